@@ -1,0 +1,1 @@
+"""What we know and decide: no I/O, no clock, no randomness."""

@@ -1,0 +1,1 @@
+"""API keys: named ones from the settings, sealed ones from the rows."""

@@ -1,0 +1,1 @@
+"""The journey of a request: feeder, creator, settler, and the keeper who looks after leases."""
