@@ -1,0 +1,79 @@
+-- What people look at: every request with its live state, and the progress of batches.
+
+CREATE VIEW provisioner.request_status AS
+WITH line AS (
+    SELECT
+        r.id, row_number() OVER (PARTITION BY r.target ORDER BY r.rank, r.turn, r.id) AS queue_position
+    FROM provisioner.ready AS r
+)
+SELECT
+    q.id, q.target, q.project_id, q.name, q.batch, q.priority, q.requested_by, q.created_at,
+    CASE
+        WHEN q.status <> 'pending' THEN q.status
+        WHEN f.id IS NOT NULL THEN 'in_flight'
+        WHEN w.id IS NOT NULL THEN 'waiting'
+        ELSE 'ready'
+    END AS state,
+    CASE WHEN q.status = 'pending' THEN coalesce(s.sent, q.attempts) ELSE q.attempts END AS attempts,
+    q.connection_id, q.org_id, q.credentials_hash, q.adopted,
+    CASE WHEN q.status = 'pending' THEN s.error_code ELSE q.error_code END AS error_code,
+    CASE WHEN q.status = 'pending' THEN s.error_message ELSE q.error_message END AS error_message,
+    w.run_at AS next_attempt_at,
+    line.queue_position,
+    q.finished_at
+FROM provisioner.connection_requests AS q
+LEFT JOIN provisioner.in_flight AS f ON f.id = q.id
+LEFT JOIN provisioner.waiting AS w ON w.id = q.id
+LEFT JOIN provisioner.setbacks AS s ON s.id = q.id
+LEFT JOIN line ON line.id = q.id;
+
+COMMENT ON VIEW provisioner.request_status IS 'Every request with its live state and its place in the queue';
+
+-- One row a batch, one (batch NULL, total false) for requests without a batch, one (total true) for everything. The end is
+-- foreseen from what the targets' limiters allow, or, where there is none, from what the workers do lately.
+CREATE VIEW provisioner.batch_progress AS
+WITH states AS (
+    SELECT
+        q.batch,
+        q.created_at, q.finished_at,
+        CASE
+            WHEN q.status <> 'pending' THEN q.status
+            WHEN f.id IS NOT NULL THEN 'in_flight'
+            WHEN w.id IS NOT NULL THEN 'waiting'
+            ELSE 'ready'
+        END AS state
+    FROM provisioner.connection_requests AS q
+    LEFT JOIN provisioner.in_flight AS f ON f.id = q.id AND q.status = 'pending'
+    LEFT JOIN provisioner.waiting AS w ON w.id = q.id AND q.status = 'pending'
+),
+counted AS (
+    SELECT
+        batch, grouping(batch) = 1 AS total,
+        count(*) AS requests,
+        count(*) FILTER (WHERE state = 'waiting') AS waiting,
+        count(*) FILTER (WHERE state = 'ready') AS ready,
+        count(*) FILTER (WHERE state = 'in_flight') AS in_flight,
+        count(*) FILTER (WHERE state = 'succeeded') AS succeeded,
+        count(*) FILTER (WHERE state = 'failed') AS failed,
+        count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
+        min(created_at) AS started_at,
+        max(finished_at) AS last_finished_at
+    FROM states
+    GROUP BY GROUPING SETS ((batch), ())
+),
+pace AS (
+    SELECT coalesce(
+        (SELECT sum(p.permits / p.period) FROM provisioner.permits AS p WHERE p.kind = 'write' AND p.metered),
+        (SELECT sum(k.pace) FROM provisioner.workers AS k WHERE k.lease_until > now())
+    ) AS per_second
+)
+SELECT
+    c.batch, c.total, c.requests, c.waiting, c.ready, c.in_flight, c.succeeded, c.failed, c.cancelled, c.started_at,
+    CASE WHEN c.waiting + c.ready + c.in_flight = 0 THEN c.last_finished_at END AS ended_at,
+    CASE
+        WHEN c.waiting + c.ready + c.in_flight > 0 AND pace.per_second > 0
+            THEN now() + make_interval(secs => (c.waiting + c.ready + c.in_flight) / pace.per_second)
+    END AS ends_at
+FROM counted AS c CROSS JOIN pace;
+
+COMMENT ON VIEW provisioner.batch_progress IS 'How far each batch and everything together has come, and when it will end';

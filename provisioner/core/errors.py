@@ -1,0 +1,40 @@
+"""What can go wrong, in words that say what the caller may do."""
+
+
+class ProvisionerError(Exception):
+    """Something went wrong in the provisioner."""
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(detail or (type(self).__doc__ or "").strip())
+
+
+class DatabaseUnavailable(ProvisionerError):
+    """The database cannot be reached just now; the same call may be made again."""
+
+
+class DatabaseUnusable(ProvisionerError):
+    """The database answers but cannot serve us; a person must act."""
+
+
+class SchemaMismatch(DatabaseUnusable):
+    """The schema is not the one that this version needs; run `provisioner migrate`."""
+
+
+class LeaseLost(ProvisionerError):
+    """This worker's lease ran out: others own its requests now."""
+
+
+class IdentityRefused(ProvisionerError):
+    """Infisical refuses the machine identity; mend its settings."""
+
+
+class LoginUnavailable(ProvisionerError):
+    """No access token can be had just now; later it may."""
+
+
+class CredentialUnknown(ProvisionerError):
+    """No credential of that name is configured."""
+
+
+class CredentialUnreadable(ProvisionerError):
+    """The credential cannot be opened."""

@@ -1,0 +1,222 @@
+"""The values that travel through the house: what was asked for, what was seen, what is to be done.
+
+Frozen, without behaviour beyond reading themselves, compared whole in tests. Times are on the database's clock
+(`datetime`, aware) unless a name says otherwise; durations are seconds.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum, StrEnum
+from typing import Final
+
+ERROR_MESSAGE_LENGTH: Final = 500  # characters of a foreign message that are worth keeping in a row
+
+
+class OnConflict(StrEnum):
+    """What to do when the name is already taken by a connection that is not ours."""
+
+    FAIL = "fail"
+    ADOPT = "adopt"
+    REPLACE = "replace"
+
+
+class ErrorCode(StrEnum):
+    """Why a request failed: the words of `connection_requests.error_code`, for programs."""
+
+    NAME_CONFLICT = "name_conflict"
+    CREDENTIAL_REFUSED = "credential_refused"
+    CREDENTIAL_UNKNOWN = "credential_unknown"
+    CREDENTIAL_UNREADABLE = "credential_unreadable"
+    PROJECT_NOT_FOUND = "project_not_found"
+    PERMISSION_DENIED = "permission_denied"
+    INVALID_REQUEST = "invalid_request"
+    WRONG_SCOPE = "wrong_scope"
+    TARGET_UNKNOWN = "target_unknown"
+    OUTCOME_UNKNOWN = "outcome_unknown"
+    GAVE_UP = "gave_up"
+
+
+class Action(StrEnum):
+    """A call that a worker makes for a claim; also the word in the attempt log."""
+
+    CREATE = "create"
+    LOOK_UP = "look_up"  # has an earlier attempt made it?
+    IDENTIFY = "identify"  # the name is taken: by whom?
+    REPLACE = "replace"
+    REMOVE = "remove"
+
+
+class Seen(Enum):
+    """What one call showed, after `infisical-api.md` §8: the alphabet that the policy decides on."""
+
+    CREATED = "created"
+    UPDATED = "updated"
+    REMOVED = "removed"
+    FOUND = "found"
+    ABSENT = "absent"
+    WRONG_SCOPE = "made in the wrong scope"
+    NAME_TAKEN = "name is taken"
+    OTHER_APP = "name belongs to another app"
+    KEY_REFUSED = "key refused, or OpenRouter in trouble"
+    FORBIDDEN = "permission is missing"
+    PROJECT_MISSING = "project is missing"
+    INVALID = "input refused"
+    THROTTLED = "over the rate limit"
+    TOKEN_TROUBLE = "no usable access token"  # noqa: S105 - a description, not a token
+    MISCONFIGURED = "not an Infisical that can do this"
+    UNKNOWN = "outcome unknown"
+    NOT_SENT = "nothing was sent"
+    CREDENTIAL_UNKNOWN = "credential is not configured"
+    CREDENTIAL_UNREADABLE = "credential cannot be opened"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One row of `connection_requests`, as far as making the connection needs it."""
+
+    id: int
+    project_id: str
+    name: str
+    description: str | None
+    credential: str
+    on_conflict: OnConflict = OnConflict.FAIL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """One worker's hold on one request, for one attempt.
+
+    `attempt` fences: a settlement that names an attempt which is no longer in flight changes nothing. `sent` counts the
+    creates sent by earlier attempts, `failures` those that were the row's own fault. `since` is when the first attempt
+    began, `unknown` whether the outcome of any earlier one is unknown.
+    """
+
+    request: Request
+    attempt: int
+    claimed_at: datetime
+    sent: int = 0
+    failures: int = 0
+    since: datetime | None = None
+    unknown: bool = False
+    cancelled: bool = False
+
+    @property
+    def first_tried_at(self) -> datetime:
+        """When the first attempt of this request began."""
+        return self.since or self.claimed_at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """An app connection as Infisical describes it."""
+
+    id: str
+    project_id: str | None
+    org_id: str | None
+    credentials_hash: str
+    name: str
+    app: str
+    method: str
+    description: str | None
+    created_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateHeaders:
+    """The limiter's own word on one answer: permits a window, permits left in it, seconds until it ends."""
+
+    limit: int
+    remaining: int
+    reset: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """What one call showed.
+
+    `retry_after` is in seconds, for `THROTTLED`. `metered` says that the answer came from behind the rate limiter, so
+    that missing `rate` headers mean that there is no limiter. `skew` is the server's clock minus ours in seconds,
+    where the answer told. `message` is safe to show and to store.
+    """
+
+    seen: Seen
+    connection: Connection | None = None
+    status: int | None = None
+    req_id: str | None = None
+    message: str = ""
+    retry_after: float | None = None
+    rate: RateHeaders | None = None
+    metered: bool = False
+    skew: float | None = None
+    elapsed: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Succeed:
+    """Record the connection. `adopted`: it was found by look-up instead of told by a create's answer."""
+
+    connection: Connection
+    adopted: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fail:
+    """Record that a person has to act. `unknown`: the last create may have worked all the same."""
+
+    code: ErrorCode
+    message: str
+    unknown: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """Put it back for `delay` seconds.
+
+    `counted`: this attempt was the row's own fault. `unknown`: a create may have worked.
+    """
+
+    delay: float
+    message: str
+    code: ErrorCode | None = None
+    counted: bool = False
+    unknown: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Do:
+    """Make another call for the same claim at once; `connection` is what `REPLACE` and `REMOVE` act on."""
+
+    action: Action
+    connection: Connection | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancel:
+    """Record that the request was called off, now that it is certain that it made nothing."""
+
+
+Outcome = Succeed | Fail | Retry | Cancel
+Decision = Outcome | Do
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """One call that was made for a claim: a row of the attempt log."""
+
+    action: Action
+    started_at: datetime
+    elapsed: float
+    status: int | None
+    req_id: str | None
+    seen: Seen
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """How one claim ended: what the settler writes."""
+
+    claim: Claim
+    outcome: Outcome
+    sent: int
+    trace: tuple[Trace, ...] = ()

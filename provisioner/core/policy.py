@@ -1,0 +1,281 @@
+"""Decide what happens next to a claimed request.
+
+Pure functions: no clock, no randomness, no I/O; callers pass all three in. What each observation means is laid down in
+the table of `infisical-api.md` §8. The idea: a create may always be sent again under the same name, for the name is
+unique in the project; but after an attempt whose outcome is unknown the connection is looked up first, and a
+connection that is found is recorded only when it is provably of our own making.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from provisioner.core.model import (
+    Action,
+    Cancel,
+    Claim,
+    Connection,
+    Decision,
+    Do,
+    ErrorCode,
+    Fail,
+    Observation,
+    OnConflict,
+    Retry,
+    Seen,
+    Succeed,
+)
+
+APP: Final = frozenset({"open-router", "openrouter"})
+METHOD: Final = "api-key"
+
+# `Date` headers and our measurement of them are good to about a second each way.
+CLOCK_TOLERANCE: Final = timedelta(seconds=2)
+
+# A pause after an unknown outcome, seconds: a late commit usually follows within moments, and reads may come from a
+# replica.
+DOUBT_PAUSE: Final = 1.0
+# What is nobody's fault is tried again soon, but not by everybody at once.
+TROUBLE_CAP: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How often the row's own trouble is tried before it fails, and for how many seconds at the least."""
+
+    attempts: int
+    seconds: float = 0.0
+
+
+# Fewer tries than `max_attempts` where trying again seldom helps. A fresh grant takes about 10 s to show, a fresh
+# project may be missing on a replica; a refused key may be OpenRouter in trouble for a moment.
+PATIENCE: Final = {
+    ErrorCode.CREDENTIAL_REFUSED: Patience(attempts=3),
+    ErrorCode.PERMISSION_DENIED: Patience(attempts=5, seconds=15.0),
+    ErrorCode.PROJECT_NOT_FOUND: Patience(attempts=3, seconds=5.0),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """The settings that decisions depend on: attempts, and the backoff's base and cap in seconds."""
+
+    max_attempts: int = 8
+    base: float = 2.0
+    cap: float = 300.0
+    marker: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """What is true at the time of a decision.
+
+    `now` is on the database's clock, `skew` is Infisical's clock minus it in seconds. `jitter` is a random number in
+    [0, 1). `target_works` says that others get through: trouble is then the row's own.
+    """
+
+    now: datetime
+    jitter: float
+    skew: float = 0.0
+    target_works: bool = False
+
+
+def first_action(claim: Claim) -> Action:
+    """What to do first: a request that may have been made already is looked up before it is made."""
+    return Action.LOOK_UP if claim.unknown else Action.CREATE
+
+
+def decide(claim: Claim, action: Action, seen: Observation, *, rules: Rules, moment: Moment) -> Decision:
+    """What happens next, after `action` showed `seen`.
+
+    The calls for one claim never run in a circle: look up, create, identify, replace or remove, each at most once.
+    """
+    if action is Action.REMOVE:
+        return _after_remove(seen)
+    return _DECIDE[seen.seen](claim, action, seen, rules, moment)
+
+
+def is_ours(claim: Claim, connection: Connection, *, rules: Rules, moment: Moment) -> bool:
+    """Whether a connection that was found is of this request's own making.
+
+    Only an attempt with an unknown outcome can have made it; then it has our app, method and description, and it was
+    created between our first attempt and now, up to the difference of the clocks.
+    """
+    if not claim.unknown or connection.app not in APP or connection.method != METHOD:
+        return False
+    if (connection.description or "") != sent_description(claim, rules):
+        return False
+    if connection.created_at is None:
+        return False
+    created = connection.created_at - timedelta(seconds=moment.skew)
+    return claim.first_tried_at - CLOCK_TOLERANCE <= created <= moment.now + CLOCK_TOLERANCE
+
+
+def sent_description(claim: Claim, rules: Rules) -> str:
+    """The description that a create of this claim carries; Infisical trims it."""
+    return describe(claim.request.id, claim.request.description, marker=rules.marker)
+
+
+def describe(request_id: int, description: str | None, *, marker: bool) -> str:
+    """A request's description as it is sent: trimmed, and marked as ours where the target's settings ask for it."""
+    text = (description or "").strip()
+    if not marker:
+        return text
+    mark = f"[provisioner:{request_id}]"
+    return f"{text[: 254 - len(mark)]} {mark}".strip()
+
+
+def backoff(failures: int, *, rules: Rules, jitter: float) -> float:
+    """Seconds to wait after the `failures`-th counted failure: exponential, with full jitter."""
+    return jitter * min(rules.cap, rules.base * 2.0 ** min(failures - 1, 60))
+
+
+def breather(attempt: int, *, jitter: float) -> float:
+    """Seconds to wait after trouble that was not the row's fault: short, never nothing, longer when it lasts."""
+    return (0.5 + jitter / 2) * min(TROUBLE_CAP, DOUBT_PAUSE * 2.0 ** min(attempt - 1, 10))
+
+
+def _created(_claim: Claim, _action: Action, seen: Observation, _rules: Rules, _moment: Moment) -> Decision:
+    return Succeed(connection=_the(seen))
+
+
+def _wrong_scope(_claim: Claim, _action: Action, seen: Observation, _rules: Rules, _moment: Moment) -> Decision:
+    return Do(action=Action.REMOVE, connection=_the(seen))
+
+
+def _after_remove(seen: Observation) -> Decision:
+    if seen.seen is Seen.REMOVED:
+        end = "it was deleted again"
+    else:
+        end = f"it could not be deleted again ({seen.message}): delete it by hand"
+    return Fail(
+        code=ErrorCode.WRONG_SCOPE,
+        message=f"Infisical made the connection outside the project that was asked for; {end}."
+        " Is this Infisical recent enough to have project connections?",
+    )
+
+
+def _name_taken(_claim: Claim, _action: Action, _seen: Observation, _rules: Rules, _moment: Moment) -> Decision:
+    return Do(action=Action.IDENTIFY)
+
+
+def _found(claim: Claim, _action: Action, seen: Observation, rules: Rules, moment: Moment) -> Decision:
+    connection = _the(seen)
+    if is_ours(claim, connection, rules=rules, moment=moment):
+        return Succeed(connection=connection, adopted=True)
+    if claim.cancelled:
+        return Cancel()
+    match claim.request.on_conflict:
+        case OnConflict.ADOPT:
+            return Succeed(connection=connection, adopted=True)
+        case OnConflict.REPLACE:
+            return Do(action=Action.REPLACE, connection=connection)
+        case OnConflict.FAIL:
+            return Fail(
+                code=ErrorCode.NAME_CONFLICT,
+                message=f"the project already has a connection {claim.request.name!r} that this request did not make"
+                f" (id {connection.id}); rename one of them, or set on_conflict to adopt or replace and retry",
+            )
+
+
+def _other_app(claim: Claim, _action: Action, _seen: Observation, _rules: Rules, _moment: Moment) -> Decision:
+    return Fail(
+        code=ErrorCode.NAME_CONFLICT,
+        message=f"the project already has a connection {claim.request.name!r} of another app;"
+        " rename one of them and retry",
+    )
+
+
+def _absent(claim: Claim, action: Action, seen: Observation, rules: Rules, moment: Moment) -> Decision:
+    if action is not Action.LOOK_UP:
+        message = f"the name is taken, but the connection that has it cannot be seen: {seen.message}"
+        return _again(claim, ErrorCode.GAVE_UP, message, rules, moment)
+    return Cancel() if claim.cancelled else Do(action=Action.CREATE)
+
+
+def _key_refused(claim: Claim, _action: Action, seen: Observation, rules: Rules, moment: Moment) -> Decision:
+    return _again(claim, ErrorCode.CREDENTIAL_REFUSED, seen.message, rules, moment)
+
+
+def _forbidden(claim: Claim, _action: Action, seen: Observation, rules: Rules, moment: Moment) -> Decision:
+    return _again(claim, ErrorCode.PERMISSION_DENIED, seen.message, rules, moment)
+
+
+def _project_missing(claim: Claim, _action: Action, seen: Observation, rules: Rules, moment: Moment) -> Decision:
+    return _again(claim, ErrorCode.PROJECT_NOT_FOUND, seen.message, rules, moment)
+
+
+def _invalid(_claim: Claim, _action: Action, seen: Observation, _rules: Rules, _moment: Moment) -> Decision:
+    return Fail(code=ErrorCode.INVALID_REQUEST, message=seen.message)
+
+
+def _no_fault(claim: Claim, _action: Action, seen: Observation, _rules: Rules, moment: Moment) -> Decision:
+    return Retry(delay=breather(claim.attempt, jitter=moment.jitter), message=seen.message, unknown=claim.unknown)
+
+
+def _throttled(claim: Claim, _action: Action, seen: Observation, _rules: Rules, _moment: Moment) -> Decision:
+    # Back in line at once: the blocked budget makes everybody wait, the row has lost nothing.
+    return Retry(delay=0.0, message=seen.message, unknown=claim.unknown)
+
+
+def _unknown(claim: Claim, action: Action, seen: Observation, rules: Rules, moment: Moment) -> Decision:
+    doubt = claim.unknown or action is Action.CREATE
+    if moment.target_works:
+        # Others get through, so it is this row that the server cannot digest.
+        return _again(claim, ErrorCode.OUTCOME_UNKNOWN, seen.message, rules, moment, unknown=doubt)
+    pause = breather(claim.attempt, jitter=moment.jitter)
+    return Retry(delay=pause, message=seen.message, code=ErrorCode.OUTCOME_UNKNOWN, unknown=doubt)
+
+
+def _credential_unknown(_claim: Claim, _action: Action, seen: Observation, _rules: Rules, _moment: Moment) -> Decision:
+    return Fail(code=ErrorCode.CREDENTIAL_UNKNOWN, message=seen.message)
+
+
+def _credential_unreadable(
+    _claim: Claim, _action: Action, seen: Observation, _rules: Rules, _moment: Moment
+) -> Decision:
+    return Fail(code=ErrorCode.CREDENTIAL_UNREADABLE, message=seen.message)
+
+
+def _again(
+    claim: Claim, code: ErrorCode, message: str, rules: Rules, moment: Moment, *, unknown: bool | None = None
+) -> Decision:
+    """Try again what is the row's own trouble, until its patience is at an end."""
+    failures = claim.failures + 1
+    doubt = claim.unknown if unknown is None else unknown
+    patience = PATIENCE.get(code, Patience(attempts=rules.max_attempts))
+    tried_for = (moment.now - claim.first_tried_at).total_seconds()
+    if failures >= rules.max_attempts or (failures >= patience.attempts and tried_for >= patience.seconds):
+        return Fail(code=code, message=message, unknown=doubt)
+    pause = max(backoff(failures, rules=rules, jitter=moment.jitter), DOUBT_PAUSE / 2)
+    return Retry(delay=pause, message=message, code=code, counted=True, unknown=doubt)
+
+
+def _the(seen: Observation) -> Connection:
+    if seen.connection is None:
+        raise ValueError(f"an observation of {seen.seen} has to carry its connection")
+    return seen.connection
+
+
+_DECIDE: Final[dict[Seen, Callable[[Claim, Action, Observation, Rules, Moment], Decision]]] = {
+    Seen.CREATED: _created,
+    Seen.UPDATED: _created,
+    Seen.REMOVED: _no_fault,
+    Seen.FOUND: _found,
+    Seen.ABSENT: _absent,
+    Seen.WRONG_SCOPE: _wrong_scope,
+    Seen.NAME_TAKEN: _name_taken,
+    Seen.OTHER_APP: _other_app,
+    Seen.KEY_REFUSED: _key_refused,
+    Seen.FORBIDDEN: _forbidden,
+    Seen.PROJECT_MISSING: _project_missing,
+    Seen.INVALID: _invalid,
+    Seen.THROTTLED: _throttled,
+    Seen.TOKEN_TROUBLE: _no_fault,
+    Seen.MISCONFIGURED: _no_fault,
+    Seen.UNKNOWN: _unknown,
+    Seen.NOT_SENT: _no_fault,
+    Seen.CREDENTIAL_UNKNOWN: _credential_unknown,
+    Seen.CREDENTIAL_UNREADABLE: _credential_unreadable,
+}

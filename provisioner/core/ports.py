@@ -1,0 +1,176 @@
+"""What the worker needs from the outside, as protocols.
+
+Times are aware `datetime`s on the database's clock, durations are seconds.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from provisioner.core.model import Claim, Connection, Observation, RateHeaders, Request, Settlement
+from provisioner.core.secret import Secret
+
+WorkerId = int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """A place in line.
+
+    Smaller is served earlier. `rank` is the negated priority, `turn` the virtual time of fair queueing.
+    """
+
+    rank: int
+    turn: int
+
+
+FRONT = Place(-(2**31), -(2**63))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claims:
+    """What one claim brought, and the place in line of its last request."""
+
+    claims: Sequence[Claim]
+    last: Place | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Glance:
+    """What a look at the database told: see the query `look`."""
+
+    now: datetime
+    next_due: datetime | None
+    lapsed: bool
+    paused: frozenset[str]
+    heads: dict[str, Place]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rescue:
+    """What was taken over from workers that lost their lease: how many requests, and the workers' names."""
+
+    requests: int = 0
+    workers: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pulse:
+    """How a worker fares, for the list of workers: creates that succeeded so far, creates a second lately."""
+
+    created: int = 0
+    pace: float = 0.0
+    stopping: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What settling brought: ids recorded, and ids that others had taken over meanwhile."""
+
+    settled: frozenset[int] = field(default_factory=frozenset)
+    fenced: frozenset[int] = field(default_factory=frozenset)
+
+
+class Queue(Protocol):
+    """The queue of requests.
+
+    Every method raises `DatabaseUnavailable` when the database cannot be reached just now: the call may then have taken
+    effect or not, and may be made again.
+    """
+
+    async def register(self, *, name: str, targets: Sequence[str], lease: float) -> WorkerId:
+        """Enter this process as a worker whose lease lasts `lease` seconds."""
+
+    async def renew(self, worker: WorkerId, *, lease: float, pulse: Pulse) -> None:
+        """Renew the lease of everything that the worker holds. Raises `LeaseLost`."""
+
+    async def leave(self, worker: WorkerId) -> None:
+        """Strike the worker off the list if it holds nothing."""
+
+    async def claim(self, worker: WorkerId, *, target: str, start: Place, limit: int) -> Claims:
+        """Claim up to `limit` requests in line from `start` on; the intent is durable when this returns."""
+
+    async def release(self, worker: WorkerId, ids: Collection[int]) -> None:
+        """Give back claims that were never sent."""
+
+    async def release_lost(self, worker: WorkerId, *, target: str, known: Collection[int]) -> int:
+        """Give back what a claim whose answer was lost had claimed; returns how many."""
+
+    async def settle(self, worker: WorkerId, settlements: Sequence[Settlement]) -> Report:
+        """Record how claims ended, in one transaction, each only if the worker still holds it under that attempt."""
+
+    async def look(self, *, marks: dict[str, Place], served: dict[str, Place]) -> Glance:
+        """Look at what there is to do from the given marks on, and tell how far the queues have been served."""
+
+    async def promote(self, limit: int) -> dict[str, Place]:
+        """Put what is due in line; returns the foremost place of the newcomers by target."""
+
+    async def rescue(self, *, pause: float) -> Rescue:
+        """Take over what lapsed workers held; it is tried again after `pause` seconds."""
+
+    async def disown(self, limit: int) -> Sequence[int]:
+        """Fail requests for targets that no living worker knows; returns their ids."""
+
+    async def work_left(self, targets: Collection[str]) -> bool:
+        """Whether anything is still to be done for these targets, apart from what is scheduled or paused."""
+
+    async def turn_log(self, *, keep: float) -> None:
+        """Make room in the attempt log and forget what is older than `keep` seconds."""
+
+
+class Connections(Protocol):
+    """The app-connection calls of one target. They never raise for what the other side did: that is the observation."""
+
+    async def create(self, request: Request, key: Secret) -> Observation:
+        """Create the connection. At most one request is sent: a create is never repeated in here."""
+
+    async def look_up(self, request: Request) -> Observation:
+        """Find the connection of that name in the request's project."""
+
+    async def replace(self, request: Request, connection: Connection, key: Secret) -> Observation:
+        """Set the credentials of an existing connection."""
+
+    async def remove(self, connection: Connection) -> Observation:
+        """Delete a connection."""
+
+
+class Vault(Protocol):
+    """Where API keys come from."""
+
+    async def open(self, request: Request) -> Secret:
+        """The API key for a request. Raises `CredentialUnknown` or `CredentialUnreadable`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """Permits that were granted. With none granted, `wait` says in how many seconds asking again may help."""
+
+    permits: int
+    wait: float = 0.0
+
+
+class Permits(Protocol):
+    """The budget of one target and one kind of call, shared by all workers behind one address."""
+
+    async def acquire(self, wanted: int) -> Grant:
+        """Ask for permits to send `wanted` calls. Raises `DatabaseUnavailable`."""
+
+    def give_back(self, permits: int) -> None:
+        """Hand back permits that will not be used."""
+
+    def learn(self, rate: RateHeaders | None, *, metered: bool, throttled_for: float | None) -> None:
+        """Note what one answer said of the limiter; it is shared with the next `acquire`."""
+
+
+class Clock(Protocol):
+    """Where the present comes from."""
+
+    def now(self) -> datetime:
+        """The present on the database's clock, as well as it is known."""
+
+    def monotonic(self) -> float:
+        """Seconds of a clock that never jumps."""
+
+    def set_by(self, theirs: datetime) -> None:
+        """Correct the clock: the database has just said what time it is."""

@@ -1,0 +1,132 @@
+"""Bring the schema up to date: numbered SQL files, forward only, one transaction each.
+
+What was applied is written down with its checksum. Two migrators at once cannot collide: each step takes a lock that
+ends with its transaction, then looks again at what is left to do.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from provisioner.core.errors import SchemaMismatch
+from provisioner.postgres.pool import Database, database_errors
+
+if TYPE_CHECKING:
+    import asyncpg
+
+_FILE: Final = re.compile(r"^(\d{4})_(\w+)\.sql$")
+_LOCK: Final = 0x70726F766973  # any number that nobody else uses; these are the letters of our name
+_LEDGER: Final = """
+CREATE SCHEMA IF NOT EXISTS provisioner;
+CREATE TABLE IF NOT EXISTS provisioner.migrations (
+    version integer PRIMARY KEY,
+    name text NOT NULL,
+    checksum text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+);
+"""
+_APPLIED: Final = "SELECT version, name, checksum FROM provisioner.migrations ORDER BY version"
+_RECORD: Final = "INSERT INTO provisioner.migrations (version, name, checksum) VALUES ($1, $2, $3)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Migration:
+    """One step of the schema; `checksum` is the SHA-256 of its text."""
+
+    version: int
+    name: str
+    sql: str
+
+    @property
+    def checksum(self) -> str:
+        """What tells whether a step that was applied is still the step that we have."""
+        return hashlib.sha256(self.sql.encode()).hexdigest()
+
+    def __str__(self) -> str:
+        return f"{self.version:04d}_{self.name}"
+
+
+def known_migrations() -> Sequence[Migration]:
+    """Every step that this version brings, in order."""
+    found = [
+        Migration(version=int(match[1]), name=match[2], sql=file.read_text(encoding="utf-8"))
+        for file in _folder().iterdir()
+        if (match := _FILE.match(file.name))
+    ]
+    return sorted(found, key=lambda step: step.version)
+
+
+def outstanding(known: Sequence[Migration], applied: Sequence[tuple[int, str, str]]) -> Sequence[Migration]:
+    """The steps that are left to do.
+
+    Raises `SchemaMismatch` when the schema is newer than this version, or was made by other steps than ours.
+    """
+    ours = {step.version: step for step in known}
+    for version, name, checksum in applied:
+        if version not in ours:
+            raise SchemaMismatch(
+                f"the schema has step {version:04d}_{name}, which this version does not know: the schema is newer;"
+                " upgrade provisioner on this host"
+            )
+        if ours[version].checksum != checksum:
+            raise SchemaMismatch(
+                f"step {ours[version]} was applied from another text than this version has;"
+                " schema and program do not belong together"
+            )
+    done = {version for version, _, _ in applied}
+    return [step for step in known if step.version not in done]
+
+
+async def migrate(url: str) -> Sequence[Migration]:
+    """Apply what is left to do and return it. Raises `SchemaMismatch`, `DatabaseUnavailable` or `DatabaseUnusable`."""
+    connection = await Database(url, size=1).connect()
+    applied = []
+    try:
+        while step := await _apply_next(connection):
+            applied.append(step)
+    finally:
+        await connection.close()
+    return applied
+
+
+async def pending(database: Database) -> Sequence[Migration]:
+    """The steps that are left to do, without doing them. Raises as `migrate` does."""
+    try:
+        rows = await database.fetch(_APPLIED)
+    except SchemaMismatch:
+        rows = []
+    return outstanding(known_migrations(), [tuple(row) for row in rows])
+
+
+async def require_schema(database: Database) -> None:
+    """Raise `SchemaMismatch` unless the schema is the one that this version needs."""
+    if steps := await pending(database):
+        raise SchemaMismatch(f"the schema lacks {', '.join(map(str, steps))}; run `provisioner migrate`")
+
+
+async def _apply_next(connection: "asyncpg.Connection[asyncpg.Record]") -> Migration | None:
+    with database_errors():
+        async with connection.transaction():
+            await connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK})")
+            if not await connection.fetchval("SELECT to_regclass('provisioner.migrations') IS NOT NULL"):
+                await connection.execute(_LEDGER)
+            applied = [tuple(row) for row in await connection.fetch(_APPLIED)]
+            steps = outstanding(known_migrations(), applied)
+            if not steps:
+                return None
+            await connection.execute(steps[0].sql)
+            await connection.execute(_RECORD, steps[0].version, steps[0].name, steps[0].checksum)
+            return steps[0]
+
+
+def _folder() -> Traversable:
+    """Where the steps are: inside the installed package, or at the top of a checkout."""
+    packaged = files("provisioner.postgres") / "migrations"
+    if packaged.is_dir():
+        return packaged
+    return Path(__file__).resolve().parents[2] / "migrations"

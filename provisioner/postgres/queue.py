@@ -1,0 +1,149 @@
+"""The queue of requests in PostgreSQL: claim, settle, renew, rescue."""
+
+from collections.abc import Collection, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from provisioner import __version__
+from provisioner.core.errors import LeaseLost
+from provisioner.core.model import Claim, OnConflict, Request, Settlement
+from provisioner.core.ports import Claims, Glance, Place, Pulse, Report, Rescue, WorkerId
+from provisioner.postgres.pool import Database
+from provisioner.postgres.queries import statements
+from provisioner.postgres.settling import write_settlements
+
+if TYPE_CHECKING:
+    import asyncpg
+
+_CONFLICTS: Final = {str(choice): choice for choice in OnConflict}
+
+
+class PostgresQueue:
+    """`core.ports.Queue` on the tables of `migrations/`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._claim = statements("claim")
+        self._keep = statements("keep")
+
+    async def register(self, *, name: str, targets: Sequence[str], lease: float) -> WorkerId:
+        """Enter this process as a worker whose lease lasts `lease` seconds."""
+        row = await self._database.fetchrow(
+            self._keep["register"], name, __version__, list(targets), timedelta(seconds=lease)
+        )
+        return int(row["id"]) if row else 0
+
+    async def renew(self, worker: WorkerId, *, lease: float, pulse: Pulse) -> None:
+        """Renew the lease of everything that the worker holds. Raises `LeaseLost`."""
+        span = timedelta(seconds=lease)
+        row = await self._database.fetchrow(
+            self._keep["renew"], worker, span, pulse.created, pulse.pace, pulse.stopping
+        )
+        if row is None:
+            raise LeaseLost
+
+    async def leave(self, worker: WorkerId) -> None:
+        """Strike the worker off the list if it holds nothing."""
+        await self._database.execute(self._keep["leave"], worker)
+
+    async def claim(self, worker: WorkerId, *, target: str, start: Place, limit: int) -> Claims:
+        """Claim up to `limit` requests in line from `start` on; the intent is durable when this returns."""
+        rows = await self._database.fetch(self._claim["claim"], target, start.rank, start.turn, limit, worker)
+        last = Place(rows[-1]["rank"], rows[-1]["turn"]) if rows else None
+        return Claims(claims=[_claim(row) for row in rows], last=last)
+
+    async def release(self, worker: WorkerId, ids: Collection[int]) -> None:
+        """Give back claims that were never sent."""
+        if ids:
+            await self._database.execute(self._claim["release"], worker, list(ids))
+
+    async def release_lost(self, worker: WorkerId, *, target: str, known: Collection[int]) -> int:
+        """Give back what a claim whose answer was lost had claimed; returns how many."""
+        return len(await self._database.fetch(self._claim["release_lost"], worker, target, list(known)))
+
+    async def settle(self, worker: WorkerId, settlements: Sequence[Settlement]) -> Report:
+        """Record how claims ended, in one transaction, each only if the worker still holds it under that attempt."""
+        async with self._database.acquire() as connection, connection.transaction():
+            settled = await write_settlements(connection, worker, settlements)
+        ids = frozenset(settlement.claim.request.id for settlement in settlements)
+        return Report(settled=settled, fenced=ids - settled)
+
+    async def look(self, *, marks: dict[str, Place], served: dict[str, Place]) -> Glance:
+        """Look at what there is to do from the given marks on, and tell how far the queues have been served."""
+        row = await self._database.fetchrow(self._keep["look"], *_columns(marks), *_columns(served))
+        if row is None:  # a SELECT without FROM has exactly one row
+            raise AssertionError
+        heads = zip(row["targets"], row["ranks"], row["turns"], strict=True)
+        return Glance(
+            now=row["now"],
+            next_due=row["next_due"],
+            lapsed=row["lapsed"],
+            paused=frozenset(row["paused"]),
+            heads={target: Place(rank, turn) for target, rank, turn in heads},
+        )
+
+    async def promote(self, limit: int) -> dict[str, Place]:
+        """Put what is due in line; returns the foremost place of the newcomers by target."""
+        heads: dict[str, Place] = {}
+        for row in await self._database.fetch(self._keep["promote"], limit):
+            heads.setdefault(row["target"], Place(row["rank"], row["turn"]))
+        return heads
+
+    async def rescue(self, *, pause: float) -> Rescue:
+        """Take over what lapsed workers held; it is tried again after `pause` seconds."""
+        row = await self._database.fetchrow(self._keep["rescue"], timedelta(seconds=pause))
+        return Rescue(requests=row["requests"], workers=row["workers"]) if row else Rescue()
+
+    async def disown(self, limit: int) -> Sequence[int]:
+        """Fail requests for targets that no living worker knows; returns their ids."""
+        return [row["id"] for row in await self._database.fetch(self._keep["disown"], limit)]
+
+    async def work_left(self, targets: Collection[str]) -> bool:
+        """Whether anything is still to be done for these targets, apart from what is scheduled or paused."""
+        row = await self._database.fetchrow(self._keep["left"], list(targets))
+        return bool(row and row["left"])
+
+    async def turn_log(self, *, keep: float) -> None:
+        """Make room in the attempt log and forget what is older than `keep` seconds."""
+        await self._database.execute("SELECT provisioner.turn_attempt_log($1)", timedelta(seconds=keep))
+
+
+def _columns(places: dict[str, Place]) -> tuple[list[str], list[int], list[int]]:
+    return list(places), [place.rank for place in places.values()], [place.turn for place in places.values()]
+
+
+def _claim(row: "asyncpg.Record") -> Claim:
+    # By position: this runs once a request, and names would be looked up each time.
+    (
+        id_,
+        project,
+        name,
+        description,
+        credential,
+        conflict,
+        attempt,
+        at,
+        sent,
+        failures,
+        since,
+        unknown,
+        cancelled,
+        *_,
+    ) = row
+    return Claim(
+        request=Request(
+            id=id_,
+            project_id=project,
+            name=name,
+            description=description,
+            credential=credential,
+            on_conflict=_CONFLICTS[conflict],
+        ),
+        attempt=attempt,
+        claimed_at=at,
+        sent=sent or 0,
+        failures=failures or 0,
+        since=since,
+        unknown=bool(unknown),
+        cancelled=bool(cancelled),
+    )

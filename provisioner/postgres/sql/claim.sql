@@ -1,0 +1,59 @@
+-- :name claim
+-- Move the next requests in line of target $1 from (rank, turn) = ($2, $3) on, at most $4, into flight for worker $5, and say
+-- all that making them needs. The rows are deleted by ctid out of an array: a join with the locking query is planned for a
+-- tenth of the table and reads all of it. Starting where the last claim ended keeps dead index entries out of the way, which
+-- an old transaction elsewhere may keep there for hours.
+WITH picked AS (
+    DELETE FROM provisioner.ready
+    WHERE ctid = ANY (ARRAY (
+        SELECT r.ctid
+        FROM provisioner.ready AS r
+        WHERE r.target = $1 AND (r.rank, r.turn) >= ($2, $3)
+        ORDER BY r.target, r.rank, r.turn, r.id
+        LIMIT $4
+        FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING id, rank, turn, project_id
+),
+marked AS (
+    INSERT INTO provisioner.in_flight (id, attempt, worker, target, rank, project_id, claimed_at)
+    SELECT p.id, coalesce(s.attempt, 0) + 1, $5, $1, p.rank, p.project_id, clock_timestamp()
+    FROM picked AS p
+    LEFT JOIN provisioner.setbacks AS s ON s.id = p.id
+    RETURNING id, attempt, claimed_at
+)
+SELECT
+    q.id, q.project_id::text, q.name, q.description, q.credential, q.on_conflict,
+    m.attempt, m.claimed_at, s.sent, s.failures, s.since, s.unknown, s.cancelled, p.rank, p.turn
+FROM picked AS p
+JOIN marked AS m ON m.id = p.id
+JOIN provisioner.connection_requests AS q ON q.id = p.id
+LEFT JOIN provisioner.setbacks AS s ON s.id = p.id
+ORDER BY p.rank, p.turn, p.id;
+
+-- :name release
+-- Give back claims $2 of worker $1 that were never sent: they have lost nothing and stand where the queue is served now.
+WITH freed AS (
+    DELETE FROM provisioner.in_flight AS f
+    WHERE f.worker = $1 AND f.id = ANY ($2::bigint[]) AND NOT f.cancelled
+    RETURNING f.id, f.target, f.rank, f.project_id
+)
+INSERT INTO provisioner.ready (target, rank, turn, id, project_id)
+SELECT f.target, f.rank, coalesce(t.turn, 0), f.id, f.project_id
+FROM freed AS f
+LEFT JOIN provisioner.turns AS t ON t.target = f.target AND t.rank = f.rank
+RETURNING id;
+
+-- :name release_lost
+-- Give back what worker $1 holds of target $2 without knowing: a claim was committed, but its answer never arrived. $3 are the
+-- claims that the worker does know.
+WITH freed AS (
+    DELETE FROM provisioner.in_flight AS f
+    WHERE f.worker = $1 AND f.target = $2 AND NOT (f.id = ANY ($3::bigint[]))
+    RETURNING f.id, f.target, f.rank, f.project_id
+)
+INSERT INTO provisioner.ready (target, rank, turn, id, project_id)
+SELECT f.target, f.rank, coalesce(t.turn, 0), f.id, f.project_id
+FROM freed AS f
+LEFT JOIN provisioner.turns AS t ON t.target = f.target AND t.rank = f.rank
+RETURNING id;

@@ -1,0 +1,20 @@
+-- :name read
+-- The budget of target $1 for calls of kind $2.
+SELECT version, metered, permits, period, starts_at, ends_at, next_at, granted, answered, used, blocked_until
+FROM provisioner.permits
+WHERE target = $1 AND kind = $2;
+
+-- :name open
+-- Begin a budget that nobody has used yet; somebody else may be quicker.
+INSERT INTO provisioner.permits (target, kind, metered, permits, period)
+VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT DO NOTHING;
+
+-- :name write
+-- Write the budget back unless somebody else has written it since version $3 was read.
+UPDATE provisioner.permits
+SET
+    version = version + 1, metered = $4, permits = $5, period = $6, starts_at = $7, ends_at = $8, next_at = $9,
+    granted = $10, answered = $11, used = $12, blocked_until = $13, updated_at = clock_timestamp()
+WHERE target = $1 AND kind = $2 AND version = $3
+RETURNING version;

@@ -1,0 +1,136 @@
+-- Each statement settles a batch of claims of worker $1. Who is no longer in flight under that attempt and worker has been
+-- rescued by others meanwhile: it is left alone and not returned.
+
+-- :name succeed
+-- Record connections: one update of the wide row, the sealed key wiped in the same statement.
+WITH settled AS (
+    DELETE FROM provisioner.in_flight AS f
+    USING unnest($2::bigint[], $3::integer[], $4::uuid[], $5::uuid[], $6::text[], $7::boolean[], $8::integer[])
+        AS o (id, attempt, connection_id, org_id, credentials_hash, adopted, sent)
+    WHERE f.id = o.id AND f.attempt = o.attempt AND f.worker = $1
+    RETURNING o.*
+),
+forgotten AS (
+    DELETE FROM provisioner.setbacks AS s USING settled AS o WHERE s.id = o.id AND o.attempt > 1
+)
+UPDATE provisioner.connection_requests AS q
+SET
+    status = 'succeeded',
+    connection_id = o.connection_id,
+    org_id = o.org_id,
+    credentials_hash = o.credentials_hash,
+    adopted = o.adopted,
+    attempts = o.sent,
+    error_code = NULL,
+    error_message = NULL,
+    finished_at = clock_timestamp(),
+    credential = CASE
+        WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
+        ELSE q.credential
+    END
+FROM settled AS o
+WHERE q.id = o.id
+RETURNING q.id;
+
+-- :name fail
+-- Record failures that need a person. What is known of their attempts is kept: a later `retry` must still know whether one of
+-- them may have made the connection. Who was cancelled meanwhile is recorded as cancelled.
+WITH settled AS (
+    DELETE FROM provisioner.in_flight AS f
+    USING unnest(
+        $2::bigint[], $3::integer[], $4::integer[], $5::integer[], $6::timestamptz[], $7::boolean[], $8::text[], $9::text[]
+    ) AS o (id, attempt, sent, failures, since, unknown, error_code, error_message)
+    WHERE f.id = o.id AND f.attempt = o.attempt AND f.worker = $1
+    RETURNING o.*, f.cancelled
+),
+kept AS (
+    INSERT INTO provisioner.setbacks (id, attempt, sent, failures, since, unknown, error_code, error_message)
+    SELECT o.id, o.attempt, o.sent, o.failures, o.since, o.unknown, o.error_code, o.error_message FROM settled AS o
+    ON CONFLICT (id) DO UPDATE SET
+        attempt = excluded.attempt, sent = excluded.sent, failures = excluded.failures, unknown = excluded.unknown,
+        error_code = excluded.error_code, error_message = excluded.error_message, updated_at = now()
+)
+UPDATE provisioner.connection_requests AS q
+SET
+    status = CASE WHEN o.cancelled AND NOT o.unknown THEN 'cancelled' ELSE 'failed' END,
+    attempts = o.sent,
+    error_code = o.error_code,
+    error_message = o.error_message,
+    finished_at = clock_timestamp()
+FROM settled AS o
+WHERE q.id = o.id
+RETURNING q.id;
+
+-- :name put_back
+-- Let requests wait for another attempt. Who was cancelled meanwhile and certainly made nothing is finished instead.
+WITH settled AS (
+    DELETE FROM provisioner.in_flight AS f
+    USING unnest(
+        $2::bigint[], $3::integer[], $4::integer[], $5::integer[], $6::timestamptz[], $7::boolean[], $8::text[], $9::text[],
+        $10::double precision[], $11::text[]
+    ) AS o (id, attempt, sent, failures, since, unknown, error_code, error_message, delay, hold)
+    WHERE f.id = o.id AND f.attempt = o.attempt AND f.worker = $1
+    RETURNING o.*, f.cancelled, f.target, f.rank, f.project_id
+),
+kept AS (
+    INSERT INTO provisioner.setbacks (id, attempt, sent, failures, since, unknown, cancelled, error_code, error_message)
+    SELECT o.id, o.attempt, o.sent, o.failures, o.since, o.unknown, o.cancelled, o.error_code, o.error_message
+    FROM settled AS o
+    ON CONFLICT (id) DO UPDATE SET
+        attempt = excluded.attempt, sent = excluded.sent, failures = excluded.failures, unknown = excluded.unknown,
+        cancelled = setbacks.cancelled OR excluded.cancelled,
+        error_code = excluded.error_code, error_message = excluded.error_message, updated_at = now()
+),
+waiting AS (
+    INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id, hold)
+    SELECT o.id, clock_timestamp() + make_interval(secs => o.delay), o.target, o.rank, o.project_id, o.hold
+    FROM settled AS o
+    WHERE o.unknown OR NOT o.cancelled
+),
+ended AS (
+    UPDATE provisioner.connection_requests AS q
+    SET
+        status = 'cancelled', attempts = o.sent, finished_at = clock_timestamp(),
+        credential = CASE
+            WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
+            ELSE q.credential
+        END
+    FROM settled AS o
+    WHERE q.id = o.id AND o.cancelled AND NOT o.unknown
+)
+SELECT o.id FROM settled AS o;
+
+-- :name cancel
+-- Finish requests that were called off and, as is certain now, made nothing.
+WITH settled AS (
+    DELETE FROM provisioner.in_flight AS f
+    USING unnest($2::bigint[], $3::integer[], $4::integer[]) AS o (id, attempt, sent)
+    WHERE f.id = o.id AND f.attempt = o.attempt AND f.worker = $1
+    RETURNING o.*
+),
+forgotten AS (
+    DELETE FROM provisioner.setbacks AS s USING settled AS o WHERE s.id = o.id
+)
+UPDATE provisioner.connection_requests AS q
+SET
+    status = 'cancelled', attempts = o.sent, finished_at = clock_timestamp(),
+    credential = CASE
+        WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
+        ELSE q.credential
+    END
+FROM settled AS o
+WHERE q.id = o.id
+RETURNING q.id;
+
+-- :name log_attempts
+-- Write down what was tried; an attempt that lost its claim is written down too, for it was sent.
+INSERT INTO provisioner.attempts (
+    request_id, attempt, worker, action, started_at, ended_at, http_status, req_id, outcome, error_code, error_message
+)
+SELECT
+    t.id, t.attempt, $1, t.action, t.started_at, t.started_at + make_interval(secs => t.elapsed), t.http_status, t.req_id,
+    t.outcome, t.error_code, t.error_message
+FROM unnest(
+    $2::bigint[], $3::integer[], $4::text[], $5::timestamptz[], $6::double precision[], $7::smallint[], $8::text[],
+    $9::text[], $10::text[], $11::text[]
+) AS t (id, attempt, action, started_at, elapsed, http_status, req_id, outcome, error_code, error_message);

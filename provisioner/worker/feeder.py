@@ -1,0 +1,191 @@
+"""Keep one target's creators busy: ask for permits, claim that many requests, hand them out."""
+
+import asyncio
+from collections.abc import Collection
+from contextlib import suppress
+from typing import Final
+
+import structlog
+
+from provisioner.core.errors import DatabaseUnavailable
+from provisioner.core.model import Claim, Retry, Settlement
+from provisioner.core.ports import FRONT, Clock, Place, Queue
+from provisioner.worker.creator import Creator, Target
+from provisioner.worker.membership import Membership
+from provisioner.worker.persistence import Persistence, jittered
+from provisioner.worker.settler import Settler
+
+log = structlog.stdlib.get_logger()
+
+# So many seconds' worth of requests are claimed ahead, so that no creator waits for the next claim's transaction.
+AHEAD: Final = 0.03
+# The share of what is claimed ahead that has to be gone before the next claim, so that claims are few and large.
+REFILL: Final = 0.75
+
+
+class Feeder:
+    """Claims requests of one target and carries them out, at most `capacity` at a time."""
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        capacity: int,
+        queue: Queue,
+        creator: Creator,
+        settler: Settler,
+        membership: Membership,
+        persistence: Persistence,
+        clock: Clock,
+    ) -> None:
+        self.target = target
+        self.mark = FRONT
+        self.paused = False
+        self._capacity = capacity
+        self._queue = queue
+        self._creator = creator
+        self._settler = settler
+        self._membership = membership
+        self._persistence = persistence
+        self._clock = clock
+        self._work: asyncio.Queue[Claim] = asyncio.Queue()
+        self._running: dict[int, Claim] = {}
+        self._more = True
+        self._stopping = False
+        self._stir = asyncio.Event()
+        self._emptied = asyncio.Event()
+        self._finished = 0
+        self._pace = 0.0
+        self._paced_at = clock.monotonic()
+
+    @property
+    def in_hand(self) -> int:
+        """Requests that are claimed and not yet carried out."""
+        return self._work.qsize() + len(self._running)
+
+    def hint(self, place: Place) -> None:
+        """There is something in line at that place."""
+        self.mark = min(self.mark, place)
+        self._more = True
+        self._stir.set()
+
+    def resume(self, *, paused: bool) -> None:
+        """Hold the target's queue, or let it go on."""
+        if self.paused != paused:
+            log.info("target_paused" if paused else "target_resumed", target=self.target.name)
+            self.paused = paused
+            self._stir.set()
+
+    async def run(self) -> None:
+        """Feed the creators until told to stop; then return once nothing is in hand any more."""
+        async with asyncio.TaskGroup() as group:
+            runners = [group.create_task(self._run(), name=f"creator-{n}") for n in range(self._capacity)]
+            while not self._stopping:
+                try:
+                    await self._feed()
+                except DatabaseUnavailable as error:
+                    self._persistence.lost(error)
+                    await self._recover()
+            while self.in_hand:
+                self._emptied.clear()
+                await self._emptied.wait()
+            for runner in runners:
+                runner.cancel()
+
+    def stop(self) -> Collection[int]:
+        """Claim nothing more; returns what was claimed and never sent, for it to be given back."""
+        self._stopping = True
+        self._stir.set()
+        return self.drop()
+
+    def drop(self) -> Collection[int]:
+        """Let go of what was claimed and not yet sent."""
+        unsent = []
+        while not self._work.empty():
+            unsent.append(self._work.get_nowait().request.id)
+        self._membership.held.difference_update(unsent)
+        self.target.writes.give_back(len(unsent))
+        self._emptied.set()
+        return unsent
+
+    def abandon(self) -> None:
+        """Give up waiting for the answers that are still out: their outcome is unknown, and is written down as that."""
+        for claim in tuple(self._running.values()):
+            outcome = Retry(delay=1.0, message="the worker was stopped before the answer came", unknown=True)
+            self._settler.add(Settlement(claim=claim, outcome=outcome, sent=claim.sent + 1))
+
+    async def _feed(self) -> None:
+        room = self._room()
+        if not room or not self._more or self.paused:
+            await self._wait(None)
+            return
+        allowed, pause = self.target.breaker.allowance(self._clock.monotonic())
+        if allowed is not None:
+            room = min(room, allowed - self.in_hand)
+            if room <= 0:
+                await self._wait(pause)
+                return
+        grant = await self.target.writes.acquire(room)
+        if not grant.permits:
+            await self._wait(grant.wait)
+            return
+        await self._claim(grant.permits)
+
+    async def _claim(self, limit: int) -> None:
+        self._more = False
+        start = self.mark
+        brought = await self._queue.claim(self._membership.worker, target=self.target.name, start=start, limit=limit)
+        self._persistence.back()
+        if brought.last is not None:
+            # A hint that came meanwhile may point to an earlier place.
+            self.mark = brought.last if self.mark == start else min(self.mark, brought.last)
+        self._more = self._more or len(brought.claims) == limit
+        if len(brought.claims) < limit:
+            self.target.writes.give_back(limit - len(brought.claims))
+        self._membership.held.update([claim.request.id for claim in brought.claims])
+        for claim in brought.claims:
+            self._work.put_nowait(claim)
+
+    async def _run(self) -> None:
+        while True:
+            claim = await self._work.get()
+            self._running[claim.request.id] = claim
+            try:
+                settlement = await self._creator.carry(claim)
+            finally:
+                del self._running[claim.request.id]
+            self._settler.add(settlement)
+            self._finished += 1
+            if self._room():
+                self._stir.set()
+            if not self.in_hand:
+                self._emptied.set()
+
+    def _room(self) -> int:
+        """How many requests to claim now; none while the last claim still lasts."""
+        ahead = min(self._capacity, round(self._measure() * AHEAD))
+        room = self._capacity + ahead - self.in_hand
+        return room if room >= max(1, ahead * REFILL) else 0
+
+    def _measure(self) -> float:
+        """Requests a second, lately."""
+        now = self._clock.monotonic()
+        elapsed = now - self._paced_at
+        if elapsed >= 0.1:
+            self._pace = self._pace / 2 + self._finished / elapsed / 2
+            self._finished, self._paced_at = 0, now
+        return self._pace
+
+    async def _wait(self, seconds: float | None) -> None:
+        """Wait until something stirs, at most so many seconds."""
+        self._stir.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stir.wait()
+
+    async def _recover(self) -> None:
+        """A claim may have been committed although its answer was lost: what it brought goes back in line."""
+        self._more = True
+        await self._wait(jittered(0.1))
+        worker, target, held = self._membership.worker, self.target.name, self._membership.held
+        await self._persistence.insist(lambda: self._queue.release_lost(worker, target=target, known=tuple(held)))

@@ -1,0 +1,169 @@
+"""Look after what has time in it: leases, what is due, what others left behind, how far the queues have been served."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+
+import structlog
+
+from provisioner.core.errors import DatabaseUnavailable, LeaseLost
+from provisioner.core.ports import FRONT, Clock, Glance, Place, Pulse, Queue
+from provisioner.worker.feeder import Feeder
+from provisioner.worker.membership import Membership
+from provisioner.worker.persistence import Persistence
+
+log = structlog.stdlib.get_logger()
+
+# What is due is put in line in lots of this size.
+LOT: Final = 1000
+# A look from the front of a queue passes every entry that was served and that an old transaction keeps from being
+# cleaned away. It may take this share of the time at most.
+SHARE: Final = 0.05
+# After a rescue the connection may still be on its way, seconds.
+RESCUE_PAUSE: Final = 1.0
+# Rows for targets that nobody knows are looked for every so many seconds.
+STRANGERS: Final = 2.0
+LOG_TURN: Final = 3600.0
+
+
+class Keeper:
+    """The part of a worker that runs whatever happens to its requests."""
+
+    def __init__(
+        self,
+        feeders: Mapping[str, Feeder],
+        *,
+        name: str,
+        queue: Queue,
+        membership: Membership,
+        persistence: Persistence,
+        clock: Clock,
+        lease: float,
+        poll: float,
+        keep_log: float,
+    ) -> None:
+        self._feeders = feeders
+        self._name = name
+        self._queue = queue
+        self._membership = membership
+        self._persistence = persistence
+        self._clock = clock
+        self._lease = lease
+        self._poll = poll
+        self._keep_log = keep_log
+        self._stopping = False
+        self._stir = asyncio.Event()
+        self._front_at = 0.0
+        self._told: dict[str, Place] = {}
+        self._due: dict[str, float] = {}
+        self._counted = (clock.monotonic(), 0)
+
+    async def enter(self) -> None:
+        """Enter the list of workers, with a new lease."""
+        asked_at = self._clock.monotonic()
+        targets = tuple(self._feeders)
+        self._membership.worker = await self._persistence.insist(
+            lambda: self._queue.register(name=self._name, targets=targets, lease=self._lease)
+        )
+        self._membership.renewed(asked_at)
+        self._due["renew"] = asked_at + self._lease / 3
+
+    def stop(self) -> None:
+        """Tell others that this worker is about to leave; go on keeping its lease."""
+        self._stopping = True
+        self._due["renew"] = 0.0
+        self._stir.set()
+
+    async def run(self) -> None:
+        """Keep until cancelled."""
+        while True:
+            glance = None
+            try:
+                glance = await self._round()
+                self._persistence.back()
+            except DatabaseUnavailable as error:
+                self._persistence.lost(error)
+            await self._sleep(glance)
+
+    async def _round(self) -> Glance:
+        if self._is_due("renew", self._lease / 3):
+            await self._renew()
+        glance = await self._look()
+        if glance.next_due is not None and glance.next_due <= glance.now:
+            await self._promote()
+        if glance.lapsed or self._is_due("rescue", self._lease):
+            await self._rescue()
+        if self._is_due("strangers", STRANGERS):
+            for request in await self._queue.disown(LOT):
+                log.warning("request_failed", request=request, code="target_unknown")
+        if self._is_due("log", LOG_TURN):
+            await self._queue.turn_log(keep=self._keep_log)
+        return glance
+
+    async def _renew(self) -> None:
+        asked_at = self._clock.monotonic()
+        pulse = Pulse(created=self._membership.created, pace=self._measure(), stopping=self._stopping)
+        try:
+            await self._queue.renew(self._membership.worker, lease=self._lease, pulse=pulse)
+            self._membership.renewed(asked_at)
+        except LeaseLost:
+            unsent = sum(len(feeder.drop()) for feeder in self._feeders.values())
+            log.warning("lease_lost", worker=self._membership.worker, unsent=unsent)
+            await self.enter()
+
+    async def _look(self) -> Glance:
+        now = self._clock.monotonic()
+        from_front = now >= self._front_at
+        marks = {name: FRONT if from_front else feeder.mark for name, feeder in self._feeders.items()}
+        served = {
+            name: feeder.mark
+            for name, feeder in self._feeders.items()
+            if feeder.mark != FRONT and feeder.mark != self._told.get(name)
+        }
+        glance = await self._queue.look(marks=marks, served=served)
+        if from_front:
+            took = self._clock.monotonic() - now
+            self._front_at = now + took / SHARE
+        self._told.update(served)
+        self._clock.set_by(glance.now)
+        for name, feeder in self._feeders.items():
+            feeder.resume(paused=name in glance.paused)
+            if name in glance.heads:
+                feeder.hint(glance.heads[name])
+        return glance
+
+    async def _promote(self) -> None:
+        heads = await self._queue.promote(LOT)
+        for name, place in heads.items():
+            if name in self._feeders:
+                self._feeders[name].hint(place)
+
+    async def _rescue(self) -> None:
+        rescued = await self._queue.rescue(pause=RESCUE_PAUSE)
+        if rescued.requests or rescued.workers:
+            log.warning("requests_rescued", requests=rescued.requests, workers=list(rescued.workers))
+
+    def _is_due(self, what: str, every: float) -> bool:
+        now = self._clock.monotonic()
+        if now < self._due.get(what, 0.0):
+            return False
+        self._due[what] = now + every
+        return True
+
+    def _measure(self) -> float:
+        """Creates a second since the last renewal."""
+        now, (then, before) = self._clock.monotonic(), self._counted
+        self._counted = (now, self._membership.created)
+        return (self._membership.created - before) / max(now - then, 1e-3)
+
+    async def _sleep(self, glance: Glance | None) -> None:
+        """Until the next look: a poll away, or when the next request is due."""
+        pause = self._poll
+        if glance is not None and glance.next_due is not None:
+            pause = min(pause, max((glance.next_due - glance.now).total_seconds(), 0.0))
+        self._stir.clear()
+        try:
+            async with asyncio.timeout(max(pause, 0.01)):
+                await self._stir.wait()
+        except TimeoutError:
+            pass

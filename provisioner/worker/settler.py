@@ -1,0 +1,91 @@
+"""Write outcomes down in batches: at once when little is going on, in fewer and larger transactions under load."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+
+from provisioner.core.model import Fail, Retry, Settlement, Succeed
+from provisioner.core.ports import Queue, Report
+from provisioner.worker.membership import Membership
+from provisioner.worker.persistence import Persistence
+
+log = structlog.stdlib.get_logger()
+
+# Under load a batch is written every so many seconds, or as soon as it is this large.
+GATHER: Final = 0.05
+LARGEST: Final = 200
+# With no more than this many requests in hand, an outcome is written at once: somebody may be waiting for it.
+FEW: Final = 8
+
+
+class Settler:
+    """Takes settlements from the creators and records them, never losing one while this process lives."""
+
+    def __init__(self, queue: Queue, *, membership: Membership, persistence: Persistence) -> None:
+        self._queue = queue
+        self._membership = membership
+        self._persistence = persistence
+        self._pending: list[Settlement] = []
+        self._arrived = asyncio.Event()
+        self._enough = asyncio.Event()
+        self._written = asyncio.Event()
+        self._written.set()
+
+    def add(self, settlement: Settlement) -> None:
+        """Take over one settlement; it will be recorded."""
+        self._pending.append(settlement)
+        self._arrived.set()
+        self._written.clear()
+        if len(self._pending) >= LARGEST:
+            self._enough.set()
+
+    async def flushed(self) -> None:
+        """Wait until everything that was added is recorded."""
+        self._enough.set()
+        await self._written.wait()
+
+    async def run(self) -> None:
+        """Record settlements until cancelled."""
+        while True:
+            await self._arrived.wait()
+            if len(self._membership.held) > FEW and not self._enough.is_set():
+                await self._gather()
+            batch, self._pending = self._pending, []
+            self._arrived.clear()
+            self._enough.clear()
+            if batch:
+                await self._record(batch)
+            if not self._pending:
+                self._written.set()
+
+    async def _gather(self) -> None:
+        try:
+            async with asyncio.timeout(GATHER):
+                await self._enough.wait()
+        except TimeoutError:
+            pass
+
+    async def _record(self, batch: Sequence[Settlement]) -> None:
+        worker = self._membership.worker
+        report = await self._persistence.insist(lambda: self._queue.settle(worker, batch))
+        self._membership.held.difference_update([settlement.claim.request.id for settlement in batch])
+        self._membership.created += sum(type(settlement.outcome) is Succeed for settlement in batch)
+        _tell(batch, report)
+
+
+def _tell(batch: Sequence[Settlement], report: Report) -> None:
+    """Log what a person may want to know; successes are counted, not logged, at the default level."""
+    for settlement in batch:
+        request = settlement.claim.request
+        if request.id in report.fenced:
+            log.info("settlement_fenced", request=request.id, attempt=settlement.claim.attempt)
+            continue
+        match settlement.outcome:
+            case Fail(code=code, message=message):
+                log.warning("request_failed", request=request.id, project=request.project_id, code=code, reason=message)
+            case Retry(code=code, message=message, delay=delay):
+                log.debug("request_put_back", request=request.id, code=code, reason=message, delay=round(delay, 3))
+            case Succeed(connection=made, adopted=adopted):
+                log.debug("connection_recorded", request=request.id, connection=made.id, adopted=adopted)

@@ -1,0 +1,138 @@
+"""One worker process: the parts put together, started, and stopped without losing anything."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from provisioner.core.errors import DatabaseUnavailable
+from provisioner.core.ports import Clock, Place, Queue
+from provisioner.worker.creator import Creator, Target
+from provisioner.worker.feeder import Feeder
+from provisioner.worker.keeper import Keeper
+from provisioner.worker.membership import Membership
+from provisioner.worker.persistence import Persistence
+from provisioner.worker.settler import Settler
+
+log = structlog.stdlib.get_logger()
+
+# What is left to say to the database when stopping may take so many seconds.
+FAREWELL: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manner:
+    """How a worker works; times in seconds."""
+
+    name: str
+    lease: float = 30.0
+    grace: float = 45.0
+    poll: float = 1.0
+    keep_log: float = 30 * 86400.0
+    drain: bool = False
+
+
+class Worker:
+    """Claims requests and carries them out, for several targets side by side."""
+
+    def __init__(
+        self,
+        targets: Sequence[tuple[Target, int]],
+        *,
+        manner: Manner,
+        queue: Queue,
+        clock: Clock,
+        random: Callable[[], float],
+    ) -> None:
+        self._manner = manner
+        self._queue = queue
+        self._membership = Membership(clock, lease=manner.lease)
+        self._persistence = Persistence(clock)
+        self._settler = Settler(queue, membership=self._membership, persistence=self._persistence)
+        self.feeders: Mapping[str, Feeder] = {
+            target.name: Feeder(
+                target,
+                capacity=capacity,
+                queue=queue,
+                creator=Creator(target, membership=self._membership, clock=clock, random=random),
+                settler=self._settler,
+                membership=self._membership,
+                persistence=self._persistence,
+                clock=clock,
+            )
+            for target, capacity in targets
+        }
+        self._keeper = Keeper(
+            self.feeders,
+            name=manner.name,
+            queue=queue,
+            membership=self._membership,
+            persistence=self._persistence,
+            clock=clock,
+            lease=manner.lease,
+            poll=manner.poll,
+            keep_log=manner.keep_log,
+        )
+        self._stop = asyncio.Event()
+
+    @property
+    def created(self) -> int:
+        """Requests that this worker has brought to success."""
+        return self._membership.created
+
+    def hear(self, target: str | None, place: Place) -> None:
+        """There is something in line for a target, or for any."""
+        for name, feeder in self.feeders.items():
+            if target is None or name == target:
+                feeder.hint(place)
+
+    def stop(self) -> None:
+        """Claim nothing more, finish what is under way, then let `run` return."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Work until stopped or, when draining, until nothing is left to do."""
+        await self._keeper.enter()
+        log.info("worker_started", worker=self._membership.worker, name=self._manner.name, targets=list(self.feeders))
+        async with asyncio.TaskGroup() as group:
+            upkeep = [
+                group.create_task(self._settler.run(), name="settler"),
+                group.create_task(self._keeper.run(), name="keeper"),
+            ]
+            if self._manner.drain:
+                upkeep.append(group.create_task(self._drain(), name="drain"))
+            feeding = [group.create_task(feeder.run(), name=f"feeder-{name}") for name, feeder in self.feeders.items()]
+            await self._stop.wait()
+            await self._wind_up(feeding)
+            for task in (*upkeep, *feeding):
+                task.cancel()
+        log.info("worker_stopped", worker=self._membership.worker, created=self.created)
+
+    async def _wind_up(self, feeding: Sequence[asyncio.Task[None]]) -> None:
+        """Let what is under way end within the grace, record it, give back what was never sent."""
+        log.info("worker_stopping", in_flight=len(self._membership.held), grace=self._manner.grace)
+        self._keeper.stop()
+        unsent = [request for feeder in self.feeders.values() for request in feeder.stop()]
+        with suppress(DatabaseUnavailable):  # what is not given back is rescued when the lease ends
+            await self._queue.release(self._membership.worker, unsent)
+        _, late = await asyncio.wait(feeding, timeout=self._manner.grace) if feeding else (None, None)
+        if late:
+            log.warning("grace_ended", in_flight=sum(feeder.in_hand for feeder in self.feeders.values()))
+            for feeder in self.feeders.values():
+                feeder.abandon()
+        with suppress(TimeoutError, DatabaseUnavailable):
+            async with asyncio.timeout(FAREWELL):
+                await self._settler.flushed()
+                await self._queue.leave(self._membership.worker)
+
+    async def _drain(self) -> None:
+        """Stop as soon as nothing is left to do."""
+        targets = tuple(self.feeders)
+        while True:
+            left = await self._persistence.insist(lambda: self._queue.work_left(targets))
+            if not left and not self._membership.held:
+                return self.stop()
+            await asyncio.sleep(min(self._manner.poll, 0.2))
