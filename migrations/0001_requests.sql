@@ -188,11 +188,12 @@ CREATE FUNCTION provisioner.broken_rule(r provisioner.connection_requests) RETUR
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT CASE
         WHEN r.project_id IS NULL THEN 'project_id'
-        WHEN r.target IS NULL OR r.target !~ '^[a-z0-9][a-z0-9-]{0,62}$' THEN 'target'
+        WHEN r.target IS NULL OR (r.target <> 'default' AND r.target !~ '^[a-z0-9][a-z0-9-]{0,62}$') THEN 'target'
         WHEN r.name IS NULL OR length(r.name) > 64 OR r.name !~ '^[a-z0-9]+(-[a-z0-9]+)*$' THEN 'name'
         WHEN length(r.description) > 255 THEN 'description'
         WHEN r.credential IS NULL OR NOT (
-            (r.credential ~ '^sealed:[A-Za-z0-9_-]{1,64}:[A-Za-z0-9+/]+={0,2}$' AND length(r.credential) BETWEEN 80 AND 5000)
+            r.credential = 'default'
+            OR (r.credential ~ '^sealed:[A-Za-z0-9_-]{1,64}:[A-Za-z0-9+/]+={0,2}$' AND length(r.credential) BETWEEN 80 AND 5000)
             OR (r.credential ~* '^[a-z0-9][a-z0-9_-]{0,39}$' AND r.credential !~* '^sk-')
         ) THEN 'credential'
         WHEN r.on_conflict IS NULL OR r.on_conflict NOT IN ('fail', 'adopt', 'replace') THEN 'on_conflict'
@@ -252,32 +253,29 @@ BEGIN
     FROM new_rows AS n
     WHERE n.status = 'pending' AND n.not_before > now();
 
+    -- One project's newcomers stand one behind the other, after those that it has in line already. Written with arrays, so
+    -- that no plan can compare every row with every project.
     WITH newcomers AS (
-        SELECT
-            n.id, n.target, -n.priority AS rank, n.project_id,
-            row_number() OVER (PARTITION BY n.target, n.priority, n.project_id ORDER BY n.id) AS place
+        SELECT n.target, -n.priority AS rank, n.project_id, array_agg(n.id ORDER BY n.id) AS ids
         FROM new_rows AS n
         WHERE n.status = 'pending' AND (n.not_before IS NULL OR n.not_before <= now())
+        GROUP BY n.target, n.priority, n.project_id
     ),
-    joining AS (
-        SELECT p.*, greatest(coalesce(t.turn, 0), coalesce(last.turn, 0)) AS turn
-        FROM (SELECT DISTINCT c.target, c.rank, c.project_id FROM newcomers AS c) AS p
-        LEFT JOIN provisioner.turns AS t ON t.target = p.target AND t.rank = p.rank
+    queued AS (
+        INSERT INTO provisioner.ready (target, rank, turn, id, project_id)
+        SELECT c.target, c.rank, coalesce(last.turn, t.turn, 0) + u.place, u.id, c.project_id
+        FROM newcomers AS c
+        LEFT JOIN provisioner.turns AS t ON t.target = c.target AND t.rank = c.rank
         LEFT JOIN LATERAL (
             SELECT r.turn
             FROM provisioner.ready AS r
             WHERE
-                r.target = p.target AND r.project_id = p.project_id AND r.rank = p.rank
+                r.target = c.target AND r.project_id = c.project_id AND r.rank = c.rank
                 AND r.turn > coalesce(t.turn, 0)
             ORDER BY r.turn DESC
             LIMIT 1
         ) AS last ON true
-    ),
-    queued AS (
-        INSERT INTO provisioner.ready (target, rank, turn, id, project_id)
-        SELECT c.target, c.rank, j.turn + c.place, c.id, c.project_id
-        FROM newcomers AS c
-        JOIN joining AS j ON j.target = c.target AND j.rank = c.rank AND j.project_id = c.project_id
+        CROSS JOIN LATERAL unnest(c.ids) WITH ORDINALITY AS u (id, place)
         RETURNING target, rank, turn
     ),
     heads_of_queues AS (
