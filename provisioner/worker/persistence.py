@@ -38,7 +38,11 @@ class Persistence:
 
     async def insist(self, call: Callable[[], Awaitable[T]]) -> T:
         """Make a call until the database answers it. Raises what is not `DatabaseUnavailable`."""
-        result: T = await self._retrying.copy()(call)
+
+        async def attempt() -> T:
+            return await call()  # tenacity awaits a coroutine function only
+
+        result: T = await self._retrying.copy()(attempt)
         self.back()
         return result
 
