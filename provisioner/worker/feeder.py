@@ -18,7 +18,7 @@ from provisioner.worker.settler import Settler
 log = structlog.stdlib.get_logger()
 
 # So many seconds' worth of requests are claimed ahead, so that no creator waits for the next claim's transaction.
-AHEAD: Final = 0.03
+AHEAD: Final = 0.05
 # The share of what is claimed ahead that has to be gone before the next claim, so that claims are few and large.
 REFILL: Final = 0.75
 
