@@ -1,0 +1,229 @@
+"""Logs: one event a line, for people on a terminal and as JSON elsewhere.
+
+Events are past-tense constants with fields. Secrets do not belong into either; should one get there all the same, the
+last step before writing takes it out. What libraries log through the standard library goes the same way, from warnings
+up.
+"""
+
+import json
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Mapping, MutableMapping
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Final, Literal, TextIO
+
+import orjson
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+REDACTED: Final = "[redacted]"
+DEPTH: Final = 6  # levels of nesting that are worth reading; below, only that there is more
+
+Format = Literal["auto", "console", "json"]
+
+# The words by which a field's or a variable's name gives away that its value is a secret.
+_NAMES: Final = (
+    r"(?:(?:api|private|access)[-_]?key|token|secret|passwd|password|passphrase|authorization|jwt|cookie|bearer)"
+)
+_SECRET_KEY: Final = re.compile(_NAMES, re.IGNORECASE)
+# Every pattern below needs one of these; most texts, being names and ids, have none.
+_MAY_HOLD_SECRET: Final = re.compile(r"[:=]|sk-|eyJ|[Bb][Ee][Aa][Rr][Ee][Rr]|[Bb][Aa][Ss][Ii][Cc]")
+_HOLDS_SECRET: Final = (
+    # The password of a URL: to the last @ of the word, for it may hold one itself.
+    (re.compile(r"([a-z][a-z0-9+.-]{0,20}://[^\s:/?#@]*):\S{1,4096}@", re.IGNORECASE), rf"\1:{REDACTED}@"),
+    (re.compile(r"\b(bearer)\s+[^\s\"',;]+", re.IGNORECASE), rf"\1 {REDACTED}"),
+    (re.compile(r"\b(authorization\W{1,4})(basic)\s+[^\s\"',;]+", re.IGNORECASE), rf"\1\2 {REDACTED}"),
+    (re.compile(r"\bsk-[A-Za-z0-9_-]{6,}"), REDACTED),
+    (re.compile(r"\beyJ[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?"), REDACTED),
+    (re.compile(r"\b(sealed:[A-Za-z0-9_-]{1,64}:)[A-Za-z0-9+/]{16,}={0,2}"), rf"\1{REDACTED}"),
+    # `api_key='…'`, `"clientSecret": "…"`, `?token=…`: a secret's name with its value.
+    (
+        re.compile(
+            rf"""({_NAMES}\w{{0,20}}["']?\s{{0,3}}[:=]\s{{0,3}})"""
+            r"""("(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?|[^\s,;&)}\]"']+)""",
+            re.IGNORECASE,
+        ),
+        rf"\1{REDACTED}",
+    ),
+)
+
+
+def configure_logging(level: str = "info", format: Format = "auto", stream: TextIO | None = None) -> None:  # noqa: A002  # the name of the setting
+    """Send all logs to the stream (standard error unless said), the least of them at this level.
+
+    A logger that was bound keeps the level it was bound under; a disabled line on it is an empty call.
+    """
+    out = sys.stderr if stream is None else stream
+    terminal = out.isatty()
+    console = format == "console" or (format == "auto" and terminal)
+    colours = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    renderer: Processor = (
+        structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)
+        if console
+        else _render_json
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            _tell_exception(traceback_too=level == "debug"),
+            redact_event,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=lambda *_: _LineWriter(out),
+        # A module's logger asks anew each time, so that configuring again, as tests do, reaches it.
+        cache_logger_on_first_use=False,
+    )
+    _route_standard_library()
+
+
+def redact_event(logger: WrappedLogger, method: str, event: EventDict) -> MutableMapping[str, Any]:  # noqa: ARG001  # a processor's interface
+    """Replace whatever looks secret in an event: the last line of defence, not the first."""
+    return {key: _redact_field(key, value, DEPTH) for key, value in event.items()}
+
+
+def redact_text(text: str) -> str:
+    """Replace the secrets in a text that show by their form or by the name beside them."""
+    if _MAY_HOLD_SECRET.search(text) is None:
+        return text
+    for pattern, replacement in _HOLDS_SECRET:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+@lru_cache(maxsize=1024)
+def _looks_secret(key: str) -> bool:
+    return _SECRET_KEY.search(key) is not None
+
+
+def _redact_field(key: object, value: object, depth: int) -> object:
+    # Numbers and booleans beside a secret's name are counts and times: `token_expires_in`.
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if _looks_secret(str(key)):
+        return REDACTED
+    return _redact(value, depth)
+
+
+def _redact(value: object, depth: int) -> object:
+    """Return the value as plain data without secrets; what is no plain data becomes its text."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, Mapping | list | tuple | set | frozenset):
+        if depth == 0:
+            return "…"
+        if isinstance(value, Mapping):
+            return {redact_text(_text(key)): _redact_field(key, item, depth - 1) for key, item in value.items()}
+        return [_redact(item, depth - 1) for item in value]
+    return redact_text(_text(value))
+
+
+def _text(value: object) -> str:
+    """Return a value's text, for a program where there is a usual form."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, bytes | bytearray):
+        return value.decode(errors="replace")
+    if isinstance(value, BaseException):
+        return _one_line(value)
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001  # whatever a stranger's __str__ raises, the event is worth more
+        return f"<{type(value).__name__}>"
+
+
+def _tell_exception(*, traceback_too: bool) -> Processor:
+    """Put an exception into one line, and its traceback beside it where that is wanted."""
+
+    def tell(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:  # noqa: ARG001  # a processor's interface
+        error = _exception(event.pop("exc_info", None))
+        if error is not None:
+            # An `error` that the caller gave stays: it is a code for programs.
+            event["cause" if "error" in event else "error"] = _one_line(error)
+            if traceback_too:
+                event["exception"] = "".join(traceback.format_exception(error))
+        return event
+
+    return tell
+
+
+def _exception(given: object) -> BaseException | None:
+    """Find the exception in what callers pass as `exc_info`: itself, a triple, or True for the current one."""
+    if isinstance(given, BaseException):
+        return given
+    if isinstance(given, tuple):
+        given = given[1]
+        return given if isinstance(given, BaseException) else None
+    return sys.exception() if given else None
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, BaseExceptionGroup):
+        text = "; ".join(_one_line(inner) for inner in error.exceptions)
+    else:
+        try:
+            text = " ".join(str(error).split())
+        except Exception:  # noqa: BLE001  # see `_text`
+            text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _render_json(logger: WrappedLogger, method: str, event: EventDict) -> str:  # noqa: ARG001  # a processor's interface
+    """Write the event as one line of JSON, the fields that every event has first."""
+    first = {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event}
+    document = {**first, **event}
+    try:
+        return orjson.dumps(document, default=_text).decode()
+    except TypeError:
+        # Lone surrogates and very large numbers are nothing for orjson; the line is written all the same.
+        return json.dumps(document, default=_text)
+
+
+class _LineWriter:
+    """Writes lines; a log that cannot be written stops no work."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def msg(self, line: str) -> None:
+        try:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):  # the pipe is gone, the file is closed
+            return
+
+    debug = info = warning = error = critical = exception = log = msg
+
+
+class _Bridge(logging.Handler):
+    """Carries the records of the standard library into the same pipeline."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log the record's message, with its logger's name."""
+        try:
+            event = record.getMessage()
+        except Exception:  # noqa: BLE001  # a stranger's wrong format string is no reason to lose the message
+            event = str(record.msg)
+        # The line is one line; a library's message need not be.
+        structlog.get_logger().log(
+            max(logging.DEBUG, min(record.levelno // 10 * 10, logging.CRITICAL)),
+            " ".join(event.split()),
+            logger=record.name,
+            exc_info=record.exc_info,
+        )
+
+
+def _route_standard_library() -> None:
+    """Let libraries' warnings and errors, and Python's own warnings, be logged like ours."""
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if isinstance(handler, _Bridge)]:
+        root.removeHandler(handler)
+    root.addHandler(_Bridge())
+    root.setLevel(logging.WARNING)
+    logging.captureWarnings(True)

@@ -1,0 +1,24 @@
+"""What is wrong with the settings, in one line that names the setting and how to mend it."""
+
+from collections.abc import Iterable
+
+from provisioner.core.errors import ProvisionerError
+
+
+class SettingsError(ProvisionerError):
+    """The settings cannot be used; mend what the message names. Exit status 2 on the command line."""
+
+    def __init__(self, *problems: str) -> None:
+        self.problems = tuple(printable(problem) for problem in problems)
+        super().__init__("; ".join(self.problems))
+
+
+def printable(text: str) -> str:
+    """Return the text on one line: a name that somebody else wrote may hold anything."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def listing(words: Iterable[str]) -> str:
+    """Join words the way a sentence does: `a, b or c`."""
+    *most, last = words
+    return f"{', '.join(most)} or {last}" if most else last

@@ -1,0 +1,240 @@
+"""Where settings come from: the command line, the environment, the ecosystem's own variables, a file, the defaults.
+
+Each becomes a layer that knows how its user wrote every value; what is wrong with a layer is collected in words.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from provisioner.core.secret import Secret
+from provisioner.settings.shape import (
+    ECOSYSTEM,
+    NAMED,
+    OPENROUTER_KEY,
+    PREFIX,
+    SECTIONS,
+    Setting,
+    dotted,
+    field_of,
+    in_file,
+    is_secret,
+    nearest,
+    normalise_name,
+    paths,
+    resolve,
+    variable,
+)
+
+CONFIG_VARIABLE: Final = "PROVISIONER_CONFIG"
+CONFIG_FILE: Final = Path("config/provisioner.toml")  # read if it is there
+DEFAULT_URL: Final = "https://us.infisical.com"
+SECRET_SIZE: Final = 65536  # bytes; a longer file is not a secret but a mistake
+
+_ALIASES: Final[dict[str, Setting]] = {
+    "PROVISIONER_DATABASE_URL": ("database", "url"),
+    "PROVISIONER_DATABASE_URL_FILE": ("database", "url_file"),
+}
+# Kubernetes tells every pod about a service called "provisioner" in variables with these names.
+_KUBERNETES: Final = re.compile(
+    r"PROVISIONER_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """One value, how its user named it, and where it came from."""
+
+    value: object
+    name: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """The values of one source, and what is wrong with it."""
+
+    given: dict[Setting, Given] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def add(self, setting: Setting, given: Given, *, base: Path, known: Iterator[str]) -> None:
+        """Take a value in, or note why that cannot be; `known` are the names that its user may have meant."""
+        found = resolve(setting)
+        if found is None:
+            close = nearest(given.name.partition(" in ")[0], known)
+            self.problems.append(f"{given.name} is not a setting; did you mean {close}?")
+            return
+        setting, in_a_file = found
+        if setting[0] in NAMED and not NAMED[setting[0]].fullmatch(setting[1]):
+            self.problems.append(
+                f"{given.name} names none of the {setting[0]}: letters, digits and hyphens make a name"
+            )
+        elif setting in self.given:
+            self.problems.append(f"{given.name} sets what {self.given[setting].name} sets; keep one of them")
+        elif in_a_file:
+            self._add_file(setting, given, base)
+        else:
+            self.given[setting] = _sealed(setting, given)
+
+    def nested(self) -> dict[str, Any]:
+        """Return the values as the model reads them: tables in tables."""
+        tables: dict[str, Any] = {}
+        for setting, given in self.given.items():
+            table = tables
+            for part in setting[:-1]:
+                table = table.setdefault(part, {})
+            table[setting[-1]] = given.value
+        return tables
+
+    def _add_file(self, setting: Setting, given: Given, base: Path) -> None:
+        # What stands where a path is expected may be the secret itself, so no message repeats it.
+        try:
+            text = _read_secret(base / os.path.expanduser(str(given.value)))  # noqa: PTH111  # Path's raises without a home
+        except OSError as error:
+            self.problems.append(f"{given.name} names a file that cannot be read: {error.strerror or 'it is no file'}")
+        except ValueError as error:
+            self.problems.append(f"{given.name} names a file that {error}")
+        else:
+            self.given[setting] = Given(Secret(text), given.name, given.source)
+
+
+def command_line(overrides: Mapping[str, object], base: Path) -> Layer:
+    """Take what was said on the command line; what is None was not said."""
+    layer = Layer()
+    for setting, value in _leaves(overrides):
+        if value is not None:
+            given = Given(value, f"{dotted(setting)} on the command line", "command line")
+            layer.add(_normalised(setting), given, base=base, known=map(dotted, paths(_names(setting))))
+    return layer
+
+
+def environment(environ: Mapping[str, str], base: Path) -> Layer:
+    """Take the variables that begin with `PROVISIONER_`; an empty one counts as not set."""
+    layer = Layer()
+    for name, value in environ.items():
+        if not name.startswith(PREFIX) or name == CONFIG_VARIABLE or _KUBERNETES.fullmatch(name):
+            continue
+        setting = _ALIASES.get(name) or _normalised(tuple(name.removeprefix(PREFIX).lower().split("__")))
+        if value or resolve(setting) is None:
+            given = Given(value, name, f"environment {name}")
+            layer.add(setting, given, base=base, known=_variables(setting))
+    return layer
+
+
+def ecosystem(environ: Mapping[str, str], base: Path) -> Layer:
+    """Take the variables that Infisical's and OpenRouter's users already have."""
+    layer = Layer()
+    known = {
+        **ECOSYSTEM,
+        **{f"{name}_FILE": _file(path) for name, path in ECOSYSTEM.items() if is_secret(field_of(path))},
+    }
+    for name, setting in known.items():
+        if value := environ.get(name):
+            layer.add(setting, Given(value, name, f"environment {name}"), base=base, known=iter(known))
+    key, key_file = environ.get(OPENROUTER_KEY), environ.get(f"{OPENROUTER_KEY}_FILE")
+    if key and key_file:
+        layer.problems.append(f"{OPENROUTER_KEY}_FILE sets what {OPENROUTER_KEY} sets; keep one of them")
+    for where, name, value in (
+        ("env", OPENROUTER_KEY, key and OPENROUTER_KEY),
+        ("file", f"{OPENROUTER_KEY}_FILE", key_file),
+    ):
+        if value:
+            layer.given["credentials", "default", where] = Given(value, name, f"environment {name}")
+    return layer
+
+
+def file(config: Path | None, environ: Mapping[str, str], base: Path) -> Layer:
+    """Take the file that was asked for, or else the usual one if it is there."""
+    layer = Layer()
+    asked = environ.get(CONFIG_VARIABLE) if config is None else str(config)
+    shown = asked or str(CONFIG_FILE)
+    named = f"{CONFIG_VARIABLE} ({shown})" if asked and config is None else shown
+    try:
+        content = tomllib.loads((base / shown).read_bytes().decode())
+    except OSError as error:
+        if asked or not isinstance(error, FileNotFoundError | NotADirectoryError):
+            layer.problems.append(f"{named} cannot be read: {error.strerror}")
+    except tomllib.TOMLDecodeError as error:
+        layer.problems.append(f"{named} is not TOML: {error}")
+    except (ValueError, RecursionError):
+        layer.problems.append(f"{named} cannot be read: it is not TOML in UTF-8")
+    else:
+        for setting, value in _leaves(content):
+            _add_from_file(layer, setting, value, shown, base)
+    return layer
+
+
+def defaults() -> Layer:
+    """Return what is there without being said: the target and the credential of the name `default`."""
+    return Layer(
+        {
+            ("targets", "default", "url"): Given(DEFAULT_URL, "targets.default.url", "default"),
+            ("credentials", "default", "env"): Given(OPENROUTER_KEY, "credentials.default.env", "default"),
+        }
+    )
+
+
+def _add_from_file(layer: Layer, setting: Setting, value: object, shown: str, base: Path) -> None:
+    normal = _normalised(setting)
+    if value == {} and len(normal) <= 1 + (normal[0] in NAMED) and normal[0] in SECTIONS:
+        if len(normal) > 1 and normal[1] != "default":
+            layer.problems.append(f"[{dotted(setting)}] in {shown} is empty; give it a setting or remove it")
+        return
+    given = Given(value, f"{in_file(setting)} in {shown}", f"file {shown}")
+    layer.add(normal, given, base=base, known=map(in_file, paths(_names(normal))))
+
+
+def _leaves(table: Mapping[str, object], prefix: Setting = ()) -> Iterator[tuple[Setting, object]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, (*prefix, key))
+        else:
+            yield (*prefix, key), value
+
+
+def _normalised(setting: Setting) -> Setting:
+    if setting[0] in NAMED and len(setting) > 1:
+        return (setting[0], normalise_name(setting[1]), *setting[2:])
+    return setting
+
+
+def _names(setting: Setting) -> tuple[str, ...]:
+    """Return the name of the target or credential that the user meant, for naming its settings."""
+    return (setting[1] if len(setting) > 2 else "default",)
+
+
+def _variables(setting: Setting) -> Iterator[str]:
+    yield from (CONFIG_VARIABLE, *_ALIASES)
+    for path in paths(_names(setting)):
+        yield variable(*path)
+        if is_secret(field_of(path)):
+            yield variable(*_file(path))
+
+
+def _file(setting: Setting) -> Setting:
+    return (*setting[:-1], f"{setting[-1]}_file")
+
+
+def _sealed(setting: Setting, given: Given) -> Given:
+    """Close a secret's text at once, so that nothing on the way to the model can show it."""
+    if isinstance(given.value, str) and is_secret(field_of(setting)):
+        return Given(Secret(given.value), given.name, given.source)
+    return given
+
+
+def _read_secret(path: Path) -> str:
+    """Read a file's one secret; raise `OSError`, or `ValueError` saying what the file is."""
+    if "\0" in str(path):
+        raise ValueError("cannot be there: its path holds a zero byte")
+    with path.open("rb") as stream:
+        content = stream.read(SECRET_SIZE + 1)
+    if len(content) > SECRET_SIZE:
+        raise ValueError(f"is longer than {SECRET_SIZE} bytes")
+    try:
+        return content.decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        raise ValueError("is not UTF-8 text") from None

@@ -1,0 +1,92 @@
+"""Load the settings, or say in one line what is wrong with them."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from provisioner.settings.errors import SettingsError
+from provisioner.settings.layers import Layer, command_line, defaults, ecosystem, environment, file
+from provisioner.settings.merge import reconcile
+from provisioner.settings.model import Settings
+from provisioner.settings.shape import NAMED, Setting, dotted, in_file, variable
+
+# What a value must be, by pydantic's word for what is wrong with it. Its own sentences speak to programmers.
+_RULES: Final = {
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "int_parsing_size": "must be a smaller number",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
+    "string_type": "must be text",
+    "string_unicode": "must be text",
+    "too_long": "must be at most {max_length} characters",
+    "string_pattern_mismatch": "must be letters, digits and underscores",
+    "secret_type": "must be text",
+    "path_type": "must be the path of a file",
+    "path_not_file": "must be the path of a file that is there",
+    "rule": "{rule}",
+}
+
+
+def load_settings(
+    *,
+    config: Path | None = None,
+    overrides: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] = os.environ,
+    cwd: Path | None = None,
+) -> Settings:
+    """Return the settings in force: command line over environment over file over defaults.
+
+    `config` is the file that the command line names; `overrides` holds what else it says, as tables in tables. Raises
+    `SettingsError`, which names every setting that is unknown, unreadable or unusable the way its user wrote it.
+    """
+    base = cwd or Path()
+    layers = [
+        command_line(overrides or {}, base),
+        environment(environ, base),
+        ecosystem(environ, base),
+        file(config, environ, base),
+        defaults(),
+    ]
+    problems = [problem for layer in layers for problem in layer.problems]
+    if problems:
+        raise SettingsError(*problems)
+    reconcile(layers)
+    try:
+        return Settings.from_layers(layers)
+    except ValidationError as error:
+        # Not chained: pydantic's error holds what was given, and a traceback would show it.
+        raise SettingsError(*(_sentence(problem, layers) for problem in error.errors(include_url=False))) from None
+
+
+def _sentence(problem: Any, layers: Sequence[Layer]) -> str:
+    """Say what is wrong with one setting."""
+    location = tuple(str(part) for part in problem["loc"])
+    context = problem.get("ctx", {})
+    if problem["type"] == "missing":
+        return f"{dotted(location[:-1])} has no {location[-1]}: set {variable(*location)} or {in_file(location)}"
+    fields = context.get("fields", ())
+    depth = 3 if location[0] in NAMED else 2
+    settings = [(*location, name) for name in fields] or [location[:depth]]
+    rule = _RULES.get(problem["type"], "has a value that cannot be used").format(**context)
+    return f"{_name(settings, layers)} {rule}"
+
+
+def _name(settings: Sequence[Setting], layers: Sequence[Layer]) -> str:
+    """Name the setting to blame the way that its user did: of several the first that somebody set."""
+    for setting in settings:
+        for layer in layers:
+            if setting in layer.given:
+                return layer.given[setting].name
+    return dotted(settings[0])

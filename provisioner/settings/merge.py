@@ -1,0 +1,63 @@
+"""What one layer's values mean for those of the layers below it."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from provisioner.settings.layers import Given, Layer
+from provisioner.settings.sections import INFISICAL_FIELDS
+from provisioner.settings.shape import Setting
+
+# What is given tells how to log in; the first that fits counts, and several may.
+_IMPLIED: Final = {
+    "token": ("token",),
+    "client_id": ("universal",),
+    "client_secret": ("universal",),
+    "jwt_file": ("kubernetes", "oidc"),
+    "jwt": ("oidc", "kubernetes"),
+}
+
+
+def reconcile(layers: Sequence[Layer]) -> None:
+    """Settle what cannot be merged value by value; `layers` stand in the order of their precedence."""
+    for section, name in dict.fromkeys(setting[:2] for layer in layers for setting in layer.given if len(setting) == 3):
+        if section == "credentials":
+            _keep_one_place(layers, name)
+        else:
+            _infer_auth(layers, name)
+
+
+def _keep_one_place(layers: Sequence[Layer], name: str) -> None:
+    """Let the highest layer that places a credential replace, not extend, what lower ones say."""
+    kept: set[str] = set()
+    for layer in layers:
+        here = {setting: _kind(setting) for setting in layer.given if setting[:2] == ("credentials", name)}
+        for setting, kind in here.items():
+            if kept and kind not in kept:
+                del layer.given[setting]
+        kept = kept or set(here.values())
+
+
+def _kind(setting: Setting) -> str:
+    return "infisical" if setting[2] in INFISICAL_FIELDS else setting[2]
+
+
+def _infer_auth(layers: Sequence[Layer], name: str) -> None:
+    """Let the highest layer that says anything about logging in decide how; what fits a lower one's word obeys it."""
+    auth = ("targets", name, "auth")
+    said = next((str(layer.given[auth].value).lower() for layer in layers if auth in layer.given), None)
+    for layer in layers:
+        if auth in layer.given:
+            return
+        implied = [
+            (method, key)
+            for key, methods in _IMPLIED.items()
+            if ("targets", name, key) in layer.given
+            for method in methods
+        ]
+        if any(method == said for method, _ in implied):
+            return
+        if implied:
+            method, key = implied[0]
+            cause = layer.given["targets", name, key]
+            layer.given[auth] = Given(method, cause.name, cause.source)
+            return

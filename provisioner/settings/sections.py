@@ -1,0 +1,237 @@
+"""What can be set: each section's fields, their meaning, and which cannot work together.
+
+The descriptions here are the documentation: the README's table is made from them.
+"""
+
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from provisioner.settings.values import (
+    Address,
+    AnyPath,
+    BaseUrl,
+    Choice,
+    DatabaseUrl,
+    ExistingFile,
+    Limit,
+    ProxyUrl,
+    SecretText,
+    Text,
+    Word,
+    is_loopback,
+    parse_address,
+    refuse,
+)
+
+LATEST_COMMIT: Final = 30.0  # seconds after which Infisical cuts a silent socket; its handler goes on and may commit
+KINDS: Final = ("env", "file", "value", "project")  # the field that tells which kind a credential is
+INFISICAL_FIELDS: Final = ("project", "environment", "path", "secret")
+
+
+class Section(BaseModel):
+    """A group of settings: does not change, and shows no value that it refuses."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
+
+
+class Database(Section):
+    """Where the requests are."""
+
+    url: DatabaseUrl | None = Field(
+        default=None, description="PostgreSQL, as `postgresql://user:password@host/database`"
+    )
+    max_connections: int = Field(
+        default=4, ge=1, le=100, description="connections that one worker may hold, besides the listener"
+    )
+    ssl_root_cert: ExistingFile | None = Field(
+        default=None, description="file with the authorities (PEM) that the server's certificate is checked against"
+    )
+
+
+class Target(Section):
+    """One Infisical: an instance and an organization, and how to be somebody there."""
+
+    url: BaseUrl = Field(description="base URL of the Infisical instance")
+    auth: Annotated[Literal["universal", "token", "kubernetes", "oidc"], Choice] = Field(
+        default="universal",
+        description="how to log in: `universal`, `token`, `kubernetes` or `oidc`; when not said, as what is given fits",
+    )
+    client_id: Text | None = Field(default=None, description="machine identity's client id, for `universal`")
+    client_secret: SecretText | None = Field(
+        default=None, description="machine identity's client secret, for `universal`"
+    )
+    token: SecretText | None = Field(
+        default=None, description="access token, for `token`; it is used as it is, never renewed"
+    )
+    identity_id: Text | None = Field(default=None, description="machine identity's id, for `kubernetes` and `oidc`")
+    jwt: SecretText | None = Field(
+        default=None, description="signed token that proves the identity, for `kubernetes` and `oidc`"
+    )
+    jwt_file: AnyPath | None = Field(
+        default=None,
+        description="file with that token, read at each login; for `kubernetes` else the service account's",
+    )
+    organization_slug: Text | None = Field(
+        default=None, description="organization to log in to, where an identity is in several"
+    )
+    write_limit: Limit = Field(
+        default="auto",
+        description='creates a time: `auto` (learned from the answers\' headers), `none`, or as in `"200/min"`',
+    )
+    read_limit: Limit = Field(default="auto", description="look-ups a time, written like `write_limit`")
+    login_limit: Limit = Field(default="auto", description="logins a time, written like `write_limit`")
+    max_in_flight: int = Field(default=64, ge=1, le=4096, description="creates in flight at once, for each worker")
+    timeout: float = Field(default=40.0, description="seconds to wait for an answer; more than 30 and at most 120")
+    ca_file: ExistingFile | None = Field(
+        default=None, description="file with the authorities (PEM) that the instance's certificate is checked against"
+    )
+    proxy: ProxyUrl | None = Field(
+        default=None, description="HTTP proxy to go through, as `http://user:password@host:port`"
+    )
+    allow_http: bool = Field(
+        False, description="allow `http://` to other hosts than this one: every key travels readable"
+    )
+    marker: bool = Field(
+        False, description="add a marker to descriptions, so that a connection is known for ours with certainty"
+    )
+
+    @model_validator(mode="after")
+    def _is_usable(self) -> Self:
+        if not LATEST_COMMIT < self.timeout <= 120:
+            raise refuse(
+                "must be more than 30 and at most 120 seconds: Infisical may still commit a create up to 30 s after it "
+                "was sent, and whoever stops waiting earlier makes its outcome unknown",
+                "timeout",
+            )
+        parts = urlsplit(self.url)
+        if parts.scheme == "http" and not self.allow_http and not is_loopback(parts.hostname or ""):
+            raise refuse("must begin with https:// (or set allow_http = true: every key then travels readable)", "url")
+        return self
+
+
+class Credential(Section):
+    """Where the OpenRouter management key of one name is: in exactly one place."""
+
+    env: Word | None = Field(default=None, description="environment variable that holds the key")
+    file: AnyPath | None = Field(default=None, description="file that holds the key, read when it is needed")
+    project: Text | None = Field(default=None, description="Infisical secret that holds the key: its project's id")
+    environment: Text | None = Field(default=None, description="Infisical secret: its environment's slug")
+    path: Text | None = Field(default=None, description="Infisical secret: its folder; `/` unless said otherwise")
+    secret: Text | None = Field(default=None, description="Infisical secret: its name")
+    value: SecretText | None = Field(
+        default=None, description="the key itself; better to name a place where it is kept"
+    )
+
+    @model_validator(mode="after")
+    def _is_in_one_place(self) -> Self:
+        given = [name for name in KINDS if getattr(self, name) is not None]
+        parts = [name for name in INFISICAL_FIELDS if getattr(self, name) is not None]
+        if parts and "project" not in given:
+            given.append(parts[0])
+        if len(given) != 1:
+            raise refuse(
+                "is not alone: a credential has exactly one of env, file, value, or an Infisical secret (project, …)",
+                *given[1:],
+            )
+        missing = {"project", "environment", "secret"}.difference(parts)
+        if parts and missing:
+            raise refuse(f"needs the Infisical secret's {' and '.join(sorted(missing))} too", parts[0])
+        return self
+
+    @property
+    def infisical(self) -> "InfisicalSecret | None":
+        """The secret in Infisical that holds the key, if that is where it is."""
+        if self.project is None or self.environment is None or self.secret is None:
+            return None
+        return InfisicalSecret(
+            project=self.project, environment=self.environment, path=self.path or "/", secret=self.secret
+        )
+
+
+class InfisicalSecret(Section):
+    """The address of one secret in Infisical."""
+
+    project: str
+    environment: str
+    path: str
+    secret: str
+
+
+class Retry(Section):
+    """How often and how far apart a request is tried."""
+
+    max_attempts: int = Field(
+        default=8, ge=1, le=1000, description="counted attempts: those that were the row's own fault"
+    )
+    base: float = Field(
+        default=2.0, gt=0, le=86400, description="seconds before the second attempt; doubles each time, full jitter"
+    )
+    cap: float = Field(default=300.0, gt=0, le=86400, description="seconds that no wait exceeds")
+
+    @model_validator(mode="after")
+    def _grows(self) -> Self:
+        if self.base > self.cap:
+            raise refuse("cannot work: retry.base must not be more than retry.cap", "base", "cap")
+        return self
+
+
+class Worker(Section):
+    """How a worker behaves towards the others."""
+
+    lease: float = Field(
+        default=30.0,
+        ge=5,
+        le=3600,
+        description="seconds, renewed while the worker lives: how long a dead one's rows wait",
+    )
+    grace: float = Field(
+        default=45.0, ge=1, le=3600, description="seconds to finish what is in flight when told to stop"
+    )
+    poll: float = Field(default=1.0, gt=0, le=1800, description="seconds between looks when no notification comes")
+    name: Text | None = Field(
+        default=None, max_length=200, description="what this worker is called; host and process unless said"
+    )
+    keep_attempts: int = Field(default=30, ge=1, le=3650, description="days that the log of attempts is kept")
+
+    @model_validator(mode="after")
+    def _looks_in_time(self) -> Self:
+        if self.poll >= self.lease / 2:
+            raise refuse("cannot work: worker.poll must be less than half of worker.lease", "poll", "lease")
+        return self
+
+
+class Listen(Section):
+    """Where the daemon can be asked how it is."""
+
+    address: Address = Field(
+        default="127.0.0.1:9464", description="host and port of the status page and metrics, or `off`"
+    )
+
+    @property
+    def endpoint(self) -> tuple[str, int] | None:
+        """Host and port; nothing when it is off."""
+        return parse_address(self.address)
+
+
+class Sealing(Section):
+    """The keys that open sealed credentials."""
+
+    key_file: AnyPath = Field(
+        default=Path("~/.config/provisioner/sealing.keys"),
+        validate_default=True,
+        description="file with the private sealing keys",
+    )
+
+
+class Log(Section):
+    """What is written to standard error."""
+
+    level: Annotated[Literal["debug", "info", "warning", "error", "critical"], Choice] = Field(
+        default="info", description="the least that is logged: `debug`, `info`, `warning`, `error` or `critical`"
+    )
+    format: Annotated[Literal["auto", "console", "json"], Choice] = Field(
+        default="auto", description="`console`, `json`, or `auto`: console on a terminal, json elsewhere"
+    )

@@ -1,0 +1,117 @@
+"""Which settings there are and what each is called: in a file, in the environment, in the ecosystem."""
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator
+from typing import Final, get_args
+
+from pydantic.fields import FieldInfo
+
+from provisioner.core.secret import Secret
+from provisioner.settings.sections import (
+    INFISICAL_FIELDS,
+    Credential,
+    Database,
+    Listen,
+    Log,
+    Retry,
+    Sealing,
+    Section,
+    Target,
+    Worker,
+)
+
+Setting = tuple[str, ...]  # ("retry", "base"), ("targets", "default", "url")
+
+PREFIX: Final = "PROVISIONER_"
+SECTIONS: Final[dict[str, type[Section]]] = {
+    "database": Database,
+    "targets": Target,
+    "credentials": Credential,
+    "retry": Retry,
+    "worker": Worker,
+    "listen": Listen,
+    "sealing": Sealing,
+    "log": Log,
+}
+# Sections of which there are any number, and what the database accepts as the name of one.
+NAMED: Final = {
+    "targets": re.compile(r"[a-z0-9][a-z0-9-]{0,62}"),
+    "credentials": re.compile(r"(?!sk-)[a-z0-9][a-z0-9-]{0,39}"),
+}
+ECOSYSTEM: Final[dict[str, Setting]] = {
+    "INFISICAL_HOST": ("targets", "default", "url"),
+    "INFISICAL_UNIVERSAL_AUTH_CLIENT_ID": ("targets", "default", "client_id"),
+    "INFISICAL_UNIVERSAL_AUTH_CLIENT_SECRET": ("targets", "default", "client_secret"),
+    "INFISICAL_TOKEN": ("targets", "default", "token"),
+    "INFISICAL_MACHINE_IDENTITY_ID": ("targets", "default", "identity_id"),
+    "INFISICAL_AUTH_JWT": ("targets", "default", "jwt"),
+    "INFISICAL_KUBERNETES_SERVICE_ACCOUNT_TOKEN_PATH": ("targets", "default", "jwt_file"),
+    "DATABASE_URL": ("database", "url"),
+}
+OPENROUTER_KEY: Final = "OPENROUTER_PROVISIONING_KEY"
+
+
+def normalise_name(name: str) -> str:
+    """Return the name of a target or credential as it is compared: without case, `_` as `-`."""
+    return name.lower().replace("_", "-")
+
+
+def dotted(path: Setting) -> str:
+    """Return the name of a setting for people: `targets.default.url`."""
+    return ".".join(path)
+
+
+def variable(*path: str) -> str:
+    """Return the environment variable of a setting."""
+    return PREFIX + "__".join(path).upper().replace("-", "_")
+
+
+def in_file(path: Setting) -> str:
+    """Return a setting the way a file has it: `[targets.default] url`."""
+    return f"[{'.'.join(path[:-1])}] {path[-1]}" if len(path) > 1 else path[0]
+
+
+def field_of(path: Setting) -> FieldInfo | None:
+    """Return what is known of the setting; nothing if there is no such setting."""
+    section = SECTIONS.get(path[0])
+    if section is None or len(path) != (3 if path[0] in NAMED else 2):
+        return None
+    return section.model_fields.get(path[-1])
+
+
+def is_secret(field: FieldInfo | None) -> bool:
+    """Tell whether the values of this field must not be seen."""
+    return field is not None and Secret in _types(field.annotation)
+
+
+def resolve(path: Setting) -> tuple[Setting, bool] | None:
+    """Find the setting that was meant, and whether its value is in a file; nothing if there is none.
+
+    An Infisical secret may be written as a table of its own, and every secret as `…_file`.
+    """
+    if path[0] == "credentials" and len(path) == 4 and path[2] == "infisical" and path[3] in INFISICAL_FIELDS:
+        path = (*path[:2], path[3])
+    if field_of(path) is not None:
+        return path, False
+    plain = (*path[:-1], path[-1].removesuffix("_file"))
+    return (plain, True) if plain != path and is_secret(field_of(plain)) else None
+
+
+def paths(names: Iterable[str] = ("<name>",)) -> Iterator[Setting]:
+    """Give every setting in the order of the reference, with these names for targets and credentials."""
+    for section, model in SECTIONS.items():
+        for prefix in [(section, name) for name in names] if section in NAMED else [(section,)]:
+            for field in model.model_fields:
+                yield (*prefix, field)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return the known word that is most like this one."""
+    return difflib.get_close_matches(word, list(known), n=1, cutoff=0.0)[0]
+
+
+def _types(annotation: object) -> Iterator[object]:
+    yield annotation
+    for part in get_args(annotation):
+        yield from _types(part)

@@ -1,0 +1,155 @@
+"""The kinds of value that a setting can have, and what makes one unusable.
+
+No message here repeats what was given: a secret may have been put in the wrong place.
+"""
+
+import ipaddress
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final, Literal
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, FilePath, PlainValidator, StringConstraints
+from pydantic_core import PydanticCustomError
+
+from provisioner.core.secret import Secret
+
+UNITS: Final = {"s": 1.0, "min": 60.0, "h": 3600.0}  # seconds
+_LIMIT: Final = re.compile(r"([0-9]{1,7})/([0-9]{1,5})?(s|min|h)")
+_LIMIT_RULE: Final = '"auto", "none" or a number a time, such as "200/min", "5/s" or "20/10s"'
+_ADDRESS: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """So many calls in each window."""
+
+    permits: int
+    window: float  # seconds
+
+    def __str__(self) -> str:
+        """Write it the way that a setting is written."""
+        for unit in ("h", "min", "s"):
+            count = self.window / UNITS[unit]
+            if count >= 1 and count.is_integer():
+                return f"{self.permits}/{'' if count == 1 else int(count)}{unit}"
+        return f"{self.permits}/{self.window:g}s"
+
+
+def refuse(rule: str, *fields: str) -> PydanticCustomError:
+    """Return the error that says what a value must be; `fields` names those that are to blame, where it is several."""
+    return PydanticCustomError("rule", "{rule}", {"rule": rule, "fields": fields})
+
+
+def parse_limit(given: object) -> RateLimit | Literal["auto", "none"]:
+    """Read a rate limit: `auto`, `none`, or a number a time."""
+    if isinstance(given, RateLimit):
+        return given
+    text = given.strip().lower() if isinstance(given, str) else ""
+    if text == "auto":
+        return "auto"
+    if text == "none":
+        return "none"
+    match = _LIMIT.fullmatch(text.replace(" ", ""))
+    if match is None or int(match[1]) < 1 or int(match[2] or 1) < 1:
+        raise refuse(f"must be {_LIMIT_RULE}")
+    return RateLimit(int(match[1]), int(match[2] or 1) * UNITS[match[3]])
+
+
+def parse_address(text: str) -> tuple[str, int] | None:
+    """Split `host:port`; nothing for `off`. A host in brackets is an IPv6 address."""
+    if text.lower() == "off":
+        return None
+    match = _ADDRESS.fullmatch(text)
+    if match is None or int(match[2]) > 65535:
+        raise refuse('must be host:port, such as 127.0.0.1:9464 or 0.0.0.0:9464, or "off"')
+    return match[1].strip("[]"), int(match[2])
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether what is sent to this host never leaves the machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _address(text: str) -> str:
+    parse_address(text)
+    return text.lower()
+
+
+def _split(url: str, schemes: tuple[str, ...]) -> SplitResult:
+    """Take a URL apart, or say what is wrong with it."""
+    wanted = " or ".join(f"{scheme}://" for scheme in schemes)
+    problem = refuse(f"must be a URL that begins with {wanted} and names a host")
+    # `urlsplit` quietly drops line breaks and tabs, and so would hide them.
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise problem
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in schemes and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        raise problem from None
+    if not usable:
+        raise problem
+    return parts
+
+
+def _base_url(url: str) -> str:
+    parts = _split(url, ("https", "http"))
+    if "@" in parts.netloc or "?" in url or "#" in url:
+        raise refuse("must be a plain base URL, without user name, password, query or fragment")
+    path = parts.path.rstrip("/").removesuffix("/api").rstrip("/")
+    return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def _database_url(secret: Secret) -> Secret:
+    if not secret.reveal().startswith(("postgresql://", "postgres://")):
+        raise refuse("must begin with postgresql://, such as postgresql://provisioner@localhost/provisioner")
+    return secret
+
+
+def _proxy_url(secret: Secret) -> Secret:
+    _split(secret.reveal(), ("http", "https"))
+    return secret
+
+
+def _one_line(secret: Secret) -> Secret:
+    if not secret.reveal().strip() or not secret.reveal().isprintable():
+        raise refuse("must be one line of printable text and not empty")
+    return secret
+
+
+def _printable(text: str) -> str:
+    if not text.strip() or not text.isprintable():
+        raise refuse("must be printable text and not empty")
+    return text
+
+
+def _lower(given: object) -> object:
+    return given.strip().lower() if isinstance(given, str) else given
+
+
+def _home(given: object) -> object:
+    """Read `~` as the home directory; a path that no file system can have is no path."""
+    if isinstance(given, Path):
+        given = str(given)
+    if not isinstance(given, str) or not given or not given.isprintable():
+        raise refuse("must be the path of a file")
+    return os.path.expanduser(given)  # noqa: PTH111  # Path's raises without a home
+
+
+Text = Annotated[str, AfterValidator(_printable)]
+Word = Annotated[str, StringConstraints(pattern=r"^[A-Z_a-z][0-9A-Z_a-z]*$")]
+SecretText = Annotated[Secret, AfterValidator(_one_line)]
+DatabaseUrl = Annotated[SecretText, AfterValidator(_database_url)]
+ProxyUrl = Annotated[SecretText, AfterValidator(_proxy_url)]
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
+Address = Annotated[str, AfterValidator(_address)]
+Limit = Annotated[RateLimit | Literal["auto", "none"], PlainValidator(parse_limit)]
+AnyPath = Annotated[Path, BeforeValidator(_home)]
+ExistingFile = Annotated[FilePath, BeforeValidator(_home)]
+Choice = BeforeValidator(_lower)

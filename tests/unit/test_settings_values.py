@@ -1,0 +1,127 @@
+"""The kinds of value that a setting can have."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, strategies as st
+
+from provisioner.settings import RateLimit, SettingsError, load_settings
+from provisioner.settings.values import parse_limit
+
+
+def target(**values: object) -> dict[str, object]:
+    """Load the default target with these values, and return what they became."""
+    loaded = load_settings(cwd=Path("/nonexistent"), environ={}, overrides={"targets": {"default": values}})
+    return {name: getattr(loaded.targets["default"], name) for name in values}
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        ("auto", "auto"),
+        (" None ", "none"),
+        ("200/min", RateLimit(200, 60.0)),
+        ("5/s", RateLimit(5, 1.0)),
+        ("20/10s", RateLimit(20, 10.0)),
+        ("90 / 2 min", RateLimit(90, 120.0)),
+        ("1000/h", RateLimit(1000, 3600.0)),
+        (RateLimit(1, 2.0), RateLimit(1, 2.0)),
+    ],
+)
+def test_limits_are_read(text: object, limit: object) -> None:
+    """A limit is auto, none, or so many calls in a window of seconds, minutes or hours."""
+    assert target(write_limit=text, read_limit=text, login_limit=text) == dict.fromkeys(
+        ["write_limit", "read_limit", "login_limit"], limit
+    )
+
+
+@pytest.mark.parametrize("text", ["", "200", "0/s", "5/0s", "-1/s", "1/d", "1.5/s", "٣/s", "1/s1", 5, None])
+def test_other_limits_are_refused(text: object) -> None:
+    """What is no limit is no limit."""
+    with pytest.raises(ValueError, match="auto"):
+        parse_limit(text)
+
+
+@given(st.integers(1, 9_999_999), st.integers(1, 99_999))
+def test_limits_are_written_as_they_are_read(permits: int, seconds: int) -> None:
+    """A limit's text means the same limit."""
+    limit = RateLimit(permits, float(seconds))
+    assert parse_limit(str(limit)) == limit
+
+
+@pytest.mark.parametrize(
+    ("url", "base"),
+    [
+        ("https://eu.infisical.com", "https://eu.infisical.com"),
+        ("https://eu.infisical.com/", "https://eu.infisical.com"),
+        ("https://eu.infisical.com/api/", "https://eu.infisical.com"),
+        ("https://example.com:8443/infisical/api", "https://example.com:8443/infisical"),
+        ("http://localhost:8080", "http://localhost:8080"),
+        ("http://127.0.0.2", "http://127.0.0.2"),
+        ("http://[::1]:80/", "http://[::1]:80"),
+    ],
+)
+def test_base_urls_lose_what_is_added_later(url: str, base: str) -> None:
+    """A base URL is kept without its last slash and `/api`; plain http is for this machine."""
+    assert target(url=url) == {"url": base}
+
+
+@pytest.mark.parametrize("host", ["10.0.0.1", "infisical.example", "localhost.example", "[fe80::1]"])
+def test_plain_http_is_for_this_machine(host: str) -> None:
+    """Another host is spoken to without encryption only when that is allowed."""
+    with pytest.raises(SettingsError, match="allow_http"):
+        target(url=f"http://{host}")
+    assert target(url=f"http://{host}", allow_http=True)["url"] == f"http://{host}"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(
+            "us.infisical.com",
+            "ftp://x",
+            "https://",
+            "https://u:planted@x",
+            "https://u@x",
+            "https://x?a=b",
+            "https://x#f",
+        ),
+        *(
+            "https://x?",
+            "https://x:0",
+            "https://x:99999",
+            "https://x:a",
+            "https://[::1",
+            "https://x\n.y",
+            "https://x y",
+        ),
+        "https://b\N{LATIN SMALL LETTER U WITH DIAERESIS}cher.de",
+    ],
+)
+def test_other_base_urls_are_refused(url: str) -> None:
+    """What is no plain base URL is refused, and not repeated: it may hold a password."""
+    with pytest.raises(SettingsError, match=r"must be a (plain base )?URL") as error:
+        target(url=url)
+    assert "planted" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "endpoint"),
+    [
+        ("off", None),
+        ("OFF", None),
+        ("0.0.0.0:80", ("0.0.0.0", 80)),  # noqa: S104  # an address that people give
+        ("localhost:0", ("localhost", 0)),
+        ("[::1]:9464", ("::1", 9464)),
+    ],
+)
+def test_the_address_is_host_and_port_or_off(text: str, endpoint: tuple[str, int] | None) -> None:
+    """The status page listens on a host's port, or not at all."""
+    loaded = load_settings(cwd=Path("/nonexistent"), environ={}, overrides={"listen": {"address": text}})
+    assert loaded.listen.endpoint == endpoint
+
+
+def test_files_that_must_be_there_are_found(tmp_path: Path) -> None:
+    """An authorities file that is there is taken."""
+    (tmp_path / "ca.pem").touch()
+    assert target(ca_file=str(tmp_path / "ca.pem")) == {"ca_file": tmp_path / "ca.pem"}
