@@ -1,0 +1,260 @@
+"""`provisioner demo`: the main job on this machine alone, and the proof that it was done."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+from rich.markup import escape
+
+from provisioner.postgres.queries import statements
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from provisioner.postgres.pool import Database
+    from provisioner.sandbox.audit import Audit
+    from provisioner.sandbox.postgres import PostgresServer
+    from provisioner.sandbox.simulator import Simulator
+
+# Shares of the creates that something goes wrong with; a bad day, so that there is something to see.
+FAULTS: Final = {
+    "cut-before-commit": 0.03,
+    "cut-after-commit": 0.03,
+    "late-commit": 0.02,
+    "error-before-commit": 0.02,
+    "error-after-commit": 0.02,
+    "html-502": 0.03,
+    "openrouter-429": 0.01,
+    "token-expired": 0.005,
+}
+WINDOW: Final = 10.0  # seconds; Infisical Cloud's is 60, but a demo has little time
+WRITES: Final = 250  # creates a window
+THEIRS: Final = 3  # connections that somebody else has under the same names
+TIME_LIMIT: Final = 3600.0  # seconds; something is broken then
+
+Requests = Annotated[int, typer.Option(min=1, max=100_000, help="How many projects want a connection.")]
+Workers = Annotated[int, typer.Option(min=1, max=16, help="How many workers share the job.")]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same projects and the same faults.")]
+Keep = Annotated[
+    bool, typer.Option("--keep", help="Leave everything running afterwards, to look around; Ctrl-C ends it.")
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What the demo is asked to do."""
+
+    requests: int
+    workers: int
+    seed: int
+    keep: bool
+
+
+def demo(requests: Requests = 300, workers: Workers = 2, seed: Seed = 1, keep: Keep = False) -> None:
+    """Show the whole product at work on this machine alone: PostgreSQL, a simulated Infisical, workers.
+
+    Inserts a request for each of some hundred projects, lets the workers do them while the simulated Infisical limits
+    their rate and loses answers, and compares the result with Infisical's own list. Leaves nothing behind.
+
+    Example: provisioner demo --requests 1000 --workers 4
+    """
+    import uvloop
+
+    raise typer.Exit(uvloop.run(_demo(Plan(requests=requests, workers=workers, seed=seed, keep=keep))))
+
+
+async def _demo(plan: Plan) -> int:
+    from rich.console import Console
+
+    from provisioner.postgres.migrations import migrate
+    from provisioner.postgres.pool import Database
+    from provisioner.sandbox.simulator import Simulator
+    from provisioner.sandbox.simulator.options import Options
+
+    console = Console(highlight=False, soft_wrap=True)
+    began = time.monotonic()
+    options = Options(
+        projects=plan.requests, seed=plan.seed, write_limit=WRITES, window=WINDOW, latency=0.05, faults=FAULTS
+    )
+    with private_postgres() as server:
+        _say(console, "PostgreSQL", f"{server.version.split()[0]}, private, on port {server.port}")
+        async with Simulator(options) as simulator:
+            _say(console, "Infisical", f"simulated, {simulator.url}: {WRITES} creates in {WINDOW:g} s, and a bad day")
+            await migrate(server.url())
+            database = Database(server.url())
+            try:
+                await _insert(plan, console, database, simulator)
+                await _work(plan, console, database, _environment(server, simulator), server.directory)
+                audit = await _compare(database, simulator)
+                _report(console, audit, simulator.state(), time.monotonic() - began)
+                if plan.keep:
+                    await _linger(console, server, simulator)
+                else:
+                    _say(console, "look further", "provisioner demo --keep; then the README: your own database")
+            finally:
+                await database.close()
+    return 1 if audit.problems else 0
+
+
+async def _insert(plan: Plan, console: "Console", database: "Database", simulator: "Simulator") -> None:
+    """Ask for a connection in every project, as an operator would; somebody else was quicker in a few of them."""
+    taken = simulator.projects[:: max(1, plan.requests // THEIRS)][:THEIRS] if plan.requests > THEIRS else []
+    simulator.configure(plant=[{"projectId": project, "name": "openrouter"} for project in taken])
+    sql = statements("demo")
+    await database.execute(sql["projects"])
+    await database.execute(sql["fill"], simulator.projects)
+    await database.execute(sql["onboard"])
+    _say(console, "one INSERT", " ".join(sql["onboard"].split()))
+
+
+async def _work(plan: Plan, console: "Console", database: "Database", environment: dict[str, str], logs: Path) -> None:
+    """Let the workers do it; with more than one, the last is killed in the middle and another takes its place."""
+    async with asyncio.timeout(TIME_LIMIT):
+        with ExitStack() as stack:
+            workers = [stack.enter_context(worker_process(environment, logs, n)) for n in range(1, plan.workers + 1)]
+            _say(console, "workers", f"{plan.workers}, each a process of its own")
+            victim = workers[-1] if plan.workers > 1 else None
+            async for done in watch(console, database, plan.requests):
+                if any(worker.poll() is not None for worker in workers if worker is not victim):
+                    raise typer.Exit(_complain(console, logs))
+                if victim is not None and done >= plan.requests // 3:
+                    victim.kill()
+                    victim = None
+                    workers[-1] = stack.enter_context(worker_process(environment, logs, plan.workers + 1))
+                    _say(console, "kill -9", "one worker, in the middle of its work; another takes its place")
+
+
+async def watch(console: "Console", database: "Database", requests: int) -> AsyncIterator[int]:
+    """Show the progress, and yield how many requests have ended, until all have."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description:>13}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(
+        *columns, TextColumn("{task.fields[states]}"), console=console, disable=not console.is_terminal
+    ) as bar:
+        task, told, done = bar.add_task("requests", total=requests, states=""), 0, 0
+        while done < requests:
+            row = await database.fetchrow(statements("demo")["progress"])
+            counts = dict(row) if row else {}
+            done = counts["succeeded"] + counts["failed"]
+            states = ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in counts.items() if count)
+            bar.update(task, completed=done, states=states)
+            if not console.is_terminal and done * 4 // requests > told:
+                told = done * 4 // requests
+                _say(console, "requests", states)
+            yield done
+            await asyncio.sleep(0.2)
+
+
+async def _compare(database: "Database", simulator: "Simulator") -> "Audit":
+    from provisioner.sandbox.audit import audit
+
+    return audit([dict(row) for row in await database.fetch(statements("demo")["rows"])], simulator.state())
+
+
+def _report(console: "Console", audit: "Audit", state: dict[str, Any], took: float) -> None:
+    faults = ", ".join(f"{count} {name}" for name, count in sorted(state["faults"].items()))
+    refused = state["requests"].get("POST /api/v1/app-connections/open-router", {}).get("429", 0)
+    console.print()
+    _say(console, "requests", f"{audit.requests}: " + ", ".join(f"{n} {state}" for state, n in audit.states.items()))
+    _say(console, "creates", f"{audit.creates} sent, {refused} of them over the rate limit")
+    _say(console, "went wrong", faults or "nothing")
+    _say(
+        console, "lost answers", f"{audit.answers_lost} connections were made, but their answers never arrived as such"
+    )
+    _say(console, "found again", f"{audit.adopted} of them by looking them up; the worker that was killed had some too")
+    _say(console, "conflicts", f"{audit.states.get('failed', 0)} names were taken by somebody else, and left alone")
+    _say(console, "Infisical has", f"{audit.made} connections of ours")
+    for problem in audit.problems[:20]:
+        console.print(f"[red]{'wrong':>13}[/red]  {problem}")
+    if not audit.problems:
+        verdict = "every request is accounted for: each made once, ids and hashes as on the server"
+        console.print(f"[green]{'proven':>13}[/green]  {verdict}, in {took:.0f} s")
+
+
+async def _linger(console: "Console", server: "PostgresServer", simulator: "Simulator") -> None:
+    """Leave everything running until Ctrl-C."""
+    _say(console, "look further", f"export PROVISIONER_DATABASE_URL={server.url()}")
+    _say(console, "", f"{server.psql} $PROVISIONER_DATABASE_URL -c 'TABLE provisioner.batch_progress'")
+    _say(console, "", "provisioner status")
+    _say(console, "", f"curl {simulator.url}/_simulator/state")
+    _say(console, "", "Ctrl-C ends it all")
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await stop.wait()
+
+
+@contextmanager
+def private_postgres() -> "Iterator[PostgresServer]":
+    """A PostgreSQL that is gone afterwards. Ends the command with a clear line where there can be none."""
+    from provisioner.sandbox.postgres import PostgresServer, SandboxUnavailable
+
+    server = PostgresServer()
+    try:
+        server.start()
+    except SandboxUnavailable as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+@contextmanager
+def worker_process(environment: dict[str, str], logs: Path, number: int) -> "Iterator[subprocess.Popen[bytes]]":
+    """A worker, told to stop at the end and waited for."""
+    with (logs / f"worker-{number}.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "provisioner", "run", "--listen", "off"],
+            env=environment,
+            cwd=logs,  # where no settings file lies
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _environment(server: "PostgresServer", simulator: "Simulator") -> dict[str, str]:
+    ours = ("PROVISIONER_", "INFISICAL_", "OPENROUTER_", "DATABASE_URL")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return inherited | {
+        "PROVISIONER_DATABASE_URL": server.url(),
+        "INFISICAL_HOST": simulator.url,
+        "INFISICAL_UNIVERSAL_AUTH_CLIENT_ID": simulator.client_id,
+        "INFISICAL_UNIVERSAL_AUTH_CLIENT_SECRET": simulator.client_secret,
+        "OPENROUTER_PROVISIONING_KEY": "sk-or-v1-this-is-the-demo",
+        "PROVISIONER_WORKER__LEASE": "5",
+    }
+
+
+def _complain(console: "Console", logs: Path) -> int:
+    for log in sorted(logs.glob("worker-*.log")):
+        console.print(log.read_text(errors="replace")[-2000:], markup=False)
+    _say(console, "error", "a worker ended before its time; its log is above")
+    return 1
+
+
+def _say(console: "Console", label: str, text: str) -> None:
+    console.print(f"[bold]{label:>13}[/bold]  {escape(text)}")

@@ -1,0 +1,131 @@
+"""Load many requests at once: all or nothing, and harmless to repeat."""
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import asyncpg
+
+from provisioner.core.errors import ProvisionerError
+from provisioner.postgres.pool import Database
+from provisioner.postgres.queries import statements
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+# The order of a row's values.
+COLUMNS: Final = (
+    "line",
+    "target",
+    "project_id",
+    "name",
+    "description",
+    "credential",
+    "on_conflict",
+    "priority",
+    "batch",
+    "not_before",
+)
+
+
+class RowsRefused(ProvisionerError):
+    """The database refuses a row; nothing was loaded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conflict:
+    """A line that asks for the same connection as an earlier one, but otherwise: in these columns."""
+
+    line: int
+    first_line: int
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeats:
+    """Lines that ask for what an earlier line asks for: how many alike, how many otherwise, the first of these."""
+
+    identical: int = 0
+    conflicting: int = 0
+    conflicts: tuple[Conflict, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What one target's lines find in the table: how many are wanted, and the states of those that are there already.
+
+    `different` are there with another description, credential or on_conflict; `first_different` is such a line.
+    """
+
+    target: str
+    wanted: int
+    pending: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    different: int = 0
+    first_different: int | None = None
+
+    @property
+    def existing(self) -> int:
+        """How many are there already."""
+        return self.pending + self.succeeded + self.failed + self.cancelled
+
+
+class Staging:
+    """Rows that wait in a transaction: nobody else sees them yet."""
+
+    def __init__(self, connection: "PoolConnectionProxy[asyncpg.Record]") -> None:
+        self._connection = connection
+        self._sql = statements("intake")
+
+    async def take(self, rows: Iterable[tuple[object, ...]]) -> None:
+        """Copy rows, their values in the order of `COLUMNS`, next to the table. Raises `RowsRefused`."""
+        await self._connection.execute(self._sql["stage"])
+        await self._connection.copy_records_to_table("submitted", schema_name="pg_temp", columns=COLUMNS, records=rows)
+
+    async def drop_repeats(self, shown: int) -> Repeats:
+        """Keep the first line for each connection, and tell of the others: the first `shown` conflicts one by one."""
+        rows = await self._connection.fetch(self._sql["repeats"], shown)
+        if not rows:
+            return Repeats()
+        return Repeats(
+            identical=rows[0]["identical"],
+            conflicting=rows[0]["conflicting"],
+            conflicts=tuple(
+                Conflict(line=row["line"], first_line=row["first_line"], columns=tuple(row["columns"]))
+                for row in rows
+                if row["columns"]
+            ),
+        )
+
+    async def compare(self) -> Sequence[Comparison]:
+        """Tell by target what is in the table already."""
+        return [Comparison(**dict(row)) for row in await self._connection.fetch(self._sql["compare"])]
+
+    async def insert(self) -> int:
+        """Put what is not there yet into the table, and tell how many. Raises `RowsRefused`."""
+        return int(await self._connection.fetchval(self._sql["insert"]))
+
+
+@asynccontextmanager
+async def staging(database: Database) -> AsyncIterator[Staging]:
+    """Open a transaction for one file; it is committed at the end of the block, and undone by any exception.
+
+    Raises `RowsRefused`, `DatabaseUnavailable` (nothing was loaded, unless it happened during the commit: loading again
+    is harmless) and `DatabaseUnusable`.
+    """
+    async with database.acquire() as connection:
+        with _refusals():
+            async with connection.transaction():
+                yield Staging(connection)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError, asyncpg.RaiseError) as error:
+        # Without the detail: of a constraint that somebody added, that is the whole row.
+        raise RowsRefused(f"the database refuses a row, nothing was loaded: {error.args[0]}") from None

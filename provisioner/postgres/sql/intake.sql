@@ -1,0 +1,76 @@
+-- Bulk loading. Rows wait in a temporary table of the transaction, so that all of them are compared and inserted at once.
+
+-- :name stage
+-- A place for the rows of one file. Transaction poolers are fine with it: it ends with the transaction.
+CREATE TEMPORARY TABLE submitted (
+    line bigint, target text, project_id uuid, name text, description text, credential text, on_conflict text,
+    priority smallint, batch text, not_before timestamptz
+) ON COMMIT DROP;
+
+-- :name repeats
+-- Keep the first line of each connection, take out the others, and say what they ask for differently: the first $1 that do,
+-- and how many there are. No row: nothing was repeated.
+WITH firsts AS (
+    SELECT DISTINCT ON (s.target, s.project_id, s.name) s.*
+    FROM pg_temp.submitted AS s
+    ORDER BY s.target, s.project_id, s.name, s.line
+),
+repeated AS (
+    DELETE FROM pg_temp.submitted AS s
+    USING firsts AS f
+    WHERE s.target = f.target AND s.project_id = f.project_id AND s.name = f.name AND s.line > f.line
+    RETURNING s.line, f.line AS first_line, array_remove(ARRAY[
+        CASE WHEN s.description IS DISTINCT FROM f.description THEN 'description' END,
+        CASE WHEN s.credential IS DISTINCT FROM f.credential THEN 'credential' END,
+        CASE WHEN s.on_conflict IS DISTINCT FROM f.on_conflict THEN 'on_conflict' END,
+        CASE WHEN s.priority IS DISTINCT FROM f.priority THEN 'priority' END,
+        CASE WHEN s.batch IS DISTINCT FROM f.batch THEN 'batch' END,
+        CASE WHEN s.not_before IS DISTINCT FROM f.not_before THEN 'not_before' END
+    ], NULL) AS columns
+)
+SELECT
+    r.line, r.first_line, r.columns,
+    count(*) FILTER (WHERE r.columns = '{}') OVER () AS identical,
+    count(*) FILTER (WHERE r.columns <> '{}') OVER () AS conflicting
+FROM repeated AS r
+ORDER BY r.columns = '{}', r.line
+LIMIT $1;
+
+-- :name compare
+-- What of the file is in the table already, by target and state. Two sealed credentials cannot be compared: a box is another
+-- each time, and is wiped in the end.
+SELECT
+    s.target,
+    count(*) AS wanted,
+    count(*) FILTER (WHERE q.status = 'pending') AS pending,
+    count(*) FILTER (WHERE q.status = 'succeeded') AS succeeded,
+    count(*) FILTER (WHERE q.status = 'failed') AS failed,
+    count(*) FILTER (WHERE q.status = 'cancelled') AS cancelled,
+    count(*) FILTER (WHERE d.different) AS different,
+    min(s.line) FILTER (WHERE d.different) AS first_different
+FROM pg_temp.submitted AS s
+LEFT JOIN provisioner.connection_requests AS q
+    ON q.target = s.target AND q.project_id = s.project_id AND q.name = s.name
+CROSS JOIN LATERAL (
+    SELECT q.id IS NOT NULL AND (
+        q.description IS DISTINCT FROM s.description
+        OR q.on_conflict IS DISTINCT FROM s.on_conflict
+        OR (q.credential IS DISTINCT FROM s.credential AND NOT (q.credential LIKE 'sealed:%' AND s.credential LIKE 'sealed:%'))
+    ) AS different
+) AS d
+GROUP BY s.target
+ORDER BY s.target;
+
+-- :name insert
+-- Ask for what is not asked for yet, in the order of the file. One statement, so the workers are notified once.
+WITH inserted AS (
+    INSERT INTO provisioner.connection_requests (
+        target, project_id, name, description, credential, on_conflict, priority, batch, not_before
+    )
+    SELECT s.target, s.project_id, s.name, s.description, s.credential, s.on_conflict, s.priority, s.batch, s.not_before
+    FROM pg_temp.submitted AS s
+    ORDER BY s.line
+    ON CONFLICT (target, project_id, name) DO NOTHING
+    RETURNING id
+)
+SELECT count(*) FROM inserted;

@@ -1,0 +1,88 @@
+-- What `status` shows. Without a batch ($1 is NULL) everything is meant.
+
+-- :name progress
+-- The total, or batch $1 alone; then at most $2 batches, those with work left first, the latest first.
+SELECT
+    p.batch, p.total, p.requests, p.waiting, p.ready, p.in_flight, p.succeeded, p.failed, p.cancelled, p.started_at,
+    p.ended_at, p.ends_at, count(*) OVER () AS found
+FROM provisioner.batch_progress AS p
+WHERE $1::text IS NULL OR (NOT p.total AND p.batch = $1)
+ORDER BY p.total DESC, p.ended_at IS NOT NULL, p.started_at DESC, p.batch
+LIMIT $2;
+
+-- :name targets
+-- Each target with what is left to do there, what its limiter allows, what operators decided, and how many workers serve it.
+WITH line AS (
+    SELECT r.id, r.target, 'ready' AS state FROM provisioner.ready AS r
+    UNION ALL
+    SELECT w.id, w.target, 'waiting' FROM provisioner.waiting AS w
+    UNION ALL
+    SELECT f.id, f.target, 'in_flight' FROM provisioner.in_flight AS f
+),
+counted AS (
+    SELECT
+        l.target,
+        count(*) FILTER (WHERE l.state = 'waiting') AS waiting,
+        count(*) FILTER (WHERE l.state = 'ready') AS ready,
+        count(*) FILTER (WHERE l.state = 'in_flight') AS in_flight
+    FROM line AS l
+    WHERE
+        $1::text IS NULL
+        OR EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.id = l.id AND q.batch = $1)
+    GROUP BY l.target
+),
+served AS (
+    SELECT s.target, count(*) AS workers
+    FROM provisioner.workers AS w
+    CROSS JOIN LATERAL unnest(w.targets) AS s (target)
+    WHERE w.lease_until > clock_timestamp()
+    GROUP BY s.target
+),
+limits AS (
+    SELECT p.* FROM provisioner.permits AS p WHERE p.kind = 'write'
+),
+known AS (
+    SELECT c.target FROM counted AS c
+    UNION SELECT s.target FROM served AS s
+    UNION SELECT p.target FROM limits AS p
+    UNION SELECT t.target FROM provisioner.targets AS t
+)
+SELECT
+    k.target,
+    coalesce(c.waiting, 0) AS waiting, coalesce(c.ready, 0) AS ready, coalesce(c.in_flight, 0) AS in_flight,
+    coalesce(s.workers, 0) AS workers,
+    p.metered, p.permits, p.period,
+    CASE
+        WHEN p.blocked_until > extract(EPOCH FROM clock_timestamp()) THEN to_timestamp(p.blocked_until)
+    END AS blocked_until,
+    t.paused_at, t.paused_by, t.trouble, t.trouble_since
+FROM known AS k
+LEFT JOIN counted AS c ON c.target = k.target
+LEFT JOIN served AS s ON s.target = k.target
+LEFT JOIN limits AS p ON p.target = k.target
+LEFT JOIN provisioner.targets AS t ON t.target = k.target
+ORDER BY k.target;
+
+-- :name workers
+-- How many workers live, how many are overdue, and what they create a second lately.
+SELECT
+    count(*) FILTER (WHERE w.lease_until > clock_timestamp()) AS living,
+    count(*) FILTER (WHERE w.lease_until <= clock_timestamp()) AS lost,
+    coalesce(sum(w.pace) FILTER (WHERE w.lease_until > clock_timestamp()), 0) AS pace
+FROM provisioner.workers AS w;
+
+-- :name failures
+-- Failed requests by their error code; the newest of each stands for the others.
+SELECT g.error_code, g.requests, q.id AS example_id, q.error_message AS example
+FROM (
+    SELECT coalesce(f.error_code, '') AS error_code, count(*) AS requests, max(f.id) AS newest
+    FROM provisioner.connection_requests AS f
+    WHERE f.status = 'failed' AND ($1::text IS NULL OR f.batch = $1)
+    GROUP BY coalesce(f.error_code, '')
+) AS g
+JOIN provisioner.connection_requests AS q ON q.id = g.newest
+ORDER BY g.requests DESC, g.error_code;
+
+-- :name now
+-- What time it is here.
+SELECT clock_timestamp();

@@ -1,0 +1,141 @@
+"""The simulated Infisical as a server on the loopback address."""
+
+import errno
+from email.utils import formatdate
+from types import TracebackType
+from typing import Any, Self
+
+from aiohttp import web
+
+from provisioner.sandbox.simulator import control
+from provisioner.sandbox.simulator.answers import Answer
+from provisioner.sandbox.simulator.clock import Clock, steady_clock
+from provisioner.sandbox.simulator.options import Options
+from provisioner.sandbox.simulator.pipeline import Pipeline
+from provisioner.sandbox.simulator.world import World
+
+__all__ = ["PortTaken", "Simulator"]
+
+HOST = "127.0.0.1"
+# What the server gives connections that are still being answered when it stops.
+SHUTDOWN_TIMEOUT = 0.2
+
+
+class PortTaken(OSError):
+    """Another program listens on the port already."""
+
+
+class Simulator:
+    """A simulated Infisical: `async with Simulator(Options()) as simulator` serves until the block ends.
+
+    It may share its event loop with the clients that talk to it. `clock` returns seconds since 1970 and rules windows,
+    lifetimes, lockouts and timestamps; delays are real time. Raises `SettingsError` for options that cannot be.
+    """
+
+    def __init__(self, options: Options | None = None, *, clock: Clock | None = None) -> None:
+        self.options = options or Options()
+        self.world = World.begin(self.options, clock or steady_clock())
+        self._pipeline = Pipeline(self.world)
+        self._runner: web.ServerRunner | None = None
+        self._site: web.TCPSite | None = None
+        self._port = 0
+        self._date = (0, "")
+
+    async def __aenter__(self) -> Self:
+        """Listen; raise `PortTaken` if the port is in use."""
+        runner = web.ServerRunner(
+            web.Server(self._handle, access_log=None), shutdown_timeout=SHUTDOWN_TIMEOUT, access_log=None
+        )
+        await runner.setup()
+        site = web.TCPSite(runner, HOST, self.options.port)
+        try:
+            await site.start()
+        except OSError as error:
+            await runner.cleanup()
+            if error.errno == errno.EADDRINUSE:
+                raise PortTaken(error.errno, f"port {self.options.port} is in use") from error
+            raise
+        self._runner, self._site, self._port = runner, site, runner.addresses[0][1]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop listening and end what is still being answered."""
+        if self._runner is not None and self._site is not None:
+            await self._site.stop()
+            await self._pipeline.waits.cancel()
+            await self._runner.cleanup()
+        self._runner = self._site = None
+
+    @property
+    def url(self) -> str:
+        """The base URL, without a slash at its end."""
+        return f"http://{HOST}:{self._port}"
+
+    @property
+    def client_id(self) -> str:
+        """The client id of the one machine identity."""
+        return self.world.logins.client_id
+
+    @property
+    def client_secret(self) -> str:
+        """Its client secret."""
+        return self.world.settings.client_secret
+
+    @property
+    def identity_id(self) -> str:
+        """Its id, for logins with another issuer's token."""
+        return self.world.tokens.identity_id
+
+    @property
+    def organization_id(self) -> str:
+        """The organization's id."""
+        return self.world.store.organization_id
+
+    @property
+    def projects(self) -> list[str]:
+        """The ids of the projects."""
+        return list(self.world.store.projects)
+
+    def token(self) -> str:
+        """Return a new access token that never expires."""
+        return self.world.tokens.mint(ttl=0)
+
+    def state(self) -> dict[str, Any]:
+        """Return what GET /_simulator/state tells."""
+        return self.world.state()
+
+    def configure(self, **changes: Any) -> None:
+        """Change settings as POST /_simulator/settings does, by JSON or Python names; raise `SettingsError`."""
+        self.world.change(changes)
+
+    def announcement(self) -> dict[str, Any]:
+        """Return what the command line prints when it listens."""
+        return {
+            "url": self.url,
+            "clientId": self.client_id,
+            "clientSecret": self.client_secret,
+            "organizationId": self.organization_id,
+            "projects": self.projects,
+        }
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.path.startswith(control.PREFIX):
+            return self._response(await control.answer(self.world, request))
+        answer = await self._pipeline.answer(request)
+        # After a cut nobody reads this: aiohttp notices that the connection is gone and drops it.
+        return web.Response() if answer is None else self._response(answer)
+
+    def _response(self, answer: Answer) -> web.Response:
+        headers = {"Content-Type": answer.content_type, "Date": self._now(), **answer.headers}
+        response = web.Response(status=answer.status, body=answer.body, headers=headers)
+        if answer.close:
+            response.force_close()
+        return response
+
+    def _now(self) -> str:
+        second = int(self.world.clock() + self.world.settings.clock_offset)
+        if self._date[0] != second:
+            self._date = (second, formatdate(second, usegmt=True))
+        return self._date[1]

@@ -1,0 +1,55 @@
+"""How the server reads a request's body, which it does before it counts or checks anything."""
+
+from typing import Any
+from urllib.parse import parse_qsl
+
+import aiohttp
+import orjson
+from aiohttp import web
+
+from provisioner.sandbox.simulator.answers import Cut, internal
+
+__all__ = ["TOO_LARGE", "parse", "read"]
+
+MAX_BYTES = 1024 * 1024
+TOO_LARGE = b"\0too large"
+"""Stands for a body that was not read."""
+# A DELETE that announces JSON of length 0 is refused; one that announces only JSON is not.
+LENGTHS = {"Content-Length", "Transfer-Encoding"}
+
+
+async def read(request: web.BaseRequest) -> bytes:
+    """Return the body as it came, or `TOO_LARGE`; raise `Cut` when the client left before its end."""
+    if (request.content_length or 0) > MAX_BYTES:
+        return TOO_LARGE
+    try:
+        return await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        return TOO_LARGE
+    except (ConnectionError, aiohttp.ClientPayloadError, web.PayloadAccessError, web.RequestPayloadError):
+        raise Cut from None
+
+
+def parse(raw: bytes, request: web.BaseRequest) -> Any:
+    """Return what the body says; everything unreadable is the same 500."""
+    if raw is TOO_LARGE:
+        raise internal(close=True)
+    content_type = request.headers.get("Content-Type")
+    if content_type is None:
+        if raw and request.method != "DELETE":
+            raise internal()
+        return None
+    if request.method == "DELETE" and not request.headers.keys() & LENGTHS:
+        return None
+    kind = content_type.partition(";")[0].strip().lower()
+    try:
+        match kind:
+            case "application/json":
+                return orjson.loads(raw)
+            case "text/plain":
+                return raw.decode(errors="replace")
+            case "application/x-www-form-urlencoded":
+                return dict(parse_qsl(raw.decode(errors="replace"), keep_blank_values=True))
+    except ValueError:
+        raise internal() from None
+    raise internal()

@@ -1,0 +1,190 @@
+"""The app-connection routes, from validation on: what comes before is the same for every route."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from provisioner.sandbox.simulator import validation
+from provisioner.sandbox.simulator.answers import Cut, Refusal, internal, not_found
+from provisioner.sandbox.simulator.clock import Clock, iso
+from provisioner.sandbox.simulator.exchange import Exchange
+from provisioner.sandbox.simulator.faults import Faults
+from provisioner.sandbox.simulator.model import APP, Connection, Store
+from provisioner.sandbox.simulator.settings import Plant, Settings
+from provisioner.sandbox.simulator.upstream import Upstream
+from provisioner.sandbox.simulator.validation import UNDEFINED, NewConnection
+
+__all__ = ["Connections"]
+
+SLOW = 1.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Connections:
+    """Creates, reads, changes and deletes connections."""
+
+    store: Store
+    upstream: Upstream
+    faults: Faults
+    settings: Settings
+    clock: Clock
+
+    async def create(self, exchange: Exchange) -> dict[str, Any]:
+        """POST: validate, authorize, ask OpenRouter, insert; a fault may come in between."""
+        wanted = validation.create(exchange.body)
+        self.store.authorize(wanted.project_id, "create-app-connections")
+        if exchange.fault == "slow":
+            self._strike(exchange)
+            await exchange.wait(SLOW)
+        down = {"openrouter-429": "429", "openrouter-down": "down"}.get(exchange.fault or "")
+        if down:
+            self._strike(exchange)
+        await self.upstream.validate(wanted.api_key, fault=down, wait=exchange.wait)
+        await self._fail_before_commit(exchange)
+        connection = self._insert(wanted)
+        if exchange.record is not None:
+            exchange.record.committed = True
+            exchange.record.connection_id = connection.id
+        self._fail_after_commit(exchange)
+        return self._shown(connection)
+
+    async def _fail_before_commit(self, exchange: Exchange) -> None:
+        match exchange.fault:
+            case "cut-before-commit":
+                self._cut(exchange)
+            case "error-before-commit":
+                self._strike(exchange)
+                raise internal(error="Create")
+            case "late-commit":
+                self._strike(exchange)
+                exchange.cut()
+                await exchange.wait(self.settings.late_by)
+
+    def _fail_after_commit(self, exchange: Exchange) -> None:
+        match exchange.fault:
+            case "cut-after-commit":
+                self._cut(exchange)
+            case "error-after-commit":
+                self._strike(exchange)
+                raise internal()
+
+    def _strike(self, exchange: Exchange) -> None:
+        if exchange.fault is not None and exchange.record is not None:
+            self.faults.strike(exchange.fault)
+            exchange.record.fault = exchange.fault
+
+    def _cut(self, exchange: Exchange) -> NoReturn:
+        self._strike(exchange)
+        exchange.cut()
+        raise Cut
+
+    def _insert(self, wanted: NewConnection) -> Connection:
+        # PostgreSQL refuses an empty text for a foreign key, and a zero byte in any text.
+        if wanted.project_id == "" or "\0" in (wanted.description or ""):
+            raise internal(error="Create")
+        now = self.clock()
+        return self.store.insert(
+            name=wanted.name,
+            description=wanted.description,
+            project_id=wanted.project_id,
+            api_key=wanted.api_key,
+            created_at=self._timestamp(now),
+            visible_at=now + self.settings.replica_lag,
+        )
+
+    def plant(self, plants: Iterable[Plant]) -> None:
+        """Let connections of somebody else exist, visible at once; the names must be free."""
+        now = self.clock()
+        for plant in plants:
+            self.store.insert(
+                name=plant.name,
+                description=plant.description,
+                project_id=plant.project_id,
+                api_key=plant.api_key,
+                created_at=self._timestamp(now) if plant.created_at is None else iso(plant.created_at),
+                visible_at=now,
+                app=plant.app,
+                planted=True,
+            )
+
+    async def list(self, exchange: Exchange) -> dict[str, Any]:
+        """GET: the connections of one project, or of the whole organization, by name."""
+        project_id = exchange.project_id or None
+        self.store.authorize(project_id, "read-app-connections", missing="Project with {} not found")
+        found = [
+            connection
+            for connection in self.store.inside(project_id)
+            if connection.app == APP and self._visible(connection)
+        ]
+        found.sort(key=lambda connection: connection.name)
+        return {
+            "appConnections": [
+                self._shown(connection)["appConnection"] | {"project": self.store.project(connection.project_id)}
+                for connection in found
+            ]
+        }
+
+    async def get(self, exchange: Exchange) -> dict[str, Any]:
+        """GET by id."""
+        return self._shown(self._by_id(exchange, "read-app-connections", visible=self._visible))
+
+    async def get_by_name(self, exchange: Exchange) -> dict[str, Any]:
+        """GET by exact name in one project, or among the organization-wide ones."""
+        name = validation.connection_name(exchange.params["connectionName"])
+        project_id = exchange.project_id or None
+        connection = self.store.named(name, project_id)
+        if connection is None or not self._visible(connection):
+            scope = "project" if project_id else "organization"
+            raise not_found(f"Could not find App Connection with name {name} in {scope} scope.")
+        self._check_app(connection, f"name {name}")
+        self.store.authorize(connection.project_id, "read-app-connections")
+        return self._shown(connection)
+
+    async def patch(self, exchange: Exchange) -> dict[str, Any]:
+        """PATCH: another name, description or key."""
+        validation.connection_id(exchange.params["connectionId"])
+        changes = validation.patch(exchange.body)
+        connection = self._by_id(exchange, "edit-app-connections")
+        if changes.api_key is not UNDEFINED:
+            await self.upstream.validate(changes.api_key, fault=None, wait=exchange.wait)
+            # It may have been deleted while OpenRouter was asked.
+            connection = self._by_id(exchange, "edit-app-connections")
+        if changes.name is not UNDEFINED:
+            self.store.rename(connection, changes.name)
+        if changes.description is not UNDEFINED:
+            connection.description = changes.description
+        if changes.api_key is not UNDEFINED:
+            self.store.rewrite(connection, changes.api_key)
+        connection.updated_at = self._timestamp(self.clock())
+        return self._shown(connection)
+
+    async def delete(self, exchange: Exchange) -> dict[str, Any]:
+        """DELETE."""
+        connection = self._by_id(exchange, "delete-app-connections")
+        self.store.remove(connection)
+        return self._shown(connection)
+
+    def _by_id(
+        self, exchange: Exchange, ability: str, *, visible: Callable[[Connection], bool] = lambda _: True
+    ) -> Connection:
+        identifier = validation.connection_id(exchange.params["connectionId"])
+        connection = self.store.connections.get(identifier)
+        if connection is None or not visible(connection):
+            raise not_found(f"Could not find App Connection with ID {identifier}")
+        self._check_app(connection, f"ID {identifier}")
+        self.store.authorize(connection.project_id, ability)
+        return connection
+
+    def _check_app(self, connection: Connection, described: str) -> None:
+        if connection.app != APP:
+            message = f'App Connection with {described} is not for App "{APP}"'
+            raise Refusal(400, "BadRequest", message)
+
+    def _visible(self, connection: Connection) -> bool:
+        return self.clock() >= connection.visible_at
+
+    def _timestamp(self, now: float) -> str:
+        return iso(now + self.settings.clock_offset)
+
+    def _shown(self, connection: Connection) -> dict[str, Any]:
+        return {"appConnection": connection.public(self.store.organization_id)}

@@ -1,0 +1,101 @@
+"""One request on its way through the server: what came, how long it may wait, and whether anybody still listens."""
+
+import asyncio
+import math
+import socket
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import parse_qs
+
+from aiohttp import web
+
+from provisioner.sandbox.simulator.answers import Cut
+from provisioner.sandbox.simulator.model import CreateRecord
+
+__all__ = ["Exchange", "Waits"]
+
+# Closing with a linger time of zero sends RST instead of FIN.
+RESET = struct.pack("ii", 1, 0)
+
+
+class Waits:
+    """Every request that is waiting, so that none outlives the server."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[object]] = set()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine runs in a task
+        self._tasks.add(task)
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self._tasks.discard(task)
+
+    async def cancel(self) -> None:
+        """End every wait, and the requests with them."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@dataclass(slots=True, kw_only=True)
+class Exchange:
+    """One request and what becomes of it."""
+
+    request: web.BaseRequest
+    request_id: str
+    params: Mapping[str, str]
+    waits: Waits
+    cut_after: float
+    query: str = ""
+    body: object = None
+    headers: dict[str, str] = field(default_factory=dict)
+    record: CreateRecord | None = None
+    fault: str | None = None
+    is_cut: bool = False
+    started: float = field(default_factory=lambda: asyncio.get_running_loop().time())
+
+    @property
+    def address(self) -> str:
+        """The client's address, as the load balancer tells it."""
+        forwarded = self.request.headers.get("X-Forwarded-For")
+        return forwarded.partition(",")[0].strip() if forwarded else self.request.remote or ""
+
+    @property
+    def project_id(self) -> str | None:
+        """The project that the query names; an empty one is none."""
+        return parse_qs(self.query).get("projectId", [None])[0] if self.query else None
+
+    async def wait(self, seconds: float) -> None:
+        """Let time pass. When the request has gone unanswered for too long, its connection is cut; its work goes on."""
+        if seconds <= 0:
+            return
+        if not self.is_cut:
+            left = max(0.0, self.started + self.cut_after - asyncio.get_running_loop().time())
+            await self.waits.sleep(min(seconds, left))
+            if seconds < left:
+                return
+            self.cut()
+            seconds -= left
+        if math.isinf(seconds):
+            raise Cut
+        await self.waits.sleep(seconds)
+
+    def cut(self) -> None:
+        """Close the connection without an answer."""
+        self.is_cut = True
+        if self.request.transport is not None:
+            self.request.transport.close()
+
+    def reset(self) -> None:
+        """Break the connection as a dead proxy would: the client sees a reset."""
+        self.is_cut = True
+        transport = self.request.transport
+        if transport is not None:
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            transport.abort()

@@ -1,0 +1,75 @@
+"""Which routes there are, and which pattern a URL belongs to: the rate limiter counts by pattern."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import unquote
+
+__all__ = ["Match", "Route", "match"]
+
+Budget = Literal["write_limit", "read_limit", "login_limit"]
+
+CONNECTIONS = "/api/v1/app-connections/open-router"
+AUTH = "/api/v1/auth"
+JWT_METHODS = ("kubernetes-auth", "oidc-auth", "jwt-auth")
+MAX_PARAM = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One route; without `budget` it is exempt from the limiter."""
+
+    action: str
+    pattern: str
+    budget: Budget | None = "login_limit"
+    authenticated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A route with the parameters of one URL."""
+
+    route: Route
+    params: Mapping[str, str]
+
+
+def _connection(action: str, method: str, suffix: str, budget: Budget) -> Route:
+    return Route(action, f"{method} {CONNECTIONS}{suffix}", budget, authenticated=True)
+
+
+STATUS = Route("status", "GET /api/status", None)
+FIXED: dict[tuple[str, str], Route] = {
+    ("POST", CONNECTIONS): _connection("create", "POST", "", "write_limit"),
+    ("GET", CONNECTIONS): _connection("list", "GET", "", "read_limit"),
+    ("GET", "/api/status"): STATUS,
+    ("HEAD", "/api/status"): STATUS,
+    ("POST", f"{AUTH}/universal-auth/login"): Route("universal", f"POST {AUTH}/universal-auth/login"),
+    ("POST", f"{AUTH}/token/renew"): Route("renew", f"POST {AUTH}/token/renew"),
+    ("POST", f"{AUTH}/token/revoke"): Route("revoke", f"POST {AUTH}/token/revoke"),
+    **{("POST", f"{AUTH}/{name}/login"): Route("by_jwt", f"POST {AUTH}/{name}/login") for name in JWT_METHODS},
+}
+BY_NAME = _connection("get_by_name", "GET", "/connection-name/{connectionName}", "read_limit")
+BY_ID: dict[str, Route] = {
+    "GET": _connection("get", "GET", "/{connectionId}", "read_limit"),
+    "PATCH": _connection("patch", "PATCH", "/{connectionId}", "write_limit"),
+    "DELETE": _connection("delete", "DELETE", "/{connectionId}", "write_limit"),
+}
+
+
+def match(method: str, path: str) -> Match | None:
+    """Return the route of a path without its query, or None. A trailing slash does not matter."""
+    path = path.removesuffix("/")
+    route = FIXED.get((method, path))
+    if route is not None:
+        return Match(route, {})
+    if not path.startswith(f"{CONNECTIONS}/"):
+        return None
+    head, _, tail = path.removeprefix(f"{CONNECTIONS}/").partition("/")
+    if len(tail or head) > MAX_PARAM or "/" in tail:
+        return None
+    if tail:
+        return (
+            Match(BY_NAME, {"connectionName": unquote(tail)}) if (method, head) == ("GET", "connection-name") else None
+        )
+    by_id = BY_ID.get(method)
+    return Match(by_id, {"connectionId": unquote(head)}) if by_id else None

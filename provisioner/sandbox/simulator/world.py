@@ -1,0 +1,143 @@
+"""Everything that one simulated Infisical consists of, wired together and changed as a whole."""
+
+from collections.abc import Callable, Set as AbstractSet
+from dataclasses import dataclass
+from typing import Any, Self
+
+from provisioner.sandbox.simulator import settings as live
+from provisioner.sandbox.simulator.clock import Clock, iso
+from provisioner.sandbox.simulator.connections import Connections
+from provisioner.sandbox.simulator.faults import Faults
+from provisioner.sandbox.simulator.limiter import Limiter
+from provisioner.sandbox.simulator.logins import Logins
+from provisioner.sandbox.simulator.model import CreateRecord, Store
+from provisioner.sandbox.simulator.options import Options
+from provisioner.sandbox.simulator.seeds import Seeds
+from provisioner.sandbox.simulator.settings import Settings, SettingsError
+from provisioner.sandbox.simulator.tokens import Tokens
+from provisioner.sandbox.simulator.upstream import Upstream
+
+__all__ = ["World"]
+
+# Options that are settings as well: the start values are held to the same rules as later changes.
+START = (
+    *("mode", "write_limit", "read_limit", "login_limit", "window", "latency", "token_ttl", "faults", "seed"),
+    *("cut_after", "late_by", "replica_lag", "clock_offset", "upstream_pace"),
+)
+
+
+@dataclass(slots=True, kw_only=True)
+class World:
+    """The state behind the routes. No network here."""
+
+    seeds: Seeds
+    clock: Clock
+    settings: Settings
+    store: Store
+    faults: Faults
+    limiter: Limiter
+    tokens: Tokens
+    logins: Logins
+    connections: Connections
+    requests: dict[str, dict[str, int]]
+
+    @classmethod
+    def begin(cls, options: Options, clock: Clock) -> Self:
+        """Build the world of these options, or raise `SettingsError`."""
+        if options.projects < 0:
+            raise SettingsError("projects", f"must be at least 0, not {options.projects!r}")
+        seeds = Seeds(options.seed)
+        settings = Settings(client_secret=options.client_secret or seeds.named_secret("client secret"))
+        store = Store(
+            seeds=seeds,
+            organization_id=seeds.named_uuid("organization"),
+            projects=[seeds.named_uuid(f"project {number}") for number in range(1, options.projects + 1)],
+            any_project=options.any_project,
+        )
+        tokens = Tokens(seeds, clock)
+        client_id = options.client_id or seeds.named_uuid("client id")
+        faults = Faults(options.seed, {})
+        upstream = Upstream(settings=settings, seeds=seeds)
+        world = cls(
+            seeds=seeds,
+            clock=clock,
+            settings=settings,
+            store=store,
+            faults=faults,
+            limiter=Limiter(),
+            tokens=tokens,
+            logins=Logins(tokens=tokens, settings=settings, clock=clock, client_id=client_id),
+            connections=Connections(store=store, upstream=upstream, faults=faults, settings=settings, clock=clock),
+            requests={},
+        )
+        world.change({name: getattr(options, name) for name in START})
+        return world
+
+    def change(self, changes: dict[str, Any]) -> None:
+        """Change settings, or raise `SettingsError` and change none."""
+        checked = live.check(changes)
+        added = set(checked.get("addProjects", ()))
+        for place in checked.get("permissions", ()):
+            self._check_place("permissions", place, added | {self.store.organization_id})
+        names = set()
+        for plant in checked.get("plant", ()):
+            self._check_place("plant", plant.project_id, added | {None})
+            name = (plant.name, plant.project_id)
+            if name in names or self.store.named(*name):
+                raise SettingsError("plant", f"there is a connection {plant.name!r} already in {plant.project_id}")
+            names.add(name)
+        for field, value in checked.items():
+            self._apply(field, value)
+
+    def _check_place(self, field: str, place: str | None, others: AbstractSet[str | None]) -> None:
+        if place not in others and not (place and self.store.has_project(place)):
+            raise SettingsError(field, f"there is no project {place}; add it with addProjects")
+
+    def _apply(self, name: str, value: Any) -> None:
+        switches: dict[str, Callable[[], None]] = {
+            "revokeTokens": self.tokens.revoke_all,
+            "expireTokens": lambda: self.tokens.end_all("expired"),
+            "lapseTokens": lambda: self.tokens.end_all("lapsed"),
+            "unlock": self.logins.unlock,
+        }
+        effects: dict[str, Callable[[Any], object]] = {
+            "faults": self.faults.share,
+            "seed": self.faults.reseed,
+            "identity": self.tokens.judge,
+            "clientSecret": self.logins.renew_secret,
+            "addProjects": self.store.add_projects,
+            "permissions": self.store.grants.update,
+            "plant": self.connections.plant,
+        }
+        if name in effects:
+            effects[name](value)
+        elif name not in switches:
+            setattr(self.settings, live.snake(name), value)
+        elif value:
+            switches[name]()
+
+    def arrive(self, request_id: str) -> CreateRecord:
+        """Note that a create arrived."""
+        record = CreateRecord(order=len(self.store.creates) + 1, at=iso(self.clock()), request_id=request_id)
+        self.store.creates.append(record)
+        return record
+
+    def count(self, pattern: str, outcome: str) -> None:
+        """Count one request of a route by its outcome: a status, or `cut`."""
+        outcomes = self.requests.setdefault(pattern, {})
+        outcomes[outcome] = outcomes.get(outcome, 0) + 1
+
+    def state(self) -> dict[str, Any]:
+        """Return what GET /_simulator/state tells. Keys are shown by their fingerprints only."""
+        organization_id = self.store.organization_id
+        return {
+            "connections": [
+                connection.public(organization_id)
+                | {"keyFingerprint": connection.fingerprint, "planted": connection.planted}
+                for connection in self.store.connections.values()
+            ],
+            "creates": [record.public() for record in self.store.creates],
+            "requests": {pattern: dict(outcomes) for pattern, outcomes in self.requests.items()},
+            "faults": dict(self.faults.struck),
+            "logins": dict(self.logins.counts),
+        }

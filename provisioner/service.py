@@ -1,0 +1,226 @@
+"""Build everything from the settings and wire it together: the only room that knows all the others.
+
+Clocks and chance enter here; everybody else is handed them.
+"""
+
+import asyncio
+import os
+import random
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Final, Literal
+
+import structlog
+
+from provisioner.core.health import Breaker
+from provisioner.core.pacing import Budget, fixed
+from provisioner.core.policy import Rules
+from provisioner.core.ports import Clock, Vault
+from provisioner.core.secret import Secret
+from provisioner.credentials.vault import FromFile, FromVariable, NamedVault, Source
+from provisioner.infisical.auth import Auth, StaticToken, TokenExchange, UniversalAuth
+from provisioner.infisical.connections import InfisicalConnections
+from provisioner.infisical.identity import Identity
+from provisioner.infisical.transport import Transport, TransportOptions
+from provisioner.infisical.wire import Routes
+from provisioner.postgres.listener import Listener
+from provisioner.postgres.migrations import require_schema
+from provisioner.postgres.permits import UNLIMITED, SharedPermits
+from provisioner.postgres.pool import Database
+from provisioner.postgres.queue import PostgresQueue
+from provisioner.settings import (
+    Credential,
+    Identity as IdentitySettings,
+    JwtIdentity,
+    RateLimit,
+    Settings,
+    TokenIdentity,
+    UniversalIdentity,
+)
+from provisioner.worker.clock import DatabaseClock
+from provisioner.worker.creator import Target
+from provisioner.worker.persistence import Persistence
+from provisioner.worker.worker import Manner, Worker
+
+log = structlog.stdlib.get_logger()
+
+DAY: Final = 86400.0
+SPARE: Final = 8  # connections beside those of the creates: look-ups and logins
+STATEMENT_TIME: Final = 10.0  # seconds; less than half of the default lease, so that a dead connection cannot cost it
+
+
+async def run_daemon(settings: Settings, *, drain: bool = False) -> None:
+    """Work until told to stop or, when draining, until nothing is left to do.
+
+    Raises `SettingsError` when no target can be worked for, `DatabaseUnusable` when a person has to mend the database.
+    Waits for a database that is away.
+    """
+    async with AsyncExitStack() as stack:
+        database = open_database(settings)
+        stack.push_async_callback(database.close)
+        clock = DatabaseClock(wall=partial(datetime.now, UTC), monotonic=time.monotonic)
+        vault = open_vault(settings)
+        targets = [
+            (await stack.enter_async_context(open_target(settings, name, database, clock, vault)), target.max_in_flight)
+            for name, target in settings.targets.items()
+        ]
+        await Persistence(clock).insist(lambda: require_schema(database))
+        worker = Worker(
+            targets,
+            manner=_manner(settings, drain=drain),
+            queue=PostgresQueue(database),
+            clock=clock,
+            random=random.SystemRandom().random,
+        )
+        with stopping_on_signals(worker.stop):
+            await _work(worker, Listener(database, hear=worker.hear))
+
+
+async def _work(worker: Worker, listener: Listener) -> None:
+    async with asyncio.TaskGroup() as group:
+        listening = group.create_task(listener.run(), name="listener")
+        try:
+            await worker.run()
+        finally:
+            listening.cancel()
+
+
+def open_database(settings: Settings) -> Database:
+    """The database of the settings; nothing is connected yet. Raises `SettingsError`."""
+    return Database(
+        settings.database_url(),
+        size=settings.database.max_connections,
+        timeout=STATEMENT_TIME,
+        ssl_root_cert=settings.database.ssl_root_cert,
+        name=worker_name(settings),
+    )
+
+
+def open_vault(settings: Settings) -> NamedVault:
+    """The named credentials of the settings."""
+    return NamedVault({name: source for name, one in settings.credentials.items() if (source := _source(one))})
+
+
+@asynccontextmanager
+async def open_target(
+    settings: Settings, name: str, database: Database, clock: Clock, vault: Vault
+) -> AsyncIterator[Target]:
+    """One target with its connections, its budgets and its breaker.
+
+    Raises `SettingsError` when nobody can log in there.
+    """
+    chosen = settings.targets[name]
+    auth = _auth(settings.identity(name))
+    options = TransportOptions(
+        base_url=chosen.url,
+        timeout=chosen.timeout,
+        ca_file=str(chosen.ca_file) if chosen.ca_file else None,
+        proxy=chosen.proxy,
+        max_connections=chosen.max_in_flight + SPARE,
+    )
+    async with Transport(options) as transport:
+        routes = Routes(chosen.url)
+        identity = Identity(auth, transport, routes, target=name)
+        yield Target(
+            name=name,
+            connections=InfisicalConnections(
+                transport, identity, routes, marker=chosen.marker, now=lambda: clock.now().timestamp()
+            ),
+            vault=vault,
+            writes=SharedPermits(database, clock, target=name, kind="write", start=_budget(chosen.write_limit)),
+            reads=SharedPermits(database, clock, target=name, kind="read", start=_budget(chosen.read_limit)),
+            rules=Rules(
+                max_attempts=settings.retry.max_attempts,
+                base=settings.retry.base,
+                cap=settings.retry.cap,
+                marker=chosen.marker,
+            ),
+            breaker=Breaker(),
+        )
+        await identity.revoke()
+
+
+def worker_name(settings: Settings) -> str:
+    """What this process is called in the list of workers and in the server's list of sessions."""
+    return settings.worker.name or f"{socket.gethostname()}:{os.getpid()}"
+
+
+@contextmanager
+def stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Stop cleanly on SIGTERM and SIGINT; exit at once on the second, for nothing is lost then either."""
+    loop = asyncio.get_running_loop()
+    told = False
+
+    def handle(number: signal.Signals) -> None:
+        nonlocal told
+        if told:
+            log.warning("stopped_at_once", signal=number.name)
+            os._exit(128 + number)
+        told = True
+        log.info("stop_requested", signal=number.name)
+        stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, handle, number)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def _manner(settings: Settings, *, drain: bool) -> Manner:
+    worker = settings.worker
+    return Manner(
+        name=worker_name(settings),
+        lease=worker.lease,
+        grace=worker.grace,
+        poll=worker.poll,
+        keep_log=worker.keep_attempts * DAY,
+        drain=drain,
+    )
+
+
+def _budget(limit: RateLimit | Literal["auto", "none"]) -> Budget:
+    match limit:
+        case "auto":
+            return Budget()
+        case "none":
+            return UNLIMITED
+        case RateLimit(permits, window):
+            return fixed(permits, window)
+
+
+def _auth(identity: IdentitySettings) -> Auth:
+    match identity:
+        case UniversalIdentity(client_id=client_id, client_secret=secret, organization_slug=slug):
+            return UniversalAuth(client_id=client_id, client_secret=secret, organization_slug=slug)
+        case TokenIdentity(token=token):
+            return StaticToken(token=token)
+        case JwtIdentity(method=method, identity_id=identity_id, jwt=jwt, jwt_file=file):
+            login: Literal["kubernetes-auth", "oidc-auth"] = (
+                "kubernetes-auth" if method == "kubernetes" else "oidc-auth"
+            )
+            source = jwt if jwt is not None or file is None else partial(_read_token, file)
+            if source is None:
+                raise AssertionError  # the settings see to it that there is one or the other
+            return TokenExchange(method=login, identity_id=identity_id, jwt=source)
+
+
+def _read_token(file: Path) -> Secret:
+    return Secret(file.read_text(encoding="utf-8").strip())
+
+
+def _source(credential: Credential) -> Source | None:
+    """Where a credential comes from; None for a place that workers cannot reach yet, so that its rows say so."""
+    if credential.env is not None:
+        return FromVariable(credential.env)
+    if credential.file is not None:
+        return FromFile(credential.file)
+    return credential.value

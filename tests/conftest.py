@@ -1,0 +1,31 @@
+"""What every test gets: an environment without a developer's settings, and databases."""
+
+import os
+
+from hypothesis import settings
+
+from tests.support.postgres import (
+    database,
+    databases,
+    empty_database,
+    postgres_server,
+    reachable_directory,
+    template_database,
+)
+
+__all__ = [
+    "database",
+    "databases",
+    "empty_database",
+    "postgres_server",
+    "reachable_directory",
+    "template_database",
+]
+
+for name in list(os.environ):
+    if name.startswith(("PROVISIONER_", "INFISICAL_", "OPENROUTER_", "PG")) or name == "DATABASE_URL":
+        del os.environ[name]
+
+# A machine may be slow; a failure must be repeatable from what CI printed.
+settings.register_profile("provisioner", deadline=None, print_blob=True)
+settings.load_profile("provisioner")
