@@ -1,1 +1,91 @@
-"""The command line."""
+"""The command line: `provisioner COMMAND`.
+
+Only what `--help` needs is imported here. A command's module is imported when it runs or when its own help is shown, so
+each may import what it likes.
+"""
+
+import os
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from typer.core import TyperGroup
+
+from provisioner import __version__
+from provisioner.cli._frame import CONFIG_HELP, EXIT_STATUSES, guarded
+
+# The module `provisioner.cli.<name>` has a function of that name; both are imported only when the command is used.
+COMMANDS: Final = {
+    "demo": "See the whole product work, on this machine alone.",
+    "migrate": "Bring the database's schema up to date.",
+    "run": "Work on requests until told to stop: the daemon.",
+    "submit": "Load requests in bulk from CSV or JSON Lines.",
+    "status": "Show how far everything is, and what needs a person.",
+    "settings": "Show the effective settings and where each came from.",
+    "simulate": "Serve a simulated Infisical, for tests.",
+}
+
+
+class LazyGroup(TyperGroup):
+    """Lists commands by their summaries alone, and imports the one that is asked for."""
+
+    # Any: Typer's release decides whose Context and Command these are.
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command that the arguments name, and import it."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command and load_command(str(name)), rest
+
+
+def load_command(name: str) -> Any:
+    """Import one of `COMMANDS` and make it what Typer runs."""
+    word = name.replace("-", "_")
+    function = getattr(import_module(f"provisioner.cli.{word}"), word)
+    single = typer.Typer(add_completion=False, rich_markup_mode=None)
+    single.command(name=name)(function)
+    return typer.main.get_command(single)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"provisioner {__version__}")
+        raise typer.Exit
+
+
+# Without Rich's markup a help text shows as it is written, brackets too, and shows in half the time.
+app = typer.Typer(cls=LazyGroup, rich_markup_mode=None, epilog=EXIT_STATUSES)
+
+
+@app.callback(invoke_without_command=True)
+def provisioner(
+    context: typer.Context,
+    config: Annotated[Path | None, typer.Option(help=CONFIG_HELP, show_default=False)] = None,
+    version: Annotated[  # noqa: ARG001  # its callback has done it
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Give many Infisical projects their OpenRouter connection, from rows in a PostgreSQL table.
+
+    Example: provisioner migrate && provisioner submit projects.csv && provisioner run
+    """
+    if config is not None:
+        # Where every command looks, and every process that it starts.
+        os.environ["PROVISIONER_CONFIG"] = str(config)
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(2)
+
+
+def _stub() -> None:
+    """Stand for a command in the list."""
+
+
+for _name, _summary in COMMANDS.items():
+    app.command(name=_name, help=_summary)(_stub)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status; `arguments` are those of the process unless given."""
+    command = typer.main.get_command(app)
+    return guarded(lambda: command.main(args=arguments, prog_name="provisioner", standalone_mode=False))

@@ -109,6 +109,10 @@ class Worker:
             await self._wind_up(feeding)
             for task in (*upkeep, *feeding):
                 task.cancel()
+        # Only now does nobody renew the lease any more.
+        with suppress(TimeoutError, DatabaseUnavailable):
+            async with asyncio.timeout(FAREWELL):
+                await self._queue.leave(self._membership.worker)
         log.info("worker_stopped", worker=self._membership.worker, created=self.created)
 
     async def _wind_up(self, feeding: Sequence[asyncio.Task[None]]) -> None:
@@ -126,7 +130,6 @@ class Worker:
         with suppress(TimeoutError, DatabaseUnavailable):
             async with asyncio.timeout(FAREWELL):
                 await self._settler.flushed()
-                await self._queue.leave(self._membership.worker)
 
     async def _drain(self) -> None:
         """Stop as soon as nothing is left to do."""
