@@ -168,10 +168,8 @@ def _report(console: "Console", audit: "Audit", state: dict[str, Any], took: flo
     _say(console, "requests", f"{audit.requests}: " + ", ".join(f"{n} {state}" for state, n in audit.states.items()))
     _say(console, "creates", f"{audit.creates} sent, {refused} of them over the rate limit")
     _say(console, "went wrong", faults or "nothing")
-    _say(
-        console, "lost answers", f"{audit.answers_lost} connections were made, but their answers never arrived as such"
-    )
-    _say(console, "found again", f"{audit.adopted} of them by looking them up; the worker that was killed had some too")
+    _say(console, "lost answers", f"{audit.answers_lost} connections were made, though no answer said so")
+    _say(console, "found again", f"{audit.adopted} connections by looking them up")
     _say(console, "conflicts", f"{audit.states.get('failed', 0)} names were taken by somebody else, and left alone")
     _say(console, "Infisical has", f"{audit.made} connections of ours")
     for problem in audit.problems[:20]:
