@@ -119,6 +119,8 @@ async def _apply_next(connection: "asyncpg.Connection[asyncpg.Record]") -> Migra
             steps = outstanding(known_migrations(), applied)
             if not steps:
                 return None
+            # Whoever waits for a lock blocks all who come after it; better to fail and be called again.
+            await connection.execute("SET LOCAL lock_timeout = '10s'")
             await connection.execute(steps[0].sql)
             await connection.execute(_RECORD, steps[0].version, steps[0].name, steps[0].checksum)
             return steps[0]

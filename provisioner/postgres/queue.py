@@ -59,7 +59,9 @@ class PostgresQueue:
 
     async def release_lost(self, worker: WorkerId, *, target: str, known: Collection[int]) -> int:
         """Give back what a claim whose answer was lost had claimed; returns how many."""
-        return len(await self._database.fetch(self._claim["release_lost"], worker, target, list(known)))
+        lost = await self._database.fetch(self._claim["lost"], worker, target, list(known))
+        await self.release(worker, [row["id"] for row in lost])
+        return len(lost)
 
     async def settle(self, worker: WorkerId, settlements: Sequence[Settlement]) -> Report:
         """Record how claims ended, in one transaction, each only if the worker still holds it under that attempt."""

@@ -32,28 +32,39 @@ LEFT JOIN provisioner.setbacks AS s ON s.id = p.id
 ORDER BY p.rank, p.turn, p.id;
 
 -- :name release
--- Give back claims $2 of worker $1 that were never sent: they have lost nothing and stand where the queue is served now.
+-- Give back claims $2 of worker $1 that were never sent: they have lost nothing and stand where the queue is served now. Who
+-- was cancelled meanwhile goes the way of the cancelled: looked up once more if an earlier attempt is in doubt, else finished.
 WITH freed AS (
     DELETE FROM provisioner.in_flight AS f
-    WHERE f.worker = $1 AND f.id = ANY ($2::bigint[]) AND NOT f.cancelled
-    RETURNING f.id, f.target, f.rank, f.project_id
+    WHERE f.worker = $1 AND f.id = ANY ($2::bigint[])
+    RETURNING f.id, f.target, f.rank, f.project_id, f.cancelled
+),
+doubted AS (
+    UPDATE provisioner.setbacks AS s SET cancelled = true FROM freed AS f WHERE s.id = f.id AND f.cancelled AND s.unknown
+    RETURNING s.id
+),
+ended AS (
+    UPDATE provisioner.connection_requests AS q
+    SET
+        status = 'cancelled', finished_at = clock_timestamp(),
+        credential = CASE
+            WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
+            ELSE q.credential
+        END
+    FROM freed AS f
+    WHERE q.id = f.id AND f.cancelled AND NOT EXISTS (SELECT FROM provisioner.setbacks AS s WHERE s.id = f.id AND s.unknown)
+    RETURNING q.id
 )
 INSERT INTO provisioner.ready (target, rank, turn, id, project_id)
 SELECT f.target, f.rank, coalesce(t.turn, 0), f.id, f.project_id
 FROM freed AS f
 LEFT JOIN provisioner.turns AS t ON t.target = f.target AND t.rank = f.rank
+WHERE f.id NOT IN (SELECT e.id FROM ended AS e)
 RETURNING id;
 
--- :name release_lost
--- Give back what worker $1 holds of target $2 without knowing: a claim was committed, but its answer never arrived. $3 are the
+-- :name lost
+-- Claims that worker $1 holds for target $2 without knowing: a claim was committed, but its answer never arrived. $3 are the
 -- claims that the worker does know.
-WITH freed AS (
-    DELETE FROM provisioner.in_flight AS f
-    WHERE f.worker = $1 AND f.target = $2 AND NOT (f.id = ANY ($3::bigint[]))
-    RETURNING f.id, f.target, f.rank, f.project_id
-)
-INSERT INTO provisioner.ready (target, rank, turn, id, project_id)
-SELECT f.target, f.rank, coalesce(t.turn, 0), f.id, f.project_id
-FROM freed AS f
-LEFT JOIN provisioner.turns AS t ON t.target = f.target AND t.rank = f.rank
-RETURNING id;
+SELECT f.id
+FROM provisioner.in_flight AS f
+WHERE f.worker = $1 AND f.target = $2 AND NOT (f.id = ANY ($3::bigint[]));

@@ -62,7 +62,8 @@ WHERE q.id = o.id
 RETURNING q.id;
 
 -- :name put_back
--- Let requests wait for another attempt. Who was cancelled meanwhile and certainly made nothing is finished instead.
+-- Let requests wait for another attempt. Who was cancelled meanwhile and certainly made nothing is finished instead; who was
+-- cancelled and is in doubt waits until a late commit would show, then is looked up for the last time.
 WITH settled AS (
     DELETE FROM provisioner.in_flight AS f
     USING unnest(
@@ -83,7 +84,10 @@ kept AS (
 ),
 waiting AS (
     INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id, hold)
-    SELECT o.id, clock_timestamp() + make_interval(secs => o.delay), o.target, o.rank, o.project_id, o.hold
+    SELECT
+        o.id,
+        clock_timestamp() + make_interval(secs => CASE WHEN o.cancelled THEN greatest(o.delay, 45) ELSE o.delay END),
+        o.target, o.rank, o.project_id, o.hold
     FROM settled AS o
     WHERE o.unknown OR NOT o.cancelled
 ),

@@ -1,0 +1,151 @@
+-- What operators do: call requests off, try them again, hold a target.
+
+-- Call requests off. Who is in line is finished at once; who is in flight is let to its end, and a connection that it made is
+-- recorded; who has an attempt in doubt waits until a late commit would show (45 s), then is looked up for the last time.
+-- Returns what changed: `cancelled`, or `ending` for those whose end is still to come.
+CREATE FUNCTION provisioner.cancel(ids bigint[]) RETURNS TABLE (id bigint, outcome text)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    undone bigint[];
+    done bigint[] := '{}';
+    ending bigint[];
+BEGIN
+    -- A request may change places between two statements, so what was not found is looked for again; each round sees what
+    -- was committed before it began.
+    FOR round IN 1..20 LOOP
+        SELECT array_agg(q.id) INTO undone
+        FROM provisioner.connection_requests AS q
+        WHERE q.id = ANY (cancel.ids) AND q.status = 'pending' AND q.id <> ALL (done);
+        EXIT WHEN undone IS NULL;
+
+        UPDATE provisioner.in_flight AS f SET cancelled = true WHERE f.id = ANY (undone);
+        UPDATE provisioner.setbacks AS s SET cancelled = true WHERE s.id = ANY (undone) AND s.unknown;
+
+        WITH unlined AS (
+            DELETE FROM provisioner.ready AS r USING provisioner.connection_requests AS q
+            WHERE
+                q.id = ANY (undone) AND r.target = q.target AND r.project_id = q.project_id AND r.rank = -q.priority
+                AND r.id = q.id
+            RETURNING r.id, r.target, r.rank, r.project_id
+        ),
+        unscheduled AS (
+            DELETE FROM provisioner.waiting AS w WHERE w.id = ANY (undone) RETURNING w.id, w.target, w.rank, w.project_id
+        ),
+        found AS (
+            SELECT u.*, coalesce(s.unknown, false) AS doubted
+            FROM (SELECT * FROM unlined UNION ALL SELECT * FROM unscheduled) AS u
+            LEFT JOIN provisioner.setbacks AS s ON s.id = u.id
+        ),
+        postponed AS (
+            INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
+            SELECT f.id, now() + interval '45 seconds', f.target, f.rank, f.project_id FROM found AS f WHERE f.doubted
+            ON CONFLICT (id) DO UPDATE SET run_at = excluded.run_at
+            RETURNING waiting.id
+        ),
+        finished AS (
+            UPDATE provisioner.connection_requests AS q
+            SET
+                status = 'cancelled', finished_at = clock_timestamp(),
+                attempts = coalesce((SELECT s.sent FROM provisioner.setbacks AS s WHERE s.id = q.id), q.attempts),
+                credential = CASE
+                    WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
+                    ELSE q.credential
+                END
+            FROM found AS f
+            WHERE q.id = f.id AND NOT f.doubted
+            RETURNING q.id
+        )
+        SELECT
+            done || coalesce(array_agg(f.id), '{}'), ending || coalesce(array_agg(f.id) FILTER (WHERE f.doubted), '{}')
+        INTO done, ending
+        FROM found AS f;
+
+        SELECT done || coalesce(array_agg(f.id), '{}'), ending || coalesce(array_agg(f.id), '{}')
+        INTO done, ending
+        FROM provisioner.in_flight AS f
+        WHERE f.id = ANY (undone) AND f.cancelled AND f.id <> ALL (done);
+    END LOOP;
+
+    RETURN QUERY
+    SELECT c.id, CASE WHEN c.id = ANY (ending) THEN 'ending' ELSE 'cancelled' END
+    FROM unnest(done) AS c (id)
+    ORDER BY c.id;
+END
+$$;
+
+COMMENT ON FUNCTION provisioner.cancel(bigint[]) IS 'Call requests off; returns those that were pending';
+
+-- Try requests again: failed and cancelled ones with all their attempts before them, waiting ones at once. Whether an earlier
+-- attempt may have made the connection stays known. Returns what changed.
+CREATE FUNCTION provisioner.retry(ids bigint[]) RETURNS TABLE (id bigint, was text)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH ended AS (
+        SELECT q.id, q.status, q.target, q.priority, q.project_id
+        FROM provisioner.connection_requests AS q
+        WHERE q.id = ANY (retry.ids) AND q.status IN ('failed', 'cancelled')
+        FOR UPDATE
+    ),
+    reopened AS (
+        UPDATE provisioner.connection_requests AS q
+        SET status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL
+        FROM ended AS e
+        WHERE q.id = e.id
+    ),
+    forgiven AS (
+        UPDATE provisioner.setbacks AS s
+        SET failures = 0, cancelled = false, error_code = NULL, error_message = NULL, updated_at = now()
+        FROM ended AS e
+        WHERE s.id = e.id
+    ),
+    lined AS (
+        INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
+        SELECT e.id, now(), e.target, -e.priority, e.project_id FROM ended AS e
+        ON CONFLICT (id) DO NOTHING
+    ),
+    hurried AS (
+        UPDATE provisioner.waiting AS w
+        SET run_at = now(), hold = NULL
+        WHERE w.id = ANY (retry.ids) AND w.run_at > now()
+            AND EXISTS (SELECT FROM provisioner.setbacks AS s WHERE s.id = w.id AND NOT s.cancelled)
+        RETURNING w.id
+    )
+    SELECT e.id, e.status FROM ended AS e
+    UNION ALL
+    SELECT h.id, 'waiting' FROM hurried AS h
+    ORDER BY 1;
+END
+$$;
+
+COMMENT ON FUNCTION provisioner.retry(bigint[]) IS 'Try failed, cancelled or waiting requests again';
+
+-- Hold a target: nothing more of it is claimed; what is in flight ends.
+CREATE FUNCTION provisioner.pause(target text) RETURNS TABLE (target text, paused_at timestamptz, paused_by text)
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO provisioner.targets AS t (target, paused_at, paused_by)
+    VALUES (pause.target, now(), session_user)
+    ON CONFLICT (target) DO UPDATE SET paused_at = now(), paused_by = session_user WHERE t.paused_at IS NULL
+    RETURNING t.target, t.paused_at, t.paused_by
+$$;
+
+COMMENT ON FUNCTION provisioner.pause(text) IS 'Hold a target; returns nothing if it was held already';
+
+CREATE FUNCTION provisioner.resume(target text) RETURNS TABLE (target text, paused_at timestamptz, paused_by text)
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    WITH held AS (
+        SELECT t.target, t.paused_at, t.paused_by FROM provisioner.targets AS t
+        WHERE t.target = resume.target AND t.paused_at IS NOT NULL
+        FOR UPDATE
+    ),
+    freed AS (
+        UPDATE provisioner.targets AS t SET paused_at = NULL, paused_by = NULL FROM held AS h WHERE t.target = h.target
+    )
+    SELECT h.target, h.paused_at, h.paused_by FROM held AS h
+$$;
+
+COMMENT ON FUNCTION provisioner.resume(text) IS 'Let a held target go on; returns since when it was held and by whom';
+
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA provisioner FROM PUBLIC;
