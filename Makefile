@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lock clean
+.PHONY: help demo test soak check format lock clean
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ demo: $(VENV)/.runtime ## see the whole product work on this machine alone
 
 test: $(VENV)/.dev ## run the whole test suite
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+soak: $(VENV)/.dev ## the long runs of the fault tests, bounded in time
+	@$(BIN)/python -m pytest -m soak -p no:randomly tests/faults
 
 check: $(VENV)/.dev ## formatter, linter, types, import contracts, migrations
 	@$(BIN)/ruff format --check --diff .
