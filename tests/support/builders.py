@@ -1,0 +1,124 @@
+"""Values for tests: each builder gives something ordinary, and the test names only what matters to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from provisioner.core.model import (
+    Action,
+    Claim,
+    Connection,
+    Observation,
+    Outcome,
+    RateHeaders,
+    Request,
+    Seen,
+    Settlement,
+    Succeed,
+    Trace,
+)
+from provisioner.core.policy import Moment
+from provisioner.worker.clock import DatabaseClock
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+ORGANIZATION = str(UUID(int=0xA))
+
+
+def at(seconds: float) -> datetime:
+    """So many seconds after noon."""
+    return NOON + timedelta(seconds=seconds)
+
+
+def project(number: int) -> str:
+    """The id of a project."""
+    return str(UUID(int=0xF000 + number))
+
+
+def a_request(**changes: Any) -> Request:
+    """A request for the usual connection in project 1."""
+    usual = Request(id=1, project_id=project(1), name="openrouter", description=None, credential="default")
+    return replace(usual, **changes)
+
+
+def a_claim(request: Request | None = None, **changes: Any) -> Claim:
+    """A first attempt, claimed at noon."""
+    usual = Claim(request=request or a_request(), attempt=1, claimed_at=NOON)
+    return replace(usual, **changes)
+
+
+def a_connection(**changes: Any) -> Connection:
+    """What the usual request makes, a second after noon."""
+    usual = Connection(
+        id=str(UUID(int=0xC0)),
+        project_id=project(1),
+        org_id=ORGANIZATION,
+        credentials_hash="ab" * 32,
+        name="openrouter",
+        app="open-router",
+        method="api-key",
+        description=None,
+        created_at=at(1),
+    )
+    return replace(usual, **changes)
+
+
+def an_observation(seen: Seen, **changes: Any) -> Observation:
+    """What one call showed; those that bring a connection bring the usual one."""
+    carries = {Seen.CREATED, Seen.UPDATED, Seen.FOUND, Seen.WRONG_SCOPE}
+    connection = a_connection() if seen in carries else None
+    usual = Observation(seen=seen, connection=connection, message=seen.value)
+    return replace(usual, **changes)
+
+
+def a_moment(**changes: Any) -> Moment:
+    """Five seconds after noon, with a middling jitter."""
+    return replace(Moment(now=at(5), jitter=0.5), **changes)
+
+
+def a_trace(**changes: Any) -> Trace:
+    """A create that was answered."""
+    usual = Trace(
+        action=Action.CREATE,
+        started_at=NOON,
+        elapsed=0.2,
+        status=200,
+        req_id="req-0123456789abcd",
+        seen=Seen.CREATED,
+        message="",
+    )
+    return replace(usual, **changes)
+
+
+def a_settlement(
+    claim: Claim, outcome: Outcome | None = None, *, sent: int | None = None, trace: Sequence[Trace] = ()
+) -> Settlement:
+    """How a claim ended: with a connection of its own, unless told otherwise."""
+    made = a_connection(id=str(UUID(int=0xC0000 + claim.request.id)), project_id=claim.request.project_id)
+    return Settlement(
+        claim=claim,
+        outcome=outcome or Succeed(connection=made),
+        sent=claim.sent + 1 if sent is None else sent,
+        trace=tuple(trace),
+    )
+
+
+def rate(limit: int, remaining: int, reset: float) -> RateHeaders:
+    """The limiter's headers."""
+    return RateHeaders(limit=limit, remaining=remaining, reset=reset)
+
+
+@dataclass(slots=True)
+class Hands:
+    """The hands of a clock that stands still until a test moves them; seconds after noon."""
+
+    seconds: float = 0.0
+
+    def clock(self) -> DatabaseClock:
+        """A clock of the product's that shows what these hands say."""
+        return DatabaseClock(wall=lambda: at(self.seconds), monotonic=lambda: self.seconds)

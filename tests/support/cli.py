@@ -1,0 +1,53 @@
+"""The console script as its users run it, and a look into the database behind its back."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tests.support.postgres import Database
+
+SCRIPT = Path(sys.executable).parent / "provisioner"
+
+
+def environment(database: Database | None = None, **more: str) -> dict[str, str]:
+    """Return what the console script sees: nothing of ours, and the database if there is one."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LC_ALL") if name in os.environ}
+    url = {"PROVISIONER_DATABASE_URL": database.url} if database else {}
+    return {**kept, **url, **more}
+
+
+def provisioner(
+    *arguments: str | Path,
+    database: Database | None = None,
+    given: bytes = b"",
+    cwd: Path | None = None,
+    more: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run the console script to its end; `given` is its standard input."""
+    done = subprocess.run(  # noqa: S603  # our own arguments
+        [SCRIPT, *arguments],
+        input=given,
+        capture_output=True,
+        check=False,
+        cwd=cwd or "/",
+        env=environment(database, **(more or {})),
+    )
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def query(database: Database, statement: str) -> str:
+    """Run SQL behind the product's back; columns are parted by `|`, rows by line ends."""
+    return subprocess.run(  # noqa: S603  # our own arguments
+        [database.server.psql, "-XqAt", "--set=ON_ERROR_STOP=1", "-c", statement, database.url],
+        env={},
+        capture_output=True,
+        check=True,
+        text=True,
+    ).stdout.strip()

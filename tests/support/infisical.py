@@ -1,0 +1,69 @@
+"""The simulated Infisical as a process of its own, as the users' own tests would start it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import urllib.request
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tests.support.cli import SCRIPT, environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+KEY = "sk-or-v1-not-a-real-key"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Infisical:
+    """Where it is and who may log in."""
+
+    url: str
+    client_id: str
+    client_secret: str
+    projects: Sequence[str]
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What a worker has to be told."""
+        return {
+            "INFISICAL_HOST": self.url,
+            "INFISICAL_UNIVERSAL_AUTH_CLIENT_ID": self.client_id,
+            "INFISICAL_UNIVERSAL_AUTH_CLIENT_SECRET": self.client_secret,
+            "OPENROUTER_PROVISIONING_KEY": KEY,
+        }
+
+    def state(self) -> dict[str, Any]:
+        """What happened so far."""
+        with urllib.request.urlopen(f"{self.url}/_simulator/state") as answer:  # noqa: S310  # loopback
+            state: dict[str, Any] = json.load(answer)
+            return state
+
+    def set(self, **settings: object) -> None:
+        """Change what happens next."""
+        body = json.dumps(settings).encode()
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self.url}/_simulator/settings", body, headers)  # noqa: S310  # loopback
+        urllib.request.urlopen(request).close()  # noqa: S310  # loopback
+
+
+@contextmanager
+def simulated(*options: str) -> Iterator[Infisical]:
+    """Serve until the end of the block."""
+    process = subprocess.Popen(  # noqa: S603  # our own arguments
+        [SCRIPT, "simulate", *options], env=environment(), cwd="/", stdout=subprocess.PIPE, text=True
+    )
+    try:
+        line = json.loads(process.stdout.readline() if process.stdout else "")
+        yield Infisical(
+            url=line["url"],
+            client_id=line["clientId"],
+            client_secret=line["clientSecret"],
+            projects=line["projects"],
+        )
+    finally:
+        process.terminate()
+        process.communicate(timeout=10)

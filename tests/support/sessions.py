@@ -1,0 +1,66 @@
+"""A client's connection to the database, and the few questions that tests about the queue ask all the time."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from tests.support.builders import project
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    Session = asyncpg.Connection[asyncpg.Record]
+
+TABLE = "connection_requests"
+SEALED = f"sealed:key-1:{'QUJD' * 40}"
+WIPED = "sealed:key-1:wiped"
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[Session]:
+    """Lend a connection as any client has one."""
+    session: Session = await asyncpg.connect(url)
+    try:
+        yield session
+    finally:
+        await session.close()
+
+
+async def insert(session: Session, **columns: object) -> int:
+    """Insert one row, for project 1 unless told otherwise; returns its id."""
+    row = {"project_id": project(1)} | columns
+    numbers = ", ".join(f"${n}" for n in range(1, len(row) + 1))
+    statement = f"INSERT INTO provisioner.{TABLE} ({', '.join(row)}) VALUES ({numbers}) RETURNING id"  # noqa: S608 - ours
+    return int(await session.fetchval(statement, *row.values()))
+
+
+async def insert_many(session: Session, projects: int, *, each: int = 1, first: int = 1, priority: int = 0) -> None:
+    """Insert as many requests for each of so many projects, by one statement."""
+    await session.execute(
+        "INSERT INTO provisioner.connection_requests (project_id, name, priority)"
+        " SELECT p.id::uuid, 'number-' || n, $3 FROM unnest($1::text[]) AS p (id), generate_series(1, $2::int) AS n",
+        [project(number) for number in range(first, first + projects)],
+        each,
+        priority,
+    )
+
+
+async def count(session: Session, table: str) -> int:
+    """How many rows a table of ours has."""
+    return int(await session.fetchval(f"SELECT count(*) FROM provisioner.{table}"))  # noqa: S608 - ours
+
+
+async def places(session: Session) -> dict[str, int]:
+    """How many requests are where, apart from places that are empty."""
+    counted = {table: await count(session, table) for table in ("ready", "waiting", "in_flight", "setbacks")}
+    return {table: rows for table, rows in counted.items() if rows}
+
+
+async def row_of(session: Session, request: int) -> asyncpg.Record:
+    """A request as its requester sees it."""
+    row = await session.fetchrow("SELECT * FROM provisioner.connection_requests WHERE id = $1", request)
+    assert row is not None
+    return row
