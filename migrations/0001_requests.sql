@@ -197,7 +197,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
             OR (r.credential ~* '^[a-z0-9][a-z0-9_-]{0,39}$' AND r.credential !~* '^sk-')
         ) THEN 'credential'
         WHEN r.on_conflict IS NULL OR r.on_conflict NOT IN ('fail', 'adopt', 'replace') THEN 'on_conflict'
-        WHEN r.priority IS NULL THEN 'priority'
+        WHEN r.priority IS NULL OR r.priority = -32768 THEN 'priority'
         WHEN length(r.batch) NOT BETWEEN 1 AND 200 THEN 'batch'
         WHEN NOT isfinite(r.not_before) THEN 'not_before'
         WHEN r.status IS NULL OR r.status NOT IN ('pending', 'succeeded', 'failed', 'cancelled') THEN 'status'
@@ -221,7 +221,7 @@ DECLARE
         WHEN 'credential' THEN 'must be the name of a configured credential (1 to 40 letters, digits, hyphens, underscores)'
             || ' or sealed:<key id>:<base64>; a readable API key is never stored'
         WHEN 'on_conflict' THEN 'must be fail, adopt or replace'
-        WHEN 'priority' THEN 'must be a number; 0 is the default'
+        WHEN 'priority' THEN 'must be a number from -32767 to 32767; 0 is the default'
         WHEN 'batch' THEN 'must be 1 to 200 characters'
         WHEN 'not_before' THEN 'must be a point in time'
         WHEN 'status' THEN 'must be pending, succeeded, failed or cancelled'

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from provisioner.core.errors import SchemaMismatch
+from provisioner.core.secret import Secret
 from provisioner.postgres.pool import Database, database_errors
 
 if TYPE_CHECKING:
@@ -82,9 +83,9 @@ def outstanding(known: Sequence[Migration], applied: Sequence[tuple[int, str, st
     return [step for step in known if step.version not in done]
 
 
-async def migrate(url: str) -> Sequence[Migration]:
+async def migrate(url: str | Secret, *, ssl_root_cert: Path | None = None) -> Sequence[Migration]:
     """Apply what is left to do and return it. Raises `SchemaMismatch`, `DatabaseUnavailable` or `DatabaseUnusable`."""
-    connection = await Database(url, size=1).connect()
+    connection = await Database(url, size=1, ssl_root_cert=ssl_root_cert, name="provisioner migrate").connect()
     applied = []
     try:
         while step := await _apply_next(connection):

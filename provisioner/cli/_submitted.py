@@ -1,0 +1,93 @@
+"""What `submit` tells about a file."""
+
+from dataclasses import asdict, dataclass
+
+from provisioner.cli._frame import print_json, say, tell_detail, tell_error
+from provisioner.cli._progress import duration
+from provisioner.intake.errors import Problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class States:
+    """In which state those are that were in the table already."""
+
+    pending: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
+    def __str__(self) -> str:
+        return ", ".join(f"{count:,} {state}" for state, count in asdict(self).items() if count)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What became of a file's lines, or with `dry_run` what would.
+
+    `accepted`: its good lines were loaded. `inserted` are new; `repeated` say what an earlier line says; `skipped` are
+    bad, and `problems` tell of the first of them; `different` are in the table already, with other values.
+    """
+
+    file: str
+    dry_run: bool
+    lines: int
+    accepted: bool = False
+    inserted: int = 0
+    already_there: int = 0
+    already: States = States()
+    different: int = 0
+    first_different: int | None = None
+    repeated: int = 0
+    skipped: int = 0
+    problems: tuple[Problem, ...] = ()
+    workers: int | None = None
+    seconds_left: float | None = None
+
+
+def tell(report: Report, *, as_json: bool) -> None:
+    """Print it: for programs all of it as JSON, for people what matters; bad lines on standard error."""
+    if as_json:
+        print_json(report)
+        return
+    if report.skipped:
+        _tell_problems(report)
+    if report.accepted:
+        _tell_result(report)
+
+
+def _tell_problems(report: Report) -> None:
+    kept = "they were left out" if report.accepted else "nothing was loaded"
+    bad = "1 line is" if report.skipped == 1 else f"{report.skipped:,} lines are"
+    tell_error(f"{report.file}: {bad} not right, {kept}")
+    for problem in report.problems:
+        tell_detail(str(problem))
+    if more := report.skipped - len({problem.line for problem in report.problems}):
+        tell_detail(f"… and {more:,} more")
+    if not report.accepted:
+        tell_detail("mend them, or load the others with --skip-invalid")
+
+
+def _tell_result(report: Report) -> None:
+    say(f"{report.file}: {report.lines:,} lines{', nothing was loaded (--dry-run)' if report.dry_run else ''}")
+    say(f"  {'would insert' if report.dry_run else 'inserted':13} {report.inserted:,}")
+    there = report.already_there + report.repeated
+    told = [str(report.already)] if report.already_there else []
+    if report.repeated:
+        told.append(f"{report.repeated:,} repeated in the file")
+    aside = f" ({'; '.join(told)})" if told else ""
+    say(f"  {'already there':13} {there:,}{aside}")
+    if report.skipped:
+        say(f"  {'skipped':13} {report.skipped:,}")
+    if report.different:
+        say(
+            f"  {report.different:,} of those already there have other values and were not changed "
+            f"(the first: line {report.first_different})"
+        )
+    _tell_outlook(report)
+
+
+def _tell_outlook(report: Report) -> None:
+    if report.seconds_left:
+        say(f"at the present pace all that is pending takes about {duration(report.seconds_left)}")
+    if report.workers == 0 and report.inserted:
+        say("no worker is at work; `provisioner run` starts one")

@@ -1,0 +1,50 @@
+"""`provisioner migrate`: the schema."""
+
+from typing import Annotated
+
+import typer
+
+from provisioner.cli._frame import DONE, NOT_DONE, Config, Json, load, open_database, print_json, run_async, say
+
+
+def migrate(
+    config: Config = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only tell what is left to do; exit 1 if anything is.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Bring the database's schema up to date; safe to run twice, and by several at once.
+
+    Example: provisioner migrate --check || provisioner migrate
+    """
+    raise typer.Exit(run_async(_check(config, as_json)) if check else run_async(_migrate(config, as_json)))
+
+
+async def _check(config: Config, as_json: bool) -> int:
+    from provisioner.postgres.migrations import pending
+
+    async with open_database(load(config)) as database:
+        steps = [str(step) for step in await pending(database)]
+    if as_json:
+        print_json({"applied": [], "outstanding": steps})
+    elif steps:
+        for step in steps:
+            say(f"outstanding: {step}")
+    else:
+        say("the schema is up to date")
+    return NOT_DONE if steps else DONE
+
+
+async def _migrate(config: Config, as_json: bool) -> int:
+    from provisioner.postgres import migrations
+
+    steps = [str(step) for step in await migrations.migrate(load(config).database_url().reveal())]
+    if as_json:
+        print_json({"applied": steps, "outstanding": []})
+    elif steps:
+        for step in steps:
+            say(f"applied {step}")
+    else:
+        say("the schema is up to date")
+    return DONE

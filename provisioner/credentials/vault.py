@@ -1,0 +1,140 @@
+"""Find the API key of a request: a named credential from the settings, or one that is sealed in the row.
+
+Names are compared without case, and `_` is `-`. Keys in the environment are read once, keys in files again when they
+change; opening a named one does no I/O but a look at its file, once a second at most.
+"""
+
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from provisioner.core.errors import CredentialUnknown, CredentialUnreadable
+from provisioner.core.model import Request
+from provisioner.core.secret import Secret
+from provisioner.credentials.files import FileSecret, FileUnreadable
+
+SEALED: Final = "sealed:"
+
+_is_name = re.compile(r"[A-Za-z0-9_.-]{1,64}").fullmatch
+
+
+@dataclass(frozen=True, slots=True)
+class FromVariable:
+    """The key is in an environment variable."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class FromFile:
+    """The key is in a file; it may be replaced at any time."""
+
+    path: Path
+
+
+Source = FromVariable | FromFile | Secret
+"""Where a named credential comes from; a `Secret` is the key itself."""
+
+
+class Opener(Protocol):
+    """Opens credentials that are sealed in rows."""
+
+    def open(self, request: Request) -> Secret:
+        """The API key in the request's box. Raises `CredentialUnreadable`."""
+
+
+class NamedVault:
+    """The credentials of this worker.
+
+    Raises `ValueError` when two names are the same. `environ` is read at once; `opener` opens sealed credentials.
+    """
+
+    def __init__(
+        self,
+        credentials: Mapping[str, Source],
+        *,
+        opener: Opener | None = None,
+        environ: Mapping[str, str] = os.environ,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._opener = opener
+        self._keys: dict[str, Secret] = {}
+        self._files: dict[str, FileSecret] = {}
+        self._missing: dict[str, str] = {}
+        names: set[str] = set()
+        for given, source in credentials.items():
+            name = canonical(given)
+            if name in names:
+                raise ValueError(
+                    f"the credential {name!r} is configured twice: _ is the same as -, and case is ignored"
+                )
+            names.add(name)
+            self._add(name, source, environ, monotonic)
+
+    async def open(self, request: Request) -> Secret:
+        """The API key for a request. Raises `CredentialUnknown` or `CredentialUnreadable`."""
+        key = self._keys.get(request.credential)
+        return key if key is not None else self._find(request)
+
+    def _add(self, name: str, source: Source, environ: Mapping[str, str], monotonic: Callable[[], float]) -> None:
+        match source:
+            case FromFile(path):
+                self._files[name] = FileSecret(path, monotonic=monotonic)
+            case FromVariable(variable):
+                self._hold(name, environ.get(variable, ""), f"the environment variable {variable}")
+            case Secret():
+                self._hold(name, source.reveal(), f"the setting of credential {name!r}")
+
+    def _hold(self, name: str, text: str, place: str) -> None:
+        if not text.strip():
+            self._missing[name] = f"{place} is empty or not set: set it to the API key and start the worker again"
+        elif not _is_unicode(text):
+            self._missing[name] = f"{place} is not valid Unicode text"
+        else:
+            self._keys[name] = Secret(text.strip())
+
+    def _find(self, request: Request) -> Secret:
+        if request.credential.startswith(SEALED):
+            if self._opener is None:
+                raise CredentialUnreadable(
+                    "the credential is sealed, and no sealing key is configured on this worker: set sealing.key_file"
+                )
+            return self._opener.open(request)
+        name = canonical(request.credential)
+        if (key := self._keys.get(name)) is not None:
+            return key
+        if (file := self._files.get(name)) is not None:
+            try:
+                return file()
+            except FileUnreadable as exc:
+                raise CredentialUnreadable(str(exc)) from exc
+        if (problem := self._missing.get(name)) is not None:
+            raise CredentialUnreadable(problem)
+        raise CredentialUnknown(_unknown(name))
+
+
+def canonical(name: str) -> str:
+    """A credential's name as names are compared."""
+    return name.strip().lower().replace("_", "-")
+
+
+def _unknown(name: str) -> str:
+    if not _is_name(name) or name.startswith("sk-"):
+        # It may be a key that somebody put where a name belongs: it must not get into logs and rows.
+        return "the request's credential is neither the name of a credential nor a sealed one"
+    return (
+        f"credential {name!r} is not configured on this worker: add [credentials.{name}] to its settings, or set"
+        f" PROVISIONER_CREDENTIALS__{name.upper().replace('-', '_').replace('.', '_')}__ENV"
+    )
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,161 @@
+"""Turn an answer of Infisical into an observation.
+
+Pure: no clock, no I/O, and never an exception, whatever the answer is. Read by status, then by `error`, then by how
+`message` begins. In doubt about a write the outcome is unknown, which costs a look-up; a wrong guess would cost a
+connection made twice or lost.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from provisioner.core.model import Action, Connection, Observation, Seen
+from provisioner.core.policy import APP
+from provisioner.infisical.headers import read_rate, read_skew
+from provisioner.infisical.refusals import UNEXPLAINED, read_refusal
+from provisioner.infisical.shapes import Unreadable, read_connection, read_json, recordable
+from provisioner.infisical.text import clean, shorten
+from provisioner.infisical.verdict import Asked, Verdict
+
+
+def read_answer(
+    action: Action,
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    project_id: str | None = None,
+    name: str = "",
+    connection_id: str | None = None,
+    key: str = "",
+    now: float | None = None,
+    elapsed: float = 0.0,
+) -> Observation:
+    """What an answer shows.
+
+    `headers` are looked up in lower case. The answer has to be about `project_id`, `name` and `connection_id`, where
+    they are given. `key` is the API key that was sent: the observation holds no part of it. `now` is the time of
+    receipt in seconds since 1970, `elapsed` the seconds that the call took. See `is_unexplained` for a 401 that does
+    not say whether it is about the token or the key.
+    """
+    asked = Asked(action, project_id, name, connection_id, key)
+    if 200 <= status < 300:
+        verdict = _read_success(asked, status, headers, body)
+    else:
+        verdict = read_refusal(asked, status, headers, body, now)
+    return _observe(verdict, status, headers, now, elapsed)
+
+
+def read_list(
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    project_id: str,
+    now: float | None = None,
+    elapsed: float = 0.0,
+) -> tuple[Observation, tuple[Connection, ...]]:
+    """What the list of a project's connections shows, and the connections if it is `FOUND`."""
+    asked = Asked(Action.LOOK_UP, project_id, "", None, "")
+    connections: tuple[Connection, ...] = ()
+    if 200 <= status < 300:
+        try:
+            connections = _connections(read_json(body), project_id)
+            verdict = Verdict(Seen.FOUND)
+        except Unreadable as exc:
+            verdict = _not_understood(asked, status, headers, exc)
+    else:
+        verdict = read_refusal(asked, status, headers, body, now)
+    return _observe(verdict, status, headers, now, elapsed), connections
+
+
+def is_unexplained(seen: Observation) -> bool:
+    """Whether this is a 401 that may be about the token as well as about the key: one cheap call settles it."""
+    return seen.seen is Seen.TOKEN_TROUBLE and seen.message.startswith(UNEXPLAINED)
+
+
+def _observe(
+    verdict: Verdict, status: int, headers: Mapping[str, str], now: float | None, elapsed: float
+) -> Observation:
+    return Observation(
+        seen=verdict.seen,
+        connection=verdict.connection,
+        status=status,
+        req_id=verdict.req_id,
+        message=verdict.message,
+        retry_after=verdict.retry_after,
+        rate=read_rate(headers),
+        metered=verdict.metered,
+        skew=read_skew(headers, now),
+        elapsed=elapsed,
+    )
+
+
+def _read_success(asked: Asked, status: int, headers: Mapping[str, str], body: bytes) -> Verdict:
+    try:
+        if asked.action is Action.REMOVE:
+            if body:
+                read_json(body)
+            return Verdict(Seen.REMOVED)
+        data = read_json(body)
+        return _SUCCESS[asked.action](asked, data.get("appConnection") if isinstance(data, dict) else None)
+    except Unreadable as exc:
+        return _not_understood(asked, status, headers, exc)
+
+
+def _not_understood(asked: Asked, status: int, headers: Mapping[str, str], problem: Unreadable) -> Verdict:
+    """An answer of success that shows nothing: another server's if it is no JSON, else the outcome is unknown."""
+    kind = clean(headers.get("content-type", "").partition(";")[0].lower(), secret=asked.key)
+    if kind and not kind.endswith("json"):
+        message = f"the server answered {status} with {kind} instead of JSON: check the target's url"
+        return Verdict(Seen.MISCONFIGURED, shorten(message), metered=False)
+    return Verdict(Seen.UNKNOWN, f"the answer {status} cannot be understood: {problem}", metered=False)
+
+
+def _made(asked: Asked, data: Any) -> Verdict:
+    connection = read_connection(data)
+    if connection.name not in {"", asked.name}:
+        raise Unreadable(f"it is about another connection, {clean(connection.name)}")
+    if not _in_project(connection, asked.project_id):
+        return Verdict(Seen.WRONG_SCOPE, "the connection was made outside the project", connection)
+    return Verdict(Seen.CREATED, connection=recordable(connection))
+
+
+def _replaced(asked: Asked, data: Any) -> Verdict:
+    connection = recordable(read_connection(data))
+    if asked.connection_id is not None and connection.id.lower() != asked.connection_id.lower():
+        raise Unreadable(f"it is about another connection, {connection.id}")
+    return Verdict(Seen.UPDATED, connection=connection)
+
+
+def _looked_up(asked: Asked, data: Any) -> Verdict:
+    connection = recordable(read_connection(data))
+    other = asked.connection_id is not None and connection.id.lower() != asked.connection_id.lower()
+    if other or (asked.name and connection.name != asked.name) or not _in_project(connection, asked.project_id):
+        message = "a look-up brought a connection of another name or project: is this Infisical too old?"
+        return Verdict(Seen.MISCONFIGURED, message, metered=False)
+    if connection.app and connection.app not in APP:
+        return Verdict(Seen.OTHER_APP, f"the name belongs to a connection of {clean(connection.app)}")
+    return Verdict(Seen.FOUND, connection=connection)
+
+
+_SUCCESS: Final[dict[Action, Callable[[Asked, Any], Verdict]]] = {
+    Action.CREATE: _made,
+    Action.REPLACE: _replaced,
+    Action.LOOK_UP: _looked_up,
+    Action.IDENTIFY: _looked_up,
+}
+
+
+def _in_project(connection: Connection, project_id: str | None) -> bool:
+    return project_id is None or (connection.project_id or "").lower() == project_id.lower()
+
+
+def _listed(data: Any) -> Connection:
+    return recordable(read_connection(data))
+
+
+def _connections(data: Any, project_id: str) -> tuple[Connection, ...]:
+    listed = data.get("appConnections") if isinstance(data, dict) else None
+    if not isinstance(listed, list):
+        raise Unreadable("it holds no list of connections")
+    return tuple(found for found in map(_listed, listed) if _in_project(found, project_id))

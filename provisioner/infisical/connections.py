@@ -1,0 +1,211 @@
+"""Make the app-connection calls of one target, each authorised and each read into an observation.
+
+A create or a replacement is sent once. Only when Infisical refused the token, which is certain not to have changed
+anything, the same request is sent once more with a new token. Reads are repeated a little when nothing came back.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Final, NamedTuple
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt, wait_random_exponential
+from yarl import URL
+
+from provisioner.core.errors import IdentityRefused, LoginUnavailable
+from provisioner.core.model import Action, Connection, Observation, Request, Seen
+from provisioner.core.secret import Secret
+from provisioner.infisical.answers import is_unexplained, read_answer, read_list
+from provisioner.infisical.identity import Identity, Token
+from provisioner.infisical.remedies import key_refused
+from provisioner.infisical.transport import LONGEST_ANSWER, Answer, AnswerLost, NotSent, Transport
+from provisioner.infisical.wire import Routes, create_body, replace_body
+
+READ_TRIES: Final = 3
+LONGEST_LIST: Final = 64 * 2**20  # bytes; a connection is about 1 KiB, and the list has no pages
+_NO_ANSWER: Final = frozenset({Seen.NOT_SENT, Seen.UNKNOWN})
+
+
+class _Call(NamedTuple):
+    """One request, and what its answer has to be about."""
+
+    action: Action
+    method: str
+    url: URL
+    body: bytes | None = None
+    project_id: str | None = None
+    name: str = ""
+    connection_id: str | None = None
+    key: str = ""
+    listing: bool = False
+
+
+Found = tuple[Observation, tuple[Connection, ...]]
+
+
+class InfisicalConnections:
+    """The app connections of one target.
+
+    `marker` adds the request's mark to descriptions. `read_pause` is the longest first pause between tries of a read,
+    in seconds. `now` tells the time in seconds since 1970, `monotonic` measures calls.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        identity: Identity,
+        routes: Routes,
+        *,
+        marker: bool = False,
+        read_pause: float = 0.25,
+        now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._transport = transport
+        self._identity = identity
+        self._routes = routes
+        self._marker = marker
+        self._read_pause = read_pause
+        self._now = now
+        self._monotonic = monotonic
+
+    async def create(self, request: Request, key: Secret) -> Observation:
+        """Create the connection. At most one create passes Infisical's token check: it is never repeated after that."""
+        try:
+            body = create_body(request, key, marker=self._marker)
+        except TypeError:
+            return _UNWRITABLE
+        call = _Call(
+            Action.CREATE,
+            "POST",
+            self._routes.connections,
+            body,
+            request.project_id,
+            request.name,
+            None,
+            key.reveal(),
+        )
+        return (await self._authorised(call))[0]
+
+    async def look_up(self, request: Request) -> Observation:
+        """Find the connection of that name in the request's project."""
+        return (await self._patiently(self._by_name(request.name, request.project_id)))[0]
+
+    async def get(self, connection_id: str) -> Observation:
+        """Find a connection by its id: `FOUND` or `ABSENT`, or what stood in the way."""
+        url = self._routes.by_id(connection_id)
+        return (await self._patiently(_Call(Action.LOOK_UP, "GET", url, connection_id=connection_id)))[0]
+
+    async def list(self, project_id: str) -> Found:
+        """All OpenRouter connections of a project: `FOUND` with the connections, or what stood in the way."""
+        url = self._routes.listing(project_id)
+        return await self._patiently(_Call(Action.LOOK_UP, "GET", url, project_id=project_id, listing=True))
+
+    async def replace(self, request: Request, connection: Connection, key: Secret) -> Observation:
+        """Set the credentials of an existing connection. It is never repeated."""
+        try:
+            body = replace_body(key)
+        except TypeError:
+            return _UNWRITABLE
+        call = _Call(
+            Action.REPLACE,
+            "PATCH",
+            self._routes.by_id(connection.id),
+            body,
+            request.project_id,
+            request.name,
+            connection.id,
+            key.reveal(),
+        )
+        return (await self._authorised(call))[0]
+
+    async def remove(self, connection: Connection) -> Observation:
+        """Delete a connection."""
+        url = self._routes.by_id(connection.id)
+        call = _Call(Action.REMOVE, "DELETE", url, project_id=connection.project_id, connection_id=connection.id)
+        return (await self._authorised(call))[0]
+
+    def _by_name(self, name: str, project_id: str) -> _Call:
+        return _Call(Action.LOOK_UP, "GET", self._routes.by_name(name, project_id), project_id=project_id, name=name)
+
+    async def _patiently(self, call: _Call) -> Found:
+        """Read, and read again if nothing came back."""
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(READ_TRIES),
+            wait=wait_random_exponential(multiplier=self._read_pause, max=2.0),
+            retry=retry_if_result(lambda found: found[0].seen in _NO_ANSWER),
+            retry_error_callback=_last_found,
+            sleep=asyncio.sleep,
+        )
+        send: Callable[[_Call], Awaitable[Found]] = self._authorised
+        return await retrying(send, call)
+
+    async def _authorised(self, call: _Call) -> Found:
+        """Send a request, and once more with a new token if the token was refused."""
+        found = await self._once(call)
+        if found[0].seen is Seen.TOKEN_TROUBLE and found[0].status is not None:
+            return await self._once(call)
+        return found
+
+    async def _once(self, call: _Call) -> Found:
+        try:
+            token = await self._identity.token()
+        except (IdentityRefused, LoginUnavailable) as exc:
+            return Observation(seen=Seen.TOKEN_TROUBLE, message=str(exc)), ()
+        found = await self._send(call, token)
+        seen = found[0]
+        if seen.seen is Seen.TOKEN_TROUBLE:
+            if call.key and is_unexplained(seen) and await self._accepts(call, token):
+                return replace(seen, seen=Seen.KEY_REFUSED, message=key_refused(seen.message)), ()
+            self._identity.invalidate(token)
+        elif seen.metered:
+            token.worked = True
+        return found
+
+    async def _accepts(self, call: _Call, token: Token) -> bool:
+        """Whether Infisical still accepts a token: any answer from behind the token check says so."""
+        probe = self._by_name(call.name, call.project_id or "")
+        return (await self._send(probe, token))[0].metered
+
+    async def _send(self, call: _Call, token: Token) -> Found:
+        headers = token.bare if call.body is None else token.json
+        most = LONGEST_LIST if call.listing else LONGEST_ANSWER
+        began = self._monotonic()
+        try:
+            answer = await self._transport.send(call.method, call.url, headers, call.body, most=most)
+        except NotSent as exc:
+            return Observation(seen=Seen.NOT_SENT, message=str(exc), elapsed=self._monotonic() - began), ()
+        except AnswerLost as exc:
+            return Observation(seen=Seen.UNKNOWN, message=str(exc), elapsed=self._monotonic() - began), ()
+        return self._read(call, answer, self._monotonic() - began)
+
+    def _read(self, call: _Call, answer: Answer, elapsed: float) -> Found:
+        status, headers, body = answer
+        if call.listing:
+            return read_list(status, headers, body, project_id=call.project_id or "", now=self._now(), elapsed=elapsed)
+        seen = read_answer(
+            call.action,
+            status,
+            headers,
+            body,
+            project_id=call.project_id,
+            name=call.name,
+            connection_id=call.connection_id,
+            key=call.key,
+            now=self._now(),
+            elapsed=elapsed,
+        )
+        return seen, ()
+
+
+_UNWRITABLE: Final = Observation(
+    seen=Seen.CREDENTIAL_UNREADABLE, message="the credential is no text that can be sent: it is not valid Unicode"
+)
+
+
+def _last_found(state: RetryCallState) -> Found:
+    if state.outcome is None:  # tenacity asks after an attempt
+        raise RuntimeError("a read was given up before it was tried")
+    found: Found = state.outcome.result()
+    return found

@@ -1,0 +1,246 @@
+"""Keep one access token for all calls of a target.
+
+However many calls find the token gone, one of them logs in and the others wait for it. A refused login is not repeated
+by itself: three failures lock the client id for every worker that uses it. A token is renewed by logging in again, for
+Infisical's own renewal fails with its default settings and deletes the living token.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import orjson
+import structlog
+from multidict import CIMultiDict
+from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt, wait_exponential, wait_random
+
+from provisioner.core.errors import IdentityRefused, LoginUnavailable
+from provisioner.core.secret import Secret
+from provisioner.infisical.auth import (
+    Auth,
+    Granted,
+    Limited,
+    Login,
+    Refused,
+    StaticToken,
+    TokenExchange,
+    Trouble,
+    UniversalAuth,
+    read_login,
+)
+from provisioner.infisical.transport import AnswerLost, NotSent, Transport
+from provisioner.infisical.wire import Routes
+
+LONGEST_PAUSE: Final = 60.0  # seconds between logins whose tokens are refused at once
+REVOKE_TIMEOUT: Final = 5.0  # seconds: a clean stop does not wait for a courtesy
+
+log = structlog.stdlib.get_logger()
+
+
+@dataclass(slots=True, eq=False)
+class Token:
+    """An access token in use.
+
+    `bare` and `json` are the headers that carry it, without and with a body. It is renewed at `renew_at` and useless
+    after `ends`, on the monotonic clock. Whoever sees it accepted says so in `worked`.
+    """
+
+    secret: Secret
+    renew_at: float
+    ends: float
+    bare: Mapping[str, str] = field(repr=False)
+    json: Mapping[str, str] = field(repr=False)
+    worked: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """When to log in again, in seconds.
+
+    `lockout`: after a refusal, a little more than the server's 300 s. `tries` and `first_pause`: within one login that
+    meets an outage. `outage`: after a login that failed for good.
+    """
+
+    lockout: float = 305.0
+    tries: int = 3
+    first_pause: float = 0.5
+    outage: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Hold:
+    """No login until then, unless the secret that was refused has been replaced."""
+
+    error: type[IdentityRefused | LoginUnavailable]
+    message: str
+    until: float
+    secret: Secret | None = None
+
+
+class Identity:
+    """The machine identity of one target."""
+
+    def __init__(
+        self,
+        auth: Auth,
+        transport: Transport,
+        routes: Routes,
+        *,
+        target: str = "default",
+        patience: Patience | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._auth = auth
+        self._transport = transport
+        self._routes = routes
+        self._patience = patience or Patience()
+        self._monotonic = monotonic
+        self._lock = asyncio.Lock()
+        self._token: Token | None = None
+        self._hold: _Hold | None = None
+        self._stillborn = 0
+        self._log = log.bind(target=target)
+
+    async def token(self) -> Token:
+        """A token that ought to work. Raises `IdentityRefused` or `LoginUnavailable`."""
+        token = self._token
+        now = self._monotonic()
+        if token is not None and now < token.renew_at:
+            return token
+        if token is not None and now < token.ends and self._lock.locked():
+            return token  # another call renews it ahead of time; this one does not have to wait
+        async with self._lock:
+            return await self._renewed()
+
+    def invalidate(self, token: Token) -> None:
+        """Say that Infisical refuses this token. If it has been replaced meanwhile, nothing happens."""
+        if token is not self._token:
+            return
+        self._token = None
+        now = self._monotonic()
+        if isinstance(self._auth, StaticToken):
+            message = "Infisical refuses the access token from the settings: put a valid one there"
+            self._hold = _Hold(IdentityRefused, message, now + self._patience.lockout, token.secret)
+            self._log.error("login_refused", reason=message)
+            return
+        self._stillborn = 0 if token.worked else self._stillborn + 1
+        if self._stillborn > 1:
+            # Logging in does not help, and at the pace of the calls it would be a storm.
+            pause = min(LONGEST_PAUSE, 2.0 ** (self._stillborn - 2))
+            message = "Infisical refuses access tokens that it has just given out"
+            self._hold = _Hold(LoginUnavailable, message, now + pause)
+
+    async def revoke(self) -> None:
+        """End the token, as a courtesy at a clean stop: it is tried once, and failing does not matter."""
+        token, self._token = self._token, None
+        if token is None or isinstance(self._auth, StaticToken):
+            return
+        body = orjson.dumps({"accessToken": token.secret.reveal()})
+        try:
+            async with asyncio.timeout(REVOKE_TIMEOUT):
+                await self._transport.send("POST", self._routes.revoke, token.json, body)
+        except (NotSent, AnswerLost, TimeoutError) as exc:
+            self._log.debug("token_not_revoked", reason=str(exc))
+
+    async def _renewed(self) -> Token:
+        """The token of whoever logged in while we waited for the lock, or a new one."""
+        token, now = self._token, self._monotonic()
+        if token is not None and now < token.renew_at:
+            return token
+        try:
+            self._token = await self._log_in()
+        except (IdentityRefused, LoginUnavailable):
+            if token is not None and now < token.ends:
+                return token
+            raise
+        return self._token
+
+    async def _log_in(self) -> Token:
+        self._check_hold(None)
+        try:
+            secret = self._auth.secret()
+        except (OSError, ValueError) as exc:
+            raise self._held(
+                LoginUnavailable, f"the identity's secret cannot be read: {exc}", self._patience.outage
+            ) from exc
+        self._check_hold(secret)
+        begins = self._monotonic()
+        if isinstance(self._auth, StaticToken):
+            return _token(Granted(token=secret, lifetime=math.inf), begins)
+        match await self._try(self._auth, secret):
+            case Granted() as granted:
+                self._hold = None
+                self._log.info("logged_in", lifetime=granted.lifetime if granted.lifetime < math.inf else None)
+                return _token(granted, begins)
+            case Refused(message=message, locked=locked):
+                raise self._held(IdentityRefused, message, self._patience.lockout, None if locked else secret)
+            case Limited(pause=pause):
+                message = f"over the rate limit of logins; the next one in {pause:g} s"
+                raise self._held(LoginUnavailable, message, pause)
+            case Trouble(message=message):
+                raise self._held(LoginUnavailable, message, self._patience.outage)
+
+    def _check_hold(self, secret: Secret | None) -> None:
+        hold = self._hold
+        if hold is not None and hold.secret == secret and self._monotonic() < hold.until:
+            raise hold.error(hold.message)
+
+    def _held(
+        self, error: type[IdentityRefused | LoginUnavailable], message: str, pause: float, secret: Secret | None = None
+    ) -> IdentityRefused | LoginUnavailable:
+        self._hold = _Hold(error, message, self._monotonic() + pause, secret)
+        if error is IdentityRefused:
+            self._log.error("login_refused", reason=message)
+        else:
+            self._log.warning("login_unavailable", reason=message)
+        return error(message)
+
+    async def _try(self, auth: UniversalAuth | TokenExchange, secret: Secret) -> Login:
+        """Log in, and again if only the way there was in trouble."""
+        pause = self._patience.first_pause
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(self._patience.tries),
+            wait=wait_exponential(multiplier=pause, max=5.0) + wait_random(0, pause),
+            retry=retry_if_result(lambda login: isinstance(login, Trouble)),
+            retry_error_callback=_last_login,
+            sleep=asyncio.sleep,
+        )
+        return await retrying(self._ask, auth, secret)
+
+    async def _ask(self, auth: UniversalAuth | TokenExchange, secret: Secret) -> Login:
+        try:
+            body = auth.body(secret)
+        except TypeError:
+            return Refused(message="the identity's secret is no text that JSON can hold")
+        try:
+            answer = await self._transport.send("POST", self._routes.login(auth.method), _JSON, body)
+        except (NotSent, AnswerLost) as exc:
+            return Trouble(message=str(exc))
+        return read_login(answer.status, answer.headers, answer.body, secret=secret)
+
+
+_JSON: Final[Mapping[str, str]] = CIMultiDict({"Content-Type": "application/json"})
+
+
+def _token(granted: Granted, begins: float) -> Token:
+    lifetime = granted.lifetime
+    # Renewed when a fifth of its life is left, but a minute ahead where it lives long enough for that.
+    ahead = max(lifetime / 5, min(60.0, lifetime / 2)) if lifetime < math.inf else 0.0
+    bearer = {"Authorization": f"Bearer {granted.token.reveal()}"}
+    return Token(
+        secret=granted.token,
+        renew_at=begins + lifetime - ahead,
+        ends=begins + lifetime,
+        bare=CIMultiDict(bearer),
+        json=CIMultiDict({**bearer, "Content-Type": "application/json"}),
+    )
+
+
+def _last_login(state: RetryCallState) -> Login:
+    if state.outcome is None:  # tenacity asks after an attempt
+        raise RuntimeError("a login was given up before it was tried")
+    login: Login = state.outcome.result()
+    return login

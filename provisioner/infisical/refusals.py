@@ -1,0 +1,129 @@
+"""Read the answers by which Infisical, or what stands before it, refuses.
+
+Pure. Decided by status, then by `error`, then by how `message` begins.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+from provisioner.core.model import Action, Seen
+from provisioner.infisical import remedies
+from provisioner.infisical.headers import read_retry_after
+from provisioner.infisical.shapes import Envelope, read_envelope
+from provisioner.infisical.text import clean
+from provisioner.infisical.verdict import Asked, Verdict
+
+# How the messages begin by which Infisical says that a 401 or a 400 is about the access token.
+TOKEN_MESSAGES: Final = (
+    "Token missing",
+    "No identity access token found",
+    "Failed to renew MI access token",
+    "Unable to renew because access token number of uses limit",
+    "Identity does not belong to this organization",
+)
+KEY_MESSAGE: Final = "Unable to validate connection"
+ADDRESS_MESSAGE: Final = "You are not allowed to access this resource from the current IP address"
+UNEXPLAINED: Final = "Infisical answered 401 without a reason that we know"
+
+_WITH_KEY: Final = frozenset({Action.CREATE, Action.REPLACE})
+_LOOKING: Final = frozenset({Action.LOOK_UP, Action.IDENTIFY})
+
+
+def read_refusal(asked: Asked, status: int, headers: Mapping[str, str], body: bytes, now: float | None) -> Verdict:
+    """What an answer that is no success means; `now` in seconds since 1970."""
+    envelope = read_envelope(body, secret=asked.key)
+    if status == 429:
+        return _throttled(headers, envelope, now)
+    if misled := _misled(status, headers, envelope):
+        return Verdict(Seen.MISCONFIGURED, clean(misled, secret=asked.key), metered=False)
+    if envelope is None:
+        return Verdict(Seen.UNKNOWN, f"the server answered {status} and not as Infisical does", metered=False)
+    read = _FAILURE.get(status)
+    if read is None:
+        message = remedies.quoting(f"the server answered {status}", envelope.message)
+        return Verdict(Seen.UNKNOWN, message, metered=False, req_id=envelope.req_id)
+    return read(asked, envelope)._replace(req_id=envelope.req_id)
+
+
+def _misled(status: int, headers: Mapping[str, str], envelope: Envelope | None) -> str:
+    """What to mend if this is not Infisical, or not the address of its API; empty if it may well be."""
+    if 300 <= status < 400:
+        return _redirected(status, headers)
+    if status == 404 and (envelope is None or envelope.req_id is None):
+        said = envelope.message if envelope else ""
+        return remedies.quoting("the server does not know this route: check the target's url and version", said)
+    if status in {405, 407}:
+        return f"the server answered {status}: check the target's url and proxy"
+    return ""
+
+
+def _throttled(headers: Mapping[str, str], envelope: Envelope | None, now: float | None) -> Verdict:
+    if envelope is None:
+        # A gateway's limiter: it says nothing about Infisical's own.
+        pause = read_retry_after(headers, "", now)
+        return Verdict(Seen.THROTTLED, "over a rate limit before Infisical", metered=False, retry_after=pause)
+    pause = read_retry_after(headers, envelope.message, now)
+    return Verdict(Seen.THROTTLED, envelope.message, req_id=envelope.req_id, retry_after=pause)
+
+
+def _redirected(status: int, headers: Mapping[str, str]) -> str:
+    try:
+        there = urlsplit(headers.get("location", ""))
+        host = f"{there.scheme}://{there.hostname}" if there.hostname else "elsewhere"
+    except ValueError:
+        host = "elsewhere"
+    return f"the server answered {status} and points to {host}: set the target's url to where Infisical is"
+
+
+def _bad_request(asked: Asked, envelope: Envelope) -> Verdict:
+    message = envelope.message
+    if message.startswith(TOKEN_MESSAGES):
+        return Verdict(Seen.TOKEN_TROUBLE, message, metered=False)
+    if asked.action is Action.CREATE and "already exists" in message:
+        return Verdict(Seen.NAME_TAKEN, message)
+    if asked.action in _LOOKING and "is not for App" in message:
+        return Verdict(Seen.OTHER_APP, message)
+    return Verdict(Seen.INVALID, message or "Infisical refused the request without saying why")
+
+
+def _unauthorized(asked: Asked, envelope: Envelope) -> Verdict:
+    message = envelope.message
+    if asked.action in _WITH_KEY and message.startswith(KEY_MESSAGE):
+        return Verdict(Seen.KEY_REFUSED, remedies.key_refused(message))
+    if message.startswith(TOKEN_MESSAGES) or envelope.error == "TokenError":
+        return Verdict(Seen.TOKEN_TROUBLE, message, metered=False)
+    return Verdict(Seen.TOKEN_TROUBLE, remedies.quoting(UNEXPLAINED, message), metered=False)
+
+
+def _forbidden(asked: Asked, envelope: Envelope) -> Verdict:
+    if envelope.error == "TokenError":
+        return Verdict(Seen.TOKEN_TROUBLE, envelope.message, metered=False)
+    if envelope.message.startswith(ADDRESS_MESSAGE):
+        # Nobody's row is at fault and no login helps: the whole target waits until the identity is mended.
+        return Verdict(Seen.MISCONFIGURED, remedies.untrusted_address(envelope.message), metered=False)
+    return Verdict(Seen.FORBIDDEN, remedies.forbidden(envelope, asked.project_id))
+
+
+def _not_found(asked: Asked, envelope: Envelope) -> Verdict:
+    if asked.action is Action.CREATE or envelope.message.startswith("Project with ID"):
+        return Verdict(Seen.PROJECT_MISSING, remedies.project_missing(envelope, asked.project_id))
+    return Verdict(Seen.ABSENT, envelope.message)
+
+
+def _conflict(asked: Asked, envelope: Envelope) -> Verdict:
+    return Verdict(Seen.NAME_TAKEN if asked.action is Action.CREATE else Seen.INVALID, envelope.message)
+
+
+def _unprocessable(_asked: Asked, envelope: Envelope) -> Verdict:
+    return Verdict(Seen.INVALID, remedies.quoting("Infisical refuses the request's content", envelope.message))
+
+
+_FAILURE: Final[dict[int, Callable[[Asked, Envelope], Verdict]]] = {
+    400: _bad_request,
+    401: _unauthorized,
+    403: _forbidden,
+    404: _not_found,
+    409: _conflict,
+    422: _unprocessable,
+}

@@ -1,0 +1,142 @@
+"""Carry one HTTP request to Infisical and one answer back, or say whether the request can have arrived.
+
+Nothing is repeated in here, and no redirect is followed: a token never goes to another host. aiohttp itself sends a
+request again when a kept connection turns out to be closed, but only with idempotent methods; so a GET or a DELETE may
+arrive twice, a POST or a PATCH never does.
+"""
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, NamedTuple, Self
+
+import aiohttp
+from aiohttp.http import HttpProcessingError
+from yarl import URL
+
+from provisioner import __version__
+from provisioner.core.errors import ProvisionerError
+from provisioner.core.secret import Secret
+from provisioner.infisical.text import clean
+
+LONGEST_ANSWER: Final = 2**20  # bytes; the list of thousands of connections asks for more, see `send`
+# Seconds an idle connection is kept: below the 60 s after which common load balancers drop it, let alone the server's
+# 72 s, so that it is hardly ever closed under a request that is on its way.
+KEEP_ALIVE: Final = 50.0
+DNS_TTL: Final = 30  # seconds; an instance that moves is found again soon
+
+
+class NotSent(ProvisionerError):
+    """Nothing was sent: the same request may be made again."""
+
+
+class AnswerLost(ProvisionerError):
+    """The request may have arrived, and no answer came back."""
+
+
+class Answer(NamedTuple):
+    """An HTTP answer; `headers` are looked up without regard to case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransportOptions:
+    """How to reach one Infisical.
+
+    `timeout` is for a whole call in seconds: the server gives up after 30, so later answers never come.
+    `connect_timeout` is for everything before the request is sent. `ca_file` replaces the system's certificate
+    authorities. `proxy` is a URL, secret because it may hold a password. `max_connections` is the most calls at once:
+    what may be in flight, and a few for look-ups and logins.
+    """
+
+    base_url: str
+    timeout: float = 40.0
+    connect_timeout: float = 10.0
+    ca_file: str | None = None
+    proxy: Secret | None = None
+    max_connections: int = 72
+
+
+class Transport:
+    """The connections to one Infisical. Made inside a running event loop; to be closed, or used in `async with`."""
+
+    def __init__(self, options: TransportOptions) -> None:
+        self._timeout = options.timeout
+        connector = aiohttp.TCPConnector(
+            limit=options.max_connections,
+            keepalive_timeout=KEEP_ALIVE,
+            ttl_dns_cache=DNS_TTL,
+            ssl=_tls(options.ca_file),
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            timeout=aiohttp.ClientTimeout(total=options.timeout, connect=options.connect_timeout),
+            headers={"User-Agent": f"provisioner/{__version__}", "Accept": "application/json"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            proxy=options.proxy.reveal() if options.proxy else None,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._session.close()
+
+    async def send(
+        self,
+        method: str,
+        url: URL,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        *,
+        most: int = LONGEST_ANSWER,
+    ) -> Answer:
+        """Send one request and read its whole answer, of at most `most` bytes. Raises `NotSent` or `AnswerLost`."""
+        try:
+            response = await self._session.request(method, url, headers=headers, data=body, allow_redirects=False)
+            try:
+                content = response.content
+                answer = await content.readany()
+                if not content.at_eof():
+                    answer = await _rest(content, answer, most)
+            except BaseException:
+                response.close()
+                raise
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
+            raise NotSent(clean(f"nothing was sent: {exc}")) from exc
+        except aiohttp.ClientHttpProxyError as exc:
+            raise NotSent(f"nothing was sent: the proxy refused to connect ({exc.status})") from exc
+        except TimeoutError as exc:
+            raise AnswerLost(f"no answer within {self._timeout:g} s") from exc
+        except (aiohttp.ClientError, HttpProcessingError, OSError) as exc:
+            # The text of some of these quotes what was received; the class says enough.
+            raise AnswerLost(f"the connection broke before the answer was read ({type(exc).__name__})") from exc
+        return Answer(response.status, response.headers, answer)
+
+
+async def _rest(content: aiohttp.StreamReader, first: bytes, most: int) -> bytes:
+    parts, size = [first], len(first)
+    while not content.at_eof():
+        part = await content.readany()
+        parts.append(part)
+        size += len(part)
+        if size > most:
+            raise AnswerLost(f"the answer is longer than {most} bytes")
+    return b"".join(parts)
+
+
+def _tls(ca_file: str | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as exc:  # ssl.SSLError is one
+        raise ValueError(f"no certificate authorities can be read from {ca_file}: {exc.strerror or exc}") from exc

@@ -1,0 +1,63 @@
+"""Write what Infisical is sent: the addresses and bodies of the app-connection calls.
+
+Pure. Bodies hold exactly the documented fields: Infisical drops others without a word, and a misspelt `projectId`
+would make a connection for the whole organization.
+"""
+
+from typing import Final
+
+import orjson
+from yarl import URL
+
+from provisioner.core.model import Request
+from provisioner.core.policy import METHOD, describe
+from provisioner.core.secret import Secret
+
+API: Final = "api/v1"
+APP_PATH: Final = "app-connections/open-router"
+
+
+class Routes:
+    """The addresses below one base URL; the base may have a path of its own."""
+
+    def __init__(self, base_url: str) -> None:
+        base = URL(base_url.rstrip("/"))
+        if base.scheme not in {"http", "https"} or not base.host:
+            raise ValueError(f"not the URL of a server: {base_url!r}")
+        self._api = base / API
+        self.connections: Final = self._api / APP_PATH
+        self.revoke: Final = self._api / "auth/token/revoke"
+
+    def login(self, method: str) -> URL:
+        """Where a machine identity logs in with this method."""
+        return self._api / "auth" / method / "login"
+
+    def listing(self, project_id: str) -> URL:
+        """The list of a project's connections."""
+        return self.connections.with_query({"projectId": project_id})
+
+    def by_name(self, name: str, project_id: str) -> URL:
+        """The connection of that name in a project."""
+        return (self.connections / "connection-name" / name).with_query({"projectId": project_id})
+
+    def by_id(self, connection_id: str) -> URL:
+        """One connection."""
+        return self.connections / connection_id
+
+
+def create_body(request: Request, key: Secret, *, marker: bool) -> bytes:
+    """The body of a create; raises `TypeError` for text that is no Unicode."""
+    body = {
+        "name": request.name,
+        "method": METHOD,
+        "credentials": {"apiKey": key.reveal()},
+        "projectId": request.project_id,
+    }
+    if description := describe(request.id, request.description, marker=marker):
+        body["description"] = description
+    return orjson.dumps(body)
+
+
+def replace_body(key: Secret) -> bytes:
+    """The body of a PATCH that sets the key and nothing else; raises `TypeError` for text that is no Unicode."""
+    return orjson.dumps({"credentials": {"apiKey": key.reveal()}})

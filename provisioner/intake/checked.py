@@ -1,0 +1,96 @@
+"""Check a whole file before any of it is loaded, and keep what passed in a temporary file.
+
+So one reading is enough, also of a pipe, memory does not grow with the file, and what waits to be loaded is only what
+the table may hold.
+"""
+
+import io
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from tempfile import SpooledTemporaryFile
+from typing import Final, Self
+
+import orjson
+
+from provisioner.intake.errors import Problem
+from provisioner.intake.reading import Format, read
+from provisioner.intake.rows import Row, check
+
+SHOWN: Final = 20  # problems that are told one by one
+IN_MEMORY: Final = 8 << 20  # bytes; what is larger goes to the disk
+STEP: Final = 1000  # lines between two reports of progress
+
+
+class CheckedFile:
+    """The lines of a file that may be loaded, how many may not, and what is wrong with the first of those.
+
+    A context manager: the temporary file is gone afterwards.
+    """
+
+    def __init__(self) -> None:
+        self.lines = 0  # that ask for something, good and bad
+        self.bad = 0
+        self.problems: list[Problem] = []
+        self._spool = SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115  # closed by __exit__
+
+    @property
+    def good(self) -> int:
+        """How many lines may be loaded."""
+        return self.lines - self.bad
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._spool.close()
+
+    def add(self, line: int, row: Row) -> None:
+        """Keep a row for loading."""
+        self.lines += 1
+        self._spool.write(orjson.dumps((line, *row.columns()), option=orjson.OPT_APPEND_NEWLINE))
+
+    def refuse(self, problems: list[Problem]) -> None:
+        """Count a bad line and keep what is wrong with it, if it is among the first."""
+        self.lines += 1
+        self.bad += 1
+        self.problems += problems[: SHOWN - len(self.problems)]
+
+    def rows(self) -> Iterator[tuple[object, ...]]:
+        """Give what may be loaded, in order: the line's number, then the values in the order of `rows.COLUMNS`."""
+        self._spool.seek(0)
+        for kept in self._spool:
+            *values, not_before = orjson.loads(kept)
+            yield (*values, datetime.fromisoformat(not_before) if not_before else None)
+
+
+def check_file(
+    stream: io.BufferedReader,
+    *,
+    name: str,
+    form: Format | None = None,
+    batch: str | None = None,
+    progress: Callable[[], None] = lambda: None,
+) -> CheckedFile:
+    """Read and check a whole file; rows without a batch get `batch`. Calls `progress` now and then.
+
+    The caller closes what is returned. Raises `FileUnusable` and `OSError`.
+    """
+    checked = CheckedFile()
+    try:
+        for found in read(stream, name=name, form=form):
+            if checked.lines % STEP == 0:
+                progress()
+            if isinstance(found, Problem):
+                checked.refuse([found])
+                continue
+            if batch is not None:
+                found.values.setdefault("batch", batch)
+            row = check(found.line, found.values)
+            if isinstance(row, Row):
+                checked.add(found.line, row)
+            else:
+                checked.refuse(list(row))
+    except BaseException:
+        checked.__exit__()
+        raise
+    return checked

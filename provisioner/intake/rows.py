@@ -1,0 +1,160 @@
+"""What a line may say: the rules of the table, checked before anything is sent.
+
+The same rules as the database's own (`provisioner.broken_rule`), so that a bad line is found with its number and all of
+them at once. Pure: no files, no clock.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from re import IGNORECASE, compile as pattern
+from typing import Annotated, Any, Final, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, StringConstraints, ValidationError
+
+from provisioner.intake.errors import Problem
+
+SEALED: Final = "sealed:"
+API_KEY: Final = "api_key"
+_SEALED: Final = pattern(r"sealed:[A-Za-z0-9_-]{1,64}:[A-Za-z0-9+/]+={0,2}")
+_CREDENTIAL: Final = pattern(r"(?!sk-)[a-z0-9][a-z0-9_-]{0,39}", IGNORECASE)
+# A priority is negated inside the database: the smallest number of its type has no opposite.
+_PRIORITY: Final = 32767
+_SHOWN: Final = 60  # characters of a wrong value that help to find it
+
+_RULES: Final = {
+    "target": "must be the name of a configured target: 1 to 63 lower-case letters, digits and hyphens",
+    "project_id": "must be the UUID of the Infisical project",
+    "name": "must be 1 to 64 lower-case letters, digits and single hyphens between them",
+    "description": "must be text of at most 255 characters",
+    "credential": "must be the name of a configured credential (1 to 40 letters, digits, hyphens, underscores) or "
+    "sealed:<key id>:<base64>; a readable API key is never stored",
+    "on_conflict": "must be fail, adopt or replace",
+    "priority": f"must be a whole number from -{_PRIORITY} to {_PRIORITY}; larger goes first",
+    "batch": "must be 1 to 200 characters",
+    "not_before": "must be a point in time with its offset, such as 2030-01-31T08:00:00+01:00 or 2030-01-31T07:00:00Z",
+}
+# Columns of the table that are not for requesters.
+_OURS: Final = frozenset(
+    {
+        "id",
+        "requested_by",
+        "created_at",
+        "status",
+        "connection_id",
+        "org_id",
+        "credentials_hash",
+        "adopted",
+        "attempts",
+        "error_code",
+        "error_message",
+        "finished_at",
+    }
+)
+
+
+def _storable(text: str) -> str:
+    if "\0" in text:
+        raise ValueError
+    return text
+
+
+def _credential(text: str) -> str:
+    is_box = _SEALED.fullmatch(text) and 80 <= len(text) <= 5000
+    if not is_box and not _CREDENTIAL.fullmatch(text):
+        raise ValueError
+    return text
+
+
+def _moment(given: object) -> datetime:
+    if not isinstance(given, str):
+        raise ValueError  # noqa: TRY004  # pydantic collects ValueError
+    moment = datetime.fromisoformat(given)
+    if moment.tzinfo is None:
+        raise ValueError
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError from None
+
+
+Stored = AfterValidator(_storable)
+
+
+class Row(BaseModel):
+    """What one line asks for; a column that is not given has the table's own default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    target: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] = "default"
+    project_id: UUID
+    name: Annotated[str, StringConstraints(max_length=64, pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")] = "openrouter"
+    description: Annotated[str, StringConstraints(max_length=255), Stored] | None = None
+    credential: Annotated[str, AfterValidator(_credential)] = "default"
+    on_conflict: Literal["fail", "adopt", "replace"] = "fail"
+    priority: Annotated[int, Field(ge=-_PRIORITY, le=_PRIORITY)] = 0
+    batch: Annotated[str, StringConstraints(min_length=1, max_length=200), Stored] | None = None
+    not_before: Annotated[datetime, PlainValidator(_moment)] | None = None
+
+    def columns(self) -> tuple[object, ...]:
+        """The values in the order of `COLUMNS`."""
+        return tuple(self.__dict__[name] for name in COLUMNS)
+
+
+COLUMNS: Final = tuple(Row.model_fields)
+BATCH_RULE: Final = _RULES["batch"]
+
+
+def is_batch(text: str) -> bool:
+    """Whether this may be the label of a batch."""
+    return 1 <= len(text) <= 200 and text.isprintable() and text == text.strip()
+
+
+def check(line: int, values: Mapping[str, object]) -> Row | Sequence[Problem]:
+    """The row that a line asks for, or everything that is wrong with it."""
+    try:
+        return Row.model_validate(values)
+    except ValidationError as error:
+        # What pydantic says speaks to programmers, and would hold what was given.
+        return [_problem(line, problem, values) for problem in error.errors(include_url=False)]
+
+
+def unknown_column(name: str) -> str:
+    """What is wrong with a column that no line may have."""
+    if name in _OURS:
+        return f"{name!r} is filled in by provisioner; leave it out"
+    close = get_close_matches(name.lower(), (*COLUMNS, API_KEY), n=1)
+    shown = _shown(name)
+    if close:
+        return f"{shown} is no column; did you mean {close[0]}?"
+    return f"{shown} is no column; there are {', '.join(COLUMNS)} and {API_KEY}"
+
+
+def _problem(line: int, problem: Any, values: Mapping[str, object]) -> Problem:
+    column = str(problem["loc"][0])
+    match problem["type"]:
+        case "extra_forbidden":
+            return Problem(line=line, problem=unknown_column(column))
+        case "missing":
+            said = "is required: the UUID of the Infisical project"
+        case "string_unicode":
+            said = "is not UTF-8 text; save the file as UTF-8"
+        case _:
+            said = _RULES[column] + _given(column, values[column])
+    return Problem(line=line, column=column, problem=said)
+
+
+def _given(column: str, value: object) -> str:
+    if column == "credential":
+        return ""
+    if column == "description" and isinstance(value, str):
+        return f" (given: {len(value)} characters)" if "\0" not in value else " (given: text with a NUL)"
+    return f" (given: {_shown(value)})"
+
+
+def _shown(value: object) -> str:
+    text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
+    if "sk-" in text.lower():
+        return "what looks like an API key"  # columns can be mixed up
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

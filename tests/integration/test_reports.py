@@ -1,0 +1,208 @@
+"""What people are told about the state of things."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from provisioner.postgres.pool import Database
+from provisioner.postgres.reports import (
+    Failures,
+    TargetReport,
+    Workers,
+    read_outlook,
+    read_status,
+    seconds_left,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tests.support.postgres import Database as Lent
+
+NOBODY = Workers(living=0, lost=0, pace=0.0)
+ASK = """
+INSERT INTO provisioner.connection_requests (project_id, target, batch, not_before)
+SELECT gen_random_uuid(), $1, $2, CASE WHEN i > $3 THEN now() + interval '1 day' END
+FROM generate_series(1, $4::int) AS i
+"""
+END = """
+WITH ended AS (
+    DELETE FROM provisioner.ready
+    WHERE id IN (
+        SELECT r.id FROM provisioner.ready AS r JOIN provisioner.connection_requests AS q USING (id)
+        WHERE q.batch IS NOT DISTINCT FROM $1 ORDER BY id LIMIT $2
+    )
+    RETURNING id
+)
+UPDATE provisioner.connection_requests AS q
+SET status = $3, error_code = $4, error_message = 'of ' || q.id, finished_at = now() FROM ended AS e WHERE e.id = q.id
+"""
+
+
+@asynccontextmanager
+async def opened(lent: Lent) -> AsyncIterator[Database]:
+    """Open the database, and close it."""
+    database = Database(lent.url, size=1)
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+async def ask(
+    database: Database, count: int, *, target: str = "default", batch: str | None = None, now: int = 99
+) -> None:
+    """Ask for so many connections; those after the first `now` start tomorrow."""
+    await database.execute(ASK, target, batch, now, count)
+
+
+async def end(
+    database: Database, count: int, status: str, *, batch: str | None = None, code: str | None = None
+) -> None:
+    """Finish the first so many that are ready."""
+    await database.execute(END, batch, count, status, code)
+
+
+async def test_an_empty_table_is_reported_as_such(database: Lent) -> None:
+    """Before the first request there is a total of nought, and no target."""
+    async with opened(database) as ours:
+        status = await read_status(ours)
+    assert status.progress is not None
+    assert (status.progress.total, status.progress.requests, status.progress.pending) == (True, 0, 0)
+    assert (status.batches, status.more_batches, status.targets, status.failures) == ((), 0, (), ())
+    assert status.workers == NOBODY
+
+
+async def test_progress_counts_every_state_by_batch(database: Lent) -> None:
+    """The total and each batch tell how many are in which state; unfinished batches come first."""
+    async with opened(database) as ours:
+        await ask(ours, 4, batch="done")
+        await end(ours, 4, "succeeded", batch="done")
+        await ask(ours, 5, batch="open", now=4)
+        await end(ours, 1, "failed", batch="open", code="gave_up")
+        await end(ours, 1, "cancelled", batch="open")
+        await ask(ours, 1)
+        status = await read_status(ours)
+    total = status.progress
+    assert total is not None
+    assert (total.requests, total.waiting, total.ready, total.succeeded, total.failed) == (10, 1, 3, 4, 1)
+    assert (total.cancelled, total.in_flight, total.pending, total.finished) == (1, 0, 4, 6)
+    assert {each.batch for each in status.batches[:2]} == {"open", None}
+    done = status.batches[2]
+    assert (done.batch, done.pending, done.ended_at is not None, done.ends_at) == ("done", 0, True, None)
+
+
+async def test_one_batch_is_reported_alone(database: Lent) -> None:
+    """With a batch named, counts, targets and failures are those of the batch."""
+    async with opened(database) as ours:
+        await ask(ours, 3, batch="ours")
+        await ask(ours, 9, batch="theirs", target="eu")
+        await end(ours, 2, "failed", batch="theirs", code="gave_up")
+        await end(ours, 1, "failed", batch="ours", code="name_conflict")
+        status = await read_status(ours, batch="ours")
+        unknown = await read_status(ours, batch="nobody's")
+    assert status.progress is not None
+    assert (status.progress.batch, status.progress.pending, status.progress.failed) == ("ours", 2, 1)
+    assert status.batches == (status.progress,)
+    assert status.targets == (TargetReport(target="default", ready=2),)
+    assert [(each.error_code, each.requests) for each in status.failures] == [("name_conflict", 1)]
+    assert unknown.progress is None
+
+
+async def test_many_batches_are_cut_short(database: Lent) -> None:
+    """A limit is kept, and what was left out is counted."""
+    async with opened(database) as ours:
+        for number in range(5):
+            await ask(ours, 1, batch=f"b{number}")
+        status = await read_status(ours, batches=3)
+    assert [each.batch for each in status.batches] == ["b4", "b3", "b2"]
+    assert status.more_batches == 2
+
+
+async def test_a_target_tells_what_holds_it(database: Lent) -> None:
+    """Pause, trouble, limit, block and workers are told; a worker whose lease ran out is not at work."""
+    async with opened(database) as ours:
+        await ask(ours, 3, now=2)
+        for name, lease in (("living", "1 hour"), ("lost", "-1 hour")):
+            await ours.execute(
+                "INSERT INTO provisioner.workers (name, version, targets, lease_until, pace)"
+                " VALUES ($1, '1', '{default,eu}', now() + $2::text::interval, 2)",
+                name,
+                lease,
+            )
+        await ours.execute(
+            "INSERT INTO provisioner.permits (target, kind, metered, permits, blocked_until) VALUES"
+            " ('default', 'write', true, 120, extract(epoch FROM now()) + 60),"
+            " ('default', 'read', true, 350, 0), ('us', 'write', NULL, NULL, 0)"
+        )
+        await ours.execute(
+            "INSERT INTO provisioner.targets VALUES ('default', now(), 'ann', 'OpenRouter is down', now())"
+        )
+        status = await read_status(ours)
+    default, eu, us = status.targets
+    assert replace(default, blocked_until=None, paused_at=None, trouble_since=None) == TargetReport(
+        target="default",
+        waiting=1,
+        ready=2,
+        workers=1,
+        metered=True,
+        permits=120,
+        period=60.0,
+        paused_by="ann",
+        trouble="OpenRouter is down",
+    )
+    assert None not in {default.blocked_until, default.paused_at, default.trouble_since}
+    assert default.allowed == 2.0
+    assert eu == TargetReport(target="eu", workers=1)
+    assert us == TargetReport(target="us", period=60.0)
+    assert status.workers == Workers(living=1, lost=1, pace=2.0)
+
+
+async def test_failures_are_grouped_with_their_newest(database: Lent) -> None:
+    """Each error code stands once, the most frequent first, with its newest request for an example."""
+    async with opened(database) as ours:
+        await ask(ours, 6)
+        await end(ours, 1, "failed", code="gave_up")
+        await end(ours, 3, "failed", code="name_conflict")
+        await end(ours, 1, "succeeded")
+        status = await read_status(ours)
+    newest = status.failures[0].example_id
+    assert status.failures == (
+        Failures(error_code="name_conflict", requests=3, example_id=newest, example=f"of {newest}"),
+        Failures(error_code="gave_up", requests=1, example_id=newest - 3, example=f"of {newest - 3}"),
+    )
+
+
+async def test_the_outlook_needs_the_queues_only(database: Lent) -> None:
+    """Targets and workers are told without counting what has ended."""
+    async with opened(database) as ours:
+        await ask(ours, 3)
+        assert await read_outlook(ours) == ((TargetReport(target="default", ready=3),), NOBODY)
+
+
+@pytest.mark.parametrize(
+    ("targets", "workers", "seconds"),
+    [
+        ([], NOBODY, 0.0),
+        ([TargetReport(target="a")], NOBODY, 0.0),
+        ([TargetReport(target="a", ready=10)], NOBODY, None),
+        ([TargetReport(target="a", ready=10)], Workers(living=1, lost=0, pace=2.0), 5.0),
+        (
+            [
+                TargetReport(target="a", ready=100, waiting=10, in_flight=10, metered=True, permits=60, period=60.0),
+                TargetReport(target="b", ready=10, metered=True, permits=60, period=60.0),
+            ],
+            NOBODY,
+            120.0,
+        ),
+    ],
+)
+def test_the_slowest_target_tells_how_long_it_takes(
+    targets: list[TargetReport], workers: Workers, seconds: float | None
+) -> None:
+    """What is left is divided by what the limiter allows, or else by what the workers do."""
+    assert seconds_left(targets, workers) == seconds
