@@ -39,7 +39,9 @@ async def _check(config: Config, as_json: bool) -> int:
 async def _migrate(config: Config, as_json: bool) -> int:
     from provisioner.postgres import migrations
 
-    steps = [str(step) for step in await migrations.migrate(load(config).database_url().reveal())]
+    settings = load(config)
+    url, ssl_root_cert = settings.database_url(), settings.database.ssl_root_cert
+    steps = [str(step) for step in await migrations.migrate(url, ssl_root_cert=ssl_root_cert)]
     if as_json:
         print_json({"applied": steps, "outstanding": []})
     elif steps:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt, wait_random_exponential
+from tenacity import AsyncRetrying, RetryError, retry_if_result, stop_after_attempt, wait_random_exponential
 from yarl import URL
 
 from provisioner.core.errors import IdentityRefused, LoginUnavailable
@@ -135,11 +135,14 @@ class InfisicalConnections:
             stop=stop_after_attempt(READ_TRIES),
             wait=wait_random_exponential(multiplier=self._read_pause, max=2.0),
             retry=retry_if_result(lambda found: found[0].seen in _NO_ANSWER),
-            retry_error_callback=_last_found,
             sleep=asyncio.sleep,
         )
         send: Callable[[_Call], Awaitable[Found]] = self._authorised
-        return await retrying(send, call)
+        try:
+            return await retrying(send, call)
+        except RetryError as given_up:
+            found: Found = given_up.last_attempt.result()
+            return found
 
     async def _authorised(self, call: _Call) -> Found:
         """Send a request, and once more with a new token if the token was refused."""
@@ -202,10 +205,3 @@ class InfisicalConnections:
 _UNWRITABLE: Final = Observation(
     seen=Seen.CREDENTIAL_UNREADABLE, message="the credential is no text that can be sent: it is not valid Unicode"
 )
-
-
-def _last_found(state: RetryCallState) -> Found:
-    if state.outcome is None:  # tenacity asks after an attempt
-        raise RuntimeError("a read was given up before it was tried")
-    found: Found = state.outcome.result()
-    return found

@@ -15,7 +15,7 @@ from typing import Final
 import orjson
 import structlog
 from multidict import CIMultiDict
-from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt, wait_exponential, wait_random
+from tenacity import AsyncRetrying, RetryError, retry_if_result, stop_after_attempt, wait_exponential, wait_random
 
 from provisioner.core.errors import IdentityRefused, LoginUnavailable
 from provisioner.core.secret import Secret
@@ -205,10 +205,13 @@ class Identity:
             stop=stop_after_attempt(self._patience.tries),
             wait=wait_exponential(multiplier=pause, max=5.0) + wait_random(0, pause),
             retry=retry_if_result(lambda login: isinstance(login, Trouble)),
-            retry_error_callback=_last_login,
             sleep=asyncio.sleep,
         )
-        return await retrying(self._ask, auth, secret)
+        try:
+            return await retrying(self._ask, auth, secret)
+        except RetryError as given_up:
+            login: Login = given_up.last_attempt.result()
+            return login
 
     async def _ask(self, auth: UniversalAuth | TokenExchange, secret: Secret) -> Login:
         try:
@@ -237,10 +240,3 @@ def _token(granted: Granted, begins: float) -> Token:
         bare=CIMultiDict(bearer),
         json=CIMultiDict({**bearer, "Content-Type": "application/json"}),
     )
-
-
-def _last_login(state: RetryCallState) -> Login:
-    if state.outcome is None:  # tenacity asks after an attempt
-        raise RuntimeError("a login was given up before it was tried")
-    login: Login = state.outcome.result()
-    return login
