@@ -6,7 +6,7 @@ Frozen, without behaviour beyond reading themselves, compared whole in tests. Ti
 
 from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum, StrEnum
+from enum import StrEnum
 from typing import Final
 
 ERROR_MESSAGE_LENGTH: Final = 500  # characters of a foreign message that are worth keeping in a row
@@ -46,7 +46,7 @@ class Action(StrEnum):
     REMOVE = "remove"
 
 
-class Seen(Enum):
+class Seen(StrEnum):
     """What one call showed, after `infisical-api.md` §8: the alphabet that the policy decides on."""
 
     CREATED = "created"

@@ -35,15 +35,15 @@ class FileSecret:
         now = self._monotonic()
         if self._secret is not None and now - self._checked < CHECK_EVERY:
             return self._secret
+        self._checked = now
         try:
             secret = self._read()
         except FileUnreadable:
             if self._secret is None or now - self._good >= GRACE:
                 self._secret = self._stamp = None
                 raise
-            self._checked = now
             return self._secret
-        self._secret, self._checked, self._good = secret, now, now
+        self._secret, self._good = secret, now
         return secret
 
     def _read(self) -> Secret:

@@ -72,8 +72,11 @@ class StaticToken:
     token: SecretSource
 
     def secret(self) -> Secret:
-        """The token as it is now."""
-        return _read(self.token)
+        """The token as it is now. Raises `ValueError` for what no header can carry."""
+        text = _read(self.token).reveal().strip()
+        if not _is_token(text):
+            raise ValueError("the access token is empty or holds characters that no token has")
+        return Secret(text)
 
 
 Auth = UniversalAuth | TokenExchange | StaticToken

@@ -147,7 +147,7 @@ class InfisicalConnections:
     async def _authorised(self, call: _Call) -> Found:
         """Send a request, and once more with a new token if the token was refused."""
         found = await self._once(call)
-        if found[0].seen is Seen.TOKEN_TROUBLE and found[0].status is not None:
+        if found[0].seen is Seen.TOKEN_TROUBLE:
             return await self._once(call)
         return found
 

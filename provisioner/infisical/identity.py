@@ -35,7 +35,6 @@ from provisioner.infisical.transport import AnswerLost, NotSent, Transport
 from provisioner.infisical.wire import Routes
 
 LONGEST_PAUSE: Final = 60.0  # seconds between logins whose tokens are refused at once
-REVOKE_TIMEOUT: Final = 5.0  # seconds: a clean stop does not wait for a courtesy
 
 log = structlog.stdlib.get_logger()
 
@@ -61,13 +60,15 @@ class Patience:
     """When to log in again, in seconds.
 
     `lockout`: after a refusal, a little more than the server's 300 s. `tries` and `first_pause`: within one login that
-    meets an outage. `outage`: after a login that failed for good.
+    meets an outage. `outage`: after a login that failed for good. `farewell`: for ending the token, since a clean
+    stop does not wait for a courtesy.
     """
 
     lockout: float = 305.0
     tries: int = 3
     first_pause: float = 0.5
     outage: float = 5.0
+    farewell: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +130,7 @@ class Identity:
         self._stillborn = 0 if token.worked else self._stillborn + 1
         if self._stillborn > 1:
             # Logging in does not help, and at the pace of the calls it would be a storm.
-            pause = min(LONGEST_PAUSE, 2.0 ** (self._stillborn - 2))
+            pause = min(LONGEST_PAUSE, 2.0 ** min(self._stillborn - 2, 10))
             message = "Infisical refuses access tokens that it has just given out"
             self._hold = _Hold(LoginUnavailable, message, now + pause)
 
@@ -140,7 +141,7 @@ class Identity:
             return
         body = orjson.dumps({"accessToken": token.secret.reveal()})
         try:
-            async with asyncio.timeout(REVOKE_TIMEOUT):
+            async with asyncio.timeout(self._patience.farewell):
                 await self._transport.send("POST", self._routes.revoke, token.json, body)
         except (NotSent, AnswerLost, TimeoutError) as exc:
             self._log.debug("token_not_revoked", reason=str(exc))
@@ -172,7 +173,6 @@ class Identity:
             return _token(Granted(token=secret, lifetime=math.inf), begins)
         match await self._try(self._auth, secret):
             case Granted() as granted:
-                self._hold = None
                 self._log.info("logged_in", lifetime=granted.lifetime if granted.lifetime < math.inf else None)
                 return _token(granted, begins)
             case Refused(message=message, locked=locked):

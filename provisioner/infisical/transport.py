@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 import aiohttp
-from aiohttp.http import HttpProcessingError
 from yarl import URL
 
 from provisioner import __version__
@@ -118,7 +117,7 @@ class Transport:
             raise NotSent(f"nothing was sent: the proxy refused to connect ({exc.status})") from exc
         except TimeoutError as exc:
             raise AnswerLost(f"no answer within {self._timeout:g} s") from exc
-        except (aiohttp.ClientError, HttpProcessingError, OSError) as exc:
+        except (aiohttp.ClientError, OSError) as exc:
             # The text of some of these quotes what was received; the class says enough.
             raise AnswerLost(f"the connection broke before the answer was read ({type(exc).__name__})") from exc
         return Answer(response.status, response.headers, answer)

@@ -21,7 +21,7 @@ class Routes:
     """The addresses below one base URL; the base may have a path of its own."""
 
     def __init__(self, base_url: str) -> None:
-        base = URL(base_url.rstrip("/"))
+        base = URL(base_url)
         if base.scheme not in {"http", "https"} or not base.host:
             raise ValueError(f"not the URL of a server: {base_url!r}")
         self._api = base / API

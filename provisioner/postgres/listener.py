@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type
-from tenacity.wait import wait_exponential_jitter
+from tenacity.wait import wait_exponential, wait_random
 
 from provisioner.core.errors import DatabaseUnavailable, DatabaseUnusable
 from provisioner.core.ports import FRONT, Place
@@ -54,7 +54,7 @@ class Listener:
         self._hear = hear
         self._retrying = AsyncRetrying(
             retry=retry_if_exception_type(DatabaseUnavailable),
-            wait=wait_exponential_jitter(initial=0.1, max=5.0, jitter=0.5),
+            wait=wait_exponential(multiplier=0.1, max=5.0) + wait_random(0, 0.5),
         )
 
     async def run(self) -> None:

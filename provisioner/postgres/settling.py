@@ -1,6 +1,6 @@
 """Write how claims ended: settlements become a few statements over arrays, one for each kind of outcome."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from provisioner.core.model import (
@@ -25,19 +25,43 @@ if TYPE_CHECKING:
 _STATEMENT: Final = {Succeed: "succeed", Fail: "fail", Retry: "put_back", Cancel: "cancel"}
 
 
-async def write_settlements(session: "Session", worker: WorkerId, settlements: Sequence[Settlement]) -> frozenset[int]:
-    """Write a batch inside the caller's transaction; returns the ids that were still this worker's to settle."""
-    sql = statements("settle")
+async def write_settlements(
+    connection: "Session", worker: WorkerId, settlements: Sequence[Settlement]
+) -> frozenset[int]:
+    """Write a batch in one transaction; returns the ids that were still this worker's to settle."""
+    calls = tuple(_statements(worker, settlements))
+    if len(calls) == 1:  # a statement alone is a transaction of its own, without three more round trips
+        sql, arguments = calls[0]
+        return frozenset([record[0] for record in await connection.fetch(sql, *arguments)])
     settled: set[int] = set()
+    async with connection.transaction():
+        for sql, arguments in calls:
+            settled.update([record[0] for record in await connection.fetch(sql, *arguments)])
+    return frozenset(settled)
+
+
+def _statements(worker: WorkerId, settlements: Sequence[Settlement]) -> Iterator[tuple[str, list[object]]]:
+    """The statements for a batch with their arguments."""
+    sql = statements("settle")
     for kind, statement in _STATEMENT.items():
         rows = [_row(settlement) for settlement in settlements if type(settlement.outcome) is kind]
         if rows:
-            records = await session.fetch(sql[statement], worker, *_columns(rows))
-            settled.update(record[0] for record in records)
-    traces = [_trace(settlement, trace) for settlement in settlements for trace in settlement.trace]
+            yield sql[statement], [worker, *_columns(rows)]
+    traces = [
+        _trace(settlement, trace)
+        for settlement in settlements
+        if not _is_plain(settlement)
+        for trace in settlement.trace
+    ]
     if traces:
-        await session.execute(sql["log_attempts"], worker, *_columns(traces))
-    return frozenset(settled)
+        yield sql["log_attempts"], [worker, *_columns(traces)]
+
+
+def _is_plain(settlement: Settlement) -> bool:
+    """Whether a single create was all that was sent, and worked: the statement that records it logs it too."""
+    return (
+        type(settlement.outcome) is Succeed and len(settlement.trace) == 1 and settlement.trace[0].seen is Seen.CREATED
+    )
 
 
 def _columns(rows: Iterable[tuple[object, ...]]) -> list[list[object]]:
@@ -49,7 +73,9 @@ def _row(settlement: Settlement) -> tuple[object, ...]:
     who = (claim.request.id, claim.attempt)
     match outcome:
         case Succeed(connection=made, adopted=adopted):
-            return (*who, made.id, made.org_id, made.credentials_hash, adopted, sent)
+            call = settlement.trace[0] if _is_plain(settlement) else None
+            logged = (call.started_at, call.elapsed, call.status, call.req_id) if call else (None, None, None, None)
+            return (*who, made.id, made.org_id, made.credentials_hash, adopted, sent, *logged)
         case Fail(code=code, message=message, unknown=unknown):
             doubt = claim.unknown or unknown
             return (*who, sent, claim.failures + 1, claim.first_tried_at, doubt, code, message)

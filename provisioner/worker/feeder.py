@@ -156,7 +156,7 @@ class Feeder:
                 del self._running[claim.request.id]
             self._settler.add(settlement)
             self._finished += 1
-            if self._room():
+            if not self._stir.is_set() and self._room():
                 self._stir.set()
             if not self.in_hand:
                 self._emptied.set()

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
-from tenacity.wait import wait_exponential_jitter
+from tenacity.wait import wait_exponential, wait_random
 
 from provisioner.core.errors import DatabaseUnavailable
 from provisioner.core.ports import Clock
@@ -27,7 +27,7 @@ class Persistence:
         self._lost_at: float | None = None
         self._retrying = AsyncRetrying(
             retry=retry_if_exception_type(DatabaseUnavailable),
-            wait=wait_exponential_jitter(initial=0.05, max=2.0, jitter=0.2),
+            wait=wait_exponential(multiplier=0.05, max=2.0) + wait_random(0, 0.2),
             before_sleep=self._note,
         )
 

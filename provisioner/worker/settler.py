@@ -1,6 +1,7 @@
 """Write outcomes down in batches: at once when little is going on, in fewer and larger transactions under load."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from typing import Final
 
@@ -11,7 +12,7 @@ from provisioner.core.ports import Queue, Report
 from provisioner.worker.membership import Membership
 from provisioner.worker.persistence import Persistence
 
-log = structlog.stdlib.get_logger()
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 # Under load a batch is written every so many seconds, or as soon as it is this large.
 GATHER: Final = 0.05
@@ -77,7 +78,10 @@ class Settler:
 
 def _tell(batch: Sequence[Settlement], report: Report) -> None:
     """Log what a person may want to know; successes are counted, not logged, at the default level."""
+    quiet = not log.is_enabled_for(logging.DEBUG)
     for settlement in batch:
+        if quiet and type(settlement.outcome) is Succeed and not report.fenced:
+            continue
         request = settlement.claim.request
         if request.id in report.fenced:
             log.info("settlement_fenced", request=request.id, attempt=settlement.claim.attempt)

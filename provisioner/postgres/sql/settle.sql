@@ -2,11 +2,30 @@
 -- rescued by others meanwhile: it is left alone and not returned.
 
 -- :name succeed
--- Record connections: one update of the wide row, the sealed key wiped in the same statement.
-WITH settled AS (
+-- Record connections: one update of the wide row, the sealed key wiped in the same statement. Where a single create was all
+-- that was sent, it is logged here too: that is nearly always so, and saves a statement and a transaction block.
+WITH outcomes AS (
+    SELECT *
+    FROM unnest(
+        $2::bigint[], $3::integer[], $4::uuid[], $5::uuid[], $6::text[], $7::boolean[], $8::integer[],
+        $9::timestamptz[], $10::double precision[], $11::smallint[], $12::text[]
+    ) AS o (
+        id, attempt, connection_id, org_id, credentials_hash, adopted, sent, started_at, elapsed, http_status, req_id
+    )
+),
+logged AS (
+    INSERT INTO provisioner.attempts (
+        request_id, attempt, worker, action, started_at, ended_at, http_status, req_id, outcome
+    )
+    SELECT
+        o.id, o.attempt, $1, 'create', o.started_at, o.started_at + make_interval(secs => o.elapsed), o.http_status,
+        o.req_id, 'created'
+    FROM outcomes AS o
+    WHERE o.started_at IS NOT NULL
+),
+settled AS (
     DELETE FROM provisioner.in_flight AS f
-    USING unnest($2::bigint[], $3::integer[], $4::uuid[], $5::uuid[], $6::text[], $7::boolean[], $8::integer[])
-        AS o (id, attempt, connection_id, org_id, credentials_hash, adopted, sent)
+    USING outcomes AS o
     WHERE f.id = o.id AND f.attempt = o.attempt AND f.worker = $1
     RETURNING o.*
 ),

@@ -1,0 +1,460 @@
+"""The app-connection calls over real sockets: what each shows, and how often it is sent."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from provisioner.core.model import Connection, Observation, RateHeaders, Request, Seen
+from provisioner.core.ports import Connections
+from provisioner.core.secret import Secret
+from provisioner.infisical.auth import StaticToken, UniversalAuth
+from provisioner.infisical.connections import READ_TRIES, InfisicalConnections
+from provisioner.infisical.identity import Identity
+from provisioner.infisical.transport import Transport, TransportOptions
+from provisioner.infisical.wire import Routes
+from provisioner.sandbox.simulator import Options, Simulator
+from tests.support import eventually
+
+KEY = Secret("sk-or-v1-of-the-connections-test")
+ROUTE = "/api/v1/app-connections/open-router"
+CREATE = f"POST {ROUTE}"
+LOGIN = "POST /api/v1/auth/universal-auth/login"
+UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"
+
+
+@dataclass(slots=True, kw_only=True)
+class Rig:
+    """Connections before a simulator: the worker's port, and what else they can do."""
+
+    simulator: Simulator
+    connections: Connections
+    more: InfisicalConnections
+
+    def request(self, project: int = 0, **changes: Any) -> Request:
+        """A request for one of the simulator's projects."""
+        fields = {"name": "openrouter", "description": "for the team", "credential": "default", **changes}
+        return Request(id=7, **{"project_id": self.simulator.projects[project], **fields})
+
+    def made(self) -> list[dict[str, Any]]:
+        """The connections that the simulator has."""
+        found: list[dict[str, Any]] = self.simulator.state()["connections"]
+        return found
+
+    def counts(self, route: str) -> dict[str, int]:
+        """How many requests of a route ended how."""
+        counts: dict[str, int] = self.simulator.state()["requests"].get(route, {})
+        return counts
+
+    def logins(self) -> dict[str, int]:
+        """How many logins the simulator granted, refused, and refused because of the lock."""
+        counts: dict[str, int] = self.simulator.state()["logins"]
+        return counts
+
+
+@asynccontextmanager
+async def rig(
+    *, marker: bool = False, secret: str | None = None, patience: float = 5.0, **options: Any
+) -> AsyncIterator[Rig]:
+    """Connections that log in to a fresh simulator."""
+    async with Simulator(Options(**{"projects": 3, "upstream_pace": 0.01, **options})) as simulator:
+        routes = Routes(simulator.url)
+        auth = UniversalAuth(client_id=simulator.client_id, client_secret=Secret(secret or simulator.client_secret))
+        async with Transport(TransportOptions(base_url=simulator.url, timeout=patience)) as transport:
+            identity = Identity(auth, transport, routes)
+            connections = InfisicalConnections(transport, identity, routes, marker=marker, read_pause=0.001)
+            yield Rig(simulator=simulator, connections=connections, more=connections)
+
+
+def described(found: Connection) -> dict[str, Any]:
+    """The essentials of a connection by the names that the simulator shows them by."""
+    return {
+        "id": found.id,
+        "projectId": found.project_id,
+        "name": found.name,
+        "credentialsHash": found.credentials_hash,
+        "description": found.description,
+    }
+
+
+def the(seen: Observation) -> Connection:
+    """The connection of an observation that has one."""
+    assert seen.connection is not None
+    return seen.connection
+
+
+async def test_create() -> None:
+    """A create makes the connection that was asked for, and tells its id, its hash, the limits and the clock."""
+    async with rig() as now:
+        seen = await now.connections.create(now.request(), KEY)
+        assert (seen.seen, seen.status, seen.metered) == (Seen.CREATED, 200, True)
+        made = now.made()[0]
+        assert described(the(seen)).items() <= made.items()
+        assert made["projectId"] == now.simulator.projects[0]
+        assert made["description"] == "for the team"
+        assert seen.rate == RateHeaders(limit=200, remaining=199, reset=60.0)
+        assert seen.skew is not None
+        assert abs(seen.skew) < 2
+        assert seen.elapsed > 0
+
+
+async def test_skew_is_measured() -> None:
+    """A server whose clock is an hour ahead shows it."""
+    async with rig(clock_offset=3600.0) as now:
+        seen = await now.connections.create(now.request(), KEY)
+        assert seen.skew == pytest.approx(3600, abs=2)
+
+
+async def test_marker() -> None:
+    """Where the target marks its descriptions, a create carries the request's mark."""
+    async with rig(marker=True) as now:
+        await now.connections.create(now.request(), KEY)
+        assert now.made()[0]["description"] == "for the team [provisioner:7]"
+
+
+async def test_a_taken_name_is_looked_up() -> None:
+    """A second create finds the name taken, and the look-up finds the connection that has it."""
+    async with rig() as now:
+        first = await now.connections.create(now.request(), KEY)
+        assert (await now.connections.create(now.request(), KEY)).seen is Seen.NAME_TAKEN
+        found = await now.connections.look_up(now.request())
+        assert (found.seen, the(found)) == (Seen.FOUND, the(first))
+
+
+async def test_names_of_other_apps() -> None:
+    """A connection of another app is told from one of ours."""
+    async with rig() as now:
+        now.simulator.configure(plant=[{"name": "openrouter", "projectId": now.simulator.projects[0], "app": "github"}])
+        assert (await now.connections.create(now.request(), KEY)).seen is Seen.NAME_TAKEN
+        assert (await now.connections.look_up(now.request())).seen is Seen.OTHER_APP
+
+
+async def test_reading() -> None:
+    """What is not there is absent; what is there is found by name, by id and in the project's list."""
+    async with rig() as now:
+        assert (await now.connections.look_up(now.request())).seen is Seen.ABSENT
+        assert (await now.more.get(UNKNOWN_ID)).seen is Seen.ABSENT
+        seen, listed = await now.more.list(now.simulator.projects[0])
+        assert (seen.seen, listed) == (Seen.FOUND, ())
+        ours = the(await now.connections.create(now.request(), KEY))
+        await now.connections.create(now.request(1), KEY)
+        assert the(await now.more.get(ours.id)) == ours
+        seen, listed = await now.more.list(now.simulator.projects[0])
+        assert (seen.seen, listed) == (Seen.FOUND, (ours,))
+
+
+async def test_replace_and_remove() -> None:
+    """Replacing sets the key and nothing else, so that the hash alone changes; removing deletes."""
+    async with rig() as now:
+        ours = the(await now.connections.create(now.request(), KEY))
+        seen = await now.connections.replace(now.request(), ours, Secret("sk-or-v1-another"))
+        assert seen.seen is Seen.UPDATED
+        assert the(seen).credentials_hash != ours.credentials_hash
+        assert (the(seen).id, the(seen).description) == (ours.id, ours.description)
+        assert (await now.connections.remove(ours)).seen is Seen.REMOVED
+        assert now.made() == []
+        assert (await now.connections.remove(ours)).seen is Seen.ABSENT
+
+
+async def test_refused_keys() -> None:
+    """A key that OpenRouter does not accept is told as such, by create and by replace, without the key."""
+    async with rig() as now:
+        bad = Secret("sk-or-v1-bad-mode-401")
+        ours = the(await now.connections.create(now.request(), KEY))
+        for seen in (
+            await now.connections.create(now.request(1), bad),
+            await now.connections.replace(now.request(), ours, bad),
+        ):
+            assert (seen.seen, seen.metered) == (Seen.KEY_REFUSED, True)
+            assert "management" in seen.message
+            assert "bad-mode" not in seen.message
+        assert now.logins()["ok"] == 1
+
+
+async def test_projects() -> None:
+    """A missing project and a missing permission are told apart, each with its remedy."""
+    async with rig() as now:
+        seen = await now.connections.create(now.request(project_id=UNKNOWN_ID), KEY)
+        assert (seen.seen, seen.metered) == (Seen.PROJECT_MISSING, True)
+        assert UNKNOWN_ID in seen.message
+        project = now.simulator.projects[0]
+        for grant, words in (
+            (["read-app-connections"], "create-app-connections"),
+            ("none", "not in project"),
+            ("foreign", "another organization"),
+        ):
+            now.simulator.configure(permissions={project: grant})
+            seen = await now.connections.create(now.request(), KEY)
+            assert (seen.seen, seen.metered) == (Seen.FORBIDDEN, True)
+            assert words in seen.message
+            assert project in seen.message
+
+
+async def test_input() -> None:
+    """Input that Infisical refuses is told with its issues."""
+    async with rig() as now:
+        seen = await now.connections.create(now.request(name="Not A Slug"), KEY)
+        assert (seen.seen, seen.metered) == (Seen.INVALID, True)
+        assert "name:" in seen.message
+
+
+async def test_throttled() -> None:
+    """Over the limit, the answer tells for how long nobody should send."""
+    async with rig(write_limit=1) as now:
+        await now.connections.create(now.request(), KEY)
+        seen = await now.connections.create(now.request(1), KEY)
+        assert (seen.seen, seen.metered) == (Seen.THROTTLED, True)
+        assert seen.retry_after is not None
+        assert 1 <= seen.retry_after <= 60
+        assert seen.rate is not None
+        assert seen.rate.remaining == 0
+
+
+async def test_without_a_limiter() -> None:
+    """A self-hosted Infisical shows no limits on an answer that would have had them."""
+    async with rig(mode="self-hosted") as now:
+        seen = await now.connections.create(now.request(), KEY)
+        assert (seen.seen, seen.rate, seen.metered) == (Seen.CREATED, None, True)
+
+
+@pytest.mark.parametrize("end", ["expire_tokens", "lapse_tokens", "revoke_tokens"])
+async def test_a_dead_token_is_replaced(end: str) -> None:
+    """However a token ended, the create logs in once and is sent once more, and one connection is made."""
+    async with rig() as now:
+        await now.connections.create(now.request(1), KEY)
+        now.simulator.configure(**{end: True})
+        assert (await now.connections.create(now.request(), KEY)).seen is Seen.CREATED
+        assert now.logins()["ok"] == 2
+        assert sum(now.counts(CREATE).values()) == 3
+        assert len(now.made()) == 2
+
+
+async def test_no_storm_of_logins() -> None:
+    """When fifty creates meet an expired token at once, one of them logs in and all succeed."""
+    async with rig(latency=0.02) as now:
+        await now.connections.create(now.request(1), KEY)
+        now.simulator.configure(expire_tokens=True)
+        requests = [now.request(name=f"number-{number}") for number in range(50)]
+        seen = await asyncio.gather(*(now.connections.create(request, KEY) for request in requests))
+        assert {each.seen for each in seen} == {Seen.CREATED}
+        assert now.logins() == {"ok": 2, "refused": 0, "locked": 0}
+        assert len(now.made()) == 51
+
+
+async def test_a_wrong_secret_is_sent_once() -> None:
+    """With a wrong client secret, one login is sent whatever is queued, and nothing else."""
+    async with rig(secret="wrong", latency=0.02) as now:
+        calls = [now.connections.create(now.request(name=f"n-{number}"), KEY) for number in range(50)]
+        calls += [now.connections.look_up(now.request()) for _ in range(10)]
+        seen = await asyncio.gather(*calls)
+        assert {each.seen for each in seen} == {Seen.TOKEN_TROUBLE}
+        assert "client secret" in seen[0].message
+        assert now.counts(LOGIN) == {"401": 1}
+        assert now.counts(CREATE) == {}
+
+
+async def test_tokens_with_few_uses() -> None:
+    """Tokens that are good for one call each are replaced as often as it takes."""
+    async with rig(mode="self-hosted") as now:
+        now.simulator.configure(token_uses=1)
+        seen = [await now.connections.create(now.request(name=f"number-{number}"), KEY) for number in range(6)]
+        assert {each.seen for each in seen} == {Seen.CREATED}
+        assert now.logins()["ok"] == 6
+
+
+@pytest.mark.parametrize(
+    ("identity", "shown"), [("removed", Seen.TOKEN_TROUBLE), ("untrusted-address", Seen.MISCONFIGURED)]
+)
+async def test_an_identity_in_trouble(identity: str, shown: Seen) -> None:
+    """An identity that was removed or is not trusted here is nobody's fault, and causes no storm of logins."""
+    async with rig() as now:
+        await now.connections.create(now.request(), KEY)
+        now.simulator.configure(identity=identity)
+        seen = [await now.connections.create(now.request(1), KEY) for _ in range(20)]
+        assert {each.seen for each in seen} == {shown}
+        assert now.logins()["ok"] <= 3
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["cut-before-commit", "cut-after-commit", "error-before-commit", "error-after-commit", "html-502", "html-503"],
+)
+async def test_an_unknown_outcome_is_not_repeated(fault: str) -> None:
+    """A create whose outcome is unknown is sent once; a look-up then tells whether it worked."""
+    async with rig(faults={fault: 1.0}) as now:
+        seen = await now.connections.create(now.request(), KEY)
+        assert (seen.seen, seen.metered) == (Seen.UNKNOWN, False)
+        assert seen.message
+        assert sum(now.counts(CREATE).values()) == 1
+        found = await now.connections.look_up(now.request())
+        assert found.seen is (Seen.FOUND if "after" in fault else Seen.ABSENT)
+
+
+async def test_a_create_without_an_answer() -> None:
+    """A create that is not answered in time has an unknown outcome, sent once."""
+    async with rig(patience=0.3) as now:
+        seen = await now.connections.create(now.request(), Secret("sk-or-v1-mode-hang"))
+        assert seen.seen is Seen.UNKNOWN
+        assert seen.elapsed >= 0.29
+        assert len(now.simulator.state()["creates"]) == 1
+
+
+async def test_nothing_sent() -> None:
+    """When Infisical cannot be reached, a create is certain to have sent nothing, and a read is tried a few times."""
+    async with rig() as now:
+        await now.connections.create(now.request(), KEY)
+        await now.simulator.__aexit__(None, None, None)
+        request = now.request(1)
+        # The look-up also finds the kept connection closed: a create on that would have an unknown outcome.
+        assert (await now.connections.look_up(request)).seen is Seen.NOT_SENT
+        assert (await now.connections.create(request, KEY)).seen is Seen.NOT_SENT
+
+
+async def test_reads_are_repeated() -> None:
+    """A read that got no answer is tried a few times, and then told as it was."""
+    async with rig() as now:
+        await now.connections.create(now.request(), KEY)
+        now.simulator.configure(outage="refuse")
+        assert (await now.connections.look_up(now.request())).seen is Seen.UNKNOWN
+        route = next(route for route in now.simulator.state()["requests"] if "connection-name" in route)
+        assert now.counts(route) == {"503": READ_TRIES}
+
+        async def mend() -> None:
+            await eventually(lambda: now.counts(route)["503"] > READ_TRIES)
+            now.simulator.configure(outage="none")
+
+        now.more._read_pause = 0.2
+        async with asyncio.TaskGroup() as group:
+            group.create_task(mend())
+            assert (await now.connections.look_up(now.request())).seen is Seen.FOUND
+
+
+async def test_a_key_that_is_no_text() -> None:
+    """A key that cannot be written as JSON is the credential's fault; nothing is sent."""
+    async with rig() as now:
+        seen = await now.connections.create(now.request(), Secret("sk-\udcff"))
+        assert seen.seen is Seen.CREDENTIAL_UNREADABLE
+        assert now.counts(CREATE) == {}
+
+
+async def test_cancelling() -> None:
+    """A cancelled create ends as cancelled."""
+    async with rig() as now:
+        call = asyncio.ensure_future(now.connections.create(now.request(), Secret("sk-or-v1-mode-hang")))
+        await eventually(lambda: now.simulator.state()["creates"])
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+
+@dataclass(slots=True, kw_only=True)
+class Scripted:
+    """Connections before a server that answers by route as the test says, and notes what it got."""
+
+    connections: InfisicalConnections
+    got: list[tuple[str, str, Any]]
+
+
+@asynccontextmanager
+async def scripted(answers: Mapping[str, tuple[int, dict[str, Any]]]) -> AsyncIterator[Scripted]:
+    """Serve `answers`, by method."""
+    got: list[tuple[str, str, Any]] = []
+
+    async def handle(request: web.BaseRequest) -> web.Response:
+        body = await request.read()
+        got.append((request.method, request.path_qs, json.loads(body) if body else request.headers.get("content-type")))
+        status, answer = answers[request.method]
+        return web.json_response(answer, status=status)
+
+    runner = web.ServerRunner(web.Server(handle))
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    routes = Routes(f"{url}/base/")
+    try:
+        async with Transport(TransportOptions(base_url=url)) as transport:
+            identity = Identity(StaticToken(token=Secret("a-static-token")), transport, routes)
+            yield Scripted(connections=InfisicalConnections(transport, identity, routes, read_pause=0.001), got=got)
+    finally:
+        await runner.cleanup()
+
+
+def asking(description: str | None = None) -> Request:
+    """A request for a scripted server."""
+    return Request(id=7, project_id=UNKNOWN_ID, name="openrouter", description=description, credential="default")
+
+
+SOMETHING_NEW = {"reqId": "req-1", "statusCode": 401, "error": "UnauthorizedError", "message": "Something new"}
+FORBIDDEN = {"reqId": "req-1", "statusCode": 403, "error": "PermissionDenied", "message": "no"}
+TOKEN_ERROR = {"reqId": "req-1", "statusCode": 403, "error": "TokenError", "message": "invalid signature"}
+
+
+async def test_bodies() -> None:
+    """Each call sends exactly the documented fields; without a body it names no content type."""
+    connection = Connection(
+        id=UNKNOWN_ID,
+        project_id=UNKNOWN_ID,
+        org_id=None,
+        credentials_hash="x",
+        name="openrouter",
+        app="open-router",
+        method="api-key",
+        description=None,
+        created_at=None,
+    )
+    answer = (500, {"error": "Create", "message": "Something went wrong"})
+    async with scripted(dict.fromkeys(("POST", "PATCH", "DELETE"), answer)) as now:
+        await now.connections.create(asking(), KEY)
+        await now.connections.create(asking(" for the team "), KEY)
+        await now.connections.replace(asking(), connection, KEY)
+        await now.connections.remove(connection)
+    credentials = {"apiKey": KEY.reveal()}
+    bare = {"name": "openrouter", "method": "api-key", "credentials": credentials, "projectId": UNKNOWN_ID}
+    path = f"/base{ROUTE}"
+    assert now.got == [
+        ("POST", path, bare),
+        ("POST", path, {**bare, "description": "for the team"}),
+        ("PATCH", f"{path}/{UNKNOWN_ID}", {"credentials": credentials}),
+        ("DELETE", f"{path}/{UNKNOWN_ID}", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("probe", "shown"),
+    [
+        ((200, {"appConnection": {}}), Seen.TOKEN_TROUBLE),
+        ((403, FORBIDDEN), Seen.KEY_REFUSED),
+        ((404, {"reqId": "req-1", "error": "NotFound", "message": "Could not find App Connection"}), Seen.KEY_REFUSED),
+        ((403, TOKEN_ERROR), Seen.TOKEN_TROUBLE),
+        ((401, SOMETHING_NEW), Seen.TOKEN_TROUBLE),
+        ((500, {"error": "Find one", "message": "x"}), Seen.TOKEN_TROUBLE),
+    ],
+)
+async def test_an_unexplained_401_is_settled(probe: tuple[int, dict[str, Any]], shown: Seen) -> None:
+    """A 401 that does not say whether it is about token or key is settled by one cheap read, and not sent again."""
+    async with scripted({"POST": (401, SOMETHING_NEW), "GET": probe}) as now:
+        seen = await now.connections.create(asking(), KEY)
+    assert seen.seen is shown
+    assert [method for method, _, _ in now.got] == ["POST", "GET"]
+    assert seen.message
+
+
+async def test_an_unexplained_401_of_a_read() -> None:
+    """A read sends no key, so a 401 can only be about the token: no other call settles it."""
+    async with scripted({"GET": (401, SOMETHING_NEW)}) as now:
+        assert (await now.connections.look_up(asking())).seen is Seen.TOKEN_TROUBLE
+    assert len(now.got) == 1
+
+
+async def test_long_lists() -> None:
+    """A project with thousands of connections is listed whole."""
+    one = {"id": UNKNOWN_ID, "projectId": UNKNOWN_ID, "credentialsHash": "x", "description": "x" * 250}
+    async with scripted({"GET": (200, {"appConnections": [one] * 5000})}) as now:
+        seen, connections = await now.connections.list(UNKNOWN_ID)
+    assert (seen.seen, len(connections)) == (Seen.FOUND, 5000)

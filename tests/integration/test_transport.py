@@ -1,0 +1,289 @@
+"""Over real sockets: what may have arrived is told from what was never sent, and nothing is sent twice."""
+
+import asyncio
+import base64
+import socket
+from asyncio import StreamReader, StreamWriter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from yarl import URL
+
+from provisioner.core.secret import Secret
+from provisioner.infisical.transport import LONGEST_ANSWER, AnswerLost, NotSent, Transport, TransportOptions
+from tests.support import eventually
+
+BEARER = {"Authorization": "Bearer a-token-of-the-test", "Content-Type": "application/json"}
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+
+
+@dataclass(slots=True)
+class Received:
+    """The requests that a server got: their heads, and on which connection."""
+
+    heads: list[bytes] = field(default_factory=list)
+    connections: int = 0
+
+
+Handler = Callable[[bytes, StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def serving(handle: Handler) -> AsyncIterator[tuple[URL, Received]]:
+    """A server that reads requests, notes them and lets `handle` answer each, until that closes the connection."""
+    received = Received()
+    serving_now: set[asyncio.Task[None] | None] = set()
+
+    async def serve(reader: StreamReader, writer: StreamWriter) -> None:
+        received.connections += 1
+        serving_now.add(asyncio.current_task())
+        try:
+            while not writer.is_closing():
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = next((int(line[15:]) for line in head.lower().split(b"\r\n") if b"content-length:" in line), 0)
+                await reader.readexactly(length)
+                received.heads.append(head)
+                await handle(head, writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # the client has gone
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield URL(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/x"), received
+    finally:
+        server.close()
+        tasks = [task for task in serving_now if task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def transport(**options: Any) -> AsyncIterator[Transport]:
+    """A transport that is closed at the end."""
+    async with Transport(TransportOptions(base_url="http://127.0.0.1", **options)) as made:
+        yield made
+
+
+def saying(answer: bytes, *, reset: bool = False, close: bool = False) -> Handler:
+    """Answer with these bytes, then reset or close the connection."""
+
+    async def handle(_: bytes, writer: StreamWriter) -> None:
+        writer.write(answer)
+        await writer.drain()
+        if reset:
+            link = writer.get_extra_info("socket")
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+        if reset or close:
+            writer.close()
+
+    return handle
+
+
+def free_port() -> int:
+    """A port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def test_an_answer_is_carried_back() -> None:
+    """Status, headers in any case and the body come back; the head says who we are and carries the token."""
+    async with serving(saying(OK)) as (url, received), transport() as made:
+        answer = await made.send("POST", url, BEARER, b"[1]")
+    assert (answer.status, answer.body, answer.headers.get("content-type")) == (200, b"{}", "application/json")
+    head = received.heads[0].lower()
+    assert b"user-agent: provisioner/" in head
+    assert b"authorization: bearer a-token-of-the-test" in head
+    assert b"content-type: application/json" in head
+
+
+async def test_connections_are_kept() -> None:
+    """Requests one after the other use one connection."""
+    async with serving(saying(OK)) as (url, received), transport() as made:
+        for _ in range(3):
+            await made.send("POST", url, BEARER, b"{}")
+    assert (len(received.heads), received.connections) == (3, 1)
+
+
+@pytest.mark.parametrize("reset", [False, True])
+async def test_a_post_on_a_closed_connection_is_not_sent_again(reset: bool) -> None:
+    """When the server drops a kept connection under a POST, the POST arrives once and its outcome is unknown."""
+
+    async def handle(_: bytes, writer: StreamWriter) -> None:
+        await saying(OK if len(received.heads) == 1 else b"", reset=reset and len(received.heads) > 1)(b"", writer)
+        if len(received.heads) > 1:
+            writer.close()
+
+    async with serving(handle) as (url, received), transport() as made:
+        await made.send("POST", url, BEARER, b"{}")
+        with pytest.raises(AnswerLost):
+            await made.send("POST", url, BEARER, b"{}")
+        assert (len(received.heads), received.connections) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        saying(b"", reset=True),
+        saying(b"", close=True),
+        saying(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", reset=True),
+        saying(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", close=True),
+        saying(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{", close=True),
+        saying(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{", close=True),
+        saying(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 9\r\n\r\nnot gzip!", close=True),
+        saying(b"HTTP/1.1 200 OK\r\nContent-Encoding: deflate\r\nContent-Length: 9\r\n\r\nnot gzip!", close=True),
+        saying(b"SSH-2.0-OpenSSH_9.9\r\n", close=True),
+        saying(b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100_000 + b"\r\n\r\n", close=True),
+        saying(b"HTTP/1.1 abc OK\r\n\r\n", close=True),
+    ],
+)
+async def test_a_broken_answer_leaves_the_outcome_unknown(handler: Handler) -> None:
+    """However an answer breaks off or turns out not to be one, a POST that was sent may have arrived, once."""
+    async with serving(handler) as (url, received), transport() as made:
+        with pytest.raises(AnswerLost):
+            await made.send("POST", url, BEARER, b"{}")
+    assert len(received.heads) == 1
+
+
+async def test_an_endless_answer_is_cut() -> None:
+    """An answer without end is given up at its largest size, and its connection is not used again."""
+    written = 0
+
+    async def handle(_: bytes, writer: StreamWriter) -> None:
+        nonlocal written
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            writer.write(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
+            await writer.drain()
+            written += 0x10000
+
+    async with serving(handle) as (url, received), transport() as made:
+        with pytest.raises(AnswerLost, match="longer than"):
+            await made.send("POST", url, BEARER, b"{}")
+        with pytest.raises(AnswerLost, match="longer than"):
+            await made.send("POST", url, BEARER, b"{}")
+    assert written > LONGEST_ANSWER / 2
+    assert received.connections == 2
+
+
+async def test_a_silent_server_is_given_up() -> None:
+    """After the timeout of the whole call its outcome is unknown, whether the head has come or not."""
+
+    async def trickle(_: bytes, writer: StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
+        await writer.drain()
+
+    for handler in (saying(b""), trickle):
+        async with serving(handler) as (url, _), transport(timeout=0.2) as made:
+            with pytest.raises(AnswerLost, match=r"within 0\.2 s"):
+                await made.send("POST", url, BEARER, b"{}")
+
+
+async def test_redirects_are_not_followed() -> None:
+    """A redirect is an answer like any other: the token goes nowhere else."""
+    async with serving(saying(OK)) as (elsewhere, there):
+        moved = b"HTTP/1.1 307 Moved\r\nLocation: %b\r\nContent-Length: 0\r\n\r\n" % str(elsewhere).encode()
+        async with serving(saying(moved)) as (url, _), transport() as made:
+            answer = await made.send("POST", url, BEARER, b"{}")
+    assert answer.status == 307
+    assert there.heads == []
+
+
+async def test_cookies_are_not_kept() -> None:
+    """What a server wants remembered is forgotten."""
+    answer = b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nContent-Length: 0\r\n\r\n"
+    async with serving(saying(answer)) as (url, received), transport() as made:
+        for _ in range(2):
+            await made.send("GET", url, BEARER)
+    assert b"cookie" not in received.heads[1].lower()
+
+
+async def test_nothing_is_sent_where_nobody_listens() -> None:
+    """A refused connection and a name that does not exist are certain to have sent nothing."""
+    async with transport() as made:
+        for url in (URL(f"http://127.0.0.1:{free_port()}/x"), URL("http://nobody.invalid/x")):
+            with pytest.raises(NotSent, match="nothing was sent"):
+                await made.send("POST", url, BEARER, b"{}")
+
+
+async def test_nothing_is_sent_without_tls() -> None:
+    """A server that speaks no TLS gets no request over https."""
+    received: list[bytes] = []
+
+    async def greet(reader: StreamReader, writer: StreamWriter) -> None:
+        writer.write(b"220 mail.example ready\r\n")
+        received.append(await reader.read())
+        writer.close()
+
+    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    async with transport() as made:
+        with pytest.raises(NotSent):
+            await made.send("POST", URL(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/"), BEARER, b"{}")
+    server.close()
+    await eventually(lambda: received)
+    assert b"Bearer" not in received[0]
+
+
+async def test_nothing_is_sent_before_a_connection_is_there() -> None:
+    """A connection that does not come about in its time is certain to have sent nothing."""
+    # It answers nothing to the beginning of the TLS handshake, which has no blank line.
+    async with serving(saying(OK)) as (url, received), transport(connect_timeout=0.2) as made:
+        with pytest.raises(NotSent):
+            await made.send("POST", url.with_scheme("https").with_port(url.port), BEARER, b"{}")
+    assert received.heads == []
+
+
+async def test_proxies() -> None:
+    """A request goes through the proxy, which alone sees its own credentials; a refused tunnel has sent nothing."""
+    async with serving(saying(OK)) as (proxy, received):
+        secret = Secret(str(proxy.origin()).replace("//", "//user:a-proxy-password@"))
+        async with transport(proxy=secret) as made:
+            answer = await made.send("POST", URL("http://infisical.invalid/x"), BEARER, b"{}")
+    assert answer.status == 200
+    assert received.heads[0].startswith(b"POST http://infisical.invalid/x HTTP/1.1")
+    assert base64.b64encode(b"user:a-proxy-password") in received.heads[0]
+    denied = saying(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", close=True)
+    async with serving(denied) as (proxy, received):
+        secret = Secret(str(proxy.origin()).replace("//", "//user:a-proxy-password@"))
+        async with transport(proxy=secret) as made:
+            with pytest.raises(NotSent, match=r"\(407\)") as caught:
+                await made.send("POST", URL("https://infisical.invalid/x"), BEARER, b"{}")
+    assert received.heads[0].startswith(b"CONNECT ")
+    assert b"Bearer" not in received.heads[0]
+    assert "a-proxy-password" not in str(caught.value)
+    async with transport(proxy=Secret(f"http://127.0.0.1:{free_port()}")) as made:
+        with pytest.raises(NotSent):
+            await made.send("POST", URL("http://infisical.invalid/x"), BEARER, b"{}")
+
+
+async def test_cancelling_leaves_nothing_behind() -> None:
+    """A cancelled call ends at once, as cancelled, and its connection is not used again."""
+    arrived = asyncio.Event()
+
+    async def handle(_: bytes, writer: StreamWriter) -> None:
+        if len(received.heads) == 1:
+            arrived.set()
+        else:
+            writer.write(OK)
+
+    async with serving(handle) as (url, received), transport() as made:
+        call = asyncio.ensure_future(made.send("POST", url, BEARER, b"{}"))
+        await arrived.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await made.send("POST", url, BEARER, b"{}")
+    assert received.connections == 2
+
+
+async def test_an_unusable_ca_file_is_named() -> None:
+    """A file without certificate authorities is refused at once, by its name."""
+    with pytest.raises(ValueError, match=r"/nowhere/ca\.pem"):
+        Transport(TransportOptions(base_url="https://127.0.0.1", ca_file="/nowhere/ca.pem"))

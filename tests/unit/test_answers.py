@@ -1,0 +1,462 @@
+"""Answers of Infisical become observations as the table of its behaviour says, and never anything worse."""
+
+import json
+from datetime import UTC, datetime
+from email.utils import formatdate
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from provisioner.core.model import ERROR_MESSAGE_LENGTH, Action, Connection, Observation, RateHeaders, Seen
+from provisioner.infisical.answers import is_unexplained, read_answer, read_list
+from provisioner.infisical.headers import HALF_SECOND, USUAL_PAUSE
+from provisioner.infisical.text import TELLTALE, clean
+
+PROJECT = "6f0ba0f3-04b9-4b02-a5a6-6f9b1d4c1f6d"
+OTHER_PROJECT = "0d3d7d6c-3a52-47a1-8ad9-3f4f0b5d9a11"
+ID = "9a1b5c5e-7b1e-4a57-9d38-0f8f6e6c2b10"
+ORG = "5b2f3c1d-8d3e-4c1b-9f5a-7e6d5c4b3a21"
+HASH = "ab" * 32
+KEY = "sk-or-v1-0f1e2d3c4b5a69788796a5b4c3d2e1f0"
+REQ_ID = "req-Ab3dE6gH9jK2mN"
+JSON = {"content-type": "application/json; charset=utf-8"}
+HTML = {"content-type": "text/html; charset=utf-8"}
+LIMITS = {"x-ratelimit-limit": "200", "x-ratelimit-remaining": "17", "x-ratelimit-reset": "42"}
+
+CONNECTION = {
+    "id": ID,
+    "name": "openrouter",
+    "description": "for the team",
+    "version": 1,
+    "orgId": ORG,
+    "createdAt": "2026-11-23T10:20:30.456Z",
+    "updatedAt": "2026-11-23T10:20:30.456Z",
+    "app": "open-router",
+    "method": "api-key",
+    "credentials": {},
+    "isPlatformManagedCredentials": False,
+    "gatewayId": None,
+    "projectId": PROJECT,
+    "isAutoRotationEnabled": False,
+    "credentialsHash": HASH,
+}
+READ = Connection(
+    id=ID,
+    project_id=PROJECT,
+    org_id=ORG,
+    credentials_hash=HASH,
+    name="openrouter",
+    app="open-router",
+    method="api-key",
+    description="for the team",
+    created_at=datetime(2026, 11, 23, 10, 20, 30, 456000, tzinfo=UTC),
+)
+
+
+def connection(**changes: Any) -> bytes:
+    """A body of success; a change to `...` leaves the field out."""
+    fields = {name: value for name, value in {**CONNECTION, **changes}.items() if value is not ...}
+    return json.dumps({"appConnection": fields}).encode()
+
+
+def error(status: int, kind: str, message: object, *, req_id: str | None = REQ_ID) -> bytes:
+    """A body of failure as Infisical words it."""
+    body = {"statusCode": status, "error": kind, "message": message}
+    return json.dumps(body if req_id is None else {"reqId": req_id, **body}).encode()
+
+
+def read(status: int, body: bytes, *, action: Action = Action.CREATE, **more: Any) -> Observation:
+    """Read the answer to a call for the usual request."""
+    given_: dict[str, Any] = {"headers": JSON, "project_id": PROJECT, "name": "openrouter", "key": KEY, **more}
+    return read_answer(action, status, given_.pop("headers"), body, **given_)
+
+
+def test_created() -> None:
+    """A create that worked is read whole: the connection, the limiter's word, the clock's skew."""
+    headers = {**JSON, **LIMITS, "date": formatdate(1_800_000_000, usegmt=True)}
+    seen = read(200, connection(), headers=headers, now=1_800_000_003.0, elapsed=0.25)
+    assert seen == Observation(
+        seen=Seen.CREATED,
+        connection=READ,
+        status=200,
+        rate=RateHeaders(limit=200, remaining=17, reset=42.0),
+        metered=True,
+        skew=HALF_SECOND - 3.0,
+        elapsed=0.25,
+    )
+
+
+TOKEN_401 = [
+    "Token missing",
+    "No identity access token found",
+    "Failed to renew MI access token due to TTL expiration",
+    "Unable to renew because access token number of uses limit reached",
+]
+TAKEN = 'An App Connection with the name "openrouter" already exists'
+REFUSED = "Unable to validate connection: invalid API key or insufficient permissions"
+NOT_ALLOWED = "You are not allowed to create-app-connections on app-connections"
+FAR = "You are not allowed to access this resource from the current IP address"
+ISSUES = [{"code": "too_small", "message": "must not be empty", "path": ["credentials", "apiKey"]}]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "seen", "metered"),
+    [
+        (400, error(400, "BadRequest", TAKEN), Seen.NAME_TAKEN, True),
+        (409, error(409, "Conflict", TAKEN), Seen.NAME_TAKEN, True),
+        (400, error(400, "BadRequest", "Something about the input"), Seen.INVALID, True),
+        (400, error(400, "BadRequest", "Identity does not belong to this organization"), Seen.TOKEN_TROUBLE, False),
+        (400, error(400, "BadRequest", TOKEN_401[3]), Seen.TOKEN_TROUBLE, False),
+        (401, error(401, "UnauthorizedError", REFUSED), Seen.KEY_REFUSED, True),
+        *((401, error(401, "UnauthorizedError", message), Seen.TOKEN_TROUBLE, False) for message in TOKEN_401),
+        (401, error(401, "TokenError", "Your token has expired."), Seen.TOKEN_TROUBLE, False),
+        (401, error(401, "UnauthorizedError", "Something new"), Seen.TOKEN_TROUBLE, False),
+        (403, error(403, "TokenError", "Your token has expired. Please re-authenticate."), Seen.TOKEN_TROUBLE, False),
+        (403, error(403, "TokenError", "invalid signature"), Seen.TOKEN_TROUBLE, False),
+        (403, error(403, "PermissionDenied", NOT_ALLOWED), Seen.FORBIDDEN, True),
+        (403, error(403, "ForbiddenError", "You are not a member of this project with ID x."), Seen.FORBIDDEN, True),
+        (403, error(403, "ForbiddenError", FAR), Seen.MISCONFIGURED, False),
+        (404, error(404, "NotFound", f"Project with ID '{PROJECT}' not found"), Seen.PROJECT_MISSING, True),
+        (404, error(404, "Not Found", "Route POST:/x not found", req_id=None), Seen.MISCONFIGURED, False),
+        (422, error(422, "ValidationFailure", ISSUES), Seen.INVALID, True),
+        (429, error(429, "RateLimitExceeded", "Rate limit exceeded."), Seen.THROTTLED, True),
+        (500, error(500, "Create", "Something went wrong"), Seen.UNKNOWN, False),
+        (500, error(500, "InternalServerError", "Something went wrong"), Seen.UNKNOWN, False),
+        (418, error(418, "Teapot", "what?"), Seen.UNKNOWN, False),
+    ],
+)
+def test_errors_of_infisical(status: int, body: bytes, seen: Seen, metered: bool) -> None:
+    """Each error that Infisical words itself means what the table says."""
+    found = read(status, body)
+    assert (found.seen, found.metered, found.connection) == (seen, metered, None)
+    assert found.status == status
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body", "seen"),
+    [
+        (502, HTML, b"<html>Bad Gateway</html>", Seen.UNKNOWN),
+        (503, HTML, b"<html>Service Unavailable</html>", Seen.UNKNOWN),
+        (504, HTML, b"", Seen.UNKNOWN),
+        (403, HTML, b"<html>blocked</html>", Seen.UNKNOWN),
+        (403, JSON, b'{"message": "Forbidden"}', Seen.UNKNOWN),
+        (404, HTML, b"<html>nginx</html>", Seen.MISCONFIGURED),
+        (405, HTML, b"", Seen.MISCONFIGURED),
+        (407, HTML, b"", Seen.MISCONFIGURED),
+        (429, HTML, b"<html>slow down</html>", Seen.THROTTLED),
+        (200, HTML, b"<html>Infisical</html>", Seen.MISCONFIGURED),
+        (200, {"content-type": "text/plain"}, b"ok", Seen.MISCONFIGURED),
+        (200, JSON, b"<html>", Seen.UNKNOWN),
+        (200, JSON, b"", Seen.UNKNOWN),
+        (200, {}, b"", Seen.UNKNOWN),
+        (200, JSON, b"[]", Seen.UNKNOWN),
+        (200, JSON, b'{"appConnection": null}', Seen.UNKNOWN),
+        (200, JSON, connection(id=...), Seen.UNKNOWN),
+        (200, JSON, connection(id="not-a-uuid"), Seen.UNKNOWN),
+        (200, JSON, connection(credentialsHash=...), Seen.UNKNOWN),
+        (200, JSON, connection(credentialsHash="with space"), Seen.UNKNOWN),
+        (200, JSON, connection(credentialsHash="x" * 129), Seen.UNKNOWN),
+        (200, JSON, connection(name="another"), Seen.UNKNOWN),
+        (204, JSON, b"", Seen.UNKNOWN),
+        (301, {"location": "https://elsewhere.example/x"}, b"", Seen.MISCONFIGURED),
+        (304, {}, b"", Seen.MISCONFIGURED),
+        (307, {"location": "http://[broken"}, b"", Seen.MISCONFIGURED),
+    ],
+)
+def test_answers_of_others(status: int, headers: dict[str, str], body: bytes, seen: Seen) -> None:
+    """What a proxy or another server answers is told from Infisical's word, and never taken for a success."""
+    found = read(status, body, headers=headers)
+    assert (found.seen, found.metered) == (seen, False)
+    assert found.message
+
+
+@pytest.mark.parametrize("project", [OTHER_PROJECT, None, ...])
+@pytest.mark.parametrize("hash_", [HASH, ...])
+def test_wrong_scope(project: object, hash_: object) -> None:
+    """A connection outside the project that was asked for is told, with the id that deletes it, whatever it lacks."""
+    found = read(200, connection(projectId=project, credentialsHash=hash_))
+    assert found.seen is Seen.WRONG_SCOPE
+    assert found.connection is not None
+    assert found.connection.id == ID
+
+
+def test_projects_are_compared_without_case() -> None:
+    """A project's id is the same in capitals."""
+    assert read(200, connection(), project_id=PROJECT.upper()).seen is Seen.CREATED
+
+
+def test_lenient_reading() -> None:
+    """Fields that newer servers add and older ones lack do not matter, as long as the essential ones are there."""
+    bare = {"id": ID, "projectId": PROJECT, "credentialsHash": HASH, "novelty": {"deep": [1]}, "orgId": "x"}
+    found = read(201, json.dumps({"appConnection": bare, "more": 1}).encode())
+    assert found.connection == Connection(
+        id=ID,
+        project_id=PROJECT,
+        org_id=None,
+        credentials_hash=HASH,
+        name="",
+        app="",
+        method="",
+        description=None,
+        created_at=None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2026-11-23T10:20:30Z", datetime(2026, 11, 23, 10, 20, 30, tzinfo=UTC)),
+        ("2026-11-23T12:20:30+02:00", datetime(2026, 11, 23, 10, 20, 30, tzinfo=UTC)),
+        ("2026-11-23T10:20:30", datetime(2026, 11, 23, 10, 20, 30, tzinfo=UTC)),
+        ("yesterday", None),
+        ("0001-01-01T00:00:00+23:59", None),
+        (1_800_000_000, None),
+    ],
+)
+def test_created_at(text: object, moment: datetime | None) -> None:
+    """The time of creation is read with its zone; what cannot be one is left out."""
+    found = read(200, connection(createdAt=text)).connection
+    assert found is not None
+    assert found.created_at == moment
+    assert found.created_at is None or found.created_at.tzinfo is not None
+
+
+ABSENT = "Could not find App Connection with name openrouter in project scope."
+
+
+@pytest.mark.parametrize("action", [Action.LOOK_UP, Action.IDENTIFY])
+@pytest.mark.parametrize(
+    ("status", "body", "seen"),
+    [
+        (200, connection(), Seen.FOUND),
+        (200, connection(app="openrouter"), Seen.FOUND),
+        (200, connection(app="github"), Seen.OTHER_APP),
+        (200, connection(name="another"), Seen.MISCONFIGURED),
+        (200, connection(projectId=None), Seen.MISCONFIGURED),
+        (200, connection(projectId=OTHER_PROJECT), Seen.MISCONFIGURED),
+        (200, connection(credentialsHash=...), Seen.UNKNOWN),
+        (404, error(404, "NotFound", ABSENT), Seen.ABSENT),
+        (404, error(404, "NotFound", "Project with ID 'x' not found"), Seen.PROJECT_MISSING),
+        (400, error(400, "BadRequest", 'App Connection with name x is not for App "open-router"'), Seen.OTHER_APP),
+        (401, error(401, "UnauthorizedError", REFUSED), Seen.TOKEN_TROUBLE),
+        (500, error(500, "Find one", "Something went wrong"), Seen.UNKNOWN),
+    ],
+)
+def test_look_ups(action: Action, status: int, body: bytes, seen: Seen) -> None:
+    """A look-up finds only the connection of that name in that project, and tells absence from trouble."""
+    assert read(status, body, action=action).seen is seen
+
+
+@pytest.mark.parametrize(
+    ("action", "status", "body", "seen"),
+    [
+        (Action.REPLACE, 200, connection(), Seen.UPDATED),
+        (Action.REPLACE, 200, connection(projectId=None), Seen.UPDATED),
+        (Action.REPLACE, 200, connection(id=ORG), Seen.UNKNOWN),
+        (Action.REPLACE, 401, error(401, "UnauthorizedError", REFUSED), Seen.KEY_REFUSED),
+        (Action.REPLACE, 404, error(404, "NotFound", "Could not find App Connection with ID x"), Seen.ABSENT),
+        (Action.REPLACE, 409, error(409, "Conflict", TAKEN), Seen.INVALID),
+        (Action.REMOVE, 200, connection(), Seen.REMOVED),
+        (Action.REMOVE, 204, b"", Seen.REMOVED),
+        (Action.REMOVE, 404, error(404, "NotFound", "Could not find App Connection with ID x"), Seen.ABSENT),
+        (Action.REMOVE, 400, error(400, "BadRequest", "Cannot delete App Connection with existing"), Seen.INVALID),
+    ],
+)
+def test_changes(action: Action, status: int, body: bytes, seen: Seen) -> None:
+    """A replacement is never taken for a create in the wrong scope, and a removal needs no connection in its answer."""
+    assert read(status, body, action=action, connection_id=ID).seen is seen
+
+
+def test_unexplained_401() -> None:
+    """Only a 401 whose reason is not known asks to be settled by another call."""
+    assert is_unexplained(read(401, error(401, "UnauthorizedError", "Something new")))
+    assert not is_unexplained(read(401, error(401, "UnauthorizedError", TOKEN_401[0])))
+    assert not is_unexplained(read(401, error(401, "TokenError", "Your token has expired.")))
+    assert not is_unexplained(read(401, error(401, "UnauthorizedError", REFUSED)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "message", "words"),
+    [
+        ("PermissionDenied", NOT_ALLOWED, ["create-app-connections", PROJECT, "App Connections", "10 s"]),
+        ("ProjectMembershipNotFound", "You are not a member of this project", [PROJECT, "add it there"]),
+        ("ForbiddenError", "This project does not belong to your selected organization.", ["another organization"]),
+        ("ForbiddenError", "You are not a member of this organization with ID x.", ["not in the organization"]),
+    ],
+)
+def test_forbidden_says_what_to_mend(kind: str, message: str, words: list[str]) -> None:
+    """A missing permission is named with its project, a remedy and Infisical's own words."""
+    shown = read(403, error(403, kind, message)).message
+    for word in [*words, message]:
+        assert word in shown
+
+
+def test_issues_are_joined() -> None:
+    """A refused body tells every issue with its place."""
+    issues = [*ISSUES, {"message": "must be a slug", "path": ["name"]}]
+    shown = read(422, error(422, "ValidationFailure", issues)).message
+    assert "credentials.apiKey: must not be empty; name: must be a slug" in shown
+
+
+def test_request_id_is_kept() -> None:
+    """Infisical's own id of a failed request is kept, and nothing that is no id."""
+    assert read(500, error(500, "Create", "x")).req_id == REQ_ID
+    for other in ("a b\n", KEY):
+        assert read(500, error(500, "Create", "x", req_id=other)).req_id is None
+
+
+NOW = 1_800_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("headers", "message", "pause"),
+    [
+        ({"retry-after": "17", "x-ratelimit-reset": "42"}, "in 5 seconds", 17.0),
+        ({"retry-after": formatdate(NOW + 20, usegmt=True)}, "", 20.0),
+        ({"retry-after": formatdate(NOW - 20, usegmt=True), "x-ratelimit-reset": "42"}, "", 42.0),
+        (
+            {"retry-after": formatdate(NOW + 520, usegmt=True), "date": formatdate(NOW + 500, usegmt=True)},
+            "",
+            20.0,
+        ),
+        ({"x-ratelimit-reset": "42"}, "in 5 seconds", 42.0),
+        ({}, "Rate limit exceeded. Please try again in 5 seconds", 5.0),
+        ({}, "Please try again in 2 minutes", 120.0),
+        ({}, "Please try again", USUAL_PAUSE),
+        ({"retry-after": "-3"}, "", USUAL_PAUSE),
+        ({"retry-after": "nan"}, "", USUAL_PAUSE),
+        ({"retry-after": "1e9"}, "", USUAL_PAUSE),
+        ({"retry-after": "1800000000"}, "", USUAL_PAUSE),
+        ({"x-ratelimit-reset": "1800000000"}, "", USUAL_PAUSE),
+        ({}, "again in 999999 seconds", USUAL_PAUSE),
+        ({"retry-after": "0"}, "", 1.0),
+    ],
+)
+def test_retry_after(headers: dict[str, str], message: str, pause: float) -> None:
+    """A throttled answer's pause is the first of its sources that makes sense, and never nothing."""
+    seen = read(429, error(429, "RateLimitExceeded", message), headers=headers, now=NOW)
+    assert seen.retry_after == pytest.approx(pause)
+
+
+@pytest.mark.parametrize(
+    ("changes", "rate"),
+    [
+        ({}, RateHeaders(limit=200, remaining=17, reset=42.0)),
+        ({"x-ratelimit-reset": "0"}, RateHeaders(limit=200, remaining=17, reset=0.0)),
+        ({"x-ratelimit-reset": "1800000000"}, None),
+        ({"x-ratelimit-reset": "-1"}, None),
+        ({"x-ratelimit-limit": "0", "x-ratelimit-remaining": "0"}, None),
+        ({"x-ratelimit-limit": "200, 200;w=60"}, None),
+        ({"x-ratelimit-limit": "²"}, None),
+        ({"x-ratelimit-remaining": "201"}, None),
+        ({"x-ratelimit-remaining": "-1"}, None),
+        ({"x-ratelimit-remaining": "1e3"}, None),
+    ],
+)
+@pytest.mark.parametrize(("status", "body"), [(200, connection()), (500, error(500, "Create", "x"))])
+def test_rate_headers(status: int, body: bytes, changes: dict[str, str], rate: RateHeaders | None) -> None:
+    """The limiter's headers are believed on every answer, and only if they can be true."""
+    assert read(status, body, headers={**JSON, **LIMITS, **changes}).rate == rate
+
+
+@pytest.mark.parametrize("date", ["", "soon", "Mon, 99 Nov 2026 10:00:00 GMT", "Mon, 23 Nov 99999 10:00:00 GMT"])
+def test_broken_dates(date: str) -> None:
+    """A date that is none tells nothing about the clock."""
+    assert read(200, connection(), headers={**JSON, "date": date}, now=NOW).skew is None
+
+
+def test_list() -> None:
+    """The list of a project's connections holds those of the project, and is refused whole if one cannot be read."""
+    other = {**CONNECTION, "projectId": OTHER_PROJECT}
+    body = json.dumps({"appConnections": [CONNECTION, other]}).encode()
+    seen, connections = read_list(200, JSON, body, project_id=PROJECT)
+    assert (seen.seen, seen.metered, connections) == (Seen.FOUND, True, (READ,))
+    broken = json.dumps({"appConnections": [CONNECTION, {"id": ID}]}).encode()
+    seen, connections = read_list(200, JSON, broken, project_id=PROJECT)
+    assert (seen.seen, connections) == (Seen.UNKNOWN, ())
+    seen, connections = read_list(403, JSON, error(403, "PermissionDenied", NOT_ALLOWED), project_id=PROJECT)
+    assert (seen.seen, connections) == (Seen.FORBIDDEN, ())
+
+
+def test_messages_are_safe() -> None:
+    """A foreign message loses control characters and what turns text around, and is cut to what a row keeps."""
+    assert clean("a\x00b\r\nc\x1b[31md\u202ee\u2028f ") == "a b c [31md e f"
+    assert len(clean("long " * 10_000)) == ERROR_MESSAGE_LENGTH
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (f"key {KEY} is bad", "key •••• is bad"),
+        (f"key …{KEY[-8:]} is bad", "key …•••• is bad"),
+        (f"{KEY[:20]}, {KEY[-12:]}", "••••, ••••"),
+        (f"{KEY}{KEY}", "••••••••"),
+        ("nothing of it", "nothing of it"),
+    ],
+)
+def test_keys_do_not_show(text: str, shown: str) -> None:
+    """A key that the other side quotes, whole or in part, is taken out of its message."""
+    assert clean(text, secret=f" {KEY}\n").replace("••••••••", "••••") == shown.replace("••••••••", "••••")
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=8,
+)
+telling = st.sampled_from([TAKEN, REFUSED, NOT_ALLOWED, FAR, ABSENT, *TOKEN_401, KEY, KEY[3:], KEY[-8:]])
+envelopes = st.fixed_dictionaries(
+    {},
+    optional={
+        "reqId": st.just(REQ_ID) | json_values,
+        "error": st.sampled_from(["TokenError", "BadRequest"]) | json_values,
+        "message": telling | st.lists(st.fixed_dictionaries({"message": telling, "path": json_values})) | json_values,
+        "appConnection": st.fixed_dictionaries(
+            {name: st.just(value) | json_values for name, value in CONNECTION.items()}
+        )
+        | json_values,
+        "appConnections": json_values,
+    },
+)
+bodies = st.binary(max_size=200) | (envelopes | json_values).map(lambda value: json.dumps(value).encode())
+header_names = st.sampled_from(
+    ["content-type", "retry-after", "date", "location", *LIMITS, "x-ratelimit-reset", "content-length"]
+)
+header_values = st.text() | st.sampled_from(["application/json", "text/html", "17", "-1", "1800000000", KEY])
+
+
+@given(
+    action=st.sampled_from(Action),
+    status=st.integers(0, 999) | st.sampled_from([200, 400, 401, 403, 404, 409, 422, 429, 500]),
+    headers=st.dictionaries(header_names, header_values),
+    body=bodies,
+    now=st.none() | st.floats(0, 4e9),
+)
+def test_any_answer_is_read(
+    action: Action, status: int, headers: dict[str, str], body: bytes, now: float | None
+) -> None:
+    """No answer raises, none is taken for success without its essentials, and no message holds a part of the key."""
+    seen = read(status, body, action=action, headers=headers, now=now)
+    assert len(seen.message) <= ERROR_MESSAGE_LENGTH
+    assert seen.message.isprintable()
+    shown = seen.message + (seen.req_id or "")
+    assert not any(KEY[at : at + TELLTALE] in shown for at in range(len(KEY) - TELLTALE + 1))
+    if seen.seen in {Seen.CREATED, Seen.FOUND, Seen.UPDATED}:
+        assert 200 <= status < 300
+        assert seen.connection is not None
+        assert seen.connection.credentials_hash
+    if seen.seen is Seen.CREATED and seen.connection is not None:
+        assert seen.connection.project_id == PROJECT
+    if seen.seen is Seen.THROTTLED:
+        assert seen.retry_after is not None
+        assert 1.0 <= seen.retry_after <= 3600.0
+    if status >= 500:
+        assert not seen.metered
+
+
+@given(status=st.sampled_from([200, 403, 500]), body=bodies)
+def test_any_list_is_read(status: int, body: bytes) -> None:
+    """No answer to a list raises."""
+    seen, connections = read_list(status, JSON, body, project_id=PROJECT)
+    assert seen.seen is Seen.FOUND or not connections

@@ -1,0 +1,135 @@
+"""The answer to a login tells whether there is a token, a person has to act, or to try again later."""
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from provisioner.core.secret import Secret
+from provisioner.infisical.auth import (
+    Granted,
+    Limited,
+    Login,
+    Refused,
+    StaticToken,
+    TokenExchange,
+    Trouble,
+    UniversalAuth,
+    read_login,
+)
+
+SECRET = Secret("a-client-secret-of-some-length")
+GRANT = {"accessToken": "eyJ.abc.def", "expiresIn": 7200, "accessTokenMaxTTL": 7200, "tokenType": "Bearer"}
+
+
+def login(status: int, body: object, **headers: str) -> Login:
+    """Read an answer to a login."""
+    return read_login(status, headers, json.dumps(body).encode(), secret=SECRET)
+
+
+def refusal(status: int, message: object) -> Login:
+    """Read an error of Infisical."""
+    return login(status, {"reqId": "req-1", "statusCode": status, "error": "UnauthorizedError", "message": message})
+
+
+@pytest.mark.parametrize(
+    ("expires_in", "lifetime"),
+    [(7200, 7200.0), (0, math.inf), (None, math.inf), ("7200", math.inf), (True, math.inf), (-5, math.inf)],
+)
+def test_granted(expires_in: object, lifetime: float) -> None:
+    """A token lives as long as it is told to; 0 is for ever, and so is what cannot be understood."""
+    assert login(200, {**GRANT, "expiresIn": expires_in}) == Granted(token=Secret("eyJ.abc.def"), lifetime=lifetime)
+
+
+@pytest.mark.parametrize("body", [{}, [], None, {"accessToken": 5}, {"accessToken": ""}, {"accessToken": "a\r\nb: c"}])
+def test_success_without_a_token(body: object) -> None:
+    """A success without a usable token is trouble, not a token."""
+    assert isinstance(login(200, body), Trouble)
+
+
+@pytest.mark.parametrize(
+    ("message", "advice"),
+    [
+        ("Invalid credentials", "check the client id and the client secret"),
+        ("Access denied due to expired client secret", "has expired"),
+        ("Access denied due to client secret usage limit reached", "used up"),
+        ("You are not allowed to access this resource from the current IP address", "address"),
+        ("Something new", "refuses the machine identity with 401"),
+    ],
+)
+def test_refused(message: str, advice: str) -> None:
+    """A refused login says what to mend, in our words and in Infisical's."""
+    found = refusal(401, message)
+    assert isinstance(found, Refused)
+    assert not found.locked
+    assert advice in found.message
+    assert message in found.message
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
+def test_refusing_statuses(status: int) -> None:
+    """Every status by which Infisical refuses a login waits for a person."""
+    assert isinstance(refusal(status, [{"path": ["clientId"], "message": "Required"}]), Refused)
+
+
+def test_locked() -> None:
+    """A locked identity is told apart: there even the right secret does not help."""
+    found = refusal(401, "This identity auth method is temporarily locked, please try again later")
+    assert isinstance(found, Refused)
+    assert found.locked
+
+
+def test_limited() -> None:
+    """A login over the rate limit tells how long there is none."""
+    assert login(429, {"error": "RateLimitExceeded", "message": ""}, **{"retry-after": "17"}) == Limited(pause=17.0)
+
+
+@pytest.mark.parametrize("status", [301, 401, 404, 500, 502, 503])
+def test_trouble(status: int) -> None:
+    """What is not Infisical's own refusal may be tried again."""
+    assert isinstance(read_login(status, {}, b"<html>", secret=SECRET), Trouble)
+
+
+def test_bodies() -> None:
+    """Each way of logging in sends what Infisical asks for, with the secret as it is at that moment."""
+    universal = UniversalAuth(client_id="c", client_secret=SECRET)
+    assert json.loads(universal.body(universal.secret())) == {"clientId": "c", "clientSecret": SECRET.reveal()}
+    slugged = UniversalAuth(client_id="c", client_secret=SECRET, organization_slug="acme")
+    assert json.loads(slugged.body(SECRET))["organizationSlug"] == "acme"
+    jwts = iter([Secret("first"), Secret("second")])
+    exchange = TokenExchange(method="oidc-auth", identity_id="i", jwt=lambda: next(jwts))
+    assert json.loads(exchange.body(exchange.secret())) == {"identityId": "i", "jwt": "first"}
+    assert exchange.secret() == Secret("second")
+
+
+@pytest.mark.parametrize(
+    "auth",
+    [
+        UniversalAuth(client_id="c", client_secret=SECRET),
+        StaticToken(token=SECRET),
+        TokenExchange(method="jwt-auth", identity_id="i", jwt=SECRET),
+        Granted(token=SECRET, lifetime=1.0),
+    ],
+)
+def test_secrets_do_not_show(auth: object) -> None:
+    """No way of logging in shows its secret when it is printed."""
+    assert SECRET.reveal() not in repr(auth)
+
+
+messages = st.text() | st.sampled_from([SECRET.reveal(), f"bad secret {SECRET.reveal()[5:]}"])
+
+
+@given(
+    status=st.integers(100, 599),
+    body=st.binary(max_size=100)
+    | st.fixed_dictionaries({"error": st.text(), "message": messages | st.lists(messages)}).map(
+        lambda value: json.dumps(value).encode()
+    ),
+    headers=st.dictionaries(st.just("retry-after"), st.text()),
+)
+def test_any_answer_is_read(status: int, body: bytes, headers: dict[str, str]) -> None:
+    """No answer raises, and no message shows the client secret."""
+    found: Any = read_login(status, headers, body, secret=SECRET)
+    assert SECRET.reveal()[5:] not in getattr(found, "message", "")
