@@ -180,6 +180,8 @@ def _found(claim: Claim, _action: Action, seen: Observation, rules: Rules, momen
 
 
 def _other_app(claim: Claim, _action: Action, _seen: Observation, _rules: Rules, _moment: Moment) -> Decision:
+    if claim.cancelled:
+        return Cancel()
     return Fail(
         code=ErrorCode.NAME_CONFLICT,
         message=f"the project already has a connection {claim.request.name!r} of another app;"
