@@ -30,12 +30,12 @@ LEFT JOIN line ON line.id = q.id;
 COMMENT ON VIEW provisioner.request_status IS 'Every request with its live state and its place in the queue';
 
 -- One row a batch, one (batch NULL, total false) for requests without a batch, one (total true) for everything. The end is
--- foreseen from what the targets' limiters allow, or, where there is none, from what the workers do lately.
+-- foreseen for each target from what its limiter allows or, where there is none, from what its workers do lately; the
+-- slowest target decides.
 CREATE VIEW provisioner.batch_progress AS
 WITH states AS (
     SELECT
-        q.batch,
-        q.created_at, q.finished_at,
+        q.batch, q.target, q.created_at, q.finished_at,
         CASE
             WHEN q.status <> 'pending' THEN q.status
             WHEN f.id IS NOT NULL THEN 'in_flight'
@@ -48,7 +48,7 @@ WITH states AS (
 ),
 counted AS (
     SELECT
-        batch, grouping(batch) = 1 AS total,
+        batch, target, grouping(batch) = 1 AS total,
         count(*) AS requests,
         count(*) FILTER (WHERE state = 'waiting') AS waiting,
         count(*) FILTER (WHERE state = 'ready') AS ready,
@@ -59,21 +59,35 @@ counted AS (
         min(created_at) AS started_at,
         max(finished_at) AS last_finished_at
     FROM states
-    GROUP BY GROUPING SETS ((batch), ())
+    GROUP BY GROUPING SETS ((batch, target), (target))
 ),
-pace AS (
-    SELECT coalesce(
-        (SELECT sum(p.permits / p.period) FROM provisioner.permits AS p WHERE p.kind = 'write' AND p.metered),
-        (SELECT sum(k.pace) FROM provisioner.workers AS k WHERE k.lease_until > now())
-    ) AS per_second
+foreseen AS (
+    SELECT
+        c.*, c.waiting + c.ready + c.in_flight AS unfinished,
+        (c.waiting + c.ready + c.in_flight) / nullif(
+            coalesce(
+                (
+                    SELECT p.permits / p.period FROM provisioner.permits AS p
+                    WHERE p.target = c.target AND p.kind = 'write' AND p.metered
+                ),
+                (SELECT sum(k.pace) FROM provisioner.workers AS k WHERE k.lease_until > now() AND c.target = ANY (k.targets))
+            ), 0
+        ) AS seconds
+    FROM counted AS c
 )
 SELECT
-    c.batch, c.total, c.requests, c.waiting, c.ready, c.in_flight, c.succeeded, c.failed, c.cancelled, c.started_at,
-    CASE WHEN c.waiting + c.ready + c.in_flight = 0 THEN c.last_finished_at END AS ended_at,
+    f.batch, f.total, sum(f.requests)::bigint AS requests, sum(f.waiting)::bigint AS waiting, sum(f.ready)::bigint AS ready,
+    sum(f.in_flight)::bigint AS in_flight, sum(f.succeeded)::bigint AS succeeded, sum(f.failed)::bigint AS failed,
+    sum(f.cancelled)::bigint AS cancelled, min(f.started_at) AS started_at,
+    CASE WHEN sum(f.unfinished) = 0 THEN max(f.last_finished_at) END AS ended_at,
     CASE
-        WHEN c.waiting + c.ready + c.in_flight > 0 AND pace.per_second > 0
-            THEN now() + make_interval(secs => (c.waiting + c.ready + c.in_flight) / pace.per_second)
+        WHEN sum(f.unfinished) > 0 AND bool_and(f.unfinished = 0 OR f.seconds IS NOT NULL)
+            THEN now() + make_interval(secs => max(f.seconds))
     END AS ends_at
-FROM counted AS c CROSS JOIN pace;
+FROM foreseen AS f
+GROUP BY f.batch, f.total
+UNION ALL
+SELECT NULL, true, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL
+WHERE NOT EXISTS (SELECT FROM provisioner.connection_requests);
 
 COMMENT ON VIEW provisioner.batch_progress IS 'How far each batch and everything together has come, and when it will end';

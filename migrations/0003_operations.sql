@@ -20,7 +20,6 @@ BEGIN
         EXIT WHEN undone IS NULL;
 
         UPDATE provisioner.in_flight AS f SET cancelled = true WHERE f.id = ANY (undone);
-        UPDATE provisioner.setbacks AS s SET cancelled = true WHERE s.id = ANY (undone) AND s.unknown;
 
         WITH unlined AS (
             DELETE FROM provisioner.ready AS r USING provisioner.connection_requests AS q
@@ -42,6 +41,10 @@ BEGIN
             SELECT f.id, now() + interval '45 seconds', f.target, f.rank, f.project_id FROM found AS f WHERE f.doubted
             ON CONFLICT (id) DO UPDATE SET run_at = excluded.run_at
             RETURNING waiting.id
+        ),
+        -- In this statement, not before it: only now is it certain that nobody has the request in hand.
+        remembered AS (
+            UPDATE provisioner.setbacks AS s SET cancelled = true FROM found AS f WHERE s.id = f.id AND f.doubted
         ),
         finished AS (
             UPDATE provisioner.connection_requests AS q

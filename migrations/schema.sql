@@ -25,7 +25,7 @@ CREATE TABLE provisioner.connection_requests (
     error_message text,
     finished_at timestamp with time zone
 )
-WITH (fillfactor='65', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='50000', autovacuum_analyze_scale_factor='0', autovacuum_analyze_threshold='50000');
+WITH (fillfactor='35', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='50000', autovacuum_analyze_scale_factor='0', autovacuum_analyze_threshold='50000');
 
 COMMENT ON TABLE provisioner.connection_requests IS 'One row is one connection that somebody wants in an Infisical project';
 
@@ -43,12 +43,98 @@ CREATE FUNCTION provisioner.broken_rule(r provisioner.connection_requests) RETUR
             OR (r.credential ~* '^[a-z0-9][a-z0-9_-]{0,39}$' AND r.credential !~* '^sk-')
         ) THEN 'credential'
         WHEN r.on_conflict IS NULL OR r.on_conflict NOT IN ('fail', 'adopt', 'replace') THEN 'on_conflict'
-        WHEN r.priority IS NULL THEN 'priority'
+        WHEN r.priority IS NULL OR r.priority = -32768 THEN 'priority'
         WHEN length(r.batch) NOT BETWEEN 1 AND 200 THEN 'batch'
         WHEN NOT isfinite(r.not_before) THEN 'not_before'
         WHEN r.status IS NULL OR r.status NOT IN ('pending', 'succeeded', 'failed', 'cancelled') THEN 'status'
     END
 $_$;
+
+CREATE FUNCTION provisioner.cancel(ids bigint[]) RETURNS TABLE(id bigint, outcome text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    undone bigint[];
+    done bigint[] := '{}';
+    ending bigint[];
+BEGIN
+    -- A request may change places between two statements, so what was not found is looked for again; each round sees what
+    -- was committed before it began.
+    FOR round IN 1..20 LOOP
+        SELECT array_agg(q.id) INTO undone
+        FROM provisioner.connection_requests AS q
+        WHERE q.id = ANY (cancel.ids) AND q.status = 'pending' AND q.id <> ALL (done);
+        EXIT WHEN undone IS NULL;
+        UPDATE provisioner.in_flight AS f SET cancelled = true WHERE f.id = ANY (undone);
+        WITH unlined AS (
+            DELETE FROM provisioner.ready AS r USING provisioner.connection_requests AS q
+            WHERE
+                q.id = ANY (undone) AND r.target = q.target AND r.project_id = q.project_id AND r.rank = -q.priority
+                AND r.id = q.id
+            RETURNING r.id, r.target, r.rank, r.project_id
+        ),
+        unscheduled AS (
+            DELETE FROM provisioner.waiting AS w WHERE w.id = ANY (undone) RETURNING w.id, w.target, w.rank, w.project_id
+        ),
+        found AS (
+            SELECT u.*, coalesce(s.unknown, false) AS doubted
+            FROM (SELECT * FROM unlined UNION ALL SELECT * FROM unscheduled) AS u
+            LEFT JOIN provisioner.setbacks AS s ON s.id = u.id
+        ),
+        postponed AS (
+            INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
+            SELECT f.id, now() + interval '45 seconds', f.target, f.rank, f.project_id FROM found AS f WHERE f.doubted
+            ON CONFLICT (id) DO UPDATE SET run_at = excluded.run_at
+            RETURNING waiting.id
+        ),
+        -- In this statement, not before it: only now is it certain that nobody has the request in hand.
+        remembered AS (
+            UPDATE provisioner.setbacks AS s SET cancelled = true FROM found AS f WHERE s.id = f.id AND f.doubted
+        ),
+        finished AS (
+            UPDATE provisioner.connection_requests AS q
+            SET
+                status = 'cancelled', finished_at = clock_timestamp(),
+                attempts = coalesce((SELECT s.sent FROM provisioner.setbacks AS s WHERE s.id = q.id), q.attempts),
+                credential = CASE
+                    WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
+                    ELSE q.credential
+                END
+            FROM found AS f
+            WHERE q.id = f.id AND NOT f.doubted
+            RETURNING q.id
+        )
+        SELECT
+            done || coalesce(array_agg(f.id), '{}'), ending || coalesce(array_agg(f.id) FILTER (WHERE f.doubted), '{}')
+        INTO done, ending
+        FROM found AS f;
+        SELECT done || coalesce(array_agg(f.id), '{}'), ending || coalesce(array_agg(f.id), '{}')
+        INTO done, ending
+        FROM provisioner.in_flight AS f
+        WHERE f.id = ANY (undone) AND f.cancelled AND f.id <> ALL (done);
+    END LOOP;
+    RETURN QUERY
+    SELECT c.id, CASE WHEN c.id = ANY (ending) THEN 'ending' ELSE 'cancelled' END
+    FROM unnest(done) AS c (id)
+    ORDER BY c.id;
+END
+$$;
+
+COMMENT ON FUNCTION provisioner.cancel(ids bigint[]) IS 'Call requests off; returns those that were pending';
+
+CREATE FUNCTION provisioner.pause(target text) RETURNS TABLE(target text, paused_at timestamp with time zone, paused_by text)
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    INSERT INTO provisioner.targets AS t (target, paused_at, paused_by)
+    VALUES (pause.target, now(), session_user)
+    ON CONFLICT (target) DO UPDATE SET paused_at = now(), paused_by = session_user WHERE t.paused_at IS NULL
+    RETURNING t.target, t.paused_at, t.paused_by
+$$;
+
+COMMENT ON FUNCTION provisioner.pause(target text) IS 'Hold a target; returns nothing if it was held already';
 
 CREATE FUNCTION provisioner.refuse(rule text, r provisioner.connection_requests) RETURNS void
     LANGUAGE plpgsql
@@ -67,7 +153,7 @@ DECLARE
         WHEN 'credential' THEN 'must be the name of a configured credential (1 to 40 letters, digits, hyphens, underscores)'
             || ' or sealed:<key id>:<base64>; a readable API key is never stored'
         WHEN 'on_conflict' THEN 'must be fail, adopt or replace'
-        WHEN 'priority' THEN 'must be a number; 0 is the default'
+        WHEN 'priority' THEN 'must be a number from -32767 to 32767; 0 is the default'
         WHEN 'batch' THEN 'must be 1 to 200 characters'
         WHEN 'not_before' THEN 'must be a point in time'
         WHEN 'status' THEN 'must be pending, succeeded, failed or cancelled'
@@ -81,6 +167,16 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION provisioner.request_credential_edited() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    UPDATE provisioner.waiting AS w SET run_at = now(), hold = NULL WHERE w.id = new.id AND w.hold IS NOT NULL;
+    RETURN NULL;
+END
+$$;
+
 CREATE FUNCTION provisioner.request_edited() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -91,22 +187,30 @@ BEGIN
     IF rule IS NOT NULL THEN
         PERFORM provisioner.refuse(rule, new);
     END IF;
-    IF (old.target, old.project_id, old.priority, old.not_before)
+    IF new.status <> 'pending' OR old.status <> 'pending' OR (old.target, old.project_id, old.priority, old.not_before)
         IS NOT DISTINCT FROM (new.target, new.project_id, new.priority, new.not_before) THEN
         RETURN NULL;
     END IF;
-    PERFORM 1 FROM provisioner.in_flight AS f WHERE f.id = new.id;
-    IF FOUND THEN
-        RAISE EXCEPTION 'request % is in flight: its target, project, priority and not_before cannot be changed now', new.id
-        USING ERRCODE = 'object_in_use', HINT = 'Cancel it, or wait until it has ended.';
-    END IF;
-    DELETE FROM provisioner.ready AS r
-    WHERE r.target = old.target AND r.project_id = old.project_id AND r.rank = -old.priority AND r.id = old.id;
-    INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
-    VALUES (new.id, coalesce(new.not_before, now()), new.target, -new.priority, new.project_id)
-    ON CONFLICT (id) DO UPDATE SET
-        run_at = excluded.run_at, target = excluded.target, rank = excluded.rank, project_id = excluded.project_id;
-    RETURN NULL;
+    -- It may change places between two statements, so it is looked for again; whoever takes it out of its place has it.
+    FOR round IN 1..20 LOOP
+        UPDATE provisioner.waiting AS w
+        SET run_at = coalesce(new.not_before, now()), target = new.target, rank = -new.priority, project_id = new.project_id
+        WHERE w.id = new.id;
+        IF FOUND THEN
+            RETURN NULL;
+        END IF;
+        DELETE FROM provisioner.ready AS r
+        WHERE r.target = old.target AND r.project_id = old.project_id AND r.rank = -old.priority AND r.id = old.id;
+        IF FOUND THEN
+            INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
+            VALUES (new.id, coalesce(new.not_before, now()), new.target, -new.priority, new.project_id);
+            RETURN NULL;
+        END IF;
+        PERFORM 1 FROM provisioner.in_flight AS f WHERE f.id = new.id;
+        EXIT WHEN FOUND;
+    END LOOP;
+    RAISE EXCEPTION 'request % is in flight: its target, project, priority and not_before cannot be changed now', new.id
+    USING ERRCODE = 'object_in_use', HINT = 'Cancel it, or wait until it has ended.';
 END
 $$;
 
@@ -115,10 +219,12 @@ CREATE FUNCTION provisioner.requests_deleted() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
+    -- In the order of the journey: what changes places meanwhile is met at the next one.
+    DELETE FROM provisioner.waiting AS w USING old_rows AS o WHERE w.id = o.id;
     DELETE FROM provisioner.ready AS r USING old_rows AS o
     WHERE r.target = o.target AND r.project_id = o.project_id AND r.rank = -o.priority AND r.id = o.id;
-    DELETE FROM provisioner.waiting AS w USING old_rows AS o WHERE w.id = o.id;
     DELETE FROM provisioner.in_flight AS f USING old_rows AS o WHERE f.id = o.id;
+    DELETE FROM provisioner.waiting AS w USING old_rows AS o WHERE w.id = o.id;
     DELETE FROM provisioner.setbacks AS s USING old_rows AS o WHERE s.id = o.id;
     RETURN NULL;
 END
@@ -186,6 +292,82 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION provisioner.resume(target text) RETURNS TABLE(target text, paused_at timestamp with time zone, paused_by text)
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    WITH held AS (
+        SELECT t.target, t.paused_at, t.paused_by FROM provisioner.targets AS t
+        WHERE t.target = resume.target AND t.paused_at IS NOT NULL
+        FOR UPDATE
+    ),
+    freed AS (
+        UPDATE provisioner.targets AS t SET paused_at = NULL, paused_by = NULL FROM held AS h WHERE t.target = h.target
+    )
+    SELECT h.target, h.paused_at, h.paused_by FROM held AS h
+$$;
+
+COMMENT ON FUNCTION provisioner.resume(target text) IS 'Let a held target go on; returns since when it was held and by whom';
+
+CREATE FUNCTION provisioner.retry(ids bigint[]) RETURNS TABLE(id bigint, was text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH ended AS (
+        SELECT q.id, q.status, q.target, q.priority, q.project_id
+        FROM provisioner.connection_requests AS q
+        WHERE q.id = ANY (retry.ids) AND q.status IN ('failed', 'cancelled')
+        FOR UPDATE
+    ),
+    reopened AS (
+        UPDATE provisioner.connection_requests AS q
+        SET status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL
+        FROM ended AS e
+        WHERE q.id = e.id
+    ),
+    forgiven AS (
+        UPDATE provisioner.setbacks AS s
+        SET failures = 0, cancelled = false, error_code = NULL, error_message = NULL, updated_at = now()
+        FROM ended AS e
+        WHERE s.id = e.id
+    ),
+    lined AS (
+        INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
+        SELECT e.id, now(), e.target, -e.priority, e.project_id FROM ended AS e
+        ON CONFLICT (id) DO NOTHING
+    ),
+    hurried AS (
+        UPDATE provisioner.waiting AS w
+        SET run_at = now(), hold = NULL
+        WHERE w.id = ANY (retry.ids) AND w.run_at > now()
+            AND EXISTS (SELECT FROM provisioner.setbacks AS s WHERE s.id = w.id AND NOT s.cancelled)
+        RETURNING w.id
+    )
+    SELECT e.id, e.status FROM ended AS e
+    UNION ALL
+    SELECT h.id, 'waiting' FROM hurried AS h
+    ORDER BY 1;
+END
+$$;
+
+COMMENT ON FUNCTION provisioner.retry(ids bigint[]) IS 'Try failed, cancelled or waiting requests again';
+
+CREATE FUNCTION provisioner.sealing_key() RETURNS TABLE(key_id text, public_key text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT k.key_id, encode(k.public_key, 'base64')
+    FROM provisioner.sealing_keys AS k
+    WHERE k.retired_at IS NULL
+    ORDER BY k.created_at DESC, k.key_id
+    LIMIT 1
+$$;
+
+COMMENT ON FUNCTION provisioner.sealing_key() IS 'The current sealing key: its id and its public half in base64';
+
 CREATE FUNCTION provisioner.turn_attempt_log(keep interval) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -202,8 +384,16 @@ BEGIN
     FOR day IN SELECT d::date FROM generate_series(current_date, current_date + 2, interval '1 day') AS d LOOP
         part := 'attempts_' || to_char(day, 'YYYYMMDD');
         IF to_regclass('provisioner.' || part) IS NULL THEN
+            -- What came before its day had a place is moved into it.
+            LOCK TABLE provisioner.attempts_other IN ACCESS EXCLUSIVE MODE;
+            EXECUTE format('CREATE TABLE provisioner.%I (LIKE provisioner.attempts)', part);
             EXECUTE format(
-                'CREATE TABLE provisioner.%I PARTITION OF provisioner.attempts FOR VALUES FROM (%L) TO (%L)',
+                'WITH moved AS (DELETE FROM provisioner.attempts_other WHERE ended_at >= %L AND ended_at < %L RETURNING *)'
+                ' INSERT INTO provisioner.%I SELECT * FROM moved',
+                day::timestamptz, (day + 1)::timestamptz, part
+            );
+            EXECUTE format(
+                'ALTER TABLE provisioner.attempts ATTACH PARTITION provisioner.%I FOR VALUES FROM (%L) TO (%L)',
                 part, day::timestamptz, (day + 1)::timestamptz
             );
         END IF;
@@ -274,6 +464,12 @@ CREATE TABLE provisioner.permits (
     answered integer DEFAULT 0 NOT NULL,
     used integer DEFAULT 0 NOT NULL,
     blocked_until double precision DEFAULT 0 NOT NULL,
+    ended_at double precision,
+    late integer DEFAULT 0 NOT NULL,
+    theirs integer DEFAULT 0 NOT NULL,
+    their_pace double precision DEFAULT 0 NOT NULL,
+    seen_at double precision DEFAULT 0 NOT NULL,
+    searching boolean DEFAULT false NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL
 )
 WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500');
@@ -289,6 +485,14 @@ COMMENT ON COLUMN provisioner.permits.period IS 'Length of a window in seconds';
 COMMENT ON COLUMN provisioner.permits.ends_at IS 'The earliest bound that the answers gave for the end of this window';
 
 COMMENT ON COLUMN provisioner.permits.used IS 'Permits used in this window as the server counts, by us and by others';
+
+COMMENT ON COLUMN provisioner.permits.late IS 'Requests that were under way when this window began';
+
+COMMENT ON COLUMN provisioner.permits.theirs IS 'Permits that others certainly used in this window';
+
+COMMENT ON COLUMN provisioner.permits.their_pace IS 'Permits a second that others used lately';
+
+COMMENT ON COLUMN provisioner.permits.searching IS 'Whether no answer names the limit, and it is searched';
 
 CREATE TABLE provisioner.waiting (
     id bigint NOT NULL,
@@ -321,6 +525,7 @@ COMMENT ON COLUMN provisioner.workers.pace IS 'Creates a second, lately';
 CREATE VIEW provisioner.batch_progress AS
  WITH states AS (
          SELECT q.batch,
+            q.target,
             q.created_at,
             q.finished_at,
                 CASE
@@ -334,6 +539,7 @@ CREATE VIEW provisioner.batch_progress AS
              LEFT JOIN provisioner.waiting w ON (((w.id = q.id) AND (q.status = 'pending'::text))))
         ), counted AS (
          SELECT states.batch,
+            states.target,
             (GROUPING(states.batch) = 1) AS total,
             count(*) AS requests,
             count(*) FILTER (WHERE (states.state = 'waiting'::text)) AS waiting,
@@ -345,38 +551,67 @@ CREATE VIEW provisioner.batch_progress AS
             min(states.created_at) AS started_at,
             max(states.finished_at) AS last_finished_at
            FROM states
-          GROUP BY GROUPING SETS ((states.batch), ())
-        ), pace AS (
-         SELECT COALESCE(( SELECT sum(((p.permits)::double precision / p.period)) AS sum
+          GROUP BY GROUPING SETS ((states.batch, states.target), (states.target))
+        ), foreseen AS (
+         SELECT c.batch,
+            c.target,
+            c.total,
+            c.requests,
+            c.waiting,
+            c.ready,
+            c.in_flight,
+            c.succeeded,
+            c.failed,
+            c.cancelled,
+            c.started_at,
+            c.last_finished_at,
+            ((c.waiting + c.ready) + c.in_flight) AS unfinished,
+            ((((c.waiting + c.ready) + c.in_flight))::double precision / NULLIF(COALESCE(( SELECT ((p.permits)::double precision / p.period)
                    FROM provisioner.permits p
-                  WHERE ((p.kind = 'write'::text) AND p.metered)), ( SELECT sum(k.pace) AS sum
+                  WHERE ((p.target = c.target) AND (p.kind = 'write'::text) AND p.metered)), ( SELECT sum(k.pace) AS sum
                    FROM provisioner.workers k
-                  WHERE (k.lease_until > now()))) AS per_second
+                  WHERE ((k.lease_until > now()) AND (c.target = ANY (k.targets))))), (0)::double precision)) AS seconds
+           FROM counted c
         )
- SELECT c.batch,
-    c.total,
-    c.requests,
-    c.waiting,
-    c.ready,
-    c.in_flight,
-    c.succeeded,
-    c.failed,
-    c.cancelled,
-    c.started_at,
+ SELECT f.batch,
+    f.total,
+    (sum(f.requests))::bigint AS requests,
+    (sum(f.waiting))::bigint AS waiting,
+    (sum(f.ready))::bigint AS ready,
+    (sum(f.in_flight))::bigint AS in_flight,
+    (sum(f.succeeded))::bigint AS succeeded,
+    (sum(f.failed))::bigint AS failed,
+    (sum(f.cancelled))::bigint AS cancelled,
+    min(f.started_at) AS started_at,
         CASE
-            WHEN (((c.waiting + c.ready) + c.in_flight) = 0) THEN c.last_finished_at
+            WHEN (sum(f.unfinished) = (0)::numeric) THEN max(f.last_finished_at)
             ELSE NULL::timestamp with time zone
         END AS ended_at,
         CASE
-            WHEN ((((c.waiting + c.ready) + c.in_flight) > 0) AND (pace.per_second > (0)::double precision)) THEN (now() + make_interval(secs => ((((c.waiting + c.ready) + c.in_flight))::double precision / pace.per_second)))
+            WHEN ((sum(f.unfinished) > (0)::numeric) AND bool_and(((f.unfinished = 0) OR (f.seconds IS NOT NULL)))) THEN (now() + make_interval(secs => max(f.seconds)))
             ELSE NULL::timestamp with time zone
         END AS ends_at
-   FROM (counted c
-     CROSS JOIN pace);
+   FROM foreseen f
+  GROUP BY f.batch, f.total
+UNION ALL
+ SELECT NULL::text AS batch,
+    true AS total,
+    0 AS requests,
+    0 AS waiting,
+    0 AS ready,
+    0 AS in_flight,
+    0 AS succeeded,
+    0 AS failed,
+    0 AS cancelled,
+    NULL::timestamp with time zone AS started_at,
+    NULL::timestamp with time zone AS ended_at,
+    NULL::timestamp with time zone AS ends_at
+  WHERE (NOT (EXISTS ( SELECT
+           FROM provisioner.connection_requests)));
 
 COMMENT ON VIEW provisioner.batch_progress IS 'How far each batch and everything together has come, and when it will end';
 
-ALTER TABLE provisioner.connection_requests ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+ALTER TABLE provisioner.connection_requests ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME provisioner.connection_requests_id_seq
     START WITH 1
     INCREMENT BY 1
@@ -384,6 +619,41 @@ ALTER TABLE provisioner.connection_requests ALTER COLUMN id ADD GENERATED BY DEF
     NO MAXVALUE
     CACHE 1
 );
+
+CREATE TABLE provisioner.credential_health (
+    target text NOT NULL,
+    credential text NOT NULL,
+    fingerprint text NOT NULL,
+    accepted_at timestamp with time zone,
+    trials integer DEFAULT 0 NOT NULL,
+    tried_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    refusals integer DEFAULT 0 NOT NULL,
+    held_since timestamp with time zone,
+    reason text,
+    probing boolean DEFAULT false NOT NULL,
+    probe_at timestamp with time zone,
+    probe_pause double precision DEFAULT 60 NOT NULL
+)
+WITH (fillfactor='50');
+
+COMMENT ON TABLE provisioner.credential_health IS 'What OpenRouter said lately of the API keys in use, known by salted fingerprints';
+
+COMMENT ON COLUMN provisioner.credential_health.held_since IS 'Since when requests with this key are held back; NULL while they are not';
+
+CREATE VIEW provisioner.held_credentials AS
+ SELECT target,
+    credential,
+    fingerprint,
+    held_since AS since,
+    reason,
+    probe_at AS next_probe_at,
+    ( SELECT count(*) AS count
+           FROM provisioner.waiting w
+          WHERE ((w.target = h.target) AND (w.hold = ('credential:'::text || h.credential)))) AS requests
+   FROM provisioner.credential_health h
+  WHERE (held_since IS NOT NULL);
+
+COMMENT ON VIEW provisioner.held_credentials IS 'Credentials whose API key is refused: correct the key, and their requests go on';
 
 CREATE TABLE provisioner.migrations (
     version integer NOT NULL,
@@ -462,6 +732,10 @@ CREATE VIEW provisioner.request_status AS
 
 COMMENT ON VIEW provisioner.request_status IS 'Every request with its live state and its place in the queue';
 
+CREATE TABLE provisioner.salt (
+    salt uuid DEFAULT gen_random_uuid() NOT NULL
+);
+
 CREATE TABLE provisioner.sealing_keys (
     key_id text NOT NULL,
     public_key bytea NOT NULL,
@@ -471,6 +745,7 @@ CREATE TABLE provisioner.sealing_keys (
 
 CREATE TABLE provisioner.targets (
     target text NOT NULL,
+    known_at timestamp with time zone,
     paused_at timestamp with time zone,
     paused_by text,
     trouble text,
@@ -501,6 +776,9 @@ ALTER TABLE ONLY provisioner.connection_requests
 
 ALTER TABLE ONLY provisioner.connection_requests
     ADD CONSTRAINT connection_requests_wanted_once UNIQUE (target, project_id, name);
+
+ALTER TABLE ONLY provisioner.credential_health
+    ADD CONSTRAINT credential_health_pkey PRIMARY KEY (target, credential, fingerprint);
 
 ALTER TABLE ONLY provisioner.in_flight
     ADD CONSTRAINT in_flight_pkey PRIMARY KEY (id);
@@ -539,11 +817,15 @@ CREATE INDEX ready_in_order ON provisioner.ready USING btree (target, rank, turn
 
 CREATE INDEX ready_of_project ON provisioner.ready USING btree (target, project_id, rank, turn);
 
+CREATE INDEX waiting_held ON provisioner.waiting USING btree (target, hold) WHERE (hold IS NOT NULL);
+
 CREATE INDEX waiting_until ON provisioner.waiting USING btree (run_at);
 
 ALTER INDEX provisioner.attempts_of_request ATTACH PARTITION provisioner.attempts_other_request_id_idx;
 
-CREATE TRIGGER request_edited AFTER UPDATE OF target, project_id, name, description, credential, on_conflict, priority, batch, not_before ON provisioner.connection_requests FOR EACH ROW WHEN (((new.status = 'pending'::text) AND (old.status = 'pending'::text))) EXECUTE FUNCTION provisioner.request_edited();
+CREATE TRIGGER request_credential_edited AFTER UPDATE OF credential ON provisioner.connection_requests FOR EACH ROW WHEN (((new.status = 'pending'::text) AND (new.credential IS DISTINCT FROM old.credential))) EXECUTE FUNCTION provisioner.request_credential_edited();
+
+CREATE TRIGGER request_edited AFTER UPDATE OF target, project_id, name, description, credential, on_conflict, priority, batch, not_before ON provisioner.connection_requests FOR EACH ROW WHEN (((((((((((old.target IS DISTINCT FROM new.target) OR (old.project_id IS DISTINCT FROM new.project_id)) OR (old.name IS DISTINCT FROM new.name)) OR (old.description IS DISTINCT FROM new.description)) OR (old.credential IS DISTINCT FROM new.credential)) OR (old.on_conflict IS DISTINCT FROM new.on_conflict)) OR (old.priority IS DISTINCT FROM new.priority)) OR (old.batch IS DISTINCT FROM new.batch)) OR (old.not_before IS DISTINCT FROM new.not_before)) AND (new.credential !~~ 'sealed:%:wiped'::text))) EXECUTE FUNCTION provisioner.request_edited();
 
 CREATE TRIGGER requests_deleted AFTER DELETE ON provisioner.connection_requests REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_deleted();
 
@@ -553,7 +835,13 @@ CREATE TRIGGER requests_truncated AFTER TRUNCATE ON provisioner.connection_reque
 
 REVOKE ALL ON FUNCTION provisioner.broken_rule(r provisioner.connection_requests) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION provisioner.cancel(ids bigint[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.pause(target text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION provisioner.refuse(rule text, r provisioner.connection_requests) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.request_credential_edited() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.request_edited() FROM PUBLIC;
 
@@ -562,5 +850,11 @@ REVOKE ALL ON FUNCTION provisioner.requests_deleted() FROM PUBLIC;
 REVOKE ALL ON FUNCTION provisioner.requests_inserted() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.requests_truncated() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.resume(target text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.retry(ids bigint[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.sealing_key() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.turn_attempt_log(keep interval) FROM PUBLIC;

@@ -34,6 +34,8 @@ COMMANDS: Final = {
     "verify": "Compare what was recorded with what Infisical has.",
     "doctor": "Check every precondition, and say how to mend it.",
     "healthcheck": "Exit 0 if the daemon on this host is healthy.",
+    "keys": "Make and list the key pairs that seal API keys.",
+    "seal": "Seal one API key from standard input.",
     "settings": "Show the effective settings and where each came from.",
     "simulate": "Serve a simulated Infisical, for tests.",
 }
@@ -53,6 +55,8 @@ def load_command(name: str) -> Any:
     """Import one of `COMMANDS` and make it what Typer runs."""
     word = name.replace("-", "_")
     function = getattr(import_module(f"provisioner.cli.{word}"), word)
+    if isinstance(function, typer.Typer):
+        return typer.main.get_command(function)
     single = typer.Typer(add_completion=False, rich_markup_mode=None)
     single.command(name=name)(function)
     return typer.main.get_command(single)

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, cast
 
@@ -16,11 +17,12 @@ from provisioner.cli._submitted import Report, States, tell
 from provisioner.intake.checked import SHOWN, CheckedFile, check_file
 from provisioner.intake.errors import FileUnusable, Problem
 from provisioner.intake.reading import Format
-from provisioner.intake.rows import BATCH_RULE, is_batch
+from provisioner.intake.rows import BATCH_RULE, Seal, is_batch
 from provisioner.postgres.intake import Comparison, Repeats, staging
 from provisioner.postgres.reports import TargetReport, read_outlook, seconds_left
 
 if TYPE_CHECKING:
+    from provisioner.credentials.sealing import SealingKey
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
 
@@ -69,7 +71,8 @@ def submit(  # noqa: PLR0917  # the command line names them
 ) -> None:
     """Load requests in bulk. Every line is checked first; loading the same file again is harmless.
 
-    Columns: target, project_id (required), name, description, credential, on_conflict, priority, batch, not_before.
+    Columns: target, project_id (required), name, description, credential, on_conflict, priority, batch, not_before,
+    and api_key: a readable key, which is sealed before it leaves this process.
     What is left out or empty has the table's default. Bad lines are named, and nothing is loaded then.
 
     Example: provisioner submit projects.csv --batch onboarding --dry-run
@@ -77,14 +80,9 @@ def submit(  # noqa: PLR0917  # the command line names them
     wish = Wish(file=file, form=form, batch=batch, dry_run=dry_run, skip_invalid=skip_invalid, quiet=as_json)
     settings = load(config)
     settings.database_url()  # before a long file is read
-    with _checked(wish) as checked:
-        report = Report(
-            file=wish.name,
-            dry_run=dry_run,
-            lines=checked.lines,
-            skipped=checked.bad,
-            problems=tuple(checked.problems),
-        )
+    with _checked(wish, sealer(settings)) as checked:
+        problems = tuple(checked.problems)
+        report = Report(file=wish.name, dry_run=dry_run, lines=checked.lines, skipped=checked.bad, problems=problems)
         if skip_invalid or not checked.bad:
             report = run_async(_submit(wish, settings, checked, report))
     tell(report, as_json=as_json)
@@ -92,11 +90,26 @@ def submit(  # noqa: PLR0917  # the command line names them
         raise typer.Exit(PARTLY if report.accepted else NOT_DONE)
 
 
+def sealer(settings: "Settings") -> Seal:
+    """What seals with the database's current key, which is asked for when the first key is to be sealed."""
+    from provisioner.cli.keys import sealing_key
+
+    @cache
+    def key() -> "SealingKey":
+        return run_async(_current(settings))
+
+    async def _current(settings: "Settings") -> "SealingKey":
+        async with open_database(settings) as database:
+            return await sealing_key(database)
+
+    return lambda api_key, *, project_id, name: key().seal(api_key, project_id=project_id, name=name)
+
+
 @contextmanager
-def _checked(wish: Wish) -> Iterator[CheckedFile]:
+def _checked(wish: Wish, seal: Seal) -> Iterator[CheckedFile]:
     try:
         with _opened(wish.file) as stream, reading(stream, quiet=wish.quiet) as progress:
-            checked = check_file(stream, name=wish.file, form=wish.form, batch=wish.batch, progress=progress)
+            checked = check_file(stream, name=wish.file, form=wish.form, seal=seal, batch=wish.batch, progress=progress)
     except FileUnusable as error:
         raise FileUnusable(f"{wish.name} {error}; nothing was loaded") from error
     except OSError as error:

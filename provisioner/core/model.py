@@ -172,7 +172,8 @@ class Fail:
 class Retry:
     """Put it back for `delay` seconds.
 
-    `counted`: this attempt was the row's own fault. `unknown`: a create may have worked.
+    `counted`: this attempt was the row's own fault. `unknown`: a create may have worked. `hold`: why it is held back
+    together with others, until somebody releases them all.
     """
 
     delay: float
@@ -180,6 +181,7 @@ class Retry:
     code: ErrorCode | None = None
     counted: bool = False
     unknown: bool = False
+    hold: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,10 +5,12 @@ what all workers behind one address know together about one such window; these f
 correct it by what the answers say. Pure: no clock, no I/O. Times are seconds since 1970 on the database's clock, for
 all workers share that one.
 
-The pace is what is left over the time that is left: so other users of the same address are allowed for without knowing
-them, and the permits are spread over the window instead of hitting OpenRouter all at once.
+The pace is what is left over the time that is left, less what others will need: what the server counted and we did not
+send was theirs, and whoever used the address lately is taken to go on. So the permits are spread over the window
+instead of hitting OpenRouter all at once, and who shares the address with us hardly meets a refusal.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -27,6 +29,17 @@ PROBE_POLL: Final = 0.05
 # A refusal that names no limit: the smallest that Infisical's plans have, permits a minute.
 SMALLEST_LIMIT: Final = 90
 DEFAULT_PERIOD: Final = 60.0
+# Where no answer names the limit it is searched from the smallest upwards, by this factor a window that went well.
+SEARCH: Final = 1.25
+# What others did is remembered for about this share of a window.
+MEMORY: Final = 0.25
+# What others will use is taken to be so many standard deviations more than they did lately.
+CARE: Final = 1.5
+# However much others use, this share of what is left is ours: two polite clients must not wait for each other for ever.
+SHARE: Final = 0.25
+# An answer to a request from before this window began is about this window only if that ends later than this share of
+# a window from its beginning; else it is a late answer about the last one.
+LATE: Final = 0.75
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +47,11 @@ class Budget:
     """What is known of one limiter's present window.
 
     `metered` is whether there is a limiter at all, None while nobody knows. `permits` a window of `period` seconds.
-    `granted` were handed out in this window, `answered` of these have come back, `used` is the server's count, others'
+    The last window ended at `ended_at`. `granted` were handed out in this window, `answered` of these have come back, `used` is the server's count, others'
     included. `ends_at` is the earliest bound that the answers gave for the window's end. No permit before `next_at`.
+    `late` were under way when it began, and may count in it. `theirs` is how many others certainly used in this window,
+    `their_pace` how many a second lately, as of `seen_at`.
+    `searching`: no answer names the limit, and `permits` is what went well so far.
     """
 
     metered: bool | None = None
@@ -48,6 +64,12 @@ class Budget:
     answered: int = 0
     used: int = 0
     blocked_until: float = 0.0
+    ended_at: float | None = None
+    late: int = 0
+    theirs: int = 0
+    their_pace: float = 0.0
+    seen_at: float = 0.0
+    searching: bool = False
 
     @property
     def left(self) -> int:
@@ -61,17 +83,29 @@ class Budget:
             return self.ends_at
         return (now if self.starts_at is None else self.starts_at) + self.period
 
+    def ours(self, now: float) -> float:
+        """Permits that are left for us when others go on as they did lately, or do a little more."""
+        memory, end = self.period * MEMORY, self.end(now)
+        # What they did since the last answer, and in this window, has not been seen yet.
+        unseen = now - max(self.seen_at, end - self.period)
+        faded = math.exp(-max(0.0, now - self.seen_at - memory) / memory)
+        theirs = self.their_pace * faded * (max(0.0, unseen) + end - now)
+        return max(self.left - theirs - CARE * math.sqrt(theirs), self.left * SHARE)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lesson:
     """What one answer, received at `at`, said of the limiter.
 
-    `throttled_for`: it was a refusal, for so many seconds.
+    `throttled_for`: it was a refusal, for so many seconds. `elapsed`: so many seconds after the request was sent.
+    `lost`: there was no answer, or one that never passed the limiter.
     """
 
     at: float
     rate: RateHeaders | None
     throttled_for: float | None = None
+    elapsed: float = 0.0
+    lost: bool = False
 
 
 def fixed(permits: int, period: float) -> Budget:
@@ -92,8 +126,11 @@ def grant(budget: Budget, wanted: int, now: float) -> tuple[Budget, Grant]:
         return budget, Grant(permits=0, wait=max(budget.end(now) - now, PROBE_POLL))
     if budget.next_at > now:
         return budget, Grant(permits=0, wait=budget.next_at - now)
-    spacing = max(budget.end(now) - EDGE - now, 0.0) / budget.left
-    lot = budget.left if spacing == 0 else max(1, int(LOT / spacing))
+    ours, time = budget.ours(now), budget.end(now) - now
+    if ours < 1:
+        return budget, Grant(permits=0, wait=min(LOT, time))
+    spacing = max(time - EDGE, 0.0) / ours
+    lot = int(ours) if spacing == 0 else max(1, int(LOT / spacing))
     permits = min(wanted, lot, budget.left)
     starts_at = now if budget.starts_at is None else budget.starts_at
     granted = replace(budget, starts_at=starts_at, granted=budget.granted + permits, next_at=now + permits * spacing)
@@ -108,14 +145,18 @@ def give_back(budget: Budget, permits: int) -> Budget:
 def learn(budget: Budget, lesson: Lesson) -> Budget:
     """Correct the budget by what one answer said."""
     if lesson.rate is not None:
-        budget = _heed(budget, lesson.rate, lesson.at)
+        budget = _heed(budget, lesson.rate, lesson)
+    elif lesson.lost:
+        # Whether the server counted it the next answer tells.
+        next_at = 0.0 if budget.metered is None else budget.next_at
+        budget = replace(budget, answered=min(budget.granted, budget.answered + 1), next_at=next_at)
     elif budget.metered is None and lesson.throttled_for is None:
         # The answer passed the place where the limiter would be, and it says nothing: there is none.
         budget = replace(budget, metered=False, granted=0, starts_at=None)
     elif budget.metered:
-        budget = replace(budget, answered=budget.answered + 1, used=max(budget.used, budget.answered + 1))
+        budget = _count(budget, lesson)
     if lesson.throttled_for is not None:
-        budget = _block(budget, lesson.at + lesson.throttled_for)
+        budget = _block(budget, lesson)
     return budget
 
 
@@ -132,46 +173,109 @@ def _roll(budget: Budget, now: float) -> Budget:
     """
     if budget.starts_at is None or now < budget.end(now):
         return budget
-    return replace(budget, starts_at=None, ends_at=None, next_at=0.0, granted=0, answered=0, used=0)
+    permits = budget.permits
+    if budget.searching and permits is not None and budget.answered >= permits:
+        permits = math.ceil(permits * SEARCH)
+    return replace(_begin_window(budget), permits=permits)
 
 
-def _heed(budget: Budget, rate: RateHeaders, at: float) -> Budget:
-    # `reset` is whole seconds rounded up: the window ends at `bound` or up to a second before.
-    bound = at + rate.reset
-    used = rate.limit - rate.remaining
-    fresh = rate.remaining == rate.limit - 1
-    period = max(rate.reset, 1.0) if fresh else max(budget.period, rate.reset)
-    if budget.starts_at is not None and bound < budget.starts_at:
-        return budget  # a late answer, of a window that is over
-    if budget.ends_at is not None and bound > budget.ends_at + 1.5 and at > budget.ends_at - 1.5:
+def _begin_window(budget: Budget, starts_at: float | None = None) -> Budget:
+    late = max(0, budget.granted - budget.answered)
+    return replace(
+        budget,
+        starts_at=starts_at,
+        ends_at=None,
+        ended_at=budget.ends_at,
+        next_at=0.0,
+        granted=0,
+        answered=0,
+        used=0,
+        late=late,
+        theirs=0,
+    )
+
+
+def _was_sent_before(budget: Budget, lesson: Lesson) -> bool:
+    """Whether a request was sent before this window began."""
+    return budget.starts_at is not None and lesson.at - lesson.elapsed < budget.starts_at
+
+
+def _heed(budget: Budget, rate: RateHeaders, lesson: Lesson) -> Budget:
+    # `reset` is whole seconds rounded up: the window ended no later than if the server had counted just before the
+    # answer came, and later than if it had counted when the request was sent, a second less.
+    at, sent_at = lesson.at, lesson.at - lesson.elapsed
+    latest, earliest = at + rate.reset, sent_at + rate.reset - 1.0
+    before = _was_sent_before(budget, lesson)
+    if before and latest < (budget.starts_at or 0.0) + budget.period * LATE:
+        return budget
+    if budget.ends_at is not None and earliest > budget.ends_at:
         # Another client, or a late request of ours, has begun the next window already.
-        budget = replace(budget, starts_at=at, ends_at=None, granted=0, answered=0, used=0, next_at=0.0)
-    ends_at = bound if budget.ends_at is None else min(budget.ends_at, bound)
-    permits = rate.limit
-    first = budget.metered is not True
+        budget = _begin_window(budget, sent_at)
+    ends_at = latest if budget.ends_at is None else min(budget.ends_at, latest)
+    budget = replace(
+        budget,
+        metered=True,
+        permits=rate.limit,
+        period=_period(budget, rate, sent_at),
+        starts_at=sent_at if budget.starts_at is None else budget.starts_at,
+        ends_at=ends_at,
+        answered=budget.answered + (not before),
+        used=max(budget.used, rate.limit - rate.remaining),
+        next_at=budget.next_at if budget.metered else 0.0,
+        searching=False,
+    )
+    return _watch_others(budget, at)
+
+
+def _period(budget: Budget, rate: RateHeaders, sent_at: float) -> float:
+    """How long a window is: as long as its first request is told that it lasts."""
+    first = rate.remaining == rate.limit - 1
+    if budget.ends_at is None and budget.ended_at is not None and sent_at < budget.ended_at + 1.0:
+        # It began when the last one ended, or a moment later.
+        first = first or rate.reset < budget.period - 1.0
+    return max(rate.reset, 1.0) if first else max(budget.period, rate.reset)
+
+
+def _watch_others(budget: Budget, at: float) -> Budget:
+    """Note what others used since the last answer: a rate that fades with time."""
+    theirs = max(budget.theirs, budget.used - budget.late - max(budget.granted, budget.answered))
+    since = max(budget.seen_at, budget.end(at) - budget.period)
+    if at <= since:
+        more = (theirs - budget.theirs) / (budget.period * MEMORY)
+        return replace(budget, theirs=theirs, their_pace=budget.their_pace + more)
+    faded = math.exp(-(at - since) / (budget.period * MEMORY))
+    idle = math.exp(-max(0.0, since - budget.seen_at) / (budget.period * MEMORY))
+    pace = budget.their_pace * idle * faded + (theirs - budget.theirs) / (at - since) * (1 - faded)
+    return replace(budget, theirs=theirs, their_pace=pace, seen_at=at)
+
+
+def _count(budget: Budget, lesson: Lesson) -> Budget:
+    """Count for ourselves what no header tells."""
+    if _was_sent_before(budget, lesson):
+        return budget
+    answered = budget.answered + 1
+    ends_at = lesson.at + budget.period if budget.ends_at is None else budget.ends_at
+    return replace(budget, answered=answered, used=max(budget.used, answered), ends_at=ends_at)
+
+
+def _block(budget: Budget, lesson: Lesson) -> Budget:
+    """Nobody sends until a refusal's time is over."""
+    until = lesson.at + (lesson.throttled_for or 0.0)
+    if lesson.rate is not None and budget.ends_at is not None and until - 1.0 < budget.ends_at < until:
+        until = budget.ends_at  # its seconds were rounded up
+    permits, searching = budget.permits or SMALLEST_LIMIT, budget.searching
+    if lesson.rate is None and budget.metered is not True:
+        searching = True
+    elif searching:
+        permits, searching = max(SMALLEST_LIMIT, budget.answered - 1), False
     return replace(
         budget,
         metered=True,
         permits=permits,
-        period=period,
-        starts_at=at if budget.starts_at is None else budget.starts_at,
-        ends_at=ends_at,
-        answered=budget.answered + 1,
-        used=max(budget.used, used),
-        next_at=0.0 if first else budget.next_at,
-    )
-
-
-def _block(budget: Budget, until: float) -> Budget:
-    return replace(
-        budget,
-        metered=True,
-        permits=budget.permits or SMALLEST_LIMIT,
+        searching=searching,
         blocked_until=max(budget.blocked_until, until),
-        starts_at=None,
-        ends_at=None,
-        granted=0,
-        answered=0,
-        used=0,
+        starts_at=lesson.at - lesson.elapsed if budget.starts_at is None else budget.starts_at,
+        ends_at=until if budget.ends_at is None else budget.ends_at,
         next_at=0.0,
+        used=budget.used if lesson.rate is not None else max(budget.used, permits),
     )

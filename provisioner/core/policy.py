@@ -100,11 +100,14 @@ def is_ours(claim: Claim, connection: Connection, *, rules: Rules, moment: Momen
     """Whether a connection that was found is of this request's own making.
 
     Only an attempt with an unknown outcome can have made it; then it has our app, method and description, and it was
-    created between our first attempt and now, up to the difference of the clocks.
+    created between our first attempt and now, up to the difference of the clocks. Where descriptions are marked, the
+    mark alone decides, and needs no clock: nobody else writes it, and nothing of ours is without it.
     """
-    if not claim.unknown or connection.app not in APP or connection.method != METHOD:
+    if connection.app not in APP or connection.method != METHOD:
         return False
-    if (connection.description or "") != sent_description(claim, rules):
+    if rules.marker:
+        return (connection.description or "").endswith(_mark(claim.request.id))
+    if not claim.unknown or (connection.description or "") != sent_description(claim, rules):
         return False
     if connection.created_at is None:
         return False
@@ -122,8 +125,12 @@ def describe(request_id: int, description: str | None, *, marker: bool) -> str:
     text = (description or "").strip()
     if not marker:
         return text
-    mark = f"[provisioner:{request_id}]"
+    mark = _mark(request_id)
     return f"{text[: 254 - len(mark)]} {mark}".strip()
+
+
+def _mark(request_id: int) -> str:
+    return f"[provisioner:{request_id}]"
 
 
 def backoff(failures: int, *, rules: Rules, jitter: float) -> float:

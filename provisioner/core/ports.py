@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
-from provisioner.core.model import Claim, Connection, Observation, RateHeaders, Request, Settlement
+from provisioner.core.model import Action, Claim, Connection, Observation, RateHeaders, Request, Settlement
 from provisioner.core.secret import Secret
 
 WorkerId = int
@@ -18,11 +18,13 @@ WorkerId = int
 class Place:
     """A place in line.
 
-    Smaller is served earlier. `rank` is the negated priority, `turn` the virtual time of fair queueing.
+    Smaller is served earlier. `rank` is the negated priority, `turn` the virtual time of fair queueing; within a turn,
+    which may have a request of each of a hundred thousand projects, it is the request's `id` that counts.
     """
 
     rank: int
     turn: int
+    id: int = 0
 
 
 FRONT = Place(-(2**31), -(2**63))
@@ -94,8 +96,8 @@ class Queue(Protocol):
     async def release(self, worker: WorkerId, ids: Collection[int]) -> None:
         """Give back claims that were never sent."""
 
-    async def release_lost(self, worker: WorkerId, *, target: str, known: Collection[int]) -> int:
-        """Give back what a claim whose answer was lost had claimed; returns how many."""
+    async def release_lost(self, worker: WorkerId, *, target: str, known: Collection[int], older: float = 0.0) -> int:
+        """Give back what a claim whose answer was lost had claimed, `older` seconds ago or more; returns how many."""
 
     async def settle(self, worker: WorkerId, settlements: Sequence[Settlement]) -> Report:
         """Record how claims ended, in one transaction, each only if the worker still holds it under that attempt."""
@@ -110,7 +112,7 @@ class Queue(Protocol):
         """Take over what lapsed workers held; it is tried again after `pause` seconds."""
 
     async def disown(self, limit: int) -> Sequence[int]:
-        """Fail requests for targets that no living worker knows; returns their ids."""
+        """Fail requests for targets that no worker has ever known; returns their ids."""
 
     async def work_left(self, targets: Collection[str]) -> bool:
         """Whether anything is still to be done for these targets, apart from what is scheduled or paused."""
@@ -159,8 +161,10 @@ class Permits(Protocol):
     def give_back(self, permits: int) -> None:
         """Hand back permits that will not be used."""
 
-    def learn(self, rate: RateHeaders | None, *, metered: bool, throttled_for: float | None) -> None:
-        """Note what one answer said of the limiter; it is shared with the next `acquire`."""
+    def learn(
+        self, rate: RateHeaders | None, *, metered: bool, throttled_for: float | None, elapsed: float = 0.0
+    ) -> None:
+        """Note what one answer said of the limiter, `elapsed` after the call; it is shared with the next `acquire`."""
 
 
 class Clock(Protocol):
@@ -174,3 +178,69 @@ class Clock(Protocol):
 
     def set_by(self, theirs: datetime) -> None:
         """Correct the clock: the database has just said what time it is."""
+
+
+class Observer(Protocol):
+    """Hears what a worker does.
+
+    Told of every call, so it counts and nothing else: it neither waits nor raises. `took` is in seconds.
+    """
+
+    def called(self, target: str, action: Action, seen: Observation) -> None:
+        """A call to Infisical has ended."""
+
+    def claimed(self, target: str, requests: int, took: float) -> None:
+        """A claim brought so many requests."""
+
+    def settled(self, settlements: Sequence[Settlement], report: Report, took: float) -> None:
+        """A batch was recorded."""
+
+    def logged_in(self, target: str, outcome: str) -> None:
+        """A login has ended: `granted`, `refused`, `limited` or `trouble`."""
+
+
+class Unobserved:
+    """The observer of a worker that nobody watches."""
+
+    def called(self, target: str, action: Action, seen: Observation) -> None:
+        """Hear nothing."""
+
+    def claimed(self, target: str, requests: int, took: float) -> None:
+        """Hear nothing."""
+
+    def settled(self, settlements: Sequence[Settlement], report: Report, took: float) -> None:
+        """Hear nothing."""
+
+    def logged_in(self, target: str, outcome: str) -> None:
+        """Hear nothing."""
+
+
+UNOBSERVED = Unobserved()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetVitals:
+    """One target as one worker sees it.
+
+    `in_hand` requests are claimed and not carried out, `held` says why calls are held back, if they are.
+    """
+
+    target: str
+    in_hand: int = 0
+    paused: bool = False
+    held: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vitals:
+    """How one worker is. `worker` is 0 until it is entered in the list.
+
+    `turned_at` is when its keeper last went round, well or not, on the monotonic clock.
+    """
+
+    worker: WorkerId
+    turned_at: float
+    lease_good: bool
+    database_away: bool
+    stopping: bool
+    targets: tuple[TargetVitals, ...] = ()

@@ -82,7 +82,7 @@ class _Hold:
 
 
 class Identity:
-    """The machine identity of one target."""
+    """The machine identity of one target. `heard` is told how each login ended, in a word."""
 
     def __init__(
         self,
@@ -93,8 +93,10 @@ class Identity:
         target: str = "default",
         patience: Patience | None = None,
         monotonic: Callable[[], float] = time.monotonic,
+        heard: Callable[[str], None] | None = None,
     ) -> None:
         self._auth = auth
+        self._heard = heard
         self._transport = transport
         self._routes = routes
         self._patience = patience or Patience()
@@ -171,7 +173,10 @@ class Identity:
         begins = self._monotonic()
         if isinstance(self._auth, StaticToken):
             return _token(Granted(token=secret, lifetime=math.inf), begins)
-        match await self._try(self._auth, secret):
+        login = await self._try(self._auth, secret)
+        if self._heard is not None:
+            self._heard(type(login).__name__.lower())
+        match login:
             case Granted() as granted:
                 self._log.info("logged_in", lifetime=granted.lifetime if granted.lifetime < math.inf else None)
                 return _token(granted, begins)

@@ -14,7 +14,7 @@ import orjson
 
 from provisioner.intake.errors import Problem
 from provisioner.intake.reading import Format, read
-from provisioner.intake.rows import Row, check
+from provisioner.intake.rows import Row, Seal, check
 
 SHOWN: Final = 20  # problems that are told one by one
 IN_MEMORY: Final = 8 << 20  # bytes; what is larger goes to the disk
@@ -68,12 +68,14 @@ def check_file(
     *,
     name: str,
     form: Format | None = None,
+    seal: Seal,
     batch: str | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> CheckedFile:
     """Read and check a whole file; rows without a batch get `batch`. Calls `progress` now and then.
 
-    The caller closes what is returned. Raises `FileUnusable` and `OSError`.
+    Readable keys are sealed at once, so that none is kept. The caller closes what is returned. Raises `FileUnusable`
+    and `OSError`.
     """
     checked = CheckedFile()
     try:
@@ -87,7 +89,7 @@ def check_file(
                 found.values.setdefault("batch", batch)
             row = check(found.line, found.values)
             if isinstance(row, Row):
-                checked.add(found.line, row)
+                checked.add(found.line, row.sealed(seal))
             else:
                 checked.refuse(list(row))
     except BaseException:

@@ -20,10 +20,6 @@ from provisioner.intake.rows import API_KEY, COLUMNS, unknown_column
 
 LONGEST: Final = 1 << 20  # characters: a longer line is no list of requests, and would fill the memory
 DELIMITERS: Final = ",;\t"
-NO_SEALING: Final = (
-    f"{API_KEY} cannot be used: no sealing key is set up on this version, and a readable key is never stored; "
-    "name a configured credential in the column credential instead"
-)
 _FOREIGN: Final = {
     b"\xff\xfe": "is UTF-16 text; save it as UTF-8",
     b"\xfe\xff": "is UTF-16 text; save it as UTF-8",
@@ -141,9 +137,8 @@ def _header(cells: Sequence[str]) -> Sequence[str]:
         raise FileUnusable(
             f"has no header: the first line names the columns, such as project_id,name; there are {', '.join(COLUMNS)}"
         )
-    if API_KEY in names:
-        raise FileUnusable(NO_SEALING)
-    if unknown := [unknown_column(name) if name else "a column has no name" for name in names if name not in COLUMNS]:
+    known = {*COLUMNS, API_KEY}
+    if unknown := [unknown_column(name) if name else "a column has no name" for name in names if name not in known]:
         raise FileUnusable(f"its header is not right: {'; '.join(unknown)}")
     if "project_id" not in names:
         raise FileUnusable("its header lacks the column project_id: the UUID of the Infisical project")
@@ -172,8 +167,6 @@ def _parsed(number: int, text: str) -> Record | Problem:
         return Problem(line=number, problem=f"is not JSON, from character {error.colno} on")
     if not isinstance(given, dict):
         return Problem(line=number, problem='is not a JSON object, such as {"project_id": "…", "name": "…"}')
-    if given.get(API_KEY) is not None:
-        raise FileUnusable(f"line {number}: {NO_SEALING}")
     values = {
         column: value.strip() if isinstance(value, str) and column != "description" else value
         for column, value in given.items()

@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from re import IGNORECASE, compile as pattern
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Protocol
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, StringConstraints, ValidationError
 
+from provisioner.core.secret import Secret
 from provisioner.intake.errors import Problem
 
 SEALED: Final = "sealed:"
@@ -33,6 +34,7 @@ _RULES: Final = {
     "on_conflict": "must be fail, adopt or replace",
     "priority": f"must be a whole number from -{_PRIORITY} to {_PRIORITY}; larger goes first",
     "batch": "must be 1 to 200 characters",
+    API_KEY: "must be an API key of 1 to 1000 characters, and the column credential left out",
     "not_before": "must be a point in time with its offset, such as 2030-01-31T08:00:00+01:00 or 2030-01-31T07:00:00Z",
 }
 # Columns of the table that are not for requesters.
@@ -79,7 +81,20 @@ def _moment(given: object) -> datetime:
         raise ValueError from None
 
 
+def _api_key(given: object) -> Secret:
+    if not isinstance(given, str) or not 1 <= len(given.strip()) <= 1000 or not given.strip().isprintable():
+        raise ValueError
+    return Secret(given.strip())
+
+
 Stored = AfterValidator(_storable)
+
+
+class Seal(Protocol):
+    """Puts an API key into a box that only the workers can open."""
+
+    def __call__(self, api_key: Secret, *, project_id: str, name: str) -> str:
+        """What the column credential holds instead of the key."""
 
 
 class Row(BaseModel):
@@ -96,13 +111,21 @@ class Row(BaseModel):
     priority: Annotated[int, Field(ge=-_PRIORITY, le=_PRIORITY)] = 0
     batch: Annotated[str, StringConstraints(min_length=1, max_length=200), Stored] | None = None
     not_before: Annotated[datetime, PlainValidator(_moment)] | None = None
+    api_key: Annotated[Secret, PlainValidator(_api_key)] | None = None
+
+    def sealed(self, seal: Seal) -> "Row":
+        """The row as it may be stored: its readable key, if it has one, in a box."""
+        if self.api_key is None:
+            return self
+        box = seal(self.api_key, project_id=str(self.project_id), name=self.name)
+        return self.model_copy(update={"credential": box, "api_key": None})
 
     def columns(self) -> tuple[object, ...]:
         """The values in the order of `COLUMNS`."""
         return tuple(self.__dict__[name] for name in COLUMNS)
 
 
-COLUMNS: Final = tuple(Row.model_fields)
+COLUMNS: Final = tuple(name for name in Row.model_fields if name != API_KEY)
 BATCH_RULE: Final = _RULES["batch"]
 
 
@@ -113,6 +136,8 @@ def is_batch(text: str) -> bool:
 
 def check(line: int, values: Mapping[str, object]) -> Row | Sequence[Problem]:
     """The row that a line asks for, or everything that is wrong with it."""
+    if values.get(API_KEY) is not None and values.get("credential") is not None:
+        return [Problem(line=line, column=API_KEY, problem=_RULES[API_KEY])]
     try:
         return Row.model_validate(values)
     except ValidationError as error:
@@ -146,7 +171,7 @@ def _problem(line: int, problem: Any, values: Mapping[str, object]) -> Problem:
 
 
 def _given(column: str, value: object) -> str:
-    if column == "credential":
+    if column in {"credential", API_KEY}:
         return ""
     if column == "description" and isinstance(value, str):
         return f" (given: {len(value)} characters)" if "\0" not in value else " (given: text with a NUL)"

@@ -1,11 +1,13 @@
 """Budgets as rows that all workers behind one address share.
 
 The row is read, the pure `core.pacing` decides, and the row is written back unless somebody else was quicker; then it
-is read again. Where there is no limiter, the database is not asked at all.
+is read again. Where there is no limiter, the database is not asked at all. The time is the database's own, read with
+the row: a window's end is known to a few hundredths of a second, and the hosts' clocks need not be.
 """
 
-from dataclasses import astuple, replace
-from typing import Final
+import asyncio
+from dataclasses import astuple, fields, replace
+from typing import Final, NamedTuple
 
 from provisioner.core.model import RateHeaders
 from provisioner.core.pacing import Budget, Lesson, give_back, grant, learn
@@ -15,12 +17,25 @@ from provisioner.postgres.queries import statements
 
 UNLIMITED: Final = Budget(metered=False)
 
+_FIELDS: Final = tuple(field.name for field in fields(Budget))
+
+
+class _Heard(NamedTuple):
+    """A lesson that the row does not know yet; `at` is monotonic."""
+
+    at: float
+    rate: RateHeaders | None
+    throttled_for: float | None
+    elapsed: float
+    lost: bool
+
 
 class SharedPermits:
     """`core.ports.Permits` for one target and one kind of call: `write`, `read` or `login`.
 
     `start` is what is known from the settings: `Budget()` for a limit that is to be learned, `core.pacing.fixed(…)`
-    for one that is named, `UNLIMITED` for none.
+    for one that is named, `UNLIMITED` for none. Where the settings name it, the server's headers do not matter; its
+    refusals always do.
     """
 
     def __init__(self, database: Database, clock: Clock, *, target: str, kind: str, start: Budget) -> None:
@@ -29,37 +44,49 @@ class SharedPermits:
         self._key = (target, kind)
         self._start = start
         self._free = start.metered is False
-        self._lessons: list[Lesson] = []
+        self._heard: list[_Heard] = []
         self._unused = 0
+        self._asking = asyncio.Lock()
         self._sql = statements("permits")
 
     async def acquire(self, wanted: int) -> Grant:
         """Ask for permits to send `wanted` calls. Raises `DatabaseUnavailable`."""
-        if self._free and not self._lessons:
+        if self._free and not self._heard:
             return Grant(permits=wanted)
+        async with self._asking:
+            return await self._ask(wanted)
+
+    async def _ask(self, wanted: int) -> Grant:
         while True:
+            asked_at = self._clock.monotonic()
             row = await self._database.fetchrow(self._sql["read"], *self._key)
             if row is None:
                 start = self._start
                 await self._database.execute(self._sql["open"], *self._key, start.metered, start.permits, start.period)
                 continue
-            version, *columns = row
+            version, now, *columns = row
             before = Budget(**dict(zip(_FIELDS, columns, strict=True)))
-            lessons, unused = tuple(self._lessons), self._unused
-            now = self._clock.now().timestamp()
-            after, granted = grant(self._taught(before, lessons, unused), wanted, now)
+            heard, unused = tuple(self._heard), self._unused
+            # The server's time is a little later than when we asked for it: so no lesson seems older than it is, and
+            # no window seems to end before it does.
+            taught = self._taught(before, heard, unused, ahead=now - asked_at)
+            after, granted = grant(taught, wanted, now)
             if after == before or await self._database.fetchrow(
                 self._sql["write"], *self._key, version, *astuple(after)
             ):
-                del self._lessons[: len(lessons)]
+                del self._heard[: len(heard)]
                 self._unused -= unused
                 self._free = after.metered is False and after.blocked_until <= now
                 return granted
 
-    def _taught(self, budget: Budget, lessons: tuple[Lesson, ...], unused: int) -> Budget:
-        for lesson in lessons:
+    def _taught(self, budget: Budget, heard: tuple[_Heard, ...], unused: int, *, ahead: float) -> Budget:
+        start = self._start
+        if start.metered and (budget.permits, budget.period) != (start.permits, start.period):
+            budget = replace(budget, metered=True, permits=start.permits, period=start.period)
+        for at, rate, throttled_for, elapsed, lost in heard:
+            lesson = Lesson(at=at + ahead, rate=rate, throttled_for=throttled_for, elapsed=elapsed, lost=lost)
             budget = learn(budget, lesson)
-        if self._start.metered is False:
+        if start.metered is False:
             budget = replace(budget, metered=False)
         return give_back(budget, unused) if unused else budget
 
@@ -68,24 +95,13 @@ class SharedPermits:
         if not self._free:
             self._unused += permits
 
-    def learn(self, rate: RateHeaders | None, *, metered: bool, throttled_for: float | None) -> None:
+    def learn(
+        self, rate: RateHeaders | None, *, metered: bool, throttled_for: float | None, elapsed: float = 0.0
+    ) -> None:
         """Note what one answer said of the limiter; it is shared with the next `acquire`."""
-        if self._start.metered is False:
-            rate = None  # the settings say that there is no limit; only a refusal proves otherwise, for its own time
-        if rate is None and throttled_for is None and (self._free or not metered):
+        if self._start.metered is not None:
+            rate = None  # the settings say what the limit is; only a refusal proves otherwise, for its own time
+        if rate is None and throttled_for is None and self._free:
             return
-        self._lessons.append(Lesson(at=self._clock.now().timestamp(), rate=rate, throttled_for=throttled_for))
-
-
-_FIELDS: Final = (
-    "metered",
-    "permits",
-    "period",
-    "starts_at",
-    "ends_at",
-    "next_at",
-    "granted",
-    "answered",
-    "used",
-    "blocked_until",
-)
+        lost = rate is None and throttled_for is None and not metered
+        self._heard.append(_Heard(self._clock.monotonic(), rate, throttled_for, elapsed, lost))

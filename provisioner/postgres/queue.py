@@ -48,8 +48,10 @@ class PostgresQueue:
 
     async def claim(self, worker: WorkerId, *, target: str, start: Place, limit: int) -> Claims:
         """Claim up to `limit` requests in line from `start` on; the intent is durable when this returns."""
-        rows = await self._database.fetch(self._claim["claim"], target, start.rank, start.turn, limit, worker)
-        last = Place(rows[-1]["rank"], rows[-1]["turn"]) if rows else None
+        rows = await self._database.fetch(
+            self._claim["claim"], target, start.rank, start.turn, limit, worker, start.id
+        )
+        last = Place(rows[-1]["rank"], rows[-1]["turn"], rows[-1]["id"]) if rows else None
         return Claims(claims=[_claim(row) for row in rows], last=last)
 
     async def release(self, worker: WorkerId, ids: Collection[int]) -> None:
@@ -57,9 +59,10 @@ class PostgresQueue:
         if ids:
             await self._database.execute(self._claim["release"], worker, list(ids))
 
-    async def release_lost(self, worker: WorkerId, *, target: str, known: Collection[int]) -> int:
-        """Give back what a claim whose answer was lost had claimed; returns how many."""
-        lost = await self._database.fetch(self._claim["lost"], worker, target, list(known))
+    async def release_lost(self, worker: WorkerId, *, target: str, known: Collection[int], older: float = 0.0) -> int:
+        """Give back what a claim whose answer was lost had claimed, `older` seconds ago or more; returns how many."""
+        span = timedelta(seconds=older)
+        lost = await self._database.fetch(self._claim["lost"], worker, target, list(known), span)
         await self.release(worker, [row["id"] for row in lost])
         return len(lost)
 
@@ -72,16 +75,17 @@ class PostgresQueue:
 
     async def look(self, *, marks: dict[str, Place], served: dict[str, Place]) -> Glance:
         """Look at what there is to do from the given marks on, and tell how far the queues have been served."""
-        row = await self._database.fetchrow(self._keep["look"], *_columns(marks), *_columns(served))
+        ids = [mark.id for mark in marks.values()]
+        row = await self._database.fetchrow(self._keep["look"], *_columns(marks), *_columns(served), ids)
         if row is None:  # a SELECT without FROM has exactly one row
             raise AssertionError
-        heads = zip(row["targets"], row["ranks"], row["turns"], strict=True)
+        heads = zip(row["targets"], row["ranks"], row["turns"], row["ids"], strict=True)
         return Glance(
             now=row["now"],
             next_due=row["next_due"],
             lapsed=row["lapsed"],
             paused=frozenset(row["paused"]),
-            heads={target: Place(rank, turn) for target, rank, turn in heads},
+            heads={target: Place(rank, turn, id_) for target, rank, turn, id_ in heads},
         )
 
     async def promote(self, limit: int) -> dict[str, Place]:
@@ -97,8 +101,11 @@ class PostgresQueue:
         return Rescue(requests=row["requests"], workers=row["workers"]) if row else Rescue()
 
     async def disown(self, limit: int) -> Sequence[int]:
-        """Fail requests for targets that no living worker knows; returns their ids."""
-        return [row["id"] for row in await self._database.fetch(self._keep["disown"], limit)]
+        """Fail requests for targets that no worker has ever known; returns their ids."""
+        ids: list[int] = []
+        for stranger in await self._database.fetch(self._keep["strangers"]):
+            ids += [row["id"] for row in await self._database.fetch(self._keep["disown"], stranger["target"], limit)]
+        return ids
 
     async def work_left(self, targets: Collection[str]) -> bool:
         """Whether anything is still to be done for these targets, apart from what is scheduled or paused."""

@@ -1,10 +1,19 @@
 """What people and probes want to know: how far everything has come, at which pace, and what went wrong."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
+from provisioner.core.reports import (
+    BudgetReport,
+    Failures,
+    Gauges,
+    Line,
+    Progress,
+    Status,
+    TargetReport,
+    WorkerReport,
+    Workers,
+)
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
@@ -15,102 +24,21 @@ if TYPE_CHECKING:
 _SQL: Final = "reports"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """How far one batch has come, or everything (`total`). `batch` None and not `total`: requests without a batch.
-
-    `ended_at` is when the last one finished, `ends_at` when the last one probably will; at most one of them is known.
-    """
-
-    batch: str | None
-    total: bool
-    requests: int
-    waiting: int
-    ready: int
-    in_flight: int
-    succeeded: int
-    failed: int
-    cancelled: int
-    started_at: datetime | None
-    ended_at: datetime | None
-    ends_at: datetime | None
-
-    @property
-    def pending(self) -> int:
-        """How many are not finished."""
-        return self.waiting + self.ready + self.in_flight
-
-    @property
-    def finished(self) -> int:
-        """How many have ended, well or not."""
-        return self.succeeded + self.failed + self.cancelled
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TargetReport:
-    """One target: what is left to do there, how many living workers serve it, what limits it.
-
-    `metered` is None while nobody knows whether there is a limiter; `permits` creates in `period` seconds.
-    """
-
-    target: str
-    waiting: int = 0
-    ready: int = 0
-    in_flight: int = 0
-    workers: int = 0
-    metered: bool | None = None
-    permits: int | None = None
-    period: float | None = None
-    blocked_until: datetime | None = None
-    paused_at: datetime | None = None
-    paused_by: str | None = None
-    trouble: str | None = None
-    trouble_since: datetime | None = None
-
-    @property
-    def pending(self) -> int:
-        """How many requests are not finished."""
-        return self.waiting + self.ready + self.in_flight
-
-    @property
-    def allowed(self) -> float | None:
-        """Creates a second that the limiter allows; None when there is none or it is not known yet."""
-        return self.permits / self.period if self.metered and self.permits and self.period else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Workers:
-    """Workers whose lease is good, workers whose lease ran out, and creates a second lately of the former."""
-
-    living: int
-    lost: int
-    pace: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failures:
-    """Requests that failed for one reason, and the newest of them."""
-
-    error_code: str
-    requests: int
-    example_id: int
-    example: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
-    """Everything at one moment, or one batch.
-
-    `progress` is that of all that was asked about, None if that is an unknown batch. `more_batches` were not listed.
-    """
-
-    now: datetime
-    progress: Progress | None
-    batches: tuple[Progress, ...]
-    more_batches: int
-    targets: tuple[TargetReport, ...]
-    workers: Workers
-    failures: tuple[Failures, ...]
+__all__ = [
+    "BudgetReport",
+    "Failures",
+    "Gauges",
+    "Line",
+    "Progress",
+    "Status",
+    "TargetReport",
+    "WorkerReport",
+    "Workers",
+    "read_gauges",
+    "read_outlook",
+    "read_status",
+    "seconds_left",
+]
 
 
 async def read_status(database: Database, *, batch: str | None = None, batches: int | None = None) -> Status:
@@ -135,6 +63,7 @@ async def read_status(database: Database, *, batch: str | None = None, batches: 
             targets=await _targets(connection, batch),
             workers=await _workers(connection),
             failures=tuple(Failures(**dict(row)) for row in failures),
+            crew=tuple(_worker(row) for row in await connection.fetch(sql["crew"])),
         )
 
 
@@ -142,6 +71,20 @@ async def read_outlook(database: Database) -> tuple[Sequence[TargetReport], Work
     """Look at the queues and the pace only, quick whatever the table's size. Raises as `read_status` does."""
     async with database.acquire() as connection:
         return await _targets(connection, None), await _workers(connection)
+
+
+async def read_gauges(database: Database) -> Gauges:
+    """Look at what a monitor wants to know every few seconds. Raises as `read_status` does."""
+    sql = statements(_SQL)
+    async with (
+        database.acquire() as connection,
+        connection.transaction(isolation="repeatable_read", readonly=True),
+    ):
+        return Gauges(
+            lines=tuple(Line(**dict(row)) for row in await connection.fetch(sql["lines"])),
+            budgets=tuple(BudgetReport(**dict(row)) for row in await connection.fetch(sql["budgets"])),
+            workers=await _workers(connection),
+        )
 
 
 def seconds_left(targets: Iterable[TargetReport], workers: Workers) -> float | None:
@@ -174,3 +117,9 @@ def _progress(row: "asyncpg.Record") -> Progress:
     values = dict(row)
     del values["found"]
     return Progress(**values)
+
+
+def _worker(row: "asyncpg.Record") -> WorkerReport:
+    values = dict(row)
+    values["targets"] = tuple(values["targets"])
+    return WorkerReport(**values)

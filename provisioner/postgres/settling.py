@@ -79,9 +79,9 @@ def _row(settlement: Settlement) -> tuple[object, ...]:
         case Fail(code=code, message=message, unknown=unknown):
             doubt = claim.unknown or unknown
             return (*who, sent, claim.failures + 1, claim.first_tried_at, doubt, code, message)
-        case Retry(code=code, message=message, counted=counted, unknown=unknown, delay=delay):
+        case Retry(code=code, message=message, counted=counted, unknown=unknown, delay=delay, hold=hold):
             failures = claim.failures + counted
-            return (*who, sent, failures, claim.first_tried_at, unknown, code, message, delay, None)
+            return (*who, sent, failures, claim.first_tried_at, unknown, code, message, delay, hold)
         case Cancel():
             return (*who, sent)
 

@@ -3,10 +3,16 @@
 Works on plain rows and on the simulator's own state, and knows nothing of how the product works.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, Final
+
+Row = Mapping[str, Any]
+
+# Seconds by which the clocks of a server and of a database on one machine may disagree.
+TOLERANCE: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,12 +28,15 @@ class Audit:
     problems: Sequence[str]
 
 
-def audit(rows: Sequence[Mapping[str, Any]], state: Mapping[str, Any]) -> Audit:
-    """Hold the rows of `connection_requests` against `GET /_simulator/state`."""
-    connections = state["connections"]
-    made = {str(one["id"]): one for one in connections if not one["planted"]}
+def audit(rows: Sequence[Row], state: Row) -> Audit:
+    """Hold the rows of `connection_requests` against `GET /_simulator/state`.
+
+    Somebody else's connection may be recorded only where a row's `on_conflict` says so.
+    """
+    connections = {str(one["id"]): one for one in state["connections"]}
+    made = {id_: one for id_, one in connections.items() if not one["planted"]}
     recorded = Counter(str(row["connection_id"]) for row in rows if row["status"] == "succeeded")
-    problems = [problem for row in rows if (problem := _row_problem(row, made, connections))]
+    problems = [problem for row in rows if (problem := _row_problem(row, connections))]
     problems += [f"connection {id_} is recorded {n} times" for id_, n in recorded.items() if n > 1]
     problems += [
         f"connection {id_} ({one['name']} in {one['projectId']}) was made but is recorded nowhere"
@@ -47,24 +56,61 @@ def audit(rows: Sequence[Mapping[str, Any]], state: Mapping[str, Any]) -> Audit:
     )
 
 
-def _row_problem(
-    row: Mapping[str, Any], made: Mapping[str, Mapping[str, Any]], connections: Sequence[Mapping[str, Any]]
-) -> str | None:
+def unexplained(creates: Sequence[Row], attempts: Sequence[Row]) -> Sequence[str]:
+    """The creates that the log of attempts does not account for.
+
+    A create whose answer arrived has a row with its `reqId`. Any other has a row without one that was under way when
+    the server saw it: that of the lost answer, or the one written for a worker that was lost. `attempts` carry their
+    request's `project_id` and `name`, and times in seconds since 1970. What never got as far as its body cannot be told
+    apart, and what was turned away for its token was no attempt.
+    """
+    known = {str(row["req_id"]) for row in attempts if row["req_id"]}
+    spare: defaultdict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in attempts:
+        if row["action"] == "create" and not row["req_id"]:
+            spare[str(row["project_id"]), str(row["name"])].append(row)
+    problems: list[str] = []
+    for one in creates:
+        if one["name"] is None or one["reqId"] in known or one["fault"] == "token-expired":
+            continue
+        rows = spare[str(one["projectId"]), one["name"]]
+        fitting = [row for row in rows if _covers(row, one)]
+        if fitting:
+            rows.remove(fitting[0])
+        else:
+            problems.append(f"create {one['order']} of {one['name']} in {one['projectId']} at {one['at']} has no row")
+    return problems
+
+
+def _covers(row: Row, create: Row) -> bool:
+    seen = datetime.fromisoformat(create["at"]).timestamp()
+    fits = row["http_status"] in {None, create["status"]}
+    return bool(fits and row["started_at"] - TOLERANCE <= seen <= row["ended_at"] + TOLERANCE)
+
+
+def _row_problem(row: Row, connections: Mapping[str, Row]) -> str | None:
     where = f"request {row['id']} ({row['name']} in {row['project_id']})"
     if row["status"] == "succeeded":
-        one = made.get(str(row["connection_id"]))
-        if one is None:
-            theirs = any(str(row["connection_id"]) == str(other["id"]) for other in connections)
-            return f"{where} records a connection that {'somebody else made' if theirs else 'does not exist'}"
-        if (str(one["projectId"]), one["name"]) != (str(row["project_id"]), row["name"]):
-            return f"{where} records the connection of another request"
-        if one["credentialsHash"] != row["credentials_hash"]:
-            return f"{where} records another credentials hash than the server has"
-        return None
+        return _record_problem(where, row, connections.get(str(row["connection_id"])))
     if row["status"] == "failed" and row["error_code"] == "name_conflict":
-        taken = any(
-            other["planted"] and (str(other["projectId"]), other["name"]) == (str(row["project_id"]), row["name"])
-            for other in connections
-        )
+        taken = any(other["planted"] and _place(other) == _place(row) for other in connections.values())
         return None if taken else f"{where} reports a name conflict that does not exist"
+    if row["status"] == "cancelled":
+        return None  # if it made a connection, that one is recorded nowhere
     return f"{where} is {row['status']}: {row['error_code']} {row['error_message']}"
+
+
+def _record_problem(where: str, row: Row, one: Row | None) -> str | None:
+    if one is None:
+        return f"{where} records a connection that does not exist"
+    if one["planted"] and row.get("on_conflict", "fail") == "fail":
+        return f"{where} records a connection that somebody else made"
+    if _place(one) != _place(row):
+        return f"{where} records the connection of another request"
+    if one["credentialsHash"] != row["credentials_hash"]:
+        return f"{where} records another credentials hash than the server has"
+    return None
+
+
+def _place(one: Row) -> tuple[str, str]:
+    return str(one.get("projectId", one.get("project_id"))), str(one["name"])

@@ -83,6 +83,9 @@ class Target(Section):
     )
     read_limit: Limit = Field(default="auto", description="look-ups a time, written like `write_limit`")
     login_limit: Limit = Field(default="auto", description="logins a time, written like `write_limit`")
+    shared_budget: bool = Field(
+        False, description="count replacements and deletions towards `write_limit` too, as Infisical documents it"
+    )
     max_in_flight: int = Field(default=64, ge=1, le=4096, description="creates in flight at once, for each worker")
     timeout: float = Field(default=40.0, description="seconds to wait for an answer; more than 30 and at most 120")
     ca_file: ExistingFile | None = Field(

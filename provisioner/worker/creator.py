@@ -1,5 +1,6 @@
 """Carry one claim to its end: call, observe, decide, until there is something to settle."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -7,8 +8,9 @@ from typing import Final
 
 import structlog
 
+from provisioner.core.concurrency import Pressure
 from provisioner.core.errors import CredentialUnknown, CredentialUnreadable, DatabaseUnavailable
-from provisioner.core.health import Breaker
+from provisioner.core.health import SLOW, TROUBLE, Breaker
 from provisioner.core.model import (
     Action,
     Cancel,
@@ -17,25 +19,31 @@ from provisioner.core.model import (
     Do,
     Observation,
     Outcome,
-    Request,
     Retry,
     Seen,
     Settlement,
     Trace,
 )
 from provisioner.core.policy import Moment, Rules, decide, first_action
-from provisioner.core.ports import Clock, Connections, Permits, Vault
+from provisioner.core.ports import UNOBSERVED, Clock, Connections, Observer, Permits, Vault
+from provisioner.worker.custody import Custody, HeldBack
 from provisioner.worker.membership import Membership
+from provisioner.worker.witness import Witness
 
 log = structlog.stdlib.get_logger()
 
+_LOOKING: Final = frozenset({Action.LOOK_UP, Action.IDENTIFY})
 # What certainly left nothing behind, because it never left.
 _UNSENT: Final = frozenset({Seen.NOT_SENT, Seen.CREDENTIAL_UNKNOWN, Seen.CREDENTIAL_UNREADABLE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """One Infisical and the ways to it."""
+    """One Infisical and the ways to it.
+
+    `keys` keeps creates from being spent on keys that are refused, `pressure` adapts how many are in flight; without
+    them nothing does. `shared_budget`: replacing and deleting spend the budget of creates too.
+    """
 
     name: str
     connections: Connections
@@ -44,6 +52,26 @@ class Target:
     reads: Permits
     rules: Rules
     breaker: Breaker
+    keys: Custody | None = None
+    pressure: Pressure | None = None
+    shared_budget: bool = False
+    observer: Observer = UNOBSERVED
+
+    def allowance(self, now: float) -> tuple[int | None, float]:
+        """How many creates may be under way (None: any number), and in how many seconds that may change."""
+        allowed, pause = self.breaker.allowance(now)
+        if allowed is None and self.keys is not None:
+            return self.keys.upstream.allowance(now)
+        return allowed, pause
+
+    @property
+    def held(self) -> str | None:
+        """Why creates are held back; None when they are not."""
+        if self.breaker.is_open:
+            return self.breaker.reason
+        if self.keys is not None and self.keys.upstream.is_open:
+            return f"OpenRouter is in trouble: {self.keys.upstream.reason}"
+        return None
 
 
 class Creator:
@@ -55,6 +83,7 @@ class Creator:
         self._clock = clock
         self._random = random
         self._skew = 0.0
+        self._witness = Witness()
 
     async def carry(self, claim: Claim) -> Settlement:
         """Carry one claim to its end. A defect of ours costs the row an attempt, not the process its life."""
@@ -62,16 +91,18 @@ class Creator:
             return await self._carry(claim)
         except Exception as error:  # the row must not be lost, and the others must go on
             log.exception("creator_failed", request=claim.request.id)
+            message = f"an error of the provisioner's own: {type(error).__name__}"
             outcome = decide(
                 claim,
                 Action.CREATE,
-                Observation(seen=Seen.UNKNOWN, message=f"an error of the provisioner's own: {type(error).__name__}"),
+                Observation(seen=Seen.UNKNOWN, message=message),
                 rules=self._target.rules,
                 moment=replace(self._moment(), target_works=True),
             )
             if isinstance(outcome, Do):
                 raise
-            return Settlement(claim=claim, outcome=outcome, sent=claim.sent + 1)
+            trace = (lost_trace(claim, self._clock.now(), message),)
+            return Settlement(claim=claim, outcome=outcome, sent=claim.sent + 1, trace=trace)
 
     async def _carry(self, claim: Claim) -> Settlement:
         """Make calls for one claim until its outcome is certain enough to be written down."""
@@ -80,16 +111,27 @@ class Creator:
         if claim.cancelled and action is Action.CREATE:
             return Settlement(claim=claim, outcome=Cancel(), sent=sent)
         while True:
-            if action is not Action.CREATE and (wait := await self._read_permit(action)):
+            if action is not Action.CREATE and (wait := await self._permit(action)):
                 outcome: Outcome = Retry(delay=wait, message="the read budget is used up", unknown=claim.unknown)
                 break
-            started_at = self._clock.now()
-            seen = await self._call(action, claim, subject)
+            started_at, began = self._clock.now(), self._clock.monotonic()
+            try:
+                seen = await self._call(action, claim, subject)
+            except HeldBack as held:
+                outcome = held.outcome
+                break
             self._learn(action, seen)
-            if action is Action.CREATE and seen.seen not in _UNSENT:
+            self._witness.note(None if seen.seen in TROUBLE or not _was_sent(seen) else began)
+            if action is Action.CREATE and _was_sent(seen):
                 sent += 1
             trace.append(_trace(action, started_at, seen))
-            decision = decide(claim, action, seen, rules=self._target.rules, moment=self._moment())
+            if action is Action.CREATE and (back := await self._judged(claim, seen)) is not None:
+                outcome = back
+                break
+            moment = self._moment()
+            if seen.seen is Seen.UNKNOWN and moment.target_works:
+                moment = replace(moment, target_works=await self._others_get_through())
+            decision = decide(claim, action, seen, rules=self._target.rules, moment=moment)
             if not isinstance(decision, Do):
                 outcome = decision
                 break
@@ -100,28 +142,40 @@ class Creator:
 
     async def _call(self, action: Action, claim: Claim, subject: Connection | None) -> Observation:
         try:
-            return await self._send(action, claim.request, subject)
+            return await self._send(action, claim, subject)
         except CredentialUnknown as error:
             return Observation(seen=Seen.CREDENTIAL_UNKNOWN, message=str(error))
         except CredentialUnreadable as error:
             return Observation(seen=Seen.CREDENTIAL_UNREADABLE, message=str(error))
 
-    async def _send(self, action: Action, request: Request, subject: Connection | None) -> Observation:
-        connections = self._target.connections
-        if action is Action.CREATE:
+    async def _send(self, action: Action, claim: Claim, subject: Connection | None) -> Observation:
+        connections, request = self._target.connections, claim.request
+        if action in {Action.CREATE, Action.REPLACE}:
             key = await self._target.vault.open(request)
-            if not self._membership.holds():
-                return Observation(seen=Seen.NOT_SENT, message="the lease ran out before the create was sent")
-            return await connections.create(request, key)
-        if action is Action.REPLACE and subject is not None:
-            return await connections.replace(request, subject, await self._target.vault.open(request))
+            keys = self._target.keys
+            if keys is not None and action is Action.CREATE and not keys.is_fine(request, key):
+                await keys.admit(claim, key)
+            if not self._membership.holds(claim):
+                return Observation(seen=Seen.NOT_SENT, message="the lease ran out before this was sent")
+            if subject is None:
+                return await connections.create(request, key)
+            return await connections.replace(request, subject, key)
         if action is Action.REMOVE and subject is not None:
             return await connections.remove(subject)
         return await connections.look_up(request)
 
-    async def _read_permit(self, action: Action) -> float:
-        """Ask for a permit for a look-up; returns the seconds to come back in when there is none."""
-        if action not in {Action.LOOK_UP, Action.IDENTIFY}:
+    async def _judged(self, claim: Claim, seen: Observation) -> Retry | None:
+        """Learn of the request's key; returns how the request goes on if its key's refusal is not its own fault."""
+        keys = self._target.keys
+        if keys is None or keys.accepts(claim, seen):
+            return None
+        return await keys.judge(claim, seen)
+
+    async def _permit(self, action: Action) -> float:
+        """Ask for a permit for what is no create; returns the seconds to come back in when there is none."""
+        if action not in _LOOKING:
+            if self._target.shared_budget:
+                await self._insist_on_write()
             return 0.0
         try:
             granted = await self._target.reads.acquire(1)
@@ -129,23 +183,69 @@ class Creator:
             return 1.0
         return 0.0 if granted.permits else max(granted.wait, 0.1)
 
+    async def _insist_on_write(self) -> None:
+        """Wait for a permit: what was begun for a connection is brought to its end."""
+        permits, pause = 0, 0.0
+        while not permits:
+            await asyncio.sleep(pause)
+            try:
+                granted = await self._target.writes.acquire(1)
+            except DatabaseUnavailable:
+                pause = 1.0
+            else:
+                permits, pause = granted.permits, granted.wait
+
     def _learn(self, action: Action, seen: Observation) -> None:
+        self._target.observer.called(self._target.name, action, seen)
         if seen.skew is not None:
             self._skew = seen.skew
-        if action is Action.CREATE:
-            self._target.writes.learn(seen.rate, metered=seen.metered, throttled_for=seen.retry_after)
-        elif action in {Action.LOOK_UP, Action.IDENTIFY}:
-            self._target.reads.learn(seen.rate, metered=seen.metered, throttled_for=seen.retry_after)
-        breaker = self._target.breaker
-        if breaker.observe(seen.seen, seen.message, self._clock.monotonic()):
-            if breaker.is_open:
-                log.warning("target_held", target=self._target.name, reason=breaker.reason)
+        target, now = self._target, self._clock.monotonic()
+        if _was_sent(seen):
+            if action in _LOOKING:
+                budget: Permits | None = target.reads
             else:
-                log.info("target_works", target=self._target.name)
+                budget = target.writes if action is Action.CREATE or target.shared_budget else None
+            if budget is not None:
+                budget.learn(seen.rate, metered=seen.metered, throttled_for=seen.retry_after, elapsed=seen.elapsed)
+            if target.pressure is not None and action is Action.CREATE:
+                target.pressure.note(seen.elapsed, now, failed=_cannot_cope(seen))
+        if target.breaker.observe(seen.seen, seen.message, now):
+            if target.breaker.is_open:
+                log.warning("target_held", target=target.name, reason=target.breaker.reason)
+            else:
+                log.info("target_works", target=target.name)
+
+    async def _others_get_through(self) -> bool:
+        """Whether the target works after this trouble too: it may be the first sign of an outage."""
+        breaker = self._target.breaker
+        return await self._witness.confirms(self._clock.monotonic(), unless=lambda: breaker.is_open)
 
     def _moment(self) -> Moment:
         works = self._target.breaker.works(self._clock.monotonic())
         return Moment(now=self._clock.now(), jitter=self._random(), skew=self._skew, target_works=works)
+
+
+def lost_trace(claim: Claim, now: datetime, message: str) -> Trace:
+    """What is logged for a create that may have been sent, and whose answer nobody will read."""
+    return Trace(
+        action=Action.CREATE,
+        started_at=claim.claimed_at,
+        elapsed=(now - claim.claimed_at).total_seconds(),
+        status=None,
+        req_id=None,
+        seen=Seen.UNKNOWN,
+        message=message,
+    )
+
+
+def _was_sent(seen: Observation) -> bool:
+    """Whether anything was sent; without a usable token nothing is."""
+    return seen.seen not in _UNSENT and (seen.seen is not Seen.TOKEN_TROUBLE or seen.status is not None)
+
+
+def _cannot_cope(seen: Observation) -> bool:
+    """Whether Infisical, or OpenRouter behind it, seems to have too much to do."""
+    return seen.seen is Seen.UNKNOWN or (seen.seen is Seen.KEY_REFUSED and seen.elapsed >= SLOW)
 
 
 def _trace(action: Action, started_at: datetime, seen: Observation) -> Trace:

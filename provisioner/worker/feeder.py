@@ -8,9 +8,10 @@ from typing import Final
 import structlog
 
 from provisioner.core.errors import DatabaseUnavailable
-from provisioner.core.model import Claim, Retry, Settlement
+from provisioner.core.model import Claim, ErrorCode, Retry, Settlement
 from provisioner.core.ports import FRONT, Clock, Place, Queue
-from provisioner.worker.creator import Creator, Target
+from provisioner.worker.creator import Creator, Target, lost_trace
+from provisioner.worker.custody import Custody
 from provisioner.worker.membership import Membership
 from provisioner.worker.persistence import Persistence, jittered
 from provisioner.worker.settler import Settler
@@ -21,6 +22,8 @@ log = structlog.stdlib.get_logger()
 AHEAD: Final = 0.05
 # The share of what is claimed ahead that has to be gone before the next claim, so that claims are few and large.
 REFILL: Final = 0.75
+# What others found out about API keys is looked up every so many seconds.
+WATCH: Final = 1.0
 
 
 class Feeder:
@@ -49,7 +52,7 @@ class Feeder:
         self._persistence = persistence
         self._clock = clock
         self._work: asyncio.Queue[Claim] = asyncio.Queue()
-        self._running: dict[int, Claim] = {}
+        self._running: dict[tuple[int, int], Claim] = {}
         self._more = True
         self._stopping = False
         self._stir = asyncio.Event()
@@ -57,6 +60,8 @@ class Feeder:
         self._finished = 0
         self._pace = 0.0
         self._paced_at = clock.monotonic()
+        self._limit = capacity if target.pressure is None else min(capacity, target.pressure.limit)
+        self._widened = asyncio.Event()
 
     @property
     def in_hand(self) -> int:
@@ -79,7 +84,9 @@ class Feeder:
     async def run(self) -> None:
         """Feed the creators until told to stop; then return once nothing is in hand any more."""
         async with asyncio.TaskGroup() as group:
-            runners = [group.create_task(self._run(), name=f"creator-{n}") for n in range(self._capacity)]
+            runners = [group.create_task(self._run(n), name=f"creator-{n}") for n in range(self._capacity)]
+            if self.target.keys is not None:
+                runners.append(group.create_task(self._watch(self.target.keys), name="custody"))
             while not self._stopping:
                 try:
                     await self._feed()
@@ -102,24 +109,26 @@ class Feeder:
         """Let go of what was claimed and not yet sent."""
         unsent = []
         while not self._work.empty():
-            unsent.append(self._work.get_nowait().request.id)
-        self._membership.held.difference_update(unsent)
+            unsent.append(self._work.get_nowait())
+        self._membership.let_go(unsent)
         self.target.writes.give_back(len(unsent))
         self._emptied.set()
-        return unsent
+        return [claim.request.id for claim in unsent]
 
     def abandon(self) -> None:
         """Give up waiting for the answers that are still out: their outcome is unknown, and is written down as that."""
         for claim in tuple(self._running.values()):
-            outcome = Retry(delay=1.0, message="the worker was stopped before the answer came", unknown=True)
-            self._settler.add(Settlement(claim=claim, outcome=outcome, sent=claim.sent + 1))
+            message = "the worker was stopped before the answer came"
+            outcome = Retry(delay=1.0, message=message, code=ErrorCode.OUTCOME_UNKNOWN, unknown=True)
+            trace = lost_trace(claim, self._clock.now(), message)
+            self._settler.add(Settlement(claim=claim, outcome=outcome, sent=claim.sent + 1, trace=(trace,)))
 
     async def _feed(self) -> None:
         room = self._room()
         if not room or not self._more or self.paused:
             await self._wait(None)
             return
-        allowed, pause = self.target.breaker.allowance(self._clock.monotonic())
+        allowed, pause = self.target.allowance(self._clock.monotonic())
         if allowed is not None:
             room = min(room, allowed - self.in_hand)
             if room <= 0:
@@ -133,38 +142,67 @@ class Feeder:
 
     async def _claim(self, limit: int) -> None:
         self._more = False
-        start = self.mark
-        brought = await self._queue.claim(self._membership.worker, target=self.target.name, start=start, limit=limit)
+        start, worker = self.mark, self._membership.worker
+        asked_at = self._clock.monotonic()
+        brought = await self._queue.claim(worker, target=self.target.name, start=start, limit=limit)
+        self.target.observer.claimed(self.target.name, len(brought.claims), self._clock.monotonic() - asked_at)
         self._persistence.back()
+        if worker != self._membership.worker:  # the lease was lost meanwhile: others take these over
+            self.target.writes.give_back(limit)
+            self._more = True
+            return
         if brought.last is not None:
             # A hint that came meanwhile may point to an earlier place.
             self.mark = brought.last if self.mark == start else min(self.mark, brought.last)
         self._more = self._more or len(brought.claims) == limit
         if len(brought.claims) < limit:
             self.target.writes.give_back(limit - len(brought.claims))
-        self._membership.held.update([claim.request.id for claim in brought.claims])
+        self._membership.take(brought.claims)
         for claim in brought.claims:
             self._work.put_nowait(claim)
 
-    async def _run(self) -> None:
+    async def _run(self, number: int) -> None:
         while True:
+            while number >= self._limit:
+                await self._widened.wait()
             claim = await self._work.get()
-            self._running[claim.request.id] = claim
+            key = (claim.request.id, claim.attempt)
+            self._running[key] = claim
             try:
                 settlement = await self._creator.carry(claim)
             finally:
-                del self._running[claim.request.id]
+                del self._running[key]
             self._settler.add(settlement)
             self._finished += 1
+            if self.target.pressure is not None and self.target.pressure.limit != self._limit:
+                self._adapt(self.target.pressure.limit)
+            if settlement.sent == claim.sent:
+                self._stir.set()  # its permit is free again
             if not self._stir.is_set() and self._room():
                 self._stir.set()
             if not self.in_hand:
                 self._emptied.set()
 
+    def _adapt(self, limit: int) -> None:
+        """Let that many creators work; the others rest."""
+        log.debug("concurrency_adapted", target=self.target.name, limit=limit)
+        self._limit = min(self._capacity, limit)
+        self._widened.set()
+        self._widened.clear()
+
+    async def _watch(self, keys: Custody) -> None:
+        """See about once a second what the other workers found out about the API keys."""
+        while True:
+            try:
+                await keys.look()
+            except DatabaseUnavailable as error:
+                self._persistence.lost(error)
+            await asyncio.sleep(jittered(WATCH))
+
     def _room(self) -> int:
         """How many requests to claim now; none while the last claim still lasts."""
-        ahead = min(self._capacity, round(self._measure() * AHEAD))
-        room = self._capacity + ahead - self.in_hand
+        ahead = min(self._limit, round(self._measure() * AHEAD))
+        room = self._limit + ahead - self.in_hand
         return room if room >= max(1, ahead * REFILL) else 0
 
     def _measure(self) -> float:

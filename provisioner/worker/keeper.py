@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -24,6 +25,8 @@ RESCUE_PAUSE: Final = 1.0
 # Rows for targets that nobody knows are looked for every so many seconds.
 STRANGERS: Final = 2.0
 LOG_TURN: Final = 3600.0
+# No claim's answer is waited for so long, seconds: what is in flight for longer and unknown to us was never sent.
+FORGOTTEN: Final = 30.0
 
 
 class Keeper:
@@ -57,16 +60,19 @@ class Keeper:
         self._told: dict[str, Place] = {}
         self._due: dict[str, float] = {}
         self._counted = (clock.monotonic(), 0)
+        self.turned_at = clock.monotonic()
 
     async def enter(self) -> None:
         """Enter the list of workers, with a new lease."""
         asked_at = self._clock.monotonic()
         targets = tuple(self._feeders)
-        self._membership.worker = await self._persistence.insist(
+        worker = await self._persistence.insist(
             lambda: self._queue.register(name=self._name, targets=targets, lease=self._lease)
         )
+        self._membership.enter(worker)
         self._membership.renewed(asked_at)
         self._due["renew"] = asked_at + self._lease / 3
+        self.turned_at = self._clock.monotonic()
 
     def stop(self) -> None:
         """Tell others that this worker is about to leave; go on keeping its lease."""
@@ -83,9 +89,12 @@ class Keeper:
                 self._persistence.back()
             except DatabaseUnavailable as error:
                 self._persistence.lost(error)
+            self.turned_at = self._clock.monotonic()
             await self._sleep(glance)
 
     async def _round(self) -> Glance:
+        if self._is_due("log", LOG_TURN):  # first of all: what is written down needs its place
+            await self._queue.turn_log(keep=self._keep_log)
         if self._is_due("renew", self._lease / 3):
             await self._renew()
         glance = await self._look()
@@ -93,11 +102,11 @@ class Keeper:
             await self._promote()
         if glance.lapsed or self._is_due("rescue", self._lease):
             await self._rescue()
+        if self._is_due("forgotten", FORGOTTEN):
+            await self._release_forgotten()
         if self._is_due("strangers", STRANGERS):
             for request in await self._queue.disown(LOT):
                 log.warning("request_failed", request=request, code="target_unknown")
-        if self._is_due("log", LOG_TURN):
-            await self._queue.turn_log(keep=self._keep_log)
         return glance
 
     async def _renew(self) -> None:
@@ -106,6 +115,9 @@ class Keeper:
         try:
             await self._queue.renew(self._membership.worker, lease=self._lease, pulse=pulse)
             self._membership.renewed(asked_at)
+        except DatabaseUnavailable:
+            self._due["renew"] = 0.0  # nothing is more urgent once the database is back
+            raise
         except LeaseLost:
             unsent = sum(len(feeder.drop()) for feeder in self._feeders.values())
             log.warning("lease_lost", worker=self._membership.worker, unsent=unsent)
@@ -116,9 +128,9 @@ class Keeper:
         from_front = now >= self._front_at
         marks = {name: FRONT if from_front else feeder.mark for name, feeder in self._feeders.items()}
         served = {
-            name: feeder.mark
+            name: turn
             for name, feeder in self._feeders.items()
-            if feeder.mark != FRONT and feeder.mark != self._told.get(name)
+            if feeder.mark != FRONT and (turn := replace(feeder.mark, id=0)) != self._told.get(name)
         }
         glance = await self._queue.look(marks=marks, served=served)
         if from_front:
@@ -142,6 +154,13 @@ class Keeper:
         rescued = await self._queue.rescue(pause=RESCUE_PAUSE)
         if rescued.requests or rescued.workers:
             log.warning("requests_rescued", requests=rescued.requests, workers=list(rescued.workers))
+
+    async def _release_forgotten(self) -> None:
+        """Give back what a claim brought whose answer was lost, and which was committed only after we had looked."""
+        worker, known = self._membership.worker, tuple(self._membership.held)
+        for name in self._feeders:
+            if lost := await self._queue.release_lost(worker, target=name, known=known, older=FORGOTTEN):
+                log.warning("claims_forgotten", target=name, requests=lost)
 
     def _is_due(self, what: str, every: float) -> bool:
         now = self._clock.monotonic()

@@ -1,12 +1,16 @@
 """This process among the workers: its number, its lease, and everything that it holds."""
 
+from collections.abc import Iterable
+
+from provisioner.core.model import Claim
 from provisioner.core.ports import Clock, WorkerId
 
 
 class Membership:
     """What the parts of a worker know together.
 
-    `held` are the ids of all requests that are claimed and not yet settled. The lease is counted on our own monotonic
+    `held` are all requests that are claimed and not yet settled, each with its attempt: after a lost lease the same
+    request may come again while the call of its former attempt is still out. The lease is counted on our own monotonic
     clock from before the renewal was asked for, so it ends here no later than in the database.
     """
 
@@ -15,13 +19,33 @@ class Membership:
         self._lease = lease
         self._until = float("-inf")
         self.worker: WorkerId = 0
-        self.held: set[int] = set()
+        self.held: dict[int, int] = {}
         self.created = 0
+
+    def enter(self, worker: WorkerId) -> None:
+        """This process has a new number; whatever it held under another one is no longer its own."""
+        self.worker = worker
+        self.held.clear()
+
+    def take(self, claims: Iterable[Claim]) -> None:
+        """These claims are ours now."""
+        self.held.update({claim.request.id: claim.attempt for claim in claims})
+
+    def let_go(self, claims: Iterable[Claim]) -> None:
+        """These claims are settled or given back; a later attempt of the same request stays ours."""
+        for claim in claims:
+            if self.held.get(claim.request.id) == claim.attempt:
+                del self.held[claim.request.id]
 
     def renewed(self, asked_at: float) -> None:
         """The lease was renewed by a request that was sent at monotonic time `asked_at`."""
         self._until = asked_at + self._lease
 
-    def holds(self) -> bool:
-        """Whether what was claimed is still ours: nothing may be sent once the lease may have run out."""
+    @property
+    def leased(self) -> bool:
+        """Whether the lease certainly still lasts."""
         return self._clock.monotonic() < self._until
+
+    def holds(self, claim: Claim) -> bool:
+        """Whether a claim is still ours: nothing may be sent for it once the lease may have run out."""
+        return self.leased and self.held.get(claim.request.id) == claim.attempt

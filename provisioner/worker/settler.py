@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 
 from provisioner.core.model import Fail, Retry, Settlement, Succeed
-from provisioner.core.ports import Queue, Report
+from provisioner.core.ports import UNOBSERVED, Clock, Observer, Queue, Report
 from provisioner.worker.membership import Membership
 from provisioner.worker.persistence import Persistence
 
@@ -24,8 +24,18 @@ FEW: Final = 8
 class Settler:
     """Takes settlements from the creators and records them, never losing one while this process lives."""
 
-    def __init__(self, queue: Queue, *, membership: Membership, persistence: Persistence) -> None:
+    def __init__(
+        self,
+        queue: Queue,
+        *,
+        membership: Membership,
+        persistence: Persistence,
+        clock: Clock,
+        observer: Observer = UNOBSERVED,
+    ) -> None:
         self._queue = queue
+        self._clock = clock
+        self._observer = observer
         self._membership = membership
         self._persistence = persistence
         self._pending: list[Settlement] = []
@@ -70,8 +80,10 @@ class Settler:
 
     async def _record(self, batch: Sequence[Settlement]) -> None:
         worker = self._membership.worker
+        began = self._clock.monotonic()
         report = await self._persistence.insist(lambda: self._queue.settle(worker, batch))
-        self._membership.held.difference_update([settlement.claim.request.id for settlement in batch])
+        self._observer.settled(batch, report, self._clock.monotonic() - began)
+        self._membership.let_go([settlement.claim for settlement in batch])
         self._membership.created += sum(type(settlement.outcome) is Succeed for settlement in batch)
         _tell(batch, report)
 
@@ -79,12 +91,13 @@ class Settler:
 def _tell(batch: Sequence[Settlement], report: Report) -> None:
     """Log what a person may want to know; successes are counted, not logged, at the default level."""
     quiet = not log.is_enabled_for(logging.DEBUG)
+    if report.fenced:  # others have taken them over, or an earlier try to record them went through unheard
+        log.info("settlements_fenced", requests=sorted(report.fenced))
     for settlement in batch:
         if quiet and type(settlement.outcome) is Succeed and not report.fenced:
             continue
         request = settlement.claim.request
         if request.id in report.fenced:
-            log.info("settlement_fenced", request=request.id, attempt=settlement.claim.attempt)
             continue
         match settlement.outcome:
             case Fail(code=code, message=message):

@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from provisioner.core.errors import DatabaseUnavailable
-from provisioner.core.ports import Clock, Place, Queue
+from provisioner.core.ports import UNOBSERVED, Clock, Observer, Place, Queue, TargetVitals, Vitals
 from provisioner.worker.creator import Creator, Target
 from provisioner.worker.feeder import Feeder
 from provisioner.worker.keeper import Keeper
@@ -46,12 +46,13 @@ class Worker:
         queue: Queue,
         clock: Clock,
         random: Callable[[], float],
+        observer: Observer = UNOBSERVED,
     ) -> None:
-        self._manner = manner
-        self._queue = queue
-        self._membership = Membership(clock, lease=manner.lease)
-        self._persistence = Persistence(clock)
-        self._settler = Settler(queue, membership=self._membership, persistence=self._persistence)
+        self._manner, self._queue = manner, queue
+        self._membership, self._persistence = Membership(clock, lease=manner.lease), Persistence(clock)
+        self._settler = Settler(
+            queue, membership=self._membership, persistence=self._persistence, clock=clock, observer=observer
+        )
         self.feeders: Mapping[str, Feeder] = {
             target.name: Feeder(
                 target,
@@ -82,6 +83,20 @@ class Worker:
     def created(self) -> int:
         """Requests that this worker has brought to success."""
         return self._membership.created
+
+    def vitals(self) -> Vitals:
+        """How this worker is, for those who look after it."""
+        return Vitals(
+            worker=self._membership.worker,
+            turned_at=self._keeper.turned_at,
+            lease_good=self._membership.leased,
+            database_away=self._persistence.away,
+            stopping=self._stop.is_set(),
+            targets=tuple(
+                TargetVitals(target=name, in_hand=feeder.in_hand, paused=feeder.paused, held=feeder.target.held)
+                for name, feeder in self.feeders.items()
+            ),
+        )
 
     def hear(self, target: str | None, place: Place) -> None:
         """There is something in line for a target, or for any."""

@@ -140,7 +140,7 @@ async def test_a_target_tells_what_holds_it(database: Lent) -> None:
             " ('default', 'read', true, 350, 0), ('us', 'write', NULL, NULL, 0)"
         )
         await ours.execute(
-            "INSERT INTO provisioner.targets VALUES ('default', now(), 'ann', 'OpenRouter is down', now())"
+            "INSERT INTO provisioner.targets VALUES ('default', now(), now(), 'ann', 'OpenRouter is down', now())"
         )
         status = await read_status(ours)
     default, eu, us = status.targets

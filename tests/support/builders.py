@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -21,7 +21,6 @@ from provisioner.core.model import (
     Trace,
 )
 from provisioner.core.policy import Moment
-from provisioner.worker.clock import DatabaseClock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,14 +110,3 @@ def a_settlement(
 def rate(limit: int, remaining: int, reset: float) -> RateHeaders:
     """The limiter's headers."""
     return RateHeaders(limit=limit, remaining=remaining, reset=reset)
-
-
-@dataclass(slots=True)
-class Hands:
-    """The hands of a clock that stands still until a test moves them; seconds after noon."""
-
-    seconds: float = 0.0
-
-    def clock(self) -> DatabaseClock:
-        """A clock of the product's that shows what these hands say."""
-        return DatabaseClock(wall=lambda: at(self.seconds), monotonic=lambda: self.seconds)

@@ -64,3 +64,16 @@ async def row_of(session: Session, request: int) -> asyncpg.Record:
     row = await session.fetchrow("SELECT * FROM provisioner.connection_requests WHERE id = $1", request)
     assert row is not None
     return row
+
+
+async def soon(session: Session) -> None:
+    """Make everything that waits due."""
+    await session.execute("UPDATE provisioner.waiting SET run_at = now() - interval '1 second'")
+
+
+async def lapse(session: Session, *workers: int) -> None:
+    """Let the leases of these workers run out."""
+    await session.execute(
+        "UPDATE provisioner.workers SET lease_until = now() - interval '1 second' WHERE id = ANY ($1::bigint[])",
+        workers,
+    )

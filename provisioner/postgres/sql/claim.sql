@@ -1,6 +1,6 @@
 -- :name claim
--- Move the next requests in line of target $1 from (rank, turn) = ($2, $3) on, at most $4, into flight for worker $5, and say
--- all that making them needs. The rows are deleted by ctid out of an array: a join with the locking query is planned for a
+-- Move the next requests in line of target $1 from (rank, turn, id) = ($2, $3, $6) on, at most $4, into flight for worker $5,
+-- and say all that making them needs. The rows are deleted by ctid out of an array: a join with the locking query is planned for a
 -- tenth of the table and reads all of it. Starting where the last claim ended keeps dead index entries out of the way, which
 -- an old transaction elsewhere may keep there for hours.
 WITH picked AS (
@@ -8,7 +8,7 @@ WITH picked AS (
     WHERE ctid = ANY (ARRAY (
         SELECT r.ctid
         FROM provisioner.ready AS r
-        WHERE r.target = $1 AND (r.rank, r.turn) >= ($2, $3)
+        WHERE r.target = $1 AND (r.rank, r.turn, r.id) >= ($2, $3, $6)
         ORDER BY r.target, r.rank, r.turn, r.id
         LIMIT $4
         FOR UPDATE SKIP LOCKED
@@ -19,7 +19,9 @@ marked AS (
     INSERT INTO provisioner.in_flight (id, attempt, worker, target, rank, project_id, claimed_at)
     SELECT p.id, coalesce(s.attempt, 0) + 1, $5, $1, p.rank, p.project_id, clock_timestamp()
     FROM picked AS p
+    JOIN provisioner.connection_requests AS q ON q.id = p.id
     LEFT JOIN provisioner.setbacks AS s ON s.id = p.id
+    ON CONFLICT (id) DO NOTHING
     RETURNING id, attempt, claimed_at
 )
 SELECT
@@ -64,7 +66,7 @@ RETURNING id;
 
 -- :name lost
 -- Claims that worker $1 holds for target $2 without knowing: a claim was committed, but its answer never arrived. $3 are the
--- claims that the worker does know.
+-- claims that the worker does know; $4 is how long ago a claim was, at the least.
 SELECT f.id
 FROM provisioner.in_flight AS f
-WHERE f.worker = $1 AND f.target = $2 AND NOT (f.id = ANY ($3::bigint[]));
+WHERE f.worker = $1 AND f.target = $2 AND NOT (f.id = ANY ($3::bigint[])) AND f.claimed_at <= clock_timestamp() - $4::interval;

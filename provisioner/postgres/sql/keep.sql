@@ -1,5 +1,10 @@
 -- :name register
--- Enter this process as a worker: name $1, version $2, targets $3, a lease of $4.
+-- Enter this process as a worker: name $1, version $2, targets $3, a lease of $4. From then on the targets are known.
+WITH made_known AS (
+    INSERT INTO provisioner.targets AS t (target, known_at)
+    SELECT unnest($3::text[]), now()
+    ON CONFLICT (target) DO UPDATE SET known_at = now() WHERE t.known_at IS NULL
+)
 INSERT INTO provisioner.workers (name, version, targets, lease_until)
 VALUES ($1, $2, $3, clock_timestamp() + $4)
 RETURNING id;
@@ -18,8 +23,8 @@ WHERE w.id = $1 AND NOT EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.w
 RETURNING w.id;
 
 -- :name look
--- What a worker looks at every second: whether anything is in line for its targets $1 from (rank, turn) = ($2, $3) on, whether
--- something is due, whose lease ran out, who is paused. Also tells newcomers how far the queues $4 have been served ($5, $6).
+-- What a worker looks at every second: whether anything is in line for its targets $1 from (rank, turn, id) = ($2, $3, $7) on,
+-- whether something is due, whose lease ran out, who is paused. Also tells newcomers how far the queues $4 have been served ($5, $6).
 -- One statement, and no write while nothing moves.
 WITH served AS (
     INSERT INTO provisioner.turns (target, rank, turn)
@@ -27,13 +32,13 @@ WITH served AS (
     ON CONFLICT (target, rank) DO UPDATE SET turn = excluded.turn WHERE turns.turn < excluded.turn
 ),
 lines AS (
-    SELECT l.target, head.rank, head.turn
-    FROM unnest($1::text[], $2::integer[], $3::bigint[]) AS l (target, rank, turn)
+    SELECT l.target, head.rank, head.turn, head.id
+    FROM unnest($1::text[], $2::integer[], $3::bigint[], $7::bigint[]) AS l (target, rank, turn, id)
     CROSS JOIN LATERAL (
-        SELECT r.rank, r.turn
+        SELECT r.rank, r.turn, r.id
         FROM provisioner.ready AS r
-        WHERE r.target = l.target AND (r.rank, r.turn) >= (l.rank, l.turn)
-        ORDER BY r.target, r.rank, r.turn
+        WHERE r.target = l.target AND (r.rank, r.turn, r.id) >= (l.rank, l.turn, l.id)
+        ORDER BY r.target, r.rank, r.turn, r.id
         LIMIT 1
     ) AS head
 )
@@ -44,7 +49,8 @@ SELECT
     ARRAY (SELECT t.target FROM provisioner.targets AS t WHERE t.paused_at IS NOT NULL) AS paused,
     ARRAY (SELECT l.target FROM lines AS l) AS targets,
     ARRAY (SELECT l.rank FROM lines AS l) AS ranks,
-    ARRAY (SELECT l.turn FROM lines AS l) AS turns;
+    ARRAY (SELECT l.turn FROM lines AS l) AS turns,
+    ARRAY (SELECT l.id FROM lines AS l) AS ids;
 
 -- :name promote
 -- Put at most $1 requests whose time has come in line, each project's one behind the other.
@@ -77,7 +83,8 @@ ORDER BY q.target, q.rank;
 
 -- :name rescue
 -- Take over what workers held whose lease ran out. Their attempts may have made the connection: they wait for $1, then are
--- looked up. Also takes over claims whose worker is no longer listed at all.
+-- looked up. Who was cancelled meanwhile waits until a late commit would show, for its look-up is the last. Also takes over
+-- claims whose worker is no longer listed at all.
 WITH lapsed AS (
     SELECT w.id, w.name FROM provisioner.workers AS w WHERE w.lease_until < now() FOR UPDATE SKIP LOCKED
 ),
@@ -111,36 +118,41 @@ logged AS (
 ),
 waiting AS (
     INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
-    SELECT t.id, clock_timestamp() + $1, t.target, t.rank, t.project_id FROM taken AS t
+    SELECT
+        t.id, clock_timestamp() + CASE WHEN t.cancelled THEN greatest($1, interval '45 seconds') ELSE $1 END,
+        t.target, t.rank, t.project_id
+    FROM taken AS t
 )
 SELECT
     (SELECT count(*) FROM taken) AS requests,
     ARRAY (SELECT l.name FROM lapsed AS l) AS workers;
 
+-- :name strangers
+-- Targets that have requests in line and that no worker has ever known. One step of the index for each target.
+WITH RECURSIVE queues AS (
+    (SELECT r.target FROM provisioner.ready AS r ORDER BY r.target, r.rank, r.turn, r.id LIMIT 1)
+    UNION ALL
+    SELECT (
+        SELECT r.target FROM provisioner.ready AS r WHERE r.target > q.target ORDER BY r.target, r.rank, r.turn, r.id LIMIT 1
+    )
+    FROM queues AS q
+    WHERE q.target IS NOT NULL
+)
+SELECT q.target FROM queues AS q
+WHERE
+    q.target IS NOT NULL
+    AND NOT EXISTS (SELECT FROM provisioner.targets AS t WHERE t.target = q.target AND t.known_at IS NOT NULL);
+
 -- :name disown
--- Fail requests in line for a target that no living worker knows, at most $1.
-WITH known AS (
-    SELECT DISTINCT unnest(w.targets) AS target FROM provisioner.workers AS w WHERE w.lease_until > now()
-),
-strange AS (
-    SELECT DISTINCT t.target FROM (
-        WITH RECURSIVE queues AS (
-            (SELECT r.target FROM provisioner.ready AS r ORDER BY r.target LIMIT 1)
-            UNION ALL
-            SELECT (SELECT r.target FROM provisioner.ready AS r WHERE r.target > q.target ORDER BY r.target LIMIT 1)
-            FROM queues AS q
-            WHERE q.target IS NOT NULL
-        )
-        SELECT q.target FROM queues AS q
-    ) AS t
-    WHERE t.target IS NOT NULL AND t.target NOT IN (SELECT k.target FROM known AS k)
-),
-gone AS (
+-- Fail at most $2 requests in line for target $1, which no worker has ever known. A target whose workers are away is another
+-- matter: its requests wait for them.
+WITH gone AS (
     DELETE FROM provisioner.ready
     WHERE ctid = ANY (ARRAY (
         SELECT r.ctid FROM provisioner.ready AS r
-        WHERE r.target = ANY (ARRAY (SELECT s.target FROM strange AS s))
-        LIMIT $1
+        WHERE r.target = $1
+        ORDER BY r.target, r.rank, r.turn, r.id
+        LIMIT $2
         FOR UPDATE SKIP LOCKED
     ))
     RETURNING id
@@ -156,7 +168,7 @@ RETURNING q.id;
 
 -- :name left
 -- What `run --drain` still waits for: ready, in flight, or waiting for another attempt; not what is scheduled for later, nor
--- what belongs to a paused target or to others' targets ($1 are ours).
+-- what is held until somebody mends its credential, nor what belongs to a paused target or to others' targets ($1 are ours).
 SELECT
     EXISTS (
         SELECT FROM provisioner.ready AS r
@@ -168,5 +180,6 @@ SELECT
         SELECT FROM provisioner.waiting AS w
         WHERE w.target = ANY ($1::text[])
             AND w.target NOT IN (SELECT t.target FROM provisioner.targets AS t WHERE t.paused_at IS NOT NULL)
+            AND w.hold IS NULL
             AND (w.run_at <= now() OR EXISTS (SELECT FROM provisioner.setbacks AS s WHERE s.id = w.id))
     ) AS left;

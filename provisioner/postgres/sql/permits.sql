@@ -1,6 +1,9 @@
 -- :name read
--- The budget of target $1 for calls of kind $2.
-SELECT version, metered, permits, period, starts_at, ends_at, next_at, granted, answered, used, blocked_until
+-- The budget of target $1 for calls of kind $2, and what time it is here.
+SELECT
+    version, extract(EPOCH FROM clock_timestamp())::double precision AS now,
+    metered, permits, period, starts_at, ends_at, next_at, granted, answered, used, blocked_until,
+    ended_at, late, theirs, their_pace, seen_at, searching
 FROM provisioner.permits
 WHERE target = $1 AND kind = $2;
 
@@ -15,6 +18,8 @@ ON CONFLICT DO NOTHING;
 UPDATE provisioner.permits
 SET
     version = version + 1, metered = $4, permits = $5, period = $6, starts_at = $7, ends_at = $8, next_at = $9,
-    granted = $10, answered = $11, used = $12, blocked_until = $13, updated_at = clock_timestamp()
+    granted = $10, answered = $11, used = $12, blocked_until = $13,
+    ended_at = $14, late = $15, theirs = $16, their_pace = $17, seen_at = $18, searching = $19,
+    updated_at = clock_timestamp()
 WHERE target = $1 AND kind = $2 AND version = $3
 RETURNING version;

@@ -71,11 +71,57 @@ SELECT
     coalesce(sum(w.pace) FILTER (WHERE w.lease_until > clock_timestamp()), 0) AS pace
 FROM provisioner.workers AS w;
 
+-- :name crew
+-- The workers one by one: how each fares and how much it holds.
+SELECT
+    w.id, w.name, w.version, w.targets, w.started_at, w.seen_at, w.lease_until > clock_timestamp() AS alive, w.stopping,
+    w.created, w.pace, coalesce(f.requests, 0) AS in_flight
+FROM provisioner.workers AS w
+LEFT JOIN (SELECT i.worker, count(*) AS requests FROM provisioner.in_flight AS i GROUP BY i.worker) AS f ON f.worker = w.id
+ORDER BY w.id
+LIMIT 200;
+
+-- :name lines
+-- How long each queue is and since when its oldest request waits. The oldest in line is the one with the smallest id: to
+-- compare the times of all of them would read the wide table.
+WITH ready AS (
+    SELECT r.target, count(*) AS requests, min(r.id) AS oldest FROM provisioner.ready AS r GROUP BY r.target
+)
+SELECT
+    y.target, 'ready' AS state, y.requests,
+    (
+        SELECT extract(EPOCH FROM clock_timestamp() - greatest(q.created_at, q.not_before))::float8
+        FROM provisioner.connection_requests AS q
+        WHERE q.id = y.oldest
+    ) AS oldest
+FROM ready AS y
+UNION ALL
+SELECT f.target, 'in_flight', count(*), extract(EPOCH FROM clock_timestamp() - min(f.claimed_at))::float8
+FROM provisioner.in_flight AS f
+GROUP BY f.target
+UNION ALL
+SELECT w.target, 'waiting', count(*), NULL
+FROM provisioner.waiting AS w
+GROUP BY w.target;
+
+-- :name budgets
+-- The budgets that all workers share. A window that is over has used nothing yet.
+SELECT
+    p.target, p.kind, p.metered, p.permits, p.period,
+    CASE
+        WHEN coalesce(p.ends_at, p.starts_at + p.period) > extract(EPOCH FROM clock_timestamp()) THEN p.used ELSE 0
+    END AS used,
+    greatest(p.blocked_until - extract(EPOCH FROM clock_timestamp()), 0)::float8 AS blocked
+FROM provisioner.permits AS p
+ORDER BY p.target, p.kind;
+
 -- :name failures
 -- Failed requests by their error code; the newest of each stands for the others.
-SELECT g.error_code, g.requests, q.id AS example_id, q.error_message AS example
+SELECT g.error_code, g.requests, q.id AS example_id, q.error_message AS example, g.newest_at
 FROM (
-    SELECT coalesce(f.error_code, '') AS error_code, count(*) AS requests, max(f.id) AS newest
+    SELECT
+        coalesce(f.error_code, '') AS error_code, count(*) AS requests, max(f.id) AS newest,
+        max(f.finished_at) AS newest_at
     FROM provisioner.connection_requests AS f
     WHERE f.status = 'failed' AND ($1::text IS NULL OR f.batch = $1)
     GROUP BY coalesce(f.error_code, '')

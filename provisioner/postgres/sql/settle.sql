@@ -75,7 +75,12 @@ SET
     attempts = o.sent,
     error_code = o.error_code,
     error_message = o.error_message,
-    finished_at = clock_timestamp()
+    finished_at = clock_timestamp(),
+    credential = CASE
+        WHEN o.cancelled AND NOT o.unknown AND q.credential LIKE 'sealed:%'
+            THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
+        ELSE q.credential
+    END
 FROM settled AS o
 WHERE q.id = o.id
 RETURNING q.id;

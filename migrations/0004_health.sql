@@ -1,0 +1,59 @@
+-- Which API keys work, and which are held back because OpenRouter refuses them.
+
+-- A fingerprint has to be the same for all workers of this database, and say nothing to anybody else.
+CREATE TABLE provisioner.salt (
+    salt uuid NOT NULL DEFAULT gen_random_uuid()
+);
+
+INSERT INTO provisioner.salt DEFAULT VALUES;
+
+-- One row a key: a credential whose key is replaced has another row, and nothing is held against it. `trials` are creates
+-- that try a key which nobody knows yet, refused ones included, of all workers together.
+CREATE TABLE provisioner.credential_health (
+    target text NOT NULL,
+    credential text NOT NULL,
+    fingerprint text NOT NULL,
+    accepted_at timestamptz,
+    trials integer NOT NULL DEFAULT 0,
+    tried_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    refusals integer NOT NULL DEFAULT 0,
+    held_since timestamptz,
+    reason text,
+    probing boolean NOT NULL DEFAULT false,
+    probe_at timestamptz,
+    probe_pause double precision NOT NULL DEFAULT 60,
+    PRIMARY KEY (target, credential, fingerprint)
+) WITH (fillfactor = 50);
+
+COMMENT ON TABLE provisioner.credential_health IS 'What OpenRouter said lately of the API keys in use, known by salted fingerprints';
+COMMENT ON COLUMN provisioner.credential_health.held_since IS 'Since when requests with this key are held back; NULL while they are not';
+
+CREATE VIEW provisioner.held_credentials AS
+SELECT
+    h.target, h.credential, h.fingerprint, h.held_since AS since, h.reason, h.probe_at AS next_probe_at,
+    (
+        SELECT count(*) FROM provisioner.waiting AS w
+        WHERE w.target = h.target AND w.hold = 'credential:' || h.credential
+    ) AS requests
+FROM provisioner.credential_health AS h
+WHERE h.held_since IS NOT NULL;
+
+COMMENT ON VIEW provisioner.held_credentials IS 'Credentials whose API key is refused: correct the key, and their requests go on';
+
+CREATE INDEX waiting_held ON provisioner.waiting (target, hold) WHERE hold IS NOT NULL;
+
+-- Whoever gives a held request another credential wants it tried at once.
+CREATE FUNCTION provisioner.request_credential_edited() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    UPDATE provisioner.waiting AS w SET run_at = now(), hold = NULL WHERE w.id = new.id AND w.hold IS NOT NULL;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER request_credential_edited AFTER UPDATE OF credential ON provisioner.connection_requests
+FOR EACH ROW
+WHEN (new.status = 'pending' AND new.credential IS DISTINCT FROM old.credential)
+EXECUTE FUNCTION provisioner.request_credential_edited();
+
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA provisioner FROM PUBLIC;

@@ -1,0 +1,134 @@
+"""The checks of `doctor` that only need the database."""
+
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TYPE_CHECKING, Final
+
+from provisioner.cli._checks import Check, ok, problem, warning
+from provisioner.cli._progress import duration
+from provisioner.cli._tables import moment
+from provisioner.core.errors import DatabaseUnavailable, ProvisionerError, SchemaMismatch
+from provisioner.postgres.condition import Server, holders, lacking_rights, read_server
+from provisioner.postgres.migrations import require_schema
+from provisioner.postgres.reports import read_outlook
+
+if TYPE_CHECKING:
+    from provisioner.postgres.pool import Database
+
+OLDEST: Final = 14
+NEWEST: Final = 18
+OLD: Final = 300.0  # seconds; a transaction that lasts longer makes dead rows pile up under load
+CLOCK: Final = 2.0  # seconds that two clocks may differ
+
+
+async def check_database(database: "Database", *, wall: Callable[[], float] = time.time) -> AsyncIterator[Check]:
+    """Check everything about the database; what cannot be looked at because of an earlier problem is left out.
+
+    `wall` is this host's clock, in seconds since 1970.
+    """
+    before = wall()
+    try:
+        server = await read_server(database)
+    except DatabaseUnavailable as error:
+        said = f"it cannot be reached: {error}"
+        yield problem("database", said, "see that it runs and that PROVISIONER_DATABASE_URL is right")
+        return
+    except ProvisionerError as error:
+        yield problem("database", str(error))
+        return
+    after = wall()
+    for check in _server(server):
+        yield check
+    yield _clock(server.now.timestamp(), before, after)
+    try:
+        await require_schema(database)
+    except SchemaMismatch as error:
+        yield problem("schema", str(error))
+        return
+    except ProvisionerError as error:
+        yield problem("rights", str(error))
+        return
+    yield ok("schema", "it is up to date")
+    async for check in _contents(database, server):
+        yield check
+
+
+async def _contents(database: "Database", server: Server) -> AsyncIterator[Check]:
+    lacking = await lacking_rights(database)
+    if lacking:
+        said = f"role {server.role} lacks {', '.join(lacking)}"
+        yield problem("rights", said, f"`provisioner grant` gives {server.role} what a worker needs")
+    else:
+        yield ok("rights", f"role {server.role} has what a worker needs")
+    async for check in _clean_up(database, server):
+        yield check
+    if not lacking:
+        async for check in _work(database):
+            yield check
+
+
+def _server(server: Server) -> Iterator[Check]:
+    said = f"PostgreSQL {server.version}"
+    if server.major < OLDEST:
+        yield problem("database", f"{said} is too old", f"upgrade it: {OLDEST} to {NEWEST} are supported")
+    elif server.major > NEWEST:
+        yield warning("database", f"{said} is newer than this version knows", "see whether provisioner has an upgrade")
+    elif server.standby:
+        yield problem("database", f"{said} is a standby", "name the primary in PROVISIONER_DATABASE_URL")
+    elif server.read_only:
+        remedy = "set default_transaction_read_only to off for this role and database"
+        yield problem("database", f"{said} is read-only for {server.role}", remedy)
+    else:
+        yield ok("database", f"{said}, as {server.role}")
+    if not server.keeps_statements:
+        said = "a pooler loses prepared statements between transactions"
+        yield problem("pooler", said, "set max_prepared_statements in PgBouncer 1.21 or later, or go around the pooler")
+    elif server.pooled:
+        said = "a pooler is in between: if it pools transactions, notifications do not get through and polling does it"
+        yield warning("pooler", said, "give workers the server's own address, or leave worker.poll short")
+
+
+def _clock(theirs: float, before: float, after: float) -> Check:
+    """Compare the time that the database told between two looks at our own clock."""
+    ahead = max(theirs - after, before - theirs, 0.0)
+    if ahead <= CLOCK:
+        return ok("clock", "the database's and this host's agree")
+    said = f"the database's differs from this host's by {duration(ahead)}"
+    return warning("clock", said, "synchronise both by NTP; leases follow the database's, logs this host's")
+
+
+async def _clean_up(database: "Database", server: Server) -> AsyncIterator[Check]:
+    found = await holders(database, older_than=OLD)
+    for each in found:
+        who = ", ".join(filter(None, (each.role, each.application)))
+        since = f" for {duration(each.seconds)}" if each.seconds is not None else ""
+        said = f"{each.what}{f' ({who})' if who else ''} holds up the clean-up of finished rows{since}"
+        yield warning("clean-up", said, f"end it there, or with {each.remedy}")
+    if found:
+        return
+    if server.sees_all:
+        yield ok("clean-up", "no old transaction holds it up")
+    else:
+        remedy = f"GRANT pg_read_all_stats TO {server.role} shows them"
+        yield warning("clean-up", "whether others' old transactions hold it up cannot be seen", remedy)
+
+
+async def _work(database: "Database") -> AsyncIterator[Check]:
+    targets, workers = await read_outlook(database)
+    if workers.living:
+        yield ok("workers", f"{workers.living:,} alive, {workers.pace:.1f} creates/s lately")
+    else:
+        yield warning("workers", "none is alive", "`provisioner run` starts one")
+    if workers.lost:
+        yield warning("workers", f"{workers.lost:,} did not come back", "others take over; see what ended them")
+    for target in targets:
+        if target.paused_at is not None:
+            said = f"{target.target} is paused since {moment(target.paused_at)} by {target.paused_by or 'somebody'}"
+            yield warning("target", said, f"`provisioner resume {target.target}` lets it go on")
+        if target.trouble:
+            yield warning("target", f"{target.target} is in trouble: {target.trouble}", "it goes on by itself")
+        if target.pending and not target.workers:
+            said = f"{target.pending:,} requests wait for {target.target}, and no worker serves it"
+            yield warning("target", said, f"`provisioner run` where [targets.{target.target}] is in the settings")
+        if target.allowed:
+            yield ok("limit", f"{target.target} allows {target.permits:,} creates in {target.period:g} s")

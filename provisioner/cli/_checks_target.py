@@ -1,0 +1,150 @@
+"""The checks of `doctor` that ask Infisical, and those of the credentials."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Final, cast
+from uuid import UUID
+
+from provisioner.cli._checks import Check, ok, problem, warning
+from provisioner.cli._progress import duration
+from provisioner.cli._survey import opened, permit
+from provisioner.core.concerns import remedy
+from provisioner.core.errors import CredentialUnknown, CredentialUnreadable, DatabaseUnavailable, ProvisionerError
+from provisioner.core.model import ErrorCode, Observation, Request, Seen
+from provisioner.settings import SettingsError
+
+if TYPE_CHECKING:
+    from provisioner.infisical.connections import InfisicalConnections
+    from provisioner.postgres.pool import Database
+    from provisioner.settings import Settings
+    from provisioner.worker.creator import Target
+
+NOBODY: Final = UUID(int=0)  # no connection has this id: asking for it proves that the token is accepted
+LONGEST: Final = 70.0  # seconds to wait for a permit: a little more than a window
+SKEW: Final = 5.0  # seconds that Infisical's clock may differ from this host's
+
+_ANSWERS: Final = frozenset({Seen.ABSENT, Seen.FOUND, Seen.FORBIDDEN, Seen.PROJECT_MISSING})
+
+
+async def check_target(
+    settings: "Settings", database: "Database", name: str, project: str | None, *, metered: bool
+) -> AsyncIterator[Check]:
+    """Log in to a target, once, and read a little; `metered` unless the database, which keeps the budget, is away."""
+    try:
+        async with opened(settings, database, name) as target:
+            async for check in _opened(settings, target, project, metered=metered):
+                yield check
+    except SettingsError as error:
+        yield problem("identity", str(error))
+
+
+async def _opened(
+    settings: "Settings", target: "Target", project: str | None, *, metered: bool
+) -> AsyncIterator[Check]:
+    connections = cast("InfisicalConnections", target.connections)  # what the service opens can list
+    seen = await _read(target, lambda: connections.get(str(NOBODY)), metered=metered)
+    if seen is None or seen.seen not in _ANSWERS:
+        yield _unanswered(target.name, settings.targets[target.name].url, seen)
+        return
+    yield ok("identity", f"{target.name}: {_login(settings, target.name)}")
+    if seen.skew is not None:
+        yield _skew(target.name, seen.skew)
+    if seen.rate is not None:
+        yield ok("limit", f"{target.name} allows {seen.rate.limit:,} reads a window, {seen.rate.remaining:,} are left")
+    if project is not None:
+
+        async def listed() -> Observation:
+            return (await connections.list(project))[0]
+
+        yield _permission(target.name, project, await _read(target, listed, metered=metered))
+
+
+def _login(settings: "Settings", name: str) -> str:
+    if settings.targets[name].auth == "token":
+        return "Infisical accepts the access token"
+    return "logged in (one login; three that fail in a row would lock this identity for 5 minutes)"
+
+
+async def _read(target: "Target", call: Callable[[], Awaitable[Observation]], *, metered: bool) -> Observation | None:
+    """Make one call within the read budget; None if it gave no permit for a whole window."""
+    if not metered:
+        return await call()
+    try:
+        async with asyncio.timeout(LONGEST):
+            await permit(target.reads)
+    except (TimeoutError, DatabaseUnavailable):
+        return None
+    seen = await call()
+    target.reads.learn(seen.rate, metered=seen.metered, throttled_for=seen.retry_after, elapsed=seen.elapsed)
+    return seen
+
+
+def _unanswered(name: str, url: str, seen: Observation | None) -> Check:
+    if seen is None or seen.seen is Seen.THROTTLED:
+        return warning("identity", f"{name}: the read budget is used up", "try again in a minute")
+    if seen.seen in {Seen.NOT_SENT, Seen.UNKNOWN}:
+        remedy = f"see that targets.{name}.url ({url}) is right and that this host reaches it"
+        return problem("identity", f"{name}: {seen.message}", remedy)
+    return problem("identity", f"{name}: {seen.message}")
+
+
+def _skew(name: str, skew: float) -> Check:
+    if abs(skew) <= SKEW:
+        return ok("clock", f"Infisical's ({name}) and this host's agree")
+    said = f"Infisical's ({name}) differs from this host's by {duration(abs(skew))}"
+    return warning("clock", said, "synchronise this host and the database's by NTP")
+
+
+def _permission(name: str, project: str, seen: Observation | None) -> Check:
+    if seen is None or seen.seen is Seen.THROTTLED:
+        return warning("permission", f"{name}: the read budget is used up", "try again in a minute")
+    if seen.seen is Seen.FOUND:
+        said = f"{name}: project {project} can be read; whether it may create cannot be tried without creating"
+        return ok("permission", said)
+    advice = remedy(ErrorCode.PROJECT_NOT_FOUND) if seen.seen in {Seen.PROJECT_MISSING, Seen.ABSENT} else ""
+    return problem("permission", f"{name}: {seen.message}", advice)
+
+
+async def check_credentials(settings: "Settings") -> AsyncIterator[Check]:
+    """Check that each credential is where the settings say; no key is shown."""
+    from provisioner.service import open_vault
+
+    vault = open_vault(settings)
+    for name in settings.credentials:
+        request = Request(id=0, project_id=str(NOBODY), name="openrouter", description=None, credential=name)
+        try:
+            await vault.open(request)
+        except (CredentialUnknown, CredentialUnreadable) as error:
+            if settings.sources().get(f"credentials.{name}.env") == "default":
+                remedy = "set it if rows use the credential default"
+                yield warning("credential", f"{name}: OPENROUTER_PROVISIONING_KEY is not set", remedy)
+            else:
+                yield problem("credential", f"{name}: {error}")
+        else:
+            yield ok("credential", f"{name} is there")
+
+
+async def check_sealing(settings: "Settings", database: "Database") -> AsyncIterator[Check]:
+    """Check that this host can open what the database's current key seals."""
+    from provisioner.postgres.sealing import current_key
+
+    current = await current_key(database)
+    for check in _sealing(settings, current.key_id if current else None):
+        yield check
+
+
+def _sealing(settings: "Settings", current: str | None) -> Iterator[Check]:
+    from provisioner.credentials.sealing import read_file
+
+    path = settings.sealing.key_file.expanduser()
+    try:
+        kept = read_file(path)
+    except ProvisionerError as error:
+        yield problem("sealing", str(error))
+        return
+    if current is None:
+        yield ok("sealing", "no key is published, so no API key can be sealed; `provisioner keys generate` makes one")
+    elif current in kept:
+        yield ok("sealing", f"key {current} seals, and {path} opens it")
+    else:
+        yield warning("sealing", f"key {current} seals, and this host cannot open it", f"workers need it in {path}")

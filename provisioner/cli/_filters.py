@@ -1,0 +1,78 @@
+"""The filters that `list`, `retry`, `cancel`, `export` and `verify` share: which requests are meant."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Annotated, Final
+from uuid import UUID
+
+import typer
+
+from provisioner.cli._frame import tell_error
+from provisioner.core.model import ErrorCode
+from provisioner.postgres.browse import UNFINISHED, Filter, State
+
+LARGEST_ID: Final = 2**63 - 1
+NAMED: Final = 20  # unknown ids that are told one by one
+
+
+class StateChoice(StrEnum):
+    """What `--state` takes: a live state, or `pending` for all that are not finished."""
+
+    PENDING = "pending"
+    WAITING = "waiting"
+    READY = "ready"
+    IN_FLIGHT = "in_flight"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+Id = Annotated[int, typer.Argument(metavar="ID", min=1, max=LARGEST_ID, help="The request's id.")]
+Ids = Annotated[
+    list[int] | None,
+    typer.Argument(metavar="[ID]...", min=1, max=LARGEST_ID, help="Requests by their ids.", show_default=False),
+]
+States = Annotated[
+    list[StateChoice] | None,
+    typer.Option("--state", help="In this state; pending is what is not finished.", show_default=False),
+]
+Batches = Annotated[list[str] | None, typer.Option("--batch", help="Of this batch.", show_default=False)]
+Projects = Annotated[list[UUID] | None, typer.Option("--project", help="For this project.", show_default=False)]
+Errors = Annotated[
+    list[ErrorCode] | None,
+    typer.Option("--error", help="Whose last error has this code.", show_default=False),
+]
+Targets = Annotated[list[str] | None, typer.Option("--target", help="At this target.", show_default=False)]
+
+REPEATED: Final = (
+    "Each filter may be given several times: then any of its values counts. Different filters must all hold."
+)
+
+
+def filtered(
+    *,
+    ids: Sequence[int] | None = None,
+    states: Sequence[StateChoice] | None = None,
+    batches: Sequence[str] | None = None,
+    projects: Sequence[UUID] | None = None,
+    errors: Sequence[ErrorCode] | None = None,
+    targets: Sequence[str] | None = None,
+) -> Filter:
+    """What the command line's filters mean together."""
+    chosen: set[State] = set()
+    for state in states or ():
+        chosen.update(UNFINISHED if state is StateChoice.PENDING else (State(state.value),))
+    return Filter(
+        ids=tuple(dict.fromkeys(ids or ())),
+        states=tuple(state for state in State if state in chosen),
+        batches=tuple(batches or ()),
+        projects=tuple(str(project) for project in projects or ()),
+        errors=tuple(error.value for error in errors or ()),
+        targets=tuple(targets or ()),
+    )
+
+
+def tell_unknown(ids: Sequence[int]) -> None:
+    """Say on standard error which ids no request has."""
+    more = f" and {len(ids) - NAMED:,} more" if len(ids) > NAMED else ""
+    tell_error(f"there is no request {', '.join(map(str, ids[:NAMED]))}{more}")

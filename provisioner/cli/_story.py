@@ -1,0 +1,104 @@
+"""What happened to one request, what happens next, and what to do: in an operator's words. Pure."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from provisioner.cli._progress import duration
+from provisioner.cli._tables import moment
+from provisioner.core.concerns import remedy
+
+if TYPE_CHECKING:
+    from provisioner.postgres.detail import Detail
+
+
+def story(request: "Detail") -> list[str]:
+    """Tell it in a few sentences."""
+    return list(_STORIES[request.state](request))
+
+
+def _succeeded(request: "Detail") -> Iterator[str]:
+    if request.adopted:
+        yield "the connection was found by looking it up, and recorded"
+    else:
+        yield "the connection was made and recorded"
+    yield f"`provisioner verify {request.id}` compares it with what Infisical has now"
+
+
+def _failed(request: "Detail") -> Iterator[str]:
+    yield f"it failed with {request.error_code or 'no error code'}; {_tries(request.attempts)}"
+    yield f"what to do: {remedy(request.error_code or '')}"
+    if request.unknown:
+        yield "an attempt may have made the connection all the same: a retry looks it up first"
+    yield f"then `provisioner retry {request.id}` tries it again"
+
+
+def _cancelled(request: "Detail") -> Iterator[str]:
+    yield "it was called off"
+    yield f"`provisioner retry {request.id}` asks for it again"
+
+
+def _ready(request: "Detail") -> Iterator[str]:
+    place = f"place {request.place:,}" if request.place else "somewhere"
+    when = ""
+    if request.place and request.pace and not request.paused_at:
+        when = f", its turn comes in about {duration(request.place / request.pace)} at the present pace"
+    yield f"it is in line at target {request.target}, {place}{when}"
+    yield from _standing_in_the_way(request)
+
+
+def _waiting(request: "Detail") -> Iterator[str]:
+    due = request.next_attempt_at
+    ahead = (due - request.now).total_seconds() if due else 0.0
+    at = f"in {duration(ahead)}, at {moment(due)}" if ahead > 0 else "now, as soon as a worker looks"
+    if request.hold:
+        what, _, credential = request.hold.partition(":")
+        why = f"the key of credential {credential} was refused" if what == "credential" else request.hold
+        yield f"it is held back with others, for {why}: mend that; `provisioner retry {request.id}` hurries it"
+    elif request.called_off:
+        yield f"it was called off while its outcome was unknown: it is looked up for the last time {at}"
+    elif request.unknown:
+        yield f"an attempt may have made the connection: it is looked up {at}, and made again only if it is not there"
+    elif request.attempts or request.error_message:
+        yield f"it is tried again {at}; {_tries(request.attempts)} so far, {request.failures:,} of them its own fault"
+    else:
+        yield f"it is scheduled: it starts {at}"
+    if request.error_code and not request.hold:
+        yield f"if it does not help: {remedy(request.error_code)}"
+    yield from _standing_in_the_way(request)
+
+
+def _in_flight(request: "Detail") -> Iterator[str]:
+    since = f" since {moment(request.claimed_at)}" if request.claimed_at else ""
+    if request.worker:
+        yield f"worker {request.worker} is at it{since}"
+    else:
+        yield f"its worker was lost{since}: others take it over when the lease has run out, and look it up first"
+    if request.called_off:
+        yield "it was called off: this attempt is let to its end, and a connection that it made is recorded"
+
+
+def _standing_in_the_way(request: "Detail") -> Iterator[str]:
+    if request.paused_at:
+        by = f" by {request.paused_by}" if request.paused_by else ""
+        yield (
+            f"target {request.target} is paused since {moment(request.paused_at)}{by};"
+            f" `provisioner resume {request.target}` lets it go on"
+        )
+    if request.trouble:
+        yield f"target {request.target} is in trouble: {request.trouble}; it goes on by itself when that is over"
+    if not request.workers:
+        yield f"no worker is at work on target {request.target}; `provisioner run` starts one"
+
+
+def _tries(attempts: int) -> str:
+    return "1 create was sent" if attempts == 1 else f"{attempts:,} creates were sent"
+
+
+_STORIES = {
+    "succeeded": _succeeded,
+    "failed": _failed,
+    "cancelled": _cancelled,
+    "ready": _ready,
+    "waiting": _waiting,
+    "in_flight": _in_flight,
+}

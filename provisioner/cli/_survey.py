@@ -1,0 +1,113 @@
+"""Ask Infisical for the connections of many projects: by reading only, and within the read budget."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Final, cast
+
+from provisioner.core.comparison import Project
+from provisioner.core.errors import ProvisionerError
+from provisioner.core.model import Seen
+
+if TYPE_CHECKING:
+    from provisioner.core.ports import Permits
+    from provisioner.infisical.connections import InfisicalConnections
+    from provisioner.postgres.pool import Database
+    from provisioner.settings import Settings
+    from provisioner.worker.creator import Target
+
+AT_ONCE: Final = 8  # reads in flight
+PATIENCE: Final = 5  # projects in a row without an answer, after which the target is given up
+BREATH: Final = 0.05  # seconds; the shortest wait for a permit
+
+Tell = Callable[[str, Project | None, str], None]
+"""Is told of each project: its connections, or None and why there are none to be had."""
+
+_HOPELESS: Final = frozenset({Seen.TOKEN_TROUBLE, Seen.MISCONFIGURED})
+_NO_ANSWER: Final = frozenset({Seen.NOT_SENT, Seen.UNKNOWN})
+
+
+class TargetUnusable(ProvisionerError):
+    """Infisical cannot be asked; the message says what to mend."""
+
+
+class Surveyor:
+    """Asks one target, several projects at once."""
+
+    def __init__(self, target: "Target") -> None:
+        self._name = target.name
+        self._reads = target.reads
+        # The worker's port has no list, for it needs none; what the service opens has.
+        self._connections = cast("InfisicalConnections", target.connections)
+        self._silent = 0
+
+    async def survey(self, projects: Iterable[str], tell: Tell) -> None:
+        """Ask for each project's connections. Raises `TargetUnusable`, `DatabaseUnavailable` and `DatabaseUnusable`."""
+        left = iter(projects)
+
+        async def work() -> None:
+            for project in left:
+                tell(project, *await self._ask(project))
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(AT_ONCE):
+                    group.create_task(work())
+        except* ProvisionerError as errors:
+            first: BaseException = errors
+            while isinstance(first, BaseExceptionGroup):
+                first = first.exceptions[0]
+        else:
+            return
+        raise first
+
+    async def _ask(self, project: str) -> tuple[Project | None, str]:
+        while True:
+            await permit(self._reads)
+            seen, connections = await self._connections.list(project)
+            self._reads.learn(seen.rate, metered=seen.metered, throttled_for=seen.retry_after, elapsed=seen.elapsed)
+            if seen.seen is Seen.THROTTLED:
+                continue  # the budget is blocked now, and waits as long as it has to
+            if seen.seen is Seen.FOUND:
+                self._silent = 0
+                return Project.of(connections), ""
+            self._count(seen.seen, seen.message)
+            return None, seen.message
+
+    def _count(self, seen: Seen, message: str) -> None:
+        self._silent = self._silent + 1 if seen in _NO_ANSWER else 0
+        if seen in _HOPELESS or self._silent >= PATIENCE:
+            raise TargetUnusable(f"target {self._name} cannot be asked: {message}")
+
+
+async def permit(reads: "Permits") -> None:
+    """Wait for the permit to send one call. Raises `DatabaseUnavailable`."""
+    while True:
+        granted = await reads.acquire(1)
+        if granted.permits:
+            return
+        await asyncio.sleep(max(granted.wait, BREATH))
+
+
+@asynccontextmanager
+async def surveying(settings: "Settings", database: "Database", target: str) -> AsyncIterator[Surveyor]:
+    """Log in to a target when it is first asked, and out in the end. Raises `SettingsError` if nobody can."""
+    async with opened(settings, database, target) as found:
+        yield Surveyor(found)
+
+
+@asynccontextmanager
+async def opened(settings: "Settings", database: "Database", target: str) -> "AsyncIterator[Target]":
+    """Open a target as a worker does, for reading only: without any credential."""
+    from provisioner.credentials.vault import NamedVault
+    from provisioner.observe.logs import configure_logging
+    from provisioner.service import open_target
+    from provisioner.worker.clock import DatabaseClock
+
+    configure_logging("critical")  # what goes wrong is told once, by the command
+    clock = DatabaseClock(wall=partial(datetime.now, UTC), monotonic=time.monotonic)
+    async with open_target(settings, target, database, clock, NamedVault({})) as found:
+        yield found

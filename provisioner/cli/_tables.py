@@ -1,0 +1,82 @@
+"""Tables for people: with lines and colour on a terminal, plain columns and whole lines elsewhere."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from provisioner.postgres.browse import Listed
+
+ROOMY: Final = 140  # columns: from here on there is room for a whole project id beside the rest
+STYLES: Final = {"failed": "red", "succeeded": "green", "in_flight": "cyan", "waiting": "yellow", "cancelled": "dim"}
+
+
+def moment(when: datetime | None) -> str:
+    """Write a point in time for people, in their own time zone."""
+    return f"{when.astimezone():%Y-%m-%d %H:%M:%S}" if when is not None else ""
+
+
+def one_line(text: str | None) -> str:
+    """Put a text on one line: somebody else wrote it, and it may hold anything."""
+    return "".join(letter if letter.isprintable() else " " for letter in " ".join((text or "").split()))
+
+
+def plain_table(screen: "Console", *headings: str, right: Sequence[str] = (), whole: Sequence[str] = ()) -> "Table":
+    """Make an empty table; on a terminal, cells that do not fit are cut short, but for those of the columns `whole`."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD if screen.is_terminal else None, pad_edge=False)
+    for heading in headings:
+        kept = heading in right or heading in whole
+        table.add_column(
+            heading,
+            justify="right" if heading in right else "left",
+            no_wrap=True,
+            overflow="fold" if kept else "ellipsis",
+            min_width=len(heading) if kept else None,
+        )
+    return table
+
+
+def request_table(requests: "Sequence[Listed]", screen: "Console") -> "Table":
+    """Make a row of each request; on a terminal without the columns that say the same of all."""
+    from rich.text import Text
+
+    columns = {
+        "id": [str(each.id) for each in requests],
+        "state": [each.state for each in requests],
+        "target": [each.target for each in requests],
+        "project": [each.project_id for each in requests],
+        "name": [each.name for each in requests],
+        "batch": [one_line(each.batch) for each in requests],
+        "tries": [str(each.attempts) for each in requests],
+        "created": [moment(each.created_at) for each in requests],
+        "result": [result(each) for each in requests],
+    }
+    if screen.is_terminal:
+        if screen.width < ROOMY:
+            del columns["created"]
+        for optional, usual in (("target", "default"), ("batch", "")):
+            if set(columns[optional]) == {usual}:
+                del columns[optional]
+    table = plain_table(screen, *columns, right=("id", "tries"), whole=("state",))
+    for cells in zip(*columns.values(), strict=True):
+        texts = [Text(cell) for cell in cells]
+        texts[1].stylize(STYLES.get(cells[1], ""))
+        table.add_row(*texts)
+    return table
+
+
+def result(request: "Listed") -> str:
+    """What came of a request so far, in few words."""
+    if request.connection_id is not None:
+        return f"{request.connection_id}{' (found by look-up)' if request.adopted else ''}"
+    said = [request.error_code or ""]
+    if request.next_attempt_at is not None:
+        word = "again" if request.attempts else "from"
+        said.append(f"{word} {moment(request.next_attempt_at)}")
+    return ", ".join(filter(None, said))

@@ -1,0 +1,34 @@
+"""`provisioner cancel`: call requests off."""
+
+import typer
+
+from provisioner.cli._changes import All, DryRun, Wish, Yes, change, checked
+from provisioner.cli._filters import Batches, Errors, Ids, Projects, States, Targets, filtered
+from provisioner.cli._frame import Config, Json, load
+
+
+def cancel(  # noqa: PLR0917  # the command line names them
+    ids: Ids = None,
+    config: Config = None,
+    states: States = None,
+    batches: Batches = None,
+    projects: Projects = None,
+    errors: Errors = None,
+    targets: Targets = None,
+    everything: All = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Call requests off that are not finished.
+
+    Who is in flight is let to its end, and a connection that it made is recorded; what may have been made is looked up
+    first. Each filter may be given several times, then any of its values counts; different filters must all hold. On a
+    terminal it asks before more than 20 are changed. Exits 1 if an id is unknown, or if none of the given ids could be
+    changed.
+
+    Example: provisioner cancel --batch onboarding --state pending --dry-run
+    """
+    wanted = filtered(ids=ids, states=states, batches=batches, projects=projects, errors=errors, targets=targets)
+    wish = Wish(deed="cancel", wanted=checked(wanted, everything=everything), yes=yes, dry_run=dry_run, as_json=as_json)
+    raise typer.Exit(change(load(config), wish))

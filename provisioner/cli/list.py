@@ -1,0 +1,83 @@
+"""`provisioner list`: requests, the newest first."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from provisioner.cli._filters import (
+    LARGEST_ID,
+    Batches,
+    Errors,
+    Ids,
+    Projects,
+    States,
+    Targets,
+    filtered,
+    tell_unknown,
+)
+from provisioner.cli._frame import (
+    DONE,
+    NOT_DONE,
+    Config,
+    Json,
+    console,
+    load,
+    open_database,
+    print_json,
+    run_async,
+    say,
+    show,
+    tell_detail,
+)
+
+if TYPE_CHECKING:
+    from provisioner.postgres.browse import Filter
+    from provisioner.settings import Settings
+
+
+def list(  # noqa: A001, PLR0917  # the command's name; the command line names them
+    ids: Ids = None,
+    config: Config = None,
+    states: States = None,
+    batches: Batches = None,
+    projects: Projects = None,
+    errors: Errors = None,
+    targets: Targets = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="Show at most so many.")] = 50,
+    before: Annotated[
+        int | None,
+        typer.Option(metavar="ID", min=1, max=LARGEST_ID, help="Go on below this id.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List requests, the newest first.
+
+    Each filter may be given several times, then any of its values counts; different filters must all hold. With --json
+    there is an array; `provisioner export` writes all of them. Exits 1 if an id is given that no request has.
+
+    Example: provisioner list --state failed --error permission_denied --limit 20
+    """
+    wanted = filtered(ids=ids, states=states, batches=batches, projects=projects, errors=errors, targets=targets)
+    raise typer.Exit(run_async(_list(load(config), wanted, limit, before, as_json=as_json)))
+
+
+async def _list(settings: "Settings", wanted: "Filter", limit: int, before: int | None, *, as_json: bool) -> int:
+    from provisioner.cli._tables import request_table
+    from provisioner.postgres.browse import newest, unknown_ids
+
+    async with open_database(settings) as database:
+        found, more = await newest(database, wanted, limit=limit, before=before)
+        unknown = await unknown_ids(database, wanted.ids)
+    if as_json:
+        print_json(found)
+    elif found:
+        screen = console()
+        show(request_table(found, screen), screen)
+    elif not unknown:
+        say("no request matches")
+    if more:
+        # Not into the JSON's way.
+        (tell_detail if as_json else say)(f"… and {more:,} more; --before {found[-1].id} goes on there")
+    if unknown:
+        tell_unknown(unknown)
+    return NOT_DONE if unknown else DONE

@@ -1,0 +1,16 @@
+"""`provisioner resume`: let a held target go on."""
+
+import typer
+
+from provisioner.cli._frame import Config, Json, load, run_async
+from provisioner.cli._targets import Target, hold
+
+
+def resume(target: Target = None, config: Config = None, as_json: Json = False) -> None:
+    """Let a held target go on.
+
+    Resuming what is not paused changes nothing.
+
+    Example: provisioner resume default
+    """
+    raise typer.Exit(run_async(hold(load(config), target, "resume", as_json=as_json)))

@@ -1,0 +1,38 @@
+"""`provisioner seal`: seal one API key for one connection."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+import typer
+
+from provisioner.cli._frame import Config, load, open_database, run_async, say
+
+if TYPE_CHECKING:
+    from provisioner.core.secret import Secret
+
+
+def seal(
+    project: Annotated[UUID, typer.Option(help="The project that the key is for.")],
+    name: Annotated[str, typer.Option(help="The name of the connection that the key is for.")] = "openrouter",
+    config: Config = None,
+) -> None:
+    """Seal the API key on standard input; prints what belongs into the row's column credential.
+
+    Only the workers can open it, and only for this project and name.
+
+    Example: provisioner seal --project 8d7e2b34-6d3c-4d5e-9f4b-2f1f6c1a9b11 < key.txt
+    """
+    from provisioner.core.secret import Secret
+
+    text = sys.stdin.read().strip()
+    if not text:
+        raise typer.BadParameter("standard input holds no API key", param_hint="standard input")
+    run_async(_seal(config, Secret(text), str(project), name))
+
+
+async def _seal(config: Config, key: "Secret", project: str, name: str) -> None:
+    from provisioner.cli.keys import sealing_key
+
+    async with open_database(load(config)) as database:
+        say((await sealing_key(database)).seal(key, project_id=project, name=name))

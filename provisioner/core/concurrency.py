@@ -1,0 +1,77 @@
+"""How many calls at once, where no limiter says how fast? As many as help.
+
+Up while throughput grows, halved when the server is in distress: answers that are no answers, refusals that took four
+tries upstream, or latency far above what is usual. One `Pressure` a target; it is told of every call's end, so noting
+one costs next to nothing. It keeps no clock: callers pass seconds of one that never jumps.
+"""
+
+from typing import Final
+
+# What any Infisical and OpenRouter bear; above it, more is tried only as long as it brings more.
+START: Final = 64
+# So many more at a time, as a share, and at least so much more throughput has to come of it.
+STEP: Final = 0.125
+WORTH: Final = 0.03
+# Shares of a round's calls that failed, from which on the server is in distress.
+DISTRESS: Final = 0.1
+# Latency that is so many times the usual one, and so many seconds more, is distress too.
+SLOWER: Final = 3.0
+MUCH: Final = 0.5
+# A round has at least so many calls. What did not help is tried again after so many rounds.
+LEAST: Final = 8
+AGAIN: Final = 16
+
+
+class Pressure:
+    """Adapts how many calls of one target may be in flight, never above `most`."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.limit = min(most, START)
+        self._calls = 0
+        self._failed = 0
+        self._elapsed = 0.0
+        self._began = 0.0
+        self._usual = float("inf")
+        self._before: tuple[int, float] | None = None
+        self._rest = 0
+
+    def note(self, elapsed: float, now: float, *, failed: bool = False) -> None:
+        """A call has ended after `elapsed` seconds; `failed` when it looks as if the server could not cope."""
+        if not self._calls:
+            self._began = now - elapsed
+        self._calls += 1
+        self._elapsed += elapsed
+        self._failed += failed
+        if self._calls >= self.limit and self._calls >= LEAST:
+            self._round(now)
+
+    def _round(self, now: float) -> None:
+        latency, pace = self._elapsed / self._calls, self._calls / max(now - self._began, 1e-6)
+        # By Little's law: how many calls were in flight, on average.
+        busy = latency * pace
+        failed = self._failed / self._calls
+        self._calls, self._failed, self._elapsed = 0, 0, 0.0
+        if failed >= DISTRESS or latency > max(SLOWER * self._usual, self._usual + MUCH):
+            self._halve()
+            return
+        self._usual = min(latency, self._usual * 1.02)
+        if self.limit < self._most:
+            self._climb(pace, full=busy >= self.limit / 2)
+
+    def _halve(self) -> None:
+        self.limit = max(1, self.limit // 2)
+        self._before, self._rest = None, 1
+
+    def _climb(self, pace: float, *, full: bool) -> None:
+        """Try a little more, and take it back when nothing came of it."""
+        if self._rest:
+            self._rest -= 1
+            return
+        if not full:
+            return
+        if self._before is not None and pace < self._before[1] * (1 + WORTH):
+            self.limit, self._before, self._rest = self._before[0], None, AGAIN
+            return
+        self._before = (self.limit, pace)
+        self.limit = min(self._most, self.limit + max(1, round(self.limit * STEP)))

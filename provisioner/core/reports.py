@@ -1,0 +1,158 @@
+"""What people and probes are told: how far everything has come, at which pace, and what went wrong."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far one batch has come, or everything (`total`). `batch` None and not `total`: requests without a batch.
+
+    `ended_at` is when the last one finished, `ends_at` when the last one probably will; at most one of them is known.
+    """
+
+    batch: str | None
+    total: bool
+    requests: int
+    waiting: int
+    ready: int
+    in_flight: int
+    succeeded: int
+    failed: int
+    cancelled: int
+    started_at: datetime | None
+    ended_at: datetime | None
+    ends_at: datetime | None
+
+    @property
+    def pending(self) -> int:
+        """How many are not finished."""
+        return self.waiting + self.ready + self.in_flight
+
+    @property
+    def finished(self) -> int:
+        """How many have ended, well or not."""
+        return self.succeeded + self.failed + self.cancelled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetReport:
+    """One target: what is left to do there, how many living workers serve it, what limits it.
+
+    `metered` is None while nobody knows whether there is a limiter; `permits` creates in `period` seconds.
+    """
+
+    target: str
+    waiting: int = 0
+    ready: int = 0
+    in_flight: int = 0
+    workers: int = 0
+    metered: bool | None = None
+    permits: int | None = None
+    period: float | None = None
+    blocked_until: datetime | None = None
+    paused_at: datetime | None = None
+    paused_by: str | None = None
+    trouble: str | None = None
+    trouble_since: datetime | None = None
+
+    @property
+    def pending(self) -> int:
+        """How many requests are not finished."""
+        return self.waiting + self.ready + self.in_flight
+
+    @property
+    def allowed(self) -> float | None:
+        """Creates a second that the limiter allows; None when there is none or it is not known yet."""
+        return self.permits / self.period if self.metered and self.permits and self.period else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workers:
+    """Workers whose lease is good, workers whose lease ran out, and creates a second lately of the former."""
+
+    living: int
+    lost: int
+    pace: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerReport:
+    """One worker. `alive`: its lease is good. `created` since it started, `pace` creates a second lately."""
+
+    id: int
+    name: str
+    version: str
+    targets: tuple[str, ...]
+    started_at: datetime
+    seen_at: datetime
+    alive: bool
+    stopping: bool
+    created: int
+    pace: float
+    in_flight: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failures:
+    """Requests that failed for one reason, when the newest of them did, and one that stands for the others."""
+
+    error_code: str
+    requests: int
+    example_id: int
+    example: str | None
+    newest_at: datetime | None = field(default=None, compare=False)  # the same failures, seen at another time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """Everything at one moment, or one batch.
+
+    `progress` is that of all that was asked about, None if that is an unknown batch. `more_batches` were not listed.
+    `crew` are the workers one by one.
+    """
+
+    now: datetime
+    progress: Progress | None
+    batches: tuple[Progress, ...]
+    more_batches: int
+    targets: tuple[TargetReport, ...]
+    workers: Workers
+    failures: tuple[Failures, ...]
+    crew: tuple[WorkerReport, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """How many requests of a target are in one state, and how many seconds ago the oldest of them was asked for."""
+
+    target: str
+    state: str
+    requests: int
+    oldest: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetReport:
+    """One budget that all workers share: permits a window of `period` seconds, those used in the present window.
+
+    `blocked` is how many seconds it is blocked for, after a refusal. `metered` is None while nobody knows whether there
+    is a limiter.
+    """
+
+    target: str
+    kind: str
+    metered: bool | None
+    permits: int | None
+    period: float
+    used: int
+    blocked: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gauges:
+    """What all workers share and a monitor wants to know often: quick to read, whatever the table's size."""
+
+    lines: tuple[Line, ...]
+    budgets: tuple[BudgetReport, ...]
+    workers: Workers

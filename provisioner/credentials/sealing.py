@@ -1,0 +1,159 @@
+"""Seal API keys for the workers, and open what was sealed.
+
+A box is a libsodium sealed box: whoever has the public key can make one, only the holder of the private key can open
+it. Inside are the key and the project and name that it is for, so a box that is copied into another row opens nothing
+there.
+"""
+
+import base64
+import binascii
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import orjson
+from nacl.exceptions import CryptoError
+from nacl.public import PrivateKey, PublicKey, SealedBox
+
+from provisioner.core.errors import CredentialUnreadable, ProvisionerError
+from provisioner.core.model import Request
+from provisioner.core.secret import Secret
+
+PREFIX: Final = "sealed:"
+WIPED: Final = "wiped"
+PRIVATE_MODE: Final = 0o600
+_OTHERS: Final = 0o077
+
+
+class KeyFileUnusable(ProvisionerError):
+    """The file of sealing keys cannot be used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealingKey:
+    """The public half: what seals."""
+
+    key_id: str
+    public: bytes
+
+    @classmethod
+    def of(cls, public: bytes) -> "SealingKey":
+        """The key with the id that follows from it."""
+        return cls(key_id=f"k{hashlib.sha256(public).hexdigest()[:12]}", public=public)
+
+    def seal(self, api_key: Secret, *, project_id: str, name: str) -> str:
+        """Seal a key for the connection of that name in that project: what a row's `credential` holds."""
+        content = {"apiKey": api_key.reveal(), "projectId": project_id, "name": name}
+        box = SealedBox(PublicKey(self.public)).encrypt(orjson.dumps(content))
+        return f"{PREFIX}{self.key_id}:{base64.b64encode(box).decode()}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealingPair:
+    """Both halves. `line` is what the key file holds of it."""
+
+    key: SealingKey
+    private: Secret
+
+    @classmethod
+    def generate(cls) -> "SealingPair":
+        """Make a new pair."""
+        private = PrivateKey.generate()
+        return cls(
+            key=SealingKey.of(bytes(private.public_key)), private=Secret(base64.b64encode(bytes(private)).decode())
+        )
+
+    @property
+    def line(self) -> str:
+        """The pair as a line of the key file: its id and the private key."""
+        return f"{self.key.key_id} {self.private.reveal()}"
+
+
+def add_to_file(path: Path, pair: SealingPair) -> None:
+    """Add a pair to the key file, which only its owner may read. Raises `KeyFileUnusable`."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, PRIVATE_MODE)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            _require_private(path, os.fstat(file.fileno()).st_mode)
+            file.write(f"{pair.line}\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise KeyFileUnusable(f"the sealing keys cannot be written to {path}: {error.strerror}") from error
+
+
+def read_file(path: Path) -> Mapping[str, PrivateKey]:
+    """Every private key of the file by its id; none if there is no file. Raises `KeyFileUnusable`."""
+    try:
+        with path.open(encoding="ascii") as file:
+            _require_private(path, os.fstat(file.fileno()).st_mode)
+            lines = file.read().splitlines()
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise KeyFileUnusable(f"the sealing keys in {path} cannot be read: {error}") from error
+    return dict(_read_line(path, number, line) for number, line in enumerate(lines, 1) if line.strip())
+
+
+def _read_line(path: Path, number: int, line: str) -> tuple[str, PrivateKey]:
+    key_id, _, text = line.strip().partition(" ")
+    try:
+        return key_id, PrivateKey(base64.b64decode(text.strip(), validate=True))
+    except (binascii.Error, ValueError, TypeError, CryptoError):
+        raise KeyFileUnusable(f"line {number} of {path} is no sealing key: it is `<key id> <base64>`") from None
+
+
+def _require_private(path: Path, mode: int) -> None:
+    if mode & _OTHERS:
+        raise KeyFileUnusable(f"others may read the sealing keys in {path}; run `chmod 600 {path}`")
+
+
+class BoxOpener:
+    """Opens sealed credentials with every key of the key file; reads the file again when it meets an unknown key."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._keys: Mapping[str, PrivateKey] = {}
+        self._stamp: tuple[int, int] | None = None
+
+    def open(self, request: Request) -> Secret:
+        """The API key in the request's box. Raises `CredentialUnreadable`."""
+        key_id, _, text = request.credential.removeprefix(PREFIX).partition(":")
+        if text == WIPED:
+            raise CredentialUnreadable("the sealed key was wiped when the request had ended; give the row a new one")
+        try:
+            content = orjson.loads(SealedBox(self._key(key_id)).decrypt(base64.b64decode(text, validate=True)))
+            key, project_id, name = content["apiKey"], content["projectId"], content["name"]
+        except (binascii.Error, CryptoError, ValueError, KeyError, TypeError):
+            raise CredentialUnreadable(f"the box that key {key_id} sealed is damaged; seal the API key again") from None
+        if not isinstance(key, str) or not key.strip():
+            raise CredentialUnreadable("the box holds no API key; seal it again")
+        if (str(project_id).lower(), name) != (request.project_id.lower(), request.name):
+            raise CredentialUnreadable("the box was sealed for another project or name; seal the API key for this one")
+        return Secret(key.strip())
+
+    def _key(self, key_id: str) -> PrivateKey:
+        if key_id not in self._keys:
+            self._read()
+        try:
+            return self._keys[key_id]
+        except KeyError:
+            raise CredentialUnreadable(
+                f"this worker has no private key {key_id}; put it into {self._path} (sealing.key_file)"
+            ) from None
+
+    def _read(self) -> None:
+        try:
+            found = self._path.stat()
+            stamp = (found.st_mtime_ns, found.st_size)
+            if stamp == self._stamp:
+                return
+            self._keys, self._stamp = read_file(self._path), stamp
+        except FileNotFoundError:
+            self._keys, self._stamp = {}, None
+        except (KeyFileUnusable, OSError) as error:
+            raise CredentialUnreadable(str(error)) from error

@@ -1,0 +1,272 @@
+"""The status port: probes, metrics and the page. It reads only, answers anybody quickly, and shows no secret."""
+
+import asyncio
+import ipaddress
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Final
+from urllib.parse import urlsplit
+
+import orjson
+import structlog
+from aiohttp import web
+
+from provisioner.core.concerns import concerns, setbacks
+from provisioner.core.errors import ProvisionerError
+from provisioner.core.reports import Gauges, Status
+from provisioner.observe import metrics
+from provisioner.observe.guard import HEADER_TIME, Doorkeeper, Guard
+from provisioner.observe.health import Health
+from provisioner.observe.logs import redact_event
+from provisioner.observe.looks import EVERY, Gate, Look, Looks
+from provisioner.observe.page import View, asset, render_main, render_page
+
+log = structlog.stdlib.get_logger()
+
+STATUS_TIME: Final = 5.0  # seconds; a status reads the whole table
+GAUGES_TIME: Final = 2.0  # seconds; less than a scraper waits, also when it has to wait for a status first
+STREAMS: Final = 32  # pages that are open at once: half of the connections, so that probes always get through
+STREAM_WRITE: Final = 5.0  # seconds for a page to take what it is sent
+HEARTBEAT: Final = 15  # looks without a change after which a page hears that the connection lives
+REQUEST_SIZE: Final = 8190  # bytes of one header; a browser sends the cookies of everything on this host
+
+_HEADERS: Final[Mapping[str, str]] = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Cache-Control": "no-store",
+    "Server": "provisioner",
+    "Connection": "close",
+}
+# What clients do wrong is their business: it must not fill our log.
+_SILENT: Final = logging.Logger("status port", logging.CRITICAL + 1)  # noqa: LOG001  # nobody else is to find it
+_ASSETS: Final = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Where the port's answers come from. The two readers ask the database, and raise `ProvisionerError`."""
+
+    health: Health
+    meter: metrics.Meter
+    read_status: Callable[[], Awaitable[Status]]
+    read_gauges: Callable[[], Awaitable[Gauges]]
+
+
+class PortUnusable(ProvisionerError):
+    """The status port cannot be opened; set listen.address to a free one, or to off."""
+
+
+class StatusPort:
+    """Answers on one port."""
+
+    def __init__(self, sources: Sources, *, monotonic: Callable[[], float]) -> None:
+        gate = Gate(monotonic=monotonic)
+        self._sources = sources
+        self._status = Looks(sources.read_status, gate, timeout=STATUS_TIME)
+        self._gauges = Looks(sources.read_gauges, gate, timeout=GAUGES_TIME)
+        self._closing = asyncio.Event()
+        self._streams = 0
+        self.local = True
+
+    def application(self) -> web.Application:
+        """The routes."""
+        application = web.Application(middlewares=[self._admit], client_max_size=1024)
+        application.on_response_prepare.append(_harden)
+        application.on_shutdown.append(self._close)
+        application.add_routes(
+            [
+                web.get("/", self._page),
+                web.get("/events", self._events, allow_head=False),
+                web.get("/healthz", self._healthz),
+                web.get("/metrics", self._metrics),
+                web.get("/readyz", self._readyz),
+                web.get("/status.json", self._document),
+                *(web.get(f"/assets/{name}", partial(_send_asset, name, kind)) for name, kind in _ASSETS.items()),
+            ]
+        )
+        return application
+
+    @web.middleware
+    async def _admit(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Note that a request is complete, and refuse a page of another site that points its own name at this host."""
+        if guard := _guard(request):
+            guard.asked()
+        if self.local and not _is_unforgeable(request.headers.get("Host", "")):
+            return web.Response(status=421, text="ask for localhost or for an address\n")
+        try:
+            return await handler(request)
+        except (web.HTTPException, ConnectionError):
+            raise
+        except Exception:  # the port must not stop the work, nor show a traceback
+            log.exception("status_port_failed", path=request.path)
+            return web.Response(status=500, text="a defect; see the log\n")
+
+    async def _healthz(self, _request: web.Request) -> web.Response:
+        return _verdict(self._sources.health.ailment())
+
+    async def _readyz(self, _request: web.Request) -> web.Response:
+        return _verdict(self._sources.health.absence())
+
+    async def _metrics(self, _request: web.Request) -> web.Response:
+        health = self._sources.health
+        look = await self._gauges.look()
+        gauges = None if look.trouble else look.seen
+        body = metrics.exposition(self._sources.meter, health.vitals, gauges, ready=not health.absence())
+        return web.Response(body=body, headers={"Content-Type": metrics.CONTENT_TYPE})
+
+    async def _document(self, _request: web.Request) -> web.Response:
+        look = await self._status.look()
+        document = self._described(look)
+        status = 503 if look.trouble else 200
+        body = orjson.dumps(redact_event(None, "", document))
+        return web.Response(status=status, body=body, content_type="application/json")
+
+    def _described(self, look: Look[Status]) -> dict[str, object]:
+        status = look.seen
+        known = {} if status is None else asdict(status)
+        health = self._sources.health
+        return {
+            **known,
+            "concerns": concerns(status) if status else (),
+            "setbacks": setbacks(status) if status else (),
+            "error": look.trouble or None,
+            "worker": {**asdict(health.vitals), "absence": health.absence() or None},
+        }
+
+    async def _page(self, _request: web.Request) -> web.Response:
+        return web.Response(text=render_page(self._view(await self._status.look())), content_type="text/html")
+
+    def _view(self, look: Look[Status]) -> View:
+        health = self._sources.health
+        return View(status=look.seen, trouble=look.trouble, absence=health.absence(), vitals=health.vitals)
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        """Send the page's main part whenever it has changed."""
+        if self._streams >= STREAMS:
+            return web.Response(status=503, text="too many open pages\n", headers={"Retry-After": "5"})
+        guard = _guard(request)
+        if guard is None:
+            return web.Response()
+        self._streams += 1
+        try:
+            guard.asked(lasts=True)
+            response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
+            await response.prepare(request)
+            async for block in self._blocks():
+                async with asyncio.timeout(STREAM_WRITE):
+                    await response.write(block)
+        except (TimeoutError, ConnectionError):
+            guard.cut()
+        finally:
+            self._streams -= 1
+        return response
+
+    async def _blocks(self) -> AsyncIterator[bytes]:
+        shown, silent = "", 0
+        while not self._closing.is_set():
+            main = render_main(self._view(await self._status.look()))
+            silent = 0 if main != shown else silent + 1
+            if not silent:
+                lines = "\n".join(f"data: {line}" for line in main.splitlines())
+                yield f"event: look\n{lines}\n\n".encode()
+                shown = main
+            elif silent % HEARTBEAT == 0:
+                yield b": still here\n\n"
+            try:
+                async with asyncio.timeout(EVERY):
+                    await self._closing.wait()
+            except TimeoutError:
+                pass
+
+    async def _close(self, _application: web.Application) -> None:
+        self._closing.set()
+
+
+@asynccontextmanager
+async def serving(port: StatusPort, host: str, number: int, *, header_time: float = HEADER_TIME) -> AsyncIterator[int]:
+    """Serve until the end of the block; gives the number of the port. Raises `PortUnusable`."""
+    runner = web.AppRunner(
+        port.application(),
+        handle_signals=False,
+        access_log=None,
+        logger=_SILENT,
+        keepalive_timeout=0,
+        lingering_time=0,
+        max_line_size=2048,
+        max_field_size=REQUEST_SIZE,
+        shutdown_timeout=2.0,
+    )
+    await runner.setup()
+    try:
+        port.local = _is_loopback(host)
+        server = await _bind(runner, host, number, header_time)
+        try:
+            bound: int = server.sockets[0].getsockname()[1]
+            log.info("status_port_opened", host=host, port=bound)
+            yield bound
+        finally:
+            server.close()
+    finally:
+        await runner.cleanup()
+
+
+async def _bind(runner: web.AppRunner, host: str, number: int, header_time: float) -> asyncio.Server:
+    protocol = runner.server
+    if protocol is None:  # `setup` has made it
+        raise AssertionError
+    try:
+        return await asyncio.get_running_loop().create_server(
+            Doorkeeper(protocol, header_time=header_time), host, number, backlog=128
+        )
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        raise PortUnusable(
+            f"cannot listen on {host}:{number}: {reason}; set listen.address (or --listen) to a free address, or to off"
+        ) from error
+
+
+def _guard(request: web.Request) -> Guard | None:
+    """The guard of a request's connection; nobody when it has gone meanwhile."""
+    guard = request.transport.get_protocol() if request.transport is not None else None
+    return guard if isinstance(guard, Guard) else None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _is_unforgeable(host: str) -> bool:
+    """Whether nobody can have pointed this name here: an address, localhost, or none at all."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        ipaddress.ip_address(name)
+    except ValueError:
+        return not host or name == "localhost" or name.endswith(".localhost")
+    return True
+
+
+async def _harden(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(_HEADERS)
+    response.force_close()
+
+
+def _verdict(complaint: str) -> web.Response:
+    return web.Response(status=503 if complaint else 200, text=f"{complaint or 'ok'}\n")
+
+
+async def _send_asset(name: str, kind: str, _request: web.Request) -> web.Response:
+    return web.Response(text=asset(name), content_type=kind)

@@ -1,0 +1,150 @@
+"""Look at many requests: list, count and export those that a filter matches, quick whatever the table's size."""
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, fields
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from provisioner.postgres.pool import Database
+from provisioner.postgres.queries import statements
+
+_SQL: Final = "browse"
+PAGE: Final = 2_000  # rows that the server hands over at a time
+
+
+class State(StrEnum):
+    """Where a request is in its life."""
+
+    WAITING = "waiting"
+    READY = "ready"
+    IN_FLIGHT = "in_flight"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+UNFINISHED: Final = (State.WAITING, State.READY, State.IN_FLIGHT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which requests are meant: those that have one of the values of each kind; a kind without values means any."""
+
+    ids: Collection[int] = ()
+    states: Collection[State] = ()
+    batches: Collection[str] = ()
+    projects: Collection[str] = ()
+    errors: Collection[str] = ()
+    targets: Collection[str] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it matches everything."""
+        return not any(self._kinds())
+
+    def arguments(self) -> tuple[list[object] | None, ...]:
+        """The arguments of the statements, in their order."""
+        return tuple(list(kind) or None for kind in self._kinds())
+
+    def _kinds(self) -> tuple[Collection[object], ...]:
+        return (self.ids, self.states, self.batches, self.projects, self.errors, self.targets)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """One request as a list or an export shows it. A sealed credential is only `sealed:<key id>`."""
+
+    id: int
+    target: str
+    project_id: str
+    name: str
+    description: str | None
+    credential: str
+    on_conflict: str
+    priority: int
+    batch: str | None
+    not_before: datetime | None
+    requested_by: str | None
+    created_at: datetime
+    state: str
+    attempts: int
+    connection_id: str | None
+    org_id: str | None
+    credentials_hash: str | None
+    adopted: bool
+    error_code: str | None
+    error_message: str | None
+    next_attempt_at: datetime | None
+    finished_at: datetime | None
+
+
+COLUMNS: Final = tuple(field.name for field in fields(Listed))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Count:
+    """How many requests are in one state; `retrying` of them were tried before and will be again."""
+
+    requests: int = 0
+    retrying: int = 0
+
+
+async def count(database: Database, wanted: Filter, *, before: int | None = None) -> Mapping[State, Count]:
+    """Count what the filter matches, by state; only ids below `before`, if that is given.
+
+    Raises `DatabaseUnavailable` and `DatabaseUnusable`, as all of these do.
+    """
+    rows = await database.fetch(statements(_SQL)["counts"], *wanted.arguments(), before)
+    return {State(row["state"]): Count(requests=row["requests"], retrying=row["retrying"]) for row in rows}
+
+
+async def newest(
+    database: Database, wanted: Filter, *, limit: int, before: int | None = None
+) -> tuple[Sequence[Listed], int]:
+    """The newest `limit` requests that the filter matches, from those with ids below `before`; and how many more."""
+    arguments = wanted.arguments()
+    rows = await database.fetch(statements(_SQL)["requests"], *arguments, None, before, limit + 1, True)
+    listed = [Listed(**dict(row)) for row in rows[:limit]]
+    if len(rows) <= limit:
+        return listed, 0
+    more = await count(database, wanted, before=listed[-1].id)
+    return listed, sum(each.requests for each in more.values())
+
+
+async def ids_after(database: Database, wanted: Filter, last: int, *, limit: int) -> Sequence[int]:
+    """The ids of the oldest `limit` requests above the id `last` that the filter matches, in order."""
+    rows = await database.fetch(statements(_SQL)["requests"], *wanted.arguments(), last, None, limit, False)
+    return [row["id"] for row in rows]
+
+
+async def unknown_ids(database: Database, ids: Collection[int]) -> Sequence[int]:
+    """Those of the ids that no request has."""
+    rows = await database.fetch(statements(_SQL)["unknown"], list(ids)) if ids else []
+    return [row["id"] for row in rows]
+
+
+@asynccontextmanager
+async def exporting(database: Database, wanted: Filter) -> AsyncIterator[AsyncIterator[Sequence[object]]]:
+    """Give every request that the filter matches, oldest first, its values in the order of `COLUMNS`.
+
+    All are of one moment. They come in small lots from a cursor of the server, so memory does not grow with their
+    number.
+    """
+    async with (
+        database.acquire() as connection,
+        connection.transaction(isolation="repeatable_read", readonly=True),
+    ):
+        arguments = (*wanted.arguments(), None, None, None, False)
+
+        async def rows() -> AsyncIterator[Sequence[object]]:
+            async for row in connection.cursor(statements(_SQL)["requests"], *arguments, prefetch=PAGE):
+                yield tuple(row)
+
+        yield rows()
+
+
+async def requested_targets(database: Database) -> Sequence[str]:
+    """Every target that a request names."""
+    return [row["target"] for row in await database.fetch(statements(_SQL)["targets"])]

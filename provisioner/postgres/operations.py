@@ -1,0 +1,79 @@
+"""What operators do to many requests, and to a target: the functions of the schema, in batches where there are many."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final, Literal
+
+from provisioner.postgres.browse import Filter, State, ids_after, requested_targets
+from provisioner.postgres.pool import Database
+from provisioner.postgres.queries import statements
+
+_SQL: Final = "operations"
+BATCH: Final = 10_000  # requests in one transaction: the locks of a million would hold the workers up for minutes
+
+Deed = Literal["cancel", "retry"]
+
+# What each deed can change; all else is left alone by the functions themselves.
+CHANGEABLE: Final[Mapping[Deed, tuple[State, ...]]] = {
+    "cancel": (State.WAITING, State.READY, State.IN_FLIGHT),
+    "retry": (State.FAILED, State.CANCELLED, State.WAITING),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One batch of a deed: how many requests were looked at, and how many of each kind it changed."""
+
+    seen: int
+    changed: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """Since when a target is held, or was until now, and by whom; `changed` unless it was so before."""
+
+    changed: bool
+    paused_at: datetime | None = None
+    paused_by: str | None = None
+
+
+def changeable(deed: Deed, wanted: Filter) -> Filter | None:
+    """The same filter, without the states that the deed cannot change; None if nothing is left of it."""
+    states = tuple(state for state in CHANGEABLE[deed] if not wanted.states or state in wanted.states)
+    return replace(wanted, states=states) if states else None
+
+
+async def carry_out(database: Database, deed: Deed, wanted: Filter) -> AsyncIterator[Step]:
+    """Do it to every request that the filter matches, each batch in a transaction of its own.
+
+    Raises `DatabaseUnavailable` and `DatabaseUnusable`; the batches before were done. Doing it again is harmless.
+    """
+    chosen = changeable(deed, wanted)
+    last = -1
+    while chosen is not None and (ids := await ids_after(database, chosen, last, limit=BATCH)):
+        rows = await database.fetch(statements(_SQL)[deed], ids)
+        yield Step(seen=len(ids), changed=Counter({row["word"]: row["requests"] for row in rows}))
+        last = ids[-1]
+
+
+async def pause(database: Database, target: str) -> Hold:
+    """Hold a target: nothing more of it is claimed, what is in flight ends. Harmless when it is held already."""
+    row = await database.fetchrow(statements(_SQL)["pause"], target)
+    if row is not None:
+        return Hold(changed=True, paused_at=row["paused_at"], paused_by=row["paused_by"])
+    held = await database.fetchrow(statements(_SQL)["held"], target)
+    return Hold(changed=False, **dict(held or {}))
+
+
+async def resume(database: Database, target: str) -> Hold:
+    """Let a target go on. Harmless when it is not held."""
+    row = await database.fetchrow(statements(_SQL)["resume"], target)
+    return Hold(changed=row is not None, **dict(row or {}))
+
+
+async def known_targets(database: Database) -> frozenset[str]:
+    """Every target that the database has heard of."""
+    rows = await database.fetch(statements(_SQL)["served"])
+    return frozenset(row["target"] for row in rows).union(await requested_targets(database))

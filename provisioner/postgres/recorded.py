@@ -1,0 +1,60 @@
+"""What was recorded, project by project, to be compared with what Infisical has."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Final
+
+from provisioner.core.comparison import Recorded
+from provisioner.postgres.browse import Filter
+from provisioner.postgres.pool import Database
+from provisioner.postgres.queries import statements
+
+_SQL: Final = "recorded"
+PAGE: Final = 5_000  # requests that are compared at a time
+
+Place = tuple[str, str]
+"""A target and a project."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A request that is in the table already: its status, and the connection that it made."""
+
+    status: str
+    connection_id: str | None
+
+
+async def recorded_by_project(database: Database, wanted: Filter) -> AsyncIterator[Mapping[Place, Sequence[Recorded]]]:
+    """Give the succeeded requests that the filter matches, a page of projects at a time.
+
+    The filter's states and errors do not count. A project is on one page, unless it has more than fits. Raises
+    `DatabaseUnavailable` and `DatabaseUnusable`.
+    """
+    ids, _, batches, projects, _, targets = wanted.arguments()
+    last: tuple[str | None, str | None, str | None] = (None, None, None)
+    more = True
+    while more:
+        rows = await database.fetch(statements(_SQL)["succeeded"], ids, batches, projects, targets, *last, PAGE)
+        page = [Recorded(**dict(row)) for row in rows]
+        places = {place: tuple(each) for place, each in groupby(page, key=lambda one: (one.target, one.project_id))}
+        more = len(page) == PAGE
+        if more and len(places) > 1:
+            places.popitem()  # it may go on behind this page; the next one has all of it
+        if places:
+            end = next(reversed(places.values()))[-1]
+            last = (end.target, end.project_id, end.name)
+            yield places
+
+
+async def asked_for(
+    database: Database, target: str, wanted: Sequence[tuple[str, str]]
+) -> Mapping[tuple[str, str], Asked]:
+    """Which of these connections, each a project and a name, were asked for at the target before."""
+    rows = await database.fetch(
+        statements(_SQL)["asked_for"], target, [project for project, _ in wanted], [name for _, name in wanted]
+    )
+    return {
+        (row["project_id"], row["name"]): Asked(status=row["status"], connection_id=row["connection_id"])
+        for row in rows
+    }

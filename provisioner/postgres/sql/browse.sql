@@ -1,0 +1,88 @@
+-- Looking at many requests. The filter is the same everywhere: ids $1, live states $2, batches $3, projects $4, error codes
+-- $5, targets $6; NULL means any. It is written so that what is NULL leaves nothing behind in the plan.
+
+-- :name requests
+-- Requests with their live state, between ids $7 and $8 (both left out), at most $9, the newest first if $10. A sealed
+-- credential is shown by its key's id only. Not by the view request_status: that numbers the whole queue.
+SELECT
+    q.id, q.target, q.project_id::text AS project_id, q.name, q.description,
+    CASE WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) ELSE q.credential END AS credential,
+    q.on_conflict, q.priority, q.batch, q.not_before, q.requested_by, q.created_at,
+    l.state,
+    CASE WHEN q.status = 'pending' THEN coalesce(s.sent, q.attempts) ELSE q.attempts END AS attempts,
+    q.connection_id::text AS connection_id, q.org_id::text AS org_id, q.credentials_hash, q.adopted,
+    l.error_code,
+    CASE WHEN q.status = 'pending' THEN s.error_message ELSE q.error_message END AS error_message,
+    w.run_at AS next_attempt_at, q.finished_at
+FROM provisioner.connection_requests AS q
+LEFT JOIN provisioner.in_flight AS f ON f.id = q.id
+LEFT JOIN provisioner.waiting AS w ON w.id = q.id
+LEFT JOIN provisioner.setbacks AS s ON s.id = q.id
+CROSS JOIN LATERAL (
+    SELECT
+        CASE
+            WHEN q.status <> 'pending' THEN q.status
+            WHEN f.id IS NOT NULL THEN 'in_flight'
+            WHEN w.id IS NOT NULL THEN 'waiting'
+            ELSE 'ready'
+        END AS state,
+        CASE WHEN q.status = 'pending' THEN s.error_code ELSE q.error_code END AS error_code
+) AS l
+WHERE
+    ($1::bigint[] IS NULL OR q.id = ANY ($1))
+    AND ($2::text[] IS NULL OR l.state = ANY ($2))
+    AND ($3::text[] IS NULL OR q.batch = ANY ($3))
+    AND ($4::uuid[] IS NULL OR q.project_id = ANY ($4))
+    AND ($5::text[] IS NULL OR l.error_code = ANY ($5))
+    AND ($6::text[] IS NULL OR q.target = ANY ($6))
+    AND ($7::bigint IS NULL OR q.id > $7)
+    AND ($8::bigint IS NULL OR q.id < $8)
+ORDER BY CASE WHEN $10::boolean THEN q.id END DESC, q.id
+LIMIT $9;
+
+-- :name counts
+-- How many requests below id $7 the filter matches, by their live state. `retrying` are those that were tried before and will be again.
+SELECT l.state, count(*) AS requests, count(*) FILTER (WHERE s.id IS NOT NULL AND NOT s.cancelled) AS retrying
+FROM provisioner.connection_requests AS q
+LEFT JOIN provisioner.in_flight AS f ON f.id = q.id
+LEFT JOIN provisioner.waiting AS w ON w.id = q.id
+LEFT JOIN provisioner.setbacks AS s ON s.id = q.id
+CROSS JOIN LATERAL (
+    SELECT
+        CASE
+            WHEN q.status <> 'pending' THEN q.status
+            WHEN f.id IS NOT NULL THEN 'in_flight'
+            WHEN w.id IS NOT NULL THEN 'waiting'
+            ELSE 'ready'
+        END AS state,
+        CASE WHEN q.status = 'pending' THEN s.error_code ELSE q.error_code END AS error_code
+) AS l
+WHERE
+    ($1::bigint[] IS NULL OR q.id = ANY ($1))
+    AND ($2::text[] IS NULL OR l.state = ANY ($2))
+    AND ($3::text[] IS NULL OR q.batch = ANY ($3))
+    AND ($4::uuid[] IS NULL OR q.project_id = ANY ($4))
+    AND ($5::text[] IS NULL OR l.error_code = ANY ($5))
+    AND ($6::text[] IS NULL OR q.target = ANY ($6))
+    AND ($7::bigint IS NULL OR q.id < $7)
+GROUP BY l.state;
+
+-- :name unknown
+-- Which of the ids $1 no request has, in the order in which they were given.
+SELECT i.id
+FROM unnest($1::bigint[]) WITH ORDINALITY AS i (id, place)
+WHERE NOT EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.id = i.id)
+ORDER BY i.place;
+
+-- :name targets
+-- Every target that a request names. By jumping from one to the next in the index: there are few, and many requests.
+WITH RECURSIVE named AS (
+    (SELECT q.target FROM provisioner.connection_requests AS q ORDER BY q.target LIMIT 1)
+    UNION ALL
+    SELECT (
+        SELECT q.target FROM provisioner.connection_requests AS q WHERE q.target > n.target ORDER BY q.target LIMIT 1
+    )
+    FROM named AS n
+    WHERE n.target IS NOT NULL
+)
+SELECT n.target FROM named AS n WHERE n.target IS NOT NULL;

@@ -1,0 +1,75 @@
+-- Everything about one request.
+
+-- :name request
+-- Request $1 with its live state, its place in line, and who it waits for. The place is counted among those before it only.
+-- A sealed credential is shown by its key's id only. No row: there is no such request.
+WITH standing AS (
+    SELECT r.target, r.rank, r.turn, r.id
+    FROM provisioner.connection_requests AS q
+    JOIN provisioner.ready AS r
+        ON r.target = q.target AND r.project_id = q.project_id AND r.rank = -q.priority AND r.id = q.id
+    WHERE q.id = $1 AND q.status = 'pending'
+)
+SELECT
+    q.id, q.target, q.project_id::text AS project_id, q.name, q.description,
+    CASE WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) ELSE q.credential END AS credential,
+    q.on_conflict, q.priority, q.batch, q.not_before, q.requested_by, q.created_at,
+    CASE
+        WHEN q.status <> 'pending' THEN q.status
+        WHEN f.id IS NOT NULL THEN 'in_flight'
+        WHEN w.id IS NOT NULL THEN 'waiting'
+        ELSE 'ready'
+    END AS state,
+    CASE WHEN q.status = 'pending' THEN coalesce(s.sent, q.attempts) ELSE q.attempts END AS attempts,
+    q.connection_id::text AS connection_id, q.org_id::text AS org_id, q.credentials_hash, q.adopted,
+    CASE WHEN q.status = 'pending' THEN s.error_code ELSE q.error_code END AS error_code,
+    CASE WHEN q.status = 'pending' THEN s.error_message ELSE q.error_message END AS error_message,
+    w.run_at AS next_attempt_at, q.finished_at,
+    clock_timestamp() AS now,
+    coalesce(s.unknown, false) AS unknown,
+    coalesce(s.cancelled, false) OR coalesce(f.cancelled, false) AS called_off,
+    coalesce(s.failures, 0) AS failures,
+    w.hold,
+    f.claimed_at, k.name AS worker,
+    (
+        SELECT nullif(count(*), 0)
+        FROM standing AS m
+        JOIN provisioner.ready AS r ON r.target = m.target AND (r.rank, r.turn, r.id) <= (m.rank, m.turn, m.id)
+    ) AS place,
+    (
+        SELECT count(*) FROM provisioner.workers AS k
+        WHERE k.lease_until > clock_timestamp() AND q.target = ANY (k.targets)
+    ) AS workers,
+    coalesce(
+        (
+            SELECT p.permits / p.period FROM provisioner.permits AS p
+            WHERE p.target = q.target AND p.kind = 'write' AND p.metered
+        ),
+        (
+            SELECT sum(k.pace) FROM provisioner.workers AS k
+            WHERE k.lease_until > clock_timestamp() AND q.target = ANY (k.targets)
+        )
+    ) AS pace,
+    t.paused_at, t.paused_by, t.trouble
+FROM provisioner.connection_requests AS q
+LEFT JOIN provisioner.in_flight AS f ON f.id = q.id AND q.status = 'pending'
+LEFT JOIN provisioner.workers AS k ON k.id = f.worker
+LEFT JOIN provisioner.waiting AS w ON w.id = q.id AND q.status = 'pending'
+LEFT JOIN provisioner.setbacks AS s ON s.id = q.id
+LEFT JOIN provisioner.targets AS t ON t.target = q.target
+WHERE q.id = $1;
+
+-- :name attempts
+-- The latest $2 calls that were made for request $1 and are still remembered, the oldest of them first, and how many there are.
+WITH latest AS (
+    SELECT a.*, count(*) OVER () AS found
+    FROM provisioner.attempts AS a
+    WHERE a.request_id = $1
+    ORDER BY a.ended_at DESC, a.started_at DESC
+    LIMIT $2
+)
+SELECT
+    l.attempt, l.worker, l.action, l.started_at, l.ended_at, l.http_status, l.req_id, l.outcome, l.error_code, l.error_message,
+    l.found
+FROM latest AS l
+ORDER BY l.ended_at, l.started_at;

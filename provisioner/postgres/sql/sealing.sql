@@ -1,0 +1,39 @@
+-- :name publish
+-- Make a public key known; the newest one seals.
+INSERT INTO provisioner.sealing_keys (key_id, public_key) VALUES ($1, $2) ON CONFLICT (key_id) DO NOTHING;
+
+-- :name current
+-- The key that seals.
+SELECT k.key_id, decode(k.public_key, 'base64') AS public_key FROM provisioner.sealing_key() AS k;
+
+-- :name known
+-- Every key, and how many keys of unfinished requests each still seals.
+SELECT
+    coalesce(k.key_id, s.key_id) AS key_id, k.created_at, coalesce(s.boxes, 0) AS boxes,
+    k.key_id IS NOT DISTINCT FROM (SELECT c.key_id FROM provisioner.sealing_key() AS c) AS current
+FROM provisioner.sealing_keys AS k
+FULL JOIN (
+    SELECT split_part(q.credential, ':', 2) AS key_id, count(*) AS boxes
+    FROM provisioner.connection_requests AS q
+    WHERE q.credential LIKE 'sealed:%' AND q.credential NOT LIKE '%:wiped'
+    GROUP BY 1
+) AS s ON s.key_id = k.key_id
+ORDER BY k.created_at DESC NULLS LAST, 1;
+
+-- :name boxes
+-- Up to $3 sealed keys after id $2 that another key than $1 seals.
+SELECT q.id, q.project_id::text, q.name, q.credential
+FROM provisioner.connection_requests AS q
+WHERE
+    q.id > $2 AND q.credential LIKE 'sealed:%' AND q.credential NOT LIKE '%:wiped'
+    AND split_part(q.credential, ':', 2) <> $1
+ORDER BY q.id
+LIMIT $3;
+
+-- :name reseal
+-- Replace boxes by others, where nobody has changed them meanwhile.
+UPDATE provisioner.connection_requests AS q
+SET credential = b.fresh
+FROM unnest($1::bigint[], $2::text[], $3::text[]) AS b (id, stale, fresh)
+WHERE q.id = b.id AND q.credential = b.stale
+RETURNING q.id;

@@ -1,0 +1,239 @@
+"""Who is to blame is found out with few creates, and nobody else pays for it. Real workers, a simulated Infisical."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+import structlog
+
+from provisioner.sandbox.simulator import Options
+from tests.support import eventually
+from tests.support.fleet import Fleet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.postgres import Database
+
+BAD = "sk-or-v1-bad-mode-401"
+QUICK = {
+    "PROVISIONER_CREDENTIALS__BAD__VALUE": BAD,
+    "PROVISIONER_RETRY__BASE": "0.2",
+    "PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT": "16",
+}
+
+
+@pytest.fixture
+def logged() -> Iterator[list[dict[str, object]]]:
+    """Return what is logged, as it comes."""
+    with structlog.testing.capture_logs() as entries:
+        yield entries  # type: ignore[misc]  # structlog's entries are mutable mappings
+
+
+def selfhosted(**changes: object) -> Options:
+    """An Infisical without a limiter, twenty milliseconds away."""
+    return Options(**{"mode": "self-hosted", "latency": 0.02, "projects": 300, **changes})  # type: ignore[arg-type]
+
+
+def events(logged: list[dict[str, object]], name: str) -> list[dict[str, object]]:
+    """The entries of one event."""
+    return [entry for entry in logged if entry["event"] == name]
+
+
+def spent(fleet: Fleet, name: str) -> int:
+    """Creates that were sent for connections of this name."""
+    return sum(record.name == name for record in fleet.simulator.world.store.creates)
+
+
+async def held(fleet: Fleet) -> int:
+    """Requests that are held because of the bad credential."""
+    return int(await fleet.session.fetchval("SELECT count(*) FROM provisioner.waiting WHERE hold = 'credential:bad'"))
+
+
+async def held_are(fleet: Fleet, count: int) -> bool:
+    """Whether so many requests are held."""
+    return await held(fleet) == count
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+async def test_a_bad_key_costs_few_creates_and_the_good_ones_no_time(
+    database: Database, logged: list[dict[str, object]], workers: int
+) -> None:
+    """Of 300 requests with a bad key three find it out and fail, the others wait; 300 with a good key are done at once."""
+    async with Fleet(database.url, selfhosted(), workers=workers, settings=QUICK) as fleet:
+        await fleet.insert(300, name="bad", credential="bad")
+        await fleet.insert(300, name="good")
+        began = time.monotonic()
+        await fleet.start()
+        await fleet.done("name = 'good'", within=10)
+        took = time.monotonic() - began
+        assert await fleet.states("name = 'good'") == {"succeeded": 300}
+
+        async def confirmed() -> bool:
+            return await fleet.states("name = 'bad'") == {"failed": 3, "pending": 297} and await held(fleet) == 297
+
+        await eventually(confirmed)
+        assert spent(fleet, "bad") <= 10
+        assert took < 4
+        assert fleet.simulator.state()["logins"]["refused"] == 0
+        assert fleet.simulator.state()["logins"]["ok"] == workers
+        assert len(events(logged, "credential_held")) == 1
+        codes = await fleet.session.fetch(
+            "SELECT DISTINCT error_code FROM provisioner.connection_requests WHERE status = 'failed'"
+        )
+        assert [row["error_code"] for row in codes] == ["credential_refused"]
+        assert BAD not in repr(logged)
+        shown = await fleet.session.fetchrow("SELECT * FROM provisioner.held_credentials")
+        assert shown is not None
+        assert (shown["credential"], shown["requests"]) == ("bad", 297)
+        assert "OpenRouter does not accept the key" in shown["reason"]
+
+
+async def test_another_key_releases_what_waits(
+    database: Database, logged: list[dict[str, object]], tmp_path: Path
+) -> None:
+    """When the file of a refused key has another one, everything that waited for it goes on, without a restart."""
+    file = tmp_path / "key"
+    file.write_text(BAD)
+    settings = {**QUICK, "PROVISIONER_CREDENTIALS__BAD__FILE": str(file)}
+    del settings["PROVISIONER_CREDENTIALS__BAD__VALUE"]
+    async with Fleet(database.url, selfhosted(projects=40), settings=settings) as fleet:
+        await fleet.insert(40, name="bad", credential="bad")
+        await fleet.start()
+        await eventually(lambda: held_are(fleet, 37))
+        file.write_text("sk-or-v1-mended")
+        await fleet.done()
+        assert (await fleet.states())["succeeded"] >= 37
+        assert events(logged, "credential_released")
+        shown = "SELECT count(*) = 0 FROM provisioner.held_credentials"
+        await eventually(lambda: fleet.session.fetchval(shown))
+
+
+async def test_another_credential_releases_its_request(database: Database) -> None:
+    """A held request whose credential is edited goes on alone; the others stay where they are."""
+    async with Fleet(database.url, selfhosted(projects=20), settings=QUICK) as fleet:
+        await fleet.insert(20, name="bad", credential="bad")
+        await fleet.start()
+        await eventually(lambda: held_are(fleet, 17))
+        chosen = await fleet.session.fetchval("SELECT id FROM provisioner.waiting WHERE hold IS NOT NULL LIMIT 1")
+        await fleet.session.execute(
+            "UPDATE provisioner.connection_requests SET credential = 'default' WHERE id = $1", chosen
+        )
+        await fleet.done(f"id = {chosen}")
+        assert await fleet.states(f"id = {chosen}") == {"succeeded": 1}
+        await eventually(lambda: held_are(fleet, 16))
+
+
+async def test_a_probe_finds_out_that_a_key_works_again(database: Database, logged: list[dict[str, object]]) -> None:
+    """When OpenRouter accepts a held key after all, one probe shows it, and everything that waited goes on."""
+    async with Fleet(database.url, selfhosted(projects=20), settings=QUICK) as fleet:
+        fleet.simulator.configure(open_router="401")
+        await fleet.insert(20)
+        await fleet.start()
+        await eventually(lambda: events(logged, "credential_held"))
+        fleet.simulator.configure(open_router="ok")
+        before = spent(fleet, "openrouter")
+        await fleet.session.execute("UPDATE provisioner.credential_health SET probe_at = now()")
+        await fleet.done()
+        assert events(logged, "credential_released")
+        assert before <= 10
+        assert (await fleet.states())["succeeded"] >= 17
+
+
+@pytest.mark.parametrize("trouble", ["down", "401"])
+async def test_openrouter_in_trouble_fails_nobody(
+    database: Database, logged: list[dict[str, object]], trouble: str
+) -> None:
+    """OpenRouter refuses every key for a while: all creates are held but for a probe, no attempt is spent, work goes on."""
+    options = selfhosted()
+    async with Fleet(database.url, options, workers=2, settings=QUICK) as fleet:
+        await fleet.insert(300)
+        fleet.simulator.configure(latency=0.1)
+        await fleet.start()
+        await eventually(lambda: fleet.created() >= 40)
+        fleet.simulator.configure(open_router=trouble)
+        await eventually(lambda: len(events(logged, "target_held")) >= 2)
+        shown = await fleet.session.fetchrow("SELECT trouble, trouble_since FROM provisioner.targets")
+        assert shown is not None
+        assert shown["trouble"].startswith("OpenRouter is in trouble")
+        sent = spent(fleet, "openrouter")
+        while_held = time.monotonic()
+        await eventually(lambda: time.monotonic() - while_held > 1.5)
+        assert spent(fleet, "openrouter") - sent <= 40  # what was on its way, and a few probes
+        fleet.simulator.configure(open_router="ok")
+        mended = time.monotonic()
+        await fleet.done(within=20)
+        assert time.monotonic() - mended < 10
+        assert await fleet.states() == {"succeeded": 300}
+        assert events(logged, "target_works")
+        assert not events(logged, "credential_held")
+        assert await fleet.session.fetchval("SELECT trouble FROM provisioner.targets") is None
+
+
+@pytest.mark.parametrize("change", ["revoke_tokens", "expire_tokens", "lapse_tokens"])
+async def test_a_token_that_ends_costs_one_login_and_no_attempt(database: Database, change: str) -> None:
+    """However the token ends in the middle of a run, there is one login more and every request succeeds at once."""
+    async with Fleet(database.url, selfhosted(), settings=QUICK) as fleet:
+        await fleet.insert(300)
+        await fleet.start()
+        await eventually(lambda: fleet.created() >= 40)
+        fleet.simulator.configure(**{change: True})
+        await fleet.done()
+        assert await fleet.states() == {"succeeded": 300}
+        assert fleet.simulator.state()["logins"] == {"ok": 2, "refused": 0, "locked": 0}
+        assert await fleet.session.fetchval("SELECT max(attempts) FROM provisioner.connection_requests") == 1
+
+
+async def test_a_token_that_is_used_up_costs_one_login_each(database: Database) -> None:
+    """Tokens of fifty uses do three hundred creates with few more logins than it takes, and no attempt is spent."""
+    async with Fleet(database.url, selfhosted(), settings=QUICK) as fleet:
+        fleet.simulator.configure(token_uses=50)
+        await fleet.insert(300)
+        await fleet.start()
+        await fleet.done()
+        assert await fleet.states() == {"succeeded": 300}
+        assert fleet.simulator.state()["logins"]["ok"] <= 8
+        assert await fleet.session.fetchval("SELECT max(attempts) FROM provisioner.connection_requests") == 1
+
+
+async def test_a_fresh_permission_is_waited_for(database: Database) -> None:
+    """A permission that shows a moment after the first try costs the requests nothing but a little time."""
+    async with Fleet(database.url, selfhosted(projects=5), settings=QUICK) as fleet:
+        fleet.simulator.configure(permissions={project: [] for project in fleet.simulator.projects})
+        await fleet.insert(5)
+        await fleet.start()
+        await eventually(lambda: fleet.requests().get("403", 0) >= 5)
+        allowed = ["create-app-connections", "read-app-connections"]
+        fleet.simulator.configure(permissions={project: allowed for project in fleet.simulator.projects})
+        await fleet.done()
+        assert await fleet.states() == {"succeeded": 5}
+
+
+async def test_a_wrong_client_secret_is_tried_once_and_mended_without_a_restart(
+    database: Database, logged: list[dict[str, object]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One login whatever is queued; nothing fails; the log says what to mend, and a mended file is enough."""
+    file = tmp_path / "secret"
+    file.write_text("wrong")
+    given = {"INFISICAL_UNIVERSAL_AUTH_CLIENT_SECRET": "", "INFISICAL_UNIVERSAL_AUTH_CLIENT_SECRET_FILE": str(file)}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    settings = {**QUICK, **given}
+    async with Fleet(database.url, selfhosted(), settings=settings) as fleet:
+        await fleet.insert(300)
+        await fleet.start()
+        await eventually(lambda: events(logged, "target_held"))
+        waited = time.monotonic()
+        await eventually(lambda: time.monotonic() - waited > 1.5)
+        assert fleet.simulator.state()["logins"] == {"ok": 0, "refused": 1, "locked": 0}
+        assert "check the client id and the client secret" in str(events(logged, "login_refused")[0]["reason"])
+        assert await fleet.states() == {"pending": 300}
+        assert not fleet.requests()
+        file.write_text(fleet.simulator.client_secret)
+        await fleet.done(within=20)
+        assert await fleet.states() == {"succeeded": 300}
+        assert fleet.simulator.state()["logins"] == {"ok": 1, "refused": 1, "locked": 0}
+        assert await fleet.session.fetchval("SELECT max(attempts) FROM provisioner.connection_requests") == 1

@@ -1,0 +1,79 @@
+"""Nobody waits for somebody else's thousands. Real workers, a simulated Infisical."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from provisioner.sandbox.simulator import Options
+from tests.support import eventually
+from tests.support.builders import project
+from tests.support.fleet import Fleet
+
+if TYPE_CHECKING:
+    from tests.support.postgres import Database
+
+SETTINGS = {
+    "PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT": "16",
+    "PROVISIONER_CREDENTIALS__BAD__VALUE": "sk-or-v1-bad-mode-401",
+    "PROVISIONER_RETRY__BASE": "0.2",
+}
+FAR = Options(mode="self-hosted", latency=0.02, any_project=True)
+CROWD = """
+INSERT INTO provisioner.connection_requests (project_id, name, credential, priority, not_before)
+SELECT $1::uuid, $2 || '-' || n, $3, $4, $5 FROM generate_series(1, $6::int) AS n
+"""
+EACH = (
+    "INSERT INTO provisioner.connection_requests (project_id, priority) SELECT p::uuid, $2 FROM unnest($1::text[]) AS p"
+)
+SLOWEST = """
+SELECT extract(EPOCH FROM max(coalesce(finished_at, now() + interval '1 hour') - created_at))::float8
+FROM provisioner.connection_requests WHERE name = 'openrouter' AND priority = $1
+"""
+
+
+async def crowd(
+    fleet: Fleet, name: str, count: int, *, credential: str = "default", priority: int = 0, later: bool = False
+) -> None:
+    """Let one project ask for thousands."""
+    when = await fleet.session.fetchval("SELECT CASE WHEN $1 THEN now() + interval '1 hour' END", later)
+    await fleet.session.execute(CROWD, project(0), name, credential, priority, when, count)
+
+
+async def test_forty_projects_are_not_delayed_by_one_with_thousands(database: Database) -> None:
+    """With 20 000 requests of one project in line, one request of each of forty others is done within two seconds."""
+    async with Fleet(database.url, FAR, settings=SETTINGS) as fleet:
+        await crowd(fleet, "crowd", 20_000)
+        await fleet.start()
+        await eventually(lambda: fleet.created() >= 100)
+        await fleet.session.execute(EACH, [project(number) for number in range(1, 41)], 0)
+        await fleet.done("name = 'openrouter'", within=5)
+        assert await fleet.session.fetchval(SLOWEST, 0) < 2
+        assert (await fleet.states("name LIKE 'crowd%'"))["pending"] > 15_000
+
+
+async def test_priorities_and_schedules_hold_under_load(database: Database) -> None:
+    """What is urgent overtakes everybody, what is scheduled does not start, and what is broken or paused stops nobody."""
+    async with Fleet(database.url, FAR, settings=SETTINGS) as fleet:
+        await crowd(fleet, "crowd", 5_000)
+        await crowd(fleet, "later", 1_000, priority=9, later=True)
+        await crowd(fleet, "broken", 1_000, credential="bad", priority=5)
+        await fleet.session.execute(
+            "INSERT INTO provisioner.connection_requests (target, project_id) VALUES ('paused', $1)", project(0)
+        )
+        await fleet.session.execute("SELECT provisioner.pause('paused')")
+        await fleet.start()
+        await eventually(lambda: fleet.created() >= 100)
+        await fleet.session.execute(EACH, [project(number) for number in range(1, 41)], 3)
+        await fleet.done("name = 'openrouter' AND priority = 3", within=5)
+        assert await fleet.session.fetchval(SLOWEST, 3) < 2
+        assert await fleet.states("name LIKE 'later%'") == {"pending": 1_000}
+        assert (await fleet.states("name LIKE 'crowd%'"))["pending"] > 3_000
+        urgent_last = await fleet.session.fetchval(
+            "SELECT max(finished_at) FROM provisioner.connection_requests WHERE priority = 3"
+        )
+        between = await fleet.session.fetchval(
+            "SELECT count(*) FROM provisioner.connection_requests AS q WHERE q.name LIKE 'crowd%' AND q.finished_at BETWEEN"
+            " (SELECT max(created_at) FROM provisioner.connection_requests WHERE priority = 3) AND $1",
+            urgent_last,
+        )
+        assert between <= 16 * 4  # what was claimed before they came

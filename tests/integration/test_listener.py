@@ -1,0 +1,158 @@
+"""New requests are heard of at once, and the listener comes back after the database does."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from provisioner.core.ports import FRONT, Place
+from provisioner.postgres.listener import CHANNEL, Listener, read_payload
+from provisioner.postgres.migrations import migrate
+from provisioner.postgres.pool import Database as Pool
+from provisioner.sandbox.postgres import PostgresServer
+from tests.support import eventually
+from tests.support.builders import project
+from tests.support.postgres import Database
+from tests.support.sessions import connected, insert
+
+if TYPE_CHECKING:
+    from tests.support.sessions import Session
+
+EVERYTHING = (None, FRONT)
+
+
+@pytest.fixture
+async def session(database: Database) -> AsyncIterator["Session"]:
+    """Lend a connection as any client has one."""
+    async with connected(database.url) as session:
+        yield session
+
+
+@pytest.fixture
+def own_server() -> Iterator[PostgresServer]:
+    """Lend a server that a test may stop."""
+    with PostgresServer(settings={"fsync": "off"}) as server:
+        yield server
+
+
+@asynccontextmanager
+async def listening(url: str) -> AsyncIterator[list[tuple[str | None, Place]]]:
+    """Listen, and lend what was heard; the first thing is that anything may have happened before."""
+    heard: list[tuple[str | None, Place]] = []
+    listener = Listener(Pool(url, size=1), hear=lambda target, place: heard.append((target, place)))
+    task = asyncio.create_task(listener.run(), name="listener")
+    try:
+        await eventually(lambda: EVERYTHING in heard)
+        yield heard
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+class TestPayload:
+    """What a notification says."""
+
+    @pytest.mark.parametrize(
+        ("payload", "places"),
+        [
+            ("default,0,17", {"default": Place(0, 17)}),
+            ("eu,-5,1;us,3,99", {"eu": Place(-5, 1), "us": Place(3, 99)}),
+            ("eu,3,1;eu,-2,7;eu,0,1", {"eu": Place(-2, 7)}),
+            ("", {}),
+            ("nonsense", {}),
+            ("eu,1", {}),
+            ("eu,one,2", {}),
+            ("eu,0,1;nonsense", {}),
+            ("eu,0,1;", {}),
+        ],
+    )
+    def test_is_read_or_taken_for_nothing_known(self, payload: str, places: dict[str, Place]) -> None:
+        """The foremost place of each target; what a later version may say means that anything may have happened."""
+        assert read_payload(payload) == places
+
+
+class TestListening:
+    """While the database is there."""
+
+    async def test_an_insert_is_heard_at_once(self, database: Database, session: "Session") -> None:
+        """Target and place of the newcomers arrive without anybody looking."""
+        async with listening(database.url) as heard:
+            heard.clear()
+            await insert(session, target="eu", priority=3)
+            await eventually(lambda: heard == [("eu", Place(-3, 1))])
+
+    async def test_each_target_is_told(self, database: Database, session: "Session") -> None:
+        """One statement for several targets wakes each of them."""
+        async with listening(database.url) as heard:
+            heard.clear()
+            await session.execute(
+                "INSERT INTO provisioner.connection_requests (target, project_id) VALUES ('eu', $1), ('us', $1)",
+                project(1),
+            )
+            await eventually(lambda: sorted(heard, key=str) == [("eu", Place(0, 1)), ("us", Place(0, 1))])
+
+    async def test_an_unknown_payload_means_everything(self, database: Database, session: "Session") -> None:
+        """Who does not understand looks everywhere."""
+        async with listening(database.url) as heard:
+            heard.clear()
+            await session.execute("SELECT pg_notify($1, 'of a later version')", CHANNEL)
+            await eventually(lambda: heard == [EVERYTHING])
+
+    async def test_a_connection_that_is_cut_is_made_again(self, database: Database, session: "Session") -> None:
+        """Whoever ends the session, it listens again, and then says that anything may have happened meanwhile."""
+        async with listening(database.url) as heard:
+            heard.clear()
+            await session.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND query LIKE 'LISTEN%'"
+            )
+            await eventually(lambda: heard == [EVERYTHING])
+            await insert(session)
+            await eventually(lambda: ("default", Place(0, 1)) in heard)
+
+    async def test_it_ends_when_it_is_cancelled(self, database: Database, session: "Session") -> None:
+        """No session is left behind."""
+        async with listening(database.url):
+            pass
+        left = "SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
+        gone: Callable[[], bool | Awaitable[bool]] = partial(session.fetchval, left)
+        await eventually(gone)
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+async def test_it_comes_back_after_the_server_does(own_server: PostgresServer, mode: str) -> None:
+    """After a restart or a crash it listens again, and what came meanwhile is not overheard."""
+    await migrate(own_server.url())
+    async with listening(own_server.url()) as heard:
+        heard.clear()
+        stop = own_server.stop
+        await asyncio.to_thread(stop, "immediate" if mode == "immediate" else "fast")
+        assert heard == []
+        await asyncio.to_thread(own_server.start)
+        await eventually(lambda: heard[-1:] == [EVERYTHING], within=30)
+        async with connected(own_server.url()) as session:
+            await insert(session)
+        await eventually(lambda: ("default", Place(0, 1)) in heard)
+
+
+async def test_it_waits_for_a_server_that_is_not_there_yet(own_server: PostgresServer) -> None:
+    """Started before the database, it listens as soon as there is one."""
+    own_server.stop()
+    heard: list[tuple[str | None, Place]] = []
+    listener = Listener(Pool(own_server.url(), size=1), hear=lambda target, place: heard.append((target, place)))
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(listener.run())
+        await asyncio.to_thread(own_server.start)
+        await eventually(lambda: heard == [EVERYTHING], within=30)
+        task.cancel()
+
+
+async def test_a_database_that_refuses_us_ends_it(database: Database) -> None:
+    """Who may not connect stops listening and leaves it to polling, instead of knocking for ever."""
+    wrong = database.url.replace(database.name, "no_such_database")
+    async with asyncio.timeout(10):
+        await Listener(Pool(wrong, size=1), hear=lambda *_: None).run()

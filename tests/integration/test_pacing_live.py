@@ -1,0 +1,129 @@
+"""Real workers get all of a budget that nobody told them, and leave others theirs. Windows are shorter than in life."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from provisioner.sandbox.simulator import Options
+from provisioner.sandbox.simulator.limiter import Verdict
+from tests.support import eventually
+from tests.support.fleet import CREATE, Fleet, Stranger
+
+if TYPE_CHECKING:
+    from tests.support.postgres import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """What happened at the limiter: our creates that were made, and those that met a refusal, in so many windows."""
+
+    made: int
+    refused: int
+    windows: float
+
+
+def began(fleet: Fleet) -> float:
+    """When the limiter's present window for creates began, on its own clock."""
+    windows = fleet.simulator.world.limiter._windows
+    return max((window.started for (_, route), window in windows.items() if route == CREATE), default=0.0)
+
+
+async def watched(fleet: Fleet, windows: int, stranger: Stranger | None = None) -> Count:
+    """Count from the beginning of a window to the beginning of a later one."""
+
+    def count() -> tuple[int, int]:
+        theirs = (stranger.asked - stranger.refused, stranger.refused) if stranger else (0, 0)
+        answers = fleet.requests()
+        return answers.get("200", 0) - theirs[0], answers.get("429", 0) - theirs[1]
+
+    length = fleet.simulator.options.window
+
+    async def next_window(last: float) -> float:
+        await eventually(lambda: began(fleet) > last, within=2 * length + 5)
+        return began(fleet)
+
+    first = await next_window(began(fleet))
+    before, last = count(), first
+    for _ in range(windows):
+        last = await next_window(last)
+    after = count()
+    return Count(made=after[0] - before[0], refused=after[1] - before[1], windows=(last - first) / length)
+
+
+async def at_work(fleet: Fleet, requests: int) -> None:
+    """Start with that much to do, and wait until the first window is under way."""
+    await fleet.insert(requests)
+    await fleet.start()
+    await eventually(lambda: fleet.created() >= 3)
+
+
+@pytest.mark.parametrize("workers", [1, 3, 8])
+async def test_nearly_every_permit_ends_in_a_create(database: Database, workers: int) -> None:
+    """However many workers share it: at least 97 % of the permits are used, and at most one create in 500 is refused."""
+    options = Options(projects=400, write_limit=60, window=2.0, latency=0.01)
+    async with Fleet(database.url, options, workers=workers) as fleet:
+        await at_work(fleet, 400)
+        counted = await watched(fleet, 2)
+        assert counted.made >= 0.97 * 60 * counted.windows
+        assert counted.refused <= counted.made / 500
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("workers", [1, 3, 8])
+@pytest.mark.parametrize(("limit", "window", "windows"), [(100, 10.0, 6), (200, 60.0, 3)])
+async def test_nearly_every_permit_ends_in_a_create_for_minutes(
+    database: Database, workers: int, limit: int, window: float, windows: int
+) -> None:
+    """The same with windows as long as in life."""
+    options = Options(projects=limit * (windows + 2), write_limit=limit, window=window, latency=0.05)
+    async with Fleet(database.url, options, workers=workers) as fleet:
+        await at_work(fleet, limit * (windows + 2))
+        counted = await watched(fleet, windows)
+        assert counted.made >= 0.97 * limit * counted.windows
+        assert counted.refused <= counted.made / 500
+
+
+async def leaves_room(database: Database, *, workers: int, limit: int, window: float, windows: int) -> None:
+    """Let a stranger use half of the budget, and see what it and we get."""
+    options = Options(projects=limit * (windows + 2), write_limit=limit, window=window, latency=0.02)
+    async with (
+        Fleet(database.url, options, workers=workers) as fleet,
+        Stranger(fleet.simulator, pace=limit / 2 / window) as stranger,
+    ):
+        await at_work(fleet, limit * (windows + 2))
+        await watched(fleet, 0)
+        asked, refused = stranger.asked, stranger.refused
+        counted = await watched(fleet, windows, stranger)
+        theirs, lost = stranger.asked - asked, stranger.refused - refused
+        assert counted.made - lost >= 0.95 * (limit * counted.windows - theirs)
+        assert lost <= 0.05 * theirs
+
+
+async def test_a_stranger_gets_its_half(database: Database) -> None:
+    """Another client takes half: we use 95 % of the rest, its refusals counted against us, and it hardly meets any."""
+    await leaves_room(database, workers=2, limit=60, window=6.0, windows=1)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("workers", [1, 3, 8])
+async def test_a_stranger_gets_its_half_for_minutes(database: Database, workers: int) -> None:
+    """The same with a window of ten seconds, for a minute."""
+    await leaves_room(database, workers=workers, limit=100, window=10.0, windows=6)
+
+
+async def test_a_limit_that_no_answer_names_is_kept_to(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a proxy strips the headers, a refusal blocks everybody for its time, and no request is the worse for it."""
+    monkeypatch.setattr(Verdict, "headers", lambda _: {})
+    options = Options(projects=120, write_limit=100, window=2.0, latency=0.02)
+    async with Fleet(database.url, options, workers=2) as fleet:
+        await fleet.insert(120)
+        await fleet.start()
+        await fleet.done(within=20)
+        assert await fleet.states() == {"succeeded": 120}
+        assert 1 <= fleet.requests()["429"] <= 2 * 64
+        row = await fleet.session.fetchrow("SELECT metered, searching FROM provisioner.permits WHERE kind = 'write'")
+        assert row is not None
+        assert (row["metered"], row["searching"]) == (True, True)

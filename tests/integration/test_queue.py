@@ -1,0 +1,594 @@
+"""The queue hands each request to one worker at a time, in a fair order, and forgets none."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from provisioner.core.errors import LeaseLost, SchemaMismatch
+from provisioner.core.model import OnConflict, Retry
+from provisioner.core.ports import FRONT, Claims, Place, Pulse
+from provisioner.postgres.pool import Database as Pool
+from provisioner.postgres.queries import statements
+from provisioner.postgres.queue import PostgresQueue
+from tests.support.builders import a_settlement, project
+from tests.support.postgres import Database
+from tests.support.sessions import connected, count, insert, insert_many, lapse, places, row_of, soon
+
+if TYPE_CHECKING:
+    from tests.support.sessions import Session
+
+TARGETS = ["default"]
+
+
+@pytest.fixture
+async def session(database: Database) -> AsyncIterator["Session"]:
+    """Lend a connection as any client has one."""
+    async with connected(database.url) as session:
+        yield session
+
+
+@pytest.fixture
+async def queue(database: Database) -> AsyncIterator[PostgresQueue]:
+    """Lend the queue."""
+    pool = Pool(database.url)
+    yield PostgresQueue(pool)
+    await pool.close()
+
+
+@pytest.fixture
+async def worker(queue: PostgresQueue) -> int:
+    """Lend a worker that is alive."""
+    return await queue.register(name="first", targets=TARGETS, lease=60.0)
+
+
+async def claim(
+    queue: PostgresQueue, worker: int, limit: int = 100, *, start: Place = FRONT, target: str = "default"
+) -> Claims:
+    """Claim from the front."""
+    return await queue.claim(worker, target=target, start=start, limit=limit)
+
+
+def ids(claims: Claims) -> list[int]:
+    """The requests that were claimed, in their order."""
+    return [claimed.request.id for claimed in claims.claims]
+
+
+class TestClaim:
+    """What a claim brings."""
+
+    async def test_brings_all_that_making_it_needs(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
+        """A first claim carries the row, is its first attempt, and says where in line it stood."""
+        request = await insert(session, name="a", description="d", credential="team-a", on_conflict="adopt", priority=3)
+        before = await session.fetchval("SELECT clock_timestamp()")
+        brought = await claim(queue, worker)
+        (claimed,) = brought.claims
+        assert (claimed.request.id, claimed.request.project_id, claimed.request.name) == (request, project(1), "a")
+        assert (claimed.request.description, claimed.request.credential) == ("d", "team-a")
+        assert claimed.request.on_conflict is OnConflict.ADOPT
+        assert (claimed.attempt, claimed.sent, claimed.failures) == (1, 0, 0)
+        assert (claimed.since, claimed.unknown, claimed.cancelled) == (None, False, False)
+        assert before <= claimed.claimed_at <= await session.fetchval("SELECT clock_timestamp()")
+        assert brought.last == Place(-3, 1, claimed.request.id)
+
+    async def test_is_durable_when_it_returns(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
+        """Others see the intent before anything is sent, and whose it is."""
+        request = await insert(session)
+        await claim(queue, worker)
+        assert await places(session) == {"in_flight": 1}
+        row = await session.fetchrow("SELECT id, attempt, worker FROM provisioner.in_flight")
+        assert tuple(row or ()) == (request, 1, worker)
+
+    async def test_brings_nothing_when_there_is_nothing(self, queue: PostgresQueue, worker: int) -> None:
+        """An empty queue is an answer, too."""
+        assert await claim(queue, worker) == Claims(claims=[], last=None)
+
+    async def test_takes_no_more_than_it_may(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
+        """As many as there are permits, the rest stays in line."""
+        await insert_many(session, 10)
+        assert len(ids(await claim(queue, worker, 4))) == 4
+        assert await places(session) == {"ready": 6, "in_flight": 4}
+
+    async def test_keeps_to_its_target(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
+        """Other targets' requests are left for their workers."""
+        here, there = await insert(session), await insert(session, target="eu")
+        assert ids(await claim(queue, worker)) == [here]
+        assert ids(await claim(queue, worker, target="eu")) == [there]
+
+    async def test_never_brings_what_was_deleted(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
+        """A request that is gone leaves no place in line."""
+        await session.execute("DELETE FROM provisioner.connection_requests WHERE id = $1", await insert(session))
+        assert ids(await claim(queue, worker)) == []
+        assert await places(session) == {}
+
+    async def test_counts_attempts(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
+        """The second claim is the second attempt and knows what came of the first."""
+        await insert(session)
+        (first,) = (await claim(queue, worker)).claims
+        outcome = Retry(delay=0.0, message="no", counted=True, unknown=True)
+        await queue.settle(worker, [a_settlement(first, outcome)])
+        await soon(session)
+        await queue.promote(10)
+        (second,) = (await claim(queue, worker)).claims
+        assert (second.attempt, second.sent, second.failures, second.unknown) == (2, 1, 1, True)
+        assert second.since == first.claimed_at
+
+
+class TestTogether:
+    """Many workers on one queue."""
+
+    async def test_no_request_is_claimed_twice(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
+        """Workers that claim at the same time share the queue without a gap and without an overlap."""
+        await insert_many(session, 400)
+        taken: list[int] = []
+
+        async def work() -> None:
+            while brought := ids(await claim(queue, worker, 7)):
+                taken.extend(brought)
+
+        await asyncio.gather(*(work() for _ in range(6)))
+        assert len(taken) == 400
+        assert Counter(taken).most_common(1)[0][1] == 1
+
+    async def test_what_another_is_claiming_is_skipped(
+        self, database: Database, queue: PostgresQueue, worker: int, session: "Session"
+    ) -> None:
+        """Nobody waits for a claim that is not committed yet."""
+        await insert_many(session, 10)
+        async with connected(database.url) as other, other.transaction():
+            held = await other.fetch(statements("claim")["claim"], "default", FRONT.rank, FRONT.turn, 4, worker, 0)
+            async with asyncio.timeout(5):
+                mine = ids(await claim(queue, worker))
+            assert len(mine) == 6
+            assert not {row["id"] for row in held} & set(mine)
+        assert await places(session) == {"in_flight": 10}
+
+    async def test_a_claim_that_was_rolled_back_took_nothing(
+        self, database: Database, queue: PostgresQueue, worker: int, session: "Session"
+    ) -> None:
+        """What a dying worker had begun to claim is in line as before."""
+        request = await insert(session)
+        async with connected(database.url) as other:
+            transaction = other.transaction()
+            await transaction.start()
+            await other.fetch(statements("claim")["claim"], "default", FRONT.rank, FRONT.turn, 4, worker, 0)
+            await transaction.rollback()
+        assert ids(await claim(queue, worker)) == [request]
+
+
+class TestOrder:
+    """Who is served before whom."""
+
+    async def test_priorities_are_strict(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
+        """Everything urgent goes before anything that is less so, whenever it came."""
+        await insert_many(session, 5, priority=0)
+        await insert_many(session, 5, first=11, priority=9)
+        await insert_many(session, 5, first=21, priority=-9)
+        ranks = [-(await row_of(session, request))["priority"] for request in ids(await claim(queue, worker))]
+        assert ranks == [-9] * 5 + [0] * 5 + [9] * 5
+
+    async def test_a_hint_of_something_urgent_is_served_first(
+        self, queue: PostgresQueue, worker: int, session: "Session"
+    ) -> None:
+        """Who starts where it stopped passes over an urgent newcomer; who heard of its place takes it first."""
+        await insert_many(session, 20)
+        mark = (await claim(queue, worker, 5)).last
+        assert mark is not None
+        urgent = await insert(session, priority=5)
+        assert urgent not in ids(await claim(queue, worker, 5, start=mark))
+        heard = (await queue.look(marks={"default": FRONT}, served={})).heads["default"]
+        assert heard == Place(-5, 1, urgent)
+        assert ids(await claim(queue, worker, 5, start=min(mark, heard)))[0] == urgent
+
+    async def test_who_starts_where_it_stopped_misses_nothing(
+        self, queue: PostgresQueue, worker: int, session: "Session"
+    ) -> None:
+        """Claim after claim from the last place on empties the queue in order."""
+        await insert_many(session, 7, each=9)
+        start, taken = FRONT, list[int]()
+        while (brought := await claim(queue, worker, 4, start=start)).last is not None:
+            taken += ids(brought)
+            start = brought.last
+        assert len(set(taken)) == len(taken) == 63
+
+    @pytest.mark.parametrize("when", ["before", "after", "while claims have begun"])
+    async def test_a_large_project_delays_no_small_one(
+        self, queue: PostgresQueue, worker: int, session: "Session", when: str
+    ) -> None:
+        """Forty projects with one request each are served at once, wherever a thousand of another one stand."""
+        small: set[int] = set()
+        if when == "before":
+            await insert_many(session, 40, first=100)
+        await insert_many(session, 1, each=1000)
+        start = FRONT
+        if when == "while claims have begun":
+            for _ in range(30):
+                start = (await claim(queue, worker, 10, start=start)).last or start
+            await queue.look(marks={}, served={"default": start})
+        if when != "before":
+            await insert_many(session, 40, first=100)
+        for row in await session.fetch("SELECT id FROM provisioner.ready WHERE project_id <> $1", project(1)):
+            small.add(row["id"])
+        assert len(small) == 40
+        assert small <= set(ids(await claim(queue, worker, 50)))
+
+    async def test_a_newcomer_waits_for_nobody_who_was_served(
+        self, queue: PostgresQueue, worker: int, session: "Session"
+    ) -> None:
+        """Who comes late joins where the queue is served now: neither before it, out of its reach, nor at its end."""
+        await insert_many(session, 2, each=100)
+        mark = (await claim(queue, worker, 100)).last
+        assert mark is not None
+        await queue.look(marks={}, served={"default": mark})
+        newcomer = await insert(session, project_id=project(50))
+        assert newcomer in ids(await claim(queue, worker, 3, start=mark))
+
+    async def test_a_project_that_adds_to_its_own_goes_behind_them(
+        self, queue: PostgresQueue, worker: int, session: "Session"
+    ) -> None:
+        """A project's requests keep the order in which they came, also over many statements."""
+        wanted = [await insert(session, name=f"n{number}") for number in range(20)]
+        assert ids(await claim(queue, worker)) == wanted
+
+    async def test_scheduled_requests_are_as_fair(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
+        """What comes due together is put in line like what is inserted together."""
+        await insert_many(session, 1, each=300)
+        await insert_many(session, 20, first=100)
+        await session.execute("UPDATE provisioner.connection_requests SET not_before = now() - interval '1 minute'")
+        await soon(session)
+        await queue.promote(1000)
+        taken = ids(await claim(queue, worker, 25))
+        served = {str((await row_of(session, request))["project_id"]) for request in taken}
+        assert len(served) == 21
+
+
+class TestGivingBack:
+    """Claims that were never sent."""
+
+    async def test_lose_nothing(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
+        """They are in line again as if they had never been claimed, and come before what has not been served."""
+        await insert_many(session, 5, each=4)
+        first = ids(await claim(queue, worker, 5))
+        await queue.release(worker, first[:3])
+        assert await places(session) == {"ready": 18, "in_flight": 2}
+        again = await claim(queue, worker, 3)
+        assert sorted(ids(again)) == sorted(first[:3])
+        assert {claimed.attempt for claimed in again.claims} == {1}
+
+    async def test_only_the_holder_can(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
+        """Another worker's claims are not given back."""
+        await insert(session)
+        held = ids(await claim(queue, worker))
+        other = await queue.register(name="other", targets=TARGETS, lease=60.0)
+        await queue.release(other, held)
+        assert await places(session) == {"in_flight": 1}
+
+    async def test_who_was_called_off_meanwhile_is_finished(
+        self, queue: PostgresQueue, worker: int, session: "Session"
+    ) -> None:
+        """A cancelled request that is given back is not put in line again."""
+        request = await insert(session)
+        held = ids(await claim(queue, worker))
+        await session.execute("SELECT provisioner.cancel($1::bigint[])", held)
+        await queue.release(worker, held)
+        assert (await row_of(session, request))["status"] == "cancelled"
+        assert await places(session) == {}
+
+    async def test_what_nobody_knows_of_is_given_back(
+        self, queue: PostgresQueue, worker: int, session: "Session"
+    ) -> None:
+        """A claim whose answer was lost goes back in line; what the worker knows of stays with it."""
+        await insert_many(session, 6)
+        known = ids(await claim(queue, worker, 2))
+        await claim(queue, worker, 3)
+        assert await queue.release_lost(worker, target="default", known=known) == 3
+        assert await places(session) == {"ready": 4, "in_flight": 2}
+        assert await queue.release_lost(worker, target="default", known=known) == 0
+
+    async def test_what_nobody_knows_of_may_be_called_off(
+        self, queue: PostgresQueue, worker: int, session: "Session"
+    ) -> None:
+        """A lost claim that was cancelled does not come back to life."""
+        request = await insert(session)
+        held = ids(await claim(queue, worker))
+        await session.execute("SELECT provisioner.cancel($1::bigint[])", held)
+        await queue.release_lost(worker, target="default", known=[])
+        assert (await row_of(session, request))["status"] == "cancelled"
+
+
+class TestLeases:
+    """Workers come, live and go."""
+
+    async def test_are_renewed_while_the_worker_lives(
+        self, queue: PostgresQueue, worker: int, session: "Session"
+    ) -> None:
+        """A renewal moves the end of the lease and tells how the worker fares."""
+        await lapse(session, worker)
+        await queue.renew(worker, lease=45.0, pulse=Pulse(created=7, pace=2.5, stopping=True))
+        row = await session.fetchrow(
+            "SELECT extract(epoch FROM lease_until - clock_timestamp())::float AS left, created, pace, stopping"
+            " FROM provisioner.workers WHERE id = $1",
+            worker,
+        )
+        assert row is not None
+        assert 30 < row["left"] <= 45
+        assert (row["created"], row["pace"], row["stopping"]) == (7, 2.5, True)
+
+    async def test_who_was_taken_over_learns_it(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
+        """After a rescue the old worker cannot renew any more."""
+        await lapse(session, worker)
+        await queue.rescue(pause=0.0)
+        with pytest.raises(LeaseLost):
+            await queue.renew(worker, lease=45.0, pulse=Pulse())
+
+    async def test_who_holds_nothing_may_leave(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
+        """A worker is struck off the list only when everything it held is settled."""
+        await insert(session)
+        held = ids(await claim(queue, worker))
+        await queue.leave(worker)
+        assert await count(session, "workers") == 1
+        await queue.release(worker, held)
+        await queue.leave(worker)
+        assert await count(session, "workers") == 0
+
+    async def test_a_living_workers_requests_are_its_own(
+        self, queue: PostgresQueue, worker: int, session: "Session"
+    ) -> None:
+        """A rescue leaves alone what has a lease, however old the claim is."""
+        await insert(session)
+        await claim(queue, worker)
+        await session.execute("UPDATE provisioner.in_flight SET claimed_at = now() - interval '1 day'")
+        assert (await queue.rescue(pause=0.0)).requests == 0
+        assert await places(session) == {"in_flight": 1}
+
+
+class TestRescue:
+    """What a worker held that is gone."""
+
+    async def test_waits_and_is_in_doubt(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
+        """It is tried again after the pause, with another attempt, and looked up first."""
+        request = await insert(session)
+        (first,) = (await claim(queue, worker)).claims
+        await lapse(session, worker)
+        rescued = await queue.rescue(pause=30.0)
+        assert (rescued.requests, list(rescued.workers)) == (1, ["first"])
+        assert await places(session) == {"waiting": 1, "setbacks": 1}
+        row = await session.fetchrow("SELECT * FROM provisioner.request_status WHERE id = $1", request)
+        assert row is not None
+        assert (row["state"], row["attempts"], row["error_code"]) == ("waiting", 1, "outcome_unknown")
+        pause = row["next_attempt_at"] - await session.fetchval("SELECT now()")
+        assert timedelta(seconds=20) < pause <= timedelta(seconds=30)
+        await soon(session)
+        await queue.promote(10)
+        other = await queue.register(name="other", targets=TARGETS, lease=60.0)
+        (second,) = (await claim(queue, other)).claims
+        assert (second.attempt, second.unknown, second.failures, second.since) == (2, True, 0, first.claimed_at)
+
+    async def test_is_written_down(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
+        """The attempt log tells which attempt of whom was lost."""
+        request = await insert(session)
+        await claim(queue, worker)
+        await lapse(session, worker)
+        await queue.rescue(pause=0.0)
+        row = await session.fetchrow("SELECT * FROM provisioner.attempts")
+        assert row is not None
+        assert (row["request_id"], row["attempt"], row["worker"]) == (request, 1, worker)
+        assert row["error_code"] == "outcome_unknown"
+
+    async def test_is_taken_over_once(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
+        """Rescuers that come together share the work."""
+        await insert_many(session, 50)
+        await claim(queue, worker)
+        await lapse(session, worker)
+        rescues = await asyncio.gather(*(queue.rescue(pause=0.0) for _ in range(4)))
+        assert sum(rescue.requests for rescue in rescues) == 50
+        assert await places(session) == {"waiting": 50, "setbacks": 50}
+
+    async def test_includes_claims_without_a_worker(
+        self, queue: PostgresQueue, worker: int, session: "Session"
+    ) -> None:
+        """A claim that was committed while its worker was struck off is found, too."""
+        await insert(session)
+        await claim(queue, worker)
+        await session.execute("DELETE FROM provisioner.workers")
+        assert (await queue.rescue(pause=0.0)).requests == 1
+
+    async def test_remembers_earlier_setbacks(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
+        """What was counted before stays counted; what was lost is no fault of the row's."""
+        await insert(session)
+        (first,) = (await claim(queue, worker)).claims
+        await queue.settle(worker, [a_settlement(first, Retry(delay=0.0, message="no", counted=True))])
+        await soon(session)
+        await queue.promote(10)
+        await claim(queue, worker)
+        await lapse(session, worker)
+        await queue.rescue(pause=0.0)
+        row = await session.fetchrow("SELECT attempt, sent, failures, unknown, since FROM provisioner.setbacks")
+        assert tuple(row or ()) == (2, 2, 1, True, first.claimed_at)
+
+    async def test_of_a_cancelled_request_waits_for_a_late_commit(
+        self, queue: PostgresQueue, worker: int, session: "Session"
+    ) -> None:
+        """It is looked up for the last time only once a commit after the lost answer would show, as after `cancel`."""
+        await insert(session)
+        held = ids(await claim(queue, worker))
+        await session.execute("SELECT provisioner.cancel($1::bigint[])", held)
+        await lapse(session, worker)
+        await queue.rescue(pause=1.0)
+        wait = await session.fetchval("SELECT run_at - now() FROM provisioner.waiting")
+        assert wait > timedelta(seconds=40)
+
+
+class TestLook:
+    """The look around that a worker takes every second."""
+
+    async def test_an_idle_system_shows_nothing(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
+        """Nothing in line, nothing due, nobody lapsed: only the time."""
+        assert worker
+        glance = await queue.look(marks={"default": FRONT}, served={})
+        assert (glance.next_due, glance.lapsed, glance.paused, glance.heads) == (None, False, frozenset(), {})
+        assert abs(glance.now - await session.fetchval("SELECT now()")) < timedelta(seconds=5)
+
+    async def test_shows_what_there_is(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
+        """The heads of our targets' lines, what is due next, who is paused, and that somebody's lease ran out."""
+        later = await session.fetchval("SELECT now() + interval '1 hour'")
+        first = await insert(session, priority=4)
+        second = await insert(session, target="eu")
+        await insert(session, target="others")
+        await insert(session, name="later", not_before=later)
+        await session.execute("SELECT provisioner.pause('eu')")
+        await lapse(session, worker)
+        glance = await queue.look(marks={"default": FRONT, "eu": FRONT, "us": FRONT}, served={})
+        assert glance.heads == {"default": Place(-4, 1, first), "eu": Place(0, 1, second)}
+        assert glance.next_due == later
+        assert glance.paused == {"eu"}
+        assert glance.lapsed
+
+    async def test_looks_from_the_mark_on(self, queue: PostgresQueue, session: "Session") -> None:
+        """What stands before the mark is not reported."""
+        await insert_many(session, 1, each=5)
+        third = await session.fetchval("SELECT id FROM provisioner.ready WHERE turn = 3")
+        assert (await queue.look(marks={"default": Place(0, 3)}, served={})).heads == {"default": Place(0, 3, third)}
+        assert (await queue.look(marks={"default": Place(0, 6)}, served={})).heads == {}
+
+    async def test_tells_newcomers_how_far_it_was_served(self, queue: PostgresQueue, session: "Session") -> None:
+        """Only forward: a worker that lags behind does not move the place back."""
+        for turn in (5, 9, 7):
+            await queue.look(marks={}, served={"default": Place(0, turn)})
+        await insert(session)
+        assert await session.fetchval("SELECT turn FROM provisioner.ready") == 10
+
+
+class TestPromote:
+    """What has waited for its time."""
+
+    async def test_is_put_in_line_when_it_is_due(self, queue: PostgresQueue, session: "Session") -> None:
+        """What is due moves, up to the limit, and the newcomers' foremost place by target is told."""
+        await insert_many(session, 10)
+        await insert(session, target="eu", priority=2)
+        await session.execute("UPDATE provisioner.connection_requests SET not_before = now() + interval '1 hour'")
+        assert await queue.promote(100) == {}
+        await soon(session)
+        assert await places(session) == {"waiting": 11}
+        assert len(await queue.promote(5)) >= 1
+        assert await places(session) == {"waiting": 6, "ready": 5}
+        heads = await queue.promote(100)
+        assert await places(session) == {"ready": 11}
+        assert heads["default"] == Place(0, 1)
+
+    async def test_many_may_do_it_at_once(self, queue: PostgresQueue, session: "Session") -> None:
+        """No request is put in line twice."""
+        await insert_many(session, 200)
+        await session.execute("UPDATE provisioner.connection_requests SET not_before = now() - interval '1 second'")
+        await soon(session)
+        await asyncio.gather(*(queue.promote(30) for _ in range(8)))
+        assert await places(session) == {"ready": 200}
+        assert await session.fetchval("SELECT count(DISTINCT id) FROM provisioner.ready") == 200
+
+
+class TestDisown:
+    """Requests for a target that nobody knows."""
+
+    async def test_fail_by_name(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
+        """They are failed with what to do about it; those of living workers' targets are left alone."""
+        assert worker
+        known, strange = await insert(session), await insert(session, target="nowhere")
+        assert list(await queue.disown(100)) == [strange]
+        row = await row_of(session, strange)
+        assert (row["status"], row["error_code"]) == ("failed", "target_unknown")
+        assert "[targets.nowhere]" in row["error_message"]
+        assert row["finished_at"] is not None
+        assert (await row_of(session, known))["status"] == "pending"
+        assert await places(session) == {"ready": 1}
+
+    async def test_takes_no_more_than_it_may(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
+        """A large mistake is worked off in lots."""
+        assert worker
+        for number in range(5):
+            await insert(session, target="nowhere", name=f"n{number}")
+        assert [len(await queue.disown(3)) for _ in range(3)] == [3, 2, 0]
+
+    async def test_an_outage_of_its_workers_fails_nobody(self, queue: PostgresQueue, session: "Session") -> None:
+        """While the only worker of a target is restarted, other targets' workers leave its requests alone."""
+        # FAILS NOW: `disown` asks only who is alive at this moment.
+        gone = await queue.register(name="eu", targets=["eu"], lease=60.0)
+        await queue.register(name="us", targets=["us"], lease=60.0)
+        await insert(session, target="eu")
+        await queue.leave(gone)
+        assert list(await queue.disown(100)) == []
+
+    async def test_a_lapsed_worker_fails_nobody(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
+        """A lone worker that was stopped for a while, and asks before it renews, does not fail its own requests."""
+        # FAILS NOW: its own lease has run out, so nobody knows its target.
+        await insert(session)
+        await lapse(session, worker)
+        assert list(await queue.disown(100)) == []
+
+
+class TestWorkLeft:
+    """What `run --drain` waits for."""
+
+    async def test_is_what_can_be_done_now(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
+        """Ready, in flight, and waiting for another attempt; not what is finished or scheduled for later."""
+        assert not await queue.work_left(TARGETS)
+        later = await session.fetchval("SELECT now() + interval '1 hour'")
+        await insert(session, name="later", not_before=later)
+        assert not await queue.work_left(TARGETS)
+        await insert(session)
+        assert await queue.work_left(TARGETS)
+        (claimed,) = (await claim(queue, worker)).claims
+        assert await queue.work_left(TARGETS)
+        await queue.settle(worker, [a_settlement(claimed, Retry(delay=3600.0, message="no"))])
+        assert await queue.work_left(TARGETS)
+        await soon(session)
+        await queue.promote(10)
+        claims = (await claim(queue, worker)).claims
+        await queue.settle(worker, [a_settlement(again) for again in claims])
+        await session.execute("DELETE FROM provisioner.waiting")
+        assert not await queue.work_left(TARGETS)
+
+    async def test_is_not_what_others_do(self, queue: PostgresQueue, session: "Session") -> None:
+        """Other targets and paused ones do not keep a drain from ending."""
+        await insert(session, target="eu")
+        await insert(session)
+        await session.execute("SELECT provisioner.pause('default')")
+        assert not await queue.work_left(TARGETS)
+        assert await queue.work_left(["default", "eu"])
+        await session.execute("SELECT provisioner.resume('default')")
+        assert await queue.work_left(TARGETS)
+
+
+class TestLog:
+    """Making room in the attempt log."""
+
+    async def test_forgets_what_is_old(self, queue: PostgresQueue, session: "Session") -> None:
+        """Older entries than asked for are gone, younger ones stay."""
+        for age in ("40 days", "1 minute"):
+            await session.execute(
+                "INSERT INTO provisioner.attempts (request_id, attempt, worker, action, started_at, ended_at, outcome)"
+                " VALUES (1, 1, 1, 'create', now(), now() - $1::text::interval, 'created')",
+                age,
+            )
+        await queue.turn_log(keep=30 * 86400.0)
+        assert await count(session, "attempts") == 1
+
+
+async def test_a_database_without_the_schema_says_what_to_do(empty_database: Database) -> None:
+    """Every call on an empty database names the command that helps."""
+    pool = Pool(empty_database.url)
+    try:
+        with pytest.raises(SchemaMismatch, match="provisioner migrate"):
+            await PostgresQueue(pool).promote(1)
+    finally:
+        await pool.close()
+
+
+@pytest.mark.parametrize("file", ["claim", "keep", "settle", "permits"])
+async def test_no_statement_depends_on_the_search_path(session: "Session", file: str) -> None:
+    """Every name is written with its schema, for a pooler may share a session whose path is anything."""
+    await session.execute("SET search_path = ''")
+    for statement in statements(file).values():
+        await session.prepare(statement)

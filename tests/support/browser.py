@@ -1,0 +1,125 @@
+"""A headless Chromium, driven over its own debugging protocol: no driver and no package beyond what we have."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import itertools
+import re
+import shutil
+import tempfile
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+OPTIONS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--remote-debugging-port=0",
+)
+_ADDRESS = re.compile(rb"DevTools listening on ws://(\S+?)/")
+
+
+class Tab:
+    """One page, and what has happened on it so far."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._socket = socket
+        self._numbers = itertools.count(1)
+        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self.complaints: list[str] = []
+        self.requested: list[str] = []
+
+    async def listen(self) -> None:
+        """Take in what the browser says, until it hangs up."""
+        async for message in self._socket:
+            said = message.json()
+            if "id" in said:
+                self._answers.pop(said["id"]).set_result(said)
+            elif said["method"] == "Network.requestWillBeSent":
+                self.requested.append(said["params"]["request"]["url"])
+            elif said["method"] in {"Runtime.exceptionThrown", "Log.entryAdded"}:
+                self.complaints.append(str(said["params"]))
+
+    async def command(self, method: str, **parameters: object) -> dict[str, Any]:
+        """Let the browser do something; returns its answer."""
+        number = next(self._numbers)
+        answer = self._answers[number] = asyncio.get_running_loop().create_future()
+        await self._socket.send_json({"id": number, "method": method, "params": parameters})
+        said = await answer
+        assert "error" not in said, said
+        result: dict[str, Any] = said["result"]
+        return result
+
+    async def evaluate(self, expression: str) -> Any:
+        """The value of an expression on the page."""
+        said = await self.command("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in said, said
+        return said["result"].get("value")
+
+    async def press(self, key: str, text: str = "") -> None:
+        """Press a key and let it go."""
+        for kind in ("keyDown", "keyUp"):
+            await self.command("Input.dispatchKeyEvent", type=kind, key=key, code=key, text=text * (kind == "keyDown"))
+
+    async def open(self, url: str) -> None:
+        """Go somewhere, and wait until it is loaded."""
+        await self.command("Page.navigate", url=url)
+        while await self.evaluate("document.readyState + location.href") != f"complete{url}":
+            await asyncio.sleep(0.02)
+
+    async def picture(self) -> bytes:
+        """What the page looks like from top to bottom, as PNG."""
+        said = await self.command("Page.captureScreenshot", captureBeyondViewport=True)
+        return base64.b64decode(said["data"])
+
+    async def look(self, *, width: int, dark: bool = False) -> None:
+        """Make the window so wide, and the reader one who likes it dark or light."""
+        await self.command(
+            "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
+        )
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        await self.command("Emulation.setEmulatedMedia", features=[scheme])
+
+
+@asynccontextmanager
+async def browsing() -> AsyncIterator[Tab]:
+    """Lend a tab of a fresh browser."""
+    assert PROGRAM
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        process = await asyncio.create_subprocess_exec(
+            PROGRAM, *OPTIONS, f"--user-data-dir={profile}", "about:blank", stderr=asyncio.subprocess.PIPE
+        )
+        try:
+            address = await _address(process)
+            async with aiohttp.ClientSession() as session:
+                async with session.get(f"http://{address}/json/list") as answer:
+                    (page,) = [each for each in await answer.json() if each["type"] == "page"]
+                async with session.ws_connect(page["webSocketDebuggerUrl"], max_msg_size=0) as socket:
+                    tab = Tab(socket)
+                    listening = asyncio.create_task(tab.listen())
+                    for domain in ("Page", "Runtime", "Log", "Network", "Accessibility"):
+                        await tab.command(f"{domain}.enable")
+                    yield tab
+                await listening
+        finally:
+            process.kill()
+            await process.communicate()
+
+
+async def _address(process: asyncio.subprocess.Process) -> str:
+    """Where the browser can be talked to; it says so when it has started."""
+    assert process.stderr
+    async with asyncio.timeout(30):
+        async for line in process.stderr:
+            if found := _ADDRESS.search(line):
+                return found[1].decode()
+    raise AssertionError("the browser did not start")

@@ -1,0 +1,383 @@
+"""The pace follows a limiter that is known only by what its answers say."""
+
+import heapq
+import itertools
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache, partial
+
+import pytest
+from hypothesis import given, strategies as st
+
+from provisioner.core.model import RateHeaders
+from provisioner.core.pacing import (
+    DEFAULT_PERIOD,
+    EDGE,
+    LOT,
+    PROBE,
+    PROBE_POLL,
+    SMALLEST_LIMIT,
+    Budget,
+    Lesson,
+    fixed,
+    give_back,
+    grant,
+    learn,
+)
+from tests.support.builders import rate
+
+NOW = 1_772_366_400.0
+
+
+def known(limit: int = 200, remaining: int = 199, reset: float = 60.0) -> Budget:
+    """A budget whose first request was answered just now."""
+    asked, _ = grant(Budget(), 1, NOW)
+    return learn(asked, Lesson(at=NOW, rate=rate(limit, remaining, reset)))
+
+
+def answered(at: float, headers: RateHeaders | None, throttled_for: float | None = None) -> Lesson:
+    """What an answer said, so many seconds from now."""
+    return Lesson(at=NOW + at, rate=headers, throttled_for=throttled_for)
+
+
+class TestWhileNothingIsKnown:
+    """Before the first answer."""
+
+    def test_one_request_asks_first(self) -> None:
+        """The first gets one permit however many it wants, the others wait a moment for what it learns."""
+        asking, first = grant(Budget(), 64, NOW)
+        _, second = grant(asking, 64, NOW)
+        assert first.permits == 1
+        assert (second.permits, second.wait) == (0, PROBE_POLL)
+
+    def test_another_one_asks_when_the_first_was_lost(self) -> None:
+        """An answer that never comes holds nobody up for longer than ten seconds."""
+        asking, _ = grant(Budget(), 1, NOW)
+        assert grant(asking, 1, NOW + PROBE - 0.1)[1].permits == 0
+        assert grant(asking, 1, NOW + PROBE)[1].permits == 1
+
+    def test_no_headers_mean_no_limit(self) -> None:
+        """An answer that passed the limiter's place without a word says that there is none."""
+        free = learn(grant(Budget(), 1, NOW)[0], answered(0.1, None))
+        assert grant(free, 5000, NOW + 0.1)[1].permits == 5000
+
+    def test_a_limiter_that_appears_later_is_heeded(self) -> None:
+        """A target that was free has a budget from the first answer with headers on."""
+        free = learn(Budget(), answered(0, None))
+        bound = learn(free, answered(1, rate(200, 0, 30)))
+        assert grant(bound, 1, NOW + 1)[1].permits == 0
+
+    def test_a_refusal_without_numbers_is_believed(self) -> None:
+        """After a 429 that names no limit the smallest plan's is kept, once its time is over."""
+        blocked = learn(Budget(), answered(0, None, throttled_for=60))
+        assert grant(blocked, 10, NOW + 59)[1].permits == 0
+        after, granted = grant(blocked, 10_000, NOW + 60)
+        assert granted.permits == 1
+        assert after.left == SMALLEST_LIMIT - 1
+
+
+class TestWithinAWindow:
+    """Once the limit is known."""
+
+    def test_permits_are_spread_over_the_time_that_is_left(self) -> None:
+        """The next permit comes after what is left of the window, shared among what is left of the permits."""
+        after, granted = grant(known(200, 199, 60.0), 64, NOW)
+        assert granted.permits == 1
+        assert grant(after, 64, NOW)[1].wait == pytest.approx((60 - EDGE) / 199)
+
+    def test_fast_limits_are_granted_in_lots(self) -> None:
+        """One lot lasts a quarter of a second, so that the database is asked a few times a second at most."""
+        after, granted = grant(known(12_000, 12_000 - 1, 60.0), 64, NOW)
+        assert granted.permits == pytest.approx(LOT * 200, abs=1)
+        assert grant(after, 64, NOW)[1].wait == pytest.approx(LOT, rel=0.05)
+
+    def test_others_requests_slow_us_down(self) -> None:
+        """What other clients use is missing from what is left, so our permits come further apart."""
+        alone, shared = known(200, 199, 60.0), known(200, 99, 60.0)
+        assert grant(grant(shared, 1, NOW)[0], 1, NOW)[1].wait == pytest.approx(
+            2 * grant(grant(alone, 1, NOW)[0], 1, NOW)[1].wait, rel=0.02
+        )
+
+    def test_nothing_left_waits_for_the_end(self) -> None:
+        """Without permits the wait lasts as long as the window."""
+        assert grant(known(200, 0, 17.0), 5, NOW)[1].wait == pytest.approx(17.0)
+
+    def test_the_window_ends_at_the_earliest_bound(self) -> None:
+        """Whole seconds rounded up: the smallest of many bounds is the best."""
+        budget = known(200, 0, 60.0)
+        for at, reset in ((10.4, 50.0), (20.9, 40.0), (30.05, 30.0)):
+            budget = learn(budget, answered(at, rate(200, 0, reset)))
+        assert budget.ends_at == pytest.approx(NOW + 60.0)
+        assert learn(budget, answered(31.0, rate(200, 0, 28.5))).ends_at == pytest.approx(NOW + 59.5)
+
+    def test_what_is_under_way_counts(self) -> None:
+        """Permits that were handed out and not yet answered are not handed out again."""
+        budget, at = known(3, 2, 60.0), NOW
+        for _ in range(2):
+            budget, granted = grant(budget, 1, at)
+            assert granted.permits == 1
+            at += 30
+        assert grant(budget, 1, NOW + 59.9)[1].permits == 0
+
+    def test_unused_permits_can_be_had_again_at_once(self) -> None:
+        """Who gives back permits leaves the budget as if it had not asked."""
+        budget = known(12_000, 11_999, 60.0)
+        taken, granted = grant(budget, 64, NOW)
+        again, regranted = grant(give_back(taken, granted.permits), 64, NOW)
+        assert regranted == granted
+        assert again == taken
+
+    def test_more_cannot_be_given_back_than_is_under_way(self) -> None:
+        """Giving back twice makes no permits."""
+        taken, _ = grant(known(12_000, 11_999, 60.0), 64, NOW)
+        assert give_back(taken, 10_000).left <= 11_999
+
+    def test_a_window_begins_with_its_first_request(self) -> None:
+        """After an idle hour the next window lasts from its first permit on, not from the end of the last one."""
+        after, _ = grant(known(200, 0, 60.0), 1, NOW + 3600)
+        assert after.starts_at == NOW + 3600
+        assert after.end(NOW + 3600) == NOW + 3600 + DEFAULT_PERIOD
+
+    def test_a_late_answer_of_an_old_window_changes_nothing(self) -> None:
+        """An answer from before the present window is no news of it."""
+        budget, _ = grant(known(200, 0, 60.0), 1, NOW + 120)
+        assert learn(budget, answered(115, rate(200, 0, 1.0))) == budget
+
+    def test_a_window_that_others_began_is_noticed(self) -> None:
+        """An answer that counts towards a later end tells that the next window has begun."""
+        budget = known(200, 0, 60.0)
+        budget = learn(budget, answered(60.1, rate(200, 150, 58.0)))
+        assert budget.left == 150
+        assert budget.end(NOW + 60.1) == pytest.approx(NOW + 118.1)
+
+    def test_a_plan_that_changes_is_noticed(self) -> None:
+        """The limit is the one that the latest answer names."""
+        assert learn(known(90, 80, 60.0), answered(1, rate(350, 339, 59.0))).permits == 350
+
+
+class TestRefused:
+    """A 429."""
+
+    def test_blocks_everybody_until_its_time(self) -> None:
+        """Nobody gets a permit before the refusal's seconds are over, and then somebody does."""
+        blocked = learn(known(), answered(1, rate(200, 0, 42.0), throttled_for=42))
+        assert grant(blocked, 1, NOW + 1)[1].wait == pytest.approx(42)
+        assert grant(blocked, 1, NOW + 42.9)[1].permits == 0
+        assert grant(blocked, 1, NOW + 43)[1].permits == 1
+
+    def test_a_shorter_one_shortens_nothing(self) -> None:
+        """Of several refusals the latest end counts."""
+        blocked = learn(known(), answered(1, None, throttled_for=42))
+        blocked = learn(blocked, answered(2, None, throttled_for=5))
+        assert blocked.blocked_until == NOW + 43
+
+    def test_blocks_also_what_is_free(self) -> None:
+        """Where no limit was known a refusal still has its time."""
+        free = learn(Budget(), answered(0, None))
+        blocked = learn(free, answered(1, None, throttled_for=30))
+        assert grant(blocked, 1, NOW + 30)[1].permits == 0
+
+
+@given(
+    steps=st.lists(
+        st.one_of(
+            st.tuples(st.just("grant"), st.integers(1, 100), st.just(0.0), st.just(0.0)),
+            st.tuples(st.just("give back"), st.integers(0, 100), st.just(0.0), st.just(0.0)),
+            st.tuples(st.just("learn"), st.integers(1, 500), st.floats(0, 1), st.floats(0, 4e9)),
+            st.tuples(st.just("refuse"), st.just(0), st.floats(0, 1e5), st.just(0.0)),
+            st.tuples(st.just("silence"), st.just(0), st.just(0.0), st.just(0.0)),
+            st.tuples(st.just("wait"), st.just(0), st.floats(0, 200), st.just(0.0)),
+        ),
+        max_size=40,
+    ),
+    start=st.sampled_from([Budget(), Budget(metered=False), fixed(200, 60.0), fixed(1, 0.5)]),
+)
+def test_nothing_ever_hangs(steps: list[tuple[str, int, float, float]], start: Budget) -> None:
+    """Whatever is said, resets beyond reason too: no more than was wanted, or a wait that is positive and finite."""
+    budget, now = start, NOW
+    for step, number, share, reset in steps:
+        match step:
+            case "grant":
+                budget, granted = grant(budget, number, now)
+                assert 0 <= granted.permits <= number
+                assert granted.permits or 0 < granted.wait < math.inf
+            case "give back":
+                budget = give_back(budget, number)
+            case "learn":
+                headers = rate(number, int(number * share), reset)
+                budget = learn(budget, Lesson(at=now, rate=headers))
+            case "refuse":
+                budget = learn(budget, Lesson(at=now, rate=None, throttled_for=share))
+            case "silence":
+                budget = learn(budget, Lesson(at=now, rate=None))
+            case "wait":
+                now += share
+        assert budget.left >= 0
+
+
+@dataclass(slots=True)
+class Limiter:
+    """Infisical's limiter: a fixed window that begins with its first request; `reset` in whole seconds, rounded up."""
+
+    limit: int
+    period: float
+    starts_at: float = -math.inf
+    used: int = 0
+    accepted: list[float] = field(default_factory=list)
+    refused: list[float] = field(default_factory=list)
+
+    def count(self, now: float) -> tuple[RateHeaders, float | None]:
+        """Count one request; a refusal says for how long."""
+        if now >= self.starts_at + self.period:
+            self.starts_at, self.used = now, 0
+        self.used += 1
+        reset = float(math.ceil(self.starts_at + self.period - now))
+        if self.used > self.limit:
+            self.refused.append(now)
+            return rate(self.limit, 0, reset), reset
+        self.accepted.append(now)
+        return rate(self.limit, self.limit - self.used, reset), None
+
+
+class Run:
+    """Workers with more to do than they may, one shared budget, one limiter, in virtual time.
+
+    As in the product, what a worker learns reaches the budget when it next asks for permits.
+    """
+
+    def __init__(self, limiter: Limiter, *, workers: int, latency: float, others: float = 0.0, seed: int = 1) -> None:
+        self.limiter = limiter
+        self.budget = Budget()
+        self.granted: list[float] = []
+        self.asked = 0
+        self.others_asked = 0
+        self.others_refused = 0
+        self._latency = latency
+        self._others = others
+        self._random = random.Random(seed)  # noqa: S311 - repeatable, keeps no secret
+        self._order = itertools.count()
+        self._coming: list[tuple[float, int, Callable[[float], None]]] = []
+        self._lessons: list[list[Lesson]] = [[] for _ in range(workers)]
+        self._room = [64] * workers
+        self._full = [False] * workers
+        for worker in range(workers):
+            self._at(NOW + self._random.random(), partial(self._feed, worker))
+        if others:
+            self._at(NOW, self._other)
+
+    def until(self, end: float) -> None:
+        """Let time pass."""
+        while self._coming[0][0] < end:
+            now, _, happen = heapq.heappop(self._coming)
+            happen(now)
+
+    def _at(self, when: float, happen: Callable[[float], None]) -> None:
+        heapq.heappush(self._coming, (when, next(self._order), happen))
+
+    def _feed(self, worker: int, now: float) -> None:
+        if not self._room[worker]:
+            self._full[worker] = True
+            return
+        for lesson in self._lessons[worker]:
+            self.budget = learn(self.budget, lesson)
+        self._lessons[worker].clear()
+        self.budget, granted = grant(self.budget, self._room[worker], now)
+        self.asked += 1
+        self._room[worker] -= granted.permits
+        self.granted += [now] * granted.permits
+        for _ in range(granted.permits):
+            self._at(now + self._latency * self._random.uniform(0.1, 0.5), partial(self._send, worker, now))
+        self._at(now + (granted.wait or 0.001), partial(self._feed, worker))
+
+    def _send(self, worker: int, sent_at: float, now: float) -> None:
+        headers, refused_for = self.limiter.count(now)
+        back = now + self._latency * self._random.uniform(0.5, 1.0)
+        lesson = Lesson(at=back, rate=headers, throttled_for=refused_for, elapsed=back - sent_at)
+        self._at(back, lambda _: self._answer(worker, lesson))
+
+    def _answer(self, worker: int, lesson: Lesson) -> None:
+        self._room[worker] += 1
+        self._lessons[worker].append(lesson)
+        if self._full[worker]:
+            self._full[worker] = False
+            self._feed(worker, lesson.at)
+
+    def _other(self, now: float) -> None:
+        _, refused_for = self.limiter.count(now)
+        self.others_asked += 1
+        self.others_refused += refused_for is not None
+        self._at(now + self._random.expovariate(self._others), self._other)
+
+
+WINDOWS = 10
+
+
+@cache
+def minutes(limit: int, workers: int, latency: float) -> Run:
+    """So many windows of work; simulated once for all that is asked about it."""
+    run = Run(Limiter(limit, 60.0), workers=workers, latency=latency)
+    run.until(NOW + WINDOWS * 60)
+    return run
+
+
+@pytest.mark.parametrize("workers", [1, 2, 8])
+@pytest.mark.parametrize("latency", [0.05, 0.5, 3.0])
+@pytest.mark.parametrize("limit", [90, 200, 350, 1000])
+class TestSteadyState:
+    """Minutes of more work than the limit allows, for each of Infisical's plans."""
+
+    def test_at_least_nine_tenths_are_used(self, limit: int, workers: int, latency: float) -> None:
+        """After two windows of learning hardly a permit is lost."""
+        run = minutes(limit, workers, latency)
+        steady = [at for at in run.limiter.accepted if at >= NOW + 120]
+        assert len(steady) >= 0.9 * limit * (WINDOWS - 2)
+
+    def test_hardly_anything_is_refused(self, limit: int, workers: int, latency: float) -> None:
+        """At the edge of a window a lot or two may come too early: two in a hundred at most, or two a window."""
+        run = minutes(limit, workers, latency)
+        assert len(run.limiter.refused) <= max(2 * WINDOWS, 0.02 * len(run.limiter.accepted))
+
+    def test_grants_stay_within_the_limit(self, limit: int, workers: int, latency: float) -> None:
+        """No window hands out more than its limit and what the edge of the window lets through early."""
+        run = minutes(limit, workers, latency)
+        pace = limit / 60
+        edge = 2 + pace * (1 + 2 * latency)  # reset is a second coarse, and answers are under way
+        for begin in range(0, 60 * (WINDOWS - 1), 5):
+            there = sum(NOW + begin <= at < NOW + begin + 60 for at in run.granted)
+            assert there <= limit + 2 * edge
+
+    def test_the_database_is_asked_a_few_times_a_second(self, limit: int, workers: int, latency: float) -> None:
+        """Each worker asks no more often than the pace or a few times a second."""
+        run = minutes(limit, workers, latency)
+        often = max(2 * limit / 60 + 1, 2 / LOT) + PROBE / PROBE_POLL / (WINDOWS * 60)
+        assert run.asked <= workers * often * WINDOWS * 60
+
+
+@pytest.mark.parametrize("workers", [1, 8])
+@pytest.mark.parametrize("seed", range(3))
+def test_other_clients_get_most_of_their_half(workers: int, seed: int) -> None:
+    """Where others ask for half of the limit all of it is used, and they get four fifths of what they ask for.
+
+    The pace counts on nobody else for the rest of the window, so the permits are gone in its last eighth.
+    """
+    run = Run(Limiter(200, 60.0), workers=workers, latency=0.5, others=100 / 60, seed=seed)
+    run.until(NOW + WINDOWS * 60)
+    assert len([at for at in run.limiter.accepted if at >= NOW + 120]) >= 0.9 * 200 * (WINDOWS - 2)
+    assert run.others_refused <= 0.2 * run.others_asked
+    assert len(run.limiter.refused) - run.others_refused <= 3 * WINDOWS
+
+
+def test_a_fixed_limit_is_kept_without_a_word_from_the_server() -> None:
+    """A limit from the settings holds in any stretch of time, but for one lot, though no answer has headers."""
+    budget, now, times = fixed(20, 10.0), NOW, list[float]()
+    while now < NOW + 100:
+        budget, granted = grant(budget, 64, now)
+        times += [now] * granted.permits
+        for _ in range(granted.permits):
+            budget = learn(budget, Lesson(at=now, rate=None))
+        now += granted.wait or 0.001
+    assert len(times) >= 0.9 * 20 * 10
+    for begin in times:
+        assert sum(begin <= at < begin + 10 for at in times) <= 20 + 2
