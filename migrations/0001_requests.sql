@@ -92,12 +92,15 @@ CREATE TABLE provisioner.in_flight (
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
 
 -- What happened so far to requests that met anything but success at once. `since` is when the first attempt began,
--- `unknown` that an attempt may have made the connection without our knowing.
+-- `unknown` that an attempt may have made the connection without our knowing, `streak` how many of the last failures in a row
+-- were of the kind `streak_of`.
 CREATE TABLE provisioner.setbacks (
     id bigint PRIMARY KEY,
     attempt integer NOT NULL,
     sent integer NOT NULL,
     failures integer NOT NULL,
+    streak integer NOT NULL DEFAULT 0,
+    streak_of text,
     since timestamptz NOT NULL,
     unknown boolean NOT NULL,
     cancelled boolean NOT NULL DEFAULT false,

@@ -100,7 +100,7 @@ BEGIN
     ),
     forgiven AS (
         UPDATE provisioner.setbacks AS s
-        SET failures = 0, cancelled = false, error_code = NULL, error_message = NULL, updated_at = now()
+        SET failures = 0, streak = 0, cancelled = false, error_code = NULL, error_message = NULL, updated_at = now()
         FROM ended AS e
         WHERE s.id = e.id
     ),

@@ -330,7 +330,7 @@ BEGIN
     ),
     forgiven AS (
         UPDATE provisioner.setbacks AS s
-        SET failures = 0, cancelled = false, error_code = NULL, error_message = NULL, updated_at = now()
+        SET failures = 0, streak = 0, cancelled = false, error_code = NULL, error_message = NULL, updated_at = now()
         FROM ended AS e
         WHERE s.id = e.id
     ),
@@ -676,6 +676,8 @@ CREATE TABLE provisioner.setbacks (
     attempt integer NOT NULL,
     sent integer NOT NULL,
     failures integer NOT NULL,
+    streak integer DEFAULT 0 NOT NULL,
+    streak_of text,
     since timestamp with time zone NOT NULL,
     unknown boolean NOT NULL,
     cancelled boolean DEFAULT false NOT NULL,

@@ -16,6 +16,10 @@ class DatabaseUnusable(ProvisionerError):
     """The database answers but cannot serve us; a person must act."""
 
 
+class Unstorable(DatabaseUnusable):
+    """The database refuses a value for what it is; the same call will be refused again."""
+
+
 class SchemaMismatch(DatabaseUnusable):
     """The schema is not the one that this version needs; run `provisioner migrate`."""
 

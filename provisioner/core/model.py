@@ -87,7 +87,8 @@ class Claim:
     """One worker's hold on one request, for one attempt.
 
     `attempt` fences: a settlement that names an attempt which is no longer in flight changes nothing. `sent` counts the
-    creates sent by earlier attempts, `failures` those that were the row's own fault. `since` is when the first attempt
+    creates sent by earlier attempts, `failures` those that were the row's own fault, `streak` how many of the last of
+    these in a row were of the kind `streak_of`. `since` is when the first attempt
     began, `unknown` whether the outcome of any earlier one is unknown.
     """
 
@@ -96,6 +97,8 @@ class Claim:
     claimed_at: datetime
     sent: int = 0
     failures: int = 0
+    streak: int = 0
+    streak_of: str | None = None
     since: datetime | None = None
     unknown: bool = False
     cancelled: bool = False

@@ -133,6 +133,11 @@ def _mark(request_id: int) -> str:
     return f"[provisioner:{request_id}]"
 
 
+def streak_after(claim: Claim, code: ErrorCode) -> int:
+    """How many failures of the same kind in a row another one makes: each kind has a patience of its own."""
+    return claim.streak + 1 if claim.streak_of == code else 1
+
+
 def backoff(failures: int, *, rules: Rules, jitter: float) -> float:
     """Seconds to wait after the `failures`-th counted failure: exponential, with full jitter."""
     return jitter * min(rules.cap, rules.base * 2.0 ** min(failures - 1, 60))
@@ -252,10 +257,11 @@ def _again(
 ) -> Decision:
     """Try again what is the row's own trouble, until its patience is at an end."""
     failures = claim.failures + 1
+    streak = streak_after(claim, code)
     doubt = claim.unknown if unknown is None else unknown
     patience = PATIENCE.get(code, Patience(attempts=rules.max_attempts))
     tried_for = (moment.now - claim.first_tried_at).total_seconds()
-    if failures >= rules.max_attempts or (failures >= patience.attempts and tried_for >= patience.seconds):
+    if failures >= rules.max_attempts or (streak >= patience.attempts and tried_for >= patience.seconds):
         return Fail(code=code, message=message, unknown=doubt)
     pause = max(backoff(failures, rules=rules, jitter=moment.jitter), DOUBT_PAUSE / 2)
     return Retry(delay=pause, message=message, code=code, counted=True, unknown=doubt)

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from provisioner.core.errors import DatabaseUnavailable, DatabaseUnusable, SchemaMismatch
+from provisioner.core.errors import DatabaseUnavailable, DatabaseUnusable, SchemaMismatch, Unstorable
 from provisioner.core.secret import Secret
 
 # The connection is gone, or the server is starting, stopping, failing over or full: all of these pass.
@@ -40,6 +40,10 @@ _NO_SCHEMA: Final = (
     asyncpg.UndefinedFunctionError,
     asyncpg.InvalidSchemaNameError,
 )
+_UNSTORABLE: Final = (
+    asyncpg.DataError,
+    ValueError,
+)  # the server's word, and the driver's own before it asks the server
 _LOGIN: Final = (
     asyncpg.InvalidPasswordError,
     asyncpg.InvalidAuthorizationSpecificationError,
@@ -52,6 +56,8 @@ def database_errors() -> Iterator[None]:
     """Turn the driver's exceptions into ours, once, at the edge."""
     try:
         yield
+    except _UNSTORABLE as error:
+        raise Unstorable(f"a value cannot be stored ({type(error).__name__})") from error
     except _LOGIN as error:
         raise DatabaseUnusable(f"the database refuses us: {error}; mend PROVISIONER_DATABASE_URL") from error
     except _NO_SCHEMA as error:

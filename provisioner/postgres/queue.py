@@ -48,9 +48,7 @@ class PostgresQueue:
 
     async def claim(self, worker: WorkerId, *, target: str, start: Place, limit: int) -> Claims:
         """Claim up to `limit` requests in line from `start` on; the intent is durable when this returns."""
-        rows = await self._database.fetch(
-            self._claim["claim"], target, start.rank, start.turn, limit, worker, start.id
-        )
+        rows = await self._database.fetch(self._claim["claim"], target, start.rank, start.turn, limit, worker, start.id)
         last = Place(rows[-1]["rank"], rows[-1]["turn"], rows[-1]["id"]) if rows else None
         return Claims(claims=[_claim(row) for row in rows], last=last)
 
@@ -134,6 +132,8 @@ def _claim(row: "asyncpg.Record") -> Claim:
         at,
         sent,
         failures,
+        streak,
+        of,
         since,
         unknown,
         cancelled,
@@ -152,6 +152,8 @@ def _claim(row: "asyncpg.Record") -> Claim:
         claimed_at=at,
         sent=sent or 0,
         failures=failures or 0,
+        streak=streak or 0,
+        streak_of=of,
         since=since,
         unknown=bool(unknown),
         cancelled=bool(cancelled),

@@ -13,6 +13,7 @@ from provisioner.core.model import (
     Succeed,
     Trace,
 )
+from provisioner.core.policy import streak_after
 from provisioner.core.ports import WorkerId
 from provisioner.postgres.queries import statements
 
@@ -81,7 +82,8 @@ def _row(settlement: Settlement) -> tuple[object, ...]:
             return (*who, sent, claim.failures + 1, claim.first_tried_at, doubt, code, message)
         case Retry(code=code, message=message, counted=counted, unknown=unknown, delay=delay, hold=hold):
             failures = claim.failures + counted
-            return (*who, sent, failures, claim.first_tried_at, unknown, code, message, delay, hold)
+            streak = (streak_after(claim, code), code) if counted and code else (claim.streak, claim.streak_of)
+            return (*who, sent, failures, claim.first_tried_at, unknown, code, message, delay, hold, *streak)
         case Cancel():
             return (*who, sent)
 

@@ -3,11 +3,13 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import structlog
 
-from provisioner.core.model import Fail, Retry, Settlement, Succeed
+from provisioner.core.errors import Unstorable
+from provisioner.core.model import ErrorCode, Fail, Retry, Settlement, Succeed
 from provisioner.core.ports import UNOBSERVED, Clock, Observer, Queue, Report
 from provisioner.worker.membership import Membership
 from provisioner.worker.persistence import Persistence
@@ -81,11 +83,31 @@ class Settler:
     async def _record(self, batch: Sequence[Settlement]) -> None:
         worker = self._membership.worker
         began = self._clock.monotonic()
-        report = await self._persistence.insist(lambda: self._queue.settle(worker, batch))
+        try:
+            report = await self._persistence.insist(lambda: self._queue.settle(worker, batch))
+        except Unstorable:
+            await self._record_apart(batch)
+            return
         self._observer.settled(batch, report, self._clock.monotonic() - began)
         self._membership.let_go([settlement.claim for settlement in batch])
         self._membership.created += sum(type(settlement.outcome) is Succeed for settlement in batch)
         _tell(batch, report)
+
+    async def _record_apart(self, batch: Sequence[Settlement]) -> None:
+        """One settlement of a batch cannot be stored: the others shall not suffer for it."""
+        if len(batch) > 1:
+            for settlement in batch:
+                await self._record([settlement])
+            return
+        log.error("settlement_unstorable", request=batch[0].claim.request.id)
+        await self._record([replace(batch[0], outcome=_UNSTORABLE, trace=())])
+
+
+_UNSTORABLE: Final = Fail(
+    code=ErrorCode.OUTCOME_UNKNOWN,
+    message="what Infisical answered cannot be stored; look in the project",
+    unknown=True,
+)
 
 
 def _tell(batch: Sequence[Settlement], report: Report) -> None:

@@ -266,11 +266,18 @@ class TestOwnFault:
 
     def test_a_fresh_grant_is_waited_for(self) -> None:
         """A missing permission is not final before a grant has had fifteen seconds to show."""
-        claim = a_claim(failures=5)
+        claim = a_claim(failures=5, streak=5, streak_of=ErrorCode.PERMISSION_DENIED)
         early = decided(claim, Action.CREATE, Seen.FORBIDDEN, a_moment(now=at(14)))
         late = decided(claim, Action.CREATE, Seen.FORBIDDEN, a_moment(now=at(15)))
         assert isinstance(early, Retry)
         assert isinstance(late, Fail)
+
+    def test_each_kind_of_trouble_has_its_own_patience(self) -> None:
+        """A key that is refused for the first time is not final because a permission was missing before."""
+        claim = a_claim(failures=2, streak=2, streak_of=ErrorCode.PERMISSION_DENIED, since=at(-60))
+        assert isinstance(decided(claim, Action.CREATE, Seen.KEY_REFUSED), Retry)
+        again = a_claim(failures=4, streak=2, streak_of=ErrorCode.CREDENTIAL_REFUSED, since=at(-60))
+        assert isinstance(decided(again, Action.CREATE, Seen.KEY_REFUSED), Fail)
 
     @pytest.mark.parametrize(
         ("seen", "code"),

@@ -26,7 +26,7 @@ marked AS (
 )
 SELECT
     q.id, q.project_id::text, q.name, q.description, q.credential, q.on_conflict,
-    m.attempt, m.claimed_at, s.sent, s.failures, s.since, s.unknown, s.cancelled, p.rank, p.turn
+    m.attempt, m.claimed_at, s.sent, s.failures, s.streak, s.streak_of, s.since, s.unknown, s.cancelled, p.rank, p.turn
 FROM picked AS p
 JOIN marked AS m ON m.id = p.id
 JOIN provisioner.connection_requests AS q ON q.id = p.id

@@ -92,17 +92,22 @@ WITH settled AS (
     DELETE FROM provisioner.in_flight AS f
     USING unnest(
         $2::bigint[], $3::integer[], $4::integer[], $5::integer[], $6::timestamptz[], $7::boolean[], $8::text[], $9::text[],
-        $10::double precision[], $11::text[]
-    ) AS o (id, attempt, sent, failures, since, unknown, error_code, error_message, delay, hold)
+        $10::double precision[], $11::text[], $12::integer[], $13::text[]
+    ) AS o (id, attempt, sent, failures, since, unknown, error_code, error_message, delay, hold, streak, streak_of)
     WHERE f.id = o.id AND f.attempt = o.attempt AND f.worker = $1
     RETURNING o.*, f.cancelled, f.target, f.rank, f.project_id
 ),
 kept AS (
-    INSERT INTO provisioner.setbacks (id, attempt, sent, failures, since, unknown, cancelled, error_code, error_message)
-    SELECT o.id, o.attempt, o.sent, o.failures, o.since, o.unknown, o.cancelled, o.error_code, o.error_message
+    INSERT INTO provisioner.setbacks (
+        id, attempt, sent, failures, streak, streak_of, since, unknown, cancelled, error_code, error_message
+    )
+    SELECT
+        o.id, o.attempt, o.sent, o.failures, o.streak, o.streak_of, o.since, o.unknown, o.cancelled, o.error_code,
+        o.error_message
     FROM settled AS o
     ON CONFLICT (id) DO UPDATE SET
         attempt = excluded.attempt, sent = excluded.sent, failures = excluded.failures, unknown = excluded.unknown,
+        streak = excluded.streak, streak_of = excluded.streak_of,
         cancelled = setbacks.cancelled OR excluded.cancelled,
         error_code = excluded.error_code, error_message = excluded.error_message, updated_at = now()
 ),
