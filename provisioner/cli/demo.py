@@ -3,11 +3,11 @@
 import asyncio
 import os
 import signal
-import subprocess
 import sys
 import time
+from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -119,17 +119,21 @@ async def _insert(plan: Plan, console: "Console", database: "Database", simulato
 async def _work(plan: Plan, console: "Console", database: "Database", environment: dict[str, str], logs: Path) -> None:
     """Let the workers do it; with more than one, the last is killed in the middle and another takes its place."""
     async with asyncio.timeout(TIME_LIMIT):
-        with ExitStack() as stack:
-            workers = [stack.enter_context(worker_process(environment, logs, n)) for n in range(1, plan.workers + 1)]
+        async with AsyncExitStack() as stack:
+            workers = [
+                await stack.enter_async_context(worker_process(environment, logs, number))
+                for number in range(1, plan.workers + 1)
+            ]
             _say(console, "workers", f"{plan.workers}, each a process of its own")
             victim = workers[-1] if plan.workers > 1 else None
             async for done in watch(console, database, plan.requests):
-                if any(worker.poll() is not None for worker in workers if worker is not victim):
+                if any(worker.returncode is not None for worker in workers if worker is not victim):
                     raise typer.Exit(_complain(console, logs))
                 if victim is not None and done >= plan.requests // 3:
                     victim.kill()
                     victim = None
-                    workers[-1] = stack.enter_context(worker_process(environment, logs, plan.workers + 1))
+                    another = worker_process(environment, logs, plan.workers + 1)
+                    workers[-1] = await stack.enter_async_context(another)
                     _say(console, "kill -9", "one worker, in the middle of its work; another takes its place")
 
 
@@ -209,15 +213,16 @@ def private_postgres() -> "Iterator[PostgresServer]":
         server.close()
 
 
-@contextmanager
-def worker_process(environment: dict[str, str], logs: Path, number: int) -> "Iterator[subprocess.Popen[bytes]]":
+@asynccontextmanager
+async def worker_process(environment: dict[str, str], logs: Path, number: int) -> AsyncIterator[Process]:
     """A worker, told to stop at the end and waited for."""
     with (logs / f"worker-{number}.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "provisioner", "run", "--listen", "off"],
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "provisioner", "run", "--listen", "off"),
             env=environment,
             cwd=logs,  # where no settings file lies
-            stdin=subprocess.DEVNULL,
+            stdin=DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -225,13 +230,14 @@ def worker_process(environment: dict[str, str], logs: Path, number: int) -> "Ite
     try:
         yield process
     finally:
-        if process.poll() is None:
+        with suppress(ProcessLookupError):  # the one that was killed
             process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        try:
+            async with asyncio.timeout(10):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
 
 
 def _environment(server: "PostgresServer", simulator: "Simulator") -> dict[str, str]:
