@@ -85,7 +85,7 @@ def _unanswered(name: str, url: str, seen: Observation | None) -> Check:
     if seen.seen in {Seen.NOT_SENT, Seen.UNKNOWN}:
         remedy = f"see that targets.{name}.url ({url}) is right and that this host reaches it"
         return problem("identity", f"{name}: {seen.message}", remedy)
-    return problem("identity", f"{name}: {seen.message}")
+    return problem("identity", f"{name} at {url}: {seen.message}")
 
 
 def _skew(name: str, skew: float) -> Check:
@@ -110,12 +110,14 @@ async def check_credentials(settings: "Settings") -> AsyncIterator[Check]:
     from provisioner.service import open_vault
 
     vault = open_vault(settings)
-    for name in settings.credentials:
+    for name, credential in settings.credentials.items():
         request = Request(id=0, project_id=str(NOBODY), name="openrouter", description=None, credential=name)
         try:
             await vault.open(request)
         except (CredentialUnknown, CredentialUnreadable) as error:
-            if settings.sources().get(f"credentials.{name}.env") == "default":
+            # The one that is there without being said; nobody may need it.
+            unsaid = settings.sources().get(f"credentials.{name}.env") == "default"
+            if credential.env is not None and unsaid:
                 remedy = "set it if rows use the credential default"
                 yield warning("credential", f"{name}: OPENROUTER_PROVISIONING_KEY is not set", remedy)
             else:

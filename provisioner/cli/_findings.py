@@ -146,7 +146,7 @@ def tell_plan(plan: Plan, *, as_json: bool) -> None:
         if not plan.counts and not plan.unasked:
             tell_detail("nothing was asked; mend them, or plan the others with --skip-invalid")
             return
-    say(f"{plan.file}: {plan.lines:,} lines; nothing was changed")
+    say(f"{plan.file}: {_several(plan.lines, 'line')}; nothing was changed")
     for what, number in sorted(plan.counts.items(), key=lambda each: list(Prospect).index(each[0])):
         say(f"{number:>9,} {_PROSPECTS[what]}")
         for planned, found in plan.bad.get(what, ())[:SHOWN]:
@@ -179,7 +179,9 @@ def tell_verified(verified: Verified, *, as_json: bool) -> None:
             }
         )
         return
-    say(f"{verified.compared:,} recorded connections in {verified.projects:,} projects were compared")
+    many = "was" if verified.compared == 1 else "were"
+    compared = f"{_several(verified.compared, 'recorded connection')} in {_several(verified.projects, 'project')}"
+    say(f"{compared} {many} compared")
     kinds = Counter(what for finding in verified.findings for what in finding.differences)
     for what, number in kinds.items():
         say(f"{number:>9,} {what.value}")
@@ -200,6 +202,10 @@ def _tell_unasked(unasked: Sequence[Unasked]) -> None:
     for each in unasked[:SHOWN]:
         say(f"{'':10}{each}")
     _tell_more(len(unasked))
+
+
+def _several(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _tell_more(number: int) -> None:

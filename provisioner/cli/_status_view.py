@@ -12,8 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from provisioner.cli._concerns import concerns, remedy
 from provisioner.cli._progress import duration
+from provisioner.core.concerns import concerns, remedy
 from provisioner.postgres.reports import Failures, Progress, Status, TargetReport
 
 BAR: Final = 12  # columns

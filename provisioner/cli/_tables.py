@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from provisioner.postgres.browse import Listed
 
 ROOMY: Final = 140  # columns: from here on there is room for a whole project id beside the rest
+RESULT: Final = 43  # columns: an error code and a point in time
+NARROW: Final = 12  # columns, below which a name says nothing
 STYLES: Final = {"failed": "red", "succeeded": "green", "in_flight": "cyan", "waiting": "yellow", "cancelled": "dim"}
 
 
@@ -58,17 +60,35 @@ def request_table(requests: "Sequence[Listed]", screen: "Console") -> "Table":
         "result": [result(each) for each in requests],
     }
     if screen.is_terminal:
-        if screen.width < ROOMY:
-            del columns["created"]
-        for optional, usual in (("target", "default"), ("batch", "")):
-            if set(columns[optional]) == {usual}:
-                del columns[optional]
+        _fit(columns, screen.width)
     table = plain_table(screen, *columns, right=("id", "tries"), whole=("state",))
     for cells in zip(*columns.values(), strict=True):
         texts = [Text(cell) for cell in cells]
         texts[1].stylize(STYLES.get(cells[1], ""))
         table.add_row(*texts)
     return table
+
+
+def _fit(columns: dict[str, list[str]], width: int) -> None:
+    """Take out columns that say the same of all, and cut the long ones, the least telling first, until it fits."""
+    if width < ROOMY:
+        del columns["created"]
+    for optional, usual in (("target", "default"), ("batch", "")):
+        if set(columns[optional]) == {usual}:
+            del columns[optional]
+    columns["result"] = [_cut(cell, RESULT) for cell in columns["result"]]
+    # Each column has three spaces between it and the next.
+    needed = {name: 3 + max(len(name), *map(len, cells)) for name, cells in columns.items()}
+    excess = sum(needed.values()) - width
+    for name in ("batch", "name", "project", "result"):
+        if name in columns and excess > 0:
+            kept = max(NARROW, needed[name] - 3 - excess)
+            excess -= max(0, needed[name] - 3 - kept)
+            columns[name] = [_cut(cell, kept) for cell in columns[name]]
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def result(request: "Listed") -> str:

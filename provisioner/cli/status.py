@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from provisioner.cli._concerns import concerns
 from provisioner.cli._frame import (
     DONE,
     NOT_DONE,
@@ -21,6 +20,7 @@ from provisioner.cli._frame import (
     tell_error,
 )
 from provisioner.cli._status_view import as_document, one_line, view
+from provisioner.core.concerns import concerns
 from provisioner.core.errors import DatabaseUnavailable
 from provisioner.postgres.reports import Status, read_status
 

@@ -26,20 +26,13 @@ class Gate:
 
     def __init__(self, *, monotonic: Callable[[], float]) -> None:
         self.monotonic = monotonic
-        self._lock = asyncio.Lock()
+        self.one_at_a_time = asyncio.Lock()
         self._next_at = float("-inf")
 
-    async def __aenter__(self) -> None:
-        await self._lock.acquire()
-        try:
-            await asyncio.sleep(max(0.0, self._next_at - self.monotonic()))
-        except BaseException:
-            self._lock.release()
-            raise
+    async def turn(self) -> None:
+        """Wait until the next look may begin, for whoever holds the lock."""
+        await asyncio.sleep(max(0.0, self._next_at - self.monotonic()))
         self._next_at = self.monotonic() + EVERY
-
-    async def __aexit__(self, *_: object) -> None:
-        self._lock.release()
 
 
 class Looks(Generic[T]):
@@ -50,21 +43,22 @@ class Looks(Generic[T]):
         self._gate = gate
         self._timeout = timeout
         self._last: Look[T] = Look()
+        self._asked_at = float("-inf")
         self._fresh_until = float("-inf")
 
     async def look(self) -> Look[T]:
         """Return what is seen now, or was a moment ago."""
-        if not self._is_fresh():
-            async with self._gate:
-                if not self._is_fresh():  # whoever was before us in line may have asked the same
+        came_at = self._gate.monotonic()
+        if came_at >= self._fresh_until:
+            async with self._gate.one_at_a_time:
+                # Whoever was before us in line may have asked the same, after we came.
+                if self._asked_at <= came_at:
+                    await self._gate.turn()
                     await self._renew()
         return self._last
 
-    def _is_fresh(self) -> bool:
-        return self._gate.monotonic() < self._fresh_until
-
     async def _renew(self) -> None:
-        begins = self._gate.monotonic()
+        begins = self._asked_at = self._gate.monotonic()
         try:
             async with asyncio.timeout(self._timeout):
                 self._last = Look(seen=await self._ask())

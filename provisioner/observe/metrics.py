@@ -85,7 +85,8 @@ class Meter:
             self._calls[target, Action.CREATE, Seen.CREATED, 200] = 0
             self._claimed[target,] = 0
             self._logins.update({(target, outcome): 0 for outcome in LOGINS})
-        self._settled.update({(Succeed, None): 0, (Cancel, None): 0, **{(Fail, code): 0 for code in ErrorCode}})
+        self._settled.update(dict.fromkeys([(Succeed, None), (Cancel, None)], 0))
+        self._settled.update({(Fail, code): 0 for code in ErrorCode})
 
     def called(self, target: str, action: Action, seen: Observation) -> None:
         """Count a call to Infisical."""

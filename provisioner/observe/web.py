@@ -68,7 +68,8 @@ class PortUnusable(ProvisionerError):
 class StatusPort:
     """Answers on one port."""
 
-    def __init__(self, sources: Sources, *, monotonic: Callable[[], float]) -> None:
+    def __init__(self, sources: Sources, *, monotonic: Callable[[], float], stream_time: float = STREAM_WRITE) -> None:
+        self._stream_time = stream_time
         gate = Gate(monotonic=monotonic)
         self._sources = sources
         self._status = Looks(sources.read_status, gate, timeout=STATUS_TIME)
@@ -163,8 +164,8 @@ class StatusPort:
             guard.asked(lasts=True)
             response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
             await response.prepare(request)
-            async for block in self._blocks():
-                async with asyncio.timeout(STREAM_WRITE):
+            async for block in self._blocks(guard):
+                async with asyncio.timeout(self._stream_time):
                     await response.write(block)
         except (TimeoutError, ConnectionError):
             guard.cut()
@@ -172,9 +173,9 @@ class StatusPort:
             self._streams -= 1
         return response
 
-    async def _blocks(self) -> AsyncIterator[bytes]:
+    async def _blocks(self, guard: Guard) -> AsyncIterator[bytes]:
         shown, silent = "", 0
-        while not self._closing.is_set():
+        while not self._closing.is_set() and not guard.is_gone:
             main = render_main(self._view(await self._status.look()))
             silent = 0 if main != shown else silent + 1
             if not silent:
@@ -253,9 +254,16 @@ def _is_unforgeable(host: str) -> bool:
     """Whether nobody can have pointed this name here: an address, localhost, or none at all."""
     try:
         name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    return not host or name == "localhost" or name.endswith(".localhost") or _is_address(name)
+
+
+def _is_address(name: str) -> bool:
+    try:
         ipaddress.ip_address(name)
     except ValueError:
-        return not host or name == "localhost" or name.endswith(".localhost")
+        return False
     return True
 
 

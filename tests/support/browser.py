@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
+from tests.support import eventually
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 OPTIONS = (
@@ -73,8 +75,16 @@ class Tab:
     async def open(self, url: str) -> None:
         """Go somewhere, and wait until it is loaded."""
         await self.command("Page.navigate", url=url)
-        while await self.evaluate("document.readyState + location.href") != f"complete{url}":
-            await asyncio.sleep(0.02)
+        await self.until(f"document.readyState + location.href === 'complete{url}'")
+
+    async def shows(self, condition: str) -> bool:
+        """Whether a condition, as JavaScript, holds on the page."""
+        return bool(await self.evaluate(condition))
+
+    async def until(self, condition: str) -> None:
+        """Wait until a condition holds on the page."""
+        check: Callable[[], bool | Awaitable[bool]] = lambda: self.shows(condition)  # noqa: E731 - only so it has a type
+        await eventually(check)
 
     async def picture(self) -> bytes:
         """What the page looks like from top to bottom, as PNG."""

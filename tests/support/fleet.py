@@ -118,7 +118,7 @@ class Fleet:
     async def done(self, where: str = "true", *, within: float = 30.0) -> None:
         """Wait until nothing is pending any more."""
 
-        async def ended() -> bool:
+        async def ended() -> Any:
             return not (await self.states(where)).get("pending")
 
         await eventually(ended, within=within)

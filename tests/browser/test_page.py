@@ -1,0 +1,217 @@
+"""The status page in a real browser: live, readable for everybody, and asking nobody else for anything."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from provisioner.core.errors import DatabaseUnavailable
+from tests.support import eventually
+from tests.support.browser import PROGRAM, Tab, browsing
+from tests.support.status_port import Answers, a_progress, a_status, a_troubled_status, served
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no chromium on the PATH")
+
+SUCCEEDED = "document.querySelector('dl.counts dd').textContent"
+# The contrast of every text with what is behind it, the worst first.
+CONTRASTS = """
+(() => {
+  const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const light = (colour) => {
+    const [r, g, b] = channels(colour).slice(0, 3).map((c) => c / 255).map(
+      (c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (node) => {
+    for (let at = node; at; at = at.parentElement) {
+      const colour = getComputedStyle(at).backgroundColor;
+      if ((channels(colour)[3] ?? 1) > 0) return colour;
+    }
+    return 'rgb(255, 255, 255)';
+  };
+  const found = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const node = walker.currentNode.parentElement;
+    if (!walker.currentNode.data.trim() || node.closest('.unseen, noscript, script')) continue;
+    const [a, b] = [light(getComputedStyle(node).color), light(behind(node))];
+    found.push([(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), walker.currentNode.data.trim()]);
+  }
+  return found.sort((one, other) => one[0] - other[0]);
+})()
+"""
+# What cannot be reached by scrolling down: parts of the page that stick out at the side.
+STICKING_OUT = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
+
+@pytest.fixture
+async def tab() -> AsyncIterator[Tab]:
+    """A tab of a fresh browser, which must not have complained in the end."""
+    async with browsing() as tab:
+        yield tab
+        # A browser may ask for the icon when the server has gone already.
+        assert [complaint for complaint in tab.complaints if "ERR_CONNECTION_REFUSED" not in complaint] == []
+
+
+async def test_progress_appears_by_itself(tab: Tab) -> None:
+    """What changes in the database shows on the open page, in its title too, without a reload."""
+    answers = Answers()
+    async with served(answers) as url:
+        await tab.open(f"{url}/")
+        assert await tab.evaluate(SUCCEEDED) == "4"
+        assert await tab.evaluate("document.title") == "40 % · provisioner"
+        await tab.until("document.getElementById('link').textContent === 'Live'")
+        await tab.evaluate("window.mark = document.querySelector('dl.counts dd')")
+        answers.status = a_status(progress=a_progress(succeeded=7, ready=1))
+        await tab.until(f"{SUCCEEDED} === '7'")
+        assert await tab.evaluate("document.title") == "70 % · provisioner"
+        assert await tab.shows("window.mark.isConnected"), "the page was replaced instead of brought up to date"
+        assert {requested.removeprefix(url) for requested in tab.requested} >= {"/", "/events", "/assets/page.css"}
+        assert all(requested.startswith(f"{url}/") for requested in tab.requested), "another host was asked"
+
+
+async def test_updates_can_be_held_from_the_keyboard(tab: Tab) -> None:
+    """The button is reached and pressed by keys; while it holds nothing moves, and afterwards the page catches up."""
+    answers = Answers()
+    async with served(answers) as url:
+        await tab.open(f"{url}/")
+        await tab.until("document.getElementById('link').textContent === 'Live'")
+        await tab.evaluate("document.getElementById('hold').focus()")
+        await tab.press(" ", " ")
+        assert await tab.shows("hold.getAttribute('aria-pressed') === 'true'")
+        answers.status = a_status(progress=a_progress(succeeded=7, ready=1))
+        before = answers.looks
+        await eventually(lambda: answers.looks >= before + 2)
+        assert await tab.evaluate(SUCCEEDED) == "4"
+        await tab.press(" ", " ")
+        await tab.until(f"{SUCCEEDED} === '7'")
+        assert await tab.shows("document.activeElement.id === 'hold'"), "the focus was lost"
+
+
+async def test_keys_reach_everything_in_the_order_of_reading(tab: Tab) -> None:
+    """The first key press offers to skip to the progress; the tables, which may scroll, are reached as well."""
+    answers = Answers(status=a_troubled_status())
+    async with served(answers) as url:
+        await tab.open(f"{url}/")
+        reached = []
+        for _ in range(8):
+            await tab.press("Tab")
+            reached.append(
+                await tab.evaluate("document.activeElement.className || document.activeElement.textContent.trim()")
+            )
+        assert reached[:2] == ["skip", "Hold updates"]
+        assert reached[2:6] == ["scroll"] * 4
+        assert reached[6] == "status.json"
+
+
+async def test_a_lost_connection_is_told(tab: Tab) -> None:
+    """When the daemon goes away the page says that it is old instead of pretending."""
+    async with served(Answers()) as url:
+        await tab.open(f"{url}/")
+        await tab.until("document.getElementById('link').textContent === 'Live'")
+    await tab.until("document.getElementById('link').textContent.startsWith('Not connected')")
+    assert await tab.evaluate(SUCCEEDED) == "4"
+
+
+async def test_trouble_is_told_with_what_to_do(tab: Tab) -> None:
+    """Failures, pauses, refusals and lost workers are on the page in words; what comes from outside stays text."""
+    async with served(Answers(status=a_troubled_status())) as url:
+        await tab.open(f"{url}/")
+        text = await tab.evaluate("document.body.innerText")
+        assert await tab.evaluate("document.title") == "70 % · provisioner"
+    assert "Something needs you" in text
+    assert "3 requests have failed; mend the cause, then retry" in text
+    assert "target eu is paused and 2 wait for it; provisioner resume resumes" in text
+    assert "no worker is at work on target eu" in text
+    assert "target default is over its rate limit" in text
+    assert "1 worker did not come back" in text
+    assert "<script>document.title = 'broken'</script>" in text
+    assert "… and 4 more batches" in text
+
+
+async def test_an_absent_database_is_told_and_old_numbers_stay(tab: Tab) -> None:
+    """While the database is away the page says so, and keeps what was seen last."""
+    answers = Answers()
+    async with served(answers) as url:
+        await tab.open(f"{url}/")
+        answers.error = DatabaseUnavailable("connection refused")
+        await tab.until("document.body.innerText.includes('The database is away')")
+        assert await tab.evaluate(SUCCEEDED) == "4"
+        answers.error = None
+        await tab.until("!document.body.innerText.includes('The database is away')")
+
+
+async def test_it_works_without_script(tab: Tab) -> None:
+    """Where scripts are off everything is there all the same, and the page fetches itself anew."""
+    async with served(Answers(status=a_troubled_status())) as url:
+        await tab.command("Emulation.setScriptExecutionDisabled", value=True)
+        await tab.command("Page.navigate", url=f"{url}/")
+        await tab.until("document.querySelector('footer') !== null")
+        assert "Something needs you" in await tab.evaluate("document.body.innerText")
+        assert await tab.shows("document.querySelector('noscript meta[http-equiv=refresh]') !== null")
+        assert await tab.shows("document.getElementById('live').hidden"), "there is a button that does nothing"
+
+
+@pytest.mark.parametrize("dark", [False, True])
+async def test_every_text_can_be_read(tab: Tab, dark: bool) -> None:
+    """In light and in dark every text stands out from what is behind it by at least 4.5 to 1."""
+    async with served(Answers(status=a_troubled_status())) as url:
+        await tab.look(width=1280, dark=dark)
+        await tab.open(f"{url}/")
+        contrasts = await tab.evaluate(CONTRASTS)
+        ground = await tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert len(contrasts) > 50
+    assert contrasts[0][0] >= 4.5, contrasts[0]
+    assert ground == ("rgb(16, 19, 23)" if dark else "rgb(246, 247, 249)")
+
+
+@pytest.mark.parametrize("width", [320, 700, 1600])
+@pytest.mark.parametrize("troubled", [False, True])
+async def test_it_fits_every_width(tab: Tab, width: int, troubled: bool) -> None:
+    """From a phone's width to a wide screen nothing sticks out at the side."""
+    async with served(Answers(status=a_troubled_status() if troubled else a_status())) as url:
+        await tab.look(width=width)
+        await tab.open(f"{url}/")
+        assert await tab.evaluate(STICKING_OUT) == 0
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+async def test_a_screen_reader_finds_its_way(tab: Tab, width: int) -> None:
+    """Pictures, tables, regions and the button have names, and narrow tables are still tables."""
+    async with served(Answers(status=a_troubled_status())) as url:
+        await tab.look(width=width)
+        await tab.open(f"{url}/")
+        nodes = (await tab.command("Accessibility.getFullAXTree"))["nodes"]
+    named = [
+        (node["role"]["value"], node["name"]["value"])
+        for node in nodes
+        if not node["ignored"] and "role" in node and "name" in node
+    ]
+    roles = [role for role, _ in named]
+    assert ("main", "") in named
+    assert ("button", "Hold updates") in named
+    assert roles.count("table") == 4
+    assert roles.count("rowheader") == 8
+    assert {"Batches", "Targets", "Failures, by cause", "Workers"} <= {name for role, name in named if role == "region"}
+    pictures = [name for role, name in named if role in {"image", "img"}]
+    assert len(pictures) >= 3
+    assert all(pictures)
+
+
+async def test_trouble_is_announced_and_progress_is_not(tab: Tab) -> None:
+    """A screen reader hears at once that something needs a person; mere numbers do not interrupt it every second."""
+    answers = Answers()
+    news = "document.getElementById('news').textContent"
+    async with served(answers) as url:
+        await tab.open(f"{url}/")
+        await tab.until(f"{news} === 'Working. 40 % finished: 4 of 10'")
+        answers.status = a_status(progress=a_progress(succeeded=5, ready=3))
+        await tab.until(f"{SUCCEEDED} === '5'")
+        assert await tab.shows(f"{news} === 'Working. 40 % finished: 4 of 10'")
+        answers.status = replace(answers.status, progress=a_progress(succeeded=5, failed=1, ready=2))
+        await tab.until(f"{news}.startsWith('Something needs you')")
