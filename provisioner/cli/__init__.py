@@ -22,7 +22,7 @@ COMMANDS: Final = {
     "migrate": "Bring the database's schema up to date.",
     "run": "Work on requests until told to stop: the daemon.",
     "submit": "Load requests in bulk from CSV or JSON Lines.",
-    "plan": "Ask Infisical what a bulk file would change, without changing anything.",
+    "plan": "Ask Infisical what a bulk file would change.",
     "status": "Show how far everything is, and what needs a person.",
     "list": "List requests.",
     "show": "Show one request, what was tried, and what happens next.",

@@ -97,7 +97,8 @@ async def count(database: Database, wanted: Filter, *, before: int | None = None
     Raises `DatabaseUnavailable` and `DatabaseUnusable`, as all of these do.
     """
     rows = await database.fetch(statements(_SQL)["counts"], *wanted.arguments(), before)
-    return {State(row["state"]): Count(requests=row["requests"], retrying=row["retrying"]) for row in rows}
+    found = {row["state"]: Count(requests=row["requests"], retrying=row["retrying"]) for row in rows}
+    return {state: found[state] for state in State if state in found}
 
 
 async def newest(

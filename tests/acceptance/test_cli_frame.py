@@ -154,7 +154,7 @@ def test_a_shell_can_complete_commands() -> None:
     done = provisioner(
         more={"_PROVISIONER_COMPLETE": "complete_bash", "COMP_WORDS": "provisioner s", "COMP_CWORD": "1"}
     )
-    assert {"status", "submit", "settings", "simulate"} == set(done.stdout.split())
+    assert {"status", "submit", "settings", "simulate", "show", "seal"} == set(done.stdout.split())
     done = provisioner(
         more={"_PROVISIONER_COMPLETE": "complete_bash", "COMP_WORDS": "provisioner status --w", "COMP_CWORD": "2"}
     )

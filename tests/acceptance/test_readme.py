@@ -15,17 +15,19 @@ from tests.support.infisical import simulated
 from tests.support.readme import README, commands, renewed
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.support.postgres import Database
 
 TEXT = README.read_text(encoding="utf-8")
 
 
-def test_every_command_works_as_it_is_written(database: Database) -> None:
+def test_every_command_works_as_it_is_written(database: Database, tmp_path: Path) -> None:
     """A reader who types the README's commands one after another ends with every request succeeded."""
     typed = commands(TEXT)
     with simulated("--any-project") as infisical:
         path = os.pathsep.join([str(SCRIPT.parent), str(database.server.psql.parent), os.environ["PATH"]])
-        told = environment(database, **infisical.variables, PATH=path)
+        told = environment(database, **infisical.variables, PATH=path, HOME=str(tmp_path))
         outputs = [
             subprocess.run(  # noqa: S603  # the README's own words
                 ["/bin/bash", "-euo", "pipefail", "-c", command],
@@ -37,8 +39,9 @@ def test_every_command_works_as_it_is_written(database: Database) -> None:
             ).stdout
             for command in typed
         ]
-    assert len(typed) >= 6
-    assert outputs[-1].count("succeeded") == 2
+    assert len(typed) >= 12
+    select = next(output for command, output in zip(typed, outputs, strict=True) if "left(credentials_hash" in command)
+    assert select.count("succeeded") == 2
     assert query(database, "SELECT count(*) FROM provisioner.connection_requests WHERE status = 'succeeded'") == "2"
 
 

@@ -108,7 +108,7 @@ class TestStopAndStart:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
-            wait_until(lambda: ask(server, f"SELECT 1 FROM pg_stat_activity WHERE query = '{endless}'"))  # noqa: S608 - ours
+            wait_until(lambda: ask(server, f"SELECT 1 FROM pg_stat_activity WHERE query = '{endless}'"))
             os.kill(server.pid, signal.SIGKILL)
             server.start()
             assert ask(server, "SELECT answer FROM kept") == "42"

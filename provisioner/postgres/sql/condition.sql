@@ -12,21 +12,26 @@ SELECT
 -- Which rights a worker needs and the current role lacks: each as RIGHT on WHAT. No row: it has them all.
 WITH tables (name, rights) AS (
     VALUES
-        ('connection_requests', 'SELECT,INSERT,UPDATE'), ('ready', 'SELECT,INSERT,UPDATE,DELETE'),
-        ('waiting', 'SELECT,INSERT,UPDATE,DELETE'), ('in_flight', 'SELECT,INSERT,UPDATE,DELETE'),
+        ('connection_requests', 'SELECT,UPDATE'), ('ready', 'SELECT,INSERT,UPDATE,DELETE'),
+        ('waiting', 'SELECT,INSERT,UPDATE,DELETE'), ('in_flight', 'SELECT,INSERT,DELETE'),
         ('setbacks', 'SELECT,INSERT,UPDATE,DELETE'), ('workers', 'SELECT,INSERT,UPDATE,DELETE'),
-        ('turns', 'SELECT,INSERT,UPDATE'), ('permits', 'SELECT,INSERT,UPDATE'), ('targets', 'SELECT'),
-        ('attempts', 'SELECT,INSERT'), ('migrations', 'SELECT')
+        ('turns', 'SELECT,INSERT,UPDATE'), ('permits', 'SELECT,INSERT,UPDATE'), ('targets', 'SELECT,INSERT,UPDATE'),
+        ('attempts', 'INSERT'), ('credential_health', 'SELECT,INSERT,UPDATE,DELETE'), ('salt', 'SELECT'),
+        ('migrations', 'SELECT')
 ),
 needed AS (
-    SELECT to_regclass('provisioner.' || t.name) AS relation, t.name, n.privilege, n.place
+    SELECT to_regclass('provisioner.' || t.name) AS relation, t.name, n.privilege
     FROM tables AS t
-    CROSS JOIN LATERAL unnest(string_to_array(t.rights, ',')) WITH ORDINALITY AS n (privilege, place)
+    CROSS JOIN LATERAL unnest(string_to_array(t.rights, ',')) AS n (privilege)
 )
 SELECT n.privilege || ' on ' || n.name AS lacking
 FROM needed AS n
 WHERE n.relation IS NOT NULL AND NOT has_table_privilege(n.relation, n.privilege)
-ORDER BY n.name, n.place;
+UNION ALL
+SELECT 'EXECUTE on ' || f.name
+FROM (VALUES ('turn_attempt_log(interval)')) AS f (name)
+WHERE NOT has_function_privilege('provisioner.' || f.name, 'EXECUTE')
+ORDER BY 1;
 
 -- :name usable
 -- Whether the current role may look into the schema at all; NULL if there is none.

@@ -1,0 +1,131 @@
+"""`provisioner export`: results for other programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.cli import SCRIPT, environment, provisioner, query
+from tests.support.operators import ask, finish, one_of_each
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.postgres import Database
+
+MANY = (
+    "INSERT INTO provisioner.connection_requests (project_id, name, status, connection_id)"
+    " SELECT gen_random_uuid(), 'n-' || i, 'succeeded', gen_random_uuid() FROM generate_series({}, {}) AS i"
+)
+
+
+def test_csv_goes_to_standard_output(database: Database) -> None:
+    """Every request is a line of CSV below a header, the oldest first, whatever characters it holds."""
+    ids = one_of_each(database)
+    (odd,) = ask(database, description="E'a \"b\",\\nü'", not_before="'2100-01-01Z'")
+    done = provisioner("export", database=database, more={"LC_ALL": "C", "PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert [int(row["id"]) for row in rows] == [*ids.values(), odd]
+    assert [row["state"] for row in rows] == [*ids, "waiting"]
+    assert rows[-1]["description"] == 'a "b",\nü'
+    assert rows[-1]["not_before"] == "2100-01-01T00:00:00+00:00"
+    assert (rows[0]["adopted"], rows[0]["error_code"]) == ("false", "")
+    made = query(database, f"SELECT connection_id FROM provisioner.connection_requests WHERE id = {rows[0]['id']}")
+    assert rows[0]["connection_id"] == made
+
+
+@pytest.mark.parametrize(("name", "option"), [("x.jsonl", []), ("x.txt", ["--format", "jsonl"])])
+def test_json_lines_go_to_a_file(database: Database, tmp_path: Path, name: str, option: list[str]) -> None:
+    """The format follows from the file's suffix or `--format`, and the filters choose."""
+    ids = one_of_each(database)
+    file = tmp_path / name
+    done = provisioner("export", "--state", "failed", "-o", file, *option, database=database)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    (row,) = [json.loads(line) for line in file.read_text().splitlines()]
+    assert (row["id"], row["state"], row["error_code"]) == (ids["failed"], "failed", "project_not_found")
+    assert (row["adopted"], row["connection_id"]) == (False, None)
+
+
+def test_a_sealed_key_is_not_written(database: Database) -> None:
+    """Of a sealed credential only the key's id is written, also after it was wiped."""
+    first, second = ask(database, 2, credential=f"'sealed:key-1:{'QUJD' * 40}'")
+    query(
+        database,
+        f"UPDATE provisioner.connection_requests SET credential = 'sealed:key-1:wiped' WHERE id = {second}",
+    )
+    done = provisioner("export", "--format", "jsonl", database=database)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(row["id"], row["credential"]) for row in rows] == [(first, "sealed:key-1"), (second, "sealed:key-1")]
+    assert "QUJD" not in done.stdout
+
+
+def test_a_file_is_replaced_only_by_a_whole_one(database: Database, empty_database: Database, tmp_path: Path) -> None:
+    """What was there stays until all of it is there; nothing else is left behind."""
+    file = tmp_path / "x.csv"
+    file.write_text("old")
+    file.chmod(0o640)
+    assert provisioner("export", "-o", file, database=empty_database).returncode == 1
+    assert file.read_text() == "old"
+    finish(database, ask(database))
+    assert provisioner("export", "-o", file, database=database).returncode == 0
+    assert file.read_text().startswith("id,target,")
+    assert file.stat().st_mode & 0o777 == 0o640
+    assert os.listdir(tmp_path) == ["x.csv"]  # noqa: PTH208  # names are all that matters
+
+
+def test_a_file_that_cannot_be_written_is_told(database: Database, tmp_path: Path) -> None:
+    """A missing directory is told in one line."""
+    done = provisioner("export", "-o", tmp_path / "no" / "x.csv", database=database)
+    assert done.returncode == 1
+    assert done.stderr == f"error: {tmp_path / 'no' / 'x.csv'} cannot be written: No such file or directory\n"
+
+
+def test_a_full_disk_is_told(database: Database) -> None:
+    """A disk that is full is told for what it is, and not taken for trouble with the database."""
+    query(database, MANY.format(1, 2000))
+    done = provisioner("export", "-o", "/dev/full", database=database)
+    assert done.returncode == 1
+    assert done.stderr == "error: /dev/full cannot be written: No space left on device\n"
+
+
+def test_an_unknown_id_is_told(database: Database) -> None:
+    """Nothing is written for ids that are not there."""
+    done = provisioner("export", "4711", database=database)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "error: there is no request 4711\n")
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(database: Database) -> None:
+    """`provisioner export | head -1` ends without a complaint."""
+    query(database, MANY.format(1, 20_000))
+    with subprocess.Popen(  # noqa: S603  # our own arguments
+        [SCRIPT, "export"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(database), text=True
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        assert process.stdout.readline().startswith("id,")
+        process.stdout.close()
+        assert process.stderr.read() == ""
+
+
+def test_memory_does_not_grow_with_the_table(database: Database, tmp_path: Path) -> None:
+    """A hundred thousand requests are written in seconds, and the process does not grow with them."""
+    peaks = []
+    for first, last in ((1, 1000), (1001, 100_000)):
+        query(database, MANY.format(first, last))
+        with subprocess.Popen(  # noqa: S603  # our own arguments
+            [SCRIPT, "export", "-o", tmp_path / "x.csv"], env=environment(database)
+        ) as process:
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0
+        assert usage.ru_utime + usage.ru_stime < 10
+        peaks.append(usage.ru_maxrss)
+    assert len((tmp_path / "x.csv").read_text().splitlines()) == 100_001
+    assert peaks[1] < peaks[0] * 1.3

@@ -1,0 +1,170 @@
+"""`provisioner plan FILE`: what a file would change, asked of Infisical."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.cli import provisioner, query
+from tests.support.infisical import simulated
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.infisical import Infisical
+    from tests.support.postgres import Database
+
+NOWHERE = "7b6c9d8e-1f2a-4b3c-8d4e-5f6a7b8c9d0e"
+LISTING = "GET /api/v1/app-connections/open-router"
+LOGIN = "POST /api/v1/auth/universal-auth/login"
+LIMIT = "INSERT INTO provisioner.permits (target, kind, metered, permits) VALUES ('default', 'write', true, 2)"
+
+
+@pytest.fixture
+def infisical() -> Iterator[Infisical]:
+    """Serve three projects without limits."""
+    with simulated("--mode", "self-hosted", "--projects", "3") as served:
+        yield served
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Name a CSV file that is not there yet."""
+    return tmp_path / "projects.csv"
+
+
+def test_every_prospect_is_told(database: Database, infisical: Infisical, file: Path) -> None:
+    """What exists, would be created, adopted, replaced, or conflict is counted, conflicts are named."""
+    one, two, _ = infisical.projects
+    taken = [{"name": name, "projectId": one} for name in ("theirs", "adopted", "replaced", "ours")]
+    infisical.set(plant=taken)
+    made = {each["name"]: each["id"] for each in infisical.state()["connections"]}
+    query(
+        database,
+        "INSERT INTO provisioner.connection_requests (project_id, name, status, connection_id)"
+        f" VALUES ('{one}', 'ours', 'succeeded', '{made['ours']}'), ('{two}', 'gone', 'succeeded', gen_random_uuid())",
+    )
+    file.write_text(
+        "project_id,name,on_conflict\n"
+        f"{one},theirs,fail\n{one},adopted,adopt\n{one},replaced,replace\n{one},ours,\n"
+        f"{two},theirs,\n{two},new,\n{two},new,\n{two},gone,\n{NOWHERE},x,\n"
+    )
+    before = query(database, "SELECT count(*) FROM provisioner.connection_requests")
+    done = provisioner("plan", file, database=database, more=infisical.variables)
+    assert (done.returncode, done.stderr) == (1, "")
+    lines = [line.split() for line in done.stdout.splitlines()]
+    told = {line[-1] if line[0] == "…" else " ".join(line[1:3]): line[0] for line in lines if line[0].isdigit()}
+    assert told == {
+        "exist, made": "1",
+        "would be": "2",
+        "exist and": "1",
+        "would conflict:": "1",
+        "were made": "1",
+        "could not": "1",
+    }
+    assert f"line 2: theirs in project {one}: connection {made['theirs']}\n" in done.stdout
+    assert f"line 9: gone in project {two}\n" in done.stdout
+    assert f"project {NOWHERE}: " in done.stdout
+    document = json.loads(provisioner("plan", file, "--json", database=database, more=infisical.variables).stdout)
+    assert document["counts"] == {
+        "exists": 1,
+        "create": 2,
+        "adopt": 1,
+        "replace": 1,
+        "conflict": 1,
+        "gone": 1,
+    }
+    assert document["conflicts"] == [
+        {"line": 2, "target": "default", "project_id": one, "name": "theirs", "connection_id": made["theirs"]}
+    ]
+    assert query(database, "SELECT count(*) FROM provisioner.connection_requests") == before
+    assert infisical.state()["creates"] == []
+    assert {each["id"] for each in infisical.state()["connections"]} == set(made.values())
+
+
+def test_each_project_is_asked_for_once(database: Database, infisical: Infisical, file: Path) -> None:
+    """However many connections of a project a file wants, there is one read for it, and one login for all."""
+    file.write_text("project_id,name\n" + "".join(f"{p},n-{n}\n" for p in infisical.projects for n in range(40)))
+    done = provisioner("plan", file, database=database, more=infisical.variables)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "120 would be created\n" in done.stdout
+    requests = infisical.state()["requests"]
+    assert (requests[LISTING], requests[LOGIN]) == ({"200": 3}, {"200": 1})
+
+
+def test_it_tells_how_long_the_rest_takes(database: Database, infisical: Infisical, file: Path) -> None:
+    """From the limit that the workers learned or the settings name follows the duration; else it is not known."""
+    file.write_text(f"project_id,name\n{infisical.projects[0]},a\n{infisical.projects[1]},b\n")
+    said = "how long it will take is not known: the limit is learned from the first create\n"
+    assert said in provisioner("plan", file, database=database, more=infisical.variables).stdout
+    query(database, LIMIT)
+    # With two that are pending already, one of them from the file, three creates are left at two a minute.
+    query(
+        database,
+        "INSERT INTO provisioner.connection_requests (project_id, name)"
+        f" VALUES ('{infisical.projects[0]}', 'a'), (gen_random_uuid(), 'b')",
+    )
+    done = provisioner("plan", file, database=database, more=infisical.variables)
+    assert "with what is pending already it takes about 90 s\n" in done.stdout
+    more = infisical.variables | {"PROVISIONER_TARGETS__DEFAULT__WRITE_LIMIT": "1/min"}
+    assert "it takes about 3 min\n" in provisioner("plan", file, database=database, more=more).stdout
+
+
+def test_the_read_limit_is_kept(database: Database, file: Path) -> None:
+    """More projects than the limit allows at once are asked for without a single refusal."""
+    with simulated("--projects", "12", "--read-limit", "5", "--window", "2") as infisical:
+        file.write_text("project_id\n" + "".join(f"{project}\n" for project in infisical.projects))
+        done = provisioner("plan", file, database=database, more=infisical.variables)
+        requests = infisical.state()["requests"]
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "12 would be created\n" in done.stdout
+    assert requests[LISTING] == {"200": 12}
+
+
+def test_bad_lines_are_named(database: Database, infisical: Infisical, file: Path) -> None:
+    """A bad line stops it before anything is asked, or is left out with --skip-invalid; both are exit status 1."""
+    file.write_text(f"project_id\n{infisical.projects[0]}\nx\n")
+    done = provisioner("plan", file, database=database, more=infisical.variables)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"error: {file}: 1 of 2 lines are not right\n  line 3, project_id: must be the UUID")
+    assert LISTING not in infisical.state()["requests"]
+    done = provisioner("plan", file, "--skip-invalid", database=database, more=infisical.variables)
+    assert done.returncode == 1
+    assert "1 would be created\n" in done.stdout
+
+
+def test_a_readable_key_is_neither_needed_nor_kept(database: Database, infisical: Infisical, tmp_path: Path) -> None:
+    """A file with API keys is planned without a sealing key, from standard input too, and no key is shown."""
+    given = f'{{"project_id": "{infisical.projects[0]}", "api_key": "sk-or-v1-planted4711"}}\n'
+    done = provisioner(
+        "plan", "-", "--json", database=database, more=infisical.variables, given=given.encode(), cwd=tmp_path
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["counts"]["create"] == 1
+    assert "4711" not in done.stdout
+
+
+def test_a_target_that_is_not_configured_is_told(database: Database, infisical: Infisical, file: Path) -> None:
+    """Lines for a target that this host does not know are counted as not asked for."""
+    file.write_text(f"project_id,target\n{infisical.projects[0]},mars\n{infisical.projects[1]},\n")
+    done = provisioner("plan", file, database=database, more=infisical.variables)
+    assert done.returncode == 1
+    assert "1 could not be asked for\n          target mars is not in the settings of this host\n" in done.stdout
+    assert "1 would be created\n" in done.stdout
+
+
+def test_an_identity_that_is_refused_is_one_line_and_one_login(
+    database: Database, infisical: Infisical, file: Path
+) -> None:
+    """A wrong secret ends it at once, so that the identity is not locked for the workers."""
+    file.write_text("project_id\n" + "".join(f"{project}\n" for project in infisical.projects))
+    more = infisical.variables | {"INFISICAL_UNIVERSAL_AUTH_CLIENT_SECRET": "planted-4711"}
+    done = provisioner("plan", file, database=database, more=more)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: target default cannot be asked: check the client id and the client secret")
+    assert "4711" not in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert infisical.state()["logins"]["refused"] == 1

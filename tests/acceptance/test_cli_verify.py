@@ -1,0 +1,160 @@
+"""`provisioner verify`: what was recorded, held against what Infisical has."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.cli import provisioner, query
+from tests.support.infisical import simulated
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.infisical import Infisical
+    from tests.support.postgres import Database
+
+LISTING = "GET /api/v1/app-connections/open-router"
+LOGIN = "POST /api/v1/auth/universal-auth/login"
+NOBODY = "00000000-0000-4000-8000-000000000001"
+
+
+@pytest.fixture
+def infisical() -> Iterator[Infisical]:
+    """Serve two projects without limits."""
+    with simulated("--mode", "self-hosted", "--projects", "2") as served:
+        yield served
+
+
+def record(
+    database: Database, infisical: Infisical, name: str, /, *, project: int = 0, **changes: str
+) -> dict[str, Any]:
+    """Let a connection exist, and record it as it is but for what is changed."""
+    place = infisical.projects[project]
+    infisical.set(plant=[{"name": name, "projectId": place, "description": f"of {name}"}])
+    (made,) = [each for each in infisical.state()["connections"] if (each["name"], each["projectId"]) == (name, place)]
+    row = {
+        "project_id": place,
+        "name": name,
+        "description": f"of {name}",
+        "connection_id": made["id"],
+        "credentials_hash": made["credentialsHash"],
+        "status": "succeeded",
+    } | changes
+    values = ", ".join(f"'{value}'" for value in row.values())
+    statement = f"INSERT INTO provisioner.connection_requests ({', '.join(row)}) VALUES ({values}) RETURNING id"
+    return {**made, "request": int(query(database, statement))}
+
+
+def test_all_as_recorded_is_exit_status_zero(database: Database, infisical: Infisical) -> None:
+    """What the daemon recorded is what Infisical has; one read a project, one login, and no write."""
+    values = ",".join(f"('{p}'::uuid, 'n-{n}', 'of {n}')" for p in infisical.projects for n in range(3))
+    query(database, f"INSERT INTO provisioner.connection_requests (project_id, name, description) VALUES {values}")
+    drained = provisioner("run", "--drain", "--listen", "off", database=database, more=infisical.variables)
+    assert drained.returncode == 0
+    before = infisical.state()["requests"]
+    done = provisioner("verify", database=database, more=infisical.variables)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == ("6 recorded connections in 2 projects were compared\nall are as they were recorded\n")
+    after = infisical.state()["requests"]
+    assert after[LISTING] == {"200": 2}
+    assert after[LOGIN]["200"] == before[LOGIN]["200"] + 1
+    creates = "POST /api/v1/app-connections/open-router"
+    assert after[creates] == before[creates]
+
+
+def test_what_differs_is_told(database: Database, infisical: Infisical) -> None:
+    """Gone, renamed, rewritten and described otherwise are each told, and the exit status is 1."""
+    record(database, infisical, "same")
+    gone = record(database, infisical, "gone", connection_id=NOBODY)
+    renamed = record(database, infisical, "new-name", name="old-name", description="of new-name")
+    rewritten = record(database, infisical, "rewritten", credentials_hash="ab" * 32)
+    described = record(database, infisical, "described", project=1, description="something else")
+    done = provisioner("verify", database=database, more=infisical.variables)
+    assert (done.returncode, done.stderr) == (1, "")
+    one = infisical.projects[0]
+    its_name = f"another connection has its name now, {gone['id']}"
+    for said in (
+        "5 recorded connections in 2 projects were compared",
+        f"request {gone['request']}, gone in project {one}: the project has no connection {NOBODY}; {its_name}",
+        f"request {renamed['request']}, old-name in project {one}: it is called new-name now",
+        "its credentials were written again since they were recorded",
+        "its description is not the one that was asked for",
+    ):
+        assert said in done.stdout
+    as_json = provisioner("verify", "--json", database=database, more=infisical.variables)
+    assert as_json.returncode == 1
+    document = json.loads(as_json.stdout)
+    assert (document["compared"], document["projects"], document["not_compared"]) == (5, 2, [])
+    assert {each["id"]: [*each["differences"]] for each in document["differences"]} == {
+        gone["request"]: ["gone"],
+        renamed["request"]: ["renamed"],
+        rewritten["request"]: ["rewritten"],
+        described["request"]: ["described otherwise"],
+    }
+
+
+def test_filters_choose(database: Database, infisical: Infisical) -> None:
+    """Only what the filters match is compared, and only its projects are asked for."""
+    bad = record(database, infisical, "bad", connection_id=NOBODY, batch="bad")
+    good = record(database, infisical, "good", project=1, batch="good")
+    for arguments in (["--batch", "good"], ["--project", infisical.projects[1]], [str(good["request"])]):
+        done = provisioner("verify", *arguments, database=database, more=infisical.variables)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("1 recorded connection in 1 project was compared\n")
+    assert infisical.state()["requests"][LISTING] == {"200": 3}
+    done = provisioner("verify", str(bad["request"]), database=database, more=infisical.variables)
+    assert done.returncode == 1
+
+
+def test_what_cannot_be_asked_for_is_no_success(database: Database, infisical: Infisical) -> None:
+    """A project that is not there, and a target that is not configured, are told; the others are compared."""
+    record(database, infisical, "good")
+    record(database, infisical, "lost", project_id=NOBODY)
+    record(database, infisical, "far", target="mars")
+    done = provisioner("verify", database=database, more=infisical.variables)
+    assert done.returncode == 1
+    assert "1 recorded connection in 1 project was compared\n" in done.stdout
+    assert "2 could not be asked for\n" in done.stdout
+    assert f"project {NOBODY}: " in done.stdout
+    assert "target mars is not in the settings of this host" in done.stdout
+    assert "all are as they were recorded" not in done.stdout
+
+
+def test_what_was_somebody_elses_first_keeps_its_description(database: Database, infisical: Infisical) -> None:
+    """An adopted connection is not expected to have the description that was asked for."""
+    record(database, infisical, "adopted", description="ours", on_conflict="adopt", adopted="true")
+    record(database, infisical, "replaced", description="ours", on_conflict="replace")
+    done = provisioner("verify", database=database, more=infisical.variables)
+    assert done.returncode == 0
+
+
+def test_the_read_limit_is_kept(database: Database) -> None:
+    """More projects than the limit allows at once are compared without a single refusal."""
+    with simulated("--projects", "12", "--read-limit", "5", "--window", "2") as infisical:
+        for project in range(12):
+            record(database, infisical, "one", project=project)
+        done = provisioner("verify", database=database, more=infisical.variables)
+        requests = infisical.state()["requests"]
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("12 recorded connections in 12 projects were compared\n")
+    assert requests[LISTING] == {"200": 12}
+
+
+def test_an_infisical_that_is_away_is_told(database: Database, infisical: Infisical) -> None:
+    """Where nobody answers, one line says so."""
+    record(database, infisical, "one")
+    more = infisical.variables | {"INFISICAL_HOST": "http://127.0.0.1:1"}
+    done = provisioner("verify", database=database, more=more)
+    assert done.returncode == 1
+    assert "nothing was sent" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_nothing_recorded_is_no_trouble(database: Database) -> None:
+    """Before anything has succeeded nobody is asked, and nobody has to be able to log in."""
+    done = provisioner("verify", database=database)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "0 recorded connections in 0 projects were compared\n"
