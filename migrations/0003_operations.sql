@@ -12,62 +12,72 @@ DECLARE
     ending bigint[];
 BEGIN
     -- A request may change places between two statements, so what was not found is looked for again; each round sees what
-    -- was committed before it began.
+    -- was committed before it began. A deadlock with a worker, which takes many at once too, costs a round.
     FOR round IN 1..20 LOOP
-        SELECT array_agg(q.id) INTO undone
-        FROM provisioner.connection_requests AS q
-        WHERE q.id = ANY (cancel.ids) AND q.status = 'pending' AND q.id <> ALL (done);
-        EXIT WHEN undone IS NULL;
+        BEGIN
+            SELECT array_agg(q.id) INTO undone
+            FROM provisioner.connection_requests AS q
+            WHERE q.id = ANY (cancel.ids) AND q.status = 'pending' AND q.id <> ALL (done);
+            EXIT WHEN undone IS NULL;
 
-        UPDATE provisioner.in_flight AS f SET cancelled = true WHERE f.id = ANY (undone);
+            -- Locks are taken as others take them: who is in flight before its request, its request before its place in line.
+            UPDATE provisioner.in_flight AS f SET cancelled = true
+            FROM (SELECT g.id FROM provisioner.in_flight AS g WHERE g.id = ANY (undone) ORDER BY g.id FOR UPDATE) AS held
+            WHERE f.id = held.id;
+            PERFORM 1 FROM provisioner.connection_requests AS q
+            WHERE q.id = ANY (undone) AND NOT EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = q.id)
+            ORDER BY q.id FOR UPDATE;
 
-        WITH unlined AS (
-            DELETE FROM provisioner.ready AS r USING provisioner.connection_requests AS q
-            WHERE
-                q.id = ANY (undone) AND r.target = q.target AND r.project_id = q.project_id AND r.rank = -q.priority
-                AND r.id = q.id
-            RETURNING r.id, r.target, r.rank, r.project_id
-        ),
-        unscheduled AS (
-            DELETE FROM provisioner.waiting AS w WHERE w.id = ANY (undone) RETURNING w.id, w.target, w.rank, w.project_id
-        ),
-        found AS (
-            SELECT u.*, coalesce(s.unknown, false) AS doubted
-            FROM (SELECT * FROM unlined UNION ALL SELECT * FROM unscheduled) AS u
-            LEFT JOIN provisioner.setbacks AS s ON s.id = u.id
-        ),
-        postponed AS (
-            INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
-            SELECT f.id, now() + interval '45 seconds', f.target, f.rank, f.project_id FROM found AS f WHERE f.doubted
-            ON CONFLICT (id) DO UPDATE SET run_at = excluded.run_at
-            RETURNING waiting.id
-        ),
-        -- In this statement, not before it: only now is it certain that nobody has the request in hand.
-        remembered AS (
-            UPDATE provisioner.setbacks AS s SET cancelled = true FROM found AS f WHERE s.id = f.id AND f.doubted
-        ),
-        finished AS (
-            UPDATE provisioner.connection_requests AS q
-            SET
-                status = 'cancelled', finished_at = clock_timestamp(),
-                attempts = coalesce((SELECT s.sent FROM provisioner.setbacks AS s WHERE s.id = q.id), q.attempts),
-                credential = CASE
-                    WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
-                    ELSE q.credential
-                END
-            FROM found AS f
-            WHERE q.id = f.id AND NOT f.doubted
-            RETURNING q.id
-        )
-        SELECT
-            done || coalesce(array_agg(f.id), '{}'), ending || coalesce(array_agg(f.id) FILTER (WHERE f.doubted), '{}')
-        INTO done, ending
-        FROM found AS f;
+            WITH unlined AS (
+                DELETE FROM provisioner.ready AS r USING provisioner.connection_requests AS q
+                WHERE
+                    q.id = ANY (undone) AND r.target = q.target AND r.project_id = q.project_id AND r.rank = -q.priority
+                    AND r.id = q.id
+                RETURNING r.id, r.target, r.rank, r.project_id
+            ),
+            unscheduled AS (
+                DELETE FROM provisioner.waiting AS w WHERE w.id = ANY (undone) RETURNING w.id, w.target, w.rank, w.project_id
+            ),
+            found AS (
+                SELECT u.*, coalesce(s.unknown, false) AS doubted
+                FROM (SELECT * FROM unlined UNION ALL SELECT * FROM unscheduled) AS u
+                LEFT JOIN provisioner.setbacks AS s ON s.id = u.id
+            ),
+            postponed AS (
+                INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
+                SELECT f.id, now() + interval '45 seconds', f.target, f.rank, f.project_id FROM found AS f WHERE f.doubted
+                ON CONFLICT (id) DO UPDATE SET run_at = excluded.run_at
+                RETURNING waiting.id
+            ),
+            -- In this statement, not before it: only now is it certain that nobody has the request in hand.
+            remembered AS (
+                UPDATE provisioner.setbacks AS s SET cancelled = true FROM found AS f WHERE s.id = f.id AND f.doubted
+            ),
+            finished AS (
+                UPDATE provisioner.connection_requests AS q
+                SET
+                    status = 'cancelled', finished_at = clock_timestamp(),
+                    attempts = coalesce((SELECT s.sent FROM provisioner.setbacks AS s WHERE s.id = q.id), q.attempts),
+                    credential = CASE
+                        WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
+                        ELSE q.credential
+                    END
+                FROM found AS f
+                WHERE q.id = f.id AND NOT f.doubted
+                RETURNING q.id
+            )
+            SELECT
+                done || coalesce(array_agg(f.id), '{}'), ending || coalesce(array_agg(f.id) FILTER (WHERE f.doubted), '{}')
+            INTO done, ending
+            FROM found AS f;
 
-        SELECT done || coalesce(array_agg(f.id), '{}'), ending || coalesce(array_agg(f.id), '{}')
-        INTO done, ending
-        FROM provisioner.in_flight AS f
-        WHERE f.id = ANY (undone) AND f.cancelled AND f.id <> ALL (done);
+            SELECT done || coalesce(array_agg(f.id), '{}'), ending || coalesce(array_agg(f.id), '{}')
+            INTO done, ending
+            FROM provisioner.in_flight AS f
+            WHERE f.id = ANY (undone) AND f.cancelled AND f.id <> ALL (done);
+        EXCEPTION WHEN deadlock_detected THEN
+            NULL;  -- this round is undone, and the next one tries again
+        END;
     END LOOP;
 
     RETURN QUERY
@@ -84,42 +94,52 @@ COMMENT ON FUNCTION provisioner.cancel(bigint[]) IS 'Call requests off; returns 
 CREATE FUNCTION provisioner.retry(ids bigint[]) RETURNS TABLE (id bigint, was text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
+DECLARE
+    found_ids bigint[];
+    states text[];
 BEGIN
-    RETURN QUERY
-    WITH ended AS (
-        SELECT q.id, q.status, q.target, q.priority, q.project_id
-        FROM provisioner.connection_requests AS q
-        WHERE q.id = ANY (retry.ids) AND q.status IN ('failed', 'cancelled')
-        FOR UPDATE
-    ),
-    reopened AS (
-        UPDATE provisioner.connection_requests AS q
-        SET status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL
-        FROM ended AS e
-        WHERE q.id = e.id
-    ),
-    forgiven AS (
-        UPDATE provisioner.setbacks AS s
-        SET failures = 0, streak = 0, cancelled = false, error_code = NULL, error_message = NULL, updated_at = now()
-        FROM ended AS e
-        WHERE s.id = e.id
-    ),
-    lined AS (
-        INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
-        SELECT e.id, now(), e.target, -e.priority, e.project_id FROM ended AS e
-        ON CONFLICT (id) DO NOTHING
-    ),
-    hurried AS (
-        UPDATE provisioner.waiting AS w
-        SET run_at = now(), hold = NULL
-        WHERE w.id = ANY (retry.ids) AND w.run_at > now()
-            AND EXISTS (SELECT FROM provisioner.setbacks AS s WHERE s.id = w.id AND NOT s.cancelled)
-        RETURNING w.id
-    )
-    SELECT e.id, e.status FROM ended AS e
-    UNION ALL
-    SELECT h.id, 'waiting' FROM hurried AS h
-    ORDER BY 1;
+    -- A deadlock with a worker, which takes many at once too, costs a round.
+    FOR round IN 1..20 LOOP
+        BEGIN
+            WITH ended AS (
+                SELECT q.id, q.status, q.target, q.priority, q.project_id
+                FROM provisioner.connection_requests AS q
+                WHERE q.id = ANY (retry.ids) AND q.status IN ('failed', 'cancelled')
+                ORDER BY q.id
+                FOR UPDATE
+            ),
+            reopened AS (
+                UPDATE provisioner.connection_requests AS q
+                SET status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL
+                FROM ended AS e
+                WHERE q.id = e.id
+            ),
+            forgiven AS (
+                UPDATE provisioner.setbacks AS s
+                SET failures = 0, streak = 0, cancelled = false, error_code = NULL, error_message = NULL, updated_at = now()
+                FROM ended AS e
+                WHERE s.id = e.id
+            ),
+            lined AS (
+                INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
+                SELECT e.id, now(), e.target, -e.priority, e.project_id FROM ended AS e
+                ON CONFLICT (id) DO NOTHING
+            ),
+            hurried AS (
+                UPDATE provisioner.waiting AS w
+                SET run_at = now(), hold = NULL
+                WHERE w.id = ANY (retry.ids) AND w.run_at > now()
+                    AND EXISTS (SELECT FROM provisioner.setbacks AS s WHERE s.id = w.id AND NOT s.cancelled)
+                RETURNING w.id
+            )
+            SELECT array_agg(c.id ORDER BY c.id), array_agg(c.was ORDER BY c.id) INTO found_ids, states
+            FROM (SELECT e.id, e.status AS was FROM ended AS e UNION ALL SELECT h.id, 'waiting' FROM hurried AS h) AS c;
+            EXIT;
+        EXCEPTION WHEN deadlock_detected THEN
+            NULL;
+        END;
+    END LOOP;
+    RETURN QUERY SELECT c.id, c.was FROM unnest(found_ids, states) AS c (id, was);
 END
 $$;
 

@@ -31,6 +31,7 @@ from provisioner.credentials.vault import FromFile, FromVariable, NamedVault, So
 from provisioner.infisical.auth import Auth, StaticToken, TokenExchange, UniversalAuth
 from provisioner.infisical.connections import InfisicalConnections
 from provisioner.infisical.identity import Identity
+from provisioner.infisical.logins import MeteredLogins
 from provisioner.infisical.transport import Transport, TransportOptions
 from provisioner.infisical.wire import Routes
 from provisioner.observe.health import Health
@@ -168,7 +169,7 @@ async def open_target(
 
     Raises `SettingsError` when nobody can log in there.
     """
-    chosen = settings.targets[name]
+    chosen, retry = settings.targets[name], settings.retry
     auth = _auth(settings.identity(name), _secret_file(settings, name))
     options = TransportOptions(
         base_url=chosen.url,
@@ -179,7 +180,10 @@ async def open_target(
     )
     async with Transport(options) as transport:
         routes = Routes(chosen.url)
-        identity = Identity(auth, transport, routes, target=name, heard=partial(observer.logged_in, name))
+        logins = SharedPermits(database, clock, target=name, kind="login", start=_budget(chosen.login_limit))
+        identity = Identity(
+            auth, MeteredLogins(transport, logins), routes, target=name, heard=partial(observer.logged_in, name)
+        )
         yield Target(
             name=name,
             connections=InfisicalConnections(
@@ -188,12 +192,7 @@ async def open_target(
             vault=vault,
             writes=SharedPermits(database, clock, target=name, kind="write", start=_budget(chosen.write_limit)),
             reads=SharedPermits(database, clock, target=name, kind="read", start=_budget(chosen.read_limit)),
-            rules=Rules(
-                max_attempts=settings.retry.max_attempts,
-                base=settings.retry.base,
-                cap=settings.retry.cap,
-                marker=chosen.marker,
-            ),
+            rules=Rules(max_attempts=retry.max_attempts, base=retry.base, cap=retry.cap, marker=chosen.marker),
             breaker=Breaker(),
             keys=Custody(name, holds=SharedHolds(database, target=name), vault=vault, clock=clock),
             pressure=Pressure(chosen.max_in_flight),

@@ -47,10 +47,10 @@ class Budget:
     """What is known of one limiter's present window.
 
     `metered` is whether there is a limiter at all, None while nobody knows. `permits` a window of `period` seconds.
-    The last window ended at `ended_at`. `granted` were handed out in this window, `answered` of these have come back, `used` is the server's count, others'
-    included. `ends_at` is the earliest bound that the answers gave for the window's end. No permit before `next_at`.
-    `late` were under way when it began, and may count in it. `theirs` is how many others certainly used in this window,
-    `their_pace` how many a second lately, as of `seen_at`.
+    The last window ended at `ended_at`. `granted` were handed out in this window, `answered` of these have come back,
+    `used` is the server's count, others' included. `ends_at` is the earliest bound that the answers gave for the
+    window's end. No permit before `next_at`. `late` were under way when the window began, and may count in it.
+    `theirs` is how many others certainly used in this window, `their_pace` how many a second lately, as of `seen_at`.
     `searching`: no answer names the limit, and `permits` is what went well so far.
     """
 
@@ -115,13 +115,19 @@ def fixed(permits: int, period: float) -> Budget:
 
 def grant(budget: Budget, wanted: int, now: float) -> tuple[Budget, Grant]:
     """Hand out up to `wanted` permits."""
+    if not wanted:
+        return budget, Grant(permits=0)
     if budget.blocked_until > now:
         return budget, Grant(permits=0, wait=budget.blocked_until - now)
     if budget.metered is None:
         return _ask_first(budget, now)
     if not budget.metered:
         return budget, Grant(permits=wanted)
-    budget = _roll(budget, now)
+    return _grant(_roll(budget, now), wanted, now)
+
+
+def _grant(budget: Budget, wanted: int, now: float) -> tuple[Budget, Grant]:
+    """Hand out permits of a window at the pace that uses it up."""
     if budget.left == 0:
         return budget, Grant(permits=0, wait=max(budget.end(now) - now, PROBE_POLL))
     if budget.next_at > now:
@@ -153,7 +159,7 @@ def learn(budget: Budget, lesson: Lesson) -> Budget:
     elif budget.metered is None and lesson.throttled_for is None:
         # The answer passed the place where the limiter would be, and it says nothing: there is none.
         budget = replace(budget, metered=False, granted=0, starts_at=None)
-    elif budget.metered:
+    elif budget.metered and lesson.throttled_for is None:
         budget = _count(budget, lesson)
     if lesson.throttled_for is not None:
         budget = _block(budget, lesson)
@@ -174,7 +180,7 @@ def _roll(budget: Budget, now: float) -> Budget:
     if budget.starts_at is None or now < budget.end(now):
         return budget
     permits = budget.permits
-    if budget.searching and permits is not None and budget.answered >= permits:
+    if budget.searching and permits is not None and budget.granted >= permits:
         permits = math.ceil(permits * SEARCH)
     return replace(_begin_window(budget), permits=permits)
 
@@ -266,9 +272,9 @@ def _block(budget: Budget, lesson: Lesson) -> Budget:
     permits, searching = budget.permits or SMALLEST_LIMIT, budget.searching
     if lesson.rate is None and budget.metered is not True:
         searching = True
-    elif searching:
+    elif searching and lesson.at - lesson.elapsed >= budget.blocked_until:
         permits, searching = max(SMALLEST_LIMIT, budget.answered - 1), False
-    return replace(
+    budget = replace(
         budget,
         metered=True,
         permits=permits,
@@ -277,5 +283,6 @@ def _block(budget: Budget, lesson: Lesson) -> Budget:
         starts_at=lesson.at - lesson.elapsed if budget.starts_at is None else budget.starts_at,
         ends_at=until if budget.ends_at is None else budget.ends_at,
         next_at=0.0,
-        used=budget.used if lesson.rate is not None else max(budget.used, permits),
     )
+    # Where headers tell nothing, the refusal does: this window is used up, and over when the refusal is.
+    return budget if lesson.rate is not None else replace(budget, used=max(budget.used, permits), ends_at=until)

@@ -158,6 +158,9 @@ class Permits(Protocol):
     async def acquire(self, wanted: int) -> Grant:
         """Ask for permits to send `wanted` calls. Raises `DatabaseUnavailable`."""
 
+    async def share(self) -> None:
+        """Tell the others at once what was learned and given back. Raises `DatabaseUnavailable`."""
+
     def give_back(self, permits: int) -> None:
         """Hand back permits that will not be used."""
 

@@ -68,7 +68,10 @@ class SharedHolds:
 
     async def trouble(self, reason: str | None) -> None:
         """Show why the target is held, or that it works."""
-        await self._database.execute(self._sql["trouble"], self._target, reason)
+        if reason is None:
+            await self._database.execute(self._sql["works"], self._target)
+        else:
+            await self._database.execute(self._sql["trouble"], self._target, reason)
 
     async def _row(self, name: str, *arguments: object) -> "asyncpg.Record":
         row = await self._database.fetchrow(self._sql[name], *arguments)

@@ -56,6 +56,11 @@ class SharedPermits:
         async with self._asking:
             return await self._ask(wanted)
 
+    async def share(self) -> None:
+        """Tell the others at once what was learned and given back. Raises `DatabaseUnavailable`."""
+        if self._heard or self._unused:
+            await self.acquire(0)
+
     async def _ask(self, wanted: int) -> Grant:
         while True:
             asked_at = self._clock.monotonic()

@@ -21,6 +21,7 @@ from provisioner.core.secret import Secret
 log = structlog.stdlib.get_logger()
 
 SEALED: Final = "sealed:"
+TROUBLE: Final = "OpenRouter is in trouble"
 # What Infisical says only after OpenRouter has accepted the key.
 ACCEPTED: Final = frozenset({Seen.CREATED, Seen.UPDATED, Seen.WRONG_SCOPE, Seen.NAME_TAKEN})
 # Others are trying the same key: waited for so many seconds, and then as long again in the queue.
@@ -80,6 +81,7 @@ class Custody:
         self._keys: dict[str, _Key] = {}
         self._trying: dict[int, _Key] = {}
         self._released: dict[str, float] = {}
+        self._shown: str | None = ""  # whatever a worker before us left there
 
     def is_fine(self, request: Request, secret: Secret) -> bool:
         """Whether the request may be sent without asking anybody: nearly always."""
@@ -96,7 +98,7 @@ class Custody:
             raise HeldBack(_again(claim, LATER, "whether the API key works is not known just now")) from error
         if not self.upstream.may_send(self._clock.monotonic()):
             await self._return(claim)
-            raise HeldBack(_again(claim, LATER, f"OpenRouter is in trouble: {self.upstream.reason}"))
+            raise HeldBack(_again(claim, LATER, f"{TROUBLE}: {self.upstream.reason}"))
 
     def accepts(self, claim: Claim, seen: Observation) -> bool:
         """Note a create's end where that is all there is to do: the key was known to work, and does."""
@@ -120,9 +122,13 @@ class Custody:
             log.debug("key_not_shared", target=self._target)
         return None
 
-    async def look(self) -> None:
-        """See what the other workers found out, and whether a held key has been replaced; about once a second."""
+    async def look(self, trouble: str | None = None) -> None:
+        """See what the other workers found out, and whether a held key has been replaced; about once a second.
+
+        `trouble` is why nothing at all works at the target: it is shown, as is OpenRouter's.
+        """
         now = self._clock.monotonic()
+        await self._show(trouble or (f"{TROUBLE}: {self.upstream.reason}" if self.upstream.is_open else None))
         for key in tuple(self._keys.values()):
             if key.good and self._told_long_ago(key, now):
                 await self._tell(key, now)
@@ -137,6 +143,12 @@ class Custody:
         for name in {credential for credential, _ in held} | lately:
             if not name.startswith(SEALED[:-1] + "-"):
                 await self._compare(name, {print_ for credential, print_ in held if credential == name}, now)
+
+    async def _show(self, trouble: str | None) -> None:
+        # What is the same as before is told again: another worker, to which the target works, may have struck it out.
+        if trouble is not None or self._shown is not None:
+            await self._holds.trouble(trouble)
+            self._shown = trouble
 
     async def _compare(self, name: str, refused: set[str], now: float) -> None:
         """Release what waits for a credential whose key is not among the refused ones any more."""
@@ -193,7 +205,6 @@ class Custody:
         key = self._trying.pop(claim.request.id, None) or self._keys.get(claim.request.credential)
         if self.upstream.accepted("sealed" if key is None else key.name, seen.elapsed, now):
             log.info("target_works", target=self._target)
-            await self._holds.trouble(None)
         if key is not None and not key.good:
             key.learn(good=True, held=False)
             await self._tell(key, now)
@@ -215,8 +226,7 @@ class Custody:
         blame = self.upstream.refused(key.name, claim.request.id, seen.elapsed, seen.message, now)
         if blame is not Blame.KEY:
             if blame is Blame.UPSTREAM and not was_open:
-                log.warning("target_held", target=self._target, reason=f"OpenRouter is in trouble: {seen.message}")
-                await self._holds.trouble(f"OpenRouter is in trouble: {seen.message}")
+                log.warning("target_held", target=self._target, reason=f"{TROUBLE}: {seen.message}")
             await self._return(claim)
             return _again(claim, LATER, seen.message)
         self._trying.pop(claim.request.id, None)

@@ -191,10 +191,12 @@ class Feeder:
         self._widened.clear()
 
     async def _watch(self, keys: Custody) -> None:
-        """See about once a second what the other workers found out about the API keys."""
+        """Tell the other workers about once a second what was found out here, and hear what they found out."""
         while True:
             try:
-                await keys.look()
+                await self.target.reads.share()
+                await self.target.writes.share()
+                await keys.look(self.target.breaker.reason if self.target.breaker.is_open else None)
             except DatabaseUnavailable as error:
                 self._persistence.lost(error)
             await asyncio.sleep(jittered(WATCH))

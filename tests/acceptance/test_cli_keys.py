@@ -42,7 +42,7 @@ def test_a_submitted_key_reaches_infisical_and_nobody_else(
     )
     assert KEY not in query(database, "SELECT * FROM provisioner.connection_requests")
     with simulated("--mode", "self-hosted", "--any-project") as infisical:
-        done = provisioner("run", "--drain", database=database, more={**infisical.variables, **keys})
+        done = provisioner("run", "--drain", "--listen", "off", database=database, more={**infisical.variables, **keys})
         assert done.returncode == 0, done.stderr
         made = infisical.state()["connections"]
     assert len({connection["keyFingerprint"] for connection in made}) == 1
@@ -63,7 +63,7 @@ def test_a_box_in_another_row_is_refused(database: Database, keys: dict[str, str
         f" VALUES ('{ONE}', 'openrouter', '{box}'), ('{TWO}', 'stolen', '{box}')",
     )
     with simulated("--mode", "self-hosted", "--any-project") as infisical:
-        provisioner("run", "--drain", database=database, more={**infisical.variables, **keys})
+        provisioner("run", "--drain", "--listen", "off", database=database, more={**infisical.variables, **keys})
         assert [create["projectId"] for create in infisical.state()["creates"]] == [ONE]
     mine, stolen = query(database, ROWS).splitlines()
     assert mine.startswith("openrouter|succeeded||sealed:")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tests.support.postgres import Database
 
 BAD = "sk-or-v1-bad-mode-401"
+SHOWN = "SELECT trouble LIKE $1 || '%' AND trouble_since <= now() FROM provisioner.targets"
+WORKS = "SELECT trouble IS NULL AND trouble_since IS NULL FROM provisioner.targets"
 QUICK = {
     "PROVISIONER_CREDENTIALS__BAD__VALUE": BAD,
     "PROVISIONER_RETRY__BASE": "0.2",
@@ -53,7 +55,7 @@ async def held(fleet: Fleet) -> int:
     return int(await fleet.session.fetchval("SELECT count(*) FROM provisioner.waiting WHERE hold = 'credential:bad'"))
 
 
-async def held_are(fleet: Fleet, count: int) -> bool:
+async def held_are(fleet: Fleet, count: int) -> Any:
     """Whether so many requests are held."""
     return await held(fleet) == count
 
@@ -62,7 +64,7 @@ async def held_are(fleet: Fleet, count: int) -> bool:
 async def test_a_bad_key_costs_few_creates_and_the_good_ones_no_time(
     database: Database, logged: list[dict[str, object]], workers: int
 ) -> None:
-    """Of 300 requests with a bad key three find it out and fail, the others wait; 300 with a good key are done at once."""
+    """Of 300 requests with a bad key three find it out and fail, the others wait; 300 good ones are done at once."""
     async with Fleet(database.url, selfhosted(), workers=workers, settings=QUICK) as fleet:
         await fleet.insert(300, name="bad", credential="bad")
         await fleet.insert(300, name="good")
@@ -72,7 +74,7 @@ async def test_a_bad_key_costs_few_creates_and_the_good_ones_no_time(
         took = time.monotonic() - began
         assert await fleet.states("name = 'good'") == {"succeeded": 300}
 
-        async def confirmed() -> bool:
+        async def confirmed() -> Any:
             return await fleet.states("name = 'bad'") == {"failed": 3, "pending": 297} and await held(fleet) == 297
 
         await eventually(confirmed)
@@ -147,7 +149,7 @@ async def test_a_probe_finds_out_that_a_key_works_again(database: Database, logg
 async def test_openrouter_in_trouble_fails_nobody(
     database: Database, logged: list[dict[str, object]], trouble: str
 ) -> None:
-    """OpenRouter refuses every key for a while: all creates are held but for a probe, no attempt is spent, work goes on."""
+    """OpenRouter refuses all keys for a while: creates are held but for a probe, nobody fails, and work goes on."""
     options = selfhosted()
     async with Fleet(database.url, options, workers=2, settings=QUICK) as fleet:
         await fleet.insert(300)
@@ -156,13 +158,12 @@ async def test_openrouter_in_trouble_fails_nobody(
         await eventually(lambda: fleet.created() >= 40)
         fleet.simulator.configure(open_router=trouble)
         await eventually(lambda: len(events(logged, "target_held")) >= 2)
-        shown = await fleet.session.fetchrow("SELECT trouble, trouble_since FROM provisioner.targets")
-        assert shown is not None
-        assert shown["trouble"].startswith("OpenRouter is in trouble")
+        await eventually(lambda: fleet.session.fetchval(SHOWN, "OpenRouter is in trouble"))
         sent = spent(fleet, "openrouter")
         while_held = time.monotonic()
         await eventually(lambda: time.monotonic() - while_held > 1.5)
         assert spent(fleet, "openrouter") - sent <= 40  # what was on its way, and a few probes
+        assert await fleet.session.fetchval("SELECT max(failures) FROM provisioner.setbacks") == 0
         fleet.simulator.configure(open_router="ok")
         mended = time.monotonic()
         await fleet.done(within=20)
@@ -170,7 +171,23 @@ async def test_openrouter_in_trouble_fails_nobody(
         assert await fleet.states() == {"succeeded": 300}
         assert events(logged, "target_works")
         assert not events(logged, "credential_held")
-        assert await fleet.session.fetchval("SELECT trouble FROM provisioner.targets") is None
+        await eventually(lambda: fleet.session.fetchval(WORKS))
+
+
+async def test_infisical_away_is_shown_and_fails_nobody(database: Database, logged: list[dict[str, object]]) -> None:
+    """While nothing at all works one create probes, the target's trouble is there to see, and then all goes on."""
+    async with Fleet(database.url, selfhosted(projects=100), settings=QUICK) as fleet:
+        fleet.simulator.configure(latency=0.1)
+        await fleet.insert(100)
+        await fleet.start()
+        await eventually(lambda: fleet.created() >= 20)
+        fleet.simulator.configure(outage="refuse")
+        await eventually(lambda: fleet.session.fetchval(SHOWN, "the server answered 503"))
+        assert len(events(logged, "target_held")) == 1
+        fleet.simulator.configure(outage="none")
+        await fleet.done(within=20)
+        assert await fleet.states() == {"succeeded": 100}
+        await eventually(lambda: fleet.session.fetchval(WORKS))
 
 
 @pytest.mark.parametrize("change", ["revoke_tokens", "expire_tokens", "lapse_tokens"])
@@ -207,7 +224,7 @@ async def test_a_fresh_permission_is_waited_for(database: Database) -> None:
         await fleet.start()
         await eventually(lambda: fleet.requests().get("403", 0) >= 5)
         allowed = ["create-app-connections", "read-app-connections"]
-        fleet.simulator.configure(permissions={project: allowed for project in fleet.simulator.projects})
+        fleet.simulator.configure(permissions=dict.fromkeys(fleet.simulator.projects, allowed))
         await fleet.done()
         assert await fleet.states() == {"succeeded": 5}
 
@@ -237,3 +254,20 @@ async def test_a_wrong_client_secret_is_tried_once_and_mended_without_a_restart(
         assert await fleet.states() == {"succeeded": 300}
         assert fleet.simulator.state()["logins"] == {"ok": 1, "refused": 1, "locked": 0}
         assert await fleet.session.fetchval("SELECT max(attempts) FROM provisioner.connection_requests") == 1
+
+
+async def test_logins_keep_to_their_limit(database: Database) -> None:
+    """Many workers that start at once share the limit of logins: nobody is refused, and everybody comes in."""
+    options = Options(projects=20, login_limit=4, window=2.0, write_limit=1000)
+    async with Fleet(database.url, options, workers=6, settings=QUICK) as fleet:
+        await fleet.start()
+        logins = fleet.simulator.world.requests
+        await fleet.insert(20)
+        for number in range(1, 40):
+            await fleet.insert(20, name=f"more-{number}")
+        await fleet.done(within=20)
+        counted = {
+            status: n for route, counts in logins.items() if route.endswith("login") for status, n in counts.items()
+        }
+        assert set(counted) == {"200"}
+        assert counted["200"] > 1

@@ -18,11 +18,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """What happened at the limiter: our creates that were made, and those that met a refusal, in so many windows."""
+    """What the limiter met in so many windows: our creates that were made and refused, and a stranger's requests."""
 
     made: int
     refused: int
-    windows: float
+    asked: int
+    lost: int
+    windows: float = 0.0
+
+    def since(self, before: Count, windows: float) -> Count:
+        """What came after an earlier count."""
+        return Count(
+            made=self.made - before.made,
+            refused=self.refused - before.refused,
+            asked=self.asked - before.asked,
+            lost=self.lost - before.lost,
+            windows=windows,
+        )
 
 
 def began(fleet: Fleet) -> float:
@@ -34,10 +46,10 @@ def began(fleet: Fleet) -> float:
 async def watched(fleet: Fleet, windows: int, stranger: Stranger | None = None) -> Count:
     """Count from the beginning of a window to the beginning of a later one."""
 
-    def count() -> tuple[int, int]:
-        theirs = (stranger.asked - stranger.refused, stranger.refused) if stranger else (0, 0)
+    def count() -> Count:
+        asked, lost = (stranger.asked, stranger.refused) if stranger else (0, 0)
         answers = fleet.requests()
-        return answers.get("200", 0) - theirs[0], answers.get("429", 0) - theirs[1]
+        return Count(answers.get("200", 0) - asked + lost, answers.get("429", 0) - lost, asked, lost)
 
     length = fleet.simulator.options.window
 
@@ -49,8 +61,7 @@ async def watched(fleet: Fleet, windows: int, stranger: Stranger | None = None) 
     before, last = count(), first
     for _ in range(windows):
         last = await next_window(last)
-    after = count()
-    return Count(made=after[0] - before[0], refused=after[1] - before[1], windows=(last - first) / length)
+    return count().since(before, (last - first) / length)
 
 
 async def at_work(fleet: Fleet, requests: int) -> None:
@@ -62,7 +73,7 @@ async def at_work(fleet: Fleet, requests: int) -> None:
 
 @pytest.mark.parametrize("workers", [1, 3, 8])
 async def test_nearly_every_permit_ends_in_a_create(database: Database, workers: int) -> None:
-    """However many workers share it: at least 97 % of the permits are used, and at most one create in 500 is refused."""
+    """However many workers share it, at least 97 % of the permits are used and at most one create in 500 is refused."""
     options = Options(projects=400, write_limit=60, window=2.0, latency=0.01)
     async with Fleet(database.url, options, workers=workers) as fleet:
         await at_work(fleet, 400)
@@ -72,6 +83,7 @@ async def test_nearly_every_permit_ends_in_a_create(database: Database, workers:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("workers", [1, 3, 8])
 @pytest.mark.parametrize(("limit", "window", "windows"), [(100, 10.0, 6), (200, 60.0, 3)])
 async def test_nearly_every_permit_ends_in_a_create_for_minutes(
@@ -94,12 +106,10 @@ async def leaves_room(database: Database, *, workers: int, limit: int, window: f
         Stranger(fleet.simulator, pace=limit / 2 / window) as stranger,
     ):
         await at_work(fleet, limit * (windows + 2))
-        await watched(fleet, 0)
-        asked, refused = stranger.asked, stranger.refused
         counted = await watched(fleet, windows, stranger)
-        theirs, lost = stranger.asked - asked, stranger.refused - refused
-        assert counted.made - lost >= 0.95 * (limit * counted.windows - theirs)
-        assert lost <= 0.05 * theirs
+        room = limit * counted.windows - counted.asked
+        assert counted.made - counted.lost >= 0.95 * room
+        assert counted.lost <= 0.05 * counted.asked + 1
 
 
 async def test_a_stranger_gets_its_half(database: Database) -> None:
@@ -117,12 +127,12 @@ async def test_a_stranger_gets_its_half_for_minutes(database: Database, workers:
 async def test_a_limit_that_no_answer_names_is_kept_to(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a proxy strips the headers, a refusal blocks everybody for its time, and no request is the worse for it."""
     monkeypatch.setattr(Verdict, "headers", lambda _: {})
-    options = Options(projects=120, write_limit=100, window=2.0, latency=0.02)
+    options = Options(projects=104, write_limit=100, window=2.0, latency=0.02)
     async with Fleet(database.url, options, workers=2) as fleet:
-        await fleet.insert(120)
+        await fleet.insert(104)
         await fleet.start()
         await fleet.done(within=20)
-        assert await fleet.states() == {"succeeded": 120}
+        assert await fleet.states() == {"succeeded": 104}
         assert 1 <= fleet.requests()["429"] <= 2 * 64
         row = await fleet.session.fetchrow("SELECT metered, searching FROM provisioner.permits WHERE kind = 'write'")
         assert row is not None

@@ -5,7 +5,7 @@ import itertools
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 
 import pytest
@@ -26,6 +26,8 @@ from provisioner.core.pacing import (
     grant,
     learn,
 )
+from tests.benchmarks.pacing.scenarios import SCENARIOS, simulate
+from tests.benchmarks.pacing.world import Scenario
 from tests.support.builders import rate
 
 NOW = 1_772_366_400.0
@@ -178,6 +180,88 @@ class TestRefused:
         free = learn(Budget(), answered(0, None))
         blocked = learn(free, answered(1, None, throttled_for=30))
         assert grant(blocked, 1, NOW + 30)[1].permits == 0
+
+
+class TestOthers:
+    """Who shares the address."""
+
+    def test_what_they_did_lately_is_left_to_them(self) -> None:
+        """When others use a permit a second, that many are kept for them until the window ends."""
+        budget = known(200, 199, 60.0)
+        for second in range(1, 16):
+            budget = learn(budget, answered(second, rate(200, 199 - 2 * second, 60.0 - second)))  # one ours, one theirs
+        assert budget.their_pace == pytest.approx(1 - math.exp(-1), rel=0.1)
+        assert budget.left == 169
+        assert budget.ours(NOW + 15) == pytest.approx(169 - 0.63 * 45 - 1.5 * math.sqrt(0.63 * 45), abs=3)
+
+    def test_they_are_forgotten_when_they_are_gone(self) -> None:
+        """Once the answers count nobody but us, the permits are ours again."""
+        budget = known(200, 99, 60.0)
+        for second in range(1, 60):
+            budget = learn(budget, answered(second, rate(200, 99, 60.0 - second)))
+        assert budget.ours(NOW + 59) == pytest.approx(99, abs=1)
+
+    def test_they_never_get_all(self) -> None:
+        """However greedy they are, a quarter of what is left is ours: two polite clients do not starve each other."""
+        budget = known(200, 20, 10.0)
+        assert budget.ours(NOW) == pytest.approx(0.25 * budget.left)
+
+    def test_our_own_requests_are_not_theirs(self) -> None:
+        """What was under way when the window began counts for us, not for others."""
+        budget, _ = grant(known(200, 0, 1.0), 1, NOW + 0.5)
+        budget = learn(budget, Lesson(at=NOW + 2, rate=None, lost=True))
+        after, granted = grant(known(12_000, 6_000, 30.0), 64, NOW + 1)
+        later, _ = grant(after, 1, NOW + 31)
+        later = learn(later, Lesson(at=NOW + 31.2, rate=rate(12_000, 12_000 - granted.permits, 60.0), elapsed=0.1))
+        assert later.late == granted.permits
+        assert later.theirs == 0
+
+
+class TestLateAnswers:
+    """Answers that were long on their way."""
+
+    def test_a_slow_answer_does_not_begin_a_window(self) -> None:
+        """Its `reset` was true when the server counted, some time between the sending and the answer."""
+        budget = known(200, 100, 5.0)
+        budget = learn(budget, Lesson(at=NOW + 7, rate=rate(200, 99, 4.0), elapsed=6.0))
+        assert budget.ends_at == pytest.approx(NOW + 5)
+        assert budget.used == 101
+
+    def test_an_answer_from_the_last_window_is_passed_over(self) -> None:
+        """A request from before this window, whose answer tells of a window that is nearly over, is no news."""
+        budget, _ = grant(known(200, 0, 60.0), 1, NOW + 60)
+        assert learn(budget, Lesson(at=NOW + 60.5, rate=rate(200, 0, 1.0), elapsed=1.0)) == budget
+
+    def test_a_lost_answer_frees_its_permit(self) -> None:
+        """Whether the server counted it the next answer tells; until then nothing is held back for it."""
+        budget, _ = grant(known(200, 100, 60.0), 1, NOW)
+        assert budget.left == 99
+        assert learn(budget, Lesson(at=NOW + 1, rate=None, lost=True)).left == 100
+
+    def test_a_window_of_another_length_is_noticed(self) -> None:
+        """The next window's first answer tells how long windows are, whatever was assumed before."""
+        budget = known(100, 90, 7.0)
+        assert budget.period == DEFAULT_PERIOD
+        budget, _ = grant(budget, 1, NOW + 7)
+        assert learn(budget, answered(7.1, rate(100, 97, 10.0))).period == 10.0
+
+
+class TestWithoutHeaders:
+    """A limiter whose answers say nothing but no."""
+
+    def test_the_limit_is_searched_upwards_and_found(self) -> None:
+        """From the smallest plan's on, a quarter more each window that went well, until a refusal says where it is."""
+        budget, limits, now = learn(Budget(), answered(0, None, throttled_for=60)), [], NOW + 60
+        for _ in range(8):
+            budget, _ = grant(budget, 1, now)
+            limits.append(budget.permits)
+            count = min(budget.permits or 0, 200)
+            budget = replace(budget, granted=budget.permits or 0, answered=count, used=count)
+            if (budget.permits or 0) > 200:
+                refusal = Lesson(at=now + 50, rate=None, throttled_for=10, elapsed=0.1)
+                budget = learn(replace(budget, answered=201), refusal)
+            now += 61
+        assert limits == [90, 113, 142, 178, 223, 200, 200, 200]
 
 
 @given(
@@ -381,3 +465,27 @@ def test_a_fixed_limit_is_kept_without_a_word_from_the_server() -> None:
     assert len(times) >= 0.9 * 20 * 10
     for begin in times:
         assert sum(begin <= at < begin + 10 for at in times) <= 20 + 2
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS[:8], ids=lambda scenario: scenario.name)
+def test_in_virtual_time_the_budget_is_used_up(scenario: Scenario) -> None:
+    """With one to sixty-four workers and any plan: 97 % of the permits at least, and hardly a refusal."""
+    result, _ = simulate(scenario)
+    assert result.used >= 0.97
+    assert result.refused <= 1 / 500
+
+
+@pytest.mark.parametrize("name", ["others take half", "others take half, evenly", "others come and go"])
+def test_in_virtual_time_others_are_left_in_peace(name: str) -> None:
+    """Whoever uses half of the address gets it, and the rest is ours."""
+    result, _ = simulate(next(scenario for scenario in SCENARIOS if scenario.name == name))
+    assert result.ours >= 0.95
+    assert result.hurt <= 0.02
+    assert result.refused <= 1 / 200
+
+
+def test_in_virtual_time_two_fleets_share() -> None:
+    """Two fleets of workers that know nothing of each other both come to their share."""
+    result, _ = simulate(SCENARIOS[-1])
+    assert result.used >= 0.95
+    assert result.least >= 0.25

@@ -6,20 +6,20 @@ SELECT s.salt::text FROM provisioner.salt AS s;
 
 -- :name ask
 -- Ask for leave to try the key with fingerprint $3 of credential $2 at target $1. Three tries a time, all workers counted
--- together, until the key is accepted or held; a try whose worker was lost is forgotten after a minute. A held key is tried
--- by a probe, and by the requests that were refused with it before ($4), so that these come to their end.
+-- together, until the key is accepted or held; a try that says nothing for 5 s keeps nobody waiting, its worker may be lost.
+-- A held key is tried by a probe, and by requests that were refused with it before ($4), so that these come to their end.
 WITH asked AS (
     INSERT INTO provisioner.credential_health AS h (target, credential, fingerprint, trials, tried_at)
     VALUES ($1, $2, $3, 1, clock_timestamp())
     ON CONFLICT (target, credential, fingerprint) DO UPDATE SET
-        trials = CASE WHEN h.tried_at < clock_timestamp() - interval '1 minute' THEN h.refusals ELSE h.trials END + 1,
+        trials = CASE WHEN h.tried_at < clock_timestamp() - interval '5 seconds' THEN h.refusals ELSE h.trials END + 1,
         tried_at = clock_timestamp(), probing = false
     WHERE
         CASE
             WHEN h.held_since IS NOT NULL THEN h.probing OR ($4 AND h.trials < 9)
             ELSE
                 (h.accepted_at IS NULL OR h.accepted_at < clock_timestamp() - interval '10 minutes')
-                AND (h.trials < 3 OR h.tried_at < clock_timestamp() - interval '1 minute')
+                AND (h.trials < 3 OR h.tried_at < clock_timestamp() - interval '5 seconds')
         END
     RETURNING h.target
 )
@@ -144,10 +144,15 @@ freed AS (
 SELECT EXISTS (SELECT FROM freed) OR EXISTS (SELECT FROM replaced) AS released;
 
 -- :name trouble
--- Show why target $1 is held ($2), or that it works (NULL). Writes nothing when that is known already.
+-- Show why target $1 is held ($2). Writes nothing when that is known already.
 INSERT INTO provisioner.targets AS t (target, trouble, trouble_since)
-VALUES ($1, $2, CASE WHEN $2::text IS NOT NULL THEN clock_timestamp() END)
+VALUES ($1, $2, clock_timestamp())
 ON CONFLICT (target) DO UPDATE SET
-    trouble = excluded.trouble,
-    trouble_since = CASE WHEN excluded.trouble IS NULL THEN NULL ELSE coalesce(t.trouble_since, excluded.trouble_since) END
+    trouble = excluded.trouble, trouble_since = coalesce(t.trouble_since, excluded.trouble_since)
 WHERE t.trouble IS DISTINCT FROM excluded.trouble;
+
+-- :name works
+-- Show that target $1 works.
+UPDATE provisioner.targets AS t
+SET trouble = NULL, trouble_since = NULL
+WHERE t.target = $1 AND t.trouble IS NOT NULL;

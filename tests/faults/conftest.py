@@ -1,0 +1,81 @@
+"""What the fault tests share: a durable server of their own, databases on it, and worlds to break."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import pytest
+
+from provisioner.postgres.migrations import migrate
+from provisioner.sandbox.postgres import PostgresServer
+from tests.faults.tally import KEY, pytest_terminal_summary
+from tests.faults.world import World, chosen_seed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from provisioner.sandbox.simulator import Options
+
+__all__ = ["pytest_terminal_summary"]
+
+
+@pytest.fixture(scope="session")
+def durable_server() -> Iterator[PostgresServer]:
+    """Lend a server that keeps what it has committed, for tests that stop it and kill it."""
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _durable_template(durable_server: PostgresServer) -> str:
+    async def make() -> None:
+        connection = await asyncpg.connect(durable_server.url())
+        await connection.execute("CREATE DATABASE template_faults")
+        await connection.close()
+        await migrate(durable_server.url("template_faults"))
+
+    with ThreadPoolExecutor(1) as thread:  # so that the event loops of the tests are left alone
+        thread.submit(asyncio.run, make()).result()
+    return "template_faults"
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def durable_url(durable_server: PostgresServer, _durable_template: str) -> str:
+    """Name a fresh database with our schema on the durable server."""
+    name = f"faults_{next(_numbers)}"
+
+    async def make() -> None:
+        connection = await asyncpg.connect(durable_server.url())
+        await connection.execute(f"CREATE DATABASE {name} TEMPLATE {_durable_template} STRATEGY FILE_COPY")
+        await connection.close()
+
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, make()).result()
+    return durable_server.url(name)
+
+
+@pytest.fixture
+def tally(request: pytest.FixtureRequest) -> Iterator[Counter[str]]:
+    """Count what a test does, for the end of the run."""
+    counted: Counter[str] = Counter()
+    yield counted
+    request.node.user_properties.append((KEY, dict(counted)))
+
+
+@pytest.fixture
+def world(durable_url: str, tmp_path: Path, tally: Counter[str]) -> Callable[..., World]:
+    """Lend what builds worlds from the simulator's options, a seed, and settings by their environment names."""
+
+    def build(options: Options, *, seed: int = 1, **settings: Any) -> World:
+        return World(durable_url, options, seed=chosen_seed(seed), directory=tmp_path, tally=tally, **settings)
+
+    return build

@@ -1,0 +1,170 @@
+"""A wire between the workers and PostgreSQL that can be cut, can swallow what it carries, and can stop at a word."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Self
+from urllib.parse import urlsplit, urlunsplit
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+When = Literal["asked", "answered"]
+HOST = "127.0.0.1"
+CHUNK = 2**16
+
+
+@dataclass(slots=True, eq=False)
+class Trap:
+    """Waits for a statement: `sprung` when it has come, and then holds that connection still until `release`.
+
+    `asked`: the statement has not reached the server. `answered`: it has been carried out, and its answer is held back.
+    """
+
+    word: bytes
+    when: When
+    sprung: asyncio.Event = field(default_factory=asyncio.Event)
+    freed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def release(self) -> None:
+        """Let everything through."""
+        self.freed.set()
+
+
+@dataclass(slots=True, eq=False)
+class _Wire:
+    """One connection through the proxy, and how near to the trap it is."""
+
+    client: asyncio.StreamWriter
+    server: asyncio.StreamWriter
+    swallows: bool = False
+    prepared: bool = False
+    executing: bool = False
+
+
+class Proxy:
+    """Carries TCP from a port of its own to the server's, in the event loop of the test."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._listener: asyncio.Server | None = None
+        self._wires: set[_Wire] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._hole = False
+        self._refuses = False
+        self._trap: Trap | None = None
+
+    async def __aenter__(self) -> Self:
+        self._listener = await asyncio.start_server(self._accept, HOST, 0)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._listener is not None:
+            self._listener.close()
+        self.cut()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def url(self, url: str) -> str:
+        """The same database, by way of this proxy."""
+        parts = urlsplit(url)
+        port = self._listener.sockets[0].getsockname()[1] if self._listener else 0
+        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition(":")[0] + f":{port}"))
+
+    def cut(self, *, refuse: bool = False) -> None:
+        """Break every connection; with `refuse`, new ones too, until `mend`."""
+        self._refuses = refuse
+        for wire in tuple(self._wires):
+            wire.client.transport.abort()
+            wire.server.transport.abort()
+
+    def swallow(self) -> None:
+        """Carry nothing any more, and say nothing about it: neither for those that are connected nor for newcomers."""
+        self._hole = True
+        for wire in self._wires:
+            wire.swallows = True
+
+    def mend(self) -> None:
+        """Serve newcomers again. Who fell into the hole stays there, as behind a router that forgot a connection."""
+        self._hole = self._refuses = False
+
+    def trap(self, word: bytes, when: When) -> Trap:
+        """Lie in wait for the next statement that has this in its text."""
+        self._trap = Trap(word, when)
+        return self._trap
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            await self._serve(reader, writer)
+        except asyncio.CancelledError:
+            return  # the proxy is being closed; asyncio would print what nobody wants to know
+        finally:
+            self._tasks.discard(task)
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._refuses:
+            return
+        try:
+            server_reader, server = await asyncio.open_connection(HOST, self._target)
+        except OSError:
+            return
+        wire = _Wire(writer, server, swallows=self._hole)
+        self._wires.add(wire)
+        try:
+            async with asyncio.TaskGroup() as group:
+                up = group.create_task(self._pump(wire, reader, server, self._upwards))
+                down = group.create_task(self._pump(wire, server_reader, writer, self._downwards))
+                await asyncio.wait((up, down), return_when=asyncio.FIRST_COMPLETED)
+                up.cancel()
+                down.cancel()
+        finally:
+            self._wires.discard(wire)
+            server.transport.abort()
+
+    async def _pump(self, wire: _Wire, source: asyncio.StreamReader, sink: asyncio.StreamWriter, look: _Look) -> None:
+        with suppress(ConnectionError):
+            while chunk := await source.read(CHUNK):
+                if self._trap is not None:
+                    await look(wire, chunk)
+                if not wire.swallows:
+                    sink.write(chunk)
+                    await sink.drain()
+        # Nobody tells a client at the other side of a hole that the server has hung up.
+        if wire.swallows and sink is wire.client:
+            await asyncio.Event().wait()
+
+    async def _upwards(self, wire: _Wire, chunk: bytes) -> None:
+        trap = self._trap
+        if trap is None:
+            return
+        # A simple query is carried out at once; a prepared one is named first and carried out by the next message.
+        if wire.prepared or (chunk[:1] == b"Q" and trap.word in chunk):
+            wire.prepared, wire.executing = False, True
+            if trap.when == "asked":
+                await self._spring(trap)
+        elif trap.word in chunk:
+            wire.prepared = True
+
+    async def _downwards(self, wire: _Wire, _chunk: bytes) -> None:
+        if self._trap is not None and wire.executing:
+            await self._spring(self._trap)
+
+    async def _spring(self, trap: Trap) -> None:
+        self._trap = None
+        trap.sprung.set()
+        await trap.freed.wait()
+
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    _Look = Callable[[_Wire, bytes], Awaitable[None]]

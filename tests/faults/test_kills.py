@@ -1,0 +1,236 @@
+"""Workers die at any moment: everything is made once, and everything is recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+
+from provisioner.postgres.migrations import known_migrations
+from provisioner.sandbox.simulator.options import Options
+from tests.faults.proxy import Proxy
+from tests.faults.world import UNLIMITED
+from tests.support import eventually
+from tests.support.cli import environment
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from provisioner.sandbox.postgres import PostgresServer
+    from tests.faults.proxy import Trap, When
+    from tests.faults.world import World
+
+pytestmark = pytest.mark.xdist_group("faults-a")
+
+SLOW_KEY = "sk-or-v1-slow-mode-delay3"  # each create takes three seconds
+SCALED = (160, 4, 0.4, 8)
+WHOLE = (1200, 40, 0.5, 8)
+
+
+@pytest.mark.parametrize(
+    ("requests", "kills", "latency", "in_flight"),
+    [SCALED, pytest.param(*WHOLE, marks=(pytest.mark.soak, pytest.mark.timeout(600)))],
+)
+async def test_workers_killed_at_random(
+    world: Callable[..., World], requests: int, kills: int, latency: float, in_flight: int
+) -> None:
+    """Two workers with slow creates, one of them killed every second: each request succeeds, made exactly once."""
+    options = Options(mode="self-hosted", projects=requests, latency=latency, seed=11)
+    async with world(options, seed=11, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT=str(in_flight)) as it:
+        await it.request()
+        running = [it.work(), it.work()]
+        await it.at_work(2)
+        for _ in range(kills):
+            # At most a second apart, and at the very moment when an answer is on its way.
+            before = len(it.simulator.world.store.connections)
+            if before >= requests:
+                break
+            await it.made(min(requests, before + it.random.randrange(1, int(2 * in_flight / latency))))
+            victim = it.random.randrange(2)
+            it.kill(running[victim])
+            running[victim] = it.work()
+        await it.done(within=120)
+        found = await it.audit()
+        assert found.states == {"succeeded": requests}
+        assert found.made == requests
+
+
+CLAIM = b"INSERT INTO provisioner.in_flight"
+RECORD = b"status = 'succeeded'"
+PUT_BACK = b"greatest(o.delay, 45)"
+RESCUE = b"WITH lapsed AS"
+PROMOTE = b"WITH due AS"
+RENEW = b"SET lease_until"
+LOOK = b"SELECT l.target, head.rank"
+REGISTER = b"INSERT INTO provisioner.workers"
+STEPS: Sequence[tuple[bytes, When]] = [
+    (CLAIM, "asked"),
+    (CLAIM, "answered"),
+    (RESCUE, "asked"),
+    (RESCUE, "answered"),
+    (PROMOTE, "answered"),
+    (RECORD, "asked"),
+    (RECORD, "answered"),
+    (PUT_BACK, "answered"),
+    (RENEW, "asked"),
+]
+MORE_STEPS: Sequence[tuple[bytes, When]] = [
+    (REGISTER, "asked"),
+    (REGISTER, "answered"),
+    (LOOK, "asked"),
+    (LOOK, "answered"),
+    (RENEW, "answered"),
+    (PROMOTE, "asked"),
+    *STEPS,
+]
+EXPIRE = "UPDATE provisioner.workers SET lease_until = now() - interval '1 second'"
+
+
+@pytest.mark.parametrize("steps", [STEPS, pytest.param(MORE_STEPS, marks=pytest.mark.soak)], ids=["few", "all"])
+async def test_a_worker_killed_at_each_step(
+    world: Callable[..., World], durable_server: PostgresServer, steps: Sequence[tuple[bytes, When]]
+) -> None:
+    """Killed before a statement or before its answer, the work is done by others, and each connection is made once."""
+    options = Options(mode="self-hosted", projects=6 * len(steps), latency=0.05, seed=12)
+    async with world(options, seed=12, **UNLIMITED) as it, Proxy(durable_server.port) as proxy:
+        it.way = proxy.url(it.url)
+        for number, (word, when) in enumerate(steps):
+            await it.request(it.simulator.projects[6 * number : 6 * number + 6])
+            it.simulator.configure(faults={"error-after-commit": 0.5} if word is PUT_BACK else {})
+            trap = proxy.trap(word, when)
+            worker = it.work()
+            async with asyncio.timeout(20):
+                await trap.sprung.wait()
+            it.kill(worker)
+            trap.release()
+            await it.fetch(EXPIRE)
+        it.work()
+        await it.done(within=30)
+        found = await it.audit()
+        assert found.states == {"succeeded": 6 * len(steps)}
+
+
+async def test_a_claim_that_arrives_after_the_lease_is_let_go(
+    world: Callable[..., World], durable_server: PostgresServer
+) -> None:
+    """A worker whose lease was lost while a claim's answer was on its way sends nothing for that claim."""
+    options = Options(mode="self-hosted", projects=6, seed=13)
+    async with world(options, seed=13, **UNLIMITED) as it, Proxy(durable_server.port) as proxy:
+        await it.request(on_conflict="replace")
+        it.way = proxy.url(it.url)
+        trap = proxy.trap(CLAIM, "answered")
+        late = it.work()
+        async with asyncio.timeout(20):
+            await trap.sprung.wait()
+        await it.fetch(EXPIRE)
+        it.way = it.url
+        it.work()
+        await it.done(within=30)
+        await eventually(lambda: "lease_lost" in late.log())
+        recorded = await it.audit()
+        trap.release()
+        late.signal(signal.SIGTERM)
+        assert await late.exit_status(within=20) == 0
+        assert recorded == await it.audit()
+        assert (recorded.creates, recorded.made) == (6, 6)
+
+
+async def test_a_worker_that_meets_its_own_past(world: Callable[..., World]) -> None:
+    """A worker that lost its lease takes the same request again while its first create is still out, and survives."""
+    options = Options(mode="self-hosted", projects=3, seed=14)
+    async with world(options, seed=14, OPENROUTER_PROVISIONING_KEY=SLOW_KEY, **UNLIMITED) as it:
+        await it.request()
+        worker = it.work()
+        await eventually(lambda: len(it.simulator.world.store.creates) == 3)
+        await it.fetch(EXPIRE)
+        await eventually(lambda: "lease_lost" in worker.log())
+        await it.done(within=30)
+        assert worker.alive
+        worker.signal(signal.SIGTERM)
+        assert await worker.exit_status(within=20) == 0
+        found = await it.audit()
+        assert found.states == {"succeeded": 3}
+        assert it.said("creator_failed") == 0
+
+
+@pytest.mark.parametrize(
+    ("requests", "stalls"), [(60, 1), pytest.param(480, 8, marks=(pytest.mark.soak, pytest.mark.timeout(600)))]
+)
+async def test_workers_stalled_for_longer_than_their_lease(
+    world: Callable[..., World], requests: int, stalls: int
+) -> None:
+    """Others take over from a worker that stands still; when it goes on, what it reports too late changes nothing."""
+    options = Options(mode="self-hosted", projects=requests, latency=0.5, seed=15)
+    async with world(options, seed=15, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT="8") as it:
+        workers = [it.work(), it.work()]
+        await it.at_work(2)
+        lot = requests // stalls
+        for number in range(stalls):
+            before = len(it.simulator.world.store.creates)
+            projects = it.simulator.projects[number * lot : number * lot + lot]
+            await it.request(projects, on_conflict=it.random.choice(["fail", "replace"]))
+            await _created(it, before + it.random.randrange(1, 12))
+            victim = it.random.choice(workers)
+            victim.signal(signal.SIGSTOP)
+            it.tally["stalls"] += 1
+            await it.until(lambda: it.value("SELECT count(*) FROM provisioner.workers"), lambda n: n == 1)
+            victim.signal(signal.SIGCONT)
+            await it.at_work(2)
+        await it.done(within=60)
+        assert all(worker.alive for worker in workers)
+        for worker in workers:
+            worker.signal(signal.SIGTERM)
+        assert [await worker.exit_status(within=20) for worker in workers] == [0, 0]
+        found = await it.audit()
+        assert found.states == {"succeeded": lot * stalls}
+        assert it.said("lease_lost") == stalls
+
+
+async def _created(it: World, creates: int) -> None:
+    await eventually(lambda: len(it.simulator.world.store.creates) >= creates)
+
+
+@pytest.mark.parametrize("kills", [6, pytest.param(60, marks=pytest.mark.soak)])
+async def test_migrations_killed_in_the_middle(
+    durable_server: PostgresServer, tally: Counter[str], tmp_path: Path, kills: int
+) -> None:
+    """A migrator that is killed leaves whole steps only, and the next one, or two at once, do the rest."""
+    name = f"killed_{kills}"
+    connection = await asyncpg.connect(durable_server.url())
+    await connection.execute(f"CREATE DATABASE {name}")
+    await connection.close()
+    async with Proxy(durable_server.port) as proxy:
+        told = environment(None, PROVISIONER_DATABASE_URL=proxy.url(durable_server.url(name)))
+        command = [sys.executable, "-m", "provisioner", "migrate"]
+        words = [b"to_regclass", b"lock_timeout", b"CREATE TABLE", b"CREATE VIEW", b"COMMIT", b"FUNCTION"]
+        for kill in range(kills):
+            trap = proxy.trap(words[kill % len(words)], "asked" if kill % 2 else "answered")
+            process = _start(command, told, tmp_path)
+            await _trapped_or_done(trap, process)
+            process.kill()
+            process.wait()
+            trap.release()
+            tally["migrations killed"] += 1
+    told = environment(None, PROVISIONER_DATABASE_URL=durable_server.url(name))
+    both = [_start(command, told, tmp_path) for _ in range(2)]
+    assert [await asyncio.to_thread(process.wait, 30) for process in both] == [0, 0]
+    again = await asyncpg.connect(durable_server.url(name))
+    applied = await again.fetch("SELECT version, name FROM provisioner.migrations ORDER BY version")
+    await again.close()
+    assert [tuple(row) for row in applied] == [(step.version, step.name) for step in known_migrations()]
+
+
+def _start(command: Sequence[str], environment: Mapping[str, str], directory: Path) -> subprocess.Popen[bytes]:
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(command, env=environment, cwd=directory, stdout=quiet, stderr=quiet)  # noqa: S603 - ours
+
+
+async def _trapped_or_done(trap: Trap, process: subprocess.Popen[bytes]) -> None:
+    await eventually(lambda: trap.sprung.is_set() or process.poll() is not None)

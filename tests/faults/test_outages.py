@@ -1,0 +1,93 @@
+"""Infisical goes away and comes back: no request fails by it, and none pays for it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from provisioner.sandbox.simulator.options import Options
+from tests.faults.world import UNLIMITED
+from tests.support import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.faults.world import WorkerProcess, World
+
+pytestmark = pytest.mark.xdist_group("faults-b")
+
+SOAK = (pytest.mark.soak, pytest.mark.timeout(300))
+FAILURES = "SELECT coalesce(max(failures), 0) FROM provisioner.setbacks"
+IN_FLIGHT = "SELECT count(*) FROM provisioner.in_flight"
+WITHIN = 8.0  # seconds in which the work resumes
+
+
+def _held(worker: WorkerProcess) -> bool:
+    log = worker.log()
+    return log.rfind("target_held") > log.rfind("target_works")
+
+
+def _arrived(it: World) -> int:
+    return sum(sum(outcomes.values()) for outcomes in it.simulator.world.requests.values())
+
+
+@pytest.mark.parametrize(
+    ("outage", "requests", "outages"),
+    [
+        ("reset", 60, 1),
+        *[pytest.param(outage, 600, 4, marks=SOAK, id=f"{outage}-whole") for outage in ("refuse", "reset")],
+    ],
+)
+async def test_an_outage_costs_nobody_anything(
+    world: Callable[..., World], outage: str, requests: int, outages: int
+) -> None:
+    """No request fails and no counted attempt is spent; single probes go out, and the work resumes within seconds."""
+    options = Options(mode="self-hosted", projects=requests, latency=0.1, seed=41)
+    async with world(options, seed=41, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT="8", **UNLIMITED) as it:
+        await it.request()
+        workers = [it.work(), it.work()]
+        for number in range(outages):
+            await it.made(requests * (2 * number + 1) // (2 * outages + 1))
+            it.simulator.configure(outage=outage)
+            it.tally["outages"] += 1
+            await eventually(lambda: all(_held(worker) for worker in workers))
+            # What was under way ends; from then on single probes go out, each of a few calls, with longer pauses.
+            await it.until(lambda: it.value(IN_FLIGHT), lambda n: n <= 2)
+            before, since = _arrived(it), time.monotonic()
+            await asyncio.wait_for(_probed(it, before + 2), 30)
+            assert time.monotonic() - since > 0.1
+            assert await it.value(FAILURES) == 0
+            made = len(it.simulator.world.store.connections)
+            it.simulator.configure(outage="none")
+            await it.made(made + 1, within=WITHIN)
+        await it.done(within=60)
+        assert [await it.ends(worker) for worker in workers] == [0, 0]
+        found = await it.audit()
+        assert found.states == {"succeeded": requests}
+
+
+async def _probed(it: World, least: int) -> None:
+    while _arrived(it) < least:  # noqa: ASYNC110 - the simulator tells nobody
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+async def test_an_outage_without_a_word(world: Callable[..., World]) -> None:
+    """Infisical takes requests and never answers: each is given up in its time, and found or made afterwards."""
+    options = Options(mode="self-hosted", projects=40, latency=0.1, seed=42)
+    settings = {"PROVISIONER_TARGETS__DEFAULT__TIMEOUT": "31"}
+    async with world(options, seed=42, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT="4", **settings, **UNLIMITED) as it:
+        await it.request()
+        it.work()
+        await it.made(10)
+        it.simulator.configure(outage="hang")
+        await eventually(lambda: it.said("target_held") >= 1, within=120)
+        assert await it.value(FAILURES) == 0
+        it.simulator.configure(outage="none")
+        await it.done(within=120)
+        found = await it.audit()
+        assert found.states == {"succeeded": 40}

@@ -1,0 +1,85 @@
+"""Workers that are told to stop, once, twice, or by `kill -9` in the middle of it."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from provisioner.sandbox.simulator.options import Options
+from tests.faults.world import UNLIMITED
+from tests.support import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.faults.world import World
+
+pytestmark = pytest.mark.xdist_group("faults-a")
+
+EXPIRE = "UPDATE provisioner.workers SET lease_until = now() - interval '1 second'"
+
+
+async def test_told_once_under_load(world: Callable[..., World]) -> None:
+    """Exit status 0; every create that was sent is recorded, nothing is left in flight, and nothing is sent again."""
+    options = Options(mode="self-hosted", projects=80, latency=0.5, seed=51)
+    async with world(options, seed=51, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT="12", **UNLIMITED) as it:
+        await it.request()
+        for enough in (10, 40):
+            worker = it.work()
+            await it.made(enough)
+            assert await it.ends(worker) == 0
+            assert await it.everything_recorded()
+            assert await it.value("SELECT count(*) FROM provisioner.workers") == 0
+            it.tally["stops"] += 1
+        it.work()
+        await it.done(within=30)
+        found = await it.audit()
+        assert (found.creates, found.made, found.adopted) == (80, 80, 0)
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        pytest.param(signal.SIGTERM, id="SIGTERM"),
+        pytest.param(signal.SIGINT, id="SIGINT", marks=pytest.mark.soak),
+        pytest.param(signal.SIGKILL, id="SIGKILL"),
+    ],
+)
+async def test_told_twice(world: Callable[..., World], second: signal.Signals) -> None:
+    """The second signal ends it at once, whatever is in flight; others find what it has made."""
+    options = Options(mode="self-hosted", projects=24, seed=52)
+    slow = {"OPENROUTER_PROVISIONING_KEY": "sk-or-v1-slow-mode-delay1"}
+    async with world(options, seed=52, **slow, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT="12", **UNLIMITED) as it:
+        await it.request()
+        worker = it.work()
+        await eventually(lambda: len(it.simulator.world.store.creates) >= 3)
+        worker.signal(signal.SIGTERM)
+        await eventually(lambda: "worker_stopping" in worker.log())
+        status = await it.ends(worker, second)
+        assert status == (-signal.SIGKILL if second is signal.SIGKILL else 128 + second)
+        it.tally["stops"] += 1
+        await it.fetch(EXPIRE)
+        it.work()
+        await it.done(within=30)
+        found = await it.audit()
+        assert (found.states, found.made) == ({"succeeded": 24}, 24)
+
+
+async def test_the_grace_ends_before_the_answers_come(world: Callable[..., World]) -> None:
+    """What has no answer by then is written down as unknown, in the log of attempts too, and is found by others."""
+    options = Options(mode="self-hosted", projects=3, seed=53)
+    slow = {"OPENROUTER_PROVISIONING_KEY": "sk-or-v1-slow-mode-delay4"}
+    async with world(options, seed=53, **slow, PROVISIONER_WORKER__GRACE="1", **UNLIMITED) as it:
+        await it.request()
+        worker = it.work()
+        await eventually(lambda: len(it.simulator.world.store.creates) == 3)
+        assert await it.ends(worker) == 0
+        assert await it.value("SELECT count(*) FROM provisioner.in_flight") == 0
+        assert await it.value("SELECT count(*) FROM provisioner.setbacks WHERE unknown") == 3
+        it.simulator.configure(upstream_pace=0.01)
+        it.work()
+        await it.done(within=30)
+        found = await it.audit()
+        assert (found.states, found.made) == ({"succeeded": 3}, 3)
