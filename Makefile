@@ -25,8 +25,9 @@ $(VENV)/.dev: $(VENV)/.runtime tests/requirements.lock
 demo: $(VENV)/.runtime ## see the whole product work on this machine alone
 	@$(BIN)/provisioner demo
 
+# Four processes on two cores: the tests mostly wait for events.
 test: $(VENV)/.dev ## run the whole test suite
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -n 4 --dist loadgroup
 
 soak: $(VENV)/.dev ## the long runs of the fault tests, bounded in time
 	@$(BIN)/python -m pytest -m soak -p no:randomly tests/faults
