@@ -29,8 +29,8 @@ demo: $(VENV)/.runtime ## see the whole product work on this machine alone
 test: $(VENV)/.dev ## run the whole test suite
 	@$(BIN)/python -m pytest -n 4 --dist loadgroup
 
-soak: $(VENV)/.dev ## the long runs of the fault tests, bounded in time
-	@$(BIN)/python -m pytest -m soak -p no:randomly tests/faults
+soak: $(VENV)/.dev ## the long runs, bounded in time
+	@$(BIN)/python -m pytest -m soak -p no:randomly --timeout 900
 
 check: $(VENV)/.dev ## formatter, linter, types, import contracts, migrations
 	@$(BIN)/ruff format --check --diff .

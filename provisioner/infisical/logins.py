@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from yarl import URL
 
-from provisioner.core.errors import DatabaseUnavailable
+from provisioner.core.errors import DatabaseUnavailable, DatabaseUnusable
 from provisioner.core.ports import Permits
 from provisioner.infisical.headers import read_rate, read_retry_after
 from provisioner.infisical.shapes import read_envelope
@@ -52,7 +52,7 @@ class MeteredLogins(Transport):
         while True:
             try:
                 granted = await self._permits.acquire(1)
-            except DatabaseUnavailable:
+            except (DatabaseUnavailable, DatabaseUnusable):
                 return
             if granted.permits:
                 return
@@ -68,5 +68,5 @@ class MeteredLogins(Transport):
     async def _share(self) -> None:
         try:
             await self._permits.share()
-        except DatabaseUnavailable:
+        except (DatabaseUnavailable, DatabaseUnusable):
             return  # told with the next question

@@ -15,6 +15,9 @@ from tests.support.fleet import CREATE, Fleet, Stranger
 if TYPE_CHECKING:
     from tests.support.postgres import Database
 
+# How much of a budget is used is a matter of milliseconds: it needs a machine to itself, as `make soak` has it.
+pytestmark = pytest.mark.soak
+
 
 @dataclass(frozen=True, slots=True)
 class Count:
