@@ -10,7 +10,7 @@ import structlog
 
 from provisioner.core.concurrency import Pressure
 from provisioner.core.errors import CredentialUnknown, CredentialUnreadable, DatabaseUnavailable
-from provisioner.core.health import SLOW, TROUBLE, Breaker
+from provisioner.core.health import SLOW, Breaker
 from provisioner.core.model import (
     Action,
     Cancel,
@@ -121,7 +121,8 @@ class Creator:
                 outcome = held.outcome
                 break
             self._learn(action, seen)
-            self._witness.note(None if seen.seen in TROUBLE or not _was_sent(seen) else began)
+            if action is Action.CREATE:
+                self._witness.note(claim.request.id, seen.seen, began=began)
             if action is Action.CREATE and _was_sent(seen):
                 sent += 1
             trace.append(_trace(action, started_at, seen))
@@ -129,8 +130,8 @@ class Creator:
                 outcome = back
                 break
             moment = self._moment()
-            if seen.seen is Seen.UNKNOWN and moment.target_works:
-                moment = replace(moment, target_works=await self._others_get_through())
+            if seen.seen is Seen.UNKNOWN and not self._witness.convicts(claim.request.id, self._clock.monotonic()):
+                moment = replace(moment, target_works=False)
             decision = decide(claim, action, seen, rules=self._target.rules, moment=moment)
             if not isinstance(decision, Do):
                 outcome = decision
@@ -209,16 +210,12 @@ class Creator:
                 budget.learn(seen.rate, metered=seen.metered, throttled_for=seen.retry_after, elapsed=seen.elapsed)
             if target.pressure is not None and action is Action.CREATE:
                 target.pressure.note(seen.elapsed, now, failed=_cannot_cope(seen))
-        if target.breaker.observe(seen.seen, seen.message, now):
+        # That nothing is found shows that Infisical reads, and not that it writes: in maintenance it only reads.
+        if seen.seen is not Seen.ABSENT and target.breaker.observe(seen.seen, seen.message, now):
             if target.breaker.is_open:
                 log.warning("target_held", target=target.name, reason=target.breaker.reason)
             else:
                 log.info("target_works", target=target.name)
-
-    async def _others_get_through(self) -> bool:
-        """Whether the target works after this trouble too: it may be the first sign of an outage."""
-        breaker = self._target.breaker
-        return await self._witness.confirms(self._clock.monotonic(), unless=lambda: breaker.is_open)
 
     def _moment(self) -> Moment:
         works = self._target.breaker.works(self._clock.monotonic())

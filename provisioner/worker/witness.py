@@ -1,35 +1,36 @@
-"""Who can tell whether trouble is a request's own? Only a call that began after it and got through."""
+"""Is trouble a request's own? It is when creates that began after its last trouble got through, and it fails again."""
 
-import asyncio
-from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
 
-# So many seconds a witness is waited for; a row whose trouble nobody else can judge loses no attempt.
-PATIENCE: Final = 2.0
+from provisioner.core.model import Seen
+
+# What shows that creates reach Infisical's tables.
+THROUGH: Final = frozenset({Seen.CREATED, Seen.NAME_TAKEN})
+# More requests in trouble at once than this are an outage; forgetting them costs nobody anything.
+MOST: Final = 10_000
 
 
 class Witness:
-    """Notes the calls of one target that got through, by when they began, in monotonic seconds.
+    """Notes the creates of one target that got through, and since when other requests are in trouble.
 
-    A call that was under way when an outage began may still get through, and says nothing about those that came later.
+    The first trouble of a request convicts nobody: it may be the first sign of an outage, and creates that were under
+    way when it began may still get through. Times are monotonic seconds.
     """
 
     def __init__(self) -> None:
         self._began = float("-inf")
-        self._news = asyncio.Event()
+        self._in_trouble: dict[int, float] = {}
 
-    def note(self, began: float | None) -> None:
-        """One call ended: one that began at that time and got through, or, with None, one that did not."""
-        if began is not None:
+    def note(self, request: int, seen: Seen, *, began: float) -> None:
+        """One create ended that began at that time."""
+        if seen in THROUGH:
             self._began = max(self._began, began)
-        news, self._news = self._news, asyncio.Event()
-        news.set()
+            self._in_trouble.pop(request, None)
 
-    async def confirms(self, since: float, *, unless: Callable[[], bool]) -> bool:
-        """Whether others get through that began after `since`; given up at once when `unless` becomes true."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE):
-                while self._began < since and not unless():
-                    await self._news.wait()
-        return self._began >= since
+    def convicts(self, request: int, now: float) -> bool:
+        """Whether a request that is in trouble now has only itself to blame."""
+        since = self._in_trouble.get(request)
+        if len(self._in_trouble) >= MOST:
+            self._in_trouble.clear()
+        self._in_trouble[request] = now
+        return since is not None and self._began > since
