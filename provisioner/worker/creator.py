@@ -121,17 +121,13 @@ class Creator:
                 outcome = held.outcome
                 break
             self._learn(action, seen)
-            if action is Action.CREATE:
-                self._witness.note(claim.request.id, seen.seen, began=began)
             if action is Action.CREATE and _was_sent(seen):
                 sent += 1
             trace.append(_trace(action, started_at, seen))
             if action is Action.CREATE and (back := await self._judged(claim, seen)) is not None:
                 outcome = back
                 break
-            moment = self._moment()
-            if seen.seen is Seen.UNKNOWN and not self._witness.convicts(claim.request.id, self._clock.monotonic()):
-                moment = replace(moment, target_works=False)
+            moment = self._weighed(claim, action, seen, began)
             decision = decide(claim, action, seen, rules=self._target.rules, moment=moment)
             if not isinstance(decision, Do):
                 outcome = decision
@@ -216,6 +212,15 @@ class Creator:
                 log.warning("target_held", target=target.name, reason=target.breaker.reason)
             else:
                 log.info("target_works", target=target.name)
+
+    def _weighed(self, claim: Claim, action: Action, seen: Observation, began: float) -> Moment:
+        """The present, and whether trouble is the request's own."""
+        moment, request = self._moment(), claim.request.id
+        if action is Action.CREATE:
+            self._witness.note(request, seen.seen, began=began)
+        if seen.seen is Seen.UNKNOWN and not self._witness.convicts(request, self._clock.monotonic()):
+            return replace(moment, target_works=False)
+        return moment
 
     def _moment(self) -> Moment:
         works = self._target.breaker.works(self._clock.monotonic())
