@@ -117,9 +117,7 @@ async def test_others_come_between_a_lost_create_and_the_look_up(
 
 
 @pytest.mark.parametrize("settings", [{}, MARKED], ids=["unmarked", "marked"])
-async def test_what_a_failed_request_had_made_is_its_own(
-    world: Callable[..., World], settings: dict[str, str]
-) -> None:
+async def test_what_a_failed_request_had_made_is_its_own(world: Callable[..., World], settings: dict[str, str]) -> None:
     """A request that failed with its outcome unknown finds its connection when it is tried again."""
     faults = {"error-after-commit": 1.0}
     options = Options(mode="self-hosted", projects=3, seed=63, clock_offset=-170.0, replica_lag=3600.0, faults=faults)
