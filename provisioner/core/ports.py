@@ -179,8 +179,8 @@ class Clock(Protocol):
     def monotonic(self) -> float:
         """Seconds of a clock that never jumps."""
 
-    def set_by(self, theirs: datetime) -> None:
-        """Correct the clock: the database has just said what time it is."""
+    def set_by(self, theirs: datetime, *, took: float = 0.0) -> None:
+        """Correct the clock: the database has said what time it is, in a call that lasted `took` seconds."""
 
 
 class Observer(Protocol):

@@ -2,6 +2,10 @@
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Final
+
+# What the database says within so many seconds sets the clock: well within the tolerance that decisions allow for.
+LATE: Final = 0.5
 
 
 class DatabaseClock:
@@ -11,6 +15,7 @@ class DatabaseClock:
         self._wall = wall
         self._monotonic = monotonic
         self._ahead = timedelta()
+        self._is_set = False
 
     def now(self) -> datetime:
         """The present on the database's clock."""
@@ -20,6 +25,12 @@ class DatabaseClock:
         """Seconds of a clock that never jumps."""
         return self._monotonic()
 
-    def set_by(self, theirs: datetime) -> None:
-        """Correct this clock: the database has just said what time it is."""
-        self._ahead = theirs - self._wall()
+    def set_by(self, theirs: datetime, *, took: float = 0.0) -> None:
+        """Correct this clock: the database has said what time it is.
+
+        The answer may be as old as the `took` seconds that its call lasted: one that was late, because this process or
+        the network stood still, says less than what is known already.
+        """
+        if took <= LATE or not self._is_set:
+            self._ahead = theirs + timedelta(seconds=took / 2) - self._wall()
+            self._is_set = True

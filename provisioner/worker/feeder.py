@@ -22,6 +22,8 @@ log = structlog.stdlib.get_logger()
 AHEAD: Final = 0.05
 # The share of what is claimed ahead that has to be gone before the next claim, so that claims are few and large.
 REFILL: Final = 0.75
+# Without a lease nothing is claimed; whether there is one again is looked at after so many seconds.
+UNLEASED: Final = 0.1
 # What others found out about API keys is looked up every so many seconds.
 WATCH: Final = 1.0
 
@@ -127,6 +129,9 @@ class Feeder:
         room = self._room()
         if not room or not self._more or self.paused:
             await self._wait(None)
+            return
+        if not self._membership.leased:
+            await self._wait(UNLEASED)
             return
         allowed, pause = self.target.allowance(self._clock.monotonic())
         if allowed is not None:

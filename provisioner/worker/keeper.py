@@ -133,11 +133,11 @@ class Keeper:
             if feeder.mark != FRONT and (turn := replace(feeder.mark, id=0)) != self._told.get(name)
         }
         glance = await self._queue.look(marks=marks, served=served)
+        took = self._clock.monotonic() - now
         if from_front:
-            took = self._clock.monotonic() - now
             self._front_at = now + took / SHARE
         self._told.update(served)
-        self._clock.set_by(glance.now)
+        self._clock.set_by(glance.now, took=took)
         for name, feeder in self._feeders.items():
             feeder.resume(paused=name in glance.paused)
             if name in glance.heads:

@@ -40,8 +40,8 @@ class _Wire:
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter
     swallows: bool = False
-    prepared: bool = False
     executing: bool = False
+    statements: dict[bytes, bytes] = field(default_factory=dict)
 
 
 class Proxy:
@@ -133,8 +133,7 @@ class Proxy:
     async def _pump(self, wire: _Wire, source: asyncio.StreamReader, sink: asyncio.StreamWriter, look: _Look) -> None:
         with suppress(ConnectionError):
             while chunk := await source.read(CHUNK):
-                if self._trap is not None:
-                    await look(wire, chunk)
+                await look(wire, chunk)
                 if not wire.swallows:
                     sink.write(chunk)
                     await sink.drain()
@@ -143,19 +142,25 @@ class Proxy:
             await asyncio.Event().wait()
 
     async def _upwards(self, wire: _Wire, chunk: bytes) -> None:
+        # A simple query is carried out at once; a prepared one is named first and carried out by that name.
+        text = b""
+        match chunk[:1]:
+            case b"Q":
+                text = chunk
+            case b"P":
+                name, query = chunk[5:].split(b"\0", 2)[:2]
+                wire.statements[name] = query
+            case b"B":
+                text = wire.statements.get(chunk[5:].split(b"\0", 2)[1], b"")
         trap = self._trap
-        if trap is None:
-            return
-        # A simple query is carried out at once; a prepared one is named first and carried out by the next message.
-        if wire.prepared or (chunk[:1] == b"Q" and trap.word in chunk):
-            wire.prepared, wire.executing = False, True
+        if trap is not None and trap.word in text:
+            wire.executing = trap.when == "answered"
             if trap.when == "asked":
                 await self._spring(trap)
-        elif trap.word in chunk:
-            wire.prepared = True
 
     async def _downwards(self, wire: _Wire, _chunk: bytes) -> None:
         if self._trap is not None and wire.executing:
+            wire.executing = False
             await self._spring(self._trap)
 
     async def _spring(self, trap: Trap) -> None:

@@ -49,7 +49,10 @@ async def _plant(it: World, *, description: str | None, stop: asyncio.Event) -> 
     ("requests", "seed", "clock_offset"),
     [
         (80, 21, 200.0),
-        pytest.param(1200, 2100, -300.0, marks=(pytest.mark.soak, pytest.mark.timeout(600))),
+        *[
+            pytest.param(1200, 2100 + number, offset, marks=(pytest.mark.soak, pytest.mark.timeout(600)))
+            for number, offset in enumerate((-300.0, 0.0, 90.0))
+        ],
     ],
 )
 async def test_a_third_of_all_answers_lost_or_misleading(

@@ -12,6 +12,8 @@ import asyncpg
 import pytest
 
 from provisioner.postgres.migrations import known_migrations
+from provisioner.postgres.pool import Database
+from provisioner.postgres.queue import PostgresQueue
 from provisioner.sandbox.simulator.options import Options
 from tests.faults.proxy import Proxy
 from tests.faults.world import UNLIMITED
@@ -69,6 +71,7 @@ RESCUE = b"WITH lapsed AS"
 PROMOTE = b"WITH due AS"
 RENEW = b"SET lease_until"
 LOOK = b"SELECT l.target, head.rank"
+STRANGERS = b"WITH RECURSIVE queues AS"
 REGISTER = b"INSERT INTO provisioner.workers"
 STEPS: Sequence[tuple[bytes, When]] = [
     (CLAIM, "asked"),
@@ -195,6 +198,41 @@ async def test_workers_stalled_for_longer_than_their_lease(
 
 async def _created(it: World, creates: int) -> None:
     await eventually(lambda: len(it.simulator.world.store.creates) >= creates)
+
+
+async def test_a_late_answer_does_not_set_the_clock(
+    world: Callable[..., World], durable_server: PostgresServer
+) -> None:
+    """A worker that hears the database's time only seconds later still knows its own connections by their age."""
+    options = Options(mode="self-hosted", projects=3, seed=16, faults={"cut-after-commit": 1.0})
+    settings = {"PROVISIONER_WORKER__POLL": "2.4", **UNLIMITED}
+    async with world(options, seed=16, **settings) as it, Proxy(durable_server.port) as proxy:
+        it.way = proxy.url(it.url)
+        first = proxy.trap(LOOK, "answered")
+        it.work()
+        await _sprung(first)
+        late = proxy.trap(LOOK, "answered")
+        first.release()
+        await _sprung(late)
+        await it.request()
+        in_doubt = "SELECT count(*) FROM provisioner.setbacks WHERE updated_at < now() - interval '3 seconds'"
+        await it.until(lambda: it.value(in_doubt), lambda n: n == 3)
+        beyond = proxy.trap(STRANGERS, "asked")  # what comes after the look: by then the worker has set its clock
+        late.release()
+        await _sprung(beyond)
+        others = Database(it.url)
+        await PostgresQueue(others).promote(100)
+        await others.execute("NOTIFY provisioner")
+        await others.close()
+        await it.done(within=20)
+        beyond.release()
+        found = await it.audit()
+        assert (found.states, found.adopted) == ({"succeeded": 3}, 3)
+
+
+async def _sprung(trap: Trap) -> None:
+    async with asyncio.timeout(20):
+        await trap.sprung.wait()
 
 
 @pytest.mark.parametrize("kills", [6, pytest.param(60, marks=pytest.mark.soak)])

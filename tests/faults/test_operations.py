@@ -123,6 +123,10 @@ async def test_a_paused_target(world: Callable[..., World]) -> None:
 )
 async def test_everything_at_once(durable_url: str, requests: int, rounds: int) -> None:
     """Claims, settlements, rescues, cancellations, retries and edits collide, and each request keeps its one place."""
+    setup = await asyncpg.connect(durable_url)
+    name = await setup.fetchval("SELECT current_database()")
+    await setup.execute(f"ALTER DATABASE {name} SET deadlock_timeout = '20ms'")  # a second each is too long to wait
+    await setup.close()
     database = Database(durable_url, size=8)
     await database.execute(
         "INSERT INTO provisioner.connection_requests (project_id) SELECT gen_random_uuid() FROM generate_series(1, $1)",

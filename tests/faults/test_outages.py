@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -27,7 +26,7 @@ OUTAGES: Final[dict[str, dict[str, Any]]] = {
     "maintenance": {"maintenance": True},
 }
 FAILURES = "SELECT coalesce(max(greatest(failures, streak)), 0) FROM provisioner.setbacks"
-IN_FLIGHT = "SELECT count(*) FROM provisioner.in_flight"
+MOST_CREATES = 60
 WITHIN = 8.0  # seconds in which the work resumes
 
 
@@ -43,8 +42,8 @@ def _arrived(it: World) -> int:
 @pytest.mark.parametrize(
     ("outage", "requests", "outages"),
     [
-        ("reset", 60, 1),
-        ("maintenance", 60, 1),
+        ("reset", 150, 1),
+        ("maintenance", 150, 1),
         *[pytest.param(outage, 600, 4, marks=SOAK, id=f"{outage}-whole") for outage in OUTAGES],
     ],
 )
@@ -58,16 +57,16 @@ async def test_an_outage_costs_nobody_anything(
         workers = [it.work(), it.work()]
         for number in range(outages):
             await it.made(requests * (2 * number + 1) // (2 * outages + 1))
+            store = it.simulator.world.store
+            creates = len(store.creates)
             it.simulator.configure(**OUTAGES[outage])
             it.tally["outages"] += 1
             await eventually(lambda: all(_held(worker) for worker in workers))
-            # What was under way ends; from then on single probes go out, each of a few calls, with longer pauses.
-            await it.until(lambda: it.value(IN_FLIGHT), lambda n: n <= 2)
-            before, since = _arrived(it), time.monotonic()
-            await asyncio.wait_for(_probed(it, before + 10), 30)
-            assert time.monotonic() - since > 0.5
+            await asyncio.wait_for(_probed(it, _arrived(it) + 10), 30)
+            # What was under way, and single probes; there is work for many more.
+            assert len(store.creates) - creates <= MOST_CREATES
             assert await it.value(FAILURES) == 0
-            made = len(it.simulator.world.store.connections)
+            made = len(store.connections)
             it.simulator.configure(outage="none", maintenance=False)
             await it.made(made + 1, within=WITHIN)
         await it.done(within=60)
