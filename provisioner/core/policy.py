@@ -25,6 +25,7 @@ from provisioner.core.model import (
     Retry,
     Seen,
     Succeed,
+    value,
 )
 
 APP: Final = frozenset({"open-router", "openrouter"})
@@ -67,7 +68,7 @@ class Rules:
     marker: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Moment:
     """What is true at the time of a decision.
 

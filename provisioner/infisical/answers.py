@@ -18,26 +18,20 @@ from provisioner.infisical.verdict import Asked, Verdict
 
 
 def read_answer(
-    action: Action,
+    asked: Asked,
     status: int,
     headers: Mapping[str, str],
     body: bytes,
     *,
-    project_id: str | None = None,
-    name: str = "",
-    connection_id: str | None = None,
-    key: str = "",
     now: float | None = None,
     elapsed: float = 0.0,
 ) -> Observation:
     """What an answer shows.
 
-    `headers` are looked up in lower case. The answer has to be about `project_id`, `name` and `connection_id`, where
-    they are given. `key` is the API key that was sent: the observation holds no part of it. `now` is the time of
+    `headers` are looked up in lower case. The observation holds no part of the key that was sent. `now` is the time of
     receipt in seconds since 1970, `elapsed` the seconds that the call took. See `is_unexplained` for a 401 that does
     not say whether it is about the token or the key.
     """
-    asked = Asked(action, project_id, name, connection_id, key)
     if 200 <= status < 300:
         verdict = _read_success(asked, status, headers, body)
     else:
@@ -46,20 +40,19 @@ def read_answer(
 
 
 def read_list(
+    asked: Asked,
     status: int,
     headers: Mapping[str, str],
     body: bytes,
     *,
-    project_id: str,
     now: float | None = None,
     elapsed: float = 0.0,
 ) -> tuple[Observation, tuple[Connection, ...]]:
     """What the list of a project's connections shows, and the connections if it is `FOUND`."""
-    asked = Asked(Action.LOOK_UP, project_id, "", None, "")
     connections: tuple[Connection, ...] = ()
     if 200 <= status < 300:
         try:
-            connections = _connections(read_json(body), project_id)
+            connections = _connections(read_json(body), asked.project_id)
             verdict = Verdict(Seen.FOUND)
         except Unreadable as exc:
             verdict = _not_understood(asked, status, headers, exc)
@@ -154,7 +147,7 @@ def _listed(data: Any) -> Connection:
     return recordable(read_connection(data))
 
 
-def _connections(data: Any, project_id: str) -> tuple[Connection, ...]:
+def _connections(data: Any, project_id: str | None) -> tuple[Connection, ...]:
     listed = data.get("appConnections") if isinstance(data, dict) else None
     if not isinstance(listed, list):
         raise Unreadable("it holds no list of connections")

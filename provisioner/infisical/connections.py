@@ -19,7 +19,8 @@ from provisioner.core.secret import Secret
 from provisioner.infisical.answers import is_unexplained, read_answer, read_list
 from provisioner.infisical.identity import Identity, Token
 from provisioner.infisical.remedies import key_refused
-from provisioner.infisical.transport import LONGEST_ANSWER, Answer, AnswerLost, NotSent, Transport
+from provisioner.infisical.transport import LONGEST_ANSWER, AnswerLost, NotSent, Transport
+from provisioner.infisical.verdict import Asked
 from provisioner.infisical.wire import Routes, create_body, replace_body
 
 READ_TRIES: Final = 3
@@ -30,14 +31,10 @@ _NO_ANSWER: Final = frozenset({Seen.NOT_SENT, Seen.UNKNOWN})
 class _Call(NamedTuple):
     """One request, and what its answer has to be about."""
 
-    action: Action
+    asked: Asked
     method: str
     url: URL
     body: bytes | None = None
-    project_id: str | None = None
-    name: str = ""
-    connection_id: str | None = None
-    key: str = ""
     listing: bool = False
 
 
@@ -76,16 +73,8 @@ class InfisicalConnections:
             body = create_body(request, key, marker=self._marker)
         except TypeError:
             return _UNWRITABLE
-        call = _Call(
-            Action.CREATE,
-            "POST",
-            self._routes.connections,
-            body,
-            request.project_id,
-            request.name,
-            None,
-            key.reveal(),
-        )
+        asked = Asked(Action.CREATE, request.project_id, request.name, None, key.reveal())
+        call = _Call(asked, "POST", self._routes.connections, body)
         return (await self._authorised(call))[0]
 
     async def look_up(self, request: Request) -> Observation:
@@ -94,13 +83,13 @@ class InfisicalConnections:
 
     async def get(self, connection_id: str) -> Observation:
         """Find a connection by its id: `FOUND` or `ABSENT`, or what stood in the way."""
-        url = self._routes.by_id(connection_id)
-        return (await self._patiently(_Call(Action.LOOK_UP, "GET", url, connection_id=connection_id)))[0]
+        call = _Call(Asked(Action.LOOK_UP, connection_id=connection_id), "GET", self._routes.by_id(connection_id))
+        return (await self._patiently(call))[0]
 
     async def list(self, project_id: str) -> Found:
         """All OpenRouter connections of a project: `FOUND` with the connections, or what stood in the way."""
         url = self._routes.listing(project_id)
-        return await self._patiently(_Call(Action.LOOK_UP, "GET", url, project_id=project_id, listing=True))
+        return await self._patiently(_Call(Asked(Action.LOOK_UP, project_id), "GET", url, listing=True))
 
     async def replace(self, request: Request, connection: Connection, key: Secret) -> Observation:
         """Set the credentials of an existing connection. It is never repeated."""
@@ -108,26 +97,18 @@ class InfisicalConnections:
             body = replace_body(key)
         except TypeError:
             return _UNWRITABLE
-        call = _Call(
-            Action.REPLACE,
-            "PATCH",
-            self._routes.by_id(connection.id),
-            body,
-            request.project_id,
-            request.name,
-            connection.id,
-            key.reveal(),
-        )
+        asked = Asked(Action.REPLACE, request.project_id, request.name, connection.id, key.reveal())
+        call = _Call(asked, "PATCH", self._routes.by_id(connection.id), body)
         return (await self._authorised(call))[0]
 
     async def remove(self, connection: Connection) -> Observation:
         """Delete a connection."""
-        url = self._routes.by_id(connection.id)
-        call = _Call(Action.REMOVE, "DELETE", url, project_id=connection.project_id, connection_id=connection.id)
+        asked = Asked(Action.REMOVE, connection.project_id, connection_id=connection.id)
+        call = _Call(asked, "DELETE", self._routes.by_id(connection.id))
         return (await self._authorised(call))[0]
 
     def _by_name(self, name: str, project_id: str) -> _Call:
-        return _Call(Action.LOOK_UP, "GET", self._routes.by_name(name, project_id), project_id=project_id, name=name)
+        return _Call(Asked(Action.LOOK_UP, project_id, name), "GET", self._routes.by_name(name, project_id))
 
     async def _patiently(self, call: _Call) -> Found:
         """Read, and read again if nothing came back."""
@@ -153,13 +134,13 @@ class InfisicalConnections:
 
     async def _once(self, call: _Call) -> Found:
         try:
-            token = await self._identity.token()
+            token = self._identity.current() or await self._identity.token()
         except (IdentityRefused, LoginUnavailable) as exc:
             return Observation(seen=Seen.TOKEN_TROUBLE, message=str(exc)), ()
         found = await self._send(call, token)
         seen = found[0]
         if seen.seen is Seen.TOKEN_TROUBLE:
-            if call.key and is_unexplained(seen) and await self._accepts(call, token):
+            if call.asked.key and is_unexplained(seen) and await self._accepts(call, token):
                 return replace(seen, seen=Seen.KEY_REFUSED, message=key_refused(seen.message)), ()
             self._identity.invalidate(token)
         elif seen.metered:
@@ -168,7 +149,7 @@ class InfisicalConnections:
 
     async def _accepts(self, call: _Call, token: Token) -> bool:
         """Whether Infisical still accepts a token: any answer from behind the token check says so."""
-        probe = self._by_name(call.name, call.project_id or "")
+        probe = self._by_name(call.asked.name, call.asked.project_id or "")
         return (await self._send(probe, token))[0].metered
 
     async def _send(self, call: _Call, token: Token) -> Found:
@@ -181,25 +162,11 @@ class InfisicalConnections:
             return Observation(seen=Seen.NOT_SENT, message=str(exc), elapsed=self._monotonic() - began), ()
         except AnswerLost as exc:
             return Observation(seen=Seen.UNKNOWN, message=str(exc), elapsed=self._monotonic() - began), ()
-        return self._read(call, answer, self._monotonic() - began)
-
-    def _read(self, call: _Call, answer: Answer, elapsed: float) -> Found:
-        status, headers, body = answer
+        elapsed = self._monotonic() - began
+        status, received, body = answer
         if call.listing:
-            return read_list(status, headers, body, project_id=call.project_id or "", now=self._now(), elapsed=elapsed)
-        seen = read_answer(
-            call.action,
-            status,
-            headers,
-            body,
-            project_id=call.project_id,
-            name=call.name,
-            connection_id=call.connection_id,
-            key=call.key,
-            now=self._now(),
-            elapsed=elapsed,
-        )
-        return seen, ()
+            return read_list(call.asked, status, received, body, now=self._now(), elapsed=elapsed)
+        return read_answer(call.asked, status, received, body, now=self._now(), elapsed=elapsed), ()
 
 
 _UNWRITABLE: Final = Observation(

@@ -107,12 +107,16 @@ class Identity:
         self._stillborn = 0
         self._log = log.bind(target=target)
 
+    def current(self) -> Token | None:
+        """The token in use; None when there is none, or it is to be renewed."""
+        token = self._token
+        return token if token is not None and self._monotonic() < token.renew_at else None
+
     async def token(self) -> Token:
         """A token that ought to work. Raises `IdentityRefused` or `LoginUnavailable`."""
-        token = self._token
-        now = self._monotonic()
-        if token is not None and now < token.renew_at:
+        if (token := self.current()) is not None:
             return token
+        token, now = self._token, self._monotonic()
         if token is not None and now < token.ends and self._lock.locked():
             return token  # another call renews it ahead of time; this one does not have to wait
         async with self._lock:
@@ -150,9 +154,9 @@ class Identity:
 
     async def _renewed(self) -> Token:
         """The token of whoever logged in while we waited for the lock, or a new one."""
+        if (current := self.current()) is not None:
+            return current
         token, now = self._token, self._monotonic()
-        if token is not None and now < token.renew_at:
-            return token
         try:
             self._token = await self._log_in()
         except (IdentityRefused, LoginUnavailable):

@@ -6,13 +6,13 @@ from provisioner.core.model import Action, Connection, Seen
 
 
 class Asked(NamedTuple):
-    """What the answer has to be about."""
+    """What was asked for: the answer has to be about it, where it is given. `key` is the API key that was sent."""
 
     action: Action
-    project_id: str | None
-    name: str
-    connection_id: str | None
-    key: str
+    project_id: str | None = None
+    name: str = ""
+    connection_id: str | None = None
+    key: str = ""
 
 
 class Verdict(NamedTuple):

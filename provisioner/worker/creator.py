@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -33,6 +33,7 @@ from provisioner.worker.witness import Witness
 log = structlog.stdlib.get_logger()
 
 _LOOKING: Final = frozenset({Action.LOOK_UP, Action.IDENTIFY})
+_WITH_KEY: Final = frozenset({Action.CREATE, Action.REPLACE})
 # What certainly left nothing behind, because it never left.
 _UNSENT: Final = frozenset({Seen.NOT_SENT, Seen.CREDENTIAL_UNKNOWN, Seen.CREDENTIAL_UNREADABLE})
 
@@ -97,7 +98,7 @@ class Creator:
                 Action.CREATE,
                 Observation(seen=Seen.UNKNOWN, message=message),
                 rules=self._target.rules,
-                moment=replace(self._moment(), target_works=True),
+                moment=Moment(now=self._clock.now(), jitter=self._random(), target_works=True),
             )
             if isinstance(outcome, Do):
                 raise
@@ -120,15 +121,16 @@ class Creator:
             except HeldBack as held:
                 outcome = held.outcome
                 break
-            self._learn(action, seen)
-            if action is Action.CREATE and _was_sent(seen):
-                sent += 1
             trace.append(_trace(action, started_at, seen))
-            if action is Action.CREATE and (back := await self._judged(claim, seen)) is not None:
-                outcome = back
-                break
-            moment = self._weighed(claim, action, seen, began)
-            decision = decide(claim, action, seen, rules=self._target.rules, moment=moment)
+            now = self._clock.monotonic()
+            self._learn(action, seen, now)
+            if action is Action.CREATE:
+                sent += _was_sent(seen)
+                self._witness.note(claim.request.id, seen.seen, began=began)
+                if (back := await self._judged(claim, seen)) is not None:
+                    outcome = back
+                    break
+            decision = decide(claim, action, seen, rules=self._target.rules, moment=self._moment(claim, seen, now))
             if not isinstance(decision, Do):
                 outcome = decision
                 break
@@ -138,28 +140,28 @@ class Creator:
         return Settlement(claim=claim, outcome=outcome, sent=sent, trace=tuple(trace))
 
     async def _call(self, action: Action, claim: Claim, subject: Connection | None) -> Observation:
+        """Make one call; what carries a key is sent only for a claim that is certainly still ours."""
+        if action not in _WITH_KEY:
+            return await self._call_without_key(action, claim, subject)
+        connections, request, keys = self._target.connections, claim.request, self._target.keys
         try:
-            return await self._send(action, claim, subject)
+            key = await self._target.vault.open(request)
         except CredentialUnknown as error:
             return Observation(seen=Seen.CREDENTIAL_UNKNOWN, message=str(error))
         except CredentialUnreadable as error:
             return Observation(seen=Seen.CREDENTIAL_UNREADABLE, message=str(error))
+        if keys is not None and action is Action.CREATE and not keys.is_fine(request, key):
+            await keys.admit(claim, key)
+        if not self._membership.holds(claim):
+            return Observation(seen=Seen.NOT_SENT, message="the lease ran out before this was sent")
+        if subject is None:
+            return await connections.create(request, key)
+        return await connections.replace(request, subject, key)
 
-    async def _send(self, action: Action, claim: Claim, subject: Connection | None) -> Observation:
-        connections, request = self._target.connections, claim.request
-        if action in {Action.CREATE, Action.REPLACE}:
-            key = await self._target.vault.open(request)
-            keys = self._target.keys
-            if keys is not None and action is Action.CREATE and not keys.is_fine(request, key):
-                await keys.admit(claim, key)
-            if not self._membership.holds(claim):
-                return Observation(seen=Seen.NOT_SENT, message="the lease ran out before this was sent")
-            if subject is None:
-                return await connections.create(request, key)
-            return await connections.replace(request, subject, key)
+    async def _call_without_key(self, action: Action, claim: Claim, subject: Connection | None) -> Observation:
         if action is Action.REMOVE and subject is not None:
-            return await connections.remove(subject)
-        return await connections.look_up(request)
+            return await self._target.connections.remove(subject)
+        return await self._target.connections.look_up(claim.request)
 
     async def _judged(self, claim: Claim, seen: Observation) -> Retry | None:
         """Learn of the request's key; returns how the request goes on if its key's refusal is not its own fault."""
@@ -192,19 +194,19 @@ class Creator:
             else:
                 permits, pause = granted.permits, granted.wait
 
-    def _learn(self, action: Action, seen: Observation) -> None:
-        self._target.observer.called(self._target.name, action, seen)
+    def _learn(self, action: Action, seen: Observation, now: float) -> None:
+        target, create = self._target, action is Action.CREATE
+        target.observer.called(target.name, action, seen)
         if seen.skew is not None:
             self._skew = seen.skew
-        target, now = self._target, self._clock.monotonic()
         if _was_sent(seen):
-            if action in _LOOKING:
-                budget: Permits | None = target.reads
+            if create or (target.shared_budget and action not in _LOOKING):
+                budget: Permits | None = target.writes
             else:
-                budget = target.writes if action is Action.CREATE or target.shared_budget else None
+                budget = target.reads if action in _LOOKING else None
             if budget is not None:
                 budget.learn(seen.rate, metered=seen.metered, throttled_for=seen.retry_after, elapsed=seen.elapsed)
-            if target.pressure is not None and action is Action.CREATE:
+            if create and target.pressure is not None:
                 target.pressure.note(seen.elapsed, now, failed=_cannot_cope(seen))
         # That nothing is found shows that Infisical reads, and not that it writes: in maintenance it only reads.
         if seen.seen is not Seen.ABSENT and target.breaker.observe(seen.seen, seen.message, now):
@@ -213,17 +215,11 @@ class Creator:
             else:
                 log.info("target_works", target=target.name)
 
-    def _weighed(self, claim: Claim, action: Action, seen: Observation, began: float) -> Moment:
-        """The present, and whether trouble is the request's own."""
-        moment, request = self._moment(), claim.request.id
-        if action is Action.CREATE:
-            self._witness.note(request, seen.seen, began=began)
-        if seen.seen is Seen.UNKNOWN and not self._witness.convicts(request, self._clock.monotonic()):
-            return replace(moment, target_works=False)
-        return moment
-
-    def _moment(self) -> Moment:
-        works = self._target.breaker.works(self._clock.monotonic())
+    def _moment(self, claim: Claim, seen: Observation, now: float) -> Moment:
+        """The present, monotonic time `now`, and whether trouble is the request's own."""
+        works = self._target.breaker.works(now)
+        if seen.seen is Seen.UNKNOWN and not self._witness.convicts(claim.request.id, now):
+            works = False
         return Moment(now=self._clock.now(), jitter=self._random(), skew=self._skew, target_works=works)
 
 

@@ -61,6 +61,7 @@ class Feeder:
         self._emptied = asyncio.Event()
         self._finished = 0
         self._pace = 0.0
+        self._low = 0  # with so many in hand, or fewer, it is time to claim
         self._paced_at = clock.monotonic()
         self._limit = capacity if target.pressure is None else min(capacity, target.pressure.limit)
         self._widened = asyncio.Event()
@@ -183,7 +184,7 @@ class Feeder:
                 self._adapt(self.target.pressure.limit)
             if settlement.sent == claim.sent:
                 self._stir.set()  # its permit is free again
-            if not self._stir.is_set() and self._room():
+            if self.in_hand <= self._low:
                 self._stir.set()
             if not self.in_hand:
                 self._emptied.set()
@@ -194,6 +195,7 @@ class Feeder:
         self._limit = min(self._capacity, limit)
         self._widened.set()
         self._widened.clear()
+        self._stir.set()
 
     async def _watch(self, keys: Custody) -> None:
         """Tell the other workers about once a second what was found out here, and hear what they found out."""
@@ -209,8 +211,9 @@ class Feeder:
     def _room(self) -> int:
         """How many requests to claim now; none while the last claim still lasts."""
         ahead = min(self._limit, round(self._measure() * AHEAD))
-        room = self._limit + ahead - self.in_hand
-        return room if room >= max(1, ahead * REFILL) else 0
+        most = self._limit + ahead
+        self._low = most - max(1, round(ahead * REFILL))
+        return most - self.in_hand if self.in_hand <= self._low else 0
 
     def _measure(self) -> float:
         """Requests a second, lately."""
