@@ -8,9 +8,15 @@
 
 ALTER TABLE provisioner.connection_requests ENABLE ROW LEVEL SECURITY;
 
--- The look at the privilege is a query of its own, so that it is done once a statement, not once a row.
+-- The look at the privilege is a query of its own, so that it is done once a statement, not once a row. The CASE is for the
+-- planner: of a plain OR it thinks that half of the rows pass, and joins a worker's claims in a quadratic way; of IS NOT NULL it
+-- thinks that nearly all do, and plans as it does for the owner.
 CREATE POLICY visible ON provisioner.connection_requests FOR SELECT
-USING (requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT')));
+USING (
+    CASE
+        WHEN requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT')) THEN true
+    END IS NOT NULL
+);
 
 CREATE POLICY in_their_own_name ON provisioner.connection_requests FOR INSERT
 WITH CHECK (requested_by = current_user);

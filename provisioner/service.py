@@ -38,6 +38,7 @@ from provisioner.observe.health import Health
 from provisioner.observe.metrics import Meter
 from provisioner.observe.systemd import Systemd
 from provisioner.observe.web import Sources, StatusPort, serving
+from provisioner.postgres.access import Kind, require_rights
 from provisioner.postgres.holds import SharedHolds
 from provisioner.postgres.listener import Listener
 from provisioner.postgres.migrations import require_schema
@@ -96,6 +97,7 @@ async def run_daemon(settings: Settings, *, drain: bool = False) -> None:
         )
         systemd = await stack.enter_async_context(observed(settings, worker, meter))
         await Persistence(clock).insist(lambda: require_schema(database))
+        await Persistence(clock).insist(lambda: require_rights(database, Kind.WORKER))
         _spare_the_collector()
         with stopping_on_signals(worker.stop, systemd.stopping):
             await _work(worker, Listener(database, hear=worker.hear))
