@@ -47,7 +47,8 @@ async def check_database(database: "Database", *, wall: Callable[[], float] = ti
         yield problem("schema", str(error))
         return
     except ProvisionerError as error:
-        yield problem("rights", str(error))
+        remedy = f"`provisioner grant --worker {server.role}` gives it what a worker needs"
+        yield problem("rights", str(error), remedy)
         return
     yield ok("schema", "it is up to date")
     async for check in _contents(database, server):

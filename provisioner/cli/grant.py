@@ -47,8 +47,8 @@ def grant(  # noqa: PLR0917  # the command line names them
 ) -> None:
     """Give database roles what a requester, a reader or a worker needs, and nothing more.
 
-    The roles must exist; each option may be repeated, and doing it again is harmless. Connect as the owner of the schema,
-    who is the operator: nobody else may cancel, retry, pause and resume. A role that is granted to others serves as a group.
+    The roles must exist; each option may be repeated, and doing it again is harmless. Connect as the owner of the
+    schema, who is the operator: nobody else may cancel, retry, pause and resume. A role with members serves as a group.
 
     Example: provisioner grant --requester app --reader grafana --worker provisioner_worker
     """

@@ -74,7 +74,7 @@ class Comparison:
 
 
 class Staging:
-    """Rows that wait in a transaction: nobody else sees them yet. `sees_all` unless we are shown our own requests only."""
+    """Rows that wait in a transaction: nobody else sees them yet. `sees_all`: we are shown others' requests too."""
 
     def __init__(self, connection: "PoolConnectionProxy[asyncpg.Record]", *, sees_all: bool) -> None:
         self.sees_all = sees_all
