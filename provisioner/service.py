@@ -165,7 +165,14 @@ def open_vault(settings: Settings) -> NamedVault:
 
 @asynccontextmanager
 async def open_target(
-    settings: Settings, name: str, database: Database, clock: Clock, vault: Vault, *, observer: Observer = UNOBSERVED
+    settings: Settings,
+    name: str,
+    database: Database,
+    clock: Clock,
+    vault: Vault,
+    *,
+    observer: Observer = UNOBSERVED,
+    permits: type[SharedPermits] = SharedPermits,
 ) -> AsyncIterator[Target]:
     """One target with its connections, its budgets and its breaker.
 
@@ -182,7 +189,7 @@ async def open_target(
     )
     async with Transport(options) as transport:
         routes = Routes(chosen.url)
-        logins = SharedPermits(database, clock, target=name, kind="login", start=_budget(chosen.login_limit))
+        logins = permits(database, clock, target=name, kind="login", start=_budget(chosen.login_limit))
         identity = Identity(
             auth, MeteredLogins(transport, logins), routes, target=name, heard=partial(observer.logged_in, name)
         )
@@ -192,8 +199,8 @@ async def open_target(
                 transport, identity, routes, marker=chosen.marker, now=lambda: clock.now().timestamp()
             ),
             vault=vault,
-            writes=SharedPermits(database, clock, target=name, kind="write", start=_budget(chosen.write_limit)),
-            reads=SharedPermits(database, clock, target=name, kind="read", start=_budget(chosen.read_limit)),
+            writes=permits(database, clock, target=name, kind="write", start=_budget(chosen.write_limit)),
+            reads=permits(database, clock, target=name, kind="read", start=_budget(chosen.read_limit)),
             rules=Rules(max_attempts=retry.max_attempts, base=retry.base, cap=retry.cap, marker=chosen.marker),
             breaker=Breaker(),
             keys=Custody(name, holds=SharedHolds(database, target=name), vault=vault, clock=clock),

@@ -128,7 +128,8 @@ def test_missing_rights_are_told(database: Database, infisical: Infisical) -> No
     assert "permission denied for schema provisioner" in of(none, "rights", "problem")
     assert f"`provisioner grant --worker {role}`" in of(none, "rights", "problem")
     assert f"`provisioner grant --worker {role}`" in of(some, "rights", "problem")
-    assert f"role {role} lacks DELETE on " in of(some, "rights", "problem")
+    assert f"role {role} lacks UPDATE (credential, " in of(some, "rights", "problem")
+    assert ", DELETE on ready, " in of(some, "rights", "problem")
     assert f"GRANT pg_read_all_stats TO {role}" in of(some, "clean-up", "warning")
 
 

@@ -106,7 +106,7 @@ GENERAL = (
     "CREATE TABLE provisioner.mine (x int)",
     "CREATE FUNCTION provisioner.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
     "DROP SCHEMA provisioner CASCADE",
-    "CREATE TRIGGER mine AFTER INSERT ON provisioner.connection_requests EXECUTE FUNCTION provisioner.requests_inserted()",
+    "CREATE TRIGGER mine AFTER INSERT ON provisioner.ready EXECUTE FUNCTION provisioner.requests_inserted()",
     "CREATE POLICY mine ON provisioner.connection_requests USING (true)",
     "ALTER TABLE provisioner.connection_requests DISABLE ROW LEVEL SECURITY",
     "SET ROLE provisioner",
