@@ -84,8 +84,8 @@ def test_what_cannot_be_granted_is_told(database: Database) -> None:
         done = provisioner("grant", "--worker", name_of(app), database=app)
         assert done.returncode == 1
         assert "does not own the schema provisioner and cannot give rights in it; connect as provisioner" in done.stderr
-    for arguments in ((), ("--list", "--reader", "x")):
-        assert provisioner("grant", *arguments, database=database).returncode == 2
+    for wrong in ((), ("--list", "--reader", "x")):
+        assert provisioner("grant", *wrong, database=database).returncode == 2
 
 
 def test_a_role_that_no_right_limits_is_pointed_out(database: Database) -> None:
@@ -128,14 +128,14 @@ def test_a_reader_runs_what_reads_and_nothing_that_writes(database: Database, ca
             done = provisioner(*arguments, database=cast.reader, more=infisical.variables)
             assert (done.returncode, "permission" in done.stderr) == (status, False), done.stderr
             assert "QUJD" not in done.stdout
-        for arguments, right in (
+        for deed, right in (
             (("cancel", str(ids["ready"])), "permission denied for function cancel"),
             (("retry", request), "permission denied for function retry"),
             (("pause",), "permission denied for function pause"),
             (("resume",), "permission denied for function resume"),
-            (("run", "--drain", "--listen", "off"), "lacks UPDATE (credential, status"),
+            (("run", "--drain", "--listen", "off"), "UPDATE (credential, status"),
         ):
-            done = provisioner(*arguments, database=cast.reader, more=infisical.variables)
+            done = provisioner(*deed, database=cast.reader, more=infisical.variables)
             assert (done.returncode, done.stdout) == (1, "")
             assert right in done.stderr
             assert "`provisioner grant" in done.stderr
@@ -185,7 +185,7 @@ def daemon(seen: Database, infisical: Infisical, **more: str) -> Iterator[subpro
 
 
 async def test_the_whole_journey_with_least_privilege(database: Database, cast: Cast) -> None:
-    """A requester asks, workers retry, one is killed and rescued, the log turns, and forged notifications harm nobody."""
+    """A requester asks, workers retry, one is killed and rescued, the log turns; forged notifications harm nobody."""
     haste = {"PROVISIONER_RETRY__BASE": "0.1", "PROVISIONER_WORKER__LEASE": "5", "PROVISIONER_WORKER__POLL": "0.1"}
     faults = "cut-after-commit=0.1,html-502=0.1"
     options = ("--mode", "self-hosted", "--any-project", "--latency", "0.05", "--seed", "3", "--faults", faults)

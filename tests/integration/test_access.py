@@ -174,7 +174,8 @@ class TestRequester:
         async with connected(cast.other.url) as other:
             assert await other.fetchval("SELECT count(*) FROM provisioner.connection_requests") == 0
             assert await other.fetchval("SELECT count(*) FROM provisioner.request_status") == 0
-            assert await other.fetch("SELECT total, requests FROM provisioner.batch_progress") == [(True, 0)]
+            nothing = await other.fetch("SELECT total, requests FROM provisioner.batch_progress")
+            assert [tuple(row) for row in nothing] == [(True, 0)]
 
     async def test_it_asks_in_no_other_name(self, requester: Session) -> None:
         """`requested_by` is the role's own, whatever is written; nor can a finished request be made up."""
