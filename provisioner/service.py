@@ -96,8 +96,7 @@ async def run_daemon(settings: Settings, *, drain: bool = False) -> None:
             observer=meter,
         )
         systemd = await stack.enter_async_context(observed(settings, worker, meter))
-        await Persistence(clock).insist(lambda: require_schema(database))
-        await Persistence(clock).insist(lambda: require_rights(database, Kind.WORKER))
+        await _require_usable(database, clock)
         _spare_the_collector()
         with stopping_on_signals(worker.stop, systemd.stopping):
             await _work(worker, Listener(database, hear=worker.hear))
@@ -128,6 +127,11 @@ async def observed(settings: Settings, worker: Worker, meter: Meter) -> AsyncIte
         finally:
             systemd.stopping()
             attending.cancel()
+
+
+async def _require_usable(database: Database, clock: Clock) -> None:
+    await Persistence(clock).insist(lambda: require_schema(database))
+    await Persistence(clock).insist(lambda: require_rights(database, Kind.WORKER))
 
 
 def _spare_the_collector() -> None:

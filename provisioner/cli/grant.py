@@ -1,7 +1,8 @@
 """`provisioner grant`: who may do what in the database."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,7 +21,7 @@ from provisioner.cli._frame import (
 )
 
 if TYPE_CHECKING:
-    from provisioner.postgres.access import Change
+    from provisioner.postgres.access import Change, Kind
 
 MAY = {
     "requester": "may ask for connections and see what becomes of its own requests",
@@ -76,22 +77,22 @@ async def _grant(
         if not dry_run:
             await access.apply(database, change)
     if as_json:
-        print_json({"grants": grants, "revokes": revokes, "dry_run": dry_run, **_told(change)})
-        return DONE
+        print_json({"grants": grants, "revokes": revokes, "dry_run": dry_run, **asdict(change)})
+    else:
+        _tell(change, grants, revokes, dry_run=dry_run)
+    return DONE
+
+
+def _tell(change: "Change", grants: "Mapping[str, Sequence[Kind]]", revokes: Sequence[str], *, dry_run: bool) -> None:
     for warning in change.warnings:
         sys.stderr.write(f"warning: {warning}\n")
     if dry_run:
         say("".join(f"{statement};\n" for statement in ("BEGIN", *change.statements, "COMMIT")).rstrip())
-        return DONE
+        return
     for role in dict.fromkeys(revokes):
         say(f"{role}: everything that it had in the schema is taken back")
     for role, kinds in grants.items():
         say(f"{role} {', '.join(MAY[kind] for kind in kinds)}")
-    return DONE
-
-
-def _told(change: "Change") -> dict[str, object]:
-    return {"statements": change.statements, "warnings": change.warnings}
 
 
 async def _list(config: Config, as_json: bool) -> int:
