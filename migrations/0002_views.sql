@@ -1,6 +1,10 @@
 -- What people look at: every request with its live state, and the progress of batches.
+--
+-- Views read with their owner's rights, whom row-level security lets through. So they choose the rows themselves, by the rule
+-- of `0006_access.sql`: whoever may read the line sees every request, everybody else their own. They are barriers, for a
+-- function in somebody's WHERE must not be shown what the rule leaves out.
 
-CREATE VIEW provisioner.request_status AS
+CREATE VIEW provisioner.request_status WITH (security_barrier) AS
 WITH line AS (
     SELECT
         r.id, row_number() OVER (PARTITION BY r.target ORDER BY r.rank, r.turn, r.id) AS queue_position
@@ -25,14 +29,15 @@ FROM provisioner.connection_requests AS q
 LEFT JOIN provisioner.in_flight AS f ON f.id = q.id
 LEFT JOIN provisioner.waiting AS w ON w.id = q.id
 LEFT JOIN provisioner.setbacks AS s ON s.id = q.id
-LEFT JOIN line ON line.id = q.id;
+LEFT JOIN line ON line.id = q.id
+WHERE q.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT'));
 
 COMMENT ON VIEW provisioner.request_status IS 'Every request with its live state and its place in the queue';
 
 -- One row a batch, one (batch NULL, total false) for requests without a batch, one (total true) for everything. The end is
 -- foreseen for each target from what its limiter allows or, where there is none, from what its workers do lately; the
 -- slowest target decides.
-CREATE VIEW provisioner.batch_progress AS
+CREATE VIEW provisioner.batch_progress WITH (security_barrier) AS
 WITH states AS (
     SELECT
         q.batch, q.target, q.created_at, q.finished_at,
@@ -45,6 +50,7 @@ WITH states AS (
     FROM provisioner.connection_requests AS q
     LEFT JOIN provisioner.in_flight AS f ON f.id = q.id AND q.status = 'pending'
     LEFT JOIN provisioner.waiting AS w ON w.id = q.id AND q.status = 'pending'
+    WHERE q.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT'))
 ),
 counted AS (
     SELECT
@@ -88,6 +94,9 @@ FROM foreseen AS f
 GROUP BY f.batch, f.total
 UNION ALL
 SELECT NULL, true, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL
-WHERE NOT EXISTS (SELECT FROM provisioner.connection_requests);
+WHERE NOT EXISTS (
+    SELECT FROM provisioner.connection_requests AS q
+    WHERE q.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT'))
+);
 
 COMMENT ON VIEW provisioner.batch_progress IS 'How far each batch and everything together has come, and when it will end';

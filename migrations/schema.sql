@@ -514,6 +514,15 @@ COMMENT ON COLUMN provisioner.permits.their_pace IS 'Permits a second that other
 
 COMMENT ON COLUMN provisioner.permits.searching IS 'Whether no answer names the limit, and it is searched';
 
+CREATE TABLE provisioner.ready (
+    target text NOT NULL,
+    rank integer NOT NULL,
+    turn bigint NOT NULL,
+    id bigint NOT NULL,
+    project_id uuid NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
+
 CREATE TABLE provisioner.waiting (
     id bigint NOT NULL,
     run_at timestamp with time zone NOT NULL,
@@ -542,7 +551,7 @@ WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_thr
 
 COMMENT ON COLUMN provisioner.workers.pace IS 'Creates a second, lately';
 
-CREATE VIEW provisioner.batch_progress AS
+CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
  WITH states AS (
          SELECT q.batch,
             q.target,
@@ -557,6 +566,7 @@ CREATE VIEW provisioner.batch_progress AS
            FROM ((provisioner.connection_requests q
              LEFT JOIN provisioner.in_flight f ON (((f.id = q.id) AND (q.status = 'pending'::text))))
              LEFT JOIN provisioner.waiting w ON (((w.id = q.id) AND (q.status = 'pending'::text))))
+          WHERE ((q.requested_by = CURRENT_USER) OR ( SELECT has_table_privilege(('provisioner.ready'::regclass)::oid, 'SELECT'::text) AS has_table_privilege))
         ), counted AS (
          SELECT states.batch,
             states.target,
@@ -627,7 +637,8 @@ UNION ALL
     NULL::timestamp with time zone AS ended_at,
     NULL::timestamp with time zone AS ends_at
   WHERE (NOT (EXISTS ( SELECT
-           FROM provisioner.connection_requests)));
+           FROM provisioner.connection_requests q
+          WHERE ((q.requested_by = CURRENT_USER) OR ( SELECT has_table_privilege(('provisioner.ready'::regclass)::oid, 'SELECT'::text) AS has_table_privilege)))));
 
 COMMENT ON VIEW provisioner.batch_progress IS 'How far each batch and everything together has come, and when it will end';
 
@@ -682,14 +693,21 @@ CREATE TABLE provisioner.migrations (
     applied_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
-CREATE TABLE provisioner.ready (
-    target text NOT NULL,
-    rank integer NOT NULL,
-    turn bigint NOT NULL,
-    id bigint NOT NULL,
-    project_id uuid NOT NULL
-)
-WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
+CREATE VIEW provisioner.request_credentials AS
+ SELECT id,
+        CASE
+            WHEN (credential ~~ 'sealed:%'::text) THEN ('sealed:'::text || split_part(credential, ':'::text, 2))
+            ELSE credential
+        END AS credential,
+        CASE
+            WHEN ((credential ~~ 'sealed:%'::text) AND (credential !~~ '%:wiped'::text)) THEN split_part(credential, ':'::text, 2)
+            ELSE NULL::text
+        END AS sealed_by
+   FROM provisioner.connection_requests q;
+
+COMMENT ON VIEW provisioner.request_credentials IS 'Which credential each request names; of a sealed one only its key''s id';
+
+COMMENT ON COLUMN provisioner.request_credentials.sealed_by IS 'The key that still seals it; NULL when there is no box (any more)';
 
 CREATE TABLE provisioner.setbacks (
     id bigint NOT NULL,
@@ -707,7 +725,7 @@ CREATE TABLE provisioner.setbacks (
 )
 WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
 
-CREATE VIEW provisioner.request_status AS
+CREATE VIEW provisioner.request_status WITH (security_barrier='true') AS
  WITH line AS (
          SELECT r.id,
             row_number() OVER (PARTITION BY r.target ORDER BY r.rank, r.turn, r.id) AS queue_position
@@ -750,7 +768,8 @@ CREATE VIEW provisioner.request_status AS
      LEFT JOIN provisioner.in_flight f ON ((f.id = q.id)))
      LEFT JOIN provisioner.waiting w ON ((w.id = q.id)))
      LEFT JOIN provisioner.setbacks s ON ((s.id = q.id)))
-     LEFT JOIN line ON ((line.id = q.id)));
+     LEFT JOIN line ON ((line.id = q.id)))
+  WHERE ((q.requested_by = CURRENT_USER) OR ( SELECT has_table_privilege(('provisioner.ready'::regclass)::oid, 'SELECT'::text) AS has_table_privilege));
 
 COMMENT ON VIEW provisioner.request_status IS 'Every request with its live state and its place in the queue';
 
@@ -854,6 +873,20 @@ CREATE TRIGGER requests_deleted AFTER DELETE ON provisioner.connection_requests 
 CREATE TRIGGER requests_inserted AFTER INSERT ON provisioner.connection_requests REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_inserted();
 
 CREATE TRIGGER requests_truncated AFTER TRUNCATE ON provisioner.connection_requests FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_truncated();
+
+ALTER TABLE provisioner.connection_requests ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY deletable ON provisioner.connection_requests FOR DELETE USING (true);
+
+CREATE POLICY editable ON provisioner.connection_requests FOR UPDATE USING (true);
+
+CREATE POLICY in_their_own_name ON provisioner.connection_requests FOR INSERT WITH CHECK ((requested_by = CURRENT_USER));
+
+CREATE POLICY visible ON provisioner.connection_requests FOR SELECT USING ((
+CASE
+    WHEN ((requested_by = CURRENT_USER) OR ( SELECT has_table_privilege(('provisioner.ready'::regclass)::oid, 'SELECT'::text) AS has_table_privilege)) THEN true
+    ELSE NULL::boolean
+END IS NOT NULL));
 
 REVOKE ALL ON FUNCTION provisioner.broken_rule(r provisioner.connection_requests) FROM PUBLIC;
 

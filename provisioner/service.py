@@ -7,11 +7,10 @@ import asyncio
 import gc
 import os
 import random
-import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -38,6 +37,7 @@ from provisioner.observe.health import Health
 from provisioner.observe.metrics import Meter
 from provisioner.observe.systemd import Systemd
 from provisioner.observe.web import Sources, StatusPort, serving
+from provisioner.postgres.access import Kind, require_rights
 from provisioner.postgres.holds import SharedHolds
 from provisioner.postgres.listener import Listener
 from provisioner.postgres.migrations import require_schema
@@ -51,9 +51,11 @@ from provisioner.settings import (
     JwtIdentity,
     RateLimit,
     Settings,
+    Target as TargetSettings,
     TokenIdentity,
     UniversalIdentity,
 )
+from provisioner.signals import stopping_on_signals
 from provisioner.worker.clock import DatabaseClock
 from provisioner.worker.creator import Target
 from provisioner.worker.custody import Custody
@@ -96,6 +98,7 @@ async def run_daemon(settings: Settings, *, drain: bool = False) -> None:
         )
         systemd = await stack.enter_async_context(observed(settings, worker, meter))
         await Persistence(clock).insist(lambda: require_schema(database))
+        await Persistence(clock).insist(lambda: require_rights(database, Kind.WORKER))
         _spare_the_collector()
         with stopping_on_signals(worker.stop, systemd.stopping):
             await _work(worker, Listener(database, hear=worker.hear))
@@ -163,7 +166,14 @@ def open_vault(settings: Settings) -> NamedVault:
 
 @asynccontextmanager
 async def open_target(
-    settings: Settings, name: str, database: Database, clock: Clock, vault: Vault, *, observer: Observer = UNOBSERVED
+    settings: Settings,
+    name: str,
+    database: Database,
+    clock: Clock,
+    vault: Vault,
+    *,
+    observer: Observer = UNOBSERVED,
+    permits: type[SharedPermits] = SharedPermits,
 ) -> AsyncIterator[Target]:
     """One target with its connections, its budgets and its breaker.
 
@@ -171,27 +181,20 @@ async def open_target(
     """
     chosen, retry = settings.targets[name], settings.retry
     auth = _auth(settings.identity(name), _secret_file(settings, name))
-    options = TransportOptions(
-        base_url=chosen.url,
-        timeout=chosen.timeout,
-        ca_file=str(chosen.ca_file) if chosen.ca_file else None,
-        proxy=chosen.proxy,
-        max_connections=chosen.max_in_flight + SPARE,
-    )
+    options = _transport(chosen)
     async with Transport(options) as transport:
         routes = Routes(chosen.url)
-        logins = SharedPermits(database, clock, target=name, kind="login", start=_budget(chosen.login_limit))
-        identity = Identity(
-            auth, MeteredLogins(transport, logins), routes, target=name, heard=partial(observer.logged_in, name)
-        )
+        shared = partial(permits, database, clock, target=name)
+        logins = MeteredLogins(transport, shared(kind="login", start=_budget(chosen.login_limit)))
+        identity = Identity(auth, logins, routes, target=name, heard=partial(observer.logged_in, name))
         yield Target(
             name=name,
             connections=InfisicalConnections(
                 transport, identity, routes, marker=chosen.marker, now=lambda: clock.now().timestamp()
             ),
             vault=vault,
-            writes=SharedPermits(database, clock, target=name, kind="write", start=_budget(chosen.write_limit)),
-            reads=SharedPermits(database, clock, target=name, kind="read", start=_budget(chosen.read_limit)),
+            writes=shared(kind="write", start=_budget(chosen.write_limit)),
+            reads=shared(kind="read", start=_budget(chosen.read_limit)),
             rules=Rules(max_attempts=retry.max_attempts, base=retry.base, cap=retry.cap, marker=chosen.marker),
             breaker=Breaker(),
             keys=Custody(name, holds=SharedHolds(database, target=name), vault=vault, clock=clock),
@@ -207,29 +210,14 @@ def worker_name(settings: Settings) -> str:
     return settings.worker.name or f"{socket.gethostname()}:{os.getpid()}"
 
 
-@contextmanager
-def stopping_on_signals(*stops: Callable[[], None]) -> Iterator[None]:
-    """Stop cleanly on SIGTERM and SIGINT; exit at once on the second, for nothing is lost then either."""
-    loop = asyncio.get_running_loop()
-    told = False
-
-    def handle(number: signal.Signals) -> None:
-        nonlocal told
-        if told:
-            log.warning("stopped_at_once", signal=number.name)
-            os._exit(128 + number)
-        told = True
-        log.info("stop_requested", signal=number.name)
-        for stop in stops:
-            stop()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, handle, number)
-    try:
-        yield
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
+def _transport(target: TargetSettings) -> TransportOptions:
+    return TransportOptions(
+        base_url=target.url,
+        timeout=target.timeout,
+        ca_file=str(target.ca_file) if target.ca_file else None,
+        proxy=target.proxy,
+        max_connections=target.max_in_flight + SPARE,
+    )
 
 
 def _manner(settings: Settings, *, drain: bool) -> Manner:

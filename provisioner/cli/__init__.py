@@ -36,6 +36,7 @@ COMMANDS: Final = {
     "healthcheck": "Exit 0 if the daemon on this host is healthy.",
     "keys": "Make and list the key pairs that seal API keys.",
     "seal": "Seal one API key from standard input.",
+    "grant": "Give database roles what they need, and nothing more.",
     "settings": "Show the effective settings and where each came from.",
     "simulate": "Serve a simulated Infisical, for tests.",
 }

@@ -8,7 +8,8 @@ from provisioner.cli._checks import Check, ok, problem, warning
 from provisioner.cli._progress import duration
 from provisioner.cli._tables import moment
 from provisioner.core.errors import DatabaseUnavailable, ProvisionerError, SchemaMismatch
-from provisioner.postgres.condition import Server, holders, lacking_rights, read_server
+from provisioner.postgres.access import Kind, lacking
+from provisioner.postgres.condition import Server, holders, read_server
 from provisioner.postgres.migrations import require_schema
 from provisioner.postgres.reports import read_outlook
 
@@ -46,7 +47,8 @@ async def check_database(database: "Database", *, wall: Callable[[], float] = ti
         yield problem("schema", str(error))
         return
     except ProvisionerError as error:
-        yield problem("rights", str(error))
+        remedy = f"`provisioner grant --worker {server.role}` gives it what a worker needs"
+        yield problem("rights", str(error), remedy)
         return
     yield ok("schema", "it is up to date")
     async for check in _contents(database, server):
@@ -54,15 +56,15 @@ async def check_database(database: "Database", *, wall: Callable[[], float] = ti
 
 
 async def _contents(database: "Database", server: Server) -> AsyncIterator[Check]:
-    lacking = await lacking_rights(database)
-    if lacking:
-        said = f"role {server.role} lacks {', '.join(lacking)}"
-        yield problem("rights", said, f"`provisioner grant` gives {server.role} what a worker needs")
+    missing = await lacking(database, Kind.WORKER)
+    if missing:
+        said = f"role {server.role} lacks {', '.join(missing)}"
+        yield problem("rights", said, f"`provisioner grant --worker {server.role}` gives it what a worker needs")
     else:
         yield ok("rights", f"role {server.role} has what a worker needs")
     async for check in _clean_up(database, server):
         yield check
-    if not lacking:
+    if not missing:
         async for check in _work(database):
             yield check
 

@@ -25,7 +25,8 @@ class Report:
     """What became of a file's lines, or with `dry_run` what would.
 
     `accepted`: its good lines were loaded. `inserted` are new; `repeated` say what an earlier line says; `skipped` are
-    bad, and `problems` tell of the first of them; `different` are in the table already, with other values.
+    bad, and `problems` tell of the first of them; `different` are in the table already, with other values. `of_others`
+    is None unless we are shown our own requests only: how many of those already there are none of ours.
     """
 
     file: str
@@ -35,6 +36,7 @@ class Report:
     inserted: int = 0
     already_there: int = 0
     already: States = States()
+    of_others: int | None = None
     different: int = 0
     first_different: int | None = None
     repeated: int = 0
@@ -71,13 +73,17 @@ def _tell_result(report: Report) -> None:
     say(f"{report.file}: {report.lines:,} lines{', nothing was loaded (--dry-run)' if report.dry_run else ''}")
     say(f"  {'would insert' if report.dry_run else 'inserted':13} {report.inserted:,}")
     there = report.already_there + report.repeated
-    told = [str(report.already)] if report.already_there else []
+    told = [str(report.already)] if str(report.already) else []
+    if report.of_others:
+        told.append(f"{report.of_others:,} asked for by others")
     if report.repeated:
         told.append(f"{report.repeated:,} repeated in the file")
     aside = f" ({'; '.join(told)})" if told else ""
     say(f"  {'already there':13} {there:,}{aside}")
     if report.skipped:
         say(f"  {'skipped':13} {report.skipped:,}")
+    if report.dry_run and report.of_others is not None:
+        say("  what others asked for already is not shown to this role, and would not be inserted again")
     if report.different:
         say(
             f"  {report.different:,} of those already there have other values and were not changed "

@@ -95,19 +95,25 @@ async def permit(reads: "Permits") -> None:
 @asynccontextmanager
 async def surveying(settings: "Settings", database: "Database", target: str) -> AsyncIterator[Surveyor]:
     """Log in to a target when it is first asked, and out in the end. Raises `SettingsError` if nobody can."""
-    async with opened(settings, database, target) as found:
+    from provisioner.postgres.permits import may_share
+
+    async with opened(settings, database, target, shared=await may_share(database)) as found:
         yield Surveyor(found)
 
 
 @asynccontextmanager
-async def opened(settings: "Settings", database: "Database", target: str) -> "AsyncIterator[Target]":
-    """Open a target as a worker does, for reading only: without any credential."""
+async def opened(
+    settings: "Settings", database: "Database", target: str, *, shared: bool = True
+) -> "AsyncIterator[Target]":
+    """Open a target as a worker does, for reading only: without any credential; `shared` unless we count alone."""
     from provisioner.credentials.vault import NamedVault
     from provisioner.observe.logs import configure_logging
+    from provisioner.postgres.permits import OwnPermits, SharedPermits
     from provisioner.service import open_target
     from provisioner.worker.clock import DatabaseClock
 
     configure_logging("critical")  # what goes wrong is told once, by the command
+    permits = SharedPermits if shared else OwnPermits
     clock = DatabaseClock(wall=partial(datetime.now, UTC), monotonic=time.monotonic)
-    async with open_target(settings, target, database, clock, NamedVault({})) as found:
+    async with open_target(settings, target, database, clock, NamedVault({}), permits=permits) as found:
         yield found

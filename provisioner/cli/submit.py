@@ -130,7 +130,7 @@ def _opened(file: str) -> Iterator[io.BufferedReader]:
 async def _submit(wish: Wish, settings: "Settings", checked: CheckedFile, report: Report) -> Report:
     async with open_database(settings) as database:
         report, found = await _load(wish, database, checked, report)
-        if not report.accepted:
+        if not report.accepted or report.of_others is not None:  # whoever sees only their own does not see the queues
             return report
         targets, workers = await read_outlook(database)
     if wish.dry_run:
@@ -150,7 +150,8 @@ async def _load(
         found = await staged.compare()
         wanted = sum(each.wanted for each in found)
         inserted = wanted - sum(each.existing for each in found) if wish.dry_run else await staged.insert()
-    return _with_result(report, found, inserted=inserted, already=wanted - inserted), found
+        report = _with_result(report, found, inserted=inserted, already=wanted - inserted)
+    return (report if staged.sees_all else _of_one_requester(report, found)), found
 
 
 def _with_repeats(report: Report, repeats: Repeats) -> Report:
@@ -186,6 +187,13 @@ def _with_result(report: Report, found: Sequence[Comparison], *, inserted: int, 
         different=sum(each.different for each in found),
         first_different=min((each.first_different for each in found if each.first_different), default=None),
     )
+
+
+def _of_one_requester(report: Report, found: Sequence[Comparison]) -> Report:
+    """What is true when only our own requests were shown: what else was there already is others'."""
+    own = replace(report.already, pending=sum(each.pending for each in found))
+    others = max(report.already_there - sum(each.existing for each in found), 0)
+    return replace(report, already=own, of_others=others)
 
 
 def _with_newcomers(targets: Sequence[TargetReport], found: Sequence[Comparison]) -> Sequence[TargetReport]:

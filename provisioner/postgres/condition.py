@@ -63,14 +63,6 @@ async def read_server(database: Database) -> Server:
     return Server(**values, pooled=pooled, keeps_statements=keeps)
 
 
-async def lacking_rights(database: Database) -> Sequence[str]:
-    """Which rights our role lacks for a worker's work, such as `UPDATE on ready`."""
-    row = await database.fetchrow(statements(_SQL)["usable"])
-    if row is not None and not row["usable"]:
-        return ["USAGE on the schema provisioner"]
-    return [each["lacking"] for each in await database.fetch(statements(_SQL)["lacking"])]
-
-
 async def holders(database: Database, *, older_than: float) -> Sequence[Holder]:
     """Who holds up the clean-up for longer than so many seconds, the longest first."""
     rows = await database.fetch(statements(_SQL)["holding"], timedelta(seconds=older_than))

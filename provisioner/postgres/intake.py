@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
-from provisioner.core.errors import ProvisionerError
+from provisioner.core.errors import DatabaseUnusable, ProvisionerError
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
@@ -74,9 +74,10 @@ class Comparison:
 
 
 class Staging:
-    """Rows that wait in a transaction: nobody else sees them yet."""
+    """Rows that wait in a transaction: nobody else sees them yet. `sees_all`: we are shown others' requests too."""
 
-    def __init__(self, connection: "PoolConnectionProxy[asyncpg.Record]") -> None:
+    def __init__(self, connection: "PoolConnectionProxy[asyncpg.Record]", *, sees_all: bool) -> None:
+        self.sees_all = sees_all
         self._connection = connection
         self._sql = statements("intake")
 
@@ -101,8 +102,9 @@ class Staging:
         )
 
     async def compare(self) -> Sequence[Comparison]:
-        """Tell by target what is in the table already."""
-        return [Comparison(**dict(row)) for row in await self._connection.fetch(self._sql["compare"])]
+        """Tell by target what is in the table already, as far as we are shown it."""
+        statement = self._sql["compare" if self.sees_all else "compare_own"]
+        return [Comparison(**dict(row)) for row in await self._connection.fetch(statement)]
 
     async def insert(self) -> int:
         """Put what is not there yet into the table, and tell how many. Raises `RowsRefused`."""
@@ -119,7 +121,18 @@ async def staging(database: Database) -> AsyncIterator[Staging]:
     async with database.acquire() as connection:
         with _refusals():
             async with connection.transaction():
-                yield Staging(connection)
+                rights = await connection.fetchrow(statements("intake")["rights"])
+                if rights is None:  # it has no FROM
+                    raise AssertionError
+                _require_insert(inserts=rights["inserts"], role=rights["role"])
+                yield Staging(connection, sees_all=rights["sees_all"])
+
+
+def _require_insert(*, inserts: bool, role: str) -> None:
+    if not inserts:
+        raise DatabaseUnusable(
+            f"role {role} lacks INSERT on connection_requests; `provisioner grant --requester {role}` gives it"
+        )
 
 
 @contextmanager

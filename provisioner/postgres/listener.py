@@ -38,6 +38,8 @@ def read_payload(payload: str) -> dict[str, Place]:
             found = Place(int(rank), int(turn))
         except ValueError:
             return {}
+        if not (abs(found.rank) < 2**31 and abs(found.turn) < 2**63):
+            return {}  # anybody may notify: what does not fit the columns is nobody's place
         places[target] = min(found, places.get(target, found))
     return places
 

@@ -64,25 +64,30 @@ class SharedPermits:
     async def _ask(self, wanted: int) -> Grant:
         while True:
             asked_at = self._clock.monotonic()
-            row = await self._database.fetchrow(self._sql["read"], *self._key)
-            if row is None:
-                start = self._start
-                await self._database.execute(self._sql["open"], *self._key, start.metered, start.permits, start.period)
-                continue
-            version, now, *columns = row
-            before = Budget(**dict(zip(_FIELDS, columns, strict=True)))
+            version, now, before = await self._load()
             heard, unused = tuple(self._heard), self._unused
             # The server's time is a little later than when we asked for it: so no lesson seems older than it is, and
             # no window seems to end before it does.
             taught = self._taught(before, heard, unused, ahead=now - asked_at)
             after, granted = grant(taught, wanted, now)
-            if after == before or await self._database.fetchrow(
-                self._sql["write"], *self._key, version, *astuple(after)
-            ):
+            if after == before or await self._store(version, after):
                 del self._heard[: len(heard)]
                 self._unused -= unused
                 self._free = after.metered is False and after.blocked_until <= now
                 return granted
+
+    async def _load(self) -> tuple[int, float, Budget]:
+        """The budget with its version, and what time it is."""
+        while (row := await self._database.fetchrow(self._sql["read"], *self._key)) is None:
+            start = self._start
+            await self._database.execute(self._sql["open"], *self._key, start.metered, start.permits, start.period)
+        version, now, *columns = row
+        return version, now, Budget(**dict(zip(_FIELDS, columns, strict=True)))
+
+    async def _store(self, version: int, budget: Budget) -> bool:
+        """Write it back; whether nobody was quicker."""
+        row = await self._database.fetchrow(self._sql["write"], *self._key, version, *astuple(budget))
+        return row is not None
 
     def _taught(self, budget: Budget, heard: tuple[_Heard, ...], unused: int, *, ahead: float) -> Budget:
         start = self._start
@@ -110,3 +115,28 @@ class SharedPermits:
             return
         lost = rate is None and throttled_for is None and not metered
         self._heard.append(_Heard(self._clock.monotonic(), rate, throttled_for, elapsed, lost))
+
+
+class OwnPermits(SharedPermits):
+    """The same for a role that may read the budgets and not write them: it starts from the row, then counts alone.
+
+    The answers' headers keep it honest: they tell what the others use.
+    """
+
+    _budget: Budget | None = None
+
+    async def _load(self) -> tuple[int, float, Budget]:
+        if self._budget is None:
+            row = await self._database.fetchrow(self._sql["read"], *self._key)
+            self._budget = Budget(**dict(zip(_FIELDS, tuple(row)[2:], strict=True))) if row else self._start
+        return 0, self._clock.now().timestamp(), self._budget
+
+    async def _store(self, version: int, budget: Budget) -> bool:  # noqa: ARG002  # nobody else writes it
+        self._budget = budget
+        return True
+
+
+async def may_share(database: Database) -> bool:
+    """Whether our role may write the budgets that all share. Raises `DatabaseUnavailable` and `DatabaseUnusable`."""
+    row = await database.fetchrow(statements("permits")["shared"])
+    return bool(row and row["shared"])

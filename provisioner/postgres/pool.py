@@ -50,6 +50,10 @@ _LOGIN: Final = (
     asyncpg.InvalidCatalogNameError,
 )
 
+_GRANT: Final = (
+    "`provisioner grant` gives requesters, readers and workers their rights, and operators are who own the schema"
+)
+
 
 @contextmanager
 def database_errors() -> Iterator[None]:
@@ -63,7 +67,7 @@ def database_errors() -> Iterator[None]:
     except _NO_SCHEMA as error:
         raise SchemaMismatch(f"{error}; run `provisioner migrate`") from error
     except asyncpg.InsufficientPrivilegeError as error:
-        raise DatabaseUnusable(f"{error}; `provisioner grant` gives a role what it needs") from error
+        raise DatabaseUnusable(f"{error}; {_GRANT}") from error
     except _PASSING as error:
         raise DatabaseUnavailable(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__) from error
 

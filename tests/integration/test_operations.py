@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from provisioner.core.errors import DatabaseUnusable
+from provisioner.postgres.access import Kind, lacking
 from provisioner.postgres.browse import COLUMNS, Count, Filter, State, count, exporting, newest, unknown_ids
-from provisioner.postgres.condition import holders, lacking_rights, read_server
+from provisioner.postgres.condition import holders, read_server
 from provisioner.postgres.detail import read_detail
 from provisioner.postgres.operations import carry_out, changeable, known_targets, pause, resume
 from provisioner.postgres.pool import Database
@@ -248,22 +249,19 @@ class TestCondition:
         """A role sees each right that it lacks for a worker's work; the owner lacks none."""
         role = f"{database.name}_stranger"
         async with opened(database) as ours, connected(database.url) as other:
-            assert await lacking_rights(ours) == []
+            assert await lacking(ours, Kind.WORKER) == []
             await other.execute(f"CREATE ROLE {role}")
             try:
-                await other.execute(f"GRANT {role} TO CURRENT_USER; SET ROLE {role}")
-                assert not await other.fetchval(f"SELECT ({statements('condition')['usable']})")
-                await other.execute(f"RESET ROLE; GRANT USAGE ON SCHEMA provisioner TO {role}")
-                await other.execute(
-                    f"GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA provisioner TO {role}; SET ROLE {role}"
-                )
-                lacking = [row["lacking"] for row in await other.fetch(statements("condition")["lacking"])]
+                assert "USAGE on the schema provisioner" in await lacking(ours, Kind.WORKER, role)
+                await other.execute(f"GRANT USAGE ON SCHEMA provisioner TO {role}")
+                await other.execute(f"GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA provisioner TO {role}")
+                missing = await lacking(ours, Kind.WORKER, role)
             finally:
-                await other.execute(f"RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")
-        assert "UPDATE on connection_requests" in lacking
-        assert "DELETE on ready" in lacking
-        assert "EXECUTE on turn_attempt_log(interval)" in lacking
-        assert not any(each.startswith(("SELECT", "INSERT")) for each in lacking)
+                await other.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+        assert missing[0].startswith("UPDATE (credential, status, ")
+        assert "DELETE on ready" in missing
+        assert "EXECUTE on turn_attempt_log(interval)" in missing
+        assert not any(each.startswith(("SELECT", "INSERT")) for each in missing)
 
 
 async def test_a_missing_schema_is_told(empty_database: Lent) -> None:

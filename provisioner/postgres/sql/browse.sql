@@ -6,8 +6,7 @@
 -- credential is shown by its key's id only. Not by the view request_status: that numbers the whole queue.
 SELECT
     q.id, q.target, q.project_id::text AS project_id, q.name, q.description,
-    CASE WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) ELSE q.credential END AS credential,
-    q.on_conflict, q.priority, q.batch, q.not_before, q.requested_by, q.created_at,
+    c.credential, q.on_conflict, q.priority, q.batch, q.not_before, q.requested_by, q.created_at,
     l.state,
     CASE WHEN q.status = 'pending' THEN coalesce(s.sent, q.attempts) ELSE q.attempts END AS attempts,
     q.connection_id::text AS connection_id, q.org_id::text AS org_id, q.credentials_hash, q.adopted,
@@ -15,6 +14,7 @@ SELECT
     CASE WHEN q.status = 'pending' THEN s.error_message ELSE q.error_message END AS error_message,
     w.run_at AS next_attempt_at, q.finished_at
 FROM provisioner.connection_requests AS q
+JOIN provisioner.request_credentials AS c ON c.id = q.id
 LEFT JOIN provisioner.in_flight AS f ON f.id = q.id
 LEFT JOIN provisioner.waiting AS w ON w.id = q.id
 LEFT JOIN provisioner.setbacks AS s ON s.id = q.id

@@ -8,35 +8,6 @@ SELECT
     current_user::text AS role, clock_timestamp() AS now, pg_backend_pid() AS pid,
     pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS sees_all;
 
--- :name lacking
--- Which rights a worker needs and the current role lacks: each as RIGHT on WHAT. No row: it has them all.
-WITH tables (name, rights) AS (
-    VALUES
-        ('connection_requests', 'SELECT,UPDATE'), ('ready', 'SELECT,INSERT,UPDATE,DELETE'),
-        ('waiting', 'SELECT,INSERT,UPDATE,DELETE'), ('in_flight', 'SELECT,INSERT,DELETE'),
-        ('setbacks', 'SELECT,INSERT,UPDATE,DELETE'), ('workers', 'SELECT,INSERT,UPDATE,DELETE'),
-        ('turns', 'SELECT,INSERT,UPDATE'), ('permits', 'SELECT,INSERT,UPDATE'), ('targets', 'SELECT,INSERT,UPDATE'),
-        ('attempts', 'INSERT'), ('credential_health', 'SELECT,INSERT,UPDATE,DELETE'), ('salt', 'SELECT'),
-        ('migrations', 'SELECT')
-),
-needed AS (
-    SELECT to_regclass('provisioner.' || t.name) AS relation, t.name, n.privilege
-    FROM tables AS t
-    CROSS JOIN LATERAL unnest(string_to_array(t.rights, ',')) AS n (privilege)
-)
-SELECT n.privilege || ' on ' || n.name AS lacking
-FROM needed AS n
-WHERE n.relation IS NOT NULL AND NOT has_table_privilege(n.relation, n.privilege)
-UNION ALL
-SELECT 'EXECUTE on ' || f.name
-FROM (VALUES ('turn_attempt_log(interval)')) AS f (name)
-WHERE NOT has_function_privilege('provisioner.' || f.name, 'EXECUTE')
-ORDER BY 1;
-
--- :name usable
--- Whether the current role may look into the schema at all; NULL if there is none.
-SELECT has_schema_privilege(n.oid, 'USAGE') AS usable FROM pg_namespace AS n WHERE n.nspname = 'provisioner';
-
 -- :name holding
 -- Who holds up the clean-up of finished rows: transactions of this database that began over $1 ago and have a snapshot or
 -- changed something, prepared transactions of that age, and what standbys and replication slots keep.

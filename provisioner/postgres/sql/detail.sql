@@ -12,8 +12,7 @@ WITH standing AS (
 )
 SELECT
     q.id, q.target, q.project_id::text AS project_id, q.name, q.description,
-    CASE WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) ELSE q.credential END AS credential,
-    q.on_conflict, q.priority, q.batch, q.not_before, q.requested_by, q.created_at,
+    c.credential, q.on_conflict, q.priority, q.batch, q.not_before, q.requested_by, q.created_at,
     CASE
         WHEN q.status <> 'pending' THEN q.status
         WHEN f.id IS NOT NULL THEN 'in_flight'
@@ -52,6 +51,7 @@ SELECT
     ) AS pace,
     t.paused_at, t.paused_by, t.trouble
 FROM provisioner.connection_requests AS q
+JOIN provisioner.request_credentials AS c ON c.id = q.id
 LEFT JOIN provisioner.in_flight AS f ON f.id = q.id AND q.status = 'pending'
 LEFT JOIN provisioner.workers AS k ON k.id = f.worker
 LEFT JOIN provisioner.waiting AS w ON w.id = q.id AND q.status = 'pending'

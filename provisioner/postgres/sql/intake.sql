@@ -1,5 +1,14 @@
 -- Bulk loading. Rows wait in a temporary table of the transaction, so that all of them are compared and inserted at once.
 
+-- :name rights
+-- Whether our role may insert at all, whether it sees the requests of others and what they carry, and who it is.
+SELECT
+    has_schema_privilege('provisioner', 'USAGE')
+    AND has_column_privilege('provisioner.connection_requests', 'project_id', 'INSERT') AS inserts,
+    has_table_privilege('provisioner.ready', 'SELECT')
+    AND has_column_privilege('provisioner.connection_requests', 'credential', 'SELECT') AS sees_all,
+    current_user::text AS role;
+
 -- :name stage
 -- A place for the rows of one file. Transaction poolers are fine with it: it ends with the transaction.
 CREATE TEMPORARY TABLE submitted (
@@ -56,6 +65,29 @@ CROSS JOIN LATERAL (
         q.description IS DISTINCT FROM s.description
         OR q.on_conflict IS DISTINCT FROM s.on_conflict
         OR (q.credential IS DISTINCT FROM s.credential AND NOT (q.credential LIKE 'sealed:%' AND s.credential LIKE 'sealed:%'))
+    ) AS different
+) AS d
+GROUP BY s.target
+ORDER BY s.target;
+
+-- :name compare_own
+-- The same for who sees only their own requests, and no credential.
+SELECT
+    s.target,
+    count(*) AS wanted,
+    count(*) FILTER (WHERE q.status = 'pending') AS pending,
+    count(*) FILTER (WHERE q.status = 'succeeded') AS succeeded,
+    count(*) FILTER (WHERE q.status = 'failed') AS failed,
+    count(*) FILTER (WHERE q.status = 'cancelled') AS cancelled,
+    count(*) FILTER (WHERE d.different) AS different,
+    min(s.line) FILTER (WHERE d.different) AS first_different
+FROM pg_temp.submitted AS s
+LEFT JOIN provisioner.connection_requests AS q
+    ON q.target = s.target AND q.project_id = s.project_id AND q.name = s.name
+CROSS JOIN LATERAL (
+    SELECT q.id IS NOT NULL AND (
+        q.description IS DISTINCT FROM s.description
+        OR q.on_conflict IS DISTINCT FROM s.on_conflict
     ) AS different
 ) AS d
 GROUP BY s.target

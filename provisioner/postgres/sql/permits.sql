@@ -23,3 +23,8 @@ SET
     updated_at = clock_timestamp()
 WHERE target = $1 AND kind = $2 AND version = $3
 RETURNING version;
+
+-- :name shared
+-- Whether our role may write budgets, both new ones and old ones.
+SELECT
+    has_table_privilege('provisioner.permits', 'INSERT') AND has_table_privilege('provisioner.permits', 'UPDATE') AS shared;

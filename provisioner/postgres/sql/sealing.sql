@@ -13,10 +13,10 @@ SELECT
     k.key_id IS NOT DISTINCT FROM (SELECT c.key_id FROM provisioner.sealing_key() AS c) AS current
 FROM provisioner.sealing_keys AS k
 FULL JOIN (
-    SELECT split_part(q.credential, ':', 2) AS key_id, count(*) AS boxes
-    FROM provisioner.connection_requests AS q
-    WHERE q.credential LIKE 'sealed:%' AND q.credential NOT LIKE '%:wiped'
-    GROUP BY 1
+    SELECT c.sealed_by AS key_id, count(*) AS boxes
+    FROM provisioner.request_credentials AS c
+    WHERE c.sealed_by IS NOT NULL
+    GROUP BY c.sealed_by
 ) AS s ON s.key_id = k.key_id
 ORDER BY k.created_at DESC NULLS LAST, 1;
 

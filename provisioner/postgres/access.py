@@ -1,0 +1,235 @@
+"""Least privilege: what a requester, a reader and a worker need in the database, and nothing more.
+
+The rights are plain privileges on the objects of the schema. Which rows a role sees follows from them: see
+`migrations/0006_access.sql`.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from provisioner.core.errors import DatabaseUnusable, SchemaMismatch
+from provisioner.postgres.pool import Database
+from provisioner.postgres.queries import statements
+
+_SQL: Final = "access"
+
+
+class Kind(StrEnum):
+    """What a database role is for."""
+
+    REQUESTER = "requester"
+    READER = "reader"
+    WORKER = "worker"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Right:
+    """Privileges, such as `SELECT`, on one object of the schema; with `columns`, on these alone."""
+
+    privileges: tuple[str, ...]
+    on: str
+    columns: tuple[str, ...] = ()
+    kind: str = "TABLE"
+
+
+def _table(name: str, *privileges: str, columns: tuple[str, ...] = ()) -> Right:
+    return Right(privileges=privileges, on=name, columns=columns)
+
+
+def _function(name: str) -> Right:
+    return Right(privileges=("EXECUTE",), on=name, kind="FUNCTION")
+
+
+WISH: Final = (
+    *("target", "project_id", "name", "description", "credential", "on_conflict", "priority", "batch", "not_before"),
+)
+RESULT: Final = (
+    *("status", "connection_id", "org_id", "credentials_hash", "adopted", "attempts"),
+    *("error_code", "error_message", "finished_at"),
+)
+# Everything but `credential`.
+SEEN: Final = ("id", *(each for each in WISH if each != "credential"), "requested_by", "created_at", *RESULT)
+
+_REQUESTS: Final = "connection_requests"
+_USAGE: Final = Right(privileges=("USAGE",), on="provisioner", kind="SCHEMA")
+
+RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
+    Kind.REQUESTER: (
+        _USAGE,
+        _table(_REQUESTS, "SELECT", columns=SEEN),
+        _table(_REQUESTS, "INSERT", columns=WISH),
+        _table("request_status", "SELECT"),
+        _table("batch_progress", "SELECT"),
+        _function("sealing_key()"),
+    ),
+    Kind.READER: (
+        _USAGE,
+        _table(_REQUESTS, "SELECT", columns=SEEN),
+        *(_table(name, "SELECT") for name in ("request_status", "batch_progress", "request_credentials")),
+        *(_table(name, "SELECT") for name in ("ready", "waiting", "in_flight", "setbacks", "turns", "attempts")),
+        *(_table(name, "SELECT") for name in ("workers", "targets", "permits", "credential_health")),
+        *(_table(name, "SELECT") for name in ("held_credentials", "sealing_keys", "migrations")),
+        _function("sealing_key()"),
+    ),
+    Kind.WORKER: (
+        _USAGE,
+        _table(_REQUESTS, "SELECT"),
+        _table(_REQUESTS, "UPDATE", columns=("credential", *RESULT)),
+        *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("ready", "waiting", "setbacks", "workers")),
+        _table("credential_health", "SELECT", "INSERT", "UPDATE", "DELETE"),
+        _table("in_flight", "SELECT", "INSERT", "DELETE"),
+        *(_table(name, "SELECT", "INSERT", "UPDATE") for name in ("turns", "permits", "targets")),
+        _table("attempts", "INSERT"),
+        *(_table(name, "SELECT") for name in ("salt", "migrations", "batch_progress")),
+        _function("turn_attempt_log(interval)"),
+        _function("sealing_key()"),
+    ),
+}
+
+
+class RoleUnusable(DatabaseUnusable):
+    """The role cannot be given rights, or we cannot give them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Role:
+    """A role of the database server.
+
+    `unbound`: it is a superuser or passes row-level security by. `as_owner`: it may act as the schema's owner.
+    `connects`, `stages`: it may connect to the database, and make temporary tables there.
+    """
+
+    name: str
+    quoted: str
+    owns: bool
+    unbound: bool
+    as_owner: bool
+    connects: bool
+    stages: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What `plan` found: the statements that do it, and what they cannot do."""
+
+    statements: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+async def plan(database: Database, *, grants: Mapping[str, Collection[Kind]], revokes: Collection[str]) -> Change:
+    """Tell how to take everything back from the roles `revokes`, then to give those of `grants` what they need.
+
+    Raises `RoleUnusable`, `SchemaMismatch`, `DatabaseUnavailable` and `DatabaseUnusable`.
+    """
+    place = await database.fetchrow(statements(_SQL)["place"])
+    if place is None:
+        raise SchemaMismatch("there is no schema provisioner; run `provisioner migrate`")
+    if not place["ours"]:
+        raise RoleUnusable(
+            f"role {place['role']} does not own the schema provisioner and cannot give rights in it;"
+            f" connect as {place['owner']}"
+        )
+    wanted = list(dict.fromkeys((*revokes, *grants)))
+    roles = {row["name"]: Role(**dict(row)) for row in await database.fetch(statements(_SQL)["roles"], wanted)}
+    for name in wanted:
+        _require_usable(name, roles.get(name))
+    return Change(
+        statements=(
+            *(statement for name in revokes for statement in _revoking(roles[name])),
+            *(statement for name, kinds in grants.items() for statement in _granting(roles[name], kinds)),
+        ),
+        warnings=tuple(
+            each for name, kinds in grants.items() for each in _warnings(roles[name], kinds, place["database"])
+        ),
+    )
+
+
+async def apply(database: Database, change: Change) -> None:
+    """Carry a change out, all of it or nothing. Doing it again is harmless. Raises as `plan` does."""
+    async with database.acquire() as connection, connection.transaction():
+        await connection.execute(statements(_SQL)["lock"])
+        for statement in change.statements:
+            await connection.execute(statement)
+
+
+async def lacking(database: Database, kind: Kind, role: str | None = None) -> Sequence[str]:
+    """Which rights a role, ours unless named, lacks for its purpose: such as `UPDATE on ready`."""
+    single = [
+        (privilege, right, column)
+        for right in RIGHTS[kind]
+        for privilege in right.privileges
+        for column in right.columns or (None,)
+    ]
+    rows = await database.fetch(
+        statements(_SQL)["lacking"],
+        role,
+        [privilege for privilege, _, _ in single],
+        [right.kind for _, right, _ in single],
+        [right.on for _, right, _ in single],
+        [column for _, _, column in single],
+    )
+    missing: dict[str, list[str]] = {}
+    for row in rows:
+        privilege, right, column = single[row["place"] - 1]
+        missing.setdefault(f"{privilege}{{}} on {_named(right)}", []).extend([column] if column else [])
+    return [text.format(f" ({', '.join(columns)})" if columns else "") for text, columns in missing.items()]
+
+
+async def require_rights(database: Database, kind: Kind) -> None:
+    """Raise `DatabaseUnusable` unless our role has all that its purpose needs."""
+    if missing := await lacking(database, kind):
+        place = await database.fetchrow(statements(_SQL)["place"])
+        role = place["role"] if place else ""
+        raise DatabaseUnusable(
+            f"role {role} lacks {', '.join(missing)}; `provisioner grant --{kind} {role}` gives it what a {kind} needs"
+        )
+
+
+async def overview(database: Database) -> Mapping[str, Sequence[Kind]]:
+    """Every role that may look into the schema, with what it can act as. Raises as `plan` does."""
+    roles = [row["role"] for row in await database.fetch(statements(_SQL)["grantees"])]
+    return {role: [kind for kind in Kind if not await lacking(database, kind, role)] for role in roles}
+
+
+def _named(right: Right) -> str:
+    return f"the schema {right.on}" if right.kind == "SCHEMA" else right.on
+
+
+def _granting(role: Role, kinds: Collection[Kind]) -> Iterator[str]:
+    rights = dict.fromkeys(right for kind in Kind if kind in kinds for right in RIGHTS[kind])
+    for right in rights:
+        columns = f" ({', '.join(right.columns)})" if right.columns else ""
+        what = ", ".join(f"{privilege}{columns}" for privilege in right.privileges)
+        where = right.on if right.kind == "SCHEMA" else f"provisioner.{right.on}"
+        yield f"GRANT {what} ON {right.kind} {where} TO {role.quoted}"
+
+
+def _revoking(role: Role) -> Iterator[str]:
+    """Whatever it was given in the schema, by us or by hand."""
+    for what in ("TABLES", "SEQUENCES", "FUNCTIONS"):
+        yield f"REVOKE ALL ON ALL {what} IN SCHEMA provisioner FROM {role.quoted}"
+    yield f"REVOKE ALL ON SCHEMA provisioner FROM {role.quoted}"
+
+
+def _require_usable(name: str, role: Role | None) -> None:
+    if role is None:
+        quoted = '"' + name.replace('"', '""') + '"'
+        raise RoleUnusable(f"there is no role {name}; make it first, as with CREATE ROLE {quoted} LOGIN PASSWORD '…'")
+    if role.owns:
+        raise RoleUnusable(f"role {name} owns the schema provisioner and may do everything already; name another role")
+
+
+def _warnings(role: Role, kinds: Collection[Kind], database: str) -> Iterator[str]:
+    if role.unbound:
+        yield f"role {role.name} is a superuser or has BYPASSRLS: it sees more than it is given"
+    elif role.as_owner:
+        yield f"role {role.name} may act as the schema's owner: it may do more than it is given"
+    if not role.connects:
+        yield f"role {role.name} may not connect: GRANT CONNECT ON DATABASE {database} TO {role.quoted}"
+    if Kind.REQUESTER in kinds and not role.stages:
+        yield (
+            f"role {role.name} may not make temporary tables, which `provisioner submit` needs:"
+            f" GRANT TEMPORARY ON DATABASE {database} TO {role.quoted}"
+        )
