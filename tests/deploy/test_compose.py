@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 import shlex
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from tests.support.deploy import CONFIG, MANUAL, blocks, is_command, started
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FILE = CONFIG / "compose.yaml"
 TEXT = FILE.read_text()

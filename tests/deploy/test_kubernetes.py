@@ -55,7 +55,7 @@ def test_kubernetes_knows_every_field(folder: str, release: str) -> None:
     """Each resource of Kubernetes' own kinds is valid by its strict schema, in an old and in a new release."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the schemas' reader is behind its own libraries
-        import kubernetes_validate
+        import kubernetes_validate  # type: ignore[import-untyped]  # it has no stubs
     own = [
         item for item in resources(folder) if not re.search(r"(keda\.sh|monitoring\.coreos\.com)/", item["apiVersion"])
     ]
@@ -200,7 +200,7 @@ def test_probes_ask_what_is_answered(tmp_path: Path) -> None:
 
 
 def test_selectors_find_the_workers() -> None:
-    """Deployment, disruption budget, spread, scrapes and network rules mean the workers, and only the last the migration."""
+    """All selectors mean the workers, and the network's rules the migration too."""
     deployment = one("Deployment")["spec"]
     workers = deployment["template"]
     (migration,) = [pod for pod in pods() if pod != workers]

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +14,8 @@ from tests.support.cli import SCRIPT
 from tests.support.deploy import CONFIG, is_command, started
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from provisioner.settings import Settings
 
 UNITS = CONFIG / "systemd"

@@ -73,7 +73,7 @@ def is_command(words: Sequence[str]) -> bool:
 
 
 def rendered(folder: Path) -> list[dict[str, Any]]:
-    """What `kubectl kustomize` makes of a folder, as far as ours ask for: resources, config maps, labels and patches."""
+    """What `kubectl kustomize` makes of a folder, as far as ours ask for it."""
     kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
     found: list[dict[str, Any]] = []
     for name in kustomization["resources"]:
