@@ -83,6 +83,7 @@ def built(place: Path) -> Iterator[Image]:
     finally:
         buildah("umount", container)
         buildah("rm", container)
+        shutil.rmtree(place)
 
 
 def _base() -> Path:
