@@ -3,10 +3,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak check format lock clean
+.PHONY: help demo test soak image-test check format lock clean
 
 help: ## say what there is
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
 
 # The marks say which lock file the environment was installed from; a newer lock installs again.
 $(VENV)/.runtime: requirements.lock pyproject.toml
@@ -31,6 +31,9 @@ test: $(VENV)/.dev ## run the whole test suite
 
 soak: $(VENV)/.dev ## the long runs, bounded in time
 	@$(BIN)/python -m pytest -m soak -p no:randomly --timeout 900
+
+image-test: $(VENV)/.dev ## build the container image and run it; needs root, buildah and debootstrap
+	@$(BIN)/python -m pytest -m image --timeout 600 -rs tests/deploy
 
 check: $(VENV)/.dev ## formatter, linter, types, import contracts, migrations
 	@$(BIN)/ruff format --check --diff .

@@ -97,11 +97,16 @@ async def run_daemon(settings: Settings, *, drain: bool = False) -> None:
             observer=meter,
         )
         systemd = await stack.enter_async_context(observed(settings, worker, meter))
-        await Persistence(clock).insist(lambda: require_schema(database))
-        await Persistence(clock).insist(lambda: require_rights(database, Kind.WORKER))
-        _spare_the_collector()
+        # Before the first wait: as process 1 of a container, who handles no signal cannot be stopped by one.
         with stopping_on_signals(worker.stop, systemd.stopping):
-            await _work(worker, Listener(database, hear=worker.hear))
+            if await worker.unless_stopped(Persistence(clock).insist(lambda: _require_place(database))):
+                _spare_the_collector()
+                await _work(worker, Listener(database, hear=worker.hear))
+
+
+async def _require_place(database: Database) -> None:
+    await require_schema(database)
+    await require_rights(database, Kind.WORKER)
 
 
 @asynccontextmanager

@@ -26,6 +26,7 @@ PREFIX: Final = "sealed:"
 WIPED: Final = "wiped"
 PRIVATE_MODE: Final = 0o600
 _OTHERS: Final = 0o077
+_OTHERS_BUT_GROUP: Final = 0o037  # the group may read
 
 
 class KeyFileUnusable(ProvisionerError):
@@ -78,7 +79,7 @@ def add_to_file(path: Path, pair: SealingPair) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, PRIVATE_MODE)
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            _require_private(path, os.fstat(file.fileno()).st_mode)
+            _require_private(path, os.fstat(file.fileno()))
             file.write(f"{pair.line}\n")
             file.flush()
             os.fsync(file.fileno())
@@ -90,7 +91,7 @@ def read_file(path: Path) -> Mapping[str, PrivateKey]:
     """Every private key of the file by its id; none if there is no file. Raises `KeyFileUnusable`."""
     try:
         with path.open(encoding="ascii") as file:
-            _require_private(path, os.fstat(file.fileno()).st_mode)
+            _require_private(path, os.fstat(file.fileno()))
             lines = file.read().splitlines()
     except FileNotFoundError:
         return {}
@@ -107,8 +108,17 @@ def _read_line(path: Path, number: int, line: str) -> tuple[str, PrivateKey]:
         raise KeyFileUnusable(f"line {number} of {path} is no sealing key: it is `<key id> <base64>`") from None
 
 
-def _require_private(path: Path, mode: int) -> None:
-    if mode & _OTHERS:
+def is_private(mode: int, *, owner: int, reader: int) -> bool:
+    """Tell whether nobody but its reader may see a file; `owner` and `reader` are user ids.
+
+    A service manager or a cluster keeps a secret as root's and lends it to the service through its group: PostgreSQL
+    allows the same for the key of its certificate.
+    """
+    return not mode & (_OTHERS_BUT_GROUP if owner == 0 != reader else _OTHERS)
+
+
+def _require_private(path: Path, found: os.stat_result) -> None:
+    if not is_private(found.st_mode, owner=found.st_uid, reader=os.geteuid()):
         raise KeyFileUnusable(f"others may read the sealing keys in {path}; run `chmod 600 {path}`")
 
 

@@ -1,10 +1,10 @@
 """One worker process: the parts put together, started, and stopped without losing anything."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -108,9 +108,19 @@ class Worker:
         """Claim nothing more, finish what is under way, then let `run` return."""
         self._stop.set()
 
+    async def unless_stopped(self, waiting: Coroutine[Any, Any, None]) -> bool:
+        """Wait for something that may take for ever; tell whether it came before the order to stop."""
+        async with asyncio.TaskGroup() as group:
+            awaited, stopped = group.create_task(waiting), group.create_task(self._stop.wait())
+            await asyncio.wait({awaited, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (awaited, stopped):
+                task.cancel()
+        return not awaited.cancelled()
+
     async def run(self) -> None:
         """Work until stopped or, when draining, until nothing is left to do."""
-        await self._keeper.enter()
+        if not await self.unless_stopped(self._keeper.enter()):
+            return
         log.info("worker_started", worker=self._membership.worker, name=self._manner.name, targets=list(self.feeders))
         async with asyncio.TaskGroup() as group:
             upkeep = [

@@ -100,6 +100,18 @@ async def test_a_daemon_that_waits_for_its_database_is_healthy_and_not_ready(dat
             assert "The database cannot be asked" in get(address, "/")[1]
 
 
+async def test_a_daemon_that_waits_for_its_database_stops_when_told(database: Database) -> None:
+    """Told to stop before it ever reached its database, the daemon ends at once, with exit status 0."""
+    with socket.socket() as nobody, simulated("--mode", "self-hosted") as infisical:
+        nobody.bind(("127.0.0.1", 0))
+        away = f"postgresql://x@127.0.0.1:{nobody.getsockname()[1]}/x"
+        with daemon(database, infisical, PROVISIONER_DATABASE_URL=away) as (process, _):
+            heard = iter(cast("IO[str]", process.stderr).readline, "")
+            assert any('"database_lost"' in line for line in heard)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(10) == 0
+
+
 async def test_a_daemon_that_stops_is_healthy_and_not_ready(database: Database) -> None:
     """While the last answers are waited for, the daemon is alive for its keepers and gone for its callers."""
     with (

@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 from provisioner.core.errors import CredentialUnreadable
 from provisioner.core.model import Request
 from provisioner.core.secret import Secret
-from provisioner.credentials.sealing import BoxOpener, KeyFileUnusable, SealingPair, add_to_file, read_file
+from provisioner.credentials.sealing import BoxOpener, KeyFileUnusable, SealingPair, add_to_file, is_private, read_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -119,6 +119,28 @@ class TestKeyFile:
         file.chmod(0o640)
         with pytest.raises(KeyFileUnusable, match="chmod 600"):
             add_to_file(file, pair)
+
+    @pytest.mark.parametrize(
+        ("mode", "owner", "private"),
+        [
+            (0o600, 10001, True),
+            (0o400, 10001, True),
+            (0o640, 10001, False),
+            (0o440, 0, True),  # as Kubernetes and systemd lend it
+            (0o640, 0, True),
+            (0o660, 0, False),
+            (0o444, 0, False),
+            (0o644, 0, False),
+        ],
+    )
+    def test_root_may_lend_it_through_a_group(self, mode: int, owner: int, private: bool) -> None:
+        """A file of root's that the reader's group may read is private; any other that others may read is not."""
+        assert is_private(mode, owner=owner, reader=10001) is private
+
+    def test_root_itself_needs_no_group(self) -> None:
+        """Who reads as root is owner, and nobody else has to read the file."""
+        assert not is_private(0o640, owner=0, reader=0)
+        assert is_private(0o600, owner=0, reader=0)
 
     def test_a_bad_line_is_named(self, file: Path, pair: SealingPair) -> None:
         """A damaged file is refused by the line's number; what is on the line is not shown."""
