@@ -14,6 +14,7 @@ from provisioner.core.model import Seen
 
 if TYPE_CHECKING:
     from provisioner.core.ports import Permits
+    from provisioner.credentials.vault import NamedVault
     from provisioner.infisical.connections import InfisicalConnections
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
@@ -100,8 +101,10 @@ async def surveying(settings: "Settings", database: "Database", target: str) -> 
 
 
 @asynccontextmanager
-async def opened(settings: "Settings", database: "Database", target: str) -> "AsyncIterator[Target]":
-    """Open a target as a worker does, for reading only: without any credential."""
+async def opened(
+    settings: "Settings", database: "Database", target: str, vault: "NamedVault | None" = None
+) -> "AsyncIterator[Target]":
+    """Open a target as a worker does; for reading only it needs no credential."""
     from provisioner.credentials.vault import NamedVault
     from provisioner.observe.logs import configure_logging
     from provisioner.service import open_target
@@ -109,5 +112,5 @@ async def opened(settings: "Settings", database: "Database", target: str) -> "As
 
     configure_logging("critical")  # what goes wrong is told once, by the command
     clock = DatabaseClock(wall=partial(datetime.now, UTC), monotonic=time.monotonic)
-    async with open_target(settings, target, database, clock, NamedVault({})) as found:
+    async with open_target(settings, target, database, clock, vault or NamedVault({})) as found:
         yield found

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
 
+from provisioner.keyring import open_vault
 from provisioner.postgres.listener import Listener
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queue import PostgresQueue
 from provisioner.sandbox.simulator import Simulator
-from provisioner.service import open_target, open_vault
+from provisioner.service import open_target
 from provisioner.settings import load_settings
 from provisioner.worker.clock import DatabaseClock
 from provisioner.worker.worker import Manner, Worker
