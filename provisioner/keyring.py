@@ -2,27 +2,21 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Literal, overload
+from typing import Literal
 
 from provisioner.core.ports import SecretPlace
 from provisioner.core.secret import Secret
 from provisioner.credentials.files import FileSecret
 from provisioner.credentials.sealing import BoxOpener
 from provisioner.credentials.vault import FromFile, FromInfisical, FromVariable, NamedVault, Source
-from provisioner.infisical.auth import Auth, StaticToken, TokenExchange, UniversalAuth
+from provisioner.infisical.auth import Auth, SecretSource, StaticToken, TokenExchange, UniversalAuth
 from provisioner.settings import Credential, JwtIdentity, Settings, TokenIdentity, UniversalIdentity
 
 
-@overload
-def secret_source(settings: Settings, secret: Secret, *setting: str) -> Secret | FileSecret: ...
-@overload
-def secret_source(settings: Settings, secret: None, *setting: str) -> None: ...
-@overload
-def secret_source(settings: Settings, secret: Secret | None, *setting: str) -> Secret | FileSecret | None: ...
-def secret_source(settings: Settings, secret: Secret | None, *setting: str) -> Secret | FileSecret | None:
+def secret_source(settings: Settings, secret: Secret, *setting: str) -> Secret | FileSecret:
     """A secret of the settings, or its file where it came from one: who mends that need not start the worker again."""
     file = settings.secret_file(*setting)
-    return secret if secret is None or file is None else FileSecret(file)
+    return secret if file is None else FileSecret(file)
 
 
 def open_vault(settings: Settings) -> NamedVault:
@@ -44,10 +38,13 @@ def authentication(settings: Settings, target: str) -> Auth:
             login: Literal["kubernetes-auth", "oidc-auth"] = (
                 "kubernetes-auth" if method == "kubernetes" else "oidc-auth"
             )
-            token_source = kept(jwt, "targets", target, "jwt") or (partial(_read_token, file) if file else None)
-            if token_source is None:
+            if jwt is not None:
+                proof: SecretSource = kept(jwt, "targets", target, "jwt")
+            elif file is not None:
+                proof = partial(_read_token, file)
+            else:
                 raise AssertionError  # the settings see to it that there is one or the other
-            return TokenExchange(method=login, identity_id=identity_id, jwt=token_source, organization_slug=slug)
+            return TokenExchange(method=login, identity_id=identity_id, jwt=proof, organization_slug=slug)
 
 
 def _read_token(file: Path) -> Secret:

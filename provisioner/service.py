@@ -154,28 +154,16 @@ async def open_target(
     *,
     observer: Observer = UNOBSERVED,
 ) -> AsyncIterator[Target]:
-    """One target with its connections, its budgets and its breaker.
+    """One target with its connections, its budgets and its breaker; its access token is ended with the block.
 
     Raises `SettingsError` when nobody can log in there.
     """
     chosen, retry = settings.targets[name], settings.retry
-    options = TransportOptions(
-        base_url=chosen.url,
-        timeout=chosen.timeout,
-        ca_file=str(chosen.ca_file) if chosen.ca_file else None,
-        proxy=secret_source(settings, chosen.proxy, "targets", name, "proxy"),
-        max_connections=chosen.max_in_flight + SPARE,
-    )
-    async with Transport(options) as transport:
+    async with Transport(_transport_options(settings, name)) as transport:
         routes = Routes(chosen.url)
         logins = SharedPermits(database, clock, target=name, kind="login", start=_budget(chosen.login_limit))
-        identity = Identity(
-            authentication(settings, name),
-            MeteredLogins(transport, logins),
-            routes,
-            target=name,
-            heard=partial(observer.logged_in, name),
-        )
+        auth, metered = authentication(settings, name), MeteredLogins(transport, logins)
+        identity = Identity(auth, metered, routes, target=name, heard=partial(observer.logged_in, name))
         reads = SharedPermits(database, clock, target=name, kind="read", start=_budget(chosen.read_limit))
         keys = vault.at(name, InfisicalSecrets(transport, identity, routes, reads))
         try:
@@ -197,6 +185,17 @@ async def open_target(
         finally:
             # Nobody else has it. A token from the settings is not ours to end, and stays.
             await identity.revoke()
+
+
+def _transport_options(settings: Settings, name: str) -> TransportOptions:
+    chosen = settings.targets[name]
+    return TransportOptions(
+        base_url=chosen.url,
+        timeout=chosen.timeout,
+        ca_file=str(chosen.ca_file) if chosen.ca_file else None,
+        proxy=secret_source(settings, chosen.proxy, "targets", name, "proxy") if chosen.proxy else None,
+        max_connections=chosen.max_in_flight + SPARE,
+    )
 
 
 def worker_name(settings: Settings) -> str:

@@ -43,6 +43,7 @@ class Fleet:
     ) -> None:
         self.simulator = Simulator(options)
         self.workers: list[Worker] = []
+        self._working: list[asyncio.Task[None]] = []
         self.session: Session
         self._url = url
         self._count = workers
@@ -66,7 +67,7 @@ class Fleet:
         """Start workers, with further settings."""
         for _ in range(self._count if workers is None else workers):
             ready = asyncio.Event()
-            self._tasks.create_task(self._work({**self._settings, **settings}, ready))
+            self._working.append(self._tasks.create_task(self._work({**self._settings, **settings}, ready)))
             await ready.wait()
 
     async def _work(self, settings: Mapping[str, str], ready: asyncio.Event) -> None:
@@ -100,6 +101,10 @@ class Fleet:
                 await worker.run()
             finally:
                 listening.cancel()
+
+    async def ended(self) -> None:
+        """Wait until every worker that was started has ended."""
+        await asyncio.gather(*self._working)
 
     def requests(self) -> dict[str, int]:
         """Creates that the simulator answered, by status."""
