@@ -58,6 +58,7 @@ async def test_every_kind_of_identity_makes_connections_and_ends_its_own_token(
     async with Fleet(database.url, Options(mode="self-hosted", projects=5)) as fleet:
         simulator = fleet.simulator
         more = settings(kind, simulator, tmp_path / "kept")
+        simulator.configure(organization_slug="simulated")
         await fleet.insert(5)
         await fleet.start(None, **more)
         await fleet.done()

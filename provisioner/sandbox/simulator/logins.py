@@ -96,7 +96,8 @@ class Logins:
 
     def require_organization(self, slug: object) -> None:
         """Raise the refusal of an identity that is not in the organization that a login names."""
-        if slug is not None and slug != self.settings.organization_slug:
+        ours = self.settings.organization_slug
+        if ours and slug is not None and slug != ours:
             raise self._refusal("Invalid credentials")
 
     def renew(self, token: str) -> dict[str, Any]:

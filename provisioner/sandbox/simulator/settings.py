@@ -37,7 +37,10 @@ class Plant:
 
 @dataclass(slots=True, kw_only=True)
 class Settings:
-    """The live settings. Times in seconds; for each time to live and number of uses, 0 means no limit."""
+    """The live settings. Times in seconds; for each time to live and number of uses, 0 means no limit.
+
+    `old_secrets`: only the older route tells secrets. Without an `organization_slug` logins may name any.
+    """
 
     mode: str = "cloud"
     write_limit: int = 200
@@ -59,7 +62,7 @@ class Settings:
     outage: str = "none"
     open_router: str = "ok"
     old_secrets: bool = False
-    organization_slug: str = "simulated"
+    organization_slug: str = ""
     upstream_pace: float = 1.0
 
     def public(self) -> dict[str, Any]:
