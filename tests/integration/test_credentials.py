@@ -64,7 +64,7 @@ async def errors(fleet: Fleet) -> set[tuple[str, str]]:
     return {(row["error_code"], row["error_message"]) for row in found}
 
 
-async def failed(fleet: Fleet, count: int) -> bool:
+async def failed(fleet: Fleet, count: int) -> Any:
     """Whether so many requests have failed."""
     return (await fleet.states()).get("failed") == count
 
