@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Final, Literal
 
 import structlog
@@ -22,17 +21,15 @@ from provisioner.core.concurrency import Pressure
 from provisioner.core.health import Breaker
 from provisioner.core.pacing import Budget, fixed
 from provisioner.core.policy import Rules
-from provisioner.core.ports import UNOBSERVED, Clock, Observer, Vault
-from provisioner.core.secret import Secret
-from provisioner.credentials.files import FileSecret
-from provisioner.credentials.sealing import BoxOpener
-from provisioner.credentials.vault import FromFile, FromVariable, NamedVault, Source
-from provisioner.infisical.auth import Auth, StaticToken, TokenExchange, UniversalAuth
+from provisioner.core.ports import UNOBSERVED, Clock, Observer
+from provisioner.credentials.vault import NamedVault
 from provisioner.infisical.connections import InfisicalConnections
 from provisioner.infisical.identity import Identity
 from provisioner.infisical.logins import MeteredLogins
+from provisioner.infisical.secrets import InfisicalSecrets
 from provisioner.infisical.transport import Transport, TransportOptions
 from provisioner.infisical.wire import Routes
+from provisioner.keyring import authentication, open_vault, secret_source
 from provisioner.observe.health import Health
 from provisioner.observe.metrics import Meter
 from provisioner.observe.systemd import Systemd
@@ -45,16 +42,7 @@ from provisioner.postgres.permits import UNLIMITED, SharedPermits
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queue import PostgresQueue
 from provisioner.postgres.reports import read_gauges, read_status
-from provisioner.settings import (
-    Credential,
-    Identity as IdentitySettings,
-    JwtIdentity,
-    RateLimit,
-    Settings,
-    Target as TargetSettings,
-    TokenIdentity,
-    UniversalIdentity,
-)
+from provisioner.settings import RateLimit, Settings
 from provisioner.signals import stopping_on_signals
 from provisioner.worker.clock import DatabaseClock
 from provisioner.worker.creator import Target
@@ -155,18 +143,12 @@ async def _work(worker: Worker, listener: Listener) -> None:
 def open_database(settings: Settings, *, size: int | None = None) -> Database:
     """The database of the settings; nothing is connected yet. Raises `SettingsError`."""
     return Database(
-        settings.database_url(),
+        secret_source(settings, settings.database_url(), "database", "url"),
         size=size or settings.database.max_connections,
         timeout=STATEMENT_TIME,
         ssl_root_cert=settings.database.ssl_root_cert,
         name=worker_name(settings),
     )
-
-
-def open_vault(settings: Settings) -> NamedVault:
-    """The named credentials of the settings, and the keys that open sealed ones."""
-    sources = {name: source for name, one in settings.credentials.items() if (source := _source(one))}
-    return NamedVault(sources, opener=BoxOpener(settings.sealing.key_file.expanduser()))
 
 
 @asynccontextmanager
@@ -175,54 +157,59 @@ async def open_target(
     name: str,
     database: Database,
     clock: Clock,
-    vault: Vault,
+    vault: NamedVault,
     *,
     observer: Observer = UNOBSERVED,
     permits: type[SharedPermits] = SharedPermits,
 ) -> AsyncIterator[Target]:
-    """One target with its connections, its budgets and its breaker.
+    """One target with its connections, its budgets and its breaker; its access token is ended with the block.
 
     Raises `SettingsError` when nobody can log in there.
     """
     chosen, retry = settings.targets[name], settings.retry
-    auth = _auth(settings.identity(name), _secret_file(settings, name))
-    options = _transport(chosen)
-    async with Transport(options) as transport:
+    async with Transport(_transport_options(settings, name)) as transport:
         routes = Routes(chosen.url)
         shared = partial(permits, database, clock, target=name)
         logins = MeteredLogins(transport, shared(kind="login", start=_budget(chosen.login_limit)))
-        identity = Identity(auth, logins, routes, target=name, heard=partial(observer.logged_in, name))
-        yield Target(
-            name=name,
-            connections=InfisicalConnections(
-                transport, identity, routes, marker=chosen.marker, now=lambda: clock.now().timestamp()
-            ),
-            vault=vault,
-            writes=shared(kind="write", start=_budget(chosen.write_limit)),
-            reads=shared(kind="read", start=_budget(chosen.read_limit)),
-            rules=Rules(max_attempts=retry.max_attempts, base=retry.base, cap=retry.cap, marker=chosen.marker),
-            breaker=Breaker(),
-            keys=Custody(name, holds=SharedHolds(database, target=name), vault=vault, clock=clock),
-            pressure=Pressure(chosen.max_in_flight),
-            shared_budget=chosen.shared_budget,
-            observer=observer,
-        )
-        await identity.revoke()
+        auth, heard = authentication(settings, name), partial(observer.logged_in, name)
+        identity = Identity(auth, logins, routes, target=name, heard=heard)
+        reads = shared(kind="read", start=_budget(chosen.read_limit))
+        keys = vault.at(name, InfisicalSecrets(transport, identity, routes, reads))
+        try:
+            yield Target(
+                name=name,
+                connections=InfisicalConnections(
+                    transport, identity, routes, marker=chosen.marker, now=lambda: clock.now().timestamp()
+                ),
+                vault=keys,
+                writes=shared(kind="write", start=_budget(chosen.write_limit)),
+                reads=reads,
+                rules=Rules(max_attempts=retry.max_attempts, base=retry.base, cap=retry.cap, marker=chosen.marker),
+                breaker=Breaker(),
+                keys=Custody(name, holds=SharedHolds(database, target=name), vault=keys, clock=clock),
+                pressure=Pressure(chosen.max_in_flight),
+                shared_budget=chosen.shared_budget,
+                observer=observer,
+            )
+        finally:
+            # Nobody else has it. A token from the settings is not ours to end, and stays.
+            await identity.revoke()
+
+
+def _transport_options(settings: Settings, name: str) -> TransportOptions:
+    chosen = settings.targets[name]
+    return TransportOptions(
+        base_url=chosen.url,
+        timeout=chosen.timeout,
+        ca_file=str(chosen.ca_file) if chosen.ca_file else None,
+        proxy=secret_source(settings, chosen.proxy, "targets", name, "proxy") if chosen.proxy else None,
+        max_connections=chosen.max_in_flight + SPARE,
+    )
 
 
 def worker_name(settings: Settings) -> str:
     """What this process is called in the list of workers and in the server's list of sessions."""
     return settings.worker.name or f"{socket.gethostname()}:{os.getpid()}"
-
-
-def _transport(target: TargetSettings) -> TransportOptions:
-    return TransportOptions(
-        base_url=target.url,
-        timeout=target.timeout,
-        ca_file=str(target.ca_file) if target.ca_file else None,
-        proxy=target.proxy,
-        max_connections=target.max_in_flight + SPARE,
-    )
 
 
 def _manner(settings: Settings, *, drain: bool) -> Manner:
@@ -245,41 +232,3 @@ def _budget(limit: RateLimit | Literal["auto", "none"]) -> Budget:
             return UNLIMITED
         case RateLimit(permits, window):
             return fixed(permits, window)
-
-
-def _auth(identity: IdentitySettings, secret_file: Path | None) -> Auth:
-    match identity:
-        case UniversalIdentity(client_id=client_id, client_secret=secret, organization_slug=slug):
-            kept = FileSecret(secret_file) if secret_file else secret
-            return UniversalAuth(client_id=client_id, client_secret=kept, organization_slug=slug)
-        case TokenIdentity(token=token):
-            return StaticToken(token=token)
-        case JwtIdentity(method=method, identity_id=identity_id, jwt=jwt, jwt_file=file):
-            login: Literal["kubernetes-auth", "oidc-auth"] = (
-                "kubernetes-auth" if method == "kubernetes" else "oidc-auth"
-            )
-            source = jwt if jwt is not None or file is None else partial(_read_token, file)
-            if source is None:
-                raise AssertionError  # the settings see to it that there is one or the other
-            return TokenExchange(method=login, identity_id=identity_id, jwt=source)
-
-
-def _secret_file(settings: Settings, name: str) -> Path | None:
-    """The file that a client secret came from: who mends the file need not start the worker again."""
-    kind, _, variable = settings.sources().get(f"targets.{name}.client_secret", "").partition(" ")
-    if kind == "environment" and variable.endswith("_FILE"):
-        return Path(os.environ[variable]).expanduser() if variable in os.environ else None
-    return None
-
-
-def _read_token(file: Path) -> Secret:
-    return Secret(file.read_text(encoding="utf-8").strip())
-
-
-def _source(credential: Credential) -> Source | None:
-    """Where a credential comes from; None for a place that workers cannot reach yet, so that its rows say so."""
-    if credential.env is not None:
-        return FromVariable(credential.env)
-    if credential.file is not None:
-        return FromFile(credential.file)
-    return credential.value

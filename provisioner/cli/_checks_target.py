@@ -9,7 +9,13 @@ from provisioner.cli._checks import Check, ok, problem, warning
 from provisioner.cli._progress import duration
 from provisioner.cli._survey import opened, permit
 from provisioner.core.concerns import remedy
-from provisioner.core.errors import CredentialUnknown, CredentialUnreadable, DatabaseUnavailable, ProvisionerError
+from provisioner.core.errors import (
+    CredentialUnavailable,
+    CredentialUnknown,
+    CredentialUnreadable,
+    DatabaseUnavailable,
+    ProvisionerError,
+)
 from provisioner.core.model import ErrorCode, Observation, Request, Seen
 from provisioner.settings import SettingsError
 
@@ -30,8 +36,10 @@ async def check_target(
     settings: "Settings", database: "Database", name: str, project: str | None, *, metered: bool
 ) -> AsyncIterator[Check]:
     """Log in to a target, once, and read a little; `metered` unless the database, which keeps the budget, is away."""
+    from provisioner.keyring import open_vault
+
     try:
-        async with opened(settings, database, name) as target:
+        async with opened(settings, database, name, open_vault(settings)) as target:
             async for check in _opened(settings, target, project, metered=metered):
                 yield check
     except SettingsError as error:
@@ -51,12 +59,34 @@ async def _opened(
         yield _skew(target.name, seen.skew)
     if seen.rate is not None:
         yield ok("limit", f"{target.name} allows {seen.rate.limit:,} reads a window, {seen.rate.remaining:,} are left")
+    async for check in _fetched(settings, target):
+        yield check
     if project is not None:
 
         async def listed() -> Observation:
             return (await connections.list(project))[0]
 
         yield _permission(target.name, project, await _read(target, listed, metered=metered))
+
+
+async def _fetched(settings: "Settings", target: "Target") -> AsyncIterator[Check]:
+    """Fetch each credential that comes from this target; no key is shown."""
+    for name, credential in settings.credentials.items():
+        secret = credential.infisical
+        if secret is None or (secret.target or target.name) != target.name:
+            continue
+        try:
+            await target.vault.open(_asking(name))
+        except CredentialUnavailable as error:
+            yield warning("credential", str(error), "requests with it wait, and lose nothing")
+        except (CredentialUnknown, CredentialUnreadable) as error:
+            yield problem("credential", str(error))
+        else:
+            yield ok("credential", f"{name} can be fetched through target {target.name}")
+
+
+def _asking(credential: str) -> Request:
+    return Request(id=0, project_id=str(NOBODY), name="openrouter", description=None, credential=credential)
 
 
 def _login(settings: "Settings", name: str) -> str:
@@ -107,13 +137,14 @@ def _permission(name: str, project: str, seen: Observation | None) -> Check:
 
 async def check_credentials(settings: "Settings") -> AsyncIterator[Check]:
     """Check that each credential is where the settings say; no key is shown."""
-    from provisioner.service import open_vault
+    from provisioner.keyring import open_vault
 
     vault = open_vault(settings)
     for name, credential in settings.credentials.items():
-        request = Request(id=0, project_id=str(NOBODY), name="openrouter", description=None, credential=name)
+        if credential.infisical is not None:
+            continue  # fetched where its target is checked
         try:
-            await vault.open(request)
+            await vault.open(_asking(name))
         except (CredentialUnknown, CredentialUnreadable) as error:
             # The one that is there without being said; nobody may need it.
             unsaid = settings.sources().get(f"credentials.{name}.env") == "default"

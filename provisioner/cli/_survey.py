@@ -14,6 +14,7 @@ from provisioner.core.model import Seen
 
 if TYPE_CHECKING:
     from provisioner.core.ports import Permits
+    from provisioner.credentials.vault import NamedVault
     from provisioner.infisical.connections import InfisicalConnections
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
@@ -103,9 +104,14 @@ async def surveying(settings: "Settings", database: "Database", target: str) -> 
 
 @asynccontextmanager
 async def opened(
-    settings: "Settings", database: "Database", target: str, *, shared: bool = True
+    settings: "Settings",
+    database: "Database",
+    target: str,
+    vault: "NamedVault | None" = None,
+    *,
+    shared: bool = True,
 ) -> "AsyncIterator[Target]":
-    """Open a target as a worker does, for reading only: without any credential; `shared` unless we count alone."""
+    """Open a target as a worker does; for reading only it needs no credential. `shared` unless we count alone."""
     from provisioner.credentials.vault import NamedVault
     from provisioner.observe.logs import configure_logging
     from provisioner.postgres.permits import OwnPermits, SharedPermits
@@ -115,5 +121,5 @@ async def opened(
     configure_logging("critical")  # what goes wrong is told once, by the command
     permits = SharedPermits if shared else OwnPermits
     clock = DatabaseClock(wall=partial(datetime.now, UTC), monotonic=time.monotonic)
-    async with open_target(settings, target, database, clock, NamedVault({}), permits=permits) as found:
+    async with open_target(settings, target, database, clock, vault or NamedVault({}), permits=permits) as found:
         yield found

@@ -42,3 +42,11 @@ class CredentialUnknown(ProvisionerError):
 
 class CredentialUnreadable(ProvisionerError):
     """The credential cannot be opened."""
+
+
+class CredentialUnavailable(ProvisionerError):
+    """The credential cannot be fetched just now; in `retry_after` seconds it may."""
+
+    def __init__(self, detail: str, *, retry_after: float = 0.0) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after

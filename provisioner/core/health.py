@@ -14,7 +14,7 @@ from provisioner.core.model import Seen
 # What says nothing about the row, only that the target cannot be used just now.
 TROUBLE: Final = frozenset({Seen.UNKNOWN, Seen.NOT_SENT, Seen.TOKEN_TROUBLE, Seen.MISCONFIGURED})
 # What never left this process says nothing about the target.
-_NEUTRAL: Final = frozenset({Seen.CREDENTIAL_UNKNOWN, Seen.CREDENTIAL_UNREADABLE, Seen.THROTTLED})
+_NEUTRAL: Final = frozenset({Seen.CREDENTIAL_UNKNOWN, Seen.CREDENTIAL_UNREADABLE, Seen.CREDENTIAL_AWAY, Seen.THROTTLED})
 
 # So many calls in a row without one that works, and the target is held.
 THRESHOLD: Final = 5

@@ -79,6 +79,7 @@ class Seen(StrEnum):
     NOT_SENT = "nothing was sent"
     CREDENTIAL_UNKNOWN = "credential is not configured"
     CREDENTIAL_UNREADABLE = "credential cannot be opened"
+    CREDENTIAL_AWAY = "credential cannot be fetched just now"
 
 
 @value
@@ -148,9 +149,9 @@ class RateHeaders:
 class Observation:
     """What one call showed.
 
-    `retry_after` is in seconds, for `THROTTLED`. `metered` says that the answer came from behind the rate limiter, so
-    that missing `rate` headers mean that there is no limiter. `skew` is the server's clock minus ours in seconds,
-    where the answer told. `message` is safe to show and to store.
+    `retry_after` is in seconds, for `THROTTLED` and `CREDENTIAL_AWAY`. `metered` says that the answer came from behind
+    the rate limiter, so that missing `rate` headers mean that there is no limiter. `skew` is the server's clock minus
+    ours in seconds, where the answer told. `message` is safe to show and to store.
     """
 
     seen: Seen

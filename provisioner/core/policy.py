@@ -243,14 +243,16 @@ def _unknown(claim: Claim, action: Action, seen: Observation, rules: Rules, mome
     return Retry(delay=pause, message=seen.message, code=ErrorCode.OUTCOME_UNKNOWN, unknown=doubt)
 
 
-def _credential_unknown(_claim: Claim, _action: Action, seen: Observation, _rules: Rules, _moment: Moment) -> Decision:
-    return Fail(code=ErrorCode.CREDENTIAL_UNKNOWN, message=seen.message)
+def _no_key(_claim: Claim, _action: Action, seen: Observation, _rules: Rules, _moment: Moment) -> Decision:
+    unknown = seen.seen is Seen.CREDENTIAL_UNKNOWN
+    code = ErrorCode.CREDENTIAL_UNKNOWN if unknown else ErrorCode.CREDENTIAL_UNREADABLE
+    return Fail(code=code, message=seen.message)
 
 
-def _credential_unreadable(
-    _claim: Claim, _action: Action, seen: Observation, _rules: Rules, _moment: Moment
-) -> Decision:
-    return Fail(code=ErrorCode.CREDENTIAL_UNREADABLE, message=seen.message)
+def _credential_away(claim: Claim, _action: Action, seen: Observation, _rules: Rules, moment: Moment) -> Decision:
+    # Where the key is kept is out of reach: that is no fault of the row, however long it lasts.
+    pause = max(seen.retry_after or 0.0, breather(claim.attempt, jitter=moment.jitter))
+    return Retry(delay=pause, message=seen.message, unknown=claim.unknown)
 
 
 def _again(
@@ -292,6 +294,7 @@ _DECIDE: Final[dict[Seen, Callable[[Claim, Action, Observation, Rules, Moment], 
     Seen.MISCONFIGURED: _no_fault,
     Seen.UNKNOWN: _unknown,
     Seen.NOT_SENT: _no_fault,
-    Seen.CREDENTIAL_UNKNOWN: _credential_unknown,
-    Seen.CREDENTIAL_UNREADABLE: _credential_unreadable,
+    Seen.CREDENTIAL_UNKNOWN: _no_key,
+    Seen.CREDENTIAL_UNREADABLE: _no_key,
+    Seen.CREDENTIAL_AWAY: _credential_away,
 }

@@ -27,6 +27,20 @@ class Place:
     id: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretPlace:
+    """The address of a secret: in a project's environment (its slug), in a folder, under a name."""
+
+    project: str
+    environment: str
+    path: str
+    name: str
+
+    def __str__(self) -> str:
+        """Say where it is, for people."""
+        return f"secret {self.name} in project {self.project}, environment {self.environment}, path {self.path}"
+
+
 FRONT = Place(-(2**31), -(2**63))
 
 
@@ -141,7 +155,23 @@ class Vault(Protocol):
     """Where API keys come from."""
 
     async def open(self, request: Request) -> Secret:
-        """The API key for a request. Raises `CredentialUnknown` or `CredentialUnreadable`."""
+        """The API key for a request.
+
+        Raises `CredentialUnknown`, `CredentialUnreadable`, or `CredentialUnavailable` when it may be had later.
+        """
+
+    async def reopen(self, request: Request) -> Secret:
+        """The key as it is now, after it was refused: read once more where `open` may give an older one.
+
+        Raises as `open` does.
+        """
+
+
+class SecretStore(Protocol):
+    """Where a named credential is kept outside of this process: the secrets of one Infisical."""
+
+    async def read(self, place: SecretPlace) -> Secret:
+        """The secret's value, trimmed. Raises `CredentialUnreadable` or `CredentialUnavailable`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

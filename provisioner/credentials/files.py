@@ -20,7 +20,10 @@ class FileUnreadable(ValueError):
 
 
 class FileSecret:
-    """The secret in a file: its text without the newline at its end, read again when the file has changed."""
+    """The secret in a file: its text without white space around it, read again when the file has changed.
+
+    However it is replaced: written anew, renamed into place, or a link that points elsewhere.
+    """
 
     def __init__(self, path: Path, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._path = path
@@ -64,10 +67,10 @@ def _secret(octets: bytes, path: Path) -> Secret:
     if len(octets) > LARGEST:
         raise FileUnreadable(f"the file {path} is too large to hold a secret")
     try:
-        text = octets.decode().rstrip("\r\n")
+        text = octets.decode().strip()
     except UnicodeDecodeError:
         # The cause would carry the file's content along.
         raise FileUnreadable(f"the file {path} is not UTF-8 text") from None
-    if not text.strip():
+    if not text:
         raise FileUnreadable(f"the file {path} is empty")
     return Secret(text)

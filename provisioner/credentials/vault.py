@@ -1,7 +1,8 @@
 """Find the API key of a request: a named credential from the settings, or one that is sealed in the row.
 
 Names are compared without case, and `_` is `-`. Keys in the environment are read once, keys in files again when they
-change; opening a named one does no I/O but a look at its file, once a second at most.
+change; opening one of these does no I/O but a look at its file, once a second at most. Keys in Infisical are fetched
+with the identity of the request's target, or of the target that the settings name, and kept for a while.
 """
 
 import os
@@ -14,7 +15,9 @@ from typing import Final, Protocol
 
 from provisioner.core.errors import CredentialUnknown, CredentialUnreadable
 from provisioner.core.model import Request
+from provisioner.core.ports import SecretPlace, SecretStore
 from provisioner.core.secret import Secret
+from provisioner.credentials.fetched import FetchedSecret
 from provisioner.credentials.files import FileSecret, FileUnreadable
 
 SEALED: Final = "sealed:"
@@ -36,7 +39,16 @@ class FromFile:
     path: Path
 
 
-Source = FromVariable | FromFile | Secret
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FromInfisical:
+    """The key is a secret in Infisical; it is kept for `cache` seconds. `target` None: the request's own."""
+
+    place: SecretPlace
+    target: str | None = None
+    cache: float = 300.0
+
+
+Source = FromVariable | FromFile | FromInfisical | Secret
 """Where a named credential comes from; a `Secret` is the key itself."""
 
 
@@ -65,6 +77,10 @@ class NamedVault:
         self._keys: dict[str, Secret] = {}
         self._files: dict[str, FileSecret] = {}
         self._missing: dict[str, str] = {}
+        self._fetching: dict[str, FromInfisical] = {}
+        self._fetched: dict[tuple[str, str], FetchedSecret] = {}
+        self._stores: dict[str, SecretStore] = {}
+        self._monotonic = monotonic
         names: set[str] = set()
         for given, source in credentials.items():
             name = canonical(given)
@@ -76,14 +92,34 @@ class NamedVault:
             self._add(name, source, environ, monotonic)
 
     async def open(self, request: Request) -> Secret:
-        """The API key for a request. Raises `CredentialUnknown` or `CredentialUnreadable`."""
+        """The API key for a request of no target. Raises as `TargetVault.open`."""
         key = self._keys.get(request.credential)
         return key if key is not None else self._find(request)
+
+    def at(self, target: str, store: SecretStore) -> "TargetVault":
+        """The vault for the requests of one target; credentials that are to come from there come from `store`."""
+        self._stores[target] = store
+        return TargetVault(self, target)
+
+    def fetched(self, request: Request, target: str) -> FetchedSecret | None:
+        """Where to fetch the request's credential, if it is one to fetch. Raises `CredentialUnreadable`."""
+        name = canonical(request.credential)
+        if (source := self._fetching.get(name)) is None:
+            return None
+        where = source.target or target
+        if (one := self._fetched.get((name, where))) is None:
+            if (store := self._stores.get(where)) is None:
+                raise CredentialUnreadable(f"credential {name!r} comes from target {where!r}, which is not open here")
+            one = FetchedSecret(name, source.place, store, cache=source.cache, monotonic=self._monotonic)
+            self._fetched[name, where] = one
+        return one
 
     def _add(self, name: str, source: Source, environ: Mapping[str, str], monotonic: Callable[[], float]) -> None:
         match source:
             case FromFile(path):
                 self._files[name] = FileSecret(path, monotonic=monotonic)
+            case FromInfisical():
+                self._fetching[name] = source
             case FromVariable(variable):
                 self._hold(name, environ.get(variable, ""), f"the environment variable {variable}")
             case Secret():
@@ -112,9 +148,32 @@ class NamedVault:
                 return file()
             except FileUnreadable as exc:
                 raise CredentialUnreadable(str(exc)) from exc
+        if name in self._fetching:
+            raise CredentialUnreadable(f"credential {name!r} is in Infisical, and no target is open to fetch it with")
         if (problem := self._missing.get(name)) is not None:
             raise CredentialUnreadable(problem)
         raise CredentialUnknown(_unknown(name))
+
+
+class TargetVault:
+    """The credentials of this worker for the requests of one target."""
+
+    def __init__(self, vault: NamedVault, target: str) -> None:
+        self._vault = vault
+        self._target = target
+
+    async def open(self, request: Request) -> Secret:
+        """The API key for a request.
+
+        Raises `CredentialUnknown`, `CredentialUnreadable`, or `CredentialUnavailable` when it may be had later.
+        """
+        fetched = self._vault.fetched(request, self._target)
+        return await (self._vault.open(request) if fetched is None else fetched.get())
+
+    async def reopen(self, request: Request) -> Secret:
+        """The key as it is now, after it was refused. Raises as `open` does."""
+        fetched = self._vault.fetched(request, self._target)
+        return await (self._vault.open(request) if fetched is None else fetched.again())
 
 
 def canonical(name: str) -> str:

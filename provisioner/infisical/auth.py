@@ -55,6 +55,7 @@ class TokenExchange:
     method: Literal["kubernetes-auth", "oidc-auth", "jwt-auth"]
     identity_id: str
     jwt: SecretSource
+    organization_slug: str | None = None
 
     def secret(self) -> Secret:
         """The issuer's token as it is now."""
@@ -62,7 +63,10 @@ class TokenExchange:
 
     def body(self, secret: Secret) -> bytes:
         """The body of a login; raises `TypeError` for text that is no Unicode."""
-        return orjson.dumps({"identityId": self.identity_id, "jwt": secret.reveal()})
+        body = {"identityId": self.identity_id, "jwt": secret.reveal()}
+        if self.organization_slug:
+            body["organizationSlug"] = self.organization_slug
+        return orjson.dumps(body)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ arrive twice, a POST or a PATCH never does.
 """
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, NamedTuple, Self
@@ -48,15 +48,15 @@ class TransportOptions:
 
     `timeout` is for a whole call in seconds: the server gives up after 30, so later answers never come.
     `connect_timeout` is for everything before the request is sent. `ca_file` replaces the system's certificate
-    authorities. `proxy` is a URL, secret because it may hold a password. `max_connections` is the most calls at once:
-    what may be in flight, and a few for look-ups and logins.
+    authorities. `proxy` is a URL, secret because it may hold a password, or where to read it before each call.
+    `max_connections` is the most calls at once: what may be in flight, and a few for look-ups and logins.
     """
 
     base_url: str
     timeout: float = 40.0
     connect_timeout: float = 10.0
     ca_file: str | None = None
-    proxy: Secret | None = None
+    proxy: Secret | Callable[[], Secret] | None = None
     max_connections: int = 72
 
 
@@ -65,6 +65,7 @@ class Transport:
 
     def __init__(self, options: TransportOptions) -> None:
         self._timeout = options.timeout
+        self._proxy = options.proxy
         connector = aiohttp.TCPConnector(
             limit=options.max_connections,
             keepalive_timeout=KEEP_ALIVE,
@@ -76,7 +77,6 @@ class Transport:
             timeout=aiohttp.ClientTimeout(total=options.timeout, connect=options.connect_timeout),
             headers={"User-Agent": f"provisioner/{__version__}", "Accept": "application/json"},
             cookie_jar=aiohttp.DummyCookieJar(),
-            proxy=options.proxy.reveal() if options.proxy else None,
         )
 
     async def __aenter__(self) -> Self:
@@ -102,7 +102,9 @@ class Transport:
     ) -> Answer:
         """Send one request and read its whole answer, of at most `most` bytes. Raises `NotSent` or `AnswerLost`."""
         try:
-            response = await self._session.request(method, url, headers=headers, data=body, allow_redirects=False)
+            response = await self._session.request(
+                method, url, headers=headers, data=body, allow_redirects=False, proxy=self._through()
+            )
             try:
                 content = response.content
                 answer = await content.readany()
@@ -121,6 +123,15 @@ class Transport:
             # The text of some of these quotes what was received; the class says enough.
             raise AnswerLost(f"the connection broke before the answer was read ({type(exc).__name__})") from exc
         return Answer(response.status, response.headers, answer)
+
+    def _through(self) -> str | None:
+        """The proxy as it is now. Raises `NotSent` when the file that holds it cannot be read."""
+        proxy = self._proxy
+        try:
+            secret = proxy if proxy is None or isinstance(proxy, Secret) else proxy()
+        except (OSError, ValueError) as exc:
+            raise NotSent(f"nothing was sent: {exc}") from exc
+        return secret.reveal() if secret else None
 
 
 async def _rest(content: aiohttp.StreamReader, first: bytes, most: int) -> bytes:

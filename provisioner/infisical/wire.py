@@ -5,15 +5,19 @@ would make a connection for the whole organization.
 """
 
 from typing import Final
+from urllib.parse import quote
 
 import orjson
 from yarl import URL
 
 from provisioner.core.model import Request
 from provisioner.core.policy import METHOD, describe
+from provisioner.core.ports import SecretPlace
 from provisioner.core.secret import Secret
 
 API: Final = "api/v1"
+SECRETS: Final = "api/v4/secrets"
+OLD_SECRETS: Final = "api/v3/secrets/raw"
 APP_PATH: Final = "app-connections/open-router"
 
 
@@ -24,6 +28,7 @@ class Routes:
         base = URL(base_url)
         if base.scheme not in {"http", "https"} or not base.host:
             raise ValueError(f"not the URL of a server: {base_url!r}")
+        self._base = base
         self._api = base / API
         self.connections: Final = self._api / APP_PATH
         self.revoke: Final = self._api / "auth/token/revoke"
@@ -39,6 +44,19 @@ class Routes:
     def by_name(self, name: str, project_id: str) -> URL:
         """The connection of that name in a project."""
         return (self.connections / "connection-name" / name).with_query({"projectId": project_id})
+
+    def secret(self, place: SecretPlace, *, old: bool = False) -> URL:
+        """A secret's value; `old` for servers that lack the present route."""
+        # Joined by hand, for a name may hold a slash, and yarl takes `.` and `..` for steps.
+        root = self._base / (OLD_SECRETS if old else SECRETS)
+        query = {
+            "workspaceId" if old else "projectId": place.project,
+            "environment": place.environment,
+            "secretPath": place.path,
+            "expandSecretReferences": "true",
+            "include_imports": "true",
+        }
+        return URL(f"{root}/{quote(place.name, safe='')}", encoded=True).with_query(query)
 
     def by_id(self, connection_id: str) -> URL:
         """One connection."""

@@ -6,7 +6,7 @@ person must act). Waiting and trying again is the caller's business, for only th
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -79,19 +79,20 @@ async def _keep_session(_connection: object) -> None:
 class Database:
     """A small pool of connections, opened when first needed.
 
-    A statement that takes over `timeout` seconds is given up.
+    A statement that takes over `timeout` seconds is given up. Where `url` is a function it is asked before each
+    connect, so that a password that was changed counts at once.
     """
 
     def __init__(
         self,
-        url: str | Secret,
+        url: str | Secret | Callable[[], Secret],
         *,
         size: int = 4,
         timeout: float | None = None,
         ssl_root_cert: Path | None = None,
         name: str = "provisioner",
     ) -> None:
-        self._url = url if isinstance(url, Secret) else Secret(url)
+        self._url = Secret(url) if isinstance(url, str) else url
         self._size = size
         self._timeout = timeout
         self._ssl = ssl.create_default_context(cafile=str(ssl_root_cert)) if ssl_root_cert else None
@@ -112,17 +113,27 @@ class Database:
     async def connect(self) -> "asyncpg.Connection[asyncpg.Record]":
         """A connection of its own, for `LISTEN` or a migration; the caller closes it."""
         with database_errors(), readable_url():
-            connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(
-                self._url.reveal(), **self._options()
-            )
+            connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(self._dsn(), **self._options())
             return connection
+
+    def _dsn(self) -> str:
+        try:
+            return (self._url if isinstance(self._url, Secret) else self._url()).reveal()
+        except (OSError, ValueError) as error:
+            raise DatabaseUnavailable(str(error)) from error
+
+    async def _dial(self, *_: object, **options: Any) -> "asyncpg.Connection[asyncpg.Record]":
+        """Connect as the pool asks, to where the database is now."""
+        connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(self._dsn(), **options)
+        return connection
 
     async def _opened(self) -> "asyncpg.Pool[asyncpg.Record]":
         async with self._opening:
             if self._pool is None:
                 with readable_url():
                     self._pool = await asyncpg.create_pool(
-                        self._url.reveal(),
+                        self._dsn(),
+                        connect=self._dial,
                         min_size=1,
                         max_size=self._size,
                         command_timeout=self._timeout,

@@ -6,8 +6,7 @@ from provisioner.settings.identity import Identity, JwtIdentity, TokenIdentity, 
 from provisioner.settings.load import load_settings
 from provisioner.settings.model import Settings
 from provisioner.settings.sections import Credential, InfisicalSecret, Target
-from provisioner.settings.shape import normalise_name
-from provisioner.settings.values import RateLimit
+from provisioner.settings.values import RateLimit, normalise_name
 
 __all__ = [
     "Credential",

@@ -24,11 +24,11 @@ from provisioner.settings.shape import (
     in_file,
     is_secret,
     nearest,
-    normalise_name,
     paths,
     resolve,
     variable,
 )
+from provisioner.settings.values import normalise_name
 
 CONFIG_VARIABLE: Final = "PROVISIONER_CONFIG"
 CONFIG_FILE: Final = Path("config/provisioner.toml")  # read if it is there
@@ -47,11 +47,12 @@ _KUBERNETES: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """One value, how its user named it, and where it came from."""
+    """One value, how its user named it, and where it came from; `file` is what a secret was read from."""
 
     value: object
     name: str
     source: str
+    file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +93,17 @@ class Layer:
 
     def _add_file(self, setting: Setting, given: Given, base: Path) -> None:
         # What stands where a path is expected may be the secret itself, so no message repeats it.
+        path = base / os.path.expanduser(str(given.value))  # noqa: PTH111  # Path's raises without a home
         try:
-            text = _read_secret(base / os.path.expanduser(str(given.value)))  # noqa: PTH111  # Path's raises without a home
+            text = _read_secret(path)
         except OSError as error:
             self.problems.append(f"{given.name} names a file that cannot be read: {error.strerror or 'it is no file'}")
         except ValueError as error:
             self.problems.append(f"{given.name} names a file that {error}")
         else:
-            self.given[setting] = Given(Secret(text), given.name, given.source)
+            # A pipe gives what it holds once.
+            again = path.absolute() if path.is_file() else None
+            self.given[setting] = Given(Secret(text), given.name, given.source, again)
 
 
 def command_line(overrides: Mapping[str, object], base: Path) -> Layer:

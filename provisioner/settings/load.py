@@ -64,10 +64,18 @@ def load_settings(
         raise SettingsError(*problems)
     reconcile(layers)
     try:
-        return Settings.from_layers(layers)
+        settings = Settings.from_layers(layers)
     except ValidationError as error:
         # Not chained: pydantic's error holds what was given, and a traceback would show it.
         raise SettingsError(*(_sentence(problem, layers) for problem in error.errors(include_url=False))) from None
+    if astray := [
+        name for name, one in settings.credentials.items() if one.target and one.target not in settings.targets
+    ]:
+        there = ", ".join(settings.targets)
+        raise SettingsError(
+            *(f"{_name([('credentials', name, 'target')], layers)} has to be one of: {there}" for name in astray)
+        )
+    return settings
 
 
 def _sentence(problem: Any, layers: Sequence[Layer]) -> str:

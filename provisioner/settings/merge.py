@@ -50,9 +50,9 @@ def _infer_auth(layers: Sequence[Layer], name: str) -> None:
             return
         implied = [
             (method, key)
-            for key, methods in _IMPLIED.items()
+            for key in _IMPLIED
             if ("targets", name, key) in layer.given
-            for method in methods
+            for method in _implied(key, layer.given["targets", name, key])
         ]
         if any(method == said for method, _ in implied):
             return
@@ -61,3 +61,8 @@ def _infer_auth(layers: Sequence[Layer], name: str) -> None:
             cause = layer.given["targets", name, key]
             layer.given[auth] = Given(method, cause.name, cause.source)
             return
+
+
+def _implied(key: str, given: Given) -> tuple[str, ...]:
+    """What a value says about how to log in; a file of Infisical's own variable for OIDC says more than its place."""
+    return _IMPLIED["jwt"] if given.name == "INFISICAL_AUTH_JWT_FILE" else _IMPLIED[key]

@@ -1,6 +1,7 @@
 """The settings as a whole, in force for the life of a process."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -13,7 +14,8 @@ from provisioner.settings.errors import SettingsError
 from provisioner.settings.identity import Identity, identity_of
 from provisioner.settings.layers import Layer
 from provisioner.settings.sections import Credential, Database, Listen, Log, Retry, Sealing, Target, Worker
-from provisioner.settings.shape import NAMED, SECTIONS, Setting, dotted, normalise_name, variable
+from provisioner.settings.shape import NAMED, SECTIONS, Setting, dotted, variable
+from provisioner.settings.values import normalise_name
 
 
 class Settings(BaseSettings):
@@ -31,6 +33,7 @@ class Settings(BaseSettings):
     log: Log = Log()
 
     _sources: Mapping[str, str] = PrivateAttr(default_factory=dict)
+    _files: Mapping[Setting, Path] = PrivateAttr(default_factory=dict)
 
     @classmethod
     def from_layers(cls, layers: Sequence[Layer]) -> Self:
@@ -40,6 +43,8 @@ class Settings(BaseSettings):
         settings._sources = {  # noqa: SLF001  # its own constructor
             dotted(path): said.get(dotted(path), "default") for path, _ in settings.effective()
         }
+        given = {path: one for layer in reversed(layers) for path, one in layer.given.items()}
+        settings._files = {path: one.file for path, one in given.items() if one.file}  # noqa: SLF001  # as above
         return settings
 
     @classmethod
@@ -59,6 +64,10 @@ class Settings(BaseSettings):
     def sources(self) -> Mapping[str, str]:
         """Return where each setting's value came from: `retry.base` -> `environment PROVISIONER_RETRY__BASE`."""
         return MappingProxyType(self._sources)
+
+    def secret_file(self, *setting: str) -> Path | None:
+        """Return the file that a secret was read from: who mends it there need not start anything again."""
+        return self._files.get(setting)
 
     def effective(self) -> Iterator[tuple[Setting, object]]:
         """Give every setting that is in force with its value, in the order of the reference."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from provisioner.settings.values import (
     Address,
@@ -22,13 +22,15 @@ from provisioner.settings.values import (
     Text,
     Word,
     is_loopback,
+    normalise_name,
     parse_address,
     refuse,
 )
 
 LATEST_COMMIT: Final = 30.0  # seconds after which Infisical cuts a silent socket; its handler goes on and may commit
+CACHE: Final = 300.0  # seconds
 KINDS: Final = ("env", "file", "value", "project")  # the field that tells which kind a credential is
-INFISICAL_FIELDS: Final = ("project", "environment", "path", "secret")
+INFISICAL_FIELDS: Final = ("project", "environment", "path", "secret", "target", "cache")
 
 
 class Section(BaseModel):
@@ -124,6 +126,15 @@ class Credential(Section):
     environment: Text | None = Field(default=None, description="Infisical secret: its environment's slug")
     path: Text | None = Field(default=None, description="Infisical secret: its folder; `/` unless said otherwise")
     secret: Text | None = Field(default=None, description="Infisical secret: its name")
+    target: Annotated[str, AfterValidator(normalise_name)] | None = Field(
+        default=None, description="Infisical secret: the target whose instance it is in; the request's own unless said"
+    )
+    cache: float | None = Field(
+        default=None,
+        gt=0,
+        le=86400,
+        description="Infisical secret: seconds that the key is kept before it is read again; 300 unless said otherwise",
+    )
     value: SecretText | None = Field(
         default=None, description="the key itself; better to name a place where it is kept"
     )
@@ -150,17 +161,24 @@ class Credential(Section):
         if self.project is None or self.environment is None or self.secret is None:
             return None
         return InfisicalSecret(
-            project=self.project, environment=self.environment, path=self.path or "/", secret=self.secret
+            project=self.project,
+            environment=self.environment,
+            path=self.path or "/",
+            secret=self.secret,
+            target=self.target,
+            cache=CACHE if self.cache is None else self.cache,
         )
 
 
 class InfisicalSecret(Section):
-    """The address of one secret in Infisical."""
+    """The address of one secret in Infisical; it is kept for `cache` seconds, `target` None is the request's own."""
 
     project: str
     environment: str
     path: str
     secret: str
+    target: str | None
+    cache: float
 
 
 class Retry(Section):

@@ -52,11 +52,6 @@ ECOSYSTEM: Final[dict[str, Setting]] = {
 OPENROUTER_KEY: Final = "OPENROUTER_PROVISIONING_KEY"
 
 
-def normalise_name(name: str) -> str:
-    """Return the name of a target or credential as it is compared: without case, `_` as `-`."""
-    return name.lower().replace("_", "-")
-
-
 def dotted(path: Setting) -> str:
     """Return the name of a setting for people: `targets.default.url`."""
     return ".".join(path)

@@ -38,6 +38,11 @@ class RateLimit:
         return f"{self.permits}/{self.window:g}s"
 
 
+def normalise_name(name: str) -> str:
+    """Return the name of a target or credential as it is compared: without case, `_` as `-`."""
+    return name.lower().replace("_", "-")
+
+
 def refuse(rule: str, *fields: str) -> PydanticCustomError:
     """Return the error that says what a value must be; `fields` names those that are to blame, where it is several."""
     return PydanticCustomError("rule", "{rule}", {"rule": rule, "fields": fields})

@@ -9,7 +9,12 @@ from typing import Final
 import structlog
 
 from provisioner.core.concurrency import Pressure
-from provisioner.core.errors import CredentialUnknown, CredentialUnreadable, DatabaseUnavailable
+from provisioner.core.errors import (
+    CredentialUnavailable,
+    CredentialUnknown,
+    CredentialUnreadable,
+    DatabaseUnavailable,
+)
 from provisioner.core.health import SLOW, Breaker
 from provisioner.core.model import (
     Action,
@@ -26,6 +31,7 @@ from provisioner.core.model import (
 )
 from provisioner.core.policy import Moment, Rules, decide, first_action
 from provisioner.core.ports import UNOBSERVED, Clock, Connections, Observer, Permits, Vault
+from provisioner.core.secret import Secret
 from provisioner.worker.custody import Custody, HeldBack
 from provisioner.worker.membership import Membership
 from provisioner.worker.witness import Witness
@@ -35,7 +41,7 @@ log = structlog.stdlib.get_logger()
 _LOOKING: Final = frozenset({Action.LOOK_UP, Action.IDENTIFY})
 _WITH_KEY: Final = frozenset({Action.CREATE, Action.REPLACE})
 # What certainly left nothing behind, because it never left.
-_UNSENT: Final = frozenset({Seen.NOT_SENT, Seen.CREDENTIAL_UNKNOWN, Seen.CREDENTIAL_UNREADABLE})
+_UNSENT: Final = frozenset({Seen.NOT_SENT, Seen.CREDENTIAL_UNKNOWN, Seen.CREDENTIAL_UNREADABLE, Seen.CREDENTIAL_AWAY})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +123,7 @@ class Creator:
                 break
             started_at, began = self._clock.now(), self._clock.monotonic()
             try:
-                seen = await self._call(action, claim, subject)
+                seen, key = await self._call(action, claim, subject)
             except HeldBack as held:
                 outcome = held.outcome
                 break
@@ -127,7 +133,7 @@ class Creator:
             if action is Action.CREATE:
                 sent += _was_sent(seen)
                 self._witness.note(claim.request.id, seen.seen, began=began)
-                if (back := await self._judged(claim, seen)) is not None:
+                if (back := await self._judged(claim, seen, key)) is not None:
                     outcome = back
                     break
             decision = decide(claim, action, seen, rules=self._target.rules, moment=self._moment(claim, seen, now))
@@ -139,18 +145,26 @@ class Creator:
             self._target.writes.give_back(1)
         return Settlement(claim=claim, outcome=outcome, sent=sent, trace=tuple(trace))
 
-    async def _call(self, action: Action, claim: Claim, subject: Connection | None) -> Observation:
-        """Make one call; what carries a key is sent only for a claim that is certainly still ours."""
+    async def _call(
+        self, action: Action, claim: Claim, subject: Connection | None
+    ) -> tuple[Observation, Secret | None]:
+        """Make one call; returns what it showed, and the key that was sent."""
         if action not in _WITH_KEY:
-            return await self._call_without_key(action, claim, subject)
-        connections, request, keys = self._target.connections, claim.request, self._target.keys
+            return await self._call_without_key(action, claim, subject), None
         try:
-            key = await self._target.vault.open(request)
+            key = await self._target.vault.open(claim.request)
         except CredentialUnknown as error:
-            return Observation(seen=Seen.CREDENTIAL_UNKNOWN, message=str(error))
+            return Observation(seen=Seen.CREDENTIAL_UNKNOWN, message=str(error)), None
         except CredentialUnreadable as error:
-            return Observation(seen=Seen.CREDENTIAL_UNREADABLE, message=str(error))
-        if keys is not None and action is Action.CREATE and not keys.is_fine(request, key):
+            return Observation(seen=Seen.CREDENTIAL_UNREADABLE, message=str(error)), None
+        except CredentialUnavailable as error:
+            away = Observation(seen=Seen.CREDENTIAL_AWAY, message=str(error), retry_after=error.retry_after)
+            return away, None
+        return await self._send(claim, subject, key), key
+
+    async def _send(self, claim: Claim, subject: Connection | None, key: Secret) -> Observation:
+        connections, request, keys = self._target.connections, claim.request, self._target.keys
+        if keys is not None and subject is None and not keys.is_fine(request, key):
             await keys.admit(claim, key)
         if not self._membership.holds(claim):
             return Observation(seen=Seen.NOT_SENT, message="the lease ran out before this was sent")
@@ -163,12 +177,12 @@ class Creator:
             return await self._target.connections.remove(subject)
         return await self._target.connections.look_up(claim.request)
 
-    async def _judged(self, claim: Claim, seen: Observation) -> Retry | None:
+    async def _judged(self, claim: Claim, seen: Observation, key: Secret | None) -> Retry | None:
         """Learn of the request's key; returns how the request goes on if its key's refusal is not its own fault."""
         keys = self._target.keys
         if keys is None or keys.accepts(claim, seen):
             return None
-        return await keys.judge(claim, seen)
+        return await keys.judge(claim, seen, key)
 
     async def _permit(self, action: Action) -> float:
         """Ask for a permit for what is no create; returns the seconds to come back in when there is none."""

@@ -11,7 +11,12 @@ from typing import Final
 
 import structlog
 
-from provisioner.core.errors import CredentialUnknown, CredentialUnreadable, DatabaseUnavailable
+from provisioner.core.errors import (
+    CredentialUnavailable,
+    CredentialUnknown,
+    CredentialUnreadable,
+    DatabaseUnavailable,
+)
 from provisioner.core.health import Blame, Upstream
 from provisioner.core.holds import HELD_FOR, Holds, fingerprint, hold_of
 from provisioner.core.model import Claim, Observation, OnConflict, Request, Retry, Seen
@@ -21,6 +26,7 @@ from provisioner.core.secret import Secret
 log = structlog.stdlib.get_logger()
 
 SEALED: Final = "sealed:"
+_CLOSED: Final = (CredentialUnknown, CredentialUnreadable, CredentialUnavailable)
 TROUBLE: Final = "OpenRouter is in trouble"
 # What Infisical says only after OpenRouter has accepted the key.
 ACCEPTED: Final = frozenset({Seen.CREATED, Seen.UPDATED, Seen.WRONG_SCOPE, Seen.NAME_TAKEN})
@@ -109,13 +115,13 @@ class Custody:
         self.upstream.accepted("sealed" if key is None else key.name, seen.elapsed, self._clock.monotonic())
         return key is None or key.good
 
-    async def judge(self, claim: Claim, seen: Observation) -> Retry | None:
-        """What a create's end says about its key: how the request goes on if it is not at fault itself."""
+    async def judge(self, claim: Claim, seen: Observation, sent: Secret | None) -> Retry | None:
+        """What a create's end says about the key that was sent: how the request goes on if it is not at fault."""
         try:
             if seen.seen in ACCEPTED:
                 await self._accepted(claim, seen)
-            elif seen.seen is Seen.KEY_REFUSED:
-                return await self._refused(claim, seen)
+            elif seen.seen is Seen.KEY_REFUSED and sent is not None:
+                return await self._replaced(claim, sent) or await self._refused(claim, seen, sent)
             else:
                 await self._return(claim)
         except DatabaseUnavailable:
@@ -154,8 +160,8 @@ class Custody:
         """Release what waits for a credential whose key is not among the refused ones any more."""
         request = Request(id=0, project_id="", name="", description=None, credential=name, on_conflict=OnConflict.FAIL)
         try:
-            key = await self._key(request, await self._vault.open(request))
-        except (CredentialUnknown, CredentialUnreadable):
+            key = await self._key(request, await self._vault.reopen(request))
+        except _CLOSED:
             return
         if key is None or key.fingerprint in refused:
             return
@@ -218,9 +224,20 @@ class Custody:
     def _told_long_ago(self, key: _Key, now: float) -> bool:
         return now - key.told_at > RETELL and self.upstream.accepted_since(key.name, key.told_at)
 
-    async def _refused(self, claim: Claim, seen: Observation) -> Retry | None:
+    async def _replaced(self, claim: Claim, sent: Secret) -> Retry | None:
+        """Whether another key has taken the place of the refused one meanwhile: then nobody is to blame."""
+        try:
+            if await self._vault.reopen(claim.request) == sent:
+                return None
+            message = "the API key was refused, and there is another one now: it is tried next"
+        except _CLOSED as error:
+            message = str(error)
+        await self._return(claim)
+        return _again(claim, SOON, message)
+
+    async def _refused(self, claim: Claim, seen: Observation, sent: Secret) -> Retry | None:
         tried = self._trying.get(claim.request.id)
-        key = tried or await self._suspected(claim.request)
+        key = tried or await self._suspected(claim.request, sent)
         was_open, was_held = self.upstream.is_open, key.held
         now = self._clock.monotonic()
         blame = self.upstream.refused(key.name, claim.request.id, seen.elapsed, seen.message, now)
@@ -247,9 +264,8 @@ class Custody:
             )
         return _held(claim, key.name) if was_held and not claim.failures else None
 
-    async def _suspected(self, request: Request) -> _Key:
+    async def _suspected(self, request: Request, secret: Secret) -> _Key:
         """The key of a request that was sent without leave."""
-        secret = await self._vault.open(request)
         key = await self._key(request, secret)
         if key is None:
             if not self._salt:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
 
+from provisioner.keyring import open_vault
 from provisioner.postgres.listener import Listener
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queue import PostgresQueue
 from provisioner.sandbox.simulator import Simulator
-from provisioner.service import open_target, open_vault
+from provisioner.service import open_target
 from provisioner.settings import load_settings
 from provisioner.worker.clock import DatabaseClock
 from provisioner.worker.worker import Manner, Worker
@@ -42,6 +43,7 @@ class Fleet:
     ) -> None:
         self.simulator = Simulator(options)
         self.workers: list[Worker] = []
+        self._working: list[asyncio.Task[None]] = []
         self.session: Session
         self._url = url
         self._count = workers
@@ -65,7 +67,7 @@ class Fleet:
         """Start workers, with further settings."""
         for _ in range(self._count if workers is None else workers):
             ready = asyncio.Event()
-            self._tasks.create_task(self._work({**self._settings, **settings}, ready))
+            self._working.append(self._tasks.create_task(self._work({**self._settings, **settings}, ready)))
             await ready.wait()
 
     async def _work(self, settings: Mapping[str, str], ready: asyncio.Event) -> None:
@@ -99,6 +101,10 @@ class Fleet:
                 await worker.run()
             finally:
                 listening.cancel()
+
+    async def ended(self) -> None:
+        """Wait until every worker that was started has ended."""
+        await asyncio.gather(*self._working)
 
     def requests(self) -> dict[str, int]:
         """Creates that the simulator answered, by status."""

@@ -6,7 +6,7 @@ from hypothesis import given, strategies as st
 from provisioner.core.health import FIRST_PAUSE, LONGEST_PAUSE, RECENT, THRESHOLD, TROUBLE, Breaker
 from provisioner.core.model import Seen
 
-NEUTRAL = [Seen.THROTTLED, Seen.CREDENTIAL_UNKNOWN, Seen.CREDENTIAL_UNREADABLE]
+NEUTRAL = [Seen.THROTTLED, Seen.CREDENTIAL_UNKNOWN, Seen.CREDENTIAL_UNREADABLE, Seen.CREDENTIAL_AWAY]
 WORKS = sorted(set(Seen) - TROUBLE - set(NEUTRAL), key=str)
 BAD = sorted(TROUBLE, key=str)
 

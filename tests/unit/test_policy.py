@@ -41,7 +41,7 @@ RULES = Rules()
 # What any call can meet on its way.
 ON_THE_WAY: Final = {Seen.THROTTLED, Seen.TOKEN_TROUBLE, Seen.MISCONFIGURED, Seen.UNKNOWN, Seen.NOT_SENT}
 REFUSALS: Final = {Seen.FORBIDDEN, Seen.PROJECT_MISSING, Seen.INVALID}
-NO_KEY: Final = {Seen.CREDENTIAL_UNKNOWN, Seen.CREDENTIAL_UNREADABLE}
+NO_KEY: Final = {Seen.CREDENTIAL_UNKNOWN, Seen.CREDENTIAL_UNREADABLE, Seen.CREDENTIAL_AWAY}
 POSSIBLE: Final[dict[Action, set[Seen]]] = {
     Action.CREATE: {Seen.CREATED, Seen.WRONG_SCOPE, Seen.NAME_TAKEN, Seen.KEY_REFUSED} | REFUSALS | NO_KEY | ON_THE_WAY,
     Action.LOOK_UP: {Seen.FOUND, Seen.ABSENT, Seen.OTHER_APP} | REFUSALS | ON_THE_WAY,
@@ -290,6 +290,16 @@ class TestOwnFault:
     def test_what_no_attempt_can_mend_fails_at_once(self, seen: Seen, code: ErrorCode) -> None:
         """Nothing is spent on what needs a person."""
         assert decided(a_claim(), Action.CREATE, seen) == Fail(code=code, message=seen.value)
+
+    @pytest.mark.parametrize("asked", [None, 0.0, 42.0])
+    def test_a_key_that_cannot_be_fetched_costs_no_attempt(self, asked: float | None) -> None:
+        """However often it was tried the request waits, at least as long as the store asks for, and counts nothing."""
+        claim = a_claim(attempt=50, failures=7, unknown=True)
+        seen = an_observation(Seen.CREDENTIAL_AWAY, retry_after=asked)
+        decision = decide(claim, Action.CREATE, seen, rules=Rules(), moment=a_moment(target_works=True))
+        assert isinstance(decision, Retry)
+        assert (decision.counted, decision.unknown, decision.code, decision.hold) == (False, True, None, None)
+        assert decision.delay == max(asked or 0.0, 7.5)
 
     @given(st.integers(1, 10**6), st.floats(0, 1, exclude_max=True), rules)
     def test_pauses_are_random_up_to_an_exponential_bound(self, failures: int, jitter: float, ruled: Rules) -> None:

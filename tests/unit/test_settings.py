@@ -138,10 +138,21 @@ class TestNames:
         flat = '[credentials.a]\nproject = "p"\nenvironment = "prod"\nsecret = "KEY"\n'
         table = '[credentials.b.infisical]\nproject = "p"\nenvironment = "prod"\npath = "/x"\nsecret = "KEY"'
         settings = load(here, flat + table, {"PROVISIONER_CREDENTIALS__B__INFISICAL__SECRET": "OTHER"})
-        expected = InfisicalSecret(project="p", environment="prod", path="/", secret="KEY")
+        expected = InfisicalSecret(project="p", environment="prod", path="/", secret="KEY", target=None, cache=300.0)
         assert settings.credentials["a"].infisical == expected
         assert settings.credentials["b"].infisical == expected.model_copy(update={"path": "/x", "secret": "OTHER"})
         assert settings.credentials["default"].infisical is None
+
+    def test_a_credential_may_come_from_another_target(self, here: Path) -> None:
+        """Which target and for how long is said in the settings; a target that is not configured is named."""
+        secret = (
+            '[credentials.a]\nproject = "p"\nenvironment = "prod"\nsecret = "KEY"\ntarget = "EU_West"\ncache = 60\n'
+        )
+        found = load(here, secret + '[targets.eu-west]\nurl = "https://a"', {}).credentials["a"].infisical
+        assert found is not None
+        assert (found.target, found.cache) == ("eu-west", 60.0)
+        with pytest.raises(SettingsError, match=r"\[credentials.a\] target in .* has to be one of: default$"):
+            load(here, secret, {})
 
 
 class TestSecretFiles:

@@ -69,7 +69,11 @@ class Exchange:
     @property
     def project_id(self) -> str | None:
         """The project that the query names; an empty one is none."""
-        return parse_qs(self.query).get("projectId", [None])[0] if self.query else None
+        return self.asked("projectId")
+
+    def asked(self, name: str) -> str | None:
+        """What the query says about one thing; nothing where it is empty."""
+        return parse_qs(self.query).get(name, [None])[0] if self.query else None
 
     async def wait(self, seconds: float) -> None:
         """Let time pass. When the request has gone unanswered for too long, its connection is cut; its work goes on."""

@@ -94,6 +94,12 @@ class Logins:
             raise self._refusal("Access denied: jwt expired")
         return self._grant()
 
+    def require_organization(self, slug: object) -> None:
+        """Raise the refusal of an identity that is not in the organization that a login names."""
+        ours = self.settings.organization_slug
+        if ours and slug is not None and slug != ours:
+            raise self._refusal("Invalid credentials")
+
     def renew(self, token: str) -> dict[str, Any]:
         """Return the answer to a renewal."""
         renewed, row = self.tokens.renew(token)

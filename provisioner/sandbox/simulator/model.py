@@ -126,15 +126,19 @@ class Store:
         """Tell whether there is such a project."""
         return project_id in self._numbers or (self.any_project and _is_uuid(project_id))
 
+    def authorize_member(self, project_id: str) -> None:
+        """Raise the refusal of an identity that is not in the project at all."""
+        self.authorize(project_id, None)
+
     def authorize(
-        self, project_id: str | None, ability: str, *, missing: str = "Project with ID '{}' not found"
+        self, project_id: str | None, ability: str | None, *, missing: str = "Project with ID '{}' not found"
     ) -> None:
         """Raise the refusal of an identity that lacks this ability there; no project means the organization."""
         organization = self.grants.get(self.organization_id, ABILITIES)
         if organization == "none":
             raise Refusal(403, "ForbiddenError", _no_member("organization", self.organization_id))
         if not project_id:
-            if ability not in organization:
+            if ability is not None and ability not in organization:
                 raise permission_denied(ability.partition("-")[0])
             return
         if not self.has_project(project_id):
@@ -144,7 +148,7 @@ class Store:
             raise Refusal(403, "ForbiddenError", "This project does not belong to your selected organization.")
         if grant == "none":
             raise Refusal(403, "ProjectMembershipNotFound", _no_member("project", project_id))
-        if ability not in grant:
+        if ability is not None and ability not in grant:
             raise permission_denied(ability)
 
     def insert(

@@ -1,6 +1,6 @@
 """How a simulator starts. Everything but the ids can be changed while it runs, see `settings.py`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -37,6 +37,8 @@ class Options:
     """How long an access token lives; 0 is for ever."""
     faults: Mapping[str, float] = field(default_factory=dict)
     """The share of the creates that each named fault strikes, see `faults.FAULTS`."""
+    secrets: Sequence[Mapping[str, object]] = field(default=(), repr=False)
+    """Secrets of projects that are there, as the setting `secrets` plants them; for those of the `projects`."""
     seed: int = 0
     cut_after: float = 30.0
     """How long a request may go unanswered before its connection is cut; its work goes on."""

@@ -11,6 +11,8 @@ Budget = Literal["write_limit", "read_limit", "login_limit"]
 
 CONNECTIONS = "/api/v1/app-connections/open-router"
 AUTH = "/api/v1/auth"
+SECRETS = "/api/v4/secrets"
+RAW_SECRETS = "/api/v3/secrets/raw"
 JWT_METHODS = ("kubernetes-auth", "oidc-auth", "jwt-auth")
 MAX_PARAM = 100
 
@@ -55,6 +57,9 @@ BY_ID: dict[str, Route] = {
     "DELETE": _connection("delete", "DELETE", "/{connectionId}", "write_limit"),
 }
 
+SECRET = Route("get_secret", f"GET {SECRETS}/{{secretName}}", "read_limit", authenticated=True)
+RAW_SECRET = Route("get_raw_secret", f"GET {RAW_SECRETS}/{{secretName}}", "read_limit", authenticated=True)
+
 
 def match(method: str, path: str) -> Match | None:
     """Return the route of a path without its query, or None. A trailing slash does not matter."""
@@ -62,6 +67,10 @@ def match(method: str, path: str) -> Match | None:
     route = FIXED.get((method, path))
     if route is not None:
         return Match(route, {})
+    for prefix, secret in ((SECRETS, SECRET), (RAW_SECRETS, RAW_SECRET)):
+        if method == "GET" and path.startswith(f"{prefix}/"):
+            name = path.removeprefix(f"{prefix}/")
+            return Match(secret, {"secretName": unquote(name)}) if name and "/" not in name else None
     if not path.startswith(f"{CONNECTIONS}/"):
         return None
     head, _, tail = path.removeprefix(f"{CONNECTIONS}/").partition("/")

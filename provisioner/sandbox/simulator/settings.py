@@ -9,6 +9,7 @@ from provisioner.sandbox.simulator import checks
 from provisioner.sandbox.simulator.faults import check_shares
 from provisioner.sandbox.simulator.model import ABILITIES, APP, Grant
 from provisioner.sandbox.simulator.options import Mode
+from provisioner.sandbox.simulator.secrets import PlantedSecret, planted_secret
 from provisioner.sandbox.simulator.tokens import Identity
 
 __all__ = ["FIELDS", "Plant", "Settings", "SettingsError", "check", "snake"]
@@ -36,7 +37,10 @@ class Plant:
 
 @dataclass(slots=True, kw_only=True)
 class Settings:
-    """The live settings. Times in seconds; for each time to live and number of uses, 0 means no limit."""
+    """The live settings. Times in seconds; for each time to live and number of uses, 0 means no limit.
+
+    `old_secrets`: only the older route tells secrets. Without an `organization_slug` logins may name any.
+    """
 
     mode: str = "cloud"
     write_limit: int = 200
@@ -57,6 +61,8 @@ class Settings:
     maintenance: bool = False
     outage: str = "none"
     open_router: str = "ok"
+    old_secrets: bool = False
+    organization_slug: str = ""
     upstream_pace: float = 1.0
 
     def public(self) -> dict[str, Any]:
@@ -115,6 +121,10 @@ def _plant(value: object) -> Plant:
     return Plant(**{snake(name): found for name, found in _checked(given, PLANT_FIELDS).items()})
 
 
+def _secret(value: object) -> PlantedSecret:
+    return planted_secret(checks.mapping(value))
+
+
 FIELDS: dict[str, Callable[[object], Any]] = {
     "mode": checks.choice(*get_args(Mode)),
     "writeLimit": checks.integer(least=1),
@@ -146,6 +156,9 @@ FIELDS: dict[str, Callable[[object], Any]] = {
     "addProjects": checks.list_of(checks.uuid),
     "permissions": _permissions,
     "plant": checks.list_of(_plant),
+    "secrets": checks.list_of(_secret),
+    "oldSecrets": checks.boolean,
+    "organizationSlug": checks.text,
 }
 """Every field of POST /_simulator/settings with its check; applied in this order."""
 

@@ -12,6 +12,7 @@ from provisioner.sandbox.simulator.limiter import Limiter
 from provisioner.sandbox.simulator.logins import Logins
 from provisioner.sandbox.simulator.model import CreateRecord, Store
 from provisioner.sandbox.simulator.options import Options
+from provisioner.sandbox.simulator.secrets import Secrets
 from provisioner.sandbox.simulator.seeds import Seeds
 from provisioner.sandbox.simulator.settings import Settings, SettingsError
 from provisioner.sandbox.simulator.tokens import Tokens
@@ -22,7 +23,7 @@ __all__ = ["World"]
 # Options that are settings as well: the start values are held to the same rules as later changes.
 START = (
     *("mode", "write_limit", "read_limit", "login_limit", "window", "latency", "token_ttl", "faults", "seed"),
-    *("cut_after", "late_by", "replica_lag", "clock_offset", "upstream_pace"),
+    *("cut_after", "late_by", "replica_lag", "clock_offset", "upstream_pace", "secrets"),
 )
 
 
@@ -39,6 +40,7 @@ class World:
     tokens: Tokens
     logins: Logins
     connections: Connections
+    secrets: Secrets
     requests: dict[str, dict[str, int]]
 
     @classmethod
@@ -68,6 +70,7 @@ class World:
             tokens=tokens,
             logins=Logins(tokens=tokens, settings=settings, clock=clock, client_id=client_id),
             connections=Connections(store=store, upstream=upstream, faults=faults, settings=settings, clock=clock),
+            secrets=Secrets(store=store),
             requests={},
         )
         world.change({name: getattr(options, name) for name in START})
@@ -86,6 +89,8 @@ class World:
             if name in names or self.store.named(*name):
                 raise SettingsError("plant", f"there is a connection {plant.name!r} already in {plant.project_id}")
             names.add(name)
+        for secret in checked.get("secrets", ()):
+            self._check_place("secrets", secret.project_id, added)
         for field, value in checked.items():
             self._apply(field, value)
 
@@ -108,6 +113,7 @@ class World:
             "addProjects": self.store.add_projects,
             "permissions": self.store.grants.update,
             "plant": self.connections.plant,
+            "secrets": self.secrets.plant,
         }
         if name in effects:
             effects[name](value)
@@ -138,6 +144,7 @@ class World:
             ],
             "creates": [record.public() for record in self.store.creates],
             "requests": {pattern: dict(outcomes) for pattern, outcomes in self.requests.items()},
+            "secrets": self.secrets.public(),
             "faults": dict(self.faults.struck),
             "logins": dict(self.logins.counts),
         }

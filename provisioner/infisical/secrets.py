@@ -1,0 +1,161 @@
+"""Read one secret of an Infisical project: an API key that is kept there.
+
+The routes are those of Infisical's public server source: `GET /api/v4/secrets/{name}` with `projectId`, `environment`
+and `secretPath`, and on servers that do not have it the older `GET /api/v3/secrets/raw/{name}` with `workspaceId`
+instead of `projectId`. Both answer `{"secret": {"secretValue": "…", "secretValueHidden": false}}`; references are
+expanded and imports followed when asked for, as Infisical's own clients do. A missing folder, secret or project is a
+404, a missing permission a 403, whose messages name what is missing and never the value. The server limits these reads
+apart from the others; they are counted with them here, which is the stricter reading.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from provisioner.core.errors import (
+    CredentialUnavailable,
+    CredentialUnreadable,
+    DatabaseUnavailable,
+    DatabaseUnusable,
+    IdentityRefused,
+    LoginUnavailable,
+)
+from provisioner.core.model import Action, Seen
+from provisioner.core.ports import Permits, SecretPlace
+from provisioner.core.secret import Secret
+from provisioner.infisical.headers import read_rate
+from provisioner.infisical.identity import Identity
+from provisioner.infisical.refusals import read_refusal
+from provisioner.infisical.remedies import quoting
+from provisioner.infisical.shapes import Unreadable, read_envelope, read_json
+from provisioner.infisical.transport import Answer, AnswerLost, NotSent, Transport
+from provisioner.infisical.verdict import Asked, Verdict
+from provisioner.infisical.wire import Routes
+
+PATIENCE: Final = (
+    10.0  # seconds for one read, permits and logins included: requests of other credentials wait behind it
+)
+
+_ASKED: Final = Asked(Action.LOOK_UP, None, "", None, "")
+# What a person has to mend, in the order in which it is to be looked at.
+_LASTING: Final = {
+    Seen.ABSENT: "there is no such secret: check project, environment, path and secret",
+    Seen.PROJECT_MISSING: "there is no such project: check project and the target",
+    Seen.FORBIDDEN: "the machine identity may not read it: give it a role there that allows to read the value",
+    Seen.INVALID: "Infisical refuses to look for it: check project, environment, path and secret",
+}
+
+
+class InfisicalSecrets:
+    """`core.ports.SecretStore` of one target. Reads keep to the target's budget of reads."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        identity: Identity,
+        routes: Routes,
+        permits: Permits,
+        *,
+        now: Callable[[], float] = time.time,
+        patience: float = PATIENCE,
+    ) -> None:
+        self._transport = transport
+        self._identity = identity
+        self._routes = routes
+        self._permits = permits
+        self._now = now
+        self._patience = patience
+        self._old = False
+
+    async def read(self, place: SecretPlace) -> Secret:
+        """The secret's value, trimmed. Raises `CredentialUnreadable` or `CredentialUnavailable`."""
+        try:
+            async with asyncio.timeout(self._patience):
+                return await self._read(place)
+        except TimeoutError:
+            raise CredentialUnavailable(f"Infisical did not answer within {self._patience:g} s") from None
+        except (NotSent, AnswerLost, IdentityRefused, LoginUnavailable) as error:
+            raise CredentialUnavailable(str(error)) from error
+
+    async def _read(self, place: SecretPlace) -> Secret:
+        answer = await self._authorised(place)
+        if answer.status == 404 and not self._old and self._verdict(answer).seen is Seen.MISCONFIGURED:
+            self._old = True  # a server from before that route
+            answer = await self._authorised(place)
+            self._old = self._verdict(answer).seen is not Seen.MISCONFIGURED
+        if answer.status == 200:
+            return _value(answer)
+        raise self._refusal(answer)
+
+    async def _authorised(self, place: SecretPlace) -> Answer:
+        """Send the request, and once more with a new token if the token was refused."""
+        answer = await self._once(place)
+        return await self._once(place) if self._is_about_token(answer) else answer
+
+    async def _once(self, place: SecretPlace) -> Answer:
+        await self._permit()
+        answer: Answer | None = None
+        try:
+            token = await self._identity.token()
+            answer = await self._transport.send("GET", self._routes.secret(place, old=self._old), token.bare)
+        finally:
+            self._learn(answer)
+        if self._is_about_token(answer):
+            self._identity.invalidate(token)
+        elif answer.status < 500:
+            token.worked = True
+        return answer
+
+    async def _permit(self) -> None:
+        while True:
+            try:
+                granted = await self._permits.acquire(1)
+            except (DatabaseUnavailable, DatabaseUnusable) as error:
+                raise CredentialUnavailable("the read budget is not known just now", retry_after=1.0) from error
+            if granted.permits:
+                return
+            if granted.wait > self._patience / 4:
+                raise CredentialUnavailable("the read budget is used up", retry_after=granted.wait)
+            await asyncio.sleep(max(granted.wait, 0.05))
+
+    def _learn(self, answer: Answer | None) -> None:
+        verdict = None if answer is None or answer.status == 200 else self._verdict(answer)
+        self._permits.learn(
+            read_rate(answer.headers) if answer is not None else None,
+            metered=answer is not None and (verdict is None or verdict.metered),
+            throttled_for=verdict.retry_after if verdict is not None else None,
+        )
+
+    def _is_about_token(self, answer: Answer) -> bool:
+        return answer.status != 200 and self._verdict(answer).seen is Seen.TOKEN_TROUBLE
+
+    def _verdict(self, answer: Answer) -> Verdict:
+        return read_refusal(_ASKED, answer.status, answer.headers, answer.body, self._now())
+
+    def _refusal(self, answer: Answer) -> CredentialUnavailable | CredentialUnreadable:
+        verdict = self._verdict(answer)
+        advice = _LASTING.get(verdict.seen)
+        if advice is None:
+            return CredentialUnavailable(verdict.message, retry_after=verdict.retry_after or 0.0)
+        envelope = read_envelope(answer.body, secret="")
+        return CredentialUnreadable(quoting(advice, envelope.message if envelope else ""))
+
+
+def _value(answer: Answer) -> Secret:
+    """The value in an answer; no error shows a part of it."""
+    try:
+        data = read_json(answer.body)
+    except Unreadable:
+        raise CredentialUnavailable(
+            "the server answered 200 but not as Infisical does: check the target's url"
+        ) from None
+    secret: Any = data.get("secret") if isinstance(data, dict) else None
+    value = secret.get("secretValue") if isinstance(secret, dict) else None
+    if not isinstance(value, str):
+        raise CredentialUnreadable("Infisical's answer holds no value")
+    if secret.get("secretValueHidden") is True:
+        raise CredentialUnreadable("Infisical hides the value: give the machine identity the permission to read it")
+    if not value.strip():
+        raise CredentialUnreadable("the secret is empty")
+    return Secret(value.strip())

@@ -1,0 +1,68 @@
+"""Where the secrets of the settings are: read once, read again from their files, or fetched when they are needed."""
+
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from provisioner.core.ports import SecretPlace
+from provisioner.core.secret import Secret
+from provisioner.credentials.files import FileSecret
+from provisioner.credentials.sealing import BoxOpener
+from provisioner.credentials.vault import FromFile, FromInfisical, FromVariable, NamedVault, Source
+from provisioner.infisical.auth import Auth, SecretSource, StaticToken, TokenExchange, UniversalAuth
+from provisioner.settings import Credential, JwtIdentity, Settings, TokenIdentity, UniversalIdentity
+
+
+def secret_source(settings: Settings, secret: Secret, *setting: str) -> Secret | FileSecret:
+    """A secret of the settings, or its file where it came from one: who mends that need not start the worker again."""
+    file = settings.secret_file(*setting)
+    return secret if file is None else FileSecret(file)
+
+
+def open_vault(settings: Settings) -> NamedVault:
+    """The named credentials of the settings, and the keys that open sealed ones."""
+    sources = {name: _source(settings, name, one) for name, one in settings.credentials.items()}
+    return NamedVault(sources, opener=BoxOpener(settings.sealing.key_file.expanduser()))
+
+
+def authentication(settings: Settings, target: str) -> Auth:
+    """How to log in to a target. Raises `SettingsError` when nobody can."""
+    kept = partial(secret_source, settings)
+    match settings.identity(target):
+        case UniversalIdentity(client_id=client_id, client_secret=secret, organization_slug=slug):
+            source = kept(secret, "targets", target, "client_secret")
+            return UniversalAuth(client_id=client_id, client_secret=source, organization_slug=slug)
+        case TokenIdentity(token=token):
+            return StaticToken(token=kept(token, "targets", target, "token"))
+        case JwtIdentity(method=method, identity_id=identity_id, jwt=jwt, jwt_file=file, organization_slug=slug):
+            login: Literal["kubernetes-auth", "oidc-auth"] = (
+                "kubernetes-auth" if method == "kubernetes" else "oidc-auth"
+            )
+            if jwt is not None:
+                proof: SecretSource = kept(jwt, "targets", target, "jwt")
+            elif file is not None:
+                proof = partial(_read_token, file)
+            else:
+                raise AssertionError  # the settings see to it that there is one or the other
+            return TokenExchange(method=login, identity_id=identity_id, jwt=proof, organization_slug=slug)
+
+
+def _read_token(file: Path) -> Secret:
+    return Secret(file.read_text(encoding="utf-8").strip())
+
+
+def _source(settings: Settings, name: str, credential: Credential) -> Source:
+    if credential.env is not None:
+        return FromVariable(credential.env)
+    if credential.file is not None:
+        return FromFile(credential.file)
+    if (secret := credential.infisical) is not None:
+        place = SecretPlace(
+            project=secret.project, environment=secret.environment, path=secret.path, name=secret.secret
+        )
+        return FromInfisical(place=place, target=secret.target, cache=secret.cache)
+    if (file := settings.secret_file("credentials", name, "value")) is not None:
+        return FromFile(file)
+    if credential.value is None:
+        raise AssertionError  # the settings see to it that a credential is somewhere
+    return credential.value

@@ -1,0 +1,116 @@
+"""Each way of being somebody at Infisical, from the settings to the connection, and what becomes of the token."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from provisioner.core.model import Seen
+from provisioner.core.secret import Secret
+from provisioner.keyring import open_vault
+from provisioner.postgres.pool import Database as Pool
+from provisioner.sandbox.simulator import Options, Simulator
+from provisioner.service import open_target
+from provisioner.settings import load_settings
+from provisioner.worker.clock import DatabaseClock
+from tests.support.builders import a_request
+from tests.support.fleet import Fleet
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.postgres import Database
+
+JWT = "eyJhbGciOiJub25lIn0.e30.c2ln"
+REVOKE = "POST /api/v1/auth/token/revoke"
+NOBODY = {"INFISICAL_UNIVERSAL_AUTH_CLIENT_ID": "", "INFISICAL_UNIVERSAL_AUTH_CLIENT_SECRET": ""}
+KINDS = ["universal", "universal, by slug", "token", "token in a file", "kubernetes", "oidc", "oidc in a file"]
+
+
+def settings(kind: str, simulator: Simulator, kept: Path) -> dict[str, str]:
+    """The environment of a worker that logs in like this; `kept` is a file for what it needs."""
+    slug = {"PROVISIONER_TARGETS__DEFAULT__ORGANIZATION_SLUG": "simulated"}
+    who = {**NOBODY, "INFISICAL_MACHINE_IDENTITY_ID": simulator.identity_id}
+    token = simulator.token()
+    if kind.endswith("in a file") or kind == "kubernetes":
+        kept.write_text(f"{token if kind.startswith('token') else JWT}\n")
+    return {
+        "universal": {},
+        "universal, by slug": slug,
+        "token": {**NOBODY, "INFISICAL_TOKEN": token},
+        "token in a file": {**NOBODY, "INFISICAL_TOKEN_FILE": str(kept)},
+        "kubernetes": {**who, "INFISICAL_KUBERNETES_SERVICE_ACCOUNT_TOKEN_PATH": str(kept)},
+        "oidc": {**who, **slug, "INFISICAL_AUTH_JWT": JWT},
+        "oidc in a file": {**who, **slug, "INFISICAL_AUTH_JWT_FILE": str(kept)},
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_every_kind_of_identity_makes_connections_and_ends_its_own_token(
+    database: Database, tmp_path: Path, kind: str
+) -> None:
+    """Whatever the identity is, requests succeed; a token that was logged in for is ended, a given one lives on."""
+    async with Fleet(database.url, Options(mode="self-hosted", projects=5)) as fleet:
+        simulator = fleet.simulator
+        more = settings(kind, simulator, tmp_path / "kept")
+        simulator.configure(organization_slug="simulated")
+        await fleet.insert(5)
+        await fleet.start(None, **more)
+        await fleet.done()
+        assert await fleet.states() == {"succeeded": 5}
+        routes = simulator.world.requests
+        paths = {route.rpartition("/auth/")[2] for route in routes if route.endswith("login")}
+        given = kind.startswith("token")
+        assert paths == (set() if given else {f"{kind.partition(',')[0].partition(' ')[0]}-auth/login"})
+        fleet.workers[0].stop()
+        await fleet.ended()
+        assert routes.get(REVOKE) == (None if given else {"200": 1})
+
+
+@pytest.mark.parametrize("kind", ["universal, by slug", "oidc"])
+async def test_the_organization_is_named_at_the_login(database: Database, tmp_path: Path, kind: str) -> None:
+    """An identity that is not in the organization that the settings name is refused, and no create is sent."""
+    async with Simulator(Options(projects=1)) as simulator:
+        simulator.configure(organization_slug="another")
+        seen = await created(database, simulator, settings(kind, simulator, tmp_path / "kept"))
+        assert seen is Seen.TOKEN_TROUBLE
+        assert simulator.state()["logins"]["refused"] == 1
+        assert simulator.state()["creates"] == []
+
+
+async def test_the_token_is_ended_however_the_work_ends(database: Database) -> None:
+    """Also when something breaks nobody is left with a token that lives for a month."""
+    async with Simulator(Options(projects=1)) as simulator:
+        with suppress(ZeroDivisionError):
+            await created(database, simulator, {}, fail=True)
+        assert simulator.state()["requests"][REVOKE] == {"200": 1}
+
+
+async def created(database: Database, simulator: Simulator, more: dict[str, str], *, fail: bool = False) -> Any:
+    """What one create shows, made with these settings."""
+    environ = {
+        "PROVISIONER_DATABASE_URL": database.url,
+        "INFISICAL_HOST": simulator.url,
+        "INFISICAL_UNIVERSAL_AUTH_CLIENT_ID": simulator.client_id,
+        "INFISICAL_UNIVERSAL_AUTH_CLIENT_SECRET": simulator.client_secret,
+        "OPENROUTER_PROVISIONING_KEY": "sk-or-v1-good",
+        **more,
+    }
+    chosen = load_settings(environ=environ)
+    pool = Pool(database.url)
+    clock = DatabaseClock(wall=partial(datetime.now, UTC), monotonic=time.monotonic)
+    vault = open_vault(chosen)
+    try:
+        async with open_target(chosen, "default", pool, clock, vault) as target:
+            request = a_request(project_id=simulator.projects[0])
+            seen = await target.connections.create(request, Secret("sk-or-v1-good"))
+            if fail:
+                raise ZeroDivisionError
+            return seen.seen
+    finally:
+        await pool.close()
