@@ -15,6 +15,7 @@ from provisioner.postgres.migrations import migrate
 from provisioner.sandbox.postgres import PostgresServer
 from tests.faults.tally import KEY, pytest_terminal_summary
 from tests.faults.world import World, chosen_seed
+from tests.support import majors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ __all__ = ["pytest_terminal_summary"]
 @pytest.fixture(scope="session")
 def durable_server() -> Iterator[PostgresServer]:
     """Lend a server that keeps what it has committed, for tests that stop it and kill it."""
-    with PostgresServer() as server:
+    with PostgresServer(bin_directory=majors.chosen()) as server:
         yield server
 
 

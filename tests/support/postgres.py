@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, cast
 import pytest
 
 from provisioner.sandbox.postgres import PostgresServer, bundled, reachable
+from tests.support import majors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,13 +105,13 @@ def ask(server: PostgresServer, sql: str, url: str | None = None) -> str:
 
 def has_room(memory: Path) -> bool:
     """Tell whether databases fit there; programs, which would be copied there to be reachable, often may not run."""
-    return os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2**30 and reachable(bundled()[0])
+    return os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2**30 and reachable(majors.chosen() or bundled()[0])
 
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """Run one PostgreSQL for all tests of this process that neither stop nor kill it."""
-    server = PostgresServer(settings=QUICK)
+    server = PostgresServer(settings=QUICK, bin_directory=majors.chosen())
     with pytest.MonkeyPatch.context() as patch:
         if has_room(MEMORY):
             patch.setattr(tempfile, "tempdir", str(MEMORY))
