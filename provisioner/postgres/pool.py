@@ -62,7 +62,12 @@ def database_errors() -> Iterator[None]:
     except _UNSTORABLE as error:
         raise Unstorable(f"a value cannot be stored ({type(error).__name__})") from error
     except _LOGIN as error:
-        raise DatabaseUnusable(f"the database refuses us: {error}; mend PROVISIONER_DATABASE_URL") from error
+        remedy = "mend PROVISIONER_DATABASE_URL"
+        if "certificate" in str(error):
+            remedy = "name one by sslcert and sslkey in PROVISIONER_DATABASE_URL"
+        elif "no encryption" in str(error):
+            remedy += ": it may want sslmode=verify-full"
+        raise DatabaseUnusable(f"the database refuses us: {error}; {remedy}") from error
     except _NO_SCHEMA as error:
         raise SchemaMismatch(f"{error}; run `provisioner migrate`") from error
     except asyncpg.InsufficientPrivilegeError as error:

@@ -76,9 +76,11 @@ async def test_statements_of_many_clients_do_not_mix(pooled: Database) -> None:
 @needs_pgbouncer
 async def test_listening_gives_way_to_polling(pooled: Database) -> None:
     """Where notifications cannot arrive, that is said once and the listener ends; nobody waits for it."""
+    pool = Pool(pooled.url)
     with capture_logs() as logs:
         async with asyncio.timeout(10):
-            await Listener(Pool(pooled.url), hear=lambda *_: None).run()
+            await Listener(pool, hear=lambda *_: None).run()
+    await pool.close()
     assert [(line["event"], line["log_level"]) for line in logs] == [("listening_refused", "warning")]
     assert "pooler in between shares sessions" in logs[0]["error"]
 
