@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
-from contextlib import asynccontextmanager
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,11 +24,10 @@ from tests.faults.proxy import Proxy
 from tests.support import eventually, majors
 from tests.support.cli import provisioner
 from tests.support.fleet import Fleet
-from tests.support.sessions import connected, insert
+from tests.support.sessions import connected
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
     from provisioner.core.ports import Place
     from tests.support.postgres import Database
@@ -31,30 +35,50 @@ if TYPE_CHECKING:
 REPLICATES = {"wal_level": "replica", "max_wal_senders": "4", "fsync": "off", "hot_standby": "on"}
 
 
-@pytest.fixture
-def primary() -> Iterator[PostgresServer]:
-    """Run a server that can be followed, with our schema."""
+pytestmark = pytest.mark.xdist_group("postgres_failover")
+
+
+@contextmanager
+def following() -> Iterator[tuple[PostgresServer, PostgresServer]]:
+    """Run a primary with our schema, and a standby that follows it."""
     with PostgresServer(settings=REPLICATES, bin_directory=majors.chosen()) as server:
-        asyncio.run(migrate(server.url()))
-        yield server
+        with ThreadPoolExecutor(1) as thread:  # so that the event loops of the tests are left alone
+            thread.submit(asyncio.run, migrate(server.url())).result()
+        with tempfile.TemporaryDirectory() as made:
+            home = Path(made) / "standby"
+            _copy(server, home)
+            with PostgresServer(settings=REPLICATES, directory=home, bin_directory=majors.chosen()) as standby:
+                yield server, standby
 
 
-@pytest.fixture
-def standby(primary: PostgresServer, reachable_directory: Path) -> Iterator[PostgresServer]:
-    """Run a standby of the primary, which follows it at once."""
-    home, account = reachable_directory / "standby", other_account()
+def _copy(primary: PostgresServer, home: Path) -> None:
     home.mkdir()
+    program = primary.psql.with_name("pg_basebackup")
     subprocess.run(  # noqa: S603 - the server's own program
-        [primary.psql.with_name("pg_basebackup"), "--pgdata", home / "data", "--dbname", primary.url(), "-R", "-c", "fast"],
+        [program, "--pgdata", home / "data", "--dbname", primary.url(), "-R", "-c", "fast", "--no-sync"],
         env={},
         check=True,
     )
-    # Its own file of passwords and addresses is what it is opened again by.
+    # By this the private server knows a directory of its own.
     (home / "password").write_text((primary.directory / "password").read_text(encoding="utf-8"), encoding="utf-8")
-    if account:
-        subprocess.run(["chown", "-R", f"{account.pw_uid}:{account.pw_gid}", home], check=True)  # noqa: S603, S607 - ours
-    with PostgresServer(settings=REPLICATES, directory=home, bin_directory=majors.chosen()) as server:
-        yield server
+    home.parent.chmod(0o755)
+    if account := other_account():
+        for path in (home, *home.rglob("*")):
+            os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[tuple[PostgresServer, PostgresServer]]:
+    """Lend a primary and its standby to tests that leave them as they are."""
+    with following() as servers:
+        yield servers
+
+
+@pytest.fixture
+def own_pair() -> Iterator[tuple[PostgresServer, PostgresServer]]:
+    """Lend a primary and its standby to one test alone."""
+    with following() as servers:
+        yield servers
 
 
 @asynccontextmanager
@@ -73,6 +97,20 @@ async def listening(pool: Pool) -> AsyncIterator[list[str | None]]:
         await asyncio.gather(task, return_exceptions=True)
 
 
+async def request(server: PostgresServer, projects: Sequence[str]) -> None:
+    """Ask for a connection in each of these projects."""
+    async with connected(server.url()) as session:
+        insert = "INSERT INTO provisioner.connection_requests (project_id) SELECT p::uuid FROM unnest($1::text[]) AS p"
+        await session.execute(insert, projects)
+
+
+async def all_done(server: PostgresServer) -> bool:
+    """Whether every request has succeeded and been recorded."""
+    async with connected(server.url()) as session:
+        left = "SELECT count(*) = 0 FROM provisioner.connection_requests WHERE status <> 'succeeded'"
+        return bool(await session.fetchval(left))
+
+
 async def caught_up(primary: PostgresServer) -> None:
     """Wait until the standby has everything."""
 
@@ -87,60 +125,40 @@ async def caught_up(primary: PostgresServer) -> None:
     await eventually(follows)
 
 
-async def test_workers_go_on_at_the_promoted_standby(primary: PostgresServer, standby: PostgresServer) -> None:
-    """The primary dies, its standby answers at first read-only at the same address, is promoted, and all is done."""
+async def test_work_goes_on_at_the_promoted_standby(own_pair: tuple[PostgresServer, PostgresServer]) -> None:
+    """The primary dies, its standby answers at the same address, read-only at first, is promoted, and all is done.
+
+    Meanwhile nobody knocks without a pause, and listeners hear again without being started anew.
+    """
+    primary, standby = own_pair
     async with Proxy(primary.port) as proxy, Fleet(proxy.url(primary.url()), Options(projects=40)) as fleet:
         await fleet.session.close()
         await fleet.start()
-        async with connected(primary.url()) as session:
-            await session.executemany(
-                "INSERT INTO provisioner.connection_requests (project_id) VALUES ($1)",
-                [(project,) for project in fleet.simulator.projects[:20]],
-            )
+        await request(primary, fleet.simulator.projects[:20])
         await eventually(lambda: fleet.created() == 20, within=20)
         await caught_up(primary)
-        primary.stop("immediate")
-        proxy.redirect(standby.port)
-        async with connected(standby.url()) as session:
-            assert await session.fetchval("SELECT pg_is_in_recovery()")
-            await session.execute("SELECT pg_promote()")
-            await session.executemany(
-                "INSERT INTO provisioner.connection_requests (project_id) VALUES ($1)",
-                [(project,) for project in fleet.simulator.projects[20:]],
-            )
-
-            async def done() -> bool:
-                left = "SELECT count(*) FROM provisioner.connection_requests WHERE status <> 'succeeded'"
-                return bool(await session.fetchval(left) == 0)
-
-            await eventually(done, within=30)
+        pool = Pool(proxy.url(primary.url()), size=1)
+        async with listening(pool) as heard:
+            await eventually(lambda: heard == [None])
+            primary.stop("immediate")
+            proxy.redirect(standby.port)
+            with pytest.raises(DatabaseUnavailable, match="read-only, a standby"):
+                await pool.execute("DELETE FROM provisioner.ready")
+            await eventually(lambda: "cannot execute LISTEN" in standby.log_tail(400))
+            async with connected(standby.url()) as session:
+                await session.execute("SELECT pg_promote()")
+            await eventually(lambda: len(heard) > 1, within=20)
+            assert standby.log_tail(4000).count("cannot execute LISTEN") < 40
+            await request(standby, fleet.simulator.projects[20:])
+            await eventually(lambda: "default" in heard)
+        await pool.close()
+        await eventually(partial(all_done, standby), within=30)
         assert fleet.created() == 40
 
 
-async def test_a_standby_is_waited_for_and_listened_to_once_promoted(
-    primary: PostgresServer, standby: PostgresServer
-) -> None:
-    """A standby takes no write and no LISTEN: that passes, is told as what it is, and needs no other connection."""
-    await caught_up(primary)
-    pool = Pool(standby.url(), size=1)
-    with pytest.raises(DatabaseUnavailable, match="read-only, a standby"):
-        await pool.execute("DELETE FROM provisioner.ready")
-    async with listening(pool) as heard, connected(standby.url()) as session:
-        await eventually(lambda: "cannot execute LISTEN" in standby.log_tail())
-        # It does not knock without a pause.
-        assert standby.log_tail(200).count("cannot execute LISTEN") < 20
-        assert heard == []
-        await session.execute("SELECT pg_promote()")
-        await eventually(lambda: heard == [None], within=20)
-        await pool.execute("DELETE FROM provisioner.ready")
-        await insert(session)
-        await eventually(lambda: "default" in heard)
-    await pool.close()
-
-
-def test_commands_and_doctor_name_a_standby(standby: PostgresServer) -> None:
+def test_commands_and_doctor_name_a_standby(pair: tuple[PostgresServer, PostgresServer]) -> None:
     """What only reads works; what writes and `doctor` say that it is a standby, in one line."""
-    told = {"PROVISIONER_DATABASE_URL": standby.url()}
+    told = {"PROVISIONER_DATABASE_URL": pair[1].url()}
     submitted = provisioner("submit", "-", more=told, given=b"project_id\n8d7e2b34-6d3c-4d5e-9f4b-2f1f6c1a9b11\n")
     assert submitted.returncode == 1
     assert "the database is read-only, a standby" in submitted.stderr
@@ -164,9 +182,10 @@ async def test_a_session_that_began_read_only_is_not_kept(database: Database) ->
 
 
 async def test_of_several_hosts_the_one_that_can_be_written_is_taken(
-    primary: PostgresServer, standby: PostgresServer
+    pair: tuple[PostgresServer, PostgresServer],
 ) -> None:
     """An address with several hosts and `target_session_attrs=read-write` finds the primary."""
+    primary, standby = pair
     both = standby.url().replace(f":{standby.port}/", f":{standby.port},127.0.0.1:{primary.port}/")
     pool = Pool(f"{both}?target_session_attrs=read-write")
     rows = await pool.fetch("SELECT pg_is_in_recovery() AS standby")
