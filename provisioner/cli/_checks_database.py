@@ -91,7 +91,9 @@ def _pooler(server: Server) -> Iterator[Check]:
     said = "one is in between and shares sessions: notifications do not get through and polling does it"
     if not server.keeps_statements:
         said += "; it does not keep prepared statements, so each statement is planned anew"
-    remedy = "it works so; quicker: give workers the server's own address, or PgBouncer 1.21 its max_prepared_statements"
+    remedy = (
+        "it works so; quicker: give workers the server's own address, or PgBouncer 1.21 its max_prepared_statements"
+    )
     yield warning("pooler", said, remedy)
     if server.jit:
         said = "jit is on, and through a pooler we cannot switch it off: it may take longer than the statements"

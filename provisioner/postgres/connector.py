@@ -77,7 +77,7 @@ class Connector:
         unnamed = {} if self._named else {"statement_cache_size": 0}
         server_settings = {"application_name": self._name, **jit}
         address = address_of(self._url.reveal(), self._ssl_root_cert)
-        opened: "Session" = await asyncpg.connect(
+        opened: Session = await asyncpg.connect(
             address, timeout=10.0, server_settings=server_settings, **{**options, **unnamed}
         )
         return opened
@@ -111,7 +111,9 @@ def address_of(url: str, ssl_root_cert: Path | None) -> str:
         return url
     mode = options.get("sslmode")
     if mode == "disable":
-        raise DatabaseUnusable("database.ssl_root_cert and sslmode=disable in PROVISIONER_DATABASE_URL exclude each other")
+        raise DatabaseUnusable(
+            "database.ssl_root_cert and sslmode=disable in PROVISIONER_DATABASE_URL exclude each other"
+        )
     checked = {"sslmode": "verify-ca" if mode == "verify-ca" else "verify-full", "sslrootcert": str(ssl_root_cert)}
     return f"{base}?{urlencode({**options, **checked})}"
 
@@ -165,8 +167,8 @@ def _tls_trouble(error: OSError) -> str | None:
             )
         case ssl.SSLError() if "alert" in str(error).lower():
             return (
-                f"the database refuses our TLS ({error.reason}); it may want a client certificate of an authority that it"
-                " knows: sslcert and sslkey in PROVISIONER_DATABASE_URL"
+                f"the database refuses our TLS ({error.reason}); it may want a client certificate of an authority that"
+                " it knows: sslcert and sslkey in PROVISIONER_DATABASE_URL"
             )
         case ConnectionError() if "rejected SSL upgrade" in str(error):
             return (

@@ -164,4 +164,3 @@ class Database:
                 await pool.close()
         except (TimeoutError, *_PASSING):
             pool.terminate()
-

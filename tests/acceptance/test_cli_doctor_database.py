@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -78,8 +79,10 @@ def session_pid(what: str) -> int:
 @pytest.mark.parametrize("plugin", [None, "pgoutput"])
 async def test_an_abandoned_slot_is_told_with_what_it_keeps(replicating: PostgresServer, plugin: str | None) -> None:
     """A slot that nobody uses, physical or logical, is a warning that says what it costs and how to drop it."""
-    make = "pg_create_logical_replication_slot('left', 'pgoutput')" if plugin else (
-        "pg_create_physical_replication_slot('left', true)"
+    make = (
+        "pg_create_logical_replication_slot('left', 'pgoutput')"
+        if plugin
+        else ("pg_create_physical_replication_slot('left', true)")
     )
     async with connected(replicating.url()) as session:
         await session.execute(f"SELECT {make}")
@@ -106,11 +109,16 @@ async def test_a_forgotten_prepared_transaction_is_told(replicating: PostgresSer
     assert found.remedy == "ROLLBACK PREPARED 'it''s left'"
 
 
+def shifted(by: float) -> float:
+    """A clock that is off."""
+    return time.time() + by
+
+
 async def test_a_clock_that_differs_is_told(database: Database) -> None:
     """A host whose clock is off by minutes is told by how much; by less than two seconds it is not."""
     for shift, verdict in ((0.0, "ok"), (1.0, "ok"), (-240.0, "warning"), (240.0, "warning")):
         pool = Pool(database.url, size=1)
-        checks = [check async for check in check_database(pool, wall=lambda by=shift: time.time() + by)]
+        checks = [check async for check in check_database(pool, wall=partial(shifted, shift))]
         await pool.close()
         (clock,) = [check for check in checks if check.name == "clock"]
         assert clock.verdict == verdict

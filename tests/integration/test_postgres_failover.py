@@ -27,7 +27,7 @@ from tests.support.fleet import Fleet
 from tests.support.sessions import connected
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
     from provisioner.core.ports import Place
     from tests.support.postgres import Database
@@ -122,7 +122,8 @@ async def caught_up(primary: PostgresServer) -> None:
                 )
             )
 
-    await eventually(follows)
+    follow: Callable[[], bool | Awaitable[bool]] = follows
+    await eventually(follow)
 
 
 async def test_work_goes_on_at_the_promoted_standby(own_pair: tuple[PostgresServer, PostgresServer]) -> None:
@@ -152,7 +153,8 @@ async def test_work_goes_on_at_the_promoted_standby(own_pair: tuple[PostgresServ
             await request(standby, fleet.simulator.projects[20:])
             await eventually(lambda: "default" in heard)
         await pool.close()
-        await eventually(partial(all_done, standby), within=30)
+        done: Callable[[], bool | Awaitable[bool]] = partial(all_done, standby)
+        await eventually(done, within=30)
         assert fleet.created() == 40
 
 
@@ -191,4 +193,3 @@ async def test_of_several_hosts_the_one_that_can_be_written_is_taken(
     rows = await pool.fetch("SELECT pg_is_in_recovery() AS standby")
     await pool.close()
     assert rows[0]["standby"] is False
-

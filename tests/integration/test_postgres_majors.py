@@ -54,7 +54,8 @@ def test_the_work_is_done(server: PostgresServer) -> None:
 async def _request(url: str, projects: Sequence[str]) -> None:
     async with connected(url) as session:
         await session.execute(
-            "INSERT INTO provisioner.connection_requests (project_id) SELECT p::uuid FROM unnest($1::text[]) AS p", projects
+            "INSERT INTO provisioner.connection_requests (project_id) SELECT p::uuid FROM unnest($1::text[]) AS p",
+            projects,
         )
 
 
@@ -77,7 +78,8 @@ async def _look_inside(url: str) -> None:
 async def _cycle(pool: Pool, url: str) -> None:
     """Claim and settle one request of many, and see that the claim reads the index, in order."""
     await pool.execute(
-        "INSERT INTO provisioner.connection_requests (project_id) SELECT gen_random_uuid() FROM generate_series(1, 2000)"
+        "INSERT INTO provisioner.connection_requests (project_id) SELECT gen_random_uuid()"
+        " FROM generate_series(1, 2000)"
     )
     queue = PostgresQueue(pool)
     worker = await queue.register(name="one", targets=["default"], lease=60)

@@ -51,7 +51,9 @@ def test_a_whole_journey_goes_through_it(pooled: Database, empty_database: Datab
             exported = provisioner("export", "--state", "succeeded", database=pooled)
             assert (exported.returncode, exported.stdout.count("\n")) == (0, 41)
         assert len(infisical.state()["creates"]) == 40
-    assert query(empty_database, "SELECT count(*) FROM provisioner.connection_requests WHERE status = 'succeeded'") == "40"
+    assert (
+        query(empty_database, "SELECT count(*) FROM provisioner.connection_requests WHERE status = 'succeeded'") == "40"
+    )
 
 
 @needs_pgbouncer
@@ -135,10 +137,9 @@ async def test_a_lost_statement_is_prepared_anew_by_the_next_call(empty_database
     """A pooler that passes for a server is found out by its first loss: the call may be made again, and then works."""
     pool = Pool(empty_database.url, size=1)
     await pool.fetch("SELECT $1::int", 1)
+    await pool.execute("DEALLOCATE ALL")
     with pytest.raises(DatabaseUnavailable):
-        async with pool.acquire() as connection:
-            await connection.execute("DEALLOCATE ALL")
-            await connection.fetch("SELECT $1::int", 1)
+        await pool.fetch("SELECT $1::int", 1)
     assert await pool.fetch("SELECT $1::int", 1)
     rows = await pool.fetch("SELECT count(*) AS n FROM pg_prepared_statements")
     await pool.close()

@@ -31,7 +31,17 @@ def issued(directory: Path, name: str, by: Certificate, *, days: int = 2, common
     """Let an authority certify a name; with -1 day the certificate has expired."""
     request = _made(directory, name, "-subj", f"/CN={common}", "-addext", f"subjectAltName=DNS:{common}")
     signed = directory / f"{name}.pem"
-    arguments = ["x509", "-req", "-in", request.cert, "-CA", by.cert, "-CAkey", by.key, "-CAcreateserial"]
+    arguments: list[str | Path] = [
+        "x509",
+        "-req",
+        "-in",
+        request.cert,
+        "-CA",
+        by.cert,
+        "-CAkey",
+        by.key,
+        "-CAcreateserial",
+    ]
     _openssl(*arguments, "-days", str(days), "-copy_extensions", "copy", "-out", signed)
     return Certificate(cert=signed, key=request.key)
 

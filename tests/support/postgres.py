@@ -105,7 +105,11 @@ def ask(server: PostgresServer, sql: str, url: str | None = None) -> str:
 
 def has_room(memory: Path) -> bool:
     """Tell whether databases fit there; programs, which would be copied there to be reachable, often may not run."""
-    return os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2**30 and reachable(majors.chosen() or bundled()[0])
+    return (
+        os.access(memory, os.W_OK)
+        and shutil.disk_usage(memory).free > 2**30
+        and reachable(majors.chosen() or bundled()[0])
+    )
 
 
 @pytest.fixture(scope="session")
