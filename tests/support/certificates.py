@@ -42,7 +42,7 @@ def issued(directory: Path, name: str, by: Certificate, *, days: int = 2, common
         by.key,
         "-CAcreateserial",
     ]
-    _openssl(*arguments, "-days", str(days), "-copy_extensions", "copy", "-out", signed)
+    _openssl(*arguments, "-CAcreateserial", "-days", str(days), "-copy_extensions", "copy", "-out", signed)
     return Certificate(cert=signed, key=request.key)
 
 
