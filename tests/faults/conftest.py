@@ -16,6 +16,7 @@ from provisioner.sandbox.postgres import PostgresServer
 from tests.faults.tally import KEY, pytest_terminal_summary
 from tests.faults.world import World, chosen_seed
 from tests.support import majors
+from tests.support.postgres import strategy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,7 +57,7 @@ def durable_url(durable_server: PostgresServer, _durable_template: str) -> str:
 
     async def make() -> None:
         connection = await asyncpg.connect(durable_server.url())
-        await connection.execute(f"CREATE DATABASE {name} TEMPLATE {_durable_template} STRATEGY FILE_COPY")
+        await connection.execute(f"CREATE DATABASE {name} TEMPLATE {_durable_template} {strategy(durable_server)}")
         await connection.close()
 
     with ThreadPoolExecutor(1) as thread:

@@ -112,18 +112,12 @@ async def all_done(server: PostgresServer) -> bool:
 
 
 async def caught_up(primary: PostgresServer) -> None:
-    """Wait until the standby has everything."""
-
-    async def follows() -> bool:
-        async with connected(primary.url()) as session:
-            return bool(
-                await session.fetchval(
-                    "SELECT bool_and(replay_lsn = pg_current_wal_lsn()) AND count(*) = 1 FROM pg_stat_replication"
-                )
-            )
-
-    follow: Callable[[], bool | Awaitable[bool]] = follows
-    await eventually(follow)
+    """Wait until the standby has everything that the primary has now."""
+    async with connected(primary.url()) as session:
+        now = await session.fetchval("SELECT pg_current_wal_lsn()::text")
+        reached = "SELECT coalesce(bool_or(replay_lsn >= $1::text::pg_lsn), false) FROM pg_stat_replication"
+        follow: Callable[[], bool | Awaitable[bool]] = partial(session.fetchval, reached, now)
+        await eventually(follow, within=20)
 
 
 async def test_work_goes_on_at_the_promoted_standby(own_pair: tuple[PostgresServer, PostgresServer]) -> None:
@@ -136,7 +130,8 @@ async def test_work_goes_on_at_the_promoted_standby(own_pair: tuple[PostgresServ
         await fleet.session.close()
         await fleet.start()
         await request(primary, fleet.simulator.projects[:20])
-        await eventually(lambda: fleet.created() == 20, within=20)
+        recorded: Callable[[], bool | Awaitable[bool]] = partial(all_done, primary)
+        await eventually(recorded, within=20)
         await caught_up(primary)
         pool = Pool(proxy.url(primary.url()), size=1)
         async with listening(pool) as heard:
