@@ -47,7 +47,9 @@ def following() -> Iterator[tuple[PostgresServer, PostgresServer]]:
         with tempfile.TemporaryDirectory() as made:
             home = Path(made) / "standby"
             _copy(server, home)
-            with PostgresServer(settings=REPLICATES, directory=home, bin_directory=majors.chosen()) as standby:
+            # Written by us: what pg_basebackup would write may be too new for the server.
+            settings = REPLICATES | {"primary_conninfo": server.url()}
+            with PostgresServer(settings=settings, directory=home, bin_directory=majors.chosen()) as standby:
                 yield server, standby
 
 
@@ -55,10 +57,11 @@ def _copy(primary: PostgresServer, home: Path) -> None:
     home.mkdir()
     program = primary.psql.with_name("pg_basebackup")
     subprocess.run(  # noqa: S603 - the server's own program
-        [program, "--pgdata", home / "data", "--dbname", primary.url(), "-R", "-c", "fast", "--no-sync"],
+        [program, "--pgdata", home / "data", "--dbname", primary.url(), "-c", "fast", "--no-sync"],
         env={},
         check=True,
     )
+    (home / "data" / "standby.signal").touch()
     # By this the private server knows a directory of its own.
     (home / "password").write_text((primary.directory / "password").read_text(encoding="utf-8"), encoding="utf-8")
     home.parent.chmod(0o755)
