@@ -46,7 +46,7 @@ SELECT
     extract(EPOCH FROM clock_timestamp() - a.xact_start)::double precision AS seconds,
     CASE
         WHEN a.query LIKE '<%' THEN ''
-        ELSE left(regexp_replace(substring(coalesce(a.query, '') FROM '^[^''$0-9]*'), '\s+', ' ', 'g'), 60)
+        ELSE left(regexp_replace(substring(coalesce(a.query, '') FROM '^[^''[:digit:]$]*'), '\s+', ' ', 'g'), 60)
     END AS query,
     NULL::bigint AS wal,
     format('SELECT pg_terminate_backend(%s)', a.pid) AS remedy
