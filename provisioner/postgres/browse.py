@@ -140,9 +140,7 @@ async def exporting(database: Database, wanted: Filter) -> AsyncIterator[AsyncIt
         arguments = (*wanted.arguments(), None, None, None, False)
 
         async def rows() -> AsyncIterator[Sequence[object]]:
-            # Without a name: through a pooler it would outlive us in a session that is somebody else's next.
-            statement = await connection.prepare(statements(_SQL)["requests"], name="")
-            async for row in statement.cursor(*arguments, prefetch=PAGE):
+            async for row in connection.cursor(statements(_SQL)["requests"], *arguments, prefetch=PAGE):
                 yield tuple(row)
 
         yield rows()

@@ -76,20 +76,6 @@ async def test_statements_of_many_clients_do_not_mix(pooled: Database) -> None:
 
 
 @needs_pgbouncer
-async def test_an_export_leaves_nothing_behind(database: Database, reachable_directory: Path) -> None:
-    """The cursor of an export leaves no named statement in a session that is somebody else's next."""
-    query(database, f"{INSERT}(gen_random_uuid())")
-    with pgbouncer(database.url, reachable_directory, size=1) as url:
-        for _ in range(2):
-            done = await asyncio.to_thread(provisioner, "export", database=replace(database, url=url))
-            assert (done.returncode, done.stdout.count("\n")) == (0, 2)
-        pool = Pool(url, size=1)
-        rows = await pool.fetch("SELECT name FROM pg_prepared_statements WHERE name LIKE '\\_\\_asyncpg%'")
-        await pool.close()
-    assert rows == []
-
-
-@needs_pgbouncer
 async def test_listening_gives_way_to_polling(pooled: Database) -> None:
     """Where notifications cannot arrive, that is said once and the listener ends; nobody waits for it."""
     pool = Pool(pooled.url)
