@@ -74,7 +74,9 @@ def database_errors() -> Iterator[None]:
         raise DatabaseUnusable(f"{error}; `provisioner grant` gives a role what it needs") from error
     except asyncpg.ReadOnlySQLTransactionError as error:
         raise DatabaseUnavailable(f"{_READ_ONLY} ({error}); work goes on when it can be written") from error
-    except (*_PASSING, *_NO_STATEMENT) as error:
+    except _NO_STATEMENT as error:  # without the driver's own advice, which is a page long
+        raise DatabaseUnavailable("a pooler in between lost a prepared statement; new ones get no name") from error
+    except _PASSING as error:
         raise DatabaseUnavailable(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__) from error
 
 

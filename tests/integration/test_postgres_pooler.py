@@ -49,7 +49,7 @@ def test_a_whole_journey_goes_through_it(pooled: Database, empty_database: Datab
         assert json.loads(status.stdout)["progress"]["succeeded"] == 40
         for _ in range(3):  # each as another client of the same few sessions
             exported = provisioner("export", "--state", "succeeded", database=pooled)
-            assert (exported.returncode, exported.stdout.count("\n")) == (0, 41)
+            assert (exported.returncode, exported.stdout.count("\n")) == (0, 41), exported.stderr
         assert len(infisical.state()["creates"]) == 40
     assert (
         query(empty_database, "SELECT count(*) FROM provisioner.connection_requests WHERE status = 'succeeded'") == "40"
@@ -138,7 +138,7 @@ async def test_a_lost_statement_is_prepared_anew_by_the_next_call(empty_database
     pool = Pool(empty_database.url, size=1)
     await pool.fetch("SELECT $1::int", 1)
     await pool.execute("DEALLOCATE ALL")
-    with pytest.raises(DatabaseUnavailable):
+    with pytest.raises(DatabaseUnavailable, match="a pooler in between lost a prepared statement"):
         await pool.fetch("SELECT $1::int", 1)
     assert await pool.fetch("SELECT $1::int", 1)
     rows = await pool.fetch("SELECT count(*) AS n FROM pg_prepared_statements")
