@@ -3,10 +3,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak image-test check format lock clean
+.PHONY: help demo test test-postgres soak image-test check format lock clean
 
 help: ## say what there is
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-13s %s\n", $$1, $$2}'
 
 # The marks say which lock file the environment was installed from; a newer lock installs again.
 $(VENV)/.runtime: requirements.lock pyproject.toml
@@ -28,6 +28,16 @@ demo: $(VENV)/.runtime ## see the whole product work on this machine alone
 # Four processes on two cores: the tests mostly wait for events.
 test: $(VENV)/.dev ## run the whole test suite
 	@$(BIN)/python -m pytest -n 4 --dist loadgroup
+
+# On one major the tests that look at databases take about a minute.
+POSTGRES_TESTS = $(addprefix tests/integration/test_,schema.py schema_rules.py migrate.py queue.py queue_plan.py \
+	queue_races.py queue_settling.py permits.py intake.py holds.py operations.py views.py reports.py listener.py) \
+	$(wildcard tests/integration/test_postgres_*.py) tests/acceptance/test_journey.py $(wildcard tests/acceptance/test_cli_doctor*.py)
+test-postgres: $(VENV)/.dev ## run the database tests on every supported major of PostgreSQL
+	@for bin in $$($(BIN)/python -m tests.support.majors); do \
+		"$$bin/postgres" --version; \
+		POSTGRES_BIN="$$bin" $(BIN)/python -m pytest -q -n 4 --dist loadgroup $(POSTGRES_TESTS) || exit; \
+	done
 
 soak: $(VENV)/.dev ## the long runs, bounded in time
 	@$(BIN)/python -m pytest -m soak -p no:randomly --timeout 900
@@ -53,4 +63,4 @@ lock: $(VENV)/.dev ## renew requirements.lock
 	@$(UV_COMPILE) --extra dev -c requirements.lock -o tests/requirements.lock pyproject.toml
 
 clean: ## remove what the other targets made
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .postgres dist build

@@ -82,12 +82,24 @@ def _server(server: Server) -> Iterator[Check]:
         yield problem("database", f"{said} is read-only for {server.role}", remedy)
     else:
         yield ok("database", f"{said}, as {server.role}")
+    if server.pooled:
+        yield from _pooler(server)
+
+
+def _pooler(server: Server) -> Iterator[Check]:
+    if server.notifies:
+        yield ok("pooler", "one is in between, and gives each client a session of its own")
+        return
+    said = "one is in between and shares sessions: notifications do not get through and polling does it"
     if not server.keeps_statements:
-        said = "a pooler loses prepared statements between transactions"
-        yield problem("pooler", said, "set max_prepared_statements in PgBouncer 1.21 or later, or go around the pooler")
-    elif server.pooled:
-        said = "a pooler is in between: if it pools transactions, notifications do not get through and polling does it"
-        yield warning("pooler", said, "give workers the server's own address, or leave worker.poll short")
+        said += "; it does not keep prepared statements, so each statement is planned anew"
+    remedy = (
+        "it works so; quicker: give workers the server's own address, or PgBouncer 1.21 its max_prepared_statements"
+    )
+    yield warning("pooler", said, remedy)
+    if server.jit:
+        said = "jit is on, and through a pooler we cannot switch it off: it may take longer than the statements"
+        yield warning("pooler", said, f"ALTER ROLE {server.role} SET jit = off")
 
 
 def _clock(theirs: float, before: float, after: float) -> Check:
@@ -104,7 +116,10 @@ async def _clean_up(database: "Database", server: Server) -> AsyncIterator[Check
     for each in found:
         who = ", ".join(filter(None, (each.role, each.application)))
         since = f" for {duration(each.seconds)}" if each.seconds is not None else ""
-        said = f"{each.what}{f' ({who})' if who else ''} holds up the clean-up of finished rows{since}"
+        holds = "holds up the clean-up of finished rows" if each.wal is None else f"keeps {_size(each.wal)} of WAL"
+        said = f"{each.what}{f' ({who})' if who else ''} {holds}{since}"
+        if each.query:
+            said += f", last statement: {each.query.strip()} …"
         yield warning("clean-up", said, f"end it there, or with {each.remedy}")
     if found:
         return
@@ -113,6 +128,10 @@ async def _clean_up(database: "Database", server: Server) -> AsyncIterator[Check
     else:
         remedy = f"GRANT pg_read_all_stats TO {server.role} shows them"
         yield warning("clean-up", "whether others' old transactions hold it up cannot be seen", remedy)
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**20:,.0f} MiB"
 
 
 async def _work(database: "Database") -> AsyncIterator[Check]:

@@ -140,7 +140,9 @@ async def exporting(database: Database, wanted: Filter) -> AsyncIterator[AsyncIt
         arguments = (*wanted.arguments(), None, None, None, False)
 
         async def rows() -> AsyncIterator[Sequence[object]]:
-            async for row in connection.cursor(statements(_SQL)["requests"], *arguments, prefetch=PAGE):
+            # Without a name: through a pooler it would outlive us in a session that is somebody else's next.
+            statement = await connection.prepare(statements(_SQL)["requests"], name="")
+            async for row in statement.cursor(*arguments, prefetch=PAGE):
                 yield tuple(row)
 
         yield rows()

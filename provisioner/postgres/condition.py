@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-import asyncpg
-
-from provisioner.postgres.pool import Database
+from provisioner.postgres.connector import is_pooled, translates_names
+from provisioner.postgres.listener import hears
+from provisioner.postgres.pool import Database, database_errors
 from provisioner.postgres.queries import statements
 
 _SQL: Final = "condition"
@@ -17,8 +17,8 @@ _SQL: Final = "condition"
 class Server:
     """The server and our session on it.
 
-    `pooled`: something between us and the server shares its sessions. `keeps_statements`: a prepared statement is
-    still there in the next transaction. `sees_all`: our role sees what others' sessions do.
+    `pooled`: a pooler is between us and the server. `keeps_statements`: it finds prepared statements again in whatever
+    session it gives us. `notifies`: notifications reach us. `sees_all`: our role sees what others' sessions do.
     """
 
     version: str
@@ -30,37 +30,40 @@ class Server:
     sees_all: bool
     pooled: bool
     keeps_statements: bool
+    notifies: bool
+    jit: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """Something that holds up the clean-up: since how many seconds, if that can be seen, and the SQL that ends it."""
+    """Something that holds up the clean-up: since how many seconds, if that can be seen, and the SQL that ends it.
+
+    `query` is how its last statement begins, up to the first literal; `wal` the bytes that the server keeps for it.
+    """
 
     what: str
     role: str
     application: str
     seconds: float | None
+    query: str
+    wal: int | None
     remedy: str
 
 
 async def read_server(database: Database) -> Server:
     """Look at the server. Raises `DatabaseUnavailable` and `DatabaseUnusable`, as all of these do."""
-    async with database.acquire() as connection:
-        row = await connection.fetchrow(statements(_SQL)["server"])
-        if row is None:  # it has no FROM
-            raise AssertionError
-        values = dict(row)
-        # A pooler makes up the process id that it tells its clients.
-        pooled = values.pop("pid") != connection.get_server_pid()
-        try:
-            prepared = await connection.prepare(statements(_SQL)["server"])
-            for _ in range(3):
-                await prepared.fetchrow()
-        except (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError):
-            keeps = False
-        else:
-            keeps = True
-    return Server(**values, pooled=pooled, keeps_statements=keeps)
+    row = await database.fetchrow(statements(_SQL)["server"])
+    if row is None:  # it has no FROM
+        raise AssertionError
+    session = await database.connect()
+    try:
+        with database_errors():
+            pooled = await is_pooled(session)
+            translates = pooled and await translates_names(session)
+            notifies = not pooled or (not row["standby"] and await hears(session, database))
+    finally:
+        await session.close()
+    return Server(**dict(row), pooled=pooled, keeps_statements=not pooled or translates, notifies=notifies)
 
 
 async def holders(database: Database, *, older_than: float) -> Sequence[Holder]:

@@ -4,6 +4,7 @@ Optional: polling finds them too, a little later.
 """
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -11,8 +12,9 @@ import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type
 from tenacity.wait import wait_exponential, wait_random
 
-from provisioner.core.errors import DatabaseUnavailable, DatabaseUnusable
+from provisioner.core.errors import DatabaseUnavailable, DatabaseUnusable, ProvisionerError
 from provisioner.core.ports import FRONT, Place
+from provisioner.postgres.connector import is_pooled
 from provisioner.postgres.pool import Database, database_errors
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ log = structlog.stdlib.get_logger()
 CHANNEL: Final = "provisioner"
 # A connection that died without a word is found out by a question every so many seconds.
 PROBE: Final = 30.0
+ECHO: Final = 2.0  # seconds that a notification may take through a pooler
 
 
 def read_payload(payload: str) -> dict[str, Place]:
@@ -44,6 +47,32 @@ def read_payload(payload: str) -> dict[str, Place]:
     return places
 
 
+class NotificationsLost(ProvisionerError):
+    """A pooler in between shares sessions, so notifications do not get through; polling finds new requests."""
+
+
+async def hears(connection: "asyncpg.Connection[asyncpg.Record]", database: Database) -> bool:
+    """Whether what another session says reaches this one; through a pooler that shares sessions it does not.
+
+    What this session says itself would come back even there. Takes `ECHO` seconds to say no.
+    """
+    channel, heard = f"{CHANNEL}_{secrets.token_hex(8)}", asyncio.Event()
+
+    def listen(*_: object) -> None:
+        heard.set()
+
+    await connection.add_listener(channel, listen)
+    try:
+        await database.execute("SELECT pg_notify($1, '')", channel)
+        async with asyncio.timeout(ECHO):
+            await heard.wait()
+    except TimeoutError:
+        return False
+    finally:
+        await connection.remove_listener(channel, listen)
+    return True
+
+
 class Listener:
     """Listens for as long as it runs, and comes back after the database does.
 
@@ -60,31 +89,40 @@ class Listener:
         )
 
     async def run(self) -> None:
-        """Listen until cancelled."""
+        """Listen until cancelled, or until notifications turn out not to reach us: then polling does it."""
         while True:
             try:
-                connection: asyncpg.Connection[asyncpg.Record] = await self._retrying.copy()(self._database.connect)
-            except DatabaseUnusable as error:
+                await self._retrying.copy()(self._listen)
+            except (DatabaseUnusable, NotificationsLost) as error:
                 log.warning("listening_refused", error=str(error))
                 return
+
+    async def _listen(self) -> None:
+        """Listen once, until the connection is gone. Raises `DatabaseUnavailable` if it never came to that."""
+        connection: asyncpg.Connection[asyncpg.Record] = await self._database.connect()
+        try:
+            gone = asyncio.Event()
+            connection.add_termination_listener(lambda _connection: gone.set())
+            with database_errors():
+                if await is_pooled(connection) and not await hears(connection, self._database):
+                    raise NotificationsLost
+                await connection.add_listener(CHANNEL, self._notified)
+            self._hear(None, FRONT)  # whatever was said while nobody listened
             try:
-                await self._listen(connection)
+                await self._attend(connection, gone)
             except DatabaseUnavailable as error:
                 log.debug("listening_interrupted", error=str(error))
-            finally:
-                connection.terminate()
+        finally:
+            connection.terminate()
 
-    async def _listen(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-        gone = asyncio.Event()
-        connection.add_termination_listener(lambda _connection: gone.set())
-        with database_errors():
-            await connection.add_listener(CHANNEL, self._notified)
-            self._hear(None, FRONT)  # whatever was said while nobody listened
-            while not gone.is_set():
-                try:
-                    async with asyncio.timeout(PROBE):
-                        await gone.wait()
-                except TimeoutError:
+    @staticmethod
+    async def _attend(connection: "asyncpg.Connection[asyncpg.Record]", gone: asyncio.Event) -> None:
+        while not gone.is_set():
+            try:
+                async with asyncio.timeout(PROBE):
+                    await gone.wait()
+            except TimeoutError:
+                with database_errors():
                     await connection.execute("SELECT 1", timeout=5.0)
 
     def _notified(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:

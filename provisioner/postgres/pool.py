@@ -5,16 +5,17 @@ person must act). Waiting and trying again is the caller's business, for only th
 """
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import asyncpg
 
 from provisioner.core.errors import DatabaseUnavailable, DatabaseUnusable, SchemaMismatch, Unstorable
 from provisioner.core.secret import Secret
+from provisioner.postgres.connector import Connector, tls_errors
 
 # The connection is gone, or the server is starting, stopping, failing over or full: all of these pass.
 _PASSING: Final = (
@@ -26,7 +27,6 @@ _PASSING: Final = (
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
     asyncpg.InsufficientResourcesError,
-    asyncpg.ReadOnlySQLTransactionError,
     asyncpg.QueryCanceledError,
     asyncpg.LockNotAvailableError,
     asyncpg.TransactionRollbackError,
@@ -34,6 +34,9 @@ _PASSING: Final = (
     asyncpg.InternalClientError,
     asyncpg.InterfaceError,
 )
+# A pooler in between that nobody noticed: a statement of that name is in another session. It has not been carried out.
+_NO_STATEMENT: Final = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
+_READ_ONLY: Final = "the database is read-only, a standby or by default_transaction_read_only"
 _NO_SCHEMA: Final = (
     asyncpg.UndefinedTableError,
     asyncpg.UndefinedColumnError,
@@ -59,21 +62,35 @@ _GRANT: Final = (
 def database_errors() -> Iterator[None]:
     """Turn the driver's exceptions into ours, once, at the edge."""
     try:
-        yield
+        with tls_errors():
+            yield
     except _UNSTORABLE as error:
         raise Unstorable(f"a value cannot be stored ({type(error).__name__})") from error
     except _LOGIN as error:
-        raise DatabaseUnusable(f"the database refuses us: {error}; mend PROVISIONER_DATABASE_URL") from error
+        remedy = "mend PROVISIONER_DATABASE_URL"
+        if "certificate" in str(error):
+            remedy = "name one by sslcert and sslkey in PROVISIONER_DATABASE_URL"
+        elif "no encryption" in str(error):
+            remedy += ": it may want sslmode=verify-full"
+        raise DatabaseUnusable(f"the database refuses us: {error}; {remedy}") from error
     except _NO_SCHEMA as error:
         raise SchemaMismatch(f"{error}; run `provisioner migrate`") from error
     except asyncpg.InsufficientPrivilegeError as error:
         raise DatabaseUnusable(f"{error}; {_GRANT}") from error
+    except asyncpg.ReadOnlySQLTransactionError as error:
+        raise DatabaseUnavailable(f"{_READ_ONLY} ({error}); work goes on when it can be written") from error
+    except _NO_STATEMENT as error:  # without the driver's own advice, which is a page long
+        raise DatabaseUnavailable("a pooler in between lost a prepared statement; new ones get no name") from error
     except _PASSING as error:
         raise DatabaseUnavailable(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__) from error
 
 
 async def _keep_session(_connection: object) -> None:
     """Leave a session as it is between two uses: we change nothing in it, and a reset costs a round trip each time."""
+
+
+def _same(secret: Secret) -> Secret:
+    return secret
 
 
 class Database:
@@ -92,54 +109,28 @@ class Database:
         ssl_root_cert: Path | None = None,
         name: str = "provisioner",
     ) -> None:
-        self._url = Secret(url) if isinstance(url, str) else url
+        source = url if callable(url) else partial(_same, url if isinstance(url, Secret) else Secret(url))
+        self._connector = Connector(source, name=name, ssl_root_cert=ssl_root_cert)
         self._size = size
         self._timeout = timeout
-        self._ssl = ssl.create_default_context(cafile=str(ssl_root_cert)) if ssl_root_cert else None
-        self._name = name
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._opening = asyncio.Lock()
 
-    def _options(self) -> dict[str, Any]:
-        options: dict[str, Any] = {
-            "timeout": 10.0,
-            # JIT compiles for longer than any of these statements runs.
-            "server_settings": {"application_name": self._name, "jit": "off"},
-        }
-        if self._ssl is not None:
-            options["ssl"] = self._ssl
-        return options
-
     async def connect(self) -> "asyncpg.Connection[asyncpg.Record]":
         """A connection of its own, for `LISTEN` or a migration; the caller closes it."""
-        with database_errors(), readable_url():
-            connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(self._dsn(), **self._options())
-            return connection
-
-    def _dsn(self) -> str:
-        try:
-            return (self._url if isinstance(self._url, Secret) else self._url()).reveal()
-        except (OSError, ValueError) as error:
-            raise DatabaseUnavailable(str(error)) from error
-
-    async def _dial(self, *_: object, **options: Any) -> "asyncpg.Connection[asyncpg.Record]":
-        """Connect as the pool asks, to where the database is now."""
-        connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(self._dsn(), **options)
-        return connection
+        with database_errors():
+            return await self._connector.open()
 
     async def _opened(self) -> "asyncpg.Pool[asyncpg.Record]":
         async with self._opening:
             if self._pool is None:
-                with readable_url():
-                    self._pool = await asyncpg.create_pool(
-                        self._dsn(),
-                        connect=self._dial,
-                        min_size=1,
-                        max_size=self._size,
-                        command_timeout=self._timeout,
-                        reset=_keep_session,
-                        **self._options(),
-                    )
+                self._pool = await asyncpg.create_pool(
+                    connect=self._connector.open,
+                    min_size=1,
+                    max_size=self._size,
+                    command_timeout=self._timeout,
+                    reset=_keep_session,
+                )
             return self._pool
 
     @asynccontextmanager
@@ -151,7 +142,14 @@ class Database:
         with database_errors():
             pool = self._pool or await self._opened()
             async with pool.acquire() as connection:
-                yield connection
+                try:
+                    yield connection
+                except (*_NO_STATEMENT, asyncpg.ReadOnlySQLTransactionError) as error:
+                    if isinstance(error, _NO_STATEMENT):
+                        self._connector.distrust_names()
+                    # What made a session read-only may end, and the session would not notice.
+                    await pool.expire_connections()
+                    raise
 
     async def fetch(self, statement: str, *arguments: object) -> "list[asyncpg.Record]":
         """All rows of one statement, in a transaction of its own."""
@@ -178,14 +176,3 @@ class Database:
                 await pool.close()
         except (TimeoutError, *_PASSING):
             pool.terminate()
-
-
-@contextmanager
-def readable_url() -> Iterator[None]:
-    """Turn the driver's complaints about a malformed address into ours; they may quote the password, ours do not."""
-    try:
-        yield
-    except (ValueError, asyncpg.ClientConfigurationError):
-        raise DatabaseUnusable(
-            "PROVISIONER_DATABASE_URL cannot be read; it looks like postgresql://user:password@host:5432/database"
-        ) from None

@@ -15,6 +15,8 @@ from provisioner.postgres.migrations import migrate
 from provisioner.sandbox.postgres import PostgresServer
 from tests.faults.tally import KEY, pytest_terminal_summary
 from tests.faults.world import World, chosen_seed
+from tests.support import majors
+from tests.support.postgres import strategy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,7 +30,7 @@ __all__ = ["pytest_terminal_summary"]
 @pytest.fixture(scope="session")
 def durable_server() -> Iterator[PostgresServer]:
     """Lend a server that keeps what it has committed, for tests that stop it and kill it."""
-    with PostgresServer() as server:
+    with PostgresServer(bin_directory=majors.chosen()) as server:
         yield server
 
 
@@ -55,7 +57,7 @@ def durable_url(durable_server: PostgresServer, _durable_template: str) -> str:
 
     async def make() -> None:
         connection = await asyncpg.connect(durable_server.url())
-        await connection.execute(f"CREATE DATABASE {name} TEMPLATE {_durable_template} STRATEGY FILE_COPY")
+        await connection.execute(f"CREATE DATABASE {name} TEMPLATE {_durable_template} {strategy(durable_server)}")
         await connection.close()
 
     with ThreadPoolExecutor(1) as thread:

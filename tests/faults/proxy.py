@@ -83,6 +83,11 @@ class Proxy:
             wire.client.transport.abort()
             wire.server.transport.abort()
 
+    def redirect(self, port: int) -> None:
+        """Break every connection, and carry newcomers to another server."""
+        self._target = port
+        self.cut()
+
     def swallow(self) -> None:
         """Carry nothing any more, and say nothing about it: neither for those that are connected nor for newcomers."""
         self._hole = True

@@ -13,7 +13,7 @@ from provisioner.postgres.listener import CHANNEL, Listener, read_payload
 from provisioner.postgres.migrations import migrate
 from provisioner.postgres.pool import Database as Pool
 from provisioner.sandbox.postgres import PostgresServer
-from tests.support import eventually
+from tests.support import eventually, majors
 from tests.support.builders import project
 from tests.support.postgres import Database
 from tests.support.sessions import connected, insert
@@ -34,7 +34,7 @@ async def session(database: Database) -> AsyncIterator["Session"]:
 @pytest.fixture
 def own_server() -> Iterator[PostgresServer]:
     """Lend a server that a test may stop."""
-    with PostgresServer(settings={"fsync": "off"}) as server:
+    with PostgresServer(settings={"fsync": "off"}, bin_directory=majors.chosen()) as server:
         yield server
 
 

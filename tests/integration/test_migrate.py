@@ -108,7 +108,8 @@ class TestSnapshot:
 
     def test_is_what_the_migrations_make(self, database: Database) -> None:
         """`migrations/schema.sql` is up to date."""
-        assert database.server.version.startswith("18"), "the snapshot is made by the programs of PostgreSQL 18"
+        if not database.server.version.startswith("18."):
+            pytest.skip("the snapshot is made by the programs of PostgreSQL 18")
         made = schema.dump(database.server, database.url)
         assert made == schema.SNAPSHOT.read_text(encoding="utf-8"), f"renew it: {schema.RENEW}"
 

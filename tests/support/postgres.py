@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, cast
 import pytest
 
 from provisioner.sandbox.postgres import PostgresServer, bundled, reachable
+from tests.support import majors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,8 +69,7 @@ class Databases:
     def fresh(self, template: str) -> Iterator[Database]:
         """Lend a copy of a template and drop it afterwards, whoever is still connected."""
         name = f"test_{next(self._numbers)}"
-        # Copying files is the quicker strategy while nothing waits for the disk.
-        self.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template} {strategy(self._server)}")
         try:
             yield Database(name=name, url=self._server.url(name), server=self._server)
         finally:
@@ -102,15 +102,24 @@ def ask(server: PostgresServer, sql: str, url: str | None = None) -> str:
     return done.stdout.strip()
 
 
+def strategy(server: PostgresServer) -> str:
+    """How to copy a database: its files, the quicker way while nothing waits for the disk; the only one before 15."""
+    return "" if server.version.startswith("14.") else "STRATEGY FILE_COPY"
+
+
 def has_room(memory: Path) -> bool:
     """Tell whether databases fit there; programs, which would be copied there to be reachable, often may not run."""
-    return os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2**30 and reachable(bundled()[0])
+    return (
+        os.access(memory, os.W_OK)
+        and shutil.disk_usage(memory).free > 2**30
+        and reachable(majors.chosen() or bundled()[0])
+    )
 
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """Run one PostgreSQL for all tests of this process that neither stop nor kill it."""
-    server = PostgresServer(settings=QUICK)
+    server = PostgresServer(settings=QUICK, bin_directory=majors.chosen())
     with pytest.MonkeyPatch.context() as patch:
         if has_room(MEMORY):
             patch.setattr(tempfile, "tempdir", str(MEMORY))
@@ -132,7 +141,7 @@ def template_database(postgres_server: PostgresServer, databases: Databases) -> 
     """Name a database with our schema, made once, which the databases of the tests are copies of."""
     from provisioner.postgres.migrations import migrate
 
-    databases.execute(f"CREATE DATABASE {TEMPLATE} TEMPLATE template0 STRATEGY FILE_COPY")
+    databases.execute(f"CREATE DATABASE {TEMPLATE} TEMPLATE template0 {strategy(postgres_server)}")
     with ThreadPoolExecutor(1) as thread:  # so that the event loops of the tests are left alone
         thread.submit(asyncio.run, migrate(postgres_server.url(TEMPLATE))).result()
     databases.execute(f"ALTER DATABASE {TEMPLATE} ALLOW_CONNECTIONS false")

@@ -5,15 +5,21 @@
 SELECT
     current_setting('server_version') AS version, current_setting('server_version_num')::integer / 10000 AS major,
     pg_is_in_recovery() AS standby, current_setting('transaction_read_only') = 'on' AS read_only,
-    current_user::text AS role, clock_timestamp() AS now, pg_backend_pid() AS pid,
+    current_user::text AS role, clock_timestamp() AS now, current_setting('jit') = 'on' AS jit,
     pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS sees_all;
 
 -- :name holding
 -- Who holds up the clean-up of finished rows: transactions of this database that began over $1 ago and have a snapshot or
--- changed something, prepared transactions of that age, and what standbys and replication slots keep.
+-- changed something, prepared transactions of that age, and replication slots that nobody uses or that are far behind.
+-- Of a statement only what stands before its first literal, which may be a secret.
 SELECT
     'session ' || a.pid AS what, coalesce(a.usename, '') AS role, coalesce(a.application_name, '') AS application,
     extract(EPOCH FROM clock_timestamp() - a.xact_start)::double precision AS seconds,
+    CASE
+        WHEN a.query LIKE '<%' THEN ''
+        ELSE left(regexp_replace(substring(coalesce(a.query, '') FROM '^[^''[:digit:]$]*'), '\s+', ' ', 'g'), 60)
+    END AS query,
+    NULL::bigint AS wal,
     format('SELECT pg_terminate_backend(%s)', a.pid) AS remedy
 FROM pg_stat_activity AS a
 WHERE
@@ -24,13 +30,19 @@ WHERE
 UNION ALL
 SELECT
     'prepared transaction ' || x.gid, x.owner::text, '', extract(EPOCH FROM clock_timestamp() - x.prepared)::double precision,
-    format('ROLLBACK PREPARED %L', x.gid)
+    '', NULL, format('ROLLBACK PREPARED %L', x.gid)
 FROM pg_prepared_xacts AS x
 WHERE x.database = current_database() AND x.prepared < clock_timestamp() - $1::interval
 UNION ALL
 SELECT
-    'replication slot ' || s.slot_name, '', CASE WHEN s.active THEN 'in use' ELSE 'not in use' END, NULL,
+    'replication slot ' || s.slot_name, '', CASE WHEN s.active THEN 'in use' ELSE 'not in use' END, NULL, '',
+    CASE WHEN NOT pg_is_in_recovery() THEN pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn)::bigint END,
     format('SELECT pg_drop_replication_slot(%L)', s.slot_name)
 FROM pg_replication_slots AS s
-WHERE s.xmin IS NOT NULL AND (NOT s.active OR age(s.xmin) > 10000000)
+WHERE
+    NOT s.temporary
+    AND (
+        (NOT s.active AND (s.xmin IS NOT NULL OR s.catalog_xmin IS NOT NULL OR s.restart_lsn IS NOT NULL))
+        OR age(s.xmin) > 10000000
+    )
 ORDER BY 4 DESC NULLS LAST;

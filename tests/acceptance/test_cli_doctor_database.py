@@ -1,0 +1,125 @@
+"""`provisioner doctor` on a database in which something holds up the clean-up."""
+
+from __future__ import annotations
+
+import json
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import pytest
+
+from provisioner.cli._checks_database import check_database
+from provisioner.postgres.condition import holders
+from provisioner.postgres.pool import Database as Pool
+from provisioner.sandbox.postgres import PostgresServer
+from tests.support import majors
+from tests.support.cli import provisioner
+from tests.support.sessions import connected
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.postgres import Database
+
+SECRET = "planted-4711"
+
+
+@pytest.fixture(scope="module")
+def replicating() -> Iterator[PostgresServer]:
+    """Run a server that has replication slots and two-phase commit."""
+    settings = {"wal_level": "logical", "max_wal_senders": "2", "max_prepared_transactions": "2", "fsync": "off"}
+    with PostgresServer(settings=settings, bin_directory=majors.chosen()) as server:
+        provisioner("migrate", more={"PROVISIONER_DATABASE_URL": server.url()})
+        yield server
+
+
+def clean_up(url: str) -> str:
+    """What `doctor` says about the clean-up."""
+    done = provisioner("doctor", "--json", more={"PROVISIONER_DATABASE_URL": url})
+    checks: list[dict[str, Any]] = json.loads(done.stdout)["checks"]
+    assert {each["verdict"] for each in checks if each["name"] == "clean-up"} <= {"ok", "warning"}
+    return "\n".join(f"{each['said']}; {each['remedy']}" for each in checks if each["name"] == "clean-up")
+
+
+async def test_an_old_transaction_is_named_without_its_literals(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Process, role, application, age, how the statement begins and how to end it; nothing of what may be secret."""
+    session = await asyncpg.connect(database.url, server_settings={"application_name": "nightly report"})
+    pool = Pool(database.url, size=1)
+    try:
+        async with session.transaction(isolation="repeatable_read"):
+            await session.fetch(f"SELECT /* why */ id\n FROM provisioner.ready WHERE target = '{SECRET}' AND id = 815")
+            (found,) = await holders(pool, older_than=0.0)
+            assert list(await holders(pool, older_than=60.0)) == []
+            # What `doctor` makes of it, with everything that is a moment old taken for old.
+            monkeypatch.setattr("provisioner.cli._checks_database.OLD", 0.0)
+            said = [str(check) async for check in check_database(pool) if check.name == "clean-up"]
+    finally:
+        await pool.close()
+        await session.close()
+    pid = session_pid(found.what)
+    assert found.remedy == f"SELECT pg_terminate_backend({pid})"
+    assert (found.role, found.application) == ("provisioner", "nightly report")
+    assert found.query.strip() == "SELECT /* why */ id FROM provisioner.ready WHERE target ="
+    assert len(said) == 1
+    assert f"session {pid} (provisioner, nightly report) holds up the clean-up of finished rows for " in said[0]
+    assert "last statement: SELECT /* why */ id FROM" in said[0]
+    assert SECRET not in said[0]
+    assert "815" not in said[0]
+
+
+def session_pid(what: str) -> int:
+    """The process id in what was found."""
+    return int(what.removeprefix("session "))
+
+
+@pytest.mark.parametrize("plugin", [None, "pgoutput"])
+async def test_an_abandoned_slot_is_told_with_what_it_keeps(replicating: PostgresServer, plugin: str | None) -> None:
+    """A slot that nobody uses, physical or logical, is a warning that says what it costs and how to drop it."""
+    make = (
+        "pg_create_logical_replication_slot('left', 'pgoutput')"
+        if plugin
+        else ("pg_create_physical_replication_slot('left', true)")
+    )
+    async with connected(replicating.url()) as session:
+        await session.execute(f"SELECT {make}")
+        try:
+            said = clean_up(replicating.url())
+        finally:
+            await session.execute("SELECT pg_drop_replication_slot('left')")
+    assert "replication slot left (not in use) keeps " in said
+    assert "MiB of WAL" in said
+    assert "SELECT pg_drop_replication_slot('left')" in said
+
+
+async def test_a_forgotten_prepared_transaction_is_told(replicating: PostgresServer) -> None:
+    """A transaction that was prepared and neither committed nor rolled back is named with its end."""
+    pool = Pool(replicating.url(), size=1)
+    async with connected(replicating.url()) as session:
+        await session.execute("BEGIN; CREATE TABLE forgotten (); PREPARE TRANSACTION 'it''s left'")
+        try:
+            (found,) = await holders(pool, older_than=0.0)
+        finally:
+            await session.execute("ROLLBACK PREPARED 'it''s left'")
+            await pool.close()
+    assert (found.what, found.role) == ("prepared transaction it's left", "provisioner")
+    assert found.remedy == "ROLLBACK PREPARED 'it''s left'"
+
+
+def shifted(by: float) -> float:
+    """A clock that is off."""
+    return time.time() + by
+
+
+async def test_a_clock_that_differs_is_told(database: Database) -> None:
+    """A host whose clock is off by minutes is told by how much; by less than two seconds it is not."""
+    for shift, verdict in ((0.0, "ok"), (1.0, "ok"), (-240.0, "warning"), (240.0, "warning")):
+        pool = Pool(database.url, size=1)
+        checks = [check async for check in check_database(pool, wall=partial(shifted, shift))]
+        await pool.close()
+        (clock,) = [check for check in checks if check.name == "clock"]
+        assert clock.verdict == verdict
+        assert ("by 4" in clock.said) is (verdict == "warning")
