@@ -171,16 +171,14 @@ async def open_target(
         routes = Routes(chosen.url)
         shared = partial(permits, database, clock, target=name)
         logins = MeteredLogins(transport, shared(kind="login", start=_budget(chosen.login_limit)))
-        auth, heard = authentication(settings, name), partial(observer.logged_in, name)
-        identity = Identity(auth, logins, routes, target=name, heard=heard)
+        wall, heard = lambda: clock.now().timestamp(), partial(observer.logged_in, name)
+        identity = Identity(authentication(settings, name), logins, routes, target=name, heard=heard)
         reads = shared(kind="read", start=_budget(chosen.read_limit))
         keys = vault.at(name, InfisicalSecrets(transport, identity, routes, reads))
         try:
             yield Target(
                 name=name,
-                connections=InfisicalConnections(
-                    transport, identity, routes, marker=chosen.marker, now=lambda: clock.now().timestamp()
-                ),
+                connections=InfisicalConnections(transport, identity, routes, marker=chosen.marker, now=wall),
                 vault=keys,
                 writes=shared(kind="write", start=_budget(chosen.write_limit)),
                 reads=reads,

@@ -1,5 +1,6 @@
 """The simulator's secrets: where they are, who may read them, and that nothing but their own route shows them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
@@ -21,7 +22,7 @@ def a_secret(simulator: Simulator, **changes: object) -> dict[str, object]:
 
 async def read(
     simulator: Simulator, path: str = PATH, *, token: str | None = None, **query: str
-) -> tuple[int, Any, dict[str, str]]:
+) -> tuple[int, Any, Mapping[str, str]]:
     """Ask for the secret; status, body and headers of the answer."""
     asked = {"projectId": simulator.projects[0], "environment": "prod", "secretPath": "/a", **query}
     headers = {"Authorization": f"Bearer {token or simulator.token()}"}
@@ -29,7 +30,7 @@ async def read(
         aiohttp.ClientSession(simulator.url) as session,
         session.get(path, params=asked, headers=headers) as answer,
     ):
-        return answer.status, await answer.json(), dict(answer.headers)
+        return answer.status, await answer.json(), answer.headers
 
 
 async def test_a_secret_is_told_by_both_routes_and_by_nothing_else() -> None:
