@@ -197,6 +197,12 @@ CREATE TABLE provisioner.sealing_keys (
     retired_at timestamptz
 );
 
+-- How long Infisical takes a text to be: it counts UTF-16 code units, so what lies beyond U+FFFF counts as two.
+CREATE FUNCTION provisioner.utf16_length(given text) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT length(given) + length(regexp_replace(given, '[^\U00010000-\U0010FFFF]', '', 'g'))
+$$;
+
 -- Which rule a row breaks, as the name of its column; NULL when it breaks none.
 CREATE FUNCTION provisioner.broken_rule(r provisioner.connection_requests) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
@@ -204,7 +210,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
         WHEN r.project_id IS NULL THEN 'project_id'
         WHEN r.target IS NULL OR (r.target <> 'default' AND r.target !~ '^[a-z0-9][a-z0-9-]{0,62}$') THEN 'target'
         WHEN r.name IS NULL OR length(r.name) > 64 OR r.name !~ '^[a-z0-9]+(-[a-z0-9]+)*$' THEN 'name'
-        WHEN length(r.description) > 255 THEN 'description'
+        WHEN octet_length(r.description) > 255 AND provisioner.utf16_length(r.description) > 255 THEN 'description'
         WHEN r.credential IS NULL OR NOT (
             r.credential = 'default'
             OR (r.credential ~ '^sealed:[A-Za-z0-9_-]{1,64}:[A-Za-z0-9+/]+={0,2}$' AND length(r.credential) BETWEEN 80 AND 5000)
@@ -225,13 +231,13 @@ DECLARE
     given text := CASE rule
         WHEN 'target' THEN r.target WHEN 'name' THEN r.name WHEN 'on_conflict' THEN r.on_conflict
         WHEN 'batch' THEN r.batch WHEN 'status' THEN r.status
-        WHEN 'description' THEN length(r.description) || ' characters' WHEN 'not_before' THEN r.not_before::text
+        WHEN 'description' THEN provisioner.utf16_length(r.description) || ' characters' WHEN 'not_before' THEN r.not_before::text
     END;
     must text := CASE rule
         WHEN 'project_id' THEN 'is required: the UUID of the Infisical project'
         WHEN 'target' THEN 'must be the name of a configured target: 1 to 63 lower-case letters, digits and hyphens'
         WHEN 'name' THEN 'must be 1 to 64 lower-case letters, digits and single hyphens between them'
-        WHEN 'description' THEN 'must be at most 255 characters'
+        WHEN 'description' THEN 'must be at most 255 characters, an emoji counted as two'
         WHEN 'credential' THEN 'must be the name of a configured credential (1 to 40 letters, digits, hyphens, underscores)'
             || ' or sealed:<key id>:<base64>; a readable API key is never stored'
         WHEN 'on_conflict' THEN 'must be fail, adopt or replace'

@@ -36,7 +36,7 @@ CREATE FUNCTION provisioner.broken_rule(r provisioner.connection_requests) RETUR
         WHEN r.project_id IS NULL THEN 'project_id'
         WHEN r.target IS NULL OR (r.target <> 'default' AND r.target !~ '^[a-z0-9][a-z0-9-]{0,62}$') THEN 'target'
         WHEN r.name IS NULL OR length(r.name) > 64 OR r.name !~ '^[a-z0-9]+(-[a-z0-9]+)*$' THEN 'name'
-        WHEN length(r.description) > 255 THEN 'description'
+        WHEN octet_length(r.description) > 255 AND provisioner.utf16_length(r.description) > 255 THEN 'description'
         WHEN r.credential IS NULL OR NOT (
             r.credential = 'default'
             OR (r.credential ~ '^sealed:[A-Za-z0-9_-]{1,64}:[A-Za-z0-9+/]+={0,2}$' AND length(r.credential) BETWEEN 80 AND 5000)
@@ -153,13 +153,13 @@ DECLARE
     given text := CASE rule
         WHEN 'target' THEN r.target WHEN 'name' THEN r.name WHEN 'on_conflict' THEN r.on_conflict
         WHEN 'batch' THEN r.batch WHEN 'status' THEN r.status
-        WHEN 'description' THEN length(r.description) || ' characters' WHEN 'not_before' THEN r.not_before::text
+        WHEN 'description' THEN provisioner.utf16_length(r.description) || ' characters' WHEN 'not_before' THEN r.not_before::text
     END;
     must text := CASE rule
         WHEN 'project_id' THEN 'is required: the UUID of the Infisical project'
         WHEN 'target' THEN 'must be the name of a configured target: 1 to 63 lower-case letters, digits and hyphens'
         WHEN 'name' THEN 'must be 1 to 64 lower-case letters, digits and single hyphens between them'
-        WHEN 'description' THEN 'must be at most 255 characters'
+        WHEN 'description' THEN 'must be at most 255 characters, an emoji counted as two'
         WHEN 'credential' THEN 'must be the name of a configured credential (1 to 40 letters, digits, hyphens, underscores)'
             || ' or sealed:<key id>:<base64>; a readable API key is never stored'
         WHEN 'on_conflict' THEN 'must be fail, adopt or replace'
@@ -428,6 +428,12 @@ BEGIN
     DELETE FROM provisioner.attempts_other AS a WHERE a.ended_at < now() - keep;
 END
 $_$;
+
+CREATE FUNCTION provisioner.utf16_length(given text) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT length(given) + length(regexp_replace(given, '[^\U00010000-\U0010FFFF]', '', 'g'))
+$$;
 
 CREATE TABLE provisioner.attempts (
     request_id bigint NOT NULL,
@@ -880,3 +886,5 @@ REVOKE ALL ON FUNCTION provisioner.retry(ids bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION provisioner.sealing_key() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.turn_attempt_log(keep interval) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.utf16_length(given text) FROM PUBLIC;

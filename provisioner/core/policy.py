@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from provisioner.core.description import describe, mark_of
 from provisioner.core.model import (
     Action,
     Cancel,
@@ -106,7 +107,7 @@ def is_ours(claim: Claim, connection: Connection, *, rules: Rules, moment: Momen
     if connection.app not in APP or connection.method != METHOD:
         return False
     if rules.marker:
-        return (connection.description or "").endswith(_mark(claim.request.id))
+        return (connection.description or "").endswith(mark_of(claim.request.id))
     if not claim.unknown or (connection.description or "") != sent_description(claim, rules):
         return False
     if connection.created_at is None:
@@ -118,19 +119,6 @@ def is_ours(claim: Claim, connection: Connection, *, rules: Rules, moment: Momen
 def sent_description(claim: Claim, rules: Rules) -> str:
     """The description that a create of this claim carries; Infisical trims it."""
     return describe(claim.request.id, claim.request.description, marker=rules.marker)
-
-
-def describe(request_id: int, description: str | None, *, marker: bool) -> str:
-    """A request's description as it is sent: trimmed, and marked as ours where the target's settings ask for it."""
-    text = (description or "").strip()
-    if not marker:
-        return text
-    mark = _mark(request_id)
-    return f"{text[: 254 - len(mark)]} {mark}".strip()
-
-
-def _mark(request_id: int) -> str:
-    return f"[provisioner:{request_id}]"
 
 
 def streak_after(claim: Claim, code: ErrorCode) -> int:

@@ -9,8 +9,9 @@ from typing import Final
 import orjson
 from yarl import URL
 
+from provisioner.core.description import describe
 from provisioner.core.model import Request
-from provisioner.core.policy import METHOD, describe
+from provisioner.core.policy import METHOD
 from provisioner.core.secret import Secret
 
 API: Final = "api/v1"

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import product
 from typing import Any, Final
 
 import pytest
@@ -30,7 +31,6 @@ from provisioner.core.policy import (
     backoff,
     breather,
     decide,
-    describe,
     first_action,
     is_ours,
 )
@@ -168,6 +168,15 @@ class TestUnknown:
         if isinstance(decision, Retry):
             assert decision.delay >= DOUBT_PAUSE / 2
         assert first_action(replace(claim, unknown=decision.unknown)) is Action.LOOK_UP
+
+    def test_a_late_commit_is_waited_for(self) -> None:
+        """Half a second passes at the least before it is looked up: a create that was cut off may still be at work."""
+        for attempt, works in product((1, 2, 9), (True, False)):
+            decision = decided(
+                a_claim(attempt=attempt), Action.CREATE, Seen.UNKNOWN, a_moment(jitter=0, target_works=works)
+            )
+            assert isinstance(decision, Retry)
+            assert decision.delay >= 0.5
 
     def test_a_look_up_that_failed_raises_no_doubt(self) -> None:
         """A lost answer to a read leaves nothing behind in Infisical."""
@@ -377,6 +386,26 @@ class TestOurs:
         assert not self.ours(ruled=marked, description="made by us [provisioner:2]")
         assert not self.ours(ruled=marked, description="made by us")
 
+    def test_a_marker_needs_neither_doubt_nor_clock(self) -> None:
+        """Nobody else writes it: what carries it is ours whenever it was made, and whatever we know of."""
+        description, certain = "made by us [provisioner:1]", replace(self.claim, unknown=False)
+        assert self.ours(ruled=Rules(marker=True), description=description, claim=certain, created_at=at(-9000))
+        assert self.ours(ruled=Rules(marker=True), description=description, created_at=None)
+        assert not self.ours(ruled=Rules(marker=True), description=description, app="github")
+
+    @pytest.mark.parametrize("created", [-1.9, 6.9])
+    def test_clocks_may_be_two_seconds_apart(self, created: float) -> None:
+        """Their difference is known to about two seconds, and what is ours is not disowned for that."""
+        assert self.ours(created_at=at(created))
+
+    @pytest.mark.parametrize("space", ["\ufeff", "\u2003", "\u00a0\n"])
+    @pytest.mark.parametrize("kept", ["\x85", "\x1f", "\u200b", "\u180e"])
+    def test_descriptions_are_compared_as_infisical_keeps_them(self, space: str, kept: str) -> None:
+        """What JavaScript trims is gone when it comes back, and what only others would trim is still there."""
+        claim = a_claim(a_request(description=f"{space}{kept}by us{kept}{space}"), unknown=True)
+        assert self.ours(claim=claim, description=f"{kept}by us{kept}")
+        assert not self.ours(claim=claim, description="by us")
+
 
 class TestConflict:
     """The name is taken by somebody else."""
@@ -480,28 +509,6 @@ class TestCancelled:
     def test_nothing_found_ends_it(self) -> None:
         """It is looked up for the last time once a late commit would show, so what is not there was never made."""
         assert decided(self.cancelled, Action.LOOK_UP, Seen.ABSENT, a_moment(now=at(3600))) == Cancel()
-
-
-class TestDescription:
-    """The description that a create carries."""
-
-    @given(st.none() | st.text(max_size=255), st.integers(1, 2**63 - 1), st.booleans())
-    def test_fits_the_column(self, description: str | None, number: int, marker: bool) -> None:
-        """At most 255 characters arrive, already trimmed, so that what is stored is what was sent."""
-        sent = describe(number, description, marker=marker)
-        assert len(sent) <= 255
-        assert sent == sent.strip()
-
-    @given(st.text(max_size=255), st.integers(1, 2**63 - 1), st.integers(1, 2**63 - 1))
-    def test_markers_differ(self, description: str, one: int, other: int) -> None:
-        """Two requests never send the same marked description, however long their own is."""
-        same = describe(one, description, marker=True) == describe(other, description, marker=True)
-        assert same is (one == other)
-
-    @given(st.text(max_size=200))
-    def test_without_a_marker_it_is_the_users(self, description: str) -> None:
-        """It is sent verbatim but for the spaces around it."""
-        assert describe(1, description, marker=False) == description.strip()
 
 
 @dataclass(slots=True)
