@@ -133,6 +133,8 @@ class Creator:
                 outcome = decision
                 break
             action, subject = decision.action, decision.connection
+            if decision.delay:
+                await asyncio.sleep(decision.delay)
         if sent == claim.sent:
             self._target.writes.give_back(1)
         return Settlement(claim=claim, outcome=outcome, sent=sent, trace=tuple(trace))
@@ -158,7 +160,7 @@ class Creator:
                 return await connections.create(request, key)
             return await connections.replace(request, subject, key)
         if action is Action.REMOVE and subject is not None:
-            return await connections.remove(subject)
+            return replace(await connections.remove(subject), connection=subject)
         return await connections.look_up(request)
 
     async def _judged(self, claim: Claim, seen: Observation) -> Retry | None:

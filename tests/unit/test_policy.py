@@ -25,6 +25,7 @@ from provisioner.core.model import (
 )
 from provisioner.core.policy import (
     DOUBT_PAUSE,
+    REMOVE_FOR,
     TROUBLE_CAP,
     Moment,
     Rules,
@@ -91,9 +92,10 @@ found = st.builds(
 
 def observations(action: Action) -> st.SearchStrategy[Observation]:
     """Whatever a call can show."""
-    return st.sampled_from(sorted(POSSIBLE[action], key=str)).flatmap(
+    shown = st.sampled_from(sorted(POSSIBLE[action], key=str)).flatmap(
         lambda seen: found.map(lambda connection: _seen(seen, connection))
     )
+    return shown.map(lambda seen: replace(seen, connection=a_connection())) if action is Action.REMOVE else shown
 
 
 def _seen(seen: Seen, connection: Connection) -> Observation:
@@ -102,8 +104,10 @@ def _seen(seen: Seen, connection: Connection) -> Observation:
 
 
 def decided(claim: Claim, action: Action, seen: Seen | Observation, moment: Moment | None = None) -> Decision:
-    """What the policy says under the usual rules."""
+    """What the policy says under the usual rules; a removal's observation carries what was to be removed."""
     shown = an_observation(seen) if isinstance(seen, Seen) else seen
+    if action is Action.REMOVE:
+        shown = replace(shown, connection=a_connection())
     return decide(claim, action, shown, rules=RULES, moment=moment or a_moment())
 
 
@@ -137,7 +141,10 @@ class TestAnything:
             calls.append(action)
             assert len(calls) <= 4
             assert len(set(calls)) == len(calls)
-            decision = decide(claim, action, data.draw(observations(action)), rules=ruled, moment=data.draw(moments))
+            seen, moment = data.draw(observations(action)), data.draw(moments)
+            if action is Action.REMOVE:  # it alone may be repeated, and not for ever
+                moment = replace(moment, now=at(REMOVE_FOR))
+            decision = decide(claim, action, seen, rules=ruled, moment=moment)
             if not isinstance(decision, Do):
                 break
             action = decision.action
@@ -474,10 +481,18 @@ class TestWrongScope:
     @pytest.mark.parametrize("seen", sorted(POSSIBLE[Action.REMOVE], key=str))
     def test_then_it_fails_loudly(self, seen: Seen) -> None:
         """The failure says whether the connection is gone or has to be deleted by hand."""
-        decision = decided(a_claim(), Action.REMOVE, seen)
+        decision = decided(a_claim(), Action.REMOVE, seen, a_moment(now=at(REMOVE_FOR)))
         assert isinstance(decision, Fail)
         assert decision.code is ErrorCode.WRONG_SCOPE
-        assert ("by hand" in decision.message) is (seen is not Seen.REMOVED)
+        assert ("by hand" in decision.message) is (seen not in {Seen.REMOVED, Seen.ABSENT})
+
+    @pytest.mark.parametrize("seen", [Seen.THROTTLED, Seen.NOT_SENT, Seen.UNKNOWN, Seen.TOKEN_TROUBLE])
+    def test_what_passes_is_waited_out(self, seen: Seen) -> None:
+        """Only this claim knows of the connection, so it is deleted once that is possible, in the limiter's time."""
+        decision = decided(a_claim(), Action.REMOVE, an_observation(seen, retry_after=7.0))
+        assert decision == Do(action=Action.REMOVE, connection=a_connection(), delay=7.0)
+        assert isinstance(soon := decided(a_claim(), Action.REMOVE, seen), Do)
+        assert 0.5 <= soon.delay <= 2
 
 
 class TestCancelled:
