@@ -56,6 +56,8 @@ CREATE TABLE provisioner.ready (
 
 CREATE INDEX ready_in_order ON provisioner.ready (target, rank, turn, id);
 CREATE INDEX ready_of_project ON provisioner.ready (target, project_id, rank, turn);
+-- For those who edit, cancel or delete requests: a project may have tens of thousands in line.
+CREATE INDEX ready_by_id ON provisioner.ready (id);
 
 -- Up to which turn each queue has been served: where newcomers join. Workers write it about once a second.
 CREATE TABLE provisioner.turns (
@@ -335,8 +337,7 @@ BEGIN
         IF FOUND THEN
             RETURN NULL;
         END IF;
-        DELETE FROM provisioner.ready AS r
-        WHERE r.target = old.target AND r.project_id = old.project_id AND r.rank = -old.priority AND r.id = old.id;
+        DELETE FROM provisioner.ready AS r WHERE r.id = old.id;
         IF FOUND THEN
             INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
             VALUES (new.id, coalesce(new.not_before, now()), new.target, -new.priority, new.project_id);
@@ -367,8 +368,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     -- In the order of the journey: what changes places meanwhile is met at the next one.
     DELETE FROM provisioner.waiting AS w USING old_rows AS o WHERE w.id = o.id;
-    DELETE FROM provisioner.ready AS r USING old_rows AS o
-    WHERE r.target = o.target AND r.project_id = o.project_id AND r.rank = -o.priority AND r.id = o.id;
+    DELETE FROM provisioner.ready AS r USING old_rows AS o WHERE r.id = o.id;
     DELETE FROM provisioner.in_flight AS f USING old_rows AS o WHERE f.id = o.id;
     DELETE FROM provisioner.waiting AS w USING old_rows AS o WHERE w.id = o.id;
     DELETE FROM provisioner.setbacks AS s USING old_rows AS o WHERE s.id = o.id;

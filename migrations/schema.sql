@@ -76,11 +76,7 @@ BEGIN
             WHERE q.id = ANY (undone) AND NOT EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = q.id)
             ORDER BY q.id FOR UPDATE;
             WITH unlined AS (
-                DELETE FROM provisioner.ready AS r USING provisioner.connection_requests AS q
-                WHERE
-                    q.id = ANY (undone) AND r.target = q.target AND r.project_id = q.project_id AND r.rank = -q.priority
-                    AND r.id = q.id
-                RETURNING r.id, r.target, r.rank, r.project_id
+                DELETE FROM provisioner.ready AS r WHERE r.id = ANY (undone) RETURNING r.id, r.target, r.rank, r.project_id
             ),
             unscheduled AS (
                 DELETE FROM provisioner.waiting AS w WHERE w.id = ANY (undone) RETURNING w.id, w.target, w.rank, w.project_id
@@ -88,7 +84,7 @@ BEGIN
             found AS (
                 SELECT u.*, coalesce(s.unknown, false) AS doubted
                 FROM (SELECT * FROM unlined UNION ALL SELECT * FROM unscheduled) AS u
-                LEFT JOIN provisioner.setbacks AS s ON s.id = u.id
+                LEFT JOIN provisioner.setbacks AS s ON s.id = u.id AND s.id = ANY (undone)
             ),
             postponed AS (
                 INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
@@ -98,7 +94,8 @@ BEGIN
             ),
             -- In this statement, not before it: only now is it certain that nobody has the request in hand.
             remembered AS (
-                UPDATE provisioner.setbacks AS s SET cancelled = true FROM found AS f WHERE s.id = f.id AND f.doubted
+                UPDATE provisioner.setbacks AS s SET cancelled = true FROM found AS f
+                WHERE s.id = f.id AND s.id = ANY (undone) AND f.doubted
             ),
             finished AS (
                 UPDATE provisioner.connection_requests AS q
@@ -110,7 +107,7 @@ BEGIN
                         ELSE q.credential
                     END
                 FROM found AS f
-                WHERE q.id = f.id AND NOT f.doubted
+                WHERE q.id = f.id AND q.id = ANY (undone) AND NOT f.doubted
                 RETURNING q.id
             )
             SELECT
@@ -209,8 +206,7 @@ BEGIN
         IF FOUND THEN
             RETURN NULL;
         END IF;
-        DELETE FROM provisioner.ready AS r
-        WHERE r.target = old.target AND r.project_id = old.project_id AND r.rank = -old.priority AND r.id = old.id;
+        DELETE FROM provisioner.ready AS r WHERE r.id = old.id;
         IF FOUND THEN
             INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
             VALUES (new.id, coalesce(new.not_before, now()), new.target, -new.priority, new.project_id);
@@ -231,8 +227,7 @@ CREATE FUNCTION provisioner.requests_deleted() RETURNS trigger
 BEGIN
     -- In the order of the journey: what changes places meanwhile is met at the next one.
     DELETE FROM provisioner.waiting AS w USING old_rows AS o WHERE w.id = o.id;
-    DELETE FROM provisioner.ready AS r USING old_rows AS o
-    WHERE r.target = o.target AND r.project_id = o.project_id AND r.rank = -o.priority AND r.id = o.id;
+    DELETE FROM provisioner.ready AS r USING old_rows AS o WHERE r.id = o.id;
     DELETE FROM provisioner.in_flight AS f USING old_rows AS o WHERE f.id = o.id;
     DELETE FROM provisioner.waiting AS w USING old_rows AS o WHERE w.id = o.id;
     DELETE FROM provisioner.setbacks AS s USING old_rows AS o WHERE s.id = o.id;
@@ -840,6 +835,8 @@ CREATE INDEX attempts_of_request ON ONLY provisioner.attempts USING btree (reque
 CREATE INDEX attempts_other_request_id_idx ON provisioner.attempts_other USING btree (request_id);
 
 CREATE INDEX connection_requests_batch ON provisioner.connection_requests USING btree (batch) WHERE (batch IS NOT NULL);
+
+CREATE INDEX ready_by_id ON provisioner.ready USING btree (id);
 
 CREATE INDEX ready_in_order ON provisioner.ready USING btree (target, rank, turn, id);
 
