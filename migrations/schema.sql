@@ -587,7 +587,11 @@ CREATE VIEW provisioner.batch_progress AS
             c.started_at,
             c.last_finished_at,
             ((c.waiting + c.ready) + c.in_flight) AS unfinished,
-            ((((c.waiting + c.ready) + c.in_flight))::double precision / NULLIF(COALESCE(( SELECT ((p.permits)::double precision / p.period)
+            ((((c.waiting + c.ready) + c.in_flight))::double precision / NULLIF(COALESCE(( SELECT GREATEST((((p.permits)::double precision / p.period) -
+                        CASE
+                            WHEN (p.seen_at > ((EXTRACT(epoch FROM now()))::double precision - p.period)) THEN p.their_pace
+                            ELSE (0)::double precision
+                        END), (((p.permits)::double precision / p.period) / (4)::double precision)) AS "greatest"
                    FROM provisioner.permits p
                   WHERE ((p.target = c.target) AND (p.kind = 'write'::text) AND p.metered)), ( SELECT sum(k.pace) AS sum
                    FROM provisioner.workers k

@@ -147,7 +147,8 @@ def _limit(target: TargetReport) -> str:
     if not target.metered or not target.permits or not target.period:
         return "none"
     period = "min" if target.period == 60 else f"{target.period:g} s"
-    return f"{target.permits:,} creates/{period}"
+    others = round(target.others * target.period)
+    return f"{target.permits:,} creates/{period}{f', others use {others:,}' if others else ''}"
 
 
 def _condition(target: TargetReport, now: datetime) -> str:

@@ -42,7 +42,13 @@ SELECT
     ) AS workers,
     coalesce(
         (
-            SELECT p.permits / p.period FROM provisioner.permits AS p
+            SELECT
+                greatest(
+                    p.permits / p.period
+                    - CASE WHEN p.seen_at > extract(EPOCH FROM now()) - p.period THEN p.their_pace ELSE 0 END,
+                    p.permits / p.period / 4
+                )
+            FROM provisioner.permits AS p
             WHERE p.target = q.target AND p.kind = 'write' AND p.metered
         ),
         (

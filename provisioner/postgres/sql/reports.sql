@@ -52,6 +52,7 @@ SELECT
     coalesce(c.waiting, 0) AS waiting, coalesce(c.ready, 0) AS ready, coalesce(c.in_flight, 0) AS in_flight,
     coalesce(s.workers, 0) AS workers,
     p.metered, p.permits, p.period,
+    CASE WHEN p.seen_at > extract(EPOCH FROM clock_timestamp()) - p.period THEN p.their_pace ELSE 0 END AS others,
     CASE
         WHEN p.blocked_until > extract(EPOCH FROM clock_timestamp()) THEN to_timestamp(p.blocked_until)
     END AS blocked_until,
