@@ -132,9 +132,18 @@ CREATE TABLE provisioner.targets (
     target text PRIMARY KEY,
     known_at timestamptz,
     paused_at timestamptz,
-    paused_by text,
-    trouble text,
-    trouble_since timestamptz
+    paused_by text
+) WITH (fillfactor = 50);
+
+-- Why workers hold a target back. Each has a breaker of its own and says so again about once a second; who says nothing for
+-- a while is gone, or the target works for it.
+CREATE TABLE provisioner.troubles (
+    target text NOT NULL,
+    teller text NOT NULL,
+    reason text NOT NULL,
+    since timestamptz NOT NULL DEFAULT clock_timestamp(),
+    told_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (target, teller)
 ) WITH (fillfactor = 50);
 
 -- One row a budget: a target's writes, reads or logins within the rate limits, shared by all workers.

@@ -774,9 +774,16 @@ CREATE TABLE provisioner.targets (
     target text NOT NULL,
     known_at timestamp with time zone,
     paused_at timestamp with time zone,
-    paused_by text,
-    trouble text,
-    trouble_since timestamp with time zone
+    paused_by text
+)
+WITH (fillfactor='50');
+
+CREATE TABLE provisioner.troubles (
+    target text NOT NULL,
+    teller text NOT NULL,
+    reason text NOT NULL,
+    since timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    told_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 )
 WITH (fillfactor='50');
 
@@ -824,6 +831,9 @@ ALTER TABLE ONLY provisioner.setbacks
 
 ALTER TABLE ONLY provisioner.targets
     ADD CONSTRAINT targets_pkey PRIMARY KEY (target);
+
+ALTER TABLE ONLY provisioner.troubles
+    ADD CONSTRAINT troubles_pkey PRIMARY KEY (target, teller);
 
 ALTER TABLE ONLY provisioner.turns
     ADD CONSTRAINT turns_pkey PRIMARY KEY (target, rank);

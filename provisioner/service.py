@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Final, Literal
+from uuid import uuid4
 
 import structlog
 
@@ -194,7 +195,7 @@ async def open_target(
             reads=SharedPermits(database, clock, target=name, kind="read", start=_budget(chosen.read_limit)),
             rules=Rules(max_attempts=retry.max_attempts, base=retry.base, cap=retry.cap, marker=chosen.marker),
             breaker=Breaker(),
-            keys=Custody(name, holds=SharedHolds(database, target=name), vault=vault, clock=clock),
+            keys=Custody(name, holds=SharedHolds(database, target=name, teller=str(uuid4())), vault=vault, clock=clock),
             pressure=Pressure(chosen.max_in_flight),
             shared_budget=chosen.shared_budget,
             observer=observer,

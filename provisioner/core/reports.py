@@ -42,7 +42,7 @@ class TargetReport:
     """One target: what is left to do there, how many living workers serve it, what limits it.
 
     `metered` is None while nobody knows whether there is a limiter; `permits` creates in `period` seconds, of which
-    `others` a second go to other clients of the same address.
+    `others` a second go to other clients of the same address. `troubled` workers hold it back, because of `trouble`.
     """
 
     target: str
@@ -59,11 +59,17 @@ class TargetReport:
     paused_by: str | None = None
     trouble: str | None = None
     trouble_since: datetime | None = None
+    troubled: int = 0
 
     @property
     def pending(self) -> int:
         """How many requests are not finished."""
         return self.waiting + self.ready + self.in_flight
+
+    @property
+    def partly(self) -> str:
+        """For how many of the workers it is in trouble, if not for all: each finds out for itself."""
+        return f" for {self.troubled:,} of {self.workers:,} workers" if 0 < self.troubled < self.workers else ""
 
     @property
     def allowed(self) -> float | None:

@@ -135,13 +135,13 @@ async def test_a_target_tells_what_holds_it(database: Lent) -> None:
                 lease,
             )
         await ours.execute(
-            "INSERT INTO provisioner.permits (target, kind, metered, permits, blocked_until, their_pace, seen_at) VALUES"
+            "INSERT INTO provisioner.permits (target, kind, metered, permits, blocked_until, their_pace, seen_at)"
+            " VALUES"
             " ('default', 'write', true, 120, extract(epoch FROM now()) + 60, 0.5, extract(epoch FROM now())),"
             " ('default', 'read', true, 350, 0, 0, 0), ('us', 'write', NULL, NULL, 0, 0, 0)"
         )
-        await ours.execute(
-            "INSERT INTO provisioner.targets VALUES ('default', now(), now(), 'ann', 'OpenRouter is down', now())"
-        )
+        await ours.execute("INSERT INTO provisioner.targets VALUES ('default', now(), now(), 'ann')")
+        await ours.execute("INSERT INTO provisioner.troubles VALUES ('default', 'a worker', 'OpenRouter is down')")
         status = await read_status(ours)
     default, eu, us = status.targets
     assert replace(default, blocked_until=None, paused_at=None, trouble_since=None) == TargetReport(
@@ -155,6 +155,7 @@ async def test_a_target_tells_what_holds_it(database: Lent) -> None:
         others=0.5,
         paused_by="ann",
         trouble="OpenRouter is down",
+        troubled=1,
     )
     assert None not in {default.blocked_until, default.paused_at, default.trouble_since}
     assert default.allowed == 1.5

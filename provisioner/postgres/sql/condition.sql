@@ -16,7 +16,7 @@ WITH tables (name, rights) AS (
         ('waiting', 'SELECT,INSERT,UPDATE,DELETE'), ('in_flight', 'SELECT,INSERT,DELETE'),
         ('setbacks', 'SELECT,INSERT,UPDATE,DELETE'), ('workers', 'SELECT,INSERT,UPDATE,DELETE'),
         ('turns', 'SELECT,INSERT,UPDATE'), ('permits', 'SELECT,INSERT,UPDATE'), ('targets', 'SELECT,INSERT,UPDATE'),
-        ('attempts', 'INSERT'), ('credential_health', 'SELECT,INSERT,UPDATE,DELETE'), ('salt', 'SELECT'),
+        ('troubles', 'SELECT,INSERT,UPDATE,DELETE'), ('attempts', 'INSERT'), ('credential_health', 'SELECT,INSERT,UPDATE,DELETE'), ('salt', 'SELECT'),
         ('migrations', 'SELECT')
 ),
 needed AS (

@@ -56,7 +56,13 @@ SELECT
             WHERE k.lease_until > clock_timestamp() AND q.target = ANY (k.targets)
         )
     ) AS pace,
-    t.paused_at, t.paused_by, t.trouble
+    t.paused_at, t.paused_by,
+    (
+        SELECT d.reason FROM provisioner.troubles AS d
+        WHERE d.target = q.target AND d.told_at > clock_timestamp() - interval '15 seconds'
+        ORDER BY d.told_at DESC
+        LIMIT 1
+    ) AS trouble
 FROM provisioner.connection_requests AS q
 LEFT JOIN provisioner.in_flight AS f ON f.id = q.id AND q.status = 'pending'
 LEFT JOIN provisioner.workers AS k ON k.id = f.worker
