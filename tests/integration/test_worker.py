@@ -10,7 +10,7 @@ from provisioner.core.model import Observation, Seen
 from provisioner.core.ports import FRONT
 from tests.support import eventually
 from tests.support.builders import a_connection, project
-from tests.support.sessions import insert, insert_many, places, row_of
+from tests.support.sessions import connected, insert, insert_many, places, row_of
 from tests.support.small_world import SmallWorld, lose_the_answer
 
 if TYPE_CHECKING:
@@ -45,11 +45,11 @@ class TestLease:
         """A worker that stood still asks for nothing before it has its lease again."""
         async with SmallWorld(database) as it:
             it.start()
-            await it.leased()
+            await it.idle()
             it.queue.renewals.clear()
             it.time.jump(FAR)
-            await insert_many(it.session, 3)
             asked = it.queue.asked
+            await insert_many(it.session, 3)
             it.worker.hear(None, FRONT)
             await turns()
             assert it.queue.asked == asked
@@ -79,7 +79,7 @@ class TestLease:
         async with SmallWorld(database, lease=3.0) as it:
             seen: list[bool] = []
             it.start()
-            await it.leased()
+            await it.idle()
 
             def late() -> None:
                 it.time.jump(FAR)
@@ -121,7 +121,7 @@ class TestDatabase:
         """Who hears of nothing looks: what is inserted, and what comes due, is done within a poll or two."""
         async with SmallWorld(database) as it:
             it.start()
-            await it.leased()
+            await it.idle()
             await insert_many(it.session, 2)
             await it.done(within=5)
             await insert(it.session, name="later", not_before=datetime.now(UTC) + timedelta(seconds=0.3))
@@ -176,6 +176,40 @@ class TestPermits:
             it.start()
             await eventually(lambda: len(dropped) == 3)
             await eventually(lambda: it.writes.out == it.server.creates == 0)
+
+
+class TestStop:
+    """Told to stop, it leaves nothing behind that others would have to wait for."""
+
+    async def test_what_was_claimed_and_not_sent_is_back_in_line(self, database: Database) -> None:
+        """Others may have it at once, not only when the lease ends."""
+        async with SmallWorld(database) as it:
+            # Between the claim and the creators, which come to it a moment later.
+            it.queue.after_claim = once(it.worker.stop)
+            await insert_many(it.session, 3)
+            it.start()
+            await eventually(lambda: it.worker.vitals().stopping)
+        async with connected(database.url) as session:
+            assert await places(session) == {"ready": 3}
+        assert it.server.creates == 0
+
+
+class TestMaintenance:
+    """Infisical reads, and does not write."""
+
+    async def test_that_nothing_is_found_does_not_end_it(self, database: Database) -> None:
+        """Once the target is held it stays held: look-ups that work do not show that creates do."""
+        async with SmallWorld(database) as it:
+            target = it.worker.feeders["default"].target
+            held: list[bool] = []
+
+            it.server.maintenance = lambda: held.append(target.breaker.is_open)
+            await insert_many(it.session, 8)
+            it.start()
+            await eventually(lambda: len(held) >= 11, within=20)
+            assert all(held[8:])
+            it.server.maintenance = None
+            await it.done(within=20)
 
 
 class TestWrongScope:

@@ -59,7 +59,7 @@ class Obstructed(PostgresQueue):
         super().__init__(pool)
         self.renewals = asyncio.Event()
         self.renewals.set()
-        self.asked = 0  # claims that were begun
+        self.asked = self.empty = 0  # claims that were begun, and that brought nothing
         self.after_claim: Callable[[], None] = lambda: None
         self.after_renewal: Callable[[], None] = lambda: None
         self.before_look: Callable[[], None] = lambda: None
@@ -68,6 +68,7 @@ class Obstructed(PostgresQueue):
         """Claim, and let something happen before the answer is heard."""
         self.asked += 1
         brought = await super().claim(worker, target=target, start=start, limit=limit)
+        self.empty += not brought.claims
         if brought.claims:
             self.after_claim()
         return brought
@@ -118,11 +119,15 @@ class Server:
     script: list[Observation] = field(default_factory=list)
     open: asyncio.Event = field(default_factory=asyncio.Event)
     wrong_scope: bool = False
+    maintenance: Callable[[], None] | None = None  # creates come to nothing, and this happens at each
 
     async def create(self, request: Request, _key: Secret) -> Observation:
         """Make a connection, and answer once that is allowed."""
         self.creates += 1
         await self.open.wait()
+        if self.maintenance is not None:
+            self.maintenance()
+            return Observation(seen=Seen.UNKNOWN, status=500, message="Something went wrong")
         if request.project_id in self.made:
             return Observation(seen=Seen.NAME_TAKEN, status=400)
         made = a_connection(project_id=request.project_id, created_at=datetime.now(UTC))
@@ -205,9 +210,9 @@ class SmallWorld:
         pending = "SELECT count(*) = 0 FROM provisioner.connection_requests WHERE status = 'pending'"
         await eventually(lambda: self.session.fetchval(pending), within=within)
 
-    async def leased(self) -> None:
-        """Wait until the worker has a lease and has looked around."""
-        await eventually(lambda: self.worker.vitals().lease_good)
+    async def idle(self) -> None:
+        """Wait until the worker has a lease, and has found nothing to do."""
+        await eventually(lambda: self.worker.vitals().lease_good and self.queue.empty)
 
     async def waiting(self, requests: int) -> None:
         """Wait until so many requests wait for another attempt."""
