@@ -112,7 +112,7 @@ class Row(BaseModel):
     target: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] = "default"
     project_id: UUID
     name: Annotated[str, StringConstraints(max_length=64, pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")] = "openrouter"
-    description: Annotated[str, Stored, AfterValidator(_fitting)] | None = None
+    description: Annotated[str, StringConstraints(max_length=LONGEST), Stored, AfterValidator(_fitting)] | None = None
     credential: Annotated[str, AfterValidator(_credential)] = "default"
     on_conflict: Literal["fail", "adopt", "replace"] = "fail"
     priority: Annotated[int, Field(ge=-_PRIORITY, le=_PRIORITY)] = 0
