@@ -56,6 +56,8 @@ CREATE TABLE provisioner.ready (
 
 CREATE INDEX ready_in_order ON provisioner.ready (target, rank, turn, id);
 CREATE INDEX ready_of_project ON provisioner.ready (target, project_id, rank, turn);
+-- For those who edit, cancel or delete requests: a project may have tens of thousands in line.
+CREATE INDEX ready_by_id ON provisioner.ready (id);
 
 -- Up to which turn each queue has been served: where newcomers join. Workers write it about once a second.
 CREATE TABLE provisioner.turns (
@@ -130,9 +132,18 @@ CREATE TABLE provisioner.targets (
     target text PRIMARY KEY,
     known_at timestamptz,
     paused_at timestamptz,
-    paused_by text,
-    trouble text,
-    trouble_since timestamptz
+    paused_by text
+) WITH (fillfactor = 50);
+
+-- Why workers hold a target back. Each has a breaker of its own and says so again about once a second; who says nothing for
+-- a while is gone, or the target works for it.
+CREATE TABLE provisioner.troubles (
+    target text NOT NULL,
+    teller text NOT NULL,
+    reason text NOT NULL,
+    since timestamptz NOT NULL DEFAULT clock_timestamp(),
+    told_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (target, teller)
 ) WITH (fillfactor = 50);
 
 -- One row a budget: a target's writes, reads or logins within the rate limits, shared by all workers.
@@ -197,6 +208,12 @@ CREATE TABLE provisioner.sealing_keys (
     retired_at timestamptz
 );
 
+-- How long Infisical takes a text to be: it counts UTF-16 code units, so what lies beyond U+FFFF counts as two.
+CREATE FUNCTION provisioner.utf16_length(given text) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT length(given) + length(regexp_replace(given, '[^\U00010000-\U0010FFFF]', '', 'g'))
+$$;
+
 -- Which rule a row breaks, as the name of its column; NULL when it breaks none.
 CREATE FUNCTION provisioner.broken_rule(r provisioner.connection_requests) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
@@ -204,7 +221,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
         WHEN r.project_id IS NULL THEN 'project_id'
         WHEN r.target IS NULL OR (r.target <> 'default' AND r.target !~ '^[a-z0-9][a-z0-9-]{0,62}$') THEN 'target'
         WHEN r.name IS NULL OR length(r.name) > 64 OR r.name !~ '^[a-z0-9]+(-[a-z0-9]+)*$' THEN 'name'
-        WHEN length(r.description) > 255 THEN 'description'
+        WHEN octet_length(r.description) > 255 AND provisioner.utf16_length(r.description) > 255 THEN 'description'
         WHEN r.credential IS NULL OR NOT (
             r.credential = 'default'
             OR (r.credential ~ '^sealed:[A-Za-z0-9_-]{1,64}:[A-Za-z0-9+/]+={0,2}$' AND length(r.credential) BETWEEN 80 AND 5000)
@@ -225,13 +242,13 @@ DECLARE
     given text := CASE rule
         WHEN 'target' THEN r.target WHEN 'name' THEN r.name WHEN 'on_conflict' THEN r.on_conflict
         WHEN 'batch' THEN r.batch WHEN 'status' THEN r.status
-        WHEN 'description' THEN length(r.description) || ' characters' WHEN 'not_before' THEN r.not_before::text
+        WHEN 'description' THEN provisioner.utf16_length(r.description) || ' characters' WHEN 'not_before' THEN r.not_before::text
     END;
     must text := CASE rule
         WHEN 'project_id' THEN 'is required: the UUID of the Infisical project'
         WHEN 'target' THEN 'must be the name of a configured target: 1 to 63 lower-case letters, digits and hyphens'
         WHEN 'name' THEN 'must be 1 to 64 lower-case letters, digits and single hyphens between them'
-        WHEN 'description' THEN 'must be at most 255 characters'
+        WHEN 'description' THEN 'must be at most 255 characters, an emoji counted as two'
         WHEN 'credential' THEN 'must be the name of a configured credential (1 to 40 letters, digits, hyphens, underscores)'
             || ' or sealed:<key id>:<base64>; a readable API key is never stored'
         WHEN 'on_conflict' THEN 'must be fail, adopt or replace'
@@ -329,8 +346,7 @@ BEGIN
         IF FOUND THEN
             RETURN NULL;
         END IF;
-        DELETE FROM provisioner.ready AS r
-        WHERE r.target = old.target AND r.project_id = old.project_id AND r.rank = -old.priority AND r.id = old.id;
+        DELETE FROM provisioner.ready AS r WHERE r.id = old.id;
         IF FOUND THEN
             INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
             VALUES (new.id, coalesce(new.not_before, now()), new.target, -new.priority, new.project_id);
@@ -361,8 +377,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     -- In the order of the journey: what changes places meanwhile is met at the next one.
     DELETE FROM provisioner.waiting AS w USING old_rows AS o WHERE w.id = o.id;
-    DELETE FROM provisioner.ready AS r USING old_rows AS o
-    WHERE r.target = o.target AND r.project_id = o.project_id AND r.rank = -o.priority AND r.id = o.id;
+    DELETE FROM provisioner.ready AS r USING old_rows AS o WHERE r.id = o.id;
     DELETE FROM provisioner.in_flight AS f USING old_rows AS o WHERE f.id = o.id;
     DELETE FROM provisioner.waiting AS w USING old_rows AS o WHERE w.id = o.id;
     DELETE FROM provisioner.setbacks AS s USING old_rows AS o WHERE s.id = o.id;

@@ -35,8 +35,9 @@ WHERE q.requested_by = current_user OR (SELECT has_table_privilege('provisioner.
 COMMENT ON VIEW provisioner.request_status IS 'Every request with its live state and its place in the queue';
 
 -- One row a batch, one (batch NULL, total false) for requests without a batch, one (total true) for everything. The end is
--- foreseen for each target from what its limiter allows or, where there is none, from what its workers do lately; the
--- slowest target decides.
+-- foreseen for each target from what its limiter allows, less what other clients of the same address were seen to use within
+-- the last window, or, where there is none, from what its workers do lately; the slowest target decides. However much others
+-- use, a quarter is ours.
 CREATE VIEW provisioner.batch_progress WITH (security_barrier) AS
 WITH states AS (
     SELECT
@@ -73,7 +74,13 @@ foreseen AS (
         (c.waiting + c.ready + c.in_flight) / nullif(
             coalesce(
                 (
-                    SELECT p.permits / p.period FROM provisioner.permits AS p
+                    SELECT
+                        greatest(
+                            p.permits / p.period
+                            - CASE WHEN p.seen_at > extract(EPOCH FROM now()) - p.period THEN p.their_pace ELSE 0 END,
+                            p.permits / p.period / 4
+                        )
+                    FROM provisioner.permits AS p
                     WHERE p.target = c.target AND p.kind = 'write' AND p.metered
                 ),
                 (SELECT sum(k.pace) FROM provisioner.workers AS k WHERE k.lease_until > now() AND c.target = ANY (k.targets))

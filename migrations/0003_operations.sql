@@ -29,11 +29,7 @@ BEGIN
             ORDER BY q.id FOR UPDATE;
 
             WITH unlined AS (
-                DELETE FROM provisioner.ready AS r USING provisioner.connection_requests AS q
-                WHERE
-                    q.id = ANY (undone) AND r.target = q.target AND r.project_id = q.project_id AND r.rank = -q.priority
-                    AND r.id = q.id
-                RETURNING r.id, r.target, r.rank, r.project_id
+                DELETE FROM provisioner.ready AS r WHERE r.id = ANY (undone) RETURNING r.id, r.target, r.rank, r.project_id
             ),
             unscheduled AS (
                 DELETE FROM provisioner.waiting AS w WHERE w.id = ANY (undone) RETURNING w.id, w.target, w.rank, w.project_id
@@ -41,7 +37,7 @@ BEGIN
             found AS (
                 SELECT u.*, coalesce(s.unknown, false) AS doubted
                 FROM (SELECT * FROM unlined UNION ALL SELECT * FROM unscheduled) AS u
-                LEFT JOIN provisioner.setbacks AS s ON s.id = u.id
+                LEFT JOIN provisioner.setbacks AS s ON s.id = u.id AND s.id = ANY (undone)
             ),
             postponed AS (
                 INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
@@ -51,7 +47,8 @@ BEGIN
             ),
             -- In this statement, not before it: only now is it certain that nobody has the request in hand.
             remembered AS (
-                UPDATE provisioner.setbacks AS s SET cancelled = true FROM found AS f WHERE s.id = f.id AND f.doubted
+                UPDATE provisioner.setbacks AS s SET cancelled = true FROM found AS f
+                WHERE s.id = f.id AND s.id = ANY (undone) AND f.doubted
             ),
             finished AS (
                 UPDATE provisioner.connection_requests AS q
@@ -63,7 +60,7 @@ BEGIN
                         ELSE q.credential
                     END
                 FROM found AS f
-                WHERE q.id = f.id AND NOT f.doubted
+                WHERE q.id = f.id AND q.id = ANY (undone) AND NOT f.doubted
                 RETURNING q.id
             )
             SELECT

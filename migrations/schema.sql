@@ -36,7 +36,7 @@ CREATE FUNCTION provisioner.broken_rule(r provisioner.connection_requests) RETUR
         WHEN r.project_id IS NULL THEN 'project_id'
         WHEN r.target IS NULL OR (r.target <> 'default' AND r.target !~ '^[a-z0-9][a-z0-9-]{0,62}$') THEN 'target'
         WHEN r.name IS NULL OR length(r.name) > 64 OR r.name !~ '^[a-z0-9]+(-[a-z0-9]+)*$' THEN 'name'
-        WHEN length(r.description) > 255 THEN 'description'
+        WHEN octet_length(r.description) > 255 AND provisioner.utf16_length(r.description) > 255 THEN 'description'
         WHEN r.credential IS NULL OR NOT (
             r.credential = 'default'
             OR (r.credential ~ '^sealed:[A-Za-z0-9_-]{1,64}:[A-Za-z0-9+/]+={0,2}$' AND length(r.credential) BETWEEN 80 AND 5000)
@@ -76,11 +76,7 @@ BEGIN
             WHERE q.id = ANY (undone) AND NOT EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = q.id)
             ORDER BY q.id FOR UPDATE;
             WITH unlined AS (
-                DELETE FROM provisioner.ready AS r USING provisioner.connection_requests AS q
-                WHERE
-                    q.id = ANY (undone) AND r.target = q.target AND r.project_id = q.project_id AND r.rank = -q.priority
-                    AND r.id = q.id
-                RETURNING r.id, r.target, r.rank, r.project_id
+                DELETE FROM provisioner.ready AS r WHERE r.id = ANY (undone) RETURNING r.id, r.target, r.rank, r.project_id
             ),
             unscheduled AS (
                 DELETE FROM provisioner.waiting AS w WHERE w.id = ANY (undone) RETURNING w.id, w.target, w.rank, w.project_id
@@ -88,7 +84,7 @@ BEGIN
             found AS (
                 SELECT u.*, coalesce(s.unknown, false) AS doubted
                 FROM (SELECT * FROM unlined UNION ALL SELECT * FROM unscheduled) AS u
-                LEFT JOIN provisioner.setbacks AS s ON s.id = u.id
+                LEFT JOIN provisioner.setbacks AS s ON s.id = u.id AND s.id = ANY (undone)
             ),
             postponed AS (
                 INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
@@ -98,7 +94,8 @@ BEGIN
             ),
             -- In this statement, not before it: only now is it certain that nobody has the request in hand.
             remembered AS (
-                UPDATE provisioner.setbacks AS s SET cancelled = true FROM found AS f WHERE s.id = f.id AND f.doubted
+                UPDATE provisioner.setbacks AS s SET cancelled = true FROM found AS f
+                WHERE s.id = f.id AND s.id = ANY (undone) AND f.doubted
             ),
             finished AS (
                 UPDATE provisioner.connection_requests AS q
@@ -110,7 +107,7 @@ BEGIN
                         ELSE q.credential
                     END
                 FROM found AS f
-                WHERE q.id = f.id AND NOT f.doubted
+                WHERE q.id = f.id AND q.id = ANY (undone) AND NOT f.doubted
                 RETURNING q.id
             )
             SELECT
@@ -153,13 +150,13 @@ DECLARE
     given text := CASE rule
         WHEN 'target' THEN r.target WHEN 'name' THEN r.name WHEN 'on_conflict' THEN r.on_conflict
         WHEN 'batch' THEN r.batch WHEN 'status' THEN r.status
-        WHEN 'description' THEN length(r.description) || ' characters' WHEN 'not_before' THEN r.not_before::text
+        WHEN 'description' THEN provisioner.utf16_length(r.description) || ' characters' WHEN 'not_before' THEN r.not_before::text
     END;
     must text := CASE rule
         WHEN 'project_id' THEN 'is required: the UUID of the Infisical project'
         WHEN 'target' THEN 'must be the name of a configured target: 1 to 63 lower-case letters, digits and hyphens'
         WHEN 'name' THEN 'must be 1 to 64 lower-case letters, digits and single hyphens between them'
-        WHEN 'description' THEN 'must be at most 255 characters'
+        WHEN 'description' THEN 'must be at most 255 characters, an emoji counted as two'
         WHEN 'credential' THEN 'must be the name of a configured credential (1 to 40 letters, digits, hyphens, underscores)'
             || ' or sealed:<key id>:<base64>; a readable API key is never stored'
         WHEN 'on_conflict' THEN 'must be fail, adopt or replace'
@@ -209,8 +206,7 @@ BEGIN
         IF FOUND THEN
             RETURN NULL;
         END IF;
-        DELETE FROM provisioner.ready AS r
-        WHERE r.target = old.target AND r.project_id = old.project_id AND r.rank = -old.priority AND r.id = old.id;
+        DELETE FROM provisioner.ready AS r WHERE r.id = old.id;
         IF FOUND THEN
             INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
             VALUES (new.id, coalesce(new.not_before, now()), new.target, -new.priority, new.project_id);
@@ -231,8 +227,7 @@ CREATE FUNCTION provisioner.requests_deleted() RETURNS trigger
 BEGIN
     -- In the order of the journey: what changes places meanwhile is met at the next one.
     DELETE FROM provisioner.waiting AS w USING old_rows AS o WHERE w.id = o.id;
-    DELETE FROM provisioner.ready AS r USING old_rows AS o
-    WHERE r.target = o.target AND r.project_id = o.project_id AND r.rank = -o.priority AND r.id = o.id;
+    DELETE FROM provisioner.ready AS r USING old_rows AS o WHERE r.id = o.id;
     DELETE FROM provisioner.in_flight AS f USING old_rows AS o WHERE f.id = o.id;
     DELETE FROM provisioner.waiting AS w USING old_rows AS o WHERE w.id = o.id;
     DELETE FROM provisioner.setbacks AS s USING old_rows AS o WHERE s.id = o.id;
@@ -429,6 +424,12 @@ BEGIN
 END
 $_$;
 
+CREATE FUNCTION provisioner.utf16_length(given text) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT length(given) + length(regexp_replace(given, '[^\U00010000-\U0010FFFF]', '', 'g'))
+$$;
+
 CREATE TABLE provisioner.attempts (
     request_id bigint NOT NULL,
     attempt integer NOT NULL,
@@ -596,7 +597,11 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
             c.started_at,
             c.last_finished_at,
             ((c.waiting + c.ready) + c.in_flight) AS unfinished,
-            ((((c.waiting + c.ready) + c.in_flight))::double precision / NULLIF(COALESCE(( SELECT ((p.permits)::double precision / p.period)
+            ((((c.waiting + c.ready) + c.in_flight))::double precision / NULLIF(COALESCE(( SELECT GREATEST((((p.permits)::double precision / p.period) -
+                        CASE
+                            WHEN (p.seen_at > ((EXTRACT(epoch FROM now()))::double precision - p.period)) THEN p.their_pace
+                            ELSE (0)::double precision
+                        END), (((p.permits)::double precision / p.period) / (4)::double precision)) AS "greatest"
                    FROM provisioner.permits p
                   WHERE ((p.target = c.target) AND (p.kind = 'write'::text) AND p.metered)), ( SELECT sum(k.pace) AS sum
                    FROM provisioner.workers k
@@ -788,9 +793,16 @@ CREATE TABLE provisioner.targets (
     target text NOT NULL,
     known_at timestamp with time zone,
     paused_at timestamp with time zone,
-    paused_by text,
-    trouble text,
-    trouble_since timestamp with time zone
+    paused_by text
+)
+WITH (fillfactor='50');
+
+CREATE TABLE provisioner.troubles (
+    target text NOT NULL,
+    teller text NOT NULL,
+    reason text NOT NULL,
+    since timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    told_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 )
 WITH (fillfactor='50');
 
@@ -839,6 +851,9 @@ ALTER TABLE ONLY provisioner.setbacks
 ALTER TABLE ONLY provisioner.targets
     ADD CONSTRAINT targets_pkey PRIMARY KEY (target);
 
+ALTER TABLE ONLY provisioner.troubles
+    ADD CONSTRAINT troubles_pkey PRIMARY KEY (target, teller);
+
 ALTER TABLE ONLY provisioner.turns
     ADD CONSTRAINT turns_pkey PRIMARY KEY (target, rank);
 
@@ -853,6 +868,8 @@ CREATE INDEX attempts_of_request ON ONLY provisioner.attempts USING btree (reque
 CREATE INDEX attempts_other_request_id_idx ON provisioner.attempts_other USING btree (request_id);
 
 CREATE INDEX connection_requests_batch ON provisioner.connection_requests USING btree (batch) WHERE (batch IS NOT NULL);
+
+CREATE INDEX ready_by_id ON provisioner.ready USING btree (id);
 
 CREATE INDEX ready_in_order ON provisioner.ready USING btree (target, rank, turn, id);
 
@@ -913,3 +930,5 @@ REVOKE ALL ON FUNCTION provisioner.retry(ids bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION provisioner.sealing_key() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.turn_attempt_log(keep interval) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.utf16_length(given text) FROM PUBLIC;

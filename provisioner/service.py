@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final, Literal
+from uuid import uuid4
 
 import structlog
 
@@ -174,6 +175,7 @@ async def open_target(
         wall, heard = lambda: clock.now().timestamp(), partial(observer.logged_in, name)
         identity = Identity(authentication(settings, name), logins, routes, target=name, heard=heard)
         reads = shared(kind="read", start=_budget(chosen.read_limit))
+        holds = SharedHolds(database, target=name, teller=str(uuid4()))
         keys = vault.at(name, InfisicalSecrets(transport, identity, routes, reads))
         try:
             yield Target(
@@ -184,7 +186,7 @@ async def open_target(
                 reads=reads,
                 rules=Rules(max_attempts=retry.max_attempts, base=retry.base, cap=retry.cap, marker=chosen.marker),
                 breaker=Breaker(),
-                keys=Custody(name, holds=SharedHolds(database, target=name), vault=keys, clock=clock),
+                keys=Custody(name, holds=holds, vault=keys, clock=clock),
                 pressure=Pressure(chosen.max_in_flight),
                 shared_budget=chosen.shared_budget,
                 observer=observer,

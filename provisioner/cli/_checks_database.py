@@ -147,7 +147,9 @@ async def _work(database: "Database") -> AsyncIterator[Check]:
             said = f"{target.target} is paused since {moment(target.paused_at)} by {target.paused_by or 'somebody'}"
             yield warning("target", said, f"`provisioner resume {target.target}` lets it go on")
         if target.trouble:
-            yield warning("target", f"{target.target} is in trouble: {target.trouble}", "it goes on by itself")
+            yield warning(
+                "target", f"{target.target} is in trouble{target.partly}: {target.trouble}", "it goes on by itself"
+            )
         if target.pending and not target.workers:
             said = f"{target.pending:,} requests wait for {target.target}, and no worker serves it"
             yield warning("target", said, f"`provisioner run` where [targets.{target.target}] is in the settings")

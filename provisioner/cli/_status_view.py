@@ -147,7 +147,8 @@ def _limit(target: TargetReport) -> str:
     if not target.metered or not target.permits or not target.period:
         return "none"
     period = "min" if target.period == 60 else f"{target.period:g} s"
-    return f"{target.permits:,} creates/{period}"
+    others = round(target.others * target.period)
+    return f"{target.permits:,} creates/{period}{f', others use {others:,}' if others else ''}"
 
 
 def _condition(target: TargetReport, now: datetime) -> str:
@@ -157,7 +158,7 @@ def _condition(target: TargetReport, now: datetime) -> str:
         found.append(f"paused{by} since {target.paused_at.astimezone():%Y-%m-%d %H:%M}")
     if target.trouble:
         since = f" since {target.trouble_since.astimezone():%H:%M}" if target.trouble_since else ""
-        found.append(f"in trouble{since}: {target.trouble}")
+        found.append(f"in trouble{target.partly}{since}: {target.trouble}")
     if target.blocked_until is not None:
         found.append(f"over the limit for {duration((target.blocked_until - now).total_seconds())}")
     if not found:

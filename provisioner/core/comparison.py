@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from provisioner.core.description import describe
 from provisioner.core.model import Connection, OnConflict
-from provisioner.core.policy import describe
 
 
 class Difference(StrEnum):

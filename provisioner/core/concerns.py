@@ -51,7 +51,10 @@ def setbacks(status: Status) -> tuple[str, ...]:
 def _setbacks(status: Status) -> Iterator[str]:
     for target in status.targets:
         if target.trouble:
-            yield f"target {target.target} is in trouble: {target.trouble}; single probes go out until it works again"
+            yield (
+                f"target {target.target} is in trouble{target.partly}: {target.trouble};"
+                " single probes go out until it works again"
+            )
         if target.blocked_until is not None and target.blocked_until > status.now:
             yield f"target {target.target} is over its rate limit; nobody sends until that is over"
     if lost := status.workers.lost:

@@ -83,4 +83,4 @@ class Holds(Protocol):
         """Another key has taken the place of those that were refused; returns whether requests were released."""
 
     async def trouble(self, reason: str | None) -> None:
-        """Show why the target is held, or that it works."""
+        """Say why this worker holds the target, or that it works."""

@@ -201,10 +201,11 @@ class Retry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Do:
-    """Make another call for the same claim at once; `connection` is what `REPLACE` and `REMOVE` act on."""
+    """Make another call for the same claim in `delay` seconds; `connection` is what `REPLACE` and `REMOVE` act on."""
 
     action: Action
     connection: Connection | None = None
+    delay: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from provisioner.core.description import describe, mark_of
 from provisioner.core.model import (
     Action,
     Cancel,
@@ -39,6 +40,9 @@ CLOCK_TOLERANCE: Final = timedelta(seconds=2)
 DOUBT_PAUSE: Final = 1.0
 # What is nobody's fault is tried again soon, but not by everybody at once.
 TROUBLE_CAP: Final = 10.0
+# What was made in the wrong place is tried to be deleted for so many seconds after the claim: two windows of a limiter.
+REMOVE_FOR: Final = 120.0
+_PASSING: Final = frozenset({Seen.THROTTLED, Seen.NOT_SENT, Seen.UNKNOWN, Seen.TOKEN_TROUBLE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,10 +94,11 @@ def first_action(claim: Claim) -> Action:
 def decide(claim: Claim, action: Action, seen: Observation, *, rules: Rules, moment: Moment) -> Decision:
     """What happens next, after `action` showed `seen`.
 
-    The calls for one claim never run in a circle: look up, create, identify, replace or remove, each at most once.
+    The calls for one claim never run in a circle: look up, create, identify, replace or remove, each at most once; but
+    what stands in a removal's way is waited out for a while.
     """
     if action is Action.REMOVE:
-        return _after_remove(seen)
+        return _after_remove(claim, seen, moment)
     return _DECIDE[seen.seen](claim, action, seen, rules, moment)
 
 
@@ -107,7 +112,7 @@ def is_ours(claim: Claim, connection: Connection, *, rules: Rules, moment: Momen
     if connection.app not in APP or connection.method != METHOD:
         return False
     if rules.marker:
-        return (connection.description or "").endswith(_mark(claim.request.id))
+        return (connection.description or "").endswith(mark_of(claim.request.id))
     if not claim.unknown or (connection.description or "") != sent_description(claim, rules):
         return False
     if connection.created_at is None:
@@ -119,19 +124,6 @@ def is_ours(claim: Claim, connection: Connection, *, rules: Rules, moment: Momen
 def sent_description(claim: Claim, rules: Rules) -> str:
     """The description that a create of this claim carries; Infisical trims it."""
     return describe(claim.request.id, claim.request.description, marker=rules.marker)
-
-
-def describe(request_id: int, description: str | None, *, marker: bool) -> str:
-    """A request's description as it is sent: trimmed, and marked as ours where the target's settings ask for it."""
-    text = (description or "").strip()
-    if not marker:
-        return text
-    mark = _mark(request_id)
-    return f"{text[: 254 - len(mark)]} {mark}".strip()
-
-
-def _mark(request_id: int) -> str:
-    return f"[provisioner:{request_id}]"
 
 
 def streak_after(claim: Claim, code: ErrorCode) -> int:
@@ -157,8 +149,12 @@ def _wrong_scope(_claim: Claim, _action: Action, seen: Observation, _rules: Rule
     return Do(action=Action.REMOVE, connection=_the(seen))
 
 
-def _after_remove(seen: Observation) -> Decision:
-    if seen.seen is Seen.REMOVED:
+def _after_remove(claim: Claim, seen: Observation, moment: Moment) -> Decision:
+    """Fail loudly, once it is gone or cannot be deleted: no later attempt would find it outside the project."""
+    if seen.seen in _PASSING and (moment.now - claim.claimed_at).total_seconds() < REMOVE_FOR:
+        pause = max(seen.retry_after or 0.0, breather(1, jitter=moment.jitter))
+        return Do(action=Action.REMOVE, connection=_the(seen), delay=min(pause, REMOVE_FOR))
+    if seen.seen in {Seen.REMOVED, Seen.ABSENT}:
         end = "it was deleted again"
     else:
         end = f"it could not be deleted again ({seen.message}): delete it by hand"

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from provisioner.core.pacing import SHARE
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
@@ -39,7 +41,8 @@ class Progress:
 class TargetReport:
     """One target: what is left to do there, how many living workers serve it, what limits it.
 
-    `metered` is None while nobody knows whether there is a limiter; `permits` creates in `period` seconds.
+    `metered` is None while nobody knows whether there is a limiter; `permits` creates in `period` seconds, of which
+    `others` a second go to other clients of the same address. `troubled` workers hold it back, because of `trouble`.
     """
 
     target: str
@@ -50,11 +53,13 @@ class TargetReport:
     metered: bool | None = None
     permits: int | None = None
     period: float | None = None
+    others: float = 0.0
     blocked_until: datetime | None = None
     paused_at: datetime | None = None
     paused_by: str | None = None
     trouble: str | None = None
     trouble_since: datetime | None = None
+    troubled: int = 0
 
     @property
     def pending(self) -> int:
@@ -62,9 +67,17 @@ class TargetReport:
         return self.waiting + self.ready + self.in_flight
 
     @property
+    def partly(self) -> str:
+        """For how many of the workers it is in trouble, if not for all: each finds out for itself."""
+        return f" for {self.troubled:,} of {self.workers:,} workers" if 0 < self.troubled < self.workers else ""
+
+    @property
     def allowed(self) -> float | None:
-        """Creates a second that the limiter allows; None when there is none or it is not known yet."""
-        return self.permits / self.period if self.metered and self.permits and self.period else None
+        """Creates a second that the limiter leaves us; None when there is none or it is not known yet."""
+        if not (self.metered and self.permits and self.period):
+            return None
+        rate = self.permits / self.period
+        return max(rate - self.others, rate * SHARE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

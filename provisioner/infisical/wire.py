@@ -10,8 +10,9 @@ from urllib.parse import quote
 import orjson
 from yarl import URL
 
+from provisioner.core.description import describe
 from provisioner.core.model import Request
-from provisioner.core.policy import METHOD, describe
+from provisioner.core.policy import METHOD
 from provisioner.core.ports import SecretPlace
 from provisioner.core.secret import Secret
 

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, StringConstraints, ValidationError
 
+from provisioner.core.description import LONGEST, units
 from provisioner.core.secret import Secret
 from provisioner.intake.errors import Problem
 
@@ -28,7 +29,7 @@ _RULES: Final = {
     "target": "must be the name of a configured target: 1 to 63 lower-case letters, digits and hyphens",
     "project_id": "must be the UUID of the Infisical project",
     "name": "must be 1 to 64 lower-case letters, digits and single hyphens between them",
-    "description": "must be text of at most 255 characters",
+    "description": "must be text of at most 255 characters, an emoji counted as two",
     "credential": "must be the name of a configured credential (1 to 40 letters, digits, hyphens, underscores) or "
     "sealed:<key id>:<base64>; a readable API key is never stored",
     "on_conflict": "must be fail, adopt or replace",
@@ -87,6 +88,12 @@ def _api_key(given: object) -> Secret:
     return Secret(given.strip())
 
 
+def _fitting(text: str) -> str:
+    if units(text) > LONGEST:
+        raise ValueError
+    return text
+
+
 Stored = AfterValidator(_storable)
 
 
@@ -105,7 +112,7 @@ class Row(BaseModel):
     target: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] = "default"
     project_id: UUID
     name: Annotated[str, StringConstraints(max_length=64, pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")] = "openrouter"
-    description: Annotated[str, StringConstraints(max_length=255), Stored] | None = None
+    description: Annotated[str, StringConstraints(max_length=LONGEST), Stored, AfterValidator(_fitting)] | None = None
     credential: Annotated[str, AfterValidator(_credential)] = "default"
     on_conflict: Literal["fail", "adopt", "replace"] = "fail"
     priority: Annotated[int, Field(ge=-_PRIORITY, le=_PRIORITY)] = 0
@@ -174,7 +181,7 @@ def _given(column: str, value: object) -> str:
     if column in {"credential", API_KEY}:
         return ""
     if column == "description" and isinstance(value, str):
-        return f" (given: {len(value)} characters)" if "\0" not in value else " (given: text with a NUL)"
+        return f" (given: {units(value)} characters)" if "\0" not in value else " (given: text with a NUL)"
     return f" (given: {_shown(value)})"
 
 

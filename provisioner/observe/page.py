@@ -223,7 +223,7 @@ def _condition(target: TargetReport, now: datetime) -> str:
     if target.paused_at is not None:
         found.append(f"paused{f' by {target.paused_by}' if target.paused_by else ''}")
     if target.trouble:
-        found.append(f"in trouble: {target.trouble}")
+        found.append(f"in trouble{target.partly}: {target.trouble}")
     if target.blocked_until is not None and target.blocked_until > now:
         found.append(f"over the limit for {duration((target.blocked_until - now).total_seconds())}")
     if not found:

@@ -15,11 +15,12 @@ LOT: Final = 5000  # requests that are taken out of the line by one statement
 
 
 class SharedHolds:
-    """`core.holds.Holds` on the tables of `migrations/0004_health.sql`."""
+    """`core.holds.Holds` on the tables of `migrations/0004_health.sql`. `teller` is this process among the workers."""
 
-    def __init__(self, database: Database, *, target: str) -> None:
+    def __init__(self, database: Database, *, target: str, teller: str) -> None:
         self._database = database
         self._target = target
+        self._teller = teller
         self._sql = statements("holds")
 
     async def salt(self) -> str:
@@ -69,9 +70,9 @@ class SharedHolds:
     async def trouble(self, reason: str | None) -> None:
         """Show why the target is held, or that it works."""
         if reason is None:
-            await self._database.execute(self._sql["works"], self._target)
+            await self._database.execute(self._sql["works"], self._target, self._teller)
         else:
-            await self._database.execute(self._sql["trouble"], self._target, reason)
+            await self._database.execute(self._sql["trouble"], self._target, reason, self._teller)
 
     async def _row(self, name: str, *arguments: object) -> "asyncpg.Record":
         row = await self._database.fetchrow(self._sql[name], *arguments)

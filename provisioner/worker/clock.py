@@ -15,7 +15,7 @@ class DatabaseClock:
         self._wall = wall
         self._monotonic = monotonic
         self._ahead = timedelta()
-        self._is_set = False
+        self._took = float("inf")
 
     def now(self) -> datetime:
         """The present on the database's clock."""
@@ -29,8 +29,8 @@ class DatabaseClock:
         """Correct this clock: the database has said what time it is.
 
         The answer may be as old as the `took` seconds that its call lasted: one that was late, because this process or
-        the network stood still, says less than what is known already.
+        the network stood still, says less than what is known already, unless that was later still.
         """
-        if took <= LATE or not self._is_set:
+        if took <= LATE or took < self._took:
             self._ahead = theirs + timedelta(seconds=took / 2) - self._wall()
-            self._is_set = True
+            self._took = took

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -141,6 +141,8 @@ class Creator:
                 outcome = decision
                 break
             action, subject = decision.action, decision.connection
+            if decision.delay:
+                await asyncio.sleep(decision.delay)
         if sent == claim.sent:
             self._target.writes.give_back(1)
         return Settlement(claim=claim, outcome=outcome, sent=sent, trace=tuple(trace))
@@ -174,7 +176,7 @@ class Creator:
 
     async def _call_without_key(self, action: Action, claim: Claim, subject: Connection | None) -> Observation:
         if action is Action.REMOVE and subject is not None:
-            return await self._target.connections.remove(subject)
+            return replace(await self._target.connections.remove(subject), connection=subject)
         return await self._target.connections.look_up(claim.request)
 
     async def _judged(self, claim: Claim, seen: Observation, key: Secret | None) -> Retry | None:

@@ -63,7 +63,7 @@ class Keeper:
         self.turned_at = clock.monotonic()
 
     async def enter(self) -> None:
-        """Enter the list of workers, with a new lease."""
+        """Enter the list of workers, with a new lease, and learn the time: nothing is claimed before that."""
         asked_at = self._clock.monotonic()
         targets = tuple(self._feeders)
         worker = await self._persistence.insist(
@@ -72,6 +72,7 @@ class Keeper:
         self._membership.enter(worker)
         self._membership.renewed(asked_at)
         self._due["renew"] = asked_at + self._lease / 3
+        await self._persistence.insist(self._look)
         self.turned_at = self._clock.monotonic()
 
     def stop(self) -> None:

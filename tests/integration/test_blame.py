@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from tests.support.postgres import Database
 
 BAD = "sk-or-v1-bad-mode-401"
-SHOWN = "SELECT trouble LIKE $1 || '%' AND trouble_since <= now() FROM provisioner.targets"
-WORKS = "SELECT trouble IS NULL AND trouble_since IS NULL FROM provisioner.targets"
+SHOWN = "SELECT coalesce(bool_or(reason LIKE $1 || '%' AND since <= now()), false) FROM provisioner.troubles"
+WORKS = "SELECT count(*) = 0 FROM provisioner.troubles"
 QUICK = {
     "PROVISIONER_CREDENTIALS__BAD__VALUE": BAD,
     "PROVISIONER_RETRY__BASE": "0.2",
@@ -43,6 +43,11 @@ def selfhosted(**changes: object) -> Options:
 def events(logged: list[dict[str, object]], name: str) -> list[dict[str, object]]:
     """The entries of one event."""
     return [entry for entry in logged if entry["event"] == name]
+
+
+def arrived(fleet: Fleet) -> int:
+    """Calls of any kind that came as far as the simulator."""
+    return sum(sum(outcomes.values()) for outcomes in fleet.simulator.world.requests.values())
 
 
 def spent(fleet: Fleet, name: str) -> int:
@@ -187,6 +192,32 @@ async def test_infisical_away_is_shown_and_fails_nobody(database: Database, logg
         await fleet.done(within=20)
         assert await fleet.states() == {"succeeded": 100}
         await eventually(lambda: fleet.session.fetchval(WORKS))
+
+
+@pytest.mark.soak
+async def test_a_fleet_asks_a_dead_infisical_seldom(database: Database, logged: list[dict[str, object]]) -> None:
+    """Eight workers that each probe for themselves send a dead Infisical a few calls a second, and no login."""
+    seconds = 20.0
+    async with Fleet(database.url, selfhosted(), workers=8, settings=QUICK) as fleet:
+        fleet.simulator.configure(latency=0.1)
+        await fleet.insert(300)
+        await fleet.start()
+        await eventually(lambda: fleet.created() >= 40)
+        fleet.simulator.configure(outage="refuse")
+        # What was on its way comes to its end, and the pauses between probes grow to their bound.
+        held = time.monotonic()
+        await eventually(lambda: len(events(logged, "target_held")) >= 8)
+        await eventually(lambda: time.monotonic() - held > 6)
+        before, logins, began = arrived(fleet), fleet.simulator.state()["logins"], time.monotonic()
+        await eventually(lambda: time.monotonic() - began > seconds, within=seconds + 5)
+        # A probe is a create, or a look-up that is tried three times; none comes sooner than 5 s after another.
+        asked = arrived(fleet) - before
+        assert asked <= 8 * 3 * (seconds / 5 + 1)
+        assert fleet.simulator.state()["logins"] == logins
+        assert await fleet.session.fetchval("SELECT max(failures) FROM provisioner.setbacks") == 0
+        fleet.simulator.configure(outage="none")
+        await fleet.done(within=20)
+        assert await fleet.states() == {"succeeded": 300}
 
 
 @pytest.mark.parametrize("change", ["revoke_tokens", "expire_tokens", "lapse_tokens"])

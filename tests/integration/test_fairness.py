@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from provisioner.sandbox.simulator import Options
 from tests.support import eventually
 from tests.support.builders import project
@@ -25,6 +27,10 @@ SELECT $1::uuid, $2 || '-' || n, $3, $4, $5 FROM generate_series(1, $6::int) AS 
 EACH = (
     "INSERT INTO provisioner.connection_requests (project_id, priority) SELECT p::uuid, $2 FROM unnest($1::text[]) AS p"
 )
+SOON = """
+INSERT INTO provisioner.connection_requests (project_id, name, not_before)
+SELECT p::uuid, 'few-' || n, $3 FROM unnest($1::text[]) AS p, generate_series(1, $2::int) AS n
+"""
 SLOWEST = """
 SELECT extract(EPOCH FROM max(coalesce(finished_at, now() + interval '1 hour') - created_at))::float8
 FROM provisioner.connection_requests WHERE name = 'openrouter' AND priority = $1
@@ -53,6 +59,24 @@ async def test_forty_projects_are_not_delayed_by_one_with_thousands(database: Da
         await fleet.session.execute(EACH, [project(number) for number in range(1, 41)], 0)
         await fleet.done("name = 'openrouter'", within=5)
         assert await fleet.session.fetchval(SLOWEST, 0) < 2
+        assert (await fleet.states("name LIKE 'crowd%'"))["pending"] > 15_000
+
+
+@pytest.mark.parametrize("each", [1, 10])
+async def test_forty_projects_are_not_delayed_by_thousands_that_come_due(database: Database, each: int) -> None:
+    """When 20 000 of one project come due at once, and a few of forty others after them, these take two seconds."""
+    async with Fleet(database.url, FAR, settings=SETTINGS) as fleet:
+        await crowd(fleet, "crowd", 20_000, later=True)
+        await fleet.start()
+        await fleet.session.execute("UPDATE provisioner.waiting SET run_at = now()")
+        await eventually(lambda: fleet.created() >= 100)
+        due = await fleet.session.fetchval("SELECT now() + interval '0.2 seconds'")
+        await fleet.session.execute(SOON, [project(number) for number in range(1, 41)], each, due)
+        await fleet.done("name LIKE 'few%'", within=10)
+        slowest = "SELECT max(finished_at) FROM provisioner.connection_requests WHERE name LIKE 'few%'"
+        took = (await fleet.session.fetchval(slowest) - due).total_seconds()
+        # Sixteen at a time with twenty milliseconds each: four hundred take half a second when they are alone.
+        assert took < 2
         assert (await fleet.states("name LIKE 'crowd%'"))["pending"] > 15_000
 
 

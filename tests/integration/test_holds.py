@@ -11,6 +11,7 @@ from provisioner.core.holds import FINGERPRINT_LENGTH, Leave, fingerprint
 from provisioner.core.secret import Secret
 from provisioner.postgres.holds import SharedHolds
 from provisioner.postgres.pool import Database as Pool
+from provisioner.postgres.reports import read_status
 from tests.support.sessions import connected, count, insert, insert_many, row_of
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ async def session(database: Database) -> AsyncIterator[Session]:
 async def holds(database: Database) -> AsyncIterator[SharedHolds]:
     """Lend the holds of one target."""
     pool = Pool(database.url)
-    yield SharedHolds(pool, target="default")
+    yield SharedHolds(pool, target="default", teller="one")
     await pool.close()
 
 
@@ -167,10 +168,35 @@ async def test_an_edited_credential_releases_its_request(holds: SharedHolds, ses
 async def test_trouble_is_shown_since_it_began(holds: SharedHolds, session: Session) -> None:
     """A new reason keeps the time, and a target that works shows none."""
     await holds.trouble("away")
-    since = await session.fetchval("SELECT trouble_since FROM provisioner.targets")
+    since = await session.fetchval("SELECT since FROM provisioner.troubles")
     await holds.trouble("still away")
-    row = await session.fetchrow("SELECT trouble, trouble_since FROM provisioner.targets")
+    row = await session.fetchrow("SELECT reason, since FROM provisioner.troubles")
     assert row is not None
     assert tuple(row) == ("still away", since)
     await holds.trouble(None)
-    assert await session.fetchval("SELECT trouble IS NULL AND trouble_since IS NULL FROM provisioner.targets")
+    assert await session.fetchval("SELECT count(*) FROM provisioner.troubles") == 0
+
+
+async def test_each_worker_tells_of_its_own_trouble(database: Database, session: Session) -> None:
+    """One of two workers is in trouble: that is said, the other's fortune hides it not, and its death ends it."""
+    pool = Pool(database.url)
+    one, other = (SharedHolds(pool, target="default", teller=teller) for teller in ("one", "other"))
+    await session.execute(
+        "INSERT INTO provisioner.workers (name, version, targets, lease_until)"
+        " SELECT n, '1', '{default}', now() + interval '1 hour' FROM unnest('{a,b}'::text[]) AS n"
+    )
+
+    async def seen() -> tuple[str | None, int, str]:
+        (target,) = (await read_status(pool)).targets
+        return target.trouble, target.troubled, target.partly
+
+    await one.trouble("away")
+    await other.trouble("away")
+    assert await seen() == ("away", 2, "")
+    await other.trouble(None)
+    assert await seen() == ("away", 1, " for 1 of 2 workers")
+    await session.execute("UPDATE provisioner.troubles SET told_at = now() - interval '1 hour'")
+    assert await seen() == (None, 0, "")
+    await other.trouble(None)
+    assert await session.fetchval("SELECT count(*) FROM provisioner.troubles") == 0
+    await pool.close()

@@ -420,6 +420,10 @@ class TestRescue:
         await queue.rescue(pause=1.0)
         wait = await session.fetchval("SELECT run_at - now() FROM provisioner.waiting")
         assert wait > timedelta(seconds=40)
+        await soon(session)
+        await queue.promote(10)
+        (last,) = (await claim(queue, await queue.register(name="next", targets=TARGETS, lease=60.0))).claims
+        assert (last.unknown, last.cancelled) == (True, True)
 
 
 class TestLook:

@@ -271,6 +271,20 @@ class TestFencing:
         assert await _everything(session) == before
         assert (await queue.settle(other, [a_settlement(current)])).settled == {current.request.id}
 
+    @pytest.mark.parametrize("outcome", [Succeed(connection=a_connection()), REFUSED, LATER, Cancel()], ids=repr)
+    async def test_the_same_attempt_of_another_worker_is_anothers(
+        self, queue: PostgresQueue, worker: int, session: "Session", outcome: Outcome
+    ) -> None:
+        """What was given back unsent is claimed under the same attempt again: who gave it back settles nothing."""
+        first = await one(queue, worker, session)
+        await queue.release(worker, [first.request.id])
+        other = await queue.register(name="other", targets=["default"], lease=60.0)
+        (current,) = await claimed(queue, other)
+        assert current.attempt == first.attempt
+        before = await _everything(session)
+        assert (await queue.settle(worker, [a_settlement(first, outcome)])).settled == frozenset()
+        assert await _everything(session) == before
+
     async def test_an_earlier_attempt_of_the_same_worker_is_stale_too(
         self, queue: PostgresQueue, worker: int, session: "Session"
     ) -> None:

@@ -135,13 +135,13 @@ async def test_a_target_tells_what_holds_it(database: Lent) -> None:
                 lease,
             )
         await ours.execute(
-            "INSERT INTO provisioner.permits (target, kind, metered, permits, blocked_until) VALUES"
-            " ('default', 'write', true, 120, extract(epoch FROM now()) + 60),"
-            " ('default', 'read', true, 350, 0), ('us', 'write', NULL, NULL, 0)"
+            "INSERT INTO provisioner.permits (target, kind, metered, permits, blocked_until, their_pace, seen_at)"
+            " VALUES"
+            " ('default', 'write', true, 120, extract(epoch FROM now()) + 60, 0.5, extract(epoch FROM now())),"
+            " ('default', 'read', true, 350, 0, 0, 0), ('us', 'write', NULL, NULL, 0, 0, 0)"
         )
-        await ours.execute(
-            "INSERT INTO provisioner.targets VALUES ('default', now(), now(), 'ann', 'OpenRouter is down', now())"
-        )
+        await ours.execute("INSERT INTO provisioner.targets VALUES ('default', now(), now(), 'ann')")
+        await ours.execute("INSERT INTO provisioner.troubles VALUES ('default', 'a worker', 'OpenRouter is down')")
         status = await read_status(ours)
     default, eu, us = status.targets
     assert replace(default, blocked_until=None, paused_at=None, trouble_since=None) == TargetReport(
@@ -152,11 +152,13 @@ async def test_a_target_tells_what_holds_it(database: Lent) -> None:
         metered=True,
         permits=120,
         period=60.0,
+        others=0.5,
         paused_by="ann",
         trouble="OpenRouter is down",
+        troubled=1,
     )
     assert None not in {default.blocked_until, default.paused_at, default.trouble_since}
-    assert default.allowed == 2.0
+    assert default.allowed == 1.5
     assert eu == TargetReport(target="eu", workers=1)
     assert us == TargetReport(target="us", period=60.0)
     assert status.workers == Workers(living=1, lost=1, pace=2.0)

@@ -31,7 +31,7 @@ async def session(database: Database) -> AsyncIterator["Session"]:
 BAD: Mapping[str, Sequence[object]] = {
     "target": ["", "Upper", "under_score", "-eu", "x" * 64, None],
     "name": ["", "Upper", "two--hyphens", "-a", "a-", "x" * 65, "a\nb", "ä", None],
-    "description": ["x" * 256],
+    "description": ["x" * 256, "\N{KEY}" * 128],
     "credential": ["", KEY, KEY.upper(), KEY[9:], "sk-short", "sealed:key:short", "sealed::" + "A" * 100, None],
     "on_conflict": ["", "skip", "FAIL", None],
     "priority": [None, -32768],
@@ -41,7 +41,7 @@ BAD: Mapping[str, Sequence[object]] = {
 GOOD: Mapping[str, Sequence[object]] = {
     "target": ["eu", "a" * 63, "9"],
     "name": ["a", "x" * 64, "a-b-c", "0"],
-    "description": ["", "x" * 255, None, "日本語 — ümlaut"],
+    "description": ["", "x" * 255, None, "日本語 — ümlaut", "ä" * 255, "\N{KEY}" * 127 + "x"],
     "credential": ["default", "team-a", "Team_A", SEALED],
     "on_conflict": ["fail", "adopt", "replace"],
     "priority": [0, 32767, -32767],

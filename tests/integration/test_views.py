@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from tests.support.postgres import Database
-from tests.support.sessions import connected, count, insert
+from tests.support.sessions import connected, count, insert, insert_many
 
 if TYPE_CHECKING:
     from tests.support.sessions import Session
@@ -110,9 +110,25 @@ class TestViews:
         )
         assert await session.fetchval(question) == pytest.approx(10.0)
 
+    @pytest.mark.parametrize(
+        ("theirs", "ago", "seconds"), [(0.5, 10, 20.0), (0.5, 90, 10.0), (7.0, 10, 40.0)], ids=["now", "gone", "greedy"]
+    )
+    async def test_what_others_use_is_not_ours(
+        self, session: "Session", theirs: float, ago: float, seconds: float
+    ) -> None:
+        """Half of the limit for others doubles the time, if they were seen lately; a quarter is ours in any case."""
+        await insert_many(session, 10)
+        await session.execute(
+            "INSERT INTO provisioner.permits (target, kind, metered, permits, period, their_pace, seen_at)"
+            " VALUES ('default', 'write', true, 60, 60, $1, extract(epoch FROM now()) - $2)",
+            theirs,
+            ago,
+        )
+        question = "SELECT extract(epoch FROM ends_at - now())::float FROM provisioner.batch_progress WHERE total"
+        assert await session.fetchval(question) == pytest.approx(seconds)
+
     async def test_a_batch_ends_at_its_own_targets_pace(self, session: "Session") -> None:
         """What another target allows makes a batch no faster."""
-        # FAILS NOW: `batch_progress` adds up the limits of all targets for each batch.
         await insert(session, batch="a")
         await session.execute(
             "INSERT INTO provisioner.permits (target, kind, metered, permits, period)"

@@ -68,7 +68,12 @@ def test_a_point_in_time_is_read_with_its_offset(written: str, meant: datetime) 
         ("name", "a--b", "single hyphens"),
         ("name", 5, "(given: 5)"),
         ("target", "EU", "must be the name of a configured target"),
-        ("description", "x" * 256, "must be text of at most 255 characters (given: 256 characters)"),
+        (
+            "description",
+            "x" * 256,
+            "must be text of at most 255 characters, an emoji counted as two (given: 256 characters)",
+        ),
+        ("description", "\N{KEY}" * 128, "(given: 256 characters)"),
         ("description", "a\0b", "(given: text with a NUL)"),
         ("on_conflict", "overwrite", "must be fail, adopt or replace (given: 'overwrite')"),
         ("priority", "high", "must be a whole number from -32767 to 32767"),

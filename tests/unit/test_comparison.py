@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from provisioner.core.comparison import Difference, Project, Prospect, Recorded, differences, prospect
-from provisioner.core.policy import describe
+from provisioner.core.description import describe
 from tests.support.builders import a_connection, project
 
 MADE = a_connection(description="for the chat")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import product
 from typing import Any, Final
 
 import pytest
@@ -24,13 +25,13 @@ from provisioner.core.model import (
 )
 from provisioner.core.policy import (
     DOUBT_PAUSE,
+    REMOVE_FOR,
     TROUBLE_CAP,
     Moment,
     Rules,
     backoff,
     breather,
     decide,
-    describe,
     first_action,
     is_ours,
 )
@@ -91,9 +92,10 @@ found = st.builds(
 
 def observations(action: Action) -> st.SearchStrategy[Observation]:
     """Whatever a call can show."""
-    return st.sampled_from(sorted(POSSIBLE[action], key=str)).flatmap(
+    shown = st.sampled_from(sorted(POSSIBLE[action], key=str)).flatmap(
         lambda seen: found.map(lambda connection: _seen(seen, connection))
     )
+    return shown.map(lambda seen: replace(seen, connection=a_connection())) if action is Action.REMOVE else shown
 
 
 def _seen(seen: Seen, connection: Connection) -> Observation:
@@ -102,8 +104,10 @@ def _seen(seen: Seen, connection: Connection) -> Observation:
 
 
 def decided(claim: Claim, action: Action, seen: Seen | Observation, moment: Moment | None = None) -> Decision:
-    """What the policy says under the usual rules."""
+    """What the policy says under the usual rules; a removal's observation carries what was to be removed."""
     shown = an_observation(seen) if isinstance(seen, Seen) else seen
+    if action is Action.REMOVE:
+        shown = replace(shown, connection=a_connection())
     return decide(claim, action, shown, rules=RULES, moment=moment or a_moment())
 
 
@@ -137,7 +141,10 @@ class TestAnything:
             calls.append(action)
             assert len(calls) <= 4
             assert len(set(calls)) == len(calls)
-            decision = decide(claim, action, data.draw(observations(action)), rules=ruled, moment=data.draw(moments))
+            seen, moment = data.draw(observations(action)), data.draw(moments)
+            if action is Action.REMOVE:  # it alone may be repeated, and not for ever
+                moment = replace(moment, now=at(REMOVE_FOR))
+            decision = decide(claim, action, seen, rules=ruled, moment=moment)
             if not isinstance(decision, Do):
                 break
             action = decision.action
@@ -168,6 +175,15 @@ class TestUnknown:
         if isinstance(decision, Retry):
             assert decision.delay >= DOUBT_PAUSE / 2
         assert first_action(replace(claim, unknown=decision.unknown)) is Action.LOOK_UP
+
+    def test_a_late_commit_is_waited_for(self) -> None:
+        """Half a second passes at the least before it is looked up: a create that was cut off may still be at work."""
+        for attempt, works in product((1, 2, 9), (True, False)):
+            decision = decided(
+                a_claim(attempt=attempt), Action.CREATE, Seen.UNKNOWN, a_moment(jitter=0, target_works=works)
+            )
+            assert isinstance(decision, Retry)
+            assert decision.delay >= 0.5
 
     def test_a_look_up_that_failed_raises_no_doubt(self) -> None:
         """A lost answer to a read leaves nothing behind in Infisical."""
@@ -387,6 +403,26 @@ class TestOurs:
         assert not self.ours(ruled=marked, description="made by us [provisioner:2]")
         assert not self.ours(ruled=marked, description="made by us")
 
+    def test_a_marker_needs_neither_doubt_nor_clock(self) -> None:
+        """Nobody else writes it: what carries it is ours whenever it was made, and whatever we know of."""
+        description, certain = "made by us [provisioner:1]", replace(self.claim, unknown=False)
+        assert self.ours(ruled=Rules(marker=True), description=description, claim=certain, created_at=at(-9000))
+        assert self.ours(ruled=Rules(marker=True), description=description, created_at=None)
+        assert not self.ours(ruled=Rules(marker=True), description=description, app="github")
+
+    @pytest.mark.parametrize("created", [-1.9, 6.9])
+    def test_clocks_may_be_two_seconds_apart(self, created: float) -> None:
+        """Their difference is known to about two seconds, and what is ours is not disowned for that."""
+        assert self.ours(created_at=at(created))
+
+    @pytest.mark.parametrize("space", ["\ufeff", "\u2003", "\u00a0\n"])
+    @pytest.mark.parametrize("kept", ["\x85", "\x1f", "\u200b", "\u180e"])
+    def test_descriptions_are_compared_as_infisical_keeps_them(self, space: str, kept: str) -> None:
+        """What JavaScript trims is gone when it comes back, and what only others would trim is still there."""
+        claim = a_claim(a_request(description=f"{space}{kept}by us{kept}{space}"), unknown=True)
+        assert self.ours(claim=claim, description=f"{kept}by us{kept}")
+        assert not self.ours(claim=claim, description="by us")
+
 
 class TestConflict:
     """The name is taken by somebody else."""
@@ -455,10 +491,18 @@ class TestWrongScope:
     @pytest.mark.parametrize("seen", sorted(POSSIBLE[Action.REMOVE], key=str))
     def test_then_it_fails_loudly(self, seen: Seen) -> None:
         """The failure says whether the connection is gone or has to be deleted by hand."""
-        decision = decided(a_claim(), Action.REMOVE, seen)
+        decision = decided(a_claim(), Action.REMOVE, seen, a_moment(now=at(REMOVE_FOR)))
         assert isinstance(decision, Fail)
         assert decision.code is ErrorCode.WRONG_SCOPE
-        assert ("by hand" in decision.message) is (seen is not Seen.REMOVED)
+        assert ("by hand" in decision.message) is (seen not in {Seen.REMOVED, Seen.ABSENT})
+
+    @pytest.mark.parametrize("seen", [Seen.THROTTLED, Seen.NOT_SENT, Seen.UNKNOWN, Seen.TOKEN_TROUBLE])
+    def test_what_passes_is_waited_out(self, seen: Seen) -> None:
+        """Only this claim knows of the connection, so it is deleted once that is possible, in the limiter's time."""
+        decision = decided(a_claim(), Action.REMOVE, an_observation(seen, retry_after=7.0))
+        assert decision == Do(action=Action.REMOVE, connection=a_connection(), delay=7.0)
+        assert isinstance(soon := decided(a_claim(), Action.REMOVE, seen), Do)
+        assert 0.5 <= soon.delay <= 2
 
 
 class TestCancelled:
@@ -490,28 +534,6 @@ class TestCancelled:
     def test_nothing_found_ends_it(self) -> None:
         """It is looked up for the last time once a late commit would show, so what is not there was never made."""
         assert decided(self.cancelled, Action.LOOK_UP, Seen.ABSENT, a_moment(now=at(3600))) == Cancel()
-
-
-class TestDescription:
-    """The description that a create carries."""
-
-    @given(st.none() | st.text(max_size=255), st.integers(1, 2**63 - 1), st.booleans())
-    def test_fits_the_column(self, description: str | None, number: int, marker: bool) -> None:
-        """At most 255 characters arrive, already trimmed, so that what is stored is what was sent."""
-        sent = describe(number, description, marker=marker)
-        assert len(sent) <= 255
-        assert sent == sent.strip()
-
-    @given(st.text(max_size=255), st.integers(1, 2**63 - 1), st.integers(1, 2**63 - 1))
-    def test_markers_differ(self, description: str, one: int, other: int) -> None:
-        """Two requests never send the same marked description, however long their own is."""
-        same = describe(one, description, marker=True) == describe(other, description, marker=True)
-        assert same is (one == other)
-
-    @given(st.text(max_size=200))
-    def test_without_a_marker_it_is_the_users(self, description: str) -> None:
-        """It is sent verbatim but for the spaces around it."""
-        assert describe(1, description, marker=False) == description.strip()
 
 
 @dataclass(slots=True)

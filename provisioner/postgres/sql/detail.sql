@@ -41,7 +41,13 @@ SELECT
     ) AS workers,
     coalesce(
         (
-            SELECT p.permits / p.period FROM provisioner.permits AS p
+            SELECT
+                greatest(
+                    p.permits / p.period
+                    - CASE WHEN p.seen_at > extract(EPOCH FROM now()) - p.period THEN p.their_pace ELSE 0 END,
+                    p.permits / p.period / 4
+                )
+            FROM provisioner.permits AS p
             WHERE p.target = q.target AND p.kind = 'write' AND p.metered
         ),
         (
@@ -49,7 +55,13 @@ SELECT
             WHERE k.lease_until > clock_timestamp() AND q.target = ANY (k.targets)
         )
     ) AS pace,
-    t.paused_at, t.paused_by, t.trouble
+    t.paused_at, t.paused_by,
+    (
+        SELECT d.reason FROM provisioner.troubles AS d
+        WHERE d.target = q.target AND d.told_at > clock_timestamp() - interval '15 seconds'
+        ORDER BY d.told_at DESC
+        LIMIT 1
+    ) AS trouble
 FROM provisioner.connection_requests AS q
 JOIN provisioner.request_credentials AS c ON c.id = q.id
 LEFT JOIN provisioner.in_flight AS f ON f.id = q.id AND q.status = 'pending'

@@ -144,15 +144,13 @@ freed AS (
 SELECT EXISTS (SELECT FROM freed) OR EXISTS (SELECT FROM replaced) AS released;
 
 -- :name trouble
--- Show why target $1 is held ($2). Writes nothing when that is known already.
-INSERT INTO provisioner.targets AS t (target, trouble, trouble_since)
-VALUES ($1, $2, clock_timestamp())
-ON CONFLICT (target) DO UPDATE SET
-    trouble = excluded.trouble, trouble_since = coalesce(t.trouble_since, excluded.trouble_since)
-WHERE t.trouble IS DISTINCT FROM excluded.trouble;
+-- Say why $3 holds target $1 ($2). Writes nothing while the same was said a moment ago.
+INSERT INTO provisioner.troubles AS t (target, reason, teller)
+VALUES ($1, $2, $3)
+ON CONFLICT (target, teller) DO UPDATE SET reason = excluded.reason, told_at = clock_timestamp()
+WHERE t.reason <> excluded.reason OR t.told_at < clock_timestamp() - interval '3 seconds';
 
 -- :name works
--- Show that target $1 works.
-UPDATE provisioner.targets AS t
-SET trouble = NULL, trouble_since = NULL
-WHERE t.target = $1 AND t.trouble IS NOT NULL;
+-- Say that target $1 works for $2; what others have left behind goes, too.
+DELETE FROM provisioner.troubles AS t
+WHERE t.target = $1 AND (t.teller = $2 OR t.told_at < clock_timestamp() - interval '1 minute');

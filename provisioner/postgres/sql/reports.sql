@@ -38,6 +38,13 @@ served AS (
     WHERE w.lease_until > clock_timestamp()
     GROUP BY s.target
 ),
+-- Who has not said so again for a while is gone, or does not hold the target any more.
+troubled AS (
+    SELECT t.target, count(*) AS workers, min(t.since) AS since, (array_agg(t.reason ORDER BY t.told_at DESC))[1] AS reason
+    FROM provisioner.troubles AS t
+    WHERE t.told_at > clock_timestamp() - interval '15 seconds'
+    GROUP BY t.target
+),
 limits AS (
     SELECT p.* FROM provisioner.permits AS p WHERE p.kind = 'write'
 ),
@@ -46,21 +53,24 @@ known AS (
     UNION SELECT s.target FROM served AS s
     UNION SELECT p.target FROM limits AS p
     UNION SELECT t.target FROM provisioner.targets AS t
+    UNION SELECT d.target FROM troubled AS d
 )
 SELECT
     k.target,
     coalesce(c.waiting, 0) AS waiting, coalesce(c.ready, 0) AS ready, coalesce(c.in_flight, 0) AS in_flight,
     coalesce(s.workers, 0) AS workers,
     p.metered, p.permits, p.period,
+    CASE WHEN p.seen_at > extract(EPOCH FROM clock_timestamp()) - p.period THEN p.their_pace ELSE 0 END AS others,
     CASE
         WHEN p.blocked_until > extract(EPOCH FROM clock_timestamp()) THEN to_timestamp(p.blocked_until)
     END AS blocked_until,
-    t.paused_at, t.paused_by, t.trouble, t.trouble_since
+    t.paused_at, t.paused_by, d.reason AS trouble, d.since AS trouble_since, coalesce(d.workers, 0) AS troubled
 FROM known AS k
 LEFT JOIN counted AS c ON c.target = k.target
 LEFT JOIN served AS s ON s.target = k.target
 LEFT JOIN limits AS p ON p.target = k.target
 LEFT JOIN provisioner.targets AS t ON t.target = k.target
+LEFT JOIN troubled AS d ON d.target = k.target
 ORDER BY k.target;
 
 -- :name workers

@@ -1,0 +1,230 @@
+"""One worker on the real queue, whose clock, lease, database answers and Infisical do what a test says."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Self
+
+from provisioner.core.errors import DatabaseUnavailable
+from provisioner.core.health import Breaker
+from provisioner.core.model import Observation, Seen
+from provisioner.core.policy import Rules
+from provisioner.core.ports import Grant
+from provisioner.core.secret import Secret
+from provisioner.postgres.pool import Database as Pool
+from provisioner.postgres.queue import PostgresQueue
+from provisioner.worker.clock import DatabaseClock
+from provisioner.worker.creator import Target
+from provisioner.worker.worker import Manner, Worker
+from tests.support import eventually
+from tests.support.builders import a_connection
+from tests.support.sessions import connected, count
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from provisioner.core.model import Connection, RateHeaders, Request
+    from provisioner.core.ports import Claims, Glance, Place, Pulse
+    from tests.support.postgres import Database
+    from tests.support.sessions import Session
+
+
+class Time:
+    """A host's clocks: the wall's is wrong by as much as told, and both jump when told so."""
+
+    def __init__(self, *, wrong_by: float = 0.0) -> None:
+        self._wrong = timedelta(seconds=wrong_by)
+        self._jumped = 0.0
+
+    def wall(self) -> datetime:
+        """What the wall's clock shows."""
+        return datetime.now(UTC) + self._wrong + timedelta(seconds=self._jumped)
+
+    def monotonic(self) -> float:
+        """What the clock shows that never goes back."""
+        return time.monotonic() + self._jumped
+
+    def jump(self, seconds: float) -> None:
+        """The process stood still for so long."""
+        self._jumped += seconds
+
+
+class Obstructed(PostgresQueue):
+    """The queue, with renewals that may be held up, and something that may happen after a claim or a renewal."""
+
+    def __init__(self, pool: Pool) -> None:
+        super().__init__(pool)
+        self.renewals = asyncio.Event()
+        self.renewals.set()
+        self.asked = self.empty = 0  # claims that were begun, and that brought nothing
+        self.after_claim: Callable[[], None] = lambda: None
+        self.after_renewal: Callable[[], None] = lambda: None
+        self.before_look: Callable[[], None] = lambda: None
+
+    async def claim(self, worker: int, *, target: str, start: Place, limit: int) -> Claims:
+        """Claim, and let something happen before the answer is heard."""
+        self.asked += 1
+        brought = await super().claim(worker, target=target, start=start, limit=limit)
+        self.empty += not brought.claims
+        if brought.claims:
+            self.after_claim()
+        return brought
+
+    async def renew(self, worker: int, *, lease: float, pulse: Pulse) -> None:
+        """Renew as soon as that is allowed, and let something happen before the answer is heard."""
+        await self.renewals.wait()
+        await super().renew(worker, lease=lease, pulse=pulse)
+        self.after_renewal()
+
+    async def look(self, *, marks: dict[str, Place], served: dict[str, Place]) -> Glance:
+        """Let something be noticed, and look."""
+        self.before_look()
+        return await super().look(marks=marks, served=served)
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Permits without a limit, and how many are out."""
+
+    out: int = 0
+
+    async def acquire(self, wanted: int) -> Grant:
+        """Grant whatever is wanted."""
+        self.out += wanted
+        return Grant(permits=wanted)
+
+    async def share(self) -> None:
+        """Nobody else wants to know."""
+
+    def give_back(self, permits: int) -> None:
+        """Take them back."""
+        self.out -= permits
+
+    def learn(
+        self, rate: RateHeaders | None, *, metered: bool, throttled_for: float | None, elapsed: float = 0.0
+    ) -> None:
+        """Nothing to learn."""
+
+
+@dataclass(slots=True)
+class Server:
+    """An Infisical with one name a project. `open`: creates are answered. `script`: what the next removals meet."""
+
+    made: dict[str, Connection] = field(default_factory=dict)
+    creates: int = 0
+    removals: list[Connection] = field(default_factory=list)
+    script: list[Observation] = field(default_factory=list)
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+    wrong_scope: bool = False
+    maintenance: Callable[[], None] | None = None  # creates come to nothing, and this happens at each
+
+    async def create(self, request: Request, _key: Secret) -> Observation:
+        """Make a connection, and answer once that is allowed."""
+        self.creates += 1
+        await self.open.wait()
+        if self.maintenance is not None:
+            self.maintenance()
+            return Observation(seen=Seen.UNKNOWN, status=500, message="Something went wrong")
+        if request.project_id in self.made:
+            return Observation(seen=Seen.NAME_TAKEN, status=400)
+        made = a_connection(project_id=request.project_id, created_at=datetime.now(UTC))
+        if self.wrong_scope:
+            return Observation(seen=Seen.WRONG_SCOPE, status=200, connection=made)
+        self.made[request.project_id] = made
+        return Observation(seen=Seen.CREATED, status=200, connection=made)
+
+    async def look_up(self, request: Request) -> Observation:
+        """Find it."""
+        made = self.made.get(request.project_id)
+        return Observation(seen=Seen.FOUND, status=200, connection=made) if made else Observation(seen=Seen.ABSENT)
+
+    async def replace(self, _request: Request, connection: Connection, _key: Secret) -> Observation:
+        """Set the credentials."""
+        return Observation(seen=Seen.UPDATED, status=200, connection=connection)
+
+    async def remove(self, connection: Connection) -> Observation:
+        """Delete, or meet what the script says."""
+        self.removals.append(connection)
+        return self.script.pop(0) if self.script else Observation(seen=Seen.REMOVED, status=200)
+
+
+class AnyKey:
+    """A vault with one key for all."""
+
+    async def open(self, _request: Request) -> Secret:
+        """The key."""
+        return Secret("sk-or-v1-any")
+
+    reopen = open
+
+
+class SmallWorld:
+    """A worker with one target, at work from `start` to the end of the block. Nobody listens for notifications."""
+
+    def __init__(self, database: Database, *, lease: float = 30.0, wrong_by: float = 0.0) -> None:
+        self.time = Time(wrong_by=wrong_by)
+        self.pool = Pool(database.url)
+        self.queue = Obstructed(self.pool)
+        self.server = Server()
+        self.server.open.set()
+        self.writes = Ledger()
+        self.clock = DatabaseClock(wall=self.time.wall, monotonic=self.time.monotonic)
+        self.session: Session
+        self._connecting = connected(database.url)
+        target = Target(
+            name="default",
+            connections=self.server,
+            vault=AnyKey(),
+            writes=self.writes,
+            reads=Ledger(),
+            rules=Rules(),
+            breaker=Breaker(),
+        )
+        self.worker = Worker(
+            [(target, 8)],
+            manner=Manner(name="small", lease=lease, grace=5.0, poll=0.1),
+            queue=self.queue,
+            clock=self.clock,
+            random=lambda: 0.0,
+        )
+
+    async def __aenter__(self) -> Self:
+        self.session = await self._connecting.__aenter__()
+        return self
+
+    def start(self) -> None:
+        """Let the worker begin."""
+        self._running = asyncio.create_task(self.worker.run())
+
+    async def __aexit__(self, *_: object) -> None:
+        self.server.open.set()
+        self.queue.renewals.set()
+        self.worker.stop()
+        await self._running
+        await self._connecting.__aexit__(None, None, None)
+        await self.pool.close()
+
+    async def done(self, *, within: float = 10.0) -> None:
+        """Wait until every request has ended."""
+        pending = "SELECT count(*) = 0 FROM provisioner.connection_requests WHERE status = 'pending'"
+        await eventually(lambda: self.session.fetchval(pending), within=within)
+
+    async def idle(self) -> None:
+        """Wait until the worker has a lease, and has found nothing to do."""
+        await eventually(lambda: self.worker.vitals().lease_good and self.queue.empty)
+
+    async def waiting(self, requests: int) -> None:
+        """Wait until so many requests wait for another attempt."""
+
+        async def look() -> Any:
+            return await count(self.session, "waiting") == requests
+
+        await eventually(look)
+
+
+def lose_the_answer() -> None:
+    """The database did what it was asked for, and nobody hears of it."""
+    raise DatabaseUnavailable("the connection was cut")
