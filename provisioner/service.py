@@ -37,6 +37,7 @@ from provisioner.infisical.wire import Routes
 from provisioner.observe.health import Health
 from provisioner.observe.metrics import Meter
 from provisioner.observe.systemd import Systemd
+from provisioner.observe.traces import traced
 from provisioner.observe.web import Sources, StatusPort, serving
 from provisioner.postgres.holds import SharedHolds
 from provisioner.postgres.listener import Listener
@@ -79,6 +80,7 @@ async def run_daemon(settings: Settings, *, drain: bool = False) -> None:
         stack.push_async_callback(database.close)
         clock = DatabaseClock(wall=partial(datetime.now, UTC), monotonic=time.monotonic)
         vault, meter = open_vault(settings), Meter(settings.targets)
+        observer = await stack.enter_async_context(traced(meter, clock=clock, worker=worker_name(settings)))
         targets = [
             (
                 await stack.enter_async_context(open_target(settings, name, database, clock, vault, observer=meter)),
@@ -92,7 +94,7 @@ async def run_daemon(settings: Settings, *, drain: bool = False) -> None:
             queue=PostgresQueue(database),
             clock=clock,
             random=random.Random().random,  # noqa: S311 - spreads retries, keeps no secret
-            observer=meter,
+            observer=observer,
         )
         systemd = await stack.enter_async_context(observed(settings, worker, meter))
         await Persistence(clock).insist(lambda: require_schema(database))

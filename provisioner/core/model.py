@@ -80,6 +80,7 @@ class Request:
     description: str | None
     credential: str
     on_conflict: OnConflict = OnConflict.FAIL
+    target: str = "default"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
