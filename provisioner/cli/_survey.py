@@ -111,3 +111,5 @@ async def opened(settings: "Settings", database: "Database", target: str) -> "As
     clock = DatabaseClock(wall=partial(datetime.now, UTC), monotonic=time.monotonic)
     async with open_target(settings, target, database, clock, NamedVault({})) as found:
         yield found
+        # The workers learn what our reads showed: else they would wait for the answer to a question that we asked.
+        await found.reads.share()
