@@ -25,9 +25,9 @@ CLAIM = (
 )
 
 
-def drain(database: Database, infisical: Infisical) -> None:
+def drain(database: Database, infisical: Infisical, **more: str) -> None:
     """Let a worker do everything that is to be done."""
-    done = provisioner("run", "--drain", "--listen", "off", database=database, more=infisical.variables)
+    done = provisioner("run", "--drain", "--listen", "off", database=database, more={**infisical.variables, **more})
     assert done.returncode == 0, done.stderr
 
 
@@ -84,3 +84,32 @@ def test_a_restored_database_finds_what_was_made_after_the_backup(database: Data
         }
         assert provisioner("verify", database=restored, more=infisical.variables).returncode == 0
         assert {each["id"] for each in infisical.state()["connections"]} == {*made.values()}
+
+
+def test_marked_connections_are_recognised_in_a_restored_database(database: Database, empty_database: Database) -> None:
+    """With marks, what was pending at the time of the backup finds what it has made since."""
+    marker = {"PROVISIONER_TARGETS__DEFAULT__MARKER": "true"}
+    with simulated("--mode", "self-hosted", "--projects", "1") as infisical:
+        query(database, f"{INSERT} VALUES ('{infisical.projects[0]}', 'pending')")
+        copy(database, empty_database)
+        drain(database, infisical, **marker)
+        drain(empty_database, infisical, **marker)
+        assert query(empty_database, STATES) == "1|succeeded||t|1"
+        assert len(infisical.state()["connections"]) == 1
+
+
+def test_what_is_pending_may_be_told_to_adopt_before_a_worker_starts(
+    database: Database, empty_database: Database
+) -> None:
+    """Whoever restores can have all that is pending adopt what is there, in one statement."""
+    with simulated("--mode", "self-hosted", "--projects", "1") as infisical:
+        query(database, f"{INSERT} VALUES ('{infisical.projects[0]}', 'pending')")
+        copy(database, empty_database)
+        drain(database, infisical)
+        query(
+            empty_database,
+            "UPDATE provisioner.connection_requests SET on_conflict = 'adopt'"
+            " WHERE status = 'pending' AND on_conflict = 'fail'",
+        )
+        drain(empty_database, infisical)
+        assert query(empty_database, STATES) == "1|succeeded||t|1"
