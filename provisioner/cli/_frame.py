@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -85,7 +86,8 @@ def _advised(error: ProvisionerError) -> str:
     from provisioner.core.errors import DatabaseUnavailable
 
     if isinstance(error, DatabaseUnavailable):
-        return f"the database cannot be reached: {error}; see that it runs and that PROVISIONER_DATABASE_URL is right"
+        reason = re.sub(r"^(\w+: )?(\[Errno -?\d+\] )?", "", str(error))  # the sentence, without Python's words for it
+        return f"the database cannot be reached: {reason}; see that it runs and that PROVISIONER_DATABASE_URL is right"
     return str(error)
 
 
