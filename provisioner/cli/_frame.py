@@ -62,7 +62,8 @@ def _status_of(run: Callable[[], object]) -> int:
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "provisioner"
-        tell_error(f"{error.format_message()} (see `{command} --help`)")
+        said = error.format_message().replace("Value error, ", "")
+        tell_error(f"{said} (see `{command} --help`)")
         return USAGE
     except (ProvisionerError, BaseExceptionGroup) as error:
         return _tell_ours(error)

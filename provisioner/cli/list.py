@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from provisioner.cli._filters import (
-    LARGEST_ID,
     Batches,
     Errors,
     Ids,
@@ -15,6 +14,7 @@ from provisioner.cli._filters import (
     States,
     Targets,
     filtered,
+    parse_id,
     tell_unknown,
 )
 from provisioner.cli._frame import (
@@ -52,11 +52,11 @@ def list(  # noqa: A001, PLR0917  # the command's name; the command line names t
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="Show at most so many.")] = 50,
     before: Annotated[
         int | None,
-        typer.Option(metavar="ID", min=1, max=LARGEST_ID, help="Only below this id.", show_default=False),
+        typer.Option(metavar="ID", parser=parse_id, help="Only below this id.", show_default=False),
     ] = None,
     after: Annotated[
         int | None,
-        typer.Option(metavar="ID", min=0, max=LARGEST_ID - 1, help="Only above this id.", show_default=False),
+        typer.Option(metavar="ID", parser=parse_id, help="Only above this id.", show_default=False),
     ] = None,
     oldest_first: Annotated[bool, typer.Option("--oldest-first", help="Begin with the oldest.")] = False,
     as_json: Json = False,
