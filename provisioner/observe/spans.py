@@ -57,8 +57,9 @@ class Traces:
         )
         inside = set_span_in_context(root)
 
+        # The claim's time is the database's own, the others are what this process takes that to be: not quite the same.
         def span(name: str, begin: int, finish: int) -> None:
-            self._tracer.start_span(name, context=inside, start_time=begin).end(finish)
+            self._tracer.start_span(name, context=inside, start_time=begin).end(max(begin, finish))
 
         first = settlement.trace[0].started_at if settlement.trace else None
         span("claim", start, settling if first is None else _nanoseconds(first))
@@ -67,7 +68,7 @@ class Traces:
         span("settle", settling, end)
         if isinstance(settlement.outcome, Fail):
             root.set_status(Status(StatusCode.ERROR, settlement.outcome.code))
-        root.end(end)
+        root.end(max(start, end))
 
     def _call(self, call: Trace, inside: Context) -> None:
         start = _nanoseconds(call.started_at)

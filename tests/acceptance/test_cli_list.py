@@ -110,8 +110,8 @@ def test_a_sealed_key_is_not_shown(database: Database) -> None:
         (["--state", "done"], "'done' is not one of 'pending'"),
         (["--error", "oops"], "'oops' is not one of 'name_conflict'"),
         (["--project", "x"], "'--project': Input should be a valid UUID"),
-        (["nine"], "should be a valid integer"),
-        (["9223372036854775808"], "should be less than or equal to"),
+        (["nine"], "'ID': must be the id of a request: a whole number from 1 on"),
+        (["9223372036854775808"], "must be the id of a request"),
     ],
 )
 def test_a_filter_that_cannot_be_is_bad_usage(database: Database, arguments: list[str], said: str) -> None:
