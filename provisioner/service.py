@@ -34,6 +34,7 @@ from provisioner.keyring import authentication, open_vault, secret_source
 from provisioner.observe.health import Health
 from provisioner.observe.metrics import Meter
 from provisioner.observe.systemd import Systemd
+from provisioner.observe.traces import traced
 from provisioner.observe.web import Sources, StatusPort, serving
 from provisioner.postgres.access import Kind, require_rights
 from provisioner.postgres.holds import SharedHolds
@@ -70,6 +71,7 @@ async def run_daemon(settings: Settings, *, drain: bool = False) -> None:
         stack.push_async_callback(database.close)
         clock = DatabaseClock(wall=partial(datetime.now, UTC), monotonic=time.monotonic)
         vault, meter = open_vault(settings), Meter(settings.targets)
+        observer = await stack.enter_async_context(traced(meter, clock=clock, worker=worker_name(settings)))
         targets = [
             (
                 await stack.enter_async_context(open_target(settings, name, database, clock, vault, observer=meter)),
@@ -83,7 +85,7 @@ async def run_daemon(settings: Settings, *, drain: bool = False) -> None:
             queue=PostgresQueue(database),
             clock=clock,
             random=random.Random().random,  # noqa: S311 - spreads retries, keeps no secret
-            observer=meter,
+            observer=observer,
         )
         systemd = await stack.enter_async_context(observed(settings, worker, meter))
         # Before the first wait: as process 1 of a container, who handles no signal cannot be stopped by one.

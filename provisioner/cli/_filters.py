@@ -27,22 +27,49 @@ class StateChoice(StrEnum):
     CANCELLED = "cancelled"
 
 
-Id = Annotated[int, typer.Argument(metavar="ID", min=1, max=LARGEST_ID, help="The request's id.")]
+def parse_id(text: str | int) -> int:
+    """The id that a text names; the library's own check would print the range of the type beside each of them."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if not 1 <= number <= LARGEST_ID:
+        raise typer.BadParameter("must be the id of a request: a whole number from 1 on")
+    return number
+
+
+Id = Annotated[int, typer.Argument(metavar="ID", parser=parse_id, help="The request's id.")]
 Ids = Annotated[
     list[int] | None,
-    typer.Argument(metavar="[ID]...", min=1, max=LARGEST_ID, help="Requests by their ids.", show_default=False),
+    typer.Argument(metavar="ID", parser=parse_id, help="Requests by their ids.", show_default=False),
 ]
 States = Annotated[
     list[StateChoice] | None,
-    typer.Option("--state", help="In this state; pending is what is not finished.", show_default=False),
+    typer.Option(
+        "--state",
+        metavar="STATE",
+        help=f"In this state: {', '.join(StateChoice)}; pending is what is not finished.",
+        show_default=False,
+    ),
 ]
-Batches = Annotated[list[str] | None, typer.Option("--batch", help="Of this batch.", show_default=False)]
-Projects = Annotated[list[UUID] | None, typer.Option("--project", help="For this project.", show_default=False)]
+Batches = Annotated[
+    list[str] | None, typer.Option("--batch", metavar="BATCH", help="Of this batch.", show_default=False)
+]
+Projects = Annotated[
+    list[UUID] | None, typer.Option("--project", metavar="UUID", help="For this project.", show_default=False)
+]
 Errors = Annotated[
     list[ErrorCode] | None,
-    typer.Option("--error", help="Whose last error has this code.", show_default=False),
+    typer.Option(
+        "--error",
+        metavar="CODE",
+        help=f"Whose last error has this code: {', '.join(ErrorCode)}.",
+        show_default=False,
+    ),
 ]
-Targets = Annotated[list[str] | None, typer.Option("--target", help="At this target.", show_default=False)]
+Targets = Annotated[
+    list[str] | None, typer.Option("--target", metavar="TARGET", help="At this target.", show_default=False)
+]
 
 REPEATED: Final = (
     "Each filter may be given several times: then any of its values counts. Different filters must all hold."

@@ -53,9 +53,11 @@ class Plan:
     """What would become of a file. `work` is how many creates and replacements it would add, by target.
 
     `seconds_left` is how long all of that takes, together with what is pending; None if the limit is not known.
+    `by_name`: names that would be created were asked for one by one, so that other apps' connections were seen.
     """
 
     file: str
+    by_name: bool = False
     lines: int
     problems: Sequence[Problem]
     skipped: int = 0
@@ -83,6 +85,7 @@ class Plan:
         return {
             "file": self.file,
             "lines": self.lines,
+            "by_name": self.by_name,
             "skipped": self.skipped,
             "problems": self.problems,
             "counts": {what.value: self.counts[what] for what in Prospect},
@@ -154,6 +157,8 @@ def tell_plan(plan: Plan, *, as_json: bool) -> None:
             say(f"{'':10}line {planned.line}: {planned.name} in project {planned.project_id}{made}")
         _tell_more(len(plan.bad.get(what, ())))
     _tell_unasked(plan.unasked)
+    if plan.counts[Prospect.CREATE] and not plan.by_name:
+        say("names that connections of other apps have are not seen; --by-name asks for each, one more read a name")
     _tell_outlook(plan)
 
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -61,7 +62,8 @@ def _status_of(run: Callable[[], object]) -> int:
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "provisioner"
-        tell_error(f"{error.format_message()} (see `{command} --help`)")
+        said = error.format_message().replace("Value error, ", "")
+        tell_error(f"{said} (see `{command} --help`)")
         return USAGE
     except (ProvisionerError, BaseExceptionGroup) as error:
         return _tell_ours(error)
@@ -85,7 +87,8 @@ def _advised(error: ProvisionerError) -> str:
     from provisioner.core.errors import DatabaseUnavailable
 
     if isinstance(error, DatabaseUnavailable):
-        return f"the database cannot be reached: {error}; see that it runs and that PROVISIONER_DATABASE_URL is right"
+        reason = re.sub(r"^(\w+: )?(\[Errno -?\d+\] )?", "", str(error))  # the sentence, without Python's words for it
+        return f"the database cannot be reached: {reason}; see that it runs and that PROVISIONER_DATABASE_URL is right"
     return str(error)
 
 

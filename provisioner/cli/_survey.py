@@ -2,20 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from provisioner.core.comparison import Project
 from provisioner.core.errors import ProvisionerError
-from provisioner.core.model import Seen
+from provisioner.core.model import Observation, Request, Seen
 
 if TYPE_CHECKING:
     from provisioner.core.ports import Permits
     from provisioner.credentials.vault import NamedVault
-    from provisioner.infisical.connections import InfisicalConnections
+    from provisioner.infisical.connections import Found, InfisicalConnections
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
     from provisioner.worker.creator import Target
@@ -24,8 +24,13 @@ AT_ONCE: Final = 8  # reads in flight
 PATIENCE: Final = 5  # projects in a row without an answer, after which the target is given up
 BREATH: Final = 0.05  # seconds; the shortest wait for a permit
 
+T = TypeVar("T")
+
 Tell = Callable[[str, Project | None, str], None]
 """Is told of each project: its connections, or None and why there are none to be had."""
+
+TellName = Callable[[str, str, Observation], None]
+"""Is told of each project and name what was seen."""
 
 _HOPELESS: Final = frozenset({Seen.TOKEN_TROUBLE, Seen.MISCONFIGURED})
 _NO_ANSWER: Final = frozenset({Seen.NOT_SENT, Seen.UNKNOWN})
@@ -47,11 +52,35 @@ class Surveyor:
 
     async def survey(self, projects: Iterable[str], tell: Tell) -> None:
         """Ask for each project's connections. Raises `TargetUnusable`, `DatabaseUnavailable` and `DatabaseUnusable`."""
-        left = iter(projects)
+
+        async def ask(project: str) -> None:
+            seen, connections = await self._read(lambda: self._connections.list(project))
+            if seen.seen is Seen.FOUND:
+                tell(project, Project.of(connections), "")
+            else:
+                tell(project, None, seen.message)
+
+        await self._side_by_side(projects, ask)
+
+    async def look_up(self, names: Iterable[tuple[str, str]], tell: TellName) -> None:
+        """Ask for single names, each with its project: a list shows only connections of our app. Raises as `survey`."""
+
+        async def ask(place: tuple[str, str]) -> None:
+            request = Request(id=0, project_id=place[0], name=place[1], description=None, credential="default")
+            seen, _ = await self._read(lambda: self._look_up(request))
+            tell(*place, seen)
+
+        await self._side_by_side(names, ask)
+
+    async def _look_up(self, request: Request) -> "Found":
+        return await self._connections.look_up(request), ()
+
+    async def _side_by_side(self, what: Iterable[T], ask: Callable[[T], Awaitable[None]]) -> None:
+        left = iter(what)
 
         async def work() -> None:
-            for project in left:
-                tell(project, *await self._ask(project))
+            for each in left:
+                await ask(each)
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -65,18 +94,15 @@ class Surveyor:
             return
         raise first
 
-    async def _ask(self, project: str) -> tuple[Project | None, str]:
+    async def _read(self, call: "Callable[[], Awaitable[Found]]") -> "Found":
         while True:
             await permit(self._reads)
-            seen, connections = await self._connections.list(project)
+            found = await call()
+            seen = found[0]
             self._reads.learn(seen.rate, metered=seen.metered, throttled_for=seen.retry_after, elapsed=seen.elapsed)
-            if seen.seen is Seen.THROTTLED:
-                continue  # the budget is blocked now, and waits as long as it has to
-            if seen.seen is Seen.FOUND:
-                self._silent = 0
-                return Project.of(connections), ""
-            self._count(seen.seen, seen.message)
-            return None, seen.message
+            if seen.seen is not Seen.THROTTLED:  # else the budget is blocked now, and waits as long as it has to
+                self._count(seen.seen, seen.message)
+                return found
 
     def _count(self, seen: Seen, message: str) -> None:
         self._silent = self._silent + 1 if seen in _NO_ANSWER else 0
@@ -123,3 +149,5 @@ async def opened(
     clock = DatabaseClock(wall=partial(datetime.now, UTC), monotonic=time.monotonic)
     async with open_target(settings, target, database, clock, vault or NamedVault({}), permits=permits) as found:
         yield found
+        # The workers learn what our reads showed: else they would wait for the answer to a question that we asked.
+        await found.reads.share()

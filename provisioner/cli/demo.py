@@ -141,7 +141,8 @@ async def watch(console: "Console", database: "Database", requests: int) -> Asyn
     """Show the progress, and yield how many requests have ended, until all have."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description:>13}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    # A bar that took the room that the words leave would change its length with them.
+    columns = (TextColumn("{task.description:>13}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(
         *columns, TextColumn("{task.fields[states]}"), console=console, disable=not console.is_terminal
     ) as bar:
@@ -168,14 +169,15 @@ async def _compare(database: "Database", simulator: "Simulator") -> "Audit":
 def _report(console: "Console", audit: "Audit", state: dict[str, Any], took: float) -> None:
     faults = ", ".join(f"{count} {name}" for name, count in sorted(state["faults"].items()))
     refused = state["requests"].get("POST /api/v1/app-connections/open-router", {}).get("429", 0)
+    states = sorted(audit.states.items(), reverse=True)  # what succeeded before what failed
     console.print()
-    _say(console, "requests", f"{audit.requests}: " + ", ".join(f"{n} {state}" for state, n in audit.states.items()))
+    _say(console, "requests", f"{audit.requests}: " + ", ".join(f"{n} {state}" for state, n in states))
     _say(console, "creates", f"{audit.creates} sent, {refused} of them over the rate limit")
     _say(console, "went wrong", faults or "nothing")
-    _say(console, "lost answers", f"{audit.answers_lost} connections were made, though no answer said so")
-    _say(console, "found again", f"{audit.adopted} connections by looking them up")
+    _say(console, "lost answers", f"{_several(audit.answers_lost)} made, though no answer said so")
+    _say(console, "found again", f"{_several(audit.adopted)}, by looking for what may have been made")
     _say(console, "conflicts", f"{audit.states.get('failed', 0)} names were taken by somebody else, and left alone")
-    _say(console, "Infisical has", f"{audit.made} connections of ours")
+    _say(console, "Infisical has", f"{_several(audit.made)} of ours")
     for problem in audit.problems[:20]:
         console.print(f"[red]{'wrong':>13}[/red]  {problem}")
     if not audit.problems:
@@ -258,6 +260,10 @@ def _complain(console: "Console", logs: Path) -> int:
         console.print(log.read_text(errors="replace")[-2000:], markup=False)
     _say(console, "error", "a worker ended before its time; its log is above")
     return 1
+
+
+def _several(connections: int) -> str:
+    return f"{connections} connection{'' if connections == 1 else 's'}"
 
 
 def _say(console: "Console", label: str, text: str) -> None:

@@ -1,11 +1,12 @@
-"""`provisioner list`: requests, the newest first."""
+"""`provisioner list`: requests, page by page."""
 
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from provisioner.cli._filters import (
-    LARGEST_ID,
     Batches,
     Errors,
     Ids,
@@ -13,6 +14,7 @@ from provisioner.cli._filters import (
     States,
     Targets,
     filtered,
+    parse_id,
     tell_unknown,
 )
 from provisioner.cli._frame import (
@@ -29,10 +31,14 @@ from provisioner.cli._frame import (
     show,
     tell_detail,
 )
+from provisioner.postgres.browse import Filter, Listed, page
 
 if TYPE_CHECKING:
-    from provisioner.postgres.browse import Filter
+    from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
+
+Part = Callable[["Database", Filter], Awaitable[tuple[Sequence[Listed], int]]]
+"""Reads the part of the list that was asked for, and tells how many more there are."""
 
 
 def list(  # noqa: A001, PLR0917  # the command's name; the command line names them
@@ -46,11 +52,16 @@ def list(  # noqa: A001, PLR0917  # the command's name; the command line names t
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="Show at most so many.")] = 50,
     before: Annotated[
         int | None,
-        typer.Option(metavar="ID", min=1, max=LARGEST_ID, help="Go on below this id.", show_default=False),
+        typer.Option(metavar="ID", parser=parse_id, help="Only below this id.", show_default=False),
     ] = None,
+    after: Annotated[
+        int | None,
+        typer.Option(metavar="ID", parser=parse_id, help="Only above this id.", show_default=False),
+    ] = None,
+    oldest_first: Annotated[bool, typer.Option("--oldest-first", help="Begin with the oldest.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List requests, the newest first.
+    """List requests, the newest first unless told otherwise.
 
     Each filter may be given several times, then any of its values counts; different filters must all hold. With --json
     there is an array; `provisioner export` writes all of them. Exits 1 if an id is given that no request has.
@@ -58,15 +69,18 @@ def list(  # noqa: A001, PLR0917  # the command's name; the command line names t
     Example: provisioner list --state failed --error permission_denied --limit 20
     """
     wanted = filtered(ids=ids, states=states, batches=batches, projects=projects, errors=errors, targets=targets)
-    raise typer.Exit(run_async(_list(load(config), wanted, limit, before, as_json=as_json)))
+    part = partial(page, limit=limit, before=before, after=after, oldest_first=oldest_first)
+    raise typer.Exit(
+        run_async(_list(load(config), wanted, part, "after" if oldest_first else "before", as_json=as_json))
+    )
 
 
-async def _list(settings: "Settings", wanted: "Filter", limit: int, before: int | None, *, as_json: bool) -> int:
+async def _list(settings: "Settings", wanted: "Filter", part: Part, onward: str, *, as_json: bool) -> int:
     from provisioner.cli._tables import request_table
-    from provisioner.postgres.browse import newest, unknown_ids
+    from provisioner.postgres.browse import unknown_ids
 
     async with open_database(settings) as database:
-        found, more = await newest(database, wanted, limit=limit, before=before)
+        found, more = await part(database, wanted)
         unknown = await unknown_ids(database, wanted.ids)
     if as_json:
         print_json(found)
@@ -77,7 +91,7 @@ async def _list(settings: "Settings", wanted: "Filter", limit: int, before: int 
         say("no request matches")
     if more:
         # Not into the JSON's way.
-        (tell_detail if as_json else say)(f"… and {more:,} more; --before {found[-1].id} goes on there")
+        (tell_detail if as_json else say)(f"… and {more:,} more; --{onward} {found[-1].id} goes on there")
     if unknown:
         tell_unknown(unknown)
     return NOT_DONE if unknown else DONE

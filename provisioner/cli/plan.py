@@ -2,7 +2,7 @@
 
 import io
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, cast
@@ -13,7 +13,9 @@ from provisioner.cli._bars import counting
 from provisioner.cli._findings import Plan, Planned, Unasked, tell_plan
 from provisioner.cli._frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
 from provisioner.cli._progress import reading
-from provisioner.core.comparison import Project, prospect
+from provisioner.cli._wanted import Projects, Wanted, wanting
+from provisioner.core.comparison import Project, Prospect, prospect
+from provisioner.core.model import Observation, Seen
 from provisioner.intake.checked import CheckedFile, check_file
 from provisioner.intake.errors import FileUnusable
 from provisioner.intake.reading import Format
@@ -28,12 +30,10 @@ if TYPE_CHECKING:
 
 STDIN: Final = "-"
 CHUNK: Final = 500  # projects between two looks into the table
-
-Wanted = Mapping[str, Mapping[str, Mapping[str, Planned]]]
-"""What is asked for: by target, by project, by name."""
+_ANSWERS: Final = frozenset({Seen.FOUND, Seen.ABSENT, Seen.OTHER_APP})
 
 
-def plan(  # the command line names them
+def plan(  # noqa: PLR0917  # the command line names them
     file: Annotated[str, typer.Argument(metavar="FILE", help="CSV with a header, or JSON Lines; - is standard input.")],
     config: Config = None,
     form: Annotated[
@@ -43,13 +43,16 @@ def plan(  # the command line names them
     skip_invalid: Annotated[
         bool, typer.Option("--skip-invalid", help="Plan the good lines, leave out the bad.")
     ] = False,
+    by_name: Annotated[
+        bool, typer.Option("--by-name", help="Ask for each name that would be created, too: one more read each.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Ask Infisical which connections of a bulk file exist, would be created or would conflict; nothing is changed.
 
     The file is what `provisioner submit` takes. Each project is asked for once, by reading, within the read budget that
-    the workers share; it counts one login. A name that a connection of another app has cannot be seen this way. Exits 1
-    if anything would conflict, is gone, or could not be asked for.
+    the workers share; it counts one login. A project's list does not show the connections of other apps, which have
+    names too: --by-name asks for each name. Exits 1 if anything would conflict, is gone, or could not be asked for.
 
     Example: provisioner plan projects.csv
     """
@@ -57,9 +60,11 @@ def plan(  # the command line names them
     settings.database_url()  # before a long file is read
     with _checked(file, form, quiet=as_json) as checked:
         result = Plan(file="standard input" if file == STDIN else file, lines=checked.lines, problems=checked.problems)
+        result.by_name = by_name
         result.skipped = checked.bad
         if skip_invalid or not checked.bad:
-            run_async(_plan(settings, _wanted(checked), result, quiet=as_json))
+            with wanting(_planned(checked)) as wanted:
+                run_async(_plan(settings, wanted, result, quiet=as_json))
     tell_plan(result, as_json=as_json)
     raise typer.Exit(DONE if result.is_fine else NOT_DONE)
 
@@ -91,61 +96,43 @@ def _forget(api_key: "Secret", *, project_id: str, name: str) -> str:  # noqa: A
     return "default"
 
 
-def _wanted(checked: CheckedFile) -> Wanted:
-    wanted: dict[str, dict[str, dict[str, Planned]]] = {}
+def _planned(checked: CheckedFile) -> Iterator[Planned]:
     for line, *values in checked.rows():
         row = dict(zip(COLUMNS, values, strict=True))
-        planned = Planned(
+        yield Planned(
             line=int(str(line)),
             target=str(row["target"]),
             project_id=str(row["project_id"]),
             name=str(row["name"]),
             on_conflict=str(row["on_conflict"]),
         )
-        # The first line for a connection counts, as it does when the file is loaded.
-        wanted.setdefault(planned.target, {}).setdefault(planned.project_id, {}).setdefault(planned.name, planned)
-    return wanted
 
 
 async def _plan(settings: "Settings", wanted: Wanted, result: Plan, *, quiet: bool) -> None:
     from provisioner.cli._survey import surveying
 
+    targets = wanted.targets()
     async with open_database(settings) as database:
-        with counting("asking", total=sum(map(len, wanted.values())), quiet=quiet) as advance:
-            for target, projects in wanted.items():
+        with counting("asking", total=sum(projects for _, projects, _ in targets), quiet=quiet) as advance:
+            for target, _, connections in targets:
                 if target not in settings.targets:
                     problem = f"target {target} is not in the settings of this host"
-                    result.unasked.append(Unasked(target, None, _size(projects), problem))
+                    result.unasked.append(Unasked(target, None, connections, problem))
                     continue
                 async with surveying(settings, database, target) as surveyor:
-                    for chunk in _chunks(projects):
+                    for chunk in wanted.projects(target, CHUNK):
                         await _ask(database, surveyor, target, chunk, result)
                         advance(len(chunk))
         await _foretell(settings, database, result)
 
 
-def _size(projects: Mapping[str, Mapping[str, Planned]]) -> int:
-    return sum(map(len, projects.values()))
-
-
-def _chunks(projects: Mapping[str, Mapping[str, Planned]]) -> Iterator[Mapping[str, Mapping[str, Planned]]]:
-    ids = [*projects]
-    for start in range(0, len(ids), CHUNK):
-        yield {project: projects[project] for project in ids[start : start + CHUNK]}
-
-
-async def _ask(
-    database: "Database",
-    surveyor: "Surveyor",
-    target: str,
-    projects: Mapping[str, Mapping[str, Planned]],
-    result: Plan,
-) -> None:
+async def _ask(database: "Database", surveyor: "Surveyor", target: str, projects: Projects, result: Plan) -> None:
     from provisioner.postgres.recorded import asked_for
 
     asked = await asked_for(
         database, target, [(project, name) for project, names in projects.items() for name in names]
     )
+    free: list[tuple[str, str]] = []
 
     def tell(project_id: str, project: Project | None, problem: str) -> None:
         names = projects[project_id]
@@ -153,17 +140,29 @@ async def _ask(
             result.unasked.append(Unasked(target, project_id, len(names), problem))
             return
         for name, planned in names.items():
-            _add(result, planned, project, asked.get((project_id, name)))
+            what, pending = _prospect(planned, project, asked.get((project_id, name)))
+            if what is Prospect.CREATE and result.by_name:
+                free.append((project_id, name))
+            else:
+                result.add(what, planned, project.by_name.get(name), pending=pending)
+
+    def tell_name(project_id: str, name: str, seen: Observation) -> None:
+        if seen.seen not in _ANSWERS:
+            result.unasked.append(Unasked(target, project_id, 1, seen.message))
+            return
+        planned, found = projects[project_id][name], seen.connection
+        project = Project.of([found] if found else [])
+        what, pending = _prospect(planned, project, asked.get((project_id, name)))
+        result.add(Prospect.CONFLICT if seen.seen is Seen.OTHER_APP else what, planned, found, pending=pending)
 
     await surveyor.survey(projects, tell)
+    await surveyor.look_up(free, tell_name)
 
 
-def _add(result: Plan, planned: Planned, project: Project, asked: "Asked | None") -> None:
+def _prospect(planned: Planned, project: Project, asked: "Asked | None") -> tuple[Prospect, bool]:
     recorded = asked.connection_id if asked and asked.status == "succeeded" else None
     what = prospect(planned.name, planned.on_conflict, project, recorded_id=recorded)
-    result.add(
-        what, planned, project.by_name.get(planned.name), pending=asked is not None and asked.status == "pending"
-    )
+    return what, asked is not None and asked.status == "pending"
 
 
 async def _foretell(settings: "Settings", database: "Database", result: Plan) -> None:

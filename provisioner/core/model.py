@@ -92,6 +92,7 @@ class Request:
     description: str | None
     credential: str
     on_conflict: OnConflict = OnConflict.FAIL
+    target: str = "default"
 
 
 @value

@@ -233,7 +233,8 @@ async def _bind(runner: web.AppRunner, host: str, number: int, header_time: floa
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise PortUnusable(
-            f"cannot listen on {host}:{number}: {reason}; set listen.address (or --listen) to a free address, or to off"
+            f"cannot listen on {host}:{number}: {reason}; each worker of a host needs an address of its own: set"
+            " listen.address (or --listen) to a free one, to port 0 for any (the log tells which), or to off"
         ) from error
 
 

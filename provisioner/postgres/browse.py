@@ -101,17 +101,29 @@ async def count(database: Database, wanted: Filter, *, before: int | None = None
     return {state: found[state] for state in State if state in found}
 
 
-async def newest(
-    database: Database, wanted: Filter, *, limit: int, before: int | None = None
+async def page(
+    database: Database,
+    wanted: Filter,
+    *,
+    limit: int,
+    before: int | None = None,
+    after: int | None = None,
+    oldest_first: bool = False,
 ) -> tuple[Sequence[Listed], int]:
-    """The newest `limit` requests that the filter matches, from those with ids below `before`; and how many more."""
+    """The newest (or oldest) `limit` requests that the filter matches, of those between two ids; and how many more."""
     arguments = wanted.arguments()
-    rows = await database.fetch(statements(_SQL)["requests"], *arguments, None, before, limit + 1, True)
+    rows = await database.fetch(statements(_SQL)["requests"], *arguments, after, before, limit + 1, not oldest_first)
     listed = [Listed(**dict(row)) for row in rows[:limit]]
     if len(rows) <= limit:
         return listed, 0
-    more = await count(database, wanted, before=listed[-1].id)
-    return listed, sum(each.requests for each in more.values())
+    last = listed[-1].id
+    low, high = (last, before) if oldest_first else (after, last)
+    more = await _number(database, wanted, high)
+    return listed, more if low is None else more - await _number(database, wanted, low + 1)
+
+
+async def _number(database: Database, wanted: Filter, before: int | None) -> int:
+    return sum(each.requests for each in (await count(database, wanted, before=before)).values())
 
 
 async def ids_after(database: Database, wanted: Filter, last: int, *, limit: int) -> Sequence[int]:

@@ -50,7 +50,7 @@ class PostgresQueue:
         """Claim up to `limit` requests in line from `start` on; the intent is durable when this returns."""
         rows = await self._database.fetch(self._claim["claim"], target, start.rank, start.turn, limit, worker, start.id)
         last = Place(rows[-1]["rank"], rows[-1]["turn"], rows[-1]["id"]) if rows else None
-        return Claims(claims=[_claim(row) for row in rows], last=last)
+        return Claims(claims=[_claim(row, target) for row in rows], last=last)
 
     async def release(self, worker: WorkerId, ids: Collection[int]) -> None:
         """Give back claims that were never sent."""
@@ -119,7 +119,7 @@ def _columns(places: dict[str, Place]) -> tuple[list[str], list[int], list[int]]
     return list(places), [place.rank for place in places.values()], [place.turn for place in places.values()]
 
 
-def _claim(row: "asyncpg.Record") -> Claim:
+def _claim(row: "asyncpg.Record", target: str) -> Claim:
     # By position: this runs once a request, and names would be looked up each time.
     (
         id_,
@@ -147,6 +147,7 @@ def _claim(row: "asyncpg.Record") -> Claim:
             description=description,
             credential=credential,
             on_conflict=_CONFLICTS[conflict],
+            target=target,
         ),
         attempt=attempt,
         claimed_at=at,

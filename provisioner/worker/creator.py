@@ -38,6 +38,7 @@ from provisioner.worker.witness import Witness
 
 log = structlog.stdlib.get_logger()
 
+PATIENCE: Final = 12.0  # seconds: a little longer than others may take to find out what the read limit is
 _LOOKING: Final = frozenset({Action.LOOK_UP, Action.IDENTIFY})
 _WITH_KEY: Final = frozenset({Action.CREATE, Action.REPLACE})
 # What certainly left nothing behind, because it never left.
@@ -118,7 +119,9 @@ class Creator:
         if claim.cancelled and action is Action.CREATE:
             return Settlement(claim=claim, outcome=Cancel(), sent=sent)
         while True:
-            if action is not Action.CREATE and (wait := await self._permit(action)):
+            # Whoever is put back after a create creates again: better to wait a little for a look at who has the name.
+            patience = PATIENCE if sent > claim.sent else 0.0
+            if action is not Action.CREATE and (wait := await self._permit(action, patience)):
                 outcome: Outcome = Retry(delay=wait, message="the read budget is used up", unknown=claim.unknown)
                 break
             started_at, began = self._clock.now(), self._clock.monotonic()
@@ -186,12 +189,21 @@ class Creator:
             return None
         return await keys.judge(claim, seen, key)
 
-    async def _permit(self, action: Action) -> float:
-        """Ask for a permit for what is no create; returns the seconds to come back in when there is none."""
+    async def _permit(self, action: Action, patience: float) -> float:
+        """Ask for a permit for what is no create; returns the seconds to come back in when there is none.
+
+        A permit to look is waited for, as long as the patience (seconds) allows.
+        """
         if action not in _LOOKING:
             if self._target.shared_budget:
                 await self._insist_on_write()
             return 0.0
+        while (wait := await self._look_permit()) and wait <= patience:
+            patience -= wait
+            await asyncio.sleep(wait)
+        return wait
+
+    async def _look_permit(self) -> float:
         try:
             granted = await self._target.reads.acquire(1)
         except DatabaseUnavailable:

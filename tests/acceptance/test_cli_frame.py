@@ -159,3 +159,42 @@ def test_a_shell_can_complete_commands() -> None:
         more={"_PROVISIONER_COMPLETE": "complete_bash", "COMP_WORDS": "provisioner status --w", "COMP_CWORD": "2"}
     )
     assert done.stdout.split() == ["--watch"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_shell_gets_a_script(shell: str) -> None:
+    """The script that a shell loads names the program, and asks it in that shell's own way."""
+    done = provisioner(more={"_PROVISIONER_COMPLETE": f"source_{shell}"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"complete_{shell}" in done.stdout
+
+
+@pytest.mark.parametrize(("shell", "more"), [("zsh", {}), ("fish", {"_TYPER_COMPLETE_FISH_ACTION": "get-args"})])
+def test_zsh_and_fish_complete_commands_with_their_summaries(shell: str, more: dict[str, str]) -> None:
+    """Where the shell can show it, each command comes with what it is for."""
+    asked = {"_PROVISIONER_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": "provisioner su", **more}
+    assert "submit" in (said := provisioner(more=asked).stdout)
+    assert COMMANDS["submit"] in said
+
+
+def test_bash_loads_its_script() -> None:
+    """A real bash that loads the script completes the program's name by it."""
+    script = provisioner(more={"_PROVISIONER_COMPLETE": "source_bash"}).stdout
+    done = subprocess.run(  # noqa: S603  # our own script
+        ["/bin/bash", "-c", f"{script}\ncomplete -p provisioner"], capture_output=True, check=True, text=True
+    )
+    assert "_provisioner_completion" in done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_help_fits_a_terminal(command: str) -> None:
+    """No line of a command's help is wider than eighty columns."""
+    done = provisioner(command, "--help", more={"COLUMNS": "80"})
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_why_the_database_cannot_be_reached_is_said_in_words() -> None:
+    """The reason is a sentence of the system's, without Python's names for it."""
+    said = provisioner("status", more=NOBODY).stderr
+    assert "Error" not in said
+    assert "Errno" not in said

@@ -110,8 +110,8 @@ def test_a_sealed_key_is_not_shown(database: Database) -> None:
         (["--state", "done"], "'done' is not one of 'pending'"),
         (["--error", "oops"], "'oops' is not one of 'name_conflict'"),
         (["--project", "x"], "'--project': Input should be a valid UUID"),
-        (["nine"], "should be a valid integer"),
-        (["9223372036854775808"], "should be less than or equal to"),
+        (["nine"], "'ID': must be the id of a request: a whole number from 1 on"),
+        (["9223372036854775808"], "must be the id of a request"),
     ],
 )
 def test_a_filter_that_cannot_be_is_bad_usage(database: Database, arguments: list[str], said: str) -> None:
@@ -139,3 +139,15 @@ def test_a_terminal_gets_a_table_that_fits(database: Database) -> None:
     assert max(map(len, lines)) <= 90
     assert "target" not in shown.decode()
     assert "batch" not in shown.decode()
+
+
+def test_the_oldest_can_come_first(database: Database) -> None:
+    """With --oldest-first the list begins at the other end; each page says how many more there are and where."""
+    ids = ask(database, 5)
+    assert listed(database, "--oldest-first") == ids
+    done = provisioner("list", "--oldest-first", "--limit", "2", database=database)
+    assert [line.split()[0] for line in done.stdout.splitlines()[1:3]] == [str(each) for each in ids[:2]]
+    assert done.stdout.endswith(f"… and 3 more; --after {ids[1]} goes on there\n")
+    assert listed(database, "--oldest-first", "--after", str(ids[1])) == ids[2:]
+    done = provisioner("list", "--after", str(ids[0]), "--limit", "2", database=database)
+    assert done.stdout.endswith(f"… and 2 more; --before {ids[3]} goes on there\n")

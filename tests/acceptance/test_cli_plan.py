@@ -168,3 +168,26 @@ def test_an_identity_that_is_refused_is_one_line_and_one_login(
     assert "4711" not in done.stderr
     assert done.stderr.count("\n") == 1
     assert infisical.state()["logins"]["refused"] == 1
+
+
+def test_names_of_other_apps_are_seen_when_asked_for_one_by_one(
+    database: Database, infisical: Infisical, file: Path
+) -> None:
+    """Without --by-name the output says what it cannot see; with it, another app's name is a conflict."""
+    one, two, _ = infisical.projects
+    infisical.set(plant=[{"name": "theirs", "projectId": one, "app": "github"}])
+    file.write_text(f"project_id,name,on_conflict\n{one},theirs,adopt\n{one},free,\n{two},theirs,\n")
+    done = provisioner("plan", file, database=database, more=infisical.variables)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "3 would be created\n" in done.stdout
+    assert "names that connections of other apps have are not seen; --by-name asks for each" in done.stdout
+    done = provisioner("plan", file, "--by-name", database=database, more=infisical.variables)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "2 would be created\n" in done.stdout
+    assert f"line 2: theirs in project {one}\n" in done.stdout
+    assert "--by-name" not in done.stdout
+    document = json.loads(
+        provisioner("plan", file, "--by-name", "--json", database=database, more=infisical.variables).stdout
+    )
+    assert (document["by_name"], document["counts"]["conflict"]) == (True, 1)
+    assert infisical.state()["creates"] == []

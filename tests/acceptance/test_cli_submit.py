@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import subprocess
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -164,6 +166,27 @@ def test_a_missing_schema_is_told(empty_database: Database, file: Path) -> None:
     done = provisioner("submit", file, database=empty_database)
     assert done.returncode == 1
     assert "run `provisioner migrate`" in done.stderr
+
+
+def test_a_terminal_shows_how_far_it_is(database: Database, file: Path) -> None:
+    """On a terminal a bar shows the checking and the loading, and is gone in the end; the result stays."""
+    with file.open("w") as stream:
+        stream.write("project_id\n")
+        stream.writelines(f"{UUID(int=number)}\n" for number in range(20_000))
+    master, slave = pty.openpty()
+    told = environment(database, TERM="xterm", COLUMNS="80")
+    with subprocess.Popen([SCRIPT, "submit", file], stdout=slave, stderr=slave, env=told) as process:  # noqa: S603  # ours
+        os.close(slave)
+        shown = b""
+        with suppress(OSError):  # how Linux tells that the other side is closed
+            while read := os.read(master, 65536):
+                shown += read
+    os.close(master)
+    assert process.returncode == 0
+    text = shown.decode()
+    assert "checking" in text
+    assert "loading" in text
+    assert "inserted      20,000" in text.split("loading")[-1]
 
 
 def test_a_hundred_thousand_lines_take_seconds_and_little_memory(database: Database, file: Path) -> None:

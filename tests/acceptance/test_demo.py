@@ -15,7 +15,7 @@ def test_ends_by_itself_with_a_proof() -> None:
     """The demo ends with exit status 0, a report in which every request is accounted for, and nothing left running."""
     done = provisioner("demo", "--requests", "60", "--workers", "2", "--seed", "7")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"requests  60: (3 failed, 57 succeeded|57 succeeded, 3 failed)", done.stdout), done.stdout
+    assert "requests  60: 57 succeeded, 3 failed\n" in done.stdout, done.stdout
     assert "Infisical has  57 connections of ours" in done.stdout
     assert "kill -9" in done.stdout
     assert "proven" in done.stdout

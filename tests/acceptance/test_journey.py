@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import socket
 import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from tests.support.postgres import Database
 
+OPENED = "status_port_opened"
 INSERT = "INSERT INTO provisioner.connection_requests (project_id, name) "
 COUNT = "SELECT status, count(*) FROM provisioner.connection_requests GROUP BY status ORDER BY status"
 
@@ -113,3 +116,17 @@ async def test_an_unknown_name_fails_that_row_alone(database: Database, column: 
     told = "SELECT error_code, error_message FROM provisioner.connection_requests WHERE name = 'bad'"
     assert query(database, told).startswith(f"{code}|")
     assert value in query(database, told)
+
+
+def test_two_workers_on_a_host_need_two_addresses(database: Database) -> None:
+    """A second worker on the same port is told what to set; port 0 takes any that is free, and the log tells which."""
+    with simulated("--projects", "1") as infisical, socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = provisioner("run", "--drain", "--listen", address, database=database, more=infisical.variables)
+        assert done.returncode == 1
+        assert f"cannot listen on {address}: Address already in use; each worker of a host needs" in done.stderr
+        assert "--listen" in done.stderr
+        done = provisioner("run", "--drain", "--listen", "127.0.0.1:0", database=database, more=infisical.variables)
+        assert done.returncode == 0
+        opened = next(event for line in done.stderr.splitlines() if (event := json.loads(line))["event"] == OPENED)
+        assert opened["port"] > 0

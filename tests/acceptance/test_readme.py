@@ -1,4 +1,4 @@
-"""The README is true: every command in it is run as it stands there, and its tables are the code's."""
+"""The README and the pages in `docs/` are true: every command in them is run as it stands there."""
 
 from __future__ import annotations
 
@@ -22,28 +22,48 @@ if TYPE_CHECKING:
 TEXT = README.read_text(encoding="utf-8")
 
 
-def test_every_command_works_as_it_is_written(database: Database, tmp_path: Path) -> None:
-    """A reader who types the README's commands one after another ends with every request succeeded."""
-    typed = commands(TEXT)
+PAGES = [page for page in sorted(README.parent.glob("docs/*.md")) if commands(page.read_text(encoding="utf-8"))]
+
+
+def typed(text: str, database: Database, home: Path) -> dict[str, str]:
+    """Type a page's commands one after another; returns what each of them printed."""
     with simulated("--any-project") as infisical:
         path = os.pathsep.join([str(SCRIPT.parent), str(database.server.psql.parent), os.environ["PATH"]])
-        told = environment(database, **infisical.variables, PATH=path, HOME=str(tmp_path))
+        told = environment(database, **infisical.variables, PATH=path, HOME=str(home))
         told["PROVISIONER_LISTEN__ADDRESS"] = "off"  # somebody else on this machine may have the port
-        outputs = [
-            subprocess.run(  # noqa: S603  # the README's own words
+        outputs = {}
+        for command in commands(text):
+            done = subprocess.run(  # noqa: S603  # the page's own words
                 ["/bin/bash", "-euo", "pipefail", "-c", command],
                 env=told,
-                cwd="/",
+                cwd=home,
                 capture_output=True,
-                check=True,
+                check=False,
                 text=True,
-            ).stdout
-            for command in typed
-        ]
-    assert len(typed) >= 12
-    select = next(output for command, output in zip(typed, outputs, strict=True) if "left(credentials_hash" in command)
+            )
+            assert done.returncode == 0, f"{command}: {done.stderr or done.stdout}"
+            outputs[command] = done.stdout
+    return outputs
+
+
+def test_every_command_works_as_it_is_written(database: Database, tmp_path: Path) -> None:
+    """A reader who types the README's commands one after another ends with every request succeeded."""
+    outputs = typed(TEXT, database, tmp_path)
+    assert len(outputs) >= 12
+    select = next(output for command, output in outputs.items() if "left(credentials_hash" in command)
     assert select.count("succeeded") == 2
     assert query(database, "SELECT count(*) FROM provisioner.connection_requests WHERE status = 'succeeded'") == "2"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_of_a_page_works(page: Path, database: Database, tmp_path: Path) -> None:
+    """Whoever follows a page in `docs/` finds that its commands work, in their order."""
+    typed(page.read_text(encoding="utf-8"), database, tmp_path)
+
+
+def test_the_pages_have_commands() -> None:
+    """The search for commands finds those of the pages that are made of steps."""
+    assert {"errors.md", "going-to-production.md", "upgrading.md"} <= {page.name for page in PAGES}
 
 
 def test_the_table_of_settings_is_the_codes() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from provisioner.core.errors import DatabaseUnusable
 from provisioner.postgres.access import Kind, lacking
-from provisioner.postgres.browse import COLUMNS, Count, Filter, State, count, exporting, newest, unknown_ids
+from provisioner.postgres.browse import COLUMNS, Count, Filter, State, count, exporting, page, unknown_ids
 from provisioner.postgres.condition import holders, read_server
 from provisioner.postgres.detail import read_detail
 from provisioner.postgres.operations import carry_out, changeable, known_targets, pause, resume
@@ -69,8 +69,8 @@ class TestBrowsing:
         """Pages follow one another without gap or overlap, and each knows how many are left."""
         ids = ask(database, 5)
         async with opened(database) as ours:
-            first, more = await newest(ours, Filter(), limit=2)
-            second, last = await newest(ours, Filter(), limit=3, before=first[-1].id)
+            first, more = await page(ours, Filter(), limit=2)
+            second, last = await page(ours, Filter(), limit=3, before=first[-1].id)
         assert [each.id for each in (*first, *second)] == ids[::-1]
         assert (more, last) == (3, 0)
 
@@ -268,4 +268,4 @@ async def test_a_missing_schema_is_told(empty_database: Lent) -> None:
     """Before `migrate` every question says what to do."""
     async with opened(empty_database) as ours:
         with pytest.raises(DatabaseUnusable, match="run `provisioner migrate`"):
-            await newest(ours, Filter(), limit=1)
+            await page(ours, Filter(), limit=1)

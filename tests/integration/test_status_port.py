@@ -259,8 +259,8 @@ async def test_a_port_in_use_is_told_in_one_line() -> None:
             async with served(Answers(), number=number):
                 pass
     assert str(raised.value) == (
-        f"cannot listen on 127.0.0.1:{number}: Address already in use; set listen.address (or --listen) to a free "
-        "address, or to off"
+        f"cannot listen on 127.0.0.1:{number}: Address already in use; each worker of a host needs an address of its "
+        "own: set listen.address (or --listen) to a free one, to port 0 for any (the log tells which), or to off"
     )
 
 

@@ -1,0 +1,96 @@
+"""Traces by OpenTelemetry, if its own environment variables ask for them.
+
+While they are off, which is the ordinary case, nothing is put into the worker's way, and no library is imported.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from threading import Thread
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from provisioner import __version__
+from provisioner.core.model import Action, Observation, Settlement
+from provisioner.core.ports import Clock, Observer, Report
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+log = structlog.stdlib.get_logger()
+
+ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+SPOKEN: Final = "http/protobuf"
+FLUSH: Final = 5.0  # seconds for the last spans, so that a collector that is away holds no worker up
+
+
+class Both:
+    """Lets two observers hear the same."""
+
+    def __init__(self, one: Observer, other: Observer) -> None:
+        self._observers = (one, other)
+
+    def called(self, target: str, action: Action, seen: Observation) -> None:
+        """Pass it on."""
+        for each in self._observers:
+            each.called(target, action, seen)
+
+    def claimed(self, target: str, requests: int, took: float) -> None:
+        """Pass it on."""
+        for each in self._observers:
+            each.claimed(target, requests, took)
+
+    def settled(self, settlements: Sequence[Settlement], report: Report, took: float) -> None:
+        """Pass it on."""
+        for each in self._observers:
+            each.settled(settlements, report, took)
+
+    def logged_in(self, target: str, outcome: str) -> None:
+        """Pass it on."""
+        for each in self._observers:
+            each.logged_in(target, outcome)
+
+
+@asynccontextmanager
+async def traced(observer: Observer, *, clock: Clock, worker: str) -> AsyncIterator[Observer]:
+    """The observer, beside it one that sends traces if the environment asks for them; sent is what is left at the end.
+
+    That traces cannot be sent is logged, and no reason not to work.
+    """
+    provider = _provider(worker) if wanted(os.environ) else None
+    if provider is None:
+        yield observer
+        return
+    from provisioner.observe.spans import Traces  # noqa: PLC0415  # needs the libraries
+
+    try:
+        yield Both(observer, Traces(provider.get_tracer("provisioner", __version__), clock=clock))
+    finally:
+        # The libraries wait for a collector that is away, longer than whoever stops us may be willing to.
+        last = Thread(target=provider.shutdown, name="last traces", daemon=True)
+        last.start()
+        await asyncio.to_thread(last.join, FLUSH)
+
+
+def wanted(environment: Mapping[str, str]) -> bool:
+    """Whether OpenTelemetry's own variables ask for traces: they name a collector, and switch nothing off."""
+    off = environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    exporters = environment.get("OTEL_TRACES_EXPORTER", "otlp").strip().lower()
+    return any(map(environment.get, ENDPOINTS)) and not off and exporters != "none"
+
+
+def _provider(worker: str) -> "TracerProvider | None":
+    """What makes and sends spans; None, and a word in the log, if that cannot be had."""
+    protocol = next(filter(None, map(os.environ.get, PROTOCOLS)), SPOKEN)
+    if protocol != SPOKEN:
+        log.warning("traces_unavailable", reason=f"OTLP is spoken as {SPOKEN}, not {protocol}")
+        return None
+    try:
+        from provisioner.observe.spans import make_provider  # noqa: PLC0415  # the libraries may not be installed
+    except ImportError:
+        log.warning("traces_unavailable", reason="OpenTelemetry is not installed: pip install 'provisioner[telemetry]'")
+        return None
+    return make_provider(worker)

@@ -1,0 +1,108 @@
+"""The pages in `docs/` are complete, and every link in them leads somewhere."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from provisioner.core import concerns
+from provisioner.core.model import ErrorCode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("config/**/*.md")])
+# Pages that other changes bring; each goes from this list with its page.
+AWAITED = {"deploying.md", "postgresql.md", "security.md", "capacity.md", "other-languages.md"}
+LINK = re.compile(r"\[[^\]\n]+\]\(([^()\s]+)\)")
+FENCE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
+
+
+@cache
+def prose(page: Path) -> str:
+    """A page without its code blocks."""
+    return FENCE.sub("", page.read_text(encoding="utf-8"))
+
+
+@cache
+def anchors(page: Path) -> set[str]:
+    """The names of a page's headings, as GitHub makes them."""
+    return {
+        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        for heading in re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    }
+
+
+def broken(page: Path) -> Iterator[str]:
+    """The links of a page into this repository that lead nowhere."""
+    for link in LINK.findall(prose(page)):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        found = (page.parent / path).resolve() if path else page
+        if found.parent == DOCS and found.name in AWAITED:
+            continue
+        if not found.exists():
+            yield f"{link}: there is no such file"
+        elif anchor and anchor not in anchors(found):
+            yield f"{link}: {found.name} has no such heading"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    """No reader is sent to a file or a heading that is not there."""
+    assert list(broken(page)) == []
+
+
+def test_every_page_is_in_the_index() -> None:
+    """Every page is to be found from `docs/README.md`, and that from the README."""
+    index = set(LINK.findall(prose(DOCS / "README.md")))
+    assert {page.name for page in DOCS.glob("*.md")} - {"README.md"} <= index
+    assert "docs/README.md" in LINK.findall(prose(ROOT / "README.md"))
+
+
+@pytest.mark.parametrize("code", ErrorCode)
+def test_every_error_code_has_a_section(code: ErrorCode) -> None:
+    """Whoever meets an error code finds what happened, how it is recognised and what to do."""
+    text = (DOCS / "errors.md").read_text(encoding="utf-8")
+    section = re.search(rf"^### {code}$(.*?)(?=^##)", text, re.DOTALL | re.MULTILINE)
+    assert section
+    for part in ("**What happened.**", "**How it is recognised.**", "**What to do.**"):
+        assert part in section[1]
+    assert f"retry --error {code}" in section[1]
+
+
+def test_no_section_is_about_a_code_that_is_not() -> None:
+    """Nobody reads about an error that cannot come."""
+    sections = re.findall(r"^### (\w+)$", (DOCS / "errors.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(sections) == set(ErrorCode)
+
+
+def sentences() -> list[str]:
+    """What `status` may say, as patterns: whatever the code puts into a sentence may be anything."""
+    tree = ast.parse(Path(concerns.__file__).read_text(encoding="utf-8"))
+    return [
+        "".join(
+            re.escape(str(part.value)) if isinstance(part, ast.Constant) else r"[^|\n]{1,20}?" for part in node.values
+        )
+        for node in ast.walk(tree)
+        if isinstance(node, ast.JoinedStr) and len(node.values) > 1
+    ]
+
+
+@pytest.mark.parametrize("sentence", sentences())
+def test_everything_that_status_may_say_is_explained(sentence: str) -> None:
+    """Each concern and each setback stands in a table of `docs/errors.md`, word for word."""
+    assert re.search(rf"^\| {sentence} \|", (DOCS / "errors.md").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_the_search_for_sentences_finds_them() -> None:
+    """The patterns come from the code: three concerns and three setbacks at least."""
+    assert len(sentences()) >= 6
