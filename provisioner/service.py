@@ -169,16 +169,17 @@ async def open_target(
 
     Raises `SettingsError` when nobody can log in there.
     """
-    chosen, retry = settings.targets[name], settings.retry
+    chosen = settings.targets[name]
     async with Transport(_transport_options(settings, name)) as transport:
         routes = Routes(chosen.url)
         shared = partial(permits, database, clock, target=name)
         logins = MeteredLogins(transport, shared(kind="login", start=_budget(chosen.login_limit)))
-        wall, heard = lambda: clock.now().timestamp(), partial(observer.logged_in, name)
-        identity = Identity(authentication(settings, name), logins, routes, target=name, heard=heard)
+        auth, heard = authentication(settings, name), partial(observer.logged_in, name)
+        identity = Identity(auth, logins, routes, target=name, heard=heard)
         reads = shared(kind="read", start=_budget(chosen.read_limit))
         holds = SharedHolds(database, target=name, teller=str(uuid4()))
         keys = vault.at(name, InfisicalSecrets(transport, identity, routes, reads))
+        wall = partial(_epoch, clock)
         try:
             yield Target(
                 name=name,
@@ -186,7 +187,7 @@ async def open_target(
                 vault=keys,
                 writes=shared(kind="write", start=_budget(chosen.write_limit)),
                 reads=reads,
-                rules=Rules(max_attempts=retry.max_attempts, base=retry.base, cap=retry.cap, marker=chosen.marker),
+                rules=_rules(settings, name),
                 breaker=Breaker(),
                 keys=Custody(name, holds=holds, vault=keys, clock=clock),
                 pressure=Pressure(chosen.max_in_flight),
@@ -196,6 +197,15 @@ async def open_target(
         finally:
             # Nobody else has it. A token from the settings is not ours to end, and stays.
             await identity.revoke()
+
+
+def _epoch(clock: Clock) -> float:
+    return clock.now().timestamp()
+
+
+def _rules(settings: Settings, name: str) -> Rules:
+    retry = settings.retry
+    return Rules(max_attempts=retry.max_attempts, base=retry.base, cap=retry.cap, marker=settings.targets[name].marker)
 
 
 def _transport_options(settings: Settings, name: str) -> TransportOptions:

@@ -35,6 +35,7 @@ REPORT = (
 CALLS: Mapping[str, tuple[int, str]] = {
     "migrate": (0, "applied outstanding"),
     "keys list": (0, "key_id"),
+    "grant --reader pg_monitor --dry-run": (0, "grants revokes dry_run statements warnings"),
     "submit -": (0, REPORT),
     "plan -": (0, "file lines by_name skipped problems counts conflicts gone not_asked seconds_left"),
     "status": (1, "now progress batches more_batches targets workers failures crew concerns"),
