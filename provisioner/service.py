@@ -240,6 +240,7 @@ def _manner(settings: Settings, *, drain: bool) -> Manner:
         grace=worker.grace,
         poll=worker.poll,
         keep_log=worker.keep_attempts * DAY,
+        keep_failed=settings.sealing.keep_failed * DAY,
         drain=drain,
     )
 

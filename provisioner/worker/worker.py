@@ -32,6 +32,7 @@ class Manner:
     grace: float = 45.0
     poll: float = 1.0
     keep_log: float = 30 * 86400.0
+    keep_failed: float = 30 * 86400.0
     drain: bool = False
 
 
@@ -76,6 +77,7 @@ class Worker:
             lease=manner.lease,
             poll=manner.poll,
             keep_log=manner.keep_log,
+            keep_failed=manner.keep_failed,
         )
         self._stop = asyncio.Event()
 
