@@ -37,3 +37,25 @@ FROM provisioner.connection_requests AS q
 WHERE q.status = 'failed' AND q.credential LIKE 'sealed:%' AND q.credential NOT LIKE '%:wiped';
 
 REVOKE EXECUTE ON FUNCTION provisioner.box_failed() FROM PUBLIC;
+
+-- A readable key in an insert is taken out before the row is stored, and the row is refused after the statement as ever.
+-- Otherwise the refused row would stand in the table's file until the next vacuum, and in the WAL for longer. It does not
+-- refuse by itself: an error that a COPY meets at one of its rows shows the whole line, to the client and in the server's log.
+CREATE FUNCTION provisioner.withhold_readable_key() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    new.credential := '';
+    RETURN new;
+END
+$$;
+
+CREATE TRIGGER withhold_readable_key BEFORE INSERT ON provisioner.connection_requests
+FOR EACH ROW
+WHEN (
+    new.credential <> 'default'
+    AND (new.credential !~* '^[a-z0-9][a-z0-9_-]{0,39}$' OR new.credential ~* '^sk-')
+    AND new.credential !~ '^sealed:[A-Za-z0-9_-]{1,64}:[A-Za-z0-9+/]+={0,2}$'
+)
+EXECUTE FUNCTION provisioner.withhold_readable_key();
+
+REVOKE EXECUTE ON FUNCTION provisioner.withhold_readable_key() FROM PUBLIC;

@@ -440,6 +440,16 @@ BEGIN
 END
 $_$;
 
+CREATE FUNCTION provisioner.withhold_readable_key() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    new.credential := '';
+    RETURN new;
+END
+$$;
+
 CREATE TABLE provisioner.attempts (
     request_id bigint NOT NULL,
     attempt integer NOT NULL,
@@ -879,6 +889,8 @@ CREATE TRIGGER requests_inserted AFTER INSERT ON provisioner.connection_requests
 
 CREATE TRIGGER requests_truncated AFTER TRUNCATE ON provisioner.connection_requests FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_truncated();
 
+CREATE TRIGGER withhold_readable_key BEFORE INSERT ON provisioner.connection_requests FOR EACH ROW WHEN (((new.credential <> 'default'::text) AND ((new.credential !~* '^[a-z0-9][a-z0-9_-]{0,39}$'::text) OR (new.credential ~* '^sk-'::text)) AND (new.credential !~ '^sealed:[A-Za-z0-9_-]{1,64}:[A-Za-z0-9+/]+={0,2}$'::text))) EXECUTE FUNCTION provisioner.withhold_readable_key();
+
 REVOKE ALL ON FUNCTION provisioner.box_failed() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.broken_rule(r provisioner.connection_requests) FROM PUBLIC;
@@ -906,3 +918,5 @@ REVOKE ALL ON FUNCTION provisioner.retry(ids bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION provisioner.sealing_key() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.turn_attempt_log(keep interval) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.withhold_readable_key() FROM PUBLIC;
