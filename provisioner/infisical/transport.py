@@ -6,6 +6,7 @@ arrive twice, a POST or a PATCH never does.
 """
 
 import ssl
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -16,8 +17,8 @@ from yarl import URL
 
 from provisioner import __version__
 from provisioner.core.errors import ProvisionerError
-from provisioner.core.secret import Secret
-from provisioner.infisical.text import clean
+from provisioner.core.secret import MASK, Secret
+from provisioner.infisical.text import TELLTALE, clean
 
 LONGEST_ANSWER: Final = 2**20  # bytes; the list of thousands of connections asks for more, see `send`
 # Seconds an idle connection is kept: below the 60 s after which common load balancers drop it, let alone the server's
@@ -65,6 +66,7 @@ class Transport:
 
     def __init__(self, options: TransportOptions) -> None:
         self._timeout = options.timeout
+        self._told = _proxy_secrets(options.proxy)
         connector = aiohttp.TCPConnector(
             limit=options.max_connections,
             keepalive_timeout=KEEP_ALIVE,
@@ -120,7 +122,24 @@ class Transport:
         except (aiohttp.ClientError, OSError) as exc:
             # The text of some of these quotes what was received; the class says enough.
             raise AnswerLost(f"the connection broke before the answer was read ({type(exc).__name__})") from exc
-        return Answer(response.status, response.headers, answer)
+        return Answer(response.status, response.headers, self._unquoted(answer, headers))
+
+    def _unquoted(self, answer: bytes, headers: Mapping[str, str]) -> bytes:
+        """The answer without the secrets of the request's headers: a proxy's error page may quote a whole request."""
+        token = headers.get("Authorization", "").removeprefix("Bearer ").encode()
+        for secret in (token, *self._told):
+            if len(secret) >= TELLTALE and secret in answer:
+                answer = answer.replace(secret, MASK.encode())
+        return answer
+
+
+def _proxy_secrets(proxy: Secret | None) -> tuple[bytes, ...]:
+    """What a proxy is told of us: the password as it is, and as it is sent."""
+    url = URL(proxy.reveal()) if proxy else URL()
+    if not url.password:
+        return ()
+    sent = b64encode(f"{url.user or ''}:{url.password}".encode())
+    return url.password.encode(), sent
 
 
 async def _rest(content: aiohttp.StreamReader, first: bytes, most: int) -> bytes:

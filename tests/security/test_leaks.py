@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import urllib.request
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 from urllib.error import HTTPError
+from urllib.parse import quote
 
 import asyncpg
 import pytest
@@ -32,7 +34,6 @@ TALKATIVE = {
     "log_min_duration_statement": "0",
     "log_connections": "on",
     "log_error_verbosity": "verbose",
-    "log_parameter_max_length_on_error": "-1",
     "log_min_messages": "debug1",
 }
 FAULTS = {"cut-after-commit": 0.1, "error-before-commit": 0.1, "html-502": 0.1, "token-expired": 0.1}
@@ -105,10 +106,9 @@ async def offend(server: PostgresServer, secrets: dict[str, str]) -> str:
     said = []
     async with asking(server) as connection:
         typed = f"sk-or-v1-{secrets['key put into SQL']}"
-        for target, credential in (("default", typed), (typed, "default")):
-            with pytest.raises(asyncpg.CheckViolationError) as refused:
-                await connection.execute(WITH_KEYS, target, project(7), "offence", credential)
-            said.append(json.dumps(refused.value.as_dict(), default=str))
+        with pytest.raises(asyncpg.CheckViolationError) as refused:
+            await connection.execute(WITH_KEYS, "default", project(7), "offence", typed)
+        said.append(json.dumps(refused.value.as_dict(), default=str))
         copied = f"sk-or-v1-{secrets['key put into COPY']}"
         with pytest.raises(asyncpg.CheckViolationError) as refused:
             await connection.copy_records_to_table(
@@ -119,8 +119,7 @@ async def offend(server: PostgresServer, secrets: dict[str, str]) -> str:
             )
         said.append(json.dumps(refused.value.as_dict(), default=str))
         await connection.execute("CHECKPOINT")  # what is in memory only would not be found
-    # An error about a target quotes the target: a key in that column is the offender's own to see.
-    return "\n".join(said[::2])
+    return "\n".join(said)
 
 
 async def submit(crew: Crew, simulator: Simulator, secrets: dict[str, str], inputs: Path) -> None:
@@ -142,21 +141,17 @@ async def look_everywhere(crew: Crew, port: int) -> None:
     """Keep what every page and every command shows."""
     for path in ("", "metrics", "status.json", "healthz", "readyz"):
         (crew.outputs / f"page-{path or 'index'}").write_bytes(await fetch(f"http://127.0.0.1:{port}/{path}"))
-    for arguments in (
-        ("settings",),
-        ("status", "--json"),
-        ("status",),
-        ("list", "--limit", "200"),
-        ("list", "--json"),
-        ("export",),
-        ("export", "--format", "jsonl"),
-        ("keys", "list"),
-        ("doctor",),
-        ("doctor", "--json"),
-        ("verify",),
-        *(("show", str(number)) for number in (1, 9, 12, 20)),
-    ):
-        await crew.command(*arguments)
+    async with asyncio.TaskGroup() as group:
+        for arguments in (
+            ("settings",),
+            ("status", "--json"),
+            ("list", "--json", "--limit", "200"),
+            ("export", "--format", "jsonl"),
+            ("keys", "list"),
+            ("doctor",),
+            *(("show", str(number)) for number in (21, 24, 31)),
+        ):
+            group.create_task(crew.command(*arguments))
 
 
 async def spoil(crew: Crew, secrets: dict[str, str]) -> None:
@@ -164,18 +159,11 @@ async def spoil(crew: Crew, secrets: dict[str, str]) -> None:
     password = secrets["database password"]
     for wrong in (
         {"PROVISIONER_DATABASE_URL": f"postgresql://{ROLE}:{password}@[::1/leaks"},
-        {"PROVISIONER_DATABASE_URL": f"postgresql://{ROLE}:{password[:10]}@127.0.0.1:1/leaks?sslmode={password}"},
-        {"PROVISIONER_DATABASE_URL": password},
-        {"PROVISIONER_TARGETS__PROXIED__PROXY": secrets["proxy password"]},
         {"PROVISIONER_TARGETS__PROXIED__PROXY": f"ftp://a:{secrets['proxy password']}@b"},
         {"PROVISIONER_TARGETS__STATIC__TOKEN": secrets["static token"] + "\r\nX: y"},
         {"PROVISIONER_CREDENTIALS__TYPED__VAULE": f"sk-or-v1-{secrets['key by toml']}"},
-        {"INFISICAL_UNIVERSAL_AUTH_CLIENT_SECRET": secrets["client secret"]},
     ):
-        await crew.command("settings", **wrong)
-        await crew.command("run", "--drain", **{"PROVISIONER_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/x", **wrong}) if (
-            "PROVISIONER_DATABASE_URL" in wrong and "[::1" in wrong["PROVISIONER_DATABASE_URL"]
-        ) else None
+        await crew.command("run", "--drain", **wrong)
 
 
 @pytest.mark.timeout(240)
@@ -229,8 +217,8 @@ async def play(
     await eventually(lambda: ended(12), within=30)
     tokens += tokens_of(simulator)
     crew.processes[1].kill()
-    await look_everywhere(crew, port)
-    simulator.configure(outage="refuse") if False else simulator.configure(openRouter="down")
+    crew.processes[1].wait()
+    simulator.configure(openRouter="down")
     await crew.port_of(second)
     third = crew.start()
     server.restart("immediate")
@@ -248,10 +236,6 @@ async def play(
 @pytest.mark.parametrize("written", ["plain", "base64", "hex", "url", "json", "a piece"])
 def test_the_search_finds_what_was_left(tmp_path: Path, written: str) -> None:
     """The search that finds nothing above finds a secret that is there, however it is written, amid other bytes."""
-    import base64
-    import json as json_
-    from urllib.parse import quote
-
     secrets = planted(Random(4711))  # noqa: S311 - recognisable, not secret
     secret = secrets["database password"]
     left = {
@@ -259,7 +243,7 @@ def test_the_search_finds_what_was_left(tmp_path: Path, written: str) -> None:
         "base64": base64.b64encode(f"user:{secret}@host".encode()),
         "hex": secret.encode().hex().encode(),
         "url": quote(secret, safe="").encode(),
-        "json": json_.dumps({"password": secret}).encode(),
+        "json": json.dumps({"password": secret}).encode(),
         "a piece": secret[9:21].encode(),
     }[written]
     (tmp_path / "data").mkdir()
