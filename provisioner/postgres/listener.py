@@ -23,12 +23,15 @@ log = structlog.stdlib.get_logger()
 CHANNEL: Final = "provisioner"
 # A connection that died without a word is found out by a question every so many seconds.
 PROBE: Final = 30.0
+_RANKS: Final = 2**31 - 1
+_TURNS: Final = 2**63 - 1
 
 
 def read_payload(payload: str) -> dict[str, Place]:
     """Where newcomers stand in line, by target.
 
-    `target,rank,turn;…`. Empty when the payload says nothing that we know.
+    `target,rank,turn;…`. Empty when the payload says nothing that we know: whoever may connect may notify, and a place
+    that no column can hold would end every claim in an error.
     """
     places: dict[str, Place] = {}
     for part in payload.split(";"):
@@ -37,6 +40,8 @@ def read_payload(payload: str) -> dict[str, Place]:
         try:
             found = Place(int(rank), int(turn))
         except ValueError:
+            return {}
+        if abs(found.rank) > _RANKS or abs(found.turn) > _TURNS:
             return {}
         places[target] = min(found, places.get(target, found))
     return places
