@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from tests.support.postgres import Database
 
 MEBIBYTE = 2**20
+SLOW = settings.default.max_examples * 2 // 5 if settings.default else 40  # examples of tests that open sockets
 KEY = "sk-or-v1-planted-in-the-file-4711"
 
 
@@ -120,7 +121,7 @@ BODIES = (
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=SLOW)
 @given(status=st.sampled_from([b"200", b"204", b"401", b"429", b"500", b"999", b"1", b"xx"]), lines=st.lists(LINES, max_size=4), body=BODIES)
 async def test_any_bytes_for_an_answer(status: bytes, lines: list[bytes], body: bytes) -> None:
     """Whatever a server sends, it is an answer that can be read, or one that was lost."""
@@ -318,7 +319,7 @@ async def exchange(port: int, asked: bytes) -> bytes:
         writer.close()
 
 
-@settings(max_examples=40)
+@settings(max_examples=SLOW)
 @given(head=HEAD | st.binary(max_size=50), parts=st.lists(PART, max_size=5))
 async def test_any_bytes_to_the_status_port(head: bytes, parts: list[bytes]) -> None:
     """Garbage gets a refusal or none, soon, and never a look inside; the next one is served."""
