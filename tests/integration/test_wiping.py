@@ -1,10 +1,10 @@
-"""Sealed keys of failed requests are kept for a while and then wiped, and whoever retries such a request learns why not."""
+"""Sealed keys of failed requests are kept for a while and then wiped; a retry says so."""
 
 from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -143,7 +143,7 @@ async def test_a_retry_says_that_the_key_is_gone(database: Database) -> None:
         await age(fleet.session, 31)
         await fleet.start()  # looks at once
 
-        async def wiped() -> bool:
+        async def wiped() -> Any:
             return (await credential(fleet.session, request)).endswith(":wiped")
 
         await eventually(wiped)

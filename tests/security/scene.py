@@ -59,7 +59,9 @@ def planted(random: Random) -> dict[str, str]:
 def a_jwt(signature: str) -> str:
     """Another issuer's token; its first two parts are no secret."""
     parts = [{"alg": "HS256", "typ": "JWT"}, {"sub": "pod"}]
-    return ".".join([*(base64.urlsafe_b64encode(json.dumps(p).encode()).decode().rstrip("=") for p in parts), signature])
+    return ".".join(
+        [*(base64.urlsafe_b64encode(json.dumps(p).encode()).decode().rstrip("=") for p in parts), signature]
+    )
 
 
 def verifier(password: str) -> str:
@@ -79,11 +81,12 @@ def told_to(simulator: Simulator, secrets: Mapping[str, str], inputs: Path, *, p
     toml = inputs / "provisioner.toml"
     toml.write_text(f'[credentials.typed]\nvalue = "sk-or-v1-{secrets["key by toml"]}"\n')
     target = "PROVISIONER_TARGETS__"
+    password = quote(secrets["database password"], safe="")
     proxy = f"http://proxy:{quote(secrets['proxy password'], safe='')}@127.0.0.1:{echo}"
     return environment(
         None,
         PROVISIONER_CONFIG=str(toml),
-        PROVISIONER_DATABASE_URL=f"postgresql://{ROLE}:{quote(secrets['database password'], safe='')}@127.0.0.1:{port}/leaks",
+        PROVISIONER_DATABASE_URL=f"postgresql://{ROLE}:{password}@127.0.0.1:{port}/leaks",
         PROVISIONER_LOG__LEVEL="debug",
         PROVISIONER_LISTEN__ADDRESS="127.0.0.1:0",
         PROVISIONER_WORKER__LEASE="5",
@@ -139,7 +142,8 @@ async def echoing() -> AsyncIterator[tuple[int, list[bytes]]]:
             body = json.dumps(content).encode()
             writer.write(
                 f"HTTP/1.1 {status} No\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-                "Connection: close\r\n\r\n".encode() + body
+                "Connection: close\r\n\r\n".encode()
+                + body
             )
             await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):
@@ -168,7 +172,9 @@ class Crew:
         log = self.outputs / f"worker-{len(self.processes)}.log"
         with log.open("wb") as file:
             self.processes.append(
-                subprocess.Popen([sys.executable, "-m", "provisioner", "run"], env=self.environ, cwd="/", stdout=file, stderr=file)
+                subprocess.Popen(
+                    [sys.executable, "-m", "provisioner", "run"], env=self.environ, cwd="/", stdout=file, stderr=file
+                )
             )
         return log
 
@@ -181,14 +187,14 @@ class Crew:
 
         return await eventually(said, within=20)
 
-    async def command(self, *arguments: str, given: bytes = b"", **more: str) -> str:
+    async def command(self, *arguments: str, more: Mapping[str, str] | None = None) -> str:
         """Run a command to its end and keep what it says; returns its standard output."""
         self._commands += 1
         process = await asyncio.create_subprocess_exec(
-            SCRIPT, *arguments, env={**self.environ, **more}, cwd="/", stdin=-1, stdout=-1, stderr=-1
+            SCRIPT, *arguments, env={**self.environ, **(more or {})}, cwd="/", stdin=-1, stdout=-1, stderr=-1
         )
         self.note_processes(process.pid)
-        said, complained = await process.communicate(given)
+        said, complained = await process.communicate()
         name = f"command-{self._commands}-{arguments[0]}"
         (self.outputs / f"{name}.out").write_bytes(said)
         (self.outputs / f"{name}.err").write_bytes(complained)

@@ -7,9 +7,8 @@ import base64
 import json
 import urllib.request
 from contextlib import asynccontextmanager
-from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 from urllib.parse import quote
 
@@ -27,6 +26,7 @@ from tests.support.builders import project
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 # Everything that a server can be told to write down.
 TALKATIVE = {
@@ -37,7 +37,9 @@ TALKATIVE = {
     "log_min_messages": "debug1",
 }
 FAULTS = {"cut-after-commit": 0.1, "error-before-commit": 0.1, "html-502": 0.1, "token-expired": 0.1}
-WITH_KEYS = "INSERT INTO provisioner.connection_requests (target, project_id, name, credential) VALUES ($1, $2::uuid, $3, $4)"
+WITH_KEYS = (
+    "INSERT INTO provisioner.connection_requests (target, project_id, name, credential) VALUES ($1, $2::uuid, $3, $4)"
+)
 
 
 def tokens_of(simulator: Simulator) -> list[str]:
@@ -163,7 +165,7 @@ async def spoil(crew: Crew, secrets: dict[str, str]) -> None:
         {"PROVISIONER_TARGETS__STATIC__TOKEN": secrets["static token"] + "\r\nX: y"},
         {"PROVISIONER_CREDENTIALS__TYPED__VAULE": f"sk-or-v1-{secrets['key by toml']}"},
     ):
-        await crew.command("run", "--drain", **wrong)
+        await crew.command("run", "--drain", more=wrong)
 
 
 @pytest.mark.timeout(240)
@@ -192,7 +194,7 @@ async def test_no_secret_is_left_anywhere(tmp_path: Path) -> None:
         log = (server.directory / "server.log").read_text(errors="replace")
         assert "INSERT INTO provisioner.connection_requests" in log  # it was told to write everything down, and did
         found = await asyncio.to_thread(find, secrets, places, tmp_path)
-    # What somebody puts into a statement is in the log of a server that logs statements: their own doing, and documented.
+    # Who puts a key into a statement has it in the log of a server that logs statements; docs/security.md says so.
     assert found == {str(places[2]): {"key put into SQL"}}
 
 
@@ -209,10 +211,10 @@ async def play(
     (crew.outputs / "refusals").write_text(await offend(server, secrets))
     await submit(crew, simulator, secrets, inputs)
 
-    async def ended(least: int) -> bool:
+    async def ended(least: int) -> Any:
         async with asking(server) as connection:
             statement = "SELECT count(*) FROM provisioner.connection_requests WHERE status <> 'pending'"
-            return int(await connection.fetchval(statement)) >= least
+            return await connection.fetchval(statement) >= least
 
     await eventually(lambda: ended(12), within=30)
     tokens += tokens_of(simulator)

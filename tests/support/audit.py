@@ -23,7 +23,7 @@ def verdict(report: dict[str, Any] | None, name: str) -> tuple[int, Sequence[str
         return 0, [f"{name}: not audited, the list of known vulnerabilities cannot be reached from here"]
     packages = report["dependencies"]
     known = [
-        f"{name}: {package['name']} {package['version']} has {found['id']}, mended in {found['fix_versions'] or 'none yet'}"
+        f"{name}: {package['name']} {package['version']} has {found['id']}, mended in {found['fix_versions'] or 'none'}"
         for package in packages
         for found in package.get("vulns", ())
     ]
