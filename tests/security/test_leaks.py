@@ -36,6 +36,14 @@ TALKATIVE = {
     "log_error_verbosity": "verbose",
     "log_min_messages": "debug1",
 }
+EVERY_END = {
+    "succeeded",
+    "credential_refused",
+    "credential_unknown",
+    "credential_unreadable",
+    "project_not_found",
+    "target_unknown",
+}
 FAULTS = {"cut-after-commit": 0.1, "error-before-commit": 0.1, "html-502": 0.1, "token-expired": 0.1}
 WITH_KEYS = (
     "INSERT INTO provisioner.connection_requests (target, project_id, name, credential) VALUES ($1, $2::uuid, $3, $4)"
@@ -69,6 +77,16 @@ async def asking(server: PostgresServer, database: str = "leaks") -> AsyncIterat
         yield connection
     finally:
         await connection.close()
+
+
+async def codes(server: PostgresServer) -> set[str]:
+    """How requests have ended, or what the last attempt of those that go on came to."""
+    async with asking(server) as connection:
+        rows = await connection.fetch(
+            "SELECT DISTINCT coalesce(error_code, status) AS code FROM provisioner.connection_requests"
+            " UNION SELECT DISTINCT outcome FROM provisioner.attempts"
+        )
+        return {row["code"] for row in rows}
 
 
 async def prepare(server: PostgresServer, password: str) -> None:
@@ -186,6 +204,7 @@ async def test_no_secret_is_left_anywhere(tmp_path: Path) -> None:
                 tokens = set(await play(crew, server, simulator, secrets, inputs))
             finally:
                 crew.kill()
+        assert await codes(server) >= EVERY_END
         server.stop()
         (private,) = (line.split()[1] for line in (inputs / "sealing.keys").read_text().splitlines())
         secrets |= {"sealing key": private, **{f"token {n}": token for n, token in enumerate(sorted(tokens))}}
