@@ -49,7 +49,7 @@ class Worker:
         random: Callable[[], float],
         observer: Observer = UNOBSERVED,
     ) -> None:
-        self._manner, self._queue = manner, queue
+        self._manner, self._queue, self._stop = manner, queue, asyncio.Event()
         self._membership, self._persistence = Membership(clock, lease=manner.lease), Persistence(clock)
         self._settler = Settler(
             queue, membership=self._membership, persistence=self._persistence, clock=clock, observer=observer
@@ -79,7 +79,6 @@ class Worker:
             keep_log=manner.keep_log,
             keep_failed=manner.keep_failed,
         )
-        self._stop = asyncio.Event()
 
     @property
     def created(self) -> int:
