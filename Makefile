@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-postgres soak image-test check format lock clean
+.PHONY: help demo test test-postgres soak fuzz image-test check audit sbom format lock clean
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -45,12 +45,25 @@ soak: $(VENV)/.dev ## the long runs, bounded in time
 image-test: $(VENV)/.dev ## build the container image and run it; needs root, buildah and debootstrap
 	@$(BIN)/python -m pytest -m image --timeout 600 -rs tests/deploy
 
-check: $(VENV)/.dev ## formatter, linter, types, import contracts, migrations
+# What comes from outside, with twenty times the examples; FUZZ_EXAMPLES says how many.
+fuzz: $(VENV)/.dev ## the tests that try any input, for longer
+	@FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-2000} $(BIN)/python -m pytest -n 2 --timeout 3600 --hypothesis-profile fuzz \
+		tests/security/test_fuzz.py tests/unit
+
+check: $(VENV)/.dev audit ## formatter, linter, types, import contracts, migrations
 	@$(BIN)/ruff format --check --diff .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/squawk migrations/0*.sql
+
+audit: $(VENV)/.dev ## known vulnerabilities of the pinned requirements, where their list can be reached
+	@$(BIN)/python -m tests.support.audit requirements.lock tests/requirements.lock
+
+sbom: $(VENV)/.dev ## the bill of materials: what is in an installation (CycloneDX)
+	@mkdir -p dist
+	@$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible -o dist/sbom.cdx.json requirements.lock
+	@echo "dist/sbom.cdx.json"
 
 format: $(VENV)/.dev ## let the formatter and the linter mend what they can
 	@$(BIN)/ruff format .

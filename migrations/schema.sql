@@ -2,6 +2,17 @@
 
 CREATE SCHEMA provisioner;
 
+CREATE FUNCTION provisioner.box_failed() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    INSERT INTO provisioner.failed_boxes (id, failed_at, box)
+    VALUES (new.id, clock_timestamp(), hashtextextended(new.credential, 0));
+    RETURN NULL;
+END
+$$;
+
 CREATE TABLE provisioner.connection_requests (
     id bigint NOT NULL,
     target text DEFAULT 'default'::text,
@@ -430,6 +441,16 @@ CREATE FUNCTION provisioner.utf16_length(given text) RETURNS integer
     SELECT length(given) + length(regexp_replace(given, '[^\U00010000-\U0010FFFF]', '', 'g'))
 $$;
 
+CREATE FUNCTION provisioner.withhold_readable_key() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    new.credential := '';
+    RETURN new;
+END
+$$;
+
 CREATE TABLE provisioner.attempts (
     request_id bigint NOT NULL,
     attempt integer NOT NULL,
@@ -676,6 +697,15 @@ COMMENT ON TABLE provisioner.credential_health IS 'What OpenRouter said lately o
 
 COMMENT ON COLUMN provisioner.credential_health.held_since IS 'Since when requests with this key are held back; NULL while they are not';
 
+CREATE TABLE provisioner.failed_boxes (
+    id bigint NOT NULL,
+    failed_at timestamp with time zone NOT NULL,
+    box bigint NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
+
+COMMENT ON TABLE provisioner.failed_boxes IS 'Sealed keys of failed requests, which are wiped after a time';
+
 CREATE VIEW provisioner.held_credentials AS
  SELECT target,
     credential,
@@ -869,6 +899,8 @@ CREATE INDEX attempts_other_request_id_idx ON provisioner.attempts_other USING b
 
 CREATE INDEX connection_requests_batch ON provisioner.connection_requests USING btree (batch) WHERE (batch IS NOT NULL);
 
+CREATE INDEX failed_boxes_until ON provisioner.failed_boxes USING btree (failed_at);
+
 CREATE INDEX ready_by_id ON provisioner.ready USING btree (id);
 
 CREATE INDEX ready_in_order ON provisioner.ready USING btree (target, rank, turn, id);
@@ -881,6 +913,8 @@ CREATE INDEX waiting_until ON provisioner.waiting USING btree (run_at);
 
 ALTER INDEX provisioner.attempts_of_request ATTACH PARTITION provisioner.attempts_other_request_id_idx;
 
+CREATE TRIGGER box_failed AFTER UPDATE OF status, credential ON provisioner.connection_requests FOR EACH ROW WHEN (((new.status = 'failed'::text) AND (new.credential ~~ 'sealed:%'::text) AND (new.credential !~~ '%:wiped'::text) AND ((old.status IS DISTINCT FROM new.status) OR (old.credential IS DISTINCT FROM new.credential)))) EXECUTE FUNCTION provisioner.box_failed();
+
 CREATE TRIGGER request_credential_edited AFTER UPDATE OF credential ON provisioner.connection_requests FOR EACH ROW WHEN (((new.status = 'pending'::text) AND (new.credential IS DISTINCT FROM old.credential))) EXECUTE FUNCTION provisioner.request_credential_edited();
 
 CREATE TRIGGER request_edited AFTER UPDATE OF target, project_id, name, description, credential, on_conflict, priority, batch, not_before ON provisioner.connection_requests FOR EACH ROW WHEN (((((((((((old.target IS DISTINCT FROM new.target) OR (old.project_id IS DISTINCT FROM new.project_id)) OR (old.name IS DISTINCT FROM new.name)) OR (old.description IS DISTINCT FROM new.description)) OR (old.credential IS DISTINCT FROM new.credential)) OR (old.on_conflict IS DISTINCT FROM new.on_conflict)) OR (old.priority IS DISTINCT FROM new.priority)) OR (old.batch IS DISTINCT FROM new.batch)) OR (old.not_before IS DISTINCT FROM new.not_before)) AND (new.credential !~~ 'sealed:%:wiped'::text))) EXECUTE FUNCTION provisioner.request_edited();
@@ -890,6 +924,8 @@ CREATE TRIGGER requests_deleted AFTER DELETE ON provisioner.connection_requests 
 CREATE TRIGGER requests_inserted AFTER INSERT ON provisioner.connection_requests REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_inserted();
 
 CREATE TRIGGER requests_truncated AFTER TRUNCATE ON provisioner.connection_requests FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_truncated();
+
+CREATE TRIGGER withhold_readable_key BEFORE INSERT ON provisioner.connection_requests FOR EACH ROW WHEN (((new.credential <> 'default'::text) AND ((new.credential !~* '^[a-z0-9][a-z0-9_-]{0,39}$'::text) OR (new.credential ~* '^sk-'::text)) AND (new.credential !~ '^sealed:[A-Za-z0-9_-]{1,64}:[A-Za-z0-9+/]+={0,2}$'::text))) EXECUTE FUNCTION provisioner.withhold_readable_key();
 
 ALTER TABLE provisioner.connection_requests ENABLE ROW LEVEL SECURITY;
 
@@ -904,6 +940,8 @@ CASE
     WHEN ((requested_by = CURRENT_USER) OR ( SELECT has_table_privilege(('provisioner.ready'::regclass)::oid, 'SELECT'::text) AS has_table_privilege)) THEN true
     ELSE NULL::boolean
 END IS NOT NULL));
+
+REVOKE ALL ON FUNCTION provisioner.box_failed() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.broken_rule(r provisioner.connection_requests) FROM PUBLIC;
 
@@ -932,3 +970,5 @@ REVOKE ALL ON FUNCTION provisioner.sealing_key() FROM PUBLIC;
 REVOKE ALL ON FUNCTION provisioner.turn_attempt_log(keep interval) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.utf16_length(given text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.withhold_readable_key() FROM PUBLIC;

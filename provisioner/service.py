@@ -170,33 +170,44 @@ async def open_target(
     Raises `SettingsError` when nobody can log in there.
     """
     chosen = settings.targets[name]
-    async with Transport(_transport_options(settings, name)) as transport:
-        routes = Routes(chosen.url)
-        shared = partial(permits, database, clock, target=name)
-        logins = MeteredLogins(transport, shared(kind="login", start=_budget(chosen.login_limit)))
-        auth, heard = authentication(settings, name), partial(observer.logged_in, name)
-        identity = Identity(auth, logins, routes, target=name, heard=heard)
-        reads = shared(kind="read", start=_budget(chosen.read_limit))
-        holds = SharedHolds(database, target=name, teller=str(uuid4()))
+    shared = partial(permits, database, clock, target=name)
+    writes, reads, logins = (
+        shared(kind=kind, start=_budget(limit))
+        for kind, limit in (("write", chosen.write_limit), ("read", chosen.read_limit), ("login", chosen.login_limit))
+    )
+    async with (
+        Transport(_transport_options(settings, name)) as transport,
+        _identity(settings, name, MeteredLogins(transport, logins), observer) as identity,
+    ):
+        routes, wall = Routes(chosen.url), partial(_epoch, clock)
         keys = vault.at(name, InfisicalSecrets(transport, identity, routes, reads))
-        wall = partial(_epoch, clock)
-        try:
-            yield Target(
-                name=name,
-                connections=InfisicalConnections(transport, identity, routes, marker=chosen.marker, now=wall),
-                vault=keys,
-                writes=shared(kind="write", start=_budget(chosen.write_limit)),
-                reads=reads,
-                rules=_rules(settings, name),
-                breaker=Breaker(),
-                keys=Custody(name, holds=holds, vault=keys, clock=clock),
-                pressure=Pressure(chosen.max_in_flight),
-                shared_budget=chosen.shared_budget,
-                observer=observer,
-            )
-        finally:
-            # Nobody else has it. A token from the settings is not ours to end, and stays.
-            await identity.revoke()
+        holds = SharedHolds(database, target=name, teller=str(uuid4()))
+        yield Target(
+            name=name,
+            connections=InfisicalConnections(transport, identity, routes, marker=chosen.marker, now=wall),
+            vault=keys,
+            writes=writes,
+            reads=reads,
+            rules=_rules(settings, name),
+            breaker=Breaker(),
+            keys=Custody(name, holds=holds, vault=keys, clock=clock),
+            pressure=Pressure(chosen.max_in_flight),
+            shared_budget=chosen.shared_budget,
+            observer=observer,
+        )
+
+
+@asynccontextmanager
+async def _identity(
+    settings: Settings, name: str, logins: MeteredLogins, observer: Observer
+) -> AsyncIterator[Identity]:
+    auth, routes = authentication(settings, name), Routes(settings.targets[name].url)
+    identity = Identity(auth, logins, routes, target=name, heard=partial(observer.logged_in, name))
+    try:
+        yield identity
+    finally:
+        # Nobody else has its token. One from the settings is not ours to end, and stays.
+        await identity.revoke()
 
 
 def _epoch(clock: Clock) -> float:
@@ -232,6 +243,7 @@ def _manner(settings: Settings, *, drain: bool) -> Manner:
         grace=worker.grace,
         poll=worker.poll,
         keep_log=worker.keep_attempts * DAY,
+        keep_failed=settings.sealing.keep_failed * DAY,
         drain=drain,
     )
 

@@ -28,4 +28,7 @@ for name in list(os.environ):
 
 # A machine may be slow; a failure must be repeatable from what CI printed.
 settings.register_profile("provisioner", deadline=None, print_blob=True)
+settings.register_profile(
+    "fuzz", deadline=None, print_blob=True, max_examples=int(os.environ.get("FUZZ_EXAMPLES", "2000"))
+)
 settings.load_profile("provisioner")

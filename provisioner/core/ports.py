@@ -72,6 +72,14 @@ class Rescue:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Wiped:
+    """What one round of wiping did: sealed keys that were wiped, and whether more may be due."""
+
+    keys: int = 0
+    more: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pulse:
     """How a worker fares, for the list of workers: creates that succeeded so far, creates a second lately."""
 
@@ -133,6 +141,9 @@ class Queue(Protocol):
 
     async def turn_log(self, *, keep: float) -> None:
         """Make room in the attempt log and forget what is older than `keep` seconds."""
+
+    async def wipe(self, limit: int, *, keep: float) -> Wiped:
+        """Wipe sealed keys of requests that failed `keep` seconds ago or earlier, at most `limit` of them."""
 
 
 class Connections(Protocol):

@@ -122,6 +122,11 @@ def _require_private(path: Path, found: os.stat_result) -> None:
         raise KeyFileUnusable(f"others may read the sealing keys in {path}; run `chmod 600 {path}`")
 
 
+def _wiped(day: str) -> str:
+    when = f"on {day}, some time after the request had failed" if day else "when the request had ended"
+    return f"the sealed key was wiped {when}; give the row a new one and retry it"
+
+
 class BoxOpener:
     """Opens sealed credentials with every key of the key file; reads the file again when it meets an unknown key."""
 
@@ -133,8 +138,9 @@ class BoxOpener:
     def open(self, request: Request) -> Secret:
         """The API key in the request's box. Raises `CredentialUnreadable`."""
         key_id, _, text = request.credential.removeprefix(PREFIX).partition(":")
-        if text == WIPED:
-            raise CredentialUnreadable("the sealed key was wiped when the request had ended; give the row a new one")
+        day, _, left = text.rpartition(":")
+        if left == WIPED:
+            raise CredentialUnreadable(_wiped(day))
         try:
             content = orjson.loads(SealedBox(self._key(key_id)).decrypt(base64.b64decode(text, validate=True)))
             key, project_id, name = content["apiKey"], content["projectId"], content["name"]

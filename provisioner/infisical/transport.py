@@ -6,8 +6,10 @@ arrive twice, a POST or a PATCH never does.
 """
 
 import ssl
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
@@ -16,8 +18,8 @@ from yarl import URL
 
 from provisioner import __version__
 from provisioner.core.errors import ProvisionerError
-from provisioner.core.secret import Secret
-from provisioner.infisical.text import clean
+from provisioner.core.secret import MASK, Secret
+from provisioner.infisical.text import TELLTALE, clean
 
 LONGEST_ANSWER: Final = 2**20  # bytes; the list of thousands of connections asks for more, see `send`
 # Seconds an idle connection is kept: below the 60 s after which common load balancers drop it, let alone the server's
@@ -101,9 +103,10 @@ class Transport:
         most: int = LONGEST_ANSWER,
     ) -> Answer:
         """Send one request and read its whole answer, of at most `most` bytes. Raises `NotSent` or `AnswerLost`."""
+        proxy = self._through()
         try:
             response = await self._session.request(
-                method, url, headers=headers, data=body, allow_redirects=False, proxy=self._through()
+                method, url, headers=headers, data=body, allow_redirects=False, proxy=proxy
             )
             try:
                 content = response.content
@@ -122,7 +125,7 @@ class Transport:
         except (aiohttp.ClientError, OSError) as exc:
             # The text of some of these quotes what was received; the class says enough.
             raise AnswerLost(f"the connection broke before the answer was read ({type(exc).__name__})") from exc
-        return Answer(response.status, response.headers, answer)
+        return Answer(response.status, response.headers, self._unquoted(answer, headers, proxy))
 
     def _through(self) -> str | None:
         """The proxy as it is now. Raises `NotSent` when the file that holds it cannot be read."""
@@ -132,6 +135,25 @@ class Transport:
         except (OSError, ValueError) as exc:
             raise NotSent(f"nothing was sent: {exc}") from exc
         return secret.reveal() if secret else None
+
+    @staticmethod
+    def _unquoted(answer: bytes, headers: Mapping[str, str], proxy: str | None) -> bytes:
+        """The answer without the secrets of the request's headers: a proxy's error page may quote a whole request."""
+        token = headers.get("Authorization", "").removeprefix("Bearer ").encode()
+        for secret in (token, *_proxy_secrets(proxy)):
+            if len(secret) >= TELLTALE and secret in answer:
+                answer = answer.replace(secret, MASK.encode())
+        return answer
+
+
+@lru_cache(maxsize=4)  # the proxy hardly ever changes
+def _proxy_secrets(proxy: str | None) -> tuple[bytes, ...]:
+    """What a proxy is told of us: the password as it is, and as it is sent."""
+    url = URL(proxy or "")
+    if not url.password:
+        return ()
+    sent = b64encode(f"{url.user or ''}:{url.password}".encode())
+    return url.password.encode(), sent
 
 
 async def _rest(content: aiohttp.StreamReader, first: bytes, most: int) -> bytes:

@@ -82,6 +82,7 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         _table("in_flight", "SELECT", "INSERT", "DELETE"),
         *(_table(name, "SELECT", "INSERT", "UPDATE") for name in ("turns", "permits", "targets")),
         _table("attempts", "INSERT"),
+        _table("failed_boxes", "SELECT", "UPDATE", "DELETE"),
         *(_table(name, "SELECT") for name in ("salt", "migrations", "batch_progress")),
         _function("turn_attempt_log(interval)"),
         _function("sealing_key()"),

@@ -31,7 +31,8 @@ ECHO: Final = 2.0  # seconds that a notification may take through a pooler
 def read_payload(payload: str) -> dict[str, Place]:
     """Where newcomers stand in line, by target.
 
-    `target,rank,turn;…`. Empty when the payload says nothing that we know.
+    `target,rank,turn;…`. Empty when the payload says nothing that we know: whoever may connect may notify, and a place
+    that no column can hold would end every claim in an error.
     """
     places: dict[str, Place] = {}
     for part in payload.split(";"):

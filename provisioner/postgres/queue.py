@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from provisioner import __version__
 from provisioner.core.errors import LeaseLost
 from provisioner.core.model import Claim, OnConflict, Request, Settlement
-from provisioner.core.ports import Claims, Glance, Place, Pulse, Report, Rescue, WorkerId
+from provisioner.core.ports import Claims, Glance, Place, Pulse, Report, Rescue, Wiped, WorkerId
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 from provisioner.postgres.settling import write_settlements
@@ -113,6 +113,11 @@ class PostgresQueue:
     async def turn_log(self, *, keep: float) -> None:
         """Make room in the attempt log and forget what is older than `keep` seconds."""
         await self._database.execute("SELECT provisioner.turn_attempt_log($1)", timedelta(seconds=keep))
+
+    async def wipe(self, limit: int, *, keep: float) -> Wiped:
+        """Wipe sealed keys of requests that failed `keep` seconds ago or earlier, at most `limit` of them."""
+        row = await self._database.fetchrow(self._keep["wipe"], timedelta(seconds=keep), limit)
+        return Wiped(keys=row["wiped"], more=row["due"] == limit) if row else Wiped()
 
 
 def _columns(places: dict[str, Place]) -> tuple[list[str], list[int], list[int]]:

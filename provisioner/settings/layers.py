@@ -31,6 +31,7 @@ from provisioner.settings.shape import (
 from provisioner.settings.values import normalise_name
 
 CONFIG_VARIABLE: Final = "PROVISIONER_CONFIG"
+DEEPEST: Final = 3  # names of a setting, as in targets.default.url
 CONFIG_FILE: Final = Path("config/provisioner.toml")  # read if it is there
 DEFAULT_URL: Final = "https://us.infisical.com"
 SECRET_SIZE: Final = 65536  # bytes; a longer file is not a secret but a mistake
@@ -194,7 +195,8 @@ def _add_from_file(layer: Layer, setting: Setting, value: object, shown: str, ba
 
 def _leaves(table: Mapping[str, object], prefix: Setting = ()) -> Iterator[tuple[Setting, object]]:
     for key, value in table.items():
-        if isinstance(value, Mapping) and value:
+        # Deeper than any setting only its name matters, for it is wrong.
+        if isinstance(value, Mapping) and value and len(prefix) < DEEPEST:
             yield from _leaves(value, (*prefix, key))
         else:
             yield (*prefix, key), value

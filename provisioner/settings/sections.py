@@ -245,6 +245,9 @@ class Sealing(Section):
         validate_default=True,
         description="file with the private sealing keys",
     )
+    keep_failed: int = Field(
+        default=30, ge=0, le=3650, description="days after which the sealed key of a failed request is wiped"
+    )
 
 
 class Log(Section):

@@ -25,6 +25,9 @@ RESCUE_PAUSE: Final = 1.0
 # Rows for targets that nobody knows are looked for every so many seconds.
 STRANGERS: Final = 2.0
 LOG_TURN: Final = 3600.0
+# Sealed keys of failed requests are looked for every so many seconds, and wiped in lots: each is a write of a wide row.
+WIPING: Final = 60.0
+WIPED_AT_ONCE: Final = 200
 # No claim's answer is waited for so long, seconds: what is in flight for longer and unknown to us was never sent.
 FORGOTTEN: Final = 30.0
 
@@ -44,6 +47,7 @@ class Keeper:
         lease: float,
         poll: float,
         keep_log: float,
+        keep_failed: float,
     ) -> None:
         self._feeders = feeders
         self._name = name
@@ -54,6 +58,7 @@ class Keeper:
         self._lease = lease
         self._poll = poll
         self._keep_log = keep_log
+        self._keep_failed = keep_failed
         self._stopping = False
         self._stir = asyncio.Event()
         self._front_at = 0.0
@@ -108,6 +113,8 @@ class Keeper:
         if self._is_due("strangers", STRANGERS):
             for request in await self._queue.disown(LOT):
                 log.warning("request_failed", request=request, code="target_unknown")
+        if self._is_due("wipe", WIPING):
+            await self._wipe()
         return glance
 
     async def _renew(self) -> None:
@@ -155,6 +162,14 @@ class Keeper:
         rescued = await self._queue.rescue(pause=RESCUE_PAUSE)
         if rescued.requests or rescued.workers:
             log.warning("requests_rescued", requests=rescued.requests, workers=list(rescued.workers))
+
+    async def _wipe(self) -> None:
+        """Wipe sealed keys that failed requests have kept for long enough; what is left of a large lot next time."""
+        wiped = await self._queue.wipe(WIPED_AT_ONCE, keep=self._keep_failed)
+        if wiped.more:
+            self._due["wipe"] = 0.0
+        if wiped.keys:
+            log.info("sealed_keys_wiped", requests=wiped.keys)
 
     async def _release_forgotten(self) -> None:
         """Give back what a claim brought whose answer was lost, and which was committed only after we had looked."""

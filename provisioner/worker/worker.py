@@ -32,6 +32,7 @@ class Manner:
     grace: float = 45.0
     poll: float = 1.0
     keep_log: float = 30 * 86400.0
+    keep_failed: float = 30 * 86400.0
     drain: bool = False
 
 
@@ -48,7 +49,7 @@ class Worker:
         random: Callable[[], float],
         observer: Observer = UNOBSERVED,
     ) -> None:
-        self._manner, self._queue = manner, queue
+        self._manner, self._queue, self._stop = manner, queue, asyncio.Event()
         self._membership, self._persistence = Membership(clock, lease=manner.lease), Persistence(clock)
         self._settler = Settler(
             queue, membership=self._membership, persistence=self._persistence, clock=clock, observer=observer
@@ -76,8 +77,8 @@ class Worker:
             lease=manner.lease,
             poll=manner.poll,
             keep_log=manner.keep_log,
+            keep_failed=manner.keep_failed,
         )
-        self._stop = asyncio.Event()
 
     @property
     def created(self) -> int:

@@ -33,7 +33,7 @@ READY: Final = 1_000_000
 KNOWN: Final = 100_000  # rows of the wide table, of `setbacks` and of `waiting`: enough for a plan to go wrong
 LOT: Final = 100
 ROUNDS: Final = 8  # from the sixth on the server prefers a plan that is made for no argument in particular
-WATCHED: Final = ("ready", "waiting", "setbacks", "connection_requests")
+WATCHED: Final = ("ready", "waiting", "setbacks", "failed_boxes", "connection_requests")
 
 # Straight into the tables, past the triggers; the indexes are made afterwards, as they were.
 FILL: Final = f"""
@@ -52,6 +52,8 @@ INSERT INTO provisioner.connection_requests (id, project_id, name) OVERRIDING SY
     SELECT n, md5((n % 500)::text)::uuid, 'n' || n FROM generate_series(1, {KNOWN}) AS n;
 INSERT INTO provisioner.setbacks (id, attempt, sent, failures, since, unknown)
     SELECT n * 2, 1, 1, 1, now(), false FROM generate_series(1, {KNOWN}) AS n;
+INSERT INTO provisioner.failed_boxes (id, failed_at, box)
+    SELECT n, now() - interval '2 days' + make_interval(secs => n / 10), 0 FROM generate_series(1, {KNOWN}) AS n;
 INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
     SELECT n, now() - interval '1 hour' + make_interval(secs => (n - {READY}) / 50), 'default', 0, md5(n::text)::uuid
     FROM generate_series({READY} + 1, {READY} + {KNOWN}) AS n;
@@ -152,6 +154,12 @@ async def promoting(_bench: Bench, queue: PostgresQueue) -> None:
         assert await queue.promote(LOT)
 
 
+async def wiping(_bench: Bench, queue: PostgresQueue) -> None:
+    """Look for sealed keys of failed requests, some of which are still there."""
+    for _ in range(ROUNDS):
+        assert (await queue.wipe(LOT, keep=86400.0)).more
+
+
 async def disowning(bench: Bench, queue: PostgresQueue) -> None:
     """Look for targets that nobody knows, when there is none."""
     bench.worker = bench.worker or await queue.register(name="w", targets=["default"], lease=600.0)
@@ -203,6 +211,7 @@ STEPS: Final[dict[str, Step]] = {
     "look": looking,
     "promote": promoting,
     "disown": disowning,
+    "wipe": wiping,
     "insert": inserting,
     "edit, cancel, delete": editing,
 }

@@ -84,6 +84,11 @@ class TestOpening:
         with pytest.raises(CredentialUnreadable, match="wiped"):
             BoxOpener(file).open(a_request("sealed:k1:wiped"))
 
+    def test_a_box_wiped_later_says_when(self, file: Path) -> None:
+        """Who retries a request long after it failed learns when its key was wiped, and what to do."""
+        with pytest.raises(CredentialUnreadable, match=r"wiped on 2026-03-01, .*give the row a new one"):
+            BoxOpener(file).open(a_request("sealed:k1:2026-03-01:wiped"))
+
     def test_a_file_that_others_may_read_is_refused(self, file: Path, pair: SealingPair) -> None:
         """A private key that everybody on the host can read is no private key."""
         file.chmod(0o644)

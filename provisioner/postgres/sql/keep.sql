@@ -183,3 +183,33 @@ SELECT
             AND w.hold IS NULL
             AND (w.run_at <= now() OR EXISTS (SELECT FROM provisioner.setbacks AS s WHERE s.id = w.id))
     ) AS left;
+
+-- :name wipe
+-- Wipe at most $2 sealed keys of requests that failed $1 ago or earlier, if they are still failed and still have that key. The
+-- day stands in what is left of the credential, for `retry` forgets the message. Rows are found by id out of an array: the
+-- wide table is never read whole.
+WITH due AS (
+    DELETE FROM provisioner.failed_boxes
+    WHERE ctid = ANY (ARRAY (
+        SELECT b.ctid FROM provisioner.failed_boxes AS b
+        WHERE b.failed_at <= now() - $1::interval
+        ORDER BY b.failed_at
+        LIMIT $2
+        FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING id, box
+),
+wiped AS (
+    UPDATE provisioner.connection_requests AS q
+    SET
+        credential = 'sealed:' || split_part(q.credential, ':', 2) || to_char(now() AT TIME ZONE 'UTC', ':YYYY-MM-DD":wiped"'),
+        error_message = concat_ws(
+            '; ', q.error_message,
+            to_char(now() AT TIME ZONE 'UTC', '"the sealed key was wiped on "YYYY-MM-DD": give the row a new one before a retry"')
+        )
+    WHERE
+        q.id = ANY (ARRAY (SELECT d.id FROM due AS d)) AND q.status = 'failed'
+        AND hashtextextended(q.credential, 0) IN (SELECT d.box FROM due AS d WHERE d.id = q.id)
+    RETURNING q.id
+)
+SELECT (SELECT count(*) FROM due) AS due, (SELECT count(*) FROM wiped) AS wiped;
