@@ -30,6 +30,7 @@ from provisioner.credentials.sealing import BoxOpener, KeyFileUnusable, SealingP
 from provisioner.infisical.answers import read_answer, read_list
 from provisioner.infisical.auth import read_login
 from provisioner.infisical.transport import LONGEST_ANSWER, AnswerLost, NotSent, Transport, TransportOptions
+from provisioner.infisical.verdict import Asked
 from provisioner.intake.checked import check_file
 from provisioner.intake.errors import FileUnusable
 from provisioner.intake.reading import LONGEST, Format
@@ -89,10 +90,9 @@ async def read_whatever(transport: Transport, url: URL) -> None:
         assert len(str(error)) < 1000  # noqa: PT017 - either end is right
         return
     for action in Action:
-        read_answer(
-            action, answer.status, answer.headers, answer.body, project_id=project(1), name="a", key=KEY, now=1e9
-        )
-    read_list(answer.status, answer.headers, answer.body, project_id=project(1))
+        asked = Asked(action, project(1), "a", key=KEY)
+        read_answer(asked, answer.status, answer.headers, answer.body, now=1e9)
+    read_list(Asked(Action.LOOK_UP, project(1)), answer.status, answer.headers, answer.body)
     read_login(answer.status, answer.headers, answer.body, secret=Secret(KEY))
 
 
