@@ -28,12 +28,10 @@ from provisioner.core.model import (
     Succeed,
     value,
 )
+from provisioner.core.skew import CLOCK_TOLERANCE
 
 APP: Final = frozenset({"open-router", "openrouter"})
 METHOD: Final = "api-key"
-
-# `Date` headers and our measurement of them are good to about a second each way.
-CLOCK_TOLERANCE: Final = timedelta(seconds=2)
 
 # A pause after an unknown outcome, seconds: a late commit usually follows within moments, and reads may come from a
 # replica.
@@ -76,13 +74,15 @@ class Rules:
 class Moment:
     """What is true at the time of a decision.
 
-    `now` is on the database's clock, `skew` is Infisical's clock minus it in seconds. `jitter` is a random number in
-    [0, 1). `target_works` says that others get through: trouble is then the row's own.
+    `now` is on the database's clock, `skew` is Infisical's clock minus it in seconds, `tolerance` the seconds by which
+    that may be wrong. `jitter` is a random number in [0, 1). `target_works` says that others get through: trouble is
+    then the row's own.
     """
 
     now: datetime
     jitter: float
     skew: float = 0.0
+    tolerance: float = CLOCK_TOLERANCE
     target_works: bool = False
 
 
@@ -118,7 +118,8 @@ def is_ours(claim: Claim, connection: Connection, *, rules: Rules, moment: Momen
     if connection.created_at is None:
         return False
     created = connection.created_at - timedelta(seconds=moment.skew)
-    return claim.first_tried_at - CLOCK_TOLERANCE <= created <= moment.now + CLOCK_TOLERANCE
+    tolerance = timedelta(seconds=moment.tolerance)
+    return claim.first_tried_at - tolerance <= created <= moment.now + tolerance
 
 
 def sent_description(claim: Claim, rules: Rules) -> str:

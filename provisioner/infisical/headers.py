@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Final
 
 from provisioner.core.model import RateHeaders
+from provisioner.core.skew import HALF_SECOND
 
 # Longer than any window or pause that makes sense, in seconds. An epoch in `reset`, milliseconds and jokes are above.
 LONGEST_PAUSE: Final = 3600.0
@@ -19,8 +20,6 @@ LONGEST_PAUSE: Final = 3600.0
 SHORTEST_PAUSE: Final = 1.0
 # One window of the limiter: what is waited when nothing tells how long.
 USUAL_PAUSE: Final = 60.0
-# `Date` has no fractions; on average half a second has passed since the second that it names.
-HALF_SECOND: Final = 0.5
 
 _COUNT = re.compile(r"[0-9]{1,9}").fullmatch
 _SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?").fullmatch

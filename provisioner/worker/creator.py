@@ -32,6 +32,7 @@ from provisioner.core.model import (
 from provisioner.core.policy import Moment, Rules, decide, first_action
 from provisioner.core.ports import UNOBSERVED, Clock, Connections, Observer, Permits, Vault
 from provisioner.core.secret import Secret
+from provisioner.core.skew import Skew
 from provisioner.worker.custody import Custody, HeldBack
 from provisioner.worker.membership import Membership
 from provisioner.worker.witness import Witness
@@ -90,7 +91,7 @@ class Creator:
         self._membership = membership
         self._clock = clock
         self._random = random
-        self._skew = 0.0
+        self._skew = Skew()
         self._witness = Witness()
 
     async def carry(self, claim: Claim) -> Settlement:
@@ -226,7 +227,7 @@ class Creator:
         target, create = self._target, action is Action.CREATE
         target.observer.called(target.name, action, seen)
         if seen.skew is not None:
-            self._skew = seen.skew
+            self._skew.note(seen.skew, seen.elapsed)
         if _was_sent(seen):
             if create or (target.shared_budget and action not in _LOOKING):
                 budget: Permits | None = target.writes
@@ -248,7 +249,9 @@ class Creator:
         works = self._target.breaker.works(now)
         if seen.seen is Seen.UNKNOWN and not self._witness.convicts(claim.request.id, now):
             works = False
-        return Moment(now=self._clock.now(), jitter=self._random(), skew=self._skew, target_works=works)
+        skew, error = self._skew.middle, self._skew.error
+        tolerance = CLOCK_TOLERANCE if error is None else CLOCK_SLACK + error
+        return Moment(now=self._clock.now(), jitter=self._random(), skew=skew, tolerance=tolerance, target_works=works)
 
 
 def lost_trace(claim: Claim, now: datetime, message: str) -> Trace:

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from provisioner.core.model import ERROR_MESSAGE_LENGTH, Action, Connection, Observation, RateHeaders, Seen
+from provisioner.core.skew import HALF_SECOND
 from provisioner.infisical.answers import is_unexplained, read_answer, read_list
-from provisioner.infisical.headers import HALF_SECOND, USUAL_PAUSE
+from provisioner.infisical.headers import USUAL_PAUSE
 from provisioner.infisical.text import TELLTALE, clean
 from provisioner.infisical.verdict import Asked
 

@@ -390,6 +390,13 @@ class TestOurs:
         assert not self.ours(moment=moment, created_at=at(-3) + wrong)
         assert not self.ours(moment=moment, created_at=at(8) + wrong)
 
+    @given(st.floats(0.5, 2))
+    def test_the_better_the_clocks_are_known_the_closer_it_is_looked_at(self, tolerance: float) -> None:
+        """What others made a moment before our first attempt is told from ours as well as the clocks allow."""
+        moment = a_moment(tolerance=tolerance)
+        assert self.ours(moment=moment, created_at=at(-tolerance + 0.01))
+        assert not self.ours(moment=moment, created_at=at(-tolerance - 0.01))
+
     def test_no_description_and_an_empty_one_are_the_same(self) -> None:
         """Infisical may give back either."""
         claim = a_claim(unknown=True)
