@@ -189,7 +189,8 @@ async def fill(session: Session, rows: int, *, projects: int = 200, first: int =
         await session.execute(
             "INSERT INTO provisioner.connection_requests (target, project_id, name, description)"
             " SELECT $4, ('7b0e5d6a-1111-4222-8333-' || lpad(to_hex(g % $3), 12, '0'))::uuid,"
-            " 'bench-' || lpad(g::text, 8, '0'), 'made by a benchmark' FROM generate_series($1::bigint, $2::bigint) AS g",
+            " 'bench-' || lpad(g::text, 8, '0'), 'made by a benchmark'"
+            " FROM generate_series($1::bigint, $2::bigint) AS g",
             start,
             min(start + 100_000, first + rows) - 1,
             projects,
