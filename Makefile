@@ -3,10 +3,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak check format lock clean
+.PHONY: help demo test soak check format lock clean bench bench-compare bench-growth
 
 help: ## say what there is
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
 
 # The marks say which lock file the environment was installed from; a newer lock installs again.
 $(VENV)/.runtime: requirements.lock pyproject.toml
@@ -31,6 +31,15 @@ test: $(VENV)/.dev ## run the whole test suite
 
 soak: $(VENV)/.dev ## the long runs, bounded in time
 	@$(BIN)/python -m pytest -m soak -p no:randomly --timeout 900
+
+bench: $(VENV)/.dev ## speed and costs on this machine, about five minutes; BENCH_ARGS="--reps 3 --only wake,start"
+	@$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
+
+bench-compare: $(VENV)/.dev ## OLD=a.json NEW=b.json: what differs beyond the ranges of two runs
+	@$(BIN)/python -m tests.benchmarks.comparison "$(OLD)" "$(NEW)"
+
+bench-growth: $(VENV)/.dev ## the same with a million rows as with ten thousand? BENCH_ARGS="--rows 10000,10000000"
+	@$(BIN)/python -m tests.benchmarks.growth $(BENCH_ARGS)
 
 check: $(VENV)/.dev ## formatter, linter, types, import contracts, migrations
 	@$(BIN)/ruff format --check --diff .
