@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import tempfile
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,16 +15,21 @@ from provisioner.core.model import Action, Connection, Seen, Settlement, Succeed
 from provisioner.core.ports import FRONT
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queue import PostgresQueue
-from tests.benchmarks.stage import fill, settle_down
+from tests.benchmarks.stage import fill, settle_down, until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from provisioner.core.model import Claim
     from provisioner.core.ports import Place
-    from tests.benchmarks.stage import Stage
+    from tests.benchmarks.stage import Session, Stage
 
 LOT = 100
+NAME = "benchmark"
+# Of all ordinary sessions, but only what is closed is counted to the last page, and nobody else is at work.
+TOUCHED = (
+    "SELECT sum(coalesce(hits, 0) + coalesce(reads, 0))::float8 FROM pg_stat_io WHERE backend_type = 'client backend'"
+)
 COLUMNS = ("project_id", "name", "description")
 
 
@@ -69,21 +75,50 @@ def succeeded(claim: Claim) -> Settlement:
     return Settlement(claim=claim, outcome=Succeed(connection=made), sent=claim.sent + 1, trace=(trace,))
 
 
-async def paces(url: str, requests: int) -> dict[str, float]:
-    """Claims and settlements a second, on one connection."""
-    pool = Database(url)
-    try:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paces:
+    """Requests a second, and how many pages the server touched for each."""
+
+    claims: float
+    settles: float
+    claim_pages: float
+    settle_pages: float
+
+
+async def paces(stage: Stage, database: str, requests: int) -> Paces:
+    """Claim and settle so many, on one connection, from the front of the queue as a worker that has just started."""
+    async with stage.session(database) as session:
+        pool = Database(stage.server.url(database), size=1, name=NAME)
         queue = PostgresQueue(pool)
-        worker = await queue.register(name="benchmark", targets=["default"], lease=3600)
-        began = time.perf_counter()
+        worker = await queue.register(name=NAME, targets=["default"], lease=3600)
+        before, began = await pages(session, pool), time.perf_counter()
         claims, _ = await claim_all(queue, worker, requests)
-        claimed = time.perf_counter()
+        claiming = time.perf_counter() - began
+        between, began = await pages(session, pool), time.perf_counter()
         await settle_all(queue, worker, claims)
-        settled = time.perf_counter()
+        settling = time.perf_counter() - began
+        after = await pages(session, pool)
         await queue.leave(worker)
-    finally:
         await pool.close()
-    return {"claims": requests / (claimed - began), "settles": requests / (settled - claimed)}
+    return Paces(
+        claims=requests / claiming,
+        settles=requests / settling,
+        claim_pages=(between - before) / requests,
+        settle_pages=(after - between) / requests,
+    )
+
+
+async def pages(session: Session, pool: Database) -> float:
+    """Pages that the pool's sessions have touched so far; closes them, for only then is everything counted."""
+    await pool.close()
+
+    async def gone() -> bool:
+        return not await session.fetchval("SELECT count(*) FROM pg_stat_activity WHERE application_name = $1", NAME)
+
+    await until(gone, within=30)
+    touched: float | None = await session.fetchval(TOUCHED)
+    await pool.fetch("SELECT 1")  # opens it again, so that no measured statement waits for a connection
+    return touched or 0.0
 
 
 async def alone(stage: Stage, requests: int) -> dict[str, float]:
@@ -92,7 +127,8 @@ async def alone(stage: Stage, requests: int) -> dict[str, float]:
         async with stage.session(database) as session:
             await fill(session, requests)
             await settle_down(session)
-        return {f"queue.{key}": value for key, value in (await paces(stage.server.url(database), requests)).items()}
+        measured = await paces(stage, database, requests)
+    return {"queue.claims": measured.claims, "queue.settles": measured.settles}
 
 
 def wanted(requests: int) -> list[tuple[UUID, str, str]]:

@@ -8,7 +8,7 @@ import os
 import platform
 import time
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,6 +50,8 @@ FROM generate_series($1::bigint, $2::bigint) AS g
 MEASURES = (
     Measure(key="claims", title="claims alone", unit="requests/s", more=True),
     Measure(key="settles", title="settlements alone", unit="requests/s", more=True),
+    Measure(key="claim_pages", title="claims alone, pages touched", unit="/ request"),
+    Measure(key="settle_pages", title="settlements alone, pages touched", unit="/ request"),
     Measure(key="worker", title="a worker, API 0 ms", unit="requests/s", more=True),
     Measure(key="first", title="worker's start to its first create", unit="ms"),
     Measure(key="postgres", title="PostgreSQL CPU with a worker", unit="s / 1 000"),
@@ -107,7 +109,7 @@ async def top_up(session: Session, case: Case) -> None:
 
 async def measure(stage: Stage, case: Case) -> dict[str, float]:
     """One round over one case."""
-    figures = await paces(stage.server.url(case.database), ALONE)
+    figures = asdict(await paces(stage, case.database, ALONE))
     async with stage.session(case.database) as session:
         figures |= await _worker(stage, case)
         await session.execute("SELECT provisioner.pause('default')")
@@ -167,7 +169,7 @@ async def _under_old_transaction(stage: Stage, case: Case, samples: Samples, rep
         await old.fetchval("SELECT count(*) FROM provisioner.permits")  # takes the snapshot
         churn = min(CHURN, case.rows // 2)
         note(f"[dim]an old transaction: {number(churn)} requests come and go")
-        await paces(stage.server.url(case.database), churn)
+        await paces(stage, case.database, churn)
         async with stage.session(case.database) as session:
             await top_up(session, case)
         case.shape = OLD
