@@ -3,10 +3,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-postgres soak fuzz image-test check audit sbom format lock clean
+.PHONY: help demo test test-postgres soak fuzz image-test bench bench-compare bench-growth check audit sbom format lock clean
 
 help: ## say what there is
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-13s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
 
 # The marks say which lock file the environment was installed from; a newer lock installs again.
 $(VENV)/.runtime: requirements.lock pyproject.toml
@@ -49,6 +49,15 @@ image-test: $(VENV)/.dev ## build the container image and run it; needs root, bu
 fuzz: $(VENV)/.dev ## the tests that try any input, for longer
 	@FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-2000} $(BIN)/python -m pytest -n 2 --timeout 3600 --hypothesis-profile fuzz \
 		tests/security/test_fuzz.py tests/unit
+
+bench: $(VENV)/.dev ## speed and costs on this machine, about five minutes; BENCH_ARGS="--reps 3 --only wake,start"
+	@$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
+
+bench-compare: $(VENV)/.dev ## OLD=a.json NEW=b.json: what differs beyond the ranges of two runs
+	@$(BIN)/python -m tests.benchmarks.comparison "$(OLD)" "$(NEW)"
+
+bench-growth: $(VENV)/.dev ## the same with a million rows as with ten thousand? BENCH_ARGS="--rows 10000,10000000"
+	@$(BIN)/python -m tests.benchmarks.growth $(BENCH_ARGS)
 
 check: $(VENV)/.dev audit ## formatter, linter, types, import contracts, migrations
 	@$(BIN)/ruff format --check --diff .

@@ -9,8 +9,8 @@ from typing import Final
 
 # `Date` has no fractions; a measurement takes the middle of its second.
 HALF_SECOND: Final = 0.5
-# Seconds that are allowed for beside the error of what was measured: Infisical's tables may be on another host than what
-# answers, and our database's clock is known to a quarter. While nothing is measured, the whole tolerance.
+# Seconds that are allowed for beside the error of what was measured: Infisical's tables may be on another host than
+# what answers, and our database's clock is known to a quarter. While nothing is measured, the whole tolerance.
 CLOCK_SLACK: Final = 0.5
 CLOCK_TOLERANCE: Final = 2.0
 

@@ -249,9 +249,13 @@ class Creator:
         works = self._target.breaker.works(now)
         if seen.seen is Seen.UNKNOWN and not self._witness.convicts(claim.request.id, now):
             works = False
-        skew, error = self._skew.middle, self._skew.error
-        tolerance = CLOCK_TOLERANCE if error is None else CLOCK_SLACK + error
-        return Moment(now=self._clock.now(), jitter=self._random(), skew=skew, tolerance=tolerance, target_works=works)
+        return Moment(
+            now=self._clock.now(),
+            jitter=self._random(),
+            skew=self._skew.middle,
+            tolerance=self._skew.tolerance,
+            target_works=works,
+        )
 
 
 def lost_trace(claim: Claim, now: datetime, message: str) -> Trace:

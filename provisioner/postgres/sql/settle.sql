@@ -1,5 +1,10 @@
 -- Each statement settles a batch of claims of worker $1. Who is no longer in flight under that attempt and worker has been
 -- rescued by others meanwhile: it is left alone and not returned.
+--
+-- Claims are looked up by `id = ANY ($2)`, never by a join alone: between two batches `in_flight` is empty, and once VACUUM has
+-- noted that, a join is planned as a scan of all of it, which under an old transaction is every claim of the last hours
+-- (measured with 30 000 of them: 445 settlements a second instead of 29 500). IS TRUE keeps an IN from becoming a join: it is
+-- a hash table then, where the planner, who expects one row, would compare every row with every row.
 
 -- :name succeed
 -- Record connections: one update of the wide row, the sealed key wiped in the same statement. Where a single create was all
@@ -23,14 +28,18 @@ logged AS (
     FROM outcomes AS o
     WHERE o.started_at IS NOT NULL
 ),
-settled AS (
+gone AS (
     DELETE FROM provisioner.in_flight AS f
-    USING outcomes AS o
-    WHERE f.id = o.id AND f.attempt = o.attempt AND f.worker = $1
-    RETURNING o.*
+    WHERE
+        f.id = ANY ($2::bigint[]) AND f.worker = $1
+        AND ((f.id, f.attempt) IN (SELECT o.id, o.attempt FROM outcomes AS o)) IS TRUE
+    RETURNING f.id, f.attempt
+),
+settled AS (
+    SELECT o.* FROM outcomes AS o WHERE ((o.id, o.attempt) IN (SELECT g.id, g.attempt FROM gone AS g)) IS TRUE
 ),
 forgotten AS (
-    DELETE FROM provisioner.setbacks AS s USING settled AS o WHERE s.id = o.id AND o.attempt > 1
+    DELETE FROM provisioner.setbacks AS s WHERE s.id = ANY (ARRAY (SELECT g.id FROM gone AS g WHERE g.attempt > 1))
 )
 UPDATE provisioner.connection_requests AS q
 SET
@@ -59,7 +68,7 @@ WITH settled AS (
     USING unnest(
         $2::bigint[], $3::integer[], $4::integer[], $5::integer[], $6::timestamptz[], $7::boolean[], $8::text[], $9::text[]
     ) AS o (id, attempt, sent, failures, since, unknown, error_code, error_message)
-    WHERE f.id = o.id AND f.attempt = o.attempt AND f.worker = $1
+    WHERE f.id = ANY ($2::bigint[]) AND f.id = o.id AND f.attempt = o.attempt AND f.worker = $1
     RETURNING o.*, f.cancelled
 ),
 kept AS (
@@ -94,7 +103,7 @@ WITH settled AS (
         $2::bigint[], $3::integer[], $4::integer[], $5::integer[], $6::timestamptz[], $7::boolean[], $8::text[], $9::text[],
         $10::double precision[], $11::text[], $12::integer[], $13::text[]
     ) AS o (id, attempt, sent, failures, since, unknown, error_code, error_message, delay, hold, streak, streak_of)
-    WHERE f.id = o.id AND f.attempt = o.attempt AND f.worker = $1
+    WHERE f.id = ANY ($2::bigint[]) AND f.id = o.id AND f.attempt = o.attempt AND f.worker = $1
     RETURNING o.*, f.cancelled, f.target, f.rank, f.project_id
 ),
 kept AS (
@@ -138,7 +147,7 @@ SELECT o.id FROM settled AS o;
 WITH settled AS (
     DELETE FROM provisioner.in_flight AS f
     USING unnest($2::bigint[], $3::integer[], $4::integer[]) AS o (id, attempt, sent)
-    WHERE f.id = o.id AND f.attempt = o.attempt AND f.worker = $1
+    WHERE f.id = ANY ($2::bigint[]) AND f.id = o.id AND f.attempt = o.attempt AND f.worker = $1
     RETURNING o.*
 ),
 forgotten AS (
