@@ -9,7 +9,7 @@ from provisioner.core.errors import DatabaseUnavailable, DatabaseUnusable
 from provisioner.core.ports import Permits
 from provisioner.infisical.headers import read_rate, read_retry_after
 from provisioner.infisical.shapes import read_envelope
-from provisioner.infisical.transport import LONGEST_ANSWER, Answer, AnswerLost, Transport
+from provisioner.infisical.transport import LONGEST_ANSWER, Answer, AnswerLost, NotSent, Transport
 
 
 class MeteredLogins(Transport):
@@ -40,6 +40,9 @@ class MeteredLogins(Transport):
             answer = await self._transport.send(method, url, headers, body, most=most)
         except AnswerLost:
             self._permits.learn(None, metered=False, throttled_for=None)
+            raise
+        except NotSent:
+            self._permits.give_back(1)  # else the next try would wait for an answer to this one
             raise
         finally:
             if answer is not None:

@@ -11,8 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from provisioner.core.model import Seen
+from provisioner.core.pacing import Budget
 from provisioner.core.secret import Secret
+from provisioner.infisical.logins import MeteredLogins
+from provisioner.infisical.transport import NotSent, Transport, TransportOptions
+from provisioner.infisical.wire import Routes
 from provisioner.keyring import open_vault
+from provisioner.postgres.permits import SharedPermits
 from provisioner.postgres.pool import Database as Pool
 from provisioner.sandbox.simulator import Options, Simulator
 from provisioner.service import open_target
@@ -114,3 +119,24 @@ async def created(database: Database, simulator: Simulator, more: dict[str, str]
             return seen.seen
     finally:
         await pool.close()
+
+
+async def test_an_infisical_that_cannot_be_reached_is_told_within_seconds(database: Database) -> None:
+    """A login that was never sent gives its permit back: the next try does not wait for an answer to it."""
+    pool = Pool(database.url)
+    permits = SharedPermits(
+        pool,
+        DatabaseClock(wall=partial(datetime.now, UTC), monotonic=time.monotonic),
+        target="default",
+        kind="login",
+        start=Budget(),
+    )
+    async with Transport(TransportOptions(base_url="http://127.0.0.1:1")) as transport:
+        for _ in range(2):
+            with pytest.raises(NotSent):
+                await MeteredLogins(transport, permits).send("POST", Routes("http://127.0.0.1:1").login("any"), {})
+            again = await permits.acquire(1)
+            assert again.permits == 1
+            permits.give_back(1)
+            await permits.share()
+    await pool.close()
