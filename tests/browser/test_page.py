@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -49,13 +50,17 @@ CONTRASTS = """
 STICKING_OUT = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
+# What the page asks for by itself, the icon and the events, finds no server when the test has ended it; how the browser
+# words that is its own affair. An answer that says no is none of this.
+LEFT_ALONE = re.compile(r"net::ERR_.*/(assets/icon\.svg|events)\b").search
+
+
 @pytest.fixture
 async def tab() -> AsyncIterator[Tab]:
     """A tab of a fresh browser, which must not have complained in the end."""
     async with browsing() as tab:
         yield tab
-        # A browser may ask for the icon when the server is going or has gone already.
-        assert [complaint for complaint in tab.complaints if "ERR_CONNECTION_" not in complaint] == []
+        assert [complaint for complaint in tab.complaints if not LEFT_ALONE(complaint)] == []
 
 
 async def test_progress_appears_by_itself(tab: Tab) -> None:
