@@ -63,11 +63,12 @@ class Connector:
             return await self._open(options)
 
     async def _open(self, options: dict[str, Any]) -> "Session":
+        asked = self._takes_jit  # another session, opened at the same time, may learn it meanwhile
         try:
             return await self._connect(options)
         except asyncpg.ProtocolViolationError as error:
             # A pooler refuses parameters that it does not know.
-            if not self._takes_jit or "jit" not in str(error):
+            if not asked or "jit" not in str(error):
                 raise
             self._takes_jit = False
             return await self._connect(options)

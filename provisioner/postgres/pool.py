@@ -126,7 +126,7 @@ class Database:
             if self._pool is None:
                 self._pool = await asyncpg.create_pool(
                     connect=self._connector.open,
-                    min_size=1,
+                    min_size=0,  # a pool that keeps a minimum logs its own attempts to, many times an outage
                     max_size=self._size,
                     command_timeout=self._timeout,
                     reset=_keep_session,
