@@ -99,7 +99,12 @@ def decide(claim: Claim, action: Action, seen: Observation, *, rules: Rules, mom
     """
     if action is Action.REMOVE:
         return _after_remove(claim, seen, moment)
-    return _DECIDE[seen.seen](claim, action, seen, rules, moment)
+    return plain_success(seen) or _DECIDE[seen.seen](claim, action, seen, rules, moment)
+
+
+def plain_success(seen: Observation) -> Succeed | None:
+    """The decision that depends on nothing but the observation: what was sent has worked."""
+    return Succeed(connection=_the(seen)) if seen.seen is Seen.CREATED or seen.seen is Seen.UPDATED else None
 
 
 def is_ours(claim: Claim, connection: Connection, *, rules: Rules, moment: Moment) -> bool:
@@ -140,10 +145,6 @@ def backoff(failures: int, *, rules: Rules, jitter: float) -> float:
 def breather(attempt: int, *, jitter: float) -> float:
     """Seconds to wait after trouble that was not the row's fault: short, never nothing, longer when it lasts."""
     return (0.5 + jitter / 2) * min(TROUBLE_CAP, DOUBT_PAUSE * 2.0 ** min(attempt - 1, 10))
-
-
-def _created(_claim: Claim, _action: Action, seen: Observation, _rules: Rules, _moment: Moment) -> Decision:
-    return Succeed(connection=_the(seen))
 
 
 def _wrong_scope(_claim: Claim, _action: Action, seen: Observation, _rules: Rules, _moment: Moment) -> Decision:
@@ -274,8 +275,6 @@ def _the(seen: Observation) -> Connection:
 
 
 _DECIDE: Final[dict[Seen, Callable[[Claim, Action, Observation, Rules, Moment], Decision]]] = {
-    Seen.CREATED: _created,
-    Seen.UPDATED: _created,
     Seen.REMOVED: _no_fault,
     Seen.FOUND: _found,
     Seen.ABSENT: _absent,

@@ -93,8 +93,12 @@ class NamedVault:
 
     async def open(self, request: Request) -> Secret:
         """The API key for a request of no target. Raises as `TargetVault.open`."""
-        key = self._keys.get(request.credential)
+        key = self.at_hand(request)
         return key if key is not None else self._find(request)
+
+    def at_hand(self, request: Request) -> Secret | None:
+        """The API key, if it is in memory under the very name that the request uses: nearly always."""
+        return self._keys.get(request.credential)
 
     def at(self, target: str, store: SecretStore) -> "TargetVault":
         """The vault for the requests of one target; credentials that are to come from there come from `store`."""
@@ -167,6 +171,8 @@ class TargetVault:
 
         Raises `CredentialUnknown`, `CredentialUnreadable`, or `CredentialUnavailable` when it may be had later.
         """
+        if (key := self._vault.at_hand(request)) is not None:
+            return key
         fetched = self._vault.fetched(request, self._target)
         return await (self._vault.open(request) if fetched is None else fetched.get())
 

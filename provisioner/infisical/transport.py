@@ -139,21 +139,20 @@ class Transport:
     @staticmethod
     def _unquoted(answer: bytes, headers: Mapping[str, str], proxy: str | None) -> bytes:
         """The answer without the secrets of the request's headers: a proxy's error page may quote a whole request."""
-        token = headers.get("Authorization", "").removeprefix("Bearer ").encode()
-        for secret in (token, *_proxy_secrets(proxy)):
-            if len(secret) >= TELLTALE and secret in answer:
+        for secret in _sent_secrets(headers.get("Authorization", ""), proxy):
+            if secret in answer:
                 answer = answer.replace(secret, MASK.encode())
         return answer
 
 
-@lru_cache(maxsize=4)  # the proxy hardly ever changes
-def _proxy_secrets(proxy: str | None) -> tuple[bytes, ...]:
-    """What a proxy is told of us: the password as it is, and as it is sent."""
+@lru_cache(maxsize=4)  # neither changes often
+def _sent_secrets(authorization: str, proxy: str | None) -> tuple[bytes, ...]:
+    """What must not come back: the token, and a proxy's password as it is and as it is sent."""
+    secrets = [authorization.removeprefix("Bearer ").encode()]
     url = URL(proxy or "")
-    if not url.password:
-        return ()
-    sent = b64encode(f"{url.user or ''}:{url.password}".encode())
-    return url.password.encode(), sent
+    if url.password:
+        secrets += [url.password.encode(), b64encode(f"{url.user or ''}:{url.password}".encode())]
+    return tuple(secret for secret in secrets if len(secret) >= TELLTALE)
 
 
 async def _rest(content: aiohttp.StreamReader, first: bytes, most: int) -> bytes:

@@ -7,6 +7,7 @@ from provisioner.core.model import (
     Cancel,
     ErrorCode,
     Fail,
+    Outcome,
     Retry,
     Seen,
     Settlement,
@@ -44,16 +45,16 @@ async def write_settlements(
 def _statements(worker: WorkerId, settlements: Sequence[Settlement]) -> Iterator[tuple[str, list[object]]]:
     """The statements for a batch with their arguments."""
     sql = statements("settle")
+    rows: dict[type[Outcome], list[tuple[object, ...]]] = {kind: [] for kind in _STATEMENT}
+    traces: list[tuple[object, ...]] = []
+    for settlement in settlements:
+        plain = _is_plain(settlement)
+        rows[type(settlement.outcome)].append(_row(settlement, plain=plain))
+        if not plain:
+            traces += [_trace(settlement, trace) for trace in settlement.trace]
     for kind, statement in _STATEMENT.items():
-        rows = [_row(settlement) for settlement in settlements if type(settlement.outcome) is kind]
-        if rows:
-            yield sql[statement], [worker, *_columns(rows)]
-    traces = [
-        _trace(settlement, trace)
-        for settlement in settlements
-        if not _is_plain(settlement)
-        for trace in settlement.trace
-    ]
+        if rows[kind]:
+            yield sql[statement], [worker, *_columns(rows[kind])]
     if traces:
         yield sql["log_attempts"], [worker, *_columns(traces)]
 
@@ -69,12 +70,12 @@ def _columns(rows: Iterable[tuple[object, ...]]) -> list[list[object]]:
     return [list(column) for column in zip(*rows, strict=True)]
 
 
-def _row(settlement: Settlement) -> tuple[object, ...]:
+def _row(settlement: Settlement, *, plain: bool) -> tuple[object, ...]:
     claim, outcome, sent = settlement.claim, settlement.outcome, settlement.sent
     who = (claim.request.id, claim.attempt)
     match outcome:
         case Succeed(connection=made, adopted=adopted):
-            call = settlement.trace[0] if _is_plain(settlement) else None
+            call = settlement.trace[0] if plain else None
             logged = (call.started_at, call.elapsed, call.status, call.req_id) if call else (None, None, None, None)
             return (*who, made.id, made.org_id, made.credentials_hash, adopted, sent, *logged)
         case Fail(code=code, message=message, unknown=unknown):

@@ -29,7 +29,7 @@ from provisioner.core.model import (
     Settlement,
     Trace,
 )
-from provisioner.core.policy import Moment, Rules, decide, first_action
+from provisioner.core.policy import Moment, Rules, decide, first_action, plain_success
 from provisioner.core.ports import UNOBSERVED, Clock, Connections, Observer, Permits, Vault
 from provisioner.core.secret import Secret
 from provisioner.core.skew import Skew
@@ -140,7 +140,9 @@ class Creator:
                 if (back := await self._judged(claim, seen, key)) is not None:
                     outcome = back
                     break
-            decision = decide(claim, action, seen, rules=self._target.rules, moment=self._moment(claim, seen, now))
+            decision = plain_success(seen) or decide(
+                claim, action, seen, rules=self._target.rules, moment=self._moment(claim, seen, now)
+            )
             if not isinstance(decision, Do):
                 outcome = decision
                 break
@@ -157,8 +159,9 @@ class Creator:
         """Make one call; returns what it showed, and the key that was sent."""
         if action not in _WITH_KEY:
             return await self._call_without_key(action, claim, subject), None
+        target, request, keys = self._target, claim.request, self._target.keys
         try:
-            key = await self._target.vault.open(claim.request)
+            key = await target.vault.open(request)
         except CredentialUnknown as error:
             return Observation(seen=Seen.CREDENTIAL_UNKNOWN, message=str(error)), None
         except CredentialUnreadable as error:
@@ -166,17 +169,13 @@ class Creator:
         except CredentialUnavailable as error:
             away = Observation(seen=Seen.CREDENTIAL_AWAY, message=str(error), retry_after=error.retry_after)
             return away, None
-        return await self._send(claim, subject, key), key
-
-    async def _send(self, claim: Claim, subject: Connection | None, key: Secret) -> Observation:
-        connections, request, keys = self._target.connections, claim.request, self._target.keys
         if keys is not None and subject is None and not keys.is_fine(request, key):
             await keys.admit(claim, key)
         if not self._membership.holds(claim):
-            return Observation(seen=Seen.NOT_SENT, message="the lease ran out before this was sent")
+            return Observation(seen=Seen.NOT_SENT, message="the lease ran out before this was sent"), key
         if subject is None:
-            return await connections.create(request, key)
-        return await connections.replace(request, subject, key)
+            return await target.connections.create(request, key), key
+        return await target.connections.replace(request, subject, key), key
 
     async def _call_without_key(self, action: Action, claim: Claim, subject: Connection | None) -> Observation:
         if action is Action.REMOVE and subject is not None:

@@ -22,6 +22,8 @@ log = structlog.stdlib.get_logger()
 AHEAD: Final = 0.05
 # The share of what is claimed ahead that has to be gone before the next claim, so that claims are few and large.
 REFILL: Final = 0.75
+# The pace is measured over so many seconds: few, for until it is known nothing is claimed ahead.
+SPELL: Final = 0.02
 # Without a lease nothing is claimed; whether there is one again is looked at after so many seconds.
 UNLEASED: Final = 0.1
 # What others found out about API keys is looked up every so many seconds.
@@ -56,6 +58,7 @@ class Feeder:
         self._work: asyncio.Queue[Claim] = asyncio.Queue()
         self._running: dict[tuple[int, int], Claim] = {}
         self._more = True
+        self._dry = False  # the last claim brought all that was in line
         self._stopping = False
         self._stir = asyncio.Event()
         self._emptied = asyncio.Event()
@@ -160,8 +163,9 @@ class Feeder:
         if brought.last is not None:
             # A hint that came meanwhile may point to an earlier place.
             self.mark = brought.last if self.mark == start else min(self.mark, brought.last)
-        self._more = self._more or len(brought.claims) == limit
-        if len(brought.claims) < limit:
+        self._dry = len(brought.claims) < limit
+        self._more = self._more or not self._dry
+        if self._dry:
             self.target.writes.give_back(limit - len(brought.claims))
         self._membership.take(brought.claims)
         for claim in brought.claims:
@@ -182,12 +186,13 @@ class Feeder:
             self._finished += 1
             if self.target.pressure is not None and self.target.pressure.limit != self._limit:
                 self._adapt(self.target.pressure.limit)
-            if settlement.sent == claim.sent:
-                self._stir.set()  # its permit is free again
-            if self.in_hand <= self._low:
+            left = self.in_hand
+            if left <= self._low or settlement.sent == claim.sent:  # then its permit is free again
                 self._stir.set()
-            if not self.in_hand:
+            if not left:
                 self._emptied.set()
+                if self._dry:
+                    self._settler.hurry()
 
     def _adapt(self, limit: int) -> None:
         """Let that many creators work; the others rest."""
@@ -219,8 +224,9 @@ class Feeder:
         """Requests a second, lately."""
         now = self._clock.monotonic()
         elapsed = now - self._paced_at
-        if elapsed >= 0.1:
-            self._pace = self._pace / 2 + self._finished / elapsed / 2
+        if elapsed >= SPELL:
+            pace = self._finished / elapsed
+            self._pace = (self._pace + pace) / 2 if self._pace else pace
             self._finished, self._paced_at = 0, now
         return self._pace
 

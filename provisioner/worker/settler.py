@@ -54,6 +54,11 @@ class Settler:
         if len(self._pending) >= LARGEST:
             self._enough.set()
 
+    def hurry(self) -> None:
+        """Nothing more is on its way, so what is gathered need not wait for company."""
+        if self._pending:
+            self._enough.set()
+
     async def flushed(self) -> None:
         """Wait until everything that was added is recorded."""
         self._enough.set()
@@ -90,8 +95,10 @@ class Settler:
             return
         self._observer.settled(batch, report, self._clock.monotonic() - began)
         self._membership.let_go([settlement.claim for settlement in batch])
-        self._membership.created += sum(type(settlement.outcome) is Succeed for settlement in batch)
-        _tell(batch, report)
+        unsuccessful = [settlement for settlement in batch if type(settlement.outcome) is not Succeed]
+        self._membership.created += len(batch) - len(unsuccessful)
+        # Successes are counted, not logged, at the default level.
+        _tell(batch if log.is_enabled_for(logging.DEBUG) else unsuccessful, report)
 
     async def _record_apart(self, batch: Sequence[Settlement]) -> None:
         """One settlement of a batch cannot be stored: the others shall not suffer for it."""
@@ -111,13 +118,10 @@ _UNSTORABLE: Final = Fail(
 
 
 def _tell(batch: Sequence[Settlement], report: Report) -> None:
-    """Log what a person may want to know; successes are counted, not logged, at the default level."""
-    quiet = not log.is_enabled_for(logging.DEBUG)
+    """Log what a person may want to know."""
     if report.fenced:  # others have taken them over, or an earlier try to record them went through unheard
         log.info("settlements_fenced", requests=sorted(report.fenced))
     for settlement in batch:
-        if quiet and type(settlement.outcome) is Succeed and not report.fenced:
-            continue
         request = settlement.claim.request
         if request.id in report.fenced:
             continue

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from provisioner.core.model import Observation, Seen
 from provisioner.core.ports import FRONT
+from provisioner.worker import settler
 from tests.support import eventually
 from tests.support.builders import a_connection, project
 from tests.support.sessions import connected, insert, insert_many, places, row_of
@@ -15,6 +16,8 @@ from tests.support.small_world import SmallWorld, lose_the_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import pytest
 
     from tests.support.postgres import Database
 
@@ -36,6 +39,18 @@ async def turns(number: int = 100) -> None:
     """Let everybody who can go on do so, so many times."""
     for _ in range(number):
         await asyncio.sleep(0)
+
+
+class TestLastOnes:
+    """Nobody waits for company that does not come."""
+
+    async def test_they_are_recorded_at_once(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+        """When nothing more is in line the last batch is written, however long batches are gathered."""
+        monkeypatch.setattr(settler, "GATHER", FAR)
+        async with SmallWorld(database) as it:
+            await insert_many(it.session, 3 * settler.FEW)
+            it.start()
+            await it.done()
 
 
 class TestLease:
