@@ -131,7 +131,6 @@ def _spare_the_collector() -> None:
     """Look for garbage seldom: what was built lives as long as the process, and requests make no cycles."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
 
 
 async def _work(worker: Worker, listener: Listener) -> None:

@@ -41,9 +41,6 @@ def healthcheck(config: Config = None, listen: Listen = None, ready: Ready = Fal
 
 def _endpoint(config: Path | None, listen: str | None) -> tuple[str, int] | None:
     """Where the daemon listens; nothing when it does not. Raises `SettingsError`."""
-    import gc
-
-    gc.disable()  # a probe runs often and lives a fifth of a second: a tenth of it would go into looking for garbage
     from provisioner.settings import load_settings
 
     return load_settings(config=config, overrides={"listen": {"address": listen}}).listen.endpoint

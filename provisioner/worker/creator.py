@@ -162,13 +162,8 @@ class Creator:
         target, request, keys = self._target, claim.request, self._target.keys
         try:
             key = await target.vault.open(request)
-        except CredentialUnknown as error:
-            return Observation(seen=Seen.CREDENTIAL_UNKNOWN, message=str(error)), None
-        except CredentialUnreadable as error:
-            return Observation(seen=Seen.CREDENTIAL_UNREADABLE, message=str(error)), None
-        except CredentialUnavailable as error:
-            away = Observation(seen=Seen.CREDENTIAL_AWAY, message=str(error), retry_after=error.retry_after)
-            return away, None
+        except (CredentialUnknown, CredentialUnreadable, CredentialUnavailable) as error:
+            return _keyless(error), None
         if keys is not None and subject is None and not keys.is_fine(request, key):
             await keys.admit(claim, key)
         if not self._membership.holds(claim):
@@ -268,6 +263,17 @@ def lost_trace(claim: Claim, now: datetime, message: str) -> Trace:
         seen=Seen.UNKNOWN,
         message=message,
     )
+
+
+def _keyless(error: CredentialUnknown | CredentialUnreadable | CredentialUnavailable) -> Observation:
+    """What is seen of a request whose key cannot be had."""
+    match error:
+        case CredentialUnavailable(retry_after=retry_after):
+            return Observation(seen=Seen.CREDENTIAL_AWAY, message=str(error), retry_after=retry_after)
+        case CredentialUnreadable():
+            return Observation(seen=Seen.CREDENTIAL_UNREADABLE, message=str(error))
+        case CredentialUnknown():
+            return Observation(seen=Seen.CREDENTIAL_UNKNOWN, message=str(error))
 
 
 def _was_sent(seen: Observation) -> bool:
