@@ -142,6 +142,38 @@ $$;
 
 COMMENT ON FUNCTION provisioner.cancel(ids bigint[]) IS 'Call requests off; returns those that were pending';
 
+CREATE FUNCTION provisioner.fold_counts(most integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    folded integer;
+BEGIN
+    WITH taken AS (
+        DELETE FROM provisioner.count_changes
+        WHERE ctid = ANY (ARRAY (SELECT c.ctid FROM provisioner.count_changes AS c LIMIT most FOR UPDATE SKIP LOCKED))
+        RETURNING *
+    ),
+    kept AS (
+        INSERT INTO provisioner.counts AS k
+        SELECT
+            t.target, t.batch, t.requested_by, t.status, t.error_code, sum(t.requests), min(t.started_at), max(t.ended_at),
+            max(t.newest)
+        FROM taken AS t
+        GROUP BY t.target, t.batch, t.requested_by, t.status, t.error_code
+        ORDER BY t.target, t.batch, t.requested_by, t.status, t.error_code
+        ON CONFLICT (target, batch, requested_by, status, error_code) DO UPDATE SET
+            requests = k.requests + excluded.requests,
+            -- What there was long ago, and is no more, began nothing.
+            started_at = CASE WHEN k.requests = 0 THEN excluded.started_at ELSE least(k.started_at, excluded.started_at) END,
+            ended_at = greatest(k.ended_at, excluded.ended_at),
+            newest = greatest(k.newest, excluded.newest)
+    )
+    SELECT count(*) INTO folded FROM taken;
+    RETURN folded;
+END
+$$;
+
 CREATE FUNCTION provisioner.pause(target text) RETURNS TABLE(target text, paused_at timestamp with time zone, paused_by text)
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -228,6 +260,68 @@ BEGIN
     END LOOP;
     RAISE EXCEPTION 'request % is in flight: its target, project, priority and not_before cannot be changed now', new.id
     USING ERRCODE = 'object_in_use', HINT = 'Cancel it, or wait until it has ended.';
+END
+$$;
+
+CREATE FUNCTION provisioner.requests_counted_again() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    INSERT INTO provisioner.count_changes
+    SELECT
+        coalesce(c.target, ''), coalesce(c.batch, ''), coalesce(c.requested_by, ''), coalesce(c.status, ''),
+        coalesce(c.error_code, ''), sum(c.requests), min(c.created_at), max(c.finished_at), max(c.id)
+    FROM (
+        SELECT o.target, o.batch, o.requested_by, o.status, o.error_code, -1 AS requests, NULL AS created_at, NULL AS finished_at, NULL AS id
+        FROM old_rows AS o
+        UNION ALL
+        SELECT n.target, n.batch, n.requested_by, n.status, n.error_code, 1, n.created_at, n.finished_at, n.id
+        FROM new_rows AS n
+    ) AS c
+    GROUP BY c.target, c.batch, c.requested_by, c.status, c.error_code
+    HAVING sum(c.requests) <> 0;
+    RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION provisioner.requests_counted_in() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    INSERT INTO provisioner.count_changes
+    SELECT
+        coalesce(n.target, ''), coalesce(n.batch, ''), coalesce(n.requested_by, ''), coalesce(n.status, ''),
+        coalesce(n.error_code, ''), count(*), min(n.created_at), max(n.finished_at), max(n.id)
+    FROM new_rows AS n
+    GROUP BY n.target, n.batch, n.requested_by, n.status, n.error_code;
+    RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION provisioner.requests_counted_none() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    TRUNCATE provisioner.counts, provisioner.count_changes;
+    RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION provisioner.requests_counted_out() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    INSERT INTO provisioner.count_changes
+    SELECT
+        coalesce(o.target, ''), coalesce(o.batch, ''), coalesce(o.requested_by, ''), coalesce(o.status, ''),
+        coalesce(o.error_code, ''), -count(*)
+    FROM old_rows AS o
+    GROUP BY o.target, o.batch, o.requested_by, o.status, o.error_code;
+    RETURN NULL;
 END
 $$;
 
@@ -480,6 +574,38 @@ CREATE TABLE provisioner.attempts_other (
     error_message text
 );
 
+CREATE TABLE provisioner.count_changes (
+    target text CONSTRAINT counts_target_not_null NOT NULL,
+    batch text CONSTRAINT counts_batch_not_null NOT NULL,
+    requested_by text CONSTRAINT counts_requested_by_not_null NOT NULL,
+    status text CONSTRAINT counts_status_not_null NOT NULL,
+    error_code text CONSTRAINT counts_error_code_not_null NOT NULL,
+    requests bigint CONSTRAINT counts_requests_not_null NOT NULL,
+    started_at timestamp with time zone,
+    ended_at timestamp with time zone,
+    newest bigint
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
+
+COMMENT ON TABLE provisioner.count_changes IS 'What statements changed, until a worker folds it into counts';
+
+CREATE TABLE provisioner.counts (
+    target text NOT NULL,
+    batch text NOT NULL,
+    requested_by text NOT NULL,
+    status text NOT NULL,
+    error_code text NOT NULL,
+    requests bigint NOT NULL,
+    started_at timestamp with time zone,
+    ended_at timestamp with time zone,
+    newest bigint
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
+
+COMMENT ON TABLE provisioner.counts IS 'How many requests there are of each kind, but for what count_changes adds';
+
+COMMENT ON COLUMN provisioner.counts.newest IS 'The largest id that ever came to be of this kind';
+
 CREATE TABLE provisioner.in_flight (
     id bigint NOT NULL,
     attempt integer NOT NULL,
@@ -545,6 +671,44 @@ CREATE TABLE provisioner.ready (
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
 
+CREATE VIEW provisioner.request_counts WITH (security_barrier='true') AS
+ SELECT target,
+    NULLIF(batch, ''::text) AS batch,
+    NULLIF(requested_by, ''::text) AS requested_by,
+    status,
+    NULLIF(error_code, ''::text) AS error_code,
+    (sum(requests))::bigint AS requests,
+    min(started_at) AS started_at,
+    max(ended_at) AS ended_at,
+    max(newest) AS newest
+   FROM ( SELECT k.target,
+            k.batch,
+            k.requested_by,
+            k.status,
+            k.error_code,
+            k.requests,
+            k.started_at,
+            k.ended_at,
+            k.newest
+           FROM provisioner.counts k
+          WHERE (k.requests <> 0)
+        UNION ALL
+         SELECT h.target,
+            h.batch,
+            h.requested_by,
+            h.status,
+            h.error_code,
+            h.requests,
+            h.started_at,
+            h.ended_at,
+            h.newest
+           FROM provisioner.count_changes h) c
+  WHERE ((requested_by = CURRENT_USER) OR ( SELECT has_table_privilege(('provisioner.ready'::regclass)::oid, 'SELECT'::text) AS has_table_privilege))
+  GROUP BY target, batch, requested_by, status, error_code
+ HAVING (sum(requests) <> (0)::numeric);
+
+COMMENT ON VIEW provisioner.request_counts IS 'How many requests there are of each kind, quick whatever their number';
+
 CREATE TABLE provisioner.waiting (
     id bigint NOT NULL,
     run_at timestamp with time zone NOT NULL,
@@ -574,81 +738,108 @@ WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_thr
 COMMENT ON COLUMN provisioner.workers.pace IS 'Creates a second, lately';
 
 CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
- WITH states AS (
-         SELECT q.batch,
-            q.target,
-            q.created_at,
-            q.finished_at,
-                CASE
-                    WHEN (q.status <> 'pending'::text) THEN q.status
-                    WHEN (f.id IS NOT NULL) THEN 'in_flight'::text
-                    WHEN (w.id IS NOT NULL) THEN 'waiting'::text
-                    ELSE 'ready'::text
-                END AS state
-           FROM ((provisioner.connection_requests q
-             LEFT JOIN provisioner.in_flight f ON (((f.id = q.id) AND (q.status = 'pending'::text))))
-             LEFT JOIN provisioner.waiting w ON (((w.id = q.id) AND (q.status = 'pending'::text))))
-          WHERE ((q.requested_by = CURRENT_USER) OR ( SELECT has_table_privilege(('provisioner.ready'::regclass)::oid, 'SELECT'::text) AS has_table_privilege))
-        ), counted AS (
-         SELECT states.batch,
-            states.target,
-            (GROUPING(states.batch) = 1) AS total,
-            count(*) AS requests,
-            count(*) FILTER (WHERE (states.state = 'waiting'::text)) AS waiting,
-            count(*) FILTER (WHERE (states.state = 'ready'::text)) AS ready,
-            count(*) FILTER (WHERE (states.state = 'in_flight'::text)) AS in_flight,
-            count(*) FILTER (WHERE (states.state = 'succeeded'::text)) AS succeeded,
-            count(*) FILTER (WHERE (states.state = 'failed'::text)) AS failed,
-            count(*) FILTER (WHERE (states.state = 'cancelled'::text)) AS cancelled,
-            min(states.created_at) AS started_at,
-            max(states.finished_at) AS last_finished_at
-           FROM states
-          GROUP BY GROUPING SETS ((states.batch, states.target), (states.target))
-        ), foreseen AS (
+ WITH lines AS (
          SELECT c.batch,
             c.target,
-            c.total,
+            c.status AS state,
             c.requests,
-            c.waiting,
-            c.ready,
-            c.in_flight,
-            c.succeeded,
-            c.failed,
-            c.cancelled,
             c.started_at,
-            c.last_finished_at,
-            ((c.waiting + c.ready) + c.in_flight) AS unfinished,
-            ((((c.waiting + c.ready) + c.in_flight))::double precision / NULLIF(COALESCE(( SELECT GREATEST((((p.permits)::double precision / p.period) -
+            c.ended_at
+           FROM provisioner.request_counts c
+        UNION ALL
+         SELECT q.batch,
+            q.target,
+            'in_flight'::text,
+            1,
+            NULL::timestamp with time zone,
+            NULL::timestamp with time zone
+           FROM (provisioner.in_flight f
+             JOIN provisioner.connection_requests q ON ((q.id = f.id)))
+          WHERE ((q.status = 'pending'::text) AND ((q.requested_by = CURRENT_USER) OR ( SELECT has_table_privilege(('provisioner.ready'::regclass)::oid, 'SELECT'::text) AS has_table_privilege)))
+        UNION ALL
+         SELECT q.batch,
+            q.target,
+            'waiting'::text,
+            1,
+            NULL::timestamp with time zone,
+            NULL::timestamp with time zone
+           FROM (provisioner.waiting w
+             JOIN provisioner.connection_requests q ON ((q.id = w.id)))
+          WHERE ((q.status = 'pending'::text) AND ((q.requested_by = CURRENT_USER) OR ( SELECT has_table_privilege(('provisioner.ready'::regclass)::oid, 'SELECT'::text) AS has_table_privilege)))
+        ), summed AS (
+         SELECT l.batch,
+            l.target,
+            (GROUPING(l.batch) = 1) AS total,
+            COALESCE(sum(l.requests) FILTER (WHERE (l.state = 'pending'::text)), (0)::numeric) AS unfinished,
+            COALESCE(sum(l.requests) FILTER (WHERE (l.state = 'waiting'::text)), (0)::numeric) AS waiting,
+            COALESCE(sum(l.requests) FILTER (WHERE (l.state = 'in_flight'::text)), (0)::numeric) AS in_flight,
+            COALESCE(sum(l.requests) FILTER (WHERE (l.state = 'succeeded'::text)), (0)::numeric) AS succeeded,
+            COALESCE(sum(l.requests) FILTER (WHERE (l.state = 'failed'::text)), (0)::numeric) AS failed,
+            COALESCE(sum(l.requests) FILTER (WHERE (l.state = 'cancelled'::text)), (0)::numeric) AS cancelled,
+            min(l.started_at) AS started_at,
+            max(l.ended_at) AS last_finished_at
+           FROM lines l
+          GROUP BY GROUPING SETS ((l.batch, l.target), (l.target))
+        ), foreseen AS (
+         SELECT s.batch,
+            s.target,
+            s.total,
+            s.unfinished,
+            s.waiting,
+            s.in_flight,
+            s.succeeded,
+            s.failed,
+            s.cancelled,
+            s.started_at,
+            s.last_finished_at,
+            ((s.unfinished - s.waiting) - s.in_flight) AS ready,
+            (((s.unfinished + s.succeeded) + s.failed) + s.cancelled) AS requests,
+            ((s.unfinished)::double precision / NULLIF(COALESCE(( SELECT GREATEST((((p.permits)::double precision / p.period) -
                         CASE
                             WHEN (p.seen_at > ((EXTRACT(epoch FROM now()))::double precision - p.period)) THEN p.their_pace
                             ELSE (0)::double precision
                         END), (((p.permits)::double precision / p.period) / (4)::double precision)) AS "greatest"
                    FROM provisioner.permits p
-                  WHERE ((p.target = c.target) AND (p.kind = 'write'::text) AND p.metered)), ( SELECT sum(k.pace) AS sum
+                  WHERE ((p.target = s.target) AND (p.kind = 'write'::text) AND p.metered)), ( SELECT sum(k.pace) AS sum
                    FROM provisioner.workers k
-                  WHERE ((k.lease_until > now()) AND (c.target = ANY (k.targets))))), (0)::double precision)) AS seconds
-           FROM counted c
+                  WHERE ((k.lease_until > now()) AND (s.target = ANY (k.targets))))), (0)::double precision)) AS seconds
+           FROM summed s
+        ), shown AS (
+         SELECT f.batch,
+            f.total,
+            (sum(f.requests))::bigint AS requests,
+            (sum(f.waiting))::bigint AS waiting,
+            (sum(f.ready))::bigint AS ready,
+            (sum(f.in_flight))::bigint AS in_flight,
+            (sum(f.succeeded))::bigint AS succeeded,
+            (sum(f.failed))::bigint AS failed,
+            (sum(f.cancelled))::bigint AS cancelled,
+            min(f.started_at) AS started_at,
+                CASE
+                    WHEN (sum(f.unfinished) = (0)::numeric) THEN max(f.last_finished_at)
+                    ELSE NULL::timestamp with time zone
+                END AS ended_at,
+                CASE
+                    WHEN ((sum(f.unfinished) > (0)::numeric) AND bool_and(((f.unfinished = (0)::numeric) OR (f.seconds IS NOT NULL)))) THEN (now() + make_interval(secs => max(f.seconds)))
+                    ELSE NULL::timestamp with time zone
+                END AS ends_at
+           FROM foreseen f
+          WHERE (f.requests > (0)::numeric)
+          GROUP BY f.batch, f.total
         )
- SELECT f.batch,
-    f.total,
-    (sum(f.requests))::bigint AS requests,
-    (sum(f.waiting))::bigint AS waiting,
-    (sum(f.ready))::bigint AS ready,
-    (sum(f.in_flight))::bigint AS in_flight,
-    (sum(f.succeeded))::bigint AS succeeded,
-    (sum(f.failed))::bigint AS failed,
-    (sum(f.cancelled))::bigint AS cancelled,
-    min(f.started_at) AS started_at,
-        CASE
-            WHEN (sum(f.unfinished) = (0)::numeric) THEN max(f.last_finished_at)
-            ELSE NULL::timestamp with time zone
-        END AS ended_at,
-        CASE
-            WHEN ((sum(f.unfinished) > (0)::numeric) AND bool_and(((f.unfinished = 0) OR (f.seconds IS NOT NULL)))) THEN (now() + make_interval(secs => max(f.seconds)))
-            ELSE NULL::timestamp with time zone
-        END AS ends_at
-   FROM foreseen f
-  GROUP BY f.batch, f.total
+ SELECT shown.batch,
+    shown.total,
+    shown.requests,
+    shown.waiting,
+    shown.ready,
+    shown.in_flight,
+    shown.succeeded,
+    shown.failed,
+    shown.cancelled,
+    shown.started_at,
+    shown.ended_at,
+    shown.ends_at
+   FROM shown
 UNION ALL
  SELECT NULL::text AS batch,
     true AS total,
@@ -663,8 +854,7 @@ UNION ALL
     NULL::timestamp with time zone AS ended_at,
     NULL::timestamp with time zone AS ends_at
   WHERE (NOT (EXISTS ( SELECT
-           FROM provisioner.connection_requests q
-          WHERE ((q.requested_by = CURRENT_USER) OR ( SELECT has_table_privilege(('provisioner.ready'::regclass)::oid, 'SELECT'::text) AS has_table_privilege)))));
+           FROM shown)));
 
 COMMENT ON VIEW provisioner.batch_progress IS 'How far each batch and everything together has come, and when it will end';
 
@@ -860,6 +1050,9 @@ ALTER TABLE ONLY provisioner.connection_requests
 ALTER TABLE ONLY provisioner.connection_requests
     ADD CONSTRAINT connection_requests_wanted_once UNIQUE (target, project_id, name);
 
+ALTER TABLE ONLY provisioner.counts
+    ADD CONSTRAINT counts_pkey PRIMARY KEY (target, batch, requested_by, status, error_code);
+
 ALTER TABLE ONLY provisioner.credential_health
     ADD CONSTRAINT credential_health_pkey PRIMARY KEY (target, credential, fingerprint);
 
@@ -919,6 +1112,14 @@ CREATE TRIGGER request_credential_edited AFTER UPDATE OF credential ON provision
 
 CREATE TRIGGER request_edited AFTER UPDATE OF target, project_id, name, description, credential, on_conflict, priority, batch, not_before ON provisioner.connection_requests FOR EACH ROW WHEN (((((((((((old.target IS DISTINCT FROM new.target) OR (old.project_id IS DISTINCT FROM new.project_id)) OR (old.name IS DISTINCT FROM new.name)) OR (old.description IS DISTINCT FROM new.description)) OR (old.credential IS DISTINCT FROM new.credential)) OR (old.on_conflict IS DISTINCT FROM new.on_conflict)) OR (old.priority IS DISTINCT FROM new.priority)) OR (old.batch IS DISTINCT FROM new.batch)) OR (old.not_before IS DISTINCT FROM new.not_before)) AND (new.credential !~~ 'sealed:%:wiped'::text))) EXECUTE FUNCTION provisioner.request_edited();
 
+CREATE TRIGGER requests_counted_again AFTER UPDATE ON provisioner.connection_requests REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_counted_again();
+
+CREATE TRIGGER requests_counted_in AFTER INSERT ON provisioner.connection_requests REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_counted_in();
+
+CREATE TRIGGER requests_counted_none AFTER TRUNCATE ON provisioner.connection_requests FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_counted_none();
+
+CREATE TRIGGER requests_counted_out AFTER DELETE ON provisioner.connection_requests REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_counted_out();
+
 CREATE TRIGGER requests_deleted AFTER DELETE ON provisioner.connection_requests REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_deleted();
 
 CREATE TRIGGER requests_inserted AFTER INSERT ON provisioner.connection_requests REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_inserted();
@@ -947,6 +1148,8 @@ REVOKE ALL ON FUNCTION provisioner.broken_rule(r provisioner.connection_requests
 
 REVOKE ALL ON FUNCTION provisioner.cancel(ids bigint[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION provisioner.fold_counts(most integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION provisioner.pause(target text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.refuse(rule text, r provisioner.connection_requests) FROM PUBLIC;
@@ -954,6 +1157,14 @@ REVOKE ALL ON FUNCTION provisioner.refuse(rule text, r provisioner.connection_re
 REVOKE ALL ON FUNCTION provisioner.request_credential_edited() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.request_edited() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.requests_counted_again() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.requests_counted_in() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.requests_counted_none() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.requests_counted_out() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.requests_deleted() FROM PUBLIC;
 

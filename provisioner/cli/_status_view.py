@@ -176,7 +176,8 @@ def _workers(status: Status) -> str:
 def _failure_table(failures: Sequence[Failures], screen: Console) -> RenderableType:
     table = _table(screen, "failed with", "requests", "for example", "what to do", right=("requests",))
     for each in failures:
-        example = f"request {each.example_id}: {' '.join((each.example or '').split())}"
+        known = each.example_id is not None
+        example = f"request {each.example_id}: {' '.join((each.example or '').split())}" if known else "—"
         cells = each.error_code or "(no code)", f"{each.requests:,}", example, remedy(each.error_code)
         table.add_row(*map(Text, cells))
     return table

@@ -142,6 +142,9 @@ class Queue(Protocol):
     async def turn_log(self, *, keep: float) -> None:
         """Make room in the attempt log and forget what is older than `keep` seconds."""
 
+    async def fold(self, limit: int) -> bool:
+        """Fold at most `limit` changes into the counts of requests; whether there may be more."""
+
     async def wipe(self, limit: int, *, keep: float) -> Wiped:
         """Wipe sealed keys of requests that failed `keep` seconds ago or earlier, at most `limit` of them."""
 

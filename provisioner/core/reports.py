@@ -108,11 +108,11 @@ class WorkerReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failures:
-    """Requests that failed for one reason, when the newest of them did, and one that stands for the others."""
+    """Requests that failed for one reason, when the newest of them did, and one, if known, that stands for them."""
 
     error_code: str
     requests: int
-    example_id: int
+    example_id: int | None
     example: str | None
     newest_at: datetime | None = field(default=None, compare=False)  # the same failures, seen at another time
 

@@ -246,6 +246,8 @@ def _failures(status: Status) -> str:
 
 
 def _example(failure: Failures) -> str:
+    if failure.example_id is None:
+        return "—"
     return f"request {failure.example_id}: {text(redact_text(failure.example or ''))}"
 
 

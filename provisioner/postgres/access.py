@@ -67,7 +67,8 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
     Kind.READER: (
         _USAGE,
         _table(_REQUESTS, "SELECT", columns=SEEN),
-        *(_table(name, "SELECT") for name in ("request_status", "batch_progress", "request_credentials")),
+        *(_table(name, "SELECT") for name in ("request_status", "batch_progress", "request_counts")),
+        _table("request_credentials", "SELECT"),
         *(_table(name, "SELECT") for name in ("ready", "waiting", "in_flight", "setbacks", "turns", "attempts")),
         *(_table(name, "SELECT") for name in ("workers", "targets", "troubles", "permits", "credential_health")),
         *(_table(name, "SELECT") for name in ("held_credentials", "sealing_keys", "migrations")),
@@ -83,8 +84,9 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         *(_table(name, "SELECT", "INSERT", "UPDATE") for name in ("turns", "permits", "targets")),
         _table("attempts", "INSERT"),
         _table("failed_boxes", "SELECT", "UPDATE", "DELETE"),
-        *(_table(name, "SELECT") for name in ("salt", "migrations", "batch_progress")),
+        *(_table(name, "SELECT") for name in ("salt", "migrations", "batch_progress", "request_counts")),
         _function("turn_attempt_log(interval)"),
+        _function("fold_counts(integer)"),
         _function("sealing_key()"),
     ),
 }

@@ -114,6 +114,11 @@ class PostgresQueue:
         """Make room in the attempt log and forget what is older than `keep` seconds."""
         await self._database.execute("SELECT provisioner.turn_attempt_log($1)", timedelta(seconds=keep))
 
+    async def fold(self, limit: int) -> bool:
+        """Fold at most `limit` changes into the counts of requests; whether there may be more."""
+        row = await self._database.fetchrow(self._keep["fold"], limit)
+        return bool(row and row["folded"] == limit)
+
     async def wipe(self, limit: int, *, keep: float) -> Wiped:
         """Wipe sealed keys of requests that failed `keep` seconds ago or earlier, at most `limit` of them."""
         row = await self._database.fetchrow(self._keep["wipe"], timedelta(seconds=keep), limit)

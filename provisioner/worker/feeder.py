@@ -170,6 +170,7 @@ class Feeder:
         self._membership.take(brought.claims)
         for claim in brought.claims:
             self._work.put_nowait(claim)
+        self._rest()
 
     async def _run(self, number: int) -> None:
         while True:
@@ -190,9 +191,14 @@ class Feeder:
             if left <= self._low or settlement.sent == claim.sent:  # then its permit is free again
                 self._stir.set()
             if not left:
-                self._emptied.set()
-                if self._dry:
-                    self._settler.hurry()
+                self._rest()
+
+    def _rest(self) -> None:
+        """With nothing in hand, let go whoever waits for that; with nothing in line either, for the last batch too."""
+        if not self.in_hand:
+            self._emptied.set()
+            if self._dry:
+                self._settler.hurry()
 
     def _adapt(self, limit: int) -> None:
         """Let that many creators work; the others rest."""

@@ -28,6 +28,9 @@ LOG_TURN: Final = 3600.0
 # Sealed keys of failed requests are looked for every so many seconds, and wiped in lots: each is a write of a wide row.
 WIPING: Final = 60.0
 WIPED_AT_ONCE: Final = 200
+# What each statement changed is folded into the counts of requests every so many seconds, so many changes at once.
+FOLDING: Final = 10.0
+FOLDED_AT_ONCE: Final = 10_000
 # No claim's answer is waited for so long, seconds: what is in flight for longer and unknown to us was never sent.
 FORGOTTEN: Final = 30.0
 
@@ -115,6 +118,8 @@ class Keeper:
                 log.warning("request_failed", request=request, code="target_unknown")
         if self._is_due("wipe", WIPING):
             await self._wipe()
+        if self._is_due("fold", FOLDING) and await self._queue.fold(FOLDED_AT_ONCE):
+            self._due["fold"] = 0.0
         return glance
 
     async def _renew(self) -> None:

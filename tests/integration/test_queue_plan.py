@@ -50,6 +50,8 @@ INSERT INTO provisioner.ready (target, rank, turn, id, project_id)
 DO $$ DECLARE made text; BEGIN FOR made IN SELECT indexdef FROM kept LOOP EXECUTE made; END LOOP; END $$;
 INSERT INTO provisioner.connection_requests (id, project_id, name) OVERRIDING SYSTEM VALUE
     SELECT n, md5((n % 500)::text)::uuid, 'n' || n FROM generate_series(1, {KNOWN}) AS n;
+INSERT INTO provisioner.counts (target, batch, requested_by, status, error_code, requests)
+    SELECT 'default', '', current_user, 'pending', '', {KNOWN};
 INSERT INTO provisioner.setbacks (id, attempt, sent, failures, since, unknown)
     SELECT n * 2, 1, 1, 1, now(), false FROM generate_series(1, {KNOWN}) AS n;
 INSERT INTO provisioner.failed_boxes (id, failed_at, box)
@@ -178,7 +180,7 @@ async def rescuing(bench: Bench, queue: PostgresQueue) -> None:
 
 async def inserting(bench: Bench, _queue: PostgresQueue) -> None:
     """Put newcomers in line, some for projects that have thousands there."""
-    async with connected(bench.url) as session:
+    async with connected(bench.url, recount=False) as session:
         for number in range(ROUNDS):
             await session.execute(
                 "INSERT INTO provisioner.connection_requests (id, project_id, name) OVERRIDING SYSTEM VALUE"
@@ -189,7 +191,7 @@ async def inserting(bench: Bench, _queue: PostgresQueue) -> None:
 
 async def editing(bench: Bench, _queue: PostgresQueue) -> None:
     """Change, cancel and delete requests that are in line, one by one and many at once."""
-    async with connected(bench.url) as session:
+    async with connected(bench.url, recount=False) as session:
         for number in range(ROUNDS):
             one = KNOWN - 10 * number
             await session.execute("UPDATE provisioner.connection_requests SET priority = 1 WHERE id = $1", one)
@@ -233,6 +235,4 @@ async def test_no_table_is_read_whole(databases: Databases, large: Database, pla
             for name, step in STEPS.items():
                 measured = await bench.measure(step)
                 read[name] = {t: found for t, found in measured.items() if found[0] or found[1] > ENOUGH}
-    # FAILS NOW: `disown` reads all of `ready`, every two seconds in every worker: an array of unknown length of targets
-    # is planned as most of the table. A LATERAL look-up for each strange target would not be.
     assert {name: tables for name, tables in read.items() if tables} == {}

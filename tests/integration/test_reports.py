@@ -172,7 +172,7 @@ async def test_failures_are_grouped_with_their_newest(database: Lent) -> None:
         await end(ours, 3, "failed", code="name_conflict")
         await end(ours, 1, "succeeded")
         status = await read_status(ours)
-    newest = status.failures[0].example_id
+    newest = status.failures[0].example_id or 0
     assert status.failures == (
         Failures(error_code="name_conflict", requests=3, example_id=newest, example=f"of {newest}"),
         Failures(error_code="gave_up", requests=1, example_id=newest - 3, example=f"of {newest - 3}"),

@@ -213,3 +213,7 @@ wiped AS (
     RETURNING q.id
 )
 SELECT (SELECT count(*) FROM due) AS due, (SELECT count(*) FROM wiped) AS wiped;
+
+-- :name fold
+-- Fold at most $1 changes into the counts of requests.
+SELECT provisioner.fold_counts($1) AS folded;

@@ -12,24 +12,34 @@ LIMIT $2;
 
 -- :name targets
 -- Each target with what is left to do there, what its limiter allows, what operators decided, and how many workers serve it.
-WITH line AS (
-    SELECT r.id, r.target, 'ready' AS state FROM provisioner.ready AS r
-    UNION ALL
-    SELECT w.id, w.target, 'waiting' FROM provisioner.waiting AS w
+WITH moving AS (
+    SELECT w.id, w.target, 'waiting' AS state FROM provisioner.waiting AS w
     UNION ALL
     SELECT f.id, f.target, 'in_flight' FROM provisioner.in_flight AS f
 ),
-counted AS (
-    SELECT
-        l.target,
-        count(*) FILTER (WHERE l.state = 'waiting') AS waiting,
-        count(*) FILTER (WHERE l.state = 'ready') AS ready,
-        count(*) FILTER (WHERE l.state = 'in_flight') AS in_flight
-    FROM line AS l
+-- What is pending and neither waits nor is in flight is in line: nobody counts the line itself.
+line AS (
+    SELECT c.target, c.status AS state, c.requests
+    FROM provisioner.request_counts AS c
+    WHERE c.status = 'pending' AND ($1::text IS NULL OR c.batch = $1)
+    UNION ALL
+    SELECT m.target, m.state, 1
+    FROM moving AS m
     WHERE
         $1::text IS NULL
-        OR EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.id = l.id AND q.batch = $1)
+        OR EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.id = m.id AND q.batch = $1)
+),
+summed AS (
+    SELECT
+        l.target,
+        coalesce(sum(l.requests) FILTER (WHERE l.state = 'pending'), 0)::bigint AS pending,
+        coalesce(sum(l.requests) FILTER (WHERE l.state = 'waiting'), 0)::bigint AS waiting,
+        coalesce(sum(l.requests) FILTER (WHERE l.state = 'in_flight'), 0)::bigint AS in_flight
+    FROM line AS l
     GROUP BY l.target
+),
+counted AS (
+    SELECT s.target, s.waiting, s.pending - s.waiting - s.in_flight AS ready, s.in_flight FROM summed AS s
 ),
 served AS (
     SELECT s.target, count(*) AS workers
@@ -92,27 +102,39 @@ ORDER BY w.id
 LIMIT 200;
 
 -- :name lines
--- How long each queue is and since when its oldest request waits. The oldest in line is the one with the smallest id: to
--- compare the times of all of them would read the wide table.
-WITH ready AS (
-    SELECT r.target, count(*) AS requests, min(r.id) AS oldest FROM provisioner.ready AS r GROUP BY r.target
+-- How long each queue is and since when its oldest request waits. The line is what else is pending, and the oldest in it is
+-- the one with the smallest id: to count the line, or to compare the times of all in it, would read all of it.
+WITH moving AS (
+    SELECT
+        f.target, 'in_flight' AS state, count(*) AS requests,
+        extract(EPOCH FROM clock_timestamp() - min(f.claimed_at))::float8 AS oldest
+    FROM provisioner.in_flight AS f
+    GROUP BY f.target
+    UNION ALL
+    SELECT w.target, 'waiting', count(*), NULL
+    FROM provisioner.waiting AS w
+    GROUP BY w.target
+),
+ready AS (
+    SELECT l.target, sum(l.requests)::bigint AS requests
+    FROM (
+        SELECT c.target, c.requests FROM provisioner.request_counts AS c WHERE c.status = 'pending'
+        UNION ALL
+        SELECT m.target, -m.requests FROM moving AS m
+    ) AS l
+    GROUP BY l.target
+    HAVING sum(l.requests) > 0
 )
 SELECT
     y.target, 'ready' AS state, y.requests,
     (
         SELECT extract(EPOCH FROM clock_timestamp() - greatest(q.created_at, q.not_before))::float8
         FROM provisioner.connection_requests AS q
-        WHERE q.id = y.oldest
+        WHERE q.id = (SELECT r.id FROM provisioner.ready AS r WHERE r.target = y.target ORDER BY r.id LIMIT 1)
     ) AS oldest
 FROM ready AS y
 UNION ALL
-SELECT f.target, 'in_flight', count(*), extract(EPOCH FROM clock_timestamp() - min(f.claimed_at))::float8
-FROM provisioner.in_flight AS f
-GROUP BY f.target
-UNION ALL
-SELECT w.target, 'waiting', count(*), NULL
-FROM provisioner.waiting AS w
-GROUP BY w.target;
+SELECT m.target, m.state, m.requests, m.oldest FROM moving AS m;
 
 -- :name budgets
 -- The budgets that all workers share. A window that is over has used nothing yet.
@@ -126,17 +148,36 @@ FROM provisioner.permits AS p
 ORDER BY p.target, p.kind;
 
 -- :name failures
--- Failed requests by their error code; the newest of each stands for the others.
-SELECT g.error_code, g.requests, q.id AS example_id, q.error_message AS example, g.newest_at
+-- Failed requests by their error code; the newest of each stands for the others: where it has been retried meanwhile, the
+-- newest whose attempts are still known.
+SELECT g.error_code, g.requests, e.id AS example_id, e.error_message AS example, g.newest_at
 FROM (
     SELECT
-        coalesce(f.error_code, '') AS error_code, count(*) AS requests, max(f.id) AS newest,
-        max(f.finished_at) AS newest_at
-    FROM provisioner.connection_requests AS f
-    WHERE f.status = 'failed' AND ($1::text IS NULL OR f.batch = $1)
-    GROUP BY coalesce(f.error_code, '')
+        coalesce(c.error_code, '') AS error_code, sum(c.requests)::bigint AS requests, max(c.newest) AS newest,
+        max(c.ended_at) AS newest_at
+    FROM provisioner.request_counts AS c
+    WHERE c.status = 'failed' AND ($1::text IS NULL OR c.batch = $1)
+    GROUP BY coalesce(c.error_code, '')
 ) AS g
-JOIN provisioner.connection_requests AS q ON q.id = g.newest
+LEFT JOIN LATERAL (
+    (
+        SELECT q.id, q.error_message
+        FROM provisioner.connection_requests AS q
+        WHERE q.id = g.newest AND q.status = 'failed' AND coalesce(q.error_code, '') = g.error_code
+    )
+    UNION ALL
+    (
+        SELECT q.id, q.error_message
+        FROM provisioner.setbacks AS s
+        JOIN provisioner.connection_requests AS q ON q.id = s.id
+        WHERE
+            q.status = 'failed' AND coalesce(q.error_code, '') = g.error_code
+            AND ($1::text IS NULL OR q.batch = $1)
+        ORDER BY s.id DESC
+        LIMIT 1
+    )
+    LIMIT 1
+) AS e ON true
 ORDER BY g.requests DESC, g.error_code;
 
 -- :name now

@@ -1,0 +1,169 @@
+"""How many requests there are is known without counting them, whatever was done to them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from provisioner.postgres.pool import Database as Pool
+from provisioner.postgres.queue import PostgresQueue
+from provisioner.postgres.reports import read_status
+from provisioner.worker import keeper
+from tests.support import eventually
+from tests.support.builders import project
+from tests.support.sessions import MISCOUNTED, connected, count, insert, insert_many
+from tests.support.small_world import SmallWorld
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tests.support.postgres import Database
+    from tests.support.sessions import Session
+
+TABLE = "provisioner.connection_requests"
+# What people and workers do to rows; each takes one number.
+DEEDS = (
+    (
+        f"INSERT INTO {TABLE} (project_id, name, batch)"
+        " VALUES (gen_random_uuid(), 'n-' || $1::int, nullif($1::int % 3, 0)::text)"
+    ),
+    f"UPDATE {TABLE} SET status = 'succeeded', finished_at = now() WHERE id % 4 = $1::int % 4",
+    (
+        f"UPDATE {TABLE} SET status = 'failed', error_code = 'code_' || $1::int % 2, finished_at = now()"
+        " WHERE id % 3 = $1::int % 3"
+    ),
+    (
+        f"UPDATE {TABLE} SET status = 'pending', error_code = NULL, finished_at = NULL"
+        " WHERE id % 5 = $1::int % 5 AND status = 'failed'"
+    ),
+    f"UPDATE {TABLE} SET batch = 'b-' || $1::int % 2 WHERE id % 2 = $1::int % 2",
+    f"UPDATE {TABLE} SET requested_by = nullif('r-' || $1::int % 2, 'r-0') WHERE id % 2 = 0",
+    f"DELETE FROM {TABLE} WHERE id % 7 = $1::int % 7",
+    f"UPDATE {TABLE} SET attempts = attempts WHERE id % 2 = $1::int % 2",
+    "SELECT provisioner.fold_counts(1 + $1::int % 3)",
+)
+
+
+@pytest.fixture
+async def session(database: Database) -> AsyncIterator[Session]:
+    """Lend a connection as any client has one."""
+    async with connected(database.url) as session:
+        yield session
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(deeds=st.lists(st.tuples(st.sampled_from(DEEDS), st.integers(0, 11)), max_size=25))
+def test_they_are_those_of_the_table(database: Database, deeds: list[tuple[str, int]]) -> None:
+    """After any statements and any folding, kind by kind."""
+
+    async def act() -> None:
+        async with connected(database.url) as session:  # which compares in the end
+            transaction = session.transaction()
+            await transaction.start()
+            for deed, number in deeds:
+                await session.execute(deed, number)
+            assert await session.fetch(MISCOUNTED) == []
+            await transaction.rollback()
+
+    asyncio.run(act())
+
+
+async def test_folding_empties_the_changes(session: Session) -> None:
+    """A fold takes at most as many changes as it is told, says how many, and leaves the sums alone."""
+    for number in range(1, 6):
+        await insert(session, project_id=project(number), batch="b")
+    assert [await session.fetchval("SELECT provisioner.fold_counts(3)") for _ in range(3)] == [3, 2, 0]
+    assert (await count(session, "count_changes"), await count(session, "counts")) == (0, 1)
+    assert await session.fetchval("SELECT requests FROM provisioner.request_counts") == 5
+
+
+async def test_two_fold_at_once(database: Database, session: Session) -> None:
+    """What one of them has taken the other leaves alone, and neither waits for ever."""
+    await asyncio.gather(*(insert_one(database, number) for number in range(1, 9)))
+    async with connected(database.url) as one, connected(database.url) as other:
+        async with one.transaction():
+            assert await one.fetchval("SELECT provisioner.fold_counts(5)") == 5
+            assert await other.fetchval("SELECT count(*) FROM provisioner.count_changes") == 8
+            folding = asyncio.create_task(other.fetchval("SELECT provisioner.fold_counts(100)"))
+            await eventually(lambda: blocked(session))
+        assert await folding == 3
+    assert await count(session, "count_changes") == 0
+
+
+async def test_what_is_gone_began_nothing(session: Session) -> None:
+    """When all requests of a kind were deleted, the first of the next ones is when it began."""
+    await insert(session, batch="b")
+    await session.execute(f"UPDATE {TABLE} SET created_at = now() - interval '1 year'")
+    await session.execute("SELECT provisioner.fold_counts(10)")
+    await session.execute(f"DELETE FROM {TABLE}")
+    await session.execute("SELECT provisioner.fold_counts(10)")
+    await insert(session, batch="b")
+    await session.execute("SELECT provisioner.fold_counts(10)")
+    assert await session.fetchval(
+        "SELECT started_at > now() - interval '1 day' FROM provisioner.batch_progress WHERE total"
+    )
+
+
+async def test_truncating_forgets_them(session: Session) -> None:
+    """No requests, no counts."""
+    await insert_many(session, 3)
+    await session.execute("SELECT provisioner.fold_counts(10)")
+    await session.execute(f"TRUNCATE {TABLE}")
+    assert await session.fetch("SELECT * FROM provisioner.request_counts") == []
+
+
+async def test_a_retried_example_gives_way(database: Database, session: Session) -> None:
+    """When the newest failure was retried, one whose attempts are known stands for the others; else none does."""
+    first, second = await insert(session, name="a"), await insert(session, name="b")
+    await session.execute(f"UPDATE {TABLE} SET status = 'failed', error_code = 'gave_up', error_message = name")
+    await session.execute(f"UPDATE {TABLE} SET status = 'pending', error_code = NULL WHERE id = $1", second)
+    pool = Pool(database.url)
+    [known] = (await read_status(pool)).failures
+    assert (known.requests, known.example_id) == (1, None)
+    await session.execute(
+        "INSERT INTO provisioner.setbacks (id, attempt, sent, failures, since, unknown)"
+        " VALUES ($1, 1, 1, 1, now(), false)",
+        first,
+    )
+    [known] = (await read_status(pool)).failures
+    await pool.close()
+    assert (known.requests, known.example_id, known.example) == (1, first, "a")
+
+
+async def test_a_worker_folds(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its statements changed does not pile up, and a large pile is taken in lots, one after the other."""
+    monkeypatch.setattr(keeper, "FOLDED_AT_ONCE", 2)
+    async with SmallWorld(database) as it:
+        for number in range(1, 8):
+            await insert(it.session, project_id=project(number))
+        it.start()
+
+        async def folded() -> Any:
+            return not await count(it.session, "count_changes")
+
+        await it.done()
+        it.time.jump(keeper.FOLDING)
+        await eventually(folded)
+
+
+async def test_the_queue_says_whether_more_is_left(database: Database, session: Session) -> None:
+    """So that a large pile is taken in lots."""
+    await insert(session, name="a")
+    await insert(session, name="b")
+    pool = Pool(database.url)
+    assert [await PostgresQueue(pool).fold(1) for _ in range(3)] == [True, True, False]
+    await pool.close()
+
+
+async def insert_one(database: Database, number: int) -> None:
+    """Insert from a session of its own."""
+    async with connected(database.url) as session:
+        await insert(session, project_id=project(number), batch=f"b-{number % 2}")
+
+
+async def blocked(session: Session) -> Any:
+    """Whether anybody waits for another's transaction."""
+    return await session.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted")
