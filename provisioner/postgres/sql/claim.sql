@@ -2,7 +2,7 @@
 -- Move the next requests in line of target $1 from (rank, turn, id) = ($2, $3, $6) on, at most $4, into flight for worker $5,
 -- and say all that making them needs. The rows are deleted by ctid out of an array: a join with the locking query is planned for a
 -- tenth of the table and reads all of it. Starting where the last claim ended keeps dead index entries out of the way, which
--- an old transaction elsewhere may keep there for hours.
+-- an old transaction elsewhere may keep there for hours. The wide row is looked up once, for the claim and for its answer.
 WITH picked AS (
     DELETE FROM provisioner.ready
     WHERE ctid = ANY (ARRAY (
@@ -13,25 +13,29 @@ WITH picked AS (
         LIMIT $4
         FOR UPDATE SKIP LOCKED
     ))
-    RETURNING id, rank, turn, project_id
+    RETURNING id, rank, turn
 ),
-marked AS (
-    INSERT INTO provisioner.in_flight (id, attempt, worker, target, rank, project_id, claimed_at)
-    SELECT p.id, coalesce(s.attempt, 0) + 1, $5, $1, p.rank, p.project_id, clock_timestamp()
+wanted AS MATERIALIZED (
+    SELECT
+        q.id, q.project_id, q.name, q.description, q.credential, q.on_conflict, s.attempt, s.sent, s.failures, s.streak,
+        s.streak_of, s.since, s.unknown, s.cancelled, p.rank, p.turn
     FROM picked AS p
     JOIN provisioner.connection_requests AS q ON q.id = p.id
     LEFT JOIN provisioner.setbacks AS s ON s.id = p.id
+),
+marked AS (
+    INSERT INTO provisioner.in_flight (id, attempt, worker, target, rank, project_id, claimed_at)
+    SELECT w.id, coalesce(w.attempt, 0) + 1, $5, $1, w.rank, w.project_id, clock_timestamp()
+    FROM wanted AS w
     ON CONFLICT (id) DO NOTHING
     RETURNING id, attempt, claimed_at
 )
 SELECT
-    q.id, q.project_id::text, q.name, q.description, q.credential, q.on_conflict,
-    m.attempt, m.claimed_at, s.sent, s.failures, s.streak, s.streak_of, s.since, s.unknown, s.cancelled, p.rank, p.turn
-FROM picked AS p
-JOIN marked AS m ON m.id = p.id
-JOIN provisioner.connection_requests AS q ON q.id = p.id
-LEFT JOIN provisioner.setbacks AS s ON s.id = p.id
-ORDER BY p.rank, p.turn, p.id;
+    w.id, w.project_id::text, w.name, w.description, w.credential, w.on_conflict,
+    m.attempt, m.claimed_at, w.sent, w.failures, w.streak, w.streak_of, w.since, w.unknown, w.cancelled, w.rank, w.turn
+FROM wanted AS w
+JOIN marked AS m ON m.id = w.id
+ORDER BY w.rank, w.turn, w.id;
 
 -- :name release
 -- Give back claims $2 of worker $1 that were never sent: they have lost nothing and stand where the queue is served now. Who
