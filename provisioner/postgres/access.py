@@ -62,6 +62,7 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         _table(_REQUESTS, "INSERT", columns=WISH),
         _table("request_status", "SELECT"),
         _table("batch_progress", "SELECT"),
+        _table("request_counts", "SELECT"),
         _function("sealing_key()"),
     ),
     Kind.READER: (

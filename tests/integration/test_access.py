@@ -28,7 +28,10 @@ REFUSED = (asyncpg.InsufficientPrivilegeError,)
 def cast(database: Database) -> Iterator[Cast]:
     """Lend the database as each kind of role sees it, with requests of the owner's in every state."""
     one_of_each(database)
-    query(database, f"{INSERT} (project_id, name, credential) VALUES (gen_random_uuid(), 'theirs', '{SEALED}')")
+    query(
+        database,
+        f"{INSERT} (project_id, name, credential, batch) VALUES (gen_random_uuid(), 'theirs', '{SEALED}', 'theirs')",
+    )
     with granted(database) as cast:
         yield cast
 
@@ -159,7 +162,7 @@ class TestRequester:
     """Asks in its own name, and sees what became of that."""
 
     async def test_it_asks_and_sees_its_own(self, cast: Cast, requester: Session) -> None:
-        """An insert with RETURNING works, repeated too; its rows are shown in the table and both views, others' not."""
+        """An insert with RETURNING works, repeated too; its rows are shown in the table and the views, others' not."""
         wish = f"{INSERT} (project_id, name, credential, batch) VALUES ($1, 'mine', $2, 'b')"
         made = await requester.fetchval(f"{wish} RETURNING id", project(1), SEALED)
         again = await requester.fetch(
@@ -171,11 +174,14 @@ class TestRequester:
         assert [row["id"] for row in await requester.fetch("SELECT id FROM provisioner.request_status")] == [made]
         progress = await requester.fetch("SELECT batch, requests FROM provisioner.batch_progress ORDER BY total")
         assert [tuple(row) for row in progress] == [("b", 1), (None, 1)]
+        counts = "SELECT requested_by, requests FROM provisioner.request_counts"
+        assert [tuple(row) for row in await requester.fetch(counts)] == [(name_of(cast.requester), 1)]
         async with connected(cast.other.url) as other:
             assert await other.fetchval("SELECT count(*) FROM provisioner.connection_requests") == 0
             assert await other.fetchval("SELECT count(*) FROM provisioner.request_status") == 0
             nothing = await other.fetch("SELECT total, requests FROM provisioner.batch_progress")
             assert [tuple(row) for row in nothing] == [(True, 0)]
+            assert await other.fetch(counts) == []
 
     async def test_it_asks_in_no_other_name(self, requester: Session) -> None:
         """`requested_by` is the role's own, whatever is written; nor can a finished request be made up."""
@@ -210,7 +216,8 @@ class TestRequester:
         )
         for source in ("connection_requests", "request_status"):
             await requester.fetch(f"SELECT id FROM provisioner.{source} AS s WHERE pg_temp.leak(s.name)")
-        await requester.fetch("SELECT batch FROM provisioner.batch_progress AS s WHERE pg_temp.leak(s.batch)")
+        for source in ("batch_progress", "request_counts"):
+            await requester.fetch(f"SELECT batch FROM provisioner.{source} AS s WHERE pg_temp.leak(s.batch)")
 
     async def test_bulk_goes_through_a_temporary_table(self, requester: Session) -> None:
         """PostgreSQL refuses COPY into the table itself; COPY beside it and one INSERT do the same."""
