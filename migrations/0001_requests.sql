@@ -94,8 +94,7 @@ CREATE TABLE provisioner.in_flight (
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
 
 -- What happened so far to requests that met anything but success at once. `since` is when the first attempt began,
--- `unknown` that an attempt may have made the connection without our knowing, `streak` how many of the last failures in a row
--- were of the kind `streak_of`.
+-- `streak` how many of the last failures in a row were of the kind `streak_of`.
 CREATE TABLE provisioner.setbacks (
     id bigint PRIMARY KEY,
     attempt integer NOT NULL,
@@ -104,12 +103,32 @@ CREATE TABLE provisioner.setbacks (
     streak integer NOT NULL DEFAULT 0,
     streak_of text,
     since timestamptz NOT NULL,
-    unknown boolean NOT NULL,
     cancelled boolean NOT NULL DEFAULT false,
     error_code text,
     error_message text,
     updated_at timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+
+-- Creates that left and whose outcome no answer proved: what was sent, when, and when their end was known. A connection that is
+-- found is the request's own when one of these can have made it. A request that is answered at its first attempt never has one:
+-- its row of `in_flight` is all the evidence there is. Gone with what else is known of the request's attempts.
+CREATE TABLE provisioner.sent_creates (
+    id bigint NOT NULL REFERENCES provisioner.setbacks (id) ON DELETE CASCADE,
+    sent_at timestamptz NOT NULL,
+    ended_at timestamptz NOT NULL,
+    proof text NOT NULL DEFAULT 'none',
+    target text NOT NULL,
+    project_id uuid NOT NULL,
+    name text NOT NULL,
+    description text NOT NULL,
+    exact boolean NOT NULL,
+    key_fingerprint text,
+    PRIMARY KEY (id, sent_at)
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+
+COMMENT ON TABLE provisioner.sent_creates IS 'Creates whose outcome is not proven: they may have made the connection';
+COMMENT ON COLUMN provisioner.sent_creates.proof IS 'none: it may be committed later; taken: Infisical answered that the name is taken';
+COMMENT ON COLUMN provisioner.sent_creates.exact IS 'Whether description is what was sent, or a marker may have been added';
 
 -- Who is at work. A worker's requests are its own until `lease_until`; it renews the lease for all of them at once.
 CREATE TABLE provisioner.workers (
@@ -132,8 +151,13 @@ CREATE TABLE provisioner.targets (
     target text PRIMARY KEY,
     known_at timestamptz,
     paused_at timestamptz,
-    paused_by text
+    paused_by text,
+    clock_low double precision,
+    clock_high double precision,
+    clock_at timestamptz
 ) WITH (fillfactor = 50);
+
+COMMENT ON COLUMN provisioner.targets.clock_low IS 'Seconds that Infisical''s createdAt is ahead of this server''s clock, at the least';
 
 -- Why workers hold a target back. Each has a breaker of its own and says so again about once a second; who says nothing for
 -- a while is gone, or the target works for it.
@@ -324,18 +348,37 @@ $$;
 CREATE TRIGGER requests_inserted AFTER INSERT ON provisioner.connection_requests
 REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_inserted();
 
--- A request that is edited keeps the rules, and takes its place anew while it is pending. The workers' own updates never come
--- here: of these columns they only ever wipe a sealed credential.
+-- A request that is edited keeps the rules, and takes its place anew while it is pending. What it is known by (target, project,
+-- name, description) cannot be edited while a create is under way or in doubt: the connection that this create makes would be
+-- recorded nowhere. The workers' own updates never come here: of these columns they only ever wipe a sealed credential.
 CREATE FUNCTION provisioner.request_edited() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     rule text := provisioner.broken_rule(new);
+    moved boolean := (old.target, old.project_id) IS DISTINCT FROM (new.target, new.project_id);
+    renamed boolean := moved OR (old.name, old.description) IS DISTINCT FROM (new.name, new.description);
 BEGIN
     IF rule IS NOT NULL THEN
         PERFORM provisioner.refuse(rule, new);
     END IF;
-    IF new.status <> 'pending' OR old.status <> 'pending' OR (old.target, old.project_id, old.priority, old.not_before)
-        IS NOT DISTINCT FROM (new.target, new.project_id, new.priority, new.not_before) THEN
+    IF moved AND new.connection_id IS NOT NULL THEN
+        RAISE EXCEPTION 'request % has its connection: its target and project_id cannot be changed any more', new.id
+        USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert another request for the other project.';
+    END IF;
+    IF renamed THEN
+        -- Who has the name is known after a conflict: what was sent before then is of no use under another one.
+        IF new.status = 'failed' AND new.error_code = 'name_conflict' THEN
+            DELETE FROM provisioner.sent_creates AS c WHERE c.id = new.id;
+        ELSIF EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = new.id) THEN
+            RAISE EXCEPTION 'request %: an earlier create may have made its connection, so its target, project_id, name and'
+                ' description cannot be changed now', new.id
+            USING ERRCODE = 'object_in_use',
+                HINT = 'Retry it, so that the connection is looked up, or cancel it; edit it when it has ended.';
+        END IF;
+    END IF;
+    IF new.status <> 'pending' OR old.status <> 'pending' OR NOT (
+        renamed OR (old.priority, old.not_before) IS DISTINCT FROM (new.priority, new.not_before)
+    ) THEN
         RETURN NULL;
     END IF;
     -- It may change places between two statements, so it is looked for again; whoever takes it out of its place has it.
@@ -355,7 +398,8 @@ BEGIN
         PERFORM 1 FROM provisioner.in_flight AS f WHERE f.id = new.id;
         EXIT WHEN FOUND;
     END LOOP;
-    RAISE EXCEPTION 'request % is in flight: its target, project, priority and not_before cannot be changed now', new.id
+    RAISE EXCEPTION 'request % is in flight: its target, project_id, name, description, priority and not_before cannot be'
+        ' changed now', new.id
     USING ERRCODE = 'object_in_use', HINT = 'Cancel it, or wait until it has ended.';
 END
 $$;
@@ -391,7 +435,7 @@ REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisione
 CREATE FUNCTION provisioner.requests_truncated() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    TRUNCATE provisioner.ready, provisioner.waiting, provisioner.in_flight, provisioner.setbacks;
+    TRUNCATE provisioner.ready, provisioner.waiting, provisioner.in_flight, provisioner.setbacks, provisioner.sent_creates;
     RETURN NULL;
 END
 $$;

@@ -35,9 +35,8 @@ BEGIN
                 DELETE FROM provisioner.waiting AS w WHERE w.id = ANY (undone) RETURNING w.id, w.target, w.rank, w.project_id
             ),
             found AS (
-                SELECT u.*, coalesce(s.unknown, false) AS doubted
+                SELECT u.*, EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = u.id) AS doubted
                 FROM (SELECT * FROM unlined UNION ALL SELECT * FROM unscheduled) AS u
-                LEFT JOIN provisioner.setbacks AS s ON s.id = u.id AND s.id = ANY (undone)
             ),
             postponed AS (
                 INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)

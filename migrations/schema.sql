@@ -93,9 +93,8 @@ BEGIN
                 DELETE FROM provisioner.waiting AS w WHERE w.id = ANY (undone) RETURNING w.id, w.target, w.rank, w.project_id
             ),
             found AS (
-                SELECT u.*, coalesce(s.unknown, false) AS doubted
+                SELECT u.*, EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = u.id) AS doubted
                 FROM (SELECT * FROM unlined UNION ALL SELECT * FROM unscheduled) AS u
-                LEFT JOIN provisioner.setbacks AS s ON s.id = u.id AND s.id = ANY (undone)
             ),
             postponed AS (
                 INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
@@ -233,12 +232,30 @@ CREATE FUNCTION provisioner.request_edited() RETURNS trigger
     AS $$
 DECLARE
     rule text := provisioner.broken_rule(new);
+    moved boolean := (old.target, old.project_id) IS DISTINCT FROM (new.target, new.project_id);
+    renamed boolean := moved OR (old.name, old.description) IS DISTINCT FROM (new.name, new.description);
 BEGIN
     IF rule IS NOT NULL THEN
         PERFORM provisioner.refuse(rule, new);
     END IF;
-    IF new.status <> 'pending' OR old.status <> 'pending' OR (old.target, old.project_id, old.priority, old.not_before)
-        IS NOT DISTINCT FROM (new.target, new.project_id, new.priority, new.not_before) THEN
+    IF moved AND new.connection_id IS NOT NULL THEN
+        RAISE EXCEPTION 'request % has its connection: its target and project_id cannot be changed any more', new.id
+        USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert another request for the other project.';
+    END IF;
+    IF renamed THEN
+        -- Who has the name is known after a conflict: what was sent before then is of no use under another one.
+        IF new.status = 'failed' AND new.error_code = 'name_conflict' THEN
+            DELETE FROM provisioner.sent_creates AS c WHERE c.id = new.id;
+        ELSIF EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = new.id) THEN
+            RAISE EXCEPTION 'request %: an earlier create may have made its connection, so its target, project_id, name and'
+                ' description cannot be changed now', new.id
+            USING ERRCODE = 'object_in_use',
+                HINT = 'Retry it, so that the connection is looked up, or cancel it; edit it when it has ended.';
+        END IF;
+    END IF;
+    IF new.status <> 'pending' OR old.status <> 'pending' OR NOT (
+        renamed OR (old.priority, old.not_before) IS DISTINCT FROM (new.priority, new.not_before)
+    ) THEN
         RETURN NULL;
     END IF;
     -- It may change places between two statements, so it is looked for again; whoever takes it out of its place has it.
@@ -258,7 +275,8 @@ BEGIN
         PERFORM 1 FROM provisioner.in_flight AS f WHERE f.id = new.id;
         EXIT WHEN FOUND;
     END LOOP;
-    RAISE EXCEPTION 'request % is in flight: its target, project, priority and not_before cannot be changed now', new.id
+    RAISE EXCEPTION 'request % is in flight: its target, project_id, name, description, priority and not_before cannot be'
+        ' changed now', new.id
     USING ERRCODE = 'object_in_use', HINT = 'Cancel it, or wait until it has ended.';
 END
 $$;
@@ -397,7 +415,7 @@ CREATE FUNCTION provisioner.requests_truncated() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
-    TRUNCATE provisioner.ready, provisioner.waiting, provisioner.in_flight, provisioner.setbacks;
+    TRUNCATE provisioner.ready, provisioner.waiting, provisioner.in_flight, provisioner.setbacks, provisioner.sent_creates;
     RETURN NULL;
 END
 $$;
@@ -942,7 +960,6 @@ CREATE TABLE provisioner.setbacks (
     streak integer DEFAULT 0 NOT NULL,
     streak_of text,
     since timestamp with time zone NOT NULL,
-    unknown boolean NOT NULL,
     cancelled boolean DEFAULT false NOT NULL,
     error_code text,
     error_message text,
@@ -1009,13 +1026,38 @@ CREATE TABLE provisioner.sealing_keys (
     retired_at timestamp with time zone
 );
 
+CREATE TABLE provisioner.sent_creates (
+    id bigint NOT NULL,
+    sent_at timestamp with time zone NOT NULL,
+    ended_at timestamp with time zone NOT NULL,
+    proof text DEFAULT 'none'::text NOT NULL,
+    target text NOT NULL,
+    project_id uuid NOT NULL,
+    name text NOT NULL,
+    description text NOT NULL,
+    exact boolean NOT NULL,
+    key_fingerprint text
+)
+WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
+
+COMMENT ON TABLE provisioner.sent_creates IS 'Creates whose outcome is not proven: they may have made the connection';
+
+COMMENT ON COLUMN provisioner.sent_creates.proof IS 'none: it may be committed later; taken: Infisical answered that the name is taken';
+
+COMMENT ON COLUMN provisioner.sent_creates.exact IS 'Whether description is what was sent, or a marker may have been added';
+
 CREATE TABLE provisioner.targets (
     target text NOT NULL,
     known_at timestamp with time zone,
     paused_at timestamp with time zone,
-    paused_by text
+    paused_by text,
+    clock_low double precision,
+    clock_high double precision,
+    clock_at timestamp with time zone
 )
 WITH (fillfactor='50');
+
+COMMENT ON COLUMN provisioner.targets.clock_low IS 'Seconds that Infisical''s createdAt is ahead of this server''s clock, at the least';
 
 CREATE TABLE provisioner.troubles (
     target text NOT NULL,
@@ -1067,6 +1109,9 @@ ALTER TABLE ONLY provisioner.permits
 
 ALTER TABLE ONLY provisioner.sealing_keys
     ADD CONSTRAINT sealing_keys_pkey PRIMARY KEY (key_id);
+
+ALTER TABLE ONLY provisioner.sent_creates
+    ADD CONSTRAINT sent_creates_pkey PRIMARY KEY (id, sent_at);
 
 ALTER TABLE ONLY provisioner.setbacks
     ADD CONSTRAINT setbacks_pkey PRIMARY KEY (id);
@@ -1127,6 +1172,9 @@ CREATE TRIGGER requests_inserted AFTER INSERT ON provisioner.connection_requests
 CREATE TRIGGER requests_truncated AFTER TRUNCATE ON provisioner.connection_requests FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_truncated();
 
 CREATE TRIGGER withhold_readable_key BEFORE INSERT ON provisioner.connection_requests FOR EACH ROW WHEN (((new.credential <> 'default'::text) AND ((new.credential !~* '^[a-z0-9][a-z0-9_-]{0,39}$'::text) OR (new.credential ~* '^sk-'::text)) AND (new.credential !~ '^sealed:[A-Za-z0-9_-]{1,64}:[A-Za-z0-9+/]+={0,2}$'::text))) EXECUTE FUNCTION provisioner.withhold_readable_key();
+
+ALTER TABLE ONLY provisioner.sent_creates
+    ADD CONSTRAINT sent_creates_id_fkey FOREIGN KEY (id) REFERENCES provisioner.setbacks(id) ON DELETE CASCADE;
 
 ALTER TABLE provisioner.connection_requests ENABLE ROW LEVEL SECURITY;
 

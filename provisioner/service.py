@@ -37,6 +37,7 @@ from provisioner.observe.systemd import Systemd
 from provisioner.observe.traces import traced
 from provisioner.observe.web import Sources, StatusPort, serving
 from provisioner.postgres.access import Kind, require_rights
+from provisioner.postgres.clocks import TargetClock
 from provisioner.postgres.holds import SharedHolds
 from provisioner.postgres.listener import Listener
 from provisioner.postgres.migrations import require_schema
@@ -183,7 +184,9 @@ async def open_target(
         holds = SharedHolds(database, target=name, teller=str(uuid4()))
         yield Target(
             name=name,
-            connections=InfisicalConnections(transport, identity, routes, marker=chosen.marker, now=wall),
+            connections=InfisicalConnections(
+                transport, identity, routes, marker=chosen.marker, now=wall, monotonic=clock.monotonic
+            ),
             vault=keys,
             writes=writes,
             reads=reads,
@@ -193,6 +196,7 @@ async def open_target(
             pressure=Pressure(chosen.max_in_flight),
             shared_budget=chosen.shared_budget,
             observer=observer,
+            clock_store=TargetClock(database, target=name),
         )
 
 

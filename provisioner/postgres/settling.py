@@ -1,8 +1,10 @@
 """Write how claims ended: settlements become a few statements over arrays, one for each kind of outcome."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
+from provisioner.core.doubt import unheard, with_doubt
 from provisioner.core.model import (
     Cancel,
     ErrorCode,
@@ -32,14 +34,70 @@ async def write_settlements(
 ) -> frozenset[int]:
     """Write a batch in one transaction; returns the ids that were still this worker's to settle."""
     calls = tuple(_statements(worker, settlements))
-    if len(calls) == 1:  # a statement alone is a transaction of its own, without three more round trips
-        sql, arguments = calls[0]
-        return frozenset([record[0] for record in await connection.fetch(sql, *arguments)])
+    doubtful = [settlement for settlement in settlements if _is_doubtful(settlement)]
     settled: set[int] = set()
+    if len(calls) == 1 and not doubtful:
+        # A statement alone is a transaction of its own, without three more round trips.
+        sql, arguments = calls[0]
+        settled.update([record[0] for record in await connection.fetch(sql, *arguments)])
+        if len(settled) < len(settlements):
+            await _confess(connection, settlements, settled)
+        return frozenset(settled)
     async with connection.transaction():
         for sql, arguments in calls:
             settled.update([record[0] for record in await connection.fetch(sql, *arguments)])
+        if doubtful and (arguments := _doubt(doubtful, settled)):
+            await connection.execute(statements("settle")["doubt"], *arguments)
+        if len(settled) < len(settlements):
+            await _confess(connection, settlements, settled)
     return frozenset(settled)
+
+
+async def _confess(connection: "Session", settlements: Sequence[Settlement], settled: Collection[int]) -> None:
+    """Others have taken some of these over, whose creates have worked all the same: who has them now must know."""
+    late = [
+        with_doubt(one.claim, unheard(one.claim, call.started_at + timedelta(seconds=call.elapsed)))
+        for one in settlements
+        if one.claim.request.id not in settled
+        for call in one.trace[:1]
+        if call.seen is Seen.CREATED
+    ]
+    taken_over = [Settlement(claim=claim, outcome=_TAKEN_OVER, sent=claim.sent + 1) for claim in late]
+    if arguments := _doubt(taken_over, ()):
+        await connection.execute(statements("settle")["doubt"], *arguments)
+
+
+_TAKEN_OVER: Final = Retry(delay=0.0, message="others have taken it over")
+
+
+def _is_doubtful(settlement: Settlement) -> bool:
+    """Whether what is in doubt of a request is to be written down: seldom, so it is a statement of its own."""
+    conflict = isinstance(settlement.outcome, Fail) and settlement.outcome.code is ErrorCode.NAME_CONFLICT
+    return bool(settlement.claim.doubt) or (conflict and settlement.claim.attempt > 1)
+
+
+def _doubt(settlements: Sequence[Settlement], settled: Collection[int]) -> list[object]:
+    """The arguments of the statement that writes down what is in doubt; those that have succeeded have none left."""
+    left = [settlement for settlement in settlements if not isinstance(settlement.outcome, Succeed | Cancel)]
+    rows = [
+        (
+            settlement.claim.request.id,
+            sent.sent_at,
+            sent.ended_at,
+            sent.proof.value,
+            sent.target,
+            sent.project_id,
+            sent.name,
+            sent.description,
+            sent.exact,
+            sent.key_fingerprint,
+        )
+        for settlement in left
+        for sent in settlement.claim.doubt
+    ]
+    ids = [settlement.claim.request.id for settlement in left if settlement.claim.request.id in settled]
+    columns = _columns(rows) if rows else [[] for _ in range(10)]
+    return [ids, *columns] if rows or ids else []
 
 
 def _statements(worker: WorkerId, settlements: Sequence[Settlement]) -> Iterator[tuple[str, list[object]]]:
@@ -78,13 +136,13 @@ def _row(settlement: Settlement, *, plain: bool) -> tuple[object, ...]:
             call = settlement.trace[0] if plain else None
             logged = (call.started_at, call.elapsed, call.status, call.req_id) if call else (None, None, None, None)
             return (*who, made.id, made.org_id, made.credentials_hash, adopted, sent, *logged)
-        case Fail(code=code, message=message, unknown=unknown):
-            doubt = claim.unknown or unknown
-            return (*who, sent, claim.failures + 1, claim.first_tried_at, doubt, code, message)
-        case Retry(code=code, message=message, counted=counted, unknown=unknown, delay=delay, hold=hold):
+        case Fail(code=code, message=message):
+            return (*who, sent, claim.failures + 1, claim.first_tried_at, bool(claim.doubt), code, message)
+        case Retry(code=code, message=message, counted=counted, delay=delay, hold=hold):
             failures = claim.failures + counted
             streak = (streak_after(claim, code), code) if counted and code else (claim.streak, claim.streak_of)
-            return (*who, sent, failures, claim.first_tried_at, unknown, code, message, delay, hold, *streak)
+            doubted = bool(claim.doubt)
+            return (*who, sent, failures, claim.first_tried_at, doubted, code, message, delay, hold, *streak)
         case Cancel():
             return (*who, sent)
 

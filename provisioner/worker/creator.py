@@ -1,14 +1,15 @@
 """Carry one claim to its end: call, observe, decide, until there is something to settle."""
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
 import structlog
 
 from provisioner.core.concurrency import Pressure
+from provisioner.core.doubt import unheard, with_doubt
 from provisioner.core.errors import (
     CredentialUnavailable,
     CredentialUnknown,
@@ -24,15 +25,26 @@ from provisioner.core.model import (
     Do,
     Observation,
     Outcome,
+    Proof,
     Retry,
     Seen,
+    SentCreate,
     Settlement,
     Trace,
 )
-from provisioner.core.policy import Moment, Rules, decide, first_action, plain_success
-from provisioner.core.ports import UNOBSERVED, Clock, Connections, Observer, Permits, Vault
+from provisioner.core.policy import (
+    Moment,
+    Rules,
+    decide,
+    first_action,
+    is_evidence,
+    left_in_doubt,
+    plain_success,
+    sent_description,
+)
+from provisioner.core.ports import UNOBSERVED, Clock, ClockStore, Connections, Observer, Permits, Vault
 from provisioner.core.secret import Secret
-from provisioner.core.skew import Skew
+from provisioner.core.skew import ServerClock, dated
 from provisioner.worker.custody import Custody, HeldBack
 from provisioner.worker.membership import Membership
 from provisioner.worker.witness import Witness
@@ -40,7 +52,9 @@ from provisioner.worker.witness import Witness
 log = structlog.stdlib.get_logger()
 
 PATIENCE: Final = 12.0  # seconds: a little longer than others may take to find out what the read limit is
-_LOOKING: Final = frozenset({Action.LOOK_UP, Action.IDENTIFY})
+# Every so many seconds a create that worked is compared with the clock: a second of that tells as much as each.
+COMPARE: Final = 0.1
+_LOOKING: Final = frozenset({Action.LOOK_UP, Action.IDENTIFY, Action.INSPECT})
 _WITH_KEY: Final = frozenset({Action.CREATE, Action.REPLACE})
 # What certainly left nothing behind, because it never left.
 _UNSENT: Final = frozenset({Seen.NOT_SENT, Seen.CREDENTIAL_UNKNOWN, Seen.CREDENTIAL_UNREADABLE, Seen.CREDENTIAL_AWAY})
@@ -51,7 +65,8 @@ class Target:
     """One Infisical and the ways to it.
 
     `keys` keeps creates from being spent on keys that are refused, `pressure` adapts how many are in flight; without
-    them nothing does. `shared_budget`: replacing and deleting spend the budget of creates too.
+    them nothing does. `shared_budget`: replacing and deleting spend the budget of creates too. `clock` is what is known
+    of this Infisical's clock, and `clock_store` where that outlives this process.
     """
 
     name: str
@@ -65,6 +80,8 @@ class Target:
     pressure: Pressure | None = None
     shared_budget: bool = False
     observer: Observer = UNOBSERVED
+    clock: ServerClock = field(default_factory=ServerClock)
+    clock_store: ClockStore | None = None
 
     def allowance(self, now: float) -> tuple[int | None, float]:
         """How many creates may be under way (None: any number), and in how many seconds that may change."""
@@ -91,7 +108,7 @@ class Creator:
         self._membership = membership
         self._clock = clock
         self._random = random
-        self._skew = Skew()
+        self._compared_at = float("-inf")
         self._witness = Witness()
 
     async def carry(self, claim: Claim) -> Settlement:
@@ -101,6 +118,7 @@ class Creator:
         except Exception as error:  # the row must not be lost, and the others must go on
             log.exception("creator_failed", request=claim.request.id)
             message = f"an error of the provisioner's own: {type(error).__name__}"
+            claim = with_doubt(claim, unheard(claim, self._clock.now()))
             outcome = decide(
                 claim,
                 Action.CREATE,
@@ -123,7 +141,7 @@ class Creator:
             # Whoever is put back after a create creates again: better to wait a little for a look at who has the name.
             patience = PATIENCE if sent > claim.sent else 0.0
             if action is not Action.CREATE and (wait := await self._permit(action, patience)):
-                outcome: Outcome = Retry(delay=wait, message="the read budget is used up", unknown=claim.unknown)
+                outcome: Outcome = Retry(delay=wait, message="the read budget is used up")
                 break
             started_at, began = self._clock.now(), self._clock.monotonic()
             try:
@@ -137,6 +155,8 @@ class Creator:
             if action is Action.CREATE:
                 sent += _was_sent(seen)
                 self._witness.note(claim.request.id, seen.seen, began=began)
+                if is_evidence(seen) and _was_sent(seen):
+                    claim = with_doubt(claim, await self._evidence(claim, seen, started_at, key))
                 if (back := await self._judged(claim, seen, key)) is not None:
                     outcome = back
                     break
@@ -149,9 +169,30 @@ class Creator:
             action, subject = decision.action, decision.connection
             if decision.delay:
                 await asyncio.sleep(decision.delay)
+        return self._settlement(claim, outcome, sent, trace)
+
+    def _settlement(self, claim: Claim, outcome: Outcome, sent: int, trace: Sequence[Trace]) -> Settlement:
         if sent == claim.sent:
             self._target.writes.give_back(1)
+        if claim.doubt and (left := left_in_doubt(claim, outcome)) != claim.doubt:
+            claim = replace(claim, doubt=left)
         return Settlement(claim=claim, outcome=outcome, sent=sent, trace=tuple(trace))
+
+    async def _evidence(self, claim: Claim, seen: Observation, started_at: datetime, key: Secret | None) -> SentCreate:
+        """What is kept of a create whose outcome its end did not prove."""
+        request, keys = claim.request, self._target.keys
+        left_at = started_at if seen.began is None else self._clock.at(seen.began)
+        ended_at = self._clock.now() if seen.began is None else self._clock.at(seen.began + seen.elapsed)
+        return SentCreate(
+            target=request.target,
+            project_id=request.project_id,
+            name=request.name,
+            description=sent_description(claim, self._target.rules),
+            sent_at=left_at,
+            ended_at=max(ended_at, left_at),
+            proof=Proof.TAKEN if seen.proof is Proof.TAKEN else Proof.NONE,
+            key_fingerprint=await keys.fingerprint(key) if keys is not None and key is not None else None,
+        )
 
     async def _call(
         self, action: Action, claim: Claim, subject: Connection | None
@@ -175,6 +216,9 @@ class Creator:
     async def _call_without_key(self, action: Action, claim: Claim, subject: Connection | None) -> Observation:
         if action is Action.REMOVE and subject is not None:
             return replace(await self._target.connections.remove(subject), connection=subject)
+        if action is Action.INSPECT and subject is not None:
+            seen = await self._target.connections.get(subject.id)
+            return seen if seen.seen is Seen.FOUND else replace(seen, connection=subject)
         return await self._target.connections.look_up(claim.request)
 
     async def _judged(self, claim: Claim, seen: Observation, key: Secret | None) -> Retry | None:
@@ -221,7 +265,10 @@ class Creator:
         target, create = self._target, action is Action.CREATE
         target.observer.called(target.name, action, seen)
         if seen.skew is not None:
-            self._skew.note(seen.skew, seen.elapsed)
+            target.clock.headers.note(dated(seen.skew, seen.elapsed))
+        if create and seen.seen is Seen.CREATED and now - self._compared_at >= COMPARE:
+            self._compared_at = now
+            self._compare(seen)
         if _was_sent(seen):
             if create or (target.shared_budget and action not in _LOOKING):
                 budget: Permits | None = target.writes
@@ -238,6 +285,13 @@ class Creator:
             else:
                 log.info("target_works", target=target.name)
 
+    def _compare(self, seen: Observation) -> None:
+        """A create that was plainly answered shows Infisical's clock: it made its connection while it lasted."""
+        if seen.began is not None and seen.connection is not None and seen.connection.created_at is not None:
+            sent = self._clock.at(seen.began).timestamp()
+            created = seen.connection.created_at.timestamp()
+            self._target.clock.note_made(created, sent=sent, received=sent + seen.elapsed)
+
     def _moment(self, claim: Claim, seen: Observation, now: float) -> Moment:
         """The present, monotonic time `now`, and whether trouble is the request's own."""
         works = self._target.breaker.works(now)
@@ -246,8 +300,7 @@ class Creator:
         return Moment(
             now=self._clock.now(),
             jitter=self._random(),
-            skew=self._skew.middle,
-            tolerance=self._skew.tolerance,
+            clock=self._target.clock.reading(),
             target_works=works,
         )
 
@@ -278,7 +331,11 @@ def _keyless(error: CredentialUnknown | CredentialUnreadable | CredentialUnavail
 
 def _was_sent(seen: Observation) -> bool:
     """Whether anything was sent; without a usable token nothing is."""
-    return seen.seen not in _UNSENT and (seen.seen is not Seen.TOKEN_TROUBLE or seen.status is not None)
+    return (
+        seen.seen not in _UNSENT
+        and seen.proof is not Proof.UNSENT
+        and (seen.seen is not Seen.TOKEN_TROUBLE or seen.status is not None)
+    )
 
 
 def _cannot_cope(seen: Observation) -> bool:

@@ -101,10 +101,10 @@ class Custody:
             if key is not None and not key.good:
                 await self._ask(claim, key)
         except DatabaseUnavailable as error:
-            raise HeldBack(_again(claim, LATER, "whether the API key works is not known just now")) from error
+            raise HeldBack(_again(LATER, "whether the API key works is not known just now")) from error
         if not self.upstream.may_send(self._clock.monotonic()):
             await self._return(claim)
-            raise HeldBack(_again(claim, LATER, f"{TROUBLE}: {self.upstream.reason}"))
+            raise HeldBack(_again(LATER, f"{TROUBLE}: {self.upstream.reason}"))
 
     def accepts(self, claim: Claim, seen: Observation) -> bool:
         """Note a create's end where that is all there is to do: the key was known to work, and does."""
@@ -127,6 +127,14 @@ class Custody:
         except DatabaseUnavailable:
             log.debug("key_not_shared", target=self._target)
         return None
+
+    async def fingerprint(self, secret: Secret) -> str | None:
+        """The fingerprint of a key that was sent; None while the database cannot be asked for the salt."""
+        try:
+            self._salt = self._salt or await self._holds.salt()
+        except DatabaseUnavailable:
+            return None
+        return fingerprint(secret, self._salt)
 
     async def look(self, trouble: str | None = None) -> None:
         """See what the other workers found out, and whether a held key has been replaced; about once a second.
@@ -187,7 +195,7 @@ class Custody:
     async def _ask(self, claim: Claim, key: _Key) -> None:
         confirming = claim.failures > 0
         if key.held and not key.probing and not confirming:
-            raise HeldBack(_held(claim, key.name))
+            raise HeldBack(_held(key.name))
         leave = await self._holds.ask(key.name, key.fingerprint, confirming=confirming)
         if leave.granted:
             key.probing = False
@@ -202,9 +210,9 @@ class Custody:
             async with asyncio.timeout(SOON):
                 await key.known.wait()
         if key.held:
-            raise HeldBack(_held(claim, key.name))
+            raise HeldBack(_held(key.name))
         if not key.good:
-            raise HeldBack(_again(claim, SOON, f"others are trying the API key of credential {key.name} first"))
+            raise HeldBack(_again(SOON, f"others are trying the API key of credential {key.name} first"))
 
     async def _accepted(self, claim: Claim, seen: Observation) -> None:
         now = self._clock.monotonic()
@@ -233,7 +241,7 @@ class Custody:
         except _CLOSED as error:
             message = str(error)
         await self._return(claim)
-        return _again(claim, SOON, message)
+        return _again(SOON, message)
 
     async def _refused(self, claim: Claim, seen: Observation, sent: Secret) -> Retry | None:
         tried = self._trying.get(claim.request.id)
@@ -245,7 +253,7 @@ class Custody:
             if blame is Blame.UPSTREAM and not was_open:
                 log.warning("target_held", target=self._target, reason=f"{TROUBLE}: {seen.message}")
             await self._return(claim)
-            return _again(claim, LATER, seen.message)
+            return _again(LATER, seen.message)
         self._trying.pop(claim.request.id, None)
         if key.good:
             key.learn(good=False, held=False)
@@ -262,7 +270,7 @@ class Custody:
                 requests=waiting,
                 reason=seen.message,
             )
-        return _held(claim, key.name) if was_held and not claim.failures else None
+        return _held(key.name) if was_held and not claim.failures else None
 
     async def _suspected(self, request: Request, secret: Secret) -> _Key:
         """The key of a request that was sent without leave."""
@@ -285,10 +293,10 @@ def _canonical(credential: str) -> str:
     return credential.lower().replace("_", "-")
 
 
-def _again(claim: Claim, delay: float, message: str) -> Retry:
-    return Retry(delay=delay, message=message, unknown=claim.unknown)
+def _again(delay: float, message: str) -> Retry:
+    return Retry(delay=delay, message=message)
 
 
-def _held(claim: Claim, credential: str) -> Retry:
+def _held(credential: str) -> Retry:
     message = f"the API key of credential {credential} is refused: correct it, and this request goes on"
-    return Retry(delay=HELD_FOR, message=message, unknown=claim.unknown, hold=hold_of(credential))
+    return Retry(delay=HELD_FOR, message=message, hold=hold_of(credential))

@@ -7,9 +7,10 @@ from typing import Final
 
 import structlog
 
+from provisioner.core.doubt import unheard, with_doubt
 from provisioner.core.errors import DatabaseUnavailable
 from provisioner.core.model import Claim, ErrorCode, Retry, Settlement
-from provisioner.core.ports import FRONT, Clock, Place, Queue
+from provisioner.core.ports import FRONT, Clock, ClockStore, Place, Queue
 from provisioner.worker.creator import Creator, Target, lost_trace
 from provisioner.worker.custody import Custody
 from provisioner.worker.membership import Membership
@@ -30,6 +31,8 @@ SPELL: Final = 0.02
 UNLEASED: Final = 0.1
 # What others found out about API keys is looked up every so many seconds.
 WATCH: Final = 1.0
+# What is known of Infisical's clock is left in the database every so many seconds, if it has changed.
+TELL_CLOCK: Final = 15.0
 
 
 class Feeder:
@@ -95,6 +98,8 @@ class Feeder:
             runners = [group.create_task(self._run(n), name=f"creator-{n}") for n in range(self._capacity)]
             if self.target.keys is not None:
                 runners.append(group.create_task(self._watch(self.target.keys), name="custody"))
+            if self.target.clock_store is not None:
+                runners.append(group.create_task(self._share_clock(self.target.clock_store), name="clock"))
             while not self._stopping:
                 try:
                     await self._feed()
@@ -127,9 +132,10 @@ class Feeder:
         """Give up waiting for the answers that are still out: their outcome is unknown, and is written down as that."""
         for claim in tuple(self._running.values()):
             message = "the worker was stopped before the answer came"
-            outcome = Retry(delay=1.0, message=message, code=ErrorCode.OUTCOME_UNKNOWN, unknown=True)
-            trace = lost_trace(claim, self._clock.now(), message)
-            self._settler.add(Settlement(claim=claim, outcome=outcome, sent=claim.sent + 1, trace=(trace,)))
+            outcome = Retry(delay=1.0, message=message, code=ErrorCode.OUTCOME_UNKNOWN)
+            now = self._clock.now()
+            doubted, trace = with_doubt(claim, unheard(claim, now)), lost_trace(claim, now, message)
+            self._settler.add(Settlement(claim=doubted, outcome=outcome, sent=claim.sent + 1, trace=(trace,)))
 
     async def _feed(self) -> None:
         room = self._room()
@@ -220,6 +226,20 @@ class Feeder:
             except DatabaseUnavailable as error:
                 self._persistence.lost(error)
             await asyncio.sleep(jittered(WATCH))
+
+    async def _share_clock(self, store: ClockStore) -> None:
+        """Begin with what others knew of Infisical's clock, and leave what is known here for those who come later."""
+        made, told = self.target.clock.made, await self._persistence.insist(store.load)
+        if told is not None and made.bounds is None:
+            made.note(told)
+        while True:
+            await asyncio.sleep(jittered(TELL_CLOCK))
+            if made.bounds is not None and made.bounds != told:
+                try:
+                    await store.save(made.bounds)
+                    told = made.bounds
+                except DatabaseUnavailable as error:
+                    self._persistence.lost(error)
 
     def _room(self) -> int:
         """How many requests to claim now; none while the last claim still lasts."""

@@ -8,6 +8,7 @@ from typing import Final
 
 import structlog
 
+from provisioner.core.doubt import unheard, with_doubt
 from provisioner.core.errors import Unstorable
 from provisioner.core.model import ErrorCode, Fail, Retry, Settlement, Succeed
 from provisioner.core.ports import UNOBSERVED, Clock, Observer, Queue, Report
@@ -106,14 +107,15 @@ class Settler:
             for settlement in batch:
                 await self._record([settlement])
             return
-        log.error("settlement_unstorable", request=batch[0].claim.request.id)
-        await self._record([replace(batch[0], outcome=_UNSTORABLE, trace=())])
+        claim = batch[0].claim
+        log.error("settlement_unstorable", request=claim.request.id)
+        claim = with_doubt(claim, unheard(claim, self._clock.now()))
+        await self._record([replace(batch[0], claim=claim, outcome=_UNSTORABLE, trace=())])
 
 
 _UNSTORABLE: Final = Fail(
     code=ErrorCode.OUTCOME_UNKNOWN,
     message="what Infisical answered cannot be stored; look in the project",
-    unknown=True,
 )
 
 

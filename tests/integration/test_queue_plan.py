@@ -52,8 +52,8 @@ INSERT INTO provisioner.connection_requests (id, project_id, name) OVERRIDING SY
     SELECT n, md5((n % 500)::text)::uuid, 'n' || n FROM generate_series(1, {KNOWN}) AS n;
 INSERT INTO provisioner.counts (target, batch, requested_by, status, error_code, requests)
     SELECT 'default', '', current_user, 'pending', '', {KNOWN};
-INSERT INTO provisioner.setbacks (id, attempt, sent, failures, since, unknown)
-    SELECT n * 2, 1, 1, 1, now(), false FROM generate_series(1, {KNOWN}) AS n;
+INSERT INTO provisioner.setbacks (id, attempt, sent, failures, since)
+    SELECT n * 2, 1, 1, 1, now() FROM generate_series(1, {KNOWN}) AS n;
 INSERT INTO provisioner.failed_boxes (id, failed_at, box)
     SELECT n, now() - interval '2 days' + make_interval(secs => n / 10), 0 FROM generate_series(1, {KNOWN}) AS n;
 INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)

@@ -310,8 +310,7 @@ class TestRemoving:
         flying = await insert(session, name="flying")
         await take(session, flying)
         await session.execute(
-            "INSERT INTO provisioner.setbacks (id, attempt, sent, failures, since, unknown)"
-            " VALUES ($1, 1, 1, 1, now(), true)",
+            "INSERT INTO provisioner.setbacks (id, attempt, sent, failures, since) VALUES ($1, 1, 1, 1, now())",
             flying,
         )
         assert await places(session) == {"ready": 1, "waiting": 1, "in_flight": 1, "setbacks": 1}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
@@ -119,6 +119,7 @@ class Server:
     script: list[Observation] = field(default_factory=list)
     open: asyncio.Event = field(default_factory=asyncio.Event)
     wrong_scope: bool = False
+    wrong: list[Connection] = field(default_factory=list)
     maintenance: Callable[[], None] | None = None  # creates come to nothing, and this happens at each
 
     async def create(self, request: Request, _key: Secret) -> Observation:
@@ -132,6 +133,8 @@ class Server:
             return Observation(seen=Seen.NAME_TAKEN, status=400)
         made = a_connection(project_id=request.project_id, created_at=datetime.now(UTC))
         if self.wrong_scope:
+            made = replace(made, project_id=None)
+            self.wrong.append(made)
             return Observation(seen=Seen.WRONG_SCOPE, status=200, connection=made)
         self.made[request.project_id] = made
         return Observation(seen=Seen.CREATED, status=200, connection=made)
@@ -139,6 +142,11 @@ class Server:
     async def look_up(self, request: Request) -> Observation:
         """Find it."""
         made = self.made.get(request.project_id)
+        return Observation(seen=Seen.FOUND, status=200, connection=made) if made else Observation(seen=Seen.ABSENT)
+
+    async def get(self, connection_id: str) -> Observation:
+        """Find it by its id."""
+        made = next((one for one in self.wrong if one.id == connection_id), None)
         return Observation(seen=Seen.FOUND, status=200, connection=made) if made else Observation(seen=Seen.ABSENT)
 
     async def replace(self, _request: Request, connection: Connection, _key: Secret) -> Observation:

@@ -67,26 +67,26 @@ WITH settled AS (
     DELETE FROM provisioner.in_flight AS f
     USING unnest(
         $2::bigint[], $3::integer[], $4::integer[], $5::integer[], $6::timestamptz[], $7::boolean[], $8::text[], $9::text[]
-    ) AS o (id, attempt, sent, failures, since, unknown, error_code, error_message)
+    ) AS o (id, attempt, sent, failures, since, doubted, error_code, error_message)
     WHERE f.id = ANY ($2::bigint[]) AND f.id = o.id AND f.attempt = o.attempt AND f.worker = $1
     RETURNING o.*, f.cancelled
 ),
 kept AS (
-    INSERT INTO provisioner.setbacks (id, attempt, sent, failures, since, unknown, error_code, error_message)
-    SELECT o.id, o.attempt, o.sent, o.failures, o.since, o.unknown, o.error_code, o.error_message FROM settled AS o
+    INSERT INTO provisioner.setbacks (id, attempt, sent, failures, since, error_code, error_message)
+    SELECT o.id, o.attempt, o.sent, o.failures, o.since, o.error_code, o.error_message FROM settled AS o
     ON CONFLICT (id) DO UPDATE SET
-        attempt = excluded.attempt, sent = excluded.sent, failures = excluded.failures, unknown = excluded.unknown,
+        attempt = excluded.attempt, sent = excluded.sent, failures = excluded.failures,
         error_code = excluded.error_code, error_message = excluded.error_message, updated_at = now()
 )
 UPDATE provisioner.connection_requests AS q
 SET
-    status = CASE WHEN o.cancelled AND NOT o.unknown THEN 'cancelled' ELSE 'failed' END,
+    status = CASE WHEN o.cancelled AND NOT o.doubted THEN 'cancelled' ELSE 'failed' END,
     attempts = o.sent,
     error_code = o.error_code,
     error_message = o.error_message,
     finished_at = clock_timestamp(),
     credential = CASE
-        WHEN o.cancelled AND NOT o.unknown AND q.credential LIKE 'sealed:%'
+        WHEN o.cancelled AND NOT o.doubted AND q.credential LIKE 'sealed:%'
             THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
         ELSE q.credential
     END
@@ -102,20 +102,19 @@ WITH settled AS (
     USING unnest(
         $2::bigint[], $3::integer[], $4::integer[], $5::integer[], $6::timestamptz[], $7::boolean[], $8::text[], $9::text[],
         $10::double precision[], $11::text[], $12::integer[], $13::text[]
-    ) AS o (id, attempt, sent, failures, since, unknown, error_code, error_message, delay, hold, streak, streak_of)
+    ) AS o (id, attempt, sent, failures, since, doubted, error_code, error_message, delay, hold, streak, streak_of)
     WHERE f.id = ANY ($2::bigint[]) AND f.id = o.id AND f.attempt = o.attempt AND f.worker = $1
     RETURNING o.*, f.cancelled, f.target, f.rank, f.project_id
 ),
 kept AS (
     INSERT INTO provisioner.setbacks (
-        id, attempt, sent, failures, streak, streak_of, since, unknown, cancelled, error_code, error_message
+        id, attempt, sent, failures, streak, streak_of, since, cancelled, error_code, error_message
     )
     SELECT
-        o.id, o.attempt, o.sent, o.failures, o.streak, o.streak_of, o.since, o.unknown, o.cancelled, o.error_code,
-        o.error_message
+        o.id, o.attempt, o.sent, o.failures, o.streak, o.streak_of, o.since, o.cancelled, o.error_code, o.error_message
     FROM settled AS o
     ON CONFLICT (id) DO UPDATE SET
-        attempt = excluded.attempt, sent = excluded.sent, failures = excluded.failures, unknown = excluded.unknown,
+        attempt = excluded.attempt, sent = excluded.sent, failures = excluded.failures,
         streak = excluded.streak, streak_of = excluded.streak_of,
         cancelled = setbacks.cancelled OR excluded.cancelled,
         error_code = excluded.error_code, error_message = excluded.error_message, updated_at = now()
@@ -127,7 +126,7 @@ waiting AS (
         clock_timestamp() + make_interval(secs => CASE WHEN o.cancelled THEN greatest(o.delay, 45) ELSE o.delay END),
         o.target, o.rank, o.project_id, o.hold
     FROM settled AS o
-    WHERE o.unknown OR NOT o.cancelled
+    WHERE o.doubted OR NOT o.cancelled
 ),
 ended AS (
     UPDATE provisioner.connection_requests AS q
@@ -138,7 +137,7 @@ ended AS (
             ELSE q.credential
         END
     FROM settled AS o
-    WHERE q.id = o.id AND o.cancelled AND NOT o.unknown
+    WHERE q.id = o.id AND o.cancelled AND NOT o.doubted
 )
 SELECT o.id FROM settled AS o;
 
@@ -163,6 +162,31 @@ SET
 FROM settled AS o
 WHERE q.id = o.id
 RETURNING q.id;
+
+-- :name doubt
+-- What is in doubt of requests $1, which were just settled: these creates ($2 on) and no others. Of requests that are not among
+-- $1, because others have taken them over, what is new is added: their create was sent all the same. A request that is answered
+-- plainly never comes here.
+WITH known AS (
+    SELECT *
+    FROM unnest(
+        $2::bigint[], $3::timestamptz[], $4::timestamptz[], $5::text[], $6::text[], $7::uuid[], $8::text[], $9::text[],
+        $10::boolean[], $11::text[]
+    ) AS k (id, sent_at, ended_at, proof, target, project_id, name, description, exact, key_fingerprint)
+),
+forgotten AS (
+    DELETE FROM provisioner.sent_creates AS c
+    WHERE c.id = ANY ($1::bigint[]) AND ((c.id, c.sent_at) IN (SELECT k.id, k.sent_at FROM known AS k)) IS NOT TRUE
+)
+INSERT INTO provisioner.sent_creates (
+    id, sent_at, ended_at, proof, target, project_id, name, description, exact, key_fingerprint
+)
+SELECT k.id, k.sent_at, k.ended_at, k.proof, k.target, k.project_id, k.name, k.description, k.exact, k.key_fingerprint
+FROM known AS k
+JOIN provisioner.setbacks AS s ON s.id = k.id
+ON CONFLICT (id, sent_at) DO UPDATE SET
+    ended_at = greatest(sent_creates.ended_at, excluded.ended_at), proof = excluded.proof
+WHERE excluded.ended_at > sent_creates.ended_at OR excluded.proof <> sent_creates.proof;
 
 -- :name log_attempts
 -- Write down what was tried; an attempt that lost its claim is written down too, for it was sent.
