@@ -150,6 +150,7 @@ _SUCCESS: Final[dict[Action, Callable[[Asked, Any], Verdict]]] = {
     Action.REPLACE: _replaced,
     Action.LOOK_UP: _looked_up,
     Action.IDENTIFY: _looked_up,
+    Action.INSPECT: _looked_up,
 }
 
 

@@ -43,7 +43,7 @@ REFUSALS: Final[dict[int, frozenset[str]]] = {
 }
 
 _WITH_KEY: Final = frozenset({Action.CREATE, Action.REPLACE})
-_LOOKING: Final = frozenset({Action.LOOK_UP, Action.IDENTIFY})
+_LOOKING: Final = frozenset({Action.LOOK_UP, Action.IDENTIFY, Action.INSPECT})
 # What only Infisical itself can say of a request.
 _OWN: Final = frozenset(
     {Seen.INVALID, Seen.KEY_REFUSED, Seen.FORBIDDEN, Seen.PROJECT_MISSING, Seen.ABSENT, Seen.OTHER_APP}
