@@ -234,6 +234,8 @@ DECLARE
     rule text := provisioner.broken_rule(new);
     moved boolean := (old.target, old.project_id) IS DISTINCT FROM (new.target, new.project_id);
     renamed boolean := moved OR (old.name, old.description) IS DISTINCT FROM (new.name, new.description);
+    placed boolean := moved OR (old.priority, old.not_before) IS DISTINCT FROM (new.priority, new.not_before);
+    taken boolean := false;
 BEGIN
     IF rule IS NOT NULL THEN
         PERFORM provisioner.refuse(rule, new);
@@ -242,9 +244,36 @@ BEGIN
         RAISE EXCEPTION 'request % has its connection: its target and project_id cannot be changed any more', new.id
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert another request for the other project.';
     END IF;
+    -- It may change places between two statements, so it is looked for again; whoever takes it out of its place has it. That is so
+    -- for a new name, too: a claim that is made meanwhile would send the old one.
+    IF new.status = 'pending' AND old.status = 'pending' AND (renamed OR placed) THEN
+        FOR round IN 1..20 LOOP
+            UPDATE provisioner.waiting AS w
+            SET
+                run_at = CASE WHEN placed THEN coalesce(new.not_before, now()) ELSE w.run_at END,
+                target = new.target, rank = -new.priority, project_id = new.project_id
+            WHERE w.id = new.id;
+            taken := FOUND;
+            EXIT WHEN taken;
+            DELETE FROM provisioner.ready AS r WHERE r.id = old.id;
+            taken := FOUND;
+            IF taken THEN
+                INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
+                VALUES (new.id, coalesce(new.not_before, now()), new.target, -new.priority, new.project_id);
+                EXIT;
+            END IF;
+            PERFORM 1 FROM provisioner.in_flight AS f WHERE f.id = new.id;
+            EXIT WHEN FOUND;
+        END LOOP;
+        IF NOT taken THEN
+            RAISE EXCEPTION 'request % is in flight: its target, project_id, name, description, priority and not_before cannot be'
+                ' changed now', new.id
+            USING ERRCODE = 'object_in_use', HINT = 'Cancel it, or wait until it has ended.';
+        END IF;
+    END IF;
     IF renamed THEN
-        -- Who has the name is known after a conflict: what was sent before then is of no use under another one.
-        IF new.status = 'failed' AND new.error_code = 'name_conflict' THEN
+        -- Who has the name is known after a conflict: what was sent before is of no use under another one.
+        IF old.status = 'failed' AND old.error_code = 'name_conflict' THEN
             DELETE FROM provisioner.sent_creates AS c WHERE c.id = new.id;
         ELSIF EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = new.id) THEN
             RAISE EXCEPTION 'request %: an earlier create may have made its connection, so its target, project_id, name and'
@@ -253,31 +282,7 @@ BEGIN
                 HINT = 'Retry it, so that the connection is looked up, or cancel it; edit it when it has ended.';
         END IF;
     END IF;
-    IF new.status <> 'pending' OR old.status <> 'pending' OR NOT (
-        renamed OR (old.priority, old.not_before) IS DISTINCT FROM (new.priority, new.not_before)
-    ) THEN
-        RETURN NULL;
-    END IF;
-    -- It may change places between two statements, so it is looked for again; whoever takes it out of its place has it.
-    FOR round IN 1..20 LOOP
-        UPDATE provisioner.waiting AS w
-        SET run_at = coalesce(new.not_before, now()), target = new.target, rank = -new.priority, project_id = new.project_id
-        WHERE w.id = new.id;
-        IF FOUND THEN
-            RETURN NULL;
-        END IF;
-        DELETE FROM provisioner.ready AS r WHERE r.id = old.id;
-        IF FOUND THEN
-            INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
-            VALUES (new.id, coalesce(new.not_before, now()), new.target, -new.priority, new.project_id);
-            RETURN NULL;
-        END IF;
-        PERFORM 1 FROM provisioner.in_flight AS f WHERE f.id = new.id;
-        EXIT WHEN FOUND;
-    END LOOP;
-    RAISE EXCEPTION 'request % is in flight: its target, project_id, name, description, priority and not_before cannot be'
-        ' changed now', new.id
-    USING ERRCODE = 'object_in_use', HINT = 'Cancel it, or wait until it has ended.';
+    RETURN NULL;
 END
 $$;
 
