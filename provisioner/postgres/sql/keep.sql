@@ -116,7 +116,13 @@ doubted AS (
         t.id, t.claimed_at, clock_timestamp(), q.target, q.project_id, q.name,
         btrim(coalesce(q.description, ''), $2), false
     FROM taken AS t
-    JOIN provisioner.connection_requests AS q ON q.id = t.id
+    -- One by one, for a join is planned as a scan of the wide table.
+    CROSS JOIN LATERAL (
+        SELECT r.target, r.project_id, r.name, r.description
+        FROM provisioner.connection_requests AS r
+        WHERE r.id = t.id
+        LIMIT 1
+    ) AS q
     ON CONFLICT (id, sent_at) DO UPDATE SET ended_at = greatest(sent_creates.ended_at, excluded.ended_at)
 ),
 logged AS (

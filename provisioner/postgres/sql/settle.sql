@@ -183,7 +183,7 @@ INSERT INTO provisioner.sent_creates (
 )
 SELECT k.id, k.sent_at, k.ended_at, k.proof, k.target, k.project_id, k.name, k.description, k.exact, k.key_fingerprint
 FROM known AS k
-JOIN provisioner.setbacks AS s ON s.id = k.id
+CROSS JOIN LATERAL (SELECT s.id FROM provisioner.setbacks AS s WHERE s.id = k.id LIMIT 1) AS pending
 ON CONFLICT (id, sent_at) DO UPDATE SET
     ended_at = greatest(sent_creates.ended_at, excluded.ended_at), proof = excluded.proof
 WHERE excluded.ended_at > sent_creates.ended_at OR excluded.proof <> sent_creates.proof;
