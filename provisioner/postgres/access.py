@@ -72,8 +72,11 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         _table("request_credentials", "SELECT"),
         *(_table(name, "SELECT") for name in ("ready", "waiting", "in_flight", "setbacks", "turns", "attempts")),
         _table("sent_creates", "SELECT"),
-        *(_table(name, "SELECT") for name in ("workers", "targets", "troubles", "permits", "credential_health")),
-        *(_table(name, "SELECT") for name in ("held_credentials", "sealing_keys", "migrations")),
+        *(
+            _table(name, "SELECT")
+            for name in ("workers", "targets", "target_incidents", "permits", "credential_health")
+        ),
+        *(_table(name, "SELECT") for name in ("quarantined_credentials", "sealing_keys", "migrations")),
         _function("sealing_key()"),
     ),
     Kind.WORKER: (
@@ -83,7 +86,7 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("ready", "waiting", "setbacks", "workers")),
         *(
             _table(name, "SELECT", "INSERT", "UPDATE", "DELETE")
-            for name in ("credential_health", "troubles", "sent_creates")
+            for name in ("credential_health", "target_incidents", "sent_creates")
         ),
         _table("in_flight", "SELECT", "INSERT", "DELETE"),
         *(_table(name, "SELECT", "INSERT", "UPDATE") for name in ("turns", "permits", "targets")),
