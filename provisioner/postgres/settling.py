@@ -1,6 +1,7 @@
 """Write how claims ended: settlements become a few statements over arrays, one for each kind of outcome."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -9,6 +10,7 @@ from provisioner.core.model import (
     Cancel,
     ErrorCode,
     Fail,
+    OnConflict,
     Outcome,
     Retry,
     Seen,
@@ -16,7 +18,7 @@ from provisioner.core.model import (
     Succeed,
     Trace,
 )
-from provisioner.core.policy import streak_after
+from provisioner.core.policy import recorded_by, streak_after
 from provisioner.core.ports import WorkerId
 from provisioner.postgres.queries import statements
 
@@ -33,6 +35,8 @@ async def write_settlements(
     connection: "Session", worker: WorkerId, settlements: Sequence[Settlement]
 ) -> frozenset[int]:
     """Write a batch in one transaction; returns the ids that were still this worker's to settle."""
+    if found := [one for one in settlements if _was_found(one)]:
+        settlements = await _without_recorded(connection, settlements, found)
     calls = tuple(_statements(worker, settlements))
     doubtful = [settlement for settlement in settlements if _is_doubtful(settlement)]
     settled: set[int] = set()
@@ -51,6 +55,30 @@ async def write_settlements(
         if len(settled) < len(settlements):
             await _confess(connection, settlements, settled)
     return frozenset(settled)
+
+
+def _was_found(settlement: Settlement) -> bool:
+    """Whether a connection is recorded for the request's own that no answer to its create has named."""
+    outcome = settlement.outcome
+    return type(outcome) is Succeed and outcome.adopted and settlement.claim.request.on_conflict is OnConflict.FAIL
+
+
+async def _without_recorded(
+    connection: "Session", settlements: Sequence[Settlement], found: Sequence[Settlement]
+) -> Sequence[Settlement]:
+    """The settlements, with a conflict for each connection that another request has recorded before."""
+    columns = _columns(
+        (one.claim.request.id, one.outcome.connection.id, one.claim.request.project_id, one.claim.request.name)
+        for one in found
+        if isinstance(one.outcome, Succeed)
+    )
+    taken = {row["id"]: row for row in await connection.fetch(statements("settle")["recorded"], *columns)}
+    return [
+        replace(one, outcome=recorded_by(taken[id_]["other"], taken[id_]["target"]))
+        if (id_ := one.claim.request.id) in taken and one in found
+        else one
+        for one in settlements
+    ]
 
 
 async def _confess(connection: "Session", settlements: Sequence[Settlement], settled: Collection[int]) -> None:

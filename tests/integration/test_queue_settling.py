@@ -134,6 +134,55 @@ async def _hot_updates(session: "Session") -> int:
     return int(row["n_tup_hot_upd"])
 
 
+class TestFound:
+    """A connection was found instead of made."""
+
+    @pytest.mark.parametrize("choice", ["fail", "adopt"])
+    async def test_one_connection_is_not_two_requests_own(
+        self, queue: PostgresQueue, worker: int, session: "Session", choice: str
+    ) -> None:
+        """One Infisical under two targets: what another request has recorded is a conflict, unless it is adopted."""
+        await queue.register(name="both", targets=["default", "alias"], lease=60.0)
+        first = await one(queue, worker, session)
+        await queue.settle(worker, [a_settlement(first, Succeed(connection=a_connection()))])
+        second = await insert(session, target="alias", on_conflict=choice)
+        (claim,) = (await queue.claim(worker, target="alias", start=FRONT, limit=10)).claims
+        await queue.settle(worker, [a_settlement(claim, Succeed(connection=a_connection(), adopted=True))])
+        row = await row_of(session, second)
+        if choice == "adopt":
+            assert row["status"] == "succeeded"
+        else:
+            assert (row["status"], row["error_code"]) == ("failed", "name_conflict")
+            assert f"request {first.request.id} of target default" in row["error_message"]
+
+    async def test_what_a_stale_worker_made_is_told(
+        self, queue: PostgresQueue, worker: int, session: "Session"
+    ) -> None:
+        """Others took the request over before its create was answered: they learn that it was sent, and until when."""
+        claim = await one(queue, worker, session)
+        await lapse(session, worker)
+        await queue.rescue(pause=60.0)
+        ended = claim.claimed_at + timedelta(seconds=100)
+        trace = a_trace(started_at=ended - timedelta(seconds=10), elapsed=10.0)
+        report = await queue.settle(worker, [a_settlement(claim, trace=[trace])])
+        assert report.fenced == {claim.request.id}
+        row = await session.fetchrow("SELECT sent_at, ended_at, exact FROM provisioner.sent_creates")
+        assert tuple(row or ()) == (claim.claimed_at, ended, False)
+
+    async def test_evidence_is_kept_in_few_pieces(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
+        """An outage in which a create is lost every few seconds leaves one row, and success leaves none."""
+        claim = await one(queue, worker, session)
+        for _ in range(5):
+            await queue.settle(worker, [a_settlement(doubted(claim), replace(LATER, counted=False))])
+            await soon(session)
+            await queue.promote(10)
+            (claim,) = await claimed(queue, worker)
+            assert len(claim.doubt) == 1
+        assert await count(session, "sent_creates") == 1
+        await queue.settle(worker, [a_settlement(claim)])
+        assert await count(session, "sent_creates") == 0
+
+
 class TestFail:
     """A person has to act."""
 

@@ -250,3 +250,18 @@ class TestWrongScope:
             row = await row_of(it.session, request)
             assert (row["status"], row["error_code"]) == ("failed", "wrong_scope")
             assert "deleted again" in row["error_message"]
+
+
+class TestDoubt:
+    """Answers are lost while clocks do what they like."""
+
+    async def test_the_walls_clock_steps_back(self, database: Database) -> None:
+        """Three seconds back between each lost answer and its look-up: every connection is known for our own."""
+        async with SmallWorld(database) as it:
+            it.server.lose = lambda: it.time.set_back(3.0)
+            await insert_many(it.session, 8)
+            it.start()
+            await it.done(within=20)
+            ended = "SELECT count(*) FROM provisioner.connection_requests WHERE status = 'succeeded'"
+            assert await it.session.fetchval(ended) == 8
+            assert it.server.creates == 8

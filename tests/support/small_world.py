@@ -43,6 +43,10 @@ class Time:
         """What the wall's clock shows."""
         return datetime.now(UTC) + self._wrong + timedelta(seconds=self._jumped)
 
+    def set_back(self, seconds: float) -> None:
+        """Somebody, or NTP, sets the wall's clock; the other one goes on."""
+        self._wrong -= timedelta(seconds=seconds)
+
     def monotonic(self) -> float:
         """What the clock shows that never goes back."""
         return time.monotonic() + self._jumped
@@ -120,6 +124,7 @@ class Server:
     open: asyncio.Event = field(default_factory=asyncio.Event)
     wrong_scope: bool = False
     wrong: list[Connection] = field(default_factory=list)
+    lose: Callable[[], None] | None = None  # answers of creates are lost, and this happens at each
     maintenance: Callable[[], None] | None = None  # creates come to nothing, and this happens at each
 
     async def create(self, request: Request, _key: Secret) -> Observation:
@@ -137,6 +142,9 @@ class Server:
             self.wrong.append(made)
             return Observation(seen=Seen.WRONG_SCOPE, status=200, connection=made)
         self.made[request.project_id] = made
+        if self.lose is not None:
+            self.lose()
+            return Observation(seen=Seen.UNKNOWN, message="cut")
         return Observation(seen=Seen.CREATED, status=200, connection=made)
 
     async def look_up(self, request: Request) -> Observation:

@@ -188,6 +188,21 @@ ON CONFLICT (id, sent_at) DO UPDATE SET
     ended_at = greatest(sent_creates.ended_at, excluded.ended_at), proof = excluded.proof
 WHERE excluded.ended_at > sent_creates.ended_at OR excluded.proof <> sent_creates.proof;
 
+-- :name recorded
+-- Which of the connections $2 that requests $1 have found, in projects $3 by names $4, another request has recorded already: one
+-- Infisical may be configured as two targets. One step of the unique index for each target.
+SELECT o.id, other.id AS other, other.target
+FROM unnest($1::bigint[], $2::uuid[], $3::uuid[], $4::text[]) AS o (id, connection_id, project_id, name)
+CROSS JOIN provisioner.targets AS t
+CROSS JOIN LATERAL (
+    SELECT q.id, q.target
+    FROM provisioner.connection_requests AS q
+    WHERE
+        q.target = t.target AND q.project_id = o.project_id AND q.name = o.name
+        AND q.id <> o.id AND q.connection_id = o.connection_id
+    LIMIT 1
+) AS other;
+
 -- :name log_attempts
 -- Write down what was tried; an attempt that lost its claim is written down too, for it was sent.
 INSERT INTO provisioner.attempts (
