@@ -15,6 +15,8 @@ MILLISECOND: Final = 0.001
 # Seconds that are allowed for beside what was measured: as well as workers know the database's clock. Somebody who took
 # a name half a second before us must not be taken for us.
 CLOCK_SLACK: Final = 0.25
+# The same for a worker that has measured Infisical's clock and sent the create itself, on one and the same clock.
+OWN_SLACK: Final = 0.05
 # While no answer has told a `createdAt`, seconds: hosts of one service that all keep time are hardly further apart, and
 # it is less than what lies between a lost create's late commit and the next one's.
 CLOCK_TOLERANCE: Final = 10.0
@@ -105,7 +107,7 @@ class Reading:
         and only what is known of the clocks is allowed for: clocks that may agree are taken to agree.
         """
         if self.made is not None:
-            return self.made.widened(CLOCK_SLACK)
+            return self.made.widened(CLOCK_SLACK if lost else OWN_SLACK)
         guess = self.headers or Bounds(0.0, 0.0)
         if lost:
             return guess.widened(CLOCK_TOLERANCE)

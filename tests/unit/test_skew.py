@@ -10,6 +10,7 @@ from provisioner.core.skew import (
     CLOCK_TOLERANCE,
     HALF_SECOND,
     MILLISECOND,
+    OWN_SLACK,
     Bounds,
     Reading,
     ServerClock,
@@ -92,7 +93,8 @@ class TestReading:
     @pytest.mark.parametrize("headers", [None, Bounds(-100.0, -99.0)])
     def test_what_was_made_decides(self, headers: Bounds | None, lost: bool) -> None:
         """A `Date` of another host's clock says nothing once a `createdAt` has been seen."""
-        assert Reading(Bounds(4.0, 4.1), headers).bounds(lost=lost) == Bounds(4.0, 4.1).widened(CLOCK_SLACK)
+        slack = CLOCK_SLACK if lost else OWN_SLACK
+        assert Reading(Bounds(4.0, 4.1), headers).bounds(lost=lost) == Bounds(4.0, 4.1).widened(slack)
 
     def test_a_lost_answer_is_allowed_much(self) -> None:
         """While nothing was made, `Date` is a guess that may be seconds off, and no `Date` a guess of zero."""
