@@ -73,8 +73,9 @@ RETURNING id;
 -- The creates of requests $1 whose outcome is not proven.
 SELECT
     c.id, c.target, c.project_id::text, c.name, c.description, c.sent_at, c.ended_at, c.proof, c.exact, c.key_fingerprint
-FROM provisioner.sent_creates AS c
-WHERE c.id = ANY ($1::bigint[]);
+FROM unnest($1::bigint[]) AS claimed (id)
+-- One by one: where nothing is known of the table, more than one would be planned as a scan of all of it.
+CROSS JOIN LATERAL (SELECT s.* FROM provisioner.sent_creates AS s WHERE s.id = claimed.id LIMIT 1000) AS c;
 
 -- :name lost
 -- Claims that worker $1 holds for target $2 without knowing: a claim was committed, but its answer never arrived. $3 are the

@@ -175,8 +175,15 @@ WITH known AS (
     ) AS k (id, sent_at, ended_at, proof, target, project_id, name, description, exact, key_fingerprint)
 ),
 forgotten AS (
-    DELETE FROM provisioner.sent_creates AS c
-    WHERE c.id = ANY ($1::bigint[]) AND ((c.id, c.sent_at) IN (SELECT k.id, k.sent_at FROM known AS k)) IS NOT TRUE
+    DELETE FROM provisioner.sent_creates
+    WHERE ctid = ANY (ARRAY (
+        SELECT old.ctid
+        FROM unnest($1::bigint[]) AS settled (id)
+        CROSS JOIN LATERAL (
+            SELECT c.ctid, c.id, c.sent_at FROM provisioner.sent_creates AS c WHERE c.id = settled.id LIMIT 1000
+        ) AS old
+        WHERE ((old.id, old.sent_at) IN (SELECT k.id, k.sent_at FROM known AS k)) IS NOT TRUE
+    ))
 )
 INSERT INTO provisioner.sent_creates (
     id, sent_at, ended_at, proof, target, project_id, name, description, exact, key_fingerprint
