@@ -55,8 +55,8 @@ CALLS: Final = _counter(
     "action",
     "outcome",
     "status",
-    help="Calls to Infisical: create, look_up, identify, replace or remove; what they showed; the HTTP status, "
-    "or none where there was no answer.",
+    help="Calls to Infisical: create, look_up, identify, replace, inspect or remove; what they showed; the HTTP "
+    "status, or none where there was no answer.",
 )
 CALL_SECONDS: Final = _histogram(
     "call_seconds", "target", "action", help="How long the calls took that were sent, answered or not."

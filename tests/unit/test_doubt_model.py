@@ -130,6 +130,8 @@ class Row:
 
     def run(self) -> Outcome:
         """Try until it has ended for good: a failure is tried again by a person, weeks later perhaps."""
+        self._between(self.draw([0.1, 120.0]))
+        self.claim = replace(self.claim, claimed_at=self.time())
         while True:
             outcome = self._attempt()
             left = () if isinstance(outcome, Succeed) else left_in_doubt(self.claim, outcome)
@@ -137,8 +139,9 @@ class Row:
                 return outcome
             if isinstance(outcome, Fail) and (self.kind() or outcome.code is ErrorCode.NAME_CONFLICT):
                 return outcome
-            pause = outcome.delay if isinstance(outcome, Retry) else self.draw([0.0, 3600.0, 2e6])
-            self._between(pause + 1.0)
+            pause = outcome.delay if isinstance(outcome, Retry) else 0.0
+            # Nobody may be at work for a while, or nothing can be read; a person comes back after weeks.
+            self._between(pause + self.draw([1.0, 1.0, 150.0, 2e6]))
             failures = self.claim.failures + outcome.counted if isinstance(outcome, Retry) else 0
             self.claim = replace(
                 self.claim,
@@ -162,10 +165,10 @@ class Row:
 
     def _between(self, seconds: float) -> None:
         """Time goes by, and somebody else may take the name."""
-        stranger = not self.kind() and self.data.draw(st.integers(0, 4)) == 0
+        stranger = not self.kind() and self.data.draw(st.integers(0, 2 if seconds > 100 else 6)) == 0
         self.infisical.pass_time(seconds / 2)
         if stranger:
-            description = self.data.draw(st.sampled_from(["", "ours", "theirs"]))
+            description = self.data.draw(st.sampled_from([self.claim.request.description or "", "theirs"]))
             self.stranger = self.infisical.insert(description, ours=False) or self.stranger
         self.infisical.pass_time(seconds / 2)
 
