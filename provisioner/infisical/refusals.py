@@ -83,7 +83,9 @@ def _meaning(
         message = remedies.quoting(f"the server answered {status}", envelope.message)
         return Verdict(Seen.UNKNOWN, message, metered=False, req_id=envelope.req_id)
     verdict = read(asked, envelope)._replace(req_id=envelope.req_id)
-    if verdict.seen in _OWN and not _is_infisicals(status, headers, envelope):
+    # Infisical has more reasons not to show something than not to make it.
+    own = _is_infisicals(status, headers, envelope) if asked.action in _WITH_KEY else envelope.req_id is not None
+    if verdict.seen in _OWN and not own:
         # Somebody else's word: it fails no request.
         said = f": {envelope.message}" if envelope.message else ""
         message = shorten(f"the server answered {status} and not as Infisical does{said}")
