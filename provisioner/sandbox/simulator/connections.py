@@ -10,9 +10,10 @@ from provisioner.sandbox.simulator.clock import Clock, iso
 from provisioner.sandbox.simulator.exchange import Exchange
 from provisioner.sandbox.simulator.faults import Faults
 from provisioner.sandbox.simulator.model import APP, Connection, Store
+from provisioner.sandbox.simulator.pool import Pool
 from provisioner.sandbox.simulator.settings import Plant, Settings
 from provisioner.sandbox.simulator.upstream import Upstream
-from provisioner.sandbox.simulator.validation import UNDEFINED, NewConnection
+from provisioner.sandbox.simulator.validation import UNDEFINED, Changes, NewConnection
 
 __all__ = ["Connections"]
 
@@ -25,6 +26,7 @@ class Connections:
 
     store: Store
     upstream: Upstream
+    pool: Pool
     faults: Faults
     settings: Settings
     clock: Clock
@@ -39,12 +41,14 @@ class Connections:
         down = {"openrouter-429": "429", "openrouter-down": "down"}.get(exchange.fault or "")
         if down:
             self._strike(exchange)
+        await self.pool.turn(exchange)
         await self.upstream.validate(wanted.api_key, fault=down, wait=exchange.wait)
         await self._fail_before_commit(exchange)
-        connection = self._insert(wanted)
-        if exchange.record is not None:
-            exchange.record.committed = True
-            exchange.record.connection_id = connection.id
+        async with self.pool.transaction(exchange):
+            connection = self._insert(wanted)
+            if exchange.record is not None:
+                exchange.record.committed = True
+                exchange.record.connection_id = connection.id
         self._fail_after_commit(exchange)
         return self._shown(connection)
 
@@ -145,10 +149,15 @@ class Connections:
         validation.connection_id(exchange.params["connectionId"])
         changes = validation.patch(exchange.body)
         connection = self._by_id(exchange, "edit-app-connections")
-        if changes.api_key is not UNDEFINED:
-            await self.upstream.validate(changes.api_key, fault=None, wait=exchange.wait)
-            # It may have been deleted while OpenRouter was asked.
-            connection = self._by_id(exchange, "edit-app-connections")
+        if changes.api_key is UNDEFINED:
+            return self._change(connection, changes)
+        await self.pool.turn(exchange)
+        await self.upstream.validate(changes.api_key, fault=None, wait=exchange.wait)
+        async with self.pool.transaction(exchange):
+            # It may have been deleted meanwhile.
+            return self._change(self._by_id(exchange, "edit-app-connections"), changes)
+
+    def _change(self, connection: Connection, changes: Changes) -> dict[str, Any]:
         if changes.name is not UNDEFINED:
             self.store.rename(connection, changes.name)
         if changes.description is not UNDEFINED:

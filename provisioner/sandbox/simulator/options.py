@@ -50,3 +50,9 @@ class Options:
     """The server's clock minus the real one: in `Date`, `createdAt` and `updatedAt`."""
     upstream_pace: float = 1.0
     """Multiplies every delay of the call to OpenRouter: 0.01 makes tests a hundred times faster."""
+    pool: int = 10
+    """How many database connections the server has; 0 is no end of them, and creates that cost no time."""
+    pool_wait: float = 60.0
+    """How long a request waits for a database connection before its 500."""
+    pool_step: float = 0.0045
+    """What each of the two turns of a create takes on the server's one thread; 0.0045 allows about 110 a second."""

@@ -86,6 +86,8 @@ class Pipeline:
         # creates pass the limiter is also the order in which faults are drawn.
         raw = b"" if exchange.request.method in NO_BODY else await bodies.read(exchange.request)
         await exchange.wait(self._world.settings.latency)
+        if found.route.budget is not None:
+            await self._world.pool.read(exchange, error="Find one")
         self._admit(exchange, found.route, raw)
         try:
             body = await self._actions[found.route.action](exchange)

@@ -64,6 +64,9 @@ class Settings:
     old_secrets: bool = False
     organization_slug: str = ""
     upstream_pace: float = 1.0
+    pool: int = 10
+    pool_wait: float = 60.0
+    pool_step: float = 0.0045
 
     def public(self) -> dict[str, Any]:
         """Return them by their JSON names, without the secret."""
@@ -147,6 +150,9 @@ FIELDS: dict[str, Callable[[object], Any]] = {
     "outage": checks.choice("none", "refuse", "reset", "hang"),
     "openRouter": checks.choice("ok", "401", "403", "429", "500", "slow", "down"),
     "upstreamPace": checks.number(least=0),
+    "pool": checks.integer(least=0),
+    "poolWait": checks.number(above=0),
+    "poolStep": checks.number(least=0),
     "identity": checks.choice(*get_args(Identity)),
     "revokeTokens": checks.boolean,
     "expireTokens": checks.boolean,

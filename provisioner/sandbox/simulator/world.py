@@ -12,6 +12,7 @@ from provisioner.sandbox.simulator.limiter import Limiter
 from provisioner.sandbox.simulator.logins import Logins
 from provisioner.sandbox.simulator.model import CreateRecord, Store
 from provisioner.sandbox.simulator.options import Options
+from provisioner.sandbox.simulator.pool import Pool
 from provisioner.sandbox.simulator.secrets import Secrets
 from provisioner.sandbox.simulator.seeds import Seeds
 from provisioner.sandbox.simulator.settings import Settings, SettingsError
@@ -24,6 +25,7 @@ __all__ = ["World"]
 START = (
     *("mode", "write_limit", "read_limit", "login_limit", "window", "latency", "token_ttl", "faults", "seed"),
     *("cut_after", "late_by", "replica_lag", "clock_offset", "upstream_pace", "secrets"),
+    *("pool", "pool_wait", "pool_step"),
 )
 
 
@@ -41,6 +43,7 @@ class World:
     logins: Logins
     connections: Connections
     secrets: Secrets
+    pool: Pool
     requests: dict[str, dict[str, int]]
 
     @classmethod
@@ -60,6 +63,7 @@ class World:
         client_id = options.client_id or seeds.named_uuid("client id")
         faults = Faults(options.seed, {})
         upstream = Upstream(settings=settings, seeds=seeds)
+        pool = Pool(settings=settings)
         world = cls(
             seeds=seeds,
             clock=clock,
@@ -69,8 +73,11 @@ class World:
             limiter=Limiter(),
             tokens=tokens,
             logins=Logins(tokens=tokens, settings=settings, clock=clock, client_id=client_id),
-            connections=Connections(store=store, upstream=upstream, faults=faults, settings=settings, clock=clock),
+            connections=Connections(
+                store=store, upstream=upstream, pool=pool, faults=faults, settings=settings, clock=clock
+            ),
             secrets=Secrets(store=store),
+            pool=pool,
             requests={},
         )
         world.change({name: getattr(options, name) for name in START})
@@ -112,6 +119,7 @@ class World:
             "clientSecret": self.logins.renew_secret,
             "addProjects": self.store.add_projects,
             "permissions": self.store.grants.update,
+            "pool": self.pool.resize,
             "plant": self.connections.plant,
             "secrets": self.secrets.plant,
         }
@@ -146,5 +154,6 @@ class World:
             "requests": {pattern: dict(outcomes) for pattern, outcomes in self.requests.items()},
             "secrets": self.secrets.public(),
             "faults": dict(self.faults.struck),
+            "pool": self.pool.public(),
             "logins": dict(self.logins.counts),
         }
