@@ -19,6 +19,9 @@ __all__ = ["PortTaken", "Simulator"]
 HOST = "127.0.0.1"
 # What the server gives connections that are still being answered when it stops.
 SHUTDOWN_TIMEOUT = 0.2
+# How long an idle connection is kept, and what is said about it, in seconds.
+KEPT = 73.0
+KEEP_ALIVE = {"Connection": "keep-alive", "Keep-Alive": "timeout=72"}
 
 
 class PortTaken(OSError):
@@ -44,7 +47,9 @@ class Simulator:
     async def __aenter__(self) -> Self:
         """Listen; raise `PortTaken` if the port is in use."""
         runner = web.ServerRunner(
-            web.Server(self._handle, access_log=None), shutdown_timeout=SHUTDOWN_TIMEOUT, access_log=None
+            web.Server(self._handle, access_log=None, keepalive_timeout=KEPT),
+            shutdown_timeout=SHUTDOWN_TIMEOUT,
+            access_log=None,
         )
         await runner.setup()
         site = web.TCPSite(runner, HOST, self.options.port)
@@ -122,15 +127,18 @@ class Simulator:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.path.startswith(control.PREFIX):
-            return self._response(await control.answer(self.world, request))
+            return self._response(await control.answer(self.world, request), keep=request.keep_alive)
         answer = await self._pipeline.answer(request)
         # After a cut nobody reads this: aiohttp notices that the connection is gone and drops it.
-        return web.Response() if answer is None else self._response(answer)
+        return web.Response() if answer is None else self._response(answer, keep=request.keep_alive)
 
-    def _response(self, answer: Answer) -> web.Response:
+    def _response(self, answer: Answer, *, keep: bool) -> web.Response:
         headers = {"Content-Type": answer.content_type, "Date": self._now(), **answer.headers}
-        response = web.Response(status=answer.status, body=answer.body, headers=headers)
-        if answer.close:
+        keep = keep and not answer.close
+        response = web.Response(
+            status=answer.status, body=answer.body, headers=headers | KEEP_ALIVE if keep else headers
+        )
+        if not keep:
             response.force_close()
         return response
 

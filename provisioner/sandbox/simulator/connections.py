@@ -18,6 +18,14 @@ from provisioner.sandbox.simulator.validation import UNDEFINED, Changes, NewConn
 __all__ = ["Connections"]
 
 SLOW = 1.0
+# The column's length in characters, while the request is checked for its length in UTF-16.
+DESCRIPTION_COLUMN = 255
+
+
+def _store_description(text: str | None, *, error: str) -> None:
+    """Raise the 500 of a text that the database does not take: it is too long, or has a zero byte."""
+    if text is not None and (len(text) > DESCRIPTION_COLUMN or "\0" in text):
+        raise internal(error=error)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -83,9 +91,12 @@ class Connections:
         raise Cut
 
     def _insert(self, wanted: NewConnection) -> Connection:
-        # PostgreSQL refuses an empty text for a foreign key, and a zero byte in any text.
-        if wanted.project_id == "" or "\0" in (wanted.description or ""):
-            raise internal(error="Create")
+        if wanted.project_id and not self.store.has_project(wanted.project_id):
+            raise not_found(f"Project with ID '{wanted.project_id}' not found")  # deleted while OpenRouter was asked
+        _store_description(wanted.description, error="Create")
+        if wanted.project_id == "":
+            # Every violation of a foreign key is taken for this one.
+            raise Refusal(400, "BadRequest", "The selected GitHub App no longer exists. Please try again.")
         now = self.clock()
         return self.store.insert(
             name=wanted.name,
@@ -113,7 +124,7 @@ class Connections:
 
     async def list(self, exchange: Exchange) -> dict[str, Any]:
         """GET: the connections of one project, or of the whole organization, by name."""
-        project_id = exchange.project_id or None
+        project_id = exchange.asked("projectId") or None
         self.store.authorize(project_id, "read-app-connections", missing="Project with {} not found")
         found = [
             connection
@@ -135,7 +146,9 @@ class Connections:
     async def get_by_name(self, exchange: Exchange) -> dict[str, Any]:
         """GET by exact name in one project, or among the organization-wide ones."""
         name = validation.connection_name(exchange.params["connectionName"])
-        project_id = exchange.project_id or None
+        project_id = (exchange.asked("projectId") or "").strip(validation.JS_SPACE) or None
+        if "\0" in name:
+            raise internal(error="Find one")
         connection = self.store.named(name, project_id)
         if connection is None or not self._visible(connection):
             scope = "project" if project_id else "organization"
@@ -158,6 +171,8 @@ class Connections:
             return self._change(self._by_id(exchange, "edit-app-connections"), changes)
 
     def _change(self, connection: Connection, changes: Changes) -> dict[str, Any]:
+        if changes.description is not UNDEFINED:
+            _store_description(changes.description, error="Update by id")
         if changes.name is not UNDEFINED:
             self.store.rename(connection, changes.name)
         if changes.description is not UNDEFINED:

@@ -40,7 +40,7 @@ class Options:
     secrets: Sequence[Mapping[str, object]] = field(default=(), repr=False)
     """Secrets of projects that are there, as the setting `secrets` plants them; for those of the `projects`."""
     seed: int = 0
-    cut_after: float = 30.0
+    cut_after: float = 100.0
     """How long a request may go unanswered before its connection is cut; its work goes on."""
     late_by: float = 0.5
     """How long after the cut the fault `late-commit` inserts its row."""

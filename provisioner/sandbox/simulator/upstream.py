@@ -11,11 +11,11 @@ from provisioner.sandbox.simulator.settings import Settings
 
 __all__ = ["Upstream"]
 
-ENDING = re.compile(r"-mode-(200|201|302|401|403|404|429|500|503|delay\d{1,4}|once429|once500|hang|reset)\Z")
+ENDING = re.compile(r"-mode-(200|201|302|401|403|404|429|500|503|delay\d{1,4}|once429|once500|once503|hang|reset)\Z")
 RETRY_DELAYS = (0.2, 0.4, 0.8)
 JITTER = 0.2
 SLOW = 5.0
-RETRIED = frozenset({"429", "500", "503", "reset", "down"})
+RETRIED = frozenset({"500", "503", "reset", "down"})
 
 Wait = Callable[[float], Awaitable[None]]
 
@@ -39,7 +39,7 @@ class Upstream:
             await self._wait(wait, SLOW)
         elif state == "hang":
             await wait(math.inf)
-        elif state.startswith("once"):
+        elif state in {"once500", "once503"}:
             await self._retry(wait, RETRY_DELAYS[0])
         elif state != "ok":
             if state in RETRIED:
