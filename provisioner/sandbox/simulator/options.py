@@ -24,6 +24,7 @@ class Options:
     write_limit: int = 200
     read_limit: int = 350
     login_limit: int = 200
+    secret_limit: int = 120
     window: float = 60.0
     latency: float = 0.0
     """What every request waits before it is looked at."""

@@ -23,7 +23,18 @@ __all__ = ["World"]
 
 # Options that are settings as well: the start values are held to the same rules as later changes.
 START = (
-    *("mode", "write_limit", "read_limit", "login_limit", "window", "latency", "token_ttl", "faults", "seed"),
+    *(
+        "mode",
+        "write_limit",
+        "read_limit",
+        "login_limit",
+        "secret_limit",
+        "window",
+        "latency",
+        "token_ttl",
+        "faults",
+        "seed",
+    ),
     *("cut_after", "late_by", "replica_lag", "clock_offset", "upstream_pace", "secrets"),
     *("pool", "pool_wait", "pool_step"),
 )
