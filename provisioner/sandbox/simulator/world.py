@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from provisioner.sandbox.simulator import settings as live
 from provisioner.sandbox.simulator.clock import Clock, iso
-from provisioner.sandbox.simulator.connections import Connections
+from provisioner.sandbox.simulator.connections import Connections, Upstream
 from provisioner.sandbox.simulator.faults import Faults
 from provisioner.sandbox.simulator.limiter import Limiter
 from provisioner.sandbox.simulator.logins import Logins
@@ -17,7 +17,6 @@ from provisioner.sandbox.simulator.secrets import Secrets
 from provisioner.sandbox.simulator.seeds import Seeds
 from provisioner.sandbox.simulator.settings import Settings, SettingsError
 from provisioner.sandbox.simulator.tokens import Tokens
-from provisioner.sandbox.simulator.upstream import Upstream
 
 __all__ = ["World"]
 
