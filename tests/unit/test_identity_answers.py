@@ -118,7 +118,7 @@ def test_secrets_do_not_show(auth: object) -> None:
     assert SECRET.reveal() not in repr(auth)
 
 
-messages = st.text() | st.sampled_from([SECRET.reveal(), f"bad secret {SECRET.reveal()[5:]}"])
+messages = st.text() | st.sampled_from([SECRET.reveal(), f"bad secret {SECRET.reveal()[:20]}"])
 
 
 @given(
@@ -132,4 +132,4 @@ messages = st.text() | st.sampled_from([SECRET.reveal(), f"bad secret {SECRET.re
 def test_any_answer_is_read(status: int, body: bytes, headers: dict[str, str]) -> None:
     """No answer raises, and no message shows the client secret."""
     found: Any = read_login(status, headers, body, secret=SECRET)
-    assert SECRET.reveal()[5:] not in getattr(found, "message", "")
+    assert SECRET.reveal()[:20] not in getattr(found, "message", "")
