@@ -19,11 +19,13 @@ from provisioner.core.secret import Secret
 from provisioner.infisical.answers import is_unexplained, read_answer, read_list
 from provisioner.infisical.identity import Identity, Token
 from provisioner.infisical.remedies import key_refused
+from provisioner.infisical.tokens import is_used_up
 from provisioner.infisical.transport import LONGEST_ANSWER, AnswerLost, NotSent, Transport
 from provisioner.infisical.verdict import Asked
 from provisioner.infisical.wire import Routes, create_body, replace_body
 
 READ_TRIES: Final = 3
+USED_UP_TRIES: Final = 4  # tokens after the first one, while each turns out to be used up by others of our calls
 LONGEST_LIST: Final = 64 * 2**20  # bytes; a connection is about 1 KiB, and the list has no pages
 _NO_ANSWER: Final = frozenset({Seen.NOT_SENT, Seen.UNKNOWN})
 
@@ -126,10 +128,17 @@ class InfisicalConnections:
             return found
 
     async def _authorised(self, call: _Call) -> Found:
-        """Send a request, and once more with a new token if the token was refused."""
+        """Send a request, and once more with a new token if the token was refused.
+
+        Several calls may take the last use of a token; who comes too late for that takes the next one.
+        """
         found = await self._once(call)
-        if found[0].seen is Seen.TOKEN_TROUBLE:
-            return await self._once(call)
+        for _ in range(USED_UP_TRIES):
+            if found[0].seen is not Seen.TOKEN_TROUBLE:
+                break
+            found, before = await self._once(call), found
+            if not is_used_up(before[0].message):
+                break
         return found
 
     async def _once(self, call: _Call) -> Found:
@@ -142,13 +151,14 @@ class InfisicalConnections:
         if seen.seen is Seen.TOKEN_TROUBLE:
             if call.asked.key and is_unexplained(seen) and await self._accepts(call, token):
                 return replace(seen, seen=Seen.KEY_REFUSED, message=key_refused(seen.message)), ()
-            self._identity.invalidate(token)
+            self._identity.invalidate(token, used_up=is_used_up(seen.message))
         elif seen.metered:
             token.worked = True
         return found
 
     async def _accepts(self, call: _Call, token: Token) -> bool:
         """Whether Infisical still accepts a token: any answer from behind the token check says so."""
+        token.uses += 1
         probe = self._by_name(call.asked.name, call.asked.project_id or "")
         return (await self._send(probe, token))[0].metered
 

@@ -29,6 +29,7 @@ from provisioner.infisical.identity import Identity
 from provisioner.infisical.refusals import read_refusal
 from provisioner.infisical.remedies import quoting
 from provisioner.infisical.shapes import Unreadable, read_envelope, read_json
+from provisioner.infisical.tokens import is_used_up
 from provisioner.infisical.transport import Answer, AnswerLost, NotSent, Transport
 from provisioner.infisical.verdict import Asked, Verdict
 from provisioner.infisical.wire import Routes
@@ -102,7 +103,7 @@ class InfisicalSecrets:
         finally:
             self._learn(answer)
         if self._is_about_token(answer):
-            self._identity.invalidate(token)
+            self._identity.invalidate(token, used_up=is_used_up(self._verdict(answer).message))
         elif answer.status < 500:
             token.worked = True
         return answer

@@ -4,7 +4,8 @@ Pure functions. Foreign text loses what terminals, logs and PostgreSQL cannot ta
 """
 
 import re
-from os.path import commonprefix
+from collections.abc import Mapping
+from itertools import takewhile
 from typing import Final
 
 from provisioner.core.model import ERROR_MESSAGE_LENGTH
@@ -17,6 +18,7 @@ TELLTALE: Final = 8
 BEGINNING: Final = 16
 # Longer than a UUID: what shares such a run with a secret is no id.
 LONG_RUN: Final = 37
+LONGEST_KIND: Final = 60  # characters of a content type
 # More of a foreign text is not even looked at: a message is a sentence, a proxy's error page is not.
 GLANCE: Final = 4 * ERROR_MESSAGE_LENGTH
 
@@ -30,6 +32,11 @@ def clean(text: str, *, secret: str = "") -> str:
     # Control characters, marks that turn the writing around, halves of characters: none of them is printable.
     line = " ".join("".join(letter if letter.isprintable() else " " for letter in text[:GLANCE]).split())
     return shorten(_without(line, secret.strip()) if secret else line)
+
+
+def content(headers: Mapping[str, str]) -> str:
+    """The kind of content that an answer says it has, for people; `headers` are looked up in lower case."""
+    return clean(headers.get("content-type", "").partition(";")[0].lower())[:LONGEST_KIND] or "no content type"
 
 
 def shorten(text: str) -> str:
@@ -65,4 +72,5 @@ def _quoted(text: str, at: int, secret: str) -> int:
         begins = secret.index(text[at : at + LONG_RUN])
     else:
         return 0
-    return len(commonprefix([text[at:], secret[begins:]]))
+    alike = zip(text[at:], secret[begins:], strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], alike))

@@ -25,6 +25,10 @@ LONGEST_ANSWER: Final = 2**20  # bytes; the list of thousands of connections ask
 # Seconds an idle connection is kept: below the 60 s after which common load balancers drop it, let alone the server's
 # 72 s, so that it is hardly ever closed under a request that is on its way.
 KEEP_ALIVE: Final = 50.0
+# Gateways put long headers on their answers, and many: session cookies, security policies, traces. What is read is an
+# answer; what is not would look like a connection that breaks, again and again.
+LONGEST_HEADER: Final = 2**18  # bytes, name and value
+MOST_HEADERS: Final = 4096
 DNS_TTL: Final = 30  # seconds; an instance that moves is found again soon
 
 
@@ -79,6 +83,9 @@ class Transport:
             timeout=aiohttp.ClientTimeout(total=options.timeout, connect=options.connect_timeout),
             headers={"User-Agent": f"provisioner/{__version__}", "Accept": "application/json"},
             cookie_jar=aiohttp.DummyCookieJar(),
+            max_line_size=LONGEST_HEADER,
+            max_field_size=LONGEST_HEADER,
+            max_headers=MOST_HEADERS,
         )
 
     async def __aenter__(self) -> Self:
@@ -122,6 +129,8 @@ class Transport:
             raise NotSent(f"nothing was sent: the proxy refused to connect ({exc.status})") from exc
         except TimeoutError as exc:
             raise AnswerLost(f"no answer within {self._timeout:g} s") from exc
+        except aiohttp.ClientResponseError as exc:
+            raise AnswerLost(_unreadable(exc)) from exc
         except (aiohttp.ClientError, OSError) as exc:
             # The text of some of these quotes what was received; the class says enough.
             raise AnswerLost(f"the connection broke before the answer was read ({type(exc).__name__})") from exc
@@ -153,6 +162,15 @@ def _sent_secrets(authorization: str, proxy: str | None) -> tuple[bytes, ...]:
     if url.password:
         secrets += [url.password.encode(), b64encode(f"{url.user or ''}:{url.password}".encode())]
     return tuple(secret for secret in secrets if len(secret) >= TELLTALE)
+
+
+def _unreadable(error: aiohttp.ClientResponseError) -> str:
+    """Why the head of an answer was not read. The library's own text quotes what was received."""
+    if "Got more than" in error.message:
+        return f"the answer has a header longer than {LONGEST_HEADER} bytes: see what is before Infisical"
+    if "Too many" in error.message:
+        return f"the answer has more than {MOST_HEADERS} headers: see what is before Infisical"
+    return "the answer is not HTTP as it should be: see the target's url, and what is before Infisical"
 
 
 async def _rest(content: aiohttp.StreamReader, first: bytes, most: int) -> bytes:

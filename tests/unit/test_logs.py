@@ -318,7 +318,10 @@ class TestRedaction:
             ("Holder(api_key='hush hush')", f"Holder(api_key={REDACTED})"),
             ("GET /x?token=hush&page=2", f"GET /x?token={REDACTED}&page=2"),
             ("token: hunter2, secret: correcthorsebattery", f"token: {REDACTED}, secret: {REDACTED}"),
-            ("password: swordfish; token:plain; jwt='plain'", f"password: {REDACTED}; token:{REDACTED}; jwt={REDACTED}"),
+            (
+                "password: swordfish; token:plain; jwt='plain'",
+                f"password: {REDACTED}; token:{REDACTED}; jwt={REDACTED}",
+            ),
             ("sealed:k1:QUJDREVGR0hJSktMTU5PUA==", f"sealed:k1:{REDACTED}"),
         ],
     )
