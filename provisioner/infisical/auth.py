@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 import orjson
 
+from provisioner.core.key_text import NoKey, key_in
 from provisioner.core.secret import Secret
 from provisioner.infisical.headers import read_retry_after
 from provisioner.infisical.refusals import misled_by
@@ -39,8 +40,8 @@ class UniversalAuth:
         return "universal-auth"
 
     def secret(self) -> Secret:
-        """The client secret as it is now."""
-        return _read(self.client_secret)
+        """The client secret as it is now. Raises `ValueError` for what cannot be one: it would count as a failure."""
+        return _checked(self.client_secret, "the client secret")
 
     def body(self, secret: Secret) -> bytes:
         """The body of a login; raises `TypeError` for text that is no Unicode."""
@@ -60,8 +61,8 @@ class TokenExchange:
     organization_slug: str | None = None
 
     def secret(self) -> Secret:
-        """The issuer's token as it is now."""
-        return _read(self.jwt)
+        """The issuer's token as it is now. Raises `ValueError` for what cannot be one."""
+        return _checked(self.jwt, "the identity's signed token")
 
     def body(self, secret: Secret) -> bytes:
         """The body of a login; raises `TypeError` for text that is no Unicode."""
@@ -79,10 +80,7 @@ class StaticToken:
 
     def secret(self) -> Secret:
         """The token as it is now. Raises `ValueError` for what no header can carry."""
-        text = _read(self.token).reveal().strip()
-        if not _is_token(text):
-            raise ValueError("the access token is empty or holds characters that no token has")
-        return Secret(text)
+        return _checked(self.token, "the access token")
 
 
 Auth = UniversalAuth | TokenExchange | StaticToken
@@ -212,5 +210,9 @@ def _lifetime(expires_in: object) -> float:
     return float(expires_in)
 
 
-def _read(source: SecretSource) -> Secret:
-    return source if isinstance(source, Secret) else source()
+def _checked(source: SecretSource, name: str) -> Secret:
+    text = (source if isinstance(source, Secret) else source()).reveal()
+    try:
+        return key_in(text)
+    except NoKey as flaw:
+        raise ValueError(f"{name} {flaw}") from None

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from provisioner.core.key_text import decoded
 from provisioner.core.secret import Secret
 from provisioner.settings.shape import (
     ECOSYSTEM,
@@ -240,7 +241,4 @@ def _read_secret(path: Path) -> str:
         content = stream.read(SECRET_SIZE + 1)
     if len(content) > SECRET_SIZE:
         raise ValueError(f"is longer than {SECRET_SIZE} bytes")
-    try:
-        return content.decode().removesuffix("\n").removesuffix("\r")
-    except UnicodeDecodeError:
-        raise ValueError("is not UTF-8 text") from None
+    return decoded(content).removesuffix("\n").removesuffix("\r")

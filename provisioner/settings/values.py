@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import SplitResult, urlsplit
+from uuid import UUID
 
 from pydantic import AfterValidator, BeforeValidator, FilePath, PlainValidator, StringConstraints
 from pydantic_core import PydanticCustomError
 
+from provisioner.core.key_text import NoKey, key_in
 from provisioner.core.secret import Secret
 
 UNITS: Final = {"s": 1.0, "min": 60.0, "h": 3600.0}  # seconds
@@ -122,6 +124,26 @@ def _proxy_url(secret: Secret) -> Secret:
     return secret
 
 
+def _key(secret: Secret) -> Secret:
+    try:
+        return key_in(secret.reveal())
+    except NoKey as flaw:
+        raise refuse(str(flaw)) from None
+
+
+def _id(text: str) -> str:
+    return _key(Secret(text)).reveal()
+
+
+def _uuid(text: str) -> str:
+    try:
+        return str(UUID(_id(text)))
+    except ValueError:
+        raise refuse(
+            "must be the id of a machine identity, a UUID such as 8d7e2b34-6d3c-4d5e-9f4b-2f1f6c1a9b11"
+        ) from None
+
+
 def _one_line(secret: Secret) -> Secret:
     if not secret.reveal().strip() or not secret.reveal().isprintable():
         raise refuse("must be one line of printable text and not empty")
@@ -150,6 +172,9 @@ def _home(given: object) -> object:
 Text = Annotated[str, AfterValidator(_printable)]
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Z_a-z][0-9A-Z_a-z]*$")]
 SecretText = Annotated[Secret, AfterValidator(_one_line)]
+KeyText = Annotated[Secret, AfterValidator(_key)]
+IdText = Annotated[str, AfterValidator(_id)]
+IdentityId = Annotated[str, AfterValidator(_uuid)]
 DatabaseUrl = Annotated[SecretText, AfterValidator(_database_url)]
 ProxyUrl = Annotated[SecretText, AfterValidator(_proxy_url)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
