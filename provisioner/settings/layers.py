@@ -29,7 +29,7 @@ from provisioner.settings.shape import (
     resolve,
     variable,
 )
-from provisioner.settings.values import normalise_name
+from provisioner.settings.values import normalise_name, same_base
 
 CONFIG_VARIABLE: Final = "PROVISIONER_CONFIG"
 DEEPEST: Final = 3  # names of a setting, as in targets.default.url
@@ -139,7 +139,7 @@ def ecosystem(environ: Mapping[str, str], base: Path) -> Layer:
         **{f"{name}_FILE": _file(path) for name, path in ECOSYSTEM.items() if is_secret(field_of(path))},
     }
     for name, setting in known.items():
-        if value := environ.get(name):
+        if (value := environ.get(name)) and not _repeats(layer, setting, value):
             layer.add(setting, Given(value, name, f"environment {name}"), base=base, known=iter(known))
     key, key_file = environ.get(OPENROUTER_KEY), environ.get(f"{OPENROUTER_KEY}_FILE")
     if key and key_file:
@@ -231,6 +231,12 @@ def _sealed(setting: Setting, given: Given) -> Given:
     if isinstance(given.value, str) and is_secret(field_of(setting)):
         return Given(Secret(given.value), given.name, given.source)
     return given
+
+
+def _repeats(layer: Layer, setting: Setting, value: str) -> bool:
+    """Whether two variables say the same of where Infisical is, perhaps one of them with `/api`."""
+    given = layer.given.get(setting)
+    return setting[-1] == "url" and given is not None and same_base(str(given.value), value)
 
 
 def _read_secret(path: Path) -> str:

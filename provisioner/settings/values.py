@@ -110,7 +110,18 @@ def _base_url(url: str) -> str:
     if "@" in parts.netloc or "?" in url or "#" in url:
         raise refuse("must be a plain base URL, without user name, password, query or fragment")
     path = parts.path.rstrip("/").removesuffix("/api").rstrip("/")
-    return f"{parts.scheme}://{parts.netloc}{path}"
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    usual = {"https": 443, "http": 80}[parts.scheme]
+    port = "" if parts.port in {None, usual} else f":{parts.port}"
+    return f"{parts.scheme}://{host}{port}{path}"
+
+
+def same_base(one: str, other: str) -> bool:
+    """Tell whether two texts are base URLs of one Infisical."""
+    try:
+        return _base_url(one) == _base_url(other)
+    except PydanticCustomError:
+        return False
 
 
 def _database_url(secret: Secret) -> Secret:
