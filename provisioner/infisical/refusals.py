@@ -17,7 +17,6 @@ from provisioner.infisical.verdict import Asked, Verdict
 
 ADDRESS_MESSAGE: Final = "You are not allowed to access this resource from the current IP address"
 UNEXPLAINED: Final = "Infisical answered 401 without a reason that we know"
-_NOT_INFISICALS_401: Final = "the server answered 401 and not as Infisical does: a gateway before it may want a login"
 
 _WITH_KEY: Final = frozenset({Action.CREATE, Action.REPLACE})
 _LOOKING: Final = frozenset({Action.LOOK_UP, Action.IDENTIFY})
@@ -86,8 +85,6 @@ def _unauthorized(asked: Asked, envelope: Envelope) -> Verdict:
     message = envelope.message
     if asked.action in _WITH_KEY and is_about_key(envelope):
         return Verdict(Seen.KEY_REFUSED, remedies.key_refused(message))
-    if envelope.req_id is None:
-        return Verdict(Seen.UNKNOWN, remedies.quoting(_NOT_INFISICALS_401, message), metered=False)
     if is_about_token(envelope):
         return Verdict(Seen.TOKEN_TROUBLE, message, metered=False)
     return Verdict(Seen.TOKEN_TROUBLE, remedies.quoting(UNEXPLAINED, message), metered=False)

@@ -5,6 +5,7 @@ request again when a kept connection turns out to be closed, but only with idemp
 arrive twice, a POST or a PATCH never does.
 """
 
+import asyncio
 import ssl
 from base64 import b64encode
 from collections.abc import Callable, Mapping
@@ -71,6 +72,8 @@ class Transport:
 
     def __init__(self, options: TransportOptions) -> None:
         self._timeout = options.timeout
+        # Who waits for one of our own connections is not kept waiting by the other side: no timeout runs meanwhile.
+        self._slots = asyncio.Semaphore(options.max_connections)
         self._proxy = options.proxy
         connector = aiohttp.TCPConnector(
             limit=options.max_connections,
@@ -110,6 +113,10 @@ class Transport:
         most: int = LONGEST_ANSWER,
     ) -> Answer:
         """Send one request and read its whole answer, of at most `most` bytes. Raises `NotSent` or `AnswerLost`."""
+        async with self._slots:
+            return await self._send(method, url, headers, body, most)
+
+    async def _send(self, method: str, url: URL, headers: Mapping[str, str], body: bytes | None, most: int) -> Answer:
         proxy = self._through()
         try:
             response = await self._session.request(

@@ -114,4 +114,4 @@ def test_without_a_key_it_is_the_token(action: Action) -> None:
 @pytest.mark.parametrize("message", [*DEAD, "Unauthorized"])
 def test_only_infisicals_own_envelope_speaks_of_the_token(message: str, error: str) -> None:
     """A 401 without Infisical's request id may be a gateway's, which proves nothing about what went on behind it."""
-    assert refused(message, error=error, reqId=None).seen is Seen.UNKNOWN
+    assert is_unexplained(refused(message, error=error, reqId=None))
