@@ -44,6 +44,7 @@ from provisioner.postgres.migrations import require_schema
 from provisioner.postgres.permits import UNLIMITED, SharedPermits
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queue import PostgresQueue
+from provisioner.postgres.recorded import recorded_elsewhere
 from provisioner.postgres.reports import read_gauges, read_status
 from provisioner.settings import RateLimit, Settings
 from provisioner.signals import stopping_on_signals
@@ -195,6 +196,7 @@ async def open_target(
             keys=Custody(name, holds=holds, vault=keys, clock=clock),
             pressure=Pressure(chosen.max_in_flight),
             shared_budget=chosen.shared_budget,
+            recorded=partial(recorded_elsewhere, database),
             observer=observer,
         )
 
