@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from provisioner.settings.values import is_loopback
 
+VARIABLES: Final = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")  # and the same in lower case
 PORTS: Final = {"https": 443, "http": 80}
 
 

@@ -96,7 +96,8 @@ class Target(Section):
         default=None, description="file with the authorities (PEM) that the instance's certificate is checked against"
     )
     proxy: ProxyUrl | None = Field(
-        default=None, description="HTTP proxy to go through, as `http://user:password@host:port`"
+        default=None,
+        description="HTTP proxy to go through, as `http://user:password@host:port`; else that of the environment",
     )
     allow_http: bool = Field(
         False, description="allow `http://` to other hosts than this one: every key travels readable"

@@ -7,7 +7,7 @@ import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -70,9 +70,9 @@ async def test_a_connection_is_recorded_by_one_request(database: Database, on_co
                 simulator.projects,
             )
 
-            async def ended() -> bool:
+            async def ended() -> Any:
                 left = "SELECT count(*) FROM provisioner.connection_requests WHERE status = 'pending'"
-                return bool(await session.fetchval(left) == 0)
+                return await session.fetchval(left) == 0
 
             async with worker(database.url, simulator, target):
                 await eventually(ended)
