@@ -279,6 +279,18 @@ async def test_static_token() -> None:
         assert now.simulator.state()["requests"] == {}
 
 
+async def test_a_static_token_of_another_region_is_told() -> None:
+    """A token is good in the region that gave it out: who has one that is refused is told of the other region."""
+    url = "https://eu.infisical.com"
+    async with Transport(TransportOptions(base_url=url)) as transport:
+        identity = Identity(StaticToken(token=Secret("a-static-token")), transport, Routes(url))
+        identity.invalidate(await identity.token())
+        with pytest.raises(
+            IdentityRefused, match=r"eu\.infisical\.com is the EU cloud; .* to https://us\.infisical\.com"
+        ):
+            await identity.token()
+
+
 @pytest.mark.parametrize("text", ["", "two words", "a\r\nHost: elsewhere", "ü"])
 async def test_unusable_static_token(text: str) -> None:
     """A token that no header can carry is refused before anything is sent, without showing it."""
