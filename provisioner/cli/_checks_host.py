@@ -21,7 +21,7 @@ def check_files(settings: "Settings") -> Iterator[Check]:
     limit, least = highest_limit(), least_limit(targets=targets, database=database)
     each = connections_each(limit, targets=targets, database=database)
     count = f"{targets:,} {'target' if targets == 1 else 'targets'}"
-    raise_it = "raise it, with `ulimit -Hn`, LimitNOFILE= of systemd or --ulimit of Docker"
+    raise_it = "raise the hard limit (`ulimit -Hn`, LimitNOFILE= of systemd, --ulimit of Docker)"
     if limit < least:
         said = f"this process may have {limit:,} files and connections open, and {count} need at least {least:,}"
         yield problem("files", said, raise_it)

@@ -115,8 +115,8 @@ def _unanswered(settings: "Settings", name: str, seen: Observation | None) -> Ch
     if seen is None or seen.seen is Seen.THROTTLED:
         return warning("identity", f"{name}: the read budget is used up", "try again in a minute")
     if seen.seen in {Seen.NOT_SENT, Seen.UNKNOWN}:
-        way = through(settings, name) or f"directly; targets.{name}.proxy or HTTPS_PROXY names a proxy"
-        remedy = f"see that targets.{name}.url ({url}) is right and that this host reaches it {way}"
+        way = through(settings, name) or f"without a proxy (set targets.{name}.proxy or HTTPS_PROXY if it needs one)"
+        remedy = f"check that targets.{name}.url ({url}) is right and that this host can reach it {way}"
         return problem("identity", f"{name}: {seen.message}", remedy)
     via = through(settings, name)
     return problem("identity", f"{name} at {url}{f' {via}' if via else ''}: {seen.message}")

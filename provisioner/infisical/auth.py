@@ -170,9 +170,9 @@ def _foreign(status: int, headers: Mapping[str, str], *, counted: bool) -> Refus
     """What an answer means that Infisical does not give."""
     said = f"the login was answered with {status} and {content(headers)}, not as Infisical does"
     if status < 500:
-        advice = "what is before it may want a login of its own: see the target's url and proxy"
+        advice = "a gateway in front of it may ask for a login of its own; check the target's url and proxy"
         return Refused(message=f"{said}: {advice}", counted=counted)
-    return Trouble(message=f"{said}: it is in trouble, or what is before it")
+    return Trouble(message=f"{said}: Infisical, or a gateway in front of it, is in trouble")
 
 
 def _granted(status: int, headers: Mapping[str, str], body: bytes) -> Granted | Trouble | Refused:

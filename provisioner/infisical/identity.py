@@ -147,6 +147,8 @@ class Identity:
             return
         self._token = None
         if isinstance(self._auth, StaticToken):
+            if token.worked:
+                self._refusals = 0
             message = f"Infisical refuses the access token from the settings: put a valid one there{self._elsewhere}"
             self._hold = _Hold(IdentityRefused, message, now + self._next_pause(), token.secret)
             self._log.error("login_refused", reason=message)

@@ -32,7 +32,7 @@ def elsewhere(host: str) -> str:
     region, other, other_region = _REGIONS[host]
     return (
         f", and the region: {host} is the {region} cloud; if the identity is in the {other_region} cloud or on a server"
-        f" of your own, set url of the target (INFISICAL_HOST for default) to {other} or to that server"
+        f" of your own, set the target's url (INFISICAL_HOST for target default) to {other} or to that server"
     )
 
 

@@ -174,10 +174,10 @@ def _sent_secrets(authorization: str, proxy: str | None) -> tuple[bytes, ...]:
 def _unreadable(error: aiohttp.ClientResponseError) -> str:
     """Why the head of an answer was not read. The library's own text quotes what was received."""
     if "Got more than" in error.message:
-        return f"the answer has a header longer than {LONGEST_HEADER} bytes: see what is before Infisical"
+        return f"the answer has a header longer than {LONGEST_HEADER} bytes: check the gateway in front of Infisical"
     if "Too many" in error.message:
-        return f"the answer has more than {MOST_HEADERS} headers: see what is before Infisical"
-    return "the answer is not HTTP as it should be: see the target's url, and what is before Infisical"
+        return f"the answer has more than {MOST_HEADERS} headers: check the gateway in front of Infisical"
+    return "the answer is not valid HTTP: check the target's url, and the gateway in front of Infisical"
 
 
 async def _rest(content: aiohttp.StreamReader, first: bytes, most: int) -> bytes:

@@ -82,11 +82,11 @@ def test_too_few_files_for_the_targets_are_told() -> None:
     many = {f"PROVISIONER_TARGETS__T{number}__URL": f"https://t{number}.invalid" for number in range(40)}
     found = {files: checks({**nobody, **many}, "--target", "default", files=files)["files"][0] for files in (200, 512)}
     assert found[200].startswith(
-        "problem: this process may have 200 files and connections open, and 41 targets need at least 216; raise it, "
+        "problem: this process may have 200 files and connections open, and 41 targets need at least 216; raise the "
     )
-    assert "`ulimit -Hn`, LimitNOFILE= of systemd or --ulimit of Docker" in found[200]
+    assert "(`ulimit -Hn`, LimitNOFILE= of systemd, --ulimit of Docker)" in found[200]
     assert found[512].startswith(
-        "warning: this process may have 512 files and connections open: 9 connections for each of 41 targets; raise it"
+        "warning: this process may have 512 files and connections open: 9 connections for each of 41 targets; raise the"
     )
     assert checks(nobody)["files"][0].endswith("enough for 1 target; ")
 

@@ -230,8 +230,8 @@ async def test_an_answer_with_long_or_many_headers_is_read(answer: bytes) -> Non
     [
         (heads(b"X-Long: " + b"x" * 300_000), "has a header longer than 262144 bytes"),
         (heads(*(b"X-%d: y" % number for number in range(5_000))), "has more than 4096 headers"),
-        (b"HTTP/1.1 twohundred OK\r\n\r\n", "is not HTTP as it should be"),
-        (b"SSH-2.0-OpenSSH_9.6\r\n", "is not HTTP as it should be"),
+        (b"HTTP/1.1 twohundred OK\r\n\r\n", "is not valid HTTP"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "is not valid HTTP"),
     ],
 )
 async def test_an_answer_that_cannot_be_read_is_named(answer: bytes, said: str) -> None:

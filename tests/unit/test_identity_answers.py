@@ -165,8 +165,8 @@ def test_every_answer_to_a_login_is_one_clear_sentence(kind: str, method: str) -
     ("host", "said"),
     [
         ("us.infisical.com", "is the US cloud; if the identity is in the EU cloud"),
-        ("app.infisical.com", "set url of the target (INFISICAL_HOST for default) to https://eu.infisical.com"),
-        ("eu.infisical.com", "set url of the target (INFISICAL_HOST for default) to https://us.infisical.com"),
+        ("app.infisical.com", "set the target's url (INFISICAL_HOST for target default) to https://eu.infisical.com"),
+        ("eu.infisical.com", "set the target's url (INFISICAL_HOST for target default) to https://us.infisical.com"),
         ("vault.example.com", "that the target's url is the Infisical that has the identity"),
     ],
 )
