@@ -132,29 +132,28 @@ class InfisicalConnections:
 
         Several calls may take the last use of a token; who comes too late for that takes the next one.
         """
-        found = await self._once(call)
-        for _ in range(USED_UP_TRIES):
-            if found[0].seen is not Seen.TOKEN_TROUBLE:
-                break
-            found, before = await self._once(call), found
-            if not is_used_up(before[0].message):
-                break
+        found, used_up = await self._once(call)
+        left = USED_UP_TRIES
+        while found[0].seen is Seen.TOKEN_TROUBLE and left:
+            left = left - 1 if used_up else 0
+            found, used_up = await self._once(call)
         return found
 
-    async def _once(self, call: _Call) -> Found:
+    async def _once(self, call: _Call) -> tuple[Found, bool]:
+        """Send a request with the token in use; returns also whether that turned out to be used up."""
         try:
             token = self._identity.current() or await self._identity.token()
         except (IdentityRefused, LoginUnavailable) as exc:
-            return Observation(seen=Seen.TOKEN_TROUBLE, message=str(exc)), ()
-        found = await self._send(call, token)
+            return (Observation(seen=Seen.TOKEN_TROUBLE, message=str(exc)), ()), False
+        found, used_up = await self._send(call, token), False
         seen = found[0]
         if seen.seen is Seen.TOKEN_TROUBLE:
             if call.asked.key and is_unexplained(seen) and await self._accepts(call, token):
-                return replace(seen, seen=Seen.KEY_REFUSED, message=key_refused(seen.message)), ()
-            self._identity.invalidate(token, used_up=is_used_up(seen.message))
+                return (replace(seen, seen=Seen.KEY_REFUSED, message=key_refused(seen.message)), ()), False
+            used_up = self._identity.invalidate(token, used_up=is_used_up(seen.message))
         elif seen.metered:
             token.worked = True
-        return found
+        return found, used_up
 
     async def _accepts(self, call: _Call, token: Token) -> bool:
         """Whether Infisical still accepts a token: any answer from behind the token check says so."""

@@ -133,18 +133,20 @@ class Identity:
         async with self._lock:
             return await self._renewed()
 
-    def invalidate(self, token: Token, *, used_up: bool = False) -> None:
+    def invalidate(self, token: Token, *, used_up: bool = False) -> bool:
         """Say that Infisical refuses this token. If it has been replaced meanwhile, nothing happens.
 
-        `used_up`: because it may be used only so often, which is learned, so that later ones are replaced in time.
+        `used_up`: because it may be used only so often, which is learned, so that later ones are replaced in time. A
+        server may say so once and then no longer know the token; returns whether it was that.
         """
         now = self._monotonic()
+        used_up = used_up or token.refused > 0
         if used_up:
             token.refused += 1
             self._most_uses = max(1, min(self._most_uses, token.uses - token.refused))
             self._uses_told = now
         if token is not self._token:
-            return
+            return used_up
         self._token = None
         if isinstance(self._auth, StaticToken):
             if token.worked:
@@ -152,7 +154,7 @@ class Identity:
             message = f"Infisical refuses the access token from the settings: put a valid one there{self._elsewhere}"
             self._hold = _Hold(IdentityRefused, message, now + self._next_pause(), token.secret)
             self._log.error("login_refused", reason=message)
-            return
+            return used_up
         # What was used up has worked, though the answers to the calls that it was used for may be still to come.
         worked = token.worked or (used_up and token.refused < token.uses)
         self._stillborn = 0 if worked else self._stillborn + 1
@@ -161,6 +163,7 @@ class Identity:
             pause = min(LONGEST_PAUSE, 2.0 ** min(self._stillborn - 2, 10))
             message = "Infisical refuses access tokens that it has just given out"
             self._hold = _Hold(LoginUnavailable, message, now + pause)
+        return used_up
 
     async def revoke(self) -> None:
         """End the token, as a courtesy at a clean stop: it is tried once, and failing does not matter."""

@@ -6,6 +6,7 @@ arrive twice, a POST or a PATCH never does.
 """
 
 import asyncio
+import errno
 import ssl
 from base64 import b64encode
 from collections.abc import Callable, Mapping
@@ -31,6 +32,12 @@ KEEP_ALIVE: Final = 50.0
 LONGEST_HEADER: Final = 2**18  # bytes, name and value
 MOST_HEADERS: Final = 4096
 DNS_TTL: Final = 30  # seconds; an instance that moves is found again soon
+
+
+_NO_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
+_NO_FILES_LEFT: Final = (
+    "this process may open no more files and connections; raise their limit, see `provisioner doctor`"
+)
 
 
 class NotSent(ProvisionerError):
@@ -131,6 +138,8 @@ class Transport:
                 response.close()
                 raise
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
+            if getattr(exc, "errno", None) in _NO_FILES:
+                raise NotSent(f"nothing was sent: {_NO_FILES_LEFT}") from exc
             raise NotSent(clean(f"nothing was sent: {exc}")) from exc
         except aiohttp.ClientHttpProxyError as exc:
             raise NotSent(f"nothing was sent: the proxy refused to connect ({exc.status})") from exc

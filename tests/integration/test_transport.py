@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import resource
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -259,6 +260,18 @@ async def test_cancelling_leaves_nothing_behind() -> None:
             await call
         await made.send("POST", url, BEARER, b"{}")
     assert received.connections == 2
+
+
+async def test_a_host_without_open_files_left_is_not_the_targets_fault() -> None:
+    """When this process may open nothing more, the message says so and what to do."""
+    async with transport() as made:
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+        try:
+            with pytest.raises(NotSent, match="may open no more files and connections; raise their limit"):
+                await made.send("POST", URL("http://127.0.0.1:9/x"), BEARER, b"{}")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 async def test_an_unusable_ca_file_is_named() -> None:
