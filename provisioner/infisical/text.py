@@ -18,6 +18,8 @@ TELLTALE: Final = 8
 BEGINNING: Final = 16
 # Longer than a UUID: what shares such a run with a secret is no id.
 LONG_RUN: Final = 37
+# What JSON, URLs and HTML write otherwise: a quotation in one of these has the parts of a secret between as they are.
+_rewritten: Final = re.compile(r"[^0-9A-Za-z._~-]+").split
 LONGEST_KIND: Final = 60  # characters of a content type
 # More of a foreign text is not even looked at: a message is a sentence, a proxy's error page is not.
 GLANCE: Final = 4 * ERROR_MESSAGE_LENGTH
@@ -52,8 +54,11 @@ def _without(text: str, secret: str) -> str:
     kept: list[str] = []
     at = 0
     masked = False
+    parts = [part for part in _rewritten(secret) if len(part) >= TELLTALE]
     while at < len(text):
-        if run := _quoted(text, at, secret):
+        if run := _quoted(text, at, secret) or max(
+            (len(part) for part in parts if text.startswith(part, at)), default=0
+        ):
             if not masked:
                 kept.append(MASK)
             at += run

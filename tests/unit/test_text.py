@@ -1,6 +1,10 @@
 """What others say is safe to show: without control characters, without the key, and with everything else."""
 
+import html
+import json
 import re
+from collections.abc import Callable
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given, strategies as st
@@ -34,6 +38,15 @@ def test_messages_are_safe() -> None:
 def test_keys_do_not_show(text: str, shown: str) -> None:
     """A key that the other side quotes, whole or broken off, is taken out of its message."""
     assert clean(text, secret=f" {KEY}\n") == shown
+
+
+@pytest.mark.parametrize("write", [json.dumps, quote, html.escape, lambda text: json.dumps(json.dumps(text))])
+def test_secrets_do_not_show_as_others_write_them(write: Callable[[str], str]) -> None:
+    """A secret with characters that JSON, URLs or HTML write otherwise is masked in their writing too."""
+    secret = 'halfOfTheSecret"%+/&=?andTheOtherHalf'
+    shown = clean(f"you sent {write(secret)}", secret=secret)
+    assert "half" not in shown
+    assert "Other" not in shown
 
 
 @pytest.mark.parametrize(
