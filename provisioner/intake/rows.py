@@ -14,6 +14,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, StringConstraints, ValidationError
 
 from provisioner.core.description import LONGEST, units
+from provisioner.core.key_text import NoKey, key_in
 from provisioner.core.secret import Secret
 from provisioner.intake.errors import Problem
 
@@ -23,6 +24,7 @@ _SEALED: Final = pattern(r"sealed:[A-Za-z0-9_-]{1,64}:[A-Za-z0-9+/]+={0,2}")
 _CREDENTIAL: Final = pattern(r"(?!sk-)[a-z0-9][a-z0-9_-]{0,39}", IGNORECASE)
 # A priority is negated inside the database: the smallest number of its type has no opposite.
 _PRIORITY: Final = 32767
+_LONGEST_KEY: Final = 1000
 _SHOWN: Final = 60  # characters of a wrong value that help to find it
 
 _RULES: Final = {
@@ -35,7 +37,8 @@ _RULES: Final = {
     "on_conflict": "must be fail, adopt or replace",
     "priority": f"must be a whole number from -{_PRIORITY} to {_PRIORITY}; larger goes first",
     "batch": "must be 1 to 200 characters",
-    API_KEY: "must be an API key of 1 to 1000 characters, and the column credential left out",
+    API_KEY: f"must be an API key of 1 to {_LONGEST_KEY} printable ASCII characters without spaces, and the column "
+    "credential left out",
     "not_before": "must be a point in time with its offset, such as 2030-01-31T08:00:00+01:00 or 2030-01-31T07:00:00Z",
 }
 # Columns of the table that are not for requesters.
@@ -83,9 +86,12 @@ def _moment(given: object) -> datetime:
 
 
 def _api_key(given: object) -> Secret:
-    if not isinstance(given, str) or not 1 <= len(given.strip()) <= 1000 or not given.strip().isprintable():
-        raise ValueError
-    return Secret(given.strip())
+    if not isinstance(given, str):
+        raise ValueError  # noqa: TRY004  # pydantic collects ValueError
+    key = key_in(given)
+    if len(key.reveal()) > _LONGEST_KEY:
+        raise NoKey(f"is longer than {_LONGEST_KEY} characters")
+    return key
 
 
 def _fitting(text: str) -> str:
@@ -165,7 +171,10 @@ def unknown_column(name: str) -> str:
 
 def _problem(line: int, problem: Any, values: Mapping[str, object]) -> Problem:
     column = str(problem["loc"][0])
+    flaw = problem.get("ctx", {}).get("error")
     match problem["type"]:
+        case _ if isinstance(flaw, NoKey):
+            said = f"{flaw}: it {_RULES[column]}"
         case "extra_forbidden":
             return Problem(line=line, problem=unknown_column(column))
         case "missing":

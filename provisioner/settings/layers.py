@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from provisioner.core.key_text import decoded
 from provisioner.core.secret import Secret
 from provisioner.settings.shape import (
     ECOSYSTEM,
@@ -28,7 +29,7 @@ from provisioner.settings.shape import (
     resolve,
     variable,
 )
-from provisioner.settings.values import normalise_name
+from provisioner.settings.values import normalise_name, same_base
 
 CONFIG_VARIABLE: Final = "PROVISIONER_CONFIG"
 DEEPEST: Final = 3  # names of a setting, as in targets.default.url
@@ -138,7 +139,7 @@ def ecosystem(environ: Mapping[str, str], base: Path) -> Layer:
         **{f"{name}_FILE": _file(path) for name, path in ECOSYSTEM.items() if is_secret(field_of(path))},
     }
     for name, setting in known.items():
-        if value := environ.get(name):
+        if (value := environ.get(name)) and not _repeats(layer, setting, value):
             layer.add(setting, Given(value, name, f"environment {name}"), base=base, known=iter(known))
     key, key_file = environ.get(OPENROUTER_KEY), environ.get(f"{OPENROUTER_KEY}_FILE")
     if key and key_file:
@@ -232,6 +233,12 @@ def _sealed(setting: Setting, given: Given) -> Given:
     return given
 
 
+def _repeats(layer: Layer, setting: Setting, value: str) -> bool:
+    """Whether two variables say the same of where Infisical is, perhaps one of them with `/api`."""
+    given = layer.given.get(setting)
+    return setting[-1] == "url" and given is not None and same_base(str(given.value), value)
+
+
 def _read_secret(path: Path) -> str:
     """Read a file's one secret; raise `OSError`, or `ValueError` saying what the file is."""
     if "\0" in str(path):
@@ -240,7 +247,4 @@ def _read_secret(path: Path) -> str:
         content = stream.read(SECRET_SIZE + 1)
     if len(content) > SECRET_SIZE:
         raise ValueError(f"is longer than {SECRET_SIZE} bytes")
-    try:
-        return content.decode().removesuffix("\n").removesuffix("\r")
-    except UnicodeDecodeError:
-        raise ValueError("is not UTF-8 text") from None
+    return decoded(content).removesuffix("\n").removesuffix("\r")
