@@ -91,6 +91,7 @@ async def run_daemon(settings: Settings, *, drain: bool = False) -> None:
         # Before the first wait: as process 1 of a container, who handles no signal cannot be stopped by one.
         with stopping_on_signals(worker.stop, systemd.stopping):
             if await worker.unless_stopped(Persistence(clock).insist(lambda: _require_place(database))):
+                database.endure()
                 _spare_the_collector()
                 await _work(worker, Listener(database, hear=worker.hear))
 

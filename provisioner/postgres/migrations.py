@@ -13,7 +13,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from provisioner.core.errors import SchemaMismatch
+from provisioner.core.errors import DatabaseUnusable, SchemaMismatch
 from provisioner.core.secret import Secret
 from provisioner.postgres.pool import Database, database_errors
 
@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS provisioner.migrations (
 );
 """
 _APPLIED: Final = "SELECT version, name, checksum FROM provisioner.migrations ORDER BY version"
+_ENCODING: Final = "SELECT current_setting('server_encoding')"
 _RECORD: Final = "INSERT INTO provisioner.migrations (version, name, checksum) VALUES ($1, $2, $3)"
 
 
@@ -88,6 +89,8 @@ async def migrate(url: str | Secret, *, ssl_root_cert: Path | None = None) -> Se
     connection = await Database(url, size=1, ssl_root_cert=ssl_root_cert, name="provisioner migrate").connect()
     applied = []
     try:
+        with database_errors():
+            _require_unicode(await connection.fetchval(_ENCODING))
         while step := await _apply_next(connection):
             applied.append(step)
     finally:
@@ -105,9 +108,20 @@ async def pending(database: Database) -> Sequence[Migration]:
 
 
 async def require_schema(database: Database) -> None:
-    """Raise `SchemaMismatch` unless the schema is the one that this version needs."""
+    """Raise `SchemaMismatch` unless the schema is the one that this version needs, `DatabaseUnusable` if none can be."""
+    for row in await database.fetch(_ENCODING):
+        _require_unicode(row[0])
     if steps := await pending(database):
         raise SchemaMismatch(f"the schema lacks {', '.join(map(str, steps))}; run `provisioner migrate`")
+
+
+def _require_unicode(encoding: str) -> None:
+    """Raise `DatabaseUnusable` unless every text can be stored, and is what it was when it is read again."""
+    if encoding != "UTF8":
+        raise DatabaseUnusable(
+            f"the database stores text as {encoding}, in which not every text can be written and read: make one with"
+            " CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+        )
 
 
 async def _apply_next(connection: "asyncpg.Connection[asyncpg.Record]") -> Migration | None:

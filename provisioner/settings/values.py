@@ -14,6 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import AfterValidator, BeforeValidator, FilePath, PlainValidator, StringConstraints
 from pydantic_core import PydanticCustomError
 
+from provisioner.core.conninfo import ConninfoError, parse, unwrapped
 from provisioner.core.secret import Secret
 
 UNITS: Final = {"s": 1.0, "min": 60.0, "h": 3600.0}  # seconds
@@ -112,8 +113,11 @@ def _base_url(url: str) -> str:
 
 
 def _database_url(secret: Secret) -> Secret:
-    if not secret.reveal().startswith(("postgresql://", "postgres://")):
-        raise refuse("must begin with postgresql://, such as postgresql://provisioner@localhost/provisioner")
+    secret = _one_line(Secret(unwrapped(secret.reveal())))
+    try:
+        parse(secret.reveal())
+    except ConninfoError as error:
+        raise refuse(error.rule) from None
     return secret
 
 
@@ -150,7 +154,7 @@ def _home(given: object) -> object:
 Text = Annotated[str, AfterValidator(_printable)]
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Z_a-z][0-9A-Z_a-z]*$")]
 SecretText = Annotated[Secret, AfterValidator(_one_line)]
-DatabaseUrl = Annotated[SecretText, AfterValidator(_database_url)]
+DatabaseUrl = Annotated[Secret, AfterValidator(_database_url)]
 ProxyUrl = Annotated[SecretText, AfterValidator(_proxy_url)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 Address = Annotated[str, AfterValidator(_address)]
