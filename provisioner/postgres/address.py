@@ -242,10 +242,11 @@ def _context(address: Address, host: Host) -> ssl.SSLContext:
     given = address.parameters
     context = _Context(ssl.PROTOCOL_TLS_CLIENT)
     context.server = None if given.get("sslsni") == "0" else host.name
-    context.check_hostname = address.sslmode == "verify-full"
+    context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     if address.sslmode in _STRICT:
         _trust(context, address)
+        context.check_hostname = address.sslmode == "verify-full"
     _show(context, given)
     context.minimum_version = _version(given.get("ssl_min_protocol_version", "TLSv1.2"))
     if highest := given.get("ssl_max_protocol_version"):

@@ -21,7 +21,7 @@ from provisioner.core.errors import DatabaseUnavailable, DatabaseUnusable
 from provisioner.core.secret import Secret
 from provisioner.core.sqlstates import Blame, blame
 from provisioner.postgres.address import URL, Address, address_of
-from provisioner.postgres.session import FIRST, Facts, look, put_right
+from provisioner.postgres.session import BESIDES, FIRST, Facts, look, put_right
 
 if TYPE_CHECKING:
     Session = asyncpg.Connection[asyncpg.Record]
@@ -80,8 +80,9 @@ class Connector:
         return await self._open(options)
 
     async def _adapt(self, connection: "Session", facts: Facts) -> None:
-        self.wanting = facts.wanting if facts.pooled else {}
-        if facts.wanting and not facts.pooled:
+        if facts.pooled:
+            self.wanting = {name: value for name, value in facts.wanting.items() if name not in BESIDES}
+        elif facts.wanting:
             await put_right(connection, facts.wanting, local=False)
         if facts.encoding == "SQL_ASCII":  # it keeps what it is given, and gives it back as it is
             for kind in ("text", "varchar", "bpchar", "name"):
@@ -216,6 +217,8 @@ def login_note(address: Address) -> Iterator[None]:
     try:
         yield
     except asyncpg.PostgresError as error:
+        # Some poolers say ERROR. There is no statement yet that it could be about.
+        error.severity = error.severity_en = "FATAL"
         found = blame(error.sqlstate, fatal=True)
         if address.note and found is Blame.ACCESS:
             raise DatabaseUnusable(f"the database refuses us: {error}; {address.note}") from None

@@ -108,7 +108,7 @@ async def pending(database: Database) -> Sequence[Migration]:
 
 
 async def require_schema(database: Database) -> None:
-    """Raise `SchemaMismatch` unless the schema is the one that this version needs, `DatabaseUnusable` if none can be."""
+    """Raise `SchemaMismatch` unless the schema is the one that we need, and `DatabaseUnusable` if it cannot be here."""
     for row in await database.fetch(_ENCODING):
         _require_unicode(row[0])
     if steps := await pending(database):

@@ -42,8 +42,8 @@ _MEANINGS: Final[Mapping[Blame, tuple[type[ProvisionerError], str]]] = {
     Blame.READ_ONLY: (
         DatabaseUnavailable,
         (
-            "the database is read-only, a standby or by default_transaction_read_only ({said}); work goes on when it can be"
-            " written"
+            "the database is read-only, a standby or by default_transaction_read_only ({said}); work goes on when it"
+            " can be written"
         ),
     ),
     Blame.LOST_STATEMENT: (  # without the driver's own advice, which is a page long
@@ -54,8 +54,8 @@ _MEANINGS: Final[Mapping[Blame, tuple[type[ProvisionerError], str]]] = {
     Blame.RIGHTS: (
         DatabaseUnusable,
         (
-            "{said}; `provisioner grant` gives requesters, readers and workers their rights, and operators are who own the"
-            " schema"
+            "{said}; `provisioner grant` gives requesters, readers and workers their rights, and operators are who own"
+            " the schema"
         ),
     ),
     Blame.SCHEMA: (SchemaMismatch, "{said}; run `provisioner migrate`"),
@@ -94,6 +94,8 @@ def _translated(error: BaseException) -> ProvisionerError:
 
 
 def _blame(error: asyncpg.PostgresError) -> Blame:
+    if isinstance(error, asyncpg.InvalidCachedStatementError):  # the schema was changed meanwhile
+        return Blame.PASSING
     return blame(error.sqlstate, fatal=(error.severity_en or error.severity) in _ENDING)
 
 

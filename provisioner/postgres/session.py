@@ -24,6 +24,8 @@ FIRST: Final = {
     "idle_session_timeout": "0",
     "default_transaction_isolation": "read committed",
 }
+# What is not worth setting anew in each transaction: it costs time, or is the pooler's business.
+BESIDES: Final = ("jit", "idle_session_timeout")
 
 
 def _is(*values: str) -> Callable[[str], bool]:

@@ -12,5 +12,5 @@ SELECT
 
 -- :name set
 -- Give the settings $1 the values $2, until the end of the transaction if $3.
-SELECT pg_catalog.set_config(s.name, s.value, $3::pg_catalog.bool)
-FROM pg_catalog.unnest($1::pg_catalog.text[], $2::pg_catalog.text[]) AS s (name, value);
+SELECT pg_catalog.set_config(($1::pg_catalog.text[])[s.place], ($2::pg_catalog.text[])[s.place], $3::pg_catalog.bool)
+FROM pg_catalog.generate_subscripts($1::pg_catalog.text[], 1) AS s (place);
