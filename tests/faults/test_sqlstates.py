@@ -142,7 +142,7 @@ async def test_at_work(database: Database, moment: str, states: list[str]) -> No
                 severity: Severity = ("ERROR", "FATAL", "PANIC")[number % 3] if moment in MOMENTS else "FATAL"
                 await strike(wire, moment, Strike(state, severity, MOMENTS.get(moment, b"LISTEN")))
                 request = await insert(session, project_id=project(number + 1))
-                look: Callable[[], Awaitable[bool]] = partial(ended, session, request)
+                look: Callable[[], bool | Awaitable[bool]] = partial(ended, session, request)
                 await eventually(look, within=20)
                 if moment == "listening":  # else its pauses grow
                     await eventually(partial(session.fetchval, LISTENS), within=20)
