@@ -12,6 +12,10 @@ class DatabaseUnavailable(ProvisionerError):
     """The database cannot be reached just now; the same call may be made again."""
 
 
+class DatabaseRefusing(DatabaseUnavailable):
+    """The database refuses what it allowed before; the same call may be made again, and a person may have to act."""
+
+
 class DatabaseUnusable(ProvisionerError):
     """The database answers but cannot serve us; a person must act."""
 

@@ -89,6 +89,7 @@ class Connector:
                 await connection.set_type_codec(
                     kind, schema="pg_catalog", format="binary", encoder=str.encode, decoder=_lenient
                 )
+            await connection.execute("SET client_encoding = SQL_ASCII")
 
     async def _open(self, options: dict[str, Any]) -> "Session":
         tells = self._tells  # another session, opened at the same time, may learn it meanwhile

@@ -86,12 +86,13 @@ def outstanding(known: Sequence[Migration], applied: Sequence[tuple[int, str, st
 
 async def migrate(url: str | Secret, *, ssl_root_cert: Path | None = None) -> Sequence[Migration]:
     """Apply what is left to do and return it. Raises `SchemaMismatch`, `DatabaseUnavailable` or `DatabaseUnusable`."""
-    connection = await Database(url, size=1, ssl_root_cert=ssl_root_cert, name="provisioner migrate").connect()
+    database = Database(url, size=1, ssl_root_cert=ssl_root_cert, name="provisioner migrate")
+    connection = await database.connect()
     applied = []
     try:
         with database_errors():
             _require_unicode(await connection.fetchval(_ENCODING))
-        while step := await _apply_next(connection):
+        while step := await _apply_next(database, connection):
             applied.append(step)
     finally:
         await connection.close()
@@ -124,9 +125,10 @@ def _require_unicode(encoding: str) -> None:
         )
 
 
-async def _apply_next(connection: "asyncpg.Connection[asyncpg.Record]") -> Migration | None:
+async def _apply_next(database: Database, connection: "asyncpg.Connection[asyncpg.Record]") -> Migration | None:
     with database_errors():
         async with connection.transaction():
+            await database.set_up(connection)
             await connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK})")
             if not await connection.fetchval("SELECT to_regclass('provisioner.migrations') IS NOT NULL"):
                 await connection.execute(_LEDGER)

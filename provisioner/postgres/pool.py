@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import asyncpg
 
 from provisioner.core.errors import (
+    DatabaseRefusing,
     DatabaseUnavailable,
     DatabaseUnusable,
     ProvisionerError,
@@ -26,6 +27,9 @@ from provisioner.core.sqlstates import Blame, blame
 from provisioner.postgres.address import URL
 from provisioner.postgres.connector import Connector, tls_errors
 from provisioner.postgres.session import put_right
+
+if TYPE_CHECKING:
+    from provisioner.postgres.session import Session
 
 T = TypeVar("T")
 
@@ -161,7 +165,7 @@ class Database:
         except DatabaseUnusable as error:
             if not self._enduring:
                 raise
-            raise DatabaseUnavailable(str(error)) from error
+            raise DatabaseRefusing(str(error)) from error
 
     async def connect(self) -> "asyncpg.Connection[asyncpg.Record]":
         """A connection of its own, for `LISTEN` or a migration; the caller closes it."""
@@ -210,8 +214,13 @@ class Database:
                 yield connection
                 return
             async with connection.transaction(isolation="read_committed"):
-                await put_right(connection, self._connector.wanting, local=True)
+                await self.set_up(connection)
                 yield connection
+
+    async def set_up(self, connection: "Session") -> None:
+        """Give a transaction what a session has to have, where a pooler shares sessions."""
+        if self._connector.wanting:
+            await put_right(connection, self._connector.wanting, local=True)
 
     async def fetch(self, statement: str, *arguments: object) -> "list[asyncpg.Record]":
         """All rows of one statement, in a transaction of its own."""

@@ -8,7 +8,7 @@ import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, retry_if_not_exception_type
 from tenacity.wait import wait_exponential, wait_random
 
-from provisioner.core.errors import DatabaseUnavailable, StatementRefused
+from provisioner.core.errors import DatabaseRefusing, DatabaseUnavailable, StatementRefused
 from provisioner.core.ports import Clock
 
 log = structlog.stdlib.get_logger()
@@ -29,6 +29,7 @@ class Persistence:
         self._clock = clock
         self._lost_at: float | None = None
         self._refused = ""
+        self._refusing = False
         self._retrying = AsyncRetrying(
             retry=_WAITING,
             wait=wait_exponential(multiplier=0.05, max=2.0) + wait_random(0, 0.2),
@@ -60,15 +61,19 @@ class Persistence:
             if self._refused != str(error):
                 self._refused = str(error)
                 log.error("statement_refused", error=str(error))
-        elif self._lost_at is None:
+            return
+        if self._lost_at is None:
             self._lost_at = self._clock.monotonic()
             log.warning("database_lost", error=str(error))
+        if isinstance(error, DatabaseRefusing) and not self._refusing:
+            self._refusing = True
+            log.warning("database_refuses", error=str(error))
 
     def back(self) -> None:
         """Note that the database answers."""
         if self._lost_at is not None:
             log.info("database_back", away_for=round(self._clock.monotonic() - self._lost_at, 3))
-            self._lost_at = None
+            self._lost_at, self._refusing = None, False
 
     def _note(self, state: RetryCallState) -> None:
         self.lost(state.outcome.exception() if state.outcome else None)

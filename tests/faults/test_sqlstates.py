@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import asyncpg.exceptions
 import pytest
@@ -18,15 +15,15 @@ from provisioner.core.sqlstates import Blame, blame
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queries import statements
 from provisioner.sandbox.simulator import Options, Simulator
-from provisioner.service import _require_place, run_daemon
-from provisioner.settings import load_settings
+from provisioner.service import _require_place
 from tests.support import eventually
 from tests.support.builders import project
+from tests.support.daemon import told, working
 from tests.support.sessions import connected, insert
 from tests.support.wire import ScriptedServer, Severity, Strike
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
     from tests.support.postgres import Database
     from tests.support.sessions import Session
@@ -91,39 +88,10 @@ async def test_at_the_start(database: Database, states: list[str]) -> None:
                 await pool.close()
 
 
-@asynccontextmanager
-async def working(url: str, simulator: Simulator) -> AsyncIterator[asyncio.Task[None]]:
-    """A daemon of this process, with its listener and all, until the end of the block."""
-    chosen = load_settings(
-        environ={
-            "PROVISIONER_DATABASE_URL": url,
-            "INFISICAL_HOST": simulator.url,
-            "INFISICAL_UNIVERSAL_AUTH_CLIENT_ID": simulator.client_id,
-            "INFISICAL_UNIVERSAL_AUTH_CLIENT_SECRET": simulator.client_secret,
-            "PROVISIONER_CREDENTIALS__DEFAULT__VALUE": "sk-or-v1-good",
-            "PROVISIONER_LISTEN__ADDRESS": "off",
-            "PROVISIONER_WORKER__POLL": "0.1",
-        }
-    )
-    task = asyncio.create_task(run_daemon(chosen))
-    try:
-        yield task
-    finally:
-        if not task.done():
-            os.kill(os.getpid(), signal.SIGTERM)
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait_for(task, 20)
-
-
 async def ended(session: Session, request: int) -> bool:
     """Whether a request has ended."""
     found = await session.fetchval("SELECT status FROM provisioner.connection_requests WHERE id = $1", request)
     return bool(found != "pending")
-
-
-def told(logs: list[Any], event: str) -> int:
-    """How often something was logged."""
-    return sum(line["event"] == event for line in logs)
 
 
 @pytest.mark.parametrize("states", EXHAUSTIVE)
@@ -135,7 +103,7 @@ async def test_at_work(database: Database, moment: str, states: list[str]) -> No
             ScriptedServer(database.server.port) as wire,
             Simulator(Options(mode="self-hosted", any_project=True)) as simulator,
             connected(database.url, recount=False) as session,
-            working(wire.url(database.url), simulator) as task,
+            working(simulator, PROVISIONER_DATABASE_URL=wire.url(database.url)) as task,
         ):
             await eventually(lambda: told(logs, "worker_started"))
             for number, state in enumerate(states):
