@@ -63,6 +63,10 @@ class Connector:
         """Prepare no statement by name any more in the sessions that are opened from now on."""
         self._named = False
 
+    def note(self) -> str:
+        """What its owner may want to know about the password file."""
+        return address_of(self._address().reveal(), self._ssl_root_cert).note
+
     async def open(self, *_: object, **options: Any) -> "Session":
         """A new session in which every statement may be used; `options` are the driver's."""
         connection = await self._open(options)

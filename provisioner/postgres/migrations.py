@@ -121,7 +121,7 @@ def _require_unicode(encoding: str) -> None:
     if encoding != "UTF8":
         raise DatabaseUnusable(
             f"the database stores text as {encoding}, in which not every text can be written and read: make one with"
-            " CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+            " `createdb --encoding UTF8 --template template0`"
         )
 
 

@@ -156,6 +156,10 @@ class Database:
         """
         self._enduring = True
 
+    def note(self) -> str:
+        """Why no password is sent though one may be meant to be, such as a file that others may read; else nothing."""
+        return self._connector.note()
+
     @contextmanager
     def errors(self) -> Iterator[None]:
         """Turn the driver's exceptions into ours, as it is meant for this database."""

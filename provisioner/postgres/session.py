@@ -49,6 +49,7 @@ _NEEDS: Final[Mapping[str, tuple[str, Callable[[str], bool]]]] = {
     "intervalstyle": ("postgres", _is("postgres")),
     "exit_on_error": ("off", _is("off")),
 }
+NEEDED: Final = frozenset(_NEEDS)
 
 
 @dataclass(frozen=True, slots=True)

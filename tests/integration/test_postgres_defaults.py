@@ -210,7 +210,7 @@ def test_another_encoding_is_refused(databases: Databases, empty_database: Datab
         doctor = provisioner("doctor", "--json", database=odd)
         checks = {check["name"]: check for check in json.loads(doctor.stdout)["checks"]}
         assert checks["encoding"]["verdict"] == "problem"
-        assert "ENCODING 'UTF8'" in checks["encoding"]["remedy"]
+        assert "--encoding UTF8" in checks["encoding"]["remedy"]
 
 
 async def test_a_foreign_byte_stops_nobody(databases: Databases, database: Database) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import string
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -17,7 +18,6 @@ from provisioner.postgres.address import address_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 # Appendix of the manual: `PQconndefaults` of PostgreSQL 14 to 18, and its pages on environment variables.
 LIBPQ = """
@@ -347,3 +347,18 @@ class TestAddress:
         """Parameters that cannot both be obeyed are told."""
         with pytest.raises(DatabaseUnusable, match=rule):
             address_of(f"postgresql://me@h/d?{query}", environ={})
+
+
+def test_the_manual_has_every_parameter() -> None:
+    """The table of `docs/postgresql.md` says of each parameter and variable what becomes of it."""
+    text = (Path(__file__).parents[2] / "docs" / "postgresql.md").read_text(encoding="utf-8")
+    found = re.findall(r"^\| `(\w+)` \| (\S+) \| (.+) \|$", text, re.MULTILINE)
+    rows = {name: (variable, said) for name, variable, said in found}
+    for keyword in KEYWORDS.values():
+        variable, said = rows[keyword.name]
+        assert variable == (f"`{keyword.variable}`" if keyword.variable else "\N{EN DASH}")
+        assert keyword.note in said
+        assert said.startswith({"refused": "**refused**", "dropped": "dropped"}.get(keyword.how, ""))
+    for variable, (_, note) in VARIABLES.items():
+        assert f"| \N{EN DASH} | `{variable}` | " in text
+        assert note in text
