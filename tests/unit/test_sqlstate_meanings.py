@@ -55,6 +55,6 @@ def test_few_ends_of_sessions_call_a_person(state: str) -> None:
         (None, False, Blame.PASSING),
     ],
 )
-def test_meanings(state: str | None, fatal: bool, meaning: Blame) -> None:  # noqa: FBT001 - as the table has it
+def test_meanings(state: str | None, fatal: bool, meaning: Blame) -> None:
     """The codes that people meet."""
     assert blame(state, fatal=fatal) is meaning
