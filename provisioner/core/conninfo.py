@@ -249,6 +249,11 @@ def _check_host(text: str) -> None:
         raise ConninfoError("names an abstract socket, which cannot be used: name a host or a directory")
     if not text.startswith("/") and (not text.isprintable() or re.search(r"[\s@/?#%]", text.partition("%")[0])):
         raise ConninfoError(_ENCODE)
+    if not text.startswith("/"):
+        try:
+            text.encode("idna")
+        except UnicodeError:
+            raise ConninfoError("names a host that no host can be called") from None
 
 
 def _safe(name: str) -> str:

@@ -87,6 +87,8 @@ def database_errors() -> Iterator[None]:
 
 
 def _translated(error: BaseException) -> ProvisionerError:
+    if isinstance(error, asyncpg.ClientConfigurationError):
+        return DatabaseUnusable(f"{URL} cannot be used: {error}")
     if isinstance(error, ValueError):  # the driver's own complaint, before it asks the server
         return Unstorable(f"a value cannot be stored ({type(error).__name__})")
     if not isinstance(error, asyncpg.PostgresError):

@@ -35,13 +35,14 @@ async def pool(empty_database: Database) -> AsyncIterator[Pool]:
 async def test_an_error_of_ours_is_not_the_databases(pool: Pool) -> None:
     """A `ValueError` of what is done with an answer is a defect, and is not told as a value that cannot be stored."""
     for wrong in (ValueError, OverflowError, KeyError, RuntimeError):
-        with pytest.raises(wrong):
-            async with pool.acquire() as connection:
-                await connection.fetch("SELECT 1")
-                raise wrong("ours")
-    with pytest.raises(ValueError, match="invalid literal"):
-        async with pool.acquire():
-            int("x")
+        with pytest.raises(wrong, match="ours"):
+            await _stumble(pool, wrong("ours"))
+
+
+async def _stumble(pool: Pool, wrong: Exception) -> None:
+    async with pool.acquire() as connection:
+        await connection.fetch("SELECT 1")
+        raise wrong
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ async def test_an_error_of_ours_is_not_the_databases(pool: Pool) -> None:
     [
         ("SELECT $1::int4", (2**40,), Unstorable),  # the driver sees it before the server
         ("SELECT $1::text", ("a\0b",), Unstorable),
-        ("SELECT '178000000 years'::interval", (), Unstorable),  # the driver cannot read it
+        ("SELECT '24:00:00'::time", (), Unstorable),  # the driver cannot read it
         ("SELECT 'x'::int", (), Unstorable),
         ("SELECT 1/0", (), Unstorable),
         ("SELEKT 1", (), StatementRefused),
