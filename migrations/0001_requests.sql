@@ -43,6 +43,9 @@ CREATE INDEX connection_requests_batch ON provisioner.connection_requests (batch
 
 COMMENT ON TABLE provisioner.connection_requests IS 'One row is one connection that somebody wants in an Infisical project';
 
+-- Every table has a primary key: in a database whose tables are all published (`FOR ALL TABLES`), PostgreSQL refuses to
+-- update and delete rows that nothing identifies.
+
 -- Requests that may be claimed, in the order in which they are. `rank` is the negated priority. `turn` is the virtual time
 -- of fair queueing: each project has at most about one request a turn, so claiming in the order of turns serves the
 -- projects one after another and is still one plain range of one index.
@@ -51,10 +54,10 @@ CREATE TABLE provisioner.ready (
     rank integer NOT NULL,
     turn bigint NOT NULL,
     id bigint NOT NULL,
-    project_id uuid NOT NULL
+    project_id uuid NOT NULL,
+    CONSTRAINT ready_in_order PRIMARY KEY (target, rank, turn, id)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
-CREATE INDEX ready_in_order ON provisioner.ready (target, rank, turn, id);
 CREATE INDEX ready_of_project ON provisioner.ready (target, project_id, rank, turn);
 -- For those who edit, cancel or delete requests: a project may have tens of thousands in line.
 CREATE INDEX ready_by_id ON provisioner.ready (id);
@@ -182,7 +185,8 @@ COMMENT ON COLUMN provisioner.permits.their_pace IS 'Permits a second that other
 COMMENT ON COLUMN provisioner.permits.searching IS 'Whether no answer names the limit, and it is searched';
 COMMENT ON COLUMN provisioner.permits.used IS 'Permits used in this window as the server counts, by us and by others';
 
--- The attempt log. Partitioned by day, so that forgetting is dropping.
+-- The attempt log. Partitioned by day, so that forgetting is dropping. Its key is the call: one that is written down again,
+-- because nobody heard that it was, is there already.
 CREATE TABLE provisioner.attempts (
     request_id bigint NOT NULL,
     attempt integer NOT NULL,
@@ -194,10 +198,10 @@ CREATE TABLE provisioner.attempts (
     req_id text,
     outcome text NOT NULL,
     error_code text,
-    error_message text
+    error_message text,
+    CONSTRAINT attempts_of_request PRIMARY KEY (request_id, started_at, ended_at)
 ) PARTITION BY RANGE (ended_at);
 
-CREATE INDEX attempts_of_request ON provisioner.attempts (request_id);
 CREATE TABLE provisioner.attempts_other PARTITION OF provisioner.attempts DEFAULT;
 
 -- The public halves of the sealing key pairs.

@@ -601,7 +601,8 @@ CREATE TABLE provisioner.count_changes (
     requests bigint CONSTRAINT counts_requests_not_null NOT NULL,
     started_at timestamp with time zone,
     ended_at timestamp with time zone,
-    newest bigint
+    newest bigint,
+    change bigint NOT NULL
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
 
@@ -885,6 +886,15 @@ ALTER TABLE provisioner.connection_requests ALTER COLUMN id ADD GENERATED ALWAYS
     CACHE 1
 );
 
+ALTER TABLE provisioner.count_changes ALTER COLUMN change ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME provisioner.count_changes_change_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE provisioner.credential_health (
     target text NOT NULL,
     credential text NOT NULL,
@@ -1063,17 +1073,29 @@ ALTER TABLE provisioner.workers ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY
 
 ALTER TABLE ONLY provisioner.attempts ATTACH PARTITION provisioner.attempts_other DEFAULT;
 
+ALTER TABLE ONLY provisioner.attempts
+    ADD CONSTRAINT attempts_of_request PRIMARY KEY (request_id, started_at, ended_at);
+
+ALTER TABLE ONLY provisioner.attempts_other
+    ADD CONSTRAINT attempts_other_pkey PRIMARY KEY (request_id, started_at, ended_at);
+
 ALTER TABLE ONLY provisioner.connection_requests
     ADD CONSTRAINT connection_requests_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY provisioner.connection_requests
     ADD CONSTRAINT connection_requests_wanted_once UNIQUE (target, project_id, name);
 
+ALTER TABLE ONLY provisioner.count_changes
+    ADD CONSTRAINT count_changes_pkey PRIMARY KEY (change);
+
 ALTER TABLE ONLY provisioner.counts
     ADD CONSTRAINT counts_pkey PRIMARY KEY (target, batch, requested_by, status, error_code);
 
 ALTER TABLE ONLY provisioner.credential_health
     ADD CONSTRAINT credential_health_pkey PRIMARY KEY (target, credential, fingerprint);
+
+ALTER TABLE ONLY provisioner.failed_boxes
+    ADD CONSTRAINT failed_boxes_until PRIMARY KEY (failed_at, id, box);
 
 ALTER TABLE ONLY provisioner.in_flight
     ADD CONSTRAINT in_flight_pkey PRIMARY KEY (id);
@@ -1083,6 +1105,12 @@ ALTER TABLE ONLY provisioner.migrations
 
 ALTER TABLE ONLY provisioner.permits
     ADD CONSTRAINT permits_pkey PRIMARY KEY (target, kind);
+
+ALTER TABLE ONLY provisioner.ready
+    ADD CONSTRAINT ready_in_order PRIMARY KEY (target, rank, turn, id);
+
+ALTER TABLE ONLY provisioner.salt
+    ADD CONSTRAINT salt_pkey PRIMARY KEY (salt);
 
 ALTER TABLE ONLY provisioner.sealing_keys
     ADD CONSTRAINT sealing_keys_pkey PRIMARY KEY (key_id);
@@ -1105,19 +1133,11 @@ ALTER TABLE ONLY provisioner.waiting
 ALTER TABLE ONLY provisioner.workers
     ADD CONSTRAINT workers_pkey PRIMARY KEY (id);
 
-CREATE INDEX attempts_of_request ON ONLY provisioner.attempts USING btree (request_id);
-
-CREATE INDEX attempts_other_request_id_idx ON provisioner.attempts_other USING btree (request_id);
-
 CREATE INDEX connection_requests_batch ON provisioner.connection_requests USING btree (batch) WHERE (batch IS NOT NULL);
 
 CREATE INDEX credential_health_quarantined ON provisioner.credential_health USING btree (target) WHERE ((quarantined_since IS NOT NULL) AND (credential !~~ 'sealed-%'::text));
 
-CREATE INDEX failed_boxes_until ON provisioner.failed_boxes USING btree (failed_at);
-
 CREATE INDEX ready_by_id ON provisioner.ready USING btree (id);
-
-CREATE INDEX ready_in_order ON provisioner.ready USING btree (target, rank, turn, id);
 
 CREATE INDEX ready_of_project ON provisioner.ready USING btree (target, project_id, rank, turn);
 
@@ -1125,7 +1145,7 @@ CREATE INDEX waiting_held ON provisioner.waiting USING btree (target, hold) WHER
 
 CREATE INDEX waiting_until ON provisioner.waiting USING btree (run_at);
 
-ALTER INDEX provisioner.attempts_of_request ATTACH PARTITION provisioner.attempts_other_request_id_idx;
+ALTER INDEX provisioner.attempts_of_request ATTACH PARTITION provisioner.attempts_other_pkey;
 
 CREATE TRIGGER box_failed AFTER UPDATE OF status, credential ON provisioner.connection_requests FOR EACH ROW WHEN (((new.status = 'failed'::text) AND (new.credential ~~ 'sealed:%'::text) AND (new.credential !~~ '%:wiped'::text) AND ((old.status IS DISTINCT FROM new.status) OR (old.credential IS DISTINCT FROM new.credential)))) EXECUTE FUNCTION provisioner.box_failed();
 

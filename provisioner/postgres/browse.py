@@ -149,6 +149,7 @@ async def exporting(database: Database, wanted: Filter) -> AsyncIterator[AsyncIt
         database.acquire() as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
+        await database.set_up(connection)
         arguments = (*wanted.arguments(), None, None, None, False)
 
         async def rows() -> AsyncIterator[Sequence[object]]:

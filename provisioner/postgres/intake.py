@@ -121,6 +121,7 @@ async def staging(database: Database) -> AsyncIterator[Staging]:
     async with database.acquire() as connection:
         with _refusals():
             async with connection.transaction():
+                await database.set_up(connection)
                 rights = await connection.fetchrow(statements("intake")["rights"])
                 if rights is None:  # it has no FROM
                     raise AssertionError

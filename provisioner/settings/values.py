@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, FilePath, PlainValidator, 
 from pydantic_core import PydanticCustomError
 
 from provisioner.core.key_text import NoKey, key_in
+from provisioner.core.conninfo import ConninfoError, parse, unwrapped
 from provisioner.core.secret import Secret
 
 UNITS: Final = {"s": 1.0, "min": 60.0, "h": 3600.0}  # seconds
@@ -125,8 +126,11 @@ def same_base(one: str, other: str) -> bool:
 
 
 def _database_url(secret: Secret) -> Secret:
-    if not secret.reveal().startswith(("postgresql://", "postgres://")):
-        raise refuse("must begin with postgresql://, such as postgresql://provisioner@localhost/provisioner")
+    secret = _one_line(Secret(unwrapped(secret.reveal())))
+    try:
+        parse(secret.reveal())
+    except ConninfoError as error:
+        raise refuse(error.rule) from None
     return secret
 
 
@@ -186,7 +190,7 @@ SecretText = Annotated[Secret, AfterValidator(_one_line)]
 KeyText = Annotated[Secret, AfterValidator(_key)]
 IdText = Annotated[str, AfterValidator(_id)]
 IdentityId = Annotated[str, AfterValidator(_uuid)]
-DatabaseUrl = Annotated[SecretText, AfterValidator(_database_url)]
+DatabaseUrl = Annotated[Secret, AfterValidator(_database_url)]
 ProxyUrl = Annotated[SecretText, AfterValidator(_proxy_url)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 Address = Annotated[str, AfterValidator(_address)]
