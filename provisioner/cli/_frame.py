@@ -85,6 +85,9 @@ def _tell_any(error: BaseException) -> int:
         return INTERRUPTED
     if isinstance(error, BrokenPipeError | OutputUnwritable):
         raise error
+    if isinstance(error, MemoryError):
+        tell_error("there is not enough memory for this; give the process more")
+        return NOT_DONE
     if not isinstance(error, ProvisionerError):
         return _tell_unforeseen(error)
     tell_error(_advised(error))

@@ -38,10 +38,10 @@ def prepare_streams() -> None:
         if isinstance(stream, io.TextIOWrapper):
             with suppress(OSError):
                 stream.reconfigure(errors="replace")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # With PYTHONUNBUFFERED nothing is between the text and the file.
-        if isinstance(getattr(sys.stdout.buffer, "raw", sys.stdout.buffer), io.FileIO):
-            sys.stdout = _guarded(sys.stdout)
+    # With PYTHONUNBUFFERED nothing is between the text and the file.
+    below = sys.stdout.buffer if isinstance(sys.stdout, io.TextIOWrapper) else None
+    if isinstance(sys.stdout, io.TextIOWrapper) and isinstance(getattr(below, "raw", below), io.FileIO):
+        sys.stdout = _guarded(sys.stdout)
 
 
 def _occupy(name: str, number: int) -> None:
