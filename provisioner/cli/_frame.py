@@ -145,6 +145,15 @@ def say(text: str) -> None:
     sys.stdout.write(f"{text}\n")
 
 
+def several(number: int, noun: str) -> str:
+    """Say how many.
+
+    >>> several(1, "line"), several(2000, "line")
+    ('1 line', '2,000 lines')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def print_json(value: object) -> None:
     """Print a value, dataclasses and times included, as one JSON document."""
     import orjson

@@ -133,7 +133,7 @@ async def _reseal(config: Config) -> int:
             problems += failed
     say(f"sealed by {key.key_id} now: {done} more")
     if problems:
-        tell_error(f"{len(problems)} boxes could not be opened on this host")
+        tell_error(f"{'1 box' if len(problems) == 1 else f'{len(problems):,} boxes'} could not be opened on this host")
         for problem in problems[:20]:
             tell_detail(problem)
     return NOT_DONE if problems else 0

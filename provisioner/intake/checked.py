@@ -11,7 +11,7 @@ from typing import Final, Self
 
 import orjson
 
-from provisioner.intake.errors import Problem
+from provisioner.intake.errors import FileUnusable, Problem
 from provisioner.intake.reading import Format, read
 from provisioner.intake.rows import Row, Seal, check
 from provisioner.intake.spool import Spool
@@ -49,9 +49,10 @@ class CheckedFile:
         self._spool.add(orjson.dumps((line, *row.columns()), option=orjson.OPT_APPEND_NEWLINE))
 
     def refuse(self, problems: list[Problem]) -> None:
-        """Count a bad line and keep what is wrong with it, if it is among the first."""
-        self.lines += 1
-        self.bad += 1
+        """Count a bad line, and those that are lost with it; keep what is wrong, if it is among the first."""
+        lost = max((problem.lines for problem in problems), default=1)
+        self.lines += lost
+        self.bad += lost
         self.problems += problems[: SHOWN - len(self.problems)]
 
     def rows(self) -> Iterator[tuple[object, ...]]:
@@ -90,6 +91,11 @@ def check_file(
                 checked.add(found.line, row.sealed(seal))
             else:
                 checked.refuse(list(row))
+    except MemoryError:
+        checked.__exit__()
+        raise FileUnusable(
+            "needs more memory than there is; give it a directory for temporary files (TMPDIR), or split the file"
+        ) from None
     except BaseException:
         checked.__exit__()
         raise

@@ -27,7 +27,7 @@ class Spool:
 
     def __init__(self) -> None:
         self._memory = io.BytesIO()
-        self._file: IO[bytes] | None = None
+        self._file: IO[bytes] | gzip.GzipFile | None = None
 
     def add(self, line: bytes) -> None:
         """Keep a line. Raises `FileUnusable` when there is no room for it."""
@@ -40,10 +40,6 @@ class Spool:
                 f"needs a temporary file, and that cannot be written: {error.strerror}; "
                 "set TMPDIR to a directory with more room"
             ) from error
-        except MemoryError:
-            raise FileUnusable(
-                "needs more memory than there is; give it a directory for temporary files (TMPDIR), or split the file"
-            ) from None
 
     def lines(self) -> Iterator[bytes]:
         """Give the lines in order."""
@@ -63,10 +59,10 @@ class Spool:
                 self._file.close()
         self._memory = io.BytesIO()
 
-    def _larger(self) -> IO[bytes]:
+    def _larger(self) -> IO[bytes] | gzip.GzipFile:
         """Move what is in memory to where more fits."""
         kept, self._memory = self._memory.getvalue(), io.BytesIO()
-        larger: IO[bytes]
+        larger: IO[bytes] | gzip.GzipFile
         try:
             larger = tempfile.TemporaryFile()  # noqa: SIM115  # closed by `close`
         except OSError:
