@@ -152,7 +152,8 @@ async def _work(database: "Database") -> AsyncIterator[Check]:
                 "target", f"{target.target} is in trouble{target.partly}: {target.trouble}", "it goes on by itself"
             )
         if target.pending and not target.workers:
-            said = f"{several(target.pending, 'pending request')} of {target.target}, and no worker serves it"
+            wait = "waits" if target.pending == 1 else "wait"
+            said = f"{several(target.pending, 'request')} {wait} for {target.target}, and no worker serves it"
             yield warning("target", said, f"`provisioner run` where [targets.{target.target}] is in the settings")
         if target.allowed:
             yield ok("limit", f"{target.target} allows {several(target.permits or 0, 'create')} in {target.period:g} s")

@@ -159,7 +159,8 @@ def test_formulas_are_written_as_text(database: Database, tmp_path: Path) -> Non
     assert json.loads(provisioner("list", "--json", database=database).stdout)[0]["project_name"] == "-Cash Desk"
     again = provisioner("submit", file, "--dry-run", "--json", database=database)
     assert (json.loads(again.stdout)["already_there"], json.loads(again.stdout)["different"]) == (len(FORMULAS), 0)
-    described = "SELECT string_agg(md5(name || description || project_name), ',' ORDER BY name) FROM provisioner.connection_requests"
+    each = "md5(name || description || project_name)"
+    described = f"SELECT string_agg({each}, ',' ORDER BY name) FROM provisioner.connection_requests"
     before = query(database, described)
     query(database, "DELETE FROM provisioner.connection_requests")
     loaded = provisioner("submit", file, database=database)
