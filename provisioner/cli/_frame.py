@@ -1,5 +1,6 @@
 """What every command shares: its errors and exit statuses, its common options, its way to the database."""
 
+import errno
 import os
 import re
 import sys
@@ -33,6 +34,8 @@ EXIT_STATUSES: Final = (
 )
 CONFIG_HELP: Final = "The settings file; else PROVISIONER_CONFIG, else config/provisioner.toml if it is there."
 DEBUG: Final = "PROVISIONER_LOG__LEVEL"
+LONGEST: Final = 1500  # characters of an error: a name of thousands of letters hides what is wrong with it
+LAST: Final = 400  # of them, the end of the sentence: what to do
 PLAIN_WIDTH: Final = 400  # columns where there is no terminal: whole lines for grep
 
 Config = Annotated[Path | None, typer.Option(help=CONFIG_HELP, show_default=False)]
@@ -69,6 +72,8 @@ def _status_of(run: Callable[[], object]) -> int:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "provisioner"
         said = error.format_message().replace("Value error, ", "")
+        if said.startswith("Usage:"):  # all of the help, where a group was called without a command
+            said = "a command is missing"
         tell_error(f"{said} (see `{command} --help`)")
         return USAGE
     except (BrokenPipeError, OutputUnwritable):
@@ -87,6 +92,9 @@ def _tell_any(error: BaseException) -> int:
         raise error
     if isinstance(error, MemoryError):
         tell_error("there is not enough memory for this; give the process more")
+        return NOT_DONE
+    if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
+        tell_error("no more files can be opened; raise the limit of this process (ulimit -n)")
         return NOT_DONE
     if not isinstance(error, ProvisionerError):
         return _tell_unforeseen(error)
@@ -127,7 +135,10 @@ def _advised(error: ProvisionerError) -> str:
 
 def tell_error(text: str) -> None:
     """Say on standard error, in one line, what went wrong and what to do."""
-    tell(f"error: {_shown(' '.join(text.split()))}")
+    line = _shown(" ".join(text.split()))
+    if len(line) > LONGEST:
+        line = f"{line[: LONGEST - LAST]} … {line[-LAST:]}"
+    tell(f"error: {line}")
 
 
 def _shown(text: str) -> str:

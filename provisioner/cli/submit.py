@@ -43,7 +43,7 @@ class Wish:
     @property
     def name(self) -> str:
         """What the file is called in messages."""
-        return "standard input" if self.file == STDIN else self.file
+        return "standard input" if self.file == STDIN else self.file or "''"
 
 
 def _batch(value: str | None) -> str | None:
