@@ -227,7 +227,8 @@ def test_any_terminal(database: Database, request: pytest.FixtureRequest) -> Non
     usual = {tuple(arguments): forked(arguments, environment(database)).status for arguments in SHOWING}
     cases: list[object] = list(itertools.product(TERMINALS, SHOWING))
     for case in sampled(cases, request):
-        terminal, arguments = case  # type: ignore[misc]  # a pair
+        assert isinstance(case, tuple)
+        terminal, arguments = case
         done = forked(arguments, environment(database) | terminal)
         assert_told(done, case)
         assert done.status in {usual[tuple(arguments)], 2}, case
@@ -324,7 +325,7 @@ def test_any_locale(tmp_path: Path, more: dict[str, str]) -> None:
             [SCRIPT, *arguments],
             capture_output=True,
             check=False,
-            env=environment(PROVISIONER_DATABASE_URL=NOBODY, **more),
+            env=environment(PROVISIONER_DATABASE_URL=NOBODY) | more,
         )
         encoding = "utf-16" if more.get("PYTHONIOENCODING") == "utf-16" else "utf-8"
         out, err = (text.decode(encoding, "replace") for text in (done.stdout, done.stderr))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 import pytest
 from hypothesis import given, strategies as st
 
+from provisioner.cli import export
 from provisioner.intake.checked import check_file
 from provisioner.intake.errors import FileUnusable, Problem
 from provisioner.intake.formulas import escaped, unescaped
@@ -19,6 +20,11 @@ from provisioner.intake.rows import COLUMNS, Row, check
 
 if TYPE_CHECKING:
     from provisioner.core.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    Form = Callable[..., Callable[[Sequence[object]], object]]
 
 ONE = "7b6c9d8e-1f2a-4b3c-8d4e-5f6a7b8c9d0e"
 TWO = "00000000-0000-4000-8000-000000000002"
@@ -348,17 +354,45 @@ class TestFormulas:
         assert values(json.dumps({"project_id": ONE, "description": "'=1"}), "x.jsonl")[0]["description"] == "'=1"
 
 
-CELLS = st.text(st.sampled_from(",;\t\r\n'\"=+-@ a\u00e9\u2028\x85\U0001f511"), max_size=8)
+LETTERS = (
+    st.characters(codec="utf-8", exclude_characters="\0")
+    | st.sampled_from(",;\t\r\n'\"=+-@ a\u00e9\u2028\x85\U0001f511")
+    | st.characters(codec="utf-8", exclude_characters="\0")
+)
+TEXTS = st.text(LETTERS, max_size=12)
+ROWS = st.fixed_dictionaries(
+    {
+        "project_id": st.uuids().map(str),
+        "description": st.none() | TEXTS,
+        "batch": st.none() | TEXTS.map(lambda text: f"={text}="),
+        "project_name": st.none() | TEXTS.map(lambda text: "-" + "".join(filter(str.isprintable, text)) + "."),
+        "priority": st.integers(-32767, 32767),
+        "on_conflict": st.sampled_from(["fail", "adopt", "replace"]),
+        "not_before": st.none() | st.datetimes(timezones=st.just(UTC)),
+        "state": st.just("failed"),
+        "adopted": st.booleans(),
+        "created_at": st.just(datetime(2030, 1, 1, tzinfo=UTC)),
+        "error_message": st.none() | TEXTS,
+        "id": st.integers(1),
+    }
+)
 
 
-@given(st.lists(CELLS, min_size=1, max_size=4))
-def test_any_description_comes_through_a_csv_file(texts: list[str]) -> None:
-    """What Python's writer quotes, reading gives back, character by character."""
+@given(st.lists(ROWS, min_size=1, max_size=4), st.sampled_from([export._csv, export._jsonl]))
+def test_any_export_comes_back(rows: list[dict[str, object]], form: Form) -> None:
+    """Whatever is in the table, a file that was exported asks for the same, character by character."""
     stream = io.StringIO()
-    writer = csv.writer(stream, quoting=csv.QUOTE_ALL)
-    writer.writerow(["project_id", "description"])
-    writer.writerows([ONE, escaped(text)] for text in texts)
-    assert [line.get("description", "") for line in values(stream.getvalue())] == texts
+    columns = sorted(rows[0])
+    write = form(stream, columns)
+    for row in rows:
+        write([row[column] for column in columns])
+    asked = values(stream.getvalue(), "x.csv" if form is export._csv else "x.jsonl")
+    for row, back in zip(rows, asked, strict=True):
+        wanted = {name: value for name, value in row.items() if name in COLUMNS and value not in {None, ""}}
+        found = {**back, "priority": int(str(back["priority"]))}
+        if "not_before" in found:
+            found["not_before"] = datetime.fromisoformat(str(found["not_before"]))
+        assert found == wanted
 
 
 def test_columns_are_those_of_the_table() -> None:
