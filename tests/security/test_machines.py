@@ -24,14 +24,14 @@ from tests.support.forked import CLOSED, Ended, forked
 from tests.support.operators import one_of_each
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from tests.support.postgres import Database
 
 NOBODY = "postgresql://me:planted-4711@127.0.0.1:1/nowhere"
 STATUSES = {0, 1, 2, 3}
 LINES = 3  # an error, and what belongs to it
-SAMPLE = 12  # cases of each kind that are tried each time
+SAMPLE = 8  # cases of each kind that are tried each time
 EXAMPLES = settings.default.max_examples * 2 // 5 if settings.default else 40  # each is a process of its own
 CLONE_NEWUSER = 0x10000000
 
@@ -48,7 +48,7 @@ def assert_told(done: Ended, case: object) -> None:
         assert done.stderr, (case, done)
 
 
-def sampled(cases: list[object], request: pytest.FixtureRequest) -> Iterator[object]:
+def sampled(cases: Sequence[object], request: pytest.FixtureRequest) -> Iterator[object]:
     """Give a few of the cases, others each day; all of them when asked for."""
     if request.config.getoption("-m") == "soak" or len(cases) <= SAMPLE:
         yield from cases
@@ -133,9 +133,9 @@ SETTABLE += ["PROVISIONER_CREDENTIALS__TEAM__FILE", "INFISICAL_TOKEN_FILE", "OPE
 
 
 @pytest.mark.parametrize("name", SETTABLE)
-def test_any_path_in_a_setting(name: str) -> None:
+def test_any_path_in_a_setting(name: str, request: pytest.FixtureRequest) -> None:
     """A path that no file can have, a directory, an endless device: the setting is named."""
-    for path in PATHS:
+    for path in map(str, sampled([*PATHS], request)):
         done = forked(["settings"], environment() | {name: path})
         assert_told(done, (name, path))
         if done.status:
@@ -281,16 +281,25 @@ DOING += [["healthcheck"], ["keys", "list"], ["list"], ["submit", "-"], ["plan",
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-def test_any_machine(database: Database, tmp_path: Path, machine: str) -> None:
+def test_any_machine(database: Database, tmp_path: Path, machine: str, request: pytest.FixtureRequest) -> None:
     """Without an account, a home, a directory or files to spare, what needs none works, and the rest says so."""
     variables = environment(database, PROVISIONER_SEALING__KEY_FILE=str(tmp_path / "keys" / "sealing.keys"))
-    for home in ({}, {"HOME": "/nowhere"}, None):
+    homes: list[dict[str, str] | None] = [{}, {"HOME": "/nowhere"}, None]
+    for case in sampled(list(itertools.product(homes, DOING)), request):
+        assert isinstance(case, tuple)
+        home, arguments = case
         told = {name: value for name, value in variables.items() if name != "HOME" or home is not None} | (home or {})
-        for arguments in DOING:
-            done = forked(arguments, told, cwd=tmp_path, prepare=MACHINES[machine], given=b"project_id\nx\n")
-            if done.status == 77:
-                pytest.skip("user namespaces are forbidden here")
-            assert_told(done, (machine, home, arguments))
+        done = forked(arguments, told, cwd=tmp_path, prepare=MACHINES[machine], given=b"project_id\nx\n")
+        if done.status == 77:
+            pytest.skip("user namespaces are forbidden here")
+        assert_told(done, (machine, *case))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("machine", MACHINES)
+def test_every_machine(database: Database, tmp_path: Path, machine: str, request: pytest.FixtureRequest) -> None:
+    """The same with every command and home."""
+    test_any_machine(database, tmp_path, machine, request)
 
 
 def test_a_database_without_an_account() -> None:

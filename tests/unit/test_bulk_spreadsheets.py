@@ -373,7 +373,7 @@ ROWS = st.fixed_dictionaries(
         "adopted": st.booleans(),
         "created_at": st.just(datetime(2030, 1, 1, tzinfo=UTC)),
         "error_message": st.none() | TEXTS,
-        "id": st.integers(1),
+        "id": st.integers(1, 2**63 - 1),
     }
 )
 
