@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal
 from urllib.parse import SplitResult, urlsplit
 from uuid import UUID
 
-from pydantic import AfterValidator, BeforeValidator, FilePath, PlainValidator, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, PlainValidator, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from provisioner.core.key_text import NoKey, key_in
@@ -184,6 +184,16 @@ def _home(given: object) -> object:
     return os.path.expanduser(given)  # noqa: PTH111  # Path's raises without a home
 
 
+def _file(given: Path) -> Path:
+    try:
+        there = given.is_file()
+    except OSError:  # a name that no file can have
+        there = False
+    if not there:
+        raise refuse("must be the path of a file that is there")
+    return given
+
+
 Text = Annotated[str, AfterValidator(_printable)]
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Z_a-z][0-9A-Z_a-z]*$")]
 SecretText = Annotated[Secret, AfterValidator(_one_line)]
@@ -196,5 +206,5 @@ BaseUrl = Annotated[str, AfterValidator(_base_url)]
 Address = Annotated[str, AfterValidator(_address)]
 Limit = Annotated[RateLimit | Literal["auto", "none"], PlainValidator(parse_limit)]
 AnyPath = Annotated[Path, BeforeValidator(_home)]
-ExistingFile = Annotated[FilePath, BeforeValidator(_home)]
+ExistingFile = Annotated[Path, BeforeValidator(_home), AfterValidator(_file)]
 Choice = BeforeValidator(_lower)
