@@ -15,8 +15,8 @@ from uuid import UUID
 from pydantic import AfterValidator, BeforeValidator, PlainValidator, StringConstraints
 from pydantic_core import PydanticCustomError
 
-from provisioner.core.key_text import NoKey, key_in
 from provisioner.core.conninfo import ConninfoError, parse, unwrapped
+from provisioner.core.key_text import NoKey, key_in
 from provisioner.core.secret import Secret
 
 UNITS: Final = {"s": 1.0, "min": 60.0, "h": 3600.0}  # seconds
