@@ -99,7 +99,7 @@ class BadUrl(Refusal):
 
 
 class Stopping(Refusal):
-    """A server that is on its way out answers whoever still has a connection, and closes it."""
+    """A server that is on its way out answers on the connections that are still open, and closes them."""
 
     def __init__(self) -> None:
         super().__init__(503, "Service Unavailable", "Service Unavailable", close=True)
