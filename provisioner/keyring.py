@@ -26,7 +26,7 @@ def _is_key(setting: tuple[str, ...]) -> bool:
 def open_vault(settings: Settings) -> NamedVault:
     """The named credentials of the settings, and the keys that open sealed ones."""
     sources = {name: _source(settings, name, one) for name, one in settings.credentials.items()}
-    return NamedVault(sources, opener=BoxOpener(settings.sealing.key_file.expanduser()))
+    return NamedVault(sources, opener=BoxOpener(settings.sealing.key_file))
 
 
 def authentication(settings: Settings, target: str) -> Auth:

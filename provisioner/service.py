@@ -98,6 +98,7 @@ async def run_daemon(settings: Settings, *, drain: bool = False) -> Leftovers | 
         # Before the first wait: as process 1 of a container, who handles no signal cannot be stopped by one.
         with stopping_on_signals(worker.stop, systemd.stopping):
             if await worker.unless_stopped(Persistence(clock).insist(lambda: _require_place(database))):
+                database.endure()
                 _spare_the_collector()
                 progress = _tell_progress(database) if drain else None
                 await _work(worker, Listener(database, hear=worker.hear), progress)

@@ -173,7 +173,7 @@ async def check_sealing(settings: "Settings", database: "Database") -> AsyncIter
 def _sealing(settings: "Settings", current: str | None) -> Iterator[Check]:
     from provisioner.credentials.sealing import read_file
 
-    path = settings.sealing.key_file.expanduser()
+    path = settings.sealing.key_file
     try:
         kept = read_file(path)
     except ProvisionerError as error:

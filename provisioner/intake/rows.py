@@ -25,6 +25,15 @@ _CREDENTIAL: Final = pattern(r"(?!sk-)[a-z0-9][a-z0-9_-]{0,39}", IGNORECASE)
 # A priority is negated inside the database: the smallest number of its type has no opposite.
 _PRIORITY: Final = 32767
 _LONGEST_KEY: Final = 1000
+# Python and JSON know more ways to write a number; a spreadsheet writes 5.0 for 5, and 1E+05 for what it has rounded.
+_WHOLE: Final = pattern(r"([+-]?[0-9]{1,9})(?:\.0{1,9})?")
+_CONTROL: Final = pattern(r"[\x00-\x1f\x7f-\x9f]")
+_HALF: Final = pattern("[\ud800-\udfff]")
+NOT_UTF_8: Final = (
+    "is not UTF-8 text; save the file as UTF-8 (in Excel: CSV UTF-8), or run "
+    "`iconv -f WINDOWS-1252 -t UTF-8 FILE` if it came from an older program"
+)
+HALF: Final = "holds half of a character ({}), which no text can; write the whole character"
 _SHOWN: Final = 60  # characters of a wrong value that help to find it
 
 _RULES: Final = {
@@ -37,14 +46,18 @@ _RULES: Final = {
     "on_conflict": "must be fail, adopt or replace",
     "priority": f"must be a whole number from -{_PRIORITY} to {_PRIORITY}; larger goes first",
     "batch": "must be 1 to 200 characters",
+    "project_name": "must be one line of 1 to 200 characters, as people call the project",
     API_KEY: f"must be an API key of 1 to {_LONGEST_KEY} printable ASCII characters without spaces, and the column "
     "credential left out",
     "not_before": "must be a point in time with its offset, such as 2030-01-31T08:00:00+01:00 or 2030-01-31T07:00:00Z",
 }
-# Columns of the table that are not for requesters.
-_OURS: Final = frozenset(
+# Columns of the table, or of an export, that are not for requesters.
+RESULTS: Final = frozenset(
     {
         "id",
+        "state",
+        "next_attempt_at",
+        "key_fingerprint",
         "requested_by",
         "created_at",
         "status",
@@ -64,6 +77,22 @@ def _storable(text: str) -> str:
     if "\0" in text:
         raise ValueError
     return text
+
+
+def _one_line(text: str) -> str:
+    if _CONTROL.search(text):
+        raise ValueError
+    return text
+
+
+def _whole_number(given: object) -> int:
+    if isinstance(given, str) and (found := _WHOLE.fullmatch(given.strip())):
+        return int(found[1])
+    if isinstance(given, bool) or not isinstance(given, int | float) or not abs(given) <= _PRIORITY:
+        raise ValueError  # pydantic collects ValueError
+    if given != int(given):
+        raise ValueError
+    return int(given)
 
 
 def _credential(text: str) -> str:
@@ -121,8 +150,11 @@ class Row(BaseModel):
     description: Annotated[str, StringConstraints(max_length=LONGEST), Stored, AfterValidator(_fitting)] | None = None
     credential: Annotated[str, AfterValidator(_credential)] = "default"
     on_conflict: Literal["fail", "adopt", "replace"] = "fail"
-    priority: Annotated[int, Field(ge=-_PRIORITY, le=_PRIORITY)] = 0
+    priority: Annotated[int, PlainValidator(_whole_number), Field(ge=-_PRIORITY, le=_PRIORITY)] = 0
     batch: Annotated[str, StringConstraints(min_length=1, max_length=200), Stored] | None = None
+    project_name: Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_one_line)] | None = (
+        None
+    )
     not_before: Annotated[datetime, PlainValidator(_moment)] | None = None
     api_key: Annotated[Secret, PlainValidator(_api_key)] | None = None
 
@@ -160,13 +192,24 @@ def check(line: int, values: Mapping[str, object]) -> Row | Sequence[Problem]:
 
 def unknown_column(name: str) -> str:
     """What is wrong with a column that no line may have."""
-    if name in _OURS:
+    if name in RESULTS:
         return f"{name!r} is filled in by provisioner; leave it out"
     close = get_close_matches(name.lower(), (*COLUMNS, API_KEY), n=1)
     shown = _shown(name)
     if close:
         return f"{shown} is no column; did you mean {close[0]}?"
     return f"{shown} is no column; there are {', '.join(COLUMNS)} and {API_KEY}"
+
+
+def shown_name(name: str) -> str:
+    """Return a name for a message: what it is called here, or what it holds in a form that does no harm."""
+    return name if name in {*COLUMNS, API_KEY} or (name.isidentifier() and "sk-" not in name.lower()) else _shown(name)
+
+
+def halves(text: str) -> str:
+    """Return the first half of a character in a text: JSON can write one, and no database stores it."""
+    found = _HALF.search(text)
+    return found[0] if found else ""
 
 
 def _problem(line: int, problem: Any, values: Mapping[str, object]) -> Problem:
@@ -180,7 +223,7 @@ def _problem(line: int, problem: Any, values: Mapping[str, object]) -> Problem:
         case "missing":
             said = "is required: the UUID of the Infisical project"
         case "string_unicode":
-            said = "is not UTF-8 text; save the file as UTF-8"
+            said = NOT_UTF_8
         case _:
             said = _RULES[column] + _given(column, values[column])
     return Problem(line=line, column=column, problem=said)
@@ -195,6 +238,8 @@ def _given(column: str, value: object) -> str:
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, int) and abs(value) > 10**_SHOWN:
+        return f"a number of more than {_SHOWN} digits"  # Python refuses to write very long ones
     text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
     if "sk-" in text.lower():
         return "what looks like an API key"  # columns can be mixed up

@@ -13,7 +13,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from provisioner.core.errors import SchemaMismatch
+from provisioner.core.errors import DatabaseUnusable, SchemaMismatch
 from provisioner.core.secret import Secret
 from provisioner.postgres.pool import Database, database_errors
 
@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS provisioner.migrations (
 );
 """
 _APPLIED: Final = "SELECT version, name, checksum FROM provisioner.migrations ORDER BY version"
+_ENCODING: Final = "SELECT current_setting('server_encoding')"
 _RECORD: Final = "INSERT INTO provisioner.migrations (version, name, checksum) VALUES ($1, $2, $3)"
 
 
@@ -85,10 +86,13 @@ def outstanding(known: Sequence[Migration], applied: Sequence[tuple[int, str, st
 
 async def migrate(url: str | Secret, *, ssl_root_cert: Path | None = None) -> Sequence[Migration]:
     """Apply what is left to do and return it. Raises `SchemaMismatch`, `DatabaseUnavailable` or `DatabaseUnusable`."""
-    connection = await Database(url, size=1, ssl_root_cert=ssl_root_cert, name="provisioner migrate").connect()
+    database = Database(url, size=1, ssl_root_cert=ssl_root_cert, name="provisioner migrate")
+    connection = await database.connect()
     applied = []
     try:
-        while step := await _apply_next(connection):
+        with database_errors():
+            _require_unicode(await connection.fetchval(_ENCODING))
+        while step := await _apply_next(database, connection):
             applied.append(step)
     finally:
         await connection.close()
@@ -105,14 +109,26 @@ async def pending(database: Database) -> Sequence[Migration]:
 
 
 async def require_schema(database: Database) -> None:
-    """Raise `SchemaMismatch` unless the schema is the one that this version needs."""
+    """Raise `SchemaMismatch` unless the schema is the one that we need, and `DatabaseUnusable` if it cannot be here."""
+    for row in await database.fetch(_ENCODING):
+        _require_unicode(row[0])
     if steps := await pending(database):
         raise SchemaMismatch(f"the schema lacks {', '.join(map(str, steps))}; run `provisioner migrate`")
 
 
-async def _apply_next(connection: "asyncpg.Connection[asyncpg.Record]") -> Migration | None:
+def _require_unicode(encoding: str) -> None:
+    """Raise `DatabaseUnusable` unless every text can be stored, and is what it was when it is read again."""
+    if encoding != "UTF8":
+        raise DatabaseUnusable(
+            f"the database stores text as {encoding}, in which not every text can be written and read: make one with"
+            " `createdb --encoding UTF8 --template template0`"
+        )
+
+
+async def _apply_next(database: Database, connection: "asyncpg.Connection[asyncpg.Record]") -> Migration | None:
     with database_errors():
         async with connection.transaction():
+            await database.set_up(connection)
             await connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK})")
             if not await connection.fetchval("SELECT to_regclass('provisioner.migrations') IS NOT NULL"):
                 await connection.execute(_LEDGER)

@@ -35,6 +35,7 @@ CONFIG_VARIABLE: Final = "PROVISIONER_CONFIG"
 DEEPEST: Final = 3  # names of a setting, as in targets.default.url
 CONFIG_FILE: Final = Path("config/provisioner.toml")  # read if it is there
 DEFAULT_URL: Final = "https://us.infisical.com"
+CONFIG_SIZE: Final = 1 << 20  # bytes; a longer file is not a file of settings but a mistake
 SECRET_SIZE: Final = 65536  # bytes; a longer file is not a secret but a mistake
 
 _ALIASES: Final[dict[str, Setting]] = {
@@ -160,18 +161,44 @@ def file(config: Path | None, environ: Mapping[str, str], base: Path) -> Layer:
     shown = asked or str(CONFIG_FILE)
     named = f"{CONFIG_VARIABLE} ({shown})" if asked and config is None else shown
     try:
-        content = tomllib.loads((base / shown).read_bytes().decode())
+        content = tomllib.loads(_read_toml(base / shown))
+    except _Unreadable as error:
+        layer.problems.append(f"{named} cannot be read: {error}")
     except OSError as error:
         if asked or not isinstance(error, FileNotFoundError | NotADirectoryError):
             layer.problems.append(f"{named} cannot be read: {error.strerror}")
     except tomllib.TOMLDecodeError as error:
         layer.problems.append(f"{named} is not TOML: {error}")
-    except (ValueError, RecursionError):
-        layer.problems.append(f"{named} cannot be read: it is not TOML in UTF-8")
+    except RecursionError:
+        layer.problems.append(f"{named} cannot be read: its values are nested too deeply")
+    except ValueError:
+        layer.problems.append(f"{named} cannot be read: it holds a number that is too long")
     else:
         for setting, value in _leaves(content):
             _add_from_file(layer, setting, value, shown, base)
     return layer
+
+
+class _Unreadable(Exception):  # its text is the end of a sentence
+    """The file is no text that settings could be in."""
+
+
+def _read_toml(path: Path) -> str:
+    """Read a file of settings. Raises `OSError`, and `_Unreadable` saying what it is instead."""
+    if "\0" in str(path):
+        raise _Unreadable("its path holds a zero byte")
+    with path.open("rb") as stream:
+        content = stream.read(CONFIG_SIZE + 1)
+    if len(content) > CONFIG_SIZE:
+        raise _Unreadable(f"it is longer than {CONFIG_SIZE >> 20} MiB")
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise _Unreadable("it is UTF-16 text; save it as UTF-8")
+    try:
+        # What Windows writes before UTF-8 is no part of the text.
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise _Unreadable(f"it is not UTF-8 text (line {line}); save it as UTF-8") from None
 
 
 def defaults() -> Layer:
@@ -189,6 +216,10 @@ def _add_from_file(layer: Layer, setting: Setting, value: object, shown: str, ba
     if value == {} and len(normal) <= 1 + (normal[0] in NAMED) and normal[0] in SECTIONS:
         if len(normal) > 1 and normal[1] != "default":
             layer.problems.append(f"[{dotted(setting)}] in {shown} is empty; give it a setting or remove it")
+        return
+    if len(setting) == 1 and setting[0] in SECTIONS:
+        example = f"[{setting[0]}.default]" if setting[0] in NAMED else f"[{setting[0]}]"
+        layer.problems.append(f"{setting[0]} in {shown} is no value but a table: write {example}, its settings below")
         return
     given = Given(value, f"{in_file(setting)} in {shown}", f"file {shown}")
     layer.add(normal, given, base=base, known=map(in_file, paths(_names(normal))))

@@ -12,9 +12,10 @@ from typing import Annotated, Final, Literal
 from urllib.parse import SplitResult, urlsplit
 from uuid import UUID
 
-from pydantic import AfterValidator, BeforeValidator, FilePath, PlainValidator, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, PlainValidator, StringConstraints
 from pydantic_core import PydanticCustomError
 
+from provisioner.core.conninfo import ConninfoError, parse, unwrapped
 from provisioner.core.key_text import NoKey, key_in
 from provisioner.core.secret import Secret
 
@@ -125,8 +126,11 @@ def same_base(one: str, other: str) -> bool:
 
 
 def _database_url(secret: Secret) -> Secret:
-    if not secret.reveal().startswith(("postgresql://", "postgres://")):
-        raise refuse("must begin with postgresql://, such as postgresql://provisioner@localhost/provisioner")
+    secret = _one_line(Secret(unwrapped(secret.reveal())))
+    try:
+        parse(secret.reveal())
+    except ConninfoError as error:
+        raise refuse(error.rule) from None
     return secret
 
 
@@ -180,17 +184,27 @@ def _home(given: object) -> object:
     return os.path.expanduser(given)  # noqa: PTH111  # Path's raises without a home
 
 
+def _file(given: Path) -> Path:
+    try:
+        there = given.is_file()
+    except OSError:  # a name that no file can have
+        there = False
+    if not there:
+        raise refuse("must be the path of a file that is there")
+    return given
+
+
 Text = Annotated[str, AfterValidator(_printable)]
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Z_a-z][0-9A-Z_a-z]*$")]
 SecretText = Annotated[Secret, AfterValidator(_one_line)]
 KeyText = Annotated[Secret, AfterValidator(_key)]
 IdText = Annotated[str, AfterValidator(_id)]
 IdentityId = Annotated[str, AfterValidator(_uuid)]
-DatabaseUrl = Annotated[SecretText, AfterValidator(_database_url)]
+DatabaseUrl = Annotated[Secret, AfterValidator(_database_url)]
 ProxyUrl = Annotated[SecretText, AfterValidator(_proxy_url)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 Address = Annotated[str, AfterValidator(_address)]
 Limit = Annotated[RateLimit | Literal["auto", "none"], PlainValidator(parse_limit)]
 AnyPath = Annotated[Path, BeforeValidator(_home)]
-ExistingFile = Annotated[FilePath, BeforeValidator(_home)]
+ExistingFile = Annotated[Path, BeforeValidator(_home), AfterValidator(_file)]
 Choice = BeforeValidator(_lower)

@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from provisioner.core.errors import Unstorable
+from provisioner.core.errors import StatementRefused
 from provisioner.core.model import ErrorCode, Fail, Retry, Settlement, Succeed
 from provisioner.core.ports import UNOBSERVED, Clock, Observer, Queue, Report
 from provisioner.worker.membership import Membership
@@ -89,8 +89,8 @@ class Settler:
         worker = self._membership.worker
         began = self._clock.monotonic()
         try:
-            report = await self._persistence.insist(lambda: self._queue.settle(worker, batch))
-        except Unstorable:
+            report = await self._persistence.insist(lambda: self._queue.settle(worker, batch), refusable=True)
+        except StatementRefused:
             await self._record_apart(batch)
             return
         self._observer.settled(batch, report, self._clock.monotonic() - began)

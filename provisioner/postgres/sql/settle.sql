@@ -27,6 +27,7 @@ logged AS (
         o.req_id, 'created'
     FROM outcomes AS o
     WHERE o.started_at IS NOT NULL
+    ON CONFLICT DO NOTHING
 ),
 gone AS (
     DELETE FROM provisioner.in_flight AS f
@@ -166,6 +167,7 @@ RETURNING q.id;
 
 -- :name log_attempts
 -- Write down what was tried; an attempt that lost its claim is written down too, for it was sent.
+-- What is there already was written down by a commit that nobody heard of.
 INSERT INTO provisioner.attempts (
     request_id, attempt, worker, action, started_at, ended_at, http_status, req_id, outcome, error_code, error_message
 )
@@ -175,4 +177,5 @@ SELECT
 FROM unnest(
     $2::bigint[], $3::integer[], $4::text[], $5::timestamptz[], $6::double precision[], $7::smallint[], $8::text[],
     $9::text[], $10::text[], $11::text[]
-) AS t (id, attempt, action, started_at, elapsed, http_status, req_id, outcome, error_code, error_message);
+) AS t (id, attempt, action, started_at, elapsed, http_status, req_id, outcome, error_code, error_message)
+ON CONFLICT DO NOTHING;
