@@ -13,6 +13,7 @@ import pytest
 
 from provisioner.keyring import open_vault
 from provisioner.postgres.pool import Database as Pool
+from provisioner.postgres.queries import statements
 from provisioner.postgres.queue import PostgresQueue
 from provisioner.sandbox.simulator import Options, Simulator
 from provisioner.service import open_target
@@ -88,3 +89,23 @@ async def test_a_connection_is_recorded_by_one_request(database: Database, on_co
     told = [row["error_message"] for row in rows if row["target"] == "two"]
     assert all("of target one has recorded this connection already" in message for message in told)
     assert not [route for route in simulator.state()["requests"] if route.startswith("PATCH")]
+
+
+@pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
+async def test_the_other_targets_request_is_found_by_the_unique_index(database: Database, mode: str) -> None:
+    """However many requests there are, one name in one project is looked for, once a target."""
+    statement = statements("recorded")["elsewhere"]
+    async with connected(database.url) as session:
+        await session.execute("INSERT INTO provisioner.targets (target) SELECT 't' || n FROM generate_series(1, 3) n")
+        await session.execute(
+            "INSERT INTO provisioner.connection_requests (target, project_id)"
+            " SELECT 't' || n % 3, gen_random_uuid() FROM generate_series(1, 5000) n"
+        )
+        await session.execute(f"SET plan_cache_mode = {mode}")
+        await session.execute(f"PREPARE elsewhere (text, uuid, text, uuid) AS {statement.rstrip().rstrip(';')}")
+        rows = await session.fetch(
+            "EXPLAIN EXECUTE elsewhere ('t1', gen_random_uuid(), 'openrouter', gen_random_uuid())"
+        )
+    plan = "\n".join(row[0] for row in rows)
+    assert "Index Cond" in plan
+    assert "Seq Scan on connection_requests" not in plan
