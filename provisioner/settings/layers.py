@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from provisioner.core.key_text import decoded
 from provisioner.core.secret import Secret
+from provisioner.settings.errors import SHOWN
 from provisioner.settings.shape import (
     ECOSYSTEM,
     NAMED,
@@ -69,7 +70,8 @@ class Layer:
         """Take a value in, or note why that cannot be; `known` are the names that its user may have meant."""
         found = resolve(setting)
         if found is None:
-            close = nearest(given.name.partition(" in ")[0], known)
+            # Looking for what was meant takes its time, and only the first problems are told.
+            close = nearest(given.name.partition(" in ")[0], known) if len(self.problems) < SHOWN else "another"
             self.problems.append(f"{given.name} is not a setting; did you mean {close}?")
             return
         setting, in_a_file = found
