@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def working(simulator: Simulator, **settings: str) -> AsyncIterator[asyncio.Task[None]]:
+async def working(simulator: Simulator, **settings: str) -> AsyncIterator[asyncio.Task[Any]]:
     """Work for a simulator until the end of the block; `settings` are variables of the environment."""
     chosen = load_settings(
         environ={
