@@ -18,6 +18,7 @@ CREATE TABLE provisioner.connection_requests (
     on_conflict text DEFAULT 'fail',
     priority smallint DEFAULT 0,
     batch text,
+    project_name text,
     not_before timestamptz,
     requested_by text DEFAULT current_user,
     created_at timestamptz DEFAULT now(),
@@ -41,6 +42,7 @@ CREATE TABLE provisioner.connection_requests (
 
 CREATE INDEX connection_requests_batch ON provisioner.connection_requests (batch) WHERE batch IS NOT NULL;
 
+COMMENT ON COLUMN provisioner.connection_requests.project_name IS 'What people call the project: shown, never sent';
 COMMENT ON TABLE provisioner.connection_requests IS 'One row is one connection that somebody wants in an Infisical project';
 
 -- Every table has a primary key: in a database whose tables are all published (`FOR ALL TABLES`), PostgreSQL refuses to
@@ -234,6 +236,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
         WHEN r.on_conflict IS NULL OR r.on_conflict NOT IN ('fail', 'adopt', 'replace') THEN 'on_conflict'
         WHEN r.priority IS NULL OR r.priority = -32768 THEN 'priority'
         WHEN length(r.batch) NOT BETWEEN 1 AND 200 THEN 'batch'
+        WHEN length(r.project_name) NOT BETWEEN 1 AND 200 OR r.project_name ~ '[\u0001-\u001F\u007F-\u009F]' THEN 'project_name'
         WHEN NOT isfinite(r.not_before) THEN 'not_before'
         WHEN r.status IS NULL OR r.status NOT IN ('pending', 'succeeded', 'failed', 'cancelled') THEN 'status'
     END
@@ -258,6 +261,7 @@ DECLARE
         WHEN 'on_conflict' THEN 'must be fail, adopt or replace'
         WHEN 'priority' THEN 'must be a number from -32767 to 32767; 0 is the default'
         WHEN 'batch' THEN 'must be 1 to 200 characters'
+        WHEN 'project_name' THEN 'must be one line of 1 to 200 characters'
         WHEN 'not_before' THEN 'must be a point in time'
         WHEN 'status' THEN 'must be pending, succeeded, failed or cancelled'
     END;
@@ -365,13 +369,18 @@ END
 $$;
 
 CREATE TRIGGER request_edited
-AFTER UPDATE OF target, project_id, name, description, credential, on_conflict, priority, batch, not_before
+AFTER UPDATE OF target, project_id, name, description, credential, on_conflict, priority, batch, project_name, not_before
 ON provisioner.connection_requests
 FOR EACH ROW
 WHEN (
-    (old.target, old.project_id, old.name, old.description, old.credential, old.on_conflict, old.priority, old.batch, old.not_before)
-    IS DISTINCT FROM
-    (new.target, new.project_id, new.name, new.description, new.credential, new.on_conflict, new.priority, new.batch, new.not_before)
+    (
+        old.target, old.project_id, old.name, old.description, old.credential, old.on_conflict, old.priority, old.batch,
+        old.project_name, old.not_before
+    )
+    IS DISTINCT FROM (
+        new.target, new.project_id, new.name, new.description, new.credential, new.on_conflict, new.priority, new.batch,
+        new.project_name, new.not_before
+    )
     AND new.credential NOT LIKE 'sealed:%:wiped'
 )
 EXECUTE FUNCTION provisioner.request_edited();

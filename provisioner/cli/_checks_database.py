@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from provisioner.cli._checks import Check, ok, problem, warning
+from provisioner.cli._frame import several
 from provisioner.cli._progress import duration
 from provisioner.cli._tables import moment
 from provisioner.core.errors import DatabaseUnavailable, ProvisionerError, SchemaMismatch
@@ -195,7 +196,8 @@ async def _work(database: "Database") -> AsyncIterator[Check]:
                 "target", f"{target.target} is in trouble{target.partly}: {target.trouble}", "it goes on by itself"
             )
         if target.pending and not target.workers:
-            said = f"{target.pending:,} requests wait for {target.target}, and no worker serves it"
+            wait = "waits" if target.pending == 1 else "wait"
+            said = f"{several(target.pending, 'request')} {wait} for {target.target}, and no worker serves it"
             yield warning("target", said, f"`provisioner run` where [targets.{target.target}] is in the settings")
         if target.allowed:
-            yield ok("limit", f"{target.target} allows {target.permits:,} creates in {target.period:g} s")
+            yield ok("limit", f"{target.target} allows {several(target.permits or 0, 'create')} in {target.period:g} s")

@@ -65,6 +65,7 @@ class Listed:
     on_conflict: str
     priority: int
     batch: str | None
+    project_name: str | None
     not_before: datetime | None
     requested_by: str | None
     created_at: datetime

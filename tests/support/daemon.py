@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def working(simulator: Simulator, **settings: str) -> AsyncIterator[asyncio.Task[Any]]:
+async def working(simulator: Simulator, **settings: str) -> AsyncIterator[asyncio.Task[object]]:
     """Work for a simulator until the end of the block; `settings` are variables of the environment."""
     chosen = load_settings(
         environ={
@@ -31,7 +31,7 @@ async def working(simulator: Simulator, **settings: str) -> AsyncIterator[asynci
             **settings,
         }
     )
-    task = asyncio.create_task(run_daemon(chosen))
+    task: asyncio.Task[object] = asyncio.create_task(run_daemon(chosen))
     try:
         yield task
     finally:
