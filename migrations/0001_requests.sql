@@ -82,15 +82,19 @@ CREATE INDEX waiting_until ON provisioner.waiting (run_at);
 COMMENT ON COLUMN provisioner.waiting.hold IS 'Why it is held back together with others, such as the credential that was refused';
 
 -- Requests that a worker has claimed: the durable intent, committed before the first byte is sent.
+-- `fence` is drawn by lot for each claim: ids and attempts come again after a TRUNCATE … RESTART IDENTITY or a restore, and the
+-- answers of what was in flight before must not be recorded for what has their numbers now. Worker 0 stands for nobody:
+-- what cannot be recorded is set aside under it, see `unrecorded`. Columns in the order in which they need no padding.
 CREATE TABLE provisioner.in_flight (
     id bigint PRIMARY KEY,
-    attempt integer NOT NULL,
     worker bigint NOT NULL,
-    target text NOT NULL,
+    fence bigint NOT NULL DEFAULT 0,
+    claimed_at timestamptz NOT NULL,
+    attempt integer NOT NULL,
     rank integer NOT NULL,
     project_id uuid NOT NULL,
-    claimed_at timestamptz NOT NULL,
-    cancelled boolean NOT NULL DEFAULT false
+    cancelled boolean NOT NULL DEFAULT false,
+    target text NOT NULL
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
 
 -- What happened so far to requests that met anything but success at once. `since` is when the first attempt began,
@@ -230,7 +234,8 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
         WHEN r.on_conflict IS NULL OR r.on_conflict NOT IN ('fail', 'adopt', 'replace') THEN 'on_conflict'
         WHEN r.priority IS NULL OR r.priority = -32768 THEN 'priority'
         WHEN length(r.batch) NOT BETWEEN 1 AND 200 THEN 'batch'
-        WHEN NOT isfinite(r.not_before) THEN 'not_before'
+        WHEN r.not_before < '0001-01-02 00:00:00+00' OR r.not_before >= '9999-01-01 00:00:00+00' THEN 'not_before'
+        WHEN r.created_at < '0001-01-02 00:00:00+00' OR r.created_at >= '9999-01-01 00:00:00+00' THEN 'created_at'
         WHEN r.status IS NULL OR r.status NOT IN ('pending', 'succeeded', 'failed', 'cancelled') THEN 'status'
     END
 $$;
@@ -243,6 +248,7 @@ DECLARE
         WHEN 'target' THEN r.target WHEN 'name' THEN r.name WHEN 'on_conflict' THEN r.on_conflict
         WHEN 'batch' THEN r.batch WHEN 'status' THEN r.status
         WHEN 'description' THEN provisioner.utf16_length(r.description) || ' characters' WHEN 'not_before' THEN r.not_before::text
+        WHEN 'created_at' THEN r.created_at::text
     END;
     must text := CASE rule
         WHEN 'project_id' THEN 'is required: the UUID of the Infisical project'
@@ -254,7 +260,8 @@ DECLARE
         WHEN 'on_conflict' THEN 'must be fail, adopt or replace'
         WHEN 'priority' THEN 'must be a number from -32767 to 32767; 0 is the default'
         WHEN 'batch' THEN 'must be 1 to 200 characters'
-        WHEN 'not_before' THEN 'must be a point in time'
+        WHEN 'not_before' THEN 'must be a point in time before the year 9999; infinity is none'
+        WHEN 'created_at' THEN 'must be a point in time before the year 9999; infinity is none'
         WHEN 'status' THEN 'must be pending, succeeded, failed or cancelled'
     END;
 BEGIN

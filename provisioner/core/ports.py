@@ -115,7 +115,7 @@ class Queue(Protocol):
     async def claim(self, worker: WorkerId, *, target: str, start: Place, limit: int) -> Claims:
         """Claim up to `limit` requests in line from `start` on; the intent is durable when this returns."""
 
-    async def release(self, worker: WorkerId, ids: Collection[int]) -> None:
+    async def release(self, worker: WorkerId, claims: Collection[Claim]) -> None:
         """Give back claims that were never sent."""
 
     async def release_lost(self, worker: WorkerId, *, target: str, known: Collection[int], older: float = 0.0) -> int:

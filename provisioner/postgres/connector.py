@@ -17,6 +17,7 @@ import asyncpg
 
 from provisioner.core.errors import DatabaseUnavailable, DatabaseUnusable
 from provisioner.core.secret import Secret
+from provisioner.postgres.moments import read_moments
 
 if TYPE_CHECKING:
     Session = asyncpg.Connection[asyncpg.Record]
@@ -47,6 +48,15 @@ class Connector:
 
     async def open(self, *_: object, **options: Any) -> "Session":
         """A new session in which every statement may be used; `options` are the driver's."""
+        connection = await self._open_usable(options)
+        try:
+            await read_moments(connection)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+    async def _open_usable(self, options: dict[str, Any]) -> "Session":
         with readable_url():
             connection = await self._open(options)
         if not self._named:

@@ -1,6 +1,7 @@
 """The queue of requests in PostgreSQL: claim, settle, renew, rescue."""
 
-from collections.abc import Collection, Sequence
+import secrets
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -48,20 +49,26 @@ class PostgresQueue:
 
     async def claim(self, worker: WorkerId, *, target: str, start: Place, limit: int) -> Claims:
         """Claim up to `limit` requests in line from `start` on; the intent is durable when this returns."""
-        rows = await self._database.fetch(self._claim["claim"], target, start.rank, start.turn, limit, worker, start.id)
+        fence = secrets.randbits(63)
+        rows = await self._database.fetch(
+            self._claim["claim"], target, start.rank, start.turn, limit, worker, start.id, fence
+        )
         last = Place(rows[-1]["rank"], rows[-1]["turn"], rows[-1]["id"]) if rows else None
-        return Claims(claims=[_claim(row, target) for row in rows], last=last)
+        return Claims(claims=[_claim(row, target, fence) for row in rows], last=last)
 
-    async def release(self, worker: WorkerId, ids: Collection[int]) -> None:
+    async def release(self, worker: WorkerId, claims: Collection[Claim]) -> None:
         """Give back claims that were never sent."""
-        if ids:
-            await self._database.execute(self._claim["release"], worker, list(ids))
+        await self._release(worker, {claim.request.id: claim.fence for claim in claims})
+
+    async def _release(self, worker: WorkerId, fences: Mapping[int, int]) -> None:
+        if fences:
+            await self._database.execute(self._claim["release"], worker, list(fences), list(set(fences.values())))
 
     async def release_lost(self, worker: WorkerId, *, target: str, known: Collection[int], older: float = 0.0) -> int:
         """Give back what a claim whose answer was lost had claimed, `older` seconds ago or more; returns how many."""
         span = timedelta(seconds=older)
         lost = await self._database.fetch(self._claim["lost"], worker, target, list(known), span)
-        await self.release(worker, [row["id"] for row in lost])
+        await self._release(worker, {row["id"]: row["fence"] for row in lost})
         return len(lost)
 
     async def settle(self, worker: WorkerId, settlements: Sequence[Settlement]) -> Report:
@@ -129,8 +136,9 @@ def _columns(places: dict[str, Place]) -> tuple[list[str], list[int], list[int]]
     return list(places), [place.rank for place in places.values()], [place.turn for place in places.values()]
 
 
-def _claim(row: "asyncpg.Record", target: str) -> Claim:
-    # By position: this runs once a request, and names would be looked up each time.
+def _claim(row: "asyncpg.Record", target: str, fence: int) -> Claim:
+    # By position: this runs once a request, and names would be looked up each time. A row that was written past the
+    # triggers may hold anything: it comes to nothing by itself, and ends no worker.
     (
         id_,
         project,
@@ -153,13 +161,14 @@ def _claim(row: "asyncpg.Record", target: str) -> Claim:
         request=Request(
             id=id_,
             project_id=project,
-            name=name,
+            name=name or "",
             description=description,
-            credential=credential,
-            on_conflict=_CONFLICTS[conflict],
+            credential=credential or "",
+            on_conflict=_CONFLICTS.get(conflict, OnConflict.FAIL),
             target=target,
         ),
         attempt=attempt,
+        fence=fence,
         claimed_at=at,
         sent=sent or 0,
         failures=failures or 0,

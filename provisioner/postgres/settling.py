@@ -49,7 +49,7 @@ def _statements(worker: WorkerId, settlements: Sequence[Settlement]) -> Iterator
     traces: list[tuple[object, ...]] = []
     for settlement in settlements:
         plain = _is_plain(settlement)
-        rows[type(settlement.outcome)].append(_row(settlement, plain=plain))
+        rows[type(settlement.outcome)].append((*_row(settlement, plain=plain), settlement.claim.fence))
         if not plain:
             traces += [_trace(settlement, trace) for trace in settlement.trace]
     for kind, statement in _STATEMENT.items():

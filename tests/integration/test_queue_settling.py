@@ -277,7 +277,7 @@ class TestFencing:
     ) -> None:
         """What was given back unsent is claimed under the same attempt again: who gave it back settles nothing."""
         first = await one(queue, worker, session)
-        await queue.release(worker, [first.request.id])
+        await queue.release(worker, [first])
         other = await queue.register(name="other", targets=["default"], lease=60.0)
         (current,) = await claimed(queue, other)
         assert current.attempt == first.attempt

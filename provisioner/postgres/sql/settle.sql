@@ -1,4 +1,4 @@
--- Each statement settles a batch of claims of worker $1. Who is no longer in flight under that attempt and worker has been
+-- Each statement settles a batch of claims of worker $1. Who is no longer in flight under that fence and worker has been
 -- rescued by others meanwhile: it is left alone and not returned.
 --
 -- Claims are looked up by `id = ANY ($2)`, never by a join alone: between two batches `in_flight` is empty, and once VACUUM has
@@ -13,9 +13,9 @@ WITH outcomes AS (
     SELECT *
     FROM unnest(
         $2::bigint[], $3::integer[], $4::uuid[], $5::uuid[], $6::text[], $7::boolean[], $8::integer[],
-        $9::timestamptz[], $10::double precision[], $11::smallint[], $12::text[]
+        $9::timestamptz[], $10::double precision[], $11::smallint[], $12::text[], $13::bigint[]
     ) AS o (
-        id, attempt, connection_id, org_id, credentials_hash, adopted, sent, started_at, elapsed, http_status, req_id
+        id, attempt, connection_id, org_id, credentials_hash, adopted, sent, started_at, elapsed, http_status, req_id, fence
     )
 ),
 logged AS (
@@ -32,11 +32,11 @@ gone AS (
     DELETE FROM provisioner.in_flight AS f
     WHERE
         f.id = ANY ($2::bigint[]) AND f.worker = $1
-        AND ((f.id, f.attempt) IN (SELECT o.id, o.attempt FROM outcomes AS o)) IS TRUE
-    RETURNING f.id, f.attempt
+        AND ((f.id, f.fence) IN (SELECT o.id, o.fence FROM outcomes AS o)) IS TRUE
+    RETURNING f.id, f.fence, f.attempt
 ),
 settled AS (
-    SELECT o.* FROM outcomes AS o WHERE ((o.id, o.attempt) IN (SELECT g.id, g.attempt FROM gone AS g)) IS TRUE
+    SELECT o.* FROM outcomes AS o WHERE ((o.id, o.fence) IN (SELECT g.id, g.fence FROM gone AS g)) IS TRUE
 ),
 forgotten AS (
     DELETE FROM provisioner.setbacks AS s WHERE s.id = ANY (ARRAY (SELECT g.id FROM gone AS g WHERE g.attempt > 1))
@@ -66,9 +66,10 @@ RETURNING q.id;
 WITH settled AS (
     DELETE FROM provisioner.in_flight AS f
     USING unnest(
-        $2::bigint[], $3::integer[], $4::integer[], $5::integer[], $6::timestamptz[], $7::boolean[], $8::text[], $9::text[]
-    ) AS o (id, attempt, sent, failures, since, unknown, error_code, error_message)
-    WHERE f.id = ANY ($2::bigint[]) AND f.id = o.id AND f.attempt = o.attempt AND f.worker = $1
+        $2::bigint[], $3::integer[], $4::integer[], $5::integer[], $6::timestamptz[], $7::boolean[], $8::text[], $9::text[],
+        $10::bigint[]
+    ) AS o (id, attempt, sent, failures, since, unknown, error_code, error_message, fence)
+    WHERE f.id = ANY ($2::bigint[]) AND f.id = o.id AND f.fence = o.fence AND f.worker = $1
     RETURNING o.*, f.cancelled
 ),
 kept AS (
@@ -101,9 +102,9 @@ WITH settled AS (
     DELETE FROM provisioner.in_flight AS f
     USING unnest(
         $2::bigint[], $3::integer[], $4::integer[], $5::integer[], $6::timestamptz[], $7::boolean[], $8::text[], $9::text[],
-        $10::double precision[], $11::text[], $12::integer[], $13::text[]
-    ) AS o (id, attempt, sent, failures, since, unknown, error_code, error_message, delay, hold, streak, streak_of)
-    WHERE f.id = ANY ($2::bigint[]) AND f.id = o.id AND f.attempt = o.attempt AND f.worker = $1
+        $10::double precision[], $11::text[], $12::integer[], $13::text[], $14::bigint[]
+    ) AS o (id, attempt, sent, failures, since, unknown, error_code, error_message, delay, hold, streak, streak_of, fence)
+    WHERE f.id = ANY ($2::bigint[]) AND f.id = o.id AND f.fence = o.fence AND f.worker = $1
     RETURNING o.*, f.cancelled, f.target, f.rank, f.project_id
 ),
 kept AS (
@@ -146,8 +147,8 @@ SELECT o.id FROM settled AS o;
 -- Finish requests that were called off and, as is certain now, made nothing.
 WITH settled AS (
     DELETE FROM provisioner.in_flight AS f
-    USING unnest($2::bigint[], $3::integer[], $4::integer[]) AS o (id, attempt, sent)
-    WHERE f.id = ANY ($2::bigint[]) AND f.id = o.id AND f.attempt = o.attempt AND f.worker = $1
+    USING unnest($2::bigint[], $3::integer[], $4::integer[], $5::bigint[]) AS o (id, attempt, sent, fence)
+    WHERE f.id = ANY ($2::bigint[]) AND f.id = o.id AND f.fence = o.fence AND f.worker = $1
     RETURNING o.*
 ),
 forgotten AS (
