@@ -97,6 +97,24 @@ CREATE TABLE provisioner.in_flight (
     target text NOT NULL
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
 
+-- Outcomes that the database would not record, because of the row or of what somebody's trigger, index or constraint makes of
+-- it. The request stays in flight, under worker 0, so nobody makes its connection a second time; maintenance tries to record
+-- the outcome again, with growing pauses, and it is when the cause is gone. `calls` are the statements of `settle.sql` with
+-- their arguments.
+CREATE TABLE provisioner.unrecorded (
+    id bigint PRIMARY KEY,
+    fence bigint NOT NULL,
+    connection_id text,
+    reason text NOT NULL,
+    since timestamptz NOT NULL DEFAULT clock_timestamp(),
+    tries integer NOT NULL DEFAULT 1,
+    retry_at timestamptz NOT NULL,
+    calls jsonb NOT NULL
+) WITH (fillfactor = 50);
+
+COMMENT ON TABLE provisioner.unrecorded IS 'Outcomes that could not be recorded yet, and why; they are recorded when the cause is gone';
+COMMENT ON COLUMN provisioner.unrecorded.connection_id IS 'The connection that was made, if one was';
+
 -- What happened so far to requests that met anything but success at once. `since` is when the first attempt began,
 -- `unknown` that an attempt may have made the connection without our knowing, `streak` how many of the last failures in a row
 -- were of the kind `streak_of`.
@@ -347,6 +365,13 @@ BEGIN
     END IF;
     -- It may change places between two statements, so it is looked for again; whoever takes it out of its place has it.
     FOR round IN 1..20 LOOP
+        IF NOT EXISTS (
+            SELECT FROM provisioner.waiting AS w WHERE w.id = new.id
+            UNION ALL SELECT FROM provisioner.ready AS r WHERE r.id = new.id
+            UNION ALL SELECT FROM provisioner.in_flight AS f WHERE f.id = new.id
+        ) THEN
+            RETURN NULL;  -- it has no place, which the sweep of `0009_upkeep.sql` puts right
+        END IF;
         UPDATE provisioner.waiting AS w
         SET run_at = coalesce(new.not_before, now()), target = new.target, rank = -new.priority, project_id = new.project_id
         WHERE w.id = new.id;
@@ -388,6 +413,7 @@ BEGIN
     DELETE FROM provisioner.in_flight AS f USING old_rows AS o WHERE f.id = o.id;
     DELETE FROM provisioner.waiting AS w USING old_rows AS o WHERE w.id = o.id;
     DELETE FROM provisioner.setbacks AS s USING old_rows AS o WHERE s.id = o.id;
+    DELETE FROM provisioner.unrecorded AS u USING old_rows AS o WHERE u.id = o.id;
     RETURN NULL;
 END
 $$;
@@ -398,7 +424,9 @@ REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisione
 CREATE FUNCTION provisioner.requests_truncated() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    TRUNCATE provisioner.ready, provisioner.waiting, provisioner.in_flight, provisioner.setbacks;
+    TRUNCATE
+        provisioner.ready, provisioner.waiting, provisioner.in_flight, provisioner.unrecorded, provisioner.setbacks,
+        provisioner.failed_boxes;
     RETURN NULL;
 END
 $$;
@@ -407,22 +435,23 @@ CREATE TRIGGER requests_truncated AFTER TRUNCATE ON provisioner.connection_reque
 FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_truncated();
 
 -- Days of the attempt log: makes the next ones, drops those that are older than `keep`. Runs with the owner's rights, for
--- workers may not change the schema. Days are UTC days.
-CREATE FUNCTION provisioner.turn_attempt_log(keep interval) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
+-- workers may not change the schema. Days are UTC days. It waits for nobody: while it waited for a dump, or for a transaction
+-- that was left open, every settlement would stand behind it. False: somebody is in the way, and it is to be called again;
+-- there is time, for days are made two ahead and what has no day has a place all the same. Two at once: the second finds it done.
+CREATE FUNCTION provisioner.turn_attempt_log(keep interval) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET lock_timeout = '100ms' AS $$
 DECLARE
     day date;
     part text;
 BEGIN
-    -- Two workers may come at once; the second has nothing left to do.
-    IF NOT pg_try_advisory_xact_lock(hashtextextended('provisioner.turn_attempt_log', 0)) THEN
-        RETURN;
-    END IF;
     FOR day IN SELECT d::date FROM generate_series(current_date, current_date + 2, interval '1 day') AS d LOOP
         part := 'attempts_' || to_char(day, 'YYYYMMDD');
         IF to_regclass('provisioner.' || part) IS NULL THEN
-            -- What came before its day had a place is moved into it.
+            -- What came before its day had a place is moved into it. The table itself comes first: whoever writes takes it
+            -- before the days.
+            LOCK TABLE provisioner.attempts IN SHARE UPDATE EXCLUSIVE MODE;
             LOCK TABLE provisioner.attempts_other IN ACCESS EXCLUSIVE MODE;
+            CONTINUE WHEN to_regclass('provisioner.' || part) IS NOT NULL;
             EXECUTE format('CREATE TABLE provisioner.%I (LIKE provisioner.attempts)', part);
             EXECUTE format(
                 'WITH moved AS (DELETE FROM provisioner.attempts_other WHERE ended_at >= %L AND ended_at < %L RETURNING *)'
@@ -440,9 +469,12 @@ BEGIN
         WHERE i.inhparent = 'provisioner.attempts'::regclass AND c.relname ~ '^attempts_[0-9]{8}$'
             AND to_date(right(c.relname, 8), 'YYYYMMDD') < current_date - keep
     LOOP
-        EXECUTE format('DROP TABLE provisioner.%I', part);
+        EXECUTE format('DROP TABLE IF EXISTS provisioner.%I', part);
     END LOOP;
     DELETE FROM provisioner.attempts_other AS a WHERE a.ended_at < now() - keep;
+    RETURN true;
+EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+    RETURN false;
 END
 $$;
 

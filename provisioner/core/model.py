@@ -99,8 +99,8 @@ class Request:
 class Claim:
     """One worker's hold on one request, for one attempt.
 
-    `fence` was drawn by lot for it: a settlement whose claim is no longer in flight under its fence changes nothing, even
-    where the id has come again meanwhile. `attempt` counts for people. `sent` counts the
+    `fence` was drawn by lot for it: a settlement whose claim is no longer in flight under its fence changes nothing,
+    even where the id has come again meanwhile. `attempt` counts for people. `sent` counts the
     creates sent by earlier attempts, `failures` those that were the row's own fault, `streak` how many of the last of
     these in a row were of the kind `streak_of`. `since` is when the first attempt
     began, `unknown` whether the outcome of any earlier one is unknown.

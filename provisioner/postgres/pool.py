@@ -13,7 +13,7 @@ from typing import Final
 
 import asyncpg
 
-from provisioner.core.errors import DatabaseUnavailable, DatabaseUnusable, SchemaMismatch, Unstorable
+from provisioner.core.errors import DatabaseUnavailable, DatabaseUnusable, SchemaMismatch, StatementRefused, Unstorable
 from provisioner.core.secret import Secret
 from provisioner.postgres.connector import Connector, tls_errors
 
@@ -59,7 +59,7 @@ _GRANT: Final = (
 
 
 @contextmanager
-def database_errors() -> Iterator[None]:
+def database_errors() -> Iterator[None]:  # noqa: C901 - one clause a kind of error
     """Turn the driver's exceptions into ours, once, at the edge."""
     try:
         with tls_errors():
@@ -83,6 +83,8 @@ def database_errors() -> Iterator[None]:
         raise DatabaseUnavailable("a pooler in between lost a prepared statement; new ones get no name") from error
     except _PASSING as error:
         raise DatabaseUnavailable(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__) from error
+    except asyncpg.PostgresError as error:
+        raise StatementRefused(f"the database refuses a statement: {error.args[0]} ({error.sqlstate})") from error
 
 
 async def _keep_session(_connection: object) -> None:

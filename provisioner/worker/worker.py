@@ -16,11 +16,14 @@ from provisioner.worker.keeper import Keeper
 from provisioner.worker.membership import Membership
 from provisioner.worker.persistence import Persistence
 from provisioner.worker.settler import Settler
+from provisioner.worker.upkeep import Upkeep
 
 log = structlog.stdlib.get_logger()
 
 # What is left to say to the database when stopping may take so many seconds.
 FAREWELL: Final = 5.0
+# When draining ends all requests are looked at, so many at a time: well within a statement's time on any disk.
+SWEPT_AT_ONCE: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +83,8 @@ class Worker:
             keep_failed=manner.keep_failed,
         )
 
+        self._upkeep = Upkeep(queue, clock=clock)
+
     @property
     def created(self) -> int:
         """Requests that this worker has brought to success."""
@@ -127,6 +132,7 @@ class Worker:
             upkeep = [
                 group.create_task(self._settler.run(), name="settler"),
                 group.create_task(self._keeper.run(), name="keeper"),
+                group.create_task(self._upkeep.run(), name="upkeep"),
             ]
             if self._manner.drain:
                 upkeep.append(group.create_task(self._drain(), name="drain"))
@@ -163,5 +169,10 @@ class Worker:
         while True:
             left = await self._persistence.insist(lambda: self._queue.work_left(targets))
             if not left and not self._membership.held:
-                return self.stop()
+                # Once before it ends: what was written with triggers off has no place where it could be seen.
+                placed = await self._persistence.insist(lambda: self._queue.sweep_all(SWEPT_AT_ONCE))
+                if not placed:
+                    return self.stop()
+                log.warning("requests_put_in_line", requests=placed, reason="they were pending and had no place")
+                continue
             await asyncio.sleep(min(self._manner.poll, 0.2))

@@ -139,7 +139,7 @@ class TestTogether:
         """Nobody waits for a claim that is not committed yet."""
         await insert_many(session, 10)
         async with connected(database.url) as other, other.transaction():
-            held = await other.fetch(statements("claim")["claim"], "default", FRONT.rank, FRONT.turn, 4, worker, 0)
+            held = await other.fetch(statements("claim")["claim"], "default", FRONT.rank, FRONT.turn, 4, worker, 0, 1)
             async with asyncio.timeout(5):
                 mine = ids(await claim(queue, worker))
             assert len(mine) == 6
@@ -154,7 +154,7 @@ class TestTogether:
         async with connected(database.url) as other:
             transaction = other.transaction()
             await transaction.start()
-            await other.fetch(statements("claim")["claim"], "default", FRONT.rank, FRONT.turn, 4, worker, 0)
+            await other.fetch(statements("claim")["claim"], "default", FRONT.rank, FRONT.turn, 4, worker, 0, 1)
             await transaction.rollback()
         assert ids(await claim(queue, worker)) == [request]
 

@@ -119,6 +119,7 @@ class Server:
     script: list[Observation] = field(default_factory=list)
     open: asyncio.Event = field(default_factory=asyncio.Event)
     wrong_scope: bool = False
+    answer: Observation | None = None  # what every create meets, if that is always the same
     maintenance: Callable[[], None] | None = None  # creates come to nothing, and this happens at each
 
     async def create(self, request: Request, _key: Secret) -> Observation:
@@ -128,6 +129,8 @@ class Server:
         if self.maintenance is not None:
             self.maintenance()
             return Observation(seen=Seen.UNKNOWN, status=500, message="Something went wrong")
+        if self.answer is not None:
+            return self.answer
         if request.project_id in self.made:
             return Observation(seen=Seen.NAME_TAKEN, status=400)
         made = a_connection(project_id=request.project_id, created_at=datetime.now(UTC))
@@ -164,9 +167,11 @@ class AnyKey:
 class SmallWorld:
     """A worker with one target, at work from `start` to the end of the block. Nobody listens for notifications."""
 
-    def __init__(self, database: Database, *, lease: float = 30.0, wrong_by: float = 0.0) -> None:
+    def __init__(
+        self, database: Database, *, lease: float = 30.0, wrong_by: float = 0.0, timeout: float | None = None
+    ) -> None:
         self.time = Time(wrong_by=wrong_by)
-        self.pool = Pool(database.url)
+        self.pool = Pool(database.url, timeout=timeout)
         self.queue = Obstructed(self.pool)
         self.server = Server()
         self.server.open.set()
