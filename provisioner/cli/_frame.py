@@ -84,9 +84,9 @@ def _tell_ours(error: BaseException) -> int:
 
 
 def _advised(error: ProvisionerError) -> str:
-    from provisioner.core.errors import DatabaseUnavailable
+    from provisioner.core.errors import DatabaseUnavailable, StatementRefused
 
-    if isinstance(error, DatabaseUnavailable):
+    if isinstance(error, DatabaseUnavailable) and not isinstance(error, StatementRefused):
         reason = re.sub(r"^(\w+: )?(\[Errno -?\d+\] )?", "", str(error))  # the sentence, without Python's words for it
         return f"the database cannot be reached: {reason}; see that it runs and that PROVISIONER_DATABASE_URL is right"
     return str(error)

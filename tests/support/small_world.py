@@ -60,6 +60,7 @@ class Obstructed(PostgresQueue):
         self.renewals = asyncio.Event()
         self.renewals.set()
         self.asked = self.empty = 0  # claims that were begun, and that brought nothing
+        self.promotions = 0
         self.after_claim: Callable[[], None] = lambda: None
         self.after_renewal: Callable[[], None] = lambda: None
         self.before_look: Callable[[], None] = lambda: None
@@ -78,6 +79,11 @@ class Obstructed(PostgresQueue):
         await self.renewals.wait()
         await super().renew(worker, lease=lease, pulse=pulse)
         self.after_renewal()
+
+    async def promote(self, limit: int) -> dict[str, Place]:
+        """Promote, and count."""
+        self.promotions += 1
+        return await super().promote(limit)
 
     async def look(self, *, marks: dict[str, Place], served: dict[str, Place]) -> Glance:
         """Let something be noticed, and look."""
@@ -202,6 +208,7 @@ class SmallWorld:
 
     def start(self) -> None:
         """Let the worker begin."""
+        self.began = self.time.monotonic()
         self._running = asyncio.create_task(self.worker.run())
 
     async def __aexit__(self, *_: object) -> None:
