@@ -239,7 +239,7 @@ $$;
 
 -- Look at the newest `most` requests, and at the next `most` behind the place where the last sweep ended, and put in line what
 -- has no place. Does nothing within `pause` of the last sweep. `done`: the end was reached, and the next sweep begins anew.
-CREATE FUNCTION provisioner.sweep(most integer, pause interval, OUT found integer, OUT placed integer, OUT done boolean)
+CREATE FUNCTION provisioner.sweep(most integer, pause interval, OUT seen integer, OUT placed integer, OUT done boolean)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     place bigint;
@@ -248,7 +248,7 @@ DECLARE
     strays bigint[];
     fresh bigint[];
 BEGIN
-    found := 0;
+    seen := 0;
     placed := 0;
     done := false;
     SELECT s.position INTO place FROM provisioner.sweeps AS s
@@ -262,8 +262,8 @@ BEGIN
     SELECT m.ids INTO fresh FROM provisioner.misplaced(greatest(newest - 1, place), sweep.most) AS m;
     SELECT m.ids, m.last INTO strays, next FROM provisioner.misplaced(place, sweep.most) AS m;
     strays := ARRAY (SELECT unnest(strays) UNION SELECT unnest(fresh));
-    found := cardinality(strays);
-    IF found > 0 THEN
+    seen := cardinality(strays);
+    IF seen > 0 THEN
         placed := provisioner.put_in_line(strays);
     END IF;
     done := next IS NULL;

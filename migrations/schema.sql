@@ -691,7 +691,7 @@ $$;
 
 COMMENT ON FUNCTION provisioner.sealing_key() IS 'The current sealing key: its id and its public half in base64';
 
-CREATE FUNCTION provisioner.sweep(most integer, pause interval, OUT found integer, OUT placed integer, OUT done boolean) RETURNS record
+CREATE FUNCTION provisioner.sweep(most integer, pause interval, OUT seen integer, OUT placed integer, OUT done boolean) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -702,7 +702,7 @@ DECLARE
     strays bigint[];
     fresh bigint[];
 BEGIN
-    found := 0;
+    seen := 0;
     placed := 0;
     done := false;
     SELECT s.position INTO place FROM provisioner.sweeps AS s
@@ -716,8 +716,8 @@ BEGIN
     SELECT m.ids INTO fresh FROM provisioner.misplaced(greatest(newest - 1, place), sweep.most) AS m;
     SELECT m.ids, m.last INTO strays, next FROM provisioner.misplaced(place, sweep.most) AS m;
     strays := ARRAY (SELECT unnest(strays) UNION SELECT unnest(fresh));
-    found := cardinality(strays);
-    IF found > 0 THEN
+    seen := cardinality(strays);
+    IF seen > 0 THEN
         placed := provisioner.put_in_line(strays);
     END IF;
     done := next IS NULL;
@@ -1146,7 +1146,7 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
                     ELSE NULL::timestamp with time zone
                 END AS ended_at,
                 CASE
-                    WHEN ((sum(f.unfinished) > (0)::numeric) AND bool_and(((f.unfinished = (0)::numeric) OR (f.seconds IS NOT NULL)))) THEN (now() + make_interval(secs => max(f.seconds)))
+                    WHEN ((sum(f.unfinished) > (0)::numeric) AND bool_and(((f.unfinished = (0)::numeric) OR (f.seconds IS NOT NULL)))) THEN (now() + make_interval(secs => LEAST(max(f.seconds), ('1000000000'::numeric)::double precision)))
                     ELSE NULL::timestamp with time zone
                 END AS ends_at
            FROM foreseen f
@@ -1590,7 +1590,7 @@ REVOKE ALL ON FUNCTION provisioner.retry(ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.sealing_key() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION provisioner.sweep(most integer, pause interval, OUT found integer, OUT placed integer, OUT done boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION provisioner.sweep(most integer, pause interval, OUT seen integer, OUT placed integer, OUT done boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.turn_attempt_log(keep interval) FROM PUBLIC;
 

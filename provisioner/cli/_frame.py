@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 import typer
 
 from provisioner.core.errors import ProvisionerError
+from provisioner.core.text import LINES, printable, printable_json
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -94,31 +95,36 @@ def _advised(error: ProvisionerError) -> str:
 
 def tell_error(text: str) -> None:
     """Say on standard error, in one line, what went wrong and what to do."""
-    sys.stderr.write(f"error: {' '.join(text.split())}\n")
+    sys.stderr.write(f"error: {printable(' '.join(text.split()))}\n")
+
+
+def tell_warning(text: str) -> None:
+    """Say on standard error, in one line, what may go wrong."""
+    sys.stderr.write(f"warning: {printable(' '.join(text.split()))}\n")
 
 
 def tell_detail(text: str) -> None:
     """Say on standard error what belongs to the error before."""
-    sys.stderr.write(f"  {text}\n")
+    sys.stderr.write(f"  {printable(text)}\n")
 
 
 def say(text: str) -> None:
-    """Print a line."""
-    sys.stdout.write(f"{text}\n")
+    """Print a line, or several."""
+    sys.stdout.write(f"{printable(text, kept=LINES)}\n")
 
 
 def print_json(value: object) -> None:
     """Print a value, dataclasses and times included, as one JSON document."""
     import orjson
 
-    say(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+    say(printable_json(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()))
 
 
 def console(*, stderr: bool = False) -> "Console":
     """Where to print for people: with colour on a terminal, in lines that are never folded elsewhere."""
-    from rich.console import Console
+    from provisioner.cli._console import PlainConsole
 
-    made = Console(stderr=stderr, highlight=False, emoji=False)
+    made = PlainConsole(stderr=stderr, highlight=False, emoji=False)
     if not made.is_terminal:
         made.width = PLAIN_WIDTH
     return made

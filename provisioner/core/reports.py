@@ -118,6 +118,15 @@ class Failures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unrecorded:
+    """How many outcomes the database does not record, and why one of them, the longest."""
+
+    requests: int = 0
+    example_id: int | None = None
+    example: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """Everything at one moment, or one batch.
 
@@ -133,6 +142,7 @@ class Status:
     workers: Workers
     failures: tuple[Failures, ...]
     crew: tuple[WorkerReport, ...] = ()
+    unrecorded: Unrecorded = Unrecorded()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -85,6 +85,7 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("credential_health", "troubles")),
         _table("in_flight", "SELECT", "INSERT", "UPDATE", "DELETE"),
         _table("unrecorded", "SELECT", "INSERT", "UPDATE", "DELETE"),
+        _table("miscounted", "SELECT"),
         *(_table(name, "SELECT", "INSERT", "UPDATE") for name in ("turns", "permits", "targets")),
         _table("attempts", "INSERT"),
         _table("attempts", "SELECT", columns=("request_id", "attempt", "action", "started_at")),
@@ -94,7 +95,9 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         *map(_function, ("fold_counts(integer)", "recount()", "not_updated(bigint)", "sweep(integer,interval)")),
         *map(_function, ("misplaced(bigint,integer)", "put_in_line(bigint[])")),
         _function("wipe_failed_boxes(interval,integer)"),
-        *map(_function, ("wipe_boxes(provisioner.failed_boxes[])", "disown(text,integer)", "disown_requests(bigint[])")),
+        *map(
+            _function, ("wipe_boxes(provisioner.failed_boxes[])", "disown(text,integer)", "disown_requests(bigint[])")
+        ),
         _function("sealing_key()"),
     ),
 }

@@ -26,11 +26,11 @@ CHANNEL: Final = "provisioner"
 # A connection that died without a word is found out by a question every so many seconds.
 PROBE: Final = 30.0
 ECHO: Final = 2.0  # seconds that a notification may take through a pooler
-# Whoever may connect may notify. What comes within so many seconds after the last time is passed on as one: a look and a
-# claim from the front take some milliseconds each, and people do not notice a tenth of a second.
+# Whoever may connect may notify. What comes within so many seconds after the last time is passed on as one: a look and
+# a claim from the front take some milliseconds each, and people do not notice a tenth of a second.
 GATHER: Final = 0.1
 DISTINCT: Final = 16  # payloads that differ; more of them mean that anything may have happened
-# With more than so many a second nobody listens for a while, for merely hearing them takes much of a core; polling does it.
+# With more than so many a second nobody listens for a while: merely hearing them takes much of a core. Polling does it.
 FLOOD: Final = 2000
 PEACE: Final = 10.0
 LONGEST_PEACE: Final = 300.0

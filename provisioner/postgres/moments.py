@@ -38,6 +38,4 @@ def decode(wire: tuple[int]) -> datetime:
 
 async def read_moments(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     """Let a session read whatever point in time a row holds."""
-    await connection.set_type_codec(
-        "timestamptz", schema="pg_catalog", encoder=encode, decoder=decode, format="tuple"
-    )
+    await connection.set_type_codec("timestamptz", schema="pg_catalog", encoder=encode, decoder=decode, format="tuple")

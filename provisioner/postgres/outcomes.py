@@ -34,7 +34,7 @@ _LOCK_TIME: Final = "SET LOCAL lock_timeout = '2s'"  # it is set aside at once o
 
 @contextmanager
 def told_apart(connection: "Session") -> Iterator[None]:
-    """Turn what the server says to an outcome into `OutcomeRefused` or `OutcomeDelayed`; absences stay what they are."""
+    """Turn what the server says to an outcome into `OutcomeRefused` or `OutcomeDelayed`; absences stay absences."""
     try:
         yield
     except TimeoutError as error:

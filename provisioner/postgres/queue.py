@@ -143,7 +143,7 @@ class PostgresQueue:
     async def sweep(self, limit: int, *, pause: float) -> Swept:
         """Put about `limit` requests in line that have no place, unless that was looked for within `pause` seconds."""
         row = await self._database.fetchrow(self._keep["sweep"], limit, timedelta(seconds=pause))
-        return Swept(found=row["found"], placed=row["placed"], done=row["done"]) if row else Swept()
+        return Swept(found=row["seen"], placed=row["placed"], done=row["done"]) if row else Swept()
 
     async def sweep_all(self, limit: int) -> int:
         """Put every request in line that has no place, looking at `limit` at a time; returns how many."""

@@ -11,6 +11,7 @@ from provisioner.core.reports import (
     Progress,
     Status,
     TargetReport,
+    Unrecorded,
     WorkerReport,
     Workers,
 )
@@ -63,6 +64,7 @@ async def read_status(database: Database, *, batch: str | None = None, batches: 
             targets=await _targets(connection, batch),
             workers=await _workers(connection),
             failures=tuple(Failures(**dict(row)) for row in failures),
+            unrecorded=Unrecorded(**dict((await connection.fetch(sql["unrecorded"], batch))[0])),
             crew=tuple(_worker(row) for row in await connection.fetch(sql["crew"])),
         )
 

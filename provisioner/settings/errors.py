@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from provisioner.core.errors import ProvisionerError
+from provisioner.core.text import printable
 
 
 class SettingsError(ProvisionerError):
@@ -11,11 +12,6 @@ class SettingsError(ProvisionerError):
     def __init__(self, *problems: str) -> None:
         self.problems = tuple(printable(problem) for problem in problems)
         super().__init__("; ".join(self.problems))
-
-
-def printable(text: str) -> str:
-    """Return the text on one line: a name that somebody else wrote may hold anything."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def listing(words: Iterable[str]) -> str:

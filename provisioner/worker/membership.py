@@ -10,8 +10,8 @@ class Membership:
     """What the parts of a worker know together.
 
     `held` are all requests that are claimed and not yet settled, each with its claim's mark: after a lost lease the
-    same request may come again while the call of its former attempt is still out. The lease is counted on our own monotonic
-    clock from before the renewal was asked for, so it ends here no later than in the database.
+    same request may come again while the call of its former attempt is still out. The lease is counted on our own
+    monotonic clock from before the renewal was asked for, so it ends here no later than in the database.
     """
 
     def __init__(self, clock: Clock, *, lease: float) -> None:

@@ -23,7 +23,7 @@ LARGEST: Final = 200
 # With no more than this many requests in hand, an outcome is written at once: somebody may be waiting for it.
 FEW: Final = 8
 # A batch that was too slow is tried again in lots of a quarter: three of them find the largest lot that ends in its
-# time. Lots that take less than QUICK seconds grow, those that take over SLOW shrink: a statement is given up after 10 s.
+# time. Lots that take less than QUICK seconds grow, those that take over SLOW shrink: a statement may take 10 s.
 SHRINK: Final = 4
 QUICK: Final = 1.0
 SLOW: Final = 3.0

@@ -165,14 +165,17 @@ class Worker:
 
     async def _drain(self) -> None:
         """Stop as soon as nothing is left to do."""
-        targets = tuple(self.feeders)
+        targets, complete = tuple(self.feeders), False
         while True:
-            left = await self._persistence.insist(lambda: self._queue.work_left(targets))
-            if not left and not self._membership.held:
-                # Once before it ends: what was written with triggers off has no place where it could be seen.
+            if await self._persistence.insist(lambda: self._queue.work_left(targets)) or self._membership.held:
+                complete = False
+                await asyncio.sleep(min(self._manner.poll, 0.2))
+            elif complete:
+                return self.stop()
+            else:
+                # What was written with triggers off has no place where it could be seen. Whoever puts it in line, we or
+                # another worker, there is work left after that.
                 placed = await self._persistence.insist(lambda: self._queue.sweep_all(SWEPT_AT_ONCE))
-                if not placed:
-                    return self.stop()
-                log.warning("requests_put_in_line", requests=placed, reason="they were pending and had no place")
-                continue
-            await asyncio.sleep(min(self._manner.poll, 0.2))
+                if placed:
+                    log.warning("requests_put_in_line", requests=placed, reason="they were pending and had no place")
+                complete = not placed

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -203,6 +203,6 @@ class TestFlood:
             assert len(heard) < 10
 
 
-def _listens(session: "Session") -> Callable[[], Awaitable[bool]]:
+def _listens(session: "Session") -> Callable[[], Any]:
     found = "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
     return partial(session.fetchval, found)

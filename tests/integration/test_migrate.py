@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-import asyncpg
 import pytest
 
 from provisioner.core.errors import ProvisionerError, SchemaMismatch

@@ -1,4 +1,4 @@
-"""Whatever a user's trigger, index or constraint makes of one row: the worker lives, the others go on, nothing is lost."""
+"""What a user's trigger, index or constraint makes of one row ends no worker, stops no other row and loses nothing."""
 
 from __future__ import annotations
 
@@ -94,9 +94,9 @@ class TestObstacle:
             await it.session.execute("CREATE UNIQUE INDEX audit ON provisioner.connection_requests (connection_id)")
             await insert_many(it.session, 6)  # the little server gives all connections one id
             it.start()
-            await eventually(lambda: count(it.session, "unrecorded"))
+            await eventually(lambda: aside(it))
 
-            async def rest() -> bool:
+            async def rest() -> Any:
                 return await count(it.session, "unrecorded") == 5
 
             await eventually(rest)
@@ -107,7 +107,7 @@ class TestObstacle:
 
     @pytest.mark.parametrize("seen", [Seen.INVALID, Seen.UNKNOWN])
     async def test_failures_and_retries_too(self, database: Database, seen: Seen) -> None:
-        """A failure that cannot be recorded is set aside as a success is; what is put back touches no row of the user."""
+        """A failure that cannot be recorded is set aside as well; what is put back touches no row of the user."""
         async with SmallWorld(database) as it:
             await it.session.execute(trigger())
             it.server.answer = Observation(seen=seen, status=422, message="no")

@@ -174,7 +174,14 @@ class SmallWorld:
     """A worker with one target, at work from `start` to the end of the block. Nobody listens for notifications."""
 
     def __init__(
-        self, database: Database, *, lease: float = 30.0, wrong_by: float = 0.0, timeout: float | None = None
+        self,
+        database: Database,
+        *,
+        lease: float = 30.0,
+        wrong_by: float = 0.0,
+        timeout: float | None = None,
+        drain: bool = False,
+        recount: bool = True,
     ) -> None:
         self.time = Time(wrong_by=wrong_by)
         self.pool = Pool(database.url, timeout=timeout)
@@ -184,7 +191,7 @@ class SmallWorld:
         self.writes = Ledger()
         self.clock = DatabaseClock(wall=self.time.wall, monotonic=self.time.monotonic)
         self.session: Session
-        self._connecting = connected(database.url)
+        self._connecting = connected(database.url, recount=recount)
         target = Target(
             name="default",
             connections=self.server,
@@ -196,7 +203,7 @@ class SmallWorld:
         )
         self.worker = Worker(
             [(target, 8)],
-            manner=Manner(name="small", lease=lease, grace=5.0, poll=0.1),
+            manner=Manner(name="small", lease=lease, grace=5.0, poll=0.1, drain=drain),
             queue=self.queue,
             clock=self.clock,
             random=lambda: 0.0,
@@ -223,6 +230,10 @@ class SmallWorld:
         """Wait until every request has ended."""
         pending = "SELECT count(*) = 0 FROM provisioner.connection_requests WHERE status = 'pending'"
         await eventually(lambda: self.session.fetchval(pending), within=within)
+
+    async def ended(self) -> None:
+        """Wait until the worker has ended by itself."""
+        await self._running
 
     async def idle(self) -> None:
         """Wait until the worker has a lease, and has found nothing to do."""

@@ -182,7 +182,7 @@ SELECT provisioner.turn_attempt_log($1) AS turned;
 
 -- :name sweep
 -- Put at most about $1 pending requests in line that have no place, unless that was looked for within $2.
-SELECT s.found, s.placed, s.done FROM provisioner.sweep($1, $2) AS s;
+SELECT s.seen, s.placed, s.done FROM provisioner.sweep($1, $2) AS s;
 
 -- :name misplaced
 -- Which of the $2 requests above the id $1 are pending and have no place; and the last id that was looked at.

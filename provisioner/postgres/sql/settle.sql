@@ -9,7 +9,8 @@
 -- :name succeed
 -- Record connections: one update of the wide row, the sealed key wiped in the same statement. Where a single create was all
 -- that was sent, it is logged here too: that is nearly always so, and saves a statement and a transaction block. What lost its
--- claim was sent all the same and is logged, unless it is: the answer to its settlement may have been lost.
+-- claim was sent all the same and is logged, unless it is (the answer to its settlement may have been lost) or belongs to another
+-- request, older than the one that has its id now.
 WITH outcomes AS (
     SELECT *
     FROM unnest(
@@ -38,9 +39,12 @@ logged AS (
         o.started_at IS NOT NULL
         AND (
             ((o.id, o.fence) IN (SELECT g.id, g.fence FROM gone AS g)) IS TRUE
-            OR NOT EXISTS (
-                SELECT FROM provisioner.attempts AS a
-                WHERE a.request_id = o.id AND a.attempt = o.attempt AND a.action = 'create' AND a.started_at = o.started_at
+            OR (
+                EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.id = o.id AND q.created_at <= o.started_at)
+                AND NOT EXISTS (
+                    SELECT FROM provisioner.attempts AS a
+                    WHERE a.request_id = o.id AND a.attempt = o.attempt AND a.action = 'create' AND a.started_at = o.started_at
+                )
             )
         )
 ),
@@ -196,7 +200,8 @@ SELECT provisioner.not_updated(s.id) FROM settled AS s WHERE (s.id IN (SELECT u.
 
 -- :name log_attempts
 -- Write down what was tried; an attempt that lost its claim (it is not among the settled ones $12) is written down too, for it
--- was sent, unless it is there already: the answer to its settlement may have been lost.
+-- was sent, unless it is there already (the answer to its settlement may have been lost) or was another request's, older than
+-- the one that has its id now.
 INSERT INTO provisioner.attempts (
     request_id, attempt, worker, action, started_at, ended_at, http_status, req_id, outcome, error_code, error_message
 )
@@ -209,9 +214,12 @@ FROM unnest(
 ) AS t (id, attempt, action, started_at, elapsed, http_status, req_id, outcome, error_code, error_message)
 WHERE
     t.id = ANY ($12::bigint[])
-    OR NOT EXISTS (
-        SELECT FROM provisioner.attempts AS a
-        WHERE a.request_id = t.id AND a.attempt = t.attempt AND a.action = t.action AND a.started_at = t.started_at
+    OR (
+        EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.id = t.id AND q.created_at <= t.started_at)
+        AND NOT EXISTS (
+            SELECT FROM provisioner.attempts AS a
+            WHERE a.request_id = t.id AND a.attempt = t.attempt AND a.action = t.action AND a.started_at = t.started_at
+        )
     );
 
 -- :name set_aside
