@@ -37,18 +37,19 @@ from provisioner.observe.systemd import Systemd
 from provisioner.observe.traces import traced
 from provisioner.observe.web import Sources, StatusPort, serving
 from provisioner.postgres.access import Kind, require_rights
-from provisioner.postgres.holds import SharedHolds
+from provisioner.postgres.credential_health import SharedCredentialHealth
 from provisioner.postgres.listener import Listener
 from provisioner.postgres.migrations import require_schema
 from provisioner.postgres.permits import UNLIMITED, SharedPermits
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queue import PostgresQueue
 from provisioner.postgres.reports import read_gauges, read_status
+from provisioner.postgres.target_incidents import SharedIncidents
 from provisioner.settings import RateLimit, Settings
 from provisioner.signals import stopping_on_signals
 from provisioner.worker.clock import DatabaseClock
 from provisioner.worker.creator import Target
-from provisioner.worker.custody import Custody
+from provisioner.worker.key_gate import KeyGate
 from provisioner.worker.persistence import Persistence
 from provisioner.worker.worker import Manner, Worker
 
@@ -180,7 +181,7 @@ async def open_target(
     ):
         routes, wall = Routes(chosen.url), partial(_epoch, clock)
         keys = vault.at(name, InfisicalSecrets(transport, identity, routes, reads))
-        holds = SharedHolds(database, target=name, teller=str(uuid4()))
+        health = SharedCredentialHealth(database, target=name)
         yield Target(
             name=name,
             connections=InfisicalConnections(transport, identity, routes, marker=chosen.marker, now=wall),
@@ -189,7 +190,8 @@ async def open_target(
             reads=reads,
             rules=_rules(settings, name),
             breaker=Breaker(),
-            keys=Custody(name, holds=holds, vault=keys, clock=clock),
+            keys=KeyGate(name, health=health, vault=keys, clock=clock),
+            incidents=SharedIncidents(database, target=name, reporter=str(uuid4())),
             pressure=Pressure(chosen.max_in_flight),
             shared_budget=chosen.shared_budget,
             observer=observer,

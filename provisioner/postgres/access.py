@@ -73,8 +73,11 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         *(_table(name, "SELECT") for name in ("ready", "waiting", "in_flight", "setbacks", "turns", "attempts")),
         *(_table(name, "SELECT") for name in ("unrecorded", "miscounted")),
         _function("misplaced(bigint,integer)"),
-        *(_table(name, "SELECT") for name in ("workers", "targets", "troubles", "permits", "credential_health")),
-        *(_table(name, "SELECT") for name in ("held_credentials", "sealing_keys", "migrations")),
+        *(
+            _table(name, "SELECT")
+            for name in ("workers", "targets", "target_incidents", "permits", "credential_health")
+        ),
+        *(_table(name, "SELECT") for name in ("quarantined_credentials", "sealing_keys", "migrations")),
         _function("sealing_key()"),
     ),
     Kind.WORKER: (
@@ -82,9 +85,8 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         _table(_REQUESTS, "SELECT"),
         _table(_REQUESTS, "UPDATE", columns=("credential", *RESULT)),
         *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("ready", "waiting", "setbacks", "workers")),
-        *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("credential_health", "troubles")),
-        _table("in_flight", "SELECT", "INSERT", "UPDATE", "DELETE"),
-        _table("unrecorded", "SELECT", "INSERT", "UPDATE", "DELETE"),
+        *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("credential_health", "target_incidents")),
+        *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("in_flight", "unrecorded")),
         _table("miscounted", "SELECT"),
         *(_table(name, "SELECT", "INSERT", "UPDATE") for name in ("turns", "permits", "targets")),
         _table("attempts", "INSERT"),

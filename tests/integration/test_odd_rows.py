@@ -112,7 +112,7 @@ async def test_they_are_reported(database: Database) -> None:
         await session.execute("SELECT provisioner.recount()")
         assert isinstance(await read_status(pool), Status)
         await read_gauges(pool)
-        for view in ("request_status", "batch_progress", "request_counts", "held_credentials", "miscounted"):
+        for view in ("request_status", "batch_progress", "request_counts", "quarantined_credentials", "miscounted"):
             await pool.fetch(f"SELECT * FROM provisioner.{view}")
     await pool.close()
 

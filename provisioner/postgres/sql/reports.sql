@@ -50,9 +50,9 @@ served AS (
 ),
 -- Who has not said so again for a while is gone, or does not hold the target any more.
 troubled AS (
-    SELECT t.target, count(*) AS workers, min(t.since) AS since, (array_agg(t.reason ORDER BY t.told_at DESC))[1] AS reason
-    FROM provisioner.troubles AS t
-    WHERE t.told_at > clock_timestamp() - interval '15 seconds'
+    SELECT t.target, count(*) AS workers, min(t.since) AS since, (array_agg(t.reason ORDER BY t.reported_at DESC))[1] AS reason
+    FROM provisioner.target_incidents AS t
+    WHERE t.reported_at > clock_timestamp() - interval '15 seconds'
     GROUP BY t.target
 ),
 limits AS (
