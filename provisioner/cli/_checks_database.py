@@ -150,14 +150,14 @@ async def _rows(database: "Database") -> AsyncIterator[Check]:
     if rows.misplaced:
         some = ", ".join(map(str, rows.misplaced[:SOME]))
         said = f"{len(rows.misplaced):,} pending requests have no place in line, such as {some}"
-        remedy = "a worker puts them in line by itself; `SELECT provisioner.recount()` corrects the counts"
+        remedy = "a worker puts them in line by itself; `provisioner.recount()` in SQL corrects the counts"
         yield warning("requests", f"{said}: they were written with triggers off", remedy)
     elif rows.whole:
         yield ok("requests", "each that is pending has its place")
     else:
         yield ok("requests", f"each of the newest {rows.looked_at:,} that is pending has its place")
     if rows.miscounted:
-        yield warning("counts", f"{rows.miscounted:,} are wrong", "`SELECT provisioner.recount()` corrects them")
+        yield warning("counts", f"{rows.miscounted:,} are wrong", "`provisioner.recount()` in SQL corrects them")
     elif rows.miscounted == 0:
         yield ok("counts", "they are right")
 

@@ -34,10 +34,9 @@ def concerns(status: Status) -> tuple[str, ...]:
         count = status.progress.failed
         found.append(f"{count:,} {'request has' if count == 1 else 'requests have'} failed; mend the cause, then retry")
     if count := status.unrecorded.requests:
-        subject = "the outcome of 1 request" if count == 1 else f"the outcomes of {count:,} requests"
         found.append(
-            f"{subject} cannot be recorded, such as that of request {status.unrecorded.example_id}:"
-            f" {status.unrecorded.example}; remove the cause, and it goes on by itself"
+            f"{count:,} {'outcome' if count == 1 else 'outcomes'} cannot be recorded, such as that of request"
+            f" {status.unrecorded.example_id}: {status.unrecorded.example}; remove the cause"
         )
     for target in status.targets:
         if target.pending and target.paused_at is not None:

@@ -37,8 +37,8 @@ _RULES: Final = {
     "batch": "must be 1 to 200 characters",
     API_KEY: "must be an API key of 1 to 1000 characters, and the column credential left out",
     "not_before": (
-        "must be a point in time before the year 9999 with its offset, such as 2030-01-31T08:00:00+01:00 or"
-        " 2030-01-31T07:00:00Z"
+        "must be a point in time with its offset, such as 2030-01-31T08:00:00+01:00 or 2030-01-31T07:00:00Z,"
+        " before the year 9999"
     ),
 }
 # Columns of the table that are not for requesters.
