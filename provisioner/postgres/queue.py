@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from provisioner import __version__
-from provisioner.core.errors import LeaseLost
+from provisioner.core.errors import DatabaseUnusable, LeaseLost, StatementRefused
 from provisioner.core.model import Claim, OnConflict, Request, Settlement
 from provisioner.core.ports import Claims, Glance, Late, Place, Pulse, Report, Rescue, Swept, Wiped, WorkerId
 from provisioner.postgres.outcomes import record_kept, set_aside, told_apart
@@ -64,8 +64,17 @@ class PostgresQueue:
         await self._release(worker, {claim.request.id: claim.fence for claim in claims})
 
     async def _release(self, worker: WorkerId, fences: Mapping[int, int]) -> None:
-        if fences:
+        if not fences:
+            return
+        try:
             await self._database.execute(self._claim["release"], worker, list(fences), list(set(fences.values())))
+        except (StatementRefused, DatabaseUnusable):
+            if len(fences) == 1:
+                ((request, fence),) = fences.items()
+                await self._database.execute(self._claim["abandon"], worker, request, fence)
+                return
+            for request, fence in fences.items():
+                await self._release(worker, {request: fence})
 
     async def release_lost(self, worker: WorkerId, *, target: str, known: Collection[int], older: float = 0.0) -> int:
         """Give back what a claim whose answer was lost had claimed, `older` seconds ago or more; returns how many."""

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
-
 import pytest
 
 from provisioner.core.errors import ProvisionerError, SchemaMismatch

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
 import pytest
 
 from provisioner.core.model import Observation, Seen
+from provisioner.core.ports import FRONT, Wiped
+from provisioner.worker import settler
 from tests.support import eventually
 from tests.support.builders import project
-from tests.support.sessions import count, insert, insert_many, places, row_of
+from tests.support.sessions import SEALED, connected, count, insert, insert_many, places, row_of
 from tests.support.small_world import SmallWorld
 
 if TYPE_CHECKING:
@@ -170,3 +173,100 @@ async def test_a_slow_trigger_shrinks_the_batches(database: Database) -> None:
         await it.done(within=30)
         assert it.server.creates == 16
         assert await count(it.session, "unrecorded") == 0
+
+
+async def test_a_row_that_somebody_locks(database: Database) -> None:
+    """A transaction that is left open on one request keeps its outcome waiting, and no other."""
+    async with SmallWorld(database, timeout=0.5) as it, connected(database.url, recount=False) as user:
+        await insert_many(it.session, 6)
+        request = await insert(it.session, name="locked", project_id=project(99))
+        transaction = user.transaction()
+        await transaction.start()
+        await user.execute("SELECT FROM provisioner.connection_requests WHERE id = $1 FOR UPDATE", request)
+        it.start()
+        await eventually(lambda: aside(it), within=20)
+        succeeded = "SELECT count(*) = 6 FROM provisioner.connection_requests WHERE status = 'succeeded'"
+        await eventually(lambda: it.session.fetchval(succeeded), within=20)
+        await transaction.rollback()
+        await it.done(within=20)
+        assert it.server.creates == 7
+
+
+# Whatever a server can say by a trigger, but for what is no error.
+SAID = sorted(
+    {
+        error.sqlstate
+        for error in vars(asyncpg.exceptions).values()
+        if isinstance(getattr(error, "sqlstate", None), str) and error.sqlstate[:2] not in {"00", "01", "02"}
+    }
+)
+
+
+@pytest.mark.parametrize("said", [SAID[::12], pytest.param(SAID, marks=pytest.mark.soak)], ids=["some", "all"])
+async def test_whatever_a_trigger_says(database: Database, monkeypatch: pytest.MonkeyPatch, said: list[str]) -> None:
+    """An outcome is set aside for every SQLSTATE that a trigger can raise, and no worker ends for one."""
+    monkeypatch.setattr(settler, "TRIES", 2)
+    async with SmallWorld(database) as it:
+        await it.session.execute(trigger("RAISE EXCEPTION 'no' USING ERRCODE = new.batch;"))
+        await it.session.execute(
+            "INSERT INTO provisioner.connection_requests (project_id, name, batch)"
+            " SELECT gen_random_uuid(), 'bad', code FROM unnest($1::text[]) AS code",
+            said,
+        )
+        it.start()
+        codes = "SELECT array_agg(DISTINCT substring(reason FROM '.*[(](.....)[)]')) FROM provisioner.unrecorded"
+
+        async def heard() -> Any:
+            assert set(await it.session.fetchval(codes) or ()) == set(said)
+            return True
+
+        await eventually(heard, within=60)
+        await it.session.execute(REMOVE)
+        await it.session.execute("UPDATE provisioner.unrecorded SET retry_at = now()")
+        await it.done(within=60)
+        assert it.server.creates == len(said)
+
+
+class TestUpkeep:
+    """What is done to many rows at once, one of which somebody's trigger keeps from being changed."""
+
+    @pytest.mark.parametrize("made", [trigger(), trigger(deferred=True), trigger("RETURN NULL;", when="BEFORE")])
+    async def test_wiping_goes_on(self, database: Database, made: str) -> None:
+        """The other sealed keys are wiped; that one is tried again in an hour."""
+        async with SmallWorld(database) as it:
+            for name in ("one", "bad", "two"):
+                await insert(it.session, name=name, credential=SEALED)
+            await it.session.execute("UPDATE provisioner.connection_requests SET status = 'failed'")
+            await it.session.execute(made)
+            await it.session.execute("UPDATE provisioner.failed_boxes SET failed_at = now() - interval '2 days'")
+            assert await it.queue.wipe(10, keep=86400.0) == Wiped(keys=2)
+            kept = "SELECT name FROM provisioner.connection_requests WHERE credential NOT LIKE '%:wiped'"
+            assert [row["name"] for row in await it.session.fetch(kept)] == ["bad"]
+            assert await it.queue.wipe(10, keep=86400.0) == Wiped()
+            assert await count(it.session, "failed_boxes") == 1
+            it.start()
+
+    @pytest.mark.parametrize("made", [trigger(), trigger(deferred=True), trigger("RETURN NULL;", when="BEFORE")])
+    async def test_disowning_goes_on(self, database: Database, made: str) -> None:
+        """The other requests for a target that nobody knows are failed; that one leaves the line for a while."""
+        async with SmallWorld(database) as it:
+            for name in ("one", "bad", "two"):
+                await insert(it.session, name=name, target="nowhere")
+            await it.session.execute(made)
+            assert len(await it.queue.disown(10)) == 2
+            assert await it.queue.disown(10) == []
+            assert await places(it.session) == {"waiting": 1}
+            it.start()
+
+    async def test_giving_back_goes_on(self, database: Database) -> None:
+        """Claims are given back beside one that was cancelled and cannot be recorded as that; it is rescued."""
+        async with SmallWorld(database) as it:
+            await it.session.execute(trigger())
+            ids = [await insert(it.session, name=name) for name in ("one", "bad", "two")]
+            worker = await it.queue.register(name="w", targets=["default"], lease=60.0)
+            claims = (await it.queue.claim(worker, target="default", start=FRONT, limit=3)).claims
+            await it.session.execute("SELECT provisioner.cancel(ARRAY [$1::bigint])", ids[1])
+            await it.queue.release(worker, claims)
+            assert await places(it.session) == {"ready": 2, "in_flight": 1}
+            assert (await it.queue.rescue(pause=0.0)).requests == 1
+            it.start()

@@ -69,6 +69,11 @@ LEFT JOIN provisioner.turns AS t ON t.target = f.target AND t.rank = f.rank
 WHERE f.id NOT IN (SELECT e.id FROM ended AS e)
 RETURNING id;
 
+-- :name abandon
+-- Claim $2 of worker $1, made under fence $3, cannot be given back: it was cancelled, and somebody's trigger keeps it from being
+-- recorded as that. It becomes nobody's, is rescued, and looked up before its end is recorded, or set aside.
+UPDATE provisioner.in_flight AS f SET worker = 0 WHERE f.worker = $1 AND f.id = $2 AND f.fence = $3;
+
 -- :name lost
 -- Claims that worker $1 holds for target $2 without knowing: a claim was committed, but its answer never arrived. $3 are the
 -- claims that the worker does know; $4 is how long ago a claim was, at the least.
