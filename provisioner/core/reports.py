@@ -150,7 +150,8 @@ class Leftovers:
     """Requests of some targets that are not done and that `run --drain` does not wait for, by what stands in the way.
 
     `paused` by target, `quarantined` by credential, `failed` by error code; `scheduled` are to start later, and
-    `unfinished` were left because the run was told to stop.
+    `unfinished` were left because the run was told to stop, `unrecorded` have ended, and the database refuses to record
+    how.
     """
 
     paused: dict[str, int] = field(default_factory=dict)
@@ -159,6 +160,7 @@ class Leftovers:
     succeeded: int = 0
     scheduled: int = 0
     unfinished: int = 0
+    unrecorded: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -104,6 +104,7 @@ async def read_leftovers(database: Database, targets: Collection[str]) -> Leftov
         succeeded=sum(found.get("succeeded", {}).values()),
         scheduled=sum(found.get("scheduled", {}).values()),
         unfinished=sum(found.get("unfinished", {}).values()),
+        unrecorded=sum(found.get("unrecorded", {}).values()),
     )
 
 

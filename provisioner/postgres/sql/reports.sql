@@ -200,7 +200,9 @@ WITH pending AS (
     LEFT JOIN provisioner.targets AS t ON t.target = w.target
     WHERE w.target = ANY ($1::text[])
     UNION ALL
-    SELECT 'unfinished', f.target, NULL FROM provisioner.in_flight AS f WHERE f.target = ANY ($1::text[])
+    SELECT CASE WHEN f.worker = 0 THEN 'unrecorded' ELSE 'unfinished' END, f.target, NULL
+    FROM provisioner.in_flight AS f
+    WHERE f.target = ANY ($1::text[])
     UNION ALL
     SELECT CASE WHEN t.paused_at IS NOT NULL THEN 'paused' ELSE 'unfinished' END, r.target, NULL
     FROM provisioner.ready AS r
