@@ -54,7 +54,7 @@ def test_when_all_is_well_each_line_says_so(database: Database, infisical: Infis
     assert {line[0] for line in lines} == {"ok"}
     assert {line[1] for line in lines} == {
         *("settings", "database", "clock", "schema", "rights", "clean-up", "workers", "identity", "limit"),
-        *("permission", "credential", "sealing"),
+        *("permission", "credential", "sealing", "outcomes", "requests", "counts"),
     }
     assert "whether it may create cannot be tried without creating" in done.stdout
     assert "default allows 350 reads a window" in done.stdout
