@@ -18,6 +18,7 @@ CREATE TABLE provisioner.connection_requests (
     on_conflict text DEFAULT 'fail',
     priority smallint DEFAULT 0,
     batch text,
+    project_name text,
     not_before timestamptz,
     requested_by text DEFAULT current_user,
     created_at timestamptz DEFAULT now(),
@@ -41,7 +42,11 @@ CREATE TABLE provisioner.connection_requests (
 
 CREATE INDEX connection_requests_batch ON provisioner.connection_requests (batch) WHERE batch IS NOT NULL;
 
+COMMENT ON COLUMN provisioner.connection_requests.project_name IS 'What people call the project: shown, never sent';
 COMMENT ON TABLE provisioner.connection_requests IS 'One row is one connection that somebody wants in an Infisical project';
+
+-- Every table has a primary key: in a database whose tables are all published (`FOR ALL TABLES`), PostgreSQL refuses to
+-- update and delete rows that nothing identifies.
 
 -- Requests that may be claimed, in the order in which they are. `rank` is the negated priority. `turn` is the virtual time
 -- of fair queueing: each project has at most about one request a turn, so claiming in the order of turns serves the
@@ -51,10 +56,10 @@ CREATE TABLE provisioner.ready (
     rank integer NOT NULL,
     turn bigint NOT NULL,
     id bigint NOT NULL,
-    project_id uuid NOT NULL
+    project_id uuid NOT NULL,
+    CONSTRAINT ready_in_order PRIMARY KEY (target, rank, turn, id)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
-CREATE INDEX ready_in_order ON provisioner.ready (target, rank, turn, id);
 CREATE INDEX ready_of_project ON provisioner.ready (target, project_id, rank, turn);
 -- For those who edit, cancel or delete requests: a project may have tens of thousands in line.
 CREATE INDEX ready_by_id ON provisioner.ready (id);
@@ -204,7 +209,8 @@ COMMENT ON COLUMN provisioner.permits.their_pace IS 'Permits a second that other
 COMMENT ON COLUMN provisioner.permits.searching IS 'Whether no answer names the limit, and it is searched';
 COMMENT ON COLUMN provisioner.permits.used IS 'Permits used in this window as the server counts, by us and by others';
 
--- The attempt log. Partitioned by day, so that forgetting is dropping.
+-- The attempt log. Partitioned by day, so that forgetting is dropping. Its key is the call: one that is written down again,
+-- because nobody heard that it was, is there already.
 CREATE TABLE provisioner.attempts (
     request_id bigint NOT NULL,
     attempt integer NOT NULL,
@@ -216,10 +222,10 @@ CREATE TABLE provisioner.attempts (
     req_id text,
     outcome text NOT NULL,
     error_code text,
-    error_message text
+    error_message text,
+    CONSTRAINT attempts_of_request PRIMARY KEY (request_id, started_at, ended_at)
 ) PARTITION BY RANGE (ended_at);
 
-CREATE INDEX attempts_of_request ON provisioner.attempts (request_id);
 CREATE TABLE provisioner.attempts_other PARTITION OF provisioner.attempts DEFAULT;
 
 -- The public halves of the sealing key pairs.
@@ -252,6 +258,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
         WHEN r.on_conflict IS NULL OR r.on_conflict NOT IN ('fail', 'adopt', 'replace') THEN 'on_conflict'
         WHEN r.priority IS NULL OR r.priority = -32768 THEN 'priority'
         WHEN length(r.batch) NOT BETWEEN 1 AND 200 THEN 'batch'
+        WHEN length(r.project_name) NOT BETWEEN 1 AND 200 OR r.project_name ~ '[\u0001-\u001F\u007F-\u009F]' THEN 'project_name'
         WHEN r.not_before < '0001-01-02 00:00:00+00' OR r.not_before >= '9999-01-01 00:00:00+00' THEN 'not_before'
         WHEN r.created_at < '0001-01-02 00:00:00+00' OR r.created_at >= '9999-01-01 00:00:00+00' THEN 'created_at'
         WHEN r.status IS NULL OR r.status NOT IN ('pending', 'succeeded', 'failed', 'cancelled') THEN 'status'
@@ -278,6 +285,7 @@ DECLARE
         WHEN 'on_conflict' THEN 'must be fail, adopt or replace'
         WHEN 'priority' THEN 'must be a number from -32767 to 32767; 0 is the default'
         WHEN 'batch' THEN 'must be 1 to 200 characters'
+        WHEN 'project_name' THEN 'must be one line of 1 to 200 characters'
         WHEN 'not_before' THEN 'must be a point in time before the year 9999; infinity is none'
         WHEN 'created_at' THEN 'must be a point in time before the year 9999; infinity is none'
         WHEN 'status' THEN 'must be pending, succeeded, failed or cancelled'
@@ -393,13 +401,18 @@ END
 $$;
 
 CREATE TRIGGER request_edited
-AFTER UPDATE OF target, project_id, name, description, credential, on_conflict, priority, batch, not_before
+AFTER UPDATE OF target, project_id, name, description, credential, on_conflict, priority, batch, project_name, not_before
 ON provisioner.connection_requests
 FOR EACH ROW
 WHEN (
-    (old.target, old.project_id, old.name, old.description, old.credential, old.on_conflict, old.priority, old.batch, old.not_before)
-    IS DISTINCT FROM
-    (new.target, new.project_id, new.name, new.description, new.credential, new.on_conflict, new.priority, new.batch, new.not_before)
+    (
+        old.target, old.project_id, old.name, old.description, old.credential, old.on_conflict, old.priority, old.batch,
+        old.project_name, old.not_before
+    )
+    IS DISTINCT FROM (
+        new.target, new.project_id, new.name, new.description, new.credential, new.on_conflict, new.priority, new.batch,
+        new.project_name, new.not_before
+    )
     AND new.credential NOT LIKE 'sealed:%:wiped'
 )
 EXECUTE FUNCTION provisioner.request_edited();

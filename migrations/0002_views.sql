@@ -24,7 +24,8 @@ SELECT
     CASE WHEN q.status = 'pending' THEN s.error_message ELSE q.error_message END AS error_message,
     w.run_at AS next_attempt_at,
     line.queue_position,
-    q.finished_at
+    q.finished_at,
+    q.project_name
 FROM provisioner.connection_requests AS q
 LEFT JOIN provisioner.in_flight AS f ON f.id = q.id
 LEFT JOIN provisioner.waiting AS w ON w.id = q.id

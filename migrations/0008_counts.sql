@@ -17,7 +17,7 @@ CREATE TABLE provisioner.counts (
     PRIMARY KEY (target, batch, requested_by, status, error_code)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
-CREATE TABLE provisioner.count_changes (LIKE provisioner.counts)
+CREATE TABLE provisioner.count_changes (LIKE provisioner.counts, change bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY)
 WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
 COMMENT ON TABLE provisioner.counts IS 'How many requests there are of each kind, but for what count_changes adds';
@@ -146,7 +146,9 @@ SELECT
 FROM (
     SELECT k.* FROM provisioner.counts AS k WHERE k.requests <> 0
     UNION ALL
-    SELECT h.* FROM provisioner.count_changes AS h
+    SELECT
+        h.target, h.batch, h.requested_by, h.status, h.error_code, h.requests, h.started_at, h.ended_at, h.newest
+    FROM provisioner.count_changes AS h
 ) AS c
 WHERE c.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT'))
 GROUP BY c.target, c.batch, c.requested_by, c.status, c.error_code

@@ -23,6 +23,7 @@ CREATE TABLE provisioner.connection_requests (
     on_conflict text DEFAULT 'fail'::text,
     priority smallint DEFAULT 0,
     batch text,
+    project_name text,
     not_before timestamp with time zone,
     requested_by text DEFAULT CURRENT_USER,
     created_at timestamp with time zone DEFAULT now(),
@@ -40,6 +41,8 @@ WITH (fillfactor='35', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_thr
 
 COMMENT ON TABLE provisioner.connection_requests IS 'One row is one connection that somebody wants in an Infisical project';
 
+COMMENT ON COLUMN provisioner.connection_requests.project_name IS 'What people call the project: shown, never sent';
+
 CREATE FUNCTION provisioner.broken_rule(r provisioner.connection_requests) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $_$
@@ -56,6 +59,7 @@ CREATE FUNCTION provisioner.broken_rule(r provisioner.connection_requests) RETUR
         WHEN r.on_conflict IS NULL OR r.on_conflict NOT IN ('fail', 'adopt', 'replace') THEN 'on_conflict'
         WHEN r.priority IS NULL OR r.priority = -32768 THEN 'priority'
         WHEN length(r.batch) NOT BETWEEN 1 AND 200 THEN 'batch'
+        WHEN length(r.project_name) NOT BETWEEN 1 AND 200 OR r.project_name ~ '[\u0001-\u001F\u007F-\u009F]' THEN 'project_name'
         WHEN r.not_before < '0001-01-02 00:00:00+00' OR r.not_before >= '9999-01-01 00:00:00+00' THEN 'not_before'
         WHEN r.created_at < '0001-01-02 00:00:00+00' OR r.created_at >= '9999-01-01 00:00:00+00' THEN 'created_at'
         WHEN r.status IS NULL OR r.status NOT IN ('pending', 'succeeded', 'failed', 'cancelled') THEN 'status'
@@ -378,6 +382,7 @@ DECLARE
         WHEN 'on_conflict' THEN 'must be fail, adopt or replace'
         WHEN 'priority' THEN 'must be a number from -32767 to 32767; 0 is the default'
         WHEN 'batch' THEN 'must be 1 to 200 characters'
+        WHEN 'project_name' THEN 'must be one line of 1 to 200 characters'
         WHEN 'not_before' THEN 'must be a point in time before the year 9999; infinity is none'
         WHEN 'created_at' THEN 'must be a point in time before the year 9999; infinity is none'
         WHEN 'status' THEN 'must be pending, succeeded, failed or cancelled'
@@ -926,7 +931,8 @@ CREATE TABLE provisioner.count_changes (
     requests bigint CONSTRAINT counts_requests_not_null NOT NULL,
     started_at timestamp with time zone,
     ended_at timestamp with time zone,
-    newest bigint
+    newest bigint,
+    change bigint NOT NULL
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
 
@@ -1211,6 +1217,15 @@ ALTER TABLE provisioner.connection_requests ALTER COLUMN id ADD GENERATED ALWAYS
     CACHE 1
 );
 
+ALTER TABLE provisioner.count_changes ALTER COLUMN change ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME provisioner.count_changes_change_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE provisioner.credential_health (
     target text NOT NULL,
     credential text NOT NULL,
@@ -1372,7 +1387,8 @@ CREATE VIEW provisioner.request_status WITH (security_barrier='true') AS
         END AS error_message,
     w.run_at AS next_attempt_at,
     line.queue_position,
-    q.finished_at
+    q.finished_at,
+    q.project_name
    FROM ((((provisioner.connection_requests q
      LEFT JOIN provisioner.in_flight f ON ((f.id = q.id)))
      LEFT JOIN provisioner.waiting w ON ((w.id = q.id)))
@@ -1453,17 +1469,29 @@ ALTER TABLE provisioner.workers ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY
 
 ALTER TABLE ONLY provisioner.attempts ATTACH PARTITION provisioner.attempts_other DEFAULT;
 
+ALTER TABLE ONLY provisioner.attempts
+    ADD CONSTRAINT attempts_of_request PRIMARY KEY (request_id, started_at, ended_at);
+
+ALTER TABLE ONLY provisioner.attempts_other
+    ADD CONSTRAINT attempts_other_pkey PRIMARY KEY (request_id, started_at, ended_at);
+
 ALTER TABLE ONLY provisioner.connection_requests
     ADD CONSTRAINT connection_requests_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY provisioner.connection_requests
     ADD CONSTRAINT connection_requests_wanted_once UNIQUE (target, project_id, name);
 
+ALTER TABLE ONLY provisioner.count_changes
+    ADD CONSTRAINT count_changes_pkey PRIMARY KEY (change);
+
 ALTER TABLE ONLY provisioner.counts
     ADD CONSTRAINT counts_pkey PRIMARY KEY (target, batch, requested_by, status, error_code);
 
 ALTER TABLE ONLY provisioner.credential_health
     ADD CONSTRAINT credential_health_pkey PRIMARY KEY (target, credential, fingerprint);
+
+ALTER TABLE ONLY provisioner.failed_boxes
+    ADD CONSTRAINT failed_boxes_until PRIMARY KEY (failed_at, id, box);
 
 ALTER TABLE ONLY provisioner.in_flight
     ADD CONSTRAINT in_flight_pkey PRIMARY KEY (id);
@@ -1473,6 +1501,12 @@ ALTER TABLE ONLY provisioner.migrations
 
 ALTER TABLE ONLY provisioner.permits
     ADD CONSTRAINT permits_pkey PRIMARY KEY (target, kind);
+
+ALTER TABLE ONLY provisioner.ready
+    ADD CONSTRAINT ready_in_order PRIMARY KEY (target, rank, turn, id);
+
+ALTER TABLE ONLY provisioner.salt
+    ADD CONSTRAINT salt_pkey PRIMARY KEY (salt);
 
 ALTER TABLE ONLY provisioner.sealing_keys
     ADD CONSTRAINT sealing_keys_pkey PRIMARY KEY (key_id);
@@ -1501,19 +1535,11 @@ ALTER TABLE ONLY provisioner.waiting
 ALTER TABLE ONLY provisioner.workers
     ADD CONSTRAINT workers_pkey PRIMARY KEY (id);
 
-CREATE INDEX attempts_of_request ON ONLY provisioner.attempts USING btree (request_id);
-
-CREATE INDEX attempts_other_request_id_idx ON provisioner.attempts_other USING btree (request_id);
-
 CREATE INDEX connection_requests_batch ON provisioner.connection_requests USING btree (batch) WHERE (batch IS NOT NULL);
 
 CREATE INDEX credential_health_quarantined ON provisioner.credential_health USING btree (target) WHERE ((quarantined_since IS NOT NULL) AND (credential !~~ 'sealed-%'::text));
 
-CREATE INDEX failed_boxes_until ON provisioner.failed_boxes USING btree (failed_at);
-
 CREATE INDEX ready_by_id ON provisioner.ready USING btree (id);
-
-CREATE INDEX ready_in_order ON provisioner.ready USING btree (target, rank, turn, id);
 
 CREATE INDEX ready_of_project ON provisioner.ready USING btree (target, project_id, rank, turn);
 
@@ -1521,13 +1547,13 @@ CREATE INDEX waiting_held ON provisioner.waiting USING btree (target, hold) WHER
 
 CREATE INDEX waiting_until ON provisioner.waiting USING btree (run_at);
 
-ALTER INDEX provisioner.attempts_of_request ATTACH PARTITION provisioner.attempts_other_request_id_idx;
+ALTER INDEX provisioner.attempts_of_request ATTACH PARTITION provisioner.attempts_other_pkey;
 
 CREATE TRIGGER box_failed AFTER UPDATE OF status, credential ON provisioner.connection_requests FOR EACH ROW WHEN (((new.status = 'failed'::text) AND (new.credential ~~ 'sealed:%'::text) AND (new.credential !~~ '%:wiped'::text) AND ((old.status IS DISTINCT FROM new.status) OR (old.credential IS DISTINCT FROM new.credential)))) EXECUTE FUNCTION provisioner.box_failed();
 
 CREATE TRIGGER request_credential_edited AFTER UPDATE OF credential ON provisioner.connection_requests FOR EACH ROW WHEN (((new.status = 'pending'::text) AND (new.credential IS DISTINCT FROM old.credential))) EXECUTE FUNCTION provisioner.request_credential_edited();
 
-CREATE TRIGGER request_edited AFTER UPDATE OF target, project_id, name, description, credential, on_conflict, priority, batch, not_before ON provisioner.connection_requests FOR EACH ROW WHEN (((((((((((old.target IS DISTINCT FROM new.target) OR (old.project_id IS DISTINCT FROM new.project_id)) OR (old.name IS DISTINCT FROM new.name)) OR (old.description IS DISTINCT FROM new.description)) OR (old.credential IS DISTINCT FROM new.credential)) OR (old.on_conflict IS DISTINCT FROM new.on_conflict)) OR (old.priority IS DISTINCT FROM new.priority)) OR (old.batch IS DISTINCT FROM new.batch)) OR (old.not_before IS DISTINCT FROM new.not_before)) AND (new.credential !~~ 'sealed:%:wiped'::text))) EXECUTE FUNCTION provisioner.request_edited();
+CREATE TRIGGER request_edited AFTER UPDATE OF target, project_id, name, description, credential, on_conflict, priority, batch, project_name, not_before ON provisioner.connection_requests FOR EACH ROW WHEN ((((((((((((old.target IS DISTINCT FROM new.target) OR (old.project_id IS DISTINCT FROM new.project_id)) OR (old.name IS DISTINCT FROM new.name)) OR (old.description IS DISTINCT FROM new.description)) OR (old.credential IS DISTINCT FROM new.credential)) OR (old.on_conflict IS DISTINCT FROM new.on_conflict)) OR (old.priority IS DISTINCT FROM new.priority)) OR (old.batch IS DISTINCT FROM new.batch)) OR (old.project_name IS DISTINCT FROM new.project_name)) OR (old.not_before IS DISTINCT FROM new.not_before)) AND (new.credential !~~ 'sealed:%:wiped'::text))) EXECUTE FUNCTION provisioner.request_edited();
 
 CREATE TRIGGER request_status_edited AFTER UPDATE OF status ON provisioner.connection_requests FOR EACH ROW WHEN (((new.status IS DISTINCT FROM old.status) AND ((new.status = 'pending'::text) OR (new.status IS NULL) OR (new.status <> ALL (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text]))))) EXECUTE FUNCTION provisioner.request_status_edited();
 

@@ -55,7 +55,7 @@ def _parts(status: Status, screen: Console) -> Iterator[RenderableType]:
     gap = [] if screen.is_terminal else [Text("")]
     yield _progress_table(status, screen)
     if status.more_batches:
-        yield Text(f"… and {status.more_batches:,} more batches")
+        yield Text(f"… and {status.more_batches:,} more batch{'' if status.more_batches == 1 else 'es'}")
     yield from gap
     yield _target_table(status, screen)
     yield Text(_workers(status))

@@ -19,6 +19,7 @@ from provisioner.cli._filters import Batches, Errors, Ids, Projects, States, Tar
 from provisioner.cli._frame import DONE, NOT_DONE, Config, load, open_database, run_async
 from provisioner.core.errors import ProvisionerError
 from provisioner.core.text import printable, printable_json
+from provisioner.intake.formulas import escaped
 
 if TYPE_CHECKING:
     from provisioner.postgres.browse import Filter
@@ -67,6 +68,7 @@ def export(  # noqa: PLR0917  # the command line names them
 
     Each filter may be given several times, then any of its values counts; different filters must all hold. A FILE is
     replaced only when all of it is there. Sealed credentials are written as sealed:<key id>, without their content.
+    In CSV, text that a spreadsheet would run as a formula begins with an apostrophe; submit takes it off again.
 
     Example: provisioner export --state succeeded --batch onboarding --output connections.csv
     """
@@ -114,7 +116,8 @@ def _writing(name: object) -> Iterator[None]:
 
 
 def _csv(stream: TextIO, columns: Sequence[str]) -> Write:
-    writer = csv.writer(stream, lineterminator="\n")
+    # So that the writer quotes both letters of a line's end wherever they stand; ours is the short one.
+    writer = csv.writer(_ShortLines(stream), lineterminator="\r\n")
     shown = _shown if stream.isatty() else _kept  # a file keeps what was given, a terminal must not obey it
     writer.writerow(columns)
 
@@ -124,7 +127,20 @@ def _csv(stream: TextIO, columns: Sequence[str]) -> Write:
     return write
 
 
+class _ShortLines:
+    """Ends each line that the writer gives with a line feed alone."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, line: str) -> int:
+        """Write a line."""
+        return self._stream.write(f"{line[:-2]}\n")
+
+
 def _cell(value: object) -> object:
+    if isinstance(value, str):
+        return escaped(value)
     if isinstance(value, bool):
         return "true" if value else "false"
     return value.isoformat() if isinstance(value, datetime) else value

@@ -12,16 +12,20 @@ class DatabaseUnavailable(ProvisionerError):
     """The database cannot be reached just now; the same call may be made again."""
 
 
+class DatabaseRefusing(DatabaseUnavailable):
+    """The database refuses what it allowed before; the same call may be made again, and a person may have to act."""
+
+
 class DatabaseUnusable(ProvisionerError):
     """The database answers but cannot serve us; a person must act."""
 
 
-class Unstorable(DatabaseUnusable):
-    """The database refuses a value for what it is; the same call will be refused again."""
-
-
 class StatementRefused(DatabaseUnavailable):
-    """The database, or what its owner added to it, refuses a statement; others may go on."""
+    """The database refuses a statement for what it is: a defect; the same call is likely to be refused again."""
+
+
+class Unstorable(StatementRefused):
+    """The database refuses a value for what it is, or a rule or trigger does; the same call will be refused again."""
 
 
 class OutcomeRefused(ProvisionerError):

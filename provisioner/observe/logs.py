@@ -34,6 +34,12 @@ _NAMES: Final = (
 _SECRET_KEY: Final = re.compile(_NAMES, re.IGNORECASE)
 # Every pattern below needs one of these; most texts, being names and ids, have none.
 _MAY_HOLD_SECRET: Final = re.compile(r"[:=]|sk-|eyJ|[Bb][Ee][Aa][Rr][Ee][Rr]|[Bb][Aa][Ss][Ii][Cc]")
+# `Invalid token: expired`, `jwt: 10.0.0.1:443 refused`: a sentence about a secret, whose next word is a plain word, a
+# status or an address, and which tells what to fix. A password's name is followed by the password.
+_SENTENCE: Final = re.compile(
+    r"(?i:access token|token|secret|jwt|cookie): "
+    r"(?:[A-Za-z]?[a-z]{1,14}[.:!?]?|[A-Z]{3,16}[.:]?|[1-5][0-9]{2}|(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?::[0-9]{1,5})?)"
+)
 _HOLDS_SECRET: Final = (
     # The password of a URL: to the last @ of the word, for it may hold one itself.
     (re.compile(r"([a-z][a-z0-9+.-]{0,20}://[^\s:/?#@]*):\S{1,4096}@", re.IGNORECASE), rf"\1:{REDACTED}@"),
@@ -49,7 +55,7 @@ _HOLDS_SECRET: Final = (
             r"""("(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?|[^\s,;&)}\]"']+)""",
             re.IGNORECASE,
         ),
-        rf"\1{REDACTED}",
+        lambda found: found[0] if _SENTENCE.fullmatch(found[0]) else f"{found[1]}{REDACTED}",
     ),
 )
 

@@ -69,6 +69,7 @@ class Listed:
     on_conflict: str
     priority: int
     batch: str | None
+    project_name: str | None
     not_before: datetime | None
     requested_by: str | None
     created_at: datetime
@@ -168,6 +169,7 @@ async def exporting(database: Database, wanted: Filter) -> AsyncIterator[AsyncIt
         database.acquire() as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
+        await database.set_up(connection)
         arguments = (*wanted.arguments(), None, None, None, False)
 
         async def rows() -> AsyncIterator[Sequence[object]]:

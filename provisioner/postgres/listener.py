@@ -134,14 +134,14 @@ class Listener:
         try:
             gone = asyncio.Event()
             connection.add_termination_listener(lambda _connection: gone.set())
-            with database_errors():
+            with self._database.errors():
                 if await is_pooled(connection) and not await hears(connection, self._database):
                     raise NotificationsLost
                 await connection.add_listener(CHANNEL, self._notified)
             self._hear(None, FRONT)  # whatever was said while nobody listened
             try:
                 await self._attend(connection, gone)
-            except DatabaseUnavailable as error:
+            except (DatabaseUnavailable, DatabaseUnusable) as error:
                 log.debug("listening_interrupted", error=str(error))
         finally:
             connection.terminate()

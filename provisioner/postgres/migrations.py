@@ -16,7 +16,7 @@ from typing import Final
 
 import asyncpg
 
-from provisioner.core.errors import SchemaMismatch
+from provisioner.core.errors import DatabaseUnusable, SchemaMismatch
 from provisioner.core.secret import Secret
 from provisioner.postgres.pool import Database, database_errors
 
@@ -33,6 +33,7 @@ CREATE TABLE IF NOT EXISTS provisioner.migrations (
 );
 """
 _APPLIED: Final = "SELECT version, name, checksum FROM provisioner.migrations ORDER BY version"
+_ENCODING: Final = "SELECT current_setting('server_encoding')"
 _RECORD: Final = "INSERT INTO provisioner.migrations (version, name, checksum) VALUES ($1, $2, $3)"
 
 
@@ -86,10 +87,13 @@ def outstanding(known: Sequence[Migration], applied: Sequence[tuple[int, str, st
 
 async def migrate(url: str | Secret, *, ssl_root_cert: Path | None = None) -> Sequence[Migration]:
     """Apply what is left to do and return it. Raises `SchemaMismatch`, `DatabaseUnavailable` or `DatabaseUnusable`."""
-    connection = await Database(url, size=1, ssl_root_cert=ssl_root_cert, name="provisioner migrate").connect()
+    database = Database(url, size=1, ssl_root_cert=ssl_root_cert, name="provisioner migrate")
+    connection = await database.connect()
     applied = []
     try:
-        while step := await _apply_next(connection):
+        with database_errors():
+            _require_unicode(await connection.fetchval(_ENCODING))
+        while step := await _apply_next(database, connection):
             applied.append(step)
     finally:
         await connection.close()
@@ -106,20 +110,32 @@ async def pending(database: Database) -> Sequence[Migration]:
 
 
 async def require_schema(database: Database) -> None:
-    """Raise `SchemaMismatch` unless the schema is the one that this version needs."""
+    """Raise `SchemaMismatch` unless the schema is the one that we need, and `DatabaseUnusable` if it cannot be here."""
+    for row in await database.fetch(_ENCODING):
+        _require_unicode(row[0])
     if steps := await pending(database):
         raise SchemaMismatch(f"the schema lacks {', '.join(map(str, steps))}; run `provisioner migrate`")
+
+
+def _require_unicode(encoding: str) -> None:
+    """Raise `DatabaseUnusable` unless every text can be stored, and is what it was when it is read again."""
+    if encoding != "UTF8":
+        raise DatabaseUnusable(
+            f"the database stores text as {encoding}, in which not every text can be written and read: make one with"
+            " `createdb --encoding UTF8 --template template0`"
+        )
 
 
 class _OvertakenError(Exception):
     """Another migrator has made the ledger meanwhile."""
 
 
-async def _apply_next(connection: "asyncpg.Connection[asyncpg.Record]") -> Migration | None:
+async def _apply_next(database: Database, connection: "asyncpg.Connection[asyncpg.Record]") -> Migration | None:
     with database_errors():
         while True:  # whoever is overtaken finds the ledger the next time
             with suppress(_OvertakenError):
                 async with connection.transaction():
+                    await database.set_up(connection)
                     return await _apply(connection)
 
 

@@ -85,7 +85,7 @@ class PostgresQueue:
 
     async def settle(self, worker: WorkerId, settlements: Sequence[Settlement]) -> Report:
         """Record how claims ended, in one transaction, each only if the worker still holds it under that attempt."""
-        async with self._database.acquire() as connection:
+        async with self._database.writing() as connection:
             with told_apart(connection):
                 settled = await write_settlements(connection, worker, settlements)
         ids = frozenset(settlement.claim.request.id for settlement in settlements)

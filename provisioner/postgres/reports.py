@@ -55,6 +55,7 @@ async def read_status(database: Database, *, batch: str | None = None, batches: 
         database.acquire() as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
+        await database.set_up(connection)
         now = await connection.fetchval(sql["now"])
         rows = await connection.fetch(sql["progress"], batch, None if batches is None else batches + 1)
         progress = [_progress(row) for row in rows]
@@ -85,6 +86,7 @@ async def read_gauges(database: Database) -> Gauges:
         database.acquire() as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
+        await database.set_up(connection)
         return Gauges(
             lines=tuple(Line(**dict(row)) for row in await connection.fetch(sql["lines"])),
             budgets=tuple(BudgetReport(**dict(row)) for row in await connection.fetch(sql["budgets"])),

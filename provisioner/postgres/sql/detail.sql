@@ -12,7 +12,7 @@ WITH standing AS (
 )
 SELECT
     q.id, q.target, q.project_id::text AS project_id, q.name, q.description,
-    c.credential, q.on_conflict, q.priority, q.batch, q.not_before, q.requested_by, q.created_at,
+    c.credential, q.on_conflict, q.priority, q.batch, q.project_name, q.not_before, q.requested_by, q.created_at,
     CASE
         WHEN q.status <> 'pending' THEN q.status
         WHEN f.id IS NOT NULL THEN 'in_flight'

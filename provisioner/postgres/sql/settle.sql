@@ -47,6 +47,7 @@ logged AS (
                 )
             )
         )
+    ON CONFLICT DO NOTHING
 ),
 settled AS (
     SELECT o.* FROM outcomes AS o WHERE ((o.id, o.fence) IN (SELECT g.id, g.fence FROM gone AS g)) IS TRUE
@@ -220,7 +221,8 @@ WHERE
             SELECT FROM provisioner.attempts AS a
             WHERE a.request_id = t.id AND a.attempt = t.attempt AND a.action = t.action AND a.started_at = t.started_at
         )
-    );
+    )
+ON CONFLICT DO NOTHING;
 
 -- :name set_aside
 -- Claim $2 of worker $1 ended under fence $3, and the database does not record how. It stays in flight as nobody's, with all that is
