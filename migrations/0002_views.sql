@@ -96,7 +96,7 @@ SELECT
     CASE WHEN sum(f.unfinished) = 0 THEN max(f.last_finished_at) END AS ended_at,
     CASE
         WHEN sum(f.unfinished) > 0 AND bool_and(f.unfinished = 0 OR f.seconds IS NOT NULL)
-            THEN now() + make_interval(secs => max(f.seconds))
+            THEN now() + make_interval(secs => least(max(f.seconds), 1e9))
     END AS ends_at
 FROM foreseen AS f
 GROUP BY f.batch, f.total

@@ -13,6 +13,7 @@ from provisioner.postgres.access import Kind, lacking
 from provisioner.postgres.condition import Server, defaults, holders, publications, read_server
 from provisioner.postgres.migrations import require_schema
 from provisioner.postgres.reports import read_outlook
+from provisioner.postgres.rows import read_rows, unrecorded
 
 if TYPE_CHECKING:
     from provisioner.postgres.pool import Database
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 OLDEST: Final = 14
 NEWEST: Final = 18
 OLD: Final = 300.0  # seconds; a transaction that lasts longer makes dead rows pile up under load
+SOME: Final = 3  # ids that stand for all of their kind
 CLOCK: Final = 2.0  # seconds that two clocks may differ
 
 
@@ -74,6 +76,8 @@ async def _contents(database: "Database", server: Server) -> AsyncIterator[Check
     async for check in _clean_up(database, server):
         yield check
     if not missing:
+        async for check in _rows(database):
+            yield check
         async for check in _work(database):
             yield check
 
@@ -177,6 +181,30 @@ async def _clean_up(database: "Database", server: Server) -> AsyncIterator[Check
 
 def _size(count: int) -> str:
     return f"{count / 2**20:,.0f} MiB"
+
+
+async def _rows(database: "Database") -> AsyncIterator[Check]:
+    """Whether every outcome is recorded, every pending request has a place, and the counts are right."""
+    row = await unrecorded(database)
+    if row.requests:
+        said = f"{row.requests:,} cannot be recorded, such as that of request {row.example_id}: {row.example}"
+        yield problem("outcomes", said, "remove the cause; what was made is kept, and is recorded by itself")
+    else:
+        yield ok("outcomes", "each is recorded")
+    rows = await read_rows(database)
+    if rows.misplaced:
+        some = ", ".join(map(str, rows.misplaced[:SOME]))
+        said = f"{len(rows.misplaced):,} pending requests have no place in line, such as {some}"
+        remedy = "a worker puts them in line by itself; `provisioner.recount()` in SQL corrects the counts"
+        yield warning("requests", f"{said}: they were written with triggers off", remedy)
+    elif rows.whole:
+        yield ok("requests", "each that is pending has its place")
+    else:
+        yield ok("requests", f"each of the newest {rows.looked_at:,} that is pending has its place")
+    if rows.miscounted:
+        yield warning("counts", f"{rows.miscounted:,} are wrong", "`provisioner.recount()` in SQL corrects them")
+    elif rows.miscounted == 0:
+        yield ok("counts", "they are right")
 
 
 async def _work(database: "Database") -> AsyncIterator[Check]:

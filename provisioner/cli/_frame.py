@@ -13,6 +13,7 @@ import typer
 
 from provisioner.cli._streams import OutputUnwritable, abandon, flush_output, prepare_streams, tell
 from provisioner.core.errors import ProvisionerError
+from provisioner.core.text import LINES, printable, printable_json
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -135,25 +136,25 @@ def _advised(error: ProvisionerError) -> str:
 
 def tell_error(text: str) -> None:
     """Say on standard error, in one line, what went wrong and what to do."""
-    line = _shown(" ".join(text.split()))
+    line = printable(" ".join(text.split()))
     if len(line) > LONGEST:
         line = f"{line[: LONGEST - LAST]} … {line[-LAST:]}"
     tell(f"error: {line}")
 
 
-def _shown(text: str) -> str:
-    """Make what somebody else wrote harmless for a terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+def tell_warning(text: str) -> None:
+    """Say on standard error, in one line, what may go wrong."""
+    tell(f"warning: {printable(' '.join(text.split()))}")
 
 
 def tell_detail(text: str) -> None:
     """Say on standard error what belongs to the error before."""
-    tell(f"  {text}")
+    tell(f"  {printable(text)}")
 
 
 def say(text: str) -> None:
-    """Print a line."""
-    sys.stdout.write(f"{text}\n")
+    """Print a line, or several."""
+    sys.stdout.write(f"{printable(text, kept=LINES)}\n")
 
 
 def several(number: int, noun: str) -> str:
@@ -169,14 +170,14 @@ def print_json(value: object) -> None:
     """Print a value, dataclasses and times included, as one JSON document."""
     import orjson
 
-    say(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+    say(printable_json(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()))
 
 
 def console(*, stderr: bool = False) -> "Console":
     """Where to print for people: with colour on a terminal, in lines that are never folded elsewhere."""
-    from rich.console import Console
+    from provisioner.cli._console import PlainConsole
 
-    made = Console(stderr=stderr, highlight=False, emoji=False)
+    made = PlainConsole(stderr=stderr, highlight=False, emoji=False)
     if not made.is_terminal:
         made.width = PLAIN_WIDTH
     return made

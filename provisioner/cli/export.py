@@ -18,6 +18,7 @@ import typer
 from provisioner.cli._filters import Batches, Errors, Ids, Projects, States, Targets, filtered, tell_unknown
 from provisioner.cli._frame import DONE, NOT_DONE, Config, load, open_database, run_async
 from provisioner.core.errors import ProvisionerError
+from provisioner.core.text import printable, printable_json
 from provisioner.intake.formulas import escaped
 
 if TYPE_CHECKING:
@@ -117,10 +118,11 @@ def _writing(name: object) -> Iterator[None]:
 def _csv(stream: TextIO, columns: Sequence[str]) -> Write:
     # So that the writer quotes both letters of a line's end wherever they stand; ours is the short one.
     writer = csv.writer(_ShortLines(stream), lineterminator="\r\n")
+    shown = _shown if stream.isatty() else _kept  # a file keeps what was given, a terminal must not obey it
     writer.writerow(columns)
 
     def write(row: Sequence[object]) -> None:
-        writer.writerow([_cell(value) for value in row])
+        writer.writerow([shown(_cell(value)) for value in row])
 
     return write
 
@@ -144,12 +146,20 @@ def _cell(value: object) -> object:
     return value.isoformat() if isinstance(value, datetime) else value
 
 
+def _shown(value: object) -> object:
+    return printable(value) if isinstance(value, str) else value
+
+
+def _kept(value: object) -> object:
+    return value
+
+
 def _jsonl(stream: TextIO, columns: Sequence[str]) -> Write:
     import orjson
 
     def write(row: Sequence[object]) -> None:
-        line = orjson.dumps(dict(zip(columns, row, strict=True)), option=orjson.OPT_APPEND_NEWLINE)
-        stream.write(line.decode())
+        line = orjson.dumps(dict(zip(columns, row, strict=True))).decode()
+        stream.write(f"{printable_json(line)}\n")
 
     return write
 

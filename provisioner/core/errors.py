@@ -28,6 +28,22 @@ class Unstorable(StatementRefused):
     """The database refuses a value for what it is, or a rule or trigger does; the same call will be refused again."""
 
 
+class OutcomeRefused(ProvisionerError):
+    """The database, or what its owner added to it, refuses to record an outcome; it may be asked again much later."""
+
+
+class OutcomeUnstorable(OutcomeRefused):
+    """An outcome holds a value that the database cannot store."""
+
+
+class OutcomeDelayed(ProvisionerError):
+    """The database answers, and did not record outcomes just now; fewer of them, or later, it may."""
+
+    def __init__(self, detail: str = "", *, slow: bool = False) -> None:
+        super().__init__(detail)
+        self.slow = slow
+
+
 class SchemaMismatch(DatabaseUnusable):
     """The schema is not the one that this version needs; run `provisioner migrate`."""
 

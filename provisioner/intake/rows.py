@@ -49,7 +49,10 @@ _RULES: Final = {
     "project_name": "must be one line of 1 to 200 characters, as people call the project",
     API_KEY: f"must be an API key of 1 to {_LONGEST_KEY} printable ASCII characters without spaces, and the column "
     "credential left out",
-    "not_before": "must be a point in time with its offset, such as 2030-01-31T08:00:00+01:00 or 2030-01-31T07:00:00Z",
+    "not_before": (
+        "must be a point in time with its offset, such as 2030-01-31T08:00:00+01:00 or 2030-01-31T07:00:00Z,"
+        " before the year 9999"
+    ),
 }
 # Columns of the table, or of an export, that are not for requesters.
 RESULTS: Final = frozenset(
@@ -102,6 +105,11 @@ def _credential(text: str) -> str:
     return text
 
 
+# The table's own bounds: what lies beyond cannot be shown in every time zone.
+_FIRST: Final = datetime(1, 1, 2, tzinfo=UTC)
+_TOO_LATE: Final = datetime(9999, 1, 1, tzinfo=UTC)
+
+
 def _moment(given: object) -> datetime:
     if not isinstance(given, str):
         raise ValueError  # noqa: TRY004  # pydantic collects ValueError
@@ -109,9 +117,12 @@ def _moment(given: object) -> datetime:
     if moment.tzinfo is None:
         raise ValueError
     try:
-        return moment.astimezone(UTC)
+        moment = moment.astimezone(UTC)
     except OverflowError:
         raise ValueError from None
+    if not _FIRST <= moment < _TOO_LATE:
+        raise ValueError
+    return moment
 
 
 def _api_key(given: object) -> Secret:

@@ -20,6 +20,8 @@ import orjson
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from provisioner.core.text import LINES, printable, printable_json
+
 REDACTED: Final = "[redacted]"
 DEPTH: Final = 6  # levels of nesting that are worth reading; below, only that there is more
 
@@ -79,6 +81,7 @@ def configure_logging(level: str = "info", format: Format = "auto", stream: Text
             redact_event,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *([_clean_event] if console else []),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -92,6 +95,15 @@ def configure_logging(level: str = "info", format: Format = "auto", stream: Text
 def redact_event(logger: WrappedLogger, method: str, event: EventDict) -> MutableMapping[str, Any]:  # noqa: ARG001  # a processor's interface
     """Replace whatever looks secret in an event: the last line of defence, not the first."""
     return {key: _redact_field(key, value, DEPTH) for key, value in event.items()}
+
+
+def _clean_event(logger: WrappedLogger, method: str, event: EventDict) -> MutableMapping[str, Any]:  # noqa: ARG001  # a processor's interface
+    """Take out what a terminal would obey; a traceback keeps its lines."""
+    return {
+        # What is no text is shown by its `repr`, which shows nothing that is not printable.
+        key: printable(value, kept=LINES if key == "exception" else "") if isinstance(value, str) else value
+        for key, value in event.items()
+    }
 
 
 def redact_text(text: str) -> str:
@@ -185,7 +197,7 @@ def _render_json(logger: WrappedLogger, method: str, event: EventDict) -> str:  
     first = {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event}
     document = {**first, **event}
     try:
-        return orjson.dumps(document, default=_text).decode()
+        return printable_json(orjson.dumps(document, default=_text).decode())
     except TypeError:
         # Lone surrogates and very large numbers are nothing for orjson; the line is written all the same.
         return json.dumps(document, default=_text)

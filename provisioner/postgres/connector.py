@@ -21,6 +21,7 @@ from provisioner.core.errors import DatabaseUnavailable, DatabaseUnusable
 from provisioner.core.secret import Secret
 from provisioner.core.sqlstates import Blame, blame
 from provisioner.postgres.address import URL, Address, address_of
+from provisioner.postgres.moments import read_moments
 from provisioner.postgres.session import BESIDES, FIRST, Facts, look, put_right
 
 if TYPE_CHECKING:
@@ -69,6 +70,15 @@ class Connector:
 
     async def open(self, *_: object, **options: Any) -> "Session":
         """A new session in which every statement may be used; `options` are the driver's."""
+        connection = await self._open_usable(options)
+        try:
+            await read_moments(connection)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+    async def _open_usable(self, options: dict[str, Any]) -> "Session":
         connection = await self._open(options)
         try:
             facts = await look(connection)

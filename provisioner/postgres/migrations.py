@@ -7,21 +7,22 @@ ends with its transaction, then looks again at what is left to do.
 import hashlib
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import asyncpg
 
 from provisioner.core.errors import DatabaseUnusable, SchemaMismatch
 from provisioner.core.secret import Secret
 from provisioner.postgres.pool import Database, database_errors
 
-if TYPE_CHECKING:
-    import asyncpg
-
 _FILE: Final = re.compile(r"^(\d{4})_(\w+)\.sql$")
-_LOCK: Final = 0x70726F766973  # any number that nobody else uses; these are the letters of our name
+# Only who owns the schema can take it; an advisory lock could be taken, and kept, by anybody who may connect.
+_LOCK: Final = "LOCK TABLE provisioner.migrations IN SHARE ROW EXCLUSIVE MODE"
 _LEDGER: Final = """
 CREATE SCHEMA IF NOT EXISTS provisioner;
 CREATE TABLE IF NOT EXISTS provisioner.migrations (
@@ -125,22 +126,35 @@ def _require_unicode(encoding: str) -> None:
         )
 
 
+class _OvertakenError(Exception):
+    """Another migrator has made the ledger meanwhile."""
+
+
 async def _apply_next(database: Database, connection: "asyncpg.Connection[asyncpg.Record]") -> Migration | None:
     with database_errors():
-        async with connection.transaction():
-            await database.set_up(connection)
-            await connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK})")
-            if not await connection.fetchval("SELECT to_regclass('provisioner.migrations') IS NOT NULL"):
-                await connection.execute(_LEDGER)
-            applied = [tuple(row) for row in await connection.fetch(_APPLIED)]
-            steps = outstanding(known_migrations(), applied)
-            if not steps:
-                return None
-            # Whoever waits for a lock blocks all who come after it; better to fail and be called again.
-            await connection.execute("SET LOCAL lock_timeout = '10s'")
-            await connection.execute(steps[0].sql)
-            await connection.execute(_RECORD, steps[0].version, steps[0].name, steps[0].checksum)
-            return steps[0]
+        while True:  # whoever is overtaken finds the ledger the next time
+            with suppress(_OvertakenError):
+                async with connection.transaction():
+                    await database.set_up(connection)
+                    return await _apply(connection)
+
+
+async def _apply(connection: "asyncpg.Connection[asyncpg.Record]") -> Migration | None:
+    if not await connection.fetchval("SELECT to_regclass('provisioner.migrations') IS NOT NULL"):
+        try:
+            await connection.execute(_LEDGER)
+        except (asyncpg.UniqueViolationError, asyncpg.DuplicateTableError, asyncpg.DuplicateSchemaError) as error:
+            raise _OvertakenError from error
+    await connection.execute(_LOCK)
+    applied = [tuple(row) for row in await connection.fetch(_APPLIED)]
+    steps = outstanding(known_migrations(), applied)
+    if not steps:
+        return None
+    # Whoever waits for a lock blocks all who come after it; better to fail and be called again.
+    await connection.execute("SET LOCAL lock_timeout = '10s'")
+    await connection.execute(steps[0].sql)
+    await connection.execute(_RECORD, steps[0].version, steps[0].name, steps[0].checksum)
+    return steps[0]
 
 
 def _folder() -> Traversable:

@@ -12,6 +12,7 @@ from provisioner.core.reports import (
     Progress,
     Status,
     TargetReport,
+    Unrecorded,
     WorkerReport,
     Workers,
 )
@@ -67,6 +68,7 @@ async def read_status(database: Database, *, batch: str | None = None, batches: 
             targets=await _targets(connection, batch),
             workers=await _workers(connection),
             failures=tuple(Failures(**dict(row)) for row in failures),
+            unrecorded=Unrecorded(**dict((await connection.fetch(sql["unrecorded"], batch))[0])),
             crew=tuple(_worker(row) for row in await connection.fetch(sql["crew"])),
         )
 
@@ -104,6 +106,7 @@ async def read_leftovers(database: Database, targets: Collection[str]) -> Leftov
         succeeded=sum(found.get("succeeded", {}).values()),
         scheduled=sum(found.get("scheduled", {}).values()),
         unfinished=sum(found.get("unfinished", {}).values()),
+        unrecorded=sum(found.get("unrecorded", {}).values()),
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from provisioner.core.errors import ProvisionerError
+from provisioner.core.text import printable
 
 SHOWN: Final = 10  # problems that are told one by one
 
@@ -16,11 +17,6 @@ class SettingsError(ProvisionerError):
         more = len(self.problems) - SHOWN
         told = [*self.problems[:SHOWN], *([f"and {more:,} more"] if more > 0 else [])]
         super().__init__("; ".join(told))
-
-
-def printable(text: str) -> str:
-    """Return the text on one line: a name that somebody else wrote may hold anything."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def listing(words: Iterable[str]) -> str:

@@ -7,10 +7,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
-import asyncpg
 import pytest
 
-from provisioner.core.errors import SchemaMismatch
+from provisioner.core.errors import ProvisionerError, SchemaMismatch
 from provisioner.intake import rows as rules
 from provisioner.intake.rows import Row, check
 from provisioner.postgres.intake import COLUMNS, Comparison, Conflict, Repeats, RowsRefused, staging
@@ -239,7 +238,7 @@ async def test_the_check_and_the_table_agree(database: Lent, column: str, value:
         )
         try:
             await ours.execute(statement, UUID(ONE), value)
-        except asyncpg.CheckViolationError:
+        except ProvisionerError:
             assert not passes
         else:
             assert passes

@@ -141,7 +141,7 @@ def settling(outcome: Outcome) -> Step:
 async def releasing(bench: Bench, queue: PostgresQueue) -> None:
     """Claim and give back, lot after lot."""
     for _ in range(ROUNDS):
-        await queue.release(bench.worker, [claim.request.id for claim in await bench.claim(queue)])
+        await queue.release(bench.worker, await bench.claim(queue))
 
 
 async def looking(bench: Bench, queue: PostgresQueue) -> None:
