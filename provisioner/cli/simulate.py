@@ -42,6 +42,14 @@ WriteLimit = Annotated[int, typer.Option(min=1, help="Writes a window, for each 
 ReadLimit = Annotated[int, typer.Option(min=1, help="Reads a window, for each route and address.")]
 Window = Annotated[float, typer.Option(min=0.001, metavar="SECONDS", help="How long a window of the limits is.")]
 Latency = Annotated[float, typer.Option(min=0, metavar="SECONDS", help="What every request waits.")]
+Pool = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="The server's database connections: with 10, twelve creates at once stop it for a minute, as they stop a "
+        "real one. 0 is no end of them.",
+    ),
+]
 Projects = Annotated[int | None, typer.Option(min=0, help="How many projects there are; 10 if not said.")]
 AnyProject = Annotated[bool, typer.Option("--any-project", help="Take every UUID for a project.")]
 ClientId = Annotated[str | None, typer.Option(help="The machine identity's id; else from the seed.")]
@@ -58,6 +66,7 @@ def simulate(  # noqa: PLR0917 - the command line names them
     read_limit: ReadLimit = 350,
     window: Window = 60.0,
     latency: Latency = 0.0,
+    pool: Pool = 10,
     projects: Projects = None,
     any_project: AnyProject = False,
     client_id: ClientId = None,
@@ -81,6 +90,7 @@ def simulate(  # noqa: PLR0917 - the command line names them
         read_limit=read_limit,
         window=window,
         latency=latency,
+        pool=pool,
         projects=_project_count(projects, any_project=any_project),
         any_project=any_project,
         client_id=client_id,

@@ -130,18 +130,20 @@ def left_in_doubt(claim: Claim, outcome: Outcome) -> tuple[SentCreate, ...]:
     return claim.doubt
 
 
-def recorded_by(request: int, target: str) -> Fail:
-    """What becomes of a request whose connection another one has recorded: it is one request's own, not two's."""
-    return Fail(
-        code=ErrorCode.NAME_CONFLICT,
-        message=f"the connection is recorded by request {request} of target {target}, which is the same Infisical;"
-        " delete one of the two requests, or name the connection otherwise and retry",
-    )
-
-
 def sent_description(claim: Claim, rules: Rules) -> str:
     """The description that a create of this claim carries, as Infisical keeps it."""
     return describe(claim.request.id, claim.request.description, marker=rules.marker)
+
+
+def recorded_twice(claim: Claim, connection: Connection, other: str) -> Decision:
+    """What to do when `other`, a request of another target, has recorded the connection that was found."""
+    if claim.cancelled:
+        return Cancel()
+    return Fail(
+        code=ErrorCode.NAME_CONFLICT,
+        message=f"{other} has recorded this connection already (id {connection.id}): both targets are one Infisical and"
+        " organization; cancel one of the requests, and configure only one of the targets",
+    )
 
 
 def streak_after(claim: Claim, code: ErrorCode) -> int:

@@ -20,11 +20,13 @@ from provisioner.core.secret import Secret
 from provisioner.infisical.answers import is_unexplained, read_answer, read_list
 from provisioner.infisical.identity import Identity, Token
 from provisioner.infisical.remedies import key_refused
+from provisioner.infisical.tokens import is_used_up
 from provisioner.infisical.transport import LONGEST_ANSWER, AnswerLost, NotSent, Transport
 from provisioner.infisical.verdict import Asked
 from provisioner.infisical.wire import Routes, create_body, replace_body
 
 READ_TRIES: Final = 3
+USED_UP_TRIES: Final = 4  # tokens after the first one, while each turns out to be used up by others of our calls
 LONGEST_LIST: Final = 64 * 2**20  # bytes; a connection is about 1 KiB, and the list has no pages
 _NO_ANSWER: Final = frozenset({Seen.NOT_SENT, Seen.UNKNOWN})
 
@@ -129,33 +131,42 @@ class InfisicalConnections:
     async def _authorised(self, call: _Call) -> Found:
         """Send a request, and once more with a new token if the token was refused.
 
-        What carries a key is not sent again while somebody else than Infisical may have said so: it may have arrived.
+        Several calls may take the last use of a token; who comes too late for that takes the next one. What carries a
+        key is not sent again while somebody else than Infisical may have said so: it may have arrived.
         """
-        found = await self._once(call)
-        seen = found[0]
-        if seen.seen is Seen.TOKEN_TROUBLE and (not call.asked.key or seen.proof is not Proof.NONE):
-            return await self._once(call)
+        found, used_up = await self._once(call)
+        left = USED_UP_TRIES
+        while self._may_repeat(call, found[0]) and left:
+            left = left - 1 if used_up else 0
+            found, used_up = await self._once(call)
         return found
 
-    async def _once(self, call: _Call) -> Found:
+    @staticmethod
+    def _may_repeat(call: _Call, seen: Observation) -> bool:
+        """Whether the token was refused, and it is certain that the call has done nothing."""
+        return seen.seen is Seen.TOKEN_TROUBLE and (not call.asked.key or seen.proof is not Proof.NONE)
+
+    async def _once(self, call: _Call) -> tuple[Found, bool]:
+        """Send a request with the token in use; returns also whether that turned out to be used up."""
         try:
             token = self._identity.current() or await self._identity.token()
         except (IdentityRefused, LoginUnavailable) as exc:
-            return Observation(seen=Seen.TOKEN_TROUBLE, proof=Proof.UNSENT, message=str(exc)), ()
-        found = await self._send(call, token)
+            return (Observation(seen=Seen.TOKEN_TROUBLE, proof=Proof.UNSENT, message=str(exc)), ()), False
+        found, used_up = await self._send(call, token), False
         seen = found[0]
         if seen.seen is Seen.TOKEN_TROUBLE:
             if call.asked.key and is_unexplained(seen) and await self._accepts(call, token):
                 if seen.proof is Proof.NONE:
-                    return replace(seen, seen=Seen.UNKNOWN), ()
-                return replace(seen, seen=Seen.KEY_REFUSED, message=key_refused(seen.message)), ()
-            self._identity.invalidate(token)
+                    return (replace(seen, seen=Seen.UNKNOWN), ()), False
+                return (replace(seen, seen=Seen.KEY_REFUSED, message=key_refused(seen.message)), ()), False
+            used_up = self._identity.invalidate(token, used_up=is_used_up(seen.message))
         elif seen.metered:
             token.worked = True
-        return found
+        return found, used_up
 
     async def _accepts(self, call: _Call, token: Token) -> bool:
         """Whether Infisical still accepts a token: any answer from behind the token check says so."""
+        token.uses += 1
         probe = self._by_name(call.asked.name, call.asked.project_id or "")
         return (await self._send(probe, token))[0].metered
 

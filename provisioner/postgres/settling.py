@@ -1,16 +1,14 @@
 """Write how claims ended: settlements become a few statements over arrays, one for each kind of outcome."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from provisioner.core.doubt import unheard, with_doubt
 from provisioner.core.model import (
     Cancel,
     ErrorCode,
     Fail,
-    OnConflict,
     Outcome,
     Retry,
     Seen,
@@ -18,7 +16,7 @@ from provisioner.core.model import (
     Succeed,
     Trace,
 )
-from provisioner.core.policy import recorded_by, streak_after
+from provisioner.core.policy import streak_after
 from provisioner.core.ports import WorkerId
 from provisioner.postgres.queries import statements
 
@@ -29,59 +27,74 @@ if TYPE_CHECKING:
 
 # The statement for each outcome, and its arrays' columns for one settlement.
 _STATEMENT: Final = {Succeed: "succeed", Fail: "fail", Retry: "put_back", Cancel: "cancel"}
+_LOG: Final = "log_attempts"
+_DOUBT: Final = "doubt"
+_TOLD: Final = frozenset({_LOG, _DOUBT})  # these come last, and are told what was settled
+
+
+# A statement of `settle.sql` by its name, with its arrays.
+Call = tuple[str, list[list[Any]]]
 
 
 async def write_settlements(
     connection: "Session", worker: WorkerId, settlements: Sequence[Settlement]
 ) -> frozenset[int]:
     """Write a batch in one transaction; returns the ids that were still this worker's to settle."""
-    if found := [one for one in settlements if _was_found(one)]:
-        settlements = await _without_recorded(connection, settlements, found)
-    calls = tuple(_statements(worker, settlements))
-    doubtful = [settlement for settlement in settlements if _is_doubtful(settlement)]
-    settled: set[int] = set()
-    if len(calls) == 1 and not doubtful:
-        # A statement alone is a transaction of its own, without three more round trips.
-        sql, arguments = calls[0]
-        settled.update([record[0] for record in await connection.fetch(sql, *arguments)])
-        if len(settled) < len(settlements):
-            await _confess(connection, settlements, settled)
-        return frozenset(settled)
-    async with connection.transaction():
-        for sql, arguments in calls:
-            settled.update([record[0] for record in await connection.fetch(sql, *arguments)])
-        if doubtful and (arguments := _doubt(doubtful, settled)):
-            await connection.execute(statements("settle")["doubt"], *arguments)
-        if len(settled) < len(settlements):
-            await _confess(connection, settlements, settled)
+    calls = tuple(calls_for(settlements))
+    if len(calls) == 1:  # a statement alone is a transaction of its own, without three more round trips
+        settled = await carry_out(connection, worker, calls)
+    else:
+        async with connection.transaction():
+            settled = await carry_out(connection, worker, calls)
+    if len(settled) < len(settlements) and (late := _confessed(settlements, settled)):
+        await carry_out(connection, worker, [late])
     return frozenset(settled)
 
 
-def _was_found(settlement: Settlement) -> bool:
-    """Whether a connection is recorded for the request's own that no answer to its create has named."""
-    outcome = settlement.outcome
-    return type(outcome) is Succeed and outcome.adopted and settlement.claim.request.on_conflict is OnConflict.FAIL
+async def carry_out(connection: "Session", worker: WorkerId, calls: Iterable[Call]) -> set[int]:
+    """Carry out the calls in their order; returns the ids that were settled. What is told them comes last."""
+    sql, settled = statements("settle"), set[int]()
+    for name, columns in calls:
+        arguments = [*columns, list(settled)] if name in _TOLD else columns
+        rows = await connection.fetch(sql[name], worker, *arguments)
+        settled.update([row[0] for row in rows if row[0] is not None])
+    return settled
 
 
-async def _without_recorded(
-    connection: "Session", settlements: Sequence[Settlement], found: Sequence[Settlement]
-) -> Sequence[Settlement]:
-    """The settlements, with a conflict for each connection that another request has recorded before."""
-    columns = _columns(
-        (one.claim.request.id, one.outcome.connection.id, one.claim.request.project_id, one.claim.request.name)
-        for one in found
-        if isinstance(one.outcome, Succeed)
-    )
-    taken = {row["id"]: row for row in await connection.fetch(statements("settle")["recorded"], *columns)}
-    return [
-        replace(one, outcome=recorded_by(taken[id_]["other"], taken[id_]["target"]))
-        if (id_ := one.claim.request.id) in taken and one in found
-        else one
-        for one in settlements
-    ]
+def calls_for(settlements: Sequence[Settlement]) -> Iterator[Call]:
+    """The calls that record a batch."""
+    rows: dict[type[Outcome], list[tuple[object, ...]]] = {kind: [] for kind in _STATEMENT}
+    traces: list[tuple[object, ...]] = []
+    for settlement in settlements:
+        plain = _is_plain(settlement)
+        rows[type(settlement.outcome)].append((*_row(settlement, plain=plain), settlement.claim.fence))
+        if not plain:
+            traces += [_trace(settlement, trace) for trace in settlement.trace]
+    for kind, statement in _STATEMENT.items():
+        if rows[kind]:
+            yield statement, _columns(rows[kind])
+    if doubt := [row for settlement in settlements for row in _doubt(settlement)]:
+        yield _DOUBT, _columns(doubt)
+    if traces:
+        yield _LOG, _columns(traces)
 
 
-async def _confess(connection: "Session", settlements: Sequence[Settlement], settled: Collection[int]) -> None:
+def _doubt(settlement: Settlement) -> Iterator[tuple[object, ...]]:
+    """What is in doubt once a claim has ended so: seldom anything, so it is a statement of its own.
+
+    Those that have succeeded have no doubt left, and a conflict may have fewer than before.
+    """
+    claim, outcome = settlement.claim, settlement.outcome
+    if not isinstance(outcome, Fail | Retry):
+        return
+    for sent in claim.doubt:
+        what = (sent.target, sent.project_id, sent.name, sent.description, sent.exact, sent.key_fingerprint)
+        yield (claim.request.id, sent.sent_at, sent.ended_at, sent.proof.value, *what)
+    if not claim.doubt and isinstance(outcome, Fail) and outcome.code is ErrorCode.NAME_CONFLICT and claim.attempt > 1:
+        yield (claim.request.id, *[None] * 9)
+
+
+def _confessed(settlements: Sequence[Settlement], settled: Collection[int]) -> Call | None:
     """Others have taken some of these over, whose creates have worked all the same: who has them now must know."""
     late = [
         with_doubt(one.claim, unheard(one.claim, call.started_at + timedelta(seconds=call.elapsed)))
@@ -90,59 +103,9 @@ async def _confess(connection: "Session", settlements: Sequence[Settlement], set
         for call in one.trace[:1]
         if call.seen is Seen.CREATED
     ]
-    taken_over = [Settlement(claim=claim, outcome=_TAKEN_OVER, sent=claim.sent + 1) for claim in late]
-    if arguments := _doubt(taken_over, ()):
-        await connection.execute(statements("settle")["doubt"], *arguments)
-
-
-_TAKEN_OVER: Final = Retry(delay=0.0, message="others have taken it over")
-
-
-def _is_doubtful(settlement: Settlement) -> bool:
-    """Whether what is in doubt of a request is to be written down: seldom, so it is a statement of its own."""
-    conflict = isinstance(settlement.outcome, Fail) and settlement.outcome.code is ErrorCode.NAME_CONFLICT
-    return bool(settlement.claim.doubt) or (conflict and settlement.claim.attempt > 1)
-
-
-def _doubt(settlements: Sequence[Settlement], settled: Collection[int]) -> list[object]:
-    """The arguments of the statement that writes down what is in doubt; those that have succeeded have none left."""
-    left = [settlement for settlement in settlements if not isinstance(settlement.outcome, Succeed | Cancel)]
-    rows = [
-        (
-            settlement.claim.request.id,
-            sent.sent_at,
-            sent.ended_at,
-            sent.proof.value,
-            sent.target,
-            sent.project_id,
-            sent.name,
-            sent.description,
-            sent.exact,
-            sent.key_fingerprint,
-        )
-        for settlement in left
-        for sent in settlement.claim.doubt
-    ]
-    ids = [settlement.claim.request.id for settlement in left if settlement.claim.request.id in settled]
-    columns = _columns(rows) if rows else [[] for _ in range(10)]
-    return [ids, *columns] if rows or ids else []
-
-
-def _statements(worker: WorkerId, settlements: Sequence[Settlement]) -> Iterator[tuple[str, list[object]]]:
-    """The statements for a batch with their arguments."""
-    sql = statements("settle")
-    rows: dict[type[Outcome], list[tuple[object, ...]]] = {kind: [] for kind in _STATEMENT}
-    traces: list[tuple[object, ...]] = []
-    for settlement in settlements:
-        plain = _is_plain(settlement)
-        rows[type(settlement.outcome)].append(_row(settlement, plain=plain))
-        if not plain:
-            traces += [_trace(settlement, trace) for trace in settlement.trace]
-    for kind, statement in _STATEMENT.items():
-        if rows[kind]:
-            yield sql[statement], [worker, *_columns(rows[kind])]
-    if traces:
-        yield sql["log_attempts"], [worker, *_columns(traces)]
+    taken_over = Retry(delay=0.0, message="others have taken it over")
+    rows = [row for claim in late for row in _doubt(Settlement(claim=claim, outcome=taken_over, sent=claim.sent + 1))]
+    return (_DOUBT, _columns(rows)) if rows else None
 
 
 def _is_plain(settlement: Settlement) -> bool:

@@ -1,7 +1,7 @@
 """Carry one claim to its end: call, observe, decide, until there is something to settle."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
@@ -22,10 +22,12 @@ from provisioner.core.model import (
     Cancel,
     Claim,
     Connection,
+    Decision,
     Do,
     Observation,
     Outcome,
     Proof,
+    Request,
     Retry,
     Seen,
     SentCreate,
@@ -40,6 +42,7 @@ from provisioner.core.policy import (
     is_evidence,
     left_in_doubt,
     plain_success,
+    recorded_twice,
     sent_description,
 )
 from provisioner.core.ports import UNOBSERVED, Clock, ClockStore, Connections, Incidents, Observer, Permits, Vault
@@ -66,8 +69,8 @@ class Target:
 
     `keys` keeps creates from being spent on keys that are refused, `incidents` hears why creates are held back,
     `pressure` adapts how many are in flight; without them nothing does. `shared_budget`: replacing and deleting spend
-    the budget of creates too. `clock` is what is known of this Infisical's clock, and `clock_store` where that outlives
-    this process.
+    the budget of creates too. `recorded` tells which request of another target has recorded a connection, if any.
+    `clock` is what is known of this Infisical's clock, and `clock_store` where that outlives this process.
     """
 
     name: str
@@ -81,6 +84,7 @@ class Target:
     incidents: Incidents | None = None
     pressure: Pressure | None = None
     shared_budget: bool = False
+    recorded: Callable[[Request, Connection], Awaitable[str]] | None = None
     observer: Observer = UNOBSERVED
     clock: ServerClock = field(default_factory=ServerClock)
     clock_store: ClockStore | None = None
@@ -160,8 +164,10 @@ class Creator:
                 if (back := await self._judged(claim, seen, key)) is not None:
                     outcome = back
                     break
-            decision = plain_success(seen) or decide(
-                claim, action, seen, rules=self._target.rules, moment=self._moment(claim, seen, now)
+            decision = (
+                plain_success(seen)
+                or await self._recorded_twice(claim, action, seen)
+                or decide(claim, action, seen, rules=self._target.rules, moment=self._moment(claim, seen, now))
             )
             if not isinstance(decision, Do):
                 outcome = decision
@@ -193,6 +199,17 @@ class Creator:
             proof=Proof.TAKEN if seen.proof is Proof.TAKEN else Proof.NONE,
             key_fingerprint=await keys.fingerprint(key) if keys is not None and key is not None else None,
         )
+
+    async def _recorded_twice(self, claim: Claim, action: Action, seen: Observation) -> Decision | None:
+        """What follows if the connection that was found is another target's, which is the same Infisical."""
+        recorded = self._target.recorded
+        if seen.seen is not Seen.FOUND or seen.connection is None or action not in _LOOKING or recorded is None:
+            return None
+        try:
+            other = await recorded(claim.request, seen.connection)
+        except DatabaseUnavailable as error:
+            return Retry(delay=1.0, message=str(error))
+        return recorded_twice(claim, seen.connection, other) if other else None
 
     async def _call(
         self, action: Action, claim: Claim, subject: Connection | None

@@ -30,6 +30,7 @@ COLUMNS = {
     "on_conflict": ("text", "'fail'::text"),
     "priority": ("smallint", "0"),
     "batch": ("text", None),
+    "project_name": ("text", None),
     "not_before": ("timestamp with time zone", None),
     "requested_by": ("text", "CURRENT_USER"),
     "created_at": ("timestamp with time zone", "now()"),
@@ -273,7 +274,10 @@ class TestEditing:
         assert tuple(row or ()) == ("eu", project(2))
         assert await places(session) == {"waiting": 1}
 
-    @pytest.mark.parametrize(("column", "value"), [("credential", "team-a"), ("on_conflict", "adopt"), ("batch", "b")])
+    @pytest.mark.parametrize(
+        ("column", "value"),
+        [("credential", "team-a"), ("on_conflict", "adopt"), ("batch", "b"), ("project_name", "B")],
+    )
     async def test_the_rest_changes_no_place(self, session: "Session", column: str, value: str) -> None:
         """What does not say where it stands can be changed at any time, in flight too, and only that is changed."""
         request = await insert(session)
