@@ -134,26 +134,8 @@ async def _hot_updates(session: "Session") -> int:
     return int(row["n_tup_hot_upd"])
 
 
-class TestFound:
-    """A connection was found instead of made."""
-
-    @pytest.mark.parametrize("choice", ["fail", "adopt"])
-    async def test_one_connection_is_not_two_requests_own(
-        self, queue: PostgresQueue, worker: int, session: "Session", choice: str
-    ) -> None:
-        """One Infisical under two targets: what another request has recorded is a conflict, unless it is adopted."""
-        await queue.register(name="both", targets=["default", "alias"], lease=60.0)
-        first = await one(queue, worker, session)
-        await queue.settle(worker, [a_settlement(first, Succeed(connection=a_connection()))])
-        second = await insert(session, target="alias", on_conflict=choice)
-        (claim,) = (await queue.claim(worker, target="alias", start=FRONT, limit=10)).claims
-        await queue.settle(worker, [a_settlement(claim, Succeed(connection=a_connection(), adopted=True))])
-        row = await row_of(session, second)
-        if choice == "adopt":
-            assert row["status"] == "succeeded"
-        else:
-            assert (row["status"], row["error_code"]) == ("failed", "name_conflict")
-            assert f"request {first.request.id} of target default" in row["error_message"]
+class TestEvidence:
+    """What is in doubt is kept, and no more of it than is needed."""
 
     async def test_what_a_stale_worker_made_is_told(
         self, queue: PostgresQueue, worker: int, session: "Session"
