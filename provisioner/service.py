@@ -11,14 +11,16 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final, Literal
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import structlog
 
-from provisioner.core.concurrency import Pressure
+from provisioner.core.concurrency import METERED, Rules as ConcurrencyRules
 from provisioner.core.health import Breaker
 from provisioner.core.pacing import Budget, fixed
 from provisioner.core.policy import Rules
@@ -37,6 +39,7 @@ from provisioner.observe.systemd import Systemd
 from provisioner.observe.traces import traced
 from provisioner.observe.web import Sources, StatusPort, serving
 from provisioner.postgres.access import Kind, require_rights
+from provisioner.postgres.concurrency import SharedConcurrency
 from provisioner.postgres.holds import SharedHolds
 from provisioner.postgres.listener import Listener
 from provisioner.postgres.migrations import require_schema
@@ -50,6 +53,7 @@ from provisioner.worker.clock import DatabaseClock
 from provisioner.worker.creator import Target
 from provisioner.worker.custody import Custody
 from provisioner.worker.persistence import Persistence
+from provisioner.worker.slots import SlotGate
 from provisioner.worker.worker import Manner, Worker
 
 log = structlog.stdlib.get_logger()
@@ -75,7 +79,7 @@ async def run_daemon(settings: Settings, *, drain: bool = False) -> None:
         targets = [
             (
                 await stack.enter_async_context(open_target(settings, name, database, clock, vault, observer=meter)),
-                target.max_in_flight,
+                capacity(target.max_in_flight),
             )
             for name, target in settings.targets.items()
         ]
@@ -171,7 +175,7 @@ async def open_target(
     chosen = settings.targets[name]
     shared = partial(permits, database, clock, target=name)
     writes, reads, logins = (
-        shared(kind=kind, start=_budget(limit))
+        shared(kind=kind, start=replace(_budget(limit), address=chosen.url))
         for kind, limit in (("write", chosen.write_limit), ("read", chosen.read_limit), ("login", chosen.login_limit))
     )
     async with (
@@ -180,6 +184,7 @@ async def open_target(
     ):
         routes, wall = Routes(chosen.url), partial(_epoch, clock)
         keys = vault.at(name, InfisicalSecrets(transport, identity, routes, reads))
+        concurrency = SharedConcurrency(database, target=name, rules=_concurrency_rules(settings, name))
         holds = SharedHolds(database, target=name, teller=str(uuid4()))
         yield Target(
             name=name,
@@ -190,7 +195,7 @@ async def open_target(
             rules=_rules(settings, name),
             breaker=Breaker(),
             keys=Custody(name, holds=holds, vault=keys, clock=clock),
-            pressure=Pressure(chosen.max_in_flight),
+            gate=SlotGate(name, shared=concurrency, clock=clock),
             shared_budget=chosen.shared_budget,
             observer=observer,
         )
@@ -225,8 +230,21 @@ def _transport_options(settings: Settings, name: str) -> TransportOptions:
         timeout=chosen.timeout,
         ca_file=str(chosen.ca_file) if chosen.ca_file else None,
         proxy=secret_source(settings, chosen.proxy, "targets", name, "proxy") if chosen.proxy else None,
-        max_connections=chosen.max_in_flight + SPARE,
+        max_connections=capacity(chosen.max_in_flight) + SPARE,
     )
+
+
+def capacity(most: int | Literal["auto"]) -> int:
+    """How many creates of a target one worker may ever have in flight."""
+    return METERED if most == "auto" else most
+
+
+def _concurrency_rules(settings: Settings, name: str) -> ConcurrencyRules:
+    chosen = settings.targets[name]
+    host = urlsplit(chosen.url).netloc.lower()
+    sharers = sum(urlsplit(each.url).netloc.lower() == host for each in settings.targets.values())
+    most = None if chosen.max_in_flight == "auto" else chosen.max_in_flight
+    return ConcurrencyRules(address=chosen.url, most=most, sharers=sharers)
 
 
 def worker_name(settings: Settings) -> str:

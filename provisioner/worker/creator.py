@@ -1,21 +1,20 @@
 """Carry one claim to its end: call, observe, decide, until there is something to settle."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
-from provisioner.core.concurrency import Pressure
 from provisioner.core.errors import (
     CredentialUnavailable,
     CredentialUnknown,
     CredentialUnreadable,
     DatabaseUnavailable,
 )
-from provisioner.core.health import SLOW, Breaker
+from provisioner.core.health import Breaker
 from provisioner.core.model import (
     Action,
     Cancel,
@@ -35,9 +34,11 @@ from provisioner.core.secret import Secret
 from provisioner.core.skew import Skew
 from provisioner.worker.custody import Custody, HeldBack
 from provisioner.worker.membership import Membership
+from provisioner.worker.slots import SlotGate
 from provisioner.worker.witness import Witness
 
 log = structlog.stdlib.get_logger()
+T = TypeVar("T")
 
 PATIENCE: Final = 12.0  # seconds: a little longer than others may take to find out what the read limit is
 _LOOKING: Final = frozenset({Action.LOOK_UP, Action.IDENTIFY})
@@ -50,7 +51,7 @@ _UNSENT: Final = frozenset({Seen.NOT_SENT, Seen.CREDENTIAL_UNKNOWN, Seen.CREDENT
 class Target:
     """One Infisical and the ways to it.
 
-    `keys` keeps creates from being spent on keys that are refused, `pressure` adapts how many are in flight; without
+    `keys` keeps creates from being spent on keys that are refused, `gate` keeps too many from being in flight; without
     them nothing does. `shared_budget`: replacing and deleting spend the budget of creates too.
     """
 
@@ -62,7 +63,7 @@ class Target:
     rules: Rules
     breaker: Breaker
     keys: Custody | None = None
-    pressure: Pressure | None = None
+    gate: SlotGate | None = None
     shared_budget: bool = False
     observer: Observer = UNOBSERVED
 
@@ -122,7 +123,7 @@ class Creator:
         while True:
             # Whoever is put back after a create creates again: better to wait a little for a look at who has the name.
             patience = PATIENCE if sent > claim.sent else 0.0
-            if action is not Action.CREATE and (wait := await self._permit(action, patience)):
+            if action is not Action.CREATE and (wait := await self._beside(self._permit(action, patience))):
                 outcome: Outcome = Retry(delay=wait, message="the read budget is used up", unknown=claim.unknown)
                 break
             started_at, began = self._clock.now(), self._clock.monotonic()
@@ -133,7 +134,8 @@ class Creator:
                 break
             trace.append(_trace(action, started_at, seen))
             now = self._clock.monotonic()
-            self._learn(action, seen, now)
+            excused = self._target.gate is not None and self._target.gate.excuses(seen, began)
+            self._learn(action, seen, now, excused=excused)
             if action is Action.CREATE:
                 sent += _was_sent(seen)
                 self._witness.note(claim.request.id, seen.seen, began=began)
@@ -141,14 +143,14 @@ class Creator:
                     outcome = back
                     break
             decision = plain_success(seen) or decide(
-                claim, action, seen, rules=self._target.rules, moment=self._moment(claim, seen, now)
+                claim, action, seen, rules=self._target.rules, moment=self._moment(claim, seen, now, excused=excused)
             )
             if not isinstance(decision, Do):
                 outcome = decision
                 break
             action, subject = decision.action, decision.connection
             if decision.delay:
-                await asyncio.sleep(decision.delay)
+                await self._beside(asyncio.sleep(decision.delay))
         if sent == claim.sent:
             self._target.writes.give_back(1)
         return Settlement(claim=claim, outcome=outcome, sent=sent, trace=tuple(trace))
@@ -158,7 +160,7 @@ class Creator:
     ) -> tuple[Observation, Secret | None]:
         """Make one call; returns what it showed, and the key that was sent."""
         if action not in _WITH_KEY:
-            return await self._call_without_key(action, claim, subject), None
+            return await self._beside(self._call_without_key(action, claim, subject)), None
         target, request, keys = self._target, claim.request, self._target.keys
         try:
             key = await target.vault.open(request)
@@ -166,11 +168,30 @@ class Creator:
             return _keyless(error), None
         if keys is not None and subject is None and not keys.is_fine(request, key):
             await keys.admit(claim, key)
-        if not self._membership.holds(claim):
-            return Observation(seen=Seen.NOT_SENT, message="the lease ran out before this was sent"), key
-        if subject is None:
-            return await target.connections.create(request, key), key
-        return await target.connections.replace(request, subject, key), key
+        return await self._send(claim, key, subject), key
+
+    async def _send(self, claim: Claim, key: Secret, subject: Connection | None) -> Observation:
+        """Send a key, to a new connection or to the subject, while there is a slot for that."""
+        target, seen = self._target, None
+        slot = 0 if target.gate is None else await target.gate.enter()
+        try:
+            if not self._membership.holds(claim):
+                return Observation(seen=Seen.NOT_SENT, message="the lease ran out before this was sent")
+            if subject is None:
+                seen = await target.connections.create(claim.request, key)
+            else:
+                seen = await target.connections.replace(claim.request, subject, key)
+            return seen
+        finally:
+            if target.gate is not None:
+                target.gate.leave(slot, seen, self._clock.monotonic())
+
+    async def _beside(self, doing: Awaitable[T]) -> T:
+        """Do something that needs no slot, so that another claim may be worked on meanwhile."""
+        if self._target.gate is None:
+            return await doing
+        with self._target.gate.lend():
+            return await doing
 
     async def _call_without_key(self, action: Action, claim: Claim, subject: Connection | None) -> Observation:
         if action is Action.REMOVE and subject is not None:
@@ -217,7 +238,7 @@ class Creator:
             else:
                 permits, pause = granted.permits, granted.wait
 
-    def _learn(self, action: Action, seen: Observation, now: float) -> None:
+    def _learn(self, action: Action, seen: Observation, now: float, *, excused: bool) -> None:
         target, create = self._target, action is Action.CREATE
         target.observer.called(target.name, action, seen)
         if seen.skew is not None:
@@ -229,18 +250,16 @@ class Creator:
                 budget = target.reads if action in _LOOKING else None
             if budget is not None:
                 budget.learn(seen.rate, metered=seen.metered, throttled_for=seen.retry_after, elapsed=seen.elapsed)
-            if create and target.pressure is not None:
-                target.pressure.note(seen.elapsed, now, failed=_cannot_cope(seen))
         # That nothing is found shows that Infisical reads, and not that it writes: in maintenance it only reads.
-        if seen.seen is not Seen.ABSENT and target.breaker.observe(seen.seen, seen.message, now):
+        if not excused and seen.seen is not Seen.ABSENT and target.breaker.observe(seen.seen, seen.message, now):
             if target.breaker.is_open:
                 log.warning("target_held", target=target.name, reason=target.breaker.reason)
             else:
                 log.info("target_works", target=target.name)
 
-    def _moment(self, claim: Claim, seen: Observation, now: float) -> Moment:
+    def _moment(self, claim: Claim, seen: Observation, now: float, *, excused: bool) -> Moment:
         """The present, monotonic time `now`, and whether trouble is the request's own."""
-        works = self._target.breaker.works(now)
+        works = self._target.breaker.works(now) and not excused
         if seen.seen is Seen.UNKNOWN and not self._witness.convicts(claim.request.id, now):
             works = False
         return Moment(
@@ -279,11 +298,6 @@ def _keyless(error: CredentialUnknown | CredentialUnreadable | CredentialUnavail
 def _was_sent(seen: Observation) -> bool:
     """Whether anything was sent; without a usable token nothing is."""
     return seen.seen not in _UNSENT and (seen.seen is not Seen.TOKEN_TROUBLE or seen.status is not None)
-
-
-def _cannot_cope(seen: Observation) -> bool:
-    """Whether Infisical, or OpenRouter behind it, seems to have too much to do."""
-    return seen.seen is Seen.UNKNOWN or (seen.seen is Seen.KEY_REFUSED and seen.elapsed >= SLOW)
 
 
 def _trace(action: Action, started_at: datetime, seen: Observation) -> Trace:

@@ -68,8 +68,12 @@ class Feeder:
         self._pace = 0.0
         self._low = 0  # with so many in hand, or fewer, it is time to claim
         self._paced_at = clock.monotonic()
-        self._limit = capacity if target.pressure is None else min(capacity, target.pressure.limit)
         self._widened = asyncio.Event()
+
+    @property
+    def _limit(self) -> int:
+        """How many claims may be worked on at once."""
+        return self._capacity if self.target.gate is None else min(self._capacity, self.target.gate.room)
 
     @property
     def in_hand(self) -> int:
@@ -93,6 +97,11 @@ class Feeder:
         """Feed the creators until told to stop; then return once nothing is in hand any more."""
         async with asyncio.TaskGroup() as group:
             runners = [group.create_task(self._run(n), name=f"creator-{n}") for n in range(self._capacity)]
+            if self.target.gate is not None:
+                agreeing = self.target.gate.run(
+                    self._membership, self._persistence, wants=self._wants, changed=self._adapt
+                )
+                runners.append(group.create_task(agreeing, name="slots"))
             if self.target.keys is not None:
                 runners.append(group.create_task(self._watch(self.target.keys), name="custody"))
             while not self._stopping:
@@ -123,6 +132,12 @@ class Feeder:
         self._emptied.set()
         return [claim.request.id for claim in unsent]
 
+    def lose(self) -> Collection[int]:
+        """The lease was lost: others may have our slots, and what was claimed and not yet sent."""
+        if self.target.gate is not None:
+            self.target.gate.forget()
+        return self.drop()
+
     def abandon(self) -> None:
         """Give up waiting for the answers that are still out: their outcome is unknown, and is written down as that."""
         for claim in tuple(self._running.values()):
@@ -134,6 +149,8 @@ class Feeder:
     async def _feed(self) -> None:
         room = self._room()
         if not room or not self._more or self.paused:
+            if self._more and not self.paused and self.target.gate is not None and self.target.gate.has_none:
+                self.target.gate.stir()
             await self._wait(None)
             return
         if not self._membership.leased:
@@ -187,8 +204,6 @@ class Feeder:
                 del self._running[key]
             self._settler.add(settlement)
             self._finished += 1
-            if self.target.pressure is not None and self.target.pressure.limit != self._limit:
-                self._adapt(self.target.pressure.limit)
             left = self.in_hand
             if left <= self._low or settlement.sent == claim.sent:  # then its permit is free again
                 self._stir.set()
@@ -201,11 +216,18 @@ class Feeder:
             self._emptied.set()
             if self._dry:
                 self._settler.hurry()
+                if self.target.gate is not None:
+                    self.target.gate.rest()
 
-    def _adapt(self, limit: int) -> None:
-        """Let that many creators work; the others rest."""
-        log.debug("concurrency_adapted", target=self.target.name, limit=limit)
-        self._limit = min(self._capacity, limit)
+    def _wants(self) -> int:
+        """How many slots could be used now."""
+        if self._stopping or self.paused or not self._more:
+            return self.in_hand
+        allowed, _ = self.target.allowance(self._clock.monotonic())
+        return self._capacity if allowed is None else max(allowed, self.in_hand)
+
+    def _adapt(self) -> None:
+        """Let as many creators work as there is room for; the others rest."""
         self._widened.set()
         self._widened.clear()
         self._stir.set()
@@ -223,8 +245,9 @@ class Feeder:
 
     def _room(self) -> int:
         """How many requests to claim now; none while the last claim still lasts."""
-        ahead = min(self._limit, round(self._measure() * AHEAD))
-        most = self._limit + ahead
+        limit = self._limit
+        ahead = min(limit, round(self._measure() * AHEAD))
+        most = limit + ahead
         self._low = most - max(1, round(ahead * REFILL))
         return most - self.in_hand if self.in_hand <= self._low else 0
 
