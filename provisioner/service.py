@@ -184,7 +184,6 @@ async def open_target(
     ):
         routes, wall = Routes(chosen.url), partial(_epoch, clock)
         keys = vault.at(name, InfisicalSecrets(transport, identity, routes, reads))
-        concurrency = SharedConcurrency(database, target=name, rules=_concurrency_rules(settings, name))
         holds = SharedHolds(database, target=name, teller=str(uuid4()))
         yield Target(
             name=name,
@@ -195,7 +194,7 @@ async def open_target(
             rules=_rules(settings, name),
             breaker=Breaker(),
             keys=Custody(name, holds=holds, vault=keys, clock=clock),
-            gate=SlotGate(name, shared=concurrency, clock=clock),
+            gate=SlotGate(name, shared=_concurrency(settings, name, database), clock=clock),
             shared_budget=chosen.shared_budget,
             observer=observer,
         )
@@ -239,12 +238,13 @@ def capacity(most: int | Literal["auto"]) -> int:
     return METERED if most == "auto" else most
 
 
-def _concurrency_rules(settings: Settings, name: str) -> ConcurrencyRules:
+def _concurrency(settings: Settings, name: str, database: Database) -> SharedConcurrency:
     chosen = settings.targets[name]
     host = urlsplit(chosen.url).netloc.lower()
     sharers = sum(urlsplit(each.url).netloc.lower() == host for each in settings.targets.values())
     most = None if chosen.max_in_flight == "auto" else chosen.max_in_flight
-    return ConcurrencyRules(address=chosen.url, most=most, sharers=sharers)
+    rules = ConcurrencyRules(address=chosen.url, most=most, sharers=sharers)
+    return SharedConcurrency(database, target=name, rules=rules)
 
 
 def worker_name(settings: Settings) -> str:

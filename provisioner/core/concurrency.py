@@ -1,17 +1,15 @@
 """How many creates may be in flight at a target, over all its workers? As many as its server bears.
 
-A self-hosted Infisical has a pool of ten database connections, and a create holds one of them while it waits for a second
-(`infisical-api.md` §13). Twelve creates at once stop the server for a minute, for everybody who uses it. So a target has one
-limit that all its workers share. It starts small, widens while answers stay quick, and falls to one when no call ends any
-more: that is a *stall*. When the calls of a stall end in slow server errors, the number that was in flight is the *cliff*. It
-is remembered, and the limit stays well below it for hours.
+A self-hosted Infisical has a pool of ten database connections, and a create holds one of them while it waits for a
+second (`infisical-api.md` §13). Twelve creates at once stop the server for a minute, for everybody who uses it. So a
+target has one limit that all its workers share. It starts small, widens while answers stay quick, and falls to one when
+no call ends any more: that is a *stall*. When the calls of a stall end in slow server errors, the number that was in
+flight is the *cliff*. It is remembered, and the limit stays well below it for hours.
 
-`exchange` is the one door: a worker tells what its calls showed and how many slots it could use, and is told how many it has.
-What a worker does not use goes to the others; where there are fewer slots than workers, they take turns. Pure: no clock, no
-I/O. Times are seconds since 1970 on the database's clock, for all workers share that one.
+Who has how many of the slots, `core.sharing` says. Pure: no clock, no I/O. Times are seconds since 1970 on the
+database's clock, for all workers share that one.
 """
 
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -52,12 +50,6 @@ MEMORY: Final = 6 * 3600.0
 LONGEST_STALL: Final = 150.0
 # After so many seconds without a call nothing is known of the present latency.
 FORGOTTEN: Final = 3600.0
-# Where there are fewer slots than workers, a turn lasts so many seconds.
-TURN: Final = 1.0
-# A worker comes back after so many seconds: nothing moves; the limit may change; it waits for a slot.
-CALM: Final = 1.0
-LIVELY: Final = 0.25
-WAITING: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,11 +78,11 @@ class Holder:
 class Reading:
     """What one worker tells: its calls since it told last, and what it has out now.
 
-    Of the `calls` that ended, `accepted` took `elapsed` seconds together and were accepted by the server; `failed` look as if
-    it could not cope; `slow` of these were server errors, or timeouts, after a long silence; `refused` were never sent,
-    for nobody listened; `metered` carried the limiter's headers. `quick`: one was answered without a long silence, and not by
-    a server in trouble. `pressed`: all slots were in use at once. `oldest` is for how long the oldest call has been out,
-    `ended_ago` when the last one ended.
+    Of the `calls` that ended, `accepted` took `elapsed` seconds together and were accepted by the server; `failed` look
+    as if it could not cope; `slow` of these were server errors, or timeouts, after a long silence; `refused` were never
+    sent, for nobody listened; `metered` carried the limiter's headers. `quick`: one was answered without a long
+    silence, and not by a server in trouble. `pressed`: all slots were in use at once. `oldest` is for how long the
+    oldest call has been out, `ended_ago` when the last one ended.
     """
 
     wanted: int = 0
@@ -109,30 +101,12 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Allotment:
-    """What one worker may do: have `slots` calls in flight, of the `limit` of all, and come back in `pause` seconds.
-
-    `round`: so many of its calls make its part of a round, after which it should tell at once; None when nothing depends
-    on it. `patience`: a call that takes as many seconds is a slow one. `stalled`: its calls are expected to fail, and nobody
-    is to blame but their number.
-    """
-
-    slots: int
-    limit: int
-    pause: float
-    round: int | None = None
-    patience: float = FIRST_PATIENCE
-    stalled: bool = False
-    cliff: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Concurrency:
     """What all workers know together of one target's server.
 
     `usual` is the latency of creates while few are in flight. `calls`, `accepted`, `elapsed`, `failed`, `headers` and
-    `pressed` belong to the present round. `stalled_at` is when the present stall was noticed, `stalled_with` how many were
-    in flight then. A `cliff` was met at `cliff_at`, and `bar` is how far the limit went at most right after it.
+    `pressed` belong to the present round. `stalled_at` is when the present stall was noticed, `stalled_with` how many
+    were in flight then. A `cliff` was met at `cliff_at`, and `bar` is how far the limit went at most right after it.
     """
 
     address: str
@@ -177,39 +151,8 @@ class Concurrency:
         return min(most, max(1, self.bar + steps * max(1, self.bar // 8)))
 
 
-def exchange(
-    state: Concurrency, worker: int, told: Reading, *, rules: Rules, now: float, alive: Collection[int]
-) -> tuple[Concurrency, Allotment]:
-    """Learn what one worker tells, and say how many slots it has; those of workers that are not `alive` are free."""
-    others = tuple(each for each in state.holders if each.worker != worker and each.worker in alive)
-    mine = next((each for each in state.holders if each.worker == worker), Holder(worker=worker))
-    if state.address != rules.address:
-        # What was learned of one server says nothing about another.
-        state = Concurrency(address=rules.address)
-    state = _learn(state, told, in_flight=told.running + sum(each.running for each in others), rules=rules, now=now)
-    ceiling = state.ceiling(rules, now)
-    state = replace(state, limit=max(1, min(state.limit, ceiling)))
-    slots, short = _part(state, mine, told, others, int(now / TURN))
-    me = replace(mine, held=max(slots, told.running), wanted=told.wanted, running=told.running)
-    kept = (*others, me) if me.held or me.wanted or me.running else others
-    state = replace(state, holders=tuple(sorted(kept, key=lambda each: each.worker)))
-    widening = state.limit < ceiling and not state.stalls(now)
-    if slots < told.wanted and short:
-        pause = min(CALM, WAITING * max(1, len(kept) // 4))
-    else:
-        pause = LIVELY if widening or short or state.stalled_at is not None or me.held > slots else CALM
-    return state, Allotment(
-        slots=slots,
-        limit=state.limit,
-        pause=pause,
-        round=max(LEAST * slots // state.limit, slots, 1) if widening else None,
-        patience=state.patience,
-        stalled=state.stalls(now),
-        cliff=state.cliff,
-    )
-
-
-def _learn(state: Concurrency, told: Reading, *, in_flight: int, rules: Rules, now: float) -> Concurrency:
+def learn(state: Concurrency, told: Reading, *, in_flight: int, rules: Rules, now: float) -> Concurrency:
+    """Take in what one worker tells; `in_flight` is what all have out."""
     if told.calls:
         if state.ended_at and now - state.ended_at > FORGOTTEN:
             state = replace(state, limit=min(state.limit, START), usual=None)
@@ -282,34 +225,3 @@ def _wider(state: Concurrency, limit: int, rules: Rules, *, flat: bool, now: flo
 
 def _new_round(state: Concurrency) -> Concurrency:
     return replace(state, calls=0, accepted=0, elapsed=0.0, failed=0, headers=0, pressed=False)
-
-
-def _part(state: Concurrency, mine: Holder, told: Reading, others: Collection[Holder], turn: int) -> tuple[int, bool]:
-    """How many slots a worker has now, and whether anybody has fewer than its share.
-
-    Never more than the others have left: so all together have no more than the limit, whoever comes first.
-    """
-    wanted = {each.worker: each.wanted for each in others} | {mine.worker: told.wanted}
-    shares = fair_shares(wanted, state.limit, turn)
-    free = max(0, state.limit - sum(each.held for each in others))
-    share = shares[mine.worker]
-    waiting = any(each.held < shares[each.worker] for each in others)
-    slots = min(share, free) if waiting else min(max(share, told.wanted, mine.held), free)
-    return slots, waiting or slots < share
-
-
-def fair_shares(wanted: Mapping[int, int], slots: int, turn: int) -> dict[int, int]:
-    """Divide slots evenly among workers, to none more than it wants; what is left over goes round by turns."""
-    shares = dict.fromkeys(wanted, 0)
-    while slots and (hungry := sorted(worker for worker in wanted if wanted[worker] > shares[worker])):
-        each = slots // len(hungry)
-        if not each:
-            first = turn * slots % len(hungry)
-            for place in range(slots):
-                shares[hungry[(first + place) % len(hungry)]] += 1
-            break
-        for worker in hungry:
-            more = min(each, wanted[worker] - shares[worker])
-            shares[worker] += more
-            slots -= more
-    return shares

@@ -46,14 +46,14 @@ LATE: Final = 0.75
 class Budget:
     """What is known of one limiter's present window.
 
-    `metered` is whether there is a limiter at all, None while nobody knows. `permits` a window of `period` seconds.
-    The last window ended at `ended_at`. `granted` were handed out in this window, `answered` of these have come back,
+    `metered` is whether there is a limiter at all, None while nobody knows. `permits` a window of `period` seconds. The
+    last window ended at `ended_at`. `granted` were handed out in this window, `answered` of these have come back,
     `used` is the server's count, others' included. `ends_at` is the earliest bound that the answers gave for the
-    window's end. No permit before `next_at`. `late` were under way when the window began, and may count in it.
-    `theirs` is how many others certainly used in this window, `their_pace` how many a second lately, as of `seen_at`.
+    window's end. No permit before `next_at`. `late` were under way when the window began, and may count in it. `theirs`
+    is how many others certainly used in this window, `their_pace` how many a second lately, as of `seen_at`.
     `searching`: no answer names the limit, and `permits` is what went well so far. `bare_since`: since when answers
-    lack the headers that taught it; 0 while they have them, None where headers taught nothing. `address` is the server's, as
-    the settings have it.
+    lack the headers that taught it; 0 while they have them, None where headers taught nothing. `address` is the
+    server's, as the settings have it.
     """
 
     metered: bool | None = None

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
-from provisioner.core.concurrency import Allotment, Reading
 from provisioner.core.model import Action, Claim, Connection, Observation, RateHeaders, Request, Settlement
 from provisioner.core.secret import Secret
 
@@ -213,16 +212,6 @@ class Permits(Protocol):
         self, rate: RateHeaders | None, *, metered: bool, throttled_for: float | None, elapsed: float = 0.0
     ) -> None:
         """Note what one answer said of the limiter, `elapsed` after the call; it is shared with the next `acquire`."""
-
-
-class Concurrencies(Protocol):
-    """How many creates may be in flight at one target, shared by all its workers."""
-
-    async def exchange(self, worker: WorkerId, told: Reading) -> Allotment:
-        """Tell what calls showed and how many slots could be used, and hear how many there are.
-
-        Raises `DatabaseUnavailable`.
-        """
 
 
 class Clock(Protocol):

@@ -1,13 +1,14 @@
 """One worker's part of a target's concurrency: which calls are out, what they showed, what it has to tell.
 
-The arithmetic between two exchanges (`core.concurrency`), without I/O and without a clock: callers pass seconds of one that
-never jumps.
+The arithmetic between two exchanges (`core.concurrency`), without I/O and without a clock: callers pass seconds of one
+that never jumps.
 """
 
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from provisioner.core.concurrency import FIRST_PATIENCE, Allotment, Reading
+from provisioner.core.concurrency import FIRST_PATIENCE, Reading
+from provisioner.core.sharing import Allotment
 
 
 class Ending(Enum):

@@ -1,14 +1,15 @@
 """How many creates may be in flight, as a row that all workers of a target share.
 
-The row is read, the pure `core.concurrency` decides, and the row is written back unless somebody else was quicker; then it
-is read again. No lock is held in between and nothing belongs to a session, so any pooler will do.
+The row is read, the pure `core.concurrency` decides, and the row is written back unless somebody else was quicker; then
+it is read again. No lock is held in between and nothing belongs to a session, so any pooler will do.
 """
 
 from dataclasses import astuple, fields
 from typing import Final
 
-from provisioner.core.concurrency import Allotment, Concurrency, Holder, Reading, Rules, exchange
+from provisioner.core.concurrency import Concurrency, Holder, Reading, Rules
 from provisioner.core.ports import WorkerId
+from provisioner.core.sharing import Allotment, exchange
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
@@ -17,7 +18,7 @@ _FIELDS: Final = tuple(field.name for field in fields(Concurrency) if field.name
 
 
 class SharedConcurrency:
-    """`core.ports.Concurrencies` for one target."""
+    """`core.sharing.Concurrencies` for one target."""
 
     def __init__(self, database: Database, *, target: str, rules: Rules) -> None:
         self._database = database

@@ -1,10 +1,11 @@
 """Carry one claim to its end: call, observe, decide, until there is something to settle."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final, TypeVar
+from functools import partial
+from typing import Final
 
 import structlog
 
@@ -34,11 +35,10 @@ from provisioner.core.secret import Secret
 from provisioner.core.skew import Skew
 from provisioner.worker.custody import Custody, HeldBack
 from provisioner.worker.membership import Membership
-from provisioner.worker.slots import SlotGate
+from provisioner.worker.slots import OPEN, OpenGate
 from provisioner.worker.witness import Witness
 
 log = structlog.stdlib.get_logger()
-T = TypeVar("T")
 
 PATIENCE: Final = 12.0  # seconds: a little longer than others may take to find out what the read limit is
 _LOOKING: Final = frozenset({Action.LOOK_UP, Action.IDENTIFY})
@@ -63,7 +63,7 @@ class Target:
     rules: Rules
     breaker: Breaker
     keys: Custody | None = None
-    gate: SlotGate | None = None
+    gate: OpenGate = OPEN
     shared_budget: bool = False
     observer: Observer = UNOBSERVED
 
@@ -123,7 +123,7 @@ class Creator:
         while True:
             # Whoever is put back after a create creates again: better to wait a little for a look at who has the name.
             patience = PATIENCE if sent > claim.sent else 0.0
-            if action is not Action.CREATE and (wait := await self._beside(self._permit(action, patience))):
+            if action is not Action.CREATE and (wait := await self._permit(action, patience)):
                 outcome: Outcome = Retry(delay=wait, message="the read budget is used up", unknown=claim.unknown)
                 break
             started_at, began = self._clock.now(), self._clock.monotonic()
@@ -134,7 +134,7 @@ class Creator:
                 break
             trace.append(_trace(action, started_at, seen))
             now = self._clock.monotonic()
-            excused = self._target.gate is not None and self._target.gate.excuses(seen, began)
+            excused = self._target.gate.excuses(seen, began)
             self._learn(action, seen, now, excused=excused)
             if action is Action.CREATE:
                 sent += _was_sent(seen)
@@ -150,7 +150,8 @@ class Creator:
                 break
             action, subject = decision.action, decision.connection
             if decision.delay:
-                await self._beside(asyncio.sleep(decision.delay))
+                with self._target.gate.lend():
+                    await asyncio.sleep(decision.delay)
         if sent == claim.sent:
             self._target.writes.give_back(1)
         return Settlement(claim=claim, outcome=outcome, sent=sent, trace=tuple(trace))
@@ -160,7 +161,8 @@ class Creator:
     ) -> tuple[Observation, Secret | None]:
         """Make one call; returns what it showed, and the key that was sent."""
         if action not in _WITH_KEY:
-            return await self._beside(self._call_without_key(action, claim, subject)), None
+            with self._target.gate.lend():
+                return await self._call_without_key(action, claim, subject), None
         target, request, keys = self._target, claim.request, self._target.keys
         try:
             key = await target.vault.open(request)
@@ -168,30 +170,15 @@ class Creator:
             return _keyless(error), None
         if keys is not None and subject is None and not keys.is_fine(request, key):
             await keys.admit(claim, key)
-        return await self._send(claim, key, subject), key
+        return await target.gate.send(partial(self._send, claim, key, subject)), key
 
     async def _send(self, claim: Claim, key: Secret, subject: Connection | None) -> Observation:
-        """Send a key, to a new connection or to the subject, while there is a slot for that."""
-        target, seen = self._target, None
-        slot = 0 if target.gate is None else await target.gate.enter()
-        try:
-            if not self._membership.holds(claim):
-                return Observation(seen=Seen.NOT_SENT, message="the lease ran out before this was sent")
-            if subject is None:
-                seen = await target.connections.create(claim.request, key)
-            else:
-                seen = await target.connections.replace(claim.request, subject, key)
-            return seen
-        finally:
-            if target.gate is not None:
-                target.gate.leave(slot, seen, self._clock.monotonic())
-
-    async def _beside(self, doing: Awaitable[T]) -> T:
-        """Do something that needs no slot, so that another claim may be worked on meanwhile."""
-        if self._target.gate is None:
-            return await doing
-        with self._target.gate.lend():
-            return await doing
+        """Send a key, to a new connection or to the subject."""
+        if not self._membership.holds(claim):
+            return Observation(seen=Seen.NOT_SENT, message="the lease ran out before this was sent")
+        if subject is None:
+            return await self._target.connections.create(claim.request, key)
+        return await self._target.connections.replace(claim.request, subject, key)
 
     async def _call_without_key(self, action: Action, claim: Claim, subject: Connection | None) -> Observation:
         if action is Action.REMOVE and subject is not None:
@@ -214,9 +201,10 @@ class Creator:
             if self._target.shared_budget:
                 await self._insist_on_write()
             return 0.0
-        while (wait := await self._look_permit()) and wait <= patience:
-            patience -= wait
-            await asyncio.sleep(wait)
+        with self._target.gate.lend():
+            while (wait := await self._look_permit()) and wait <= patience:
+                patience -= wait
+                await asyncio.sleep(wait)
         return wait
 
     async def _look_permit(self) -> float:

@@ -73,7 +73,7 @@ class Feeder:
     @property
     def _limit(self) -> int:
         """How many claims may be worked on at once."""
-        return self._capacity if self.target.gate is None else min(self._capacity, self.target.gate.room)
+        return min(self._capacity, self.target.gate.room)
 
     @property
     def in_hand(self) -> int:
@@ -97,11 +97,8 @@ class Feeder:
         """Feed the creators until told to stop; then return once nothing is in hand any more."""
         async with asyncio.TaskGroup() as group:
             runners = [group.create_task(self._run(n), name=f"creator-{n}") for n in range(self._capacity)]
-            if self.target.gate is not None:
-                agreeing = self.target.gate.run(
-                    self._membership, self._persistence, wants=self._wants, changed=self._adapt
-                )
-                runners.append(group.create_task(agreeing, name="slots"))
+            agreeing = self.target.gate.run(self._membership, self._persistence, wants=self._wants, changed=self._adapt)
+            runners.append(group.create_task(agreeing, name="slots"))
             if self.target.keys is not None:
                 runners.append(group.create_task(self._watch(self.target.keys), name="custody"))
             while not self._stopping:
@@ -134,8 +131,7 @@ class Feeder:
 
     def lose(self) -> Collection[int]:
         """The lease was lost: others may have our slots, and what was claimed and not yet sent."""
-        if self.target.gate is not None:
-            self.target.gate.forget()
+        self.target.gate.forget()
         return self.drop()
 
     def abandon(self) -> None:
@@ -149,7 +145,7 @@ class Feeder:
     async def _feed(self) -> None:
         room = self._room()
         if not room or not self._more or self.paused:
-            if self._more and not self.paused and self.target.gate is not None and self.target.gate.has_none:
+            if self._more and not self.paused and self.target.gate.has_none:
                 self.target.gate.stir()
             await self._wait(None)
             return
@@ -216,8 +212,7 @@ class Feeder:
             self._emptied.set()
             if self._dry:
                 self._settler.hurry()
-                if self.target.gate is not None:
-                    self.target.gate.rest()
+                self.target.gate.rest()
 
     def _wants(self) -> int:
         """How many slots could be used now."""

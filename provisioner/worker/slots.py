@@ -1,18 +1,19 @@
-"""Let no more creates of one target be out than this worker has slots for, and agree on slots with the other workers."""
+"""Let no more creates of a target be out than this worker has slots for, and agree on slots with the others."""
 
 import asyncio
+import sys
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Final
 
 import structlog
 
-from provisioner.core.concurrency import Allotment
 from provisioner.core.errors import DatabaseUnavailable
 from provisioner.core.health import SLOW
 from provisioner.core.model import Observation, Seen
-from provisioner.core.ports import Clock, Concurrencies
+from provisioner.core.ports import Clock
+from provisioner.core.sharing import Allotment, Concurrencies
 from provisioner.core.slots import Ending, Slots
 from provisioner.worker.membership import Membership
 from provisioner.worker.persistence import Persistence, jittered
@@ -30,12 +31,49 @@ _EXCUSABLE: Final = frozenset({Seen.UNKNOWN, Seen.TOKEN_TROUBLE})
 _SILENT: Final = frozenset({Seen.THROTTLED, Seen.CREDENTIAL_UNKNOWN, Seen.CREDENTIAL_UNREADABLE, Seen.CREDENTIAL_AWAY})
 
 
-class SlotGate:
-    """The slots of one target in this worker.
+class OpenGate:
+    """The gate of a target that bears any number of creates."""
 
-    Whoever sends a create, or credentials, enters before and leaves after. `wants` tells how many slots could be used,
-    `changed` is called when there are more or fewer of them than before.
-    """
+    room: int = sys.maxsize
+    has_none: bool = False
+
+    async def send(self, call: Callable[[], Awaitable[Observation]]) -> Observation:
+        """Send a create, or credentials, as soon as there is a slot for it."""
+        return await call()
+
+    def lend(self) -> AbstractContextManager[None]:
+        """Somebody who has a claim does something that needs no slot: another claim may be worked on meanwhile."""
+        return nullcontext()
+
+    def excuses(self, seen: Observation, began: float) -> bool:  # noqa: ARG002  # there are never too many
+        """Whether a failure is blamed on how many were in flight, and neither on the request nor on the target."""
+        return False
+
+    def stir(self) -> None:
+        """Ask for slots now."""
+
+    def rest(self) -> None:
+        """There is nothing to do: the others, if there are any, may have our slots."""
+
+    def forget(self) -> None:
+        """The lease was lost, and our slots with it."""
+
+    async def run(
+        self,
+        membership: Membership,
+        persistence: Persistence,
+        *,
+        wants: Callable[[], int],
+        changed: Callable[[], None],
+    ) -> None:
+        """Agree with the others on who has how many slots, until cancelled.
+
+        `wants` tells how many could be used, `changed` is called when there are more or fewer of them than before.
+        """
+
+
+class SlotGate(OpenGate):
+    """The slots of one target in this worker."""
 
     def __init__(self, target: str, *, shared: Concurrencies, clock: Clock) -> None:
         self._target = target
@@ -50,16 +88,29 @@ class SlotGate:
         self._stalled = False
 
     @property
-    def room(self) -> int:
+    def room(self) -> int:  # type: ignore[override]  # computed here
         """Claims that may be worked on at once: one a slot, and those that are about something else than a create."""
         return self._slots.slots + self._lent
 
     @property
-    def has_none(self) -> bool:
+    def has_none(self) -> bool:  # type: ignore[override]
         """Whether there is no slot at all."""
         return not self._slots.slots
 
-    async def enter(self) -> int:
+    async def send(self, call: Callable[[], Awaitable[Observation]]) -> Observation:
+        """Send a create, or credentials, as soon as there is a slot for it."""
+        number, ending, metered = await self._enter(), Ending.NOTHING, False
+        try:
+            seen = await call()
+            ending, metered = _ending(seen), seen.rate is not None
+            return seen
+        finally:
+            self._slots.end(number, ending, self._clock.monotonic(), metered=metered)
+            if self._slots.is_due:
+                self._stir.set()
+            self._let_in()
+
+    async def _enter(self) -> int:
         """Wait for a slot and take it; returns its number."""
         while not self._slots.is_free:
             turn = asyncio.get_running_loop().create_future()
@@ -72,17 +123,9 @@ class SlotGate:
                 raise
         return self._slots.begin(self._clock.monotonic())
 
-    def leave(self, number: int, seen: Observation | None, now: float) -> None:
-        """Give a slot back; `seen` is how the call ended."""
-        ending = Ending.NOTHING if seen is None else _ending(seen)
-        self._slots.end(number, ending, now, metered=seen is not None and seen.rate is not None)
-        if self._slots.is_due:
-            self._stir.set()
-        self._let_in()
-
     @contextmanager
     def lend(self) -> Iterator[None]:
-        """Somebody who has a claim is about something else than a create: another claim may be worked on meanwhile."""
+        """Somebody who has a claim does something that needs no slot: another claim may be worked on meanwhile."""
         self._lent += 1
         self._changed()
         try:
@@ -162,6 +205,9 @@ class SlotGate:
             if not turn.done():
                 turn.set_result(None)
                 return
+
+
+OPEN: Final = OpenGate()
 
 
 def _ending(seen: Observation) -> Ending:

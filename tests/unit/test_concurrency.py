@@ -1,13 +1,13 @@
-"""How many creates may be in flight at a target, held against a simulated server with a pool of database connections."""
+"""How many creates may be in flight, held against a simulated server with a pool of database connections."""
 
 import heapq
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from provisioner.core.concurrency import (
     LONGEST_STALL,
@@ -19,9 +19,8 @@ from provisioner.core.concurrency import (
     Concurrency,
     Reading,
     Rules,
-    exchange,
-    fair_shares,
 )
+from provisioner.core.sharing import exchange, fair_shares
 from provisioner.core.slots import Ending, Slots
 
 HERE = "https://infisical.example"
@@ -31,9 +30,10 @@ HANGS = 60.0  # seconds until a pool gives up
 
 @dataclass
 class Server:
-    """A server whose creates wait `upstream` seconds, then hold a connection for `database` seconds and need a second one.
+    """A server whose creates wait `upstream` seconds, then need two connections for `database` seconds.
 
-    With more of them in the second part than the pool has connections, and one more, none of them moves again for a minute.
+    With more of them in the second part than the pool has connections, and one more, none of them moves again for a
+    minute.
     """
 
     pool: int = 10
@@ -82,7 +82,7 @@ class Fleet:
         self._next = dict.fromkeys(self.slots, 0.0)
         self._count = 0
         for number in self.slots:
-            self._at(self.now + 0.01 * number, lambda number=number: self._tick(number))
+            self._at(self.now + 0.01 * number, partial(self._tick, number))
 
     def _at(self, when: float, what: Callable[[], None]) -> None:
         self._count += 1
@@ -129,10 +129,10 @@ class Fleet:
         if self.server.away:
             self._at(self.now + 0.001, lambda: self._end(worker, number, Ending.REFUSED))
             return
-        call, began = worker * 10**9 + number, self.now
-        self._at(self.now + self.server.waits(), lambda: self._enter(worker, number, call, began))
+        call = worker * 10**9 + number
+        self._at(self.now + self.server.waits(), lambda: self._enter(worker, number, call))
 
-    def _enter(self, worker: int, number: int, call: int, began: float) -> None:
+    def _enter(self, worker: int, number: int, call: int) -> None:
         self._leave(worker, number, call, self.server.enter(call, self.now))
 
     def _leave(self, worker: int, number: int, call: int, due: float) -> None:
@@ -178,7 +178,7 @@ class Fleet:
 def test_a_server_with_an_ordinary_pool_never_stops_by_default(
     pool: int, workers: int, upstream: float, database: float, jitter: float
 ) -> None:
-    """Whatever its speed and however many workers there are, a server with a pool of ten or more is never deadlocked."""
+    """Whatever its speed and however many workers there are, a server with a pool of ten is never deadlocked."""
     server = Server(pool=pool, upstream=upstream, database=database, jitter=jitter)
     fleet = Fleet(server, workers)
     fleet.run(30.0)
@@ -380,7 +380,7 @@ _readings = st.builds(
 def test_whatever_is_told_the_slots_of_all_are_within_the_limit(
     told: list[tuple[int, Reading, float]], most: int | None
 ) -> None:
-    """Nobody is allotted a slot beyond what the others hold of the limit, and the limit stays between one and the most."""
+    """Nobody is allotted a slot beyond what the others leave of the limit, which stays between one and the most."""
     rules, now = Rules(address=HERE, most=most), 1000.0
     state = Concurrency(address=HERE)
     for worker, reading, later in told:
