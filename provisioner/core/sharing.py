@@ -24,7 +24,7 @@ class Allotment:
 
     `round`: so many of its calls make its part of a round, after which it should tell at once; None when nothing
     depends on it. `patience`: a call that takes as many seconds is a slow one. `stalled`: its calls are expected to
-    fail, and nobody is to blame but their number.
+    fail, and nobody is to blame but their number. `awaited`: others wait for slots.
     """
 
     slots: int
@@ -33,6 +33,7 @@ class Allotment:
     round: int | None = None
     patience: float = FIRST_PATIENCE
     stalled: bool = False
+    awaited: bool = False
     cliff: int | None = None
 
 
@@ -55,15 +56,15 @@ def exchange(
     state = learn(state, told, in_flight=told.running + sum(each.running for each in others), rules=rules, now=now)
     ceiling = state.ceiling(rules, now)
     state = replace(state, limit=max(1, min(state.limit, ceiling)))
-    slots, short = _part(state, mine, told, others, int(now / TURN))
+    slots, awaited, short = _part(state, mine, told, others, int(now / TURN))
     me = replace(mine, held=max(slots, told.running), wanted=told.wanted, running=told.running)
     kept = (*others, me) if me.held or me.wanted or me.running else others
     state = replace(state, holders=tuple(sorted(kept, key=lambda each: each.worker)))
     widening = state.limit < ceiling and not state.stalls(now)
-    if slots < told.wanted and short:
+    if slots < told.wanted and (short or awaited):
         pause = min(CALM, WAITING * max(1, len(kept) // 4))
     else:
-        pause = LIVELY if widening or short or state.stalled_at is not None or me.held > slots else CALM
+        pause = LIVELY if widening or short or awaited or state.stalled_at is not None or me.held > slots else CALM
     return state, Allotment(
         slots=slots,
         limit=state.limit,
@@ -71,12 +72,15 @@ def exchange(
         round=max(LEAST * slots // state.limit, slots, 1) if widening else None,
         patience=state.patience,
         stalled=state.stalls(now),
+        awaited=awaited,
         cliff=state.cliff,
     )
 
 
-def _part(state: Concurrency, mine: Holder, told: Reading, others: Collection[Holder], turn: int) -> tuple[int, bool]:
-    """How many slots a worker has now, and whether anybody has fewer than its share.
+def _part(
+    state: Concurrency, mine: Holder, told: Reading, others: Collection[Holder], turn: int
+) -> tuple[int, bool, bool]:
+    """How many slots a worker has now, whether others have fewer than their share, and whether it has itself.
 
     Never more than the others have left: so all together have no more than the limit, whoever comes first.
     """
@@ -86,7 +90,7 @@ def _part(state: Concurrency, mine: Holder, told: Reading, others: Collection[Ho
     share = shares[mine.worker]
     waiting = any(each.held < shares[each.worker] for each in others)
     slots = min(share, free) if waiting else min(max(share, told.wanted, mine.held), free)
-    return slots, waiting or slots < share
+    return slots, waiting, slots < share
 
 
 def fair_shares(wanted: Mapping[int, int], slots: int, turn: int) -> dict[int, int]:

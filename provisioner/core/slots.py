@@ -39,6 +39,7 @@ class Slots:
     def __init__(self) -> None:
         self.slots = 0
         self.limit = 0
+        self.awaited = False
         self._out: dict[int, float] = {}
         self._number = 0
         self._tally = _Tally()
@@ -128,7 +129,7 @@ class Slots:
         self.slots, self.limit = allotment.slots, allotment.limit
         self._held = max(allotment.slots, told.running)
         self._round, self._patience = allotment.round, allotment.patience
-        self._stalled = allotment.stalled
+        self._stalled, self.awaited = allotment.stalled, allotment.awaited
         if allotment.stalled:
             self._stalled_until = now
 

@@ -97,6 +97,11 @@ class SlotGate(OpenGate):
         """Whether there is no slot at all."""
         return not self._slots.slots
 
+    @property
+    def running(self) -> int:
+        """Calls that are out."""
+        return self._slots.running
+
     async def send(self, call: Callable[[], Awaitable[Observation]]) -> Observation:
         """Send a create, or credentials, as soon as there is a slot for it."""
         number, ending, metered = await self._enter(), Ending.NOTHING, False
@@ -143,7 +148,7 @@ class SlotGate(OpenGate):
 
     def rest(self) -> None:
         """There is nothing to do: the others, if there are any, may have our slots."""
-        if self._slots.slots < self._slots.limit:
+        if self._slots.awaited:
             self._stir.set()
 
     def forget(self) -> None:
