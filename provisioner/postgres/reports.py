@@ -1,6 +1,6 @@
 """What people and probes want to know: how far everything has come, at which pace, and what went wrong."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from provisioner.core.reports import (
@@ -8,6 +8,7 @@ from provisioner.core.reports import (
     ConcurrencyReport,
     Failures,
     Gauges,
+    Leftovers,
     Line,
     Progress,
     Status,
@@ -30,6 +31,7 @@ __all__ = [
     "ConcurrencyReport",
     "Failures",
     "Gauges",
+    "Leftovers",
     "Line",
     "Progress",
     "Status",
@@ -37,6 +39,7 @@ __all__ = [
     "WorkerReport",
     "Workers",
     "read_gauges",
+    "read_leftovers",
     "read_outlook",
     "read_status",
     "seconds_left",
@@ -88,6 +91,21 @@ async def read_gauges(database: Database) -> Gauges:
             workers=await _workers(connection),
             concurrency=tuple(ConcurrencyReport(**dict(row)) for row in await connection.fetch(sql["concurrency"])),
         )
+
+
+async def read_leftovers(database: Database, targets: Collection[str]) -> Leftovers:
+    """Look at what is left of these targets, and why. Raises as `read_status` does."""
+    found: dict[str, dict[str, int]] = {}
+    for kind, whose, requests in await database.fetch(statements(_SQL)["leftovers"], list(targets)):
+        found.setdefault(kind, {})[whose] = requests
+    return Leftovers(
+        paused=found.get("paused", {}),
+        quarantined=found.get("quarantined", {}),
+        failed=found.get("failed", {}),
+        succeeded=sum(found.get("succeeded", {}).values()),
+        scheduled=sum(found.get("scheduled", {}).values()),
+        unfinished=sum(found.get("unfinished", {}).values()),
+    )
 
 
 def seconds_left(targets: Iterable[TargetReport], workers: Workers) -> float | None:

@@ -125,7 +125,7 @@ async def test_a_cliff_is_remembered(database: Database) -> None:
         await fleet.insert(60)
 
         async def cliff() -> Any:
-            assert not await fleet.session.fetchval("SELECT count(*) FROM provisioner.troubles")
+            assert not await fleet.session.fetchval("SELECT count(*) FROM provisioner.target_incidents")
             return await fleet.session.fetchval("SELECT cliff FROM provisioner.concurrency")
 
         await eventually(cliff, within=30.0)
