@@ -217,7 +217,7 @@ def test_a_limiter_sets_the_pace_and_concurrency_may_go_on() -> None:
 @pytest.mark.parametrize("most", [1, 3, 12, 64, 512])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_number_is_the_most_over_all_workers_and_is_reached_quickly(most: int, workers: int) -> None:
-    """A number in the settings is never exceeded by all workers together, and doubles its way up from four."""
+    """A number in the settings is never exceeded by all workers together, and soon reached from four."""
     fleet = Fleet(Server(pool=10**6, upstream=0.01, database=0.0), workers, rules=Rules(address=HERE, most=most))
     fleet.work = dict.fromkeys(fleet.slots, 10**9)
     fleet.run(2.0)
