@@ -12,6 +12,8 @@ from provisioner.core.concurrency import FIRST_PATIENCE, LEAST, Concurrency, Hol
 
 # Where there are fewer slots than workers, a turn lasts so many seconds.
 TURN: Final = 1.0
+# Where all have some, what cannot be divided goes round in so many turns.
+SLOW_TURN: Final = 60
 # A worker comes back after so many seconds: nothing moves; the limit may change; it waits for a slot.
 CALM: Final = 1.0
 LIVELY: Final = 0.25
@@ -99,7 +101,8 @@ def fair_shares(wanted: Mapping[int, int], slots: int, turn: int) -> dict[int, i
     while slots and (hungry := sorted(worker for worker in wanted if wanted[worker] > shares[worker])):
         each = slots // len(hungry)
         if not each:
-            first = turn * slots % len(hungry)
+            # Who has some already need not wait for the next turn, and each change of hands is a write.
+            first = turn * slots // (SLOW_TURN if any(shares[worker] for worker in hungry) else 1) % len(hungry)
             for place in range(slots):
                 shares[hungry[(first + place) % len(hungry)]] += 1
             break

@@ -16,7 +16,8 @@ class Ending(Enum):
 
     ACCEPTED = auto()  # it went all the way: its latency counts
     ANSWERED = auto()  # refused on the way, by a server that works
-    FAILED = auto()  # no proper answer, or one that took several tries upstream
+    FAILED = auto()  # no proper answer
+    STRAINED = auto()  # refused after several tries upstream
     REFUSED = auto()  # never sent: nobody listened, or nobody let us in
     NOTHING = auto()  # says nothing
 
@@ -94,9 +95,9 @@ class Slots:
         if ending is Ending.ACCEPTED:
             tally.accepted += 1
             tally.elapsed += elapsed
-        if ending is Ending.FAILED:
+        if ending in {Ending.FAILED, Ending.STRAINED}:
             tally.failed += 1
-            tally.slow += slow
+            tally.slow += slow and ending is Ending.FAILED
         elif not slow:
             tally.quick = True
 

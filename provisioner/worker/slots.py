@@ -222,6 +222,8 @@ def _ending(seen: Observation) -> Ending:
         return Ending.REFUSED
     if seen.seen in _SILENT or (seen.seen is Seen.TOKEN_TROUBLE and seen.status is None):
         return Ending.NOTHING
-    if seen.seen is Seen.UNKNOWN or (seen.seen is Seen.KEY_REFUSED and seen.elapsed >= SLOW):
+    if seen.seen is Seen.UNKNOWN:
         return Ending.FAILED
+    if seen.seen is Seen.KEY_REFUSED and seen.elapsed >= SLOW:
+        return Ending.STRAINED
     return Ending.ANSWERED
