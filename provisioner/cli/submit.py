@@ -43,7 +43,7 @@ class Wish:
     @property
     def name(self) -> str:
         """What the file is called in messages."""
-        return "standard input" if self.file == STDIN else self.file
+        return "standard input" if self.file == STDIN else self.file or "''"
 
 
 def _batch(value: str | None) -> str | None:
@@ -71,8 +71,8 @@ def submit(  # noqa: PLR0917  # the command line names them
 ) -> None:
     """Load requests in bulk. Every line is checked first; loading the same file again is harmless.
 
-    Columns: target, project_id (required), name, description, credential, on_conflict, priority, batch, not_before,
-    and api_key: a readable key, which is sealed before it leaves this process.
+    Columns: target, project_id (required), name, description, credential, on_conflict, priority, batch, project_name,
+    not_before, and api_key: a readable key, which is sealed before it leaves this process.
     What is left out or empty has the table's default. Bad lines are named, and nothing is loaded then.
 
     Example: provisioner submit projects.csv --batch onboarding --dry-run

@@ -33,6 +33,11 @@ def concerns(status: Status) -> tuple[str, ...]:
     if status.progress is not None and status.progress.failed:
         count = status.progress.failed
         found.append(f"{count:,} {'request has' if count == 1 else 'requests have'} failed; mend the cause, then retry")
+    if count := status.unrecorded.requests:
+        found.append(
+            f"{count:,} {'outcome' if count == 1 else 'outcomes'} cannot be recorded, such as that of request"
+            f" {status.unrecorded.example_id}: {status.unrecorded.example}; remove the cause"
+        )
     for target in status.targets:
         if target.pending and target.paused_at is not None:
             found.append(

@@ -132,6 +132,15 @@ class Failures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unrecorded:
+    """How many outcomes the database does not record, and why one of them, the longest."""
+
+    requests: int = 0
+    example_id: int | None = None
+    example: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """Everything at one moment, or one batch.
 
@@ -147,6 +156,7 @@ class Status:
     workers: Workers
     failures: tuple[Failures, ...]
     crew: tuple[WorkerReport, ...] = ()
+    unrecorded: Unrecorded = Unrecorded()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +164,8 @@ class Leftovers:
     """Requests of some targets that are not done and that `run --drain` does not wait for, by what stands in the way.
 
     `paused` by target, `quarantined` by credential, `failed` by error code; `scheduled` are to start later, and
-    `unfinished` were left because the run was told to stop.
+    `unfinished` were left because the run was told to stop, `unrecorded` have ended, and the database refuses to record
+    how.
     """
 
     paused: dict[str, int] = field(default_factory=dict)
@@ -163,6 +174,7 @@ class Leftovers:
     succeeded: int = 0
     scheduled: int = 0
     unfinished: int = 0
+    unrecorded: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,12 +3,14 @@
 No style attributes: the page's policy forbids them.
 """
 
+import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from html import escape
 from typing import Final
+
+from provisioner.core.text import printable
 
 LONGEST: Final = 600  # characters of a foreign text that are shown
 _CODE: Final = re.compile(r"`([^`]+)`")
@@ -21,6 +23,11 @@ class Cell:
     html: str
     kind: str = ""
     long: bool = False
+
+
+def escape(foreign: str) -> str:
+    """Foreign text as markup: what is not printable, such as marks that turn the writing around, is taken out."""
+    return html.escape(printable(foreign))
 
 
 def number(digits: str) -> Cell:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from html import escape
 from importlib.resources import files
 from string import Template
 from typing import Final
@@ -17,7 +16,7 @@ from provisioner.core.concerns import concerns, remedy, setbacks
 from provisioner.core.ports import Vitals
 from provisioner.core.reports import Failures, Progress, Status, TargetReport, WorkerReport
 from provisioner.observe.logs import redact_text
-from provisioner.observe.markup import Cell, ago, ahead, bar, duration, graph, number, table, text, when
+from provisioner.observe.markup import Cell, ago, ahead, bar, duration, escape, graph, number, table, text, when
 
 STATES: Final = ("succeeded", "failed", "cancelled", "in_flight", "ready", "waiting")
 

@@ -13,6 +13,7 @@ from provisioner.core.reports import (
     Progress,
     Status,
     TargetReport,
+    Unrecorded,
     WorkerReport,
     Workers,
 )
@@ -56,6 +57,7 @@ async def read_status(database: Database, *, batch: str | None = None, batches: 
         database.acquire() as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
+        await database.set_up(connection)
         now = await connection.fetchval(sql["now"])
         rows = await connection.fetch(sql["progress"], batch, None if batches is None else batches + 1)
         progress = [_progress(row) for row in rows]
@@ -68,6 +70,7 @@ async def read_status(database: Database, *, batch: str | None = None, batches: 
             targets=await _targets(connection, batch),
             workers=await _workers(connection),
             failures=tuple(Failures(**dict(row)) for row in failures),
+            unrecorded=Unrecorded(**dict((await connection.fetch(sql["unrecorded"], batch))[0])),
             crew=tuple(_worker(row) for row in await connection.fetch(sql["crew"])),
         )
 
@@ -85,6 +88,7 @@ async def read_gauges(database: Database) -> Gauges:
         database.acquire() as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
+        await database.set_up(connection)
         return Gauges(
             lines=tuple(Line(**dict(row)) for row in await connection.fetch(sql["lines"])),
             budgets=tuple(BudgetReport(**dict(row)) for row in await connection.fetch(sql["budgets"])),
@@ -105,6 +109,7 @@ async def read_leftovers(database: Database, targets: Collection[str]) -> Leftov
         succeeded=sum(found.get("succeeded", {}).values()),
         scheduled=sum(found.get("scheduled", {}).values()),
         unfinished=sum(found.get("unfinished", {}).values()),
+        unrecorded=sum(found.get("unrecorded", {}).values()),
     )
 
 

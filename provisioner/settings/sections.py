@@ -16,10 +16,12 @@ from provisioner.settings.values import (
     Choice,
     DatabaseUrl,
     ExistingFile,
+    IdentityId,
+    IdText,
     InFlight,
+    KeyText,
     Limit,
     ProxyUrl,
-    SecretText,
     Text,
     Word,
     is_loopback,
@@ -62,15 +64,15 @@ class Target(Section):
         default="universal",
         description="how to log in: `universal`, `token`, `kubernetes` or `oidc`; when not said, as what is given fits",
     )
-    client_id: Text | None = Field(default=None, description="machine identity's client id, for `universal`")
-    client_secret: SecretText | None = Field(
-        default=None, description="machine identity's client secret, for `universal`"
-    )
-    token: SecretText | None = Field(
+    client_id: IdText | None = Field(default=None, description="machine identity's client id, for `universal`")
+    client_secret: KeyText | None = Field(default=None, description="machine identity's client secret, for `universal`")
+    token: KeyText | None = Field(
         default=None, description="access token, for `token`; it is used as it is, never renewed"
     )
-    identity_id: Text | None = Field(default=None, description="machine identity's id, for `kubernetes` and `oidc`")
-    jwt: SecretText | None = Field(
+    identity_id: IdentityId | None = Field(
+        default=None, description="machine identity's id, a UUID, for `kubernetes` and `oidc`"
+    )
+    jwt: KeyText | None = Field(
         default=None, description="signed token that proves the identity, for `kubernetes` and `oidc`"
     )
     jwt_file: AnyPath | None = Field(
@@ -98,7 +100,8 @@ class Target(Section):
         default=None, description="file with the authorities (PEM) that the instance's certificate is checked against"
     )
     proxy: ProxyUrl | None = Field(
-        default=None, description="HTTP proxy to go through, as `http://user:password@host:port`"
+        default=None,
+        description="HTTP proxy to go through, as `http://user:password@host:port`; else that of the environment",
     )
     allow_http: bool = Field(
         False, description="allow `http://` to other hosts than this one: every key travels readable"
@@ -139,9 +142,7 @@ class Credential(Section):
         le=86400,
         description="Infisical secret: seconds that the key is kept before it is read again; 300 unless said otherwise",
     )
-    value: SecretText | None = Field(
-        default=None, description="the key itself; better to name a place where it is kept"
-    )
+    value: KeyText | None = Field(default=None, description="the key itself; better to name a place where it is kept")
 
     @model_validator(mode="after")
     def _is_in_one_place(self) -> Self:

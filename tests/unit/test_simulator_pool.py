@@ -149,7 +149,7 @@ async def test_sixteen_wait_for_a_slow_openrouter_together() -> None:
         assert await at.keep_creating(64, 16, "k-mode-delay3") == {(200, None): 64}
 
 
-async def test_whoever_leaves_or_is_cut_holds_nothing_for_ever() -> None:
+async def test_clients_that_leave_or_are_cut_hold_nothing_for_ever() -> None:
     """Creates whose clients are gone, and creates cut for their silence, go on and give back what they hold."""
     async with crowd(cut_after=0.3) as at:
         tasks = [asyncio.create_task(at.create(number)) for number in range(12)]

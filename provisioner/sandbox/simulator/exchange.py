@@ -13,6 +13,7 @@ from aiohttp import web
 
 from provisioner.sandbox.simulator.answers import Cut
 from provisioner.sandbox.simulator.model import CreateRecord
+from provisioner.sandbox.simulator.validation import single
 
 __all__ = ["Exchange", "Waits"]
 
@@ -69,14 +70,9 @@ class Exchange:
         forwarded = self.request.headers.get("X-Forwarded-For")
         return forwarded.partition(",")[0].strip() if forwarded else self.request.remote or ""
 
-    @property
-    def project_id(self) -> str | None:
-        """The project that the query names; an empty one is none."""
-        return self.asked("projectId")
-
     def asked(self, name: str) -> str | None:
-        """What the query says about one thing; nothing where it is empty."""
-        return parse_qs(self.query).get(name, [None])[0] if self.query else None
+        """What the query says about one thing, or the refusal of a query that says it twice."""
+        return single(name, parse_qs(self.query).get(name, [])) if self.query else None
 
     async def wait(self, seconds: float) -> None:
         """Let time pass. When the request has gone unanswered for too long, its connection is cut; its work goes on."""

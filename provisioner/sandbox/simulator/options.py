@@ -24,6 +24,7 @@ class Options:
     write_limit: int = 200
     read_limit: int = 350
     login_limit: int = 200
+    secret_limit: int = 120
     window: float = 60.0
     latency: float = 0.0
     """What every request waits before it is looked at."""
@@ -40,7 +41,7 @@ class Options:
     secrets: Sequence[Mapping[str, object]] = field(default=(), repr=False)
     """Secrets of projects that are there, as the setting `secrets` plants them; for those of the `projects`."""
     seed: int = 0
-    cut_after: float = 30.0
+    cut_after: float = 100.0
     """How long a request may go unanswered before its connection is cut; its work goes on."""
     late_by: float = 0.5
     """How long after the cut the fault `late-commit` inserts its row."""
