@@ -91,7 +91,8 @@ def _part(
     free = max(0, state.limit - sum(each.held for each in others))
     share = shares[mine.worker]
     waiting = any(each.held < shares[each.worker] for each in others)
-    slots = min(share, free) if waiting else min(max(share, told.wanted, mine.held), free)
+    # Who is alone has all of it, for what comes next.
+    slots = min(share, free) if waiting else min(max(share, told.wanted, mine.held, 0 if others else free), free)
     return slots, waiting, slots < share
 
 

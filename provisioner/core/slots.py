@@ -47,6 +47,7 @@ class Slots:
         self._pressed = False
         self._ended_at = float("-inf")
         self._held = 0
+        self._asked = 0
         self._round: int | None = None
         self._patience = FIRST_PATIENCE
         self._stalled = False
@@ -61,6 +62,10 @@ class Slots:
     def is_free(self) -> bool:
         """Whether another call may begin."""
         return len(self._out) < self.slots
+
+    def could_use(self, wanted: int) -> bool:
+        """Whether more slots than we asked for could be used, and there may be more."""
+        return self.slots < min(wanted, max(self.limit, 1)) and wanted > self._asked
 
     @property
     def is_due(self) -> bool:
@@ -128,7 +133,7 @@ class Slots:
     def obey(self, allotment: Allotment, now: float, *, told: Reading) -> None:
         """Take over what was allotted to us for what we told."""
         self.slots, self.limit = allotment.slots, allotment.limit
-        self._held = max(allotment.slots, told.running)
+        self._held, self._asked = max(allotment.slots, told.running), told.wanted
         self._round, self._patience = allotment.round, allotment.patience
         self._stalled, self.awaited = allotment.stalled, allotment.awaited
         if allotment.stalled:

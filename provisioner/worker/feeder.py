@@ -130,7 +130,7 @@ class Feeder:
         self._emptied.set()
         return unsent
 
-    def lose(self) -> Collection[int]:
+    def lose(self) -> Sequence[Claim]:
         """The lease was lost: others may have our slots, and what was claimed and not yet sent."""
         self.target.gate.forget()
         return self.drop()
@@ -146,8 +146,7 @@ class Feeder:
     async def _feed(self) -> None:
         room = self._room()
         if not room or not self._more or self.paused:
-            if self._more and not self.paused and self.target.gate.has_none:
-                self.target.gate.stir()
+            self.target.gate.need(self._wants())
             await self._wait(None)
             return
         if not self._membership.leased:
@@ -217,7 +216,8 @@ class Feeder:
 
     def _wants(self) -> int:
         """How many slots could be used now."""
-        if self._stopping or self.paused or not self._more:
+        # While a claim is under way nobody knows whether there is more: as long as the last one brought all it could.
+        if self._stopping or self.paused or (self._dry and not self._more):
             return self.in_hand
         allowed, _ = self.target.allowance(self._clock.monotonic())
         return self._capacity if allowed is None else max(allowed, self.in_hand)

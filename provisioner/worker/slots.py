@@ -35,7 +35,6 @@ class OpenGate:
     """The gate of a target that bears any number of creates."""
 
     room: int = sys.maxsize
-    has_none: bool = False
 
     async def send(self, call: Callable[[], Awaitable[Observation]]) -> Observation:
         """Send a create, or credentials, as soon as there is a slot for it."""
@@ -49,8 +48,8 @@ class OpenGate:
         """Whether a failure is blamed on how many were in flight, and neither on the request nor on the target."""
         return False
 
-    def stir(self) -> None:
-        """Ask for slots now."""
+    def need(self, wanted: int) -> None:
+        """So many slots could be used now: ask for them if that is news."""
 
     def rest(self) -> None:
         """There is nothing to do: the others, if there are any, may have our slots."""
@@ -91,11 +90,6 @@ class SlotGate(OpenGate):
     def room(self) -> int:  # type: ignore[override]  # computed here
         """Claims that may be worked on at once: one a slot, and those that are about something else than a create."""
         return self._slots.slots + self._lent
-
-    @property
-    def has_none(self) -> bool:  # type: ignore[override]
-        """Whether there is no slot at all."""
-        return not self._slots.slots
 
     @property
     def running(self) -> int:
@@ -142,9 +136,10 @@ class SlotGate(OpenGate):
         """Whether a failure is blamed on how many were in flight, and neither on the request nor on the target."""
         return seen.seen in _EXCUSABLE and self._slots.excuses(began)
 
-    def stir(self) -> None:
-        """Ask for slots now."""
-        self._stir.set()
+    def need(self, wanted: int) -> None:
+        """So many slots could be used now: ask for them if that is news."""
+        if self._slots.could_use(wanted):
+            self._stir.set()
 
     def rest(self) -> None:
         """There is nothing to do: the others, if there are any, may have our slots."""
