@@ -403,5 +403,6 @@ class TestLog:
         await lapse(session, worker)
         await queue.rescue(pause=0.0)
         before = await count(session, "attempts")
-        await queue.settle(worker, [a_settlement(claim, trace=[a_trace()])])
+        call = replace(a_trace(), started_at=claim.claimed_at + timedelta(milliseconds=1))
+        await queue.settle(worker, [a_settlement(claim, trace=[call])])
         assert await count(session, "attempts") == before + 1
