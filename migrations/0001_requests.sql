@@ -218,6 +218,8 @@ CREATE TABLE provisioner.permits (
     their_pace double precision NOT NULL DEFAULT 0,
     seen_at double precision NOT NULL DEFAULT 0,
     searching boolean NOT NULL DEFAULT false,
+    bare_since double precision,
+    address text NOT NULL DEFAULT '',
     updated_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (target, kind)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
@@ -232,6 +234,45 @@ COMMENT ON COLUMN provisioner.permits.theirs IS 'Permits that others certainly u
 COMMENT ON COLUMN provisioner.permits.their_pace IS 'Permits a second that others used lately';
 COMMENT ON COLUMN provisioner.permits.searching IS 'Whether no answer names the limit, and it is searched';
 COMMENT ON COLUMN provisioner.permits.used IS 'Permits used in this window as the server counts, by us and by others';
+COMMENT ON COLUMN provisioner.permits.bare_since IS 'Since when answers that should carry the limiter''s headers do not';
+COMMENT ON COLUMN provisioner.permits.address IS 'The server that this was learned from: a target with another address starts anew';
+
+-- How many creates may be in flight at a target, over all its workers: one row a target, with what was learned of its server
+-- and each worker's part of the limit. It is read, decided on, and written back unless somebody else was quicker.
+CREATE TABLE provisioner.concurrency (
+    target text PRIMARY KEY,
+    version bigint NOT NULL DEFAULT 0,
+    address text NOT NULL,
+    in_flight_limit integer NOT NULL,
+    metered boolean NOT NULL DEFAULT false,
+    usual double precision,
+    calls integer NOT NULL DEFAULT 0,
+    accepted integer NOT NULL DEFAULT 0,
+    elapsed double precision NOT NULL DEFAULT 0,
+    failed integer NOT NULL DEFAULT 0,
+    headers integer NOT NULL DEFAULT 0,
+    pressed boolean NOT NULL DEFAULT false,
+    ended_at double precision NOT NULL DEFAULT 0,
+    stalled_at double precision,
+    stalled_with integer NOT NULL DEFAULT 0,
+    cliff integer,
+    cliff_at double precision NOT NULL DEFAULT 0,
+    bar integer NOT NULL DEFAULT 0,
+    workers bigint[] NOT NULL DEFAULT '{}',
+    held integer[] NOT NULL DEFAULT '{}',
+    wanted integer[] NOT NULL DEFAULT '{}',
+    running integer[] NOT NULL DEFAULT '{}',
+    updated_at timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
+
+COMMENT ON TABLE provisioner.concurrency IS 'How many creates may be in flight at a target, over all its workers; times as in permits';
+COMMENT ON COLUMN provisioner.concurrency.address IS 'The server that this was learned from: a target with another address starts anew';
+COMMENT ON COLUMN provisioner.concurrency.usual IS 'Latency of creates in seconds while few are in flight';
+COMMENT ON COLUMN provisioner.concurrency.calls IS 'Calls of the present round; likewise the five columns after it';
+COMMENT ON COLUMN provisioner.concurrency.stalled_at IS 'When it was noticed that no call ends any more; NULL while calls end';
+COMMENT ON COLUMN provisioner.concurrency.cliff IS 'As many in flight at once stopped the server, at cliff_at';
+COMMENT ON COLUMN provisioner.concurrency.bar IS 'How far the limit goes after the cliff, until hours have gone by';
+COMMENT ON COLUMN provisioner.concurrency.held IS 'Slots of each of the workers, in their order; likewise wanted and running';
 
 -- The attempt log. Partitioned by day, so that forgetting is dropping. Its key is the call: one that is written down again,
 -- because nobody heard that it was, is there already.

@@ -1011,6 +1011,8 @@ CREATE TABLE provisioner.permits (
     their_pace double precision DEFAULT 0 NOT NULL,
     seen_at double precision DEFAULT 0 NOT NULL,
     searching boolean DEFAULT false NOT NULL,
+    bare_since double precision,
+    address text DEFAULT ''::text NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL
 )
 WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500');
@@ -1034,6 +1036,10 @@ COMMENT ON COLUMN provisioner.permits.theirs IS 'Permits that others certainly u
 COMMENT ON COLUMN provisioner.permits.their_pace IS 'Permits a second that others used lately';
 
 COMMENT ON COLUMN provisioner.permits.searching IS 'Whether no answer names the limit, and it is searched';
+
+COMMENT ON COLUMN provisioner.permits.bare_since IS 'Since when answers that should carry the limiter''s headers do not';
+
+COMMENT ON COLUMN provisioner.permits.address IS 'The server that this was learned from: a target with another address starts anew';
 
 CREATE TABLE provisioner.ready (
     target text NOT NULL,
@@ -1230,6 +1236,49 @@ UNION ALL
            FROM shown)));
 
 COMMENT ON VIEW provisioner.batch_progress IS 'How far each batch and everything together has come, and when it will end';
+
+CREATE TABLE provisioner.concurrency (
+    target text NOT NULL,
+    version bigint DEFAULT 0 NOT NULL,
+    address text NOT NULL,
+    in_flight_limit integer NOT NULL,
+    metered boolean DEFAULT false NOT NULL,
+    usual double precision,
+    calls integer DEFAULT 0 NOT NULL,
+    accepted integer DEFAULT 0 NOT NULL,
+    elapsed double precision DEFAULT 0 NOT NULL,
+    failed integer DEFAULT 0 NOT NULL,
+    headers integer DEFAULT 0 NOT NULL,
+    pressed boolean DEFAULT false NOT NULL,
+    ended_at double precision DEFAULT 0 NOT NULL,
+    stalled_at double precision,
+    stalled_with integer DEFAULT 0 NOT NULL,
+    cliff integer,
+    cliff_at double precision DEFAULT 0 NOT NULL,
+    bar integer DEFAULT 0 NOT NULL,
+    workers bigint[] DEFAULT '{}'::bigint[] NOT NULL,
+    held integer[] DEFAULT '{}'::integer[] NOT NULL,
+    wanted integer[] DEFAULT '{}'::integer[] NOT NULL,
+    running integer[] DEFAULT '{}'::integer[] NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500');
+
+COMMENT ON TABLE provisioner.concurrency IS 'How many creates may be in flight at a target, over all its workers; times as in permits';
+
+COMMENT ON COLUMN provisioner.concurrency.address IS 'The server that this was learned from: a target with another address starts anew';
+
+COMMENT ON COLUMN provisioner.concurrency.usual IS 'Latency of creates in seconds while few are in flight';
+
+COMMENT ON COLUMN provisioner.concurrency.calls IS 'Calls of the present round; likewise the five columns after it';
+
+COMMENT ON COLUMN provisioner.concurrency.stalled_at IS 'When it was noticed that no call ends any more; NULL while calls end';
+
+COMMENT ON COLUMN provisioner.concurrency.cliff IS 'As many in flight at once stopped the server, at cliff_at';
+
+COMMENT ON COLUMN provisioner.concurrency.bar IS 'How far the limit goes after the cliff, until hours have gone by';
+
+COMMENT ON COLUMN provisioner.concurrency.held IS 'Slots of each of the workers, in their order; likewise wanted and running';
 
 ALTER TABLE provisioner.connection_requests ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME provisioner.connection_requests_id_seq
@@ -1521,6 +1570,9 @@ ALTER TABLE ONLY provisioner.attempts
 
 ALTER TABLE ONLY provisioner.attempts_other
     ADD CONSTRAINT attempts_other_pkey PRIMARY KEY (request_id, started_at, ended_at);
+
+ALTER TABLE ONLY provisioner.concurrency
+    ADD CONSTRAINT concurrency_pkey PRIMARY KEY (target);
 
 ALTER TABLE ONLY provisioner.connection_requests
     ADD CONSTRAINT connection_requests_pkey PRIMARY KEY (id);

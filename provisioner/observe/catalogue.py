@@ -144,6 +144,27 @@ BLOCKED: Final = _gauge(
     shared=True,
     help="How long nobody sends any more, after a refusal; 0 when nothing is blocked.",
 )
+IN_FLIGHT_LIMIT: Final = _gauge(
+    "in_flight_limit",
+    "creates",
+    "target",
+    shared=True,
+    help="Creates that may be in flight at once, over all workers of the target.",
+)
+CLIFF: Final = _gauge(
+    "in_flight_cliff",
+    "creates",
+    "target",
+    shared=True,
+    help="As many creates in flight at once stopped the server; missing while none has.",
+)
+STALLED: Final = _gauge(
+    "target_stalled",
+    "0 or 1",
+    "target",
+    shared=True,
+    help="Whether no create ends any more because too many were in flight: all workers wait for that.",
+)
 WORKERS: Final = _gauge(
     "workers",
     "workers",
@@ -174,6 +195,9 @@ METRICS: Final = (
     WINDOW,
     USED,
     BLOCKED,
+    IN_FLIGHT_LIMIT,
+    CLIFF,
+    STALLED,
     WORKERS,
 )
 

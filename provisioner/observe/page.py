@@ -201,7 +201,7 @@ def _targets(status: Status) -> str:
             Cell(escape(target.target)),
             number(f"{target.pending:,}"),
             number(f"{target.workers:,}"),
-            Cell(_limit(target)),
+            Cell(_limit(target) + target.at_once),
             Cell(text(redact_text(_condition(target, status.now))), long=True),
         ]
         for target in status.targets
@@ -223,6 +223,8 @@ def _condition(target: TargetReport, now: datetime) -> str:
         found.append(f"paused{f' by {target.paused_by}' if target.paused_by else ''}")
     if target.trouble:
         found.append(f"in trouble{target.partly}: {target.trouble}")
+    if target.stalled_at is not None:
+        found.append("stalled: too many creates were in flight")
     if target.blocked_until is not None and target.blocked_until > now:
         found.append(f"over the limit for {duration((target.blocked_until - now).total_seconds())}")
     if not found:

@@ -86,7 +86,7 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         _function("misplaced(bigint,integer)"),
         *(
             _table(name, "SELECT")
-            for name in ("workers", "targets", "target_incidents", "permits", "credential_health")
+            for name in ("workers", "targets", "target_incidents", "permits", "concurrency", "credential_health")
         ),
         *(_table(name, "SELECT") for name in ("quarantined_credentials", "sealing_keys", "migrations")),
         _function("sealing_key()"),
@@ -100,7 +100,7 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("in_flight", "unrecorded")),
         _table("sent_creates", "SELECT", "INSERT", "UPDATE", "DELETE"),
         _table("miscounted", "SELECT"),
-        *(_table(name, "SELECT", "INSERT", "UPDATE") for name in ("turns", "permits", "targets")),
+        *(_table(name, "SELECT", "INSERT", "UPDATE") for name in ("turns", "permits", "concurrency", "targets")),
         _table("attempts", "INSERT"),
         _table("attempts", "SELECT", columns=("request_id", "attempt", "action", "started_at")),
         _table("failed_boxes", "SELECT", "UPDATE", "DELETE"),

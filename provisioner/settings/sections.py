@@ -18,6 +18,7 @@ from provisioner.settings.values import (
     ExistingFile,
     IdentityId,
     IdText,
+    InFlight,
     KeyText,
     Limit,
     ProxyUrl,
@@ -93,7 +94,10 @@ class Target(Section):
     shared_budget: bool = Field(
         False, description="count replacements and deletions towards `write_limit` too, as Infisical documents it"
     )
-    max_in_flight: int = Field(default=64, ge=1, le=4096, description="creates in flight at once, for each worker")
+    max_in_flight: InFlight = Field(
+        default="auto",
+        description="creates in flight at once, over all workers: `auto` (what the server seems to bear), or the most",
+    )
     timeout: float = Field(default=105.0, description="seconds to wait for an answer; more than 30 and at most 120")
     ca_file: ExistingFile | None = Field(
         default=None, description="file with the authorities (PEM) that the instance's certificate is checked against"

@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 import structlog
 
-from provisioner.core.concurrency import Pressure
 from provisioner.core.doubt import unheard, with_doubt
 from provisioner.core.errors import (
     CredentialUnavailable,
@@ -16,7 +16,7 @@ from provisioner.core.errors import (
     CredentialUnreadable,
     DatabaseUnavailable,
 )
-from provisioner.core.health import SLOW, Breaker
+from provisioner.core.health import Breaker
 from provisioner.core.model import (
     Action,
     Cancel,
@@ -50,6 +50,7 @@ from provisioner.core.secret import Secret
 from provisioner.core.skew import ServerClock, dated
 from provisioner.worker.key_gate import KeyGate, Postponed
 from provisioner.worker.membership import Membership
+from provisioner.worker.slots import OPEN, OpenGate
 from provisioner.worker.witness import Witness
 
 log = structlog.stdlib.get_logger()
@@ -68,7 +69,7 @@ class Target:
     """One Infisical and the ways to it.
 
     `keys` keeps creates from being spent on keys that are refused, `incidents` hears why creates are held back,
-    `pressure` adapts how many are in flight; without them nothing does. `shared_budget`: replacing and deleting spend
+    `gate` keeps too many from being in flight; without them nothing does. `shared_budget`: replacing and deleting spend
     the budget of creates too. `recorded` tells which request of another target has recorded a connection, if any.
     `clock` is what is known of this Infisical's clock, and `clock_store` where that outlives this process.
     """
@@ -82,7 +83,7 @@ class Target:
     breaker: Breaker
     keys: KeyGate | None = None
     incidents: Incidents | None = None
-    pressure: Pressure | None = None
+    gate: OpenGate = OPEN
     shared_budget: bool = False
     recorded: Callable[[Request, Connection], Awaitable[str]] | None = None
     observer: Observer = UNOBSERVED
@@ -155,7 +156,8 @@ class Creator:
                 break
             trace.append(_trace(action, started_at, seen))
             now = self._clock.monotonic()
-            self._learn(action, seen, now)
+            excused = self._target.gate.excuses(seen, began)
+            self._learn(action, seen, now, excused=excused)
             if action is Action.CREATE:
                 sent += _was_sent(seen)
                 self._witness.note(claim.request.id, seen.seen, began=began)
@@ -167,14 +169,21 @@ class Creator:
             decision = (
                 plain_success(seen)
                 or await self._recorded_twice(claim, action, seen)
-                or decide(claim, action, seen, rules=self._target.rules, moment=self._moment(claim, seen, now))
+                or decide(
+                    claim,
+                    action,
+                    seen,
+                    rules=self._target.rules,
+                    moment=self._moment(claim, seen, now, excused=excused),
+                )
             )
             if not isinstance(decision, Do):
                 outcome = decision
                 break
             action, subject = decision.action, decision.connection
             if decision.delay:
-                await asyncio.sleep(decision.delay)
+                with self._target.gate.lend():
+                    await asyncio.sleep(decision.delay)
         return self._settlement(claim, outcome, sent, trace)
 
     def _settlement(self, claim: Claim, outcome: Outcome, sent: int, trace: Sequence[Trace]) -> Settlement:
@@ -216,7 +225,8 @@ class Creator:
     ) -> tuple[Observation, Secret | None]:
         """Make one call; returns what it showed, and the key that was sent."""
         if action not in _WITH_KEY:
-            return await self._call_without_key(action, claim, subject), None
+            with self._target.gate.lend():
+                return await self._call_without_key(action, claim, subject), None
         target, request, keys = self._target, claim.request, self._target.keys
         try:
             key = await target.vault.open(request)
@@ -224,11 +234,15 @@ class Creator:
             return _keyless(error), None
         if keys is not None and subject is None and not keys.is_fine(request, key):
             await keys.admit(claim, key)
+        return await target.gate.send(partial(self._send, claim, key, subject)), key
+
+    async def _send(self, claim: Claim, key: Secret, subject: Connection | None) -> Observation:
+        """Send a key, to a new connection or to the subject."""
         if not self._membership.holds(claim):
-            return Observation(seen=Seen.NOT_SENT, message="the lease ran out before this was sent"), key
+            return Observation(seen=Seen.NOT_SENT, message="the lease ran out before this was sent")
         if subject is None:
-            return await target.connections.create(request, key), key
-        return await target.connections.replace(request, subject, key), key
+            return await self._target.connections.create(claim.request, key)
+        return await self._target.connections.replace(claim.request, subject, key)
 
     async def _call_without_key(self, action: Action, claim: Claim, subject: Connection | None) -> Observation:
         if action is Action.REMOVE and subject is not None:
@@ -254,9 +268,10 @@ class Creator:
             if self._target.shared_budget:
                 await self._insist_on_write()
             return 0.0
-        while (wait := await self._look_permit()) and wait <= patience:
-            patience -= wait
-            await asyncio.sleep(wait)
+        with self._target.gate.lend():
+            while (wait := await self._look_permit()) and wait <= patience:
+                patience -= wait
+                await asyncio.sleep(wait)
         return wait
 
     async def _look_permit(self) -> float:
@@ -278,7 +293,7 @@ class Creator:
             else:
                 permits, pause = granted.permits, granted.wait
 
-    def _learn(self, action: Action, seen: Observation, now: float) -> None:
+    def _learn(self, action: Action, seen: Observation, now: float, *, excused: bool) -> None:
         target, create = self._target, action is Action.CREATE
         target.observer.called(target.name, action, seen)
         if seen.skew is not None:
@@ -293,10 +308,8 @@ class Creator:
                 budget = target.reads if action in _LOOKING else None
             if budget is not None:
                 budget.learn(seen.rate, metered=seen.metered, throttled_for=seen.retry_after, elapsed=seen.elapsed)
-            if create and target.pressure is not None:
-                target.pressure.note(seen.elapsed, now, failed=_cannot_cope(seen))
         # That nothing is found shows that Infisical reads, and not that it writes: in maintenance it only reads.
-        if seen.seen is not Seen.ABSENT and target.breaker.observe(seen.seen, seen.message, now):
+        if not excused and seen.seen is not Seen.ABSENT and target.breaker.observe(seen.seen, seen.message, now):
             if target.breaker.is_open:
                 log.warning("target_held", target=target.name, reason=target.breaker.reason)
             else:
@@ -309,9 +322,9 @@ class Creator:
             created = seen.connection.created_at.timestamp()
             self._target.clock.note_made(created, sent=sent, received=sent + seen.elapsed)
 
-    def _moment(self, claim: Claim, seen: Observation, now: float) -> Moment:
+    def _moment(self, claim: Claim, seen: Observation, now: float, *, excused: bool) -> Moment:
         """The present, monotonic time `now`, and whether trouble is the request's own."""
-        works = self._target.breaker.works(now)
+        works = self._target.breaker.works(now) and not excused
         if seen.seen is Seen.UNKNOWN and not self._witness.convicts(claim.request.id, now):
             works = False
         return Moment(
@@ -353,11 +366,6 @@ def _was_sent(seen: Observation) -> bool:
         and seen.proof is not Proof.UNSENT
         and (seen.seen is not Seen.TOKEN_TROUBLE or seen.status is not None)
     )
-
-
-def _cannot_cope(seen: Observation) -> bool:
-    """Whether Infisical, or OpenRouter behind it, seems to have too much to do."""
-    return seen.seen is Seen.UNKNOWN or (seen.seen is Seen.KEY_REFUSED and seen.elapsed >= SLOW)
 
 
 def _trace(action: Action, started_at: datetime, seen: Observation) -> Trace:

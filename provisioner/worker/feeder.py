@@ -71,9 +71,13 @@ class Feeder:
         self._pace = 0.0
         self._low = 0  # with so many in hand, or fewer, it is time to claim
         self._paced_at = clock.monotonic()
-        self._limit = capacity if target.pressure is None else min(capacity, target.pressure.limit)
         self._widened = asyncio.Event()
         self._reported = True  # a worker before us may have left a report
+
+    @property
+    def _limit(self) -> int:
+        """How many claims may be worked on at once."""
+        return min(self._capacity, self.target.gate.room)
 
     @property
     def in_hand(self) -> int:
@@ -97,6 +101,8 @@ class Feeder:
         """Feed the creators until told to stop; then return once nothing is in hand any more."""
         async with asyncio.TaskGroup() as group:
             runners = [group.create_task(self._run(n), name=f"creator-{n}") for n in range(self._capacity)]
+            agreeing = self.target.gate.run(self._membership, self._persistence, wants=self._wants, changed=self._adapt)
+            runners.append(group.create_task(agreeing, name="slots"))
             if self.target.keys is not None:
                 runners.append(group.create_task(self._watch(self.target.keys), name="key-gate"))
             if self.target.clock_store is not None:
@@ -129,6 +135,11 @@ class Feeder:
         self._emptied.set()
         return unsent
 
+    def lose(self) -> Sequence[Claim]:
+        """The lease was lost: others may have our slots, and what was claimed and not yet sent."""
+        self.target.gate.forget()
+        return self.drop()
+
     def abandon(self) -> None:
         """Give up waiting for the answers that are still out: their outcome is unknown, and is written down as that."""
         for claim in tuple(self._running.values()):
@@ -141,6 +152,7 @@ class Feeder:
     async def _feed(self) -> None:
         room = self._room()
         if not room or not self._more or self.paused:
+            self.target.gate.need(self._wants())
             await self._wait(None)
             return
         if not self._membership.leased:
@@ -194,8 +206,6 @@ class Feeder:
                 del self._running[key]
             self._settler.add(settlement)
             self._finished += 1
-            if self.target.pressure is not None and self.target.pressure.limit != self._limit:
-                self._adapt(self.target.pressure.limit)
             left = self.in_hand
             if left <= self._low or settlement.sent == claim.sent:  # then its permit is free again
                 self._stir.set()
@@ -208,11 +218,18 @@ class Feeder:
             self._emptied.set()
             if self._dry:
                 self._settler.hurry()
+                self.target.gate.rest()
 
-    def _adapt(self, limit: int) -> None:
-        """Let that many creators work; the others rest."""
-        log.debug("concurrency_adapted", target=self.target.name, limit=limit)
-        self._limit = min(self._capacity, limit)
+    def _wants(self) -> int:
+        """How many slots could be used now."""
+        # While a claim is under way nobody knows whether there is more: as long as the last one brought all it could.
+        if self._stopping or self.paused or (self._dry and not self._more):
+            return self.in_hand
+        allowed, _ = self.target.allowance(self._clock.monotonic())
+        return self._capacity if allowed is None else max(allowed, self.in_hand)
+
+    def _adapt(self) -> None:
+        """Let as many creators work as there is room for; the others rest."""
         self._widened.set()
         self._widened.clear()
         self._stir.set()
@@ -252,8 +269,9 @@ class Feeder:
 
     def _room(self) -> int:
         """How many requests to claim now; none while the last claim still lasts."""
-        ahead = min(self._limit, round(self._measure() * AHEAD))
-        most = self._limit + ahead
+        limit = self._limit
+        ahead = min(limit, round(self._measure() * AHEAD))
+        most = limit + ahead
         self._low = most - max(1, round(ahead * REFILL))
         return most - self.in_hand if self.in_hand <= self._low else 0
 
