@@ -18,7 +18,7 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python3 -m venv /build/tools \
     && /build/tools/bin/python -m pip download --no-cache-dir --disable-pip-version-check --only-binary :all: \
         --require-hashes --requirement requirements.lock --dest /build/packages
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY migrations migrations
 COPY provisioner provisioner
 # The lock also pins what builds and what `provisioner demo` needs. What runs is what the built package asks for.
@@ -28,12 +28,13 @@ RUN /build/tools/bin/python -m pip install --no-cache-dir --disable-pip-version-
         --no-build-isolation --wheel-dir /build/packages . \
     && python3 -m venv --without-pip /opt/provisioner \
     && /build/tools/bin/python -m pip --python /opt/provisioner/bin/python install --no-cache-dir \
-        --disable-pip-version-check --no-index --find-links /build/packages --compile provisioner
+        --disable-pip-version-check --no-index --find-links /build/packages --compile infisical-provisioner
 
 FROM ${BASE}
 ARG VERSION=0.1.0
 LABEL org.opencontainers.image.title="provisioner" \
       org.opencontainers.image.description="Gives many Infisical projects their OpenRouter connection, from rows in a PostgreSQL table." \
+      org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}"
 COPY --from=build /opt/provisioner /opt/provisioner
 # Everything is compiled already, and the root file system may be read-only. HOME is a place where nothing is.

@@ -81,7 +81,7 @@ format: $(VENV)/.dev ## let the formatter and the linter mend what they can
 # Names, versions and hashes only: the address of a registry is each machine's own business.
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade
 lock: $(VENV)/.dev ## renew requirements.lock
-	@$(UV_COMPILE) --extra sandbox --extra build -o requirements.lock pyproject.toml
+	@$(UV_COMPILE) --extra embedded --extra build -o requirements.lock pyproject.toml
 	@$(UV_COMPILE) --extra dev -c requirements.lock -o tests/requirements.lock pyproject.toml
 
 clean: ## remove what the other targets made
