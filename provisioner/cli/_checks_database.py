@@ -124,10 +124,10 @@ async def _clean_up(database: "Database", server: Server) -> AsyncIterator[Check
     if found:
         return
     if server.sees_all:
-        yield ok("clean-up", "no old transaction holds it up")
+        yield ok("clean-up", "no old transaction blocks vacuum")
     else:
         remedy = f"GRANT pg_read_all_stats TO {server.role} shows them"
-        yield warning("clean-up", "whether others' old transactions hold it up cannot be seen", remedy)
+        yield warning("clean-up", "other roles' transactions cannot be seen, so one of them may block vacuum", remedy)
 
 
 def _size(count: int) -> str:
@@ -137,18 +137,20 @@ def _size(count: int) -> str:
 async def _work(database: "Database") -> AsyncIterator[Check]:
     targets, workers = await read_outlook(database)
     if workers.living:
-        yield ok("workers", f"{workers.living:,} alive, {workers.pace:.1f} creates/s lately")
+        yield ok("workers", f"{workers.living:,} alive, {workers.pace:.1f} creates/s recently")
     else:
         yield warning("workers", "none is alive", "`provisioner run` starts one")
     if workers.lost:
-        yield warning("workers", f"{workers.lost:,} did not come back", "others take over; see what ended them")
+        yield warning("workers", f"{workers.lost:,} lost", "other workers take over; find out what ended them")
     for target in targets:
         if target.paused_at is not None:
-            said = f"{target.target} is paused since {moment(target.paused_at)} by {target.paused_by or 'somebody'}"
-            yield warning("target", said, f"`provisioner resume {target.target}` lets it go on")
+            said = (
+                f"{target.target} was paused at {moment(target.paused_at)} by {target.paused_by or 'an unknown role'}"
+            )
+            yield warning("target", said, f"`provisioner resume {target.target}` resumes it")
         if target.trouble:
             yield warning(
-                "target", f"{target.target} is in trouble{target.partly}: {target.trouble}", "it goes on by itself"
+                "target", f"{target.target} is in trouble{target.partly}: {target.trouble}", "it resumes by itself"
             )
         if target.pending and not target.workers:
             said = f"{target.pending:,} requests wait for {target.target}, and no worker serves it"

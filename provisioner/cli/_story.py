@@ -81,13 +81,13 @@ def _standing_in_the_way(request: "Detail") -> Iterator[str]:
     if request.paused_at:
         by = f" by {request.paused_by}" if request.paused_by else ""
         yield (
-            f"target {request.target} is paused since {moment(request.paused_at)}{by};"
-            f" `provisioner resume {request.target}` lets it go on"
+            f"target {request.target} was paused at {moment(request.paused_at)}{by};"
+            f" `provisioner resume {request.target}` resumes it"
         )
     if request.trouble:
-        yield f"target {request.target} is in trouble: {request.trouble}; it goes on by itself when that is over"
+        yield f"target {request.target} is in trouble: {request.trouble}; it continues by itself once that is over"
     if not request.workers:
-        yield f"no worker is at work on target {request.target}; `provisioner run` starts one"
+        yield f"no worker serves target {request.target}: `provisioner run` starts one"
 
 
 def _tries(attempts: int) -> str:

@@ -96,4 +96,4 @@ def _tell_outlook(report: Report) -> None:
     if report.seconds_left:
         say(f"at the present pace all that is pending takes about {duration(report.seconds_left)}")
     if report.workers == 0 and report.inserted:
-        say("no worker is at work; `provisioner run` starts one")
+        say("no worker is running: `provisioner run` starts one")

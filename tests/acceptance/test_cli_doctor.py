@@ -72,11 +72,9 @@ def test_warnings_are_no_failure(database: Database, infisical: Infisical) -> No
     more = infisical.variables | {"OPENROUTER_PROVISIONING_KEY": ""}
     status, checks = examined(database=database, more=more)
     assert status == 0
-    assert of(checks, "workers", "warning").startswith(
-        "none is alive; `provisioner run` starts one\n1 did not come back"
-    )
+    assert of(checks, "workers", "warning").startswith("none is alive; `provisioner run` starts one\n1 lost")
     target = of(checks, "target", "warning")
-    assert "by ann; `provisioner resume default` lets it go on" in target
+    assert "by ann; `provisioner resume default` resumes it" in target
     assert "3 requests wait for default, and no worker serves it" in target
     assert "OPENROUTER_PROVISIONING_KEY is not set" in of(checks, "credential", "warning")
 

@@ -97,7 +97,7 @@ async def test_a_daemon_that_waits_for_its_database_is_healthy_and_not_ready(dat
             done = provisioner("healthcheck", "--listen", address, "--ready")
             assert (done.returncode, done.stderr) == (1, "error: starting\n")
             assert "provisioner_database_up 0.0" in get(address, "/metrics")[1]
-            assert "The database cannot be asked" in get(address, "/")[1]
+            assert "The database cannot be reached" in get(address, "/")[1]
 
 
 async def test_a_daemon_that_waits_for_its_database_stops_when_told(database: Database) -> None:

@@ -61,7 +61,7 @@ def test_the_place_in_line_counts_those_before_it(database: Database) -> None:
     assert [f"place {place}\n" in places[request] for place, request in enumerate((urgent, first, second, third), 1)]
     assert "place 1\n" in places[urgent]
     assert "place 4\n" in places[third]
-    assert "no worker is at work on target default; `provisioner run` starts one" in places[first]
+    assert "no worker serves target default: `provisioner run` starts one" in places[first]
 
 
 def test_what_stands_in_the_way_is_told(database: Database) -> None:
@@ -69,8 +69,8 @@ def test_what_stands_in_the_way_is_told(database: Database) -> None:
     (request,) = ask(database)
     query(database, "INSERT INTO provisioner.targets (target, paused_at, paused_by) VALUES ('default', now(), 'ann')")
     text = shown(database, request)
-    assert "target default is paused since 20" in text
-    assert "by ann; `provisioner resume default` lets it go on" in text
+    assert "target default was paused at 20" in text
+    assert "by ann; `provisioner resume default` resumes it" in text
 
 
 def test_doubt_is_told(database: Database) -> None:

@@ -40,7 +40,7 @@ def test_a_file_is_loaded_once(database: Database, file: Path) -> None:
     assert (first.returncode, first.stderr) == (0, "")
     assert first.stdout == (
         f"{file}: 3 lines\n  inserted      2\n  already there 1 (1 repeated in the file)\n"
-        "no worker is at work; `provisioner run` starts one\n"
+        "no worker is running: `provisioner run` starts one\n"
     )
     found = query(database, "SELECT project_id, name, batch, status FROM provisioner.connection_requests ORDER BY id")
     assert found == f"{ONE}|a|all|pending\n{TWO}|b|own|pending"
@@ -116,7 +116,7 @@ def test_a_dry_run_changes_nothing(database: Database, file: Path) -> None:
         f"{file}: 2 lines, nothing was loaded (--dry-run)\n  would insert  1\n  already there 1 (1 pending)\n"
         "  1 of those already there have other values and were not changed (the first: line 3)\n"
         "at the present pace all that is pending takes about 2 min\n"
-        "no worker is at work; `provisioner run` starts one\n"
+        "no worker is running: `provisioner run` starts one\n"
     )
     assert query(database, "SELECT description FROM provisioner.connection_requests") == "old"
 
