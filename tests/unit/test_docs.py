@@ -64,6 +64,20 @@ def test_every_page_is_in_the_index() -> None:
     assert "docs/README.md" in LINK.findall(prose(ROOT / "README.md"))
 
 
+def test_every_citation_of_the_api_leads_to_a_section() -> None:
+    """Whoever follows a comment to `docs/infisical-api.md` finds the section that it cites."""
+    sections = set(re.findall(r"^## (\d+)\. ", (DOCS / "infisical-api.md").read_text(encoding="utf-8"), re.MULTILINE))
+    cited = {
+        section
+        for folder in ("provisioner", "tests", "migrations")
+        for path in (ROOT / folder).rglob("*.*")
+        if path.suffix in {".py", ".sql"}
+        for section in re.findall(r"infisical-api\.md` §(\d+)", path.read_text(encoding="utf-8"))
+    }
+    assert cited
+    assert cited <= sections
+
+
 @pytest.mark.parametrize("code", ErrorCode)
 def test_every_error_code_has_a_section(code: ErrorCode) -> None:
     """Whoever meets an error code finds what happened, how it is recognised and what to do."""
