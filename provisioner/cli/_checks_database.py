@@ -32,7 +32,7 @@ async def check_database(database: "Database", *, wall: Callable[[], float] = ti
         server = await read_server(database)
     except DatabaseUnavailable as error:
         said = f"it cannot be reached: {error}"
-        yield problem("database", said, "see that it runs and that PROVISIONER_DATABASE_URL is right")
+        yield problem("database", said, "check that it is running and that PROVISIONER_DATABASE_URL is right")
         return
     except ProvisionerError as error:
         yield problem("database", str(error))
@@ -47,7 +47,7 @@ async def check_database(database: "Database", *, wall: Callable[[], float] = ti
         yield problem("schema", str(error))
         return
     except ProvisionerError as error:
-        remedy = f"`provisioner grant --worker {server.role}` gives it what a worker needs"
+        remedy = f"`provisioner grant --worker {server.role}` grants them"
         yield problem("rights", str(error), remedy)
         return
     yield ok("schema", "it is up to date")
@@ -59,9 +59,9 @@ async def _contents(database: "Database", server: Server) -> AsyncIterator[Check
     missing = await lacking(database, Kind.WORKER)
     if missing:
         said = f"role {server.role} lacks {', '.join(missing)}"
-        yield problem("rights", said, f"`provisioner grant --worker {server.role}` gives it what a worker needs")
+        yield problem("rights", said, f"`provisioner grant --worker {server.role}` grants them")
     else:
-        yield ok("rights", f"role {server.role} has what a worker needs")
+        yield ok("rights", f"role {server.role} has the rights of a worker")
     async for check in _clean_up(database, server):
         yield check
     if not missing:
@@ -74,7 +74,7 @@ def _server(server: Server) -> Iterator[Check]:
     if server.major < OLDEST:
         yield problem("database", f"{said} is too old", f"upgrade it: {OLDEST} to {NEWEST} are supported")
     elif server.major > NEWEST:
-        yield warning("database", f"{said} is newer than this version knows", "see whether provisioner has an upgrade")
+        yield warning("database", f"{said} is newer than this version knows", "look for a newer version of provisioner")
     elif server.standby:
         yield problem("database", f"{said} is a standby", "name the primary in PROVISIONER_DATABASE_URL")
     elif server.read_only:
@@ -88,17 +88,15 @@ def _server(server: Server) -> Iterator[Check]:
 
 def _pooler(server: Server) -> Iterator[Check]:
     if server.notifies:
-        yield ok("pooler", "one is in between, and gives each client a session of its own")
+        yield ok("pooler", "there is one, and each client has its own session")
         return
-    said = "one is in between and shares sessions: notifications do not get through and polling does it"
+    said = "there is one, and it shares sessions: notifications do not arrive, so workers poll"
     if not server.keeps_statements:
-        said += "; it does not keep prepared statements, so each statement is planned anew"
-    remedy = (
-        "it works so; quicker: give workers the server's own address, or PgBouncer 1.21 its max_prepared_statements"
-    )
+        said += "; it does not keep prepared statements, so each one is planned every time"
+    remedy = "this works; it is faster with the server's own address, or with max_prepared_statements of PgBouncer 1.21"
     yield warning("pooler", said, remedy)
     if server.jit:
-        said = "jit is on, and through a pooler we cannot switch it off: it may take longer than the statements"
+        said = "jit is on, and cannot be switched off through the pooler: compiling may take longer than the statements"
         yield warning("pooler", said, f"ALTER ROLE {server.role} SET jit = off")
 
 
@@ -106,9 +104,9 @@ def _clock(theirs: float, before: float, after: float) -> Check:
     """Compare the time that the database told between two looks at our own clock."""
     ahead = max(theirs - after, before - theirs, 0.0)
     if ahead <= CLOCK:
-        return ok("clock", "the database's and this host's agree")
+        return ok("clock", "the database's and this host's clocks agree")
     said = f"the database's differs from this host's by {duration(ahead)}"
-    return warning("clock", said, "synchronise both by NTP; leases follow the database's, logs this host's")
+    return warning("clock", said, "synchronise both with NTP; leases use the database's clock, logs use this host's")
 
 
 async def _clean_up(database: "Database", server: Server) -> AsyncIterator[Check]:
@@ -116,11 +114,11 @@ async def _clean_up(database: "Database", server: Server) -> AsyncIterator[Check
     for each in found:
         who = ", ".join(filter(None, (each.role, each.application)))
         since = f" for {duration(each.seconds)}" if each.seconds is not None else ""
-        holds = "holds up the clean-up of finished rows" if each.wal is None else f"keeps {_size(each.wal)} of WAL"
+        holds = "blocks vacuum" if each.wal is None else f"keeps {_size(each.wal)} of WAL"
         said = f"{each.what}{f' ({who})' if who else ''} {holds}{since}"
         if each.query:
             said += f", last statement: {each.query.strip()} …"
-        yield warning("clean-up", said, f"end it there, or with {each.remedy}")
+        yield warning("clean-up", said, f"end it, for example with {each.remedy}")
     if found:
         return
     if server.sees_all:

@@ -28,14 +28,14 @@ PARTLY: Final = 3  # done, and some requests failed
 INTERRUPTED: Final = 130  # what a shell reports after Ctrl-C
 
 EXIT_STATUSES: Final = (
-    "Exit status: 0 done; 1 it could not be done, or what was asked about is not so; 2 bad usage or settings; "
-    "3 done, and some requests failed."
+    "Exit status: 0 done; 1 not possible, or the answer is no; 2 invalid usage or settings; "
+    "3 done, but some requests failed."
 )
-CONFIG_HELP: Final = "The settings file; else PROVISIONER_CONFIG, else config/provisioner.toml if it is there."
+CONFIG_HELP: Final = "Settings file. Default: PROVISIONER_CONFIG, or config/provisioner.toml if it exists."
 PLAIN_WIDTH: Final = 400  # columns where there is no terminal: whole lines for grep
 
 Config = Annotated[Path | None, typer.Option(help=CONFIG_HELP, show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def guarded(run: Callable[[], object]) -> int:

@@ -11,15 +11,16 @@ PATIENCE: Final = 3.0  # seconds
 LONGEST: Final = 500  # bytes of an answer that are shown
 
 Listen = Annotated[
-    str | None, typer.Option(metavar="HOST:PORT", help="Where the daemon listens, if not where the settings say.")
+    str | None,
+    typer.Option(metavar="HOST:PORT", help="Address of the worker's status port, if it differs from the settings."),
 ]
-Ready = Annotated[bool, typer.Option("--ready", help="Ask whether it takes on requests, not only whether it lives.")]
+Ready = Annotated[bool, typer.Option("--ready", help="Check that it accepts requests, not only that it is alive.")]
 
 
 def healthcheck(config: Config = None, listen: Listen = None, ready: Ready = False) -> None:
-    """Exit 0 if the daemon on this host is healthy, 1 if it is not or does not answer.
+    """Exit 0 if the worker on this host is healthy, 1 if it is not or does not answer.
 
-    A daemon whose database is away is healthy, for it waits and goes on by itself; with --ready it is not.
+    A worker that waits for the database is healthy, because it resumes by itself; with --ready it is not.
 
     Example: provisioner healthcheck --ready
     """

@@ -5,18 +5,16 @@ from typing import Annotated
 
 import typer
 
-Config = Annotated[Path | None, typer.Option(help="The settings file.", envvar="PROVISIONER_CONFIG")]
-Drain = Annotated[bool, typer.Option("--drain", help="Exit once nothing is left to do.")]
-Listen = Annotated[
-    str | None, typer.Option(metavar="HOST:PORT", help="Where the status port listens; off for nowhere.")
-]
+Config = Annotated[Path | None, typer.Option(help="Settings file.", envvar="PROVISIONER_CONFIG")]
+Drain = Annotated[bool, typer.Option("--drain", help="Exit when nothing is left to do.")]
+Listen = Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Address of the status port, or off.")]
 
 
 def run(config: Config = None, drain: Drain = False, listen: Listen = None) -> None:
-    """Work: claim requests and make their connections, until told to stop.
+    """Run a worker: claim requests and create their connections, until told to stop.
 
-    SIGTERM and SIGINT let what is in flight end within the grace (worker.grace), then exit with 0; a second one exits
-    at once, and nothing is lost either.
+    On SIGTERM or SIGINT the worker claims nothing more, waits up to worker.grace seconds for what is in flight, and
+    exits with status 0. A second signal ends it at once; nothing is lost then either.
 
     Example: provisioner run --drain
     """

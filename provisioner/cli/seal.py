@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 def seal(
-    project: Annotated[UUID, typer.Option(help="The project that the key is for.")],
-    name: Annotated[str, typer.Option(help="The name of the connection that the key is for.")] = "openrouter",
+    project: Annotated[UUID, typer.Option(help="Project that the key is for.")],
+    name: Annotated[str, typer.Option(help="Name of the connection that the key is for.")] = "openrouter",
     config: Config = None,
 ) -> None:
-    """Seal the API key on standard input; prints what belongs into the row's column credential.
+    """Seal the API key on standard input, and print the value for the column credential.
 
-    Only the workers can open it, and only for this project and name.
+    Only workers can open it, and only for this project and name.
 
     Example: provisioner seal --project 8d7e2b34-6d3c-4d5e-9f4b-2f1f6c1a9b11 < key.txt
     """
@@ -27,7 +27,7 @@ def seal(
 
     text = sys.stdin.read().strip()
     if not text:
-        raise typer.BadParameter("standard input holds no API key", param_hint="standard input")
+        raise typer.BadParameter("standard input contains no API key", param_hint="standard input")
     run_async(_seal(config, Secret(text), str(project), name))
 
 

@@ -67,7 +67,7 @@ def database_errors() -> Iterator[None]:
     except _UNSTORABLE as error:
         raise Unstorable(f"a value cannot be stored ({type(error).__name__})") from error
     except _LOGIN as error:
-        remedy = "mend PROVISIONER_DATABASE_URL"
+        remedy = "correct PROVISIONER_DATABASE_URL"
         if "certificate" in str(error):
             remedy = "name one by sslcert and sslkey in PROVISIONER_DATABASE_URL"
         elif "no encryption" in str(error):
