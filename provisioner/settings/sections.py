@@ -206,7 +206,7 @@ class Worker(Section):
         default=30.0,
         ge=5,
         le=3600,
-        description="seconds that a claim lasts, renewed while the worker lives: a dead worker's requests wait this long",
+        description="seconds that a lease lasts, renewed while the worker lives; a dead worker's requests wait it out",
     )
     grace: float = Field(default=45.0, ge=1, le=3600, description="seconds to finish what is in flight when stopping")
     poll: float = Field(default=1.0, gt=0, le=1800, description="seconds between polls when no notification arrives")
