@@ -116,7 +116,7 @@ def _foreseen(deed: Deed, found: Mapping[State, Count]) -> Mapping[str, int]:
 def _agreed(wish: Wish, expected: int) -> bool:
     if wish.yes or expected <= MANY or not (sys.stdin.isatty() and console(stderr=True).is_terminal):
         return True
-    verb = "Call off" if wish.deed == "cancel" else "Try again"
+    verb = "Cancel" if wish.deed == "cancel" else "Retry"
     return typer.confirm(f"{verb} {expected:,} requests?", err=True)
 
 

@@ -191,7 +191,7 @@ def test_a_sealing_key_that_is_not_here_is_told(database: Database, infisical: I
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--target", "mars"], "there is no target mars; there are "),
+        (["--target", "mars"], "there is no target mars; configured are "),
         (["--project", NOWHERE], "--project needs --target: "),
     ],
 )

@@ -157,8 +157,8 @@ def test_a_port_in_use_is_one_line_and_exit_status_one(database: Database) -> No
         done = provisioner("run", "--listen", address, database=database, more=infisical.variables)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        f"error: cannot listen on {address}: Address already in use; each worker of a host needs an address of its "
-        "own: set listen.address (or --listen) to a free one, to port 0 for any (the log tells which), or to off\n"
+        f"error: cannot listen on {address}: Address already in use; each worker on a host needs its own address: set"
+        " listen.address (or --listen) to a free one, to port 0 for any free port (the log says which), or to off\n"
     )
     assert query(database, "SELECT count(*) FROM provisioner.workers") == "0"
 

@@ -83,7 +83,7 @@ def test_rotation(database: Database, keys: dict[str, str]) -> None:
     listed = provisioner("keys", "list", database=database).stdout.splitlines()
     assert [line.split()[0] for line in listed if line.split()[-1] == "1"] == [first]
     done = provisioner("keys", "reseal", database=database, more=keys)
-    assert done.stdout == f"sealed by {second} now: 1 more\n"
+    assert done.stdout == f"sealed with {second}: 1 more\n"
     assert query(database, "SELECT split_part(credential, ':', 2) FROM provisioner.connection_requests") == second
 
 
@@ -93,7 +93,7 @@ def test_without_a_key_nothing_is_loaded(database: Database, tmp_path: Path) -> 
     file.write_text(f"project_id,api_key\n{ONE},{KEY}\n")
     done = provisioner("submit", file, database=database)
     assert done.returncode == 1
-    assert done.stderr == "error: there is no sealing key yet; `provisioner keys generate` makes one\n"
+    assert done.stderr == "error: there is no sealing key yet: `provisioner keys generate` makes one\n"
     assert query(database, "SELECT count(*) FROM provisioner.connection_requests") == "0"
 
 

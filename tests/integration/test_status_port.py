@@ -119,7 +119,7 @@ async def test_the_database_being_away_is_told_and_old_numbers_stay() -> None:
         await eventually(is_told)  # type: ignore[arg-type]  # mypy infers no T for a coroutine function
         _, text = await text_of(f"{url}/status.json")
         document = orjson.loads(text)
-        assert document["error"] == "the database cannot be asked: connection refused"
+        assert document["error"] == "the database cannot be reached: connection refused"
         assert document["progress"]["succeeded"] == 4
         assert "provisioner_database_up 0.0" in (await text_of(f"{url}/metrics"))[1]
         assert "The database is unavailable" in (await text_of(f"{url}/"))[1]
@@ -259,8 +259,8 @@ async def test_a_port_in_use_is_told_in_one_line() -> None:
             async with served(Answers(), number=number):
                 pass
     assert str(raised.value) == (
-        f"cannot listen on 127.0.0.1:{number}: Address already in use; each worker of a host needs an address of its "
-        "own: set listen.address (or --listen) to a free one, to port 0 for any (the log tells which), or to off"
+        f"cannot listen on 127.0.0.1:{number}: Address already in use; each worker on a host needs its own address: set"
+        " listen.address (or --listen) to a free one, to port 0 for any free port (the log says which), or to off"
     )
 
 

@@ -102,7 +102,7 @@ kept AS (
     INSERT INTO provisioner.setbacks (id, attempt, sent, failures, since, unknown, cancelled, error_code, error_message)
     SELECT
         t.id, t.attempt, 1, 0, t.claimed_at, true, t.cancelled, 'outcome_unknown',
-        'the worker was lost while it was at work on this; the connection is looked up before it is made again'
+        'the worker was lost while it worked on this; the connection is looked up before it is created again'
     FROM taken AS t
     ON CONFLICT (id) DO UPDATE SET
         attempt = excluded.attempt, sent = setbacks.sent + 1, unknown = true,
@@ -113,7 +113,7 @@ logged AS (
     INSERT INTO provisioner.attempts (request_id, attempt, worker, action, started_at, ended_at, outcome, error_code, error_message)
     SELECT
         t.id, t.attempt, t.worker, 'create', t.claimed_at, clock_timestamp(), 'outcome unknown', 'outcome_unknown',
-        'the worker was lost while it was at work on this'
+        'the worker was lost while it worked on this'
     FROM taken AS t
 ),
 waiting AS (
