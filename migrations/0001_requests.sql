@@ -135,15 +135,15 @@ CREATE TABLE provisioner.targets (
     paused_by text
 ) WITH (fillfactor = 50);
 
--- Why workers hold a target back. Each has a breaker of its own and says so again about once a second; who says nothing for
--- a while is gone, or the target works for it.
-CREATE TABLE provisioner.troubles (
+-- Why workers hold creates back at a target. Each worker has breakers of its own and reports again about once a second; a
+-- report that is not repeated is over.
+CREATE TABLE provisioner.target_incidents (
     target text NOT NULL,
-    teller text NOT NULL,
+    reporter text NOT NULL,
     reason text NOT NULL,
     since timestamptz NOT NULL DEFAULT clock_timestamp(),
-    told_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    PRIMARY KEY (target, teller)
+    reported_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (target, reporter)
 ) WITH (fillfactor = 50);
 
 -- One row a budget: a target's writes, reads or logins within the rate limits, shared by all workers.

@@ -122,12 +122,30 @@ BEGIN
                 SELECT e.id, now(), e.target, -e.priority, e.project_id FROM ended AS e
                 ON CONFLICT (id) DO NOTHING
             ),
+            waits AS (
+                SELECT w.id, w.target, w.hold
+                FROM provisioner.waiting AS w
+                WHERE w.id = ANY (retry.ids) AND w.run_at > now()
+                    AND (
+                        w.hold IS NOT NULL
+                        OR EXISTS (SELECT FROM provisioner.setbacks AS s WHERE s.id = w.id AND NOT s.cancelled)
+                    )
+                ORDER BY w.id
+                FOR UPDATE
+            ),
             hurried AS (
                 UPDATE provisioner.waiting AS w
                 SET run_at = now(), hold = NULL
-                WHERE w.id = ANY (retry.ids) AND w.run_at > now()
-                    AND EXISTS (SELECT FROM provisioner.setbacks AS s WHERE s.id = w.id AND NOT s.cancelled)
+                FROM waits AS f
+                WHERE w.id = f.id
                 RETURNING w.id
+            ),
+            -- A request that waits for a quarantined key cannot go before it: the key's next probe is due now.
+            probed AS (
+                UPDATE provisioner.credential_health AS h
+                SET probe_at = now(), version = h.version + 1
+                WHERE h.quarantined_since IS NOT NULL
+                    AND EXISTS (SELECT FROM waits AS w WHERE w.target = h.target AND w.hold = 'credential:' || h.credential)
             )
             SELECT array_agg(c.id ORDER BY c.id), array_agg(c.was ORDER BY c.id) INTO found_ids, states
             FROM (SELECT e.id, e.status AS was FROM ended AS e UNION ALL SELECT h.id, 'waiting' FROM hurried AS h) AS c;

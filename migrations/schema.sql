@@ -455,12 +455,30 @@ BEGIN
                 SELECT e.id, now(), e.target, -e.priority, e.project_id FROM ended AS e
                 ON CONFLICT (id) DO NOTHING
             ),
+            waits AS (
+                SELECT w.id, w.target, w.hold
+                FROM provisioner.waiting AS w
+                WHERE w.id = ANY (retry.ids) AND w.run_at > now()
+                    AND (
+                        w.hold IS NOT NULL
+                        OR EXISTS (SELECT FROM provisioner.setbacks AS s WHERE s.id = w.id AND NOT s.cancelled)
+                    )
+                ORDER BY w.id
+                FOR UPDATE
+            ),
             hurried AS (
                 UPDATE provisioner.waiting AS w
                 SET run_at = now(), hold = NULL
-                WHERE w.id = ANY (retry.ids) AND w.run_at > now()
-                    AND EXISTS (SELECT FROM provisioner.setbacks AS s WHERE s.id = w.id AND NOT s.cancelled)
+                FROM waits AS f
+                WHERE w.id = f.id
                 RETURNING w.id
+            ),
+            -- A request that waits for a quarantined key cannot go before it: the key's next probe is due now.
+            probed AS (
+                UPDATE provisioner.credential_health AS h
+                SET probe_at = now(), version = h.version + 1
+                WHERE h.quarantined_since IS NOT NULL
+                    AND EXISTS (SELECT FROM waits AS w WHERE w.target = h.target AND w.hold = 'credential:' || h.credential)
             )
             SELECT array_agg(c.id ORDER BY c.id), array_agg(c.was ORDER BY c.id) INTO found_ids, states
             FROM (SELECT e.id, e.status AS was FROM ended AS e UNION ALL SELECT h.id, 'waiting' FROM hurried AS h) AS c;
@@ -871,21 +889,22 @@ CREATE TABLE provisioner.credential_health (
     target text NOT NULL,
     credential text NOT NULL,
     fingerprint text NOT NULL,
+    version bigint DEFAULT 1 NOT NULL,
     accepted_at timestamp with time zone,
     trials integer DEFAULT 0 NOT NULL,
-    tried_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    tried_at timestamp with time zone,
     refusals integer DEFAULT 0 NOT NULL,
-    held_since timestamp with time zone,
+    quarantined_since timestamp with time zone,
     reason text,
     probing boolean DEFAULT false NOT NULL,
     probe_at timestamp with time zone,
-    probe_pause double precision DEFAULT 60 NOT NULL
+    probe_pause interval DEFAULT '00:01:00'::interval NOT NULL
 )
 WITH (fillfactor='50');
 
 COMMENT ON TABLE provisioner.credential_health IS 'What OpenRouter said lately of the API keys in use, known by salted fingerprints';
 
-COMMENT ON COLUMN provisioner.credential_health.held_since IS 'Since when requests with this key are held back; NULL while they are not';
+COMMENT ON COLUMN provisioner.credential_health.quarantined_since IS 'Since when requests with this key wait; NULL while they do not';
 
 CREATE TABLE provisioner.failed_boxes (
     id bigint NOT NULL,
@@ -896,27 +915,27 @@ WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
 
 COMMENT ON TABLE provisioner.failed_boxes IS 'Sealed keys of failed requests, which are wiped after a time';
 
-CREATE VIEW provisioner.held_credentials AS
- SELECT target,
-    credential,
-    fingerprint,
-    held_since AS since,
-    reason,
-    probe_at AS next_probe_at,
-    ( SELECT count(*) AS count
-           FROM provisioner.waiting w
-          WHERE ((w.target = h.target) AND (w.hold = ('credential:'::text || h.credential)))) AS requests
-   FROM provisioner.credential_health h
-  WHERE (held_since IS NOT NULL);
-
-COMMENT ON VIEW provisioner.held_credentials IS 'Credentials whose API key is refused: correct the key, and their requests go on';
-
 CREATE TABLE provisioner.migrations (
     version integer NOT NULL,
     name text NOT NULL,
     checksum text NOT NULL,
     applied_at timestamp with time zone DEFAULT now() NOT NULL
 );
+
+CREATE VIEW provisioner.quarantined_credentials AS
+ SELECT target,
+    credential,
+    fingerprint,
+    quarantined_since AS since,
+    reason,
+    probe_at AS next_probe_at,
+    ( SELECT count(*) AS count
+           FROM provisioner.waiting w
+          WHERE ((w.target = h.target) AND (w.hold = ('credential:'::text || h.credential)))) AS requests
+   FROM provisioner.credential_health h
+  WHERE (quarantined_since IS NOT NULL);
+
+COMMENT ON VIEW provisioner.quarantined_credentials IS 'Credentials whose API key is refused: correct the key, and their requests go on';
 
 CREATE VIEW provisioner.request_credentials AS
  SELECT id,
@@ -1009,20 +1028,20 @@ CREATE TABLE provisioner.sealing_keys (
     retired_at timestamp with time zone
 );
 
+CREATE TABLE provisioner.target_incidents (
+    target text NOT NULL,
+    reporter text NOT NULL,
+    reason text NOT NULL,
+    since timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    reported_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+)
+WITH (fillfactor='50');
+
 CREATE TABLE provisioner.targets (
     target text NOT NULL,
     known_at timestamp with time zone,
     paused_at timestamp with time zone,
     paused_by text
-)
-WITH (fillfactor='50');
-
-CREATE TABLE provisioner.troubles (
-    target text NOT NULL,
-    teller text NOT NULL,
-    reason text NOT NULL,
-    since timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    told_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 )
 WITH (fillfactor='50');
 
@@ -1071,11 +1090,11 @@ ALTER TABLE ONLY provisioner.sealing_keys
 ALTER TABLE ONLY provisioner.setbacks
     ADD CONSTRAINT setbacks_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY provisioner.target_incidents
+    ADD CONSTRAINT target_incidents_pkey PRIMARY KEY (target, reporter);
+
 ALTER TABLE ONLY provisioner.targets
     ADD CONSTRAINT targets_pkey PRIMARY KEY (target);
-
-ALTER TABLE ONLY provisioner.troubles
-    ADD CONSTRAINT troubles_pkey PRIMARY KEY (target, teller);
 
 ALTER TABLE ONLY provisioner.turns
     ADD CONSTRAINT turns_pkey PRIMARY KEY (target, rank);
@@ -1091,6 +1110,8 @@ CREATE INDEX attempts_of_request ON ONLY provisioner.attempts USING btree (reque
 CREATE INDEX attempts_other_request_id_idx ON provisioner.attempts_other USING btree (request_id);
 
 CREATE INDEX connection_requests_batch ON provisioner.connection_requests USING btree (batch) WHERE (batch IS NOT NULL);
+
+CREATE INDEX credential_health_quarantined ON provisioner.credential_health USING btree (target) WHERE ((quarantined_since IS NOT NULL) AND (credential !~~ 'sealed-%'::text));
 
 CREATE INDEX failed_boxes_until ON provisioner.failed_boxes USING btree (failed_at);
 

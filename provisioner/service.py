@@ -9,16 +9,17 @@ import os
 import random
 import socket
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final, Literal
+from typing import Any, Final, Literal
 from uuid import uuid4
 
 import structlog
 
 from provisioner.core.concurrency import Pressure
+from provisioner.core.errors import DatabaseUnavailable
 from provisioner.core.health import Breaker
 from provisioner.core.pacing import Budget, fixed
 from provisioner.core.policy import Rules
@@ -37,18 +38,19 @@ from provisioner.observe.systemd import Systemd
 from provisioner.observe.traces import traced
 from provisioner.observe.web import Sources, StatusPort, serving
 from provisioner.postgres.access import Kind, require_rights
-from provisioner.postgres.holds import SharedHolds
+from provisioner.postgres.credential_health import SharedCredentialHealth
 from provisioner.postgres.listener import Listener
 from provisioner.postgres.migrations import require_schema
 from provisioner.postgres.permits import UNLIMITED, SharedPermits
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queue import PostgresQueue
-from provisioner.postgres.reports import read_gauges, read_status
+from provisioner.postgres.reports import Leftovers, read_gauges, read_leftovers, read_status
+from provisioner.postgres.target_incidents import SharedIncidents
 from provisioner.settings import RateLimit, Settings
 from provisioner.signals import stopping_on_signals
 from provisioner.worker.clock import DatabaseClock
 from provisioner.worker.creator import Target
-from provisioner.worker.custody import Custody
+from provisioner.worker.key_gate import KeyGate
 from provisioner.worker.persistence import Persistence
 from provisioner.worker.worker import Manner, Worker
 
@@ -56,12 +58,13 @@ log = structlog.stdlib.get_logger()
 
 DAY: Final = 86400.0
 LISTED: Final = 50  # batches that the status page has room for
+PROGRESS: Final = 10.0  # seconds between two reports of a run that drains the queue
 SPARE: Final = 8  # connections beside those of the creates: look-ups and logins
 STATEMENT_TIME: Final = 10.0  # seconds; less than half of the default lease, so that a dead connection cannot cost it
 
 
-async def run_daemon(settings: Settings, *, drain: bool = False) -> None:
-    """Work until told to stop or, when draining, until nothing is left to do.
+async def run_daemon(settings: Settings, *, drain: bool = False) -> Leftovers | None:
+    """Work until told to stop or, when draining, until nothing is left to do; then return what is left all the same.
 
     Raises `SettingsError` when no target can be worked for, `DatabaseUnusable` when a person has to mend the database.
     Waits for a database that is away.
@@ -92,7 +95,9 @@ async def run_daemon(settings: Settings, *, drain: bool = False) -> None:
         with stopping_on_signals(worker.stop, systemd.stopping):
             if await worker.unless_stopped(Persistence(clock).insist(lambda: _require_place(database))):
                 _spare_the_collector()
-                await _work(worker, Listener(database, hear=worker.hear))
+                progress = _tell_progress(database) if drain else None
+                await _work(worker, Listener(database, hear=worker.hear), progress)
+        return await read_leftovers(database, settings.targets) if drain else None
 
 
 async def _require_place(database: Database) -> None:
@@ -133,13 +138,32 @@ def _spare_the_collector() -> None:
     gc.freeze()
 
 
-async def _work(worker: Worker, listener: Listener) -> None:
+async def _work(worker: Worker, listener: Listener, progress: Coroutine[Any, Any, None] | None) -> None:
     async with asyncio.TaskGroup() as group:
-        listening = group.create_task(listener.run(), name="listener")
+        beside = [group.create_task(listener.run(), name="listener")]
+        if progress is not None:
+            beside.append(group.create_task(progress, name="progress"))
         try:
             await worker.run()
         finally:
-            listening.cancel()
+            for task in beside:
+                task.cancel()
+
+
+async def _tell_progress(database: Database) -> None:
+    """Log every few seconds how far everything is."""
+    while True:
+        await asyncio.sleep(PROGRESS)
+        with suppress(DatabaseUnavailable):
+            status = await read_status(database, batches=0)
+            if (done := status.progress) is not None:
+                log.info(
+                    "drain_progress",
+                    succeeded=done.succeeded,
+                    failed=done.failed,
+                    pending=done.pending,
+                    ends_at=done.ends_at.isoformat(timespec="seconds") if done.ends_at else None,
+                )
 
 
 def open_database(settings: Settings, *, size: int | None = None) -> Database:
@@ -180,7 +204,7 @@ async def open_target(
     ):
         routes, wall = Routes(chosen.url), partial(_epoch, clock)
         keys = vault.at(name, InfisicalSecrets(transport, identity, routes, reads))
-        holds = SharedHolds(database, target=name, teller=str(uuid4()))
+        health = SharedCredentialHealth(database, target=name)
         yield Target(
             name=name,
             connections=InfisicalConnections(transport, identity, routes, marker=chosen.marker, now=wall),
@@ -189,7 +213,8 @@ async def open_target(
             reads=reads,
             rules=_rules(settings, name),
             breaker=Breaker(),
-            keys=Custody(name, holds=holds, vault=keys, clock=clock),
+            keys=KeyGate(name, health=health, vault=keys, clock=clock),
+            incidents=SharedIncidents(database, target=name, reporter=str(uuid4())),
             pressure=Pressure(chosen.max_in_flight),
             shared_budget=chosen.shared_budget,
             observer=observer,

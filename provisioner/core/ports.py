@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from provisioner.core.key_health import TrialPermit
 from provisioner.core.model import Action, Claim, Connection, Observation, RateHeaders, Request, Settlement
 from provisioner.core.secret import Secret
 
@@ -178,6 +179,68 @@ class Vault(Protocol):
         """The key as it is now, after it was refused: read once more where `open` may give an older one.
 
         Raises as `open` does.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuarantinedKey:
+    """A key whose requests wait. `probing`: one request with it may go out now."""
+
+    credential: str
+    fingerprint: str
+    probing: bool
+
+
+class CredentialHealth(Protocol):
+    """What all workers know together about the API keys of one target; see `core.key_health`.
+
+    A key is named by its credential's canonical name and its fingerprint. Every method raises `DatabaseUnavailable`.
+    """
+
+    async def salt(self) -> str:
+        """What fingerprints are salted with, the same for all workers."""
+
+    async def ask(self, credential: str, fingerprint: str, *, confirming: bool) -> TrialPermit:
+        """Ask to try a key that nobody here knows; few may at a time, counted over all workers.
+
+        `confirming`: the request was refused with this key before.
+        """
+
+    async def undecided(self, credential: str, fingerprint: str) -> None:
+        """Note that a trial said nothing about the key."""
+
+    async def accepted(self, credential: str, fingerprint: str) -> bool:
+        """Note that the key works; returns whether that released requests."""
+
+    async def suspected(self, credential: str, fingerprint: str) -> None:
+        """Note that a key that worked is refused: it has to be tried like an unknown one."""
+
+    async def refused(self, credential: str, fingerprint: str, reason: str) -> tuple[bool, bool]:
+        """Note a refusal; returns whether the key is quarantined now, and whether by this refusal."""
+
+    async def hold_back(self, credential: str) -> int:
+        """Take the requests with this credential out of the line; returns how many."""
+
+    async def quarantined(self, ours: Collection[tuple[str, str]]) -> Sequence[QuarantinedKey]:
+        """The quarantined keys that concern this worker, whose own keys are `ours`: (credential, fingerprint).
+
+        Where a probe of one of ours is due, one request that waits for it is put in line.
+        """
+
+    async def replaced(self, credential: str, fingerprint: str) -> bool:
+        """Note that this key has taken the place of those that are quarantined; returns whether that released any."""
+
+    async def forget(self) -> None:
+        """Forget keys that nobody tried for long, and for which nothing waits."""
+
+
+class Incidents(Protocol):
+    """What the workers report together about trouble at one target."""
+
+    async def report(self, reason: str | None) -> None:
+        """Report why this worker holds creates back, or, with None, that the target works for it.
+
+        Raises `DatabaseUnavailable`.
         """
 
 

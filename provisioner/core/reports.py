@@ -136,6 +136,22 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Leftovers:
+    """Requests of some targets that are not done and that `run --drain` does not wait for, by what stands in the way.
+
+    `paused` by target, `quarantined` by credential, `failed` by error code; `scheduled` are to start later, and
+    `unfinished` were left because the run was told to stop.
+    """
+
+    paused: dict[str, int] = field(default_factory=dict)
+    quarantined: dict[str, int] = field(default_factory=dict)
+    failed: dict[str, int] = field(default_factory=dict)
+    succeeded: int = 0
+    scheduled: int = 0
+    unfinished: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
     """How many requests of a target are in one state, and how many seconds ago the oldest of them was asked for."""
 

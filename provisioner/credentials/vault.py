@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from provisioner.core.errors import CredentialUnknown, CredentialUnreadable
+from provisioner.core.key_health import canonical
 from provisioner.core.model import Request
 from provisioner.core.ports import SecretPlace, SecretStore
 from provisioner.core.secret import Secret
@@ -180,11 +181,6 @@ class TargetVault:
         """The key as it is now, after it was refused. Raises as `open` does."""
         fetched = self._vault.fetched(request, self._target)
         return await (self._vault.open(request) if fetched is None else fetched.again())
-
-
-def canonical(name: str) -> str:
-    """A credential's name as names are compared."""
-    return name.strip().lower().replace("_", "-")
 
 
 def _unknown(name: str) -> str:

@@ -1,12 +1,13 @@
 """What people and probes want to know: how far everything has come, at which pace, and what went wrong."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from provisioner.core.reports import (
     BudgetReport,
     Failures,
     Gauges,
+    Leftovers,
     Line,
     Progress,
     Status,
@@ -28,6 +29,7 @@ __all__ = [
     "BudgetReport",
     "Failures",
     "Gauges",
+    "Leftovers",
     "Line",
     "Progress",
     "Status",
@@ -35,6 +37,7 @@ __all__ = [
     "WorkerReport",
     "Workers",
     "read_gauges",
+    "read_leftovers",
     "read_outlook",
     "read_status",
     "seconds_left",
@@ -85,6 +88,21 @@ async def read_gauges(database: Database) -> Gauges:
             budgets=tuple(BudgetReport(**dict(row)) for row in await connection.fetch(sql["budgets"])),
             workers=await _workers(connection),
         )
+
+
+async def read_leftovers(database: Database, targets: Collection[str]) -> Leftovers:
+    """Look at what is left of these targets, and why. Raises as `read_status` does."""
+    found: dict[str, dict[str, int]] = {}
+    for kind, whose, requests in await database.fetch(statements(_SQL)["leftovers"], list(targets)):
+        found.setdefault(kind, {})[whose] = requests
+    return Leftovers(
+        paused=found.get("paused", {}),
+        quarantined=found.get("quarantined", {}),
+        failed=found.get("failed", {}),
+        succeeded=sum(found.get("succeeded", {}).values()),
+        scheduled=sum(found.get("scheduled", {}).values()),
+        unfinished=sum(found.get("unfinished", {}).values()),
+    )
 
 
 def seconds_left(targets: Iterable[TargetReport], workers: Workers) -> float | None:

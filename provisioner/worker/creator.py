@@ -30,10 +30,10 @@ from provisioner.core.model import (
     Trace,
 )
 from provisioner.core.policy import Moment, Rules, decide, first_action, plain_success
-from provisioner.core.ports import UNOBSERVED, Clock, Connections, Observer, Permits, Vault
+from provisioner.core.ports import UNOBSERVED, Clock, Connections, Incidents, Observer, Permits, Vault
 from provisioner.core.secret import Secret
 from provisioner.core.skew import Skew
-from provisioner.worker.custody import Custody, HeldBack
+from provisioner.worker.key_gate import KeyGate, Postponed
 from provisioner.worker.membership import Membership
 from provisioner.worker.witness import Witness
 
@@ -50,8 +50,9 @@ _UNSENT: Final = frozenset({Seen.NOT_SENT, Seen.CREDENTIAL_UNKNOWN, Seen.CREDENT
 class Target:
     """One Infisical and the ways to it.
 
-    `keys` keeps creates from being spent on keys that are refused, `pressure` adapts how many are in flight; without
-    them nothing does. `shared_budget`: replacing and deleting spend the budget of creates too.
+    `keys` keeps creates from being spent on keys that are refused, `incidents` hears why creates are held back,
+    `pressure` adapts how many are in flight; without them nothing does. `shared_budget`: replacing and deleting spend
+    the budget of creates too.
     """
 
     name: str
@@ -61,7 +62,8 @@ class Target:
     reads: Permits
     rules: Rules
     breaker: Breaker
-    keys: Custody | None = None
+    keys: KeyGate | None = None
+    incidents: Incidents | None = None
     pressure: Pressure | None = None
     shared_budget: bool = False
     observer: Observer = UNOBSERVED
@@ -78,9 +80,7 @@ class Target:
         """Why creates are held back; None when they are not."""
         if self.breaker.is_open:
             return self.breaker.reason
-        if self.keys is not None and self.keys.upstream.is_open:
-            return f"OpenRouter is in trouble: {self.keys.upstream.reason}"
-        return None
+        return None if self.keys is None else self.keys.trouble
 
 
 class Creator:
@@ -128,8 +128,8 @@ class Creator:
             started_at, began = self._clock.now(), self._clock.monotonic()
             try:
                 seen, key = await self._call(action, claim, subject)
-            except HeldBack as held:
-                outcome = held.outcome
+            except Postponed as postponed:
+                outcome = postponed.outcome
                 break
             trace.append(_trace(action, started_at, seen))
             now = self._clock.monotonic()

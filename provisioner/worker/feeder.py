@@ -11,7 +11,7 @@ from provisioner.core.errors import DatabaseUnavailable
 from provisioner.core.model import Claim, ErrorCode, Retry, Settlement
 from provisioner.core.ports import FRONT, Clock, Place, Queue
 from provisioner.worker.creator import Creator, Target, lost_trace
-from provisioner.worker.custody import Custody
+from provisioner.worker.key_gate import KeyGate
 from provisioner.worker.membership import Membership
 from provisioner.worker.persistence import Persistence, jittered
 from provisioner.worker.settler import Settler
@@ -70,6 +70,7 @@ class Feeder:
         self._paced_at = clock.monotonic()
         self._limit = capacity if target.pressure is None else min(capacity, target.pressure.limit)
         self._widened = asyncio.Event()
+        self._reported = True  # a worker before us may have left a report
 
     @property
     def in_hand(self) -> int:
@@ -94,7 +95,7 @@ class Feeder:
         async with asyncio.TaskGroup() as group:
             runners = [group.create_task(self._run(n), name=f"creator-{n}") for n in range(self._capacity)]
             if self.target.keys is not None:
-                runners.append(group.create_task(self._watch(self.target.keys), name="custody"))
+                runners.append(group.create_task(self._watch(self.target.keys), name="key-gate"))
             while not self._stopping:
                 try:
                     await self._feed()
@@ -210,16 +211,24 @@ class Feeder:
         self._widened.clear()
         self._stir.set()
 
-    async def _watch(self, keys: Custody) -> None:
+    async def _watch(self, keys: KeyGate) -> None:
         """Tell the other workers about once a second what was found out here, and hear what they found out."""
         while True:
             try:
                 await self.target.reads.share()
                 await self.target.writes.share()
-                await keys.look(self.target.breaker.reason if self.target.breaker.is_open else None)
+                await self._report_incident()
+                await keys.refresh()
             except DatabaseUnavailable as error:
                 self._persistence.lost(error)
             await asyncio.sleep(jittered(WATCH))
+
+    async def _report_incident(self) -> None:
+        """Report why creates are held back; that they are not is said once, unless somebody else left a report."""
+        reason = self.target.held
+        if self.target.incidents is not None and (reason is not None or self._reported):
+            await self.target.incidents.report(reason)
+            self._reported = reason is not None
 
     def _room(self) -> int:
         """How many requests to claim now; none while the last claim still lasts."""

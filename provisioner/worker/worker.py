@@ -160,6 +160,10 @@ class Worker:
     async def _drain(self) -> None:
         """Stop as soon as nothing is left to do."""
         targets = tuple(self.feeders)
+        # A key that was replaced while no worker ran releases what waits for it: only then is it known what is left.
+        for feeder in self.feeders.values():
+            if feeder.target.keys is not None:
+                await feeder.target.keys.refreshed.wait()
         while True:
             left = await self._persistence.insist(lambda: self._queue.work_left(targets))
             if not left and not self._membership.held:

@@ -24,7 +24,11 @@ def test_what_is_not_finished_is_called_off(database: Database) -> None:
     postpone(database, doubted, code="outcome_unknown", unknown=True)
     done = provisioner("cancel", "--all", database=database)
     assert (done.returncode, done.stderr) == (0, "")
-    assert [line.split()[:2] for line in done.stdout.splitlines()] == [["2", "cancelled"], ["2", "in"], ["3", "unchanged"]]
+    assert [line.split()[:2] for line in done.stdout.splitlines()] == [
+        ["2", "cancelled"],
+        ["2", "in"],
+        ["3", "unchanged"],
+    ]
     after = states(database)
     assert [after[ids[state]] for state in ids] == [
         *("succeeded", "failed", "cancelled", "cancelled", "in_flight", "cancelled")

@@ -66,6 +66,20 @@ async def test_a_thousand_requests_are_drained_by_one_worker(database: Database)
     assert query(database, "SELECT count(*) FROM provisioner.in_flight") == "0"
 
 
+async def test_draining_begins_with_the_keys_as_they_are_now(database: Database) -> None:
+    """After a run with a wrong key, a run with the right one carries out what waited for it."""
+    name = "PROVISIONER_CREDENTIALS__DEFAULT__VALUE"
+    with simulated("--mode", "self-hosted", "--projects", "40") as infisical:
+        listed = ",".join(f"('{project}'::uuid)" for project in infisical.projects)
+        query(database, f"{INSERT} SELECT p, 'a' FROM (VALUES {listed}) AS v (p)")
+        drain = ("run", "--drain", "--listen", "off")
+        wrong = {**infisical.variables, name: "sk-or-v1-wrong-mode-401", "PROVISIONER_RETRY__BASE": "0.1"}
+        provisioner(*drain, database=database, more=wrong)
+        assert query(database, COUNT) == "failed|3\npending|37"
+        provisioner(*drain, database=database, more={**infisical.variables, name: "sk-or-v1-right"})
+        assert query(database, COUNT) == "failed|3\nsucceeded|37"
+
+
 async def test_two_daemons_share_the_table(database: Database) -> None:
     """Two daemons hear of rows that are committed while they run, share them, and stop cleanly when told to."""
     with (

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from tests.support.postgres import Database
 
 BAD = "sk-or-v1-bad-mode-401"
-SHOWN = "SELECT coalesce(bool_or(reason LIKE $1 || '%' AND since <= now()), false) FROM provisioner.troubles"
-WORKS = "SELECT count(*) = 0 FROM provisioner.troubles"
+SHOWN = "SELECT coalesce(bool_or(reason LIKE $1 || '%' AND since <= now()), false) FROM provisioner.target_incidents"
+WORKS = "SELECT count(*) = 0 FROM provisioner.target_incidents"
 QUICK = {
     "PROVISIONER_CREDENTIALS__BAD__VALUE": BAD,
     "PROVISIONER_RETRY__BASE": "0.2",
@@ -98,7 +98,7 @@ async def test_a_bad_key_costs_few_creates_and_the_good_ones_no_time(
         )
         assert [row["error_code"] for row in codes] == ["credential_refused"]
         assert BAD not in repr(logged)
-        shown = await fleet.session.fetchrow("SELECT * FROM provisioner.held_credentials")
+        shown = await fleet.session.fetchrow("SELECT * FROM provisioner.quarantined_credentials")
         assert shown is not None
         assert (shown["credential"], shown["requests"]) == ("bad", 297)
         assert "OpenRouter does not accept the key" in shown["reason"]
@@ -120,7 +120,7 @@ async def test_another_key_releases_what_waits(
         await fleet.done()
         assert (await fleet.states())["succeeded"] >= 37
         assert events(logged, "credential_released")
-        shown = "SELECT count(*) = 0 FROM provisioner.held_credentials"
+        shown = "SELECT count(*) = 0 FROM provisioner.quarantined_credentials"
         await eventually(lambda: fleet.session.fetchval(shown))
 
 
@@ -153,6 +153,30 @@ async def test_a_probe_finds_out_that_a_key_works_again(database: Database, logg
         assert events(logged, "credential_released")
         assert before <= 10
         assert (await fleet.states())["succeeded"] >= 17
+
+
+async def test_every_spelling_of_a_credential_hears_of_the_probe(database: Database) -> None:
+    """Two spellings of one name, and two names with one key: when a probe is accepted, all of them go on."""
+    spellings = ("DEFAULT", "default", "other", "Other")
+    waits = "SELECT count(*) FROM provisioner.waiting WHERE hold IS NOT NULL"
+    settings = {**QUICK, "PROVISIONER_CREDENTIALS__OTHER__VALUE": "sk-or-v1-good"}
+    async with Fleet(database.url, selfhosted(projects=20), settings=settings) as fleet:
+
+        async def all_wait(count: int) -> Any:
+            return await fleet.session.fetchval(waits) == count
+
+        fleet.simulator.configure(open_router="401")
+        for spelling in spellings:
+            await fleet.insert(20, name=f"first-{spelling.lower()}-{spelling.islower():d}", credential=spelling)
+        await fleet.start()
+        await eventually(lambda: all_wait(74))  # but for three of each name, which found it out
+        for spelling in spellings:
+            await fleet.insert(20, name=f"then-{spelling.lower()}-{spelling.islower():d}", credential=spelling)
+        await eventually(lambda: all_wait(154))
+        fleet.simulator.configure(open_router="ok")
+        await fleet.session.execute("UPDATE provisioner.credential_health SET probe_at = now()")
+        await fleet.done()
+        assert (await fleet.states())["succeeded"] >= 154
 
 
 @pytest.mark.parametrize("trouble", ["down", "401"])

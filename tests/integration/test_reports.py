@@ -141,7 +141,9 @@ async def test_a_target_tells_what_holds_it(database: Lent) -> None:
             " ('default', 'read', true, 350, 0, 0, 0), ('us', 'write', NULL, NULL, 0, 0, 0)"
         )
         await ours.execute("INSERT INTO provisioner.targets VALUES ('default', now(), now(), 'ann')")
-        await ours.execute("INSERT INTO provisioner.troubles VALUES ('default', 'a worker', 'OpenRouter is down')")
+        await ours.execute(
+            "INSERT INTO provisioner.target_incidents VALUES ('default', 'a worker', 'OpenRouter is down')"
+        )
         status = await read_status(ours)
     default, eu, us = status.targets
     assert replace(default, blocked_until=None, paused_at=None, trouble_since=None) == TargetReport(

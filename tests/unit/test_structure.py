@@ -15,8 +15,9 @@ PACKAGE = Path(provisioner.__file__).parent
 CHECKOUT = PACKAGE.parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-LONGEST_MODULE = 300
-LONGEST_FUNCTION = 40
+# Signs, not goals: beyond them a module asks which two rooms it is, and a function which two steps.
+LONGEST_MODULE = 400
+LONGEST_FUNCTION = 60
 SPEAKS_SQL = re.compile(
     r"\b(SELECT\s|INSERT INTO\s|UPDATE\s+\w+\s+SET\s|DELETE FROM\s|CREATE (TABLE|DATABASE|ROLE)\s|LISTEN\s|NOTIFY\s)"
 )
@@ -61,14 +62,14 @@ def texts(tree: ast.Module) -> Iterator[ast.Constant]:
 
 
 def test_modules_stay_small() -> None:
-    """No module grows past three hundred lines."""
+    """No module grows past four hundred lines."""
     lengths = {named(path): len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
     assert MODULES
     assert {name: lines for name, lines in lengths.items() if lines > LONGEST_MODULE} == {}
 
 
 def test_functions_stay_small() -> None:
-    """No function grows past forty lines, its docstring included."""
+    """No function grows past sixty lines, its docstring included."""
     lengths = {
         f"{named(path)}:{node.name}": (node.end_lineno or 0) - node.lineno + 1
         for path in MODULES

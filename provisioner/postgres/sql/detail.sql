@@ -57,9 +57,9 @@ SELECT
     ) AS pace,
     t.paused_at, t.paused_by,
     (
-        SELECT d.reason FROM provisioner.troubles AS d
-        WHERE d.target = q.target AND d.told_at > clock_timestamp() - interval '15 seconds'
-        ORDER BY d.told_at DESC
+        SELECT d.reason FROM provisioner.target_incidents AS d
+        WHERE d.target = q.target AND d.reported_at > clock_timestamp() - interval '15 seconds'
+        ORDER BY d.reported_at DESC
         LIMIT 1
     ) AS trouble
 FROM provisioner.connection_requests AS q

@@ -50,9 +50,9 @@ served AS (
 ),
 -- Who has not said so again for a while is gone, or does not hold the target any more.
 troubled AS (
-    SELECT t.target, count(*) AS workers, min(t.since) AS since, (array_agg(t.reason ORDER BY t.told_at DESC))[1] AS reason
-    FROM provisioner.troubles AS t
-    WHERE t.told_at > clock_timestamp() - interval '15 seconds'
+    SELECT t.target, count(*) AS workers, min(t.since) AS since, (array_agg(t.reason ORDER BY t.reported_at DESC))[1] AS reason
+    FROM provisioner.target_incidents AS t
+    WHERE t.reported_at > clock_timestamp() - interval '15 seconds'
     GROUP BY t.target
 ),
 limits AS (
@@ -179,6 +179,44 @@ LEFT JOIN LATERAL (
     LIMIT 1
 ) AS e ON true
 ORDER BY g.requests DESC, g.error_code;
+
+-- :name leftovers
+-- What is left of the targets $1 when `run --drain` ends, by what stands in the way: `kind`, whose, how many.
+WITH pending AS (
+    SELECT
+        CASE
+            WHEN t.paused_at IS NOT NULL THEN 'paused'
+            WHEN w.hold LIKE 'credential:%' THEN 'quarantined'
+            WHEN w.run_at > now() AND NOT EXISTS (SELECT FROM provisioner.setbacks AS s WHERE s.id = w.id)
+                THEN 'scheduled'
+            ELSE 'unfinished'
+        END AS kind,
+        w.target, w.hold
+    FROM provisioner.waiting AS w
+    LEFT JOIN provisioner.targets AS t ON t.target = w.target
+    WHERE w.target = ANY ($1::text[])
+    UNION ALL
+    SELECT 'unfinished', f.target, NULL FROM provisioner.in_flight AS f WHERE f.target = ANY ($1::text[])
+    UNION ALL
+    SELECT CASE WHEN t.paused_at IS NOT NULL THEN 'paused' ELSE 'unfinished' END, r.target, NULL
+    FROM provisioner.ready AS r
+    LEFT JOIN provisioner.targets AS t ON t.target = r.target
+    WHERE r.target = ANY ($1::text[])
+),
+ended AS (
+    SELECT c.status AS kind, coalesce(c.error_code, '') AS whose, c.requests
+    FROM provisioner.request_counts AS c
+    WHERE c.target = ANY ($1::text[]) AND c.status IN ('succeeded', 'failed')
+)
+SELECT
+    p.kind,
+    CASE p.kind WHEN 'paused' THEN p.target WHEN 'quarantined' THEN substr(p.hold, 12) ELSE '' END AS whose,
+    count(*) AS requests
+FROM pending AS p
+GROUP BY 1, 2
+UNION ALL
+SELECT e.kind, e.whose, sum(e.requests)::bigint FROM ended AS e GROUP BY 1, 2 HAVING sum(e.requests) > 0
+ORDER BY 3 DESC, 1, 2;
 
 -- :name now
 -- What time it is here.

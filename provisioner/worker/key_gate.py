@@ -1,0 +1,318 @@
+"""Spend no creates on API keys that OpenRouter refuses, and none on any key while OpenRouter is in trouble.
+
+A key that nobody has seen accepted lately is tried by a few requests first, counted over all workers. When these are
+refused the other requests with that key wait, until a probe is accepted or the credential has another key.
+`core.key_health` decides about keys, `core.health` who is to blame; this module asks, waits and remembers.
+"""
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from provisioner.core.errors import (
+    CredentialUnavailable,
+    CredentialUnknown,
+    CredentialUnreadable,
+    DatabaseUnavailable,
+)
+from provisioner.core.health import Blame, Upstream
+from provisioner.core.key_health import QUARANTINE_RECHECK, SEALED, canonical, fingerprint, quarantine_of
+from provisioner.core.model import Claim, Observation, OnConflict, Request, Retry, Seen
+from provisioner.core.ports import Clock, CredentialHealth, Vault
+from provisioner.core.secret import Secret
+
+log = structlog.stdlib.get_logger()
+
+_CLOSED: Final = (CredentialUnknown, CredentialUnreadable, CredentialUnavailable)
+TROUBLE: Final = "OpenRouter is in trouble"
+# What Infisical says only after OpenRouter has accepted the key.
+ACCEPTED: Final = frozenset({Seen.CREATED, Seen.UPDATED, Seen.WRONG_SCOPE, Seen.NAME_TAKEN})
+# Other requests try the same key: seconds to wait for what they find out, here and then once more in the queue.
+SOON: Final = 0.3
+# Seconds until a request comes back while OpenRouter is in trouble.
+LATER: Final = 1.0
+# Seconds between two reports to the other workers that a key works.
+RETELL: Final = 60.0
+# Seconds after a release in which workers that have not heard of it may still hold requests back.
+SETTLING: Final = 10.0
+# Seconds between two rounds of forgetting keys that nobody uses any more.
+FORGETTING: Final = 60.0
+# Sealed keys that one worker keeps in mind; each may belong to a single request.
+MOST_SEALED: Final = 1000
+
+
+class Postponed(Exception):
+    """A request must not be sent now; `outcome` says when it comes back."""
+
+    def __init__(self, outcome: Retry) -> None:
+        super().__init__(outcome.message)
+        self.outcome = outcome
+
+
+@dataclass(slots=True)
+class _Key:
+    """A key in use, whatever the requests call its credential.
+
+    `good`: it was accepted lately. `quarantined`: it was refused. `told_at`: when the others heard that it works.
+    `known` is set as soon as it is good or quarantined.
+    """
+
+    name: str
+    secret: Secret
+    fingerprint: str
+    good: bool = False
+    quarantined: bool = False
+    probing: bool = False
+    told_at: float = float("-inf")
+    known: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def id(self) -> tuple[str, str]:
+        """What all workers know it by."""
+        return self.name, self.fingerprint
+
+    def learn(self, *, good: bool, quarantined: bool) -> None:
+        """Take over what is known, and tell whoever waits for it."""
+        self.good, self.quarantined = good, quarantined
+        if good or quarantined:
+            self.known.set()
+        else:
+            self.known.clear()
+
+
+class KeyGate:
+    """Lets the requests of one target pass whose API keys may be used."""
+
+    def __init__(self, target: str, *, health: CredentialHealth, vault: Vault, clock: Clock) -> None:
+        self.upstream = Upstream()
+        self.refreshed = asyncio.Event()  # what the workers before us left is known
+        self._target = target
+        self._health = health
+        self._vault = vault
+        self._clock = clock
+        self._salt = ""
+        self._keys: dict[tuple[str, str], _Key] = {}
+        self._by_credential: dict[str, _Key] = {}  # by the word in the row: two may mean one key
+        self._trying: dict[int, _Key] = {}
+        self._released: dict[str, float] = {}
+        self._forget_at = clock.monotonic() + FORGETTING
+
+    @property
+    def trouble(self) -> str | None:
+        """Why creates are held back whatever their key; None when they are not."""
+        return f"{TROUBLE}: {self.upstream.reason}" if self.upstream.is_open else None
+
+    def is_fine(self, request: Request, secret: Secret) -> bool:
+        """Whether the request may be sent without asking anybody: nearly always."""
+        key = self._by_credential.get(request.credential)
+        return key is not None and key.good and key.secret is secret and not self.upstream.is_open
+
+    async def admit(self, claim: Claim, secret: Secret) -> None:
+        """Let a request be sent, or raise `Postponed`."""
+        try:
+            key = await self._key(claim.request, secret)
+            if key is not None and not key.good:
+                await self._ask(claim, key)
+        except DatabaseUnavailable as error:
+            raise Postponed(_again(claim, LATER, "whether the API key works is not known just now")) from error
+        if not self.upstream.may_send(self._clock.monotonic()):
+            await self._undecided(claim)
+            raise Postponed(_again(claim, LATER, f"{TROUBLE}: {self.upstream.reason}"))
+
+    def accepts(self, claim: Claim, seen: Observation) -> bool:
+        """Note a create's end where that is all there is to do: the key was known to work, and does."""
+        if seen.seen not in ACCEPTED or self.upstream.is_open or claim.request.id in self._trying:
+            return False
+        key = self._by_credential.get(claim.request.credential)
+        self.upstream.accepted("sealed" if key is None else key.name, seen.elapsed, self._clock.monotonic())
+        return key is None or key.good
+
+    async def judge(self, claim: Claim, seen: Observation, sent: Secret | None) -> Retry | None:
+        """What a create's end says about the key that was sent: how the request goes on if it is not at fault."""
+        try:
+            if seen.seen in ACCEPTED:
+                await self._accepted(claim, seen)
+            elif seen.seen is Seen.KEY_REFUSED and sent is not None:
+                return await self._replaced(claim, sent) or await self._refused(claim, seen, sent)
+            else:
+                await self._undecided(claim)
+        except DatabaseUnavailable:
+            log.debug("key_not_shared", target=self._target)
+        return None
+
+    async def refresh(self) -> None:
+        """Hear what the other workers found out, and whether a quarantined key was replaced; about once a second."""
+        now = self._clock.monotonic()
+        for key in tuple(self._keys.values()):
+            if key.good and self._told_long_ago(key, now):
+                await self._tell(key, now)
+        found = await self._health.quarantined(tuple(self._keys))
+        quarantined = {(one.credential, one.fingerprint): one for one in found}
+        for key in self._keys.values():
+            one = quarantined.get(key.id)
+            key.probing = one is not None and one.probing
+            if key.quarantined or one is not None:
+                key.learn(good=False, quarantined=one is not None)
+        lately = {name for name, until in self._released.items() if until > now}
+        for name in {credential for credential, _ in quarantined} | lately:
+            if not name.startswith(SEALED):
+                await self._compare(name, {print_ for credential, print_ in quarantined if credential == name}, now)
+        if now >= self._forget_at:
+            self._forget_at = now + FORGETTING
+            await self._health.forget()
+        self.refreshed.set()
+
+    async def _compare(self, name: str, refused: set[str], now: float) -> None:
+        """Release what waits for a credential whose key is not among the refused ones any more."""
+        request = Request(id=0, project_id="", name="", description=None, credential=name, on_conflict=OnConflict.FAIL)
+        try:
+            key = await self._key(request, await self._vault.reopen(request))
+        except _CLOSED:
+            return
+        if key is None or key.fingerprint in refused:
+            return
+        if await self._health.replaced(name, key.fingerprint):
+            log.info("credential_released", target=self._target, credential=name, reason="the key is another one")
+        self._released.setdefault(name, now + SETTLING)
+
+    async def _key(self, request: Request, secret: Secret) -> _Key | None:
+        """What is known of a request's key; None for a sealed one that nothing is known against."""
+        key = self._by_credential.get(request.credential)
+        if key is not None and (key.secret is secret or key.secret == secret):
+            key.secret = secret
+            return key
+        if request.credential.startswith("sealed:"):
+            return self._keys.get(await self._sealed(secret))
+        key = self._by_credential[request.credential] = await self._named(canonical(request.credential), secret)
+        return key
+
+    async def _named(self, name: str, secret: Secret) -> _Key:
+        """The key of a named credential; the one that it had before is forgotten."""
+        print_ = fingerprint(secret, await self._known_salt())
+        if (key := self._keys.get((name, print_))) is None:
+            self._keys = {id_: known for id_, known in self._keys.items() if id_[0] != name}
+            self._by_credential = {word: known for word, known in self._by_credential.items() if known.name != name}
+            key = self._keys[name, print_] = _Key(name=name, secret=secret, fingerprint=print_)
+        return key
+
+    async def _sealed(self, secret: Secret) -> tuple[str, str]:
+        print_ = fingerprint(secret, await self._known_salt())
+        return f"{SEALED}{print_}", print_
+
+    async def _known_salt(self) -> str:
+        if not self._salt:
+            self._salt = await self._health.salt()
+        return self._salt
+
+    async def _ask(self, claim: Claim, key: _Key) -> None:
+        confirming = claim.failures > 0
+        if key.quarantined and not key.probing and not confirming:
+            raise Postponed(_quarantined(claim, key.name))
+        permit = await self._health.ask(*key.id, confirming=confirming)
+        if permit.granted:
+            key.probing = False
+            self._trying[claim.request.id] = key
+            return
+        if permit.accepted_for is not None:
+            key.told_at = self._clock.monotonic()
+            self.upstream.remember(key.name, key.told_at - permit.accepted_for.total_seconds())
+        if permit.quarantined or permit.accepted_for is not None:
+            key.learn(good=not permit.quarantined, quarantined=permit.quarantined)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SOON):
+                await key.known.wait()
+        if key.quarantined:
+            raise Postponed(_quarantined(claim, key.name))
+        if not key.good:
+            raise Postponed(_again(claim, SOON, f"others are trying the API key of credential {key.name} first"))
+
+    async def _accepted(self, claim: Claim, seen: Observation) -> None:
+        now = self._clock.monotonic()
+        key = self._trying.pop(claim.request.id, None) or self._by_credential.get(claim.request.credential)
+        if self.upstream.accepted("sealed" if key is None else key.name, seen.elapsed, now):
+            log.info("target_works", target=self._target)
+        if key is not None and not key.good:
+            key.learn(good=True, quarantined=False)
+            await self._tell(key, now)
+
+    async def _tell(self, key: _Key, now: float) -> None:
+        key.told_at = now
+        if await self._health.accepted(*key.id):
+            log.info("credential_released", target=self._target, credential=key.name, reason="the key is accepted")
+            self._released[key.name] = now + SETTLING
+
+    def _told_long_ago(self, key: _Key, now: float) -> bool:
+        return now - key.told_at > RETELL and self.upstream.accepted_since(key.name, key.told_at)
+
+    async def _replaced(self, claim: Claim, sent: Secret) -> Retry | None:
+        """Whether another key has taken the place of the refused one meanwhile: then nobody is to blame."""
+        try:
+            if await self._vault.reopen(claim.request) == sent:
+                return None
+            message = "the API key was refused, and there is another one now: it is tried next"
+        except _CLOSED as error:
+            message = str(error)
+        await self._undecided(claim)
+        return _again(claim, SOON, message)
+
+    async def _refused(self, claim: Claim, seen: Observation, sent: Secret) -> Retry | None:
+        key = self._trying.get(claim.request.id) or await self._suspect(claim.request, sent)
+        was_open, was_quarantined = self.upstream.is_open, key.quarantined
+        now = self._clock.monotonic()
+        blame = self.upstream.refused(key.name, claim.request.id, seen.elapsed, seen.message, now)
+        if blame is not Blame.KEY:
+            if blame is Blame.UPSTREAM and not was_open:
+                log.warning("target_held", target=self._target, reason=f"{TROUBLE}: {seen.message}")
+            await self._undecided(claim)
+            return _again(claim, LATER, seen.message)
+        self._trying.pop(claim.request.id, None)
+        if key.good:
+            key.learn(good=False, quarantined=False)
+            await self._health.suspected(*key.id)
+        quarantined, newly = await self._health.refused(*key.id, seen.message)
+        key.learn(good=False, quarantined=quarantined)
+        if newly:
+            waiting = 0 if key.name.startswith(SEALED) else await self._health.hold_back(key.name)
+            log.warning(
+                "credential_held",
+                target=self._target,
+                credential=key.name,
+                fingerprint=key.fingerprint,
+                requests=waiting,
+                reason=seen.message,
+            )
+        return _quarantined(claim, key.name) if was_quarantined and not claim.failures else None
+
+    async def _suspect(self, request: Request, secret: Secret) -> _Key:
+        """The key of a request that was sent without a trial permit."""
+        key = await self._key(request, secret)
+        if key is None:
+            name, print_ = id_ = await self._sealed(secret)
+            sealed = [known for known in self._keys if known[0].startswith(SEALED)]
+            for oldest in sealed[: len(sealed) + 1 - MOST_SEALED]:
+                del self._keys[oldest]
+            key = self._keys[id_] = _Key(name=name, secret=secret, fingerprint=print_)
+        return key
+
+    async def _undecided(self, claim: Claim) -> None:
+        """A trial said nothing about the key: another request may try."""
+        key = self._trying.pop(claim.request.id, None)
+        if key is not None:
+            await self._health.undecided(*key.id)
+
+
+def _again(claim: Claim, delay: float, message: str) -> Retry:
+    return Retry(delay=delay, message=message, unknown=claim.unknown)
+
+
+def _quarantined(claim: Claim, credential: str) -> Retry:
+    message = f"the API key of credential {credential} is refused: correct it, and this request goes on"
+    return Retry(
+        delay=QUARANTINE_RECHECK.total_seconds(),
+        message=message,
+        unknown=claim.unknown,
+        hold=quarantine_of(credential),
+    )
