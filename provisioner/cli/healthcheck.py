@@ -27,8 +27,8 @@ def healthcheck(config: Config = None, listen: Listen = None, ready: Ready = Fal
     endpoint = _endpoint(config, listen)
     if endpoint is None:
         tell_error(
-            "the daemon has no port that could be asked, because listen.address is off: set it, such as to "
-            "127.0.0.1:9464, or let systemd's watchdog look after the daemon"
+            "the worker has no status port, because listen.address is off: set it, for example to "
+            "127.0.0.1:9464, or rely on systemd's watchdog"
         )
         raise typer.Exit(NOT_DONE)
     host, port = endpoint
@@ -60,6 +60,9 @@ def _ask(host: str, port: int, path: str) -> tuple[int, str]:
         return answer.status, answer.read(LONGEST).decode(errors="replace").strip()
     except (OSError, HTTPException) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        return 0, f"no daemon answers at {host}:{port}: {reason}; see that `provisioner run` runs, and its log"
+        return (
+            0,
+            f"no worker answers at {host}:{port}: {reason}; check that `provisioner run` is running, and read its log",
+        )
     finally:
         connection.close()

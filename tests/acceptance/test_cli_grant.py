@@ -77,7 +77,7 @@ def test_what_cannot_be_granted_is_told(database: Database) -> None:
             (
                 ("--revoke", "provisioner"),
                 database,
-                "role provisioner owns the schema provisioner and may do everything",
+                "role provisioner owns the schema provisioner and already has every right",
             ),
             (("--reader", "public"), database, "there is no role public"),
         ):

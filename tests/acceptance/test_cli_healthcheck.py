@@ -83,7 +83,8 @@ async def test_a_daemon_at_work_is_healthy(database: Database) -> None:
         done = provisioner("healthcheck", "--listen", address)
         assert done.returncode == 1
         assert done.stderr == (
-            f"error: no daemon answers at {address}: Connection refused; see that `provisioner run` runs, and its log\n"
+            f"error: no worker answers at {address}: Connection refused;"
+            " check that `provisioner run` is running, and read its log\n"
         )
 
 
@@ -167,7 +168,7 @@ def test_without_a_port_the_check_says_what_else_there_is() -> None:
     """With listen.address off nobody can be asked, and the error says what to do instead."""
     done = provisioner("healthcheck", more={"PROVISIONER_LISTEN__ADDRESS": "off"})
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("error: the daemon has no port that could be asked, because listen.address is off")
+    assert done.stderr.startswith("error: the worker has no status port, because listen.address is off")
 
 
 def test_a_daemon_that_does_not_answer_is_not_waited_for() -> None:
@@ -178,7 +179,7 @@ def test_a_daemon_that_does_not_answer_is_not_waited_for() -> None:
         address = f"127.0.0.1:{other.getsockname()[1]}"
         done = provisioner("healthcheck", "--listen", address)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"error: no daemon answers at {address}: ")
+    assert done.stderr.startswith(f"error: no worker answers at {address}: ")
 
 
 def test_bad_usage_is_told_apart() -> None:
