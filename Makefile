@@ -48,7 +48,7 @@ image-test: $(VENV)/.dev ## build the container image and run it; needs root, bu
 # What comes from outside, with twenty times the examples; FUZZ_EXAMPLES says how many.
 fuzz: $(VENV)/.dev ## run the tests with generated input for longer
 	@FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-2000} $(BIN)/python -m pytest -n 2 --timeout 3600 --hypothesis-profile fuzz \
-		tests/security/test_fuzz.py tests/unit
+		tests/security/test_fuzz.py tests/security/test_machines.py tests/unit
 
 bench: $(VENV)/.dev ## measure speed and costs, about five minutes; BENCH_ARGS="--reps 3 --only wake,start"
 	@$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)

@@ -18,6 +18,7 @@ CREATE TABLE provisioner.connection_requests (
     on_conflict text DEFAULT 'fail',
     priority smallint DEFAULT 0,
     batch text,
+    project_name text,
     not_before timestamptz,
     requested_by text DEFAULT current_user,
     created_at timestamptz DEFAULT now(),
@@ -41,7 +42,11 @@ CREATE TABLE provisioner.connection_requests (
 
 CREATE INDEX connection_requests_batch ON provisioner.connection_requests (batch) WHERE batch IS NOT NULL;
 
+COMMENT ON COLUMN provisioner.connection_requests.project_name IS 'What people call the project: shown, never sent';
 COMMENT ON TABLE provisioner.connection_requests IS 'One row is one connection that somebody wants in an Infisical project';
+
+-- Every table has a primary key: in a database whose tables are all published (`FOR ALL TABLES`), PostgreSQL refuses to
+-- update and delete rows that nothing identifies.
 
 -- Requests that may be claimed, in the order in which they are. `rank` is the negated priority. `turn` is the virtual time
 -- of fair queueing: each project has at most about one request a turn, so claiming in the order of turns serves the
@@ -51,10 +56,10 @@ CREATE TABLE provisioner.ready (
     rank integer NOT NULL,
     turn bigint NOT NULL,
     id bigint NOT NULL,
-    project_id uuid NOT NULL
+    project_id uuid NOT NULL,
+    CONSTRAINT ready_in_order PRIMARY KEY (target, rank, turn, id)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
-CREATE INDEX ready_in_order ON provisioner.ready (target, rank, turn, id);
 CREATE INDEX ready_of_project ON provisioner.ready (target, project_id, rank, turn);
 -- For those who edit, cancel or delete requests: a project may have tens of thousands in line.
 CREATE INDEX ready_by_id ON provisioner.ready (id);
@@ -82,16 +87,38 @@ CREATE INDEX waiting_until ON provisioner.waiting (run_at);
 COMMENT ON COLUMN provisioner.waiting.hold IS 'Why it is held back together with others, such as the credential that was refused';
 
 -- Requests that a worker has claimed: the durable intent, committed before the first byte is sent.
+-- `fence` is drawn by lot for each claim: ids and attempts come again after a TRUNCATE … RESTART IDENTITY or a restore, and the
+-- answers of what was in flight before must not be recorded for what has their numbers now. Worker 0 stands for nobody:
+-- what cannot be recorded is set aside under it, see `unrecorded`. Columns in the order in which they need no padding.
 CREATE TABLE provisioner.in_flight (
     id bigint PRIMARY KEY,
-    attempt integer NOT NULL,
     worker bigint NOT NULL,
-    target text NOT NULL,
+    fence bigint NOT NULL DEFAULT 0,
+    claimed_at timestamptz NOT NULL,
+    attempt integer NOT NULL,
     rank integer NOT NULL,
     project_id uuid NOT NULL,
-    claimed_at timestamptz NOT NULL,
-    cancelled boolean NOT NULL DEFAULT false
+    cancelled boolean NOT NULL DEFAULT false,
+    target text NOT NULL
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
+
+-- Outcomes that the database would not record, because of the row or of what somebody's trigger, index or constraint makes of
+-- it. The request stays in flight, under worker 0, so nobody makes its connection a second time; maintenance tries to record
+-- the outcome again, with growing pauses, and it is when the cause is gone. `calls` are the statements of `settle.sql` with
+-- their arguments.
+CREATE TABLE provisioner.unrecorded (
+    id bigint PRIMARY KEY,
+    fence bigint NOT NULL,
+    connection_id text,
+    reason text NOT NULL,
+    since timestamptz NOT NULL DEFAULT clock_timestamp(),
+    tries integer NOT NULL DEFAULT 1,
+    retry_at timestamptz NOT NULL,
+    calls jsonb NOT NULL
+) WITH (fillfactor = 50);
+
+COMMENT ON TABLE provisioner.unrecorded IS 'Outcomes that could not be recorded yet, and why; they are recorded when the cause is gone';
+COMMENT ON COLUMN provisioner.unrecorded.connection_id IS 'The connection that was made, if one was';
 
 -- What happened so far to requests that met anything but success at once. `since` is when the first attempt began,
 -- `unknown` that an attempt may have made the connection without our knowing, `streak` how many of the last failures in a row
@@ -182,7 +209,8 @@ COMMENT ON COLUMN provisioner.permits.their_pace IS 'Permits a second that other
 COMMENT ON COLUMN provisioner.permits.searching IS 'Whether no answer names the limit, and it is searched';
 COMMENT ON COLUMN provisioner.permits.used IS 'Permits used in this window as the server counts, by us and by others';
 
--- The attempt log. Partitioned by day, so that forgetting is dropping.
+-- The attempt log. Partitioned by day, so that forgetting is dropping. Its key is the call: one that is written down again,
+-- because nobody heard that it was, is there already.
 CREATE TABLE provisioner.attempts (
     request_id bigint NOT NULL,
     attempt integer NOT NULL,
@@ -194,10 +222,10 @@ CREATE TABLE provisioner.attempts (
     req_id text,
     outcome text NOT NULL,
     error_code text,
-    error_message text
+    error_message text,
+    CONSTRAINT attempts_of_request PRIMARY KEY (request_id, started_at, ended_at)
 ) PARTITION BY RANGE (ended_at);
 
-CREATE INDEX attempts_of_request ON provisioner.attempts (request_id);
 CREATE TABLE provisioner.attempts_other PARTITION OF provisioner.attempts DEFAULT;
 
 -- The public halves of the sealing key pairs.
@@ -230,7 +258,9 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
         WHEN r.on_conflict IS NULL OR r.on_conflict NOT IN ('fail', 'adopt', 'replace') THEN 'on_conflict'
         WHEN r.priority IS NULL OR r.priority = -32768 THEN 'priority'
         WHEN length(r.batch) NOT BETWEEN 1 AND 200 THEN 'batch'
-        WHEN NOT isfinite(r.not_before) THEN 'not_before'
+        WHEN length(r.project_name) NOT BETWEEN 1 AND 200 OR r.project_name ~ '[\u0001-\u001F\u007F-\u009F]' THEN 'project_name'
+        WHEN r.not_before < '0001-01-02 00:00:00+00' OR r.not_before >= '9999-01-01 00:00:00+00' THEN 'not_before'
+        WHEN r.created_at < '0001-01-02 00:00:00+00' OR r.created_at >= '9999-01-01 00:00:00+00' THEN 'created_at'
         WHEN r.status IS NULL OR r.status NOT IN ('pending', 'succeeded', 'failed', 'cancelled') THEN 'status'
     END
 $$;
@@ -243,6 +273,7 @@ DECLARE
         WHEN 'target' THEN r.target WHEN 'name' THEN r.name WHEN 'on_conflict' THEN r.on_conflict
         WHEN 'batch' THEN r.batch WHEN 'status' THEN r.status
         WHEN 'description' THEN provisioner.utf16_length(r.description) || ' characters' WHEN 'not_before' THEN r.not_before::text
+        WHEN 'created_at' THEN r.created_at::text
     END;
     must text := CASE rule
         WHEN 'project_id' THEN 'is required: the UUID of the Infisical project'
@@ -254,7 +285,9 @@ DECLARE
         WHEN 'on_conflict' THEN 'must be fail, adopt or replace'
         WHEN 'priority' THEN 'must be a number from -32767 to 32767; 0 is the default'
         WHEN 'batch' THEN 'must be 1 to 200 characters'
-        WHEN 'not_before' THEN 'must be a point in time'
+        WHEN 'project_name' THEN 'must be one line of 1 to 200 characters'
+        WHEN 'not_before' THEN 'must be a point in time before the year 9999; infinity is none'
+        WHEN 'created_at' THEN 'must be a point in time before the year 9999; infinity is none'
         WHEN 'status' THEN 'must be pending, succeeded, failed or cancelled'
     END;
 BEGIN
@@ -340,6 +373,13 @@ BEGIN
     END IF;
     -- It may change places between two statements, so it is looked for again; whoever takes it out of its place has it.
     FOR round IN 1..20 LOOP
+        IF NOT EXISTS (
+            SELECT FROM provisioner.waiting AS w WHERE w.id = new.id
+            UNION ALL SELECT FROM provisioner.ready AS r WHERE r.id = new.id
+            UNION ALL SELECT FROM provisioner.in_flight AS f WHERE f.id = new.id
+        ) THEN
+            RETURN NULL;  -- it has no place, which the sweep of `0009_upkeep.sql` puts right
+        END IF;
         UPDATE provisioner.waiting AS w
         SET run_at = coalesce(new.not_before, now()), target = new.target, rank = -new.priority, project_id = new.project_id
         WHERE w.id = new.id;
@@ -361,13 +401,18 @@ END
 $$;
 
 CREATE TRIGGER request_edited
-AFTER UPDATE OF target, project_id, name, description, credential, on_conflict, priority, batch, not_before
+AFTER UPDATE OF target, project_id, name, description, credential, on_conflict, priority, batch, project_name, not_before
 ON provisioner.connection_requests
 FOR EACH ROW
 WHEN (
-    (old.target, old.project_id, old.name, old.description, old.credential, old.on_conflict, old.priority, old.batch, old.not_before)
-    IS DISTINCT FROM
-    (new.target, new.project_id, new.name, new.description, new.credential, new.on_conflict, new.priority, new.batch, new.not_before)
+    (
+        old.target, old.project_id, old.name, old.description, old.credential, old.on_conflict, old.priority, old.batch,
+        old.project_name, old.not_before
+    )
+    IS DISTINCT FROM (
+        new.target, new.project_id, new.name, new.description, new.credential, new.on_conflict, new.priority, new.batch,
+        new.project_name, new.not_before
+    )
     AND new.credential NOT LIKE 'sealed:%:wiped'
 )
 EXECUTE FUNCTION provisioner.request_edited();
@@ -381,6 +426,7 @@ BEGIN
     DELETE FROM provisioner.in_flight AS f USING old_rows AS o WHERE f.id = o.id;
     DELETE FROM provisioner.waiting AS w USING old_rows AS o WHERE w.id = o.id;
     DELETE FROM provisioner.setbacks AS s USING old_rows AS o WHERE s.id = o.id;
+    DELETE FROM provisioner.unrecorded AS u USING old_rows AS o WHERE u.id = o.id;
     RETURN NULL;
 END
 $$;
@@ -391,7 +437,9 @@ REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisione
 CREATE FUNCTION provisioner.requests_truncated() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    TRUNCATE provisioner.ready, provisioner.waiting, provisioner.in_flight, provisioner.setbacks;
+    TRUNCATE
+        provisioner.ready, provisioner.waiting, provisioner.in_flight, provisioner.unrecorded, provisioner.setbacks,
+        provisioner.failed_boxes;
     RETURN NULL;
 END
 $$;
@@ -400,22 +448,23 @@ CREATE TRIGGER requests_truncated AFTER TRUNCATE ON provisioner.connection_reque
 FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_truncated();
 
 -- Days of the attempt log: makes the next ones, drops those that are older than `keep`. Runs with the owner's rights, for
--- workers may not change the schema. Days are UTC days.
-CREATE FUNCTION provisioner.turn_attempt_log(keep interval) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
+-- workers may not change the schema. Days are UTC days. It waits for nobody: while it waited for a dump, or for a transaction
+-- that was left open, every settlement would stand behind it. False: somebody is in the way, and it is to be called again;
+-- there is time, for days are made two ahead and what has no day has a place all the same. Two at once: the second finds it done.
+CREATE FUNCTION provisioner.turn_attempt_log(keep interval) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET lock_timeout = '100ms' AS $$
 DECLARE
     day date;
     part text;
 BEGIN
-    -- Two workers may come at once; the second has nothing left to do.
-    IF NOT pg_try_advisory_xact_lock(hashtextextended('provisioner.turn_attempt_log', 0)) THEN
-        RETURN;
-    END IF;
     FOR day IN SELECT d::date FROM generate_series(current_date, current_date + 2, interval '1 day') AS d LOOP
         part := 'attempts_' || to_char(day, 'YYYYMMDD');
         IF to_regclass('provisioner.' || part) IS NULL THEN
-            -- What came before its day had a place is moved into it.
+            -- What came before its day had a place is moved into it. The table itself comes first: whoever writes takes it
+            -- before the days.
+            LOCK TABLE provisioner.attempts IN SHARE UPDATE EXCLUSIVE MODE;
             LOCK TABLE provisioner.attempts_other IN ACCESS EXCLUSIVE MODE;
+            CONTINUE WHEN to_regclass('provisioner.' || part) IS NOT NULL;
             EXECUTE format('CREATE TABLE provisioner.%I (LIKE provisioner.attempts)', part);
             EXECUTE format(
                 'WITH moved AS (DELETE FROM provisioner.attempts_other WHERE ended_at >= %L AND ended_at < %L RETURNING *)'
@@ -433,9 +482,12 @@ BEGIN
         WHERE i.inhparent = 'provisioner.attempts'::regclass AND c.relname ~ '^attempts_[0-9]{8}$'
             AND to_date(right(c.relname, 8), 'YYYYMMDD') < current_date - keep
     LOOP
-        EXECUTE format('DROP TABLE provisioner.%I', part);
+        EXECUTE format('DROP TABLE IF EXISTS provisioner.%I', part);
     END LOOP;
     DELETE FROM provisioner.attempts_other AS a WHERE a.ended_at < now() - keep;
+    RETURN true;
+EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+    RETURN false;
 END
 $$;
 

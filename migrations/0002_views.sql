@@ -24,7 +24,8 @@ SELECT
     CASE WHEN q.status = 'pending' THEN s.error_message ELSE q.error_message END AS error_message,
     w.run_at AS next_attempt_at,
     line.queue_position,
-    q.finished_at
+    q.finished_at,
+    q.project_name
 FROM provisioner.connection_requests AS q
 LEFT JOIN provisioner.in_flight AS f ON f.id = q.id
 LEFT JOIN provisioner.waiting AS w ON w.id = q.id
@@ -95,7 +96,7 @@ SELECT
     CASE WHEN sum(f.unfinished) = 0 THEN max(f.last_finished_at) END AS ended_at,
     CASE
         WHEN sum(f.unfinished) > 0 AND bool_and(f.unfinished = 0 OR f.seconds IS NOT NULL)
-            THEN now() + make_interval(secs => max(f.seconds))
+            THEN now() + make_interval(secs => least(max(f.seconds), 1e9))
     END AS ends_at
 FROM foreseen AS f
 GROUP BY f.batch, f.total

@@ -2,7 +2,7 @@
 
 -- A fingerprint has to be the same for all workers of this database, and say nothing to anybody else.
 CREATE TABLE provisioner.salt (
-    salt uuid NOT NULL DEFAULT gen_random_uuid()
+    salt uuid PRIMARY KEY DEFAULT gen_random_uuid()
 );
 
 INSERT INTO provisioner.salt DEFAULT VALUES;

@@ -2,14 +2,14 @@
 -- its own: the wide table has no index that could tell, and must not be read whole.
 
 -- One row for each sealed key that a failed request has had. `box` is a hash of it: should the request be given another
--- key meanwhile, that one has a row, and a time, of its own. No key: a request that fails again never waits for a wiper.
+-- key meanwhile, that one has a row, and a time, of its own. The time stands first in the key: a request
+-- that fails again has another one, and never waits for a wiper.
 CREATE TABLE provisioner.failed_boxes (
     id bigint NOT NULL,
     failed_at timestamptz NOT NULL,
-    box bigint NOT NULL
+    box bigint NOT NULL,
+    CONSTRAINT failed_boxes_until PRIMARY KEY (failed_at, id, box)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
-
-CREATE INDEX failed_boxes_until ON provisioner.failed_boxes (failed_at);
 
 COMMENT ON TABLE provisioner.failed_boxes IS 'Sealed keys of failed requests, which are wiped after a time';
 

@@ -17,7 +17,7 @@ CREATE TABLE provisioner.counts (
     PRIMARY KEY (target, batch, requested_by, status, error_code)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
-CREATE TABLE provisioner.count_changes (LIKE provisioner.counts)
+CREATE TABLE provisioner.count_changes (LIKE provisioner.counts, change bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY)
 WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
 COMMENT ON TABLE provisioner.counts IS 'How many requests there are of each kind, but for what count_changes adds';
@@ -80,11 +80,12 @@ END
 $$;
 
 -- Fold at most `most` changes into the counts; returns how many. Two who fold at once take different changes, and rows in the
--- same order.
+-- same order. A count of zero is taken out: whoever deletes requests of many batches leaves none of them behind.
 CREATE FUNCTION provisioner.fold_counts(most integer) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     folded integer;
+    zeros tid[];
 BEGIN
     WITH taken AS (
         DELETE FROM provisioner.count_changes
@@ -105,8 +106,11 @@ BEGIN
             started_at = CASE WHEN k.requests = 0 THEN excluded.started_at ELSE least(k.started_at, excluded.started_at) END,
             ended_at = greatest(k.ended_at, excluded.ended_at),
             newest = greatest(k.newest, excluded.newest)
+        RETURNING k.ctid, k.requests
     )
-    SELECT count(*) INTO folded FROM taken;
+    SELECT (SELECT count(*) FROM taken), ARRAY (SELECT n.ctid FROM kept AS n WHERE n.requests = 0) INTO folded, zeros;
+    -- They are locked since they were changed, so nobody has added to them meanwhile.
+    DELETE FROM provisioner.counts AS k WHERE k.ctid = ANY (zeros) AND k.requests = 0;
     RETURN folded;
 END
 $$;
@@ -142,7 +146,9 @@ SELECT
 FROM (
     SELECT k.* FROM provisioner.counts AS k WHERE k.requests <> 0
     UNION ALL
-    SELECT h.* FROM provisioner.count_changes AS h
+    SELECT
+        h.target, h.batch, h.requested_by, h.status, h.error_code, h.requests, h.started_at, h.ended_at, h.newest
+    FROM provisioner.count_changes AS h
 ) AS c
 WHERE c.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT'))
 GROUP BY c.target, c.batch, c.requested_by, c.status, c.error_code
@@ -213,7 +219,7 @@ shown AS (
         CASE WHEN sum(f.unfinished) = 0 THEN max(f.last_finished_at) END AS ended_at,
         CASE
             WHEN sum(f.unfinished) > 0 AND bool_and(f.unfinished = 0 OR f.seconds IS NOT NULL)
-                THEN now() + make_interval(secs => max(f.seconds)::double precision)
+                THEN now() + make_interval(secs => least(max(f.seconds)::double precision, 1e9))
         END AS ends_at
     FROM foreseen AS f
     WHERE f.requests > 0

@@ -23,6 +23,7 @@ CREATE TABLE provisioner.connection_requests (
     on_conflict text DEFAULT 'fail'::text,
     priority smallint DEFAULT 0,
     batch text,
+    project_name text,
     not_before timestamp with time zone,
     requested_by text DEFAULT CURRENT_USER,
     created_at timestamp with time zone DEFAULT now(),
@@ -40,6 +41,8 @@ WITH (fillfactor='35', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_thr
 
 COMMENT ON TABLE provisioner.connection_requests IS 'One row is one connection that somebody wants in an Infisical project';
 
+COMMENT ON COLUMN provisioner.connection_requests.project_name IS 'What people call the project: shown, never sent';
+
 CREATE FUNCTION provisioner.broken_rule(r provisioner.connection_requests) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $_$
@@ -56,7 +59,9 @@ CREATE FUNCTION provisioner.broken_rule(r provisioner.connection_requests) RETUR
         WHEN r.on_conflict IS NULL OR r.on_conflict NOT IN ('fail', 'adopt', 'replace') THEN 'on_conflict'
         WHEN r.priority IS NULL OR r.priority = -32768 THEN 'priority'
         WHEN length(r.batch) NOT BETWEEN 1 AND 200 THEN 'batch'
-        WHEN NOT isfinite(r.not_before) THEN 'not_before'
+        WHEN length(r.project_name) NOT BETWEEN 1 AND 200 OR r.project_name ~ '[\u0001-\u001F\u007F-\u009F]' THEN 'project_name'
+        WHEN r.not_before < '0001-01-02 00:00:00+00' OR r.not_before >= '9999-01-01 00:00:00+00' THEN 'not_before'
+        WHEN r.created_at < '0001-01-02 00:00:00+00' OR r.created_at >= '9999-01-01 00:00:00+00' THEN 'created_at'
         WHEN r.status IS NULL OR r.status NOT IN ('pending', 'succeeded', 'failed', 'cancelled') THEN 'status'
     END
 $_$;
@@ -142,12 +147,81 @@ $$;
 
 COMMENT ON FUNCTION provisioner.cancel(ids bigint[]) IS 'Call requests off; returns those that were pending';
 
+CREATE FUNCTION provisioner.disown(target text, most integer) RETURNS SETOF bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    lined bigint[];
+    one bigint;
+BEGIN
+    SELECT array_agg(r.id) INTO lined
+    FROM (
+        SELECT l.id FROM provisioner.ready AS l
+        WHERE l.target = disown.target
+        ORDER BY l.target, l.rank, l.turn, l.id
+        LIMIT disown.most
+        FOR UPDATE SKIP LOCKED
+    ) AS r;
+    IF lined IS NULL THEN
+        RETURN;
+    END IF;
+    BEGIN
+        PERFORM provisioner.disown_requests(lined);
+        SET CONSTRAINTS ALL IMMEDIATE;
+        RETURN QUERY SELECT unnest(lined);
+        RETURN;
+    EXCEPTION WHEN OTHERS THEN
+        NULL;
+    END;
+    FOREACH one IN ARRAY lined LOOP
+        BEGIN
+            PERFORM provisioner.disown_requests(ARRAY [one]);
+            SET CONSTRAINTS ALL IMMEDIATE;
+            RETURN NEXT one;
+        EXCEPTION WHEN OTHERS THEN
+            WITH gone AS (
+                DELETE FROM provisioner.ready AS r WHERE r.id = one RETURNING r.id, r.target, r.rank, r.project_id
+            )
+            INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
+            SELECT g.id, clock_timestamp() + interval '5 minutes', g.target, g.rank, g.project_id FROM gone AS g
+            ON CONFLICT (id) DO NOTHING;
+        END;
+    END LOOP;
+END
+$$;
+
+CREATE FUNCTION provisioner.disown_requests(ids bigint[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    changed bigint[];
+BEGIN
+    DELETE FROM provisioner.ready AS r WHERE r.id = ANY (ids);
+    WITH failed AS (
+        UPDATE provisioner.connection_requests AS q
+        SET
+            status = 'failed', error_code = 'target_unknown', finished_at = clock_timestamp(),
+            error_message = 'no worker knows the target ' || quote_literal(q.target)
+                || '; name it in the settings as [targets.' || q.target || '], then retry'
+        WHERE q.id = ANY (ids) AND q.status = 'pending'
+        RETURNING q.id
+    )
+    SELECT array_agg(f.id) INTO changed FROM failed AS f;
+    PERFORM provisioner.not_updated(q.id)
+    FROM provisioner.connection_requests AS q
+    WHERE q.id = ANY (ids) AND q.status = 'pending' AND q.id <> ALL (coalesce(changed, '{}'));
+END
+$$;
+
 CREATE FUNCTION provisioner.fold_counts(most integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
     folded integer;
+    zeros tid[];
 BEGIN
     WITH taken AS (
         DELETE FROM provisioner.count_changes
@@ -168,9 +242,45 @@ BEGIN
             started_at = CASE WHEN k.requests = 0 THEN excluded.started_at ELSE least(k.started_at, excluded.started_at) END,
             ended_at = greatest(k.ended_at, excluded.ended_at),
             newest = greatest(k.newest, excluded.newest)
+        RETURNING k.ctid, k.requests
     )
-    SELECT count(*) INTO folded FROM taken;
+    SELECT (SELECT count(*) FROM taken), ARRAY (SELECT n.ctid FROM kept AS n WHERE n.requests = 0) INTO folded, zeros;
+    -- They are locked since they were changed, so nobody has added to them meanwhile.
+    DELETE FROM provisioner.counts AS k WHERE k.ctid = ANY (zeros) AND k.requests = 0;
     RETURN folded;
+END
+$$;
+
+CREATE FUNCTION provisioner.misplaced(after bigint, most integer, OUT ids bigint[], OUT last bigint) RETURNS record
+    LANGUAGE sql STABLE
+    AS $$
+    WITH part AS MATERIALIZED (
+        SELECT q.id, q.status FROM provisioner.connection_requests AS q
+        WHERE q.id > misplaced.after
+        ORDER BY q.id
+        LIMIT misplaced.most
+    )
+    SELECT
+        array_agg(p.id ORDER BY p.id) FILTER (
+            WHERE p.status = 'pending'
+                AND NOT EXISTS (SELECT FROM provisioner.ready AS r WHERE r.id = p.id)
+                AND NOT EXISTS (SELECT FROM provisioner.waiting AS w WHERE w.id = p.id)
+                AND NOT EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = p.id)
+        ),
+        max(p.id)
+    FROM part AS p
+$$;
+
+CREATE FUNCTION provisioner.not_updated(request bigint) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.id = not_updated.request) THEN
+        RAISE EXCEPTION 'a trigger on provisioner.connection_requests keeps request % from being updated', not_updated.request
+        USING ERRCODE = 'triggered_action_exception';
+    END IF;
+    RETURN NULL;
 END
 $$;
 
@@ -186,6 +296,72 @@ $$;
 
 COMMENT ON FUNCTION provisioner.pause(target text) IS 'Hold a target; returns nothing if it was held already';
 
+CREATE FUNCTION provisioner.put_in_line(ids bigint[]) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    request provisioner.connection_requests;
+    rule text;
+    reason text;
+    placed integer := 0;
+BEGIN
+    PERFORM FROM provisioner.sweeps FOR UPDATE;  -- one at a time: two might give a request two places
+    FOR request IN
+        SELECT q.* FROM provisioner.connection_requests AS q
+        WHERE q.id = ANY (put_in_line.ids) AND q.status = 'pending'
+        ORDER BY q.id
+        FOR UPDATE SKIP LOCKED
+    LOOP
+        CONTINUE WHEN EXISTS (
+            SELECT FROM provisioner.waiting AS w WHERE w.id = request.id
+            UNION ALL SELECT FROM provisioner.ready AS r WHERE r.id = request.id
+            UNION ALL SELECT FROM provisioner.in_flight AS f WHERE f.id = request.id
+        );
+        rule := provisioner.broken_rule(request);
+        IF rule IS NULL OR (rule = 'credential' AND request.credential LIKE 'sealed:%:wiped') THEN
+            INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
+            VALUES (request.id, greatest(request.not_before, now()), request.target, -request.priority, request.project_id)
+            ON CONFLICT (id) DO NOTHING;
+            placed := placed + 1;
+            CONTINUE;
+        END IF;
+        BEGIN
+            PERFORM provisioner.refuse(rule, request);
+        EXCEPTION WHEN OTHERS THEN
+            reason := SQLERRM;
+        END;
+        BEGIN
+            UPDATE provisioner.connection_requests AS q
+            SET status = 'failed', error_code = 'invalid_request', error_message = reason, finished_at = clock_timestamp()
+            WHERE q.id = request.id;
+            SET CONSTRAINTS ALL IMMEDIATE;
+            placed := placed + 1;
+        EXCEPTION WHEN OTHERS THEN
+            NULL;  -- somebody's trigger will not have it: `doctor` names it
+        END;
+    END LOOP;
+    RETURN placed;
+END
+$$;
+
+CREATE FUNCTION provisioner.recount() RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    corrected bigint;
+BEGIN
+    PERFORM FROM provisioner.sweeps FOR UPDATE;  -- two at once would both correct
+    INSERT INTO provisioner.count_changes (target, batch, requested_by, status, error_code, requests, started_at, ended_at, newest)
+    SELECT m.* FROM provisioner.miscounted AS m;
+    GET DIAGNOSTICS corrected = ROW_COUNT;
+    RETURN corrected;
+END
+$$;
+
+COMMENT ON FUNCTION provisioner.recount() IS 'Correct the counts of requests after rows were written with triggers off; reads all requests';
+
 CREATE FUNCTION provisioner.refuse(rule text, r provisioner.connection_requests) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -194,6 +370,7 @@ DECLARE
         WHEN 'target' THEN r.target WHEN 'name' THEN r.name WHEN 'on_conflict' THEN r.on_conflict
         WHEN 'batch' THEN r.batch WHEN 'status' THEN r.status
         WHEN 'description' THEN provisioner.utf16_length(r.description) || ' characters' WHEN 'not_before' THEN r.not_before::text
+        WHEN 'created_at' THEN r.created_at::text
     END;
     must text := CASE rule
         WHEN 'project_id' THEN 'is required: the UUID of the Infisical project'
@@ -205,7 +382,9 @@ DECLARE
         WHEN 'on_conflict' THEN 'must be fail, adopt or replace'
         WHEN 'priority' THEN 'must be a number from -32767 to 32767; 0 is the default'
         WHEN 'batch' THEN 'must be 1 to 200 characters'
-        WHEN 'not_before' THEN 'must be a point in time'
+        WHEN 'project_name' THEN 'must be one line of 1 to 200 characters'
+        WHEN 'not_before' THEN 'must be a point in time before the year 9999; infinity is none'
+        WHEN 'created_at' THEN 'must be a point in time before the year 9999; infinity is none'
         WHEN 'status' THEN 'must be pending, succeeded, failed or cancelled'
     END;
 BEGIN
@@ -243,6 +422,13 @@ BEGIN
     END IF;
     -- It may change places between two statements, so it is looked for again; whoever takes it out of its place has it.
     FOR round IN 1..20 LOOP
+        IF NOT EXISTS (
+            SELECT FROM provisioner.waiting AS w WHERE w.id = new.id
+            UNION ALL SELECT FROM provisioner.ready AS r WHERE r.id = new.id
+            UNION ALL SELECT FROM provisioner.in_flight AS f WHERE f.id = new.id
+        ) THEN
+            RETURN NULL;  -- it has no place, which the sweep of `0009_upkeep.sql` puts right
+        END IF;
         UPDATE provisioner.waiting AS w
         SET run_at = coalesce(new.not_before, now()), target = new.target, rank = -new.priority, project_id = new.project_id
         WHERE w.id = new.id;
@@ -260,6 +446,25 @@ BEGIN
     END LOOP;
     RAISE EXCEPTION 'request % is in flight: its target, project, priority and not_before cannot be changed now', new.id
     USING ERRCODE = 'object_in_use', HINT = 'Cancel it, or wait until it has ended.';
+END
+$$;
+
+CREATE FUNCTION provisioner.request_status_edited() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF new.status IS NULL OR new.status NOT IN ('pending', 'succeeded', 'failed', 'cancelled') THEN
+        PERFORM provisioner.refuse('status', new);
+    END IF;
+    INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
+    SELECT new.id, greatest(new.not_before, now()), new.target, -new.priority, new.project_id
+    WHERE NOT EXISTS (
+        SELECT FROM provisioner.ready AS r WHERE r.id = new.id
+        UNION ALL SELECT FROM provisioner.in_flight AS f WHERE f.id = new.id
+    )
+    ON CONFLICT (id) DO NOTHING;
+    RETURN NULL;
 END
 $$;
 
@@ -336,6 +541,7 @@ BEGIN
     DELETE FROM provisioner.in_flight AS f USING old_rows AS o WHERE f.id = o.id;
     DELETE FROM provisioner.waiting AS w USING old_rows AS o WHERE w.id = o.id;
     DELETE FROM provisioner.setbacks AS s USING old_rows AS o WHERE s.id = o.id;
+    DELETE FROM provisioner.unrecorded AS u USING old_rows AS o WHERE u.id = o.id;
     RETURN NULL;
 END
 $$;
@@ -397,7 +603,9 @@ CREATE FUNCTION provisioner.requests_truncated() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
-    TRUNCATE provisioner.ready, provisioner.waiting, provisioner.in_flight, provisioner.setbacks;
+    TRUNCATE
+        provisioner.ready, provisioner.waiting, provisioner.in_flight, provisioner.unrecorded, provisioner.setbacks,
+        provisioner.failed_boxes;
     RETURN NULL;
 END
 $$;
@@ -506,24 +714,58 @@ $$;
 
 COMMENT ON FUNCTION provisioner.sealing_key() IS 'The current sealing key: its id and its public half in base64';
 
-CREATE FUNCTION provisioner.turn_attempt_log(keep interval) RETURNS void
+CREATE FUNCTION provisioner.sweep(most integer, pause interval, OUT seen integer, OUT placed integer, OUT done boolean) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    place bigint;
+    newest bigint;
+    next bigint;
+    strays bigint[];
+    fresh bigint[];
+BEGIN
+    seen := 0;
+    placed := 0;
+    done := false;
+    SELECT s.position INTO place FROM provisioner.sweeps AS s
+    WHERE s.swept_at <= clock_timestamp() - sweep.pause
+    FOR UPDATE SKIP LOCKED;
+    IF place IS NULL THEN
+        RETURN;
+    END IF;
+    SELECT min(n.id) INTO newest
+    FROM (SELECT q.id FROM provisioner.connection_requests AS q ORDER BY q.id DESC LIMIT sweep.most / 4) AS n;
+    SELECT m.ids INTO fresh FROM provisioner.misplaced(greatest(newest - 1, place), sweep.most) AS m;
+    SELECT m.ids, m.last INTO strays, next FROM provisioner.misplaced(place, sweep.most) AS m;
+    strays := ARRAY (SELECT unnest(strays) UNION SELECT unnest(fresh));
+    seen := cardinality(strays);
+    IF seen > 0 THEN
+        placed := provisioner.put_in_line(strays);
+    END IF;
+    done := next IS NULL;
+    UPDATE provisioner.sweeps SET position = coalesce(next, 0), swept_at = clock_timestamp();
+END
+$$;
+
+CREATE FUNCTION provisioner.turn_attempt_log(keep interval) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
+    SET lock_timeout TO '100ms'
     AS $_$
 DECLARE
     day date;
     part text;
 BEGIN
-    -- Two workers may come at once; the second has nothing left to do.
-    IF NOT pg_try_advisory_xact_lock(hashtextextended('provisioner.turn_attempt_log', 0)) THEN
-        RETURN;
-    END IF;
     FOR day IN SELECT d::date FROM generate_series(current_date, current_date + 2, interval '1 day') AS d LOOP
         part := 'attempts_' || to_char(day, 'YYYYMMDD');
         IF to_regclass('provisioner.' || part) IS NULL THEN
-            -- What came before its day had a place is moved into it.
+            -- What came before its day had a place is moved into it. The table itself comes first: whoever writes takes it
+            -- before the days.
+            LOCK TABLE provisioner.attempts IN SHARE UPDATE EXCLUSIVE MODE;
             LOCK TABLE provisioner.attempts_other IN ACCESS EXCLUSIVE MODE;
+            CONTINUE WHEN to_regclass('provisioner.' || part) IS NOT NULL;
             EXECUTE format('CREATE TABLE provisioner.%I (LIKE provisioner.attempts)', part);
             EXECUTE format(
                 'WITH moved AS (DELETE FROM provisioner.attempts_other WHERE ended_at >= %L AND ended_at < %L RETURNING *)'
@@ -541,9 +783,12 @@ BEGIN
         WHERE i.inhparent = 'provisioner.attempts'::regclass AND c.relname ~ '^attempts_[0-9]{8}$'
             AND to_date(right(c.relname, 8), 'YYYYMMDD') < current_date - keep
     LOOP
-        EXECUTE format('DROP TABLE provisioner.%I', part);
+        EXECUTE format('DROP TABLE IF EXISTS provisioner.%I', part);
     END LOOP;
     DELETE FROM provisioner.attempts_other AS a WHERE a.ended_at < now() - keep;
+    RETURN true;
+EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+    RETURN false;
 END
 $_$;
 
@@ -551,6 +796,91 @@ CREATE FUNCTION provisioner.utf16_length(given text) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
     SELECT length(given) + length(regexp_replace(given, '[^\U00010000-\U0010FFFF]', '', 'g'))
+$$;
+
+CREATE TABLE provisioner.failed_boxes (
+    id bigint NOT NULL,
+    failed_at timestamp with time zone NOT NULL,
+    box bigint NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
+
+COMMENT ON TABLE provisioner.failed_boxes IS 'Sealed keys of failed requests, which are wiped after a time';
+
+CREATE FUNCTION provisioner.wipe_boxes(boxes provisioner.failed_boxes[]) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    ids bigint[];
+    changed integer;
+BEGIN
+    SELECT array_agg(q.id) INTO ids
+    FROM provisioner.connection_requests AS q
+    WHERE
+        q.id = ANY (ARRAY (SELECT b.id FROM unnest(boxes) AS b)) AND q.status = 'failed'
+        AND hashtextextended(q.credential, 0) IN (SELECT b.box FROM unnest(boxes) AS b WHERE b.id = q.id);
+    UPDATE provisioner.connection_requests AS q
+    SET
+        credential = 'sealed:' || split_part(q.credential, ':', 2) || to_char(now() AT TIME ZONE 'UTC', ':YYYY-MM-DD":wiped"'),
+        error_message = concat_ws(
+            '; ', q.error_message,
+            to_char(now() AT TIME ZONE 'UTC', '"the sealed key was wiped on "YYYY-MM-DD": give the row a new one before a retry"')
+        )
+    WHERE q.id = ANY (ids) AND q.status = 'failed'
+        AND hashtextextended(q.credential, 0) IN (SELECT b.box FROM unnest(boxes) AS b WHERE b.id = q.id);
+    GET DIAGNOSTICS changed = ROW_COUNT;
+    IF changed < coalesce(cardinality(ids), 0) AND cardinality(boxes) = 1 THEN
+        PERFORM provisioner.not_updated(ids[1]);
+    ELSIF changed < coalesce(cardinality(ids), 0) THEN
+        RAISE EXCEPTION 'not all could be wiped' USING ERRCODE = 'triggered_action_exception';
+    END IF;
+    DELETE FROM provisioner.failed_boxes AS f
+    WHERE f.failed_at = ANY (ARRAY (SELECT b.failed_at FROM unnest(boxes) AS b))
+        AND f.box IN (SELECT b.box FROM unnest(boxes) AS b WHERE b.id = f.id);
+    RETURN changed;
+END
+$$;
+
+CREATE FUNCTION provisioner.wipe_failed_boxes(keep interval, most integer, OUT due integer, OUT wiped integer) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    boxes provisioner.failed_boxes[];
+    box provisioner.failed_boxes;
+    ids bigint[];
+BEGIN
+    SELECT array_agg(b), count(*) INTO boxes, due
+    FROM (
+        SELECT f.* FROM provisioner.failed_boxes AS f
+        WHERE f.failed_at <= now() - wipe_failed_boxes.keep
+        ORDER BY f.failed_at
+        LIMIT wipe_failed_boxes.most
+        FOR UPDATE SKIP LOCKED
+    ) AS b;
+    wiped := 0;
+    IF due = 0 THEN
+        RETURN;
+    END IF;
+    BEGIN
+        wiped := provisioner.wipe_boxes(boxes);
+        SET CONSTRAINTS ALL IMMEDIATE;  -- a deferred trigger is to be heard of here
+        RETURN;
+    EXCEPTION WHEN OTHERS THEN
+        wiped := 0;
+    END;
+    FOREACH box IN ARRAY boxes LOOP
+        BEGIN
+            wiped := wiped + provisioner.wipe_boxes(ARRAY [box]);
+            SET CONSTRAINTS ALL IMMEDIATE;
+        EXCEPTION WHEN OTHERS THEN
+            UPDATE provisioner.failed_boxes AS f
+            SET failed_at = now() - wipe_failed_boxes.keep + interval '1 hour'
+            WHERE f.failed_at = box.failed_at AND f.id = box.id AND f.box = box.box;
+        END;
+    END LOOP;
+END
 $$;
 
 CREATE FUNCTION provisioner.withhold_readable_key() RETURNS trigger
@@ -601,7 +931,8 @@ CREATE TABLE provisioner.count_changes (
     requests bigint CONSTRAINT counts_requests_not_null NOT NULL,
     started_at timestamp with time zone,
     ended_at timestamp with time zone,
-    newest bigint
+    newest bigint,
+    change bigint NOT NULL
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
 
@@ -626,13 +957,14 @@ COMMENT ON COLUMN provisioner.counts.newest IS 'The largest id that ever came to
 
 CREATE TABLE provisioner.in_flight (
     id bigint NOT NULL,
-    attempt integer NOT NULL,
     worker bigint NOT NULL,
-    target text NOT NULL,
+    fence bigint DEFAULT 0 NOT NULL,
+    claimed_at timestamp with time zone NOT NULL,
+    attempt integer NOT NULL,
     rank integer NOT NULL,
     project_id uuid NOT NULL,
-    claimed_at timestamp with time zone NOT NULL,
-    cancelled boolean DEFAULT false NOT NULL
+    cancelled boolean DEFAULT false NOT NULL,
+    target text NOT NULL
 )
 WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='2000');
 
@@ -838,7 +1170,7 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
                     ELSE NULL::timestamp with time zone
                 END AS ended_at,
                 CASE
-                    WHEN ((sum(f.unfinished) > (0)::numeric) AND bool_and(((f.unfinished = (0)::numeric) OR (f.seconds IS NOT NULL)))) THEN (now() + make_interval(secs => max(f.seconds)))
+                    WHEN ((sum(f.unfinished) > (0)::numeric) AND bool_and(((f.unfinished = (0)::numeric) OR (f.seconds IS NOT NULL)))) THEN (now() + make_interval(secs => LEAST(max(f.seconds), ('1000000000'::numeric)::double precision)))
                     ELSE NULL::timestamp with time zone
                 END AS ends_at
            FROM foreseen f
@@ -885,6 +1217,15 @@ ALTER TABLE provisioner.connection_requests ALTER COLUMN id ADD GENERATED ALWAYS
     CACHE 1
 );
 
+ALTER TABLE provisioner.count_changes ALTER COLUMN change ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME provisioner.count_changes_change_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE provisioner.credential_health (
     target text NOT NULL,
     credential text NOT NULL,
@@ -906,21 +1247,60 @@ COMMENT ON TABLE provisioner.credential_health IS 'What OpenRouter said lately o
 
 COMMENT ON COLUMN provisioner.credential_health.quarantined_since IS 'Since when requests with this key wait; NULL while they do not';
 
-CREATE TABLE provisioner.failed_boxes (
-    id bigint NOT NULL,
-    failed_at timestamp with time zone NOT NULL,
-    box bigint NOT NULL
-)
-WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
-
-COMMENT ON TABLE provisioner.failed_boxes IS 'Sealed keys of failed requests, which are wiped after a time';
-
 CREATE TABLE provisioner.migrations (
     version integer NOT NULL,
     name text NOT NULL,
     checksum text NOT NULL,
     applied_at timestamp with time zone DEFAULT now() NOT NULL
 );
+
+CREATE VIEW provisioner.miscounted AS
+ SELECT target,
+    batch,
+    requested_by,
+    status,
+    error_code,
+    (sum(requests))::bigint AS requests,
+    min(started_at) AS started_at,
+    max(ended_at) AS ended_at,
+    max(newest) AS newest
+   FROM ( SELECT COALESCE(q.target, ''::text) AS target,
+            COALESCE(q.batch, ''::text) AS batch,
+            COALESCE(q.requested_by, ''::text) AS requested_by,
+            COALESCE(q.status, ''::text) AS status,
+            COALESCE(q.error_code, ''::text) AS error_code,
+            count(*) AS requests,
+            min(q.created_at) AS started_at,
+            max(q.finished_at) AS ended_at,
+            max(q.id) AS newest
+           FROM provisioner.connection_requests q
+          GROUP BY q.target, q.batch, q.requested_by, q.status, q.error_code
+        UNION ALL
+         SELECT k.target,
+            k.batch,
+            k.requested_by,
+            k.status,
+            k.error_code,
+            (- k.requests),
+            NULL::timestamp with time zone,
+            NULL::timestamp with time zone,
+            NULL::bigint
+           FROM provisioner.counts k
+        UNION ALL
+         SELECT h.target,
+            h.batch,
+            h.requested_by,
+            h.status,
+            h.error_code,
+            (- h.requests),
+            NULL::timestamp with time zone,
+            NULL::timestamp with time zone,
+            NULL::bigint
+           FROM provisioner.count_changes h) c
+  GROUP BY target, batch, requested_by, status, error_code
+ HAVING (sum(requests) <> (0)::numeric);
+
+COMMENT ON VIEW provisioner.miscounted IS 'By how much the counts of requests are wrong; reads all requests';
 
 CREATE VIEW provisioner.quarantined_credentials AS
  SELECT target,
@@ -1007,7 +1387,8 @@ CREATE VIEW provisioner.request_status WITH (security_barrier='true') AS
         END AS error_message,
     w.run_at AS next_attempt_at,
     line.queue_position,
-    q.finished_at
+    q.finished_at,
+    q.project_name
    FROM ((((provisioner.connection_requests q
      LEFT JOIN provisioner.in_flight f ON ((f.id = q.id)))
      LEFT JOIN provisioner.waiting w ON ((w.id = q.id)))
@@ -1027,6 +1408,15 @@ CREATE TABLE provisioner.sealing_keys (
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     retired_at timestamp with time zone
 );
+
+CREATE TABLE provisioner.sweeps (
+    one boolean DEFAULT true NOT NULL,
+    "position" bigint DEFAULT 0 NOT NULL,
+    swept_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL
+)
+WITH (fillfactor='50');
+
+COMMENT ON TABLE provisioner.sweeps IS 'How far the search for pending requests without a place has come';
 
 CREATE TABLE provisioner.target_incidents (
     target text NOT NULL,
@@ -1052,6 +1442,22 @@ CREATE TABLE provisioner.turns (
 )
 WITH (fillfactor='50');
 
+CREATE TABLE provisioner.unrecorded (
+    id bigint NOT NULL,
+    fence bigint NOT NULL,
+    connection_id text,
+    reason text NOT NULL,
+    since timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    tries integer DEFAULT 1 NOT NULL,
+    retry_at timestamp with time zone NOT NULL,
+    calls jsonb NOT NULL
+)
+WITH (fillfactor='50');
+
+COMMENT ON TABLE provisioner.unrecorded IS 'Outcomes that could not be recorded yet, and why; they are recorded when the cause is gone';
+
+COMMENT ON COLUMN provisioner.unrecorded.connection_id IS 'The connection that was made, if one was';
+
 ALTER TABLE provisioner.workers ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME provisioner.workers_id_seq
     START WITH 1
@@ -1063,17 +1469,29 @@ ALTER TABLE provisioner.workers ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY
 
 ALTER TABLE ONLY provisioner.attempts ATTACH PARTITION provisioner.attempts_other DEFAULT;
 
+ALTER TABLE ONLY provisioner.attempts
+    ADD CONSTRAINT attempts_of_request PRIMARY KEY (request_id, started_at, ended_at);
+
+ALTER TABLE ONLY provisioner.attempts_other
+    ADD CONSTRAINT attempts_other_pkey PRIMARY KEY (request_id, started_at, ended_at);
+
 ALTER TABLE ONLY provisioner.connection_requests
     ADD CONSTRAINT connection_requests_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY provisioner.connection_requests
     ADD CONSTRAINT connection_requests_wanted_once UNIQUE (target, project_id, name);
 
+ALTER TABLE ONLY provisioner.count_changes
+    ADD CONSTRAINT count_changes_pkey PRIMARY KEY (change);
+
 ALTER TABLE ONLY provisioner.counts
     ADD CONSTRAINT counts_pkey PRIMARY KEY (target, batch, requested_by, status, error_code);
 
 ALTER TABLE ONLY provisioner.credential_health
     ADD CONSTRAINT credential_health_pkey PRIMARY KEY (target, credential, fingerprint);
+
+ALTER TABLE ONLY provisioner.failed_boxes
+    ADD CONSTRAINT failed_boxes_until PRIMARY KEY (failed_at, id, box);
 
 ALTER TABLE ONLY provisioner.in_flight
     ADD CONSTRAINT in_flight_pkey PRIMARY KEY (id);
@@ -1084,11 +1502,20 @@ ALTER TABLE ONLY provisioner.migrations
 ALTER TABLE ONLY provisioner.permits
     ADD CONSTRAINT permits_pkey PRIMARY KEY (target, kind);
 
+ALTER TABLE ONLY provisioner.ready
+    ADD CONSTRAINT ready_in_order PRIMARY KEY (target, rank, turn, id);
+
+ALTER TABLE ONLY provisioner.salt
+    ADD CONSTRAINT salt_pkey PRIMARY KEY (salt);
+
 ALTER TABLE ONLY provisioner.sealing_keys
     ADD CONSTRAINT sealing_keys_pkey PRIMARY KEY (key_id);
 
 ALTER TABLE ONLY provisioner.setbacks
     ADD CONSTRAINT setbacks_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY provisioner.sweeps
+    ADD CONSTRAINT sweeps_pkey PRIMARY KEY (one);
 
 ALTER TABLE ONLY provisioner.target_incidents
     ADD CONSTRAINT target_incidents_pkey PRIMARY KEY (target, reporter);
@@ -1099,25 +1526,20 @@ ALTER TABLE ONLY provisioner.targets
 ALTER TABLE ONLY provisioner.turns
     ADD CONSTRAINT turns_pkey PRIMARY KEY (target, rank);
 
+ALTER TABLE ONLY provisioner.unrecorded
+    ADD CONSTRAINT unrecorded_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY provisioner.waiting
     ADD CONSTRAINT waiting_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY provisioner.workers
     ADD CONSTRAINT workers_pkey PRIMARY KEY (id);
 
-CREATE INDEX attempts_of_request ON ONLY provisioner.attempts USING btree (request_id);
-
-CREATE INDEX attempts_other_request_id_idx ON provisioner.attempts_other USING btree (request_id);
-
 CREATE INDEX connection_requests_batch ON provisioner.connection_requests USING btree (batch) WHERE (batch IS NOT NULL);
 
 CREATE INDEX credential_health_quarantined ON provisioner.credential_health USING btree (target) WHERE ((quarantined_since IS NOT NULL) AND (credential !~~ 'sealed-%'::text));
 
-CREATE INDEX failed_boxes_until ON provisioner.failed_boxes USING btree (failed_at);
-
 CREATE INDEX ready_by_id ON provisioner.ready USING btree (id);
-
-CREATE INDEX ready_in_order ON provisioner.ready USING btree (target, rank, turn, id);
 
 CREATE INDEX ready_of_project ON provisioner.ready USING btree (target, project_id, rank, turn);
 
@@ -1125,13 +1547,15 @@ CREATE INDEX waiting_held ON provisioner.waiting USING btree (target, hold) WHER
 
 CREATE INDEX waiting_until ON provisioner.waiting USING btree (run_at);
 
-ALTER INDEX provisioner.attempts_of_request ATTACH PARTITION provisioner.attempts_other_request_id_idx;
+ALTER INDEX provisioner.attempts_of_request ATTACH PARTITION provisioner.attempts_other_pkey;
 
 CREATE TRIGGER box_failed AFTER UPDATE OF status, credential ON provisioner.connection_requests FOR EACH ROW WHEN (((new.status = 'failed'::text) AND (new.credential ~~ 'sealed:%'::text) AND (new.credential !~~ '%:wiped'::text) AND ((old.status IS DISTINCT FROM new.status) OR (old.credential IS DISTINCT FROM new.credential)))) EXECUTE FUNCTION provisioner.box_failed();
 
 CREATE TRIGGER request_credential_edited AFTER UPDATE OF credential ON provisioner.connection_requests FOR EACH ROW WHEN (((new.status = 'pending'::text) AND (new.credential IS DISTINCT FROM old.credential))) EXECUTE FUNCTION provisioner.request_credential_edited();
 
-CREATE TRIGGER request_edited AFTER UPDATE OF target, project_id, name, description, credential, on_conflict, priority, batch, not_before ON provisioner.connection_requests FOR EACH ROW WHEN (((((((((((old.target IS DISTINCT FROM new.target) OR (old.project_id IS DISTINCT FROM new.project_id)) OR (old.name IS DISTINCT FROM new.name)) OR (old.description IS DISTINCT FROM new.description)) OR (old.credential IS DISTINCT FROM new.credential)) OR (old.on_conflict IS DISTINCT FROM new.on_conflict)) OR (old.priority IS DISTINCT FROM new.priority)) OR (old.batch IS DISTINCT FROM new.batch)) OR (old.not_before IS DISTINCT FROM new.not_before)) AND (new.credential !~~ 'sealed:%:wiped'::text))) EXECUTE FUNCTION provisioner.request_edited();
+CREATE TRIGGER request_edited AFTER UPDATE OF target, project_id, name, description, credential, on_conflict, priority, batch, project_name, not_before ON provisioner.connection_requests FOR EACH ROW WHEN ((((((((((((old.target IS DISTINCT FROM new.target) OR (old.project_id IS DISTINCT FROM new.project_id)) OR (old.name IS DISTINCT FROM new.name)) OR (old.description IS DISTINCT FROM new.description)) OR (old.credential IS DISTINCT FROM new.credential)) OR (old.on_conflict IS DISTINCT FROM new.on_conflict)) OR (old.priority IS DISTINCT FROM new.priority)) OR (old.batch IS DISTINCT FROM new.batch)) OR (old.project_name IS DISTINCT FROM new.project_name)) OR (old.not_before IS DISTINCT FROM new.not_before)) AND (new.credential !~~ 'sealed:%:wiped'::text))) EXECUTE FUNCTION provisioner.request_edited();
+
+CREATE TRIGGER request_status_edited AFTER UPDATE OF status ON provisioner.connection_requests FOR EACH ROW WHEN (((new.status IS DISTINCT FROM old.status) AND ((new.status = 'pending'::text) OR (new.status IS NULL) OR (new.status <> ALL (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text]))))) EXECUTE FUNCTION provisioner.request_status_edited();
 
 CREATE TRIGGER requests_counted_again AFTER UPDATE ON provisioner.connection_requests REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_counted_again();
 
@@ -1169,15 +1593,29 @@ REVOKE ALL ON FUNCTION provisioner.broken_rule(r provisioner.connection_requests
 
 REVOKE ALL ON FUNCTION provisioner.cancel(ids bigint[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION provisioner.disown(target text, most integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.disown_requests(ids bigint[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION provisioner.fold_counts(most integer) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION provisioner.misplaced(after bigint, most integer, OUT ids bigint[], OUT last bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.not_updated(request bigint) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION provisioner.pause(target text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.put_in_line(ids bigint[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.recount() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.refuse(rule text, r provisioner.connection_requests) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.request_credential_edited() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.request_edited() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.request_status_edited() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.requests_counted_again() FROM PUBLIC;
 
@@ -1199,8 +1637,14 @@ REVOKE ALL ON FUNCTION provisioner.retry(ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.sealing_key() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION provisioner.sweep(most integer, pause interval, OUT seen integer, OUT placed integer, OUT done boolean) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION provisioner.turn_attempt_log(keep interval) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.utf16_length(given text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.wipe_boxes(boxes provisioner.failed_boxes[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.wipe_failed_boxes(keep interval, most integer, OUT due integer, OUT wiped integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.withhold_readable_key() FROM PUBLIC;

@@ -1,12 +1,12 @@
 """Where the secrets of the settings are: read once, read again from their files, or fetched when they are needed."""
 
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
+from provisioner.core.key_text import key_in
 from provisioner.core.ports import SecretPlace
 from provisioner.core.secret import Secret
-from provisioner.credentials.files import FileSecret
+from provisioner.credentials.files import FileSecret, any_text
 from provisioner.credentials.sealing import BoxOpener
 from provisioner.credentials.vault import FromFile, FromInfisical, FromVariable, NamedVault, Source
 from provisioner.infisical.auth import Auth, SecretSource, StaticToken, TokenExchange, UniversalAuth
@@ -16,13 +16,17 @@ from provisioner.settings import Credential, JwtIdentity, Settings, TokenIdentit
 def secret_source(settings: Settings, secret: Secret, *setting: str) -> Secret | FileSecret:
     """A secret of the settings, or its file where it came from one: who mends that need not start the worker again."""
     file = settings.secret_file(*setting)
-    return secret if file is None else FileSecret(file)
+    return secret if file is None else FileSecret(file, read=key_in if _is_key(setting) else any_text)
+
+
+def _is_key(setting: tuple[str, ...]) -> bool:
+    return setting[-1] not in {"url", "proxy"}
 
 
 def open_vault(settings: Settings) -> NamedVault:
     """The named credentials of the settings, and the keys that open sealed ones."""
     sources = {name: _source(settings, name, one) for name, one in settings.credentials.items()}
-    return NamedVault(sources, opener=BoxOpener(settings.sealing.key_file.expanduser()))
+    return NamedVault(sources, opener=BoxOpener(settings.sealing.key_file))
 
 
 def authentication(settings: Settings, target: str) -> Auth:
@@ -41,14 +45,10 @@ def authentication(settings: Settings, target: str) -> Auth:
             if jwt is not None:
                 proof: SecretSource = kept(jwt, "targets", target, "jwt")
             elif file is not None:
-                proof = partial(_read_token, file)
+                proof = FileSecret(file)
             else:
                 raise AssertionError  # the settings see to it that there is one or the other
             return TokenExchange(method=login, identity_id=identity_id, jwt=proof, organization_slug=slug)
-
-
-def _read_token(file: Path) -> Secret:
-    return Secret(file.read_text(encoding="utf-8").strip())
 
 
 def _source(settings: Settings, name: str, credential: Credential) -> Source:

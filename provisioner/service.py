@@ -25,6 +25,7 @@ from provisioner.core.pacing import Budget, fixed
 from provisioner.core.policy import Rules
 from provisioner.core.ports import UNOBSERVED, Clock, Observer
 from provisioner.credentials.vault import NamedVault
+from provisioner.descriptors import connections_each, current_limit, raise_limit
 from provisioner.infisical.connections import InfisicalConnections
 from provisioner.infisical.identity import Identity
 from provisioner.infisical.logins import MeteredLogins
@@ -44,6 +45,7 @@ from provisioner.postgres.migrations import require_schema
 from provisioner.postgres.permits import UNLIMITED, SharedPermits
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queue import PostgresQueue
+from provisioner.postgres.recorded import recorded_elsewhere
 from provisioner.postgres.reports import Leftovers, read_gauges, read_leftovers, read_status
 from provisioner.postgres.target_incidents import SharedIncidents
 from provisioner.settings import RateLimit, Settings
@@ -60,6 +62,7 @@ DAY: Final = 86400.0
 LISTED: Final = 50  # batches that the status page has room for
 PROGRESS: Final = 10.0  # seconds between two reports of a run that drains the queue
 SPARE: Final = 8  # connections beside those of the creates: look-ups and logins
+OWN: Final = 2  # connections to the database besides the workers' pool: the listener's and the status port's
 STATEMENT_TIME: Final = 10.0  # seconds; less than half of the default lease, so that a dead connection cannot cost it
 
 
@@ -69,6 +72,7 @@ async def run_daemon(settings: Settings, *, drain: bool = False) -> Leftovers | 
     Raises `SettingsError` when no target can be worked for, `DatabaseUnusable` when a person has to mend the database.
     Waits for a database that is away.
     """
+    raise_limit()
     async with AsyncExitStack() as stack:
         database = open_database(settings)
         stack.push_async_callback(database.close)
@@ -78,7 +82,7 @@ async def run_daemon(settings: Settings, *, drain: bool = False) -> Leftovers | 
         targets = [
             (
                 await stack.enter_async_context(open_target(settings, name, database, clock, vault, observer=meter)),
-                target.max_in_flight,
+                min(target.max_in_flight, max(1, connections_of_a_target(settings) - SPARE)),
             )
             for name, target in settings.targets.items()
         ]
@@ -94,6 +98,7 @@ async def run_daemon(settings: Settings, *, drain: bool = False) -> Leftovers | 
         # Before the first wait: as process 1 of a container, who handles no signal cannot be stopped by one.
         with stopping_on_signals(worker.stop, systemd.stopping):
             if await worker.unless_stopped(Persistence(clock).insist(lambda: _require_place(database))):
+                database.endure()
                 _spare_the_collector()
                 progress = _tell_progress(database) if drain else None
                 await _work(worker, Listener(database, hear=worker.hear), progress)
@@ -217,6 +222,7 @@ async def open_target(
             incidents=SharedIncidents(database, target=name, reporter=str(uuid4())),
             pressure=Pressure(chosen.max_in_flight),
             shared_budget=chosen.shared_budget,
+            recorded=partial(recorded_elsewhere, database),
             observer=observer,
         )
 
@@ -250,7 +256,14 @@ def _transport_options(settings: Settings, name: str) -> TransportOptions:
         timeout=chosen.timeout,
         ca_file=str(chosen.ca_file) if chosen.ca_file else None,
         proxy=secret_source(settings, chosen.proxy, "targets", name, "proxy") if chosen.proxy else None,
-        max_connections=chosen.max_in_flight + SPARE,
+        max_connections=min(chosen.max_in_flight + SPARE, connections_of_a_target(settings)),
+    )
+
+
+def connections_of_a_target(settings: Settings) -> int:
+    """How many connections each target may have in this process, over all of which the descriptors are shared."""
+    return connections_each(
+        current_limit(), targets=len(settings.targets), database=settings.database.max_connections + OWN
     )
 
 

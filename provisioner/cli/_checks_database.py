@@ -5,13 +5,15 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from provisioner.cli._checks import Check, ok, problem, warning
+from provisioner.cli._frame import several
 from provisioner.cli._progress import duration
 from provisioner.cli._tables import moment
 from provisioner.core.errors import DatabaseUnavailable, ProvisionerError, SchemaMismatch
 from provisioner.postgres.access import Kind, lacking
-from provisioner.postgres.condition import Server, holders, read_server
+from provisioner.postgres.condition import Server, defaults, holders, publications, read_server
 from provisioner.postgres.migrations import require_schema
 from provisioner.postgres.reports import read_outlook
+from provisioner.postgres.rows import read_rows, unrecorded
 
 if TYPE_CHECKING:
     from provisioner.postgres.pool import Database
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 OLDEST: Final = 14
 NEWEST: Final = 18
 OLD: Final = 300.0  # seconds; a transaction that lasts longer makes dead rows pile up under load
+SOME: Final = 3  # ids that stand for all of their kind
 CLOCK: Final = 2.0  # seconds that two clocks may differ
 
 
@@ -38,8 +41,14 @@ async def check_database(database: "Database", *, wall: Callable[[], float] = ti
         yield problem("database", str(error))
         return
     after = wall()
-    for check in _server(server):
+    for check in (*_server(server), *_durability(server), *_password(database)):
         yield check
+    if server.encoding != "UTF8":
+        remedy = "make one with `createdb --encoding UTF8 --template template0`, and move to it"
+        yield problem(
+            "encoding", f"text is stored as {server.encoding}, in which not every text can be written", remedy
+        )
+        return
     yield _clock(server.now.timestamp(), before, after)
     try:
         await require_schema(database)
@@ -62,9 +71,13 @@ async def _contents(database: "Database", server: Server) -> AsyncIterator[Check
         yield problem("rights", said, f"`provisioner grant --worker {server.role}` grants them")
     else:
         yield ok("rights", f"role {server.role} has the rights of a worker")
+    async for check in _surroundings(database, server):
+        yield check
     async for check in _clean_up(database, server):
         yield check
     if not missing:
+        async for check in _rows(database):
+            yield check
         async for check in _work(database):
             yield check
 
@@ -100,6 +113,42 @@ def _pooler(server: Server) -> Iterator[Check]:
         yield warning("pooler", said, f"ALTER ROLE {server.role} SET jit = off")
 
 
+def _durability(server: Server) -> Iterator[Check]:
+    """Whether what is committed survives a crash: otherwise connections are made that nobody remembers."""
+    for name, on in (("fsync", server.fsync), ("full_page_writes", server.full_page_writes)):
+        if not on:
+            said = f"{name} is off: after a crash of the server the database may be damaged, or have forgotten requests"
+            yield warning("durability", said, f"set {name} = on in postgresql.conf and reload it")
+    if server.fsync and server.full_page_writes:
+        yield ok("durability", "what is committed survives a crash")
+
+
+def _password(database: "Database") -> Iterator[Check]:
+    if note := database.note():
+        yield warning("password", note, "it works without; correct the file if it is meant to count")
+
+
+async def _surroundings(database: "Database", server: Server) -> AsyncIterator[Check]:
+    """What others have set and published."""
+    if given := await defaults(database):
+        said = f"{', '.join(given)} for our role or database"
+        if server.pooled and not server.notifies:
+            yield warning(
+                "defaults",
+                f"{said}: each transaction of ours sets that as it needs it, which takes two round trips more",
+                f"ALTER ROLE {server.role} SET … to PostgreSQL's own default",
+            )
+        else:
+            yield ok("defaults", f"{said}: our sessions set that as they need it")
+    for each in await publications(database):
+        said = f"{each.publication} publishes {each.tables:,} tables of ours"
+        if each.bare:
+            remedy = f"ALTER TABLE provisioner.{each.bare[0]} REPLICA IDENTITY FULL"
+            yield problem("publication", f"{said}, and rows of {', '.join(each.bare)} cannot be told apart", remedy)
+        else:
+            yield ok("publication", f"{said}, each with a primary key")
+
+
 def _clock(theirs: float, before: float, after: float) -> Check:
     """Compare the time that the database told between two looks at our own clock."""
     ahead = max(theirs - after, before - theirs, 0.0)
@@ -132,6 +181,30 @@ def _size(count: int) -> str:
     return f"{count / 2**20:,.0f} MiB"
 
 
+async def _rows(database: "Database") -> AsyncIterator[Check]:
+    """Whether every outcome is recorded, every pending request has a place, and the counts are right."""
+    row = await unrecorded(database)
+    if row.requests:
+        said = f"{row.requests:,} cannot be recorded, such as that of request {row.example_id}: {row.example}"
+        yield problem("outcomes", said, "remove the cause; what was made is kept, and is recorded by itself")
+    else:
+        yield ok("outcomes", "each is recorded")
+    rows = await read_rows(database)
+    if rows.misplaced:
+        some = ", ".join(map(str, rows.misplaced[:SOME]))
+        said = f"{len(rows.misplaced):,} pending requests have no place in line, such as {some}"
+        remedy = "a worker puts them in line by itself; `provisioner.recount()` in SQL corrects the counts"
+        yield warning("requests", f"{said}: they were written with triggers off", remedy)
+    elif rows.whole:
+        yield ok("requests", "each that is pending has its place")
+    else:
+        yield ok("requests", f"each of the newest {rows.looked_at:,} that is pending has its place")
+    if rows.miscounted:
+        yield warning("counts", f"{rows.miscounted:,} are wrong", "`provisioner.recount()` in SQL corrects them")
+    elif rows.miscounted == 0:
+        yield ok("counts", "they are right")
+
+
 async def _work(database: "Database") -> AsyncIterator[Check]:
     targets, workers = await read_outlook(database)
     if workers.living:
@@ -151,7 +224,8 @@ async def _work(database: "Database") -> AsyncIterator[Check]:
                 "target", f"{target.target} is in trouble{target.partly}: {target.trouble}", "it resumes by itself"
             )
         if target.pending and not target.workers:
-            said = f"{target.pending:,} requests wait for {target.target}, and no worker serves it"
+            wait = "waits" if target.pending == 1 else "wait"
+            said = f"{several(target.pending, 'request')} {wait} for {target.target}, and no worker serves it"
             yield warning("target", said, f"`provisioner run` where [targets.{target.target}] is in the settings")
         if target.allowed:
-            yield ok("limit", f"{target.target} allows {target.permits:,} creates in {target.period:g} s")
+            yield ok("limit", f"{target.target} allows {several(target.permits or 0, 'create')} in {target.period:g} s")

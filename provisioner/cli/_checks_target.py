@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, cast
 from uuid import UUID
 
 from provisioner.cli._checks import Check, ok, problem, warning
+from provisioner.cli._checks_host import through
 from provisioner.cli._progress import duration
 from provisioner.cli._survey import opened, permit
 from provisioner.core.concerns import remedy
@@ -52,7 +53,7 @@ async def _opened(
     connections = cast("InfisicalConnections", target.connections)  # what the service opens can list
     seen = await _read(target, lambda: connections.get(str(NOBODY)), metered=metered)
     if seen is None or seen.seen not in _ANSWERS:
-        yield _unanswered(target.name, settings.targets[target.name].url, seen)
+        yield _unanswered(settings, target.name, seen)
         return
     yield ok("identity", f"{target.name}: {_login(settings, target.name)}")
     if seen.skew is not None:
@@ -109,13 +110,16 @@ async def _read(target: "Target", call: Callable[[], Awaitable[Observation]], *,
     return seen
 
 
-def _unanswered(name: str, url: str, seen: Observation | None) -> Check:
+def _unanswered(settings: "Settings", name: str, seen: Observation | None) -> Check:
+    url = settings.targets[name].url
     if seen is None or seen.seen is Seen.THROTTLED:
         return warning("identity", f"{name}: the read budget is used up", "try again in a minute")
     if seen.seen in {Seen.NOT_SENT, Seen.UNKNOWN}:
-        remedy = f"check that targets.{name}.url ({url}) is right and that this host reaches it"
+        way = through(settings, name) or f"without a proxy (set targets.{name}.proxy or HTTPS_PROXY if it needs one)"
+        remedy = f"check that targets.{name}.url ({url}) is right and that this host can reach it {way}"
         return problem("identity", f"{name}: {seen.message}", remedy)
-    return problem("identity", f"{name} at {url}: {seen.message}")
+    via = through(settings, name)
+    return problem("identity", f"{name} at {url}{f' {via}' if via else ''}: {seen.message}")
 
 
 def _skew(name: str, skew: float) -> Check:
@@ -169,7 +173,7 @@ async def check_sealing(settings: "Settings", database: "Database") -> AsyncIter
 def _sealing(settings: "Settings", current: str | None) -> Iterator[Check]:
     from provisioner.credentials.sealing import read_file
 
-    path = settings.sealing.key_file.expanduser()
+    path = settings.sealing.key_file
     try:
         kept = read_file(path)
     except ProvisionerError as error:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from provisioner.cli._frame import print_json, say, tell_detail, tell_error
+from provisioner.cli._frame import print_json, say, several, tell_detail, tell_error
 from provisioner.cli._progress import duration
 from provisioner.core.comparison import Difference, Prospect, Recorded
 from provisioner.core.model import Connection
@@ -143,13 +143,13 @@ def tell_plan(plan: Plan, *, as_json: bool) -> None:
         print_json(plan.document())
         return
     if plan.skipped:
-        tell_error(f"{plan.file}: {plan.skipped:,} of {plan.lines:,} lines are not right")
+        tell_error(f"{plan.file}: {plan.skipped:,} of {several(plan.lines, 'line')} cannot be used")
         for problem in plan.problems:
             tell_detail(str(problem))
         if not plan.counts and not plan.unasked:
             tell_detail("nothing was looked up; correct the lines, or plan the others with --skip-invalid")
             return
-    say(f"{plan.file}: {_several(plan.lines, 'line')}; nothing was changed")
+    say(f"{plan.file}: {several(plan.lines, 'line')}; nothing was changed")
     for what, number in sorted(plan.counts.items(), key=lambda each: list(Prospect).index(each[0])):
         say(f"{number:>9,} {_PROSPECTS[what]}")
         for planned, found in plan.bad.get(what, ())[:SHOWN]:
@@ -185,7 +185,7 @@ def tell_verified(verified: Verified, *, as_json: bool) -> None:
         )
         return
     many = "was" if verified.compared == 1 else "were"
-    compared = f"{_several(verified.compared, 'recorded connection')} in {_several(verified.projects, 'project')}"
+    compared = f"{several(verified.compared, 'recorded connection')} in {several(verified.projects, 'project')}"
     say(f"{compared} {many} compared")
     kinds = Counter(what for finding in verified.findings for what in finding.differences)
     for what, number in kinds.items():
@@ -207,10 +207,6 @@ def _tell_unasked(unasked: Sequence[Unasked]) -> None:
     for each in unasked[:SHOWN]:
         say(f"{'':10}{each}")
     _tell_more(len(unasked))
-
-
-def _several(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _tell_more(number: int) -> None:

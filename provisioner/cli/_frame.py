@@ -1,6 +1,6 @@
 """What every command shares: its errors and exit statuses, its common options, its way to the database."""
 
-import io
+import errno
 import os
 import re
 import sys
@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
+from provisioner.cli._streams import OutputUnwritable, abandon, flush_output, prepare_streams, tell
 from provisioner.core.errors import ProvisionerError
+from provisioner.core.text import LINES, printable, printable_json
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -32,6 +34,9 @@ EXIT_STATUSES: Final = (
     "3 done, but some requests failed."
 )
 CONFIG_HELP: Final = "Settings file. Default: PROVISIONER_CONFIG, or config/provisioner.toml if it exists."
+DEBUG: Final = "PROVISIONER_LOG__LEVEL"
+LONGEST: Final = 1500  # characters of an error: a name of thousands of letters hides what is wrong with it
+LAST: Final = 400  # of them, the end of the sentence: what to do
 PLAIN_WIDTH: Final = 400  # columns where there is no terminal: whole lines for grep
 
 Config = Annotated[Path | None, typer.Option(help=CONFIG_HELP, show_default=False)]
@@ -40,16 +45,17 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def guarded(run: Callable[[], object]) -> int:
     """Run a command and return its exit status; what went wrong is told in one line of standard error."""
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show a letter shows a question mark; that is no reason to fail.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    prepare_streams()
     try:
         status = _status_of(run)
-        sys.stdout.flush()
+        flush_output()
     except BrokenPipeError:
-        # Whoever read our output has seen enough. What is still buffered must not complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output has seen enough.
+        abandon(sys.stdout)
+        return NOT_DONE
+    except OutputUnwritable as error:
+        abandon(sys.stdout)
+        tell_error(str(error))
         return NOT_DONE
     return status
 
@@ -59,34 +65,70 @@ def _status_of(run: Callable[[], object]) -> int:
         result = run()
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
+    except SystemExit as error:
+        # Typer's end for a reader that has seen enough; it has put something else in the streams' places.
+        abandon(sys.stdout)
+        return error.code if isinstance(error.code, int) else NOT_DONE
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "provisioner"
         said = error.format_message().replace("Value error, ", "")
+        if said.startswith("Usage:"):  # all of the help, where a group was called without a command
+            said = "a command is missing"
         tell_error(f"{said} (see `{command} --help`)")
         return USAGE
-    except (ProvisionerError, BaseExceptionGroup) as error:
-        return _tell_ours(error)
+    except (BrokenPipeError, OutputUnwritable):
+        raise
+    except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001  # nobody is shown a traceback that did not ask for it
+        return _tell_any(error)
     return result if isinstance(result, int) else DONE
 
 
-def _tell_ours(error: BaseException) -> int:
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+def _tell_any(error: BaseException) -> int:
+    while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
-    if not isinstance(error, ProvisionerError):
+    if isinstance(error, BrokenPipeError | OutputUnwritable):
         raise error
+    if isinstance(error, MemoryError):
+        tell_error("there is not enough memory for this; give the process more")
+        return NOT_DONE
+    if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
+        tell_error("no more files can be opened; raise the limit of this process (ulimit -n)")
+        return NOT_DONE
+    if not isinstance(error, ProvisionerError):
+        return _tell_unforeseen(error)
     tell_error(_advised(error))
     from provisioner.settings.errors import SettingsError
 
     return USAGE if isinstance(error, SettingsError) else NOT_DONE
 
 
-def _advised(error: ProvisionerError) -> str:
-    from provisioner.core.errors import DatabaseUnavailable
+def _tell_unforeseen(error: BaseException) -> int:
+    """Name what nobody foresaw by its kind and place; its text may hold anything, also what must not be seen."""
+    import traceback
 
-    if isinstance(error, DatabaseUnavailable):
+    if os.environ.get(DEBUG, "").strip().lower() == "debug":
+        from provisioner.observe.logs import redact_text
+
+        for line in redact_text("".join(traceback.format_exception(error))).splitlines():
+            tell_detail(line)
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if "provisioner" in Path(frame.filename).parts] or frames
+    where = f" in {Path(ours[-1].filename).name}, line {ours[-1].lineno}" if ours else ""
+    system = f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
+    tell_error(
+        f"something unforeseen happened ({type(error).__name__}{where}{system}); run it again with {DEBUG}=debug "
+        "to see all of it, and report it"
+    )
+    return NOT_DONE
+
+
+def _advised(error: ProvisionerError) -> str:
+    from provisioner.core.errors import DatabaseUnavailable, StatementRefused
+
+    if isinstance(error, DatabaseUnavailable) and not isinstance(error, StatementRefused):
         reason = re.sub(r"^(\w+: )?(\[Errno -?\d+\] )?", "", str(error))  # the sentence, without Python's words for it
         return f"the database cannot be reached: {reason}; see that it runs and that PROVISIONER_DATABASE_URL is right"
     return str(error)
@@ -94,31 +136,48 @@ def _advised(error: ProvisionerError) -> str:
 
 def tell_error(text: str) -> None:
     """Say on standard error, in one line, what went wrong and what to do."""
-    sys.stderr.write(f"error: {' '.join(text.split())}\n")
+    line = printable(" ".join(text.split()))
+    if len(line) > LONGEST:
+        line = f"{line[: LONGEST - LAST]} … {line[-LAST:]}"
+    tell(f"error: {line}")
+
+
+def tell_warning(text: str) -> None:
+    """Say on standard error, in one line, what may go wrong."""
+    tell(f"warning: {printable(' '.join(text.split()))}")
 
 
 def tell_detail(text: str) -> None:
     """Say on standard error what belongs to the error before."""
-    sys.stderr.write(f"  {text}\n")
+    tell(f"  {printable(text)}")
 
 
 def say(text: str) -> None:
-    """Print a line."""
-    sys.stdout.write(f"{text}\n")
+    """Print a line, or several."""
+    sys.stdout.write(f"{printable(text, kept=LINES)}\n")
+
+
+def several(number: int, noun: str) -> str:
+    """Say how many.
+
+    >>> several(1, "line"), several(2000, "line")
+    ('1 line', '2,000 lines')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def print_json(value: object) -> None:
     """Print a value, dataclasses and times included, as one JSON document."""
     import orjson
 
-    say(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+    say(printable_json(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()))
 
 
 def console(*, stderr: bool = False) -> "Console":
     """Where to print for people: with colour on a terminal, in lines that are never folded elsewhere."""
-    from rich.console import Console
+    from provisioner.cli._console import PlainConsole
 
-    made = Console(stderr=stderr, highlight=False, emoji=False)
+    made = PlainConsole(stderr=stderr, highlight=False, emoji=False)
     if not made.is_terminal:
         made.width = PLAIN_WIDTH
     return made

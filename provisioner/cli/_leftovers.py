@@ -12,7 +12,7 @@ def exit_status(left: Leftovers) -> int:
 
     What is scheduled for later is no reason to fail.
     """
-    if left.paused or left.quarantined or left.unfinished:
+    if left.paused or left.quarantined or left.unfinished or left.unrecorded:
         return NOT_DONE
     return PARTLY if left.failed else DONE
 
@@ -20,7 +20,9 @@ def exit_status(left: Leftovers) -> int:
 def told(left: Leftovers) -> Iterator[str]:
     """One line for each thing that a person may want to know, the total first."""
     failed = sum(left.failed.values())
-    waiting = sum(left.paused.values()) + sum(left.quarantined.values()) + left.scheduled + left.unfinished
+    waiting = (
+        sum(left.paused.values()) + sum(left.quarantined.values()) + left.scheduled + left.unfinished + left.unrecorded
+    )
     yield f"{left.succeeded:,} succeeded, {failed:,} failed, {waiting:,} left"
     for code, count in left.failed.items():
         yield (
@@ -34,6 +36,8 @@ def told(left: Leftovers) -> Iterator[str]:
             f"{_requests(count)} for the API key of credential {credential}, which OpenRouter refuses:"
             " correct the key, then run this again"
         )
+    if left.unrecorded:
+        yield f"{_requests(left.unrecorded)} to be recorded: `provisioner status` says what refuses it"
     if left.scheduled:
         yield f"{_requests(left.scheduled)} for its time: not_before is later"
     if left.unfinished:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from provisioner.cli._progress import duration
 from provisioner.core.concerns import concerns, remedy
+from provisioner.core.text import printable_json
 from provisioner.postgres.reports import Failures, Progress, Status, TargetReport
 
 BAR: Final = 12  # columns
@@ -46,7 +47,7 @@ def as_document(status: Status, *, one_line: bool) -> str:
     """The whole status, for a program."""
     document: dict[str, Any] = asdict(status)
     document["concerns"] = concerns(status)
-    return orjson.dumps(document, option=0 if one_line else orjson.OPT_INDENT_2).decode()
+    return printable_json(orjson.dumps(document, option=0 if one_line else orjson.OPT_INDENT_2).decode())
 
 
 def _parts(status: Status, screen: Console) -> Iterator[RenderableType]:
@@ -54,7 +55,7 @@ def _parts(status: Status, screen: Console) -> Iterator[RenderableType]:
     gap = [] if screen.is_terminal else [Text("")]
     yield _progress_table(status, screen)
     if status.more_batches:
-        yield Text(f"… and {status.more_batches:,} more batches")
+        yield Text(f"… and {status.more_batches:,} more batch{'' if status.more_batches == 1 else 'es'}")
     yield from gap
     yield _target_table(status, screen)
     yield Text(_workers(status))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def story(request: "Detail") -> list[str]:
     """Tell it in a few sentences."""
-    return list(_STORIES[request.state](request))
+    return list(_STORIES.get(request.state, _astray)(request))
 
 
 def _succeeded(request: "Detail") -> Iterator[str]:
@@ -72,12 +72,22 @@ def _waiting(request: "Detail") -> Iterator[str]:
 
 def _in_flight(request: "Detail") -> Iterator[str]:
     since = f" since {moment(request.claimed_at)}" if request.claimed_at else ""
+    if request.unrecorded:
+        made = f"connection {request.unrecorded_connection} was made" if request.unrecorded_connection else "it ended"
+        yield f"{made}, but the database does not record it: {request.unrecorded}"
+        yield f"remove the cause: it is recorded again and again, next at {moment(request.recorded_again_at)}"
+        return
     if request.worker:
         yield f"in flight on worker {request.worker}{since}"
     else:
         yield f"its worker was lost{since}: another one takes over when the lease has expired, and looks it up first"
     if request.called_off:
         yield "it was cancelled: this attempt may finish, and its connection is recorded"
+
+
+def _astray(request: "Detail") -> Iterator[str]:
+    yield f"its status {request.state!r} is none that we know: it was written past the triggers, and nobody works on it"
+    yield "set its status to pending to have it tried, or to cancelled"
 
 
 def _standing_in_the_way(request: "Detail") -> Iterator[str]:

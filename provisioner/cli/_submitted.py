@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 
-from provisioner.cli._frame import print_json, say, tell_detail, tell_error
+from provisioner.cli._frame import print_json, say, several, tell_detail, tell_error
 from provisioner.cli._progress import duration
 from provisioner.intake.errors import Problem
 
@@ -59,18 +59,18 @@ def tell(report: Report, *, as_json: bool) -> None:
 
 def _tell_problems(report: Report) -> None:
     kept = "skipped" if report.accepted else "nothing was loaded"
-    bad = "1 line is" if report.skipped == 1 else f"{report.skipped:,} lines are"
+    bad = f"{several(report.skipped, 'line')} {'is' if report.skipped == 1 else 'are'}"
     tell_error(f"{report.file}: {bad} invalid: {kept}")
     for problem in report.problems:
         tell_detail(str(problem))
-    if more := report.skipped - len({problem.line for problem in report.problems}):
+    if more := report.skipped - sum({problem.line: problem.lines for problem in report.problems}.values()):
         tell_detail(f"… and {more:,} more")
     if not report.accepted:
         tell_detail("correct them, or load the others with --skip-invalid")
 
 
 def _tell_result(report: Report) -> None:
-    say(f"{report.file}: {report.lines:,} lines{', nothing was loaded (--dry-run)' if report.dry_run else ''}")
+    say(f"{report.file}: {several(report.lines, 'line')}{', nothing was loaded (--dry-run)' if report.dry_run else ''}")
     say(f"  {'would insert' if report.dry_run else 'inserted':13} {report.inserted:,}")
     there = report.already_there + report.repeated
     told = [str(report.already)] if str(report.already) else []
@@ -85,9 +85,10 @@ def _tell_result(report: Report) -> None:
     if report.dry_run and report.of_others is not None:
         say("  this role cannot see what others have requested; such requests are not inserted again")
     if report.different:
+        have = "has other values and was" if report.different == 1 else "have other values and were"
         say(
-            f"  {report.different:,} of those already there have other values and were not changed "
-            f"(the first: line {report.first_different})"
+            f"  {report.different:,} of those already there {have} not changed (the first: line "
+            f"{report.first_different})"
         )
     _tell_outlook(report)
 

@@ -53,12 +53,15 @@ def request_table(requests: "Sequence[Listed]", screen: "Console") -> "Table":
         "state": [each.state for each in requests],
         "target": [each.target for each in requests],
         "project": [each.project_id for each in requests],
+        "project name": [one_line(each.project_name) for each in requests],
         "name": [each.name for each in requests],
         "batch": [one_line(each.batch) for each in requests],
         "tries": [str(each.attempts) for each in requests],
         "created": [moment(each.created_at) for each in requests],
         "result": [result(each) for each in requests],
     }
+    if not any(columns["project name"]):
+        del columns["project name"]
     if screen.is_terminal:
         _fit(columns, screen.width)
     table = plain_table(screen, *columns, right=("id", "tries"), whole=("state",))
@@ -80,7 +83,7 @@ def _fit(columns: dict[str, list[str]], width: int) -> None:
     # Each column has three spaces between it and the next.
     needed = {name: 3 + max(len(name), *map(len, cells)) for name, cells in columns.items()}
     excess = sum(needed.values()) - width
-    for name in ("batch", "name", "project", "result"):
+    for name in ("batch", "project name", "name", "project", "result"):
         if name in columns and excess > 0:
             kept = max(NARROW, needed[name] - 3 - excess)
             excess -= max(0, needed[name] - 3 - kept)

@@ -1,4 +1,4 @@
-"""What a bulk file asks for, by target and project: on the disk, so that memory does not grow with the file."""
+"""What a bulk file asks for, by target and project: on the disk if there is one, so that memory does not grow."""
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
@@ -7,6 +7,7 @@ from itertools import groupby, islice
 from typing import Final
 
 from provisioner.cli._findings import Planned
+from provisioner.intake.spool import has_disk
 
 Projects = Mapping[str, Mapping[str, Planned]]
 """By project, by name."""
@@ -50,7 +51,9 @@ def _planned(target: str, project: str, name: str, on_conflict: str, line: int) 
 @contextmanager
 def wanting(planned: Iterable[Planned]) -> Iterator[Wanted]:
     """Sort what is asked for; the temporary file, which holds no credential, is gone afterwards."""
-    with closing(sqlite3.connect("")) as store:
+    with closing(sqlite3.connect("" if has_disk() else ":memory:")) as store:
+        if not has_disk():
+            store.execute("PRAGMA temp_store = MEMORY")  # sorting would look for a disk as well
         store.execute(_TABLE)
         rows = ((each.target, each.project_id, each.name, each.on_conflict, each.line) for each in planned)
         store.executemany(_ADD, rows)

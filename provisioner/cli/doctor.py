@@ -60,9 +60,12 @@ async def _doctor(settings: "Settings", targets: list[str], project: str | None,
 
 async def _checks(settings: "Settings", targets: list[str], project: str | None) -> AsyncIterator[Check]:
     from provisioner.cli._checks_database import check_database
+    from provisioner.cli._checks_host import check_files, check_proxy
     from provisioner.cli._checks_target import check_credentials, check_sealing, check_target
 
     yield ok("settings", f"they can be used; {', '.join(settings.targets)} configured")
+    for check in check_files(settings):
+        yield check
     database, reason = _database(settings)
     try:
         found = [check async for check in check_database(database)] if not reason else [problem("database", reason)]
@@ -70,6 +73,8 @@ async def _checks(settings: "Settings", targets: list[str], project: str | None)
             yield check
         usable = not any(check.verdict == "problem" for check in found)
         for target in targets:
+            for check in check_proxy(settings, target):
+                yield check
             async for check in check_target(settings, database, target, project, metered=usable):
                 yield check
         async for check in check_credentials(settings):

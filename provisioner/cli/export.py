@@ -18,6 +18,8 @@ import typer
 from provisioner.cli._filters import Batches, Errors, Ids, Projects, States, Targets, filtered, tell_unknown
 from provisioner.cli._frame import DONE, NOT_DONE, Config, load, open_database, run_async
 from provisioner.core.errors import ProvisionerError
+from provisioner.core.text import printable, printable_json
+from provisioner.intake.formulas import escaped
 
 if TYPE_CHECKING:
     from provisioner.postgres.browse import Filter
@@ -65,6 +67,7 @@ def export(  # noqa: PLR0917  # the command line names them
     A filter can be repeated: a request matches if any of its values does. Different filters must all match. An
     existing file is replaced only when the export is complete. Sealed credentials are written as sealed:<key id>,
     without content.
+    In CSV, text that a spreadsheet would run as a formula gets a leading apostrophe; submit removes it again.
 
     Example: provisioner export --state succeeded --batch onboarding --output connections.csv
     """
@@ -112,27 +115,50 @@ def _writing(name: object) -> Iterator[None]:
 
 
 def _csv(stream: TextIO, columns: Sequence[str]) -> Write:
-    writer = csv.writer(stream, lineterminator="\n")
+    # So that the writer quotes both letters of a line's end wherever they stand; ours is the short one.
+    writer = csv.writer(_ShortLines(stream), lineterminator="\r\n")
+    shown = _shown if stream.isatty() else _kept  # a file keeps what was given, a terminal must not obey it
     writer.writerow(columns)
 
     def write(row: Sequence[object]) -> None:
-        writer.writerow([_cell(value) for value in row])
+        writer.writerow([shown(_cell(value)) for value in row])
 
     return write
 
 
+class _ShortLines:
+    """Ends each line that the writer gives with a line feed alone."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, line: str) -> int:
+        """Write a line."""
+        return self._stream.write(f"{line[:-2]}\n")
+
+
 def _cell(value: object) -> object:
+    if isinstance(value, str):
+        return escaped(value)
     if isinstance(value, bool):
         return "true" if value else "false"
     return value.isoformat() if isinstance(value, datetime) else value
+
+
+def _shown(value: object) -> object:
+    return printable(value) if isinstance(value, str) else value
+
+
+def _kept(value: object) -> object:
+    return value
 
 
 def _jsonl(stream: TextIO, columns: Sequence[str]) -> Write:
     import orjson
 
     def write(row: Sequence[object]) -> None:
-        line = orjson.dumps(dict(zip(columns, row, strict=True)), option=orjson.OPT_APPEND_NEWLINE)
-        stream.write(line.decode())
+        line = orjson.dumps(dict(zip(columns, row, strict=True))).decode()
+        stream.write(f"{printable_json(line)}\n")
 
     return write
 

@@ -1,6 +1,5 @@
 """`provisioner grant`: who may do what in the database."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +17,7 @@ from provisioner.cli._frame import (
     run_async,
     say,
     show,
+    tell_warning,
 )
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ async def _grant(
 
 def _tell(change: "Change", grants: "Mapping[str, Sequence[Kind]]", revokes: Sequence[str], *, dry_run: bool) -> None:
     for warning in change.warnings:
-        sys.stderr.write(f"warning: {warning}\n")
+        tell_warning(warning)
     if dry_run:
         say("".join(f"{statement};\n" for statement in ("BEGIN", *change.statements, "COMMIT")).rstrip())
         return

@@ -77,15 +77,21 @@ def reseal(config: Config = None) -> None:
 async def _generate(config: Config, *, stdout: bool) -> None:
     from provisioner.credentials.sealing import SealingPair, add_to_file
     from provisioner.postgres.sealing import PublicKey, publish
+    from provisioner.settings import SettingsError
 
     settings = load(config)
     pair = SealingPair.generate()
+    if not stdout and str(settings.sealing.key_file).startswith("~"):
+        raise SettingsError(
+            f"sealing.key_file ({settings.sealing.key_file}) is in a home directory that is not known here; "
+            "set PROVISIONER_SEALING__KEY_FILE to a whole path, or use --stdout"
+        )
     async with open_database(settings) as database:
         # The private half first: a public key whose private half is lost would seal keys that nobody can open.
         if stdout:
             say(pair.line)
         else:
-            add_to_file(settings.sealing.key_file.expanduser(), pair)
+            add_to_file(settings.sealing.key_file, pair)
         await publish(database, PublicKey(key_id=pair.key.key_id, public=pair.key.public))
     if not stdout:
         say(f"key {pair.key.key_id} seals from now on; its private key is in {settings.sealing.key_file}")
@@ -118,7 +124,7 @@ async def _reseal(config: Config) -> int:
     from provisioner.postgres.sealing import current_key, foreign_boxes, replace_boxes
 
     settings = load(config)
-    opener = BoxOpener(settings.sealing.key_file.expanduser())
+    opener = BoxOpener(settings.sealing.key_file)
     done, problems, after = 0, [], 0
     async with open_database(settings) as database:
         current = await current_key(database)
@@ -133,7 +139,7 @@ async def _reseal(config: Config) -> int:
             problems += failed
     say(f"sealed with {key.key_id}: {done} more")
     if problems:
-        tell_error(f"{len(problems)} boxes could not be opened on this host")
+        tell_error(f"{'1 box' if len(problems) == 1 else f'{len(problems):,} boxes'} could not be opened on this host")
         for problem in problems[:20]:
             tell_detail(problem)
     return NOT_DONE if problems else 0

@@ -23,12 +23,14 @@ def seal(
 
     Example: provisioner seal --project 8d7e2b34-6d3c-4d5e-9f4b-2f1f6c1a9b11 < key.txt
     """
-    from provisioner.core.secret import Secret
+    from provisioner.core.key_text import NoKey, decoded, key_in
 
-    text = sys.stdin.read().strip()
-    if not text:
-        raise typer.BadParameter("standard input contains no API key", param_hint="standard input")
-    run_async(_seal(config, Secret(text), str(project), name))
+    try:
+        key = key_in(decoded(sys.stdin.buffer.read()))
+    except NoKey as flaw:
+        said = "contains no API key" if str(flaw) == "is empty" else str(flaw)
+        raise typer.BadParameter(f"standard input {said}", param_hint="standard input") from None
+    run_async(_seal(config, key, str(project), name))
 
 
 async def _seal(config: Config, key: "Secret", project: str, name: str) -> None:

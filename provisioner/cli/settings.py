@@ -25,18 +25,19 @@ def settings(
     effective = [(dotted(path), value) for path, value in loaded.effective()]
     if as_json:
         document = {name: {"value": shown(value), "source": sources[name]} for name, value in effective}
-        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
         return
     _print_table([(name, displayed(value), sources[name]) for name, value in effective])
 
 
 def _print_table(rows: list[tuple[str, str, str]]) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
+    from provisioner.cli._console import PlainConsole
+
+    console = PlainConsole()
     table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
     for heading in ("setting", "value", "source"):
         table.add_column(heading, overflow="fold")

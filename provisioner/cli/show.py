@@ -18,6 +18,7 @@ from provisioner.cli._frame import (
     print_json,
     run_async,
     say,
+    several,
     show as show_on,
 )
 
@@ -64,7 +65,7 @@ async def _show(settings: "Settings", request: int, *, as_json: bool) -> int:
     if attempts:
         say("")
         if earlier:
-            say(f"{earlier:,} earlier calls are not shown; --json has them")
+            say(f"{several(earlier, 'earlier call')} {'is' if earlier == 1 else 'are'} not shown; --json has them")
         show_on(_attempt_table(attempts, screen), screen)
     return DONE
 
@@ -78,6 +79,7 @@ def _facts(request: "Detail") -> Iterator[tuple[str, str]]:
         "state": request.state.replace("_", " "),
         "target": request.target,
         "project": request.project_id,
+        "project name": one_line(request.project_name),
         "name": request.name,
         "description": one_line(request.description),
         "credential": request.credential,

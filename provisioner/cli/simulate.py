@@ -42,6 +42,14 @@ WriteLimit = Annotated[int, typer.Option(min=1, help="Writes allowed per window,
 ReadLimit = Annotated[int, typer.Option(min=1, help="Reads allowed per window, route and address.")]
 Window = Annotated[float, typer.Option(min=0.001, metavar="SECONDS", help="Length of a rate limit window.")]
 Latency = Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Delay of every request.")]
+Pool = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Database connections of the server. With 10, twelve creates at once stall it for a minute, as they stall "
+        "a real one. 0 for unlimited.",
+    ),
+]
 Projects = Annotated[int | None, typer.Option(min=0, help="Number of projects. Default: 10.")]
 AnyProject = Annotated[bool, typer.Option("--any-project", help="Accept any UUID as a project.")]
 ClientId = Annotated[str | None, typer.Option(help="Client id of the machine identity. Default: from the seed.")]
@@ -58,6 +66,7 @@ def simulate(  # noqa: PLR0917 - the command line names them
     read_limit: ReadLimit = 350,
     window: Window = 60.0,
     latency: Latency = 0.0,
+    pool: Pool = 10,
     projects: Projects = None,
     any_project: AnyProject = False,
     client_id: ClientId = None,
@@ -81,6 +90,7 @@ def simulate(  # noqa: PLR0917 - the command line names them
         read_limit=read_limit,
         window=window,
         latency=latency,
+        pool=pool,
         projects=_project_count(projects, any_project=any_project),
         any_project=any_project,
         client_id=client_id,

@@ -1,6 +1,7 @@
 """`provisioner status`: how far everything is, and what needs a person."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -77,8 +78,8 @@ async def _watch(database: "Database", first: Status, batch: str | None, *, as_j
     async for seen, _ in _looks(database, first, batch):
         line = as_document(seen, one_line=True) if as_json else one_line(seen)
         if seen.progress and seen.progress.pending and line != said:
-            screen.file.write(f"{line}\n")
-            screen.file.flush()
+            say(line)
+            sys.stdout.flush()
             said = line
     return seen
 

@@ -43,7 +43,7 @@ class Wish:
     @property
     def name(self) -> str:
         """What the file is called in messages."""
-        return "standard input" if self.file == STDIN else self.file
+        return "standard input" if self.file == STDIN else self.file or "''"
 
 
 def _batch(value: str | None) -> str | None:
@@ -73,9 +73,9 @@ def submit(  # noqa: PLR0917  # the command line names them
 ) -> None:
     """Load requests in bulk. Every line is checked first, and loading the same file again is harmless.
 
-    Columns: target, project_id (required), name, description, credential, on_conflict, priority, batch, not_before,
-    and api_key: a readable key, which is sealed before it leaves this process. A missing or empty value means the
-    table's default. If a line is invalid, it is reported and nothing is loaded.
+    Columns: target, project_id (required), name, description, credential, on_conflict, priority, batch, project_name,
+    not_before, and api_key: a readable key, which is sealed before it leaves this process. A missing or empty value
+    means the table's default. If a line is invalid, it is reported and nothing is loaded.
 
     Example: provisioner submit projects.csv --batch onboarding --dry-run
     """

@@ -33,6 +33,12 @@ def concerns(status: Status) -> tuple[str, ...]:
     if status.progress is not None and status.progress.failed:
         count = _count(status.progress.failed, "request has", "requests have")
         found.append(f"{count} failed: fix the cause, then run `provisioner retry {_which(status)}`")
+    if status.unrecorded.requests:
+        count = _count(status.unrecorded.requests, "outcome", "outcomes")
+        found.append(
+            f"{count} cannot be recorded, for example that of request {status.unrecorded.example_id}:"
+            f" {status.unrecorded.example}; remove the cause"
+        )
     for target in status.targets:
         name = target.target
         if target.pending and target.paused_at is not None:

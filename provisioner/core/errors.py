@@ -12,12 +12,36 @@ class DatabaseUnavailable(ProvisionerError):
     """The database cannot be reached just now; the same call may be made again."""
 
 
+class DatabaseRefusing(DatabaseUnavailable):
+    """The database refuses what it allowed before; the same call may be made again, and a person may have to act."""
+
+
 class DatabaseUnusable(ProvisionerError):
     """The database answers but cannot serve us; a person must act."""
 
 
-class Unstorable(DatabaseUnusable):
-    """The database refuses a value for what it is; the same call will be refused again."""
+class StatementRefused(DatabaseUnavailable):
+    """The database refuses a statement for what it is: a defect; the same call is likely to be refused again."""
+
+
+class Unstorable(StatementRefused):
+    """The database refuses a value for what it is, or a rule or trigger does; the same call will be refused again."""
+
+
+class OutcomeRefused(ProvisionerError):
+    """The database, or what its owner added to it, refuses to record an outcome; it may be asked again much later."""
+
+
+class OutcomeUnstorable(OutcomeRefused):
+    """An outcome holds a value that the database cannot store."""
+
+
+class OutcomeDelayed(ProvisionerError):
+    """The database answers, and did not record outcomes just now; fewer of them, or later, it may."""
+
+    def __init__(self, detail: str = "", *, slow: bool = False) -> None:
+        super().__init__(detail)
+        self.slow = slow
 
 
 class SchemaMismatch(DatabaseUnusable):

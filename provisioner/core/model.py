@@ -99,7 +99,8 @@ class Request:
 class Claim:
     """One worker's hold on one request, for one attempt.
 
-    `attempt` fences: a settlement that names an attempt which is no longer in flight changes nothing. `sent` counts the
+    `fence` was drawn by lot for it: a settlement whose claim is no longer in flight under its fence changes nothing,
+    even where the id has come again meanwhile. `attempt` counts for people. `sent` counts the
     creates sent by earlier attempts, `failures` those that were the row's own fault, `streak` how many of the last of
     these in a row were of the kind `streak_of`. `since` is when the first attempt
     began, `unknown` whether the outcome of any earlier one is unknown.
@@ -108,6 +109,7 @@ class Claim:
     request: Request
     attempt: int
     claimed_at: datetime
+    fence: int = 0
     sent: int = 0
     failures: int = 0
     streak: int = 0
@@ -115,6 +117,11 @@ class Claim:
     since: datetime | None = None
     unknown: bool = False
     cancelled: bool = False
+
+    @property
+    def mark(self) -> tuple[int, int]:
+        """What tells this claim of its request from every other."""
+        return (self.attempt, self.fence)
 
     @property
     def first_tried_at(self) -> datetime:

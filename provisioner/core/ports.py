@@ -81,6 +81,23 @@ class Wiped:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Late:
+    """What another try to record an outcome brought that was set aside: `reason` says why not, None that it did."""
+
+    request: int
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Swept:
+    """What a look for pending requests without a place found, how many got one, and whether it has come to the end."""
+
+    found: int = 0
+    placed: int = 0
+    done: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pulse:
     """How a worker fares, for the list of workers: creates that succeeded so far, creates a second lately."""
 
@@ -116,14 +133,23 @@ class Queue(Protocol):
     async def claim(self, worker: WorkerId, *, target: str, start: Place, limit: int) -> Claims:
         """Claim up to `limit` requests in line from `start` on; the intent is durable when this returns."""
 
-    async def release(self, worker: WorkerId, ids: Collection[int]) -> None:
+    async def release(self, worker: WorkerId, claims: Collection[Claim]) -> None:
         """Give back claims that were never sent."""
 
     async def release_lost(self, worker: WorkerId, *, target: str, known: Collection[int], older: float = 0.0) -> int:
         """Give back what a claim whose answer was lost had claimed, `older` seconds ago or more; returns how many."""
 
     async def settle(self, worker: WorkerId, settlements: Sequence[Settlement]) -> Report:
-        """Record how claims ended, in one transaction, each only if the worker still holds it under that attempt."""
+        """Record how claims ended, in one transaction, each only if the worker still holds it under that fence.
+
+        Raises `OutcomeRefused` or `OutcomeDelayed` when the database answers and does not record them.
+        """
+
+    async def set_aside(self, worker: WorkerId, settlement: Settlement, *, reason: str) -> bool:
+        """Keep an outcome that is not recorded; whether the worker still held its claim. Raises as `settle` does."""
+
+    async def record_kept(self, limit: int) -> Sequence[Late]:
+        """Try again to record outcomes that were set aside, at most `limit` of those whose time has come."""
 
     async def look(self, *, marks: dict[str, Place], served: dict[str, Place]) -> Glance:
         """Look at what there is to do from the given marks on, and tell how far the queues have been served."""
@@ -140,8 +166,17 @@ class Queue(Protocol):
     async def work_left(self, targets: Collection[str]) -> bool:
         """Whether anything is still to be done for these targets, apart from what is scheduled or paused."""
 
-    async def turn_log(self, *, keep: float) -> None:
-        """Make room in the attempt log and forget what is older than `keep` seconds."""
+    async def turn_log(self, *, keep: float) -> bool:
+        """Make room in the attempt log and forget what is older than `keep` seconds; whether nobody was in the way."""
+
+    async def sweep(self, limit: int, *, pause: float) -> Swept:
+        """Put about `limit` requests in line that have no place, unless that was looked for within `pause` seconds."""
+
+    async def sweep_all(self, limit: int) -> int:
+        """Put every request in line that has no place, looking at `limit` at a time; returns how many."""
+
+    async def recount(self) -> int:
+        """Correct the counts of requests; returns how many were wrong."""
 
     async def fold(self, limit: int) -> bool:
         """Fold at most `limit` changes into the counts of requests; whether there may be more."""

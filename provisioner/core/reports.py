@@ -118,6 +118,15 @@ class Failures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unrecorded:
+    """How many outcomes the database does not record, and why one of them, the longest."""
+
+    requests: int = 0
+    example_id: int | None = None
+    example: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """Everything at one moment, or one batch.
 
@@ -133,6 +142,7 @@ class Status:
     workers: Workers
     failures: tuple[Failures, ...]
     crew: tuple[WorkerReport, ...] = ()
+    unrecorded: Unrecorded = Unrecorded()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +150,8 @@ class Leftovers:
     """Requests of some targets that are not done and that `run --drain` does not wait for, by what stands in the way.
 
     `paused` by target, `quarantined` by credential, `failed` by error code; `scheduled` are to start later, and
-    `unfinished` were left because the run was told to stop.
+    `unfinished` were left because the run was told to stop, `unrecorded` have ended, and the database refuses to record
+    how.
     """
 
     paused: dict[str, int] = field(default_factory=dict)
@@ -149,6 +160,7 @@ class Leftovers:
     succeeded: int = 0
     scheduled: int = 0
     unfinished: int = 0
+    unrecorded: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from provisioner.core.key_text import NoKey, bare, decoded, key_in
 from provisioner.core.secret import Secret
 
 # A secret is a line; a large file is the wrong file.
@@ -20,13 +21,21 @@ class FileUnreadable(ValueError):
 
 
 class FileSecret:
-    """The secret in a file: its text without white space around it, read again when the file has changed.
+    """The secret in a file, without what nobody sees around it, read again when the file has changed.
 
-    However it is replaced: written anew, renamed into place, or a link that points elsewhere.
+    However it is replaced: written anew, renamed into place, or a link that points elsewhere. `read` makes a secret of
+    the file's text, or raises `ValueError`: other secrets than keys may hold anything.
     """
 
-    def __init__(self, path: Path, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        read: Callable[[str], Secret] = key_in,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._path = path
+        self._read_text = read
         self._monotonic = monotonic
         self._secret: Secret | None = None
         self._stamp: tuple[int, int, int] | None = None
@@ -60,17 +69,16 @@ class FileSecret:
         except OSError as exc:
             raise FileUnreadable(f"the file {self._path} cannot be read: {exc.strerror or exc}") from exc
         self._stamp = stamp
-        return _secret(octets, self._path)
+        if len(octets) > LARGEST:
+            raise FileUnreadable(f"the file {self._path} is too large to hold a secret")
+        try:
+            return self._read_text(decoded(octets))
+        except ValueError as error:
+            raise FileUnreadable(f"the file {self._path} {error}") from None
 
 
-def _secret(octets: bytes, path: Path) -> Secret:
-    if len(octets) > LARGEST:
-        raise FileUnreadable(f"the file {path} is too large to hold a secret")
-    try:
-        text = octets.decode().strip()
-    except UnicodeDecodeError:
-        # The cause would carry the file's content along.
-        raise FileUnreadable(f"the file {path} is not UTF-8 text") from None
-    if not text:
-        raise FileUnreadable(f"the file {path} is empty")
-    return Secret(text)
+def any_text(text: str) -> Secret:
+    """A secret that is no key, such as a URL. Raises `NoKey` if there is nothing."""
+    if not (left := bare(text)):
+        raise NoKey("is empty")
+    return Secret(left)

@@ -19,6 +19,7 @@ from nacl.exceptions import CryptoError
 from nacl.public import PrivateKey, PublicKey, SealedBox
 
 from provisioner.core.errors import CredentialUnreadable, ProvisionerError
+from provisioner.core.key_text import NoKey, key_in
 from provisioner.core.model import Request
 from provisioner.core.secret import Secret
 
@@ -150,9 +151,13 @@ class BoxOpener:
             raise CredentialUnreadable(f"the box that key {key_id} sealed is damaged; seal the API key again") from None
         if not isinstance(key, str) or not key.strip():
             raise CredentialUnreadable("the box contains no API key; seal the key again")
+        try:
+            secret = key_in(key)
+        except NoKey as flaw:
+            raise CredentialUnreadable(f"the sealed text {flaw}; seal only the API key") from None
         if (str(project_id).lower(), name) != (request.project_id.lower(), request.name):
             raise CredentialUnreadable("the box was sealed for another project or name; seal the API key for this one")
-        return Secret(key.strip())
+        return secret
 
     def _key(self, key_id: str) -> PrivateKey:
         if key_id not in self._keys:

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 from provisioner.core.errors import CredentialUnknown, CredentialUnreadable
 from provisioner.core.key_health import canonical
+from provisioner.core.key_text import NoKey, key_in
 from provisioner.core.model import Request
 from provisioner.core.ports import SecretPlace, SecretStore
 from provisioner.core.secret import Secret
@@ -133,10 +134,11 @@ class NamedVault:
     def _hold(self, name: str, text: str, place: str) -> None:
         if not text.strip():
             self._missing[name] = f"{place} is empty or not set: set it to the API key and start the worker again"
-        elif not _is_unicode(text):
-            self._missing[name] = f"{place} is not valid Unicode text"
-        else:
-            self._keys[name] = Secret(text.strip())
+            return
+        try:
+            self._keys[name] = key_in(text)
+        except NoKey as flaw:
+            self._missing[name] = f"{place} {flaw}: set it to the API key alone and start the worker again"
 
     def _find(self, request: Request) -> Secret:
         if request.credential.startswith(SEALED):
@@ -191,11 +193,3 @@ def _unknown(name: str) -> str:
         f"credential {name!r} is not configured on this worker: add [credentials.{name}] to its settings, or set"
         f" PROVISIONER_CREDENTIALS__{name.upper().replace('-', '_').replace('.', '_')}__ENV"
     )
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

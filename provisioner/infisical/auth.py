@@ -12,10 +12,13 @@ from typing import Final, Literal
 
 import orjson
 
+from provisioner.core.key_text import NoKey, key_in
 from provisioner.core.secret import Secret
 from provisioner.infisical.headers import read_retry_after
-from provisioner.infisical.remedies import quoting
-from provisioner.infisical.shapes import Envelope, Unreadable, read_envelope, read_json
+from provisioner.infisical.refusals import misled_by
+from provisioner.infisical.remedies import elsewhere, quoting
+from provisioner.infisical.shapes import Unreadable, read_envelope, read_json
+from provisioner.infisical.text import clean, content, shorten
 
 SecretSource = Secret | Callable[[], Secret]
 
@@ -37,8 +40,8 @@ class UniversalAuth:
         return "universal-auth"
 
     def secret(self) -> Secret:
-        """The client secret as it is now."""
-        return _read(self.client_secret)
+        """The client secret as it is now. Raises `ValueError` for what cannot be one: it would count as a failure."""
+        return _checked(self.client_secret, "the client secret")
 
     def body(self, secret: Secret) -> bytes:
         """The body of a login; raises `TypeError` for text that is no Unicode."""
@@ -58,8 +61,8 @@ class TokenExchange:
     organization_slug: str | None = None
 
     def secret(self) -> Secret:
-        """The issuer's token as it is now."""
-        return _read(self.jwt)
+        """The issuer's token as it is now. Raises `ValueError` for what cannot be one."""
+        return _checked(self.jwt, "the identity's signed token")
 
     def body(self, secret: Secret) -> bytes:
         """The body of a login; raises `TypeError` for text that is no Unicode."""
@@ -77,10 +80,7 @@ class StaticToken:
 
     def secret(self) -> Secret:
         """The token as it is now. Raises `ValueError` for what no header can carry."""
-        text = _read(self.token).reveal().strip()
-        if not _is_token(text):
-            raise ValueError("the access token is empty or holds characters that no token has")
-        return Secret(text)
+        return _checked(self.token, "the access token")
 
 
 Auth = UniversalAuth | TokenExchange | StaticToken
@@ -96,9 +96,14 @@ class Granted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """A person has to mend something. `locked`: even the right secret is refused for a while."""
+    """A person may have to act.
+
+    `counted`: Infisical counts the refusal, and after three of them locks the client id for everybody who uses it.
+    `locked`: it has done so, and even the right secret is refused for a while.
+    """
 
     message: str
+    counted: bool = False
     locked: bool = False
 
 
@@ -118,38 +123,84 @@ class Trouble:
 
 Login = Granted | Refused | Limited | Trouble
 
-# What to mend, by how Infisical's message begins; the first that fits.
+# What to do, by how Infisical's message begins; the first that fits.
 _REMEDIES: Final = (
-    ("Invalid credentials", "check the client id and the client secret"),
     ("Access denied due to expired client secret", "the client secret has expired: make a new one"),
     ("Access denied due to client secret usage limit", "the client secret is used up: make a new one without a limit"),
     ("You are not allowed to access this resource", "the identity does not trust this worker's address: add it there"),
+    ("Sub organization with name", "there is no such organization: check organization_slug of the target"),
 )
+# Messages of an instance that does not know the identity: another one may know it.
+_UNKNOWN: Final = "Invalid credentials"
+_NOT_SET_UP: Final = "auth method not found for identity"
 _LOCKED: Final = "temporarily locked"
 
 
-def read_login(status: int, headers: Mapping[str, str], body: bytes, *, secret: Secret) -> Login:
-    """What the answer to a login means. `secret` is what was sent: no message holds it or a part of it."""
+def read_login(
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    secret: Secret,
+    method: str = "universal-auth",
+    host: str = "",
+) -> Login:
+    """What the answer to a login means.
+
+    `secret` is what was sent: no message holds it. `host` is who was asked: Infisical's cloud has regions.
+    """
     if 200 <= status < 300:
-        return _granted(status, body)
+        return _granted(status, headers, body)
     envelope = read_envelope(body, secret=secret.reveal())
     message = envelope.message if envelope else ""
     if status == 429:
         return Limited(pause=read_retry_after(headers, message, None))
-    if status in {400, 401, 403, 404, 422} and envelope is not None:
-        return _refused(status, envelope)
+    # A gateway may put a page of its own into the place of Infisical's refusal, which was counted all the same.
+    counted = status == 401 and method == "universal-auth"
+    if misled := misled_by(status, headers, envelope):
+        return Refused(message=shorten(f"the login failed: {clean(misled, secret=secret.reveal())}"))
+    if envelope is None:
+        return _foreign(status, headers, counted=counted)
+    if status in {400, 401, 403, 404, 409, 422}:
+        return Refused(message=_advice(status, message, host), counted=counted, locked=_LOCKED in message)
     return Trouble(message=quoting(f"the login was answered with {status}", message))
 
 
-def _granted(status: int, body: bytes) -> Login:
+def _foreign(status: int, headers: Mapping[str, str], *, counted: bool) -> Refused | Trouble:
+    """What an answer means that Infisical does not give."""
+    said = f"the login was answered with {status} and {content(headers)}, not as Infisical does"
+    if status < 500:
+        advice = "a gateway in front of it may ask for a login of its own; check the target's url and proxy"
+        return Refused(message=f"{said}: {advice}", counted=counted)
+    return Trouble(message=f"{said}: Infisical, or a gateway in front of it, is in trouble")
+
+
+def _granted(status: int, headers: Mapping[str, str], body: bytes) -> Granted | Trouble | Refused:
     try:
         data = read_json(body)
     except Unreadable:
-        data = None
+        kind = content(headers)
+        return Refused(
+            message=f"the login was answered with {status} and {kind} instead of JSON: check the target's url"
+        )
     token = data.get("accessToken") if isinstance(data, dict) else None
     if not isinstance(token, str) or not _is_token(token):
         return Trouble(message=f"the login was answered with {status} but brought no token: check the target's url")
     return Granted(token=Secret(token), lifetime=_lifetime(data.get("expiresIn")))
+
+
+def _advice(status: int, message: str, host: str) -> str:
+    """What to do about a refusal, with Infisical's own words behind it."""
+    if _LOCKED in message:
+        advice = "logins of this identity are locked for a while after failed ones: check the client secret"
+    elif message.startswith(_UNKNOWN):
+        advice = f"check the client id and the client secret{elsewhere(host)}"
+    elif _NOT_SET_UP in message:
+        advice = f"check identity_id, and that this way of logging in is set up for the identity{elsewhere(host)}"
+    else:
+        fitting = (about for beginning, about in _REMEDIES if message.startswith(beginning))
+        advice = next(fitting, f"Infisical refuses the machine identity with {status}")
+    return quoting(advice, message)
 
 
 def _lifetime(expires_in: object) -> float:
@@ -159,16 +210,9 @@ def _lifetime(expires_in: object) -> float:
     return float(expires_in)
 
 
-def _refused(status: int, envelope: Envelope) -> Refused:
-    message = envelope.message
-    if _LOCKED in message:
-        advice = "logins of this identity are locked for a while after failed ones: check the client secret"
-        return Refused(message=quoting(advice, message), locked=True)
-    for beginning, advice in _REMEDIES:
-        if message.startswith(beginning):
-            return Refused(message=quoting(advice, message))
-    return Refused(message=quoting(f"Infisical refuses the machine identity with {status}", message))
-
-
-def _read(source: SecretSource) -> Secret:
-    return source if isinstance(source, Secret) else source()
+def _checked(source: SecretSource, name: str) -> Secret:
+    text = (source if isinstance(source, Secret) else source()).reveal()
+    try:
+        return key_in(text)
+    except NoKey as flaw:
+        raise ValueError(f"{name} {flaw}") from None

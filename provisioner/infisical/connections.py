@@ -19,11 +19,13 @@ from provisioner.core.secret import Secret
 from provisioner.infisical.answers import is_unexplained, read_answer, read_list
 from provisioner.infisical.identity import Identity, Token
 from provisioner.infisical.remedies import key_refused
+from provisioner.infisical.tokens import is_used_up
 from provisioner.infisical.transport import LONGEST_ANSWER, AnswerLost, NotSent, Transport
 from provisioner.infisical.verdict import Asked
 from provisioner.infisical.wire import Routes, create_body, replace_body
 
 READ_TRIES: Final = 3
+USED_UP_TRIES: Final = 4  # tokens after the first one, while each turns out to be used up by others of our calls
 LONGEST_LIST: Final = 64 * 2**20  # bytes; a connection is about 1 KiB, and the list has no pages
 _NO_ANSWER: Final = frozenset({Seen.NOT_SENT, Seen.UNKNOWN})
 
@@ -126,29 +128,36 @@ class InfisicalConnections:
             return found
 
     async def _authorised(self, call: _Call) -> Found:
-        """Send a request, and once more with a new token if the token was refused."""
-        found = await self._once(call)
-        if found[0].seen is Seen.TOKEN_TROUBLE:
-            return await self._once(call)
+        """Send a request, and once more with a new token if the token was refused.
+
+        Several calls may take the last use of a token; who comes too late for that takes the next one.
+        """
+        found, used_up = await self._once(call)
+        left = USED_UP_TRIES
+        while found[0].seen is Seen.TOKEN_TROUBLE and left:
+            left = left - 1 if used_up else 0
+            found, used_up = await self._once(call)
         return found
 
-    async def _once(self, call: _Call) -> Found:
+    async def _once(self, call: _Call) -> tuple[Found, bool]:
+        """Send a request with the token in use; returns also whether that turned out to be used up."""
         try:
             token = self._identity.current() or await self._identity.token()
         except (IdentityRefused, LoginUnavailable) as exc:
-            return Observation(seen=Seen.TOKEN_TROUBLE, message=str(exc)), ()
-        found = await self._send(call, token)
+            return (Observation(seen=Seen.TOKEN_TROUBLE, message=str(exc)), ()), False
+        found, used_up = await self._send(call, token), False
         seen = found[0]
         if seen.seen is Seen.TOKEN_TROUBLE:
             if call.asked.key and is_unexplained(seen) and await self._accepts(call, token):
-                return replace(seen, seen=Seen.KEY_REFUSED, message=key_refused(seen.message)), ()
-            self._identity.invalidate(token)
+                return (replace(seen, seen=Seen.KEY_REFUSED, message=key_refused(seen.message)), ()), False
+            used_up = self._identity.invalidate(token, used_up=is_used_up(seen.message))
         elif seen.metered:
             token.worked = True
-        return found
+        return found, used_up
 
     async def _accepts(self, call: _Call, token: Token) -> bool:
         """Whether Infisical still accepts a token: any answer from behind the token check says so."""
+        token.uses += 1
         probe = self._by_name(call.asked.name, call.asked.project_id or "")
         return (await self._send(probe, token))[0].metered
 

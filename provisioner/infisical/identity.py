@@ -31,10 +31,12 @@ from provisioner.infisical.auth import (
     UniversalAuth,
     read_login,
 )
+from provisioner.infisical.remedies import elsewhere
 from provisioner.infisical.transport import AnswerLost, NotSent, Transport
 from provisioner.infisical.wire import Routes
 
-LONGEST_PAUSE: Final = 60.0  # seconds between logins whose tokens are refused at once
+LONGEST_PAUSE: Final = 60.0  # seconds between logins that are refused, or whose tokens are refused at once
+FORGOTTEN: Final = 600.0  # seconds after which a token may turn out to have more uses than it used to
 
 log = structlog.stdlib.get_logger()
 
@@ -44,7 +46,8 @@ class Token:
     """An access token in use.
 
     `bare` and `json` are the headers that carry it, without and with a body. It is renewed at `renew_at` and useless
-    after `ends`, on the monotonic clock. Whoever sees it accepted says so in `worked`.
+    after `ends`, on the monotonic clock. Each call that sees it accepted says so in `worked`. `uses` counts the calls
+    that took it, `refused` those of them to which Infisical said that it was used up.
     """
 
     secret: Secret
@@ -53,18 +56,22 @@ class Token:
     bare: Mapping[str, str] = field(repr=False)
     json: Mapping[str, str] = field(repr=False)
     worked: bool = False
+    uses: int = 0
+    refused: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
     """When to log in again, in seconds.
 
-    `lockout`: after a refusal, a little more than the server's 300 s. `tries` and `first_pause`: within one login that
-    meets an outage. `outage`: after a login that failed for good. `farewell`: for ending the token, since a clean
+    `lockout`: after a refusal that counts towards the lockout of Universal Auth, a little more than the server's 300 s.
+    `refused`: after another refusal, doubled with each one that follows. `tries` and `first_pause`: within one login
+    that meets an outage. `outage`: after a login that failed for good. `farewell`: for ending the token, since a clean
     stop does not wait for a courtesy.
     """
 
     lockout: float = 305.0
+    refused: float = 2.0
     tries: int = 3
     first_pause: float = 0.5
     outage: float = 5.0
@@ -104,41 +111,59 @@ class Identity:
         self._lock = asyncio.Lock()
         self._token: Token | None = None
         self._hold: _Hold | None = None
+        self._elsewhere = elsewhere(routes.revoke.host or "")
         self._stillborn = 0
+        self._refusals = 0
+        self._most_uses = math.inf
+        self._uses_told = -math.inf
         self._log = log.bind(target=target)
 
     def current(self) -> Token | None:
-        """The token in use; None when there is none, or it is to be renewed."""
-        token = self._token
-        return token if token is not None and self._monotonic() < token.renew_at else None
+        """The token in use, for one call; None when there is none, it is to be renewed, or it is used up."""
+        token, now = self._token, self._monotonic()
+        return token if token is not None and now < token.renew_at and self._take(token, now) else None
 
     async def token(self) -> Token:
-        """A token that ought to work. Raises `IdentityRefused` or `LoginUnavailable`."""
+        """A token that ought to work, for one call. Raises `IdentityRefused` or `LoginUnavailable`."""
         if (token := self.current()) is not None:
             return token
         token, now = self._token, self._monotonic()
-        if token is not None and now < token.ends and self._lock.locked():
+        if token is not None and now < token.ends and self._lock.locked() and self._take(token, now):
             return token  # another call renews it ahead of time; this one does not have to wait
         async with self._lock:
             return await self._renewed()
 
-    def invalidate(self, token: Token) -> None:
-        """Say that Infisical refuses this token. If it has been replaced meanwhile, nothing happens."""
-        if token is not self._token:
-            return
-        self._token = None
+    def invalidate(self, token: Token, *, used_up: bool = False) -> bool:
+        """Say that Infisical refuses this token. If it has been replaced meanwhile, nothing happens.
+
+        `used_up`: because it may be used only so often, which is learned, so that later ones are replaced in time. A
+        server may say so once and then no longer know the token; returns whether it was that.
+        """
         now = self._monotonic()
+        used_up = used_up or token.refused > 0
+        if used_up:
+            token.refused += 1
+            self._most_uses = max(1, min(self._most_uses, token.uses - token.refused))
+            self._uses_told = now
+        if token is not self._token:
+            return used_up
+        self._token = None
         if isinstance(self._auth, StaticToken):
-            message = "Infisical refuses the access token from the settings: put a valid one there"
-            self._hold = _Hold(IdentityRefused, message, now + self._patience.lockout, token.secret)
+            if token.worked:
+                self._refusals = 0
+            message = f"Infisical refuses the access token from the settings: put a valid one there{self._elsewhere}"
+            self._hold = _Hold(IdentityRefused, message, now + self._next_pause(), token.secret)
             self._log.error("login_refused", reason=message)
-            return
-        self._stillborn = 0 if token.worked else self._stillborn + 1
+            return used_up
+        # What was used up has worked, though the answers to the calls that it was used for may be still to come.
+        worked = token.worked or (used_up and token.refused < token.uses)
+        self._stillborn = 0 if worked else self._stillborn + 1
         if self._stillborn > 1:
             # Logging in does not help, and at the pace of the calls it would be a storm.
             pause = min(LONGEST_PAUSE, 2.0 ** min(self._stillborn - 2, 10))
             message = "Infisical refuses access tokens that it has just given out"
             self._hold = _Hold(LoginUnavailable, message, now + pause)
+        return used_up
 
     async def revoke(self) -> None:
         """End the token, as a courtesy at a clean stop: it is tried once, and failing does not matter."""
@@ -160,10 +185,26 @@ class Identity:
         try:
             self._token = await self._log_in()
         except (IdentityRefused, LoginUnavailable):
-            if token is not None and now < token.ends:
+            if token is not None and now < token.ends and self._take(token, now):
                 return token
             raise
+        self._token.uses += 1
         return self._token
+
+    def _take(self, token: Token, now: float) -> bool:
+        """Use the token once more, unless it is used up by what is known of the ones before it."""
+        if now - self._uses_told > FORGOTTEN:
+            self._most_uses = math.inf
+        if token.uses >= self._most_uses:
+            return False
+        token.uses += 1
+        return True
+
+    def _next_pause(self) -> float:
+        """Seconds until a login that nothing but our patience limits is tried again."""
+        pause = min(LONGEST_PAUSE, self._patience.refused * 2.0 ** min(self._refusals, 10))
+        self._refusals += 1
+        return pause
 
     async def _log_in(self) -> Token:
         self._check_hold(None)
@@ -182,10 +223,12 @@ class Identity:
             self._heard(type(login).__name__.lower())
         match login:
             case Granted() as granted:
+                self._refusals = 0
                 self._log.info("logged_in", lifetime=granted.lifetime if granted.lifetime < math.inf else None)
                 return _token(granted, begins)
-            case Refused(message=message, locked=locked):
-                raise self._held(IdentityRefused, message, self._patience.lockout, None if locked else secret)
+            case Refused(message=message, counted=counted, locked=locked):
+                pause = self._patience.lockout if counted else self._next_pause()
+                raise self._held(IdentityRefused, message, pause, None if locked else secret)
             case Limited(pause=pause):
                 message = f"over the rate limit of logins; the next one in {pause:g} s"
                 raise self._held(LoginUnavailable, message, pause)
@@ -227,11 +270,13 @@ class Identity:
             body = auth.body(secret)
         except TypeError:
             return Refused(message="the identity's secret is no text that JSON can hold")
+        url = self._routes.login(auth.method)
         try:
-            answer = await self._transport.send("POST", self._routes.login(auth.method), _JSON, body)
+            answer = await self._transport.send("POST", url, _JSON, body)
         except (NotSent, AnswerLost) as exc:
             return Trouble(message=str(exc))
-        return read_login(answer.status, answer.headers, answer.body, secret=secret)
+        status, headers, content = answer
+        return read_login(status, headers, content, secret=secret, method=auth.method, host=url.host or "")
 
 
 _JSON: Final[Mapping[str, str]] = CIMultiDict({"Content-Type": "application/json"})

@@ -12,17 +12,9 @@ from provisioner.infisical import remedies
 from provisioner.infisical.headers import read_retry_after
 from provisioner.infisical.shapes import Envelope, read_envelope
 from provisioner.infisical.text import clean
+from provisioner.infisical.tokens import is_about_key, is_about_token, is_old_token_error
 from provisioner.infisical.verdict import Asked, Verdict
 
-# How the messages begin by which Infisical says that a 401 or a 400 is about the access token.
-TOKEN_MESSAGES: Final = (
-    "Token missing",
-    "No identity access token found",
-    "Failed to renew MI access token",
-    "Unable to renew because access token number of uses limit",
-    "Identity does not belong to this organization",
-)
-KEY_MESSAGE: Final = "Unable to validate connection"
 ADDRESS_MESSAGE: Final = "You are not allowed to access this resource from the current IP address"
 UNEXPLAINED: Final = "Infisical answered 401 without a reason that we know"
 
@@ -35,7 +27,7 @@ def read_refusal(asked: Asked, status: int, headers: Mapping[str, str], body: by
     envelope = read_envelope(body, secret=asked.key)
     if status == 429:
         return _throttled(headers, envelope, now)
-    if misled := _misled(status, headers, envelope):
+    if misled := misled_by(status, headers, envelope):
         return Verdict(Seen.MISCONFIGURED, clean(misled, secret=asked.key), metered=False)
     if envelope is None:
         return Verdict(Seen.UNKNOWN, f"the server answered {status} and not as Infisical does", metered=False)
@@ -46,7 +38,7 @@ def read_refusal(asked: Asked, status: int, headers: Mapping[str, str], body: by
     return read(asked, envelope)._replace(req_id=envelope.req_id)
 
 
-def _misled(status: int, headers: Mapping[str, str], envelope: Envelope | None) -> str:
+def misled_by(status: int, headers: Mapping[str, str], envelope: Envelope | None) -> str:
     """What to mend if this is not Infisical, or not the address of its API; empty if it may well be."""
     if 300 <= status < 400:
         return _redirected(status, headers)
@@ -70,15 +62,17 @@ def _throttled(headers: Mapping[str, str], envelope: Envelope | None, now: float
 def _redirected(status: int, headers: Mapping[str, str]) -> str:
     try:
         there = urlsplit(headers.get("location", ""))
-        host = f"{there.scheme}://{there.hostname}" if there.hostname else "elsewhere"
+        port = f":{there.port}" if there.port else ""
+        to = f"{there.scheme or 'https'}://{there.hostname}{port}" if there.hostname else there.path
     except ValueError:
-        host = "elsewhere"
-    return f"the server answered {status} and points to {host}: set the target's url to where Infisical is"
+        to = ""
+    where = f"points to {to}" if to else "does not say to where"
+    return f"the server answered {status} and {where}: set the target's url to where Infisical is"
 
 
 def _bad_request(asked: Asked, envelope: Envelope) -> Verdict:
     message = envelope.message
-    if message.startswith(TOKEN_MESSAGES):
+    if is_old_token_error(envelope):
         return Verdict(Seen.TOKEN_TROUBLE, message, metered=False)
     if asked.action is Action.CREATE and "already exists" in message:
         return Verdict(Seen.NAME_TAKEN, message)
@@ -89,9 +83,9 @@ def _bad_request(asked: Asked, envelope: Envelope) -> Verdict:
 
 def _unauthorized(asked: Asked, envelope: Envelope) -> Verdict:
     message = envelope.message
-    if asked.action in _WITH_KEY and message.startswith(KEY_MESSAGE):
+    if asked.action in _WITH_KEY and is_about_key(envelope):
         return Verdict(Seen.KEY_REFUSED, remedies.key_refused(message))
-    if message.startswith(TOKEN_MESSAGES) or envelope.error == "TokenError":
+    if is_about_token(envelope):
         return Verdict(Seen.TOKEN_TROUBLE, message, metered=False)
     return Verdict(Seen.TOKEN_TROUBLE, remedies.quoting(UNEXPLAINED, message), metered=False)
 

@@ -17,6 +17,25 @@ def quoting(advice: str, message: str) -> str:
     return shorten(f"{advice} (Infisical: {message})" if message else advice)
 
 
+# Each region of Infisical's cloud has identities of its own; `app` is the name that the US region had first.
+_REGIONS: Final = {
+    "us.infisical.com": ("US", "https://eu.infisical.com", "EU"),
+    "app.infisical.com": ("US", "https://eu.infisical.com", "EU"),
+    "eu.infisical.com": ("EU", "https://us.infisical.com", "US"),
+}
+
+
+def elsewhere(host: str) -> str:
+    """Add that the identity may be known at another Infisical than the one that was asked."""
+    if host not in _REGIONS:
+        return ", and that the target's url is the Infisical that has the identity" if host else ""
+    region, other, other_region = _REGIONS[host]
+    return (
+        f", and the region: {host} is the {region} cloud; if the identity is in the {other_region} cloud or on a server"
+        f" of your own, set the target's url (INFISICAL_HOST for target default) to {other} or to that server"
+    )
+
+
 def forbidden(envelope: Envelope, project_id: str | None) -> str:
     """Name the permission that is missing, where it is missing, and who can give it."""
     project = f"project {project_id}" if project_id else "the project"

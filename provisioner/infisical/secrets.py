@@ -21,6 +21,7 @@ from provisioner.core.errors import (
     IdentityRefused,
     LoginUnavailable,
 )
+from provisioner.core.key_text import NoKey, key_in
 from provisioner.core.model import Action, Seen
 from provisioner.core.ports import Permits, SecretPlace
 from provisioner.core.secret import Secret
@@ -29,6 +30,7 @@ from provisioner.infisical.identity import Identity
 from provisioner.infisical.refusals import read_refusal
 from provisioner.infisical.remedies import quoting
 from provisioner.infisical.shapes import Unreadable, read_envelope, read_json
+from provisioner.infisical.tokens import is_used_up
 from provisioner.infisical.transport import Answer, AnswerLost, NotSent, Transport
 from provisioner.infisical.verdict import Asked, Verdict
 from provisioner.infisical.wire import Routes
@@ -85,7 +87,7 @@ class InfisicalSecrets:
             answer = await self._authorised(place)
             self._old = self._verdict(answer).seen is not Seen.MISCONFIGURED
         if answer.status == 200:
-            return _value(answer)
+            return value_in(answer)
         raise self._refusal(answer)
 
     async def _authorised(self, place: SecretPlace) -> Answer:
@@ -102,7 +104,7 @@ class InfisicalSecrets:
         finally:
             self._learn(answer)
         if self._is_about_token(answer):
-            self._identity.invalidate(token)
+            self._identity.invalidate(token, used_up=is_used_up(self._verdict(answer).message))
         elif answer.status < 500:
             token.worked = True
         return answer
@@ -142,7 +144,7 @@ class InfisicalSecrets:
         return CredentialUnreadable(quoting(advice, envelope.message if envelope else ""))
 
 
-def _value(answer: Answer) -> Secret:
+def value_in(answer: Answer) -> Secret:
     """The value in an answer; no error shows a part of it."""
     try:
         data = read_json(answer.body)
@@ -158,4 +160,7 @@ def _value(answer: Answer) -> Secret:
         raise CredentialUnreadable("Infisical hides the value: give the machine identity the permission to read it")
     if not value.strip():
         raise CredentialUnreadable("the secret is empty")
-    return Secret(value.strip())
+    try:
+        return key_in(value)
+    except NoKey as flaw:
+        raise CredentialUnreadable(f"the secret {flaw}: set its value to the API key alone") from None

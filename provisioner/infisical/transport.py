@@ -5,6 +5,8 @@ request again when a kept connection turns out to be closed, but only with idemp
 arrive twice, a POST or a PATCH never does.
 """
 
+import asyncio
+import errno
 import ssl
 from base64 import b64encode
 from collections.abc import Callable, Mapping
@@ -25,7 +27,17 @@ LONGEST_ANSWER: Final = 2**20  # bytes; the list of thousands of connections ask
 # Seconds an idle connection is kept: below the 60 s after which common load balancers drop it, let alone the server's
 # 72 s, so that it is hardly ever closed under a request that is on its way.
 KEEP_ALIVE: Final = 50.0
+# Gateways put long headers on their answers, and many: session cookies, security policies, traces. What is read is an
+# answer; what is not would look like a connection that breaks, again and again.
+LONGEST_HEADER: Final = 2**18  # bytes, name and value
+MOST_HEADERS: Final = 4096
 DNS_TTL: Final = 30  # seconds; an instance that moves is found again soon
+
+
+_NO_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
+_NO_FILES_LEFT: Final = (
+    "this process may open no more files and connections; raise their limit, see `provisioner doctor`"
+)
 
 
 class NotSent(ProvisionerError):
@@ -67,6 +79,8 @@ class Transport:
 
     def __init__(self, options: TransportOptions) -> None:
         self._timeout = options.timeout
+        # Who waits for one of our own connections is not kept waiting by the other side: no timeout runs meanwhile.
+        self._slots = asyncio.Semaphore(options.max_connections)
         self._proxy = options.proxy
         connector = aiohttp.TCPConnector(
             limit=options.max_connections,
@@ -79,6 +93,9 @@ class Transport:
             timeout=aiohttp.ClientTimeout(total=options.timeout, connect=options.connect_timeout),
             headers={"User-Agent": f"provisioner/{__version__}", "Accept": "application/json"},
             cookie_jar=aiohttp.DummyCookieJar(),
+            max_line_size=LONGEST_HEADER,
+            max_field_size=LONGEST_HEADER,
+            max_headers=MOST_HEADERS,
         )
 
     async def __aenter__(self) -> Self:
@@ -103,6 +120,10 @@ class Transport:
         most: int = LONGEST_ANSWER,
     ) -> Answer:
         """Send one request and read its whole answer, of at most `most` bytes. Raises `NotSent` or `AnswerLost`."""
+        async with self._slots:
+            return await self._send(method, url, headers, body, most)
+
+    async def _send(self, method: str, url: URL, headers: Mapping[str, str], body: bytes | None, most: int) -> Answer:
         proxy = self._through()
         try:
             response = await self._session.request(
@@ -117,11 +138,15 @@ class Transport:
                 response.close()
                 raise
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
+            if getattr(exc, "errno", None) in _NO_FILES:
+                raise NotSent(f"nothing was sent: {_NO_FILES_LEFT}") from exc
             raise NotSent(clean(f"nothing was sent: {exc}")) from exc
         except aiohttp.ClientHttpProxyError as exc:
             raise NotSent(f"nothing was sent: the proxy refused to connect ({exc.status})") from exc
         except TimeoutError as exc:
             raise AnswerLost(f"no answer within {self._timeout:g} s") from exc
+        except aiohttp.ClientResponseError as exc:
+            raise AnswerLost(_unreadable(exc)) from exc
         except (aiohttp.ClientError, OSError) as exc:
             # The text of some of these quotes what was received; the class says enough.
             raise AnswerLost(f"the connection broke before the answer was read ({type(exc).__name__})") from exc
@@ -153,6 +178,15 @@ def _sent_secrets(authorization: str, proxy: str | None) -> tuple[bytes, ...]:
     if url.password:
         secrets += [url.password.encode(), b64encode(f"{url.user or ''}:{url.password}".encode())]
     return tuple(secret for secret in secrets if len(secret) >= TELLTALE)
+
+
+def _unreadable(error: aiohttp.ClientResponseError) -> str:
+    """Why the head of an answer was not read. The library's own text quotes what was received."""
+    if "Got more than" in error.message:
+        return f"the answer has a header longer than {LONGEST_HEADER} bytes: check the gateway in front of Infisical"
+    if "Too many" in error.message:
+        return f"the answer has more than {MOST_HEADERS} headers: check the gateway in front of Infisical"
+    return "the answer is not valid HTTP: check the target's url, and the gateway in front of Infisical"
 
 
 async def _rest(content: aiohttp.StreamReader, first: bytes, most: int) -> bytes:

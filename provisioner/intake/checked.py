@@ -1,4 +1,4 @@
-"""Check a whole file before any of it is loaded, and keep what passed in a temporary file.
+"""Check a whole file before any of it is loaded, and keep what passed.
 
 So one reading is enough, also of a pipe, memory does not grow with the file, and what waits to be loaded is only what
 the table may hold.
@@ -7,31 +7,30 @@ the table may hold.
 import io
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from tempfile import SpooledTemporaryFile
 from typing import Final, Self
 
 import orjson
 
-from provisioner.intake.errors import Problem
+from provisioner.intake.errors import FileUnusable, Problem
 from provisioner.intake.reading import Format, read
 from provisioner.intake.rows import Row, Seal, check
+from provisioner.intake.spool import Spool
 
 SHOWN: Final = 20  # problems that are told one by one
-IN_MEMORY: Final = 8 << 20  # bytes; what is larger goes to the disk
 STEP: Final = 1000  # lines between two reports of progress
 
 
 class CheckedFile:
     """The lines of a file that may be loaded, how many may not, and what is wrong with the first of those.
 
-    A context manager: the temporary file is gone afterwards.
+    A context manager: what was kept is gone afterwards.
     """
 
     def __init__(self) -> None:
         self.lines = 0  # that ask for something, good and bad
         self.bad = 0
         self.problems: list[Problem] = []
-        self._spool = SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115  # closed by __exit__
+        self._spool = Spool()
 
     @property
     def good(self) -> int:
@@ -47,18 +46,18 @@ class CheckedFile:
     def add(self, line: int, row: Row) -> None:
         """Keep a row for loading."""
         self.lines += 1
-        self._spool.write(orjson.dumps((line, *row.columns()), option=orjson.OPT_APPEND_NEWLINE))
+        self._spool.add(orjson.dumps((line, *row.columns()), option=orjson.OPT_APPEND_NEWLINE))
 
     def refuse(self, problems: list[Problem]) -> None:
-        """Count a bad line and keep what is wrong with it, if it is among the first."""
-        self.lines += 1
-        self.bad += 1
+        """Count a bad line, and those that are lost with it; keep what is wrong, if it is among the first."""
+        lost = max((problem.lines for problem in problems), default=1)
+        self.lines += lost
+        self.bad += lost
         self.problems += problems[: SHOWN - len(self.problems)]
 
     def rows(self) -> Iterator[tuple[object, ...]]:
         """Give what may be loaded, in order: the line's number, then the values in the order of `rows.COLUMNS`."""
-        self._spool.seek(0)
-        for kept in self._spool:
+        for kept in self._spool.lines():
             *values, not_before = orjson.loads(kept)
             yield (*values, datetime.fromisoformat(not_before) if not_before else None)
 
@@ -92,6 +91,11 @@ def check_file(
                 checked.add(found.line, row.sealed(seal))
             else:
                 checked.refuse(list(row))
+    except MemoryError:
+        checked.__exit__()
+        raise FileUnusable(
+            "needs more memory than there is; give it a directory for temporary files (TMPDIR), or split the file"
+        ) from None
     except BaseException:
         checked.__exit__()
         raise

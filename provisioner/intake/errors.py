@@ -11,9 +11,13 @@ class FileUnusable(ProvisionerError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """What is wrong with one line, counted from 1; `column` is None when it is not one column's fault."""
+    """What is wrong with one line, counted from 1; `column` is None when it is not one column's fault.
+
+    `lines` are lost with it: more than one when a quotation mark swallowed the next ones.
+    """
 
     line: int
+    lines: int = 1
     column: str | None = None
     problem: str
 

@@ -6,26 +6,38 @@ with one line is given in its place.
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain
 from pathlib import PurePath
+from re import IGNORECASE, MULTILINE, compile as pattern
 from typing import Final
 
-import orjson
-
 from provisioner.intake.errors import FileUnusable, Problem
-from provisioner.intake.rows import API_KEY, COLUMNS, unknown_column
+from provisioner.intake.formulas import unescaped
+from provisioner.intake.header import Header, delimiter, read_header, separator
+from provisioner.intake.json_lines import is_one_document, parse
 
 LONGEST: Final = 1 << 20  # characters: a longer line is no list of requests, and would fill the memory
-DELIMITERS: Final = ",;\t"
+# Around a value: what a copied page or a spreadsheet leaves, and nobody sees.
+_INVISIBLE: Final = " \t\r\n\v\f\u00a0\ufeff\u200b\u200c\u200d\u200e\u200f\u202a\u202c\u2060"
+_FREE: Final = frozenset({"description"})  # text that is taken as it is
+_TEXTS: Final = frozenset({"description", "batch", "project_name"})  # what a spreadsheet may take for a formula
 _FOREIGN: Final = {
-    b"\xff\xfe": "is UTF-16 text; save it as UTF-8",
-    b"\xfe\xff": "is UTF-16 text; save it as UTF-8",
+    b"\xff\xfe\0\0": "is UTF-32 text; save it as UTF-8",
+    b"\0\0\xfe\xff": "is UTF-32 text; save it as UTF-8",
     b"PK\x03\x04": "is a spreadsheet or an archive; export it as CSV",
+    b"\xd0\xcf\x11\xe0": "is a spreadsheet; export it as CSV",
     b"\x1f\x8b": "is compressed; unpack it first (gunzip -c FILE | provisioner submit -)",
+    b"\x28\xb5\x2f\xfd": "is compressed; unpack it first (zstd -dc FILE | provisioner submit -)",
+    b"%PDF": "is a PDF; export the list as CSV",
 }
+_UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")
+# A line of a cell that looks like a line of the file: it begins with a project.
+_REQUEST: Final = pattern(
+    r"^[\"'{]?[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}[\"'}]?\s*[,;\t]", IGNORECASE | MULTILINE
+)
 
 
 class Format(StrEnum):
@@ -61,11 +73,17 @@ def read(stream: io.BufferedReader, *, name: str, form: Format | None = None) ->
     for signature, said in _FOREIGN.items():
         if head.startswith(signature):
             raise FileUnusable(said)
+    wide = head.startswith(_UTF_16)
+    if not wide and b"\0" in head[:4]:
+        raise FileUnusable("is UTF-16 text without a byte order mark, or no text; save it as UTF-8")
     form = form or _SUFFIXES.get(PurePath(name).suffix.lower()) or _guessed(head)
     # What is no UTF-8 survives as lone surrogates, so that it is found with its line and column.
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    encoding, errors = ("utf-16", "surrogatepass") if wide else ("utf-8-sig", "surrogateescape")
+    text = io.TextIOWrapper(stream, encoding=encoding, errors=errors, newline="")
     try:
         yield from _read_csv(_lines(text)) if form is Format.CSV else _read_jsonl(_lines(text))
+    except UnicodeDecodeError:
+        raise FileUnusable("is cut off: its UTF-16 text ends in the middle of a character") from None
     finally:
         if not text.closed:
             text.detach()  # the stream is its owner's to close
@@ -85,11 +103,14 @@ def _lines(text: io.TextIOWrapper) -> Iterator[str]:
 
 
 def _read_csv(lines: Iterator[str]) -> Iterator[Record | Problem]:
-    # The header is on the first line that is not empty.
-    skipped, first = next(((number, line) for number, line in enumerate(lines) if line.strip()), (0, ""))
-    reader = csv.reader(chain([first], lines), delimiter=_delimiter(first), strict=True)
+    # The header is on the first line that is not empty, or below Excel's own.
+    skipped, first = _first(enumerate(lines))
+    if mark := separator(first):
+        skipped, first = _first(enumerate(lines, start=skipped + 1))
+    mark = mark or delimiter(first)
+    reader = csv.reader(chain([first], lines), delimiter=mark, strict=True)
     try:
-        header = _header(next(reader))
+        header = read_header(next(reader))
     except csv.Error as error:
         raise FileUnusable(f"its header is not CSV: {error}") from error
     end = skipped + reader.line_num
@@ -101,75 +122,76 @@ def _read_csv(lines: Iterator[str]) -> Iterator[Record | Problem]:
             return
         except csv.Error as error:
             end = max(skipped + reader.line_num, start)
-            yield Problem(
-                line=start, problem=f"is not CSV: {error}; look for a quotation mark that does not belong there"
-            )
+            yield _swallowed(start, end, str(error))
             continue
         end = skipped + reader.line_num
-        if any(cell and not cell.isspace() for cell in cells):
+        if end > start and any(_REQUEST.search(cell.partition("\n")[2]) for cell in cells if "\n" in cell):
+            yield Problem(
+                line=start,
+                lines=end - start + 1,
+                problem=f"a cell in quotes holds what looks like lines of its own ({start} to {end}); "
+                "look for a quotation mark that is not closed",
+            )
+        elif any(cell and not cell.isspace() for cell in cells):
             yield _record(start, header, cells)
 
 
-def _record(line: int, header: Sequence[str], cells: list[str]) -> Record | Problem:
-    if len(cells) != len(header):
-        said = f"has {len(cells)} cells, the header has {len(header)}; put a cell that holds the delimiter in quotes"
+def _first(numbered: Iterable[tuple[int, str]]) -> tuple[int, str]:
+    """Return the first line that is not empty, and how many were before it."""
+    return next(((number, line) for number, line in numbered if line.strip()), (0, ""))
+
+
+def _swallowed(start: int, end: int, error: str) -> Problem:
+    if "field limit" in error:
+        said = f"a cell is longer than {csv.field_size_limit()} characters; is a quotation mark missing?"
+    else:
+        said = f"{error}; look for a quotation mark that does not belong there"
+    also = f" (lines {start} to {end} belong to it)" if end > start else ""
+    return Problem(line=start, lines=end - start + 1, problem=f"is not CSV: {said}{also}")
+
+
+def _record(line: int, header: Header, cells: list[str]) -> Record | Problem:
+    width = len(header.columns)
+    beyond = [cell for cell in cells[width:] if cell and not cell.isspace()]
+    if len(cells) < width or beyond:
+        # Spreadsheets fill lines up, at the end.
+        said = f"has {len(cells)} cells, the header has {width}; put a cell that holds the delimiter in quotes"
         return Problem(line=line, problem=said)
     values: dict[str, object] = {}
-    for column, cell in zip(header, cells, strict=True):
-        value = cell if column == "description" else cell.strip()
+    for place, (column, cell) in enumerate(zip(header.columns, cells, strict=False)):
+        if column is None:
+            if place in header.nameless and cell and not cell.isspace():
+                return Problem(
+                    line=line, problem=f"has something in column {place + 1}, which has no name; name it or empty it"
+                )
+            continue
+        value = cell if column in _FREE else cell.strip(_INVISIBLE)
+        if column in _TEXTS:
+            value = unescaped(value)
         if value:
             values[column] = value
     return Record(line=line, values=values)
 
 
-def _delimiter(first: str) -> str:
-    """The delimiter that makes the most of the header's names ours."""
-    return max(DELIMITERS, key=lambda mark: sum(_plain(name) in {*COLUMNS, API_KEY} for name in first.split(mark)))
-
-
-def _plain(name: str) -> str:
-    return name.strip().strip('"').strip().lower()
-
-
-def _header(cells: Sequence[str]) -> Sequence[str]:
-    names = [_plain(cell) for cell in cells]
-    if not {*COLUMNS, API_KEY}.intersection(names):
-        raise FileUnusable(
-            f"has no header: the first line names the columns, such as project_id,name; there are {', '.join(COLUMNS)}"
-        )
-    known = {*COLUMNS, API_KEY}
-    if unknown := [unknown_column(name) if name else "a column has no name" for name in names if name not in known]:
-        raise FileUnusable(f"its header is not right: {'; '.join(unknown)}")
-    if "project_id" not in names:
-        raise FileUnusable("its header lacks the column project_id: the UUID of the Infisical project")
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise FileUnusable(f"its header names {' and '.join(twice)} twice")
-    return names
-
-
 def _read_jsonl(lines: Iterator[str]) -> Iterator[Record | Problem]:
+    first = True
     for number, line in enumerate(lines, start=1):
         text = line.strip()
-        if text:
-            yield _parsed(number, text)
+        if not text:
+            continue
+        if first and is_one_document(text):
+            is_array = text.startswith("[")
+            what, mend = ("a JSON array", ".[]") if is_array else ("a JSON object over several lines", ".")
+            raise FileUnusable(f"is {what}; JSON Lines has one object a line (jq -c '{mend}' makes it so)")
+        first = False
+        given = parse(number, text)
+        yield given if isinstance(given, Problem) else Record(line=number, values=_said(given))
 
 
-def _parsed(number: int, text: str) -> Record | Problem:
-    try:
-        octets = text.encode()
-    except UnicodeEncodeError:
-        return Problem(line=number, problem="is not UTF-8 text; save the file as UTF-8")
-    if octets.startswith(b"[") and number == 1:
-        raise FileUnusable("is a JSON array; JSON Lines has one object a line (jq -c '.[]' makes it so)")
-    try:
-        given = orjson.loads(octets)
-    except orjson.JSONDecodeError as error:
-        return Problem(line=number, problem=f"is not JSON, from character {error.colno} on")
-    if not isinstance(given, dict):
-        return Problem(line=number, problem='is not a JSON object, such as {"project_id": "…", "name": "…"}')
+def _said(given: Mapping[str, object]) -> dict[str, object]:
+    """Leave out what says nothing, as an empty cell does."""
     values = {
-        column: value.strip() if isinstance(value, str) and column != "description" else value
+        column: value.strip(_INVISIBLE) if isinstance(value, str) and column not in _FREE else value
         for column, value in given.items()
-        if value is not None
     }
-    return Record(line=number, values=values)
+    return {column: value for column, value in values.items() if value is not None and value != ""}

@@ -14,6 +14,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, StringConstraints, ValidationError
 
 from provisioner.core.description import LONGEST, units
+from provisioner.core.key_text import NoKey, key_in
 from provisioner.core.secret import Secret
 from provisioner.intake.errors import Problem
 
@@ -23,6 +24,16 @@ _SEALED: Final = pattern(r"sealed:[A-Za-z0-9_-]{1,64}:[A-Za-z0-9+/]+={0,2}")
 _CREDENTIAL: Final = pattern(r"(?!sk-)[a-z0-9][a-z0-9_-]{0,39}", IGNORECASE)
 # A priority is negated inside the database: the smallest number of its type has no opposite.
 _PRIORITY: Final = 32767
+_LONGEST_KEY: Final = 1000
+# Python and JSON know more ways to write a number; a spreadsheet writes 5.0 for 5, and 1E+05 for what it has rounded.
+_WHOLE: Final = pattern(r"([+-]?[0-9]{1,9})(?:\.0{1,9})?")
+_CONTROL: Final = pattern(r"[\x00-\x1f\x7f-\x9f]")
+_HALF: Final = pattern("[\ud800-\udfff]")
+NOT_UTF_8: Final = (
+    "is not UTF-8 text; save the file as UTF-8 (in Excel: CSV UTF-8), or run "
+    "`iconv -f WINDOWS-1252 -t UTF-8 FILE` if it came from an older program"
+)
+HALF: Final = "holds half of a character ({}), which no text can; write the whole character"
 _SHOWN: Final = 60  # characters of a wrong value that help to find it
 
 _RULES: Final = {
@@ -35,13 +46,21 @@ _RULES: Final = {
     "on_conflict": "must be fail, adopt or replace",
     "priority": f"must be a whole number from -{_PRIORITY} to {_PRIORITY}; larger goes first",
     "batch": "must be 1 to 200 characters",
-    API_KEY: "must be an API key of 1 to 1000 characters, and the column credential left out",
-    "not_before": "must be a point in time with its offset, such as 2030-01-31T08:00:00+01:00 or 2030-01-31T07:00:00Z",
+    "project_name": "must be one line of 1 to 200 characters, as people call the project",
+    API_KEY: f"must be an API key of 1 to {_LONGEST_KEY} printable ASCII characters without spaces, and the column "
+    "credential left out",
+    "not_before": (
+        "must be a point in time with its offset, such as 2030-01-31T08:00:00+01:00 or 2030-01-31T07:00:00Z,"
+        " before the year 9999"
+    ),
 }
-# Columns of the table that are not for requesters.
-_OURS: Final = frozenset(
+# Columns of the table, or of an export, that are not for requesters.
+RESULTS: Final = frozenset(
     {
         "id",
+        "state",
+        "next_attempt_at",
+        "key_fingerprint",
         "requested_by",
         "created_at",
         "status",
@@ -63,11 +82,32 @@ def _storable(text: str) -> str:
     return text
 
 
+def _one_line(text: str) -> str:
+    if _CONTROL.search(text):
+        raise ValueError
+    return text
+
+
+def _whole_number(given: object) -> int:
+    if isinstance(given, str) and (found := _WHOLE.fullmatch(given.strip())):
+        return int(found[1])
+    if isinstance(given, bool) or not isinstance(given, int | float) or not abs(given) <= _PRIORITY:
+        raise ValueError  # pydantic collects ValueError
+    if given != int(given):
+        raise ValueError
+    return int(given)
+
+
 def _credential(text: str) -> str:
     is_box = _SEALED.fullmatch(text) and 80 <= len(text) <= 5000
     if not is_box and not _CREDENTIAL.fullmatch(text):
         raise ValueError
     return text
+
+
+# The table's own bounds: what lies beyond cannot be shown in every time zone.
+_FIRST: Final = datetime(1, 1, 2, tzinfo=UTC)
+_TOO_LATE: Final = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 def _moment(given: object) -> datetime:
@@ -77,15 +117,21 @@ def _moment(given: object) -> datetime:
     if moment.tzinfo is None:
         raise ValueError
     try:
-        return moment.astimezone(UTC)
+        moment = moment.astimezone(UTC)
     except OverflowError:
         raise ValueError from None
+    if not _FIRST <= moment < _TOO_LATE:
+        raise ValueError
+    return moment
 
 
 def _api_key(given: object) -> Secret:
-    if not isinstance(given, str) or not 1 <= len(given.strip()) <= 1000 or not given.strip().isprintable():
-        raise ValueError
-    return Secret(given.strip())
+    if not isinstance(given, str):
+        raise ValueError  # noqa: TRY004  # pydantic collects ValueError
+    key = key_in(given)
+    if len(key.reveal()) > _LONGEST_KEY:
+        raise NoKey(f"is longer than {_LONGEST_KEY} characters")
+    return key
 
 
 def _fitting(text: str) -> str:
@@ -115,8 +161,11 @@ class Row(BaseModel):
     description: Annotated[str, StringConstraints(max_length=LONGEST), Stored, AfterValidator(_fitting)] | None = None
     credential: Annotated[str, AfterValidator(_credential)] = "default"
     on_conflict: Literal["fail", "adopt", "replace"] = "fail"
-    priority: Annotated[int, Field(ge=-_PRIORITY, le=_PRIORITY)] = 0
+    priority: Annotated[int, PlainValidator(_whole_number), Field(ge=-_PRIORITY, le=_PRIORITY)] = 0
     batch: Annotated[str, StringConstraints(min_length=1, max_length=200), Stored] | None = None
+    project_name: Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_one_line)] | None = (
+        None
+    )
     not_before: Annotated[datetime, PlainValidator(_moment)] | None = None
     api_key: Annotated[Secret, PlainValidator(_api_key)] | None = None
 
@@ -154,7 +203,7 @@ def check(line: int, values: Mapping[str, object]) -> Row | Sequence[Problem]:
 
 def unknown_column(name: str) -> str:
     """What is wrong with a column that no line may have."""
-    if name in _OURS:
+    if name in RESULTS:
         return f"{name!r} is filled in by provisioner; leave it out"
     close = get_close_matches(name.lower(), (*COLUMNS, API_KEY), n=1)
     shown = _shown(name)
@@ -163,15 +212,29 @@ def unknown_column(name: str) -> str:
     return f"{shown} is no column; there are {', '.join(COLUMNS)} and {API_KEY}"
 
 
+def shown_name(name: str) -> str:
+    """Return a name for a message: what it is called here, or what it holds in a form that does no harm."""
+    return name if name in {*COLUMNS, API_KEY} or (name.isidentifier() and "sk-" not in name.lower()) else _shown(name)
+
+
+def halves(text: str) -> str:
+    """Return the first half of a character in a text: JSON can write one, and no database stores it."""
+    found = _HALF.search(text)
+    return found[0] if found else ""
+
+
 def _problem(line: int, problem: Any, values: Mapping[str, object]) -> Problem:
     column = str(problem["loc"][0])
+    flaw = problem.get("ctx", {}).get("error")
     match problem["type"]:
+        case _ if isinstance(flaw, NoKey):
+            said = f"{flaw}: it {_RULES[column]}"
         case "extra_forbidden":
             return Problem(line=line, problem=unknown_column(column))
         case "missing":
             said = "is required: the UUID of the Infisical project"
         case "string_unicode":
-            said = "is not UTF-8 text; save the file as UTF-8"
+            said = NOT_UTF_8
         case _:
             said = _RULES[column] + _given(column, values[column])
     return Problem(line=line, column=column, problem=said)
@@ -186,6 +249,8 @@ def _given(column: str, value: object) -> str:
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, int) and abs(value) > 10**_SHOWN:
+        return f"a number of more than {_SHOWN} digits"  # Python refuses to write very long ones
     text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
     if "sk-" in text.lower():
         return "what looks like an API key"  # columns can be mixed up

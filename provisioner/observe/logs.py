@@ -24,6 +24,8 @@ import orjson
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from provisioner.core.text import LINES, printable, printable_json
+
 REDACTED: Final = "[redacted]"
 DEPTH: Final = 6  # levels of nesting that are worth reading; below, only that there is more
 
@@ -36,6 +38,12 @@ _NAMES: Final = (
 _SECRET_KEY: Final = re.compile(_NAMES, re.IGNORECASE)
 # Every pattern below needs one of these; most texts, being names and ids, have none.
 _MAY_HOLD_SECRET: Final = re.compile(r"[:=]|sk-|eyJ|[Bb][Ee][Aa][Rr][Ee][Rr]|[Bb][Aa][Ss][Ii][Cc]")
+# `Invalid token: expired`, `jwt: 10.0.0.1:443 refused`: a sentence about a secret, whose next word is a plain word, a
+# status or an address, and which tells what to fix. A password's name is followed by the password.
+_SENTENCE: Final = re.compile(
+    r"(?i:access token|token|secret|jwt|cookie): "
+    r"(?:[A-Za-z]?[a-z]{1,14}[.:!?]?|[A-Z]{3,16}[.:]?|[1-5][0-9]{2}|(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?::[0-9]{1,5})?)"
+)
 _HOLDS_SECRET: Final = (
     # The password of a URL: to the last @ of the word, for it may hold one itself.
     (re.compile(r"([a-z][a-z0-9+.-]{0,20}://[^\s:/?#@]*):\S{1,4096}@", re.IGNORECASE), rf"\1:{REDACTED}@"),
@@ -51,7 +59,7 @@ _HOLDS_SECRET: Final = (
             r"""("(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?|[^\s,;&)}\]"']+)""",
             re.IGNORECASE,
         ),
-        rf"\1{REDACTED}",
+        lambda found: found[0] if _SENTENCE.fullmatch(found[0]) else f"{found[1]}{REDACTED}",
     ),
 )
 
@@ -77,6 +85,7 @@ def configure_logging(level: str = "info", format: Format = "auto", stream: Text
             redact_event,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *([_clean_event] if console else []),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -90,6 +99,15 @@ def configure_logging(level: str = "info", format: Format = "auto", stream: Text
 def redact_event(logger: WrappedLogger, method: str, event: EventDict) -> MutableMapping[str, Any]:  # noqa: ARG001  # a processor's interface
     """Replace whatever looks secret in an event: the last line of defence, not the first."""
     return {key: _redact_field(key, value, DEPTH) for key, value in event.items()}
+
+
+def _clean_event(logger: WrappedLogger, method: str, event: EventDict) -> MutableMapping[str, Any]:  # noqa: ARG001  # a processor's interface
+    """Take out what a terminal would obey; a traceback keeps its lines."""
+    return {
+        # What is no text is shown by its `repr`, which shows nothing that is not printable.
+        key: printable(value, kept=LINES if key == "exception" else "") if isinstance(value, str) else value
+        for key, value in event.items()
+    }
 
 
 def redact_text(text: str) -> str:
@@ -182,7 +200,7 @@ def _dumps(event: EventDict, **_: object) -> str:
     """Write the event as one line of JSON, the fields that every event has first."""
     document = {**{key: event[key] for key in ("timestamp", "level", "event") if key in event}, **event}
     try:
-        return orjson.dumps(document, default=_text).decode()
+        return printable_json(orjson.dumps(document, default=_text).decode())
     except TypeError:
         # Lone surrogates and very large numbers are nothing for orjson; the line is written all the same.
         return json.dumps(document, default=_text)

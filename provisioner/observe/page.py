@@ -16,6 +16,7 @@ from provisioner import __version__
 from provisioner.core.concerns import concerns, remedy, setbacks
 from provisioner.core.ports import Vitals
 from provisioner.core.reports import Failures, Progress, Status, TargetReport, WorkerReport
+from provisioner.core.text import printable
 from provisioner.observe.logs import redact_text
 
 if TYPE_CHECKING:
@@ -170,8 +171,8 @@ def _own_setbacks(view: View) -> Iterator[str]:
 
 
 def _pieces(foreign: str) -> list[str]:
-    """A text from outside, masked, in one line and cut; every second piece is code."""
-    line = " ".join(redact_text(foreign).split())
+    """A text from outside, masked, printable, in one line and cut; every second piece is code."""
+    line = " ".join(printable(redact_text(foreign)).split())
     return _CODE.split(line if len(line) <= LONGEST else f"{line[:LONGEST]}…")
 
 

@@ -43,7 +43,18 @@ def _function(name: str) -> Right:
 
 
 WISH: Final = (
-    *("target", "project_id", "name", "description", "credential", "on_conflict", "priority", "batch", "not_before"),
+    *(
+        "target",
+        "project_id",
+        "name",
+        "description",
+        "credential",
+        "on_conflict",
+        "priority",
+        "batch",
+        "project_name",
+        "not_before",
+    ),
 )
 RESULT: Final = (
     *("status", "connection_id", "org_id", "credentials_hash", "adopted", "attempts"),
@@ -71,6 +82,8 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         *(_table(name, "SELECT") for name in ("request_status", "batch_progress", "request_counts")),
         _table("request_credentials", "SELECT"),
         *(_table(name, "SELECT") for name in ("ready", "waiting", "in_flight", "setbacks", "turns", "attempts")),
+        *(_table(name, "SELECT") for name in ("unrecorded", "miscounted")),
+        _function("misplaced(bigint,integer)"),
         *(
             _table(name, "SELECT")
             for name in ("workers", "targets", "target_incidents", "permits", "credential_health")
@@ -84,13 +97,20 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         _table(_REQUESTS, "UPDATE", columns=("credential", *RESULT)),
         *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("ready", "waiting", "setbacks", "workers")),
         *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("credential_health", "target_incidents")),
-        _table("in_flight", "SELECT", "INSERT", "DELETE"),
+        *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("in_flight", "unrecorded")),
+        _table("miscounted", "SELECT"),
         *(_table(name, "SELECT", "INSERT", "UPDATE") for name in ("turns", "permits", "targets")),
         _table("attempts", "INSERT"),
+        _table("attempts", "SELECT", columns=("request_id", "attempt", "action", "started_at")),
         _table("failed_boxes", "SELECT", "UPDATE", "DELETE"),
         *(_table(name, "SELECT") for name in ("salt", "migrations", "batch_progress", "request_counts")),
         _function("turn_attempt_log(interval)"),
-        _function("fold_counts(integer)"),
+        *map(_function, ("fold_counts(integer)", "recount()", "not_updated(bigint)", "sweep(integer,interval)")),
+        *map(_function, ("misplaced(bigint,integer)", "put_in_line(bigint[])")),
+        _function("wipe_failed_boxes(interval,integer)"),
+        *map(
+            _function, ("wipe_boxes(provisioner.failed_boxes[])", "disown(text,integer)", "disown_requests(bigint[])")
+        ),
         _function("sealing_key()"),
     ),
 }

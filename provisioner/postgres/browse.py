@@ -5,10 +5,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
+from provisioner.postgres.moments import EARLIEST
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
+
+if TYPE_CHECKING:
+    import asyncpg
 
 _SQL: Final = "browse"
 PAGE: Final = 2_000  # rows that the server hands over at a time
@@ -65,6 +69,7 @@ class Listed:
     on_conflict: str
     priority: int
     batch: str | None
+    project_name: str | None
     not_before: datetime | None
     requested_by: str | None
     created_at: datetime
@@ -81,6 +86,21 @@ class Listed:
 
 
 COLUMNS: Final = tuple(field.name for field in fields(Listed))
+
+
+# A row that was written past the triggers may lack what every row has: that must not end anybody's listing.
+_LACKING: Final[Mapping[str, object]] = {
+    **dict.fromkeys(("target", "project_id", "name", "credential", "on_conflict", "state"), ""),
+    "priority": 0,
+    "attempts": 0,
+    "adopted": False,
+    "created_at": EARLIEST,
+}
+
+
+def whole(row: "asyncpg.Record") -> dict[str, Any]:
+    """A row's values by their names, with something in the place of what should be there and is not."""
+    return {name: _LACKING.get(name) if value is None else value for name, value in row.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +133,7 @@ async def page(
     """The newest (or oldest) `limit` requests that the filter matches, of those between two ids; and how many more."""
     arguments = wanted.arguments()
     rows = await database.fetch(statements(_SQL)["requests"], *arguments, after, before, limit + 1, not oldest_first)
-    listed = [Listed(**dict(row)) for row in rows[:limit]]
+    listed = [Listed(**whole(row)) for row in rows[:limit]]
     if len(rows) <= limit:
         return listed, 0
     last = listed[-1].id
@@ -149,6 +169,7 @@ async def exporting(database: Database, wanted: Filter) -> AsyncIterator[AsyncIt
         database.acquire() as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
+        await database.set_up(connection)
         arguments = (*wanted.arguments(), None, None, None, False)
 
         async def rows() -> AsyncIterator[Sequence[object]]:

@@ -9,6 +9,7 @@ from provisioner.postgres.connector import is_pooled, translates_names
 from provisioner.postgres.listener import hears
 from provisioner.postgres.pool import Database, database_errors
 from provisioner.postgres.queries import statements
+from provisioner.postgres.session import NEEDED
 
 _SQL: Final = "condition"
 
@@ -32,6 +33,18 @@ class Server:
     keeps_statements: bool
     notifies: bool
     jit: bool
+    encoding: str
+    fsync: bool
+    full_page_writes: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """A publication that has tables of ours; `bare` are those whose rows nothing identifies."""
+
+    publication: str
+    tables: int
+    bare: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +77,18 @@ async def read_server(database: Database) -> Server:
     finally:
         await session.close()
     return Server(**dict(row), pooled=pooled, keeps_statements=not pooled or translates, notifies=notifies)
+
+
+async def defaults(database: Database) -> Sequence[str]:
+    """What is set for our role and database and concerns our sessions: they set it as they need it."""
+    rows = await database.fetch(statements(_SQL)["defaults"])
+    return [row["setting"] for row in rows if row["setting"].partition("=")[0].lower() in NEEDED]
+
+
+async def publications(database: Database) -> Sequence[Published]:
+    """The publications that have tables of ours."""
+    rows = await database.fetch(statements(_SQL)["published"])
+    return [Published(**{**dict(row), "bare": row["bare"] or ()}) for row in rows]
 
 
 async def holders(database: Database, *, older_than: float) -> Sequence[Holder]:

@@ -1,37 +1,55 @@
 """Open sessions that fit what is between us and the server: TLS, and poolers that share sessions.
 
 A pooler in transaction mode hands a session on at every commit. Statements that were prepared by name are then not
-there any more, or worse, are somebody else's. So each new session is asked once whether names are safe in it.
+there any more, or worse, are somebody else's. So each new session is asked once whether names are safe in it, and what
+it needs is then set in each transaction.
 """
 
-import os
 import secrets
+import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import parse_qsl, urlencode
 
 import asyncpg
+from asyncpg.connect_utils import SessionAttribute
 
+from provisioner.core.conninfo import Host
 from provisioner.core.errors import DatabaseUnavailable, DatabaseUnusable
 from provisioner.core.secret import Secret
+from provisioner.core.sqlstates import Blame, blame
+from provisioner.postgres.address import URL, Address, address_of
+from provisioner.postgres.moments import read_moments
+from provisioner.postgres.session import BESIDES, FIRST, Facts, look, put_right
 
 if TYPE_CHECKING:
     Session = asyncpg.Connection[asyncpg.Record]
 
-_FILES: Final = ("sslcert", "sslkey", "sslrootcert", "sslcrl")  # options of the address that name files
-_BACKEND: Final = "SELECT pg_backend_pid()"
+_BACKEND: Final = "SELECT pg_catalog.pg_backend_pid()"
 # Its own row: what the server calls this very statement.
-_NAMED: Final = "SELECT name FROM pg_prepared_statements WHERE statement LIKE '%/* {} */%'"
+_NAMED: Final = "SELECT name FROM pg_catalog.pg_prepared_statements WHERE statement LIKE '%/* {} */%'"
+_WRITABLE: Final = (
+    "SELECT pg_catalog.pg_is_in_recovery() AS standby,"
+    " pg_catalog.current_setting('default_transaction_read_only') = 'on' AS read_only"
+)
+_ATTRIBUTES: Final[Mapping[str, Callable[[bool, bool], bool]]] = {
+    "read-write": lambda standby, read_only: not standby and not read_only,
+    "read-only": lambda standby, read_only: standby or read_only,
+    "primary": lambda standby, _: not standby,
+    "standby": lambda standby, _: standby,
+    "prefer-standby": lambda standby, _: standby,
+}
+# What a pooler says that refuses to be told more than it knows: of the protocol, of features, of a parameter.
+_TOO_MUCH: Final = ("08P01", "0A000", "22023", "42704")
 
 
 class Connector:
     """Opens sessions at one address, with what was learned from the earlier ones.
 
     `url` is asked before each connect, so that a password that was changed counts at once. `ssl_root_cert` holds the
-    authorities that the server's certificate has to come from.
+    authorities that the server's certificate has to come from. `wanting` is what has to be set in each transaction.
     """
 
     def __init__(self, url: Callable[[], Secret], *, name: str, ssl_root_cert: Path | None = None) -> None:
@@ -39,39 +57,85 @@ class Connector:
         self._name = name
         self._ssl_root_cert = ssl_root_cert
         self._named = True
-        self._takes_jit = True
+        self._tells = True
+        self.wanting: Mapping[str, str] = {}
 
     def distrust_names(self) -> None:
         """Prepare no statement by name any more in the sessions that are opened from now on."""
         self._named = False
 
+    def note(self) -> str:
+        """What its owner may want to know about the password file."""
+        return address_of(self._address().reveal(), self._ssl_root_cert).note
+
     async def open(self, *_: object, **options: Any) -> "Session":
         """A new session in which every statement may be used; `options` are the driver's."""
-        with readable_url():
-            connection = await self._open(options)
-        if not self._named:
-            return connection
+        connection = await self._open_usable(options)
         try:
-            if not await is_pooled(connection) or await translates_names(connection):
-                return connection
+            await read_moments(connection)
         except BaseException:
             connection.terminate()
             raise
+        return connection
+
+    async def _open_usable(self, options: dict[str, Any]) -> "Session":
+        connection = await self._open(options)
+        try:
+            facts = await look(connection)
+            await self._adapt(connection, facts)
+            safe = not self._named or not facts.pooled or await translates_names(connection)
+        except BaseException:
+            connection.terminate()
+            raise
+        if safe:
+            return connection
         await connection.close()
         self.distrust_names()
-        with readable_url():
-            return await self._open(options)
+        return await self._open(options)
+
+    async def _adapt(self, connection: "Session", facts: Facts) -> None:
+        if facts.pooled:
+            self.wanting = {name: value for name, value in facts.wanting.items() if name not in BESIDES}
+        elif facts.wanting:
+            await put_right(connection, facts.wanting, local=False)
+        if facts.encoding == "SQL_ASCII":  # it keeps what it is given, and gives it back as it is
+            for kind in ("text", "varchar", "bpchar", "name"):
+                await connection.set_type_codec(
+                    kind, schema="pg_catalog", format="binary", encoder=str.encode, decoder=_lenient
+                )
+            await connection.execute("SET client_encoding = SQL_ASCII")
 
     async def _open(self, options: dict[str, Any]) -> "Session":
-        asked = self._takes_jit  # another session, opened at the same time, may learn it meanwhile
+        tells = self._tells  # another session, opened at the same time, may learn it meanwhile
         try:
-            return await self._connect(options)
-        except asyncpg.ProtocolViolationError as error:
-            # A pooler refuses parameters that it does not know.
-            if not asked or "jit" not in str(error):
+            return await self._connect(options, FIRST if tells else {})
+        except asyncpg.PostgresError as error:
+            if not tells or error.sqlstate not in _TOO_MUCH:
                 raise
-            self._takes_jit = False
-            return await self._connect(options)
+        connection = await self._connect(options, {})
+        self._tells = False
+        return connection
+
+    async def _connect(self, options: dict[str, Any], first: Mapping[str, str]) -> "Session":
+        address = address_of(self._address().reveal(), self._ssl_root_cert)
+        unnamed = {} if self._named else {"statement_cache_size": 0}
+        settings = {"application_name": self._name, **address.session, **first}
+        refused: Exception = DatabaseUnavailable(f"{URL} names no host")
+        spare: Host | None = None
+        for host in address.hosts:
+            try:
+                connection = await _reach(address, host, server_settings=settings, **{**options, **unnamed})
+            except (OSError, asyncpg.CannotConnectNowError) as error:
+                refused = error
+                continue
+            if await _fits(connection, address):
+                return connection
+            connection.terminate()
+            spare, wanted = host, address.parameters["target_session_attrs"]
+            refused = DatabaseUnavailable(f"none of its hosts is {wanted}, which target_session_attrs asks for")
+        if spare is not None and address.parameters["target_session_attrs"] == "prefer-standby":
+            return await _reach(address, spare, server_settings=settings, **{**options, **unnamed})
+        raise refused
 
     def _address(self) -> Secret:
         try:
@@ -79,16 +143,65 @@ class Connector:
         except (OSError, ValueError) as error:  # its file cannot be read just now
             raise DatabaseUnavailable(str(error)) from error
 
-    async def _connect(self, options: dict[str, Any]) -> "Session":
-        # JIT compiles for longer than any of these statements runs.
-        jit = {"jit": "off"} if self._takes_jit else {}
-        unnamed = {} if self._named else {"statement_cache_size": 0}
-        server_settings = {"application_name": self._name, **jit}
-        address = address_of(self._address().reveal(), self._ssl_root_cert)
+
+async def _reach(address: Address, host: Host, **options: Any) -> "Session":
+    """A session at one host, in the first way that it accepts."""
+    *others, last = address.ways(host)
+    for way in others:
+        try:
+            return await _enter(address, host, way, **options)
+        except (OSError, asyncpg.InvalidAuthorizationSpecificationError) as error:
+            # A password that is wrong with TLS is wrong without, and a host that is away is away.
+            if isinstance(
+                error, asyncpg.InvalidPasswordError | ConnectionRefusedError | TimeoutError | socket.gaierror
+            ):
+                raise
+    return await _enter(address, host, last, **options)
+
+
+async def _enter(address: Address, host: Host, way: ssl.SSLContext | None, **options: Any) -> "Session":
+    password = address.passwords.get(host, "")
+    with login_note(address):
         opened: Session = await asyncpg.connect(
-            address, timeout=10.0, server_settings=server_settings, **{**options, **unnamed}
+            host=host.address,
+            port=host.port,
+            user=address.user,
+            # A function, for else the driver looks for one by itself, in places that may not be there.
+            password=lambda: password,
+            database=address.database,
+            ssl=way or False,
+            direct_tls=way is not None and address.parameters.get("sslnegotiation") == "direct",
+            krbsrvname=address.parameters.get("krbsrvname"),
+            target_session_attrs=SessionAttribute.any,
+            timeout=address.patience,
+            **options,
         )
-        return opened
+    _tune(opened, address)
+    return opened
+
+
+def _tune(connection: "Session", address: Address) -> None:
+    """Let the system notice a host that died without a word."""
+    used: socket.socket | None = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]  # noqa: SLF001 - the driver gives no other way to it
+    if used is None or used.family not in {socket.AF_INET, socket.AF_INET6}:
+        return
+    used.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, address.parameters.get("keepalives") != "0")
+    for option, value in address.socket_options():
+        if value and hasattr(socket, option):
+            used.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+async def _fits(connection: "Session", address: Address) -> bool:
+    fits = _ATTRIBUTES.get(address.parameters.get("target_session_attrs", "any"))
+    if fits is None:
+        return True
+    try:
+        statement = await connection.prepare(_WRITABLE, name="")
+        row = await statement.fetchrow()
+    except BaseException:
+        connection.terminate()
+        raise
+    return row is not None and fits(row["standby"], row["read_only"])
 
 
 async def is_pooled(connection: "Session") -> bool:
@@ -108,51 +221,27 @@ async def translates_names(connection: "Session") -> bool:
     return seen is not None and seen != name
 
 
-def address_of(url: str, ssl_root_cert: Path | None) -> str:
-    """The address with the authorities of the settings in it. Raises `DatabaseUnusable` for what cannot work."""
-    base, _, query = url.partition("?")
-    options = dict(parse_qsl(query, keep_blank_values=True))
-    for name in _FILES:
-        if name in options and not os.access(Path(options[name]), os.R_OK):
-            raise DatabaseUnusable(f"{name} in PROVISIONER_DATABASE_URL names {options[name]}, which cannot be read")
-    if ssl_root_cert is None:
-        return url
-    mode = options.get("sslmode")
-    if mode == "disable":
-        raise DatabaseUnusable(
-            "database.ssl_root_cert and sslmode=disable in PROVISIONER_DATABASE_URL exclude each other"
-        )
-    checked = {"sslmode": "verify-ca" if mode == "verify-ca" else "verify-full", "sslrootcert": str(ssl_root_cert)}
-    return f"{base}?{urlencode({**options, **checked})}"
+def _lenient(octets: bytes) -> str:
+    """Text of a database that does not know its encoding: what is no UTF-8 in it must not keep the rest from us."""
+    return octets.decode(errors="replace")
 
 
 @contextmanager
-def readable_url() -> Iterator[None]:
-    """Turn the driver's complaints about a malformed address into ours; they may quote the password, ours do not."""
+def login_note(address: Address) -> Iterator[None]:
+    """Say with a refused login why there was no password, and what of our introduction is refused."""
     try:
         yield
-    except asyncpg.ClientConfigurationError as error:
-        if "root certificate" in str(error):
-            raise DatabaseUnusable(
-                "sslmode in PROVISIONER_DATABASE_URL asks for the server's certificate to be checked, and nobody says"
-                " against what: set database.ssl_root_cert to the file with the authorities"
-            ) from None
-        raise _unreadable() from None
-    except ssl.SSLError as error:
-        if error.library not in {"X509", "PEM"}:
+    except asyncpg.PostgresError as error:
+        # Some poolers say ERROR. There is no statement yet that it could be about.
+        error.severity = error.severity_en = "FATAL"
+        found = blame(error.sqlstate, fatal=True)
+        if address.note and found is Blame.ACCESS:
+            raise DatabaseUnusable(f"the database refuses us: {error}; {address.note}") from None
+        raise
+    except asyncpg.InterfaceError as error:
+        if "authentication" not in str(error).lower():
             raise
-        raise DatabaseUnusable(
-            "database.ssl_root_cert, or a file that PROVISIONER_DATABASE_URL names, holds no usable certificate or key"
-            f" ({error.reason})"
-        ) from None
-    except ValueError:
-        raise _unreadable() from None
-
-
-def _unreadable() -> DatabaseUnusable:
-    return DatabaseUnusable(
-        "PROVISIONER_DATABASE_URL cannot be read; it looks like postgresql://user:password@host:5432/database"
-    )
+        raise DatabaseUnusable(f"the database asks for a login of a kind that is not supported: {error}") from None
 
 
 @contextmanager
@@ -171,16 +260,21 @@ def _tls_trouble(error: OSError) -> str | None:
         case ssl.SSLCertVerificationError():
             return (
                 f"the database's certificate is not accepted: {error.verify_message}; see the host and sslmode in"
-                " PROVISIONER_DATABASE_URL and the authorities in database.ssl_root_cert"
+                f" {URL} and the authorities in database.ssl_root_cert"
+            )
+        case ssl.SSLError() if error.library in {"X509", "PEM"}:
+            return (
+                f"database.ssl_root_cert, or a file that {URL} names, holds no usable certificate or key"
+                f" ({error.reason})"
             )
         case ssl.SSLError() if "alert" in str(error).lower():
             return (
                 f"the database refuses our TLS ({error.reason}); it may want a client certificate of an authority that"
-                " it knows: sslcert and sslkey in PROVISIONER_DATABASE_URL"
+                f" it knows: sslcert and sslkey in {URL}"
             )
         case ConnectionError() if "rejected SSL upgrade" in str(error):
             return (
-                "the database speaks no TLS, and sslmode in PROVISIONER_DATABASE_URL or database.ssl_root_cert"
+                f"the database speaks no TLS, and sslmode in {URL} or database.ssl_root_cert"
                 " asks for it: switch on ssl in the server"
             )
     return None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from provisioner.postgres.browse import Listed
+from provisioner.postgres.browse import Listed, whole
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
@@ -19,7 +19,7 @@ class Detail(Listed):
     `unknown`: an attempt may have made the connection. `called_off`: it is cancelled as soon as that is certain.
     `hold`: why it waits together with others. `place`: how many are served up to and with it, if it is in line.
     `workers` live and serve its target, at `pace` creates a second, None if that is not known. `worker` has it in
-    flight since `claimed_at`.
+    flight since `claimed_at`. `unrecorded`: why its outcome could not be recorded yet.
     """
 
     now: datetime
@@ -29,6 +29,9 @@ class Detail(Listed):
     hold: str | None
     claimed_at: datetime | None
     worker: str | None
+    unrecorded: str | None
+    unrecorded_connection: str | None
+    recorded_again_at: datetime | None
     place: int | None
     workers: int
     pace: float | None
@@ -61,7 +64,7 @@ class Attempt:
 async def read_detail(database: Database, request: int) -> Detail | None:
     """One request, None if there is none of that id. Raises `DatabaseUnavailable` and `DatabaseUnusable`."""
     row = await database.fetchrow(statements(_SQL)["request"], request)
-    return Detail(**dict(row)) if row else None
+    return Detail(**whole(row)) if row else None
 
 
 async def read_attempts(database: Database, request: int, *, limit: int | None = None) -> tuple[Sequence[Attempt], int]:

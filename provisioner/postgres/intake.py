@@ -25,6 +25,7 @@ COLUMNS: Final = (
     "on_conflict",
     "priority",
     "batch",
+    "project_name",
     "not_before",
 )
 
@@ -55,7 +56,8 @@ class Repeats:
 class Comparison:
     """What one target's lines find in the table: how many are wanted, and the states of those that are there already.
 
-    `different` are there with another description, credential or on_conflict; `first_different` is such a line.
+    `different` are there with another description, credential, on_conflict or project_name; `first_different` is such
+    a line.
     """
 
     target: str
@@ -121,6 +123,7 @@ async def staging(database: Database) -> AsyncIterator[Staging]:
     async with database.acquire() as connection:
         with _refusals():
             async with connection.transaction():
+                await database.set_up(connection)
                 rights = await connection.fetchrow(statements("intake")["rights"])
                 if rights is None:  # it has no FROM
                     raise AssertionError

@@ -26,6 +26,14 @@ CHANNEL: Final = "provisioner"
 # A connection that died without a word is found out by a question every so many seconds.
 PROBE: Final = 30.0
 ECHO: Final = 2.0  # seconds that a notification may take through a pooler
+# Whoever may connect may notify. What comes within so many seconds after the last time is passed on as one: a look and
+# a claim from the front take some milliseconds each, and people do not notice a tenth of a second.
+GATHER: Final = 0.1
+DISTINCT: Final = 16  # payloads that differ; more of them mean that anything may have happened
+# With more than so many a second nobody listens for a while: merely hearing them takes much of a core. Polling does it.
+FLOOD: Final = 2000
+PEACE: Final = 10.0
+LONGEST_PEACE: Final = 300.0
 
 
 def read_payload(payload: str) -> dict[str, Place]:
@@ -74,6 +82,17 @@ async def hears(connection: "asyncpg.Connection[asyncpg.Record]", database: Data
     return True
 
 
+async def first_of(*events: asyncio.Event) -> None:
+    """Wait until one of the events has come."""
+    async with asyncio.TaskGroup() as group:
+        waiting = [group.create_task(event.wait()) for event in events]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+
+
 class Listener:
     """Listens for as long as it runs, and comes back after the database does.
 
@@ -84,6 +103,11 @@ class Listener:
     def __init__(self, database: Database, *, hear: Callable[[str | None, Place], None]) -> None:
         self._database = database
         self._hear = hear
+        self._payloads: set[str] = set()
+        self._telling = False
+        self._told_at = float("-inf")
+        self._since, self._number = float("-inf"), 0
+        self._flooded = asyncio.Event()
         self._retrying = AsyncRetrying(
             retry=retry_if_exception_type(DatabaseUnavailable),
             wait=wait_exponential(multiplier=0.1, max=5.0) + wait_random(0, 0.5),
@@ -91,9 +115,15 @@ class Listener:
 
     async def run(self) -> None:
         """Listen until cancelled, or until notifications turn out not to reach us: then polling does it."""
+        peace = PEACE
         while True:
             try:
                 await self._retrying.copy()(self._listen)
+                if self._flooded.is_set():
+                    log.warning("notifications_flooded", channel=CHANNEL, listening_again_in=peace)
+                    await asyncio.sleep(peace)
+                    peace = min(2 * peace, LONGEST_PEACE)
+                    self._flooded.clear()
             except (DatabaseUnusable, NotificationsLost) as error:
                 log.warning("listening_refused", error=str(error))
                 return
@@ -104,31 +134,54 @@ class Listener:
         try:
             gone = asyncio.Event()
             connection.add_termination_listener(lambda _connection: gone.set())
-            with database_errors():
+            with self._database.errors():
                 if await is_pooled(connection) and not await hears(connection, self._database):
                     raise NotificationsLost
                 await connection.add_listener(CHANNEL, self._notified)
             self._hear(None, FRONT)  # whatever was said while nobody listened
             try:
                 await self._attend(connection, gone)
-            except DatabaseUnavailable as error:
+            except (DatabaseUnavailable, DatabaseUnusable) as error:
                 log.debug("listening_interrupted", error=str(error))
         finally:
             connection.terminate()
 
-    @staticmethod
-    async def _attend(connection: "asyncpg.Connection[asyncpg.Record]", gone: asyncio.Event) -> None:
-        while not gone.is_set():
+    async def _attend(self, connection: "asyncpg.Connection[asyncpg.Record]", gone: asyncio.Event) -> None:
+        while not gone.is_set() and not self._flooded.is_set():
             try:
                 async with asyncio.timeout(PROBE):
-                    await gone.wait()
+                    await first_of(gone, self._flooded)
             except TimeoutError:
                 with database_errors():
                     await connection.execute("SELECT 1", timeout=5.0)
 
     def _notified(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
-        places = read_payload(str(payload))
-        for target, place in places.items():
-            self._hear(target, place)
-        if not places:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if now - self._since > 1.0:
+            self._since, self._number = now, 0
+        self._number += 1
+        if self._number > FLOOD:
+            self._flooded.set()
+        if len(self._payloads) <= DISTINCT:
+            self._payloads.add(str(payload))
+        if not self._telling:
+            self._telling = True
+            loop.call_at(max(now, self._told_at + GATHER), self._tell)
+
+    def _tell(self) -> None:
+        """Pass on what was heard since the last time, as one."""
+        self._telling, self._told_at = False, asyncio.get_running_loop().time()
+        payloads, self._payloads = self._payloads, set()
+        foremost: dict[str, Place] = {}
+        unknown = len(payloads) > DISTINCT
+        for payload in payloads:
+            places = read_payload(payload)
+            unknown = unknown or not places
+            for target, place in places.items():
+                foremost[target] = min(place, foremost.get(target, place))
+        if unknown:
             self._hear(None, FRONT)
+            return
+        for target, place in foremost.items():
+            self._hear(target, place)

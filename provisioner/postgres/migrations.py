@@ -7,21 +7,22 @@ ends with its transaction, then looks again at what is left to do.
 import hashlib
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from provisioner.core.errors import SchemaMismatch
+import asyncpg
+
+from provisioner.core.errors import DatabaseUnusable, SchemaMismatch
 from provisioner.core.secret import Secret
 from provisioner.postgres.pool import Database, database_errors
 
-if TYPE_CHECKING:
-    import asyncpg
-
 _FILE: Final = re.compile(r"^(\d{4})_(\w+)\.sql$")
-_LOCK: Final = 0x70726F766973  # any number that nobody else uses; these are the letters of our name
+# Only who owns the schema can take it; an advisory lock could be taken, and kept, by anybody who may connect.
+_LOCK: Final = "LOCK TABLE provisioner.migrations IN SHARE ROW EXCLUSIVE MODE"
 _LEDGER: Final = """
 CREATE SCHEMA IF NOT EXISTS provisioner;
 CREATE TABLE IF NOT EXISTS provisioner.migrations (
@@ -32,6 +33,7 @@ CREATE TABLE IF NOT EXISTS provisioner.migrations (
 );
 """
 _APPLIED: Final = "SELECT version, name, checksum FROM provisioner.migrations ORDER BY version"
+_ENCODING: Final = "SELECT current_setting('server_encoding')"
 _RECORD: Final = "INSERT INTO provisioner.migrations (version, name, checksum) VALUES ($1, $2, $3)"
 
 
@@ -85,10 +87,13 @@ def outstanding(known: Sequence[Migration], applied: Sequence[tuple[int, str, st
 
 async def migrate(url: str | Secret, *, ssl_root_cert: Path | None = None) -> Sequence[Migration]:
     """Apply what is left to do and return it. Raises `SchemaMismatch`, `DatabaseUnavailable` or `DatabaseUnusable`."""
-    connection = await Database(url, size=1, ssl_root_cert=ssl_root_cert, name="provisioner migrate").connect()
+    database = Database(url, size=1, ssl_root_cert=ssl_root_cert, name="provisioner migrate")
+    connection = await database.connect()
     applied = []
     try:
-        while step := await _apply_next(connection):
+        with database_errors():
+            _require_unicode(await connection.fetchval(_ENCODING))
+        while step := await _apply_next(database, connection):
             applied.append(step)
     finally:
         await connection.close()
@@ -105,26 +110,51 @@ async def pending(database: Database) -> Sequence[Migration]:
 
 
 async def require_schema(database: Database) -> None:
-    """Raise `SchemaMismatch` unless the schema is the one that this version needs."""
+    """Raise `SchemaMismatch` unless the schema is the one that we need, and `DatabaseUnusable` if it cannot be here."""
+    for row in await database.fetch(_ENCODING):
+        _require_unicode(row[0])
     if steps := await pending(database):
         raise SchemaMismatch(f"the schema lacks {', '.join(map(str, steps))}; run `provisioner migrate`")
 
 
-async def _apply_next(connection: "asyncpg.Connection[asyncpg.Record]") -> Migration | None:
+def _require_unicode(encoding: str) -> None:
+    """Raise `DatabaseUnusable` unless every text can be stored, and is what it was when it is read again."""
+    if encoding != "UTF8":
+        raise DatabaseUnusable(
+            f"the database stores text as {encoding}, in which not every text can be written and read: make one with"
+            " `createdb --encoding UTF8 --template template0`"
+        )
+
+
+class _OvertakenError(Exception):
+    """Another migrator has made the ledger meanwhile."""
+
+
+async def _apply_next(database: Database, connection: "asyncpg.Connection[asyncpg.Record]") -> Migration | None:
     with database_errors():
-        async with connection.transaction():
-            await connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK})")
-            if not await connection.fetchval("SELECT to_regclass('provisioner.migrations') IS NOT NULL"):
-                await connection.execute(_LEDGER)
-            applied = [tuple(row) for row in await connection.fetch(_APPLIED)]
-            steps = outstanding(known_migrations(), applied)
-            if not steps:
-                return None
-            # Whoever waits for a lock blocks all who come after it; better to fail and be called again.
-            await connection.execute("SET LOCAL lock_timeout = '10s'")
-            await connection.execute(steps[0].sql)
-            await connection.execute(_RECORD, steps[0].version, steps[0].name, steps[0].checksum)
-            return steps[0]
+        while True:  # whoever is overtaken finds the ledger the next time
+            with suppress(_OvertakenError):
+                async with connection.transaction():
+                    await database.set_up(connection)
+                    return await _apply(connection)
+
+
+async def _apply(connection: "asyncpg.Connection[asyncpg.Record]") -> Migration | None:
+    if not await connection.fetchval("SELECT to_regclass('provisioner.migrations') IS NOT NULL"):
+        try:
+            await connection.execute(_LEDGER)
+        except (asyncpg.UniqueViolationError, asyncpg.DuplicateTableError, asyncpg.DuplicateSchemaError) as error:
+            raise _OvertakenError from error
+    await connection.execute(_LOCK)
+    applied = [tuple(row) for row in await connection.fetch(_APPLIED)]
+    steps = outstanding(known_migrations(), applied)
+    if not steps:
+        return None
+    # Whoever waits for a lock blocks all who come after it; better to fail and be called again.
+    await connection.execute("SET LOCAL lock_timeout = '10s'")
+    await connection.execute(steps[0].sql)
+    await connection.execute(_RECORD, steps[0].version, steps[0].name, steps[0].checksum)
+    return steps[0]
 
 
 def _folder() -> Traversable:

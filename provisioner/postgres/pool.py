@@ -5,84 +5,118 @@ person must act). Waiting and trying again is the caller's business, for only th
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import asyncpg
 
-from provisioner.core.errors import DatabaseUnavailable, DatabaseUnusable, SchemaMismatch, Unstorable
+from provisioner.core.errors import (
+    DatabaseRefusing,
+    DatabaseUnavailable,
+    DatabaseUnusable,
+    ProvisionerError,
+    SchemaMismatch,
+    StatementRefused,
+    Unstorable,
+)
 from provisioner.core.secret import Secret
+from provisioner.core.sqlstates import Blame, blame
+from provisioner.postgres.address import URL
 from provisioner.postgres.connector import Connector, tls_errors
+from provisioner.postgres.session import put_right
 
-# The connection is gone, or the server is starting, stopping, failing over or full: all of these pass.
-_PASSING: Final = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.QueryCanceledError,
-    asyncpg.LockNotAvailableError,
-    asyncpg.TransactionRollbackError,
-    asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.InternalClientError,
-    asyncpg.InterfaceError,
-)
-# A pooler in between that nobody noticed: a statement of that name is in another session. It has not been carried out.
-_NO_STATEMENT: Final = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
-_READ_ONLY: Final = "the database is read-only, a standby or by default_transaction_read_only"
-_NO_SCHEMA: Final = (
-    asyncpg.UndefinedTableError,
-    asyncpg.UndefinedColumnError,
-    asyncpg.UndefinedFunctionError,
-    asyncpg.InvalidSchemaNameError,
-)
-_UNSTORABLE: Final = (
-    asyncpg.DataError,
-    ValueError,
-)  # the server's word, and the driver's own before it asks the server
-_LOGIN: Final = (
-    asyncpg.InvalidPasswordError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-)
+if TYPE_CHECKING:
+    from provisioner.postgres.session import Session
 
-_GRANT: Final = (
-    "`provisioner grant` gives requesters, readers and workers their rights, and operators are who own the schema"
-)
+T = TypeVar("T")
+
+# The server's word, and the driver's: a session that is gone, an answer that cannot be read, a time that is over.
+_ERRORS: Final = (OSError, asyncpg.PostgresError, asyncpg.InternalClientError, asyncpg.InterfaceError)
+_RESETTING: Final = (Blame.LOST_STATEMENT, Blame.READ_ONLY)
+_ENDING: Final = ("FATAL", "PANIC")
+# A statement that met another one's changes has done nothing, and may be made again at once, so many times.
+_COLLIDED: Final = ("40001", "40P01")
+_TRIES: Final = 5
+
+_MEANINGS: Final[Mapping[Blame, tuple[type[ProvisionerError], str]]] = {
+    Blame.PASSING: (DatabaseUnavailable, "{kind}: {said}"),
+    Blame.READ_ONLY: (
+        DatabaseUnavailable,
+        (
+            "the database is read-only, a standby or by default_transaction_read_only ({said}); work goes on when it"
+            " can be written"
+        ),
+    ),
+    Blame.LOST_STATEMENT: (  # without the driver's own advice, which is a page long
+        DatabaseUnavailable,
+        "a pooler in between lost a prepared statement; new ones get no name",
+    ),
+    Blame.ACCESS: (DatabaseUnusable, "the database refuses us: {said}; {entry}"),
+    Blame.RIGHTS: (
+        DatabaseUnusable,
+        (
+            "{said}; `provisioner grant` gives requesters, readers and workers their rights, and operators are who own"
+            " the schema"
+        ),
+    ),
+    Blame.SCHEMA: (SchemaMismatch, "{said}; run `provisioner migrate`"),
+    Blame.SESSION: (
+        DatabaseUnusable,
+        f"the database does not take how we introduce ourselves: {{said}}; see the options in {URL} and PGOPTIONS",
+    ),
+    Blame.VALUE: (Unstorable, "a value cannot be stored ({kind}, {state})"),
+    Blame.DEFECT: (StatementRefused, "the database refuses a statement: {said} ({state})"),
+}
 
 
 @contextmanager
 def database_errors() -> Iterator[None]:
-    """Turn the driver's exceptions into ours, once, at the edge."""
+    """Turn the driver's exceptions into ours, once, at the edge. Others are not the database's, and pass."""
     try:
         with tls_errors():
             yield
-    except _UNSTORABLE as error:
-        raise Unstorable(f"a value cannot be stored ({type(error).__name__})") from error
-    except _LOGIN as error:
-        remedy = "correct PROVISIONER_DATABASE_URL"
-        if "certificate" in str(error):
-            remedy = "name one by sslcert and sslkey in PROVISIONER_DATABASE_URL"
-        elif "no encryption" in str(error):
-            remedy += ": it may want sslmode=verify-full"
-        raise DatabaseUnusable(f"the database refuses us: {error}; {remedy}") from error
-    except _NO_SCHEMA as error:
-        raise SchemaMismatch(f"{error}; run `provisioner migrate`") from error
-    except asyncpg.InsufficientPrivilegeError as error:
-        raise DatabaseUnusable(f"{error}; {_GRANT}") from error
-    except asyncpg.ReadOnlySQLTransactionError as error:
-        raise DatabaseUnavailable(f"{_READ_ONLY} ({error}); work goes on when it can be written") from error
-    except _NO_STATEMENT as error:  # without the driver's own advice, which is a page long
-        raise DatabaseUnavailable("a pooler in between lost a prepared statement; new ones get no name") from error
-    except _PASSING as error:
-        raise DatabaseUnavailable(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__) from error
+    except _ERRORS as error:
+        raise _translated(error) from error
+    except (ValueError, OverflowError) as error:
+        if not _is_drivers(error):
+            raise
+        raise Unstorable(f"the database holds a value that cannot be read ({type(error).__name__})") from error
+
+
+def _translated(error: BaseException) -> ProvisionerError:
+    if isinstance(error, asyncpg.ClientConfigurationError):
+        return DatabaseUnusable(f"{URL} cannot be used: {error}")
+    if isinstance(error, ValueError):  # the driver's own complaint, before it asks the server
+        return Unstorable(f"a value cannot be stored ({type(error).__name__})")
+    if not isinstance(error, asyncpg.PostgresError):
+        return DatabaseUnavailable(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+    said = f"{error}".partition("\n")[0]
+    kind, sentence = _MEANINGS[_blame(error)]
+    words = sentence.format(said=said, state=error.sqlstate, kind=type(error).__name__, entry=_entry(said))
+    return kind(words.removesuffix(": "))
+
+
+def _blame(error: asyncpg.PostgresError) -> Blame:
+    if isinstance(error, asyncpg.InvalidCachedStatementError):  # the schema was changed meanwhile
+        return Blame.PASSING
+    return blame(error.sqlstate, fatal=(error.severity_en or error.severity) in _ENDING)
+
+
+def _entry(said: str) -> str:
+    if "certificate" in said:
+        return f"name one by sslcert and sslkey in {URL}"
+    return f"correct {URL}" + (": the server may require sslmode=verify-full" if "no encryption" in said else "")
+
+
+def _is_drivers(error: BaseException) -> bool:
+    """Whether an error comes from the driver's reading of an answer, and not from what was done with it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__", "")).startswith("asyncpg")
 
 
 async def _keep_session(_connection: object) -> None:
@@ -115,10 +149,33 @@ class Database:
         self._timeout = timeout
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._opening = asyncio.Lock()
+        self._enduring = False
+
+    def endure(self) -> None:
+        """From now on wait for all that has worked before: also for a person who is changing a password or a right.
+
+        What is `DatabaseUnusable` in the beginning is `DatabaseUnavailable` from here on.
+        """
+        self._enduring = True
+
+    def note(self) -> str:
+        """Why no password is sent though one may be meant to be, such as a file that others may read; else nothing."""
+        return self._connector.note()
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn the driver's exceptions into ours, as it is meant for this database."""
+        try:
+            with database_errors():
+                yield
+        except DatabaseUnusable as error:
+            if not self._enduring:
+                raise
+            raise DatabaseRefusing(str(error)) from error
 
     async def connect(self) -> "asyncpg.Connection[asyncpg.Record]":
         """A connection of its own, for `LISTEN` or a migration; the caller closes it."""
-        with database_errors():
+        with self.errors():
             return await self._connector.open()
 
     async def _opened(self) -> "asyncpg.Pool[asyncpg.Record]":
@@ -139,32 +196,73 @@ class Database:
 
         Raises `DatabaseUnavailable` or `DatabaseUnusable`, also out of the block.
         """
-        with database_errors():
+        with self.errors():
             pool = self._pool or await self._opened()
             async with pool.acquire() as connection:
                 try:
                     yield connection
-                except (*_NO_STATEMENT, asyncpg.ReadOnlySQLTransactionError) as error:
-                    if isinstance(error, _NO_STATEMENT):
-                        self._connector.distrust_names()
-                    # What made a session read-only may end, and the session would not notice.
-                    await pool.expire_connections()
+                except asyncpg.PostgresError as error:
+                    if (found := _blame(error)) in _RESETTING:
+                        if found is Blame.LOST_STATEMENT:
+                            self._connector.distrust_names()
+                        # What made a session read-only may end, and the session would not notice.
+                        await pool.expire_connections()
                     raise
+
+    @asynccontextmanager
+    async def writing(self) -> "AsyncIterator[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]":
+        """A connection in which a few statements are committed as ours have to be. Raises as `acquire` does.
+
+        Where a pooler shares sessions, what a session needs is set in each transaction, and the block is one.
+        """
+        async with self.acquire() as connection:
+            if not self._connector.wanting:
+                yield connection
+                return
+            async with connection.transaction(isolation="read_committed"):
+                await self.set_up(connection)
+                yield connection
+
+    async def set_up(self, connection: "Session") -> None:
+        """Give a transaction what a session has to have, where a pooler shares sessions."""
+        if self._connector.wanting:
+            await put_right(connection, self._connector.wanting, local=True)
 
     async def fetch(self, statement: str, *arguments: object) -> "list[asyncpg.Record]":
         """All rows of one statement, in a transaction of its own."""
-        async with self.acquire() as connection:
+
+        async def run(connection: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]") -> "list[asyncpg.Record]":
             return await connection.fetch(statement, *arguments)
+
+        return await self._alone(run)
 
     async def fetchrow(self, statement: str, *arguments: object) -> "asyncpg.Record | None":
         """The first row of one statement, in a transaction of its own."""
-        async with self.acquire() as connection:
+
+        async def run(connection: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]") -> "asyncpg.Record | None":
             return await connection.fetchrow(statement, *arguments)
+
+        return await self._alone(run)
 
     async def execute(self, statement: str, *arguments: object) -> None:
         """Run one statement, in a transaction of its own."""
-        async with self.acquire() as connection:
-            await connection.execute(statement, *arguments)
+
+        async def run(connection: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]") -> str:
+            return await connection.execute(statement, *arguments)
+
+        await self._alone(run)
+
+    async def _alone(self, run: "Callable[[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]], Awaitable[T]]") -> T:
+        """Run a statement; one that collided with another is undone, and made again."""
+        for _ in range(_TRIES - 1):
+            try:
+                async with self.writing() as connection:
+                    return await run(connection)
+            except DatabaseUnavailable as error:
+                if getattr(error.__cause__, "sqlstate", None) not in _COLLIDED:
+                    raise
+        async with self.writing() as connection:
+            return await run(connection)
 
     async def close(self) -> None:
         """Close every connection; waits a moment for those in use, then cuts them."""
@@ -174,5 +272,5 @@ class Database:
         try:
             async with asyncio.timeout(5.0):
                 await pool.close()
-        except (TimeoutError, *_PASSING):
+        except _ERRORS:
             pool.terminate()

@@ -1,13 +1,15 @@
 """The queue of requests in PostgreSQL: claim, settle, renew, rescue."""
 
-from collections.abc import Collection, Sequence
+import secrets
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from provisioner import __version__
-from provisioner.core.errors import LeaseLost
+from provisioner.core.errors import DatabaseUnusable, LeaseLost, StatementRefused
 from provisioner.core.model import Claim, OnConflict, Request, Settlement
-from provisioner.core.ports import Claims, Glance, Place, Pulse, Report, Rescue, Wiped, WorkerId
+from provisioner.core.ports import Claims, Glance, Late, Place, Pulse, Report, Rescue, Swept, Wiped, WorkerId
+from provisioner.postgres.outcomes import record_kept, set_aside, told_apart
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 from provisioner.postgres.settling import write_settlements
@@ -15,6 +17,7 @@ from provisioner.postgres.settling import write_settlements
 if TYPE_CHECKING:
     import asyncpg
 
+RECOUNT: Final = 600.0  # seconds that counting all requests may take: it reads the whole table, and nobody waits for it
 _CONFLICTS: Final = {str(choice): choice for choice in OnConflict}
 
 
@@ -25,6 +28,7 @@ class PostgresQueue:
         self._database = database
         self._claim = statements("claim")
         self._keep = statements("keep")
+        self._settle = statements("settle")
 
     async def register(self, *, name: str, targets: Sequence[str], lease: float) -> WorkerId:
         """Enter this process as a worker whose lease lasts `lease` seconds."""
@@ -48,28 +52,58 @@ class PostgresQueue:
 
     async def claim(self, worker: WorkerId, *, target: str, start: Place, limit: int) -> Claims:
         """Claim up to `limit` requests in line from `start` on; the intent is durable when this returns."""
-        rows = await self._database.fetch(self._claim["claim"], target, start.rank, start.turn, limit, worker, start.id)
+        fence = secrets.randbits(63)
+        rows = await self._database.fetch(
+            self._claim["claim"], target, start.rank, start.turn, limit, worker, start.id, fence
+        )
         last = Place(rows[-1]["rank"], rows[-1]["turn"], rows[-1]["id"]) if rows else None
-        return Claims(claims=[_claim(row, target) for row in rows], last=last)
+        return Claims(claims=[_claim(row, target, fence) for row in rows], last=last)
 
-    async def release(self, worker: WorkerId, ids: Collection[int]) -> None:
+    async def release(self, worker: WorkerId, claims: Collection[Claim]) -> None:
         """Give back claims that were never sent."""
-        if ids:
-            await self._database.execute(self._claim["release"], worker, list(ids))
+        await self._release(worker, {claim.request.id: claim.fence for claim in claims})
+
+    async def _release(self, worker: WorkerId, fences: Mapping[int, int]) -> None:
+        if not fences:
+            return
+        try:
+            await self._database.execute(self._claim["release"], worker, list(fences), list(set(fences.values())))
+        except (StatementRefused, DatabaseUnusable):
+            if len(fences) == 1:
+                ((request, fence),) = fences.items()
+                await self._database.execute(self._claim["abandon"], worker, request, fence)
+                return
+            for request, fence in fences.items():
+                await self._release(worker, {request: fence})
 
     async def release_lost(self, worker: WorkerId, *, target: str, known: Collection[int], older: float = 0.0) -> int:
         """Give back what a claim whose answer was lost had claimed, `older` seconds ago or more; returns how many."""
         span = timedelta(seconds=older)
         lost = await self._database.fetch(self._claim["lost"], worker, target, list(known), span)
-        await self.release(worker, [row["id"] for row in lost])
+        await self._release(worker, {row["id"]: row["fence"] for row in lost})
         return len(lost)
 
     async def settle(self, worker: WorkerId, settlements: Sequence[Settlement]) -> Report:
         """Record how claims ended, in one transaction, each only if the worker still holds it under that attempt."""
-        async with self._database.acquire() as connection:
-            settled = await write_settlements(connection, worker, settlements)
+        async with self._database.writing() as connection:
+            with told_apart(connection):
+                settled = await write_settlements(connection, worker, settlements)
         ids = frozenset(settlement.claim.request.id for settlement in settlements)
         return Report(settled=settled, fenced=ids - settled)
+
+    async def set_aside(self, worker: WorkerId, settlement: Settlement, *, reason: str) -> bool:
+        """Keep an outcome that is not recorded; whether the worker still held its claim."""
+        async with self._database.acquire() as connection:
+            return await set_aside(connection, worker, settlement, reason)
+
+    async def record_kept(self, limit: int) -> Sequence[Late]:
+        """Try again to record outcomes that were set aside, at most `limit` of those whose time has come."""
+        tried = []
+        for row in await self._database.fetch(self._settle["take_aside"], limit):
+            async with self._database.acquire() as connection:
+                reason = await record_kept(connection, row["id"], row["fence"], row["calls"])
+            tried.append(Late(request=row["id"], reason=reason))
+        return tried
 
     async def look(self, *, marks: dict[str, Place], served: dict[str, Place]) -> Glance:
         """Look at what there is to do from the given marks on, and tell how far the queues have been served."""
@@ -110,9 +144,32 @@ class PostgresQueue:
         row = await self._database.fetchrow(self._keep["left"], list(targets))
         return bool(row and row["left"])
 
-    async def turn_log(self, *, keep: float) -> None:
-        """Make room in the attempt log and forget what is older than `keep` seconds."""
-        await self._database.execute("SELECT provisioner.turn_attempt_log($1)", timedelta(seconds=keep))
+    async def turn_log(self, *, keep: float) -> bool:
+        """Make room in the attempt log and forget what is older than `keep` seconds; whether nobody was in the way."""
+        row = await self._database.fetchrow(self._keep["turn_log"], timedelta(seconds=keep))
+        return bool(row and row["turned"])
+
+    async def sweep(self, limit: int, *, pause: float) -> Swept:
+        """Put about `limit` requests in line that have no place, unless that was looked for within `pause` seconds."""
+        row = await self._database.fetchrow(self._keep["sweep"], limit, timedelta(seconds=pause))
+        return Swept(found=row["seen"], placed=row["placed"], done=row["done"]) if row else Swept()
+
+    async def sweep_all(self, limit: int) -> int:
+        """Put every request in line that has no place, looking at `limit` at a time; returns how many."""
+        placed, last = 0, 0
+        while True:
+            row = await self._database.fetchrow(self._keep["misplaced"], last, limit)
+            if row is None or row["last"] is None:
+                return placed
+            last = row["last"]
+            if row["ids"]:
+                put = await self._database.fetchrow(self._keep["put_in_line"], row["ids"])
+                placed += put["placed"] if put else 0
+
+    async def recount(self) -> int:
+        """Correct the counts of requests; returns how many were wrong."""
+        async with self._database.acquire() as connection:
+            return int(await connection.fetchval(self._keep["recount"], timeout=RECOUNT) or 0)
 
     async def fold(self, limit: int) -> bool:
         """Fold at most `limit` changes into the counts of requests; whether there may be more."""
@@ -129,8 +186,9 @@ def _columns(places: dict[str, Place]) -> tuple[list[str], list[int], list[int]]
     return list(places), [place.rank for place in places.values()], [place.turn for place in places.values()]
 
 
-def _claim(row: "asyncpg.Record", target: str) -> Claim:
-    # By position: this runs once a request, and names would be looked up each time.
+def _claim(row: "asyncpg.Record", target: str, fence: int) -> Claim:
+    # By position: this runs once a request, and names would be looked up each time. A row that was written past the
+    # triggers may hold anything: it comes to nothing by itself, and ends no worker.
     (
         id_,
         project,
@@ -153,13 +211,14 @@ def _claim(row: "asyncpg.Record", target: str) -> Claim:
         request=Request(
             id=id_,
             project_id=project,
-            name=name,
+            name=name or "",
             description=description,
-            credential=credential,
-            on_conflict=_CONFLICTS[conflict],
+            credential=credential or "",
+            on_conflict=_CONFLICTS.get(conflict, OnConflict.FAIL),
             target=target,
         ),
         attempt=attempt,
+        fence=fence,
         claimed_at=at,
         sent=sent or 0,
         failures=failures or 0,

@@ -6,6 +6,7 @@ from itertools import groupby
 from typing import Final
 
 from provisioner.core.comparison import Recorded
+from provisioner.core.model import Connection, Request
 from provisioner.postgres.browse import Filter
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
@@ -58,3 +59,14 @@ async def asked_for(
         (row["project_id"], row["name"]): Asked(status=row["status"], connection_id=row["connection_id"])
         for row in rows
     }
+
+
+async def recorded_elsewhere(database: Database, request: Request, connection: Connection) -> str:
+    """The request of another target that has recorded this connection, in words; empty if there is none.
+
+    Raises `DatabaseUnavailable`.
+    """
+    row = await database.fetchrow(
+        statements(_SQL)["elsewhere"], request.target, request.project_id, request.name, connection.id
+    )
+    return f"request {row['id']} of target {row['target']}" if row else ""

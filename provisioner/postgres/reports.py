@@ -12,6 +12,7 @@ from provisioner.core.reports import (
     Progress,
     Status,
     TargetReport,
+    Unrecorded,
     WorkerReport,
     Workers,
 )
@@ -54,6 +55,7 @@ async def read_status(database: Database, *, batch: str | None = None, batches: 
         database.acquire() as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
+        await database.set_up(connection)
         now = await connection.fetchval(sql["now"])
         rows = await connection.fetch(sql["progress"], batch, None if batches is None else batches + 1)
         progress = [_progress(row) for row in rows]
@@ -66,6 +68,7 @@ async def read_status(database: Database, *, batch: str | None = None, batches: 
             targets=await _targets(connection, batch),
             workers=await _workers(connection),
             failures=tuple(Failures(**dict(row)) for row in failures),
+            unrecorded=Unrecorded(**dict((await connection.fetch(sql["unrecorded"], batch))[0])),
             crew=tuple(_worker(row) for row in await connection.fetch(sql["crew"])),
         )
 
@@ -83,6 +86,7 @@ async def read_gauges(database: Database) -> Gauges:
         database.acquire() as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
+        await database.set_up(connection)
         return Gauges(
             lines=tuple(Line(**dict(row)) for row in await connection.fetch(sql["lines"])),
             budgets=tuple(BudgetReport(**dict(row)) for row in await connection.fetch(sql["budgets"])),
@@ -102,6 +106,7 @@ async def read_leftovers(database: Database, targets: Collection[str]) -> Leftov
         succeeded=sum(found.get("succeeded", {}).values()),
         scheduled=sum(found.get("scheduled", {}).values()),
         unfinished=sum(found.get("unfinished", {}).values()),
+        unrecorded=sum(found.get("unrecorded", {}).values()),
     )
 
 

@@ -1,7 +1,7 @@
 """Write how claims ended: settlements become a few statements over arrays, one for each kind of outcome."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from provisioner.core.model import (
     Cancel,
@@ -25,38 +25,48 @@ if TYPE_CHECKING:
 
 # The statement for each outcome, and its arrays' columns for one settlement.
 _STATEMENT: Final = {Succeed: "succeed", Fail: "fail", Retry: "put_back", Cancel: "cancel"}
+_LOG: Final = "log_attempts"
+
+
+# A statement of `settle.sql` by its name, with its arrays.
+Call = tuple[str, list[list[Any]]]
 
 
 async def write_settlements(
     connection: "Session", worker: WorkerId, settlements: Sequence[Settlement]
 ) -> frozenset[int]:
     """Write a batch in one transaction; returns the ids that were still this worker's to settle."""
-    calls = tuple(_statements(worker, settlements))
+    calls = tuple(calls_for(settlements))
     if len(calls) == 1:  # a statement alone is a transaction of its own, without three more round trips
-        sql, arguments = calls[0]
-        return frozenset([record[0] for record in await connection.fetch(sql, *arguments)])
-    settled: set[int] = set()
+        return frozenset(await carry_out(connection, worker, calls))
     async with connection.transaction():
-        for sql, arguments in calls:
-            settled.update([record[0] for record in await connection.fetch(sql, *arguments)])
-    return frozenset(settled)
+        return frozenset(await carry_out(connection, worker, calls))
 
 
-def _statements(worker: WorkerId, settlements: Sequence[Settlement]) -> Iterator[tuple[str, list[object]]]:
-    """The statements for a batch with their arguments."""
-    sql = statements("settle")
+async def carry_out(connection: "Session", worker: WorkerId, calls: Iterable[Call]) -> set[int]:
+    """Carry out the calls in their order; returns the ids that were settled. The log comes last, and is told them."""
+    sql, settled = statements("settle"), set[int]()
+    for name, columns in calls:
+        arguments = [*columns, list(settled)] if name == _LOG else columns
+        rows = await connection.fetch(sql[name], worker, *arguments)
+        settled.update([row[0] for row in rows if row[0] is not None])
+    return settled
+
+
+def calls_for(settlements: Sequence[Settlement]) -> Iterator[Call]:
+    """The calls that record a batch."""
     rows: dict[type[Outcome], list[tuple[object, ...]]] = {kind: [] for kind in _STATEMENT}
     traces: list[tuple[object, ...]] = []
     for settlement in settlements:
         plain = _is_plain(settlement)
-        rows[type(settlement.outcome)].append(_row(settlement, plain=plain))
+        rows[type(settlement.outcome)].append((*_row(settlement, plain=plain), settlement.claim.fence))
         if not plain:
             traces += [_trace(settlement, trace) for trace in settlement.trace]
     for kind, statement in _STATEMENT.items():
         if rows[kind]:
-            yield sql[statement], [worker, *_columns(rows[kind])]
+            yield statement, _columns(rows[kind])
     if traces:
-        yield sql["log_attempts"], [worker, *_columns(traces)]
+        yield _LOG, _columns(traces)
 
 
 def _is_plain(settlement: Settlement) -> bool:

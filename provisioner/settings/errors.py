@@ -1,8 +1,12 @@
 """What is wrong with the settings, in one line that names the setting and how to mend it."""
 
 from collections.abc import Iterable
+from typing import Final
 
 from provisioner.core.errors import ProvisionerError
+from provisioner.core.text import printable
+
+SHOWN: Final = 10  # problems that are told one by one
 
 
 class SettingsError(ProvisionerError):
@@ -10,12 +14,9 @@ class SettingsError(ProvisionerError):
 
     def __init__(self, *problems: str) -> None:
         self.problems = tuple(printable(problem) for problem in problems)
-        super().__init__("; ".join(self.problems))
-
-
-def printable(text: str) -> str:
-    """Return the text on one line: a name that somebody else wrote may hold anything."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+        more = len(self.problems) - SHOWN
+        told = [*self.problems[:SHOWN], *([f"and {more:,} more"] if more > 0 else [])]
+        super().__init__("; ".join(told))
 
 
 def listing(words: Iterable[str]) -> str:

@@ -1,5 +1,6 @@
 """Who a worker is at a target: the values that one way of logging in needs, all of them there."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -65,6 +66,35 @@ def identity_of(name: str, target: Target) -> Identity:
             organization_slug=slug,
         )
     raise _missing(name, target, "identity_id", *(() if file else ("jwt",)))
+
+
+def doubled(targets: Mapping[str, Target]) -> list[str]:
+    """Name each target that is another one once more: one connection would be recorded for a request of each."""
+    first: dict[tuple[object, ...], str] = {}
+    problems = []
+    for name, target in targets.items():
+        if (who := _who(target)) is None:
+            continue
+        place = (_CLOUD.get(target.url, target.url), *who)
+        if (other := first.setdefault(place, name)) != name:
+            problems.append(
+                f"targets.{name} is the same Infisical as targets.{other} with the same machine identity, so that both "
+                "would record the same connections: remove one of them, or give them different organization_slug"
+            )
+    return problems
+
+
+# The first name of the US region's instance.
+_CLOUD: Final = {"https://app.infisical.com": "https://us.infisical.com"}
+
+
+def _who(target: Target) -> tuple[object, ...] | None:
+    """Who somebody is at a target, as far as the settings tell."""
+    if target.auth == "token":
+        return None if target.token is None else ("token", target.token)
+    if target.auth == "universal":
+        return None if target.client_id is None else ("client", target.client_id.lower(), target.organization_slug)
+    return None if target.identity_id is None else ("identity", target.identity_id, target.organization_slug)
 
 
 def _missing(name: str, target: Target, *fields: str) -> SettingsError:

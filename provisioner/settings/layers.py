@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from provisioner.core.key_text import decoded
 from provisioner.core.secret import Secret
+from provisioner.settings.errors import SHOWN
 from provisioner.settings.shape import (
     ECOSYSTEM,
     NAMED,
@@ -28,12 +30,13 @@ from provisioner.settings.shape import (
     resolve,
     variable,
 )
-from provisioner.settings.values import normalise_name
+from provisioner.settings.values import normalise_name, same_base
 
 CONFIG_VARIABLE: Final = "PROVISIONER_CONFIG"
 DEEPEST: Final = 3  # names of a setting, as in targets.default.url
 CONFIG_FILE: Final = Path("config/provisioner.toml")  # read if it is there
 DEFAULT_URL: Final = "https://us.infisical.com"
+CONFIG_SIZE: Final = 1 << 20  # bytes; a longer file is not a file of settings but a mistake
 SECRET_SIZE: Final = 65536  # bytes; a longer file is not a secret but a mistake
 
 _ALIASES: Final[dict[str, Setting]] = {
@@ -67,7 +70,8 @@ class Layer:
         """Take a value in, or note why that cannot be; `known` are the names that its user may have meant."""
         found = resolve(setting)
         if found is None:
-            close = nearest(given.name.partition(" in ")[0], known)
+            # Looking for what was meant takes its time, and only the first problems are told.
+            close = nearest(given.name.partition(" in ")[0], known) if len(self.problems) < SHOWN else "another"
             self.problems.append(f"{given.name} is not a setting; did you mean {close}?")
             return
         setting, in_a_file = found
@@ -138,7 +142,7 @@ def ecosystem(environ: Mapping[str, str], base: Path) -> Layer:
         **{f"{name}_FILE": _file(path) for name, path in ECOSYSTEM.items() if is_secret(field_of(path))},
     }
     for name, setting in known.items():
-        if value := environ.get(name):
+        if (value := environ.get(name)) and not _repeats(layer, setting, value):
             layer.add(setting, Given(value, name, f"environment {name}"), base=base, known=iter(known))
     key, key_file = environ.get(OPENROUTER_KEY), environ.get(f"{OPENROUTER_KEY}_FILE")
     if key and key_file:
@@ -159,18 +163,44 @@ def file(config: Path | None, environ: Mapping[str, str], base: Path) -> Layer:
     shown = asked or str(CONFIG_FILE)
     named = f"{CONFIG_VARIABLE} ({shown})" if asked and config is None else shown
     try:
-        content = tomllib.loads((base / shown).read_bytes().decode())
+        content = tomllib.loads(_read_toml(base / shown))
+    except _Unreadable as error:
+        layer.problems.append(f"{named} cannot be read: {error}")
     except OSError as error:
         if asked or not isinstance(error, FileNotFoundError | NotADirectoryError):
             layer.problems.append(f"{named} cannot be read: {error.strerror}")
     except tomllib.TOMLDecodeError as error:
         layer.problems.append(f"{named} is not TOML: {error}")
-    except (ValueError, RecursionError):
-        layer.problems.append(f"{named} cannot be read: it is not TOML in UTF-8")
+    except RecursionError:
+        layer.problems.append(f"{named} cannot be read: its values are nested too deeply")
+    except ValueError:
+        layer.problems.append(f"{named} cannot be read: it holds a number that is too long")
     else:
         for setting, value in _leaves(content):
             _add_from_file(layer, setting, value, shown, base)
     return layer
+
+
+class _Unreadable(Exception):  # its text is the end of a sentence
+    """The file is no text that settings could be in."""
+
+
+def _read_toml(path: Path) -> str:
+    """Read a file of settings. Raises `OSError`, and `_Unreadable` saying what it is instead."""
+    if "\0" in str(path):
+        raise _Unreadable("its path holds a zero byte")
+    with path.open("rb") as stream:
+        content = stream.read(CONFIG_SIZE + 1)
+    if len(content) > CONFIG_SIZE:
+        raise _Unreadable(f"it is longer than {CONFIG_SIZE >> 20} MiB")
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise _Unreadable("it is UTF-16 text; save it as UTF-8")
+    try:
+        # What Windows writes before UTF-8 is no part of the text.
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise _Unreadable(f"it is not UTF-8 text (line {line}); save it as UTF-8") from None
 
 
 def defaults() -> Layer:
@@ -188,6 +218,10 @@ def _add_from_file(layer: Layer, setting: Setting, value: object, shown: str, ba
     if value == {} and len(normal) <= 1 + (normal[0] in NAMED) and normal[0] in SECTIONS:
         if len(normal) > 1 and normal[1] != "default":
             layer.problems.append(f"[{dotted(setting)}] in {shown} is empty; give it a setting or remove it")
+        return
+    if len(setting) == 1 and setting[0] in SECTIONS:
+        example = f"[{setting[0]}.default]" if setting[0] in NAMED else f"[{setting[0]}]"
+        layer.problems.append(f"{setting[0]} in {shown} is no value but a table: write {example}, its settings below")
         return
     given = Given(value, f"{in_file(setting)} in {shown}", f"file {shown}")
     layer.add(normal, given, base=base, known=map(in_file, paths(_names(normal))))
@@ -232,6 +266,12 @@ def _sealed(setting: Setting, given: Given) -> Given:
     return given
 
 
+def _repeats(layer: Layer, setting: Setting, value: str) -> bool:
+    """Whether two variables say the same of where Infisical is, perhaps one of them with `/api`."""
+    given = layer.given.get(setting)
+    return setting[-1] == "url" and given is not None and same_base(str(given.value), value)
+
+
 def _read_secret(path: Path) -> str:
     """Read a file's one secret; raise `OSError`, or `ValueError` saying what the file is."""
     if "\0" in str(path):
@@ -240,7 +280,4 @@ def _read_secret(path: Path) -> str:
         content = stream.read(SECRET_SIZE + 1)
     if len(content) > SECRET_SIZE:
         raise ValueError(f"is longer than {SECRET_SIZE} bytes")
-    try:
-        return content.decode().removesuffix("\n").removesuffix("\r")
-    except UnicodeDecodeError:
-        raise ValueError("is not UTF-8 text") from None
+    return decoded(content).removesuffix("\n").removesuffix("\r")

@@ -8,8 +8,9 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from provisioner.settings.errors import SettingsError
+from provisioner.settings.identity import doubled
 from provisioner.settings.layers import Layer, command_line, defaults, ecosystem, environment, file
-from provisioner.settings.merge import reconcile
+from provisioner.settings.merge import obey_proxies, reconcile
 from provisioner.settings.model import Settings
 from provisioner.settings.shape import NAMED, Setting, dotted, in_file, variable
 
@@ -63,11 +64,14 @@ def load_settings(
     if problems:
         raise SettingsError(*problems)
     reconcile(layers)
+    obey_proxies(layers, environ)
     try:
         settings = Settings.from_layers(layers)
     except ValidationError as error:
         # Not chained: pydantic's error holds what was given, and a traceback would show it.
         raise SettingsError(*(_sentence(problem, layers) for problem in error.errors(include_url=False))) from None
+    if problems := doubled(settings.targets):
+        raise SettingsError(*problems)
     if astray := [
         name for name, one in settings.credentials.items() if one.target and one.target not in settings.targets
     ]:

@@ -1,9 +1,11 @@
 """What one layer's values mean for those of the layers below it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
+from provisioner.core.secret import Secret
 from provisioner.settings.layers import Given, Layer
+from provisioner.settings.proxies import proxy_for
 from provisioner.settings.sections import INFISICAL_FIELDS
 from provisioner.settings.shape import Setting
 
@@ -24,6 +26,17 @@ def reconcile(layers: Sequence[Layer]) -> None:
             _keep_one_place(layers, name)
         else:
             _infer_auth(layers, name)
+
+
+def obey_proxies(layers: Sequence[Layer], environ: Mapping[str, str]) -> None:
+    """Give each target that has no proxy of its own the one that the environment names, as a value of its variable."""
+    given = {setting: layer.given[setting] for layer in reversed(layers) for setting in layer.given}
+    for (section, name, field), url in [(setting, one) for setting, one in given.items() if len(setting) == 3]:
+        if section != "targets" or field != "url" or (section, name, "proxy") in given:
+            continue
+        if proxy := proxy_for(str(url.value), environ):
+            one = Given(Secret(proxy.url), proxy.variable, f"environment {proxy.variable}")
+            layers[-1].given[section, name, "proxy"] = one
 
 
 def _keep_one_place(layers: Sequence[Layer], name: str) -> None:

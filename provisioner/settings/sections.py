@@ -16,9 +16,11 @@ from provisioner.settings.values import (
     Choice,
     DatabaseUrl,
     ExistingFile,
+    IdentityId,
+    IdText,
+    KeyText,
     Limit,
     ProxyUrl,
-    SecretText,
     Text,
     Word,
     is_loopback,
@@ -61,15 +63,15 @@ class Target(Section):
         default="universal",
         description="how to log in: `universal`, `token`, `kubernetes` or `oidc`; by default what the settings fit",
     )
-    client_id: Text | None = Field(default=None, description="machine identity's client id, for `universal`")
-    client_secret: SecretText | None = Field(
-        default=None, description="machine identity's client secret, for `universal`"
-    )
-    token: SecretText | None = Field(
+    client_id: IdText | None = Field(default=None, description="machine identity's client id, for `universal`")
+    client_secret: KeyText | None = Field(default=None, description="machine identity's client secret, for `universal`")
+    token: KeyText | None = Field(
         default=None, description="access token, for `token`; it is used as given and never renewed"
     )
-    identity_id: Text | None = Field(default=None, description="machine identity's id, for `kubernetes` and `oidc`")
-    jwt: SecretText | None = Field(
+    identity_id: IdentityId | None = Field(
+        default=None, description="machine identity's id, a UUID, for `kubernetes` and `oidc`"
+    )
+    jwt: KeyText | None = Field(
         default=None, description="signed token that proves the identity, for `kubernetes` and `oidc`"
     )
     jwt_file: AnyPath | None = Field(
@@ -94,7 +96,10 @@ class Target(Section):
         default=None,
         description="file with the CA certificates (PEM) that the instance's certificate is checked against",
     )
-    proxy: ProxyUrl | None = Field(default=None, description="HTTP proxy, as `http://user:password@host:port`")
+    proxy: ProxyUrl | None = Field(
+        default=None,
+        description="HTTP proxy, as `http://user:password@host:port`; by default that of the environment",
+    )
     allow_http: bool = Field(False, description="allow `http://` to other hosts, which sends every key unencrypted")
     marker: bool = Field(
         False, description="add a marker to descriptions, which identifies our connections with certainty"
@@ -134,7 +139,7 @@ class Credential(Section):
         le=86400,
         description="Infisical secret: seconds to keep the key before reading it again; 300 by default",
     )
-    value: SecretText | None = Field(default=None, description="the key itself; a file or a variable is better")
+    value: KeyText | None = Field(default=None, description="the key itself; a file or a variable is better")
 
     @model_validator(mode="after")
     def _is_in_one_place(self) -> Self:

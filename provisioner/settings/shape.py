@@ -41,6 +41,8 @@ NAMED: Final = {
 }
 ECOSYSTEM: Final[dict[str, Setting]] = {
     "INFISICAL_HOST": ("targets", "default", "url"),
+    "INFISICAL_API_URL": ("targets", "default", "url"),  # of Infisical's command line, which may write /api behind it
+    "INFISICAL_DOMAIN": ("targets", "default", "url"),  # the same in newer versions
     "INFISICAL_UNIVERSAL_AUTH_CLIENT_ID": ("targets", "default", "client_id"),
     "INFISICAL_UNIVERSAL_AUTH_CLIENT_SECRET": ("targets", "default", "client_secret"),
     "INFISICAL_TOKEN": ("targets", "default", "token"),

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import SplitResult, urlsplit
+from uuid import UUID
 
-from pydantic import AfterValidator, BeforeValidator, FilePath, PlainValidator, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, PlainValidator, StringConstraints
 from pydantic_core import PydanticCustomError
 
+from provisioner.core.conninfo import ConninfoError, parse, unwrapped
+from provisioner.core.key_text import NoKey, key_in
 from provisioner.core.secret import Secret
 
 UNITS: Final = {"s": 1.0, "min": 60.0, "h": 3600.0}  # seconds
@@ -108,18 +111,52 @@ def _base_url(url: str) -> str:
     if "@" in parts.netloc or "?" in url or "#" in url:
         raise refuse("must be a plain base URL, without user name, password, query or fragment")
     path = parts.path.rstrip("/").removesuffix("/api").rstrip("/")
-    return f"{parts.scheme}://{parts.netloc}{path}"
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    usual = {"https": 443, "http": 80}[parts.scheme]
+    port = "" if parts.port in {None, usual} else f":{parts.port}"
+    return f"{parts.scheme}://{host}{port}{path}"
+
+
+def same_base(one: str, other: str) -> bool:
+    """Tell whether two texts are base URLs of one Infisical."""
+    try:
+        return _base_url(one) == _base_url(other)
+    except PydanticCustomError:
+        return False
 
 
 def _database_url(secret: Secret) -> Secret:
-    if not secret.reveal().startswith(("postgresql://", "postgres://")):
-        raise refuse("must begin with postgresql://, such as postgresql://provisioner@localhost/provisioner")
+    secret = _one_line(Secret(unwrapped(secret.reveal())))
+    try:
+        parse(secret.reveal())
+    except ConninfoError as error:
+        raise refuse(error.rule) from None
     return secret
 
 
 def _proxy_url(secret: Secret) -> Secret:
     _split(secret.reveal(), ("http", "https"))
     return secret
+
+
+def _key(secret: Secret) -> Secret:
+    try:
+        return key_in(secret.reveal())
+    except NoKey as flaw:
+        raise refuse(str(flaw)) from None
+
+
+def _id(text: str) -> str:
+    return _key(Secret(text)).reveal()
+
+
+def _uuid(text: str) -> str:
+    try:
+        return str(UUID(_id(text)))
+    except ValueError:
+        raise refuse(
+            "must be the id of a machine identity, a UUID such as 8d7e2b34-6d3c-4d5e-9f4b-2f1f6c1a9b11"
+        ) from None
 
 
 def _one_line(secret: Secret) -> Secret:
@@ -147,14 +184,27 @@ def _home(given: object) -> object:
     return os.path.expanduser(given)  # noqa: PTH111  # Path's raises without a home
 
 
+def _file(given: Path) -> Path:
+    try:
+        there = given.is_file()
+    except OSError:  # a name that no file can have
+        there = False
+    if not there:
+        raise refuse("must be the path of a file that is there")
+    return given
+
+
 Text = Annotated[str, AfterValidator(_printable)]
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Z_a-z][0-9A-Z_a-z]*$")]
 SecretText = Annotated[Secret, AfterValidator(_one_line)]
-DatabaseUrl = Annotated[SecretText, AfterValidator(_database_url)]
+KeyText = Annotated[Secret, AfterValidator(_key)]
+IdText = Annotated[str, AfterValidator(_id)]
+IdentityId = Annotated[str, AfterValidator(_uuid)]
+DatabaseUrl = Annotated[Secret, AfterValidator(_database_url)]
 ProxyUrl = Annotated[SecretText, AfterValidator(_proxy_url)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 Address = Annotated[str, AfterValidator(_address)]
 Limit = Annotated[RateLimit | Literal["auto", "none"], PlainValidator(parse_limit)]
 AnyPath = Annotated[Path, BeforeValidator(_home)]
-ExistingFile = Annotated[FilePath, BeforeValidator(_home)]
+ExistingFile = Annotated[Path, BeforeValidator(_home), AfterValidator(_file)]
 Choice = BeforeValidator(_lower)

@@ -1,7 +1,7 @@
 """Carry one claim to its end: call, observe, decide, until there is something to settle."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -21,15 +21,17 @@ from provisioner.core.model import (
     Cancel,
     Claim,
     Connection,
+    Decision,
     Do,
     Observation,
     Outcome,
+    Request,
     Retry,
     Seen,
     Settlement,
     Trace,
 )
-from provisioner.core.policy import Moment, Rules, decide, first_action, plain_success
+from provisioner.core.policy import Moment, Rules, decide, first_action, plain_success, recorded_twice
 from provisioner.core.ports import UNOBSERVED, Clock, Connections, Incidents, Observer, Permits, Vault
 from provisioner.core.secret import Secret
 from provisioner.core.skew import Skew
@@ -52,7 +54,7 @@ class Target:
 
     `keys` keeps creates from being spent on keys that are refused, `incidents` hears why creates are held back,
     `pressure` adapts how many are in flight; without them nothing does. `shared_budget`: replacing and deleting spend
-    the budget of creates too.
+    the budget of creates too. `recorded` tells which request of another target has recorded a connection, if any.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Target:
     incidents: Incidents | None = None
     pressure: Pressure | None = None
     shared_budget: bool = False
+    recorded: Callable[[Request, Connection], Awaitable[str]] | None = None
     observer: Observer = UNOBSERVED
 
     def allowance(self, now: float) -> tuple[int | None, float]:
@@ -140,8 +143,10 @@ class Creator:
                 if (back := await self._judged(claim, seen, key)) is not None:
                     outcome = back
                     break
-            decision = plain_success(seen) or decide(
-                claim, action, seen, rules=self._target.rules, moment=self._moment(claim, seen, now)
+            decision = (
+                plain_success(seen)
+                or await self._recorded_twice(claim, action, seen)
+                or decide(claim, action, seen, rules=self._target.rules, moment=self._moment(claim, seen, now))
             )
             if not isinstance(decision, Do):
                 outcome = decision
@@ -152,6 +157,17 @@ class Creator:
         if sent == claim.sent:
             self._target.writes.give_back(1)
         return Settlement(claim=claim, outcome=outcome, sent=sent, trace=tuple(trace))
+
+    async def _recorded_twice(self, claim: Claim, action: Action, seen: Observation) -> Decision | None:
+        """What follows if the connection that was found is another target's, which is the same Infisical."""
+        recorded = self._target.recorded
+        if seen.seen is not Seen.FOUND or seen.connection is None or action not in _LOOKING or recorded is None:
+            return None
+        try:
+            other = await recorded(claim.request, seen.connection)
+        except DatabaseUnavailable as error:
+            return Retry(delay=1.0, message=str(error), unknown=claim.unknown)
+        return recorded_twice(claim, seen.connection, other) if other else None
 
     async def _call(
         self, action: Action, claim: Claim, subject: Connection | None

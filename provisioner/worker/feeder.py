@@ -1,7 +1,7 @@
 """Keep one target's creators busy: ask for permits, claim that many requests, hand them out."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -58,7 +58,7 @@ class Feeder:
         self._persistence = persistence
         self._clock = clock
         self._work: asyncio.Queue[Claim] = asyncio.Queue()
-        self._running: dict[tuple[int, int], Claim] = {}
+        self._running: dict[tuple[int, int, int], Claim] = {}
         self._more = True
         self._dry = False  # the last claim brought all that was in line
         self._stopping = False
@@ -108,13 +108,13 @@ class Feeder:
             for runner in runners:
                 runner.cancel()
 
-    def stop(self) -> Collection[int]:
+    def stop(self) -> Sequence[Claim]:
         """Claim nothing more; returns what was claimed and never sent, for it to be given back."""
         self._stopping = True
         self._stir.set()
         return self.drop()
 
-    def drop(self) -> Collection[int]:
+    def drop(self) -> Sequence[Claim]:
         """Let go of what was claimed and not yet sent."""
         unsent = []
         while not self._work.empty():
@@ -122,7 +122,7 @@ class Feeder:
         self._membership.let_go(unsent)
         self.target.writes.give_back(len(unsent))
         self._emptied.set()
-        return [claim.request.id for claim in unsent]
+        return unsent
 
     def abandon(self) -> None:
         """Give up waiting for the answers that are still out: their outcome is unknown, and is written down as that."""
@@ -180,7 +180,7 @@ class Feeder:
             while number >= self._limit:
                 await self._widened.wait()
             claim = await self._work.get()
-            key = (claim.request.id, claim.attempt)
+            key = (claim.request.id, *claim.mark)
             self._running[key] = claim
             try:
                 settlement = await self._creator.carry(claim)

@@ -1,13 +1,13 @@
 """Look after what has time in it: leases, what is due, what others left behind, how far the queues have been served."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
 import structlog
 
-from provisioner.core.errors import DatabaseUnavailable, LeaseLost
+from provisioner.core.errors import DatabaseUnavailable, LeaseLost, ProvisionerError, StatementRefused
 from provisioner.core.ports import FRONT, Clock, Glance, Place, Pulse, Queue
 from provisioner.worker.feeder import Feeder
 from provisioner.worker.membership import Membership
@@ -25,6 +25,10 @@ RESCUE_PAUSE: Final = 1.0
 # Rows for targets that nobody knows are looked for every so many seconds.
 STRANGERS: Final = 2.0
 LOG_TURN: Final = 3600.0
+LOG_AGAIN: Final = 60.0  # there are two days for it
+# What failed is left alone for so long at first, seconds, and for so long at last.
+FIRST_PAUSE: Final = 5.0
+LAST_PAUSE: Final = 300.0
 # Sealed keys of failed requests are looked for every so many seconds, and wiped in lots: each is a write of a wide row.
 WIPING: Final = 60.0
 WIPED_AT_ONCE: Final = 200
@@ -67,6 +71,9 @@ class Keeper:
         self._front_at = 0.0
         self._told: dict[str, Place] = {}
         self._due: dict[str, float] = {}
+        self._pauses: dict[str, float] = {}
+        self._blocked = False
+        self._wiped_at_once = WIPED_AT_ONCE
         self._counted = (clock.monotonic(), 0)
         self.turned_at = clock.monotonic()
 
@@ -103,7 +110,7 @@ class Keeper:
 
     async def _round(self) -> Glance:
         if self._is_due("log", LOG_TURN):  # first of all: what is written down needs its place
-            await self._queue.turn_log(keep=self._keep_log)
+            await self._apart("log", self._turn_log)
         if self._is_due("renew", self._lease / 3):
             await self._renew()
         glance = await self._look()
@@ -112,15 +119,39 @@ class Keeper:
         if glance.lapsed or self._is_due("rescue", self._lease):
             await self._rescue()
         if self._is_due("forgotten", FORGOTTEN):
-            await self._release_forgotten()
+            await self._apart("forgotten", self._release_forgotten)
         if self._is_due("strangers", STRANGERS):
-            for request in await self._queue.disown(LOT):
-                log.warning("request_failed", request=request, code="target_unknown")
+            await self._apart("strangers", self._disown)
         if self._is_due("wipe", WIPING):
-            await self._wipe()
-        if self._is_due("fold", FOLDING) and await self._queue.fold(FOLDED_AT_ONCE):
-            self._due["fold"] = 0.0
+            await self._apart("wipe", self._wipe)
+        if self._is_due("fold", FOLDING):
+            await self._apart("fold", self._fold)
         return glance
+
+    async def _apart(self, duty: str, act: Callable[[], Awaitable[None]]) -> None:
+        """Do something that nothing else depends on: what the database refuses keeps nobody from the rest."""
+        try:
+            await act()
+            self._pauses.pop(duty, None)
+        except ProvisionerError as error:
+            pause = self._pauses[duty] = min(2 * self._pauses.get(duty, FIRST_PAUSE / 2), LAST_PAUSE)
+            self._due[duty] = self._clock.monotonic() + pause
+            if isinstance(error, DatabaseUnavailable) and not isinstance(error, StatementRefused):
+                raise  # the database is away, or this takes too long: the next round begins with the others
+            log.warning("upkeep_failed", duty=duty, error=str(error), again_in=pause)
+
+    async def _turn_log(self) -> None:
+        if not await self._queue.turn_log(keep=self._keep_log):
+            self._due["log"] = self._clock.monotonic() + LOG_AGAIN
+            log.info("attempt_log_not_turned", reason="somebody has it locked", again_in=LOG_AGAIN)
+
+    async def _disown(self) -> None:
+        for request in await self._queue.disown(LOT):
+            log.warning("request_failed", request=request, code="target_unknown")
+
+    async def _fold(self) -> None:
+        if await self._queue.fold(FOLDED_AT_ONCE):
+            self._due["fold"] = 0.0
 
     async def _renew(self) -> None:
         asked_at = self._clock.monotonic()
@@ -159,6 +190,8 @@ class Keeper:
 
     async def _promote(self) -> None:
         heads = await self._queue.promote(LOT)
+        # What is due and cannot be taken is in somebody's hand, who may keep it for hours.
+        self._blocked = not heads
         for name, place in heads.items():
             if name in self._feeders:
                 self._feeders[name].hint(place)
@@ -170,7 +203,9 @@ class Keeper:
 
     async def _wipe(self) -> None:
         """Wipe sealed keys that failed requests have kept for long enough; what is left of a large lot next time."""
-        wiped = await self._queue.wipe(WIPED_AT_ONCE, keep=self._keep_failed)
+        lot, self._wiped_at_once = self._wiped_at_once, max(1, self._wiped_at_once // 4)
+        wiped = await self._queue.wipe(lot, keep=self._keep_failed)
+        self._wiped_at_once = min(2 * lot, WIPED_AT_ONCE)  # a lot that took too long comes again as a quarter
         if wiped.more:
             self._due["wipe"] = 0.0
         if wiped.keys:
@@ -198,8 +233,8 @@ class Keeper:
 
     async def _sleep(self, glance: Glance | None) -> None:
         """Until the next look: a poll away, or when the next request is due."""
-        pause = self._poll
-        if glance is not None and glance.next_due is not None:
+        pause, blocked, self._blocked = self._poll, self._blocked, False
+        if glance is not None and glance.next_due is not None and not blocked:
             pause = min(pause, max((glance.next_due - glance.now).total_seconds(), 0.0))
         self._stir.clear()
         try:

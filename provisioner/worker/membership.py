@@ -9,9 +9,9 @@ from provisioner.core.ports import Clock, WorkerId
 class Membership:
     """What the parts of a worker know together.
 
-    `held` are all requests that are claimed and not yet settled, each with its attempt: after a lost lease the same
-    request may come again while the call of its former attempt is still out. The lease is counted on our own monotonic
-    clock from before the renewal was asked for, so it ends here no later than in the database.
+    `held` are all requests that are claimed and not yet settled, each with its claim's mark: after a lost lease the
+    same request may come again while the call of its former attempt is still out. The lease is counted on our own
+    monotonic clock from before the renewal was asked for, so it ends here no later than in the database.
     """
 
     def __init__(self, clock: Clock, *, lease: float) -> None:
@@ -19,7 +19,7 @@ class Membership:
         self._lease = lease
         self._until = float("-inf")
         self.worker: WorkerId = 0
-        self.held: dict[int, int] = {}
+        self.held: dict[int, tuple[int, int]] = {}
         self.created = 0
 
     def enter(self, worker: WorkerId) -> None:
@@ -29,12 +29,12 @@ class Membership:
 
     def take(self, claims: Iterable[Claim]) -> None:
         """These claims are ours now."""
-        self.held.update({claim.request.id: claim.attempt for claim in claims})
+        self.held.update({claim.request.id: claim.mark for claim in claims})
 
     def let_go(self, claims: Iterable[Claim]) -> None:
         """These claims are settled or given back; a later attempt of the same request stays ours."""
         for claim in claims:
-            if self.held.get(claim.request.id) == claim.attempt:
+            if self.held.get(claim.request.id) == claim.mark:
                 del self.held[claim.request.id]
 
     def renewed(self, asked_at: float) -> None:
@@ -48,4 +48,4 @@ class Membership:
 
     def holds(self, claim: Claim) -> bool:
         """Whether a claim is still ours: nothing may be sent for it once the lease may have run out."""
-        return self.leased and self.held.get(claim.request.id) == claim.attempt
+        return self.leased and self.held.get(claim.request.id) == claim.mark

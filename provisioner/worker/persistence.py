@@ -2,17 +2,20 @@
 
 import random
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import structlog
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, retry_if_not_exception_type
 from tenacity.wait import wait_exponential, wait_random
 
-from provisioner.core.errors import DatabaseUnavailable
+from provisioner.core.errors import DatabaseRefusing, DatabaseUnavailable, StatementRefused
 from provisioner.core.ports import Clock
 
 log = structlog.stdlib.get_logger()
 T = TypeVar("T")
+
+_WAITING: Final = retry_if_exception_type(DatabaseUnavailable)
+_UNLESS_REFUSED: Final = _WAITING & retry_if_not_exception_type(StatementRefused)
 
 
 class Persistence:
@@ -25,8 +28,10 @@ class Persistence:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._lost_at: float | None = None
+        self._refused = ""
+        self._refusing = False
         self._retrying = AsyncRetrying(
-            retry=retry_if_exception_type(DatabaseUnavailable),
+            retry=_WAITING,
             wait=wait_exponential(multiplier=0.05, max=2.0) + wait_random(0, 0.2),
             before_sleep=self._note,
         )
@@ -36,27 +41,39 @@ class Persistence:
         """Whether the database was away when it was last asked for."""
         return self._lost_at is not None
 
-    async def insist(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Make a call until the database answers it. Raises what is not `DatabaseUnavailable`."""
+    async def insist(self, call: Callable[[], Awaitable[T]], *, refusable: bool = False) -> T:
+        """Make a call until the database answers it. Raises what is not `DatabaseUnavailable`.
+
+        `refusable`: a `StatementRefused` is an answer too, and is raised.
+        """
 
         async def attempt() -> T:
             return await call()  # tenacity awaits a coroutine function only
 
-        result: T = await self._retrying.copy()(attempt)
+        retrying = self._retrying.copy(retry=_UNLESS_REFUSED) if refusable else self._retrying.copy()
+        result: T = await retrying(attempt)
         self.back()
         return result
 
     def lost(self, error: BaseException | None) -> None:
-        """Note that the database is away; the first to notice says so."""
+        """Note that the database is away, or refuses a statement; the first to notice says so."""
+        if isinstance(error, StatementRefused):
+            if self._refused != str(error):
+                self._refused = str(error)
+                log.error("statement_refused", error=str(error))
+            return
         if self._lost_at is None:
             self._lost_at = self._clock.monotonic()
             log.warning("database_lost", error=str(error))
+        if isinstance(error, DatabaseRefusing) and not self._refusing:
+            self._refusing = True
+            log.warning("database_refuses", error=str(error))
 
     def back(self) -> None:
         """Note that the database answers."""
         if self._lost_at is not None:
             log.info("database_back", away_for=round(self._clock.monotonic() - self._lost_at, 3))
-            self._lost_at = None
+            self._lost_at, self._refusing = None, False
 
     def _note(self, state: RetryCallState) -> None:
         self.lost(state.outcome.exception() if state.outcome else None)

@@ -2,17 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
-from provisioner.core.errors import Unstorable
+from provisioner.core.errors import DatabaseUnusable, OutcomeDelayed, OutcomeRefused, OutcomeUnstorable
 from provisioner.core.model import ErrorCode, Fail, Retry, Settlement, Succeed
 from provisioner.core.ports import UNOBSERVED, Clock, Observer, Queue, Report
 from provisioner.worker.membership import Membership
-from provisioner.worker.persistence import Persistence
+from provisioner.worker.persistence import Persistence, jittered
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -21,6 +22,18 @@ GATHER: Final = 0.05
 LARGEST: Final = 200
 # With no more than this many requests in hand, an outcome is written at once: somebody may be waiting for it.
 FEW: Final = 8
+# A batch that was too slow is tried again in lots of a quarter: three of them find the largest lot that ends in its
+# time. Lots that take less than QUICK seconds grow, those that take over SLOW shrink: a statement may take 10 s.
+SHRINK: Final = 4
+QUICK: Final = 1.0
+SLOW: Final = 3.0
+# What the database answers with an error that may pass is tried so often: ten workers that collide are through by then.
+TRIES: Final = 6
+# What can neither be recorded nor set aside is tried again after so many seconds at first, and at last.
+AGAIN: Final = 1.0
+LONGEST: Final = 300.0
+
+T = TypeVar("T")
 
 
 class Settler:
@@ -45,6 +58,8 @@ class Settler:
         self._enough = asyncio.Event()
         self._written = asyncio.Event()
         self._written.set()
+        self._size = LARGEST
+        self._pauses: dict[tuple[int, int], float] = {}
 
     def add(self, settlement: Settlement) -> None:
         """Take over one settlement; it will be recorded."""
@@ -86,28 +101,88 @@ class Settler:
             pass
 
     async def _record(self, batch: Sequence[Settlement]) -> None:
+        """Record a batch: whole, or in lots as large as end in their time, or what is refused one by one."""
+        lots = deque([batch])
+        while lots:
+            lot = lots.popleft()
+            if len(lot) > self._size:
+                lots.appendleft(lot[self._size :])
+                lot = lot[: self._size]
+            try:
+                await self._write(lot)
+            except OutcomeUnstorable as error:
+                if len(lot) == 1:
+                    await self._replace(lot[0], error)
+                else:
+                    lots.extendleft([each] for each in reversed(lot))
+            except OutcomeRefused as error:
+                if len(lot) == 1:
+                    await self._set_aside(lot[0], str(error))
+                else:
+                    lots.extendleft([each] for each in reversed(lot))
+            except OutcomeDelayed as error:
+                if len(lot) == 1:
+                    await self._set_aside(lot[0], str(error))
+                else:
+                    self._size = max(1, len(lot) // SHRINK)
+                    lots.appendleft(lot)
+
+    async def _write(self, batch: Sequence[Settlement]) -> None:
         worker = self._membership.worker
         began = self._clock.monotonic()
-        try:
-            report = await self._persistence.insist(lambda: self._queue.settle(worker, batch))
-        except Unstorable:
-            await self._record_apart(batch)
-            return
-        self._observer.settled(batch, report, self._clock.monotonic() - began)
+        report = await self._try(lambda: self._queue.settle(worker, batch))
+        took = self._clock.monotonic() - began
+        self._resize(len(batch), took)
+        self._observer.settled(batch, report, took)
         self._membership.let_go([settlement.claim for settlement in batch])
         unsuccessful = [settlement for settlement in batch if type(settlement.outcome) is not Succeed]
         self._membership.created += len(batch) - len(unsuccessful)
         # Successes are counted, not logged, at the default level.
         _tell(batch if log.is_enabled_for(logging.DEBUG) else unsuccessful, report)
 
-    async def _record_apart(self, batch: Sequence[Settlement]) -> None:
-        """One settlement of a batch cannot be stored: the others shall not suffer for it."""
-        if len(batch) > 1:
-            for settlement in batch:
-                await self._record([settlement])
+    async def _try(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Make a call until the database answers; what it says is no absence a few times over, but for slowness."""
+        for number in range(1, TRIES + 1):
+            try:
+                return await self._persistence.insist(call)
+            except OutcomeDelayed as error:
+                if error.slow or number == TRIES:
+                    raise
+                await asyncio.sleep(jittered(0.02 * 2**number))
+        raise AssertionError
+
+    def _resize(self, written: int, took: float) -> None:
+        """After a batch was too slow the next ones are small; while they are quick they grow again."""
+        if self._size < LARGEST and took < QUICK:
+            self._size = LARGEST if self._size * 2 >= LARGEST else max(self._size, min(self._size * 2, written * 2))
+        elif took > SLOW:
+            self._size = max(1, min(self._size, written) // 2)
+
+    async def _replace(self, settlement: Settlement, error: OutcomeUnstorable) -> None:
+        """What came cannot be stored: that is what is recorded; if not even that can be, it is set aside."""
+        log.error("settlement_unstorable", request=settlement.claim.request.id, error=str(error))
+        fitting = replace(settlement, outcome=_UNSTORABLE, trace=())
+        try:
+            await self._write([fitting])
+        except (OutcomeRefused, OutcomeDelayed) as again:
+            await self._set_aside(fitting, str(again))
+
+    async def _set_aside(self, settlement: Settlement, reason: str) -> None:
+        """The others go on; with all that is known of it this one waits until it can be recorded."""
+        worker, claim = self._membership.worker, settlement.claim
+        made = settlement.outcome.connection.id if isinstance(settlement.outcome, Succeed) else None
+        try:
+            await self._try(lambda: self._queue.set_aside(worker, settlement, reason=reason))
+        except (OutcomeRefused, OutcomeDelayed, DatabaseUnusable) as error:
+            # Not even that: it is kept in hand, and tried again when the others have had their turn.
+            said = {"reason": reason, "error": str(error)}
+            log.error("outcome_not_kept", request=claim.request.id, connection=made, **said)  # noqa: TRY400 - no traceback
+            pause = self._pauses[claim.mark] = min(2 * self._pauses.get(claim.mark, AGAIN / 2), LONGEST)
+            asyncio.get_running_loop().call_later(pause, self.add, settlement)
             return
-        log.error("settlement_unstorable", request=batch[0].claim.request.id)
-        await self._record([replace(batch[0], outcome=_UNSTORABLE, trace=())])
+        self._pauses.pop(claim.mark, None)
+        log.error("outcome_set_aside", request=claim.request.id, connection=made, reason=reason)
+        self._membership.let_go([claim])
 
 
 _UNSTORABLE: Final = Fail(

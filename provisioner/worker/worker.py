@@ -16,11 +16,14 @@ from provisioner.worker.keeper import Keeper
 from provisioner.worker.membership import Membership
 from provisioner.worker.persistence import Persistence
 from provisioner.worker.settler import Settler
+from provisioner.worker.upkeep import Upkeep
 
 log = structlog.stdlib.get_logger()
 
 # What is left to say to the database when stopping may take so many seconds.
 FAREWELL: Final = 5.0
+# When draining ends all requests are looked at, so many at a time: well within a statement's time on any disk.
+SWEPT_AT_ONCE: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +83,8 @@ class Worker:
             keep_failed=manner.keep_failed,
         )
 
+        self._upkeep = Upkeep(queue, clock=clock)
+
     @property
     def created(self) -> int:
         """Requests that this worker has brought to success."""
@@ -127,6 +132,7 @@ class Worker:
             upkeep = [
                 group.create_task(self._settler.run(), name="settler"),
                 group.create_task(self._keeper.run(), name="keeper"),
+                group.create_task(self._upkeep.run(), name="upkeep"),
             ]
             if self._manner.drain:
                 upkeep.append(group.create_task(self._drain(), name="drain"))
@@ -159,13 +165,21 @@ class Worker:
 
     async def _drain(self) -> None:
         """Stop as soon as nothing is left to do."""
-        targets = tuple(self.feeders)
+        targets, complete = tuple(self.feeders), False
         # A key that was replaced while no worker ran releases what waits for it: only then is it known what is left.
         for feeder in self.feeders.values():
             if feeder.target.keys is not None:
                 await feeder.target.keys.refreshed.wait()
         while True:
-            left = await self._persistence.insist(lambda: self._queue.work_left(targets))
-            if not left and not self._membership.held:
+            if await self._persistence.insist(lambda: self._queue.work_left(targets)) or self._membership.held:
+                complete = False
+                await asyncio.sleep(min(self._manner.poll, 0.2))
+            elif complete:
                 return self.stop()
-            await asyncio.sleep(min(self._manner.poll, 0.2))
+            else:
+                # What was written with triggers off has no place where it could be seen. Whoever puts it in line, we or
+                # another worker, there is work left after that.
+                placed = await self._persistence.insist(lambda: self._queue.sweep_all(SWEPT_AT_ONCE))
+                if placed:
+                    log.warning("requests_put_in_line", requests=placed, reason="they were pending and had no place")
+                complete = not placed

@@ -51,10 +51,11 @@ def test_when_all_is_well_each_line_says_so(database: Database, infisical: Infis
     done = provisioner("doctor", "--project", infisical.projects[0], database=database, more=more)
     assert (done.returncode, done.stderr) == (0, "")
     lines = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
-    assert {line[0] for line in lines} == {"ok"}
+    # The tests' server is one that may forget: nobody needs its data after a crash.
+    assert {line[0] for line in lines if line[1] != "durability"} == {"ok"}
     assert {line[1] for line in lines} == {
         *("settings", "database", "clock", "schema", "rights", "clean-up", "workers", "identity", "limit"),
-        *("permission", "credential", "sealing"),
+        *("permission", "credential", "sealing", "files", "durability", "outcomes", "requests", "counts"),
     }
     assert "creating was not tested, as it would create one" in done.stdout
     assert "default allows 350 reads a window" in done.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,11 +16,12 @@ from provisioner.postgres.condition import holders
 from provisioner.postgres.pool import Database as Pool
 from provisioner.sandbox.postgres import PostgresServer
 from tests.support import majors
-from tests.support.cli import provisioner
+from tests.support.cli import provisioner, query
 from tests.support.sessions import connected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.support.postgres import Database
 
@@ -123,3 +125,41 @@ async def test_a_clock_that_differs_is_told(database: Database) -> None:
         (clock,) = [check for check in checks if check.name == "clock"]
         assert clock.verdict == verdict
         assert ("by 4" in clock.said) is (verdict == "warning")
+
+
+def checks_of(database: Database, **more: str) -> dict[str, dict[str, Any]]:
+    """What `doctor` says, by the name of the check."""
+    done = provisioner("doctor", "--json", database=database, more=more)
+    return {each["name"]: each for each in json.loads(done.stdout)["checks"]}
+
+
+def test_what_others_have_set_and_published_is_told(database: Database) -> None:
+    """Defaults of role and database that our sessions override, publications, and a server that may forget."""
+    query(
+        database,
+        f"ALTER DATABASE {database.name} SET synchronous_commit = off;"
+        f"ALTER DATABASE {database.name} SET work_mem = '5MB';"
+        "SET client_min_messages = error; CREATE PUBLICATION everything FOR ALL TABLES",
+    )
+    checks = checks_of(database)
+    assert checks["defaults"]["verdict"] == "ok"
+    assert "synchronous_commit=off" in checks["defaults"]["said"]
+    assert "work_mem" not in checks["defaults"]["said"]
+    assert checks["publication"]["verdict"] == "ok"
+    assert "everything publishes" in checks["publication"]["said"]
+    assert checks["durability"]["verdict"] == "warning"  # the tests' server has fsync off
+    query(database, "ALTER TABLE provisioner.waiting REPLICA IDENTITY NOTHING")
+    bare = checks_of(database)["publication"]
+    assert (bare["verdict"], "provisioner.waiting" in bare["remedy"]) == ("problem", True)
+
+
+def test_a_password_file_that_is_ignored_is_told(database: Database, tmp_path: Path) -> None:
+    """Others may read it, so it is not used: if the login works all the same, that is a warning."""
+    file = tmp_path / "passwords"
+    file.write_text("*:*:*:*:planted\n", encoding="utf-8")
+    file.chmod(0o644)
+    socketless = re.sub(r":[^:@]+@", "@", database.url)
+    done = provisioner("status", more={"PROVISIONER_DATABASE_URL": socketless, "PGPASSFILE": str(file)})
+    assert done.returncode == 1
+    assert "chmod 0600" in done.stderr
+    assert done.stderr.count("\n") == 1

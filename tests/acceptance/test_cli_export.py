@@ -129,3 +129,74 @@ def test_memory_does_not_grow_with_the_table(database: Database, tmp_path: Path)
         peaks.append(usage.ru_maxrss)
     assert len((tmp_path / "x.csv").read_text().splitlines()) == 100_001
     assert peaks[1] < peaks[0] * 1.3
+
+
+FORMULAS = [
+    "=HYPERLINK(1)",
+    "+1",
+    "-1",
+    "@SUM(1)",
+    "\t=1",
+    "'=1",
+    "a=1",
+    "'quoted'",
+    'say "hi",\r\nthere\rand\n',
+    " padded ",
+]
+
+
+def test_formulas_are_written_as_text(database: Database, tmp_path: Path) -> None:
+    """No cell is a formula to a spreadsheet, and `submit` takes the file back as it was."""
+    for number, text in enumerate(FORMULAS):
+        quoted = text.replace("'", "''")
+        ask(database, name=f"'n-{number}'", description=f"'{quoted}'", project_name="'-Cash Desk'")
+    file = tmp_path / "x.csv"
+    assert provisioner("export", "-o", file, database=database).returncode == 0
+    with file.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["description"][:1] in "=+-@\t\r" for row in rows] == [False] * len(FORMULAS)
+    assert {row["project_name"] for row in rows} == {"'-Cash Desk"}
+    assert json.loads(provisioner("list", "--json", database=database).stdout)[0]["project_name"] == "-Cash Desk"
+    again = provisioner("submit", file, "--dry-run", "--json", database=database)
+    assert (json.loads(again.stdout)["already_there"], json.loads(again.stdout)["different"]) == (len(FORMULAS), 0)
+    each = "md5(name || description || project_name)"
+    described = f"SELECT string_agg({each}, ',' ORDER BY name) FROM provisioner.connection_requests"
+    before = query(database, described)
+    query(database, "DELETE FROM provisioner.connection_requests")
+    loaded = provisioner("submit", file, database=database)
+    assert (loaded.returncode, loaded.stderr) == (0, "")
+    assert query(database, described) == before
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.jsonl"])
+def test_what_was_exported_is_submitted_again(database: Database, tmp_path: Path, name: str) -> None:
+    """An export of any requests, with their results, is a file that asks for the same ones."""
+    one_of_each(database)
+    ask(
+        database,
+        name="'odd'",
+        target="'eu'",
+        priority="-5",
+        batch="'=b'",
+        on_conflict="'adopt'",
+        not_before="'2100-01-01Z'",
+    )
+    ask(database, name="'named'", credential="'team_a'", project_name="'Zürich, \"main\"'", description="'x'")
+    columns = (
+        "target, project_id, name, description, credential, on_conflict, priority, batch, project_name, not_before"
+    )
+    asked = f"SELECT {columns} FROM provisioner.connection_requests ORDER BY project_id, name"
+    before = query(database, asked)
+    assert provisioner("export", "-o", tmp_path / name, database=database).returncode == 0
+    query(database, "DELETE FROM provisioner.connection_requests")
+    loaded = provisioner("submit", tmp_path / name, database=database)
+    assert (loaded.returncode, loaded.stderr) == (0, "")
+    assert query(database, asked) == before
+
+
+def test_the_columns_of_an_export_are_known_to_submit() -> None:
+    """Every column is either asked for or passed over."""
+    from provisioner.intake import rows
+    from provisioner.postgres.browse import COLUMNS
+
+    assert set(COLUMNS) <= {*rows.COLUMNS, *rows.RESULTS}

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from provisioner.core.model import Request
+from provisioner.credentials.sealing import BoxOpener
 from tests.support.cli import provisioner, query
 from tests.support.infisical import simulated
 
@@ -104,3 +106,25 @@ def test_the_private_half_may_go_to_standard_output(database: Database, keys: di
     assert key_id == query(database, "SELECT key_id FROM provisioner.sealing_key()")
     assert len(private) == 44
     assert not (tmp_path / "sealing.keys").exists()
+
+
+def test_seal_takes_a_key_as_windows_writes_it(database: Database, tmp_path: Path, keys: dict[str, str]) -> None:
+    """A byte-order mark, UTF-16 and CRLF are taken away; what cannot be a key is refused, and none of it is shown."""
+    assert provisioner("keys", "generate", database=database, more=keys).returncode == 0
+    asked = ("seal", "--project", ONE)
+    for given in (f"{KEY}\r\n".encode("utf-8-sig"), f"{KEY}\r\n".encode("utf-16")):
+        done = provisioner(*asked, database=database, more=keys, given=given)
+        assert (done.returncode, done.stderr) == (0, "")
+        request = Request(id=1, project_id=ONE, name="openrouter", description=None, credential=done.stdout.strip())
+        assert BoxOpener(tmp_path / "sealing.keys").open(request).reveal() == KEY
+    for wrong, said in (
+        (f"{KEY}\n{KEY}\n".encode(), "holds a line break"),
+        (f'"{KEY}"'.encode(), "stands in quotation marks"),
+        (f"{KEY}\N{ZERO WIDTH SPACE}x".encode(), "holds the invisible character U+200B"),
+        (b"\xff\x00", "is not UTF-8 text"),
+        (b"\xef\xbb\xbf\r\n", "holds no API key"),
+    ):
+        done = provisioner(*asked, database=database, more=keys, given=wrong)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"standard input {said}" in done.stderr
+        assert KEY not in done.stderr

@@ -129,7 +129,7 @@ def test_bad_lines_are_named(database: Database, infisical: Infisical, file: Pat
     file.write_text(f"project_id\n{infisical.projects[0]}\nx\n")
     done = provisioner("plan", file, database=database, more=infisical.variables)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"error: {file}: 1 of 2 lines are not right\n  line 3, project_id: must be the UUID")
+    assert done.stderr.startswith(f"error: {file}: 1 of 2 lines cannot be used\n  line 3, project_id: must be the UUID")
     assert LISTING not in infisical.state()["requests"]
     done = provisioner("plan", file, "--skip-invalid", database=database, more=infisical.variables)
     assert done.returncode == 1

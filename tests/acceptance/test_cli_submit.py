@@ -114,7 +114,7 @@ def test_a_dry_run_changes_nothing(database: Database, file: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == (
         f"{file}: 2 lines, nothing was loaded (--dry-run)\n  would insert  1\n  already there 1 (1 pending)\n"
-        "  1 of those already there have other values and were not changed (the first: line 3)\n"
+        "  1 of those already there has other values and was not changed (the first: line 3)\n"
         "at the present pace, everything that is pending takes about 2 min\n"
         "no worker is running: `provisioner run` starts one\n"
     )

@@ -9,6 +9,8 @@ from tests.support.cli import provisioner, query
 from tests.support.infisical import simulated
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tests.support.infisical import Infisical
     from tests.support.postgres import Database
 
@@ -25,9 +27,11 @@ CLAIM = (
 )
 
 
-def drain(database: Database, infisical: Infisical, *, status: int = 0, **more: str) -> None:
+def drain(database: Database, infisical: Infisical, more: Mapping[str, str] | None = None, *, status: int = 0) -> None:
     """Let a worker do everything that is to be done."""
-    done = provisioner("run", "--drain", "--listen", "off", database=database, more={**infisical.variables, **more})
+    done = provisioner(
+        "run", "--drain", "--listen", "off", database=database, more={**infisical.variables, **(more or {})}
+    )
     assert done.returncode == status, done.stderr
 
 
@@ -92,8 +96,8 @@ def test_marked_connections_are_recognised_in_a_restored_database(database: Data
     with simulated("--mode", "self-hosted", "--projects", "1") as infisical:
         query(database, f"{INSERT} VALUES ('{infisical.projects[0]}', 'pending')")
         copy(database, empty_database)
-        drain(database, infisical, status=0, **marker)
-        drain(empty_database, infisical, status=0, **marker)
+        drain(database, infisical, marker)
+        drain(empty_database, infisical, marker)
         assert query(empty_database, STATES) == "1|succeeded||t|1"
         assert len(infisical.state()["connections"]) == 1
 

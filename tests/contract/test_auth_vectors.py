@@ -123,7 +123,6 @@ def failed(times: int, *, later: float = 0) -> "Scene":
 
 HS256 = {"alg": "HS256", "typ": "JWT"}
 SCENES: dict[str, "Scene"] = {
-    "auth/auth.after_failed_renew": renewed(status=401, tokenTtl=60),
     "auth/auth.alg_none": forged({"alg": "none", "typ": "JWT"}, {}),
     "auth/auth.expired_ttl1": logged_in(tokenTtl=1, tokenMaxTtl=5, later=2.2),
     "auth/auth.expired_ttl1_again": logged_in(tokenTtl=1, tokenMaxTtl=5, later=2.2, calls=1),
@@ -147,7 +146,6 @@ SCENES: dict[str, "Scene"] = {
     "auth/login.secret_uses_exhausted_again": spent(secret_uses=1, logins=2),
     "auth/renew.expired": logged_in(tokenTtl=60, later=61),
     "auth/renew.ok": logged_in(tokenTtl=60, tokenMaxTtl=120, later=1),
-    "auth/renew.past_max_ttl": logged_in(tokenTtl=60, later=1),
     "auth/renew.revoked": revoked,
     "lockout/lockout.8_parallel_wrong": failed(7),
     "lockout/lockout.after_unlock": failed(3, later=301),

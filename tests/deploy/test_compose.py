@@ -109,6 +109,7 @@ def test_a_service_may_do_little(name: str) -> None:
     service = PROJECT.services[name]
     assert (service.read_only, service.cap_drop) == (True, ["ALL"])
     assert service.security_opt == ["no-new-privileges:true"]
+    assert [place.partition(":")[0] for place in service.tmpfs][:1] == ["/tmp"]  # noqa: S108  # the container's
 
 
 def settings_of(name: str, tmp_path: Path) -> Any:

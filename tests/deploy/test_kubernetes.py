@@ -106,6 +106,15 @@ def test_pods_keep_to_the_restricted_profile() -> None:
             assert {"requests", "limits"} <= container["resources"].keys()
 
 
+def test_temporary_files_have_a_place() -> None:
+    """Below a read-only root there is one directory that can be written, of bounded size."""
+    for pod in pods():
+        (place,) = [volume for volume in pod["spec"]["volumes"] if "emptyDir" in volume]
+        assert place["emptyDir"]["sizeLimit"]
+        for container in pod["spec"]["containers"]:
+            assert {"name": place["name"], "mountPath": "/tmp"} in container["volumeMounts"]  # noqa: S108  # the container's
+
+
 def test_pods_name_what_is_there() -> None:
     """Service account, config map, secrets and volumes that a pod names exist, or are made as the manual says."""
     named = {(item["kind"], item["metadata"]["name"]) for item in resources()}
@@ -117,7 +126,7 @@ def test_pods_name_what_is_there() -> None:
         for volume in volumes.values():
             if "configMap" in volume:
                 assert ("ConfigMap", volume["configMap"]["name"]) in named
-            else:
+            elif "secret" in volume:
                 items = {item["key"] for item in volume["secret"].get("items", [])}
                 assert items <= made[volume["secret"]["secretName"]]
         for container in spec["containers"]:
@@ -143,6 +152,8 @@ def settings_of(template: dict[str, Any], place: Path) -> Any:
         source = volumes[mount["name"]]
         if "configMap" in source:
             config = one("ConfigMap")["data"]["provisioner.toml"]
+            continue
+        if "emptyDir" in source:
             continue
         secret = source["secret"]
         keys = [item["path"] for item in secret.get("items", [])] or sorted(made[secret["secretName"]])

@@ -279,7 +279,7 @@ class Journey(RuleBasedStateMachine):
                 unsent = [one for one in self.flights if one.worker == worker and one.sent == one.claim.sent]
                 unsent = [one for one in unsent if one.call is None and one.outcome is None and one.untouched]
                 self.flights = [one for one in self.flights if one not in unsent]
-                self._do(self.queue.release(worker, [one.claim.request.id for one in unsent]))
+                self._do(self.queue.release(worker, [one.claim for one in unsent]))
 
     def _expire(self, worker: int) -> None:
         self._fetch("UPDATE provisioner.workers SET lease_until = now() - interval '1 second' WHERE id = $1", worker)

@@ -109,7 +109,7 @@ async def _claim_plan(url: str, start: Place, worker: int) -> Mapping[str, Any]:
     transaction = connection.transaction()
     await transaction.start()
     try:
-        told = await connection.fetchval(statement, "default", start.rank, start.turn, 10, worker, start.id)
+        told = await connection.fetchval(statement, "default", start.rank, start.turn, 10, worker, start.id, 1)
     finally:
         await transaction.rollback()
         await connection.close()

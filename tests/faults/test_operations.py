@@ -164,7 +164,7 @@ class Crowd:
                     await self._database.execute(past, worker)
                     worker = await self._queue.register(name="one", targets=["default"], lease=60)
                 await self._queue.settle(worker, [self._settlement(claim, random) for claim in claims[2:]])
-                await self._queue.release(worker, [claim.request.id for claim in claims[:2]])
+                await self._queue.release(worker, claims[:2])
                 await self._queue.rescue(pause=0.0)
                 await self._database.execute(HURRY)
                 await self._queue.promote(50)

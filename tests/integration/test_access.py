@@ -281,9 +281,9 @@ async def test_a_worker_claims_by_the_owners_plan(database: Database, cast: Cast
         async with connected(url) as session:
             await session.execute(f"SET plan_cache_mode = {mode}; SET enable_indexonlyscan = off")
             await session.execute(
-                f"PREPARE claim (text, int, bigint, int, bigint, bigint) AS {statements('claim')['claim']}"
+                f"PREPARE claim (text, int, bigint, int, bigint, bigint, bigint) AS {statements('claim')['claim']}"
             )
-            rows = await session.fetch("EXPLAIN (COSTS OFF) EXECUTE claim('default', -100, 0, 200, 1, 0)")
+            rows = await session.fetch("EXPLAIN (COSTS OFF) EXECUTE claim('default', -100, 0, 200, 1, 0, 1)")
         nodes = [row[0].strip() for row in rows]
         shapes.append([each for each in nodes if each.startswith("->") and "Result" not in each])
     assert shapes[0] == shapes[1]

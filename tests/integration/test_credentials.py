@@ -138,7 +138,7 @@ async def test_a_secret_that_may_not_be_read_fails_its_requests(database: Databa
 
 async def test_a_secret_that_cannot_be_reached_keeps_its_requests_waiting(database: Database) -> None:
     """Over the limit of reads requests wait and lose nothing, those with other credentials go on; then all succeed."""
-    options = Options(projects=40, write_limit=1000, read_limit=1, window=2.0)
+    options = Options(projects=40, write_limit=1000, secret_limit=1, window=2.0)
     async with Fleet(database.url, options, settings=QUICK) as fleet:
         plant(fleet, GOOD)
         world = fleet.simulator.world

@@ -1,10 +1,13 @@
 """One access token for everybody: who logs in, how often, and what happens when Infisical refuses."""
 
 import asyncio
+import io
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import pytest
 from structlog.testing import capture_logs
@@ -15,8 +18,10 @@ from provisioner.infisical.auth import Auth, SecretSource, StaticToken, TokenExc
 from provisioner.infisical.identity import Identity, Patience, Token
 from provisioner.infisical.transport import Transport, TransportOptions
 from provisioner.infisical.wire import Routes
+from provisioner.observe.logs import REDACTED, configure_logging
 from provisioner.sandbox.simulator import Options, Simulator
 from tests.support import eventually
+from tests.support.scripted import serving
 
 WRONG = Secret("a-wrong-client-secret")
 JWT = "eyJhbGciOiJub25lIn0.e30.c2ln"
@@ -96,7 +101,7 @@ async def test_a_refused_token_is_replaced_once() -> None:
 
 
 async def test_renewed_ahead_of_expiry() -> None:
-    """A token is replaced by a new login well before it ends, and one that never ends is kept."""
+    """A token is replaced by a new login well before it ends; without a time to live it is kept for many weeks."""
     async with rig(token_ttl=1000) as now:
         first = await now.identity.token()
         now.clock.time += 790
@@ -106,7 +111,7 @@ async def test_renewed_ahead_of_expiry() -> None:
         assert now.sent() == 2
     async with rig(token_ttl=0) as now:
         first = await now.identity.token()
-        now.clock.time += 1e9
+        now.clock.time += 6_000_000
         assert await now.identity.token() is first
 
 
@@ -274,11 +279,23 @@ async def test_static_token() -> None:
         assert now.simulator.state()["requests"] == {}
 
 
+async def test_a_static_token_of_another_region_is_told() -> None:
+    """A token is good in the region that gave it out: who has one that is refused is told of the other region."""
+    url = "https://eu.infisical.com"
+    async with Transport(TransportOptions(base_url=url)) as transport:
+        identity = Identity(StaticToken(token=Secret("a-static-token")), transport, Routes(url))
+        identity.invalidate(await identity.token())
+        with pytest.raises(
+            IdentityRefused, match=r"eu\.infisical\.com is the EU cloud; .* to https://us\.infisical\.com"
+        ):
+            await identity.token()
+
+
 @pytest.mark.parametrize("text", ["", "two words", "a\r\nHost: elsewhere", "ü"])
 async def test_unusable_static_token(text: str) -> None:
     """A token that no header can carry is refused before anything is sent, without showing it."""
     async with rig(lambda _: StaticToken(token=Secret(text))) as now:
-        with pytest.raises(LoginUnavailable, match="no token has") as caught:
+        with pytest.raises(LoginUnavailable, match=r"the access token (is empty|holds)") as caught:
             await now.identity.token()
         assert not text or text not in str(caught.value)
 
@@ -295,6 +312,48 @@ async def test_token_exchange() -> None:
             await now.identity.token()
         kept[0] = JWT
         assert (await now.identity.token()).bare["authorization"].startswith("Bearer ey")
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (400, "Failed to reach the Kubernetes API for the token: connect ECONNREFUSED 10.0.0.1:6443"),
+        (403, "You are not allowed to access this resource from the current IP address"),
+        (404, "Kubernetes auth method not found for identity, did you configure Kubernetes auth?"),
+        (401, "Access denied: invalid token"),
+    ],
+)
+async def test_only_a_refusal_that_is_counted_makes_a_long_pause(status: int, message: str) -> None:
+    """A refused Kubernetes login is repeated after seconds, in growing pauses; there is no lockout to be waited for."""
+    grant = {"accessToken": "a-token", "expiresIn": 100, "accessTokenMaxTTL": 100}
+    refusal = {"reqId": "req-1", "statusCode": status, "error": "BadRequest", "message": message}
+    answers = [refusal, refusal, refusal, grant]
+
+    async def handle(_: bytes, writer: asyncio.StreamWriter) -> None:
+        answer = answers.pop(0)
+        text = json.dumps(answer).encode()
+        head = f"HTTP/1.1 {answer.get('statusCode', 200)} X\r\nContent-Type: application/json\r\n"
+        writer.write(f"{head}Content-Length: {len(text)}\r\n\r\n".encode() + text)
+
+    clock = Clock()
+    log = io.StringIO()
+    configure_logging("info", "json", log)
+    async with serving(handle) as (url, received):
+        routes = Routes(str(url.origin()))
+        async with Transport(TransportOptions(base_url=str(url))) as transport:
+            auth = TokenExchange(method="kubernetes-auth", identity_id=str(UUID(int=1)), jwt=Secret(JWT))
+            identity = Identity(auth, transport, routes, monotonic=clock)
+            for pause, sent in ((2.0, 1), (4.0, 2), (8.0, 3)):
+                for _ in range(2):
+                    with pytest.raises(IdentityRefused) as caught:
+                        await identity.token()
+                assert message in str(caught.value)
+                assert len(received.heads) == sent
+                clock.time += pause
+            assert (await identity.token()).secret == Secret("a-token")
+    # Who reads the log finds the cause, not a mask in its place.
+    assert log.getvalue().count(message) == 3
+    assert REDACTED not in log.getvalue()
 
 
 async def test_a_secret_that_cannot_be_read() -> None:

@@ -7,10 +7,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
-import asyncpg
 import pytest
 
-from provisioner.core.errors import SchemaMismatch
+from provisioner.core.errors import ProvisionerError, SchemaMismatch
 from provisioner.intake import rows as rules
 from provisioner.intake.rows import Row, check
 from provisioner.postgres.intake import COLUMNS, Comparison, Conflict, Repeats, RowsRefused, staging
@@ -30,7 +29,7 @@ KEY = "sk-or-v1-planted4711"
 def row(line: int = 2, **given: object) -> tuple[object, ...]:
     """Return a row for project ONE as it is staged, with these columns otherwise."""
     usual = dict(
-        zip(COLUMNS, (line, "default", ONE, "openrouter", None, "default", "fail", 0, None, None), strict=True)
+        zip(COLUMNS, (line, "default", ONE, "openrouter", None, "default", "fail", 0, None, None, None), strict=True)
     )
     return tuple((usual | given).values())
 
@@ -84,14 +83,14 @@ async def test_repeated_lines_are_told_apart(database: Lent) -> None:
     """A line that says the same again is harmless; one that asks for the same connection otherwise is a conflict."""
     async with opened(database) as ours, staging(ours) as staged:
         other = row(4, description="x", batch="b", priority=1, not_before=datetime(2100, 1, 1, tzinfo=UTC))
-        third = row(5, credential="k", on_conflict="adopt")
+        third = row(5, credential="k", on_conflict="adopt", project_name="Till")
         await staged.take([row(2), row(3), other, third, row(6, name="alone"), row(7, project_id=TWO)])
         assert await staged.drop_repeats(10) == Repeats(
             identical=1,
             conflicting=2,
             conflicts=(
                 Conflict(line=4, first_line=2, columns=("description", "priority", "batch", "not_before")),
-                Conflict(line=5, first_line=2, columns=("credential", "on_conflict")),
+                Conflict(line=5, first_line=2, columns=("credential", "on_conflict", "project_name")),
             ),
         )
         assert await staged.drop_repeats(10) == Repeats()
@@ -220,6 +219,14 @@ async def test_a_missing_schema_is_told(empty_database: Lent) -> None:
         ("batch", "b" * 200),
         ("batch", "b" * 201),
         ("batch", ""),
+        ("project_name", "n" * 200),
+        ("project_name", "n" * 201),
+        ("project_name", "Cash Desk \N{KEY}"),
+        ("project_name", "a\nb"),
+        ("project_name", "a\x9bb"),
+        ("project_name", "\x7f"),
+        ("project_name", "\xa0"),
+        ("project_name", ""),
     ],
 )
 async def test_the_check_and_the_table_agree(database: Lent, column: str, value: object) -> None:
@@ -231,7 +238,7 @@ async def test_the_check_and_the_table_agree(database: Lent, column: str, value:
         )
         try:
             await ours.execute(statement, UUID(ONE), value)
-        except asyncpg.CheckViolationError:
+        except ProvisionerError:
             assert not passes
         else:
             assert passes

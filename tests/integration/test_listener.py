@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from provisioner.core.ports import FRONT, Place
+from provisioner.postgres import listener
 from provisioner.postgres.listener import CHANNEL, Listener, read_payload
 from provisioner.postgres.migrations import migrate
 from provisioner.postgres.pool import Database as Pool
@@ -42,8 +43,8 @@ def own_server() -> Iterator[PostgresServer]:
 async def listening(url: str) -> AsyncIterator[list[tuple[str | None, Place]]]:
     """Listen, and lend what was heard; the first thing is that anything may have happened before."""
     heard: list[tuple[str | None, Place]] = []
-    listener = Listener(Pool(url, size=1), hear=lambda target, place: heard.append((target, place)))
-    task = asyncio.create_task(listener.run(), name="listener")
+    ours = Listener(Pool(url, size=1), hear=lambda target, place: heard.append((target, place)))
+    task = asyncio.create_task(ours.run(), name="listener")
     try:
         await eventually(lambda: EVERYTHING in heard)
         yield heard
@@ -143,9 +144,9 @@ async def test_it_waits_for_a_server_that_is_not_there_yet(own_server: PostgresS
     """Started before the database, it listens as soon as there is one."""
     own_server.stop()
     heard: list[tuple[str | None, Place]] = []
-    listener = Listener(Pool(own_server.url(), size=1), hear=lambda target, place: heard.append((target, place)))
+    ours = Listener(Pool(own_server.url(), size=1), hear=lambda target, place: heard.append((target, place)))
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(listener.run())
+        task = group.create_task(ours.run())
         await asyncio.to_thread(own_server.start)
         await eventually(lambda: heard == [EVERYTHING], within=30)
         task.cancel()
@@ -156,3 +157,52 @@ async def test_a_database_that_refuses_us_ends_it(database: Database) -> None:
     wrong = database.url.replace(database.name, "no_such_database")
     async with asyncio.timeout(10):
         await Listener(Pool(wrong, size=1), hear=lambda *_: None).run()
+
+
+class TestFlood:
+    """A stranger who may connect and nothing else, and notifies without end."""
+
+    async def test_many_are_heard_as_few(self, database: Database, session: "Session") -> None:
+        """A thousand notifications, each in a transaction of its own, are passed on a few times."""
+        async with listening(database.url) as heard:
+            heard.clear()
+            for number in range(1000):
+                await session.execute(f"NOTIFY {CHANNEL}, 'rubbish {number}'")
+            await insert(session, target="eu")
+            await eventually(lambda: heard and heard[-1] in {EVERYTHING, ("eu", Place(0, 1))})
+            # A tenth of a second passes between two: how many there are tells how long it took, not how many came.
+            assert len(heard) < 100
+
+    async def test_places_are_gathered_by_target(self, database: Database, session: "Session") -> None:
+        """Of several places that one commit tells, each target is told the foremost, once."""
+        async with listening(database.url) as heard:
+            heard.clear()
+            async with session.transaction():
+                for turn in (5, 3, 4):
+                    await session.execute("SELECT pg_notify($1, $2)", CHANNEL, f"eu,0,{turn}")
+                await session.execute("SELECT pg_notify($1, 'us,1,9')", CHANNEL)
+            await eventually(lambda: len(heard) == 2)
+            assert sorted(heard, key=str) == [("eu", Place(0, 3)), ("us", Place(1, 9))]
+
+    async def test_nobody_listens_to_a_flood(
+        self, database: Database, session: "Session", monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Beyond a number the channel is left alone for a while, and then heard again."""
+        monkeypatch.setattr(listener, "PEACE", 0.2)
+        async with listening(database.url) as heard:
+            heard.clear()
+            await session.execute(
+                f"SELECT pg_notify('{CHANNEL}', 'rubbish ' || n) FROM generate_series(1, {2 * listener.FLOOD}) AS n"
+            )
+            # Whoever listens anew says that anything may have happened meanwhile.
+            await eventually(lambda: heard.count(EVERYTHING) >= 2)
+            heard.clear()
+            await eventually(_listens(session))
+            await insert(session)
+            await eventually(lambda: ("default", Place(0, 1)) in heard or EVERYTHING in heard)
+            assert len(heard) < 10
+
+
+def _listens(session: "Session") -> Callable[[], Any]:
+    found = "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
+    return partial(session.fetchval, found)

@@ -3,10 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-import asyncpg
 import pytest
 
-from provisioner.core.errors import SchemaMismatch
+from provisioner.core.errors import ProvisionerError, SchemaMismatch
 from provisioner.postgres.migrations import known_migrations, migrate, pending, require_schema
 from provisioner.postgres.pool import Database as Pool
 from tests.support import schema
@@ -49,7 +48,7 @@ class TestMigrate:
         """A step is applied wholly or not at all, so it can be run again once its obstacle is gone."""
         await empty.execute("CREATE SCHEMA provisioner")
         await empty.execute("CREATE TABLE provisioner.waiting (obstacle integer)")
-        with pytest.raises(asyncpg.DuplicateTableError):
+        with pytest.raises(ProvisionerError, match="waiting"):
             await migrate(empty_database.url)
         rows = await empty.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'provisioner'")
         assert [row["tablename"] for row in rows] == ["waiting"]

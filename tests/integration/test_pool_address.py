@@ -28,7 +28,7 @@ async def test_each_connect_reads_the_address_anew(database: Database) -> None:
     try:
         async with pool.acquire() as first:
             assert await first.fetchval("SELECT 1") == 1
-            kept[0] = f"{database.url}{'&' if '?' in database.url else '?'}work_mem=5MB"
+            kept[0] = f"{database.url}{'&' if '?' in database.url else '?'}options=-c%20work_mem%3D5MB"
             async with pool.acquire() as second:
                 assert await second.fetchval("SHOW work_mem") == "5MB"
             kept.clear()

@@ -91,7 +91,7 @@ async def _cycle(pool: Pool, url: str) -> None:
     async with connected(url) as session:
         await session.execute("ANALYZE provisioner.ready")
         explain = "EXPLAIN " + statements("claim")["claim"]
-        plan = await session.fetch(explain, "default", FRONT.rank, FRONT.turn, 10, worker, FRONT.id)
+        plan = await session.fetch(explain, "default", FRONT.rank, FRONT.turn, 10, worker, FRONT.id, 1)
     told = "\n".join(line[0] for line in plan)
     assert "using ready_in_order" in told
     assert "Seq Scan on ready" not in told

@@ -121,6 +121,42 @@ async def test_another_authority_is_refused(secured: Secured) -> None:
     assert "database.ssl_root_cert" in said
 
 
+async def test_channel_binding_is_kept_by_the_certificate(secured: Secured) -> None:
+    """`channel_binding=require` gets in where the certificate is good, and says what is missing where it is not."""
+    asked = secured.url(sslmode="require", channel_binding="require")
+    assert "certificate is not accepted" in await refused(asked)
+    assert await encrypted(Pool(asked, ssl_root_cert=secured.ours.cert))
+
+
+async def test_the_authorities_of_this_machine(secured: Secured, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`sslrootcert=system` is the system's store, in the address and in the environment."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(secured.ours.cert))
+    assert await encrypted(Pool(secured.url(sslrootcert="system")))
+    monkeypatch.setenv("PGSSLROOTCERT", "system")
+    assert await encrypted(Pool(secured.url()))
+    assert "127.0.0.1" in await refused(secured.url("127.0.0.1"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(secured.other.cert))
+    assert "certificate is not accepted" in await refused(secured.url())
+
+
+async def test_a_host_is_checked_by_its_name_wherever_it_is(secured: Secured) -> None:
+    """`hostaddr` says where, `host` who: the certificate has to be the host's."""
+    for host in ("localhost", "elsewhere.example"):
+        url = secured.url(host, sslmode="verify-full", sslrootcert=secured.ours.cert, hostaddr="127.0.0.1")
+        if host == "localhost":
+            assert await encrypted(Pool(url))
+        else:
+            assert "certificate is not accepted" in await refused(url)
+
+
+async def test_tls_is_preferred(secured: Secured, empty_database: Database) -> None:
+    """Unless it is said otherwise a session is encrypted where it can be, and only there."""
+    assert await encrypted(Pool(secured.url(sslmode="prefer")))
+    assert await encrypted(Pool(secured.url(sslmode="allow")))  # the server takes nothing else
+    assert not await encrypted(Pool(f"{empty_database.url}?sslmode=prefer"))
+    assert await encrypted(Pool(secured.url(sslmode="require", sslsni="0")))
+
+
 async def test_an_expired_certificate_is_refused(secured: Secured) -> None:
     """A certificate whose time is over is told as that."""
     query = "ALTER SYSTEM SET ssl_{0}_file = '{1}'"

@@ -139,7 +139,7 @@ class TestTogether:
         """Nobody waits for a claim that is not committed yet."""
         await insert_many(session, 10)
         async with connected(database.url) as other, other.transaction():
-            held = await other.fetch(statements("claim")["claim"], "default", FRONT.rank, FRONT.turn, 4, worker, 0)
+            held = await other.fetch(statements("claim")["claim"], "default", FRONT.rank, FRONT.turn, 4, worker, 0, 1)
             async with asyncio.timeout(5):
                 mine = ids(await claim(queue, worker))
             assert len(mine) == 6
@@ -154,7 +154,7 @@ class TestTogether:
         async with connected(database.url) as other:
             transaction = other.transaction()
             await transaction.start()
-            await other.fetch(statements("claim")["claim"], "default", FRONT.rank, FRONT.turn, 4, worker, 0)
+            await other.fetch(statements("claim")["claim"], "default", FRONT.rank, FRONT.turn, 4, worker, 0, 1)
             await transaction.rollback()
         assert ids(await claim(queue, worker)) == [request]
 
@@ -251,17 +251,17 @@ class TestGivingBack:
     async def test_lose_nothing(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
         """They are in line again as if they had never been claimed, and come before what has not been served."""
         await insert_many(session, 5, each=4)
-        first = ids(await claim(queue, worker, 5))
+        first = (await claim(queue, worker, 5)).claims
         await queue.release(worker, first[:3])
         assert await places(session) == {"ready": 18, "in_flight": 2}
         again = await claim(queue, worker, 3)
-        assert sorted(ids(again)) == sorted(first[:3])
+        assert sorted(ids(again)) == sorted(each.request.id for each in first[:3])
         assert {claimed.attempt for claimed in again.claims} == {1}
 
     async def test_only_the_holder_can(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
         """Another worker's claims are not given back."""
         await insert(session)
-        held = ids(await claim(queue, worker))
+        held = (await claim(queue, worker)).claims
         other = await queue.register(name="other", targets=TARGETS, lease=60.0)
         await queue.release(other, held)
         assert await places(session) == {"in_flight": 1}
@@ -271,9 +271,9 @@ class TestGivingBack:
     ) -> None:
         """A cancelled request that is given back is not put in line again."""
         request = await insert(session)
-        held = ids(await claim(queue, worker))
-        await session.execute("SELECT provisioner.cancel($1::bigint[])", held)
-        await queue.release(worker, held)
+        held = await claim(queue, worker)
+        await session.execute("SELECT provisioner.cancel($1::bigint[])", ids(held))
+        await queue.release(worker, held.claims)
         assert (await row_of(session, request))["status"] == "cancelled"
         assert await places(session) == {}
 
@@ -327,7 +327,7 @@ class TestLeases:
     async def test_who_holds_nothing_may_leave(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
         """A worker is struck off the list only when everything it held is settled."""
         await insert(session)
-        held = ids(await claim(queue, worker))
+        held = (await claim(queue, worker)).claims
         await queue.leave(worker)
         assert await count(session, "workers") == 1
         await queue.release(worker, held)

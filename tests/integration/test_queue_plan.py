@@ -44,7 +44,8 @@ ALTER TABLE provisioner.setbacks SET (autovacuum_enabled = false);
 ALTER TABLE provisioner.connection_requests SET (autovacuum_enabled = false);
 CREATE TEMP TABLE kept AS
     SELECT indexdef FROM pg_indexes WHERE schemaname = 'provisioner' AND tablename = 'ready';
-DROP INDEX provisioner.ready_in_order, provisioner.ready_of_project, provisioner.ready_by_id;
+ALTER TABLE provisioner.ready DROP CONSTRAINT ready_in_order;
+DROP INDEX provisioner.ready_of_project, provisioner.ready_by_id;
 INSERT INTO provisioner.ready (target, rank, turn, id, project_id)
     SELECT 'default', 0, n / 500 + 1, n, md5((n % 500)::text)::uuid FROM generate_series(1, {READY}) AS n;
 DO $$ DECLARE made text; BEGIN FOR made IN SELECT indexdef FROM kept LOOP EXECUTE made; END LOOP; END $$;
@@ -140,7 +141,7 @@ def settling(outcome: Outcome) -> Step:
 async def releasing(bench: Bench, queue: PostgresQueue) -> None:
     """Claim and give back, lot after lot."""
     for _ in range(ROUNDS):
-        await queue.release(bench.worker, [claim.request.id for claim in await bench.claim(queue)])
+        await queue.release(bench.worker, await bench.claim(queue))
 
 
 async def looking(bench: Bench, queue: PostgresQueue) -> None:

@@ -69,7 +69,7 @@ async def _either(running: "asyncio.Task[BaseException | None]", onlooker: "Sess
     return running.done() or await waits(onlooker, user)
 
 
-A_CLAIM = (CLAIM, "default", FRONT.rank, FRONT.turn, 10, 1, 0)
+A_CLAIM = (CLAIM, "default", FRONT.rank, FRONT.turn, 10, 1, 0, 1)
 A_PROMOTION = (PROMOTE, 10)
 
 

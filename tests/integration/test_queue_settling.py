@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from provisioner.core.errors import Unstorable
+from provisioner.core.errors import OutcomeUnstorable
 from provisioner.core.model import Action, Cancel, Claim, ErrorCode, Fail, Outcome, Retry, Seen, Succeed
 from provisioner.core.ports import FRONT, Report
 from provisioner.postgres.pool import Database as Pool
@@ -277,7 +277,7 @@ class TestFencing:
     ) -> None:
         """What was given back unsent is claimed under the same attempt again: who gave it back settles nothing."""
         first = await one(queue, worker, session)
-        await queue.release(worker, [first.request.id])
+        await queue.release(worker, [first])
         other = await queue.register(name="other", targets=["default"], lease=60.0)
         (current,) = await claimed(queue, other)
         assert current.attempt == first.attempt
@@ -358,7 +358,7 @@ class TestBatch:
         await insert_many(session, 2)
         good, bad = await claimed(queue, worker)
         broken = a_settlement(bad, Fail(code=ErrorCode.GAVE_UP, message="a NUL \0 in it"))
-        with pytest.raises(Unstorable):
+        with pytest.raises(OutcomeUnstorable):
             await queue.settle(worker, [a_settlement(good), broken])
         assert await places(session) == {"in_flight": 2}
 
@@ -368,7 +368,7 @@ class TestBatch:
         """A value that the database will never take must not look like a passing trouble, or it is tried for ever."""
         claim = await one(queue, worker, session)
         broken = a_settlement(claim, Succeed(connection=a_connection(id="no uuid at all")))
-        with pytest.raises(Unstorable):
+        with pytest.raises(OutcomeUnstorable):
             await queue.settle(worker, [broken])
 
     async def test_of_nothing_is_nothing(self, queue: PostgresQueue, worker: int) -> None:
@@ -403,5 +403,6 @@ class TestLog:
         await lapse(session, worker)
         await queue.rescue(pause=0.0)
         before = await count(session, "attempts")
-        await queue.settle(worker, [a_settlement(claim, trace=[a_trace()])])
+        call = replace(a_trace(), started_at=claim.claimed_at + timedelta(milliseconds=1))
+        await queue.settle(worker, [a_settlement(claim, trace=[call])])
         assert await count(session, "attempts") == before + 1

@@ -29,6 +29,7 @@ COLUMNS = {
     "on_conflict": ("text", "'fail'::text"),
     "priority": ("smallint", "0"),
     "batch": ("text", None),
+    "project_name": ("text", None),
     "not_before": ("timestamp with time zone", None),
     "requested_by": ("text", "CURRENT_USER"),
     "created_at": ("timestamp with time zone", "now()"),
@@ -274,7 +275,14 @@ class TestEditing:
 
     @pytest.mark.parametrize(
         ("column", "value"),
-        [("credential", "team-a"), ("description", "new"), ("name", "new"), ("on_conflict", "adopt"), ("batch", "b")],
+        [
+            ("credential", "team-a"),
+            ("description", "new"),
+            ("name", "new"),
+            ("on_conflict", "adopt"),
+            ("batch", "b"),
+            ("project_name", "B"),
+        ],
     )
     async def test_the_rest_changes_no_place(self, session: "Session", column: str, value: str) -> None:
         """What does not say where it stands can be changed at any time, in flight too, and only that is changed."""

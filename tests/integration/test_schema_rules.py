@@ -36,6 +36,7 @@ BAD: Mapping[str, Sequence[object]] = {
     "on_conflict": ["", "skip", "FAIL", None],
     "priority": [None, -32768],
     "batch": ["", "x" * 201],
+    "project_name": ["", "x" * 201, "two\nlines", "a\tb", "\x7f", "a\x1b[0m", "\x85"],
     "status": ["", "done", None],
 }
 GOOD: Mapping[str, Sequence[object]] = {
@@ -46,6 +47,7 @@ GOOD: Mapping[str, Sequence[object]] = {
     "on_conflict": ["fail", "adopt", "replace"],
     "priority": [0, 32767, -32767],
     "batch": [None, "x" * 200, "one"],
+    "project_name": [None, "x" * 200, "会計 — Zürich \N{KEY}", "\xa0"],
     "status": ["pending", "succeeded", "failed", "cancelled"],
 }
 

@@ -219,7 +219,7 @@ async def test_outages_and_throttles_pass(outage: str) -> None:
         simulator.configure(outage=outage)
         with pytest.raises(CredentialUnavailable):
             await secrets.read(place)
-        simulator.configure(outage="none", read_limit=1)
+        simulator.configure(outage="none", secret_limit=1)
         with pytest.raises(CredentialUnavailable) as caught:
             await secrets.read(place)
         assert caught.value.retry_after > 1

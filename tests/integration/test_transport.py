@@ -2,11 +2,10 @@
 
 import asyncio
 import base64
-import socket
+import resource
 from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -15,52 +14,10 @@ from yarl import URL
 from provisioner.core.secret import Secret
 from provisioner.infisical.transport import LONGEST_ANSWER, AnswerLost, NotSent, Transport, TransportOptions
 from tests.support import eventually
+from tests.support.scripted import Handler, free_port, saying, serving
 
 BEARER = {"Authorization": "Bearer a-token-of-the-test", "Content-Type": "application/json"}
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
-
-
-@dataclass(slots=True)
-class Received:
-    """The requests that a server got: their heads, and on which connection."""
-
-    heads: list[bytes] = field(default_factory=list)
-    connections: int = 0
-
-
-Handler = Callable[[bytes, StreamWriter], Awaitable[None]]
-
-
-@asynccontextmanager
-async def serving(handle: Handler) -> AsyncIterator[tuple[URL, Received]]:
-    """A server that reads requests, notes them and lets `handle` answer each, until that closes the connection."""
-    received = Received()
-    serving_now: set[asyncio.Task[None] | None] = set()
-
-    async def serve(reader: StreamReader, writer: StreamWriter) -> None:
-        received.connections += 1
-        serving_now.add(asyncio.current_task())
-        try:
-            while not writer.is_closing():
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = next((int(line[15:]) for line in head.lower().split(b"\r\n") if b"content-length:" in line), 0)
-                await reader.readexactly(length)
-                received.heads.append(head)
-                await handle(head, writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # the client has gone
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield URL(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/x"), received
-    finally:
-        server.close()
-        tasks = [task for task in serving_now if task]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -68,29 +25,6 @@ async def transport(**options: Any) -> AsyncIterator[Transport]:
     """A transport that is closed at the end."""
     async with Transport(TransportOptions(base_url="http://127.0.0.1", **options)) as made:
         yield made
-
-
-def saying(answer: bytes, *, reset: bool = False, close: bool = False) -> Handler:
-    """Answer with these bytes, then reset or close the connection."""
-
-    async def handle(_: bytes, writer: StreamWriter) -> None:
-        writer.write(answer)
-        await writer.drain()
-        if reset:
-            link = writer.get_extra_info("socket")
-            link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
-        if reset or close:
-            writer.close()
-
-    return handle
-
-
-def free_port() -> int:
-    """A port on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def test_an_answer_is_carried_back() -> None:
@@ -140,7 +74,7 @@ async def test_a_post_on_a_closed_connection_is_not_sent_again(reset: bool) -> N
         saying(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 9\r\n\r\nnot gzip!", close=True),
         saying(b"HTTP/1.1 200 OK\r\nContent-Encoding: deflate\r\nContent-Length: 9\r\n\r\nnot gzip!", close=True),
         saying(b"SSH-2.0-OpenSSH_9.9\r\n", close=True),
-        saying(b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100_000 + b"\r\n\r\n", close=True),
+        saying(b"HTTP/1.1 200 OK\r\nX: " + b"a" * 300_000 + b"\r\n\r\n", close=True),
         saying(b"HTTP/1.1 abc OK\r\n\r\n", close=True),
     ],
 )
@@ -263,6 +197,51 @@ async def test_proxies() -> None:
             await made.send("POST", URL("http://infisical.invalid/x"), BEARER, b"{}")
 
 
+def heads(*lines: bytes) -> bytes:
+    """An answer with these headers."""
+    return b"\r\n".join(
+        [b"HTTP/1.1 200 OK", b"Content-Type: application/json", *lines, b"Content-Length: 2", b"", b"{}"]
+    )
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        heads(b"Content-Security-Policy: " + b"x" * 8_200),
+        heads(b"X-Long: " + b"x" * 200_000),
+        heads(b"X-" + b"n" * 20_000 + b": long name"),
+        heads(*(b"Set-Cookie: c%d=%s" % (number, b"x" * 100) for number in range(150))),
+        heads(*(b"X-%d: y" % number for number in range(4_000))),
+        heads(*(b"Set-Cookie: c%d=%s" % (number, b"x" * 4_000) for number in range(300))),
+        heads(b"Server: one", b"Server: two", b"Date: Sat, 28 Nov 2026 09:00:00 GMT", b"Date: nonsense"),
+        heads(b"Content-Type: text/plain", b"Etag: a", b"Etag: b", b"X-Utf: \xc3\xbc \xff"),
+        heads().replace(b"200 OK", b"200 " + b"very " * 4_000 + b"OK"),
+    ],
+)
+async def test_an_answer_with_long_or_many_headers_is_read(answer: bytes) -> None:
+    """What gateways put on an answer keeps nobody from reading it, however long or often."""
+    async with serving(saying(answer)) as (url, received), transport() as made:
+        assert (await made.send("POST", url, BEARER, b"{}")).body == b"{}"
+        assert (await made.send("POST", url, BEARER, b"{}")).status == 200
+    assert received.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (heads(b"X-Long: " + b"x" * 300_000), "has a header longer than 262144 bytes"),
+        (heads(*(b"X-%d: y" % number for number in range(5_000))), "has more than 4096 headers"),
+        (b"HTTP/1.1 twohundred OK\r\n\r\n", "is not valid HTTP"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "is not valid HTTP"),
+    ],
+)
+async def test_an_answer_that_cannot_be_read_is_named(answer: bytes, said: str) -> None:
+    """What is no answer that can be read is called by its kind, not a connection that broke."""
+    async with serving(saying(answer)) as (url, _), transport() as made:
+        with pytest.raises(AnswerLost, match=said):
+            await made.send("POST", url, BEARER, b"{}")
+
+
 async def test_cancelling_leaves_nothing_behind() -> None:
     """A cancelled call ends at once, as cancelled, and its connection is not used again."""
     arrived = asyncio.Event()
@@ -281,6 +260,18 @@ async def test_cancelling_leaves_nothing_behind() -> None:
             await call
         await made.send("POST", url, BEARER, b"{}")
     assert received.connections == 2
+
+
+async def test_a_host_without_open_files_left_is_not_the_targets_fault() -> None:
+    """When this process may open nothing more, the message says so and what to do."""
+    async with transport() as made:
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+        try:
+            with pytest.raises(NotSent, match="may open no more files and connections; raise their limit"):
+                await made.send("POST", URL("http://127.0.0.1:9/x"), BEARER, b"{}")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 async def test_an_unusable_ca_file_is_named() -> None:

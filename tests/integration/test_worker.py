@@ -6,7 +6,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from provisioner.core.model import Observation, Seen
+from provisioner.core.model import Claim, Observation, Seen
 from provisioner.core.ports import FRONT
 from provisioner.worker import settler
 from tests.support import eventually
@@ -184,7 +184,7 @@ class TestPermits:
         """Whoever lets go of what it has not sent gives back its permits."""
         async with SmallWorld(database) as it:
             drop = it.worker.feeders["default"].drop
-            dropped: list[int] = []
+            dropped: list[Claim] = []
             # Between the claim and the creators, which come to it a moment later.
             it.queue.after_claim = once(lambda: asyncio.get_running_loop().call_soon(lambda: dropped.extend(drop())))
             await insert_many(it.session, 3)

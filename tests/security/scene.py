@@ -115,7 +115,7 @@ def told_to(simulator: Simulator, secrets: Mapping[str, str], inputs: Path, *, p
             f"{target}REFUSED_JWT__AUTH": "kubernetes",
             f"{target}REFUSED_JWT__IDENTITY_ID": simulator.identity_id,
             f"{target}REFUSED_JWT__JWT": a_jwt(secrets["jwt"]),
-            f"{target}PROXIED__URL": simulator.url,
+            f"{target}PROXIED__URL": simulator.url.replace("127.0.0.1", "localhost"),  # a target of its own
             f"{target}PROXIED__CLIENT_ID": simulator.client_id,
             f"{target}PROXIED__CLIENT_SECRET": secrets["client secret"],
             f"{target}PROXIED__PROXY": proxy,

@@ -194,7 +194,13 @@ async def test_no_secret_is_left_anywhere(tmp_path: Path) -> None:
     inputs.mkdir()
     outputs.mkdir()
     options = Options(
-        projects=20, client_secret=secrets["client secret"], faults=FAULTS, upstream_pace=0.01, late_by=0.1, seed=3
+        projects=20,
+        client_secret=secrets["client secret"],
+        faults=FAULTS,
+        upstream_pace=0.01,
+        late_by=0.1,
+        seed=3,
+        pool=0,
     )
     with PostgresServer(settings=TALKATIVE) as server:
         await prepare(server, secrets["database password"])

@@ -10,6 +10,7 @@ import yaml
 
 from provisioner.cli import COMMANDS
 from provisioner.settings import load_settings
+from provisioner.settings.proxies import VARIABLES
 from provisioner.settings.shape import ECOSYSTEM, OPENROUTER_KEY, field_of, is_secret
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ OWN_NAMES = {
     *(f"{name}_FILE" for name, path in ECOSYSTEM.items() if is_secret(field_of(path))),
     OPENROUTER_KEY,
     f"{OPENROUTER_KEY}_FILE",
+    *VARIABLES,
 }
 
 

@@ -59,7 +59,9 @@ class Infisical:
 
 @contextmanager
 def simulated(*options: str) -> Iterator[Infisical]:
-    """Serve until the end of the block."""
+    """Serve until the end of the block; without the pool of database connections, unless `--pool` is said."""
+    if "--pool" not in options:
+        options += ("--pool", "0")
     process = subprocess.Popen(  # noqa: S603  # our own arguments
         [SCRIPT, "simulate", *options], env=environment(), cwd="/", stdout=subprocess.PIPE, text=True
     )

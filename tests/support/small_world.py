@@ -60,6 +60,7 @@ class Obstructed(PostgresQueue):
         self.renewals = asyncio.Event()
         self.renewals.set()
         self.asked = self.empty = 0  # claims that were begun, and that brought nothing
+        self.promotions = 0
         self.after_claim: Callable[[], None] = lambda: None
         self.after_renewal: Callable[[], None] = lambda: None
         self.before_look: Callable[[], None] = lambda: None
@@ -78,6 +79,11 @@ class Obstructed(PostgresQueue):
         await self.renewals.wait()
         await super().renew(worker, lease=lease, pulse=pulse)
         self.after_renewal()
+
+    async def promote(self, limit: int) -> dict[str, Place]:
+        """Promote, and count."""
+        self.promotions += 1
+        return await super().promote(limit)
 
     async def look(self, *, marks: dict[str, Place], served: dict[str, Place]) -> Glance:
         """Let something be noticed, and look."""
@@ -119,6 +125,7 @@ class Server:
     script: list[Observation] = field(default_factory=list)
     open: asyncio.Event = field(default_factory=asyncio.Event)
     wrong_scope: bool = False
+    answer: Observation | None = None  # what every create meets, if that is always the same
     maintenance: Callable[[], None] | None = None  # creates come to nothing, and this happens at each
 
     async def create(self, request: Request, _key: Secret) -> Observation:
@@ -128,6 +135,8 @@ class Server:
         if self.maintenance is not None:
             self.maintenance()
             return Observation(seen=Seen.UNKNOWN, status=500, message="Something went wrong")
+        if self.answer is not None:
+            return self.answer
         if request.project_id in self.made:
             return Observation(seen=Seen.NAME_TAKEN, status=400)
         made = a_connection(project_id=request.project_id, created_at=datetime.now(UTC))
@@ -164,16 +173,25 @@ class AnyKey:
 class SmallWorld:
     """A worker with one target, at work from `start` to the end of the block. Nobody listens for notifications."""
 
-    def __init__(self, database: Database, *, lease: float = 30.0, wrong_by: float = 0.0) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        lease: float = 30.0,
+        wrong_by: float = 0.0,
+        timeout: float | None = None,
+        drain: bool = False,
+        recount: bool = True,
+    ) -> None:
         self.time = Time(wrong_by=wrong_by)
-        self.pool = Pool(database.url)
+        self.pool = Pool(database.url, timeout=timeout)
         self.queue = Obstructed(self.pool)
         self.server = Server()
         self.server.open.set()
         self.writes = Ledger()
         self.clock = DatabaseClock(wall=self.time.wall, monotonic=self.time.monotonic)
         self.session: Session
-        self._connecting = connected(database.url)
+        self._connecting = connected(database.url, recount=recount)
         target = Target(
             name="default",
             connections=self.server,
@@ -185,7 +203,7 @@ class SmallWorld:
         )
         self.worker = Worker(
             [(target, 8)],
-            manner=Manner(name="small", lease=lease, grace=5.0, poll=0.1),
+            manner=Manner(name="small", lease=lease, grace=5.0, poll=0.1, drain=drain),
             queue=self.queue,
             clock=self.clock,
             random=lambda: 0.0,
@@ -197,6 +215,7 @@ class SmallWorld:
 
     def start(self) -> None:
         """Let the worker begin."""
+        self.began = self.time.monotonic()
         self._running = asyncio.create_task(self.worker.run())
 
     async def __aexit__(self, *_: object) -> None:
@@ -211,6 +230,10 @@ class SmallWorld:
         """Wait until every request has ended."""
         pending = "SELECT count(*) = 0 FROM provisioner.connection_requests WHERE status = 'pending'"
         await eventually(lambda: self.session.fetchval(pending), within=within)
+
+    async def ended(self) -> None:
+        """Wait until the worker has ended by itself."""
+        await self._running
 
     async def idle(self) -> None:
         """Wait until the worker has a lease, and has found nothing to do."""

@@ -317,6 +317,11 @@ class TestRedaction:
             ('{"clientSecret": "a \\" b", "n": 1}', f'{{"clientSecret": {REDACTED}, "n": 1}}'),
             ("Holder(api_key='hush hush')", f"Holder(api_key={REDACTED})"),
             ("GET /x?token=hush&page=2", f"GET /x?token={REDACTED}&page=2"),
+            ("token: hunter2, secret: correcthorsebattery", f"token: {REDACTED}, secret: {REDACTED}"),
+            (
+                "password: swordfish; token:plain; jwt='plain'",
+                f"password: {REDACTED}; token:{REDACTED}; jwt={REDACTED}",
+            ),
             ("sealed:k1:QUJDREVGR0hJSktMTU5PUA==", f"sealed:k1:{REDACTED}"),
         ],
     )
@@ -332,6 +337,10 @@ class TestRedaction:
             "Access denied due to expired client secret",
             "2026-11-01T10:00:00Z took 1.5 s: ok",
             "task-force, risk-free",
+            "Failed to verify the service account token: connect ECONNREFUSED 10.0.0.1:6443",
+            "Kubernetes refused the reviewer JWT: Unauthorized",
+            "invalid token: ECONNREFUSED, jwt: expired. Token: 503",
+            "Could not check jwt: 10.96.0.1:443 refused the connection",
         ],
     )
     def test_leaves_what_is_harmless(self, text: str) -> None:

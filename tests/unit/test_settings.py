@@ -18,6 +18,8 @@ from provisioner.settings import (
     load_settings,
 )
 
+SOMEBODY = "0e1ad8a2-6c5b-4c3f-9d0c-0a3d0f1a7f11"
+
 
 @pytest.fixture
 def here(tmp_path: Path) -> Path:
@@ -162,11 +164,11 @@ class TestSecretFiles:
         "name", ["PROVISIONER_TARGETS__DEFAULT__CLIENT_SECRET", "INFISICAL_UNIVERSAL_AUTH_CLIENT_SECRET"]
     )
     @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
-    def test_are_read_without_the_last_line_break(self, here: Path, name: str, end: str) -> None:
-        """The value is the file's text, without the line break that editors leave."""
-        (here / "secret").write_bytes(f" hush {end}".encode())
+    def test_are_read_without_what_stands_around_them(self, here: Path, name: str, end: str) -> None:
+        """The value is the file's text, without the line break and the mark that editors leave."""
+        (here / "secret").write_bytes(f"\ufeff hush {end}".encode())
         settings = load(here, environ={f"{name}_FILE": "secret"})
-        assert settings.targets["default"].client_secret == Secret(" hush ")
+        assert settings.targets["default"].client_secret == Secret("hush")
         assert settings.sources()["targets.default.client_secret"] == f"environment {name}_FILE"
 
     @pytest.mark.parametrize("name", ["PROVISIONER_DATABASE_URL", "PROVISIONER_DATABASE__URL", "DATABASE_URL"])
@@ -193,24 +195,24 @@ class TestIdentity:
     @pytest.mark.parametrize(
         ("environ", "identity"),
         [
-            ({"INFISICAL_TOKEN": "t", "INFISICAL_MACHINE_IDENTITY_ID": "i"}, TokenIdentity(token=Secret("t"))),
+            ({"INFISICAL_TOKEN": "t", "INFISICAL_MACHINE_IDENTITY_ID": SOMEBODY}, TokenIdentity(token=Secret("t"))),
             (
                 {"INFISICAL_UNIVERSAL_AUTH_CLIENT_ID": "c", "INFISICAL_UNIVERSAL_AUTH_CLIENT_SECRET": "s"},
                 UniversalIdentity(client_id="c", client_secret=Secret("s")),
             ),
             (
-                {"INFISICAL_KUBERNETES_SERVICE_ACCOUNT_TOKEN_PATH": "/t", "INFISICAL_MACHINE_IDENTITY_ID": "i"},
-                JwtIdentity(method="kubernetes", identity_id="i", jwt_file=Path("/t")),
+                {"INFISICAL_KUBERNETES_SERVICE_ACCOUNT_TOKEN_PATH": "/t", "INFISICAL_MACHINE_IDENTITY_ID": SOMEBODY},
+                JwtIdentity(method="kubernetes", identity_id=SOMEBODY, jwt_file=Path("/t")),
             ),
             (
-                {"INFISICAL_AUTH_JWT": "j", "INFISICAL_MACHINE_IDENTITY_ID": "i"},
-                JwtIdentity(method="oidc", identity_id="i", jwt=Secret("j")),
+                {"INFISICAL_AUTH_JWT": "j", "INFISICAL_MACHINE_IDENTITY_ID": SOMEBODY},
+                JwtIdentity(method="oidc", identity_id=SOMEBODY, jwt=Secret("j")),
             ),
             (
-                {"PROVISIONER_TARGETS__DEFAULT__AUTH": "kubernetes", "INFISICAL_MACHINE_IDENTITY_ID": "i"},
+                {"PROVISIONER_TARGETS__DEFAULT__AUTH": "kubernetes", "INFISICAL_MACHINE_IDENTITY_ID": SOMEBODY},
                 JwtIdentity(
                     method="kubernetes",
-                    identity_id="i",
+                    identity_id=SOMEBODY,
                     jwt_file=Path("/var/run/secrets/kubernetes.io/serviceaccount/token"),
                 ),
             ),
@@ -228,9 +230,9 @@ class TestIdentity:
 
     def test_obeys_a_word_that_fits(self, here: Path) -> None:
         """A token file serves for two ways; the file's word decides between them."""
-        toml = '[targets.eu]\nurl = "https://a"\nauth = "oidc"\nidentity_id = "i"'
+        toml = f'[targets.eu]\nurl = "https://a"\nauth = "oidc"\nidentity_id = "{SOMEBODY}"'
         settings = load(here, toml, {"PROVISIONER_TARGETS__EU__JWT_FILE": "/t"})
-        assert settings.identity("eu") == JwtIdentity(method="oidc", identity_id="i", jwt_file=Path("/t"))
+        assert settings.identity("eu") == JwtIdentity(method="oidc", identity_id=SOMEBODY, jwt_file=Path("/t"))
 
     @pytest.mark.parametrize(
         ("auth", "named"),

@@ -58,7 +58,8 @@ def test_limits_are_written_as_they_are_read(permits: int, seconds: int) -> None
         ("https://example.com:8443/infisical/api", "https://example.com:8443/infisical"),
         ("http://localhost:8080", "http://localhost:8080"),
         ("http://127.0.0.2", "http://127.0.0.2"),
-        ("http://[::1]:80/", "http://[::1]:80"),
+        ("http://[::1]:80/", "http://[::1]"),
+        ("HTTPS://EU.Infisical.com:443/api", "https://eu.infisical.com"),
     ],
 )
 def test_base_urls_lose_what_is_added_later(url: str, base: str) -> None:

@@ -51,13 +51,15 @@ def ask(*options: str) -> tuple[int, str]:
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_it_announces_itself_serves_and_stops(stop: signal.Signals) -> None:
     """One line of JSON says where it listens; it serves until it is told to stop, and then exits 0."""
-    with running("--projects", "2", "--client-secret", "made-up", "--seed", "5") as process:
+    with running("--projects", "2", "--client-secret", "made-up", "--seed", "5", "--pool", "7") as process:
         assert process.stdout
         announced = json.loads(process.stdout.readline())
         assert list(announced) == ["url", "clientId", "clientSecret", "organizationId", "projects"]
         assert (len(announced["projects"]), announced["clientSecret"]) == (2, "made-up")
         with urlopen(announced["url"] + "/api/status") as answer:  # noqa: S310 - our own address
             assert answer.status == 200
+        with urlopen(announced["url"] + "/_simulator/settings", b"{}") as answer:  # noqa: S310 - our own address
+            assert json.load(answer)["settings"]["pool"] == 7
         process.send_signal(stop)
         out, err = process.communicate(timeout=10)
     assert (process.returncode, out, err) == (0, "", "")
@@ -82,6 +84,7 @@ def test_a_taken_port_is_one_line_and_status_1() -> None:
         (["--mode", "moon"], "'moon' is neither 'cloud' nor 'self-hosted'"),
         (["--projects", "3", "--any-project"], "cannot be combined with --projects"),
         (["--write-limit", "0"], "--write-limit"),
+        (["--pool", "-1"], "--pool"),
         (["--window", "inf"], "window: must be a number"),
     ],
 )
@@ -96,7 +99,9 @@ def test_help_explains_every_option_and_fault() -> None:
     """The help names all options, every fault, and an example."""
     status, said = ask("--help")
     assert status == 0
-    options = "port mode write-limit read-limit window latency projects any-project client-id client-secret token-ttl"
+    options = (
+        "port mode write-limit read-limit window latency pool projects any-project client-id client-secret token-ttl"
+    )
     assert all(f"--{name}" in said for name in [*options.split(), "faults", "seed"])
     words = " ".join(said.replace("│", " ").split())
     assert all(f"{name}: " in words for name in FAULTS)

@@ -35,7 +35,7 @@ async def read(
 
 async def test_a_secret_is_told_by_both_routes_and_by_nothing_else() -> None:
     """The present and the older route tell the value, counted by the limiter of reads; state and settings never do."""
-    async with Simulator(Options(projects=1, read_limit=2)) as simulator:
+    async with Simulator(Options(projects=1, secret_limit=2)) as simulator:
         simulator.configure(secrets=[a_secret(simulator)])
         for path, name in ((PATH, "projectId"), (RAW, "workspaceId")):
             status, body, headers = await read(simulator, path, **{name: simulator.projects[0]})
@@ -59,7 +59,7 @@ async def test_a_secret_is_told_by_both_routes_and_by_nothing_else() -> None:
         ({"value": None}, {}, 404, "Folder with path '/a' in environment with slug 'prod' not found"),
         ({}, {"environment": "dev"}, 404, "Folder with path '/a' in environment with slug 'dev' not found"),
         ({}, {"secretPath": "/b"}, 404, "Folder with path '/b' in environment with slug 'prod' not found"),
-        ({}, {"environment": ""}, 400, "Missing project id or environment"),
+        ({}, {"environment": ""}, 400, "Missing environment"),
     ],
 )
 async def test_refusals(changes: dict[str, object], query: dict[str, str], status: int, said: str) -> None:

@@ -47,5 +47,6 @@ WHERE n.nspname = 'provisioner' AND a.grantee <> n.nspowner
 ORDER BY 1;
 
 -- :name lock
--- Two who change the rights of one table at once get in each other's way.
-SELECT pg_advisory_xact_lock(hashtextextended('provisioner.grant', 0));
+-- Two who change the rights of one table at once get in each other's way. Not an advisory lock, which anybody who may connect can
+-- take and keep: this one is for who owns the schema.
+LOCK TABLE provisioner.migrations IN SHARE ROW EXCLUSIVE MODE;

@@ -6,7 +6,7 @@
 -- credential is shown by its key's id only. Not by the view request_status: that numbers the whole queue.
 SELECT
     q.id, q.target, q.project_id::text AS project_id, q.name, q.description,
-    c.credential, q.on_conflict, q.priority, q.batch, q.not_before, q.requested_by, q.created_at,
+    c.credential, q.on_conflict, q.priority, q.batch, q.project_name, q.not_before, q.requested_by, q.created_at,
     l.state,
     CASE WHEN q.status = 'pending' THEN coalesce(s.sent, q.attempts) ELSE q.attempts END AS attempts,
     q.connection_id::text AS connection_id, q.org_id::text AS org_id, q.credentials_hash, q.adopted,

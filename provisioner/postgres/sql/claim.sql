@@ -2,7 +2,8 @@
 -- Move the next requests in line of target $1 from (rank, turn, id) = ($2, $3, $6) on, at most $4, into flight for worker $5,
 -- and say all that making them needs. The rows are deleted by ctid out of an array: a join with the locking query is planned for a
 -- tenth of the table and reads all of it. Starting where the last claim ended keeps dead index entries out of the way, which
--- an old transaction elsewhere may keep there for hours. The wide row is looked up once, for the claim and for its answer.
+-- an old transaction elsewhere may keep there for hours. The wide row is looked up once, for the claim and for its answer. $7 is
+-- the fence. What is not pending any more, by somebody's hand, leaves the line and is not claimed.
 WITH picked AS (
     DELETE FROM provisioner.ready
     WHERE ctid = ANY (ARRAY (
@@ -20,12 +21,12 @@ wanted AS MATERIALIZED (
         q.id, q.project_id, q.name, q.description, q.credential, q.on_conflict, s.attempt, s.sent, s.failures, s.streak,
         s.streak_of, s.since, s.unknown, s.cancelled, p.rank, p.turn
     FROM picked AS p
-    JOIN provisioner.connection_requests AS q ON q.id = p.id
+    JOIN provisioner.connection_requests AS q ON q.id = p.id AND q.status = 'pending'
     LEFT JOIN provisioner.setbacks AS s ON s.id = p.id
 ),
 marked AS (
-    INSERT INTO provisioner.in_flight (id, attempt, worker, target, rank, project_id, claimed_at)
-    SELECT w.id, coalesce(w.attempt, 0) + 1, $5, $1, w.rank, w.project_id, clock_timestamp()
+    INSERT INTO provisioner.in_flight (id, attempt, worker, target, rank, project_id, claimed_at, fence)
+    SELECT w.id, coalesce(w.attempt, 0) + 1, $5, $1, w.rank, w.project_id, clock_timestamp(), $7
     FROM wanted AS w
     ON CONFLICT (id) DO NOTHING
     RETURNING id, attempt, claimed_at
@@ -38,11 +39,11 @@ JOIN marked AS m ON m.id = w.id
 ORDER BY w.rank, w.turn, w.id;
 
 -- :name release
--- Give back claims $2 of worker $1 that were never sent: they have lost nothing and stand where the queue is served now. Who
+-- Give back claims $2 of worker $1, made under the fences $3, that were never sent: they have lost nothing and stand where the queue is served now. Who
 -- was cancelled meanwhile goes the way of the cancelled: looked up once more if an earlier attempt is in doubt, else finished.
 WITH freed AS (
     DELETE FROM provisioner.in_flight AS f
-    WHERE f.worker = $1 AND f.id = ANY ($2::bigint[])
+    WHERE f.worker = $1 AND f.id = ANY ($2::bigint[]) AND f.fence = ANY ($3::bigint[])
     RETURNING f.id, f.target, f.rank, f.project_id, f.cancelled
 ),
 doubted AS (
@@ -68,9 +69,14 @@ LEFT JOIN provisioner.turns AS t ON t.target = f.target AND t.rank = f.rank
 WHERE f.id NOT IN (SELECT e.id FROM ended AS e)
 RETURNING id;
 
+-- :name abandon
+-- Claim $2 of worker $1, made under fence $3, cannot be given back: it was cancelled, and somebody's trigger keeps it from being
+-- recorded as that. It becomes nobody's, is rescued, and looked up before its end is recorded, or set aside.
+UPDATE provisioner.in_flight AS f SET worker = 0 WHERE f.worker = $1 AND f.id = $2 AND f.fence = $3;
+
 -- :name lost
 -- Claims that worker $1 holds for target $2 without knowing: a claim was committed, but its answer never arrived. $3 are the
 -- claims that the worker does know; $4 is how long ago a claim was, at the least.
-SELECT f.id
+SELECT f.id, f.fence
 FROM provisioner.in_flight AS f
 WHERE f.worker = $1 AND f.target = $2 AND NOT (f.id = ANY ($3::bigint[])) AND f.claimed_at <= clock_timestamp() - $4::interval;

@@ -6,7 +6,32 @@ SELECT
     current_setting('server_version') AS version, current_setting('server_version_num')::integer / 10000 AS major,
     pg_is_in_recovery() AS standby, current_setting('transaction_read_only') = 'on' AS read_only,
     current_user::text AS role, clock_timestamp() AS now, current_setting('jit') = 'on' AS jit,
-    pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS sees_all;
+    pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS sees_all, current_setting('server_encoding') AS encoding,
+    current_setting('fsync') = 'on' AS fsync, current_setting('full_page_writes') = 'on' AS full_page_writes;
+
+-- :name defaults
+-- What is set for our role, for this database or for both, as name=value.
+SELECT c.setting
+FROM pg_db_role_setting AS s
+CROSS JOIN unnest(s.setconfig) AS c (setting)
+WHERE
+    s.setrole IN (0, (SELECT r.oid FROM pg_roles AS r WHERE r.rolname = session_user))
+    AND s.setdatabase IN (0, (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database()))
+ORDER BY c.setting;
+
+-- :name published
+-- The publications that have tables of ours, and which of those nothing identifies a row of.
+SELECT
+    p.pubname AS publication, count(*) AS tables,
+    array_agg(p.tablename::text ORDER BY p.tablename) FILTER (
+        WHERE c.relreplident = 'n'
+        OR (c.relreplident = 'd' AND NOT EXISTS (SELECT FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary))
+    ) AS bare
+FROM pg_publication_tables AS p
+JOIN pg_class AS c ON c.oid = to_regclass(format('%I.%I', p.schemaname, p.tablename))
+WHERE p.schemaname = 'provisioner'
+GROUP BY p.pubname
+ORDER BY p.pubname;
 
 -- :name holding
 -- Who holds up the clean-up of finished rows: transactions of this database that began over $1 ago and have a snapshot or

@@ -12,7 +12,7 @@ WITH standing AS (
 )
 SELECT
     q.id, q.target, q.project_id::text AS project_id, q.name, q.description,
-    c.credential, q.on_conflict, q.priority, q.batch, q.not_before, q.requested_by, q.created_at,
+    c.credential, q.on_conflict, q.priority, q.batch, q.project_name, q.not_before, q.requested_by, q.created_at,
     CASE
         WHEN q.status <> 'pending' THEN q.status
         WHEN f.id IS NOT NULL THEN 'in_flight'
@@ -30,6 +30,7 @@ SELECT
     coalesce(s.failures, 0) AS failures,
     w.hold,
     f.claimed_at, k.name AS worker,
+    u.reason AS unrecorded, u.connection_id AS unrecorded_connection, u.retry_at AS recorded_again_at,
     (
         SELECT nullif(count(*), 0)
         FROM standing AS m
@@ -66,6 +67,7 @@ FROM provisioner.connection_requests AS q
 JOIN provisioner.request_credentials AS c ON c.id = q.id
 LEFT JOIN provisioner.in_flight AS f ON f.id = q.id AND q.status = 'pending'
 LEFT JOIN provisioner.workers AS k ON k.id = f.worker
+LEFT JOIN provisioner.unrecorded AS u ON u.id = f.id AND u.fence = f.fence
 LEFT JOIN provisioner.waiting AS w ON w.id = q.id AND q.status = 'pending'
 LEFT JOIN provisioner.setbacks AS s ON s.id = q.id
 LEFT JOIN provisioner.targets AS t ON t.target = q.target
@@ -73,10 +75,12 @@ WHERE q.id = $1;
 
 -- :name attempts
 -- The latest $2 calls that were made for request $1 and are still remembered, the oldest of them first, and how many there are.
+-- What ended before the request came to be belongs to another one that had its id, before a TRUNCATE … RESTART IDENTITY.
 WITH latest AS (
     SELECT a.*, count(*) OVER () AS found
     FROM provisioner.attempts AS a
-    WHERE a.request_id = $1
+    JOIN provisioner.connection_requests AS q ON q.id = a.request_id
+    WHERE a.request_id = $1 AND (a.ended_at >= q.created_at OR q.created_at > clock_timestamp())
     ORDER BY a.ended_at DESC, a.started_at DESC
     LIMIT $2
 )

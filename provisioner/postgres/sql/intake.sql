@@ -13,7 +13,7 @@ SELECT
 -- A place for the rows of one file. Transaction poolers are fine with it: it ends with the transaction.
 CREATE TEMPORARY TABLE submitted (
     line bigint, target text, project_id uuid, name text, description text, credential text, on_conflict text,
-    priority smallint, batch text, not_before timestamptz
+    priority smallint, batch text, project_name text, not_before timestamptz
 ) ON COMMIT DROP;
 
 -- :name repeats
@@ -34,6 +34,7 @@ repeated AS (
         CASE WHEN s.on_conflict IS DISTINCT FROM f.on_conflict THEN 'on_conflict' END,
         CASE WHEN s.priority IS DISTINCT FROM f.priority THEN 'priority' END,
         CASE WHEN s.batch IS DISTINCT FROM f.batch THEN 'batch' END,
+        CASE WHEN s.project_name IS DISTINCT FROM f.project_name THEN 'project_name' END,
         CASE WHEN s.not_before IS DISTINCT FROM f.not_before THEN 'not_before' END
     ], NULL) AS columns
 )
@@ -64,6 +65,7 @@ CROSS JOIN LATERAL (
     SELECT q.id IS NOT NULL AND (
         q.description IS DISTINCT FROM s.description
         OR q.on_conflict IS DISTINCT FROM s.on_conflict
+        OR q.project_name IS DISTINCT FROM s.project_name
         OR (q.credential IS DISTINCT FROM s.credential AND NOT (q.credential LIKE 'sealed:%' AND s.credential LIKE 'sealed:%'))
     ) AS different
 ) AS d
@@ -88,6 +90,7 @@ CROSS JOIN LATERAL (
     SELECT q.id IS NOT NULL AND (
         q.description IS DISTINCT FROM s.description
         OR q.on_conflict IS DISTINCT FROM s.on_conflict
+        OR q.project_name IS DISTINCT FROM s.project_name
     ) AS different
 ) AS d
 GROUP BY s.target
@@ -97,9 +100,11 @@ ORDER BY s.target;
 -- Ask for what is not asked for yet, in the order of the file. One statement, so the workers are notified once.
 WITH inserted AS (
     INSERT INTO provisioner.connection_requests (
-        target, project_id, name, description, credential, on_conflict, priority, batch, not_before
+        target, project_id, name, description, credential, on_conflict, priority, batch, project_name, not_before
     )
-    SELECT s.target, s.project_id, s.name, s.description, s.credential, s.on_conflict, s.priority, s.batch, s.not_before
+    SELECT
+        s.target, s.project_id, s.name, s.description, s.credential, s.on_conflict, s.priority, s.batch, s.project_name,
+        s.not_before
     FROM pg_temp.submitted AS s
     ORDER BY s.line
     ON CONFLICT (target, project_id, name) DO NOTHING

@@ -84,7 +84,7 @@ ORDER BY q.target, q.rank;
 -- :name rescue
 -- Take over what workers held whose lease ran out. Their attempts may have made the connection: they wait for $1, then are
 -- looked up. Who was cancelled meanwhile waits until a late commit would show, for its look-up is the last. Also takes over
--- claims whose worker is no longer listed at all.
+-- claims whose worker is no longer listed at all, but for those that were set aside.
 WITH lapsed AS (
     SELECT w.id, w.name FROM provisioner.workers AS w WHERE w.lease_until < now() FOR UPDATE SKIP LOCKED
 ),
@@ -92,7 +92,10 @@ taken AS (
     DELETE FROM provisioner.in_flight AS f
     WHERE
         f.worker IN (SELECT l.id FROM lapsed AS l)
-        OR NOT EXISTS (SELECT FROM provisioner.workers AS w WHERE w.id = f.worker)
+        OR (
+            NOT EXISTS (SELECT FROM provisioner.workers AS w WHERE w.id = f.worker)
+            AND NOT EXISTS (SELECT FROM provisioner.unrecorded AS u WHERE u.id = f.id AND u.fence = f.fence)
+        )
     RETURNING f.*
 ),
 struck AS (
@@ -144,38 +147,19 @@ WHERE
     AND NOT EXISTS (SELECT FROM provisioner.targets AS t WHERE t.target = q.target AND t.known_at IS NOT NULL);
 
 -- :name disown
--- Fail at most $2 requests in line for target $1, which no worker has ever known. A target whose workers are away is another
--- matter: its requests wait for them.
-WITH gone AS (
-    DELETE FROM provisioner.ready
-    WHERE ctid = ANY (ARRAY (
-        SELECT r.ctid FROM provisioner.ready AS r
-        WHERE r.target = $1
-        ORDER BY r.target, r.rank, r.turn, r.id
-        LIMIT $2
-        FOR UPDATE SKIP LOCKED
-    ))
-    RETURNING id
-)
-UPDATE provisioner.connection_requests AS q
-SET
-    status = 'failed', error_code = 'target_unknown', finished_at = clock_timestamp(),
-    error_message = 'no worker knows the target ' || quote_literal(q.target)
-        || '; name it in the settings as [targets.' || q.target || '], then retry'
-FROM gone AS g
-WHERE q.id = g.id
-RETURNING q.id;
+-- Fail at most $2 requests in line for target $1, which no worker has ever known.
+SELECT d.id FROM provisioner.disown($1, $2) AS d (id);
 
 -- :name left
 -- What `run --drain` still waits for: ready, in flight, or waiting for another attempt; not what is scheduled for later, nor
--- what is held until somebody mends its credential, nor what belongs to a paused target or to others' targets ($1 are ours).
+-- what is held until somebody mends its credential, nor outcomes that were set aside, nor what belongs to a paused target or to others' targets ($1 are ours).
 SELECT
     EXISTS (
         SELECT FROM provisioner.ready AS r
         WHERE r.target = ANY ($1::text[])
             AND r.target NOT IN (SELECT t.target FROM provisioner.targets AS t WHERE t.paused_at IS NOT NULL)
     )
-    OR EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.target = ANY ($1::text[]))
+    OR EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.target = ANY ($1::text[]) AND f.worker <> 0)
     OR EXISTS (
         SELECT FROM provisioner.waiting AS w
         WHERE w.target = ANY ($1::text[])
@@ -185,35 +169,29 @@ SELECT
     ) AS left;
 
 -- :name wipe
--- Wipe at most $2 sealed keys of requests that failed $1 ago or earlier, if they are still failed and still have that key. The
--- day stands in what is left of the credential, for `retry` forgets the message. Rows are found by id out of an array: the
--- wide table is never read whole.
-WITH due AS (
-    DELETE FROM provisioner.failed_boxes
-    WHERE ctid = ANY (ARRAY (
-        SELECT b.ctid FROM provisioner.failed_boxes AS b
-        WHERE b.failed_at <= now() - $1::interval
-        ORDER BY b.failed_at
-        LIMIT $2
-        FOR UPDATE SKIP LOCKED
-    ))
-    RETURNING id, box
-),
-wiped AS (
-    UPDATE provisioner.connection_requests AS q
-    SET
-        credential = 'sealed:' || split_part(q.credential, ':', 2) || to_char(now() AT TIME ZONE 'UTC', ':YYYY-MM-DD":wiped"'),
-        error_message = concat_ws(
-            '; ', q.error_message,
-            to_char(now() AT TIME ZONE 'UTC', '"the sealed key was wiped on "YYYY-MM-DD": give the row a new one before a retry"')
-        )
-    WHERE
-        q.id = ANY (ARRAY (SELECT d.id FROM due AS d)) AND q.status = 'failed'
-        AND hashtextextended(q.credential, 0) IN (SELECT d.box FROM due AS d WHERE d.id = q.id)
-    RETURNING q.id
-)
-SELECT (SELECT count(*) FROM due) AS due, (SELECT count(*) FROM wiped) AS wiped;
+-- Wipe at most $2 sealed keys of requests that failed $1 ago or earlier.
+SELECT b.due, b.wiped FROM provisioner.wipe_failed_boxes($1::interval, $2) AS b;
 
 -- :name fold
 -- Fold at most $1 changes into the counts of requests.
 SELECT provisioner.fold_counts($1) AS folded;
+
+-- :name turn_log
+-- Make room in the attempt log and forget what is older than $1; false if somebody is in the way.
+SELECT provisioner.turn_attempt_log($1) AS turned;
+
+-- :name sweep
+-- Put at most about $1 pending requests in line that have no place, unless that was looked for within $2.
+SELECT s.seen, s.placed, s.done FROM provisioner.sweep($1, $2) AS s;
+
+-- :name misplaced
+-- Which of the $2 requests above the id $1 are pending and have no place; and the last id that was looked at.
+SELECT coalesce(m.ids, '{}') AS ids, m.last FROM provisioner.misplaced($1, $2) AS m;
+
+-- :name put_in_line
+-- Put the requests $1, which are pending and have no place, in line.
+SELECT provisioner.put_in_line($1::bigint[]) AS placed;
+
+-- :name recount
+-- Correct the counts of requests.
+SELECT provisioner.recount() AS corrected;

@@ -22,3 +22,13 @@ LIMIT $8;
 SELECT q.project_id::text AS project_id, q.name, q.status, q.connection_id::text AS connection_id
 FROM unnest($2::uuid[], $3::text[]) AS a (project_id, name)
 JOIN provisioner.connection_requests AS q ON q.target = $1 AND q.project_id = a.project_id AND q.name = a.name;
+
+-- :name elsewhere
+-- The request of another target than $1 that has recorded connection $4, which is called $3 in project $2: names are unique
+-- there, so one target at a time the unique index leads to it. There is one if two targets are the same Infisical.
+SELECT q.id, q.target
+FROM provisioner.connection_requests AS q
+WHERE
+    q.target = ANY (ARRAY(SELECT t.target FROM provisioner.targets AS t WHERE t.target <> $1))
+    AND q.project_id = $2::uuid AND q.name = $3 AND q.connection_id = $4::uuid
+LIMIT 1;

@@ -39,7 +39,7 @@ summed AS (
     GROUP BY l.target
 ),
 counted AS (
-    SELECT s.target, s.waiting, s.pending - s.waiting - s.in_flight AS ready, s.in_flight FROM summed AS s
+    SELECT s.target, s.waiting, greatest(s.pending - s.waiting - s.in_flight, 0) AS ready, s.in_flight FROM summed AS s
 ),
 served AS (
     SELECT s.target, count(*) AS workers
@@ -128,7 +128,11 @@ ready AS (
 SELECT
     y.target, 'ready' AS state, y.requests,
     (
-        SELECT extract(EPOCH FROM clock_timestamp() - greatest(q.created_at, q.not_before))::float8
+        SELECT
+            CASE
+                WHEN isfinite(greatest(q.created_at, q.not_before))
+                    THEN extract(EPOCH FROM clock_timestamp() - greatest(q.created_at, q.not_before))::float8
+            END
         FROM provisioner.connection_requests AS q
         WHERE q.id = (SELECT r.id FROM provisioner.ready AS r WHERE r.target = y.target ORDER BY r.id LIMIT 1)
     ) AS oldest
@@ -196,7 +200,9 @@ WITH pending AS (
     LEFT JOIN provisioner.targets AS t ON t.target = w.target
     WHERE w.target = ANY ($1::text[])
     UNION ALL
-    SELECT 'unfinished', f.target, NULL FROM provisioner.in_flight AS f WHERE f.target = ANY ($1::text[])
+    SELECT CASE WHEN f.worker = 0 THEN 'unrecorded' ELSE 'unfinished' END, f.target, NULL
+    FROM provisioner.in_flight AS f
+    WHERE f.target = ANY ($1::text[])
     UNION ALL
     SELECT CASE WHEN t.paused_at IS NOT NULL THEN 'paused' ELSE 'unfinished' END, r.target, NULL
     FROM provisioner.ready AS r
@@ -221,3 +227,11 @@ ORDER BY 3 DESC, 1, 2;
 -- :name now
 -- What time it is here.
 SELECT clock_timestamp();
+
+-- :name unrecorded
+-- Outcomes that the database does not record: how many there are, and the one that has waited longest.
+SELECT count(*) AS requests, (array_agg(u.id ORDER BY u.since))[1] AS example_id, (array_agg(u.reason ORDER BY u.since))[1] AS example
+FROM provisioner.unrecorded AS u
+WHERE
+    $1::text IS NULL
+    OR EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.id = u.id AND q.batch = $1);

@@ -1,4 +1,4 @@
--- Each statement settles a batch of claims of worker $1. Who is no longer in flight under that attempt and worker has been
+-- Each statement settles a batch of claims of worker $1. Who is no longer in flight under that fence and worker has been
 -- rescued by others meanwhile: it is left alone and not returned.
 --
 -- Claims are looked up by `id = ANY ($2)`, never by a join alone: between two batches `in_flight` is empty, and once VACUUM has
@@ -8,15 +8,24 @@
 
 -- :name succeed
 -- Record connections: one update of the wide row, the sealed key wiped in the same statement. Where a single create was all
--- that was sent, it is logged here too: that is nearly always so, and saves a statement and a transaction block.
+-- that was sent, it is logged here too: that is nearly always so, and saves a statement and a transaction block. What lost its
+-- claim was sent all the same and is logged, unless it is (the answer to its settlement may have been lost) or belongs to another
+-- request, older than the one that has its id now.
 WITH outcomes AS (
     SELECT *
     FROM unnest(
         $2::bigint[], $3::integer[], $4::uuid[], $5::uuid[], $6::text[], $7::boolean[], $8::integer[],
-        $9::timestamptz[], $10::double precision[], $11::smallint[], $12::text[]
+        $9::timestamptz[], $10::double precision[], $11::smallint[], $12::text[], $13::bigint[]
     ) AS o (
-        id, attempt, connection_id, org_id, credentials_hash, adopted, sent, started_at, elapsed, http_status, req_id
+        id, attempt, connection_id, org_id, credentials_hash, adopted, sent, started_at, elapsed, http_status, req_id, fence
     )
+),
+gone AS (
+    DELETE FROM provisioner.in_flight AS f
+    WHERE
+        f.id = ANY ($2::bigint[]) AND f.worker = $1
+        AND ((f.id, f.fence) IN (SELECT o.id, o.fence FROM outcomes AS o)) IS TRUE
+    RETURNING f.id, f.fence, f.attempt
 ),
 logged AS (
     INSERT INTO provisioner.attempts (
@@ -26,39 +35,49 @@ logged AS (
         o.id, o.attempt, $1, 'create', o.started_at, o.started_at + make_interval(secs => o.elapsed), o.http_status,
         o.req_id, 'created'
     FROM outcomes AS o
-    WHERE o.started_at IS NOT NULL
-),
-gone AS (
-    DELETE FROM provisioner.in_flight AS f
     WHERE
-        f.id = ANY ($2::bigint[]) AND f.worker = $1
-        AND ((f.id, f.attempt) IN (SELECT o.id, o.attempt FROM outcomes AS o)) IS TRUE
-    RETURNING f.id, f.attempt
+        o.started_at IS NOT NULL
+        AND (
+            ((o.id, o.fence) IN (SELECT g.id, g.fence FROM gone AS g)) IS TRUE
+            OR (
+                EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.id = o.id AND q.created_at <= o.started_at)
+                AND NOT EXISTS (
+                    SELECT FROM provisioner.attempts AS a
+                    WHERE a.request_id = o.id AND a.attempt = o.attempt AND a.action = 'create' AND a.started_at = o.started_at
+                )
+            )
+        )
+    ON CONFLICT DO NOTHING
 ),
 settled AS (
-    SELECT o.* FROM outcomes AS o WHERE ((o.id, o.attempt) IN (SELECT g.id, g.attempt FROM gone AS g)) IS TRUE
+    SELECT o.* FROM outcomes AS o WHERE ((o.id, o.fence) IN (SELECT g.id, g.fence FROM gone AS g)) IS TRUE
 ),
 forgotten AS (
     DELETE FROM provisioner.setbacks AS s WHERE s.id = ANY (ARRAY (SELECT g.id FROM gone AS g WHERE g.attempt > 1))
+),
+updated AS (
+    UPDATE provisioner.connection_requests AS q
+    SET
+        status = 'succeeded',
+        connection_id = o.connection_id,
+        org_id = o.org_id,
+        credentials_hash = o.credentials_hash,
+        adopted = o.adopted,
+        attempts = o.sent,
+        error_code = NULL,
+        error_message = NULL,
+        finished_at = clock_timestamp(),
+        credential = CASE
+            WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
+            ELSE q.credential
+        END
+    FROM settled AS o
+    WHERE q.id = o.id
+    RETURNING q.id
 )
-UPDATE provisioner.connection_requests AS q
-SET
-    status = 'succeeded',
-    connection_id = o.connection_id,
-    org_id = o.org_id,
-    credentials_hash = o.credentials_hash,
-    adopted = o.adopted,
-    attempts = o.sent,
-    error_code = NULL,
-    error_message = NULL,
-    finished_at = clock_timestamp(),
-    credential = CASE
-        WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
-        ELSE q.credential
-    END
-FROM settled AS o
-WHERE q.id = o.id
-RETURNING q.id;
+SELECT u.id FROM updated AS u
+UNION ALL
+SELECT provisioner.not_updated(s.id) FROM settled AS s WHERE (s.id IN (SELECT u.id FROM updated AS u)) IS NOT TRUE;
 
 -- :name fail
 -- Record failures that need a person. What is known of their attempts is kept: a later `retry` must still know whether one of
@@ -66,9 +85,10 @@ RETURNING q.id;
 WITH settled AS (
     DELETE FROM provisioner.in_flight AS f
     USING unnest(
-        $2::bigint[], $3::integer[], $4::integer[], $5::integer[], $6::timestamptz[], $7::boolean[], $8::text[], $9::text[]
-    ) AS o (id, attempt, sent, failures, since, unknown, error_code, error_message)
-    WHERE f.id = ANY ($2::bigint[]) AND f.id = o.id AND f.attempt = o.attempt AND f.worker = $1
+        $2::bigint[], $3::integer[], $4::integer[], $5::integer[], $6::timestamptz[], $7::boolean[], $8::text[], $9::text[],
+        $10::bigint[]
+    ) AS o (id, attempt, sent, failures, since, unknown, error_code, error_message, fence)
+    WHERE f.id = ANY ($2::bigint[]) AND f.id = o.id AND f.fence = o.fence AND f.worker = $1
     RETURNING o.*, f.cancelled
 ),
 kept AS (
@@ -77,22 +97,27 @@ kept AS (
     ON CONFLICT (id) DO UPDATE SET
         attempt = excluded.attempt, sent = excluded.sent, failures = excluded.failures, unknown = excluded.unknown,
         error_code = excluded.error_code, error_message = excluded.error_message, updated_at = now()
+),
+updated AS (
+    UPDATE provisioner.connection_requests AS q
+    SET
+        status = CASE WHEN o.cancelled AND NOT o.unknown THEN 'cancelled' ELSE 'failed' END,
+        attempts = o.sent,
+        error_code = o.error_code,
+        error_message = o.error_message,
+        finished_at = clock_timestamp(),
+        credential = CASE
+            WHEN o.cancelled AND NOT o.unknown AND q.credential LIKE 'sealed:%'
+                THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
+            ELSE q.credential
+        END
+    FROM settled AS o
+    WHERE q.id = o.id
+    RETURNING q.id
 )
-UPDATE provisioner.connection_requests AS q
-SET
-    status = CASE WHEN o.cancelled AND NOT o.unknown THEN 'cancelled' ELSE 'failed' END,
-    attempts = o.sent,
-    error_code = o.error_code,
-    error_message = o.error_message,
-    finished_at = clock_timestamp(),
-    credential = CASE
-        WHEN o.cancelled AND NOT o.unknown AND q.credential LIKE 'sealed:%'
-            THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
-        ELSE q.credential
-    END
-FROM settled AS o
-WHERE q.id = o.id
-RETURNING q.id;
+SELECT u.id FROM updated AS u
+UNION ALL
+SELECT provisioner.not_updated(s.id) FROM settled AS s WHERE (s.id IN (SELECT u.id FROM updated AS u)) IS NOT TRUE;
 
 -- :name put_back
 -- Let requests wait for another attempt. Who was cancelled meanwhile and certainly made nothing is finished instead; who was
@@ -101,9 +126,9 @@ WITH settled AS (
     DELETE FROM provisioner.in_flight AS f
     USING unnest(
         $2::bigint[], $3::integer[], $4::integer[], $5::integer[], $6::timestamptz[], $7::boolean[], $8::text[], $9::text[],
-        $10::double precision[], $11::text[], $12::integer[], $13::text[]
-    ) AS o (id, attempt, sent, failures, since, unknown, error_code, error_message, delay, hold, streak, streak_of)
-    WHERE f.id = ANY ($2::bigint[]) AND f.id = o.id AND f.attempt = o.attempt AND f.worker = $1
+        $10::double precision[], $11::text[], $12::integer[], $13::text[], $14::bigint[]
+    ) AS o (id, attempt, sent, failures, since, unknown, error_code, error_message, delay, hold, streak, streak_of, fence)
+    WHERE f.id = ANY ($2::bigint[]) AND f.id = o.id AND f.fence = o.fence AND f.worker = $1
     RETURNING o.*, f.cancelled, f.target, f.rank, f.project_id
 ),
 kept AS (
@@ -139,33 +164,45 @@ ended AS (
         END
     FROM settled AS o
     WHERE q.id = o.id AND o.cancelled AND NOT o.unknown
+    RETURNING q.id
 )
-SELECT o.id FROM settled AS o;
+SELECT o.id FROM settled AS o
+UNION ALL
+SELECT provisioner.not_updated(o.id)
+FROM settled AS o
+WHERE o.cancelled AND NOT o.unknown AND (o.id IN (SELECT e.id FROM ended AS e)) IS NOT TRUE;
 
 -- :name cancel
 -- Finish requests that were called off and, as is certain now, made nothing.
 WITH settled AS (
     DELETE FROM provisioner.in_flight AS f
-    USING unnest($2::bigint[], $3::integer[], $4::integer[]) AS o (id, attempt, sent)
-    WHERE f.id = ANY ($2::bigint[]) AND f.id = o.id AND f.attempt = o.attempt AND f.worker = $1
+    USING unnest($2::bigint[], $3::integer[], $4::integer[], $5::bigint[]) AS o (id, attempt, sent, fence)
+    WHERE f.id = ANY ($2::bigint[]) AND f.id = o.id AND f.fence = o.fence AND f.worker = $1
     RETURNING o.*
 ),
 forgotten AS (
     DELETE FROM provisioner.setbacks AS s USING settled AS o WHERE s.id = o.id
+),
+updated AS (
+    UPDATE provisioner.connection_requests AS q
+    SET
+        status = 'cancelled', attempts = o.sent, finished_at = clock_timestamp(),
+        credential = CASE
+            WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
+            ELSE q.credential
+        END
+    FROM settled AS o
+    WHERE q.id = o.id
+    RETURNING q.id
 )
-UPDATE provisioner.connection_requests AS q
-SET
-    status = 'cancelled', attempts = o.sent, finished_at = clock_timestamp(),
-    credential = CASE
-        WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
-        ELSE q.credential
-    END
-FROM settled AS o
-WHERE q.id = o.id
-RETURNING q.id;
+SELECT u.id FROM updated AS u
+UNION ALL
+SELECT provisioner.not_updated(s.id) FROM settled AS s WHERE (s.id IN (SELECT u.id FROM updated AS u)) IS NOT TRUE;
 
 -- :name log_attempts
--- Write down what was tried; an attempt that lost its claim is written down too, for it was sent.
+-- Write down what was tried; an attempt that lost its claim (it is not among the settled ones $12) is written down too, for it
+-- was sent, unless it is there already (the answer to its settlement may have been lost) or was another request's, older than
+-- the one that has its id now.
 INSERT INTO provisioner.attempts (
     request_id, attempt, worker, action, started_at, ended_at, http_status, req_id, outcome, error_code, error_message
 )
@@ -175,4 +212,49 @@ SELECT
 FROM unnest(
     $2::bigint[], $3::integer[], $4::text[], $5::timestamptz[], $6::double precision[], $7::smallint[], $8::text[],
     $9::text[], $10::text[], $11::text[]
-) AS t (id, attempt, action, started_at, elapsed, http_status, req_id, outcome, error_code, error_message);
+) AS t (id, attempt, action, started_at, elapsed, http_status, req_id, outcome, error_code, error_message)
+WHERE
+    t.id = ANY ($12::bigint[])
+    OR (
+        EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.id = t.id AND q.created_at <= t.started_at)
+        AND NOT EXISTS (
+            SELECT FROM provisioner.attempts AS a
+            WHERE a.request_id = t.id AND a.attempt = t.attempt AND a.action = t.action AND a.started_at = t.started_at
+        )
+    )
+ON CONFLICT DO NOTHING;
+
+-- :name set_aside
+-- Claim $2 of worker $1 ended under fence $3, and the database does not record how. It stays in flight as nobody's, with all that is
+-- known of it; the first try to record it again comes after $7. No row: others have taken it over.
+WITH kept AS (
+    UPDATE provisioner.in_flight AS f SET worker = 0 WHERE f.id = $2 AND f.fence = $3 AND f.worker = $1 RETURNING f.id
+)
+INSERT INTO provisioner.unrecorded (id, fence, connection_id, reason, calls, retry_at)
+SELECT k.id, $3, $4, $5, $6::jsonb, clock_timestamp() + $7 FROM kept AS k
+ON CONFLICT (id) DO UPDATE SET
+    fence = excluded.fence, connection_id = excluded.connection_id, reason = excluded.reason, calls = excluded.calls,
+    since = clock_timestamp(), tries = 1, retry_at = excluded.retry_at
+RETURNING id;
+
+-- :name take_aside
+-- At most $1 outcomes that were set aside and are to be tried again now. Each is left for twice as long as the last time, five
+-- minutes at most, and nobody else takes it meanwhile.
+UPDATE provisioner.unrecorded
+SET tries = tries + 1, retry_at = clock_timestamp() + make_interval(secs => least(power(2, least(tries, 10)), 300))
+WHERE ctid = ANY (ARRAY (
+    SELECT u.ctid FROM provisioner.unrecorded AS u
+    WHERE u.retry_at <= clock_timestamp()
+    ORDER BY u.retry_at
+    LIMIT $1
+    FOR UPDATE SKIP LOCKED
+))
+RETURNING id, fence, calls::text;
+
+-- :name record_aside
+-- The outcome of request $1, set aside under fence $2, is recorded.
+DELETE FROM provisioner.unrecorded WHERE id = $1 AND fence = $2;
+
+-- :name explain_aside
+-- Why the outcome of request $1, set aside under fence $2, is still not recorded.
+UPDATE provisioner.unrecorded SET reason = $3 WHERE id = $1 AND fence = $2;

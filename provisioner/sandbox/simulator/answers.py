@@ -9,10 +9,12 @@ import orjson
 __all__ = [
     "JSON",
     "Answer",
+    "BadUrl",
     "Cut",
     "NoRoute",
     "Page",
     "Refusal",
+    "Stopping",
     "internal",
     "not_found",
     "permission_denied",
@@ -82,6 +84,30 @@ class NoRoute(Refusal):
         """Return the response that says it."""
         body = {"message": self.message, "error": self.error, "statusCode": self.status}
         return Answer(status=self.status, body=orjson.dumps(body))
+
+
+class BadUrl(Refusal):
+    """A path that cannot be decoded: the router's own envelope, without `reqId`."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(400, "Bad Request", f"'{path}' is not a valid url component")
+
+    def answer(self, request_id: str) -> Answer:  # noqa: ARG002 - this envelope has none
+        """Return the response that says it."""
+        body = {"error": self.error, "code": "FST_ERR_BAD_URL", "message": self.message, "statusCode": self.status}
+        return Answer(status=self.status, body=orjson.dumps(body), content_type="application/json")
+
+
+class Stopping(Refusal):
+    """A server that is on its way out answers on the connections that are still open, and closes them."""
+
+    def __init__(self) -> None:
+        super().__init__(503, "Service Unavailable", "Service Unavailable", close=True)
+
+    def answer(self, request_id: str) -> Answer:  # noqa: ARG002 - this envelope has none
+        """Return the response that says it."""
+        body = {"error": self.error, "message": self.message, "statusCode": self.status}
+        return Answer(status=self.status, body=orjson.dumps(body), close=True)
 
 
 class Page(Refusal):

@@ -5,20 +5,26 @@ from email.utils import formatdate
 from types import TracebackType
 from typing import Any, Self
 
+import orjson
 from aiohttp import web
 
-from provisioner.sandbox.simulator import control
-from provisioner.sandbox.simulator.answers import Answer
+from provisioner.sandbox.simulator.answers import Answer, success
 from provisioner.sandbox.simulator.clock import Clock, steady_clock
 from provisioner.sandbox.simulator.options import Options
 from provisioner.sandbox.simulator.pipeline import Pipeline
+from provisioner.sandbox.simulator.settings import SettingsError
 from provisioner.sandbox.simulator.world import World
 
 __all__ = ["PortTaken", "Simulator"]
 
 HOST = "127.0.0.1"
+# Under it are the routes for tests and the curious; they need no token and touch no limiter.
+CONTROL = "/_simulator/"
 # What the server gives connections that are still being answered when it stops.
 SHUTDOWN_TIMEOUT = 0.2
+# How long an idle connection is kept, and what is said about it, in seconds.
+KEPT = 73.0
+KEEP_ALIVE = {"Connection": "keep-alive", "Keep-Alive": "timeout=72"}
 
 
 class PortTaken(OSError):
@@ -44,7 +50,9 @@ class Simulator:
     async def __aenter__(self) -> Self:
         """Listen; raise `PortTaken` if the port is in use."""
         runner = web.ServerRunner(
-            web.Server(self._handle, access_log=None), shutdown_timeout=SHUTDOWN_TIMEOUT, access_log=None
+            web.Server(self._handle, access_log=None, keepalive_timeout=KEPT),
+            shutdown_timeout=SHUTDOWN_TIMEOUT,
+            access_log=None,
         )
         await runner.setup()
         site = web.TCPSite(runner, HOST, self.options.port)
@@ -121,16 +129,19 @@ class Simulator:
         }
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        if request.path.startswith(control.PREFIX):
-            return self._response(await control.answer(self.world, request))
+        if request.path.startswith(CONTROL):
+            return self._response(await _control(self.world, request), keep=request.keep_alive)
         answer = await self._pipeline.answer(request)
         # After a cut nobody reads this: aiohttp notices that the connection is gone and drops it.
-        return web.Response() if answer is None else self._response(answer)
+        return web.Response() if answer is None else self._response(answer, keep=request.keep_alive)
 
-    def _response(self, answer: Answer) -> web.Response:
+    def _response(self, answer: Answer, *, keep: bool) -> web.Response:
         headers = {"Content-Type": answer.content_type, "Date": self._now(), **answer.headers}
-        response = web.Response(status=answer.status, body=answer.body, headers=headers)
-        if answer.close:
+        keep = keep and not answer.close
+        response = web.Response(
+            status=answer.status, body=answer.body, headers=headers | KEEP_ALIVE if keep else headers
+        )
+        if not keep:
             response.force_close()
         return response
 
@@ -139,3 +150,31 @@ class Simulator:
         if self._date[0] != second:
             self._date = (second, formatdate(second, usegmt=True))
         return self._date[1]
+
+
+async def _control(world: World, request: web.BaseRequest) -> Answer:
+    """Return the answer to a request under `CONTROL`."""
+    match request.method, request.path:
+        case "GET", "/_simulator/state":
+            return success(world.state())
+        case "POST", "/_simulator/settings":
+            return _change(world, await request.read())
+    return _problem(404, {"message": "There are GET /_simulator/state and POST /_simulator/settings"})
+
+
+def _change(world: World, raw: bytes) -> Answer:
+    try:
+        changes = orjson.loads(raw)
+    except ValueError:
+        changes = None
+    if not isinstance(changes, dict):
+        return _problem(400, {"message": "the body must be a JSON object"})
+    try:
+        world.change(changes)
+    except SettingsError as error:
+        return _problem(400, {"message": str(error), "field": error.field})
+    return success({"settings": world.settings.public()})
+
+
+def _problem(status: int, body: dict[str, Any]) -> Answer:
+    return Answer(status=status, body=orjson.dumps(body))

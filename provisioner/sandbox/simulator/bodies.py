@@ -1,6 +1,8 @@
 """How the server reads a request's body, which it does before it counts or checks anything."""
 
-from typing import Any
+import codecs
+import json
+from typing import Any, NoReturn
 from urllib.parse import parse_qsl
 
 import aiohttp
@@ -44,12 +46,41 @@ def parse(raw: bytes, request: web.BaseRequest) -> Any:
     kind = content_type.partition(";")[0].strip().lower()
     try:
         match kind:
-            case "application/json":
-                return orjson.loads(raw)
+            case "application/json" | "application/scim+json":
+                return _json(raw)
             case "text/plain":
                 return raw.decode(errors="replace")
             case "application/x-www-form-urlencoded":
                 return dict(parse_qsl(raw.decode(errors="replace"), keep_blank_values=True))
     except ValueError:
-        raise internal() from None
+        raise internal(close=True) from None
     raise internal()
+
+
+def _json(raw: bytes) -> Any:
+    text = raw.removeprefix(codecs.BOM_UTF8).decode(errors="replace")
+    try:
+        value = orjson.loads(text)
+    except ValueError:
+        # Half of a surrogate pair is good JSON; the database stores it as the replacement character.
+        lenient = json.dumps(json.loads(text, parse_constant=_refuse), ensure_ascii=False)
+        value = orjson.loads(lenient.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
+    _check_prototypes(value)
+    return value
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _check_prototypes(value: Any) -> None:
+    """Raise `ValueError` for keys that would change JavaScript's own objects."""
+    if isinstance(value, list):
+        for item in value:
+            _check_prototypes(item)
+    elif isinstance(value, dict):
+        constructor = value.get("constructor")
+        if "__proto__" in value or (isinstance(constructor, dict) and "prototype" in constructor):
+            raise ValueError("a prototype is not to be changed")
+        for item in value.values():
+            _check_prototypes(item)

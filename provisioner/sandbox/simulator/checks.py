@@ -7,7 +7,19 @@ from typing import TypeVar, cast
 
 from provisioner.sandbox.simulator.validation import UUID
 
-__all__ = ["boolean", "choice", "integer", "list_of", "mapping", "moment", "number", "optional", "text", "uuid"]
+__all__ = [
+    "any_text",
+    "boolean",
+    "choice",
+    "integer",
+    "list_of",
+    "mapping",
+    "moment",
+    "number",
+    "optional",
+    "text",
+    "uuid",
+]
 
 T = TypeVar("T")
 Check = Callable[[object], T]
@@ -63,6 +75,13 @@ def text(value: object) -> str:
     """Check a text that says something. The message does not repeat it: it may be a secret."""
     if not isinstance(value, str) or not value:
         raise ValueError("must be a text that is not empty")
+    return value
+
+
+def any_text(value: object) -> str:
+    """Check a text, which may be empty. The message does not repeat it: it may be a secret."""
+    if not isinstance(value, str):
+        raise ValueError("must be a text")  # noqa: TRY004 - one kind of error for callers
     return value
 
 

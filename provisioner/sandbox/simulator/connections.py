@@ -1,6 +1,8 @@
-"""The app-connection routes, from validation on: what comes before is the same for every route."""
+"""The app-connection routes, from validation on, and the call to OpenRouter inside a create."""
 
-from collections.abc import Callable, Iterable
+import math
+import re
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -10,13 +12,72 @@ from provisioner.sandbox.simulator.clock import Clock, iso
 from provisioner.sandbox.simulator.exchange import Exchange
 from provisioner.sandbox.simulator.faults import Faults
 from provisioner.sandbox.simulator.model import APP, Connection, Store
+from provisioner.sandbox.simulator.pool import Pool
+from provisioner.sandbox.simulator.seeds import Seeds
 from provisioner.sandbox.simulator.settings import Plant, Settings
-from provisioner.sandbox.simulator.upstream import Upstream
-from provisioner.sandbox.simulator.validation import UNDEFINED, NewConnection
+from provisioner.sandbox.simulator.validation import UNDEFINED, Changes, NewConnection
 
-__all__ = ["Connections"]
+__all__ = ["Connections", "Upstream"]
+
+# What OpenRouter answers to keys that end so.
+ENDING = re.compile(r"-mode-(200|201|302|401|403|404|429|500|503|delay\d{1,4}|once429|once500|once503|hang|reset)\Z")
+RETRY_DELAYS = (0.2, 0.4, 0.8)
+JITTER = 0.2
+OPENROUTER_SLOW = 5.0
+RETRIED = frozenset({"500", "503", "reset", "down"})
 
 SLOW = 1.0
+# The column's length in characters, while the request is checked for its length in UTF-16.
+DESCRIPTION_COLUMN = 255
+
+Wait = Callable[[float], Awaitable[None]]
+
+
+def _store_description(text: str | None, *, error: str) -> None:
+    """Raise the 500 of a text that the database does not take: it is too long, or has a zero byte."""
+    if text is not None and (len(text) > DESCRIPTION_COLUMN or "\0" in text):
+        raise internal(error=error)
+
+
+@dataclass(slots=True, kw_only=True)
+class Upstream:
+    """Validates keys. The end of a key chooses the answer while OpenRouter is well, see `ENDING`."""
+
+    settings: Settings
+    seeds: Seeds
+
+    async def validate(self, api_key: str, *, fault: str | None, wait: Wait) -> None:
+        """Return if the key is accepted, or raise the one refusal for everything else.
+
+        `fault` is `429` or `down` for a fault that strikes just this call.
+        """
+        state = fault or self._state(api_key)
+        if state.startswith("delay"):
+            await self._wait(wait, float(state.removeprefix("delay")))
+        elif state == "slow":
+            await self._wait(wait, OPENROUTER_SLOW)
+        elif state == "hang":
+            await wait(math.inf)
+        elif state in {"once500", "once503"}:
+            await self._retry(wait, RETRY_DELAYS[0])
+        elif state != "ok":
+            if state in RETRIED:
+                for delay in RETRY_DELAYS:
+                    await self._retry(wait, delay)
+            message = "Unable to validate connection: invalid API key or insufficient permissions"
+            raise Refusal(401, "UnauthorizedError", message)
+
+    def _state(self, api_key: str) -> str:
+        if self.settings.open_router != "ok":
+            return self.settings.open_router
+        ending = ENDING.search(api_key)
+        return ending[1] if ending and ending[1] != "200" else "ok"
+
+    async def _retry(self, wait: Wait, delay: float) -> None:
+        await self._wait(wait, delay * (1 + JITTER * self.seeds.jitter()))
+
+    async def _wait(self, wait: Wait, seconds: float) -> None:
+        await wait(seconds * self.settings.upstream_pace)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -25,6 +86,7 @@ class Connections:
 
     store: Store
     upstream: Upstream
+    pool: Pool
     faults: Faults
     settings: Settings
     clock: Clock
@@ -39,12 +101,14 @@ class Connections:
         down = {"openrouter-429": "429", "openrouter-down": "down"}.get(exchange.fault or "")
         if down:
             self._strike(exchange)
+        await self.pool.turn(exchange)
         await self.upstream.validate(wanted.api_key, fault=down, wait=exchange.wait)
         await self._fail_before_commit(exchange)
-        connection = self._insert(wanted)
-        if exchange.record is not None:
-            exchange.record.committed = True
-            exchange.record.connection_id = connection.id
+        async with self.pool.transaction(exchange):
+            connection = self._insert(wanted)
+            if exchange.record is not None:
+                exchange.record.committed = True
+                exchange.record.connection_id = connection.id
         self._fail_after_commit(exchange)
         return self._shown(connection)
 
@@ -79,9 +143,12 @@ class Connections:
         raise Cut
 
     def _insert(self, wanted: NewConnection) -> Connection:
-        # PostgreSQL refuses an empty text for a foreign key, and a zero byte in any text.
-        if wanted.project_id == "" or "\0" in (wanted.description or ""):
-            raise internal(error="Create")
+        if wanted.project_id and not self.store.has_project(wanted.project_id):
+            raise not_found(f"Project with ID '{wanted.project_id}' not found")  # deleted while OpenRouter was asked
+        _store_description(wanted.description, error="Create")
+        if wanted.project_id == "":
+            # Every violation of a foreign key is taken for this one.
+            raise Refusal(400, "BadRequest", "The selected GitHub App no longer exists. Please try again.")
         now = self.clock()
         return self.store.insert(
             name=wanted.name,
@@ -109,7 +176,7 @@ class Connections:
 
     async def list(self, exchange: Exchange) -> dict[str, Any]:
         """GET: the connections of one project, or of the whole organization, by name."""
-        project_id = exchange.project_id or None
+        project_id = exchange.asked("projectId") or None
         self.store.authorize(project_id, "read-app-connections", missing="Project with {} not found")
         found = [
             connection
@@ -131,7 +198,9 @@ class Connections:
     async def get_by_name(self, exchange: Exchange) -> dict[str, Any]:
         """GET by exact name in one project, or among the organization-wide ones."""
         name = validation.connection_name(exchange.params["connectionName"])
-        project_id = exchange.project_id or None
+        project_id = (exchange.asked("projectId") or "").strip(validation.JS_SPACE) or None
+        if "\0" in name:
+            raise internal(error="Find one")
         connection = self.store.named(name, project_id)
         if connection is None or not self._visible(connection):
             scope = "project" if project_id else "organization"
@@ -145,10 +214,17 @@ class Connections:
         validation.connection_id(exchange.params["connectionId"])
         changes = validation.patch(exchange.body)
         connection = self._by_id(exchange, "edit-app-connections")
-        if changes.api_key is not UNDEFINED:
-            await self.upstream.validate(changes.api_key, fault=None, wait=exchange.wait)
-            # It may have been deleted while OpenRouter was asked.
-            connection = self._by_id(exchange, "edit-app-connections")
+        if changes.api_key is UNDEFINED:
+            return self._change(connection, changes)
+        await self.pool.turn(exchange)
+        await self.upstream.validate(changes.api_key, fault=None, wait=exchange.wait)
+        async with self.pool.transaction(exchange):
+            # It may have been deleted meanwhile.
+            return self._change(self._by_id(exchange, "edit-app-connections"), changes)
+
+    def _change(self, connection: Connection, changes: Changes) -> dict[str, Any]:
+        if changes.description is not UNDEFINED:
+            _store_description(changes.description, error="Update by id")
         if changes.name is not UNDEFINED:
             self.store.rename(connection, changes.name)
         if changes.description is not UNDEFINED:

@@ -4,16 +4,20 @@ import asyncio
 import math
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 from urllib.parse import parse_qs
 
 from aiohttp import web
 
 from provisioner.sandbox.simulator.answers import Cut
 from provisioner.sandbox.simulator.model import CreateRecord
+from provisioner.sandbox.simulator.validation import single
 
 __all__ = ["Exchange", "Waits"]
+
+T = TypeVar("T")
 
 # Closing with a linger time of zero sends RST instead of FIN.
 RESET = struct.pack("ii", 1, 0)
@@ -25,13 +29,13 @@ class Waits:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[object]] = set()
 
-    async def sleep(self, seconds: float) -> None:
-        """Wait."""
+    async def watch(self, awaitable: Awaitable[T]) -> T:
+        """Wait for something."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine runs in a task
         self._tasks.add(task)
         try:
-            await asyncio.sleep(seconds)
+            return await awaitable
         finally:
             self._tasks.discard(task)
 
@@ -66,14 +70,9 @@ class Exchange:
         forwarded = self.request.headers.get("X-Forwarded-For")
         return forwarded.partition(",")[0].strip() if forwarded else self.request.remote or ""
 
-    @property
-    def project_id(self) -> str | None:
-        """The project that the query names; an empty one is none."""
-        return self.asked("projectId")
-
     def asked(self, name: str) -> str | None:
-        """What the query says about one thing; nothing where it is empty."""
-        return parse_qs(self.query).get(name, [None])[0] if self.query else None
+        """What the query says about one thing, or the refusal of a query that says it twice."""
+        return single(name, parse_qs(self.query).get(name, [])) if self.query else None
 
     async def wait(self, seconds: float) -> None:
         """Let time pass. When the request has gone unanswered for too long, its connection is cut; its work goes on."""
@@ -81,14 +80,23 @@ class Exchange:
             return
         if not self.is_cut:
             left = max(0.0, self.started + self.cut_after - asyncio.get_running_loop().time())
-            await self.waits.sleep(min(seconds, left))
+            await self.waits.watch(asyncio.sleep(min(seconds, left)))
             if seconds < left:
                 return
             self.cut()
             seconds -= left
         if math.isinf(seconds):
             raise Cut
-        await self.waits.sleep(seconds)
+        await self.waits.watch(asyncio.sleep(seconds))
+
+    async def until(self, future: asyncio.Future[T]) -> T:
+        """Wait for a result, and have the connection cut on the way as `wait` does."""
+        if not self.is_cut:
+            left = max(0.0, self.started + self.cut_after - asyncio.get_running_loop().time())
+            done, _ = await self.waits.watch(asyncio.wait((future,), timeout=left))
+            if not done:
+                self.cut()
+        return await self.waits.watch(future)
 
     def cut(self) -> None:
         """Close the connection without an answer."""

@@ -18,7 +18,7 @@ FAULTS: dict[str, str] = {
     "html-503": "a proxy answers 503 with a page of HTML",
     "slow": "the create takes a second longer",
     "token-expired": "403 `TokenError`, and that access token stays dead",
-    "openrouter-429": "OpenRouter throttles the check of the key: 401 after the retries",
+    "openrouter-429": "OpenRouter throttles the check of the key: 401 at once, without a retry",
     "openrouter-down": "OpenRouter cannot be reached: 401 after the retries",
 }
 """Every fault by its name, with what it does."""

@@ -5,16 +5,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from provisioner.sandbox.simulator import jwt
-from provisioner.sandbox.simulator.answers import Refusal
+from provisioner.sandbox.simulator.answers import Refusal, internal, not_found
 from provisioner.sandbox.simulator.clock import Clock
 from provisioner.sandbox.simulator.settings import Settings
-from provisioner.sandbox.simulator.tokens import Tokens
+from provisioner.sandbox.simulator.tokens import LONGEST, Tokens
+from provisioner.sandbox.simulator.validation import JS_SPACE, UUID
 
 __all__ = ["Logins"]
 
 ATTEMPTS = 3
 LOCKED_FOR = 300.0
 FORGOTTEN_AFTER = 30.0
+METHODS = {"kubernetes-auth": "Kubernetes", "oidc-auth": "OIDC", "jwt-auth": "JWT"}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,10 +50,13 @@ class Logins:
         self._failures = 0
         self._locked_until = 0.0
 
-    def universal(self, client_id: str, secret: str) -> dict[str, Any]:
+    def universal(self, client_id: str, secret: str, organization: str | None) -> dict[str, Any]:
         """Return the answer to a login with client id and secret, or raise the refusal."""
         now = self.clock()
-        if client_id != self.client_id:
+        client_id, secret = client_id.strip(JS_SPACE), secret.strip(JS_SPACE)
+        if "\0" in client_id:
+            raise internal(error="Find one")
+        if client_id != self.client_id or self.tokens.identity == "removed":
             raise self._refusal("Invalid credentials")
         if now < self._locked_until:
             message = "This identity auth method is temporarily locked, please try again later"
@@ -62,6 +67,7 @@ class Logins:
         if not right or self._secret_revoked:
             raise self._refusal("Invalid credentials")
         self._failures = 0
+        self._require_organization(organization)
         self._spend_secret(now)
         return self._grant()
 
@@ -83,22 +89,28 @@ class Logins:
             raise self._refusal("Access denied due to client secret usage limit reached")
         self._secret_uses += 1
 
-    def by_jwt(self, identity_id: str, token: str) -> dict[str, Any]:
+    def by_jwt(self, method: str, identity_id: str, token: str, organization: str | None) -> dict[str, Any]:
         """Return the answer to a login with another issuer's token: any of three parts that has not expired."""
-        if identity_id != self.tokens.identity_id:
-            raise self._refusal("Invalid credentials")
+        if not UUID.match(identity_id):
+            raise internal(error="Find one")
+        if identity_id != self.tokens.identity_id or self.tokens.identity == "removed":
+            self.counts["refused"] += 1
+            kind = METHODS[method]
+            message = f"{kind} auth method not found for identity, did you configure {kind} auth?"
+            raise not_found(message)
         if len(token.split(".")) != jwt.PARTS or not all(token.split(".")):
             raise self._refusal("Access denied: invalid token")
         expires = (jwt.decode_unverified(token) or {}).get("exp")
         if isinstance(expires, int | float) and self.clock() >= expires:
             raise self._refusal("Access denied: jwt expired")
+        self._require_organization(organization)
         return self._grant()
 
-    def require_organization(self, slug: object) -> None:
-        """Raise the refusal of an identity that is not in the organization that a login names."""
-        ours = self.settings.organization_slug
-        if ours and slug is not None and slug != ours:
-            raise self._refusal("Invalid credentials")
+    def _require_organization(self, slug: str | None) -> None:
+        """Raise the refusal of a login that names another organization than ours."""
+        if slug is not None and slug != self.settings.organization_slug:
+            self.counts["refused"] += 1
+            raise not_found(f"Sub organization with name {slug} not found")
 
     def renew(self, token: str) -> dict[str, Any]:
         """Return the answer to a renewal."""
@@ -112,8 +124,8 @@ class Logins:
 
     def _grant(self) -> dict[str, Any]:
         self.counts["ok"] += 1
-        ttl, uses = self.settings.token_ttl, self.settings.token_uses
-        max_ttl = self.settings.token_max_ttl or ttl
+        uses, max_ttl = self.settings.token_uses, self.settings.token_max_ttl or self.settings.token_ttl
+        ttl = self.settings.token_ttl or LONGEST
         return _granted(self.tokens.mint(ttl=ttl, max_ttl=max_ttl, uses_limit=uses), ttl, max_ttl)
 
     def _refusal(self, message: str, *, count: str = "refused") -> Refusal:

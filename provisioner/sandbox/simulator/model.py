@@ -1,12 +1,13 @@
 """What the simulated Infisical remembers: projects, roles, connections, and every create in order."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import UUID
 
 from provisioner.sandbox.simulator.answers import Refusal, not_found, permission_denied
+from provisioner.sandbox.simulator.clock import Clock
 from provisioner.sandbox.simulator.seeds import Seeds
 
 __all__ = ["ABILITIES", "APP", "Connection", "CreateRecord", "Grant", "Store"]
@@ -40,7 +41,7 @@ class Connection:
             "id": self.id,
             "name": self.name,
             "description": self.description,
-            "version": 1,
+            "version": 2,
             "orgId": organization_id,
             "createdAt": self.created_at,
             "updatedAt": self.updated_at,
@@ -105,7 +106,9 @@ class Store:
     organization_id: str
     projects: list[str]
     any_project: bool
-    grants: dict[str, Grant] = field(default_factory=dict)
+    clock: Clock
+    _grants: dict[str, Grant] = field(default_factory=dict)
+    _before: dict[str, tuple[Grant, float]] = field(default_factory=dict)
     connections: dict[str, Connection] = field(default_factory=dict)
     creates: list[CreateRecord] = field(default_factory=list)
     _names: dict[tuple[str, str | None], Connection] = field(default_factory=dict)
@@ -122,19 +125,44 @@ class Store:
                 self.projects.append(project)
                 self._numbers[project] = len(self.projects)
 
+    def remove_projects(self, projects: Iterable[str]) -> None:
+        """Delete these projects with all that is in them."""
+        for project in projects:
+            if self._numbers.pop(project, None):
+                self.projects.remove(project)
+            for connection in list(self.inside(project)):
+                self.remove(connection)
+
+    def joined(self) -> list[str]:
+        """Return the projects that the identity is a member of."""
+        return [project for project in self.projects if self.granted(project) not in {"none", "foreign"}]
+
     def has_project(self, project_id: str) -> bool:
         """Tell whether there is such a project."""
         return project_id in self._numbers or (self.any_project and _is_uuid(project_id))
 
-    def authorize_member(self, project_id: str) -> None:
+    def grant(self, grants: Mapping[str, Grant], *, now: float, lag: float) -> None:
+        """Let the identity be allowed this; unless it only joins, what held before still holds for `lag`."""
+        for place, grant in grants.items():
+            before = self.granted(place)
+            if lag and before != "none":
+                self._before[place] = (before, now + lag)
+            self._grants[place] = grant
+
+    def granted(self, place: str) -> Grant:
+        """Return what the server believes that the identity may do there."""
+        before, until = self._before.get(place, ("none", 0.0))
+        return before if self.clock() < until else self._grants.get(place, ABILITIES)
+
+    def authorize_member(self, project_id: str, *, missing: str = "Project with ID '{}' not found") -> None:
         """Raise the refusal of an identity that is not in the project at all."""
-        self.authorize(project_id, None)
+        self.authorize(project_id, None, missing=missing)
 
     def authorize(
         self, project_id: str | None, ability: str | None, *, missing: str = "Project with ID '{}' not found"
     ) -> None:
         """Raise the refusal of an identity that lacks this ability there; no project means the organization."""
-        organization = self.grants.get(self.organization_id, ABILITIES)
+        organization = self.granted(self.organization_id)
         if organization == "none":
             raise Refusal(403, "ForbiddenError", _no_member("organization", self.organization_id))
         if not project_id:
@@ -143,7 +171,7 @@ class Store:
             return
         if not self.has_project(project_id):
             raise not_found(missing.format(project_id))
-        grant = self.grants.get(project_id, ABILITIES)
+        grant = self.granted(project_id)
         if grant == "foreign":
             raise Refusal(403, "ForbiddenError", "This project does not belong to your selected organization.")
         if grant == "none":
@@ -209,6 +237,37 @@ class Store:
     def named(self, name: str, project_id: str | None) -> Connection | None:
         """Return the connection of this name in exactly this project, or organization-wide."""
         return self._names.get((name, project_id))
+
+    def details(self, project_id: str) -> dict[str, Any]:
+        """Return a project as the routes for projects show it."""
+        slug = {"dev": "Development", "staging": "Staging", "prod": "Production"}
+        environments = [
+            {"name": name, "slug": short, "id": self.seeds.named_uuid(f"environment {project_id} {short}")}
+            for short, name in slug.items()
+        ]
+        made = "2026-11-01T00:00:00.000Z"
+        return {
+            **(self.project(project_id) or {}),
+            "_id": project_id,
+            "orgId": self.organization_id,
+            "description": None,
+            "defaultProduct": None,
+            "autoCapitalization": False,
+            "createdAt": made,
+            "updatedAt": made,
+            "version": 3,
+            "upgradeStatus": None,
+            "pitVersionLimit": 10,
+            "kmsCertificateKeyId": None,
+            "auditLogsRetentionDays": None,
+            "hasDeleteProtection": False,
+            "secretSharing": True,
+            "showSnapshotsLegacy": False,
+            "secretDetectionIgnoreValues": None,
+            "enforceEncryptedSecretManagerSecretMetadata": None,
+            "environments": environments,
+            "deletedEnvironments": [],
+        }
 
     def project(self, project_id: str | None) -> dict[str, Any] | None:
         """Return a project as the list of connections shows it."""

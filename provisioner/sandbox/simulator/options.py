@@ -24,6 +24,7 @@ class Options:
     write_limit: int = 200
     read_limit: int = 350
     login_limit: int = 200
+    secret_limit: int = 120
     window: float = 60.0
     latency: float = 0.0
     """What every request waits before it is looked at."""
@@ -40,7 +41,7 @@ class Options:
     secrets: Sequence[Mapping[str, object]] = field(default=(), repr=False)
     """Secrets of projects that are there, as the setting `secrets` plants them; for those of the `projects`."""
     seed: int = 0
-    cut_after: float = 30.0
+    cut_after: float = 100.0
     """How long a request may go unanswered before its connection is cut; its work goes on."""
     late_by: float = 0.5
     """How long after the cut the fault `late-commit` inserts its row."""
@@ -50,3 +51,9 @@ class Options:
     """The server's clock minus the real one: in `Date`, `createdAt` and `updatedAt`."""
     upstream_pace: float = 1.0
     """Multiplies every delay of the call to OpenRouter: 0.01 makes tests a hundred times faster."""
+    pool: int = 10
+    """How many database connections the server has; 0 is no end of them, and creates that cost no time."""
+    pool_wait: float = 60.0
+    """How long a request waits for a database connection before its 500."""
+    pool_step: float = 0.0045
+    """What each of the two turns of a create takes on the server's one thread; 0.0045 allows about 110 a second."""

@@ -7,12 +7,22 @@ from typing import Any
 from aiohttp import web
 
 from provisioner.sandbox.simulator import bodies, validation
-from provisioner.sandbox.simulator.answers import Answer, Cut, NoRoute, Page, Refusal, internal, success
+from provisioner.sandbox.simulator.answers import (
+    Answer,
+    BadUrl,
+    Cut,
+    NoRoute,
+    Page,
+    Refusal,
+    Stopping,
+    internal,
+    success,
+)
 from provisioner.sandbox.simulator.clock import iso
 from provisioner.sandbox.simulator.exchange import Exchange, Waits
 from provisioner.sandbox.simulator.faults import Faults
-from provisioner.sandbox.simulator.routes import Match, Route, match
-from provisioner.sandbox.simulator.tokens import Token
+from provisioner.sandbox.simulator.routes import Match, Route, is_decodable, match
+from provisioner.sandbox.simulator.tokens import LONGEST, Token
 from provisioner.sandbox.simulator.world import World
 
 __all__ = ["Pipeline"]
@@ -38,6 +48,8 @@ class Pipeline:
             "delete": connections.delete,
             "get_secret": world.secrets.get,
             "get_raw_secret": world.secrets.get_raw,
+            "list_projects": self._list_projects,
+            "get_project": self._get_project,
             "status": self._status,
             "universal": self._universal,
             "by_jwt": self._by_jwt,
@@ -49,6 +61,8 @@ class Pipeline:
         """Return what to send; None if the connection was cut."""
         world = self._world
         path, _, query = request.raw_path.partition("?")
+        if not is_decodable(path):
+            return BadUrl(path).answer("")
         found = match(request.method, path)
         if found and found.route.action == "get_secret" and world.settings.old_secrets:
             found = None  # a server from before that route
@@ -86,6 +100,8 @@ class Pipeline:
         # creates pass the limiter is also the order in which faults are drawn.
         raw = b"" if exchange.request.method in NO_BODY else await bodies.read(exchange.request)
         await exchange.wait(self._world.settings.latency)
+        if found.route.budget is not None:
+            await self._world.pool.read(exchange, error="Find one")
         self._admit(exchange, found.route, raw)
         try:
             body = await self._actions[found.route.action](exchange)
@@ -102,14 +118,19 @@ class Pipeline:
             case "reset":
                 exchange.reset()
                 raise Cut
+            case "stopping":
+                raise Stopping
             case "hang":
                 await exchange.wait(math.inf)
 
     def _no_route(self, request: web.BaseRequest) -> Answer:
         if request.method == "OPTIONS":
-            return Answer(status=204)
+            if "Origin" in request.headers and "Access-Control-Request-Method" in request.headers:
+                return Answer(status=204)
+            return Answer(status=400, body=b"Invalid Preflight Request", content_type="text/plain")
         if (
             self._world.settings.mode == "self-hosted"
+            and self._world.settings.web_interface
             and request.method == "GET"
             and not request.path.startswith("/api")
         ):
@@ -125,11 +146,10 @@ class Pipeline:
             raise Page(*PAGES[fault])
         if self._world.settings.maintenance and exchange.request.method not in NO_BODY:
             raise internal()
-        if route.authenticated:
-            token = self._authenticate(exchange)
-            if faults and fault == "token-expired":
-                self._strike(faults, exchange, fault)
-                raise self._world.tokens.expire(token)
+        token = self._authenticate(exchange, route)
+        if token is not None and faults and fault == "token-expired":
+            self._strike(faults, exchange, fault)
+            raise self._world.tokens.expire(token)
         if exchange.request.method not in NO_BODY:
             exchange.body = bodies.parse(raw, exchange.request)
             self._note(exchange)
@@ -144,10 +164,14 @@ class Pipeline:
         if exchange.record is not None:
             exchange.record.fault = fault
 
-    def _authenticate(self, exchange: Exchange) -> Token:
+    def _authenticate(self, exchange: Exchange, route: Route) -> Token | None:
         headers = exchange.request.headers
         if "X-Api-Key" in headers:
-            raise Refusal(400, "BadRequest", "API key authentication is no longer supported")
+            message = "API key authentication is not supported anymore. Please switch to using machine identities."
+            raise Refusal(400, "BadRequest", message)
+        # Routes that need no token check one that comes nevertheless.
+        if not route.authenticated and not headers.get("Authorization"):
+            return None
         return self._world.tokens.authenticate(headers.get("Authorization"))
 
     def _note(self, exchange: Exchange) -> None:
@@ -177,23 +201,32 @@ class Pipeline:
         return {
             "date": iso(self._world.clock() + self._world.settings.clock_offset),
             "message": "Ok",
-            "emailConfigured": False,
+            "emailConfigured": True,
             "inviteOnlySignup": True,
             "redisConfigured": True,
             "secretScanningConfigured": False,
+            "auditLogStorageDisabled": False,
+            "maxIdentityAccessTokenTTL": LONGEST,
         }
 
     async def _universal(self, exchange: Exchange) -> dict[str, Any]:
-        self._check_organization(exchange)
-        return self._world.logins.universal(*validation.strings(exchange.body, ("clientId", "clientSecret")))
+        client_id, secret = validation.strings(exchange.body, ("clientId", "clientSecret"))
+        return self._world.logins.universal(client_id, secret, validation.organization_slug(exchange.body))
 
     async def _by_jwt(self, exchange: Exchange) -> dict[str, Any]:
-        self._check_organization(exchange)
-        return self._world.logins.by_jwt(*validation.strings(exchange.body, ("identityId", "jwt")))
+        identity_id, token = validation.strings(exchange.body, ("identityId", "jwt"))
+        method = exchange.request.path.split("/")[4]
+        return self._world.logins.by_jwt(method, identity_id, token, validation.organization_slug(exchange.body))
 
-    def _check_organization(self, exchange: Exchange) -> None:
-        if isinstance(exchange.body, dict):
-            self._world.logins.require_organization(exchange.body.get("organizationSlug"))
+    async def _list_projects(self, exchange: Exchange) -> dict[str, Any]:
+        kind = exchange.asked("type")
+        projects = [self._world.store.details(project) for project in self._world.store.joined()]
+        return {"projects": [project for project in projects if kind in {None, project["type"]}]}
+
+    async def _get_project(self, exchange: Exchange) -> dict[str, Any]:
+        project_id = exchange.params["projectId"]
+        self._world.store.authorize_member(project_id)
+        return {"project": self._world.store.details(project_id)}
 
     async def _renew(self, exchange: Exchange) -> dict[str, Any]:
         return self._world.logins.renew(*validation.strings(exchange.body, ("accessToken",)))

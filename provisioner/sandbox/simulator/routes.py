@@ -1,18 +1,20 @@
 """Which routes there are, and which pattern a URL belongs to: the rate limiter counts by pattern."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_to_bytes
 
-__all__ = ["Match", "Route", "match"]
+__all__ = ["Match", "Route", "is_decodable", "match"]
 
-Budget = Literal["write_limit", "read_limit", "login_limit"]
+Budget = Literal["write_limit", "read_limit", "login_limit", "secret_limit"]
 
 CONNECTIONS = "/api/v1/app-connections/open-router"
 AUTH = "/api/v1/auth"
 SECRETS = "/api/v4/secrets"
 RAW_SECRETS = "/api/v3/secrets/raw"
+PROJECTS = "/api/v1/projects"
 JWT_METHODS = ("kubernetes-auth", "oidc-auth", "jwt-auth")
 MAX_PARAM = 100
 
@@ -44,7 +46,7 @@ FIXED: dict[tuple[str, str], Route] = {
     ("POST", CONNECTIONS): _connection("create", "POST", "", "write_limit"),
     ("GET", CONNECTIONS): _connection("list", "GET", "", "read_limit"),
     ("GET", "/api/status"): STATUS,
-    ("HEAD", "/api/status"): STATUS,
+    ("GET", PROJECTS): Route("list_projects", f"GET {PROJECTS}", "read_limit", authenticated=True),
     ("POST", f"{AUTH}/universal-auth/login"): Route("universal", f"POST {AUTH}/universal-auth/login"),
     ("POST", f"{AUTH}/token/renew"): Route("renew", f"POST {AUTH}/token/renew"),
     ("POST", f"{AUTH}/token/revoke"): Route("revoke", f"POST {AUTH}/token/revoke"),
@@ -57,20 +59,37 @@ BY_ID: dict[str, Route] = {
     "DELETE": _connection("delete", "DELETE", "/{connectionId}", "write_limit"),
 }
 
-SECRET = Route("get_secret", f"GET {SECRETS}/{{secretName}}", "read_limit", authenticated=True)
-RAW_SECRET = Route("get_raw_secret", f"GET {RAW_SECRETS}/{{secretName}}", "read_limit", authenticated=True)
+SECRET = Route("get_secret", f"GET {SECRETS}/{{secretName}}", "secret_limit", authenticated=True)
+RAW_SECRET = Route("get_raw_secret", f"GET {RAW_SECRETS}/{{secretName}}", "secret_limit", authenticated=True)
+PROJECT = Route("get_project", f"GET {PROJECTS}/{{projectId}}", "read_limit", authenticated=True)
+BY_PREFIX = ((SECRETS, SECRET, "secretName"), (RAW_SECRETS, RAW_SECRET, "secretName"), (PROJECTS, PROJECT, "projectId"))
+# A percent sign without two hexadecimal digits.
+BROKEN = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+
+def is_decodable(path: str) -> bool:
+    """Tell whether the router can read the path at all."""
+    if BROKEN.search(path):
+        return False
+    try:
+        unquote_to_bytes(path).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def match(method: str, path: str) -> Match | None:
     """Return the route of a path without its query, or None. A trailing slash does not matter."""
     path = path.removesuffix("/")
+    if method == "HEAD":
+        method = "GET"
     route = FIXED.get((method, path))
     if route is not None:
         return Match(route, {})
-    for prefix, secret in ((SECRETS, SECRET), (RAW_SECRETS, RAW_SECRET)):
+    for prefix, found, parameter in BY_PREFIX:
         if method == "GET" and path.startswith(f"{prefix}/"):
             name = path.removeprefix(f"{prefix}/")
-            return Match(secret, {"secretName": unquote(name)}) if name and "/" not in name else None
+            return Match(found, {parameter: unquote(name)}) if name and "/" not in name else None
     if not path.startswith(f"{CONNECTIONS}/"):
         return None
     head, _, tail = path.removeprefix(f"{CONNECTIONS}/").partition("/")

@@ -1,5 +1,6 @@
 """Secrets of projects: those that credentials can be kept in. They are planted; no route here writes one."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -8,11 +9,15 @@ from provisioner.sandbox.simulator import checks
 from provisioner.sandbox.simulator.answers import Refusal, not_found
 from provisioner.sandbox.simulator.exchange import Exchange
 from provisioner.sandbox.simulator.model import Store
+from provisioner.sandbox.simulator.validation import UNDEFINED, mismatch, refuse
 
 __all__ = ["PlantedSecret", "Secrets", "planted_secret"]
 
 Access = str
 ACCESS = ("read", "describe", "none")
+MADE = "2026-11-01T00:00:00.000Z"
+MISSING = "Project with ID '{}' not found during bot lookup. Are you sure you are using the correct project ID?"
+REFERENCE = re.compile(r"\$\{([^}.]+)\}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +37,7 @@ FIELDS: dict[str, Callable[[object], Any]] = {
     "projectId": checks.uuid,
     "environment": checks.text,
     "path": checks.text,
-    "value": checks.optional(checks.text),
+    "value": checks.optional(checks.any_text),
     "access": checks.choice(*ACCESS),
 }
 
@@ -84,19 +89,25 @@ class Secrets:
         ]
 
     async def get(self, exchange: Exchange) -> dict[str, Any]:
-        """GET a secret by its name, in the present form of the route."""
-        return self._found(exchange, exchange.asked("projectId"))
+        """GET a secret by its name, in the present form of the route: references to other secrets are resolved."""
+        project_id = exchange.asked("projectId")
+        if project_id is None:
+            refuse([mismatch("string", UNDEFINED, ("projectId",))])
+        return self._found(exchange, str(project_id), expand=True)
 
     async def get_raw(self, exchange: Exchange) -> dict[str, Any]:
         """GET a secret by its name, in the form of older servers."""
-        return self._found(exchange, exchange.asked("workspaceId"))
+        project_id = exchange.asked("workspaceId")
+        if project_id is None:
+            raise Refusal(400, "BadRequest", "You must provide projectSlug or workspaceId")
+        return self._found(exchange, project_id, expand=False)
 
-    def _found(self, exchange: Exchange, project_id: str | None) -> dict[str, Any]:
+    def _found(self, exchange: Exchange, project_id: str, *, expand: bool) -> dict[str, Any]:
         name, environment = exchange.params["secretName"], exchange.asked("environment")
         path = (exchange.asked("secretPath") or "/").rstrip("/") or "/"
-        if project_id is None or environment is None:
-            raise Refusal(400, "BadRequest", "Missing project id or environment")
-        self.store.authorize_member(project_id)
+        if environment is None:
+            raise Refusal(400, "BadRequest", "Missing environment")
+        self.store.authorize_member(project_id, missing=MISSING)
         if not any(place[:3] == (project_id, environment, path) for place in self._kept):
             message = f"Folder with path '{path}' in environment with slug '{environment}' not found"
             raise Refusal(404, "GetSecretByName", message)
@@ -105,20 +116,42 @@ class Secrets:
             raise not_found(f"Secret with name '{name}' not found")
         if secret.access == "none":
             raise Refusal(403, "PermissionDenied", "You are not allowed to describeSecret on secrets", details=[])
-        if secret.access == "describe":
+        shown = exchange.asked("viewSecretValue") != "false"
+        if secret.access == "describe" and shown:
             message = f"You do not have permission to view secret value on secret with name '{name}'"
             raise Refusal(403, "ForbiddenReadSecretError", message)
+        identifier = self.store.seeds.named_uuid(f"secret {project_id} {environment} {path} {name}")
+        value = self._expanded(secret) if expand else secret.value
         return {
             "secret": {
-                "id": self.store.seeds.named_uuid(f"secret {project_id} {environment} {path} {name}"),
+                "id": identifier,
+                "_id": identifier,
                 "workspace": project_id,
                 "environment": environment,
                 "version": 1,
                 "type": "shared",
                 "secretKey": name,
-                "secretValue": secret.value,
+                "secretValue": value if shown else "<hidden-by-infisical>",
                 "secretComment": "",
-                "secretValueHidden": False,
+                "secretReminderNote": None,
+                "secretReminderRepeatDays": None,
+                "skipMultilineEncoding": False,
+                "createdAt": MADE,
+                "updatedAt": MADE,
+                "isRotatedSecret": False,
+                "rotationId": None,
+                "secretValueHidden": not shown,
                 "secretPath": path,
+                "tags": [],
+                "secretMetadata": [],
             }
         }
+
+    def _expanded(self, secret: PlantedSecret) -> str:
+        """Put in the values of other secrets of the same folder for `${NAME}`, one level deep."""
+
+        def value(reference: re.Match[str]) -> str:
+            other = self._kept.get((secret.project_id, secret.environment, secret.path, reference[1]))
+            return (other and other.value) or ""
+
+        return REFERENCE.sub(value, secret.value or "")

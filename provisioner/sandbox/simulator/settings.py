@@ -10,7 +10,7 @@ from provisioner.sandbox.simulator.faults import check_shares
 from provisioner.sandbox.simulator.model import ABILITIES, APP, Grant
 from provisioner.sandbox.simulator.options import Mode
 from provisioner.sandbox.simulator.secrets import PlantedSecret, planted_secret
-from provisioner.sandbox.simulator.tokens import Identity
+from provisioner.sandbox.simulator.tokens import Identity, Revoked
 
 __all__ = ["FIELDS", "Plant", "Settings", "SettingsError", "check", "snake"]
 
@@ -39,13 +39,16 @@ class Plant:
 class Settings:
     """The live settings. Times in seconds; for each time to live and number of uses, 0 means no limit.
 
-    `old_secrets`: only the older route tells secrets. Without an `organization_slug` logins may name any.
+    `old_secrets`: only the older route tells secrets. Without an `organization_slug` logins may name none.
+    `web_interface`: a self-hosted server has pages under all other paths. `role_lag`: how long a changed role goes
+    unnoticed; about 10 s on a recorded server, and joining a project shows at once.
     """
 
     mode: str = "cloud"
     write_limit: int = 200
     read_limit: int = 350
     login_limit: int = 200
+    secret_limit: int = 120
     window: float = 60.0
     latency: float = 0.0
     token_ttl: int = 2_592_000
@@ -54,7 +57,7 @@ class Settings:
     secret_ttl: int = 0
     secret_uses: int = 0
     client_secret: str = field(default="", repr=False)
-    cut_after: float = 30.0
+    cut_after: float = 100.0
     replica_lag: float = 0.0
     clock_offset: float = 0.0
     late_by: float = 0.5
@@ -63,7 +66,12 @@ class Settings:
     open_router: str = "ok"
     old_secrets: bool = False
     organization_slug: str = ""
+    web_interface: bool = True
+    role_lag: float = 0.0
     upstream_pace: float = 1.0
+    pool: int = 10
+    pool_wait: float = 60.0
+    pool_step: float = 0.0045
 
     def public(self) -> dict[str, Any]:
         """Return them by their JSON names, without the secret."""
@@ -94,6 +102,11 @@ def _grant(value: object) -> Grant:
         return frozenset(checks.list_of(checks.choice(*sorted(ABILITIES)))(value))
     except ValueError as error:
         raise ValueError(f"{error}; besides a list of abilities, 'none' and 'foreign' are possible") from None
+
+
+def _revoked(value: object) -> str:
+    """Check what is revoked; true is each token by itself, false nothing."""
+    return ("token" if value else "") if isinstance(value, bool) else checks.choice(*get_args(Revoked))(value)
 
 
 def _permissions(value: object) -> dict[str, Grant]:
@@ -130,6 +143,7 @@ FIELDS: dict[str, Callable[[object], Any]] = {
     "writeLimit": checks.integer(least=1),
     "readLimit": checks.integer(least=1),
     "loginLimit": checks.integer(least=1),
+    "secretLimit": checks.integer(least=1),
     "window": checks.number(above=0),
     "latency": checks.number(least=0),
     "tokenTtl": checks.integer(least=0),
@@ -144,21 +158,27 @@ FIELDS: dict[str, Callable[[object], Any]] = {
     "clockOffset": checks.number(),
     "lateBy": checks.number(least=0),
     "maintenance": checks.boolean,
-    "outage": checks.choice("none", "refuse", "reset", "hang"),
+    "outage": checks.choice("none", "refuse", "reset", "hang", "stopping"),
     "openRouter": checks.choice("ok", "401", "403", "429", "500", "slow", "down"),
     "upstreamPace": checks.number(least=0),
+    "pool": checks.integer(least=0),
+    "poolWait": checks.number(above=0),
+    "poolStep": checks.number(least=0),
     "identity": checks.choice(*get_args(Identity)),
-    "revokeTokens": checks.boolean,
+    "revokeTokens": _revoked,
     "expireTokens": checks.boolean,
     "lapseTokens": checks.boolean,
     "unlock": checks.boolean,
     "clientSecret": checks.text,
     "addProjects": checks.list_of(checks.uuid),
+    "removeProjects": checks.list_of(checks.uuid),
     "permissions": _permissions,
     "plant": checks.list_of(_plant),
     "secrets": checks.list_of(_secret),
     "oldSecrets": checks.boolean,
     "organizationSlug": checks.text,
+    "webInterface": checks.boolean,
+    "roleLag": checks.number(least=0),
 }
 """Every field of POST /_simulator/settings with its check; applied in this order."""
 

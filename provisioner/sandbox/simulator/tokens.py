@@ -1,10 +1,10 @@
 """Access tokens: how they are made, believed, renewed and ended.
 
-A token ends in one of three ways that a client sees differently: it is `expired` by its own words, it has `lapsed` by
-the database's, or its row is gone.
+A token ends in ways that a client sees differently: it is `expired` by its own words, it has `lapsed` by the server's,
+or something was revoked that it came from.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from provisioner.sandbox.simulator import jwt
@@ -12,10 +12,18 @@ from provisioner.sandbox.simulator.answers import Refusal, not_found
 from provisioner.sandbox.simulator.clock import Clock
 from provisioner.sandbox.simulator.seeds import Seeds
 
-__all__ = ["Identity", "Token", "Tokens"]
+__all__ = ["LONGEST", "Identity", "Revoked", "Token", "Tokens"]
 
-Identity = Literal["ok", "removed", "untrusted-address"]
+Identity = Literal["ok", "removed", "inactive", "untrusted-address"]
 """Whether the identity may use its tokens."""
+
+Revoked = Literal["token", "auth method", "client secret", "identity tokens"]
+"""What was revoked, as the refusal names it."""
+
+End = Revoked | Literal["open", "expired", "lapsed"]
+
+LONGEST = 7_776_000
+"""The life of a token without a time to live, in seconds."""
 
 SCHEME_LENGTH = len("Bearer ")
 
@@ -31,7 +39,7 @@ class Token:
     created: float
     renewed: float
     uses: int = 0
-    end: Literal["open", "expired", "lapsed"] = "open"
+    end: End = "open"
 
 
 class Tokens:
@@ -69,24 +77,27 @@ class Tokens:
 
     def authenticate(self, authorization: str | None) -> Token:
         """Return the token of a header, or raise the refusal. It counts as one use of the token."""
-        if authorization is None:
+        if not authorization:
             raise _unauthorized("Token missing")
         # The server cuts off seven characters, whatever they are.
         text = authorization[SCHEME_LENGTH:]
         if text.startswith("st."):
-            raise not_found("Service token not found")
+            raise not_found(f"Service token with ID '{text.split('.')[1]}' not found")
         row = self._row(text)
-        if self.identity == "untrusted-address":
-            message = "You are not allowed to access this resource from the current IP address"
-            raise Refusal(403, "ForbiddenError", message)
-        if self.identity == "removed":
-            raise Refusal(400, "BadRequest", "Identity does not belong to this organization")
         if row.end == "lapsed":
-            del self._rows[row.id]
-            raise _unauthorized("Failed to renew MI access token due to TTL expiration")
+            raise _unauthorized("Identity access token exceeded max age, please re-authenticate")
+        if row.end != "open":
+            raise _unauthorized(f"Failed to authorize: {_revoked(row.end)}")
+        match self.identity:
+            case "untrusted-address":
+                message = "You are not allowed to access this resource from the current IP address"
+                raise Refusal(403, "ForbiddenError", message)
+            case "removed":
+                raise _unauthorized("Identity is not a member of the organization")
+            case "inactive":
+                raise _unauthorized("Identity organization membership is inactive")
         if row.uses_limit and row.uses >= row.uses_limit:
-            del self._rows[row.id]
-            raise _unauthorized("Unable to renew because access token number of uses limit reached")
+            raise _unauthorized("Failed to authorize: token usage limit reached")
         row.uses += 1
         return row
 
@@ -97,7 +108,9 @@ class Tokens:
             raise Refusal(403, "TokenError", str(error)) from None
         if payload.get("authTokenType") != "identityAccessToken":
             raise _unauthorized("Token missing")
-        row = self._rows.get(str(payload.get("identityAccessTokenId")))
+        if not all(isinstance(payload.get(claim), str) for claim in ("identityId", "identityAccessTokenId")):
+            raise _unauthorized("Invalid identity access token claims, please re-authenticate")
+        row = self._rows.get(str(payload["identityAccessTokenId"]))
         if row is None:
             raise _unauthorized("No identity access token found")
         if row.end == "expired":
@@ -105,24 +118,26 @@ class Tokens:
         return row
 
     def renew(self, text: str) -> tuple[str, Token]:
-        """Return a new token in place of one that still holds; past its longest life, the old one ends too."""
+        """Return another token beside one that still holds; both live on."""
         row = self._row(text)
-        now = self._clock()
-        if row.max_ttl and now + row.ttl > row.created + row.max_ttl:
-            del self._rows[row.id]
-            raise _unauthorized("Failed to renew MI access token past its Max TTL expiration")
-        row.renewed = now
-        return self._sign(row), row
+        if row.end != "open":
+            raise _unauthorized(f"Cannot renew: {_revoked(row.end)}")
+        another = replace(row, id=self._seeds.uuid(), renewed=self._clock(), uses=0)
+        self._rows[another.id] = another
+        return self._sign(another), another
 
     def revoke(self, text: str) -> None:
-        """End one token."""
-        del self._rows[self._row(text).id]
+        """End one token, or leave it as dead as it is."""
+        row = self._row(text)
+        if row.end == "open":
+            row.end = "token"
 
-    def revoke_all(self) -> None:
-        """End every token."""
-        self._rows.clear()
+    def revoke_all(self, what: Revoked | Literal[""]) -> None:
+        """End every token because this was revoked; nothing is nothing."""
+        if what:
+            self.end_all(what)
 
-    def end_all(self, end: Literal["expired", "lapsed"]) -> None:
+    def end_all(self, end: End) -> None:
         """Let every token that there is end in this way."""
         for row in self._rows.values():
             row.end = end
@@ -131,6 +146,10 @@ class Tokens:
         """Let a token be expired from now on; return the refusal that says so."""
         row.end = "expired"
         return _expired()
+
+
+def _revoked(what: str) -> str:
+    return f"{what} {'have' if what.endswith('s') else 'has'} been revoked"
 
 
 def _expired() -> Refusal:

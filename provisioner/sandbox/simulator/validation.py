@@ -1,4 +1,4 @@
-"""What the server checks in a body, and the 422 issues it lists: the shapes of zod, in zod's order."""
+"""What the server checks in a request, and the 422 issues it lists: the shapes of zod, in zod's order."""
 
 import re
 from collections.abc import Iterable
@@ -7,7 +7,21 @@ from typing import Any, cast
 
 from provisioner.sandbox.simulator.answers import Refusal
 
-__all__ = ["UNDEFINED", "Changes", "NewConnection", "connection_id", "connection_name", "create", "patch", "strings"]
+__all__ = [
+    "JS_SPACE",
+    "UNDEFINED",
+    "Changes",
+    "NewConnection",
+    "connection_id",
+    "connection_name",
+    "create",
+    "mismatch",
+    "organization_slug",
+    "patch",
+    "refuse",
+    "single",
+    "strings",
+]
 
 UNDEFINED: Any = type("Undefined", (), {"__repr__": lambda _: "UNDEFINED"})()
 """Stands for a field that is not there, which is not the same as null."""
@@ -23,6 +37,7 @@ JS_SPACE = (
 SLUG = re.compile(r"(?:[a-z0-9]+(?:-[a-z0-9]+)*)?\Z")
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z", re.IGNORECASE)
 NAME_LENGTH = 64
+NOT_SUPPORTED = "Not supported for OpenRouter Connections"
 DESCRIPTION_LENGTH = 256
 KINDS: dict[type, str] = {
     bool: "boolean",
@@ -130,22 +145,35 @@ def _api_key(credentials: object, issues: list[Issue]) -> str:
 
 
 def _unsupported(body: dict[str, Any], issues: list[Issue]) -> None:
-    for literal, nothing in (("isPlatformManagedCredentials", "gatewayId"), ("isAutoRotationEnabled", "rotation")):
-        value = body.get(literal, False)
-        if value is not False:
-            message = "Not supported for OpenRouter Connections"
-            issues.append(
-                {"received": value, "code": "invalid_literal", "expected": False, "path": [literal], "message": message}
-            )
-        value = body.get(nothing)
-        if value is not None:
-            union = [
-                {"issues": [mismatch(expected, value, (nothing,))], "name": "ZodError"}
-                for expected in ("undefined", "null")
-            ]
-            issues.append(
-                {"code": "invalid_union", "unionErrors": union, "path": [nothing], "message": "Invalid input"}
-            )
+    _false("isPlatformManagedCredentials", body, issues)
+    _nothing("gatewayId", body, issues)
+    _nothing("gatewayPoolId", body, issues)
+    _false("isAutoRotationEnabled", body, issues)
+    _nothing("rotation", body, issues)
+
+
+def _false(field: str, body: dict[str, Any], issues: list[Issue]) -> None:
+    value = body.get(field, False)
+    if value is not False:
+        issues.append(
+            {
+                "received": value,
+                "code": "invalid_literal",
+                "expected": False,
+                "path": [field],
+                "message": NOT_SUPPORTED,
+            }
+        )
+
+
+def _nothing(field: str, body: dict[str, Any], issues: list[Issue]) -> None:
+    value = body.get(field)
+    if value is not None:
+        union = [
+            {"issues": [mismatch(expected, value, (field,)) | {"message": NOT_SUPPORTED}], "name": "ZodError"}
+            for expected in ("undefined", "null")
+        ]
+        issues.append({"code": "invalid_union", "unionErrors": union, "path": [field], "message": "Invalid input"})
 
 
 def _object(body: object) -> dict[str, Any]:
@@ -199,6 +227,26 @@ def strings(body: object, names: Iterable[str]) -> list[str]:
     values = [(name, fields.get(name, UNDEFINED)) for name in names]
     refuse([mismatch("string", value, (name,)) for name, value in values if not isinstance(value, str)])
     return [value for _, value in values]
+
+
+def organization_slug(body: object) -> str | None:
+    """Return the organization that a login names, or raise the 422."""
+    slug = body.get("organizationSlug", UNDEFINED) if isinstance(body, dict) else UNDEFINED
+    path = ("organizationSlug",)
+    if slug is UNDEFINED:
+        return None
+    if not isinstance(slug, str):
+        refuse([mismatch("string", slug, path)])
+    elif not slug:
+        refuse([bound("too_small", 1, path, "Slug field must be at least 1 lowercase character")])
+    return cast("str", slug)
+
+
+def single(name: str, values: list[str]) -> str | None:
+    """Return what a query says about one thing, or raise the 422 where it says it twice."""
+    if len(values) > 1:
+        refuse([mismatch("string", values, (name,))])
+    return values[0] if values else None
 
 
 def connection_id(value: str) -> str:

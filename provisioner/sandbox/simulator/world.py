@@ -1,29 +1,41 @@
 """Everything that one simulated Infisical consists of, wired together and changed as a whole."""
 
-from collections.abc import Callable, Set as AbstractSet
+from collections.abc import Callable, Mapping, Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Self
 
 from provisioner.sandbox.simulator import settings as live
 from provisioner.sandbox.simulator.clock import Clock, iso
-from provisioner.sandbox.simulator.connections import Connections
+from provisioner.sandbox.simulator.connections import Connections, Upstream
 from provisioner.sandbox.simulator.faults import Faults
 from provisioner.sandbox.simulator.limiter import Limiter
 from provisioner.sandbox.simulator.logins import Logins
-from provisioner.sandbox.simulator.model import CreateRecord, Store
+from provisioner.sandbox.simulator.model import CreateRecord, Grant, Store
 from provisioner.sandbox.simulator.options import Options
+from provisioner.sandbox.simulator.pool import Pool
 from provisioner.sandbox.simulator.secrets import Secrets
 from provisioner.sandbox.simulator.seeds import Seeds
 from provisioner.sandbox.simulator.settings import Settings, SettingsError
 from provisioner.sandbox.simulator.tokens import Tokens
-from provisioner.sandbox.simulator.upstream import Upstream
 
 __all__ = ["World"]
 
 # Options that are settings as well: the start values are held to the same rules as later changes.
 START = (
-    *("mode", "write_limit", "read_limit", "login_limit", "window", "latency", "token_ttl", "faults", "seed"),
+    *(
+        "mode",
+        "write_limit",
+        "read_limit",
+        "login_limit",
+        "secret_limit",
+        "window",
+        "latency",
+        "token_ttl",
+        "faults",
+        "seed",
+    ),
     *("cut_after", "late_by", "replica_lag", "clock_offset", "upstream_pace", "secrets"),
+    *("pool", "pool_wait", "pool_step"),
 )
 
 
@@ -41,6 +53,7 @@ class World:
     logins: Logins
     connections: Connections
     secrets: Secrets
+    pool: Pool
     requests: dict[str, dict[str, int]]
 
     @classmethod
@@ -55,11 +68,13 @@ class World:
             organization_id=seeds.named_uuid("organization"),
             projects=[seeds.named_uuid(f"project {number}") for number in range(1, options.projects + 1)],
             any_project=options.any_project,
+            clock=clock,
         )
         tokens = Tokens(seeds, clock)
         client_id = options.client_id or seeds.named_uuid("client id")
         faults = Faults(options.seed, {})
         upstream = Upstream(settings=settings, seeds=seeds)
+        pool = Pool(settings=settings)
         world = cls(
             seeds=seeds,
             clock=clock,
@@ -69,8 +84,11 @@ class World:
             limiter=Limiter(),
             tokens=tokens,
             logins=Logins(tokens=tokens, settings=settings, clock=clock, client_id=client_id),
-            connections=Connections(store=store, upstream=upstream, faults=faults, settings=settings, clock=clock),
+            connections=Connections(
+                store=store, upstream=upstream, pool=pool, faults=faults, settings=settings, clock=clock
+            ),
             secrets=Secrets(store=store),
+            pool=pool,
             requests={},
         )
         world.change({name: getattr(options, name) for name in START})
@@ -100,7 +118,6 @@ class World:
 
     def _apply(self, name: str, value: Any) -> None:
         switches: dict[str, Callable[[], None]] = {
-            "revokeTokens": self.tokens.revoke_all,
             "expireTokens": lambda: self.tokens.end_all("expired"),
             "lapseTokens": lambda: self.tokens.end_all("lapsed"),
             "unlock": self.logins.unlock,
@@ -109,9 +126,12 @@ class World:
             "faults": self.faults.share,
             "seed": self.faults.reseed,
             "identity": self.tokens.judge,
+            "revokeTokens": self.tokens.revoke_all,
             "clientSecret": self.logins.renew_secret,
             "addProjects": self.store.add_projects,
-            "permissions": self.store.grants.update,
+            "removeProjects": self.store.remove_projects,
+            "permissions": self._grant,
+            "pool": self.pool.resize,
             "plant": self.connections.plant,
             "secrets": self.secrets.plant,
         }
@@ -121,6 +141,9 @@ class World:
             setattr(self.settings, live.snake(name), value)
         elif value:
             switches[name]()
+
+    def _grant(self, grants: Mapping[str, Grant]) -> None:
+        self.store.grant(grants, now=self.clock(), lag=self.settings.role_lag)
 
     def arrive(self, request_id: str) -> CreateRecord:
         """Note that a create arrived."""
@@ -146,5 +169,6 @@ class World:
             "requests": {pattern: dict(outcomes) for pattern, outcomes in self.requests.items()},
             "secrets": self.secrets.public(),
             "faults": dict(self.faults.struck),
+            "pool": self.pool.public(),
             "logins": dict(self.logins.counts),
         }

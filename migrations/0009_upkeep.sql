@@ -1,0 +1,345 @@
+-- What keeps everybody's requests going, whatever one row holds and whatever somebody's trigger makes of it.
+
+-- A trigger of the user's that returns NULL lets an update silently not happen. Then the whole settlement must not: its
+-- connection would be recorded nowhere. A request that is not there any more has nothing to be recorded in.
+CREATE FUNCTION provisioner.not_updated(request bigint) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.id = not_updated.request) THEN
+        RAISE EXCEPTION 'a trigger on provisioner.connection_requests keeps request % from being updated', not_updated.request
+        USING ERRCODE = 'triggered_action_exception';
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+-- Wipe at most `most` sealed keys of requests that failed `keep` ago or earlier, if they are still failed and still have that
+-- key. The day stands in what is left of the credential, for `retry` forgets the message. Rows are found by id out of an array:
+-- the wide table is never read whole. All at once; if one of them cannot be updated, one by one, and that one again in an hour.
+CREATE FUNCTION provisioner.wipe_failed_boxes(keep interval, most integer, OUT due integer, OUT wiped integer)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    boxes provisioner.failed_boxes[];
+    box provisioner.failed_boxes;
+    ids bigint[];
+BEGIN
+    SELECT array_agg(b), count(*) INTO boxes, due
+    FROM (
+        SELECT f.* FROM provisioner.failed_boxes AS f
+        WHERE f.failed_at <= now() - wipe_failed_boxes.keep
+        ORDER BY f.failed_at
+        LIMIT wipe_failed_boxes.most
+        FOR UPDATE SKIP LOCKED
+    ) AS b;
+    wiped := 0;
+    IF due = 0 THEN
+        RETURN;
+    END IF;
+    BEGIN
+        wiped := provisioner.wipe_boxes(boxes);
+        SET CONSTRAINTS ALL IMMEDIATE;  -- a deferred trigger is to be heard of here
+        RETURN;
+    EXCEPTION WHEN OTHERS THEN
+        wiped := 0;
+    END;
+    FOREACH box IN ARRAY boxes LOOP
+        BEGIN
+            wiped := wiped + provisioner.wipe_boxes(ARRAY [box]);
+            SET CONSTRAINTS ALL IMMEDIATE;
+        EXCEPTION WHEN OTHERS THEN
+            UPDATE provisioner.failed_boxes AS f
+            SET failed_at = now() - wipe_failed_boxes.keep + interval '1 hour'
+            WHERE f.failed_at = box.failed_at AND f.id = box.id AND f.box = box.box;
+        END;
+    END LOOP;
+END
+$$;
+
+CREATE FUNCTION provisioner.wipe_boxes(boxes provisioner.failed_boxes[]) RETURNS integer
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    ids bigint[];
+    changed integer;
+BEGIN
+    SELECT array_agg(q.id) INTO ids
+    FROM provisioner.connection_requests AS q
+    WHERE
+        q.id = ANY (ARRAY (SELECT b.id FROM unnest(boxes) AS b)) AND q.status = 'failed'
+        AND hashtextextended(q.credential, 0) IN (SELECT b.box FROM unnest(boxes) AS b WHERE b.id = q.id);
+    UPDATE provisioner.connection_requests AS q
+    SET
+        credential = 'sealed:' || split_part(q.credential, ':', 2) || to_char(now() AT TIME ZONE 'UTC', ':YYYY-MM-DD":wiped"'),
+        error_message = concat_ws(
+            '; ', q.error_message,
+            to_char(now() AT TIME ZONE 'UTC', '"the sealed key was wiped on "YYYY-MM-DD": give the row a new one before a retry"')
+        )
+    WHERE q.id = ANY (ids) AND q.status = 'failed'
+        AND hashtextextended(q.credential, 0) IN (SELECT b.box FROM unnest(boxes) AS b WHERE b.id = q.id);
+    GET DIAGNOSTICS changed = ROW_COUNT;
+    IF changed < coalesce(cardinality(ids), 0) AND cardinality(boxes) = 1 THEN
+        PERFORM provisioner.not_updated(ids[1]);
+    ELSIF changed < coalesce(cardinality(ids), 0) THEN
+        RAISE EXCEPTION 'not all could be wiped' USING ERRCODE = 'triggered_action_exception';
+    END IF;
+    DELETE FROM provisioner.failed_boxes AS f
+    WHERE f.failed_at = ANY (ARRAY (SELECT b.failed_at FROM unnest(boxes) AS b))
+        AND f.box IN (SELECT b.box FROM unnest(boxes) AS b WHERE b.id = f.id);
+    RETURN changed;
+END
+$$;
+
+-- Fail at most `most` requests in line for a target that no worker has ever known; returns their ids. A target whose workers are
+-- away is another matter: its requests wait for them. All at once; if one of them cannot be updated, one by one, and that one
+-- leaves the line for a while.
+CREATE FUNCTION provisioner.disown(target text, most integer) RETURNS SETOF bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    lined bigint[];
+    one bigint;
+BEGIN
+    SELECT array_agg(r.id) INTO lined
+    FROM (
+        SELECT l.id FROM provisioner.ready AS l
+        WHERE l.target = disown.target
+        ORDER BY l.target, l.rank, l.turn, l.id
+        LIMIT disown.most
+        FOR UPDATE SKIP LOCKED
+    ) AS r;
+    IF lined IS NULL THEN
+        RETURN;
+    END IF;
+    BEGIN
+        PERFORM provisioner.disown_requests(lined);
+        SET CONSTRAINTS ALL IMMEDIATE;
+        RETURN QUERY SELECT unnest(lined);
+        RETURN;
+    EXCEPTION WHEN OTHERS THEN
+        NULL;
+    END;
+    FOREACH one IN ARRAY lined LOOP
+        BEGIN
+            PERFORM provisioner.disown_requests(ARRAY [one]);
+            SET CONSTRAINTS ALL IMMEDIATE;
+            RETURN NEXT one;
+        EXCEPTION WHEN OTHERS THEN
+            WITH gone AS (
+                DELETE FROM provisioner.ready AS r WHERE r.id = one RETURNING r.id, r.target, r.rank, r.project_id
+            )
+            INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
+            SELECT g.id, clock_timestamp() + interval '5 minutes', g.target, g.rank, g.project_id FROM gone AS g
+            ON CONFLICT (id) DO NOTHING;
+        END;
+    END LOOP;
+END
+$$;
+
+CREATE FUNCTION provisioner.disown_requests(ids bigint[]) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    changed bigint[];
+BEGIN
+    DELETE FROM provisioner.ready AS r WHERE r.id = ANY (ids);
+    WITH failed AS (
+        UPDATE provisioner.connection_requests AS q
+        SET
+            status = 'failed', error_code = 'target_unknown', finished_at = clock_timestamp(),
+            error_message = 'no worker knows the target ' || quote_literal(q.target)
+                || '; name it in the settings as [targets.' || q.target || '], then retry'
+        WHERE q.id = ANY (ids) AND q.status = 'pending'
+        RETURNING q.id
+    )
+    SELECT array_agg(f.id) INTO changed FROM failed AS f;
+    PERFORM provisioner.not_updated(q.id)
+    FROM provisioner.connection_requests AS q
+    WHERE q.id = ANY (ids) AND q.status = 'pending' AND q.id <> ALL (coalesce(changed, '{}'));
+END
+$$;
+
+-- How far the sweep is. One row; who sweeps has it locked, which only the roles of this schema can.
+CREATE TABLE provisioner.sweeps (
+    one boolean PRIMARY KEY DEFAULT true,
+    position bigint NOT NULL DEFAULT 0,
+    swept_at timestamptz NOT NULL DEFAULT '-infinity'
+) WITH (fillfactor = 50);
+
+INSERT INTO provisioner.sweeps DEFAULT VALUES;
+
+COMMENT ON TABLE provisioner.sweeps IS 'How far the search for pending requests without a place has come';
+
+-- Which of the `most` requests above the id `after` are pending and have no place: neither in line, nor waiting, nor in flight.
+-- Such rows were written with triggers off (a restore, replication) and nobody would ever claim them. One statement, so one
+-- moment: whatever moves has a place in each. `last` is the last id that was looked at, NULL behind the end.
+CREATE FUNCTION provisioner.misplaced(after bigint, most integer, OUT ids bigint[], OUT last bigint)
+LANGUAGE sql STABLE AS $$
+    WITH part AS MATERIALIZED (
+        SELECT q.id, q.status FROM provisioner.connection_requests AS q
+        WHERE q.id > misplaced.after
+        ORDER BY q.id
+        LIMIT misplaced.most
+    )
+    SELECT
+        array_agg(p.id ORDER BY p.id) FILTER (
+            WHERE p.status = 'pending'
+                AND NOT EXISTS (SELECT FROM provisioner.ready AS r WHERE r.id = p.id)
+                AND NOT EXISTS (SELECT FROM provisioner.waiting AS w WHERE w.id = p.id)
+                AND NOT EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = p.id)
+        ),
+        max(p.id)
+    FROM part AS p
+$$;
+
+-- Put requests that are pending and have no place in line; returns how many got one, or were failed because they break a rule
+-- that nobody checked. By the rights of the owner, who alone may put others' requests in line.
+CREATE FUNCTION provisioner.put_in_line(ids bigint[]) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    request provisioner.connection_requests;
+    rule text;
+    reason text;
+    placed integer := 0;
+BEGIN
+    PERFORM FROM provisioner.sweeps FOR UPDATE;  -- one at a time: two might give a request two places
+    FOR request IN
+        SELECT q.* FROM provisioner.connection_requests AS q
+        WHERE q.id = ANY (put_in_line.ids) AND q.status = 'pending'
+        ORDER BY q.id
+        FOR UPDATE SKIP LOCKED
+    LOOP
+        CONTINUE WHEN EXISTS (
+            SELECT FROM provisioner.waiting AS w WHERE w.id = request.id
+            UNION ALL SELECT FROM provisioner.ready AS r WHERE r.id = request.id
+            UNION ALL SELECT FROM provisioner.in_flight AS f WHERE f.id = request.id
+        );
+        rule := provisioner.broken_rule(request);
+        IF rule IS NULL OR (rule = 'credential' AND request.credential LIKE 'sealed:%:wiped') THEN
+            INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
+            VALUES (request.id, greatest(request.not_before, now()), request.target, -request.priority, request.project_id)
+            ON CONFLICT (id) DO NOTHING;
+            placed := placed + 1;
+            CONTINUE;
+        END IF;
+        BEGIN
+            PERFORM provisioner.refuse(rule, request);
+        EXCEPTION WHEN OTHERS THEN
+            reason := SQLERRM;
+        END;
+        BEGIN
+            UPDATE provisioner.connection_requests AS q
+            SET status = 'failed', error_code = 'invalid_request', error_message = reason, finished_at = clock_timestamp()
+            WHERE q.id = request.id;
+            SET CONSTRAINTS ALL IMMEDIATE;
+            placed := placed + 1;
+        EXCEPTION WHEN OTHERS THEN
+            NULL;  -- somebody's trigger will not have it: `doctor` names it
+        END;
+    END LOOP;
+    RETURN placed;
+END
+$$;
+
+-- Look at the newest `most` requests, and at the next `most` behind the place where the last sweep ended, and put in line what
+-- has no place. Does nothing within `pause` of the last sweep. `done`: the end was reached, and the next sweep begins anew.
+CREATE FUNCTION provisioner.sweep(most integer, pause interval, OUT seen integer, OUT placed integer, OUT done boolean)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    place bigint;
+    newest bigint;
+    next bigint;
+    strays bigint[];
+    fresh bigint[];
+BEGIN
+    seen := 0;
+    placed := 0;
+    done := false;
+    SELECT s.position INTO place FROM provisioner.sweeps AS s
+    WHERE s.swept_at <= clock_timestamp() - sweep.pause
+    FOR UPDATE SKIP LOCKED;
+    IF place IS NULL THEN
+        RETURN;
+    END IF;
+    SELECT min(n.id) INTO newest
+    FROM (SELECT q.id FROM provisioner.connection_requests AS q ORDER BY q.id DESC LIMIT sweep.most / 4) AS n;
+    SELECT m.ids INTO fresh FROM provisioner.misplaced(greatest(newest - 1, place), sweep.most) AS m;
+    SELECT m.ids, m.last INTO strays, next FROM provisioner.misplaced(place, sweep.most) AS m;
+    strays := ARRAY (SELECT unnest(strays) UNION SELECT unnest(fresh));
+    seen := cardinality(strays);
+    IF seen > 0 THEN
+        placed := provisioner.put_in_line(strays);
+    END IF;
+    done := next IS NULL;
+    UPDATE provisioner.sweeps SET position = coalesce(next, 0), swept_at = clock_timestamp();
+END
+$$;
+
+-- Correct the counts; returns how many were wrong. One statement, so one moment: whoever changes requests writes down in the same
+-- transaction what that changes in the counts, so nobody has to stand still for it.
+CREATE FUNCTION provisioner.recount() RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    corrected bigint;
+BEGIN
+    PERFORM FROM provisioner.sweeps FOR UPDATE;  -- two at once would both correct
+    INSERT INTO provisioner.count_changes (target, batch, requested_by, status, error_code, requests, started_at, ended_at, newest)
+    SELECT m.* FROM provisioner.miscounted AS m;
+    GET DIAGNOSTICS corrected = ROW_COUNT;
+    RETURN corrected;
+END
+$$;
+
+COMMENT ON FUNCTION provisioner.recount() IS 'Correct the counts of requests after rows were written with triggers off; reads all requests';
+
+-- What the counts lack.
+CREATE VIEW provisioner.miscounted AS
+SELECT
+    c.target, c.batch, c.requested_by, c.status, c.error_code, sum(c.requests)::bigint AS requests,
+    min(c.started_at) AS started_at, max(c.ended_at) AS ended_at, max(c.newest) AS newest
+FROM (
+    SELECT
+        coalesce(q.target, '') AS target, coalesce(q.batch, '') AS batch, coalesce(q.requested_by, '') AS requested_by,
+        coalesce(q.status, '') AS status, coalesce(q.error_code, '') AS error_code,
+        count(*) AS requests, min(q.created_at) AS started_at, max(q.finished_at) AS ended_at, max(q.id) AS newest
+    FROM provisioner.connection_requests AS q
+    GROUP BY q.target, q.batch, q.requested_by, q.status, q.error_code
+    UNION ALL
+    SELECT k.target, k.batch, k.requested_by, k.status, k.error_code, -k.requests, NULL, NULL, NULL FROM provisioner.counts AS k
+    UNION ALL
+    SELECT h.target, h.batch, h.requested_by, h.status, h.error_code, -h.requests, NULL, NULL, NULL
+    FROM provisioner.count_changes AS h
+) AS c
+GROUP BY c.target, c.batch, c.requested_by, c.status, c.error_code
+HAVING sum(c.requests) <> 0;
+
+COMMENT ON VIEW provisioner.miscounted IS 'By how much the counts of requests are wrong; reads all requests';
+
+-- Whoever sets a request to pending by hand wants it tried again: it gets a place, unless it has one.
+CREATE FUNCTION provisioner.request_status_edited() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF new.status IS NULL OR new.status NOT IN ('pending', 'succeeded', 'failed', 'cancelled') THEN
+        PERFORM provisioner.refuse('status', new);
+    END IF;
+    INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
+    SELECT new.id, greatest(new.not_before, now()), new.target, -new.priority, new.project_id
+    WHERE NOT EXISTS (
+        SELECT FROM provisioner.ready AS r WHERE r.id = new.id
+        UNION ALL SELECT FROM provisioner.in_flight AS f WHERE f.id = new.id
+    )
+    ON CONFLICT (id) DO NOTHING;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER request_status_edited AFTER UPDATE OF status ON provisioner.connection_requests
+FOR EACH ROW
+WHEN (
+    new.status IS DISTINCT FROM old.status
+    AND (new.status = 'pending' OR new.status IS NULL OR new.status NOT IN ('succeeded', 'failed', 'cancelled'))
+)
+EXECUTE FUNCTION provisioner.request_status_edited();
+
+REVOKE EXECUTE ON FUNCTION
+provisioner.not_updated(bigint), provisioner.wipe_failed_boxes(interval, integer),
+provisioner.wipe_boxes(provisioner.failed_boxes[]), provisioner.disown(text, integer), provisioner.disown_requests(bigint[]),
+provisioner.misplaced(bigint, integer), provisioner.put_in_line(bigint[]), provisioner.sweep(integer, interval),
+provisioner.recount(), provisioner.request_status_edited()
+FROM PUBLIC;

@@ -1,0 +1,32 @@
+"""Text of others before it meets a terminal, a log or the page: whatever is not printable is taken out here.
+
+Batches, names of roles and of targets, messages: anybody who may insert chooses some of them. Escape sequences write to
+the clipboard and rename windows, U+202E turns the writing around, a line end forges a line of a log.
+"""
+
+from typing import Final
+
+LINES: Final = "\n\t"  # what a text of several lines, in columns, is made of
+_JSON_SPACE: Final = "\n"
+
+
+def printable(text: str, *, kept: str = "", instead: str = "?") -> str:
+    """The text with `instead` in the place of each character that is not printable and not among `kept`."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() or letter in kept else instead for letter in text)
+
+
+def printable_json(document: str) -> str:
+    """The same JSON document, in which what is not printable is written as an escape: nothing of the data is lost."""
+    if document.isprintable():
+        return document
+    return "".join(letter if letter.isprintable() or letter in _JSON_SPACE else _escape(letter) for letter in document)
+
+
+def _escape(letter: str) -> str:
+    code = ord(letter)
+    if code < 0x10000:
+        return f"\\u{code:04x}"
+    high, low = divmod(code - 0x10000, 0x400)
+    return f"\\u{0xD800 + high:04x}\\u{0xDC00 + low:04x}"

@@ -1,0 +1,73 @@
+"""What the columns of a bulk file are: known however people write them, or named with what was probably meant."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from provisioner.intake.errors import FileUnusable
+from provisioner.intake.rows import API_KEY, COLUMNS, RESULTS, unknown_column
+
+DELIMITERS: Final = ",;\t"
+# What spreadsheets are told the delimiter by, in the first line.
+_SEPARATOR: Final = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+_EXPORTED: Final = frozenset({"id", "state", "created_at"})  # all of these only an export has
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.casefold() if letter.isalnum())
+
+
+_KNOWN: Final = {_plain(column): column for column in (*COLUMNS, API_KEY, *RESULTS)}
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The columns in their order; None where a column has no name, or holds what is not asked for."""
+
+    columns: tuple[str | None, ...]
+    nameless: frozenset[int]
+
+
+def column_of(name: str) -> str:
+    """Return the column that is meant, whatever its case, spaces and hyphens; an unknown name stays as it is."""
+    return _KNOWN.get(_plain(name), name)
+
+
+def is_export(columns: Iterable[str]) -> bool:
+    """Tell whether these are the columns of an export, whose results are not asked for again."""
+    return set(columns) >= _EXPORTED
+
+
+def separator(line: str) -> str | None:
+    """Return the delimiter that a first line `sep=;` names."""
+    found = _SEPARATOR.fullmatch(line.strip("\ufeff\r\n"))
+    return found[1] if found else None
+
+
+def delimiter(first: str) -> str:
+    """Return the delimiter that makes the most of the header's names ours."""
+    return max(DELIMITERS, key=lambda mark: sum(_plain(name) in _KNOWN for name in first.split(mark)))
+
+
+def read_header(cells: Sequence[str]) -> Header:
+    """Understand a header. Raises `FileUnusable` saying what is wrong with it."""
+    names = [column_of(cell) if _plain(cell) else "" for cell in cells]
+    while names and not names[-1]:  # a spreadsheet's empty columns at the end
+        names.pop()
+    known = {*COLUMNS, API_KEY}
+    if not known.intersection(names):
+        raise FileUnusable(
+            f"has no header: the first line names the columns, such as project_id,name; there are {', '.join(COLUMNS)}"
+        )
+    passed_over = RESULTS if is_export(names) else frozenset[str]()
+    if unknown := [unknown_column(name.strip()) for name in names if name and name not in known | passed_over]:
+        raise FileUnusable(f"its header is not right: {'; '.join(unknown)}")
+    if "project_id" not in names:
+        raise FileUnusable("its header lacks the column project_id: the UUID of the Infisical project")
+    if twice := sorted({name for name in names if name and names.count(name) > 1}):
+        raise FileUnusable(f"its header names {' and '.join(twice)} twice")
+    return Header(
+        tuple(name if name in known else None for name in names),
+        frozenset(place for place, name in enumerate(names) if not name),
+    )

@@ -1,0 +1,75 @@
+"""The proxy that the environment names for a target, read as curl reads it.
+
+`https_proxy`, `http_proxy`, `all_proxy` and `no_proxy`, in lower case first, then in upper case. This machine itself is
+never asked through a proxy unless the setting `proxy` says so.
+"""
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+from provisioner.settings.values import is_loopback
+
+VARIABLES: Final = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")  # and the same in lower case
+PORTS: Final = {"https": 443, "http": 80}
+
+
+class Proxy(NamedTuple):
+    """A proxy's URL, which may hold a password, and the variable that names it."""
+
+    url: str
+    variable: str
+
+
+def proxy_for(url: str, environ: Mapping[str, str]) -> Proxy | None:
+    """The proxy for what is at this URL; None if it is to be asked directly."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return None
+    if not host or parts.scheme not in PORTS or is_loopback(host):
+        return None
+    excepted = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
+    if any(_covers(entry, host, port or PORTS[parts.scheme]) for entry in re.split(r"[,\s]+", excepted) if entry):
+        return None
+    for variable in _variables(parts.scheme, environ):
+        if value := environ.get(variable, "").strip():
+            return Proxy(value if "://" in value else f"http://{value}", variable)
+    return None
+
+
+def _variables(scheme: str, environ: Mapping[str, str]) -> list[str]:
+    names = [f"{scheme}_proxy", f"{scheme}_proxy".upper(), "all_proxy", "ALL_PROXY"]
+    # A server that runs CGI programs puts the header `Proxy` of a request, which is anybody's, into HTTP_PROXY.
+    return [name for name in names if name != "HTTP_PROXY" or "REQUEST_METHOD" not in environ]
+
+
+def _covers(entry: str, host: str, port: int) -> bool:
+    """Whether an entry of `no_proxy` is about this host: `*`, a domain, an address or a network; with a port or not."""
+    if entry == "*":
+        return True
+    name, wanted = _split(entry)
+    if wanted is not None and wanted != port:
+        return False
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        domain = name.lower().removeprefix("*").strip(".")
+        asked = host.lower().rstrip(".")
+        return bool(domain) and (asked == domain or asked.endswith(f".{domain}"))
+    try:
+        return address in ipaddress.ip_network(name, strict=False)
+    except ValueError:
+        return False
+
+
+def _split(entry: str) -> tuple[str, int | None]:
+    """The host of an entry and its port; an IPv6 address has its colons."""
+    match = re.fullmatch(r"\[([^\]]*)\](?::([0-9]{1,5}))?|([^:]*):([0-9]{1,5})", entry)
+    if match is None:
+        return entry, None
+    name, port = (match[1], match[2]) if match[3] is None else (match[3], match[4])
+    return name, int(port) if port else None

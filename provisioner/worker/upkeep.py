@@ -1,0 +1,82 @@
+"""What may take its time: outcomes that were set aside, requests without a place, the counts.
+
+Beside the keeper, so that no lease waits for any of it. What fails keeps nothing else from being done, and is tried
+again after a pause that grows.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+
+from provisioner.core.errors import DatabaseUnavailable, ProvisionerError, StatementRefused
+from provisioner.core.ports import Clock, Queue
+from provisioner.worker.persistence import jittered
+
+log = structlog.stdlib.get_logger()
+
+# Whether the cause is gone why an outcome was set aside is seen every so many seconds.
+LATE: Final = 1.0
+LATE_AT_ONCE: Final = 20
+# So many requests are looked at every so many seconds, by all workers together: a fraction of a percent of a core, and
+# ten million are through in three hours; the newest are looked at each time.
+SWEEP: Final = 10.0
+SWEPT_AT_ONCE: Final = 10_000
+# What failed is left alone for so long at first, seconds, and for so long at last.
+FIRST_PAUSE: Final = 5.0
+LAST_PAUSE: Final = 300.0
+
+
+class Upkeep:
+    """Puts right what the keeper need not see every second."""
+
+    def __init__(self, queue: Queue, *, clock: Clock) -> None:
+        self._queue = queue
+        self._clock = clock
+        self._due: dict[str, float] = {}
+        self._pauses: dict[str, float] = {}
+        self._hurried = False
+        self._miscounted = False
+
+    async def run(self) -> None:
+        """Look after it until cancelled."""
+        while True:
+            await self._duty("late", LATE, self._record_late)
+            await self._duty("sweep", 0.0 if self._hurried else SWEEP, self._sweep)
+            await asyncio.sleep(jittered(LATE))
+
+    async def _duty(self, name: str, every: float, act: Callable[[], Awaitable[None]]) -> None:
+        now = self._clock.monotonic()
+        if now < self._due.get(name, 0.0):
+            return
+        self._due[name] = now + every
+        try:
+            await act()
+            self._pauses.pop(name, None)
+        except ProvisionerError as error:
+            pause = self._pauses[name] = min(2 * self._pauses.get(name, FIRST_PAUSE / 2), LAST_PAUSE)
+            self._due[name] = now + pause
+            if not isinstance(error, DatabaseUnavailable) or isinstance(error, StatementRefused):
+                log.warning("upkeep_failed", duty=name, error=str(error), again_in=pause)
+
+    async def _record_late(self) -> None:
+        for late in await self._queue.record_kept(LATE_AT_ONCE):
+            if late.reason is None:
+                log.info("outcome_recorded_late", request=late.request)
+            else:
+                log.debug("outcome_still_refused", request=late.request, reason=late.reason)
+
+    async def _sweep(self) -> None:
+        swept = await self._queue.sweep(SWEPT_AT_ONCE, pause=0.0 if self._hurried else SWEEP / 2)
+        if swept.placed:
+            log.warning("requests_put_in_line", requests=swept.placed, reason="they were pending and had no place")
+        if swept.placed:
+            # Where one is there are more, and what was written with triggers off was not counted either.
+            self._hurried = self._miscounted = True
+        if swept.done:
+            self._hurried = False
+            if self._miscounted:
+                corrected = await self._queue.recount()
+                self._miscounted = False
+                log.info("requests_recounted", corrected=corrected)

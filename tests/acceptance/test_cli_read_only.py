@@ -1,0 +1,98 @@
+"""A root file system that is read-only, and no place for temporary files: what our own deployments run in."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import pytest
+
+from tests.support.cli import SCRIPT, environment, query
+from tests.support.forked import forked
+from tests.support.machines import namespace, read_only
+
+if TYPE_CHECKING:
+    from tests.support.postgres import Database
+
+pytestmark = pytest.mark.skipif(namespace() is None, reason="mounts of one's own are forbidden here")
+
+LINES = 100_000
+COUNT = "SELECT count(*) FROM provisioner.connection_requests"
+
+
+@pytest.fixture
+def large_file(tmp_path: Path) -> Path:
+    """Make a file that is larger than what is kept in memory before it goes to the disk."""
+    file = tmp_path / "projects.csv"
+    with file.open("w") as stream:
+        stream.write("project_id,description\n")
+        stream.writelines(f"{UUID(int=number)},{'x' * 100} {number}\n" for number in range(LINES))
+    return file
+
+
+@pytest.mark.parametrize("through", ["file", "pipe"])
+def test_a_large_file_is_submitted_without_a_place_for_temporary_files(
+    database: Database, large_file: Path, through: str
+) -> None:
+    """Nothing has to be written on the machine, whether the lines come from a file or through a pipe."""
+    command = read_only([str(SCRIPT), "submit", str(large_file) if through == "file" else "-", "--json"])
+    with large_file.open("rb") as given:
+        done = subprocess.run(  # noqa: S603  # our own arguments
+            command, stdin=given, capture_output=True, check=False, text=True, env=environment(database)
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["inserted"] == LINES
+    assert query(database, COUNT) == str(LINES)
+
+
+def test_a_full_disk_of_temporary_files_is_told(database: Database, large_file: Path) -> None:
+    """A temporary file that has no room is told for what it is, and not taken for trouble with the file."""
+
+    def little_room() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (9 << 20, 9 << 20))  # bytes: what a full disk does, without a disk
+
+    done = forked(["submit", str(large_file)], environment(database), prepare=little_room)
+    assert done.status == 1
+    assert done.stderr == (
+        f"error: {large_file} needs a temporary file, and that cannot be written: File too large; "
+        "set TMPDIR to a directory with more room; nothing was loaded\n"
+    )
+
+
+def test_a_file_larger_than_the_memory_is_told(database: Database, large_file: Path) -> None:
+    """Where there is neither a disk nor memory for it, the message says what to do."""
+
+    def little_memory() -> None:
+        tempfile.tempdir = "/nowhere"
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + (20 << 20),) * 2)  # bytes: 20 MiB for a file of more
+
+    large_file.write_bytes(
+        b"project_id,description\n"
+        + b"".join(f"{UUID(int=number)},{os.urandom(120).hex()}\n".encode() for number in range(200_000))
+    )
+    done = forked(["submit", str(large_file), "--dry-run"], environment(database), prepare=little_memory)
+    assert done.status == 1, done
+    assert done.stderr.startswith(f"error: {large_file} needs more memory than there is; give it a directory")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_file_is_planned_without_a_place_for_temporary_files(database: Database, tmp_path: Path) -> None:
+    """`plan` sorts what is asked for, and needs no disk for it either."""
+    file = tmp_path / "projects.csv"
+    file.write_text("project_id,target\n" + "".join(f"{UUID(int=number)},nowhere\n" for number in range(LINES)))
+    done = subprocess.run(  # noqa: S603  # our own arguments
+        read_only([str(SCRIPT), "plan", str(file)]),
+        capture_output=True,
+        check=False,
+        text=True,
+        env=environment(database),
+    )
+    assert "target nowhere is not in the settings of this host" in done.stdout + done.stderr
+    assert "unforeseen" not in done.stderr

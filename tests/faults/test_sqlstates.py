@@ -1,0 +1,133 @@
+"""Every SQLSTATE, at every moment of a worker: it ends only for what a person has to put right before it can begin."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import asyncpg.exceptions
+import pytest
+from structlog.testing import capture_logs
+
+from provisioner.core.errors import DatabaseUnavailable, DatabaseUnusable
+from provisioner.core.sqlstates import Blame, blame
+from provisioner.postgres.pool import Database as Pool
+from provisioner.postgres.queries import statements
+from provisioner.sandbox.simulator import Options, Simulator
+from provisioner.service import _require_place
+from tests.support import eventually
+from tests.support.builders import project
+from tests.support.daemon import told, working
+from tests.support.sessions import connected, insert
+from tests.support.wire import ScriptedServer, Severity, Strike
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from tests.support.postgres import Database
+    from tests.support.sessions import Session
+
+ALL: Final = sorted(
+    {
+        kind.sqlstate
+        for kind in vars(asyncpg.exceptions).values()
+        if isinstance(kind, type) and issubclass(kind, asyncpg.PostgresError) and getattr(kind, "sqlstate", None)
+    }
+)
+# One of each class, and what was seen of poolers, of proxies and of hosted servers.
+SEEN: Final = (
+    "08P01",
+    "25006",
+    "28P01",
+    "3D000",
+    "42501",
+    "42P01",
+    "53300",
+    "55000",
+    "57P01",
+    "57P03",
+    "58000",
+    "XX000",
+)
+SAMPLE: Final = sorted({*{state[:2]: state for state in ALL}.values(), *SEEN, "ZZ999"})
+EXHAUSTIVE: Final = [
+    pytest.param(SAMPLE, id="sample"),
+    pytest.param(ALL, id="all", marks=[pytest.mark.soak, pytest.mark.timeout(900)]),
+]
+MOMENTS: Final = {
+    "claiming": statements("claim")["claim"][:200].encode(),
+    "settling": statements("settle")["succeed"][:200].encode(),
+}
+SEVERITIES: Final[tuple[Severity, ...]] = ("FATAL", "ERROR")
+LISTENS: Final = "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
+PERSONS: Final = {Blame.ACCESS, Blame.RIGHTS, Blame.SCHEMA, Blame.SESSION}
+
+
+def test_there_are_many() -> None:
+    """The driver knows what the manual's appendix has."""
+    assert len(ALL) > 230
+    assert {"08006", "28P01", "57P03", "XX000"} <= set(ALL)
+
+
+@pytest.mark.parametrize("states", EXHAUSTIVE)
+async def test_at_the_start(database: Database, states: list[str]) -> None:
+    """A session that is refused in the beginning ends the start only where a person has to act, in one line."""
+    async with ScriptedServer(database.server.port) as wire:
+        for state in states:
+            for severity in SEVERITIES:
+                pool = Pool(wire.url(database.url), size=1)
+                wire.plan(Strike(state, severity), stubborn=True)
+                meaning = blame(state, fatal=True)
+                expected = DatabaseUnusable if meaning in PERSONS else DatabaseUnavailable
+                with pytest.raises(expected) as caught:
+                    await _require_place(pool)
+                assert "\n" not in str(caught.value)
+                wire.plan(None)
+                await _require_place(pool)
+                await pool.close()
+
+
+async def ended(session: Session, request: int) -> bool:
+    """Whether a request has ended."""
+    found = await session.fetchval("SELECT status FROM provisioner.connection_requests WHERE id = $1", request)
+    return bool(found != "pending")
+
+
+@pytest.mark.parametrize("states", EXHAUSTIVE)
+@pytest.mark.parametrize("moment", [*MOMENTS, "idle", "listening"])
+async def test_at_work(database: Database, moment: str, states: list[str]) -> None:
+    """Whatever error a worker meets while it works, it goes on, and every request is recorded."""
+    with capture_logs() as logs:
+        async with (
+            ScriptedServer(database.server.port) as wire,
+            Simulator(Options(mode="self-hosted", any_project=True)) as simulator,
+            connected(database.url, recount=False) as session,
+            working(simulator, PROVISIONER_DATABASE_URL=wire.url(database.url)) as task,
+        ):
+            await eventually(lambda: told(logs, "worker_started"))
+            for number, state in enumerate(states):
+                severity: Severity = ("ERROR", "FATAL", "PANIC")[number % 3] if moment in MOMENTS else "FATAL"
+                await strike(wire, moment, Strike(state, severity, MOMENTS.get(moment, b"LISTEN")))
+                request = await insert(session, project_id=project(number + 1))
+                look: Callable[[], bool | Awaitable[bool]] = partial(ended, session, request)
+                await eventually(look, within=20)
+                if moment == "listening":  # else its pauses grow
+                    await eventually(partial(session.fetchval, LISTENS), within=20)
+                assert not task.done(), (state, severity)
+    assert told(logs, "database_lost") == told(logs, "database_back")
+    creates = simulator.state()["creates"]
+    assert len({create["projectId"] for create in creates}) == len(states)
+
+
+async def strike(wire: ScriptedServer, moment: str, planned: Strike) -> None:
+    """Let it happen at that moment: at the next statement, or now."""
+    if moment == "idle":
+        wire.interrupt(planned)
+        return
+    if moment == "listening":
+        wire.plan(planned)
+        wire.interrupt(Strike("57P01", "FATAL"))
+        await asyncio.wait_for(planned.struck.wait(), 20)
+        return
+    wire.plan(planned)

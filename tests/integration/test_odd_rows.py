@@ -1,0 +1,151 @@
+"""Rows that hold whatever PostgreSQL can hold, written with triggers off: they end no worker and no listing."""
+
+from __future__ import annotations
+
+import json
+import random
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import pytest
+
+from provisioner.core.reports import Status
+from provisioner.postgres.pool import Database as Pool
+from provisioner.postgres.reports import read_gauges, read_status
+from tests.support import eventually
+from tests.support.cli import provisioner
+from tests.support.sessions import connected, insert
+from tests.support.small_world import SmallWorld
+
+if TYPE_CHECKING:
+    from tests.support.postgres import Database
+    from tests.support.sessions import Session
+
+TIMES = (
+    *("infinity", "-infinity", "294000-01-01 00:00+00", "4713-01-01 00:00+00 BC", "0001-01-01 00:00+00"),
+    *("9999-12-31 23:59:59.999999+00", "10000-01-01 00:00+00", "2026-03-01 12:00+00"),
+)
+TEXTS = (
+    *("", " ", "\x1b]0;x\x07", "\u202egnp", "\u009b2J", "\u200b", "\u2028", "\ufffe", "\U0010ffff"),
+    *("a\nb", "a\rb", "[bold]x[/]", "[/nothing]", "[link=https://example.org]x", "x" * 5000, "=1+1"),
+)
+# What each column may hold when nobody checks it.
+COLUMNS = {
+    "target": ("text", ("default", "no target", None, *TEXTS)),
+    "project_id": ("uuid", (None, "00000000-0000-0000-0000-000000000000")),
+    "name": ("text", ("openrouter", None, *TEXTS)),
+    "description": ("text", (None, *TEXTS)),
+    "credential": ("text", ("default", None, "sealed:", "sealed::", "sealed:a:wiped", *TEXTS)),
+    "on_conflict": ("text", ("fail", None, "sometimes", *TEXTS)),
+    "priority": ("smallint", ("0", None, "-32768", "32767")),
+    "batch": ("text", (None, *TEXTS)),
+    "not_before": ("timestamptz", (None, *TIMES)),
+    "requested_by": ("text", ("me", None, *TEXTS)),
+    "created_at": ("timestamptz", (None, *TIMES)),
+    "status": ("text", ("pending", "succeeded", "failed", "cancelled", None, "unheard of", *TEXTS)),
+    "connection_id": ("uuid", (None, "00000000-0000-0000-0000-000000000000")),
+    "org_id": ("uuid", (None, "00000000-0000-0000-0000-000000000000")),
+    "credentials_hash": ("text", (None, *TEXTS)),
+    "adopted": ("boolean", ("true", "false", None)),
+    "attempts": ("integer", ("0", None, "-2147483648", "2147483647")),
+    "error_code": ("text", (None, "name_conflict", "no such code", *TEXTS)),
+    "error_message": ("text", (None, *TEXTS)),
+    "finished_at": ("timestamptz", (None, *TIMES)),
+}
+USUAL = {"target": "default", "name": "openrouter", "status": "pending", "created_at": "2026-03-01 12:00+00"}
+
+
+async def write(session: Session, row: dict[str, str | None]) -> None:
+    """Write one row past the triggers."""
+    names = list(row)
+    values = ", ".join(f"${n}::text::{COLUMNS[name][0]}" for n, name in enumerate(names, 1))
+    statement = f"INSERT INTO provisioner.connection_requests ({', '.join(names)}) VALUES ({values})"
+    # It may be there, or no server of this version can hold it.
+    with suppress(asyncpg.UniqueViolationError, asyncpg.DatetimeFieldOverflowError):
+        await session.execute(statement, *row.values())
+
+
+async def fill(session: Session, *, mixed: int) -> None:
+    """Each odd value in a row that is usual otherwise, and rows in which everything is odd."""
+    chance = random.Random(12)  # noqa: S311 - chooses values, keeps no secret
+    await session.execute("SET session_replication_role = replica")
+    for column, (name, (_, values)) in enumerate(COLUMNS.items(), 1):
+        for number, value in enumerate(values):
+            usual = {"project_id": f"{column:08x}-0000-0000-0000-{number:012x}"}
+            await write(session, {**USUAL, **usual, name: value})
+    for _ in range(mixed):
+        await write(session, {name: chance.choice(values) for name, (_, values) in COLUMNS.items()})
+    await session.execute(
+        "INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)"
+        " SELECT q.id, coalesce(q.not_before, '-infinity'), q.target, 0, q.project_id"
+        " FROM provisioner.connection_requests AS q"
+        " WHERE q.id % 3 = 0 AND q.target IS NOT NULL AND q.project_id IS NOT NULL"
+    )
+    await session.execute("RESET session_replication_role")
+
+
+async def test_a_worker_lives_among_them(database: Database) -> None:
+    """It puts in line what can be, fails what cannot, and an honest row comes through."""
+    async with SmallWorld(database, recount=False) as it:
+        await fill(it.session, mixed=60)
+        it.start()
+        honest = await insert(it.session, name="honest", project_id="ffffffff-0000-0000-0000-000000000001")
+        status = "SELECT status = 'succeeded' FROM provisioner.connection_requests WHERE id = $1"
+        await eventually(lambda: it.session.fetchval(status, honest), within=20)
+
+        async def swept() -> Any:
+            found = await it.session.fetchval("SELECT (provisioner.misplaced(0, 100000)).ids")
+            return not found
+
+        await eventually(swept, within=30)
+        again = await insert(it.session, name="honest", project_id="ffffffff-0000-0000-0000-000000000002")
+        await eventually(lambda: it.session.fetchval(status, again), within=20)
+        await it.session.execute("SELECT provisioner.recount()")
+
+
+async def test_they_are_reported(database: Database) -> None:
+    """What the page, the metrics and `status` read can be read, whatever the rows hold."""
+    pool = Pool(database.url)
+    async with connected(database.url, recount=False) as session:
+        await fill(session, mixed=60)
+        await session.execute("SELECT provisioner.recount()")
+        assert isinstance(await read_status(pool), Status)
+        await read_gauges(pool)
+        for view in ("request_status", "batch_progress", "request_counts", "quarantined_credentials", "miscounted"):
+            await pool.fetch(f"SELECT * FROM provisioner.{view}")
+    await pool.close()
+
+
+COMMANDS = (
+    ("list", "--limit", "1000"),
+    ("list", "--json", "--limit", "1000"),
+    ("show", "1"),
+    ("export", "--format", "csv"),
+    ("export", "--format", "jsonl"),
+    ("status",),
+    ("status", "--json"),
+    ("doctor",),
+    ("retry", "--state", "failed", "--yes"),
+    ("cancel", "--state", "waiting", "--yes"),
+)
+
+
+@pytest.mark.parametrize("zone", ["Asia/Kolkata", pytest.param("America/Los_Angeles", marks=pytest.mark.soak)])
+async def test_every_command_shows_them(database: Database, zone: str) -> None:
+    """No traceback, and nothing that a terminal would obey."""
+    async with connected(database.url, recount=False) as session:
+        await fill(session, mixed=60)
+        await session.execute("SELECT provisioner.recount()")
+        ids = [row["id"] for row in await session.fetch("SELECT id FROM provisioner.connection_requests ORDER BY id")]
+        commands = [*COMMANDS, *(("show", str(one)) for one in ids[:: len(ids) // 2])]
+        for command in commands:
+            done = provisioner(*command, database=database, more={"TZ": zone})
+            assert done.returncode in {0, 1, 3}, (command, done.stderr)
+            assert "Traceback" not in done.stderr, (command, done.stderr)
+            if "jsonl" in command or "--json" in command:
+                for line in done.stdout.splitlines() if "jsonl" in command else [done.stdout]:
+                    json.loads(line)
+            shown = done.stderr if "csv" in command else done.stdout + done.stderr  # a file keeps what it is given
+            assert all(line.isprintable() for line in shown.split("\n")), command
+        await session.execute("SELECT provisioner.recount()")

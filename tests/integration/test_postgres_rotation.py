@@ -1,0 +1,87 @@
+"""The database's password is changed while a worker works: it waits, reads it again and goes on, whoever is first."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from structlog.testing import capture_logs
+
+from provisioner.core.errors import DatabaseUnusable
+from provisioner.postgres.pool import Database as Pool
+from provisioner.sandbox.simulator import Options, Simulator
+from tests.support import eventually
+from tests.support.cli import query
+from tests.support.daemon import told, working
+from tests.support.roles import granted, name_of
+from tests.support.sessions import connected, insert
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from tests.support.postgres import Database
+
+
+@pytest.mark.parametrize("first", ["server", "file"])
+async def test_in_either_order(database: Database, tmp_path: Path, first: str) -> None:
+    """Told once that it is lost and once that it is back, and what was asked for meanwhile is done."""
+    with granted(database) as cast, capture_logs() as logs:
+        role, file = name_of(cast.worker), tmp_path / "url"
+        file.write_text(cast.worker.url, encoding="utf-8")
+        changed = re.sub(r":[^:@]+@", ":changed-4711@", cast.worker.url)
+
+        async def in_server() -> None:
+            await session.execute(f"ALTER ROLE {role} PASSWORD 'changed-4711'")
+
+        async def in_file() -> None:
+            file.write_text(changed, encoding="utf-8")
+
+        async def lost() -> bool:
+            await session.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1", role)
+            return bool(told(logs, "database_refuses"))
+
+        steps: list[Callable[[], Awaitable[None]]] = [in_server, in_file]
+        async with (
+            Simulator(Options(mode="self-hosted", any_project=True)) as simulator,
+            connected(database.url, recount=False) as session,
+            working(simulator, PROVISIONER_DATABASE_URL_FILE=str(file)) as task,
+        ):
+            await eventually(lambda: told(logs, "worker_started"))
+            early, late = steps if first == "server" else reversed(steps)
+            await early()
+            seen: Callable[[], bool | Awaitable[bool]] = lost
+            await eventually(seen)
+            request = await insert(session)
+            await late()
+            done = "SELECT status = 'succeeded' FROM provisioner.connection_requests WHERE id = $1"
+            await eventually(lambda: session.fetchval(done, request), within=30)
+            assert not task.done()
+    (refused,) = (line for line in logs if line["event"] == "database_refuses")
+    assert "password authentication failed" in refused["error"]
+    assert told(logs, "database_lost") == told(logs, "database_back")
+
+
+async def test_a_password_file_is_read_at_each_connect(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As libpq does; one that others may read is not used, which is told."""
+    with granted(database) as cast:
+        role, file = name_of(cast.worker), tmp_path / "passwords"
+        bare = re.sub(r":[^:@]+@", "@", cast.worker.url)
+        monkeypatch.setenv("PGPASSFILE", str(file))
+        file.write_text(f"*:*:*:{role}:planted-4711\n", encoding="utf-8")
+        pool = Pool(bare, size=1)
+        for mode, complaint in ((0o644, "chmod 0600"), (0o600, None)):
+            file.chmod(mode)
+            if complaint:
+                with pytest.raises(DatabaseUnusable, match=complaint):
+                    await pool.fetch("SELECT 1")
+            else:
+                await pool.fetch("SELECT 1")
+        query(database, f"ALTER ROLE {role} PASSWORD 'changed-4711'")
+        file.write_text(f"*:*:*:{role}:changed-4711\n", encoding="utf-8")
+        session = await pool.connect()
+        await session.close()
+        await pool.close()

@@ -1,0 +1,177 @@
+"""The simulator's pool of database connections: what too many creates at once do to a server, as it was recorded."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+
+from provisioner.sandbox.simulator import Options, Simulator
+from tests.support import eventually
+
+CONNECTIONS = "/api/v1/app-connections/open-router"
+LOGIN = "/api/v1/auth/universal-auth/login"
+# Turns so long that twelve requests sent together are at once on any machine.
+STEP = 0.02
+WAIT = 1.5
+
+Outcome = tuple[int, str | None]
+
+
+class Crowd:
+    """Clients that do the same thing together."""
+
+    def __init__(self, sim: Simulator, session: aiohttp.ClientSession) -> None:
+        self.sim = sim
+        self._session = session
+        self._headers = {"Authorization": f"Bearer {sim.token()}"}
+
+    async def call(self, method: str, path: str, body: Any = None) -> Outcome:
+        """Send a request; return its status and what the error is called."""
+        async with self._session.request(method, self.sim.url + path, json=body, headers=self._headers) as answer:
+            return answer.status, (await answer.json()).get("error")
+
+    async def create(self, number: int, key: str = "k") -> Outcome:
+        """Create one connection."""
+        body = {"name": f"n{number}", "method": "api-key", "credentials": {"apiKey": key}}
+        return await self.call("POST", CONNECTIONS, body | {"projectId": self.sim.projects[0]})
+
+    async def login(self) -> Outcome:
+        """Log in."""
+        return await self.call("POST", LOGIN, {"clientId": self.sim.client_id, "clientSecret": self.sim.client_secret})
+
+    async def create_all(self, count: int) -> Counter[Outcome]:
+        """Create so many at once."""
+        return Counter(await asyncio.gather(*(self.create(number) for number in range(count))))
+
+    async def keep_creating(self, total: int, in_flight: int, key: str = "k") -> Counter[Outcome]:
+        """Create so many, so many at a time."""
+        numbers = iter(range(total))
+
+        async def one_after_another() -> list[Outcome]:
+            return [await self.create(number, key) for number in numbers]
+
+        runs = await asyncio.gather(*(one_after_another() for _ in range(in_flight)))
+        return Counter(outcome for run in runs for outcome in run)
+
+    async def stand_still(self, waiting: int) -> None:
+        """Wait until every connection is held and so many requests wait for one."""
+        await eventually(lambda: self.sim.state()["pool"] == {"used": 10, "waiting": waiting})
+
+
+@asynccontextmanager
+async def crowd(**options: Any) -> AsyncIterator[Crowd]:
+    """Serve a simulator to any number of clients at once."""
+    chosen = Options(**{"mode": "self-hosted", "pool_step": STEP, "pool_wait": WAIT, **options})
+    async with (
+        Simulator(chosen) as sim,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
+    ):
+        yield Crowd(sim, session)
+
+
+@pytest.mark.parametrize("mode", ["cloud", "self-hosted"])
+async def test_eleven_creates_at_once_are_made(mode: str) -> None:
+    """Eleven creates at once are all made, and nobody has waited for the pool's patience to end."""
+    async with crowd(mode=mode, pool_wait=60.0) as at:
+        began = time.monotonic()
+        assert await at.create_all(11) == {(200, None): 11}
+        assert time.monotonic() - began < 30
+        assert at.sim.state()["pool"] == {"used": 0, "waiting": 0}
+
+
+async def test_twelve_creates_at_once_stand_still_and_eight_fail() -> None:
+    """Twelve creates at once stand still until the wait ends; then eight of them are 500 and four are made."""
+    async with crowd() as at:
+        began = time.monotonic()
+        outcomes = await at.create_all(12)
+        assert outcomes == {(500, "Find by id"): 8, (200, None): 4}
+        assert time.monotonic() - began >= WAIT
+        assert len(at.sim.state()["connections"]) == 4
+        assert await at.login() == (200, None)
+
+
+async def test_a_stranger_waits_with_them_and_fails() -> None:
+    """While 64 creates stand still a stranger's login and read hang for the whole time and are 500 `Find one`."""
+    async with crowd(pool_step=0.001) as at:
+        creates = asyncio.create_task(at.create_all(64))
+        await eventually(lambda: at.sim.state()["pool"]["waiting"] > 20)
+        began = time.monotonic()
+        answers = await asyncio.gather(at.login(), at.call("GET", f"{CONNECTIONS}?projectId={at.sim.projects[0]}"))
+        assert list(answers) == [(500, "Find one"), (500, "Find one")]
+        assert time.monotonic() - began >= WAIT * 0.9
+        outcomes = await creates
+        assert outcomes[200, None] < 20
+        assert outcomes[500, "InternalServerError"] > 40
+
+
+async def test_status_needs_no_database() -> None:
+    """`/api/status` answers while everything else stands still."""
+    async with crowd(pool_wait=60.0) as at:
+        creates = asyncio.create_task(at.create_all(12))
+        await at.stand_still(10)
+        assert await at.call("GET", "/api/status") == (200, None)
+        at.sim.configure(pool=0)
+        assert await creates == {(200, None): 12}
+
+
+async def test_new_keys_stop_it_just_so() -> None:
+    """PATCH with credentials holds and takes connections as a create does; without credentials it does not."""
+    async with crowd(pool=0) as at:
+        await at.create_all(12)
+        at.sim.configure(pool=10)
+        ids = [connection["id"] for connection in at.sim.state()["connections"]]
+
+        async def patch_all(body: Any) -> Counter[Outcome]:
+            calls = (at.call("PATCH", f"{CONNECTIONS}/{identifier}", body) for identifier in ids)
+            return Counter(await asyncio.gather(*calls))
+
+        assert await patch_all({"description": "d"}) == {(200, None): 12}
+        assert await patch_all({"credentials": {"apiKey": "k"}}) == {(500, "Find by id"): 8, (200, None): 4}
+
+
+async def test_ten_in_flight_is_what_it_bears() -> None:
+    """Ten in flight for long are served at the recorded pace of 90 to 120 a second, and none ever waits."""
+    async with crowd(pool_step=Options().pool_step, pool_wait=60.0) as at:
+        began = time.monotonic()
+        assert await at.keep_creating(200, 10) == {(200, None): 200}
+        # The thread alone takes so long; a busy machine may add to it.
+        assert 200 / 120 <= time.monotonic() - began < 20
+
+
+async def test_sixteen_wait_for_a_slow_openrouter_together() -> None:
+    """With an OpenRouter of 0.3 s sixteen in flight never meet in their transactions."""
+    async with crowd(pool_step=Options().pool_step, pool_wait=60.0, upstream_pace=0.1) as at:
+        assert await at.keep_creating(64, 16, "k-mode-delay3") == {(200, None): 64}
+
+
+async def test_clients_that_leave_or_are_cut_hold_nothing_for_ever() -> None:
+    """Creates whose clients are gone, and creates cut for their silence, go on and give back what they hold."""
+    async with crowd(cut_after=0.3) as at:
+        tasks = [asyncio.create_task(at.create(number)) for number in range(12)]
+        await at.stand_still(10)
+        for task in tasks[:6]:
+            task.cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert not any(isinstance(outcome, tuple) and outcome[0] == 500 for outcome in outcomes)
+        await eventually(lambda: at.sim.state()["pool"] == {"used": 0, "waiting": 0})
+        assert len(at.sim.state()["connections"]) == 4
+
+
+async def test_a_pool_of_none_is_no_limit() -> None:
+    """With `pool` 0 a hundred creates at once are made, without turns."""
+    async with crowd(pool=0, pool_step=60.0) as at:
+        assert await at.create_all(100) == {(200, None): 100}
+
+
+async def test_it_stops_while_everything_waits() -> None:
+    """A server that stands still can be stopped at once."""
+    async with crowd(pool_wait=600.0) as at:
+        creates = [asyncio.create_task(at.create(number)) for number in range(12)]
+        await at.stand_still(10)
+    outcomes = await asyncio.gather(*creates, return_exceptions=True)
+    assert sum(isinstance(outcome, aiohttp.ClientError) for outcome in outcomes) == 10
