@@ -19,11 +19,11 @@ from provisioner.cli._frame import CONFIG_HELP, EXIT_STATUSES, guarded
 
 # The module `provisioner.cli.<name>` has a function of that name; both are imported only when the command is used.
 COMMANDS: Final = {
-    "demo": "Run the whole product on this machine, and prove that it works.",
+    "demo": "Run the whole product on this machine and check the result.",
     "migrate": "Create or upgrade the database schema.",
     "run": "Run a worker until it is told to stop.",
     "submit": "Load requests in bulk from CSV or JSON Lines.",
-    "plan": "Show what a bulk file would change, without changing anything.",
+    "plan": "Show what a bulk file would change; nothing is changed.",
     "status": "Show the progress, and what needs your attention.",
     "list": "List requests.",
     "show": "Show one request, its attempts, and what happens next.",
@@ -33,7 +33,7 @@ COMMANDS: Final = {
     "resume": "Resume a paused target.",
     "export": "Export requests and results as CSV or JSON Lines.",
     "verify": "Compare the recorded connections with Infisical's.",
-    "doctor": "Check every precondition, and say how to fix what is wrong.",
+    "doctor": "Check every precondition, and say how to fix problems.",
     "healthcheck": "Check whether the worker on this host is healthy.",
     "keys": "Manage the key pairs that seal API keys.",
     "seal": "Seal one API key, read from standard input.",

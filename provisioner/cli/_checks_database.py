@@ -44,10 +44,8 @@ async def check_database(database: "Database", *, wall: Callable[[], float] = ti
     for check in (*_server(server), *_durability(server), *_password(database)):
         yield check
     if server.encoding != "UTF8":
-        remedy = "make one with `createdb --encoding UTF8 --template template0`, and move to it"
-        yield problem(
-            "encoding", f"text is stored as {server.encoding}, in which not every text can be written", remedy
-        )
+        remedy = "create one with `createdb --encoding UTF8 --template template0`, and move to it"
+        yield problem("encoding", f"text is stored as {server.encoding}, which cannot represent every text", remedy)
         return
     yield _clock(server.now.timestamp(), before, after)
     try:
@@ -117,7 +115,7 @@ def _durability(server: Server) -> Iterator[Check]:
     """Whether what is committed survives a crash: otherwise connections are made that nobody remembers."""
     for name, on in (("fsync", server.fsync), ("full_page_writes", server.full_page_writes)):
         if not on:
-            said = f"{name} is off: after a crash of the server the database may be damaged, or have forgotten requests"
+            said = f"{name} is off: after a crash of the server the database may be damaged or have lost requests"
             yield warning("durability", said, f"set {name} = on in postgresql.conf and reload it")
     if server.fsync and server.full_page_writes:
         yield ok("durability", "what is committed survives a crash")
@@ -125,7 +123,7 @@ def _durability(server: Server) -> Iterator[Check]:
 
 def _password(database: "Database") -> Iterator[Check]:
     if note := database.note():
-        yield warning("password", note, "it works without; correct the file if it is meant to count")
+        yield warning("password", note, "it works without the file; correct the file if it should be used")
 
 
 async def _surroundings(database: "Database", server: Server) -> AsyncIterator[Check]:
@@ -135,13 +133,13 @@ async def _surroundings(database: "Database", server: Server) -> AsyncIterator[C
         if server.pooled and not server.notifies:
             yield warning(
                 "defaults",
-                f"{said}: each transaction of ours sets that as it needs it, which takes two round trips more",
+                f"{said}: each of our transactions overrides that, which costs two more round trips",
                 f"ALTER ROLE {server.role} SET … to PostgreSQL's own default",
             )
         else:
-            yield ok("defaults", f"{said}: our sessions set that as they need it")
+            yield ok("defaults", f"{said}: our sessions override that")
     for each in await publications(database):
-        said = f"{each.publication} publishes {each.tables:,} tables of ours"
+        said = f"{each.publication} publishes {each.tables:,} of our tables"
         if each.bare:
             remedy = f"ALTER TABLE provisioner.{each.bare[0]} REPLICA IDENTITY FULL"
             yield problem("publication", f"{said}, and rows of {', '.join(each.bare)} cannot be told apart", remedy)
@@ -185,24 +183,25 @@ async def _rows(database: "Database") -> AsyncIterator[Check]:
     """Whether every outcome is recorded, every pending request has a place, and the counts are right."""
     row = await unrecorded(database)
     if row.requests:
-        said = f"{row.requests:,} cannot be recorded, such as that of request {row.example_id}: {row.example}"
-        yield problem("outcomes", said, "remove the cause; what was made is kept, and is recorded by itself")
+        count = several(row.requests, "outcome")
+        said = f"{count} cannot be recorded, for example that of request {row.example_id}: {row.example}"
+        yield problem("outcomes", said, "remove the cause; the outcomes are kept, and are recorded automatically")
     else:
-        yield ok("outcomes", "each is recorded")
+        yield ok("outcomes", "all are recorded")
     rows = await read_rows(database)
     if rows.misplaced:
         some = ", ".join(map(str, rows.misplaced[:SOME]))
-        said = f"{len(rows.misplaced):,} pending requests have no place in line, such as {some}"
-        remedy = "a worker puts them in line by itself; `provisioner.recount()` in SQL corrects the counts"
+        said = f"{len(rows.misplaced):,} pending requests have no place in line, for example {some}"
+        remedy = "a worker will put them in line; `provisioner.recount()` in SQL corrects the counts"
         yield warning("requests", f"{said}: they were written with triggers off", remedy)
     elif rows.whole:
-        yield ok("requests", "each that is pending has its place")
+        yield ok("requests", "every pending request has its place in line")
     else:
-        yield ok("requests", f"each of the newest {rows.looked_at:,} that is pending has its place")
+        yield ok("requests", f"every pending request among the newest {rows.looked_at:,} has its place in line")
     if rows.miscounted:
         yield warning("counts", f"{rows.miscounted:,} are wrong", "`provisioner.recount()` in SQL corrects them")
     elif rows.miscounted == 0:
-        yield ok("counts", "they are right")
+        yield ok("counts", "they are correct")
 
 
 async def _work(database: "Database") -> AsyncIterator[Check]:

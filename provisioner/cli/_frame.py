@@ -92,7 +92,7 @@ def _tell_any(error: BaseException) -> int:
     if isinstance(error, BrokenPipeError | OutputUnwritable):
         raise error
     if isinstance(error, MemoryError):
-        tell_error("there is not enough memory for this; give the process more")
+        tell_error("there is not enough memory; give the process more")
         return NOT_DONE
     if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
         tell_error("no more files can be opened; raise the limit of this process (ulimit -n)")
@@ -119,8 +119,8 @@ def _tell_unforeseen(error: BaseException) -> int:
     where = f" in {Path(ours[-1].filename).name}, line {ours[-1].lineno}" if ours else ""
     system = f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
     tell_error(
-        f"something unforeseen happened ({type(error).__name__}{where}{system}); run it again with {DEBUG}=debug "
-        "to see all of it, and report it"
+        f"an unexpected error occurred ({type(error).__name__}{where}{system}); run the command again with "
+        f"{DEBUG}=debug for details, and please report it"
     )
     return NOT_DONE
 

@@ -74,8 +74,8 @@ def _in_flight(request: "Detail") -> Iterator[str]:
     since = f" since {moment(request.claimed_at)}" if request.claimed_at else ""
     if request.unrecorded:
         made = f"connection {request.unrecorded_connection} was made" if request.unrecorded_connection else "it ended"
-        yield f"{made}, but the database does not record it: {request.unrecorded}"
-        yield f"remove the cause: it is recorded again and again, next at {moment(request.recorded_again_at)}"
+        yield f"{made}, but the database refuses to record it: {request.unrecorded}"
+        yield f"remove the cause: recording is tried again, next at {moment(request.recorded_again_at)}"
         return
     if request.worker:
         yield f"in flight on worker {request.worker}{since}"
@@ -86,8 +86,8 @@ def _in_flight(request: "Detail") -> Iterator[str]:
 
 
 def _astray(request: "Detail") -> Iterator[str]:
-    yield f"its status {request.state!r} is none that we know: it was written past the triggers, and nobody works on it"
-    yield "set its status to pending to have it tried, or to cancelled"
+    yield f"its status {request.state!r} is unknown: it was written with triggers off, and no worker will take it"
+    yield "set its status to pending to have it carried out, or to cancelled"
 
 
 def _standing_in_the_way(request: "Detail") -> Iterator[str]:

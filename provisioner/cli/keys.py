@@ -84,7 +84,7 @@ async def _generate(config: Config, *, stdout: bool) -> None:
     if not stdout and str(settings.sealing.key_file).startswith("~"):
         raise SettingsError(
             f"sealing.key_file ({settings.sealing.key_file}) is in a home directory that is not known here; "
-            "set PROVISIONER_SEALING__KEY_FILE to a whole path, or use --stdout"
+            "set PROVISIONER_SEALING__KEY_FILE to an absolute path, or use --stdout"
         )
     async with open_database(settings) as database:
         # The private half first: a public key whose private half is lost would seal keys that nobody can open.

@@ -163,4 +163,4 @@ def value_in(answer: Answer) -> Secret:
     try:
         return key_in(value)
     except NoKey as flaw:
-        raise CredentialUnreadable(f"the secret {flaw}: set its value to the API key alone") from None
+        raise CredentialUnreadable(f"the secret {flaw}: set its value to only the API key") from None

@@ -155,7 +155,7 @@ async def plan(database: Database, *, grants: Mapping[str, Collection[Kind]], re
         raise SchemaMismatch("there is no schema provisioner; run `provisioner migrate`")
     if not place["ours"]:
         raise RoleUnusable(
-            f"role {place['role']} does not own the schema provisioner and cannot give rights in it;"
+            f"role {place['role']} does not own the schema provisioner and cannot grant rights in it;"
             f" connect as {place['owner']}"
         )
     wanted = list(dict.fromkeys((*revokes, *grants)))

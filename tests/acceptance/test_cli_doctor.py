@@ -177,7 +177,7 @@ def test_a_credential_that_is_not_there_is_told(database: Database, infisical: I
     assert status == 1
     assert "team-a: " in of(checks, "credential", "problem")
     assert "/nowhere/key" in of(checks, "credential", "problem")
-    assert of(checks, "credential", "ok") == "default is there; "
+    assert of(checks, "credential", "ok") == "default is available; "
 
 
 def test_a_sealing_key_that_is_not_here_is_told(database: Database, infisical: Infisical) -> None:

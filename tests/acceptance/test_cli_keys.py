@@ -118,8 +118,8 @@ def test_seal_takes_a_key_as_windows_writes_it(database: Database, tmp_path: Pat
         request = Request(id=1, project_id=ONE, name="openrouter", description=None, credential=done.stdout.strip())
         assert BoxOpener(tmp_path / "sealing.keys").open(request).reveal() == KEY
     for wrong, said in (
-        (f"{KEY}\n{KEY}\n".encode(), "holds a line break"),
-        (f'"{KEY}"'.encode(), "stands in quotation marks"),
+        (f"{KEY}\n{KEY}\n".encode(), "contains a line break"),
+        (f'"{KEY}"'.encode(), "is in quotation marks"),
         (f"{KEY}\N{ZERO WIDTH SPACE}x".encode(), "holds the invisible character U+200B"),
         (b"\xff\x00", "is not UTF-8 text"),
         (b"\xef\xbb\xbf\r\n", "holds no API key"),

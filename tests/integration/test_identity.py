@@ -271,7 +271,7 @@ async def test_static_token() -> None:
         token = await now.identity.token()
         assert token.json["authorization"] == "Bearer first-static-token"
         now.identity.invalidate(token)
-        with pytest.raises(IdentityRefused, match="put a valid one there"):
+        with pytest.raises(IdentityRefused, match="replace it with a valid one"):
             await now.identity.token()
         kept[0] = Secret("second-static-token")
         assert (await now.identity.token()).bare["authorization"] == "Bearer second-static-token"
