@@ -120,7 +120,7 @@ def test_seal_takes_a_key_as_windows_writes_it(database: Database, tmp_path: Pat
     for wrong, said in (
         (f"{KEY}\n{KEY}\n".encode(), "contains a line break"),
         (f'"{KEY}"'.encode(), "is in quotation marks"),
-        (f"{KEY}\N{ZERO WIDTH SPACE}x".encode(), "holds the invisible character U+200B"),
+        (f"{KEY}\N{ZERO WIDTH SPACE}x".encode(), "contains the invisible character U+200B"),
         (b"\xff\x00", "is not UTF-8 text"),
         (b"\xef\xbb\xbf\r\n", "holds no API key"),
     ):

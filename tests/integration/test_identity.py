@@ -295,7 +295,7 @@ async def test_a_static_token_of_another_region_is_told() -> None:
 async def test_unusable_static_token(text: str) -> None:
     """A token that no header can carry is refused before anything is sent, without showing it."""
     async with rig(lambda _: StaticToken(token=Secret(text))) as now:
-        with pytest.raises(LoginUnavailable, match=r"the access token (is empty|holds)") as caught:
+        with pytest.raises(LoginUnavailable, match=r"the access token (is empty|contains)") as caught:
             await now.identity.token()
         assert not text or text not in str(caught.value)
 
