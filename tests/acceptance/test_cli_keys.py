@@ -122,7 +122,7 @@ def test_seal_takes_a_key_as_windows_writes_it(database: Database, tmp_path: Pat
         (f'"{KEY}"'.encode(), "is in quotation marks"),
         (f"{KEY}\N{ZERO WIDTH SPACE}x".encode(), "contains the invisible character U+200B"),
         (b"\xff\x00", "is not UTF-8 text"),
-        (b"\xef\xbb\xbf\r\n", "holds no API key"),
+        (b"\xef\xbb\xbf\r\n", "contains no API key"),
     ):
         done = provisioner(*asked, database=database, more=keys, given=wrong)
         assert (done.returncode, done.stdout) == (2, "")
