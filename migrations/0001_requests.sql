@@ -121,8 +121,7 @@ COMMENT ON TABLE provisioner.unrecorded IS 'Outcomes that could not be recorded 
 COMMENT ON COLUMN provisioner.unrecorded.connection_id IS 'The connection that was made, if one was';
 
 -- What happened so far to requests that met anything but success at once. `since` is when the first attempt began,
--- `unknown` that an attempt may have made the connection without our knowing, `streak` how many of the last failures in a row
--- were of the kind `streak_of`.
+-- `streak` how many of the last failures in a row were of the kind `streak_of`.
 CREATE TABLE provisioner.setbacks (
     id bigint PRIMARY KEY,
     attempt integer NOT NULL,
@@ -131,12 +130,32 @@ CREATE TABLE provisioner.setbacks (
     streak integer NOT NULL DEFAULT 0,
     streak_of text,
     since timestamptz NOT NULL,
-    unknown boolean NOT NULL,
     cancelled boolean NOT NULL DEFAULT false,
     error_code text,
     error_message text,
     updated_at timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+
+-- Creates that left and whose outcome no answer proved: what was sent, when, and when their end was known. A connection that is
+-- found is the request's own when one of these can have made it. A request that is answered at its first attempt never has one:
+-- its row of `in_flight` is all the evidence there is. Gone with what else is known of the request's attempts.
+CREATE TABLE provisioner.sent_creates (
+    id bigint NOT NULL REFERENCES provisioner.setbacks (id) ON DELETE CASCADE,
+    sent_at timestamptz NOT NULL,
+    ended_at timestamptz NOT NULL,
+    proof text NOT NULL DEFAULT 'none',
+    target text NOT NULL,
+    project_id uuid NOT NULL,
+    name text NOT NULL,
+    description text NOT NULL,
+    exact boolean NOT NULL,
+    key_fingerprint text,
+    PRIMARY KEY (id, sent_at)
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+
+COMMENT ON TABLE provisioner.sent_creates IS 'Creates whose outcome is not proven: they may have made the connection';
+COMMENT ON COLUMN provisioner.sent_creates.proof IS 'none: it may be committed later; taken: Infisical answered that the name is taken';
+COMMENT ON COLUMN provisioner.sent_creates.exact IS 'Whether description is what was sent, or a marker may have been added';
 
 -- Who is at work. A worker's requests are its own until `lease_until`; it renews the lease for all of them at once.
 CREATE TABLE provisioner.workers (
@@ -159,8 +178,13 @@ CREATE TABLE provisioner.targets (
     target text PRIMARY KEY,
     known_at timestamptz,
     paused_at timestamptz,
-    paused_by text
+    paused_by text,
+    clock_low double precision,
+    clock_high double precision,
+    clock_at timestamptz
 ) WITH (fillfactor = 50);
+
+COMMENT ON COLUMN provisioner.targets.clock_low IS 'Seconds that Infisical''s createdAt is ahead of this server''s clock, at the least';
 
 -- Why workers hold creates back at a target. Each worker has breakers of its own and reports again about once a second; a
 -- report that is not repeated is over.
@@ -194,6 +218,8 @@ CREATE TABLE provisioner.permits (
     their_pace double precision NOT NULL DEFAULT 0,
     seen_at double precision NOT NULL DEFAULT 0,
     searching boolean NOT NULL DEFAULT false,
+    bare_since double precision,
+    address text NOT NULL DEFAULT '',
     updated_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (target, kind)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
@@ -208,6 +234,45 @@ COMMENT ON COLUMN provisioner.permits.theirs IS 'Permits that others certainly u
 COMMENT ON COLUMN provisioner.permits.their_pace IS 'Permits a second that others used lately';
 COMMENT ON COLUMN provisioner.permits.searching IS 'Whether no answer names the limit, and it is searched';
 COMMENT ON COLUMN provisioner.permits.used IS 'Permits used in this window as the server counts, by us and by others';
+COMMENT ON COLUMN provisioner.permits.bare_since IS 'Since when answers that should carry the limiter''s headers do not';
+COMMENT ON COLUMN provisioner.permits.address IS 'The server that this was learned from: a target with another address starts anew';
+
+-- How many creates may be in flight at a target, over all its workers: one row a target, with what was learned of its server
+-- and each worker's part of the limit. It is read, decided on, and written back unless somebody else was quicker.
+CREATE TABLE provisioner.concurrency (
+    target text PRIMARY KEY,
+    version bigint NOT NULL DEFAULT 0,
+    address text NOT NULL,
+    in_flight_limit integer NOT NULL,
+    metered boolean NOT NULL DEFAULT false,
+    usual double precision,
+    calls integer NOT NULL DEFAULT 0,
+    accepted integer NOT NULL DEFAULT 0,
+    elapsed double precision NOT NULL DEFAULT 0,
+    failed integer NOT NULL DEFAULT 0,
+    headers integer NOT NULL DEFAULT 0,
+    pressed boolean NOT NULL DEFAULT false,
+    ended_at double precision NOT NULL DEFAULT 0,
+    stalled_at double precision,
+    stalled_with integer NOT NULL DEFAULT 0,
+    cliff integer,
+    cliff_at double precision NOT NULL DEFAULT 0,
+    bar integer NOT NULL DEFAULT 0,
+    workers bigint[] NOT NULL DEFAULT '{}',
+    held integer[] NOT NULL DEFAULT '{}',
+    wanted integer[] NOT NULL DEFAULT '{}',
+    running integer[] NOT NULL DEFAULT '{}',
+    updated_at timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
+
+COMMENT ON TABLE provisioner.concurrency IS 'How many creates may be in flight at a target, over all its workers; times as in permits';
+COMMENT ON COLUMN provisioner.concurrency.address IS 'The server that this was learned from: a target with another address starts anew';
+COMMENT ON COLUMN provisioner.concurrency.usual IS 'Latency of creates in seconds while few are in flight';
+COMMENT ON COLUMN provisioner.concurrency.calls IS 'Calls of the present round; likewise the five columns after it';
+COMMENT ON COLUMN provisioner.concurrency.stalled_at IS 'When it was noticed that no call ends any more; NULL while calls end';
+COMMENT ON COLUMN provisioner.concurrency.cliff IS 'As many in flight at once stopped the server, at cliff_at';
+COMMENT ON COLUMN provisioner.concurrency.bar IS 'How far the limit goes after the cliff, until hours have gone by';
+COMMENT ON COLUMN provisioner.concurrency.held IS 'Slots of each of the workers, in their order; likewise wanted and running';
 
 -- The attempt log. Partitioned by day, so that forgetting is dropping. Its key is the call: one that is written down again,
 -- because nobody heard that it was, is there already.
@@ -357,46 +422,71 @@ $$;
 CREATE TRIGGER requests_inserted AFTER INSERT ON provisioner.connection_requests
 REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_inserted();
 
--- A request that is edited keeps the rules, and takes its place anew while it is pending. The workers' own updates never come
--- here: of these columns they only ever wipe a sealed credential.
+-- A request that is edited keeps the rules, and takes its place anew while it is pending. What it is known by (target, project,
+-- name, description) cannot be edited while a create is under way or in doubt: the connection that this create makes would be
+-- recorded nowhere. The workers' own updates never come here: of these columns they only ever wipe a sealed credential.
 CREATE FUNCTION provisioner.request_edited() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     rule text := provisioner.broken_rule(new);
+    moved boolean := (old.target, old.project_id) IS DISTINCT FROM (new.target, new.project_id);
+    renamed boolean := moved OR (old.name, old.description) IS DISTINCT FROM (new.name, new.description);
+    placed boolean := moved OR (old.priority, old.not_before) IS DISTINCT FROM (new.priority, new.not_before);
+    taken boolean := false;
 BEGIN
     IF rule IS NOT NULL THEN
         PERFORM provisioner.refuse(rule, new);
     END IF;
-    IF new.status <> 'pending' OR old.status <> 'pending' OR (old.target, old.project_id, old.priority, old.not_before)
-        IS NOT DISTINCT FROM (new.target, new.project_id, new.priority, new.not_before) THEN
-        RETURN NULL;
+    IF moved AND new.connection_id IS NOT NULL THEN
+        RAISE EXCEPTION 'request % has its connection: its target and project_id cannot be changed any more', new.id
+        USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert another request for the other project.';
     END IF;
-    -- It may change places between two statements, so it is looked for again; whoever takes it out of its place has it.
-    FOR round IN 1..20 LOOP
-        IF NOT EXISTS (
+
+    -- It may change places between two statements, so it is looked for again; whoever takes it out of its place has it. That is so
+    -- for a new name, too: a claim that is made meanwhile would send the old one.
+    IF new.status = 'pending' AND old.status = 'pending' AND (renamed OR placed) THEN
+        FOR round IN 1..20 LOOP
+            UPDATE provisioner.waiting AS w
+            SET
+                run_at = CASE WHEN placed THEN coalesce(new.not_before, now()) ELSE w.run_at END,
+                target = new.target, rank = -new.priority, project_id = new.project_id
+            WHERE w.id = new.id;
+            taken := FOUND;
+            EXIT WHEN taken;
+            DELETE FROM provisioner.ready AS r WHERE r.id = old.id;
+            taken := FOUND;
+            IF taken THEN
+                INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
+                VALUES (new.id, coalesce(new.not_before, now()), new.target, -new.priority, new.project_id);
+                EXIT;
+            END IF;
+            PERFORM 1 FROM provisioner.in_flight AS f WHERE f.id = new.id;
+            EXIT WHEN FOUND;
+        END LOOP;
+        -- Without a place it is nowhere yet, which the sweep of `0009_upkeep.sql` puts right.
+        IF NOT taken AND EXISTS (
             SELECT FROM provisioner.waiting AS w WHERE w.id = new.id
             UNION ALL SELECT FROM provisioner.ready AS r WHERE r.id = new.id
             UNION ALL SELECT FROM provisioner.in_flight AS f WHERE f.id = new.id
         ) THEN
-            RETURN NULL;  -- it has no place, which the sweep of `0009_upkeep.sql` puts right
+            RAISE EXCEPTION 'request % is in flight: its target, project_id, name, description, priority and not_before cannot be'
+                ' changed now', new.id
+            USING ERRCODE = 'object_in_use', HINT = 'Cancel it, or wait until it has ended.';
         END IF;
-        UPDATE provisioner.waiting AS w
-        SET run_at = coalesce(new.not_before, now()), target = new.target, rank = -new.priority, project_id = new.project_id
-        WHERE w.id = new.id;
-        IF FOUND THEN
-            RETURN NULL;
+    END IF;
+
+    IF renamed THEN
+        -- Who has the name is known after a conflict: what was sent before is of no use under another one.
+        IF old.status = 'failed' AND old.error_code = 'name_conflict' THEN
+            DELETE FROM provisioner.sent_creates AS c WHERE c.id = new.id;
+        ELSIF EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = new.id) THEN
+            RAISE EXCEPTION 'request %: an earlier create may have made its connection, so its target, project_id, name and'
+                ' description cannot be changed now', new.id
+            USING ERRCODE = 'object_in_use',
+                HINT = 'Retry it, so that the connection is looked up, or cancel it; edit it when it has ended.';
         END IF;
-        DELETE FROM provisioner.ready AS r WHERE r.id = old.id;
-        IF FOUND THEN
-            INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
-            VALUES (new.id, coalesce(new.not_before, now()), new.target, -new.priority, new.project_id);
-            RETURN NULL;
-        END IF;
-        PERFORM 1 FROM provisioner.in_flight AS f WHERE f.id = new.id;
-        EXIT WHEN FOUND;
-    END LOOP;
-    RAISE EXCEPTION 'request % is in flight: its target, project, priority and not_before cannot be changed now', new.id
-    USING ERRCODE = 'object_in_use', HINT = 'Cancel it, or wait until it has ended.';
+    END IF;
+    RETURN NULL;
 END
 $$;
 
@@ -439,7 +529,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     TRUNCATE
         provisioner.ready, provisioner.waiting, provisioner.in_flight, provisioner.unrecorded, provisioner.setbacks,
-        provisioner.failed_boxes;
+        provisioner.sent_creates, provisioner.failed_boxes;
     RETURN NULL;
 END
 $$;

@@ -98,9 +98,10 @@ BEGIN
                 DELETE FROM provisioner.waiting AS w WHERE w.id = ANY (undone) RETURNING w.id, w.target, w.rank, w.project_id
             ),
             found AS (
-                SELECT u.*, coalesce(s.unknown, false) AS doubted
+                SELECT u.*, d.id IS NOT NULL AS doubted
                 FROM (SELECT * FROM unlined UNION ALL SELECT * FROM unscheduled) AS u
-                LEFT JOIN provisioner.setbacks AS s ON s.id = u.id AND s.id = ANY (undone)
+                -- One by one, so that no plan reads the evidence of all.
+                LEFT JOIN LATERAL (SELECT c.id FROM provisioner.sent_creates AS c WHERE c.id = u.id LIMIT 1) AS d ON true
             ),
             postponed AS (
                 INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
@@ -412,40 +413,62 @@ CREATE FUNCTION provisioner.request_edited() RETURNS trigger
     AS $$
 DECLARE
     rule text := provisioner.broken_rule(new);
+    moved boolean := (old.target, old.project_id) IS DISTINCT FROM (new.target, new.project_id);
+    renamed boolean := moved OR (old.name, old.description) IS DISTINCT FROM (new.name, new.description);
+    placed boolean := moved OR (old.priority, old.not_before) IS DISTINCT FROM (new.priority, new.not_before);
+    taken boolean := false;
 BEGIN
     IF rule IS NOT NULL THEN
         PERFORM provisioner.refuse(rule, new);
     END IF;
-    IF new.status <> 'pending' OR old.status <> 'pending' OR (old.target, old.project_id, old.priority, old.not_before)
-        IS NOT DISTINCT FROM (new.target, new.project_id, new.priority, new.not_before) THEN
-        RETURN NULL;
+    IF moved AND new.connection_id IS NOT NULL THEN
+        RAISE EXCEPTION 'request % has its connection: its target and project_id cannot be changed any more', new.id
+        USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert another request for the other project.';
     END IF;
-    -- It may change places between two statements, so it is looked for again; whoever takes it out of its place has it.
-    FOR round IN 1..20 LOOP
-        IF NOT EXISTS (
+    -- It may change places between two statements, so it is looked for again; whoever takes it out of its place has it. That is so
+    -- for a new name, too: a claim that is made meanwhile would send the old one.
+    IF new.status = 'pending' AND old.status = 'pending' AND (renamed OR placed) THEN
+        FOR round IN 1..20 LOOP
+            UPDATE provisioner.waiting AS w
+            SET
+                run_at = CASE WHEN placed THEN coalesce(new.not_before, now()) ELSE w.run_at END,
+                target = new.target, rank = -new.priority, project_id = new.project_id
+            WHERE w.id = new.id;
+            taken := FOUND;
+            EXIT WHEN taken;
+            DELETE FROM provisioner.ready AS r WHERE r.id = old.id;
+            taken := FOUND;
+            IF taken THEN
+                INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
+                VALUES (new.id, coalesce(new.not_before, now()), new.target, -new.priority, new.project_id);
+                EXIT;
+            END IF;
+            PERFORM 1 FROM provisioner.in_flight AS f WHERE f.id = new.id;
+            EXIT WHEN FOUND;
+        END LOOP;
+        -- Without a place it is nowhere yet, which the sweep of `0009_upkeep.sql` puts right.
+        IF NOT taken AND EXISTS (
             SELECT FROM provisioner.waiting AS w WHERE w.id = new.id
             UNION ALL SELECT FROM provisioner.ready AS r WHERE r.id = new.id
             UNION ALL SELECT FROM provisioner.in_flight AS f WHERE f.id = new.id
         ) THEN
-            RETURN NULL;  -- it has no place, which the sweep of `0009_upkeep.sql` puts right
+            RAISE EXCEPTION 'request % is in flight: its target, project_id, name, description, priority and not_before cannot be'
+                ' changed now', new.id
+            USING ERRCODE = 'object_in_use', HINT = 'Cancel it, or wait until it has ended.';
         END IF;
-        UPDATE provisioner.waiting AS w
-        SET run_at = coalesce(new.not_before, now()), target = new.target, rank = -new.priority, project_id = new.project_id
-        WHERE w.id = new.id;
-        IF FOUND THEN
-            RETURN NULL;
+    END IF;
+    IF renamed THEN
+        -- Who has the name is known after a conflict: what was sent before is of no use under another one.
+        IF old.status = 'failed' AND old.error_code = 'name_conflict' THEN
+            DELETE FROM provisioner.sent_creates AS c WHERE c.id = new.id;
+        ELSIF EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = new.id) THEN
+            RAISE EXCEPTION 'request %: an earlier create may have made its connection, so its target, project_id, name and'
+                ' description cannot be changed now', new.id
+            USING ERRCODE = 'object_in_use',
+                HINT = 'Retry it, so that the connection is looked up, or cancel it; edit it when it has ended.';
         END IF;
-        DELETE FROM provisioner.ready AS r WHERE r.id = old.id;
-        IF FOUND THEN
-            INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
-            VALUES (new.id, coalesce(new.not_before, now()), new.target, -new.priority, new.project_id);
-            RETURN NULL;
-        END IF;
-        PERFORM 1 FROM provisioner.in_flight AS f WHERE f.id = new.id;
-        EXIT WHEN FOUND;
-    END LOOP;
-    RAISE EXCEPTION 'request % is in flight: its target, project, priority and not_before cannot be changed now', new.id
-    USING ERRCODE = 'object_in_use', HINT = 'Cancel it, or wait until it has ended.';
+    END IF;
+    RETURN NULL;
 END
 $$;
 
@@ -605,7 +628,7 @@ CREATE FUNCTION provisioner.requests_truncated() RETURNS trigger
 BEGIN
     TRUNCATE
         provisioner.ready, provisioner.waiting, provisioner.in_flight, provisioner.unrecorded, provisioner.setbacks,
-        provisioner.failed_boxes;
+        provisioner.sent_creates, provisioner.failed_boxes;
     RETURN NULL;
 END
 $$;
@@ -988,6 +1011,8 @@ CREATE TABLE provisioner.permits (
     their_pace double precision DEFAULT 0 NOT NULL,
     seen_at double precision DEFAULT 0 NOT NULL,
     searching boolean DEFAULT false NOT NULL,
+    bare_since double precision,
+    address text DEFAULT ''::text NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL
 )
 WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500');
@@ -1011,6 +1036,10 @@ COMMENT ON COLUMN provisioner.permits.theirs IS 'Permits that others certainly u
 COMMENT ON COLUMN provisioner.permits.their_pace IS 'Permits a second that others used lately';
 
 COMMENT ON COLUMN provisioner.permits.searching IS 'Whether no answer names the limit, and it is searched';
+
+COMMENT ON COLUMN provisioner.permits.bare_since IS 'Since when answers that should carry the limiter''s headers do not';
+
+COMMENT ON COLUMN provisioner.permits.address IS 'The server that this was learned from: a target with another address starts anew';
 
 CREATE TABLE provisioner.ready (
     target text NOT NULL,
@@ -1208,6 +1237,49 @@ UNION ALL
 
 COMMENT ON VIEW provisioner.batch_progress IS 'How far each batch and everything together has come, and when it will end';
 
+CREATE TABLE provisioner.concurrency (
+    target text NOT NULL,
+    version bigint DEFAULT 0 NOT NULL,
+    address text NOT NULL,
+    in_flight_limit integer NOT NULL,
+    metered boolean DEFAULT false NOT NULL,
+    usual double precision,
+    calls integer DEFAULT 0 NOT NULL,
+    accepted integer DEFAULT 0 NOT NULL,
+    elapsed double precision DEFAULT 0 NOT NULL,
+    failed integer DEFAULT 0 NOT NULL,
+    headers integer DEFAULT 0 NOT NULL,
+    pressed boolean DEFAULT false NOT NULL,
+    ended_at double precision DEFAULT 0 NOT NULL,
+    stalled_at double precision,
+    stalled_with integer DEFAULT 0 NOT NULL,
+    cliff integer,
+    cliff_at double precision DEFAULT 0 NOT NULL,
+    bar integer DEFAULT 0 NOT NULL,
+    workers bigint[] DEFAULT '{}'::bigint[] NOT NULL,
+    held integer[] DEFAULT '{}'::integer[] NOT NULL,
+    wanted integer[] DEFAULT '{}'::integer[] NOT NULL,
+    running integer[] DEFAULT '{}'::integer[] NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500');
+
+COMMENT ON TABLE provisioner.concurrency IS 'How many creates may be in flight at a target, over all its workers; times as in permits';
+
+COMMENT ON COLUMN provisioner.concurrency.address IS 'The server that this was learned from: a target with another address starts anew';
+
+COMMENT ON COLUMN provisioner.concurrency.usual IS 'Latency of creates in seconds while few are in flight';
+
+COMMENT ON COLUMN provisioner.concurrency.calls IS 'Calls of the present round; likewise the five columns after it';
+
+COMMENT ON COLUMN provisioner.concurrency.stalled_at IS 'When it was noticed that no call ends any more; NULL while calls end';
+
+COMMENT ON COLUMN provisioner.concurrency.cliff IS 'As many in flight at once stopped the server, at cliff_at';
+
+COMMENT ON COLUMN provisioner.concurrency.bar IS 'How far the limit goes after the cliff, until hours have gone by';
+
+COMMENT ON COLUMN provisioner.concurrency.held IS 'Slots of each of the workers, in their order; likewise wanted and running';
+
 ALTER TABLE provisioner.connection_requests ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME provisioner.connection_requests_id_seq
     START WITH 1
@@ -1341,7 +1413,6 @@ CREATE TABLE provisioner.setbacks (
     streak integer DEFAULT 0 NOT NULL,
     streak_of text,
     since timestamp with time zone NOT NULL,
-    unknown boolean NOT NULL,
     cancelled boolean DEFAULT false NOT NULL,
     error_code text,
     error_message text,
@@ -1409,6 +1480,26 @@ CREATE TABLE provisioner.sealing_keys (
     retired_at timestamp with time zone
 );
 
+CREATE TABLE provisioner.sent_creates (
+    id bigint NOT NULL,
+    sent_at timestamp with time zone NOT NULL,
+    ended_at timestamp with time zone NOT NULL,
+    proof text DEFAULT 'none'::text NOT NULL,
+    target text NOT NULL,
+    project_id uuid NOT NULL,
+    name text NOT NULL,
+    description text NOT NULL,
+    exact boolean NOT NULL,
+    key_fingerprint text
+)
+WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
+
+COMMENT ON TABLE provisioner.sent_creates IS 'Creates whose outcome is not proven: they may have made the connection';
+
+COMMENT ON COLUMN provisioner.sent_creates.proof IS 'none: it may be committed later; taken: Infisical answered that the name is taken';
+
+COMMENT ON COLUMN provisioner.sent_creates.exact IS 'Whether description is what was sent, or a marker may have been added';
+
 CREATE TABLE provisioner.sweeps (
     one boolean DEFAULT true NOT NULL,
     "position" bigint DEFAULT 0 NOT NULL,
@@ -1431,9 +1522,14 @@ CREATE TABLE provisioner.targets (
     target text NOT NULL,
     known_at timestamp with time zone,
     paused_at timestamp with time zone,
-    paused_by text
+    paused_by text,
+    clock_low double precision,
+    clock_high double precision,
+    clock_at timestamp with time zone
 )
 WITH (fillfactor='50');
+
+COMMENT ON COLUMN provisioner.targets.clock_low IS 'Seconds that Infisical''s createdAt is ahead of this server''s clock, at the least';
 
 CREATE TABLE provisioner.turns (
     target text NOT NULL,
@@ -1475,6 +1571,9 @@ ALTER TABLE ONLY provisioner.attempts
 ALTER TABLE ONLY provisioner.attempts_other
     ADD CONSTRAINT attempts_other_pkey PRIMARY KEY (request_id, started_at, ended_at);
 
+ALTER TABLE ONLY provisioner.concurrency
+    ADD CONSTRAINT concurrency_pkey PRIMARY KEY (target);
+
 ALTER TABLE ONLY provisioner.connection_requests
     ADD CONSTRAINT connection_requests_pkey PRIMARY KEY (id);
 
@@ -1510,6 +1609,9 @@ ALTER TABLE ONLY provisioner.salt
 
 ALTER TABLE ONLY provisioner.sealing_keys
     ADD CONSTRAINT sealing_keys_pkey PRIMARY KEY (key_id);
+
+ALTER TABLE ONLY provisioner.sent_creates
+    ADD CONSTRAINT sent_creates_pkey PRIMARY KEY (id, sent_at);
 
 ALTER TABLE ONLY provisioner.setbacks
     ADD CONSTRAINT setbacks_pkey PRIMARY KEY (id);
@@ -1572,6 +1674,9 @@ CREATE TRIGGER requests_inserted AFTER INSERT ON provisioner.connection_requests
 CREATE TRIGGER requests_truncated AFTER TRUNCATE ON provisioner.connection_requests FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_truncated();
 
 CREATE TRIGGER withhold_readable_key BEFORE INSERT ON provisioner.connection_requests FOR EACH ROW WHEN (((new.credential <> 'default'::text) AND ((new.credential !~* '^[a-z0-9][a-z0-9_-]{0,39}$'::text) OR (new.credential ~* '^sk-'::text)) AND (new.credential !~ '^sealed:[A-Za-z0-9_-]{1,64}:[A-Za-z0-9+/]+={0,2}$'::text))) EXECUTE FUNCTION provisioner.withhold_readable_key();
+
+ALTER TABLE ONLY provisioner.sent_creates
+    ADD CONSTRAINT sent_creates_id_fkey FOREIGN KEY (id) REFERENCES provisioner.setbacks(id) ON DELETE CASCADE;
 
 ALTER TABLE provisioner.connection_requests ENABLE ROW LEVEL SECURITY;
 

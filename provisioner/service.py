@@ -11,14 +11,16 @@ import socket
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import structlog
 
-from provisioner.core.concurrency import Pressure
+from provisioner.core.concurrency import METERED, Rules as ConcurrencyRules
 from provisioner.core.errors import DatabaseUnavailable
 from provisioner.core.health import Breaker
 from provisioner.core.pacing import Budget, fixed
@@ -39,6 +41,8 @@ from provisioner.observe.systemd import Systemd
 from provisioner.observe.traces import traced
 from provisioner.observe.web import Sources, StatusPort, serving
 from provisioner.postgres.access import Kind, require_rights
+from provisioner.postgres.clocks import TargetClock
+from provisioner.postgres.concurrency import SharedConcurrency
 from provisioner.postgres.credential_health import SharedCredentialHealth
 from provisioner.postgres.listener import Listener
 from provisioner.postgres.migrations import require_schema
@@ -54,6 +58,7 @@ from provisioner.worker.clock import DatabaseClock
 from provisioner.worker.creator import Target
 from provisioner.worker.key_gate import KeyGate
 from provisioner.worker.persistence import Persistence
+from provisioner.worker.slots import SlotGate
 from provisioner.worker.worker import Manner, Worker
 
 log = structlog.stdlib.get_logger()
@@ -82,7 +87,7 @@ async def run_daemon(settings: Settings, *, drain: bool = False) -> Leftovers | 
         targets = [
             (
                 await stack.enter_async_context(open_target(settings, name, database, clock, vault, observer=meter)),
-                min(target.max_in_flight, max(1, connections_of_a_target(settings) - SPARE)),
+                min(capacity(target.max_in_flight), max(1, connections_of_a_target(settings) - SPARE)),
             )
             for name, target in settings.targets.items()
         ]
@@ -200,7 +205,7 @@ async def open_target(
     chosen = settings.targets[name]
     shared = partial(permits, database, clock, target=name)
     writes, reads, logins = (
-        shared(kind=kind, start=_budget(limit))
+        shared(kind=kind, start=replace(_budget(limit), address=chosen.url))
         for kind, limit in (("write", chosen.write_limit), ("read", chosen.read_limit), ("login", chosen.login_limit))
     )
     async with (
@@ -212,7 +217,9 @@ async def open_target(
         health = SharedCredentialHealth(database, target=name)
         yield Target(
             name=name,
-            connections=InfisicalConnections(transport, identity, routes, marker=chosen.marker, now=wall),
+            connections=InfisicalConnections(
+                transport, identity, routes, marker=chosen.marker, now=wall, monotonic=clock.monotonic
+            ),
             vault=keys,
             writes=writes,
             reads=reads,
@@ -220,10 +227,11 @@ async def open_target(
             breaker=Breaker(),
             keys=KeyGate(name, health=health, vault=keys, clock=clock),
             incidents=SharedIncidents(database, target=name, reporter=str(uuid4())),
-            pressure=Pressure(chosen.max_in_flight),
+            gate=SlotGate(name, shared=_concurrency(settings, name, database), clock=clock),
             shared_budget=chosen.shared_budget,
             recorded=partial(recorded_elsewhere, database),
             observer=observer,
+            clock_store=TargetClock(database, target=name),
         )
 
 
@@ -256,7 +264,7 @@ def _transport_options(settings: Settings, name: str) -> TransportOptions:
         timeout=chosen.timeout,
         ca_file=str(chosen.ca_file) if chosen.ca_file else None,
         proxy=secret_source(settings, chosen.proxy, "targets", name, "proxy") if chosen.proxy else None,
-        max_connections=min(chosen.max_in_flight + SPARE, connections_of_a_target(settings)),
+        max_connections=min(capacity(chosen.max_in_flight) + SPARE, connections_of_a_target(settings)),
     )
 
 
@@ -265,6 +273,20 @@ def connections_of_a_target(settings: Settings) -> int:
     return connections_each(
         current_limit(), targets=len(settings.targets), database=settings.database.max_connections + OWN
     )
+
+
+def capacity(most: int | Literal["auto"]) -> int:
+    """How many creates of a target one worker may ever have in flight."""
+    return METERED if most == "auto" else most
+
+
+def _concurrency(settings: Settings, name: str, database: Database) -> SharedConcurrency:
+    chosen = settings.targets[name]
+    host = urlsplit(chosen.url).netloc.lower()
+    sharers = sum(urlsplit(each.url).netloc.lower() == host for each in settings.targets.values())
+    most = None if chosen.max_in_flight == "auto" else chosen.max_in_flight
+    rules = ConcurrencyRules(address=chosen.url, most=most, sharers=sharers)
+    return SharedConcurrency(database, target=name, rules=rules)
 
 
 def worker_name(settings: Settings) -> str:

@@ -16,6 +16,7 @@ from provisioner.postgres.reports import read_outlook
 from provisioner.postgres.rows import read_rows, unrecorded
 
 if TYPE_CHECKING:
+    from provisioner.core.reports import TargetReport
     from provisioner.postgres.pool import Database
 
 OLDEST: Final = 14
@@ -226,5 +227,16 @@ async def _work(database: "Database") -> AsyncIterator[Check]:
             wait = "waits" if target.pending == 1 else "wait"
             said = f"{several(target.pending, 'request')} {wait} for {target.target}, and no worker serves it"
             yield warning("target", said, f"`provisioner run` where [targets.{target.target}] is in the settings")
+        for found in _in_flight(target):
+            yield found
         if target.allowed:
             yield ok("limit", f"{target.target} allows {several(target.permits or 0, 'create')} in {target.period:g} s")
+
+
+def _in_flight(target: "TargetReport") -> Iterator[Check]:
+    if target.cliff is not None and target.cliff_at is not None:
+        said = f"{target.target} stopped with {target.cliff:,} creates in flight, last on {moment(target.cliff_at)}"
+        limit = f"at most {target.in_flight_limit:,} are in flight now"
+        yield warning("in flight", said, f"{limit}; set max_in_flight below {target.cliff:,}")
+    elif target.in_flight_limit is not None:
+        yield ok("in flight", f"{target.target} gets at most {target.in_flight_limit:,} creates at once")

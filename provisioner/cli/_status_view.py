@@ -137,7 +137,7 @@ def _target_table(status: Status, screen: Console) -> RenderableType:
     for target in status.targets:
         condition = _condition(target, status.now)
         style = "" if condition == "working" else "yellow"
-        cells = target.target, f"{target.pending:,}", f"{target.workers:,}", _limit(target)
+        cells = target.target, f"{target.pending:,}", f"{target.workers:,}", _limit(target) + target.at_once
         table.add_row(*map(Text, cells), Text(condition, style=style))
     return table
 
@@ -160,6 +160,8 @@ def _condition(target: TargetReport, now: datetime) -> str:
     if target.trouble:
         since = f" since {target.trouble_since.astimezone():%H:%M}" if target.trouble_since else ""
         found.append(f"in trouble{target.partly}{since}: {target.trouble}")
+    if target.stalled_at is not None:
+        found.append(f"stalled since {target.stalled_at.astimezone():%H:%M}: too many creates were in flight")
     if target.blocked_until is not None:
         found.append(f"rate limited for another {duration((target.blocked_until - now).total_seconds())}")
     if not found:

@@ -1,84 +1,236 @@
-"""How many calls at once, where no limiter says how fast? As many as help.
+"""How many creates may be in flight at a target, over all its workers? As many as its server bears.
 
-Up while throughput grows, halved when the server is in distress: answers that are no answers, refusals that took four
-tries upstream, or latency far above what is usual. One `Pressure` a target; it is told of every call's end, so noting
-one costs next to nothing. It keeps no clock: callers pass seconds of one that never jumps.
+A self-hosted Infisical has a pool of ten database connections, and a create holds one of them while it waits for a
+second (`infisical-api.md` §13). Twelve creates at once stop the server for a minute, for everybody who uses it. So a
+target has one limit that all its workers share. It starts small, widens while answers stay quick, and falls to one when
+no call ends any more: that is a *stall*. When the calls of a stall end in slow server errors, the number that was in
+flight is the *cliff*. It is remembered, and the limit stays well below it for hours.
+
+Who has how many of the slots, `core.sharing` says. Pure: no clock, no I/O. Times are seconds since 1970 on the
+database's clock, for all workers share that one.
 """
 
+from dataclasses import dataclass, replace
 from typing import Final
 
-# What any Infisical and OpenRouter bear; above it, more is tried only as long as it brings more.
-START: Final = 64
-# So many more at a time, as a share, and at least so much more throughput has to come of it.
-STEP: Final = 0.125
-WORTH: Final = 0.03
+# Creates in flight at a server of which nothing is known.
+START: Final = 4
+# Where no limiter sets the pace: most of a pool of ten, which leaves room for the server's other clients.
+SELF_HOSTED: Final = 8
+# As many at once were seen to pass a pool of ten, and one more was not. Only where the time goes by elsewhere.
+UPSTREAM: Final = 11
+# A create that takes so long, seconds, with few in flight, waits for OpenRouter and not for Infisical's database.
+ELSEWHERE: Final = 0.15
+# It does so as long as its latency stays below so many times the usual one while more are in flight.
+FLAT: Final = 1.5
+# Behind a limiter the pace is set by that; more are not needed at any of Infisical's rates.
+METERED: Final = 64
+# A number in the settings vouches for the server: the limit grows by this factor a round. At 50 ms a call it is at 64
+# after 0.1 s, which costs 5 000 creates 2 % of their time; doubling would cost them 4 %.
+VOUCHED: Final = 4
+# A round is what may be in flight once, and at least so many calls.
+LEAST: Final = 4
 # The share of a round's calls that failed, from which on the server is in distress; fewer are bad luck.
 DISTRESS: Final = 0.5
-# Latency that is so many times the usual one, and so many seconds more, is distress too.
+# A latency of so many times the usual one, and so many seconds more, is distress too.
 SLOWER: Final = 3.0
 MUCH: Final = 0.5
+# What was distress becomes the usual latency, by this factor a round, if it stays.
 GETTING_USED: Final = 1.25
-# A round is what is in flight once, and at least so many calls. Climbing is judged by so many rounds together; what did
-# not help is tried again after so many judgements.
-LEAST: Final = 8
-CYCLES: Final = 4
-AGAIN: Final = 16
+# No call ends for so many times the usual latency, and at least so many seconds: a stall.
+LONG: Final = 8.0
+PATIENCE: Final = 4.0
+# The same while no latency is known, seconds.
+FIRST_PATIENCE: Final = 10.0
+# Fewer calls than this that do not end are slow calls, not too many at once.
+CROWD: Final = 3
+# Below a cliff the limit keeps to this share of it, and to at least so many.
+BELOW: Final = 0.75
+LOWEST: Final = 2
+# So long, seconds, nothing more is tried; then one step more for each further such time.
+MEMORY: Final = 6 * 3600.0
+# The pool gives up after 60 s and our client after 120 s at most: what stalls longer than this, seconds, is an outage.
+LONGEST_STALL: Final = 150.0
+# After so many seconds without a call nothing is known of the present latency.
+FORGOTTEN: Final = 3600.0
 
 
-class Pressure:
-    """Adapts how many calls of one target may be in flight, never above `most`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What the settings say: the server's address, and `most` creates in flight there, None for what it seems to bear.
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self.limit = min(most, START)
-        self._calls = 0
-        self._failed = 0
-        self._elapsed = 0.0
-        self._usual = float("inf")
-        self._rounds: list[tuple[int, float]] = []
-        self._began = 0.0
-        self._before: tuple[int, float] | None = None
-        self._rest = 0
+    `sharers` targets are at that address, and each keeps to its part of the default.
+    """
 
-    def note(self, elapsed: float, now: float, *, failed: bool = False) -> None:
-        """A call has ended after `elapsed` seconds; `failed` when it looks as if the server could not cope."""
-        if not self._calls and not self._rounds:
-            self._began = now - elapsed
-        self._calls += 1
-        self._elapsed += elapsed
-        self._failed += failed
-        if self._calls >= self.limit and self._calls >= LEAST:
-            self._round(now)
+    address: str
+    most: int | None = None
+    sharers: int = 1
 
-    def _round(self, now: float) -> None:
-        latency, failed = self._elapsed / self._calls, self._failed / self._calls
-        self._rounds.append((self._calls, self._elapsed))
-        self._calls, self._failed, self._elapsed = 0, 0, 0.0
-        if failed >= DISTRESS or latency > max(SLOWER * self._usual, self._usual + MUCH):
-            self.limit = max(1, self.limit // 2)
-            self._before, self._rest = None, 1
-            self._usual *= GETTING_USED  # if it stays like this, it is the usual
-            self._rounds.clear()
-            return
-        self._usual = min(latency, self._usual * 1.02)
-        if len(self._rounds) == CYCLES:
-            self._judge(now - self._began)
 
-    def _judge(self, seconds: float) -> None:
-        calls, elapsed = (sum(column) for column in zip(*self._rounds, strict=True))
-        self._rounds.clear()
-        if self._rest:
-            self._rest -= 1
-        elif self.limit < self._most:
-            # By Little's law: how many calls were in flight, on average.
-            busy = elapsed / max(seconds, 1e-6)
-            if busy >= self.limit / 2:
-                self._climb(calls / max(seconds, 1e-6))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """One worker's part: slots that it has, slots that it could use, calls that it had out when it last told."""
 
-    def _climb(self, pace: float) -> None:
-        """Try a little more, and take it back when nothing came of it."""
-        if self._before is not None and pace < self._before[1] * (1 + WORTH):
-            self.limit, self._before, self._rest = self._before[0], None, AGAIN
-            return
-        self._before = (self.limit, pace)
-        self.limit = min(self._most, self.limit + max(1, round(self.limit * STEP)))
+    worker: int
+    held: int = 0
+    wanted: int = 0
+    running: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What one worker tells: its calls since it told last, and what it has out now.
+
+    Of the `calls` that ended, `accepted` took `elapsed` seconds together and were accepted by the server; `failed` look
+    as if it could not cope; `slow` of these were server errors, or timeouts, after a long silence; `refused` were never
+    sent, for nobody listened; `metered` carried the limiter's headers. `quick`: one was answered without a long
+    silence, and not by a server in trouble. `pressed`: all slots were in use at once. `oldest` is for how long the
+    oldest call has been out, `ended_ago` when the last one ended.
+    """
+
+    wanted: int = 0
+    running: int = 0
+    calls: int = 0
+    accepted: int = 0
+    elapsed: float = 0.0
+    failed: int = 0
+    slow: int = 0
+    refused: int = 0
+    metered: int = 0
+    quick: bool = False
+    pressed: bool = False
+    oldest: float = 0.0
+    ended_ago: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Concurrency:
+    """What all workers know together of one target's server.
+
+    `usual` is the latency of creates while few are in flight. `calls`, `accepted`, `elapsed`, `failed`, `headers` and
+    `pressed` belong to the present round. `stalled_at` is when the present stall was noticed, `stalled_with` how many
+    were in flight then. A `cliff` was met at `cliff_at`, and `bar` is how far the limit went at most right after it.
+    """
+
+    address: str
+    limit: int = START
+    metered: bool = False
+    usual: float | None = None
+    calls: int = 0
+    accepted: int = 0
+    elapsed: float = 0.0
+    failed: int = 0
+    headers: int = 0
+    pressed: bool = False
+    ended_at: float = 0.0
+    stalled_at: float | None = None
+    stalled_with: int = 0
+    cliff: int | None = None
+    cliff_at: float = 0.0
+    bar: int = 0
+    holders: tuple[Holder, ...] = ()
+
+    @property
+    def patience(self) -> float:
+        """Seconds without an end of any call that make a stall."""
+        return FIRST_PATIENCE if self.usual is None else max(PATIENCE, LONG * self.usual)
+
+    def stalls(self, now: float) -> bool:
+        """Whether too many were in flight, and have not ended yet."""
+        return self.stalled_at is not None and now - self.stalled_at < LONGEST_STALL
+
+    def ceiling(self, rules: Rules, now: float) -> int:
+        """How far the limit may go, whatever the present latency."""
+        if rules.most is not None:
+            most = rules.most
+        elif self.metered:
+            most = METERED
+        else:
+            elsewhere = self.usual is not None and self.usual >= ELSEWHERE
+            most = max(1, (UPSTREAM if elsewhere else SELF_HOSTED) // rules.sharers)
+        if self.cliff is None:
+            return most
+        steps = int((now - self.cliff_at) / MEMORY)
+        return min(most, max(1, self.bar + steps * max(1, self.bar // 8)))
+
+
+def learn(state: Concurrency, told: Reading, *, in_flight: int, rules: Rules, now: float) -> Concurrency:
+    """Take in what one worker tells; `in_flight` is what all have out."""
+    if told.calls:
+        if state.ended_at and now - state.ended_at > FORGOTTEN:
+            state = replace(state, limit=min(state.limit, START), usual=None)
+        state = replace(state, ended_at=max(state.ended_at, now - told.ended_ago))
+    if told.slow and state.stalled_with:
+        state = _meet_cliff(state, now)
+    if state.stalled_at is not None:
+        return _recover(state, told, now)
+    silent = min(told.oldest, now - state.ended_at)
+    if in_flight >= CROWD and silent >= state.patience:
+        return replace(_new_round(state), limit=1, stalled_at=now, stalled_with=in_flight)
+    state = replace(
+        state,
+        calls=state.calls + told.calls,
+        accepted=state.accepted + told.accepted,
+        elapsed=state.elapsed + told.elapsed,
+        failed=state.failed + told.failed,
+        headers=state.headers + told.metered,
+        pressed=state.pressed or told.pressed,
+    )
+    return _round(state, rules, now) if state.calls >= max(LEAST, state.limit) else state
+
+
+def _meet_cliff(state: Concurrency, now: float) -> Concurrency:
+    """The calls of a stall have ended as those do that are too many."""
+    number = state.stalled_with
+    # After so many as nothing but a number in the settings allows, the cliff may lie anywhere above the step before.
+    below = int(number * BELOW) if number <= UPSTREAM else max(SELF_HOSTED, number // VOUCHED)
+    bar = max(LOWEST, min(below, number - 1))
+    return replace(state, cliff=number, cliff_at=now, bar=bar, stalled_with=0, limit=min(state.limit, START, bar))
+
+
+def _recover(state: Concurrency, told: Reading, now: float) -> Concurrency:
+    """Has a stall ended? It has when a call that began after it is answered well, or when nobody listens: an outage."""
+    if told.refused:
+        return replace(state, limit=LOWEST, stalled_at=None, stalled_with=0)
+    if told.quick:
+        return replace(state, limit=LOWEST, stalled_at=None)
+    if state.stalled_at is not None and now - state.stalled_at >= LONGEST_STALL and told.calls:
+        return replace(state, usual=None, stalled_at=None, stalled_with=0)
+    return state
+
+
+def _round(state: Concurrency, rules: Rules, now: float) -> Concurrency:
+    """Judge what a round's calls showed."""
+    state = replace(state, metered=state.headers > 0, stalled_with=0)
+    latency = state.elapsed / state.accepted if state.accepted else None
+    usual = state.usual
+    slower = latency is not None and usual is not None and latency > max(SLOWER * usual, usual + MUCH)
+    if slower or state.failed / state.calls >= DISTRESS:
+        used = usual * GETTING_USED if usual is not None else None
+        return replace(_new_round(state), limit=max(1, state.limit // 2), usual=used)
+    if latency is not None and (usual is None or latency < usual):
+        usual = latency
+    state = replace(state, usual=usual)
+    limit = min(state.limit, state.ceiling(rules, now))
+    if latency is not None and usual is not None:
+        flat = latency <= FLAT * usual
+        if state.pressed:
+            limit = _wider(state, limit, rules, flat=flat, now=now)
+        if not flat and rules.most is None and not state.metered:
+            limit = min(limit, SELF_HOSTED)
+    return replace(_new_round(state), limit=limit)
+
+
+def _wider(state: Concurrency, limit: int, rules: Rules, *, flat: bool, now: float) -> int:
+    elsewhere = flat and state.usual is not None and state.usual >= ELSEWHERE
+    if rules.most is not None:
+        wider = limit * VOUCHED
+    elif limit < START or state.metered or elsewhere:
+        wider = limit * 2
+    else:
+        wider = limit + 1
+    return min(wider, state.ceiling(rules, now))
+
+
+def _new_round(state: Concurrency) -> Concurrency:
+    return replace(state, calls=0, accepted=0, elapsed=0.0, failed=0, headers=0, pressed=False)

@@ -55,6 +55,7 @@ class Action(StrEnum):
     IDENTIFY = "identify"  # the name is taken: by whom?
     REPLACE = "replace"
     REMOVE = "remove"
+    INSPECT = "inspect"  # what is the connection that an answer named?
 
 
 class Seen(StrEnum):
@@ -82,6 +83,16 @@ class Seen(StrEnum):
     CREDENTIAL_AWAY = "credential cannot be fetched just now"
 
 
+class Proof(StrEnum):
+    """What the end of a create proves about the connection that it asked for. What proves nothing leaves a doubt."""
+
+    MADE = "made"  # the promised answer
+    REFUSED = "refused"  # Infisical's own refusal of a stage before the insert
+    TAKEN = "taken"  # Infisical's own "already exists": this call inserted nothing, unless a gateway had repeated it
+    UNSENT = "unsent"  # nothing left this process
+    NONE = "none"
+
+
 @value
 class Request:
     """One row of `connection_requests`, as far as making the connection needs it."""
@@ -96,14 +107,34 @@ class Request:
 
 
 @value
+class SentCreate:
+    """One create that left and may have made a connection: the evidence by which that is known for ours.
+
+    `description` is as it was sent; where `exact` is false nobody knows whether a mark was added to it. It left at
+    `sent_at` or later, and its answer came, or was given up, at `ended_at`. `proof` is what the answer proved: `NONE`
+    or `TAKEN`. `key_fingerprint` is of the key that was sent, where that is known.
+    """
+
+    target: str
+    project_id: str
+    name: str
+    description: str
+    sent_at: datetime
+    ended_at: datetime
+    proof: Proof = Proof.NONE
+    exact: bool = True
+    key_fingerprint: str | None = None
+
+
+@value
 class Claim:
     """One worker's hold on one request, for one attempt.
 
     `fence` was drawn by lot for it: a settlement whose claim is no longer in flight under its fence changes nothing,
     even where the id has come again meanwhile. `attempt` counts for people. `sent` counts the
     creates sent by earlier attempts, `failures` those that were the row's own fault, `streak` how many of the last of
-    these in a row were of the kind `streak_of`. `since` is when the first attempt
-    began, `unknown` whether the outcome of any earlier one is unknown.
+    these in a row were of the kind `streak_of`. `since` is when the first attempt began. `doubt` are the creates of
+    this request whose outcome is not proven.
     """
 
     request: Request
@@ -115,7 +146,7 @@ class Claim:
     streak: int = 0
     streak_of: str | None = None
     since: datetime | None = None
-    unknown: bool = False
+    doubt: tuple[SentCreate, ...] = ()
     cancelled: bool = False
 
     @property
@@ -157,12 +188,15 @@ class RateHeaders:
 class Observation:
     """What one call showed.
 
+    `seen` is what it means for what happens next, `proof` what it proves of a create; neither follows from the other.
     `retry_after` is in seconds, for `THROTTLED` and `CREDENTIAL_AWAY`. `metered` says that the answer came from behind
     the rate limiter, so that missing `rate` headers mean that there is no limiter. `skew` is the server's clock minus
-    ours in seconds, where the answer told. `message` is safe to show and to store.
+    ours in seconds, where the answer told. `began` is when the call was sent, on the monotonic clock, and `elapsed` the
+    seconds until its end. `message` is safe to show and to store.
     """
 
     seen: Seen
+    proof: Proof = Proof.NONE
     connection: Connection | None = None
     status: int | None = None
     req_id: str | None = None
@@ -171,6 +205,7 @@ class Observation:
     rate: RateHeaders | None = None
     metered: bool = False
     skew: float | None = None
+    began: float | None = None
     elapsed: float = 0.0
 
 
@@ -184,32 +219,33 @@ class Succeed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fail:
-    """Record that a person has to act. `unknown`: the last create may have worked all the same."""
+    """Record that a person has to act."""
 
     code: ErrorCode
     message: str
-    unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
     """Put it back for `delay` seconds.
 
-    `counted`: this attempt was the row's own fault. `unknown`: a create may have worked. `hold`: why it is held back
-    together with others, until somebody releases them all.
+    `counted`: this attempt was the row's own fault. `hold`: why it is held back together with others, until somebody
+    releases them all.
     """
 
     delay: float
     message: str
     code: ErrorCode | None = None
     counted: bool = False
-    unknown: bool = False
     hold: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Do:
-    """Make another call for the same claim in `delay` seconds; `connection` is what `REPLACE` and `REMOVE` act on."""
+    """Make another call for the same claim in `delay` seconds.
+
+    `connection` is what `REPLACE`, `REMOVE` and `INSPECT` are about.
+    """
 
     action: Action
     connection: Connection | None = None
@@ -240,7 +276,7 @@ class Trace:
 
 @value
 class Settlement:
-    """How one claim ended: what the settler writes."""
+    """How one claim ended: what the settler writes. The claim's `doubt` is what is in doubt now."""
 
     claim: Claim
     outcome: Outcome

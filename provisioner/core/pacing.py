@@ -46,12 +46,14 @@ LATE: Final = 0.75
 class Budget:
     """What is known of one limiter's present window.
 
-    `metered` is whether there is a limiter at all, None while nobody knows. `permits` a window of `period` seconds.
-    The last window ended at `ended_at`. `granted` were handed out in this window, `answered` of these have come back,
+    `metered` is whether there is a limiter at all, None while nobody knows. `permits` a window of `period` seconds. The
+    last window ended at `ended_at`. `granted` were handed out in this window, `answered` of these have come back,
     `used` is the server's count, others' included. `ends_at` is the earliest bound that the answers gave for the
-    window's end. No permit before `next_at`. `late` were under way when the window began, and may count in it.
-    `theirs` is how many others certainly used in this window, `their_pace` how many a second lately, as of `seen_at`.
-    `searching`: no answer names the limit, and `permits` is what went well so far.
+    window's end. No permit before `next_at`. `late` were under way when the window began, and may count in it. `theirs`
+    is how many others certainly used in this window, `their_pace` how many a second lately, as of `seen_at`.
+    `searching`: no answer names the limit, and `permits` is what went well so far. `bare_since`: since when answers
+    lack the headers that taught it; 0 while they have them, None where headers taught nothing. `address` is the
+    server's, as the settings have it.
     """
 
     metered: bool | None = None
@@ -70,6 +72,8 @@ class Budget:
     their_pace: float = 0.0
     seen_at: float = 0.0
     searching: bool = False
+    bare_since: float | None = None
+    address: str = ""
 
     @property
     def left(self) -> int:
@@ -229,6 +233,7 @@ def _heed(budget: Budget, rate: RateHeaders, lesson: Lesson) -> Budget:
         used=max(budget.used, rate.limit - rate.remaining),
         next_at=budget.next_at if budget.metered else 0.0,
         searching=False,
+        bare_since=0.0,
     )
     return _watch_others(budget, at)
 
@@ -257,6 +262,11 @@ def _watch_others(budget: Budget, at: float) -> Budget:
 
 def _count(budget: Budget, lesson: Lesson) -> Budget:
     """Count for ourselves what no header tells."""
+    if budget.bare_since == 0.0:
+        budget = replace(budget, bare_since=lesson.at)
+    elif budget.bare_since is not None and lesson.at - budget.bare_since >= budget.period:
+        # For a whole window nothing has been said of the limit that headers once taught: there is none any more.
+        return Budget(metered=False, address=budget.address)
     if _was_sent_before(budget, lesson):
         return budget
     answered = budget.answered + 1
@@ -285,4 +295,6 @@ def _block(budget: Budget, lesson: Lesson) -> Budget:
         next_at=0.0,
     )
     # Where headers tell nothing, the refusal does: this window is used up, and over when the refusal is.
-    return budget if lesson.rate is not None else replace(budget, used=max(budget.used, permits), ends_at=until)
+    if lesson.rate is not None:
+        return budget
+    return replace(budget, used=max(budget.used, permits), ends_at=until, bare_since=None)

@@ -7,11 +7,12 @@ connection that is found is recorded only when it is provably of our own making.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final
 
-from provisioner.core.description import describe, mark_of
+from provisioner.core.description import describe
+from provisioner.core.doubt import is_ours
 from provisioner.core.model import (
     Action,
     Cancel,
@@ -23,15 +24,15 @@ from provisioner.core.model import (
     Fail,
     Observation,
     OnConflict,
+    Outcome,
+    Proof,
     Retry,
     Seen,
+    SentCreate,
     Succeed,
     value,
 )
-from provisioner.core.skew import CLOCK_TOLERANCE
-
-APP: Final = frozenset({"open-router", "openrouter"})
-METHOD: Final = "api-key"
+from provisioner.core.skew import Reading
 
 # A pause after an unknown outcome, seconds: a late commit usually follows within moments, and reads may come from a
 # replica.
@@ -40,7 +41,12 @@ DOUBT_PAUSE: Final = 1.0
 TROUBLE_CAP: Final = 10.0
 # What was made in the wrong place is tried to be deleted for so many seconds after the claim: two windows of a limiter.
 REMOVE_FOR: Final = 120.0
+# A connection that was just made may be missing on a replica for so many seconds after the claim.
+REPLICA_LAG: Final = 10.0
 _PASSING: Final = frozenset({Seen.THROTTLED, Seen.NOT_SENT, Seen.UNKNOWN, Seen.TOKEN_TROUBLE})
+# What only Infisical itself can say of a request: where it is not proven that it did, the outcome is unknown.
+_VERDICTS: Final = frozenset({Seen.KEY_REFUSED, Seen.FORBIDDEN, Seen.PROJECT_MISSING, Seen.INVALID})
+_NOTHING_KNOWN: Final = Reading()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,31 +80,33 @@ class Rules:
 class Moment:
     """What is true at the time of a decision.
 
-    `now` is on the database's clock, `skew` is Infisical's clock minus it in seconds, `tolerance` the seconds by which
-    that may be wrong. `jitter` is a random number in [0, 1). `target_works` says that others get through: trouble is
-    then the row's own.
+    `now` is on the database's clock, `clock` what is known of Infisical's. `jitter` is a random number in [0, 1).
+    `target_works` says that others get through: trouble is then the row's own.
     """
 
     now: datetime
     jitter: float
-    skew: float = 0.0
-    tolerance: float = CLOCK_TOLERANCE
+    clock: Reading = _NOTHING_KNOWN
     target_works: bool = False
 
 
 def first_action(claim: Claim) -> Action:
     """What to do first: a request that may have been made already is looked up before it is made."""
-    return Action.LOOK_UP if claim.unknown else Action.CREATE
+    return Action.LOOK_UP if claim.doubt else Action.CREATE
 
 
 def decide(claim: Claim, action: Action, seen: Observation, *, rules: Rules, moment: Moment) -> Decision:
-    """What happens next, after `action` showed `seen`.
+    """What happens next, after `action` showed `seen`. A create in doubt is in the claim already.
 
-    The calls for one claim never run in a circle: look up, create, identify, replace or remove, each at most once; but
-    what stands in a removal's way is waited out for a while.
+    The calls for one claim never run in a circle: look up, create, identify, replace, inspect or remove, each at most
+    once; but what stands in the way of an inspection or a removal is waited out for a while.
     """
+    if action is Action.INSPECT:
+        return _after_inspect(claim, seen, rules, moment)
     if action is Action.REMOVE:
         return _after_remove(claim, seen, moment)
+    if action is Action.CREATE and seen.proof is Proof.NONE and seen.seen in _VERDICTS:
+        return _unknown(claim, action, seen, rules, moment)
     return plain_success(seen) or _DECIDE[seen.seen](claim, action, seen, rules, moment)
 
 
@@ -107,28 +115,23 @@ def plain_success(seen: Observation) -> Succeed | None:
     return Succeed(connection=_the(seen)) if seen.seen is Seen.CREATED or seen.seen is Seen.UPDATED else None
 
 
-def is_ours(claim: Claim, connection: Connection, *, rules: Rules, moment: Moment) -> bool:
-    """Whether a connection that was found is of this request's own making.
+def is_evidence(seen: Observation) -> bool:
+    """Whether the create that showed this may have made a connection that is not known yet."""
+    return seen.seen is not Seen.CREATED and seen.proof not in _PROVEN
 
-    Only an attempt with an unknown outcome can have made it; then it has our app, method and description, and it was
-    created between our first attempt and now, up to the difference of the clocks. Where descriptions are marked, the
-    mark alone decides, and needs no clock: nobody else writes it, and nothing of ours is without it.
+
+def left_in_doubt(claim: Claim, outcome: Outcome) -> tuple[SentCreate, ...]:
+    """The creates that are still in doubt once a claim has ended so.
+
+    Who has the name is known after a conflict, and a create that was answered with it has no late commit.
     """
-    if connection.app not in APP or connection.method != METHOD:
-        return False
-    if rules.marker:
-        return (connection.description or "").endswith(mark_of(claim.request.id))
-    if not claim.unknown or (connection.description or "") != sent_description(claim, rules):
-        return False
-    if connection.created_at is None:
-        return False
-    created = connection.created_at - timedelta(seconds=moment.skew)
-    tolerance = timedelta(seconds=moment.tolerance)
-    return claim.first_tried_at - tolerance <= created <= moment.now + tolerance
+    if isinstance(outcome, Fail) and outcome.code is ErrorCode.NAME_CONFLICT:
+        return tuple(sent for sent in claim.doubt if sent.proof is not Proof.TAKEN)
+    return claim.doubt
 
 
 def sent_description(claim: Claim, rules: Rules) -> str:
-    """The description that a create of this claim carries; Infisical trims it."""
+    """The description that a create of this claim carries, as Infisical keeps it."""
     return describe(claim.request.id, claim.request.description, marker=rules.marker)
 
 
@@ -159,14 +162,49 @@ def breather(attempt: int, *, jitter: float) -> float:
 
 
 def _wrong_scope(_claim: Claim, _action: Action, seen: Observation, _rules: Rules, _moment: Moment) -> Decision:
-    return Do(action=Action.REMOVE, connection=_the(seen))
+    # An answer without a project proves little: perhaps an old server left the field out, or a proxy mixed answers up.
+    return Do(action=Action.INSPECT, connection=_the(seen))
+
+
+def _after_inspect(claim: Claim, seen: Observation, rules: Rules, moment: Moment) -> Decision:
+    """What a create's answer named was looked up by its id: record it, remove it, or leave it alone and look again.
+
+    It is removed only if it belongs to the whole organization and this request's create can have made it.
+    """
+    named = _the(seen)
+    if pause := _waits(claim, seen, moment, absent_for=REPLICA_LAG):
+        return Do(action=Action.INSPECT, connection=named, delay=pause)
+    if seen.seen is Seen.FORBIDDEN:
+        return Fail(
+            code=ErrorCode.WRONG_SCOPE,
+            message=f"the create was answered without a project, and connection {named.id}, which it named, cannot be"
+            f" looked at ({seen.message}): look whether it is in the project or belongs to the whole organization",
+        )
+    if (
+        seen.seen is Seen.FOUND
+        and named.name == claim.request.name
+        and is_ours(claim, named, marker=rules.marker, clock=moment.clock)
+    ):
+        if named.project_id is None:
+            return Do(action=Action.REMOVE, connection=named)
+        if named.project_id.lower() == claim.request.project_id.lower():
+            return Succeed(connection=named)
+    message = "the create was answered without a project, and what it named is not this request's connection"
+    return _unknown(claim, Action.CREATE, replace(seen, message=message), rules, moment)
+
+
+def _waits(claim: Claim, seen: Observation, moment: Moment, *, absent_for: float = 0.0) -> float:
+    """Seconds to wait for what passes, before the same call is made again; none once it has lasted too long."""
+    longest = absent_for if seen.seen is Seen.ABSENT else REMOVE_FOR if seen.seen in _PASSING else 0.0
+    if (moment.now - claim.claimed_at).total_seconds() >= longest:
+        return 0.0
+    return min(max(seen.retry_after or 0.0, breather(1, jitter=moment.jitter)), REMOVE_FOR)
 
 
 def _after_remove(claim: Claim, seen: Observation, moment: Moment) -> Decision:
     """Fail loudly, once it is gone or cannot be deleted: no later attempt would find it outside the project."""
-    if seen.seen in _PASSING and (moment.now - claim.claimed_at).total_seconds() < REMOVE_FOR:
-        pause = max(seen.retry_after or 0.0, breather(1, jitter=moment.jitter))
-        return Do(action=Action.REMOVE, connection=_the(seen), delay=min(pause, REMOVE_FOR))
+    if pause := _waits(claim, seen, moment):
+        return Do(action=Action.REMOVE, connection=_the(seen), delay=pause)
     if seen.seen in {Seen.REMOVED, Seen.ABSENT}:
         end = "it was deleted again"
     else:
@@ -184,7 +222,7 @@ def _name_taken(_claim: Claim, _action: Action, _seen: Observation, _rules: Rule
 
 def _found(claim: Claim, _action: Action, seen: Observation, rules: Rules, moment: Moment) -> Decision:
     connection = _the(seen)
-    if is_ours(claim, connection, rules=rules, moment=moment):
+    if is_ours(claim, connection, marker=rules.marker, clock=moment.clock):
         return Succeed(connection=connection, adopted=True)
     if claim.cancelled:
         return Cancel()
@@ -235,21 +273,20 @@ def _invalid(_claim: Claim, _action: Action, seen: Observation, _rules: Rules, _
 
 
 def _no_fault(claim: Claim, _action: Action, seen: Observation, _rules: Rules, moment: Moment) -> Decision:
-    return Retry(delay=breather(claim.attempt, jitter=moment.jitter), message=seen.message, unknown=claim.unknown)
+    return Retry(delay=breather(claim.attempt, jitter=moment.jitter), message=seen.message)
 
 
-def _throttled(claim: Claim, _action: Action, seen: Observation, _rules: Rules, _moment: Moment) -> Decision:
+def _throttled(_claim: Claim, _action: Action, seen: Observation, _rules: Rules, _moment: Moment) -> Decision:
     # Back in line at once: the blocked budget makes everybody wait, the row has lost nothing.
-    return Retry(delay=0.0, message=seen.message, unknown=claim.unknown)
+    return Retry(delay=0.0, message=seen.message)
 
 
-def _unknown(claim: Claim, action: Action, seen: Observation, rules: Rules, moment: Moment) -> Decision:
-    doubt = claim.unknown or action is Action.CREATE
+def _unknown(claim: Claim, _action: Action, seen: Observation, rules: Rules, moment: Moment) -> Decision:
     if moment.target_works:
         # Others get through, so it is this row that the server cannot digest.
-        return _again(claim, ErrorCode.OUTCOME_UNKNOWN, seen.message, rules, moment, unknown=doubt)
+        return _again(claim, ErrorCode.OUTCOME_UNKNOWN, seen.message, rules, moment)
     pause = breather(claim.attempt, jitter=moment.jitter)
-    return Retry(delay=pause, message=seen.message, code=ErrorCode.OUTCOME_UNKNOWN, unknown=doubt)
+    return Retry(delay=pause, message=seen.message, code=ErrorCode.OUTCOME_UNKNOWN)
 
 
 def _no_key(_claim: Claim, _action: Action, seen: Observation, _rules: Rules, _moment: Moment) -> Decision:
@@ -261,22 +298,19 @@ def _no_key(_claim: Claim, _action: Action, seen: Observation, _rules: Rules, _m
 def _credential_away(claim: Claim, _action: Action, seen: Observation, _rules: Rules, moment: Moment) -> Decision:
     # Where the key is kept is out of reach: that is no fault of the row, however long it lasts.
     pause = max(seen.retry_after or 0.0, breather(claim.attempt, jitter=moment.jitter))
-    return Retry(delay=pause, message=seen.message, unknown=claim.unknown)
+    return Retry(delay=pause, message=seen.message)
 
 
-def _again(
-    claim: Claim, code: ErrorCode, message: str, rules: Rules, moment: Moment, *, unknown: bool | None = None
-) -> Decision:
+def _again(claim: Claim, code: ErrorCode, message: str, rules: Rules, moment: Moment) -> Decision:
     """Try again what is the row's own trouble, until its patience is at an end."""
     failures = claim.failures + 1
     streak = streak_after(claim, code)
-    doubt = claim.unknown if unknown is None else unknown
     patience = PATIENCE.get(code, Patience(attempts=rules.max_attempts))
     tried_for = (moment.now - claim.first_tried_at).total_seconds()
     if failures >= rules.max_attempts or (streak >= patience.attempts and tried_for >= patience.seconds):
-        return Fail(code=code, message=message, unknown=doubt)
+        return Fail(code=code, message=message)
     pause = max(backoff(failures, rules=rules, jitter=moment.jitter), DOUBT_PAUSE / 2)
-    return Retry(delay=pause, message=message, code=code, counted=True, unknown=doubt)
+    return Retry(delay=pause, message=message, code=code, counted=True)
 
 
 def _the(seen: Observation) -> Connection:
@@ -285,6 +319,7 @@ def _the(seen: Observation) -> Connection:
     return seen.connection
 
 
+_PROVEN: Final = frozenset({Proof.MADE, Proof.REFUSED, Proof.UNSENT})
 _DECIDE: Final[dict[Seen, Callable[[Claim, Action, Observation, Rules, Moment], Decision]]] = {
     Seen.REMOVED: _no_fault,
     Seen.FOUND: _found,

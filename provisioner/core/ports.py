@@ -11,6 +11,7 @@ from typing import Protocol
 from provisioner.core.key_health import TrialPermit
 from provisioner.core.model import Action, Claim, Connection, Observation, RateHeaders, Request, Settlement
 from provisioner.core.secret import Secret
+from provisioner.core.skew import Bounds
 
 WorkerId = int
 
@@ -194,6 +195,9 @@ class Connections(Protocol):
     async def look_up(self, request: Request) -> Observation:
         """Find the connection of that name in the request's project."""
 
+    async def get(self, connection_id: str) -> Observation:
+        """Find a connection by its id, wherever it is."""
+
     async def replace(self, request: Request, connection: Connection, key: Secret) -> Observation:
         """Set the credentials of an existing connection."""
 
@@ -312,11 +316,24 @@ class Permits(Protocol):
         """Note what one answer said of the limiter, `elapsed` after the call; it is shared with the next `acquire`."""
 
 
+class ClockStore(Protocol):
+    """Where workers of one target leave what they know of its Infisical's clock for those who start later."""
+
+    async def load(self) -> Bounds | None:
+        """What was left there lately. Raises `DatabaseUnavailable`."""
+
+    async def save(self, bounds: Bounds) -> None:
+        """Leave this for others. Raises `DatabaseUnavailable`."""
+
+
 class Clock(Protocol):
     """Where the present comes from."""
 
     def now(self) -> datetime:
         """The present on the database's clock, as well as it is known."""
+
+    def at(self, monotonic: float) -> datetime:
+        """What the database's clock showed at a monotonic time."""
 
     def monotonic(self) -> float:
         """Seconds of a clock that never jumps."""

@@ -43,6 +43,8 @@ class TargetReport:
 
     `metered` is None while nobody knows whether there is a limiter; `permits` creates in `period` seconds, of which
     `others` a second go to other clients of the same address. `troubled` workers hold it back, because of `trouble`.
+    All workers together may have `in_flight_limit` creates in flight; `cliff` at once stopped the server at `cliff_at`.
+    `stalled_at` is since when no call ends any more.
     """
 
     target: str
@@ -60,6 +62,10 @@ class TargetReport:
     trouble: str | None = None
     trouble_since: datetime | None = None
     troubled: int = 0
+    in_flight_limit: int | None = None
+    cliff: int | None = None
+    cliff_at: datetime | None = None
+    stalled_at: datetime | None = None
 
     @property
     def pending(self) -> int:
@@ -70,6 +76,14 @@ class TargetReport:
     def partly(self) -> str:
         """For how many of the workers it is in trouble, if not for all: each finds out for itself."""
         return f" for {self.troubled:,} of {self.workers:,} workers" if 0 < self.troubled < self.workers else ""
+
+    @property
+    def at_once(self) -> str:
+        """How many creates may be in flight, in words, with the number that stopped the server; empty if not known."""
+        if self.in_flight_limit is None:
+            return ""
+        stopped = f" ({self.cliff:,} stopped the server)" if self.cliff is not None else ""
+        return f", {self.in_flight_limit:,} in flight{stopped}"
 
     @property
     def allowed(self) -> float | None:
@@ -191,9 +205,20 @@ class BudgetReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConcurrencyReport:
+    """How many creates may be in flight at one target, over all workers, and how many at once stopped its server."""
+
+    target: str
+    in_flight_limit: int
+    cliff: int | None
+    stalled: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Gauges:
     """What all workers share and a monitor wants to know often: quick to read, whatever the table's size."""
 
     lines: tuple[Line, ...]
     budgets: tuple[BudgetReport, ...]
     workers: Workers
+    concurrency: tuple[ConcurrencyReport, ...] = ()

@@ -1,17 +1,19 @@
 """Turn an answer of Infisical into an observation.
 
 Pure: no clock, no I/O, and never an exception, whatever the answer is. Read by status, then by `error`, then by how
-`message` begins. In doubt about a write the outcome is unknown, which costs a look-up; a wrong guess would cost a
-connection made twice or lost.
+`message` begins. What an answer means and what it proves are two things: a gateway's page may say clearly that the
+address is wrong, and may have come after the create went through. Only the promised answer proves that a connection was
+made, and only Infisical's own refusal that none was. A doubt costs a look-up; a wrong guess would cost a connection
+made twice or lost.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from provisioner.core.model import Action, Connection, Observation, Seen
-from provisioner.core.policy import APP
+from provisioner.core.doubt import APP
+from provisioner.core.model import Action, Connection, Observation, Proof, Seen
 from provisioner.infisical.headers import read_rate, read_skew
-from provisioner.infisical.refusals import UNEXPLAINED, read_refusal
+from provisioner.infisical.refusals import FOREIGN, UNEXPLAINED, read_refusal
 from provisioner.infisical.shapes import Unreadable, read_connection, read_json, recordable
 from provisioner.infisical.text import clean, shorten
 from provisioner.infisical.verdict import Asked, Verdict
@@ -24,19 +26,21 @@ def read_answer(
     body: bytes,
     *,
     now: float | None = None,
+    began: float | None = None,
     elapsed: float = 0.0,
 ) -> Observation:
     """What an answer shows.
 
     `headers` are looked up in lower case. The observation holds no part of the key that was sent. `now` is the time of
-    receipt in seconds since 1970, `elapsed` the seconds that the call took. See `is_unexplained` for a 401 that does
+    receipt in seconds since 1970, `began` when it was sent on the monotonic clock, and `elapsed` the seconds that the
+    call took. See `is_unexplained` for a 401 that does
     not say whether it is about the token or the key.
     """
     if 200 <= status < 300:
         verdict = _read_success(asked, status, headers, body)
     else:
         verdict = read_refusal(asked, status, headers, body, now)
-    return _observe(verdict, status, headers, now, elapsed)
+    return _observe(verdict, status, headers, now, began=began, elapsed=elapsed)
 
 
 def read_list(
@@ -58,19 +62,26 @@ def read_list(
             verdict = _not_understood(asked, status, headers, exc)
     else:
         verdict = read_refusal(asked, status, headers, body, now)
-    return _observe(verdict, status, headers, now, elapsed), connections
+    return _observe(verdict, status, headers, now, elapsed=elapsed), connections
 
 
 def is_unexplained(seen: Observation) -> bool:
     """Whether this is a 401 that may be about the token as well as about the key: one cheap call settles it."""
-    return seen.seen is Seen.TOKEN_TROUBLE and seen.message.startswith(UNEXPLAINED)
+    return seen.seen is Seen.TOKEN_TROUBLE and seen.message.startswith((UNEXPLAINED, FOREIGN))
 
 
 def _observe(
-    verdict: Verdict, status: int, headers: Mapping[str, str], now: float | None, elapsed: float
+    verdict: Verdict,
+    status: int,
+    headers: Mapping[str, str],
+    now: float | None,
+    *,
+    began: float | None = None,
+    elapsed: float,
 ) -> Observation:
     return Observation(
         seen=verdict.seen,
+        proof=verdict.proof,
         connection=verdict.connection,
         status=status,
         req_id=verdict.req_id,
@@ -79,6 +90,7 @@ def _observe(
         rate=read_rate(headers),
         metered=verdict.metered,
         skew=read_skew(headers, now),
+        began=began,
         elapsed=elapsed,
     )
 
@@ -108,9 +120,11 @@ def _made(asked: Asked, data: Any) -> Verdict:
     connection = read_connection(data)
     if connection.name not in {"", asked.name}:
         raise Unreadable(f"it is about another connection, {clean(connection.name)}")
+    if connection.project_id is None:
+        return Verdict(Seen.WRONG_SCOPE, "the answer names no project", connection)
     if not _in_project(connection, asked.project_id):
-        return Verdict(Seen.WRONG_SCOPE, "the connection was made outside the project", connection)
-    return Verdict(Seen.CREATED, connection=recordable(connection))
+        raise Unreadable("it is about another project")
+    return Verdict(Seen.CREATED, connection=recordable(connection), proof=Proof.MADE)
 
 
 def _replaced(asked: Asked, data: Any) -> Verdict:
@@ -136,6 +150,7 @@ _SUCCESS: Final[dict[Action, Callable[[Asked, Any], Verdict]]] = {
     Action.REPLACE: _replaced,
     Action.LOOK_UP: _looked_up,
     Action.IDENTIFY: _looked_up,
+    Action.INSPECT: _looked_up,
 }
 
 

@@ -1,7 +1,8 @@
 """Make the app-connection calls of one target, each authorised and each read into an observation.
 
-A create or a replacement is sent once. Only when Infisical refused the token, which is certain not to have changed
-anything, the same request is sent once more with a new token. Reads are repeated a little when nothing came back.
+A create or a replacement is sent once. Only when Infisical itself refused the token, which is certain not to have
+changed anything, the same request is sent once more with a new token. Reads are repeated a little when nothing came
+back.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from tenacity import AsyncRetrying, RetryError, retry_if_result, stop_after_atte
 from yarl import URL
 
 from provisioner.core.errors import IdentityRefused, LoginUnavailable
-from provisioner.core.model import Action, Connection, Observation, Request, Seen
+from provisioner.core.model import Action, Connection, Observation, Proof, Request, Seen
 from provisioner.core.secret import Secret
 from provisioner.infisical.answers import is_unexplained, read_answer, read_list
 from provisioner.infisical.identity import Identity, Token
@@ -130,25 +131,33 @@ class InfisicalConnections:
     async def _authorised(self, call: _Call) -> Found:
         """Send a request, and once more with a new token if the token was refused.
 
-        Several calls may take the last use of a token; who comes too late for that takes the next one.
+        Several calls may take the last use of a token; who comes too late for that takes the next one. What carries a
+        key is not sent again while somebody else than Infisical may have said so: it may have arrived.
         """
         found, used_up = await self._once(call)
         left = USED_UP_TRIES
-        while found[0].seen is Seen.TOKEN_TROUBLE and left:
+        while self._may_repeat(call, found[0]) and left:
             left = left - 1 if used_up else 0
             found, used_up = await self._once(call)
         return found
+
+    @staticmethod
+    def _may_repeat(call: _Call, seen: Observation) -> bool:
+        """Whether the token was refused, and it is certain that the call has done nothing."""
+        return seen.seen is Seen.TOKEN_TROUBLE and (not call.asked.key or seen.proof is not Proof.NONE)
 
     async def _once(self, call: _Call) -> tuple[Found, bool]:
         """Send a request with the token in use; returns also whether that turned out to be used up."""
         try:
             token = self._identity.current() or await self._identity.token()
         except (IdentityRefused, LoginUnavailable) as exc:
-            return (Observation(seen=Seen.TOKEN_TROUBLE, message=str(exc)), ()), False
+            return (Observation(seen=Seen.TOKEN_TROUBLE, proof=Proof.UNSENT, message=str(exc)), ()), False
         found, used_up = await self._send(call, token), False
         seen = found[0]
         if seen.seen is Seen.TOKEN_TROUBLE:
             if call.asked.key and is_unexplained(seen) and await self._accepts(call, token):
+                if seen.proof is Proof.NONE:
+                    return (replace(seen, seen=Seen.UNKNOWN), ()), False
                 return (replace(seen, seen=Seen.KEY_REFUSED, message=key_refused(seen.message)), ()), False
             used_up = self._identity.invalidate(token, used_up=is_used_up(seen.message))
         elif seen.metered:
@@ -168,16 +177,20 @@ class InfisicalConnections:
         try:
             answer = await self._transport.send(call.method, call.url, headers, call.body, most=most)
         except NotSent as exc:
-            return Observation(seen=Seen.NOT_SENT, message=str(exc), elapsed=self._monotonic() - began), ()
+            elapsed = self._monotonic() - began
+            return Observation(seen=Seen.NOT_SENT, proof=Proof.UNSENT, message=str(exc), elapsed=elapsed), ()
         except AnswerLost as exc:
-            return Observation(seen=Seen.UNKNOWN, message=str(exc), elapsed=self._monotonic() - began), ()
+            elapsed = self._monotonic() - began
+            return Observation(seen=Seen.UNKNOWN, message=str(exc), began=began, elapsed=elapsed), ()
         elapsed = self._monotonic() - began
         status, received, body = answer
         if call.listing:
             return read_list(call.asked, status, received, body, now=self._now(), elapsed=elapsed)
-        return read_answer(call.asked, status, received, body, now=self._now(), elapsed=elapsed), ()
+        return read_answer(call.asked, status, received, body, now=self._now(), began=began, elapsed=elapsed), ()
 
 
 _UNWRITABLE: Final = Observation(
-    seen=Seen.CREDENTIAL_UNREADABLE, message="the credential is no text that can be sent: it is not valid Unicode"
+    seen=Seen.CREDENTIAL_UNREADABLE,
+    proof=Proof.UNSENT,
+    message="the credential is no text that can be sent: it is not valid Unicode",
 )

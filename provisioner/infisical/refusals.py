@@ -1,30 +1,69 @@
 """Read the answers by which Infisical, or what stands before it, refuses.
 
 Pure. Decided by status, then by `error`, then by how `message` begins.
+
+What is not Infisical's own refusal proves nothing of a create that was sent: a gateway, a firewall or a login page may
+answer after it went through.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
-from provisioner.core.model import Action, Seen
+from provisioner.core.model import Action, Proof, Seen
 from provisioner.infisical import remedies
 from provisioner.infisical.headers import read_retry_after
 from provisioner.infisical.shapes import Envelope, read_envelope
-from provisioner.infisical.text import clean
+from provisioner.infisical.text import clean, shorten
 from provisioner.infisical.tokens import is_about_key, is_about_token, is_old_token_error
 from provisioner.infisical.verdict import Asked, Verdict
 
 ADDRESS_MESSAGE: Final = "You are not allowed to access this resource from the current IP address"
 UNEXPLAINED: Final = "Infisical answered 401 without a reason that we know"
+FOREIGN: Final = "the server answered 401 and not as Infisical does"
+
+# The refusals that Infisical gives before it inserts anything, by status: `error` in its envelope. A 409 is what the
+# documentation promises for a name that is taken.
+REFUSALS: Final[dict[int, frozenset[str]]] = {
+    400: frozenset({"BadRequest"}),
+    401: frozenset({"UnauthorizedError", "TokenError"}),
+    403: frozenset({"TokenError", "ForbiddenError", "PermissionDenied", "ProjectMembershipNotFound"}),
+    404: frozenset({"NotFound"}),
+    409: frozenset({"BadRequest", "Conflict"}),
+    422: frozenset({"ValidationFailure"}),
+    429: frozenset({"RateLimitExceeded"}),
+}
 
 _WITH_KEY: Final = frozenset({Action.CREATE, Action.REPLACE})
-_LOOKING: Final = frozenset({Action.LOOK_UP, Action.IDENTIFY})
+_LOOKING: Final = frozenset({Action.LOOK_UP, Action.IDENTIFY, Action.INSPECT})
+# What only Infisical itself can say of a request.
+_OWN: Final = frozenset(
+    {Seen.INVALID, Seen.KEY_REFUSED, Seen.FORBIDDEN, Seen.PROJECT_MISSING, Seen.ABSENT, Seen.OTHER_APP}
+)
 
 
 def read_refusal(asked: Asked, status: int, headers: Mapping[str, str], body: bytes, now: float | None) -> Verdict:
-    """What an answer that is no success means; `now` in seconds since 1970."""
+    """What an answer that is no success means, and proves; `now` in seconds since 1970."""
     envelope = read_envelope(body, secret=asked.key)
+    verdict = _meaning(asked, status, headers, envelope, now)
+    if envelope is not None and _is_infisicals(status, headers, envelope):
+        return verdict._replace(proof=Proof.TAKEN if verdict.seen is Seen.NAME_TAKEN else Proof.REFUSED)
+    return verdict
+
+
+def _is_infisicals(status: int, headers: Mapping[str, str], envelope: Envelope) -> bool:
+    """Whether this is Infisical's own refusal, of a stage before the insert: its envelope, and nothing that is odd."""
+    return (
+        envelope.req_id is not None
+        and envelope.error in REFUSALS.get(status, ())
+        and envelope.status in {None, status}
+        and headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
+    )
+
+
+def _meaning(
+    asked: Asked, status: int, headers: Mapping[str, str], envelope: Envelope | None, now: float | None
+) -> Verdict:
     if status == 429:
         return _throttled(headers, envelope, now)
     if misled := misled_by(status, headers, envelope):
@@ -37,7 +76,16 @@ def read_refusal(asked: Asked, status: int, headers: Mapping[str, str], body: by
     if read is None:
         message = remedies.quoting(f"the server answered {status}", envelope.message)
         return Verdict(Seen.UNKNOWN, message, metered=False, req_id=envelope.req_id)
-    return read(asked, envelope)._replace(req_id=envelope.req_id)
+    verdict = read(asked, envelope)._replace(req_id=envelope.req_id)
+    # Infisical has more reasons not to show something than not to make it.
+    own = _is_infisicals(status, headers, envelope) if asked.action in _WITH_KEY else envelope.req_id is not None
+    if verdict.seen in _OWN and not own:
+        # Somebody else's word: it fails no request.
+        said = f": {envelope.message}" if envelope.message else ""
+        message = shorten(f"the server answered {status} and not as Infisical does{said}")
+        seen = Seen.TOKEN_TROUBLE if status == 401 else Seen.UNKNOWN
+        return Verdict(seen, message, metered=False, req_id=envelope.req_id)
+    return verdict
 
 
 def misled_by(status: int, headers: Mapping[str, str], envelope: Envelope | None) -> str:

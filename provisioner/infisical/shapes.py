@@ -26,11 +26,15 @@ class Unreadable(ValueError):
 
 
 class Envelope(NamedTuple):
-    """An error as Infisical words it: `error` names its kind, `message` is safe to show, `req_id` finds it in logs."""
+    """An error as Infisical words it: `error` names its kind, `message` is safe to show, `req_id` finds it in logs.
+
+    `status` is the one that the envelope itself names, where it does.
+    """
 
     error: str
     message: str
     req_id: str | None
+    status: int | None = None
 
 
 def read_json(body: bytes) -> Any:
@@ -82,7 +86,9 @@ def read_envelope(body: bytes, *, secret: str) -> Envelope | None:
         return None
     message = "; ".join(map(_issue, said)) if isinstance(said, list) else _text(said)
     known = isinstance(req_id, str) and _is_request_id(req_id) and clean(req_id, secret=secret) == req_id
-    return Envelope(_text(error), clean(message, secret=secret), req_id if known else None)
+    status = data.get("statusCode")
+    named = status if isinstance(status, int) else None
+    return Envelope(_text(error), clean(message, secret=secret), req_id if known else None, named)
 
 
 def _issue(issue: Any) -> str:

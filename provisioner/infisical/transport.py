@@ -58,14 +58,14 @@ class Answer(NamedTuple):
 class TransportOptions:
     """How to reach one Infisical.
 
-    `timeout` is for a whole call in seconds: the server gives up after 30, so later answers never come.
+    `timeout` is for a whole call in seconds: the server cuts silent sockets at 100, so later answers never come.
     `connect_timeout` is for everything before the request is sent. `ca_file` replaces the system's certificate
     authorities. `proxy` is a URL, secret because it may hold a password, or where to read it before each call.
     `max_connections` is the most calls at once: what may be in flight, and a few for look-ups and logins.
     """
 
     base_url: str
-    timeout: float = 40.0
+    timeout: float = 105.0
     connect_timeout: float = 10.0
     ca_file: str | None = None
     proxy: Secret | Callable[[], Secret] | None = None

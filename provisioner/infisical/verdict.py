@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from provisioner.core.model import Action, Connection, Seen
+from provisioner.core.model import Action, Connection, Proof, Seen
 
 
 class Asked(NamedTuple):
@@ -16,7 +16,7 @@ class Asked(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What an answer means; `metered`: it came from behind the rate limiter."""
+    """What an answer means, and what it proves of a create; `metered`: it came from behind the rate limiter."""
 
     seen: Seen
     message: str = ""
@@ -24,3 +24,4 @@ class Verdict(NamedTuple):
     metered: bool = True
     req_id: str | None = None
     retry_after: float | None = None
+    proof: Proof = Proof.NONE

@@ -11,8 +11,8 @@ import orjson
 from yarl import URL
 
 from provisioner.core.description import describe
+from provisioner.core.doubt import METHOD
 from provisioner.core.model import Request
-from provisioner.core.policy import METHOD
 from provisioner.core.ports import SecretPlace
 from provisioner.core.secret import Secret
 

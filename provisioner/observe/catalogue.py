@@ -55,8 +55,8 @@ CALLS: Final = _counter(
     "action",
     "outcome",
     "status",
-    help="Calls to Infisical (create, look_up, identify, replace or remove), their outcome, and the HTTP status, "
-    "or none if there was no answer.",
+    help="Calls to Infisical (create, look_up, identify, replace, inspect or remove), their outcome, and the HTTP "
+    "status, or none if there was no answer.",
 )
 CALL_SECONDS: Final = _histogram(
     "call_seconds", "target", "action", help="Duration of the calls that were sent, answered or not."
@@ -147,6 +147,27 @@ BLOCKED: Final = _gauge(
     shared=True,
     help="How long nothing is sent, after a refusal; 0 if nothing is blocked.",
 )
+IN_FLIGHT_LIMIT: Final = _gauge(
+    "in_flight_limit",
+    "creates",
+    "target",
+    shared=True,
+    help="Creates that may be in flight at once, over all workers of the target.",
+)
+CLIFF: Final = _gauge(
+    "in_flight_cliff",
+    "creates",
+    "target",
+    shared=True,
+    help="As many creates in flight at once stopped the server; missing while none has.",
+)
+STALLED: Final = _gauge(
+    "target_stalled",
+    "0 or 1",
+    "target",
+    shared=True,
+    help="Whether no create ends any more because too many were in flight: all workers wait for that.",
+)
 WORKERS: Final = _gauge(
     "workers",
     "workers",
@@ -177,6 +198,9 @@ METRICS: Final = (
     WINDOW,
     USED,
     BLOCKED,
+    IN_FLIGHT_LIMIT,
+    CLIFF,
+    STALLED,
     WORKERS,
 )
 

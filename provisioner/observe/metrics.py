@@ -179,6 +179,10 @@ def _shared(gauges: Gauges | None) -> Iterator[Family]:
     yield _gauge(c.WINDOW, {key: each.period for key, each in limited.items()})
     yield _gauge(c.USED, {key: each.used for key, each in limited.items()})
     yield _gauge(c.BLOCKED, {(each.target, each.kind): each.blocked for each in budgets})
+    yield _gauge(c.IN_FLIGHT_LIMIT, {(each.target,): each.in_flight_limit for each in gauges.concurrency})
+    cliffs: Values = {(each.target,): each.cliff for each in gauges.concurrency if each.cliff is not None}
+    yield _gauge(c.CLIFF, cliffs)
+    yield _gauge(c.STALLED, {(each.target,): each.stalled for each in gauges.concurrency})
     yield _gauge(c.WORKERS, {("alive",): gauges.workers.living, ("lost",): gauges.workers.lost})
 
 

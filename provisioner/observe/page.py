@@ -249,6 +249,8 @@ def _condition(target: TargetReport, now: datetime) -> str:
         found.append(f"paused{f' by {target.paused_by}' if target.paused_by else ''}")
     if target.trouble:
         found.append(f"in trouble{target.partly}: {target.trouble}")
+    if target.stalled_at is not None:
+        found.append("stalled: too many creates were in flight")
     if target.blocked_until is not None and target.blocked_until > now:
         found.append(f"rate limited for another {duration(target.blocked_until - now)}")
     if not found:

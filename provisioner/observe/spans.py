@@ -26,8 +26,8 @@ class Traces:
     """Tells OpenTelemetry of every claim that was settled: `core.ports.Observer`.
 
     A trace is one claim: `connection_request` from the claim to its record, and in it `claim` until something was
-    sent, each call (`create`, `look_up`, `identify`, `replace`, `remove`), and `settle`. Times are the database's.
-    Nothing is told of descriptions, credentials or what the other side said in words.
+    sent, each call (`create`, `look_up`, `identify`, `replace`, `inspect`, `remove`), and `settle`. Times are the
+    database's. Nothing is told of descriptions, credentials or what the other side said in words.
     """
 
     def __init__(self, tracer: Tracer, *, clock: Clock) -> None:

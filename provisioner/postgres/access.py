@@ -82,11 +82,11 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         *(_table(name, "SELECT") for name in ("request_status", "batch_progress", "request_counts")),
         _table("request_credentials", "SELECT"),
         *(_table(name, "SELECT") for name in ("ready", "waiting", "in_flight", "setbacks", "turns", "attempts")),
-        *(_table(name, "SELECT") for name in ("unrecorded", "miscounted")),
+        *(_table(name, "SELECT") for name in ("unrecorded", "miscounted", "sent_creates")),
         _function("misplaced(bigint,integer)"),
         *(
             _table(name, "SELECT")
-            for name in ("workers", "targets", "target_incidents", "permits", "credential_health")
+            for name in ("workers", "targets", "target_incidents", "permits", "concurrency", "credential_health")
         ),
         *(_table(name, "SELECT") for name in ("quarantined_credentials", "sealing_keys", "migrations")),
         _function("sealing_key()"),
@@ -98,8 +98,9 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("ready", "waiting", "setbacks", "workers")),
         *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("credential_health", "target_incidents")),
         *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("in_flight", "unrecorded")),
+        _table("sent_creates", "SELECT", "INSERT", "UPDATE", "DELETE"),
         _table("miscounted", "SELECT"),
-        *(_table(name, "SELECT", "INSERT", "UPDATE") for name in ("turns", "permits", "targets")),
+        *(_table(name, "SELECT", "INSERT", "UPDATE") for name in ("turns", "permits", "concurrency", "targets")),
         _table("attempts", "INSERT"),
         _table("attempts", "SELECT", columns=("request_id", "attempt", "action", "started_at")),
         _table("failed_boxes", "SELECT", "UPDATE", "DELETE"),

@@ -33,9 +33,9 @@ class _Heard(NamedTuple):
 class SharedPermits:
     """`core.ports.Permits` for one target and one kind of call: `write`, `read` or `login`.
 
-    `start` is what is known from the settings: `Budget()` for a limit that is to be learned, `core.pacing.fixed(…)`
-    for one that is named, `UNLIMITED` for none. Where the settings name it, the server's headers do not matter; its
-    refusals always do.
+    `start` is what is known from the settings: `Budget()` for a limit that is to be learned, `core.pacing.fixed(…)` for
+    one that is named, `UNLIMITED` for none, each with the server's address. Where the settings name it, the server's
+    headers do not matter; its refusals always do.
     """
 
     def __init__(self, database: Database, clock: Clock, *, target: str, kind: str, start: Budget) -> None:
@@ -64,13 +64,15 @@ class SharedPermits:
     async def _ask(self, wanted: int) -> Grant:
         while True:
             asked_at = self._clock.monotonic()
-            version, now, before = await self._load()
+            version, now, stored = await self._load()
+            # What one server's answers taught says nothing about another server.
+            before = stored if stored.address == self._start.address else self._start
             heard, unused = tuple(self._heard), self._unused
             # The server's time is a little later than when we asked for it: so no lesson seems older than it is, and
             # no window seems to end before it does.
             taught = self._taught(before, heard, unused, ahead=now - asked_at)
             after, granted = grant(taught, wanted, now)
-            if after == before or await self._store(version, after):
+            if after == stored or await self._store(version, after):
                 del self._heard[: len(heard)]
                 self._unused -= unused
                 self._free = after.metered is False and after.blocked_until <= now
@@ -80,7 +82,9 @@ class SharedPermits:
         """The budget with its version, and what time it is."""
         while (row := await self._database.fetchrow(self._sql["read"], *self._key)) is None:
             start = self._start
-            await self._database.execute(self._sql["open"], *self._key, start.metered, start.permits, start.period)
+            await self._database.execute(
+                self._sql["open"], *self._key, start.metered, start.permits, start.period, start.address
+            )
         version, now, *columns = row
         return version, now, Budget(**dict(zip(_FIELDS, columns, strict=True)))
 

@@ -1,13 +1,16 @@
 """The queue of requests in PostgreSQL: claim, settle, renew, rescue."""
 
 import secrets
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from provisioner import __version__
+from provisioner.core.description import SPACE
 from provisioner.core.errors import DatabaseUnusable, LeaseLost, StatementRefused
-from provisioner.core.model import Claim, OnConflict, Request, Settlement
+from provisioner.core.model import Claim, OnConflict, Proof, Request, SentCreate, Settlement
 from provisioner.core.ports import Claims, Glance, Late, Place, Pulse, Report, Rescue, Swept, Wiped, WorkerId
 from provisioner.postgres.outcomes import record_kept, set_aside, told_apart
 from provisioner.postgres.pool import Database
@@ -57,7 +60,32 @@ class PostgresQueue:
             self._claim["claim"], target, start.rank, start.turn, limit, worker, start.id, fence
         )
         last = Place(rows[-1]["rank"], rows[-1]["turn"], rows[-1]["id"]) if rows else None
-        return Claims(claims=[_claim(row, target, fence) for row in rows], last=last)
+        claims = [_claim(row, target, fence) for row in rows]
+        if again := [claim.request.id for claim in claims if claim.attempt > 1]:
+            doubt = await self._doubt(again)
+            claims = [replace(claim, doubt=tuple(doubt.get(claim.request.id, ()))) for claim in claims]
+        return Claims(claims=claims, last=last)
+
+    async def _doubt(self, ids: Collection[int]) -> dict[int, list[SentCreate]]:
+        """The creates whose outcome is not proven, by request."""
+        found: defaultdict[int, list[SentCreate]] = defaultdict(list)
+        for id_, target, project, name, description, sent, ended, proof, exact, key in await self._database.fetch(
+            self._claim["doubt"], list(ids)
+        ):
+            found[id_].append(
+                SentCreate(
+                    target=target,
+                    project_id=project,
+                    name=name,
+                    description=description,
+                    sent_at=sent,
+                    ended_at=ended,
+                    proof=Proof(proof),
+                    exact=exact,
+                    key_fingerprint=key,
+                )
+            )
+        return found
 
     async def release(self, worker: WorkerId, claims: Collection[Claim]) -> None:
         """Give back claims that were never sent."""
@@ -129,7 +157,7 @@ class PostgresQueue:
 
     async def rescue(self, *, pause: float) -> Rescue:
         """Take over what lapsed workers held; it is tried again after `pause` seconds."""
-        row = await self._database.fetchrow(self._keep["rescue"], timedelta(seconds=pause))
+        row = await self._database.fetchrow(self._keep["rescue"], timedelta(seconds=pause), SPACE)
         return Rescue(requests=row["requests"], workers=row["workers"]) if row else Rescue()
 
     async def disown(self, limit: int) -> Sequence[int]:
@@ -203,7 +231,6 @@ def _claim(row: "asyncpg.Record", target: str, fence: int) -> Claim:
         streak,
         of,
         since,
-        unknown,
         cancelled,
         *_,
     ) = row
@@ -225,6 +252,5 @@ def _claim(row: "asyncpg.Record", target: str, fence: int) -> Claim:
         streak=streak or 0,
         streak_of=of,
         since=since,
-        unknown=bool(unknown),
         cancelled=bool(cancelled),
     )

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 from provisioner.core.reports import (
     BudgetReport,
+    ConcurrencyReport,
     Failures,
     Gauges,
     Leftovers,
@@ -28,6 +29,7 @@ _SQL: Final = "reports"
 
 __all__ = [
     "BudgetReport",
+    "ConcurrencyReport",
     "Failures",
     "Gauges",
     "Leftovers",
@@ -91,6 +93,7 @@ async def read_gauges(database: Database) -> Gauges:
             lines=tuple(Line(**dict(row)) for row in await connection.fetch(sql["lines"])),
             budgets=tuple(BudgetReport(**dict(row)) for row in await connection.fetch(sql["budgets"])),
             workers=await _workers(connection),
+            concurrency=tuple(ConcurrencyReport(**dict(row)) for row in await connection.fetch(sql["concurrency"])),
         )
 
 

@@ -1,8 +1,10 @@
 """Write how claims ended: settlements become a few statements over arrays, one for each kind of outcome."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from provisioner.core.doubt import unheard, with_doubt
 from provisioner.core.model import (
     Cancel,
     ErrorCode,
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 # The statement for each outcome, and its arrays' columns for one settlement.
 _STATEMENT: Final = {Succeed: "succeed", Fail: "fail", Retry: "put_back", Cancel: "cancel"}
 _LOG: Final = "log_attempts"
+_DOUBT: Final = "doubt"
+_TOLD: Final = frozenset({_LOG, _DOUBT})  # these come last, and are told what was settled
 
 
 # A statement of `settle.sql` by its name, with its arrays.
@@ -38,16 +42,20 @@ async def write_settlements(
     """Write a batch in one transaction; returns the ids that were still this worker's to settle."""
     calls = tuple(calls_for(settlements))
     if len(calls) == 1:  # a statement alone is a transaction of its own, without three more round trips
-        return frozenset(await carry_out(connection, worker, calls))
-    async with connection.transaction():
-        return frozenset(await carry_out(connection, worker, calls))
+        settled = await carry_out(connection, worker, calls)
+    else:
+        async with connection.transaction():
+            settled = await carry_out(connection, worker, calls)
+    if len(settled) < len(settlements) and (late := _confessed(settlements, settled)):
+        await carry_out(connection, worker, [late])
+    return frozenset(settled)
 
 
 async def carry_out(connection: "Session", worker: WorkerId, calls: Iterable[Call]) -> set[int]:
-    """Carry out the calls in their order; returns the ids that were settled. The log comes last, and is told them."""
+    """Carry out the calls in their order; returns the ids that were settled. What is told them comes last."""
     sql, settled = statements("settle"), set[int]()
     for name, columns in calls:
-        arguments = [*columns, list(settled)] if name == _LOG else columns
+        arguments = [*columns, list(settled)] if name in _TOLD else columns
         rows = await connection.fetch(sql[name], worker, *arguments)
         settled.update([row[0] for row in rows if row[0] is not None])
     return settled
@@ -65,8 +73,39 @@ def calls_for(settlements: Sequence[Settlement]) -> Iterator[Call]:
     for kind, statement in _STATEMENT.items():
         if rows[kind]:
             yield statement, _columns(rows[kind])
+    if doubt := [row for settlement in settlements for row in _doubt(settlement)]:
+        yield _DOUBT, _columns(doubt)
     if traces:
         yield _LOG, _columns(traces)
+
+
+def _doubt(settlement: Settlement) -> Iterator[tuple[object, ...]]:
+    """What is in doubt once a claim has ended so: seldom anything, so it is a statement of its own.
+
+    Those that have succeeded have no doubt left, and a conflict may have fewer than before.
+    """
+    claim, outcome = settlement.claim, settlement.outcome
+    if not isinstance(outcome, Fail | Retry):
+        return
+    for sent in claim.doubt:
+        what = (sent.target, sent.project_id, sent.name, sent.description, sent.exact, sent.key_fingerprint)
+        yield (claim.request.id, sent.sent_at, sent.ended_at, sent.proof.value, *what)
+    if not claim.doubt and isinstance(outcome, Fail) and outcome.code is ErrorCode.NAME_CONFLICT and claim.attempt > 1:
+        yield (claim.request.id, *[None] * 9)
+
+
+def _confessed(settlements: Sequence[Settlement], settled: Collection[int]) -> Call | None:
+    """Others have taken some of these over, whose creates have worked all the same: who has them now must know."""
+    late = [
+        with_doubt(one.claim, unheard(one.claim, call.started_at + timedelta(seconds=call.elapsed)))
+        for one in settlements
+        if one.claim.request.id not in settled
+        for call in one.trace[:1]
+        if call.seen is Seen.CREATED
+    ]
+    taken_over = Retry(delay=0.0, message="others have taken it over")
+    rows = [row for claim in late for row in _doubt(Settlement(claim=claim, outcome=taken_over, sent=claim.sent + 1))]
+    return (_DOUBT, _columns(rows)) if rows else None
 
 
 def _is_plain(settlement: Settlement) -> bool:
@@ -88,13 +127,13 @@ def _row(settlement: Settlement, *, plain: bool) -> tuple[object, ...]:
             call = settlement.trace[0] if plain else None
             logged = (call.started_at, call.elapsed, call.status, call.req_id) if call else (None, None, None, None)
             return (*who, made.id, made.org_id, made.credentials_hash, adopted, sent, *logged)
-        case Fail(code=code, message=message, unknown=unknown):
-            doubt = claim.unknown or unknown
-            return (*who, sent, claim.failures + 1, claim.first_tried_at, doubt, code, message)
-        case Retry(code=code, message=message, counted=counted, unknown=unknown, delay=delay, hold=hold):
+        case Fail(code=code, message=message):
+            return (*who, sent, claim.failures + 1, claim.first_tried_at, bool(claim.doubt), code, message)
+        case Retry(code=code, message=message, counted=counted, delay=delay, hold=hold):
             failures = claim.failures + counted
             streak = (streak_after(claim, code), code) if counted and code else (claim.streak, claim.streak_of)
-            return (*who, sent, failures, claim.first_tried_at, unknown, code, message, delay, hold, *streak)
+            doubted = bool(claim.doubt)
+            return (*who, sent, failures, claim.first_tried_at, doubted, code, message, delay, hold, *streak)
         case Cancel():
             return (*who, sent)
 

@@ -18,6 +18,7 @@ from provisioner.settings.values import (
     ExistingFile,
     IdentityId,
     IdText,
+    InFlight,
     KeyText,
     Limit,
     ProxyUrl,
@@ -29,7 +30,10 @@ from provisioner.settings.values import (
     refuse,
 )
 
-LATEST_COMMIT: Final = 30.0  # seconds after which Infisical cuts a silent socket; its handler goes on and may commit
+# Seconds that an answer is waited for. Infisical cuts a socket on which it was silent for 100 s, so its last answers
+# come shortly before; waiting for less than 30 would lose many that its own database or OpenRouter kept waiting.
+SHORTEST_TIMEOUT: Final = 30.0
+LONGEST_TIMEOUT: Final = 120.0
 CACHE: Final = 300.0  # seconds
 KINDS: Final = ("env", "file", "value", "project")  # the field that tells which kind a credential is
 INFISICAL_FIELDS: Final = ("project", "environment", "path", "secret", "target", "cache")
@@ -90,8 +94,11 @@ class Target(Section):
     shared_budget: bool = Field(
         False, description="count replacements and deletions towards `write_limit` as well, as Infisical documents it"
     )
-    max_in_flight: int = Field(default=64, ge=1, le=4096, description="creates in flight at once, for each worker")
-    timeout: float = Field(default=40.0, description="seconds to wait for an answer; more than 30 and at most 120")
+    max_in_flight: InFlight = Field(
+        default="auto",
+        description="creates in flight at once, over all workers: `auto` (what the server seems to bear), or the most",
+    )
+    timeout: float = Field(default=105.0, description="seconds to wait for an answer; more than 30 and at most 120")
     ca_file: ExistingFile | None = Field(
         default=None,
         description="file with the CA certificates (PEM) that the instance's certificate is checked against",
@@ -107,10 +114,10 @@ class Target(Section):
 
     @model_validator(mode="after")
     def _is_usable(self) -> Self:
-        if not LATEST_COMMIT < self.timeout <= 120:
+        if not SHORTEST_TIMEOUT < self.timeout <= LONGEST_TIMEOUT:
             raise refuse(
-                "must be more than 30 and at most 120 seconds: Infisical may still commit a create up to 30 s after it "
-                "was sent, and its outcome is unknown to a worker that stops waiting earlier",
+                "must be more than 30 and at most 120 seconds: Infisical answers within 100 s or not at all, and the "
+                "outcome of a create is unknown to a worker that stops waiting earlier",
                 "timeout",
             )
         parts = urlsplit(self.url)

@@ -20,6 +20,7 @@ from provisioner.core.key_text import NoKey, key_in
 from provisioner.core.secret import Secret
 
 UNITS: Final = {"s": 1.0, "min": 60.0, "h": 3600.0}  # seconds
+MOST_IN_FLIGHT: Final = 4096
 _LIMIT: Final = re.compile(r"([0-9]{1,7})/([0-9]{1,5})?(s|min|h)")
 _LIMIT_RULE: Final = '"auto", "none" or a number a time, such as "200/min", "5/s" or "20/10s"'
 _ADDRESS: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
@@ -64,6 +65,20 @@ def parse_limit(given: object) -> RateLimit | Literal["auto", "none"]:
     if match is None or int(match[1]) < 1 or int(match[2] or 1) < 1:
         raise refuse(f"must be {_LIMIT_RULE}")
     return RateLimit(int(match[1]), int(match[2] or 1) * UNITS[match[3]])
+
+
+def parse_most(given: object) -> int | Literal["auto"]:
+    """Read how many calls may be in flight: `auto`, or a number."""
+    if isinstance(given, str):
+        text = given.strip().lower()
+        if text == "auto":
+            return "auto"
+        given = int(text) if text.isascii() and text.isdigit() else given
+    if not isinstance(given, int) or isinstance(given, bool):
+        raise refuse('must be a whole number or "auto"')
+    if not 1 <= given <= MOST_IN_FLIGHT:
+        raise refuse("must be at least 1" if given < 1 else f"must be at most {MOST_IN_FLIGHT}")
+    return given
 
 
 def parse_address(text: str) -> tuple[str, int] | None:
@@ -205,6 +220,7 @@ ProxyUrl = Annotated[SecretText, AfterValidator(_proxy_url)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 Address = Annotated[str, AfterValidator(_address)]
 Limit = Annotated[RateLimit | Literal["auto", "none"], PlainValidator(parse_limit)]
+InFlight = Annotated[int | Literal["auto"], PlainValidator(parse_most)]
 AnyPath = Annotated[Path, BeforeValidator(_home)]
 ExistingFile = Annotated[Path, BeforeValidator(_home), AfterValidator(_file)]
 Choice = BeforeValidator(_lower)

@@ -1,21 +1,22 @@
 """Carry one claim to its end: call, observe, decide, until there is something to settle."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 import structlog
 
-from provisioner.core.concurrency import Pressure
+from provisioner.core.doubt import unheard, with_doubt
 from provisioner.core.errors import (
     CredentialUnavailable,
     CredentialUnknown,
     CredentialUnreadable,
     DatabaseUnavailable,
 )
-from provisioner.core.health import SLOW, Breaker
+from provisioner.core.health import Breaker
 from provisioner.core.model import (
     Action,
     Cancel,
@@ -25,24 +26,39 @@ from provisioner.core.model import (
     Do,
     Observation,
     Outcome,
+    Proof,
     Request,
     Retry,
     Seen,
+    SentCreate,
     Settlement,
     Trace,
 )
-from provisioner.core.policy import Moment, Rules, decide, first_action, plain_success, recorded_twice
-from provisioner.core.ports import UNOBSERVED, Clock, Connections, Incidents, Observer, Permits, Vault
+from provisioner.core.policy import (
+    Moment,
+    Rules,
+    decide,
+    first_action,
+    is_evidence,
+    left_in_doubt,
+    plain_success,
+    recorded_twice,
+    sent_description,
+)
+from provisioner.core.ports import UNOBSERVED, Clock, ClockStore, Connections, Incidents, Observer, Permits, Vault
 from provisioner.core.secret import Secret
-from provisioner.core.skew import Skew
+from provisioner.core.skew import ServerClock, dated
 from provisioner.worker.key_gate import KeyGate, Postponed
 from provisioner.worker.membership import Membership
+from provisioner.worker.slots import OPEN, OpenGate
 from provisioner.worker.witness import Witness
 
 log = structlog.stdlib.get_logger()
 
 PATIENCE: Final = 12.0  # seconds: a little longer than others may take to find out what the read limit is
-_LOOKING: Final = frozenset({Action.LOOK_UP, Action.IDENTIFY})
+# Every so many seconds a create that worked is compared with the clock: a second of that tells as much as each.
+COMPARE: Final = 0.1
+_LOOKING: Final = frozenset({Action.LOOK_UP, Action.IDENTIFY, Action.INSPECT})
 _WITH_KEY: Final = frozenset({Action.CREATE, Action.REPLACE})
 # What certainly left nothing behind, because it never left.
 _UNSENT: Final = frozenset({Seen.NOT_SENT, Seen.CREDENTIAL_UNKNOWN, Seen.CREDENTIAL_UNREADABLE, Seen.CREDENTIAL_AWAY})
@@ -53,8 +69,9 @@ class Target:
     """One Infisical and the ways to it.
 
     `keys` keeps creates from being spent on keys that are refused, `incidents` hears why creates are held back,
-    `pressure` adapts how many are in flight; without them nothing does. `shared_budget`: replacing and deleting spend
+    `gate` keeps too many from being in flight; without them nothing does. `shared_budget`: replacing and deleting spend
     the budget of creates too. `recorded` tells which request of another target has recorded a connection, if any.
+    `clock` is what is known of this Infisical's clock, and `clock_store` where that outlives this process.
     """
 
     name: str
@@ -66,10 +83,12 @@ class Target:
     breaker: Breaker
     keys: KeyGate | None = None
     incidents: Incidents | None = None
-    pressure: Pressure | None = None
+    gate: OpenGate = OPEN
     shared_budget: bool = False
     recorded: Callable[[Request, Connection], Awaitable[str]] | None = None
     observer: Observer = UNOBSERVED
+    clock: ServerClock = field(default_factory=ServerClock)
+    clock_store: ClockStore | None = None
 
     def allowance(self, now: float) -> tuple[int | None, float]:
         """How many creates may be under way (None: any number), and in how many seconds that may change."""
@@ -94,7 +113,7 @@ class Creator:
         self._membership = membership
         self._clock = clock
         self._random = random
-        self._skew = Skew()
+        self._compared_at = float("-inf")
         self._witness = Witness()
 
     async def carry(self, claim: Claim) -> Settlement:
@@ -104,6 +123,7 @@ class Creator:
         except Exception as error:  # the row must not be lost, and the others must go on
             log.exception("creator_failed", request=claim.request.id)
             message = f"an error of the provisioner's own: {type(error).__name__}"
+            claim = with_doubt(claim, unheard(claim, self._clock.now()))
             outcome = decide(
                 claim,
                 Action.CREATE,
@@ -126,7 +146,7 @@ class Creator:
             # Whoever is put back after a create creates again: better to wait a little for a look at who has the name.
             patience = PATIENCE if sent > claim.sent else 0.0
             if action is not Action.CREATE and (wait := await self._permit(action, patience)):
-                outcome: Outcome = Retry(delay=wait, message="the read budget is used up", unknown=claim.unknown)
+                outcome: Outcome = Retry(delay=wait, message="the read budget is used up")
                 break
             started_at, began = self._clock.now(), self._clock.monotonic()
             try:
@@ -136,27 +156,58 @@ class Creator:
                 break
             trace.append(_trace(action, started_at, seen))
             now = self._clock.monotonic()
-            self._learn(action, seen, now)
+            excused = self._target.gate.excuses(seen, began)
+            self._learn(action, seen, now, excused=excused)
             if action is Action.CREATE:
                 sent += _was_sent(seen)
                 self._witness.note(claim.request.id, seen.seen, began=began)
+                if is_evidence(seen) and _was_sent(seen):
+                    claim = with_doubt(claim, await self._evidence(claim, seen, started_at, key))
                 if (back := await self._judged(claim, seen, key)) is not None:
                     outcome = back
                     break
             decision = (
                 plain_success(seen)
                 or await self._recorded_twice(claim, action, seen)
-                or decide(claim, action, seen, rules=self._target.rules, moment=self._moment(claim, seen, now))
+                or decide(
+                    claim,
+                    action,
+                    seen,
+                    rules=self._target.rules,
+                    moment=self._moment(claim, seen, now, excused=excused),
+                )
             )
             if not isinstance(decision, Do):
                 outcome = decision
                 break
             action, subject = decision.action, decision.connection
             if decision.delay:
-                await asyncio.sleep(decision.delay)
+                with self._target.gate.lend():
+                    await asyncio.sleep(decision.delay)
+        return self._settlement(claim, outcome, sent, trace)
+
+    def _settlement(self, claim: Claim, outcome: Outcome, sent: int, trace: Sequence[Trace]) -> Settlement:
         if sent == claim.sent:
             self._target.writes.give_back(1)
+        if claim.doubt and (left := left_in_doubt(claim, outcome)) != claim.doubt:
+            claim = replace(claim, doubt=left)
         return Settlement(claim=claim, outcome=outcome, sent=sent, trace=tuple(trace))
+
+    async def _evidence(self, claim: Claim, seen: Observation, started_at: datetime, key: Secret | None) -> SentCreate:
+        """What is kept of a create whose outcome its end did not prove."""
+        request, keys = claim.request, self._target.keys
+        left_at = started_at if seen.began is None else self._clock.at(seen.began)
+        ended_at = self._clock.now() if seen.began is None else self._clock.at(seen.began + seen.elapsed)
+        return SentCreate(
+            target=request.target,
+            project_id=request.project_id,
+            name=request.name,
+            description=sent_description(claim, self._target.rules),
+            sent_at=left_at,
+            ended_at=max(ended_at, left_at),
+            proof=Proof.TAKEN if seen.proof is Proof.TAKEN else Proof.NONE,
+            key_fingerprint=await keys.fingerprint(key) if keys is not None and key is not None else None,
+        )
 
     async def _recorded_twice(self, claim: Claim, action: Action, seen: Observation) -> Decision | None:
         """What follows if the connection that was found is another target's, which is the same Infisical."""
@@ -166,7 +217,7 @@ class Creator:
         try:
             other = await recorded(claim.request, seen.connection)
         except DatabaseUnavailable as error:
-            return Retry(delay=1.0, message=str(error), unknown=claim.unknown)
+            return Retry(delay=1.0, message=str(error))
         return recorded_twice(claim, seen.connection, other) if other else None
 
     async def _call(
@@ -174,7 +225,8 @@ class Creator:
     ) -> tuple[Observation, Secret | None]:
         """Make one call; returns what it showed, and the key that was sent."""
         if action not in _WITH_KEY:
-            return await self._call_without_key(action, claim, subject), None
+            with self._target.gate.lend():
+                return await self._call_without_key(action, claim, subject), None
         target, request, keys = self._target, claim.request, self._target.keys
         try:
             key = await target.vault.open(request)
@@ -182,15 +234,22 @@ class Creator:
             return _keyless(error), None
         if keys is not None and subject is None and not keys.is_fine(request, key):
             await keys.admit(claim, key)
+        return await target.gate.send(partial(self._send, claim, key, subject)), key
+
+    async def _send(self, claim: Claim, key: Secret, subject: Connection | None) -> Observation:
+        """Send a key, to a new connection or to the subject."""
         if not self._membership.holds(claim):
-            return Observation(seen=Seen.NOT_SENT, message="the lease ran out before this was sent"), key
+            return Observation(seen=Seen.NOT_SENT, message="the lease ran out before this was sent")
         if subject is None:
-            return await target.connections.create(request, key), key
-        return await target.connections.replace(request, subject, key), key
+            return await self._target.connections.create(claim.request, key)
+        return await self._target.connections.replace(claim.request, subject, key)
 
     async def _call_without_key(self, action: Action, claim: Claim, subject: Connection | None) -> Observation:
         if action is Action.REMOVE and subject is not None:
             return replace(await self._target.connections.remove(subject), connection=subject)
+        if action is Action.INSPECT and subject is not None:
+            seen = await self._target.connections.get(subject.id)
+            return seen if seen.seen is Seen.FOUND else replace(seen, connection=subject)
         return await self._target.connections.look_up(claim.request)
 
     async def _judged(self, claim: Claim, seen: Observation, key: Secret | None) -> Retry | None:
@@ -209,9 +268,10 @@ class Creator:
             if self._target.shared_budget:
                 await self._insist_on_write()
             return 0.0
-        while (wait := await self._look_permit()) and wait <= patience:
-            patience -= wait
-            await asyncio.sleep(wait)
+        with self._target.gate.lend():
+            while (wait := await self._look_permit()) and wait <= patience:
+                patience -= wait
+                await asyncio.sleep(wait)
         return wait
 
     async def _look_permit(self) -> float:
@@ -233,11 +293,14 @@ class Creator:
             else:
                 permits, pause = granted.permits, granted.wait
 
-    def _learn(self, action: Action, seen: Observation, now: float) -> None:
+    def _learn(self, action: Action, seen: Observation, now: float, *, excused: bool) -> None:
         target, create = self._target, action is Action.CREATE
         target.observer.called(target.name, action, seen)
         if seen.skew is not None:
-            self._skew.note(seen.skew, seen.elapsed)
+            target.clock.headers.note(dated(seen.skew, seen.elapsed))
+        if create and seen.seen is Seen.CREATED and now - self._compared_at >= COMPARE:
+            self._compared_at = now
+            self._compare(seen)
         if _was_sent(seen):
             if create or (target.shared_budget and action not in _LOOKING):
                 budget: Permits | None = target.writes
@@ -245,25 +308,29 @@ class Creator:
                 budget = target.reads if action in _LOOKING else None
             if budget is not None:
                 budget.learn(seen.rate, metered=seen.metered, throttled_for=seen.retry_after, elapsed=seen.elapsed)
-            if create and target.pressure is not None:
-                target.pressure.note(seen.elapsed, now, failed=_cannot_cope(seen))
         # That nothing is found shows that Infisical reads, and not that it writes: in maintenance it only reads.
-        if seen.seen is not Seen.ABSENT and target.breaker.observe(seen.seen, seen.message, now):
+        if not excused and seen.seen is not Seen.ABSENT and target.breaker.observe(seen.seen, seen.message, now):
             if target.breaker.is_open:
                 log.warning("target_held", target=target.name, reason=target.breaker.reason)
             else:
                 log.info("target_works", target=target.name)
 
-    def _moment(self, claim: Claim, seen: Observation, now: float) -> Moment:
+    def _compare(self, seen: Observation) -> None:
+        """A create that was plainly answered shows Infisical's clock: it made its connection while it lasted."""
+        if seen.began is not None and seen.connection is not None and seen.connection.created_at is not None:
+            sent = self._clock.at(seen.began).timestamp()
+            created = seen.connection.created_at.timestamp()
+            self._target.clock.note_made(created, sent=sent, received=sent + seen.elapsed)
+
+    def _moment(self, claim: Claim, seen: Observation, now: float, *, excused: bool) -> Moment:
         """The present, monotonic time `now`, and whether trouble is the request's own."""
-        works = self._target.breaker.works(now)
+        works = self._target.breaker.works(now) and not excused
         if seen.seen is Seen.UNKNOWN and not self._witness.convicts(claim.request.id, now):
             works = False
         return Moment(
             now=self._clock.now(),
             jitter=self._random(),
-            skew=self._skew.middle,
-            tolerance=self._skew.tolerance,
+            clock=self._target.clock.reading(),
             target_works=works,
         )
 
@@ -294,12 +361,11 @@ def _keyless(error: CredentialUnknown | CredentialUnreadable | CredentialUnavail
 
 def _was_sent(seen: Observation) -> bool:
     """Whether anything was sent; without a usable token nothing is."""
-    return seen.seen not in _UNSENT and (seen.seen is not Seen.TOKEN_TROUBLE or seen.status is not None)
-
-
-def _cannot_cope(seen: Observation) -> bool:
-    """Whether Infisical, or OpenRouter behind it, seems to have too much to do."""
-    return seen.seen is Seen.UNKNOWN or (seen.seen is Seen.KEY_REFUSED and seen.elapsed >= SLOW)
+    return (
+        seen.seen not in _UNSENT
+        and seen.proof is not Proof.UNSENT
+        and (seen.seen is not Seen.TOKEN_TROUBLE or seen.status is not None)
+    )
 
 
 def _trace(action: Action, started_at: datetime, seen: Observation) -> Trace:

@@ -7,9 +7,10 @@ from typing import Final
 
 import structlog
 
+from provisioner.core.doubt import unheard, with_doubt
 from provisioner.core.errors import DatabaseUnavailable
 from provisioner.core.model import Claim, ErrorCode, Retry, Settlement
-from provisioner.core.ports import FRONT, Clock, Place, Queue
+from provisioner.core.ports import FRONT, Clock, ClockStore, Place, Queue
 from provisioner.worker.creator import Creator, Target, lost_trace
 from provisioner.worker.key_gate import KeyGate
 from provisioner.worker.membership import Membership
@@ -30,6 +31,8 @@ SPELL: Final = 0.02
 UNLEASED: Final = 0.1
 # What others found out about API keys is looked up every so many seconds.
 WATCH: Final = 1.0
+# What is known of Infisical's clock is left in the database every so many seconds, if it has changed.
+TELL_CLOCK: Final = 15.0
 
 
 class Feeder:
@@ -68,9 +71,13 @@ class Feeder:
         self._pace = 0.0
         self._low = 0  # with so many in hand, or fewer, it is time to claim
         self._paced_at = clock.monotonic()
-        self._limit = capacity if target.pressure is None else min(capacity, target.pressure.limit)
         self._widened = asyncio.Event()
         self._reported = True  # a worker before us may have left a report
+
+    @property
+    def _limit(self) -> int:
+        """How many claims may be worked on at once."""
+        return min(self._capacity, self.target.gate.room)
 
     @property
     def in_hand(self) -> int:
@@ -94,8 +101,12 @@ class Feeder:
         """Feed the creators until told to stop; then return once nothing is in hand any more."""
         async with asyncio.TaskGroup() as group:
             runners = [group.create_task(self._run(n), name=f"creator-{n}") for n in range(self._capacity)]
+            agreeing = self.target.gate.run(self._membership, self._persistence, wants=self._wants, changed=self._adapt)
+            runners.append(group.create_task(agreeing, name="slots"))
             if self.target.keys is not None:
                 runners.append(group.create_task(self._watch(self.target.keys), name="key-gate"))
+            if self.target.clock_store is not None:
+                runners.append(group.create_task(self._share_clock(self.target.clock_store), name="clock"))
             while not self._stopping:
                 try:
                     await self._feed()
@@ -124,17 +135,24 @@ class Feeder:
         self._emptied.set()
         return unsent
 
+    def lose(self) -> Sequence[Claim]:
+        """The lease was lost: others may have our slots, and what was claimed and not yet sent."""
+        self.target.gate.forget()
+        return self.drop()
+
     def abandon(self) -> None:
         """Give up waiting for the answers that are still out: their outcome is unknown, and is written down as that."""
         for claim in tuple(self._running.values()):
             message = "the worker was stopped before the answer came"
-            outcome = Retry(delay=1.0, message=message, code=ErrorCode.OUTCOME_UNKNOWN, unknown=True)
-            trace = lost_trace(claim, self._clock.now(), message)
-            self._settler.add(Settlement(claim=claim, outcome=outcome, sent=claim.sent + 1, trace=(trace,)))
+            outcome = Retry(delay=1.0, message=message, code=ErrorCode.OUTCOME_UNKNOWN)
+            now = self._clock.now()
+            doubted, trace = with_doubt(claim, unheard(claim, now)), lost_trace(claim, now, message)
+            self._settler.add(Settlement(claim=doubted, outcome=outcome, sent=claim.sent + 1, trace=(trace,)))
 
     async def _feed(self) -> None:
         room = self._room()
         if not room or not self._more or self.paused:
+            self.target.gate.need(self._wants())
             await self._wait(None)
             return
         if not self._membership.leased:
@@ -188,8 +206,6 @@ class Feeder:
                 del self._running[key]
             self._settler.add(settlement)
             self._finished += 1
-            if self.target.pressure is not None and self.target.pressure.limit != self._limit:
-                self._adapt(self.target.pressure.limit)
             left = self.in_hand
             if left <= self._low or settlement.sent == claim.sent:  # then its permit is free again
                 self._stir.set()
@@ -202,11 +218,18 @@ class Feeder:
             self._emptied.set()
             if self._dry:
                 self._settler.hurry()
+                self.target.gate.rest()
 
-    def _adapt(self, limit: int) -> None:
-        """Let that many creators work; the others rest."""
-        log.debug("concurrency_adapted", target=self.target.name, limit=limit)
-        self._limit = min(self._capacity, limit)
+    def _wants(self) -> int:
+        """How many slots could be used now."""
+        # While a claim is under way nobody knows whether there is more: as long as the last one brought all it could.
+        if self._stopping or self.paused or (self._dry and not self._more):
+            return self.in_hand
+        allowed, _ = self.target.allowance(self._clock.monotonic())
+        return self._capacity if allowed is None else max(allowed, self.in_hand)
+
+    def _adapt(self) -> None:
+        """Let as many creators work as there is room for; the others rest."""
         self._widened.set()
         self._widened.clear()
         self._stir.set()
@@ -230,10 +253,25 @@ class Feeder:
             await self.target.incidents.report(reason)
             self._reported = reason is not None
 
+    async def _share_clock(self, store: ClockStore) -> None:
+        """Begin with what others knew of Infisical's clock, and leave what is known here for those who come later."""
+        made, told = self.target.clock.made, await self._persistence.insist(store.load)
+        if told is not None and made.bounds is None:
+            made.note(told)
+        while True:
+            await asyncio.sleep(jittered(TELL_CLOCK))
+            if made.bounds is not None and made.bounds != told:
+                try:
+                    await store.save(made.bounds)
+                    told = made.bounds
+                except DatabaseUnavailable as error:
+                    self._persistence.lost(error)
+
     def _room(self) -> int:
         """How many requests to claim now; none while the last claim still lasts."""
-        ahead = min(self._limit, round(self._measure() * AHEAD))
-        most = self._limit + ahead
+        limit = self._limit
+        ahead = min(limit, round(self._measure() * AHEAD))
+        most = limit + ahead
         self._low = most - max(1, round(ahead * REFILL))
         return most - self.in_hand if self.in_hand <= self._low else 0
 

@@ -163,7 +163,7 @@ class Keeper:
             self._due["renew"] = 0.0  # nothing is more urgent once the database is back
             raise
         except LeaseLost:
-            unsent = sum(len(feeder.drop()) for feeder in self._feeders.values())
+            unsent = sum(len(feeder.lose()) for feeder in self._feeders.values())
             log.warning("lease_lost", worker=self._membership.worker, unsent=unsent)
             await self.enter()
 

@@ -117,10 +117,10 @@ class KeyGate:
             if key is not None and not key.good:
                 await self._ask(claim, key)
         except DatabaseUnavailable as error:
-            raise Postponed(_again(claim, LATER, "whether the API key works is not known just now")) from error
+            raise Postponed(_again(LATER, "whether the API key works is not known just now")) from error
         if not self.upstream.may_send(self._clock.monotonic()):
             await self._undecided(claim)
-            raise Postponed(_again(claim, LATER, f"{TROUBLE}: {self.upstream.reason}"))
+            raise Postponed(_again(LATER, f"{TROUBLE}: {self.upstream.reason}"))
 
     def accepts(self, claim: Claim, seen: Observation) -> bool:
         """Note a create's end where that is all there is to do: the key was known to work, and does."""
@@ -142,6 +142,13 @@ class KeyGate:
         except DatabaseUnavailable:
             log.debug("key_not_shared", target=self._target)
         return None
+
+    async def fingerprint(self, secret: Secret) -> str | None:
+        """The fingerprint of a key that was sent; None while the database cannot be asked for the salt."""
+        try:
+            return fingerprint(secret, await self._known_salt())
+        except DatabaseUnavailable:
+            return None
 
     async def refresh(self) -> None:
         """Hear what the other workers found out, and whether a quarantined key was replaced; about once a second."""
@@ -210,7 +217,7 @@ class KeyGate:
     async def _ask(self, claim: Claim, key: _Key) -> None:
         confirming = claim.failures > 0
         if key.quarantined and not key.probing and not confirming:
-            raise Postponed(_quarantined(claim, key.name))
+            raise Postponed(_quarantined(key.name))
         permit = await self._health.ask(*key.id, confirming=confirming)
         if permit.granted:
             key.probing = False
@@ -225,9 +232,9 @@ class KeyGate:
             async with asyncio.timeout(SOON):
                 await key.known.wait()
         if key.quarantined:
-            raise Postponed(_quarantined(claim, key.name))
+            raise Postponed(_quarantined(key.name))
         if not key.good:
-            raise Postponed(_again(claim, SOON, f"others are trying the API key of credential {key.name} first"))
+            raise Postponed(_again(SOON, f"others are trying the API key of credential {key.name} first"))
 
     async def _accepted(self, claim: Claim, seen: Observation) -> None:
         now = self._clock.monotonic()
@@ -256,7 +263,7 @@ class KeyGate:
         except _CLOSED as error:
             message = str(error)
         await self._undecided(claim)
-        return _again(claim, SOON, message)
+        return _again(SOON, message)
 
     async def _refused(self, claim: Claim, seen: Observation, sent: Secret) -> Retry | None:
         key = self._trying.get(claim.request.id) or await self._suspect(claim.request, sent)
@@ -267,7 +274,7 @@ class KeyGate:
             if blame is Blame.UPSTREAM and not was_open:
                 log.warning("target_held", target=self._target, reason=f"{TROUBLE}: {seen.message}")
             await self._undecided(claim)
-            return _again(claim, LATER, seen.message)
+            return _again(LATER, seen.message)
         self._trying.pop(claim.request.id, None)
         if key.good:
             key.learn(good=False, quarantined=False)
@@ -284,7 +291,7 @@ class KeyGate:
                 requests=waiting,
                 reason=seen.message,
             )
-        return _quarantined(claim, key.name) if was_quarantined and not claim.failures else None
+        return _quarantined(key.name) if was_quarantined and not claim.failures else None
 
     async def _suspect(self, request: Request, secret: Secret) -> _Key:
         """The key of a request that was sent without a trial permit."""
@@ -304,15 +311,14 @@ class KeyGate:
             await self._health.undecided(*key.id)
 
 
-def _again(claim: Claim, delay: float, message: str) -> Retry:
-    return Retry(delay=delay, message=message, unknown=claim.unknown)
+def _again(delay: float, message: str) -> Retry:
+    return Retry(delay=delay, message=message)
 
 
-def _quarantined(claim: Claim, credential: str) -> Retry:
+def _quarantined(credential: str) -> Retry:
     message = f"the API key of credential {credential} is refused: correct it, and this request goes on"
     return Retry(
         delay=QUARANTINE_RECHECK.total_seconds(),
         message=message,
-        unknown=claim.unknown,
         hold=quarantine_of(credential),
     )

@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 
 import structlog
 
+from provisioner.core.doubt import unheard, with_doubt
 from provisioner.core.errors import DatabaseUnusable, OutcomeDelayed, OutcomeRefused, OutcomeUnstorable
 from provisioner.core.model import ErrorCode, Fail, Retry, Settlement, Succeed
 from provisioner.core.ports import UNOBSERVED, Clock, Observer, Queue, Report
@@ -161,7 +162,8 @@ class Settler:
     async def _replace(self, settlement: Settlement, error: OutcomeUnstorable) -> None:
         """What came cannot be stored: that is what is recorded; if not even that can be, it is set aside."""
         log.error("settlement_unstorable", request=settlement.claim.request.id, error=str(error))
-        fitting = replace(settlement, outcome=_UNSTORABLE, trace=())
+        claim = with_doubt(settlement.claim, unheard(settlement.claim, self._clock.now()))
+        fitting = replace(settlement, claim=claim, outcome=_UNSTORABLE, trace=())
         try:
             await self._write([fitting])
         except (OutcomeRefused, OutcomeDelayed) as again:
@@ -188,7 +190,6 @@ class Settler:
 _UNSTORABLE: Final = Fail(
     code=ErrorCode.OUTCOME_UNKNOWN,
     message="what Infisical answered cannot be stored; look in the project",
-    unknown=True,
 )
 
 

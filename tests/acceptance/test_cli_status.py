@@ -74,6 +74,20 @@ def test_work_that_goes_on_is_no_concern(database: Database) -> None:
     assert not any(line.endswith(" ") for line in done.stdout.splitlines())
 
 
+def test_how_many_may_be_in_flight_is_told(database: Database) -> None:
+    """With the limit of a target stands how many creates all workers may have in flight, and how many were too many."""
+    ask(database, 1, "some")
+    query(database, WORKER)
+    query(
+        database,
+        "INSERT INTO provisioner.concurrency (target, address, in_flight_limit, cliff, cliff_at, bar, stalled_at)"
+        " VALUES ('default', 'https://infisical.example', 1, 8, 1790000000, 6, 1790000000)",
+    )
+    told = provisioner("status", database=database).stdout
+    assert "1 in flight (8 stopped the server)" in told
+    assert "too many creates were in flight" in told
+
+
 @pytest.mark.parametrize(
     ("statement", "said"),
     [

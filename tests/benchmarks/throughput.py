@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tests.benchmarks import processes
-from tests.benchmarks.stage import fill, settle_down, until
+from tests.benchmarks.stage import IN_FLIGHT, fill, settle_down, until
 
 if TYPE_CHECKING:
     from tests.benchmarks.stage import Running, Seen, Session, Stage
@@ -91,7 +91,9 @@ async def work(
         there = await session.fetchval("SELECT count(*) FROM provisioner.ready")
         before = await used(stage, session, [])
         with ExitStack() as stack:
-            running = [stack.enter_context(stage.worker(database)) for _ in range(workers)]
+            # The number is for all workers together.
+            settings = {"PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT": str(IN_FLIGHT * workers)}
+            running = [stack.enter_context(stage.worker(database, settings)) for _ in range(workers)]
             await until(lambda: _entered(session, workers), *running)
             await fill(session, requests - there)
             await until(lambda: _all_sent(stage, requests), *running)

@@ -16,6 +16,7 @@ import asyncpg
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from provisioner.core.doubt import unheard, with_doubt
 from provisioner.core.errors import LeaseLost
 from provisioner.core.model import (
     Action,
@@ -25,10 +26,11 @@ from provisioner.core.model import (
     Do,
     Observation,
     Outcome,
+    Proof,
     Seen,
     Settlement,
 )
-from provisioner.core.policy import Moment, Rules, decide, first_action
+from provisioner.core.policy import Moment, Rules, decide, first_action, is_evidence, left_in_doubt
 from provisioner.core.ports import FRONT, Pulse
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queue import PostgresQueue
@@ -48,6 +50,7 @@ SELECT q.id, q.status, q.connection_id::text, q.error_code, q.on_conflict, q.pro
     coalesce((SELECT s.cancelled FROM provisioner.setbacks AS s WHERE s.id = q.id), false) AS called_off
 FROM provisioner.connection_requests AS q ORDER BY q.id
 """
+TAKEN: Final = Observation(seen=Seen.NAME_TAKEN, proof=Proof.TAKEN)
 CLEAR: Final = "TRUNCATE provisioner.connection_requests, provisioner.workers, provisioner.attempts RESTART IDENTITY"
 
 
@@ -63,6 +66,7 @@ class Flight:
     outcome: Outcome | None = None
     stale: bool = False
     sent: int = 0
+    left_at: datetime | None = None
 
     @property
     def untouched(self) -> bool:
@@ -115,7 +119,7 @@ class Server:
         match call.action:
             case Action.CREATE:
                 made = self.make(request.project_id, description=request.description, ours=True)
-                return Observation(seen=Seen.CREATED, connection=made) if made else Observation(seen=Seen.NAME_TAKEN)
+                return Observation(seen=Seen.CREATED, connection=made) if made else TAKEN
             case Action.REPLACE if there is not None:
                 self._made += 1
                 there = self.connections[request.project_id] = replace(there, credentials_hash=f"{self._made:064x}")
@@ -200,6 +204,7 @@ class Journey(RuleBasedStateMachine):
         else:
             flight.call = Call(flight, flight.action)
             flight.sent += flight.action is Action.CREATE
+            flight.left_at = datetime.now(UTC)
             self.wire.append(flight.call)
 
     def _arrive(self, call: Call, data: st.DataObject) -> None:
@@ -244,9 +249,9 @@ class Journey(RuleBasedStateMachine):
             choices,
         )
 
-    @rule(what=st.sampled_from(["cancel", "retry", "edit", "plant"]), data=st.data())
+    @rule(what=st.sampled_from(["cancel", "retry", "edit", "describe", "plant"]), data=st.data())
     def operate(self, what: str, data: st.DataObject) -> None:
-        """Somebody calls a request off, tries it again, gives it another priority, or takes its name."""
+        """Somebody calls a request off, tries it again, gives it another priority or description, or takes its name."""
         request = data.draw(st.integers(1, self.rows))
         match what:
             case "cancel" | "retry":
@@ -254,6 +259,10 @@ class Journey(RuleBasedStateMachine):
             case "edit":
                 statement = "UPDATE provisioner.connection_requests SET priority = 1 - priority WHERE id = $1"
                 with suppress(asyncpg.ObjectInUseError):  # while it is in flight that is refused
+                    self._fetch(statement, request)
+            case "describe":
+                statement = "UPDATE provisioner.connection_requests SET description = 'another' WHERE id = $1"
+                with suppress(asyncpg.ObjectInUseError):  # while a create is under way or in doubt that is refused
                     self._fetch(statement, request)
             case _:
                 self.server.make(str(UUID(int=0xF000 + request)), description="theirs", ours=False)
@@ -314,12 +323,18 @@ class Journey(RuleBasedStateMachine):
         return any(flight.claim.request.id == request for flight in (*calls, *self.flights))
 
     def _see(self, flight: Flight, seen: Observation, *, works: bool) -> None:
-        moment = Moment(now=datetime.now(UTC), jitter=0.5, target_works=works)
+        now = datetime.now(UTC)
+        if flight.action is Action.CREATE and is_evidence(seen):
+            sent = replace(unheard(flight.claim, now), sent_at=flight.left_at or now)
+            proof = Proof.TAKEN if seen.proof is Proof.TAKEN else Proof.NONE
+            flight.claim = with_doubt(flight.claim, replace(sent, proof=proof))
+        moment = Moment(now=now, jitter=0.5, target_works=works)
         decision = decide(flight.claim, flight.action, seen, rules=RULES, moment=moment)
         if isinstance(decision, Do):
             flight.action, flight.subject = decision.action, decision.connection
         else:
             flight.outcome = decision
+            flight.claim = replace(flight.claim, doubt=left_in_doubt(flight.claim, decision))
 
     def _finish(self) -> None:
         """No more trouble: what is on its way arrives, the workers die, and an honest one does what is left."""
@@ -345,8 +360,9 @@ class Journey(RuleBasedStateMachine):
             flight.outcome = Cancel()
         while flight.outcome is None:
             flight.sent += flight.action is Action.CREATE
+            flight.left_at = datetime.now(UTC)
             self._see(flight, self.server.carry_out(Call(flight, flight.action)), works=True)
-        return Settlement(claim=claim, outcome=flight.outcome, sent=flight.sent)
+        return Settlement(claim=flight.claim, outcome=flight.outcome, sent=flight.sent)
 
     def _audit(self) -> None:
         self.holds()

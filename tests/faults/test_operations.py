@@ -17,7 +17,7 @@ from provisioner.postgres.queue import PostgresQueue
 from provisioner.sandbox.simulator.options import Options
 from tests.faults.world import UNLIMITED
 from tests.support import eventually
-from tests.support.builders import a_connection
+from tests.support.builders import a_connection, doubted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -188,10 +188,10 @@ class Crowd:
             return
 
     def _settlement(self, claim: Claim, random: Random) -> Settlement:
-        unknown = random.random() < 0.5
         outcomes: list[Any] = [
             Succeed(connection=a_connection(project_id=claim.request.project_id)),
-            Fail(code=ErrorCode.GAVE_UP, message="no", unknown=unknown),
-            Retry(delay=0.0, message="later", unknown=unknown),
+            Fail(code=ErrorCode.GAVE_UP, message="no"),
+            Retry(delay=0.0, message="later"),
         ]
+        claim = doubted(claim) if random.random() < 0.5 else claim
         return Settlement(claim=claim, outcome=random.choice(outcomes), sent=claim.sent + 1)

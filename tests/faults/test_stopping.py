@@ -77,7 +77,7 @@ async def test_the_grace_ends_before_the_answers_come(world: Callable[..., World
         await eventually(lambda: len(it.simulator.world.store.creates) == 3)
         assert await it.ends(worker) == 0
         assert await it.value("SELECT count(*) FROM provisioner.in_flight") == 0
-        assert await it.value("SELECT count(*) FROM provisioner.setbacks WHERE unknown") == 3
+        assert await it.value("SELECT count(*) FROM provisioner.sent_creates") == 3
         it.simulator.configure(upstream_pace=0.01)
         it.work()
         await it.done(within=30)

@@ -138,8 +138,7 @@ async def test_a_retried_example_gives_way(database: Database, session: Session)
     [known] = (await read_status(pool)).failures
     assert (known.requests, known.example_id) == (1, None)
     await session.execute(
-        "INSERT INTO provisioner.setbacks (id, attempt, sent, failures, since, unknown)"
-        " VALUES ($1, 1, 1, 1, now(), false)",
+        "INSERT INTO provisioner.setbacks (id, attempt, sent, failures, since) VALUES ($1, 1, 1, 1, now())",
         first,
     )
     [known] = (await read_status(pool)).failures

@@ -14,7 +14,7 @@ from provisioner.core.ports import FRONT, Claims, Place, Pulse
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queries import statements
 from provisioner.postgres.queue import PostgresQueue
-from tests.support.builders import a_settlement, project
+from tests.support.builders import a_settlement, doubted, project
 from tests.support.postgres import Database
 from tests.support.sessions import connected, count, insert, insert_many, lapse, places, row_of, soon
 
@@ -70,7 +70,7 @@ class TestClaim:
         assert (claimed.request.description, claimed.request.credential) == ("d", "team-a")
         assert claimed.request.on_conflict is OnConflict.ADOPT
         assert (claimed.attempt, claimed.sent, claimed.failures) == (1, 0, 0)
-        assert (claimed.since, claimed.unknown, claimed.cancelled) == (None, False, False)
+        assert (claimed.since, claimed.doubt, claimed.cancelled) == (None, (), False)
         assert before <= claimed.claimed_at <= await session.fetchval("SELECT clock_timestamp()")
         assert brought.last == Place(-3, 1, claimed.request.id)
 
@@ -108,12 +108,12 @@ class TestClaim:
         """The second claim is the second attempt and knows what came of the first."""
         await insert(session)
         (first,) = (await claim(queue, worker)).claims
-        outcome = Retry(delay=0.0, message="no", counted=True, unknown=True)
+        outcome, first = Retry(delay=0.0, message="no", counted=True), doubted(first)
         await queue.settle(worker, [a_settlement(first, outcome)])
         await soon(session)
         await queue.promote(10)
         (second,) = (await claim(queue, worker)).claims
-        assert (second.attempt, second.sent, second.failures, second.unknown) == (2, 1, 1, True)
+        assert (second.attempt, second.sent, second.failures, second.doubt) == (2, 1, 1, first.doubt)
         assert second.since == first.claimed_at
 
 
@@ -365,7 +365,10 @@ class TestRescue:
         await queue.promote(10)
         other = await queue.register(name="other", targets=TARGETS, lease=60.0)
         (second,) = (await claim(queue, other)).claims
-        assert (second.attempt, second.unknown, second.failures, second.since) == (2, True, 0, first.claimed_at)
+        assert (second.attempt, second.failures, second.since) == (2, 0, first.claimed_at)
+        (sent,) = second.doubt
+        assert (sent.sent_at, sent.exact, sent.project_id) == (first.claimed_at, False, first.request.project_id)
+        assert sent.sent_at < sent.ended_at <= second.claimed_at
 
     async def test_is_written_down(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
         """The attempt log tells which attempt of whom was lost."""
@@ -406,8 +409,9 @@ class TestRescue:
         await claim(queue, worker)
         await lapse(session, worker)
         await queue.rescue(pause=0.0)
-        row = await session.fetchrow("SELECT attempt, sent, failures, unknown, since FROM provisioner.setbacks")
-        assert tuple(row or ()) == (2, 2, 1, True, first.claimed_at)
+        row = await session.fetchrow("SELECT attempt, sent, failures, since FROM provisioner.setbacks")
+        assert tuple(row or ()) == (2, 2, 1, first.claimed_at)
+        assert await session.fetchval("SELECT count(*) FROM provisioner.sent_creates") == 1
 
     async def test_of_a_cancelled_request_waits_for_a_late_commit(
         self, queue: PostgresQueue, worker: int, session: "Session"
@@ -423,7 +427,7 @@ class TestRescue:
         await soon(session)
         await queue.promote(10)
         (last,) = (await claim(queue, await queue.register(name="next", targets=TARGETS, lease=60.0))).claims
-        assert (last.unknown, last.cancelled) == (True, True)
+        assert (len(last.doubt), last.cancelled) == (1, True)
 
 
 class TestLook:

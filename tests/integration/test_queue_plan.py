@@ -17,7 +17,7 @@ from provisioner.core.ports import FRONT, Place
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queue import PostgresQueue
 from tests.support import eventually
-from tests.support.builders import a_connection, a_settlement
+from tests.support.builders import a_connection, a_settlement, doubted
 from tests.support.postgres import Database, Databases
 from tests.support.sessions import connected
 
@@ -33,7 +33,7 @@ READY: Final = 1_000_000
 KNOWN: Final = 100_000  # rows of the wide table, of `setbacks` and of `waiting`: enough for a plan to go wrong
 LOT: Final = 100
 ROUNDS: Final = 8  # from the sixth on the server prefers a plan that is made for no argument in particular
-WATCHED: Final = ("ready", "waiting", "setbacks", "failed_boxes", "connection_requests")
+WATCHED: Final = ("ready", "waiting", "setbacks", "sent_creates", "failed_boxes", "connection_requests")
 
 # Straight into the tables, past the triggers; the indexes are made afterwards, as they were.
 FILL: Final = f"""
@@ -41,6 +41,7 @@ SET session_replication_role = replica;
 ALTER TABLE provisioner.ready SET (autovacuum_enabled = false);
 ALTER TABLE provisioner.waiting SET (autovacuum_enabled = false);
 ALTER TABLE provisioner.setbacks SET (autovacuum_enabled = false);
+ALTER TABLE provisioner.sent_creates SET (autovacuum_enabled = false);
 ALTER TABLE provisioner.connection_requests SET (autovacuum_enabled = false);
 CREATE TEMP TABLE kept AS
     SELECT indexdef FROM pg_indexes WHERE schemaname = 'provisioner' AND tablename = 'ready';
@@ -53,8 +54,11 @@ INSERT INTO provisioner.connection_requests (id, project_id, name) OVERRIDING SY
     SELECT n, md5((n % 500)::text)::uuid, 'n' || n FROM generate_series(1, {KNOWN}) AS n;
 INSERT INTO provisioner.counts (target, batch, requested_by, status, error_code, requests)
     SELECT 'default', '', current_user, 'pending', '', {KNOWN};
-INSERT INTO provisioner.setbacks (id, attempt, sent, failures, since, unknown)
-    SELECT n * 2, 1, 1, 1, now(), false FROM generate_series(1, {KNOWN}) AS n;
+INSERT INTO provisioner.setbacks (id, attempt, sent, failures, since)
+    SELECT n * 2, 1, 1, 1, now() FROM generate_series(1, {KNOWN}) AS n;
+INSERT INTO provisioner.sent_creates (id, sent_at, ended_at, target, project_id, name, description, exact)
+    SELECT n * 2, now() - interval '1 minute', now(), 'default', md5(n::text)::uuid, 'openrouter', '', true
+    FROM generate_series(1, {KNOWN}) AS n;
 INSERT INTO provisioner.failed_boxes (id, failed_at, box)
     SELECT n, now() - interval '2 days' + make_interval(secs => n / 10), 0 FROM generate_series(1, {KNOWN}) AS n;
 INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
@@ -126,13 +130,14 @@ async def _away(session: "Session") -> bool:
     )
 
 
-def settling(outcome: Outcome) -> Step:
-    """Claim and settle, lot after lot."""
+def settling(outcome: Outcome, *, lost: bool = False) -> Step:
+    """Claim and settle, lot after lot; the creates' answers were lost or not."""
 
     async def step(bench: Bench, queue: PostgresQueue) -> None:
         for _ in range(ROUNDS):
             claims = await bench.claim(queue)
-            report = await queue.settle(bench.worker, [a_settlement(claim, outcome) for claim in claims])
+            ended = [doubted(claim) if lost else claim for claim in claims]
+            report = await queue.settle(bench.worker, [a_settlement(claim, outcome) for claim in ended])
             assert len(report.settled) == LOT
 
     return step
@@ -208,6 +213,7 @@ STEPS: Final[dict[str, Step]] = {
     "claim, succeed": settling(Succeed(connection=a_connection())),
     "claim, fail": settling(Fail(code=ErrorCode.GAVE_UP, message="no")),
     "claim, put_back": settling(Retry(delay=3600.0, message="no", counted=True)),
+    "claim, lose": settling(Retry(delay=3600.0, message="no"), lost=True),
     "claim, cancel": settling(Cancel()),
     "claim, release": releasing,
     "claim, rescue": rescuing,

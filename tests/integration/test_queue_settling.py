@@ -14,7 +14,7 @@ from provisioner.core.ports import FRONT, Report
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queue import PostgresQueue
 from tests.support import eventually
-from tests.support.builders import ORGANIZATION, a_connection, a_settlement, a_trace
+from tests.support.builders import ORGANIZATION, a_connection, a_settlement, a_trace, doubted
 from tests.support.postgres import Database
 from tests.support.sessions import SEALED, WIPED, connected, count, insert, insert_many, lapse, places, row_of, soon
 
@@ -134,13 +134,44 @@ async def _hot_updates(session: "Session") -> int:
     return int(row["n_tup_hot_upd"])
 
 
+class TestEvidence:
+    """What is in doubt is kept, and no more of it than is needed."""
+
+    async def test_what_a_stale_worker_made_is_told(
+        self, queue: PostgresQueue, worker: int, session: "Session"
+    ) -> None:
+        """Others took the request over before its create was answered: they learn that it was sent, and until when."""
+        claim = await one(queue, worker, session)
+        await lapse(session, worker)
+        await queue.rescue(pause=60.0)
+        ended = claim.claimed_at + timedelta(seconds=100)
+        trace = a_trace(started_at=ended - timedelta(seconds=10), elapsed=10.0)
+        report = await queue.settle(worker, [a_settlement(claim, trace=[trace])])
+        assert report.fenced == {claim.request.id}
+        row = await session.fetchrow("SELECT sent_at, ended_at, exact FROM provisioner.sent_creates")
+        assert tuple(row or ()) == (claim.claimed_at, ended, False)
+
+    async def test_evidence_is_kept_in_few_pieces(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
+        """An outage in which a create is lost every few seconds leaves one row, and success leaves none."""
+        claim = await one(queue, worker, session)
+        for _ in range(5):
+            await queue.settle(worker, [a_settlement(doubted(claim), replace(LATER, counted=False))])
+            await soon(session)
+            await queue.promote(10)
+            (claim,) = await claimed(queue, worker)
+            assert len(claim.doubt) == 1
+        assert await count(session, "sent_creates") == 1
+        await queue.settle(worker, [a_settlement(claim)])
+        assert await count(session, "sent_creates") == 0
+
+
 class TestFail:
     """A person has to act."""
 
     async def test_is_recorded_with_its_reason(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
         """The row names what is wrong; what is known of its attempts is kept for a later `retry`."""
         claim = await one(queue, worker, session, credential=SEALED)
-        await queue.settle(worker, [a_settlement(claim, replace(REFUSED, unknown=True))])
+        await queue.settle(worker, [a_settlement(doubted(claim), REFUSED)])
         row = await row_of(session, claim.request.id)
         assert (row["status"], row["error_code"], row["error_message"]) == ("failed", "invalid_request", "no")
         assert (row["attempts"], row["credential"]) == (1, SEALED)
@@ -149,18 +180,18 @@ class TestFail:
         await session.execute("SELECT provisioner.retry(ARRAY [$1::bigint])", claim.request.id)
         await queue.promote(10)
         (again,) = await claimed(queue, worker)
-        assert (again.attempt, again.sent, again.failures, again.unknown) == (2, 1, 0, True)
+        assert (again.attempt, again.sent, again.failures, len(again.doubt)) == (2, 1, 0, 1)
         assert again.since == claim.claimed_at
 
     async def test_keeps_an_older_doubt(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
         """A failure that says nothing of an earlier attempt does not settle that attempt."""
         first = await one(queue, worker, session)
-        await queue.settle(worker, [a_settlement(first, replace(LATER, unknown=True))])
+        await queue.settle(worker, [a_settlement(doubted(first), LATER)])
         await soon(session)
         await queue.promote(10)
         (second,) = await claimed(queue, worker)
         await queue.settle(worker, [a_settlement(second, REFUSED)])
-        assert await session.fetchval("SELECT unknown FROM provisioner.setbacks")
+        assert await count(session, "sent_creates") == 1
 
     async def test_of_a_cancelled_request_ends_it(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
         """Who was called off meanwhile and made nothing is cancelled, not failed."""
@@ -224,13 +255,13 @@ class TestPutBack:
         """Who was cancelled in flight and is in doubt waits until a late commit would show, and stays cancelled."""
         claim = await one(queue, worker, session)
         await call_off(session, claim)
-        await queue.settle(worker, [a_settlement(claim, replace(LATER, delay=1.0, unknown=True))])
+        await queue.settle(worker, [a_settlement(doubted(claim), replace(LATER, delay=1.0))])
         wait = await session.fetchval("SELECT run_at - now() FROM provisioner.waiting")
         assert wait > timedelta(seconds=40)
         await soon(session)
         await queue.promote(10)
         (last,) = await claimed(queue, worker)
-        assert (last.unknown, last.cancelled) == (True, True)
+        assert (len(last.doubt), last.cancelled) == (1, True)
 
 
 class TestCancel:

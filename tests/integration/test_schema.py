@@ -12,6 +12,7 @@ from provisioner.core.ports import Place
 from provisioner.postgres.listener import CHANNEL, read_payload
 from tests.support import eventually
 from tests.support.builders import project
+from tests.support.operators import finish, postpone
 from tests.support.postgres import Database
 from tests.support.sessions import TABLE, connected, count, insert, places
 
@@ -275,14 +276,7 @@ class TestEditing:
 
     @pytest.mark.parametrize(
         ("column", "value"),
-        [
-            ("credential", "team-a"),
-            ("description", "new"),
-            ("name", "new"),
-            ("on_conflict", "adopt"),
-            ("batch", "b"),
-            ("project_name", "B"),
-        ],
+        [("credential", "team-a"), ("on_conflict", "adopt"), ("batch", "b"), ("project_name", "B")],
     )
     async def test_the_rest_changes_no_place(self, session: "Session", column: str, value: str) -> None:
         """What does not say where it stands can be changed at any time, in flight too, and only that is changed."""
@@ -294,14 +288,65 @@ class TestEditing:
         await session.execute(statement, f"{value}-2" if column != "on_conflict" else "replace")
         assert await places(session) == {"in_flight": 1}
 
-    async def test_not_while_it_is_in_flight(self, session: "Session") -> None:
-        """A request that a worker holds keeps its place, and the error says what to do."""
+    @pytest.mark.parametrize("column", ["name", "description"])
+    async def test_a_new_name_takes_it_out_of_its_place(self, session: "Session", column: str) -> None:
+        """A worker that claims it meanwhile would send the old one; what waits for another attempt goes on waiting."""
+        request = await insert(session)
+        await session.execute(f"UPDATE provisioner.connection_requests SET {column} = 'new'")
+        assert await places(session) == {"waiting": 1}
+        await session.execute("UPDATE provisioner.waiting SET run_at = run_at + interval '1 hour'")
+        await session.execute(f"UPDATE provisioner.connection_requests SET {column} = 'newer'")
+        assert await session.fetchval("SELECT run_at > now() FROM provisioner.waiting WHERE id = $1", request)
+
+    @pytest.mark.parametrize("column", ["target", "project_id", "name", "description", "priority", "not_before"])
+    async def test_not_while_it_is_in_flight(self, session: "Session", column: str) -> None:
+        """A request that a worker holds stays as it is sent, and the error says what to do."""
         request = await insert(session)
         await take(session, request)
         with pytest.raises(asyncpg.ObjectInUseError, match="in flight") as refused:
-            await session.execute("UPDATE provisioner.connection_requests SET priority = 5 WHERE id = $1", request)
+            await session.execute(f"UPDATE provisioner.connection_requests SET {column} = {EDITED[column]}")
         assert "Cancel it" in str(refused.value.hint)
         assert await places(session) == {"in_flight": 1}
+
+    @pytest.mark.parametrize("column", ["target", "project_id", "name", "description"])
+    @pytest.mark.parametrize("code", [None, "outcome_unknown"])
+    async def test_not_while_a_create_is_in_doubt(
+        self, session: "Session", database: Database, column: str, code: str | None
+    ) -> None:
+        """What an earlier create may have made would be recorded nowhere; the error says how to find out."""
+        request = await insert(session)
+        postpone(database, request, unknown=True)
+        if code:
+            finish(database, [request], "failed", code)
+        with pytest.raises(asyncpg.ObjectInUseError, match="may have made its connection") as refused:
+            await session.execute(f"UPDATE provisioner.connection_requests SET {column} = {EDITED[column]}")
+        assert "Retry it" in str(refused.value.hint)
+        await session.execute("UPDATE provisioner.connection_requests SET priority = 7, batch = 'b'")
+
+    async def test_a_conflict_can_be_renamed(self, session: "Session", database: Database) -> None:
+        """Somebody else has the name, so that no create of ours is behind it; the doubt goes with the name."""
+        request = await insert(session)
+        postpone(database, request, unknown=True)
+        finish(database, [request], "failed", "name_conflict")
+        await session.execute("UPDATE provisioner.connection_requests SET name = 'another'")
+        assert await count(session, "sent_creates") == 0
+
+    @pytest.mark.parametrize("column", ["target", "project_id"])
+    async def test_the_project_of_a_connection_is_not_another(self, session: "Session", column: str) -> None:
+        """A connection that was recorded does not move."""
+        await insert(session, status="succeeded", connection_id=project(9))
+        with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError, match="has its connection"):
+            await session.execute(f"UPDATE provisioner.connection_requests SET {column} = {EDITED[column]}")
+
+
+EDITED = {
+    "target": "'eu'",
+    "project_id": f"'{project(7)}'",
+    "name": "'another'",
+    "description": "'another'",
+    "priority": "5",
+    "not_before": "now()",
+}
 
 
 class TestRemoving:
@@ -318,8 +363,7 @@ class TestRemoving:
         flying = await insert(session, name="flying")
         await take(session, flying)
         await session.execute(
-            "INSERT INTO provisioner.setbacks (id, attempt, sent, failures, since, unknown)"
-            " VALUES ($1, 1, 1, 1, now(), true)",
+            "INSERT INTO provisioner.setbacks (id, attempt, sent, failures, since) VALUES ($1, 1, 1, 1, now())",
             flying,
         )
         assert await places(session) == {"ready": 1, "waiting": 1, "in_flight": 1, "setbacks": 1}

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
-from provisioner.core.model import Observation, Seen
+from provisioner.core.model import Seen
 from provisioner.core.ports import FRONT, Wiped
 from provisioner.worker import settler
 from tests.support import eventually
-from tests.support.builders import project
+from tests.support.builders import an_observation, project
 from tests.support.sessions import SEALED, connected, count, insert, insert_many, places, row_of
 from tests.support.small_world import SmallWorld
 
@@ -113,7 +113,7 @@ class TestObstacle:
         """A failure that cannot be recorded is set aside as well; what is put back touches no row of the user."""
         async with SmallWorld(database) as it:
             await it.session.execute(trigger())
-            it.server.answer = Observation(seen=seen, status=422, message="no")
+            it.server.answer = an_observation(seen, status=422, message="no")
             request = await insert(it.session, name="bad")
             it.start()
             if seen is Seen.UNKNOWN:
@@ -140,7 +140,7 @@ class TestAside:
             assert await places(it.session) == {"in_flight": 1}
             await it.session.execute("DELETE FROM provisioner.unrecorded")
             assert (await it.queue.rescue(pause=60.0)).requests == 1
-            assert await it.session.fetchval("SELECT unknown FROM provisioner.setbacks")
+            assert await it.session.fetchval("SELECT count(*) FROM provisioner.sent_creates") == 1
 
     async def test_goes_with_its_request(self, database: Database) -> None:
         """Who deletes the request deletes what was kept for it."""

@@ -40,8 +40,8 @@ class TestViews:
         ids = {name: await insert(session, name=name) for name in ("ready", "behind", "flying", "retrying", "ended")}
         await take(session, ids["flying"], attempt=3)
         await session.execute(
-            "INSERT INTO provisioner.setbacks (id, attempt, sent, failures, since, unknown, error_code, error_message)"
-            " SELECT id, 2, 2, 1, now(), false, 'permission_denied', 'no' FROM unnest($1::bigint[]) AS id",
+            "INSERT INTO provisioner.setbacks (id, attempt, sent, failures, since, error_code, error_message)"
+            " SELECT id, 2, 2, 1, now(), 'permission_denied', 'no' FROM unnest($1::bigint[]) AS id",
             [ids["flying"], ids["retrying"]],
         )
         await session.execute(

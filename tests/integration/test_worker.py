@@ -11,6 +11,7 @@ from provisioner.core.ports import FRONT
 from provisioner.worker import settler
 from tests.support import eventually
 from tests.support.builders import a_connection, project
+from tests.support.operators import DOUBT
 from tests.support.sessions import connected, insert, insert_many, places, row_of
 from tests.support.small_world import SmallWorld, lose_the_answer
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import pytest
 
     from tests.support.postgres import Database
+
 
 FAR = 3600.0
 
@@ -172,10 +174,11 @@ class TestPermits:
             request = await insert(it.session)
             it.server.made[project(1)] = a_connection(created_at=datetime.now(UTC))
             await it.session.execute(
-                "INSERT INTO provisioner.setbacks (id, attempt, sent, failures, since, unknown)"
-                " VALUES ($1, 1, 1, 0, now() - interval '5 seconds', true)",
+                "INSERT INTO provisioner.setbacks (id, attempt, sent, failures, since)"
+                " VALUES ($1, 1, 1, 0, now() - interval '5 seconds')",
                 request,
             )
+            await it.session.execute(DOUBT.format(request=request))
             it.start()
             await it.done()
             await eventually(lambda: it.writes.out == it.server.creates == 0)
@@ -247,3 +250,18 @@ class TestWrongScope:
             row = await row_of(it.session, request)
             assert (row["status"], row["error_code"]) == ("failed", "wrong_scope")
             assert "deleted again" in row["error_message"]
+
+
+class TestDoubt:
+    """Answers are lost while clocks do what they like."""
+
+    async def test_the_walls_clock_steps_back(self, database: Database) -> None:
+        """Three seconds back between each lost answer and its look-up: every connection is known for our own."""
+        async with SmallWorld(database) as it:
+            it.server.lose = lambda: it.time.set_back(3.0)
+            await insert_many(it.session, 8)
+            it.start()
+            await it.done(within=20)
+            ended = "SELECT count(*) FROM provisioner.connection_requests WHERE status = 'succeeded'"
+            assert await it.session.fetchval(ended) == 8
+            assert it.server.creates == 8

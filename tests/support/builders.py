@@ -7,15 +7,19 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from provisioner.core.description import describe
+from provisioner.core.doubt import unheard, with_doubt
 from provisioner.core.model import (
     Action,
     Claim,
     Connection,
     Observation,
     Outcome,
+    Proof,
     RateHeaders,
     Request,
     Seen,
+    SentCreate,
     Settlement,
     Succeed,
     Trace,
@@ -67,11 +71,52 @@ def a_connection(**changes: Any) -> Connection:
     return replace(usual, **changes)
 
 
+def a_sent_create(request: Request | None = None, **changes: Any) -> SentCreate:
+    """A create of the usual request that left at noon, and whose answer was lost five seconds later."""
+    asked = request or a_request()
+    usual = SentCreate(
+        target=asked.target,
+        project_id=asked.project_id,
+        name=asked.name,
+        description=describe(asked.id, asked.description, marker=False),
+        sent_at=NOON,
+        ended_at=at(5),
+    )
+    return replace(usual, **changes)
+
+
+def a_doubted_claim(request: Request | None = None, **changes: Any) -> Claim:
+    """A claim whose request had such a create before."""
+    return a_claim(request, **({"doubt": (a_sent_create(request),)} | changes))
+
+
+def doubted(claim: Claim) -> Claim:
+    """The same claim, whose create was sent at once and answered by nobody."""
+    return with_doubt(claim, unheard(claim, claim.claimed_at + timedelta(seconds=5)))
+
+
+PROOFS = {
+    Seen.CREATED: Proof.MADE,
+    Seen.NAME_TAKEN: Proof.TAKEN,
+    Seen.NOT_SENT: Proof.UNSENT,
+    Seen.CREDENTIAL_UNKNOWN: Proof.UNSENT,
+    Seen.CREDENTIAL_UNREADABLE: Proof.UNSENT,
+    Seen.CREDENTIAL_AWAY: Proof.UNSENT,
+    Seen.KEY_REFUSED: Proof.REFUSED,
+    Seen.FORBIDDEN: Proof.REFUSED,
+    Seen.PROJECT_MISSING: Proof.REFUSED,
+    Seen.INVALID: Proof.REFUSED,
+    Seen.THROTTLED: Proof.REFUSED,
+    Seen.TOKEN_TROUBLE: Proof.REFUSED,
+}
+
+
 def an_observation(seen: Seen, **changes: Any) -> Observation:
-    """What one call showed; those that bring a connection bring the usual one."""
+    """What one call showed, told by Infisical; those that bring a connection bring the usual one."""
     carries = {Seen.CREATED, Seen.UPDATED, Seen.FOUND, Seen.WRONG_SCOPE}
     connection = a_connection() if seen in carries else None
-    usual = Observation(seen=seen, connection=connection, message=seen.value)
+    proof = PROOFS.get(seen, Proof.NONE)
+    usual = Observation(seen=seen, proof=proof, connection=connection, message=seen.value)
     return replace(usual, **changes)
 
 

@@ -18,7 +18,7 @@ from provisioner.postgres.listener import Listener
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queue import PostgresQueue
 from provisioner.sandbox.simulator import Simulator
-from provisioner.service import open_target
+from provisioner.service import capacity, open_target
 from provisioner.settings import load_settings
 from provisioner.worker.clock import DatabaseClock
 from provisioner.worker.worker import Manner, Worker
@@ -98,7 +98,7 @@ class Fleet:
             stack.push_async_callback(pool.close)
             target = await stack.enter_async_context(open_target(chosen, "default", pool, clock, open_vault(chosen)))
             worker = Worker(
-                [(target, chosen.targets["default"].max_in_flight)],
+                [(target, capacity(chosen.targets["default"].max_in_flight))],
                 manner=Manner(name=f"worker-{len(self.workers)}", lease=5.0, grace=2.0, poll=0.2),
                 queue=PostgresQueue(pool),
                 clock=clock,

@@ -40,6 +40,13 @@ def finish(database: Database, ids: list[int], status: str = "succeeded", code: 
     )
 
 
+DOUBT = """
+INSERT INTO provisioner.sent_creates (id, sent_at, ended_at, target, project_id, name, description, exact)
+SELECT id, now() - interval '5 seconds', now(), target, project_id, name, coalesce(description, ''), true
+FROM provisioner.connection_requests WHERE id = {request}
+"""
+
+
 def postpone(database: Database, request: int, *, code: str = "permission_denied", unknown: bool = False) -> None:
     """Let a request that is in line wait an hour for its next attempt."""
     query(
@@ -47,8 +54,9 @@ def postpone(database: Database, request: int, *, code: str = "permission_denied
         f"WITH gone AS (DELETE FROM provisioner.ready WHERE id = {request} RETURNING *)"
         " INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)"
         " SELECT id, now() + interval '1 hour', target, rank, project_id FROM gone;"
-        " INSERT INTO provisioner.setbacks (id, attempt, sent, failures, since, unknown, error_code, error_message)"
-        f" VALUES ({request}, 2, 2, 1, now(), {unknown}, '{code}', 'not yet')",
+        " INSERT INTO provisioner.setbacks (id, attempt, sent, failures, since, error_code, error_message)"
+        f" VALUES ({request}, 2, 2, 1, now(), '{code}', 'not yet');"
+        + (DOUBT.format(request=request) if unknown else ""),
     )
 
 

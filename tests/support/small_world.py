@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
@@ -42,6 +42,10 @@ class Time:
     def wall(self) -> datetime:
         """What the wall's clock shows."""
         return datetime.now(UTC) + self._wrong + timedelta(seconds=self._jumped)
+
+    def set_back(self, seconds: float) -> None:
+        """Somebody, or NTP, sets the wall's clock; the other one goes on."""
+        self._wrong -= timedelta(seconds=seconds)
 
     def monotonic(self) -> float:
         """What the clock shows that never goes back."""
@@ -125,6 +129,8 @@ class Server:
     script: list[Observation] = field(default_factory=list)
     open: asyncio.Event = field(default_factory=asyncio.Event)
     wrong_scope: bool = False
+    wrong: list[Connection] = field(default_factory=list)
+    lose: Callable[[], None] | None = None  # answers of creates are lost, and this happens at each
     answer: Observation | None = None  # what every create meets, if that is always the same
     maintenance: Callable[[], None] | None = None  # creates come to nothing, and this happens at each
 
@@ -141,13 +147,23 @@ class Server:
             return Observation(seen=Seen.NAME_TAKEN, status=400)
         made = a_connection(project_id=request.project_id, created_at=datetime.now(UTC))
         if self.wrong_scope:
+            made = replace(made, project_id=None)
+            self.wrong.append(made)
             return Observation(seen=Seen.WRONG_SCOPE, status=200, connection=made)
         self.made[request.project_id] = made
+        if self.lose is not None:
+            self.lose()
+            return Observation(seen=Seen.UNKNOWN, message="cut")
         return Observation(seen=Seen.CREATED, status=200, connection=made)
 
     async def look_up(self, request: Request) -> Observation:
         """Find it."""
         made = self.made.get(request.project_id)
+        return Observation(seen=Seen.FOUND, status=200, connection=made) if made else Observation(seen=Seen.ABSENT)
+
+    async def get(self, connection_id: str) -> Observation:
+        """Find it by its id."""
+        made = next((one for one in self.wrong if one.id == connection_id), None)
         return Observation(seen=Seen.FOUND, status=200, connection=made) if made else Observation(seen=Seen.ABSENT)
 
     async def replace(self, _request: Request, connection: Connection, _key: Secret) -> Observation:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from provisioner.core.model import ERROR_MESSAGE_LENGTH, Action, Connection, Observation, RateHeaders, Seen
+from provisioner.core.model import ERROR_MESSAGE_LENGTH, Action, Connection, Observation, Proof, RateHeaders, Seen
 from provisioner.core.skew import HALF_SECOND
 from provisioner.infisical.answers import is_unexplained, read_answer, read_list
 from provisioner.infisical.headers import USUAL_PAUSE
@@ -82,6 +82,7 @@ def test_created() -> None:
     seen = read(200, connection(), headers=headers, now=1_800_000_003.0, elapsed=0.25)
     assert seen == Observation(
         seen=Seen.CREATED,
+        proof=Proof.MADE,
         connection=READ,
         status=200,
         rate=RateHeaders(limit=200, remaining=17, reset=42.0),
@@ -175,14 +176,90 @@ def test_answers_of_others(status: int, headers: dict[str, str], body: bytes, se
     assert found.message
 
 
-@pytest.mark.parametrize("project", [OTHER_PROJECT, None, ...])
+@pytest.mark.parametrize("project", [None, ...])
 @pytest.mark.parametrize("hash_", [HASH, ...])
 def test_wrong_scope(project: object, hash_: object) -> None:
-    """A connection outside the project that was asked for is told, with the id that deletes it, whatever it lacks."""
+    """An answer that names no project is told, with the id by which to look it up, whatever it lacks."""
     found = read(200, connection(projectId=project, credentialsHash=hash_))
-    assert found.seen is Seen.WRONG_SCOPE
+    assert (found.seen, found.proof) == (Seen.WRONG_SCOPE, Proof.NONE)
     assert found.connection is not None
     assert found.connection.id == ID
+
+
+@pytest.mark.parametrize("changes", [{"projectId": OTHER_PROJECT}, {"name": "another"}], ids=str)
+def test_an_answer_about_another_connection(changes: dict[str, Any]) -> None:
+    """Answers that a proxy has mixed up prove nothing, and name nothing that could be deleted."""
+    found = read(200, connection(**changes))
+    assert (found.seen, found.proof, found.connection) == (Seen.UNKNOWN, Proof.NONE, None)
+
+
+# What a gateway, a firewall or a login page may say, or make of what Infisical said.
+FOREIGN: dict[str, tuple[bytes, dict[str, str]]] = {
+    "html": (b"<html>sign in</html>", {"content-type": "text/html"}),
+    "html as json": (b"<html>sign in</html>", JSON),
+    "empty": (b"", {}),
+    "half": (error(400, "BadRequest", "x")[:40], JSON),
+    "json": (b'{"message": "no"}', JSON),
+    "a list": (b"[]", JSON),
+    "utf-16": (
+        error(400, "BadRequest", "x").decode().encode("utf-16"),
+        {"content-type": "application/json; charset=utf-16"},
+    ),
+    "promised": (b'{"appConnection": {}}', JSON),
+}
+
+
+@pytest.mark.parametrize("body", FOREIGN)
+def test_what_others_say_proves_nothing(body: str) -> None:
+    """No status but Infisical's own envelope with it is a proof, and it fails no request for its own fault."""
+    said, headers = FOREIGN[body]
+    for status in range(100, 600):
+        found = read(status, said, headers=headers)
+        assert found.proof is Proof.NONE, status
+        assert found.seen in {Seen.UNKNOWN, Seen.MISCONFIGURED, Seen.THROTTLED, Seen.TOKEN_TROUBLE}, status
+
+
+OWN = {
+    400: ("BadRequest", "Something about the input"),
+    401: ("UnauthorizedError", REFUSED),
+    403: ("PermissionDenied", NOT_ALLOWED),
+    404: ("NotFound", "Project with ID 'x' not found"),
+    409: ("Conflict", "no"),
+    422: ("ValidationFailure", ISSUES),
+    429: ("RateLimitExceeded", "Rate limit exceeded."),
+}
+
+
+def test_infisicals_own_refusal_is_a_proof() -> None:
+    """With its envelope, its `reqId` and the right `error`, of a stage before the insert; a 500 may come after it."""
+    for status in range(100, 600):
+        kind, message = OWN.get(status, ("BadRequest", "x"))
+        found = read(status, error(status, kind, message))
+        assert (found.proof is not Proof.NONE) is (status in OWN), status
+
+
+@pytest.mark.parametrize("status", OWN)
+def test_what_is_nearly_infisicals_own_is_none(status: int) -> None:
+    """Without a `reqId`, of another status, of another kind, or not sent as JSON, somebody else may have said it."""
+    kind, message = OWN[status]
+    for body, headers in (
+        (error(status, kind, message, req_id=None), JSON),
+        (error(500, kind, message), JSON),
+        (error(status, "Create", message), JSON),
+        (error(status, kind, message), {"content-type": "text/html"}),
+        (error(status, kind, message), {}),
+    ):
+        found = read(status, body, headers=headers)
+        assert found.proof is Proof.NONE
+        assert found.seen in {Seen.UNKNOWN, Seen.MISCONFIGURED, Seen.THROTTLED, Seen.TOKEN_TROUBLE, Seen.NAME_TAKEN}
+
+
+def test_a_name_that_is_taken_proves_that_this_call_inserted_nothing() -> None:
+    """Unless a gateway had sent it before: so it is a proof of its own."""
+    assert read(400, error(400, "BadRequest", TAKEN)).proof is Proof.TAKEN
+    assert read(409, error(409, "Conflict", TAKEN)).proof is Proof.TAKEN
+    foreign = read(400, error(400, "BadRequest", TAKEN, req_id=None))
+    assert (foreign.seen, foreign.proof) == (Seen.NAME_TAKEN, Proof.NONE)
 
 
 def test_projects_are_compared_without_case() -> None:

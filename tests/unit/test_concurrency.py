@@ -1,107 +1,398 @@
-"""As many calls at once as help, and never more than allowed."""
+"""How many creates may be in flight, held against a simulated server with a pool of database connections."""
 
+import heapq
+import random
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
-from provisioner.core.concurrency import START, Pressure
+from provisioner.core.concurrency import (
+    LONGEST_STALL,
+    MEMORY,
+    METERED,
+    SELF_HOSTED,
+    START,
+    UPSTREAM,
+    Concurrency,
+    Reading,
+    Rules,
+)
+from provisioner.core.sharing import exchange, fair_shares
+from provisioner.core.slots import Ending, Slots
 
-
-def work(pressure: Pressure, latency: Callable[[int], float], *, seconds: float, now: float = 0.0) -> float:
-    """Keep a server busy that answers so many calls at once after so long; returns the time."""
-    end = now + seconds
-    while now < end:
-        took = latency(pressure.limit)
-        now += took
-        for _ in range(pressure.limit):
-            pressure.note(took, now)
-    return now
-
-
-@pytest.mark.parametrize("latency", [0.0001, 0.007, 0.05, 2.0])
-@pytest.mark.parametrize("most", [1, 16, 64])
-def test_a_server_that_copes_costs_nothing(latency: float, most: int) -> None:
-    """Up to 64 in flight, all are in flight from the first call on, for as long as nothing goes wrong."""
-    pressure = Pressure(most)
-    work(pressure, lambda _: latency, seconds=500 * latency)
-    assert pressure.limit == most
+HERE = "https://infisical.example"
+AUTO = Rules(address=HERE)
+HANGS = 60.0  # seconds until a pool gives up
 
 
-def test_noise_is_not_distress() -> None:
-    """A pause of ours now and then, many times the usual latency, changes nothing."""
-    pressure, now = Pressure(64), 0.0
-    for number in range(200):
-        took = 0.3 if number % 10 == 5 else 0.007
-        now += took
-        for _ in range(64):
-            pressure.note(took, now)
-        assert pressure.limit == 64
+@dataclass
+class Server:
+    """A server whose creates wait `upstream` seconds, then need two connections for `database` seconds.
+
+    With more of them in the second part than the pool has connections, and one more, none of them moves again for a
+    minute.
+    """
+
+    pool: int = 10
+    upstream: float = 0.0
+    database: float = 0.04
+    jitter: float = 0.0
+    headers: bool = False
+    away: bool = False
+    chance: random.Random = field(default_factory=lambda: random.Random(1))  # noqa: S311 - spreads latencies
+    inside: dict[int, float] = field(default_factory=dict)
+    stuck_until: float = 0.0
+    deadlocks: int = 0
+    most: int = 0
+
+    def waits(self) -> float:
+        """How long this create waits for OpenRouter."""
+        return self.upstream * (1 + self.jitter * self.chance.random())
+
+    def enter(self, call: int, now: float) -> float:
+        """A create comes to the database; returns when it will have ended there."""
+        self.inside[call] = now
+        self.most = max(self.most, len(self.inside))
+        if len(self.inside) > self.pool + 1 and now >= self.stuck_until:
+            self.deadlocks += 1
+            self.stuck_until = now + HANGS
+        return max(self.stuck_until, now + self.database * max(1, len(self.inside) / 4))
 
 
-def test_a_growing_latency_halves_it() -> None:
-    """A server that takes ever longer gets fewer calls at a time."""
-    pressure = Pressure(64)
-    now = work(pressure, lambda _: 0.2, seconds=2)
-    work(pressure, lambda _: 2.0, seconds=4, now=now)
-    assert pressure.limit <= 32
+class Fleet:
+    """Workers that share a row, in simulated time."""
+
+    def __init__(self, server: Server, workers: int, *, rules: Rules = AUTO, state: Concurrency | None = None) -> None:
+        self.server = server
+        self.rules = rules
+        self.now = 1_000_000.0
+        self.row = state or Concurrency(address=rules.address)
+        self.slots = {number: Slots() for number in range(1, workers + 1)}
+        self.work = dict.fromkeys(self.slots, 10**9)
+        self.done = dict.fromkeys(self.slots, 0)
+        self.failed = 0
+        self.alive = set(self.slots)
+        self.most = 0
+        self.longest_wait = dict.fromkeys(self.slots, 0.0)
+        self._served = dict.fromkeys(self.slots, self.now)
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._next = dict.fromkeys(self.slots, 0.0)
+        self._count = 0
+        for number in self.slots:
+            self._at(self.now + 0.01 * number, partial(self._tick, number))
+
+    def _at(self, when: float, what: Callable[[], None]) -> None:
+        self._count += 1
+        heapq.heappush(self._events, (when, self._count, what))
+
+    def run(self, seconds: float, *, until: Callable[[], bool] = lambda: False) -> float:
+        """Let time go by; returns how long it took."""
+        began = self.now
+        while self._events and self._events[0][0] <= began + seconds and not until():
+            self.now, _, what = heapq.heappop(self._events)
+            what()
+        if not until():
+            self.now = began + seconds
+        return self.now - began
+
+    def _tick(self, worker: int) -> None:
+        """Exchange, and come back when told to."""
+        if worker not in self.alive or self.now < self._next[worker] - 1e-9:
+            return
+        slots = self.slots[worker]
+        told = slots.read(min(64, self.work[worker]) + 0, self.now)
+        told = replace(told, wanted=max(told.wanted, told.running))
+        self.row, allotment = exchange(
+            self.row, worker, told, rules=self.rules, now=self.now, alive=frozenset(self.alive)
+        )
+        slots.obey(allotment, self.now, told=told)
+        held = sum(each.held for each in self.row.holders)
+        assert held <= max(self.row.limit, sum(len(each._out) for each in self.slots.values())), self.row
+        self._next[worker] = self.now + allotment.pause
+        self._at(self._next[worker], lambda: self._tick(worker))
+        self._fill(worker)
+
+    def _fill(self, worker: int) -> None:
+        slots = self.slots[worker]
+        while worker in self.alive and slots.is_free and self.work[worker] > 0:
+            self.work[worker] -= 1
+            number = slots.begin(self.now)
+            self.longest_wait[worker] = max(self.longest_wait[worker], self.now - self._served[worker])
+            self._served[worker] = self.now
+            self.most = max(self.most, sum(each.running for each in self.slots.values()))
+            self._begin(worker, number)
+
+    def _begin(self, worker: int, number: int) -> None:
+        if self.server.away:
+            self._at(self.now + 0.001, lambda: self._end(worker, number, Ending.REFUSED))
+            return
+        call = worker * 10**9 + number
+        self._at(self.now + self.server.waits(), lambda: self._enter(worker, number, call))
+
+    def _enter(self, worker: int, number: int, call: int) -> None:
+        self._leave(worker, number, call, self.server.enter(call, self.now))
+
+    def _leave(self, worker: int, number: int, call: int, due: float) -> None:
+        def leave() -> None:
+            if self.now < self.server.stuck_until and self.server.inside[call] <= self.server.stuck_until:
+                self._leave(worker, number, call, self.server.stuck_until)
+                return
+            entered = self.server.inside.pop(call)
+            hung = self.now - entered >= HANGS - 1
+            self._end(worker, number, Ending.FAILED if hung and number % 3 else Ending.ACCEPTED)
+
+        self._at(due, leave)
+
+    def _end(self, worker: int, number: int, ending: Ending) -> None:
+        slots = self.slots[worker]
+        slots.end(number, ending, self.now, metered=self.server.headers)
+        if ending is Ending.ACCEPTED:
+            self.done[worker] += 1
+        else:
+            self.failed += 1
+            self.work[worker] += 1
+        if worker in self.alive:
+            if slots.is_due:
+                self._next[worker] = self.now
+                self._tick(worker)
+            else:
+                self._fill(worker)
+
+    @property
+    def total(self) -> int:
+        """Creates that succeeded."""
+        return sum(self.done.values())
 
 
-def test_failures_halve_it_down_to_one_and_successes_bring_it_back() -> None:
-    """Timeouts and 5xx halve it round by round; when they end it climbs again."""
-    pressure, limits = Pressure(64), []
-    for _ in range(64 * 6):
-        pressure.note(0.1, 1.0, failed=True)
-        limits.append(pressure.limit)
-    assert sorted(set(limits), reverse=True) == [64, 32, 16, 8, 4, 2, 1]
-    work(pressure, lambda _: 0.05, seconds=60, now=2.0)
-    assert pressure.limit == 64
+@given(
+    pool=st.integers(10, 40),
+    workers=st.integers(1, 12),
+    upstream=st.sampled_from([0.0, 0.05, 0.15, 0.3, 2.0]),
+    database=st.sampled_from([0.001, 0.01, 0.04, 0.2]),
+    jitter=st.sampled_from([0.0, 0.2, 1.0]),
+)
+@settings(max_examples=12, deadline=None)
+def test_a_server_with_an_ordinary_pool_never_stops_by_default(
+    pool: int, workers: int, upstream: float, database: float, jitter: float
+) -> None:
+    """Whatever its speed and however many workers there are, a server with a pool of ten is never deadlocked."""
+    server = Server(pool=pool, upstream=upstream, database=database, jitter=jitter)
+    fleet = Fleet(server, workers)
+    fleet.run(30.0)
+    assert server.deadlocks == 0
+    assert fleet.most <= UPSTREAM
+    assert fleet.row.cliff is None
+    assert fleet.row.limit >= (SELF_HOSTED if upstream + database < 0.5 else START)
 
 
-def test_a_few_failures_are_bad_luck() -> None:
-    """A third of the calls failing for no reason of load leaves the concurrency as it is."""
-    pressure = Pressure(64)
-    for number in range(6400):
-        pressure.note(0.05, number * 0.001, failed=number % 3 == 0)
-    assert pressure.limit == 64
+@pytest.mark.parametrize("workers", [1, 2, 5])
+@pytest.mark.parametrize(("database", "limit"), [(0.01, SELF_HOSTED), (0.04, SELF_HOSTED)])
+def test_a_fast_server_gets_eight_at_once(workers: int, database: float, limit: int) -> None:
+    """Where answers come quickly the limit settles at eight over all workers, within a few seconds."""
+    fleet = Fleet(Server(database=database), workers)
+    fleet.run(5.0)
+    assert fleet.row.limit == limit
+    assert fleet.most == limit
 
 
-def test_it_climbs_beyond_the_start_only_while_that_brings_more() -> None:
-    """A server for a hundred at once gets about a hundred, however many the settings allow."""
-    pressure = Pressure(1024)
-    assert pressure.limit == START
-    work(pressure, lambda limit: 0.05 * max(1.0, limit / 100), seconds=60)
-    assert 90 <= pressure.limit <= 130
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_where_openrouter_takes_the_time_eleven_are_in_flight(workers: int) -> None:
+    """Two hundred creates at 0.3 s each are done in little more than eleven at a time need."""
+    fleet = Fleet(Server(upstream=0.3, database=0.02), workers)
+    took = fleet.run(60.0, until=lambda: fleet.total >= 200)
+    assert fleet.row.limit == UPSTREAM
+    assert took < 1.3 * 200 * 0.32 / UPSTREAM
 
 
-def test_a_server_without_bounds_gets_all_that_is_allowed() -> None:
-    """Where more always brings more, the settings are the bound."""
-    pressure = Pressure(512)
-    work(pressure, lambda _: 0.05, seconds=60)
-    assert pressure.limit == 512
+def test_a_limiter_sets_the_pace_and_concurrency_may_go_on() -> None:
+    """Behind a limiter the number in flight is no concern, and it grows to what the pace can need."""
+    fleet = Fleet(Server(pool=1000, upstream=0.1, database=0.001, headers=True), 2)
+    fleet.run(10.0)
+    assert fleet.row.limit == METERED
 
 
-def test_an_idle_target_learns_nothing() -> None:
-    """Calls one by one say nothing about how many could be in flight."""
-    pressure = Pressure(512)
-    for number in range(1000):
-        pressure.note(0.01, float(number))
-    assert pressure.limit == START
+@pytest.mark.parametrize("most", [1, 3, 12, 64, 512])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_number_is_the_most_over_all_workers_and_is_reached_quickly(most: int, workers: int) -> None:
+    """A number in the settings is never exceeded by all workers together, and soon reached from four."""
+    fleet = Fleet(Server(pool=10**6, upstream=0.01, database=0.0), workers, rules=Rules(address=HERE, most=most))
+    fleet.work = dict.fromkeys(fleet.slots, 10**9)
+    fleet.run(2.0)
+    assert fleet.row.limit == most
+    assert fleet.most <= most
 
 
-def test_it_gets_used_to_what_lasts() -> None:
-    """A server that has become slow for good is not throttled for ever."""
-    pressure = Pressure(64)
-    now = work(pressure, lambda _: 0.1, seconds=2)
-    now = work(pressure, lambda _: 1.0, seconds=2000, now=now)
-    assert pressure.limit == 64
+@given(pool=st.sampled_from([3, 4, 5, 6]), workers=st.integers(1, 6), upstream=st.sampled_from([0.0, 0.05, 0.3]))
+@settings(max_examples=8, deadline=None)
+def test_a_smaller_pool_is_found_out_by_one_stall(pool: int, workers: int, upstream: float) -> None:
+    """A server that stops at fewer is stopped a few times at most; then its cliff is known and kept away from."""
+    server = Server(pool=pool, upstream=upstream, database=0.04)
+    fleet = Fleet(server, workers)
+    for _ in range(3):
+        fleet.run(100.0)
+        fleet.run(100.0, until=lambda: fleet.row.stalled_at is None)
+    assert server.deadlocks <= 3
+    assert (fleet.row.cliff is not None) == bool(server.deadlocks)
+    if fleet.row.cliff is not None:
+        assert fleet.row.limit < fleet.row.cliff
+        assert fleet.row.limit >= 2
 
 
-@given(st.integers(1, 4096), st.lists(st.tuples(st.floats(0, 60), st.floats(0, 10), st.booleans()), max_size=300))
-def test_it_stays_within_its_bounds(most: int, calls: list[tuple[float, float, bool]]) -> None:
-    """Whatever the calls were like: at least one, never more than allowed."""
-    pressure, now = Pressure(most), 0.0
-    for elapsed, later, failed in calls:
+def test_a_number_that_is_too_large_is_found_out_too() -> None:
+    """Who sets sixty-four for a server with a pool of ten gets one stall, then less than its cliff for hours."""
+    server = Server(pool=10, database=0.02)
+    fleet = Fleet(server, 2, rules=Rules(address=HERE, most=64))
+    fleet.run(400.0)
+    assert 1 <= server.deadlocks <= 3
+    assert fleet.row.cliff is not None
+    assert fleet.row.limit <= UPSTREAM
+
+
+def test_the_cliff_is_kept_away_from_for_hours_and_then_approached_by_single_steps() -> None:
+    """For six hours nothing beyond the bar is tried; then one more, and one more after each further six hours."""
+    state = Concurrency(address=HERE, cliff=8, bar=6, cliff_at=0.0)
+    assert [state.ceiling(AUTO, hours * 3600.0) for hours in (0, 5.9, 6.1, 12.1, 48)] == [6, 6, 7, 8, 8]
+    assert MEMORY == 6 * 3600
+
+
+def test_all_obey_a_stall() -> None:
+    """While nothing ends, the limit is one, and no worker begins more than that before the calls have ended."""
+    server = Server(pool=4, database=0.02)
+    fleet = Fleet(server, 3)
+    fleet.run(60.0, until=lambda: fleet.row.stalled_at is not None)
+    assert fleet.row.limit == 1
+    begun = sum(each._number for each in fleet.slots.values())
+    fleet.run(40.0)
+    assert sum(each._number for each in fleet.slots.values()) == begun
+    assert all(each.excuses(fleet.now) for each in fleet.slots.values())
+
+
+def test_an_outage_is_no_cliff() -> None:
+    """Refused connections leave no cliff behind, nor do calls that hang until the server is gone."""
+    server = Server()
+    fleet = Fleet(server, 2)
+    fleet.run(5.0)
+    server.stuck_until = fleet.now + 30.0  # it hangs
+    fleet.run(20.0)
+    assert fleet.row.stalled_at is not None
+    server.away = True  # and is gone
+    server.stuck_until = fleet.now
+    fleet.run(10.0, until=lambda: fleet.row.stalled_at is None)
+    server.away = False
+    fleet.run(20.0)
+    assert fleet.row.cliff is None
+    assert fleet.row.limit == SELF_HOSTED
+
+
+def test_fast_failures_halve_and_are_forgotten() -> None:
+    """A server in distress gets half as many, and all of them again when it has recovered."""
+    state = Concurrency(address=HERE, limit=8, usual=0.05)
+    bad = Reading(wanted=64, running=8, calls=8, failed=8)
+    state, _ = exchange(state, 1, bad, rules=AUTO, now=1000.0, alive={1})
+    assert (state.limit, state.cliff) == (4, None)
+    good = Reading(wanted=64, running=4, calls=8, accepted=8, elapsed=0.4, pressed=True)
+    for second in range(4):
+        state, _ = exchange(state, 1, good, rules=AUTO, now=1001.0 + second, alive={1})
+    assert state.limit == 8
+
+
+def test_what_was_learned_ends_with_the_address() -> None:
+    """The limit and the cliff of one server are not those of another."""
+    state = Concurrency(address=HERE, limit=64, metered=True, cliff=20, bar=15, cliff_at=10.0)
+    after, _ = exchange(state, 1, Reading(wanted=9), rules=Rules(address="https://other"), now=20.0, alive={1})
+    assert after == Concurrency(address="https://other", holders=after.holders)
+    assert after.limit == START
+
+
+def test_a_dead_workers_slots_are_free_at_once() -> None:
+    """What a worker held whose lease has run out, the others have at their next exchange."""
+    state = Concurrency(address=HERE, limit=8, usual=0.05)
+    many = Reading(wanted=64)
+    state, first = exchange(state, 1, many, rules=AUTO, now=1.0, alive={1, 2})
+    state, second = exchange(state, 2, many, rules=AUTO, now=1.1, alive={1, 2})
+    assert (first.slots, second.slots) == (8, 0)
+    _, second = exchange(state, 2, many, rules=AUTO, now=1.2, alive={2})
+    assert second.slots == 8
+
+
+@pytest.mark.parametrize("workers", [2, 3, 5, 9])
+def test_more_workers_than_slots_take_turns(workers: int) -> None:
+    """With a single slot every worker has its turn, and the slot is hardly ever idle."""
+    fleet = Fleet(Server(database=0.05), workers, rules=Rules(address=HERE, most=1))
+    fleet.run(30.0)
+    assert fleet.most == 1
+    assert min(fleet.done.values()) > 0.5 * fleet.total / workers
+    assert max(fleet.longest_wait.values()) < 2.5 * workers
+    assert fleet.total > 0.7 * 30 / 0.05
+
+
+@pytest.mark.parametrize("idle", [1, 3])
+def test_who_has_no_work_leaves_its_slots_to_the_others(idle: int) -> None:
+    """One busy worker among idle ones has all slots within two seconds, also when they held them before."""
+    fleet = Fleet(Server(database=0.02), idle + 1)
+    for number in range(1, idle + 1):
+        fleet.work[number] = 50
+    fleet.run(10.0, until=lambda: all(not fleet.work[number] for number in range(1, idle + 1)))
+    fleet.run(2.0)
+    assert fleet.slots[idle + 1].slots == fleet.row.limit == SELF_HOSTED
+
+
+@given(
+    wanted=st.dictionaries(st.integers(1, 50), st.integers(0, 20), min_size=1, max_size=12),
+    slots=st.integers(0, 40),
+    turn=st.integers(0, 10**6),
+)
+def test_shares_are_fair(wanted: dict[int, int], slots: int, turn: int) -> None:
+    """Nobody gets more than it wants, nothing is left while somebody wants more, and no two differ by more than one."""
+    shares = fair_shares(wanted, slots, turn)
+    assert sum(shares.values()) == min(slots, sum(wanted.values()))
+    assert all(0 <= shares[worker] <= wanted[worker] for worker in wanted)
+    hungry = [shares[worker] for worker in wanted if shares[worker] < wanted[worker]]
+    assert not hungry or max(shares.values()) - min(hungry) <= 1
+
+
+_readings = st.builds(
+    Reading,
+    wanted=st.integers(0, 100),
+    running=st.integers(0, 20),
+    calls=st.integers(0, 100),
+    accepted=st.integers(0, 100),
+    elapsed=st.floats(0, 1000),
+    failed=st.integers(0, 100),
+    slow=st.integers(0, 3),
+    refused=st.integers(0, 3),
+    metered=st.integers(0, 3),
+    quick=st.booleans(),
+    pressed=st.booleans(),
+    oldest=st.floats(0, 200),
+    ended_ago=st.floats(0, 100),
+)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 5), _readings, st.floats(0, 100)), max_size=40),
+    st.one_of(st.none(), st.integers(1, 100)),
+)
+@settings(deadline=None)
+def test_whatever_is_told_the_slots_of_all_are_within_the_limit(
+    told: list[tuple[int, Reading, float]], most: int | None
+) -> None:
+    """Nobody is allotted a slot beyond what the others leave of the limit, which stays between one and the most."""
+    rules, now = Rules(address=HERE, most=most), 1000.0
+    state = Concurrency(address=HERE)
+    for worker, reading, later in told:
         now += later
-        pressure.note(elapsed, now, failed=failed)
-        assert 1 <= pressure.limit <= most
+        others = sum(each.held for each in state.holders if each.worker != worker)
+        state, allotment = exchange(state, worker, reading, rules=rules, now=now, alive=range(1, 6))
+        assert allotment.slots == 0 or allotment.slots + others <= state.limit
+        assert 1 <= state.limit <= (most or METERED)
+        assert allotment.pause > 0
+        if state.cliff is not None and now - state.cliff_at < MEMORY:
+            assert state.limit < max(3, state.cliff)
+    state, allotment = exchange(
+        state, 1, Reading(wanted=9, calls=1), rules=rules, now=now + LONGEST_STALL + 1, alive=range(1, 6)
+    )
+    assert not allotment.stalled

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from provisioner.core.model import Action, Cancel, ErrorCode, Fail, Retry, Seen
 from provisioner.core.ports import Report, TargetVitals, Vitals
-from provisioner.core.reports import BudgetReport, Gauges, Line, Workers
+from provisioner.core.reports import BudgetReport, ConcurrencyReport, Gauges, Line, Workers
 from provisioner.observe.catalogue import METRICS, Kind
 from provisioner.observe.metrics import LOGINS, Meter, exposition
 from tests.support.builders import a_claim, a_request, a_settlement, an_observation
@@ -40,6 +40,10 @@ GAUGES = Gauges(
         BudgetReport(target="default", kind="read", metered=None, permits=None, period=60.0, used=0, blocked=0.0),
     ),
     workers=Workers(living=2, lost=1, pace=3.0),
+    concurrency=(
+        ConcurrencyReport(target="default", in_flight_limit=6, cliff=8, stalled=False),
+        ConcurrencyReport(target="eu", in_flight_limit=1, cliff=None, stalled=True),
+    ),
 )
 
 
@@ -155,6 +159,10 @@ def test_what_all_workers_share_is_exported() -> None:
     assert value(meter, "provisioner_permits_used", target="default", kind="write") == 150
     assert value(meter, "provisioner_permits_limit", target="default", kind="read") is None
     assert value(meter, "provisioner_permits_blocked_seconds", target="default", kind="write") == 7.5
+    assert value(meter, "provisioner_in_flight_limit", target="default") == 6
+    assert value(meter, "provisioner_in_flight_cliff", target="default") == 8
+    assert value(meter, "provisioner_in_flight_cliff", target="eu") is None
+    assert value(meter, "provisioner_target_stalled", target="eu") == 1
     assert value(meter, "provisioner_workers", state="lost") == 1
 
 

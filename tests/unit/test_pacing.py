@@ -246,6 +246,33 @@ class TestLateAnswers:
         assert learn(budget, answered(7.1, rate(100, 97, 10.0))).period == 10.0
 
 
+class TestForgetting:
+    """A limit that headers taught, at a server that says nothing of it any more."""
+
+    def test_a_window_of_answers_without_headers_ends_it(self) -> None:
+        """Where answers lack the headers for a whole window there is no limiter any more."""
+        budget = learn(known(limit=90), answered(1, None))
+        assert learn(budget, answered(30, None)).metered
+        forgotten = learn(learn(budget, answered(30, None)), answered(61.5, None))
+        assert forgotten == Budget(metered=False)
+        assert grant(forgotten, 1000, NOW + 62)[1].permits == 1000
+
+    def test_headers_in_between_keep_it(self) -> None:
+        """A few answers without headers, as from a cache or a gateway, do not."""
+        budget = learn(known(limit=90), answered(1, None))
+        budget = learn(budget, answered(50, rate(90, 40, 10.0)))
+        budget = learn(budget, answered(61.5, None))
+        assert budget.metered
+        assert learn(budget, answered(100, None)).metered
+
+    def test_a_limit_that_only_refusals_taught_stays(self) -> None:
+        """A proxy that strips the headers does not end the limit that it hides."""
+        budget = learn(Budget(), answered(0, None, throttled_for=60))
+        for minute in range(1, 6):
+            budget = learn(budget, answered(60 * minute, None))
+        assert budget.metered
+
+
 class TestWithoutHeaders:
     """A limiter whose answers say nothing but no."""
 

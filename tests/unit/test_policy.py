@@ -1,13 +1,13 @@
 """The policy decides what happens next to a request, after whatever a call can show."""
 
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import replace
 from itertools import product
 from typing import Any, Final
 
 import pytest
 from hypothesis import given, strategies as st
 
+from provisioner.core.doubt import with_doubt
 from provisioner.core.model import (
     Action,
     Cancel,
@@ -19,6 +19,7 @@ from provisioner.core.model import (
     Fail,
     Observation,
     OnConflict,
+    Proof,
     Retry,
     Seen,
     Succeed,
@@ -33,9 +34,21 @@ from provisioner.core.policy import (
     breather,
     decide,
     first_action,
-    is_ours,
+    is_evidence,
+    left_in_doubt,
 )
-from tests.support.builders import a_claim, a_connection, a_moment, a_request, an_observation, at
+from provisioner.core.skew import Bounds, Reading
+from tests.support.builders import (
+    a_claim,
+    a_connection,
+    a_doubted_claim,
+    a_moment,
+    a_request,
+    a_sent_create,
+    an_observation,
+    at,
+    project,
+)
 
 RULES = Rules()
 
@@ -49,7 +62,9 @@ POSSIBLE: Final[dict[Action, set[Seen]]] = {
     Action.IDENTIFY: {Seen.FOUND, Seen.ABSENT, Seen.OTHER_APP} | REFUSALS | ON_THE_WAY,
     Action.REPLACE: {Seen.UPDATED, Seen.ABSENT, Seen.KEY_REFUSED} | REFUSALS | NO_KEY | ON_THE_WAY,
     Action.REMOVE: {Seen.REMOVED, Seen.ABSENT} | REFUSALS | ON_THE_WAY,
+    Action.INSPECT: {Seen.FOUND, Seen.ABSENT, Seen.OTHER_APP} | REFUSALS | ON_THE_WAY,
 }
+ABOUT: Final = {Action.REMOVE, Action.INSPECT}
 NOBODYS_FAULT: Final = (Seen.THROTTLED, Seen.NOT_SENT, Seen.TOKEN_TROUBLE, Seen.MISCONFIGURED, Seen.UNKNOWN)
 SITUATIONS: Final = [(action, seen) for action, possible in POSSIBLE.items() for seen in sorted(possible, key=str)]
 
@@ -65,14 +80,15 @@ claims = st.builds(
     sent=st.integers(0, 50),
     failures=st.integers(0, 20),
     since=st.none() | st.integers(-100_000, 0).map(at),
-    unknown=st.booleans(),
+    doubt=st.sampled_from([(), (a_sent_create(),)]),
     cancelled=st.booleans(),
 )
+bounds = st.builds(lambda low, width: Bounds(low, low + width), st.floats(-600, 600), st.floats(0, 5))
 moments = st.builds(
     Moment,
     now=st.integers(0, 120).map(at),
     jitter=st.floats(0, 1, exclude_max=True),
-    skew=st.floats(-600, 600),
+    clock=st.builds(Reading, st.none() | bounds, st.none() | bounds),
     target_works=st.booleans(),
 )
 rules = st.builds(
@@ -95,7 +111,12 @@ def observations(action: Action) -> st.SearchStrategy[Observation]:
     shown = st.sampled_from(sorted(POSSIBLE[action], key=str)).flatmap(
         lambda seen: found.map(lambda connection: _seen(seen, connection))
     )
-    return shown.map(lambda seen: replace(seen, connection=a_connection())) if action is Action.REMOVE else shown
+    return shown.map(_about) if action in ABOUT else shown
+
+
+def _about(seen: Observation) -> Observation:
+    """What was to be removed or inspected is told with whatever that met."""
+    return seen if seen.connection else replace(seen, connection=a_connection())
 
 
 def _seen(seen: Seen, connection: Connection) -> Observation:
@@ -106,8 +127,8 @@ def _seen(seen: Seen, connection: Connection) -> Observation:
 def decided(claim: Claim, action: Action, seen: Seen | Observation, moment: Moment | None = None) -> Decision:
     """What the policy says under the usual rules; a removal's observation carries what was to be removed."""
     shown = an_observation(seen) if isinstance(seen, Seen) else seen
-    if action is Action.REMOVE:
-        shown = replace(shown, connection=a_connection())
+    if action in ABOUT:
+        shown = _about(shown)
     return decide(claim, action, shown, rules=RULES, moment=moment or a_moment())
 
 
@@ -127,7 +148,7 @@ class TestAnything:
             case Fail(message=message):
                 assert message
             case Do(action=following, connection=connection):
-                assert (connection is not None) is (following in {Action.REPLACE, Action.REMOVE})
+                assert (connection is not None) is (following in {Action.REPLACE, *ABOUT})
             case Succeed(connection=connection):
                 assert connection == seen.connection
             case Cancel():
@@ -135,14 +156,14 @@ class TestAnything:
 
     @given(data=st.data(), claim=claims, ruled=rules)
     def test_the_calls_for_one_claim_come_to_an_end(self, data: st.DataObject, claim: Claim, ruled: Rules) -> None:
-        """No sequence of observations leads to more than four calls or to the same call twice."""
+        """No sequence of observations leads to more than five calls or to the same call twice."""
         action, calls = first_action(claim), list[Action]()
         while True:
             calls.append(action)
-            assert len(calls) <= 4
+            assert len(calls) <= 5
             assert len(set(calls)) == len(calls)
             seen, moment = data.draw(observations(action)), data.draw(moments)
-            if action is Action.REMOVE:  # it alone may be repeated, and not for ever
+            if action in ABOUT:  # these alone may be repeated, and not for ever
                 moment = replace(moment, now=at(REMOVE_FOR))
             decision = decide(claim, action, seen, rules=ruled, moment=moment)
             if not isinstance(decision, Do):
@@ -152,10 +173,11 @@ class TestAnything:
     @pytest.mark.parametrize(("action", "seen"), SITUATIONS)
     @pytest.mark.parametrize("works", [True, False])
     def test_a_doubt_is_never_forgotten(self, action: Action, seen: Seen, works: bool) -> None:
-        """Whoever is tried again after an unknown outcome still has it, whatever the later attempt met."""
-        decision = decided(a_claim(unknown=True), action, seen, a_moment(target_works=works))
-        if isinstance(decision, Retry):
-            assert decision.unknown
+        """Whoever is tried again, or fails, after a lost answer still has it, whatever the later attempt met."""
+        claim = a_doubted_claim()
+        decision = decided(claim, action, seen, a_moment(target_works=works))
+        if isinstance(decision, Retry | Fail):
+            assert left_in_doubt(claim, decision) == claim.doubt
 
     def test_a_success_without_its_connection_is_a_defect(self) -> None:
         """An observation that forgot its connection is refused instead of recorded."""
@@ -169,12 +191,25 @@ class TestUnknown:
     @given(claim=claims, moment=moments, ruled=rules)
     def test_is_never_called_a_failure_or_repeated_blindly(self, claim: Claim, moment: Moment, ruled: Rules) -> None:
         """What follows remembers the doubt, so that the next attempt begins with a look-up."""
-        decision = decide(claim, Action.CREATE, an_observation(Seen.UNKNOWN), rules=ruled, moment=moment)
+        seen = an_observation(Seen.UNKNOWN)
+        assert is_evidence(seen)
+        claim = with_doubt(claim, a_sent_create(claim.request))
+        decision = decide(claim, Action.CREATE, seen, rules=ruled, moment=moment)
         assert isinstance(decision, Retry | Fail)
-        assert decision.unknown
         if isinstance(decision, Retry):
             assert decision.delay >= DOUBT_PAUSE / 2
-        assert first_action(replace(claim, unknown=decision.unknown)) is Action.LOOK_UP
+        assert first_action(replace(claim, doubt=left_in_doubt(claim, decision))) is Action.LOOK_UP
+
+    @given(claim=claims, moment=moments, ruled=rules)
+    @pytest.mark.parametrize("seen", sorted(POSSIBLE[Action.CREATE] - {Seen.CREATED, *NO_KEY, Seen.NOT_SENT}, key=str))
+    def test_what_infisical_did_not_say_ends_nothing(
+        self, seen: Seen, claim: Claim, moment: Moment, ruled: Rules
+    ) -> None:
+        """Whatever an answer means, it fails no request for its own fault unless Infisical itself has given it."""
+        shown = an_observation(seen, proof=Proof.NONE)
+        assert is_evidence(shown)
+        decision = decide(claim, Action.CREATE, shown, rules=ruled, moment=moment)
+        assert not isinstance(decision, Fail) or decision.code is ErrorCode.OUTCOME_UNKNOWN
 
     def test_a_late_commit_is_waited_for(self) -> None:
         """Half a second passes at the least before it is looked up: a create that was cut off may still be at work."""
@@ -185,29 +220,23 @@ class TestUnknown:
             assert isinstance(decision, Retry)
             assert decision.delay >= 0.5
 
-    def test_a_look_up_that_failed_raises_no_doubt(self) -> None:
-        """A lost answer to a read leaves nothing behind in Infisical."""
-        decision = decided(a_claim(), Action.IDENTIFY, Seen.UNKNOWN)
-        assert isinstance(decision, Retry)
-        assert not decision.unknown
-
     def test_counts_only_where_others_get_through(self) -> None:
         """A row that the server cannot digest fails in the end; an outage fails nobody."""
         tired = a_claim(failures=RULES.max_attempts - 1)
         own = decided(tired, Action.CREATE, Seen.UNKNOWN, a_moment(target_works=True))
         outage = decided(tired, Action.CREATE, Seen.UNKNOWN, a_moment(target_works=False))
-        assert own == Fail(code=ErrorCode.OUTCOME_UNKNOWN, message=Seen.UNKNOWN.value, unknown=True)
+        assert own == Fail(code=ErrorCode.OUTCOME_UNKNOWN, message=Seen.UNKNOWN.value)
         assert isinstance(outage, Retry)
         assert not outage.counted
 
     def test_nothing_found_means_that_it_is_made_again(self) -> None:
         """After the look-up found nothing the same name is created again."""
-        assert decided(a_claim(unknown=True), Action.LOOK_UP, Seen.ABSENT) == Do(action=Action.CREATE)
+        assert decided(a_doubted_claim(), Action.LOOK_UP, Seen.ABSENT) == Do(action=Action.CREATE)
 
     def test_who_has_no_doubt_is_not_looked_up(self) -> None:
         """A fresh request costs no read."""
         assert first_action(a_claim()) is Action.CREATE
-        assert first_action(a_claim(unknown=True)) is Action.LOOK_UP
+        assert first_action(a_doubted_claim()) is Action.LOOK_UP
 
 
 class TestNobodysFault:
@@ -310,11 +339,11 @@ class TestOwnFault:
     @pytest.mark.parametrize("asked", [None, 0.0, 42.0])
     def test_a_key_that_cannot_be_fetched_costs_no_attempt(self, asked: float | None) -> None:
         """However often it was tried the request waits, at least as long as the store asks for, and counts nothing."""
-        claim = a_claim(attempt=50, failures=7, unknown=True)
+        claim = a_doubted_claim(attempt=50, failures=7)
         seen = an_observation(Seen.CREDENTIAL_AWAY, retry_after=asked)
         decision = decide(claim, Action.CREATE, seen, rules=Rules(), moment=a_moment(target_works=True))
         assert isinstance(decision, Retry)
-        assert (decision.counted, decision.unknown, decision.code, decision.hold) == (False, True, None, None)
+        assert (decision.counted, decision.code, decision.hold) == (False, None, None)
         assert decision.delay == max(asked or 0.0, 7.5)
 
     @given(st.integers(1, 10**6), st.floats(0, 1, exclude_max=True), rules)
@@ -336,101 +365,6 @@ class TestOwnFault:
         assert decision.delay == DOUBT_PAUSE / 2
 
 
-class TestOurs:
-    """Whether a connection that was found is of the request's own making."""
-
-    claim: Final = a_claim(a_request(description=" made by us "), unknown=True)
-    connection: Final = a_connection(description="made by us")
-
-    def ours(self, *, claim: Claim = claim, moment: Moment | None = None, ruled: Rules = RULES, **changes: Any) -> bool:
-        """Whether the connection is ours once it is changed so."""
-        connection = replace(self.connection, **changes)
-        return is_ours(claim, connection, rules=ruled, moment=moment or a_moment())
-
-    def test_it_is_when_everything_fits(self) -> None:
-        """App, method, description and time are those of the attempt whose outcome is unknown."""
-        assert self.ours()
-        assert self.ours(app="openrouter")
-
-    @pytest.mark.parametrize(
-        "changes",
-        [
-            {"app": "github"},
-            {"method": "oauth"},
-            {"description": "made by them"},
-            {"description": None},
-            {"description": "made by us "},
-            {"created_at": None},
-            {"created_at": at(-2.1)},
-            {"created_at": at(7.1)},
-        ],
-        ids=str,
-    )
-    def test_each_difference_makes_it_somebody_elses(self, changes: dict[str, Any]) -> None:
-        """One thing that does not fit is enough."""
-        assert not self.ours(**changes)
-
-    def test_only_an_unknown_outcome_can_have_made_it(self) -> None:
-        """Who never lost an answer has made nothing that it does not know."""
-        assert not self.ours(claim=replace(self.claim, unknown=False))
-
-    def test_the_window_begins_with_the_first_attempt(self) -> None:
-        """Any of the earlier attempts may have made it, but nothing before the first."""
-        late = replace(self.claim, attempt=7, claimed_at=at(600), since=at(0))
-        moment = a_moment(now=at(610))
-        assert self.ours(claim=late, moment=moment, created_at=at(1))
-        assert not self.ours(claim=replace(late, since=at(300)), moment=moment, created_at=at(1))
-
-    @given(st.floats(-3600, 3600))
-    def test_the_clocks_difference_is_allowed_for(self, skew: float) -> None:
-        """A clock that is minutes or an hour off neither steals nor disowns a connection."""
-        moment = a_moment(skew=skew)
-        wrong = timedelta(seconds=skew)
-        assert self.ours(moment=moment, created_at=at(1) + wrong)
-        assert not self.ours(moment=moment, created_at=at(-3) + wrong)
-        assert not self.ours(moment=moment, created_at=at(8) + wrong)
-
-    @given(st.floats(0.5, 2))
-    def test_the_better_the_clocks_are_known_the_closer_it_is_looked_at(self, tolerance: float) -> None:
-        """What others made a moment before our first attempt is told from ours as well as the clocks allow."""
-        moment = a_moment(tolerance=tolerance)
-        assert self.ours(moment=moment, created_at=at(-tolerance + 0.01))
-        assert not self.ours(moment=moment, created_at=at(-tolerance - 0.01))
-
-    def test_no_description_and_an_empty_one_are_the_same(self) -> None:
-        """Infisical may give back either."""
-        claim = a_claim(unknown=True)
-        assert self.ours(claim=claim, description=None)
-        assert self.ours(claim=claim, description="")
-
-    def test_a_marker_makes_it_certain(self) -> None:
-        """With the marker switched on, only a description that carries this request's own is ours."""
-        marked = Rules(marker=True)
-        assert self.ours(ruled=marked, description="made by us [provisioner:1]")
-        assert not self.ours(ruled=marked, description="made by us [provisioner:2]")
-        assert not self.ours(ruled=marked, description="made by us")
-
-    def test_a_marker_needs_neither_doubt_nor_clock(self) -> None:
-        """Nobody else writes it: what carries it is ours whenever it was made, and whatever we know of."""
-        description, certain = "made by us [provisioner:1]", replace(self.claim, unknown=False)
-        assert self.ours(ruled=Rules(marker=True), description=description, claim=certain, created_at=at(-9000))
-        assert self.ours(ruled=Rules(marker=True), description=description, created_at=None)
-        assert not self.ours(ruled=Rules(marker=True), description=description, app="github")
-
-    @pytest.mark.parametrize("created", [-1.9, 6.9])
-    def test_clocks_may_be_two_seconds_apart(self, created: float) -> None:
-        """Their difference is known to about two seconds, and what is ours is not disowned for that."""
-        assert self.ours(created_at=at(created))
-
-    @pytest.mark.parametrize("space", ["\ufeff", "\u2003", "\u00a0\n"])
-    @pytest.mark.parametrize("kept", ["\x85", "\x1f", "\u200b", "\u180e"])
-    def test_descriptions_are_compared_as_infisical_keeps_them(self, space: str, kept: str) -> None:
-        """What JavaScript trims is gone when it comes back, and what only others would trim is still there."""
-        claim = a_claim(a_request(description=f"{space}{kept}by us{kept}{space}"), unknown=True)
-        assert self.ours(claim=claim, description=f"{kept}by us{kept}")
-        assert not self.ours(claim=claim, description="by us")
-
-
 class TestConflict:
     """The name is taken by somebody else."""
 
@@ -443,7 +377,7 @@ class TestConflict:
     def test_the_row_says_what_to_do(self, action: Action, choice: OnConflict) -> None:
         """Fail names the connection, adopt records it, replace sets its key."""
         stranger = a_connection(created_at=at(-3600))
-        claim = a_claim(a_request(on_conflict=choice), unknown=True)
+        claim = a_doubted_claim(a_request(on_conflict=choice))
         decision = decided(claim, action, replace(an_observation(Seen.FOUND), connection=stranger))
         match choice:
             case OnConflict.FAIL:
@@ -458,7 +392,7 @@ class TestConflict:
     def test_what_is_ours_is_recorded_whatever_the_row_says(self) -> None:
         """A connection of this request's own making is no conflict."""
         for choice in OnConflict:
-            claim = a_claim(a_request(on_conflict=choice), unknown=True)
+            claim = a_doubted_claim(a_request(on_conflict=choice))
             assert decided(claim, Action.IDENTIFY, Seen.FOUND) == Succeed(connection=a_connection(), adopted=True)
 
     def test_a_replaced_key_ends_it(self) -> None:
@@ -471,8 +405,7 @@ class TestConflict:
     @pytest.mark.parametrize("choice", OnConflict)
     def test_another_apps_connection_is_never_touched(self, action: Action, choice: OnConflict) -> None:
         """It can be neither adopted nor replaced: a person has to rename one of them."""
-        for unknown in (True, False):
-            claim = a_claim(a_request(on_conflict=choice), unknown=unknown)
+        for claim in (a_claim(a_request(on_conflict=choice)), a_doubted_claim(a_request(on_conflict=choice))):
             decision = decided(claim, action, Seen.OTHER_APP)
             assert isinstance(decision, Fail)
             assert decision.code is ErrorCode.NAME_CONFLICT
@@ -489,11 +422,54 @@ class TestConflict:
 class TestWrongScope:
     """The server made the connection outside the project."""
 
-    def test_it_is_deleted_again(self) -> None:
-        """What was made in the wrong place does not stay there."""
+    def test_it_is_looked_at_first(self) -> None:
+        """An answer without a project proves nothing yet: what it named is looked up by its id."""
         assert decided(a_claim(), Action.CREATE, Seen.WRONG_SCOPE) == Do(
-            action=Action.REMOVE, connection=a_connection()
+            action=Action.INSPECT, connection=a_connection()
         )
+
+    def test_it_is_deleted_again(self) -> None:
+        """What was certainly made in the wrong place, by us, does not stay there."""
+        wrong = a_connection(project_id=None)
+        seen = an_observation(Seen.FOUND, connection=wrong)
+        assert decided(a_doubted_claim(), Action.INSPECT, seen) == Do(action=Action.REMOVE, connection=wrong)
+
+    def test_it_is_recorded_where_it_is_in_the_project_after_all(self) -> None:
+        """An old server may leave the project out of its answer."""
+        assert decided(a_doubted_claim(), Action.INSPECT, Seen.FOUND) == Succeed(connection=a_connection())
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"description": "theirs"},
+            {"created_at": at(-60)},
+            {"created_at": at(60)},
+            {"created_at": None},
+            {"name": "another"},
+            {"app": "github"},
+            {"project_id": project(2)},
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize("scope", [None, project(1)])
+    def test_what_it_cannot_have_made_is_left_alone(self, scope: str | None, changes: dict[str, Any]) -> None:
+        """Nothing is deleted or recorded that only a mixed-up answer named."""
+        seen = an_observation(Seen.FOUND, connection=a_connection(**({"project_id": scope} | changes)))
+        assert isinstance(decided(a_doubted_claim(), Action.INSPECT, seen), Retry)
+
+    @pytest.mark.parametrize("seen", [Seen.THROTTLED, Seen.NOT_SENT, Seen.UNKNOWN, Seen.TOKEN_TROUBLE, Seen.ABSENT])
+    def test_what_stands_in_the_way_of_the_look_is_waited_out(self, seen: Seen) -> None:
+        """Only this claim knows of the connection; a replica may not know it yet."""
+        decision = decided(a_doubted_claim(), Action.INSPECT, seen)
+        assert isinstance(decision, Do)
+        assert decision.action is Action.INSPECT
+        assert isinstance(decided(a_doubted_claim(), Action.INSPECT, seen, a_moment(now=at(REMOVE_FOR))), Retry)
+
+    def test_what_cannot_be_looked_at_needs_a_person(self) -> None:
+        """Without the permission to read it nobody knows where it is."""
+        decision = decided(a_doubted_claim(), Action.INSPECT, Seen.FORBIDDEN)
+        assert isinstance(decision, Fail)
+        assert decision.code is ErrorCode.WRONG_SCOPE
 
     @pytest.mark.parametrize("seen", sorted(POSSIBLE[Action.REMOVE], key=str))
     def test_then_it_fails_loudly(self, seen: Seen) -> None:
@@ -515,7 +491,7 @@ class TestWrongScope:
 class TestCancelled:
     """The request was called off while an attempt was in doubt."""
 
-    cancelled: Final = a_claim(unknown=True, cancelled=True)
+    cancelled: Final = a_doubted_claim(cancelled=True)
 
     def test_a_connection_that_it_made_is_recorded(self) -> None:
         """A cancelled request keeps what it has made."""
@@ -541,96 +517,3 @@ class TestCancelled:
     def test_nothing_found_ends_it(self) -> None:
         """It is looked up for the last time once a late commit would show, so what is not there was never made."""
         assert decided(self.cancelled, Action.LOOK_UP, Seen.ABSENT, a_moment(now=at(3600))) == Cancel()
-
-
-@dataclass(slots=True)
-class World:
-    """An Infisical in which only one worker acts: what exists, and what may still be committed late."""
-
-    skew: float
-    now: float = 0.0
-    exists: Connection | None = None
-    pending: bool = False
-    made: int = 0
-
-    def commit(self) -> None:
-        """Insert the row unless the name is taken; its time is on the server's clock."""
-        if self.exists is None:
-            self.made += 1
-            self.exists = a_connection(created_at=at(self.now + self.skew))
-
-    def create(self, fate: str) -> Observation:
-        """Answer a create, or lose the answer."""
-        if self.pending and fate != "still pending":
-            self.pending = False
-            self.commit()
-        if fate == "throttled":
-            return an_observation(Seen.THROTTLED)
-        if fate in {"lost before the commit", "still pending"}:
-            self.pending = self.pending or fate == "still pending"
-            return an_observation(Seen.UNKNOWN)
-        taken = self.exists is not None
-        self.commit()
-        if fate == "lost after the commit":
-            return an_observation(Seen.UNKNOWN)
-        return an_observation(Seen.NAME_TAKEN) if taken else _seen(Seen.CREATED, self.connection())
-
-    def look_up(self, fate: str) -> Observation:
-        """Answer a look-up; a late commit may happen just before or after it."""
-        if self.pending and fate == "lost after the commit":
-            self.pending = False
-            self.commit()
-        if fate == "throttled":
-            return an_observation(Seen.THROTTLED)
-        return an_observation(Seen.ABSENT) if self.exists is None else _seen(Seen.FOUND, self.connection())
-
-    def connection(self) -> Connection:
-        """What exists."""
-        assert self.exists is not None
-        return self.exists
-
-
-FATES: Final = ("answered", "lost before the commit", "lost after the commit", "still pending", "throttled")
-
-
-@given(data=st.data(), skew=st.floats(-300, 300), works=st.booleans())
-def test_one_connection_whatever_is_lost_when(data: st.DataObject, skew: float, works: bool) -> None:
-    """While only one request acts, it ends with the one connection that exists, never with a conflict with itself."""
-    world, claim = World(skew=skew), a_claim()
-    while True:
-        outcome = _attempt(world, claim, data, works=works)
-        if not isinstance(outcome, Retry):
-            break
-        claim = replace(
-            claim,
-            attempt=claim.attempt + 1,
-            claimed_at=at(world.now),
-            since=claim.first_tried_at,
-            failures=claim.failures + outcome.counted,
-            unknown=outcome.unknown,
-        )
-        world.now += outcome.delay
-    assert world.made <= 1
-    match outcome:
-        case Succeed(connection=connection):
-            assert connection == world.exists
-        case Fail(code=code, unknown=unknown):
-            assert code is ErrorCode.OUTCOME_UNKNOWN
-            assert unknown
-            assert works
-        case Cancel():
-            pytest.fail("nobody called it off")
-
-
-def _attempt(world: World, claim: Claim, data: st.DataObject, *, works: bool) -> Decision:
-    """Carry one claim to its end; after a dozen attempts the world is kind."""
-    action = first_action(claim)
-    while True:
-        world.now += 1
-        fate = data.draw(st.sampled_from(FATES)) if claim.attempt < 12 else "answered"
-        seen = world.create(fate) if action is Action.CREATE else world.look_up(fate)
-        moment = Moment(now=at(world.now), jitter=0.5, skew=world.skew, target_works=works)
-        decision = decide(claim, action, seen, rules=RULES, moment=moment)
-        if not isinstance(decision, Do):
-            return decision
-        action = decision.action

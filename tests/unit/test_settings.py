@@ -54,8 +54,8 @@ class TestDefaults:
         """The target and the credential of the name `default` are there without being said."""
         settings = load(here)
         target = settings.targets["default"]
-        assert (target.url, target.auth, target.max_in_flight) == ("https://us.infisical.com", "universal", 64)
-        assert (target.write_limit, target.timeout, target.allow_http) == ("auto", 40.0, False)
+        assert (target.url, target.auth, target.max_in_flight) == ("https://us.infisical.com", "universal", "auto")
+        assert (target.write_limit, target.timeout, target.allow_http) == ("auto", 105.0, False)
         assert settings.credentials["default"].env == "OPENROUTER_PROVISIONING_KEY"
 
 

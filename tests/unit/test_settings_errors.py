@@ -123,12 +123,12 @@ class TestUnusable:
             (
                 "TARGETS__DEFAULT__TIMEOUT",
                 "30",
-                "must be more than 30 and at most 120 seconds: Infisical may still commit",
+                "must be more than 30 and at most 120 seconds: Infisical answers within 100 s or not",
             ),
             (
                 "TARGETS__DEFAULT__TIMEOUT",
                 "121",
-                "must be more than 30 and at most 120 seconds: Infisical may still commit",
+                "must be more than 30 and at most 120 seconds: Infisical answers within 100 s or not",
             ),
             ("TARGETS__DEFAULT__TIMEOUT", "nan", "must be a finite number"),
             ("TARGETS__DEFAULT__MARKER", "perhaps", "must be true or false"),

@@ -19,7 +19,7 @@ WITH picked AS (
 wanted AS MATERIALIZED (
     SELECT
         q.id, q.project_id, q.name, q.description, q.credential, q.on_conflict, s.attempt, s.sent, s.failures, s.streak,
-        s.streak_of, s.since, s.unknown, s.cancelled, p.rank, p.turn
+        s.streak_of, s.since, s.cancelled, p.rank, p.turn
     FROM picked AS p
     JOIN provisioner.connection_requests AS q ON q.id = p.id AND q.status = 'pending'
     LEFT JOIN provisioner.setbacks AS s ON s.id = p.id
@@ -33,7 +33,7 @@ marked AS (
 )
 SELECT
     w.id, w.project_id::text, w.name, w.description, w.credential, w.on_conflict,
-    m.attempt, m.claimed_at, w.sent, w.failures, w.streak, w.streak_of, w.since, w.unknown, w.cancelled, w.rank, w.turn
+    m.attempt, m.claimed_at, w.sent, w.failures, w.streak, w.streak_of, w.since, w.cancelled, w.rank, w.turn
 FROM wanted AS w
 JOIN marked AS m ON m.id = w.id
 ORDER BY w.rank, w.turn, w.id;
@@ -47,7 +47,8 @@ WITH freed AS (
     RETURNING f.id, f.target, f.rank, f.project_id, f.cancelled
 ),
 doubted AS (
-    UPDATE provisioner.setbacks AS s SET cancelled = true FROM freed AS f WHERE s.id = f.id AND f.cancelled AND s.unknown
+    UPDATE provisioner.setbacks AS s SET cancelled = true FROM freed AS f
+    WHERE s.id = f.id AND f.cancelled AND EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = f.id)
     RETURNING s.id
 ),
 ended AS (
@@ -59,7 +60,7 @@ ended AS (
             ELSE q.credential
         END
     FROM freed AS f
-    WHERE q.id = f.id AND f.cancelled AND NOT EXISTS (SELECT FROM provisioner.setbacks AS s WHERE s.id = f.id AND s.unknown)
+    WHERE q.id = f.id AND f.cancelled AND NOT EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = f.id)
     RETURNING q.id
 )
 INSERT INTO provisioner.ready (target, rank, turn, id, project_id)
@@ -73,6 +74,14 @@ RETURNING id;
 -- Claim $2 of worker $1, made under fence $3, cannot be given back: it was cancelled, and somebody's trigger keeps it from being
 -- recorded as that. It becomes nobody's, is rescued, and looked up before its end is recorded, or set aside.
 UPDATE provisioner.in_flight AS f SET worker = 0 WHERE f.worker = $1 AND f.id = $2 AND f.fence = $3;
+
+-- :name doubt
+-- The creates of requests $1 whose outcome is not proven.
+SELECT
+    c.id, c.target, c.project_id::text, c.name, c.description, c.sent_at, c.ended_at, c.proof, c.exact, c.key_fingerprint
+FROM unnest($1::bigint[]) AS claimed (id)
+-- One by one: where nothing is known of the table, more than one would be planned as a scan of all of it.
+CROSS JOIN LATERAL (SELECT s.* FROM provisioner.sent_creates AS s WHERE s.id = claimed.id LIMIT 1000) AS c;
 
 -- :name lost
 -- Claims that worker $1 holds for target $2 without knowing: a claim was committed, but its answer never arrived. $3 are the

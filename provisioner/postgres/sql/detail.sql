@@ -25,7 +25,7 @@ SELECT
     CASE WHEN q.status = 'pending' THEN s.error_message ELSE q.error_message END AS error_message,
     w.run_at AS next_attempt_at, q.finished_at,
     clock_timestamp() AS now,
-    coalesce(s.unknown, false) AS unknown,
+    EXISTS (SELECT FROM provisioner.sent_creates AS e WHERE e.id = q.id) AS unknown,
     coalesce(s.cancelled, false) OR coalesce(f.cancelled, false) AS called_off,
     coalesce(s.failures, 0) AS failures,
     w.hold,

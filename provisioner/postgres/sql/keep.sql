@@ -102,15 +102,31 @@ struck AS (
     DELETE FROM provisioner.workers AS w USING lapsed AS l WHERE w.id = l.id
 ),
 kept AS (
-    INSERT INTO provisioner.setbacks (id, attempt, sent, failures, since, unknown, cancelled, error_code, error_message)
+    INSERT INTO provisioner.setbacks (id, attempt, sent, failures, since, cancelled, error_code, error_message)
     SELECT
-        t.id, t.attempt, 1, 0, t.claimed_at, true, t.cancelled, 'outcome_unknown',
+        t.id, t.attempt, 1, 0, t.claimed_at, t.cancelled, 'outcome_unknown',
         'the worker was lost while it worked on this; the connection is looked up before it is created again'
     FROM taken AS t
     ON CONFLICT (id) DO UPDATE SET
-        attempt = excluded.attempt, sent = setbacks.sent + 1, unknown = true,
+        attempt = excluded.attempt, sent = setbacks.sent + 1,
         cancelled = setbacks.cancelled OR excluded.cancelled,
         error_code = excluded.error_code, error_message = excluded.error_message, updated_at = now()
+),
+doubted AS (
+    -- The claim is the evidence. What was sent cannot have been edited since; whether a marker was added, nobody knows.
+    INSERT INTO provisioner.sent_creates (id, sent_at, ended_at, target, project_id, name, description, exact)
+    SELECT
+        t.id, t.claimed_at, clock_timestamp(), q.target, q.project_id, q.name,
+        btrim(coalesce(q.description, ''), $2), false
+    FROM taken AS t
+    -- One by one, for a join is planned as a scan of the wide table.
+    CROSS JOIN LATERAL (
+        SELECT r.target, r.project_id, r.name, r.description
+        FROM provisioner.connection_requests AS r
+        WHERE r.id = t.id
+        LIMIT 1
+    ) AS q
+    ON CONFLICT (id, sent_at) DO UPDATE SET ended_at = greatest(sent_creates.ended_at, excluded.ended_at)
 ),
 logged AS (
     INSERT INTO provisioner.attempts (request_id, attempt, worker, action, started_at, ended_at, outcome, error_code, error_message)

@@ -64,6 +64,11 @@ known AS (
     UNION SELECT p.target FROM limits AS p
     UNION SELECT t.target FROM provisioner.targets AS t
     UNION SELECT d.target FROM troubled AS d
+),
+stalled AS (
+    SELECT
+        c.target, c.in_flight_limit, c.cliff, to_timestamp(c.cliff_at) AS cliff_at, to_timestamp(c.stalled_at) AS stalled_at
+    FROM provisioner.concurrency AS c
 )
 SELECT
     k.target,
@@ -74,13 +79,15 @@ SELECT
     CASE
         WHEN p.blocked_until > extract(EPOCH FROM clock_timestamp()) THEN to_timestamp(p.blocked_until)
     END AS blocked_until,
-    t.paused_at, t.paused_by, d.reason AS trouble, d.since AS trouble_since, coalesce(d.workers, 0) AS troubled
+    t.paused_at, t.paused_by, d.reason AS trouble, d.since AS trouble_since, coalesce(d.workers, 0) AS troubled,
+    f.in_flight_limit, f.cliff, CASE WHEN f.cliff IS NOT NULL THEN f.cliff_at END AS cliff_at, f.stalled_at
 FROM known AS k
 LEFT JOIN counted AS c ON c.target = k.target
 LEFT JOIN served AS s ON s.target = k.target
 LEFT JOIN limits AS p ON p.target = k.target
 LEFT JOIN provisioner.targets AS t ON t.target = k.target
 LEFT JOIN troubled AS d ON d.target = k.target
+LEFT JOIN stalled AS f ON f.target = k.target
 ORDER BY k.target;
 
 -- :name workers
@@ -150,6 +157,12 @@ SELECT
     greatest(p.blocked_until - extract(EPOCH FROM clock_timestamp()), 0)::float8 AS blocked
 FROM provisioner.permits AS p
 ORDER BY p.target, p.kind;
+
+-- :name concurrency
+-- How many creates may be in flight at each target, and how many at once stopped its server.
+SELECT c.target, c.in_flight_limit, c.cliff, c.stalled_at IS NOT NULL AS stalled
+FROM provisioner.concurrency AS c
+ORDER BY c.target;
 
 -- :name failures
 -- Failed requests by their error code; the newest of each stands for the others: where it has been retried meanwhile, the

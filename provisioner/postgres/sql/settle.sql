@@ -87,27 +87,27 @@ WITH settled AS (
     USING unnest(
         $2::bigint[], $3::integer[], $4::integer[], $5::integer[], $6::timestamptz[], $7::boolean[], $8::text[], $9::text[],
         $10::bigint[]
-    ) AS o (id, attempt, sent, failures, since, unknown, error_code, error_message, fence)
+    ) AS o (id, attempt, sent, failures, since, doubted, error_code, error_message, fence)
     WHERE f.id = ANY ($2::bigint[]) AND f.id = o.id AND f.fence = o.fence AND f.worker = $1
     RETURNING o.*, f.cancelled
 ),
 kept AS (
-    INSERT INTO provisioner.setbacks (id, attempt, sent, failures, since, unknown, error_code, error_message)
-    SELECT o.id, o.attempt, o.sent, o.failures, o.since, o.unknown, o.error_code, o.error_message FROM settled AS o
+    INSERT INTO provisioner.setbacks (id, attempt, sent, failures, since, error_code, error_message)
+    SELECT o.id, o.attempt, o.sent, o.failures, o.since, o.error_code, o.error_message FROM settled AS o
     ON CONFLICT (id) DO UPDATE SET
-        attempt = excluded.attempt, sent = excluded.sent, failures = excluded.failures, unknown = excluded.unknown,
+        attempt = excluded.attempt, sent = excluded.sent, failures = excluded.failures,
         error_code = excluded.error_code, error_message = excluded.error_message, updated_at = now()
 ),
 updated AS (
     UPDATE provisioner.connection_requests AS q
     SET
-        status = CASE WHEN o.cancelled AND NOT o.unknown THEN 'cancelled' ELSE 'failed' END,
+        status = CASE WHEN o.cancelled AND NOT o.doubted THEN 'cancelled' ELSE 'failed' END,
         attempts = o.sent,
         error_code = o.error_code,
         error_message = o.error_message,
         finished_at = clock_timestamp(),
         credential = CASE
-            WHEN o.cancelled AND NOT o.unknown AND q.credential LIKE 'sealed:%'
+            WHEN o.cancelled AND NOT o.doubted AND q.credential LIKE 'sealed:%'
                 THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
             ELSE q.credential
         END
@@ -127,20 +127,19 @@ WITH settled AS (
     USING unnest(
         $2::bigint[], $3::integer[], $4::integer[], $5::integer[], $6::timestamptz[], $7::boolean[], $8::text[], $9::text[],
         $10::double precision[], $11::text[], $12::integer[], $13::text[], $14::bigint[]
-    ) AS o (id, attempt, sent, failures, since, unknown, error_code, error_message, delay, hold, streak, streak_of, fence)
+    ) AS o (id, attempt, sent, failures, since, doubted, error_code, error_message, delay, hold, streak, streak_of, fence)
     WHERE f.id = ANY ($2::bigint[]) AND f.id = o.id AND f.fence = o.fence AND f.worker = $1
     RETURNING o.*, f.cancelled, f.target, f.rank, f.project_id
 ),
 kept AS (
     INSERT INTO provisioner.setbacks (
-        id, attempt, sent, failures, streak, streak_of, since, unknown, cancelled, error_code, error_message
+        id, attempt, sent, failures, streak, streak_of, since, cancelled, error_code, error_message
     )
     SELECT
-        o.id, o.attempt, o.sent, o.failures, o.streak, o.streak_of, o.since, o.unknown, o.cancelled, o.error_code,
-        o.error_message
+        o.id, o.attempt, o.sent, o.failures, o.streak, o.streak_of, o.since, o.cancelled, o.error_code, o.error_message
     FROM settled AS o
     ON CONFLICT (id) DO UPDATE SET
-        attempt = excluded.attempt, sent = excluded.sent, failures = excluded.failures, unknown = excluded.unknown,
+        attempt = excluded.attempt, sent = excluded.sent, failures = excluded.failures,
         streak = excluded.streak, streak_of = excluded.streak_of,
         cancelled = setbacks.cancelled OR excluded.cancelled,
         error_code = excluded.error_code, error_message = excluded.error_message, updated_at = now()
@@ -152,7 +151,7 @@ waiting AS (
         clock_timestamp() + make_interval(secs => CASE WHEN o.cancelled THEN greatest(o.delay, 45) ELSE o.delay END),
         o.target, o.rank, o.project_id, o.hold
     FROM settled AS o
-    WHERE o.unknown OR NOT o.cancelled
+    WHERE o.doubted OR NOT o.cancelled
 ),
 ended AS (
     UPDATE provisioner.connection_requests AS q
@@ -163,14 +162,14 @@ ended AS (
             ELSE q.credential
         END
     FROM settled AS o
-    WHERE q.id = o.id AND o.cancelled AND NOT o.unknown
+    WHERE q.id = o.id AND o.cancelled AND NOT o.doubted
     RETURNING q.id
 )
 SELECT o.id FROM settled AS o
 UNION ALL
 SELECT provisioner.not_updated(o.id)
 FROM settled AS o
-WHERE o.cancelled AND NOT o.unknown AND (o.id IN (SELECT e.id FROM ended AS e)) IS NOT TRUE;
+WHERE o.cancelled AND NOT o.doubted AND (o.id IN (SELECT e.id FROM ended AS e)) IS NOT TRUE;
 
 -- :name cancel
 -- Finish requests that were called off and, as is certain now, made nothing.
@@ -198,6 +197,47 @@ updated AS (
 SELECT u.id FROM updated AS u
 UNION ALL
 SELECT provisioner.not_updated(s.id) FROM settled AS s WHERE (s.id IN (SELECT u.id FROM updated AS u)) IS NOT TRUE;
+
+-- :name doubt
+-- What is in doubt of requests $2, as worker $1 knows it: of those that were just settled ($12) these creates and no others, of those
+-- that others have taken over these too, for they were sent all the same, unless another request has that id now. An id without a
+-- create has none left. A request that is answered plainly never comes here.
+WITH known AS (
+    SELECT k.*
+    FROM unnest(
+        $2::bigint[], $3::timestamptz[], $4::timestamptz[], $5::text[], $6::text[], $7::uuid[], $8::text[], $9::text[],
+        $10::boolean[], $11::text[]
+    ) AS k (id, sent_at, ended_at, proof, target, project_id, name, description, exact, key_fingerprint)
+    WHERE $1::bigint IS NOT NULL
+),
+forgotten AS (
+    DELETE FROM provisioner.sent_creates
+    WHERE ctid = ANY (ARRAY (
+        SELECT old.ctid
+        FROM unnest($12::bigint[]) AS settled (id)
+        CROSS JOIN LATERAL (
+            SELECT c.ctid, c.id, c.sent_at FROM provisioner.sent_creates AS c WHERE c.id = settled.id LIMIT 1000
+        ) AS old
+        WHERE
+            old.id = ANY ($2::bigint[])
+            AND ((old.id, old.sent_at) IN (SELECT k.id, k.sent_at FROM known AS k WHERE k.sent_at IS NOT NULL)) IS NOT TRUE
+    ))
+)
+INSERT INTO provisioner.sent_creates (
+    id, sent_at, ended_at, proof, target, project_id, name, description, exact, key_fingerprint
+)
+SELECT k.id, k.sent_at, k.ended_at, k.proof, k.target, k.project_id, k.name, k.description, k.exact, k.key_fingerprint
+FROM known AS k
+CROSS JOIN LATERAL (SELECT s.id FROM provisioner.setbacks AS s WHERE s.id = k.id LIMIT 1) AS pending
+WHERE
+    k.sent_at IS NOT NULL
+    AND (
+        k.id = ANY ($12::bigint[])
+        OR EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.id = k.id AND q.created_at <= k.sent_at)
+    )
+ON CONFLICT (id, sent_at) DO UPDATE SET
+    ended_at = greatest(sent_creates.ended_at, excluded.ended_at), proof = excluded.proof
+WHERE excluded.ended_at > sent_creates.ended_at OR excluded.proof <> sent_creates.proof;
 
 -- :name log_attempts
 -- Write down what was tried; an attempt that lost its claim (it is not among the settled ones $12) is written down too, for it

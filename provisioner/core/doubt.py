@@ -1,0 +1,97 @@
+"""Which creates may have made a connection, and can one of them have made this one? Pure.
+
+A create that left is evidence until its outcome is proven: what was sent, when it left, when its end was known, and
+what that end proved. A connection is ours when one of these creates can have made it. `docs/doubt.md` has the proof.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from provisioner.core.description import SPACE, describe, mark_of
+from provisioner.core.model import Claim, Connection, Proof, SentCreate
+from provisioner.core.skew import Reading
+
+APP: Final = frozenset({"open-router", "openrouter"})
+METHOD: Final = "api-key"
+
+# A create that was given up may still be committed so many seconds later: Infisical goes on when its caller has hung
+# up, asks OpenRouter up to four times, and may wait for a connection to its own database. What comes later than this
+# is told from a stranger's by the marker alone.
+LATE_COMMIT: Final = 30.0
+
+
+def unheard(claim: Claim, until: datetime) -> SentCreate:
+    """The create that a claim may have sent at any time until then, as far as its claim tells."""
+    return SentCreate(
+        target=claim.request.target,
+        project_id=claim.request.project_id,
+        name=claim.request.name,
+        description=(claim.request.description or "").strip(SPACE),
+        sent_at=claim.claimed_at,
+        ended_at=max(until, claim.claimed_at),
+        exact=False,
+    )
+
+
+def with_doubt(claim: Claim, sent: SentCreate) -> Claim:
+    """The claim with one more create in doubt."""
+    return replace(claim, doubt=merged((*claim.doubt, sent)))
+
+
+def merged(doubt: Iterable[SentCreate]) -> tuple[SentCreate, ...]:
+    """The same evidence in as few pieces as possible.
+
+    Creates that were sent alike are one piece where the next left before a late commit of the former was out of the
+    question: both allow the same, and an outage of days leaves one row behind instead of thousands.
+    """
+    pieces: list[SentCreate] = []
+    for sent in sorted(doubt, key=lambda one: (one.sent_at, one.ended_at)):
+        for place, piece in enumerate(pieces):
+            if _alike(piece, sent) and sent.sent_at <= latest(piece):
+                pieces[place] = replace(piece, ended_at=max(piece.ended_at, sent.ended_at))
+                break
+        else:
+            pieces.append(sent)
+    return tuple(pieces)
+
+
+def latest(sent: SentCreate) -> datetime:
+    """When a create can have been committed at the latest: one that was answered was at work no longer."""
+    return sent.ended_at if sent.proof is Proof.TAKEN else sent.ended_at + timedelta(seconds=LATE_COMMIT)
+
+
+def can_have_made(sent: SentCreate, connection: Connection, claim: Claim, clock: Reading) -> bool:
+    """Whether a create of this claim's request can have made a connection."""
+    request = claim.request
+    if (sent.target, sent.project_id, sent.name) != (request.target, request.project_id, request.name):
+        return False
+    described = connection.description or ""
+    if described != sent.description and (
+        sent.exact or described != describe(request.id, sent.description, marker=True)
+    ):
+        return False
+    if connection.created_at is None:
+        return False
+    bounds = clock.bounds(lost=sent.proof is not Proof.TAKEN)
+    earliest = connection.created_at - timedelta(seconds=bounds.high)
+    at_the_latest = connection.created_at - timedelta(seconds=bounds.low)
+    return earliest <= latest(sent) and at_the_latest >= sent.sent_at
+
+
+def is_ours(claim: Claim, connection: Connection, *, marker: bool, clock: Reading) -> bool:
+    """Whether a connection that was found is of this request's own making.
+
+    It has our app and method, and one of the creates in doubt can have made it. Where descriptions are marked, the
+    mark alone is enough and needs no clock: nobody else writes it.
+    """
+    if connection.app not in APP or connection.method != METHOD:
+        return False
+    if marker and (connection.description or "").endswith(mark_of(claim.request.id)):
+        return True
+    return any(can_have_made(sent, connection, claim, clock) for sent in claim.doubt)
+
+
+def _alike(one: SentCreate, other: SentCreate) -> bool:
+    return replace(one, sent_at=other.sent_at, ended_at=other.ended_at) == other

@@ -1,0 +1,144 @@
+"""One worker's part of a target's concurrency: which calls are out, what they showed, what it has to tell.
+
+The arithmetic between two exchanges (`core.concurrency`), without I/O and without a clock: callers pass seconds of one
+that never jumps.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from provisioner.core.concurrency import FIRST_PATIENCE, Reading
+from provisioner.core.sharing import Allotment
+
+
+class Ending(Enum):
+    """What the end of a call says of the server's strength."""
+
+    ACCEPTED = auto()  # it went all the way: its latency counts
+    ANSWERED = auto()  # refused on the way, by a server that works
+    FAILED = auto()  # no proper answer
+    STRAINED = auto()  # refused after several tries upstream
+    REFUSED = auto()  # never sent: nobody listened, or nobody let us in
+    NOTHING = auto()  # says nothing
+
+
+@dataclass(slots=True)
+class _Tally:
+    calls: int = 0
+    accepted: int = 0
+    elapsed: float = 0.0
+    failed: int = 0
+    slow: int = 0
+    refused: int = 0
+    metered: int = 0
+    quick: bool = False
+
+
+class Slots:
+    """Counts a worker's calls against the slots that it has."""
+
+    def __init__(self) -> None:
+        self.slots = 0
+        self.limit = 0
+        self.awaited = False
+        self._out: dict[int, float] = {}
+        self._number = 0
+        self._tally = _Tally()
+        self._pressed = False
+        self._ended_at = float("-inf")
+        self._held = 0
+        self._asked = 0
+        self._round: int | None = None
+        self._patience = FIRST_PATIENCE
+        self._stalled = False
+        self._stalled_until = float("-inf")
+
+    @property
+    def running(self) -> int:
+        """Calls that are out."""
+        return len(self._out)
+
+    @property
+    def is_free(self) -> bool:
+        """Whether another call may begin."""
+        return len(self._out) < self.slots
+
+    def could_use(self, wanted: int) -> bool:
+        """Whether more slots than we asked for could be used, and there may be more."""
+        return self.slots < min(wanted, max(self.limit, 1)) and wanted > self._asked
+
+    @property
+    def is_due(self) -> bool:
+        """Whether there is something that the others are waiting for: a round is over, a slot is to be given back."""
+        running = len(self._out)
+        if self._held > self.slots and running < self._held:
+            return True
+        if self._tally.slow or self._stalled:
+            return self._tally.calls + self._tally.refused > 0
+        return self._round is not None and self._tally.calls >= self._round
+
+    def begin(self, now: float) -> int:
+        """A call begins; returns its number."""
+        self._number += 1
+        self._out[self._number] = now
+        if len(self._out) >= self.slots:
+            self._pressed = True
+        return self._number
+
+    def end(self, number: int, ending: Ending, now: float, *, metered: bool = False) -> None:
+        """A call has ended. `metered`: its answer carried a limiter's headers."""
+        elapsed = now - self._out.pop(number)
+        if ending is Ending.NOTHING:
+            return
+        tally, slow = self._tally, elapsed >= self._patience
+        if ending is Ending.REFUSED:
+            tally.refused += 1
+            return
+        tally.calls += 1
+        tally.metered += metered
+        self._ended_at = now
+        if ending is Ending.ACCEPTED:
+            tally.accepted += 1
+            tally.elapsed += elapsed
+        if ending in {Ending.FAILED, Ending.STRAINED}:
+            tally.failed += 1
+            tally.slow += slow and ending is Ending.FAILED
+        elif not slow:
+            tally.quick = True
+
+    def excuses(self, began: float) -> bool:
+        """Whether the failure of a call that began then is blamed on how many were in flight, and on nobody else."""
+        return self._stalled or began <= self._stalled_until
+
+    def read(self, wanted: int, now: float) -> Reading:
+        """What there is to tell: it counts as told."""
+        tally, pressed = self._tally, self._pressed
+        self._tally, self._pressed = _Tally(), not self.is_free
+        return Reading(
+            wanted=wanted,
+            running=len(self._out),
+            calls=tally.calls,
+            accepted=tally.accepted,
+            elapsed=tally.elapsed,
+            failed=tally.failed,
+            slow=tally.slow,
+            refused=tally.refused,
+            metered=tally.metered,
+            quick=tally.quick,
+            pressed=pressed,
+            oldest=now - next(iter(self._out.values()), now),
+            ended_ago=max(0.0, now - self._ended_at) if tally.calls else 0.0,
+        )
+
+    def obey(self, allotment: Allotment, now: float, *, told: Reading) -> None:
+        """Take over what was allotted to us for what we told."""
+        self.slots, self.limit = allotment.slots, allotment.limit
+        self._held, self._asked = max(allotment.slots, told.running), told.wanted
+        self._round, self._patience = allotment.round, allotment.patience
+        self._stalled, self.awaited = allotment.stalled, allotment.awaited
+        if allotment.stalled:
+            self._stalled_until = now
+
+    def forget(self) -> None:
+        """Our slots have gone to others: the lease was lost."""
+        self.slots = self._held = 0

@@ -1,0 +1,224 @@
+"""Let no more creates of a target be out than this worker has slots for, and agree on slots with the others."""
+
+import asyncio
+import sys
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from typing import Final
+
+import structlog
+
+from provisioner.core.errors import DatabaseUnavailable
+from provisioner.core.health import SLOW
+from provisioner.core.model import Observation, Seen
+from provisioner.core.ports import Clock
+from provisioner.core.sharing import Allotment, Concurrencies
+from provisioner.core.slots import Ending, Slots
+from provisioner.worker.membership import Membership
+from provisioner.worker.persistence import Persistence, jittered
+
+log = structlog.stdlib.get_logger()
+
+# The others are asked this often at most, seconds: a worker with fast calls would otherwise do little else.
+LEAST_PAUSE: Final = 0.02
+# While the database is away, what was allotted last holds, as long as the lease does.
+AWAY: Final = 0.5
+_ACCEPTED: Final = frozenset({Seen.CREATED, Seen.UPDATED, Seen.WRONG_SCOPE, Seen.NAME_TAKEN})
+# How a call ends that waits for its turn in vain; also the login that it needs.
+_EXCUSABLE: Final = frozenset({Seen.UNKNOWN, Seen.TOKEN_TROUBLE})
+# What never reached the server's tables for a reason of its own, or of ours.
+_SILENT: Final = frozenset({Seen.THROTTLED, Seen.CREDENTIAL_UNKNOWN, Seen.CREDENTIAL_UNREADABLE, Seen.CREDENTIAL_AWAY})
+
+
+class OpenGate:
+    """The gate of a target that bears any number of creates."""
+
+    room: int = sys.maxsize
+
+    async def send(self, call: Callable[[], Awaitable[Observation]]) -> Observation:
+        """Send a create, or credentials, as soon as there is a slot for it."""
+        return await call()
+
+    def lend(self) -> AbstractContextManager[None]:
+        """Somebody who has a claim does something that needs no slot: another claim may be worked on meanwhile."""
+        return nullcontext()
+
+    def excuses(self, seen: Observation, began: float) -> bool:  # noqa: ARG002  # there are never too many
+        """Whether a failure is blamed on how many were in flight, and neither on the request nor on the target."""
+        return False
+
+    def need(self, wanted: int) -> None:
+        """So many slots could be used now: ask for them if that is news."""
+
+    def rest(self) -> None:
+        """There is nothing to do: the others, if there are any, may have our slots."""
+
+    def forget(self) -> None:
+        """The lease was lost, and our slots with it."""
+
+    async def run(
+        self,
+        membership: Membership,
+        persistence: Persistence,
+        *,
+        wants: Callable[[], int],
+        changed: Callable[[], None],
+    ) -> None:
+        """Agree with the others on who has how many slots, until cancelled.
+
+        `wants` tells how many could be used, `changed` is called when there are more or fewer of them than before.
+        """
+
+
+class SlotGate(OpenGate):
+    """The slots of one target in this worker."""
+
+    def __init__(self, target: str, *, shared: Concurrencies, clock: Clock) -> None:
+        self._target = target
+        self._shared = shared
+        self._clock = clock
+        self._slots = Slots()
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._stir = asyncio.Event()
+        self._lent = 0
+        self._changed: Callable[[], None] = lambda: None
+        self._cliff: int | None = None
+        self._stalled = False
+
+    @property
+    def room(self) -> int:  # type: ignore[override]  # computed here
+        """Claims that may be worked on at once: one a slot, and those that are about something else than a create."""
+        return self._slots.slots + self._lent
+
+    @property
+    def running(self) -> int:
+        """Calls that are out."""
+        return self._slots.running
+
+    async def send(self, call: Callable[[], Awaitable[Observation]]) -> Observation:
+        """Send a create, or credentials, as soon as there is a slot for it."""
+        number, ending, metered = await self._enter(), Ending.NOTHING, False
+        try:
+            seen = await call()
+            ending, metered = _ending(seen), seen.rate is not None
+            return seen
+        finally:
+            self._slots.end(number, ending, self._clock.monotonic(), metered=metered)
+            if self._slots.is_due:
+                self._stir.set()
+            self._let_in()
+
+    async def _enter(self) -> int:
+        """Wait for a slot and take it; returns its number."""
+        while not self._slots.is_free:
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._let_in()  # somebody else may have it
+                raise
+        return self._slots.begin(self._clock.monotonic())
+
+    @contextmanager
+    def lend(self) -> Iterator[None]:
+        """Somebody who has a claim does something that needs no slot: another claim may be worked on meanwhile."""
+        self._lent += 1
+        self._changed()
+        try:
+            yield
+        finally:
+            self._lent -= 1
+
+    def excuses(self, seen: Observation, began: float) -> bool:
+        """Whether a failure is blamed on how many were in flight, and neither on the request nor on the target."""
+        return seen.seen in _EXCUSABLE and self._slots.excuses(began)
+
+    def need(self, wanted: int) -> None:
+        """So many slots could be used now: ask for them if that is news."""
+        if self._slots.could_use(wanted):
+            self._stir.set()
+
+    def rest(self) -> None:
+        """There is nothing to do: the others, if there are any, may have our slots."""
+        if self._slots.awaited:
+            self._stir.set()
+
+    def forget(self) -> None:
+        """The lease was lost, and our slots with it."""
+        self._slots.forget()
+        self._stir.set()
+
+    async def run(
+        self,
+        membership: Membership,
+        persistence: Persistence,
+        *,
+        wants: Callable[[], int],
+        changed: Callable[[], None],
+    ) -> None:
+        """Agree with the others on who has how many slots, until cancelled."""
+        self._changed = changed
+        while True:
+            pause = AWAY
+            try:
+                pause = await self._agree(membership, wants)
+            except DatabaseUnavailable as error:
+                persistence.lost(error)
+            self._stir.clear()
+            await asyncio.sleep(LEAST_PAUSE)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(jittered(pause)):
+                    await self._stir.wait()
+
+    async def _agree(self, membership: Membership, wants: Callable[[], int]) -> float:
+        worker, asked_at = membership.worker, self._clock.monotonic()
+        told = self._slots.read(wants(), asked_at)
+        allotment = await self._shared.exchange(worker, told)
+        if worker != membership.worker:  # the lease was lost meanwhile: it is asked again under another number
+            return 0.0
+        before = self._slots.slots
+        self._slots.obey(allotment, asked_at, told=told)
+        self._tell(allotment)
+        if allotment.slots > before:
+            for _ in range(allotment.slots - before):
+                self._let_in()
+        if allotment.slots != before:
+            log.debug("slots_allotted", target=self._target, slots=allotment.slots, limit=allotment.limit)
+            self._changed()
+        return allotment.pause
+
+    def _tell(self, allotment: Allotment) -> None:
+        if allotment.stalled and not self._stalled:
+            log.warning("target_stalled", target=self._target, limit=allotment.limit)
+        if self._stalled and not allotment.stalled:
+            log.info("target_unstalled", target=self._target, limit=allotment.limit)
+        if allotment.cliff is not None and allotment.cliff != self._cliff:
+            log.warning("concurrency_cliff", target=self._target, cliff=allotment.cliff, limit=allotment.limit)
+        self._stalled, self._cliff = allotment.stalled, allotment.cliff
+
+    def _let_in(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+
+
+OPEN: Final = OpenGate()
+
+
+def _ending(seen: Observation) -> Ending:
+    if seen.seen in _ACCEPTED:
+        return Ending.ACCEPTED
+    if seen.seen is Seen.NOT_SENT:
+        return Ending.REFUSED
+    if seen.seen in _SILENT or (seen.seen is Seen.TOKEN_TROUBLE and seen.status is None):
+        return Ending.NOTHING
+    if seen.seen is Seen.UNKNOWN:
+        return Ending.FAILED
+    if seen.seen is Seen.KEY_REFUSED and seen.elapsed >= SLOW:
+        return Ending.STRAINED
+    return Ending.ANSWERED

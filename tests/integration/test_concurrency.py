@@ -1,0 +1,200 @@
+"""How many creates are in flight, over all workers; a simulated Infisical with its database connections."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+
+from provisioner.core.concurrency import SELF_HOSTED, Reading, Rules
+from provisioner.postgres.concurrency import SharedConcurrency
+from provisioner.postgres.pool import Database as Pool
+from provisioner.sandbox.simulator import Options
+from provisioner.worker.slots import SlotGate
+from tests.support import eventually
+from tests.support.fleet import Fleet
+from tests.support.sessions import connected
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tests.support.postgres import Database
+    from tests.support.sessions import Session
+
+SELF = Options(mode="self-hosted", projects=400)
+HERE = Rules(address="https://infisical.example")
+MANY = Reading(wanted=100)
+JOIN = (
+    "INSERT INTO provisioner.workers (name, version, targets, lease_until)"
+    " VALUES ('w', '1', '{default}', now() + interval '30 s') RETURNING id"
+)
+LOGIN = "/api/v1/auth/universal-auth/login"
+
+
+async def known(session: Session, columns: str, source: str = "provisioner.concurrency") -> tuple[Any, ...]:
+    """What the one row says."""
+    row = await session.fetchrow(f"SELECT {columns} FROM {source}")
+    return tuple(row or ())
+
+
+class Peak:
+    """The most creates that were in flight at once."""
+
+    def __init__(self) -> None:
+        self.most = 0
+
+
+@asynccontextmanager
+async def watched(fleet: Fleet) -> AsyncIterator[Peak]:
+    """Look at how many creates are in flight, again and again, until the end of the block."""
+    peak = Peak()
+
+    async def look() -> None:
+        while True:
+            gates = [worker.feeders["default"].target.gate for worker in fleet.workers]
+            peak.most = max(peak.most, sum(gate.running for gate in gates if isinstance(gate, SlotGate)))
+            await asyncio.sleep(0)
+
+    looking = asyncio.create_task(look())
+    try:
+        yield peak
+    finally:
+        looking.cancel()
+
+
+@asynccontextmanager
+async def stranger(fleet: Fleet) -> AsyncIterator[list[float]]:
+    """Somebody else who logs in again and again; how long each login took, in seconds."""
+    took: list[float] = []
+    simulator = fleet.simulator
+    body = {"clientId": simulator.client_id, "clientSecret": simulator.client_secret}
+
+    async def log_in(session: aiohttp.ClientSession) -> None:
+        while True:
+            began = time.monotonic()
+            took.append(float("inf"))
+            async with session.post(LOGIN, json=body) as answer:
+                assert answer.status == 200
+            took[-1] = time.monotonic() - began
+            await asyncio.sleep(0.05)
+
+    async with aiohttp.ClientSession(simulator.url) as session:
+        logging_in = asyncio.create_task(log_in(session))
+        try:
+            yield took
+        finally:
+            logging_in.cancel()
+
+
+async def test_two_workers_do_not_stop_a_self_hosted_server(database: Database) -> None:
+    """With default settings 300 rows are done in seconds, eight at once at most, and everybody else can log in."""
+    async with Fleet(database.url, SELF, workers=2, pool=10) as fleet, stranger(fleet) as took, watched(fleet) as peak:
+        await fleet.start()
+        await fleet.insert(300)
+        await fleet.done(within=30.0)
+        assert await fleet.states() == {"succeeded": 300}
+        assert fleet.requests() == {"200": 300}
+    assert peak.most <= SELF_HOSTED
+    assert max(took[:-1]) < 2.0
+
+
+@pytest.mark.parametrize(("most", "rows"), [("1", 120), ("3", 360)])
+async def test_a_number_is_the_most_over_all_workers(database: Database, most: str, rows: int) -> None:
+    """Three workers together never have more in flight than the settings say, and all of them work."""
+    settings = {"PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT": most}
+    slow = replace(SELF, latency=0.03)
+    async with Fleet(database.url, slow, workers=3, settings=settings) as fleet, watched(fleet) as peak:
+        await fleet.start()
+        await fleet.insert(rows)
+        await fleet.done(within=60.0)
+        assert peak.most == int(most)
+        # What a worker got in its first turn may be all there was: so only that nobody else had everything.
+        assert sum(worker.created > 0 for worker in fleet.workers) > 1
+
+
+async def test_a_cliff_is_remembered(database: Database) -> None:
+    """A server that stops at fewer is not held for down: it is left in peace, and stays below its cliff afterwards."""
+    small = replace(SELF, pool_wait=6.0, pool_step=0.004)
+    async with Fleet(database.url, small, workers=2, pool=3) as fleet:
+        await fleet.start()
+        await fleet.insert(60)
+
+        async def cliff() -> Any:
+            assert not await fleet.session.fetchval("SELECT count(*) FROM provisioner.target_incidents")
+            return await fleet.session.fetchval("SELECT cliff FROM provisioner.concurrency")
+
+        await eventually(cliff, within=30.0)
+        met = await known(fleet.session, "cliff, bar, cliff_at")
+        await fleet.done(within=60.0)
+        assert await fleet.states() == {"succeeded": 60}
+        assert len(fleet.simulator.world.store.connections) == 60
+        await fleet.insert(100, name="second")  # which may meet another one, nearer by
+        await fleet.done(within=60.0)
+        met = await known(fleet.session, "cliff, bar, cliff_at")
+        await fleet.insert(100, name="third")
+        await fleet.done(within=60.0)
+        assert await known(fleet.session, "cliff, bar, cliff_at") == met
+        (limit,) = await known(fleet.session, "in_flight_limit")
+        assert limit <= met[1] < met[0]
+
+
+class TestShared:
+    """The row that all workers share."""
+
+    async def test_never_allots_more_than_there_is(self, database: Database) -> None:
+        """However many workers ask at the same moment, all together have no more slots than the limit."""
+        pool = Pool(database.url, size=10)
+        async with connected(database.url) as session:
+            workers = [await session.fetchval(JOIN) for _ in range(12)]
+            shared = SharedConcurrency(pool, target="default", rules=HERE)
+            allotted = await asyncio.gather(*(shared.exchange(worker, MANY) for worker in workers))
+            assert sum(each.slots for each in allotted) == allotted[0].limit
+            held, limit = await known(session, "held, in_flight_limit")
+            assert sum(held) <= limit
+        await pool.close()
+
+    async def test_gives_the_slots_of_the_dead_to_the_living(self, database: Database) -> None:
+        """When a worker's lease has run out, or it has gone, its slots are there for the others."""
+        pool = Pool(database.url)
+        async with connected(database.url) as session:
+            dead, alive = await session.fetchval(JOIN), await session.fetchval(JOIN)
+            shared = SharedConcurrency(pool, target="default", rules=HERE)
+            assert (await shared.exchange(dead, MANY)).slots == 4
+            assert (await shared.exchange(alive, MANY)).slots == 0
+            await session.execute("UPDATE provisioner.workers SET lease_until = now() WHERE id = $1", dead)
+            assert (await shared.exchange(alive, MANY)).slots == 4
+        await pool.close()
+
+    async def test_begins_anew_at_another_address(self, database: Database) -> None:
+        """What one server bore is not asked of the next one."""
+        pool = Pool(database.url)
+        async with connected(database.url) as session:
+            worker = await session.fetchval(JOIN)
+            await SharedConcurrency(pool, target="default", rules=HERE).exchange(worker, MANY)
+            await session.execute("UPDATE provisioner.concurrency SET in_flight_limit = 64, metered = true, cliff = 70")
+            there = SharedConcurrency(pool, target="default", rules=Rules(address="https://other.example"))
+            allotment = await there.exchange(worker, MANY)
+            assert (allotment.limit, allotment.cliff) == (4, None)
+            assert await known(session, "address, metered") == ("https://other.example", False)
+        await pool.close()
+
+
+async def test_a_learned_pace_ends_with_the_address(database: Database) -> None:
+    """A target whose URL changes from a cloud to a self-hosted server is not paced by the cloud's limit."""
+    async with Fleet(database.url, SELF, pool=10) as fleet:
+        await fleet.session.execute(
+            "INSERT INTO provisioner.permits (target, kind, metered, permits, granted, used, address, bare_since)"
+            " VALUES ('default', 'write', true, 90, 90, 90, 'https://us.infisical.com', 0)"
+            " ON CONFLICT (target, kind) DO UPDATE SET metered = true, permits = 90, granted = 90, used = 90,"
+            " address = 'https://us.infisical.com'"
+        )
+        await fleet.start(1)
+        await fleet.insert(150)
+        await fleet.done(within=20.0)
+        learned = await known(fleet.session, "metered, address", "provisioner.permits WHERE kind = 'write'")
+        assert learned == (False, fleet.simulator.url)
