@@ -159,14 +159,14 @@ CLIFF: Final = _gauge(
     "creates",
     "target",
     shared=True,
-    help="As many creates in flight at once stopped the server; missing while none has.",
+    help="Number of creates in flight that stalled the server; missing if none has.",
 )
 STALLED: Final = _gauge(
     "target_stalled",
     "0 or 1",
     "target",
     shared=True,
-    help="Whether no create ends any more because too many were in flight: all workers wait for that.",
+    help="Whether creates have stopped ending because too many were in flight, and all workers wait.",
 )
 WORKERS: Final = _gauge(
     "workers",

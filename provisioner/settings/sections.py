@@ -96,7 +96,7 @@ class Target(Section):
     )
     max_in_flight: InFlight = Field(
         default="auto",
-        description="creates in flight at once, over all workers: `auto` (what the server seems to bear), or the most",
+        description="creates in flight at once, over all workers: `auto` (learned from the answers), or a maximum",
     )
     timeout: float = Field(default=105.0, description="seconds to wait for an answer; more than 30 and at most 120")
     ca_file: ExistingFile | None = Field(

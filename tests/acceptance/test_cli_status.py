@@ -84,7 +84,7 @@ def test_how_many_may_be_in_flight_is_told(database: Database) -> None:
         " VALUES ('default', 'https://infisical.example', 1, 8, 1790000000, 6, 1790000000)",
     )
     told = provisioner("status", database=database).stdout
-    assert "1 in flight (8 stopped the server)" in told
+    assert "1 in flight (8 stalled the server)" in told
     assert "too many creates were in flight" in told
 
 
