@@ -235,7 +235,7 @@ async def _work(database: "Database") -> AsyncIterator[Check]:
 
 def _in_flight(target: "TargetReport") -> Iterator[Check]:
     if target.cliff is not None and target.cliff_at is not None:
-        said = f"{target.target} stalled with {target.cliff:,} creates in flight, most recently on {moment(target.cliff_at)}"
+        said = f"{target.target} stalled with {target.cliff:,} creates in flight, last on {moment(target.cliff_at)}"
         limit = f"the limit is {target.in_flight_limit:,} for now"
         yield warning("in flight", said, f"{limit}; set max_in_flight below {target.cliff:,}")
     elif target.in_flight_limit is not None:
