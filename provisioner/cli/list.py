@@ -91,7 +91,7 @@ async def _list(settings: "Settings", wanted: "Filter", part: Part, onward: str,
         say("no request matches")
     if more:
         # Not into the JSON's way.
-        (tell_detail if as_json else say)(f"… and {more:,} more; --{onward} {found[-1].id} goes on there")
+        (tell_detail if as_json else say)(f"… and {more:,} more; --{onward} {found[-1].id} continues there")
     if unknown:
         tell_unknown(unknown)
     return NOT_DONE if unknown else DONE

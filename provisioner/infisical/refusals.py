@@ -144,7 +144,7 @@ def _forbidden(asked: Asked, envelope: Envelope) -> Verdict:
     if envelope.error == "TokenError":
         return Verdict(Seen.TOKEN_TROUBLE, envelope.message, metered=False)
     if envelope.message.startswith(ADDRESS_MESSAGE):
-        # Nobody's row is at fault and no login helps: the whole target waits until the identity is mended.
+        # Nobody's row is at fault and no login helps: the whole target waits until the identity is fixed.
         return Verdict(Seen.MISCONFIGURED, remedies.untrusted_address(envelope.message), metered=False)
     return Verdict(Seen.FORBIDDEN, remedies.forbidden(envelope, asked.project_id))
 

@@ -168,7 +168,7 @@ SELECT d.id FROM provisioner.disown($1, $2) AS d (id);
 
 -- :name left
 -- What `run --drain` still waits for: ready, in flight, or waiting for another attempt; not what is scheduled for later, nor
--- what is held until somebody mends its credential, nor outcomes that were set aside, nor what belongs to a paused target or to others' targets ($1 are ours).
+-- what is held until somebody fixes its credential, nor outcomes that were set aside, nor what belongs to a paused target or to others' targets ($1 are ours).
 SELECT
     EXISTS (
         SELECT FROM provisioner.ready AS r
