@@ -14,7 +14,7 @@ from provisioner.settings import Credential, JwtIdentity, Settings, TokenIdentit
 
 
 def secret_source(settings: Settings, secret: Secret, *setting: str) -> Secret | FileSecret:
-    """A secret of the settings, or its file where it came from one: who mends that need not start the worker again."""
+    """A secret of the settings, or its file where it came from one: correcting that needs no restart."""
     file = settings.secret_file(*setting)
     return secret if file is None else FileSecret(file, read=key_in if _is_key(setting) else any_text)
 

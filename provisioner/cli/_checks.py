@@ -8,7 +8,7 @@ Verdict = Literal["ok", "warning", "problem"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One precondition: whether it holds, what was seen, and how to mend it if it does not."""
+    """One precondition: whether it holds, what was seen, and how to fix it if it does not."""
 
     name: str
     verdict: Verdict

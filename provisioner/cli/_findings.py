@@ -147,7 +147,8 @@ def tell_plan(plan: Plan, *, as_json: bool) -> None:
         for problem in plan.problems:
             tell_detail(str(problem))
         if not plan.counts and not plan.unasked:
-            tell_detail("nothing was looked up; correct the lines, or plan the others with --skip-invalid")
+            others = "" if plan.skipped == plan.lines else ", or plan the others with --skip-invalid"
+            tell_detail(f"nothing was looked up; correct the {'line' if plan.skipped == 1 else 'lines'}{others}")
             return
     say(f"{plan.file}: {several(plan.lines, 'line')}; nothing was changed")
     for what, number in sorted(plan.counts.items(), key=lambda each: list(Prospect).index(each[0])):

@@ -72,7 +72,7 @@ def _status_of(run: Callable[[], object]) -> int:
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "provisioner"
-        said = error.format_message().replace("Value error, ", "")
+        said = error.format_message().replace("Value error, ", "").removeprefix("Invalid value: ")
         if said.startswith("Usage:"):  # all of the help, where a group was called without a command
             said = "a command is missing"
         tell_error(f"{said} (see `{command} --help`)")

@@ -58,15 +58,16 @@ def tell(report: Report, *, as_json: bool) -> None:
 
 
 def _tell_problems(report: Report) -> None:
-    kept = "skipped" if report.accepted else "nothing was loaded"
-    bad = f"{several(report.skipped, 'line')} {'is' if report.skipped == 1 else 'are'}"
-    tell_error(f"{report.file}: {bad} invalid: {kept}")
+    one = report.skipped == 1
+    kept = f"{'was' if one else 'were'} skipped" if report.accepted else "nothing was loaded"
+    bad = f"{several(report.skipped, 'line')} {'is' if one else 'are'} invalid"
+    tell_error(f"{report.file}: {bad}{' and ' if report.accepted else '; '}{kept}")
     for problem in report.problems:
         tell_detail(str(problem))
     if more := report.skipped - sum({problem.line: problem.lines for problem in report.problems}.values()):
         tell_detail(f"… and {more:,} more")
     if not report.accepted:
-        tell_detail("correct them, or load the others with --skip-invalid")
+        tell_detail(f"correct {'it' if one else 'them'}, or load the others with --skip-invalid")
 
 
 def _tell_result(report: Report) -> None:
@@ -95,6 +96,7 @@ def _tell_result(report: Report) -> None:
 
 def _tell_outlook(report: Report) -> None:
     if report.seconds_left:
-        say(f"at the present pace, everything that is pending takes about {duration(report.seconds_left)}")
+        pace = "at the present pace" if report.workers else "once a worker runs"
+        say(f"{pace}, everything that is pending takes about {duration(report.seconds_left)}")
     if report.workers == 0 and report.inserted:
         say("no worker is running: `provisioner run` starts one")

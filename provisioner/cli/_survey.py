@@ -37,7 +37,7 @@ _NO_ANSWER: Final = frozenset({Result.NOT_SENT, Result.UNKNOWN})
 
 
 class TargetUnusable(ProvisionerError):
-    """Infisical cannot be asked; the message says what to mend."""
+    """Infisical cannot be asked; the message says what to fix."""
 
 
 class Surveyor:

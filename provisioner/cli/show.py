@@ -118,7 +118,7 @@ def _attempt_table(attempts: "Sequence[Attempt]", screen: "Console") -> "Table":
     for each in attempts:
         message = one_line(each.error_message)
         what = each.outcome if message in {"", each.outcome} else f"{each.outcome}: {message}"
-        code = f" [{each.error_code}]" if each.error_code else ""
+        code = f" [{each.error_code}]" if each.error_code not in {None, each.outcome} else ""
         status = "" if each.http_status is None else str(each.http_status)
         cells = (
             str(each.attempt),

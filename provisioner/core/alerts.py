@@ -7,17 +7,17 @@ from provisioner.core.reports import Status
 
 # What to do about each error code of `core.model.ErrorCode`, in one sentence.
 ADVICE: Final = {
-    "name_conflict": "another connection has this name: choose a different one, or set on_conflict to adopt or replace",
-    "credential_refused": "OpenRouter does not accept the key: it must be a management key that is still valid",
+    "name_conflict": "rename one of the two connections, or set on_conflict to adopt or replace",
+    "credential_refused": "replace the key, which OpenRouter does not accept, with a valid management key",
     "credential_unknown": "add the credential to the workers' settings, as [credentials.NAME]",
-    "credential_unreadable": "the key cannot be opened: check that the workers have its file or sealing key",
-    "project_not_found": "there is no such project: compare project_id with the project's settings in Infisical",
+    "credential_unreadable": "check that the workers have the key's variable, file or sealing key; the message says what is wrong with it",
+    "project_not_found": "compare project_id with the ID in the project's settings in Infisical",
     "permission_denied": "add the machine identity to the project with a role that may create app connections",
-    "invalid_request": "Infisical rejected the input: the message says which part of it",
-    "wrong_scope": "Infisical made the connection outside the project: it may be too old for project connections",
+    "invalid_request": "correct the row: the message says what Infisical rejected",
+    "wrong_scope": "upgrade Infisical to a version with project connections",
     "target_unknown": "add the target to the workers' settings, as [targets.NAME]",
-    "outcome_unknown": "it is unknown whether the connection was made: look in Infisical for one of that name",
-    "gave_up": "retry.max_attempts is used up: the message says what came of the last attempt",
+    "outcome_unknown": "look in Infisical for a connection of that name: it is unknown whether it was made",
+    "gave_up": "fix what the message says: it tells what came of the last attempt",
 }
 OTHERWISE: Final = "the message says what is known"
 

@@ -53,7 +53,7 @@ class LeaseLost(ProvisionerError):
 
 
 class IdentityRefused(ProvisionerError):
-    """Infisical refuses the machine identity; mend its settings."""
+    """Infisical refuses the machine identity; correct its settings."""
 
 
 class LoginUnavailable(ProvisionerError):

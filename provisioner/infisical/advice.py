@@ -1,4 +1,4 @@
-"""Say what to mend when Infisical refuses: sentences for the people who read a row's error message.
+"""Say what to fix when Infisical refuses: sentences for the people who read a row's error message.
 
 Pure.
 """

@@ -89,7 +89,7 @@ def _meaning(
 
 
 def misled_by(status: int, headers: Mapping[str, str], envelope: Envelope | None) -> str:
-    """What to mend if this is not Infisical, or not the address of its API; empty if it may well be."""
+    """What to fix if this is not Infisical, or not the address of its API; empty if it may well be."""
     if 300 <= status < 400:
         return _redirected(status, headers)
     if status == 404 and (envelope is None or envelope.req_id is None):

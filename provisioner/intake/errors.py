@@ -1,4 +1,4 @@
-"""What can be wrong with a bulk file, in words that say how to mend it."""
+"""What can be wrong with a bulk file, in words that say how to fix it."""
 
 from dataclasses import dataclass
 

@@ -59,15 +59,15 @@ def read_header(cells: Sequence[str]) -> Header:
     if not known.intersection(names):
         raise FileUnusable(
             "has no header: the first line must name the columns, such as project_id,name; possible are "
-            f"{', '.join(COLUMNS)}"
+            f"{', '.join(COLUMNS)} and {API_KEY}"
         )
     passed_over = RESULTS if is_export(names) else frozenset[str]()
     if unknown := [unknown_column(name.strip()) for name in names if name and name not in known | passed_over]:
-        raise FileUnusable(f"its header is invalid: {'; '.join(unknown)}")
+        raise FileUnusable(f"has an invalid header: {'; '.join(unknown)}")
     if "project_id" not in names:
-        raise FileUnusable("its header lacks the column project_id: the UUID of the Infisical project")
+        raise FileUnusable("has a header without the column project_id: the UUID of the Infisical project")
     if twice := sorted({name for name in names if name and names.count(name) > 1}):
-        raise FileUnusable(f"its header names {' and '.join(twice)} twice")
+        raise FileUnusable(f"has a header that names {' and '.join(twice)} twice")
     return Header(
         tuple(name if name in known else None for name in names),
         frozenset(place for place, name in enumerate(names) if not name),

@@ -112,7 +112,7 @@ def _read_csv(lines: Iterator[str]) -> Iterator[Record | Problem]:
     try:
         header = read_header(next(reader))
     except csv.Error as error:
-        raise FileUnusable(f"its header is not CSV: {error}") from error
+        raise FileUnusable(f"has a header that is not CSV: {error}") from error
     end = skipped + reader.line_num
     while True:
         start = end + 1

@@ -9,13 +9,13 @@ from typing import Final
 
 from provisioner.core.ports import Vitals
 
-# A keeper that has not come round for so many polls has stopped, unless a statement of its is still being waited for.
+# Maintenance that has not run for this many polls has stopped, unless it still waits for a statement.
 POLLS: Final = 5
 STATEMENT: Final = 15.0  # seconds; a little more than a statement may take
 
 
 class Health:
-    """What the vitals of one worker mean; `poll` is the seconds between two rounds of its keeper."""
+    """What the vitals of one worker mean; `poll` is the seconds between two rounds of its maintenance."""
 
     def __init__(self, vitals: Callable[[], Vitals], *, monotonic: Callable[[], float], poll: float) -> None:
         self._vitals = vitals

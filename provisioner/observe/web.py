@@ -140,7 +140,7 @@ class StatusPort:
         return {
             **known,
             "concerns": alerts(status) if status else (),
-            "setbacks": incidents(status) if status else (),
+            "incidents": incidents(status) if status else (),
             "error": look.trouble or None,
             "worker": {**asdict(health.vitals), "absence": health.absence() or None},
         }

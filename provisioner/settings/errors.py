@@ -1,4 +1,4 @@
-"""What is wrong with the settings, in one line that names the setting and how to mend it."""
+"""What is wrong with the settings, in one line that names the setting and how to fix it."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -10,7 +10,7 @@ SHOWN: Final = 10  # problems that are told one by one
 
 
 class SettingsError(ProvisionerError):
-    """The settings cannot be used; mend what the message names. Exit status 2 on the command line."""
+    """The settings cannot be used; fix what the message names. Exit status 2 on the command line."""
 
     def __init__(self, *problems: str) -> None:
         self.problems = tuple(printable(problem) for problem in problems)

@@ -104,7 +104,7 @@ def _missing(name: str, target: Target, *fields: str) -> SettingsError:
         for field in fields
         if getattr(target, field) is None
     ]
-    return SettingsError(f"targets.{name} cannot log in (auth = {target.auth}): set {' and '.join(wanted)}")
+    return SettingsError(f"targets.{name} cannot log in (auth = {target.auth}): set {', and '.join(wanted)}")
 
 
 def _own_names(name: str, field: str) -> list[str]:

@@ -66,7 +66,7 @@ class Settings(BaseSettings):
         return MappingProxyType(self._sources)
 
     def secret_file(self, *setting: str) -> Path | None:
-        """Return the file that a secret was read from: who mends it there need not start anything again."""
+        """Return the file that a secret was read from: correcting it there needs no restart."""
         return self._files.get(setting)
 
     def effective(self) -> Iterator[tuple[Setting, object]]:

@@ -89,7 +89,7 @@ async def test_the_document_is_what_the_status_command_shows() -> None:
         document = await answer.json()
     assert (document["progress"]["succeeded"], document["workers"]["lost"]) == (4, 1)
     assert "3 requests have failed: fix the cause, then run `provisioner retry --error gave_up`" in document["concerns"]
-    assert "target default is over its rate limit: nothing is sent until the limit resets" in document["setbacks"]
+    assert "target default is over its rate limit: nothing is sent until the limit resets" in document["incidents"]
     assert (document["worker"]["worker"], document["worker"]["absence"], document["error"]) == (7, None, None)
 
 

@@ -132,5 +132,5 @@ def test_everything_that_status_may_say_is_explained(sentence: str) -> None:
 
 
 def test_the_search_for_sentences_finds_them() -> None:
-    """The patterns come from the code: three concerns and three setbacks at least."""
+    """The patterns come from the code: three concerns and three incidents at least."""
     assert len(sentences()) >= 6
