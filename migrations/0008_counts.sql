@@ -159,17 +159,17 @@ COMMENT ON VIEW provisioner.request_counts IS 'How many requests there are of ea
 -- As before, from the counts. Only what is in flight or waits is looked at one by one; what else is pending is in line.
 CREATE OR REPLACE VIEW provisioner.batch_progress WITH (security_barrier) AS
 WITH lines AS (
-    SELECT c.batch, c.target, c.status AS state, c.requests, c.started_at, c.ended_at
+    SELECT c.batch, c.target, c.status AS state, c.requests, c.started_at, c.ended_at, NULL::timestamptz AS run_at
     FROM provisioner.request_counts AS c
     UNION ALL
-    SELECT q.batch, q.target, 'in_flight', 1, NULL, NULL
+    SELECT q.batch, q.target, 'in_flight', 1, NULL, NULL, NULL
     FROM provisioner.in_flight AS f
     JOIN provisioner.connection_requests AS q ON q.id = f.id
     WHERE
         q.status = 'pending'
         AND (q.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT')))
     UNION ALL
-    SELECT q.batch, q.target, 'waiting', 1, NULL, NULL
+    SELECT q.batch, q.target, 'waiting', 1, NULL, NULL, w.run_at
     FROM provisioner.waiting AS w
     JOIN provisioner.connection_requests AS q ON q.id = w.id
     WHERE
@@ -186,7 +186,8 @@ summed AS (
         coalesce(sum(l.requests) FILTER (WHERE l.state = 'failed'), 0) AS failed,
         coalesce(sum(l.requests) FILTER (WHERE l.state = 'cancelled'), 0) AS cancelled,
         min(l.started_at) AS started_at,
-        max(l.ended_at) AS last_finished_at
+        max(l.ended_at) AS last_finished_at,
+        max(l.run_at) AS last_run_at
     FROM lines AS l
     GROUP BY GROUPING SETS ((l.batch, l.target), (l.target))
 ),
@@ -219,7 +220,7 @@ shown AS (
         CASE WHEN sum(f.unfinished) = 0 THEN max(f.last_finished_at) END AS ended_at,
         CASE
             WHEN sum(f.unfinished) > 0 AND bool_and(f.unfinished = 0 OR f.seconds IS NOT NULL)
-                THEN now() + make_interval(secs => least(max(f.seconds)::double precision, 1e9))
+                THEN greatest(now() + make_interval(secs => least(max(f.seconds)::double precision, 1e9)), max(f.last_run_at))
         END AS ends_at
     FROM foreseen AS f
     WHERE f.requests > 0

@@ -1138,13 +1138,15 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
             c.status AS state,
             c.requests,
             c.started_at,
-            c.ended_at
+            c.ended_at,
+            NULL::timestamp with time zone AS run_at
            FROM provisioner.request_counts c
         UNION ALL
          SELECT q.batch,
             q.target,
             'in_flight'::text,
             1,
+            NULL::timestamp with time zone,
             NULL::timestamp with time zone,
             NULL::timestamp with time zone
            FROM (provisioner.in_flight f
@@ -1156,7 +1158,8 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
             'waiting'::text,
             1,
             NULL::timestamp with time zone,
-            NULL::timestamp with time zone
+            NULL::timestamp with time zone,
+            w.run_at
            FROM (provisioner.waiting w
              JOIN provisioner.connection_requests q ON ((q.id = w.id)))
           WHERE ((q.status = 'pending'::text) AND ((q.requested_by = CURRENT_USER) OR ( SELECT has_table_privilege(('provisioner.ready'::regclass)::oid, 'SELECT'::text) AS has_table_privilege)))
@@ -1171,7 +1174,8 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
             COALESCE(sum(l.requests) FILTER (WHERE (l.state = 'failed'::text)), (0)::numeric) AS failed,
             COALESCE(sum(l.requests) FILTER (WHERE (l.state = 'cancelled'::text)), (0)::numeric) AS cancelled,
             min(l.started_at) AS started_at,
-            max(l.ended_at) AS last_finished_at
+            max(l.ended_at) AS last_finished_at,
+            max(l.run_at) AS last_run_at
            FROM lines l
           GROUP BY GROUPING SETS ((l.batch, l.target), (l.target))
         ), foreseen AS (
@@ -1186,6 +1190,7 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
             s.cancelled,
             s.started_at,
             s.last_finished_at,
+            s.last_run_at,
             ((s.unfinished - s.waiting) - s.in_flight) AS ready,
             (((s.unfinished + s.succeeded) + s.failed) + s.cancelled) AS requests,
             ((s.unfinished)::double precision / NULLIF(COALESCE(( SELECT GREATEST((((p.permits)::double precision / p.period) -
@@ -1214,7 +1219,7 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
                     ELSE NULL::timestamp with time zone
                 END AS ended_at,
                 CASE
-                    WHEN ((sum(f.unfinished) > (0)::numeric) AND bool_and(((f.unfinished = (0)::numeric) OR (f.seconds IS NOT NULL)))) THEN (now() + make_interval(secs => LEAST(max(f.seconds), ('1000000000'::numeric)::double precision)))
+                    WHEN ((sum(f.unfinished) > (0)::numeric) AND bool_and(((f.unfinished = (0)::numeric) OR (f.seconds IS NOT NULL)))) THEN GREATEST((now() + make_interval(secs => LEAST(max(f.seconds), ('1000000000'::numeric)::double precision))), max(f.last_run_at))
                     ELSE NULL::timestamp with time zone
                 END AS ends_at
            FROM foreseen f

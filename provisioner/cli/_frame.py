@@ -72,7 +72,8 @@ def _status_of(run: Callable[[], object]) -> int:
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "provisioner"
-        said = error.format_message().replace("Value error, ", "").removeprefix("Invalid value: ")
+        said = error.format_message().replace("Value error, ", "").replace("Input should be", "must be")
+        said = said.removeprefix("Invalid value: ").removesuffix(".")
         if said.startswith("Usage:"):  # all of the help, where a group was called without a command
             said = "a command is missing"
         tell_error(f"{said} (see `{command} --help`)")

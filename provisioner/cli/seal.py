@@ -29,7 +29,7 @@ def seal(
         key = key_in(decoded(sys.stdin.buffer.read()))
     except NoKey as flaw:
         said = "contains no API key" if str(flaw) == "is empty" else str(flaw)
-        raise typer.BadParameter(f"standard input {said}", param_hint="standard input") from None
+        raise typer.BadParameter(f"standard input {said}") from None
     run_async(_seal(config, key, str(project), name))
 
 

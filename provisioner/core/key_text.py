@@ -56,7 +56,7 @@ def _flaw(key: str) -> str:
     if len(key) > LONGEST_KEY:
         return f"is longer than {LONGEST_KEY} characters, and no key or token is that long"
     if len(key) > 1 and key[0] + key[-1] in _QUOTES:
-        return "is in quotation marks: remove them"
+        return "is in quotation marks, which do not belong to it"
     odd = next((letter for letter in key if not "!" <= letter <= "~"), None)
     return "" if odd is None else f"contains {_called(odd)}, which no key or token has"
 

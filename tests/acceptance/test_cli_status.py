@@ -118,7 +118,7 @@ def test_failures_are_explained(database: Database) -> None:
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("project_not_found")]
     assert "1,200" in line
     assert "because of [this]" in line
-    assert "compare project_id with the project's settings in Infisical" in line
+    assert "compare project_id with the ID in the project's settings in Infisical" in line
     assert (
         "! 1,200 requests have failed: fix the cause, then run `provisioner retry --error project_not_found`\n"
         in done.stdout

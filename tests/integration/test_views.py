@@ -127,6 +127,19 @@ class TestViews:
         question = "SELECT extract(epoch FROM ends_at - now())::float FROM provisioner.batch_progress WHERE total"
         assert await session.fetchval(question) == pytest.approx(seconds)
 
+    async def test_no_batch_ends_before_its_last_request_may_start(self, session: "Session") -> None:
+        """However fast the target is, a request that is scheduled for later ends no earlier than that."""
+        await session.execute(
+            "INSERT INTO provisioner.connection_requests (project_id, not_before)"
+            " VALUES (gen_random_uuid(), now() + interval '1 hour'), (gen_random_uuid(), NULL)"
+        )
+        await session.execute(
+            "INSERT INTO provisioner.permits (target, kind, metered, permits, period)"
+            " VALUES ('default', 'write', true, 60, 60)"
+        )
+        question = "SELECT extract(epoch FROM ends_at - now())::float FROM provisioner.batch_progress WHERE total"
+        assert await session.fetchval(question) == pytest.approx(3600.0, abs=60.0)
+
     async def test_a_batch_ends_at_its_own_targets_pace(self, session: "Session") -> None:
         """What another target allows makes a batch no faster."""
         await insert(session, batch="a")

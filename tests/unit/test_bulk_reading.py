@@ -88,13 +88,13 @@ class TestCsv:
             (f"{ONE},a", "has no header: the first line must name the columns, such as project_id,name"),
             ("project_id,nmae", "'nmae' is no column; did you mean name?"),
             ("project_id,status", "'status' is filled in by provisioner; leave it out"),
-            ("name,batch", "lacks the column project_id"),
+            ("name,batch", "without the column project_id"),
             ("project_id,name,name", "names name twice"),
-            ("name,api_key", "lacks the column project_id"),
+            ("name,api_key", "without the column project_id"),
             ('project_id,"na', "is not CSV"),
         ],
     )
-    def test_an_unusable_header_says_how_to_mend_it(self, header: str, said: str) -> None:
+    def test_an_unusable_header_says_how_to_fix_it(self, header: str, said: str) -> None:
         """Without a header that is understood nothing is guessed."""
         with pytest.raises(FileUnusable, match=said.replace("?", r"\?")):
             taken_apart(header + (f"\n{ONE},{KEY}\n" if header else ""))

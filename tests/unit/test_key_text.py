@@ -147,7 +147,7 @@ def test_what_cannot_be_a_key_is_refused_in_words(way: str, odd: str, tmp_path: 
 @pytest.mark.parametrize("quotes", ['""', "''", "``"])
 def test_quotation_marks_are_named(quotes: str) -> None:
     """Marks that a shell would have taken away are part of the text where no shell reads it."""
-    with pytest.raises(NoKey, match="is in quotation marks: remove them"):
+    with pytest.raises(NoKey, match="is in quotation marks, which do not belong to it"):
         key_in(f"{quotes[0]}{KEY}{quotes[1]}\n")
 
 
