@@ -225,7 +225,9 @@ async def _work(database: "Database") -> AsyncIterator[Check]:
         if target.pending and not target.workers:
             wait = "waits" if target.pending == 1 else "wait"
             said = f"{several(target.pending, 'request')} {wait} for {target.target}, and no worker serves it"
-            yield warning("target", said, f"`provisioner run` starts one, with [targets.{target.target}] in its settings")
+            yield warning(
+                "target", said, f"`provisioner run` starts one, with [targets.{target.target}] in its settings"
+            )
         for found in _in_flight(target):
             yield found
         if target.allowed:

@@ -10,7 +10,7 @@ ADVICE: Final = {
     "name_conflict": "rename one of the two connections, or set on_conflict to adopt or replace",
     "credential_refused": "replace the key, which OpenRouter does not accept, with a valid management key",
     "credential_unknown": "add the credential to the workers' settings, as [credentials.NAME]",
-    "credential_unreadable": "check that the workers have the key's variable, file or sealing key; the message says what is wrong with it",
+    "credential_unreadable": "correct the key, its file or its sealing key on the workers: the message says which",
     "project_not_found": "compare project_id with the ID in the project's settings in Infisical",
     "permission_denied": "add the machine identity to the project with a role that may create app connections",
     "invalid_request": "correct the row: the message says what Infisical rejected",

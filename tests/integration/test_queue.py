@@ -399,7 +399,9 @@ class TestRescue:
         await session.execute("DELETE FROM provisioner.workers")
         assert (await queue.rescue(pause=0.0)).requests == 1
 
-    async def test_remembers_earlier_failed_attempts(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
+    async def test_remembers_earlier_failed_attempts(
+        self, queue: PostgresQueue, worker: int, session: "Session"
+    ) -> None:
         """What was counted before stays counted; what was lost is no fault of the row's."""
         await insert(session)
         (first,) = (await claim(queue, worker)).claims

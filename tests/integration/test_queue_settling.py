@@ -81,7 +81,9 @@ class TestSucceed:
         assert abs(row["finished_at"] - await session.fetchval("SELECT now()")) < timedelta(seconds=10)
         assert await places(session) == {}
 
-    async def test_after_failed_attempts_leaves_none(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
+    async def test_after_failed_attempts_leaves_none(
+        self, queue: PostgresQueue, worker: int, session: "Session"
+    ) -> None:
         """What went wrong before is forgotten, but for the number of creates."""
         await queue.settle(worker, [a_settlement(await one(queue, worker, session), LATER)])
         await soon(session)
