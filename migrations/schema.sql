@@ -1256,6 +1256,7 @@ CREATE TABLE provisioner.concurrency (
     cliff integer,
     cliff_at double precision DEFAULT 0 NOT NULL,
     bar integer DEFAULT 0 NOT NULL,
+    memory double precision DEFAULT 21600 NOT NULL,
     workers bigint[] DEFAULT '{}'::bigint[] NOT NULL,
     held integer[] DEFAULT '{}'::integer[] NOT NULL,
     wanted integer[] DEFAULT '{}'::integer[] NOT NULL,
@@ -1277,6 +1278,8 @@ COMMENT ON COLUMN provisioner.concurrency.stalled_at IS 'When it was noticed tha
 COMMENT ON COLUMN provisioner.concurrency.cliff IS 'As many in flight at once stopped the server, at cliff_at';
 
 COMMENT ON COLUMN provisioner.concurrency.bar IS 'How far the limit goes after the cliff, until hours have gone by';
+
+COMMENT ON COLUMN provisioner.concurrency.memory IS 'For how many seconds the limit does not go beyond the bar; less than six hours: the cliff is only suspected';
 
 COMMENT ON COLUMN provisioner.concurrency.held IS 'Slots of each of the workers, in their order; likewise wanted and running';
 

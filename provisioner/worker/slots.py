@@ -98,8 +98,10 @@ class SlotGate(OpenGate):
 
     async def send(self, call: Callable[[], Awaitable[Observation]]) -> Observation:
         """Send a create, or credentials, as soon as there is a slot for it."""
-        number, ending, metered = await self._enter(), Ending.NOTHING, False
+        (number, sent_at), ending, metered = await self._enter(), Ending.NOTHING, False
         try:
+            if (early := sent_at - self._clock.monotonic()) > 0:
+                await asyncio.sleep(early)
             seen = await call()
             ending, metered = _ending(seen), seen.rate is not None
             return seen
@@ -109,8 +111,8 @@ class SlotGate(OpenGate):
                 self._stir.set()
             self._let_in()
 
-    async def _enter(self) -> int:
-        """Wait for a slot and take it; returns its number."""
+    async def _enter(self) -> tuple[int, float]:
+        """Wait for a slot and take it; returns its number, and when the call may be sent."""
         while not self._slots.is_free:
             turn = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)
@@ -218,7 +220,8 @@ def _ending(seen: Observation) -> Ending:
     if seen.seen in _SILENT or (seen.seen is Seen.TOKEN_TROUBLE and seen.status is None):
         return Ending.NOTHING
     if seen.seen is Seen.UNKNOWN:
-        return Ending.FAILED
+        # Only an error with Infisical's own id was said by Infisical.
+        return Ending.FAILED if seen.req_id is None else Ending.BROKEN
     if seen.seen is Seen.KEY_REFUSED and seen.elapsed >= SLOW:
         return Ending.STRAINED
     return Ending.ANSWERED
