@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any, Self
 
@@ -84,7 +84,6 @@ class World:
     """Everything that one fault test breaks, from one seed.
 
     `url` is a fresh database with our schema. Workers reach it by `way`, when a test puts something in between.
-    `pool` is that of the simulated Infisical, whatever the options say: 0 lets any number of creates be in flight.
     """
 
     def __init__(
@@ -95,14 +94,13 @@ class World:
         seed: int,
         directory: Path,
         tally: Counter[str],
-        pool: int = 0,
         **settings: str,
     ) -> None:
         self.url = url
         self.way = url
         self.seed = seed
         self.random = Random(seed)  # noqa: S311 - a repeatable sequence is the point
-        self.simulator = Simulator(replace(options, pool=pool))
+        self.simulator = Simulator(options)
         self.workers: list[WorkerProcess] = []
         self.tally = tally
         self._directory = directory

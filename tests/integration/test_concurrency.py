@@ -93,7 +93,7 @@ async def stranger(fleet: Fleet) -> AsyncIterator[list[float]]:
 
 async def test_two_workers_do_not_stop_a_self_hosted_server(database: Database) -> None:
     """With default settings 300 rows are done in seconds, eight at once at most, and everybody else can log in."""
-    async with Fleet(database.url, SELF, workers=2, pool=10) as fleet, stranger(fleet) as took, watched(fleet) as peak:
+    async with Fleet(database.url, SELF, workers=2) as fleet, stranger(fleet) as took, watched(fleet) as peak:
         await fleet.start()
         await fleet.insert(300)
         await fleet.done(within=30.0)
@@ -119,8 +119,8 @@ async def test_a_number_is_the_most_over_all_workers(database: Database, most: s
 
 async def test_a_cliff_is_remembered(database: Database) -> None:
     """A server that stops at fewer is not held for down: it is left in peace, and stays below its cliff afterwards."""
-    small = replace(SELF, pool_wait=6.0, pool_step=0.004)
-    async with Fleet(database.url, small, workers=2, pool=3) as fleet:
+    small = replace(SELF, pool=3, pool_wait=6.0, pool_step=0.004)
+    async with Fleet(database.url, small, workers=2) as fleet:
         await fleet.start()
         await fleet.insert(60)
 
@@ -186,7 +186,7 @@ class TestShared:
 
 async def test_a_learned_pace_ends_with_the_address(database: Database) -> None:
     """A target whose URL changes from a cloud to a self-hosted server is not paced by the cloud's limit."""
-    async with Fleet(database.url, SELF, pool=10) as fleet:
+    async with Fleet(database.url, SELF) as fleet:
         await fleet.session.execute(
             "INSERT INTO provisioner.permits (target, kind, metered, permits, granted, used, address, bare_since)"
             " VALUES ('default', 'write', true, 90, 90, 90, 'https://us.infisical.com', 0)"

@@ -62,7 +62,7 @@ async def rig(
     *, marker: bool = False, secret: str | None = None, patience: float = 5.0, **options: Any
 ) -> AsyncIterator[Rig]:
     """Connections that log in to a fresh simulator."""
-    async with Simulator(Options(**{"projects": 3, "upstream_pace": 0.01, "pool": 0, **options})) as simulator:
+    async with Simulator(Options(**{"projects": 3, "upstream_pace": 0.01, **options})) as simulator:
         routes = Routes(simulator.url)
         auth = UniversalAuth(client_id=simulator.client_id, client_secret=Secret(secret or simulator.client_secret))
         async with Transport(TransportOptions(base_url=simulator.url, timeout=patience)) as transport:

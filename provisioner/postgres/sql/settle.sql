@@ -10,7 +10,8 @@
 -- Record connections: one update of the wide row, the sealed key wiped in the same statement. Where a single create was all
 -- that was sent, it is logged here too: that is nearly always so, and saves a statement and a transaction block. What lost its
 -- claim was sent all the same and is logged, unless it is (the answer to its settlement may have been lost) or belongs to another
--- request, older than the one that has its id now.
+-- request, older than the one that has its id now. That is an insert of its own: what has just ended cannot be there already, and
+-- ON CONFLICT would log a second record for each row (measured: 48 of 1 180 bytes).
 WITH outcomes AS (
     SELECT *
     FROM unnest(
@@ -27,7 +28,20 @@ gone AS (
         AND ((f.id, f.fence) IN (SELECT o.id, o.fence FROM outcomes AS o)) IS TRUE
     RETURNING f.id, f.fence, f.attempt
 ),
+settled AS (
+    SELECT o.* FROM outcomes AS o WHERE ((o.id, o.fence) IN (SELECT g.id, g.fence FROM gone AS g)) IS TRUE
+),
 logged AS (
+    INSERT INTO provisioner.attempts (
+        request_id, attempt, worker, action, started_at, ended_at, http_status, req_id, outcome
+    )
+    SELECT
+        o.id, o.attempt, $1, 'create', o.started_at, o.started_at + make_interval(secs => o.elapsed), o.http_status,
+        o.req_id, 'created'
+    FROM settled AS o
+    WHERE o.started_at IS NOT NULL
+),
+confessed AS (
     INSERT INTO provisioner.attempts (
         request_id, attempt, worker, action, started_at, ended_at, http_status, req_id, outcome
     )
@@ -37,20 +51,13 @@ logged AS (
     FROM outcomes AS o
     WHERE
         o.started_at IS NOT NULL
-        AND (
-            ((o.id, o.fence) IN (SELECT g.id, g.fence FROM gone AS g)) IS TRUE
-            OR (
-                EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.id = o.id AND q.created_at <= o.started_at)
-                AND NOT EXISTS (
-                    SELECT FROM provisioner.attempts AS a
-                    WHERE a.request_id = o.id AND a.attempt = o.attempt AND a.action = 'create' AND a.started_at = o.started_at
-                )
-            )
+        AND ((o.id, o.fence) IN (SELECT g.id, g.fence FROM gone AS g)) IS NOT TRUE
+        AND EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.id = o.id AND q.created_at <= o.started_at)
+        AND NOT EXISTS (
+            SELECT FROM provisioner.attempts AS a
+            WHERE a.request_id = o.id AND a.attempt = o.attempt AND a.action = 'create' AND a.started_at = o.started_at
         )
     ON CONFLICT DO NOTHING
-),
-settled AS (
-    SELECT o.* FROM outcomes AS o WHERE ((o.id, o.fence) IN (SELECT g.id, g.fence FROM gone AS g)) IS TRUE
 ),
 forgotten AS (
     DELETE FROM provisioner.setbacks AS s WHERE s.id = ANY (ARRAY (SELECT g.id FROM gone AS g WHERE g.attempt > 1))
