@@ -23,7 +23,7 @@ from provisioner.core.concurrency import (
     Reading,
     Rules,
 )
-from provisioner.core.sharing import Allotment, exchange, fair_shares
+from provisioner.core.sharing import SPREAD, Allotment, exchange, fair_shares
 from provisioner.core.slots import Ending, Slots
 
 HERE = "https://infisical.example"
@@ -341,6 +341,19 @@ def test_calls_beyond_what_any_server_bears_at_once_are_spread(slots: int, limit
     assert sent.count(1.0) == at_once
     assert sent == sorted(sent)
     assert sent[-1] - 1.0 <= 0.2
+
+
+@pytest.mark.parametrize("upstream", [0.002, 0.05])
+def test_spreading_costs_a_server_without_a_pool_next_to_nothing(
+    upstream: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With sixty-four in flight five thousand creates take less than 3 % longer than if all began at once."""
+    took = []
+    for spread in (SPREAD, 0.0):
+        monkeypatch.setattr("provisioner.core.sharing.SPREAD", spread)
+        fleet = Fleet(Server(pool=10**6, upstream=upstream, database=0.0), 1, rules=Rules(address=HERE, most=64))
+        took.append(fleet.run(60.0, until=lambda fleet=fleet: fleet.total >= 5000))  # type: ignore[misc]  # mypy infers no type for it
+    assert took[0] < 1.03 * took[1]
 
 
 def test_calls_that_follow_others_are_not_held_up() -> None:
