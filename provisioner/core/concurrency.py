@@ -149,6 +149,11 @@ class Concurrency:
         """Whether too many were in flight, and have not ended yet."""
         return self.stalled_at is not None and now - self.stalled_at < LONGEST_STALL
 
+    @property
+    def proven(self) -> int | None:
+        """The cliff, if Infisical itself has said so; a suspicion concerns nobody but the limit."""
+        return self.cliff if self.memory >= MEMORY else None
+
     def ceiling(self, rules: Rules, now: float) -> int:
         """How far the limit may go, whatever the present latency."""
         if rules.most is not None:

@@ -83,7 +83,7 @@ def exchange(
         patience=state.patience,
         stalled=state.stalls(now),
         awaited=awaited,
-        cliff=state.cliff,
+        cliff=state.proven,
         # All together begin as many at once as a server bears; what is allotted beyond that must not come as a crowd.
         burst=max(1, SELF_HOSTED * slots // state.limit),
         spacing=min(SPREAD * (state.usual or 0.0), LONGEST_SPREAD) / max(1, slots),

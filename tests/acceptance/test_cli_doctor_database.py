@@ -168,6 +168,8 @@ def test_how_many_creates_a_target_bears_is_told(database: Database) -> None:
     assert stopped["verdict"] == "warning"
     assert "default stopped with 8 creates in flight" in stopped["said"]
     assert stopped["remedy"] == "at most 6 are in flight now; set max_in_flight below 8"
+    query(database, "UPDATE provisioner.concurrency SET memory = 600")
+    assert checks_of(database)["in flight"]["verdict"] == "ok"  # it is only suspected
 
 
 def test_a_password_file_that_is_ignored_is_told(database: Database, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from provisioner.core.concurrency import MEMORY, SELF_HOSTED, START, SUSPICION, UPSTREAM, Reading, Rules
 from provisioner.postgres.concurrency import SharedConcurrency
 from provisioner.postgres.pool import Database as Pool
+from provisioner.postgres.reports import read_gauges
 from provisioner.sandbox.simulator import Options
 from provisioner.worker.slots import SlotGate
 from tests.support import eventually
@@ -151,9 +152,11 @@ async def test_timeouts_leave_a_suspicion_and_infisicals_own_errors_a_cliff(data
         shared = SharedConcurrency(pool, target="default", rules=HERE)
         await shared.exchange(worker, replace(MANY, running=4, oldest=60.0))
         lost = await shared.exchange(worker, replace(MANY, calls=4, failed=4, lost=4))
-        assert (lost.cliff, *await known(session, "memory")) == (4, SUSPICION)
+        assert (lost.cliff, *await known(session, "cliff, memory")) == (None, 4, SUSPICION)
+        assert [each.cliff for each in (await read_gauges(pool)).concurrency] == [None]
         told = await shared.exchange(worker, replace(MANY, calls=1, failed=1, slow=1))
-        assert (told.cliff, *await known(session, "memory")) == (4, MEMORY)
+        assert (told.cliff, *await known(session, "cliff, memory")) == (4, 4, MEMORY)
+        assert [each.cliff for each in (await read_gauges(pool)).concurrency] == [4]
     await pool.close()
 
 
