@@ -290,7 +290,7 @@ CREATE TABLE provisioner.attempts (
     outcome text NOT NULL,
     error_code text,
     error_message text,
-    CONSTRAINT attempts_of_request PRIMARY KEY (request_id, started_at, ended_at)
+    CONSTRAINT attempts_of_request PRIMARY KEY (request_id, attempt, ended_at)
 ) PARTITION BY RANGE (ended_at);
 
 CREATE TABLE provisioner.attempts_other PARTITION OF provisioner.attempts DEFAULT;

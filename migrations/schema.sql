@@ -1569,10 +1569,10 @@ ALTER TABLE provisioner.workers ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY
 ALTER TABLE ONLY provisioner.attempts ATTACH PARTITION provisioner.attempts_other DEFAULT;
 
 ALTER TABLE ONLY provisioner.attempts
-    ADD CONSTRAINT attempts_of_request PRIMARY KEY (request_id, started_at, ended_at);
+    ADD CONSTRAINT attempts_of_request PRIMARY KEY (request_id, attempt, ended_at);
 
 ALTER TABLE ONLY provisioner.attempts_other
-    ADD CONSTRAINT attempts_other_pkey PRIMARY KEY (request_id, started_at, ended_at);
+    ADD CONSTRAINT attempts_other_pkey PRIMARY KEY (request_id, attempt, ended_at);
 
 ALTER TABLE ONLY provisioner.concurrency
     ADD CONSTRAINT concurrency_pkey PRIMARY KEY (target);
