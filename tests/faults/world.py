@@ -234,7 +234,7 @@ class World:
         return dict((await self.fetch("SELECT * FROM provisioner.connection_requests WHERE id = $1", request))[0])
 
     async def audit(self) -> Audit:
-        """Hold the table and its log against the server's own lists; every difference is an error."""
+        """Hold the table and its log against the server's own lists; every difference, and every stop, is an error."""
         rows = [dict(row) for row in await self.fetch(ROWS)]
         state = self.simulator.state()
         found = audit(rows, state)
@@ -242,6 +242,7 @@ class World:
         log = [dict(row) for row in await self.fetch(ATTEMPTS)]
         strange = unexplained(state["creates"], log)
         assert not strange, "\n".join(strange[:20])
+        assert state["pool"]["timedOut"] == 0, "the server stopped, for too many creates were in flight"
         self.tally["creates"] += found.creates
         self.tally["answers lost"] += found.answers_lost
         self.tally["requests checked"] += found.requests
