@@ -9,7 +9,7 @@ from provisioner.cli._checks import Check, ok, problem, warning
 from provisioner.cli._checks_host import through
 from provisioner.cli._progress import duration
 from provisioner.cli._survey import opened, permit
-from provisioner.core.concerns import remedy
+from provisioner.core.alerts import remedy
 from provisioner.core.errors import (
     CredentialUnavailable,
     CredentialUnknown,
@@ -17,7 +17,7 @@ from provisioner.core.errors import (
     DatabaseUnavailable,
     ProvisionerError,
 )
-from provisioner.core.model import ErrorCode, Observation, Request, Seen
+from provisioner.core.model import ErrorCode, Observation, Request, Result
 from provisioner.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ NOBODY: Final = UUID(int=0)  # no connection has this id: asking for it proves t
 LONGEST: Final = 70.0  # seconds to wait for a permit: a little more than a window
 SKEW: Final = 5.0  # seconds that Infisical's clock may differ from this host's
 
-_ANSWERS: Final = frozenset({Seen.ABSENT, Seen.FOUND, Seen.FORBIDDEN, Seen.PROJECT_MISSING})
+_ANSWERS: Final = frozenset({Result.ABSENT, Result.FOUND, Result.FORBIDDEN, Result.PROJECT_MISSING})
 
 
 async def check_target(
@@ -52,7 +52,7 @@ async def _opened(
 ) -> AsyncIterator[Check]:
     connections = cast("InfisicalConnections", target.connections)  # what the service opens can list
     seen = await _read(target, lambda: connections.get(str(NOBODY)), metered=metered)
-    if seen is None or seen.seen not in _ANSWERS:
+    if seen is None or seen.result not in _ANSWERS:
         yield _unanswered(settings, target.name, seen)
         return
     yield ok("identity", f"{target.name}: {_login(settings, target.name)}")
@@ -79,7 +79,7 @@ async def _fetched(settings: "Settings", target: "Target") -> AsyncIterator[Chec
         try:
             await target.vault.open(_asking(name))
         except CredentialUnavailable as error:
-            yield warning("credential", str(error), "requests with it wait, and lose nothing")
+            yield warning("credential", str(error), "its requests wait and lose no attempt")
         except (CredentialUnknown, CredentialUnreadable) as error:
             yield problem("credential", str(error))
         else:
@@ -112,9 +112,9 @@ async def _read(target: "Target", call: Callable[[], Awaitable[Observation]], *,
 
 def _unanswered(settings: "Settings", name: str, seen: Observation | None) -> Check:
     url = settings.targets[name].url
-    if seen is None or seen.seen is Seen.THROTTLED:
+    if seen is None or seen.result is Result.THROTTLED:
         return warning("identity", f"{name}: the read budget is used up", "try again in a minute")
-    if seen.seen in {Seen.NOT_SENT, Seen.UNKNOWN}:
+    if seen.result in {Result.NOT_SENT, Result.UNKNOWN}:
         way = through(settings, name) or f"without a proxy (set targets.{name}.proxy or HTTPS_PROXY if it needs one)"
         remedy = f"check that targets.{name}.url ({url}) is right and that this host can reach it {way}"
         return problem("identity", f"{name}: {seen.message}", remedy)
@@ -130,12 +130,12 @@ def _skew(name: str, skew: float) -> Check:
 
 
 def _permission(name: str, project: str, seen: Observation | None) -> Check:
-    if seen is None or seen.seen is Seen.THROTTLED:
+    if seen is None or seen.result is Result.THROTTLED:
         return warning("permission", f"{name}: the read budget is used up", "try again in a minute")
-    if seen.seen is Seen.FOUND:
-        said = f"{name}: project {project} can be read; whether it may create cannot be tried without creating"
+    if seen.result is Result.FOUND:
+        said = f"{name}: project {project} can be read; creating was not tested, as it would create one"
         return ok("permission", said)
-    advice = remedy(ErrorCode.PROJECT_NOT_FOUND) if seen.seen in {Seen.PROJECT_MISSING, Seen.ABSENT} else ""
+    advice = remedy(ErrorCode.PROJECT_NOT_FOUND) if seen.result in {Result.PROJECT_MISSING, Result.ABSENT} else ""
     return problem("permission", f"{name}: {seen.message}", advice)
 
 
@@ -153,12 +153,12 @@ async def check_credentials(settings: "Settings") -> AsyncIterator[Check]:
             # The one that is there without being said; nobody may need it.
             unsaid = settings.sources().get(f"credentials.{name}.env") == "default"
             if credential.env is not None and unsaid:
-                remedy = "set it if rows use the credential default"
+                remedy = "set it if requests use the credential default"
                 yield warning("credential", f"{name}: OPENROUTER_PROVISIONING_KEY is not set", remedy)
             else:
                 yield problem("credential", f"{name}: {error}")
         else:
-            yield ok("credential", f"{name} is there")
+            yield ok("credential", f"{name} is available")
 
 
 async def check_sealing(settings: "Settings", database: "Database") -> AsyncIterator[Check]:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from provisioner.cli._progress import duration
-from provisioner.core.concerns import concerns, remedy
+from provisioner.core.alerts import alerts, remedy
 from provisioner.core.text import printable_json
 from provisioner.postgres.reports import Failures, Progress, Status, TargetReport
 
@@ -46,7 +46,7 @@ def one_line(status: Status) -> str:
 def as_document(status: Status, *, one_line: bool) -> str:
     """The whole status, for a program."""
     document: dict[str, Any] = asdict(status)
-    document["concerns"] = concerns(status)
+    document["concerns"] = alerts(status)
     return printable_json(orjson.dumps(document, option=0 if one_line else orjson.OPT_INDENT_2).decode())
 
 
@@ -62,7 +62,7 @@ def _parts(status: Status, screen: Console) -> Iterator[RenderableType]:
     if status.failures:
         yield from gap
         yield _failure_table(status.failures, screen)
-    if found := concerns(status):
+    if found := alerts(status):
         yield from gap
         for concern in found:
             yield Text(f"! {concern}", style="bold red")
@@ -163,17 +163,17 @@ def _condition(target: TargetReport, now: datetime) -> str:
     if target.stalled_at is not None:
         found.append(f"stalled since {target.stalled_at.astimezone():%H:%M}: too many creates were in flight")
     if target.blocked_until is not None:
-        found.append(f"over the limit for {duration((target.blocked_until - now).total_seconds())}")
+        found.append(f"rate limited for another {duration((target.blocked_until - now).total_seconds())}")
     if not found:
-        found.append("working" if target.workers and target.pending else "idle" if target.workers else "nobody at work")
+        found.append("working" if target.workers and target.pending else "idle" if target.workers else "no worker")
     return "; ".join(found)
 
 
 def _workers(status: Status) -> str:
     workers = status.workers
-    living = "1 worker lives" if workers.living == 1 else f"{workers.living:,} workers live"
-    lost = f", {workers.lost:,} did not come back" if workers.lost else ""
-    return f"{living}{lost}; {workers.pace:.1f} creates/s lately"
+    living = "1 worker is running" if workers.living == 1 else f"{workers.living:,} workers are running"
+    lost = f", {workers.lost:,} lost" if workers.lost else ""
+    return f"{living}{lost}; {workers.pace:.1f} creates/s recently"
 
 
 def _failure_table(failures: Sequence[Failures], screen: Console) -> RenderableType:

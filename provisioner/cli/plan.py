@@ -12,10 +12,10 @@ import typer
 from provisioner.cli._bars import counting
 from provisioner.cli._findings import Plan, Planned, Unasked, tell_plan
 from provisioner.cli._frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
+from provisioner.cli._plan_store import PlanStore, Projects, wanting
 from provisioner.cli._progress import reading
-from provisioner.cli._wanted import Projects, Wanted, wanting
 from provisioner.core.comparison import Project, Prospect, prospect
-from provisioner.core.model import Observation, Seen
+from provisioner.core.model import Observation, Result
 from provisioner.intake.checked import CheckedFile, check_file
 from provisioner.intake.errors import FileUnusable
 from provisioner.intake.reading import Format
@@ -30,29 +30,29 @@ if TYPE_CHECKING:
 
 STDIN: Final = "-"
 CHUNK: Final = 500  # projects between two looks into the table
-_ANSWERS: Final = frozenset({Seen.FOUND, Seen.ABSENT, Seen.OTHER_APP})
+_ANSWERS: Final = frozenset({Result.FOUND, Result.ABSENT, Result.OTHER_APP})
 
 
 def plan(  # noqa: PLR0917  # the command line names them
-    file: Annotated[str, typer.Argument(metavar="FILE", help="CSV with a header, or JSON Lines; - is standard input.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="CSV with a header, or JSON Lines; - for standard input.")
+    ],
     config: Config = None,
     form: Annotated[
         Format | None,
-        typer.Option("--format", help="How the file is written; else by its suffix or beginning.", show_default=False),
+        typer.Option("--format", help="File format. Default: by its suffix or first characters.", show_default=False),
     ] = None,
-    skip_invalid: Annotated[
-        bool, typer.Option("--skip-invalid", help="Plan the good lines, leave out the bad.")
-    ] = False,
+    skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Skip invalid lines and plan the rest.")] = False,
     by_name: Annotated[
-        bool, typer.Option("--by-name", help="Ask for each name that would be created, too: one more read each.")
+        bool, typer.Option("--by-name", help="Also look up each name that would be created: one more read each.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Ask Infisical which connections of a bulk file exist, would be created or would conflict; nothing is changed.
+    """Ask Infisical which connections of a bulk file exist, would be created, or would conflict. Changes nothing.
 
-    The file is what `provisioner submit` takes. Each project is asked for once, by reading, within the read budget that
-    the workers share; it counts one login. A project's list does not show the connections of other apps, which have
-    names too: --by-name asks for each name. Exits 1 if anything would conflict, is gone, or could not be asked for.
+    The file is the one that `provisioner submit` takes. There is one read per project, within the read budget that the
+    workers share, and one login. A project's list does not show the connections of other apps, whose names count too:
+    --by-name looks up each name. Exits 1 if anything would conflict, has gone missing, or could not be looked up.
 
     Example: provisioner plan projects.csv
     """
@@ -108,7 +108,7 @@ def _planned(checked: CheckedFile) -> Iterator[Planned]:
         )
 
 
-async def _plan(settings: "Settings", wanted: Wanted, result: Plan, *, quiet: bool) -> None:
+async def _plan(settings: "Settings", wanted: PlanStore, result: Plan, *, quiet: bool) -> None:
     from provisioner.cli._survey import surveying
 
     targets = wanted.targets()
@@ -147,13 +147,13 @@ async def _ask(database: "Database", surveyor: "Surveyor", target: str, projects
                 result.add(what, planned, project.by_name.get(name), pending=pending)
 
     def tell_name(project_id: str, name: str, seen: Observation) -> None:
-        if seen.seen not in _ANSWERS:
+        if seen.result not in _ANSWERS:
             result.unasked.append(Unasked(target, project_id, 1, seen.message))
             return
         planned, found = projects[project_id][name], seen.connection
         project = Project.of([found] if found else [])
         what, pending = _prospect(planned, project, asked.get((project_id, name)))
-        result.add(Prospect.CONFLICT if seen.seen is Seen.OTHER_APP else what, planned, found, pending=pending)
+        result.add(Prospect.CONFLICT if seen.result is Result.OTHER_APP else what, planned, found, pending=pending)
 
     await surveyor.survey(projects, tell)
     await surveyor.look_up(free, tell_name)

@@ -21,7 +21,7 @@ from provisioner.cli._frame import (
     tell_error,
 )
 from provisioner.cli._status_view import as_document, one_line, view
-from provisioner.core.concerns import concerns
+from provisioner.core.alerts import alerts
 from provisioner.core.errors import DatabaseUnavailable
 from provisioner.postgres.reports import Status, read_status
 
@@ -37,14 +37,16 @@ REFRESH: Final = 1.0  # seconds
 
 def status(
     config: Config = None,
-    batch: Annotated[str | None, typer.Option(help="Only the requests of this batch.", show_default=False)] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Keep it on screen until everything is finished.")] = False,
+    batch: Annotated[str | None, typer.Option(help="Only this batch.", show_default=False)] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Keep the display up to date until everything has finished.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show how far everything is, at which pace, and what needs a person.
+    """Show the progress, the pace, and what needs your attention.
 
-    Exits 1 if something needs one: a failed request, nobody at work on what is pending, a paused target that is waited
-    for. With --watch and --json together there is one line of JSON a second.
+    Exits 1 if something needs attention: a failed request, pending requests that no worker serves, or a paused target
+    that requests wait for. --watch with --json prints one line of JSON a second.
 
     Example: provisioner status --batch onboarding --watch
     """
@@ -64,7 +66,7 @@ async def _status(settings: "Settings", batch: str | None, *, watch: bool, as_js
     elif not (watch and console().is_terminal):
         screen = console()
         show(view(seen, screen), screen)
-    return NOT_DONE if concerns(seen) else DONE
+    return NOT_DONE if alerts(seen) else DONE
 
 
 async def _watch(database: "Database", first: Status, batch: str | None, *, as_json: bool) -> Status:

@@ -17,7 +17,7 @@ from provisioner.core.errors import CredentialUnknown, CredentialUnreadable
 from provisioner.core.key_health import canonical
 from provisioner.core.key_text import NoKey, key_in
 from provisioner.core.model import Request
-from provisioner.core.ports import SecretPlace, SecretStore
+from provisioner.core.ports import SecretLocation, SecretStore
 from provisioner.core.secret import Secret
 from provisioner.credentials.fetched import FetchedSecret
 from provisioner.credentials.files import FileSecret, FileUnreadable
@@ -45,7 +45,7 @@ class FromFile:
 class FromInfisical:
     """The key is a secret in Infisical; it is kept for `cache` seconds. `target` None: the request's own."""
 
-    place: SecretPlace
+    place: SecretLocation
     target: str | None = None
     cache: float = 300.0
 
@@ -138,7 +138,7 @@ class NamedVault:
         try:
             self._keys[name] = key_in(text)
         except NoKey as flaw:
-            self._missing[name] = f"{place} {flaw}: set it to the API key alone and start the worker again"
+            self._missing[name] = f"{place} {flaw}: set it to only the API key and restart the worker"
 
     def _find(self, request: Request) -> Secret:
         if request.credential.startswith(SEALED):

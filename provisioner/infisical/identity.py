@@ -19,6 +19,7 @@ from tenacity import AsyncRetrying, RetryError, retry_if_result, stop_after_atte
 
 from provisioner.core.errors import IdentityRefused, LoginUnavailable
 from provisioner.core.secret import Secret
+from provisioner.infisical.advice import elsewhere
 from provisioner.infisical.auth import (
     Auth,
     Granted,
@@ -31,7 +32,6 @@ from provisioner.infisical.auth import (
     UniversalAuth,
     read_login,
 )
-from provisioner.infisical.remedies import elsewhere
 from provisioner.infisical.transport import AnswerLost, NotSent, Transport
 from provisioner.infisical.wire import Routes
 
@@ -151,7 +151,9 @@ class Identity:
         if isinstance(self._auth, StaticToken):
             if token.worked:
                 self._refusals = 0
-            message = f"Infisical refuses the access token from the settings: put a valid one there{self._elsewhere}"
+            message = (
+                f"Infisical refuses the access token from the settings: replace it with a valid one{self._elsewhere}"
+            )
             self._hold = _Hold(IdentityRefused, message, now + self._next_pause(), token.secret)
             self._log.error("login_refused", reason=message)
             return used_up

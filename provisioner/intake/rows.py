@@ -33,7 +33,7 @@ NOT_UTF_8: Final = (
     "is not UTF-8 text; save the file as UTF-8 (in Excel: CSV UTF-8), or run "
     "`iconv -f WINDOWS-1252 -t UTF-8 FILE` if it came from an older program"
 )
-HALF: Final = "holds half of a character ({}), which no text can; write the whole character"
+HALF: Final = "contains half of a character ({}), which cannot be stored; write the whole character"
 _SHOWN: Final = 60  # characters of a wrong value that help to find it
 
 _RULES: Final = {
@@ -110,7 +110,7 @@ _FIRST: Final = datetime(1, 1, 2, tzinfo=UTC)
 _TOO_LATE: Final = datetime(9999, 1, 1, tzinfo=UTC)
 
 
-def _moment(given: object) -> datetime:
+def _context(given: object) -> datetime:
     if not isinstance(given, str):
         raise ValueError  # noqa: TRY004  # pydantic collects ValueError
     moment = datetime.fromisoformat(given)
@@ -166,7 +166,7 @@ class Row(BaseModel):
     project_name: Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_one_line)] | None = (
         None
     )
-    not_before: Annotated[datetime, PlainValidator(_moment)] | None = None
+    not_before: Annotated[datetime, PlainValidator(_context)] | None = None
     api_key: Annotated[Secret, PlainValidator(_api_key)] | None = None
 
     def sealed(self, seal: Seal) -> "Row":

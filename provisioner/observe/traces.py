@@ -33,10 +33,10 @@ class Both:
     def __init__(self, one: Observer, other: Observer) -> None:
         self._observers = (one, other)
 
-    def called(self, target: str, action: Action, seen: Observation) -> None:
+    def called(self, target: str, action: Action, observation: Observation) -> None:
         """Pass it on."""
         for each in self._observers:
-            each.called(target, action, seen)
+            each.called(target, action, observation)
 
     def claimed(self, target: str, requests: int, took: float) -> None:
         """Pass it on."""
@@ -91,6 +91,7 @@ def _provider(worker: str) -> "TracerProvider | None":
     try:
         from provisioner.observe.spans import make_provider  # noqa: PLC0415  # the libraries may not be installed
     except ImportError:
-        log.warning("traces_unavailable", reason="OpenTelemetry is not installed: pip install 'provisioner[telemetry]'")
+        missing = "OpenTelemetry is not installed: pip install 'infisical-provisioner[telemetry]'"
+        log.warning("traces_unavailable", reason=missing)
         return None
     return make_provider(worker)

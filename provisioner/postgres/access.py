@@ -81,7 +81,10 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         _table(_REQUESTS, "SELECT", columns=SEEN),
         *(_table(name, "SELECT") for name in ("request_status", "batch_progress", "request_counts")),
         _table("request_credentials", "SELECT"),
-        *(_table(name, "SELECT") for name in ("ready", "waiting", "in_flight", "setbacks", "turns", "attempts")),
+        *(
+            _table(name, "SELECT")
+            for name in ("ready", "waiting", "in_flight", "attempt_state", "fair_cursors", "attempts")
+        ),
         *(_table(name, "SELECT") for name in ("unrecorded", "miscounted", "sent_creates")),
         _function("misplaced(bigint,integer)"),
         *(
@@ -95,12 +98,15 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         _USAGE,
         _table(_REQUESTS, "SELECT"),
         _table(_REQUESTS, "UPDATE", columns=("credential", *RESULT)),
-        *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("ready", "waiting", "setbacks", "workers")),
+        *(
+            _table(name, "SELECT", "INSERT", "UPDATE", "DELETE")
+            for name in ("ready", "waiting", "attempt_state", "workers")
+        ),
         *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("credential_health", "target_incidents")),
         *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("in_flight", "unrecorded")),
         _table("sent_creates", "SELECT", "INSERT", "UPDATE", "DELETE"),
         _table("miscounted", "SELECT"),
-        *(_table(name, "SELECT", "INSERT", "UPDATE") for name in ("turns", "permits", "concurrency", "targets")),
+        *(_table(name, "SELECT", "INSERT", "UPDATE") for name in ("fair_cursors", "permits", "concurrency", "targets")),
         _table("attempts", "INSERT"),
         _table("attempts", "SELECT", columns=("request_id", "attempt", "action", "started_at")),
         _table("failed_boxes", "SELECT", "UPDATE", "DELETE"),
@@ -156,7 +162,7 @@ async def plan(database: Database, *, grants: Mapping[str, Collection[Kind]], re
         raise SchemaMismatch("there is no schema provisioner; run `provisioner migrate`")
     if not place["ours"]:
         raise RoleUnusable(
-            f"role {place['role']} does not own the schema provisioner and cannot give rights in it;"
+            f"role {place['role']} does not own the schema provisioner and cannot grant rights in it;"
             f" connect as {place['owner']}"
         )
     wanted = list(dict.fromkeys((*revokes, *grants)))
@@ -244,16 +250,18 @@ def _revoking(role: Role) -> Iterator[str]:
 def _require_usable(name: str, role: Role | None) -> None:
     if role is None:
         quoted = '"' + name.replace('"', '""') + '"'
-        raise RoleUnusable(f"there is no role {name}; make it first, as with CREATE ROLE {quoted} LOGIN PASSWORD '…'")
+        raise RoleUnusable(
+            f"there is no role {name}; create it first, for example with CREATE ROLE {quoted} LOGIN PASSWORD '…'"
+        )
     if role.owns:
-        raise RoleUnusable(f"role {name} owns the schema provisioner and may do everything already; name another role")
+        raise RoleUnusable(f"role {name} owns the schema provisioner and already has every right; name another role")
 
 
 def _warnings(role: Role, kinds: Collection[Kind], database: str) -> Iterator[str]:
     if role.unbound:
-        yield f"role {role.name} is a superuser or has BYPASSRLS: it sees more than it is given"
+        yield f"role {role.name} is a superuser or has BYPASSRLS: it sees more than it was granted"
     elif role.as_owner:
-        yield f"role {role.name} may act as the schema's owner: it may do more than it is given"
+        yield f"role {role.name} may act as the schema's owner: it can do more than it was granted"
     if not role.connects:
         yield f"role {role.name} may not connect: GRANT CONNECT ON DATABASE {database} TO {role.quoted}"
     if Kind.REQUESTER in kinds and not role.stages:

@@ -40,7 +40,7 @@ def told_apart(connection: "Session") -> Iterator[None]:
     except TimeoutError as error:
         if connection.is_closed():
             raise
-        raise OutcomeDelayed("the statement did not end in its time", slow=True) from error
+        raise OutcomeDelayed("the statement did not end in time", slow=True) from error
     except asyncpg.PostgresError as error:
         if connection.is_closed():
             raise
@@ -69,10 +69,10 @@ def as_kept(calls: Sequence[Call]) -> str:
 
 def from_kept(kept: str) -> list[Call]:
     """The calls that were kept."""
-    return [(name, columns) for name, columns in json.loads(kept, object_hook=_moment)]
+    return [(name, columns) for name, columns in json.loads(kept, object_hook=_context)]
 
 
-def _moment(value: dict[str, Any]) -> object:
+def _context(value: dict[str, Any]) -> object:
     return datetime.fromisoformat(value["at"]) if set(value) == {"at"} else value
 
 

@@ -69,11 +69,15 @@ def test_what_cannot_be_granted_is_told(database: Database) -> None:
     """A role that is not there, the owner, and somebody who owns nothing: one line each that says what to do."""
     with roles(database, "app") as (app,):
         for arguments, caller, said in (
-            (("--reader", "no one"), database, 'there is no role no one; make it first, as with CREATE ROLE "no one"'),
+            (
+                ("--reader", "no one"),
+                database,
+                'there is no role no one; create it first, for example with CREATE ROLE "no one"',
+            ),
             (
                 ("--revoke", "provisioner"),
                 database,
-                "role provisioner owns the schema provisioner and may do everything",
+                "role provisioner owns the schema provisioner and already has every right",
             ),
             (("--reader", "public"), database, "there is no role public"),
         ):
@@ -83,7 +87,9 @@ def test_what_cannot_be_granted_is_told(database: Database) -> None:
         provisioner("grant", "--reader", name_of(app), database=database)
         done = provisioner("grant", "--worker", name_of(app), database=app)
         assert done.returncode == 1
-        assert "does not own the schema provisioner and cannot give rights in it; connect as provisioner" in done.stderr
+        assert (
+            "does not own the schema provisioner and cannot grant rights in it; connect as provisioner" in done.stderr
+        )
     for wrong in ((), ("--list", "--reader", "x")):
         assert provisioner("grant", *wrong, database=database).returncode == 2
 
@@ -128,14 +134,14 @@ def test_a_reader_runs_what_reads_and_nothing_that_writes(database: Database, ca
             done = provisioner(*arguments, database=cast.reader, more=infisical.variables)
             assert (done.returncode, "permission" in done.stderr) == (status, False), done.stderr
             assert "QUJD" not in done.stdout
-        for deed, right in (
+        for operation, right in (
             (("cancel", str(ids["ready"])), "permission denied for function cancel"),
             (("retry", request), "permission denied for function retry"),
             (("pause",), "permission denied for function pause"),
             (("resume",), "permission denied for function resume"),
             (("run", "--drain", "--listen", "off"), "UPDATE (credential, status"),
         ):
-            done = provisioner(*deed, database=cast.reader, more=infisical.variables)
+            done = provisioner(*operation, database=cast.reader, more=infisical.variables)
             assert (done.returncode, done.stdout) == (1, "")
             assert right in done.stderr
             assert "`provisioner grant" in done.stderr
@@ -155,11 +161,11 @@ def test_a_requester_submits_and_hears_honestly_of_others(database: Database, ca
         ["project_id,api_key", *(f"{each},sk-or-v1-planted{n}" for n, each in enumerate(projects))]
     ).encode()
     rehearsed = provisioner("submit", "--dry-run", "-", database=cast.requester, given=given)
-    assert "what others asked for already is not shown to this role" in rehearsed.stdout
+    assert "this role cannot see what others have requested" in rehearsed.stdout
     first = provisioner("submit", "-", database=cast.requester, given=given)
     assert (first.returncode, first.stderr) == (0, "")
     assert "inserted      3\n" in first.stdout
-    assert "already there 1 (1 asked for by others)" in first.stdout
+    assert "already there 1 (1 requested by others)" in first.stdout
     second = provisioner("submit", "--json", "-", database=cast.requester, given=given)
     report = json.loads(second.stdout)
     assert (report["inserted"], report["already_there"], report["of_others"]) == (0, 4, 1)
@@ -213,5 +219,5 @@ async def test_the_whole_journey_with_least_privilege(database: Database, cast: 
         creates = [one for one in infisical.state()["creates"] if one.get("status") == 200]
     assert query(cast.requester, "SELECT count(*) FROM provisioner.request_status WHERE state = 'succeeded'") == "200"
     assert len(creates) <= 200
-    assert query(database, "SELECT count(*) FROM provisioner.attempts WHERE outcome = 'outcome unknown'") != "0"
+    assert query(database, "SELECT count(*) FROM provisioner.attempts WHERE outcome = 'unknown'") != "0"
     assert query(database, f"SELECT count(*) {days}") != "0"

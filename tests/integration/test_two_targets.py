@@ -19,7 +19,7 @@ from provisioner.sandbox.simulator import Options, Simulator
 from provisioner.service import open_target
 from provisioner.settings import load_settings
 from provisioner.worker.clock import DatabaseClock
-from provisioner.worker.worker import Manner, Worker
+from provisioner.worker.worker import Worker, WorkerOptions
 from tests.support import eventually
 from tests.support.sessions import connected
 
@@ -47,7 +47,7 @@ async def worker(url: str, simulator: Simulator, target: str) -> AsyncIterator[N
         opened = await stack.enter_async_context(open_target(settings, target, pool, clock, open_vault(settings)))
         one = Worker(
             [(opened, 4)],
-            manner=Manner(name=target, lease=5.0, grace=2.0, poll=0.2),
+            options=WorkerOptions(name=target, lease=5.0, grace=2.0, poll=0.2),
             queue=PostgresQueue(pool),
             clock=clock,
             random=lambda: 0.5,
@@ -87,7 +87,7 @@ async def test_a_connection_is_recorded_by_one_request(database: Database, on_co
         ("two", "failed", "name_conflict"),
     }
     told = [row["error_message"] for row in rows if row["target"] == "two"]
-    assert all("of target one has recorded this connection already" in message for message in told)
+    assert all("of target one has already recorded this connection" in message for message in told)
     assert not [route for route in simulator.state()["requests"] if route.startswith("PATCH")]
 
 
