@@ -60,8 +60,8 @@ def test_a_full_disk_of_temporary_files_is_told(database: Database, large_file: 
     done = forked(["submit", str(large_file)], environment(database), prepare=little_room)
     assert done.status == 1
     assert done.stderr == (
-        f"error: {large_file} needs a temporary file, and that cannot be written: File too large; "
-        "set TMPDIR to a directory with more room; nothing was loaded\n"
+        f"error: {large_file} needs a temporary file, which cannot be written: File too large; "
+        "set TMPDIR to a directory with more space; nothing was loaded\n"
     )
 
 
@@ -73,13 +73,13 @@ def test_a_file_larger_than_the_memory_is_told(database: Database, large_file: P
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + (20 << 20),) * 2)  # bytes: 20 MiB for a file of more
 
-    large_file.write_bytes(
-        b"project_id,description\n"
-        + b"".join(f"{UUID(int=number)},{os.urandom(120).hex()}\n".encode() for number in range(200_000))
-    )
+    # Line by line: what is freed here would be room for the copy of this process, whatever its limit.
+    with large_file.open("w") as stream:
+        stream.write("project_id,description\n")
+        stream.writelines(f"{UUID(int=number)},{os.urandom(120).hex()}\n" for number in range(200_000))
     done = forked(["submit", str(large_file), "--dry-run"], environment(database), prepare=little_memory)
     assert done.status == 1, done
-    assert done.stderr.startswith(f"error: {large_file} needs more memory than there is; give it a directory")
+    assert done.stderr.startswith(f"error: {large_file} needs more memory than is available; set TMPDIR to a directory")
     assert done.stderr.count("\n") == 1
 
 
@@ -95,4 +95,4 @@ def test_a_file_is_planned_without_a_place_for_temporary_files(database: Databas
         env=environment(database),
     )
     assert "target nowhere is not in the settings of this host" in done.stdout + done.stderr
-    assert "unforeseen" not in done.stderr
+    assert "unexpected error" not in done.stderr
