@@ -17,7 +17,7 @@ WorkerId = int
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Place:
+class QueuePosition:
     """A place in line.
 
     Smaller is served earlier. `rank` is the negated priority, `turn` the virtual time of fair queueing; within a turn,
@@ -30,7 +30,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SecretPlace:
+class SecretLocation:
     """The address of a secret: in a project's environment (its slug), in a folder, under a name."""
 
     project: str
@@ -43,7 +43,7 @@ class SecretPlace:
         return f"secret {self.name} in project {self.project}, environment {self.environment}, path {self.path}"
 
 
-FRONT = Place(-(2**31), -(2**63))
+FRONT = QueuePosition(-(2**31), -(2**63))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,18 +51,18 @@ class Claims:
     """What one claim brought, and the place in line of its last request."""
 
     claims: Sequence[Claim]
-    last: Place | None
+    last: QueuePosition | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Glance:
+class QueueSnapshot:
     """What a look at the database told: see the query `look`."""
 
     now: datetime
     next_due: datetime | None
     lapsed: bool
     paused: frozenset[str]
-    heads: dict[str, Place]
+    heads: dict[str, QueuePosition]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +99,7 @@ class Swept:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pulse:
+class Heartbeat:
     """How a worker fares, for the list of workers: creates that succeeded so far, creates a second lately."""
 
     created: int = 0
@@ -125,13 +125,13 @@ class Queue(Protocol):
     async def register(self, *, name: str, targets: Sequence[str], lease: float) -> WorkerId:
         """Enter this process as a worker whose lease lasts `lease` seconds."""
 
-    async def renew(self, worker: WorkerId, *, lease: float, pulse: Pulse) -> None:
+    async def renew(self, worker: WorkerId, *, lease: float, heartbeat: Heartbeat) -> None:
         """Renew the lease of everything that the worker holds. Raises `LeaseLost`."""
 
     async def leave(self, worker: WorkerId) -> None:
         """Strike the worker off the list if it holds nothing."""
 
-    async def claim(self, worker: WorkerId, *, target: str, start: Place, limit: int) -> Claims:
+    async def claim(self, worker: WorkerId, *, target: str, start: QueuePosition, limit: int) -> Claims:
         """Claim up to `limit` requests in line from `start` on; the intent is durable when this returns."""
 
     async def release(self, worker: WorkerId, claims: Collection[Claim]) -> None:
@@ -152,10 +152,10 @@ class Queue(Protocol):
     async def record_kept(self, limit: int) -> Sequence[Late]:
         """Try again to record outcomes that were set aside, at most `limit` of those whose time has come."""
 
-    async def look(self, *, marks: dict[str, Place], served: dict[str, Place]) -> Glance:
+    async def look(self, *, marks: dict[str, QueuePosition], served: dict[str, QueuePosition]) -> QueueSnapshot:
         """Look at what there is to do from the given marks on, and tell how far the queues have been served."""
 
-    async def promote(self, limit: int) -> dict[str, Place]:
+    async def promote(self, limit: int) -> dict[str, QueuePosition]:
         """Put what is due in line; returns the foremost place of the newcomers by target."""
 
     async def rescue(self, *, pause: float) -> Rescue:
@@ -286,7 +286,7 @@ class Incidents(Protocol):
 class SecretStore(Protocol):
     """Where a named credential is kept outside of this process: the secrets of one Infisical."""
 
-    async def read(self, place: SecretPlace) -> Secret:
+    async def read(self, place: SecretLocation) -> Secret:
         """The secret's value, trimmed. Raises `CredentialUnreadable` or `CredentialUnavailable`."""
 
 
@@ -348,7 +348,7 @@ class Observer(Protocol):
     Told of every call, so it counts and nothing else: it neither waits nor raises. `took` is in seconds.
     """
 
-    def called(self, target: str, action: Action, seen: Observation) -> None:
+    def called(self, target: str, action: Action, observation: Observation) -> None:
         """A call to Infisical has ended."""
 
     def claimed(self, target: str, requests: int, took: float) -> None:
@@ -364,7 +364,7 @@ class Observer(Protocol):
 class Unobserved:
     """The observer of a worker that nobody watches."""
 
-    def called(self, target: str, action: Action, seen: Observation) -> None:
+    def called(self, target: str, action: Action, observation: Observation) -> None:
         """Hear nothing."""
 
     def claimed(self, target: str, requests: int, took: float) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from provisioner.core.errors import CredentialUnavailable, CredentialUnreadable
-from provisioner.core.ports import SecretPlace, SecretStore
+from provisioner.core.ports import SecretLocation, SecretStore
 from provisioner.core.secret import Secret
 
 # After one that failed, the next read is made in so many seconds at the earliest: thousands of requests may be waiting.
@@ -21,7 +21,7 @@ class FetchedSecret:
     def __init__(
         self,
         credential: str,
-        place: SecretPlace,
+        place: SecretLocation,
         store: SecretStore,
         *,
         cache: float,
