@@ -25,7 +25,8 @@ from provisioner.core.errors import DatabaseUnavailable
 from provisioner.core.health import Breaker
 from provisioner.core.pacing import Budget, fixed
 from provisioner.core.policy import Rules
-from provisioner.core.ports import UNOBSERVED, Clock, Observer
+from provisioner.core.ports import Clock, Observer
+from provisioner.core.unobserved import UNOBSERVED
 from provisioner.credentials.vault import NamedVault
 from provisioner.descriptors import connections_each, current_limit, raise_limit
 from provisioner.infisical.connections import InfisicalConnections

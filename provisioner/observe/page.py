@@ -13,8 +13,8 @@ from typing import Final
 
 from provisioner import __version__
 from provisioner.core.concerns import concerns, remedy, setbacks
-from provisioner.core.ports import Vitals
 from provisioner.core.reports import Failures, Progress, Status, TargetReport, WorkerReport
+from provisioner.core.vitals import Vitals
 from provisioner.observe.logs import redact_text
 from provisioner.observe.markup import Cell, ago, ahead, bar, duration, escape, graph, number, table, text, when
 

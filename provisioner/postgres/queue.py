@@ -11,7 +11,7 @@ from provisioner import __version__
 from provisioner.core.description import SPACE
 from provisioner.core.errors import DatabaseUnusable, LeaseLost, StatementRefused
 from provisioner.core.model import Claim, OnConflict, Proof, Request, SentCreate, Settlement
-from provisioner.core.ports import Claims, Glance, Late, Place, Pulse, Report, Rescue, Swept, Wiped, WorkerId
+from provisioner.core.queue_values import Claims, Glance, Late, Place, Pulse, Report, Rescue, Swept, Wiped, WorkerId
 from provisioner.postgres.outcomes import record_kept, set_aside, told_apart
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements

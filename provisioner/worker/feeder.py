@@ -10,7 +10,8 @@ import structlog
 from provisioner.core.doubt import unheard, with_doubt
 from provisioner.core.errors import DatabaseUnavailable
 from provisioner.core.model import Claim, ErrorCode, Retry, Settlement
-from provisioner.core.ports import FRONT, Clock, ClockStore, Place, Queue
+from provisioner.core.ports import Clock, ClockStore, Queue
+from provisioner.core.queue_values import FRONT, Place
 from provisioner.worker.creator import Creator, Target, lost_trace
 from provisioner.worker.key_gate import KeyGate
 from provisioner.worker.membership import Membership

@@ -8,7 +8,8 @@ from typing import Final
 import structlog
 
 from provisioner.core.errors import DatabaseUnavailable, LeaseLost, ProvisionerError, StatementRefused
-from provisioner.core.ports import FRONT, Clock, Glance, Place, Pulse, Queue
+from provisioner.core.ports import Clock, Queue
+from provisioner.core.queue_values import FRONT, Glance, Place, Pulse
 from provisioner.worker.feeder import Feeder
 from provisioner.worker.membership import Membership
 from provisioner.worker.persistence import Persistence

@@ -31,7 +31,7 @@ from provisioner.core.model import (
     Settlement,
 )
 from provisioner.core.policy import Moment, Rules, decide, first_action, is_evidence, left_in_doubt
-from provisioner.core.ports import FRONT, Pulse
+from provisioner.core.queue_values import FRONT, Pulse
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queue import PostgresQueue
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from provisioner.core.ports import Place
+from provisioner.core.queue_values import Place
 from provisioner.postgres.listener import CHANNEL, read_payload
 from tests.support import eventually
 from tests.support.builders import project

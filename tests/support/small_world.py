@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Self
 from provisioner.core.errors import DatabaseUnavailable
 from provisioner.core.health import Breaker
 from provisioner.core.model import Observation, Seen
+from provisioner.core.pacing import Grant
 from provisioner.core.policy import Rules
-from provisioner.core.ports import Grant
 from provisioner.core.secret import Secret
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queue import PostgresQueue
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from provisioner.core.model import Connection, RateHeaders, Request
-    from provisioner.core.ports import Claims, Glance, Place, Pulse
+    from provisioner.core.queue_values import Claims, Glance, Place, Pulse
     from tests.support.postgres import Database
     from tests.support.sessions import Session
 
