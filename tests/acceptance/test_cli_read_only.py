@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,6 +70,8 @@ def test_a_file_larger_than_the_memory_is_told(database: Database, large_file: P
     """Where there is neither a disk nor memory for it, the message says what to do."""
 
     def little_memory() -> None:
+        import uvloop  # noqa: F401  # the libraries are there: it is the file that has no room
+
         tempfile.tempdir = "/nowhere"
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + (20 << 20),) * 2)  # bytes: 20 MiB for a file of more
@@ -81,6 +84,19 @@ def test_a_file_larger_than_the_memory_is_told(database: Database, large_file: P
     assert done.status == 1, done
     assert done.stderr.startswith(f"error: {large_file} needs more memory than there is; give it a directory")
     assert done.stderr.count("\n") == 1
+
+
+def test_libraries_larger_than_the_memory_are_told(database: Database) -> None:
+    """Where not even the program's own libraries have room, the message speaks of memory."""
+
+    def no_memory() -> None:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "uvloop"]:
+            del sys.modules[name]
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + (2 << 20),) * 2)  # bytes: less than the library
+
+    done = forked(["status"], environment(database), prepare=no_memory)
+    assert (done.status, done.stderr) == (1, "error: there is not enough memory for this; give the process more\n")
 
 
 def test_a_file_is_planned_without_a_place_for_temporary_files(database: Database, tmp_path: Path) -> None:

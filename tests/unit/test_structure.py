@@ -133,7 +133,7 @@ def test_arrows_point_down() -> None:
 
 
 def test_ports_are_protocols_only() -> None:
-    """What the worker needs from the outside is told by protocols alone; the values that they exchange live elsewhere."""
+    """What the worker needs from the outside is told by protocols; the values that they exchange live elsewhere."""
     body = parsed(PACKAGE / "core" / "ports.py").body
     others = [node for node in body if not isinstance(node, ast.Import | ast.ImportFrom | ast.ClassDef | ast.Expr)]
     classes = [node for node in body if isinstance(node, ast.ClassDef)]
