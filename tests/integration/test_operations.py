@@ -305,7 +305,8 @@ async def test_a_trigger_that_refuses_one_keeps_no_other(database: Lent, deed: s
         rows = await session.fetch(f"SELECT * FROM provisioner.{deed}($1)", ids)
         alone = await session.fetch(f"SELECT * FROM provisioner.{deed}($1)", [bad])
         after = {row["id"] for row in await session.fetch(places)}
-        states = dict(await session.fetch("SELECT id, status FROM provisioner.connection_requests"))
+        found = await session.fetch("SELECT id, status FROM provisioner.connection_requests")
+        states = {row["id"]: row["status"] for row in found}
     assert [row["id"] for row in rows] == [one for one in ids if one != bad]
     assert alone == []
     assert [f"request {bad} is left as it is" in line for line in told] == [True, True]

@@ -182,7 +182,7 @@ ASKING = [
     ["run", "--listen"],
     [],
 ]
-REALLY = {("simulate", "--port", "0"), ("run", "--listen", "")}  # these would begin to serve
+REALLY: set[tuple[str, ...]] = {("simulate", "--port", "0"), ("run", "--listen", "")}  # these would begin to serve
 REALLY |= {("simulate", "--faults", ""), ("simulate", "--faults", " ")}
 REALLY |= {("--",)}  # shows the help, which has more lines
 
