@@ -3,7 +3,7 @@
 #
 #   docker build -t provisioner:0.1.0 .
 #
-# Where packages come from a mirror, hand pip's configuration over as a secret; no layer keeps it:
+# If your packages come from a mirror, pass pip's configuration as a secret; no layer keeps it:
 #
 #   docker build --secret id=pip,src=/etc/pip.conf -t provisioner:0.1.0 .
 #
@@ -13,37 +13,38 @@ ARG BASE=python:3.13-slim
 FROM ${BASE} AS build
 WORKDIR /build
 COPY requirements.lock ./
-# All of the lock is fetched, so that every hash is checked; then no package is fetched any more.
+# Fetch all of the lock, so that every hash is checked. No later step fetches a package.
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python3 -m venv /build/tools \
     && /build/tools/bin/python -m pip download --no-cache-dir --disable-pip-version-check --only-binary :all: \
         --require-hashes --requirement requirements.lock --dest /build/packages
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY migrations migrations
 COPY provisioner provisioner
-# The lock also pins what builds and what `provisioner demo` needs. What runs is what the built package asks for.
+# The lock also pins what the build and `provisioner demo` need. The image only gets what the package requires.
 RUN /build/tools/bin/python -m pip install --no-cache-dir --disable-pip-version-check --no-index \
         --find-links /build/packages hatchling editables \
     && /build/tools/bin/python -m pip wheel --no-cache-dir --disable-pip-version-check --no-index --no-deps \
         --no-build-isolation --wheel-dir /build/packages . \
     && python3 -m venv --without-pip /opt/provisioner \
     && /build/tools/bin/python -m pip --python /opt/provisioner/bin/python install --no-cache-dir \
-        --disable-pip-version-check --no-index --find-links /build/packages --compile provisioner
+        --disable-pip-version-check --no-index --find-links /build/packages --compile infisical-provisioner
 
 FROM ${BASE}
 ARG VERSION=0.1.0
 LABEL org.opencontainers.image.title="provisioner" \
       org.opencontainers.image.description="Gives many Infisical projects their OpenRouter connection, from rows in a PostgreSQL table." \
+      org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}"
 COPY --from=build /opt/provisioner /opt/provisioner
-# Everything is compiled already, and the root file system may be read-only. HOME is a place where nothing is.
+# Everything is compiled already, and the root file system may be read-only. HOME is a folder that does not exist.
 ENV PATH=/opt/provisioner/bin:$PATH \
     HOME=/nonexistent \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
-# By number: an orchestrator that forbids root cannot look names up.
+# A number, because an orchestrator that forbids root cannot look up names.
 USER 10001:10001
-# Published only if listen.address says 0.0.0.0:9464; unless told, the port answers inside the container alone.
+# Published only with listen.address 0.0.0.0:9464. By default the port answers inside the container alone.
 EXPOSE 9464
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=5s --start-period=15s --retries=3 CMD ["provisioner", "healthcheck"]

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-postgres soak fuzz image-test bench bench-compare bench-growth check audit sbom format lock clean
 
-help: ## say what there is
+help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
 
 # The marks say which lock file the environment was installed from; a newer lock installs again.
@@ -22,7 +22,7 @@ $(VENV)/.dev: $(VENV)/.runtime tests/requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/requirements.lock
 	@touch $@
 
-demo: $(VENV)/.runtime ## see the whole product work on this machine alone
+demo: $(VENV)/.runtime ## run the whole product on this machine
 	@$(BIN)/provisioner demo
 
 # Four processes on two cores: the tests mostly wait for events.
@@ -39,49 +39,49 @@ test-postgres: $(VENV)/.dev ## run the database tests on every supported major o
 		POSTGRES_BIN="$$bin" $(BIN)/python -m pytest -q -n 4 --dist loadgroup $(POSTGRES_TESTS) || exit; \
 	done
 
-soak: $(VENV)/.dev ## the long runs, bounded in time
+soak: $(VENV)/.dev ## run the long tests, bounded in time
 	@$(BIN)/python -m pytest -m soak -p no:randomly --timeout 900
 
 image-test: $(VENV)/.dev ## build the container image and run it; needs root, buildah and debootstrap
 	@$(BIN)/python -m pytest -m image --timeout 600 -rs tests/deploy
 
 # What comes from outside, with twenty times the examples; FUZZ_EXAMPLES says how many.
-fuzz: $(VENV)/.dev ## the tests that try any input, for longer
+fuzz: $(VENV)/.dev ## run the tests with generated input for longer
 	@FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-2000} $(BIN)/python -m pytest -n 2 --timeout 3600 --hypothesis-profile fuzz \
 		tests/security/test_fuzz.py tests/security/test_machines.py tests/unit
 
-bench: $(VENV)/.dev ## speed and costs on this machine, about five minutes; BENCH_ARGS="--reps 3 --only wake,start"
+bench: $(VENV)/.dev ## measure speed and costs, about five minutes; BENCH_ARGS="--reps 3 --only wake,start"
 	@$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
 
-bench-compare: $(VENV)/.dev ## OLD=a.json NEW=b.json: what differs beyond the ranges of two runs
+bench-compare: $(VENV)/.dev ## compare two runs: OLD=a.json NEW=b.json
 	@$(BIN)/python -m tests.benchmarks.comparison "$(OLD)" "$(NEW)"
 
-bench-growth: $(VENV)/.dev ## the same with a million rows as with ten thousand? BENCH_ARGS="--rows 10000,10000000"
+bench-growth: $(VENV)/.dev ## measure how the cost grows with the rows; BENCH_ARGS="--rows 10000,10000000"
 	@$(BIN)/python -m tests.benchmarks.growth $(BENCH_ARGS)
 
-check: $(VENV)/.dev audit ## formatter, linter, types, import contracts, migrations
+check: $(VENV)/.dev audit ## check format, lint, types, import contracts and migrations
 	@$(BIN)/ruff format --check --diff .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/squawk migrations/0*.sql
 
-audit: $(VENV)/.dev ## known vulnerabilities of the pinned requirements, where their list can be reached
+audit: $(VENV)/.dev ## look for known vulnerabilities in the pinned requirements
 	@$(BIN)/python -m tests.support.audit requirements.lock tests/requirements.lock
 
-sbom: $(VENV)/.dev ## the bill of materials: what is in an installation (CycloneDX)
+sbom: $(VENV)/.dev ## write the bill of materials (CycloneDX)
 	@mkdir -p dist
 	@$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible -o dist/sbom.cdx.json requirements.lock
 	@echo "dist/sbom.cdx.json"
 
-format: $(VENV)/.dev ## let the formatter and the linter mend what they can
+format: $(VENV)/.dev ## let the formatter and the linter fix what they can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
 # Names, versions and hashes only: the address of a registry is each machine's own business.
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade
-lock: $(VENV)/.dev ## renew requirements.lock
-	@$(UV_COMPILE) --extra sandbox --extra build -o requirements.lock pyproject.toml
+lock: $(VENV)/.dev ## upgrade the pinned requirements
+	@$(UV_COMPILE) --extra embedded --extra build -o requirements.lock pyproject.toml
 	@$(UV_COMPILE) --extra dev -c requirements.lock -o tests/requirements.lock pyproject.toml
 
 clean: ## remove what the other targets made

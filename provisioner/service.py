@@ -75,7 +75,7 @@ STATEMENT_TIME: Final = 10.0  # seconds; less than half of the default lease, so
 async def run_daemon(settings: Settings, *, drain: bool = False) -> Leftovers | None:
     """Work until told to stop or, when draining, until nothing is left to do; then return what is left all the same.
 
-    Raises `SettingsError` when no target can be worked for, `DatabaseUnusable` when a person has to mend the database.
+    Raises `SettingsError` when no target can be worked for, `DatabaseUnusable` when a person has to fix the database.
     Waits for a database that is away.
     """
     raise_limit()

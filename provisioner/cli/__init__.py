@@ -19,27 +19,27 @@ from provisioner.cli._frame import CONFIG_HELP, EXIT_STATUSES, guarded
 
 # The module `provisioner.cli.<name>` has a function of that name; both are imported only when the command is used.
 COMMANDS: Final = {
-    "demo": "See the whole product work, on this machine alone.",
-    "migrate": "Bring the database's schema up to date.",
-    "run": "Work on requests until told to stop: the daemon.",
+    "demo": "Run the whole product on this machine and check the result.",
+    "migrate": "Create or upgrade the database schema.",
+    "run": "Run a worker until it is told to stop.",
     "submit": "Load requests in bulk from CSV or JSON Lines.",
-    "plan": "Ask Infisical what a bulk file would change.",
-    "status": "Show how far everything is, and what needs a person.",
+    "plan": "Show what a bulk file would change; nothing is changed.",
+    "status": "Show the progress, and what needs your attention.",
     "list": "List requests.",
-    "show": "Show one request, what was tried, and what happens next.",
-    "retry": "Try requests again.",
-    "cancel": "Call requests off.",
-    "pause": "Hold a target: nothing more of it is claimed.",
-    "resume": "Let a held target go on.",
-    "export": "Write the results as CSV or JSON Lines.",
-    "verify": "Compare what was recorded with what Infisical has.",
-    "doctor": "Check every precondition, and say how to mend it.",
-    "healthcheck": "Exit 0 if the daemon on this host is healthy.",
-    "keys": "Make and list the key pairs that seal API keys.",
-    "seal": "Seal one API key from standard input.",
-    "grant": "Give database roles what they need, and nothing more.",
-    "settings": "Show the effective settings and where each came from.",
-    "simulate": "Serve a simulated Infisical, for tests.",
+    "show": "Show one request, its attempts, and what happens next.",
+    "retry": "Retry failed, cancelled or waiting requests.",
+    "cancel": "Cancel requests that have not finished.",
+    "pause": "Pause a target: workers claim none of its requests.",
+    "resume": "Resume a paused target.",
+    "export": "Export requests and results as CSV or JSON Lines.",
+    "verify": "Compare the recorded connections with Infisical's.",
+    "doctor": "Check every precondition, and say how to fix problems.",
+    "healthcheck": "Check whether the worker on this host is healthy.",
+    "keys": "Manage the key pairs that seal API keys.",
+    "seal": "Seal one API key, read from standard input.",
+    "grant": "Give database roles the rights they need, and no more.",
+    "settings": "Show the effective settings and their sources.",
+    "simulate": "Serve a simulated Infisical for your tests.",
 }
 
 
@@ -82,7 +82,7 @@ def provisioner(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Give many Infisical projects their OpenRouter connection, from rows in a PostgreSQL table.
+    """Create OpenRouter connections in many Infisical projects, from rows in a PostgreSQL table.
 
     Example: provisioner migrate && provisioner submit projects.csv && provisioner run
     """

@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 MANY: Final = 20  # requests that are changed without asking
 
-All = Annotated[bool, typer.Option("--all", help="Every request that it can change.")]
+All = Annotated[bool, typer.Option("--all", help="Select every request that can be changed.")]
 Yes = Annotated[
-    bool, typer.Option("--yes", "-y", help="Do not ask, however many there are; without a terminal nobody is asked.")
+    bool, typer.Option("--yes", "-y", help="Do not ask for confirmation. Without a terminal there is no question.")
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only tell what would be changed.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")]
 
-_PAST: Final[Mapping[Deed, str]] = {"cancel": "called off", "retry": "tried again"}
+_PAST: Final[Mapping[Deed, str]] = {"cancel": "cancelled", "retry": "retried"}
 _WORDS: Final = {
-    "cancelled": "called off",
-    "ending": "ending: their last attempt is let to its end, and a connection that it made is recorded",
-    "failed": "had failed, and will be tried again with all attempts before them",
-    "cancelled before": "had been called off, and will be tried again",
-    "waiting": "were waiting for their next attempt, and are tried at once",
+    "cancelled": "cancelled",
+    "ending": "in flight: their last attempt may finish, and its connection is recorded",
+    "failed": "had failed, and will be retried with a fresh set of attempts",
+    "cancelled before": "had been cancelled, and will be retried",
+    "waiting": "were waiting for their next attempt, and are retried at once",
 }
 
 
@@ -69,9 +69,9 @@ class Outcome:
 def checked(wanted: Filter, *, everything: bool) -> Filter:
     """Give the filter back, unless it would change everything without having been told to. Raises bad usage."""
     if wanted.is_empty and not everything:
-        raise typer.BadParameter("say which requests: by ids or filters, or --all")
+        raise typer.BadParameter("select requests by ids, by filters, or with --all")
     if everything and not wanted.is_empty:
-        raise typer.BadParameter("--all does not go together with ids or filters; leave one of them out")
+        raise typer.BadParameter("--all cannot be combined with ids or filters")
     return wanted
 
 
@@ -116,7 +116,7 @@ def _foreseen(deed: Deed, found: Mapping[State, Count]) -> Mapping[str, int]:
 def _agreed(wish: Wish, expected: int) -> bool:
     if wish.yes or expected <= MANY or not (sys.stdin.isatty() and console(stderr=True).is_terminal):
         return True
-    verb = "Call off" if wish.deed == "cancel" else "Try again"
+    verb = "Cancel" if wish.deed == "cancel" else "Retry"
     return typer.confirm(f"{verb} {expected:,} requests?", err=True)
 
 
@@ -155,12 +155,15 @@ def _tell(outcome: Outcome, *, as_json: bool) -> None:
         before = outcome.deed == "retry" and word == "cancelled"
         say(f"{number:>7,} {_WORDS['cancelled before' if before else word]}")
     if outcome.unchanged:
-        say(f"{outcome.unchanged:>7,} left as they are ({_left(outcome)})")
+        say(f"{outcome.unchanged:>7,} unchanged ({_left(outcome)})")
 
 
 def _left(outcome: Outcome) -> str:
     kept = {state: number - outcome.would_change.get(state, 0) for state, number in outcome.matched.items()}
-    return ", ".join(f"{number:,} {_state(state)}" for state, number in kept.items() if number) or "others were quicker"
+    return (
+        ", ".join(f"{number:,} {_state(state)}" for state, number in kept.items() if number)
+        or "changed by somebody else meanwhile"
+    )
 
 
 def _state(state: str) -> str:

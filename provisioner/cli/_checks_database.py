@@ -36,7 +36,7 @@ async def check_database(database: "Database", *, wall: Callable[[], float] = ti
         server = await read_server(database)
     except DatabaseUnavailable as error:
         said = f"it cannot be reached: {error}"
-        yield problem("database", said, "see that it runs and that PROVISIONER_DATABASE_URL is right")
+        yield problem("database", said, "check that it is running and that PROVISIONER_DATABASE_URL is right")
         return
     except ProvisionerError as error:
         yield problem("database", str(error))
@@ -45,10 +45,8 @@ async def check_database(database: "Database", *, wall: Callable[[], float] = ti
     for check in (*_server(server), *_durability(server), *_password(database)):
         yield check
     if server.encoding != "UTF8":
-        remedy = "make one with `createdb --encoding UTF8 --template template0`, and move to it"
-        yield problem(
-            "encoding", f"text is stored as {server.encoding}, in which not every text can be written", remedy
-        )
+        remedy = "create one with `createdb --encoding UTF8 --template template0`, and move to it"
+        yield problem("encoding", f"text is stored as {server.encoding}, which cannot represent every text", remedy)
         return
     yield _clock(server.now.timestamp(), before, after)
     try:
@@ -57,7 +55,7 @@ async def check_database(database: "Database", *, wall: Callable[[], float] = ti
         yield problem("schema", str(error))
         return
     except ProvisionerError as error:
-        remedy = f"`provisioner grant --worker {server.role}` gives it what a worker needs"
+        remedy = f"`provisioner grant --worker {server.role}` grants them"
         yield problem("rights", str(error), remedy)
         return
     yield ok("schema", "it is up to date")
@@ -69,9 +67,9 @@ async def _contents(database: "Database", server: Server) -> AsyncIterator[Check
     missing = await lacking(database, Kind.WORKER)
     if missing:
         said = f"role {server.role} lacks {', '.join(missing)}"
-        yield problem("rights", said, f"`provisioner grant --worker {server.role}` gives it what a worker needs")
+        yield problem("rights", said, f"`provisioner grant --worker {server.role}` grants them")
     else:
-        yield ok("rights", f"role {server.role} has what a worker needs")
+        yield ok("rights", f"role {server.role} has the rights of a worker")
     async for check in _surroundings(database, server):
         yield check
     async for check in _clean_up(database, server):
@@ -88,7 +86,7 @@ def _server(server: Server) -> Iterator[Check]:
     if server.major < OLDEST:
         yield problem("database", f"{said} is too old", f"upgrade it: {OLDEST} to {NEWEST} are supported")
     elif server.major > NEWEST:
-        yield warning("database", f"{said} is newer than this version knows", "see whether provisioner has an upgrade")
+        yield warning("database", f"{said} is newer than this version knows", "look for a newer version of provisioner")
     elif server.standby:
         yield problem("database", f"{said} is a standby", "name the primary in PROVISIONER_DATABASE_URL")
     elif server.read_only:
@@ -102,17 +100,15 @@ def _server(server: Server) -> Iterator[Check]:
 
 def _pooler(server: Server) -> Iterator[Check]:
     if server.notifies:
-        yield ok("pooler", "one is in between, and gives each client a session of its own")
+        yield ok("pooler", "there is one, and each client has its own session")
         return
-    said = "one is in between and shares sessions: notifications do not get through and polling does it"
+    said = "there is one, and it shares sessions: notifications do not arrive, so workers poll"
     if not server.keeps_statements:
-        said += "; it does not keep prepared statements, so each statement is planned anew"
-    remedy = (
-        "it works so; quicker: give workers the server's own address, or PgBouncer 1.21 its max_prepared_statements"
-    )
+        said += "; it does not keep prepared statements, so each one is planned every time"
+    remedy = "this works; it is faster with the server's own address, or with max_prepared_statements of PgBouncer 1.21"
     yield warning("pooler", said, remedy)
     if server.jit:
-        said = "jit is on, and through a pooler we cannot switch it off: it may take longer than the statements"
+        said = "jit is on, and cannot be switched off through the pooler: compiling may take longer than the statements"
         yield warning("pooler", said, f"ALTER ROLE {server.role} SET jit = off")
 
 
@@ -120,7 +116,7 @@ def _durability(server: Server) -> Iterator[Check]:
     """Whether what is committed survives a crash: otherwise connections are made that nobody remembers."""
     for name, on in (("fsync", server.fsync), ("full_page_writes", server.full_page_writes)):
         if not on:
-            said = f"{name} is off: after a crash of the server the database may be damaged, or have forgotten requests"
+            said = f"{name} is off: after a crash of the server the database may be damaged or have lost requests"
             yield warning("durability", said, f"set {name} = on in postgresql.conf and reload it")
     if server.fsync and server.full_page_writes:
         yield ok("durability", "what is committed survives a crash")
@@ -128,7 +124,7 @@ def _durability(server: Server) -> Iterator[Check]:
 
 def _password(database: "Database") -> Iterator[Check]:
     if note := database.note():
-        yield warning("password", note, "it works without; correct the file if it is meant to count")
+        yield warning("password", note, "it works without the file; correct the file if it should be used")
 
 
 async def _surroundings(database: "Database", server: Server) -> AsyncIterator[Check]:
@@ -138,13 +134,13 @@ async def _surroundings(database: "Database", server: Server) -> AsyncIterator[C
         if server.pooled and not server.notifies:
             yield warning(
                 "defaults",
-                f"{said}: each transaction of ours sets that as it needs it, which takes two round trips more",
+                f"{said}: each of our transactions overrides that, which costs two more round trips",
                 f"ALTER ROLE {server.role} SET … to PostgreSQL's own default",
             )
         else:
-            yield ok("defaults", f"{said}: our sessions set that as they need it")
+            yield ok("defaults", f"{said}: our sessions override that")
     for each in await publications(database):
-        said = f"{each.publication} publishes {each.tables:,} tables of ours"
+        said = f"{each.publication} publishes {each.tables:,} of our tables"
         if each.bare:
             remedy = f"ALTER TABLE provisioner.{each.bare[0]} REPLICA IDENTITY FULL"
             yield problem("publication", f"{said}, and rows of {', '.join(each.bare)} cannot be told apart", remedy)
@@ -156,9 +152,9 @@ def _clock(theirs: float, before: float, after: float) -> Check:
     """Compare the time that the database told between two looks at our own clock."""
     ahead = max(theirs - after, before - theirs, 0.0)
     if ahead <= CLOCK:
-        return ok("clock", "the database's and this host's agree")
+        return ok("clock", "the database's and this host's clocks agree")
     said = f"the database's differs from this host's by {duration(ahead)}"
-    return warning("clock", said, "synchronise both by NTP; leases follow the database's, logs this host's")
+    return warning("clock", said, "synchronise both with NTP; leases use the database's clock, logs use this host's")
 
 
 async def _clean_up(database: "Database", server: Server) -> AsyncIterator[Check]:
@@ -166,18 +162,18 @@ async def _clean_up(database: "Database", server: Server) -> AsyncIterator[Check
     for each in found:
         who = ", ".join(filter(None, (each.role, each.application)))
         since = f" for {duration(each.seconds)}" if each.seconds is not None else ""
-        holds = "holds up the clean-up of finished rows" if each.wal is None else f"keeps {_size(each.wal)} of WAL"
+        holds = "blocks vacuum" if each.wal is None else f"keeps {_size(each.wal)} of WAL"
         said = f"{each.what}{f' ({who})' if who else ''} {holds}{since}"
         if each.query:
             said += f", last statement: {each.query.strip()} …"
-        yield warning("clean-up", said, f"end it there, or with {each.remedy}")
+        yield warning("clean-up", said, f"end it, for example with {each.remedy}")
     if found:
         return
     if server.sees_all:
-        yield ok("clean-up", "no old transaction holds it up")
+        yield ok("clean-up", "no old transaction blocks vacuum")
     else:
         remedy = f"GRANT pg_read_all_stats TO {server.role} shows them"
-        yield warning("clean-up", "whether others' old transactions hold it up cannot be seen", remedy)
+        yield warning("clean-up", "other roles' transactions cannot be seen, so one of them may block vacuum", remedy)
 
 
 def _size(count: int) -> str:
@@ -188,41 +184,44 @@ async def _rows(database: "Database") -> AsyncIterator[Check]:
     """Whether every outcome is recorded, every pending request has a place, and the counts are right."""
     row = await unrecorded(database)
     if row.requests:
-        said = f"{row.requests:,} cannot be recorded, such as that of request {row.example_id}: {row.example}"
-        yield problem("outcomes", said, "remove the cause; what was made is kept, and is recorded by itself")
+        count = several(row.requests, "outcome")
+        said = f"{count} cannot be recorded, for example that of request {row.example_id}: {row.example}"
+        yield problem("outcomes", said, "remove the cause; the outcomes are kept, and are recorded automatically")
     else:
-        yield ok("outcomes", "each is recorded")
+        yield ok("outcomes", "all are recorded")
     rows = await read_rows(database)
     if rows.misplaced:
         some = ", ".join(map(str, rows.misplaced[:SOME]))
-        said = f"{len(rows.misplaced):,} pending requests have no place in line, such as {some}"
-        remedy = "a worker puts them in line by itself; `provisioner.recount()` in SQL corrects the counts"
+        said = f"{len(rows.misplaced):,} pending requests have no place in line, for example {some}"
+        remedy = "a worker will put them in line; `provisioner.recount()` in SQL corrects the counts"
         yield warning("requests", f"{said}: they were written with triggers off", remedy)
     elif rows.whole:
-        yield ok("requests", "each that is pending has its place")
+        yield ok("requests", "every pending request has its place in line")
     else:
-        yield ok("requests", f"each of the newest {rows.looked_at:,} that is pending has its place")
+        yield ok("requests", f"every pending request among the newest {rows.looked_at:,} has its place in line")
     if rows.miscounted:
         yield warning("counts", f"{rows.miscounted:,} are wrong", "`provisioner.recount()` in SQL corrects them")
     elif rows.miscounted == 0:
-        yield ok("counts", "they are right")
+        yield ok("counts", "they are correct")
 
 
 async def _work(database: "Database") -> AsyncIterator[Check]:
     targets, workers = await read_outlook(database)
     if workers.living:
-        yield ok("workers", f"{workers.living:,} alive, {workers.pace:.1f} creates/s lately")
+        yield ok("workers", f"{workers.living:,} alive, {workers.pace:.1f} creates/s recently")
     else:
         yield warning("workers", "none is alive", "`provisioner run` starts one")
     if workers.lost:
-        yield warning("workers", f"{workers.lost:,} did not come back", "others take over; see what ended them")
+        yield warning("workers", f"{workers.lost:,} lost", "other workers take over; find out what ended them")
     for target in targets:
         if target.paused_at is not None:
-            said = f"{target.target} is paused since {moment(target.paused_at)} by {target.paused_by or 'somebody'}"
-            yield warning("target", said, f"`provisioner resume {target.target}` lets it go on")
+            said = (
+                f"{target.target} was paused at {moment(target.paused_at)} by {target.paused_by or 'an unknown role'}"
+            )
+            yield warning("target", said, f"`provisioner resume {target.target}` resumes it")
         if target.trouble:
             yield warning(
-                "target", f"{target.target} is in trouble{target.partly}: {target.trouble}", "it goes on by itself"
+                "target", f"{target.target} is in trouble{target.partly}: {target.trouble}", "it resumes by itself"
             )
         if target.pending and not target.workers:
             wait = "waits" if target.pending == 1 else "wait"
@@ -236,8 +235,8 @@ async def _work(database: "Database") -> AsyncIterator[Check]:
 
 def _in_flight(target: "TargetReport") -> Iterator[Check]:
     if target.cliff is not None and target.cliff_at is not None:
-        said = f"{target.target} stopped with {target.cliff:,} creates in flight, last on {moment(target.cliff_at)}"
-        limit = f"at most {target.in_flight_limit:,} are in flight now"
+        said = f"{target.target} stalled with {target.cliff:,} creates in flight, last on {moment(target.cliff_at)}"
+        limit = f"the limit is {target.in_flight_limit:,} for now"
         yield warning("in flight", said, f"{limit}; set max_in_flight below {target.cliff:,}")
     elif target.in_flight_limit is not None:
-        yield ok("in flight", f"{target.target} gets at most {target.in_flight_limit:,} creates at once")
+        yield ok("in flight", f"{target.target} gets at most {several(target.in_flight_limit, 'create')} at once")

@@ -23,13 +23,13 @@ def check_files(settings: "Settings") -> Iterator[Check]:
     count = f"{targets:,} {'target' if targets == 1 else 'targets'}"
     raise_it = "raise the hard limit (`ulimit -Hn`, LimitNOFILE= of systemd, --ulimit of Docker)"
     if limit < least:
-        said = f"this process may have {limit:,} files and connections open, and {count} need at least {least:,}"
+        said = f"this process may open {limit:,} files and connections, and {count} need at least {least:,}"
         yield problem("files", said, raise_it)
     elif each < USUAL:
-        said = f"this process may have {limit:,} files and connections open: {each:,} connections for each of {count}"
+        said = f"this process may open {limit:,} files and connections: {each:,} connections for each of {count}"
         yield warning("files", said, raise_it)
     else:
-        yield ok("files", f"this process may have {limit:,} files and connections open, enough for {count}")
+        yield ok("files", f"this process may open {limit:,} files and connections, enough for {count}")
 
 
 def check_proxy(settings: "Settings", name: str) -> Iterator[Check]:

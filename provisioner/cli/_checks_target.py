@@ -79,7 +79,7 @@ async def _fetched(settings: "Settings", target: "Target") -> AsyncIterator[Chec
         try:
             await target.vault.open(_asking(name))
         except CredentialUnavailable as error:
-            yield warning("credential", str(error), "requests with it wait, and lose nothing")
+            yield warning("credential", str(error), "its requests wait and lose no attempt")
         except (CredentialUnknown, CredentialUnreadable) as error:
             yield problem("credential", str(error))
         else:
@@ -133,7 +133,7 @@ def _permission(name: str, project: str, seen: Observation | None) -> Check:
     if seen is None or seen.seen is Seen.THROTTLED:
         return warning("permission", f"{name}: the read budget is used up", "try again in a minute")
     if seen.seen is Seen.FOUND:
-        said = f"{name}: project {project} can be read; whether it may create cannot be tried without creating"
+        said = f"{name}: project {project} can be read; creating was not tested, as it would create one"
         return ok("permission", said)
     advice = remedy(ErrorCode.PROJECT_NOT_FOUND) if seen.seen in {Seen.PROJECT_MISSING, Seen.ABSENT} else ""
     return problem("permission", f"{name}: {seen.message}", advice)
@@ -153,12 +153,12 @@ async def check_credentials(settings: "Settings") -> AsyncIterator[Check]:
             # The one that is there without being said; nobody may need it.
             unsaid = settings.sources().get(f"credentials.{name}.env") == "default"
             if credential.env is not None and unsaid:
-                remedy = "set it if rows use the credential default"
+                remedy = "set it if requests use the credential default"
                 yield warning("credential", f"{name}: OPENROUTER_PROVISIONING_KEY is not set", remedy)
             else:
                 yield problem("credential", f"{name}: {error}")
         else:
-            yield ok("credential", f"{name} is there")
+            yield ok("credential", f"{name} is available")
 
 
 async def check_sealing(settings: "Settings", database: "Database") -> AsyncIterator[Check]:

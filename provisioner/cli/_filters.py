@@ -34,41 +34,41 @@ def parse_id(text: str | int) -> int:
     except ValueError:
         number = 0
     if not 1 <= number <= LARGEST_ID:
-        raise typer.BadParameter("must be the id of a request: a whole number from 1 on")
+        raise typer.BadParameter("must be the id of a request: a whole number, at least 1")
     return number
 
 
-Id = Annotated[int, typer.Argument(metavar="ID", parser=parse_id, help="The request's id.")]
+Id = Annotated[int, typer.Argument(metavar="ID", parser=parse_id, help="Id of the request.")]
 Ids = Annotated[
     list[int] | None,
-    typer.Argument(metavar="ID", parser=parse_id, help="Requests by their ids.", show_default=False),
+    typer.Argument(metavar="ID", parser=parse_id, help="Ids of requests.", show_default=False),
 ]
 States = Annotated[
     list[StateChoice] | None,
     typer.Option(
         "--state",
         metavar="STATE",
-        help=f"In this state: {', '.join(StateChoice)}; pending is what is not finished.",
+        help=f"Requests in this state: {', '.join(StateChoice)}. Pending means not finished.",
         show_default=False,
     ),
 ]
 Batches = Annotated[
-    list[str] | None, typer.Option("--batch", metavar="BATCH", help="Of this batch.", show_default=False)
+    list[str] | None, typer.Option("--batch", metavar="BATCH", help="Requests of this batch.", show_default=False)
 ]
 Projects = Annotated[
-    list[UUID] | None, typer.Option("--project", metavar="UUID", help="For this project.", show_default=False)
+    list[UUID] | None, typer.Option("--project", metavar="UUID", help="Requests for this project.", show_default=False)
 ]
 Errors = Annotated[
     list[ErrorCode] | None,
     typer.Option(
         "--error",
         metavar="CODE",
-        help=f"Whose last error has this code: {', '.join(ErrorCode)}.",
+        help=f"Requests whose last error has this code: {', '.join(ErrorCode)}.",
         show_default=False,
     ),
 ]
 Targets = Annotated[
-    list[str] | None, typer.Option("--target", metavar="TARGET", help="At this target.", show_default=False)
+    list[str] | None, typer.Option("--target", metavar="TARGET", help="Requests for this target.", show_default=False)
 ]
 
 REPEATED: Final = (

@@ -14,12 +14,12 @@ from provisioner.intake.errors import Problem
 SHOWN: Final = 20  # of a kind, one by one; --json has all
 
 _PROSPECTS: Final = {
-    Prospect.EXISTS: "exist, made by requests of before",
+    Prospect.EXISTS: "exist already, made by earlier requests",
     Prospect.CREATE: "would be created",
-    Prospect.ADOPT: "exist and would be adopted: recorded as they are",
-    Prospect.REPLACE: "exist and would be replaced: get our key, then are recorded",
+    Prospect.ADOPT: "exist, and would be adopted: recorded as they are",
+    Prospect.REPLACE: "exist, and would be replaced: given our key, then recorded",
     Prospect.CONFLICT: "would conflict: somebody else's connection has the name",
-    Prospect.GONE: "were made by requests of before, and are gone; asking for them again changes nothing",
+    Prospect.GONE: "were made by earlier requests and are gone; requesting them again changes nothing",
 }
 _BAD: Final = (Prospect.CONFLICT, Prospect.GONE)
 
@@ -147,7 +147,7 @@ def tell_plan(plan: Plan, *, as_json: bool) -> None:
         for problem in plan.problems:
             tell_detail(str(problem))
         if not plan.counts and not plan.unasked:
-            tell_detail("nothing was asked; mend them, or plan the others with --skip-invalid")
+            tell_detail("nothing was looked up; correct the lines, or plan the others with --skip-invalid")
             return
     say(f"{plan.file}: {several(plan.lines, 'line')}; nothing was changed")
     for what, number in sorted(plan.counts.items(), key=lambda each: list(Prospect).index(each[0])):
@@ -158,7 +158,7 @@ def tell_plan(plan: Plan, *, as_json: bool) -> None:
         _tell_more(len(plan.bad.get(what, ())))
     _tell_unasked(plan.unasked)
     if plan.counts[Prospect.CREATE] and not plan.by_name:
-        say("names that connections of other apps have are not seen; --by-name asks for each, one more read a name")
+        say("connections of other apps are not seen; --by-name looks up each name, at one more read each")
     _tell_outlook(plan)
 
 
@@ -166,9 +166,9 @@ def _tell_outlook(plan: Plan) -> None:
     if not sum(plan.work.values()):
         return
     if plan.seconds_left is None:
-        say("how long it will take is not known: the limit is learned from the first create")
+        say("the duration is unknown: the rate limit is learned from the first create")
     else:
-        say(f"with what is pending already it takes about {duration(plan.seconds_left)}")
+        say(f"including what is already pending, it takes about {duration(plan.seconds_left)}")
 
 
 def tell_verified(verified: Verified, *, as_json: bool) -> None:
@@ -197,13 +197,13 @@ def tell_verified(verified: Verified, *, as_json: bool) -> None:
         _tell_more(len(alike))
     _tell_unasked(verified.unasked)
     if verified.is_fine and verified.compared:
-        say("all are as they were recorded")
+        say("all are as recorded")
 
 
 def _tell_unasked(unasked: Sequence[Unasked]) -> None:
     if not unasked:
         return
-    say(f"{sum(each.requests for each in unasked):>9,} could not be asked for")
+    say(f"{sum(each.requests for each in unasked):>9,} could not be looked up")
     for each in unasked[:SHOWN]:
         say(f"{'':10}{each}")
     _tell_more(len(unasked))

@@ -30,10 +30,10 @@ PARTLY: Final = 3  # done, and some requests failed
 INTERRUPTED: Final = 130  # what a shell reports after Ctrl-C
 
 EXIT_STATUSES: Final = (
-    "Exit status: 0 done; 1 it could not be done, or what was asked about is not so; 2 bad usage or settings; "
-    "3 done, and some requests failed."
+    "Exit status: 0 done; 1 not possible, or the answer is no; 2 invalid usage or settings; "
+    "3 done, but some requests failed."
 )
-CONFIG_HELP: Final = "The settings file; else PROVISIONER_CONFIG, else config/provisioner.toml if it is there."
+CONFIG_HELP: Final = "Settings file. Default: PROVISIONER_CONFIG, or config/provisioner.toml if it exists."
 DEBUG: Final = "PROVISIONER_LOG__LEVEL"
 LONGEST: Final = 1500  # characters of an error: a name of thousands of letters hides what is wrong with it
 LAST: Final = 400  # of them, the end of the sentence: what to do
@@ -43,7 +43,7 @@ PLAIN_WIDTH: Final = 400  # columns where there is no terminal: whole lines for 
 _NO_MEMORY: Final = re.compile(r"failed to map segment|cannot allocate memory|out of memory", re.IGNORECASE)
 
 Config = Annotated[Path | None, typer.Option(help=CONFIG_HELP, show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def guarded(run: Callable[[], object]) -> int:
@@ -109,7 +109,7 @@ def _tell_any(error: BaseException) -> int:
     if isinstance(error, BrokenPipeError | OutputUnwritable):
         raise error
     if isinstance(error, MemoryError) or (isinstance(error, ImportError) and _NO_MEMORY.search(str(error))):
-        tell_error("there is not enough memory for this; give the process more")
+        tell_error("there is not enough memory; give the process more")
         return NOT_DONE
     if (isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}) or (
         isinstance(error, ImportError) and "Too many open files" in str(error)
@@ -138,8 +138,8 @@ def _tell_unforeseen(error: BaseException) -> int:
     where = f" in {Path(ours[-1].filename).name}, line {ours[-1].lineno}" if ours else ""
     system = f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
     tell_error(
-        f"something unforeseen happened ({type(error).__name__}{where}{system}); run it again with {DEBUG}=debug "
-        "to see all of it, and report it"
+        f"an unexpected error occurred ({type(error).__name__}{where}{system}); run the command again with "
+        f"{DEBUG}=debug for details, and please report it"
     )
     return NOT_DONE
 

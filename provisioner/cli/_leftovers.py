@@ -37,7 +37,7 @@ def told(left: Leftovers) -> Iterator[str]:
             " correct the key, then run this again"
         )
     if left.unrecorded:
-        yield f"{_requests(left.unrecorded)} to be recorded: `provisioner status` says what refuses it"
+        yield f"{_requests(left.unrecorded)} to be recorded: `provisioner status` says why it is refused"
     if left.scheduled:
         yield f"{_requests(left.scheduled)} for its time: not_before is later"
     if left.unfinished:

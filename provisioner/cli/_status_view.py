@@ -163,17 +163,17 @@ def _condition(target: TargetReport, now: datetime) -> str:
     if target.stalled_at is not None:
         found.append(f"stalled since {target.stalled_at.astimezone():%H:%M}: too many creates were in flight")
     if target.blocked_until is not None:
-        found.append(f"over the limit for {duration((target.blocked_until - now).total_seconds())}")
+        found.append(f"rate limited for another {duration((target.blocked_until - now).total_seconds())}")
     if not found:
-        found.append("working" if target.workers and target.pending else "idle" if target.workers else "nobody at work")
+        found.append("working" if target.workers and target.pending else "idle" if target.workers else "no worker")
     return "; ".join(found)
 
 
 def _workers(status: Status) -> str:
     workers = status.workers
-    living = "1 worker lives" if workers.living == 1 else f"{workers.living:,} workers live"
-    lost = f", {workers.lost:,} did not come back" if workers.lost else ""
-    return f"{living}{lost}; {workers.pace:.1f} creates/s lately"
+    living = "1 worker is running" if workers.living == 1 else f"{workers.living:,} workers are running"
+    lost = f", {workers.lost:,} lost" if workers.lost else ""
+    return f"{living}{lost}; {workers.pace:.1f} creates/s recently"
 
 
 def _failure_table(failures: Sequence[Failures], screen: Console) -> RenderableType:

@@ -58,15 +58,15 @@ def tell(report: Report, *, as_json: bool) -> None:
 
 
 def _tell_problems(report: Report) -> None:
-    kept = "they were left out" if report.accepted else "nothing was loaded"
+    kept = "skipped" if report.accepted else "nothing was loaded"
     bad = f"{several(report.skipped, 'line')} {'is' if report.skipped == 1 else 'are'}"
-    tell_error(f"{report.file}: {bad} not right, {kept}")
+    tell_error(f"{report.file}: {bad} invalid: {kept}")
     for problem in report.problems:
         tell_detail(str(problem))
     if more := report.skipped - sum({problem.line: problem.lines for problem in report.problems}.values()):
         tell_detail(f"… and {more:,} more")
     if not report.accepted:
-        tell_detail("mend them, or load the others with --skip-invalid")
+        tell_detail("correct them, or load the others with --skip-invalid")
 
 
 def _tell_result(report: Report) -> None:
@@ -75,7 +75,7 @@ def _tell_result(report: Report) -> None:
     there = report.already_there + report.repeated
     told = [str(report.already)] if str(report.already) else []
     if report.of_others:
-        told.append(f"{report.of_others:,} asked for by others")
+        told.append(f"{report.of_others:,} requested by others")
     if report.repeated:
         told.append(f"{report.repeated:,} repeated in the file")
     aside = f" ({'; '.join(told)})" if told else ""
@@ -83,7 +83,7 @@ def _tell_result(report: Report) -> None:
     if report.skipped:
         say(f"  {'skipped':13} {report.skipped:,}")
     if report.dry_run and report.of_others is not None:
-        say("  what others asked for already is not shown to this role, and would not be inserted again")
+        say("  this role cannot see what others have requested; such requests are not inserted again")
     if report.different:
         have = "has other values and was" if report.different == 1 else "have other values and were"
         say(
@@ -95,6 +95,6 @@ def _tell_result(report: Report) -> None:
 
 def _tell_outlook(report: Report) -> None:
     if report.seconds_left:
-        say(f"at the present pace all that is pending takes about {duration(report.seconds_left)}")
+        say(f"at the present pace, everything that is pending takes about {duration(report.seconds_left)}")
     if report.workers == 0 and report.inserted:
-        say("no worker is at work; `provisioner run` starts one")
+        say("no worker is running: `provisioner run` starts one")

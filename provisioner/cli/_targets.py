@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Target = Annotated[
     str | None,
     typer.Argument(
-        metavar="[TARGET]", help="The target; may be left out if only one is configured.", show_default=False
+        metavar="[TARGET]", help="Name of the target. Optional if only one is configured.", show_default=False
     ),
 ]
 
@@ -28,7 +28,7 @@ async def hold(settings: "Settings", given: str | None, deed: Literal["pause", "
     async with open_database(settings) as database:
         known = (await operations.known_targets(database)).union(settings.targets)
         if target not in known:
-            tell_error(f"there is no target {target!r}; known are {', '.join(sorted(known))}")
+            tell_error(f"there is no target {target!r}; known targets: {', '.join(sorted(known))}")
             return NOT_DONE
         done = await (operations.pause if deed == "pause" else operations.resume)(database, target)
     if as_json:
@@ -40,17 +40,17 @@ async def hold(settings: "Settings", given: str | None, deed: Literal["pause", "
 
 def _only(targets: Collection[str]) -> str:
     if len(targets) != 1:
-        raise typer.BadParameter(f"say which target: {', '.join(sorted(targets))}")
+        raise typer.BadParameter(f"name one of the targets: {', '.join(sorted(targets))}")
     (target,) = targets
     return target
 
 
 def _said(target: str, deed: str, done: "Hold") -> str:
-    since = f"since {moment(done.paused_at)}, by {done.paused_by}" if done.paused_at else ""
+    since = f"since {moment(done.paused_at)} by {done.paused_by}" if done.paused_at else ""
     if deed == "pause":
         if done.changed:
-            return f"target {target} is paused: nothing more of it is started, what is in flight ends"
-        return f"target {target} was paused already, {since}"
+            return f"target {target} is paused: nothing more is started, and what is in flight may finish"
+        return f"target {target} was already paused {since}"
     if done.changed:
-        return f"target {target} goes on; it was paused {since}"
+        return f"target {target} is resumed; it was paused {since}"
     return f"target {target} was not paused"

@@ -20,12 +20,12 @@ def cancel(  # noqa: PLR0917  # the command line names them
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Call requests off that are not finished.
+    """Cancel requests that have not finished.
 
-    Who is in flight is let to its end, and a connection that it made is recorded; what may have been made is looked up
-    first. Each filter may be given several times, then any of its values counts; different filters must all hold. On a
-    terminal it asks before more than 20 are changed. Exits 1 if an id is unknown, or if none of the given ids could be
-    changed.
+    A request that is in flight is allowed to finish, and its connection is recorded. If an earlier attempt may have
+    succeeded, its connection is looked up first. A filter can be repeated: a request matches if any of its values
+    does. Different filters must all match. On a terminal you are asked before more than 20 requests are changed. Exits
+    1 if an id does not exist, or if none of the given ids could be changed.
 
     Example: provisioner cancel --batch onboarding --state pending --dry-run
     """

@@ -41,12 +41,10 @@ WRITES: Final = 250  # creates a window
 THEIRS: Final = 3  # connections that somebody else has under the same names
 TIME_LIMIT: Final = 3600.0  # seconds; something is broken then
 
-Requests = Annotated[int, typer.Option(min=1, max=100_000, help="How many projects want a connection.")]
-Workers = Annotated[int, typer.Option(min=1, max=16, help="How many workers share the job.")]
-Seed = Annotated[int, typer.Option(help="The same seed gives the same projects and the same faults.")]
-Keep = Annotated[
-    bool, typer.Option("--keep", help="Leave everything running afterwards, to look around; Ctrl-C ends it.")
-]
+Requests = Annotated[int, typer.Option(min=1, max=100_000, help="Number of requests.")]
+Workers = Annotated[int, typer.Option(min=1, max=16, help="Number of workers.")]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same projects and faults.")]
+Keep = Annotated[bool, typer.Option("--keep", help="Keep everything running afterwards, until Ctrl-C.")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +58,10 @@ class Plan:
 
 
 def demo(requests: Requests = 300, workers: Workers = 2, seed: Seed = 1, keep: Keep = False) -> None:
-    """Show the whole product at work on this machine alone: PostgreSQL, a simulated Infisical, workers.
+    """Run the whole product on this machine: PostgreSQL, a simulated Infisical, and workers.
 
-    Inserts a request for each of some hundred projects, lets the workers do them while the simulated Infisical limits
-    their rate and loses answers, and compares the result with Infisical's own list. Leaves nothing behind.
+    Inserts some hundred requests and lets the workers carry them out, while the simulated Infisical limits the rate
+    and loses answers. Then compares the result with Infisical's own list. Nothing is left behind.
 
     Example: provisioner demo --requests 1000 --workers 4
     """
@@ -89,7 +87,7 @@ async def _demo(plan: Plan) -> int:
     with private_postgres() as server:
         _say(console, "PostgreSQL", f"{server.version.split()[0]}, private, on port {server.port}")
         async with Simulator(options) as simulator:
-            _say(console, "Infisical", f"simulated, {simulator.url}: {WRITES} creates in {WINDOW:g} s, and a bad day")
+            _say(console, "Infisical", f"simulated at {simulator.url}: {WRITES} creates per {WINDOW:g} s, with faults")
             await migrate(server.url())
             database = Database(server.url())
             try:
@@ -100,7 +98,7 @@ async def _demo(plan: Plan) -> int:
                 if plan.keep:
                     await _linger(console, server, simulator)
                 else:
-                    _say(console, "look further", "provisioner demo --keep; then the README: your own database")
+                    _say(console, "look further", "provisioner demo --keep; then the README, for your own database")
             finally:
                 await database.close()
     return 1 if audit.problems else 0
@@ -135,7 +133,7 @@ async def _work(plan: Plan, console: "Console", database: "Database", environmen
                     victim = None
                     another = worker_process(environment, logs, plan.workers + 1)
                     workers[-1] = await stack.enter_async_context(another)
-                    _say(console, "kill -9", "one worker, in the middle of its work; another takes its place")
+                    _say(console, "kill -9", "one worker, while it works; another one takes its place")
 
 
 async def watch(console: "Console", database: "Database", requests: int) -> AsyncIterator[int]:
@@ -175,9 +173,9 @@ def _report(console: "Console", audit: "Audit", state: dict[str, Any], took: flo
     _say(console, "requests", f"{audit.requests}: " + ", ".join(f"{n} {state}" for state, n in states))
     _say(console, "creates", f"{audit.creates} sent, {refused} of them over the rate limit")
     _say(console, "went wrong", faults or "nothing")
-    _say(console, "lost answers", f"{_several(audit.answers_lost)} made, though no answer said so")
-    _say(console, "found again", f"{_several(audit.adopted)}, by looking for what may have been made")
-    _say(console, "conflicts", f"{audit.states.get('failed', 0)} names were taken by somebody else, and left alone")
+    _say(console, "lost answers", f"{_several(audit.answers_lost)} made without an answer")
+    _say(console, "found again", f"{_several(audit.adopted)}, by looking up what may have been made")
+    _say(console, "conflicts", f"{audit.states.get('failed', 0)} names belonged to somebody else, and were left alone")
     _say(console, "Infisical has", f"{_several(audit.made)} of ours")
     for problem in audit.problems[:20]:
         console.print(f"[red]{'wrong':>13}[/red]  {problem}")
@@ -192,7 +190,7 @@ async def _linger(console: "Console", server: "PostgresServer", simulator: "Simu
     _say(console, "", f"{server.psql} $PROVISIONER_DATABASE_URL -c 'TABLE provisioner.batch_progress'")
     _say(console, "", "provisioner status")
     _say(console, "", f"curl {simulator.url}/_simulator/state")
-    _say(console, "", "Ctrl-C ends it all")
+    _say(console, "", "Ctrl-C stops everything")
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -259,7 +257,7 @@ def _environment(server: "PostgresServer", simulator: "Simulator") -> dict[str, 
 def _complain(console: "Console", logs: Path) -> int:
     for log in sorted(logs.glob("worker-*.log")):
         console.print(log.read_text(errors="replace")[-2000:], markup=False)
-    _say(console, "error", "a worker ended before its time; its log is above")
+    _say(console, "error", "a worker ended early; its log is above")
     return 1
 
 

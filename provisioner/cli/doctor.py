@@ -22,23 +22,23 @@ STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 def doctor(
     config: Config = None,
     target: Annotated[
-        str | None, typer.Option(help="Ask only this target; else every configured one.", show_default=False)
+        str | None, typer.Option(help="Check only this target instead of all configured ones.", show_default=False)
     ] = None,
     project: Annotated[
-        UUID | None, typer.Option(help="Try whether the identity may read in this project.", show_default=False)
+        UUID | None, typer.Option(help="Test whether the identity can read in this project.", show_default=False)
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check every precondition, one line each, and say how to mend what is not right. Nothing is changed.
+    """Check every precondition, one line each, and say how to fix what is wrong. Changes nothing.
 
-    It logs in once at each target; failed logins count towards the lockout of the identity. Whether connections may be
-    created cannot be tried without creating one. Exits 1 if anything is a problem; warnings are none.
+    Logs in once at each target; a failed login counts towards the identity's lockout. Whether connections can be
+    created cannot be tested without creating one. Exits 1 if there is a problem; a warning is not one.
 
     Example: provisioner doctor --project 8d7e2b34-6d3c-4d5e-9f4b-2f1f6c1a9b11
     """
     settings = load(config)
     if target is not None and target not in settings.targets:
-        raise typer.BadParameter(f"there is no target {target}; there are {', '.join(settings.targets)}")
+        raise typer.BadParameter(f"there is no target {target}; configured are {', '.join(settings.targets)}")
     if project is not None and target is None and len(settings.targets) > 1:
         raise typer.BadParameter(f"--project needs --target: {', '.join(settings.targets)}")
     targets = [target] if target else list(settings.targets)

@@ -53,22 +53,21 @@ def export(  # noqa: PLR0917  # the command line names them
     targets: Targets = None,
     form: Annotated[
         Form | None,
-        typer.Option(
-            "--format", help="How it is written; else by the suffix of --output, else csv.", show_default=False
-        ),
+        typer.Option("--format", help="Output format. Default: by the suffix of --output, or csv.", show_default=False),
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="FILE", help="Where to write; else standard output.", show_default=False
+            "--output", "-o", metavar="FILE", help="File to write. Default: standard output.", show_default=False
         ),
     ] = None,
 ) -> None:
-    """Write requests and their results as CSV or JSON Lines, the oldest first, all as they are at one moment.
+    """Export requests and their results as CSV or JSON Lines, the oldest first, in one consistent snapshot.
 
-    Each filter may be given several times, then any of its values counts; different filters must all hold. A FILE is
-    replaced only when all of it is there. Sealed credentials are written as sealed:<key id>, without their content.
-    In CSV, text that a spreadsheet would run as a formula begins with an apostrophe; submit takes it off again.
+    A filter can be repeated: a request matches if any of its values does. Different filters must all match. An
+    existing file is replaced only when the export is complete. Sealed credentials are written as sealed:<key id>,
+    without content.
+    In CSV, text that a spreadsheet would run as a formula gets a leading apostrophe; submit removes it again.
 
     Example: provisioner export --state succeeded --batch onboarding --output connections.csv
     """

@@ -32,30 +32,32 @@ MAY = {
 
 def grant(  # noqa: PLR0917  # the command line names them
     requester: Annotated[
-        list[str] | None, typer.Option(metavar="ROLE", help="May insert requests, and see its own.")
+        list[str] | None, typer.Option(metavar="ROLE", help="Role that may insert requests and see its own.")
     ] = None,
     reader: Annotated[
-        list[str] | None, typer.Option(metavar="ROLE", help="May see everything but credentials.")
+        list[str] | None, typer.Option(metavar="ROLE", help="Role that may see everything except credentials.")
     ] = None,
-    worker: Annotated[list[str] | None, typer.Option(metavar="ROLE", help="May do what `run` does.")] = None,
+    worker: Annotated[list[str] | None, typer.Option(metavar="ROLE", help="Role that may run workers.")] = None,
     revoke: Annotated[
-        list[str] | None, typer.Option(metavar="ROLE", help="Take back everything it has in the schema, first.")
+        list[str] | None, typer.Option(metavar="ROLE", help="Role to take all rights in the schema from, first.")
     ] = None,
-    listing: Annotated[bool, typer.Option("--list", help="Show which roles may do what; change nothing.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the SQL, change nothing.")] = False,
+    listing: Annotated[
+        bool, typer.Option("--list", help="List which roles have which rights; change nothing.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the SQL and change nothing.")] = False,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Give database roles what a requester, a reader or a worker needs, and nothing more.
+    """Give database roles the rights that a requester, a reader or a worker needs, and no more.
 
-    The roles must exist; each option may be repeated, and doing it again is harmless. Connect as the owner of the
-    schema, who is the operator: nobody else may cancel, retry, pause and resume. A role with members serves as a group.
+    The roles must exist. Each option can be repeated, and granting again is harmless. Connect as the owner of the
+    schema; only the owner can cancel, retry, pause and resume. A role with members works as a group.
 
     Example: provisioner grant --requester app --reader grafana --worker provisioner_worker
     """
     given = (requester or [], reader or [], worker or [])
     if listing and (any(given) or revoke or dry_run):
-        raise typer.BadParameter("--list stands alone")
+        raise typer.BadParameter("--list cannot be combined with other options")
     if not listing and not any(given) and not revoke:
         raise typer.BadParameter("name a role: --requester, --reader, --worker or --revoke")
     run_async(_list(config, as_json) if listing else _grant(config, given, revoke or [], dry_run, as_json))
@@ -90,7 +92,7 @@ def _tell(change: "Change", grants: "Mapping[str, Sequence[Kind]]", revokes: Seq
         say("".join(f"{statement};\n" for statement in ("BEGIN", *change.statements, "COMMIT")).rstrip())
         return
     for role in dict.fromkeys(revokes):
-        say(f"{role}: everything that it had in the schema is taken back")
+        say(f"{role}: all of its rights in the schema were revoked")
     for role, kinds in grants.items():
         say(f"{role} {', '.join(MAY[kind] for kind in kinds)}")
 
@@ -106,12 +108,12 @@ async def _list(config: Config, as_json: bool) -> int:
         print_json(found)
         return DONE
     if not found:
-        say("no role but the schema's owner may do anything; `provisioner grant` gives rights")
+        say("only the schema's owner has rights; `provisioner grant` gives rights to others")
         return DONE
     from rich.table import Table
 
-    table = Table("role", "has what it takes to be", box=None, header_style="")
+    table = Table("role", "has the rights of", box=None, header_style="")
     for role, kinds in found.items():
-        table.add_row(role, ", ".join(f"a {kind}" for kind in kinds) or "nothing whole: rights are missing")
+        table.add_row(role, ", ".join(f"a {kind}" for kind in kinds) or "nobody: some rights are missing")
     show(table, console())
     return DONE

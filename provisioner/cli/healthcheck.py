@@ -11,23 +11,24 @@ PATIENCE: Final = 3.0  # seconds
 LONGEST: Final = 500  # bytes of an answer that are shown
 
 Listen = Annotated[
-    str | None, typer.Option(metavar="HOST:PORT", help="Where the daemon listens, if not where the settings say.")
+    str | None,
+    typer.Option(metavar="HOST:PORT", help="Address of the worker's status port, if it differs from the settings."),
 ]
-Ready = Annotated[bool, typer.Option("--ready", help="Ask whether it takes on requests, not only whether it lives.")]
+Ready = Annotated[bool, typer.Option("--ready", help="Check that it accepts requests, not only that it is alive.")]
 
 
 def healthcheck(config: Config = None, listen: Listen = None, ready: Ready = False) -> None:
-    """Exit 0 if the daemon on this host is healthy, 1 if it is not or does not answer.
+    """Exit 0 if the worker on this host is healthy, 1 if it is not or does not answer.
 
-    A daemon whose database is away is healthy, for it waits and goes on by itself; with --ready it is not.
+    A worker that waits for the database is healthy, because it resumes by itself; with --ready it is not.
 
     Example: provisioner healthcheck --ready
     """
     endpoint = _endpoint(config, listen)
     if endpoint is None:
         tell_error(
-            "the daemon has no port that could be asked, because listen.address is off: set it, such as to "
-            "127.0.0.1:9464, or let systemd's watchdog look after the daemon"
+            "the worker has no status port, because listen.address is off: set it, for example to "
+            "127.0.0.1:9464, or rely on systemd's watchdog"
         )
         raise typer.Exit(NOT_DONE)
     host, port = endpoint
@@ -59,6 +60,9 @@ def _ask(host: str, port: int, path: str) -> tuple[int, str]:
         return answer.status, answer.read(LONGEST).decode(errors="replace").strip()
     except (OSError, HTTPException) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        return 0, f"no daemon answers at {host}:{port}: {reason}; see that `provisioner run` runs, and its log"
+        return (
+            0,
+            f"no worker answers at {host}:{port}: {reason}; check that `provisioner run` is running, and read its log",
+        )
     finally:
         connection.close()

@@ -42,12 +42,12 @@ def _keys() -> None:
 def generate(
     config: Config = None,
     stdout: Annotated[
-        bool, typer.Option("--stdout", help="Print the private half instead of adding it to the key file.")
+        bool, typer.Option("--stdout", help="Print the private key instead of adding it to the key file.")
     ] = False,
 ) -> None:
-    """Make a key pair: the private half goes to sealing.key_file, the public half to the database.
+    """Make a key pair: the private key goes to sealing.key_file, the public key to the database.
 
-    From now on the new key seals; what older keys sealed still opens. Copy the key file to every worker.
+    From now on the new key seals, and what older keys sealed can still be opened. Copy the key file to every worker.
 
     Example: provisioner keys generate --stdout | vault kv put secret/sealing key=-
     """
@@ -56,7 +56,7 @@ def generate(
 
 @keys.command(name="list")
 def list_keys(config: Config = None, as_json: Json = False) -> None:
-    """Show every key, which one seals now, and how many keys of requests each still seals.
+    """List all keys, which one seals now, and how many requests each of them still seals.
 
     Example: provisioner keys list
     """
@@ -65,9 +65,9 @@ def list_keys(config: Config = None, as_json: Json = False) -> None:
 
 @keys.command()
 def reseal(config: Config = None) -> None:
-    """Open what older keys sealed, with the private keys of this host, and seal it with the current one.
+    """Open what older keys sealed, with the private keys of this host, and seal it with the current key.
 
-    Afterwards `keys list` shows no boxes of the older keys, and their private halves may be destroyed.
+    Afterwards no request is sealed with an older key, and you can destroy the older private keys.
 
     Example: provisioner keys generate && provisioner keys reseal
     """
@@ -84,7 +84,7 @@ async def _generate(config: Config, *, stdout: bool) -> None:
     if not stdout and str(settings.sealing.key_file).startswith("~"):
         raise SettingsError(
             f"sealing.key_file ({settings.sealing.key_file}) is in a home directory that is not known here; "
-            "set PROVISIONER_SEALING__KEY_FILE to a whole path, or use --stdout"
+            "set PROVISIONER_SEALING__KEY_FILE to an absolute path, or use --stdout"
         )
     async with open_database(settings) as database:
         # The private half first: a public key whose private half is lost would seal keys that nobody can open.
@@ -94,7 +94,7 @@ async def _generate(config: Config, *, stdout: bool) -> None:
             add_to_file(settings.sealing.key_file, pair)
         await publish(database, PublicKey(key_id=pair.key.key_id, public=pair.key.public))
     if not stdout:
-        say(f"key {pair.key.key_id} seals from now on; its private half is in {settings.sealing.key_file}")
+        say(f"key {pair.key.key_id} seals from now on; its private key is in {settings.sealing.key_file}")
 
 
 async def _list(config: Config, *, as_json: bool) -> None:
@@ -116,7 +116,7 @@ def _show(found: "Sequence[KnownKey]") -> None:
     for key in found:
         made = f"{key.created_at:%Y-%m-%d %H:%M}" if key.created_at else "never published"
         table.add_row(key.key_id, made, "now" if key.current else "no more", str(key.boxes))
-    console().print(table if found else "no sealing key yet; `provisioner keys generate` makes one")
+    console().print(table if found else "there is no sealing key yet: `provisioner keys generate` makes one")
 
 
 async def _reseal(config: Config) -> int:
@@ -129,7 +129,7 @@ async def _reseal(config: Config) -> int:
     async with open_database(settings) as database:
         current = await current_key(database)
         if current is None:
-            tell_error("there is no sealing key yet; `provisioner keys generate` makes one")
+            tell_error("there is no sealing key yet: `provisioner keys generate` makes one")
             return NOT_DONE
         key = SealingKey(key_id=current.key_id, public=current.public)
         while boxes := await foreign_boxes(database, key.key_id, after=after, limit=LOT):
@@ -137,7 +137,7 @@ async def _reseal(config: Config) -> int:
             fresh, failed = _sealed_anew(boxes, opener, key)
             done += await replace_boxes(database, fresh)
             problems += failed
-    say(f"sealed by {key.key_id} now: {done} more")
+    say(f"sealed with {key.key_id}: {done} more")
     if problems:
         tell_error(f"{'1 box' if len(problems) == 1 else f'{len(problems):,} boxes'} could not be opened on this host")
         for problem in problems[:20]:
@@ -169,5 +169,5 @@ async def sealing_key(database: "Database") -> "SealingKey":
 
     found = await current_key(database)
     if found is None:
-        raise CredentialUnreadable("there is no sealing key yet; `provisioner keys generate` makes one")
+        raise CredentialUnreadable("there is no sealing key yet: `provisioner keys generate` makes one")
     return SealingKey(key_id=found.key_id, public=found.public)

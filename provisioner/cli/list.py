@@ -49,22 +49,22 @@ def list(  # noqa: A001, PLR0917  # the command's name; the command line names t
     projects: Projects = None,
     errors: Errors = None,
     targets: Targets = None,
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="Show at most so many.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="Maximum number of requests to show.")] = 50,
     before: Annotated[
         int | None,
-        typer.Option(metavar="ID", parser=parse_id, help="Only below this id.", show_default=False),
+        typer.Option(metavar="ID", parser=parse_id, help="Only requests with a lower id.", show_default=False),
     ] = None,
     after: Annotated[
         int | None,
-        typer.Option(metavar="ID", parser=parse_id, help="Only above this id.", show_default=False),
+        typer.Option(metavar="ID", parser=parse_id, help="Only requests with a higher id.", show_default=False),
     ] = None,
-    oldest_first: Annotated[bool, typer.Option("--oldest-first", help="Begin with the oldest.")] = False,
+    oldest_first: Annotated[bool, typer.Option("--oldest-first", help="Show the oldest first.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List requests, the newest first unless told otherwise.
+    """List requests, the newest first by default.
 
-    Each filter may be given several times, then any of its values counts; different filters must all hold. With --json
-    there is an array; `provisioner export` writes all of them. Exits 1 if an id is given that no request has.
+    A filter can be repeated: a request matches if any of its values does. Different filters must all match. --json
+    prints an array; `provisioner export` writes every request. Exits 1 if a given id does not exist.
 
     Example: provisioner list --state failed --error permission_denied --limit 20
     """
@@ -91,7 +91,7 @@ async def _list(settings: "Settings", wanted: "Filter", part: Part, onward: str,
         say("no request matches")
     if more:
         # Not into the JSON's way.
-        (tell_detail if as_json else say)(f"… and {more:,} more; --{onward} {found[-1].id} goes on there")
+        (tell_detail if as_json else say)(f"… and {more:,} more; --{onward} {found[-1].id} continues there")
     if unknown:
         tell_unknown(unknown)
     return NOT_DONE if unknown else DONE

@@ -10,11 +10,12 @@ from provisioner.cli._frame import DONE, NOT_DONE, Config, Json, load, open_data
 def migrate(
     config: Config = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Only tell what is left to do; exit 1 if anything is.")
+        bool,
+        typer.Option("--check", help="List outstanding migrations without applying them; exit 1 if there are any."),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Bring the database's schema up to date; safe to run twice, and by several at once.
+    """Create or upgrade the database schema. It is safe to run this twice, or on several hosts at once.
 
     Example: provisioner migrate --check || provisioner migrate
     """

@@ -7,9 +7,9 @@ from provisioner.cli._targets import Target, hold
 
 
 def pause(target: Target = None, config: Config = None, as_json: Json = False) -> None:
-    """Hold a target: nothing more of it is started, and what is in flight ends.
+    """Pause a target: workers finish what is in flight there and start nothing more.
 
-    Requests are taken all the same; they wait. Pausing what is paused already changes nothing.
+    You can still insert requests; they wait. Pausing a paused target changes nothing.
 
     Example: provisioner pause default
     """

@@ -34,25 +34,25 @@ _ANSWERS: Final = frozenset({Seen.FOUND, Seen.ABSENT, Seen.OTHER_APP})
 
 
 def plan(  # noqa: PLR0917  # the command line names them
-    file: Annotated[str, typer.Argument(metavar="FILE", help="CSV with a header, or JSON Lines; - is standard input.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="CSV with a header, or JSON Lines; - for standard input.")
+    ],
     config: Config = None,
     form: Annotated[
         Format | None,
-        typer.Option("--format", help="How the file is written; else by its suffix or beginning.", show_default=False),
+        typer.Option("--format", help="File format. Default: by its suffix or first characters.", show_default=False),
     ] = None,
-    skip_invalid: Annotated[
-        bool, typer.Option("--skip-invalid", help="Plan the good lines, leave out the bad.")
-    ] = False,
+    skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Skip invalid lines and plan the rest.")] = False,
     by_name: Annotated[
-        bool, typer.Option("--by-name", help="Ask for each name that would be created, too: one more read each.")
+        bool, typer.Option("--by-name", help="Also look up each name that would be created: one more read each.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Ask Infisical which connections of a bulk file exist, would be created or would conflict; nothing is changed.
+    """Ask Infisical which connections of a bulk file exist, would be created, or would conflict. Changes nothing.
 
-    The file is what `provisioner submit` takes. Each project is asked for once, by reading, within the read budget that
-    the workers share; it counts one login. A project's list does not show the connections of other apps, which have
-    names too: --by-name asks for each name. Exits 1 if anything would conflict, is gone, or could not be asked for.
+    The file is the one that `provisioner submit` takes. There is one read per project, within the read budget that the
+    workers share, and one login. A project's list does not show the connections of other apps, whose names count too:
+    --by-name looks up each name. Exits 1 if anything would conflict, has gone missing, or could not be looked up.
 
     Example: provisioner plan projects.csv
     """

@@ -7,9 +7,9 @@ from provisioner.cli._targets import Target, hold
 
 
 def resume(target: Target = None, config: Config = None, as_json: Json = False) -> None:
-    """Let a held target go on.
+    """Resume a paused target.
 
-    Resuming what is not paused changes nothing.
+    Resuming a target that is not paused changes nothing.
 
     Example: provisioner resume default
     """

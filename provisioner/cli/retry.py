@@ -20,11 +20,11 @@ def retry(  # noqa: PLR0917  # the command line names them
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Try requests again: failed and cancelled ones from the beginning, those that wait for another attempt at once.
+    """Retry requests: failed and cancelled ones from the beginning, waiting ones at once.
 
-    Whether an earlier attempt may have made the connection stays known, so nothing is made twice. Each filter may be
-    given several times, then any of its values counts; different filters must all hold. On a terminal it asks before
-    more than 20 are changed. Exits 1 if an id is unknown, or if none of the given ids could be changed.
+    What is known about earlier attempts is kept, so nothing is created twice. A filter can be repeated: a request
+    matches if any of its values does. Different filters must all match. On a terminal you are asked before more than
+    20 requests are changed. Exits 1 if an id does not exist, or if none of the given ids could be changed.
 
     Example: provisioner retry --state failed --error permission_denied
     """

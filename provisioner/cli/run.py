@@ -5,18 +5,16 @@ from typing import Annotated
 
 import typer
 
-Config = Annotated[Path | None, typer.Option(help="The settings file.", envvar="PROVISIONER_CONFIG")]
-Drain = Annotated[bool, typer.Option("--drain", help="Exit once nothing is left to do.")]
-Listen = Annotated[
-    str | None, typer.Option(metavar="HOST:PORT", help="Where the status port listens; off for nowhere.")
-]
+Config = Annotated[Path | None, typer.Option(help="Settings file.", envvar="PROVISIONER_CONFIG")]
+Drain = Annotated[bool, typer.Option("--drain", help="Exit when nothing is left to do.")]
+Listen = Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Address of the status port, or off.")]
 
 
 def run(config: Config = None, drain: Drain = False, listen: Listen = None) -> None:
-    """Work: claim requests and create their connections, until told to stop.
+    """Run a worker: claim requests and create their connections, until told to stop.
 
-    SIGTERM and SIGINT let what is in flight finish within worker.grace, then exit with 0; a second signal exits at
-    once, and nothing is lost then either.
+    On SIGTERM or SIGINT the worker claims nothing more, waits up to worker.grace seconds for what is in flight, and
+    exits with status 0. A second signal ends it at once; nothing is lost then either.
 
     With --drain it ends when nothing is left to do, and prints a summary. Exit status: 0 everything is done; 3 some
     requests failed; 1 something could not be done, such as requests of a paused target or with a refused API key.

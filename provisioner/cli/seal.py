@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 def seal(
-    project: Annotated[UUID, typer.Option(help="The project that the key is for.")],
-    name: Annotated[str, typer.Option(help="The name of the connection that the key is for.")] = "openrouter",
+    project: Annotated[UUID, typer.Option(help="Project that the key is for.")],
+    name: Annotated[str, typer.Option(help="Name of the connection that the key is for.")] = "openrouter",
     config: Config = None,
 ) -> None:
-    """Seal the API key on standard input; prints what belongs into the row's column credential.
+    """Seal the API key on standard input, and print the value for the column credential.
 
-    Only the workers can open it, and only for this project and name.
+    Only workers can open it, and only for this project and name.
 
     Example: provisioner seal --project 8d7e2b34-6d3c-4d5e-9f4b-2f1f6c1a9b11 < key.txt
     """
@@ -28,7 +28,7 @@ def seal(
     try:
         key = key_in(decoded(sys.stdin.buffer.read()))
     except NoKey as flaw:
-        said = "holds no API key" if str(flaw) == "is empty" else str(flaw)
+        said = "contains no API key" if str(flaw) == "is empty" else str(flaw)
         raise typer.BadParameter(f"standard input {said}", param_hint="standard input") from None
     run_async(_seal(config, key, str(project), name))
 

@@ -9,10 +9,10 @@ import typer
 
 
 def settings(
-    config: Annotated[Path | None, typer.Option(help="The settings file.", show_default=False)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    config: Annotated[Path | None, typer.Option(help="Settings file.", show_default=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show the effective settings and where each value came from; secrets are masked.
+    """Show the effective settings and the source of each value. Secrets are masked.
 
     Example: provisioner settings --config /etc/provisioner.toml
     """

@@ -33,7 +33,7 @@ SHOWN: Final = 30  # attempts that a screen has room for; --json has all of them
 
 
 def show(request: Id, config: Config = None, as_json: Json = False) -> None:
-    """Show everything about one request: what happened, what happens next and when, what to do if it failed.
+    """Show one request: what happened, what happens next and when, and what to do if it failed.
 
     Exits 1 if there is no such request.
 

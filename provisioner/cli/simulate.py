@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["simulate"]
 
-FAULTS_HELP = "NAME=SHARE,… of the creates that meet a fault; the same ones for the same seed. " + " ".join(
+FAULTS_HELP = "Share of the creates that meet each fault, the same ones for the same seed. " + " ".join(
     f"{name}: {effect}." for name, effect in FAULTS.items()
 )
 
@@ -36,25 +36,25 @@ def _project_count(projects: int | None, *, any_project: bool) -> int:
     return 10 if projects is None else projects
 
 
-Port = Annotated[int, typer.Option(min=0, max=65535, help="The port on 127.0.0.1; 0 takes a free one.")]
-Mode_ = Annotated[str, typer.Option(callback=_mode, help="cloud, or self-hosted: without any rate limit.")]
-WriteLimit = Annotated[int, typer.Option(min=1, help="Writes a window, for each route and address.")]
-ReadLimit = Annotated[int, typer.Option(min=1, help="Reads a window, for each route and address.")]
-Window = Annotated[float, typer.Option(min=0.001, metavar="SECONDS", help="How long a window of the limits is.")]
-Latency = Annotated[float, typer.Option(min=0, metavar="SECONDS", help="What every request waits.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 for any free one.")]
+Mode_ = Annotated[str, typer.Option(callback=_mode, help="cloud, or self-hosted, which has no rate limit.")]
+WriteLimit = Annotated[int, typer.Option(min=1, help="Writes allowed per window, route and address.")]
+ReadLimit = Annotated[int, typer.Option(min=1, help="Reads allowed per window, route and address.")]
+Window = Annotated[float, typer.Option(min=0.001, metavar="SECONDS", help="Length of a rate limit window.")]
+Latency = Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Delay of every request.")]
 Pool = Annotated[
     int,
     typer.Option(
         min=0,
-        help="The server's database connections: with 10, twelve creates at once stop it for a minute, as they stop a "
-        "real one. 0 is no end of them.",
+        help="Database connections of the server. With 10, twelve creates at once stall it for a minute, as they stall "
+        "a real one. 0 for unlimited.",
     ),
 ]
-Projects = Annotated[int | None, typer.Option(min=0, help="How many projects there are; 10 if not said.")]
-AnyProject = Annotated[bool, typer.Option("--any-project", help="Take every UUID for a project.")]
-ClientId = Annotated[str | None, typer.Option(help="The machine identity's id; else from the seed.")]
-ClientSecret = Annotated[str | None, typer.Option(help="Its made-up secret; else from the seed.")]
-TokenTtl = Annotated[int, typer.Option(min=0, metavar="SECONDS", help="The life of an access token; 0 is for ever.")]
+Projects = Annotated[int | None, typer.Option(min=0, help="Number of projects. Default: 10.")]
+AnyProject = Annotated[bool, typer.Option("--any-project", help="Accept any UUID as a project.")]
+ClientId = Annotated[str | None, typer.Option(help="Client id of the machine identity. Default: from the seed.")]
+ClientSecret = Annotated[str | None, typer.Option(help="Its client secret. Default: from the seed.")]
+TokenTtl = Annotated[int, typer.Option(min=0, metavar="SECONDS", help="Lifetime of an access token; 0 for unlimited.")]
 Faults = Annotated[str, typer.Option(callback=_faults, metavar="NAME=SHARE,…", help=FAULTS_HELP)]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same ids, secrets and faults.")]
 
@@ -75,9 +75,9 @@ def simulate(  # noqa: PLR0917 - the command line names them
     faults: Faults = "",
     seed: Seed = 0,
 ) -> None:
-    """Serve a simulated Infisical on 127.0.0.1 until interrupted; print one line of JSON when it listens.
+    """Serve a simulated Infisical on 127.0.0.1 until interrupted. Prints one line of JSON when it listens.
 
-    GET /_simulator/state tells what happened; POST /_simulator/settings changes what happens next.
+    GET /_simulator/state shows what happened; POST /_simulator/settings changes what happens next.
 
     Example: provisioner simulate --port 8080 --write-limit 90 --faults cut-after-commit=0.02,html-502=0.01
     """

@@ -37,14 +37,16 @@ REFRESH: Final = 1.0  # seconds
 
 def status(
     config: Config = None,
-    batch: Annotated[str | None, typer.Option(help="Only the requests of this batch.", show_default=False)] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Keep it on screen until everything is finished.")] = False,
+    batch: Annotated[str | None, typer.Option(help="Only this batch.", show_default=False)] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Keep the display up to date until everything has finished.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show how far everything is, at which pace, and what needs a person.
+    """Show the progress, the pace, and what needs your attention.
 
-    Exits 1 if something needs one: a failed request, nobody at work on what is pending, a paused target that is waited
-    for. With --watch and --json together there is one line of JSON a second.
+    Exits 1 if something needs attention: a failed request, pending requests that no worker serves, or a paused target
+    that requests wait for. --watch with --json prints one line of JSON a second.
 
     Example: provisioner status --batch onboarding --watch
     """

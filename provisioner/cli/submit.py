@@ -53,27 +53,29 @@ def _batch(value: str | None) -> str | None:
 
 
 def submit(  # noqa: PLR0917  # the command line names them
-    file: Annotated[str, typer.Argument(metavar="FILE", help="CSV with a header, or JSON Lines; - is standard input.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="CSV with a header, or JSON Lines; - for standard input.")
+    ],
     config: Config = None,
     batch: Annotated[
         str | None,
-        typer.Option(callback=_batch, help="The label of rows without one of their own.", show_default=False),
+        typer.Option(callback=_batch, help="Batch for rows that name none.", show_default=False),
     ] = None,
     form: Annotated[
         Format | None,
-        typer.Option("--format", help="How the file is written; else by its suffix or beginning.", show_default=False),
+        typer.Option("--format", help="File format. Default: by its suffix or first characters.", show_default=False),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and compare everything, load nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and compare everything, and load nothing.")] = False,
     skip_invalid: Annotated[
-        bool, typer.Option("--skip-invalid", help="Load the good lines; exit 3 if any was left out.")
+        bool, typer.Option("--skip-invalid", help="Skip invalid lines and load the rest; exit 3 if any were skipped.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Load requests in bulk. Every line is checked first; loading the same file again is harmless.
+    """Load requests in bulk. Every line is checked first, and loading the same file again is harmless.
 
     Columns: target, project_id (required), name, description, credential, on_conflict, priority, batch, project_name,
-    not_before, and api_key: a readable key, which is sealed before it leaves this process.
-    What is left out or empty has the table's default. Bad lines are named, and nothing is loaded then.
+    not_before, and api_key: a readable key, which is sealed before it leaves this process. A missing or empty value
+    means the table's default. If a line is invalid, it is reported and nothing is loaded.
 
     Example: provisioner submit projects.csv --batch onboarding --dry-run
     """

@@ -32,10 +32,10 @@ def verify(  # noqa: PLR0917  # the command line names them
     targets: Targets = None,
     as_json: Json = False,
 ) -> None:
-    """Compare succeeded requests with what Infisical has: gone, renamed, credentials rewritten, described otherwise.
+    """Compare succeeded requests with Infisical: gone, renamed, credentials rewritten, description changed.
 
-    Each project is asked for once, by reading, within the read budget that the workers share; it counts one login.
-    Nothing is changed. Exits 1 if anything differs or could not be compared.
+    There is one read per project, within the read budget that the workers share, and one login. Nothing is changed.
+    Exits 1 if anything differs or could not be compared.
 
     Example: provisioner verify --batch onboarding
     """

@@ -62,18 +62,18 @@ def differences(recorded: Recorded, project: Project) -> Mapping[Difference, str
     found = project.by_id.get(recorded.connection_id.lower())
     if found is None:
         other = project.by_name.get(recorded.name)
-        said = f"; another connection has its name now, {other.id}" if other else ""
+        said = f"; another connection now has its name: {other.id}" if other else ""
         return {Difference.GONE: f"the project has no connection {recorded.connection_id}{said}"}
     return dict(_changes(recorded, found))
 
 
 def _changes(recorded: Recorded, found: Connection) -> Iterator[tuple[Difference, str]]:
     if found.name != recorded.name:
-        yield Difference.RENAMED, f"it is called {found.name} now"
+        yield Difference.RENAMED, f"it is now called {found.name}"
     if recorded.credentials_hash and found.credentials_hash != recorded.credentials_hash:
-        yield Difference.REWRITTEN, "its credentials were written again since they were recorded"
+        yield Difference.REWRITTEN, "its credentials have been rewritten since they were recorded"
     if _has_our_description(recorded) and (found.description or "") not in _sent(recorded):
-        yield Difference.DESCRIBED, "its description is not the one that was asked for"
+        yield Difference.DESCRIBED, "its description differs from the requested one"
 
 
 def _has_our_description(recorded: Recorded) -> bool:

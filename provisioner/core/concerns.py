@@ -7,17 +7,17 @@ from provisioner.core.reports import Status
 
 # What to do about each error code of `core.model.ErrorCode`, in one sentence.
 REMEDIES: Final = {
-    "name_conflict": "somebody else's connection has the name: choose another, or set on_conflict to adopt or replace",
-    "credential_refused": "OpenRouter does not accept the key: it has to be a management key that is still valid",
-    "credential_unknown": "name the credential in the workers' settings, as [credentials.NAME]",
-    "credential_unreadable": "the key cannot be opened: see that the workers have the credential's file or sealing key",
-    "project_not_found": "no such project: compare project_id with the project's settings in Infisical",
+    "name_conflict": "another connection has this name: choose a different one, or set on_conflict to adopt or replace",
+    "credential_refused": "OpenRouter does not accept the key: it must be a management key that is still valid",
+    "credential_unknown": "add the credential to the workers' settings, as [credentials.NAME]",
+    "credential_unreadable": "the key cannot be opened: check that the workers have its file or sealing key",
+    "project_not_found": "there is no such project: compare project_id with the project's settings in Infisical",
     "permission_denied": "add the machine identity to the project with a role that may create app connections",
-    "invalid_request": "Infisical refuses the input: the message says what of it",
-    "wrong_scope": "Infisical made it outside the project: the instance may be too old for project connections",
-    "target_unknown": "name the target in the workers' settings, as [targets.NAME]",
-    "outcome_unknown": "nobody knows whether it was made: look in Infisical for a connection of that name",
-    "gave_up": "it was tried as often as retry.max_attempts allows: the message says what came of the last attempt",
+    "invalid_request": "Infisical rejected the input: the message says which part of it",
+    "wrong_scope": "Infisical made the connection outside the project: it may be too old for project connections",
+    "target_unknown": "add the target to the workers' settings, as [targets.NAME]",
+    "outcome_unknown": "it is unknown whether the connection was made: look in Infisical for one of that name",
+    "gave_up": "retry.max_attempts is used up: the message says what came of the last attempt",
 }
 OTHERWISE: Final = "the message says what is known"
 
@@ -31,20 +31,21 @@ def concerns(status: Status) -> tuple[str, ...]:
     """Everything that will not get better by waiting, in sentences that say what to do."""
     found = []
     if status.progress is not None and status.progress.failed:
-        count = status.progress.failed
-        found.append(f"{count:,} {'request has' if count == 1 else 'requests have'} failed; mend the cause, then retry")
-    if count := status.unrecorded.requests:
+        count = _count(status.progress.failed, "request has", "requests have")
+        found.append(f"{count} failed: fix the cause, then run `provisioner retry {_which(status)}`")
+    if status.unrecorded.requests:
+        count = _count(status.unrecorded.requests, "outcome", "outcomes")
         found.append(
-            f"{count:,} {'outcome' if count == 1 else 'outcomes'} cannot be recorded, such as that of request"
-            f" {status.unrecorded.example_id}: {status.unrecorded.example}; remove the cause"
+            f"{count} cannot be recorded, for example that of request {status.unrecorded.example_id}:"
+            f" {status.unrecorded.example}; remove the cause"
         )
     for target in status.targets:
+        name = target.target
         if target.pending and target.paused_at is not None:
-            found.append(
-                f"target {target.target} is paused and {target.pending:,} wait for it; `provisioner resume` resumes"
-            )
+            count = _count(target.pending, "request waits", "requests wait")
+            found.append(f"target {name} is paused and {count} for it: `provisioner resume {name}` resumes it")
         if target.pending and not target.workers:
-            found.append(f"no worker is at work on target {target.target}; `provisioner run` starts one")
+            found.append(f"no worker serves target {name}: `provisioner run` starts one")
     return tuple(found)
 
 
@@ -58,9 +59,20 @@ def _setbacks(status: Status) -> Iterator[str]:
         if target.trouble:
             yield (
                 f"target {target.target} is in trouble{target.partly}: {target.trouble};"
-                " single probes go out until it works again"
+                " only single probes are sent until it works again"
             )
         if target.blocked_until is not None and target.blocked_until > status.now:
-            yield f"target {target.target} is over its rate limit; nobody sends until that is over"
-    if lost := status.workers.lost:
-        yield f"{lost:,} {'worker' if lost == 1 else 'workers'} did not come back; others take over what they held"
+            yield f"target {target.target} is over its rate limit: nothing is sent until the limit resets"
+    if status.workers.lost:
+        count = _count(status.workers.lost, "worker was", "workers were")
+        yield f"{count} lost: other workers take over their requests"
+
+
+def _which(status: Status) -> str:
+    """The option that selects the failed requests: by their code if they have one in common."""
+    codes = {failure.error_code for failure in status.failures}
+    return " ".join(("--error", *codes)) if len(codes) == 1 and all(codes) else "--state failed"
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return " ".join((f"{number:,}", one if number == 1 else many))

@@ -1,7 +1,7 @@
 """How many creates may be in flight at a target, over all its workers? As many as its server bears.
 
 A self-hosted Infisical has a pool of ten database connections, and a create holds one of them while it waits for a
-second (`infisical-api.md` §13). Twelve creates at once stop the server for a minute, for everybody who uses it. So a
+second (`infisical-api.md` §2). Twelve creates at once stop the server for a minute, for everybody who uses it. So a
 target has one limit that all its workers share. It starts small, widens while answers stay quick, and falls to one when
 no call ends any more: that is a *stall*. When the calls of a stall end in slow server errors, the number that was in
 flight is the *cliff*. It is remembered, and the limit stays well below it for hours.

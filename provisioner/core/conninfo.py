@@ -17,7 +17,7 @@ _PAIR: Final = re.compile(r"\s*(\w+)\s*=\s*(?:'((?:\\.|[^'\\])*)'|((?:\\.|[^\s'\
 _ENCODE: Final = (
     "cannot be read: percent-encode the password (@ as %40, : as %3A, / as %2F, ? as %3F, # as %23, % as %25)"
 )
-_ADVICE: Final = "remove it; a setting of the server is written as options=-c%20NAME%3DVALUE"
+_ADVICE: Final = "remove it; a server setting is written as options=-c%20NAME%3DVALUE"
 
 
 class ConninfoError(ValueError):
@@ -79,7 +79,7 @@ def checked(given: Mapping[str, str], *, variables: bool = False, subject: str |
         if keyword.how == "obeyed" and keyword.values and value not in keyword.values:
             choice = ", ".join(sorted(keyword.values))
             raise ConninfoError(
-                f"has a wrong value{'' if variables else f' of {name}'}: it is one of {choice}", subject=who
+                f"has a wrong value{'' if variables else f' of {name}'}: it must be one of {choice}", subject=who
             )
         if keyword.how != "refused":
             kept[name] = value
@@ -108,7 +108,7 @@ def from_service(name: str, text: str, file: str) -> dict[str, str] | None:
             key, equals, value = (part.strip() for part in line.partition("="))
             if not equals or key not in KEYWORDS or key in {"service", "servicefile"}:
                 raise ConninfoError(
-                    f"has a parameter {_safe(key)} that nobody knows", subject=f"service {name} in {file}"
+                    f"has a parameter {_safe(key)} that is unknown", subject=f"service {name} in {file}"
                 )
             found.setdefault(key, value)
     return None if found is None else checked(found, subject=f"service {name} in {file}")
@@ -133,12 +133,14 @@ def hosts_of(parameters: Mapping[str, str], default: tuple[str, ...]) -> list[Ho
     names = parameters["host"].split(",") if "host" in parameters else []
     addresses = parameters["hostaddr"].split(",") if "hostaddr" in parameters else []
     if names and addresses and len(names) != len(addresses):
-        raise ConninfoError(f"names {len(names)} hosts and {len(addresses)} of hostaddr: it has to be one for one")
+        raise ConninfoError(
+            f"names {len(names)} hosts and {len(addresses)} of hostaddr: there must be one for each host"
+        )
     count = max(len(names), len(addresses))
     ports = parameters["port"].split(",") if "port" in parameters else [""]
     if len(ports) not in {1, max(count, 1)}:
         raise ConninfoError(
-            f"names {max(count, 1)} hosts and {len(ports)} ports: it has to be one for all, or one each"
+            f"names {max(count, 1)} hosts and {len(ports)} ports: there must be one for all, or one for each"
         )
     numbers = [_port(port) for port in ports] * (1 if len(ports) > 1 else max(count, 1))
     found = []
@@ -158,7 +160,7 @@ def number_of(parameters: Mapping[str, str], name: str, *, least: int = 0) -> in
     if not text:
         return None
     if not re.fullmatch(r"-?[0-9]{1,9}", text.strip()):
-        raise ConninfoError(f"has a {name} that is no whole number")
+        raise ConninfoError(f"has a {name} that is not a whole number")
     return max(int(text), least)
 
 
@@ -167,7 +169,7 @@ def _parse_url(text: str) -> dict[str, str]:
     authority, rest = text[:end], text[end:]
     path, _, query = rest.partition("?")
     if authority.count("@") > 1 or "@" in path or re.search(r"\s", text):
-        raise ConninfoError(_ENCODE if "@" in text else "has white space in it: percent-encode it as %20")
+        raise ConninfoError(_ENCODE if "@" in text else "contains white space: percent-encode it as %20")
     login, _, hosts = authority.rpartition("@")
     user, _, password = login.partition(":")
     given = {"user": _decoded(user), "password": _decoded(password), "dbname": _decoded(path[1:])}
@@ -201,7 +203,7 @@ def _parse_query(query: str) -> Iterator[tuple[str, str]]:
                 raise ConninfoError(_ENCODE)
             if secret:
                 raise ConninfoError("cannot be read after its password: percent-encode it (& as %26, = as %3D)")
-            raise ConninfoError(f"has a parameter {_safe(name)} that nobody knows: {_ADVICE}")
+            raise ConninfoError(f"has a parameter {_safe(name)} that is unknown: {_ADVICE}")
         secret = secret or name in _SECRETS
         yield name, _decoded(value)
 
@@ -212,13 +214,13 @@ def _parse_pairs(text: str) -> dict[str, str]:
     while text[place:].strip():
         match = _PAIR.match(text, place)
         if match is None:
-            raise ConninfoError("cannot be read as host=… dbname=…: put values with spaces between single quotes")
+            raise ConninfoError("cannot be read as host=… dbname=…: put values with spaces into single quotes")
         name, place = match[1], match.end()
         if name not in KEYWORDS:
             if any(secret in given for secret in _SECRETS):
-                raise ConninfoError("cannot be read after its password: put it between single quotes")
+                raise ConninfoError("cannot be read after its password: put it into single quotes")
             raise ConninfoError(
-                f"has a parameter {_safe(name)} that nobody knows: {_ADVICE.replace('%20', ' ').replace('%3D', '=')}"
+                f"has a parameter {_safe(name)} that is unknown: {_ADVICE.replace('%20', ' ').replace('%3D', '=')}"
             )
         given[name] = re.sub(r"\\(.)", r"\1", match[2] if match[2] is not None else match[3], flags=re.DOTALL)
     return given
@@ -240,7 +242,7 @@ def _port(text: str) -> int:
     if not text.strip():
         return DEFAULT_PORT
     if not re.fullmatch(r"[0-9]{1,5}", text.strip()) or not 0 < int(text) < 2**16:
-        raise ConninfoError("has a port that is no number from 1 to 65535")
+        raise ConninfoError("has a port that is not a number from 1 to 65535")
     return int(text)
 
 
@@ -253,7 +255,7 @@ def _check_host(text: str) -> None:
         try:
             text.encode("idna")
         except UnicodeError:
-            raise ConninfoError("names a host that no host can be called") from None
+            raise ConninfoError("has an impossible host name") from None
 
 
 def _safe(name: str) -> str:

@@ -54,11 +54,11 @@ def _flaw(key: str) -> str:
     if not key:
         return "is empty"
     if len(key) > LONGEST_KEY:
-        return f"is longer than {LONGEST_KEY} characters, which no key or token is"
+        return f"is longer than {LONGEST_KEY} characters, and no key or token is that long"
     if len(key) > 1 and key[0] + key[-1] in _QUOTES:
-        return "stands in quotation marks: remove them"
+        return "is in quotation marks: remove them"
     odd = next((letter for letter in key if not "!" <= letter <= "~"), None)
-    return "" if odd is None else f"holds {_called(odd)}, which no key or token has"
+    return "" if odd is None else f"contains {_called(odd)}, which no key or token has"
 
 
 def _called(letter: str) -> str:

@@ -141,8 +141,8 @@ def recorded_twice(claim: Claim, connection: Connection, other: str) -> Decision
         return Cancel()
     return Fail(
         code=ErrorCode.NAME_CONFLICT,
-        message=f"{other} has recorded this connection already (id {connection.id}): both targets are one Infisical and"
-        " organization; cancel one of the requests, and configure only one of the targets",
+        message=f"{other} has already recorded this connection (id {connection.id}): both targets are the same"
+        " Infisical and organization; cancel one of the requests, and configure only one of the targets",
     )
 
 

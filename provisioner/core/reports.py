@@ -82,7 +82,7 @@ class TargetReport:
         """How many creates may be in flight, in words, with the number that stopped the server; empty if not known."""
         if self.in_flight_limit is None:
             return ""
-        stopped = f" ({self.cliff:,} stopped the server)" if self.cliff is not None else ""
+        stopped = f" ({self.cliff:,} stalled the server)" if self.cliff is not None else ""
         return f", {self.in_flight_limit:,} in flight{stopped}"
 
     @property

@@ -16,7 +16,7 @@ MILLISECOND: Final = 0.001
 # a name half a second before us must not be taken for us.
 CLOCK_SLACK: Final = 0.25
 # The same for a worker that has measured Infisical's clock and sent the create itself, on one and the same clock.
-OWN_SLACK: Final = 0.05
+OWN_SLACK: Final = 0.02
 # While no answer has told a `createdAt`, seconds: hosts of one service that all keep time are hardly further apart, and
 # it is less than what lies between a lost create's late commit and the next one's.
 CLOCK_TOLERANCE: Final = 10.0

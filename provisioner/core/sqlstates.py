@@ -41,6 +41,7 @@ _EXACT: Final = {
     "42883": Blame.SCHEMA,
     "42P01": Blame.SCHEMA,
     "42P05": Blame.LOST_STATEMENT,
+    "55006": Blame.DEFECT,  # our own triggers say so of an edit that is refused now
 }
 _CLASSES: Final = {
     **dict.fromkeys(("0L", "0P", "28"), Blame.ACCESS),

@@ -106,7 +106,9 @@ def _read_line(path: Path, number: int, line: str) -> tuple[str, PrivateKey]:
     try:
         return key_id, PrivateKey(base64.b64decode(text.strip(), validate=True))
     except (binascii.Error, ValueError, TypeError, CryptoError):
-        raise KeyFileUnusable(f"line {number} of {path} is no sealing key: it is `<key id> <base64>`") from None
+        raise KeyFileUnusable(
+            f"line {number} of {path} is not a sealing key; the format is `<key id> <base64>`"
+        ) from None
 
 
 def is_private(mode: int, *, owner: int, reader: int) -> bool:
@@ -148,11 +150,11 @@ class BoxOpener:
         except (binascii.Error, CryptoError, ValueError, KeyError, TypeError):
             raise CredentialUnreadable(f"the box that key {key_id} sealed is damaged; seal the API key again") from None
         if not isinstance(key, str) or not key.strip():
-            raise CredentialUnreadable("the box holds no API key; seal it again")
+            raise CredentialUnreadable("the box contains no API key; seal the key again")
         try:
             secret = key_in(key)
         except NoKey as flaw:
-            raise CredentialUnreadable(f"what is sealed {flaw}; seal the API key alone") from None
+            raise CredentialUnreadable(f"the sealed text {flaw}; seal only the API key") from None
         if (str(project_id).lower(), name) != (request.project_id.lower(), request.name):
             raise CredentialUnreadable("the box was sealed for another project or name; seal the API key for this one")
         return secret

@@ -138,7 +138,7 @@ class NamedVault:
         try:
             self._keys[name] = key_in(text)
         except NoKey as flaw:
-            self._missing[name] = f"{place} {flaw}: set it to the API key alone and start the worker again"
+            self._missing[name] = f"{place} {flaw}: set it to only the API key and restart the worker"
 
     def _find(self, request: Request) -> Secret:
         if request.credential.startswith(SEALED):

@@ -168,11 +168,11 @@ def read_login(
 
 def _foreign(status: int, headers: Mapping[str, str], *, counted: bool) -> Refused | Trouble:
     """What an answer means that Infisical does not give."""
-    said = f"the login was answered with {status} and {content(headers)}, not as Infisical does"
+    said = f"the login was answered with {status} and {content(headers)}, which is not how Infisical answers"
     if status < 500:
-        advice = "a gateway in front of it may ask for a login of its own; check the target's url and proxy"
+        advice = "a gateway in front of it may require its own login; check the target's url and proxy"
         return Refused(message=f"{said}: {advice}", counted=counted)
-    return Trouble(message=f"{said}: Infisical, or a gateway in front of it, is in trouble")
+    return Trouble(message=f"{said}: Infisical, or a gateway in front of it, has a problem")
 
 
 def _granted(status: int, headers: Mapping[str, str], body: bytes) -> Granted | Trouble | Refused:

@@ -151,7 +151,9 @@ class Identity:
         if isinstance(self._auth, StaticToken):
             if token.worked:
                 self._refusals = 0
-            message = f"Infisical refuses the access token from the settings: put a valid one there{self._elsewhere}"
+            message = (
+                f"Infisical refuses the access token from the settings: replace it with a valid one{self._elsewhere}"
+            )
             self._hold = _Hold(IdentityRefused, message, now + self._next_pause(), token.secret)
             self._log.error("login_refused", reason=message)
             return used_up

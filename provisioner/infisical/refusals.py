@@ -73,7 +73,9 @@ def _meaning(
     if misled := misled_by(status, headers, envelope):
         return Verdict(Seen.MISCONFIGURED, clean(misled, secret=asked.key), metered=False)
     if envelope is None:
-        return Verdict(Seen.UNKNOWN, f"the server answered {status} and not as Infisical does", metered=False)
+        return Verdict(
+            Seen.UNKNOWN, f"the server answered {status} and which is not how Infisical answers", metered=False
+        )
     read = _FAILURE.get(status)
     if read is None:
         message = remedies.quoting(f"the server answered {status}", envelope.message)
@@ -123,8 +125,8 @@ def _redirected(status: int, headers: Mapping[str, str]) -> str:
         to = f"{there.scheme or 'https'}://{there.hostname}{port}" if there.hostname else there.path
     except ValueError:
         to = ""
-    where = f"points to {to}" if to else "does not say to where"
-    return f"the server answered {status} and {where}: set the target's url to where Infisical is"
+    where = f"redirects to {to}" if to else "does not say where to"
+    return f"the server answered {status} and {where}: set the target's url to Infisical's address"
 
 
 def _bad_request(asked: Asked, envelope: Envelope) -> Verdict:
@@ -151,7 +153,7 @@ def _forbidden(asked: Asked, envelope: Envelope) -> Verdict:
     if envelope.error == "TokenError":
         return Verdict(Seen.TOKEN_TROUBLE, envelope.message, metered=False)
     if envelope.message.startswith(ADDRESS_MESSAGE):
-        # Nobody's row is at fault and no login helps: the whole target waits until the identity is mended.
+        # Nobody's row is at fault and no login helps: the whole target waits until the identity is fixed.
         return Verdict(Seen.MISCONFIGURED, remedies.untrusted_address(envelope.message), metered=False)
     return Verdict(Seen.FORBIDDEN, remedies.forbidden(envelope, asked.project_id))
 

@@ -28,7 +28,7 @@ _REGIONS: Final = {
 def elsewhere(host: str) -> str:
     """Add that the identity may be known at another Infisical than the one that was asked."""
     if host not in _REGIONS:
-        return ", and that the target's url is the Infisical that has the identity" if host else ""
+        return ", and that the target's url is that of the Infisical that has the identity" if host else ""
     region, other, other_region = _REGIONS[host]
     return (
         f", and the region: {host} is the {region} cloud; if the identity is in the {other_region} cloud or on a server"

@@ -40,7 +40,7 @@ PATIENCE: Final = (
 )
 
 _ASKED: Final = Asked(Action.LOOK_UP, None, "", None, "")
-# What a person has to mend, in the order in which it is to be looked at.
+# What a person has to fix, in the order in which to look.
 _LASTING: Final = {
     Seen.ABSENT: "there is no such secret: check project, environment, path and secret",
     Seen.PROJECT_MISSING: "there is no such project: check project and the target",
@@ -163,4 +163,4 @@ def value_in(answer: Answer) -> Secret:
     try:
         return key_in(value)
     except NoKey as flaw:
-        raise CredentialUnreadable(f"the secret {flaw}: set its value to the API key alone") from None
+        raise CredentialUnreadable(f"the secret {flaw}: set its value to only the API key") from None

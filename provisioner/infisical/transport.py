@@ -35,9 +35,7 @@ DNS_TTL: Final = 30  # seconds; an instance that moves is found again soon
 
 
 _NO_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
-_NO_FILES_LEFT: Final = (
-    "this process may open no more files and connections; raise their limit, see `provisioner doctor`"
-)
+_NO_FILES_LEFT: Final = "this process cannot open more files and connections; raise the limit, see `provisioner doctor`"
 
 
 class NotSent(ProvisionerError):

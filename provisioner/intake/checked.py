@@ -94,7 +94,7 @@ def check_file(
     except MemoryError:
         checked.__exit__()
         raise FileUnusable(
-            "needs more memory than there is; give it a directory for temporary files (TMPDIR), or split the file"
+            "needs more memory than is available; set TMPDIR to a directory for temporary files, or split the file"
         ) from None
     except BaseException:
         checked.__exit__()

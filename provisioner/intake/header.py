@@ -58,11 +58,12 @@ def read_header(cells: Sequence[str]) -> Header:
     known = {*COLUMNS, API_KEY}
     if not known.intersection(names):
         raise FileUnusable(
-            f"has no header: the first line names the columns, such as project_id,name; there are {', '.join(COLUMNS)}"
+            "has no header: the first line must name the columns, such as project_id,name; possible are "
+            f"{', '.join(COLUMNS)}"
         )
     passed_over = RESULTS if is_export(names) else frozenset[str]()
     if unknown := [unknown_column(name.strip()) for name in names if name and name not in known | passed_over]:
-        raise FileUnusable(f"its header is not right: {'; '.join(unknown)}")
+        raise FileUnusable(f"its header is invalid: {'; '.join(unknown)}")
     if "project_id" not in names:
         raise FileUnusable("its header lacks the column project_id: the UUID of the Infisical project")
     if twice := sorted({name for name in names if name and names.count(name) > 1}):

@@ -31,7 +31,7 @@ def parse(number: int, text: str) -> dict[str, object] | Problem:
     except json.JSONDecodeError as error:
         return Problem(line=number, problem=f"is not JSON, from character {error.pos + 1} on")
     except RecursionError:
-        return Problem(line=number, problem="is nested too deeply; a line is a flat JSON object")
+        return Problem(line=number, problem="is nested too deeply; a line must be a flat JSON object")
     except _Refused as error:
         return Problem(line=number, problem=str(error))
     for name, value in named.items():
@@ -64,7 +64,7 @@ def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _constant(word: str) -> NoReturn:
-    raise _Refused(f"is not JSON: {word} is no number there")
+    raise _Refused(f"is not JSON: {word} is not a JSON number")
 
 
 def _integer(digits: str) -> float | int:

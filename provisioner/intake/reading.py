@@ -75,7 +75,7 @@ def read(stream: io.BufferedReader, *, name: str, form: Format | None = None) ->
             raise FileUnusable(said)
     wide = head.startswith(_UTF_16)
     if not wide and b"\0" in head[:4]:
-        raise FileUnusable("is UTF-16 text without a byte order mark, or no text; save it as UTF-8")
+        raise FileUnusable("is UTF-16 text without a byte order mark, or not text; save it as UTF-8")
     form = form or _SUFFIXES.get(PurePath(name).suffix.lower()) or _guessed(head)
     # What is no UTF-8 survives as lone surrogates, so that it is found with its line and column.
     encoding, errors = ("utf-16", "surrogatepass") if wide else ("utf-8-sig", "surrogateescape")
@@ -129,7 +129,7 @@ def _read_csv(lines: Iterator[str]) -> Iterator[Record | Problem]:
             yield Problem(
                 line=start,
                 lines=end - start + 1,
-                problem=f"a cell in quotes holds what looks like lines of its own ({start} to {end}); "
+                problem=f"a quoted cell contains what look like lines of the file ({start} to {end}); "
                 "look for a quotation mark that is not closed",
             )
         elif any(cell and not cell.isspace() for cell in cells):
@@ -145,7 +145,7 @@ def _swallowed(start: int, end: int, error: str) -> Problem:
     if "field limit" in error:
         said = f"a cell is longer than {csv.field_size_limit()} characters; is a quotation mark missing?"
     else:
-        said = f"{error}; look for a quotation mark that does not belong there"
+        said = f"{error}; look for a misplaced quotation mark"
     also = f" (lines {start} to {end} belong to it)" if end > start else ""
     return Problem(line=start, lines=end - start + 1, problem=f"is not CSV: {said}{also}")
 
@@ -155,14 +155,15 @@ def _record(line: int, header: Header, cells: list[str]) -> Record | Problem:
     beyond = [cell for cell in cells[width:] if cell and not cell.isspace()]
     if len(cells) < width or beyond:
         # Spreadsheets fill lines up, at the end.
-        said = f"has {len(cells)} cells, the header has {width}; put a cell that holds the delimiter in quotes"
+        said = f"has {len(cells)} cells, the header has {width}; a cell that contains the delimiter must be in quotes"
         return Problem(line=line, problem=said)
     values: dict[str, object] = {}
     for place, (column, cell) in enumerate(zip(header.columns, cells, strict=False)):
         if column is None:
             if place in header.nameless and cell and not cell.isspace():
                 return Problem(
-                    line=line, problem=f"has something in column {place + 1}, which has no name; name it or empty it"
+                    line=line,
+                    problem=f"has a value in column {place + 1}, which has no name; name the column or empty it",
                 )
             continue
         value = cell if column in _FREE else cell.strip(_INVISIBLE)
@@ -181,8 +182,8 @@ def _read_jsonl(lines: Iterator[str]) -> Iterator[Record | Problem]:
             continue
         if first and is_one_document(text):
             is_array = text.startswith("[")
-            what, mend = ("a JSON array", ".[]") if is_array else ("a JSON object over several lines", ".")
-            raise FileUnusable(f"is {what}; JSON Lines has one object a line (jq -c '{mend}' makes it so)")
+            what, filter_ = ("a JSON array", ".[]") if is_array else ("a JSON object over several lines", ".")
+            raise FileUnusable(f"is {what}; JSON Lines has one object per line (convert it with jq -c '{filter_}')")
         first = False
         given = parse(number, text)
         yield given if isinstance(given, Problem) else Record(line=number, values=_said(given))

@@ -33,7 +33,7 @@ NOT_UTF_8: Final = (
     "is not UTF-8 text; save the file as UTF-8 (in Excel: CSV UTF-8), or run "
     "`iconv -f WINDOWS-1252 -t UTF-8 FILE` if it came from an older program"
 )
-HALF: Final = "holds half of a character ({}), which no text can; write the whole character"
+HALF: Final = "contains half of a character ({}), which cannot be stored; write the whole character"
 _SHOWN: Final = 60  # characters of a wrong value that help to find it
 
 _RULES: Final = {

@@ -37,8 +37,8 @@ class Spool:
                 self._file = self._larger()
         except OSError as error:
             raise FileUnusable(
-                f"needs a temporary file, and that cannot be written: {error.strerror}; "
-                "set TMPDIR to a directory with more room"
+                f"needs a temporary file, which cannot be written: {error.strerror}; "
+                "set TMPDIR to a directory with more space"
             ) from error
 
     def lines(self) -> Iterator[bytes]:

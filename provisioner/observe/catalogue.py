@@ -55,59 +55,62 @@ CALLS: Final = _counter(
     "action",
     "outcome",
     "status",
-    help="Calls to Infisical: create, look_up, identify, replace, inspect or remove; what they showed; the HTTP "
-    "status, or none where there was no answer.",
+    help="Calls to Infisical (create, look_up, identify, replace, inspect or remove), their outcome, and the HTTP "
+    "status, or none if there was no answer.",
 )
 CALL_SECONDS: Final = _histogram(
-    "call_seconds", "target", "action", help="How long the calls took that were sent, answered or not."
+    "call_seconds", "target", "action", help="Duration of the calls that were sent, answered or not."
 )
 REFUSED: Final = _counter(
     "permits_refused",
     "calls",
     "target",
     "kind",
-    help="Calls that Infisical's rate limiter refused (429). They cost the requests nothing.",
+    help="Calls that Infisical's rate limiter refused (429). They cost requests no attempt.",
 )
 LOGINS: Final = _counter(
     "logins",
     "logins",
     "target",
     "outcome",
-    help="Logins: granted, refused (a person must act), limited (over the rate limit) or trouble (no usable answer).",
+    help="Logins: granted, refused (needs attention), limited (over the rate limit) or trouble (no usable answer).",
 )
 CLAIMED: Final = _counter("claimed", "requests", "target", help="Requests that this worker has claimed.")
-CLAIM_SECONDS: Final = _histogram("claim_seconds", "target", help="How long the database took for one claim.")
+CLAIM_SECONDS: Final = _histogram("claim_seconds", "target", help="Duration of one claim in the database.")
 SETTLED: Final = _counter(
     "settled",
     "requests",
     "outcome",
     "code",
-    help="Attempts that this worker has recorded: succeeded, failed, put_back (tried again later) or cancelled; "
-    "the error code, empty where there is none.",
+    help="Claims that this worker has settled: succeeded, failed, put_back (retried later) or cancelled; "
+    "and the error code, empty if there is none.",
 )
 FENCED: Final = _counter(
-    "fenced", "requests", help="Attempts that came too late to be recorded: another worker had taken over."
+    "fenced", "requests", help="Settlements that came too late: another worker had taken the request over."
 )
 SETTLE_SECONDS: Final = _histogram(
-    "settle_seconds", help="How long it took to record one batch, waiting for a database that was away included."
+    "settle_seconds", help="Duration of recording one batch, including the wait for an unavailable database."
 )
-IN_HAND: Final = _gauge("in_hand", "requests", "target", help="Requests that this worker holds just now.")
+IN_HAND: Final = _gauge("in_hand", "requests", "target", help="Claims that this worker has and has not settled.")
 HELD: Final = _gauge(
-    "target_held", "0 or 1", "target", help="Whether this worker holds the target back, because nothing works there."
+    "target_held",
+    "0 or 1",
+    "target",
+    help="Whether this worker sends only single probes to the target, because nothing works there.",
 )
 PAUSED: Final = _gauge("target_paused", "0 or 1", "target", help="Whether an operator has paused the target.")
-READY: Final = _gauge("ready", "0 or 1", help="Whether this worker takes on requests: what /readyz answers.")
+READY: Final = _gauge("ready", "0 or 1", help="Whether this worker accepts requests: what /readyz answers.")
 DATABASE_UP: Final = _gauge(
-    "database_up", "0 or 1", help="Whether the database answered this look. If not, the shared metrics are missing."
+    "database_up", "0 or 1", help="Whether the database answered this scrape. If not, the shared metrics are missing."
 )
-BUILD: Final = _gauge("build_info", "always 1", "version", help="The version that runs.")
+BUILD: Final = _gauge("build_info", "always 1", "version", help="The running version.")
 QUEUE: Final = _gauge(
     "queue_requests",
     "requests",
     "target",
     "state",
     shared=True,
-    help="Requests that are not finished: waiting for their time or their retry, ready, or in_flight.",
+    help="Requests that have not ended: waiting for their time or retry, ready, or in_flight.",
 )
 OLDEST: Final = _gauge(
     "queue_oldest_seconds",
@@ -123,10 +126,10 @@ LIMIT: Final = _gauge(
     "target",
     "kind",
     shared=True,
-    help="What the rate limiter allows; missing while it is not known, or where there is none.",
+    help="What the rate limiter allows; missing while it is unknown, or if there is no limiter.",
 )
 WINDOW: Final = _gauge(
-    "permits_window_seconds", "seconds", "target", "kind", shared=True, help="How long the limiter's window lasts."
+    "permits_window_seconds", "seconds", "target", "kind", shared=True, help="Length of the limiter's window."
 )
 USED: Final = _gauge(
     "permits_used",
@@ -134,7 +137,7 @@ USED: Final = _gauge(
     "target",
     "kind",
     shared=True,
-    help="Permits of the present window that are used, by us and by everybody else behind the same address.",
+    help="Permits used in the present window, by us and by everybody else behind the same address.",
 )
 BLOCKED: Final = _gauge(
     "permits_blocked_seconds",
@@ -142,7 +145,7 @@ BLOCKED: Final = _gauge(
     "target",
     "kind",
     shared=True,
-    help="How long nobody sends any more, after a refusal; 0 when nothing is blocked.",
+    help="How long nothing is sent, after a refusal; 0 if nothing is blocked.",
 )
 IN_FLIGHT_LIMIT: Final = _gauge(
     "in_flight_limit",
@@ -156,21 +159,21 @@ CLIFF: Final = _gauge(
     "creates",
     "target",
     shared=True,
-    help="As many creates in flight at once stopped the server; missing while none has.",
+    help="Number of creates in flight that stalled the server; missing if none has.",
 )
 STALLED: Final = _gauge(
     "target_stalled",
     "0 or 1",
     "target",
     shared=True,
-    help="Whether no create ends any more because too many were in flight: all workers wait for that.",
+    help="Whether creates have stopped ending because too many were in flight, and all workers wait.",
 )
 WORKERS: Final = _gauge(
     "workers",
     "workers",
     "state",
     shared=True,
-    help="Workers that are alive, and those that are lost: their lease ran out and they did not sign off.",
+    help="Workers that are alive, and those that are lost: their lease expired without them signing off.",
 )
 
 METRICS: Final = (

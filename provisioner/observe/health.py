@@ -34,9 +34,9 @@ class Health:
             return ""
         silent = self._monotonic() - vitals.turned_at
         if silent > self._patience:
-            return f"the keeper has not come round for {silent:.0f} s"
+            return f"maintenance has not run for {silent:.0f} s"
         # Stopping, it holds nothing any more that the lease would protect.
-        return "" if vitals.lease_good or vitals.stopping else "the lease has run out and was not renewed"
+        return "" if vitals.lease_good or vitals.stopping else "the lease has expired and was not renewed"
 
     def absence(self) -> str:
         """Why no request is taken on just now; nothing when they are."""

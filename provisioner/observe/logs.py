@@ -3,6 +3,10 @@
 Events are past-tense constants with fields. Secrets do not belong into either; should one get there all the same, the
 last step before writing takes it out. What libraries log through the standard library goes the same way, from warnings
 up.
+
+The renderers are structlog's. The writer and the bridge are ours, because structlog's `WriteLogger` raises when its
+stream is gone, and a `StreamHandler` with its `ProcessorFormatter` then prints a traceback, and loses a message whose
+arguments do not fit.
 """
 
 import json
@@ -72,7 +76,7 @@ def configure_logging(level: str = "info", format: Format = "auto", stream: Text
     renderer: Processor = (
         structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)
         if console
-        else _render_json
+        else structlog.processors.JSONRenderer(serializer=_dumps)
     )
     structlog.configure(
         processors=[
@@ -192,10 +196,9 @@ def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _render_json(logger: WrappedLogger, method: str, event: EventDict) -> str:  # noqa: ARG001  # a processor's interface
+def _dumps(event: EventDict, **_: object) -> str:
     """Write the event as one line of JSON, the fields that every event has first."""
-    first = {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event}
-    document = {**first, **event}
+    document = {**{key: event[key] for key in ("timestamp", "level", "event") if key in event}, **event}
     try:
         return printable_json(orjson.dumps(document, default=_text).decode())
     except TypeError:

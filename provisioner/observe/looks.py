@@ -63,8 +63,8 @@ class Looks(Generic[T]):
             async with asyncio.timeout(self._timeout):
                 self._last = Look(seen=await self._ask())
         except TimeoutError:
-            self._last = Look(seen=self._last.seen, trouble=f"the database gave no answer within {self._timeout:g} s")
+            self._last = Look(seen=self._last.seen, trouble=f"the database did not answer within {self._timeout:g} s")
         except ProvisionerError as error:
-            self._last = Look(seen=self._last.seen, trouble=f"the database cannot be asked: {error}")
+            self._last = Look(seen=self._last.seen, trouble=f"the database cannot be reached: {error}")
         ends = self._gate.monotonic()
         self._fresh_until = max(begins + EVERY, ends + (ends - begins) / SHARE)

@@ -92,6 +92,7 @@ def _provider(worker: str) -> "TracerProvider | None":
     try:
         from provisioner.observe.spans import make_provider  # noqa: PLC0415  # the libraries may not be installed
     except ImportError:
-        log.warning("traces_unavailable", reason="OpenTelemetry is not installed: pip install 'provisioner[telemetry]'")
+        missing = "OpenTelemetry is not installed: pip install 'infisical-provisioner[telemetry]'"
+        log.warning("traces_unavailable", reason=missing)
         return None
     return make_provider(worker)

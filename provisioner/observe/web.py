@@ -104,14 +104,14 @@ class StatusPort:
         if guard := _guard(request):
             guard.asked()
         if self.local and not _is_unforgeable(request.headers.get("Host", "")):
-            return web.Response(status=421, text="ask for localhost or for an address\n")
+            return web.Response(status=421, text="use localhost or an IP address as the host\n")
         try:
             return await handler(request)
         except (web.HTTPException, ConnectionError):
             raise
         except Exception:  # the port must not stop the work, nor show a traceback
             log.exception("status_port_failed", path=request.path)
-            return web.Response(status=500, text="a defect; see the log\n")
+            return web.Response(status=500, text="internal error; see the log\n")
 
     async def _healthz(self, _request: web.Request) -> web.Response:
         return _verdict(self._sources.health.ailment())
@@ -233,8 +233,8 @@ async def _bind(runner: web.AppRunner, host: str, number: int, header_time: floa
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise PortUnusable(
-            f"cannot listen on {host}:{number}: {reason}; each worker of a host needs an address of its own: set"
-            " listen.address (or --listen) to a free one, to port 0 for any (the log tells which), or to off"
+            f"cannot listen on {host}:{number}: {reason}; each worker on a host needs its own address: set"
+            " listen.address (or --listen) to a free one, to port 0 for any free port (the log says which), or to off"
         ) from error
 
 

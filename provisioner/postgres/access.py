@@ -156,7 +156,7 @@ async def plan(database: Database, *, grants: Mapping[str, Collection[Kind]], re
         raise SchemaMismatch("there is no schema provisioner; run `provisioner migrate`")
     if not place["ours"]:
         raise RoleUnusable(
-            f"role {place['role']} does not own the schema provisioner and cannot give rights in it;"
+            f"role {place['role']} does not own the schema provisioner and cannot grant rights in it;"
             f" connect as {place['owner']}"
         )
     wanted = list(dict.fromkeys((*revokes, *grants)))
@@ -244,16 +244,18 @@ def _revoking(role: Role) -> Iterator[str]:
 def _require_usable(name: str, role: Role | None) -> None:
     if role is None:
         quoted = '"' + name.replace('"', '""') + '"'
-        raise RoleUnusable(f"there is no role {name}; make it first, as with CREATE ROLE {quoted} LOGIN PASSWORD '…'")
+        raise RoleUnusable(
+            f"there is no role {name}; create it first, for example with CREATE ROLE {quoted} LOGIN PASSWORD '…'"
+        )
     if role.owns:
-        raise RoleUnusable(f"role {name} owns the schema provisioner and may do everything already; name another role")
+        raise RoleUnusable(f"role {name} owns the schema provisioner and already has every right; name another role")
 
 
 def _warnings(role: Role, kinds: Collection[Kind], database: str) -> Iterator[str]:
     if role.unbound:
-        yield f"role {role.name} is a superuser or has BYPASSRLS: it sees more than it is given"
+        yield f"role {role.name} is a superuser or has BYPASSRLS: it sees more than it was granted"
     elif role.as_owner:
-        yield f"role {role.name} may act as the schema's owner: it may do more than it is given"
+        yield f"role {role.name} may act as the schema's owner: it can do more than it was granted"
     if not role.connects:
         yield f"role {role.name} may not connect: GRANT CONNECT ON DATABASE {database} TO {role.quoted}"
     if Kind.REQUESTER in kinds and not role.stages:

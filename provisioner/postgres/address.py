@@ -126,7 +126,7 @@ def _account() -> str:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
         raise DatabaseUnusable(
-            f"{URL} names no user, and account {os.geteuid()} of this machine has no name: write the user into it, as"
+            f"{URL} names no user, and account {os.geteuid()} of this machine has no name: put the user into it, as"
             " postgresql://user@host/database, or set PGUSER"
         ) from None
 
@@ -148,7 +148,7 @@ def _service(given: Mapping[str, str], variables: Mapping[str, str], environ: Ma
         if (found := from_service(name, text, str(place))) is not None:
             return found
     looked = " or ".join(map(str, filter(None, places))) or "any file: set PGSERVICEFILE"
-    raise DatabaseUnusable(f"there is no service of the name that {URL} or PGSERVICE asks for in {looked}")
+    raise DatabaseUnusable(f"the service that {URL} or PGSERVICE names is not in {looked}")
 
 
 def _reason(error: OSError | ValueError) -> str:
@@ -165,8 +165,8 @@ def _mode(merged: Mapping[str, str], ssl_root_cert: Path | None) -> str:
         mode = "verify-ca" if mode == "verify-ca" else "verify-full"
     elif merged.get("sslrootcert") == "system" and mode != "verify-full":
         raise ConninfoError(
-            f"has sslrootcert=system with sslmode={mode}: anybody can have a certificate of those"
-            " authorities, so it has to be sslmode=verify-full"
+            f"has sslrootcert=system with sslmode={mode}: anybody can get a certificate from those"
+            " CAs, so it has to be sslmode=verify-full"
         )
     if merged.get("channel_binding") == "require":
         if mode == "disable":
@@ -199,7 +199,7 @@ def _passwords(hosts: list[Host], merged: Mapping[str, str], database: str, user
         if not stat.S_ISREG(found.st_mode):
             return {}, f"the password file {file} is not a plain file" if named else ""
         if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            return {}, f"the password file {file} is ignored, for others may read it: chmod 0600"
+            return {}, f"the password file {file} is ignored because others may read it: chmod 0600"
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         return {}, f"the password file {file} cannot be read: {_reason(error)}" if named else ""
@@ -272,8 +272,8 @@ def _trust(context: ssl.SSLContext, address: Address) -> None:
         context.load_verify_locations(cafile=root)
     elif address.sslmode != "require":
         raise DatabaseUnusable(
-            f"sslmode in {URL} asks for the server's certificate to be checked, and nobody says against what: set"
-            " database.ssl_root_cert to the file with the authorities, or sslrootcert=system in the address"
+            f"sslmode in {URL} requires a check of the server's certificate, but no CA is configured: set"
+            " database.ssl_root_cert to the file with the CA certificates, or sslrootcert=system in the address"
         )
     else:
         return

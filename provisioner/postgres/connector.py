@@ -132,7 +132,7 @@ class Connector:
                 return connection
             connection.terminate()
             spare, wanted = host, address.parameters["target_session_attrs"]
-            refused = DatabaseUnavailable(f"none of its hosts is {wanted}, which target_session_attrs asks for")
+            refused = DatabaseUnavailable(f"none of its hosts is {wanted}, which target_session_attrs requires")
         if spare is not None and address.parameters["target_session_attrs"] == "prefer-standby":
             return await _reach(address, spare, server_settings=settings, **{**options, **unnamed})
         raise refused
@@ -241,7 +241,7 @@ def login_note(address: Address) -> Iterator[None]:
     except asyncpg.InterfaceError as error:
         if "authentication" not in str(error).lower():
             raise
-        raise DatabaseUnusable(f"the database asks for a login of a kind that is not supported: {error}") from None
+        raise DatabaseUnusable(f"the database requires a kind of login that is not supported: {error}") from None
 
 
 @contextmanager
@@ -264,7 +264,7 @@ def _tls_trouble(error: OSError) -> str | None:
             )
         case ssl.SSLError() if error.library in {"X509", "PEM"}:
             return (
-                f"database.ssl_root_cert, or a file that {URL} names, holds no usable certificate or key"
+                f"database.ssl_root_cert, or a file that {URL} names, contains no usable certificate or key"
                 f" ({error.reason})"
             )
         case ssl.SSLError() if "alert" in str(error).lower():

@@ -121,7 +121,7 @@ def _require_unicode(encoding: str) -> None:
     """Raise `DatabaseUnusable` unless every text can be stored, and is what it was when it is read again."""
     if encoding != "UTF8":
         raise DatabaseUnusable(
-            f"the database stores text as {encoding}, in which not every text can be written and read: make one with"
+            f"the database stores text as {encoding}, which cannot represent every text: create one with"
             " `createdb --encoding UTF8 --template template0`"
         )
 

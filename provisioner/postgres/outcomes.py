@@ -40,7 +40,7 @@ def told_apart(connection: "Session") -> Iterator[None]:
     except TimeoutError as error:
         if connection.is_closed():
             raise
-        raise OutcomeDelayed("the statement did not end in its time", slow=True) from error
+        raise OutcomeDelayed("the statement did not end in time", slow=True) from error
     except asyncpg.PostgresError as error:
         if connection.is_closed():
             raise

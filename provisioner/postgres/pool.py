@@ -46,8 +46,8 @@ _MEANINGS: Final[Mapping[Blame, tuple[type[ProvisionerError], str]]] = {
     Blame.READ_ONLY: (
         DatabaseUnavailable,
         (
-            "the database is read-only, a standby or by default_transaction_read_only ({said}); work goes on when it"
-            " can be written"
+            "the database is read-only, as a standby or by default_transaction_read_only ({said}); work continues when"
+            " it accepts writes"
         ),
     ),
     Blame.LOST_STATEMENT: (  # without the driver's own advice, which is a page long
@@ -58,14 +58,14 @@ _MEANINGS: Final[Mapping[Blame, tuple[type[ProvisionerError], str]]] = {
     Blame.RIGHTS: (
         DatabaseUnusable,
         (
-            "{said}; `provisioner grant` gives requesters, readers and workers their rights, and operators are who own"
-            " the schema"
+            "{said}; `provisioner grant` gives requesters, readers and workers their rights; operators must own the"
+            " schema"
         ),
     ),
     Blame.SCHEMA: (SchemaMismatch, "{said}; run `provisioner migrate`"),
     Blame.SESSION: (
         DatabaseUnusable,
-        f"the database does not take how we introduce ourselves: {{said}}; see the options in {URL} and PGOPTIONS",
+        f"the database does not accept our start-up options: {{said}}; check the options in {URL} and PGOPTIONS",
     ),
     Blame.VALUE: (Unstorable, "a value cannot be stored ({kind}, {state})"),
     Blame.DEFECT: (StatementRefused, "the database refuses a statement: {said} ({state})"),
@@ -83,7 +83,7 @@ def database_errors() -> Iterator[None]:
     except (ValueError, OverflowError) as error:
         if not _is_drivers(error):
             raise
-        raise Unstorable(f"the database holds a value that cannot be read ({type(error).__name__})") from error
+        raise Unstorable(f"the database contains a value that cannot be read ({type(error).__name__})") from error
 
 
 def _translated(error: BaseException) -> ProvisionerError:
@@ -107,8 +107,8 @@ def _blame(error: asyncpg.PostgresError) -> Blame:
 
 def _entry(said: str) -> str:
     if "certificate" in said:
-        return f"name one by sslcert and sslkey in {URL}"
-    return f"mend {URL}" + (": it may want sslmode=verify-full" if "no encryption" in said else "")
+        return f"set sslcert and sslkey in {URL}"
+    return f"correct {URL}" + (": the server may require sslmode=verify-full" if "no encryption" in said else "")
 
 
 def _is_drivers(error: BaseException) -> bool:

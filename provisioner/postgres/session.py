@@ -85,6 +85,6 @@ async def put_right(connection: "Session", wanting: Mapping[str, str], *, local:
     except asyncpg.InsufficientPrivilegeError:
         # Of all of these it is the only one that takes a right to set.
         raise DatabaseUnusable(
-            "session_replication_role is not origin for our role, so triggers do not fire, and the role may not set it:"
-            " ALTER ROLE … RESET session_replication_role, or ALTER DATABASE … RESET it"
+            "session_replication_role is not origin for our role, so triggers do not fire, and the role may not change"
+            " it: ALTER ROLE … RESET session_replication_role, or ALTER DATABASE … RESET it"
         ) from None

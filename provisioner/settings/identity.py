@@ -78,8 +78,8 @@ def doubled(targets: Mapping[str, Target]) -> list[str]:
         place = (_CLOUD.get(target.url, target.url), *who)
         if (other := first.setdefault(place, name)) != name:
             problems.append(
-                f"targets.{name} is the same Infisical as targets.{other} with the same machine identity, so that both "
-                "would record the same connections: remove one of them, or give them different organization_slug"
+                f"targets.{name} is the same Infisical as targets.{other} with the same machine identity, so both "
+                "would record the same connections: remove one of them, or set a different organization_slug for each"
             )
     return problems
 

@@ -184,7 +184,7 @@ def file(config: Path | None, environ: Mapping[str, str], base: Path) -> Layer:
     except RecursionError:
         layer.problems.append(f"{named} cannot be read: its values are nested too deeply")
     except ValueError:
-        layer.problems.append(f"{named} cannot be read: it holds a number that is too long")
+        layer.problems.append(f"{named} cannot be read: it contains a number that is too long")
     else:
         for setting, value in _leaves(content):
             _add_from_file(layer, setting, value, shown, base)
@@ -198,7 +198,7 @@ class _Unreadable(Exception):  # its text is the end of a sentence
 def _read_toml(path: Path) -> str:
     """Read a file of settings. Raises `OSError`, and `_Unreadable` saying what it is instead."""
     if "\0" in str(path):
-        raise _Unreadable("its path holds a zero byte")
+        raise _Unreadable("its path contains a zero byte")
     with path.open("rb") as stream:
         content = stream.read(CONFIG_SIZE + 1)
     if len(content) > CONFIG_SIZE:
@@ -237,7 +237,7 @@ def _add_from_file(layer: Layer, setting: Setting, value: object, shown: str, ba
         return
     if len(setting) == 1 and setting[0] in SECTIONS:
         example = f"[{setting[0]}.default]" if setting[0] in NAMED else f"[{setting[0]}]"
-        layer.problems.append(f"{setting[0]} in {shown} is no value but a table: write {example}, its settings below")
+        layer.problems.append(f"{setting[0]} in {shown} must be a table: write {example} with its settings below it")
         return
     given = Given(value, f"{in_file(setting)} in {shown}", f"file {shown}")
     layer.add(normal, given, base=base, known=map(in_file, paths(_names(normal))))
@@ -291,7 +291,7 @@ def _repeats(layer: Layer, setting: Setting, value: str) -> bool:
 def _read_secret(path: Path) -> str:
     """Read a file's one secret; raise `OSError`, or `ValueError` saying what the file is."""
     if "\0" in str(path):
-        raise ValueError("cannot be there: its path holds a zero byte")
+        raise ValueError("cannot be there: its path contains a zero byte")
     with path.open("rb") as stream:
         content = stream.read(SECRET_SIZE + 1)
     if len(content) > SECRET_SIZE:

@@ -35,7 +35,7 @@ _RULES: Final = {
     "string_pattern_mismatch": "must be letters, digits and underscores",
     "secret_type": "must be text",
     "path_type": "must be the path of a file",
-    "path_not_file": "must be the path of a file that is there",
+    "path_not_file": "must be the path of an existing file",
     "rule": "{rule}",
 }
 

@@ -1,6 +1,6 @@
 """What can be set: each section's fields, their meaning, and which cannot work together.
 
-The descriptions here are the documentation: the README's table is made from them.
+The descriptions here are the documentation: the table in `docs/settings.md` is made from them.
 """
 
 from pathlib import Path
@@ -52,10 +52,10 @@ class Database(Section):
         default=None, description="PostgreSQL, as `postgresql://user:password@host/database`"
     )
     max_connections: int = Field(
-        default=4, ge=1, le=100, description="connections that one worker may hold, besides the listener"
+        default=4, ge=1, le=100, description="connections that one worker may open, besides the listener"
     )
     ssl_root_cert: ExistingFile | None = Field(
-        default=None, description="file with the authorities (PEM) that the server's certificate is checked against"
+        default=None, description="file with the CA certificates (PEM) that the server's certificate is checked against"
     )
 
 
@@ -65,12 +65,12 @@ class Target(Section):
     url: BaseUrl = Field(description="base URL of the Infisical instance")
     auth: Annotated[Literal["universal", "token", "kubernetes", "oidc"], Choice] = Field(
         default="universal",
-        description="how to log in: `universal`, `token`, `kubernetes` or `oidc`; when not said, as what is given fits",
+        description="how to log in: `universal`, `token`, `kubernetes` or `oidc`; by default what the settings fit",
     )
     client_id: IdText | None = Field(default=None, description="machine identity's client id, for `universal`")
     client_secret: KeyText | None = Field(default=None, description="machine identity's client secret, for `universal`")
     token: KeyText | None = Field(
-        default=None, description="access token, for `token`; it is used as it is, never renewed"
+        default=None, description="access token, for `token`; it is used as given and never renewed"
     )
     identity_id: IdentityId | None = Field(
         default=None, description="machine identity's id, a UUID, for `kubernetes` and `oidc`"
@@ -80,37 +80,36 @@ class Target(Section):
     )
     jwt_file: AnyPath | None = Field(
         default=None,
-        description="file with that token, read at each login; for `kubernetes` else the service account's",
+        description="file with that token, read at each login; for `kubernetes`, the service account's by default",
     )
     organization_slug: Text | None = Field(
-        default=None, description="organization to log in to, where an identity is in several"
+        default=None, description="organization to log in to, if the identity is in several"
     )
     write_limit: Limit = Field(
         default="auto",
-        description='creates a time: `auto` (learned from the answers\' headers), `none`, or as in `"200/min"`',
+        description='rate limit for creates: `auto` (learned from the answers), `none`, or for example `"200/min"`',
     )
-    read_limit: Limit = Field(default="auto", description="look-ups a time, written like `write_limit`")
-    login_limit: Limit = Field(default="auto", description="logins a time, written like `write_limit`")
+    read_limit: Limit = Field(default="auto", description="rate limit for reads, written like `write_limit`")
+    login_limit: Limit = Field(default="auto", description="rate limit for logins, written like `write_limit`")
     shared_budget: bool = Field(
-        False, description="count replacements and deletions towards `write_limit` too, as Infisical documents it"
+        False, description="count replacements and deletions towards `write_limit` as well, as Infisical documents it"
     )
     max_in_flight: InFlight = Field(
         default="auto",
-        description="creates in flight at once, over all workers: `auto` (what the server seems to bear), or the most",
+        description="creates in flight at once, over all workers: `auto` (learned from the answers), or a maximum",
     )
     timeout: float = Field(default=105.0, description="seconds to wait for an answer; more than 30 and at most 120")
     ca_file: ExistingFile | None = Field(
-        default=None, description="file with the authorities (PEM) that the instance's certificate is checked against"
+        default=None,
+        description="file with the CA certificates (PEM) that the instance's certificate is checked against",
     )
     proxy: ProxyUrl | None = Field(
         default=None,
-        description="HTTP proxy to go through, as `http://user:password@host:port`; else that of the environment",
+        description="HTTP proxy, as `http://user:password@host:port`; by default that of the environment",
     )
-    allow_http: bool = Field(
-        False, description="allow `http://` to other hosts than this one: every key travels readable"
-    )
+    allow_http: bool = Field(False, description="allow `http://` to other hosts, which sends every key unencrypted")
     marker: bool = Field(
-        False, description="add a marker to descriptions, so that a connection is known for ours with certainty"
+        False, description="add a marker to descriptions, which identifies our connections with certainty"
     )
 
     @model_validator(mode="after")
@@ -118,12 +117,14 @@ class Target(Section):
         if not SHORTEST_TIMEOUT < self.timeout <= LONGEST_TIMEOUT:
             raise refuse(
                 "must be more than 30 and at most 120 seconds: Infisical answers within 100 s or not at all, and the "
-                "outcome of a create that is given up earlier is unknown",
+                "outcome of a create is unknown to a worker that stops waiting earlier",
                 "timeout",
             )
         parts = urlsplit(self.url)
         if parts.scheme == "http" and not self.allow_http and not is_loopback(parts.hostname or ""):
-            raise refuse("must begin with https:// (or set allow_http = true: every key then travels readable)", "url")
+            raise refuse(
+                "must begin with https:// (or set allow_http = true, which sends every key unencrypted)", "url"
+            )
         return self
 
 
@@ -134,18 +135,18 @@ class Credential(Section):
     file: AnyPath | None = Field(default=None, description="file that holds the key, read when it is needed")
     project: Text | None = Field(default=None, description="Infisical secret that holds the key: its project's id")
     environment: Text | None = Field(default=None, description="Infisical secret: its environment's slug")
-    path: Text | None = Field(default=None, description="Infisical secret: its folder; `/` unless said otherwise")
+    path: Text | None = Field(default=None, description="Infisical secret: its folder; `/` by default")
     secret: Text | None = Field(default=None, description="Infisical secret: its name")
     target: Annotated[str, AfterValidator(normalise_name)] | None = Field(
-        default=None, description="Infisical secret: the target whose instance it is in; the request's own unless said"
+        default=None, description="Infisical secret: the target whose instance it is in; by default the request's own"
     )
     cache: float | None = Field(
         default=None,
         gt=0,
         le=86400,
-        description="Infisical secret: seconds that the key is kept before it is read again; 300 unless said otherwise",
+        description="Infisical secret: seconds to keep the key before reading it again; 300 by default",
     )
-    value: KeyText | None = Field(default=None, description="the key itself; better to name a place where it is kept")
+    value: KeyText | None = Field(default=None, description="the key itself; a file or a variable is better")
 
     @model_validator(mode="after")
     def _is_in_one_place(self) -> Self:
@@ -193,12 +194,15 @@ class Retry(Section):
     """How often and how far apart a request is tried."""
 
     max_attempts: int = Field(
-        default=8, ge=1, le=1000, description="counted attempts: those that were the row's own fault"
+        default=8, ge=1, le=1000, description="attempts that may fail because of the request itself, before it fails"
     )
     base: float = Field(
-        default=2.0, gt=0, le=86400, description="seconds before the second attempt; doubles each time, full jitter"
+        default=2.0,
+        gt=0,
+        le=86400,
+        description="seconds before the second attempt; the wait doubles each time, with full jitter",
     )
-    cap: float = Field(default=300.0, gt=0, le=86400, description="seconds that no wait exceeds")
+    cap: float = Field(default=300.0, gt=0, le=86400, description="longest wait between attempts, in seconds")
 
     @model_validator(mode="after")
     def _grows(self) -> Self:
@@ -214,16 +218,14 @@ class Worker(Section):
         default=30.0,
         ge=5,
         le=3600,
-        description="seconds, renewed while the worker lives: how long a dead one's rows wait",
+        description="seconds that a lease lasts, renewed while the worker lives; a dead worker's requests wait it out",
     )
-    grace: float = Field(
-        default=45.0, ge=1, le=3600, description="seconds to finish what is in flight when told to stop"
-    )
-    poll: float = Field(default=1.0, gt=0, le=1800, description="seconds between looks when no notification comes")
+    grace: float = Field(default=45.0, ge=1, le=3600, description="seconds to finish what is in flight when stopping")
+    poll: float = Field(default=1.0, gt=0, le=1800, description="seconds between polls when no notification arrives")
     name: Text | None = Field(
-        default=None, max_length=200, description="what this worker is called; host and process unless said"
+        default=None, max_length=200, description="name of this worker; by default host and process"
     )
-    keep_attempts: int = Field(default=30, ge=1, le=3650, description="days that the log of attempts is kept")
+    keep_attempts: int = Field(default=30, ge=1, le=3650, description="days to keep the attempt log")
 
     @model_validator(mode="after")
     def _looks_in_time(self) -> Self:
@@ -235,9 +237,7 @@ class Worker(Section):
 class Listen(Section):
     """Where the daemon can be asked how it is."""
 
-    address: Address = Field(
-        default="127.0.0.1:9464", description="host and port of the status page and metrics, or `off`"
-    )
+    address: Address = Field(default="127.0.0.1:9464", description="host and port of the status port, or `off`")
 
     @property
     def endpoint(self) -> tuple[str, int] | None:
@@ -262,8 +262,8 @@ class Log(Section):
     """What is written to standard error."""
 
     level: Annotated[Literal["debug", "info", "warning", "error", "critical"], Choice] = Field(
-        default="info", description="the least that is logged: `debug`, `info`, `warning`, `error` or `critical`"
+        default="info", description="lowest level that is logged: `debug`, `info`, `warning`, `error` or `critical`"
     )
     format: Annotated[Literal["auto", "console", "json"], Choice] = Field(
-        default="auto", description="`console`, `json`, or `auto`: console on a terminal, json elsewhere"
+        default="auto", description="`console`, `json`, or `auto`: console on a terminal, otherwise json"
     )

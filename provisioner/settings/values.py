@@ -205,7 +205,7 @@ def _file(given: Path) -> Path:
     except OSError:  # a name that no file can have
         there = False
     if not there:
-        raise refuse("must be the path of a file that is there")
+        raise refuse("must be the path of an existing file")
     return given
 
 

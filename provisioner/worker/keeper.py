@@ -144,7 +144,7 @@ class Keeper:
     async def _turn_log(self) -> None:
         if not await self._queue.turn_log(keep=self._keep_log):
             self._due["log"] = self._clock.monotonic() + LOG_AGAIN
-            log.info("attempt_log_not_turned", reason="somebody has it locked", again_in=LOG_AGAIN)
+            log.info("attempt_log_not_turned", reason="it is locked by somebody else", again_in=LOG_AGAIN)
 
     async def _disown(self) -> None:
         for request in await self._queue.disown(LOT):

@@ -184,5 +184,7 @@ class Worker:
                 # another worker, there is work left after that.
                 placed = await self._persistence.insist(lambda: self._queue.sweep_all(SWEPT_AT_ONCE))
                 if placed:
-                    log.warning("requests_put_in_line", requests=placed, reason="they were pending and had no place")
+                    log.warning(
+                        "requests_put_in_line", requests=placed, reason="they were pending without a place in line"
+                    )
                 complete = not placed

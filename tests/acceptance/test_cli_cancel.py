@@ -24,7 +24,11 @@ def test_what_is_not_finished_is_called_off(database: Database) -> None:
     postpone(database, doubted, code="outcome_unknown", unknown=True)
     done = provisioner("cancel", "--all", database=database)
     assert (done.returncode, done.stderr) == (0, "")
-    assert [line.split()[:2] for line in done.stdout.splitlines()] == [["2", "called"], ["2", "ending:"], ["3", "left"]]
+    assert [line.split()[:2] for line in done.stdout.splitlines()] == [
+        ["2", "cancelled"],
+        ["2", "in"],
+        ["3", "unchanged"],
+    ]
     after = states(database)
     assert [after[ids[state]] for state in ids] == [
         *("succeeded", "failed", "cancelled", "cancelled", "in_flight", "cancelled")
@@ -47,7 +51,7 @@ def test_a_dry_run_changes_nothing(database: Database) -> None:
     one_of_each(database)
     before = states(database)
     done = provisioner("cancel", "--state", "pending", "--dry-run", database=database)
-    assert done.stdout == "would be called off: 3 (1 waiting, 1 ready, 1 in flight); nothing was changed (--dry-run)\n"
+    assert done.stdout == "would be cancelled: 3 (1 waiting, 1 ready, 1 in flight); nothing was changed (--dry-run)\n"
     assert states(database) == before
 
 
@@ -87,7 +91,7 @@ def test_a_terminal_is_asked_before_many_are_changed(
         process.wait(20)
     os.close(theirs)
     os.close(ours)
-    assert b"Call off 21 requests?" in shown
+    assert b"Cancel 21 requests?" in shown
     assert process.returncode == status
     assert set(states(database).values()) == left
 

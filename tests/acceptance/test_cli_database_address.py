@@ -55,7 +55,7 @@ def test_it_works(database: Database, change: str) -> None:
 @pytest.mark.parametrize(
     ("change", "status", "said"),
     [
-        ("{}?options=endpoint%3Dx", 1, "does not take how we introduce ourselves"),
+        ("{}?options=endpoint%3Dx", 1, "does not accept our start-up options"),
         ("{}?sslmode=require&channel_binding=require", 1, "speaks no TLS"),
         ("{}?sslrootcert=system", 1, "speaks no TLS"),
         ("{}?target_session_attrs=standby", 1, "none of its hosts is standby"),

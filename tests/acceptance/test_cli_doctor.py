@@ -57,7 +57,7 @@ def test_when_all_is_well_each_line_says_so(database: Database, infisical: Infis
         *("settings", "database", "clock", "schema", "rights", "clean-up", "workers", "identity", "limit"),
         *("permission", "credential", "sealing", "files", "durability", "outcomes", "requests", "counts"),
     }
-    assert "whether it may create cannot be tried without creating" in done.stdout
+    assert "creating was not tested, as it would create one" in done.stdout
     assert "default allows 350 reads a window" in done.stdout
     assert KEY not in done.stdout
     assert more["INFISICAL_UNIVERSAL_AUTH_CLIENT_SECRET"] not in done.stdout
@@ -73,11 +73,9 @@ def test_warnings_are_no_failure(database: Database, infisical: Infisical) -> No
     more = infisical.variables | {"OPENROUTER_PROVISIONING_KEY": ""}
     status, checks = examined(database=database, more=more)
     assert status == 0
-    assert of(checks, "workers", "warning").startswith(
-        "none is alive; `provisioner run` starts one\n1 did not come back"
-    )
+    assert of(checks, "workers", "warning").startswith("none is alive; `provisioner run` starts one\n1 lost")
     target = of(checks, "target", "warning")
-    assert "by ann; `provisioner resume default` lets it go on" in target
+    assert "by ann; `provisioner resume default` resumes it" in target
     assert "3 requests wait for default, and no worker serves it" in target
     assert "OPENROUTER_PROVISIONING_KEY is not set" in of(checks, "credential", "warning")
 
@@ -179,7 +177,7 @@ def test_a_credential_that_is_not_there_is_told(database: Database, infisical: I
     assert status == 1
     assert "team-a: " in of(checks, "credential", "problem")
     assert "/nowhere/key" in of(checks, "credential", "problem")
-    assert of(checks, "credential", "ok") == "default is there; "
+    assert of(checks, "credential", "ok") == "default is available; "
 
 
 def test_a_sealing_key_that_is_not_here_is_told(database: Database, infisical: Infisical) -> None:
@@ -194,7 +192,7 @@ def test_a_sealing_key_that_is_not_here_is_told(database: Database, infisical: I
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--target", "mars"], "there is no target mars; there are "),
+        (["--target", "mars"], "there is no target mars; configured are "),
         (["--project", NOWHERE], "--project needs --target: "),
     ],
 )

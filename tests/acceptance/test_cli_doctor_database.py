@@ -67,7 +67,7 @@ async def test_an_old_transaction_is_named_without_its_literals(
     assert (found.role, found.application) == ("provisioner", "nightly report")
     assert found.query.strip() == "SELECT /* why */ id FROM provisioner.ready WHERE target ="
     assert len(said) == 1
-    assert f"session {pid} (provisioner, nightly report) holds up the clean-up of finished rows for " in said[0]
+    assert f"session {pid} (provisioner, nightly report) blocks vacuum for " in said[0]
     assert "last statement: SELECT /* why */ id FROM" in said[0]
     assert SECRET not in said[0]
     assert "815" not in said[0]

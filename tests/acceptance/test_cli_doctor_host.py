@@ -82,11 +82,11 @@ def test_too_few_files_for_the_targets_are_told() -> None:
     many = {f"PROVISIONER_TARGETS__T{number}__URL": f"https://t{number}.invalid" for number in range(40)}
     found = {files: checks({**nobody, **many}, "--target", "default", files=files)["files"][0] for files in (200, 512)}
     assert found[200].startswith(
-        "problem: this process may have 200 files and connections open, and 41 targets need at least 216; raise the "
+        "problem: this process may open 200 files and connections, and 41 targets need at least 216; raise the "
     )
     assert "(`ulimit -Hn`, LimitNOFILE= of systemd, --ulimit of Docker)" in found[200]
     assert found[512].startswith(
-        "warning: this process may have 512 files and connections open: 9 connections for each of 41 targets; raise the"
+        "warning: this process may open 512 files and connections: 9 connections for each of 41 targets; raise the"
     )
     assert checks(nobody)["files"][0].endswith("enough for 1 target; ")
 
@@ -123,5 +123,5 @@ def test_an_infisical_that_is_somewhere_else_is_told() -> None:
     """A login that is sent elsewhere says where to, and what to set."""
     with answering(301, {}, Location="https://vault.example.com:8443/login?x=y") as (server, asked):
         (identity,) = checks({"INFISICAL_HOST": f"http://{server}"})["identity"]
-    assert "the server answered 301 and points to https://vault.example.com:8443: set the target's url" in identity
+    assert "the server answered 301 and redirects to https://vault.example.com:8443: set the target's url" in identity
     assert len(asked) == 1

@@ -204,7 +204,7 @@ def test_why_the_database_cannot_be_reached_is_said_in_words() -> None:
 @pytest.mark.parametrize(
     ("said", "told"),
     [
-        ("x.so: failed to map segment from shared object", "there is not enough memory for this"),
+        ("x.so: failed to map segment from shared object", "there is not enough memory"),
         ("x.so: cannot open shared object file: Too many open files", "no more files can be opened"),
     ],
 )

@@ -69,11 +69,15 @@ def test_what_cannot_be_granted_is_told(database: Database) -> None:
     """A role that is not there, the owner, and somebody who owns nothing: one line each that says what to do."""
     with roles(database, "app") as (app,):
         for arguments, caller, said in (
-            (("--reader", "no one"), database, 'there is no role no one; make it first, as with CREATE ROLE "no one"'),
+            (
+                ("--reader", "no one"),
+                database,
+                'there is no role no one; create it first, for example with CREATE ROLE "no one"',
+            ),
             (
                 ("--revoke", "provisioner"),
                 database,
-                "role provisioner owns the schema provisioner and may do everything",
+                "role provisioner owns the schema provisioner and already has every right",
             ),
             (("--reader", "public"), database, "there is no role public"),
         ):
@@ -83,7 +87,9 @@ def test_what_cannot_be_granted_is_told(database: Database) -> None:
         provisioner("grant", "--reader", name_of(app), database=database)
         done = provisioner("grant", "--worker", name_of(app), database=app)
         assert done.returncode == 1
-        assert "does not own the schema provisioner and cannot give rights in it; connect as provisioner" in done.stderr
+        assert (
+            "does not own the schema provisioner and cannot grant rights in it; connect as provisioner" in done.stderr
+        )
     for wrong in ((), ("--list", "--reader", "x")):
         assert provisioner("grant", *wrong, database=database).returncode == 2
 
@@ -155,11 +161,11 @@ def test_a_requester_submits_and_hears_honestly_of_others(database: Database, ca
         ["project_id,api_key", *(f"{each},sk-or-v1-planted{n}" for n, each in enumerate(projects))]
     ).encode()
     rehearsed = provisioner("submit", "--dry-run", "-", database=cast.requester, given=given)
-    assert "what others asked for already is not shown to this role" in rehearsed.stdout
+    assert "this role cannot see what others have requested" in rehearsed.stdout
     first = provisioner("submit", "-", database=cast.requester, given=given)
     assert (first.returncode, first.stderr) == (0, "")
     assert "inserted      3\n" in first.stdout
-    assert "already there 1 (1 asked for by others)" in first.stdout
+    assert "already there 1 (1 requested by others)" in first.stdout
     second = provisioner("submit", "--json", "-", database=cast.requester, given=given)
     report = json.loads(second.stdout)
     assert (report["inserted"], report["already_there"], report["of_others"]) == (0, 4, 1)

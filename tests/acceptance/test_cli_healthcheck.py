@@ -83,7 +83,8 @@ async def test_a_daemon_at_work_is_healthy(database: Database) -> None:
         done = provisioner("healthcheck", "--listen", address)
         assert done.returncode == 1
         assert done.stderr == (
-            f"error: no daemon answers at {address}: Connection refused; see that `provisioner run` runs, and its log\n"
+            f"error: no worker answers at {address}: Connection refused;"
+            " check that `provisioner run` is running, and read its log\n"
         )
 
 
@@ -97,7 +98,7 @@ async def test_a_daemon_that_waits_for_its_database_is_healthy_and_not_ready(dat
             done = provisioner("healthcheck", "--listen", address, "--ready")
             assert (done.returncode, done.stderr) == (1, "error: starting\n")
             assert "provisioner_database_up 0.0" in get(address, "/metrics")[1]
-            assert "The database cannot be asked" in get(address, "/")[1]
+            assert "The database cannot be reached" in get(address, "/")[1]
 
 
 async def test_a_daemon_that_waits_for_its_database_stops_when_told(database: Database) -> None:
@@ -157,8 +158,8 @@ def test_a_port_in_use_is_one_line_and_exit_status_one(database: Database) -> No
         done = provisioner("run", "--listen", address, database=database, more=infisical.variables)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        f"error: cannot listen on {address}: Address already in use; each worker of a host needs an address of its "
-        "own: set listen.address (or --listen) to a free one, to port 0 for any (the log tells which), or to off\n"
+        f"error: cannot listen on {address}: Address already in use; each worker on a host needs its own address: set"
+        " listen.address (or --listen) to a free one, to port 0 for any free port (the log says which), or to off\n"
     )
     assert query(database, "SELECT count(*) FROM provisioner.workers") == "0"
 
@@ -167,7 +168,7 @@ def test_without_a_port_the_check_says_what_else_there_is() -> None:
     """With listen.address off nobody can be asked, and the error says what to do instead."""
     done = provisioner("healthcheck", more={"PROVISIONER_LISTEN__ADDRESS": "off"})
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("error: the daemon has no port that could be asked, because listen.address is off")
+    assert done.stderr.startswith("error: the worker has no status port, because listen.address is off")
 
 
 def test_a_daemon_that_does_not_answer_is_not_waited_for() -> None:
@@ -178,7 +179,7 @@ def test_a_daemon_that_does_not_answer_is_not_waited_for() -> None:
         address = f"127.0.0.1:{other.getsockname()[1]}"
         done = provisioner("healthcheck", "--listen", address)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"error: no daemon answers at {address}: ")
+    assert done.stderr.startswith(f"error: no worker answers at {address}: ")
 
 
 def test_bad_usage_is_told_apart() -> None:

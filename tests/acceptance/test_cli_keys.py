@@ -85,7 +85,7 @@ def test_rotation(database: Database, keys: dict[str, str]) -> None:
     listed = provisioner("keys", "list", database=database).stdout.splitlines()
     assert [line.split()[0] for line in listed if line.split()[-1] == "1"] == [first]
     done = provisioner("keys", "reseal", database=database, more=keys)
-    assert done.stdout == f"sealed by {second} now: 1 more\n"
+    assert done.stdout == f"sealed with {second}: 1 more\n"
     assert query(database, "SELECT split_part(credential, ':', 2) FROM provisioner.connection_requests") == second
 
 
@@ -95,7 +95,7 @@ def test_without_a_key_nothing_is_loaded(database: Database, tmp_path: Path) -> 
     file.write_text(f"project_id,api_key\n{ONE},{KEY}\n")
     done = provisioner("submit", file, database=database)
     assert done.returncode == 1
-    assert done.stderr == "error: there is no sealing key yet; `provisioner keys generate` makes one\n"
+    assert done.stderr == "error: there is no sealing key yet: `provisioner keys generate` makes one\n"
     assert query(database, "SELECT count(*) FROM provisioner.connection_requests") == "0"
 
 
@@ -118,11 +118,11 @@ def test_seal_takes_a_key_as_windows_writes_it(database: Database, tmp_path: Pat
         request = Request(id=1, project_id=ONE, name="openrouter", description=None, credential=done.stdout.strip())
         assert BoxOpener(tmp_path / "sealing.keys").open(request).reveal() == KEY
     for wrong, said in (
-        (f"{KEY}\n{KEY}\n".encode(), "holds a line break"),
-        (f'"{KEY}"'.encode(), "stands in quotation marks"),
-        (f"{KEY}\N{ZERO WIDTH SPACE}x".encode(), "holds the invisible character U+200B"),
+        (f"{KEY}\n{KEY}\n".encode(), "contains a line break"),
+        (f'"{KEY}"'.encode(), "is in quotation marks"),
+        (f"{KEY}\N{ZERO WIDTH SPACE}x".encode(), "contains the invisible character U+200B"),
         (b"\xff\x00", "is not UTF-8 text"),
-        (b"\xef\xbb\xbf\r\n", "holds no API key"),
+        (b"\xef\xbb\xbf\r\n", "contains no API key"),
     ):
         done = provisioner(*asked, database=database, more=keys, given=wrong)
         assert (done.returncode, done.stdout) == (2, "")

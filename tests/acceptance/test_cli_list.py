@@ -80,7 +80,7 @@ def test_what_does_not_fit_is_counted_and_can_be_reached(database: Database) -> 
     """`--limit` shows that many and says how many more there are; `--before` goes on there."""
     ids = ask(database, 5)
     done = provisioner("list", "--limit", "2", database=database)
-    assert done.stdout.endswith(f"… and 3 more; --before {ids[3]} goes on there\n")
+    assert done.stdout.endswith(f"… and 3 more; --before {ids[3]} continues there\n")
     assert listed(database, "--limit", "9", "--before", str(ids[3])) == [ids[2], ids[1], ids[0]]
     as_json = provisioner("list", "--limit", "2", "--json", database=database)
     assert [each["id"] for each in json.loads(as_json.stdout)] == [ids[4], ids[3]]
@@ -110,7 +110,7 @@ def test_a_sealed_key_is_not_shown(database: Database) -> None:
         (["--state", "done"], "'done' is not one of 'pending'"),
         (["--error", "oops"], "'oops' is not one of 'name_conflict'"),
         (["--project", "x"], "'--project': Input should be a valid UUID"),
-        (["nine"], "'ID': must be the id of a request: a whole number from 1 on"),
+        (["nine"], "'ID': must be the id of a request: a whole number, at least 1"),
         (["9223372036854775808"], "must be the id of a request"),
     ],
 )
@@ -147,7 +147,7 @@ def test_the_oldest_can_come_first(database: Database) -> None:
     assert listed(database, "--oldest-first") == ids
     done = provisioner("list", "--oldest-first", "--limit", "2", database=database)
     assert [line.split()[0] for line in done.stdout.splitlines()[1:3]] == [str(each) for each in ids[:2]]
-    assert done.stdout.endswith(f"… and 3 more; --after {ids[1]} goes on there\n")
+    assert done.stdout.endswith(f"… and 3 more; --after {ids[1]} continues there\n")
     assert listed(database, "--oldest-first", "--after", str(ids[1])) == ids[2:]
     done = provisioner("list", "--after", str(ids[0]), "--limit", "2", database=database)
-    assert done.stdout.endswith(f"… and 2 more; --before {ids[3]} goes on there\n")
+    assert done.stdout.endswith(f"… and 2 more; --before {ids[3]} continues there\n")

@@ -20,12 +20,12 @@ def test_the_only_target_need_not_be_named(database: Database) -> None:
     """Pausing and resuming do what they say, and doing it twice changes nothing."""
     said = [provisioner("pause", database=database) for _ in range(2)]
     assert [done.returncode for done in said] == [0, 0]
-    assert said[0].stdout.startswith("target default is paused: nothing more of it is started")
-    assert said[1].stdout.startswith("target default was paused already, since 20")
+    assert said[0].stdout.startswith("target default is paused: nothing more is started")
+    assert said[1].stdout.startswith("target default was already paused since 20")
     assert query(database, HELD) == "default"
     said = [provisioner("resume", database=database) for _ in range(2)]
     assert [done.returncode for done in said] == [0, 0]
-    assert said[0].stdout.startswith("target default goes on; it was paused since 20")
+    assert said[0].stdout.startswith("target default is resumed; it was paused since 20")
     assert said[1].stdout == "target default was not paused\n"
     assert query(database, HELD) == ""
 
@@ -52,7 +52,7 @@ def test_an_unknown_target_is_told(database: Database, command: str) -> None:
     ask(database, target="'eu'")
     done = provisioner(command, "ue", database=database)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "error: there is no target 'ue'; known are default, eu\n"
+    assert done.stderr == "error: there is no target 'ue'; known targets: default, eu\n"
     assert query(database, HELD) == ""
 
 
@@ -64,6 +64,6 @@ def test_one_of_several_has_to_be_named(database: Database) -> None:
     }
     done = provisioner("pause", database=database, more=more)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "say which target: " in done.stderr
+    assert "name one of the targets: " in done.stderr
     assert "eu, us" in done.stderr
     assert query(database, HELD) == ""

@@ -58,9 +58,9 @@ def test_every_prospect_is_told(database: Database, infisical: Infisical, file: 
     lines = [line.split() for line in done.stdout.splitlines()]
     told = {line[-1] if line[0] == "…" else " ".join(line[1:3]): line[0] for line in lines if line[0].isdigit()}
     assert told == {
-        "exist, made": "1",
+        "exist already,": "1",
         "would be": "2",
-        "exist and": "1",
+        "exist, and": "1",
         "would conflict:": "1",
         "were made": "1",
         "could not": "1",
@@ -98,7 +98,7 @@ def test_each_project_is_asked_for_once(database: Database, infisical: Infisical
 def test_it_tells_how_long_the_rest_takes(database: Database, infisical: Infisical, file: Path) -> None:
     """From the limit that the workers learned or the settings name follows the duration; else it is not known."""
     file.write_text(f"project_id,name\n{infisical.projects[0]},a\n{infisical.projects[1]},b\n")
-    said = "how long it will take is not known: the limit is learned from the first create\n"
+    said = "the duration is unknown: the rate limit is learned from the first create\n"
     assert said in provisioner("plan", file, database=database, more=infisical.variables).stdout
     query(database, LIMIT)
     # With two that are pending already, one of them from the file, three creates are left at two a minute.
@@ -108,7 +108,7 @@ def test_it_tells_how_long_the_rest_takes(database: Database, infisical: Infisic
         f" VALUES ('{infisical.projects[0]}', 'a'), (gen_random_uuid(), 'b')",
     )
     done = provisioner("plan", file, database=database, more=infisical.variables)
-    assert "with what is pending already it takes about 90 s\n" in done.stdout
+    assert "including what is already pending, it takes about 90 s\n" in done.stdout
     more = infisical.variables | {"PROVISIONER_TARGETS__DEFAULT__WRITE_LIMIT": "1/min"}
     assert "it takes about 3 min\n" in provisioner("plan", file, database=database, more=more).stdout
 
@@ -152,7 +152,7 @@ def test_a_target_that_is_not_configured_is_told(database: Database, infisical: 
     file.write_text(f"project_id,target\n{infisical.projects[0]},mars\n{infisical.projects[1]},\n")
     done = provisioner("plan", file, database=database, more=infisical.variables)
     assert done.returncode == 1
-    assert "1 could not be asked for\n          target mars is not in the settings of this host\n" in done.stdout
+    assert "1 could not be looked up\n          target mars is not in the settings of this host\n" in done.stdout
     assert "1 would be created\n" in done.stdout
 
 
@@ -180,7 +180,7 @@ def test_names_of_other_apps_are_seen_when_asked_for_one_by_one(
     done = provisioner("plan", file, database=database, more=infisical.variables)
     assert (done.returncode, done.stderr) == (0, "")
     assert "3 would be created\n" in done.stdout
-    assert "names that connections of other apps have are not seen; --by-name asks for each" in done.stdout
+    assert "connections of other apps are not seen; --by-name looks up each name" in done.stdout
     done = provisioner("plan", file, "--by-name", database=database, more=infisical.variables)
     assert (done.returncode, done.stderr) == (1, "")
     assert "2 would be created\n" in done.stdout

@@ -60,8 +60,8 @@ def test_a_full_disk_of_temporary_files_is_told(database: Database, large_file: 
     done = forked(["submit", str(large_file)], environment(database), prepare=little_room)
     assert done.status == 1
     assert done.stderr == (
-        f"error: {large_file} needs a temporary file, and that cannot be written: File too large; "
-        "set TMPDIR to a directory with more room; nothing was loaded\n"
+        f"error: {large_file} needs a temporary file, which cannot be written: File too large; "
+        "set TMPDIR to a directory with more space; nothing was loaded\n"
     )
 
 
@@ -75,6 +75,7 @@ def test_a_file_larger_than_the_memory_is_told(database: Database, large_file: P
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + (20 << 20),) * 2)  # bytes: 20 MiB for a file of more
 
+    # Line by line: what is freed here would be room for the copy of this process, whatever its limit.
     # Several times what a process that ran many tests has free without asking for more.
     noise = os.urandom(1 << 20).hex()
     with large_file.open("w") as stream:
@@ -84,7 +85,7 @@ def test_a_file_larger_than_the_memory_is_told(database: Database, large_file: P
             stream.write(f"{UUID(int=number)},{noise[at : at + 240]}\n")
     done = forked(["submit", str(large_file), "--dry-run"], environment(database), prepare=little_memory)
     assert done.status == 1, done
-    assert done.stderr.startswith(f"error: {large_file} needs more memory than there is; give it a directory")
+    assert done.stderr.startswith(f"error: {large_file} needs more memory than is available; set TMPDIR to a directory")
     assert done.stderr.count("\n") == 1
 
 
@@ -100,4 +101,4 @@ def test_a_file_is_planned_without_a_place_for_temporary_files(database: Databas
         env=environment(database),
     )
     assert "target nowhere is not in the settings of this host" in done.stdout + done.stderr
-    assert "unforeseen" not in done.stderr
+    assert "unexpected error" not in done.stderr

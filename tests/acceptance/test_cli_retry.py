@@ -21,10 +21,10 @@ def test_failed_and_cancelled_ones_begin_again_and_waiting_ones_are_hurried(data
     ids = one_of_each(database)
     done = provisioner("retry", "--all", database=database)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "1 had failed, and will be tried again" in done.stdout
-    assert "1 had been called off, and will be tried again" in done.stdout
-    assert "1 were waiting for their next attempt, and are tried at once" in done.stdout
-    assert "3 left as they are (1 ready, 1 in flight, 1 succeeded)" in " ".join(done.stdout.split())
+    assert "1 had failed, and will be retried with a fresh set of attempts" in done.stdout
+    assert "1 had been cancelled, and will be retried" in done.stdout
+    assert "1 were waiting for their next attempt, and are retried at once" in done.stdout
+    assert "3 unchanged (1 ready, 1 in flight, 1 succeeded)" in " ".join(done.stdout.split())
     assert query(database, DUE).split() == [str(ids[state]) for state in ("failed", "cancelled", "waiting")]
     assert states(database)[ids["succeeded"]] == "succeeded"
 
@@ -47,7 +47,7 @@ def test_a_dry_run_changes_nothing(database: Database) -> None:
     before = states(database)
     done = provisioner("retry", "--all", "--dry-run", database=database)
     assert done.returncode == 0
-    assert done.stdout.startswith("would be tried again: 3 (1 failed, 1 cancelled, 1 waiting); nothing was changed")
+    assert done.stdout.startswith("would be retried: 3 (1 failed, 1 cancelled, 1 waiting); nothing was changed")
     assert states(database) == before
     assert query(database, DUE) == ""
     assert {ids["waiting"], scheduled} <= before.keys()
@@ -56,8 +56,8 @@ def test_a_dry_run_changes_nothing(database: Database) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "say which requests: by ids or filters, or --all"),
-        (["--all", "--state", "failed"], "--all does not go together with ids or filters"),
+        ([], "select requests by ids, by filters, or with --all"),
+        (["--all", "--state", "failed"], "--all cannot be combined with ids or filters"),
     ],
 )
 def test_everything_has_to_be_meant(database: Database, arguments: list[str], said: str) -> None:
@@ -75,7 +75,7 @@ def test_ids_that_cannot_be_tried_again_are_exit_status_one(database: Database) 
     finish(database, [request])
     done = provisioner("retry", str(request), database=database)
     assert done.returncode == 1
-    assert "1 left as they are (1 succeeded)" in done.stdout
+    assert "1 unchanged (1 succeeded)" in done.stdout
     done = provisioner("retry", "4711", database=database)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "error: there is no request 4711\n")
 

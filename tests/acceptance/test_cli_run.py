@@ -64,7 +64,7 @@ def test_some_failed(database: Database, infisical: Infisical) -> None:
     ask_for(database, 1, name="'other'", credential="'nobody'")
     status, lines = drained(database, infisical)
     assert (status, lines[0]) == (3, "2 succeeded, 1 failed, 0 left")
-    assert lines[1].startswith("1 failed with credential_unknown: name the credential in the workers' settings")
+    assert lines[1].startswith("1 failed with credential_unknown: add the credential to the workers' settings")
     assert "provisioner retry --error credential_unknown" in lines[1]
 
 

@@ -39,10 +39,10 @@ def test_an_unknown_id_is_told(database: Database) -> None:
     [
         ("succeeded", ["the connection was made and recorded", "`provisioner verify {id}`"]),
         ("failed", ["it failed with project_not_found; 1 create was sent", "compare project_id", "retry {id}`"]),
-        ("cancelled", ["it was called off", "`provisioner retry {id}` asks for it again"]),
-        ("waiting", ["it is tried again in 60 min, at 20", "2 creates were sent so far, 1 of them its own fault"]),
-        ("in_flight", ["worker host:7 is at it since 20"]),
-        ("ready", ["it is in line at target default, place 1, its turn comes in about 0 s at the present pace"]),
+        ("cancelled", ["it was cancelled", "`provisioner retry {id}` requests it again"]),
+        ("waiting", ["it is retried in 60 min, at 20", "2 creates were sent so far, and 1 counted as failures"]),
+        ("in_flight", ["in flight on worker host:7 since 20"]),
+        ("ready", ["it is in line for target default, place 1, due in about 0 s at the present pace"]),
     ],
 )
 def test_each_state_says_what_happens_next(database: Database, state: str, said: list[str]) -> None:
@@ -61,7 +61,7 @@ def test_the_place_in_line_counts_those_before_it(database: Database) -> None:
     assert [f"place {place}\n" in places[request] for place, request in enumerate((urgent, first, second, third), 1)]
     assert "place 1\n" in places[urgent]
     assert "place 4\n" in places[third]
-    assert "no worker is at work on target default; `provisioner run` starts one" in places[first]
+    assert "no worker serves target default: `provisioner run` starts one" in places[first]
 
 
 def test_what_stands_in_the_way_is_told(database: Database) -> None:
@@ -69,8 +69,8 @@ def test_what_stands_in_the_way_is_told(database: Database) -> None:
     (request,) = ask(database)
     query(database, "INSERT INTO provisioner.targets (target, paused_at, paused_by) VALUES ('default', now(), 'ann')")
     text = shown(database, request)
-    assert "target default is paused since 20" in text
-    assert "by ann; `provisioner resume default` lets it go on" in text
+    assert "target default was paused at 20" in text
+    assert "by ann; `provisioner resume default` resumes it" in text
 
 
 def test_doubt_is_told(database: Database) -> None:
@@ -81,7 +81,7 @@ def test_doubt_is_told(database: Database) -> None:
     query(database, f"DELETE FROM provisioner.waiting WHERE id = {failed}")
     finish(database, [failed], "failed", "outcome_unknown")
     assert "an attempt may have made the connection: it is looked up in 60 min" in shown(database, waiting)
-    assert "may have made the connection all the same: a retry looks it up first" in shown(database, failed)
+    assert "may still have made the connection: a retry looks it up first" in shown(database, failed)
 
 
 def test_a_scheduled_request_says_when_it_starts(database: Database) -> None:
@@ -95,7 +95,7 @@ def test_a_cancelled_request_in_flight_is_let_to_its_end(database: Database) -> 
     (request,) = ask(database)
     fly(database, request)
     query(database, f"UPDATE provisioner.in_flight SET cancelled = true WHERE id = {request}")
-    assert "it was called off: this attempt is let to its end" in shown(database, request)
+    assert "it was cancelled: this attempt may finish" in shown(database, request)
 
 
 def test_a_held_key_is_named(database: Database) -> None:
@@ -103,7 +103,7 @@ def test_a_held_key_is_named(database: Database) -> None:
     (request,) = ask(database)
     postpone(database, request, code="credential_refused")
     query(database, "UPDATE provisioner.waiting SET hold = 'credential:team-a'")
-    assert "held back with others, for the key of credential team-a was refused" in shown(database, request)
+    assert "like others with the same cause: the key of credential team-a was refused" in shown(database, request)
 
 
 def test_its_attempts_are_shown_in_order(database: Database) -> None:
@@ -129,7 +129,7 @@ def test_every_error_code_has_its_advice(database: Database, code: ErrorCode) ->
     """Whatever the error, somebody who has never seen it learns what to do."""
     (request,) = ask(database)
     finish(database, [request], "failed", code)
-    (advice,) = [line for line in shown(database, request).splitlines() if line.startswith("what to do: ")]
+    (advice,) = [line for line in shown(database, request).splitlines() if line.startswith("to fix it: ")]
     assert "the message says what is known" not in advice
 
 

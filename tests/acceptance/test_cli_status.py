@@ -69,7 +69,7 @@ def test_work_that_goes_on_is_no_concern(database: Database) -> None:
     assert ["old", "100", "%", "2"] in [line[:4] for line in lines]
     assert "in 2 min (" in done.stdout
     assert ["default", "2", "1", "1", "creates/min", "working"] in lines
-    assert "1 worker lives; 2.0 creates/s lately" in done.stdout
+    assert "1 worker is running; 2.0 creates/s recently" in done.stdout
     assert "\x1b" not in done.stdout
     assert not any(line.endswith(" ") for line in done.stdout.splitlines())
 
@@ -84,17 +84,17 @@ def test_how_many_may_be_in_flight_is_told(database: Database) -> None:
         " VALUES ('default', 'https://infisical.example', 1, 8, 1790000000, 6, 1790000000)",
     )
     told = provisioner("status", database=database).stdout
-    assert "1 in flight (8 stopped the server)" in told
+    assert "1 in flight (8 stalled the server)" in told
     assert "too many creates were in flight" in told
 
 
 @pytest.mark.parametrize(
     ("statement", "said"),
     [
-        ("SELECT 1", "no worker is at work on target default; `provisioner run` starts one"),
+        ("SELECT 1", "no worker serves target default: `provisioner run` starts one"),
         (
             f"{WORKER}; {PAUSE}",
-            "target default is paused and 3 wait for it; `provisioner resume` resumes",
+            "target default is paused and 3 requests wait for it: `provisioner resume default` resumes it",
         ),
     ],
 )
@@ -119,7 +119,10 @@ def test_failures_are_explained(database: Database) -> None:
     assert "1,200" in line
     assert "because of [this]" in line
     assert "compare project_id with the project's settings in Infisical" in line
-    assert "! 1,200 requests have failed; mend the cause, then retry\n" in done.stdout
+    assert (
+        "! 1,200 requests have failed: fix the cause, then run `provisioner retry --error project_not_found`\n"
+        in done.stdout
+    )
 
 
 def test_one_batch_is_shown_alone(database: Database) -> None:
@@ -194,7 +197,9 @@ def test_a_terminal_gets_bars_and_colour_unless_told_otherwise(database: Databas
     ) as process:
         os.close(theirs)
         shown = b""
-        while not shown.rstrip().endswith(b"then retry\x1b[0m") and not shown.rstrip().endswith(b"then retry"):
+        while not shown.rstrip().endswith(b"--error gave_up`\x1b[0m") and not shown.rstrip().endswith(
+            b"--error gave_up`"
+        ):
             shown += os.read(ours, 65536)
     os.close(ours)
     assert process.returncode == 1

@@ -40,7 +40,7 @@ def test_a_file_is_loaded_once(database: Database, file: Path) -> None:
     assert (first.returncode, first.stderr) == (0, "")
     assert first.stdout == (
         f"{file}: 3 lines\n  inserted      2\n  already there 1 (1 repeated in the file)\n"
-        "no worker is at work; `provisioner run` starts one\n"
+        "no worker is running: `provisioner run` starts one\n"
     )
     found = query(database, "SELECT project_id, name, batch, status FROM provisioner.connection_requests ORDER BY id")
     assert found == f"{ONE}|a|all|pending\n{TWO}|b|own|pending"
@@ -66,10 +66,10 @@ def test_a_bad_line_stops_the_whole_file(database: Database, file: Path) -> None
     done = provisioner("submit", file, database=database)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        f"error: {file}: 2 lines are not right, nothing was loaded\n"
+        f"error: {file}: 2 lines are invalid: nothing was loaded\n"
         "  line 3, name: must be 1 to 64 lower-case letters, digits and single hyphens between them (given: 'Not OK')\n"
         "  line 4, project_id: must be the UUID of the Infisical project (given: '42')\n"
-        "  mend them, or load the others with --skip-invalid\n"
+        "  correct them, or load the others with --skip-invalid\n"
     )
     assert query(database, COUNT) == "0"
 
@@ -87,7 +87,7 @@ def test_bad_lines_can_be_left_out(database: Database, file: Path) -> None:
     file.write_text(f"project_id,description\n{ONE},first\n{ONE},second\n{TWO},\nx,\n")
     done = provisioner("submit", file, "--skip-invalid", database=database)
     assert done.returncode == 3
-    assert "2 lines are not right, they were left out" in done.stderr
+    assert "2 lines are invalid: skipped" in done.stderr
     assert "line 5, project_id: must be the UUID" in done.stderr
     assert "line 3: asks for the same connection as line 2, with another description; keep one of them" in done.stderr
     assert "inserted      2\n" in done.stdout
@@ -115,8 +115,8 @@ def test_a_dry_run_changes_nothing(database: Database, file: Path) -> None:
     assert done.stdout == (
         f"{file}: 2 lines, nothing was loaded (--dry-run)\n  would insert  1\n  already there 1 (1 pending)\n"
         "  1 of those already there has other values and was not changed (the first: line 3)\n"
-        "at the present pace all that is pending takes about 2 min\n"
-        "no worker is at work; `provisioner run` starts one\n"
+        "at the present pace, everything that is pending takes about 2 min\n"
+        "no worker is running: `provisioner run` starts one\n"
     )
     assert query(database, "SELECT description FROM provisioner.connection_requests") == "old"
 

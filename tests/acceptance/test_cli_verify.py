@@ -57,7 +57,7 @@ def test_all_as_recorded_is_exit_status_zero(database: Database, infisical: Infi
     before = infisical.state()["requests"]
     done = provisioner("verify", database=database, more=infisical.variables)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == ("6 recorded connections in 2 projects were compared\nall are as they were recorded\n")
+    assert done.stdout == ("6 recorded connections in 2 projects were compared\nall are as recorded\n")
     after = infisical.state()["requests"]
     assert after[LISTING] == {"200": 2}
     assert after[LOGIN]["200"] == before[LOGIN]["200"] + 1
@@ -75,13 +75,13 @@ def test_what_differs_is_told(database: Database, infisical: Infisical) -> None:
     done = provisioner("verify", database=database, more=infisical.variables)
     assert (done.returncode, done.stderr) == (1, "")
     one = infisical.projects[0]
-    its_name = f"another connection has its name now, {gone['id']}"
+    its_name = f"another connection now has its name: {gone['id']}"
     for said in (
         "5 recorded connections in 2 projects were compared",
         f"request {gone['request']}, gone in project {one}: the project has no connection {NOBODY}; {its_name}",
-        f"request {renamed['request']}, old-name in project {one}: it is called new-name now",
-        "its credentials were written again since they were recorded",
-        "its description is not the one that was asked for",
+        f"request {renamed['request']}, old-name in project {one}: it is now called new-name",
+        "its credentials have been rewritten since they were recorded",
+        "its description differs from the requested one",
     ):
         assert said in done.stdout
     as_json = provisioner("verify", "--json", database=database, more=infisical.variables)
@@ -117,10 +117,10 @@ def test_what_cannot_be_asked_for_is_no_success(database: Database, infisical: I
     done = provisioner("verify", database=database, more=infisical.variables)
     assert done.returncode == 1
     assert "1 recorded connection in 1 project was compared\n" in done.stdout
-    assert "2 could not be asked for\n" in done.stdout
+    assert "2 could not be looked up\n" in done.stdout
     assert f"project {NOBODY}: " in done.stdout
     assert "target mars is not in the settings of this host" in done.stdout
-    assert "all are as they were recorded" not in done.stdout
+    assert "all are as recorded" not in done.stdout
 
 
 def test_what_was_somebody_elses_first_keeps_its_description(database: Database, infisical: Infisical) -> None:

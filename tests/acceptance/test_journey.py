@@ -138,7 +138,7 @@ def test_two_workers_on_a_host_need_two_addresses(database: Database) -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         done = provisioner("run", "--drain", "--listen", address, database=database, more=infisical.variables)
         assert done.returncode == 1
-        assert f"cannot listen on {address}: Address already in use; each worker of a host needs" in done.stderr
+        assert f"cannot listen on {address}: Address already in use; each worker on a host needs" in done.stderr
         assert "--listen" in done.stderr
         done = provisioner("run", "--drain", "--listen", "127.0.0.1:0", database=database, more=infisical.variables)
         assert done.returncode == 0

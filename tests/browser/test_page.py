@@ -109,7 +109,7 @@ async def test_keys_reach_everything_in_the_order_of_reading(tab: Tab) -> None:
             reached.append(
                 await tab.evaluate("document.activeElement.className || document.activeElement.textContent.trim()")
             )
-        assert reached[:2] == ["skip", "Hold updates"]
+        assert reached[:2] == ["skip", "Pause updates"]
         assert reached[2:6] == ["scroll"] * 4
         assert reached[6] == "status.json"
 
@@ -129,12 +129,12 @@ async def test_trouble_is_told_with_what_to_do(tab: Tab) -> None:
         await tab.open(f"{url}/")
         text = await tab.evaluate("document.body.innerText")
         assert await tab.evaluate("document.title") == "70 % · provisioner"
-    assert "Something needs you" in text
-    assert "3 requests have failed; mend the cause, then retry" in text
-    assert "target eu is paused and 2 wait for it; provisioner resume resumes" in text
-    assert "no worker is at work on target eu" in text
+    assert "Something needs your attention" in text
+    assert "3 requests have failed: fix the cause, then run provisioner retry --error gave_up" in text
+    assert "target eu is paused and 2 requests wait for it: provisioner resume eu resumes it" in text
+    assert "no worker serves target eu" in text
     assert "target default is over its rate limit" in text
-    assert "1 worker did not come back" in text
+    assert "1 worker was lost" in text
     assert "<script>document.title = 'broken'</script>" in text
     assert "… and 4 more batches" in text
 
@@ -145,10 +145,10 @@ async def test_an_absent_database_is_told_and_old_numbers_stay(tab: Tab) -> None
     async with served(answers) as url:
         await tab.open(f"{url}/")
         answers.error = DatabaseUnavailable("connection refused")
-        await tab.until("document.body.innerText.includes('The database is away')")
+        await tab.until("document.body.innerText.includes('The database is unavailable')")
         assert await tab.evaluate(SUCCEEDED) == "4"
         answers.error = None
-        await tab.until("!document.body.innerText.includes('The database is away')")
+        await tab.until("!document.body.innerText.includes('The database is unavailable')")
 
 
 async def test_it_works_without_script(tab: Tab) -> None:
@@ -157,7 +157,7 @@ async def test_it_works_without_script(tab: Tab) -> None:
         await tab.command("Emulation.setScriptExecutionDisabled", value=True)
         await tab.command("Page.navigate", url=f"{url}/")
         await tab.until("document.querySelector('footer') !== null")
-        assert "Something needs you" in await tab.evaluate("document.body.innerText")
+        assert "Something needs your attention" in await tab.evaluate("document.body.innerText")
         assert await tab.shows("document.querySelector('noscript meta[http-equiv=refresh]') !== null")
         assert await tab.shows("document.getElementById('live').hidden"), "there is a button that does nothing"
 
@@ -199,7 +199,7 @@ async def test_a_screen_reader_finds_its_way(tab: Tab, width: int) -> None:
     ]
     roles = [role for role, _ in named]
     assert ("main", "") in named
-    assert ("button", "Hold updates") in named
+    assert ("button", "Pause updates") in named
     assert roles.count("table") == 4
     assert roles.count("rowheader") == 8
     assert {"Batches", "Targets", "Failures, by cause", "Workers"} <= {name for role, name in named if role == "region"}
@@ -219,4 +219,4 @@ async def test_trouble_is_announced_and_progress_is_not(tab: Tab) -> None:
         await tab.until(f"{SUCCEEDED} === '5'")
         assert await tab.shows(f"{news} === 'Working. 40 % finished: 4 of 10'")
         answers.status = replace(answers.status, progress=a_progress(succeeded=5, failed=1, ready=2))
-        await tab.until(f"{news}.startsWith('Something needs you')")
+        await tab.until(f"{news}.startsWith('Something needs your attention')")

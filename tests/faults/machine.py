@@ -12,12 +12,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-import asyncpg
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from provisioner.core.doubt import unheard, with_doubt
-from provisioner.core.errors import LeaseLost
+from provisioner.core.errors import LeaseLost, StatementRefused
 from provisioner.core.model import (
     Action,
     Cancel,
@@ -37,6 +36,8 @@ from provisioner.postgres.queue import PostgresQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
+
+    import asyncpg
 
 WORKERS: Final = 2
 MOST_ROWS: Final = 6
@@ -258,11 +259,11 @@ class Journey(RuleBasedStateMachine):
                 self._fetch(f"SELECT * FROM provisioner.{what}($1)", [request])
             case "edit":
                 statement = "UPDATE provisioner.connection_requests SET priority = 1 - priority WHERE id = $1"
-                with suppress(asyncpg.ObjectInUseError):  # while it is in flight that is refused
+                with suppress(StatementRefused):  # while it is in flight that is refused
                     self._fetch(statement, request)
             case "describe":
                 statement = "UPDATE provisioner.connection_requests SET description = 'another' WHERE id = $1"
-                with suppress(asyncpg.ObjectInUseError):  # while a create is under way or in doubt that is refused
+                with suppress(StatementRefused):  # while a create is under way or in doubt that is refused
                     self._fetch(statement, request)
             case _:
                 self.server.make(str(UUID(int=0xF000 + request)), description="theirs", ours=False)

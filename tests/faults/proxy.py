@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Literal, Self
 from urllib.parse import urlsplit, urlunsplit
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
 When = Literal["asked", "answered"]
 HOST = "127.0.0.1"
 CHUNK = 2**16
+# SSLRequest, GSSENCRequest: the client begins anew after the answer.
+_WISHES = {code.to_bytes(4, "big") for code in (80877103, 80877104)}
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +45,31 @@ class _Wire:
     swallows: bool = False
     executing: bool = False
     statements: dict[bytes, bytes] = field(default_factory=dict)
+    begun: bool = False
+    rest: bytes = b""
+
+    def statements_in(self, chunk: bytes) -> Iterator[bytes]:
+        """The texts of the statements that a chunk has carried out; one may hold several messages, or a part of one.
+
+        A simple query is carried out at once; a prepared one is named first (Parse), then carried out (Bind).
+        """
+        self.rest += chunk
+        while len(self.rest) >= (start := int(self.begun)) + 4:
+            kind = self.rest[:start]
+            end = start + int.from_bytes(self.rest[start : start + 4], "big")
+            if len(self.rest) < end:
+                return
+            body, self.rest = self.rest[start + 4 : end], self.rest[end:]
+            match kind:
+                case b"":  # what comes first has no kind: a wish for encryption, or the start
+                    self.begun = body[:4] not in _WISHES
+                case b"Q":
+                    yield body
+                case b"P":
+                    name, query = body.split(b"\0", 2)[:2]
+                    self.statements[name] = query
+                case b"B":
+                    yield self.statements.get(body.split(b"\0", 2)[1], b"")
 
 
 class Proxy:
@@ -147,21 +175,12 @@ class Proxy:
             await asyncio.Event().wait()
 
     async def _upwards(self, wire: _Wire, chunk: bytes) -> None:
-        # A simple query is carried out at once; a prepared one is named first and carried out by that name.
-        text = b""
-        match chunk[:1]:
-            case b"Q":
-                text = chunk
-            case b"P":
-                name, query = chunk[5:].split(b"\0", 2)[:2]
-                wire.statements[name] = query
-            case b"B":
-                text = wire.statements.get(chunk[5:].split(b"\0", 2)[1], b"")
-        trap = self._trap
-        if trap is not None and trap.word in text:
-            wire.executing = trap.when == "answered"
-            if trap.when == "asked":
-                await self._spring(trap)
+        for text in wire.statements_in(chunk):
+            trap = self._trap
+            if trap is not None and trap.word in text:
+                wire.executing = trap.when == "answered"
+                if trap.when == "asked":
+                    await self._spring(trap)
 
     async def _downwards(self, wire: _Wire, _chunk: bytes) -> None:
         if self._trap is not None and wire.executing:

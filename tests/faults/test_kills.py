@@ -106,7 +106,8 @@ async def test_a_worker_killed_at_each_step(
         it.way = proxy.url(it.url)
         for number, (word, when) in enumerate(steps):
             await it.request(it.simulator.projects[6 * number : 6 * number + 6])
-            it.simulator.configure(faults={"error-after-commit": 0.5} if word is PUT_BACK else {})
+            # Something has to be put back for its pause to end: what was rescued may have been promoted already.
+            it.simulator.configure(faults={"error-after-commit": 0.5} if word in {PUT_BACK, PROMOTE} else {})
             trap = proxy.trap(word, when)
             worker = it.work()
             async with asyncio.timeout(20):

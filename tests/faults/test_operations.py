@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
-from provisioner.core.errors import DatabaseUnavailable
+from provisioner.core.errors import DatabaseUnavailable, OutcomeDelayed, StatementRefused
 from provisioner.core.model import ErrorCode, Fail, Retry, Settlement, Succeed
 from provisioner.core.queue_values import FRONT
 from provisioner.postgres.pool import Database
@@ -168,7 +168,7 @@ class Crowd:
                 await self._queue.rescue(pause=0.0)
                 await self._database.execute(HURRY)
                 await self._queue.promote(50)
-            except DatabaseUnavailable:  # a deadlock, or a row that changed: it is tried again, as workers do
+            except (DatabaseUnavailable, OutcomeDelayed):  # a deadlock, or a row that changed: workers try again
                 continue
 
     async def operate(self, random: Random, rounds: int) -> None:
@@ -184,7 +184,7 @@ class Crowd:
         statement = "UPDATE provisioner.connection_requests SET priority = $2 WHERE id = $1"
         try:
             await self._database.execute(statement, request, priority)
-        except asyncpg.ObjectInUseError:
+        except StatementRefused:
             return
 
     def _settlement(self, claim: Claim, random: Random) -> Settlement:

@@ -271,7 +271,7 @@ async def test_static_token() -> None:
         token = await now.identity.token()
         assert token.json["authorization"] == "Bearer first-static-token"
         now.identity.invalidate(token)
-        with pytest.raises(IdentityRefused, match="put a valid one there"):
+        with pytest.raises(IdentityRefused, match="replace it with a valid one"):
             await now.identity.token()
         kept[0] = Secret("second-static-token")
         assert (await now.identity.token()).bare["authorization"] == "Bearer second-static-token"
@@ -295,7 +295,7 @@ async def test_a_static_token_of_another_region_is_told() -> None:
 async def test_unusable_static_token(text: str) -> None:
     """A token that no header can carry is refused before anything is sent, without showing it."""
     async with rig(lambda _: StaticToken(token=Secret(text))) as now:
-        with pytest.raises(LoginUnavailable, match=r"the access token (is empty|holds)") as caught:
+        with pytest.raises(LoginUnavailable, match=r"the access token (is empty|contains)") as caught:
             await now.identity.token()
         assert not text or text not in str(caught.value)
 

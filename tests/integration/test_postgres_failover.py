@@ -141,7 +141,7 @@ async def test_work_goes_on_at_the_promoted_standby(own_pair: tuple[PostgresServ
             await eventually(lambda: heard == [None])
             primary.stop("immediate")
             proxy.redirect(standby.port)
-            with pytest.raises(DatabaseUnavailable, match="read-only, a standby"):
+            with pytest.raises(DatabaseUnavailable, match="read-only, as a standby"):
                 await pool.execute("DELETE FROM provisioner.ready")
             await eventually(lambda: "cannot execute LISTEN" in standby.log_tail(400))
             async with connected(standby.url()) as session:
@@ -161,7 +161,7 @@ def test_commands_and_doctor_name_a_standby(pair: tuple[PostgresServer, Postgres
     told = {"PROVISIONER_DATABASE_URL": pair[1].url()}
     submitted = provisioner("submit", "-", more=told, given=b"project_id\n8d7e2b34-6d3c-4d5e-9f4b-2f1f6c1a9b11\n")
     assert submitted.returncode == 1
-    assert "the database is read-only, a standby" in submitted.stderr
+    assert "the database is read-only, as a standby" in submitted.stderr
     assert len(submitted.stderr.strip().splitlines()) == 1
     assert provisioner("list", more=told).returncode == 0
     doctor = provisioner("doctor", more=told)

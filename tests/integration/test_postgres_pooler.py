@@ -111,8 +111,8 @@ def test_doctor_names_it(pooled: Database) -> None:
     checks = json.loads(done.stdout)["checks"]
     said = [check for check in checks if check["name"] == "pooler"]
     assert {check["verdict"] for check in said} == {"warning"}
-    assert "notifications do not get through" in said[0]["said"]
-    assert "each statement is planned anew" in said[0]["said"]
+    assert "notifications do not arrive" in said[0]["said"]
+    assert "each one is planned every time" in said[0]["said"]
     assert "SET jit = off" in said[1]["remedy"]
 
 

@@ -193,7 +193,7 @@ async def test_files_that_are_not_there_are_named(secured: Secured, tmp_path: Pa
     assert "sslcert in PROVISIONER_DATABASE_URL names /nowhere/x" in await refused(secured.url(sslcert="/nowhere/x"))
     empty = tmp_path / "empty.pem"
     empty.write_text("nothing\n", encoding="utf-8")
-    assert "holds no usable certificate" in await refused(secured.url(), empty)
+    assert "contains no usable certificate" in await refused(secured.url(), empty)
     assert "set database.ssl_root_cert" in await refused(secured.url(sslmode="verify-full"))
     assert "exclude each other" in await refused(secured.url(sslmode="disable"), secured.ours.cert)
 

@@ -148,7 +148,7 @@ class TestErrors:
         command = [sys.executable, "-I", "-S", "-c", script]
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own arguments
         assert "SandboxUnavailable: " in done.stderr
-        assert "pip install 'provisioner[sandbox]'" in done.stderr
+        assert "pip install 'infisical-provisioner[embedded]'" in done.stderr
 
     def test_an_unknown_version_names_those_there_are(self) -> None:
         """A version that is not bundled is refused by naming those that are."""

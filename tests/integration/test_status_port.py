@@ -88,8 +88,8 @@ async def test_the_document_is_what_the_status_command_shows() -> None:
     async with served(Answers(status=a_troubled_status())) as url, asked(f"{url}/status.json") as answer:
         document = await answer.json()
     assert (document["progress"]["succeeded"], document["workers"]["lost"]) == (4, 1)
-    assert "3 requests have failed; mend the cause, then retry" in document["concerns"]
-    assert "target default is over its rate limit; nobody sends until that is over" in document["setbacks"]
+    assert "3 requests have failed: fix the cause, then run `provisioner retry --error gave_up`" in document["concerns"]
+    assert "target default is over its rate limit: nothing is sent until the limit resets" in document["setbacks"]
     assert (document["worker"]["worker"], document["worker"]["absence"], document["error"]) == (7, None, None)
 
 
@@ -119,10 +119,10 @@ async def test_the_database_being_away_is_told_and_old_numbers_stay() -> None:
         await eventually(is_told)  # type: ignore[arg-type]  # mypy infers no T for a coroutine function
         _, text = await text_of(f"{url}/status.json")
         document = orjson.loads(text)
-        assert document["error"] == "the database cannot be asked: connection refused"
+        assert document["error"] == "the database cannot be reached: connection refused"
         assert document["progress"]["succeeded"] == 4
         assert "provisioner_database_up 0.0" in (await text_of(f"{url}/metrics"))[1]
-        assert "The database is away" in (await text_of(f"{url}/"))[1]
+        assert "The database is unavailable" in (await text_of(f"{url}/"))[1]
         assert await text_of(f"{url}/healthz") == (200, "ok\n")
 
 
@@ -131,7 +131,7 @@ async def test_a_database_that_never_answered_is_told() -> None:
     async with served(Answers(error=DatabaseUnavailable("no route"))) as url:
         status, text = await text_of(f"{url}/")
     assert status == 200
-    assert "The database cannot be asked" in text
+    assert "The database cannot be reached" in text
     assert "No requests yet" not in text
 
 
@@ -259,8 +259,8 @@ async def test_a_port_in_use_is_told_in_one_line() -> None:
             async with served(Answers(), number=number):
                 pass
     assert str(raised.value) == (
-        f"cannot listen on 127.0.0.1:{number}: Address already in use; each worker of a host needs an address of its "
-        "own: set listen.address (or --listen) to a free one, to port 0 for any (the log tells which), or to off"
+        f"cannot listen on 127.0.0.1:{number}: Address already in use; each worker on a host needs its own address: set"
+        " listen.address (or --listen) to a free one, to port 0 for any free port (the log says which), or to off"
     )
 
 

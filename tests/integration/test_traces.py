@@ -173,7 +173,7 @@ def test_missing_libraries_are_told_and_stop_nothing(database: Database, tmp_pat
     (tmp_path / "opentelemetry" / "__init__.py").write_text("raise ImportError\n")
     log, _ = run(database, PYTHONPATH=str(tmp_path), **{ENDPOINT: "http://127.0.0.1:1"})
     events = {json.loads(line)["event"]: json.loads(line) for line in log.splitlines()}
-    assert "pip install 'provisioner[telemetry]'" in events["traces_unavailable"]["reason"]
+    assert "pip install 'infisical-provisioner[telemetry]'" in events["traces_unavailable"]["reason"]
 
 
 def clock() -> DatabaseClock:

@@ -268,7 +268,7 @@ async def test_a_host_without_open_files_left_is_not_the_targets_fault() -> None
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
         try:
-            with pytest.raises(NotSent, match="may open no more files and connections; raise their limit"):
+            with pytest.raises(NotSent, match="cannot open more files and connections; raise the limit"):
                 await made.send("POST", URL("http://127.0.0.1:9/x"), BEARER, b"{}")
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)

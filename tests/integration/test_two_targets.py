@@ -87,7 +87,7 @@ async def test_a_connection_is_recorded_by_one_request(database: Database, on_co
         ("two", "failed", "name_conflict"),
     }
     told = [row["error_message"] for row in rows if row["target"] == "two"]
-    assert all("of target one has recorded this connection already" in message for message in told)
+    assert all("of target one has already recorded this connection" in message for message in told)
     assert not [route for route in simulator.state()["requests"] if route.startswith("PATCH")]
 
 

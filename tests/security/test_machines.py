@@ -41,7 +41,7 @@ def assert_told(done: Ended, case: object) -> None:
     """Hold an ended command against what is promised of every one."""
     assert done.status in STATUSES, (case, done)
     assert "Traceback" not in done.said, (case, done)
-    assert "unforeseen" not in done.said, (case, done)
+    assert "unexpected error" not in done.said, (case, done)
     assert "4711" not in done.said, (case, done)
     assert done.stderr.count("\n") <= LINES, (case, done)
     assert len(done.stderr) <= 2000, (case, done)

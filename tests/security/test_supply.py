@@ -42,7 +42,7 @@ def test_the_bill_of_materials_names_every_locked_package(tmp_path: Path) -> Non
     )
     document = json.loads(made.read_text(encoding="utf-8"))
     assert document["bomFormat"] == "CycloneDX"
-    assert document["metadata"]["component"]["name"] == "provisioner"
+    assert document["metadata"]["component"]["name"] == "infisical-provisioner"
     assert len(locked()) > 20
     assert {part["name"]: part["version"] for part in document["components"]} == locked()
     assert all(part["externalReferences"][0]["hashes"] for part in document["components"])

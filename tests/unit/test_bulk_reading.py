@@ -85,7 +85,7 @@ class TestCsv:
         ("header", "said"),
         [
             ("", "has no header"),
-            (f"{ONE},a", "has no header: the first line names the columns, such as project_id,name"),
+            (f"{ONE},a", "has no header: the first line must name the columns, such as project_id,name"),
             ("project_id,nmae", "'nmae' is no column; did you mean name?"),
             ("project_id,status", "'status' is filled in by provisioner; leave it out"),
             ("name,batch", "lacks the column project_id"),

@@ -99,7 +99,7 @@ class TestHeaders:
         """What stands in a column that nobody named is not dropped in silence."""
         assert values(f"project_id,,name\n{ONE},,a\n") == [{"project_id": ONE, "name": "a"}]
         (problem,) = problems(f"project_id,,name\n{ONE},x,a\n")
-        assert problem == "line 2: has something in column 2, which has no name; name it or empty it"
+        assert problem == "line 2: has a value in column 2, which has no name; name the column or empty it"
 
     @pytest.mark.parametrize("first", ["sep=;", '"sep=;"', "SEP=;"])
     @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
@@ -173,7 +173,7 @@ class TestQuotes:
         """Two open quotes make a valid cell of several lines; lines that look like requests do not belong into one."""
         text = f'project_id,description\n{ONE},"a\n{TWO},b\n{TWO},"\n{TWO},z\n'
         first, good = taken_apart(text)
-        assert str(first).startswith("line 2: a cell in quotes holds what looks like lines of its own (2 to 4)")
+        assert str(first).startswith("line 2: a quoted cell contains what look like lines of the file (2 to 4)")
         assert good == Record(line=5, values={"project_id": TWO, "description": "z"})
 
     def test_line_breaks_in_a_text_are_no_lines(self) -> None:
@@ -215,9 +215,9 @@ class TestJson:
             ('{"priority": -Infinity}', "is not JSON"),
             (
                 '{"description": "\\ud800"}',
-                "line 1, description: holds half of a character (\\ud800), which no text can",
+                "line 1, description: contains half of a character (\\ud800), which cannot be stored",
             ),
-            ('{"\\ud800": 1}', "holds half of a character"),
+            ('{"\\ud800": 1}', "contains half of a character"),
             ('{"description": "a\nb"}', "is not JSON"),
             ("{'project_id': 1}", "is not JSON"),
             ("[" * 100_000, "is a JSON array"),

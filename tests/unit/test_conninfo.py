@@ -172,7 +172,7 @@ def test_a_password_that_is_not_encoded(text: str) -> None:
 
 def test_the_unknown_is_named_but_no_rest_of_a_password() -> None:
     """A parameter that nobody knows is named, unless it may be the end of a password."""
-    with pytest.raises(ConninfoError, match=r"parameter statement_timeout that nobody knows.*options=-c%20NAME"):
+    with pytest.raises(ConninfoError, match=r"parameter statement_timeout that is unknown.*options=-c%20NAME"):
         parse("postgresql://h/d?statement_timeout=5")
     for text in ("postgresql://h/d?password=a&secret=b", "host=h password=a secret=b"):
         with pytest.raises(ConninfoError, match="after its password") as caught:
@@ -249,7 +249,7 @@ def test_unwrapping_leaves_the_rest() -> None:
         ("postgresql://a,b,c/d?port=1,2", "3 hosts and 2 ports"),
         ("postgresql://a:0/d", "port"),
         ("postgresql://a/d?port=x", "port"),
-        ("postgresql://a/d?connect_timeout=soon", "no whole number"),
+        ("postgresql://a/d?connect_timeout=soon", "not a whole number"),
         ("host=@abstract", "abstract socket"),
         ("host='a b'", "percent-encode"),
     ],
@@ -280,7 +280,7 @@ class TestAddress:
         with pytest.raises(DatabaseUnusable, match=f"service file {file} cannot be read"):
             address_of("postgresql:///?service=a", environ={"PGSERVICEFILE": str(file)})
         file.write_text("[b]\nunheard=1\n", encoding="utf-8")
-        with pytest.raises(DatabaseUnusable, match=f"no service of the name.*{file}"):
+        with pytest.raises(DatabaseUnusable, match=f"the service that .* names is not in .*{file}"):
             address_of("postgresql:///?service=a", environ={"PGSERVICEFILE": str(file)})
         with pytest.raises(ConninfoError, match="service b in f has a parameter unheard"):
             from_service("b", "[b]\nunheard=1", "f")

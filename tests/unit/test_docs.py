@@ -12,12 +12,11 @@ import pytest
 
 from provisioner.core import concerns
 from provisioner.core.model import ErrorCode
+from tests.support.docs import DOCS, PARTS, ROOT, pages, renewed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(__file__).resolve().parents[2]
-DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("config/**/*.md")])
 LINK = re.compile(r"\[[^\]\n]+\]\(([^()\s]+)\)")
 FENCE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
@@ -64,6 +63,32 @@ def test_every_page_is_in_the_index() -> None:
     assert "docs/README.md" in LINK.findall(prose(ROOT / "README.md"))
 
 
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_what_is_made_from_the_code_is_up_to_date(page: Path) -> None:
+    """No setting, command, option or metric is missing from its page, and none is described wrongly."""
+    assert renewed(page) == page.read_text(encoding="utf-8"), "renew it with `python -m tests.support.docs`"
+
+
+def test_every_part_has_its_place() -> None:
+    """Each part that is made from the code is on a page."""
+    text = "".join(page.read_text(encoding="utf-8") for page in pages())
+    assert [name for name in PARTS if f"<!-- generated: {name} by" not in text] == []
+
+
+def test_every_citation_of_the_api_leads_to_a_section() -> None:
+    """Whoever follows a comment to `docs/infisical-api.md` finds the section that it cites."""
+    sections = set(re.findall(r"^## (\d+)\. ", (DOCS / "infisical-api.md").read_text(encoding="utf-8"), re.MULTILINE))
+    cited = {
+        section
+        for folder in ("provisioner", "tests", "migrations")
+        for path in (ROOT / folder).rglob("*.*")
+        if path.suffix in {".py", ".sql"}
+        for section in re.findall(r"infisical-api\.md` §(\d+)", path.read_text(encoding="utf-8"))
+    }
+    assert cited
+    assert cited <= sections
+
+
 @pytest.mark.parametrize("code", ErrorCode)
 def test_every_error_code_has_a_section(code: ErrorCode) -> None:
     """Whoever meets an error code finds what happened, how it is recognised and what to do."""
@@ -73,6 +98,13 @@ def test_every_error_code_has_a_section(code: ErrorCode) -> None:
     for part in ("**What happened.**", "**How it is recognised.**", "**What to do.**"):
         assert part in section[1]
     assert f"retry --error {code}" in section[1]
+
+
+@pytest.mark.parametrize("code", ErrorCode)
+def test_every_error_code_is_in_the_table(code: ErrorCode) -> None:
+    """`docs/requests.md` says in one line what each error code means and what to do."""
+    text = (DOCS / "requests.md").read_text(encoding="utf-8")
+    assert re.search(rf"^\| `{code}` \| [^|]+ \| [^|]+ \|$", text, re.MULTILINE)
 
 
 def test_no_section_is_about_a_code_that_is_not() -> None:

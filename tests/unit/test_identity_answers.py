@@ -149,7 +149,7 @@ def test_every_answer_to_a_login_is_one_clear_sentence(kind: str, method: str) -
             or "does not know this route" in found.message
         )
         if 300 <= status < 400:
-            assert "points to https://login.example.com: set the target's url" in found.message
+            assert "redirects to https://login.example.com: set the target's url" in found.message
         if status in {404, 405} and kind != "infisical":
             assert "check the target's url" in found.message
         if kind in {"html", "text"} and status < 300:
@@ -167,7 +167,7 @@ def test_every_answer_to_a_login_is_one_clear_sentence(kind: str, method: str) -
         ("us.infisical.com", "is the US cloud; if the identity is in the EU cloud"),
         ("app.infisical.com", "set the target's url (INFISICAL_HOST for target default) to https://eu.infisical.com"),
         ("eu.infisical.com", "set the target's url (INFISICAL_HOST for target default) to https://us.infisical.com"),
-        ("vault.example.com", "that the target's url is the Infisical that has the identity"),
+        ("vault.example.com", "that the target's url is that of the Infisical that has the identity"),
     ],
 )
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 from nacl.public import PublicKey, SealedBox
 
 from provisioner.core.errors import CredentialUnreadable
-from provisioner.core.key_text import NoKey, bare, decoded, key_in
+from provisioner.core.key_text import LONGEST_KEY, NoKey, bare, decoded, key_in
 from provisioner.core.model import Request
 from provisioner.core.secret import Secret
 from provisioner.credentials.files import FileSecret, FileUnreadable
@@ -147,7 +147,7 @@ def test_what_cannot_be_a_key_is_refused_in_words(way: str, odd: str, tmp_path: 
 @pytest.mark.parametrize("quotes", ['""', "''", "``"])
 def test_quotation_marks_are_named(quotes: str) -> None:
     """Marks that a shell would have taken away are part of the text where no shell reads it."""
-    with pytest.raises(NoKey, match="stands in quotation marks: remove them"):
+    with pytest.raises(NoKey, match="is in quotation marks: remove them"):
         key_in(f"{quotes[0]}{KEY}{quotes[1]}\n")
 
 
@@ -164,9 +164,9 @@ def test_a_key_file_of_windows_is_read(encoding: str, tmp_path: Path) -> None:
 def test_a_setting_that_cannot_be_a_key_is_named(name: str) -> None:
     """The settings refuse it at the start, by the name that its user wrote."""
     variable = f"PROVISIONER_TARGETS__DEFAULT__{name}"
-    with pytest.raises(SettingsError, match=rf"^{variable} holds the character U\+00FC"):
+    with pytest.raises(SettingsError, match=rf"^{variable} contains the character U\+00FC"):
         load_settings(environ={variable: "k\u00fcy"})
-    with pytest.raises(SettingsError, match=r"^PROVISIONER_CREDENTIALS__A__VALUE holds a space"):
+    with pytest.raises(SettingsError, match=r"^PROVISIONER_CREDENTIALS__A__VALUE contains a space"):
         load_settings(environ={"PROVISIONER_CREDENTIALS__A__VALUE": "two words"})
 
 
@@ -215,3 +215,13 @@ def test_any_file_is_text_or_refused(octets: bytes) -> None:
     """A file of anything raises nothing but a reason."""
     with contextlib.suppress(NoKey):
         assert isinstance(decoded(octets), str)
+
+
+@pytest.mark.parametrize(("length", "fits"), [(LONGEST_KEY, True), (LONGEST_KEY + 1, False)])
+def test_a_key_has_a_longest_length(length: int, fits: bool) -> None:
+    """A file of another kind that was taken for a key is not sent; the reason names the length that is allowed."""
+    if fits:
+        assert key_in("k" * length).reveal() == "k" * length
+    else:
+        with pytest.raises(NoKey, match=f"longer than {LONGEST_KEY} characters"):
+            key_in("k" * length)

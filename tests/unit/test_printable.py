@@ -17,7 +17,8 @@ from provisioner.cli._console import PlainConsole
 from provisioner.cli._frame import say, tell_detail, tell_error, tell_warning
 from provisioner.core.text import LINES, printable, printable_json
 from provisioner.observe.logs import configure_logging
-from provisioner.observe.markup import escape
+from provisioner.observe.page import render_main
+from tests.unit.test_page import planted
 
 # Anything, and more often than by chance what terminals obey.
 NASTY = st.sampled_from(
@@ -118,9 +119,8 @@ def test_log_lines(form: str, text: str) -> None:
     assert out.getvalue()[:-1].isprintable(), ascii(out.getvalue())
 
 
+@settings(max_examples=25)  # a page takes milliseconds
 @given(FOREIGN)
 def test_the_page(text: str) -> None:
-    """Markup neither holds foreign markup nor turns the writing around."""
-    shown = escape(text)
-    assert shown.isprintable()
-    assert "<" not in shown
+    """Nothing from outside turns the page's writing around, wherever it is shown."""
+    assert all(letter.isprintable() or letter == "\n" for letter in render_main(planted(text)))

@@ -26,8 +26,8 @@ def test_a_worker_at_work_is_well_and_ready() -> None:
 def test_a_keeper_that_stopped_is_an_ailment() -> None:
     """Several polls without a round of the keeper mean that the worker has to be restarted."""
     assert health(114.0).ailment() == ""
-    assert health(116.0).ailment() == "the keeper has not come round for 16 s"
-    assert health(116.0).absence() == "the keeper has not come round for 16 s"
+    assert health(116.0).ailment() == "maintenance has not run for 16 s"
+    assert health(116.0).absence() == "maintenance has not run for 16 s"
 
 
 def test_a_leisurely_keeper_is_given_its_time() -> None:
@@ -45,7 +45,7 @@ def test_a_database_that_is_away_is_no_ailment() -> None:
 
 def test_a_lease_that_ran_out_is_an_ailment() -> None:
     """A worker that reaches the database and has no lease does not do its work."""
-    assert health(lease_good=False).ailment() == "the lease has run out and was not renewed"
+    assert health(lease_good=False).ailment() == "the lease has expired and was not renewed"
 
 
 @pytest.mark.parametrize("lease_good", [True, False])

@@ -105,7 +105,7 @@ kept AS (
     INSERT INTO provisioner.setbacks (id, attempt, sent, failures, since, cancelled, error_code, error_message)
     SELECT
         t.id, t.attempt, 1, 0, t.claimed_at, t.cancelled, 'outcome_unknown',
-        'the worker was lost while it was at work on this; the connection is looked up before it is made again'
+        'the worker was lost while it worked on this; the connection is looked up before it is created again'
     FROM taken AS t
     ON CONFLICT (id) DO UPDATE SET
         attempt = excluded.attempt, sent = setbacks.sent + 1,
@@ -132,7 +132,7 @@ logged AS (
     INSERT INTO provisioner.attempts (request_id, attempt, worker, action, started_at, ended_at, outcome, error_code, error_message)
     SELECT
         t.id, t.attempt, t.worker, 'create', t.claimed_at, clock_timestamp(), 'outcome unknown', 'outcome_unknown',
-        'the worker was lost while it was at work on this'
+        'the worker was lost while it worked on this'
     FROM taken AS t
 ),
 waiting AS (
@@ -168,7 +168,7 @@ SELECT d.id FROM provisioner.disown($1, $2) AS d (id);
 
 -- :name left
 -- What `run --drain` still waits for: ready, in flight, or waiting for another attempt; not what is scheduled for later, nor
--- what is held until somebody mends its credential, nor outcomes that were set aside, nor what belongs to a paused target or to others' targets ($1 are ours).
+-- what is held until somebody fixes its credential, nor outcomes that were set aside, nor what belongs to a paused target or to others' targets ($1 are ours).
 SELECT
     EXISTS (
         SELECT FROM provisioner.ready AS r
