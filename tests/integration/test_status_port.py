@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from provisioner.core.errors import DatabaseUnavailable
-from provisioner.observe.guard import MOST
+from provisioner.observe.connection_limits import MOST
 from provisioner.observe.health import Health
 from provisioner.observe.metrics import Meter
 from provisioner.observe.web import STREAMS, PortUnusable, Sources, StatusPort, serving

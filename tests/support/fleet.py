@@ -21,7 +21,7 @@ from provisioner.sandbox.simulator import Simulator
 from provisioner.service import capacity, open_target
 from provisioner.settings import load_settings
 from provisioner.worker.clock import DatabaseClock
-from provisioner.worker.worker import Manner, Worker
+from provisioner.worker.worker import Worker, WorkerOptions
 from tests.support import eventually
 from tests.support.sessions import connected
 
@@ -99,7 +99,7 @@ class Fleet:
             target = await stack.enter_async_context(open_target(chosen, "default", pool, clock, open_vault(chosen)))
             worker = Worker(
                 [(target, capacity(chosen.targets["default"].max_in_flight))],
-                manner=Manner(name=f"worker-{len(self.workers)}", lease=5.0, grace=2.0, poll=0.2),
+                options=WorkerOptions(name=f"worker-{len(self.workers)}", lease=5.0, grace=2.0, poll=0.2),
                 queue=PostgresQueue(pool),
                 clock=clock,
                 random=random.random,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from provisioner.core.reports import Failures, Gauges, Progress, Status, TargetReport, WorkerReport, Workers
 from provisioner.core.vitals import TargetVitals, Vitals
-from provisioner.observe.guard import HEADER_TIME
+from provisioner.observe.connection_limits import HEADER_TIME
 from provisioner.observe.health import Health
 from provisioner.observe.metrics import Meter
 from provisioner.observe.web import STREAM_WRITE, Sources, StatusPort, serving

@@ -185,7 +185,7 @@ LEFT JOIN LATERAL (
     UNION ALL
     (
         SELECT q.id, q.error_message
-        FROM provisioner.setbacks AS s
+        FROM provisioner.attempt_state AS s
         JOIN provisioner.connection_requests AS q ON q.id = s.id
         WHERE
             q.status = 'failed' AND coalesce(q.error_code, '') = g.error_code
@@ -203,12 +203,12 @@ WITH pending AS (
     SELECT
         CASE
             WHEN t.paused_at IS NOT NULL THEN 'paused'
-            WHEN w.hold LIKE 'credential:%' THEN 'quarantined'
-            WHEN w.run_at > now() AND NOT EXISTS (SELECT FROM provisioner.setbacks AS s WHERE s.id = w.id)
+            WHEN w.quarantine LIKE 'credential:%' THEN 'quarantined'
+            WHEN w.run_at > now() AND NOT EXISTS (SELECT FROM provisioner.attempt_state AS s WHERE s.id = w.id)
                 THEN 'scheduled'
             ELSE 'unfinished'
         END AS kind,
-        w.target, w.hold
+        w.target, w.quarantine
     FROM provisioner.waiting AS w
     LEFT JOIN provisioner.targets AS t ON t.target = w.target
     WHERE w.target = ANY ($1::text[])
@@ -229,7 +229,7 @@ ended AS (
 )
 SELECT
     p.kind,
-    CASE p.kind WHEN 'paused' THEN p.target WHEN 'quarantined' THEN substr(p.hold, 12) ELSE '' END AS whose,
+    CASE p.kind WHEN 'paused' THEN p.target WHEN 'quarantined' THEN substr(p.quarantine, 12) ELSE '' END AS whose,
     count(*) AS requests
 FROM pending AS p
 GROUP BY 1, 2
