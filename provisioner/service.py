@@ -24,8 +24,9 @@ from provisioner.core.concurrency import METERED, Rules as ConcurrencyRules
 from provisioner.core.errors import DatabaseUnavailable
 from provisioner.core.pacing import Budget, fixed
 from provisioner.core.policy import Rules
-from provisioner.core.ports import UNOBSERVED, Clock, Observer
+from provisioner.core.ports import Clock, Observer
 from provisioner.core.target_health import Breaker
+from provisioner.core.unobserved import UNOBSERVED
 from provisioner.credentials.vault import NamedVault
 from provisioner.descriptors import connections_each, current_limit, raise_limit
 from provisioner.infisical.connections import InfisicalConnections

@@ -65,9 +65,9 @@ def demo(requests: Requests = 300, workers: Workers = 2, seed: Seed = 1, keep: K
 
     Example: provisioner demo --requests 1000 --workers 4
     """
-    import uvloop
+    from provisioner.cli._frame import run_async
 
-    raise typer.Exit(uvloop.run(_demo(Plan(requests=requests, workers=workers, seed=seed, keep=keep))))
+    raise typer.Exit(run_async(_demo(Plan(requests=requests, workers=workers, seed=seed, keep=keep))))
 
 
 async def _demo(plan: Plan) -> int:

@@ -84,8 +84,8 @@ def exchange(
         stalled=state.stalls(now),
         awaited=awaited,
         cliff=state.proven,
-        # All together begin as many at once as a server with a pool of ten bears, or half of what is in flight: the rest
-        # must not come as a crowd.
+        # All together begin as many at once as a server with a pool of ten bears, or half of what is in flight. The
+        # rest must not come as a crowd.
         burst=max(1, max(SELF_HOSTED, state.limit // 2) * slots // state.limit),
         spacing=min(SPREAD * (state.usual or 0.0), LONGEST_SPREAD) / max(1, slots),
     )

@@ -17,7 +17,7 @@ from provisioner.core.model import (
     Succeed,
 )
 from provisioner.core.policy import streak_after
-from provisioner.core.ports import WorkerId
+from provisioner.core.queue_values import WorkerId
 from provisioner.postgres.queries import statements
 
 if TYPE_CHECKING:

@@ -44,10 +44,11 @@ from provisioner.core.policy import (
     recorded_twice,
     sent_description,
 )
-from provisioner.core.ports import UNOBSERVED, Clock, ClockStore, Connections, Incidents, Observer, Permits, Vault
+from provisioner.core.ports import Clock, ClockStore, Connections, Incidents, Observer, Permits, Vault
 from provisioner.core.secret import Secret
 from provisioner.core.skew import ServerClock, dated
 from provisioner.core.target_health import Breaker
+from provisioner.core.unobserved import UNOBSERVED
 from provisioner.worker.fault_attribution import FaultAttribution
 from provisioner.worker.key_gate import KeyGate, Postponed
 from provisioner.worker.lease_state import LeaseState

@@ -9,7 +9,10 @@ from typing import Any, Final
 import structlog
 
 from provisioner.core.errors import DatabaseUnavailable
-from provisioner.core.ports import UNOBSERVED, Clock, Observer, Queue, QueuePosition, TargetVitals, Vitals
+from provisioner.core.ports import Clock, Observer, Queue
+from provisioner.core.queue_values import QueuePosition
+from provisioner.core.unobserved import UNOBSERVED
+from provisioner.core.vitals import TargetVitals, Vitals
 from provisioner.worker.creator import Creator, Target
 from provisioner.worker.database_retry import DatabaseRetry
 from provisioner.worker.feeder import Feeder

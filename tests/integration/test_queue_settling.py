@@ -10,7 +10,7 @@ import pytest
 
 from provisioner.core.errors import OutcomeUnstorable
 from provisioner.core.model import Action, Cancel, Claim, ErrorCode, Fail, Outcome, Result, Retry, Succeed
-from provisioner.core.ports import FRONT, Report
+from provisioner.core.queue_values import FRONT, Report
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queue import PostgresQueue
 from tests.support import eventually

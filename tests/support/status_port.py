@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from provisioner.core.ports import TargetVitals, Vitals
 from provisioner.core.reports import Failures, Gauges, Progress, Status, TargetReport, WorkerReport, Workers
+from provisioner.core.vitals import TargetVitals, Vitals
 from provisioner.observe.connection_limits import HEADER_TIME
 from provisioner.observe.health import Health
 from provisioner.observe.metrics import Meter

@@ -340,7 +340,7 @@ def test_calls_beyond_what_any_server_bears_at_once_are_spread(slots: int, limit
     mine = Slots()
     mine.obey(allotment, 1.0, told=told)
     sent = [mine.begin(1.0)[1] for _ in range(slots)]
-    assert sent.count(1.0) == at_once
+    assert sum(each < 1.0 + 1e-9 for each in sent) == at_once
     assert sent == sorted(sent)
     assert sent[-1] - 1.0 <= 0.2
 
