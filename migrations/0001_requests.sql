@@ -65,7 +65,7 @@ CREATE INDEX ready_of_project ON provisioner.ready (target, project_id, rank, tu
 CREATE INDEX ready_by_id ON provisioner.ready (id);
 
 -- Up to which turn each queue has been served: where newcomers join. Workers write it about once a second.
-CREATE TABLE provisioner.turns (
+CREATE TABLE provisioner.fair_cursors (
     target text NOT NULL,
     rank integer NOT NULL,
     turn bigint NOT NULL,
@@ -79,12 +79,12 @@ CREATE TABLE provisioner.waiting (
     target text NOT NULL,
     rank integer NOT NULL,
     project_id uuid NOT NULL,
-    hold text
+    quarantine text
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
 CREATE INDEX waiting_until ON provisioner.waiting (run_at);
 
-COMMENT ON COLUMN provisioner.waiting.hold IS 'Why it is held back together with others, such as the credential that was refused';
+COMMENT ON COLUMN provisioner.waiting.quarantine IS 'Why it is held back together with others, such as the credential that was refused';
 
 -- Requests that a worker has claimed: the durable intent, committed before the first byte is sent.
 -- `fence` is drawn by lot for each claim: ids and attempts come again after a TRUNCATE … RESTART IDENTITY or a restore, and the
@@ -122,7 +122,7 @@ COMMENT ON COLUMN provisioner.unrecorded.connection_id IS 'The connection that w
 
 -- What happened so far to requests that met anything but success at once. `since` is when the first attempt began,
 -- `streak` how many of the last failures in a row were of the kind `streak_of`.
-CREATE TABLE provisioner.setbacks (
+CREATE TABLE provisioner.attempt_state (
     id bigint PRIMARY KEY,
     attempt integer NOT NULL,
     sent integer NOT NULL,
@@ -140,7 +140,7 @@ CREATE TABLE provisioner.setbacks (
 -- found is the request's own when one of these can have made it. A request that is answered at its first attempt never has one:
 -- its row of `in_flight` is all the evidence there is. Gone with what else is known of the request's attempts.
 CREATE TABLE provisioner.sent_creates (
-    id bigint NOT NULL REFERENCES provisioner.setbacks (id) ON DELETE CASCADE,
+    id bigint NOT NULL REFERENCES provisioner.attempt_state (id) ON DELETE CASCADE,
     sent_at timestamptz NOT NULL,
     ended_at timestamptz NOT NULL,
     proof text NOT NULL DEFAULT 'none',
@@ -258,6 +258,7 @@ CREATE TABLE provisioner.concurrency (
     cliff integer,
     cliff_at double precision NOT NULL DEFAULT 0,
     bar integer NOT NULL DEFAULT 0,
+    memory double precision NOT NULL DEFAULT 21600,
     workers bigint[] NOT NULL DEFAULT '{}',
     held integer[] NOT NULL DEFAULT '{}',
     wanted integer[] NOT NULL DEFAULT '{}',
@@ -272,6 +273,7 @@ COMMENT ON COLUMN provisioner.concurrency.calls IS 'Calls of the present round; 
 COMMENT ON COLUMN provisioner.concurrency.stalled_at IS 'When it was noticed that no call ends any more; NULL while calls end';
 COMMENT ON COLUMN provisioner.concurrency.cliff IS 'As many in flight at once stopped the server, at cliff_at';
 COMMENT ON COLUMN provisioner.concurrency.bar IS 'How far the limit goes after the cliff, until hours have gone by';
+COMMENT ON COLUMN provisioner.concurrency.memory IS 'For how many seconds the limit does not go beyond the bar; less than six hours: the cliff is only suspected';
 COMMENT ON COLUMN provisioner.concurrency.held IS 'Slots of each of the workers, in their order; likewise wanted and running';
 
 -- The attempt log. Partitioned by day, so that forgetting is dropping. Its key is the call: one that is written down again,
@@ -288,7 +290,7 @@ CREATE TABLE provisioner.attempts (
     outcome text NOT NULL,
     error_code text,
     error_message text,
-    CONSTRAINT attempts_of_request PRIMARY KEY (request_id, started_at, ended_at)
+    CONSTRAINT attempts_of_request PRIMARY KEY (request_id, attempt, ended_at)
 ) PARTITION BY RANGE (ended_at);
 
 CREATE TABLE provisioner.attempts_other PARTITION OF provisioner.attempts DEFAULT;
@@ -394,7 +396,7 @@ BEGIN
         INSERT INTO provisioner.ready (target, rank, turn, id, project_id)
         SELECT c.target, c.rank, coalesce(last.turn, t.turn, 0) + u.place, u.id, c.project_id
         FROM newcomers AS c
-        LEFT JOIN provisioner.turns AS t ON t.target = c.target AND t.rank = c.rank
+        LEFT JOIN provisioner.fair_cursors AS t ON t.target = c.target AND t.rank = c.rank
         LEFT JOIN LATERAL (
             SELECT r.turn
             FROM provisioner.ready AS r
@@ -515,7 +517,7 @@ BEGIN
     DELETE FROM provisioner.ready AS r USING old_rows AS o WHERE r.id = o.id;
     DELETE FROM provisioner.in_flight AS f USING old_rows AS o WHERE f.id = o.id;
     DELETE FROM provisioner.waiting AS w USING old_rows AS o WHERE w.id = o.id;
-    DELETE FROM provisioner.setbacks AS s USING old_rows AS o WHERE s.id = o.id;
+    DELETE FROM provisioner.attempt_state AS s USING old_rows AS o WHERE s.id = o.id;
     DELETE FROM provisioner.unrecorded AS u USING old_rows AS o WHERE u.id = o.id;
     RETURN NULL;
 END
@@ -528,7 +530,7 @@ CREATE FUNCTION provisioner.requests_truncated() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     TRUNCATE
-        provisioner.ready, provisioner.waiting, provisioner.in_flight, provisioner.unrecorded, provisioner.setbacks,
+        provisioner.ready, provisioner.waiting, provisioner.in_flight, provisioner.unrecorded, provisioner.attempt_state,
         provisioner.sent_creates, provisioner.failed_boxes;
     RETURN NULL;
 END

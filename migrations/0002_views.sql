@@ -29,7 +29,7 @@ SELECT
 FROM provisioner.connection_requests AS q
 LEFT JOIN provisioner.in_flight AS f ON f.id = q.id
 LEFT JOIN provisioner.waiting AS w ON w.id = q.id
-LEFT JOIN provisioner.setbacks AS s ON s.id = q.id
+LEFT JOIN provisioner.attempt_state AS s ON s.id = q.id
 LEFT JOIN line ON line.id = q.id
 WHERE q.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT'));
 

@@ -62,14 +62,14 @@ BEGIN
             ),
             -- In this statement, not before it: only now is it certain that nobody has the request in hand.
             remembered AS (
-                UPDATE provisioner.setbacks AS s SET cancelled = true FROM found AS f
+                UPDATE provisioner.attempt_state AS s SET cancelled = true FROM found AS f
                 WHERE s.id = f.id AND s.id = ANY (undone) AND f.doubted
             ),
             finished AS (
                 UPDATE provisioner.connection_requests AS q
                 SET
                     status = 'cancelled', finished_at = clock_timestamp(),
-                    attempts = coalesce((SELECT s.sent FROM provisioner.setbacks AS s WHERE s.id = q.id), q.attempts),
+                    attempts = coalesce((SELECT s.sent FROM provisioner.attempt_state AS s WHERE s.id = q.id), q.attempts),
                     credential = CASE
                         WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
                         ELSE q.credential
@@ -154,7 +154,7 @@ BEGIN
                 RETURNING q.id
             ),
             forgiven AS (
-                UPDATE provisioner.setbacks AS s
+                UPDATE provisioner.attempt_state AS s
                 SET failures = 0, streak = 0, cancelled = false, error_code = NULL, error_message = NULL, updated_at = now()
                 FROM ended AS e
                 WHERE s.id = e.id
@@ -165,19 +165,19 @@ BEGIN
                 ON CONFLICT (id) DO NOTHING
             ),
             waits AS (
-                SELECT w.id, w.target, w.hold
+                SELECT w.id, w.target, w.quarantine
                 FROM provisioner.waiting AS w
                 WHERE w.id = ANY (retry.ids) AND w.run_at > now()
                     AND (
-                        w.hold IS NOT NULL
-                        OR EXISTS (SELECT FROM provisioner.setbacks AS s WHERE s.id = w.id AND NOT s.cancelled)
+                        w.quarantine IS NOT NULL
+                        OR EXISTS (SELECT FROM provisioner.attempt_state AS s WHERE s.id = w.id AND NOT s.cancelled)
                     )
                 ORDER BY w.id
                 FOR UPDATE
             ),
             hurried AS (
                 UPDATE provisioner.waiting AS w
-                SET run_at = now(), hold = NULL
+                SET run_at = now(), quarantine = NULL
                 FROM waits AS f
                 WHERE w.id = f.id
                 RETURNING w.id
@@ -187,7 +187,7 @@ BEGIN
                 UPDATE provisioner.credential_health AS h
                 SET probe_at = now(), version = h.version + 1
                 WHERE h.quarantined_since IS NOT NULL
-                    AND EXISTS (SELECT FROM waits AS w WHERE w.target = h.target AND w.hold = 'credential:' || h.credential)
+                    AND EXISTS (SELECT FROM waits AS w WHERE w.target = h.target AND w.quarantine = 'credential:' || h.credential)
             )
             SELECT
                 array_agg(c.id ORDER BY c.id), array_agg(c.was ORDER BY c.id),

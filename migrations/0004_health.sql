@@ -34,7 +34,7 @@ SELECT
     h.target, h.credential, h.fingerprint, h.quarantined_since AS since, h.reason, h.probe_at AS next_probe_at,
     (
         SELECT count(*) FROM provisioner.waiting AS w
-        WHERE w.target = h.target AND w.hold = 'credential:' || h.credential
+        WHERE w.target = h.target AND w.quarantine = 'credential:' || h.credential
     ) AS requests
 FROM provisioner.credential_health AS h
 WHERE h.quarantined_since IS NOT NULL;
@@ -45,13 +45,13 @@ COMMENT ON VIEW provisioner.quarantined_credentials IS 'Credentials whose API ke
 CREATE INDEX credential_health_quarantined ON provisioner.credential_health (target)
 WHERE quarantined_since IS NOT NULL AND credential NOT LIKE 'sealed-%';
 
-CREATE INDEX waiting_held ON provisioner.waiting (target, hold) WHERE hold IS NOT NULL;
+CREATE INDEX waiting_quarantined ON provisioner.waiting (target, quarantine) WHERE quarantine IS NOT NULL;
 
 -- A request that waits for a quarantined key and gets another credential is due at once.
 CREATE FUNCTION provisioner.request_credential_edited() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    UPDATE provisioner.waiting AS w SET run_at = now(), hold = NULL WHERE w.id = new.id AND w.hold IS NOT NULL;
+    UPDATE provisioner.waiting AS w SET run_at = now(), quarantine = NULL WHERE w.id = new.id AND w.quarantine IS NOT NULL;
     RETURN NULL;
 END
 $$;

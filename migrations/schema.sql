@@ -116,14 +116,14 @@ BEGIN
             ),
             -- In this statement, not before it: only now is it certain that nobody has the request in hand.
             remembered AS (
-                UPDATE provisioner.setbacks AS s SET cancelled = true FROM found AS f
+                UPDATE provisioner.attempt_state AS s SET cancelled = true FROM found AS f
                 WHERE s.id = f.id AND s.id = ANY (undone) AND f.doubted
             ),
             finished AS (
                 UPDATE provisioner.connection_requests AS q
                 SET
                     status = 'cancelled', finished_at = clock_timestamp(),
-                    attempts = coalesce((SELECT s.sent FROM provisioner.setbacks AS s WHERE s.id = q.id), q.attempts),
+                    attempts = coalesce((SELECT s.sent FROM provisioner.attempt_state AS s WHERE s.id = q.id), q.attempts),
                     credential = CASE
                         WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
                         ELSE q.credential
@@ -440,7 +440,7 @@ CREATE FUNCTION provisioner.request_credential_edited() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
-    UPDATE provisioner.waiting AS w SET run_at = now(), hold = NULL WHERE w.id = new.id AND w.hold IS NOT NULL;
+    UPDATE provisioner.waiting AS w SET run_at = now(), quarantine = NULL WHERE w.id = new.id AND w.quarantine IS NOT NULL;
     RETURN NULL;
 END
 $$;
@@ -601,7 +601,7 @@ BEGIN
     DELETE FROM provisioner.ready AS r USING old_rows AS o WHERE r.id = o.id;
     DELETE FROM provisioner.in_flight AS f USING old_rows AS o WHERE f.id = o.id;
     DELETE FROM provisioner.waiting AS w USING old_rows AS o WHERE w.id = o.id;
-    DELETE FROM provisioner.setbacks AS s USING old_rows AS o WHERE s.id = o.id;
+    DELETE FROM provisioner.attempt_state AS s USING old_rows AS o WHERE s.id = o.id;
     DELETE FROM provisioner.unrecorded AS u USING old_rows AS o WHERE u.id = o.id;
     RETURN NULL;
 END
@@ -635,7 +635,7 @@ BEGIN
         INSERT INTO provisioner.ready (target, rank, turn, id, project_id)
         SELECT c.target, c.rank, coalesce(last.turn, t.turn, 0) + u.place, u.id, c.project_id
         FROM newcomers AS c
-        LEFT JOIN provisioner.turns AS t ON t.target = c.target AND t.rank = c.rank
+        LEFT JOIN provisioner.fair_cursors AS t ON t.target = c.target AND t.rank = c.rank
         LEFT JOIN LATERAL (
             SELECT r.turn
             FROM provisioner.ready AS r
@@ -665,7 +665,7 @@ CREATE FUNCTION provisioner.requests_truncated() RETURNS trigger
     AS $$
 BEGIN
     TRUNCATE
-        provisioner.ready, provisioner.waiting, provisioner.in_flight, provisioner.unrecorded, provisioner.setbacks,
+        provisioner.ready, provisioner.waiting, provisioner.in_flight, provisioner.unrecorded, provisioner.attempt_state,
         provisioner.sent_creates, provisioner.failed_boxes;
     RETURN NULL;
 END
@@ -717,7 +717,7 @@ BEGIN
                 RETURNING q.id
             ),
             forgiven AS (
-                UPDATE provisioner.setbacks AS s
+                UPDATE provisioner.attempt_state AS s
                 SET failures = 0, streak = 0, cancelled = false, error_code = NULL, error_message = NULL, updated_at = now()
                 FROM ended AS e
                 WHERE s.id = e.id
@@ -728,19 +728,19 @@ BEGIN
                 ON CONFLICT (id) DO NOTHING
             ),
             waits AS (
-                SELECT w.id, w.target, w.hold
+                SELECT w.id, w.target, w.quarantine
                 FROM provisioner.waiting AS w
                 WHERE w.id = ANY (retry.ids) AND w.run_at > now()
                     AND (
-                        w.hold IS NOT NULL
-                        OR EXISTS (SELECT FROM provisioner.setbacks AS s WHERE s.id = w.id AND NOT s.cancelled)
+                        w.quarantine IS NOT NULL
+                        OR EXISTS (SELECT FROM provisioner.attempt_state AS s WHERE s.id = w.id AND NOT s.cancelled)
                     )
                 ORDER BY w.id
                 FOR UPDATE
             ),
             hurried AS (
                 UPDATE provisioner.waiting AS w
-                SET run_at = now(), hold = NULL
+                SET run_at = now(), quarantine = NULL
                 FROM waits AS f
                 WHERE w.id = f.id
                 RETURNING w.id
@@ -750,7 +750,7 @@ BEGIN
                 UPDATE provisioner.credential_health AS h
                 SET probe_at = now(), version = h.version + 1
                 WHERE h.quarantined_since IS NOT NULL
-                    AND EXISTS (SELECT FROM waits AS w WHERE w.target = h.target AND w.hold = 'credential:' || h.credential)
+                    AND EXISTS (SELECT FROM waits AS w WHERE w.target = h.target AND w.quarantine = 'credential:' || h.credential)
             )
             SELECT
                 array_agg(c.id ORDER BY c.id), array_agg(c.was ORDER BY c.id),
@@ -979,6 +979,21 @@ BEGIN
 END
 $$;
 
+CREATE TABLE provisioner.attempt_state (
+    id bigint NOT NULL,
+    attempt integer NOT NULL,
+    sent integer NOT NULL,
+    failures integer NOT NULL,
+    streak integer DEFAULT 0 NOT NULL,
+    streak_of text,
+    since timestamp with time zone NOT NULL,
+    cancelled boolean DEFAULT false NOT NULL,
+    error_code text,
+    error_message text,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL
+)
+WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
+
 CREATE TABLE provisioner.attempts (
     request_id bigint NOT NULL,
     attempt integer NOT NULL,
@@ -1157,11 +1172,11 @@ CREATE TABLE provisioner.waiting (
     target text NOT NULL,
     rank integer NOT NULL,
     project_id uuid NOT NULL,
-    hold text
+    quarantine text
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
 
-COMMENT ON COLUMN provisioner.waiting.hold IS 'Why it is held back together with others, such as the credential that was refused';
+COMMENT ON COLUMN provisioner.waiting.quarantine IS 'Why it is held back together with others, such as the credential that was refused';
 
 CREATE TABLE provisioner.workers (
     id bigint NOT NULL,
@@ -1319,6 +1334,7 @@ CREATE TABLE provisioner.concurrency (
     cliff integer,
     cliff_at double precision DEFAULT 0 NOT NULL,
     bar integer DEFAULT 0 NOT NULL,
+    memory double precision DEFAULT 21600 NOT NULL,
     workers bigint[] DEFAULT '{}'::bigint[] NOT NULL,
     held integer[] DEFAULT '{}'::integer[] NOT NULL,
     wanted integer[] DEFAULT '{}'::integer[] NOT NULL,
@@ -1340,6 +1356,8 @@ COMMENT ON COLUMN provisioner.concurrency.stalled_at IS 'When it was noticed tha
 COMMENT ON COLUMN provisioner.concurrency.cliff IS 'As many in flight at once stopped the server, at cliff_at';
 
 COMMENT ON COLUMN provisioner.concurrency.bar IS 'How far the limit goes after the cliff, until hours have gone by';
+
+COMMENT ON COLUMN provisioner.concurrency.memory IS 'For how many seconds the limit does not go beyond the bar; less than six hours: the cliff is only suspected';
 
 COMMENT ON COLUMN provisioner.concurrency.held IS 'Slots of each of the workers, in their order; likewise wanted and running';
 
@@ -1381,6 +1399,13 @@ WITH (fillfactor='50');
 COMMENT ON TABLE provisioner.credential_health IS 'What OpenRouter said lately of the API keys in use, known by salted fingerprints';
 
 COMMENT ON COLUMN provisioner.credential_health.quarantined_since IS 'Since when requests with this key wait; NULL while they do not';
+
+CREATE TABLE provisioner.fair_cursors (
+    target text NOT NULL,
+    rank integer NOT NULL,
+    turn bigint NOT NULL
+)
+WITH (fillfactor='50');
 
 CREATE TABLE provisioner.migrations (
     version integer NOT NULL,
@@ -1446,7 +1471,7 @@ CREATE VIEW provisioner.quarantined_credentials AS
     probe_at AS next_probe_at,
     ( SELECT count(*) AS count
            FROM provisioner.waiting w
-          WHERE ((w.target = h.target) AND (w.hold = ('credential:'::text || h.credential)))) AS requests
+          WHERE ((w.target = h.target) AND (w.quarantine = ('credential:'::text || h.credential)))) AS requests
    FROM provisioner.credential_health h
   WHERE (quarantined_since IS NOT NULL);
 
@@ -1467,21 +1492,6 @@ CREATE VIEW provisioner.request_credentials AS
 COMMENT ON VIEW provisioner.request_credentials IS 'Which credential each request names; of a sealed one only its key''s id';
 
 COMMENT ON COLUMN provisioner.request_credentials.sealed_by IS 'The key that still seals it; NULL when there is no box (any more)';
-
-CREATE TABLE provisioner.setbacks (
-    id bigint NOT NULL,
-    attempt integer NOT NULL,
-    sent integer NOT NULL,
-    failures integer NOT NULL,
-    streak integer DEFAULT 0 NOT NULL,
-    streak_of text,
-    since timestamp with time zone NOT NULL,
-    cancelled boolean DEFAULT false NOT NULL,
-    error_code text,
-    error_message text,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL
-)
-WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
 
 CREATE VIEW provisioner.request_status WITH (security_barrier='true') AS
  WITH line AS (
@@ -1526,7 +1536,7 @@ CREATE VIEW provisioner.request_status WITH (security_barrier='true') AS
    FROM ((((provisioner.connection_requests q
      LEFT JOIN provisioner.in_flight f ON ((f.id = q.id)))
      LEFT JOIN provisioner.waiting w ON ((w.id = q.id)))
-     LEFT JOIN provisioner.setbacks s ON ((s.id = q.id)))
+     LEFT JOIN provisioner.attempt_state s ON ((s.id = q.id)))
      LEFT JOIN line ON ((line.id = q.id)))
   WHERE ((q.requested_by = CURRENT_USER) OR ( SELECT has_table_privilege(('provisioner.ready'::regclass)::oid, 'SELECT'::text) AS has_table_privilege));
 
@@ -1594,13 +1604,6 @@ WITH (fillfactor='50');
 
 COMMENT ON COLUMN provisioner.targets.clock_low IS 'Seconds that Infisical''s createdAt is ahead of this server''s clock, at the least';
 
-CREATE TABLE provisioner.turns (
-    target text NOT NULL,
-    rank integer NOT NULL,
-    turn bigint NOT NULL
-)
-WITH (fillfactor='50');
-
 CREATE TABLE provisioner.unrecorded (
     id bigint NOT NULL,
     fence bigint NOT NULL,
@@ -1628,11 +1631,14 @@ ALTER TABLE provisioner.workers ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY
 
 ALTER TABLE ONLY provisioner.attempts ATTACH PARTITION provisioner.attempts_other DEFAULT;
 
+ALTER TABLE ONLY provisioner.attempt_state
+    ADD CONSTRAINT attempt_state_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY provisioner.attempts
-    ADD CONSTRAINT attempts_of_request PRIMARY KEY (request_id, started_at, ended_at);
+    ADD CONSTRAINT attempts_of_request PRIMARY KEY (request_id, attempt, ended_at);
 
 ALTER TABLE ONLY provisioner.attempts_other
-    ADD CONSTRAINT attempts_other_pkey PRIMARY KEY (request_id, started_at, ended_at);
+    ADD CONSTRAINT attempts_other_pkey PRIMARY KEY (request_id, attempt, ended_at);
 
 ALTER TABLE ONLY provisioner.concurrency
     ADD CONSTRAINT concurrency_pkey PRIMARY KEY (target);
@@ -1655,6 +1661,9 @@ ALTER TABLE ONLY provisioner.credential_health
 ALTER TABLE ONLY provisioner.failed_boxes
     ADD CONSTRAINT failed_boxes_until PRIMARY KEY (failed_at, id, box);
 
+ALTER TABLE ONLY provisioner.fair_cursors
+    ADD CONSTRAINT fair_cursors_pkey PRIMARY KEY (target, rank);
+
 ALTER TABLE ONLY provisioner.in_flight
     ADD CONSTRAINT in_flight_pkey PRIMARY KEY (id);
 
@@ -1676,9 +1685,6 @@ ALTER TABLE ONLY provisioner.sealing_keys
 ALTER TABLE ONLY provisioner.sent_creates
     ADD CONSTRAINT sent_creates_pkey PRIMARY KEY (id, sent_at);
 
-ALTER TABLE ONLY provisioner.setbacks
-    ADD CONSTRAINT setbacks_pkey PRIMARY KEY (id);
-
 ALTER TABLE ONLY provisioner.sweeps
     ADD CONSTRAINT sweeps_pkey PRIMARY KEY (one);
 
@@ -1687,9 +1693,6 @@ ALTER TABLE ONLY provisioner.target_incidents
 
 ALTER TABLE ONLY provisioner.targets
     ADD CONSTRAINT targets_pkey PRIMARY KEY (target);
-
-ALTER TABLE ONLY provisioner.turns
-    ADD CONSTRAINT turns_pkey PRIMARY KEY (target, rank);
 
 ALTER TABLE ONLY provisioner.unrecorded
     ADD CONSTRAINT unrecorded_pkey PRIMARY KEY (id);
@@ -1708,7 +1711,7 @@ CREATE INDEX ready_by_id ON provisioner.ready USING btree (id);
 
 CREATE INDEX ready_of_project ON provisioner.ready USING btree (target, project_id, rank, turn);
 
-CREATE INDEX waiting_held ON provisioner.waiting USING btree (target, hold) WHERE (hold IS NOT NULL);
+CREATE INDEX waiting_quarantined ON provisioner.waiting USING btree (target, quarantine) WHERE (quarantine IS NOT NULL);
 
 CREATE INDEX waiting_until ON provisioner.waiting USING btree (run_at);
 
@@ -1739,7 +1742,7 @@ CREATE TRIGGER requests_truncated AFTER TRUNCATE ON provisioner.connection_reque
 CREATE TRIGGER withhold_readable_key BEFORE INSERT ON provisioner.connection_requests FOR EACH ROW WHEN (((new.credential <> 'default'::text) AND ((new.credential !~* '^[a-z0-9][a-z0-9_-]{0,39}$'::text) OR (new.credential ~* '^sk-'::text)) AND (new.credential !~ '^sealed:[A-Za-z0-9_-]{1,64}:[A-Za-z0-9+/]+={0,2}$'::text))) EXECUTE FUNCTION provisioner.withhold_readable_key();
 
 ALTER TABLE ONLY provisioner.sent_creates
-    ADD CONSTRAINT sent_creates_id_fkey FOREIGN KEY (id) REFERENCES provisioner.setbacks(id) ON DELETE CASCADE;
+    ADD CONSTRAINT sent_creates_id_fkey FOREIGN KEY (id) REFERENCES provisioner.attempt_state(id) ON DELETE CASCADE;
 
 ALTER TABLE provisioner.connection_requests ENABLE ROW LEVEL SECURITY;
 

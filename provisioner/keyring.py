@@ -4,7 +4,7 @@ from functools import partial
 from typing import Literal
 
 from provisioner.core.key_text import key_in
-from provisioner.core.secret import Secret, SecretPlace
+from provisioner.core.secret import Secret, SecretLocation
 from provisioner.credentials.files import FileSecret, any_text
 from provisioner.credentials.sealing import BoxOpener
 from provisioner.credentials.vault import FromFile, FromInfisical, FromVariable, NamedVault, Source
@@ -56,7 +56,7 @@ def _source(settings: Settings, name: str, credential: Credential) -> Source:
     if credential.file is not None:
         return FromFile(credential.file)
     if (secret := credential.infisical) is not None:
-        place = SecretPlace(
+        place = SecretLocation(
             project=secret.project, environment=secret.environment, path=secret.path, name=secret.secret
         )
         return FromInfisical(place=place, target=secret.target, cache=secret.cache)

@@ -22,16 +22,16 @@ import structlog
 
 from provisioner.core.concurrency import METERED, Rules as ConcurrencyRules
 from provisioner.core.errors import DatabaseUnavailable
-from provisioner.core.health import Breaker
 from provisioner.core.pacing import Budget, fixed
 from provisioner.core.policy import Rules
 from provisioner.core.ports import Clock, Observer
+from provisioner.core.target_health import Breaker
 from provisioner.core.unobserved import UNOBSERVED
 from provisioner.credentials.vault import NamedVault
 from provisioner.descriptors import connections_each, current_limit, raise_limit
 from provisioner.infisical.connections import InfisicalConnections
 from provisioner.infisical.identity import Identity
-from provisioner.infisical.logins import MeteredLogins
+from provisioner.infisical.metered_logins import MeteredLogins
 from provisioner.infisical.secrets import InfisicalSecrets
 from provisioner.infisical.transport import Transport, TransportOptions
 from provisioner.infisical.wire import Routes
@@ -57,10 +57,10 @@ from provisioner.settings import RateLimit, Settings
 from provisioner.signals import stopping_on_signals
 from provisioner.worker.clock import DatabaseClock
 from provisioner.worker.creator import Target
+from provisioner.worker.database_retry import DatabaseRetry
 from provisioner.worker.key_gate import KeyGate
-from provisioner.worker.persistence import Persistence
 from provisioner.worker.slots import SlotGate
-from provisioner.worker.worker import Manner, Worker
+from provisioner.worker.worker import Worker, WorkerOptions
 
 log = structlog.stdlib.get_logger()
 
@@ -94,7 +94,7 @@ async def run_daemon(settings: Settings, *, drain: bool = False) -> Leftovers | 
         ]
         worker = Worker(
             targets,
-            manner=_manner(settings, drain=drain),
+            options=_options(settings, drain=drain),
             queue=PostgresQueue(database),
             clock=clock,
             random=random.Random().random,  # noqa: S311 - spreads retries, keeps no secret
@@ -103,7 +103,7 @@ async def run_daemon(settings: Settings, *, drain: bool = False) -> Leftovers | 
         systemd = await stack.enter_async_context(observed(settings, worker, meter))
         # Before the first wait: as process 1 of a container, who handles no signal cannot be stopped by one.
         with stopping_on_signals(worker.stop, systemd.stopping):
-            if await worker.unless_stopped(Persistence(clock).insist(lambda: _require_place(database))):
+            if await worker.unless_stopped(DatabaseRetry(clock).insist(lambda: _require_place(database))):
                 database.endure()
                 _spare_the_collector()
                 progress = _tell_progress(database) if drain else None
@@ -295,9 +295,9 @@ def worker_name(settings: Settings) -> str:
     return settings.worker.name or f"{socket.gethostname()}:{os.getpid()}"
 
 
-def _manner(settings: Settings, *, drain: bool) -> Manner:
+def _options(settings: Settings, *, drain: bool) -> WorkerOptions:
     worker = settings.worker
-    return Manner(
+    return WorkerOptions(
         name=worker_name(settings),
         lease=worker.lease,
         grace=worker.grace,

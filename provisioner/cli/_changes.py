@@ -13,7 +13,7 @@ from provisioner.cli._filters import tell_unknown
 from provisioner.cli._frame import DONE, NOT_DONE, console, open_database, print_json, run_async, say
 from provisioner.core.errors import ProvisionerError
 from provisioner.postgres.browse import Count, Filter, State, count, unknown_ids
-from provisioner.postgres.operations import CHANGEABLE, Deed, carry_out
+from provisioner.postgres.operations import CHANGEABLE, Operation, carry_out
 
 if TYPE_CHECKING:
     from provisioner.postgres.pool import Database
@@ -27,7 +27,7 @@ Yes = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")]
 
-_PAST: Final[Mapping[Deed, str]] = {"cancel": "cancelled", "retry": "retried"}
+_PAST: Final[Mapping[Operation, str]] = {"cancel": "cancelled", "retry": "retried"}
 _WORDS: Final = {
     "cancelled": "cancelled",
     "ending": "in flight: their last attempt may finish, and its connection is recorded",
@@ -41,7 +41,7 @@ _WORDS: Final = {
 class Wish:
     """What the command line asks for."""
 
-    deed: Deed
+    operation: Operation
     wanted: Filter
     yes: bool
     dry_run: bool
@@ -52,7 +52,7 @@ class Wish:
 class Outcome:
     """What was found, by state, and what became of it; `would_change` by state, with `dry_run` and before asking."""
 
-    deed: Deed
+    operation: Operation
     dry_run: bool
     matched: Mapping[str, int]
     would_change: Mapping[str, int]
@@ -84,10 +84,10 @@ async def _change(settings: "Settings", wish: Wish) -> int:
     async with open_database(settings) as database:
         found = await count(database, wish.wanted)
         outcome = Outcome(
-            deed=wish.deed,
+            operation=wish.operation,
             dry_run=wish.dry_run,
             matched={state.value: each.requests for state, each in found.items()},
-            would_change=_foreseen(wish.deed, found),
+            would_change=_foreseen(wish.operation, found),
             changed={},
             unknown=await unknown_ids(database, wish.wanted.ids),
         )
@@ -105,9 +105,9 @@ async def _change(settings: "Settings", wish: Wish) -> int:
     return NOT_DONE if failed else DONE
 
 
-def _foreseen(deed: Deed, found: Mapping[State, Count]) -> Mapping[str, int]:
-    numbers = {state: found[state].requests for state in CHANGEABLE[deed] if state in found}
-    if deed == "retry" and State.WAITING in numbers:
+def _foreseen(operation: Operation, found: Mapping[State, Count]) -> Mapping[str, int]:
+    numbers = {state: found[state].requests for state in CHANGEABLE[operation] if state in found}
+    if operation == "retry" and State.WAITING in numbers:
         # What waits for its first time keeps its date.
         numbers[State.WAITING] = found[State.WAITING].retrying
     return {state.value: number for state, number in numbers.items() if number}
@@ -116,15 +116,15 @@ def _foreseen(deed: Deed, found: Mapping[State, Count]) -> Mapping[str, int]:
 def _agreed(wish: Wish, expected: int) -> bool:
     if wish.yes or expected <= MANY or not (sys.stdin.isatty() and console(stderr=True).is_terminal):
         return True
-    verb = "Cancel" if wish.deed == "cancel" else "Retry"
+    verb = "Cancel" if wish.operation == "cancel" else "Retry"
     return typer.confirm(f"{verb} {expected:,} requests?", err=True)
 
 
 async def _carried_out(database: "Database", wish: Wish, outcome: Outcome, expected: int) -> Outcome:
     changed: Counter[str] = Counter()
     try:
-        with counting(_PAST[wish.deed], total=expected, quiet=wish.as_json) as advance:
-            async for step in carry_out(database, wish.deed, wish.wanted):
+        with counting(_PAST[wish.operation], total=expected, quiet=wish.as_json) as advance:
+            async for step in carry_out(database, wish.operation, wish.wanted):
                 changed.update(step.changed)
                 advance(step.seen)
     except ProvisionerError:
@@ -150,9 +150,9 @@ def _tell(outcome: Outcome, *, as_json: bool) -> None:
         states = ", ".join(f"{number:,} {_state(state)}" for state, number in outcome.would_change.items())
         total = sum(outcome.would_change.values())
         aside = f" ({states})" if states else ""
-        say(f"would be {_PAST[outcome.deed]}: {total:,}{aside}; nothing was changed (--dry-run)")
+        say(f"would be {_PAST[outcome.operation]}: {total:,}{aside}; nothing was changed (--dry-run)")
     for word, number in sorted(outcome.changed.items()):
-        before = outcome.deed == "retry" and word == "cancelled"
+        before = outcome.operation == "retry" and word == "cancelled"
         say(f"{number:>7,} {_WORDS['cancelled before' if before else word]}")
     if outcome.unchanged:
         say(f"{outcome.unchanged:>7,} unchanged ({_left(outcome)})")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from provisioner.cli._checks import Check, ok, problem, warning
 from provisioner.cli._frame import several
 from provisioner.cli._progress import duration
-from provisioner.cli._tables import moment
+from provisioner.cli._tables import local_time
 from provisioner.core.errors import DatabaseUnavailable, ProvisionerError, SchemaMismatch
 from provisioner.postgres.access import Kind, lacking
 from provisioner.postgres.condition import Server, defaults, holders, publications, read_server
@@ -215,9 +215,8 @@ async def _work(database: "Database") -> AsyncIterator[Check]:
         yield warning("workers", f"{workers.lost:,} lost", "other workers take over; find out what ended them")
     for target in targets:
         if target.paused_at is not None:
-            said = (
-                f"{target.target} was paused at {moment(target.paused_at)} by {target.paused_by or 'an unknown role'}"
-            )
+            by = target.paused_by or "an unknown role"
+            said = f"{target.target} was paused at {local_time(target.paused_at)} by {by}"
             yield warning("target", said, f"`provisioner resume {target.target}` resumes it")
         if target.trouble:
             yield warning(
@@ -235,7 +234,7 @@ async def _work(database: "Database") -> AsyncIterator[Check]:
 
 def _in_flight(target: "TargetReport") -> Iterator[Check]:
     if target.cliff is not None and target.cliff_at is not None:
-        said = f"{target.target} stalled with {target.cliff:,} creates in flight, last on {moment(target.cliff_at)}"
+        said = f"{target.target} stalled with {target.cliff:,} creates in flight, last on {local_time(target.cliff_at)}"
         limit = f"the limit is {target.in_flight_limit:,} for now"
         yield warning("in flight", said, f"{limit}; set max_in_flight below {target.cliff:,}")
     elif target.in_flight_limit is not None:

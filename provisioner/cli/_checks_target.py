@@ -9,7 +9,7 @@ from provisioner.cli._checks import Check, ok, problem, warning
 from provisioner.cli._checks_host import through
 from provisioner.cli._progress import duration
 from provisioner.cli._survey import opened, permit
-from provisioner.core.concerns import remedy
+from provisioner.core.alerts import remedy
 from provisioner.core.errors import (
     CredentialUnavailable,
     CredentialUnknown,
@@ -17,7 +17,7 @@ from provisioner.core.errors import (
     DatabaseUnavailable,
     ProvisionerError,
 )
-from provisioner.core.model import ErrorCode, Observation, Request, Seen
+from provisioner.core.model import ErrorCode, Observation, Request, Result
 from provisioner.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ NOBODY: Final = UUID(int=0)  # no connection has this id: asking for it proves t
 LONGEST: Final = 70.0  # seconds to wait for a permit: a little more than a window
 SKEW: Final = 5.0  # seconds that Infisical's clock may differ from this host's
 
-_ANSWERS: Final = frozenset({Seen.ABSENT, Seen.FOUND, Seen.FORBIDDEN, Seen.PROJECT_MISSING})
+_ANSWERS: Final = frozenset({Result.ABSENT, Result.FOUND, Result.FORBIDDEN, Result.PROJECT_MISSING})
 
 
 async def check_target(
@@ -52,7 +52,7 @@ async def _opened(
 ) -> AsyncIterator[Check]:
     connections = cast("InfisicalConnections", target.connections)  # what the service opens can list
     seen = await _read(target, lambda: connections.get(str(NOBODY)), metered=metered)
-    if seen is None or seen.seen not in _ANSWERS:
+    if seen is None or seen.result not in _ANSWERS:
         yield _unanswered(settings, target.name, seen)
         return
     yield ok("identity", f"{target.name}: {_login(settings, target.name)}")
@@ -112,9 +112,9 @@ async def _read(target: "Target", call: Callable[[], Awaitable[Observation]], *,
 
 def _unanswered(settings: "Settings", name: str, seen: Observation | None) -> Check:
     url = settings.targets[name].url
-    if seen is None or seen.seen is Seen.THROTTLED:
+    if seen is None or seen.result is Result.THROTTLED:
         return warning("identity", f"{name}: the read budget is used up", "try again in a minute")
-    if seen.seen in {Seen.NOT_SENT, Seen.UNKNOWN}:
+    if seen.result in {Result.NOT_SENT, Result.UNKNOWN}:
         way = through(settings, name) or f"without a proxy (set targets.{name}.proxy or HTTPS_PROXY if it needs one)"
         remedy = f"check that targets.{name}.url ({url}) is right and that this host can reach it {way}"
         return problem("identity", f"{name}: {seen.message}", remedy)
@@ -130,12 +130,12 @@ def _skew(name: str, skew: float) -> Check:
 
 
 def _permission(name: str, project: str, seen: Observation | None) -> Check:
-    if seen is None or seen.seen is Seen.THROTTLED:
+    if seen is None or seen.result is Result.THROTTLED:
         return warning("permission", f"{name}: the read budget is used up", "try again in a minute")
-    if seen.seen is Seen.FOUND:
+    if seen.result is Result.FOUND:
         said = f"{name}: project {project} can be read; creating was not tested, as it would create one"
         return ok("permission", said)
-    advice = remedy(ErrorCode.PROJECT_NOT_FOUND) if seen.seen in {Seen.PROJECT_MISSING, Seen.ABSENT} else ""
+    advice = remedy(ErrorCode.PROJECT_NOT_FOUND) if seen.result in {Result.PROJECT_MISSING, Result.ABSENT} else ""
     return problem("permission", f"{name}: {seen.message}", advice)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from provisioner.cli._frame import DONE, NOT_DONE, PARTLY
-from provisioner.core.concerns import remedy
+from provisioner.core.alerts import remedy
 from provisioner.core.reports import Leftovers
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from provisioner.cli._progress import duration
-from provisioner.core.concerns import concerns, remedy
+from provisioner.core.alerts import alerts, remedy
 from provisioner.core.text import printable_json
 from provisioner.postgres.reports import Failures, Progress, Status, TargetReport
 
@@ -46,7 +46,7 @@ def one_line(status: Status) -> str:
 def as_document(status: Status, *, one_line: bool) -> str:
     """The whole status, for a program."""
     document: dict[str, Any] = asdict(status)
-    document["concerns"] = concerns(status)
+    document["concerns"] = alerts(status)
     return printable_json(orjson.dumps(document, option=0 if one_line else orjson.OPT_INDENT_2).decode())
 
 
@@ -62,7 +62,7 @@ def _parts(status: Status, screen: Console) -> Iterator[RenderableType]:
     if status.failures:
         yield from gap
         yield _failure_table(status.failures, screen)
-    if found := concerns(status):
+    if found := alerts(status):
         yield from gap
         for concern in found:
             yield Text(f"! {concern}", style="bold red")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from provisioner.core.comparison import Project
 from provisioner.core.errors import ProvisionerError
-from provisioner.core.model import Observation, Request, Seen
+from provisioner.core.model import Observation, Request, Result
 
 if TYPE_CHECKING:
     from provisioner.core.ports import Permits
@@ -32,8 +32,8 @@ Tell = Callable[[str, Project | None, str], None]
 TellName = Callable[[str, str, Observation], None]
 """Is told of each project and name what was seen."""
 
-_HOPELESS: Final = frozenset({Seen.TOKEN_TROUBLE, Seen.MISCONFIGURED})
-_NO_ANSWER: Final = frozenset({Seen.NOT_SENT, Seen.UNKNOWN})
+_HOPELESS: Final = frozenset({Result.TOKEN_TROUBLE, Result.MISCONFIGURED})
+_NO_ANSWER: Final = frozenset({Result.NOT_SENT, Result.UNKNOWN})
 
 
 class TargetUnusable(ProvisionerError):
@@ -55,7 +55,7 @@ class Surveyor:
 
         async def ask(project: str) -> None:
             seen, connections = await self._read(lambda: self._connections.list(project))
-            if seen.seen is Seen.FOUND:
+            if seen.result is Result.FOUND:
                 tell(project, Project.of(connections), "")
             else:
                 tell(project, None, seen.message)
@@ -100,11 +100,11 @@ class Surveyor:
             found = await call()
             seen = found[0]
             self._reads.learn(seen.rate, metered=seen.metered, throttled_for=seen.retry_after, elapsed=seen.elapsed)
-            if seen.seen is not Seen.THROTTLED:  # else the budget is blocked now, and waits as long as it has to
-                self._count(seen.seen, seen.message)
+            if seen.result is not Result.THROTTLED:  # else the budget is blocked now, and waits as long as it has to
+                self._count(seen.result, seen.message)
                 return found
 
-    def _count(self, seen: Seen, message: str) -> None:
+    def _count(self, seen: Result, message: str) -> None:
         self._silent = self._silent + 1 if seen in _NO_ANSWER else 0
         if seen in _HOPELESS or self._silent >= PATIENCE:
             raise TargetUnusable(f"target {self._name} cannot be asked: {message}")

@@ -16,7 +16,7 @@ NARROW: Final = 12  # columns, below which a name says nothing
 STYLES: Final = {"failed": "red", "succeeded": "green", "in_flight": "cyan", "waiting": "yellow", "cancelled": "dim"}
 
 
-def moment(when: datetime | None) -> str:
+def local_time(when: datetime | None) -> str:
     """Write a point in time for people, in their own time zone."""
     return f"{when.astimezone():%Y-%m-%d %H:%M:%S}" if when is not None else ""
 
@@ -57,7 +57,7 @@ def request_table(requests: "Sequence[Listed]", screen: "Console") -> "Table":
         "name": [each.name for each in requests],
         "batch": [one_line(each.batch) for each in requests],
         "tries": [str(each.attempts) for each in requests],
-        "created": [moment(each.created_at) for each in requests],
+        "created": [local_time(each.created_at) for each in requests],
         "result": [result(each) for each in requests],
     }
     if not any(columns["project name"]):
@@ -101,5 +101,5 @@ def result(request: "Listed") -> str:
     said = [request.error_code or ""]
     if request.next_attempt_at is not None:
         word = "again" if request.attempts else "from"
-        said.append(f"{word} {moment(request.next_attempt_at)}")
+        said.append(f"{word} {local_time(request.next_attempt_at)}")
     return ", ".join(filter(None, said))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from provisioner.cli._frame import DONE, NOT_DONE, open_database, print_json, say, tell_error
-from provisioner.cli._tables import moment
+from provisioner.cli._tables import local_time
 from provisioner.postgres import operations
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ Target = Annotated[
 ]
 
 
-async def hold(settings: "Settings", given: str | None, deed: Literal["pause", "resume"], *, as_json: bool) -> int:
+async def hold(settings: "Settings", given: str | None, operation: Literal["pause", "resume"], *, as_json: bool) -> int:
     """Pause or resume a target and return the exit status."""
     target = given or _only(settings.targets)
     async with open_database(settings) as database:
@@ -30,11 +30,11 @@ async def hold(settings: "Settings", given: str | None, deed: Literal["pause", "
         if target not in known:
             tell_error(f"there is no target {target!r}; known targets: {', '.join(sorted(known))}")
             return NOT_DONE
-        done = await (operations.pause if deed == "pause" else operations.resume)(database, target)
+        done = await (operations.pause if operation == "pause" else operations.resume)(database, target)
     if as_json:
-        print_json({"target": target, "paused": deed == "pause", **asdict(done)})
+        print_json({"target": target, "paused": operation == "pause", **asdict(done)})
     else:
-        say(_said(target, deed, done))
+        say(_said(target, operation, done))
     return DONE
 
 
@@ -45,9 +45,9 @@ def _only(targets: Collection[str]) -> str:
     return target
 
 
-def _said(target: str, deed: str, done: "Hold") -> str:
-    since = f"since {moment(done.paused_at)} by {done.paused_by}" if done.paused_at else ""
-    if deed == "pause":
+def _said(target: str, operation: str, done: "Hold") -> str:
+    since = f"since {local_time(done.paused_at)} by {done.paused_by}" if done.paused_at else ""
+    if operation == "pause":
         if done.changed:
             return f"target {target} is paused: nothing more is started, and what is in flight may finish"
         return f"target {target} was already paused {since}"

@@ -30,5 +30,7 @@ def cancel(  # noqa: PLR0917  # the command line names them
     Example: provisioner cancel --batch onboarding --state pending --dry-run
     """
     wanted = filtered(ids=ids, states=states, batches=batches, projects=projects, errors=errors, targets=targets)
-    wish = Wish(deed="cancel", wanted=checked(wanted, everything=everything), yes=yes, dry_run=dry_run, as_json=as_json)
+    wish = Wish(
+        operation="cancel", wanted=checked(wanted, everything=everything), yes=yes, dry_run=dry_run, as_json=as_json
+    )
     raise typer.Exit(change(load(config), wish))

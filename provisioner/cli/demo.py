@@ -80,9 +80,8 @@ async def _demo(plan: Plan) -> int:
 
     console = Console(highlight=False, soft_wrap=True)
     began = time.monotonic()
-    # pool=0: what the demo shows is limits and lost answers; a server at a standstill is another story.
     options = Options(
-        projects=plan.requests, seed=plan.seed, write_limit=WRITES, window=WINDOW, latency=0.05, faults=FAULTS, pool=0
+        projects=plan.requests, seed=plan.seed, write_limit=WRITES, window=WINDOW, latency=0.05, faults=FAULTS
     )
     with private_postgres() as server:
         _say(console, "PostgreSQL", f"{server.version.split()[0]}, private, on port {server.port}")

@@ -12,10 +12,10 @@ import typer
 from provisioner.cli._bars import counting
 from provisioner.cli._findings import Plan, Planned, Unasked, tell_plan
 from provisioner.cli._frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
+from provisioner.cli._plan_store import PlanStore, Projects, wanting
 from provisioner.cli._progress import reading
-from provisioner.cli._wanted import Projects, Wanted, wanting
 from provisioner.core.comparison import Project, Prospect, prospect
-from provisioner.core.model import Observation, Seen
+from provisioner.core.model import Observation, Result
 from provisioner.intake.checked import CheckedFile, check_file
 from provisioner.intake.errors import FileUnusable
 from provisioner.intake.reading import Format
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 STDIN: Final = "-"
 CHUNK: Final = 500  # projects between two looks into the table
-_ANSWERS: Final = frozenset({Seen.FOUND, Seen.ABSENT, Seen.OTHER_APP})
+_ANSWERS: Final = frozenset({Result.FOUND, Result.ABSENT, Result.OTHER_APP})
 
 
 def plan(  # noqa: PLR0917  # the command line names them
@@ -108,7 +108,7 @@ def _planned(checked: CheckedFile) -> Iterator[Planned]:
         )
 
 
-async def _plan(settings: "Settings", wanted: Wanted, result: Plan, *, quiet: bool) -> None:
+async def _plan(settings: "Settings", wanted: PlanStore, result: Plan, *, quiet: bool) -> None:
     from provisioner.cli._survey import surveying
 
     targets = wanted.targets()
@@ -147,13 +147,13 @@ async def _ask(database: "Database", surveyor: "Surveyor", target: str, projects
                 result.add(what, planned, project.by_name.get(name), pending=pending)
 
     def tell_name(project_id: str, name: str, seen: Observation) -> None:
-        if seen.seen not in _ANSWERS:
+        if seen.result not in _ANSWERS:
             result.unasked.append(Unasked(target, project_id, 1, seen.message))
             return
         planned, found = projects[project_id][name], seen.connection
         project = Project.of([found] if found else [])
         what, pending = _prospect(planned, project, asked.get((project_id, name)))
-        result.add(Prospect.CONFLICT if seen.seen is Seen.OTHER_APP else what, planned, found, pending=pending)
+        result.add(Prospect.CONFLICT if seen.result is Result.OTHER_APP else what, planned, found, pending=pending)
 
     await surveyor.survey(projects, tell)
     await surveyor.look_up(free, tell_name)

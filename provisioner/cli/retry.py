@@ -29,5 +29,7 @@ def retry(  # noqa: PLR0917  # the command line names them
     Example: provisioner retry --state failed --error permission_denied
     """
     wanted = filtered(ids=ids, states=states, batches=batches, projects=projects, errors=errors, targets=targets)
-    wish = Wish(deed="retry", wanted=checked(wanted, everything=everything), yes=yes, dry_run=dry_run, as_json=as_json)
+    wish = Wish(
+        operation="retry", wanted=checked(wanted, everything=everything), yes=yes, dry_run=dry_run, as_json=as_json
+    )
     raise typer.Exit(change(load(config), wish))

@@ -43,7 +43,7 @@ def show(request: Id, config: Config = None, as_json: Json = False) -> None:
 
 
 async def _show(settings: "Settings", request: int, *, as_json: bool) -> int:
-    from provisioner.cli._story import story
+    from provisioner.cli._explain import explain
     from provisioner.postgres.detail import read_attempts, read_detail
 
     async with open_database(settings) as database:
@@ -54,13 +54,13 @@ async def _show(settings: "Settings", request: int, *, as_json: bool) -> int:
         return NOT_DONE
     if as_json:
         tried = [{**asdict(attempt), "took": attempt.took} for attempt in attempts]
-        print_json({**asdict(detail), "what_next": story(detail), "tried": tried})
+        print_json({**asdict(detail), "what_next": explain(detail), "tried": tried})
         return DONE
     screen = console()
     for name, value in _facts(detail):
         say(f"{name:>16}  {value}")
     say("")
-    for sentence in story(detail):
+    for sentence in explain(detail):
         say(sentence)
     if attempts:
         say("")
@@ -72,7 +72,7 @@ async def _show(settings: "Settings", request: int, *, as_json: bool) -> int:
 
 def _facts(request: "Detail") -> Iterator[tuple[str, str]]:
     """What is known of it, without what is not there."""
-    from provisioner.cli._tables import moment, one_line
+    from provisioner.cli._tables import local_time, one_line
 
     facts: dict[str, object] = {
         "request": request.id,
@@ -87,9 +87,9 @@ def _facts(request: "Detail") -> Iterator[tuple[str, str]]:
         "priority": request.priority or "",
         "batch": one_line(request.batch),
         "requested by": request.requested_by,
-        "created": moment(request.created_at),
-        "not before": moment(request.not_before),
-        "finished": moment(request.finished_at),
+        "created": local_time(request.created_at),
+        "not before": local_time(request.not_before),
+        "finished": local_time(request.finished_at),
         "creates sent": request.attempts,
         "connection": request.connection_id,
         "organization": request.org_id,
@@ -105,7 +105,7 @@ def _facts(request: "Detail") -> Iterator[tuple[str, str]]:
 def _attempt_table(attempts: "Sequence[Attempt]", screen: "Console") -> "Table":
     from rich.text import Text
 
-    from provisioner.cli._tables import moment, one_line, plain_table
+    from provisioner.cli._tables import local_time, one_line, plain_table
 
     table = plain_table(
         screen,
@@ -120,6 +120,12 @@ def _attempt_table(attempts: "Sequence[Attempt]", screen: "Console") -> "Table":
         what = each.outcome if message in {"", each.outcome} else f"{each.outcome}: {message}"
         code = f" [{each.error_code}]" if each.error_code else ""
         status = "" if each.http_status is None else str(each.http_status)
-        cells = str(each.attempt), each.action.replace("_", " "), moment(each.started_at), f"{each.took:.2f} s", status
+        cells = (
+            str(each.attempt),
+            each.action.replace("_", " "),
+            local_time(each.started_at),
+            f"{each.took:.2f} s",
+            status,
+        )
         table.add_row(*map(Text, cells), Text(f"{what}{code}"), Text(each.req_id or ""))
     return table

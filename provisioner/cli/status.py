@@ -21,7 +21,7 @@ from provisioner.cli._frame import (
     tell_error,
 )
 from provisioner.cli._status_view import as_document, one_line, view
-from provisioner.core.concerns import concerns
+from provisioner.core.alerts import alerts
 from provisioner.core.errors import DatabaseUnavailable
 from provisioner.postgres.reports import Status, read_status
 
@@ -66,7 +66,7 @@ async def _status(settings: "Settings", batch: str | None, *, watch: bool, as_js
     elif not (watch and console().is_terminal):
         screen = console()
         show(view(seen, screen), screen)
-    return NOT_DONE if concerns(seen) else DONE
+    return NOT_DONE if alerts(seen) else DONE
 
 
 async def _watch(database: "Database", first: Status, batch: str | None, *, as_json: bool) -> Status:

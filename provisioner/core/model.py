@@ -58,7 +58,7 @@ class Action(StrEnum):
     INSPECT = "inspect"  # what is the connection that an answer named?
 
 
-class Seen(StrEnum):
+class Result(StrEnum):
     """What one call showed, after `infisical-api.md` §8: the alphabet that the policy decides on."""
 
     CREATED = "created"
@@ -66,21 +66,21 @@ class Seen(StrEnum):
     REMOVED = "removed"
     FOUND = "found"
     ABSENT = "absent"
-    WRONG_SCOPE = "made in the wrong scope"
-    NAME_TAKEN = "name is taken"
-    OTHER_APP = "name belongs to another app"
-    KEY_REFUSED = "key refused, or OpenRouter in trouble"
-    FORBIDDEN = "permission is missing"
-    PROJECT_MISSING = "project is missing"
-    INVALID = "input refused"
-    THROTTLED = "over the rate limit"
-    TOKEN_TROUBLE = "no usable access token"  # noqa: S105 - a description, not a token
-    MISCONFIGURED = "not an Infisical that can do this"
-    UNKNOWN = "outcome unknown"
-    NOT_SENT = "nothing was sent"
-    CREDENTIAL_UNKNOWN = "credential is not configured"
-    CREDENTIAL_UNREADABLE = "credential cannot be opened"
-    CREDENTIAL_AWAY = "credential cannot be fetched just now"
+    WRONG_SCOPE = "wrong_scope"
+    NAME_TAKEN = "name_taken"
+    OTHER_APP = "other_app"
+    KEY_REFUSED = "key_refused"
+    FORBIDDEN = "forbidden"
+    PROJECT_MISSING = "project_missing"
+    INVALID = "invalid"
+    THROTTLED = "throttled"
+    TOKEN_TROUBLE = "token_trouble"  # noqa: S105 - a code, not a token
+    MISCONFIGURED = "misconfigured"
+    UNKNOWN = "unknown"
+    NOT_SENT = "not_sent"
+    CREDENTIAL_UNKNOWN = "credential_unknown"
+    CREDENTIAL_UNREADABLE = "credential_unreadable"
+    CREDENTIAL_AWAY = "credential_away"
 
 
 class Proof(StrEnum):
@@ -188,14 +188,14 @@ class RateHeaders:
 class Observation:
     """What one call showed.
 
-    `seen` is what it means for what happens next, `proof` what it proves of a create; neither follows from the other.
+    `result` is what it means for what happens next, `proof` what it proves of a create; neither follows from the other.
     `retry_after` is in seconds, for `THROTTLED` and `CREDENTIAL_AWAY`. `metered` says that the answer came from behind
     the rate limiter, so that missing `rate` headers mean that there is no limiter. `skew` is the server's clock minus
     ours in seconds, where the answer told. `began` is when the call was sent, on the monotonic clock, and `elapsed` the
     seconds until its end. `message` is safe to show and to store.
     """
 
-    seen: Seen
+    result: Result
     proof: Proof = Proof.NONE
     connection: Connection | None = None
     status: int | None = None
@@ -229,15 +229,15 @@ class Fail:
 class Retry:
     """Put it back for `delay` seconds.
 
-    `counted`: this attempt was the row's own fault. `hold`: why it is held back together with others, until somebody
-    releases them all.
+    `counted`: this attempt was the row's own fault. `quarantine`: why it waits together with others until
+    they are released.
     """
 
     delay: float
     message: str
     code: ErrorCode | None = None
     counted: bool = False
-    hold: str | None = None
+    quarantine: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,7 +262,7 @@ Decision = Outcome | Do
 
 
 @value
-class Trace:
+class AttemptRecord:
     """One call that was made for a claim: a row of the attempt log."""
 
     action: Action
@@ -270,7 +270,7 @@ class Trace:
     elapsed: float
     status: int | None
     req_id: str | None
-    seen: Seen
+    result: Result
     message: str
 
 
@@ -281,4 +281,4 @@ class Settlement:
     claim: Claim
     outcome: Outcome
     sent: int
-    trace: tuple[Trace, ...] = ()
+    records: tuple[AttemptRecord, ...] = ()

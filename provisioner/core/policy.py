@@ -26,8 +26,8 @@ from provisioner.core.model import (
     OnConflict,
     Outcome,
     Proof,
+    Result,
     Retry,
-    Seen,
     SentCreate,
     Succeed,
     value,
@@ -43,9 +43,9 @@ TROUBLE_CAP: Final = 10.0
 REMOVE_FOR: Final = 120.0
 # A connection that was just made may be missing on a replica for so many seconds after the claim.
 REPLICA_LAG: Final = 10.0
-_PASSING: Final = frozenset({Seen.THROTTLED, Seen.NOT_SENT, Seen.UNKNOWN, Seen.TOKEN_TROUBLE})
+_PASSING: Final = frozenset({Result.THROTTLED, Result.NOT_SENT, Result.UNKNOWN, Result.TOKEN_TROUBLE})
 # What only Infisical itself can say of a request: where it is not proven that it did, the outcome is unknown.
-_VERDICTS: Final = frozenset({Seen.KEY_REFUSED, Seen.FORBIDDEN, Seen.PROJECT_MISSING, Seen.INVALID})
+_VERDICTS: Final = frozenset({Result.KEY_REFUSED, Result.FORBIDDEN, Result.PROJECT_MISSING, Result.INVALID})
 _NOTHING_KNOWN: Final = Reading()
 
 
@@ -77,11 +77,11 @@ class Rules:
 
 
 @value
-class Moment:
+class DecisionContext:
     """What is true at the time of a decision.
 
     `now` is on the database's clock, `clock` what is known of Infisical's. `jitter` is a random number in [0, 1).
-    `target_works` says that others get through: trouble is then the row's own.
+    `breaker_closed` says that others get through: trouble is then the row's own.
     """
 
     now: datetime
@@ -95,29 +95,35 @@ def first_action(claim: Claim) -> Action:
     return Action.LOOK_UP if claim.doubt else Action.CREATE
 
 
-def decide(claim: Claim, action: Action, seen: Observation, *, rules: Rules, moment: Moment) -> Decision:
-    """What happens next, after `action` showed `seen`. A create in doubt is in the claim already.
+def decide(
+    claim: Claim, action: Action, observation: Observation, *, rules: Rules, context: DecisionContext
+) -> Decision:
+    """What happens next, after `action` showed `observation`. A create in doubt is in the claim already.
 
     The calls for one claim never run in a circle: look up, create, identify, replace, inspect or remove, each at most
     once; but what stands in the way of an inspection or a removal is waited out for a while.
     """
     if action is Action.INSPECT:
-        return _after_inspect(claim, seen, rules, moment)
+        return _after_inspect(claim, observation, rules, context)
     if action is Action.REMOVE:
-        return _after_remove(claim, seen, moment)
-    if action is Action.CREATE and seen.proof is Proof.NONE and seen.seen in _VERDICTS:
-        return _unknown(claim, action, seen, rules, moment)
-    return plain_success(seen) or _DECIDE[seen.seen](claim, action, seen, rules, moment)
+        return _after_remove(claim, observation, context)
+    if action is Action.CREATE and observation.proof is Proof.NONE and observation.result in _VERDICTS:
+        return _unknown(claim, action, observation, rules, context)
+    return plain_success(observation) or _DECIDE[observation.result](claim, action, observation, rules, context)
 
 
-def plain_success(seen: Observation) -> Succeed | None:
+def plain_success(observation: Observation) -> Succeed | None:
     """The decision that depends on nothing but the observation: what was sent has worked."""
-    return Succeed(connection=_the(seen)) if seen.seen is Seen.CREATED or seen.seen is Seen.UPDATED else None
+    return (
+        Succeed(connection=_the(observation))
+        if observation.result is Result.CREATED or observation.result is Result.UPDATED
+        else None
+    )
 
 
-def is_evidence(seen: Observation) -> bool:
+def is_evidence(observation: Observation) -> bool:
     """Whether the create that showed this may have made a connection that is not known yet."""
-    return seen.seen is not Seen.CREATED and seen.proof not in _PROVEN
+    return observation.result is not Result.CREATED and observation.proof not in _PROVEN
 
 
 def left_in_doubt(claim: Claim, outcome: Outcome) -> tuple[SentCreate, ...]:
@@ -161,54 +167,58 @@ def breather(attempt: int, *, jitter: float) -> float:
     return (0.5 + jitter / 2) * min(TROUBLE_CAP, DOUBT_PAUSE * 2.0 ** min(attempt - 1, 10))
 
 
-def _wrong_scope(_claim: Claim, _action: Action, seen: Observation, _rules: Rules, _moment: Moment) -> Decision:
+def _wrong_scope(
+    _claim: Claim, _action: Action, observation: Observation, _rules: Rules, _context: DecisionContext
+) -> Decision:
     # An answer without a project proves little: perhaps an old server left the field out, or a proxy mixed answers up.
-    return Do(action=Action.INSPECT, connection=_the(seen))
+    return Do(action=Action.INSPECT, connection=_the(observation))
 
 
-def _after_inspect(claim: Claim, seen: Observation, rules: Rules, moment: Moment) -> Decision:
+def _after_inspect(claim: Claim, observation: Observation, rules: Rules, context: DecisionContext) -> Decision:
     """What a create's answer named was looked up by its id: record it, remove it, or leave it alone and look again.
 
     It is removed only if it belongs to the whole organization and this request's create can have made it.
     """
-    named = _the(seen)
-    if pause := _waits(claim, seen, moment, absent_for=REPLICA_LAG):
+    named = _the(observation)
+    if pause := _waits(claim, observation, context, absent_for=REPLICA_LAG):
         return Do(action=Action.INSPECT, connection=named, delay=pause)
-    if seen.seen is Seen.FORBIDDEN:
+    if observation.result is Result.FORBIDDEN:
         return Fail(
             code=ErrorCode.WRONG_SCOPE,
             message=f"the create was answered without a project, and connection {named.id}, which it named, cannot be"
-            f" looked at ({seen.message}): look whether it is in the project or belongs to the whole organization",
+            f" looked at ({observation.message}): see whether it is in the project or is the whole organization's",
         )
     if (
-        seen.seen is Seen.FOUND
+        observation.result is Result.FOUND
         and named.name == claim.request.name
-        and is_ours(claim, named, marker=rules.marker, clock=moment.clock)
+        and is_ours(claim, named, marker=rules.marker, clock=context.clock)
     ):
         if named.project_id is None:
             return Do(action=Action.REMOVE, connection=named)
         if named.project_id.lower() == claim.request.project_id.lower():
             return Succeed(connection=named)
     message = "the create was answered without a project, and what it named is not this request's connection"
-    return _unknown(claim, Action.CREATE, replace(seen, message=message), rules, moment)
+    return _unknown(claim, Action.CREATE, replace(observation, message=message), rules, context)
 
 
-def _waits(claim: Claim, seen: Observation, moment: Moment, *, absent_for: float = 0.0) -> float:
+def _waits(claim: Claim, observation: Observation, context: DecisionContext, *, absent_for: float = 0.0) -> float:
     """Seconds to wait for what passes, before the same call is made again; none once it has lasted too long."""
-    longest = absent_for if seen.seen is Seen.ABSENT else REMOVE_FOR if seen.seen in _PASSING else 0.0
-    if (moment.now - claim.claimed_at).total_seconds() >= longest:
+    longest = (
+        absent_for if observation.result is Result.ABSENT else REMOVE_FOR if observation.result in _PASSING else 0.0
+    )
+    if (context.now - claim.claimed_at).total_seconds() >= longest:
         return 0.0
-    return min(max(seen.retry_after or 0.0, breather(1, jitter=moment.jitter)), REMOVE_FOR)
+    return min(max(observation.retry_after or 0.0, breather(1, jitter=context.jitter)), REMOVE_FOR)
 
 
-def _after_remove(claim: Claim, seen: Observation, moment: Moment) -> Decision:
+def _after_remove(claim: Claim, observation: Observation, context: DecisionContext) -> Decision:
     """Fail loudly, once it is gone or cannot be deleted: no later attempt would find it outside the project."""
-    if pause := _waits(claim, seen, moment):
-        return Do(action=Action.REMOVE, connection=_the(seen), delay=pause)
-    if seen.seen in {Seen.REMOVED, Seen.ABSENT}:
+    if pause := _waits(claim, observation, context):
+        return Do(action=Action.REMOVE, connection=_the(observation), delay=pause)
+    if observation.result in {Result.REMOVED, Result.ABSENT}:
         end = "it was deleted again"
     else:
-        end = f"it could not be deleted again ({seen.message}): delete it by hand"
+        end = f"it could not be deleted again ({observation.message}): delete it by hand"
     return Fail(
         code=ErrorCode.WRONG_SCOPE,
         message=f"Infisical made the connection outside the project that was asked for; {end}."
@@ -216,13 +226,15 @@ def _after_remove(claim: Claim, seen: Observation, moment: Moment) -> Decision:
     )
 
 
-def _name_taken(_claim: Claim, _action: Action, _seen: Observation, _rules: Rules, _moment: Moment) -> Decision:
+def _name_taken(
+    _claim: Claim, _action: Action, _seen: Observation, _rules: Rules, _context: DecisionContext
+) -> Decision:
     return Do(action=Action.IDENTIFY)
 
 
-def _found(claim: Claim, _action: Action, seen: Observation, rules: Rules, moment: Moment) -> Decision:
-    connection = _the(seen)
-    if is_ours(claim, connection, marker=rules.marker, clock=moment.clock):
+def _found(claim: Claim, _action: Action, observation: Observation, rules: Rules, context: DecisionContext) -> Decision:
+    connection = _the(observation)
+    if is_ours(claim, connection, marker=rules.marker, clock=context.clock):
         return Succeed(connection=connection, adopted=True)
     if claim.cancelled:
         return Cancel()
@@ -239,7 +251,7 @@ def _found(claim: Claim, _action: Action, seen: Observation, rules: Rules, momen
             )
 
 
-def _other_app(claim: Claim, _action: Action, _seen: Observation, _rules: Rules, _moment: Moment) -> Decision:
+def _other_app(claim: Claim, _action: Action, _seen: Observation, _rules: Rules, _context: DecisionContext) -> Decision:
     if claim.cancelled:
         return Cancel()
     return Fail(
@@ -249,94 +261,112 @@ def _other_app(claim: Claim, _action: Action, _seen: Observation, _rules: Rules,
     )
 
 
-def _absent(claim: Claim, action: Action, seen: Observation, rules: Rules, moment: Moment) -> Decision:
+def _absent(claim: Claim, action: Action, observation: Observation, rules: Rules, context: DecisionContext) -> Decision:
     if action is not Action.LOOK_UP:
-        message = f"the name is taken, but the connection that has it cannot be seen: {seen.message}"
-        return _again(claim, ErrorCode.GAVE_UP, message, rules, moment)
+        message = f"the name is taken, but the connection that has it cannot be seen: {observation.message}"
+        return _again(claim, ErrorCode.GAVE_UP, message, rules, context)
     return Cancel() if claim.cancelled else Do(action=Action.CREATE)
 
 
-def _key_refused(claim: Claim, _action: Action, seen: Observation, rules: Rules, moment: Moment) -> Decision:
-    return _again(claim, ErrorCode.CREDENTIAL_REFUSED, seen.message, rules, moment)
+def _key_refused(
+    claim: Claim, _action: Action, observation: Observation, rules: Rules, context: DecisionContext
+) -> Decision:
+    return _again(claim, ErrorCode.CREDENTIAL_REFUSED, observation.message, rules, context)
 
 
-def _forbidden(claim: Claim, _action: Action, seen: Observation, rules: Rules, moment: Moment) -> Decision:
-    return _again(claim, ErrorCode.PERMISSION_DENIED, seen.message, rules, moment)
+def _forbidden(
+    claim: Claim, _action: Action, observation: Observation, rules: Rules, context: DecisionContext
+) -> Decision:
+    return _again(claim, ErrorCode.PERMISSION_DENIED, observation.message, rules, context)
 
 
-def _project_missing(claim: Claim, _action: Action, seen: Observation, rules: Rules, moment: Moment) -> Decision:
-    return _again(claim, ErrorCode.PROJECT_NOT_FOUND, seen.message, rules, moment)
+def _project_missing(
+    claim: Claim, _action: Action, observation: Observation, rules: Rules, context: DecisionContext
+) -> Decision:
+    return _again(claim, ErrorCode.PROJECT_NOT_FOUND, observation.message, rules, context)
 
 
-def _invalid(_claim: Claim, _action: Action, seen: Observation, _rules: Rules, _moment: Moment) -> Decision:
-    return Fail(code=ErrorCode.INVALID_REQUEST, message=seen.message)
+def _invalid(
+    _claim: Claim, _action: Action, observation: Observation, _rules: Rules, _context: DecisionContext
+) -> Decision:
+    return Fail(code=ErrorCode.INVALID_REQUEST, message=observation.message)
 
 
-def _no_fault(claim: Claim, _action: Action, seen: Observation, _rules: Rules, moment: Moment) -> Decision:
-    return Retry(delay=breather(claim.attempt, jitter=moment.jitter), message=seen.message)
+def _no_fault(
+    claim: Claim, _action: Action, observation: Observation, _rules: Rules, context: DecisionContext
+) -> Decision:
+    return Retry(delay=breather(claim.attempt, jitter=context.jitter), message=observation.message)
 
 
-def _throttled(_claim: Claim, _action: Action, seen: Observation, _rules: Rules, _moment: Moment) -> Decision:
+def _throttled(
+    _claim: Claim, _action: Action, observation: Observation, _rules: Rules, _context: DecisionContext
+) -> Decision:
     # Back in line at once: the blocked budget makes everybody wait, the row has lost nothing.
-    return Retry(delay=0.0, message=seen.message)
+    return Retry(delay=0.0, message=observation.message)
 
 
-def _unknown(claim: Claim, _action: Action, seen: Observation, rules: Rules, moment: Moment) -> Decision:
-    if moment.target_works:
+def _unknown(
+    claim: Claim, _action: Action, observation: Observation, rules: Rules, context: DecisionContext
+) -> Decision:
+    if context.target_works:
         # Others get through, so it is this row that the server cannot digest.
-        return _again(claim, ErrorCode.OUTCOME_UNKNOWN, seen.message, rules, moment)
-    pause = breather(claim.attempt, jitter=moment.jitter)
-    return Retry(delay=pause, message=seen.message, code=ErrorCode.OUTCOME_UNKNOWN)
+        return _again(claim, ErrorCode.OUTCOME_UNKNOWN, observation.message, rules, context)
+    pause = breather(claim.attempt, jitter=context.jitter)
+    return Retry(delay=pause, message=observation.message, code=ErrorCode.OUTCOME_UNKNOWN)
 
 
-def _no_key(_claim: Claim, _action: Action, seen: Observation, _rules: Rules, _moment: Moment) -> Decision:
-    unknown = seen.seen is Seen.CREDENTIAL_UNKNOWN
+def _no_key(
+    _claim: Claim, _action: Action, observation: Observation, _rules: Rules, _context: DecisionContext
+) -> Decision:
+    unknown = observation.result is Result.CREDENTIAL_UNKNOWN
     code = ErrorCode.CREDENTIAL_UNKNOWN if unknown else ErrorCode.CREDENTIAL_UNREADABLE
-    return Fail(code=code, message=seen.message)
+    return Fail(code=code, message=observation.message)
 
 
-def _credential_away(claim: Claim, _action: Action, seen: Observation, _rules: Rules, moment: Moment) -> Decision:
+def _credential_away(
+    claim: Claim, _action: Action, observation: Observation, _rules: Rules, context: DecisionContext
+) -> Decision:
     # Where the key is kept is out of reach: that is no fault of the row, however long it lasts.
-    pause = max(seen.retry_after or 0.0, breather(claim.attempt, jitter=moment.jitter))
-    return Retry(delay=pause, message=seen.message)
+    pause = max(observation.retry_after or 0.0, breather(claim.attempt, jitter=context.jitter))
+    return Retry(delay=pause, message=observation.message)
 
 
-def _again(claim: Claim, code: ErrorCode, message: str, rules: Rules, moment: Moment) -> Decision:
+def _again(claim: Claim, code: ErrorCode, message: str, rules: Rules, context: DecisionContext) -> Decision:
     """Try again what is the row's own trouble, until its patience is at an end."""
     failures = claim.failures + 1
     streak = streak_after(claim, code)
     patience = PATIENCE.get(code, Patience(attempts=rules.max_attempts))
-    tried_for = (moment.now - claim.first_tried_at).total_seconds()
+    tried_for = (context.now - claim.first_tried_at).total_seconds()
     if failures >= rules.max_attempts or (streak >= patience.attempts and tried_for >= patience.seconds):
         return Fail(code=code, message=message)
-    pause = max(backoff(failures, rules=rules, jitter=moment.jitter), DOUBT_PAUSE / 2)
+    pause = max(backoff(failures, rules=rules, jitter=context.jitter), DOUBT_PAUSE / 2)
     return Retry(delay=pause, message=message, code=code, counted=True)
 
 
-def _the(seen: Observation) -> Connection:
-    if seen.connection is None:
-        raise ValueError(f"an observation of {seen.seen} has to carry its connection")
-    return seen.connection
+def _the(observation: Observation) -> Connection:
+    if observation.connection is None:
+        raise ValueError(f"an observation of {observation.result} has to carry its connection")
+    return observation.connection
 
 
 _PROVEN: Final = frozenset({Proof.MADE, Proof.REFUSED, Proof.UNSENT})
-_DECIDE: Final[dict[Seen, Callable[[Claim, Action, Observation, Rules, Moment], Decision]]] = {
-    Seen.REMOVED: _no_fault,
-    Seen.FOUND: _found,
-    Seen.ABSENT: _absent,
-    Seen.WRONG_SCOPE: _wrong_scope,
-    Seen.NAME_TAKEN: _name_taken,
-    Seen.OTHER_APP: _other_app,
-    Seen.KEY_REFUSED: _key_refused,
-    Seen.FORBIDDEN: _forbidden,
-    Seen.PROJECT_MISSING: _project_missing,
-    Seen.INVALID: _invalid,
-    Seen.THROTTLED: _throttled,
-    Seen.TOKEN_TROUBLE: _no_fault,
-    Seen.MISCONFIGURED: _no_fault,
-    Seen.UNKNOWN: _unknown,
-    Seen.NOT_SENT: _no_fault,
-    Seen.CREDENTIAL_UNKNOWN: _no_key,
-    Seen.CREDENTIAL_UNREADABLE: _no_key,
-    Seen.CREDENTIAL_AWAY: _credential_away,
+_DECIDE: Final[dict[Result, Callable[[Claim, Action, Observation, Rules, DecisionContext], Decision]]] = {
+    Result.REMOVED: _no_fault,
+    Result.FOUND: _found,
+    Result.ABSENT: _absent,
+    Result.WRONG_SCOPE: _wrong_scope,
+    Result.NAME_TAKEN: _name_taken,
+    Result.OTHER_APP: _other_app,
+    Result.KEY_REFUSED: _key_refused,
+    Result.FORBIDDEN: _forbidden,
+    Result.PROJECT_MISSING: _project_missing,
+    Result.INVALID: _invalid,
+    Result.THROTTLED: _throttled,
+    Result.TOKEN_TROUBLE: _no_fault,
+    Result.MISCONFIGURED: _no_fault,
+    Result.UNKNOWN: _unknown,
+    Result.NOT_SENT: _no_fault,
+    Result.CREDENTIAL_UNKNOWN: _no_key,
+    Result.CREDENTIAL_UNREADABLE: _no_key,
+    Result.CREDENTIAL_AWAY: _credential_away,
 }

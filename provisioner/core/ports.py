@@ -10,8 +10,19 @@ from typing import Protocol
 from provisioner.core.key_health import QuarantinedKey, TrialPermit
 from provisioner.core.model import Action, Claim, Connection, Observation, RateHeaders, Request, Settlement
 from provisioner.core.pacing import Grant
-from provisioner.core.queue_values import Claims, Glance, Late, Place, Pulse, Report, Rescue, Swept, Wiped, WorkerId
-from provisioner.core.secret import Secret, SecretPlace
+from provisioner.core.queue_values import (
+    Claims,
+    Heartbeat,
+    Late,
+    QueuePosition,
+    QueueSnapshot,
+    Report,
+    Rescue,
+    Swept,
+    Wiped,
+    WorkerId,
+)
+from provisioner.core.secret import Secret, SecretLocation
 from provisioner.core.skew import Bounds
 
 
@@ -25,13 +36,13 @@ class Queue(Protocol):
     async def register(self, *, name: str, targets: Sequence[str], lease: float) -> WorkerId:
         """Enter this process as a worker whose lease lasts `lease` seconds."""
 
-    async def renew(self, worker: WorkerId, *, lease: float, pulse: Pulse) -> None:
+    async def renew(self, worker: WorkerId, *, lease: float, heartbeat: Heartbeat) -> None:
         """Renew the lease of everything that the worker holds. Raises `LeaseLost`."""
 
     async def leave(self, worker: WorkerId) -> None:
         """Strike the worker off the list if it holds nothing."""
 
-    async def claim(self, worker: WorkerId, *, target: str, start: Place, limit: int) -> Claims:
+    async def claim(self, worker: WorkerId, *, target: str, start: QueuePosition, limit: int) -> Claims:
         """Claim up to `limit` requests in line from `start` on; the intent is durable when this returns."""
 
     async def release(self, worker: WorkerId, claims: Collection[Claim]) -> None:
@@ -52,10 +63,10 @@ class Queue(Protocol):
     async def record_kept(self, limit: int) -> Sequence[Late]:
         """Try again to record outcomes that were set aside, at most `limit` of those whose time has come."""
 
-    async def look(self, *, marks: dict[str, Place], served: dict[str, Place]) -> Glance:
+    async def look(self, *, marks: dict[str, QueuePosition], served: dict[str, QueuePosition]) -> QueueSnapshot:
         """Look at what there is to do from the given marks on, and tell how far the queues have been served."""
 
-    async def promote(self, limit: int) -> dict[str, Place]:
+    async def promote(self, limit: int) -> dict[str, QueuePosition]:
         """Put what is due in line; returns the foremost place of the newcomers by target."""
 
     async def rescue(self, *, pause: float) -> Rescue:
@@ -177,7 +188,7 @@ class Incidents(Protocol):
 class SecretStore(Protocol):
     """Where a named credential is kept outside of this process: the secrets of one Infisical."""
 
-    async def read(self, place: SecretPlace) -> Secret:
+    async def read(self, place: SecretLocation) -> Secret:
         """The secret's value, trimmed. Raises `CredentialUnreadable` or `CredentialUnavailable`."""
 
 
@@ -231,7 +242,7 @@ class Observer(Protocol):
     Told of every call, so it counts and nothing else: it neither waits nor raises. `took` is in seconds.
     """
 
-    def called(self, target: str, action: Action, seen: Observation) -> None:
+    def called(self, target: str, action: Action, observation: Observation) -> None:
         """A call to Infisical has ended."""
 
     def claimed(self, target: str, requests: int, took: float) -> None:

@@ -10,7 +10,7 @@ WorkerId = int
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Place:
+class QueuePosition:
     """A place in line.
 
     Smaller is served earlier. `rank` is the negated priority, `turn` the virtual time of fair queueing; within a turn,
@@ -22,7 +22,7 @@ class Place:
     id: int = 0
 
 
-FRONT = Place(-(2**31), -(2**63))
+FRONT = QueuePosition(-(2**31), -(2**63))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,18 +30,18 @@ class Claims:
     """What one claim brought, and the place in line of its last request."""
 
     claims: Sequence[Claim]
-    last: Place | None
+    last: QueuePosition | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Glance:
+class QueueSnapshot:
     """What a look at the database told: see the query `look`."""
 
     now: datetime
     next_due: datetime | None
     lapsed: bool
     paused: frozenset[str]
-    heads: dict[str, Place]
+    heads: dict[str, QueuePosition]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +78,7 @@ class Swept:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pulse:
+class Heartbeat:
     """How a worker fares, for the list of workers: creates that succeeded so far, creates a second lately."""
 
     created: int = 0

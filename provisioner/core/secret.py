@@ -82,7 +82,7 @@ def _octets(text: str) -> bytes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SecretPlace:
+class SecretLocation:
     """The address of a secret: in a project's environment (its slug), in a folder, under a name."""
 
     project: str

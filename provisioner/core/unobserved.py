@@ -10,7 +10,7 @@ from provisioner.core.queue_values import Report
 class Unobserved(Observer):
     """The observer of a worker that nobody watches."""
 
-    def called(self, target: str, action: Action, seen: Observation) -> None:
+    def called(self, target: str, action: Action, observation: Observation) -> None:
         """Hear nothing."""
 
     def claimed(self, target: str, requests: int, took: float) -> None:

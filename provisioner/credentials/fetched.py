@@ -7,7 +7,7 @@ from typing import Final
 
 from provisioner.core.errors import CredentialUnavailable, CredentialUnreadable
 from provisioner.core.ports import SecretStore
-from provisioner.core.secret import Secret, SecretPlace
+from provisioner.core.secret import Secret, SecretLocation
 
 # After one that failed, the next read is made in so many seconds at the earliest: thousands of requests may be waiting.
 PAUSE: Final = 5.0
@@ -21,7 +21,7 @@ class FetchedSecret:
     def __init__(
         self,
         credential: str,
-        place: SecretPlace,
+        place: SecretLocation,
         store: SecretStore,
         *,
         cache: float,

@@ -18,7 +18,7 @@ from provisioner.core.key_health import canonical
 from provisioner.core.key_text import NoKey, key_in
 from provisioner.core.model import Request
 from provisioner.core.ports import SecretStore
-from provisioner.core.secret import Secret, SecretPlace
+from provisioner.core.secret import Secret, SecretLocation
 from provisioner.credentials.fetched import FetchedSecret
 from provisioner.credentials.files import FileSecret, FileUnreadable
 
@@ -45,7 +45,7 @@ class FromFile:
 class FromInfisical:
     """The key is a secret in Infisical; it is kept for `cache` seconds. `target` None: the request's own."""
 
-    place: SecretPlace
+    place: SecretLocation
     target: str | None = None
     cache: float = 300.0
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from provisioner.core.doubt import APP
-from provisioner.core.model import Action, Connection, Observation, Proof, Seen
+from provisioner.core.model import Action, Connection, Observation, Proof, Result
 from provisioner.infisical.headers import read_rate, read_skew
 from provisioner.infisical.refusals import FOREIGN, UNEXPLAINED, read_refusal
 from provisioner.infisical.shapes import Unreadable, read_connection, read_json, recordable
@@ -57,7 +57,7 @@ def read_list(
     if 200 <= status < 300:
         try:
             connections = _connections(read_json(body), asked.project_id)
-            verdict = Verdict(Seen.FOUND)
+            verdict = Verdict(Result.FOUND)
         except Unreadable as exc:
             verdict = _not_understood(asked, status, headers, exc)
     else:
@@ -65,9 +65,9 @@ def read_list(
     return _observe(verdict, status, headers, now, elapsed=elapsed), connections
 
 
-def is_unexplained(seen: Observation) -> bool:
+def is_unexplained(observation: Observation) -> bool:
     """Whether this is a 401 that may be about the token as well as about the key: one cheap call settles it."""
-    return seen.seen is Seen.TOKEN_TROUBLE and seen.message.startswith((UNEXPLAINED, FOREIGN))
+    return observation.result is Result.TOKEN_TROUBLE and observation.message.startswith((UNEXPLAINED, FOREIGN))
 
 
 def _observe(
@@ -80,7 +80,7 @@ def _observe(
     elapsed: float,
 ) -> Observation:
     return Observation(
-        seen=verdict.seen,
+        result=verdict.result,
         proof=verdict.proof,
         connection=verdict.connection,
         status=status,
@@ -100,7 +100,7 @@ def _read_success(asked: Asked, status: int, headers: Mapping[str, str], body: b
         if asked.action is Action.REMOVE:
             if body:
                 read_json(body)
-            return Verdict(Seen.REMOVED)
+            return Verdict(Result.REMOVED)
         data = read_json(body)
         return _SUCCESS[asked.action](asked, data.get("appConnection") if isinstance(data, dict) else None)
     except Unreadable as exc:
@@ -112,8 +112,8 @@ def _not_understood(asked: Asked, status: int, headers: Mapping[str, str], probl
     kind = clean(headers.get("content-type", "").partition(";")[0].lower(), secret=asked.key)
     if kind and not kind.endswith("json"):
         message = f"the server answered {status} with {kind} instead of JSON: check the target's url"
-        return Verdict(Seen.MISCONFIGURED, shorten(message), metered=False)
-    return Verdict(Seen.UNKNOWN, f"the answer {status} cannot be understood: {problem}", metered=False)
+        return Verdict(Result.MISCONFIGURED, shorten(message), metered=False)
+    return Verdict(Result.UNKNOWN, f"the answer {status} cannot be understood: {problem}", metered=False)
 
 
 def _made(asked: Asked, data: Any) -> Verdict:
@@ -121,17 +121,17 @@ def _made(asked: Asked, data: Any) -> Verdict:
     if connection.name not in {"", asked.name}:
         raise Unreadable(f"it is about another connection, {clean(connection.name)}")
     if connection.project_id is None:
-        return Verdict(Seen.WRONG_SCOPE, "the answer names no project", connection)
+        return Verdict(Result.WRONG_SCOPE, "the answer names no project", connection)
     if not _in_project(connection, asked.project_id):
         raise Unreadable("it is about another project")
-    return Verdict(Seen.CREATED, connection=recordable(connection), proof=Proof.MADE)
+    return Verdict(Result.CREATED, connection=recordable(connection), proof=Proof.MADE)
 
 
 def _replaced(asked: Asked, data: Any) -> Verdict:
     connection = recordable(read_connection(data))
     if asked.connection_id is not None and connection.id.lower() != asked.connection_id.lower():
         raise Unreadable(f"it is about another connection, {connection.id}")
-    return Verdict(Seen.UPDATED, connection=connection)
+    return Verdict(Result.UPDATED, connection=connection)
 
 
 def _looked_up(asked: Asked, data: Any) -> Verdict:
@@ -139,10 +139,10 @@ def _looked_up(asked: Asked, data: Any) -> Verdict:
     other = asked.connection_id is not None and connection.id.lower() != asked.connection_id.lower()
     if other or (asked.name and connection.name != asked.name) or not _in_project(connection, asked.project_id):
         message = "a look-up brought a connection of another name or project: is this Infisical too old?"
-        return Verdict(Seen.MISCONFIGURED, message, metered=False)
+        return Verdict(Result.MISCONFIGURED, message, metered=False)
     if connection.app and connection.app not in APP:
-        return Verdict(Seen.OTHER_APP, f"the name belongs to a connection of {clean(connection.app)}")
-    return Verdict(Seen.FOUND, connection=connection)
+        return Verdict(Result.OTHER_APP, f"the name belongs to a connection of {clean(connection.app)}")
+    return Verdict(Result.FOUND, connection=connection)
 
 
 _SUCCESS: Final[dict[Action, Callable[[Asked, Any], Verdict]]] = {

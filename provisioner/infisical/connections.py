@@ -15,11 +15,11 @@ from tenacity import AsyncRetrying, RetryError, retry_if_result, stop_after_atte
 from yarl import URL
 
 from provisioner.core.errors import IdentityRefused, LoginUnavailable
-from provisioner.core.model import Action, Connection, Observation, Proof, Request, Seen
+from provisioner.core.model import Action, Connection, Observation, Proof, Request, Result
 from provisioner.core.secret import Secret
+from provisioner.infisical.advice import key_refused
 from provisioner.infisical.answers import is_unexplained, read_answer, read_list
 from provisioner.infisical.identity import Identity, Token
-from provisioner.infisical.remedies import key_refused
 from provisioner.infisical.tokens import is_used_up
 from provisioner.infisical.transport import LONGEST_ANSWER, AnswerLost, NotSent, Transport
 from provisioner.infisical.verdict import Asked
@@ -28,7 +28,7 @@ from provisioner.infisical.wire import Routes, create_body, replace_body
 READ_TRIES: Final = 3
 USED_UP_TRIES: Final = 4  # tokens after the first one, while each turns out to be used up by others of our calls
 LONGEST_LIST: Final = 64 * 2**20  # bytes; a connection is about 1 KiB, and the list has no pages
-_NO_ANSWER: Final = frozenset({Seen.NOT_SENT, Seen.UNKNOWN})
+_NO_ANSWER: Final = frozenset({Result.NOT_SENT, Result.UNKNOWN})
 
 
 class _Call(NamedTuple):
@@ -118,7 +118,7 @@ class InfisicalConnections:
         retrying = AsyncRetrying(
             stop=stop_after_attempt(READ_TRIES),
             wait=wait_random_exponential(multiplier=self._read_pause, max=2.0),
-            retry=retry_if_result(lambda found: found[0].seen in _NO_ANSWER),
+            retry=retry_if_result(lambda found: found[0].result in _NO_ANSWER),
             sleep=asyncio.sleep,
         )
         send: Callable[[_Call], Awaitable[Found]] = self._authorised
@@ -142,25 +142,30 @@ class InfisicalConnections:
         return found
 
     @staticmethod
-    def _may_repeat(call: _Call, seen: Observation) -> bool:
+    def _may_repeat(call: _Call, observation: Observation) -> bool:
         """Whether the token was refused, and it is certain that the call has done nothing."""
-        return seen.seen is Seen.TOKEN_TROUBLE and (not call.asked.key or seen.proof is not Proof.NONE)
+        return observation.result is Result.TOKEN_TROUBLE and (
+            not call.asked.key or observation.proof is not Proof.NONE
+        )
 
     async def _once(self, call: _Call) -> tuple[Found, bool]:
         """Send a request with the token in use; returns also whether that turned out to be used up."""
         try:
             token = self._identity.current() or await self._identity.token()
         except (IdentityRefused, LoginUnavailable) as exc:
-            return (Observation(seen=Seen.TOKEN_TROUBLE, proof=Proof.UNSENT, message=str(exc)), ()), False
+            return (Observation(result=Result.TOKEN_TROUBLE, proof=Proof.UNSENT, message=str(exc)), ()), False
         found, used_up = await self._send(call, token), False
-        seen = found[0]
-        if seen.seen is Seen.TOKEN_TROUBLE:
-            if call.asked.key and is_unexplained(seen) and await self._accepts(call, token):
-                if seen.proof is Proof.NONE:
-                    return (replace(seen, seen=Seen.UNKNOWN), ()), False
-                return (replace(seen, seen=Seen.KEY_REFUSED, message=key_refused(seen.message)), ()), False
-            used_up = self._identity.invalidate(token, used_up=is_used_up(seen.message))
-        elif seen.metered:
+        observation = found[0]
+        if observation.result is Result.TOKEN_TROUBLE:
+            if call.asked.key and is_unexplained(observation) and await self._accepts(call, token):
+                if observation.proof is Proof.NONE:
+                    return (replace(observation, result=Result.UNKNOWN), ()), False
+                return (
+                    replace(observation, result=Result.KEY_REFUSED, message=key_refused(observation.message)),
+                    (),
+                ), False
+            used_up = self._identity.invalidate(token, used_up=is_used_up(observation.message))
+        elif observation.metered:
             token.worked = True
         return found, used_up
 
@@ -178,10 +183,10 @@ class InfisicalConnections:
             answer = await self._transport.send(call.method, call.url, headers, call.body, most=most)
         except NotSent as exc:
             elapsed = self._monotonic() - began
-            return Observation(seen=Seen.NOT_SENT, proof=Proof.UNSENT, message=str(exc), elapsed=elapsed), ()
+            return Observation(result=Result.NOT_SENT, proof=Proof.UNSENT, message=str(exc), elapsed=elapsed), ()
         except AnswerLost as exc:
             elapsed = self._monotonic() - began
-            return Observation(seen=Seen.UNKNOWN, message=str(exc), began=began, elapsed=elapsed), ()
+            return Observation(result=Result.UNKNOWN, message=str(exc), began=began, elapsed=elapsed), ()
         elapsed = self._monotonic() - began
         status, received, body = answer
         if call.listing:
@@ -190,7 +195,7 @@ class InfisicalConnections:
 
 
 _UNWRITABLE: Final = Observation(
-    seen=Seen.CREDENTIAL_UNREADABLE,
+    result=Result.CREDENTIAL_UNREADABLE,
     proof=Proof.UNSENT,
     message="the credential is no text that can be sent: it is not valid Unicode",
 )

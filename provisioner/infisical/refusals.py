@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
-from provisioner.core.model import Action, Proof, Seen
-from provisioner.infisical import remedies
+from provisioner.core.model import Action, Proof, Result
+from provisioner.infisical import advice
 from provisioner.infisical.headers import read_retry_after
 from provisioner.infisical.shapes import Envelope, read_envelope
 from provisioner.infisical.text import clean, shorten
@@ -38,7 +38,7 @@ _WITH_KEY: Final = frozenset({Action.CREATE, Action.REPLACE})
 _LOOKING: Final = frozenset({Action.LOOK_UP, Action.IDENTIFY, Action.INSPECT})
 # What only Infisical itself can say of a request.
 _OWN: Final = frozenset(
-    {Seen.INVALID, Seen.KEY_REFUSED, Seen.FORBIDDEN, Seen.PROJECT_MISSING, Seen.ABSENT, Seen.OTHER_APP}
+    {Result.INVALID, Result.KEY_REFUSED, Result.FORBIDDEN, Result.PROJECT_MISSING, Result.ABSENT, Result.OTHER_APP}
 )
 
 
@@ -47,7 +47,7 @@ def read_refusal(asked: Asked, status: int, headers: Mapping[str, str], body: by
     envelope = read_envelope(body, secret=asked.key)
     verdict = _meaning(asked, status, headers, envelope, now)
     if envelope is not None and _is_infisicals(status, headers, envelope):
-        return verdict._replace(proof=Proof.TAKEN if verdict.seen is Seen.NAME_TAKEN else Proof.REFUSED)
+        return verdict._replace(proof=Proof.TAKEN if verdict.result is Result.NAME_TAKEN else Proof.REFUSED)
     return verdict
 
 
@@ -71,29 +71,29 @@ def _meaning(
     if status == 429:
         return _throttled(headers, envelope, now)
     if misled := misled_by(status, headers, envelope):
-        return Verdict(Seen.MISCONFIGURED, clean(misled, secret=asked.key), metered=False)
+        return Verdict(Result.MISCONFIGURED, clean(misled, secret=asked.key), metered=False)
     if envelope is None:
         return Verdict(
-            Seen.UNKNOWN, f"the server answered {status} and which is not how Infisical answers", metered=False
+            Result.UNKNOWN, f"the server answered {status} and which is not how Infisical answers", metered=False
         )
     read = _FAILURE.get(status)
     if read is None:
-        message = remedies.quoting(f"the server answered {status}", envelope.message)
-        return Verdict(Seen.UNKNOWN, message, metered=False, req_id=envelope.req_id)
+        message = advice.quoting(f"the server answered {status}", envelope.message)
+        return Verdict(Result.UNKNOWN, message, metered=False, req_id=envelope.req_id)
     verdict = read(asked, envelope)._replace(req_id=envelope.req_id)
     if asked.action not in _WITH_KEY:
         own = envelope.req_id is not None  # Infisical has more reasons not to show something than not to make it
-    elif verdict.seen is Seen.KEY_REFUSED:
+    elif verdict.result is Result.KEY_REFUSED:
         # Its sentence about the key says enough: another word for the kind of error proves nothing, and no login helps.
         own = _is_enveloped(status, headers, envelope)
     else:
         own = _is_infisicals(status, headers, envelope)
-    if verdict.seen in _OWN and not own:
+    if verdict.result in _OWN and not own:
         # Somebody else's word: it fails no request.
         said = f": {envelope.message}" if envelope.message else ""
         message = shorten(f"the server answered {status} and not as Infisical does{said}")
-        seen = Seen.TOKEN_TROUBLE if status == 401 else Seen.UNKNOWN
-        return Verdict(seen, message, metered=False, req_id=envelope.req_id)
+        observation = Result.TOKEN_TROUBLE if status == 401 else Result.UNKNOWN
+        return Verdict(observation, message, metered=False, req_id=envelope.req_id)
     return verdict
 
 
@@ -103,7 +103,7 @@ def misled_by(status: int, headers: Mapping[str, str], envelope: Envelope | None
         return _redirected(status, headers)
     if status == 404 and (envelope is None or envelope.req_id is None):
         said = envelope.message if envelope else ""
-        return remedies.quoting("the server does not know this route: check the target's url and version", said)
+        return advice.quoting("the server does not know this route: check the target's url and version", said)
     if status in {405, 407}:
         return f"the server answered {status}: check the target's url and proxy"
     return ""
@@ -113,9 +113,9 @@ def _throttled(headers: Mapping[str, str], envelope: Envelope | None, now: float
     if envelope is None:
         # A gateway's limiter: it says nothing about Infisical's own.
         pause = read_retry_after(headers, "", now)
-        return Verdict(Seen.THROTTLED, "over a rate limit before Infisical", metered=False, retry_after=pause)
+        return Verdict(Result.THROTTLED, "over a rate limit before Infisical", metered=False, retry_after=pause)
     pause = read_retry_after(headers, envelope.message, now)
-    return Verdict(Seen.THROTTLED, envelope.message, req_id=envelope.req_id, retry_after=pause)
+    return Verdict(Result.THROTTLED, envelope.message, req_id=envelope.req_id, retry_after=pause)
 
 
 def _redirected(status: int, headers: Mapping[str, str]) -> str:
@@ -132,44 +132,44 @@ def _redirected(status: int, headers: Mapping[str, str]) -> str:
 def _bad_request(asked: Asked, envelope: Envelope) -> Verdict:
     message = envelope.message
     if is_old_token_error(envelope):
-        return Verdict(Seen.TOKEN_TROUBLE, message, metered=False)
+        return Verdict(Result.TOKEN_TROUBLE, message, metered=False)
     if asked.action is Action.CREATE and "already exists" in message:
-        return Verdict(Seen.NAME_TAKEN, message)
+        return Verdict(Result.NAME_TAKEN, message)
     if asked.action in _LOOKING and "is not for App" in message:
-        return Verdict(Seen.OTHER_APP, message)
-    return Verdict(Seen.INVALID, message or "Infisical refused the request without saying why")
+        return Verdict(Result.OTHER_APP, message)
+    return Verdict(Result.INVALID, message or "Infisical refused the request without saying why")
 
 
 def _unauthorized(asked: Asked, envelope: Envelope) -> Verdict:
     message = envelope.message
     if asked.action in _WITH_KEY and is_about_key(envelope):
-        return Verdict(Seen.KEY_REFUSED, remedies.key_refused(message))
+        return Verdict(Result.KEY_REFUSED, advice.key_refused(message))
     if is_about_token(envelope):
-        return Verdict(Seen.TOKEN_TROUBLE, message, metered=False)
-    return Verdict(Seen.TOKEN_TROUBLE, remedies.quoting(UNEXPLAINED, message), metered=False)
+        return Verdict(Result.TOKEN_TROUBLE, message, metered=False)
+    return Verdict(Result.TOKEN_TROUBLE, advice.quoting(UNEXPLAINED, message), metered=False)
 
 
 def _forbidden(asked: Asked, envelope: Envelope) -> Verdict:
     if envelope.error == "TokenError":
-        return Verdict(Seen.TOKEN_TROUBLE, envelope.message, metered=False)
+        return Verdict(Result.TOKEN_TROUBLE, envelope.message, metered=False)
     if envelope.message.startswith(ADDRESS_MESSAGE):
         # Nobody's row is at fault and no login helps: the whole target waits until the identity is fixed.
-        return Verdict(Seen.MISCONFIGURED, remedies.untrusted_address(envelope.message), metered=False)
-    return Verdict(Seen.FORBIDDEN, remedies.forbidden(envelope, asked.project_id))
+        return Verdict(Result.MISCONFIGURED, advice.untrusted_address(envelope.message), metered=False)
+    return Verdict(Result.FORBIDDEN, advice.forbidden(envelope, asked.project_id))
 
 
 def _not_found(asked: Asked, envelope: Envelope) -> Verdict:
     if asked.action is Action.CREATE or envelope.message.startswith("Project with ID"):
-        return Verdict(Seen.PROJECT_MISSING, remedies.project_missing(envelope, asked.project_id))
-    return Verdict(Seen.ABSENT, envelope.message)
+        return Verdict(Result.PROJECT_MISSING, advice.project_missing(envelope, asked.project_id))
+    return Verdict(Result.ABSENT, envelope.message)
 
 
 def _conflict(asked: Asked, envelope: Envelope) -> Verdict:
-    return Verdict(Seen.NAME_TAKEN if asked.action is Action.CREATE else Seen.INVALID, envelope.message)
+    return Verdict(Result.NAME_TAKEN if asked.action is Action.CREATE else Result.INVALID, envelope.message)
 
 
 def _unprocessable(_asked: Asked, envelope: Envelope) -> Verdict:
-    return Verdict(Seen.INVALID, remedies.quoting("Infisical refuses the request's content", envelope.message))
+    return Verdict(Result.INVALID, advice.quoting("Infisical refuses the request's content", envelope.message))
 
 
 _FAILURE: Final[dict[int, Callable[[Asked, Envelope], Verdict]]] = {

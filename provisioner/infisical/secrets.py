@@ -22,13 +22,13 @@ from provisioner.core.errors import (
     LoginUnavailable,
 )
 from provisioner.core.key_text import NoKey, key_in
-from provisioner.core.model import Action, Seen
+from provisioner.core.model import Action, Result
 from provisioner.core.ports import Permits
-from provisioner.core.secret import Secret, SecretPlace
+from provisioner.core.secret import Secret, SecretLocation
+from provisioner.infisical.advice import quoting
 from provisioner.infisical.headers import read_rate
 from provisioner.infisical.identity import Identity
 from provisioner.infisical.refusals import read_refusal
-from provisioner.infisical.remedies import quoting
 from provisioner.infisical.shapes import Unreadable, read_envelope, read_json
 from provisioner.infisical.tokens import is_used_up
 from provisioner.infisical.transport import Answer, AnswerLost, NotSent, Transport
@@ -42,10 +42,10 @@ PATIENCE: Final = (
 _ASKED: Final = Asked(Action.LOOK_UP, None, "", None, "")
 # What a person has to fix, in the order in which to look.
 _LASTING: Final = {
-    Seen.ABSENT: "there is no such secret: check project, environment, path and secret",
-    Seen.PROJECT_MISSING: "there is no such project: check project and the target",
-    Seen.FORBIDDEN: "the machine identity may not read it: give it a role there that allows to read the value",
-    Seen.INVALID: "Infisical refuses to look for it: check project, environment, path and secret",
+    Result.ABSENT: "there is no such secret: check project, environment, path and secret",
+    Result.PROJECT_MISSING: "there is no such project: check project and the target",
+    Result.FORBIDDEN: "the machine identity may not read it: give it a role there that allows to read the value",
+    Result.INVALID: "Infisical refuses to look for it: check project, environment, path and secret",
 }
 
 
@@ -70,7 +70,7 @@ class InfisicalSecrets:
         self._patience = patience
         self._old = False
 
-    async def read(self, place: SecretPlace) -> Secret:
+    async def read(self, place: SecretLocation) -> Secret:
         """The secret's value, trimmed. Raises `CredentialUnreadable` or `CredentialUnavailable`."""
         try:
             async with asyncio.timeout(self._patience):
@@ -80,22 +80,22 @@ class InfisicalSecrets:
         except (NotSent, AnswerLost, IdentityRefused, LoginUnavailable) as error:
             raise CredentialUnavailable(str(error)) from error
 
-    async def _read(self, place: SecretPlace) -> Secret:
+    async def _read(self, place: SecretLocation) -> Secret:
         answer = await self._authorised(place)
-        if answer.status == 404 and not self._old and self._verdict(answer).seen is Seen.MISCONFIGURED:
+        if answer.status == 404 and not self._old and self._verdict(answer).result is Result.MISCONFIGURED:
             self._old = True  # a server from before that route
             answer = await self._authorised(place)
-            self._old = self._verdict(answer).seen is not Seen.MISCONFIGURED
+            self._old = self._verdict(answer).result is not Result.MISCONFIGURED
         if answer.status == 200:
             return value_in(answer)
         raise self._refusal(answer)
 
-    async def _authorised(self, place: SecretPlace) -> Answer:
+    async def _authorised(self, place: SecretLocation) -> Answer:
         """Send the request, and once more with a new token if the token was refused."""
         answer = await self._once(place)
         return await self._once(place) if self._is_about_token(answer) else answer
 
-    async def _once(self, place: SecretPlace) -> Answer:
+    async def _once(self, place: SecretLocation) -> Answer:
         await self._permit()
         answer: Answer | None = None
         try:
@@ -130,14 +130,14 @@ class InfisicalSecrets:
         )
 
     def _is_about_token(self, answer: Answer) -> bool:
-        return answer.status != 200 and self._verdict(answer).seen is Seen.TOKEN_TROUBLE
+        return answer.status != 200 and self._verdict(answer).result is Result.TOKEN_TROUBLE
 
     def _verdict(self, answer: Answer) -> Verdict:
         return read_refusal(_ASKED, answer.status, answer.headers, answer.body, self._now())
 
     def _refusal(self, answer: Answer) -> CredentialUnavailable | CredentialUnreadable:
         verdict = self._verdict(answer)
-        advice = _LASTING.get(verdict.seen)
+        advice = _LASTING.get(verdict.result)
         if advice is None:
             return CredentialUnavailable(verdict.message, retry_after=verdict.retry_after or 0.0)
         envelope = read_envelope(answer.body, secret="")

@@ -62,7 +62,7 @@ def read_connection(data: Any) -> Connection:
         app=_text(get("app")),
         method=_text(get("method")),
         description=_text(get("description")) or None,
-        created_at=_moment(get("createdAt")),
+        created_at=_context(get("createdAt")),
     )
 
 
@@ -104,7 +104,7 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _moment(value: Any) -> datetime | None:
+def _context(value: Any) -> datetime | None:
     if not isinstance(value, str):
         return None
     try:

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from provisioner.core.model import Action, Connection, Proof, Seen
+from provisioner.core.model import Action, Connection, Proof, Result
 
 
 class Asked(NamedTuple):
@@ -18,7 +18,7 @@ class Asked(NamedTuple):
 class Verdict(NamedTuple):
     """What an answer means, and what it proves of a create; `metered`: it came from behind the rate limiter."""
 
-    seen: Seen
+    result: Result
     message: str = ""
     connection: Connection | None = None
     metered: bool = True

@@ -13,7 +13,7 @@ from yarl import URL
 from provisioner.core.description import describe
 from provisioner.core.doubt import METHOD
 from provisioner.core.model import Request
-from provisioner.core.secret import Secret, SecretPlace
+from provisioner.core.secret import Secret, SecretLocation
 
 API: Final = "api/v1"
 SECRETS: Final = "api/v4/secrets"
@@ -45,7 +45,7 @@ class Routes:
         """The connection of that name in a project."""
         return (self.connections / "connection-name" / name).with_query({"projectId": project_id})
 
-    def secret(self, place: SecretPlace, *, old: bool = False) -> URL:
+    def secret(self, place: SecretLocation, *, old: bool = False) -> URL:
         """A secret's value; `old` for servers that lack the present route."""
         # Joined by hand, for a name may hold a slash, and yarl takes `.` and `..` for steps.
         root = self._base / (OLD_SECRETS if old else SECRETS)

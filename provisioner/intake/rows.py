@@ -110,7 +110,7 @@ _FIRST: Final = datetime(1, 1, 2, tzinfo=UTC)
 _TOO_LATE: Final = datetime(9999, 1, 1, tzinfo=UTC)
 
 
-def _moment(given: object) -> datetime:
+def _context(given: object) -> datetime:
     if not isinstance(given, str):
         raise ValueError  # noqa: TRY004  # pydantic collects ValueError
     moment = datetime.fromisoformat(given)
@@ -166,7 +166,7 @@ class Row(BaseModel):
     project_name: Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_one_line)] | None = (
         None
     )
-    not_before: Annotated[datetime, PlainValidator(_moment)] | None = None
+    not_before: Annotated[datetime, PlainValidator(_context)] | None = None
     api_key: Annotated[Secret, PlainValidator(_api_key)] | None = None
 
     def sealed(self, seal: Seal) -> "Row":

@@ -93,7 +93,7 @@ SETTLE_SECONDS: Final = _histogram(
 )
 IN_HAND: Final = _gauge("in_hand", "requests", "target", help="Claims that this worker has and has not settled.")
 HELD: Final = _gauge(
-    "target_held",
+    "breaker_open",
     "0 or 1",
     "target",
     help="Whether this worker sends only single probes to the target, because nothing works there.",

@@ -19,8 +19,8 @@ from provisioner.core.model import (
     Fail,
     Observation,
     Outcome,
+    Result,
     Retry,
-    Seen,
     Settlement,
     Succeed,
 )
@@ -35,7 +35,9 @@ BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2
 
 LOGINS: Final = ("granted", "refused", "limited", "trouble")
 
-_UNSENT: Final = frozenset({Seen.NOT_SENT, Seen.CREDENTIAL_UNKNOWN, Seen.CREDENTIAL_UNREADABLE, Seen.CREDENTIAL_AWAY})
+_UNSENT: Final = frozenset(
+    {Result.NOT_SENT, Result.CREDENTIAL_UNKNOWN, Result.CREDENTIAL_UNREADABLE, Result.CREDENTIAL_AWAY}
+)
 _READS: Final = frozenset({Action.LOOK_UP, Action.IDENTIFY})
 _OUTCOMES: Final = {Succeed: "succeeded", Fail: "failed", Retry: "put_back", Cancel: "cancelled"}
 
@@ -74,7 +76,7 @@ class Meter:
 
     def __init__(self, targets: Iterable[str] = ()) -> None:
         targets = tuple(targets)
-        self._calls: defaultdict[tuple[str, Action, Seen, int | None], int] = defaultdict(int)
+        self._calls: defaultdict[tuple[str, Action, Result, int | None], int] = defaultdict(int)
         self._call_seconds: defaultdict[Labels, Histogram] = defaultdict(Histogram)
         self._logins: defaultdict[Labels, int] = defaultdict(int)
         self._claimed: defaultdict[Labels, int] = defaultdict(int)
@@ -83,18 +85,18 @@ class Meter:
         self._settle_seconds = Histogram()
         self._fenced = 0
         for target in targets:
-            self._calls[target, Action.CREATE, Seen.CREATED, 200] = 0
+            self._calls[target, Action.CREATE, Result.CREATED, 200] = 0
             self._claimed[target,] = 0
             self._logins.update({(target, outcome): 0 for outcome in LOGINS})
         self._settled.update(dict.fromkeys([(Succeed, None), (Cancel, None)], 0))
         self._settled.update({(Fail, code): 0 for code in ErrorCode})
 
-    def called(self, target: str, action: Action, seen: Observation) -> None:
+    def called(self, target: str, action: Action, observation: Observation) -> None:
         """Count a call to Infisical."""
-        what = seen.seen
-        self._calls[target, action, what, seen.status] += 1
+        what = observation.result
+        self._calls[target, action, what, observation.status] += 1
         if what not in _UNSENT:
-            self._call_seconds[target, action].add(seen.elapsed)
+            self._call_seconds[target, action].add(observation.elapsed)
 
     def claimed(self, target: str, requests: int, took: float) -> None:
         """Count a claim."""
@@ -138,7 +140,7 @@ class Meter:
     def _refused(self) -> Values:
         refused: defaultdict[Labels, int] = defaultdict(int)
         for (target, action, what, _), count in self._calls.items():
-            refused[target, "read" if action in _READS else "write"] += count if what is Seen.THROTTLED else 0
+            refused[target, "read" if action in _READS else "write"] += count if what is Result.THROTTLED else 0
         return refused
 
 

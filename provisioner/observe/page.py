@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
 from provisioner import __version__
-from provisioner.core.concerns import concerns, remedy, setbacks
+from provisioner.core.alerts import alerts, incidents, remedy
 from provisioner.core.reports import Failures, Progress, Status, TargetReport, WorkerReport
 from provisioner.core.text import printable
 from provisioner.core.vitals import Vitals
@@ -124,8 +124,8 @@ def _environment() -> "Environment":
 def _page(view: View) -> Page:
     status = view.status
     progress = status.progress if status else None
-    needed = concerns(status) if status else ()
-    passing = [*(setbacks(status) if status else ()), *_own_setbacks(view)]
+    needed = alerts(status) if status else ()
+    passing = [*(incidents(status) if status else ()), *_own_incidents(view)]
     if view.trouble:
         passing.insert(0, f"{view.trouble}; the figures below may be out of date")
     kind, sign, headline = _verdict(view, needed, passing)
@@ -160,7 +160,7 @@ def _verdict(view: View, needed: Sequence[str], passing: Sequence[str]) -> tuple
     return "busy", "▶", "Working"
 
 
-def _own_setbacks(view: View) -> Iterator[str]:
+def _own_incidents(view: View) -> Iterator[str]:
     known = {target.target for target in view.status.targets if target.trouble} if view.status else set()
     for target in view.vitals.targets:
         if target.held is not None and target.target not in known:

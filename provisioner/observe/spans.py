@@ -12,13 +12,15 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer, set_span_in_context
 
 from provisioner import __version__
-from provisioner.core.model import Action, Cancel, Fail, Observation, Retry, Seen, Settlement, Succeed, Trace
+from provisioner.core.model import Action, AttemptRecord, Cancel, Fail, Observation, Result, Retry, Settlement, Succeed
 from provisioner.core.ports import Clock
 from provisioner.core.queue_values import Report
 
 _OUTCOMES: Final = {Succeed: "succeeded", Fail: "failed", Retry: "put_back", Cancel: "cancelled"}
 # Steps on an ordinary way, and no errors.
-_ORDINARY: Final = frozenset({Seen.CREATED, Seen.UPDATED, Seen.REMOVED, Seen.FOUND, Seen.ABSENT, Seen.NAME_TAKEN})
+_ORDINARY: Final = frozenset(
+    {Result.CREATED, Result.UPDATED, Result.REMOVED, Result.FOUND, Result.ABSENT, Result.NAME_TAKEN}
+)
 
 Attributes = Mapping[str, str | int | bool]
 
@@ -35,7 +37,7 @@ class Traces:
         self._tracer = tracer
         self._clock = clock
 
-    def called(self, target: str, action: Action, seen: Observation) -> None:
+    def called(self, target: str, action: Action, observation: Observation) -> None:
         """Hear nothing: the settlement tells of its calls."""
 
     def claimed(self, target: str, requests: int, took: float) -> None:
@@ -62,18 +64,18 @@ class Traces:
         def span(name: str, begin: int, finish: int) -> None:
             self._tracer.start_span(name, context=inside, start_time=begin).end(max(begin, finish))
 
-        first = settlement.trace[0].started_at if settlement.trace else None
+        first = settlement.records[0].started_at if settlement.records else None
         span("claim", start, settling if first is None else _nanoseconds(first))
-        for call in settlement.trace:
+        for call in settlement.records:
             self._call(call, inside)
         span("settle", settling, end)
         if isinstance(settlement.outcome, Fail):
             root.set_status(Status(StatusCode.ERROR, settlement.outcome.code))
         root.end(max(start, end))
 
-    def _call(self, call: Trace, inside: Context) -> None:
+    def _call(self, call: AttemptRecord, inside: Context) -> None:
         start = _nanoseconds(call.started_at)
-        attributes: dict[str, str | int | bool] = {"provisioner.seen": call.seen.name.lower()}
+        attributes: dict[str, str | int | bool] = {"provisioner.seen": call.result.name.lower()}
         if call.status is not None:
             attributes["http.response.status_code"] = call.status
         if call.req_id is not None:
@@ -81,8 +83,8 @@ class Traces:
         span = self._tracer.start_span(
             call.action.value, context=inside, kind=SpanKind.CLIENT, attributes=attributes, start_time=start
         )
-        if call.seen not in _ORDINARY:
-            span.set_status(Status(StatusCode.ERROR, call.seen.value))
+        if call.result not in _ORDINARY:
+            span.set_status(Status(StatusCode.ERROR, call.result.value))
         span.end(start + round(call.elapsed * 1e9))
 
 

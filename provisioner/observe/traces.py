@@ -34,10 +34,10 @@ class Both:
     def __init__(self, one: Observer, other: Observer) -> None:
         self._observers = (one, other)
 
-    def called(self, target: str, action: Action, seen: Observation) -> None:
+    def called(self, target: str, action: Action, observation: Observation) -> None:
         """Pass it on."""
         for each in self._observers:
-            each.called(target, action, seen)
+            each.called(target, action, observation)
 
     def claimed(self, target: str, requests: int, took: float) -> None:
         """Pass it on."""

@@ -15,14 +15,14 @@ import orjson
 import structlog
 from aiohttp import web
 
-from provisioner.core.concerns import concerns, setbacks
+from provisioner.core.alerts import alerts, incidents
 from provisioner.core.errors import ProvisionerError
 from provisioner.core.reports import Gauges, Status
 from provisioner.observe import metrics
-from provisioner.observe.guard import HEADER_TIME, Doorkeeper, Guard
+from provisioner.observe.cached_reads import EVERY, Gate, Look, Looks
+from provisioner.observe.connection_limits import HEADER_TIME, Doorkeeper, Guard
 from provisioner.observe.health import Health
 from provisioner.observe.logs import redact_event
-from provisioner.observe.looks import EVERY, Gate, Look, Looks
 from provisioner.observe.page import View, asset, render_main, render_page
 
 log = structlog.stdlib.get_logger()
@@ -139,8 +139,8 @@ class StatusPort:
         health = self._sources.health
         return {
             **known,
-            "concerns": concerns(status) if status else (),
-            "setbacks": setbacks(status) if status else (),
+            "concerns": alerts(status) if status else (),
+            "setbacks": incidents(status) if status else (),
             "error": look.trouble or None,
             "worker": {**asdict(health.vitals), "absence": health.absence() or None},
         }

@@ -81,7 +81,10 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         _table(_REQUESTS, "SELECT", columns=SEEN),
         *(_table(name, "SELECT") for name in ("request_status", "batch_progress", "request_counts")),
         _table("request_credentials", "SELECT"),
-        *(_table(name, "SELECT") for name in ("ready", "waiting", "in_flight", "setbacks", "turns", "attempts")),
+        *(
+            _table(name, "SELECT")
+            for name in ("ready", "waiting", "in_flight", "attempt_state", "fair_cursors", "attempts")
+        ),
         *(_table(name, "SELECT") for name in ("unrecorded", "miscounted", "sent_creates")),
         _function("misplaced(bigint,integer)"),
         *(
@@ -95,12 +98,15 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         _USAGE,
         _table(_REQUESTS, "SELECT"),
         _table(_REQUESTS, "UPDATE", columns=("credential", *RESULT)),
-        *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("ready", "waiting", "setbacks", "workers")),
+        *(
+            _table(name, "SELECT", "INSERT", "UPDATE", "DELETE")
+            for name in ("ready", "waiting", "attempt_state", "workers")
+        ),
         *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("credential_health", "target_incidents")),
         *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("in_flight", "unrecorded")),
         _table("sent_creates", "SELECT", "INSERT", "UPDATE", "DELETE"),
         _table("miscounted", "SELECT"),
-        *(_table(name, "SELECT", "INSERT", "UPDATE") for name in ("turns", "permits", "concurrency", "targets")),
+        *(_table(name, "SELECT", "INSERT", "UPDATE") for name in ("fair_cursors", "permits", "concurrency", "targets")),
         _table("attempts", "INSERT"),
         _table("attempts", "SELECT", columns=("request_id", "attempt", "action", "started_at")),
         _table("failed_boxes", "SELECT", "UPDATE", "DELETE"),

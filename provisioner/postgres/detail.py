@@ -17,7 +17,7 @@ class Detail(Listed):
     """One request at the moment `now`, on the database's clock.
 
     `unknown`: an attempt may have made the connection. `called_off`: it is cancelled as soon as that is certain.
-    `hold`: why it waits together with others. `place`: how many are served up to and with it, if it is in line.
+    `quarantine`: why it waits together with others. `place`: how many are served up to and with it, if it is in line.
     `workers` live and serve its target, at `pace` creates a second, None if that is not known. `worker` has it in
     flight since `claimed_at`. `unrecorded`: why its outcome could not be recorded yet.
     """
@@ -26,7 +26,7 @@ class Detail(Listed):
     unknown: bool
     called_off: bool
     failures: int
-    hold: str | None
+    quarantine: str | None
     claimed_at: datetime | None
     worker: str | None
     unrecorded: str | None

@@ -13,7 +13,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type
 from tenacity.wait import wait_exponential, wait_random
 
 from provisioner.core.errors import DatabaseUnavailable, DatabaseUnusable, ProvisionerError
-from provisioner.core.queue_values import FRONT, Place
+from provisioner.core.queue_values import FRONT, QueuePosition
 from provisioner.postgres.connector import is_pooled
 from provisioner.postgres.pool import Database, database_errors
 
@@ -36,18 +36,18 @@ PEACE: Final = 10.0
 LONGEST_PEACE: Final = 300.0
 
 
-def read_payload(payload: str) -> dict[str, Place]:
+def read_payload(payload: str) -> dict[str, QueuePosition]:
     """Where newcomers stand in line, by target.
 
     `target,rank,turn;…`. Empty when the payload says nothing that we know: whoever may connect may notify, and a place
     that no column can hold would end every claim in an error.
     """
-    places: dict[str, Place] = {}
+    places: dict[str, QueuePosition] = {}
     for part in payload.split(";"):
         target, _, place = part.partition(",")
         rank, _, turn = place.partition(",")
         try:
-            found = Place(int(rank), int(turn))
+            found = QueuePosition(int(rank), int(turn))
         except ValueError:
             return {}
         if not (abs(found.rank) < 2**31 and abs(found.turn) < 2**63):
@@ -100,7 +100,7 @@ class Listener:
     line.
     """
 
-    def __init__(self, database: Database, *, hear: Callable[[str | None, Place], None]) -> None:
+    def __init__(self, database: Database, *, hear: Callable[[str | None, QueuePosition], None]) -> None:
         self._database = database
         self._hear = hear
         self._payloads: set[str] = set()
@@ -173,7 +173,7 @@ class Listener:
         """Pass on what was heard since the last time, as one."""
         self._telling, self._told_at = False, asyncio.get_running_loop().time()
         payloads, self._payloads = self._payloads, set()
-        foremost: dict[str, Place] = {}
+        foremost: dict[str, QueuePosition] = {}
         unknown = len(payloads) > DISTINCT
         for payload in payloads:
             places = read_payload(payload)

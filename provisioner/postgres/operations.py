@@ -13,10 +13,10 @@ from provisioner.postgres.queries import statements
 _SQL: Final = "operations"
 BATCH: Final = 10_000  # requests in one transaction: the locks of a million would hold the workers up for minutes
 
-Deed = Literal["cancel", "retry"]
+Operation = Literal["cancel", "retry"]
 
 # What each deed can change; all else is left alone by the functions themselves.
-CHANGEABLE: Final[Mapping[Deed, tuple[State, ...]]] = {
+CHANGEABLE: Final[Mapping[Operation, tuple[State, ...]]] = {
     "cancel": (State.WAITING, State.READY, State.IN_FLIGHT),
     "retry": (State.FAILED, State.CANCELLED, State.WAITING),
 }
@@ -39,21 +39,21 @@ class Hold:
     paused_by: str | None = None
 
 
-def changeable(deed: Deed, wanted: Filter) -> Filter | None:
+def changeable(operation: Operation, wanted: Filter) -> Filter | None:
     """The same filter, without the states that the deed cannot change; None if nothing is left of it."""
-    states = tuple(state for state in CHANGEABLE[deed] if not wanted.states or state in wanted.states)
+    states = tuple(state for state in CHANGEABLE[operation] if not wanted.states or state in wanted.states)
     return replace(wanted, states=states) if states else None
 
 
-async def carry_out(database: Database, deed: Deed, wanted: Filter) -> AsyncIterator[Step]:
+async def carry_out(database: Database, operation: Operation, wanted: Filter) -> AsyncIterator[Step]:
     """Do it to every request that the filter matches, each batch in a transaction of its own.
 
     Raises `DatabaseUnavailable` and `DatabaseUnusable`; the batches before were done. Doing it again is harmless.
     """
-    chosen = changeable(deed, wanted)
+    chosen = changeable(operation, wanted)
     last = -1
     while chosen is not None and (ids := await ids_after(database, chosen, last, limit=BATCH)):
-        rows = await database.fetch(statements(_SQL)[deed], ids)
+        rows = await database.fetch(statements(_SQL)[operation], ids)
         yield Step(seen=len(ids), changed=Counter({row["word"]: row["requests"] for row in rows}))
         last = ids[-1]
 

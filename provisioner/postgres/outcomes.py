@@ -69,10 +69,10 @@ def as_kept(calls: Sequence[Call]) -> str:
 
 def from_kept(kept: str) -> list[Call]:
     """The calls that were kept."""
-    return [(name, columns) for name, columns in json.loads(kept, object_hook=_moment)]
+    return [(name, columns) for name, columns in json.loads(kept, object_hook=_context)]
 
 
-def _moment(value: dict[str, Any]) -> object:
+def _context(value: dict[str, Any]) -> object:
     return datetime.fromisoformat(value["at"]) if set(value) == {"at"} else value
 
 

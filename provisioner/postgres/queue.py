@@ -11,7 +11,18 @@ from provisioner import __version__
 from provisioner.core.description import SPACE
 from provisioner.core.errors import DatabaseUnusable, LeaseLost, StatementRefused
 from provisioner.core.model import Claim, OnConflict, Proof, Request, SentCreate, Settlement
-from provisioner.core.queue_values import Claims, Glance, Late, Place, Pulse, Report, Rescue, Swept, Wiped, WorkerId
+from provisioner.core.queue_values import (
+    Claims,
+    Heartbeat,
+    Late,
+    QueuePosition,
+    QueueSnapshot,
+    Report,
+    Rescue,
+    Swept,
+    Wiped,
+    WorkerId,
+)
 from provisioner.postgres.outcomes import record_kept, set_aside, told_apart
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
@@ -30,7 +41,7 @@ class PostgresQueue:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._claim = statements("claim")
-        self._keep = statements("keep")
+        self._keep = statements("maintenance")
         self._settle = statements("settle")
 
     async def register(self, *, name: str, targets: Sequence[str], lease: float) -> WorkerId:
@@ -40,11 +51,11 @@ class PostgresQueue:
         )
         return int(row["id"]) if row else 0
 
-    async def renew(self, worker: WorkerId, *, lease: float, pulse: Pulse) -> None:
+    async def renew(self, worker: WorkerId, *, lease: float, heartbeat: Heartbeat) -> None:
         """Renew the lease of everything that the worker holds. Raises `LeaseLost`."""
         span = timedelta(seconds=lease)
         row = await self._database.fetchrow(
-            self._keep["renew"], worker, span, pulse.created, pulse.pace, pulse.stopping
+            self._keep["renew"], worker, span, heartbeat.created, heartbeat.pace, heartbeat.stopping
         )
         if row is None:
             raise LeaseLost
@@ -53,13 +64,13 @@ class PostgresQueue:
         """Strike the worker off the list if it holds nothing."""
         await self._database.execute(self._keep["leave"], worker)
 
-    async def claim(self, worker: WorkerId, *, target: str, start: Place, limit: int) -> Claims:
+    async def claim(self, worker: WorkerId, *, target: str, start: QueuePosition, limit: int) -> Claims:
         """Claim up to `limit` requests in line from `start` on; the intent is durable when this returns."""
         fence = secrets.randbits(63)
         rows = await self._database.fetch(
             self._claim["claim"], target, start.rank, start.turn, limit, worker, start.id, fence
         )
-        last = Place(rows[-1]["rank"], rows[-1]["turn"], rows[-1]["id"]) if rows else None
+        last = QueuePosition(rows[-1]["rank"], rows[-1]["turn"], rows[-1]["id"]) if rows else None
         claims = [_claim(row, target, fence) for row in rows]
         if again := [claim.request.id for claim in claims if claim.attempt > 1]:
             doubt = await self._doubt(again)
@@ -133,26 +144,26 @@ class PostgresQueue:
             tried.append(Late(request=row["id"], reason=reason))
         return tried
 
-    async def look(self, *, marks: dict[str, Place], served: dict[str, Place]) -> Glance:
+    async def look(self, *, marks: dict[str, QueuePosition], served: dict[str, QueuePosition]) -> QueueSnapshot:
         """Look at what there is to do from the given marks on, and tell how far the queues have been served."""
         ids = [mark.id for mark in marks.values()]
         row = await self._database.fetchrow(self._keep["look"], *_columns(marks), *_columns(served), ids)
         if row is None:  # a SELECT without FROM has exactly one row
             raise AssertionError
         heads = zip(row["targets"], row["ranks"], row["turns"], row["ids"], strict=True)
-        return Glance(
+        return QueueSnapshot(
             now=row["now"],
             next_due=row["next_due"],
             lapsed=row["lapsed"],
             paused=frozenset(row["paused"]),
-            heads={target: Place(rank, turn, id_) for target, rank, turn, id_ in heads},
+            heads={target: QueuePosition(rank, turn, id_) for target, rank, turn, id_ in heads},
         )
 
-    async def promote(self, limit: int) -> dict[str, Place]:
+    async def promote(self, limit: int) -> dict[str, QueuePosition]:
         """Put what is due in line; returns the foremost place of the newcomers by target."""
-        heads: dict[str, Place] = {}
+        heads: dict[str, QueuePosition] = {}
         for row in await self._database.fetch(self._keep["promote"], limit):
-            heads.setdefault(row["target"], Place(row["rank"], row["turn"]))
+            heads.setdefault(row["target"], QueuePosition(row["rank"], row["turn"]))
         return heads
 
     async def rescue(self, *, pause: float) -> Rescue:
@@ -210,7 +221,7 @@ class PostgresQueue:
         return Wiped(keys=row["wiped"], more=row["due"] == limit) if row else Wiped()
 
 
-def _columns(places: dict[str, Place]) -> tuple[list[str], list[int], list[int]]:
+def _columns(places: dict[str, QueuePosition]) -> tuple[list[str], list[int], list[int]]:
     return list(places), [place.rank for place in places.values()], [place.turn for place in places.values()]
 
 

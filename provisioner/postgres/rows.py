@@ -24,7 +24,7 @@ class Rows:
 
 async def read_rows(database: Database, *, most: int = MOST) -> Rows:
     """Look at all requests, or at the newest `most` of them. Raises `DatabaseUnavailable` and `DatabaseUnusable`."""
-    sql, keep = statements("rows"), statements("keep")
+    sql, keep = statements("rows"), statements("maintenance")
     start = await database.fetchrow(sql["start"], most)
     last, whole = (start["last"], start["whole"]) if start else (0, True)
     misplaced: list[int] = []

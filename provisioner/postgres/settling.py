@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from provisioner.core.doubt import unheard, with_doubt
 from provisioner.core.model import (
+    AttemptRecord,
     Cancel,
     ErrorCode,
     Fail,
     Outcome,
+    Result,
     Retry,
-    Seen,
     Settlement,
     Succeed,
-    Trace,
 )
 from provisioner.core.policy import streak_after
 from provisioner.core.queue_values import WorkerId
@@ -69,7 +69,7 @@ def calls_for(settlements: Sequence[Settlement]) -> Iterator[Call]:
         plain = _is_plain(settlement)
         rows[type(settlement.outcome)].append((*_row(settlement, plain=plain), settlement.claim.fence))
         if not plain:
-            traces += [_trace(settlement, trace) for trace in settlement.trace]
+            traces += [_record_of(settlement, records) for records in settlement.records]
     for kind, statement in _STATEMENT.items():
         if rows[kind]:
             yield statement, _columns(rows[kind])
@@ -100,8 +100,8 @@ def _confessed(settlements: Sequence[Settlement], settled: Collection[int]) -> C
         with_doubt(one.claim, unheard(one.claim, call.started_at + timedelta(seconds=call.elapsed)))
         for one in settlements
         if one.claim.request.id not in settled
-        for call in one.trace[:1]
-        if call.seen is Seen.CREATED
+        for call in one.records[:1]
+        if call.result is Result.CREATED
     ]
     taken_over = Retry(delay=0.0, message="others have taken it over")
     rows = [row for claim in late for row in _doubt(Settlement(claim=claim, outcome=taken_over, sent=claim.sent + 1))]
@@ -111,7 +111,9 @@ def _confessed(settlements: Sequence[Settlement], settled: Collection[int]) -> C
 def _is_plain(settlement: Settlement) -> bool:
     """Whether a single create was all that was sent, and worked: the statement that records it logs it too."""
     return (
-        type(settlement.outcome) is Succeed and len(settlement.trace) == 1 and settlement.trace[0].seen is Seen.CREATED
+        type(settlement.outcome) is Succeed
+        and len(settlement.records) == 1
+        and settlement.records[0].result is Result.CREATED
     )
 
 
@@ -124,34 +126,34 @@ def _row(settlement: Settlement, *, plain: bool) -> tuple[object, ...]:
     who = (claim.request.id, claim.attempt)
     match outcome:
         case Succeed(connection=made, adopted=adopted):
-            call = settlement.trace[0] if plain else None
+            call = settlement.records[0] if plain else None
             logged = (call.started_at, call.elapsed, call.status, call.req_id) if call else (None, None, None, None)
             return (*who, made.id, made.org_id, made.credentials_hash, adopted, sent, *logged)
         case Fail(code=code, message=message):
             return (*who, sent, claim.failures + 1, claim.first_tried_at, bool(claim.doubt), code, message)
-        case Retry(code=code, message=message, counted=counted, delay=delay, hold=hold):
+        case Retry(code=code, message=message, counted=counted, delay=delay, quarantine=quarantine):
             failures = claim.failures + counted
             streak = (streak_after(claim, code), code) if counted and code else (claim.streak, claim.streak_of)
             doubted = bool(claim.doubt)
-            return (*who, sent, failures, claim.first_tried_at, doubted, code, message, delay, hold, *streak)
+            return (*who, sent, failures, claim.first_tried_at, doubted, code, message, delay, quarantine, *streak)
         case Cancel():
             return (*who, sent)
 
 
-def _trace(settlement: Settlement, trace: Trace) -> tuple[object, ...]:
+def _record_of(settlement: Settlement, records: AttemptRecord) -> tuple[object, ...]:
     code: ErrorCode | None = None
-    if isinstance(settlement.outcome, Fail | Retry) and trace is settlement.trace[-1]:
+    if isinstance(settlement.outcome, Fail | Retry) and records is settlement.records[-1]:
         code = settlement.outcome.code
-    fine = trace.seen in {Seen.CREATED, Seen.UPDATED, Seen.FOUND}
+    fine = records.result in {Result.CREATED, Result.UPDATED, Result.FOUND}
     return (
         settlement.claim.request.id,
         settlement.claim.attempt,
-        trace.action,
-        trace.started_at,
-        trace.elapsed,
-        trace.status,
-        trace.req_id,
-        trace.seen.value,
+        records.action,
+        records.started_at,
+        records.elapsed,
+        records.status,
+        records.req_id,
+        records.result.value,
         code,
-        None if fine else trace.message,
+        None if fine else records.message,
     )

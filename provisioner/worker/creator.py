@@ -16,9 +16,9 @@ from provisioner.core.errors import (
     CredentialUnreadable,
     DatabaseUnavailable,
 )
-from provisioner.core.health import Breaker
 from provisioner.core.model import (
     Action,
+    AttemptRecord,
     Cancel,
     Claim,
     Connection,
@@ -28,14 +28,13 @@ from provisioner.core.model import (
     Outcome,
     Proof,
     Request,
+    Result,
     Retry,
-    Seen,
     SentCreate,
     Settlement,
-    Trace,
 )
 from provisioner.core.policy import (
-    Moment,
+    DecisionContext,
     Rules,
     decide,
     first_action,
@@ -48,11 +47,12 @@ from provisioner.core.policy import (
 from provisioner.core.ports import Clock, ClockStore, Connections, Incidents, Observer, Permits, Vault
 from provisioner.core.secret import Secret
 from provisioner.core.skew import ServerClock, dated
+from provisioner.core.target_health import Breaker
 from provisioner.core.unobserved import UNOBSERVED
+from provisioner.worker.fault_attribution import FaultAttribution
 from provisioner.worker.key_gate import KeyGate, Postponed
-from provisioner.worker.membership import Membership
+from provisioner.worker.lease_state import LeaseState
 from provisioner.worker.slots import OPEN, OpenGate
-from provisioner.worker.witness import Witness
 
 log = structlog.stdlib.get_logger()
 
@@ -62,7 +62,9 @@ COMPARE: Final = 0.1
 _LOOKING: Final = frozenset({Action.LOOK_UP, Action.IDENTIFY, Action.INSPECT})
 _WITH_KEY: Final = frozenset({Action.CREATE, Action.REPLACE})
 # What certainly left nothing behind, because it never left.
-_UNSENT: Final = frozenset({Seen.NOT_SENT, Seen.CREDENTIAL_UNKNOWN, Seen.CREDENTIAL_UNREADABLE, Seen.CREDENTIAL_AWAY})
+_UNSENT: Final = frozenset(
+    {Result.NOT_SENT, Result.CREDENTIAL_UNKNOWN, Result.CREDENTIAL_UNREADABLE, Result.CREDENTIAL_AWAY}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,13 +111,13 @@ class Target:
 class Creator:
     """Makes the connections of one target, one claim at a time; many run side by side."""
 
-    def __init__(self, target: Target, *, membership: Membership, clock: Clock, random: Callable[[], float]) -> None:
+    def __init__(self, target: Target, *, lease_state: LeaseState, clock: Clock, random: Callable[[], float]) -> None:
         self._target = target
-        self._membership = membership
+        self._lease_state = lease_state
         self._clock = clock
         self._random = random
         self._compared_at = float("-inf")
-        self._witness = Witness()
+        self._attribution = FaultAttribution()
 
     async def carry(self, claim: Claim) -> Settlement:
         """Carry one claim to its end. A defect of ours costs the row an attempt, not the process its life."""
@@ -128,19 +130,19 @@ class Creator:
             outcome = decide(
                 claim,
                 Action.CREATE,
-                Observation(seen=Seen.UNKNOWN, message=message),
+                Observation(result=Result.UNKNOWN, message=message),
                 rules=self._target.rules,
-                moment=Moment(now=self._clock.now(), jitter=self._random(), target_works=True),
+                context=DecisionContext(now=self._clock.now(), jitter=self._random(), target_works=True),
             )
             if isinstance(outcome, Do):
                 raise
-            trace = (lost_trace(claim, self._clock.now(), message),)
-            return Settlement(claim=claim, outcome=outcome, sent=claim.sent + 1, trace=trace)
+            records = (lost_attempt(claim, self._clock.now(), message),)
+            return Settlement(claim=claim, outcome=outcome, sent=claim.sent + 1, records=records)
 
     async def _carry(self, claim: Claim) -> Settlement:
         """Make calls for one claim until its outcome is certain enough to be written down."""
         action, subject, sent = first_action(claim), None, claim.sent
-        trace: list[Trace] = []
+        records: list[AttemptRecord] = []
         if claim.cancelled and action is Action.CREATE:
             return Settlement(claim=claim, outcome=Cancel(), sent=sent)
         while True:
@@ -151,31 +153,31 @@ class Creator:
                 break
             started_at, began = self._clock.now(), self._clock.monotonic()
             try:
-                seen, key = await self._call(action, claim, subject)
+                observation, key = await self._call(action, claim, subject)
             except Postponed as postponed:
                 outcome = postponed.outcome
                 break
-            trace.append(_trace(action, started_at, seen))
+            records.append(_record_of(action, started_at, observation))
             now = self._clock.monotonic()
-            excused = self._target.gate.excuses(seen, began)
-            self._learn(action, seen, now, excused=excused)
+            excused = self._target.gate.excuses(observation, began)
+            self._learn(action, observation, now, excused=excused)
             if action is Action.CREATE:
-                sent += _was_sent(seen)
-                self._witness.note(claim.request.id, seen.seen, began=began)
-                if is_evidence(seen) and _was_sent(seen):
-                    claim = with_doubt(claim, await self._evidence(claim, seen, started_at, key))
-                if (back := await self._judged(claim, seen, key)) is not None:
+                sent += _was_sent(observation)
+                self._attribution.note(claim.request.id, observation.result, began=began)
+                if is_evidence(observation) and _was_sent(observation):
+                    claim = with_doubt(claim, await self._evidence(claim, observation, started_at, key))
+                if (back := await self._judged(claim, observation, key)) is not None:
                     outcome = back
                     break
             decision = (
-                plain_success(seen)
-                or await self._recorded_twice(claim, action, seen)
+                plain_success(observation)
+                or await self._recorded_twice(claim, action, observation)
                 or decide(
                     claim,
                     action,
-                    seen,
+                    observation,
                     rules=self._target.rules,
-                    moment=self._moment(claim, seen, now, excused=excused),
+                    context=self._context(claim, observation, now, excused=excused),
                 )
             )
             if not isinstance(decision, Do):
@@ -185,20 +187,24 @@ class Creator:
             if decision.delay:
                 with self._target.gate.lend():
                     await asyncio.sleep(decision.delay)
-        return self._settlement(claim, outcome, sent, trace)
+        return self._settlement(claim, outcome, sent, records)
 
-    def _settlement(self, claim: Claim, outcome: Outcome, sent: int, trace: Sequence[Trace]) -> Settlement:
+    def _settlement(self, claim: Claim, outcome: Outcome, sent: int, records: Sequence[AttemptRecord]) -> Settlement:
         if sent == claim.sent:
             self._target.writes.give_back(1)
         if claim.doubt and (left := left_in_doubt(claim, outcome)) != claim.doubt:
             claim = replace(claim, doubt=left)
-        return Settlement(claim=claim, outcome=outcome, sent=sent, trace=tuple(trace))
+        return Settlement(claim=claim, outcome=outcome, sent=sent, records=tuple(records))
 
-    async def _evidence(self, claim: Claim, seen: Observation, started_at: datetime, key: Secret | None) -> SentCreate:
+    async def _evidence(
+        self, claim: Claim, observation: Observation, started_at: datetime, key: Secret | None
+    ) -> SentCreate:
         """What is kept of a create whose outcome its end did not prove."""
         request, keys = claim.request, self._target.keys
-        left_at = started_at if seen.began is None else self._clock.at(seen.began)
-        ended_at = self._clock.now() if seen.began is None else self._clock.at(seen.began + seen.elapsed)
+        left_at = started_at if observation.began is None else self._clock.at(observation.began)
+        ended_at = (
+            self._clock.now() if observation.began is None else self._clock.at(observation.began + observation.elapsed)
+        )
         return SentCreate(
             target=request.target,
             project_id=request.project_id,
@@ -206,20 +212,25 @@ class Creator:
             description=sent_description(claim, self._target.rules),
             sent_at=left_at,
             ended_at=max(ended_at, left_at),
-            proof=Proof.TAKEN if seen.proof is Proof.TAKEN else Proof.NONE,
+            proof=Proof.TAKEN if observation.proof is Proof.TAKEN else Proof.NONE,
             key_fingerprint=await keys.fingerprint(key) if keys is not None and key is not None else None,
         )
 
-    async def _recorded_twice(self, claim: Claim, action: Action, seen: Observation) -> Decision | None:
+    async def _recorded_twice(self, claim: Claim, action: Action, observation: Observation) -> Decision | None:
         """What follows if the connection that was found is another target's, which is the same Infisical."""
         recorded = self._target.recorded
-        if seen.seen is not Seen.FOUND or seen.connection is None or action not in _LOOKING or recorded is None:
+        if (
+            observation.result is not Result.FOUND
+            or observation.connection is None
+            or action not in _LOOKING
+            or recorded is None
+        ):
             return None
         try:
-            other = await recorded(claim.request, seen.connection)
+            other = await recorded(claim.request, observation.connection)
         except DatabaseUnavailable as error:
             return Retry(delay=1.0, message=str(error))
-        return recorded_twice(claim, seen.connection, other) if other else None
+        return recorded_twice(claim, observation.connection, other) if other else None
 
     async def _call(
         self, action: Action, claim: Claim, subject: Connection | None
@@ -239,8 +250,8 @@ class Creator:
 
     async def _send(self, claim: Claim, key: Secret, subject: Connection | None) -> Observation:
         """Send a key, to a new connection or to the subject."""
-        if not self._membership.holds(claim):
-            return Observation(seen=Seen.NOT_SENT, message="the lease ran out before this was sent")
+        if not self._lease_state.holds(claim):
+            return Observation(result=Result.NOT_SENT, message="the lease ran out before this was sent")
         if subject is None:
             return await self._target.connections.create(claim.request, key)
         return await self._target.connections.replace(claim.request, subject, key)
@@ -249,16 +260,16 @@ class Creator:
         if action is Action.REMOVE and subject is not None:
             return replace(await self._target.connections.remove(subject), connection=subject)
         if action is Action.INSPECT and subject is not None:
-            seen = await self._target.connections.get(subject.id)
-            return seen if seen.seen is Seen.FOUND else replace(seen, connection=subject)
+            observation = await self._target.connections.get(subject.id)
+            return observation if observation.result is Result.FOUND else replace(observation, connection=subject)
         return await self._target.connections.look_up(claim.request)
 
-    async def _judged(self, claim: Claim, seen: Observation, key: Secret | None) -> Retry | None:
+    async def _judged(self, claim: Claim, observation: Observation, key: Secret | None) -> Retry | None:
         """Learn of the request's key; returns how the request goes on if its key's refusal is not its own fault."""
         keys = self._target.keys
-        if keys is None or keys.accepts(claim, seen):
+        if keys is None or keys.accepts(claim, observation):
             return None
-        return await keys.judge(claim, seen, key)
+        return await keys.judge(claim, observation, key)
 
     async def _permit(self, action: Action, patience: float) -> float:
         """Ask for a permit for what is no create; returns the seconds to come back in when there is none.
@@ -294,41 +305,54 @@ class Creator:
             else:
                 permits, pause = granted.permits, granted.wait
 
-    def _learn(self, action: Action, seen: Observation, now: float, *, excused: bool) -> None:
+    def _learn(self, action: Action, observation: Observation, now: float, *, excused: bool) -> None:
         target, create = self._target, action is Action.CREATE
-        target.observer.called(target.name, action, seen)
-        if seen.skew is not None:
-            target.clock.headers.note(dated(seen.skew, seen.elapsed))
-        if create and seen.seen is Seen.CREATED and now - self._compared_at >= COMPARE:
+        target.observer.called(target.name, action, observation)
+        if observation.skew is not None:
+            target.clock.headers.note(dated(observation.skew, observation.elapsed))
+        if create and observation.result is Result.CREATED and now - self._compared_at >= COMPARE:
             self._compared_at = now
-            self._compare(seen)
-        if _was_sent(seen):
+            self._compare(observation)
+        if _was_sent(observation):
             if create or (target.shared_budget and action not in _LOOKING):
                 budget: Permits | None = target.writes
             else:
                 budget = target.reads if action in _LOOKING else None
             if budget is not None:
-                budget.learn(seen.rate, metered=seen.metered, throttled_for=seen.retry_after, elapsed=seen.elapsed)
+                budget.learn(
+                    observation.rate,
+                    metered=observation.metered,
+                    throttled_for=observation.retry_after,
+                    elapsed=observation.elapsed,
+                )
         # That nothing is found shows that Infisical reads, and not that it writes: in maintenance it only reads.
-        if not excused and seen.seen is not Seen.ABSENT and target.breaker.observe(seen.seen, seen.message, now):
+        if (
+            not excused
+            and observation.result is not Result.ABSENT
+            and target.breaker.observe(observation.result, observation.message, now)
+        ):
             if target.breaker.is_open:
-                log.warning("target_held", target=target.name, reason=target.breaker.reason)
+                log.warning("breaker_opened", target=target.name, reason=target.breaker.reason)
             else:
-                log.info("target_works", target=target.name)
+                log.info("breaker_closed", target=target.name)
 
-    def _compare(self, seen: Observation) -> None:
+    def _compare(self, observation: Observation) -> None:
         """A create that was plainly answered shows Infisical's clock: it made its connection while it lasted."""
-        if seen.began is not None and seen.connection is not None and seen.connection.created_at is not None:
-            sent = self._clock.at(seen.began).timestamp()
-            created = seen.connection.created_at.timestamp()
-            self._target.clock.note_made(created, sent=sent, received=sent + seen.elapsed)
+        if (
+            observation.began is not None
+            and observation.connection is not None
+            and observation.connection.created_at is not None
+        ):
+            sent = self._clock.at(observation.began).timestamp()
+            created = observation.connection.created_at.timestamp()
+            self._target.clock.note_made(created, sent=sent, received=sent + observation.elapsed)
 
-    def _moment(self, claim: Claim, seen: Observation, now: float, *, excused: bool) -> Moment:
+    def _context(self, claim: Claim, observation: Observation, now: float, *, excused: bool) -> DecisionContext:
         """The present, monotonic time `now`, and whether trouble is the request's own."""
         works = self._target.breaker.works(now) and not excused
-        if seen.seen is Seen.UNKNOWN and not self._witness.convicts(claim.request.id, now):
+        if observation.result is Result.UNKNOWN and not self._attribution.blames_request(claim.request.id, now):
             works = False
-        return Moment(
+        return DecisionContext(
             now=self._clock.now(),
             jitter=self._random(),
             clock=self._target.clock.reading(),
@@ -336,15 +360,15 @@ class Creator:
         )
 
 
-def lost_trace(claim: Claim, now: datetime, message: str) -> Trace:
+def lost_attempt(claim: Claim, now: datetime, message: str) -> AttemptRecord:
     """What is logged for a create that may have been sent, and whose answer nobody will read."""
-    return Trace(
+    return AttemptRecord(
         action=Action.CREATE,
         started_at=claim.claimed_at,
         elapsed=(now - claim.claimed_at).total_seconds(),
         status=None,
         req_id=None,
-        seen=Seen.UNKNOWN,
+        result=Result.UNKNOWN,
         message=message,
     )
 
@@ -353,29 +377,29 @@ def _keyless(error: CredentialUnknown | CredentialUnreadable | CredentialUnavail
     """What is seen of a request whose key cannot be had."""
     match error:
         case CredentialUnavailable(retry_after=retry_after):
-            return Observation(seen=Seen.CREDENTIAL_AWAY, message=str(error), retry_after=retry_after)
+            return Observation(result=Result.CREDENTIAL_AWAY, message=str(error), retry_after=retry_after)
         case CredentialUnreadable():
-            return Observation(seen=Seen.CREDENTIAL_UNREADABLE, message=str(error))
+            return Observation(result=Result.CREDENTIAL_UNREADABLE, message=str(error))
         case CredentialUnknown():
-            return Observation(seen=Seen.CREDENTIAL_UNKNOWN, message=str(error))
+            return Observation(result=Result.CREDENTIAL_UNKNOWN, message=str(error))
 
 
-def _was_sent(seen: Observation) -> bool:
+def _was_sent(observation: Observation) -> bool:
     """Whether anything was sent; without a usable token nothing is."""
     return (
-        seen.seen not in _UNSENT
-        and seen.proof is not Proof.UNSENT
-        and (seen.seen is not Seen.TOKEN_TROUBLE or seen.status is not None)
+        observation.result not in _UNSENT
+        and observation.proof is not Proof.UNSENT
+        and (observation.result is not Result.TOKEN_TROUBLE or observation.status is not None)
     )
 
 
-def _trace(action: Action, started_at: datetime, seen: Observation) -> Trace:
-    return Trace(
+def _record_of(action: Action, started_at: datetime, observation: Observation) -> AttemptRecord:
+    return AttemptRecord(
         action=action,
         started_at=started_at,
-        elapsed=seen.elapsed,
-        status=seen.status,
-        req_id=seen.req_id,
-        seen=seen.seen,
-        message=seen.message,
+        elapsed=observation.elapsed,
+        status=observation.status,
+        req_id=observation.req_id,
+        result=observation.result,
+        message=observation.message,
     )

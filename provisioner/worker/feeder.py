@@ -11,11 +11,11 @@ from provisioner.core.doubt import unheard, with_doubt
 from provisioner.core.errors import DatabaseUnavailable
 from provisioner.core.model import Claim, ErrorCode, Retry, Settlement
 from provisioner.core.ports import Clock, ClockStore, Queue
-from provisioner.core.queue_values import FRONT, Place
-from provisioner.worker.creator import Creator, Target, lost_trace
+from provisioner.core.queue_values import FRONT, QueuePosition
+from provisioner.worker.creator import Creator, Target, lost_attempt
+from provisioner.worker.database_retry import DatabaseRetry, jittered
 from provisioner.worker.key_gate import KeyGate
-from provisioner.worker.membership import Membership
-from provisioner.worker.persistence import Persistence, jittered
+from provisioner.worker.lease_state import LeaseState
 from provisioner.worker.settler import Settler
 
 log = structlog.stdlib.get_logger()
@@ -47,8 +47,8 @@ class Feeder:
         queue: Queue,
         creator: Creator,
         settler: Settler,
-        membership: Membership,
-        persistence: Persistence,
+        lease_state: LeaseState,
+        database_retry: DatabaseRetry,
         clock: Clock,
     ) -> None:
         self.target = target
@@ -58,8 +58,8 @@ class Feeder:
         self._queue = queue
         self._creator = creator
         self._settler = settler
-        self._membership = membership
-        self._persistence = persistence
+        self._lease_state = lease_state
+        self._database_retry = database_retry
         self._clock = clock
         self._work: asyncio.Queue[Claim] = asyncio.Queue()
         self._running: dict[tuple[int, int, int], Claim] = {}
@@ -85,7 +85,7 @@ class Feeder:
         """Requests that are claimed and not yet carried out."""
         return self._work.qsize() + len(self._running)
 
-    def hint(self, place: Place) -> None:
+    def hint(self, place: QueuePosition) -> None:
         """There is something in line at that place."""
         self.mark = min(self.mark, place)
         self._more = True
@@ -102,7 +102,9 @@ class Feeder:
         """Feed the creators until told to stop; then return once nothing is in hand any more."""
         async with asyncio.TaskGroup() as group:
             runners = [group.create_task(self._run(n), name=f"creator-{n}") for n in range(self._capacity)]
-            agreeing = self.target.gate.run(self._membership, self._persistence, wants=self._wants, changed=self._adapt)
+            agreeing = self.target.gate.run(
+                self._lease_state, self._database_retry, wants=self._wants, changed=self._adapt
+            )
             runners.append(group.create_task(agreeing, name="slots"))
             if self.target.keys is not None:
                 runners.append(group.create_task(self._watch(self.target.keys), name="key-gate"))
@@ -112,7 +114,7 @@ class Feeder:
                 try:
                     await self._feed()
                 except DatabaseUnavailable as error:
-                    self._persistence.lost(error)
+                    self._database_retry.lost(error)
                     await self._recover()
             while self.in_hand:
                 self._emptied.clear()
@@ -131,7 +133,7 @@ class Feeder:
         unsent = []
         while not self._work.empty():
             unsent.append(self._work.get_nowait())
-        self._membership.let_go(unsent)
+        self._lease_state.let_go(unsent)
         self.target.writes.give_back(len(unsent))
         self._emptied.set()
         return unsent
@@ -147,8 +149,8 @@ class Feeder:
             message = "the worker was stopped before the answer came"
             outcome = Retry(delay=1.0, message=message, code=ErrorCode.OUTCOME_UNKNOWN)
             now = self._clock.now()
-            doubted, trace = with_doubt(claim, unheard(claim, now)), lost_trace(claim, now, message)
-            self._settler.add(Settlement(claim=doubted, outcome=outcome, sent=claim.sent + 1, trace=(trace,)))
+            doubted, records = with_doubt(claim, unheard(claim, now)), lost_attempt(claim, now, message)
+            self._settler.add(Settlement(claim=doubted, outcome=outcome, sent=claim.sent + 1, records=(records,)))
 
     async def _feed(self) -> None:
         room = self._room()
@@ -156,7 +158,7 @@ class Feeder:
             self.target.gate.need(self._wants())
             await self._wait(None)
             return
-        if not self._membership.leased:
+        if not self._lease_state.leased:
             await self._wait(UNLEASED)
             return
         allowed, pause = self.target.allowance(self._clock.monotonic())
@@ -173,12 +175,12 @@ class Feeder:
 
     async def _claim(self, limit: int) -> None:
         self._more = False
-        start, worker = self.mark, self._membership.worker
+        start, worker = self.mark, self._lease_state.worker
         asked_at = self._clock.monotonic()
         brought = await self._queue.claim(worker, target=self.target.name, start=start, limit=limit)
         self.target.observer.claimed(self.target.name, len(brought.claims), self._clock.monotonic() - asked_at)
-        self._persistence.back()
-        if worker != self._membership.worker:  # the lease was lost meanwhile: others take these over
+        self._database_retry.back()
+        if worker != self._lease_state.worker:  # the lease was lost meanwhile: others take these over
             self.target.writes.give_back(limit)
             self._more = True
             return
@@ -189,7 +191,7 @@ class Feeder:
         self._more = self._more or not self._dry
         if self._dry:
             self.target.writes.give_back(limit - len(brought.claims))
-        self._membership.take(brought.claims)
+        self._lease_state.take(brought.claims)
         for claim in brought.claims:
             self._work.put_nowait(claim)
         self._rest()
@@ -244,7 +246,7 @@ class Feeder:
                 await self._report_incident()
                 await keys.refresh()
             except DatabaseUnavailable as error:
-                self._persistence.lost(error)
+                self._database_retry.lost(error)
             await asyncio.sleep(jittered(WATCH))
 
     async def _report_incident(self) -> None:
@@ -256,7 +258,7 @@ class Feeder:
 
     async def _share_clock(self, store: ClockStore) -> None:
         """Begin with what others knew of Infisical's clock, and leave what is known here for those who come later."""
-        made, told = self.target.clock.made, await self._persistence.insist(store.load)
+        made, told = self.target.clock.made, await self._database_retry.insist(store.load)
         if told is not None and made.bounds is None:
             made.note(told)
         while True:
@@ -266,7 +268,7 @@ class Feeder:
                     await store.save(made.bounds)
                     told = made.bounds
                 except DatabaseUnavailable as error:
-                    self._persistence.lost(error)
+                    self._database_retry.lost(error)
 
     def _room(self) -> int:
         """How many requests to claim now; none while the last claim still lasts."""
@@ -297,5 +299,5 @@ class Feeder:
         """A claim may have been committed although its answer was lost: what it brought goes back in line."""
         self._more = True
         await self._wait(jittered(0.1))
-        worker, target, held = self._membership.worker, self.target.name, self._membership.held
-        await self._persistence.insist(lambda: self._queue.release_lost(worker, target=target, known=tuple(held)))
+        worker, target, held = self._lease_state.worker, self.target.name, self._lease_state.held
+        await self._database_retry.insist(lambda: self._queue.release_lost(worker, target=target, known=tuple(held)))

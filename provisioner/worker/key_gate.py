@@ -18,18 +18,18 @@ from provisioner.core.errors import (
     CredentialUnreadable,
     DatabaseUnavailable,
 )
-from provisioner.core.health import Blame, Upstream
 from provisioner.core.key_health import QUARANTINE_RECHECK, SEALED, canonical, fingerprint, quarantine_of
-from provisioner.core.model import Claim, Observation, OnConflict, Request, Retry, Seen
+from provisioner.core.model import Claim, Observation, OnConflict, Request, Result, Retry
 from provisioner.core.ports import Clock, CredentialHealth, Vault
 from provisioner.core.secret import Secret
+from provisioner.core.target_health import Blame, Upstream
 
 log = structlog.stdlib.get_logger()
 
 _CLOSED: Final = (CredentialUnknown, CredentialUnreadable, CredentialUnavailable)
 TROUBLE: Final = "OpenRouter is in trouble"
 # What Infisical says only after OpenRouter has accepted the key.
-ACCEPTED: Final = frozenset({Seen.CREATED, Seen.UPDATED, Seen.WRONG_SCOPE, Seen.NAME_TAKEN})
+ACCEPTED: Final = frozenset({Result.CREATED, Result.UPDATED, Result.WRONG_SCOPE, Result.NAME_TAKEN})
 # Other requests try the same key: seconds to wait for what they find out, here and then once more in the queue.
 SOON: Final = 0.3
 # Seconds until a request comes back while OpenRouter is in trouble.
@@ -122,21 +122,21 @@ class KeyGate:
             await self._undecided(claim)
             raise Postponed(_again(LATER, f"{TROUBLE}: {self.upstream.reason}"))
 
-    def accepts(self, claim: Claim, seen: Observation) -> bool:
+    def accepts(self, claim: Claim, observation: Observation) -> bool:
         """Note a create's end where that is all there is to do: the key was known to work, and does."""
-        if seen.seen not in ACCEPTED or self.upstream.is_open or claim.request.id in self._trying:
+        if observation.result not in ACCEPTED or self.upstream.is_open or claim.request.id in self._trying:
             return False
         key = self._by_credential.get(claim.request.credential)
-        self.upstream.accepted("sealed" if key is None else key.name, seen.elapsed, self._clock.monotonic())
+        self.upstream.accepted("sealed" if key is None else key.name, observation.elapsed, self._clock.monotonic())
         return key is None or key.good
 
-    async def judge(self, claim: Claim, seen: Observation, sent: Secret | None) -> Retry | None:
+    async def judge(self, claim: Claim, observation: Observation, sent: Secret | None) -> Retry | None:
         """What a create's end says about the key that was sent: how the request goes on if it is not at fault."""
         try:
-            if seen.seen in ACCEPTED:
-                await self._accepted(claim, seen)
-            elif seen.seen is Seen.KEY_REFUSED and sent is not None:
-                return await self._replaced(claim, sent) or await self._refused(claim, seen, sent)
+            if observation.result in ACCEPTED:
+                await self._accepted(claim, observation)
+            elif observation.result is Result.KEY_REFUSED and sent is not None:
+                return await self._replaced(claim, sent) or await self._refused(claim, observation, sent)
             else:
                 await self._undecided(claim)
         except DatabaseUnavailable:
@@ -236,11 +236,11 @@ class KeyGate:
         if not key.good:
             raise Postponed(_again(SOON, f"others are trying the API key of credential {key.name} first"))
 
-    async def _accepted(self, claim: Claim, seen: Observation) -> None:
+    async def _accepted(self, claim: Claim, observation: Observation) -> None:
         now = self._clock.monotonic()
         key = self._trying.pop(claim.request.id, None) or self._by_credential.get(claim.request.credential)
-        if self.upstream.accepted("sealed" if key is None else key.name, seen.elapsed, now):
-            log.info("target_works", target=self._target)
+        if self.upstream.accepted("sealed" if key is None else key.name, observation.elapsed, now):
+            log.info("breaker_closed", target=self._target)
         if key is not None and not key.good:
             key.learn(good=True, quarantined=False)
             await self._tell(key, now)
@@ -265,31 +265,31 @@ class KeyGate:
         await self._undecided(claim)
         return _again(SOON, message)
 
-    async def _refused(self, claim: Claim, seen: Observation, sent: Secret) -> Retry | None:
+    async def _refused(self, claim: Claim, observation: Observation, sent: Secret) -> Retry | None:
         key = self._trying.get(claim.request.id) or await self._suspect(claim.request, sent)
         was_open, was_quarantined = self.upstream.is_open, key.quarantined
         now = self._clock.monotonic()
-        blame = self.upstream.refused(key.name, claim.request.id, seen.elapsed, seen.message, now)
+        blame = self.upstream.refused(key.name, claim.request.id, observation.elapsed, observation.message, now)
         if blame is not Blame.KEY:
             if blame is Blame.UPSTREAM and not was_open:
-                log.warning("target_held", target=self._target, reason=f"{TROUBLE}: {seen.message}")
+                log.warning("breaker_opened", target=self._target, reason=f"{TROUBLE}: {observation.message}")
             await self._undecided(claim)
-            return _again(LATER, seen.message)
+            return _again(LATER, observation.message)
         self._trying.pop(claim.request.id, None)
         if key.good:
             key.learn(good=False, quarantined=False)
             await self._health.suspected(*key.id)
-        quarantined, newly = await self._health.refused(*key.id, seen.message)
+        quarantined, newly = await self._health.refused(*key.id, observation.message)
         key.learn(good=False, quarantined=quarantined)
         if newly:
             waiting = 0 if key.name.startswith(SEALED) else await self._health.hold_back(key.name)
             log.warning(
-                "credential_held",
+                "credential_quarantined",
                 target=self._target,
                 credential=key.name,
                 fingerprint=key.fingerprint,
                 requests=waiting,
-                reason=seen.message,
+                reason=observation.message,
             )
         return _quarantined(key.name) if was_quarantined and not claim.failures else None
 
@@ -320,5 +320,5 @@ def _quarantined(credential: str) -> Retry:
     return Retry(
         delay=QUARANTINE_RECHECK.total_seconds(),
         message=message,
-        hold=quarantine_of(credential),
+        quarantine=quarantine_of(credential),
     )

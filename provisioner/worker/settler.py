@@ -15,8 +15,8 @@ from provisioner.core.model import ErrorCode, Fail, Retry, Settlement, Succeed
 from provisioner.core.ports import Clock, Observer, Queue
 from provisioner.core.queue_values import Report
 from provisioner.core.unobserved import UNOBSERVED
-from provisioner.worker.membership import Membership
-from provisioner.worker.persistence import Persistence, jittered
+from provisioner.worker.database_retry import DatabaseRetry, jittered
+from provisioner.worker.lease_state import LeaseState
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -46,16 +46,16 @@ class Settler:
         self,
         queue: Queue,
         *,
-        membership: Membership,
-        persistence: Persistence,
+        lease_state: LeaseState,
+        database_retry: DatabaseRetry,
         clock: Clock,
         observer: Observer = UNOBSERVED,
     ) -> None:
         self._queue = queue
         self._clock = clock
         self._observer = observer
-        self._membership = membership
-        self._persistence = persistence
+        self._lease_state = lease_state
+        self._database_retry = database_retry
         self._pending: list[Settlement] = []
         self._arrived = asyncio.Event()
         self._enough = asyncio.Event()
@@ -86,7 +86,7 @@ class Settler:
         """Record settlements until cancelled."""
         while True:
             await self._arrived.wait()
-            if len(self._membership.held) > FEW and not self._enough.is_set():
+            if len(self._lease_state.held) > FEW and not self._enough.is_set():
                 await self._gather()
             batch, self._pending = self._pending, []
             self._arrived.clear()
@@ -131,15 +131,15 @@ class Settler:
                     lots.appendleft(lot)
 
     async def _write(self, batch: Sequence[Settlement]) -> None:
-        worker = self._membership.worker
+        worker = self._lease_state.worker
         began = self._clock.monotonic()
         report = await self._try(lambda: self._queue.settle(worker, batch))
         took = self._clock.monotonic() - began
         self._resize(len(batch), took)
         self._observer.settled(batch, report, took)
-        self._membership.let_go([settlement.claim for settlement in batch])
+        self._lease_state.let_go([settlement.claim for settlement in batch])
         unsuccessful = [settlement for settlement in batch if type(settlement.outcome) is not Succeed]
-        self._membership.created += len(batch) - len(unsuccessful)
+        self._lease_state.created += len(batch) - len(unsuccessful)
         # Successes are counted, not logged, at the default level.
         _tell(batch if log.is_enabled_for(logging.DEBUG) else unsuccessful, report)
 
@@ -147,7 +147,7 @@ class Settler:
         """Make a call until the database answers; what it says is no absence a few times over, but for slowness."""
         for number in range(1, TRIES + 1):
             try:
-                return await self._persistence.insist(call)
+                return await self._database_retry.insist(call)
             except OutcomeDelayed as error:
                 if error.slow or number == TRIES:
                     raise
@@ -165,7 +165,7 @@ class Settler:
         """What came cannot be stored: that is what is recorded; if not even that can be, it is set aside."""
         log.error("settlement_unstorable", request=settlement.claim.request.id, error=str(error))
         claim = with_doubt(settlement.claim, unheard(settlement.claim, self._clock.now()))
-        fitting = replace(settlement, claim=claim, outcome=_UNSTORABLE, trace=())
+        fitting = replace(settlement, claim=claim, outcome=_UNSTORABLE, records=())
         try:
             await self._write([fitting])
         except (OutcomeRefused, OutcomeDelayed) as again:
@@ -173,7 +173,7 @@ class Settler:
 
     async def _set_aside(self, settlement: Settlement, reason: str) -> None:
         """The others go on; with all that is known of it this one waits until it can be recorded."""
-        worker, claim = self._membership.worker, settlement.claim
+        worker, claim = self._lease_state.worker, settlement.claim
         made = settlement.outcome.connection.id if isinstance(settlement.outcome, Succeed) else None
         try:
             await self._try(lambda: self._queue.set_aside(worker, settlement, reason=reason))
@@ -186,7 +186,7 @@ class Settler:
             return
         self._pauses.pop(claim.mark, None)
         log.error("outcome_set_aside", request=claim.request.id, connection=made, reason=reason)
-        self._membership.let_go([claim])
+        self._lease_state.let_go([claim])
 
 
 _UNSTORABLE: Final = Fail(

@@ -10,13 +10,13 @@ from typing import Final
 import structlog
 
 from provisioner.core.errors import DatabaseUnavailable
-from provisioner.core.health import SLOW
-from provisioner.core.model import Observation, Seen
+from provisioner.core.model import Observation, Result
 from provisioner.core.ports import Clock
 from provisioner.core.sharing import Allotment, Concurrencies
 from provisioner.core.slots import Ending, Slots
-from provisioner.worker.membership import Membership
-from provisioner.worker.persistence import Persistence, jittered
+from provisioner.core.target_health import SLOW
+from provisioner.worker.database_retry import DatabaseRetry, jittered
+from provisioner.worker.lease_state import LeaseState
 
 log = structlog.stdlib.get_logger()
 
@@ -24,11 +24,13 @@ log = structlog.stdlib.get_logger()
 LEAST_PAUSE: Final = 0.02
 # While the database is away, what was allotted last holds, as long as the lease does.
 AWAY: Final = 0.5
-_ACCEPTED: Final = frozenset({Seen.CREATED, Seen.UPDATED, Seen.WRONG_SCOPE, Seen.NAME_TAKEN})
+_ACCEPTED: Final = frozenset({Result.CREATED, Result.UPDATED, Result.WRONG_SCOPE, Result.NAME_TAKEN})
 # How a call ends that waits for its turn in vain; also the login that it needs.
-_EXCUSABLE: Final = frozenset({Seen.UNKNOWN, Seen.TOKEN_TROUBLE})
+_EXCUSABLE: Final = frozenset({Result.UNKNOWN, Result.TOKEN_TROUBLE})
 # What never reached the server's tables for a reason of its own, or of ours.
-_SILENT: Final = frozenset({Seen.THROTTLED, Seen.CREDENTIAL_UNKNOWN, Seen.CREDENTIAL_UNREADABLE, Seen.CREDENTIAL_AWAY})
+_SILENT: Final = frozenset(
+    {Result.THROTTLED, Result.CREDENTIAL_UNKNOWN, Result.CREDENTIAL_UNREADABLE, Result.CREDENTIAL_AWAY}
+)
 
 
 class OpenGate:
@@ -44,7 +46,7 @@ class OpenGate:
         """Somebody who has a claim does something that needs no slot: another claim may be worked on meanwhile."""
         return nullcontext()
 
-    def excuses(self, seen: Observation, began: float) -> bool:  # noqa: ARG002  # there are never too many
+    def excuses(self, observation: Observation, began: float) -> bool:  # noqa: ARG002  # there are never too many
         """Whether a failure is blamed on how many were in flight, and neither on the request nor on the target."""
         return False
 
@@ -59,8 +61,8 @@ class OpenGate:
 
     async def run(
         self,
-        membership: Membership,
-        persistence: Persistence,
+        lease_state: LeaseState,
+        database_retry: DatabaseRetry,
         *,
         wants: Callable[[], int],
         changed: Callable[[], None],
@@ -98,19 +100,21 @@ class SlotGate(OpenGate):
 
     async def send(self, call: Callable[[], Awaitable[Observation]]) -> Observation:
         """Send a create, or credentials, as soon as there is a slot for it."""
-        number, ending, metered = await self._enter(), Ending.NOTHING, False
+        (number, sent_at), ending, metered = await self._enter(), Ending.NOTHING, False
         try:
-            seen = await call()
-            ending, metered = _ending(seen), seen.rate is not None
-            return seen
+            if (early := sent_at - self._clock.monotonic()) > 0:
+                await asyncio.sleep(early)
+            observation = await call()
+            ending, metered = _ending(observation), observation.rate is not None
+            return observation
         finally:
             self._slots.end(number, ending, self._clock.monotonic(), metered=metered)
             if self._slots.is_due:
                 self._stir.set()
             self._let_in()
 
-    async def _enter(self) -> int:
-        """Wait for a slot and take it; returns its number."""
+    async def _enter(self) -> tuple[int, float]:
+        """Wait for a slot and take it; returns its number, and when the call may be sent."""
         while not self._slots.is_free:
             turn = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)
@@ -132,9 +136,9 @@ class SlotGate(OpenGate):
         finally:
             self._lent -= 1
 
-    def excuses(self, seen: Observation, began: float) -> bool:
+    def excuses(self, observation: Observation, began: float) -> bool:
         """Whether a failure is blamed on how many were in flight, and neither on the request nor on the target."""
-        return seen.seen in _EXCUSABLE and self._slots.excuses(began)
+        return observation.result in _EXCUSABLE and self._slots.excuses(began)
 
     def need(self, wanted: int) -> None:
         """So many slots could be used now: ask for them if that is news."""
@@ -153,8 +157,8 @@ class SlotGate(OpenGate):
 
     async def run(
         self,
-        membership: Membership,
-        persistence: Persistence,
+        lease_state: LeaseState,
+        database_retry: DatabaseRetry,
         *,
         wants: Callable[[], int],
         changed: Callable[[], None],
@@ -164,20 +168,20 @@ class SlotGate(OpenGate):
         while True:
             pause = AWAY
             try:
-                pause = await self._agree(membership, wants)
+                pause = await self._agree(lease_state, wants)
             except DatabaseUnavailable as error:
-                persistence.lost(error)
+                database_retry.lost(error)
             self._stir.clear()
             await asyncio.sleep(LEAST_PAUSE)
             with suppress(TimeoutError):
                 async with asyncio.timeout(jittered(pause)):
                     await self._stir.wait()
 
-    async def _agree(self, membership: Membership, wants: Callable[[], int]) -> float:
-        worker, asked_at = membership.worker, self._clock.monotonic()
+    async def _agree(self, lease_state: LeaseState, wants: Callable[[], int]) -> float:
+        worker, asked_at = lease_state.worker, self._clock.monotonic()
         told = self._slots.read(wants(), asked_at)
         allotment = await self._shared.exchange(worker, told)
-        if worker != membership.worker:  # the lease was lost meanwhile: it is asked again under another number
+        if worker != lease_state.worker:  # the lease was lost meanwhile: it is asked again under another number
             return 0.0
         before = self._slots.slots
         self._slots.obey(allotment, asked_at, told=told)
@@ -210,15 +214,16 @@ class SlotGate(OpenGate):
 OPEN: Final = OpenGate()
 
 
-def _ending(seen: Observation) -> Ending:
-    if seen.seen in _ACCEPTED:
+def _ending(observation: Observation) -> Ending:
+    if observation.result in _ACCEPTED:
         return Ending.ACCEPTED
-    if seen.seen is Seen.NOT_SENT:
+    if observation.result is Result.NOT_SENT:
         return Ending.REFUSED
-    if seen.seen in _SILENT or (seen.seen is Seen.TOKEN_TROUBLE and seen.status is None):
+    if observation.result in _SILENT or (observation.result is Result.TOKEN_TROUBLE and observation.status is None):
         return Ending.NOTHING
-    if seen.seen is Seen.UNKNOWN:
-        return Ending.FAILED
-    if seen.seen is Seen.KEY_REFUSED and seen.elapsed >= SLOW:
+    if observation.result is Result.UNKNOWN:
+        # Only an error with Infisical's own id was said by Infisical.
+        return Ending.FAILED if observation.req_id is None else Ending.BROKEN
+    if observation.result is Result.KEY_REFUSED and observation.elapsed >= SLOW:
         return Ending.STRAINED
     return Ending.ANSWERED

@@ -12,7 +12,7 @@ import structlog
 
 from provisioner.core.errors import DatabaseUnavailable, ProvisionerError, StatementRefused
 from provisioner.core.ports import Clock, Queue
-from provisioner.worker.persistence import jittered
+from provisioner.worker.database_retry import jittered
 
 log = structlog.stdlib.get_logger()
 

@@ -10,14 +10,14 @@ import structlog
 
 from provisioner.core.errors import DatabaseUnavailable
 from provisioner.core.ports import Clock, Observer, Queue
-from provisioner.core.queue_values import Place
+from provisioner.core.queue_values import QueuePosition
 from provisioner.core.unobserved import UNOBSERVED
 from provisioner.core.vitals import TargetVitals, Vitals
 from provisioner.worker.creator import Creator, Target
+from provisioner.worker.database_retry import DatabaseRetry
 from provisioner.worker.feeder import Feeder
-from provisioner.worker.keeper import Keeper
-from provisioner.worker.membership import Membership
-from provisioner.worker.persistence import Persistence
+from provisioner.worker.lease_state import LeaseState
+from provisioner.worker.maintenance import Maintenance
 from provisioner.worker.settler import Settler
 from provisioner.worker.upkeep import Upkeep
 
@@ -30,7 +30,7 @@ SWEPT_AT_ONCE: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Manner:
+class WorkerOptions:
     """How a worker works; times in seconds."""
 
     name: str
@@ -49,41 +49,41 @@ class Worker:
         self,
         targets: Sequence[tuple[Target, int]],
         *,
-        manner: Manner,
+        options: WorkerOptions,
         queue: Queue,
         clock: Clock,
         random: Callable[[], float],
         observer: Observer = UNOBSERVED,
     ) -> None:
-        self._manner, self._queue, self._stop = manner, queue, asyncio.Event()
-        self._membership, self._persistence = Membership(clock, lease=manner.lease), Persistence(clock)
+        self._options, self._queue, self._stop = options, queue, asyncio.Event()
+        self._lease_state, self._database_retry = LeaseState(clock, lease=options.lease), DatabaseRetry(clock)
         self._settler = Settler(
-            queue, membership=self._membership, persistence=self._persistence, clock=clock, observer=observer
+            queue, lease_state=self._lease_state, database_retry=self._database_retry, clock=clock, observer=observer
         )
         self.feeders: Mapping[str, Feeder] = {
             target.name: Feeder(
                 target,
                 capacity=capacity,
                 queue=queue,
-                creator=Creator(target, membership=self._membership, clock=clock, random=random),
+                creator=Creator(target, lease_state=self._lease_state, clock=clock, random=random),
                 settler=self._settler,
-                membership=self._membership,
-                persistence=self._persistence,
+                lease_state=self._lease_state,
+                database_retry=self._database_retry,
                 clock=clock,
             )
             for target, capacity in targets
         }
-        self._keeper = Keeper(
+        self._maintenance = Maintenance(
             self.feeders,
-            name=manner.name,
+            name=options.name,
             queue=queue,
-            membership=self._membership,
-            persistence=self._persistence,
+            lease_state=self._lease_state,
+            database_retry=self._database_retry,
             clock=clock,
-            lease=manner.lease,
-            poll=manner.poll,
-            keep_log=manner.keep_log,
-            keep_failed=manner.keep_failed,
+            lease=options.lease,
+            poll=options.poll,
+            keep_log=options.keep_log,
+            keep_failed=options.keep_failed,
         )
 
         self._upkeep = Upkeep(queue, clock=clock)
@@ -91,15 +91,15 @@ class Worker:
     @property
     def created(self) -> int:
         """Requests that this worker has brought to success."""
-        return self._membership.created
+        return self._lease_state.created
 
     def vitals(self) -> Vitals:
         """How this worker is, for those who look after it."""
         return Vitals(
-            worker=self._membership.worker,
-            turned_at=self._keeper.turned_at,
-            lease_good=self._membership.leased,
-            database_away=self._persistence.away,
+            worker=self._lease_state.worker,
+            turned_at=self._maintenance.turned_at,
+            lease_good=self._lease_state.leased,
+            database_away=self._database_retry.away,
             stopping=self._stop.is_set(),
             targets=tuple(
                 TargetVitals(target=name, in_hand=feeder.in_hand, paused=feeder.paused, held=feeder.target.held)
@@ -107,7 +107,7 @@ class Worker:
             ),
         )
 
-    def hear(self, target: str | None, place: Place) -> None:
+    def hear(self, target: str | None, place: QueuePosition) -> None:
         """There is something in line for a target, or for any."""
         for name, feeder in self.feeders.items():
             if target is None or name == target:
@@ -128,16 +128,16 @@ class Worker:
 
     async def run(self) -> None:
         """Work until stopped or, when draining, until nothing is left to do."""
-        if not await self.unless_stopped(self._keeper.enter()):
+        if not await self.unless_stopped(self._maintenance.enter()):
             return
-        log.info("worker_started", worker=self._membership.worker, name=self._manner.name, targets=list(self.feeders))
+        log.info("worker_started", worker=self._lease_state.worker, name=self._options.name, targets=list(self.feeders))
         async with asyncio.TaskGroup() as group:
             upkeep = [
                 group.create_task(self._settler.run(), name="settler"),
-                group.create_task(self._keeper.run(), name="keeper"),
+                group.create_task(self._maintenance.run(), name="keeper"),
                 group.create_task(self._upkeep.run(), name="upkeep"),
             ]
-            if self._manner.drain:
+            if self._options.drain:
                 upkeep.append(group.create_task(self._drain(), name="drain"))
             feeding = [group.create_task(feeder.run(), name=f"feeder-{name}") for name, feeder in self.feeders.items()]
             await self._stop.wait()
@@ -147,17 +147,17 @@ class Worker:
         # Only now does nobody renew the lease any more.
         with suppress(TimeoutError, DatabaseUnavailable):
             async with asyncio.timeout(FAREWELL):
-                await self._queue.leave(self._membership.worker)
-        log.info("worker_stopped", worker=self._membership.worker, created=self.created)
+                await self._queue.leave(self._lease_state.worker)
+        log.info("worker_stopped", worker=self._lease_state.worker, created=self.created)
 
     async def _wind_up(self, feeding: Sequence[asyncio.Task[None]]) -> None:
         """Let what is under way end within the grace, record it, give back what was never sent."""
-        log.info("worker_stopping", in_flight=len(self._membership.held), grace=self._manner.grace)
-        self._keeper.stop()
+        log.info("worker_stopping", in_flight=len(self._lease_state.held), grace=self._options.grace)
+        self._maintenance.stop()
         unsent = [request for feeder in self.feeders.values() for request in feeder.stop()]
         with suppress(DatabaseUnavailable):  # what is not given back is rescued when the lease ends
-            await self._queue.release(self._membership.worker, unsent)
-        _, late = await asyncio.wait(feeding, timeout=self._manner.grace) if feeding else (None, None)
+            await self._queue.release(self._lease_state.worker, unsent)
+        _, late = await asyncio.wait(feeding, timeout=self._options.grace) if feeding else (None, None)
         if late:
             log.warning("grace_ended", in_flight=sum(feeder.in_hand for feeder in self.feeders.values()))
             for feeder in self.feeders.values():
@@ -174,15 +174,15 @@ class Worker:
             if feeder.target.keys is not None:
                 await feeder.target.keys.refreshed.wait()
         while True:
-            if await self._persistence.insist(lambda: self._queue.work_left(targets)) or self._membership.held:
+            if await self._database_retry.insist(lambda: self._queue.work_left(targets)) or self._lease_state.held:
                 complete = False
-                await asyncio.sleep(min(self._manner.poll, 0.2))
+                await asyncio.sleep(min(self._options.poll, 0.2))
             elif complete:
                 return self.stop()
             else:
                 # What was written with triggers off has no place where it could be seen. Whoever puts it in line, we or
                 # another worker, there is work left after that.
-                placed = await self._persistence.insist(lambda: self._queue.sweep_all(SWEPT_AT_ONCE))
+                placed = await self._database_retry.insist(lambda: self._queue.sweep_all(SWEPT_AT_ONCE))
                 if placed:
                     log.warning(
                         "requests_put_in_line", requests=placed, reason="they were pending without a place in line"

@@ -134,14 +134,14 @@ def test_a_reader_runs_what_reads_and_nothing_that_writes(database: Database, ca
             done = provisioner(*arguments, database=cast.reader, more=infisical.variables)
             assert (done.returncode, "permission" in done.stderr) == (status, False), done.stderr
             assert "QUJD" not in done.stdout
-        for deed, right in (
+        for operation, right in (
             (("cancel", str(ids["ready"])), "permission denied for function cancel"),
             (("retry", request), "permission denied for function retry"),
             (("pause",), "permission denied for function pause"),
             (("resume",), "permission denied for function resume"),
             (("run", "--drain", "--listen", "off"), "UPDATE (credential, status"),
         ):
-            done = provisioner(*deed, database=cast.reader, more=infisical.variables)
+            done = provisioner(*operation, database=cast.reader, more=infisical.variables)
             assert (done.returncode, done.stdout) == (1, "")
             assert right in done.stderr
             assert "`provisioner grant" in done.stderr
@@ -219,5 +219,5 @@ async def test_the_whole_journey_with_least_privilege(database: Database, cast: 
         creates = [one for one in infisical.state()["creates"] if one.get("status") == 200]
     assert query(cast.requester, "SELECT count(*) FROM provisioner.request_status WHERE state = 'succeeded'") == "200"
     assert len(creates) <= 200
-    assert query(database, "SELECT count(*) FROM provisioner.attempts WHERE outcome = 'outcome unknown'") != "0"
+    assert query(database, "SELECT count(*) FROM provisioner.attempts WHERE outcome = 'unknown'") != "0"
     assert query(database, f"SELECT count(*) {days}") != "0"

@@ -102,7 +102,7 @@ def test_a_held_key_is_named(database: Database) -> None:
     """What waits because its key was refused names the credential."""
     (request,) = ask(database)
     postpone(database, request, code="credential_refused")
-    query(database, "UPDATE provisioner.waiting SET hold = 'credential:team-a'")
+    query(database, "UPDATE provisioner.waiting SET quarantine = 'credential:team-a'")
     assert "like others with the same cause: the key of credential team-a was refused" in shown(database, request)
 
 

@@ -69,7 +69,7 @@ def test_a_client_secret_is_mended_in_its_file(database: Database, tmp_path: Pat
         with worker(config, log) as process:
             refused = {"ok": 0, "refused": 1, "locked": 0}
             wait_until(lambda: infisical.state()["logins"] == refused)
-            wait_until(lambda: b"target_held" in log.read_bytes())
+            wait_until(lambda: b"breaker_opened" in log.read_bytes())
             # The target is probed every few seconds; none of these probes is a login.
             probes = "SELECT count(*) FROM provisioner.waiting WHERE run_at > now()"
             wait_until(lambda: query(database, probes) != "0")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from provisioner.core.model import Action, Connection, Seen, Settlement, Succeed, Trace
+from provisioner.core.model import Action, AttemptRecord, Connection, Result, Settlement, Succeed
 from provisioner.core.queue_values import FRONT
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queue import PostgresQueue
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from provisioner.core.model import Claim
-    from provisioner.core.queue_values import Place
+    from provisioner.core.queue_values import QueuePosition
     from tests.benchmarks.stage import Session, Stage
 
 LOT = 100
@@ -34,8 +34,8 @@ COLUMNS = ("project_id", "name", "description")
 
 
 async def claim_all(
-    queue: PostgresQueue, worker: int, requests: int, start: Place = FRONT
-) -> tuple[list[Claim], Place]:
+    queue: PostgresQueue, worker: int, requests: int, start: QueuePosition = FRONT
+) -> tuple[list[Claim], QueuePosition]:
     """Claim so many, lot by lot, from a place on; the claims, and where the last one stood."""
     claims: list[Claim] = []
     while len(claims) < requests:
@@ -69,10 +69,10 @@ def succeeded(claim: Claim) -> Settlement:
         description=claim.request.description,
         created_at=now,
     )
-    trace = Trace(
-        action=Action.CREATE, started_at=now, elapsed=0.1, status=200, req_id=None, seen=Seen.CREATED, message=""
+    records = AttemptRecord(
+        action=Action.CREATE, started_at=now, elapsed=0.1, status=200, req_id=None, result=Result.CREATED, message=""
     )
-    return Settlement(claim=claim, outcome=Succeed(connection=made), sent=claim.sent + 1, trace=(trace,))
+    return Settlement(claim=claim, outcome=Succeed(connection=made), sent=claim.sent + 1, records=(records,))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,7 +37,7 @@ TEMPLATE = "bench_template"
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Result:
     """What the mock saw."""
 
     creates: int
@@ -100,10 +100,10 @@ class Stage:
         """Have the mock forget, and answer after so many seconds; `limit` is told in its headers if it is not 0."""
         await (await self._control.post(f"/reset?latency={latency}&limit={limit}")).read()
 
-    async def seen(self) -> Seen:
+    async def seen(self) -> Result:
         """What the mock saw since the last reset."""
         said = await (await self._control.get("/stats")).json()
-        return Seen(said["creates"], said["duplicates"], said["first"], said["last"])
+        return Result(said["creates"], said["duplicates"], said["first"], said["last"])
 
     async def ceiling(self, requests: int, latency: float) -> tuple[float, float]:
         """Creates a second of a bare loop, and the mock's CPU time as a share of the loop's; 0 where it is unknown."""

@@ -11,7 +11,7 @@ from tests.benchmarks import processes
 from tests.benchmarks.stage import IN_FLIGHT, fill, settle_down, until
 
 if TYPE_CHECKING:
-    from tests.benchmarks.stage import Running, Seen, Session, Stage
+    from tests.benchmarks.stage import Result, Running, Session, Stage
 
 LATENCY = 0.1  # seconds, when scaling; 64 in flight are 640 requests a second for each worker
 WAL = "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::float8"
@@ -106,7 +106,7 @@ async def work(
     return _run(requests, running[0].began, seen, max(last, seen.last or last), before, after, peak)
 
 
-def _run(requests: int, began: float, seen: Seen, end: float, before: Use, after: Use, peak: float) -> Run:
+def _run(requests: int, began: float, seen: Result, end: float, before: Use, after: Use, peak: float) -> Run:
     first = seen.first or began
     return Run(
         requests=requests,

@@ -26,11 +26,11 @@ from provisioner.core.model import (
     Observation,
     Outcome,
     Proof,
-    Seen,
+    Result,
     Settlement,
 )
-from provisioner.core.policy import Moment, Rules, decide, first_action, is_evidence, left_in_doubt
-from provisioner.core.queue_values import FRONT, Pulse
+from provisioner.core.policy import DecisionContext, Rules, decide, first_action, is_evidence, left_in_doubt
+from provisioner.core.queue_values import FRONT, Heartbeat
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queue import PostgresQueue
 
@@ -48,10 +48,10 @@ SELECT q.id, q.status, q.connection_id::text, q.error_code, q.on_conflict, q.pro
     (SELECT count(*) FROM provisioner.ready AS r WHERE r.id = q.id)
     + (SELECT count(*) FROM provisioner.waiting AS w WHERE w.id = q.id)
     + (SELECT count(*) FROM provisioner.in_flight AS f WHERE f.id = q.id) AS places,
-    coalesce((SELECT s.cancelled FROM provisioner.setbacks AS s WHERE s.id = q.id), false) AS called_off
+    coalesce((SELECT s.cancelled FROM provisioner.attempt_state AS s WHERE s.id = q.id), false) AS called_off
 FROM provisioner.connection_requests AS q ORDER BY q.id
 """
-TAKEN: Final = Observation(seen=Seen.NAME_TAKEN, proof=Proof.TAKEN)
+TAKEN: Final = Observation(result=Result.NAME_TAKEN, proof=Proof.TAKEN)
 CLEAR: Final = "TRUNCATE provisioner.connection_requests, provisioner.workers, provisioner.attempts RESTART IDENTITY"
 
 
@@ -120,13 +120,15 @@ class Server:
         match call.action:
             case Action.CREATE:
                 made = self.make(request.project_id, description=request.description, ours=True)
-                return Observation(seen=Seen.CREATED, connection=made) if made else TAKEN
+                return Observation(result=Result.CREATED, connection=made) if made else TAKEN
             case Action.REPLACE if there is not None:
                 self._made += 1
                 there = self.connections[request.project_id] = replace(there, credentials_hash=f"{self._made:064x}")
-                return Observation(seen=Seen.UPDATED, connection=there)
+                return Observation(result=Result.UPDATED, connection=there)
             case _:
-                return Observation(seen=Seen.FOUND, connection=there) if there else Observation(seen=Seen.ABSENT)
+                return (
+                    Observation(result=Result.FOUND, connection=there) if there else Observation(result=Result.ABSENT)
+                )
 
 
 class Journey(RuleBasedStateMachine):
@@ -201,7 +203,7 @@ class Journey(RuleBasedStateMachine):
         if flight.claim.cancelled and flight.action is Action.CREATE:
             flight.outcome = Cancel()
         elif flight.stale and flight.action is Action.REPLACE:
-            self._see(flight, Observation(seen=Seen.NOT_SENT), works=False)
+            self._see(flight, Observation(result=Result.NOT_SENT), works=False)
         else:
             flight.call = Call(flight, flight.action)
             flight.sent += flight.action is Action.CREATE
@@ -212,13 +214,13 @@ class Journey(RuleBasedStateMachine):
         """A call is carried out, whether or not anybody still waits for it; or it never arrives."""
         self.wire.remove(call)
         arrives = data.draw(st.booleans())
-        call.answer = self.server.carry_out(call) if arrives else Observation(seen=Seen.UNKNOWN)
+        call.answer = self.server.carry_out(call) if arrives else Observation(result=Result.UNKNOWN)
 
     def _hear(self, flight: Flight, data: st.DataObject) -> None:
         """A worker gets the answer, or gives up waiting for it."""
         answer = flight.call.answer if flight.call and data.draw(st.booleans()) else None
         flight.call = None
-        self._see(flight, answer or Observation(seen=Seen.UNKNOWN), works=data.draw(st.booleans()))
+        self._see(flight, answer or Observation(result=Result.UNKNOWN), works=data.draw(st.booleans()))
 
     def _settle(self, flight: Flight, data: st.DataObject) -> None:
         """A worker records all that it has decided; it may not hear that it was done, and do it again."""
@@ -297,7 +299,7 @@ class Journey(RuleBasedStateMachine):
     def _renew(self, who: int) -> None:
         worker = self.workers[who]
         try:
-            self._do(self.queue.renew(worker, lease=LEASE, pulse=Pulse()))
+            self._do(self.queue.renew(worker, lease=LEASE, heartbeat=Heartbeat()))
         except LeaseLost:
             self.workers[who] = self._register()
             for flight in self.flights:
@@ -329,8 +331,8 @@ class Journey(RuleBasedStateMachine):
             sent = replace(unheard(flight.claim, now), sent_at=flight.left_at or now)
             proof = Proof.TAKEN if seen.proof is Proof.TAKEN else Proof.NONE
             flight.claim = with_doubt(flight.claim, replace(sent, proof=proof))
-        moment = Moment(now=now, jitter=0.5, target_works=works)
-        decision = decide(flight.claim, flight.action, seen, rules=RULES, moment=moment)
+        context = DecisionContext(now=now, jitter=0.5, target_works=works)
+        decision = decide(flight.claim, flight.action, seen, rules=RULES, context=context)
         if isinstance(decision, Do):
             flight.action, flight.subject = decision.action, decision.connection
         else:

@@ -216,7 +216,7 @@ async def test_a_late_answer_does_not_set_the_clock(
         first.release()
         await _sprung(late)
         await it.request()
-        in_doubt = "SELECT count(*) FROM provisioner.setbacks WHERE updated_at < now() - interval '3 seconds'"
+        in_doubt = "SELECT count(*) FROM provisioner.attempt_state WHERE updated_at < now() - interval '3 seconds'"
         await it.until(lambda: it.value(in_doubt), lambda n: n == 3)
         beyond = proxy.trap(STRANGERS, "asked")  # what comes after the look: by then the worker has set its clock
         late.release()

@@ -21,7 +21,7 @@ from tests.support.builders import a_connection, a_settlement
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from provisioner.core.queue_values import Place
+    from provisioner.core.queue_values import QueuePosition
 
 pytestmark = pytest.mark.xdist_group("faults-b")
 
@@ -63,7 +63,7 @@ async def test_a_claim_reads_no_more_than_at_the_start(durable_url: str, request
     assert from_front > requests / 100
 
 
-async def _carry_all(queue: PostgresQueue, worker: int, requests: int) -> Place:
+async def _carry_all(queue: PostgresQueue, worker: int, requests: int) -> QueuePosition:
     mark, left = FRONT, requests
     while left:
         brought = await queue.claim(worker, target="default", start=mark, limit=min(LOT, left))
@@ -78,7 +78,7 @@ async def _carry_all(queue: PostgresQueue, worker: int, requests: int) -> Place:
     return mark
 
 
-async def _entries_of_one_round(url: str, mark: Place, worker: int, old: int) -> int:
+async def _entries_of_one_round(url: str, mark: QueuePosition, worker: int, old: int) -> int:
     """How many entries of the queue's index a claim and a look of the real queue read, dead ones included."""
     watcher = await asyncpg.connect(url)
     # A session tells what it has read when it ends.
@@ -102,7 +102,7 @@ async def _is_alone(watcher: asyncpg.Connection[asyncpg.Record], old: int) -> bo
     return int(await watcher.fetchval(OTHERS, old)) == 0
 
 
-async def _claim_plan(url: str, start: Place, worker: int) -> Mapping[str, Any]:
+async def _claim_plan(url: str, start: QueuePosition, worker: int) -> Mapping[str, Any]:
     """What the claim statement does, without its doing it."""
     statement = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + statements("claim")["claim"]
     connection = await asyncpg.connect(url)

@@ -25,14 +25,14 @@ OUTAGES: Final[dict[str, dict[str, Any]]] = {
     "reset": {"outage": "reset"},
     "maintenance": {"maintenance": True},
 }
-FAILURES = "SELECT coalesce(max(greatest(failures, streak)), 0) FROM provisioner.setbacks"
+FAILURES = "SELECT coalesce(max(greatest(failures, streak)), 0) FROM provisioner.attempt_state"
 MOST_CREATES = 60
 WITHIN = 8.0  # seconds in which the work resumes
 
 
 def _held(worker: WorkerProcess) -> bool:
     log = worker.log()
-    return log.rfind("target_held") > log.rfind("target_works")
+    return log.rfind("breaker_opened") > log.rfind("breaker_closed")
 
 
 def _arrived(it: World) -> int:
@@ -91,7 +91,7 @@ async def test_an_outage_without_a_word(world: Callable[..., World]) -> None:
         it.work()
         await it.made(10)
         it.simulator.configure(outage="hang")
-        await eventually(lambda: it.said("target_held") >= 1, within=120)
+        await eventually(lambda: it.said("breaker_opened") >= 1, within=120)
         assert await it.value(FAILURES) == 0
         it.simulator.configure(outage="none")
         await it.done(within=120)

@@ -24,7 +24,7 @@ WORKS = "SELECT count(*) = 0 FROM provisioner.target_incidents"
 QUICK = {
     "PROVISIONER_CREDENTIALS__BAD__VALUE": BAD,
     "PROVISIONER_RETRY__BASE": "0.2",
-    "PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT": "16",
+    "PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT": "8",
 }
 
 
@@ -57,7 +57,9 @@ def spent(fleet: Fleet, name: str) -> int:
 
 async def held(fleet: Fleet) -> int:
     """Requests that are held because of the bad credential."""
-    return int(await fleet.session.fetchval("SELECT count(*) FROM provisioner.waiting WHERE hold = 'credential:bad'"))
+    return int(
+        await fleet.session.fetchval("SELECT count(*) FROM provisioner.waiting WHERE quarantine = 'credential:bad'")
+    )
 
 
 async def held_are(fleet: Fleet, count: int) -> Any:
@@ -92,7 +94,7 @@ async def test_a_bad_key_costs_few_creates_and_the_good_ones_no_time(
         assert beside_the_bad <= 3 * (time.monotonic() - began) + 2
         assert fleet.simulator.state()["logins"]["refused"] == 0
         assert fleet.simulator.state()["logins"]["ok"] == workers
-        assert len(events(logged, "credential_held")) == 1
+        assert len(events(logged, "credential_quarantined")) == 1
         codes = await fleet.session.fetch(
             "SELECT DISTINCT error_code FROM provisioner.connection_requests WHERE status = 'failed'"
         )
@@ -130,7 +132,7 @@ async def test_another_credential_releases_its_request(database: Database) -> No
         await fleet.insert(20, name="bad", credential="bad")
         await fleet.start()
         await eventually(lambda: held_are(fleet, 17))
-        chosen = await fleet.session.fetchval("SELECT id FROM provisioner.waiting WHERE hold IS NOT NULL LIMIT 1")
+        chosen = await fleet.session.fetchval("SELECT id FROM provisioner.waiting WHERE quarantine IS NOT NULL LIMIT 1")
         await fleet.session.execute(
             "UPDATE provisioner.connection_requests SET credential = 'default' WHERE id = $1", chosen
         )
@@ -145,7 +147,7 @@ async def test_a_probe_finds_out_that_a_key_works_again(database: Database, logg
         fleet.simulator.configure(open_router="401")
         await fleet.insert(20)
         await fleet.start()
-        await eventually(lambda: events(logged, "credential_held"))
+        await eventually(lambda: events(logged, "credential_quarantined"))
         fleet.simulator.configure(open_router="ok")
         before = spent(fleet, "openrouter")
         await fleet.session.execute("UPDATE provisioner.credential_health SET probe_at = now()")
@@ -158,7 +160,7 @@ async def test_a_probe_finds_out_that_a_key_works_again(database: Database, logg
 async def test_every_spelling_of_a_credential_hears_of_the_probe(database: Database) -> None:
     """Two spellings of one name, and two names with one key: when a probe is accepted, all of them go on."""
     spellings = ("DEFAULT", "default", "other", "Other")
-    waits = "SELECT count(*) FROM provisioner.waiting WHERE hold IS NOT NULL"
+    waits = "SELECT count(*) FROM provisioner.waiting WHERE quarantine IS NOT NULL"
     settings = {**QUICK, "PROVISIONER_CREDENTIALS__OTHER__VALUE": "sk-or-v1-good"}
     async with Fleet(database.url, selfhosted(projects=20), settings=settings) as fleet:
 
@@ -191,20 +193,20 @@ async def test_openrouter_in_trouble_fails_nobody(
         await fleet.start()
         await eventually(lambda: fleet.created() >= 40)
         fleet.simulator.configure(open_router=trouble)
-        await eventually(lambda: len(events(logged, "target_held")) >= 2)
+        await eventually(lambda: len(events(logged, "breaker_opened")) >= 2)
         await eventually(lambda: fleet.session.fetchval(SHOWN, "OpenRouter is in trouble"))
         sent = spent(fleet, "openrouter")
         while_held = time.monotonic()
         await eventually(lambda: time.monotonic() - while_held > 1.5)
         assert spent(fleet, "openrouter") - sent <= 40  # what was on its way, and a few probes
-        assert await fleet.session.fetchval("SELECT max(failures) FROM provisioner.setbacks") == 0
+        assert await fleet.session.fetchval("SELECT max(failures) FROM provisioner.attempt_state") == 0
         fleet.simulator.configure(open_router="ok")
         mended = time.monotonic()
         await fleet.done(within=20)
         assert time.monotonic() - mended < 10
         assert await fleet.states() == {"succeeded": 300}
-        assert events(logged, "target_works")
-        assert not events(logged, "credential_held")
+        assert events(logged, "breaker_closed")
+        assert not events(logged, "credential_quarantined")
         await eventually(lambda: fleet.session.fetchval(WORKS))
 
 
@@ -218,7 +220,7 @@ async def test_infisical_away_is_shown_and_fails_nobody(database: Database, logg
         fleet.simulator.configure(outage="refuse")
         await eventually(lambda: fleet.session.fetchval(SHOWN, "the server answered 503"))
         # An answer that was on its way when the outage began may let calls through once more.
-        assert 1 <= len(events(logged, "target_held")) <= 3
+        assert 1 <= len(events(logged, "breaker_opened")) <= 3
         fleet.simulator.configure(outage="none")
         await fleet.done(within=20)
         assert await fleet.states() == {"succeeded": 100}
@@ -237,7 +239,7 @@ async def test_a_fleet_asks_a_dead_infisical_seldom(database: Database, logged: 
         fleet.simulator.configure(outage="refuse")
         # What was on its way comes to its end, and the pauses between probes grow to their bound.
         held = time.monotonic()
-        await eventually(lambda: len(events(logged, "target_held")) >= 8)
+        await eventually(lambda: len(events(logged, "breaker_opened")) >= 8)
         await eventually(lambda: time.monotonic() - held > 6)
         before, logins, began = arrived(fleet), fleet.simulator.state()["logins"], time.monotonic()
         await eventually(lambda: time.monotonic() - began > seconds, within=seconds + 5)
@@ -245,7 +247,7 @@ async def test_a_fleet_asks_a_dead_infisical_seldom(database: Database, logged: 
         asked = arrived(fleet) - before
         assert asked <= 8 * 3 * (seconds / 5 + 1)
         assert fleet.simulator.state()["logins"] == logins
-        assert await fleet.session.fetchval("SELECT max(failures) FROM provisioner.setbacks") == 0
+        assert await fleet.session.fetchval("SELECT max(failures) FROM provisioner.attempt_state") == 0
         fleet.simulator.configure(outage="none")
         await fleet.done(within=20)
         assert await fleet.states() == {"succeeded": 300}
@@ -303,7 +305,7 @@ async def test_a_wrong_client_secret_is_tried_once_and_mended_without_a_restart(
     async with Fleet(database.url, selfhosted(), settings=settings) as fleet:
         await fleet.insert(300)
         await fleet.start()
-        await eventually(lambda: events(logged, "target_held"))
+        await eventually(lambda: events(logged, "breaker_opened"))
         waited = time.monotonic()
         await eventually(lambda: time.monotonic() - waited > 1.5)
         assert fleet.simulator.state()["logins"] == {"ok": 0, "refused": 1, "locked": 0}

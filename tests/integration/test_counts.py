@@ -12,7 +12,7 @@ from provisioner.postgres.migrations import known_migrations
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queue import PostgresQueue
 from provisioner.postgres.reports import read_status
-from provisioner.worker import keeper
+from provisioner.worker import maintenance
 from tests.support import eventually
 from tests.support.builders import project
 from tests.support.sessions import MISCOUNTED, connected, count, insert, insert_many
@@ -64,8 +64,8 @@ def test_they_are_those_of_the_table(database: Database, deeds: list[tuple[str, 
         async with connected(database.url) as session:  # which compares in the end
             transaction = session.transaction()
             await transaction.start()
-            for deed, number in deeds:
-                await session.execute(deed, number)
+            for operation, number in deeds:
+                await session.execute(operation, number)
             assert await session.fetch(MISCOUNTED) == []
             await transaction.rollback()
 
@@ -138,7 +138,7 @@ async def test_a_retried_example_gives_way(database: Database, session: Session)
     [known] = (await read_status(pool)).failures
     assert (known.requests, known.example_id) == (1, None)
     await session.execute(
-        "INSERT INTO provisioner.setbacks (id, attempt, sent, failures, since) VALUES ($1, 1, 1, 1, now())",
+        "INSERT INTO provisioner.attempt_state (id, attempt, sent, failures, since) VALUES ($1, 1, 1, 1, now())",
         first,
     )
     [known] = (await read_status(pool)).failures
@@ -148,7 +148,7 @@ async def test_a_retried_example_gives_way(database: Database, session: Session)
 
 async def test_a_worker_folds(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """What its statements changed does not pile up, and a large pile is taken in lots, one after the other."""
-    monkeypatch.setattr(keeper, "FOLDED_AT_ONCE", 2)
+    monkeypatch.setattr(maintenance, "FOLDED_AT_ONCE", 2)
     async with SmallWorld(database) as it:
         for number in range(1, 8):
             await insert(it.session, project_id=project(number))
@@ -158,7 +158,7 @@ async def test_a_worker_folds(database: Database, monkeypatch: pytest.MonkeyPatc
             return not await count(it.session, "count_changes")
 
         await it.done()
-        it.time.jump(keeper.FOLDING)
+        it.time.jump(maintenance.FOLDING)
         await eventually(folded)
 
 

@@ -116,7 +116,9 @@ async def test_who_stands_in_line_is_held_back(health: SharedCredentialHealth, s
     await insert_many(session, 5)
     assert await health.hold_back("team-a") == 2
     assert await count(session, "ready") == 5
-    assert await session.fetchval("SELECT count(*) FROM provisioner.waiting WHERE hold = 'credential:team-a'") == 2
+    assert (
+        await session.fetchval("SELECT count(*) FROM provisioner.waiting WHERE quarantine = 'credential:team-a'") == 2
+    )
 
 
 async def test_one_probe_goes_out_when_its_time_has_come(health: SharedCredentialHealth, session: Session) -> None:
@@ -141,7 +143,7 @@ async def test_what_works_again_releases_all(health: SharedCredentialHealth, ses
     await refuse(health)
     await health.hold_back("team-a")
     assert await health.accepted(*KEY)
-    assert await session.fetchval("SELECT hold IS NULL AND run_at <= now() FROM provisioner.waiting")
+    assert await session.fetchval("SELECT quarantine IS NULL AND run_at <= now() FROM provisioner.waiting")
     assert await health.quarantined([]) == []
     assert not await health.accepted(*KEY)
 
@@ -153,7 +155,7 @@ async def test_another_key_releases_all(health: SharedCredentialHealth, session:
     await health.hold_back("team-a")
     assert await health.replaced("team-a", "another")
     assert await health.quarantined([]) == []
-    assert await session.fetchval("SELECT hold IS NULL AND run_at <= now() FROM provisioner.waiting")
+    assert await session.fetchval("SELECT quarantine IS NULL AND run_at <= now() FROM provisioner.waiting")
 
 
 async def test_an_edited_credential_releases_its_request(health: SharedCredentialHealth, session: Session) -> None:
@@ -162,9 +164,9 @@ async def test_an_edited_credential_releases_its_request(health: SharedCredentia
     await refuse(health)
     await health.hold_back("team-a")
     await session.execute("UPDATE provisioner.connection_requests SET description = 'x' WHERE id = $1", request)
-    assert await session.fetchval("SELECT hold FROM provisioner.waiting") == "credential:team-a"
+    assert await session.fetchval("SELECT quarantine FROM provisioner.waiting") == "credential:team-a"
     await session.execute("UPDATE provisioner.connection_requests SET credential = 'b' WHERE id = $1", request)
-    assert await session.fetchval("SELECT hold IS NULL AND run_at <= now() FROM provisioner.waiting")
+    assert await session.fetchval("SELECT quarantine IS NULL AND run_at <= now() FROM provisioner.waiting")
     assert (await row_of(session, request))["status"] == "pending"
 
 
@@ -222,7 +224,7 @@ async def test_ten_thousand_bad_sealed_keys_are_read_by_nobody_and_forgotten(
     assert [one.credential for one in await health.quarantined([KEY, ("sealed-7", "7")])] == ["sealed-7"]
     request = await insert(session, credential="team-a")
     await health.hold_back("team-a")
-    await session.execute("UPDATE provisioner.waiting SET hold = 'credential:sealed-7' WHERE id = $1", request)
+    await session.execute("UPDATE provisioner.waiting SET quarantine = 'credential:sealed-7' WHERE id = $1", request)
     for _ in range(10):
         await health.forget()
     kept = await session.fetch("SELECT credential FROM provisioner.credential_health")
@@ -244,6 +246,6 @@ async def test_a_retry_hurries_the_next_probe(health: SharedCredentialHealth, se
     await health.hold_back("team-a")
     retried = await session.fetch("SELECT * FROM provisioner.retry($1)", [request])
     assert [tuple(row) for row in retried] == [(request, "waiting")]
-    assert await session.fetchval("SELECT hold IS NULL FROM provisioner.waiting WHERE id = $1", request)
-    assert await session.fetchval("SELECT hold IS NOT NULL FROM provisioner.waiting WHERE id = $1", other)
+    assert await session.fetchval("SELECT quarantine IS NULL FROM provisioner.waiting WHERE id = $1", request)
+    assert await session.fetchval("SELECT quarantine IS NOT NULL FROM provisioner.waiting WHERE id = $1", other)
     assert [one.probing for one in await health.quarantined([KEY])] == [True]

@@ -24,7 +24,7 @@ BAD = "sk-or-v1-bad-mode-401"
 GOOD = "sk-or-v1-planted-and-good"
 SECRET = "GET /api/v4/secrets/{secretName}"
 RAW_SECRET = "GET /api/v3/secrets/raw/{secretName}"
-QUICK = {"PROVISIONER_RETRY__BASE": "0.2", "PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT": "16"}
+QUICK = {"PROVISIONER_RETRY__BASE": "0.2", "PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT": "8"}
 
 
 @pytest.fixture
@@ -185,7 +185,7 @@ async def test_a_replaced_secret_is_read_again_before_its_key_is_blamed(
         assert await fleet.session.fetchval(
             "SELECT count(*) = 0 FROM provisioner.attempts WHERE error_code IS NOT NULL"
         )
-        assert not [entry for entry in logged if entry["event"] == "credential_held"]
+        assert not [entry for entry in logged if entry["event"] == "credential_quarantined"]
 
 
 async def test_a_mended_secret_releases_what_waits_for_it(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +195,7 @@ async def test_a_mended_secret_releases_what_waits_for_it(database: Database, mo
         plant(fleet, BAD)
         await fleet.insert(40, credential="vaulted")
         await fleet.start(None, **kept_in(fleet, CACHE="86400"))
-        held = "SELECT count(*) = 37 FROM provisioner.waiting WHERE hold = 'credential:vaulted'"
+        held = "SELECT count(*) = 37 FROM provisioner.waiting WHERE quarantine = 'credential:vaulted'"
         await eventually(lambda: fleet.session.fetchval(held))
         await eventually(lambda: failed(fleet, 3))  # no request is left whose refusal would read the secret again
         plant(fleet, GOOD)
@@ -238,7 +238,7 @@ async def test_a_replaced_file_releases_what_waits_for_its_key(
     async with Fleet(database.url, selfhosted(), settings=settings) as fleet:
         await fleet.insert(40, credential="bad")
         await fleet.start()
-        held = "SELECT count(*) = 37 FROM provisioner.waiting WHERE hold = 'credential:bad'"
+        held = "SELECT count(*) = 37 FROM provisioner.waiting WHERE quarantine = 'credential:bad'"
         await eventually(lambda: fleet.session.fetchval(held))
         replace(file, GOOD)
         await fleet.done()
@@ -271,10 +271,12 @@ async def test_a_refused_sealed_key_is_held_and_its_row_can_be_given_another(
         await fleet.insert(30, name="good")
         await fleet.start()
         await fleet.done("name = 'good'")
-        await eventually(lambda: [entry for entry in logged if entry["event"] == "credential_held"])
-        told = next(entry for entry in logged if entry["event"] == "credential_held")
+        await eventually(lambda: [entry for entry in logged if entry["event"] == "credential_quarantined"])
+        told = next(entry for entry in logged if entry["event"] == "credential_quarantined")
         assert str(told["credential"]).startswith("sealed-")
-        waiting: Any = "SELECT id FROM provisioner.waiting WHERE hold LIKE 'credential:sealed-%' ORDER BY id LIMIT 1"
+        waiting: Any = (
+            "SELECT id FROM provisioner.waiting WHERE quarantine LIKE 'credential:sealed-%' ORDER BY id LIMIT 1"
+        )
         chosen = await eventually(lambda: fleet.session.fetchval(waiting))
         project = fleet.simulator.projects[ids.index(chosen)]
         await fleet.session.execute(

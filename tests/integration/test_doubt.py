@@ -293,7 +293,7 @@ async def test_a_plain_success_leaves_no_evidence(database: Database) -> None:
         await it.done()
         written = await it.session.fetchval(
             "SELECT sum(n_tup_ins + n_tup_upd + n_tup_del) FROM pg_stat_user_tables"
-            " WHERE relname IN ('sent_creates', 'setbacks')"
+            " WHERE relname IN ('sent_creates', 'attempt_state')"
         )
         assert written == 0
 

@@ -15,10 +15,10 @@ from uuid import UUID
 
 import pytest
 
-from provisioner.core.health import Breaker
 from provisioner.core.model import Claim, ErrorCode, Fail, Outcome, Retry, Succeed
 from provisioner.core.policy import Rules
 from provisioner.core.secret import Secret
+from provisioner.core.target_health import Breaker
 from provisioner.infisical.auth import UniversalAuth
 from provisioner.infisical.connections import InfisicalConnections
 from provisioner.infisical.identity import Identity
@@ -29,7 +29,7 @@ from provisioner.sandbox.simulator import Simulator
 from provisioner.sandbox.simulator.options import Options
 from provisioner.worker.clock import DatabaseClock
 from provisioner.worker.creator import Creator, Target
-from provisioner.worker.membership import Membership
+from provisioner.worker.lease_state import LeaseState
 from tests.support.builders import a_request
 from tests.support.gateway import Gateway, Step, in_json, plain
 from tests.support.small_world import AnyKey, Ledger
@@ -114,13 +114,13 @@ class Bench:
 
     async def _carried(self, case: Case) -> Outcome:
         clock = DatabaseClock(wall=partial(datetime.now, UTC), monotonic=time.monotonic)
-        membership = Membership(clock, lease=600.0)
-        membership.enter(1)
-        membership.renewed(clock.monotonic())
-        creator = Creator(self._target(), membership=membership, clock=clock, random=lambda: 0.0)
+        lease_state = LeaseState(clock, lease=600.0)
+        lease_state.enter(1)
+        lease_state.renewed(clock.monotonic())
+        creator = Creator(self._target(), lease_state=lease_state, clock=clock, random=lambda: 0.0)
         claim = Claim(request=a_request(id=case.number, project_id=case.project), attempt=1, claimed_at=clock.now())
         for _ in range(ATTEMPTS):
-            membership.take([claim])
+            lease_state.take([claim])
             settlement = await creator.carry(claim)
             if not isinstance(settlement.outcome, Retry):
                 break

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from provisioner.core.queue_values import FRONT, Place
+from provisioner.core.queue_values import FRONT, QueuePosition
 from provisioner.postgres import listener
 from provisioner.postgres.listener import CHANNEL, Listener, read_payload
 from provisioner.postgres.migrations import migrate
@@ -40,9 +40,9 @@ def own_server() -> Iterator[PostgresServer]:
 
 
 @asynccontextmanager
-async def listening(url: str) -> AsyncIterator[list[tuple[str | None, Place]]]:
+async def listening(url: str) -> AsyncIterator[list[tuple[str | None, QueuePosition]]]:
     """Listen, and lend what was heard; the first thing is that anything may have happened before."""
-    heard: list[tuple[str | None, Place]] = []
+    heard: list[tuple[str | None, QueuePosition]] = []
     ours = Listener(Pool(url, size=1), hear=lambda target, place: heard.append((target, place)))
     task = asyncio.create_task(ours.run(), name="listener")
     try:
@@ -60,9 +60,9 @@ class TestPayload:
     @pytest.mark.parametrize(
         ("payload", "places"),
         [
-            ("default,0,17", {"default": Place(0, 17)}),
-            ("eu,-5,1;us,3,99", {"eu": Place(-5, 1), "us": Place(3, 99)}),
-            ("eu,3,1;eu,-2,7;eu,0,1", {"eu": Place(-2, 7)}),
+            ("default,0,17", {"default": QueuePosition(0, 17)}),
+            ("eu,-5,1;us,3,99", {"eu": QueuePosition(-5, 1), "us": QueuePosition(3, 99)}),
+            ("eu,3,1;eu,-2,7;eu,0,1", {"eu": QueuePosition(-2, 7)}),
             ("", {}),
             ("nonsense", {}),
             ("eu,1", {}),
@@ -71,7 +71,7 @@ class TestPayload:
             ("eu,0,1;", {}),
         ],
     )
-    def test_is_read_or_taken_for_nothing_known(self, payload: str, places: dict[str, Place]) -> None:
+    def test_is_read_or_taken_for_nothing_known(self, payload: str, places: dict[str, QueuePosition]) -> None:
         """The foremost place of each target; what a later version may say means that anything may have happened."""
         assert read_payload(payload) == places
 
@@ -84,7 +84,7 @@ class TestListening:
         async with listening(database.url) as heard:
             heard.clear()
             await insert(session, target="eu", priority=3)
-            await eventually(lambda: heard == [("eu", Place(-3, 1))])
+            await eventually(lambda: heard == [("eu", QueuePosition(-3, 1))])
 
     async def test_each_target_is_told(self, database: Database, session: "Session") -> None:
         """One statement for several targets wakes each of them."""
@@ -94,7 +94,9 @@ class TestListening:
                 "INSERT INTO provisioner.connection_requests (target, project_id) VALUES ('eu', $1), ('us', $1)",
                 project(1),
             )
-            await eventually(lambda: sorted(heard, key=str) == [("eu", Place(0, 1)), ("us", Place(0, 1))])
+            await eventually(
+                lambda: sorted(heard, key=str) == [("eu", QueuePosition(0, 1)), ("us", QueuePosition(0, 1))]
+            )
 
     async def test_an_unknown_payload_means_everything(self, database: Database, session: "Session") -> None:
         """Who does not understand looks everywhere."""
@@ -113,7 +115,7 @@ class TestListening:
             )
             await eventually(lambda: heard == [EVERYTHING])
             await insert(session)
-            await eventually(lambda: ("default", Place(0, 1)) in heard)
+            await eventually(lambda: ("default", QueuePosition(0, 1)) in heard)
 
     async def test_it_ends_when_it_is_cancelled(self, database: Database, session: "Session") -> None:
         """No session is left behind."""
@@ -137,13 +139,13 @@ async def test_it_comes_back_after_the_server_does(own_server: PostgresServer, m
         await eventually(lambda: heard[-1:] == [EVERYTHING], within=30)
         async with connected(own_server.url()) as session:
             await insert(session)
-        await eventually(lambda: ("default", Place(0, 1)) in heard)
+        await eventually(lambda: ("default", QueuePosition(0, 1)) in heard)
 
 
 async def test_it_waits_for_a_server_that_is_not_there_yet(own_server: PostgresServer) -> None:
     """Started before the database, it listens as soon as there is one."""
     own_server.stop()
-    heard: list[tuple[str | None, Place]] = []
+    heard: list[tuple[str | None, QueuePosition]] = []
     ours = Listener(Pool(own_server.url(), size=1), hear=lambda target, place: heard.append((target, place)))
     async with asyncio.TaskGroup() as group:
         task = group.create_task(ours.run())
@@ -169,7 +171,7 @@ class TestFlood:
             for number in range(1000):
                 await session.execute(f"NOTIFY {CHANNEL}, 'rubbish {number}'")
             await insert(session, target="eu")
-            await eventually(lambda: heard and heard[-1] in {EVERYTHING, ("eu", Place(0, 1))})
+            await eventually(lambda: heard and heard[-1] in {EVERYTHING, ("eu", QueuePosition(0, 1))})
             # A tenth of a second passes between two: how many there are tells how long it took, not how many came.
             assert len(heard) < 100
 
@@ -182,7 +184,7 @@ class TestFlood:
                     await session.execute("SELECT pg_notify($1, $2)", CHANNEL, f"eu,0,{turn}")
                 await session.execute("SELECT pg_notify($1, 'us,1,9')", CHANNEL)
             await eventually(lambda: len(heard) == 2)
-            assert sorted(heard, key=str) == [("eu", Place(0, 3)), ("us", Place(1, 9))]
+            assert sorted(heard, key=str) == [("eu", QueuePosition(0, 3)), ("us", QueuePosition(1, 9))]
 
     async def test_nobody_listens_to_a_flood(
         self, database: Database, session: "Session", monkeypatch: pytest.MonkeyPatch
@@ -199,7 +201,7 @@ class TestFlood:
             heard.clear()
             await eventually(_listens(session))
             await insert(session)
-            await eventually(lambda: ("default", Place(0, 1)) in heard or EVERYTHING in heard)
+            await eventually(lambda: ("default", QueuePosition(0, 1)) in heard or EVERYTHING in heard)
             assert len(heard) < 10
 
 

@@ -289,7 +289,7 @@ BODIES = {
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
 @pytest.mark.parametrize("deed", ["cancel", "retry"])
-async def test_a_trigger_that_refuses_one_keeps_no_other(database: Lent, deed: str, body: str) -> None:
+async def test_a_trigger_that_refuses_one_keeps_no_other(database: Lent, operation: str, body: str) -> None:
     """What somebody's trigger refuses is named and left as it is, in its place too; the others are changed."""
     async with connected(database.url) as session:
         told: list[str] = []
@@ -297,20 +297,20 @@ async def test_a_trigger_that_refuses_one_keeps_no_other(database: Lent, deed: s
         ids = ask(database, 3)
         bad = ids[1]
         await session.execute("UPDATE provisioner.connection_requests SET name = 'bad' WHERE id = $1", bad)
-        if deed == "retry":
+        if operation == "retry":
             await session.fetch("SELECT * FROM provisioner.cancel($1)", ids)
         await session.execute(REFUSING.format(body=body))
         places = "SELECT id FROM provisioner.ready UNION ALL SELECT id FROM provisioner.waiting"
         before = {row["id"] for row in await session.fetch(places)}
-        rows = await session.fetch(f"SELECT * FROM provisioner.{deed}($1)", ids)
-        alone = await session.fetch(f"SELECT * FROM provisioner.{deed}($1)", [bad])
+        rows = await session.fetch(f"SELECT * FROM provisioner.{operation}($1)", ids)
+        alone = await session.fetch(f"SELECT * FROM provisioner.{operation}($1)", [bad])
         after = {row["id"] for row in await session.fetch(places)}
         found = await session.fetch("SELECT id, status FROM provisioner.connection_requests")
         states = {row["id"]: row["status"] for row in found}
     assert [row["id"] for row in rows] == [one for one in ids if one != bad]
     assert alone == []
     assert [f"request {bad} is left as it is" in line for line in told] == [True, True]
-    kept, changed = ("pending", "cancelled") if deed == "cancel" else ("cancelled", "pending")
+    kept, changed = ("pending", "cancelled") if operation == "cancel" else ("cancelled", "pending")
     assert states == {one: kept if one == bad else changed for one in ids}
     assert (bad in after) is (bad in before)
 

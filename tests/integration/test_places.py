@@ -12,7 +12,7 @@ from provisioner.postgres.detail import read_attempts
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queue import PostgresQueue
 from tests.support import eventually
-from tests.support.builders import a_settlement, a_trace, project
+from tests.support.builders import a_record, a_settlement, project
 from tests.support.sessions import MISCOUNTED, connected, count, insert, insert_many, places, row_of
 from tests.support.small_world import SmallWorld
 
@@ -74,8 +74,8 @@ class TestIdsThatComeAgain:
         await insert_many(session, 8, first=101)
         new = (await queue.claim(worker, target="default", start=FRONT, limit=8)).claims
         assert {(each.request.id, each.attempt) for each in new} == {(each.request.id, each.attempt) for each in old}
-        traces = [a_trace(started_at=each.claimed_at) for each in old]
-        late = [a_settlement(each, trace=[trace]) for each, trace in zip(old, traces, strict=True)]
+        traces = [a_record(started_at=each.claimed_at) for each in old]
+        late = [a_settlement(each, records=[trace]) for each, trace in zip(old, traces, strict=True)]
         ids = frozenset(each.request.id for each in old)
         assert await queue.settle(worker, late) == Report(fenced=ids)
         await queue.release(worker, old)
@@ -118,7 +118,9 @@ class TestSettledTwice:
         await insert(session)
         worker = await queue.register(name="w", targets=["default"], lease=60.0)
         (claim,) = (await queue.claim(worker, target="default", start=FRONT, limit=8)).claims
-        settlement = a_settlement(claim, outcome, trace=[a_trace(), a_trace(elapsed=2.0, started_at=claim.claimed_at)])
+        settlement = a_settlement(
+            claim, outcome, records=[a_record(), a_record(elapsed=2.0, started_at=claim.claimed_at)]
+        )
         for _ in range(2):
             await queue.settle(worker, [settlement])
         assert await count(session, "attempts") == 2
@@ -129,7 +131,7 @@ class TestSettledTwice:
         worker = await queue.register(name="w", targets=["default"], lease=60.0)
         (claim,) = (await queue.claim(worker, target="default", start=FRONT, limit=8)).claims
         for _ in range(2):
-            await queue.settle(worker, [a_settlement(claim, trace=[a_trace()])])
+            await queue.settle(worker, [a_settlement(claim, records=[a_record()])])
         assert await count(session, "attempts") == 1
 
 

@@ -29,7 +29,7 @@ from tests.support.sessions import connected
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
-    from provisioner.core.queue_values import Place
+    from provisioner.core.queue_values import QueuePosition
     from tests.support.postgres import Database
 
 REPLICATES = {"wal_level": "replica", "max_wal_senders": "4", "fsync": "off", "hot_standby": "on"}
@@ -89,7 +89,7 @@ async def listening(pool: Pool) -> AsyncIterator[list[str | None]]:
     """Listen, and lend the targets that were heard of."""
     heard: list[str | None] = []
 
-    def hear(target: str | None, _place: Place) -> None:
+    def hear(target: str | None, _place: QueuePosition) -> None:
         heard.append(target)
 
     task = asyncio.create_task(Listener(pool, hear=hear).run())

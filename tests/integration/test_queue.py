@@ -10,7 +10,7 @@ import pytest
 
 from provisioner.core.errors import LeaseLost, SchemaMismatch
 from provisioner.core.model import OnConflict, Retry
-from provisioner.core.queue_values import FRONT, Claims, Place, Pulse
+from provisioner.core.queue_values import FRONT, Claims, Heartbeat, QueuePosition
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queries import statements
 from provisioner.postgres.queue import PostgresQueue
@@ -46,7 +46,7 @@ async def worker(queue: PostgresQueue) -> int:
 
 
 async def claim(
-    queue: PostgresQueue, worker: int, limit: int = 100, *, start: Place = FRONT, target: str = "default"
+    queue: PostgresQueue, worker: int, limit: int = 100, *, start: QueuePosition = FRONT, target: str = "default"
 ) -> Claims:
     """Claim from the front."""
     return await queue.claim(worker, target=target, start=start, limit=limit)
@@ -72,7 +72,7 @@ class TestClaim:
         assert (claimed.attempt, claimed.sent, claimed.failures) == (1, 0, 0)
         assert (claimed.since, claimed.doubt, claimed.cancelled) == (None, (), False)
         assert before <= claimed.claimed_at <= await session.fetchval("SELECT clock_timestamp()")
-        assert brought.last == Place(-3, 1, claimed.request.id)
+        assert brought.last == QueuePosition(-3, 1, claimed.request.id)
 
     async def test_is_durable_when_it_returns(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
         """Others see the intent before anything is sent, and whose it is."""
@@ -180,7 +180,7 @@ class TestOrder:
         urgent = await insert(session, priority=5)
         assert urgent not in ids(await claim(queue, worker, 5, start=mark))
         heard = (await queue.look(marks={"default": FRONT}, served={})).heads["default"]
-        assert heard == Place(-5, 1, urgent)
+        assert heard == QueuePosition(-5, 1, urgent)
         assert ids(await claim(queue, worker, 5, start=min(mark, heard)))[0] == urgent
 
     async def test_who_starts_where_it_stopped_misses_nothing(
@@ -307,7 +307,7 @@ class TestLeases:
     ) -> None:
         """A renewal moves the end of the lease and tells how the worker fares."""
         await lapse(session, worker)
-        await queue.renew(worker, lease=45.0, pulse=Pulse(created=7, pace=2.5, stopping=True))
+        await queue.renew(worker, lease=45.0, heartbeat=Heartbeat(created=7, pace=2.5, stopping=True))
         row = await session.fetchrow(
             "SELECT extract(epoch FROM lease_until - clock_timestamp())::float AS left, created, pace, stopping"
             " FROM provisioner.workers WHERE id = $1",
@@ -322,7 +322,7 @@ class TestLeases:
         await lapse(session, worker)
         await queue.rescue(pause=0.0)
         with pytest.raises(LeaseLost):
-            await queue.renew(worker, lease=45.0, pulse=Pulse())
+            await queue.renew(worker, lease=45.0, heartbeat=Heartbeat())
 
     async def test_who_holds_nothing_may_leave(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
         """A worker is struck off the list only when everything it held is settled."""
@@ -355,7 +355,7 @@ class TestRescue:
         await lapse(session, worker)
         rescued = await queue.rescue(pause=30.0)
         assert (rescued.requests, list(rescued.workers)) == (1, ["first"])
-        assert await places(session) == {"waiting": 1, "setbacks": 1}
+        assert await places(session) == {"waiting": 1, "attempt_state": 1}
         row = await session.fetchrow("SELECT * FROM provisioner.request_status WHERE id = $1", request)
         assert row is not None
         assert (row["state"], row["attempts"], row["error_code"]) == ("waiting", 1, "outcome_unknown")
@@ -388,7 +388,7 @@ class TestRescue:
         await lapse(session, worker)
         rescues = await asyncio.gather(*(queue.rescue(pause=0.0) for _ in range(4)))
         assert sum(rescue.requests for rescue in rescues) == 50
-        assert await places(session) == {"waiting": 50, "setbacks": 50}
+        assert await places(session) == {"waiting": 50, "attempt_state": 50}
 
     async def test_includes_claims_without_a_worker(
         self, queue: PostgresQueue, worker: int, session: "Session"
@@ -409,7 +409,7 @@ class TestRescue:
         await claim(queue, worker)
         await lapse(session, worker)
         await queue.rescue(pause=0.0)
-        row = await session.fetchrow("SELECT attempt, sent, failures, since FROM provisioner.setbacks")
+        row = await session.fetchrow("SELECT attempt, sent, failures, since FROM provisioner.attempt_state")
         assert tuple(row or ()) == (2, 2, 1, first.claimed_at)
         assert await session.fetchval("SELECT count(*) FROM provisioner.sent_creates") == 1
 
@@ -436,9 +436,9 @@ class TestLook:
     async def test_an_idle_system_shows_nothing(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
         """Nothing in line, nothing due, nobody lapsed: only the time."""
         assert worker
-        glance = await queue.look(marks={"default": FRONT}, served={})
-        assert (glance.next_due, glance.lapsed, glance.paused, glance.heads) == (None, False, frozenset(), {})
-        assert abs(glance.now - await session.fetchval("SELECT now()")) < timedelta(seconds=5)
+        snapshot = await queue.look(marks={"default": FRONT}, served={})
+        assert (snapshot.next_due, snapshot.lapsed, snapshot.paused, snapshot.heads) == (None, False, frozenset(), {})
+        assert abs(snapshot.now - await session.fetchval("SELECT now()")) < timedelta(seconds=5)
 
     async def test_shows_what_there_is(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
         """The heads of our targets' lines, what is due next, who is paused, and that somebody's lease ran out."""
@@ -449,23 +449,25 @@ class TestLook:
         await insert(session, name="later", not_before=later)
         await session.execute("SELECT provisioner.pause('eu')")
         await lapse(session, worker)
-        glance = await queue.look(marks={"default": FRONT, "eu": FRONT, "us": FRONT}, served={})
-        assert glance.heads == {"default": Place(-4, 1, first), "eu": Place(0, 1, second)}
-        assert glance.next_due == later
-        assert glance.paused == {"eu"}
-        assert glance.lapsed
+        snapshot = await queue.look(marks={"default": FRONT, "eu": FRONT, "us": FRONT}, served={})
+        assert snapshot.heads == {"default": QueuePosition(-4, 1, first), "eu": QueuePosition(0, 1, second)}
+        assert snapshot.next_due == later
+        assert snapshot.paused == {"eu"}
+        assert snapshot.lapsed
 
     async def test_looks_from_the_mark_on(self, queue: PostgresQueue, session: "Session") -> None:
         """What stands before the mark is not reported."""
         await insert_many(session, 1, each=5)
         third = await session.fetchval("SELECT id FROM provisioner.ready WHERE turn = 3")
-        assert (await queue.look(marks={"default": Place(0, 3)}, served={})).heads == {"default": Place(0, 3, third)}
-        assert (await queue.look(marks={"default": Place(0, 6)}, served={})).heads == {}
+        assert (await queue.look(marks={"default": QueuePosition(0, 3)}, served={})).heads == {
+            "default": QueuePosition(0, 3, third)
+        }
+        assert (await queue.look(marks={"default": QueuePosition(0, 6)}, served={})).heads == {}
 
     async def test_tells_newcomers_how_far_it_was_served(self, queue: PostgresQueue, session: "Session") -> None:
         """Only forward: a worker that lags behind does not move the place back."""
         for turn in (5, 9, 7):
-            await queue.look(marks={}, served={"default": Place(0, turn)})
+            await queue.look(marks={}, served={"default": QueuePosition(0, turn)})
         await insert(session)
         assert await session.fetchval("SELECT turn FROM provisioner.ready") == 10
 
@@ -485,7 +487,7 @@ class TestPromote:
         assert await places(session) == {"waiting": 6, "ready": 5}
         heads = await queue.promote(100)
         assert await places(session) == {"ready": 11}
-        assert heads["default"] == Place(0, 1)
+        assert heads["default"] == QueuePosition(0, 1)
 
     async def test_many_may_do_it_at_once(self, queue: PostgresQueue, session: "Session") -> None:
         """No request is put in line twice."""
@@ -594,7 +596,7 @@ async def test_a_database_without_the_schema_says_what_to_do(empty_database: Dat
         await pool.close()
 
 
-@pytest.mark.parametrize("file", ["claim", "keep", "settle", "permits"])
+@pytest.mark.parametrize("file", ["claim", "maintenance", "settle", "permits"])
 async def test_no_statement_depends_on_the_search_path(session: "Session", file: str) -> None:
     """Every name is written with its schema, for a pooler may share a session whose path is anything."""
     await session.execute("SET search_path = ''")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from provisioner.core.model import Cancel, Claim, ErrorCode, Fail, Outcome, Retry, Succeed
-from provisioner.core.queue_values import FRONT, Place
+from provisioner.core.queue_values import FRONT, QueuePosition
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queue import PostgresQueue
 from tests.support import eventually
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.xdist_group("queue_plan")
 
 READY: Final = 1_000_000
-KNOWN: Final = 100_000  # rows of the wide table, of `setbacks` and of `waiting`: enough for a plan to go wrong
+KNOWN: Final = 100_000  # rows of the wide table, of `incidents` and of `waiting`: enough for a plan to go wrong
 LOT: Final = 100
 ROUNDS: Final = 8  # from the sixth on the server prefers a plan that is made for no argument in particular
-WATCHED: Final = ("ready", "waiting", "setbacks", "sent_creates", "failed_boxes", "connection_requests")
+WATCHED: Final = ("ready", "waiting", "attempt_state", "sent_creates", "failed_boxes", "connection_requests")
 
 # Straight into the tables, past the triggers; the indexes are made afterwards, as they were.
 FILL: Final = f"""
 SET session_replication_role = replica;
 ALTER TABLE provisioner.ready SET (autovacuum_enabled = false);
 ALTER TABLE provisioner.waiting SET (autovacuum_enabled = false);
-ALTER TABLE provisioner.setbacks SET (autovacuum_enabled = false);
+ALTER TABLE provisioner.attempt_state SET (autovacuum_enabled = false);
 ALTER TABLE provisioner.sent_creates SET (autovacuum_enabled = false);
 ALTER TABLE provisioner.connection_requests SET (autovacuum_enabled = false);
 CREATE TEMP TABLE kept AS
@@ -54,7 +54,7 @@ INSERT INTO provisioner.connection_requests (id, project_id, name) OVERRIDING SY
     SELECT n, md5((n % 500)::text)::uuid, 'n' || n FROM generate_series(1, {KNOWN}) AS n;
 INSERT INTO provisioner.counts (target, batch, requested_by, status, error_code, requests)
     SELECT 'default', '', current_user, 'pending', '', {KNOWN};
-INSERT INTO provisioner.setbacks (id, attempt, sent, failures, since)
+INSERT INTO provisioner.attempt_state (id, attempt, sent, failures, since)
     SELECT n * 2, 1, 1, 1, now() FROM generate_series(1, {KNOWN}) AS n;
 INSERT INTO provisioner.sent_creates (id, sent_at, ended_at, target, project_id, name, description, exact)
     SELECT n * 2, now() - interval '1 minute', now(), 'default', md5(n::text)::uuid, 'openrouter', '', true
@@ -88,7 +88,7 @@ class Bench:
     url: str
     session: "Session"
     worker: int = 0
-    start: Place = FRONT
+    start: QueuePosition = FRONT
 
     async def measure(self, step: "Step") -> dict[str, tuple[int, int]]:
         """For each table how often it was read from end to end, and how many entries of its indexes were read."""
@@ -152,7 +152,7 @@ async def releasing(bench: Bench, queue: PostgresQueue) -> None:
 async def looking(bench: Bench, queue: PostgresQueue) -> None:
     """Look around from where the queue is served."""
     for turn in range(ROUNDS):
-        mark = Place(0, bench.start.turn + turn if bench.start != FRONT else turn)
+        mark = QueuePosition(0, bench.start.turn + turn if bench.start != FRONT else turn)
         assert (await queue.look(marks={"default": mark}, served={"default": mark})).heads
 
 

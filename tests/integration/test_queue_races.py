@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.support.sessions import Session
 
 CLAIM = statements("claim")["claim"]
-PROMOTE = statements("keep")["promote"]
+PROMOTE = statements("maintenance")["promote"]
 EDIT = "UPDATE provisioner.connection_requests SET priority = 5"
 DELETE = "DELETE FROM provisioner.connection_requests"
 

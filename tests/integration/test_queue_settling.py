@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from provisioner.core.errors import OutcomeUnstorable
-from provisioner.core.model import Action, Cancel, Claim, ErrorCode, Fail, Outcome, Retry, Seen, Succeed
+from provisioner.core.model import Action, Cancel, Claim, ErrorCode, Fail, Outcome, Result, Retry, Succeed
 from provisioner.core.queue_values import FRONT, Report
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queue import PostgresQueue
 from tests.support import eventually
-from tests.support.builders import ORGANIZATION, a_connection, a_settlement, a_trace, doubted
+from tests.support.builders import ORGANIZATION, a_connection, a_record, a_settlement, doubted
 from tests.support.postgres import Database
 from tests.support.sessions import SEALED, WIPED, connected, count, insert, insert_many, lapse, places, row_of, soon
 
@@ -145,8 +145,8 @@ class TestEvidence:
         await lapse(session, worker)
         await queue.rescue(pause=60.0)
         ended = claim.claimed_at + timedelta(seconds=100)
-        trace = a_trace(started_at=ended - timedelta(seconds=10), elapsed=10.0)
-        report = await queue.settle(worker, [a_settlement(claim, trace=[trace])])
+        records = a_record(started_at=ended - timedelta(seconds=10), elapsed=10.0)
+        report = await queue.settle(worker, [a_settlement(claim, records=[records])])
         assert report.fenced == {claim.request.id}
         row = await session.fetchrow("SELECT sent_at, ended_at, exact FROM provisioner.sent_creates")
         assert tuple(row or ()) == (claim.claimed_at, ended, False)
@@ -176,7 +176,7 @@ class TestFail:
         assert (row["status"], row["error_code"], row["error_message"]) == ("failed", "invalid_request", "no")
         assert (row["attempts"], row["credential"]) == (1, SEALED)
         assert row["finished_at"] is not None
-        assert await places(session) == {"setbacks": 1}
+        assert await places(session) == {"attempt_state": 1}
         await session.execute("SELECT provisioner.retry(ARRAY [$1::bigint])", claim.request.id)
         await queue.promote(10)
         (again,) = await claimed(queue, worker)
@@ -352,7 +352,7 @@ class TestFencing:
 
 
 async def _everything(session: "Session") -> list[object]:
-    tables = ("connection_requests", "ready", "waiting", "in_flight", "setbacks")
+    tables = ("connection_requests", "ready", "waiting", "in_flight", "attempt_state")
     return [await session.fetch(f"SELECT * FROM provisioner.{table}") for table in tables]
 
 
@@ -371,7 +371,7 @@ class TestBatch:
         by_id = {row["id"]: row["state"] for row in told}
         states = [by_id[claim.request.id] for claim in claims]
         assert states == ["succeeded", "failed", "waiting", "cancelled"] * 2
-        assert await places(session) == {"waiting": 2, "setbacks": 4}
+        assert await places(session) == {"waiting": 2, "attempt_state": 4}
 
     async def test_tells_what_was_settled_and_what_was_not(
         self, queue: PostgresQueue, worker: int, session: "Session"
@@ -414,10 +414,10 @@ class TestLog:
         """Every call of an attempt is written down; the last one has the code that it ended with."""
         claim = await one(queue, worker, session)
         calls = [
-            a_trace(action=Action.CREATE, status=400, seen=Seen.NAME_TAKEN, message="exists"),
-            a_trace(action=Action.IDENTIFY, status=403, seen=Seen.FORBIDDEN, message="no right", elapsed=1.5),
+            a_record(action=Action.CREATE, status=400, result=Result.NAME_TAKEN, message="exists"),
+            a_record(action=Action.IDENTIFY, status=403, result=Result.FORBIDDEN, message="no right", elapsed=1.5),
         ]
-        await queue.settle(worker, [a_settlement(claim, LATER, trace=calls)])
+        await queue.settle(worker, [a_settlement(claim, LATER, records=calls)])
         rows = await session.fetch(
             "SELECT request_id, attempt, worker, action, http_status, req_id, error_code, error_message,"
             " ended_at - started_at AS took FROM provisioner.attempts ORDER BY action"
@@ -434,6 +434,6 @@ class TestLog:
         await lapse(session, worker)
         await queue.rescue(pause=0.0)
         before = await count(session, "attempts")
-        call = replace(a_trace(), started_at=claim.claimed_at + timedelta(milliseconds=1))
-        await queue.settle(worker, [a_settlement(claim, trace=[call])])
+        call = replace(a_record(), started_at=claim.claimed_at + timedelta(milliseconds=1))
+        await queue.settle(worker, [a_settlement(claim, records=[call])])
         assert await count(session, "attempts") == before + 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from provisioner.core.queue_values import Place
+from provisioner.core.queue_values import QueuePosition
 from provisioner.postgres.listener import CHANNEL, read_payload
 from tests.support import eventually
 from tests.support.builders import project
@@ -198,7 +198,7 @@ class TestInserting:
             project(1),
         )
         (payload,) = await fence(session, heard)
-        assert read_payload(payload) == {"eu": Place(-7, 1), "us": Place(3, 1)}
+        assert read_payload(payload) == {"eu": QueuePosition(-7, 1), "us": QueuePosition(3, 1)}
 
     async def test_a_payload_that_would_be_too_long_says_everything(self, session: "Session", heard: list[str]) -> None:
         """Hundreds of targets in one statement fit into no notification: it then means all of them."""
@@ -363,10 +363,10 @@ class TestRemoving:
         flying = await insert(session, name="flying")
         await take(session, flying)
         await session.execute(
-            "INSERT INTO provisioner.setbacks (id, attempt, sent, failures, since) VALUES ($1, 1, 1, 1, now())",
+            "INSERT INTO provisioner.attempt_state (id, attempt, sent, failures, since) VALUES ($1, 1, 1, 1, now())",
             flying,
         )
-        assert await places(session) == {"ready": 1, "waiting": 1, "in_flight": 1, "setbacks": 1}
+        assert await places(session) == {"ready": 1, "waiting": 1, "in_flight": 1, "attempt_state": 1}
         await session.execute(statement)
         assert await places(session) == {}
 

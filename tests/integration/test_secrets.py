@@ -10,7 +10,7 @@ import pytest
 from provisioner.core.errors import CredentialUnavailable, CredentialUnreadable
 from provisioner.core.model import RateHeaders, Request
 from provisioner.core.pacing import Grant
-from provisioner.core.secret import Secret, SecretPlace
+from provisioner.core.secret import Secret, SecretLocation
 from provisioner.credentials.fetched import PAUSE, RECHECK, FetchedSecret
 from provisioner.credentials.vault import FromInfisical, NamedVault
 from provisioner.infisical.auth import UniversalAuth
@@ -21,7 +21,7 @@ from provisioner.infisical.wire import Routes
 from provisioner.sandbox.simulator import Options, Simulator
 
 KEY = "sk-or-v1-fetched"
-PLACE = SecretPlace(project="p", environment="prod", path="/", name="KEY")
+PLACE = SecretLocation(project="p", environment="prod", path="/", name="KEY")
 
 
 @dataclass(slots=True)
@@ -58,7 +58,7 @@ class Store:
     holds: Secret | Exception
     reads: int = 0
 
-    async def read(self, _place: SecretPlace) -> Secret:
+    async def read(self, _place: SecretLocation) -> Secret:
         """Give it after a turn of the loop."""
         self.reads += 1
         await asyncio.sleep(0)
@@ -170,10 +170,10 @@ async def test_each_target_has_its_own_and_a_named_one_serves_all() -> None:
 @asynccontextmanager
 async def reader(
     budget: Budget, patience: float = 5.0
-) -> AsyncIterator[tuple[Simulator, InfisicalSecrets, SecretPlace]]:
+) -> AsyncIterator[tuple[Simulator, InfisicalSecrets, SecretLocation]]:
     """A simulator with one secret, and who reads it."""
     async with Simulator(Options(projects=1)) as simulator:
-        place = SecretPlace(project=simulator.projects[0], environment="prod", path="/", name="a/b KEY")
+        place = SecretLocation(project=simulator.projects[0], environment="prod", path="/", name="a/b KEY")
         there = {"name": place.name, "projectId": place.project, "environment": "prod", "value": f" {KEY}\n"}
         simulator.configure(secrets=[there])
         auth = UniversalAuth(client_id=simulator.client_id, client_secret=Secret(simulator.client_secret))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
-from provisioner.core.model import Seen
+from provisioner.core.model import Result
 from provisioner.core.queue_values import FRONT, Wiped
 from provisioner.worker import settler
 from tests.support import eventually
@@ -108,15 +108,15 @@ class TestObstacle:
             await it.done(within=20)
             assert it.server.creates == 6
 
-    @pytest.mark.parametrize("seen", [Seen.INVALID, Seen.UNKNOWN])
-    async def test_failures_and_retries_too(self, database: Database, seen: Seen) -> None:
+    @pytest.mark.parametrize("seen", [Result.INVALID, Result.UNKNOWN])
+    async def test_failures_and_retries_too(self, database: Database, seen: Result) -> None:
         """A failure that cannot be recorded is set aside as well; what is put back touches no row of the user."""
         async with SmallWorld(database) as it:
             await it.session.execute(trigger())
             it.server.answer = an_observation(seen, status=422, message="no")
             request = await insert(it.session, name="bad")
             it.start()
-            if seen is Seen.UNKNOWN:
+            if seen is Result.UNKNOWN:
                 await it.waiting(1)
                 return
             await eventually(lambda: aside(it))

@@ -14,8 +14,8 @@ from provisioner.core.queue_values import FRONT
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queue import PostgresQueue
 from provisioner.worker.clock import DatabaseClock
-from provisioner.worker.membership import Membership
-from provisioner.worker.persistence import Persistence
+from provisioner.worker.database_retry import DatabaseRetry
+from provisioner.worker.lease_state import LeaseState
 from provisioner.worker.settler import Settler
 from tests.support.builders import a_connection, a_settlement
 from tests.support.sessions import connected, insert_many
@@ -31,10 +31,10 @@ async def test_what_cannot_be_stored_harms_nobody_else(database: Database) -> No
     clock = DatabaseClock(wall=partial(datetime.now, UTC), monotonic=time.monotonic)
     async with connected(database.url) as session:
         await insert_many(session, 3)
-        membership = Membership(clock, lease=30.0)
-        membership.enter(await queue.register(name="w", targets=["default"], lease=30.0))
-        brought = await queue.claim(membership.worker, target="default", start=FRONT, limit=3)
-        settler = Settler(queue, membership=membership, persistence=Persistence(clock), clock=clock)
+        lease_state = LeaseState(clock, lease=30.0)
+        lease_state.enter(await queue.register(name="w", targets=["default"], lease=30.0))
+        brought = await queue.claim(lease_state.worker, target="default", start=FRONT, limit=3)
+        settler = Settler(queue, lease_state=lease_state, database_retry=DatabaseRetry(clock), clock=clock)
         for number, claim in enumerate(brought.claims):
             made = a_connection(credentials_hash="a NUL \0 in it") if number == 1 else a_connection()
             settler.add(a_settlement(claim, Succeed(connection=made)))

@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from provisioner.core.errors import DatabaseUnavailable
-from provisioner.observe.guard import MOST
+from provisioner.observe.connection_limits import MOST
 from provisioner.observe.health import Health
 from provisioner.observe.metrics import Meter
 from provisioner.observe.web import STREAMS, PortUnusable, Sources, StatusPort, serving
@@ -91,6 +91,14 @@ async def test_the_document_is_what_the_status_command_shows() -> None:
     assert "3 requests have failed: fix the cause, then run `provisioner retry --error gave_up`" in document["concerns"]
     assert "target default is over its rate limit: nothing is sent until the limit resets" in document["setbacks"]
     assert (document["worker"]["worker"], document["worker"]["absence"], document["error"]) == (7, None, None)
+    stopped, other = document["targets"]
+    assert (stopped["in_flight_limit"], stopped["cliff"], stopped["cliff_at"]) == (6, 8, "2026-03-01T12:00:00+00:00")
+    assert (other["in_flight_limit"], other["cliff"], other["cliff_at"], other["stalled_at"]) == (
+        None,
+        None,
+        None,
+        None,
+    )
 
 
 async def test_secrets_do_not_leave_by_this_door() -> None:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from provisioner.core.model import Seen
+from provisioner.core.model import Result
 from provisioner.core.pacing import Budget
 from provisioner.core.secret import Secret
-from provisioner.infisical.logins import MeteredLogins
+from provisioner.infisical.metered_logins import MeteredLogins
 from provisioner.infisical.transport import NotSent, Transport, TransportOptions
 from provisioner.infisical.wire import Routes
 from provisioner.keyring import open_vault
@@ -83,7 +83,7 @@ async def test_the_organization_is_named_at_the_login(database: Database, tmp_pa
     async with Simulator(Options(projects=1)) as simulator:
         simulator.configure(organization_slug="another")
         seen = await created(database, simulator, settings(kind, simulator, tmp_path / "kept"))
-        assert seen is Seen.TOKEN_TROUBLE
+        assert seen is Result.TOKEN_TROUBLE
         assert simulator.state()["logins"]["refused"] == 1
         assert simulator.state()["creates"] == []
 
@@ -116,7 +116,7 @@ async def created(database: Database, simulator: Simulator, more: dict[str, str]
             seen = await target.connections.create(request, Secret("sk-or-v1-good"))
             if fail:
                 raise ZeroDivisionError
-            return seen.seen
+            return seen.result
     finally:
         await pool.close()
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 from structlog.testing import capture_logs
 
-from provisioner.core.model import Request, Seen
+from provisioner.core.model import Request, Result
 from provisioner.core.secret import Secret
 from provisioner.infisical.auth import UniversalAuth
 from provisioner.infisical.connections import InfisicalConnections
@@ -87,7 +87,7 @@ async def test_a_dead_token_costs_one_login_and_no_other_call(message: str) -> N
     """However a server says that a token is dead, the create is sent once more with a new one, and nothing else is."""
     server = Server(lambda _, token: token != "token-1", message=message)
     async with connected(server) as (connections, received, _):
-        assert (await connections.create(asking(), KEY)).seen is Seen.CREATED
+        assert (await connections.create(asking(), KEY)).result is Result.CREATED
     assert (server.logins, server.creates, server.refused, reads(received)) == (2, 1, 1, 0)
 
 
@@ -99,12 +99,12 @@ async def test_tokens_with_few_uses_are_replaced_as_they_are_used_up(uses: int) 
     async with connected(server) as (connections, received, _):
         left = iter(range(60))
 
-        async def work() -> set[Seen]:
-            return {(await connections.create(asking(number), KEY)).seen for number in left}
+        async def work() -> set[Result]:
+            return {(await connections.create(asking(number), KEY)).result for number in left}
 
         with capture_logs() as logs:
             seen = set().union(*await asyncio.gather(*(work() for _ in range(8))))
-    assert seen == {Seen.CREATED}
+    assert seen == {Result.CREATED}
     assert server.creates == 60
     assert reads(received) == 0
     assert server.logins <= 60 / uses + 8
@@ -118,7 +118,7 @@ async def test_tokens_that_never_work_cause_no_storm() -> None:
     server = Server(lambda *_: False, message="Failed to authorize: token usage limit reached")
     async with connected(server) as (connections, received, _):
         for number in range(50):
-            assert (await connections.create(asking(number), KEY)).seen is Seen.TOKEN_TROUBLE
+            assert (await connections.create(asking(number), KEY)).result is Result.TOKEN_TROUBLE
     assert server.logins <= 3
     assert reads(received) == 0
 
@@ -128,7 +128,7 @@ async def test_a_token_without_an_end_is_used_for_ninety_days_and_ended() -> Non
     server = Server(lambda *_: True, message="")
     async with connected(server) as (connections, received, identity):
         for number in range(3):
-            assert (await connections.create(asking(number), KEY)).seen is Seen.CREATED
+            assert (await connections.create(asking(number), KEY)).result is Result.CREATED
         token = await identity.token()
         assert token.ends - token.renew_at == 7_776_000 / 5
         await identity.revoke()

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from provisioner.core.model import ErrorCode, Fail, Seen
+from provisioner.core.model import ErrorCode, Fail, Result
 from provisioner.core.queue_values import Report
 from provisioner.core.unobserved import UNOBSERVED
 from provisioner.observe.traces import traced, wanted
 from provisioner.worker.clock import DatabaseClock
-from tests.support.builders import NOON, a_claim, a_request, a_settlement, a_trace, at
+from tests.support.builders import NOON, a_claim, a_record, a_request, a_settlement, at
 from tests.support.cli import environment, provisioner, query
 from tests.support.collector import collecting
 from tests.support.infisical import KEY, simulated
@@ -92,9 +92,9 @@ async def test_a_failure_is_an_error_and_a_late_one_is_marked(monkeypatch: pytes
     failed = a_settlement(
         a_claim(a_request(id=7, target="eu")),
         Fail(code=ErrorCode.PERMISSION_DENIED, message="planted-4711"),
-        trace=[a_trace(started_at=at(1), status=403, seen=Seen.FORBIDDEN, message="planted-4711")],
+        records=[a_record(started_at=at(1), status=403, result=Result.FORBIDDEN, message="planted-4711")],
     )
-    late = a_settlement(a_claim(a_request(id=8)), trace=[a_trace(started_at=at(-0.01))])  # clocks differ
+    late = a_settlement(a_claim(a_request(id=8)), records=[a_record(started_at=at(-0.01))])  # clocks differ
     with collecting() as collector:
         monkeypatch.setenv(ENDPOINT, collector.url)
         async with traced(UNOBSERVED, clock=clock(), worker="me") as observer:

@@ -19,7 +19,7 @@ from provisioner.sandbox.simulator import Options, Simulator
 from provisioner.service import open_target
 from provisioner.settings import load_settings
 from provisioner.worker.clock import DatabaseClock
-from provisioner.worker.worker import Manner, Worker
+from provisioner.worker.worker import Worker, WorkerOptions
 from tests.support import eventually
 from tests.support.sessions import connected
 
@@ -47,7 +47,7 @@ async def worker(url: str, simulator: Simulator, target: str) -> AsyncIterator[N
         opened = await stack.enter_async_context(open_target(settings, target, pool, clock, open_vault(settings)))
         one = Worker(
             [(opened, 4)],
-            manner=Manner(name=target, lease=5.0, grace=2.0, poll=0.2),
+            options=WorkerOptions(name=target, lease=5.0, grace=2.0, poll=0.2),
             queue=PostgresQueue(pool),
             clock=clock,
             random=lambda: 0.5,

@@ -40,7 +40,7 @@ class TestViews:
         ids = {name: await insert(session, name=name) for name in ("ready", "behind", "flying", "retrying", "ended")}
         await take(session, ids["flying"], attempt=3)
         await session.execute(
-            "INSERT INTO provisioner.setbacks (id, attempt, sent, failures, since, error_code, error_message)"
+            "INSERT INTO provisioner.attempt_state (id, attempt, sent, failures, since, error_code, error_message)"
             " SELECT id, 2, 2, 1, now(), 'permission_denied', 'no' FROM unnest($1::bigint[]) AS id",
             [ids["flying"], ids["retrying"]],
         )

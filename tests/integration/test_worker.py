@@ -6,7 +6,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from provisioner.core.model import Claim, Observation, Seen
+from provisioner.core.model import Claim, Observation, Result
 from provisioner.core.queue_values import FRONT
 from provisioner.worker import settler
 from tests.support import eventually
@@ -174,7 +174,7 @@ class TestPermits:
             request = await insert(it.session)
             it.server.made[project(1)] = a_connection(created_at=datetime.now(UTC))
             await it.session.execute(
-                "INSERT INTO provisioner.setbacks (id, attempt, sent, failures, since)"
+                "INSERT INTO provisioner.attempt_state (id, attempt, sent, failures, since)"
                 " VALUES ($1, 1, 1, 0, now() - interval '5 seconds')",
                 request,
             )
@@ -238,10 +238,10 @@ class TestWrongScope:
         async with SmallWorld(database) as it:
             it.server.wrong_scope = True
             it.server.script = [
-                Observation(seen=Seen.THROTTLED, status=429, retry_after=0.2),
-                Observation(seen=Seen.NOT_SENT, message="refused"),
-                Observation(seen=Seen.UNKNOWN, message="cut"),
-                Observation(seen=Seen.ABSENT, status=404),
+                Observation(result=Result.THROTTLED, status=429, retry_after=0.2),
+                Observation(result=Result.NOT_SENT, message="refused"),
+                Observation(result=Result.UNKNOWN, message="cut"),
+                Observation(result=Result.ABSENT, status=404),
             ]
             request = await insert(it.session)
             it.start()

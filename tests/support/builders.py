@@ -11,6 +11,7 @@ from provisioner.core.description import describe
 from provisioner.core.doubt import unheard, with_doubt
 from provisioner.core.model import (
     Action,
+    AttemptRecord,
     Claim,
     Connection,
     Observation,
@@ -18,13 +19,12 @@ from provisioner.core.model import (
     Proof,
     RateHeaders,
     Request,
-    Seen,
+    Result,
     SentCreate,
     Settlement,
     Succeed,
-    Trace,
 )
-from provisioner.core.policy import Moment
+from provisioner.core.policy import DecisionContext
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,51 +96,51 @@ def doubted(claim: Claim) -> Claim:
 
 
 PROOFS = {
-    Seen.CREATED: Proof.MADE,
-    Seen.NAME_TAKEN: Proof.TAKEN,
-    Seen.NOT_SENT: Proof.UNSENT,
-    Seen.CREDENTIAL_UNKNOWN: Proof.UNSENT,
-    Seen.CREDENTIAL_UNREADABLE: Proof.UNSENT,
-    Seen.CREDENTIAL_AWAY: Proof.UNSENT,
-    Seen.KEY_REFUSED: Proof.REFUSED,
-    Seen.FORBIDDEN: Proof.REFUSED,
-    Seen.PROJECT_MISSING: Proof.REFUSED,
-    Seen.INVALID: Proof.REFUSED,
-    Seen.THROTTLED: Proof.REFUSED,
-    Seen.TOKEN_TROUBLE: Proof.REFUSED,
+    Result.CREATED: Proof.MADE,
+    Result.NAME_TAKEN: Proof.TAKEN,
+    Result.NOT_SENT: Proof.UNSENT,
+    Result.CREDENTIAL_UNKNOWN: Proof.UNSENT,
+    Result.CREDENTIAL_UNREADABLE: Proof.UNSENT,
+    Result.CREDENTIAL_AWAY: Proof.UNSENT,
+    Result.KEY_REFUSED: Proof.REFUSED,
+    Result.FORBIDDEN: Proof.REFUSED,
+    Result.PROJECT_MISSING: Proof.REFUSED,
+    Result.INVALID: Proof.REFUSED,
+    Result.THROTTLED: Proof.REFUSED,
+    Result.TOKEN_TROUBLE: Proof.REFUSED,
 }
 
 
-def an_observation(seen: Seen, **changes: Any) -> Observation:
+def an_observation(seen: Result, **changes: Any) -> Observation:
     """What one call showed, told by Infisical; those that bring a connection bring the usual one."""
-    carries = {Seen.CREATED, Seen.UPDATED, Seen.FOUND, Seen.WRONG_SCOPE}
+    carries = {Result.CREATED, Result.UPDATED, Result.FOUND, Result.WRONG_SCOPE}
     connection = a_connection() if seen in carries else None
     proof = PROOFS.get(seen, Proof.NONE)
-    usual = Observation(seen=seen, proof=proof, connection=connection, message=seen.value)
+    usual = Observation(result=seen, proof=proof, connection=connection, message=seen.value)
     return replace(usual, **changes)
 
 
-def a_moment(**changes: Any) -> Moment:
+def a_moment(**changes: Any) -> DecisionContext:
     """Five seconds after noon, with a middling jitter."""
-    return replace(Moment(now=at(5), jitter=0.5), **changes)
+    return replace(DecisionContext(now=at(5), jitter=0.5), **changes)
 
 
-def a_trace(**changes: Any) -> Trace:
+def a_record(**changes: Any) -> AttemptRecord:
     """A create that was answered."""
-    usual = Trace(
+    usual = AttemptRecord(
         action=Action.CREATE,
         started_at=NOON,
         elapsed=0.2,
         status=200,
         req_id="req-0123456789abcd",
-        seen=Seen.CREATED,
+        result=Result.CREATED,
         message="",
     )
     return replace(usual, **changes)
 
 
 def a_settlement(
-    claim: Claim, outcome: Outcome | None = None, *, sent: int | None = None, trace: Sequence[Trace] = ()
+    claim: Claim, outcome: Outcome | None = None, *, sent: int | None = None, records: Sequence[AttemptRecord] = ()
 ) -> Settlement:
     """How a claim ended: with a connection of its own, unless told otherwise."""
     made = a_connection(id=str(UUID(int=0xC0000 + claim.request.id)), project_id=claim.request.project_id)
@@ -148,7 +148,7 @@ def a_settlement(
         claim=claim,
         outcome=outcome or Succeed(connection=made),
         sent=claim.sent + 1 if sent is None else sent,
-        trace=tuple(trace),
+        records=tuple(records),
     )
 
 

@@ -6,7 +6,6 @@ import asyncio
 import random
 import time
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
@@ -21,7 +20,7 @@ from provisioner.sandbox.simulator import Simulator
 from provisioner.service import capacity, open_target
 from provisioner.settings import load_settings
 from provisioner.worker.clock import DatabaseClock
-from provisioner.worker.worker import Manner, Worker
+from provisioner.worker.worker import Worker, WorkerOptions
 from tests.support import eventually
 from tests.support.sessions import connected
 
@@ -37,10 +36,7 @@ PATH = "/api/v1/app-connections/open-router"
 
 
 class Fleet:
-    """So many workers with one target, `default`; `settings` are environment variables of the product.
-
-    `pool` is that of the simulated Infisical, whatever the options say: 0 lets any number of creates be in flight.
-    """
+    """So many workers with one target, `default`; `settings` are environment variables of the product."""
 
     def __init__(
         self,
@@ -49,9 +45,8 @@ class Fleet:
         *,
         workers: int = 1,
         settings: Mapping[str, str] | None = None,
-        pool: int = 0,
     ) -> None:
-        self.simulator = Simulator(replace(options, pool=pool))
+        self.simulator = Simulator(options)
         self.workers: list[Worker] = []
         self._working: list[asyncio.Task[None]] = []
         self.session: Session
@@ -99,7 +94,7 @@ class Fleet:
             target = await stack.enter_async_context(open_target(chosen, "default", pool, clock, open_vault(chosen)))
             worker = Worker(
                 [(target, capacity(chosen.targets["default"].max_in_flight))],
-                manner=Manner(name=f"worker-{len(self.workers)}", lease=5.0, grace=2.0, poll=0.2),
+                options=WorkerOptions(name=f"worker-{len(self.workers)}", lease=5.0, grace=2.0, poll=0.2),
                 queue=PostgresQueue(pool),
                 clock=clock,
                 random=random.random,

@@ -54,7 +54,7 @@ def postpone(database: Database, request: int, *, code: str = "permission_denied
         f"WITH gone AS (DELETE FROM provisioner.ready WHERE id = {request} RETURNING *)"
         " INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)"
         " SELECT id, now() + interval '1 hour', target, rank, project_id FROM gone;"
-        " INSERT INTO provisioner.setbacks (id, attempt, sent, failures, since, error_code, error_message)"
+        " INSERT INTO provisioner.attempt_state (id, attempt, sent, failures, since, error_code, error_message)"
         f" VALUES ({request}, 2, 2, 1, now(), '{code}', 'not yet');"
         + (DOUBT.format(request=request) if unknown else ""),
     )

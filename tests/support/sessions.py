@@ -82,7 +82,7 @@ async def count(session: Session, table: str) -> int:
 
 async def places(session: Session) -> dict[str, int]:
     """How many requests are where, apart from places that are empty."""
-    counted = {table: await count(session, table) for table in ("ready", "waiting", "in_flight", "setbacks")}
+    counted = {table: await count(session, table) for table in ("ready", "waiting", "in_flight", "attempt_state")}
     return {table: rows for table, rows in counted.items() if rows}
 
 

@@ -9,16 +9,16 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 from provisioner.core.errors import DatabaseUnavailable
-from provisioner.core.health import Breaker
-from provisioner.core.model import Observation, Seen
+from provisioner.core.model import Observation, Result
 from provisioner.core.pacing import Grant
 from provisioner.core.policy import Rules
 from provisioner.core.secret import Secret
+from provisioner.core.target_health import Breaker
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queue import PostgresQueue
 from provisioner.worker.clock import DatabaseClock
 from provisioner.worker.creator import Target
-from provisioner.worker.worker import Manner, Worker
+from provisioner.worker.worker import Worker, WorkerOptions
 from tests.support import eventually
 from tests.support.builders import a_connection
 from tests.support.sessions import connected, count
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from provisioner.core.model import Connection, RateHeaders, Request
-    from provisioner.core.queue_values import Claims, Glance, Place, Pulse
+    from provisioner.core.queue_values import Claims, Heartbeat, QueuePosition, QueueSnapshot
     from tests.support.postgres import Database
     from tests.support.sessions import Session
 
@@ -69,7 +69,7 @@ class Obstructed(PostgresQueue):
         self.after_renewal: Callable[[], None] = lambda: None
         self.before_look: Callable[[], None] = lambda: None
 
-    async def claim(self, worker: int, *, target: str, start: Place, limit: int) -> Claims:
+    async def claim(self, worker: int, *, target: str, start: QueuePosition, limit: int) -> Claims:
         """Claim, and let something happen before the answer is heard."""
         self.asked += 1
         brought = await super().claim(worker, target=target, start=start, limit=limit)
@@ -78,18 +78,18 @@ class Obstructed(PostgresQueue):
             self.after_claim()
         return brought
 
-    async def renew(self, worker: int, *, lease: float, pulse: Pulse) -> None:
+    async def renew(self, worker: int, *, lease: float, heartbeat: Heartbeat) -> None:
         """Renew as soon as that is allowed, and let something happen before the answer is heard."""
         await self.renewals.wait()
-        await super().renew(worker, lease=lease, pulse=pulse)
+        await super().renew(worker, lease=lease, heartbeat=heartbeat)
         self.after_renewal()
 
-    async def promote(self, limit: int) -> dict[str, Place]:
+    async def promote(self, limit: int) -> dict[str, QueuePosition]:
         """Promote, and count."""
         self.promotions += 1
         return await super().promote(limit)
 
-    async def look(self, *, marks: dict[str, Place], served: dict[str, Place]) -> Glance:
+    async def look(self, *, marks: dict[str, QueuePosition], served: dict[str, QueuePosition]) -> QueueSnapshot:
         """Let something be noticed, and look."""
         self.before_look()
         return await super().look(marks=marks, served=served)
@@ -140,40 +140,44 @@ class Server:
         await self.open.wait()
         if self.maintenance is not None:
             self.maintenance()
-            return Observation(seen=Seen.UNKNOWN, status=500, message="Something went wrong")
+            return Observation(result=Result.UNKNOWN, status=500, message="Something went wrong")
         if self.answer is not None:
             return self.answer
         if request.project_id in self.made:
-            return Observation(seen=Seen.NAME_TAKEN, status=400)
+            return Observation(result=Result.NAME_TAKEN, status=400)
         made = a_connection(project_id=request.project_id, created_at=datetime.now(UTC))
         if self.wrong_scope:
             made = replace(made, project_id=None)
             self.wrong.append(made)
-            return Observation(seen=Seen.WRONG_SCOPE, status=200, connection=made)
+            return Observation(result=Result.WRONG_SCOPE, status=200, connection=made)
         self.made[request.project_id] = made
         if self.lose is not None:
             self.lose()
-            return Observation(seen=Seen.UNKNOWN, message="cut")
-        return Observation(seen=Seen.CREATED, status=200, connection=made)
+            return Observation(result=Result.UNKNOWN, message="cut")
+        return Observation(result=Result.CREATED, status=200, connection=made)
 
     async def look_up(self, request: Request) -> Observation:
         """Find it."""
         made = self.made.get(request.project_id)
-        return Observation(seen=Seen.FOUND, status=200, connection=made) if made else Observation(seen=Seen.ABSENT)
+        return (
+            Observation(result=Result.FOUND, status=200, connection=made) if made else Observation(result=Result.ABSENT)
+        )
 
     async def get(self, connection_id: str) -> Observation:
         """Find it by its id."""
         made = next((one for one in self.wrong if one.id == connection_id), None)
-        return Observation(seen=Seen.FOUND, status=200, connection=made) if made else Observation(seen=Seen.ABSENT)
+        return (
+            Observation(result=Result.FOUND, status=200, connection=made) if made else Observation(result=Result.ABSENT)
+        )
 
     async def replace(self, _request: Request, connection: Connection, _key: Secret) -> Observation:
         """Set the credentials."""
-        return Observation(seen=Seen.UPDATED, status=200, connection=connection)
+        return Observation(result=Result.UPDATED, status=200, connection=connection)
 
     async def remove(self, connection: Connection) -> Observation:
         """Delete, or meet what the script says."""
         self.removals.append(connection)
-        return self.script.pop(0) if self.script else Observation(seen=Seen.REMOVED, status=200)
+        return self.script.pop(0) if self.script else Observation(result=Result.REMOVED, status=200)
 
 
 class AnyKey:
@@ -219,7 +223,7 @@ class SmallWorld:
         )
         self.worker = Worker(
             [(target, 8)],
-            manner=Manner(name="small", lease=lease, grace=5.0, poll=0.1, drain=drain),
+            options=WorkerOptions(name="small", lease=lease, grace=5.0, poll=0.1, drain=drain),
             queue=self.queue,
             clock=self.clock,
             random=lambda: 0.0,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from provisioner.core.model import ERROR_MESSAGE_LENGTH, Action, Connection, Observation, Proof, RateHeaders, Seen
+from provisioner.core.model import ERROR_MESSAGE_LENGTH, Action, Connection, Observation, Proof, RateHeaders, Result
 from provisioner.core.skew import HALF_SECOND
 from provisioner.infisical.answers import is_unexplained, read_answer, read_list
 from provisioner.infisical.headers import USUAL_PAUSE
@@ -81,7 +81,7 @@ def test_created() -> None:
     headers = {**JSON, **LIMITS, "date": formatdate(1_800_000_000, usegmt=True)}
     seen = read(200, connection(), headers=headers, now=1_800_000_003.0, elapsed=0.25)
     assert seen == Observation(
-        seen=Seen.CREATED,
+        result=Result.CREATED,
         proof=Proof.MADE,
         connection=READ,
         status=200,
@@ -108,71 +108,71 @@ ISSUES = [{"code": "too_small", "message": "must not be empty", "path": ["creden
 @pytest.mark.parametrize(
     ("status", "body", "seen", "metered"),
     [
-        (400, error(400, "BadRequest", TAKEN), Seen.NAME_TAKEN, True),
-        (409, error(409, "Conflict", TAKEN), Seen.NAME_TAKEN, True),
-        (400, error(400, "BadRequest", "Something about the input"), Seen.INVALID, True),
-        (400, error(400, "BadRequest", "Identity does not belong to this organization"), Seen.TOKEN_TROUBLE, False),
-        (400, error(400, "BadRequest", TOKEN_401[3]), Seen.TOKEN_TROUBLE, False),
-        (401, error(401, "UnauthorizedError", REFUSED), Seen.KEY_REFUSED, True),
-        *((401, error(401, "UnauthorizedError", message), Seen.TOKEN_TROUBLE, False) for message in TOKEN_401),
-        (401, error(401, "TokenError", "Your token has expired."), Seen.TOKEN_TROUBLE, False),
-        (401, error(401, "UnauthorizedError", "Something new"), Seen.TOKEN_TROUBLE, False),
-        (403, error(403, "TokenError", "Your token has expired. Please re-authenticate."), Seen.TOKEN_TROUBLE, False),
-        (403, error(403, "TokenError", "invalid signature"), Seen.TOKEN_TROUBLE, False),
-        (403, error(403, "PermissionDenied", NOT_ALLOWED), Seen.FORBIDDEN, True),
-        (403, error(403, "ForbiddenError", "You are not a member of this project with ID x."), Seen.FORBIDDEN, True),
-        (403, error(403, "ForbiddenError", FAR), Seen.MISCONFIGURED, False),
-        (404, error(404, "NotFound", f"Project with ID '{PROJECT}' not found"), Seen.PROJECT_MISSING, True),
-        (404, error(404, "Not Found", "Route POST:/x not found", req_id=None), Seen.MISCONFIGURED, False),
-        (422, error(422, "ValidationFailure", ISSUES), Seen.INVALID, True),
-        (429, error(429, "RateLimitExceeded", "Rate limit exceeded."), Seen.THROTTLED, True),
-        (500, error(500, "Create", "Something went wrong"), Seen.UNKNOWN, False),
-        (500, error(500, "InternalServerError", "Something went wrong"), Seen.UNKNOWN, False),
-        (418, error(418, "Teapot", "what?"), Seen.UNKNOWN, False),
+        (400, error(400, "BadRequest", TAKEN), Result.NAME_TAKEN, True),
+        (409, error(409, "Conflict", TAKEN), Result.NAME_TAKEN, True),
+        (400, error(400, "BadRequest", "Something about the input"), Result.INVALID, True),
+        (400, error(400, "BadRequest", "Identity does not belong to this organization"), Result.TOKEN_TROUBLE, False),
+        (400, error(400, "BadRequest", TOKEN_401[3]), Result.TOKEN_TROUBLE, False),
+        (401, error(401, "UnauthorizedError", REFUSED), Result.KEY_REFUSED, True),
+        *((401, error(401, "UnauthorizedError", message), Result.TOKEN_TROUBLE, False) for message in TOKEN_401),
+        (401, error(401, "TokenError", "Your token has expired."), Result.TOKEN_TROUBLE, False),
+        (401, error(401, "UnauthorizedError", "Something new"), Result.TOKEN_TROUBLE, False),
+        (403, error(403, "TokenError", "Your token has expired. Please re-authenticate."), Result.TOKEN_TROUBLE, False),
+        (403, error(403, "TokenError", "invalid signature"), Result.TOKEN_TROUBLE, False),
+        (403, error(403, "PermissionDenied", NOT_ALLOWED), Result.FORBIDDEN, True),
+        (403, error(403, "ForbiddenError", "You are not a member of this project with ID x."), Result.FORBIDDEN, True),
+        (403, error(403, "ForbiddenError", FAR), Result.MISCONFIGURED, False),
+        (404, error(404, "NotFound", f"Project with ID '{PROJECT}' not found"), Result.PROJECT_MISSING, True),
+        (404, error(404, "Not Found", "Route POST:/x not found", req_id=None), Result.MISCONFIGURED, False),
+        (422, error(422, "ValidationFailure", ISSUES), Result.INVALID, True),
+        (429, error(429, "RateLimitExceeded", "Rate limit exceeded."), Result.THROTTLED, True),
+        (500, error(500, "Create", "Something went wrong"), Result.UNKNOWN, False),
+        (500, error(500, "InternalServerError", "Something went wrong"), Result.UNKNOWN, False),
+        (418, error(418, "Teapot", "what?"), Result.UNKNOWN, False),
     ],
 )
-def test_errors_of_infisical(status: int, body: bytes, seen: Seen, metered: bool) -> None:
+def test_errors_of_infisical(status: int, body: bytes, seen: Result, metered: bool) -> None:
     """Each error that Infisical words itself means what the table says."""
     found = read(status, body)
-    assert (found.seen, found.metered, found.connection) == (seen, metered, None)
+    assert (found.result, found.metered, found.connection) == (seen, metered, None)
     assert found.status == status
 
 
 @pytest.mark.parametrize(
     ("status", "headers", "body", "seen"),
     [
-        (502, HTML, b"<html>Bad Gateway</html>", Seen.UNKNOWN),
-        (503, HTML, b"<html>Service Unavailable</html>", Seen.UNKNOWN),
-        (504, HTML, b"", Seen.UNKNOWN),
-        (403, HTML, b"<html>blocked</html>", Seen.UNKNOWN),
-        (403, JSON, b'{"message": "Forbidden"}', Seen.UNKNOWN),
-        (404, HTML, b"<html>nginx</html>", Seen.MISCONFIGURED),
-        (405, HTML, b"", Seen.MISCONFIGURED),
-        (407, HTML, b"", Seen.MISCONFIGURED),
-        (429, HTML, b"<html>slow down</html>", Seen.THROTTLED),
-        (200, HTML, b"<html>Infisical</html>", Seen.MISCONFIGURED),
-        (200, {"content-type": "text/plain"}, b"ok", Seen.MISCONFIGURED),
-        (200, JSON, b"<html>", Seen.UNKNOWN),
-        (200, JSON, b"", Seen.UNKNOWN),
-        (200, {}, b"", Seen.UNKNOWN),
-        (200, JSON, b"[]", Seen.UNKNOWN),
-        (200, JSON, b'{"appConnection": null}', Seen.UNKNOWN),
-        (200, JSON, connection(id=...), Seen.UNKNOWN),
-        (200, JSON, connection(id="not-a-uuid"), Seen.UNKNOWN),
-        (200, JSON, connection(credentialsHash=...), Seen.UNKNOWN),
-        (200, JSON, connection(credentialsHash="with space"), Seen.UNKNOWN),
-        (200, JSON, connection(credentialsHash="x" * 129), Seen.UNKNOWN),
-        (200, JSON, connection(name="another"), Seen.UNKNOWN),
-        (204, JSON, b"", Seen.UNKNOWN),
-        (301, {"location": "https://elsewhere.example/x"}, b"", Seen.MISCONFIGURED),
-        (304, {}, b"", Seen.MISCONFIGURED),
-        (307, {"location": "http://[broken"}, b"", Seen.MISCONFIGURED),
+        (502, HTML, b"<html>Bad Gateway</html>", Result.UNKNOWN),
+        (503, HTML, b"<html>Service Unavailable</html>", Result.UNKNOWN),
+        (504, HTML, b"", Result.UNKNOWN),
+        (403, HTML, b"<html>blocked</html>", Result.UNKNOWN),
+        (403, JSON, b'{"message": "Forbidden"}', Result.UNKNOWN),
+        (404, HTML, b"<html>nginx</html>", Result.MISCONFIGURED),
+        (405, HTML, b"", Result.MISCONFIGURED),
+        (407, HTML, b"", Result.MISCONFIGURED),
+        (429, HTML, b"<html>slow down</html>", Result.THROTTLED),
+        (200, HTML, b"<html>Infisical</html>", Result.MISCONFIGURED),
+        (200, {"content-type": "text/plain"}, b"ok", Result.MISCONFIGURED),
+        (200, JSON, b"<html>", Result.UNKNOWN),
+        (200, JSON, b"", Result.UNKNOWN),
+        (200, {}, b"", Result.UNKNOWN),
+        (200, JSON, b"[]", Result.UNKNOWN),
+        (200, JSON, b'{"appConnection": null}', Result.UNKNOWN),
+        (200, JSON, connection(id=...), Result.UNKNOWN),
+        (200, JSON, connection(id="not-a-uuid"), Result.UNKNOWN),
+        (200, JSON, connection(credentialsHash=...), Result.UNKNOWN),
+        (200, JSON, connection(credentialsHash="with space"), Result.UNKNOWN),
+        (200, JSON, connection(credentialsHash="x" * 129), Result.UNKNOWN),
+        (200, JSON, connection(name="another"), Result.UNKNOWN),
+        (204, JSON, b"", Result.UNKNOWN),
+        (301, {"location": "https://elsewhere.example/x"}, b"", Result.MISCONFIGURED),
+        (304, {}, b"", Result.MISCONFIGURED),
+        (307, {"location": "http://[broken"}, b"", Result.MISCONFIGURED),
     ],
 )
-def test_answers_of_others(status: int, headers: dict[str, str], body: bytes, seen: Seen) -> None:
+def test_answers_of_others(status: int, headers: dict[str, str], body: bytes, seen: Result) -> None:
     """What a proxy or another server answers is told from Infisical's word, and never taken for a success."""
     found = read(status, body, headers=headers)
-    assert (found.seen, found.metered) == (seen, False)
+    assert (found.result, found.metered) == (seen, False)
     assert found.message
 
 
@@ -181,7 +181,7 @@ def test_answers_of_others(status: int, headers: dict[str, str], body: bytes, se
 def test_wrong_scope(project: object, hash_: object) -> None:
     """An answer that names no project is told, with the id by which to look it up, whatever it lacks."""
     found = read(200, connection(projectId=project, credentialsHash=hash_))
-    assert (found.seen, found.proof) == (Seen.WRONG_SCOPE, Proof.NONE)
+    assert (found.result, found.proof) == (Result.WRONG_SCOPE, Proof.NONE)
     assert found.connection is not None
     assert found.connection.id == ID
 
@@ -190,7 +190,7 @@ def test_wrong_scope(project: object, hash_: object) -> None:
 def test_an_answer_about_another_connection(changes: dict[str, Any]) -> None:
     """Answers that a proxy has mixed up prove nothing, and name nothing that could be deleted."""
     found = read(200, connection(**changes))
-    assert (found.seen, found.proof, found.connection) == (Seen.UNKNOWN, Proof.NONE, None)
+    assert (found.result, found.proof, found.connection) == (Result.UNKNOWN, Proof.NONE, None)
 
 
 # What a gateway, a firewall or a login page may say, or make of what Infisical said.
@@ -216,7 +216,7 @@ def test_what_others_say_proves_nothing(body: str) -> None:
     for status in range(100, 600):
         found = read(status, said, headers=headers)
         assert found.proof is Proof.NONE, status
-        assert found.seen in {Seen.UNKNOWN, Seen.MISCONFIGURED, Seen.THROTTLED, Seen.TOKEN_TROUBLE}, status
+        assert found.result in {Result.UNKNOWN, Result.MISCONFIGURED, Result.THROTTLED, Result.TOKEN_TROUBLE}, status
 
 
 OWN = {
@@ -251,16 +251,16 @@ def test_what_is_nearly_infisicals_own_is_none(status: int) -> None:
     ):
         found = read(status, body, headers=headers)
         assert found.proof is Proof.NONE
-        passing = {Seen.UNKNOWN, Seen.MISCONFIGURED, Seen.THROTTLED, Seen.TOKEN_TROUBLE, Seen.NAME_TAKEN}
+        passing = {Result.UNKNOWN, Result.MISCONFIGURED, Result.THROTTLED, Result.TOKEN_TROUBLE, Result.NAME_TAKEN}
         # The sentence about the key is known under any word for its kind: no login helps, and the create is in doubt.
-        assert found.seen in (passing | {Seen.KEY_REFUSED} if b'"Create"' in body else passing)
+        assert found.result in (passing | {Result.KEY_REFUSED} if b'"Create"' in body else passing)
 
 
 @pytest.mark.parametrize("kind", ["", "Create", "UnauthorizedError"])
 def test_the_sentence_about_the_key_proves_only_in_full(kind: str) -> None:
     """It blames the key whatever kind of error it names; that nothing was made is proven only by its own kind."""
     found = read(401, error(401, kind, REFUSED))
-    assert found.seen is Seen.KEY_REFUSED
+    assert found.result is Result.KEY_REFUSED
     assert found.proof is (Proof.REFUSED if kind == "UnauthorizedError" else Proof.NONE)
 
 
@@ -269,12 +269,12 @@ def test_a_name_that_is_taken_proves_that_this_call_inserted_nothing() -> None:
     assert read(400, error(400, "BadRequest", TAKEN)).proof is Proof.TAKEN
     assert read(409, error(409, "Conflict", TAKEN)).proof is Proof.TAKEN
     foreign = read(400, error(400, "BadRequest", TAKEN, req_id=None))
-    assert (foreign.seen, foreign.proof) == (Seen.NAME_TAKEN, Proof.NONE)
+    assert (foreign.result, foreign.proof) == (Result.NAME_TAKEN, Proof.NONE)
 
 
 def test_projects_are_compared_without_case() -> None:
     """A project's id is the same in capitals."""
-    assert read(200, connection(), project_id=PROJECT.upper()).seen is Seen.CREATED
+    assert read(200, connection(), project_id=PROJECT.upper()).result is Result.CREATED
 
 
 def test_lenient_reading() -> None:
@@ -320,43 +320,43 @@ ABSENT = "Could not find App Connection with name openrouter in project scope."
 @pytest.mark.parametrize(
     ("status", "body", "seen"),
     [
-        (200, connection(), Seen.FOUND),
-        (200, connection(app="openrouter"), Seen.FOUND),
-        (200, connection(app="github"), Seen.OTHER_APP),
-        (200, connection(name="another"), Seen.MISCONFIGURED),
-        (200, connection(projectId=None), Seen.MISCONFIGURED),
-        (200, connection(projectId=OTHER_PROJECT), Seen.MISCONFIGURED),
-        (200, connection(credentialsHash=...), Seen.UNKNOWN),
-        (404, error(404, "NotFound", ABSENT), Seen.ABSENT),
-        (404, error(404, "NotFound", "Project with ID 'x' not found"), Seen.PROJECT_MISSING),
-        (400, error(400, "BadRequest", 'App Connection with name x is not for App "open-router"'), Seen.OTHER_APP),
-        (401, error(401, "UnauthorizedError", REFUSED), Seen.TOKEN_TROUBLE),
-        (500, error(500, "Find one", "Something went wrong"), Seen.UNKNOWN),
+        (200, connection(), Result.FOUND),
+        (200, connection(app="openrouter"), Result.FOUND),
+        (200, connection(app="github"), Result.OTHER_APP),
+        (200, connection(name="another"), Result.MISCONFIGURED),
+        (200, connection(projectId=None), Result.MISCONFIGURED),
+        (200, connection(projectId=OTHER_PROJECT), Result.MISCONFIGURED),
+        (200, connection(credentialsHash=...), Result.UNKNOWN),
+        (404, error(404, "NotFound", ABSENT), Result.ABSENT),
+        (404, error(404, "NotFound", "Project with ID 'x' not found"), Result.PROJECT_MISSING),
+        (400, error(400, "BadRequest", 'App Connection with name x is not for App "open-router"'), Result.OTHER_APP),
+        (401, error(401, "UnauthorizedError", REFUSED), Result.TOKEN_TROUBLE),
+        (500, error(500, "Find one", "Something went wrong"), Result.UNKNOWN),
     ],
 )
-def test_look_ups(action: Action, status: int, body: bytes, seen: Seen) -> None:
+def test_look_ups(action: Action, status: int, body: bytes, seen: Result) -> None:
     """A look-up finds only the connection of that name in that project, and tells absence from trouble."""
-    assert read(status, body, action=action).seen is seen
+    assert read(status, body, action=action).result is seen
 
 
 @pytest.mark.parametrize(
     ("action", "status", "body", "seen"),
     [
-        (Action.REPLACE, 200, connection(), Seen.UPDATED),
-        (Action.REPLACE, 200, connection(projectId=None), Seen.UPDATED),
-        (Action.REPLACE, 200, connection(id=ORG), Seen.UNKNOWN),
-        (Action.REPLACE, 401, error(401, "UnauthorizedError", REFUSED), Seen.KEY_REFUSED),
-        (Action.REPLACE, 404, error(404, "NotFound", "Could not find App Connection with ID x"), Seen.ABSENT),
-        (Action.REPLACE, 409, error(409, "Conflict", TAKEN), Seen.INVALID),
-        (Action.REMOVE, 200, connection(), Seen.REMOVED),
-        (Action.REMOVE, 204, b"", Seen.REMOVED),
-        (Action.REMOVE, 404, error(404, "NotFound", "Could not find App Connection with ID x"), Seen.ABSENT),
-        (Action.REMOVE, 400, error(400, "BadRequest", "Cannot delete App Connection with existing"), Seen.INVALID),
+        (Action.REPLACE, 200, connection(), Result.UPDATED),
+        (Action.REPLACE, 200, connection(projectId=None), Result.UPDATED),
+        (Action.REPLACE, 200, connection(id=ORG), Result.UNKNOWN),
+        (Action.REPLACE, 401, error(401, "UnauthorizedError", REFUSED), Result.KEY_REFUSED),
+        (Action.REPLACE, 404, error(404, "NotFound", "Could not find App Connection with ID x"), Result.ABSENT),
+        (Action.REPLACE, 409, error(409, "Conflict", TAKEN), Result.INVALID),
+        (Action.REMOVE, 200, connection(), Result.REMOVED),
+        (Action.REMOVE, 204, b"", Result.REMOVED),
+        (Action.REMOVE, 404, error(404, "NotFound", "Could not find App Connection with ID x"), Result.ABSENT),
+        (Action.REMOVE, 400, error(400, "BadRequest", "Cannot delete App Connection with existing"), Result.INVALID),
     ],
 )
-def test_changes(action: Action, status: int, body: bytes, seen: Seen) -> None:
+def test_changes(action: Action, status: int, body: bytes, seen: Result) -> None:
     """A replacement is never taken for a create in the wrong scope, and a removal needs no connection in its answer."""
-    assert read(status, body, action=action, connection_id=ID).seen is seen
+    assert read(status, body, action=action, connection_id=ID).result is seen
 
 
 def test_unexplained_401() -> None:
@@ -462,12 +462,12 @@ def test_list() -> None:
     other = {**CONNECTION, "projectId": OTHER_PROJECT}
     body = json.dumps({"appConnections": [CONNECTION, other]}).encode()
     seen, connections = read_list(LISTED, 200, JSON, body)
-    assert (seen.seen, seen.metered, connections) == (Seen.FOUND, True, (READ,))
+    assert (seen.result, seen.metered, connections) == (Result.FOUND, True, (READ,))
     broken = json.dumps({"appConnections": [CONNECTION, {"id": ID}]}).encode()
     seen, connections = read_list(LISTED, 200, JSON, broken)
-    assert (seen.seen, connections) == (Seen.UNKNOWN, ())
+    assert (seen.result, connections) == (Result.UNKNOWN, ())
     seen, connections = read_list(LISTED, 403, JSON, error(403, "PermissionDenied", NOT_ALLOWED))
-    assert (seen.seen, connections) == (Seen.FORBIDDEN, ())
+    assert (seen.result, connections) == (Result.FORBIDDEN, ())
 
 
 json_values = st.recursive(
@@ -513,13 +513,13 @@ def test_any_answer_is_read(
     shown = seen.message + (seen.req_id or "")
     assert KEY[:BEGINNING] not in shown
     assert KEY[3:] not in shown
-    if seen.seen in {Seen.CREATED, Seen.FOUND, Seen.UPDATED}:
+    if seen.result in {Result.CREATED, Result.FOUND, Result.UPDATED}:
         assert 200 <= status < 300
         assert seen.connection is not None
         assert seen.connection.credentials_hash
-    if seen.seen is Seen.CREATED and seen.connection is not None:
+    if seen.result is Result.CREATED and seen.connection is not None:
         assert seen.connection.project_id == PROJECT
-    if seen.seen is Seen.THROTTLED:
+    if seen.result is Result.THROTTLED:
         assert seen.retry_after is not None
         assert 1.0 <= seen.retry_after <= 3600.0
     if status >= 500:
@@ -530,4 +530,4 @@ def test_any_answer_is_read(
 def test_any_list_is_read(status: int, body: bytes) -> None:
     """No answer to a list raises."""
     seen, connections = read_list(LISTED, status, JSON, body)
-    assert seen.seen is Seen.FOUND or not connections
+    assert seen.result is Result.FOUND or not connections

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from provisioner.core import concerns
+from provisioner.core import alerts
 from provisioner.core.model import ErrorCode
 from tests.support.docs import DOCS, PARTS, ROOT, pages, renewed
 
@@ -115,7 +115,7 @@ def test_no_section_is_about_a_code_that_is_not() -> None:
 
 def sentences() -> list[str]:
     """What `status` may say, as patterns: whatever the code puts into a sentence may be anything."""
-    tree = ast.parse(Path(concerns.__file__).read_text(encoding="utf-8"))
+    tree = ast.parse(Path(alerts.__file__).read_text(encoding="utf-8"))
     return [
         "".join(
             re.escape(str(part.value)) if isinstance(part, ast.Constant) else r"[^|\n]{1,20}?" for part in node.values

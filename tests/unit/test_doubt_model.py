@@ -24,12 +24,20 @@ from provisioner.core.model import (
     Outcome,
     Proof,
     Request,
+    Result,
     Retry,
-    Seen,
     SentCreate,
     Succeed,
 )
-from provisioner.core.policy import Moment, Rules, decide, first_action, is_evidence, left_in_doubt, sent_description
+from provisioner.core.policy import (
+    DecisionContext,
+    Rules,
+    decide,
+    first_action,
+    is_evidence,
+    left_in_doubt,
+    sent_description,
+)
 from provisioner.core.skew import CLOCK_SLACK, CLOCK_TOLERANCE, Bounds, Reading
 from tests.support.builders import NOON, a_connection, a_request, an_observation, at, project
 
@@ -37,17 +45,17 @@ RULES: Final = Rules(max_attempts=4)
 KIND_AFTER: Final = 8  # attempts, after which the world has no more surprises
 # What somebody else than Infisical may answer with, whether or not the create went through.
 FOREIGN: Final = (
-    Seen.UNKNOWN,
-    Seen.MISCONFIGURED,
-    Seen.THROTTLED,
-    Seen.TOKEN_TROUBLE,
-    Seen.INVALID,
-    Seen.FORBIDDEN,
-    Seen.PROJECT_MISSING,
-    Seen.KEY_REFUSED,
-    Seen.NAME_TAKEN,
+    Result.UNKNOWN,
+    Result.MISCONFIGURED,
+    Result.THROTTLED,
+    Result.TOKEN_TROUBLE,
+    Result.INVALID,
+    Result.FORBIDDEN,
+    Result.PROJECT_MISSING,
+    Result.KEY_REFUSED,
+    Result.NAME_TAKEN,
 )
-REFUSALS: Final = (Seen.THROTTLED, Seen.TOKEN_TROUBLE, Seen.FORBIDDEN, Seen.PROJECT_MISSING, Seen.KEY_REFUSED)
+REFUSALS: Final = (Result.THROTTLED, Result.TOKEN_TROUBLE, Result.FORBIDDEN, Result.PROJECT_MISSING, Result.KEY_REFUSED)
 FATES: Final = ("answered", "refused", "not sent", "lost", "repeated by a gateway", "no project named", "nobody heard")
 
 
@@ -95,8 +103,8 @@ class Infisical:
     def find(self) -> Observation:
         """What a look-up by name brings."""
         if self.inside is None:
-            return an_observation(Seen.ABSENT)
-        return an_observation(Seen.FOUND, connection=self.inside)
+            return an_observation(Result.ABSENT)
+        return an_observation(Result.FOUND, connection=self.inside)
 
 
 class Row:
@@ -181,8 +189,10 @@ class Row:
             if seen is None:  # the worker died, or was told to stop: its claim is the evidence
                 self.claim = with_doubt(self.claim, unheard(self.claim, self.time()))
                 return Retry(delay=self.draw([1.0, 30.0]), message="nobody heard")
-            moment = Moment(now=self.time(), jitter=0.5, clock=self.clock, target_works=self.data.draw(st.booleans()))
-            decision = decide(self.claim, action, seen, rules=RULES, moment=moment)
+            context = DecisionContext(
+                now=self.time(), jitter=0.5, clock=self.clock, target_works=self.data.draw(st.booleans())
+            )
+            decision = decide(self.claim, action, seen, rules=RULES, context=context)
             if not isinstance(decision, Do):
                 return decision
             action, subject = decision.action, decision.connection
@@ -196,20 +206,20 @@ class Row:
                 return self._create()
             case Action.LOOK_UP | Action.IDENTIFY:
                 fate = "answered" if self.kind() else self.data.draw(st.sampled_from(["answered", "answered", "lost"]))
-                return self.infisical.find() if fate == "answered" else an_observation(Seen.UNKNOWN)
+                return self.infisical.find() if fate == "answered" else an_observation(Result.UNKNOWN)
             case Action.INSPECT:
                 assert subject is not None
                 there = [one for one in (self.infisical.inside, self.infisical.outside) if one and one.id == subject.id]
                 if there:
                     self.allowed_to_delete.add(there[0].id)
-                    return an_observation(Seen.FOUND, connection=there[0])
-                return an_observation(Seen.ABSENT, connection=subject)
+                    return an_observation(Result.FOUND, connection=there[0])
+                return an_observation(Result.ABSENT, connection=subject)
             case _:
                 assert action is Action.REMOVE
                 assert subject is not None
                 self.infisical.deleted.append(subject.id)
                 self.infisical.outside = None
-                return an_observation(Seen.REMOVED, connection=subject)
+                return an_observation(Result.REMOVED, connection=subject)
 
     def _create(self) -> Observation | None:
         """Send a create: it may be committed or not, soon or late, and be answered by anybody with anything."""
@@ -241,7 +251,7 @@ class Row:
             case "refused":
                 answer = an_observation(self.data.draw(st.sampled_from(REFUSALS)))
             case "not sent":
-                answer = an_observation(Seen.NOT_SENT)
+                answer = an_observation(Result.NOT_SENT)
             case "lost":
                 self._perhaps(description)
                 answer = an_observation(self.data.draw(st.sampled_from(FOREIGN)), proof=Proof.NONE)
@@ -249,16 +259,16 @@ class Row:
                 self._perhaps(description)
             case "repeated by a gateway":
                 infisical.insert(description, ours=True)
-                answer = an_observation(Seen.NAME_TAKEN)
+                answer = an_observation(Result.NAME_TAKEN)
             case "no project named":
                 # An old server, one that leaves the field out, or a proxy's answer to somebody else's create.
                 made = infisical.insert(description, ours=True, inside=self.data.draw(st.booleans()))
                 named = made or self.data.draw(st.sampled_from([infisical.inside, infisical.outside])) or a_connection()
-                answer = an_observation(Seen.WRONG_SCOPE, connection=replace(named, project_id=None))
+                answer = an_observation(Result.WRONG_SCOPE, connection=replace(named, project_id=None))
             case _:
                 made = infisical.insert(description, ours=True)
-                taken = an_observation(Seen.NAME_TAKEN)
-                answer = taken if made is None else an_observation(Seen.CREATED, connection=made)
+                taken = an_observation(Result.NAME_TAKEN)
+                answer = taken if made is None else an_observation(Result.CREATED, connection=made)
         return answer
 
     def _perhaps(self, description: str) -> None:

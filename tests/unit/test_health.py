@@ -3,11 +3,11 @@
 import pytest
 from hypothesis import given, strategies as st
 
-from provisioner.core.health import FIRST_PAUSE, LONGEST_PAUSE, RECENT, THRESHOLD, TROUBLE, Breaker
-from provisioner.core.model import Seen
+from provisioner.core.model import Result
+from provisioner.core.target_health import FIRST_PAUSE, LONGEST_PAUSE, RECENT, THRESHOLD, TROUBLE, Breaker
 
-NEUTRAL = [Seen.THROTTLED, Seen.CREDENTIAL_UNKNOWN, Seen.CREDENTIAL_UNREADABLE, Seen.CREDENTIAL_AWAY]
-WORKS = sorted(set(Seen) - TROUBLE - set(NEUTRAL), key=str)
+NEUTRAL = [Result.THROTTLED, Result.CREDENTIAL_UNKNOWN, Result.CREDENTIAL_UNREADABLE, Result.CREDENTIAL_AWAY]
+WORKS = sorted(set(Result) - TROUBLE - set(NEUTRAL), key=str)
 BAD = sorted(TROUBLE, key=str)
 
 
@@ -15,7 +15,7 @@ def broken(at: float = 0.0) -> Breaker:
     """A breaker that has just opened."""
     breaker = Breaker()
     for _ in range(THRESHOLD):
-        breaker.observe(Seen.UNKNOWN, "502", at)
+        breaker.observe(Result.UNKNOWN, "502", at)
     return breaker
 
 
@@ -23,7 +23,7 @@ class TestOpening:
     """When a target is held."""
 
     @pytest.mark.parametrize("seen", BAD)
-    def test_it_opens_when_nothing_works_any_more(self, seen: Seen) -> None:
+    def test_it_opens_when_nothing_works_any_more(self, seen: Result) -> None:
         """After so many troubles in a row calls are held, and the last trouble is the reason; it is told once."""
         breaker = Breaker()
         told = [breaker.observe(seen, f"trouble {n}", 0.0) for n in range(THRESHOLD + 3)]
@@ -32,18 +32,18 @@ class TestOpening:
         assert breaker.reason.startswith("trouble")
 
     @pytest.mark.parametrize("seen", WORKS)
-    def test_one_answer_in_between_keeps_it_closed(self, seen: Seen) -> None:
+    def test_one_answer_in_between_keeps_it_closed(self, seen: Result) -> None:
         """Whatever shows that the target answers for this row starts the count anew."""
         breaker = Breaker()
         for _ in range(10):
             for _ in range(THRESHOLD - 1):
-                breaker.observe(Seen.UNKNOWN, "502", 0.0)
+                breaker.observe(Result.UNKNOWN, "502", 0.0)
             breaker.observe(seen, "", 0.0)
         assert not breaker.is_open
         assert breaker.allowance(0.0) == (None, 0.0)
 
     @pytest.mark.parametrize("seen", NEUTRAL)
-    def test_what_says_nothing_of_the_target_changes_nothing(self, seen: Seen) -> None:
+    def test_what_says_nothing_of_the_target_changes_nothing(self, seen: Result) -> None:
         """A 429, or a credential that we lack, neither opens it nor closes it nor counts as a success."""
         breaker = Breaker()
         for _ in range(100):
@@ -58,16 +58,16 @@ class TestOpening:
         """A 429 among the troubles does not start the count anew."""
         breaker = Breaker()
         for _ in range(THRESHOLD):
-            breaker.observe(Seen.THROTTLED, "", 0.0)
-            breaker.observe(Seen.UNKNOWN, "502", 0.0)
+            breaker.observe(Result.THROTTLED, "", 0.0)
+            breaker.observe(Result.UNKNOWN, "502", 0.0)
         assert breaker.is_open
 
     def test_a_target_that_breaks_again_at_once_has_its_reason(self) -> None:
         """Whenever it is open it says why, also when it was closed a moment ago."""
         breaker = broken(at=0.0)
-        breaker.observe(Seen.CREATED, "", 0.1)
+        breaker.observe(Result.CREATED, "", 0.1)
         for _ in range(THRESHOLD):
-            breaker.observe(Seen.NOT_SENT, "refused", 0.2)
+            breaker.observe(Result.NOT_SENT, "refused", 0.2)
         assert breaker.is_open
         assert breaker.reason == "refused"
 
@@ -92,7 +92,7 @@ class TestProbing:
             _, pause = breaker.allowance(now)
             pauses.append(pause)
             now += pause
-            breaker.observe(Seen.UNKNOWN, "502", now)
+            breaker.observe(Result.UNKNOWN, "502", now)
         assert pauses[0] == FIRST_PAUSE
         assert pauses == sorted(pauses)
         assert pauses[-1] == LONGEST_PAUSE
@@ -101,21 +101,21 @@ class TestProbing:
         """Answers to calls from before the outage, that arrive while it waits, are no probes."""
         breaker = broken(at=0.0)
         for _ in range(60):
-            breaker.observe(Seen.UNKNOWN, "timeout", 0.1)
+            breaker.observe(Result.UNKNOWN, "timeout", 0.1)
         assert breaker.allowance(FIRST_PAUSE)[0] == 1
 
     @pytest.mark.parametrize("seen", WORKS)
-    def test_the_first_thing_that_works_closes_it(self, seen: Seen) -> None:
+    def test_the_first_thing_that_works_closes_it(self, seen: Result) -> None:
         """One answer is enough, it is told once, and the next outage begins with short pauses again."""
         breaker = broken(at=0.0)
         for now in range(1, 60):
-            breaker.observe(Seen.UNKNOWN, "502", float(now))
+            breaker.observe(Result.UNKNOWN, "502", float(now))
         assert breaker.observe(seen, "", 100.0)
         assert not breaker.observe(seen, "", 100.0)
         assert breaker.allowance(100.0) == (None, 0.0)
         assert breaker.reason == ""
         for _ in range(THRESHOLD):
-            breaker.observe(Seen.UNKNOWN, "502", 200.0)
+            breaker.observe(Result.UNKNOWN, "502", 200.0)
         assert breaker.allowance(200.0)[1] == pytest.approx(FIRST_PAUSE)
 
 
@@ -126,21 +126,21 @@ class TestWorks:
         """Others got through within the last ten seconds, or nothing is known."""
         breaker = Breaker()
         assert not breaker.works(0.0)
-        breaker.observe(Seen.CREATED, "", 50.0)
+        breaker.observe(Result.CREATED, "", 50.0)
         assert breaker.works(50.0 + RECENT - 0.1)
         assert not breaker.works(50.0 + RECENT)
 
     def test_not_while_it_is_open(self) -> None:
         """An outage that begins right after a success is nobody's fault."""
         breaker = Breaker()
-        breaker.observe(Seen.CREATED, "", 0.0)
+        breaker.observe(Result.CREATED, "", 0.0)
         for _ in range(THRESHOLD):
-            breaker.observe(Seen.UNKNOWN, "502", 0.1)
+            breaker.observe(Result.UNKNOWN, "502", 0.1)
         assert not breaker.works(0.1)
 
 
-@given(st.lists(st.tuples(st.sampled_from(Seen), st.floats(0, 30)), max_size=60))
-def test_it_never_holds_for_longer_than_its_bound(happened: list[tuple[Seen, float]]) -> None:
+@given(st.lists(st.tuples(st.sampled_from(Result), st.floats(0, 30)), max_size=60))
+def test_it_never_holds_for_longer_than_its_bound(happened: list[tuple[Result, float]]) -> None:
     """Whatever came in which order: either any number may go, or one may within five seconds."""
     breaker, now = Breaker(), 0.0
     for seen, later in happened:

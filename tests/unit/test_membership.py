@@ -3,14 +3,14 @@
 from datetime import UTC, datetime
 
 from provisioner.worker.clock import DatabaseClock
-from provisioner.worker.membership import Membership
+from provisioner.worker.lease_state import LeaseState
 from tests.support.builders import a_claim
 
 
-def a_member() -> tuple[Membership, list[float]]:
+def a_member() -> tuple[LeaseState, list[float]]:
     """A worker with a lease of ten seconds, and its monotonic time, to be set."""
     time = [100.0]
-    member = Membership(DatabaseClock(wall=lambda: datetime.now(UTC), monotonic=lambda: time[0]), lease=10.0)
+    member = LeaseState(DatabaseClock(wall=lambda: datetime.now(UTC), monotonic=lambda: time[0]), lease=10.0)
     member.enter(1)
     member.renewed(100.0)
     return member, time

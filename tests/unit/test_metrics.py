@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from provisioner.core.model import Action, Cancel, ErrorCode, Fail, Retry, Seen
+from provisioner.core.model import Action, Cancel, ErrorCode, Fail, Result, Retry
 from provisioner.core.queue_values import Report
 from provisioner.core.reports import BudgetReport, ConcurrencyReport, Gauges, Line, Workers
 from provisioner.core.vitals import TargetVitals, Vitals
@@ -64,7 +64,7 @@ def value(meter: Meter, name: str, gauges: Gauges | None = GAUGES, **labels: str
 def busy_meter() -> Meter:
     """A meter that has heard of everything once."""
     meter = Meter(["default"])
-    meter.called("default", Action.CREATE, an_observation(Seen.CREATED, status=200, elapsed=0.2))
+    meter.called("default", Action.CREATE, an_observation(Result.CREATED, status=200, elapsed=0.2))
     meter.claimed("default", 5, 0.004)
     meter.settled([a_settlement(a_claim())], Report(settled=frozenset([1])), 0.02)
     meter.logged_in("default", "granted")
@@ -75,8 +75,8 @@ def test_calls_are_counted_by_what_they_showed() -> None:
     """A call counts under its target, action, outcome and HTTP status, whether or not there was an answer."""
     meter = Meter()
     for _ in range(2):
-        meter.called("default", Action.CREATE, an_observation(Seen.CREATED, status=200))
-    meter.called("default", Action.LOOK_UP, an_observation(Seen.UNKNOWN))
+        meter.called("default", Action.CREATE, an_observation(Result.CREATED, status=200))
+    meter.called("default", Action.LOOK_UP, an_observation(Result.UNKNOWN))
     name = "provisioner_calls_total"
     assert value(meter, name, target="default", action="create", outcome="created", status="200") == 2
     assert value(meter, name, target="default", action="look_up", outcome="unknown", status="none") == 1
@@ -85,8 +85,8 @@ def test_calls_are_counted_by_what_they_showed() -> None:
 def test_only_what_was_sent_has_a_duration() -> None:
     """A create that never left this process does not make creates look quick."""
     meter = Meter()
-    meter.called("default", Action.CREATE, an_observation(Seen.CREATED, elapsed=0.3))
-    meter.called("default", Action.CREATE, an_observation(Seen.NOT_SENT))
+    meter.called("default", Action.CREATE, an_observation(Result.CREATED, elapsed=0.3))
+    meter.called("default", Action.CREATE, an_observation(Result.NOT_SENT))
     bucket = "provisioner_call_seconds_bucket"
     assert value(meter, "provisioner_call_seconds_count", target="default", action="create") == 1
     assert value(meter, "provisioner_call_seconds_sum", target="default", action="create") == pytest.approx(0.3)
@@ -97,9 +97,9 @@ def test_only_what_was_sent_has_a_duration() -> None:
 def test_refusals_are_counted_for_the_budget_that_they_hit() -> None:
     """A 429 to a look-up counts for the reads, one to a create for the writes."""
     meter = Meter()
-    meter.called("default", Action.CREATE, an_observation(Seen.THROTTLED, status=429))
-    meter.called("default", Action.REPLACE, an_observation(Seen.THROTTLED, status=429))
-    meter.called("default", Action.IDENTIFY, an_observation(Seen.THROTTLED, status=429))
+    meter.called("default", Action.CREATE, an_observation(Result.THROTTLED, status=429))
+    meter.called("default", Action.REPLACE, an_observation(Result.THROTTLED, status=429))
+    meter.called("default", Action.IDENTIFY, an_observation(Result.THROTTLED, status=429))
     name = "provisioner_permits_refused_total"
     assert value(meter, name, target="default", kind="write") == 2
     assert value(meter, name, target="default", kind="read") == 1
@@ -144,8 +144,8 @@ def test_the_workers_own_state_is_exported() -> None:
     """What it holds, which targets it holds back or are paused, and whether it is ready."""
     meter = Meter()
     assert value(meter, "provisioner_in_hand", target="default") == 3
-    assert value(meter, "provisioner_target_held", target="default") == 0
-    assert value(meter, "provisioner_target_held", target="eu") == 1
+    assert value(meter, "provisioner_breaker_open", target="default") == 0
+    assert value(meter, "provisioner_breaker_open", target="eu") == 1
     assert value(meter, "provisioner_target_paused", target="eu") == 1
     assert value(meter, "provisioner_ready") == 1
 

@@ -25,12 +25,12 @@ class Tags(HTMLParser):
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.seen: list[tuple[str, tuple[str, ...]]] = []
+        self.result: list[tuple[str, tuple[str, ...]]] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, Any]]) -> None:
         """Note an element."""
-        self.seen.append((tag, tuple(name for name, _ in attrs)))
+        self.result.append((tag, tuple(name for name, _ in attrs)))
 
 
 def planted(foreign: str) -> View:
@@ -50,8 +50,8 @@ def planted(foreign: str) -> View:
 @given(st.text(st.sampled_from("<>&\"'=/ script`a{}%#\n"), min_size=1))
 def test_foreign_text_makes_no_markup(foreign: str) -> None:
     """Whatever a requester, a target or Infisical is called or says, the page has the same elements and attributes."""
-    spoken = [tag for tag in Tags(render_page(planted(foreign))).seen if tag[0] != "code"]
-    assert spoken == [tag for tag in Tags(render_page(planted("x"))).seen if tag[0] != "code"]
+    spoken = [tag for tag in Tags(render_page(planted(foreign))).result if tag[0] != "code"]
+    assert spoken == [tag for tag in Tags(render_page(planted("x"))).result if tag[0] != "code"]
 
 
 def test_secrets_are_masked() -> None:

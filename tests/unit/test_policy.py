@@ -20,15 +20,15 @@ from provisioner.core.model import (
     Observation,
     OnConflict,
     Proof,
+    Result,
     Retry,
-    Seen,
     Succeed,
 )
 from provisioner.core.policy import (
     DOUBT_PAUSE,
     REMOVE_FOR,
     TROUBLE_CAP,
-    Moment,
+    DecisionContext,
     Rules,
     backoff,
     breather,
@@ -53,19 +53,22 @@ from tests.support.builders import (
 RULES = Rules()
 
 # What any call can meet on its way.
-ON_THE_WAY: Final = {Seen.THROTTLED, Seen.TOKEN_TROUBLE, Seen.MISCONFIGURED, Seen.UNKNOWN, Seen.NOT_SENT}
-REFUSALS: Final = {Seen.FORBIDDEN, Seen.PROJECT_MISSING, Seen.INVALID}
-NO_KEY: Final = {Seen.CREDENTIAL_UNKNOWN, Seen.CREDENTIAL_UNREADABLE, Seen.CREDENTIAL_AWAY}
-POSSIBLE: Final[dict[Action, set[Seen]]] = {
-    Action.CREATE: {Seen.CREATED, Seen.WRONG_SCOPE, Seen.NAME_TAKEN, Seen.KEY_REFUSED} | REFUSALS | NO_KEY | ON_THE_WAY,
-    Action.LOOK_UP: {Seen.FOUND, Seen.ABSENT, Seen.OTHER_APP} | REFUSALS | ON_THE_WAY,
-    Action.IDENTIFY: {Seen.FOUND, Seen.ABSENT, Seen.OTHER_APP} | REFUSALS | ON_THE_WAY,
-    Action.REPLACE: {Seen.UPDATED, Seen.ABSENT, Seen.KEY_REFUSED} | REFUSALS | NO_KEY | ON_THE_WAY,
-    Action.REMOVE: {Seen.REMOVED, Seen.ABSENT} | REFUSALS | ON_THE_WAY,
-    Action.INSPECT: {Seen.FOUND, Seen.ABSENT, Seen.OTHER_APP} | REFUSALS | ON_THE_WAY,
+ON_THE_WAY: Final = {Result.THROTTLED, Result.TOKEN_TROUBLE, Result.MISCONFIGURED, Result.UNKNOWN, Result.NOT_SENT}
+REFUSALS: Final = {Result.FORBIDDEN, Result.PROJECT_MISSING, Result.INVALID}
+NO_KEY: Final = {Result.CREDENTIAL_UNKNOWN, Result.CREDENTIAL_UNREADABLE, Result.CREDENTIAL_AWAY}
+POSSIBLE: Final[dict[Action, set[Result]]] = {
+    Action.CREATE: {Result.CREATED, Result.WRONG_SCOPE, Result.NAME_TAKEN, Result.KEY_REFUSED}
+    | REFUSALS
+    | NO_KEY
+    | ON_THE_WAY,
+    Action.LOOK_UP: {Result.FOUND, Result.ABSENT, Result.OTHER_APP} | REFUSALS | ON_THE_WAY,
+    Action.IDENTIFY: {Result.FOUND, Result.ABSENT, Result.OTHER_APP} | REFUSALS | ON_THE_WAY,
+    Action.REPLACE: {Result.UPDATED, Result.ABSENT, Result.KEY_REFUSED} | REFUSALS | NO_KEY | ON_THE_WAY,
+    Action.REMOVE: {Result.REMOVED, Result.ABSENT} | REFUSALS | ON_THE_WAY,
+    Action.INSPECT: {Result.FOUND, Result.ABSENT, Result.OTHER_APP} | REFUSALS | ON_THE_WAY,
 }
 ABOUT: Final = {Action.REMOVE, Action.INSPECT}
-NOBODYS_FAULT: Final = (Seen.THROTTLED, Seen.NOT_SENT, Seen.TOKEN_TROUBLE, Seen.MISCONFIGURED, Seen.UNKNOWN)
+NOBODYS_FAULT: Final = (Result.THROTTLED, Result.NOT_SENT, Result.TOKEN_TROUBLE, Result.MISCONFIGURED, Result.UNKNOWN)
 SITUATIONS: Final = [(action, seen) for action, possible in POSSIBLE.items() for seen in sorted(possible, key=str)]
 
 claims = st.builds(
@@ -85,7 +88,7 @@ claims = st.builds(
 )
 bounds = st.builds(lambda low, width: Bounds(low, low + width), st.floats(-600, 600), st.floats(0, 5))
 moments = st.builds(
-    Moment,
+    DecisionContext,
     now=st.integers(0, 120).map(at),
     jitter=st.floats(0, 1, exclude_max=True),
     clock=st.builds(Reading, st.none() | bounds, st.none() | bounds),
@@ -119,30 +122,32 @@ def _about(seen: Observation) -> Observation:
     return seen if seen.connection else replace(seen, connection=a_connection())
 
 
-def _seen(seen: Seen, connection: Connection) -> Observation:
+def _seen(seen: Result, connection: Connection) -> Observation:
     usual = an_observation(seen)
     return replace(usual, connection=connection) if usual.connection else usual
 
 
-def decided(claim: Claim, action: Action, seen: Seen | Observation, moment: Moment | None = None) -> Decision:
+def decided(
+    claim: Claim, action: Action, seen: Result | Observation, context: DecisionContext | None = None
+) -> Decision:
     """What the policy says under the usual rules; a removal's observation carries what was to be removed."""
-    shown = an_observation(seen) if isinstance(seen, Seen) else seen
+    shown = an_observation(seen) if isinstance(seen, Result) else seen
     if action in ABOUT:
         shown = _about(shown)
-    return decide(claim, action, shown, rules=RULES, moment=moment or a_moment())
+    return decide(claim, action, shown, rules=RULES, context=context or a_moment())
 
 
 class TestAnything:
     """Whatever a call shows."""
 
-    @given(data=st.data(), claim=claims, moment=moments, ruled=rules)
+    @given(data=st.data(), claim=claims, context=moments, ruled=rules)
     @pytest.mark.parametrize("action", Action)
     def test_there_is_an_answer(
-        self, data: st.DataObject, action: Action, claim: Claim, moment: Moment, ruled: Rules
+        self, data: st.DataObject, action: Action, claim: Claim, context: DecisionContext, ruled: Rules
     ) -> None:
         """Each observation that a call can make is decided, with a pause that is finite and a reason that is told."""
         seen = data.draw(observations(action))
-        match decide(claim, action, seen, rules=ruled, moment=moment):
+        match decide(claim, action, seen, rules=ruled, context=context):
             case Retry(delay=delay):
                 assert 0 <= delay <= max(45.0, ruled.cap)
             case Fail(message=message):
@@ -162,17 +167,17 @@ class TestAnything:
             calls.append(action)
             assert len(calls) <= 5
             assert len(set(calls)) == len(calls)
-            seen, moment = data.draw(observations(action)), data.draw(moments)
+            seen, context = data.draw(observations(action)), data.draw(moments)
             if action in ABOUT:  # these alone may be repeated, and not for ever
-                moment = replace(moment, now=at(REMOVE_FOR))
-            decision = decide(claim, action, seen, rules=ruled, moment=moment)
+                context = replace(context, now=at(REMOVE_FOR))
+            decision = decide(claim, action, seen, rules=ruled, context=context)
             if not isinstance(decision, Do):
                 break
             action = decision.action
 
     @pytest.mark.parametrize(("action", "seen"), SITUATIONS)
     @pytest.mark.parametrize("works", [True, False])
-    def test_a_doubt_is_never_forgotten(self, action: Action, seen: Seen, works: bool) -> None:
+    def test_a_doubt_is_never_forgotten(self, action: Action, seen: Result, works: bool) -> None:
         """Whoever is tried again, or fails, after a lost answer still has it, whatever the later attempt met."""
         claim = a_doubted_claim()
         decision = decided(claim, action, seen, a_moment(target_works=works))
@@ -182,40 +187,44 @@ class TestAnything:
     def test_a_success_without_its_connection_is_a_defect(self) -> None:
         """An observation that forgot its connection is refused instead of recorded."""
         with pytest.raises(ValueError, match="has to carry its connection"):
-            decided(a_claim(), Action.CREATE, replace(an_observation(Seen.CREATED), connection=None))
+            decided(a_claim(), Action.CREATE, replace(an_observation(Result.CREATED), connection=None))
 
 
 class TestUnknown:
     """A create whose outcome is unknown."""
 
-    @given(claim=claims, moment=moments, ruled=rules)
-    def test_is_never_called_a_failure_or_repeated_blindly(self, claim: Claim, moment: Moment, ruled: Rules) -> None:
+    @given(claim=claims, context=moments, ruled=rules)
+    def test_is_never_called_a_failure_or_repeated_blindly(
+        self, claim: Claim, context: DecisionContext, ruled: Rules
+    ) -> None:
         """What follows remembers the doubt, so that the next attempt begins with a look-up."""
-        seen = an_observation(Seen.UNKNOWN)
+        seen = an_observation(Result.UNKNOWN)
         assert is_evidence(seen)
         claim = with_doubt(claim, a_sent_create(claim.request))
-        decision = decide(claim, Action.CREATE, seen, rules=ruled, moment=moment)
+        decision = decide(claim, Action.CREATE, seen, rules=ruled, context=context)
         assert isinstance(decision, Retry | Fail)
         if isinstance(decision, Retry):
             assert decision.delay >= DOUBT_PAUSE / 2
         assert first_action(replace(claim, doubt=left_in_doubt(claim, decision))) is Action.LOOK_UP
 
-    @given(claim=claims, moment=moments, ruled=rules)
-    @pytest.mark.parametrize("seen", sorted(POSSIBLE[Action.CREATE] - {Seen.CREATED, *NO_KEY, Seen.NOT_SENT}, key=str))
+    @given(claim=claims, context=moments, ruled=rules)
+    @pytest.mark.parametrize(
+        "seen", sorted(POSSIBLE[Action.CREATE] - {Result.CREATED, *NO_KEY, Result.NOT_SENT}, key=str)
+    )
     def test_what_infisical_did_not_say_ends_nothing(
-        self, seen: Seen, claim: Claim, moment: Moment, ruled: Rules
+        self, seen: Result, claim: Claim, context: DecisionContext, ruled: Rules
     ) -> None:
         """Whatever an answer means, it fails no request for its own fault unless Infisical itself has given it."""
         shown = an_observation(seen, proof=Proof.NONE)
         assert is_evidence(shown)
-        decision = decide(claim, Action.CREATE, shown, rules=ruled, moment=moment)
+        decision = decide(claim, Action.CREATE, shown, rules=ruled, context=context)
         assert not isinstance(decision, Fail) or decision.code is ErrorCode.OUTCOME_UNKNOWN
 
     def test_a_late_commit_is_waited_for(self) -> None:
         """Half a second passes at the least before it is looked up: a create that was cut off may still be at work."""
         for attempt, works in product((1, 2, 9), (True, False)):
             decision = decided(
-                a_claim(attempt=attempt), Action.CREATE, Seen.UNKNOWN, a_moment(jitter=0, target_works=works)
+                a_claim(attempt=attempt), Action.CREATE, Result.UNKNOWN, a_moment(jitter=0, target_works=works)
             )
             assert isinstance(decision, Retry)
             assert decision.delay >= 0.5
@@ -223,15 +232,15 @@ class TestUnknown:
     def test_counts_only_where_others_get_through(self) -> None:
         """A row that the server cannot digest fails in the end; an outage fails nobody."""
         tired = a_claim(failures=RULES.max_attempts - 1)
-        own = decided(tired, Action.CREATE, Seen.UNKNOWN, a_moment(target_works=True))
-        outage = decided(tired, Action.CREATE, Seen.UNKNOWN, a_moment(target_works=False))
-        assert own == Fail(code=ErrorCode.OUTCOME_UNKNOWN, message=Seen.UNKNOWN.value)
+        own = decided(tired, Action.CREATE, Result.UNKNOWN, a_moment(target_works=True))
+        outage = decided(tired, Action.CREATE, Result.UNKNOWN, a_moment(target_works=False))
+        assert own == Fail(code=ErrorCode.OUTCOME_UNKNOWN, message=Result.UNKNOWN.value)
         assert isinstance(outage, Retry)
         assert not outage.counted
 
     def test_nothing_found_means_that_it_is_made_again(self) -> None:
         """After the look-up found nothing the same name is created again."""
-        assert decided(a_doubted_claim(), Action.LOOK_UP, Seen.ABSENT) == Do(action=Action.CREATE)
+        assert decided(a_doubted_claim(), Action.LOOK_UP, Result.ABSENT) == Do(action=Action.CREATE)
 
     def test_who_has_no_doubt_is_not_looked_up(self) -> None:
         """A fresh request costs no read."""
@@ -242,18 +251,22 @@ class TestUnknown:
 class TestNobodysFault:
     """What is no fault of the row."""
 
-    @given(claim=claims, moment=moments, ruled=rules)
+    @given(claim=claims, context=moments, ruled=rules)
     @pytest.mark.parametrize("seen", NOBODYS_FAULT)
     @pytest.mark.parametrize("action", [Action.CREATE, Action.LOOK_UP, Action.IDENTIFY, Action.REPLACE])
-    def test_costs_no_attempt(self, action: Action, seen: Seen, claim: Claim, moment: Moment, ruled: Rules) -> None:
+    def test_costs_no_attempt(
+        self, action: Action, seen: Result, claim: Claim, context: DecisionContext, ruled: Rules
+    ) -> None:
         """However often it happened and however long it lasts, it is tried again and not counted."""
-        decision = decide(claim, action, an_observation(seen), rules=ruled, moment=replace(moment, target_works=False))
+        decision = decide(
+            claim, action, an_observation(seen), rules=ruled, context=replace(context, target_works=False)
+        )
         assert isinstance(decision, Retry)
         assert not decision.counted
         assert decision.delay <= TROUBLE_CAP
 
     @pytest.mark.parametrize("seen", NOBODYS_FAULT)
-    def test_an_hour_of_it_leaves_the_row_as_it_was(self, seen: Seen) -> None:
+    def test_an_hour_of_it_leaves_the_row_as_it_was(self, seen: Result) -> None:
         """A thousand attempts in a row that met it have spent nothing."""
         claim = a_claim()
         for attempt in range(1, 1000):
@@ -264,8 +277,8 @@ class TestNobodysFault:
 
     def test_who_was_throttled_goes_back_in_line_at_once(self) -> None:
         """A 429 blocks the budget for everybody; the row itself has nothing to wait for."""
-        assert decided(a_claim(attempt=9), Action.CREATE, Seen.THROTTLED) == Retry(
-            delay=0.0, message=Seen.THROTTLED.value
+        assert decided(a_claim(attempt=9), Action.CREATE, Result.THROTTLED) == Retry(
+            delay=0.0, message=Result.THROTTLED.value
         )
 
     @given(st.integers(1, 10**6), st.floats(0, 1, exclude_max=True))
@@ -277,17 +290,19 @@ class TestNobodysFault:
 class TestOwnFault:
     """What is the row's own trouble."""
 
-    @pytest.mark.parametrize("seen", [Seen.KEY_REFUSED, Seen.FORBIDDEN, Seen.PROJECT_MISSING])
-    @given(moment=moments, ruled=rules, pace=st.floats(0, 3600))
+    @pytest.mark.parametrize("seen", [Result.KEY_REFUSED, Result.FORBIDDEN, Result.PROJECT_MISSING])
+    @given(context=moments, ruled=rules, pace=st.floats(0, 3600))
     def test_ends_after_the_attempts_that_the_settings_allow(
-        self, seen: Seen, moment: Moment, ruled: Rules, pace: float
+        self, seen: Result, context: DecisionContext, ruled: Rules, pace: float
     ) -> None:
         """Counted failures end in a failure after `max_attempts` at the latest, and not before a second look."""
         claim, times = a_claim(), 0
         while True:
             times += 1
             now = at(times * pace)
-            decision = decide(claim, Action.CREATE, an_observation(seen), rules=ruled, moment=replace(moment, now=now))
+            decision = decide(
+                claim, Action.CREATE, an_observation(seen), rules=ruled, context=replace(context, now=now)
+            )
             if isinstance(decision, Fail):
                 break
             assert isinstance(decision, Retry)
@@ -298,12 +313,12 @@ class TestOwnFault:
     @pytest.mark.parametrize(
         ("seen", "code"),
         [
-            (Seen.KEY_REFUSED, ErrorCode.CREDENTIAL_REFUSED),
-            (Seen.FORBIDDEN, ErrorCode.PERMISSION_DENIED),
-            (Seen.PROJECT_MISSING, ErrorCode.PROJECT_NOT_FOUND),
+            (Result.KEY_REFUSED, ErrorCode.CREDENTIAL_REFUSED),
+            (Result.FORBIDDEN, ErrorCode.PERMISSION_DENIED),
+            (Result.PROJECT_MISSING, ErrorCode.PROJECT_NOT_FOUND),
         ],
     )
-    def test_is_named(self, seen: Seen, code: ErrorCode) -> None:
+    def test_is_named(self, seen: Result, code: ErrorCode) -> None:
         """The code and Infisical's words reach the row, while it is tried again and when it fails."""
         retried = decided(a_claim(), Action.CREATE, seen)
         assert (retried.code, retried.message) == (code, seen.value) if isinstance(retried, Retry) else False
@@ -312,27 +327,27 @@ class TestOwnFault:
     def test_a_fresh_grant_is_waited_for(self) -> None:
         """A missing permission is not final before a grant has had fifteen seconds to show."""
         claim = a_claim(failures=5, streak=5, streak_of=ErrorCode.PERMISSION_DENIED)
-        early = decided(claim, Action.CREATE, Seen.FORBIDDEN, a_moment(now=at(14)))
-        late = decided(claim, Action.CREATE, Seen.FORBIDDEN, a_moment(now=at(15)))
+        early = decided(claim, Action.CREATE, Result.FORBIDDEN, a_moment(now=at(14)))
+        late = decided(claim, Action.CREATE, Result.FORBIDDEN, a_moment(now=at(15)))
         assert isinstance(early, Retry)
         assert isinstance(late, Fail)
 
     def test_each_kind_of_trouble_has_its_own_patience(self) -> None:
         """A key that is refused for the first time is not final because a permission was missing before."""
         claim = a_claim(failures=2, streak=2, streak_of=ErrorCode.PERMISSION_DENIED, since=at(-60))
-        assert isinstance(decided(claim, Action.CREATE, Seen.KEY_REFUSED), Retry)
+        assert isinstance(decided(claim, Action.CREATE, Result.KEY_REFUSED), Retry)
         again = a_claim(failures=4, streak=2, streak_of=ErrorCode.CREDENTIAL_REFUSED, since=at(-60))
-        assert isinstance(decided(again, Action.CREATE, Seen.KEY_REFUSED), Fail)
+        assert isinstance(decided(again, Action.CREATE, Result.KEY_REFUSED), Fail)
 
     @pytest.mark.parametrize(
         ("seen", "code"),
         [
-            (Seen.INVALID, ErrorCode.INVALID_REQUEST),
-            (Seen.CREDENTIAL_UNKNOWN, ErrorCode.CREDENTIAL_UNKNOWN),
-            (Seen.CREDENTIAL_UNREADABLE, ErrorCode.CREDENTIAL_UNREADABLE),
+            (Result.INVALID, ErrorCode.INVALID_REQUEST),
+            (Result.CREDENTIAL_UNKNOWN, ErrorCode.CREDENTIAL_UNKNOWN),
+            (Result.CREDENTIAL_UNREADABLE, ErrorCode.CREDENTIAL_UNREADABLE),
         ],
     )
-    def test_what_no_attempt_can_mend_fails_at_once(self, seen: Seen, code: ErrorCode) -> None:
+    def test_what_no_attempt_can_mend_fails_at_once(self, seen: Result, code: ErrorCode) -> None:
         """Nothing is spent on what needs a person."""
         assert decided(a_claim(), Action.CREATE, seen) == Fail(code=code, message=seen.value)
 
@@ -340,10 +355,10 @@ class TestOwnFault:
     def test_a_key_that_cannot_be_fetched_costs_no_attempt(self, asked: float | None) -> None:
         """However often it was tried the request waits, at least as long as the store asks for, and counts nothing."""
         claim = a_doubted_claim(attempt=50, failures=7)
-        seen = an_observation(Seen.CREDENTIAL_AWAY, retry_after=asked)
-        decision = decide(claim, Action.CREATE, seen, rules=Rules(), moment=a_moment(target_works=True))
+        seen = an_observation(Result.CREDENTIAL_AWAY, retry_after=asked)
+        decision = decide(claim, Action.CREATE, seen, rules=Rules(), context=a_moment(target_works=True))
         assert isinstance(decision, Retry)
-        assert (decision.counted, decision.code, decision.hold) == (False, None, None)
+        assert (decision.counted, decision.code, decision.quarantine) == (False, None, None)
         assert decision.delay == max(asked or 0.0, 7.5)
 
     @given(st.integers(1, 10**6), st.floats(0, 1, exclude_max=True), rules)
@@ -358,9 +373,9 @@ class TestOwnFault:
         assert [backoff(n, rules=RULES, jitter=1.0) for n in (1, 2, 3, 9, 5000)] == [2.0, 4.0, 8.0, 300.0, 300.0]
 
     @given(moments)
-    def test_even_the_luckiest_jitter_pauses(self, moment: Moment) -> None:
+    def test_even_the_luckiest_jitter_pauses(self, context: DecisionContext) -> None:
         """A counted retry waits half a second at the least, so that no row spins."""
-        decision = decided(a_claim(), Action.CREATE, Seen.KEY_REFUSED, replace(moment, jitter=0.0))
+        decision = decided(a_claim(), Action.CREATE, Result.KEY_REFUSED, replace(context, jitter=0.0))
         assert isinstance(decision, Retry)
         assert decision.delay == DOUBT_PAUSE / 2
 
@@ -370,7 +385,7 @@ class TestConflict:
 
     def test_a_name_that_is_taken_is_looked_at_first(self) -> None:
         """It may be ours, so it is identified before anything is decided."""
-        assert decided(a_claim(), Action.CREATE, Seen.NAME_TAKEN) == Do(action=Action.IDENTIFY)
+        assert decided(a_claim(), Action.CREATE, Result.NAME_TAKEN) == Do(action=Action.IDENTIFY)
 
     @pytest.mark.parametrize("action", [Action.LOOK_UP, Action.IDENTIFY])
     @pytest.mark.parametrize("choice", OnConflict)
@@ -378,7 +393,7 @@ class TestConflict:
         """Fail names the connection, adopt records it, replace sets its key."""
         stranger = a_connection(created_at=at(-3600))
         claim = a_doubted_claim(a_request(on_conflict=choice))
-        decision = decided(claim, action, replace(an_observation(Seen.FOUND), connection=stranger))
+        decision = decided(claim, action, replace(an_observation(Result.FOUND), connection=stranger))
         match choice:
             case OnConflict.FAIL:
                 assert isinstance(decision, Fail)
@@ -393,11 +408,11 @@ class TestConflict:
         """A connection of this request's own making is no conflict."""
         for choice in OnConflict:
             claim = a_doubted_claim(a_request(on_conflict=choice))
-            assert decided(claim, Action.IDENTIFY, Seen.FOUND) == Succeed(connection=a_connection(), adopted=True)
+            assert decided(claim, Action.IDENTIFY, Result.FOUND) == Succeed(connection=a_connection(), adopted=True)
 
     def test_a_replaced_key_ends_it(self) -> None:
         """The connection is recorded as the update's answer describes it."""
-        made = decided(a_claim(a_request(on_conflict=OnConflict.REPLACE)), Action.REPLACE, Seen.UPDATED)
+        made = decided(a_claim(a_request(on_conflict=OnConflict.REPLACE)), Action.REPLACE, Result.UPDATED)
         assert isinstance(made, Succeed)
         assert made.connection == a_connection()
 
@@ -406,14 +421,14 @@ class TestConflict:
     def test_another_apps_connection_is_never_touched(self, action: Action, choice: OnConflict) -> None:
         """It can be neither adopted nor replaced: a person has to rename one of them."""
         for claim in (a_claim(a_request(on_conflict=choice)), a_doubted_claim(a_request(on_conflict=choice))):
-            decision = decided(claim, action, Seen.OTHER_APP)
+            decision = decided(claim, action, Result.OTHER_APP)
             assert isinstance(decision, Fail)
             assert decision.code is ErrorCode.NAME_CONFLICT
 
     def test_a_taken_name_that_cannot_be_seen_is_tried_again(self) -> None:
         """Reads may come from a replica that lags behind; in the end it is given up."""
-        early = decided(a_claim(), Action.IDENTIFY, Seen.ABSENT)
-        late = decided(a_claim(failures=7), Action.IDENTIFY, Seen.ABSENT)
+        early = decided(a_claim(), Action.IDENTIFY, Result.ABSENT)
+        late = decided(a_claim(failures=7), Action.IDENTIFY, Result.ABSENT)
         assert isinstance(early, Retry)
         assert isinstance(late, Fail)
         assert late.code is ErrorCode.GAVE_UP
@@ -424,19 +439,19 @@ class TestWrongScope:
 
     def test_it_is_looked_at_first(self) -> None:
         """An answer without a project proves nothing yet: what it named is looked up by its id."""
-        assert decided(a_claim(), Action.CREATE, Seen.WRONG_SCOPE) == Do(
+        assert decided(a_claim(), Action.CREATE, Result.WRONG_SCOPE) == Do(
             action=Action.INSPECT, connection=a_connection()
         )
 
     def test_it_is_deleted_again(self) -> None:
         """What was certainly made in the wrong place, by us, does not stay there."""
         wrong = a_connection(project_id=None)
-        seen = an_observation(Seen.FOUND, connection=wrong)
+        seen = an_observation(Result.FOUND, connection=wrong)
         assert decided(a_doubted_claim(), Action.INSPECT, seen) == Do(action=Action.REMOVE, connection=wrong)
 
     def test_it_is_recorded_where_it_is_in_the_project_after_all(self) -> None:
         """An old server may leave the project out of its answer."""
-        assert decided(a_doubted_claim(), Action.INSPECT, Seen.FOUND) == Succeed(connection=a_connection())
+        assert decided(a_doubted_claim(), Action.INSPECT, Result.FOUND) == Succeed(connection=a_connection())
 
     @pytest.mark.parametrize(
         "changes",
@@ -454,11 +469,13 @@ class TestWrongScope:
     @pytest.mark.parametrize("scope", [None, project(1)])
     def test_what_it_cannot_have_made_is_left_alone(self, scope: str | None, changes: dict[str, Any]) -> None:
         """Nothing is deleted or recorded that only a mixed-up answer named."""
-        seen = an_observation(Seen.FOUND, connection=a_connection(**({"project_id": scope} | changes)))
+        seen = an_observation(Result.FOUND, connection=a_connection(**({"project_id": scope} | changes)))
         assert isinstance(decided(a_doubted_claim(), Action.INSPECT, seen), Retry)
 
-    @pytest.mark.parametrize("seen", [Seen.THROTTLED, Seen.NOT_SENT, Seen.UNKNOWN, Seen.TOKEN_TROUBLE, Seen.ABSENT])
-    def test_what_stands_in_the_way_of_the_look_is_waited_out(self, seen: Seen) -> None:
+    @pytest.mark.parametrize(
+        "seen", [Result.THROTTLED, Result.NOT_SENT, Result.UNKNOWN, Result.TOKEN_TROUBLE, Result.ABSENT]
+    )
+    def test_what_stands_in_the_way_of_the_look_is_waited_out(self, seen: Result) -> None:
         """Only this claim knows of the connection; a replica may not know it yet."""
         decision = decided(a_doubted_claim(), Action.INSPECT, seen)
         assert isinstance(decision, Do)
@@ -467,20 +484,20 @@ class TestWrongScope:
 
     def test_what_cannot_be_looked_at_needs_a_person(self) -> None:
         """Without the permission to read it nobody knows where it is."""
-        decision = decided(a_doubted_claim(), Action.INSPECT, Seen.FORBIDDEN)
+        decision = decided(a_doubted_claim(), Action.INSPECT, Result.FORBIDDEN)
         assert isinstance(decision, Fail)
         assert decision.code is ErrorCode.WRONG_SCOPE
 
     @pytest.mark.parametrize("seen", sorted(POSSIBLE[Action.REMOVE], key=str))
-    def test_then_it_fails_loudly(self, seen: Seen) -> None:
+    def test_then_it_fails_loudly(self, seen: Result) -> None:
         """The failure says whether the connection is gone or has to be deleted by hand."""
         decision = decided(a_claim(), Action.REMOVE, seen, a_moment(now=at(REMOVE_FOR)))
         assert isinstance(decision, Fail)
         assert decision.code is ErrorCode.WRONG_SCOPE
-        assert ("by hand" in decision.message) is (seen not in {Seen.REMOVED, Seen.ABSENT})
+        assert ("by hand" in decision.message) is (seen not in {Result.REMOVED, Result.ABSENT})
 
-    @pytest.mark.parametrize("seen", [Seen.THROTTLED, Seen.NOT_SENT, Seen.UNKNOWN, Seen.TOKEN_TROUBLE])
-    def test_what_passes_is_waited_out(self, seen: Seen) -> None:
+    @pytest.mark.parametrize("seen", [Result.THROTTLED, Result.NOT_SENT, Result.UNKNOWN, Result.TOKEN_TROUBLE])
+    def test_what_passes_is_waited_out(self, seen: Result) -> None:
         """Only this claim knows of the connection, so it is deleted once that is possible, in the limiter's time."""
         decision = decided(a_claim(), Action.REMOVE, an_observation(seen, retry_after=7.0))
         assert decision == Do(action=Action.REMOVE, connection=a_connection(), delay=7.0)
@@ -495,25 +512,25 @@ class TestCancelled:
 
     def test_a_connection_that_it_made_is_recorded(self) -> None:
         """A cancelled request keeps what it has made."""
-        assert decided(self.cancelled, Action.LOOK_UP, Seen.FOUND) == Succeed(connection=a_connection(), adopted=True)
+        assert decided(self.cancelled, Action.LOOK_UP, Result.FOUND) == Succeed(connection=a_connection(), adopted=True)
 
     @pytest.mark.parametrize("choice", OnConflict)
     def test_a_strangers_connection_is_left_alone(self, choice: OnConflict) -> None:
         """Nothing is adopted or replaced any more."""
         claim = replace(self.cancelled, request=a_request(on_conflict=choice))
-        stranger = replace(an_observation(Seen.FOUND), connection=a_connection(created_at=at(-3600)))
+        stranger = replace(an_observation(Result.FOUND), connection=a_connection(created_at=at(-3600)))
         assert decided(claim, Action.LOOK_UP, stranger) == Cancel()
 
     @given(moments)
-    def test_it_is_never_made_any_more(self, moment: Moment) -> None:
+    def test_it_is_never_made_any_more(self, context: DecisionContext) -> None:
         """Whatever the look-up shows, no create follows."""
         for seen in POSSIBLE[Action.LOOK_UP]:
-            assert not isinstance(decided(self.cancelled, Action.LOOK_UP, seen, moment), Do)
+            assert not isinstance(decided(self.cancelled, Action.LOOK_UP, seen, context), Do)
 
     def test_another_apps_connection_ends_it(self) -> None:
         """A name that another app has proves that the request made nothing, so it is cancelled, not failed."""
-        assert decided(self.cancelled, Action.LOOK_UP, Seen.OTHER_APP) == Cancel()
+        assert decided(self.cancelled, Action.LOOK_UP, Result.OTHER_APP) == Cancel()
 
     def test_nothing_found_ends_it(self) -> None:
         """It is looked up for the last time once a late commit would show, so what is not there was never made."""
-        assert decided(self.cancelled, Action.LOOK_UP, Seen.ABSENT, a_moment(now=at(3600))) == Cancel()
+        assert decided(self.cancelled, Action.LOOK_UP, Result.ABSENT, a_moment(now=at(3600))) == Cancel()

@@ -94,7 +94,7 @@ def test_everything_public_says_what_it_is_for() -> None:
 def test_sql_stays_in_its_rooms() -> None:
     """Only the PostgreSQL rooms hold statements; the rest asks them."""
     sorter = (
-        PACKAGE / "cli" / "_wanted.py"
+        PACKAGE / "cli" / "_plan_store.py"
     )  # sorts a file by the standard library's SQLite, and asks PostgreSQL nothing
     outside = [path for path in MODULES if PACKAGE / "postgres" not in path.parents and path != sorter]
     spoken = [

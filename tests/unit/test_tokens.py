@@ -5,7 +5,7 @@ import json
 import pytest
 from hypothesis import given, strategies as st
 
-from provisioner.core.model import Action, Observation, Seen
+from provisioner.core.model import Action, Observation, Result
 from provisioner.infisical.answers import is_unexplained, read_answer
 from provisioner.infisical.tokens import is_used_up
 from provisioner.infisical.verdict import Asked
@@ -46,7 +46,7 @@ def refused(
 def test_each_dead_token_is_known_at_once(message: str, action: Action) -> None:
     """What a server says about a token that is dead needs no other call to be understood."""
     seen = refused(message, action=action)
-    assert seen.seen is Seen.TOKEN_TROUBLE
+    assert seen.result is Result.TOKEN_TROUBLE
     assert not is_unexplained(seen)
     assert is_used_up(seen.message) == ("limit" in message)
 
@@ -80,7 +80,7 @@ def test_a_sentence_that_nobody_has_seen_is_known_by_its_kind(
 ) -> None:
     """A server of next year words it differently and speaks of the same things."""
     seen = refused(f"{opening}{subject} {predicate}{close}")
-    assert seen.seen is Seen.TOKEN_TROUBLE
+    assert seen.result is Result.TOKEN_TROUBLE
     assert not is_unexplained(seen)
 
 
@@ -91,7 +91,7 @@ def test_a_sentence_that_nobody_has_seen_is_known_by_its_kind(
 )
 def test_the_refusal_of_a_key_is_never_taken_for_a_token_error(rest: str, action: Action, error: str) -> None:
     """Whatever follows in the sentence, be it about tokens: a key that was not accepted causes no login."""
-    assert refused(f"{KEY_REFUSED}{rest}", action=action, error=error).seen is Seen.KEY_REFUSED
+    assert refused(f"{KEY_REFUSED}{rest}", action=action, error=error).result is Result.KEY_REFUSED
 
 
 @given(message=st.text() | st.sampled_from([*DEAD, "OpenRouter API key has expired", "invalid token for OpenRouter"]))
@@ -99,7 +99,7 @@ def test_a_token_error_is_never_taken_for_the_refusal_of_a_key(message: str) -> 
     """Only the one sentence blames the key; what is neither is left open, for another call to settle."""
     seen = refused(message)
     if not message.startswith("Unable to validate connection"):
-        assert seen.seen is Seen.TOKEN_TROUBLE
+        assert seen.result is Result.TOKEN_TROUBLE
         if "API key" in message or "OpenRouter" in message:
             assert is_unexplained(seen)
 
@@ -107,7 +107,7 @@ def test_a_token_error_is_never_taken_for_the_refusal_of_a_key(message: str) -> 
 @pytest.mark.parametrize("action", [Action.LOOK_UP, Action.IDENTIFY, Action.REMOVE])
 def test_without_a_key_it_is_the_token(action: Action) -> None:
     """A call that carries no key can be refused with 401 only for its token."""
-    assert refused(KEY_REFUSED, action=action).seen is Seen.TOKEN_TROUBLE
+    assert refused(KEY_REFUSED, action=action).result is Result.TOKEN_TROUBLE
 
 
 @pytest.mark.parametrize("error", ["UnauthorizedError", "TokenError", "Unauthorized"])

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, strategies as st
 
-from provisioner.core.health import (
+from provisioner.core.target_health import (
     FEW_SLOW,
     FIRST_PAUSE,
     LATELY,

@@ -17,7 +17,7 @@ FROM provisioner.connection_requests AS q
 JOIN provisioner.request_credentials AS c ON c.id = q.id
 LEFT JOIN provisioner.in_flight AS f ON f.id = q.id
 LEFT JOIN provisioner.waiting AS w ON w.id = q.id
-LEFT JOIN provisioner.setbacks AS s ON s.id = q.id
+LEFT JOIN provisioner.attempt_state AS s ON s.id = q.id
 CROSS JOIN LATERAL (
     SELECT
         CASE
@@ -46,7 +46,7 @@ SELECT l.state, count(*) AS requests, count(*) FILTER (WHERE s.id IS NOT NULL AN
 FROM provisioner.connection_requests AS q
 LEFT JOIN provisioner.in_flight AS f ON f.id = q.id
 LEFT JOIN provisioner.waiting AS w ON w.id = q.id
-LEFT JOIN provisioner.setbacks AS s ON s.id = q.id
+LEFT JOIN provisioner.attempt_state AS s ON s.id = q.id
 CROSS JOIN LATERAL (
     SELECT
         CASE

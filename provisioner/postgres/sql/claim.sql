@@ -22,7 +22,7 @@ wanted AS MATERIALIZED (
         s.streak_of, s.since, s.cancelled, p.rank, p.turn
     FROM picked AS p
     JOIN provisioner.connection_requests AS q ON q.id = p.id AND q.status = 'pending'
-    LEFT JOIN provisioner.setbacks AS s ON s.id = p.id
+    LEFT JOIN provisioner.attempt_state AS s ON s.id = p.id
 ),
 marked AS (
     INSERT INTO provisioner.in_flight (id, attempt, worker, target, rank, project_id, claimed_at, fence)
@@ -47,7 +47,7 @@ WITH freed AS (
     RETURNING f.id, f.target, f.rank, f.project_id, f.cancelled
 ),
 doubted AS (
-    UPDATE provisioner.setbacks AS s SET cancelled = true FROM freed AS f
+    UPDATE provisioner.attempt_state AS s SET cancelled = true FROM freed AS f
     WHERE s.id = f.id AND f.cancelled AND EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = f.id)
     RETURNING s.id
 ),
@@ -66,7 +66,7 @@ ended AS (
 INSERT INTO provisioner.ready (target, rank, turn, id, project_id)
 SELECT f.target, f.rank, coalesce(t.turn, 0), f.id, f.project_id
 FROM freed AS f
-LEFT JOIN provisioner.turns AS t ON t.target = f.target AND t.rank = f.rank
+LEFT JOIN provisioner.fair_cursors AS t ON t.target = f.target AND t.rank = f.rank
 WHERE f.id NOT IN (SELECT e.id FROM ended AS e)
 RETURNING id;
 

@@ -31,12 +31,12 @@ WITH written AS (
 ),
 released AS (
     UPDATE provisioner.waiting AS w
-    SET run_at = now(), hold = NULL
+    SET run_at = now(), quarantine = NULL
     WHERE
         EXISTS (SELECT FROM written)
         AND w.id = ANY (ARRAY (
             SELECT f.id FROM provisioner.waiting AS f
-            WHERE f.target = $1 AND f.hold = 'credential:' || $2
+            WHERE f.target = $1 AND f.quarantine = 'credential:' || $2
             LIMIT $14
         ))
     RETURNING w.id
@@ -52,8 +52,8 @@ WITH replaced AS (
 ),
 released AS (
     UPDATE provisioner.waiting AS w
-    SET run_at = now(), hold = NULL
-    WHERE w.target = $1 AND w.hold = 'credential:' || $2
+    SET run_at = now(), quarantine = NULL
+    WHERE w.target = $1 AND w.quarantine = 'credential:' || $2
     RETURNING w.id
 )
 SELECT EXISTS (SELECT FROM released) OR EXISTS (SELECT FROM replaced) AS released;
@@ -69,13 +69,13 @@ WITH gone AS (
         JOIN provisioner.connection_requests AS q ON q.id = r.id
         WHERE
             r.target = $1 AND replace(lower(q.credential), '_', '-') = $2
-            AND NOT EXISTS (SELECT FROM provisioner.setbacks AS s WHERE s.id = r.id AND s.failures > 0)
+            AND NOT EXISTS (SELECT FROM provisioner.attempt_state AS s WHERE s.id = r.id AND s.failures > 0)
         LIMIT $4
         FOR UPDATE OF r SKIP LOCKED
     ))
     RETURNING id, target, rank, project_id
 )
-INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id, hold)
+INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id, quarantine)
 SELECT g.id, clock_timestamp() + $3, g.target, g.rank, g.project_id, 'credential:' || $2 FROM gone AS g
 RETURNING id;
 
@@ -104,7 +104,7 @@ WHERE (target, credential, fingerprint) IN (
         h.target = $1 AND h.tried_at < clock_timestamp() - $2::interval
         AND (h.quarantined_since IS NULL OR h.credential LIKE 'sealed-%')
         AND NOT EXISTS (
-            SELECT FROM provisioner.waiting AS w WHERE w.target = h.target AND w.hold = 'credential:' || h.credential
+            SELECT FROM provisioner.waiting AS w WHERE w.target = h.target AND w.quarantine = 'credential:' || h.credential
         )
     LIMIT $3
 );

@@ -28,7 +28,7 @@ SELECT
     EXISTS (SELECT FROM provisioner.sent_creates AS e WHERE e.id = q.id) AS unknown,
     coalesce(s.cancelled, false) OR coalesce(f.cancelled, false) AS called_off,
     coalesce(s.failures, 0) AS failures,
-    w.hold,
+    w.quarantine,
     f.claimed_at, k.name AS worker,
     u.reason AS unrecorded, u.connection_id AS unrecorded_connection, u.retry_at AS recorded_again_at,
     (
@@ -69,7 +69,7 @@ LEFT JOIN provisioner.in_flight AS f ON f.id = q.id AND q.status = 'pending'
 LEFT JOIN provisioner.workers AS k ON k.id = f.worker
 LEFT JOIN provisioner.unrecorded AS u ON u.id = f.id AND u.fence = f.fence
 LEFT JOIN provisioner.waiting AS w ON w.id = q.id AND q.status = 'pending'
-LEFT JOIN provisioner.setbacks AS s ON s.id = q.id
+LEFT JOIN provisioner.attempt_state AS s ON s.id = q.id
 LEFT JOIN provisioner.targets AS t ON t.target = q.target
 WHERE q.id = $1;
 

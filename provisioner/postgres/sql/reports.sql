@@ -67,7 +67,9 @@ known AS (
 ),
 stalled AS (
     SELECT
-        c.target, c.in_flight_limit, c.cliff, to_timestamp(c.cliff_at) AS cliff_at, to_timestamp(c.stalled_at) AS stalled_at
+        c.target, c.in_flight_limit, to_timestamp(c.cliff_at) AS cliff_at, to_timestamp(c.stalled_at) AS stalled_at,
+        -- What is remembered for less than six hours is only suspected.
+        CASE WHEN c.memory >= 21600 THEN c.cliff END AS cliff
     FROM provisioner.concurrency AS c
 )
 SELECT
@@ -159,8 +161,8 @@ FROM provisioner.permits AS p
 ORDER BY p.target, p.kind;
 
 -- :name concurrency
--- How many creates may be in flight at each target, and how many at once stopped its server.
-SELECT c.target, c.in_flight_limit, c.cliff, c.stalled_at IS NOT NULL AS stalled
+-- How many creates may be in flight at each target, and how many at once stopped its server, where that is more than suspected.
+SELECT c.target, c.in_flight_limit, CASE WHEN c.memory >= 21600 THEN c.cliff END AS cliff, c.stalled_at IS NOT NULL AS stalled
 FROM provisioner.concurrency AS c
 ORDER BY c.target;
 
@@ -185,7 +187,7 @@ LEFT JOIN LATERAL (
     UNION ALL
     (
         SELECT q.id, q.error_message
-        FROM provisioner.setbacks AS s
+        FROM provisioner.attempt_state AS s
         JOIN provisioner.connection_requests AS q ON q.id = s.id
         WHERE
             q.status = 'failed' AND coalesce(q.error_code, '') = g.error_code
@@ -203,12 +205,12 @@ WITH pending AS (
     SELECT
         CASE
             WHEN t.paused_at IS NOT NULL THEN 'paused'
-            WHEN w.hold LIKE 'credential:%' THEN 'quarantined'
-            WHEN w.run_at > now() AND NOT EXISTS (SELECT FROM provisioner.setbacks AS s WHERE s.id = w.id)
+            WHEN w.quarantine LIKE 'credential:%' THEN 'quarantined'
+            WHEN w.run_at > now() AND NOT EXISTS (SELECT FROM provisioner.attempt_state AS s WHERE s.id = w.id)
                 THEN 'scheduled'
             ELSE 'unfinished'
         END AS kind,
-        w.target, w.hold
+        w.target, w.quarantine
     FROM provisioner.waiting AS w
     LEFT JOIN provisioner.targets AS t ON t.target = w.target
     WHERE w.target = ANY ($1::text[])
@@ -229,7 +231,7 @@ ended AS (
 )
 SELECT
     p.kind,
-    CASE p.kind WHEN 'paused' THEN p.target WHEN 'quarantined' THEN substr(p.hold, 12) ELSE '' END AS whose,
+    CASE p.kind WHEN 'paused' THEN p.target WHEN 'quarantined' THEN substr(p.quarantine, 12) ELSE '' END AS whose,
     count(*) AS requests
 FROM pending AS p
 GROUP BY 1, 2

@@ -7,7 +7,7 @@ from provisioner.core.ports import Clock
 from provisioner.core.queue_values import WorkerId
 
 
-class Membership:
+class LeaseState:
     """What the parts of a worker know together.
 
     `held` are all requests that are claimed and not yet settled, each with its claim's mark: after a lost lease the

@@ -9,10 +9,10 @@ import structlog
 
 from provisioner.core.errors import DatabaseUnavailable, LeaseLost, ProvisionerError, StatementRefused
 from provisioner.core.ports import Clock, Queue
-from provisioner.core.queue_values import FRONT, Glance, Place, Pulse
+from provisioner.core.queue_values import FRONT, Heartbeat, QueuePosition, QueueSnapshot
+from provisioner.worker.database_retry import DatabaseRetry
 from provisioner.worker.feeder import Feeder
-from provisioner.worker.membership import Membership
-from provisioner.worker.persistence import Persistence
+from provisioner.worker.lease_state import LeaseState
 
 log = structlog.stdlib.get_logger()
 
@@ -40,7 +40,7 @@ FOLDED_AT_ONCE: Final = 10_000
 FORGOTTEN: Final = 30.0
 
 
-class Keeper:
+class Maintenance:
     """The part of a worker that runs whatever happens to its requests."""
 
     def __init__(
@@ -49,8 +49,8 @@ class Keeper:
         *,
         name: str,
         queue: Queue,
-        membership: Membership,
-        persistence: Persistence,
+        lease_state: LeaseState,
+        database_retry: DatabaseRetry,
         clock: Clock,
         lease: float,
         poll: float,
@@ -60,8 +60,8 @@ class Keeper:
         self._feeders = feeders
         self._name = name
         self._queue = queue
-        self._membership = membership
-        self._persistence = persistence
+        self._lease_state = lease_state
+        self._database_retry = database_retry
         self._clock = clock
         self._lease = lease
         self._poll = poll
@@ -70,7 +70,7 @@ class Keeper:
         self._stopping = False
         self._stir = asyncio.Event()
         self._front_at = 0.0
-        self._told: dict[str, Place] = {}
+        self._told: dict[str, QueuePosition] = {}
         self._due: dict[str, float] = {}
         self._pauses: dict[str, float] = {}
         self._blocked = False
@@ -82,13 +82,13 @@ class Keeper:
         """Enter the list of workers, with a new lease, and learn the time: nothing is claimed before that."""
         asked_at = self._clock.monotonic()
         targets = tuple(self._feeders)
-        worker = await self._persistence.insist(
+        worker = await self._database_retry.insist(
             lambda: self._queue.register(name=self._name, targets=targets, lease=self._lease)
         )
-        self._membership.enter(worker)
-        self._membership.renewed(asked_at)
+        self._lease_state.enter(worker)
+        self._lease_state.renewed(asked_at)
         self._due["renew"] = asked_at + self._lease / 3
-        await self._persistence.insist(self._look)
+        await self._database_retry.insist(self._look)
         self.turned_at = self._clock.monotonic()
 
     def stop(self) -> None:
@@ -100,24 +100,24 @@ class Keeper:
     async def run(self) -> None:
         """Keep until cancelled."""
         while True:
-            glance = None
+            snapshot = None
             try:
-                glance = await self._round()
-                self._persistence.back()
+                snapshot = await self._round()
+                self._database_retry.back()
             except DatabaseUnavailable as error:
-                self._persistence.lost(error)
+                self._database_retry.lost(error)
             self.turned_at = self._clock.monotonic()
-            await self._sleep(glance)
+            await self._sleep(snapshot)
 
-    async def _round(self) -> Glance:
+    async def _round(self) -> QueueSnapshot:
         if self._is_due("log", LOG_TURN):  # first of all: what is written down needs its place
             await self._apart("log", self._turn_log)
         if self._is_due("renew", self._lease / 3):
             await self._renew()
-        glance = await self._look()
-        if glance.next_due is not None and glance.next_due <= glance.now:
+        snapshot = await self._look()
+        if snapshot.next_due is not None and snapshot.next_due <= snapshot.now:
             await self._promote()
-        if glance.lapsed or self._is_due("rescue", self._lease):
+        if snapshot.lapsed or self._is_due("rescue", self._lease):
             await self._rescue()
         if self._is_due("forgotten", FORGOTTEN):
             await self._apart("forgotten", self._release_forgotten)
@@ -127,7 +127,7 @@ class Keeper:
             await self._apart("wipe", self._wipe)
         if self._is_due("fold", FOLDING):
             await self._apart("fold", self._fold)
-        return glance
+        return snapshot
 
     async def _apart(self, duty: str, act: Callable[[], Awaitable[None]]) -> None:
         """Do something that nothing else depends on: what the database refuses keeps nobody from the rest."""
@@ -156,19 +156,19 @@ class Keeper:
 
     async def _renew(self) -> None:
         asked_at = self._clock.monotonic()
-        pulse = Pulse(created=self._membership.created, pace=self._measure(), stopping=self._stopping)
+        heartbeat = Heartbeat(created=self._lease_state.created, pace=self._measure(), stopping=self._stopping)
         try:
-            await self._queue.renew(self._membership.worker, lease=self._lease, pulse=pulse)
-            self._membership.renewed(asked_at)
+            await self._queue.renew(self._lease_state.worker, lease=self._lease, heartbeat=heartbeat)
+            self._lease_state.renewed(asked_at)
         except DatabaseUnavailable:
             self._due["renew"] = 0.0  # nothing is more urgent once the database is back
             raise
         except LeaseLost:
             unsent = sum(len(feeder.lose()) for feeder in self._feeders.values())
-            log.warning("lease_lost", worker=self._membership.worker, unsent=unsent)
+            log.warning("lease_lost", worker=self._lease_state.worker, unsent=unsent)
             await self.enter()
 
-    async def _look(self) -> Glance:
+    async def _look(self) -> QueueSnapshot:
         now = self._clock.monotonic()
         from_front = now >= self._front_at
         marks = {name: FRONT if from_front else feeder.mark for name, feeder in self._feeders.items()}
@@ -177,17 +177,17 @@ class Keeper:
             for name, feeder in self._feeders.items()
             if feeder.mark != FRONT and (turn := replace(feeder.mark, id=0)) != self._told.get(name)
         }
-        glance = await self._queue.look(marks=marks, served=served)
+        snapshot = await self._queue.look(marks=marks, served=served)
         took = self._clock.monotonic() - now
         if from_front:
             self._front_at = now + took / SHARE
         self._told.update(served)
-        self._clock.set_by(glance.now, took=took)
+        self._clock.set_by(snapshot.now, took=took)
         for name, feeder in self._feeders.items():
-            feeder.resume(paused=name in glance.paused)
-            if name in glance.heads:
-                feeder.hint(glance.heads[name])
-        return glance
+            feeder.resume(paused=name in snapshot.paused)
+            if name in snapshot.heads:
+                feeder.hint(snapshot.heads[name])
+        return snapshot
 
     async def _promote(self) -> None:
         heads = await self._queue.promote(LOT)
@@ -214,7 +214,7 @@ class Keeper:
 
     async def _release_forgotten(self) -> None:
         """Give back what a claim brought whose answer was lost, and which was committed only after we had looked."""
-        worker, known = self._membership.worker, tuple(self._membership.held)
+        worker, known = self._lease_state.worker, tuple(self._lease_state.held)
         for name in self._feeders:
             if lost := await self._queue.release_lost(worker, target=name, known=known, older=FORGOTTEN):
                 log.warning("claims_forgotten", target=name, requests=lost)
@@ -229,14 +229,14 @@ class Keeper:
     def _measure(self) -> float:
         """Creates a second since the last renewal."""
         now, (then, before) = self._clock.monotonic(), self._counted
-        self._counted = (now, self._membership.created)
-        return (self._membership.created - before) / max(now - then, 1e-3)
+        self._counted = (now, self._lease_state.created)
+        return (self._lease_state.created - before) / max(now - then, 1e-3)
 
-    async def _sleep(self, glance: Glance | None) -> None:
+    async def _sleep(self, snapshot: QueueSnapshot | None) -> None:
         """Until the next look: a poll away, or when the next request is due."""
         pause, blocked, self._blocked = self._poll, self._blocked, False
-        if glance is not None and glance.next_due is not None and not blocked:
-            pause = min(pause, max((glance.next_due - glance.now).total_seconds(), 0.0))
+        if snapshot is not None and snapshot.next_due is not None and not blocked:
+            pause = min(pause, max((snapshot.next_due - snapshot.now).total_seconds(), 0.0))
         self._stir.clear()
         try:
             async with asyncio.timeout(max(pause, 0.01)):

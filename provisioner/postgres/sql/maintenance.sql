@@ -27,9 +27,9 @@ RETURNING w.id;
 -- whether something is due, whose lease ran out, who is paused. Also tells newcomers how far the queues $4 have been served ($5, $6).
 -- One statement, and no write while nothing moves.
 WITH served AS (
-    INSERT INTO provisioner.turns (target, rank, turn)
+    INSERT INTO provisioner.fair_cursors (target, rank, turn)
     SELECT * FROM unnest($4::text[], $5::integer[], $6::bigint[])
-    ON CONFLICT (target, rank) DO UPDATE SET turn = excluded.turn WHERE turns.turn < excluded.turn
+    ON CONFLICT (target, rank) DO UPDATE SET turn = excluded.turn WHERE fair_cursors.turn < excluded.turn
 ),
 lines AS (
     SELECT l.target, head.rank, head.turn, head.id
@@ -73,7 +73,7 @@ queued AS (
         coalesce(t.turn, 0) + row_number() OVER (PARTITION BY d.target, d.rank, d.project_id ORDER BY d.run_at, d.id),
         d.id, d.project_id
     FROM due AS d
-    LEFT JOIN provisioner.turns AS t ON t.target = d.target AND t.rank = d.rank
+    LEFT JOIN provisioner.fair_cursors AS t ON t.target = d.target AND t.rank = d.rank
     RETURNING target, rank, turn
 )
 SELECT q.target, q.rank, min(q.turn) AS turn, count(*) AS moved
@@ -102,14 +102,14 @@ struck AS (
     DELETE FROM provisioner.workers AS w USING lapsed AS l WHERE w.id = l.id
 ),
 kept AS (
-    INSERT INTO provisioner.setbacks (id, attempt, sent, failures, since, cancelled, error_code, error_message)
+    INSERT INTO provisioner.attempt_state (id, attempt, sent, failures, since, cancelled, error_code, error_message)
     SELECT
         t.id, t.attempt, 1, 0, t.claimed_at, t.cancelled, 'outcome_unknown',
         'the worker was lost while it worked on this; the connection is looked up before it is created again'
     FROM taken AS t
     ON CONFLICT (id) DO UPDATE SET
-        attempt = excluded.attempt, sent = setbacks.sent + 1,
-        cancelled = setbacks.cancelled OR excluded.cancelled,
+        attempt = excluded.attempt, sent = attempt_state.sent + 1,
+        cancelled = attempt_state.cancelled OR excluded.cancelled,
         error_code = excluded.error_code, error_message = excluded.error_message, updated_at = now()
 ),
 doubted AS (
@@ -131,7 +131,7 @@ doubted AS (
 logged AS (
     INSERT INTO provisioner.attempts (request_id, attempt, worker, action, started_at, ended_at, outcome, error_code, error_message)
     SELECT
-        t.id, t.attempt, t.worker, 'create', t.claimed_at, clock_timestamp(), 'outcome unknown', 'outcome_unknown',
+        t.id, t.attempt, t.worker, 'create', t.claimed_at, clock_timestamp(), 'unknown', 'outcome_unknown',
         'the worker was lost while it worked on this'
     FROM taken AS t
 ),
@@ -180,8 +180,8 @@ SELECT
         SELECT FROM provisioner.waiting AS w
         WHERE w.target = ANY ($1::text[])
             AND w.target NOT IN (SELECT t.target FROM provisioner.targets AS t WHERE t.paused_at IS NOT NULL)
-            AND w.hold IS NULL
-            AND (w.run_at <= now() OR EXISTS (SELECT FROM provisioner.setbacks AS s WHERE s.id = w.id))
+            AND w.quarantine IS NULL
+            AND (w.run_at <= now() OR EXISTS (SELECT FROM provisioner.attempt_state AS s WHERE s.id = w.id))
     ) AS left;
 
 -- :name wipe

@@ -4,16 +4,16 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from provisioner.cli._progress import duration
-from provisioner.cli._tables import moment
-from provisioner.core.concerns import remedy
+from provisioner.cli._tables import local_time
+from provisioner.core.alerts import remedy
 
 if TYPE_CHECKING:
     from provisioner.postgres.detail import Detail
 
 
-def story(request: "Detail") -> list[str]:
+def explain(request: "Detail") -> list[str]:
     """Tell it in a few sentences."""
-    return list(_STORIES.get(request.state, _astray)(request))
+    return list(_EXPLAIN.get(request.state, _astray)(request))
 
 
 def _succeeded(request: "Detail") -> Iterator[str]:
@@ -49,10 +49,10 @@ def _ready(request: "Detail") -> Iterator[str]:
 def _waiting(request: "Detail") -> Iterator[str]:
     due = request.next_attempt_at
     ahead = (due - request.now).total_seconds() if due else 0.0
-    at = f"in {duration(ahead)}, at {moment(due)}" if ahead > 0 else "now, as soon as a worker polls"
-    if request.hold:
-        what, _, credential = request.hold.partition(":")
-        why = f"the key of credential {credential} was refused" if what == "credential" else request.hold
+    at = f"in {duration(ahead)}, at {local_time(due)}" if ahead > 0 else "now, as soon as a worker polls"
+    if request.quarantine:
+        what, _, credential = request.quarantine.partition(":")
+        why = f"the key of credential {credential} was refused" if what == "credential" else request.quarantine
         yield (
             f"it waits, like others with the same cause: {why}; fix the cause, then `provisioner retry {request.id}`"
             " retries it at once"
@@ -65,17 +65,17 @@ def _waiting(request: "Detail") -> Iterator[str]:
         yield f"it is retried {at}; {_tries(request.attempts)} so far, and {request.failures:,} counted as failures"
     else:
         yield f"it is scheduled: it starts {at}"
-    if request.error_code and not request.hold:
+    if request.error_code and not request.quarantine:
         yield f"if that does not help: {remedy(request.error_code)}"
     yield from _standing_in_the_way(request)
 
 
 def _in_flight(request: "Detail") -> Iterator[str]:
-    since = f" since {moment(request.claimed_at)}" if request.claimed_at else ""
+    since = f" since {local_time(request.claimed_at)}" if request.claimed_at else ""
     if request.unrecorded:
         made = f"connection {request.unrecorded_connection} was made" if request.unrecorded_connection else "it ended"
         yield f"{made}, but the database refuses to record it: {request.unrecorded}"
-        yield f"remove the cause: recording is tried again, next at {moment(request.recorded_again_at)}"
+        yield f"remove the cause: recording is tried again, next at {local_time(request.recorded_again_at)}"
         return
     if request.worker:
         yield f"in flight on worker {request.worker}{since}"
@@ -94,7 +94,7 @@ def _standing_in_the_way(request: "Detail") -> Iterator[str]:
     if request.paused_at:
         by = f" by {request.paused_by}" if request.paused_by else ""
         yield (
-            f"target {request.target} was paused at {moment(request.paused_at)}{by};"
+            f"target {request.target} was paused at {local_time(request.paused_at)}{by};"
             f" `provisioner resume {request.target}` resumes it"
         )
     if request.trouble:
@@ -107,7 +107,7 @@ def _tries(attempts: int) -> str:
     return "1 create was sent" if attempts == 1 else f"{attempts:,} creates were sent"
 
 
-_STORIES = {
+_EXPLAIN = {
     "succeeded": _succeeded,
     "failed": _failed,
     "cancelled": _cancelled,

@@ -2,15 +2,15 @@
 
 from typing import Final
 
-from provisioner.core.model import Seen
+from provisioner.core.model import Result
 
 # What shows that creates reach Infisical's tables.
-THROUGH: Final = frozenset({Seen.CREATED, Seen.NAME_TAKEN})
+THROUGH: Final = frozenset({Result.CREATED, Result.NAME_TAKEN})
 # More requests in trouble at once than this are an outage; forgetting them costs nobody anything.
 MOST: Final = 10_000
 
 
-class Witness:
+class FaultAttribution:
     """Notes the creates of one target that got through, and since when other requests are in trouble.
 
     The first trouble of a request convicts nobody: it may be the first sign of an outage, and creates that were under
@@ -21,13 +21,13 @@ class Witness:
         self._began = float("-inf")
         self._in_trouble: dict[int, float] = {}
 
-    def note(self, request: int, seen: Seen, *, began: float) -> None:
+    def note(self, request: int, result: Result, *, began: float) -> None:
         """One create ended that began at that time."""
-        if seen in THROUGH:
+        if result in THROUGH:
             self._began = max(self._began, began)
             self._in_trouble.pop(request, None)
 
-    def convicts(self, request: int, now: float) -> bool:
+    def blames_request(self, request: int, now: float) -> bool:
         """Whether a request that is in trouble now has only itself to blame."""
         since = self._in_trouble.get(request)
         if len(self._in_trouble) >= MOST:

@@ -23,7 +23,7 @@ _TARGETS: Final = "SELECT target, count(DISTINCT project_id), count(*) FROM want
 _OF_TARGET: Final = "SELECT project_id, name, on_conflict, line FROM wanted WHERE target = ? ORDER BY project_id, name"
 
 
-class Wanted:
+class PlanStore:
     """The connections that are asked for, each once."""
 
     def __init__(self, store: sqlite3.Connection) -> None:
@@ -49,7 +49,7 @@ def _planned(target: str, project: str, name: str, on_conflict: str, line: int) 
 
 
 @contextmanager
-def wanting(planned: Iterable[Planned]) -> Iterator[Wanted]:
+def wanting(planned: Iterable[Planned]) -> Iterator[PlanStore]:
     """Sort what is asked for; the temporary file, which holds no credential, is gone afterwards."""
     with closing(sqlite3.connect("" if has_disk() else ":memory:")) as store:
         if not has_disk():
@@ -57,4 +57,4 @@ def wanting(planned: Iterable[Planned]) -> Iterator[Wanted]:
         store.execute(_TABLE)
         rows = ((each.target, each.project_id, each.name, each.on_conflict, each.line) for each in planned)
         store.executemany(_ADD, rows)
-        yield Wanted(store)
+        yield PlanStore(store)

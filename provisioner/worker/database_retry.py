@@ -18,7 +18,7 @@ _WAITING: Final = retry_if_exception_type(DatabaseUnavailable)
 _UNLESS_REFUSED: Final = _WAITING & retry_if_not_exception_type(StatementRefused)
 
 
-class Persistence:
+class DatabaseRetry:
     """Repeats calls to the database until they succeed; shared by all parts of a worker.
 
     Only for calls that may be made again: each of the queue's may, for what has taken effect already is then found

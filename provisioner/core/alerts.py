@@ -6,7 +6,7 @@ from typing import Final
 from provisioner.core.reports import Status
 
 # What to do about each error code of `core.model.ErrorCode`, in one sentence.
-REMEDIES: Final = {
+ADVICE: Final = {
     "name_conflict": "another connection has this name: choose a different one, or set on_conflict to adopt or replace",
     "credential_refused": "OpenRouter does not accept the key: it must be a management key that is still valid",
     "credential_unknown": "add the credential to the workers' settings, as [credentials.NAME]",
@@ -24,10 +24,10 @@ OTHERWISE: Final = "the message says what is known"
 
 def remedy(error_code: str) -> str:
     """What to do about requests that failed with this code."""
-    return REMEDIES.get(error_code, OTHERWISE)
+    return ADVICE.get(error_code, OTHERWISE)
 
 
-def concerns(status: Status) -> tuple[str, ...]:
+def alerts(status: Status) -> tuple[str, ...]:
     """Everything that will not get better by waiting, in sentences that say what to do."""
     found = []
     if status.progress is not None and status.progress.failed:
@@ -49,12 +49,12 @@ def concerns(status: Status) -> tuple[str, ...]:
     return tuple(found)
 
 
-def setbacks(status: Status) -> tuple[str, ...]:
+def incidents(status: Status) -> tuple[str, ...]:
     """What is wrong and is being dealt with: nobody has to do anything, and nothing is lost."""
-    return tuple(_setbacks(status))
+    return tuple(_incidents(status))
 
 
-def _setbacks(status: Status) -> Iterator[str]:
+def _incidents(status: Status) -> Iterator[str]:
     for target in status.targets:
         if target.trouble:
             yield (

@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from provisioner.core.model import Seen
+from provisioner.core.model import Result
 
 # What says nothing about the row, only that the target cannot be used just now.
-TROUBLE: Final = frozenset({Seen.UNKNOWN, Seen.NOT_SENT, Seen.TOKEN_TROUBLE, Seen.MISCONFIGURED})
+TROUBLE: Final = frozenset({Result.UNKNOWN, Result.NOT_SENT, Result.TOKEN_TROUBLE, Result.MISCONFIGURED})
 # What never left this process says nothing about the target.
-_NEUTRAL: Final = frozenset({Seen.CREDENTIAL_UNKNOWN, Seen.CREDENTIAL_UNREADABLE, Seen.CREDENTIAL_AWAY, Seen.THROTTLED})
+_NEUTRAL: Final = frozenset(
+    {Result.CREDENTIAL_UNKNOWN, Result.CREDENTIAL_UNREADABLE, Result.CREDENTIAL_AWAY, Result.THROTTLED}
+)
 
 # So many calls in a row without one that works, and the target is held.
 THRESHOLD: Final = 5
@@ -52,12 +54,12 @@ class Breaker:
             return 0, self._probe_at - now
         return 1, self._pause
 
-    def observe(self, seen: Seen, reason: str, now: float) -> bool:
+    def observe(self, result: Result, reason: str, now: float) -> bool:
         """Note what one call showed; returns whether the breaker opened or closed by it."""
-        if seen in _NEUTRAL:
+        if result in _NEUTRAL:
             return False
         was_open = self.is_open
-        if seen not in TROUBLE:
+        if result not in TROUBLE:
             self._in_a_row, self._pause, self._worked_at, self.reason = 0, FIRST_PAUSE, now, ""
             return was_open
         self._in_a_row += 1
