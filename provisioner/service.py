@@ -56,10 +56,10 @@ from provisioner.postgres.target_incidents import SharedIncidents
 from provisioner.settings import RateLimit, Settings
 from provisioner.signals import stopping_on_signals
 from provisioner.worker.clock import DatabaseClock
-from provisioner.worker.creator import Target
 from provisioner.worker.database_retry import DatabaseRetry
 from provisioner.worker.key_gate import KeyGate
 from provisioner.worker.slots import SlotGate
+from provisioner.worker.target import Target
 from provisioner.worker.worker import Worker, WorkerOptions
 
 log = structlog.stdlib.get_logger()

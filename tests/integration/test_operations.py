@@ -288,7 +288,7 @@ BODIES = {
 
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
-@pytest.mark.parametrize("deed", ["cancel", "retry"])
+@pytest.mark.parametrize("operation", ["cancel", "retry"])
 async def test_a_trigger_that_refuses_one_keeps_no_other(database: Lent, operation: str, body: str) -> None:
     """What somebody's trigger refuses is named and left as it is, in its place too; the others are changed."""
     async with connected(database.url) as session:

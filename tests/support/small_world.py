@@ -17,7 +17,7 @@ from provisioner.core.target_health import Breaker
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queue import PostgresQueue
 from provisioner.worker.clock import DatabaseClock
-from provisioner.worker.creator import Target
+from provisioner.worker.target import Target
 from provisioner.worker.worker import Worker, WorkerOptions
 from tests.support import eventually
 from tests.support.builders import a_connection
