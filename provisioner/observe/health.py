@@ -7,7 +7,7 @@ no reason to restart a worker, for it waits and goes on by itself.
 from collections.abc import Callable
 from typing import Final
 
-from provisioner.core.ports import Vitals
+from provisioner.core.vitals import Vitals
 
 # Maintenance that has not run for this many polls has stopped, unless it still waits for a statement.
 POLLS: Final = 5
