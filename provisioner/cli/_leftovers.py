@@ -39,7 +39,8 @@ def told(left: Leftovers) -> Iterator[str]:
     if left.unrecorded:
         yield f"{_requests(left.unrecorded)} to be recorded: `provisioner status` says why it is refused"
     if left.scheduled:
-        yield f"{_requests(left.scheduled)} for its time: not_before is later"
+        its = "its" if left.scheduled == 1 else "their"
+        yield f"{_requests(left.scheduled)} for {its} time: not_before is later"
     if left.unfinished:
         yield f"{_requests(left.unfinished)}: the run was stopped before everything was done; run this again"
 

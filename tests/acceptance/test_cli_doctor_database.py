@@ -166,7 +166,7 @@ def test_how_many_creates_a_target_bears_is_told(database: Database) -> None:
     query(database, "UPDATE provisioner.concurrency SET in_flight_limit = 6, cliff = 8, cliff_at = 1790000000, bar = 6")
     stopped = checks_of(database)["in flight"]
     assert stopped["verdict"] == "warning"
-    assert "default stopped with 8 creates in flight" in stopped["said"]
+    assert "default stalled with 8 creates in flight" in stopped["said"]
     assert stopped["remedy"] == "at most 6 are in flight now; set max_in_flight below 8"
     query(database, "UPDATE provisioner.concurrency SET memory = 600")
     assert checks_of(database)["in flight"]["verdict"] == "ok"  # it is only suspected

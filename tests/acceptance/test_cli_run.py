@@ -56,6 +56,8 @@ def test_all_done(database: Database, infisical: Infisical) -> None:
         0,
         ["3 succeeded, 0 failed, 1 left", "1 request waits for its time: not_before is later"],
     )
+    ask_for(database, 1, name="'even-later'", not_before="now() + interval '1 day'")
+    assert drained(database, infisical)[1][1:] == ["2 requests wait for their time: not_before is later"]
 
 
 def test_some_failed(database: Database, infisical: Infisical) -> None:
