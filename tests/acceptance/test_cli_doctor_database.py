@@ -167,7 +167,7 @@ def test_how_many_creates_a_target_bears_is_told(database: Database) -> None:
     stopped = checks_of(database)["in flight"]
     assert stopped["verdict"] == "warning"
     assert "default stalled with 8 creates in flight" in stopped["said"]
-    assert stopped["remedy"] == "at most 6 are in flight now; set max_in_flight below 8"
+    assert stopped["remedy"] == "the limit is 6 for now; set max_in_flight below 8"
     query(database, "UPDATE provisioner.concurrency SET memory = 600")
     assert checks_of(database)["in flight"]["verdict"] == "ok"  # it is only suspected
 
