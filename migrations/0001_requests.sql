@@ -258,6 +258,7 @@ CREATE TABLE provisioner.concurrency (
     cliff integer,
     cliff_at double precision NOT NULL DEFAULT 0,
     bar integer NOT NULL DEFAULT 0,
+    memory double precision NOT NULL DEFAULT 21600,
     workers bigint[] NOT NULL DEFAULT '{}',
     held integer[] NOT NULL DEFAULT '{}',
     wanted integer[] NOT NULL DEFAULT '{}',
@@ -272,6 +273,7 @@ COMMENT ON COLUMN provisioner.concurrency.calls IS 'Calls of the present round; 
 COMMENT ON COLUMN provisioner.concurrency.stalled_at IS 'When it was noticed that no call ends any more; NULL while calls end';
 COMMENT ON COLUMN provisioner.concurrency.cliff IS 'As many in flight at once stopped the server, at cliff_at';
 COMMENT ON COLUMN provisioner.concurrency.bar IS 'How far the limit goes after the cliff, until hours have gone by';
+COMMENT ON COLUMN provisioner.concurrency.memory IS 'For how many seconds the limit does not go beyond the bar; less than six hours: the cliff is only suspected';
 COMMENT ON COLUMN provisioner.concurrency.held IS 'Slots of each of the workers, in their order; likewise wanted and running';
 
 -- The attempt log. Partitioned by day, so that forgetting is dropping. Its key is the call: one that is written down again,
@@ -288,7 +290,7 @@ CREATE TABLE provisioner.attempts (
     outcome text NOT NULL,
     error_code text,
     error_message text,
-    CONSTRAINT attempts_of_request PRIMARY KEY (request_id, started_at, ended_at)
+    CONSTRAINT attempts_of_request PRIMARY KEY (request_id, attempt, ended_at)
 ) PARTITION BY RANGE (ended_at);
 
 CREATE TABLE provisioner.attempts_other PARTITION OF provisioner.attempts DEFAULT;

@@ -1,8 +1,17 @@
 -- What operators do: call requests off, try them again, hold a target.
 
+-- Whether an error is about more than the row that it came with: then to try the others one by one only takes time.
+CREATE FUNCTION provisioner.is_about_all(code text) RETURNS boolean
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT left(code, 2) IN ('25', '53', '57', '58', 'XX') OR code IN ('40001', '55P03')
+$$;
+
+COMMENT ON FUNCTION provisioner.is_about_all(text) IS 'Whether an error code is about more than one row';
+
 -- Call requests off. Who is in line is finished at once; who is in flight is let to its end, and a connection that it made is
 -- recorded; who has an attempt in doubt waits until a late commit would show (45 s), then is looked up for the last time.
--- Returns what changed: `cancelled`, or `ending` for those whose end is still to come.
+-- Returns what changed: `cancelled`, or `ending` for those whose end is still to come. What a trigger or constraint of somebody
+-- else's refuses is left as it is, and named in a notice.
 CREATE FUNCTION provisioner.cancel(ids bigint[]) RETURNS TABLE (id bigint, outcome text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
@@ -10,6 +19,11 @@ DECLARE
     undone bigint[];
     done bigint[] := '{}';
     ending bigint[];
+    refused bigint[] := '{}';
+    lately bigint[];
+    lately_ending bigint[];
+    skipped boolean;
+    one bigint;
 BEGIN
     -- A request may change places between two statements, so what was not found is looked for again; each round sees what
     -- was committed before it began. A deadlock with a worker, which takes many at once too, costs a round.
@@ -17,7 +31,7 @@ BEGIN
         BEGIN
             SELECT array_agg(q.id) INTO undone
             FROM provisioner.connection_requests AS q
-            WHERE q.id = ANY (cancel.ids) AND q.status = 'pending' AND q.id <> ALL (done);
+            WHERE q.id = ANY (cancel.ids) AND q.status = 'pending' AND q.id <> ALL (done || refused);
             EXIT WHEN undone IS NULL;
 
             -- Locks are taken as others take them: who is in flight before its request, its request before its place in line.
@@ -65,16 +79,40 @@ BEGIN
                 RETURNING q.id
             )
             SELECT
-                done || coalesce(array_agg(f.id), '{}'), ending || coalesce(array_agg(f.id) FILTER (WHERE f.doubted), '{}')
-            INTO done, ending
+                array_agg(f.id), array_agg(f.id) FILTER (WHERE f.doubted),
+                count(*) FILTER (WHERE NOT f.doubted) > (SELECT count(*) FROM finished)
+            INTO lately, lately_ending, skipped
             FROM found AS f;
+            IF skipped THEN
+                RAISE EXCEPTION 'a trigger keeps it from being changed';
+            END IF;
+            done := done || coalesce(lately, '{}');
+            ending := ending || coalesce(lately_ending, '{}');
 
             SELECT done || coalesce(array_agg(f.id), '{}'), ending || coalesce(array_agg(f.id), '{}')
             INTO done, ending
             FROM provisioner.in_flight AS f
             WHERE f.id = ANY (undone) AND f.cancelled AND f.id <> ALL (done);
-        EXCEPTION WHEN deadlock_detected THEN
-            NULL;  -- this round is undone, and the next one tries again
+        EXCEPTION
+            WHEN deadlock_detected THEN
+                NULL;  -- this round is undone, and the next one tries again
+            WHEN OTHERS THEN
+                IF provisioner.is_about_all(SQLSTATE) THEN
+                    RAISE;
+                ELSIF cardinality(undone) = 1 THEN
+                    RAISE NOTICE 'request % is left as it is: %', undone[1], SQLERRM;
+                    refused := refused || undone;
+                ELSE
+                    -- Somebody's trigger or constraint refuses one of them: the others are not kept from it.
+                    FOREACH one IN ARRAY undone LOOP
+                        SELECT
+                            done || coalesce(array_agg(c.id), '{}'),
+                            ending || coalesce(array_agg(c.id) FILTER (WHERE c.outcome = 'ending'), '{}')
+                        INTO done, ending
+                        FROM provisioner.cancel(ARRAY[one]) AS c;
+                    END LOOP;
+                    EXIT;
+                END IF;
         END;
     END LOOP;
 
@@ -88,13 +126,15 @@ $$;
 COMMENT ON FUNCTION provisioner.cancel(bigint[]) IS 'Call requests off; returns those that were pending';
 
 -- Try requests again: failed and cancelled ones with all their attempts before them, waiting ones at once. Whether an earlier
--- attempt may have made the connection stays known. Returns what changed.
+-- attempt may have made the connection stays known. Returns what changed; what is refused is named in a notice, as above.
 CREATE FUNCTION provisioner.retry(ids bigint[]) RETURNS TABLE (id bigint, was text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     found_ids bigint[];
     states text[];
+    skipped boolean;
+    one bigint;
 BEGIN
     -- A deadlock with a worker, which takes many at once too, costs a round.
     FOR round IN 1..20 LOOP
@@ -111,6 +151,7 @@ BEGIN
                 SET status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL
                 FROM ended AS e
                 WHERE q.id = e.id
+                RETURNING q.id
             ),
             forgiven AS (
                 UPDATE provisioner.attempt_state AS s
@@ -148,11 +189,33 @@ BEGIN
                 WHERE h.quarantined_since IS NOT NULL
                     AND EXISTS (SELECT FROM waits AS w WHERE w.target = h.target AND w.quarantine = 'credential:' || h.credential)
             )
-            SELECT array_agg(c.id ORDER BY c.id), array_agg(c.was ORDER BY c.id) INTO found_ids, states
+            SELECT
+                array_agg(c.id ORDER BY c.id), array_agg(c.was ORDER BY c.id),
+                (SELECT count(*) FROM ended) > (SELECT count(*) FROM reopened)
+            INTO found_ids, states, skipped
             FROM (SELECT e.id, e.status AS was FROM ended AS e UNION ALL SELECT h.id, 'waiting' FROM hurried AS h) AS c;
+            IF skipped THEN
+                RAISE EXCEPTION 'a trigger keeps it from being changed';
+            END IF;
             EXIT;
-        EXCEPTION WHEN deadlock_detected THEN
-            NULL;
+        EXCEPTION
+            WHEN deadlock_detected THEN
+                found_ids := NULL;
+            WHEN OTHERS THEN
+                found_ids := NULL;
+                states := NULL;
+                IF provisioner.is_about_all(SQLSTATE) THEN
+                    RAISE;
+                ELSIF cardinality(retry.ids) = 1 THEN
+                    RAISE NOTICE 'request % is left as it is: %', retry.ids[1], SQLERRM;
+                ELSE
+                    FOR one IN SELECT DISTINCT i FROM unnest(retry.ids) AS i ORDER BY i LOOP
+                        SELECT found_ids || coalesce(array_agg(c.id), '{}'), states || coalesce(array_agg(c.was), '{}')
+                        INTO found_ids, states
+                        FROM provisioner.retry(ARRAY[one]) AS c;
+                    END LOOP;
+                END IF;
+                EXIT;
         END;
     END LOOP;
     RETURN QUERY SELECT c.id, c.was FROM unnest(found_ids, states) AS c (id, was);

@@ -75,6 +75,11 @@ DECLARE
     undone bigint[];
     done bigint[] := '{}';
     ending bigint[];
+    refused bigint[] := '{}';
+    lately bigint[];
+    lately_ending bigint[];
+    skipped boolean;
+    one bigint;
 BEGIN
     -- A request may change places between two statements, so what was not found is looked for again; each round sees what
     -- was committed before it began. A deadlock with a worker, which takes many at once too, costs a round.
@@ -82,7 +87,7 @@ BEGIN
         BEGIN
             SELECT array_agg(q.id) INTO undone
             FROM provisioner.connection_requests AS q
-            WHERE q.id = ANY (cancel.ids) AND q.status = 'pending' AND q.id <> ALL (done);
+            WHERE q.id = ANY (cancel.ids) AND q.status = 'pending' AND q.id <> ALL (done || refused);
             EXIT WHEN undone IS NULL;
             -- Locks are taken as others take them: who is in flight before its request, its request before its place in line.
             UPDATE provisioner.in_flight AS f SET cancelled = true
@@ -128,15 +133,39 @@ BEGIN
                 RETURNING q.id
             )
             SELECT
-                done || coalesce(array_agg(f.id), '{}'), ending || coalesce(array_agg(f.id) FILTER (WHERE f.doubted), '{}')
-            INTO done, ending
+                array_agg(f.id), array_agg(f.id) FILTER (WHERE f.doubted),
+                count(*) FILTER (WHERE NOT f.doubted) > (SELECT count(*) FROM finished)
+            INTO lately, lately_ending, skipped
             FROM found AS f;
+            IF skipped THEN
+                RAISE EXCEPTION 'a trigger keeps it from being changed';
+            END IF;
+            done := done || coalesce(lately, '{}');
+            ending := ending || coalesce(lately_ending, '{}');
             SELECT done || coalesce(array_agg(f.id), '{}'), ending || coalesce(array_agg(f.id), '{}')
             INTO done, ending
             FROM provisioner.in_flight AS f
             WHERE f.id = ANY (undone) AND f.cancelled AND f.id <> ALL (done);
-        EXCEPTION WHEN deadlock_detected THEN
-            NULL;  -- this round is undone, and the next one tries again
+        EXCEPTION
+            WHEN deadlock_detected THEN
+                NULL;  -- this round is undone, and the next one tries again
+            WHEN OTHERS THEN
+                IF provisioner.is_about_all(SQLSTATE) THEN
+                    RAISE;
+                ELSIF cardinality(undone) = 1 THEN
+                    RAISE NOTICE 'request % is left as it is: %', undone[1], SQLERRM;
+                    refused := refused || undone;
+                ELSE
+                    -- Somebody's trigger or constraint refuses one of them: the others are not kept from it.
+                    FOREACH one IN ARRAY undone LOOP
+                        SELECT
+                            done || coalesce(array_agg(c.id), '{}'),
+                            ending || coalesce(array_agg(c.id) FILTER (WHERE c.outcome = 'ending'), '{}')
+                        INTO done, ending
+                        FROM provisioner.cancel(ARRAY[one]) AS c;
+                    END LOOP;
+                    EXIT;
+                END IF;
         END;
     END LOOP;
     RETURN QUERY
@@ -251,6 +280,15 @@ BEGIN
     RETURN folded;
 END
 $$;
+
+CREATE FUNCTION provisioner.is_about_all(code text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT left(code, 2) IN ('25', '53', '57', '58', 'XX') OR code IN ('40001', '55P03')
+$$;
+
+COMMENT ON FUNCTION provisioner.is_about_all(code text) IS 'Whether an error code is about more than one row';
 
 CREATE FUNCTION provisioner.misplaced(after bigint, most integer, OUT ids bigint[], OUT last bigint) RETURNS record
     LANGUAGE sql STABLE
@@ -669,6 +707,8 @@ CREATE FUNCTION provisioner.retry(ids bigint[]) RETURNS TABLE(id bigint, was tex
 DECLARE
     found_ids bigint[];
     states text[];
+    skipped boolean;
+    one bigint;
 BEGIN
     -- A deadlock with a worker, which takes many at once too, costs a round.
     FOR round IN 1..20 LOOP
@@ -685,6 +725,7 @@ BEGIN
                 SET status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL
                 FROM ended AS e
                 WHERE q.id = e.id
+                RETURNING q.id
             ),
             forgiven AS (
                 UPDATE provisioner.attempt_state AS s
@@ -722,11 +763,33 @@ BEGIN
                 WHERE h.quarantined_since IS NOT NULL
                     AND EXISTS (SELECT FROM waits AS w WHERE w.target = h.target AND w.quarantine = 'credential:' || h.credential)
             )
-            SELECT array_agg(c.id ORDER BY c.id), array_agg(c.was ORDER BY c.id) INTO found_ids, states
+            SELECT
+                array_agg(c.id ORDER BY c.id), array_agg(c.was ORDER BY c.id),
+                (SELECT count(*) FROM ended) > (SELECT count(*) FROM reopened)
+            INTO found_ids, states, skipped
             FROM (SELECT e.id, e.status AS was FROM ended AS e UNION ALL SELECT h.id, 'waiting' FROM hurried AS h) AS c;
+            IF skipped THEN
+                RAISE EXCEPTION 'a trigger keeps it from being changed';
+            END IF;
             EXIT;
-        EXCEPTION WHEN deadlock_detected THEN
-            NULL;
+        EXCEPTION
+            WHEN deadlock_detected THEN
+                found_ids := NULL;
+            WHEN OTHERS THEN
+                found_ids := NULL;
+                states := NULL;
+                IF provisioner.is_about_all(SQLSTATE) THEN
+                    RAISE;
+                ELSIF cardinality(retry.ids) = 1 THEN
+                    RAISE NOTICE 'request % is left as it is: %', retry.ids[1], SQLERRM;
+                ELSE
+                    FOR one IN SELECT DISTINCT i FROM unnest(retry.ids) AS i ORDER BY i LOOP
+                        SELECT found_ids || coalesce(array_agg(c.id), '{}'), states || coalesce(array_agg(c.was), '{}')
+                        INTO found_ids, states
+                        FROM provisioner.retry(ARRAY[one]) AS c;
+                    END LOOP;
+                END IF;
+                EXIT;
         END;
     END LOOP;
     RETURN QUERY SELECT c.id, c.was FROM unnest(found_ids, states) AS c (id, was);
@@ -1282,6 +1345,7 @@ CREATE TABLE provisioner.concurrency (
     cliff integer,
     cliff_at double precision DEFAULT 0 NOT NULL,
     bar integer DEFAULT 0 NOT NULL,
+    memory double precision DEFAULT 21600 NOT NULL,
     workers bigint[] DEFAULT '{}'::bigint[] NOT NULL,
     held integer[] DEFAULT '{}'::integer[] NOT NULL,
     wanted integer[] DEFAULT '{}'::integer[] NOT NULL,
@@ -1303,6 +1367,8 @@ COMMENT ON COLUMN provisioner.concurrency.stalled_at IS 'When it was noticed tha
 COMMENT ON COLUMN provisioner.concurrency.cliff IS 'As many in flight at once stopped the server, at cliff_at';
 
 COMMENT ON COLUMN provisioner.concurrency.bar IS 'How far the limit goes after the cliff, until hours have gone by';
+
+COMMENT ON COLUMN provisioner.concurrency.memory IS 'For how many seconds the limit does not go beyond the bar; less than six hours: the cliff is only suspected';
 
 COMMENT ON COLUMN provisioner.concurrency.held IS 'Slots of each of the workers, in their order; likewise wanted and running';
 
@@ -1580,10 +1646,10 @@ ALTER TABLE ONLY provisioner.attempt_state
     ADD CONSTRAINT attempt_state_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY provisioner.attempts
-    ADD CONSTRAINT attempts_of_request PRIMARY KEY (request_id, started_at, ended_at);
+    ADD CONSTRAINT attempts_of_request PRIMARY KEY (request_id, attempt, ended_at);
 
 ALTER TABLE ONLY provisioner.attempts_other
-    ADD CONSTRAINT attempts_other_pkey PRIMARY KEY (request_id, started_at, ended_at);
+    ADD CONSTRAINT attempts_other_pkey PRIMARY KEY (request_id, attempt, ended_at);
 
 ALTER TABLE ONLY provisioner.concurrency
     ADD CONSTRAINT concurrency_pkey PRIMARY KEY (target);
@@ -1714,6 +1780,8 @@ REVOKE ALL ON FUNCTION provisioner.disown(target text, most integer) FROM PUBLIC
 REVOKE ALL ON FUNCTION provisioner.disown_requests(ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.fold_counts(most integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.is_about_all(code text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.misplaced(after bigint, most integer, OUT ids bigint[], OUT last bigint) FROM PUBLIC;
 

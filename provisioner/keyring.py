@@ -4,8 +4,7 @@ from functools import partial
 from typing import Literal
 
 from provisioner.core.key_text import key_in
-from provisioner.core.ports import SecretLocation
-from provisioner.core.secret import Secret
+from provisioner.core.secret import Secret, SecretLocation
 from provisioner.credentials.files import FileSecret, any_text
 from provisioner.credentials.sealing import BoxOpener
 from provisioner.credentials.vault import FromFile, FromInfisical, FromVariable, NamedVault, Source

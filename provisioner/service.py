@@ -24,8 +24,9 @@ from provisioner.core.concurrency import METERED, Rules as ConcurrencyRules
 from provisioner.core.errors import DatabaseUnavailable
 from provisioner.core.pacing import Budget, fixed
 from provisioner.core.policy import Rules
-from provisioner.core.ports import UNOBSERVED, Clock, Observer
+from provisioner.core.ports import Clock, Observer
 from provisioner.core.target_health import Breaker
+from provisioner.core.unobserved import UNOBSERVED
 from provisioner.credentials.vault import NamedVault
 from provisioner.descriptors import connections_each, current_limit, raise_limit
 from provisioner.infisical.connections import InfisicalConnections
@@ -55,10 +56,10 @@ from provisioner.postgres.target_incidents import SharedIncidents
 from provisioner.settings import RateLimit, Settings
 from provisioner.signals import stopping_on_signals
 from provisioner.worker.clock import DatabaseClock
-from provisioner.worker.creator import Target
 from provisioner.worker.database_retry import DatabaseRetry
 from provisioner.worker.key_gate import KeyGate
 from provisioner.worker.slots import SlotGate
+from provisioner.worker.target import Target
 from provisioner.worker.worker import Worker, WorkerOptions
 
 log = structlog.stdlib.get_logger()

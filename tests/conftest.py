@@ -2,7 +2,7 @@
 
 import os
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.support.postgres import (
     database,
@@ -26,9 +26,15 @@ for name in list(os.environ):
     if name.startswith(("PROVISIONER_", "INFISICAL_", "OPENROUTER_", "PG")) or name == "DATABASE_URL":
         del os.environ[name]
 
-# A machine may be slow; a failure must be repeatable from what CI printed.
-settings.register_profile("provisioner", deadline=None, print_blob=True)
+# A machine may be slow, above all where Hypothesis first writes its table of all letters; a failure must be repeatable
+# from what CI printed.
+SLOW = (HealthCheck.too_slow,)
+settings.register_profile("provisioner", deadline=None, print_blob=True, suppress_health_check=SLOW)
 settings.register_profile(
-    "fuzz", deadline=None, print_blob=True, max_examples=int(os.environ.get("FUZZ_EXAMPLES", "2000"))
+    "fuzz",
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=SLOW,
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "2000")),
 )
 settings.load_profile("provisioner")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from provisioner.infisical.connections import InfisicalConnections
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
-    from provisioner.worker.creator import Target
+    from provisioner.worker.target import Target
 
 NOBODY: Final = UUID(int=0)  # no connection has this id: asking for it proves that the token is accepted
 LONGEST: Final = 70.0  # seconds to wait for a permit: a little more than a window

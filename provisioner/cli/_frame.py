@@ -13,7 +13,7 @@ import typer
 
 from provisioner.cli._streams import OutputUnwritable, abandon, flush_output, prepare_streams, tell
 from provisioner.core.errors import ProvisionerError
-from provisioner.core.text import LINES, printable, printable_json
+from provisioner.core.text import LINES, printable, printable_json, without_keys
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -37,7 +37,10 @@ CONFIG_HELP: Final = "Settings file. Default: PROVISIONER_CONFIG, or config/prov
 DEBUG: Final = "PROVISIONER_LOG__LEVEL"
 LONGEST: Final = 1500  # characters of an error: a name of thousands of letters hides what is wrong with it
 LAST: Final = 400  # of them, the end of the sentence: what to do
+FILES: Final = 16  # that a loop, a connection and its certificates take; libuv aborts the process where it gets none
 PLAIN_WIDTH: Final = 400  # columns where there is no terminal: whole lines for grep
+# How the dynamic loader says it of a library.
+_NO_MEMORY: Final = re.compile(r"failed to map segment|cannot allocate memory|out of memory", re.IGNORECASE)
 
 Config = Annotated[Path | None, typer.Option(help=CONFIG_HELP, show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -46,6 +49,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def guarded(run: Callable[[], object]) -> int:
     """Run a command and return its exit status; what went wrong is told in one line of standard error."""
     prepare_streams()
+    _check_key_log()
     try:
         status = _status_of(run)
         flush_output()
@@ -58,6 +62,19 @@ def guarded(run: Callable[[], object]) -> int:
         tell_error(str(error))
         return NOT_DONE
     return status
+
+
+def _check_key_log() -> None:
+    """Go on without a log of TLS keys that cannot be written: every TLS context would fail for it."""
+    path = os.environ.get("SSLKEYLOGFILE")
+    if not path:
+        return
+    try:
+        # Not waiting for anybody who reads a pipe.
+        os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o600))
+    except OSError as error:
+        del os.environ["SSLKEYLOGFILE"]
+        tell_warning(f"SSLKEYLOGFILE names a file that cannot be written: {error.strerror}; no TLS keys are logged")
 
 
 def _status_of(run: Callable[[], object]) -> int:
@@ -91,10 +108,12 @@ def _tell_any(error: BaseException) -> int:
         return INTERRUPTED
     if isinstance(error, BrokenPipeError | OutputUnwritable):
         raise error
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or (isinstance(error, ImportError) and _NO_MEMORY.search(str(error))):
         tell_error("there is not enough memory; give the process more")
         return NOT_DONE
-    if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
+    if (isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}) or (
+        isinstance(error, ImportError) and "Too many open files" in str(error)
+    ):
         tell_error("no more files can be opened; raise the limit of this process (ulimit -n)")
         return NOT_DONE
     if not isinstance(error, ProvisionerError):
@@ -136,7 +155,7 @@ def _advised(error: ProvisionerError) -> str:
 
 def tell_error(text: str) -> None:
     """Say on standard error, in one line, what went wrong and what to do."""
-    line = printable(" ".join(text.split()))
+    line = without_keys(printable(" ".join(text.split())))
     if len(line) > LONGEST:
         line = f"{line[: LONGEST - LAST]} … {line[-LAST:]}"
     tell(f"error: {line}")
@@ -144,12 +163,12 @@ def tell_error(text: str) -> None:
 
 def tell_warning(text: str) -> None:
     """Say on standard error, in one line, what may go wrong."""
-    tell(f"warning: {printable(' '.join(text.split()))}")
+    tell(f"warning: {without_keys(printable(' '.join(text.split())))}")
 
 
 def tell_detail(text: str) -> None:
     """Say on standard error what belongs to the error before."""
-    tell(f"  {printable(text)}")
+    tell(f"  {without_keys(printable(text))}")
 
 
 def say(text: str) -> None:
@@ -202,10 +221,24 @@ def load(config: Path | None) -> "Settings":
 
 
 def run_async(main: Coroutine[Any, Any, T]) -> T:
-    """Run a command's asynchronous part."""
+    """Run a command's asynchronous part. Raises `OSError` where too few files can be opened for it."""
     import uvloop
 
+    try:
+        _require_files()
+    except OSError:
+        main.close()
+        raise
     return uvloop.run(main)
+
+
+def _require_files() -> None:
+    taken: list[int] = []
+    try:
+        taken.extend(os.dup(2) for _ in range(FILES))
+    finally:
+        for number in taken:
+            os.close(number)
 
 
 @asynccontextmanager

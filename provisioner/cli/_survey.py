@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from provisioner.infisical.connections import Found, InfisicalConnections
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
-    from provisioner.worker.creator import Target
+    from provisioner.worker.target import Target
 
 AT_ONCE: Final = 8  # reads in flight
 PATIENCE: Final = 5  # projects in a row without an answer, after which the target is given up

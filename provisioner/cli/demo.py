@@ -65,9 +65,9 @@ def demo(requests: Requests = 300, workers: Workers = 2, seed: Seed = 1, keep: K
 
     Example: provisioner demo --requests 1000 --workers 4
     """
-    import uvloop
+    from provisioner.cli._frame import run_async
 
-    raise typer.Exit(uvloop.run(_demo(Plan(requests=requests, workers=workers, seed=seed, keep=keep))))
+    raise typer.Exit(run_async(_demo(Plan(requests=requests, workers=workers, seed=seed, keep=keep))))
 
 
 async def _demo(plan: Plan) -> int:
@@ -80,9 +80,8 @@ async def _demo(plan: Plan) -> int:
 
     console = Console(highlight=False, soft_wrap=True)
     began = time.monotonic()
-    # pool=0: what the demo shows is limits and lost answers; a server at a standstill is another story.
     options = Options(
-        projects=plan.requests, seed=plan.seed, write_limit=WRITES, window=WINDOW, latency=0.05, faults=FAULTS, pool=0
+        projects=plan.requests, seed=plan.seed, write_limit=WRITES, window=WINDOW, latency=0.05, faults=FAULTS
     )
     with private_postgres() as server:
         _say(console, "PostgreSQL", f"{server.version.split()[0]}, private, on port {server.port}")

@@ -21,9 +21,7 @@ def run(config: Config = None, drain: Drain = False, listen: Listen = None) -> N
 
     Example: provisioner run --drain
     """
-    import uvloop
-
-    from provisioner.cli._frame import say
+    from provisioner.cli._frame import run_async, say
     from provisioner.cli._leftovers import exit_status, told
     from provisioner.observe.logs import configure_logging
     from provisioner.service import run_daemon
@@ -31,7 +29,7 @@ def run(config: Config = None, drain: Drain = False, listen: Listen = None) -> N
 
     settings = load_settings(config=config, overrides={"listen": {"address": listen}})
     configure_logging(settings.log.level, settings.log.format)
-    left = uvloop.run(run_daemon(settings, drain=drain))
+    left = run_async(run_daemon(settings, drain=drain))
     if left is not None:
         for line in told(left):
             say(line)

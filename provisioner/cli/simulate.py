@@ -103,9 +103,9 @@ def simulate(  # noqa: PLR0917 - the command line names them
 
 
 def _run(options: "Options") -> int:
-    import uvloop
+    from provisioner.cli._frame import run_async
 
-    return uvloop.run(_serve(options))
+    return run_async(_serve(options))
 
 
 async def _serve(options: "Options") -> int:

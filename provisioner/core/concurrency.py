@@ -3,8 +3,13 @@
 A self-hosted Infisical has a pool of ten database connections, and a create holds one of them while it waits for a
 second (`infisical-api.md` §2). Twelve creates at once stop the server for a minute, for everybody who uses it. So a
 target has one limit that all its workers share. It starts small, widens while answers stay quick, and falls to one when
-no call ends any more: that is a *stall*. When the calls of a stall end in slow server errors, the number that was in
-flight is the *cliff*. It is remembered, and the limit stays well below it for hours.
+no call ends any more: that is a *stall*. When the calls of a stall end in late errors of Infisical's own, the number
+that was in flight is the *cliff*. It is remembered, and the limit stays well below it for hours.
+
+When they end without any word of Infisical's (timeouts, resets, a gateway's page), a network that swallows packets
+looks the same as a pool that waits longer than we do. Then the number is only suspected: the limit stays below it for
+minutes, and for twice as long each time that it happens again. A false suspicion costs little, and a true cliff whose
+errors never reach us is met less and less often. A read that hangs too proves neither: it hangs in both.
 
 Who has how many of the slots, `core.sharing` says. Pure: no clock, no I/O. Times are seconds since 1970 on the
 database's clock, for all workers share that one.
@@ -49,6 +54,8 @@ BELOW: Final = 0.75
 LOWEST: Final = 2
 # So long, seconds, nothing more is tried; then one step more for each further such time.
 MEMORY: Final = 6 * 3600.0
+# So long, seconds, a suspicion lasts at first: as many stalls an hour as a person would bear who has such a server.
+SUSPICION: Final = 600.0
 # The pool gives up after 60 s and our client after 120 s at most: what stalls longer than this, seconds, is an outage.
 LONGEST_STALL: Final = 150.0
 # After so many seconds without a call nothing is known of the present latency.
@@ -82,10 +89,10 @@ class Reading:
     """What one worker tells: its calls since it told last, and what it has out now.
 
     Of the `calls` that ended, `accepted` took `elapsed` seconds together and were accepted by the server; `failed` look
-    as if it could not cope; `slow` of these were server errors, or timeouts, after a long silence; `refused` were never
-    sent, for nobody listened; `metered` carried the limiter's headers. `quick`: one was answered without a long
-    silence, and not by a server in trouble. `pressed`: all slots were in use at once. `oldest` is for how long the
-    oldest call has been out, `ended_ago` when the last one ended.
+    as if it could not cope; `slow` of these were Infisical's own server errors after a long silence, `lost` ended after
+    one without any word of Infisical's; `refused` were never sent, for nobody listened; `metered` carried the limiter's
+    headers. `quick`: one was answered without a long silence, and not by a server in trouble. `pressed`: all slots were
+    in use at once. `oldest` is for how long the oldest call has been out, `ended_ago` when the last one ended.
     """
 
     wanted: int = 0
@@ -95,6 +102,7 @@ class Reading:
     elapsed: float = 0.0
     failed: int = 0
     slow: int = 0
+    lost: int = 0
     refused: int = 0
     metered: int = 0
     quick: bool = False
@@ -109,7 +117,8 @@ class Concurrency:
 
     `usual` is the latency of creates while few are in flight. `calls`, `accepted`, `elapsed`, `failed`, `headers` and
     `pressed` belong to the present round. `stalled_at` is when the present stall was noticed, `stalled_with` how many
-    were in flight then. A `cliff` was met at `cliff_at`, and `bar` is how far the limit went at most right after it.
+    were in flight then. A `cliff` was met at `cliff_at`, and `bar` is how far the limit went at most right after it,
+    for `memory` seconds; one that is remembered for less than `MEMORY` is a suspicion.
     """
 
     address: str
@@ -128,6 +137,7 @@ class Concurrency:
     cliff: int | None = None
     cliff_at: float = 0.0
     bar: int = 0
+    memory: float = MEMORY
     holders: tuple[Holder, ...] = ()
 
     @property
@@ -139,6 +149,11 @@ class Concurrency:
         """Whether too many were in flight, and have not ended yet."""
         return self.stalled_at is not None and now - self.stalled_at < LONGEST_STALL
 
+    @property
+    def proven(self) -> int | None:
+        """The cliff, if Infisical itself has said so; a suspicion concerns nobody but the limit."""
+        return self.cliff if self.memory >= MEMORY else None
+
     def ceiling(self, rules: Rules, now: float) -> int:
         """How far the limit may go, whatever the present latency."""
         if rules.most is not None:
@@ -148,9 +163,9 @@ class Concurrency:
         else:
             elsewhere = self.usual is not None and self.usual >= ELSEWHERE
             most = max(1, (UPSTREAM if elsewhere else SELF_HOSTED) // rules.sharers)
-        if self.cliff is None:
+        steps = int((now - self.cliff_at) / self.memory)
+        if self.cliff is None or (steps > 0 and self.memory < MEMORY):
             return most
-        steps = int((now - self.cliff_at) / MEMORY)
         return min(most, max(1, self.bar + steps * max(1, self.bar // 8)))
 
 
@@ -161,7 +176,9 @@ def learn(state: Concurrency, told: Reading, *, in_flight: int, rules: Rules, no
             state = replace(state, limit=min(state.limit, START), usual=None)
         state = replace(state, ended_at=max(state.ended_at, now - told.ended_ago))
     if told.slow and state.stalled_with:
-        state = _meet_cliff(state, now)
+        state = replace(_meet_cliff(state, MEMORY, now), stalled_with=0)
+    elif told.lost and state.stalled_with and not _is_met(state, now):
+        state = _meet_cliff(state, _suspicion(state, now), now)
     if state.stalled_at is not None:
         return _recover(state, told, now)
     silent = min(told.oldest, now - state.ended_at)
@@ -179,13 +196,24 @@ def learn(state: Concurrency, told: Reading, *, in_flight: int, rules: Rules, no
     return _round(state, rules, now) if state.calls >= max(LEAST, state.limit) else state
 
 
-def _meet_cliff(state: Concurrency, now: float) -> Concurrency:
-    """The calls of a stall have ended as those do that are too many."""
+def _is_met(state: Concurrency, now: float) -> bool:
+    """Whether the present stall has left its cliff already."""
+    return state.cliff == state.stalled_with and now - state.cliff_at < LONGEST_STALL
+
+
+def _suspicion(state: Concurrency, now: float) -> float:
+    """How long a stall is remembered that ended without a word: longer than the last time, if that was lately."""
+    again = state.cliff is not None and now - state.cliff_at < MEMORY
+    return min(MEMORY, 2 * state.memory) if again else SUSPICION
+
+
+def _meet_cliff(state: Concurrency, memory: float, now: float) -> Concurrency:
+    """The calls of a stall have ended as those do that are too many, or may be."""
     number = state.stalled_with
     # After so many as nothing but a number in the settings allows, the cliff may lie anywhere above the step before.
     below = int(number * BELOW) if number <= UPSTREAM else max(SELF_HOSTED, number // VOUCHED)
     bar = max(LOWEST, min(below, number - 1))
-    return replace(state, cliff=number, cliff_at=now, bar=bar, stalled_with=0, limit=min(state.limit, START, bar))
+    return replace(state, cliff=number, cliff_at=now, bar=bar, memory=memory, limit=min(state.limit, START, bar))
 
 
 def _recover(state: Concurrency, told: Reading, now: float) -> Concurrency:

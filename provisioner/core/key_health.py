@@ -148,3 +148,12 @@ def due_probe(health: KeyHealth, now: datetime) -> KeyHealth | None:
         return None
     pause = min(health.probe_pause * 2, LONGEST_PROBE_PAUSE)
     return replace(health, probing=True, probe_at=now + health.probe_pause, probe_pause=pause)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuarantinedKey:
+    """A key whose requests wait. `probing`: one request with it may go out now."""
+
+    credential: str
+    fingerprint: str
+    probing: bool

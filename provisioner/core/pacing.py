@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from provisioner.core.model import RateHeaders
-from provisioner.core.ports import Grant
 
 # One lot lasts about this long, seconds: so the database is asked a few times a second at most, whatever the rate.
 LOT: Final = 0.25
@@ -40,6 +39,14 @@ SHARE: Final = 0.25
 # An answer to a request from before this window began is about this window only if that ends later than this share of
 # a window from its beginning; else it is a late answer about the last one.
 LATE: Final = 0.75
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """Permits that were granted. With none granted, `wait` says in how many seconds asking again may help."""
+
+    permits: int
+    wait: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,115 +4,26 @@ Times are aware `datetime`s on the database's clock, durations are seconds.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
-from provisioner.core.key_health import TrialPermit
+from provisioner.core.key_health import QuarantinedKey, TrialPermit
 from provisioner.core.model import Action, Claim, Connection, Observation, RateHeaders, Request, Settlement
-from provisioner.core.secret import Secret
+from provisioner.core.pacing import Grant
+from provisioner.core.queue_values import (
+    Claims,
+    Heartbeat,
+    Late,
+    QueuePosition,
+    QueueSnapshot,
+    Report,
+    Rescue,
+    Swept,
+    Wiped,
+    WorkerId,
+)
+from provisioner.core.secret import Secret, SecretLocation
 from provisioner.core.skew import Bounds
-
-WorkerId = int
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class QueuePosition:
-    """A place in line.
-
-    Smaller is served earlier. `rank` is the negated priority, `turn` the virtual time of fair queueing; within a turn,
-    which may have a request of each of a hundred thousand projects, it is the request's `id` that counts.
-    """
-
-    rank: int
-    turn: int
-    id: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SecretLocation:
-    """The address of a secret: in a project's environment (its slug), in a folder, under a name."""
-
-    project: str
-    environment: str
-    path: str
-    name: str
-
-    def __str__(self) -> str:
-        """Say where it is, for people."""
-        return f"secret {self.name} in project {self.project}, environment {self.environment}, path {self.path}"
-
-
-FRONT = QueuePosition(-(2**31), -(2**63))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claims:
-    """What one claim brought, and the place in line of its last request."""
-
-    claims: Sequence[Claim]
-    last: QueuePosition | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueSnapshot:
-    """What a look at the database told: see the query `look`."""
-
-    now: datetime
-    next_due: datetime | None
-    lapsed: bool
-    paused: frozenset[str]
-    heads: dict[str, QueuePosition]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rescue:
-    """What was taken over from workers that lost their lease: how many requests, and the workers' names."""
-
-    requests: int = 0
-    workers: Sequence[str] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wiped:
-    """What one round of wiping did: sealed keys that were wiped, and whether more may be due."""
-
-    keys: int = 0
-    more: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Late:
-    """What another try to record an outcome brought that was set aside: `reason` says why not, None that it did."""
-
-    request: int
-    reason: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Swept:
-    """What a look for pending requests without a place found, how many got one, and whether it has come to the end."""
-
-    found: int = 0
-    placed: int = 0
-    done: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Heartbeat:
-    """How a worker fares, for the list of workers: creates that succeeded so far, creates a second lately."""
-
-    created: int = 0
-    pace: float = 0.0
-    stopping: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """What settling brought: ids recorded, and ids that others had taken over meanwhile."""
-
-    settled: frozenset[int] = field(default_factory=frozenset)
-    fenced: frozenset[int] = field(default_factory=frozenset)
 
 
 class Queue(Protocol):
@@ -221,15 +132,6 @@ class Vault(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QuarantinedKey:
-    """A key whose requests wait. `probing`: one request with it may go out now."""
-
-    credential: str
-    fingerprint: str
-    probing: bool
-
-
 class CredentialHealth(Protocol):
     """What all workers know together about the API keys of one target; see `core.key_health`.
 
@@ -288,14 +190,6 @@ class SecretStore(Protocol):
 
     async def read(self, place: SecretLocation) -> Secret:
         """The secret's value, trimmed. Raises `CredentialUnreadable` or `CredentialUnavailable`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grant:
-    """Permits that were granted. With none granted, `wait` says in how many seconds asking again may help."""
-
-    permits: int
-    wait: float = 0.0
 
 
 class Permits(Protocol):
@@ -359,50 +253,3 @@ class Observer(Protocol):
 
     def logged_in(self, target: str, outcome: str) -> None:
         """A login has ended: `granted`, `refused`, `limited` or `trouble`."""
-
-
-class Unobserved:
-    """The observer of a worker that nobody watches."""
-
-    def called(self, target: str, action: Action, observation: Observation) -> None:
-        """Hear nothing."""
-
-    def claimed(self, target: str, requests: int, took: float) -> None:
-        """Hear nothing."""
-
-    def settled(self, settlements: Sequence[Settlement], report: Report, took: float) -> None:
-        """Hear nothing."""
-
-    def logged_in(self, target: str, outcome: str) -> None:
-        """Hear nothing."""
-
-
-UNOBSERVED = Unobserved()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TargetVitals:
-    """One target as one worker sees it.
-
-    `in_hand` requests are claimed and not carried out, `held` says why calls are held back, if they are.
-    """
-
-    target: str
-    in_hand: int = 0
-    paused: bool = False
-    held: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Vitals:
-    """How one worker is. `worker` is 0 until it is entered in the list.
-
-    `turned_at` is when its keeper last went round, well or not, on the monotonic clock.
-    """
-
-    worker: WorkerId
-    turned_at: float
-    lease_good: bool
-    database_away: bool
-    stopping: bool
-    targets: tuple[TargetVitals, ...] = ()

@@ -5,6 +5,7 @@ serialising whatever holds it.
 """
 
 import hmac
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 if TYPE_CHECKING:
@@ -78,3 +79,17 @@ class Secret:
 def _octets(text: str) -> bytes:
     # An environment variable that is no UTF-8 arrives with lone surrogates; they are compared too.
     return text.encode("utf-8", "surrogatepass")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretLocation:
+    """The address of a secret: in a project's environment (its slug), in a folder, under a name."""
+
+    project: str
+    environment: str
+    path: str
+    name: str
+
+    def __str__(self) -> str:
+        """Say where it is, for people."""
+        return f"secret {self.name} in project {self.project}, environment {self.environment}, path {self.path}"

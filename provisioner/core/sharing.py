@@ -8,12 +8,17 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from provisioner.core.concurrency import FIRST_PATIENCE, LEAST, Concurrency, Holder, Reading, Rules, learn
+from provisioner.core.concurrency import FIRST_PATIENCE, LEAST, SELF_HOSTED, Concurrency, Holder, Reading, Rules, learn
 
 # Where there are fewer slots than workers, a turn lasts so many seconds.
 TURN: Final = 1.0
 # Where all have some, what cannot be divided goes round in so many turns.
 SLOW_TURN: Final = 60
+# As many calls as a worker has slots begin over this share of the usual latency at least: twice as fast as they do when
+# each begins as another ends, so that it costs nothing then.
+SPREAD: Final = 0.5
+# And over no more than so many seconds: what takes long is far from being crowded.
+LONGEST_SPREAD: Final = 0.5
 # A worker comes back after so many seconds: nothing moves; the limit may change; it waits for a slot.
 CALM: Final = 1.0
 LIVELY: Final = 0.25
@@ -26,7 +31,8 @@ class Allotment:
 
     `round`: so many of its calls make its part of a round, after which it should tell at once; None when nothing
     depends on it. `patience`: a call that takes as many seconds is a slow one. `stalled`: its calls are expected to
-    fail, and nobody is to blame but their number. `awaited`: others wait for slots.
+    fail, and nobody is to blame but their number. `awaited`: others wait for slots. So many calls as `burst` may begin
+    at once, and each further one `spacing` seconds after the one before.
     """
 
     slots: int
@@ -37,6 +43,8 @@ class Allotment:
     stalled: bool = False
     awaited: bool = False
     cliff: int | None = None
+    burst: int = SELF_HOSTED
+    spacing: float = 0.0
 
 
 class Concurrencies(Protocol):
@@ -75,7 +83,11 @@ def exchange(
         patience=state.patience,
         stalled=state.stalls(now),
         awaited=awaited,
-        cliff=state.cliff,
+        cliff=state.proven,
+        # All together begin as many at once as a server with a pool of ten bears, or half of what is in flight. The
+        # rest must not come as a crowd.
+        burst=max(1, max(SELF_HOSTED, state.limit // 2) * slots // state.limit),
+        spacing=min(SPREAD * (state.usual or 0.0), LONGEST_SPREAD) / max(1, slots),
     )
 
 

@@ -7,7 +7,7 @@ that never jumps.
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from provisioner.core.concurrency import FIRST_PATIENCE, Reading
+from provisioner.core.concurrency import FIRST_PATIENCE, SELF_HOSTED, Reading
 from provisioner.core.sharing import Allotment
 
 
@@ -16,7 +16,8 @@ class Ending(Enum):
 
     ACCEPTED = auto()  # it went all the way: its latency counts
     ANSWERED = auto()  # refused on the way, by a server that works
-    FAILED = auto()  # no proper answer
+    FAILED = auto()  # no word of the server's
+    BROKEN = auto()  # the server's own error
     STRAINED = auto()  # refused after several tries upstream
     REFUSED = auto()  # never sent: nobody listened, or nobody let us in
     NOTHING = auto()  # says nothing
@@ -29,6 +30,7 @@ class _Tally:
     elapsed: float = 0.0
     failed: int = 0
     slow: int = 0
+    lost: int = 0
     refused: int = 0
     metered: int = 0
     quick: bool = False
@@ -52,6 +54,9 @@ class Slots:
         self._patience = FIRST_PATIENCE
         self._stalled = False
         self._stalled_until = float("-inf")
+        self._burst = SELF_HOSTED
+        self._spacing = 0.0
+        self._next = float("-inf")
 
     @property
     def running(self) -> int:
@@ -73,17 +78,23 @@ class Slots:
         running = len(self._out)
         if self._held > self.slots and running < self._held:
             return True
-        if self._tally.slow or self._stalled:
+        if self._tally.slow or self._tally.lost or self._stalled:
             return self._tally.calls + self._tally.refused > 0
         return self._round is not None and self._tally.calls >= self._round
 
-    def begin(self, now: float) -> int:
-        """A call begins; returns its number."""
+    def begin(self, now: float) -> tuple[int, float]:
+        """A call takes a slot; returns its number, and when it may be sent.
+
+        Where many slots are free at once (they are new, or their calls have ended together), the calls are spread: a
+        server may bear a number in flight and stop when as many arrive in the same moment.
+        """
+        sent_at = max(now, self._next - (self._burst - 1) * self._spacing)
+        self._next = max(now, self._next) + self._spacing
         self._number += 1
-        self._out[self._number] = now
+        self._out[self._number] = sent_at
         if len(self._out) >= self.slots:
             self._pressed = True
-        return self._number
+        return self._number, sent_at
 
     def end(self, number: int, ending: Ending, now: float, *, metered: bool = False) -> None:
         """A call has ended. `metered`: its answer carried a limiter's headers."""
@@ -100,9 +111,10 @@ class Slots:
         if ending is Ending.ACCEPTED:
             tally.accepted += 1
             tally.elapsed += elapsed
-        if ending in {Ending.FAILED, Ending.STRAINED}:
+        if ending in {Ending.FAILED, Ending.BROKEN, Ending.STRAINED}:
             tally.failed += 1
-            tally.slow += slow and ending is Ending.FAILED
+            tally.slow += slow and ending is Ending.BROKEN
+            tally.lost += slow and ending is Ending.FAILED
         elif not slow:
             tally.quick = True
 
@@ -122,11 +134,12 @@ class Slots:
             elapsed=tally.elapsed,
             failed=tally.failed,
             slow=tally.slow,
+            lost=tally.lost,
             refused=tally.refused,
             metered=tally.metered,
             quick=tally.quick,
             pressed=pressed,
-            oldest=now - next(iter(self._out.values()), now),
+            oldest=max(0.0, now - next(iter(self._out.values()), now)),
             ended_ago=max(0.0, now - self._ended_at) if tally.calls else 0.0,
         )
 
@@ -136,6 +149,7 @@ class Slots:
         self._held, self._asked = max(allotment.slots, told.running), told.wanted
         self._round, self._patience = allotment.round, allotment.patience
         self._stalled, self.awaited = allotment.stalled, allotment.awaited
+        self._burst, self._spacing = allotment.burst, allotment.spacing
         if allotment.stalled:
             self._stalled_until = now
 

@@ -4,10 +4,12 @@ Batches, names of roles and of targets, messages: anybody who may insert chooses
 the clipboard and rename windows, U+202E turns the writing around, a line end forges a line of a log.
 """
 
+import re
 from typing import Final
 
 LINES: Final = "\n\t"  # what a text of several lines, in columns, is made of
 _JSON_SPACE: Final = "\n"
+_API_KEY: Final = re.compile(r"\bsk-[A-Za-z0-9_-]{6,}")
 
 
 def printable(text: str, *, kept: str = "", instead: str = "?") -> str:
@@ -30,3 +32,8 @@ def _escape(letter: str) -> str:
         return f"\\u{code:04x}"
     high, low = divmod(code - 0x10000, 0x400)
     return f"\\u{0xD800 + high:04x}\\u{0xDC00 + low:04x}"
+
+
+def without_keys(text: str, *, instead: str = "[redacted]") -> str:
+    """The text without API keys: one that was pasted in the wrong place is not repeated where others may read it."""
+    return _API_KEY.sub(instead, text) if "sk-" in text else text

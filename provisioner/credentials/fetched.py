@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Final
 
 from provisioner.core.errors import CredentialUnavailable, CredentialUnreadable
-from provisioner.core.ports import SecretLocation, SecretStore
-from provisioner.core.secret import Secret
+from provisioner.core.ports import SecretStore
+from provisioner.core.secret import Secret, SecretLocation
 
 # After one that failed, the next read is made in so many seconds at the earliest: thousands of requests may be waiting.
 PAUSE: Final = 5.0

@@ -17,8 +17,8 @@ from provisioner.core.errors import CredentialUnknown, CredentialUnreadable
 from provisioner.core.key_health import canonical
 from provisioner.core.key_text import NoKey, key_in
 from provisioner.core.model import Request
-from provisioner.core.ports import SecretLocation, SecretStore
-from provisioner.core.secret import Secret
+from provisioner.core.ports import SecretStore
+from provisioner.core.secret import Secret, SecretLocation
 from provisioner.credentials.fetched import FetchedSecret
 from provisioner.credentials.files import FileSecret, FileUnreadable
 

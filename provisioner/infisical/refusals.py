@@ -53,9 +53,13 @@ def read_refusal(asked: Asked, status: int, headers: Mapping[str, str], body: by
 
 def _is_infisicals(status: int, headers: Mapping[str, str], envelope: Envelope) -> bool:
     """Whether this is Infisical's own refusal, of a stage before the insert: its envelope, and nothing that is odd."""
+    return _is_enveloped(status, headers, envelope) and envelope.error in REFUSALS.get(status, ())
+
+
+def _is_enveloped(status: int, headers: Mapping[str, str], envelope: Envelope) -> bool:
+    """Whether the answer is in Infisical's envelope, whatever kind of error it names."""
     return (
         envelope.req_id is not None
-        and envelope.error in REFUSALS.get(status, ())
         and envelope.status in {None, status}
         and headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
     )
@@ -77,8 +81,13 @@ def _meaning(
         message = advice.quoting(f"the server answered {status}", envelope.message)
         return Verdict(Result.UNKNOWN, message, metered=False, req_id=envelope.req_id)
     verdict = read(asked, envelope)._replace(req_id=envelope.req_id)
-    # Infisical has more reasons not to show something than not to make it.
-    own = _is_infisicals(status, headers, envelope) if asked.action in _WITH_KEY else envelope.req_id is not None
+    if asked.action not in _WITH_KEY:
+        own = envelope.req_id is not None  # Infisical has more reasons not to show something than not to make it
+    elif verdict.result is Result.KEY_REFUSED:
+        # Its sentence about the key says enough: another word for the kind of error proves nothing, and no login helps.
+        own = _is_enveloped(status, headers, envelope)
+    else:
+        own = _is_infisicals(status, headers, envelope)
     if verdict.result in _OWN and not own:
         # Somebody else's word: it fails no request.
         said = f": {envelope.message}" if envelope.message else ""

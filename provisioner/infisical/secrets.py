@@ -23,8 +23,8 @@ from provisioner.core.errors import (
 )
 from provisioner.core.key_text import NoKey, key_in
 from provisioner.core.model import Action, Result
-from provisioner.core.ports import Permits, SecretLocation
-from provisioner.core.secret import Secret
+from provisioner.core.ports import Permits
+from provisioner.core.secret import Secret, SecretLocation
 from provisioner.infisical.advice import quoting
 from provisioner.infisical.headers import read_rate
 from provisioner.infisical.identity import Identity

@@ -13,8 +13,7 @@ from yarl import URL
 from provisioner.core.description import describe
 from provisioner.core.doubt import METHOD
 from provisioner.core.model import Request
-from provisioner.core.ports import SecretLocation
-from provisioner.core.secret import Secret
+from provisioner.core.secret import Secret, SecretLocation
 
 API: Final = "api/v1"
 SECRETS: Final = "api/v4/secrets"

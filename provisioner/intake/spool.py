@@ -44,8 +44,8 @@ class Spool:
     def lines(self) -> Iterator[bytes]:
         """Give the lines in order."""
         if isinstance(self._file, gzip.GzipFile):
-            self._file.close()  # its end is written; the memory below it stays
-            with gzip.GzipFile(fileobj=io.BytesIO(self._memory.getbuffer())) as packed:
+            self._file.close()  # its end is written; the memory below it stays, and is shared, not copied
+            with gzip.GzipFile(fileobj=io.BytesIO(self._memory.getvalue())) as packed:
                 yield from packed
             return
         kept = self._file or self._memory

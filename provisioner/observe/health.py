@@ -7,7 +7,7 @@ no reason to restart a worker, for it waits and goes on by itself.
 from collections.abc import Callable
 from typing import Final
 
-from provisioner.core.ports import Vitals
+from provisioner.core.vitals import Vitals
 
 # A keeper that has not come round for so many polls has stopped, unless a statement of its is still being waited for.
 POLLS: Final = 5

@@ -24,8 +24,9 @@ from provisioner.core.model import (
     Settlement,
     Succeed,
 )
-from provisioner.core.ports import Report, Vitals
+from provisioner.core.queue_values import Report
 from provisioner.core.reports import Gauges
+from provisioner.core.vitals import Vitals
 from provisioner.observe import catalogue as c
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final
 
 from provisioner import __version__
 from provisioner.core.alerts import alerts, incidents, remedy
-from provisioner.core.ports import Vitals
 from provisioner.core.reports import Failures, Progress, Status, TargetReport, WorkerReport
 from provisioner.core.text import printable
+from provisioner.core.vitals import Vitals
 from provisioner.observe.logs import redact_text
 
 if TYPE_CHECKING:

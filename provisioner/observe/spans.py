@@ -13,7 +13,8 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer, set_span_i
 
 from provisioner import __version__
 from provisioner.core.model import Action, AttemptRecord, Cancel, Fail, Observation, Result, Retry, Settlement, Succeed
-from provisioner.core.ports import Clock, Report
+from provisioner.core.ports import Clock
+from provisioner.core.queue_values import Report
 
 _OUTCOMES: Final = {Succeed: "succeeded", Fail: "failed", Retry: "put_back", Cancel: "cancelled"}
 # Steps on an ordinary way, and no errors.

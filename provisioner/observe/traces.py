@@ -14,7 +14,8 @@ import structlog
 
 from provisioner import __version__
 from provisioner.core.model import Action, Observation, Settlement
-from provisioner.core.ports import Clock, Observer, Report
+from provisioner.core.ports import Clock, Observer
+from provisioner.core.queue_values import Report
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider

@@ -8,7 +8,7 @@ from dataclasses import astuple, fields
 from typing import Final
 
 from provisioner.core.concurrency import Concurrency, Holder, Reading, Rules
-from provisioner.core.ports import WorkerId
+from provisioner.core.queue_values import WorkerId
 from provisioner.core.sharing import Allotment, exchange
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements

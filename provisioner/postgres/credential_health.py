@@ -6,8 +6,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from provisioner.core import key_health
-from provisioner.core.key_health import QUARANTINE_RECHECK, KeyHealth, TrialPermit
-from provisioner.core.ports import QuarantinedKey
+from provisioner.core.key_health import QUARANTINE_RECHECK, KeyHealth, QuarantinedKey, TrialPermit
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 

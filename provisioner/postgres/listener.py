@@ -13,7 +13,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type
 from tenacity.wait import wait_exponential, wait_random
 
 from provisioner.core.errors import DatabaseUnavailable, DatabaseUnusable, ProvisionerError
-from provisioner.core.ports import FRONT, QueuePosition
+from provisioner.core.queue_values import FRONT, QueuePosition
 from provisioner.postgres.connector import is_pooled
 from provisioner.postgres.pool import Database, database_errors
 

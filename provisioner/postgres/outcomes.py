@@ -18,7 +18,7 @@ from provisioner.postgres.queries import statements
 from provisioner.postgres.settling import Call, calls_for, carry_out
 
 if TYPE_CHECKING:
-    from provisioner.core.ports import WorkerId
+    from provisioner.core.queue_values import WorkerId
 
     Session = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
 

@@ -10,8 +10,8 @@ from dataclasses import astuple, fields, replace
 from typing import Final, NamedTuple
 
 from provisioner.core.model import RateHeaders
-from provisioner.core.pacing import Budget, Lesson, give_back, grant, learn
-from provisioner.core.ports import Clock, Grant
+from provisioner.core.pacing import Budget, Grant, Lesson, give_back, grant, learn
+from provisioner.core.ports import Clock
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 

@@ -11,7 +11,7 @@ from provisioner import __version__
 from provisioner.core.description import SPACE
 from provisioner.core.errors import DatabaseUnusable, LeaseLost, StatementRefused
 from provisioner.core.model import Claim, OnConflict, Proof, Request, SentCreate, Settlement
-from provisioner.core.ports import (
+from provisioner.core.queue_values import (
     Claims,
     Heartbeat,
     Late,

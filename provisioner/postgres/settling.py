@@ -17,7 +17,7 @@ from provisioner.core.model import (
     Succeed,
 )
 from provisioner.core.policy import streak_after
-from provisioner.core.ports import WorkerId
+from provisioner.core.queue_values import WorkerId
 from provisioner.postgres.queries import statements
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def _row(settlement: Settlement, *, plain: bool) -> tuple[object, ...]:
         case Succeed(connection=made, adopted=adopted):
             call = settlement.records[0] if plain else None
             logged = (call.started_at, call.elapsed, call.status, call.req_id) if call else (None, None, None, None)
-            return (*who, made.id, made.org_id, made.credentials_hash, adopted, sent, *logged)
+            return (*who, made.id, made.org_id, made.credentials_hash, adopted, sent, *logged, claim.claimed_at)
         case Fail(code=code, message=message):
             return (*who, sent, claim.failures + 1, claim.first_tried_at, bool(claim.doubt), code, message)
         case Retry(code=code, message=message, counted=counted, delay=delay, quarantine=quarantine):
@@ -156,4 +156,5 @@ def _record_of(settlement: Settlement, records: AttemptRecord) -> tuple[object, 
         records.result.value,
         code,
         None if fine else records.message,
+        settlement.claim.claimed_at,
     )

@@ -37,12 +37,22 @@ DEEPEST: Final = 3  # names of a setting, as in targets.default.url
 CONFIG_FILE: Final = Path("config/provisioner.toml")  # read if it is there
 DEFAULT_URL: Final = "https://us.infisical.com"
 CONFIG_SIZE: Final = 1 << 20  # bytes; a longer file is not a file of settings but a mistake
+DEEPEST_KEY: Final = 20  # names joined by dots; the time that tomllib takes grows with their square
 SECRET_SIZE: Final = 65536  # bytes; a longer file is not a secret but a mistake
 
 _ALIASES: Final[dict[str, Setting]] = {
     "PROVISIONER_DATABASE_URL": ("database", "url"),
     "PROVISIONER_DATABASE_URL_FILE": ("database", "url_file"),
 }
+# What TOML is made of, as far as dots go: comments and texts, in which they mean nothing, and keys. What is not closed
+# ends with its line or the file, so that each letter is looked at once.
+_NAME: Final = r"""(?:[\w-]++|"(?:[^"\\\n]|\\.)*+"?|'[^'\n]*+'?)"""
+_DOT: Final = r"[ \t]*+\.[ \t]*+"
+_TOML: Final = re.compile(
+    r'#[^\n]*+|"""(?:[^"\\]|\\.|"(?!""))*+(?:""")?|\'\'\'(?:[^\']|\'(?!\'\'))*+(?:\'\'\')?|'
+    rf"{_NAME}(?:{_DOT}{_NAME}){{0,{DEEPEST_KEY - 1}}}+(?P<deeper>{_DOT}{_NAME})?",
+    re.DOTALL,
+)
 # Kubernetes tells every pod about a service called "provisioner" in variables with these names.
 _KUBERNETES: Final = re.compile(
     r"PROVISIONER_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
@@ -197,10 +207,16 @@ def _read_toml(path: Path) -> str:
         raise _Unreadable("it is UTF-16 text; save it as UTF-8")
     try:
         # What Windows writes before UTF-8 is no part of the text.
-        return content.decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise _Unreadable(f"it is not UTF-8 text (line {line}); save it as UTF-8") from None
+    if text.count(".") >= DEEPEST_KEY:
+        for found in _TOML.finditer(text):
+            if found["deeper"]:
+                line = text.count("\n", 0, found.start()) + 1
+                raise _Unreadable(f"a key is nested more than {DEEPEST_KEY} names deep (line {line})")
+    return text
 
 
 def defaults() -> Layer:

@@ -1,8 +1,8 @@
 """Carry one claim to its end: call, observe, decide, until there is something to settle."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Final
@@ -27,7 +27,6 @@ from provisioner.core.model import (
     Observation,
     Outcome,
     Proof,
-    Request,
     Result,
     Retry,
     SentCreate,
@@ -35,7 +34,6 @@ from provisioner.core.model import (
 )
 from provisioner.core.policy import (
     DecisionContext,
-    Rules,
     decide,
     first_action,
     is_evidence,
@@ -44,14 +42,13 @@ from provisioner.core.policy import (
     recorded_twice,
     sent_description,
 )
-from provisioner.core.ports import UNOBSERVED, Clock, ClockStore, Connections, Incidents, Observer, Permits, Vault
+from provisioner.core.ports import Clock, Permits
 from provisioner.core.secret import Secret
-from provisioner.core.skew import ServerClock, dated
-from provisioner.core.target_health import Breaker
+from provisioner.core.skew import dated
 from provisioner.worker.fault_attribution import FaultAttribution
-from provisioner.worker.key_gate import KeyGate, Postponed
+from provisioner.worker.key_gate import Postponed
 from provisioner.worker.lease_state import LeaseState
-from provisioner.worker.slots import OPEN, OpenGate
+from provisioner.worker.target import Target
 
 log = structlog.stdlib.get_logger()
 
@@ -64,47 +61,6 @@ _WITH_KEY: Final = frozenset({Action.CREATE, Action.REPLACE})
 _UNSENT: Final = frozenset(
     {Result.NOT_SENT, Result.CREDENTIAL_UNKNOWN, Result.CREDENTIAL_UNREADABLE, Result.CREDENTIAL_AWAY}
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """One Infisical and the ways to it.
-
-    `keys` keeps creates from being spent on keys that are refused, `incidents` hears why creates are held back,
-    `gate` keeps too many from being in flight; without them nothing does. `shared_budget`: replacing and deleting spend
-    the budget of creates too. `recorded` tells which request of another target has recorded a connection, if any.
-    `clock` is what is known of this Infisical's clock, and `clock_store` where that outlives this process.
-    """
-
-    name: str
-    connections: Connections
-    vault: Vault
-    writes: Permits
-    reads: Permits
-    rules: Rules
-    breaker: Breaker
-    keys: KeyGate | None = None
-    incidents: Incidents | None = None
-    gate: OpenGate = OPEN
-    shared_budget: bool = False
-    recorded: Callable[[Request, Connection], Awaitable[str]] | None = None
-    observer: Observer = UNOBSERVED
-    clock: ServerClock = field(default_factory=ServerClock)
-    clock_store: ClockStore | None = None
-
-    def allowance(self, now: float) -> tuple[int | None, float]:
-        """How many creates may be under way (None: any number), and in how many seconds that may change."""
-        allowed, pause = self.breaker.allowance(now)
-        if allowed is None and self.keys is not None:
-            return self.keys.upstream.allowance(now)
-        return allowed, pause
-
-    @property
-    def held(self) -> str | None:
-        """Why creates are held back; None when they are not."""
-        if self.breaker.is_open:
-            return self.breaker.reason
-        return None if self.keys is None else self.keys.trouble
 
 
 class Creator:

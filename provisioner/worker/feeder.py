@@ -10,12 +10,14 @@ import structlog
 from provisioner.core.doubt import unheard, with_doubt
 from provisioner.core.errors import DatabaseUnavailable
 from provisioner.core.model import Claim, ErrorCode, Retry, Settlement
-from provisioner.core.ports import FRONT, Clock, ClockStore, Queue, QueuePosition
-from provisioner.worker.creator import Creator, Target, lost_attempt
+from provisioner.core.ports import Clock, ClockStore, Queue
+from provisioner.core.queue_values import FRONT, QueuePosition
+from provisioner.worker.creator import Creator, lost_attempt
 from provisioner.worker.database_retry import DatabaseRetry, jittered
 from provisioner.worker.key_gate import KeyGate
 from provisioner.worker.lease_state import LeaseState
 from provisioner.worker.settler import Settler
+from provisioner.worker.target import Target
 
 log = structlog.stdlib.get_logger()
 

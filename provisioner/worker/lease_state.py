@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 from provisioner.core.model import Claim
-from provisioner.core.ports import Clock, WorkerId
+from provisioner.core.ports import Clock
+from provisioner.core.queue_values import WorkerId
 
 
 class LeaseState:

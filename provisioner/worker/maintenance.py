@@ -8,7 +8,8 @@ from typing import Final
 import structlog
 
 from provisioner.core.errors import DatabaseUnavailable, LeaseLost, ProvisionerError, StatementRefused
-from provisioner.core.ports import FRONT, Clock, Heartbeat, Queue, QueuePosition, QueueSnapshot
+from provisioner.core.ports import Clock, Queue
+from provisioner.core.queue_values import FRONT, Heartbeat, QueuePosition, QueueSnapshot
 from provisioner.worker.database_retry import DatabaseRetry
 from provisioner.worker.feeder import Feeder
 from provisioner.worker.lease_state import LeaseState

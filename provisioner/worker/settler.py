@@ -12,7 +12,9 @@ import structlog
 from provisioner.core.doubt import unheard, with_doubt
 from provisioner.core.errors import DatabaseUnusable, OutcomeDelayed, OutcomeRefused, OutcomeUnstorable
 from provisioner.core.model import ErrorCode, Fail, Retry, Settlement, Succeed
-from provisioner.core.ports import UNOBSERVED, Clock, Observer, Queue, Report
+from provisioner.core.ports import Clock, Observer, Queue
+from provisioner.core.queue_values import Report
+from provisioner.core.unobserved import UNOBSERVED
 from provisioner.worker.database_retry import DatabaseRetry, jittered
 from provisioner.worker.lease_state import LeaseState
 

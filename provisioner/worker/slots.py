@@ -100,8 +100,10 @@ class SlotGate(OpenGate):
 
     async def send(self, call: Callable[[], Awaitable[Observation]]) -> Observation:
         """Send a create, or credentials, as soon as there is a slot for it."""
-        number, ending, metered = await self._enter(), Ending.NOTHING, False
+        (number, sent_at), ending, metered = await self._enter(), Ending.NOTHING, False
         try:
+            if (early := sent_at - self._clock.monotonic()) > 0:
+                await asyncio.sleep(early)
             observation = await call()
             ending, metered = _ending(observation), observation.rate is not None
             return observation
@@ -111,8 +113,8 @@ class SlotGate(OpenGate):
                 self._stir.set()
             self._let_in()
 
-    async def _enter(self) -> int:
-        """Wait for a slot and take it; returns its number."""
+    async def _enter(self) -> tuple[int, float]:
+        """Wait for a slot and take it; returns its number, and when the call may be sent."""
         while not self._slots.is_free:
             turn = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)
@@ -220,7 +222,8 @@ def _ending(observation: Observation) -> Ending:
     if observation.result in _SILENT or (observation.result is Result.TOKEN_TROUBLE and observation.status is None):
         return Ending.NOTHING
     if observation.result is Result.UNKNOWN:
-        return Ending.FAILED
+        # Only an error with Infisical's own id was said by Infisical.
+        return Ending.FAILED if observation.req_id is None else Ending.BROKEN
     if observation.result is Result.KEY_REFUSED and observation.elapsed >= SLOW:
         return Ending.STRAINED
     return Ending.ANSWERED

@@ -9,13 +9,17 @@ from typing import Any, Final
 import structlog
 
 from provisioner.core.errors import DatabaseUnavailable
-from provisioner.core.ports import UNOBSERVED, Clock, Observer, Queue, QueuePosition, TargetVitals, Vitals
-from provisioner.worker.creator import Creator, Target
+from provisioner.core.ports import Clock, Observer, Queue
+from provisioner.core.queue_values import QueuePosition
+from provisioner.core.unobserved import UNOBSERVED
+from provisioner.core.vitals import TargetVitals, Vitals
+from provisioner.worker.creator import Creator
 from provisioner.worker.database_retry import DatabaseRetry
 from provisioner.worker.feeder import Feeder
 from provisioner.worker.lease_state import LeaseState
 from provisioner.worker.maintenance import Maintenance
 from provisioner.worker.settler import Settler
+from provisioner.worker.target import Target
 from provisioner.worker.upkeep import Upkeep
 
 log = structlog.stdlib.get_logger()

@@ -153,6 +153,25 @@ def test_what_others_have_set_and_published_is_told(database: Database) -> None:
     assert (bare["verdict"], "provisioner.waiting" in bare["remedy"]) == ("problem", True)
 
 
+def test_how_many_creates_a_target_bears_is_told(database: Database) -> None:
+    """The limit that was learned, and as a warning the number that stopped the server, with what to set."""
+    query(
+        database,
+        "INSERT INTO provisioner.connection_requests (project_id) VALUES (gen_random_uuid());"
+        "INSERT INTO provisioner.concurrency (target, address, in_flight_limit)"
+        " VALUES ('default', 'https://infisical.example', 8)",
+    )
+    learned = checks_of(database)["in flight"]
+    assert (learned["verdict"], learned["said"]) == ("ok", "default gets at most 8 creates at once")
+    query(database, "UPDATE provisioner.concurrency SET in_flight_limit = 6, cliff = 8, cliff_at = 1790000000, bar = 6")
+    stopped = checks_of(database)["in flight"]
+    assert stopped["verdict"] == "warning"
+    assert "default stopped with 8 creates in flight" in stopped["said"]
+    assert stopped["remedy"] == "at most 6 are in flight now; set max_in_flight below 8"
+    query(database, "UPDATE provisioner.concurrency SET memory = 600")
+    assert checks_of(database)["in flight"]["verdict"] == "ok"  # it is only suspected
+
+
 def test_a_password_file_that_is_ignored_is_told(database: Database, tmp_path: Path) -> None:
     """Others may read it, so it is not used: if the login works all the same, that is a warning."""
     file = tmp_path / "passwords"

@@ -11,6 +11,7 @@ import pytest
 
 from provisioner import __version__
 from provisioner.cli import COMMANDS
+from provisioner.cli._frame import guarded
 from tests.support.cli import SCRIPT, environment, provisioner
 
 if TYPE_CHECKING:
@@ -207,3 +208,22 @@ def test_why_the_database_cannot_be_reached_is_said_in_words() -> None:
     said = provisioner("status", more=NOBODY).stderr
     assert "Error" not in said
     assert "Errno" not in said
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("x.so: failed to map segment from shared object", "there is not enough memory"),
+        ("x.so: cannot open shared object file: Too many open files", "no more files can be opened"),
+    ],
+)
+def test_a_library_without_room_is_told(said: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where a library cannot be loaded for want of memory or files, the error says so and not that it is missing."""
+
+    def load() -> None:
+        raise ImportError(said)
+
+    assert guarded(load) == 1
+    err = capsys.readouterr().err
+    assert told in err
+    assert err.count("\n") == 1

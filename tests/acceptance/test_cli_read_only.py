@@ -69,14 +69,20 @@ def test_a_file_larger_than_the_memory_is_told(database: Database, large_file: P
     """Where there is neither a disk nor memory for it, the message says what to do."""
 
     def little_memory() -> None:
+        import uvloop  # noqa: F401  # the libraries are there: it is the file that has no room
+
         tempfile.tempdir = "/nowhere"
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + (20 << 20),) * 2)  # bytes: 20 MiB for a file of more
 
     # Line by line: what is freed here would be room for the copy of this process, whatever its limit.
+    # Several times what a process that ran many tests has free without asking for more.
+    noise = os.urandom(1 << 20).hex()
     with large_file.open("w") as stream:
         stream.write("project_id,description\n")
-        stream.writelines(f"{UUID(int=number)},{os.urandom(120).hex()}\n" for number in range(200_000))
+        for number in range(400_000):
+            at = number * 997 % (len(noise) - 240)
+            stream.write(f"{UUID(int=number)},{noise[at : at + 240]}\n")
     done = forked(["submit", str(large_file), "--dry-run"], environment(database), prepare=little_memory)
     assert done.status == 1, done
     assert done.stderr.startswith(f"error: {large_file} needs more memory than is available; set TMPDIR to a directory")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from tests.benchmarks import alone, latency, tables, throughput
+from tests.benchmarks import alone, latency, self_hosted, tables, throughput
 from tests.benchmarks.catalogue import MEASURES, SECTIONS
 from tests.benchmarks.drawing import draw
 from tests.benchmarks.figures import Samples, save
@@ -42,6 +42,7 @@ def parts(section: str, requests: int) -> tuple[Part, ...]:
         "wake": (latency.wake,),
         "start": (latency.start,),
         "scaling": (partial(throughput.scaling, requests=max(1, requests // 5)),),
+        "selfhosted": (self_hosted.self_hosted,),
     }
     return known[section]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from provisioner.core.model import Action, AttemptRecord, Connection, Result, Settlement, Succeed
-from provisioner.core.ports import FRONT
+from provisioner.core.queue_values import FRONT
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queue import PostgresQueue
 from tests.benchmarks.stage import fill, settle_down, until
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from provisioner.core.model import Claim
-    from provisioner.core.ports import QueuePosition
+    from provisioner.core.queue_values import QueuePosition
     from tests.benchmarks.stage import Session, Stage
 
 LOT = 100

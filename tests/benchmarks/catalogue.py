@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.benchmarks.figures import Measure
 
-SECTIONS = ("throughput", "alone", "intake", "wake", "start", "scaling")
+SECTIONS = ("throughput", "alone", "intake", "wake", "start", "scaling", "selfhosted")
 
 
 def _throughput(latency: str) -> tuple[Measure, ...]:
@@ -38,6 +38,17 @@ def _scaling(name: str, title: str) -> tuple[Measure, ...]:
     return tuple(made)
 
 
+def _self_hosted(load: str, title: str) -> tuple[Measure, ...]:
+    key = f"selfhosted.{load}"
+    return (
+        Measure(key=f"{key}.share", title=f"{title}: by default, of the fastest fixed number", unit="times"),
+        Measure(key=f"{key}.auto", title=f"{title}: by default", unit="s"),
+        *(Measure(key=f"{key}.{most}", title=f"{title}: max_in_flight = {most}", unit="s") for most in (4, 8, 11, 16)),
+        Measure(key=f"{key}.auto_stalled", title=f"{title}: by default, runs in which the server stopped", unit="of 1"),
+        Measure(key=f"{key}.stalled", title=f"{title}: runs in which the server stopped", unit="of 5"),
+    )
+
+
 MEASURES = (
     *_throughput("0ms"),
     *_throughput("50ms"),
@@ -57,4 +68,6 @@ MEASURES = (
     Measure(key="start.daemon", title="`provisioner run`, from start to the first result", unit="ms"),
     *_scaling("free", "no limiter"),
     *_scaling("metered", "limiter"),
+    *_self_hosted("quick", "self-hosted, 300 rows"),
+    *_self_hosted("upstream", "self-hosted, 200 rows, OpenRouter 0.3 s"),
 )

@@ -30,7 +30,7 @@ from provisioner.core.model import (
     Settlement,
 )
 from provisioner.core.policy import DecisionContext, Rules, decide, first_action, is_evidence, left_in_doubt
-from provisioner.core.ports import FRONT, Heartbeat
+from provisioner.core.queue_values import FRONT, Heartbeat
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queue import PostgresQueue
 

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from provisioner.core.model import Succeed
-from provisioner.core.ports import FRONT
+from provisioner.core.queue_values import FRONT
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 from provisioner.postgres.queue import PostgresQueue
@@ -21,7 +21,7 @@ from tests.support.builders import a_connection, a_settlement
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from provisioner.core.ports import QueuePosition
+    from provisioner.core.queue_values import QueuePosition
 
 pytestmark = pytest.mark.xdist_group("faults-b")
 

@@ -11,7 +11,7 @@ import pytest
 
 from provisioner.core.errors import DatabaseUnavailable, OutcomeDelayed, StatementRefused
 from provisioner.core.model import ErrorCode, Fail, Retry, Settlement, Succeed
-from provisioner.core.ports import FRONT
+from provisioner.core.queue_values import FRONT
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queue import PostgresQueue
 from provisioner.sandbox.simulator.options import Options

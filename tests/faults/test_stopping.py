@@ -24,7 +24,7 @@ EXPIRE = "UPDATE provisioner.workers SET lease_until = now() - interval '1 secon
 async def test_told_once_under_load(world: Callable[..., World]) -> None:
     """Exit status 0; every create that was sent is recorded, nothing is left in flight, and nothing is sent again."""
     options = Options(mode="self-hosted", projects=80, latency=0.5, seed=51)
-    async with world(options, seed=51, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT="12", **UNLIMITED) as it:
+    async with world(options, seed=51, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT="8", **UNLIMITED) as it:
         await it.request()
         for enough in (10, 40):
             worker = it.work()
@@ -51,7 +51,7 @@ async def test_told_twice(world: Callable[..., World], second: signal.Signals) -
     """The second signal ends it at once, whatever is in flight; others find what it has made."""
     options = Options(mode="self-hosted", projects=24, seed=52)
     slow = {"OPENROUTER_PROVISIONING_KEY": "sk-or-v1-slow-mode-delay1"}
-    async with world(options, seed=52, **slow, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT="12", **UNLIMITED) as it:
+    async with world(options, seed=52, **slow, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT="8", **UNLIMITED) as it:
         await it.request()
         worker = it.work()
         await eventually(lambda: len(it.simulator.world.store.creates) >= 3)

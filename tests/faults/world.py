@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any, Self
 
@@ -84,7 +84,6 @@ class World:
     """Everything that one fault test breaks, from one seed.
 
     `url` is a fresh database with our schema. Workers reach it by `way`, when a test puts something in between.
-    `pool` is that of the simulated Infisical, whatever the options say: 0 lets any number of creates be in flight.
     """
 
     def __init__(
@@ -95,14 +94,13 @@ class World:
         seed: int,
         directory: Path,
         tally: Counter[str],
-        pool: int = 0,
         **settings: str,
     ) -> None:
         self.url = url
         self.way = url
         self.seed = seed
         self.random = Random(seed)  # noqa: S311 - a repeatable sequence is the point
-        self.simulator = Simulator(replace(options, pool=pool))
+        self.simulator = Simulator(options)
         self.workers: list[WorkerProcess] = []
         self.tally = tally
         self._directory = directory
@@ -236,7 +234,7 @@ class World:
         return dict((await self.fetch("SELECT * FROM provisioner.connection_requests WHERE id = $1", request))[0])
 
     async def audit(self) -> Audit:
-        """Hold the table and its log against the server's own lists; every difference is an error."""
+        """Hold the table and its log against the server's own lists; every difference, and every stop, is an error."""
         rows = [dict(row) for row in await self.fetch(ROWS)]
         state = self.simulator.state()
         found = audit(rows, state)
@@ -244,6 +242,7 @@ class World:
         log = [dict(row) for row in await self.fetch(ATTEMPTS)]
         strange = unexplained(state["creates"], log)
         assert not strange, "\n".join(strange[:20])
+        assert state["pool"]["timedOut"] == 0, "the server stopped, for too many creates were in flight"
         self.tally["creates"] += found.creates
         self.tally["answers lost"] += found.answers_lost
         self.tally["requests checked"] += found.requests

@@ -24,7 +24,7 @@ BAD = "sk-or-v1-bad-mode-401"
 GOOD = "sk-or-v1-planted-and-good"
 SECRET = "GET /api/v4/secrets/{secretName}"
 RAW_SECRET = "GET /api/v3/secrets/raw/{secretName}"
-QUICK = {"PROVISIONER_RETRY__BASE": "0.2", "PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT": "16"}
+QUICK = {"PROVISIONER_RETRY__BASE": "0.2", "PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT": "8"}
 
 
 @pytest.fixture

@@ -28,8 +28,9 @@ from provisioner.infisical.wire import Routes
 from provisioner.sandbox.simulator import Simulator
 from provisioner.sandbox.simulator.options import Options
 from provisioner.worker.clock import DatabaseClock
-from provisioner.worker.creator import Creator, Target
+from provisioner.worker.creator import Creator
 from provisioner.worker.lease_state import LeaseState
+from provisioner.worker.target import Target
 from tests.support.builders import a_request
 from tests.support.gateway import Gateway, Step, in_json, plain
 from tests.support.small_world import AnyKey, Ledger

@@ -19,7 +19,8 @@ SETTINGS = {
     "PROVISIONER_CREDENTIALS__BAD__VALUE": "sk-or-v1-bad-mode-401",
     "PROVISIONER_RETRY__BASE": "0.2",
 }
-FAR = Options(mode="self-hosted", latency=0.02, any_project=True)
+# Without the pool: who comes first is decided by the queue, and thousands must have their turn within the test's time.
+FAR = Options(mode="self-hosted", latency=0.02, any_project=True, pool=0)
 CROWD = """
 INSERT INTO provisioner.connection_requests (project_id, name, credential, priority, not_before)
 SELECT $1::uuid, $2 || '-' || n, $3, $4, $5 FROM generate_series(1, $6::int) AS n
@@ -31,18 +32,18 @@ SOON = """
 INSERT INTO provisioner.connection_requests (project_id, name, not_before)
 SELECT p::uuid, 'few-' || n, $3 FROM unnest($1::text[]) AS p, generate_series(1, $2::int) AS n
 """
-SLOWEST = """
-SELECT extract(EPOCH FROM max(coalesce(finished_at, now() + interval '1 hour') - created_at))::float8
-FROM provisioner.connection_requests WHERE name = 'openrouter' AND priority = $1
+FIRST = """
+SELECT min(a.started_at) FROM provisioner.attempts AS a JOIN provisioner.connection_requests AS q ON q.id = a.request_id
+WHERE q.name LIKE $1
 """
-# Creates of the crowd that were sent between a time and the last one of what is urgent.
+# Creates of the crowd that were sent between a time and the last one of those that came after it.
 BETWEEN = """
 WITH sent AS (
-    SELECT q.name, q.priority, a.started_at
+    SELECT q.name, a.started_at
     FROM provisioner.attempts AS a JOIN provisioner.connection_requests AS q ON q.id = a.request_id
 )
 SELECT count(*) FROM sent
-WHERE name LIKE 'crowd%' AND started_at > $1 AND started_at < (SELECT max(started_at) FROM sent WHERE priority = 3)
+WHERE name LIKE 'crowd%' AND started_at > $1 AND started_at < (SELECT max(started_at) FROM sent WHERE name LIKE $2)
 """
 
 
@@ -55,20 +56,21 @@ async def crowd(
 
 
 async def test_forty_projects_are_not_delayed_by_one_with_thousands(database: Database) -> None:
-    """With 20 000 requests of one project in line, one request of each of forty others is done within two seconds."""
+    """With 20 000 requests of one project in line, one request of each of forty others goes before nearly all."""
     async with Fleet(database.url, FAR, settings=SETTINGS) as fleet:
         await crowd(fleet, "crowd", 20_000)
         await fleet.start()
         await eventually(lambda: fleet.created() >= 100)
         await fleet.session.execute(EACH, [project(number) for number in range(1, 41)], 0)
-        await fleet.done("name = 'openrouter'", within=5)
-        assert await fleet.session.fetchval(SLOWEST, 0) < 2
-        assert (await fleet.states("name LIKE 'crowd%'"))["pending"] > 15_000
+        came = await fleet.session.fetchval("SELECT clock_timestamp()")
+        await fleet.done("name = 'openrouter'", within=30)
+        # What was claimed before they came, and the crowd's own turns: one for each of theirs.
+        assert await fleet.session.fetchval(BETWEEN, came, "openrouter") <= 16 * 4 + 40
 
 
 @pytest.mark.parametrize("each", [1, 10])
 async def test_forty_projects_are_not_delayed_by_thousands_that_come_due(database: Database, each: int) -> None:
-    """When 20 000 of one project come due at once, and a few of forty others after them, these take two seconds."""
+    """When 20 000 of one project come due at once, and a few of forty others after them, these go before nearly all."""
     async with Fleet(database.url, FAR, settings=SETTINGS) as fleet:
         await crowd(fleet, "crowd", 20_000, later=True)
         await fleet.start()
@@ -76,11 +78,11 @@ async def test_forty_projects_are_not_delayed_by_thousands_that_come_due(databas
         await eventually(lambda: fleet.created() >= 100)
         due = await fleet.session.fetchval("SELECT now() + interval '0.2 seconds'")
         await fleet.session.execute(SOON, [project(number) for number in range(1, 41)], each, due)
-        await fleet.done("name LIKE 'few%'", within=10)
-        slowest = "SELECT max(finished_at) FROM provisioner.connection_requests WHERE name LIKE 'few%'"
-        took = (await fleet.session.fetchval(slowest) - due).total_seconds()
-        # Sixteen at a time with twenty milliseconds each: four hundred take half a second when they are alone.
-        assert took < 2
+        await fleet.done("name LIKE 'few%'", within=30)
+        # Until the first of them is noticed to be due the crowd goes on; then it gets its own turns, one for each of a
+        # project of theirs, besides what was claimed before.
+        first = await fleet.session.fetchval(FIRST, "few%")
+        assert await fleet.session.fetchval(BETWEEN, first, "few%") <= 16 * 4 + 40 * each
         assert (await fleet.states("name LIKE 'crowd%'"))["pending"] > 15_000
 
 
@@ -98,9 +100,8 @@ async def test_priorities_and_schedules_hold_under_load(database: Database) -> N
         await eventually(lambda: fleet.created() >= 100)
         await fleet.session.execute(EACH, [project(number) for number in range(1, 41)], 3)
         came = await fleet.session.fetchval("SELECT clock_timestamp()")
-        await fleet.done("name = 'openrouter' AND priority = 3", within=5)
-        assert await fleet.session.fetchval(SLOWEST, 3) < 2
+        await fleet.done("name = 'openrouter' AND priority = 3", within=30)
         assert await fleet.states("name LIKE 'later%'") == {"pending": 1_000}
         assert (await fleet.states("name LIKE 'crowd%'"))["pending"] > 3_000
-        between = await fleet.session.fetchval(BETWEEN, came)
+        between = await fleet.session.fetchval(BETWEEN, came, "openrouter")
         assert between <= 16 * 4  # what was claimed before they came

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from provisioner.core.ports import FRONT, QueuePosition
+from provisioner.core.queue_values import FRONT, QueuePosition
 from provisioner.postgres import listener
 from provisioner.postgres.listener import CHANNEL, Listener, read_payload
 from provisioner.postgres.migrations import migrate

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from asyncpg import PostgresError
 
 from provisioner.core.errors import DatabaseUnusable
 from provisioner.postgres.access import Kind, lacking
@@ -269,3 +270,58 @@ async def test_a_missing_schema_is_told(empty_database: Lent) -> None:
     async with opened(empty_database) as ours:
         with pytest.raises(DatabaseUnusable, match="run `provisioner migrate`"):
             await page(ours, Filter(), limit=1)
+
+
+REFUSING = """
+CREATE FUNCTION public.audit() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF new.name = 'bad' AND new.status <> old.status THEN {body} END IF;
+    RETURN new;
+END $$;
+CREATE TRIGGER audit BEFORE UPDATE ON provisioner.connection_requests FOR EACH ROW EXECUTE FUNCTION public.audit()
+"""
+BODIES = {
+    "raises": "RAISE EXCEPTION 'the books are closed';",
+    "skips": "RETURN NULL;",
+    "divides by zero": "PERFORM 1 / 0;",
+}
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+@pytest.mark.parametrize("operation", ["cancel", "retry"])
+async def test_a_trigger_that_refuses_one_keeps_no_other(database: Lent, operation: str, body: str) -> None:
+    """What somebody's trigger refuses is named and left as it is, in its place too; the others are changed."""
+    async with connected(database.url) as session:
+        told: list[str] = []
+        session.add_log_listener(lambda _, said: told.append(str(said)))
+        ids = ask(database, 3)
+        bad = ids[1]
+        await session.execute("UPDATE provisioner.connection_requests SET name = 'bad' WHERE id = $1", bad)
+        if operation == "retry":
+            await session.fetch("SELECT * FROM provisioner.cancel($1)", ids)
+        await session.execute(REFUSING.format(body=body))
+        places = "SELECT id FROM provisioner.ready UNION ALL SELECT id FROM provisioner.waiting"
+        before = {row["id"] for row in await session.fetch(places)}
+        rows = await session.fetch(f"SELECT * FROM provisioner.{operation}($1)", ids)
+        alone = await session.fetch(f"SELECT * FROM provisioner.{operation}($1)", [bad])
+        after = {row["id"] for row in await session.fetch(places)}
+        found = await session.fetch("SELECT id, status FROM provisioner.connection_requests")
+        states = {row["id"]: row["status"] for row in found}
+    assert [row["id"] for row in rows] == [one for one in ids if one != bad]
+    assert alone == []
+    assert [f"request {bad} is left as it is" in line for line in told] == [True, True]
+    kept, changed = ("pending", "cancelled") if operation == "cancel" else ("cancelled", "pending")
+    assert states == {one: kept if one == bad else changed for one in ids}
+    assert (bad in after) is (bad in before)
+
+
+async def test_what_is_about_all_is_not_tried_one_by_one(database: Lent) -> None:
+    """A trouble of the database itself is raised at once."""
+    ids = ask(database, 3)
+    async with connected(database.url) as session:
+        await session.execute(REFUSING.format(body="RAISE EXCEPTION 'x' USING ERRCODE = '53100';"))
+        await session.execute("UPDATE provisioner.connection_requests SET name = 'bad' WHERE id = $1", ids[0])
+        with pytest.raises(PostgresError, match="x"):
+            await session.fetch("SELECT * FROM provisioner.cancel($1)", ids)
+        pending = "SELECT count(*) FROM provisioner.connection_requests WHERE status = 'pending'"
+        assert await session.fetchval(pending) == 3

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from provisioner.core.errors import DatabaseUnavailable
-from provisioner.core.pacing import Budget, fixed
-from provisioner.core.ports import Grant
+from provisioner.core.pacing import Budget, Grant, fixed
 from provisioner.postgres.permits import UNLIMITED, SharedPermits
 from provisioner.postgres.pool import Database as Pool
 from provisioner.worker.clock import DatabaseClock

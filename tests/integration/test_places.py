@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from provisioner.core.model import Retry
-from provisioner.core.ports import FRONT, Report
+from provisioner.core.queue_values import FRONT, Report
 from provisioner.postgres.detail import read_attempts
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queue import PostgresQueue

@@ -29,7 +29,7 @@ from tests.support.sessions import connected
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
-    from provisioner.core.ports import QueuePosition
+    from provisioner.core.queue_values import QueuePosition
     from tests.support.postgres import Database
 
 REPLICATES = {"wal_level": "replica", "max_wal_senders": "4", "fsync": "off", "hot_standby": "on"}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from provisioner.core.model import Succeed
-from provisioner.core.ports import FRONT
+from provisioner.core.queue_values import FRONT
 from provisioner.postgres.condition import holders, read_server
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queries import statements

@@ -10,7 +10,7 @@ import pytest
 
 from provisioner.core.errors import LeaseLost, SchemaMismatch
 from provisioner.core.model import OnConflict, Retry
-from provisioner.core.ports import FRONT, Claims, Heartbeat, QueuePosition
+from provisioner.core.queue_values import FRONT, Claims, Heartbeat, QueuePosition
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queries import statements
 from provisioner.postgres.queue import PostgresQueue

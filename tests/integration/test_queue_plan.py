@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from provisioner.core.model import Cancel, Claim, ErrorCode, Fail, Outcome, Retry, Succeed
-from provisioner.core.ports import FRONT, QueuePosition
+from provisioner.core.queue_values import FRONT, QueuePosition
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queue import PostgresQueue
 from tests.support import eventually

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from provisioner.core.ports import FRONT
+from provisioner.core.queue_values import FRONT
 from provisioner.postgres.queries import statements
 from tests.support import eventually
 from tests.support.postgres import Database

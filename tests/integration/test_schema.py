@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from provisioner.core.ports import QueuePosition
+from provisioner.core.queue_values import QueuePosition
 from provisioner.postgres.listener import CHANNEL, read_payload
 from tests.support import eventually
 from tests.support.builders import project

@@ -9,8 +9,8 @@ import pytest
 
 from provisioner.core.errors import CredentialUnavailable, CredentialUnreadable
 from provisioner.core.model import RateHeaders, Request
-from provisioner.core.ports import Grant, SecretLocation
-from provisioner.core.secret import Secret
+from provisioner.core.pacing import Grant
+from provisioner.core.secret import Secret, SecretLocation
 from provisioner.credentials.fetched import PAUSE, RECHECK, FetchedSecret
 from provisioner.credentials.vault import FromInfisical, NamedVault
 from provisioner.infisical.auth import UniversalAuth

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from provisioner.core.model import Result
-from provisioner.core.ports import FRONT, Wiped
+from provisioner.core.queue_values import FRONT, Wiped
 from provisioner.worker import settler
 from tests.support import eventually
 from tests.support.builders import an_observation, project

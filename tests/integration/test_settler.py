@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from provisioner.core.model import Succeed
-from provisioner.core.ports import FRONT
+from provisioner.core.queue_values import FRONT
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queue import PostgresQueue
 from provisioner.worker.clock import DatabaseClock

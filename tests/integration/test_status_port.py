@@ -91,6 +91,14 @@ async def test_the_document_is_what_the_status_command_shows() -> None:
     assert "3 requests have failed: fix the cause, then run `provisioner retry --error gave_up`" in document["concerns"]
     assert "target default is over its rate limit: nothing is sent until the limit resets" in document["setbacks"]
     assert (document["worker"]["worker"], document["worker"]["absence"], document["error"]) == (7, None, None)
+    stopped, other = document["targets"]
+    assert (stopped["in_flight_limit"], stopped["cliff"], stopped["cliff_at"]) == (6, 8, "2026-03-01T12:00:00+00:00")
+    assert (other["in_flight_limit"], other["cliff"], other["cliff_at"], other["stalled_at"]) == (
+        None,
+        None,
+        None,
+        None,
+    )
 
 
 async def test_secrets_do_not_leave_by_this_door() -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from provisioner.core.model import ErrorCode, Fail, Result
-from provisioner.core.ports import UNOBSERVED, Report
+from provisioner.core.queue_values import Report
+from provisioner.core.unobserved import UNOBSERVED
 from provisioner.observe.traces import traced, wanted
 from provisioner.worker.clock import DatabaseClock
 from tests.support.builders import NOON, a_claim, a_record, a_request, a_settlement, at

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from provisioner.core.model import ErrorCode, Fail
-from provisioner.core.ports import FRONT, Wiped
+from provisioner.core.queue_values import FRONT, Wiped
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queue import PostgresQueue
 from provisioner.sandbox.simulator import Options

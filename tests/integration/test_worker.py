@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from provisioner.core.model import Claim, Observation, Result
-from provisioner.core.ports import FRONT
+from provisioner.core.queue_values import FRONT
 from provisioner.worker import settler
 from tests.support import eventually
 from tests.support.builders import a_connection, project

@@ -200,7 +200,6 @@ async def test_no_secret_is_left_anywhere(tmp_path: Path) -> None:
         upstream_pace=0.01,
         late_by=0.1,
         seed=3,
-        pool=0,
     )
     with PostgresServer(settings=TALKATIVE) as server:
         await prepare(server, secrets["database password"])

@@ -9,10 +9,12 @@ import ctypes
 import itertools
 import os
 import random
+import re
 import shutil
 import stat
 import subprocess
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,7 +69,12 @@ CONTENTS = {
     "binary": bytes(range(256)),
     "zero": b"\0" * 100,
     "deep": b"a = " + b"[" * 100_000,
-    "dotted": b"a." * 5000 + b"a = 1",
+    "dotted": b"a." * 50_000 + b"a = 1",
+    "dotted table": b"[" + b"a . " * 50_000 + b"a]\n",
+    "dotted inside": b"x = {" + b"\"a\".'b'." * 50_000 + b"a = 1}",
+    "dotted, many": b"\n".join(b"a." * 1000 + b"a%d = 1" % number for number in range(400)),
+    "long": b"# a comment\n" * 100_000,
+    "not closed": b'x = "' + b'\\".' * 300_000,
     "long number": b"[retry]\nbase = " + b"9" * 5000,
     "wrong types": b'database = 5\ntargets = []\ncredentials = "x"\nretry = true\nlog = 1979-05-27\n',
     "wrong values": b"[retry]\nbase = []\n[worker]\nlease = {}\n[log]\nlevel = 1\n[targets.default]\nurl = true\n",
@@ -91,6 +98,8 @@ def test_any_settings_file_is_read_or_named(tmp_path: Path, name: str) -> None:
     assert done.status == (2 if name in REFUSED else 0)
     if name in REFUSED:
         assert str(file) in done.stderr
+        # Refused by a look at its dots, before the time is spent that grows with their square.
+        assert ("nested more than 20 names deep" in done.stderr) is name.startswith("dotted")
     elif name != "empty":
         assert ["retry.base", "2.0"] in [line.split()[:2] for line in done.stdout.splitlines()]
 
@@ -176,7 +185,9 @@ ASKING = [
     ["run", "--listen"],
     [],
 ]
-REALLY = {("simulate", "--port", "0"), ("run", "--listen", "")}  # these would begin to serve
+REALLY: set[tuple[str, ...]] = {("simulate", "--port", "0"), ("run", "--listen", "")}  # these would begin to serve
+REALLY |= {("simulate", "--faults", ""), ("simulate", "--faults", " ")}
+REALLY |= {("--",)}  # shows the help, which has more lines
 
 
 def test_any_word_on_the_command_line(database: Database, request: pytest.FixtureRequest) -> None:
@@ -263,11 +274,13 @@ def strict() -> None:
     os.umask(0o777)
 
 
-def few_files() -> None:
-    """Have room for hardly more files than the streams."""
+def few_files(room: int = 4) -> None:
+    """Have room for hardly more files than are open."""
     import resource
 
-    resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24))
+    number = os.dup(2)  # the lowest that is free
+    os.close(number)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (number + room, number + room))
 
 
 MACHINES: dict[str, Callable[[], object]] = {
@@ -300,6 +313,42 @@ def test_any_machine(database: Database, tmp_path: Path, machine: str, request: 
 def test_every_machine(database: Database, tmp_path: Path, machine: str, request: pytest.FixtureRequest) -> None:
     """The same with every command and home."""
     test_any_machine(database, tmp_path, machine, request)
+
+
+@pytest.mark.parametrize("room", [*range(0, 24, 3)])
+def test_any_room_for_files(database: Database, room: int) -> None:
+    """However few files may be opened, a command works or says so: no library ends the process for it."""
+    done = forked(["status"], environment(database), prepare=lambda: few_files(room))
+    assert_told(done, room)
+    assert done.status == 0 or re.search("no more files can be opened|Too many open files", done.stderr), done
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_every_room_for_files(database: Database, tmp_path: Path) -> None:
+    """The same with every number and command."""
+    for room, arguments in itertools.product(range(40), DOING):
+        done = forked(
+            arguments, environment(database), cwd=tmp_path, prepare=partial(few_files, room), given=b"project_id\nx\n"
+        )
+        assert_told(done, (room, arguments))
+
+
+@pytest.mark.parametrize("kind", ["missing", "directory", "pipe", "writable"])
+def test_any_log_of_tls_keys(tmp_path: Path, kind: str) -> None:
+    """A log of TLS keys that cannot be written is told in a line, and nothing else changes."""
+    path = tmp_path / ("nowhere/keys" if kind == "missing" else kind)
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    told = environment(PROVISIONER_DATABASE_URL=NOBODY) | {"SSLKEYLOGFILE": str(path)}
+    # Started anew: what imports TLS contexts has imported them in this process already.
+    done = subprocess.run([SCRIPT, "doctor"], capture_output=True, check=False, text=True, env=told)  # noqa: S603
+    assert done.returncode == 1
+    assert "identity" in done.stdout
+    assert "unforeseen" not in done.stderr
+    assert ("SSLKEYLOGFILE names a file that cannot be written" in done.stderr) is (kind != "writable")
 
 
 def test_a_database_without_an_account() -> None:

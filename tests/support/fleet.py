@@ -6,7 +6,6 @@ import asyncio
 import random
 import time
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
@@ -37,10 +36,7 @@ PATH = "/api/v1/app-connections/open-router"
 
 
 class Fleet:
-    """So many workers with one target, `default`; `settings` are environment variables of the product.
-
-    `pool` is that of the simulated Infisical, whatever the options say: 0 lets any number of creates be in flight.
-    """
+    """So many workers with one target, `default`; `settings` are environment variables of the product."""
 
     def __init__(
         self,
@@ -49,9 +45,8 @@ class Fleet:
         *,
         workers: int = 1,
         settings: Mapping[str, str] | None = None,
-        pool: int = 0,
     ) -> None:
-        self.simulator = Simulator(replace(options, pool=pool))
+        self.simulator = Simulator(options)
         self.workers: list[Worker] = []
         self._working: list[asyncio.Task[None]] = []
         self.session: Session

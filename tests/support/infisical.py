@@ -59,9 +59,7 @@ class Infisical:
 
 @contextmanager
 def simulated(*options: str) -> Iterator[Infisical]:
-    """Serve until the end of the block; without the pool of database connections, unless `--pool` is said."""
-    if "--pool" not in options:
-        options += ("--pool", "0")
+    """Serve until the end of the block."""
     process = subprocess.Popen(  # noqa: S603  # our own arguments
         [SCRIPT, "simulate", *options], env=environment(), cwd="/", stdout=subprocess.PIPE, text=True
     )

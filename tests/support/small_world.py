@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 from provisioner.core.errors import DatabaseUnavailable
 from provisioner.core.model import Observation, Result
+from provisioner.core.pacing import Grant
 from provisioner.core.policy import Rules
-from provisioner.core.ports import Grant
 from provisioner.core.secret import Secret
 from provisioner.core.target_health import Breaker
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queue import PostgresQueue
 from provisioner.worker.clock import DatabaseClock
-from provisioner.worker.creator import Target
+from provisioner.worker.target import Target
 from provisioner.worker.worker import Worker, WorkerOptions
 from tests.support import eventually
 from tests.support.builders import a_connection
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from provisioner.core.model import Connection, RateHeaders, Request
-    from provisioner.core.ports import Claims, Heartbeat, QueuePosition, QueueSnapshot
+    from provisioner.core.queue_values import Claims, Heartbeat, QueuePosition, QueueSnapshot
     from tests.support.postgres import Database
     from tests.support.sessions import Session
 

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from provisioner.core.ports import TargetVitals, Vitals
 from provisioner.core.reports import Failures, Gauges, Progress, Status, TargetReport, WorkerReport, Workers
+from provisioner.core.vitals import TargetVitals, Vitals
 from provisioner.observe.connection_limits import HEADER_TIME
 from provisioner.observe.health import Health
 from provisioner.observe.metrics import Meter
@@ -78,13 +78,14 @@ def a_troubled_status() -> Status:
     """Everything that can be wrong at once, with texts that try to break the page."""
     nasty = "<script>document.title = 'broken'</script> \" onmouseover='x' `code`"
     usual = a_status()
+    stopped: dict[str, Any] = {"in_flight_limit": 6, "cliff": 8, "cliff_at": NOON}
     return replace(
         usual,
         progress=a_progress(failed=3, ready=1),
         batches=(a_progress(batch=nasty, total=False, failed=3), a_progress(batch="x" * 200, total=False)),
         more_batches=4,
         targets=(
-            replace(usual.targets[0], blocked_until=at(40), trouble=nasty, trouble_since=NOON),
+            replace(usual.targets[0], blocked_until=at(40), trouble=nasty, trouble_since=NOON, **stopped),
             TargetReport(target="eu", ready=2, paused_at=NOON, paused_by="ann"),
         ),
         workers=Workers(living=1, lost=1, pace=2.5),

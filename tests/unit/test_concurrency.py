@@ -11,16 +11,19 @@ from hypothesis import given, settings, strategies as st
 
 from provisioner.core.concurrency import (
     LONGEST_STALL,
+    LOWEST,
     MEMORY,
     METERED,
     SELF_HOSTED,
     START,
+    SUSPICION,
     UPSTREAM,
     Concurrency,
+    Holder,
     Reading,
     Rules,
 )
-from provisioner.core.sharing import exchange, fair_shares
+from provisioner.core.sharing import SPREAD, Allotment, exchange, fair_shares
 from provisioner.core.slots import Ending, Slots
 
 HERE = "https://infisical.example"
@@ -47,6 +50,7 @@ class Server:
     stuck_until: float = 0.0
     deadlocks: int = 0
     most: int = 0
+    ending: Ending = Ending.BROKEN
 
     def waits(self) -> float:
         """How long this create waits for OpenRouter."""
@@ -119,11 +123,11 @@ class Fleet:
         slots = self.slots[worker]
         while worker in self.alive and slots.is_free and self.work[worker] > 0:
             self.work[worker] -= 1
-            number = slots.begin(self.now)
+            number, sent_at = slots.begin(self.now)
             self.longest_wait[worker] = max(self.longest_wait[worker], self.now - self._served[worker])
             self._served[worker] = self.now
             self.most = max(self.most, sum(each.running for each in self.slots.values()))
-            self._begin(worker, number)
+            self._at(sent_at, partial(self._begin, worker, number))
 
     def _begin(self, worker: int, number: int) -> None:
         if self.server.away:
@@ -142,7 +146,7 @@ class Fleet:
                 return
             entered = self.server.inside.pop(call)
             hung = self.now - entered >= HANGS - 1
-            self._end(worker, number, Ending.FAILED if hung and number % 3 else Ending.ACCEPTED)
+            self._end(worker, number, self.server.ending if hung and number % 3 else Ending.ACCEPTED)
 
         self._at(due, leave)
 
@@ -287,6 +291,89 @@ def test_an_outage_is_no_cliff() -> None:
     assert fleet.row.limit == SELF_HOSTED
 
 
+def test_a_network_that_swallows_everything_is_suspected_for_minutes_only() -> None:
+    """Calls that end without a word of the server's leave a suspicion behind, and after ten minutes nothing."""
+    server = Server()
+    fleet = Fleet(server, 2)
+    fleet.run(5.0)
+    server.ending = Ending.FAILED
+    server.stuck_until = fleet.now + HANGS
+    fleet.run(HANGS + 20.0)
+    assert fleet.row.stalled_at is None
+    assert (fleet.row.cliff, fleet.row.memory) == (SELF_HOSTED, SUSPICION)
+    assert LOWEST <= fleet.row.limit < SELF_HOSTED
+    fleet.run(SUSPICION)
+    assert fleet.row.limit == SELF_HOSTED
+
+
+def test_a_cliff_whose_errors_never_arrive_is_met_less_and_less_often() -> None:
+    """Where our patience ends before the pool's, a stall follows each suspicion, and each is kept for twice as long."""
+    server = Server(pool=4, ending=Ending.FAILED)
+    fleet = Fleet(server, 2)
+    fleet.run(6 * 3600.0)
+    assert 2 <= server.deadlocks <= 8
+    assert fleet.row.memory > SUSPICION
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_one_word_of_the_server_makes_a_suspicion_a_cliff(again: bool) -> None:
+    """Timeouts come first, then a late error of Infisical's own: it is kept for six hours, in whatever order."""
+    state = Concurrency(address=HERE, limit=1, usual=0.1, ended_at=990.0, stalled_at=994.0, stalled_with=8)
+    readings = [Reading(calls=1, failed=1, lost=1), Reading(calls=1, failed=1, slow=1)]
+    for second, told in enumerate([*readings, readings[0]] if again else readings):
+        state, _ = exchange(state, 1, told, rules=AUTO, now=1000.0 + second, alive={1})
+    assert (state.cliff, state.memory, state.bar) == (8, MEMORY, 6)
+
+
+@pytest.mark.parametrize(
+    ("slots", "limit", "at_once"), [(8, 8, 8), (4, 8, 4), (16, 16, 8), (8, 16, 4), (64, 64, 32), (1, 64, 1)]
+)
+def test_calls_beyond_what_any_server_bears_at_once_are_spread(slots: int, limit: int, at_once: int) -> None:
+    """All workers together send eight calls in one moment, or half their number; the others follow soon."""
+    state = Concurrency(address=HERE, limit=limit, usual=0.4)
+    others = Holder(worker=2, held=limit - slots, wanted=limit - slots)
+    state = replace(state, holders=(others,))
+    rules = Rules(address=HERE, most=limit)
+    told = Reading(wanted=slots)
+    _, allotment = exchange(state, 1, told, rules=rules, now=1.0, alive={1, 2})
+    assert allotment.slots == slots
+    mine = Slots()
+    mine.obey(allotment, 1.0, told=told)
+    sent = [mine.begin(1.0)[1] for _ in range(slots)]
+    assert sum(each < 1.0 + 1e-9 for each in sent) == at_once
+    assert sent == sorted(sent)
+    assert sent[-1] - 1.0 <= 0.2
+
+
+@pytest.mark.parametrize("upstream", [0.002, 0.05])
+def test_spreading_costs_a_server_without_a_pool_next_to_nothing(
+    upstream: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With sixty-four in flight five thousand creates take less than 3 % longer than if all began at once."""
+    took = []
+    for spread in (SPREAD, 0.0):
+        monkeypatch.setattr("provisioner.core.sharing.SPREAD", spread)
+        fleet = Fleet(Server(pool=10**6, upstream=upstream, database=0.0), 1, rules=Rules(address=HERE, most=64))
+        took.append(fleet.run(60.0, until=lambda fleet=fleet: fleet.total >= 5000))  # type: ignore[misc]  # mypy infers no type for it
+    assert took[0] < 1.03 * took[1]
+
+
+def test_calls_that_follow_others_are_not_held_up() -> None:
+    """When each call begins as another ends, at the usual latency, none of them waits."""
+    mine, told = Slots(), Reading(wanted=16)
+    mine.obey(Allotment(slots=16, limit=16, pause=1.0, burst=8, spacing=0.01), 0.0, told=told)
+    out = [mine.begin(0.0) for _ in range(16)]
+    ends = [(sent + 0.32, number) for number, sent in out]
+    for _ in range(20):
+        following = []
+        for end, number in ends:
+            mine.end(number, Ending.ACCEPTED, end)
+            follower, sent = mine.begin(end)
+            assert sent == pytest.approx(end)
+            following.append((sent + 0.32, follower))
+        ends = following
+
+
 def test_fast_failures_halve_and_are_forgotten() -> None:
     """A server in distress gets half as many, and all of them again when it has recovered."""
     state = Concurrency(address=HERE, limit=8, usual=0.05)
@@ -363,6 +450,7 @@ _readings = st.builds(
     elapsed=st.floats(0, 1000),
     failed=st.integers(0, 100),
     slow=st.integers(0, 3),
+    lost=st.integers(0, 3),
     refused=st.integers(0, 3),
     metered=st.integers(0, 3),
     quick=st.booleans(),
@@ -390,7 +478,7 @@ def test_whatever_is_told_the_slots_of_all_are_within_the_limit(
         assert allotment.slots == 0 or allotment.slots + others <= state.limit
         assert 1 <= state.limit <= (most or METERED)
         assert allotment.pause > 0
-        if state.cliff is not None and now - state.cliff_at < MEMORY:
+        if state.cliff is not None and now - state.cliff_at < state.memory:
             assert state.limit < max(3, state.cliff)
     state, allotment = exchange(
         state, 1, Reading(wanted=9, calls=1), rules=rules, now=now + LONGEST_STALL + 1, alive=range(1, 6)

@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 from nacl.public import PublicKey, SealedBox
 
 from provisioner.core.errors import CredentialUnreadable
-from provisioner.core.key_text import NoKey, bare, decoded, key_in
+from provisioner.core.key_text import LONGEST_KEY, NoKey, bare, decoded, key_in
 from provisioner.core.model import Request
 from provisioner.core.secret import Secret
 from provisioner.credentials.files import FileSecret, FileUnreadable
@@ -215,3 +215,13 @@ def test_any_file_is_text_or_refused(octets: bytes) -> None:
     """A file of anything raises nothing but a reason."""
     with contextlib.suppress(NoKey):
         assert isinstance(decoded(octets), str)
+
+
+@pytest.mark.parametrize(("length", "fits"), [(LONGEST_KEY, True), (LONGEST_KEY + 1, False)])
+def test_a_key_has_a_longest_length(length: int, fits: bool) -> None:
+    """A file of another kind that was taken for a key is not sent; the reason names the length that is allowed."""
+    if fits:
+        assert key_in("k" * length).reveal() == "k" * length
+    else:
+        with pytest.raises(NoKey, match=f"longer than {LONGEST_KEY} characters"):
+            key_in("k" * length)

@@ -11,8 +11,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from provisioner.core.model import Action, Cancel, ErrorCode, Fail, Result, Retry
-from provisioner.core.ports import Report, TargetVitals, Vitals
+from provisioner.core.queue_values import Report
 from provisioner.core.reports import BudgetReport, ConcurrencyReport, Gauges, Line, Workers
+from provisioner.core.vitals import TargetVitals, Vitals
 from provisioner.observe.catalogue import METRICS, Kind
 from provisioner.observe.metrics import LOGINS, Meter, exposition
 from tests.support.builders import a_claim, a_request, a_settlement, an_observation

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from provisioner.core.ports import TargetVitals, Vitals
 from provisioner.core.reports import Failures, Status
+from provisioner.core.vitals import TargetVitals, Vitals
 from provisioner.observe.page import View, duration, render_main, render_page
 from tests.support.builders import NOON
 from tests.support.status_port import a_progress, a_status, a_troubled_status

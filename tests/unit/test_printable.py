@@ -75,6 +75,18 @@ def test_what_commands_say(text: str) -> None:
     assert printable(err.getvalue(), kept="\n") == err.getvalue()
 
 
+@given(before=FOREIGN, key=st.from_regex(r"sk-[A-Za-z0-9_-]{6,80}", fullmatch=True))
+def test_errors_repeat_no_key(before: str, key: str) -> None:
+    """An API key that was pasted in the wrong place is not in the error that tells of it, wherever that is cut."""
+    for text in (f"{before} {key}", f"{'x ' * 720}{key} {'y ' * 300}"):
+        err = io.StringIO()
+        with redirect_stderr(err):
+            for tell in (tell_error, tell_warning, tell_detail):
+                tell(text)
+        assert key not in err.getvalue()
+        assert key[:9] not in err.getvalue()
+
+
 @pytest.mark.parametrize("width", [20, 200])
 @settings(max_examples=25)  # laying out a table takes milliseconds
 @given(text=FOREIGN)

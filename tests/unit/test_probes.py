@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from provisioner.core.ports import Vitals
+from provisioner.core.vitals import Vitals
 from provisioner.observe.health import Health
 
 WELL = Vitals(worker=7, turned_at=100.0, lease_good=True, database_away=False, stopping=False)

@@ -22,6 +22,12 @@ WAIT = 1.5
 Outcome = tuple[int, str | None]
 
 
+def present(sim: Simulator) -> tuple[int, int]:
+    """Connections that are held, and requests that wait for one."""
+    pool = sim.state()["pool"]
+    return pool["used"], pool["waiting"]
+
+
 class Crowd:
     """Clients that do the same thing together."""
 
@@ -60,7 +66,7 @@ class Crowd:
 
     async def stand_still(self, waiting: int) -> None:
         """Wait until every connection is held and so many requests wait for one."""
-        await eventually(lambda: self.sim.state()["pool"] == {"used": 10, "waiting": waiting})
+        await eventually(lambda: present(self.sim) == (10, waiting))
 
 
 @asynccontextmanager
@@ -81,7 +87,7 @@ async def test_eleven_creates_at_once_are_made(mode: str) -> None:
         began = time.monotonic()
         assert await at.create_all(11) == {(200, None): 11}
         assert time.monotonic() - began < 30
-        assert at.sim.state()["pool"] == {"used": 0, "waiting": 0}
+        assert present(at.sim) == (0, 0)
 
 
 async def test_twelve_creates_at_once_stand_still_and_eight_fail() -> None:
@@ -90,6 +96,8 @@ async def test_twelve_creates_at_once_stand_still_and_eight_fail() -> None:
         began = time.monotonic()
         outcomes = await at.create_all(12)
         assert outcomes == {(500, "Find by id"): 8, (200, None): 4}
+        pool = at.sim.state()["pool"]
+        assert (pool["mostWaiting"], pool["timedOut"]) == (10, 8)
         assert time.monotonic() - began >= WAIT
         assert len(at.sim.state()["connections"]) == 4
         assert await at.login() == (200, None)
@@ -158,7 +166,7 @@ async def test_clients_that_leave_or_are_cut_hold_nothing_for_ever() -> None:
             task.cancel()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         assert not any(isinstance(outcome, tuple) and outcome[0] == 500 for outcome in outcomes)
-        await eventually(lambda: at.sim.state()["pool"] == {"used": 0, "waiting": 0})
+        await eventually(lambda: present(at.sim) == (0, 0))
         assert len(at.sim.state()["connections"]) == 4
 
 

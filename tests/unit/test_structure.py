@@ -130,3 +130,13 @@ def test_arrows_point_down() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_ports_are_protocols_only() -> None:
+    """What the worker needs from the outside is told by protocols; the values that they exchange live elsewhere."""
+    body = parsed(PACKAGE / "core" / "ports.py").body
+    others = [node for node in body if not isinstance(node, ast.Import | ast.ImportFrom | ast.ClassDef | ast.Expr)]
+    classes = [node for node in body if isinstance(node, ast.ClassDef)]
+    assert others == []
+    assert classes
+    assert [node.name for node in classes if [ast.unparse(base) for base in node.bases] != ["Protocol"]] == []

@@ -115,3 +115,17 @@ def test_without_a_key_it_is_the_token(action: Action) -> None:
 def test_only_infisicals_own_envelope_speaks_of_the_token(message: str, error: str) -> None:
     """A 401 without Infisical's request id may be a gateway's, which proves nothing about what went on behind it."""
     assert is_unexplained(refused(message, error=error, reqId=None))
+
+
+@pytest.mark.parametrize(
+    ("message", "used_up"),
+    [
+        ("Failed to authorize: token usage limit reached", True),
+        ("The token's uses limit was met", True),
+        ("The token has reached its maximum number of uses", True),
+        ("Token has expired", False),
+    ],
+)
+def test_a_token_that_is_used_up_is_known(message: str, used_up: bool) -> None:
+    """Each of the ways to say it tells by itself."""
+    assert is_used_up(message) is used_up

@@ -5,7 +5,7 @@ SELECT
     ARRAY (SELECT w.id FROM provisioner.workers AS w WHERE w.id = ANY (c.workers) AND w.lease_until > clock_timestamp()) AS alive,
     c.workers, c.held, c.wanted, c.running,
     c.address, c.in_flight_limit, c.metered, c.usual, c.calls, c.accepted, c.elapsed, c.failed, c.headers, c.pressed, c.ended_at,
-    c.stalled_at, c.stalled_with, c.cliff, c.cliff_at, c.bar
+    c.stalled_at, c.stalled_with, c.cliff, c.cliff_at, c.bar, c.memory
 FROM provisioner.concurrency AS c
 WHERE c.target = $1;
 
@@ -20,6 +20,6 @@ SET
     version = version + 1, workers = $3, held = $4, wanted = $5, running = $6,
     address = $7, in_flight_limit = $8, metered = $9, usual = $10, calls = $11, accepted = $12, elapsed = $13, failed = $14,
     headers = $15, pressed = $16, ended_at = $17, stalled_at = $18, stalled_with = $19, cliff = $20, cliff_at = $21, bar = $22,
-    updated_at = clock_timestamp()
+    memory = $23, updated_at = clock_timestamp()
 WHERE target = $1 AND version = $2
 RETURNING version;

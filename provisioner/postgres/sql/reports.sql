@@ -67,7 +67,9 @@ known AS (
 ),
 stalled AS (
     SELECT
-        c.target, c.in_flight_limit, c.cliff, to_timestamp(c.cliff_at) AS cliff_at, to_timestamp(c.stalled_at) AS stalled_at
+        c.target, c.in_flight_limit, to_timestamp(c.cliff_at) AS cliff_at, to_timestamp(c.stalled_at) AS stalled_at,
+        -- What is remembered for less than six hours is only suspected.
+        CASE WHEN c.memory >= 21600 THEN c.cliff END AS cliff
     FROM provisioner.concurrency AS c
 )
 SELECT
@@ -159,8 +161,8 @@ FROM provisioner.permits AS p
 ORDER BY p.target, p.kind;
 
 -- :name concurrency
--- How many creates may be in flight at each target, and how many at once stopped its server.
-SELECT c.target, c.in_flight_limit, c.cliff, c.stalled_at IS NOT NULL AS stalled
+-- How many creates may be in flight at each target, and how many at once stopped its server, where that is more than suspected.
+SELECT c.target, c.in_flight_limit, CASE WHEN c.memory >= 21600 THEN c.cliff END AS cliff, c.stalled_at IS NOT NULL AS stalled
 FROM provisioner.concurrency AS c
 ORDER BY c.target;
 

@@ -42,6 +42,8 @@ class Pool:
 
     settings: Settings
     used: int = 0
+    most_waiting: int = 0
+    timed_out: int = 0
     _inside: int = 0
     _turns: int = 0
     _busy_until: float = 0.0
@@ -54,8 +56,13 @@ class Pool:
         self._give(0)
 
     def public(self) -> dict[str, int]:
-        """Return what GET /_simulator/state tells of it."""
-        return {"used": self.used, "waiting": len(self._queue)}
+        """Return what GET /_simulator/state tells of it: the present, the longest queue, waits that were in vain."""
+        return {
+            "used": self.used,
+            "waiting": len(self._queue),
+            "mostWaiting": self.most_waiting,
+            "timedOut": self.timed_out,
+        }
 
     async def turn(self, exchange: Exchange) -> None:
         """Wait for the thread and let it work."""
@@ -100,6 +107,7 @@ class Pool:
         loop = asyncio.get_running_loop()
         waiting = _Waiting(count, loop.time(), self._turns, loop.create_future())
         self._queue.append(waiting)
+        self.most_waiting = max(self.most_waiting, len(self._queue))
         self._set_alarm()
         try:
             served = await exchange.until(waiting.served)
@@ -137,5 +145,6 @@ class Pool:
             while self._queue and self._queue[0].turn < last:
                 waiting = self._queue.popleft()
                 if not waiting.served.done():
+                    self.timed_out += 1
                     waiting.served.set_result(False)
         self._set_alarm()
