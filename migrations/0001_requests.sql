@@ -430,14 +430,25 @@ REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisione
 CREATE FUNCTION provisioner.request_edited() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    rule text := provisioner.broken_rule(new);
+    checked provisioner.connection_requests := new;
+    rule text;
     moved boolean := (old.target, old.project_id) IS DISTINCT FROM (new.target, new.project_id);
     renamed boolean := moved OR (old.name, old.description) IS DISTINCT FROM (new.name, new.description);
     placed boolean := moved OR (old.priority, old.not_before) IS DISTINCT FROM (new.priority, new.not_before);
     taken boolean := false;
 BEGIN
+    -- What is left of a wiped key is no credential, and stays with the row.
+    IF new.credential LIKE 'sealed:%:wiped' AND new.credential = old.credential THEN
+        checked.credential := 'default';
+    END IF;
+    rule := provisioner.broken_rule(checked);
     IF rule IS NOT NULL THEN
         PERFORM provisioner.refuse(rule, new);
+    END IF;
+    -- Under another id its answer would be recorded nowhere, and its place in line would be nobody's.
+    IF old.id <> new.id THEN
+        RAISE EXCEPTION 'request % keeps its id: id cannot be changed', old.id
+        USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert another request.';
     END IF;
     IF moved AND new.connection_id IS NOT NULL THEN
         RAISE EXCEPTION 'request % has its connection: its target and project_id cannot be changed any more', new.id
@@ -493,19 +504,19 @@ END
 $$;
 
 CREATE TRIGGER request_edited
-AFTER UPDATE OF target, project_id, name, description, credential, on_conflict, priority, batch, project_name, not_before
+AFTER UPDATE OF id, target, project_id, name, description, credential, on_conflict, priority, batch, project_name, not_before
 ON provisioner.connection_requests
 FOR EACH ROW
 WHEN (
     (
-        old.target, old.project_id, old.name, old.description, old.credential, old.on_conflict, old.priority, old.batch,
+        old.id, old.target, old.project_id, old.name, old.description, old.on_conflict, old.priority, old.batch,
         old.project_name, old.not_before
     )
     IS DISTINCT FROM (
-        new.target, new.project_id, new.name, new.description, new.credential, new.on_conflict, new.priority, new.batch,
+        new.id, new.target, new.project_id, new.name, new.description, new.on_conflict, new.priority, new.batch,
         new.project_name, new.not_before
     )
-    AND new.credential NOT LIKE 'sealed:%:wiped'
+    OR (new.credential IS DISTINCT FROM old.credential AND (new.credential LIKE 'sealed:%:wiped') IS NOT TRUE)
 )
 EXECUTE FUNCTION provisioner.request_edited();
 

@@ -450,14 +450,25 @@ CREATE FUNCTION provisioner.request_edited() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
-    rule text := provisioner.broken_rule(new);
+    checked provisioner.connection_requests := new;
+    rule text;
     moved boolean := (old.target, old.project_id) IS DISTINCT FROM (new.target, new.project_id);
     renamed boolean := moved OR (old.name, old.description) IS DISTINCT FROM (new.name, new.description);
     placed boolean := moved OR (old.priority, old.not_before) IS DISTINCT FROM (new.priority, new.not_before);
     taken boolean := false;
 BEGIN
+    -- What is left of a wiped key is no credential, and stays with the row.
+    IF new.credential LIKE 'sealed:%:wiped' AND new.credential = old.credential THEN
+        checked.credential := 'default';
+    END IF;
+    rule := provisioner.broken_rule(checked);
     IF rule IS NOT NULL THEN
         PERFORM provisioner.refuse(rule, new);
+    END IF;
+    -- Under another id its answer would be recorded nowhere, and its place in line would be nobody's.
+    IF old.id <> new.id THEN
+        RAISE EXCEPTION 'request % keeps its id: id cannot be changed', old.id
+        USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert another request.';
     END IF;
     IF moved AND new.connection_id IS NOT NULL THEN
         RAISE EXCEPTION 'request % has its connection: its target and project_id cannot be changed any more', new.id
@@ -1726,7 +1737,7 @@ CREATE TRIGGER box_failed AFTER UPDATE OF status, credential ON provisioner.conn
 
 CREATE TRIGGER request_credential_edited AFTER UPDATE OF credential ON provisioner.connection_requests FOR EACH ROW WHEN (((new.status = 'pending'::text) AND (new.credential IS DISTINCT FROM old.credential))) EXECUTE FUNCTION provisioner.request_credential_edited();
 
-CREATE TRIGGER request_edited AFTER UPDATE OF target, project_id, name, description, credential, on_conflict, priority, batch, project_name, not_before ON provisioner.connection_requests FOR EACH ROW WHEN ((((((((((((old.target IS DISTINCT FROM new.target) OR (old.project_id IS DISTINCT FROM new.project_id)) OR (old.name IS DISTINCT FROM new.name)) OR (old.description IS DISTINCT FROM new.description)) OR (old.credential IS DISTINCT FROM new.credential)) OR (old.on_conflict IS DISTINCT FROM new.on_conflict)) OR (old.priority IS DISTINCT FROM new.priority)) OR (old.batch IS DISTINCT FROM new.batch)) OR (old.project_name IS DISTINCT FROM new.project_name)) OR (old.not_before IS DISTINCT FROM new.not_before)) AND (new.credential !~~ 'sealed:%:wiped'::text))) EXECUTE FUNCTION provisioner.request_edited();
+CREATE TRIGGER request_edited AFTER UPDATE OF id, target, project_id, name, description, credential, on_conflict, priority, batch, project_name, not_before ON provisioner.connection_requests FOR EACH ROW WHEN ((((((((((((old.id IS DISTINCT FROM new.id) OR (old.target IS DISTINCT FROM new.target)) OR (old.project_id IS DISTINCT FROM new.project_id)) OR (old.name IS DISTINCT FROM new.name)) OR (old.description IS DISTINCT FROM new.description)) OR (old.on_conflict IS DISTINCT FROM new.on_conflict)) OR (old.priority IS DISTINCT FROM new.priority)) OR (old.batch IS DISTINCT FROM new.batch)) OR (old.project_name IS DISTINCT FROM new.project_name)) OR (old.not_before IS DISTINCT FROM new.not_before)) OR ((new.credential IS DISTINCT FROM old.credential) AND ((new.credential ~~ 'sealed:%:wiped'::text) IS NOT TRUE)))) EXECUTE FUNCTION provisioner.request_edited();
 
 CREATE TRIGGER request_status_edited AFTER UPDATE OF status ON provisioner.connection_requests FOR EACH ROW WHEN (((new.status IS DISTINCT FROM old.status) AND ((new.status = 'pending'::text) OR (new.status IS NULL) OR (new.status <> ALL (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text]))))) EXECUTE FUNCTION provisioner.request_status_edited();
 

@@ -95,7 +95,10 @@ class Proof(StrEnum):
 
 @value
 class Request:
-    """One row of `connection_requests`, as far as making the connection needs it."""
+    """One row of `connection_requests`, as far as making the connection needs it.
+
+    `recorded_id` is the connection that it had recorded before somebody set it to pending again by hand.
+    """
 
     id: int
     project_id: str
@@ -104,6 +107,7 @@ class Request:
     credential: str
     on_conflict: OnConflict = OnConflict.FAIL
     target: str = "default"
+    recorded_id: str | None = None
 
 
 @value

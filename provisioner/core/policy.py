@@ -244,6 +244,8 @@ def _found(claim: Claim, _action: Action, observation: Observation, rules: Rules
         case OnConflict.REPLACE:
             return Do(action=Action.REPLACE, connection=connection)
         case OnConflict.FAIL:
+            if claim.request.recorded_id is not None and connection.id.lower() == claim.request.recorded_id.lower():
+                return Succeed(connection=connection, adopted=True)
             return Fail(
                 code=ErrorCode.NAME_CONFLICT,
                 message=f"the project already has a connection {claim.request.name!r} that this request did not make"

@@ -243,6 +243,7 @@ def _claim(row: "asyncpg.Record", target: str, fence: int) -> Claim:
         of,
         since,
         cancelled,
+        recorded_id,
         *_,
     ) = row
     return Claim(
@@ -254,6 +255,7 @@ def _claim(row: "asyncpg.Record", target: str, fence: int) -> Claim:
             credential=credential or "",
             on_conflict=_CONFLICTS.get(conflict, OnConflict.FAIL),
             target=target,
+            recorded_id=recorded_id,
         ),
         attempt=attempt,
         fence=fence,

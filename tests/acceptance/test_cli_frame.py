@@ -31,6 +31,18 @@ def test_help_lists_every_command() -> None:
     assert "Exit status: 0 done" in done.stdout
 
 
+def test_as_a_module_it_ends_with_the_same_status() -> None:
+    """`python -m provisioner` is the same as the script, for those who look at its exit status too."""
+    for arguments, status in ((["--help"], 0), (["status", "--json"], 1), (["nonsense"], 2)):
+        done = subprocess.run(  # noqa: S603  # ours
+            [sys.executable, "-m", "provisioner", *arguments],
+            capture_output=True,
+            check=False,
+            env=environment(None, **NOBODY),
+        )
+        assert done.returncode == status, done.stderr
+
+
 def test_help_is_quick() -> None:
     """`--help` costs less than a quarter of a second of computing: it imports nothing that only commands need."""
     costs = []

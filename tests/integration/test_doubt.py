@@ -136,6 +136,19 @@ async def _ended(it: Scene, request: int) -> Any:
     return (await it.row(request))["status"] != "pending"
 
 
+async def test_a_success_that_is_set_to_pending_by_hand(database: Database) -> None:
+    """Its own recorded connection has the name: that is no conflict."""
+    async with scene(database) as it:
+        (request,) = await it.insert(1)
+        await it.work()
+        await it.done()
+        await it.session.execute("UPDATE provisioner.connection_requests SET status = 'pending'")
+        await it.done()
+        row = await it.row(request)
+        assert (row["status"], row["error_code"]) == ("succeeded", None)
+        await it.check()
+
+
 async def test_the_answer_is_another_projects_connection(database: Database) -> None:
     """A cache or a proxy that mixes answers up: nothing is deleted, and each row has its own."""
     async with scene(database, 2) as it:

@@ -532,6 +532,13 @@ class TestDisown:
         await queue.leave(gone)
         assert list(await queue.disown(100)) == []
 
+    async def test_what_was_known_is_forgotten(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
+        """Somebody empties `targets`, or restores without it: a worker that is there still knows its own."""
+        assert worker
+        await insert(session)
+        await session.execute("TRUNCATE provisioner.targets")
+        assert list(await queue.disown(100)) == []
+
     async def test_a_lapsed_worker_fails_nobody(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
         """A lone worker that was stopped for a while, and asks before it renews, does not fail its own requests."""
         # FAILS NOW: its own lease has run out, so nobody knows its target.

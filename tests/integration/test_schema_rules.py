@@ -115,13 +115,31 @@ class TestRules:
         """A pending row cannot become a bad one."""
         request = await insert(session)
         for column, values in BAD.items():
-            if column != "status":
+            for value in values:
                 with pytest.raises(asyncpg.CheckViolationError, match=f"{column} must be"):
                     await session.execute(
-                        f"UPDATE provisioner.connection_requests SET {column} = $2 WHERE id = $1",
-                        request,
-                        values[0],
+                        f"UPDATE provisioner.connection_requests SET {column} = $2 WHERE id = $1", request, value
                     )
+
+    async def test_an_edit_after_its_key_was_wiped_keeps_them_too(self, session: "Session") -> None:
+        """What is left of a wiped key is no way around the rules."""
+        request = await insert(session, credential=SEALED)
+        await session.execute(
+            "UPDATE provisioner.connection_requests"
+            " SET status = 'succeeded', connection_id = gen_random_uuid(), credential = 'sealed:key-1:wiped'"
+        )
+        edit = "UPDATE provisioner.connection_requests SET {} = $2 WHERE id = $1"
+        with pytest.raises(asyncpg.CheckViolationError, match="name must be"):
+            await session.execute(edit.format("name"), request, "Bad")
+        with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError, match="cannot be changed any more"):
+            await session.execute(edit.format("project_id"), request, project(2))
+
+    @pytest.mark.parametrize("status", GOOD["status"])
+    async def test_the_id_stays(self, session: "Session", status: str) -> None:
+        """A request under another id would leave its claim, its place and its evidence behind."""
+        await insert(session, status=status)
+        with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError, match="id cannot be changed"):
+            await session.execute("UPDATE provisioner.connection_requests SET id = DEFAULT")
 
     @pytest.mark.parametrize("status", ["failed", "cancelled", "succeeded"])
     async def test_a_finished_row_takes_no_readable_key(self, session: "Session", status: str) -> None:

@@ -410,6 +410,16 @@ class TestConflict:
             claim = a_doubted_claim(a_request(on_conflict=choice))
             assert decided(claim, Action.IDENTIFY, Result.FOUND) == Succeed(connection=a_connection(), adopted=True)
 
+    @pytest.mark.parametrize("action", [Action.LOOK_UP, Action.IDENTIFY])
+    def test_what_the_row_has_recorded_is_no_conflict(self, action: Action) -> None:
+        """A request that was set to pending by hand after its success is in conflict with anything but itself."""
+        known = a_connection(created_at=at(-3600))
+        seen = replace(an_observation(Result.FOUND), connection=known)
+        claim = a_claim(a_request(recorded_id=known.id))
+        assert decided(claim, action, seen) == Succeed(connection=known, adopted=True)
+        other = a_claim(a_request(recorded_id="another"))
+        assert isinstance(decided(other, action, seen), Fail)
+
     def test_a_replaced_key_ends_it(self) -> None:
         """The connection is recorded as the update's answer describes it."""
         made = decided(a_claim(a_request(on_conflict=OnConflict.REPLACE)), Action.REPLACE, Result.UPDATED)

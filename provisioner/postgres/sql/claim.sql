@@ -18,8 +18,8 @@ WITH picked AS (
 ),
 wanted AS MATERIALIZED (
     SELECT
-        q.id, q.project_id, q.name, q.description, q.credential, q.on_conflict, s.attempt, s.sent, s.failures, s.streak,
-        s.streak_of, s.since, s.cancelled, p.rank, p.turn
+        q.id, q.project_id, q.name, q.description, q.credential, q.on_conflict, q.connection_id, s.attempt, s.sent, s.failures,
+        s.streak, s.streak_of, s.since, s.cancelled, p.rank, p.turn
     FROM picked AS p
     JOIN provisioner.connection_requests AS q ON q.id = p.id AND q.status = 'pending'
     LEFT JOIN provisioner.attempt_state AS s ON s.id = p.id
@@ -33,7 +33,8 @@ marked AS (
 )
 SELECT
     w.id, w.project_id::text, w.name, w.description, w.credential, w.on_conflict,
-    m.attempt, m.claimed_at, w.sent, w.failures, w.streak, w.streak_of, w.since, w.cancelled, w.rank, w.turn
+    m.attempt, m.claimed_at, w.sent, w.failures, w.streak, w.streak_of, w.since, w.cancelled,
+    w.connection_id::text, w.rank, w.turn
 FROM wanted AS w
 JOIN marked AS m ON m.id = w.id
 ORDER BY w.rank, w.turn, w.id;

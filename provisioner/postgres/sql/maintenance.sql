@@ -147,7 +147,8 @@ SELECT
     ARRAY (SELECT l.name FROM lapsed AS l) AS workers;
 
 -- :name strangers
--- Targets that have requests in line and that no worker has ever known. One step of the index for each target.
+-- Targets that have requests in line and that no worker has ever known, nor knows now: `targets` may have been emptied by hand
+-- or left out of a restore. One step of the index for each target.
 WITH RECURSIVE queues AS (
     (SELECT r.target FROM provisioner.ready AS r ORDER BY r.target, r.rank, r.turn, r.id LIMIT 1)
     UNION ALL
@@ -160,7 +161,8 @@ WITH RECURSIVE queues AS (
 SELECT q.target FROM queues AS q
 WHERE
     q.target IS NOT NULL
-    AND NOT EXISTS (SELECT FROM provisioner.targets AS t WHERE t.target = q.target AND t.known_at IS NOT NULL);
+    AND NOT EXISTS (SELECT FROM provisioner.targets AS t WHERE t.target = q.target AND t.known_at IS NOT NULL)
+    AND NOT EXISTS (SELECT FROM provisioner.workers AS w WHERE q.target = ANY (w.targets));
 
 -- :name disown
 -- Fail at most $2 requests in line for target $1, which no worker has ever known.
