@@ -18,7 +18,7 @@ def explain(request: "Detail") -> list[str]:
 
 def _succeeded(request: "Detail") -> Iterator[str]:
     if request.adopted:
-        yield "the connection was found by looking it up, and was recorded"
+        yield "somebody else had made the connection, and it was recorded as on_conflict says"
     else:
         yield "the connection was made and recorded"
     yield f"`provisioner verify {request.id}` compares it with Infisical"

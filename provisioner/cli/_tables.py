@@ -97,7 +97,7 @@ def _cut(text: str, width: int) -> str:
 def result(request: "Listed") -> str:
     """What came of a request so far, in few words."""
     if request.connection_id is not None:
-        return f"{request.connection_id}{' (found by look-up)' if request.adopted else ''}"
+        return f"{request.connection_id}{' (adopted)' if request.adopted else ''}"
     said = [request.error_code or ""]
     if request.next_attempt_at is not None:
         word = "again" if request.attempts else "from"

@@ -173,7 +173,7 @@ def _report(console: "Console", audit: "Audit", state: dict[str, Any], took: flo
     _say(console, "creates", f"{audit.creates} sent, {refused} of them over the rate limit")
     _say(console, "went wrong", faults or "nothing")
     _say(console, "lost answers", f"{_several(audit.answers_lost)} made without an answer")
-    _say(console, "found again", f"{_several(audit.adopted)}, by looking up what may have been made")
+    _say(console, "found again", f"{_several(audit.found_again)}, by looking up what may have been made")
     _say(console, "conflicts", f"{audit.states.get('failed', 0)} names belonged to somebody else, and were left alone")
     _say(console, "Infisical has", f"{_several(audit.made)} of ours")
     for problem in audit.problems[:20]:

@@ -78,9 +78,7 @@ def _changes(recorded: Recorded, found: Connection) -> Iterator[tuple[Difference
 
 def _has_our_description(recorded: Recorded) -> bool:
     """Whether we wrote its description for certain: what was somebody else's first keeps theirs."""
-    return recorded.on_conflict == OnConflict.FAIL or (
-        recorded.on_conflict == OnConflict.ADOPT and not recorded.adopted
-    )
+    return not recorded.adopted
 
 
 def _sent(recorded: Recorded) -> frozenset[str]:

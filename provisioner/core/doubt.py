@@ -47,14 +47,14 @@ def merged(doubt: Iterable[SentCreate]) -> tuple[SentCreate, ...]:
     question: both allow the same, and an outage of days leaves one row behind instead of thousands.
     """
     pieces: list[SentCreate] = []
-    for sent in sorted(doubt, key=lambda one: (one.sent_at, one.ended_at)):
+    for sent in sorted(doubt, key=_order):
         for place, piece in enumerate(pieces):
             if _alike(piece, sent) and sent.sent_at <= latest(piece):
                 pieces[place] = replace(piece, ended_at=max(piece.ended_at, sent.ended_at))
                 break
         else:
             pieces.append(sent)
-    return tuple(pieces)
+    return tuple(sorted(pieces, key=_order))
 
 
 def latest(sent: SentCreate) -> datetime:
@@ -91,6 +91,10 @@ def is_ours(claim: Claim, connection: Connection, *, marker: bool, clock: Readin
     if marker and (connection.description or "").endswith(mark_of(claim.request.id)):
         return True
     return any(can_have_made(sent, connection, claim, clock) for sent in claim.doubt)
+
+
+def _order(sent: SentCreate) -> tuple[datetime, datetime, str]:
+    return sent.sent_at, sent.ended_at, sent.description
 
 
 def _alike(one: SentCreate, other: SentCreate) -> bool:

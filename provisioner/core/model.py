@@ -215,7 +215,7 @@ class Observation:
 
 @value
 class Succeed:
-    """Record the connection. `adopted`: it was found by look-up instead of told by a create's answer."""
+    """Record the connection. `adopted`: somebody else made it, and `on_conflict` says to record or to replace it."""
 
     connection: Connection
     adopted: bool = False

@@ -113,12 +113,13 @@ def decide(
 
 
 def plain_success(observation: Observation) -> Succeed | None:
-    """The decision that depends on nothing but the observation: what was sent has worked."""
-    return (
-        Succeed(connection=_the(observation))
-        if observation.result is Result.CREATED or observation.result is Result.UPDATED
-        else None
-    )
+    """The decision that depends on nothing but the observation: what was sent has worked.
+
+    Only somebody else's connection is ever replaced.
+    """
+    if observation.result is Result.CREATED:
+        return Succeed(connection=_the(observation))
+    return Succeed(connection=_the(observation), adopted=True) if observation.result is Result.UPDATED else None
 
 
 def is_evidence(observation: Observation) -> bool:
@@ -235,7 +236,7 @@ def _name_taken(
 def _found(claim: Claim, _action: Action, observation: Observation, rules: Rules, context: DecisionContext) -> Decision:
     connection = _the(observation)
     if is_ours(claim, connection, marker=rules.marker, clock=context.clock):
-        return Succeed(connection=connection, adopted=True)
+        return Succeed(connection=connection)
     if claim.cancelled:
         return Cancel()
     match claim.request.on_conflict:
@@ -245,7 +246,7 @@ def _found(claim: Claim, _action: Action, observation: Observation, rules: Rules
             return Do(action=Action.REPLACE, connection=connection)
         case OnConflict.FAIL:
             if claim.request.recorded_id is not None and connection.id.lower() == claim.request.recorded_id.lower():
-                return Succeed(connection=connection, adopted=True)
+                return Succeed(connection=connection)
             return Fail(
                 code=ErrorCode.NAME_CONFLICT,
                 message=f"the project already has a connection {claim.request.name!r} that this request did not make"

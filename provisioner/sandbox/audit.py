@@ -17,13 +17,17 @@ TOLERANCE: Final = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
-    """What the comparison showed. `problems` is empty when every request is accounted for."""
+    """What the comparison showed. `problems` is empty when every request is accounted for.
+
+    `found_again` are connections whose create's answer was lost and that were recognised as ours.
+    """
 
     requests: int
     states: Mapping[str, int]
     creates: int
     made: int
     adopted: int
+    found_again: int
     answers_lost: int
     problems: Sequence[str]
 
@@ -51,6 +55,7 @@ def audit(rows: Sequence[Row], state: Row) -> Audit:
         creates=len(state["creates"]),
         made=len(made),
         adopted=sum(bool(row["adopted"]) for row in rows),
+        found_again=sum(bool(row["found_again"]) for row in rows),
         answers_lost=sum(1 for one in state["creates"] if one["committed"] and one["status"] != 200),
         problems=problems,
     )

@@ -112,7 +112,9 @@ class Creator:
             except Postponed as postponed:
                 outcome = postponed.outcome
                 break
-            records.append(_record_of(action, started_at, observation))
+            # It may have waited for a token or a slot before it left.
+            left_at = started_at if observation.began is None else self._clock.at(observation.began)
+            records.append(_record_of(action, left_at, observation))
             now = self._clock.monotonic()
             excused = self._target.gate.excuses(observation, began)
             self._learn(action, observation, now, excused=excused)

@@ -126,7 +126,7 @@ def test_what_cannot_be_asked_for_is_no_success(database: Database, infisical: I
 def test_what_was_somebody_elses_first_keeps_its_description(database: Database, infisical: Infisical) -> None:
     """An adopted connection is not expected to have the description that was asked for."""
     record(database, infisical, "adopted", description="ours", on_conflict="adopt", adopted="true")
-    record(database, infisical, "replaced", description="ours", on_conflict="replace")
+    record(database, infisical, "replaced", description="ours", on_conflict="replace", adopted="true")
     done = provisioner("verify", database=database, more=infisical.variables)
     assert done.returncode == 0
 

@@ -96,4 +96,4 @@ async def test_sockets_cut_by_the_server_while_it_works_on(world: Callable[..., 
         it.work()
         await it.done(within=30)
         found = await it.audit()
-        assert (found.states, found.made, found.adopted) == ({"succeeded": 12}, 12, 12)
+        assert (found.states, found.made, found.adopted, found.found_again) == ({"succeeded": 12}, 12, 0, 12)

@@ -74,18 +74,18 @@ async def test_called_off_while_its_create_is_under_way(world: Callable[..., Wor
         pytest.param("in doubt", "error-after-commit", "succeeded", marks=pytest.mark.soak),
     ],
 )
-async def test_called_off_in_doubt(world: Callable[..., World], fault: str, ends: str, context: str) -> None:
+async def test_called_off_in_doubt(world: Callable[..., World], fault: str, ends: str, moment: str) -> None:
     """It is looked up once more, later: what it made is recorded, and what it did not make is never made."""
     options = Options(mode="self-hosted", projects=3, seed=73, latency=0.4, faults={fault: 1.0})
     async with world(options, seed=73, **UNLIMITED) as it:
         requests = await it.request()
         it.work()
         await eventually(lambda: len(it.simulator.world.store.creates) == 3)
-        if context == "in doubt":
+        if moment == "in doubt":
             waiting = "SELECT count(*) FROM provisioner.waiting"
             await it.until(lambda: it.value(waiting), lambda n: n == 3)
         it.simulator.configure(faults={})
-        if context == "in flight" or fault == "error-after-commit":
+        if moment == "in flight" or fault == "error-after-commit":
             it.simulator.configure(faults={fault: 1.0})
         assert [row["outcome"] for row in await it.fetch(CANCEL, requests)] == ["ending"] * 3
         called_off = "SELECT count(*) FROM provisioner.waiting WHERE run_at > now() + interval '30 seconds'"

@@ -96,7 +96,7 @@ async def ended(session: Session, request: int) -> bool:
 
 @pytest.mark.parametrize("states", EXHAUSTIVE)
 @pytest.mark.parametrize("moment", [*MOMENTS, "idle", "listening"])
-async def test_at_work(database: Database, context: str, states: list[str]) -> None:
+async def test_at_work(database: Database, moment: str, states: list[str]) -> None:
     """Whatever error a worker meets while it works, it goes on, and every request is recorded."""
     with capture_logs() as logs:
         async with (
@@ -107,12 +107,12 @@ async def test_at_work(database: Database, context: str, states: list[str]) -> N
         ):
             await eventually(lambda: told(logs, "worker_started"))
             for number, state in enumerate(states):
-                severity: Severity = ("ERROR", "FATAL", "PANIC")[number % 3] if context in MOMENTS else "FATAL"
-                await strike(wire, context, Strike(state, severity, MOMENTS.get(context, b"LISTEN")))
+                severity: Severity = ("ERROR", "FATAL", "PANIC")[number % 3] if moment in MOMENTS else "FATAL"
+                await strike(wire, moment, Strike(state, severity, MOMENTS.get(moment, b"LISTEN")))
                 request = await insert(session, project_id=project(number + 1))
                 look: Callable[[], bool | Awaitable[bool]] = partial(ended, session, request)
                 await eventually(look, within=20)
-                if context == "listening":  # else its pauses grow
+                if moment == "listening":  # else its pauses grow
                     await eventually(partial(session.fetchval, LISTENS), within=20)
                 assert not task.done(), (state, severity)
     assert told(logs, "database_lost") == told(logs, "database_back")
@@ -120,12 +120,12 @@ async def test_at_work(database: Database, context: str, states: list[str]) -> N
     assert len({create["projectId"] for create in creates}) == len(states)
 
 
-async def strike(wire: ScriptedServer, context: str, planned: Strike) -> None:
+async def strike(wire: ScriptedServer, moment: str, planned: Strike) -> None:
     """Let it happen at that moment: at the next statement, or now."""
-    if context == "idle":
+    if moment == "idle":
         wire.interrupt(planned)
         return
-    if context == "listening":
+    if moment == "listening":
         wire.plan(planned)
         wire.interrupt(Strike("57P01", "FATAL"))
         await asyncio.wait_for(planned.struck.wait(), 20)

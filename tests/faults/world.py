@@ -33,8 +33,10 @@ LEASE = 5.0  # the shortest that the settings allow
 UNLIMITED = {"PROVISIONER_TARGETS__DEFAULT__WRITE_LIMIT": "none", "PROVISIONER_TARGETS__DEFAULT__READ_LIMIT": "none"}
 ROWS = """
 SELECT id, project_id::text, name, status, connection_id::text, credentials_hash, adopted, on_conflict, attempts,
-    error_code, error_message
-FROM provisioner.connection_requests ORDER BY id
+    error_code, error_message, NOT adopted AND EXISTS (
+        SELECT FROM provisioner.attempts AS a WHERE a.request_id = q.id AND a.outcome = 'found'
+    ) AS found_again
+FROM provisioner.connection_requests AS q ORDER BY id
 """
 ATTEMPTS = """
 SELECT a.request_id, q.project_id::text, q.name, a.attempt, a.worker, a.action, a.http_status, a.req_id, a.outcome,

@@ -58,14 +58,15 @@ def test_a_connection_that_is_gone_is_told_alone() -> None:
 @pytest.mark.parametrize(
     ("on_conflict", "adopted", "expected"),
     [
-        ("fail", True, {Difference.DESCRIBED}),
+        ("fail", False, {Difference.DESCRIBED}),
         ("adopt", True, set()),
         ("adopt", False, {Difference.DESCRIBED}),
-        ("replace", False, set()),
+        ("replace", True, set()),
+        ("replace", False, {Difference.DESCRIBED}),
     ],
 )
 def test_only_a_description_of_ours_is_compared(on_conflict: str, adopted: bool, expected: set[Difference]) -> None:
-    """What was or may have been somebody else's first keeps their description."""
+    """What somebody else made keeps their description."""
     recorded = replace(ALIKE, on_conflict=on_conflict, adopted=adopted, description="another")
     assert differences(recorded, Project.of([MADE])).keys() == expected
 

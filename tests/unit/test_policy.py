@@ -408,7 +408,7 @@ class TestConflict:
         """A connection of this request's own making is no conflict."""
         for choice in OnConflict:
             claim = a_doubted_claim(a_request(on_conflict=choice))
-            assert decided(claim, Action.IDENTIFY, Result.FOUND) == Succeed(connection=a_connection(), adopted=True)
+            assert decided(claim, Action.IDENTIFY, Result.FOUND) == Succeed(connection=a_connection())
 
     @pytest.mark.parametrize("action", [Action.LOOK_UP, Action.IDENTIFY])
     def test_what_the_row_has_recorded_is_no_conflict(self, action: Action) -> None:
@@ -416,7 +416,7 @@ class TestConflict:
         known = a_connection(created_at=at(-3600))
         seen = replace(an_observation(Result.FOUND), connection=known)
         claim = a_claim(a_request(recorded_id=known.id))
-        assert decided(claim, action, seen) == Succeed(connection=known, adopted=True)
+        assert decided(claim, action, seen) == Succeed(connection=known)
         other = a_claim(a_request(recorded_id="another"))
         assert isinstance(decided(other, action, seen), Fail)
 
@@ -522,7 +522,7 @@ class TestCancelled:
 
     def test_a_connection_that_it_made_is_recorded(self) -> None:
         """A cancelled request keeps what it has made."""
-        assert decided(self.cancelled, Action.LOOK_UP, Result.FOUND) == Succeed(connection=a_connection(), adopted=True)
+        assert decided(self.cancelled, Action.LOOK_UP, Result.FOUND) == Succeed(connection=a_connection())
 
     @pytest.mark.parametrize("choice", OnConflict)
     def test_a_strangers_connection_is_left_alone(self, choice: OnConflict) -> None:

@@ -20,6 +20,9 @@ SELECT ready, waiting, in_flight, succeeded, failed FROM provisioner.batch_progr
 -- :name rows
 -- Every request, for the auditor.
 SELECT
-    id, project_id::text, name, status, connection_id::text, credentials_hash, adopted, error_code, error_message
-FROM provisioner.connection_requests
+    id, project_id::text, name, status, connection_id::text, credentials_hash, adopted, error_code, error_message,
+    NOT adopted AND EXISTS (
+        SELECT FROM provisioner.attempts AS a WHERE a.request_id = q.id AND a.outcome = 'found'
+    ) AS found_again
+FROM provisioner.connection_requests AS q
 ORDER BY id;
