@@ -116,4 +116,4 @@ def test_what_is_pending_may_be_told_to_adopt_before_a_worker_starts(
             " WHERE status = 'pending' AND on_conflict = 'fail'",
         )
         drain(empty_database, infisical)
-        assert query(empty_database, STATES) == "1|succeeded||f|1"
+        assert query(empty_database, STATES) == "1|succeeded||t|1"
