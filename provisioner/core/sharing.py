@@ -19,6 +19,8 @@ SLOW_TURN: Final = 60
 SPREAD: Final = 0.5
 # And over no more than so many seconds: what takes long is far from being crowded.
 LONGEST_SPREAD: Final = 0.5
+# A server that bears more than this in flight has no pool that their arrival could exhaust: nothing is spread.
+UNSPREAD: Final = 32
 # A worker comes back after so many seconds: nothing moves; the limit may change; it waits for a slot.
 CALM: Final = 1.0
 LIVELY: Final = 0.25
@@ -86,7 +88,7 @@ def exchange(
         cliff=state.proven,
         # All together begin as many at once as a server with a pool of ten bears, or half of what is in flight. The
         # rest must not come as a crowd.
-        burst=max(1, max(SELF_HOSTED, state.limit // 2) * slots // state.limit),
+        burst=max(1, _burst(state.limit) * slots // state.limit),
         spacing=min(SPREAD * (state.usual or 0.0), LONGEST_SPREAD) / max(1, slots),
     )
 
@@ -124,3 +126,8 @@ def fair_shares(wanted: Mapping[int, int], slots: int, turn: int) -> dict[int, i
             shares[worker] += more
             slots -= more
     return shares
+
+
+def _burst(limit: int) -> int:
+    """How many creates may begin at the same moment, over all workers."""
+    return limit if limit > UNSPREAD else max(SELF_HOSTED, limit // 2)
