@@ -65,6 +65,7 @@ def test_a_full_disk_of_temporary_files_is_told(database: Database, large_file: 
     )
 
 
+@pytest.mark.soak  # how much memory an interpreter takes beside others decides what is told first
 def test_a_file_larger_than_the_memory_is_told(database: Database, large_file: Path) -> None:
     """Where there is neither a disk nor memory for it, the message says what to do."""
 

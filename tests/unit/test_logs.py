@@ -269,6 +269,7 @@ class TestStandardLibrary:
         _, out = started()
         with warnings.catch_warnings():
             warnings.simplefilter("always")
+            logging.captureWarnings(False)  # somebody may have switched it on before pytest put its own in place
             logging.captureWarnings(True)
             warnings.warn("old", ResourceWarning, stacklevel=1)
             logging.captureWarnings(False)
