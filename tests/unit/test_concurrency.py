@@ -326,10 +326,11 @@ def test_one_word_of_the_server_makes_a_suspicion_a_cliff(again: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("slots", "limit", "at_once"), [(8, 8, 8), (4, 8, 4), (16, 16, 8), (8, 16, 4), (64, 64, 32), (1, 64, 1)]
+    ("slots", "limit", "at_once"),
+    [(8, 8, 8), (4, 8, 4), (16, 16, 8), (8, 16, 4), (32, 32, 16), (64, 64, 64), (1, 64, 1)],
 )
 def test_calls_beyond_what_any_server_bears_at_once_are_spread(slots: int, limit: int, at_once: int) -> None:
-    """All workers together send eight calls in one moment, or half their number; the others follow soon."""
+    """Up to 32 slots, half of the calls, or eight, leave at once and the others soon after; above 32 none waits."""
     state = Concurrency(address=HERE, limit=limit, usual=0.4)
     others = Holder(worker=2, held=limit - slots, wanted=limit - slots)
     state = replace(state, holders=(others,))
