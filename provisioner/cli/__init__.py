@@ -15,9 +15,16 @@ import typer
 from typer.core import TyperGroup
 
 from provisioner import __version__
-from provisioner.cli._frame import CONFIG_HELP, EXIT_STATUSES, guarded
+from provisioner.cli.terminal.frame import CONFIG_HELP, EXIT_STATUSES, guarded
 
-# The module `provisioner.cli.<name>` has a function of that name; both are imported only when the command is used.
+# The module `provisioner.cli.FAMILY.NAME` has a function of that name; both are imported only when the command is used.
+FAMILIES: Final = {
+    "serve": ("demo", "run", "simulate", "healthcheck"),
+    "bulk": ("submit", "plan", "export"),
+    "look": ("status", "list", "show", "verify"),
+    "operate": ("retry", "cancel", "pause", "resume"),
+    "setup": ("migrate", "doctor", "grant", "keys", "seal", "settings"),
+}
 COMMANDS: Final = {
     "demo": "Run the whole product on this machine and check the result.",
     "migrate": "Create or upgrade the database schema.",
@@ -55,8 +62,8 @@ class LazyGroup(TyperGroup):
 
 def load_command(name: str) -> Any:
     """Import one of `COMMANDS` and make it what Typer runs."""
-    word = name.replace("-", "_")
-    function = getattr(import_module(f"provisioner.cli.{word}"), word)
+    family = next(family for family, names in FAMILIES.items() if name in names)
+    function = getattr(import_module(f"provisioner.cli.{family}.{name}"), name)
     if isinstance(function, typer.Typer):
         return typer.main.get_command(function)
     single = typer.Typer(add_completion=False, rich_markup_mode=None)

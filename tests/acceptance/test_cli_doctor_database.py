@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
-from provisioner.cli._checks_database import check_database
+from provisioner.cli.setup.checks_database import check_database
 from provisioner.postgres.condition import holders
 from provisioner.postgres.pool import Database as Pool
 from provisioner.sandbox.postgres import PostgresServer
@@ -57,7 +57,7 @@ async def test_an_old_transaction_is_named_without_its_literals(
             (found,) = await holders(pool, older_than=0.0)
             assert list(await holders(pool, older_than=60.0)) == []
             # What `doctor` makes of it, with everything that is a moment old taken for old.
-            monkeypatch.setattr("provisioner.cli._checks_database.OLD", 0.0)
+            monkeypatch.setattr("provisioner.cli.setup.checks_database.OLD", 0.0)
             said = [str(check) async for check in check_database(pool) if check.name == "clean-up"]
     finally:
         await pool.close()

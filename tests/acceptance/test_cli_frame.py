@@ -11,13 +11,13 @@ import pytest
 
 from provisioner import __version__
 from provisioner.cli import COMMANDS
-from provisioner.cli._frame import guarded
+from provisioner.cli.terminal.frame import guarded
 from tests.support.cli import SCRIPT, environment, provisioner
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-HEAVY = ("aiohttp", "asyncpg", "pydantic", "rich", "structlog", "provisioner.cli.status")
+HEAVY = ("aiohttp", "asyncpg", "pydantic", "rich", "structlog", "provisioner.cli.look.status")
 NOBODY = {"PROVISIONER_DATABASE_URL": "postgresql://me:planted-4711@127.0.0.1:1/nowhere"}
 
 

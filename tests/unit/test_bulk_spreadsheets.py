@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given, strategies as st
 
-from provisioner.cli import export
+from provisioner.cli.bulk import export
 from provisioner.intake.checked import check_file
 from provisioner.intake.errors import FileUnusable, Problem
 from provisioner.intake.formulas import escaped, unescaped

@@ -10,7 +10,7 @@ import typer
 from hypothesis import given, strategies as st
 from typer.testing import CliRunner
 
-from provisioner.cli.settings import settings as command
+from provisioner.cli.setup.settings import settings as command
 from provisioner.core.secret import MASK, Secret
 from provisioner.settings import RateLimit, load_settings
 from provisioner.settings.reference import displayed, settings_table, shown

@@ -12,13 +12,13 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from provisioner.cli.simulate import simulate
+from provisioner.cli.serve.simulate import simulate
 from provisioner.sandbox.simulator.faults import FAULTS
 
-START = "import typer; from provisioner.cli.simulate import simulate; typer.run(simulate)"
+START = "import typer; from provisioner.cli.serve.simulate import simulate; typer.run(simulate)"
 LIGHT = """
 import sys
-import provisioner.cli.simulate
+import provisioner.cli.serve.simulate
 heavy = {"aiohttp", "orjson", "uvloop", "provisioner.sandbox.simulator.app"} & set(sys.modules)
 sys.exit(f"loaded {heavy}" if heavy else 0)
 """

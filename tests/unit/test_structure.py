@@ -93,9 +93,8 @@ def test_everything_public_says_what_it_is_for() -> None:
 
 def test_sql_stays_in_its_rooms() -> None:
     """Only the PostgreSQL rooms hold statements; the rest asks them."""
-    sorter = (
-        PACKAGE / "cli" / "_plan_store.py"
-    )  # sorts a file by the standard library's SQLite, and asks PostgreSQL nothing
+    # It sorts a file by the standard library's SQLite, and asks PostgreSQL nothing.
+    sorter = PACKAGE / "cli" / "bulk" / "plan_store.py"
     outside = [path for path in MODULES if PACKAGE / "postgres" not in path.parents and path != sorter]
     spoken = [
         f"{named(path)}:{node.lineno}"

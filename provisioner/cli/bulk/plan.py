@@ -1,0 +1,184 @@
+"""`provisioner plan FILE`: what a bulk file would change, asked of Infisical without changing anything."""
+
+import io
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, cast
+
+import typer
+
+from provisioner.cli.bulk.plan_store import PlanStore, Projects, wanting
+from provisioner.cli.look.findings import Plan, Planned, Unasked, tell_plan
+from provisioner.cli.terminal.bars import counting
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
+from provisioner.cli.terminal.progress import reading
+from provisioner.core.comparison import Project, Prospect, prospect
+from provisioner.core.model import Observation, Result
+from provisioner.intake.checked import CheckedFile, check_file
+from provisioner.intake.errors import FileUnusable
+from provisioner.intake.reading import Format
+from provisioner.intake.rows import COLUMNS
+
+if TYPE_CHECKING:
+    from provisioner.cli.look.survey import Surveyor
+    from provisioner.core.secret import Secret
+    from provisioner.postgres.pool import Database
+    from provisioner.postgres.recorded import Asked
+    from provisioner.settings import Settings
+
+STDIN: Final = "-"
+CHUNK: Final = 500  # projects between two looks into the table
+_ANSWERS: Final = frozenset({Result.FOUND, Result.ABSENT, Result.OTHER_APP})
+
+
+def plan(  # noqa: PLR0917  # the command line names them
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="CSV with a header, or JSON Lines; - for standard input.")
+    ],
+    config: Config = None,
+    form: Annotated[
+        Format | None,
+        typer.Option("--format", help="File format. Default: by its suffix or first characters.", show_default=False),
+    ] = None,
+    skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Skip invalid lines and plan the rest.")] = False,
+    by_name: Annotated[
+        bool, typer.Option("--by-name", help="Also look up each name that would be created: one more read each.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Ask Infisical which connections of a bulk file exist, would be created, or would conflict. Changes nothing.
+
+    The file is the one that `provisioner submit` takes. There is one read per project, within the read budget that the
+    workers share, and one login. A project's list does not show the connections of other apps, whose names count too:
+    --by-name looks up each name. Exits 1 if anything would conflict, has gone missing, or could not be looked up.
+
+    Example: provisioner plan projects.csv
+    """
+    settings = load(config)
+    settings.database_url()  # before a long file is read
+    with _checked(file, form, quiet=as_json) as checked:
+        result = Plan(file="standard input" if file == STDIN else file, lines=checked.lines, problems=checked.problems)
+        result.by_name = by_name
+        result.skipped = checked.bad
+        if skip_invalid or not checked.bad:
+            with wanting(_planned(checked)) as wanted:
+                run_async(_plan(settings, wanted, result, quiet=as_json))
+    tell_plan(result, as_json=as_json)
+    raise typer.Exit(DONE if result.is_fine else NOT_DONE)
+
+
+@contextmanager
+def _checked(file: str, form: Format | None, *, quiet: bool) -> Iterator[CheckedFile]:
+    name = "standard input" if file == STDIN else file
+    try:
+        with _opened(file) as stream, reading(stream, quiet=quiet) as progress:
+            checked = check_file(stream, name=name, form=form, seal=_forget, progress=progress)
+    except FileUnusable as error:
+        raise FileUnusable(f"{name} {error}") from error
+    except OSError as error:
+        raise FileUnusable(f"{name} cannot be read: {error.strerror}") from error
+    with checked:
+        yield checked
+
+
+@contextmanager
+def _opened(file: str) -> Iterator[io.BufferedReader]:
+    if file == STDIN:
+        yield cast("io.BufferedReader", sys.stdin.buffer)
+        return
+    with Path(file).open("rb") as stream:
+        yield stream
+
+
+def _forget(api_key: "Secret", *, project_id: str, name: str) -> str:  # noqa: ARG001  # a plan needs no key
+    return "default"
+
+
+def _planned(checked: CheckedFile) -> Iterator[Planned]:
+    for line, *values in checked.rows():
+        row = dict(zip(COLUMNS, values, strict=True))
+        yield Planned(
+            line=int(str(line)),
+            target=str(row["target"]),
+            project_id=str(row["project_id"]),
+            name=str(row["name"]),
+            on_conflict=str(row["on_conflict"]),
+        )
+
+
+async def _plan(settings: "Settings", wanted: PlanStore, result: Plan, *, quiet: bool) -> None:
+    from provisioner.cli.look.survey import surveying
+
+    targets = wanted.targets()
+    async with open_database(settings) as database:
+        with counting("asking", total=sum(projects for _, projects, _ in targets), quiet=quiet) as advance:
+            for target, _, connections in targets:
+                if target not in settings.targets:
+                    problem = f"target {target} is not in the settings of this host"
+                    result.unasked.append(Unasked(target, None, connections, problem))
+                    continue
+                async with surveying(settings, database, target) as surveyor:
+                    for chunk in wanted.projects(target, CHUNK):
+                        await _ask(database, surveyor, target, chunk, result)
+                        advance(len(chunk))
+        await _foretell(settings, database, result)
+
+
+async def _ask(database: "Database", surveyor: "Surveyor", target: str, projects: Projects, result: Plan) -> None:
+    from provisioner.postgres.recorded import asked_for
+
+    asked = await asked_for(
+        database, target, [(project, name) for project, names in projects.items() for name in names]
+    )
+    free: list[tuple[str, str]] = []
+
+    def tell(project_id: str, project: Project | None, problem: str) -> None:
+        names = projects[project_id]
+        if project is None:
+            result.unasked.append(Unasked(target, project_id, len(names), problem))
+            return
+        for name, planned in names.items():
+            what, pending = _prospect(planned, project, asked.get((project_id, name)))
+            if what is Prospect.CREATE and result.by_name:
+                free.append((project_id, name))
+            else:
+                result.add(what, planned, project.by_name.get(name), pending=pending)
+
+    def tell_name(project_id: str, name: str, seen: Observation) -> None:
+        if seen.result not in _ANSWERS:
+            result.unasked.append(Unasked(target, project_id, 1, seen.message))
+            return
+        planned, found = projects[project_id][name], seen.connection
+        project = Project.of([found] if found else [])
+        what, pending = _prospect(planned, project, asked.get((project_id, name)))
+        result.add(Prospect.CONFLICT if seen.result is Result.OTHER_APP else what, planned, found, pending=pending)
+
+    await surveyor.survey(projects, tell)
+    await surveyor.look_up(free, tell_name)
+
+
+def _prospect(planned: Planned, project: Project, asked: "Asked | None") -> tuple[Prospect, bool]:
+    recorded = asked.connection_id if asked and asked.status == "succeeded" else None
+    what = prospect(planned.name, planned.on_conflict, project, recorded_id=recorded)
+    return what, asked is not None and asked.status == "pending"
+
+
+async def _foretell(settings: "Settings", database: "Database", result: Plan) -> None:
+    """How long the rest takes: at each target what is pending already, and what would be new."""
+    from provisioner.postgres.reports import read_outlook
+    from provisioner.settings import RateLimit
+
+    targets, _ = await read_outlook(database)
+    reports = {each.target: each for each in targets}
+    longest: float | None = 0.0
+    for target, work in result.work.items():
+        report = reports.get(target)
+        limit = settings.targets[target].write_limit
+        allowed = limit.permits / limit.window if isinstance(limit, RateLimit) else report and report.allowed
+        if not allowed:
+            longest = None
+            break
+        longest = max(longest or 0.0, (work + (report.pending if report else 0)) / allowed)
+    result.seconds_left = longest

@@ -1,0 +1,207 @@
+"""`provisioner submit`: bulk onboarding from a file."""
+
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, cast
+
+import typer
+
+from provisioner.cli.bulk.submitted import Report, States, tell
+from provisioner.cli.terminal.frame import NOT_DONE, PARTLY, Config, Json, load, open_database, run_async
+from provisioner.cli.terminal.progress import loading, reading
+from provisioner.intake.checked import SHOWN, CheckedFile, check_file
+from provisioner.intake.errors import FileUnusable, Problem
+from provisioner.intake.reading import Format
+from provisioner.intake.rows import BATCH_RULE, Seal, is_batch
+from provisioner.postgres.intake import Comparison, Repeats, staging
+from provisioner.postgres.reports import TargetReport, read_outlook, seconds_left
+
+if TYPE_CHECKING:
+    from provisioner.credentials.sealing import SealingKey
+    from provisioner.postgres.pool import Database
+    from provisioner.settings import Settings
+
+STDIN: Final = "-"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What the command line asks for."""
+
+    file: str
+    form: Format | None
+    batch: str | None
+    dry_run: bool
+    skip_invalid: bool
+    quiet: bool
+
+    @property
+    def name(self) -> str:
+        """What the file is called in messages."""
+        return "standard input" if self.file == STDIN else self.file or "''"
+
+
+def _batch(value: str | None) -> str | None:
+    if value is not None and not is_batch(value):
+        raise typer.BadParameter(BATCH_RULE)
+    return value
+
+
+def submit(  # noqa: PLR0917  # the command line names them
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="CSV with a header, or JSON Lines; - for standard input.")
+    ],
+    config: Config = None,
+    batch: Annotated[
+        str | None,
+        typer.Option(callback=_batch, help="Batch for rows that name none.", show_default=False),
+    ] = None,
+    form: Annotated[
+        Format | None,
+        typer.Option("--format", help="File format. Default: by its suffix or first characters.", show_default=False),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and compare everything, and load nothing.")] = False,
+    skip_invalid: Annotated[
+        bool, typer.Option("--skip-invalid", help="Skip invalid lines and load the rest; exit 3 if any were skipped.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Load requests in bulk. Every line is checked first, and loading the same file again is harmless.
+
+    Columns: target, project_id (required), name, description, credential, on_conflict, priority, batch, project_name,
+    not_before, and api_key: a readable key, which is sealed before it leaves this process. A missing or empty value
+    means the table's default. If a line is invalid, it is reported and nothing is loaded.
+
+    Example: provisioner submit projects.csv --batch onboarding --dry-run
+    """
+    wish = Wish(file=file, form=form, batch=batch, dry_run=dry_run, skip_invalid=skip_invalid, quiet=as_json)
+    settings = load(config)
+    settings.database_url()  # before a long file is read
+    with _checked(wish, sealer(settings)) as checked:
+        problems = tuple(checked.problems)
+        report = Report(file=wish.name, dry_run=dry_run, lines=checked.lines, skipped=checked.bad, problems=problems)
+        if skip_invalid or not checked.bad:
+            report = run_async(_submit(wish, settings, checked, report))
+    tell(report, as_json=as_json)
+    if report.skipped:
+        raise typer.Exit(PARTLY if report.accepted else NOT_DONE)
+
+
+def sealer(settings: "Settings") -> Seal:
+    """What seals with the database's current key, which is asked for when the first key is to be sealed."""
+    from provisioner.cli.setup.keys import sealing_key
+
+    @cache
+    def key() -> "SealingKey":
+        return run_async(_current(settings))
+
+    async def _current(settings: "Settings") -> "SealingKey":
+        async with open_database(settings) as database:
+            return await sealing_key(database)
+
+    return lambda api_key, *, project_id, name: key().seal(api_key, project_id=project_id, name=name)
+
+
+@contextmanager
+def _checked(wish: Wish, seal: Seal) -> Iterator[CheckedFile]:
+    try:
+        with _opened(wish.file) as stream, reading(stream, quiet=wish.quiet) as progress:
+            checked = check_file(stream, name=wish.file, form=wish.form, seal=seal, batch=wish.batch, progress=progress)
+    except FileUnusable as error:
+        raise FileUnusable(f"{wish.name} {error}; nothing was loaded") from error
+    except OSError as error:
+        raise FileUnusable(f"{wish.name} cannot be read: {error.strerror}; nothing was loaded") from error
+    with checked:
+        yield checked
+
+
+@contextmanager
+def _opened(file: str) -> Iterator[io.BufferedReader]:
+    if file == STDIN:
+        yield cast("io.BufferedReader", sys.stdin.buffer)
+        return
+    with Path(file).open("rb") as stream:
+        yield stream
+
+
+async def _submit(wish: Wish, settings: "Settings", checked: CheckedFile, report: Report) -> Report:
+    async with open_database(settings) as database:
+        report, found = await _load(wish, database, checked, report)
+        if not report.accepted or report.of_others is not None:  # whoever sees only their own does not see the queues
+            return report
+        targets, workers = await read_outlook(database)
+    if wish.dry_run:
+        targets = _with_newcomers(targets, found)
+    return replace(report, workers=workers.living, seconds_left=seconds_left(targets, workers))
+
+
+async def _load(
+    wish: Wish, database: "Database", checked: CheckedFile, report: Report
+) -> tuple[Report, Sequence[Comparison]]:
+    async with staging(database) as staged:
+        await staged.take(loading(checked.rows(), total=checked.good, quiet=wish.quiet))
+        repeats = await staged.drop_repeats(SHOWN)
+        report = _with_repeats(report, repeats)
+        if repeats.conflicting and not wish.skip_invalid:
+            return report, ()
+        found = await staged.compare()
+        wanted = sum(each.wanted for each in found)
+        inserted = wanted - sum(each.existing for each in found) if wish.dry_run else await staged.insert()
+        report = _with_result(report, found, inserted=inserted, already=wanted - inserted)
+    return (report if staged.sees_all else _of_one_requester(report, found)), found
+
+
+def _with_repeats(report: Report, repeats: Repeats) -> Report:
+    problems = [
+        Problem(
+            line=conflict.line,
+            problem=f"asks for the same connection as line {conflict.first_line}, with another "
+            f"{' and '.join(conflict.columns)}; keep one of them",
+        )
+        for conflict in repeats.conflicts
+    ]
+    return replace(
+        report,
+        repeated=repeats.identical,
+        skipped=report.skipped + repeats.conflicting,
+        problems=(*report.problems, *problems)[:SHOWN],
+    )
+
+
+def _with_result(report: Report, found: Sequence[Comparison], *, inserted: int, already: int) -> Report:
+    succeeded, failed, cancelled = (
+        sum(getattr(each, state) for each in found) for state in ("succeeded", "failed", "cancelled")
+    )
+    return replace(
+        report,
+        accepted=True,
+        inserted=inserted,
+        already_there=already,
+        # Whatever somebody else inserted between our comparing and our inserting is pending too.
+        already=States(
+            pending=already - succeeded - failed - cancelled, succeeded=succeeded, failed=failed, cancelled=cancelled
+        ),
+        different=sum(each.different for each in found),
+        first_different=min((each.first_different for each in found if each.first_different), default=None),
+    )
+
+
+def _of_one_requester(report: Report, found: Sequence[Comparison]) -> Report:
+    """What is true when only our own requests were shown: what else was there already is others'."""
+    own = replace(report.already, pending=sum(each.pending for each in found))
+    others = max(report.already_there - sum(each.existing for each in found), 0)
+    return replace(report, already=own, of_others=others)
+
+
+def _with_newcomers(targets: Sequence[TargetReport], found: Sequence[Comparison]) -> Sequence[TargetReport]:
+    """The targets as they would be if the file had been loaded."""
+    known = {target.target: target for target in targets}
+    for each in found:
+        target = known.get(each.target) or TargetReport(target=each.target)
+        known[each.target] = replace(target, ready=target.ready + each.wanted - each.existing)
+    return list(known.values())

@@ -1,0 +1,102 @@
+"""What `submit` tells about a file."""
+
+from dataclasses import asdict, dataclass
+
+from provisioner.cli.terminal.frame import print_json, say, several, tell_detail, tell_error
+from provisioner.cli.terminal.progress import duration
+from provisioner.intake.errors import Problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class States:
+    """In which state those are that were in the table already."""
+
+    pending: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
+    def __str__(self) -> str:
+        return ", ".join(f"{count:,} {state}" for state, count in asdict(self).items() if count)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What became of a file's lines, or with `dry_run` what would.
+
+    `accepted`: its good lines were loaded. `inserted` are new; `repeated` say what an earlier line says; `skipped` are
+    bad, and `problems` tell of the first of them; `different` are in the table already, with other values. `of_others`
+    is None unless we are shown our own requests only: how many of those already there are none of ours.
+    """
+
+    file: str
+    dry_run: bool
+    lines: int
+    accepted: bool = False
+    inserted: int = 0
+    already_there: int = 0
+    already: States = States()
+    of_others: int | None = None
+    different: int = 0
+    first_different: int | None = None
+    repeated: int = 0
+    skipped: int = 0
+    problems: tuple[Problem, ...] = ()
+    workers: int | None = None
+    seconds_left: float | None = None
+
+
+def tell(report: Report, *, as_json: bool) -> None:
+    """Print it: for programs all of it as JSON, for people what matters; bad lines on standard error."""
+    if as_json:
+        print_json(report)
+        return
+    if report.skipped:
+        _tell_problems(report)
+    if report.accepted:
+        _tell_result(report)
+
+
+def _tell_problems(report: Report) -> None:
+    one = report.skipped == 1
+    kept = f"{'was' if one else 'were'} skipped" if report.accepted else "nothing was loaded"
+    bad = f"{several(report.skipped, 'line')} {'is' if one else 'are'} invalid"
+    tell_error(f"{report.file}: {bad}{' and ' if report.accepted else '; '}{kept}")
+    for problem in report.problems:
+        tell_detail(str(problem))
+    if more := report.skipped - sum({problem.line: problem.lines for problem in report.problems}.values()):
+        tell_detail(f"… and {more:,} more")
+    if not report.accepted:
+        tell_detail(f"correct {'it' if one else 'them'}, or load the others with --skip-invalid")
+
+
+def _tell_result(report: Report) -> None:
+    say(f"{report.file}: {several(report.lines, 'line')}{', nothing was loaded (--dry-run)' if report.dry_run else ''}")
+    say(f"  {'would insert' if report.dry_run else 'inserted':13} {report.inserted:,}")
+    there = report.already_there + report.repeated
+    told = [str(report.already)] if str(report.already) else []
+    if report.of_others:
+        told.append(f"{report.of_others:,} requested by others")
+    if report.repeated:
+        told.append(f"{report.repeated:,} repeated in the file")
+    aside = f" ({'; '.join(told)})" if told else ""
+    say(f"  {'already there':13} {there:,}{aside}")
+    if report.skipped:
+        say(f"  {'skipped':13} {report.skipped:,}")
+    if report.dry_run and report.of_others is not None:
+        say("  this role cannot see what others have requested; such requests are not inserted again")
+    if report.different:
+        have = "has other values and was" if report.different == 1 else "have other values and were"
+        say(
+            f"  {report.different:,} of those already there {have} not changed (the first: line "
+            f"{report.first_different})"
+        )
+    _tell_outlook(report)
+
+
+def _tell_outlook(report: Report) -> None:
+    if report.seconds_left:
+        pace = "at the present pace" if report.workers else "once a worker runs"
+        say(f"{pace}, everything that is pending takes about {duration(report.seconds_left)}")
+    if report.workers == 0 and report.inserted:
+        say("no worker is running: `provisioner run` starts one")

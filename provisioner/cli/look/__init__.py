@@ -1,0 +1,1 @@
+"""Looking: status, list, show, verify."""

@@ -1,0 +1,117 @@
+"""What happened to one request, what happens next, and what to do: in an operator's words. Pure."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from provisioner.cli.terminal.progress import duration
+from provisioner.cli.terminal.tables import local_time
+from provisioner.core.alerts import remedy
+
+if TYPE_CHECKING:
+    from provisioner.postgres.detail import Detail
+
+
+def explain(request: "Detail") -> list[str]:
+    """Tell it in a few sentences."""
+    return list(_EXPLAIN.get(request.state, _astray)(request))
+
+
+def _succeeded(request: "Detail") -> Iterator[str]:
+    if request.adopted:
+        yield "somebody else had made the connection, and it was recorded as on_conflict says"
+    else:
+        yield "the connection was made and recorded"
+    yield f"`provisioner verify {request.id}` compares it with Infisical"
+
+
+def _failed(request: "Detail") -> Iterator[str]:
+    yield f"it failed with {request.error_code or 'no error code'}; {_tries(request.attempts)}"
+    yield f"to fix it: {remedy(request.error_code or '')}"
+    if request.unknown:
+        yield "an attempt may still have made the connection: a retry looks it up first"
+    yield f"then run `provisioner retry {request.id}`"
+
+
+def _cancelled(request: "Detail") -> Iterator[str]:
+    yield "it was cancelled"
+    yield f"`provisioner retry {request.id}` requests it again"
+
+
+def _ready(request: "Detail") -> Iterator[str]:
+    place = f"place {request.place:,}" if request.place else "not placed yet"
+    when = ""
+    if request.place and request.pace and not request.paused_at:
+        when = f", due in about {duration(request.place / request.pace)} at the present pace"
+    yield f"it is in line for target {request.target}, {place}{when}"
+    yield from _standing_in_the_way(request)
+
+
+def _waiting(request: "Detail") -> Iterator[str]:
+    due = request.next_attempt_at
+    ahead = (due - request.now).total_seconds() if due else 0.0
+    at = f"in {duration(ahead)}, at {local_time(due)}" if ahead > 0 else "now, as soon as a worker polls"
+    if request.quarantine:
+        what, _, credential = request.quarantine.partition(":")
+        why = f"the key of credential {credential} was refused" if what == "credential" else request.quarantine
+        yield (
+            f"it waits, like others with the same cause: {why}; fix the cause, then `provisioner retry {request.id}`"
+            " retries it at once"
+        )
+    elif request.called_off:
+        yield f"it was cancelled while its outcome was unknown: it is looked up for the last time {at}"
+    elif request.unknown:
+        yield f"an attempt may have made the connection: it is looked up {at}, and created only if it does not exist"
+    elif request.attempts or request.error_message:
+        yield f"it is retried {at}; {_tries(request.attempts)} so far, and {request.failures:,} counted as failures"
+    else:
+        yield f"it is scheduled: it starts {at}"
+    if request.error_code and not request.quarantine:
+        yield f"if that does not help: {remedy(request.error_code)}"
+    yield from _standing_in_the_way(request)
+
+
+def _in_flight(request: "Detail") -> Iterator[str]:
+    since = f" since {local_time(request.claimed_at)}" if request.claimed_at else ""
+    if request.unrecorded:
+        made = f"connection {request.unrecorded_connection} was made" if request.unrecorded_connection else "it ended"
+        yield f"{made}, but the database refuses to record it: {request.unrecorded}"
+        yield f"remove the cause: recording is tried again, next at {local_time(request.recorded_again_at)}"
+        return
+    if request.worker:
+        yield f"in flight on worker {request.worker}{since}"
+    else:
+        yield f"its worker was lost{since}: another one takes over when the lease has expired, and looks it up first"
+    if request.called_off:
+        yield "it was cancelled: this attempt may finish, and its connection is recorded"
+
+
+def _astray(request: "Detail") -> Iterator[str]:
+    yield f"its status {request.state!r} is unknown: it was written with triggers off, and no worker will take it"
+    yield "set its status to pending to have it carried out, or to cancelled"
+
+
+def _standing_in_the_way(request: "Detail") -> Iterator[str]:
+    if request.paused_at:
+        by = f" by {request.paused_by}" if request.paused_by else ""
+        yield (
+            f"target {request.target} was paused at {local_time(request.paused_at)}{by};"
+            f" `provisioner resume {request.target}` resumes it"
+        )
+    if request.trouble:
+        yield f"target {request.target} is in trouble: {request.trouble}; it continues by itself once that is over"
+    if not request.workers:
+        yield f"no worker serves target {request.target}: `provisioner run` starts one"
+
+
+def _tries(attempts: int) -> str:
+    return "1 create was sent" if attempts == 1 else f"{attempts:,} creates were sent"
+
+
+_EXPLAIN = {
+    "succeeded": _succeeded,
+    "failed": _failed,
+    "cancelled": _cancelled,
+    "ready": _ready,
+    "waiting": _waiting,
+    "in_flight": _in_flight,
+}

@@ -1,0 +1,215 @@
+"""What `plan` and `verify` find, and how it is told."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from provisioner.cli.terminal.frame import print_json, say, several, tell_detail, tell_error
+from provisioner.cli.terminal.progress import duration
+from provisioner.core.comparison import Difference, Prospect, Recorded
+from provisioner.core.model import Connection
+from provisioner.intake.errors import Problem
+
+SHOWN: Final = 20  # of a kind, one by one; --json has all
+
+_PROSPECTS: Final = {
+    Prospect.EXISTS: "exist already, made by earlier requests",
+    Prospect.CREATE: "would be created",
+    Prospect.ADOPT: "exist, and would be adopted: recorded as they are",
+    Prospect.REPLACE: "exist, and would be replaced: given our key, then recorded",
+    Prospect.CONFLICT: "would conflict: somebody else's connection has the name",
+    Prospect.GONE: "were made by earlier requests and are gone; requesting them again changes nothing",
+}
+_BAD: Final = (Prospect.CONFLICT, Prospect.GONE)
+
+
+@dataclass(frozen=True, slots=True)
+class Unasked:
+    """Requests whose project could not be asked for, or with `project_id` None whose target."""
+
+    target: str
+    project_id: str | None
+    requests: int
+    problem: str
+
+    def __str__(self) -> str:
+        return f"project {self.project_id}: {self.problem}" if self.project_id else self.problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """What one line of a file asks for."""
+
+    line: int
+    target: str
+    project_id: str
+    name: str
+    on_conflict: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Plan:
+    """What would become of a file. `work` is how many creates and replacements it would add, by target.
+
+    `seconds_left` is how long all of that takes, together with what is pending; None if the limit is not known.
+    `by_name`: names that would be created were asked for one by one, so that other apps' connections were seen.
+    """
+
+    file: str
+    by_name: bool = False
+    lines: int
+    problems: Sequence[Problem]
+    skipped: int = 0
+    counts: Counter[Prospect] = field(default_factory=Counter)
+    work: Counter[str] = field(default_factory=Counter)
+    bad: dict[Prospect, list[tuple[Planned, str | None]]] = field(default_factory=dict)
+    unasked: list[Unasked] = field(default_factory=list)
+    seconds_left: float | None = None
+
+    @property
+    def is_fine(self) -> bool:
+        """Whether all of it can be done."""
+        return not (self.skipped or self.unasked or self.bad)
+
+    def add(self, what: Prospect, planned: Planned, found: Connection | None, *, pending: bool) -> None:
+        """Count one connection; `pending` is one that is asked for already."""
+        self.counts[what] += 1
+        if what in _BAD:
+            self.bad.setdefault(what, []).append((planned, found.id if found else None))
+        elif what is not Prospect.EXISTS and not pending:
+            self.work[planned.target] += 1
+
+    def document(self) -> dict[str, Any]:
+        """All of it, for programs."""
+        return {
+            "file": self.file,
+            "lines": self.lines,
+            "by_name": self.by_name,
+            "skipped": self.skipped,
+            "problems": self.problems,
+            "counts": {what.value: self.counts[what] for what in Prospect},
+            **{
+                name: [{**_as_dict(planned), "connection_id": found} for planned, found in self.bad.get(what, ())]
+                for name, what in (("conflicts", Prospect.CONFLICT), ("gone", Prospect.GONE))
+            },
+            "not_asked": self.unasked,
+            "seconds_left": self.seconds_left,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One request whose connection is not as it was recorded."""
+
+    recorded: Recorded
+    differences: Mapping[Difference, str]
+
+    def document(self) -> dict[str, Any]:
+        """What is told of it, for programs."""
+        one = self.recorded
+        return {
+            "id": one.id,
+            "target": one.target,
+            "project_id": one.project_id,
+            "name": one.name,
+            "connection_id": one.connection_id,
+            "differences": {what.value: said for what, said in self.differences.items()},
+        }
+
+
+@dataclass(slots=True, kw_only=True)
+class Verified:
+    """What a comparison showed."""
+
+    compared: int = 0
+    projects: int = 0
+    findings: list[Finding] = field(default_factory=list)
+    unasked: list[Unasked] = field(default_factory=list)
+
+    @property
+    def is_fine(self) -> bool:
+        """Whether all was compared and nothing differs."""
+        return not (self.findings or self.unasked)
+
+
+def _as_dict(planned: Planned) -> dict[str, Any]:
+    return {"line": planned.line, "target": planned.target, "project_id": planned.project_id, "name": planned.name}
+
+
+def tell_plan(plan: Plan, *, as_json: bool) -> None:
+    """Print a plan: all of it as JSON for programs, what matters for people."""
+    if as_json:
+        print_json(plan.document())
+        return
+    if plan.skipped:
+        tell_error(f"{plan.file}: {plan.skipped:,} of {several(plan.lines, 'line')} cannot be used")
+        for problem in plan.problems:
+            tell_detail(str(problem))
+        if not plan.counts and not plan.unasked:
+            others = "" if plan.skipped == plan.lines else ", or plan the others with --skip-invalid"
+            tell_detail(f"nothing was looked up; correct the {'line' if plan.skipped == 1 else 'lines'}{others}")
+            return
+    say(f"{plan.file}: {several(plan.lines, 'line')}; nothing was changed")
+    for what, number in sorted(plan.counts.items(), key=lambda each: list(Prospect).index(each[0])):
+        say(f"{number:>9,} {_PROSPECTS[what]}")
+        for planned, found in plan.bad.get(what, ())[:SHOWN]:
+            made = f": connection {found}" if found else ""
+            say(f"{'':10}line {planned.line}: {planned.name} in project {planned.project_id}{made}")
+        _tell_more(len(plan.bad.get(what, ())))
+    _tell_unasked(plan.unasked)
+    if plan.counts[Prospect.CREATE] and not plan.by_name:
+        say("connections of other apps are not seen; --by-name looks up each name, at one more read each")
+    _tell_outlook(plan)
+
+
+def _tell_outlook(plan: Plan) -> None:
+    if not sum(plan.work.values()):
+        return
+    if plan.seconds_left is None:
+        say("the duration is unknown: the rate limit is learned from the first create")
+    else:
+        say(f"including what is already pending, it takes about {duration(plan.seconds_left)}")
+
+
+def tell_verified(verified: Verified, *, as_json: bool) -> None:
+    """Print what a comparison showed."""
+    if as_json:
+        findings = [finding.document() for finding in verified.findings]
+        print_json(
+            {
+                "compared": verified.compared,
+                "projects": verified.projects,
+                "differences": findings,
+                "not_compared": verified.unasked,
+            }
+        )
+        return
+    many = "was" if verified.compared == 1 else "were"
+    compared = f"{several(verified.compared, 'recorded connection')} in {several(verified.projects, 'project')}"
+    say(f"{compared} {many} compared")
+    kinds = Counter(what for finding in verified.findings for what in finding.differences)
+    for what, number in kinds.items():
+        say(f"{number:>9,} {what.value}")
+        alike = [finding for finding in verified.findings if what in finding.differences]
+        for finding in alike[:SHOWN]:
+            one = finding.recorded
+            say(f"{'':10}request {one.id}, {one.name} in project {one.project_id}: {finding.differences[what]}")
+        _tell_more(len(alike))
+    _tell_unasked(verified.unasked)
+    if verified.is_fine and verified.compared:
+        say("all are as recorded")
+
+
+def _tell_unasked(unasked: Sequence[Unasked]) -> None:
+    if not unasked:
+        return
+    say(f"{sum(each.requests for each in unasked):>9,} could not be looked up")
+    for each in unasked[:SHOWN]:
+        say(f"{'':10}{each}")
+    _tell_more(len(unasked))
+
+
+def _tell_more(number: int) -> None:
+    if number > SHOWN:
+        say(f"{'':10}… and {number - SHOWN:,} more; --json has all")

@@ -1,0 +1,131 @@
+"""`provisioner show ID`: one request, what was tried, and what happens next."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Final
+
+import typer
+
+from provisioner.cli.terminal.filters import Id, tell_unknown
+from provisioner.cli.terminal.frame import (
+    DONE,
+    NOT_DONE,
+    Config,
+    Json,
+    console,
+    load,
+    open_database,
+    print_json,
+    run_async,
+    say,
+    several,
+    show as show_on,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from provisioner.postgres.detail import Attempt, Detail
+    from provisioner.settings import Settings
+
+SHOWN: Final = 30  # attempts that a screen has room for; --json has all of them
+
+
+def show(request: Id, config: Config = None, as_json: Json = False) -> None:
+    """Show one request: what happened, what happens next and when, and what to do if it failed.
+
+    Exits 1 if there is no such request.
+
+    Example: provisioner show 4711
+    """
+    raise typer.Exit(run_async(_show(load(config), request, as_json=as_json)))
+
+
+async def _show(settings: "Settings", request: int, *, as_json: bool) -> int:
+    from provisioner.cli.look.explain import explain
+    from provisioner.postgres.detail import read_attempts, read_detail
+
+    async with open_database(settings) as database:
+        detail = await read_detail(database, request)
+        attempts, earlier = await read_attempts(database, request, limit=None if as_json else SHOWN)
+    if detail is None:
+        tell_unknown([request])
+        return NOT_DONE
+    if as_json:
+        tried = [{**asdict(attempt), "took": attempt.took} for attempt in attempts]
+        print_json({**asdict(detail), "what_next": explain(detail), "tried": tried})
+        return DONE
+    screen = console()
+    for name, value in _facts(detail):
+        say(f"{name:>16}  {value}")
+    say("")
+    for sentence in explain(detail):
+        say(sentence)
+    if attempts:
+        say("")
+        if earlier:
+            say(f"{several(earlier, 'earlier call')} {'is' if earlier == 1 else 'are'} not shown; --json has them")
+        show_on(_attempt_table(attempts, screen), screen)
+    return DONE
+
+
+def _facts(request: "Detail") -> Iterator[tuple[str, str]]:
+    """What is known of it, without what is not there."""
+    from provisioner.cli.terminal.tables import local_time, one_line
+
+    facts: dict[str, object] = {
+        "request": request.id,
+        "state": request.state.replace("_", " "),
+        "target": request.target,
+        "project": request.project_id,
+        "project name": one_line(request.project_name),
+        "name": request.name,
+        "description": one_line(request.description),
+        "credential": request.credential,
+        "on conflict": request.on_conflict,
+        "priority": request.priority or "",
+        "batch": one_line(request.batch),
+        "requested by": request.requested_by,
+        "created": local_time(request.created_at),
+        "not before": local_time(request.not_before),
+        "finished": local_time(request.finished_at),
+        "creates sent": request.attempts,
+        "connection": request.connection_id,
+        "organization": request.org_id,
+        "credentials hash": request.credentials_hash,
+        "error": request.error_code,
+        "message": one_line(request.error_message),
+    }
+    for name, value in facts.items():
+        if value not in {None, ""}:
+            yield name, str(value)
+
+
+def _attempt_table(attempts: "Sequence[Attempt]", screen: "Console") -> "Table":
+    from rich.text import Text
+
+    from provisioner.cli.terminal.tables import local_time, one_line, plain_table
+
+    table = plain_table(
+        screen,
+        *("try", "call", "started", "took", "HTTP", "what came of it", "request id"),
+        right=("try", "took", "HTTP"),
+        whole=("call", "started", "request id"),
+    )
+    table.columns[5].no_wrap = False
+    table.columns[5].overflow = "fold"
+    for each in attempts:
+        message = one_line(each.error_message)
+        what = each.outcome if message in {"", each.outcome} else f"{each.outcome}: {message}"
+        code = f" [{each.error_code}]" if each.error_code not in {None, each.outcome} else ""
+        status = "" if each.http_status is None else str(each.http_status)
+        cells = (
+            str(each.attempt),
+            each.action.replace("_", " "),
+            local_time(each.started_at),
+            f"{each.took:.2f} s",
+            status,
+        )
+        table.add_row(*map(Text, cells), Text(f"{what}{code}"), Text(each.req_id or ""))
+    return table

@@ -1,0 +1,108 @@
+"""`provisioner status`: how far everything is, and what needs a person."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from provisioner.cli.look.status_view import as_document, one_line, view
+from provisioner.cli.terminal.frame import (
+    DONE,
+    NOT_DONE,
+    Config,
+    Json,
+    console,
+    load,
+    open_database,
+    run_async,
+    say,
+    show,
+    tell_error,
+)
+from provisioner.core.alerts import alerts
+from provisioner.core.errors import DatabaseUnavailable
+from provisioner.postgres.reports import Status, read_status
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from provisioner.postgres.pool import Database
+    from provisioner.settings import Settings
+
+LISTED: Final = 20  # batches that a screen has room for
+REFRESH: Final = 1.0  # seconds
+
+
+def status(
+    config: Config = None,
+    batch: Annotated[str | None, typer.Option(help="Only this batch.", show_default=False)] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Keep the display up to date until everything has finished.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show the progress, the pace, and what needs your attention.
+
+    Exits 1 if something needs attention: a failed request, pending requests that no worker serves, or a paused target
+    that requests wait for. --watch with --json prints one line of JSON a second.
+
+    Example: provisioner status --batch onboarding --watch
+    """
+    raise typer.Exit(run_async(_status(load(config), batch, watch=watch, as_json=as_json)))
+
+
+async def _status(settings: "Settings", batch: str | None, *, watch: bool, as_json: bool) -> int:
+    async with open_database(settings) as database:
+        seen = await read_status(database, batch=batch, batches=None if as_json else LISTED)
+        if seen.progress is None:
+            tell_error(f"no request belongs to the batch {batch!r}; `provisioner status` lists the batches")
+            return NOT_DONE
+        if watch:
+            seen = await _watch(database, seen, batch, as_json=as_json)
+    if as_json:
+        say(as_document(seen, one_line=watch))
+    elif not (watch and console().is_terminal):
+        screen = console()
+        show(view(seen, screen), screen)
+    return NOT_DONE if alerts(seen) else DONE
+
+
+async def _watch(database: "Database", first: Status, batch: str | None, *, as_json: bool) -> Status:
+    """Show each look until nothing is pending; return the last one, which only a terminal shows already."""
+    screen = console()
+    if screen.is_terminal and not as_json:
+        return await _live(screen, _looks(database, first, batch))
+    said = ""
+    async for seen, _ in _looks(database, first, batch):
+        line = as_document(seen, one_line=True) if as_json else one_line(seen)
+        if seen.progress and seen.progress.pending and line != said:
+            say(line)
+            sys.stdout.flush()
+            said = line
+    return seen
+
+
+async def _live(screen: "Console", looks: AsyncIterator[tuple[Status, str]]) -> Status:
+    from rich.console import Group
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(console=screen, auto_refresh=False) as live:
+        async for seen, trouble in looks:
+            live.update(Group(view(seen, screen), Text(trouble, style="yellow")), refresh=True)
+    return seen
+
+
+async def _looks(database: "Database", seen: Status, batch: str | None) -> AsyncIterator[tuple[Status, str]]:
+    """Give what is seen every second, until nothing is pending; while nothing can be seen, the last look and why."""
+    yield seen, ""
+    while seen.progress is not None and seen.progress.pending:
+        await asyncio.sleep(REFRESH)
+        try:
+            seen = await read_status(database, batch=batch, batches=LISTED)
+        except DatabaseUnavailable as error:
+            yield seen, f"the database cannot be reached, trying again: {error}"
+        else:
+            yield seen, ""

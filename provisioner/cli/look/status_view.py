@@ -1,0 +1,186 @@
+"""How a status looks: tables on a terminal, the same without colour elsewhere, a JSON document for programs."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import orjson
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from provisioner.cli.terminal.progress import duration
+from provisioner.core.alerts import alerts, remedy
+from provisioner.core.text import printable_json
+from provisioner.postgres.reports import Failures, Progress, Status, TargetReport
+
+BAR: Final = 12  # columns
+ROOMY: Final = 120  # columns: from here on there is room for when it started
+ALWAYS: Final = ("succeeded", "failed")
+STATES: Final = ("succeeded", "failed", "cancelled", "in_flight", "ready", "waiting")
+
+
+def view(status: Status, screen: Console) -> RenderableType:
+    """The whole status, for a person at this console."""
+    if status.progress is None or not status.progress.requests:
+        return Text("no requests yet; `provisioner submit FILE` or an INSERT makes some")
+    return Group(*_parts(status, screen))
+
+
+def one_line(status: Status) -> str:
+    """How far it is, in a line for a log."""
+    progress = status.progress
+    if progress is None:
+        return ""
+    parts = [f"{progress.finished:,} of {progress.requests:,} finished"]
+    if progress.failed:
+        parts.append(f"{progress.failed:,} failed")
+    if progress.ends_at is not None:
+        parts.append(f"ends {_ahead(progress.ends_at, status.now)}")
+    return ", ".join(parts)
+
+
+def as_document(status: Status, *, one_line: bool) -> str:
+    """The whole status, for a program."""
+    document: dict[str, Any] = asdict(status)
+    document["concerns"] = alerts(status)
+    return printable_json(orjson.dumps(document, option=0 if one_line else orjson.OPT_INDENT_2).decode())
+
+
+def _parts(status: Status, screen: Console) -> Iterator[RenderableType]:
+    # On a terminal each table brings its own empty lines.
+    gap = [] if screen.is_terminal else [Text("")]
+    yield _progress_table(status, screen)
+    if status.more_batches:
+        yield Text(f"… and {status.more_batches:,} more batch{'' if status.more_batches == 1 else 'es'}")
+    yield from gap
+    yield _target_table(status, screen)
+    yield Text(_workers(status))
+    if status.failures:
+        yield from gap
+        yield _failure_table(status.failures, screen)
+    if found := alerts(status):
+        yield from gap
+        for concern in found:
+            yield Text(f"! {concern}", style="bold red")
+
+
+def _table(screen: Console, *headings: str, right: Sequence[str] = ()) -> Table:
+    table = Table(box=box.SIMPLE_HEAD if screen.is_terminal else None, pad_edge=False)
+    for heading in headings:
+        number = heading in right
+        table.add_column(heading, justify="right" if number else "left", no_wrap=number, overflow="fold")
+    return table
+
+
+def _progress_table(status: Status, screen: Console) -> RenderableType:
+    rows = [status.progress] if status.progress else []
+    rows += [batch for batch in status.batches if batch is not status.progress]
+    # A screen has no room for what is nought everywhere; a program that reads the columns wants them all.
+    states = [
+        state
+        for state in STATES
+        if not screen.is_terminal or state in ALWAYS or any(getattr(row, state) for row in rows)
+    ]
+    roomy = screen.width >= ROOMY
+    headings = ["requests", *(state.replace("_", " ") for state in states)]
+    started = ["started"] if roomy else []
+    table = _table(screen, "batch", "done", *headings, *started, "ends", right=headings)
+    for row in rows:
+        name = "everything" if row.total else row.batch or "(no batch)"
+        cells = [_number(row.requests), *(_number(getattr(row, state), state) for state in states)]
+        times = [_started(row)] if roomy else []
+        table.add_row(Text(name), _share(row, screen), *cells, *map(Text, times), Text(_end(row, status.now)))
+    return table
+
+
+def _number(count: int, state: str = "") -> Text:
+    return Text(f"{count:,}", style="red" if count and state == "failed" else "")
+
+
+def _share(row: Progress, screen: Console) -> RenderableType:
+    total = max(1, row.requests)
+    # Rounded down: everything is finished only when it is.
+    percent = Text(f"{100 * row.finished // total} %")
+    if not screen.is_terminal:
+        return percent
+    grid = Table.grid(padding=(0, 1))
+    grid.add_row(ProgressBar(total=total, completed=row.finished, width=BAR), percent)
+    return grid
+
+
+def _started(row: Progress) -> str:
+    return f"{row.started_at.astimezone():%Y-%m-%d %H:%M}" if row.started_at else ""
+
+
+def _end(row: Progress, now: datetime) -> str:
+    if row.ended_at is not None:
+        took = f", took {duration((row.ended_at - row.started_at).total_seconds())}" if row.started_at else ""
+        return f"{row.ended_at.astimezone():%Y-%m-%d %H:%M}{took}"
+    return _ahead(row.ends_at, now) if row.ends_at is not None else "not known yet"
+
+
+def _ahead(moment: datetime, now: datetime) -> str:
+    there = moment.astimezone()
+    same_day = moment - now < timedelta(hours=12)
+    return (
+        f"in {duration((moment - now).total_seconds())} ({there.strftime('%H:%M' if same_day else '%Y-%m-%d %H:%M')})"
+    )
+
+
+def _target_table(status: Status, screen: Console) -> RenderableType:
+    numbers = ("pending", "workers")
+    table = _table(screen, "target", *numbers, "limit", "condition", right=numbers)
+    for target in status.targets:
+        condition = _condition(target, status.now)
+        style = "" if condition == "working" else "yellow"
+        cells = target.target, f"{target.pending:,}", f"{target.workers:,}", _limit(target) + target.at_once
+        table.add_row(*map(Text, cells), Text(condition, style=style))
+    return table
+
+
+def _limit(target: TargetReport) -> str:
+    if target.metered is None:
+        return "not known yet"
+    if not target.metered or not target.permits or not target.period:
+        return "none"
+    period = "min" if target.period == 60 else f"{target.period:g} s"
+    others = round(target.others * target.period)
+    return f"{target.permits:,} creates/{period}{f', others use {others:,}' if others else ''}"
+
+
+def _condition(target: TargetReport, now: datetime) -> str:
+    found = []
+    if target.paused_at is not None:
+        by = f" by {target.paused_by}" if target.paused_by else ""
+        found.append(f"paused{by} since {target.paused_at.astimezone():%Y-%m-%d %H:%M}")
+    if target.trouble:
+        since = f" since {target.trouble_since.astimezone():%H:%M}" if target.trouble_since else ""
+        found.append(f"in trouble{target.partly}{since}: {target.trouble}")
+    if target.stalled_at is not None:
+        found.append(f"stalled since {target.stalled_at.astimezone():%H:%M}: too many creates were in flight")
+    if target.blocked_until is not None:
+        found.append(f"rate limited for another {duration((target.blocked_until - now).total_seconds())}")
+    if not found:
+        found.append("working" if target.workers and target.pending else "idle" if target.workers else "no worker")
+    return "; ".join(found)
+
+
+def _workers(status: Status) -> str:
+    workers = status.workers
+    living = "1 worker is running" if workers.living == 1 else f"{workers.living:,} workers are running"
+    lost = f", {workers.lost:,} lost" if workers.lost else ""
+    return f"{living}{lost}; {workers.pace:.1f} creates/s recently"
+
+
+def _failure_table(failures: Sequence[Failures], screen: Console) -> RenderableType:
+    table = _table(screen, "failed with", "requests", "for example", "what to do", right=("requests",))
+    for each in failures:
+        known = each.example_id is not None
+        example = f"request {each.example_id}: {' '.join((each.example or '').split())}" if known else "—"
+        cells = each.error_code or "(no code)", f"{each.requests:,}", example, remedy(each.error_code)
+        table.add_row(*map(Text, cells))
+    return table

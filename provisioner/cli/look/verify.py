@@ -1,0 +1,107 @@
+"""`provisioner verify`: compare what was recorded with what Infisical has."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Final
+
+import typer
+
+from provisioner.cli.look.findings import Finding, Unasked, Verified, tell_verified
+from provisioner.cli.terminal.bars import counting
+from provisioner.cli.terminal.filters import Batches, Ids, Projects, StateChoice, Targets, filtered, tell_unknown
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
+from provisioner.core.comparison import Project, Recorded, differences
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from provisioner.cli.look.survey import Surveyor
+    from provisioner.postgres.browse import Filter
+    from provisioner.postgres.pool import Database
+    from provisioner.postgres.recorded import Place
+    from provisioner.settings import Settings
+
+SUCCEEDED: Final = (StateChoice.SUCCEEDED,)
+
+
+def verify(  # noqa: PLR0917  # the command line names them
+    ids: Ids = None,
+    config: Config = None,
+    batches: Batches = None,
+    projects: Projects = None,
+    targets: Targets = None,
+    as_json: Json = False,
+) -> None:
+    """Compare succeeded requests with Infisical: gone, renamed, credentials rewritten, description changed.
+
+    There is one read per project, within the read budget that the workers share, and one login. Nothing is changed.
+    Exits 1 if anything differs or could not be compared.
+
+    Example: provisioner verify --batch onboarding
+    """
+    wanted = filtered(ids=ids, states=SUCCEEDED, batches=batches, projects=projects, targets=targets)
+    raise typer.Exit(run_async(_verify(load(config), wanted, as_json=as_json)))
+
+
+async def _verify(settings: "Settings", wanted: "Filter", *, as_json: bool) -> int:
+    from provisioner.postgres.browse import count, unknown_ids
+
+    verified = Verified()
+    async with open_database(settings) as database:
+        if unknown := await unknown_ids(database, wanted.ids):
+            tell_unknown(unknown)
+            return NOT_DONE
+        total = sum(each.requests for each in (await count(database, wanted)).values())
+        with counting("comparing", total=total, quiet=as_json) as advance:
+            await _compare_all(settings, database, wanted, verified, advance)
+    tell_verified(verified, as_json=as_json)
+    return DONE if verified.is_fine else NOT_DONE
+
+
+async def _compare_all(
+    settings: "Settings", database: "Database", wanted: "Filter", verified: Verified, advance: "Callable[[int], None]"
+) -> None:
+    from provisioner.cli.look.survey import surveying
+    from provisioner.postgres.recorded import recorded_by_project
+
+    async with AsyncExitStack() as stack:
+        surveyors: dict[str, Surveyor] = {}
+        async for page in recorded_by_project(database, wanted):
+            for target, projects in _by_target(page).items():
+                if target not in settings.targets:
+                    requests = sum(map(len, projects.values()))
+                    problem = f"target {target} is not in the settings of this host"
+                    verified.unasked.append(Unasked(target, None, requests, problem))
+                    continue
+                if target not in surveyors:
+                    surveyors[target] = await stack.enter_async_context(surveying(settings, database, target))
+                await _compare(surveyors[target], target, projects, verified, advance)
+
+
+def _by_target(page: "Mapping[Place, Sequence[Recorded]]") -> Mapping[str, Mapping[str, Sequence[Recorded]]]:
+    found: dict[str, dict[str, Sequence[Recorded]]] = {}
+    for (target, project_id), recorded in page.items():
+        found.setdefault(target, {})[project_id] = recorded
+    return found
+
+
+async def _compare(
+    surveyor: "Surveyor",
+    target: str,
+    projects: Mapping[str, Sequence[Recorded]],
+    verified: Verified,
+    advance: "Callable[[int], None]",
+) -> None:
+    def tell(project_id: str, project: Project | None, problem: str) -> None:
+        recorded = projects[project_id]
+        advance(len(recorded))
+        if project is None:
+            verified.unasked.append(Unasked(target, project_id, len(recorded), problem))
+            return
+        verified.projects += 1
+        verified.compared += len(recorded)
+        for one in recorded:
+            if found := differences(one, project):
+                verified.findings.append(Finding(recorded=one, differences=found))
+
+    await surveyor.survey(projects, tell)

@@ -1,0 +1,1 @@
+"""Changing requests and targets: retry, cancel, pause, resume."""

@@ -1,0 +1,36 @@
+"""`provisioner cancel`: call requests off."""
+
+import typer
+
+from provisioner.cli.operate.changes import All, DryRun, Wish, Yes, change, checked
+from provisioner.cli.terminal.filters import Batches, Errors, Ids, Projects, States, Targets, filtered
+from provisioner.cli.terminal.frame import Config, Json, load
+
+
+def cancel(  # noqa: PLR0917  # the command line names them
+    ids: Ids = None,
+    config: Config = None,
+    states: States = None,
+    batches: Batches = None,
+    projects: Projects = None,
+    errors: Errors = None,
+    targets: Targets = None,
+    everything: All = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Cancel requests that have not finished.
+
+    A request that is in flight is allowed to finish, and its connection is recorded. If an earlier attempt may have
+    succeeded, its connection is looked up first. A filter can be repeated: a request matches if any of its values
+    does. Different filters must all match. On a terminal you are asked before more than 20 requests are changed. Exits
+    1 if an id does not exist, or if none of the given ids could be changed.
+
+    Example: provisioner cancel --batch onboarding --state pending --dry-run
+    """
+    wanted = filtered(ids=ids, states=states, batches=batches, projects=projects, errors=errors, targets=targets)
+    wish = Wish(
+        operation="cancel", wanted=checked(wanted, everything=everything), yes=yes, dry_run=dry_run, as_json=as_json
+    )
+    raise typer.Exit(change(load(config), wish))

@@ -1,0 +1,1 @@
+"""What keeps running: the worker, the demo, the simulator, and the probe of a worker."""

@@ -1,0 +1,268 @@
+"""`provisioner demo`: the main job on this machine alone, and the proof that it was done."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+from rich.markup import escape
+
+from provisioner.postgres.queries import statements
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from provisioner.postgres.pool import Database
+    from provisioner.sandbox.audit import Audit
+    from provisioner.sandbox.postgres import PostgresServer
+    from provisioner.sandbox.simulator import Simulator
+
+# Shares of the creates that something goes wrong with; a bad day, so that there is something to see.
+FAULTS: Final = {
+    "cut-before-commit": 0.03,
+    "cut-after-commit": 0.03,
+    "late-commit": 0.02,
+    "error-before-commit": 0.02,
+    "error-after-commit": 0.02,
+    "html-502": 0.03,
+    "openrouter-429": 0.01,
+    "token-expired": 0.005,
+}
+WINDOW: Final = 10.0  # seconds; Infisical Cloud's is 60, but a demo has little time
+WRITES: Final = 250  # creates a window
+THEIRS: Final = 3  # connections that somebody else has under the same names
+TIME_LIMIT: Final = 3600.0  # seconds; something is broken then
+
+Requests = Annotated[int, typer.Option(min=1, max=100_000, help="Number of requests.")]
+Workers = Annotated[int, typer.Option(min=1, max=16, help="Number of workers.")]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same projects and faults.")]
+Keep = Annotated[bool, typer.Option("--keep", help="Keep everything running afterwards, until Ctrl-C.")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What the demo is asked to do."""
+
+    requests: int
+    workers: int
+    seed: int
+    keep: bool
+
+
+def demo(requests: Requests = 300, workers: Workers = 2, seed: Seed = 1, keep: Keep = False) -> None:
+    """Run the whole product on this machine: PostgreSQL, a simulated Infisical, and workers.
+
+    Inserts some hundred requests and lets the workers carry them out, while the simulated Infisical limits the rate
+    and loses answers. Then compares the result with Infisical's own list. Nothing is left behind.
+
+    Example: provisioner demo --requests 1000 --workers 4
+    """
+    from provisioner.cli.terminal.frame import run_async
+
+    raise typer.Exit(run_async(_demo(Plan(requests=requests, workers=workers, seed=seed, keep=keep))))
+
+
+async def _demo(plan: Plan) -> int:
+    from rich.console import Console
+
+    from provisioner.postgres.migrations import migrate
+    from provisioner.postgres.pool import Database
+    from provisioner.sandbox.simulator import Simulator
+    from provisioner.sandbox.simulator.options import Options
+
+    console = Console(highlight=False, soft_wrap=True)
+    began = time.monotonic()
+    options = Options(
+        projects=plan.requests, seed=plan.seed, write_limit=WRITES, window=WINDOW, latency=0.05, faults=FAULTS
+    )
+    with private_postgres() as server:
+        _say(console, "PostgreSQL", f"{server.version.split()[0]}, private, on port {server.port}")
+        async with Simulator(options) as simulator:
+            _say(console, "Infisical", f"simulated at {simulator.url}: {WRITES} creates per {WINDOW:g} s, with faults")
+            await migrate(server.url())
+            database = Database(server.url())
+            try:
+                await _insert(plan, console, database, simulator)
+                await _work(plan, console, database, _environment(server, simulator), server.directory)
+                audit = await _compare(database, simulator)
+                _report(console, audit, simulator.state(), time.monotonic() - began)
+                if plan.keep:
+                    await _linger(console, server, simulator)
+                else:
+                    _say(console, "look further", "provisioner demo --keep; then the README, for your own database")
+            finally:
+                await database.close()
+    return 1 if audit.problems else 0
+
+
+async def _insert(plan: Plan, console: "Console", database: "Database", simulator: "Simulator") -> None:
+    """Ask for a connection in every project, as an operator would; somebody else was quicker in a few of them."""
+    taken = simulator.projects[:: max(1, plan.requests // THEIRS)][:THEIRS] if plan.requests > THEIRS else []
+    simulator.configure(plant=[{"projectId": project, "name": "openrouter"} for project in taken])
+    sql = statements("demo")
+    await database.execute(sql["projects"])
+    await database.execute(sql["fill"], simulator.projects)
+    await database.execute(sql["onboard"])
+    _say(console, "one INSERT", " ".join(sql["onboard"].split()))
+
+
+async def _work(plan: Plan, console: "Console", database: "Database", environment: dict[str, str], logs: Path) -> None:
+    """Let the workers do it; with more than one, the last is killed in the middle and another takes its place."""
+    async with asyncio.timeout(TIME_LIMIT):
+        async with AsyncExitStack() as stack:
+            workers = [
+                await stack.enter_async_context(worker_process(environment, logs, number))
+                for number in range(1, plan.workers + 1)
+            ]
+            _say(console, "workers", f"{plan.workers}, each a process of its own")
+            victim = workers[-1] if plan.workers > 1 else None
+            async for done in watch(console, database, plan.requests):
+                if any(worker.returncode is not None for worker in workers if worker is not victim):
+                    raise typer.Exit(_complain(console, logs))
+                if victim is not None and done >= plan.requests // 3:
+                    victim.kill()
+                    victim = None
+                    another = worker_process(environment, logs, plan.workers + 1)
+                    workers[-1] = await stack.enter_async_context(another)
+                    _say(console, "kill -9", "one worker, while it works; another one takes its place")
+
+
+async def watch(console: "Console", database: "Database", requests: int) -> AsyncIterator[int]:
+    """Show the progress, and yield how many requests have ended, until all have."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    # A bar that took the room that the words leave would change its length with them.
+    columns = (TextColumn("{task.description:>13}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(
+        *columns, TextColumn("{task.fields[states]}"), console=console, disable=not console.is_terminal
+    ) as bar:
+        task, told, done = bar.add_task("requests", total=requests, states=""), 0, 0
+        while done < requests:
+            row = await database.fetchrow(statements("demo")["progress"])
+            counts = dict(row) if row else {}
+            done = counts["succeeded"] + counts["failed"]
+            states = ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in counts.items() if count)
+            bar.update(task, completed=done, states=states)
+            if not console.is_terminal and done * 4 // requests > told:
+                told = done * 4 // requests
+                _say(console, "requests", states)
+            yield done
+            await asyncio.sleep(0.2)
+
+
+async def _compare(database: "Database", simulator: "Simulator") -> "Audit":
+    from provisioner.sandbox.audit import audit
+
+    return audit([dict(row) for row in await database.fetch(statements("demo")["rows"])], simulator.state())
+
+
+def _report(console: "Console", audit: "Audit", state: dict[str, Any], took: float) -> None:
+    faults = ", ".join(f"{count} {name}" for name, count in sorted(state["faults"].items()))
+    refused = state["requests"].get("POST /api/v1/app-connections/open-router", {}).get("429", 0)
+    states = sorted(audit.states.items(), reverse=True)  # what succeeded before what failed
+    console.print()
+    _say(console, "requests", f"{audit.requests}: " + ", ".join(f"{n} {state}" for state, n in states))
+    _say(console, "creates", f"{audit.creates} sent, {refused} of them over the rate limit")
+    _say(console, "went wrong", faults or "nothing")
+    _say(console, "lost answers", f"{_several(audit.answers_lost)} made without an answer")
+    _say(console, "found again", f"{_several(audit.found_again)}, by looking up what may have been made")
+    _say(console, "conflicts", f"{audit.states.get('failed', 0)} names belonged to somebody else, and were left alone")
+    _say(console, "Infisical has", f"{_several(audit.made)} of ours")
+    for problem in audit.problems[:20]:
+        console.print(f"[red]{'wrong':>13}[/red]  {problem}")
+    if not audit.problems:
+        verdict = "every request is accounted for: each made once, ids and hashes as on the server"
+        console.print(f"[green]{'proven':>13}[/green]  {verdict}, in {took:.0f} s")
+
+
+async def _linger(console: "Console", server: "PostgresServer", simulator: "Simulator") -> None:
+    """Leave everything running until Ctrl-C."""
+    _say(console, "look further", f"export PROVISIONER_DATABASE_URL={server.url()}")
+    _say(console, "", f"{server.psql} $PROVISIONER_DATABASE_URL -c 'TABLE provisioner.batch_progress'")
+    _say(console, "", "provisioner status")
+    _say(console, "", f"curl {simulator.url}/_simulator/state")
+    _say(console, "", "Ctrl-C stops everything")
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await stop.wait()
+
+
+@contextmanager
+def private_postgres() -> "Iterator[PostgresServer]":
+    """A PostgreSQL that is gone afterwards. Ends the command with a clear line where there can be none."""
+    from provisioner.sandbox.postgres import PostgresServer, SandboxUnavailable
+
+    server = PostgresServer()
+    try:
+        server.start()
+    except SandboxUnavailable as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+@asynccontextmanager
+async def worker_process(environment: dict[str, str], logs: Path, number: int) -> AsyncIterator[Process]:
+    """A worker, told to stop at the end and waited for."""
+    with (logs / f"worker-{number}.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "provisioner", "run", "--listen", "off"),
+            env=environment,
+            cwd=logs,  # where no settings file lies
+            stdin=DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):  # the one that was killed
+            process.terminate()
+        try:
+            async with asyncio.timeout(10):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+def _environment(server: "PostgresServer", simulator: "Simulator") -> dict[str, str]:
+    ours = ("PROVISIONER_", "INFISICAL_", "OPENROUTER_", "DATABASE_URL")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return inherited | {
+        "PROVISIONER_DATABASE_URL": server.url(),
+        "INFISICAL_HOST": simulator.url,
+        "INFISICAL_UNIVERSAL_AUTH_CLIENT_ID": simulator.client_id,
+        "INFISICAL_UNIVERSAL_AUTH_CLIENT_SECRET": simulator.client_secret,
+        "OPENROUTER_PROVISIONING_KEY": "sk-or-v1-this-is-the-demo",
+        "PROVISIONER_WORKER__LEASE": "5",
+    }
+
+
+def _complain(console: "Console", logs: Path) -> int:
+    for log in sorted(logs.glob("worker-*.log")):
+        console.print(log.read_text(errors="replace")[-2000:], markup=False)
+    _say(console, "error", "a worker ended early; its log is above")
+    return 1
+
+
+def _several(connections: int) -> str:
+    return f"{connections} connection{'' if connections == 1 else 's'}"
+
+
+def _say(console: "Console", label: str, text: str) -> None:
+    console.print(f"[bold]{label:>13}[/bold]  {escape(text)}")

@@ -1,0 +1,1 @@
+"""Before the work: the schema, rights, keys, settings, and the doctor."""

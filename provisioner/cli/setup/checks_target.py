@@ -1,0 +1,187 @@
+"""The checks of `doctor` that ask Infisical, and those of the credentials."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Final, cast
+from uuid import UUID
+
+from provisioner.cli.look.survey import opened, permit
+from provisioner.cli.setup.checks import Check, ok, problem, warning
+from provisioner.cli.setup.checks_host import through
+from provisioner.cli.terminal.progress import duration
+from provisioner.core.alerts import remedy
+from provisioner.core.errors import (
+    CredentialUnavailable,
+    CredentialUnknown,
+    CredentialUnreadable,
+    DatabaseUnavailable,
+    ProvisionerError,
+)
+from provisioner.core.model import ErrorCode, Observation, Request, Result
+from provisioner.settings import SettingsError
+
+if TYPE_CHECKING:
+    from provisioner.infisical.connections import InfisicalConnections
+    from provisioner.postgres.pool import Database
+    from provisioner.settings import Settings
+    from provisioner.worker.target import Target
+
+NOBODY: Final = UUID(int=0)  # no connection has this id: asking for it proves that the token is accepted
+LONGEST: Final = 70.0  # seconds to wait for a permit: a little more than a window
+SKEW: Final = 5.0  # seconds that Infisical's clock may differ from this host's
+
+_ANSWERS: Final = frozenset({Result.ABSENT, Result.FOUND, Result.FORBIDDEN, Result.PROJECT_MISSING})
+
+
+async def check_target(
+    settings: "Settings", database: "Database", name: str, project: str | None, *, metered: bool
+) -> AsyncIterator[Check]:
+    """Log in to a target, once, and read a little; `metered` unless the database, which keeps the budget, is away."""
+    from provisioner.keyring import open_vault
+
+    try:
+        async with opened(settings, database, name, open_vault(settings)) as target:
+            async for check in _opened(settings, target, project, metered=metered):
+                yield check
+    except SettingsError as error:
+        yield problem("identity", str(error))
+
+
+async def _opened(
+    settings: "Settings", target: "Target", project: str | None, *, metered: bool
+) -> AsyncIterator[Check]:
+    connections = cast("InfisicalConnections", target.connections)  # what the service opens can list
+    seen = await _read(target, lambda: connections.get(str(NOBODY)), metered=metered)
+    if seen is None or seen.result not in _ANSWERS:
+        yield _unanswered(settings, target.name, seen)
+        return
+    yield ok("identity", f"{target.name}: {_login(settings, target.name)}")
+    if seen.skew is not None:
+        yield _skew(target.name, seen.skew)
+    if seen.rate is not None:
+        yield ok("limit", f"{target.name} allows {seen.rate.limit:,} reads a window, {seen.rate.remaining:,} are left")
+    async for check in _fetched(settings, target):
+        yield check
+    if project is not None:
+
+        async def listed() -> Observation:
+            return (await connections.list(project))[0]
+
+        yield _permission(target.name, project, await _read(target, listed, metered=metered))
+
+
+async def _fetched(settings: "Settings", target: "Target") -> AsyncIterator[Check]:
+    """Fetch each credential that comes from this target; no key is shown."""
+    for name, credential in settings.credentials.items():
+        secret = credential.infisical
+        if secret is None or (secret.target or target.name) != target.name:
+            continue
+        try:
+            await target.vault.open(_asking(name))
+        except CredentialUnavailable as error:
+            yield warning("credential", str(error), "its requests wait and lose no attempt")
+        except (CredentialUnknown, CredentialUnreadable) as error:
+            yield problem("credential", str(error))
+        else:
+            yield ok("credential", f"{name} can be fetched through target {target.name}")
+
+
+def _asking(credential: str) -> Request:
+    return Request(id=0, project_id=str(NOBODY), name="openrouter", description=None, credential=credential)
+
+
+def _login(settings: "Settings", name: str) -> str:
+    if settings.targets[name].auth == "token":
+        return "Infisical accepts the access token"
+    return "logged in (one login; three that fail in a row would lock this identity for 5 minutes)"
+
+
+async def _read(target: "Target", call: Callable[[], Awaitable[Observation]], *, metered: bool) -> Observation | None:
+    """Make one call within the read budget; None if it gave no permit for a whole window."""
+    if not metered:
+        return await call()
+    try:
+        async with asyncio.timeout(LONGEST):
+            await permit(target.reads)
+    except (TimeoutError, DatabaseUnavailable):
+        return None
+    seen = await call()
+    target.reads.learn(seen.rate, metered=seen.metered, throttled_for=seen.retry_after, elapsed=seen.elapsed)
+    return seen
+
+
+def _unanswered(settings: "Settings", name: str, seen: Observation | None) -> Check:
+    url = settings.targets[name].url
+    if seen is None or seen.result is Result.THROTTLED:
+        return warning("identity", f"{name}: the read budget is used up", "try again in a minute")
+    if seen.result in {Result.NOT_SENT, Result.UNKNOWN}:
+        way = through(settings, name) or f"without a proxy (set targets.{name}.proxy or HTTPS_PROXY if it needs one)"
+        remedy = f"check that targets.{name}.url ({url}) is right and that this host can reach it {way}"
+        return problem("identity", f"{name}: {seen.message}", remedy)
+    via = through(settings, name)
+    return problem("identity", f"{name} at {url}{f' {via}' if via else ''}: {seen.message}")
+
+
+def _skew(name: str, skew: float) -> Check:
+    if abs(skew) <= SKEW:
+        return ok("clock", f"Infisical's ({name}) and this host's agree")
+    said = f"Infisical's ({name}) differs from this host's by {duration(abs(skew))}"
+    return warning("clock", said, "synchronise this host and the database's by NTP")
+
+
+def _permission(name: str, project: str, seen: Observation | None) -> Check:
+    if seen is None or seen.result is Result.THROTTLED:
+        return warning("permission", f"{name}: the read budget is used up", "try again in a minute")
+    if seen.result is Result.FOUND:
+        said = f"{name}: project {project} can be read; creating was not tested, as it would create one"
+        return ok("permission", said)
+    advice = remedy(ErrorCode.PROJECT_NOT_FOUND) if seen.result in {Result.PROJECT_MISSING, Result.ABSENT} else ""
+    return problem("permission", f"{name}: {seen.message}", advice)
+
+
+async def check_credentials(settings: "Settings") -> AsyncIterator[Check]:
+    """Check that each credential is where the settings say; no key is shown."""
+    from provisioner.keyring import open_vault
+
+    vault = open_vault(settings)
+    for name, credential in settings.credentials.items():
+        if credential.infisical is not None:
+            continue  # fetched where its target is checked
+        try:
+            await vault.open(_asking(name))
+        except (CredentialUnknown, CredentialUnreadable) as error:
+            # The one that is there without being said; nobody may need it.
+            unsaid = settings.sources().get(f"credentials.{name}.env") == "default"
+            if credential.env is not None and unsaid:
+                remedy = "set it if requests use the credential default"
+                yield warning("credential", f"{name}: OPENROUTER_PROVISIONING_KEY is not set", remedy)
+            else:
+                yield problem("credential", f"{name}: {error}")
+        else:
+            yield ok("credential", f"{name} is available")
+
+
+async def check_sealing(settings: "Settings", database: "Database") -> AsyncIterator[Check]:
+    """Check that this host can open what the database's current key seals."""
+    from provisioner.postgres.sealing import current_key
+
+    current = await current_key(database)
+    for check in _sealing(settings, current.key_id if current else None):
+        yield check
+
+
+def _sealing(settings: "Settings", current: str | None) -> Iterator[Check]:
+    from provisioner.credentials.sealing import read_file
+
+    path = settings.sealing.key_file
+    try:
+        kept = read_file(path)
+    except ProvisionerError as error:
+        yield problem("sealing", str(error))
+        return
+    if current is None:
+        yield ok("sealing", "no key is published, so no API key can be sealed; `provisioner keys generate` makes one")
+    elif current in kept:
+        yield ok("sealing", f"key {current} seals, and {path} opens it")
+    else:
+        yield warning("sealing", f"key {current} seals, and this host cannot open it", f"workers need it in {path}")

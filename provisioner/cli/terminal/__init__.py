@@ -1,0 +1,1 @@
+"""What every command shares: the frame, the streams, the filters, tables and bars."""

@@ -1,0 +1,105 @@
+"""The filters that `list`, `retry`, `cancel`, `export` and `verify` share: which requests are meant."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Annotated, Final
+from uuid import UUID
+
+import typer
+
+from provisioner.cli.terminal.frame import tell_error
+from provisioner.core.model import ErrorCode
+from provisioner.postgres.browse import UNFINISHED, Filter, State
+
+LARGEST_ID: Final = 2**63 - 1
+NAMED: Final = 20  # unknown ids that are told one by one
+
+
+class StateChoice(StrEnum):
+    """What `--state` takes: a live state, or `pending` for all that are not finished."""
+
+    PENDING = "pending"
+    WAITING = "waiting"
+    READY = "ready"
+    IN_FLIGHT = "in_flight"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+def parse_id(text: str | int) -> int:
+    """The id that a text names; the library's own check would print the range of the type beside each of them."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if not 1 <= number <= LARGEST_ID:
+        raise typer.BadParameter("must be the id of a request: a whole number, at least 1")
+    return number
+
+
+Id = Annotated[int, typer.Argument(metavar="ID", parser=parse_id, help="Id of the request.")]
+Ids = Annotated[
+    list[int] | None,
+    typer.Argument(metavar="ID", parser=parse_id, help="Ids of requests.", show_default=False),
+]
+States = Annotated[
+    list[StateChoice] | None,
+    typer.Option(
+        "--state",
+        metavar="STATE",
+        help=f"Requests in this state: {', '.join(StateChoice)}. Pending means not finished.",
+        show_default=False,
+    ),
+]
+Batches = Annotated[
+    list[str] | None, typer.Option("--batch", metavar="BATCH", help="Requests of this batch.", show_default=False)
+]
+Projects = Annotated[
+    list[UUID] | None, typer.Option("--project", metavar="UUID", help="Requests for this project.", show_default=False)
+]
+Errors = Annotated[
+    list[ErrorCode] | None,
+    typer.Option(
+        "--error",
+        metavar="CODE",
+        help=f"Requests whose last error has this code: {', '.join(ErrorCode)}.",
+        show_default=False,
+    ),
+]
+Targets = Annotated[
+    list[str] | None, typer.Option("--target", metavar="TARGET", help="Requests for this target.", show_default=False)
+]
+
+REPEATED: Final = (
+    "Each filter may be given several times: then any of its values counts. Different filters must all hold."
+)
+
+
+def filtered(
+    *,
+    ids: Sequence[int] | None = None,
+    states: Sequence[StateChoice] | None = None,
+    batches: Sequence[str] | None = None,
+    projects: Sequence[UUID] | None = None,
+    errors: Sequence[ErrorCode] | None = None,
+    targets: Sequence[str] | None = None,
+) -> Filter:
+    """What the command line's filters mean together."""
+    chosen: set[State] = set()
+    for state in states or ():
+        chosen.update(UNFINISHED if state is StateChoice.PENDING else (State(state.value),))
+    return Filter(
+        ids=tuple(dict.fromkeys(ids or ())),
+        states=tuple(state for state in State if state in chosen),
+        batches=tuple(batches or ()),
+        projects=tuple(str(project) for project in projects or ()),
+        errors=tuple(error.value for error in errors or ()),
+        targets=tuple(targets or ()),
+    )
+
+
+def tell_unknown(ids: Sequence[int]) -> None:
+    """Say on standard error which ids no request has."""
+    more = f" and {len(ids) - NAMED:,} more" if len(ids) > NAMED else ""
+    tell_error(f"there is no request {', '.join(map(str, ids[:NAMED]))}{more}")

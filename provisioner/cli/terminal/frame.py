@@ -1,0 +1,259 @@
+"""What every command shares: its errors and exit statuses, its common options, its way to the database."""
+
+import errno
+import os
+import re
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+
+import typer
+
+from provisioner.cli.terminal.streams import OutputUnwritable, abandon, flush_output, prepare_streams, tell
+from provisioner.core.errors import ProvisionerError
+from provisioner.core.text import LINES, printable, printable_json, without_keys
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from provisioner.postgres.pool import Database
+    from provisioner.settings import Settings
+
+T = TypeVar("T")
+
+DONE: Final = 0
+NOT_DONE: Final = 1  # it could not be done, or what was asked about is not so
+USAGE: Final = 2  # bad usage or settings
+PARTLY: Final = 3  # done, and some requests failed
+INTERRUPTED: Final = 130  # what a shell reports after Ctrl-C
+
+EXIT_STATUSES: Final = (
+    "Exit status: 0 done; 1 not possible, or the answer is no; 2 invalid usage or settings; "
+    "3 done, but some requests failed."
+)
+CONFIG_HELP: Final = "Settings file. Default: PROVISIONER_CONFIG, or config/provisioner.toml if it exists."
+DEBUG: Final = "PROVISIONER_LOG__LEVEL"
+LONGEST: Final = 1500  # characters of an error: a name of thousands of letters hides what is wrong with it
+LAST: Final = 400  # of them, the end of the sentence: what to do
+FILES: Final = 16  # that a loop, a connection and its certificates take; libuv aborts the process where it gets none
+PLAIN_WIDTH: Final = 400  # columns where there is no terminal: whole lines for grep
+# How the dynamic loader says it of a library.
+_NO_MEMORY: Final = re.compile(r"failed to map segment|cannot allocate memory|out of memory", re.IGNORECASE)
+
+Config = Annotated[Path | None, typer.Option(help=CONFIG_HELP, show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def guarded(run: Callable[[], object]) -> int:
+    """Run a command and return its exit status; what went wrong is told in one line of standard error."""
+    prepare_streams()
+    _check_key_log()
+    try:
+        status = _status_of(run)
+        flush_output()
+    except BrokenPipeError:
+        # Whoever read our output has seen enough.
+        abandon(sys.stdout)
+        return NOT_DONE
+    except OutputUnwritable as error:
+        abandon(sys.stdout)
+        tell_error(str(error))
+        return NOT_DONE
+    return status
+
+
+def _check_key_log() -> None:
+    """Go on without a log of TLS keys that cannot be written: every TLS context would fail for it."""
+    path = os.environ.get("SSLKEYLOGFILE")
+    if not path:
+        return
+    try:
+        # Not waiting for anybody who reads a pipe.
+        os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o600))
+    except OSError as error:
+        del os.environ["SSLKEYLOGFILE"]
+        tell_warning(f"SSLKEYLOGFILE names a file that cannot be written: {error.strerror}; no TLS keys are logged")
+
+
+def _status_of(run: Callable[[], object]) -> int:
+    try:
+        result = run()
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except SystemExit as error:
+        # Typer's end for a reader that has seen enough; it has put something else in the streams' places.
+        abandon(sys.stdout)
+        return error.code if isinstance(error.code, int) else NOT_DONE
+    except typer.TyperException as error:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "provisioner"
+        said = error.format_message().replace("Value error, ", "").replace("Input should be", "must be")
+        said = said.removeprefix("Invalid value: ").removesuffix(".")
+        if said.startswith("Usage:"):  # all of the help, where a group was called without a command
+            said = "a command is missing"
+        tell_error(f"{said} (see `{command} --help`)")
+        return USAGE
+    except (BrokenPipeError, OutputUnwritable):
+        raise
+    except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001  # nobody is shown a traceback that did not ask for it
+        return _tell_any(error)
+    return result if isinstance(result, int) else DONE
+
+
+def _tell_any(error: BaseException) -> int:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    if isinstance(error, BrokenPipeError | OutputUnwritable):
+        raise error
+    if isinstance(error, MemoryError) or (isinstance(error, ImportError) and _NO_MEMORY.search(str(error))):
+        tell_error("there is not enough memory; give the process more")
+        return NOT_DONE
+    if (isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}) or (
+        isinstance(error, ImportError) and "Too many open files" in str(error)
+    ):
+        tell_error("no more files can be opened; raise the limit of this process (ulimit -n)")
+        return NOT_DONE
+    if not isinstance(error, ProvisionerError):
+        return _tell_unforeseen(error)
+    tell_error(_advised(error))
+    from provisioner.settings.errors import SettingsError
+
+    return USAGE if isinstance(error, SettingsError) else NOT_DONE
+
+
+def _tell_unforeseen(error: BaseException) -> int:
+    """Name what nobody foresaw by its kind and place; its text may hold anything, also what must not be seen."""
+    import traceback
+
+    if os.environ.get(DEBUG, "").strip().lower() == "debug":
+        from provisioner.observe.logs import redact_text
+
+        for line in redact_text("".join(traceback.format_exception(error))).splitlines():
+            tell_detail(line)
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if "provisioner" in Path(frame.filename).parts] or frames
+    where = f" in {Path(ours[-1].filename).name}, line {ours[-1].lineno}" if ours else ""
+    system = f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
+    tell_error(
+        f"an unexpected error occurred ({type(error).__name__}{where}{system}); run the command again with "
+        f"{DEBUG}=debug for details, and please report it"
+    )
+    return NOT_DONE
+
+
+def _advised(error: ProvisionerError) -> str:
+    from provisioner.core.errors import DatabaseUnavailable, StatementRefused
+
+    if isinstance(error, DatabaseUnavailable) and not isinstance(error, StatementRefused):
+        reason = re.sub(r"^(\w+: )?(\[Errno -?\d+\] )?", "", str(error))  # the sentence, without Python's words for it
+        return f"the database cannot be reached: {reason}; see that it runs and that PROVISIONER_DATABASE_URL is right"
+    return str(error)
+
+
+def tell_error(text: str) -> None:
+    """Say on standard error, in one line, what went wrong and what to do."""
+    line = without_keys(printable(" ".join(text.split())))
+    if len(line) > LONGEST:
+        line = f"{line[: LONGEST - LAST]} … {line[-LAST:]}"
+    tell(f"error: {line}")
+
+
+def tell_warning(text: str) -> None:
+    """Say on standard error, in one line, what may go wrong."""
+    tell(f"warning: {without_keys(printable(' '.join(text.split())))}")
+
+
+def tell_detail(text: str) -> None:
+    """Say on standard error what belongs to the error before."""
+    tell(f"  {without_keys(printable(text))}")
+
+
+def say(text: str) -> None:
+    """Print a line, or several."""
+    sys.stdout.write(f"{printable(text, kept=LINES)}\n")
+
+
+def several(number: int, noun: str) -> str:
+    """Say how many.
+
+    >>> several(1, "line"), several(2000, "line")
+    ('1 line', '2,000 lines')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def print_json(value: object) -> None:
+    """Print a value, dataclasses and times included, as one JSON document."""
+    import orjson
+
+    say(printable_json(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()))
+
+
+def console(*, stderr: bool = False) -> "Console":
+    """Where to print for people: with colour on a terminal, in lines that are never folded elsewhere."""
+    from provisioner.cli.terminal.console import PlainConsole
+
+    made = PlainConsole(stderr=stderr, highlight=False, emoji=False)
+    if not made.is_terminal:
+        made.width = PLAIN_WIDTH
+    return made
+
+
+def show(what: "RenderableType", screen: "Console") -> None:
+    """Print something for people; where there is no terminal, without the spaces that fill the lines."""
+    if screen.is_terminal:
+        screen.print(what)
+        return
+    with screen.capture() as captured:
+        screen.print(what)
+    for line in captured.get().splitlines():
+        say(line.rstrip())
+
+
+def load(config: Path | None) -> "Settings":
+    """Load the settings. Raises `SettingsError`."""
+    from provisioner.settings import load_settings
+
+    return load_settings(config=config)
+
+
+def run_async(main: Coroutine[Any, Any, T]) -> T:
+    """Run a command's asynchronous part. Raises `OSError` where too few files can be opened for it."""
+    import uvloop
+
+    try:
+        _require_files()
+    except OSError:
+        main.close()
+        raise
+    return uvloop.run(main)
+
+
+def _require_files() -> None:
+    taken: list[int] = []
+    try:
+        taken.extend(os.dup(2) for _ in range(FILES))
+    finally:
+        for number in taken:
+            os.close(number)
+
+
+@asynccontextmanager
+async def open_database(settings: "Settings", *, size: int = 1) -> "AsyncIterator[Database]":
+    """Lend the database of the settings, closed afterwards. Raises `SettingsError` when none is set."""
+    from provisioner.postgres.pool import Database
+
+    database = Database(
+        settings.database_url(),
+        size=size,
+        ssl_root_cert=settings.database.ssl_root_cert,
+        name="provisioner command line",
+    )
+    try:
+        yield database
+    finally:
+        await database.close()
