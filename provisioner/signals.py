@@ -13,7 +13,10 @@ log = structlog.stdlib.get_logger()
 
 @contextmanager
 def stopping_on_signals(*stops: Callable[[], None]) -> Iterator[None]:
-    """Stop cleanly on SIGTERM and SIGINT; exit at once on the second, for nothing is lost then either."""
+    """Stop cleanly on SIGTERM, SIGINT and SIGHUP; exit at once on the second, for nothing is lost then either.
+
+    A hang-up that was ignored when the process began (nohup) stays ignored.
+    """
     loop = asyncio.get_running_loop()
     told = False
 
@@ -27,10 +30,13 @@ def stopping_on_signals(*stops: Callable[[], None]) -> Iterator[None]:
         for stop in stops:
             stop()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    for number in numbers:
         loop.add_signal_handler(number, handle, number)
     try:
         yield
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in numbers:
             loop.remove_signal_handler(number)

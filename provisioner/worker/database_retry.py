@@ -14,6 +14,7 @@ from provisioner.core.ports import Clock
 log = structlog.stdlib.get_logger()
 T = TypeVar("T")
 
+REPEATED: Final = 60.0  # seconds; with a full disk each read succeeds and each write fails: one line a minute is enough
 _WAITING: Final = retry_if_exception_type(DatabaseUnavailable)
 _UNLESS_REFUSED: Final = _WAITING & retry_if_not_exception_type(StatementRefused)
 
@@ -28,6 +29,8 @@ class DatabaseRetry:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._lost_at: float | None = None
+        self._said: dict[str, float] = {}  # when each reason was logged last
+        self._quiet = False  # the present absence repeats one that was logged lately
         self._refused = ""
         self._refusing = False
         self._retrying = AsyncRetrying(
@@ -63,8 +66,12 @@ class DatabaseRetry:
                 log.error("statement_refused", error=str(error))
             return
         if self._lost_at is None:
-            self._lost_at = self._clock.monotonic()
-            log.warning("database_lost", error=str(error))
+            self._lost_at = now = self._clock.monotonic()
+            self._said = {reason: at for reason, at in self._said.items() if now - at < REPEATED}
+            self._quiet = str(error) in self._said
+            if not self._quiet:
+                self._said[str(error)] = now
+                log.warning("database_lost", error=str(error))
         if isinstance(error, DatabaseRefusing) and not self._refusing:
             self._refusing = True
             log.warning("database_refuses", error=str(error))
@@ -72,7 +79,8 @@ class DatabaseRetry:
     def back(self) -> None:
         """Note that the database answers."""
         if self._lost_at is not None:
-            log.info("database_back", away_for=round(self._clock.monotonic() - self._lost_at, 3))
+            if not self._quiet:
+                log.info("database_back", away_for=round(self._clock.monotonic() - self._lost_at, 3))
             self._lost_at, self._refusing = None, False
 
     def _note(self, state: RetryCallState) -> None:

@@ -26,10 +26,10 @@ async def test_told_once_under_load(world: Callable[..., World]) -> None:
     options = Options(mode="self-hosted", projects=80, latency=0.5, seed=51)
     async with world(options, seed=51, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT="8", **UNLIMITED) as it:
         await it.request()
-        for enough in (10, 40):
+        for enough, number in ((10, signal.SIGTERM), (40, signal.SIGHUP)):
             worker = it.work()
             await it.made(enough)
-            assert await it.ends(worker) == 0
+            assert await it.ends(worker, number) == 0
             assert await it.everything_recorded()
             assert await it.value("SELECT count(*) FROM provisioner.workers") == 0
             it.tally["stops"] += 1

@@ -13,8 +13,8 @@ Listen = Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Address o
 def run(config: Config = None, drain: Drain = False, listen: Listen = None) -> None:
     """Run a worker: claim requests and create their connections, until told to stop.
 
-    On SIGTERM or SIGINT the worker claims nothing more, waits up to worker.grace seconds for what is in flight, and
-    exits with status 0. A second signal ends it at once; nothing is lost then either.
+    On SIGTERM, SIGINT or SIGHUP the worker claims nothing more, waits up to worker.grace seconds for what is in flight,
+    and exits with status 0. A second signal ends it at once; nothing is lost then either.
 
     With --drain it ends when nothing is left to do, and prints a summary. Exit status: 0 everything is done; 3 some
     requests failed; 1 something could not be done, such as requests of a paused target or with a refused API key.
