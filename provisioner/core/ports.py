@@ -195,8 +195,8 @@ class SecretStore(Protocol):
 class Permits(Protocol):
     """The budget of one target and one kind of call, shared by all workers behind one address."""
 
-    async def acquire(self, wanted: int) -> Grant:
-        """Ask for permits to send `wanted` calls. Raises `DatabaseUnavailable`."""
+    async def acquire(self, wanted: int, *, spare: bool = False) -> Grant:
+        """Ask for permits to send `wanted` calls; `spare` for what can wait. Raises `DatabaseUnavailable`."""
 
     async def share(self) -> None:
         """Tell the others at once what was learned and given back. Raises `DatabaseUnavailable`."""

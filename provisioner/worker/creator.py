@@ -53,6 +53,7 @@ from provisioner.worker.target import Target
 log = structlog.stdlib.get_logger()
 
 PATIENCE: Final = 12.0  # seconds: a little longer than others may take to find out what the read limit is
+SHORT_PATIENCE: Final = 2.0  # seconds; no longer, for the place could be used for a create meanwhile
 # Every so many seconds a create that worked is compared with the clock: a second of that tells as much as each.
 COMPARE: Final = 0.1
 _LOOKING: Final = frozenset({Action.LOOK_UP, Action.IDENTIFY, Action.INSPECT})
@@ -101,10 +102,10 @@ class Creator:
         if claim.cancelled and action is Action.CREATE:
             return Settlement(claim=claim, outcome=Cancel(), sent=sent)
         while True:
-            # Whoever is put back after a create creates again: better to wait a little for a look at who has the name.
-            patience = PATIENCE if sent > claim.sent else 0.0
-            if action is not Action.CREATE and (wait := await self._permit(action, patience)):
-                outcome: Outcome = Retry(delay=wait, message="the read budget is used up")
+            if action is not Action.CREATE and (wait := await self._permit(action, created=sent > claim.sent)):
+                # Many wait for the same moment. Together they would be claimed and put back again and again.
+                delay = wait + PATIENCE * self._random()
+                outcome: Outcome = Retry(delay=delay, message="the read budget is used up")
                 break
             started_at, began = self._clock.now(), self._clock.monotonic()
             try:
@@ -228,11 +229,13 @@ class Creator:
             return None
         return await keys.judge(claim, observation, key)
 
-    async def _permit(self, action: Action, patience: float) -> float:
+    async def _permit(self, action: Action, *, created: bool) -> float:
         """Ask for a permit for what is no create; returns the seconds to come back in when there is none.
 
-        A permit to look is waited for, as long as the patience (seconds) allows.
+        A permit to look is waited for: a request that is put back costs another claim, and if it has `created`, another
+        create.
         """
+        patience = PATIENCE if created else SHORT_PATIENCE
         if action not in _LOOKING:
             if self._target.shared_budget:
                 await self._insist_on_write()
