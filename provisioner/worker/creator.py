@@ -1,7 +1,7 @@
 """Carry one claim to its end: call, observe, decide, until there is something to settle."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -107,14 +107,14 @@ class Creator:
                 delay = wait + PATIENCE * self._random()
                 outcome: Outcome = Retry(delay=delay, message="the read budget is used up")
                 break
-            started_at, began = self._clock.now(), self._clock.monotonic()
+            began = self._clock.monotonic()
             try:
                 observation, key = await self._call(action, claim, subject)
             except Postponed as postponed:
                 outcome = postponed.outcome
                 break
             # It may have waited for a token or a slot before it left.
-            left_at = started_at if observation.began is None else self._clock.at(observation.began)
+            left_at = self._clock.at(began if observation.began is None else observation.began)
             records.append(_record_of(action, left_at, observation))
             now = self._clock.monotonic()
             excused = self._target.gate.excuses(observation, began)
@@ -123,7 +123,7 @@ class Creator:
                 sent += _was_sent(observation)
                 self._attribution.note(claim.request.id, observation.result, began=began)
                 if is_evidence(observation) and _was_sent(observation):
-                    claim = with_doubt(claim, await self._evidence(claim, observation, started_at, key))
+                    claim = with_doubt(claim, await self._evidence(claim, observation, left_at, key))
                 if (back := await self._judged(claim, observation, key)) is not None:
                     outcome = back
                     break
@@ -155,11 +155,10 @@ class Creator:
         return Settlement(claim=claim, outcome=outcome, sent=sent, records=tuple(records))
 
     async def _evidence(
-        self, claim: Claim, observation: Observation, started_at: datetime, key: Secret | None
+        self, claim: Claim, observation: Observation, left_at: datetime, key: Secret | None
     ) -> SentCreate:
         """What is kept of a create whose outcome its end did not prove."""
         request, keys = claim.request, self._target.keys
-        left_at = started_at if observation.began is None else self._clock.at(observation.began)
         ended_at = (
             self._clock.now() if observation.began is None else self._clock.at(observation.began + observation.elapsed)
         )
@@ -206,13 +205,13 @@ class Creator:
             await keys.admit(claim, key)
         return await target.gate.send(partial(self._send, claim, key, subject)), key
 
-    async def _send(self, claim: Claim, key: Secret, subject: Connection | None) -> Observation:
+    def _send(self, claim: Claim, key: Secret, subject: Connection | None) -> Awaitable[Observation]:
         """Send a key, to a new connection or to the subject."""
         if not self._lease_state.holds(claim):
-            return Observation(result=Result.NOT_SENT, message="the lease ran out before this was sent")
+            return _left_unsent()
         if subject is None:
-            return await self._target.connections.create(claim.request, key)
-        return await self._target.connections.replace(claim.request, subject, key)
+            return self._target.connections.create(claim.request, key)
+        return self._target.connections.replace(claim.request, subject, key)
 
     async def _call_without_key(self, action: Action, claim: Claim, subject: Connection | None) -> Observation:
         if action is Action.REMOVE and subject is not None:
@@ -331,6 +330,10 @@ def lost_attempt(claim: Claim, now: datetime, message: str) -> AttemptRecord:
         result=Result.UNKNOWN,
         message=message,
     )
+
+
+async def _left_unsent() -> Observation:
+    return Observation(result=Result.NOT_SENT, message="the lease ran out before this was sent")
 
 
 def _keyless(error: CredentialUnknown | CredentialUnreadable | CredentialUnavailable) -> Observation:
