@@ -88,8 +88,11 @@ class InfisicalConnections:
         call = _Call(Asked(Action.LOOK_UP, connection_id=connection_id), "GET", self._routes.by_id(connection_id))
         return (await self._patiently(call))[0]
 
-    async def list(self, project_id: str) -> Found:
-        """All OpenRouter connections of a project: `FOUND` with the connections, or what stood in the way."""
+    async def list(self, project_id: str | None) -> Found:
+        """All OpenRouter connections of a project, or with None of the organization, where the identity may read those.
+
+        `FOUND` with the connections, or what stood in the way.
+        """
         url = self._routes.listing(project_id)
         return await self._patiently(_Call(Asked(Action.LOOK_UP, project_id), "GET", url, listing=True))
 
