@@ -4,6 +4,19 @@
 -- of `0006_access.sql`: whoever may read the line sees every request, everybody else their own. They are barriers, for a
 -- function in somebody's WHERE must not be shown what the rule leaves out.
 
+-- The live state of a request. `flying` and `waits` are its id where it is in flight, or waits. Written so that it is inlined.
+CREATE FUNCTION provisioner.live_state(status text, wanted text, connection uuid, flying bigint, waits bigint) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE
+        WHEN status <> 'pending' THEN status
+        WHEN wanted = 'absent' THEN 'removing'
+        WHEN connection IS NOT NULL THEN 'updating'
+        WHEN flying IS NOT NULL THEN 'in_flight'
+        WHEN waits IS NOT NULL THEN 'waiting'
+        ELSE 'ready'
+    END
+$$;
+
 CREATE VIEW provisioner.request_status WITH (security_barrier) AS
 WITH line AS (
     SELECT
@@ -12,12 +25,7 @@ WITH line AS (
 )
 SELECT
     q.id, q.target, q.project_id, q.name, q.batch, q.priority, q.requested_by, q.created_at,
-    CASE
-        WHEN q.status <> 'pending' THEN q.status
-        WHEN f.id IS NOT NULL THEN 'in_flight'
-        WHEN w.id IS NOT NULL THEN 'waiting'
-        ELSE 'ready'
-    END AS state,
+    provisioner.live_state(q.status, q.wanted, q.connection_id, f.id, w.id) AS state,
     CASE WHEN q.status = 'pending' THEN coalesce(s.sent, q.attempts) ELSE q.attempts END AS attempts,
     q.connection_id, q.org_id, q.credentials_hash, q.adopted,
     CASE WHEN q.status = 'pending' THEN s.error_code ELSE q.error_code END AS error_code,
@@ -25,7 +33,9 @@ SELECT
     w.run_at AS next_attempt_at,
     line.queue_position,
     q.finished_at,
-    q.project_name
+    q.project_name,
+    q.wanted,
+    q.key_fingerprint
 FROM provisioner.connection_requests AS q
 LEFT JOIN provisioner.in_flight AS f ON f.id = q.id
 LEFT JOIN provisioner.waiting AS w ON w.id = q.id

@@ -185,6 +185,7 @@ summed AS (
         coalesce(sum(l.requests) FILTER (WHERE l.state = 'succeeded'), 0) AS succeeded,
         coalesce(sum(l.requests) FILTER (WHERE l.state = 'failed'), 0) AS failed,
         coalesce(sum(l.requests) FILTER (WHERE l.state = 'cancelled'), 0) AS cancelled,
+        coalesce(sum(l.requests) FILTER (WHERE l.state = 'removed'), 0) AS removed,
         min(l.started_at) AS started_at,
         max(l.ended_at) AS last_finished_at,
         max(l.run_at) AS last_run_at
@@ -194,7 +195,7 @@ summed AS (
 foreseen AS (
     SELECT
         s.*, s.unfinished - s.waiting - s.in_flight AS ready,
-        s.unfinished + s.succeeded + s.failed + s.cancelled AS requests,
+        s.unfinished + s.succeeded + s.failed + s.cancelled + s.removed AS requests,
         s.unfinished / nullif(
             coalesce(
                 (
@@ -221,14 +222,15 @@ shown AS (
         CASE
             WHEN sum(f.unfinished) > 0 AND bool_and(f.unfinished = 0 OR f.seconds IS NOT NULL)
                 THEN greatest(now() + make_interval(secs => least(max(f.seconds)::double precision, 1e9)), max(f.last_run_at))
-        END AS ends_at
+        END AS ends_at,
+        sum(f.removed)::bigint AS removed
     FROM foreseen AS f
     WHERE f.requests > 0
     GROUP BY f.batch, f.total
 )
 SELECT * FROM shown
 UNION ALL
-SELECT NULL, true, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL
+SELECT NULL, true, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, 0
 WHERE NOT EXISTS (SELECT FROM shown);
 
 REVOKE EXECUTE ON FUNCTION

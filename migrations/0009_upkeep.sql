@@ -56,7 +56,7 @@ END
 $$;
 
 CREATE FUNCTION provisioner.wipe_boxes(boxes provisioner.failed_boxes[]) RETURNS integer
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET provisioner.recording = 'on' AS $$
 DECLARE
     ids bigint[];
     changed integer;
@@ -134,7 +134,7 @@ END
 $$;
 
 CREATE FUNCTION provisioner.disown_requests(ids bigint[]) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET provisioner.recording = 'on' AS $$
 DECLARE
     changed bigint[];
 BEGIN
@@ -191,7 +191,7 @@ $$;
 -- Put requests that are pending and have no place in line; returns how many got one, or were failed because they break a rule
 -- that nobody checked. By the rights of the owner, who alone may put others' requests in line.
 CREATE FUNCTION provisioner.put_in_line(ids bigint[]) RETURNS integer
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET provisioner.recording = 'on' AS $$
 DECLARE
     request provisioner.connection_requests;
     rule text;
@@ -311,13 +311,24 @@ HAVING sum(c.requests) <> 0;
 
 COMMENT ON VIEW provisioner.miscounted IS 'By how much the counts of requests are wrong; reads all requests';
 
--- Whoever sets a request to pending by hand wants it tried again: it gets a place, unless it has one.
+-- Setting a request to pending by hand is a retry: it has all its attempts before it, and gets a place, unless it has one. What was
+-- removed is wanted again.
 CREATE FUNCTION provisioner.request_status_edited() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET provisioner.recording = 'on' AS $$
 BEGIN
-    IF new.status IS NULL OR new.status NOT IN ('pending', 'succeeded', 'failed', 'cancelled') THEN
+    IF new.status IS NULL OR new.status NOT IN ('pending', 'succeeded', 'failed', 'cancelled', 'removed') THEN
         PERFORM provisioner.refuse('status', new);
     END IF;
+    IF new.finished_at IS NOT NULL OR new.error_code IS NOT NULL OR (old.status = 'removed' AND new.wanted = 'absent') THEN
+        UPDATE provisioner.connection_requests AS q
+        SET
+            error_code = NULL, error_message = NULL, finished_at = NULL,
+            wanted = CASE WHEN old.status = 'removed' THEN 'present' ELSE q.wanted END
+        WHERE q.id = new.id;
+    END IF;
+    UPDATE provisioner.attempt_state AS s
+    SET failures = 0, streak = 0, cancelled = false, error_code = NULL, error_message = NULL, updated_at = now()
+    WHERE s.id = new.id;
     INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
     SELECT new.id, greatest(new.not_before, now()), new.target, -new.priority, new.project_id
     WHERE NOT EXISTS (
@@ -333,7 +344,7 @@ CREATE TRIGGER request_status_edited AFTER UPDATE OF status ON provisioner.conne
 FOR EACH ROW
 WHEN (
     new.status IS DISTINCT FROM old.status
-    AND (new.status = 'pending' OR new.status IS NULL OR new.status NOT IN ('succeeded', 'failed', 'cancelled'))
+    AND (new.status = 'pending' OR new.status IS NULL OR new.status NOT IN ('succeeded', 'failed', 'cancelled', 'removed'))
 )
 EXECUTE FUNCTION provisioner.request_status_edited();
 

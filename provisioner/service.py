@@ -49,7 +49,7 @@ from provisioner.postgres.migrations import require_schema
 from provisioner.postgres.permits import UNLIMITED, SharedPermits
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queue import PostgresQueue
-from provisioner.postgres.recorded import recorded_elsewhere
+from provisioner.postgres.recorded import installation, recorded_elsewhere
 from provisioner.postgres.reports import Leftovers, read_gauges, read_leftovers, read_status
 from provisioner.postgres.target_incidents import SharedIncidents
 from provisioner.settings import RateLimit, Settings
@@ -207,10 +207,17 @@ async def open_target(
     Raises `SettingsError` when nobody can log in there.
     """
     chosen = settings.targets[name]
+    marker = await installation(database) if chosen.marker else ""
     shared = partial(permits, database, clock, target=name)
-    writes, reads, logins = (
+    writes, reads, logins, changes, removals = (
         shared(kind=kind, start=replace(_budget(limit), address=chosen.url))
-        for kind, limit in (("write", chosen.write_limit), ("read", chosen.read_limit), ("login", chosen.login_limit))
+        for kind, limit in (
+            ("write", chosen.write_limit),
+            ("read", chosen.read_limit),
+            ("login", chosen.login_limit),
+            ("change", chosen.write_limit),
+            ("removal", chosen.write_limit),
+        )
     )
     async with (
         Transport(_transport_options(settings, name)) as transport,
@@ -222,12 +229,14 @@ async def open_target(
         yield Target(
             name=name,
             connections=InfisicalConnections(
-                transport, identity, routes, marker=chosen.marker, now=clock.epoch, monotonic=clock.monotonic
+                transport, identity, routes, marker=marker, now=clock.epoch, monotonic=clock.monotonic
             ),
             vault=keys,
             writes=writes,
             reads=reads,
-            rules=_rules(settings, name),
+            changes=changes,
+            removals=removals,
+            rules=_rules(settings, marker),
             breaker=Breaker(),
             keys=KeyGate(name, health=health, vault=keys, clock=clock),
             incidents=SharedIncidents(database, target=name, reporter=str(uuid4())),
@@ -252,9 +261,9 @@ async def _identity(
         await identity.revoke()
 
 
-def _rules(settings: Settings, name: str) -> Rules:
+def _rules(settings: Settings, marker: str) -> Rules:
     retry = settings.retry
-    return Rules(max_attempts=retry.max_attempts, base=retry.base, cap=retry.cap, marker=settings.targets[name].marker)
+    return Rules(max_attempts=retry.max_attempts, base=retry.base, cap=retry.cap, marker=marker)
 
 
 def _transport_options(settings: Settings, name: str) -> TransportOptions:

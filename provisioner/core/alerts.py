@@ -17,6 +17,7 @@ ADVICE: Final = {
     "wrong_scope": "upgrade Infisical to a version with project connections",
     "target_unknown": "add the target to the workers' settings, as [targets.NAME]",
     "outcome_unknown": "look in Infisical for a connection of that name: it is unknown whether it was made",
+    "in_use": "remove what uses the connection in Infisical, such as a secret rotation, then retry",
     "gave_up": "fix what the message says: it tells what came of the last attempt",
 }
 OTHERWISE: Final = "the message says what is known"

@@ -19,6 +19,7 @@ from provisioner.core.model import (
     Fail,
     Observation,
     Outcome,
+    Remove,
     Result,
     Retry,
     Settlement,
@@ -39,7 +40,7 @@ _UNSENT: Final = frozenset(
     {Result.NOT_SENT, Result.CREDENTIAL_UNKNOWN, Result.CREDENTIAL_UNREADABLE, Result.CREDENTIAL_AWAY}
 )
 _READS: Final = frozenset({Action.LOOK_UP, Action.IDENTIFY})
-_OUTCOMES: Final = {Succeed: "succeeded", Fail: "failed", Retry: "put_back", Cancel: "cancelled"}
+_OUTCOMES: Final = {Succeed: "succeeded", Fail: "failed", Retry: "put_back", Cancel: "cancelled", Remove: "removed"}
 
 Labels = tuple[str, ...]
 Values = Mapping[Labels, float]
@@ -88,7 +89,7 @@ class Meter:
             self._calls[target, Action.CREATE, Result.CREATED, 200] = 0
             self._claimed[target,] = 0
             self._logins.update({(target, outcome): 0 for outcome in LOGINS})
-        self._settled.update(dict.fromkeys([(Succeed, None), (Cancel, None)], 0))
+        self._settled.update(dict.fromkeys([(Succeed, None), (Cancel, None), (Remove, None)], 0))
         self._settled.update({(Fail, code): 0 for code in ErrorCode})
 
     def called(self, target: str, action: Action, observation: Observation) -> None:

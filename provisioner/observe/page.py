@@ -22,7 +22,7 @@ from provisioner.observe.logs import redact_text
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-STATES: Final = ("succeeded", "failed", "cancelled", "in_flight", "ready", "waiting")
+STATES: Final = ("succeeded", "failed", "cancelled", "removed", "in_flight", "ready", "waiting")
 LONGEST: Final = 600  # characters of a foreign text that are shown
 _CODE: Final = re.compile(r"`([^`]+)`")
 
