@@ -524,10 +524,10 @@ BEGIN
     END IF;
 
     -- Whoever takes it out of its place has it: a claim that is made meanwhile would send what it was before.
-    IF new.status = 'pending' AND old.status = 'pending' AND (renamed OR placed OR (recorded AND rekeyed)) THEN
+    IF new.status = 'pending' AND old.status = 'pending' AND (renamed OR placed OR rekeyed) THEN
         IF NOT provisioner.take_place(new, CASE WHEN placed THEN coalesce(new.not_before, now()) END) THEN
-            RAISE EXCEPTION 'request % is in flight: its target, project_id, name, description, priority and not_before cannot be'
-                ' changed now', new.id
+            RAISE EXCEPTION 'request % is in flight: its target, project_id, name, description, credential, priority and not_before'
+                ' cannot be changed now', new.id
             USING ERRCODE = 'object_in_use', HINT = 'Cancel it, or wait until it has ended.';
         END IF;
     END IF;
@@ -544,12 +544,18 @@ BEGIN
         END IF;
     END IF;
 
-    IF recorded AND (renamed OR rekeyed) THEN
+    -- What a create in doubt has made has the old key, too.
+    IF
+        (recorded AND (renamed OR rekeyed))
+        OR (rekeyed AND EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = new.id))
+    THEN
         INSERT INTO provisioner.edits AS e (id, name, description, credential)
         VALUES (new.id, old.name <> new.name, old.description IS DISTINCT FROM new.description, rekeyed)
         ON CONFLICT (id) DO UPDATE SET
             name = e.name OR excluded.name, description = e.description OR excluded.description,
             credential = e.credential OR excluded.credential;
+    END IF;
+    IF recorded AND (renamed OR rekeyed) THEN
         PERFORM provisioner.reopen(new);
     END IF;
     IF old.wanted <> new.wanted THEN
@@ -562,10 +568,12 @@ $$;
 -- Put a request that has ended back in line, or let one that is pending wait: a change that was lost lately may still be
 -- carried out, and another one must come after it. That is out of the question 45 seconds later.
 CREATE FUNCTION provisioner.reopen(r provisioner.connection_requests) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET provisioner.recording = 'on' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
     lately timestamptz;
 BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
     IF r.status <> 'pending' THEN
         UPDATE provisioner.connection_requests AS q
         SET status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL
@@ -575,15 +583,20 @@ BEGIN
     IF lately IS NOT NULL OR r.status = 'pending' THEN
         PERFORM provisioner.take_place(r, greatest(lately + interval '45 seconds', r.not_before, now()));
     END IF;
+    PERFORM set_config('provisioner.recording', before, true);
 END
 $$;
 
 -- Another wish: what is not wanted and certainly never was made has ended at once, everything else is the workers' to do. What is in
 -- flight is put back in line when its attempt has ended.
 CREATE FUNCTION provisioner.wish(r provisioner.connection_requests) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET provisioner.recording = 'on' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
 BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
     IF r.wanted = 'present' AND r.status NOT IN ('pending', 'succeeded', 'failed', 'removed') THEN
+        PERFORM set_config('provisioner.recording', before, true);
         RETURN;  -- what was cancelled stays that, until somebody retries it
     END IF;
     IF
@@ -603,9 +616,11 @@ BEGIN
             END
         WHERE q.id = r.id;
         DELETE FROM provisioner.attempt_state AS s WHERE s.id = r.id;
+        PERFORM set_config('provisioner.recording', before, true);
         RETURN;
     END IF;
     PERFORM provisioner.reopen(r);
+    PERFORM set_config('provisioner.recording', before, true);
 END
 $$;
 

@@ -74,6 +74,7 @@ counted AS (
         count(*) FILTER (WHERE state = 'succeeded') AS succeeded,
         count(*) FILTER (WHERE state = 'failed') AS failed,
         count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
+        count(*) FILTER (WHERE state = 'removed') AS removed,
         min(created_at) AS started_at,
         max(finished_at) AS last_finished_at
     FROM states
@@ -107,11 +108,12 @@ SELECT
     CASE
         WHEN sum(f.unfinished) > 0 AND bool_and(f.unfinished = 0 OR f.seconds IS NOT NULL)
             THEN now() + make_interval(secs => least(max(f.seconds), 1e9))
-    END AS ends_at
+    END AS ends_at,
+    sum(f.removed)::bigint AS removed
 FROM foreseen AS f
 GROUP BY f.batch, f.total
 UNION ALL
-SELECT NULL, true, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL
+SELECT NULL, true, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, 0
 WHERE NOT EXISTS (
     SELECT FROM provisioner.connection_requests AS q
     WHERE q.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT'))

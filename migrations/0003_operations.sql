@@ -14,9 +14,10 @@ COMMENT ON FUNCTION provisioner.is_about_all(text) IS 'Whether an error code is 
 -- `put aside`. What a trigger or constraint of somebody
 -- else's refuses is left as it is, and named in a notice.
 CREATE FUNCTION provisioner.cancel(ids bigint[]) RETURNS TABLE (id bigint, outcome text)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET provisioner.recording = 'on' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
     undone bigint[];
     done bigint[] := '{}';
     ending bigint[];
@@ -27,6 +28,7 @@ DECLARE
     one bigint;
     aside bigint[];
 BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
     BEGIN
         WITH failed AS (
             SELECT q.id FROM provisioner.connection_requests AS q
@@ -147,6 +149,7 @@ BEGIN
         END;
     END LOOP;
 
+    PERFORM set_config('provisioner.recording', before, true);
     RETURN QUERY
     SELECT c.id, c.outcome
     FROM (
@@ -163,14 +166,16 @@ COMMENT ON FUNCTION provisioner.cancel(bigint[]) IS 'Call requests off, or put f
 -- Try requests again: failed, cancelled and removed ones with all their attempts before them, waiting ones at once. Whether an earlier
 -- attempt may have made the connection stays known. Returns what changed; what is refused is named in a notice, as above.
 CREATE FUNCTION provisioner.retry(ids bigint[]) RETURNS TABLE (id bigint, was text)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET provisioner.recording = 'on' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
     found_ids bigint[];
     states text[];
     skipped boolean;
     one bigint;
 BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
     -- A deadlock with a worker, which takes many at once too, costs a round.
     FOR round IN 1..20 LOOP
         BEGIN
@@ -255,6 +260,7 @@ BEGIN
                 EXIT;
         END;
     END LOOP;
+    PERFORM set_config('provisioner.recording', before, true);
     RETURN QUERY SELECT c.id, c.was FROM unnest(found_ids, states) AS c (id, was);
 END
 $$;

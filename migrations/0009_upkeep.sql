@@ -56,11 +56,13 @@ END
 $$;
 
 CREATE FUNCTION provisioner.wipe_boxes(boxes provisioner.failed_boxes[]) RETURNS integer
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET provisioner.recording = 'on' AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
     ids bigint[];
     changed integer;
 BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
     SELECT array_agg(q.id) INTO ids
     FROM provisioner.connection_requests AS q
     WHERE
@@ -84,6 +86,7 @@ BEGIN
     DELETE FROM provisioner.failed_boxes AS f
     WHERE f.failed_at = ANY (ARRAY (SELECT b.failed_at FROM unnest(boxes) AS b))
         AND f.box IN (SELECT b.box FROM unnest(boxes) AS b WHERE b.id = f.id);
+    PERFORM set_config('provisioner.recording', before, true);
     RETURN changed;
 END
 $$;
@@ -134,10 +137,12 @@ END
 $$;
 
 CREATE FUNCTION provisioner.disown_requests(ids bigint[]) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET provisioner.recording = 'on' AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
     changed bigint[];
 BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
     DELETE FROM provisioner.ready AS r WHERE r.id = ANY (ids);
     WITH failed AS (
         UPDATE provisioner.connection_requests AS q
@@ -152,6 +157,7 @@ BEGIN
     PERFORM provisioner.not_updated(q.id)
     FROM provisioner.connection_requests AS q
     WHERE q.id = ANY (ids) AND q.status = 'pending' AND q.id <> ALL (coalesce(changed, '{}'));
+    PERFORM set_config('provisioner.recording', before, true);
 END
 $$;
 
@@ -191,13 +197,15 @@ $$;
 -- Put requests that are pending and have no place in line; returns how many got one, or were failed because they break a rule
 -- that nobody checked. By the rights of the owner, who alone may put others' requests in line.
 CREATE FUNCTION provisioner.put_in_line(ids bigint[]) RETURNS integer
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET provisioner.recording = 'on' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
     request provisioner.connection_requests;
     rule text;
     reason text;
     placed integer := 0;
 BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
     PERFORM FROM provisioner.sweeps FOR UPDATE;  -- one at a time: two might give a request two places
     FOR request IN
         SELECT q.* FROM provisioner.connection_requests AS q
@@ -233,6 +241,7 @@ BEGIN
             NULL;  -- somebody's trigger will not have it: `doctor` names it
         END;
     END LOOP;
+    PERFORM set_config('provisioner.recording', before, true);
     RETURN placed;
 END
 $$;
@@ -314,8 +323,11 @@ COMMENT ON VIEW provisioner.miscounted IS 'By how much the counts of requests ar
 -- Setting a request to pending by hand is a retry: it has all its attempts before it, and gets a place, unless it has one. What was
 -- removed is wanted again.
 CREATE FUNCTION provisioner.request_status_edited() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET provisioner.recording = 'on' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
 BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
     IF new.status IS NULL OR new.status NOT IN ('pending', 'succeeded', 'failed', 'cancelled', 'removed') THEN
         PERFORM provisioner.refuse('status', new);
     END IF;
@@ -336,6 +348,7 @@ BEGIN
         UNION ALL SELECT FROM provisioner.in_flight AS f WHERE f.id = new.id
     )
     ON CONFLICT (id) DO NOTHING;
+    PERFORM set_config('provisioner.recording', before, true);
     RETURN NULL;
 END
 $$;

@@ -76,10 +76,10 @@ $_$;
 CREATE FUNCTION provisioner.cancel(ids bigint[]) RETURNS TABLE(id bigint, outcome text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET "provisioner.recording" TO 'on'
     AS $$
 #variable_conflict use_column
 DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
     undone bigint[];
     done bigint[] := '{}';
     ending bigint[];
@@ -90,6 +90,7 @@ DECLARE
     one bigint;
     aside bigint[];
 BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
     BEGIN
         WITH failed AS (
             SELECT q.id FROM provisioner.connection_requests AS q
@@ -205,6 +206,7 @@ BEGIN
                 END IF;
         END;
     END LOOP;
+    PERFORM set_config('provisioner.recording', before, true);
     RETURN QUERY
     SELECT c.id, c.outcome
     FROM (
@@ -265,11 +267,12 @@ $$;
 CREATE FUNCTION provisioner.disown_requests(ids bigint[]) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET "provisioner.recording" TO 'on'
     AS $$
 DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
     changed bigint[];
 BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
     DELETE FROM provisioner.ready AS r WHERE r.id = ANY (ids);
     WITH failed AS (
         UPDATE provisioner.connection_requests AS q
@@ -284,6 +287,7 @@ BEGIN
     PERFORM provisioner.not_updated(q.id)
     FROM provisioner.connection_requests AS q
     WHERE q.id = ANY (ids) AND q.status = 'pending' AND q.id <> ALL (coalesce(changed, '{}'));
+    PERFORM set_config('provisioner.recording', before, true);
 END
 $$;
 
@@ -393,14 +397,15 @@ COMMENT ON FUNCTION provisioner.pause(target text) IS 'Hold a target; returns no
 CREATE FUNCTION provisioner.put_in_line(ids bigint[]) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET "provisioner.recording" TO 'on'
     AS $$
 DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
     request provisioner.connection_requests;
     rule text;
     reason text;
     placed integer := 0;
 BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
     PERFORM FROM provisioner.sweeps FOR UPDATE;  -- one at a time: two might give a request two places
     FOR request IN
         SELECT q.* FROM provisioner.connection_requests AS q
@@ -436,6 +441,7 @@ BEGIN
             NULL;  -- somebody's trigger will not have it: `doctor` names it
         END;
     END LOOP;
+    PERFORM set_config('provisioner.recording', before, true);
     RETURN placed;
 END
 $$;
@@ -586,11 +592,12 @@ COMMENT ON FUNCTION provisioner.remove(ids bigint[], adopted boolean) IS 'Have c
 CREATE FUNCTION provisioner.reopen(r provisioner.connection_requests) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET "provisioner.recording" TO 'on'
     AS $$
 DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
     lately timestamptz;
 BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
     IF r.status <> 'pending' THEN
         UPDATE provisioner.connection_requests AS q
         SET status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL
@@ -600,6 +607,7 @@ BEGIN
     IF lately IS NOT NULL OR r.status = 'pending' THEN
         PERFORM provisioner.take_place(r, greatest(lately + interval '45 seconds', r.not_before, now()));
     END IF;
+    PERFORM set_config('provisioner.recording', before, true);
 END
 $$;
 
@@ -649,10 +657,10 @@ BEGIN
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Set on_conflict to replace if the connection is yours to change.';
     END IF;
     -- Whoever takes it out of its place has it: a claim that is made meanwhile would send what it was before.
-    IF new.status = 'pending' AND old.status = 'pending' AND (renamed OR placed OR (recorded AND rekeyed)) THEN
+    IF new.status = 'pending' AND old.status = 'pending' AND (renamed OR placed OR rekeyed) THEN
         IF NOT provisioner.take_place(new, CASE WHEN placed THEN coalesce(new.not_before, now()) END) THEN
-            RAISE EXCEPTION 'request % is in flight: its target, project_id, name, description, priority and not_before cannot be'
-                ' changed now', new.id
+            RAISE EXCEPTION 'request % is in flight: its target, project_id, name, description, credential, priority and not_before'
+                ' cannot be changed now', new.id
             USING ERRCODE = 'object_in_use', HINT = 'Cancel it, or wait until it has ended.';
         END IF;
     END IF;
@@ -667,12 +675,18 @@ BEGIN
                 HINT = 'Retry it, so that the connection is looked up, or cancel it; edit it when it has ended.';
         END IF;
     END IF;
-    IF recorded AND (renamed OR rekeyed) THEN
+    -- What a create in doubt has made has the old key, too.
+    IF
+        (recorded AND (renamed OR rekeyed))
+        OR (rekeyed AND EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = new.id))
+    THEN
         INSERT INTO provisioner.edits AS e (id, name, description, credential)
         VALUES (new.id, old.name <> new.name, old.description IS DISTINCT FROM new.description, rekeyed)
         ON CONFLICT (id) DO UPDATE SET
             name = e.name OR excluded.name, description = e.description OR excluded.description,
             credential = e.credential OR excluded.credential;
+    END IF;
+    IF recorded AND (renamed OR rekeyed) THEN
         PERFORM provisioner.reopen(new);
     END IF;
     IF old.wanted <> new.wanted THEN
@@ -685,9 +699,11 @@ $$;
 CREATE FUNCTION provisioner.request_status_edited() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET "provisioner.recording" TO 'on'
     AS $$
+DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
 BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
     IF new.status IS NULL OR new.status NOT IN ('pending', 'succeeded', 'failed', 'cancelled', 'removed') THEN
         PERFORM provisioner.refuse('status', new);
     END IF;
@@ -708,6 +724,7 @@ BEGIN
         UNION ALL SELECT FROM provisioner.in_flight AS f WHERE f.id = new.id
     )
     ON CONFLICT (id) DO NOTHING;
+    PERFORM set_config('provisioner.recording', before, true);
     RETURN NULL;
 END
 $$;
@@ -875,15 +892,16 @@ COMMENT ON FUNCTION provisioner.resume(target text) IS 'Let a held target go on;
 CREATE FUNCTION provisioner.retry(ids bigint[]) RETURNS TABLE(id bigint, was text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET "provisioner.recording" TO 'on'
     AS $$
 #variable_conflict use_column
 DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
     found_ids bigint[];
     states text[];
     skipped boolean;
     one bigint;
 BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
     -- A deadlock with a worker, which takes many at once too, costs a round.
     FOR round IN 1..20 LOOP
         BEGIN
@@ -968,6 +986,7 @@ BEGIN
                 EXIT;
         END;
     END LOOP;
+    PERFORM set_config('provisioner.recording', before, true);
     RETURN QUERY SELECT c.id, c.was FROM unnest(found_ids, states) AS c (id, was);
 END
 $$;
@@ -1116,12 +1135,13 @@ COMMENT ON TABLE provisioner.failed_boxes IS 'Sealed keys of failed requests, wh
 CREATE FUNCTION provisioner.wipe_boxes(boxes provisioner.failed_boxes[]) RETURNS integer
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET "provisioner.recording" TO 'on'
     AS $$
 DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
     ids bigint[];
     changed integer;
 BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
     SELECT array_agg(q.id) INTO ids
     FROM provisioner.connection_requests AS q
     WHERE
@@ -1145,6 +1165,7 @@ BEGIN
     DELETE FROM provisioner.failed_boxes AS f
     WHERE f.failed_at = ANY (ARRAY (SELECT b.failed_at FROM unnest(boxes) AS b))
         AND f.box IN (SELECT b.box FROM unnest(boxes) AS b WHERE b.id = f.id);
+    PERFORM set_config('provisioner.recording', before, true);
     RETURN changed;
 END
 $$;
@@ -1193,10 +1214,13 @@ $$;
 CREATE FUNCTION provisioner.wish(r provisioner.connection_requests) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET "provisioner.recording" TO 'on'
     AS $$
+DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
 BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
     IF r.wanted = 'present' AND r.status NOT IN ('pending', 'succeeded', 'failed', 'removed') THEN
+        PERFORM set_config('provisioner.recording', before, true);
         RETURN;  -- what was cancelled stays that, until somebody retries it
     END IF;
     IF
@@ -1216,9 +1240,11 @@ BEGIN
             END
         WHERE q.id = r.id;
         DELETE FROM provisioner.attempt_state AS s WHERE s.id = r.id;
+        PERFORM set_config('provisioner.recording', before, true);
         RETURN;
     END IF;
     PERFORM provisioner.reopen(r);
+    PERFORM set_config('provisioner.recording', before, true);
 END
 $$;
 

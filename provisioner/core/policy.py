@@ -105,7 +105,7 @@ def decide(  # a guard for each kind of call
         return _after_inspect(claim, observation, rules, context)
     if action is Action.REMOVE:
         return _after_remove(claim, observation, context)
-    if (claim.request.recorded_id is not None or claim.request.absent) and (
+    if (action is Action.UPDATE or claim.request.recorded_id is not None or claim.request.absent) and (
         decision := after_change(claim, action, observation, marker=rules.marker, clock=context.clock, now=context.now)
     ):
         return decision
@@ -240,6 +240,8 @@ def _name_taken(
 def _found(claim: Claim, _action: Action, observation: Observation, rules: Rules, context: DecisionContext) -> Decision:
     connection = _the(observation)
     if is_ours(claim, connection, marker=rules.marker, clock=context.clock):
+        if claim.request.edits.credential and not claim.cancelled:
+            return Do(action=Action.UPDATE, connection=connection)  # it was made with the key that it had then
         return Succeed(connection=connection)
     if claim.cancelled:
         return Cancel()

@@ -75,7 +75,7 @@ class PostgresQueue:
         if again := [claim.request.id for claim in claims if claim.attempt > 1]:
             doubt = await self._doubt(again)
             claims = [replace(claim, doubt=tuple(doubt.get(claim.request.id, ()))) for claim in claims]
-        if changed := [claim.request.id for claim in claims if claim.request.recorded_id is not None]:
+        if changed := [one.request.id for one in claims if one.attempt > 1 or one.request.recorded_id is not None]:
             edits = await self._edits(changed)
             claims = [_edited(claim, edits.get(claim.request.id)) for claim in claims]
         return Claims(claims=claims, last=last)
