@@ -17,12 +17,11 @@ from yarl import URL
 from provisioner.core.errors import IdentityRefused, LoginUnavailable
 from provisioner.core.model import Action, Connection, Observation, Proof, Request, Result
 from provisioner.core.secret import Secret
-from provisioner.infisical.advice import key_refused
 from provisioner.infisical.answers import is_unexplained, read_answer, read_list
 from provisioner.infisical.identity import Identity, Token
-from provisioner.infisical.tokens import is_used_up
+from provisioner.infisical.parts import Asked
+from provisioner.infisical.refusals import is_used_up, key_refused
 from provisioner.infisical.transport import LONGEST_ANSWER, AnswerLost, NotSent, Transport
-from provisioner.infisical.verdict import Asked
 from provisioner.infisical.wire import Routes, create_body, replace_body
 
 READ_TRIES: Final = 3

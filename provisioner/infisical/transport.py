@@ -21,7 +21,7 @@ from yarl import URL
 from provisioner import __version__
 from provisioner.core.errors import ProvisionerError
 from provisioner.core.secret import MASK, Secret
-from provisioner.infisical.text import TELLTALE, clean
+from provisioner.infisical.parts import TELLTALE, clean
 
 LONGEST_ANSWER: Final = 2**20  # bytes; the list of thousands of connections asks for more, see `send`
 # Seconds an idle connection is kept: below the 60 s after which common load balancers drop it, let alone the server's
