@@ -42,7 +42,6 @@ from provisioner.observe.health import Health
 from provisioner.observe.metrics import Meter
 from provisioner.observe.systemd import Systemd
 from provisioner.observe.traces import traced
-from provisioner.observe.web import Sources, StatusPort, serving
 from provisioner.postgres.access import Kind, require_rights
 from provisioner.postgres.clocks import TargetClock
 from provisioner.postgres.concurrency import SharedConcurrency
@@ -125,6 +124,8 @@ async def observed(settings: Settings, worker: Worker, meter: Meter) -> AsyncIte
     systemd = Systemd.from_environment(os.environ, pid=os.getpid())
     async with AsyncExitStack() as stack:
         if (endpoint := settings.listen.endpoint) is not None:
+            from provisioner.observe.web import Sources, StatusPort, serving  # noqa: PLC0415 - a server that may be off
+
             # A connection of its own: whoever looks keeps no request waiting.
             database = open_database(settings, size=1)
             stack.push_async_callback(database.close)
@@ -146,8 +147,10 @@ async def observed(settings: Settings, worker: Worker, meter: Meter) -> AsyncIte
 
 
 def _spare_the_collector() -> None:
-    """Look for garbage seldom: what was built lives as long as the process, and requests make no cycles."""
-    gc.collect()
+    """Look for garbage seldom: what was built lives as long as the process, and requests make no cycles.
+
+    What is garbage already stays, a few hundred kilobytes: to look for it would take a start 30 ms.
+    """
     gc.freeze()
 
 
@@ -216,13 +219,13 @@ async def open_target(
         Transport(_transport_options(settings, name)) as transport,
         _identity(settings, name, MeteredLogins(transport, logins), observer) as identity,
     ):
-        routes, wall = Routes(chosen.url), partial(_epoch, clock)
+        routes = Routes(chosen.url)
         keys = vault.at(name, InfisicalSecrets(transport, identity, routes, reads))
         health = SharedCredentialHealth(database, target=name)
         yield Target(
             name=name,
             connections=InfisicalConnections(
-                transport, identity, routes, marker=chosen.marker, now=wall, monotonic=clock.monotonic
+                transport, identity, routes, marker=chosen.marker, now=clock.epoch, monotonic=clock.monotonic
             ),
             vault=keys,
             writes=writes,
@@ -250,10 +253,6 @@ async def _identity(
     finally:
         # Nobody else has its token. One from the settings is not ours to end, and stays.
         await identity.revoke()
-
-
-def _epoch(clock: Clock) -> float:
-    return clock.now().timestamp()
 
 
 def _rules(settings: Settings, name: str) -> Rules:

@@ -36,6 +36,8 @@ MEMORY: Final = 0.25
 CARE: Final = 1.5
 # However much others use, this share of what is left is ours: two polite clients must not wait for each other for ever.
 SHARE: Final = 0.25
+# What can wait leaves this share of a window alone, all calls counted: it is for those that finish a create.
+RESERVED: Final = 0.5
 # An answer to a request from before this window began is about this window only if that ends later than this share of
 # a window from its beginning; else it is a late answer about the last one.
 LATE: Final = 0.75
@@ -43,7 +45,10 @@ LATE: Final = 0.75
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """Permits that were granted. With none granted, `wait` says in how many seconds asking again may help."""
+    """Permits that were granted. With none granted, `wait` says in how many seconds asking again may help.
+
+    With a spare one granted, `wait` says how many seconds to let pass before asking for the next one.
+    """
 
     permits: int
     wait: float = 0.0
@@ -124,8 +129,8 @@ def fixed(permits: int, period: float) -> Budget:
     return Budget(metered=True, permits=permits, period=period)
 
 
-def grant(budget: Budget, wanted: int, now: float) -> tuple[Budget, Grant]:
-    """Hand out up to `wanted` permits."""
+def grant(budget: Budget, wanted: int, now: float, *, spare: bool = False) -> tuple[Budget, Grant]:
+    """Hand out up to `wanted` permits. A `spare` one is for what can wait: one at a time, and delaying nobody."""
     if not wanted:
         return budget, Grant(permits=0)
     if budget.blocked_until > now:
@@ -134,7 +139,8 @@ def grant(budget: Budget, wanted: int, now: float) -> tuple[Budget, Grant]:
         return _ask_first(budget, now)
     if not budget.metered:
         return budget, Grant(permits=wanted)
-    return _grant(_roll(budget, now), wanted, now)
+    budget = _roll(budget, now)
+    return _grant_spare(budget, now) if spare else _grant(budget, wanted, now)
 
 
 def _grant(budget: Budget, wanted: int, now: float) -> tuple[Budget, Grant]:
@@ -152,6 +158,18 @@ def _grant(budget: Budget, wanted: int, now: float) -> tuple[Budget, Grant]:
     starts_at = now if budget.starts_at is None else budget.starts_at
     granted = replace(budget, starts_at=starts_at, granted=budget.granted + permits, next_at=now + permits * spacing)
     return granted, Grant(permits=permits)
+
+
+def _grant_spare(budget: Budget, now: float) -> tuple[Budget, Grant]:
+    """Hand out a permit that does not put off the next one, unless only the reserved share is left."""
+    time = budget.end(now) - now
+    if budget.left <= int((budget.permits or 0) * RESERVED):
+        return budget, Grant(permits=0, wait=max(time, PROBE_POLL))
+    if budget.next_at > now:
+        return budget, Grant(permits=0, wait=budget.next_at - now)
+    spacing = max(time - EDGE, 0.0) / max(budget.ours(now), 1.0)
+    starts_at = now if budget.starts_at is None else budget.starts_at
+    return replace(budget, starts_at=starts_at, granted=budget.granted + 1), Grant(permits=1, wait=spacing)
 
 
 def give_back(budget: Budget, permits: int) -> Budget:

@@ -195,8 +195,8 @@ class SecretStore(Protocol):
 class Permits(Protocol):
     """The budget of one target and one kind of call, shared by all workers behind one address."""
 
-    async def acquire(self, wanted: int) -> Grant:
-        """Ask for permits to send `wanted` calls. Raises `DatabaseUnavailable`."""
+    async def acquire(self, wanted: int, *, spare: bool = False) -> Grant:
+        """Ask for permits to send `wanted` calls; `spare` for what can wait. Raises `DatabaseUnavailable`."""
 
     async def share(self) -> None:
         """Tell the others at once what was learned and given back. Raises `DatabaseUnavailable`."""
@@ -225,6 +225,9 @@ class Clock(Protocol):
 
     def now(self) -> datetime:
         """The present on the database's clock, as well as it is known."""
+
+    def epoch(self) -> float:
+        """The same in seconds since 1970: cheaper, for what happens at each call."""
 
     def at(self, monotonic: float) -> datetime:
         """What the database's clock showed at a monotonic time."""

@@ -34,7 +34,7 @@ class Allotment:
     `round`: so many of its calls make its part of a round, after which it should tell at once; None when nothing
     depends on it. `patience`: a call that takes as many seconds is a slow one. `stalled`: its calls are expected to
     fail, and nobody is to blame but their number. `awaited`: others wait for slots. So many calls as `burst` may begin
-    at once, and each further one `spacing` seconds after the one before.
+    at once, and each further one `spacing` seconds after the one before; 0 where they need not be spread.
     """
 
     slots: int
@@ -88,8 +88,8 @@ def exchange(
         cliff=state.proven,
         # All together begin as many at once as a server with a pool of ten bears, or half of what is in flight. The
         # rest must not come as a crowd.
-        burst=max(1, _burst(state.limit) * slots // state.limit),
-        spacing=min(SPREAD * (state.usual or 0.0), LONGEST_SPREAD) / max(1, slots),
+        burst=max(1, max(SELF_HOSTED, state.limit // 2) * slots // state.limit),
+        spacing=min(SPREAD * (state.usual or 0.0), LONGEST_SPREAD) / max(1, slots) if state.limit <= UNSPREAD else 0.0,
     )
 
 
@@ -126,8 +126,3 @@ def fair_shares(wanted: Mapping[int, int], slots: int, turn: int) -> dict[int, i
             shares[worker] += more
             slots -= more
     return shares
-
-
-def _burst(limit: int) -> int:
-    """How many creates may begin at the same moment, over all workers."""
-    return limit if limit > UNSPREAD else max(SELF_HOSTED, limit // 2)

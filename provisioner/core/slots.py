@@ -88,8 +88,10 @@ class Slots:
         Where many slots are free at once (they are new, or their calls have ended together), the calls are spread: a
         server may bear a number in flight and stop when as many arrive in the same moment.
         """
-        sent_at = max(now, self._next - (self._burst - 1) * self._spacing)
-        self._next = max(now, self._next) + self._spacing
+        sent_at = now
+        if self._spacing:
+            sent_at = max(now, self._next - (self._burst - 1) * self._spacing)
+            self._next = max(now, self._next) + self._spacing
         self._number += 1
         self._out[self._number] = sent_at
         if len(self._out) >= self.slots:
@@ -108,14 +110,15 @@ class Slots:
         tally.calls += 1
         tally.metered += metered
         self._ended_at = now
-        if ending is Ending.ACCEPTED:
+        if ending is Ending.ACCEPTED:  # nearly always
             tally.accepted += 1
             tally.elapsed += elapsed
-        if ending in {Ending.FAILED, Ending.BROKEN, Ending.STRAINED}:
+        elif ending is not Ending.ANSWERED:
             tally.failed += 1
             tally.slow += slow and ending is Ending.BROKEN
             tally.lost += slow and ending is Ending.FAILED
-        elif not slow:
+            return
+        if not slow:
             tally.quick = True
 
     def excuses(self, began: float) -> bool:

@@ -12,11 +12,17 @@ from typing import Any, Final
 
 from provisioner.core.doubt import APP
 from provisioner.core.model import Action, Connection, Observation, Proof, Result
-from provisioner.infisical.headers import read_rate, read_skew
+from provisioner.infisical.parts import (
+    Asked,
+    Reply,
+    Unreadable,
+    clean,
+    read_connection,
+    read_json,
+    recordable,
+    shorten,
+)
 from provisioner.infisical.refusals import FOREIGN, UNEXPLAINED, read_refusal
-from provisioner.infisical.shapes import Unreadable, read_connection, read_json, recordable
-from provisioner.infisical.text import clean, shorten
-from provisioner.infisical.verdict import Asked, Verdict
 
 
 def read_answer(
@@ -36,11 +42,8 @@ def read_answer(
     call took. See `is_unexplained` for a 401 that does
     not say whether it is about the token or the key.
     """
-    if 200 <= status < 300:
-        verdict = _read_success(asked, status, headers, body)
-    else:
-        verdict = read_refusal(asked, status, headers, body, now)
-    return _observe(verdict, status, headers, now, began=began, elapsed=elapsed)
+    reply = Reply(asked, status, headers, body, now, began, elapsed)
+    return _read_success(reply) if 200 <= status < 300 else read_refusal(reply)
 
 
 def read_list(
@@ -53,16 +56,14 @@ def read_list(
     elapsed: float = 0.0,
 ) -> tuple[Observation, tuple[Connection, ...]]:
     """What the list of a project's connections shows, and the connections if it is `FOUND`."""
-    connections: tuple[Connection, ...] = ()
-    if 200 <= status < 300:
-        try:
-            connections = _connections(read_json(body), asked.project_id)
-            verdict = Verdict(Result.FOUND)
-        except Unreadable as exc:
-            verdict = _not_understood(asked, status, headers, exc)
-    else:
-        verdict = read_refusal(asked, status, headers, body, now)
-    return _observe(verdict, status, headers, now, elapsed=elapsed), connections
+    reply = Reply(asked, status, headers, body, now, None, elapsed)
+    if not 200 <= status < 300:
+        return read_refusal(reply), ()
+    try:
+        connections = _connections(read_json(body), asked.project_id)
+    except Unreadable as exc:
+        return _not_understood(reply, exc), ()
+    return reply.shows(Result.FOUND), connections
 
 
 def is_unexplained(observation: Observation) -> bool:
@@ -70,82 +71,61 @@ def is_unexplained(observation: Observation) -> bool:
     return observation.result is Result.TOKEN_TROUBLE and observation.message.startswith((UNEXPLAINED, FOREIGN))
 
 
-def _observe(
-    verdict: Verdict,
-    status: int,
-    headers: Mapping[str, str],
-    now: float | None,
-    *,
-    began: float | None = None,
-    elapsed: float,
-) -> Observation:
-    return Observation(
-        result=verdict.result,
-        proof=verdict.proof,
-        connection=verdict.connection,
-        status=status,
-        req_id=verdict.req_id,
-        message=verdict.message,
-        retry_after=verdict.retry_after,
-        rate=read_rate(headers),
-        metered=verdict.metered,
-        skew=read_skew(headers, now),
-        began=began,
-        elapsed=elapsed,
-    )
-
-
-def _read_success(asked: Asked, status: int, headers: Mapping[str, str], body: bytes) -> Verdict:
+def _read_success(reply: Reply) -> Observation:
+    asked = reply.asked
     try:
         if asked.action is Action.REMOVE:
-            if body:
-                read_json(body)
-            return Verdict(Result.REMOVED)
-        data = read_json(body)
-        return _SUCCESS[asked.action](asked, data.get("appConnection") if isinstance(data, dict) else None)
+            if reply.body:
+                read_json(reply.body)
+            return reply.shows(Result.REMOVED)
+        data = read_json(reply.body)
+        return _SUCCESS[asked.action](reply, data.get("appConnection") if isinstance(data, dict) else None)
     except Unreadable as exc:
-        return _not_understood(asked, status, headers, exc)
+        return _not_understood(reply, exc)
 
 
-def _not_understood(asked: Asked, status: int, headers: Mapping[str, str], problem: Unreadable) -> Verdict:
+def _not_understood(reply: Reply, problem: Unreadable) -> Observation:
     """An answer of success that shows nothing: another server's if it is no JSON, else the outcome is unknown."""
-    kind = clean(headers.get("content-type", "").partition(";")[0].lower(), secret=asked.key)
-    if kind and not kind.endswith("json"):
-        message = f"the server answered {status} with {kind} instead of JSON: check the target's url"
-        return Verdict(Result.MISCONFIGURED, shorten(message), metered=False)
-    return Verdict(Result.UNKNOWN, f"the answer {status} cannot be understood: {problem}", metered=False)
+    if reply.kind and not reply.kind.endswith("json"):
+        kind = clean(reply.kind, secret=reply.asked.key)
+        message = f"the server answered {reply.status} with {kind} instead of JSON: check the target's url"
+        return reply.shows(Result.MISCONFIGURED, shorten(message), metered=False)
+    return reply.shows(Result.UNKNOWN, f"the answer {reply.status} cannot be understood: {problem}", metered=False)
 
 
-def _made(asked: Asked, data: Any) -> Verdict:
+def _made(reply: Reply, data: Any) -> Observation:
+    asked = reply.asked
     connection = read_connection(data)
     if connection.name not in {"", asked.name}:
         raise Unreadable(f"it is about another connection, {clean(connection.name)}")
     if connection.project_id is None:
-        return Verdict(Result.WRONG_SCOPE, "the answer names no project", connection)
+        return reply.shows(Result.WRONG_SCOPE, "the answer names no project", connection=connection)
     if not _in_project(connection, asked.project_id):
         raise Unreadable("it is about another project")
-    return Verdict(Result.CREATED, connection=recordable(connection), proof=Proof.MADE)
+    return reply.shows(Result.CREATED, connection=recordable(connection), proof=Proof.MADE)
 
 
-def _replaced(asked: Asked, data: Any) -> Verdict:
+def _replaced(reply: Reply, data: Any) -> Observation:
+    asked = reply.asked
     connection = recordable(read_connection(data))
     if asked.connection_id is not None and connection.id.lower() != asked.connection_id.lower():
         raise Unreadable(f"it is about another connection, {connection.id}")
-    return Verdict(Result.UPDATED, connection=connection)
+    return reply.shows(Result.UPDATED, connection=connection)
 
 
-def _looked_up(asked: Asked, data: Any) -> Verdict:
+def _looked_up(reply: Reply, data: Any) -> Observation:
+    asked = reply.asked
     connection = recordable(read_connection(data))
     other = asked.connection_id is not None and connection.id.lower() != asked.connection_id.lower()
     if other or (asked.name and connection.name != asked.name) or not _in_project(connection, asked.project_id):
         message = "a look-up brought a connection of another name or project: is this Infisical too old?"
-        return Verdict(Result.MISCONFIGURED, message, metered=False)
+        return reply.shows(Result.MISCONFIGURED, message, metered=False)
     if connection.app and connection.app not in APP:
-        return Verdict(Result.OTHER_APP, f"the name belongs to a connection of {clean(connection.app)}")
-    return Verdict(Result.FOUND, connection=connection)
+        return reply.shows(Result.OTHER_APP, f"the name belongs to a connection of {clean(connection.app)}")
+    return reply.shows(Result.FOUND, connection=connection)
 
 
-_SUCCESS: Final[dict[Action, Callable[[Asked, Any], Verdict]]] = {
+_SUCCESS: Final[dict[Action, Callable[[Reply, Any], Observation]]] = {
     Action.CREATE: _made,
     Action.REPLACE: _replaced,
     Action.LOOK_UP: _looked_up,

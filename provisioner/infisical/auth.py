@@ -14,11 +14,8 @@ import orjson
 
 from provisioner.core.key_text import NoKey, key_in
 from provisioner.core.secret import Secret
-from provisioner.infisical.advice import elsewhere, quoting
-from provisioner.infisical.headers import read_retry_after
-from provisioner.infisical.refusals import misled_by
-from provisioner.infisical.shapes import Unreadable, read_envelope, read_json
-from provisioner.infisical.text import clean, content, shorten
+from provisioner.infisical.parts import Unreadable, clean, content, read_envelope, read_json, read_retry_after, shorten
+from provisioner.infisical.refusals import elsewhere, misled_by, quoting
 
 SecretSource = Secret | Callable[[], Secret]
 

@@ -17,12 +17,11 @@ from yarl import URL
 from provisioner.core.errors import IdentityRefused, LoginUnavailable
 from provisioner.core.model import Action, Connection, Observation, Proof, Request, Result
 from provisioner.core.secret import Secret
-from provisioner.infisical.advice import key_refused
 from provisioner.infisical.answers import is_unexplained, read_answer, read_list
 from provisioner.infisical.identity import Identity, Token
-from provisioner.infisical.tokens import is_used_up
+from provisioner.infisical.parts import Asked
+from provisioner.infisical.refusals import is_used_up, key_refused
 from provisioner.infisical.transport import LONGEST_ANSWER, AnswerLost, NotSent, Transport
-from provisioner.infisical.verdict import Asked
 from provisioner.infisical.wire import Routes, create_body, replace_body
 
 READ_TRIES: Final = 3
@@ -89,8 +88,11 @@ class InfisicalConnections:
         call = _Call(Asked(Action.LOOK_UP, connection_id=connection_id), "GET", self._routes.by_id(connection_id))
         return (await self._patiently(call))[0]
 
-    async def list(self, project_id: str) -> Found:
-        """All OpenRouter connections of a project: `FOUND` with the connections, or what stood in the way."""
+    async def list(self, project_id: str | None) -> Found:
+        """All OpenRouter connections of a project, or with None of the organization, where the identity may read those.
+
+        `FOUND` with the connections, or what stood in the way.
+        """
         url = self._routes.listing(project_id)
         return await self._patiently(_Call(Asked(Action.LOOK_UP, project_id), "GET", url, listing=True))
 

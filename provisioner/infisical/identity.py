@@ -19,7 +19,6 @@ from tenacity import AsyncRetrying, RetryError, retry_if_result, stop_after_atte
 
 from provisioner.core.errors import IdentityRefused, LoginUnavailable
 from provisioner.core.secret import Secret
-from provisioner.infisical.advice import elsewhere
 from provisioner.infisical.auth import (
     Auth,
     Granted,
@@ -32,6 +31,7 @@ from provisioner.infisical.auth import (
     UniversalAuth,
     read_login,
 )
+from provisioner.infisical.refusals import elsewhere
 from provisioner.infisical.transport import AnswerLost, NotSent, Transport
 from provisioner.infisical.wire import Routes
 

@@ -7,8 +7,7 @@ from yarl import URL
 
 from provisioner.core.errors import DatabaseUnavailable, DatabaseUnusable
 from provisioner.core.ports import Permits
-from provisioner.infisical.headers import read_rate, read_retry_after
-from provisioner.infisical.shapes import read_envelope
+from provisioner.infisical.parts import read_envelope, read_rate, read_retry_after
 from provisioner.infisical.transport import LONGEST_ANSWER, Answer, AnswerLost, NotSent, Transport
 
 

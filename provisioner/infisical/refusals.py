@@ -1,22 +1,20 @@
-"""Read the answers by which Infisical, or what stands before it, refuses.
+"""Read the answers by which Infisical, or what stands before it, refuses, and say what to fix.
 
-Pure. Decided by status, then by `error`, then by how `message` begins.
+Pure. Decided by status, then by `error`, then by how `message` begins; about the access token by what kind of sentence
+it is, for servers word it differently.
 
 What is not Infisical's own refusal proves nothing of a create that was sent: a gateway, a firewall or a login page may
 answer after it went through.
 """
 
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 from urllib.parse import urlsplit
 
-from provisioner.core.model import Action, Proof, Result
-from provisioner.infisical import advice
-from provisioner.infisical.headers import read_retry_after
-from provisioner.infisical.shapes import Envelope, read_envelope
-from provisioner.infisical.text import clean, shorten
-from provisioner.infisical.tokens import is_about_key, is_about_token, is_old_token_error
-from provisioner.infisical.verdict import Asked, Verdict
+from provisioner.core.model import Action, Observation, Proof, Result
+from provisioner.infisical.parts import Envelope, Reply, clean, read_envelope, read_retry_after, shorten
 
 ADDRESS_MESSAGE: Final = "You are not allowed to access this resource from the current IP address"
 UNEXPLAINED: Final = "Infisical answered 401 without a reason that we know"
@@ -33,6 +31,12 @@ REFUSALS: Final[dict[int, frozenset[str]]] = {
     422: frozenset({"ValidationFailure"}),
     429: frozenset({"RateLimitExceeded"}),
 }
+# Each region of Infisical's cloud has identities of its own; `app` is the name that the US region had first.
+_REGIONS: Final = {
+    "us.infisical.com": ("US", "https://eu.infisical.com", "EU"),
+    "app.infisical.com": ("US", "https://eu.infisical.com", "EU"),
+    "eu.infisical.com": ("EU", "https://us.infisical.com", "US"),
+}
 
 _WITH_KEY: Final = frozenset({Action.CREATE, Action.REPLACE})
 _LOOKING: Final = frozenset({Action.LOOK_UP, Action.IDENTIFY, Action.INSPECT})
@@ -41,60 +45,73 @@ _OWN: Final = frozenset(
     {Result.INVALID, Result.KEY_REFUSED, Result.FORBIDDEN, Result.PROJECT_MISSING, Result.ABSENT, Result.OTHER_APP}
 )
 
+KEY_MESSAGE: Final = "Unable to validate connection"
 
-def read_refusal(asked: Asked, status: int, headers: Mapping[str, str], body: bytes, now: float | None) -> Verdict:
-    """What an answer that is no success means, and proves; `now` in seconds since 1970."""
-    envelope = read_envelope(body, secret=asked.key)
-    verdict = _meaning(asked, status, headers, envelope, now)
-    if envelope is not None and _is_infisicals(status, headers, envelope):
-        return verdict._replace(proof=Proof.TAKEN if verdict.result is Result.NAME_TAKEN else Proof.REFUSED)
-    return verdict
-
-
-def _is_infisicals(status: int, headers: Mapping[str, str], envelope: Envelope) -> bool:
-    """Whether this is Infisical's own refusal, of a stage before the insert: its envelope, and nothing that is odd."""
-    return _is_enveloped(status, headers, envelope) and envelope.error in REFUSALS.get(status, ())
-
-
-def _is_enveloped(status: int, headers: Mapping[str, str], envelope: Envelope) -> bool:
-    """Whether the answer is in Infisical's envelope, whatever kind of error it names."""
-    return (
-        envelope.req_id is not None
-        and envelope.status in {None, status}
-        and headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
-    )
+# What a sentence about a token, about who holds it or about how it was obtained speaks of.
+_about_token: Final = re.compile(
+    r"\b(?:tokens?|jwt|re-?authenticate|client secret|auth(?:entication)? method|identity|membership|log ?in)\b",
+    re.IGNORECASE,
+).search
+# What a sentence about the API key or OpenRouter speaks of: then only another call tells.
+_about_key: Final = re.compile(r"api[ -]?key|openrouter|validate|upstream", re.IGNORECASE).search
+_used_up: Final = re.compile(r"usage limit|uses limit|number of uses", re.IGNORECASE).search
+# Older servers say these with 400, a status that otherwise is about the request.
+_OLD_400: Final = (
+    "Unable to renew because access token number of uses limit",
+    "Identity does not belong to this organization",
+)
+_ability: Final = re.compile(r"not allowed to ([a-z-]{1,64}) on app-connections").search
 
 
-def _meaning(
-    asked: Asked, status: int, headers: Mapping[str, str], envelope: Envelope | None, now: float | None
-) -> Verdict:
-    if status == 429:
-        return _throttled(headers, envelope, now)
-    if misled := misled_by(status, headers, envelope):
-        return Verdict(Result.MISCONFIGURED, clean(misled, secret=asked.key), metered=False)
+def read_refusal(reply: Reply) -> Observation:
+    """What an answer that is no success means, and proves."""
+    envelope = read_envelope(reply.body, secret=reply.asked.key)
+    seen = _meaning(reply, envelope)
     if envelope is None:
-        return Verdict(
-            Result.UNKNOWN, f"the server answered {status} and which is not how Infisical answers", metered=False
-        )
+        return seen
+    proof = Proof.NONE
+    if _is_infisicals(reply, envelope):
+        proof = Proof.TAKEN if seen.result is Result.NAME_TAKEN else Proof.REFUSED
+    return replace(seen, proof=proof, req_id=envelope.req_id)
+
+
+def _is_infisicals(reply: Reply, envelope: Envelope) -> bool:
+    """Whether this is Infisical's own refusal, of a stage before the insert: its envelope, and nothing that is odd."""
+    return _is_enveloped(reply, envelope) and envelope.error in REFUSALS.get(reply.status, ())
+
+
+def _is_enveloped(reply: Reply, envelope: Envelope) -> bool:
+    """Whether the answer is in Infisical's envelope, whatever kind of error it names."""
+    return envelope.req_id is not None and envelope.status in {None, reply.status} and reply.kind == "application/json"
+
+
+def _meaning(reply: Reply, envelope: Envelope | None) -> Observation:
+    asked, status = reply.asked, reply.status
+    if status == 429:
+        return _throttled(reply, envelope)
+    if misled := misled_by(status, reply.headers, envelope):
+        return reply.shows(Result.MISCONFIGURED, clean(misled, secret=asked.key), metered=False)
+    if envelope is None:
+        message = f"the server answered {status} and which is not how Infisical answers"
+        return reply.shows(Result.UNKNOWN, message, metered=False)
     read = _FAILURE.get(status)
     if read is None:
-        message = advice.quoting(f"the server answered {status}", envelope.message)
-        return Verdict(Result.UNKNOWN, message, metered=False, req_id=envelope.req_id)
-    verdict = read(asked, envelope)._replace(req_id=envelope.req_id)
+        message = quoting(f"the server answered {status}", envelope.message)
+        return reply.shows(Result.UNKNOWN, message, metered=False)
+    seen = read(reply, envelope)
     if asked.action not in _WITH_KEY:
         own = envelope.req_id is not None  # Infisical has more reasons not to show something than not to make it
-    elif verdict.result is Result.KEY_REFUSED:
+    elif seen.result is Result.KEY_REFUSED:
         # Its sentence about the key says enough: another word for the kind of error proves nothing, and no login helps.
-        own = _is_enveloped(status, headers, envelope)
+        own = _is_enveloped(reply, envelope)
     else:
-        own = _is_infisicals(status, headers, envelope)
-    if verdict.result in _OWN and not own:
+        own = _is_infisicals(reply, envelope)
+    if seen.result in _OWN and not own:
         # Somebody else's word: it fails no request.
         said = f": {envelope.message}" if envelope.message else ""
         message = shorten(f"the server answered {status} and not as Infisical does{said}")
-        observation = Result.TOKEN_TROUBLE if status == 401 else Result.UNKNOWN
-        return Verdict(observation, message, metered=False, req_id=envelope.req_id)
-    return verdict
+        return reply.shows(Result.TOKEN_TROUBLE if status == 401 else Result.UNKNOWN, message, metered=False)
+    return seen
 
 
 def misled_by(status: int, headers: Mapping[str, str], envelope: Envelope | None) -> str:
@@ -103,19 +120,19 @@ def misled_by(status: int, headers: Mapping[str, str], envelope: Envelope | None
         return _redirected(status, headers)
     if status == 404 and (envelope is None or envelope.req_id is None):
         said = envelope.message if envelope else ""
-        return advice.quoting("the server does not know this route: check the target's url and version", said)
+        return quoting("the server does not know this route: check the target's url and version", said)
     if status in {405, 407}:
         return f"the server answered {status}: check the target's url and proxy"
     return ""
 
 
-def _throttled(headers: Mapping[str, str], envelope: Envelope | None, now: float | None) -> Verdict:
+def _throttled(reply: Reply, envelope: Envelope | None) -> Observation:
     if envelope is None:
         # A gateway's limiter: it says nothing about Infisical's own.
-        pause = read_retry_after(headers, "", now)
-        return Verdict(Result.THROTTLED, "over a rate limit before Infisical", metered=False, retry_after=pause)
-    pause = read_retry_after(headers, envelope.message, now)
-    return Verdict(Result.THROTTLED, envelope.message, req_id=envelope.req_id, retry_after=pause)
+        pause = read_retry_after(reply.headers, "", reply.now)
+        return reply.shows(Result.THROTTLED, "over a rate limit before Infisical", metered=False, retry_after=pause)
+    pause = read_retry_after(reply.headers, envelope.message, reply.now)
+    return reply.shows(Result.THROTTLED, envelope.message, retry_after=pause)
 
 
 def _redirected(status: int, headers: Mapping[str, str]) -> str:
@@ -129,50 +146,50 @@ def _redirected(status: int, headers: Mapping[str, str]) -> str:
     return f"the server answered {status} and {where}: set the target's url to Infisical's address"
 
 
-def _bad_request(asked: Asked, envelope: Envelope) -> Verdict:
+def _bad_request(reply: Reply, envelope: Envelope) -> Observation:
     message = envelope.message
     if is_old_token_error(envelope):
-        return Verdict(Result.TOKEN_TROUBLE, message, metered=False)
-    if asked.action is Action.CREATE and "already exists" in message:
-        return Verdict(Result.NAME_TAKEN, message)
-    if asked.action in _LOOKING and "is not for App" in message:
-        return Verdict(Result.OTHER_APP, message)
-    return Verdict(Result.INVALID, message or "Infisical refused the request without saying why")
+        return reply.shows(Result.TOKEN_TROUBLE, message, metered=False)
+    if reply.asked.action is Action.CREATE and "already exists" in message:
+        return reply.shows(Result.NAME_TAKEN, message)
+    if reply.asked.action in _LOOKING and "is not for App" in message:
+        return reply.shows(Result.OTHER_APP, message)
+    return reply.shows(Result.INVALID, message or "Infisical refused the request without saying why")
 
 
-def _unauthorized(asked: Asked, envelope: Envelope) -> Verdict:
+def _unauthorized(reply: Reply, envelope: Envelope) -> Observation:
     message = envelope.message
-    if asked.action in _WITH_KEY and is_about_key(envelope):
-        return Verdict(Result.KEY_REFUSED, advice.key_refused(message))
+    if reply.asked.action in _WITH_KEY and is_about_key(envelope):
+        return reply.shows(Result.KEY_REFUSED, key_refused(message))
     if is_about_token(envelope):
-        return Verdict(Result.TOKEN_TROUBLE, message, metered=False)
-    return Verdict(Result.TOKEN_TROUBLE, advice.quoting(UNEXPLAINED, message), metered=False)
+        return reply.shows(Result.TOKEN_TROUBLE, message, metered=False)
+    return reply.shows(Result.TOKEN_TROUBLE, quoting(UNEXPLAINED, message), metered=False)
 
 
-def _forbidden(asked: Asked, envelope: Envelope) -> Verdict:
+def _forbidden(reply: Reply, envelope: Envelope) -> Observation:
     if envelope.error == "TokenError":
-        return Verdict(Result.TOKEN_TROUBLE, envelope.message, metered=False)
+        return reply.shows(Result.TOKEN_TROUBLE, envelope.message, metered=False)
     if envelope.message.startswith(ADDRESS_MESSAGE):
         # Nobody's row is at fault and no login helps: the whole target waits until the identity is fixed.
-        return Verdict(Result.MISCONFIGURED, advice.untrusted_address(envelope.message), metered=False)
-    return Verdict(Result.FORBIDDEN, advice.forbidden(envelope, asked.project_id))
+        return reply.shows(Result.MISCONFIGURED, untrusted_address(envelope.message), metered=False)
+    return reply.shows(Result.FORBIDDEN, forbidden(envelope, reply.asked.project_id))
 
 
-def _not_found(asked: Asked, envelope: Envelope) -> Verdict:
-    if asked.action is Action.CREATE or envelope.message.startswith("Project with ID"):
-        return Verdict(Result.PROJECT_MISSING, advice.project_missing(envelope, asked.project_id))
-    return Verdict(Result.ABSENT, envelope.message)
+def _not_found(reply: Reply, envelope: Envelope) -> Observation:
+    if reply.asked.action is Action.CREATE or envelope.message.startswith("Project with ID"):
+        return reply.shows(Result.PROJECT_MISSING, project_missing(envelope, reply.asked.project_id))
+    return reply.shows(Result.ABSENT, envelope.message)
 
 
-def _conflict(asked: Asked, envelope: Envelope) -> Verdict:
-    return Verdict(Result.NAME_TAKEN if asked.action is Action.CREATE else Result.INVALID, envelope.message)
+def _conflict(reply: Reply, envelope: Envelope) -> Observation:
+    return reply.shows(Result.NAME_TAKEN if reply.asked.action is Action.CREATE else Result.INVALID, envelope.message)
 
 
-def _unprocessable(_asked: Asked, envelope: Envelope) -> Verdict:
-    return Verdict(Result.INVALID, advice.quoting("Infisical refuses the request's content", envelope.message))
+def _unprocessable(reply: Reply, envelope: Envelope) -> Observation:
+    return reply.shows(Result.INVALID, quoting("Infisical refuses the request's content", envelope.message))
 
 
-_FAILURE: Final[dict[int, Callable[[Asked, Envelope], Verdict]]] = {
+_FAILURE: Final[dict[int, Callable[[Reply, Envelope], Observation]]] = {
     400: _bad_request,
     401: _unauthorized,
     403: _forbidden,
@@ -180,3 +197,84 @@ _FAILURE: Final[dict[int, Callable[[Asked, Envelope], Verdict]]] = {
     409: _conflict,
     422: _unprocessable,
 }
+
+
+def is_about_key(envelope: Envelope) -> bool:
+    """Whether a 401 says that OpenRouter did not accept the key, or could not be asked."""
+    return envelope.message.startswith(KEY_MESSAGE)
+
+
+def is_about_token(envelope: Envelope) -> bool:
+    """Whether a 401 is Infisical's own refusal of the access token: the call did not get past the door."""
+    if envelope.req_id is None:
+        return False
+    if envelope.error == "TokenError":
+        return True
+    message = envelope.message
+    return envelope.error == "UnauthorizedError" and bool(_about_token(message)) and not _about_key(message)
+
+
+def is_old_token_error(envelope: Envelope) -> bool:
+    """Whether a 400, which otherwise is about the request, is an older server's refusal of the access token."""
+    return envelope.message.startswith(_OLD_400)
+
+
+def is_used_up(message: str) -> bool:
+    """Whether a token was refused because it has been used as often as it may be: the next login brings another."""
+    return _used_up(message) is not None
+
+
+def quoting(advice: str, message: str) -> str:
+    """Advice with Infisical's own words behind it."""
+    return shorten(f"{advice} (Infisical: {message})" if message else advice)
+
+
+def elsewhere(host: str) -> str:
+    """Add that the identity may be known at another Infisical than the one that was asked."""
+    if host not in _REGIONS:
+        return ", and that the target's url is that of the Infisical that has the identity" if host else ""
+    region, other, other_region = _REGIONS[host]
+    return (
+        f", and the region: {host} is the {region} cloud; if the identity is in the {other_region} cloud or on a server"
+        f" of your own, set the target's url (INFISICAL_HOST for target default) to {other} or to that server"
+    )
+
+
+def forbidden(envelope: Envelope, project_id: str | None) -> str:
+    """Name the permission that is missing, where it is missing, and who can give it."""
+    project = f"project {project_id}" if project_id else "the project"
+    message = envelope.message
+    if message.startswith("This project does not belong"):
+        advice = f"{project} belongs to another organization: use the target of that organization"
+    elif message.startswith("You are not a member of this organization"):
+        advice = "the machine identity is not in the organization: add it there, under Access Control"
+    elif envelope.error == "ProjectMembershipNotFound" or message.startswith("You are not a member of this project"):
+        advice = f"the machine identity is not in {project}: add it there, with a role that may create app connections"
+    else:
+        asked = _ability(message)
+        ability = asked[1] if asked else "create-app-connections"
+        verb = ability.partition("-")[0]
+        advice = (
+            f"the machine identity lacks the permission {ability} in {project}: give it a role there that allows"
+            f" '{verb}' on App Connections; a fresh grant takes about 10 s to show"
+        )
+    return quoting(advice, message)
+
+
+def project_missing(envelope: Envelope, project_id: str | None) -> str:
+    """Say that the project is not there for this organization."""
+    return quoting(f"there is no project {project_id}: check project_id and the target", envelope.message)
+
+
+def key_refused(message: str) -> str:
+    """Say what the refusal of a key means, and what it may mean besides."""
+    return quoting(
+        "OpenRouter does not accept the key, or could not be asked: it has to be a valid management"
+        " (provisioning) key, not an inference key",
+        message,
+    )
+
+
+def untrusted_address(message: str) -> str:
+    """Say that the identity may not be used from where this worker runs."""
+    return quoting("the machine identity does not trust this worker's address: add it to its trusted IPs", message)

@@ -22,17 +22,13 @@ from provisioner.core.errors import (
     LoginUnavailable,
 )
 from provisioner.core.key_text import NoKey, key_in
-from provisioner.core.model import Action, Result
+from provisioner.core.model import Action, Observation, Result
 from provisioner.core.ports import Permits
 from provisioner.core.secret import Secret, SecretLocation
-from provisioner.infisical.advice import quoting
-from provisioner.infisical.headers import read_rate
 from provisioner.infisical.identity import Identity
-from provisioner.infisical.refusals import read_refusal
-from provisioner.infisical.shapes import Unreadable, read_envelope, read_json
-from provisioner.infisical.tokens import is_used_up
+from provisioner.infisical.parts import Asked, Reply, Unreadable, read_envelope, read_json, read_rate
+from provisioner.infisical.refusals import is_used_up, quoting, read_refusal
 from provisioner.infisical.transport import Answer, AnswerLost, NotSent, Transport
-from provisioner.infisical.verdict import Asked, Verdict
 from provisioner.infisical.wire import Routes
 
 PATIENCE: Final = (
@@ -82,10 +78,10 @@ class InfisicalSecrets:
 
     async def _read(self, place: SecretLocation) -> Secret:
         answer = await self._authorised(place)
-        if answer.status == 404 and not self._old and self._verdict(answer).result is Result.MISCONFIGURED:
+        if answer.status == 404 and not self._old and self._seen(answer).result is Result.MISCONFIGURED:
             self._old = True  # a server from before that route
             answer = await self._authorised(place)
-            self._old = self._verdict(answer).result is not Result.MISCONFIGURED
+            self._old = self._seen(answer).result is not Result.MISCONFIGURED
         if answer.status == 200:
             return value_in(answer)
         raise self._refusal(answer)
@@ -104,7 +100,7 @@ class InfisicalSecrets:
         finally:
             self._learn(answer)
         if self._is_about_token(answer):
-            self._identity.invalidate(token, used_up=is_used_up(self._verdict(answer).message))
+            self._identity.invalidate(token, used_up=is_used_up(self._seen(answer).message))
         elif answer.status < 500:
             token.worked = True
         return answer
@@ -122,24 +118,24 @@ class InfisicalSecrets:
             await asyncio.sleep(max(granted.wait, 0.05))
 
     def _learn(self, answer: Answer | None) -> None:
-        verdict = None if answer is None or answer.status == 200 else self._verdict(answer)
+        seen = None if answer is None or answer.status == 200 else self._seen(answer)
         self._permits.learn(
             read_rate(answer.headers) if answer is not None else None,
-            metered=answer is not None and (verdict is None or verdict.metered),
-            throttled_for=verdict.retry_after if verdict is not None else None,
+            metered=answer is not None and (seen is None or seen.metered),
+            throttled_for=seen.retry_after if seen is not None else None,
         )
 
     def _is_about_token(self, answer: Answer) -> bool:
-        return answer.status != 200 and self._verdict(answer).result is Result.TOKEN_TROUBLE
+        return answer.status != 200 and self._seen(answer).result is Result.TOKEN_TROUBLE
 
-    def _verdict(self, answer: Answer) -> Verdict:
-        return read_refusal(_ASKED, answer.status, answer.headers, answer.body, self._now())
+    def _seen(self, answer: Answer) -> Observation:
+        return read_refusal(Reply(_ASKED, answer.status, answer.headers, answer.body, self._now()))
 
     def _refusal(self, answer: Answer) -> CredentialUnavailable | CredentialUnreadable:
-        verdict = self._verdict(answer)
-        advice = _LASTING.get(verdict.result)
+        seen = self._seen(answer)
+        advice = _LASTING.get(seen.result)
         if advice is None:
-            return CredentialUnavailable(verdict.message, retry_after=verdict.retry_after or 0.0)
+            return CredentialUnavailable(seen.message, retry_after=seen.retry_after or 0.0)
         envelope = read_envelope(answer.body, secret="")
         return CredentialUnreadable(quoting(advice, envelope.message if envelope else ""))
 

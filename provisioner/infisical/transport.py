@@ -21,7 +21,7 @@ from yarl import URL
 from provisioner import __version__
 from provisioner.core.errors import ProvisionerError
 from provisioner.core.secret import MASK, Secret
-from provisioner.infisical.text import TELLTALE, clean
+from provisioner.infisical.parts import TELLTALE, clean
 
 LONGEST_ANSWER: Final = 2**20  # bytes; the list of thousands of connections asks for more, see `send`
 # Seconds an idle connection is kept: below the 60 s after which common load balancers drop it, let alone the server's
@@ -119,36 +119,33 @@ class Transport:
     ) -> Answer:
         """Send one request and read its whole answer, of at most `most` bytes. Raises `NotSent` or `AnswerLost`."""
         async with self._slots:
-            return await self._send(method, url, headers, body, most)
-
-    async def _send(self, method: str, url: URL, headers: Mapping[str, str], body: bytes | None, most: int) -> Answer:
-        proxy = self._through()
-        try:
-            response = await self._session.request(
-                method, url, headers=headers, data=body, allow_redirects=False, proxy=proxy
-            )
+            proxy = self._through()
             try:
-                content = response.content
-                answer = await content.readany()
-                if not content.at_eof():
-                    answer = await _rest(content, answer, most)
-            except BaseException:
-                response.close()
-                raise
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
-            if getattr(exc, "errno", None) in _NO_FILES:
-                raise NotSent(f"nothing was sent: {_NO_FILES_LEFT}") from exc
-            raise NotSent(clean(f"nothing was sent: {exc}")) from exc
-        except aiohttp.ClientHttpProxyError as exc:
-            raise NotSent(f"nothing was sent: the proxy refused to connect ({exc.status})") from exc
-        except TimeoutError as exc:
-            raise AnswerLost(f"no answer within {self._timeout:g} s") from exc
-        except aiohttp.ClientResponseError as exc:
-            raise AnswerLost(_unreadable(exc)) from exc
-        except (aiohttp.ClientError, OSError) as exc:
-            # The text of some of these quotes what was received; the class says enough.
-            raise AnswerLost(f"the connection broke before the answer was read ({type(exc).__name__})") from exc
-        return Answer(response.status, response.headers, self._unquoted(answer, headers, proxy))
+                response = await self._session.request(
+                    method, url, headers=headers, data=body, allow_redirects=False, proxy=proxy
+                )
+                try:
+                    content = response.content
+                    answer = await content.readany()
+                    if not content.at_eof():
+                        answer = await _rest(content, answer, most)
+                except BaseException:
+                    response.close()
+                    raise
+            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
+                if getattr(exc, "errno", None) in _NO_FILES:
+                    raise NotSent(f"nothing was sent: {_NO_FILES_LEFT}") from exc
+                raise NotSent(clean(f"nothing was sent: {exc}")) from exc
+            except aiohttp.ClientHttpProxyError as exc:
+                raise NotSent(f"nothing was sent: the proxy refused to connect ({exc.status})") from exc
+            except TimeoutError as exc:
+                raise AnswerLost(f"no answer within {self._timeout:g} s") from exc
+            except aiohttp.ClientResponseError as exc:
+                raise AnswerLost(_unreadable(exc)) from exc
+            except (aiohttp.ClientError, OSError) as exc:
+                # The text of some of these quotes what was received; the class says enough.
+                raise AnswerLost(f"the connection broke before the answer was read ({type(exc).__name__})") from exc
+            return Answer(response.status, response.headers, self._unquoted(answer, headers, proxy))
 
     def _through(self) -> str | None:
         """The proxy as it is now. Raises `NotSent` when the file that holds it cannot be read."""
@@ -198,7 +195,9 @@ async def _rest(content: aiohttp.StreamReader, first: bytes, most: int) -> bytes
     return b"".join(parts)
 
 
-def _tls(ca_file: str | None) -> ssl.SSLContext:
+def _tls(ca_file: str | None) -> ssl.SSLContext | bool:
+    if ca_file is None:
+        return True  # aiohttp has one with the system's authorities; to read them once more takes a start 15 ms
     try:
         return ssl.create_default_context(cafile=ca_file)
     except OSError as exc:  # ssl.SSLError is one

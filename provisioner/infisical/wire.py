@@ -37,9 +37,9 @@ class Routes:
         """Where a machine identity logs in with this method."""
         return self._api / "auth" / method / "login"
 
-    def listing(self, project_id: str) -> URL:
-        """The list of a project's connections."""
-        return self.connections.with_query({"projectId": project_id})
+    def listing(self, project_id: str | None) -> URL:
+        """The list of a project's connections, or with None of the organization's."""
+        return self.connections.with_query({"projectId": project_id} if project_id else {})
 
     def by_name(self, name: str, project_id: str) -> URL:
         """The connection of that name in a project."""

@@ -11,29 +11,26 @@ if TYPE_CHECKING:
     import asyncpg
 
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)  # the wire counts microseconds from here
-_SECOND: Final = 1_000_000
+_MICROSECOND: Final = timedelta(microseconds=1)
 # A day from the ends of the calendar, for a zone may be up to a day away.
 EARLIEST: Final = datetime(1, 1, 2, tzinfo=UTC)
 LATEST: Final = datetime(9999, 12, 30, tzinfo=UTC)
 
 
-def _microseconds(moment: datetime) -> int:
-    span = moment - _EPOCH
-    return (span.days * 86400 + span.seconds) * _SECOND + span.microseconds
-
-
-_FIRST: Final = _microseconds(EARLIEST)
-_LAST: Final = _microseconds(LATEST)
-
-
 def encode(moment: datetime) -> tuple[int]:
     """What goes over the wire for an aware `datetime`."""
-    return (_microseconds(moment),)
+    return ((moment - _EPOCH) // _MICROSECOND,)
+
+
+(_FIRST,) = encode(EARLIEST)
+(_LAST,) = encode(LATEST)
 
 
 def decode(wire: tuple[int]) -> datetime:
     """The moment that came over the wire, or the nearest one that can be shown."""
-    return _EPOCH + timedelta(microseconds=min(max(wire[0], _FIRST), _LAST))
+    # These run several times for each request.
+    (moment,) = wire
+    return _EPOCH + timedelta(0, 0, moment if _FIRST <= moment <= _LAST else min(max(moment, _FIRST), _LAST))
 
 
 async def read_moments(connection: "asyncpg.Connection[asyncpg.Record]") -> None:

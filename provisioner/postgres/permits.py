@@ -49,19 +49,19 @@ class SharedPermits:
         self._asking = asyncio.Lock()
         self._sql = statements("permits")
 
-    async def acquire(self, wanted: int) -> Grant:
-        """Ask for permits to send `wanted` calls. Raises `DatabaseUnavailable`."""
+    async def acquire(self, wanted: int, *, spare: bool = False) -> Grant:
+        """Ask for permits to send `wanted` calls; `spare` for what can wait. Raises `DatabaseUnavailable`."""
         if self._free and not self._heard:
             return Grant(permits=wanted)
         async with self._asking:
-            return await self._ask(wanted)
+            return await self._ask(wanted, spare=spare)
 
     async def share(self) -> None:
         """Tell the others at once what was learned and given back. Raises `DatabaseUnavailable`."""
         if self._heard or self._unused:
             await self.acquire(0)
 
-    async def _ask(self, wanted: int) -> Grant:
+    async def _ask(self, wanted: int, *, spare: bool) -> Grant:
         while True:
             asked_at = self._clock.monotonic()
             version, now, stored = await self._load()
@@ -71,7 +71,7 @@ class SharedPermits:
             # The server's time is a little later than when we asked for it: so no lesson seems older than it is, and
             # no window seems to end before it does.
             taught = self._taught(before, heard, unused, ahead=now - asked_at)
-            after, granted = grant(taught, wanted, now)
+            after, granted = grant(taught, wanted, now, spare=spare)
             if after == stored or await self._store(version, after):
                 del self._heard[: len(heard)]
                 self._unused -= unused

@@ -18,12 +18,17 @@ class DatabaseClock:
     def __init__(self, *, wall: Callable[[], datetime], monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._theirs = wall()
+        self._epoch = self._theirs.timestamp()
         self._ours = monotonic()
         self._error = float("inf")
 
     def now(self) -> datetime:
         """The present on the database's clock."""
         return self.at(self._monotonic())
+
+    def epoch(self) -> float:
+        """The present on the database's clock, in seconds since 1970."""
+        return self._epoch + self._monotonic() - self._ours
 
     def at(self, monotonic: float) -> datetime:
         """What the database's clock showed at a monotonic time."""
@@ -45,3 +50,4 @@ class DatabaseClock:
         known = self._error + DRIFT * (ours - self._ours)
         if error <= known or abs((theirs - self.at(ours)).total_seconds()) > error + known:
             self._theirs, self._ours, self._error = theirs, ours, error
+            self._epoch = theirs.timestamp()

@@ -1,7 +1,7 @@
 """Carry one claim to its end: call, observe, decide, until there is something to settle."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -53,6 +53,7 @@ from provisioner.worker.target import Target
 log = structlog.stdlib.get_logger()
 
 PATIENCE: Final = 12.0  # seconds: a little longer than others may take to find out what the read limit is
+SHORT_PATIENCE: Final = 2.0  # seconds; no longer, for the place could be used for a create meanwhile
 # Every so many seconds a create that worked is compared with the clock: a second of that tells as much as each.
 COMPARE: Final = 0.1
 _LOOKING: Final = frozenset({Action.LOOK_UP, Action.IDENTIFY, Action.INSPECT})
@@ -101,19 +102,19 @@ class Creator:
         if claim.cancelled and action is Action.CREATE:
             return Settlement(claim=claim, outcome=Cancel(), sent=sent)
         while True:
-            # Whoever is put back after a create creates again: better to wait a little for a look at who has the name.
-            patience = PATIENCE if sent > claim.sent else 0.0
-            if action is not Action.CREATE and (wait := await self._permit(action, patience)):
-                outcome: Outcome = Retry(delay=wait, message="the read budget is used up")
+            if action is not Action.CREATE and (wait := await self._permit(action, created=sent > claim.sent)):
+                # Many wait for the same moment. Together they would be claimed and put back again and again.
+                delay = wait + PATIENCE * self._random()
+                outcome: Outcome = Retry(delay=delay, message="the read budget is used up")
                 break
-            started_at, began = self._clock.now(), self._clock.monotonic()
+            began = self._clock.monotonic()
             try:
                 observation, key = await self._call(action, claim, subject)
             except Postponed as postponed:
                 outcome = postponed.outcome
                 break
             # It may have waited for a token or a slot before it left.
-            left_at = started_at if observation.began is None else self._clock.at(observation.began)
+            left_at = self._clock.at(began if observation.began is None else observation.began)
             records.append(_record_of(action, left_at, observation))
             now = self._clock.monotonic()
             excused = self._target.gate.excuses(observation, began)
@@ -122,7 +123,7 @@ class Creator:
                 sent += _was_sent(observation)
                 self._attribution.note(claim.request.id, observation.result, began=began)
                 if is_evidence(observation) and _was_sent(observation):
-                    claim = with_doubt(claim, await self._evidence(claim, observation, started_at, key))
+                    claim = with_doubt(claim, await self._evidence(claim, observation, left_at, key))
                 if (back := await self._judged(claim, observation, key)) is not None:
                     outcome = back
                     break
@@ -154,11 +155,10 @@ class Creator:
         return Settlement(claim=claim, outcome=outcome, sent=sent, records=tuple(records))
 
     async def _evidence(
-        self, claim: Claim, observation: Observation, started_at: datetime, key: Secret | None
+        self, claim: Claim, observation: Observation, left_at: datetime, key: Secret | None
     ) -> SentCreate:
         """What is kept of a create whose outcome its end did not prove."""
         request, keys = claim.request, self._target.keys
-        left_at = started_at if observation.began is None else self._clock.at(observation.began)
         ended_at = (
             self._clock.now() if observation.began is None else self._clock.at(observation.began + observation.elapsed)
         )
@@ -205,13 +205,13 @@ class Creator:
             await keys.admit(claim, key)
         return await target.gate.send(partial(self._send, claim, key, subject)), key
 
-    async def _send(self, claim: Claim, key: Secret, subject: Connection | None) -> Observation:
+    def _send(self, claim: Claim, key: Secret, subject: Connection | None) -> Awaitable[Observation]:
         """Send a key, to a new connection or to the subject."""
         if not self._lease_state.holds(claim):
-            return Observation(result=Result.NOT_SENT, message="the lease ran out before this was sent")
+            return _left_unsent()
         if subject is None:
-            return await self._target.connections.create(claim.request, key)
-        return await self._target.connections.replace(claim.request, subject, key)
+            return self._target.connections.create(claim.request, key)
+        return self._target.connections.replace(claim.request, subject, key)
 
     async def _call_without_key(self, action: Action, claim: Claim, subject: Connection | None) -> Observation:
         if action is Action.REMOVE and subject is not None:
@@ -228,11 +228,13 @@ class Creator:
             return None
         return await keys.judge(claim, observation, key)
 
-    async def _permit(self, action: Action, patience: float) -> float:
+    async def _permit(self, action: Action, *, created: bool) -> float:
         """Ask for a permit for what is no create; returns the seconds to come back in when there is none.
 
-        A permit to look is waited for, as long as the patience (seconds) allows.
+        A permit to look is waited for: a request that is put back costs another claim, and if it has `created`, another
+        create.
         """
+        patience = PATIENCE if created else SHORT_PATIENCE
         if action not in _LOOKING:
             if self._target.shared_budget:
                 await self._insist_on_write()
@@ -328,6 +330,10 @@ def lost_attempt(claim: Claim, now: datetime, message: str) -> AttemptRecord:
         result=Result.UNKNOWN,
         message=message,
     )
+
+
+async def _left_unsent() -> Observation:
+    return Observation(result=Result.NOT_SENT, message="the lease ran out before this was sent")
 
 
 def _keyless(error: CredentialUnknown | CredentialUnreadable | CredentialUnavailable) -> Observation:

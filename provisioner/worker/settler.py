@@ -22,7 +22,9 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 # Under load a batch is written every so many seconds, or as soon as it is this large.
 GATHER: Final = 0.05
-LARGEST: Final = 200
+ENOUGH: Final = 200
+# A batch has some more by the time it is written. They go with it: alone they would be as many transactions once more.
+LARGEST: Final = 2 * ENOUGH
 # With no more than this many requests in hand, an outcome is written at once: somebody may be waiting for it.
 FEW: Final = 8
 # A batch that was too slow is tried again in lots of a quarter: three of them find the largest lot that ends in its
@@ -69,7 +71,7 @@ class Settler:
         self._pending.append(settlement)
         self._arrived.set()
         self._written.clear()
-        if len(self._pending) >= LARGEST:
+        if len(self._pending) >= ENOUGH:
             self._enough.set()
 
     def hurry(self) -> None:

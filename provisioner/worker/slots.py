@@ -100,10 +100,14 @@ class SlotGate(OpenGate):
 
     async def send(self, call: Callable[[], Awaitable[Observation]]) -> Observation:
         """Send a create, or credentials, as soon as there is a slot for it."""
-        (number, sent_at), ending, metered = await self._enter(), Ending.NOTHING, False
+        if not self._slots.is_free:
+            await self._wait()
+        now = self._clock.monotonic()
+        number, sent_at = self._slots.begin(now)
+        ending, metered = Ending.NOTHING, False
         try:
-            if (early := sent_at - self._clock.monotonic()) > 0:
-                await asyncio.sleep(early)
+            if sent_at > now:
+                await asyncio.sleep(sent_at - now)
             observation = await call()
             ending, metered = _ending(observation), observation.rate is not None
             return observation
@@ -111,10 +115,11 @@ class SlotGate(OpenGate):
             self._slots.end(number, ending, self._clock.monotonic(), metered=metered)
             if self._slots.is_due:
                 self._stir.set()
-            self._let_in()
+            if self._waiting:
+                self._let_in()
 
-    async def _enter(self) -> tuple[int, float]:
-        """Wait for a slot and take it; returns its number, and when the call may be sent."""
+    async def _wait(self) -> None:
+        """Wait for a slot."""
         while not self._slots.is_free:
             turn = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)
@@ -124,7 +129,6 @@ class SlotGate(OpenGate):
                 if turn.done() and not turn.cancelled():
                     self._let_in()  # somebody else may have it
                 raise
-        return self._slots.begin(self._clock.monotonic())
 
     @contextmanager
     def lend(self) -> Iterator[None]:

@@ -114,14 +114,14 @@ def test_it_tells_how_long_the_rest_takes(database: Database, infisical: Infisic
 
 
 def test_the_read_limit_is_kept(database: Database, file: Path) -> None:
-    """More projects than the limit allows at once are asked for without a single refusal."""
+    """More projects than the limit allows at once, and first all together, are asked for without a refusal."""
     with simulated("--projects", "12", "--read-limit", "5", "--window", "2") as infisical:
         file.write_text("project_id\n" + "".join(f"{project}\n" for project in infisical.projects))
         done = provisioner("plan", file, database=database, more=infisical.variables)
         requests = infisical.state()["requests"]
     assert (done.returncode, done.stderr) == (0, "")
     assert "12 would be created\n" in done.stdout
-    assert requests[LISTING] == {"200": 12}
+    assert requests[LISTING] == {"200": 13}
 
 
 def test_bad_lines_are_named(database: Database, infisical: Infisical, file: Path) -> None:

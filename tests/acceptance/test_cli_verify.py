@@ -132,15 +132,30 @@ def test_what_was_somebody_elses_first_keeps_its_description(database: Database,
 
 
 def test_the_read_limit_is_kept(database: Database) -> None:
-    """More projects than the limit allows at once are compared without a single refusal."""
-    with simulated("--projects", "12", "--read-limit", "5", "--window", "2") as infisical:
-        for project in range(12):
+    """Where the organization may not be read, more projects than the limit allows are compared without a refusal."""
+    with simulated("--projects", "8", "--read-limit", "8", "--window", "1") as infisical:
+        for project in range(8):
             record(database, infisical, "one", project=project)
+        infisical.set(permissions={infisical.organization: []})
         done = provisioner("verify", database=database, more=infisical.variables)
         requests = infisical.state()["requests"]
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("12 recorded connections in 12 projects were compared\n")
-    assert requests[LISTING] == {"200": 12}
+    assert done.stdout.startswith("8 recorded connections in 8 projects were compared\n")
+    assert requests[LISTING] == {"200": 8, "403": 1}
+
+
+def test_one_read_of_the_organization_shows_all_projects(database: Database) -> None:
+    """Four projects cost one read; only one whose connection is missing in it is asked for by itself."""
+    with simulated("--mode", "self-hosted", "--projects", "4") as infisical:
+        for project in range(4):
+            record(database, infisical, "one", project=project)
+        done = provisioner("verify", database=database, more=infisical.variables)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert infisical.state()["requests"][LISTING] == {"200": 1}
+        record(database, infisical, "gone", connection_id=NOBODY)
+        done = provisioner("verify", database=database, more=infisical.variables)
+        assert done.returncode == 1
+        assert infisical.state()["requests"][LISTING] == {"200": 3}
 
 
 def test_an_infisical_that_is_away_is_told(database: Database, infisical: Infisical) -> None:

@@ -39,7 +39,9 @@ CLIENTS = (
 )
 PACE = 0.01
 RATE_HEADERS = ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "retry-after")
-VOLATILE = {"reqId", "id", "_id", "createdAt", "updatedAt", "credentialsHash", "accessToken", "date", "slug"}
+VOLATILE = {"reqId", "id", "_id", "createdAt", "updatedAt", "credentialsHash", "accessToken", "date", "slug"} | {
+    *("folderId", "keyHash", "lastRotationAttemptedAt", "lastRotatedAt", "nextRotationAt")
+}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 FILE = "vectors-2026.json"
 PREFIXES = ("",)
 ADMINISTRATION = "administration of identities and members, which somebody else does; settings stand for it"
-ROTATION = "secret rotations are no part of the simulator"
 UNSAID = {
     "identity.create": ADMINISTRATION,
     "identity.details": "nothing here asks who it is",
@@ -29,21 +28,6 @@ UNSAID = {
     "org.workspaces": "an older route of the same content as that for projects",
     "appconn.options": "the list of all apps, which nothing here asks for",
     "secret.create": "secrets are planted; no route here writes one",
-    "rotation.create": ROTATION,
-    "rotation.byname": ROTATION,
-    "rotation.credentials": ROTATION,
-    "rotation.create.dup_secret": ROTATION,
-    "rotation.rotate": ROTATION,
-    "rotation.patch": ROTATION,
-    "rotation.delete": ROTATION,
-    "rotation.create.noconn": ROTATION,
-    "rotation.create.badname": ROTATION,
-    "rotation.create.badenv": ROTATION,
-    "rotation.create.badsecretname": ROTATION,
-    "rotation.create.interval0": ROTATION,
-    "rotation.create.missing": ROTATION,
-    "rotation.create.viewer": ROTATION,
-    "rotation.secret.read": "a secret that a rotation made",
 }
 
 P = "7b853052-69ec-4068-af38-e28d50acf87a"
@@ -211,6 +195,41 @@ async def crowded(stage: "Stage", entry: "Entry") -> "Reply | None":
     return reply
 
 
+CONNECTION = "3c432ef0-bb35-4319-b79f-688005de82ce"
+ROTATION = "0eaa95a2-0bb5-4fc2-a5c4-c71707a2b1bd"
+
+
+def rotated(*steps: str) -> "Scene":
+    """Return the scene of a connection for rotations, after these recorded calls."""
+
+    async def scene(stage: "Stage", entry: "Entry") -> "Reply | None":
+        await opened(stage, entry)
+        stage.plant("rot-3aa3c9", P, recorded=CONNECTION)
+        entries = {one["name"]: one for one in recorded(FILE)}
+        for step in steps:
+            reply = await stage.send(entries[step])
+            assert reply.status == 200, reply
+            stage.ids[ROTATION] = reply.body["secretRotation"]["id"]
+            stage.now += 1
+        await fresh_window(stage)
+        await usual_window(stage, entry)
+        return None
+
+    return scene
+
+
+async def fresh_window(stage: "Stage") -> None:
+    """Let the limiter's windows end."""
+    stage.now += 61
+
+
+async def viewer(stage: "Stage", entry: "Entry") -> "Reply | None":
+    """Set the scene of an identity that may look at connections and nothing else."""
+    await rotated()(stage, entry)
+    stage.grant({P: ["read-app-connections"]})
+    return None
+
+
 SCENES: dict[str, "Scene"] = {
     "auth.expired": token(forged(HS256, {"exp": 1})),
     "auth.no_type": token(forged(HS256, {"authTokenType": None})),
@@ -245,6 +264,17 @@ SCENES: dict[str, "Scene"] = {
     "lockout.5": token(failed(4)),
     "lockout.right_secret": token(failed(3)),
     "login.identity_deleted": removed,
+    "rotation.create": rotated(),
+    "rotation.byname": rotated("rotation.create"),
+    "rotation.credentials": rotated("rotation.create"),
+    "rotation.create.dup_secret": rotated("rotation.create"),
+    "rotation.rotate": rotated("rotation.create"),
+    "rotation.patch": rotated("rotation.create", "rotation.rotate"),
+    "rotation.secret.read": rotated("rotation.create", "rotation.rotate"),
+    "rotation.delete": rotated("rotation.create", "rotation.rotate", "rotation.patch"),
+    **{f"rotation.create.{flaw}": rotated() for flaw in ("noconn", "badname", "badenv", "badsecretname", "interval0")},
+    "rotation.create.missing": rotated(),
+    "rotation.create.viewer": viewer,
     "project.get.notmember": granted({P: "none"}),
     "projects.list.type": member_of_all,
     "projects.list.notmember": member_of_none,
@@ -268,4 +298,4 @@ async def test_every_scene_is_played_and_every_exception_has_no_route() -> None:
         for name in UNSAID
         if match(entries[name]["request"]["method"], entries[name]["request"]["path"].partition("?")[0])
     }
-    assert served == {"rotation.secret.read"}
+    assert not served

@@ -32,7 +32,7 @@ class Budget:
     asked: int = 0
     learned: list[tuple[RateHeaders | None, float | None]] = field(default_factory=list)
 
-    async def acquire(self, wanted: int) -> Grant:
+    async def acquire(self, wanted: int, *, spare: bool = False) -> Grant:  # noqa: ARG002  # there is no limit
         """Grant, or tell how long to wait."""
         self.asked += 1
         return Grant(permits=0, wait=self.wait) if self.wait else Grant(permits=wanted)

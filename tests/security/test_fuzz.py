@@ -29,8 +29,8 @@ from provisioner.core.secret import Secret
 from provisioner.credentials.sealing import BoxOpener, KeyFileUnusable, SealingPair, add_to_file, read_file
 from provisioner.infisical.answers import read_answer, read_list
 from provisioner.infisical.auth import read_login
+from provisioner.infisical.parts import Asked
 from provisioner.infisical.transport import LONGEST_ANSWER, AnswerLost, NotSent, Transport, TransportOptions
-from provisioner.infisical.verdict import Asked
 from provisioner.intake.checked import check_file
 from provisioner.intake.errors import FileUnusable
 from provisioner.intake.reading import LONGEST, Format

@@ -24,6 +24,7 @@ class Infisical:
     url: str
     client_id: str
     client_secret: str
+    organization: str
     projects: Sequence[str]
 
     @property
@@ -69,6 +70,7 @@ def simulated(*options: str) -> Iterator[Infisical]:
             url=line["url"],
             client_id=line["clientId"],
             client_secret=line["clientSecret"],
+            organization=line["organizationId"],
             projects=line["projects"],
         )
     finally:

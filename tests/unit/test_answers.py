@@ -11,9 +11,7 @@ from hypothesis import given, strategies as st
 from provisioner.core.model import ERROR_MESSAGE_LENGTH, Action, Connection, Observation, Proof, RateHeaders, Result
 from provisioner.core.skew import HALF_SECOND
 from provisioner.infisical.answers import is_unexplained, read_answer, read_list
-from provisioner.infisical.headers import USUAL_PAUSE
-from provisioner.infisical.text import BEGINNING
-from provisioner.infisical.verdict import Asked
+from provisioner.infisical.parts import BEGINNING, USUAL_PAUSE, Asked
 
 PROJECT = "6f0ba0f3-04b9-4b02-a5a6-6f9b1d4c1f6d"
 OTHER_PROJECT = "0d3d7d6c-3a52-47a1-8ad9-3f4f0b5d9a11"

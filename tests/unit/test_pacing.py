@@ -182,6 +182,34 @@ class TestRefused:
         assert grant(blocked, 1, NOW + 30)[1].permits == 0
 
 
+class TestWhatCanWait:
+    """Spare permits, for surveys."""
+
+    def test_half_of_a_window_is_left_alone(self) -> None:
+        """However often a survey asks, half of the window can be had by those that finish a create, and at once."""
+        budget, taken = known(200, 199, 60.0), 0
+        while (asked := grant(budget, 1, NOW, spare=True))[1].permits:
+            budget, taken = asked[0], taken + 1
+        assert taken == 99
+        assert asked[1].wait == pytest.approx(60.0)
+        assert grant(budget, 1, NOW)[1].permits == 1
+
+    def test_it_takes_what_others_leave(self) -> None:
+        """Where half of the window is used already, by anybody, a survey waits for the next one."""
+        assert grant(known(200, 100, 17.0), 1, NOW, spare=True)[1].wait == pytest.approx(17.0)
+        assert grant(known(200, 101, 17.0), 1, NOW, spare=True)[1].permits == 1
+
+    def test_it_delays_nobody(self) -> None:
+        """A spare permit does not put off the next one; the survey itself waits as long as the pace says."""
+        after, granted = grant(known(200, 199, 60.0), 1, NOW, spare=True)
+        assert granted.wait == pytest.approx((60 - EDGE) / 199, rel=0.01)
+        assert grant(after, 1, NOW)[1].permits == 1
+
+    def test_a_limit_of_one_is_no_deadlock(self) -> None:
+        """Where a window has a single permit, a survey may have it."""
+        assert grant(fixed(1, 1.0), 1, NOW, spare=True)[1].permits == 1
+
+
 class TestOthers:
     """Who shares the address."""
 
@@ -295,6 +323,7 @@ class TestWithoutHeaders:
     steps=st.lists(
         st.one_of(
             st.tuples(st.just("grant"), st.integers(1, 100), st.just(0.0), st.just(0.0)),
+            st.tuples(st.just("spare"), st.just(1), st.just(0.0), st.just(0.0)),
             st.tuples(st.just("give back"), st.integers(0, 100), st.just(0.0), st.just(0.0)),
             st.tuples(st.just("learn"), st.integers(1, 500), st.floats(0, 1), st.floats(0, 4e9)),
             st.tuples(st.just("refuse"), st.just(0), st.floats(0, 1e5), st.just(0.0)),
@@ -314,6 +343,11 @@ def test_nothing_ever_hangs(steps: list[tuple[str, int, float, float]], start: B
                 budget, granted = grant(budget, number, now)
                 assert 0 <= granted.permits <= number
                 assert granted.permits or 0 < granted.wait < math.inf
+            case "spare":
+                before = budget
+                budget, granted = grant(budget, number, now, spare=True)
+                assert granted.permits == 1 or 0 < granted.wait < math.inf
+                assert budget.next_at <= before.next_at or before.metered is None
             case "give back":
                 budget = give_back(budget, number)
             case "learn":

@@ -46,7 +46,14 @@ async def test_a_secret_is_told_by_both_routes_and_by_nothing_else() -> None:
         assert VALUE not in repr(simulator.state())
         assert VALUE not in repr(simulator.world.settings.public())
         assert simulator.state()["secrets"] == [
-            {"name": "KEY", "projectId": simulator.projects[0], "environment": "prod", "path": "/a", "access": "read"}
+            {
+                "name": "KEY",
+                "projectId": simulator.projects[0],
+                "environment": "prod",
+                "path": "/a",
+                "access": "read",
+                "rotationId": None,
+            }
         ]
 
 

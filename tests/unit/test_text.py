@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 
 from provisioner.core.model import ERROR_MESSAGE_LENGTH
 from provisioner.core.secret import MASK
-from provisioner.infisical.text import GLANCE, TELLTALE, clean
+from provisioner.infisical.parts import GLANCE, TELLTALE, clean
 
 KEY = "sk-or-v1-0f1e2d3c4b5a69788796a5b4c3d2e1f0"
 ZEROS = f"sk-or-v1-{'0' * 64}"

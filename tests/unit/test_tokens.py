@@ -7,8 +7,8 @@ from hypothesis import given, strategies as st
 
 from provisioner.core.model import Action, Observation, Result
 from provisioner.infisical.answers import is_unexplained, read_answer
-from provisioner.infisical.tokens import is_used_up
-from provisioner.infisical.verdict import Asked
+from provisioner.infisical.parts import Asked
+from provisioner.infisical.refusals import is_used_up
 
 KEY_REFUSED = "Unable to validate connection: invalid API key or insufficient permissions"
 # What a server of July 2026 said, and older ones.

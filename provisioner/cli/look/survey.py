@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from provisioner.core.comparison import Project
 from provisioner.core.errors import ProvisionerError
-from provisioner.core.model import Observation, Request, Result
+from provisioner.core.model import Connection, Observation, Request, Result
 
 if TYPE_CHECKING:
+    from provisioner.core.pacing import Grant
     from provisioner.core.ports import Permits
     from provisioner.credentials.vault import NamedVault
     from provisioner.infisical.connections import Found, InfisicalConnections
@@ -22,9 +23,13 @@ if TYPE_CHECKING:
 
 AT_ONCE: Final = 8  # reads in flight
 PATIENCE: Final = 5  # projects in a row without an answer, after which the target is given up
+FEW: Final = 3  # projects that are asked for one by one: the list of the organization may hold 100 000 connections
 BREATH: Final = 0.05  # seconds; the shortest wait for a permit
 
 T = TypeVar("T")
+
+Sure = Callable[[str, Project], bool]
+"""Whether a project is taken to be as a list of the whole organization shows it."""
 
 Tell = Callable[[str, Project | None, str], None]
 """Is told of each project: its connections, or None and why there are none to be had."""
@@ -49,11 +54,25 @@ class Surveyor:
         # The worker's port has no list, for it needs none; what the service opens has.
         self._connections = cast("InfisicalConnections", target.connections)
         self._silent = 0
+        self._turn = asyncio.Lock()
+        self._next = 0.0  # on the event loop's clock; no permit is asked for before
+        self._organization: Mapping[str, Project] | None = None
 
-    async def survey(self, projects: Iterable[str], tell: Tell) -> None:
-        """Ask for each project's connections. Raises `TargetUnusable`, `DatabaseUnavailable` and `DatabaseUnusable`."""
+    async def survey(self, projects: Collection[str], tell: Tell, *, sure: Sure = lambda *_: True) -> None:
+        """Find each project's connections. Raises `TargetUnusable`, `DatabaseUnavailable` and `DatabaseUnusable`.
+
+        Many projects are looked for in one list of the whole organization, where the identity may read that. A project
+        that is not in it, or that is not `sure` to be as it is there, is asked for by itself.
+        """
+        if len(projects) > FEW and self._organization is None:
+            self._organization = await self._read_organization()
+        organization = self._organization or {}
 
         async def ask(project: str) -> None:
+            listed = organization.get(project.lower())
+            if listed is not None and sure(project, listed):
+                tell(project, listed, "")
+                return
             seen, connections = await self._read(lambda: self._connections.list(project))
             if seen.result is Result.FOUND:
                 tell(project, Project.of(connections), "")
@@ -61,6 +80,14 @@ class Surveyor:
                 tell(project, None, seen.message)
 
         await self._side_by_side(projects, ask)
+
+    async def _read_organization(self) -> Mapping[str, Project]:
+        """All projects that have connections; none if the identity may not read them together."""
+        _, connections = await self._read(lambda: self._connections.list(None))
+        projects: dict[str, list[Connection]] = {}
+        for connection in connections:
+            projects.setdefault((connection.project_id or "").lower(), []).append(connection)
+        return {project: Project.of(found) for project, found in projects.items()}
 
     async def look_up(self, names: Iterable[tuple[str, str]], tell: TellName) -> None:
         """Ask for single names, each with its project: a list shows only connections of our app. Raises as `survey`."""
@@ -96,7 +123,7 @@ class Surveyor:
 
     async def _read(self, call: "Callable[[], Awaitable[Found]]") -> "Found":
         while True:
-            await permit(self._reads)
+            await self._permit()
             found = await call()
             seen = found[0]
             self._reads.learn(seen.rate, metered=seen.metered, throttled_for=seen.retry_after, elapsed=seen.elapsed)
@@ -104,18 +131,26 @@ class Surveyor:
                 self._count(seen.result, seen.message)
                 return found
 
+    async def _permit(self) -> None:
+        """Wait for a spare permit: a survey can wait, and workers look up what may have been made."""
+        clock = asyncio.get_running_loop().time
+        async with self._turn:
+            await asyncio.sleep(self._next - clock())
+            granted = await permit(self._reads, spare=True)
+            self._next = clock() + granted.wait
+
     def _count(self, seen: Result, message: str) -> None:
         self._silent = self._silent + 1 if seen in _NO_ANSWER else 0
         if seen in _HOPELESS or self._silent >= PATIENCE:
             raise TargetUnusable(f"target {self._name} cannot be asked: {message}")
 
 
-async def permit(reads: "Permits") -> None:
+async def permit(reads: "Permits", *, spare: bool = False) -> "Grant":
     """Wait for the permit to send one call. Raises `DatabaseUnavailable`."""
     while True:
-        granted = await reads.acquire(1)
+        granted = await reads.acquire(1, spare=spare)
         if granted.permits:
-            return
+            return granted
         await asyncio.sleep(max(granted.wait, BREATH))
 
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from provisioner.sandbox.simulator.faults import FAULTS, parse_faults
+from provisioner.sandbox.simulator.faults import FAULTS, ROTATION_FAULTS, parse_faults
 
 if TYPE_CHECKING:
     from provisioner.sandbox.simulator.options import Mode, Options
@@ -14,6 +14,10 @@ __all__ = ["simulate"]
 FAULTS_HELP = "Share of the creates that meet each fault, the same ones for the same seed. " + " ".join(
     f"{name}: {effect}." for name, effect in FAULTS.items()
 )
+
+ROTATION_HELP = (
+    "Share of the creates of secret rotations that meet each fault: those of --faults that are not OpenRouter's, and "
+) + " ".join(f"{name}: {effect}." for name, effect in ROTATION_FAULTS.items() if name not in FAULTS)
 
 
 def _mode(value: str) -> str:
@@ -25,6 +29,14 @@ def _mode(value: str) -> str:
 def _faults(value: str) -> str:
     try:
         parse_faults(value)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    return value
+
+
+def _rotation_faults(value: str) -> str:
+    try:
+        parse_faults(value, ROTATION_FAULTS)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     return value
@@ -56,6 +68,7 @@ ClientId = Annotated[str | None, typer.Option(help="Client id of the machine ide
 ClientSecret = Annotated[str | None, typer.Option(help="Its client secret. Default: from the seed.")]
 TokenTtl = Annotated[int, typer.Option(min=0, metavar="SECONDS", help="Lifetime of an access token; 0 for unlimited.")]
 Faults = Annotated[str, typer.Option(callback=_faults, metavar="NAME=SHARE,…", help=FAULTS_HELP)]
+RotationFaults = Annotated[str, typer.Option(callback=_rotation_faults, metavar="NAME=SHARE,…", help=ROTATION_HELP)]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same ids, secrets and faults.")]
 
 
@@ -73,6 +86,7 @@ def simulate(  # noqa: PLR0917 - the command line names them
     client_secret: ClientSecret = None,
     token_ttl: TokenTtl = 2_592_000,
     faults: Faults = "",
+    rotation_faults: RotationFaults = "",
     seed: Seed = 0,
 ) -> None:
     """Serve a simulated Infisical on 127.0.0.1 until interrupted. Prints one line of JSON when it listens.
@@ -97,6 +111,7 @@ def simulate(  # noqa: PLR0917 - the command line names them
         client_secret=client_secret,
         token_ttl=token_ttl,
         faults=parse_faults(faults),
+        rotation_faults=parse_faults(rotation_faults, ROTATION_FAULTS),
         seed=seed,
     )
     raise typer.Exit(_run(options))

@@ -133,5 +133,7 @@ def not_found(message: str) -> Refusal:
 
 
 def permission_denied(ability: str) -> Refusal:
-    """Return the 403 for a role that lacks an ability."""
-    return Refusal(403, "PermissionDenied", f"You are not allowed to {ability} on app-connections", details=[])
+    """Return the 403 for a role that lacks an ability; that of rotations names them apart from the verb."""
+    verb, of, _ = ability.partition("-secret-rotation")
+    subject = "secret-rotation" if of else "app-connections"
+    return Refusal(403, "PermissionDenied", f"You are not allowed to {verb} on {subject}", details=[])

@@ -237,6 +237,9 @@ class Connections:
     async def delete(self, exchange: Exchange) -> dict[str, Any]:
         """DELETE."""
         connection = self._by_id(exchange, "delete-app-connections")
+        if connection.used_by:
+            message = "Cannot delete App Connection with existing connections. Remove them and try again."
+            raise Refusal(400, "BadRequest", message)
         self.store.remove(connection)
         return self._shown(connection)
 

@@ -6,7 +6,7 @@ Standard library only: the command line reads `FAULTS` for its help.
 from collections.abc import Mapping
 from random import Random
 
-__all__ = ["FAULTS", "Faults", "check_shares", "parse_faults"]
+__all__ = ["FAULTS", "ROTATION_FAULTS", "Faults", "check_shares", "parse_faults"]
 
 FAULTS: dict[str, str] = {
     "cut-before-commit": "the connection is cut and nothing is inserted",
@@ -21,15 +21,26 @@ FAULTS: dict[str, str] = {
     "openrouter-429": "OpenRouter throttles the check of the key: 401 at once, without a retry",
     "openrouter-down": "OpenRouter cannot be reached: 401 after the retries",
 }
-"""Every fault by its name, with what it does."""
+"""Every fault of a create by its name, with what it does."""
+ROTATION_FAULTS: dict[str, str] = {
+    **{
+        name: text.replace("the row", "the rotation")
+        for name, text in FAULTS.items()
+        if not name.startswith("openrouter-")
+    },
+    "key-refused": "OpenRouter makes no key: 400 `Failed to create OpenRouter API key`",
+    "key-then-error": "OpenRouter makes the key, then 500 `Create`: the key stays behind",
+    "key-then-cut": "OpenRouter makes the key, then the connection is cut: the key stays behind",
+}
+"""Every fault of a rotation's create."""
 
 
-def check_shares(shares: Mapping[str, object]) -> dict[str, float]:
+def check_shares(shares: Mapping[str, object], known: Mapping[str, str] = FAULTS) -> dict[str, float]:
     """Return the shares as numbers, or raise `ValueError` that says what is wrong with them."""
     checked: dict[str, float] = {}
     for name, share in shares.items():
-        if name not in FAULTS:
-            raise ValueError(f"unknown fault {name!r}; known are {', '.join(FAULTS)}")
+        if name not in known:
+            raise ValueError(f"unknown fault {name!r}; known are {', '.join(known)}")
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
             raise ValueError(f"the share of {name} must be a number from 0 to 1, not {share!r}")
         checked[name] = float(share)
@@ -39,7 +50,7 @@ def check_shares(shares: Mapping[str, object]) -> dict[str, float]:
     return checked
 
 
-def parse_faults(text: str) -> dict[str, float]:
+def parse_faults(text: str, known: Mapping[str, str] = FAULTS) -> dict[str, float]:
     """Read `NAME=SHARE,…`, such as `cut-after-commit=0.02,html-502=0.01`, or raise `ValueError`."""
     shares: dict[str, object] = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):
@@ -50,7 +61,7 @@ def parse_faults(text: str) -> dict[str, float]:
             shares[name.strip()] = float(share)
         except ValueError:
             raise ValueError(f"the share of {name.strip()} must be a number from 0 to 1, not {share!r}") from None
-    return check_shares(shares)
+    return check_shares(shares, known)
 
 
 class Faults:
@@ -60,7 +71,8 @@ class Faults:
     `advance` uses it up; a create that was turned away earlier leaves it to the next one.
     """
 
-    def __init__(self, seed: int, shares: Mapping[str, float]) -> None:
+    def __init__(self, seed: int, shares: Mapping[str, float], purpose: str = "faults") -> None:
+        self._purpose = purpose
         self.struck: dict[str, int] = {}
         self.shares = dict(shares)
         self.reseed(seed)
@@ -71,7 +83,7 @@ class Faults:
 
     def reseed(self, seed: int) -> None:
         """Begin the sequence of this seed."""
-        self._random = Random(f"{seed}:faults")  # noqa: S311 - a repeatable sequence is the point
+        self._random = Random(f"{seed}:{self._purpose}")  # noqa: S311 - a repeatable sequence is the point
         self._draw = self._random.random()
 
     def peek(self) -> str | None:

@@ -10,10 +10,14 @@ from provisioner.sandbox.simulator.answers import Refusal, not_found, permission
 from provisioner.sandbox.simulator.clock import Clock
 from provisioner.sandbox.simulator.seeds import Seeds
 
-__all__ = ["ABILITIES", "APP", "Connection", "CreateRecord", "Grant", "Store"]
+__all__ = ["ABILITIES", "APP", "ENVIRONMENTS", "Connection", "CreateRecord", "Grant", "Store"]
 
 APP = "open-router"
-ABILITIES = frozenset(f"{verb}-app-connections" for verb in ("create", "read", "edit", "delete"))
+VERBS = ("create", "read", "edit", "delete")
+ABILITIES = frozenset(
+    [f"{verb}-app-connections" for verb in VERBS] + [f"{verb}-secret-rotation" for verb in (*VERBS, "rotate")]
+)
+ENVIRONMENTS = {"dev": "Development", "staging": "Staging", "prod": "Production"}
 
 Grant = frozenset[str] | Literal["none", "foreign"]
 """What the identity may do somewhere: abilities; or it is no member; or the project is another organization's."""
@@ -34,6 +38,7 @@ class Connection:
     visible_at: float
     app: str = APP
     planted: bool = False
+    used_by: set[str] = field(default_factory=set)
 
     def public(self, organization_id: str) -> dict[str, Any]:
         """Return the fields that the API shows."""
@@ -240,10 +245,9 @@ class Store:
 
     def details(self, project_id: str) -> dict[str, Any]:
         """Return a project as the routes for projects show it."""
-        slug = {"dev": "Development", "staging": "Staging", "prod": "Production"}
         environments = [
             {"name": name, "slug": short, "id": self.seeds.named_uuid(f"environment {project_id} {short}")}
-            for short, name in slug.items()
+            for short, name in ENVIRONMENTS.items()
         ]
         made = "2026-11-01T00:00:00.000Z"
         return {

@@ -38,6 +38,8 @@ class Options:
     """How long an access token lives; 0 is for ever."""
     faults: Mapping[str, float] = field(default_factory=dict)
     """The share of the creates that each named fault strikes, see `faults.FAULTS`."""
+    rotation_faults: Mapping[str, float] = field(default_factory=dict)
+    """The same for creates of rotations, see `faults.ROTATION_FAULTS`."""
     secrets: Sequence[Mapping[str, object]] = field(default=(), repr=False)
     """Secrets of projects that are there, as the setting `secrets` plants them; for those of the `projects`."""
     seed: int = 0

@@ -38,7 +38,8 @@ class Pipeline:
     def __init__(self, world: World) -> None:
         self.waits = Waits()
         self._world = world
-        connections = world.connections
+        connections, rotations = world.connections, world.rotations
+        self._faults = {"create": world.faults, "create_rotation": world.rotation_faults}
         self._actions: dict[str, Action] = {
             "create": connections.create,
             "list": connections.list,
@@ -46,6 +47,14 @@ class Pipeline:
             "get_by_name": connections.get_by_name,
             "patch": connections.patch,
             "delete": connections.delete,
+            "create_rotation": rotations.create,
+            "list_rotations": rotations.listed,
+            "get_rotation": rotations.get,
+            "get_rotation_by_name": rotations.get_by_name,
+            "patch_rotation": rotations.patch,
+            "delete_rotation": rotations.delete,
+            "rotate": rotations.rotate,
+            "generated_credentials": rotations.credentials,
             "get_secret": world.secrets.get,
             "get_raw_secret": world.secrets.get_raw,
             "list_projects": self._list_projects,
@@ -75,8 +84,8 @@ class Pipeline:
             cut_after=world.settings.cut_after,
             query=query,
         )
-        if found and found.route.action == "create":
-            exchange.record = world.arrive(request_id)
+        if found:
+            exchange.record = world.arrive(found.route.action, request_id)
         answer: Answer | None
         try:
             answer = await self._pass(exchange, found)
@@ -139,7 +148,7 @@ class Pipeline:
         raise NoRoute(request.method, request.raw_path)
 
     def _admit(self, exchange: Exchange, route: Route, raw: bytes) -> None:
-        faults = self._world.faults if route.action == "create" else None
+        faults = self._faults.get(route.action)
         fault = faults.peek() if faults else None
         if faults and fault in PAGES:
             self._strike(faults, exchange, fault)

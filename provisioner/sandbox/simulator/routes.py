@@ -11,6 +11,7 @@ __all__ = ["Match", "Route", "is_decodable", "match"]
 Budget = Literal["write_limit", "read_limit", "login_limit", "secret_limit"]
 
 CONNECTIONS = "/api/v1/app-connections/open-router"
+ROTATIONS = "/api/v2/secret-rotations/open-router-api-key"
 AUTH = "/api/v1/auth"
 SECRETS = "/api/v4/secrets"
 RAW_SECRETS = "/api/v3/secrets/raw"
@@ -41,10 +42,16 @@ def _connection(action: str, method: str, suffix: str, budget: Budget) -> Route:
     return Route(action, f"{method} {CONNECTIONS}{suffix}", budget, authenticated=True)
 
 
+def _rotation(action: str, method: str, suffix: str, budget: Budget) -> Route:
+    return Route(action, f"{method} {ROTATIONS}{suffix}", budget, authenticated=True)
+
+
 STATUS = Route("status", "GET /api/status", None)
 FIXED: dict[tuple[str, str], Route] = {
     ("POST", CONNECTIONS): _connection("create", "POST", "", "write_limit"),
     ("GET", CONNECTIONS): _connection("list", "GET", "", "read_limit"),
+    ("POST", ROTATIONS): _rotation("create_rotation", "POST", "", "write_limit"),
+    ("GET", ROTATIONS): _rotation("list_rotations", "GET", "", "read_limit"),
     ("GET", "/api/status"): STATUS,
     ("GET", PROJECTS): Route("list_projects", f"GET {PROJECTS}", "read_limit", authenticated=True),
     ("POST", f"{AUTH}/universal-auth/login"): Route("universal", f"POST {AUTH}/universal-auth/login"),
@@ -58,6 +65,19 @@ BY_ID: dict[str, Route] = {
     "PATCH": _connection("patch", "PATCH", "/{connectionId}", "write_limit"),
     "DELETE": _connection("delete", "DELETE", "/{connectionId}", "write_limit"),
 }
+
+ROTATION = "/{rotationId}"
+# By method and by what comes behind an id.
+ROTATION_ROUTES: dict[tuple[str, str], Route] = {
+    ("GET", ""): _rotation("get_rotation", "GET", ROTATION, "read_limit"),
+    ("PATCH", ""): _rotation("patch_rotation", "PATCH", ROTATION, "write_limit"),
+    ("DELETE", ""): _rotation("delete_rotation", "DELETE", ROTATION, "write_limit"),
+    ("POST", "rotate-secrets"): _rotation("rotate", "POST", f"{ROTATION}/rotate-secrets", "write_limit"),
+    ("GET", "generated-credentials"): _rotation(
+        "generated_credentials", "GET", f"{ROTATION}/generated-credentials", "read_limit"
+    ),
+}
+ROTATION_BY_NAME = _rotation("get_rotation_by_name", "GET", "/rotation-name/{rotationName}", "read_limit")
 
 SECRET = Route("get_secret", f"GET {SECRETS}/{{secretName}}", "secret_limit", authenticated=True)
 RAW_SECRET = Route("get_raw_secret", f"GET {RAW_SECRETS}/{{secretName}}", "secret_limit", authenticated=True)
@@ -90,9 +110,15 @@ def match(method: str, path: str) -> Match | None:
         if method == "GET" and path.startswith(f"{prefix}/"):
             name = path.removeprefix(f"{prefix}/")
             return Match(found, {parameter: unquote(name)}) if name and "/" not in name else None
-    if not path.startswith(f"{CONNECTIONS}/"):
-        return None
-    head, _, tail = path.removeprefix(f"{CONNECTIONS}/").partition("/")
+    if path.startswith(f"{ROTATIONS}/"):
+        return _match_rotation(method, path.removeprefix(f"{ROTATIONS}/"))
+    return (
+        _match_connection(method, path.removeprefix(f"{CONNECTIONS}/")) if path.startswith(f"{CONNECTIONS}/") else None
+    )
+
+
+def _match_connection(method: str, rest: str) -> Match | None:
+    head, _, tail = rest.partition("/")
     if len(tail or head) > MAX_PARAM or "/" in tail:
         return None
     if tail:
@@ -101,3 +127,13 @@ def match(method: str, path: str) -> Match | None:
         )
     by_id = BY_ID.get(method)
     return Match(by_id, {"connectionId": unquote(head)}) if by_id else None
+
+
+def _match_rotation(method: str, rest: str) -> Match | None:
+    head, _, tail = rest.partition("/")
+    if len(head) > MAX_PARAM or len(tail) > MAX_PARAM or "/" in tail:
+        return None
+    if head == "rotation-name" and tail:
+        return Match(ROTATION_BY_NAME, {"rotationName": unquote(tail)}) if method == "GET" else None
+    route = ROTATION_ROUTES.get((method, tail))
+    return Match(route, {"rotationId": unquote(head)}) if route else None

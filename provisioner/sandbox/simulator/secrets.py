@@ -1,7 +1,7 @@
-"""Secrets of projects: those that credentials can be kept in. They are planted; no route here writes one."""
+"""Secrets of projects: planted ones that credentials can be kept in, and those that rotations write."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,6 +30,8 @@ class PlantedSecret:
     path: str = "/"
     value: str | None = field(default=None, repr=False)
     access: Access = "read"
+    version: int = 1
+    rotation_id: str | None = None
 
 
 FIELDS: dict[str, Callable[[object], Any]] = {
@@ -65,6 +67,7 @@ class Secrets:
 
     store: Store
     _kept: dict[tuple[str, str, str, str], PlantedSecret] = field(default_factory=dict)
+    _folders: set[tuple[str, str, str]] = field(default_factory=set)
 
     def plant(self, secrets: list[PlantedSecret]) -> None:
         """Let these secrets exist, change, or be gone."""
@@ -75,7 +78,42 @@ class Secrets:
             else:
                 self._kept[place] = secret
 
-    def public(self) -> list[dict[str, str]]:
+    def has(self, project_id: str, environment: str, path: str, name: str) -> bool:
+        """Tell whether there is such a secret."""
+        return (project_id, environment, path, name) in self._kept
+
+    def has_folder(self, project_id: str, environment: str, path: str) -> bool:
+        """Tell whether a folder is there: one that was planted, or that holds a secret, itself or further down."""
+        return any(
+            place[:2] == (project_id, environment) and f"{place[2]}/".startswith(f"{path}/")
+            for place in (*self._folders, *self._kept)
+        )
+
+    def add_folders(self, folders: Iterable[tuple[str, str, str]]) -> None:
+        """Make these folders exist."""
+        self._folders.update(folders)
+
+    def rotate(self, place: tuple[str, str, str, str], value: str, rotation_id: str) -> None:
+        """Write the key that a rotation made into its secret."""
+        project_id, environment, path, name = place
+        before = self._kept.get(place)
+        self._kept[place] = PlantedSecret(
+            name=name,
+            project_id=project_id,
+            environment=environment,
+            path=path,
+            value=value,
+            version=before.version + 1 if before else 1,
+            rotation_id=rotation_id,
+        )
+
+    def release(self, place: tuple[str, str, str, str], *, delete: bool) -> None:
+        """Let a rotation's secret be gone, or an ordinary one from now on."""
+        secret = self._kept.pop(place, None)
+        if secret is not None and not delete:
+            self._kept[place] = replace(secret, rotation_id=None)
+
+    def public(self) -> list[dict[str, str | None]]:
         """Return where secrets are; never what is in them."""
         return [
             {
@@ -84,6 +122,7 @@ class Secrets:
                 "environment": one.environment,
                 "path": one.path,
                 "access": one.access,
+                "rotationId": one.rotation_id,
             }
             for one in self._kept.values()
         ]
@@ -128,7 +167,7 @@ class Secrets:
                 "_id": identifier,
                 "workspace": project_id,
                 "environment": environment,
-                "version": 1,
+                "version": secret.version,
                 "type": "shared",
                 "secretKey": name,
                 "secretValue": value if shown else "<hidden-by-infisical>",
@@ -138,8 +177,8 @@ class Secrets:
                 "skipMultilineEncoding": False,
                 "createdAt": MADE,
                 "updatedAt": MADE,
-                "isRotatedSecret": False,
-                "rotationId": None,
+                "isRotatedSecret": secret.rotation_id is not None,
+                "rotationId": secret.rotation_id,
                 "secretValueHidden": not shown,
                 "secretPath": path,
                 "tags": [],

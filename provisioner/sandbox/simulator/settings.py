@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from provisioner.sandbox.simulator import checks
-from provisioner.sandbox.simulator.faults import check_shares
-from provisioner.sandbox.simulator.model import ABILITIES, APP, Grant
+from provisioner.sandbox.simulator.faults import ROTATION_FAULTS, check_shares
+from provisioner.sandbox.simulator.model import ABILITIES, APP, ENVIRONMENTS, Grant
 from provisioner.sandbox.simulator.options import Mode
 from provisioner.sandbox.simulator.secrets import PlantedSecret, planted_secret
 from provisioner.sandbox.simulator.tokens import Identity, Revoked
@@ -39,7 +39,8 @@ class Plant:
 class Settings:
     """The live settings. Times in seconds; for each time to live and number of uses, 0 means no limit.
 
-    `old_secrets`: only the older route tells secrets. Without an `organization_slug` logins may name none.
+    `old_secrets`: only the older route tells secrets. `plan_restricted`: the organization's plan has no rotations.
+    Without an `organization_slug` logins may name none.
     `web_interface`: a self-hosted server has pages under all other paths. `role_lag`: how long a changed role goes
     unnoticed; about 10 s on a recorded server, and joining a project shows at once.
     """
@@ -65,6 +66,7 @@ class Settings:
     outage: str = "none"
     open_router: str = "ok"
     old_secrets: bool = False
+    plan_restricted: bool = False
     organization_slug: str = ""
     web_interface: bool = True
     role_lag: float = 0.0
@@ -91,6 +93,20 @@ def _camel(name: str) -> str:
 
 def _faults(value: object) -> dict[str, float]:
     return check_shares(checks.mapping(value))
+
+
+def _rotation_faults(value: object) -> dict[str, float]:
+    return check_shares(checks.mapping(value), ROTATION_FAULTS)
+
+
+def _folder(value: object) -> tuple[str, str, str]:
+    given = checks.mapping(value)
+    found = _checked(
+        given, {"projectId": checks.uuid, "environment": checks.choice(*ENVIRONMENTS), "path": checks.text}
+    )
+    if len(found) < 3:
+        raise ValueError("each folder needs projectId, environment and path")
+    return found["projectId"], found["environment"], found["path"].rstrip("/")
 
 
 def _grant(value: object) -> Grant:
@@ -152,6 +168,7 @@ FIELDS: dict[str, Callable[[object], Any]] = {
     "secretTtl": checks.integer(least=0),
     "secretUses": checks.integer(least=0),
     "faults": _faults,
+    "rotationFaults": _rotation_faults,
     "seed": checks.integer(),
     "cutAfter": checks.number(above=0),
     "replicaLag": checks.number(least=0),
@@ -175,6 +192,8 @@ FIELDS: dict[str, Callable[[object], Any]] = {
     "permissions": _permissions,
     "plant": checks.list_of(_plant),
     "secrets": checks.list_of(_secret),
+    "folders": checks.list_of(_folder),
+    "planRestricted": checks.boolean,
     "oldSecrets": checks.boolean,
     "organizationSlug": checks.text,
     "webInterface": checks.boolean,

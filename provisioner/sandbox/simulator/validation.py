@@ -101,7 +101,8 @@ def bound(code: str, limit: int, path: Path, message: str) -> Issue:
     }
 
 
-def _name(value: object, issues: list[Issue]) -> str:
+def read_name(value: object, issues: list[Issue]) -> str:
+    """Return the name of what is to be made, noting what is wrong with it."""
     if not isinstance(value, str):
         issues.append(mismatch("string", value, ("name",)))
         return ""
@@ -116,7 +117,8 @@ def _name(value: object, issues: list[Issue]) -> str:
     return name
 
 
-def _description(value: object, issues: list[Issue]) -> str | None:
+def read_description(value: object, issues: list[Issue]) -> str | None:
+    """Return the description, noting what is wrong with it."""
     if value is None:
         return None
     if not isinstance(value, str):
@@ -176,16 +178,17 @@ def _nothing(field: str, body: dict[str, Any], issues: list[Issue]) -> None:
         issues.append({"code": "invalid_union", "unionErrors": union, "path": [field], "message": "Invalid input"})
 
 
-def _object(body: object) -> dict[str, Any]:
-    # The schema is an intersection of two objects, and each of them complains.
+def read_object(body: object, times: int = 2) -> dict[str, Any]:
+    """Return the fields of a body, or raise the 422, in which a schema complains so many times."""
+    # The schema of a connection is an intersection of two objects, and each of them complains.
     if not isinstance(body, dict):
-        refuse([mismatch("object", body, ()), mismatch("object", body, ())])
+        refuse([mismatch("object", body, ())] * times)
     return cast("dict[str, Any]", body)
 
 
 def create(body: object) -> NewConnection:
     """Return the valid create that a body asks for, or raise the 422."""
-    fields = _object(body)
+    fields = read_object(body)
     issues: list[Issue] = []
     api_key = ""
     if fields.get("method") == "api-key":
@@ -195,8 +198,8 @@ def create(body: object) -> NewConnection:
         issues.append(
             {"code": "invalid_union_discriminator", "options": ["api-key"], "path": ["method"], "message": message}
         )
-    name = _name(fields.get("name", UNDEFINED), issues)
-    description = _description(fields.get("description"), issues)
+    name = read_name(fields.get("name", UNDEFINED), issues)
+    description = read_description(fields.get("description"), issues)
     project_id = fields.get("projectId", UNDEFINED)
     if project_id is UNDEFINED:
         project_id = None
@@ -209,11 +212,11 @@ def create(body: object) -> NewConnection:
 
 def patch(body: object) -> Changes:
     """Return the valid update that a body asks for, or raise the 422."""
-    fields = _object(body)
+    fields = read_object(body)
     issues: list[Issue] = []
     api_key = _api_key(fields["credentials"], issues) if "credentials" in fields else UNDEFINED
-    name = _name(fields["name"], issues) if "name" in fields else UNDEFINED
-    description = _description(fields["description"], issues) if "description" in fields else UNDEFINED
+    name = read_name(fields["name"], issues) if "name" in fields else UNDEFINED
+    description = read_description(fields["description"], issues) if "description" in fields else UNDEFINED
     _unsupported(fields, issues)
     refuse(issues)
     return Changes(name=name, description=description, api_key=api_key)
@@ -249,10 +252,10 @@ def single(name: str, values: list[str]) -> str | None:
     return values[0] if values else None
 
 
-def connection_id(value: str) -> str:
+def connection_id(value: str, field: str = "connectionId") -> str:
     """Return the id of a path, or raise the 422."""
     if not UUID.match(value):
-        issue = {"validation": "uuid", "code": "invalid_string", "message": "Invalid uuid", "path": ["connectionId"]}
+        issue = {"validation": "uuid", "code": "invalid_string", "message": "Invalid uuid", "path": [field]}
         refuse([issue])
     return value.lower()
 

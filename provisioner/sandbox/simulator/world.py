@@ -11,8 +11,10 @@ from provisioner.sandbox.simulator.faults import Faults
 from provisioner.sandbox.simulator.limiter import Limiter
 from provisioner.sandbox.simulator.logins import Logins
 from provisioner.sandbox.simulator.model import CreateRecord, Grant, Store
+from provisioner.sandbox.simulator.openrouter import KeyStore
 from provisioner.sandbox.simulator.options import Options
 from provisioner.sandbox.simulator.pool import Pool
+from provisioner.sandbox.simulator.rotations import Rotations
 from provisioner.sandbox.simulator.secrets import Secrets
 from provisioner.sandbox.simulator.seeds import Seeds
 from provisioner.sandbox.simulator.settings import Settings, SettingsError
@@ -32,6 +34,7 @@ START = (
         "latency",
         "token_ttl",
         "faults",
+        "rotation_faults",
         "seed",
     ),
     *("cut_after", "late_by", "replica_lag", "clock_offset", "upstream_pace", "secrets"),
@@ -52,6 +55,10 @@ class World:
     tokens: Tokens
     logins: Logins
     connections: Connections
+    rotations: Rotations
+    rotation_faults: Faults
+    keys: KeyStore
+    rotation_creates: list[CreateRecord]
     secrets: Secrets
     pool: Pool
     requests: dict[str, dict[str, int]]
@@ -73,6 +80,9 @@ class World:
         tokens = Tokens(seeds, clock)
         client_id = options.client_id or seeds.named_uuid("client id")
         faults = Faults(options.seed, {})
+        rotation_faults = Faults(options.seed, {}, "rotation faults")
+        secrets = Secrets(store=store)
+        keys = KeyStore(seeds=seeds)
         upstream = Upstream(settings=settings, seeds=seeds)
         pool = Pool(settings=settings)
         world = cls(
@@ -87,7 +97,13 @@ class World:
             connections=Connections(
                 store=store, upstream=upstream, pool=pool, faults=faults, settings=settings, clock=clock
             ),
-            secrets=Secrets(store=store),
+            secrets=secrets,
+            rotations=Rotations(
+                store=store, secrets=secrets, keys=keys, faults=rotation_faults, settings=settings, clock=clock
+            ),
+            rotation_faults=rotation_faults,
+            keys=keys,
+            rotation_creates=[],
             pool=pool,
             requests={},
         )
@@ -124,12 +140,14 @@ class World:
         }
         effects: dict[str, Callable[[Any], object]] = {
             "faults": self.faults.share,
-            "seed": self.faults.reseed,
+            "rotationFaults": self.rotation_faults.share,
+            "seed": self._reseed,
+            "folders": self._add_folders,
             "identity": self.tokens.judge,
             "revokeTokens": self.tokens.revoke_all,
             "clientSecret": self.logins.renew_secret,
             "addProjects": self.store.add_projects,
-            "removeProjects": self.store.remove_projects,
+            "removeProjects": self._remove_projects,
             "permissions": self._grant,
             "pool": self.pool.resize,
             "plant": self.connections.plant,
@@ -142,13 +160,27 @@ class World:
         elif value:
             switches[name]()
 
+    def _reseed(self, seed: int) -> None:
+        self.faults.reseed(seed)
+        self.rotation_faults.reseed(seed)
+
+    def _add_folders(self, folders: list[tuple[str, str, str]]) -> None:
+        self.secrets.add_folders(folders)
+
+    def _remove_projects(self, projects: list[str]) -> None:
+        self.rotations.remove_projects(projects)
+        self.store.remove_projects(projects)
+
     def _grant(self, grants: Mapping[str, Grant]) -> None:
         self.store.grant(grants, now=self.clock(), lag=self.settings.role_lag)
 
-    def arrive(self, request_id: str) -> CreateRecord:
-        """Note that a create arrived."""
-        record = CreateRecord(order=len(self.store.creates) + 1, at=iso(self.clock()), request_id=request_id)
-        self.store.creates.append(record)
+    def arrive(self, action: str, request_id: str) -> CreateRecord | None:
+        """Note that a create arrived, of a connection or of a rotation."""
+        creates = {"create": self.store.creates, "create_rotation": self.rotation_creates}.get(action)
+        if creates is None:
+            return None
+        record = CreateRecord(order=len(creates) + 1, at=iso(self.clock()), request_id=request_id)
+        creates.append(record)
         return record
 
     def count(self, pattern: str, outcome: str) -> None:
@@ -167,8 +199,12 @@ class World:
             ],
             "creates": [record.public() for record in self.store.creates],
             "requests": {pattern: dict(outcomes) for pattern, outcomes in self.requests.items()},
+            "rotations": self.rotations.public(),
+            "rotationCreates": [record.public() for record in self.rotation_creates],
+            "keys": [key.public() for key in self.keys.keys.values()],
             "secrets": self.secrets.public(),
             "faults": dict(self.faults.struck),
+            "rotationFaults": dict(self.rotation_faults.struck),
             "pool": self.pool.public(),
             "logins": dict(self.logins.counts),
         }
