@@ -17,8 +17,8 @@ from typing import Any, Final
 
 from provisioner.core.errors import DatabaseUnusable
 from provisioner.core.secret import Secret
-from provisioner.embedded.supervisor import DATABASE, SUPERVISOR, STATE, USERS
 from provisioner.embedded.place import ELSEWHERE, directory_of, is_embedded
+from provisioner.embedded.supervisor import DATABASE, STATE, SUPERVISOR, USERS
 from provisioner.sandbox.postgres import INSTALL, SETTINGS, USER, SandboxUnavailable, bundled, other_account, reachable
 
 PATIENCE: Final = 90.0  # seconds for a start: recovery after a kill may have much to replay
