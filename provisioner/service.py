@@ -29,6 +29,8 @@ from provisioner.core.target_health import Breaker
 from provisioner.core.unobserved import UNOBSERVED
 from provisioner.credentials.vault import NamedVault
 from provisioner.descriptors import connections_each, current_limit, raise_limit
+from provisioner.embedded.place import is_embedded
+from provisioner.embedded.server import source_of
 from provisioner.infisical.connections import InfisicalConnections
 from provisioner.infisical.identity import Identity
 from provisioner.infisical.metered_logins import MeteredLogins
@@ -191,8 +193,9 @@ async def _tell_progress(database: Database) -> None:
 
 def open_database(settings: Settings, *, size: int | None = None) -> Database:
     """The database of the settings; nothing is connected yet. Raises `SettingsError`."""
+    url = settings.database_url()
     return Database(
-        secret_source(settings, settings.database_url(), "database", "url"),
+        source_of(url) if is_embedded(url.reveal()) else secret_source(settings, url, "database", "url"),
         size=size or settings.database.max_connections,
         timeout=STATEMENT_TIME,
         ssl_root_cert=settings.database.ssl_root_cert,
