@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -29,6 +29,8 @@ from provisioner.core.target_health import Breaker
 from provisioner.core.unobserved import UNOBSERVED
 from provisioner.credentials.vault import NamedVault
 from provisioner.descriptors import connections_each, current_limit, raise_limit
+from provisioner.embedded.place import is_embedded
+from provisioner.embedded.server import source_of
 from provisioner.infisical.connections import InfisicalConnections
 from provisioner.infisical.identity import Identity
 from provisioner.infisical.metered_logins import MeteredLogins
@@ -37,7 +39,7 @@ from provisioner.infisical.transport import Transport, TransportOptions
 from provisioner.infisical.wire import Routes
 from provisioner.keyring import authentication, open_vault, secret_source
 from provisioner.observe.health import Health
-from provisioner.observe.metrics import Meter
+from provisioner.observe.meter import Meter
 from provisioner.observe.systemd import Systemd
 from provisioner.observe.traces import traced
 from provisioner.postgres.access import Kind, require_rights
@@ -50,7 +52,6 @@ from provisioner.postgres.permits import UNLIMITED, SharedPermits
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queue import PostgresQueue
 from provisioner.postgres.recorded import installation, recorded_elsewhere
-from provisioner.postgres.reports import Leftovers, read_gauges, read_leftovers, read_status
 from provisioner.postgres.target_incidents import SharedIncidents
 from provisioner.settings import RateLimit, Settings
 from provisioner.signals import stopping_on_signals
@@ -60,6 +61,9 @@ from provisioner.worker.key_gate import KeyGate
 from provisioner.worker.slots import SlotGate
 from provisioner.worker.target import Target
 from provisioner.worker.worker import Worker, WorkerOptions
+
+if TYPE_CHECKING:
+    from provisioner.core.reports import Leftovers
 
 log = structlog.stdlib.get_logger()
 
@@ -71,7 +75,7 @@ OWN: Final = 2  # connections to the database besides the workers' pool: the lis
 STATEMENT_TIME: Final = 10.0  # seconds; less than half of the default lease, so that a dead connection cannot cost it
 
 
-async def run_daemon(settings: Settings, *, drain: bool = False) -> Leftovers | None:
+async def run_daemon(settings: Settings, *, drain: bool = False) -> "Leftovers | None":
     """Work until told to stop or, when draining, until nothing is left to do; then return what is left all the same.
 
     Raises `SettingsError` when no target can be worked for, `DatabaseUnusable` when a person has to fix the database.
@@ -107,7 +111,11 @@ async def run_daemon(settings: Settings, *, drain: bool = False) -> Leftovers | 
                 _spare_the_collector()
                 progress = _tell_progress(database) if drain else None
                 await _work(worker, Listener(database, hear=worker.hear), progress)
-        return await read_leftovers(database, settings.targets) if drain else None
+        if not drain:
+            return None
+        from provisioner.postgres.reports import read_leftovers  # noqa: PLC0415 - reports are for those who look
+
+        return await read_leftovers(database, settings.targets)
 
 
 async def _require_place(database: Database) -> None:
@@ -123,6 +131,7 @@ async def observed(settings: Settings, worker: Worker, meter: Meter) -> AsyncIte
     async with AsyncExitStack() as stack:
         if (endpoint := settings.listen.endpoint) is not None:
             from provisioner.observe.web import Sources, StatusPort, serving  # noqa: PLC0415 - a server that may be off
+            from provisioner.postgres.reports import read_gauges, read_status  # noqa: PLC0415 - what it serves
 
             # A connection of its own: whoever looks keeps no request waiting.
             database = open_database(settings, size=1)
@@ -166,6 +175,8 @@ async def _work(worker: Worker, listener: Listener, progress: Coroutine[Any, Any
 
 async def _tell_progress(database: Database) -> None:
     """Log every few seconds how far everything is."""
+    from provisioner.postgres.reports import read_status  # noqa: PLC0415 - reports are for those who look
+
     while True:
         await asyncio.sleep(PROGRESS)
         with suppress(DatabaseUnavailable):
@@ -182,8 +193,9 @@ async def _tell_progress(database: Database) -> None:
 
 def open_database(settings: Settings, *, size: int | None = None) -> Database:
     """The database of the settings; nothing is connected yet. Raises `SettingsError`."""
+    url = settings.database_url()
     return Database(
-        secret_source(settings, settings.database_url(), "database", "url"),
+        source_of(url) if is_embedded(url.reveal()) else secret_source(settings, url, "database", "url"),
         size=size or settings.database.max_connections,
         timeout=STATEMENT_TIME,
         ssl_root_cert=settings.database.ssl_root_cert,

@@ -23,7 +23,7 @@ FAMILIES: Final = {
     "bulk": ("submit", "plan", "export"),
     "look": ("status", "list", "show", "verify"),
     "operate": ("retry", "cancel", "pause", "resume"),
-    "setup": ("migrate", "doctor", "grant", "keys", "seal", "settings"),
+    "setup": ("migrate", "doctor", "grant", "database", "keys", "seal", "settings"),
 }
 COMMANDS: Final = {
     "demo": "Run the whole product on this machine and check the result.",
@@ -38,13 +38,14 @@ COMMANDS: Final = {
     "cancel": "Cancel requests that have not finished.",
     "pause": "Pause a target: workers claim none of its requests.",
     "resume": "Resume a paused target.",
-    "export": "Export requests and results as CSV or JSON Lines.",
+    "export": "Export requests and results as CSV, JSON Lines or a page.",
     "verify": "Compare the recorded connections with Infisical's.",
     "doctor": "Check every precondition, and say how to fix problems.",
     "healthcheck": "Check whether the worker on this host is healthy.",
     "keys": "Manage the key pairs that seal API keys.",
     "seal": "Seal one API key, read from standard input.",
     "grant": "Give database roles the rights they need, and no more.",
+    "database": "Show where the database is, or run a program on it.",
     "settings": "Show the effective settings and their sources.",
     "simulate": "Serve a simulated Infisical for your tests.",
 }

@@ -30,8 +30,8 @@ ELSEWHERE: Final = 0.15
 FLAT: Final = 1.5
 # Behind a limiter the pace is set by that; more are not needed at any of Infisical's rates.
 METERED: Final = 64
-# A number in the settings vouches for the server: the limit grows by this factor a round. At 50 ms a call it is at 64
-# after 0.1 s, which costs 5 000 creates 2 % of their time; doubling would cost them 4 %.
+# A number in the settings vouches for the server: the limit begins at this part of it, and grows by this factor.
+# At 50 ms a call it is at 64 after 0.05 s, which costs 5 000 creates 1 % of their time; from four on it would be 2 %.
 VOUCHED: Final = 4
 # A round is what may be in flight once, and at least so many calls.
 LEAST: Final = 4
@@ -167,6 +167,12 @@ class Concurrency:
         if self.cliff is None or (steps > 0 and self.memory < MEMORY):
             return most
         return min(most, max(1, self.bar + steps * max(1, self.bar // 8)))
+
+
+def unknown(rules: Rules) -> Concurrency:
+    """A server of which nothing is known but what the settings say."""
+    # A larger number is no reason to begin with more at once: if it is wrong, fewer stalls show it.
+    return Concurrency(address=rules.address, limit=max(START, min(rules.most or 0, METERED) // VOUCHED))
 
 
 def learn(state: Concurrency, told: Reading, *, in_flight: int, rules: Rules, now: float) -> Concurrency:

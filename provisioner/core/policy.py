@@ -238,15 +238,14 @@ def _name_taken(
 
 
 def _found(claim: Claim, _action: Action, observation: Observation, rules: Rules, context: DecisionContext) -> Decision:
-    connection = _the(observation)
-    if is_ours(claim, connection, marker=rules.marker, clock=context.clock):
-        if claim.request.edits.credential and not claim.cancelled:
+    connection, request = _the(observation), claim.request
+    recorded = request.recorded_id is not None and connection.id.lower() == request.recorded_id.lower()
+    if recorded or is_ours(claim, connection, marker=rules.marker, clock=context.clock):
+        if request.edits.credential and not (recorded or claim.cancelled):
             return Do(action=Action.UPDATE, connection=connection)  # it was made with the key that it had then
-        return Succeed(connection=connection)
+        return Succeed(connection=connection, adopted=recorded and request.adopted)
     if claim.cancelled:
         return Cancel()
-    if claim.request.recorded_id is not None and connection.id.lower() == claim.request.recorded_id.lower():
-        return Succeed(connection=connection, adopted=claim.request.adopted)
     match claim.request.on_conflict:
         case OnConflict.ADOPT:
             return Succeed(connection=connection, adopted=True)

@@ -8,7 +8,17 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from provisioner.core.concurrency import FIRST_PATIENCE, LEAST, SELF_HOSTED, Concurrency, Holder, Reading, Rules, learn
+from provisioner.core.concurrency import (
+    FIRST_PATIENCE,
+    LEAST,
+    SELF_HOSTED,
+    Concurrency,
+    Holder,
+    Reading,
+    Rules,
+    learn,
+    unknown,
+)
 
 # Where there are fewer slots than workers, a turn lasts so many seconds.
 TURN: Final = 1.0
@@ -64,7 +74,7 @@ def exchange(
     mine = next((each for each in state.holders if each.worker == worker), Holder(worker=worker))
     if state.address != rules.address:
         # What was learned of one server says nothing about another.
-        state = Concurrency(address=rules.address)
+        state = unknown(rules)
     state = learn(state, told, in_flight=told.running + sum(each.running for each in others), rules=rules, now=now)
     ceiling = state.ceiling(rules, now)
     state = replace(state, limit=max(1, min(state.limit, ceiling)))

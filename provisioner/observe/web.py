@@ -23,6 +23,7 @@ from provisioner.observe.cached_reads import EVERY, Gate, Look, Looks
 from provisioner.observe.connection_limits import HEADER_TIME, Doorkeeper, Guard
 from provisioner.observe.health import Health
 from provisioner.observe.logs import redact_event
+from provisioner.observe.meter import Meter
 from provisioner.observe.page import View, asset, render_main, render_page
 
 log = structlog.stdlib.get_logger()
@@ -56,7 +57,7 @@ class Sources:
     """Where the port's answers come from. The two readers ask the database, and raise `ProvisionerError`."""
 
     health: Health
-    meter: metrics.Meter
+    meter: Meter
     read_status: Callable[[], Awaitable[Status]]
     read_gauges: Callable[[], Awaitable[Gauges]]
 

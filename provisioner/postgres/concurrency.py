@@ -7,7 +7,7 @@ it is read again. No lock is held in between and nothing belongs to a session, s
 from dataclasses import astuple, fields
 from typing import Final
 
-from provisioner.core.concurrency import Concurrency, Holder, Reading, Rules
+from provisioner.core.concurrency import Concurrency, Holder, Reading, Rules, unknown
 from provisioner.core.queue_values import WorkerId
 from provisioner.core.sharing import Allotment, exchange
 from provisioner.postgres.pool import Database
@@ -39,7 +39,7 @@ class SharedConcurrency:
 
     async def _load(self) -> tuple[int, float, list[int], Concurrency]:
         while (row := await self._database.fetchrow(self._sql["read"], self._target)) is None:
-            start = Concurrency(address=self._rules.address)
+            start = unknown(self._rules)
             await self._database.execute(self._sql["open"], self._target, start.address, start.limit)
         version, now, alive, workers, held, wanted, running, *columns = row
         holders = tuple(

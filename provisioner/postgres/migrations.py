@@ -6,7 +6,7 @@ ends with its transaction, then looks again at what is left to do.
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
@@ -85,7 +85,9 @@ def outstanding(known: Sequence[Migration], applied: Sequence[tuple[int, str, st
     return [step for step in known if step.version not in done]
 
 
-async def migrate(url: str | Secret, *, ssl_root_cert: Path | None = None) -> Sequence[Migration]:
+async def migrate(
+    url: str | Secret | Callable[[], Secret], *, ssl_root_cert: Path | None = None
+) -> Sequence[Migration]:
     """Apply what is left to do and return it. Raises `SchemaMismatch`, `DatabaseUnavailable` or `DatabaseUnusable`."""
     database = Database(url, size=1, ssl_root_cert=ssl_root_cert, name="provisioner migrate")
     connection = await database.connect()

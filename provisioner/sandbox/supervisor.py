@@ -90,7 +90,9 @@ class Cluster:
         if not ((self.data / "PG_VERSION").exists() and secret.exists()):
             shutil.rmtree(self.data, ignore_errors=True)  # half-made by a run that was killed
             self._write(secret, password)
-            self._initdb(secret)
+            # Gives up the safety of a few files against the loss of power, which a sandbox does not survive; the server
+            # itself still syncs what it commits.
+            self._initdb(secret, self.data, "--no-sync")
         return secret.read_text(encoding="utf-8")
 
     def _own(self, path: Path) -> None:
@@ -126,11 +128,10 @@ class Cluster:
             who |= {"user": self.uid, "group": self.gid, "extra_groups": []}
         return who
 
-    def _initdb(self, secret: Path) -> None:
+    def _initdb(self, secret: Path, data: Path, *more: str) -> None:
         arguments = ["--username=provisioner", f"--pwfile={secret}", "--auth=scram-sha-256", "--encoding=UTF8"]
-        # The C locale sorts and compares alike everywhere. --no-sync gives up the safety of a few files against the
-        # loss of power, which a sandbox does not survive; the server itself still syncs what it commits.
-        arguments += ["--locale=C", "--no-sync", "--no-instructions", f"--pgdata={self.data}"]
+        # The C locale sorts and compares alike everywhere.
+        arguments += ["--locale=C", "--no-instructions", f"--pgdata={data}", *more]
         made = subprocess.run(  # noqa: S603 - our own arguments, no shell
             [self.software / "bin" / "initdb", *arguments],
             stdout=subprocess.PIPE,

@@ -83,7 +83,7 @@ class Settings(BaseSettings):
         if self.database.url is None:
             raise SettingsError(
                 "no database is set: set PROVISIONER_DATABASE_URL or DATABASE_URL, or [database] url in the file, "
-                "as postgresql://user@host/database"
+                "as postgresql://user@host/database, or embedded for the one that is kept on this machine"
             )
         return self.database.url
 

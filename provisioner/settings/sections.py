@@ -49,7 +49,9 @@ class Database(Section):
     """Where the requests are."""
 
     url: DatabaseUrl | None = Field(
-        default=None, description="PostgreSQL, as `postgresql://user:password@host/database`"
+        default=None,
+        description="PostgreSQL, as `postgresql://user:password@host/database`; or `embedded`, or `embedded:/path`: "
+        "[the embedded database](embedded.md)",
     )
     max_connections: int = Field(
         default=4, ge=1, le=100, description="connections that one worker may open, besides the listener"

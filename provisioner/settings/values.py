@@ -23,6 +23,7 @@ UNITS: Final = {"s": 1.0, "min": 60.0, "h": 3600.0}  # seconds
 MOST_IN_FLIGHT: Final = 4096
 _LIMIT: Final = re.compile(r"([0-9]{1,7})/([0-9]{1,5})?(s|min|h)")
 _LIMIT_RULE: Final = '"auto", "none" or a number a time, such as "200/min", "5/s" or "20/10s"'
+_EMBEDDED: Final = re.compile(r"embedded(?::(.*))?")
 _ADDRESS: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 
 
@@ -142,6 +143,11 @@ def same_base(one: str, other: str) -> bool:
 
 def _database_url(secret: Secret) -> Secret:
     secret = _one_line(Secret(unwrapped(secret.reveal())))
+    if embedded := _EMBEDDED.fullmatch(secret.reveal()):
+        path = Path(os.path.expanduser(embedded[1] or "/"))  # noqa: PTH111 - Path's raises without a home
+        if not path.is_absolute():
+            raise refuse("must name an absolute path, such as embedded:/var/lib/provisioner/postgres")
+        return Secret(f"embedded:{path}" if embedded[1] else "embedded")
     try:
         parse(secret.reveal())
     except ConninfoError as error:

@@ -228,3 +228,17 @@ def test_the_check_is_cheap() -> None:
     assert done.stdout == "[]\n"
     # A fifth of a second on an idle machine; a busy one is given five times that.
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
+
+
+def test_a_worker_imports_nothing_that_it_does_not_use() -> None:
+    """A worker without a status port starts without Rich, the web server, Prometheus' library and the reports."""
+    code = (
+        "import sys; from provisioner.cli import main; import os; os.environ['PROVISIONER_DATABASE_URL'] = 'nonsense';"
+        "main(['run', '--listen', 'off']); import provisioner.service;"
+        "unused = {'rich', 'aiohttp.web', 'jinja2', 'prometheus_client', 'provisioner.core.reports'};"
+        "print(sorted(unused & set(sys.modules)))"
+    )
+    done = subprocess.run(  # noqa: S603  # our own arguments
+        [SCRIPT.with_name("python"), "-c", code], env=environment(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"

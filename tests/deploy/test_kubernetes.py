@@ -186,7 +186,7 @@ def test_the_migration_has_what_it_needs(tmp_path: Path) -> None:
 def test_probes_ask_what_is_answered(tmp_path: Path) -> None:
     """Probes and scrapes go to the port where the worker listens for others, and to paths that are served there."""
     from provisioner.observe.health import Health
-    from provisioner.observe.metrics import Meter
+    from provisioner.observe.meter import Meter
     from provisioner.observe.web import Sources
 
     template = one("Deployment")["spec"]["template"]

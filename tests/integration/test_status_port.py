@@ -16,7 +16,7 @@ import pytest
 from provisioner.core.errors import DatabaseUnavailable
 from provisioner.observe.connection_limits import MOST
 from provisioner.observe.health import Health
-from provisioner.observe.metrics import Meter
+from provisioner.observe.meter import Meter
 from provisioner.observe.web import STREAMS, PortUnusable, Sources, StatusPort, serving
 from provisioner.postgres.pool import Database
 from provisioner.postgres.reports import read_gauges, read_status

@@ -11,7 +11,7 @@ from provisioner.core.reports import Failures, Gauges, Progress, Status, TargetR
 from provisioner.core.vitals import TargetVitals, Vitals
 from provisioner.observe.connection_limits import HEADER_TIME
 from provisioner.observe.health import Health
-from provisioner.observe.metrics import Meter
+from provisioner.observe.meter import Meter
 from provisioner.observe.web import STREAM_WRITE, Sources, StatusPort, serving
 from tests.support.builders import NOON, at
 

@@ -22,6 +22,7 @@ from provisioner.core.concurrency import (
     Holder,
     Reading,
     Rules,
+    unknown,
 )
 from provisioner.core.sharing import SPREAD, Allotment, exchange, fair_shares
 from provisioner.core.slots import Ending, Slots
@@ -73,7 +74,7 @@ class Fleet:
         self.server = server
         self.rules = rules
         self.now = 1_000_000.0
-        self.row = state or Concurrency(address=rules.address)
+        self.row = state or unknown(rules)
         self.slots = {number: Slots() for number in range(1, workers + 1)}
         self.work = dict.fromkeys(self.slots, 10**9)
         self.done = dict.fromkeys(self.slots, 0)
@@ -221,12 +222,18 @@ def test_a_limiter_sets_the_pace_and_concurrency_may_go_on() -> None:
 @pytest.mark.parametrize("most", [1, 3, 12, 64, 512])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_number_is_the_most_over_all_workers_and_is_reached_quickly(most: int, workers: int) -> None:
-    """A number in the settings is never exceeded by all workers together, and soon reached from four."""
+    """A number in the settings is never exceeded by all workers together, and soon reached."""
     fleet = Fleet(Server(pool=10**6, upstream=0.01, database=0.0), workers, rules=Rules(address=HERE, most=most))
     fleet.work = dict.fromkeys(fleet.slots, 10**9)
     fleet.run(2.0)
     assert fleet.row.limit == most
     assert fleet.most <= most
+
+
+@pytest.mark.parametrize(("most", "first"), [(None, 4), (3, 4), (16, 4), (40, 10), (64, 16), (1000, 16)])
+def test_a_number_is_one_round_away_at_first(most: int | None, first: int) -> None:
+    """Who sets sixty-four begins with sixteen, and nobody begins with more."""
+    assert unknown(Rules(address=HERE, most=most)).limit == first
 
 
 @given(pool=st.sampled_from([3, 4, 5, 6]), workers=st.integers(1, 6), upstream=st.sampled_from([0.0, 0.05, 0.3]))

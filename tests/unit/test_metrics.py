@@ -15,7 +15,8 @@ from provisioner.core.queue_values import Report
 from provisioner.core.reports import BudgetReport, ConcurrencyReport, Gauges, Line, Workers
 from provisioner.core.vitals import TargetVitals, Vitals
 from provisioner.observe.catalogue import METRICS, Kind
-from provisioner.observe.metrics import LOGINS, Meter, exposition
+from provisioner.observe.meter import LOGINS, Meter
+from provisioner.observe.metrics import exposition
 from tests.support.builders import a_claim, a_request, a_settlement, an_observation
 from tests.support.docs import DOCS
 

@@ -21,7 +21,6 @@ def run(config: Config = None, drain: Drain = False, listen: Listen = None) -> N
 
     Example: provisioner run --drain
     """
-    from provisioner.cli.serve.leftovers import exit_status, told
     from provisioner.cli.terminal.frame import run_async, say
     from provisioner.observe.logs import configure_logging
     from provisioner.service import run_daemon
@@ -31,6 +30,8 @@ def run(config: Config = None, drain: Drain = False, listen: Listen = None) -> N
     configure_logging(settings.log.level, settings.log.format)
     left = run_async(run_daemon(settings, drain=drain))
     if left is not None:
+        from provisioner.cli.serve.leftovers import exit_status, told
+
         for line in told(left):
             say(line)
         raise typer.Exit(exit_status(left))

@@ -9,6 +9,7 @@ import typer
 
 from provisioner.cli.setup.checks import Check, ok, problem
 from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, console, load, print_json, run_async
+from provisioner.core.errors import DatabaseUnusable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -88,12 +89,13 @@ async def _checks(settings: "Settings", targets: list[str], project: str | None)
 
 def _database(settings: "Settings") -> "tuple[Database, str]":
     """The database, not connected yet, and why it cannot be used, if it is not even named."""
+    from provisioner.embedded.server import source_of
     from provisioner.postgres.pool import Database
     from provisioner.settings import SettingsError
 
     try:
-        url, reason = settings.database_url(), ""
-    except SettingsError as error:
+        url, reason = source_of(settings.database_url()), ""
+    except (SettingsError, DatabaseUnusable) as error:
         url, reason = None, str(error)
     root = settings.database.ssl_root_cert
     return Database(

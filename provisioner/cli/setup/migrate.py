@@ -38,10 +38,11 @@ async def _check(config: Config, as_json: bool) -> int:
 
 
 async def _migrate(config: Config, as_json: bool) -> int:
+    from provisioner.embedded.server import source_of
     from provisioner.postgres import migrations
 
     settings = load(config)
-    url, ssl_root_cert = settings.database_url(), settings.database.ssl_root_cert
+    url, ssl_root_cert = source_of(settings.database_url()), settings.database.ssl_root_cert
     steps = [str(step) for step in await migrations.migrate(url, ssl_root_cert=ssl_root_cert)]
     if as_json:
         print_json({"applied": steps, "outstanding": []})

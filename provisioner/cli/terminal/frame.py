@@ -245,10 +245,11 @@ def _require_files() -> None:
 @asynccontextmanager
 async def open_database(settings: "Settings", *, size: int = 1) -> "AsyncIterator[Database]":
     """Lend the database of the settings, closed afterwards. Raises `SettingsError` when none is set."""
+    from provisioner.embedded.server import source_of
     from provisioner.postgres.pool import Database
 
     database = Database(
-        settings.database_url(),
+        source_of(settings.database_url()),
         size=size,
         ssl_root_cert=settings.database.ssl_root_cert,
         name="provisioner command line",

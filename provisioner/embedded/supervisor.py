@@ -1,0 +1,233 @@
+"""Keep one embedded PostgreSQL while any command uses it: a process of its own, started by the first command.
+
+Locks say who is there, because the system releases them however a process ends. Each command holds `users.lock` shared,
+and this process stops the server as soon as it gets that lock for itself alone. `supervisor.lock` comes locked from the
+command that started this process: whoever gets it knows that there is no supervisor. The first line on standard output
+says how the start went.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from provisioner.sandbox.supervisor import Cluster, OrderError, with_last_lines
+
+DATABASE: Final = "provisioner"
+STATE: Final = "server.json"
+USERS: Final = "users.lock"
+SUPERVISOR: Final = "supervisor.lock"
+LOOK: Final = 0.2  # seconds between two looks whether anybody is left
+RESTARTS: Final = 3  # of a server that ended by itself, within
+LATELY: Final = 60.0  # seconds
+LARGEST_LOG: Final = 4 << 20  # bytes, above which the next start begins a new one
+NEEDED: Final = 100 << 20  # bytes; an empty database has about half of it
+GONE_AFTER: Final = 30.0  # seconds that a server may take to stop
+
+
+@dataclass(slots=True, kw_only=True)
+class KeptCluster(Cluster):
+    """A data directory whose contents somebody needs: nothing that may hold data is ever removed."""
+
+    def _pause(self, seconds: float) -> None:
+        """Wait; nobody is a parent here."""
+        time.sleep(seconds)
+
+    def prepare(self, *, password: str, copy: bool) -> None:
+        """Bring in the programs if need be, and make the data unless they are there: all of it, or nothing."""
+        self.directory.chmod(0o700)
+        self._own(self.directory)
+        if copy:
+            self._bring_software()
+        log = self.directory / "server.log"
+        if log.exists() and log.stat().st_size > LARGEST_LOG:
+            log.replace(log.with_suffix(".log.1"))
+        if self.data.exists():
+            return
+        if shutil.disk_usage(self.directory).free < NEEDED:  # initdb's own words for it vary, and some say nothing
+            raise OrderError(os.strerror(errno.ENOSPC))
+        fresh, secret = self.directory / "data.new", self.directory / "password"
+        shutil.rmtree(fresh, ignore_errors=True)  # half-made by a start that was cut short: nothing was ever in it
+        self._write(secret, password)
+        self._initdb(secret, fresh)
+        self._make_database(fresh)
+        fresh.rename(self.data)
+
+    def _bring_software(self) -> None:
+        package = self.software.parent
+        copied = self.directory / "software" / package.name / self.software.name
+        program = "bin/postgres"
+        with suppress(OSError):
+            here, there = (copied / program).stat(), (self.software / program).stat()
+            if (here.st_size, int(here.st_mtime)) == (there.st_size, int(there.st_mtime)):
+                self.software = copied
+                return
+        self._copy_software()
+
+    def _make_database(self, data: Path) -> None:
+        made = subprocess.run(  # noqa: S603 - our own arguments, no shell
+            [self.software / "bin" / "postgres", "--single", "-D", data, "postgres"],
+            input=f"CREATE DATABASE {DATABASE};\n".encode(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+            **{name: value for name, value in self._as_account().items() if name != "stdin"},
+        )
+        if made.returncode:
+            raise OrderError(with_last_lines("the database could not be made", made.stdout))
+
+    def take_over(self) -> None:
+        """Stop a server that a killed supervisor left on this data, so that the next start finds it free."""
+        match self._pid_file():
+            case [first, *_] if first.strip().isdigit():
+                pid = int(first)
+            case _:
+                return
+        if not self._is_server(pid):
+            self._disown(first)
+            return
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGINT)
+        deadline = time.monotonic() + GONE_AFTER
+        while self._is_server(pid):
+            if time.monotonic() > deadline:
+                raise OrderError(f"process {pid}, a PostgreSQL on the same data, does not stop; end it with kill {pid}")
+            time.sleep(0.05)
+
+    def _is_server(self, pid: int) -> bool:
+        """Whether a process is a server on this data: it works in that directory, and a reused number does not."""
+        with suppress(OSError):
+            if Path("/proc/self").exists():
+                return Path(f"/proc/{pid}/cwd").readlink() == self.data
+            said = subprocess.run(["/bin/ps", "-o", "command=", "-p", str(pid)], capture_output=True, check=False)  # noqa: S603 - our own arguments
+            return os.fsencode(self.data) in said.stdout
+        return False
+
+    def _disown(self, first: str) -> None:
+        """Let the pid file of a dead server name us: PostgreSQL never takes its parent for another server.
+
+        It still looks whether anything uses the shared memory that the file names.
+        """
+        file = self.data / "postmaster.pid"
+        with suppress(OSError):
+            rest = file.read_text(encoding="utf-8").removeprefix(first)
+            file.write_text(f"{os.getpid()}{rest}", encoding="utf-8")
+
+
+class Supervisor:
+    """One server and the locks around it."""
+
+    def __init__(self, cluster: KeptCluster, *, version: str) -> None:
+        self._cluster = cluster
+        self._version = version
+        self._state = cluster.directory / STATE
+        self._users = os.open(cluster.directory / USERS, os.O_RDWR)
+        self._told_to_stop = False
+        self._ends: list[float] = []
+
+    def start(self) -> None:
+        """Start the server and say where it is."""
+        self._state.unlink(missing_ok=True)
+        self._cluster.take_over()
+        said = self._cluster.start()
+        about = {"port": said["port"], "pid": said["pid"], "version": self._version, "supervisor": os.getpid()}
+        fresh = self._state.with_suffix(".new")
+        fresh.touch(mode=0o600)
+        fresh.write_text(json.dumps(about), encoding="utf-8")
+        fresh.replace(self._state)
+
+    def stop_soon(self, *_: object) -> None:
+        """Stop at the next look: the machine shuts down, or somebody wants it."""
+        self._told_to_stop = True
+
+    def keep(self) -> None:
+        """Keep the server up until nobody uses it; one that ends by itself is started again."""
+        while not self._told_to_stop and not self._alone():
+            server = self._cluster.server
+            try:
+                if server is not None:
+                    server.wait(LOOK)
+            except subprocess.TimeoutExpired:
+                continue
+            self._state.unlink(missing_ok=True)
+            if self._too_often():
+                return
+            self.start()
+
+    def _alone(self) -> bool:
+        try:
+            fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+    def _too_often(self) -> bool:
+        now = time.monotonic()
+        self._ends = [end for end in self._ends if now - end < LATELY] + [now]
+        return len(self._ends) > RESTARTS
+
+    def close(self) -> None:
+        """Stop the server; its data stay."""
+        self._state.unlink(missing_ok=True)
+        self._cluster.stop("fast")
+
+
+def main(spec: dict[str, Any]) -> None:
+    """Start what the specification says, tell how that went, and keep it."""
+    supervisor = None
+    try:
+        cluster = KeptCluster(
+            parent=0,
+            software=Path(spec["software"]),
+            directory=Path(spec["directory"]),
+            temporary=False,
+            settings=spec["settings"],
+            uid=spec["uid"],
+            gid=spec["gid"],
+        )
+        supervisor = Supervisor(cluster, version=spec["version"])
+        signal.signal(signal.SIGTERM, supervisor.stop_soon)
+        cluster.prepare(password=spec["password"], copy=spec["copy"])
+        supervisor.start()
+    except (OrderError, OSError, subprocess.SubprocessError) as error:
+        _answer({"error": str(error)})
+        if supervisor is not None:
+            supervisor.close()
+        return
+    _answer({})
+    try:
+        # The command that started us goes its own way, and nobody reads what is printed from here on.
+        null = os.open(os.devnull, os.O_RDWR)
+        for stream in (1, 2):
+            os.dup2(null, stream)
+        with suppress(
+            OrderError, OSError, subprocess.SubprocessError
+        ):  # the next command starts it again, and says why
+            supervisor.keep()
+    finally:
+        supervisor.close()
+
+
+def _answer(said: dict[str, str]) -> None:
+    with suppress(OSError):
+        os.write(1, json.dumps(said).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    for ignored in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(ignored, lambda *_: None)  # not SIG_IGN, which the server would inherit
+    order = sys.stdin.readline()
+    # The command waits for its own child alone, so that it leaves none behind; this one is on its own.
+    if os.fork() == 0:
+        main(json.loads(order))
