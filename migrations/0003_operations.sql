@@ -1,4 +1,4 @@
--- What operators do: call requests off, try them again, hold a target.
+-- What people call: cancel requests, try them again, hold a target, correct the counts, seal a key.
 
 -- Whether an error is about more than the row that it came with: then to try the others one by one only takes time.
 CREATE FUNCTION provisioner.is_about_all(code text) RETURNS boolean
@@ -250,4 +250,34 @@ $$;
 
 COMMENT ON FUNCTION provisioner.resume(text) IS 'Let a held target go on; returns since when it was held and by whom';
 
+-- Correct the counts; returns how many were wrong. One statement, so one moment: whoever changes requests writes down in the same
+-- transaction what that changes in the counts, so nobody has to stand still for it.
+CREATE FUNCTION provisioner.recount() RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    corrected bigint;
+BEGIN
+    PERFORM FROM provisioner.sweeps FOR UPDATE;  -- two at once would both correct
+    INSERT INTO provisioner.count_changes (target, batch, requested_by, status, error_code, requests, started_at, ended_at, newest)
+    SELECT m.* FROM provisioner.miscounted AS m;
+    GET DIAGNOSTICS corrected = ROW_COUNT;
+    RETURN corrected;
+END
+$$;
+
+COMMENT ON FUNCTION provisioner.recount() IS 'Correct the counts of requests after rows were written with triggers off; reads all requests';
+
+-- What whoever seals an API key needs to know: the id and the public half (base64) of the newest key.
+CREATE FUNCTION provisioner.sealing_key() RETURNS TABLE (key_id text, public_key text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT k.key_id, encode(k.public_key, 'base64')
+    FROM provisioner.sealing_keys AS k
+    WHERE k.retired_at IS NULL
+    ORDER BY k.created_at DESC, k.key_id
+    LIMIT 1
+$$;
+
+COMMENT ON FUNCTION provisioner.sealing_key() IS 'The current sealing key: its id and its public half in base64';
+
+-- Functions belong to their owner alone until `provisioner grant` says otherwise.
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA provisioner FROM PUBLIC;

@@ -23,19 +23,5 @@ WITH CHECK (requested_by = current_user);
 
 -- Privileges alone decide who changes and deletes what they see.
 CREATE POLICY editable ON provisioner.connection_requests FOR UPDATE USING (true);
+
 CREATE POLICY deletable ON provisioner.connection_requests FOR DELETE USING (true);
-
--- What a reader may know of the credentials. The boxes themselves are for the workers.
-CREATE VIEW provisioner.request_credentials AS
-SELECT
-    q.id,
-    CASE WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) ELSE q.credential END AS credential,
-    CASE
-        WHEN q.credential LIKE 'sealed:%' AND q.credential NOT LIKE '%:wiped' THEN split_part(q.credential, ':', 2)
-    END AS sealed_by
-FROM provisioner.connection_requests AS q;
-
-COMMENT ON VIEW provisioner.request_credentials IS 'Which credential each request names; of a sealed one only its key''s id';
-COMMENT ON COLUMN provisioner.request_credentials.sealed_by IS 'The key that still seals it; NULL when there is no box (any more)';
-
-REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA provisioner FROM PUBLIC;

@@ -495,7 +495,7 @@ BEGIN
             PERFORM 1 FROM provisioner.in_flight AS f WHERE f.id = new.id;
             EXIT WHEN FOUND;
         END LOOP;
-        -- Without a place it is nowhere yet, which the sweep of `0009_upkeep.sql` puts right.
+        -- Without a place it is nowhere yet, which the sweep of `0004_upkeep.sql` puts right.
         IF NOT taken AND EXISTS (
             SELECT FROM provisioner.waiting AS w WHERE w.id = new.id
             UNION ALL SELECT FROM provisioner.ready AS r WHERE r.id = new.id
