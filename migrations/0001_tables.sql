@@ -9,7 +9,7 @@
 
 CREATE SCHEMA IF NOT EXISTS provisioner;
 
--- Rules are kept by the statement trigger below, not by CHECK or NOT NULL: those print the failing row, and with it the
+-- Rules are kept by triggers (`0002_triggers.sql`), not by CHECK or NOT NULL: those print the failing row, and with it the
 -- row's credential, to the client and into the server's log.
 CREATE TABLE provisioner.connection_requests (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -47,7 +47,7 @@ CREATE INDEX connection_requests_batch ON provisioner.connection_requests (batch
 COMMENT ON COLUMN provisioner.connection_requests.project_name IS 'What people call the project: shown, never sent';
 COMMENT ON TABLE provisioner.connection_requests IS 'One row is one connection that somebody wants in an Infisical project';
 
--- Requests that may be claimed, in the order in which they are. `rank` is the negated priority. `turn` is the virtual time
+-- Requests that may be claimed, in the order in which they are claimed. `rank` is the negated priority. `turn` is the virtual time
 -- of fair queueing: each project has at most about one request a turn, so claiming in the order of turns serves the
 -- projects one after another and is still one plain range of one index.
 CREATE TABLE provisioner.ready (
@@ -64,7 +64,7 @@ CREATE INDEX ready_of_project ON provisioner.ready (target, project_id, rank, tu
 -- For those who edit, cancel or delete requests: a project may have tens of thousands in line.
 CREATE INDEX ready_by_id ON provisioner.ready (id);
 
--- Up to which turn each queue has been served: where newcomers join. Workers write it about once a second.
+-- Up to which turn each queue has been served: where new requests join. Workers write it about once a second.
 CREATE TABLE provisioner.fair_cursors (
     target text NOT NULL,
     rank integer NOT NULL,
@@ -87,9 +87,9 @@ COMMENT ON COLUMN provisioner.waiting.quarantine IS 'Why it is held back togethe
 CREATE INDEX waiting_quarantined ON provisioner.waiting (target, quarantine) WHERE quarantine IS NOT NULL;
 
 -- Requests that a worker has claimed: the durable intent, committed before the first byte is sent.
--- `fence` is drawn by lot for each claim: ids and attempts come again after a TRUNCATE … RESTART IDENTITY or a restore, and the
--- answers of what was in flight before must not be recorded for what has their numbers now. Worker 0 stands for nobody:
--- what cannot be recorded is set aside under it, see `unrecorded`. Columns in the order in which they need no padding.
+-- `fence` is a random number, new with each claim: after a TRUNCATE … RESTART IDENTITY or a restore, ids and attempts are used
+-- again, and the answers of what was in flight before must not be recorded for what has their numbers now. Worker 0 is no worker:
+-- what cannot be recorded is set aside under it, see `unrecorded`. The columns are in an order that needs no padding.
 CREATE TABLE provisioner.in_flight (
     id bigint PRIMARY KEY,
     worker bigint NOT NULL,
@@ -238,7 +238,7 @@ CREATE TABLE provisioner.workers (
     pace double precision NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
 
-COMMENT ON COLUMN provisioner.workers.pace IS 'Creates a second, lately';
+COMMENT ON COLUMN provisioner.workers.pace IS 'Creates a second over the last while';
 
 -- What operators decide about a target, and what the workers found out about it.
 CREATE TABLE provisioner.targets (

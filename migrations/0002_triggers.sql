@@ -85,7 +85,7 @@ WHEN (
 EXECUTE FUNCTION provisioner.withhold_readable_key();
 
 -- Put rows in line. One notification a statement: a commit with notifications takes a lock of the whole database. Its
--- payload says where in line the newcomers stand, as target,rank,turn;…: workers need not look at what they have passed.
+-- payload says where in line the new requests stand, as target,rank,turn;…: workers need not look at what they have passed.
 CREATE FUNCTION provisioner.requests_inserted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -102,7 +102,7 @@ BEGIN
     FROM new_rows AS n
     WHERE n.status = 'pending' AND n.not_before > now();
 
-    -- One project's newcomers stand one behind the other, after those that it has in line already. Written with arrays, so
+    -- A project's new requests stand one behind the other, after those that it has in line already. Written with arrays, so
     -- that no plan can compare every row with every project.
     WITH newcomers AS (
         SELECT n.target, -n.priority AS rank, n.project_id, array_agg(n.id ORDER BY n.id) AS ids
@@ -173,8 +173,8 @@ BEGIN
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert another request for the other project.';
     END IF;
 
-    -- It may change places between two statements, so it is looked for again; whoever takes it out of its place has it. That is so
-    -- for a new name, too: a claim that is made meanwhile would send the old one.
+    -- It may change places between two statements, so it is looked for again; who takes it out of its place has it. A new name
+    -- needs this, too: a claim that is made meanwhile would send the old one.
     IF new.status = 'pending' AND old.status = 'pending' AND (renamed OR placed) THEN
         FOR round IN 1..20 LOOP
             UPDATE provisioner.waiting AS w
@@ -238,7 +238,7 @@ WHEN (
 )
 EXECUTE FUNCTION provisioner.request_edited();
 
--- Whoever sets a request to pending by hand wants it tried again: it gets a place, unless it has one.
+-- A request that somebody sets to pending by hand is to be tried again: it gets a place, unless it has one.
 CREATE FUNCTION provisioner.request_status_edited() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

@@ -262,7 +262,7 @@ END
 $$;
 
 -- Fold at most `most` changes into the counts; returns how many. Two who fold at once take different changes, and rows in the
--- same order. A count of zero is taken out: whoever deletes requests of many batches leaves none of them behind.
+-- same order. A count of zero is taken out, so the batches whose requests were deleted leave nothing behind.
 CREATE FUNCTION provisioner.fold_counts(most integer) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -310,7 +310,7 @@ BEGIN
     FOR day IN SELECT d::date FROM generate_series(current_date, current_date + 2, interval '1 day') AS d LOOP
         part := 'attempts_' || to_char(day, 'YYYYMMDD');
         IF to_regclass('provisioner.' || part) IS NULL THEN
-            -- What came before its day had a place is moved into it. The table itself comes first: whoever writes takes it
+            -- What came before its day had a place is moved into it. The table itself comes first: writers lock it
             -- before the days.
             LOCK TABLE provisioner.attempts IN SHARE UPDATE EXCLUSIVE MODE;
             LOCK TABLE provisioner.attempts_other IN ACCESS EXCLUSIVE MODE;

@@ -1,7 +1,7 @@
 -- What people look at: every request with its live state, how many there are, and the progress of batches.
 --
 -- Views read with their owner's rights, whom row-level security lets through. So they choose the rows themselves, by the rule
--- of `0006_access.sql`: whoever may read the line sees every request, everybody else their own. They are barriers, for a
+-- of `0006_access.sql`: who may read the line sees every request, everybody else their own. They are barriers, for a
 -- function in somebody's WHERE must not be shown what the rule leaves out.
 
 CREATE VIEW provisioner.request_status WITH (security_barrier) AS
@@ -35,7 +35,7 @@ WHERE q.requested_by = current_user OR (SELECT has_table_privilege('provisioner.
 
 COMMENT ON VIEW provisioner.request_status IS 'Every request with its live state and its place in the queue';
 
--- Whoever may read the line sees all, everybody else what they asked for themselves: the rule of `0006_access.sql`.
+-- Who may read the line sees all, everybody else what they asked for themselves: the rule of `0006_access.sql`.
 CREATE VIEW provisioner.request_counts WITH (security_barrier) AS
 SELECT
     c.target, nullif(c.batch, '') AS batch, nullif(c.requested_by, '') AS requested_by, c.status,
@@ -55,7 +55,7 @@ HAVING sum(c.requests) <> 0;
 COMMENT ON VIEW provisioner.request_counts IS 'How many requests there are of each kind, quick whatever their number';
 
 -- One row a batch, one (batch NULL, total false) for requests without a batch, one (total true) for everything. The end is
--- foreseen for each target from what its limiter allows, less what other clients of the same address were seen to use within
+-- estimated for each target from what its limiter allows, less what other clients of the same address were seen to use within
 -- the last window, or, where there is none, from what its workers do lately; the slowest target decides. However much others
 -- use, a quarter is ours. Only what is in flight or waits is looked at one by one; what else is pending is in line.
 CREATE VIEW provisioner.batch_progress WITH (security_barrier) AS

@@ -1,5 +1,5 @@
 -- Who sees which requests. Who may do what is a matter of plain GRANTs, which `provisioner grant` gives; the rows follow from
--- them: whoever may read the line (the table `ready`) sees every request, everybody else sees those that they asked for
+-- them: a role that may read the line (the table `ready`) sees every request, everybody else sees those that they asked for
 -- themselves, and asks in no other name. So there is no list of roles to keep, membership in roles works as it does everywhere,
 -- and nobody can take requests out of the line without seeing them.
 --
