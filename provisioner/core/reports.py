@@ -1,6 +1,6 @@
 """What people and probes are told: how far everything has come, at which pace, and what went wrong."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from provisioner.core.pacing import SHARE
@@ -175,6 +175,15 @@ class Leftovers:
     scheduled: int = 0
     unfinished: int = 0
     unrecorded: int = 0
+
+    def since(self, before: "Leftovers") -> "Leftovers":
+        """What is left now, with what ended after an earlier look alone."""
+        failed = {code: count - before.failed.get(code, 0) for code, count in self.failed.items()}
+        return replace(
+            self,
+            succeeded=max(0, self.succeeded - before.succeeded),
+            failed={code: count for code, count in failed.items() if count > 0},
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ import io
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from enum import StrEnum
@@ -85,7 +85,7 @@ async def _export(settings: "Settings", wanted: "Filter", form: Form, output: Pa
             return NOT_DONE
         try:
             with _opened(output) as stream:
-                await _write_all(database, wanted, form, stream)
+                await write_all(database, wanted, form, stream)
         except NotWritable as error:
             if isinstance(error.__cause__, BrokenPipeError):
                 raise error.__cause__ from None  # whoever reads has seen enough
@@ -93,7 +93,14 @@ async def _export(settings: "Settings", wanted: "Filter", form: Form, output: Pa
     return DONE
 
 
-async def _write_all(database: "Database", wanted: "Filter", form: Form, stream: TextIO) -> None:
+async def write_file(file: Path, write: Callable[[TextIO], Awaitable[None]]) -> None:
+    """Write a file that replaces an existing one only when it is complete. Raises `NotWritable`."""
+    with _opened(file) as stream:
+        await write(stream)
+
+
+async def write_all(database: "Database", wanted: "Filter", form: Form, stream: TextIO) -> None:
+    """Write every request that the filter matches. Raises `NotWritable`."""
     from provisioner.postgres.browse import COLUMNS, exporting
 
     begin = _csv if form is Form.CSV else _jsonl

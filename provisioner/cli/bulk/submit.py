@@ -46,7 +46,8 @@ class Wish:
         return "standard input" if self.file == STDIN else self.file or "''"
 
 
-def _batch(value: str | None) -> str | None:
+def is_batch_option(value: str | None) -> str | None:
+    """The batch that the command line names."""
     if value is not None and not is_batch(value):
         raise typer.BadParameter(BATCH_RULE)
     return value
@@ -59,7 +60,7 @@ def submit(  # noqa: PLR0917  # the command line names them
     config: Config = None,
     batch: Annotated[
         str | None,
-        typer.Option(callback=_batch, help="Batch for rows that name none.", show_default=False),
+        typer.Option(callback=is_batch_option, help="Batch for rows that name none.", show_default=False),
     ] = None,
     form: Annotated[
         Format | None,
@@ -82,7 +83,7 @@ def submit(  # noqa: PLR0917  # the command line names them
     wish = Wish(file=file, form=form, batch=batch, dry_run=dry_run, skip_invalid=skip_invalid, quiet=as_json)
     settings = load(config)
     settings.database_url()  # before a long file is read
-    with _checked(wish, sealer(settings)) as checked:
+    with checked_lines(wish, sealer(settings)) as checked:
         problems = tuple(checked.problems)
         report = Report(file=wish.name, dry_run=dry_run, lines=checked.lines, skipped=checked.bad, problems=problems)
         if skip_invalid or not checked.bad:
@@ -108,7 +109,8 @@ def sealer(settings: "Settings") -> Seal:
 
 
 @contextmanager
-def _checked(wish: Wish, seal: Seal) -> Iterator[CheckedFile]:
+def checked_lines(wish: Wish, seal: Seal) -> Iterator[CheckedFile]:
+    """Check a whole file. Raises `FileUnusable`."""
     try:
         with _opened(wish.file) as stream, reading(stream, quiet=wish.quiet) as progress:
             checked = check_file(stream, name=wish.file, form=wish.form, seal=seal, batch=wish.batch, progress=progress)
