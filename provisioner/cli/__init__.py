@@ -40,7 +40,7 @@ COMMANDS: Final = {
     "cancel": "Cancel requests that have not finished.",
     "pause": "Pause a target: workers claim none of its requests.",
     "resume": "Resume a paused target.",
-    "export": "Export requests and results as CSV or JSON Lines.",
+    "export": "Export requests and results as CSV, JSON Lines or a page.",
     "verify": "Compare the recorded connections with Infisical's.",
     "doctor": "Check every precondition, and say how to fix problems.",
     "healthcheck": "Check whether the worker on this host is healthy.",

@@ -14,8 +14,8 @@ from pathlib import PurePath
 from re import IGNORECASE, MULTILINE, compile as pattern
 from typing import Final
 
+from provisioner.core.formulas import unescaped
 from provisioner.intake.errors import FileUnusable, Problem
-from provisioner.intake.formulas import unescaped
 from provisioner.intake.header import Header, delimiter, read_header, separator
 from provisioner.intake.json_lines import is_one_document, parse
 

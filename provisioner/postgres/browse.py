@@ -1,6 +1,6 @@
 """Look at many requests: list, count and export those that a filter matches, quick whatever the table's size."""
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -158,27 +158,55 @@ async def unknown_ids(database: Database, ids: Collection[int]) -> Sequence[int]
     return [row["id"] for row in rows]
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a filter matches at one moment: every request, oldest first, its values in the order of `COLUMNS`."""
+
+    at: datetime
+    rows: AsyncIterator[Sequence[object]]
+    _fetch: Callable[[str], Awaitable[Sequence["asyncpg.Record"]]]
+
+    async def states(self) -> Mapping[str, int]:
+        """How many are in each state; to be asked before the rows."""
+        found = {row["state"]: row["requests"] for row in await self._fetch("counts")}
+        return {state.value: found[state] for state in State if state in found}
+
+    async def causes(self) -> Mapping[str, int]:
+        """How many failed for each reason, the most frequent first; to be asked before the rows."""
+        return {row["error_code"]: row["requests"] for row in await self._fetch("causes")}
+
+
+async def unknown_batches(database: Database, batches: Collection[str]) -> Sequence[str]:
+    """Those of the batches that no request is in."""
+    rows = await database.fetch(statements(_SQL)["unknown_batches"], list(batches)) if batches else []
+    return [row["batch"] for row in rows]
+
+
 @asynccontextmanager
-async def exporting(database: Database, wanted: Filter) -> AsyncIterator[AsyncIterator[Sequence[object]]]:
-    """Give every request that the filter matches, oldest first, its values in the order of `COLUMNS`.
+async def exporting(database: Database, wanted: Filter) -> AsyncIterator[Snapshot]:
+    """Give every request that the filter matches.
 
     All are of one moment. They come in small lots from a cursor of the server, so memory does not grow with their
     number.
     """
+    sql = statements(_SQL)
     async with (
         database.acquire() as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
         await database.set_up(connection)
-        arguments = (*wanted.arguments(), None, None, None, False)
 
         async def rows() -> AsyncIterator[Sequence[object]]:
             # Without a name: through a pooler it would outlive us in a session that is somebody else's next.
-            statement = await connection.prepare(statements(_SQL)["requests"], name="")
-            async for row in statement.cursor(*arguments, prefetch=PAGE):
+            statement = await connection.prepare(sql["requests"], name="")
+            async for row in statement.cursor(*wanted.arguments(), None, None, None, False, prefetch=PAGE):
                 yield tuple(row)
 
-        yield rows()
+        async def fetch(name: str) -> Sequence["asyncpg.Record"]:
+            found: Sequence[asyncpg.Record] = await connection.fetch(sql[name], *wanted.arguments(), None)
+            return found
+
+        yield Snapshot(await connection.fetchval(statements("reports")["now"]), rows(), fetch)
 
 
 async def requested_targets(database: Database) -> Sequence[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
 import os
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from provisioner.core.alerts import ADVICE
 from tests.support.cli import SCRIPT, environment, provisioner, query
 from tests.support.operators import ask, finish, one_of_each
 
@@ -200,3 +202,37 @@ def test_the_columns_of_an_export_are_known_to_submit() -> None:
     from provisioner.postgres.browse import COLUMNS
 
     assert set(COLUMNS) <= {*rows.COLUMNS, *rows.RESULTS}
+
+
+def test_a_byte_order_mark_is_for_excel(database: Database, tmp_path: Path) -> None:
+    """With `--bom` a CSV begins with the mark, `submit` takes the file back, and no other form has one."""
+    ask(database, project_name="'Zürich'")
+    file = tmp_path / "x.csv"
+    assert provisioner("export", "--bom", "-o", file, database=database).returncode == 0
+    assert file.read_bytes().startswith(b"\xef\xbb\xbfid,target,")
+    again = provisioner("submit", file, "--dry-run", "--json", database=database)
+    assert json.loads(again.stdout)["already_there"] == 1
+    refused = provisioner("export", "--bom", "--format", "html", database=database)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "is for CSV" in refused.stderr
+
+
+def test_a_page_tells_what_came_of_it(database: Database, tmp_path: Path) -> None:
+    """A page has the totals, the causes with what to do, and every request, and runs nothing of what others wrote."""
+    ids = one_of_each(database)
+    ask(database, project_name="'<script>alert(1)</script>'", batch="'mixed'", name="'odd'")
+    ask(database, batch="'another'", name="'elsewhere'")
+    file = tmp_path / "x.html"
+    done = provisioner("export", "-o", file, "--batch", "mixed", database=database)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    page = file.read_text()
+    assert page.startswith("<!doctype html>")
+    assert page.rstrip().endswith("</html>")
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "batch mixed" in page
+    assert "<dt>requests</dt><dd>7</dd>" in page
+    assert '<dt>failed</dt><dd class="bad">1</dd>' in page
+    assert ADVICE["project_not_found"] in html.unescape(page)
+    assert all(f'data-label="request">{number}</td>' in page for number in ids.values())
+    assert "elsewhere" not in page

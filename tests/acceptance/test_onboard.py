@@ -193,7 +193,7 @@ def test_projects_without_the_identity_are_told(database: Database, infisical: I
         (("--yes",), "give either a FILE or --from-infisical"),
         (("projects.csv", "--from-infisical", "--yes"), "give either a FILE or --from-infisical"),
         (("projects.csv", "--yes", "--name", "a*"), "need --from-infisical"),
-        (("--from-infisical", "--yes", "--report", "report.pdf"), "--report must end in .html, .csv, .jsonl"),
+        (("--from-infisical", "--yes", "--report", "report.pdf"), "--report must end in .html, .csv or .jsonl"),
     ],
 )
 def test_what_cannot_be_meant(arguments: tuple[str, ...], said: str) -> None:

@@ -78,7 +78,8 @@ class TestBrowsing:
     async def test_an_export_is_of_one_moment(self, database: Lent) -> None:
         """What is inserted while it runs is not in it."""
         ids = ask(database, 3)
-        async with opened(database) as ours, exporting(ours, Filter()) as rows:
+        async with opened(database) as ours, exporting(ours, Filter()) as snapshot:
+            rows = snapshot.rows
             found = [(await anext(rows))[COLUMNS.index("id")]]
             ask(database, 3)
             found += [row[COLUMNS.index("id")] async for row in rows]

@@ -11,20 +11,17 @@ from uuid import UUID
 import pytest
 from hypothesis import given, strategies as st
 
-from provisioner.cli.bulk import export
+from provisioner.core.formulas import escaped, unescaped
 from provisioner.intake.checked import check_file
 from provisioner.intake.errors import FileUnusable, Problem
-from provisioner.intake.formulas import escaped, unescaped
 from provisioner.intake.reading import Record, read
 from provisioner.intake.rows import COLUMNS, Row, check
+from provisioner.reports.document import Heading
+from provisioner.reports.forms import Form, begin
 
 if TYPE_CHECKING:
     from provisioner.core.secret import Secret
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    Form = Callable[..., Callable[[Sequence[object]], object]]
 
 ONE = "7b6c9d8e-1f2a-4b3c-8d4e-5f6a7b8c9d0e"
 TWO = "00000000-0000-4000-8000-000000000002"
@@ -378,15 +375,15 @@ ROWS = st.fixed_dictionaries(
 )
 
 
-@given(st.lists(ROWS, min_size=1, max_size=4), st.sampled_from([export._csv, export._jsonl]))
-def test_any_export_comes_back(rows: list[dict[str, object]], form: Form) -> None:
+@given(st.lists(ROWS, min_size=1, max_size=4), st.sampled_from([Form.CSV, Form.JSONL]), st.booleans())
+def test_any_export_comes_back(rows: list[dict[str, object]], form: Form, bom: bool) -> None:
     """Whatever is in the table, a file that was exported asks for the same, character by character."""
     stream = io.StringIO()
     columns = sorted(rows[0])
-    write = form(stream, columns)
+    writer = begin(form, stream, columns, heading=Heading(title="", made_at=datetime(2030, 1, 1, tzinfo=UTC)), bom=bom)
     for row in rows:
-        write([row[column] for column in columns])
-    asked = values(stream.getvalue(), "x.csv" if form is export._csv else "x.jsonl")
+        writer.write([row[column] for column in columns])
+    asked = values(stream.getvalue(), f"x.{form}")
     for row, back in zip(rows, asked, strict=True):
         wanted = {name: value for name, value in row.items() if name in COLUMNS and value not in {None, ""}}
         found = {**back, "priority": int(str(back["priority"]))}

@@ -53,6 +53,7 @@ class Plan:
     """What would become of a file. `work` is how many creates and replacements it would add, by target.
 
     `seconds_left` is how long all of that takes, together with what is pending; None if the limit is not known.
+    `reason` says what it is taken from, before the first create has told the limit.
     `by_name`: names that would be created were asked for one by one, so that other apps' connections were seen.
     """
 
@@ -66,6 +67,7 @@ class Plan:
     bad: dict[Prospect, list[tuple[Planned, str | None]]] = field(default_factory=dict)
     unasked: list[Unasked] = field(default_factory=list)
     seconds_left: float | None = None
+    reason: str = ""
 
     @property
     def is_fine(self) -> bool:
@@ -169,7 +171,8 @@ def _tell_outlook(plan: Plan) -> None:
     if plan.seconds_left is None:
         say("the duration is unknown: the rate limit is learned from the first create")
     else:
-        say(f"including what is already pending, it takes about {duration(plan.seconds_left)}")
+        why = f" ({plan.reason})" if plan.reason else ""
+        say(f"including what is already pending, it takes about {duration(plan.seconds_left)}{why}")
 
 
 def tell_verified(verified: Verified, *, as_json: bool) -> None:

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -142,12 +141,12 @@ def onboard(  # noqa: PLR0917  # the command line names them
 
 
 def _require_report(report: Path | None) -> None:
-    from provisioner.cli.onboard.report import SUFFIXES
+    from provisioner.reports.forms import form_of
 
     if report is None:
         return
-    if report.suffix not in SUFFIXES:
-        raise typer.BadParameter(f"--report must end in {', '.join(SUFFIXES)}")
+    if form_of(report) is None:
+        raise typer.BadParameter("--report must end in .html, .csv or .jsonl")
     if not os.access(report.absolute().parent, os.W_OK):
         raise typer.BadParameter(f"--report: {report.absolute().parent} cannot be written to")
 
@@ -357,8 +356,11 @@ async def _work(settings: "Settings", ids: Sequence[int]) -> "Leftovers | None":
 
 
 async def _conclude(settings: "Settings", ids: Sequence[int], order: Order, left: "Leftovers | None") -> int:
-    from provisioner.cli.onboard.report import told, write
+    from provisioner.cli.bulk.reporting import write_report
+    from provisioner.cli.onboard.report import told
+    from provisioner.postgres.browse import Filter
     from provisioner.postgres.onboarding import tally
+    from provisioner.reports.forms import Form, form_of
 
     async with open_database(settings) as database:
         done = await tally(database, ids)
@@ -366,7 +368,8 @@ async def _conclude(settings: "Settings", ids: Sequence[int], order: Order, left
         for line in await told(database, ids, done):
             say(line)
         if order.report is not None:
-            await write(database, ids, done, order.report, now=datetime.now().astimezone())
+            form = form_of(order.report) or Form.CSV
+            await write_report(database, Filter(ids=ids), form, order.report, title="Onboarding")
             say(f"the report is in {order.report}")
     if done.pending and left is not None:
         _tell_left(done, left)

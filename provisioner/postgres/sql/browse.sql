@@ -67,12 +67,35 @@ WHERE
     AND ($7::bigint IS NULL OR q.id < $7)
 GROUP BY l.state;
 
+-- :name causes
+-- Why requests below id $7 that the filter matches have failed, and how many for each reason, the most frequent first.
+SELECT coalesce(q.error_code, '') AS error_code, count(*) AS requests
+FROM provisioner.connection_requests AS q
+WHERE
+    q.status = 'failed'
+    AND ($1::bigint[] IS NULL OR q.id = ANY ($1))
+    AND ($2::text[] IS NULL OR 'failed' = ANY ($2))
+    AND ($3::text[] IS NULL OR q.batch = ANY ($3))
+    AND ($4::uuid[] IS NULL OR q.project_id = ANY ($4))
+    AND ($5::text[] IS NULL OR q.error_code = ANY ($5))
+    AND ($6::text[] IS NULL OR q.target = ANY ($6))
+    AND ($7::bigint IS NULL OR q.id < $7)
+GROUP BY coalesce(q.error_code, '')
+ORDER BY 2 DESC, 1;
+
 -- :name unknown
 -- Which of the ids $1 no request has, in the order in which they were given.
 SELECT i.id
 FROM unnest($1::bigint[]) WITH ORDINALITY AS i (id, place)
 WHERE NOT EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.id = i.id)
 ORDER BY i.place;
+
+-- :name unknown_batches
+-- Which of the batches $1 no request is in, in the order in which they were given.
+SELECT b.batch
+FROM unnest($1::text[]) WITH ORDINALITY AS b (batch, place)
+WHERE NOT EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.batch = b.batch)
+ORDER BY b.place;
 
 -- :name targets
 -- Every target that a request names. By jumping from one to the next in the index: there are few, and many requests.
