@@ -163,13 +163,14 @@ class Status:
 class Leftovers:
     """Requests of some targets that are not done and that `run --drain` does not wait for, by what stands in the way.
 
-    `paused` by target, `quarantined` by credential, `failed` by error code; `scheduled` are to start later, and
-    `unfinished` were left because the run was told to stop, `unrecorded` have ended, and the database refuses to record
-    how.
+    `paused` and `unserved` by target, `quarantined` by credential, `failed` by error code; `scheduled` are to start
+    later, and `unfinished` were left because the run was told to stop. `unrecorded` have ended, and the database
+    refuses to record how.
     """
 
     paused: dict[str, int] = field(default_factory=dict)
     quarantined: dict[str, int] = field(default_factory=dict)
+    unserved: dict[str, int] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)
     succeeded: int = 0
     scheduled: int = 0

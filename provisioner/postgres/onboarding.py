@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from provisioner.core.reports import Leftovers
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
@@ -37,12 +38,12 @@ class Tally:
         return self.pending + self.ended
 
 
-async def tally(database: Database, ids: Sequence[int]) -> Tally:
-    """Count them. Raises `DatabaseUnavailable` and `DatabaseUnusable`."""
+async def tally(database: Database, ids: Sequence[int], *, own: bool = False) -> Tally:
+    """Count them; `own` for a role that sees no queues. Raises `DatabaseUnavailable` and `DatabaseUnusable`."""
     counts: Counter[str] = Counter()
     failed: Counter[str] = Counter()
     retried = 0
-    for row in await database.fetch(statements(_SQL)["progress"], ids):
+    for row in await database.fetch(statements(_SQL)["progress_own" if own else "progress"], ids):
         retried += row["retried"]
         if row["status"] == "failed":
             failed[row["error_code"]] += row["requests"]
@@ -61,3 +62,20 @@ async def retry_credentials(database: Database, ids: Sequence[int]) -> int:
     """Retry those that failed because of their credential, and tell how many. Raises as `tally` does."""
     rows = await database.fetch(statements(_SQL)["retry"], ids)
     return int(rows[0][0])
+
+
+async def standing(database: Database, ids: Sequence[int]) -> Leftovers:
+    """What became of them, and what those that are left wait for. Raises as `tally` does."""
+    found: dict[str, dict[str, int]] = {}
+    for kind, whose, requests in await database.fetch(statements(_SQL)["standing"], ids):
+        found.setdefault(kind, {})[whose] = requests
+    done = await tally(database, ids)
+    return Leftovers(
+        paused=found.get("paused", {}),
+        quarantined=found.get("quarantined", {}),
+        unserved=found.get("unserved", {}),
+        failed=dict(done.failed),
+        succeeded=done.succeeded,
+        scheduled=sum(found.get("scheduled", {}).values()),
+        unfinished=sum(found.get("unfinished", {}).values()),
+    )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from provisioner.cli.bulk.live import Pace, facts, folded, trouble
 from provisioner.cli.onboard.ahead import Ahead, question
 from provisioner.cli.onboard.asking import Wanted
-from provisioner.cli.onboard.live import Pace, facts, folded, trouble
 from provisioner.core.comparison import Prospect
 from provisioner.core.outlook import expected
 from provisioner.core.reports import Leftovers, TargetReport

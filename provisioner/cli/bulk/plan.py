@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final, cast
 
 import typer
 
+from provisioner.cli.bulk.forewarning import forewarned
 from provisioner.cli.bulk.plan_store import PlanStore, Projects, wanting
 from provisioner.cli.look.findings import Plan, Planned, Unasked, tell_plan
 from provisioner.cli.terminal.bars import counting
@@ -66,6 +67,7 @@ def plan(  # noqa: PLR0917  # the command line names them
         if skip_invalid or not checked.bad:
             with wanting(_planned(checked)) as wanted:
                 run_async(_plan(settings, wanted, result, quiet=as_json))
+            result.warnings = tuple(forewarned(checked, settings, ()))
     tell_plan(result, as_json=as_json)
     raise typer.Exit(DONE if result.is_fine else NOT_DONE)
 

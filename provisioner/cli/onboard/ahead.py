@@ -95,7 +95,7 @@ class Ahead:
         """How long the rest takes, in words."""
         if self.seconds is None:
             return "not known before the first create"
-        return f"about {duration(self.seconds)}" + (f" ({self.why})" if self.why else "")
+        return f"about {duration(max(1.0, self.seconds))}" + (f" ({self.why})" if self.why else "")
 
 
 def _some(lines: Sequence[Line]) -> Iterator[str]:

@@ -345,7 +345,7 @@ async def _work(settings: "Settings", ids: Sequence[int]) -> "Leftovers | None":
     """Work until nothing is left to do, in this process; None if there was nothing to do."""
     from functools import partial
 
-    from provisioner.cli.onboard.live import watch
+    from provisioner.cli.bulk.live import watch
     from provisioner.postgres.onboarding import tally
     from provisioner.service import run_daemon
 
