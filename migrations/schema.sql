@@ -824,7 +824,7 @@ BEGIN
     SELECT n.id, n.not_before, n.target, -n.priority, n.project_id
     FROM new_rows AS n
     WHERE n.status = 'pending' AND n.not_before > now();
-    -- One project's newcomers stand one behind the other, after those that it has in line already. Written with arrays, so
+    -- A project's new requests stand one behind the other, after those that it has in line already. Written with arrays, so
     -- that no plan can compare every row with every project.
     WITH newcomers AS (
         SELECT n.target, -n.priority AS rank, n.project_id, array_agg(n.id ORDER BY n.id) AS ids
@@ -1086,7 +1086,7 @@ BEGIN
     FOR day IN SELECT d::date FROM generate_series(current_date, current_date + 2, interval '1 day') AS d LOOP
         part := 'attempts_' || to_char(day, 'YYYYMMDD');
         IF to_regclass('provisioner.' || part) IS NULL THEN
-            -- What came before its day had a place is moved into it. The table itself comes first: whoever writes takes it
+            -- What came before its day had a place is moved into it. The table itself comes first: writers lock it
             -- before the days.
             LOCK TABLE provisioner.attempts IN SHARE UPDATE EXCLUSIVE MODE;
             LOCK TABLE provisioner.attempts_other IN ACCESS EXCLUSIVE MODE;
@@ -1471,7 +1471,7 @@ CREATE TABLE provisioner.workers (
 )
 WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500');
 
-COMMENT ON COLUMN provisioner.workers.pace IS 'Creates a second, lately';
+COMMENT ON COLUMN provisioner.workers.pace IS 'Creates a second over the last while';
 
 CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
  WITH lines AS (

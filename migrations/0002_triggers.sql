@@ -1,333 +1,5 @@
--- The users' table, the tiny tables that move behind it, and the statement triggers between them.
---
--- The users' row is wide and gets one INSERT and one UPDATE in its life; whatever changes more often lives in tables that
--- stay small. So no column of the wide table that is ever updated may be indexed, and there is room on each page for the
--- new version of the row (HOT): measured, the table ends up smaller so than with pages that are full at first.
-
-CREATE SCHEMA IF NOT EXISTS provisioner;
-
--- Rules are kept by the statement trigger below, not by CHECK or NOT NULL: those print the failing row, and with it the
--- row's credential, to the client and into the server's log.
-CREATE TABLE provisioner.connection_requests (
-    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    target text DEFAULT 'default',
-    project_id uuid,
-    name text DEFAULT 'openrouter',
-    description text,
-    credential text DEFAULT 'default',
-    on_conflict text DEFAULT 'fail',
-    priority smallint DEFAULT 0,
-    batch text,
-    project_name text,
-    wanted text DEFAULT 'present',
-    not_before timestamptz,
-    requested_by text DEFAULT current_user,
-    created_at timestamptz DEFAULT now(),
-    status text DEFAULT 'pending',
-    connection_id uuid,
-    org_id uuid,
-    credentials_hash text,
-    adopted boolean DEFAULT false,
-    key_fingerprint text,
-    attempts integer DEFAULT 0,
-    error_code text,
-    error_message text,
-    finished_at timestamptz,
-    CONSTRAINT connection_requests_wanted_once UNIQUE (target, project_id, name)
-) WITH (
-    fillfactor = 35,
-    autovacuum_vacuum_scale_factor = 0,
-    autovacuum_vacuum_threshold = 50000,
-    autovacuum_analyze_scale_factor = 0,
-    autovacuum_analyze_threshold = 50000
-);
-
-CREATE INDEX connection_requests_batch ON provisioner.connection_requests (batch) WHERE batch IS NOT NULL;
-
-COMMENT ON COLUMN provisioner.connection_requests.project_name IS 'What people call the project: shown, never sent';
-COMMENT ON COLUMN provisioner.connection_requests.wanted IS 'present, or absent: no connection of ours shall be there';
-COMMENT ON COLUMN provisioner.connection_requests.key_fingerprint IS 'Salted fingerprint of the key that Infisical accepted last';
-COMMENT ON TABLE provisioner.connection_requests IS 'One row is one connection that somebody wants in an Infisical project';
-
--- Which database this is. A marker in a description names it, so that two databases on one organization, such as production
--- and staging, never take each other's connections for their own. A copy of a database is to be given another id.
-CREATE TABLE provisioner.installation (
-    id text PRIMARY KEY DEFAULT left(md5(gen_random_uuid()::text), 8)
-);
-
-INSERT INTO provisioner.installation DEFAULT VALUES;
-
-COMMENT ON TABLE provisioner.installation IS 'The id of this database, as markers in descriptions name it';
-
--- Every table has a primary key: in a database whose tables are all published (`FOR ALL TABLES`), PostgreSQL refuses to
--- update and delete rows that nothing identifies.
-
--- Requests that may be claimed, in the order in which they are. `rank` is the negated priority. `turn` is the virtual time
--- of fair queueing: each project has at most about one request a turn, so claiming in the order of turns serves the
--- projects one after another and is still one plain range of one index.
-CREATE TABLE provisioner.ready (
-    target text NOT NULL,
-    rank integer NOT NULL,
-    turn bigint NOT NULL,
-    id bigint NOT NULL,
-    project_id uuid NOT NULL,
-    CONSTRAINT ready_in_order PRIMARY KEY (target, rank, turn, id)
-) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
-
-CREATE INDEX ready_of_project ON provisioner.ready (target, project_id, rank, turn);
--- For those who edit, cancel or delete requests: a project may have tens of thousands in line.
-CREATE INDEX ready_by_id ON provisioner.ready (id);
-
--- Up to which turn each queue has been served: where newcomers join. Workers write it about once a second.
-CREATE TABLE provisioner.fair_cursors (
-    target text NOT NULL,
-    rank integer NOT NULL,
-    turn bigint NOT NULL,
-    PRIMARY KEY (target, rank)
-) WITH (fillfactor = 50);
-
--- Requests whose time has not come: scheduled ones, and those that are tried again later.
-CREATE TABLE provisioner.waiting (
-    id bigint PRIMARY KEY,
-    run_at timestamptz NOT NULL,
-    target text NOT NULL,
-    rank integer NOT NULL,
-    project_id uuid NOT NULL,
-    quarantine text
-) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
-
-CREATE INDEX waiting_until ON provisioner.waiting (run_at);
-
-COMMENT ON COLUMN provisioner.waiting.quarantine IS 'Why it is held back together with others, such as the credential that was refused';
-
--- Requests that a worker has claimed: the durable intent, committed before the first byte is sent.
--- `fence` is drawn by lot for each claim: ids and attempts come again after a TRUNCATE … RESTART IDENTITY or a restore, and the
--- answers of what was in flight before must not be recorded for what has their numbers now. Worker 0 stands for nobody:
--- what cannot be recorded is set aside under it, see `unrecorded`. Columns in the order in which they need no padding.
-CREATE TABLE provisioner.in_flight (
-    id bigint PRIMARY KEY,
-    worker bigint NOT NULL,
-    fence bigint NOT NULL DEFAULT 0,
-    claimed_at timestamptz NOT NULL,
-    attempt integer NOT NULL,
-    rank integer NOT NULL,
-    project_id uuid NOT NULL,
-    cancelled boolean NOT NULL DEFAULT false,
-    target text NOT NULL
-) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
-
--- Outcomes that the database would not record, because of the row or of what somebody's trigger, index or constraint makes of
--- it. The request stays in flight, under worker 0, so nobody makes its connection a second time; maintenance tries to record
--- the outcome again, with growing pauses, and it is when the cause is gone. `calls` are the statements of `settle.sql` with
--- their arguments.
-CREATE TABLE provisioner.unrecorded (
-    id bigint PRIMARY KEY,
-    fence bigint NOT NULL,
-    connection_id text,
-    reason text NOT NULL,
-    since timestamptz NOT NULL DEFAULT clock_timestamp(),
-    tries integer NOT NULL DEFAULT 1,
-    retry_at timestamptz NOT NULL,
-    calls jsonb NOT NULL
-) WITH (fillfactor = 50);
-
-COMMENT ON TABLE provisioner.unrecorded IS 'Outcomes that could not be recorded yet, and why; they are recorded when the cause is gone';
-COMMENT ON COLUMN provisioner.unrecorded.connection_id IS 'The connection that was made, if one was';
-
--- What happened so far to requests that met anything but success at once. `since` is when the first attempt began,
--- `streak` how many of the last failures in a row were of the kind `streak_of`.
-CREATE TABLE provisioner.attempt_state (
-    id bigint PRIMARY KEY,
-    attempt integer NOT NULL,
-    sent integer NOT NULL,
-    failures integer NOT NULL,
-    streak integer NOT NULL DEFAULT 0,
-    streak_of text,
-    since timestamptz NOT NULL,
-    cancelled boolean NOT NULL DEFAULT false,
-    error_code text,
-    error_message text,
-    updated_at timestamptz NOT NULL DEFAULT now()
-) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
-
--- What was edited of requests whose connection is recorded, until the connection has it: a change sends that and no more.
--- `adopted`: what somebody else made is to be deleted too.
-CREATE TABLE provisioner.edits (
-    id bigint PRIMARY KEY,
-    name boolean NOT NULL DEFAULT false,
-    description boolean NOT NULL DEFAULT false,
-    credential boolean NOT NULL DEFAULT false,
-    adopted boolean NOT NULL DEFAULT false
-) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
-
-COMMENT ON TABLE provisioner.edits IS 'What was edited of recorded requests and is not in Infisical yet';
-
--- Creates that left and whose outcome no answer proved: what was sent, when, and when their end was known. A connection that is
--- found is the request's own when one of these can have made it. A request that is answered at its first attempt never has one:
--- its row of `in_flight` is all the evidence there is. Gone with what else is known of the request's attempts.
-CREATE TABLE provisioner.sent_creates (
-    id bigint NOT NULL REFERENCES provisioner.attempt_state (id) ON DELETE CASCADE,
-    sent_at timestamptz NOT NULL,
-    ended_at timestamptz NOT NULL,
-    proof text NOT NULL DEFAULT 'none',
-    target text NOT NULL,
-    project_id uuid NOT NULL,
-    name text NOT NULL,
-    description text NOT NULL,
-    exact boolean NOT NULL,
-    key_fingerprint text,
-    PRIMARY KEY (id, sent_at)
-) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
-
-COMMENT ON TABLE provisioner.sent_creates IS 'Creates whose outcome is not proven: they may have made the connection';
-COMMENT ON COLUMN provisioner.sent_creates.proof IS 'none: it may be committed later; taken: Infisical answered that the name is taken';
-COMMENT ON COLUMN provisioner.sent_creates.exact IS 'Whether description is what was sent, or a marker may have been added';
-
--- Who is at work. A worker's requests are its own until `lease_until`; it renews the lease for all of them at once.
-CREATE TABLE provisioner.workers (
-    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    name text NOT NULL,
-    version text NOT NULL,
-    targets text[] NOT NULL,
-    started_at timestamptz NOT NULL DEFAULT now(),
-    seen_at timestamptz NOT NULL DEFAULT now(),
-    lease_until timestamptz NOT NULL,
-    stopping boolean NOT NULL DEFAULT false,
-    created integer NOT NULL DEFAULT 0,
-    pace double precision NOT NULL DEFAULT 0
-) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
-
-COMMENT ON COLUMN provisioner.workers.pace IS 'Creates a second, lately';
-
--- What operators decide about a target, and what the workers found out about it.
-CREATE TABLE provisioner.targets (
-    target text PRIMARY KEY,
-    known_at timestamptz,
-    paused_at timestamptz,
-    paused_by text,
-    clock_low double precision,
-    clock_high double precision,
-    clock_at timestamptz
-) WITH (fillfactor = 50);
-
-COMMENT ON COLUMN provisioner.targets.clock_low IS 'Seconds that Infisical''s createdAt is ahead of this server''s clock, at the least';
-
--- Why workers hold creates back at a target. Each worker has breakers of its own and reports again about once a second; a
--- report that is not repeated is over.
-CREATE TABLE provisioner.target_incidents (
-    target text NOT NULL,
-    reporter text NOT NULL,
-    reason text NOT NULL,
-    since timestamptz NOT NULL DEFAULT clock_timestamp(),
-    reported_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    PRIMARY KEY (target, reporter)
-) WITH (fillfactor = 50);
-
--- One row a budget: a target's writes, reads or logins within the rate limits, shared by all workers.
-CREATE TABLE provisioner.permits (
-    target text NOT NULL,
-    kind text NOT NULL,
-    version bigint NOT NULL DEFAULT 0,
-    metered boolean,
-    permits integer,
-    period double precision NOT NULL DEFAULT 60,
-    starts_at double precision,
-    ends_at double precision,
-    next_at double precision NOT NULL DEFAULT 0,
-    granted integer NOT NULL DEFAULT 0,
-    answered integer NOT NULL DEFAULT 0,
-    used integer NOT NULL DEFAULT 0,
-    blocked_until double precision NOT NULL DEFAULT 0,
-    ended_at double precision,
-    late integer NOT NULL DEFAULT 0,
-    theirs integer NOT NULL DEFAULT 0,
-    their_pace double precision NOT NULL DEFAULT 0,
-    seen_at double precision NOT NULL DEFAULT 0,
-    searching boolean NOT NULL DEFAULT false,
-    bare_since double precision,
-    address text NOT NULL DEFAULT '',
-    updated_at timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (target, kind)
-) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
-
-COMMENT ON TABLE provisioner.permits IS 'Budgets within the rate limits; times are seconds since 1970 on this server''s clock';
-COMMENT ON COLUMN provisioner.permits.metered IS 'Whether there is a limiter; NULL while nobody knows';
-COMMENT ON COLUMN provisioner.permits.permits IS 'Permits a window';
-COMMENT ON COLUMN provisioner.permits.period IS 'Length of a window in seconds';
-COMMENT ON COLUMN provisioner.permits.ends_at IS 'The earliest bound that the answers gave for the end of this window';
-COMMENT ON COLUMN provisioner.permits.late IS 'Requests that were under way when this window began';
-COMMENT ON COLUMN provisioner.permits.theirs IS 'Permits that others certainly used in this window';
-COMMENT ON COLUMN provisioner.permits.their_pace IS 'Permits a second that others used lately';
-COMMENT ON COLUMN provisioner.permits.searching IS 'Whether no answer names the limit, and it is searched';
-COMMENT ON COLUMN provisioner.permits.used IS 'Permits used in this window as the server counts, by us and by others';
-COMMENT ON COLUMN provisioner.permits.bare_since IS 'Since when answers that should carry the limiter''s headers do not';
-COMMENT ON COLUMN provisioner.permits.address IS 'The server that this was learned from: a target with another address starts anew';
-
--- How many creates may be in flight at a target, over all its workers: one row a target, with what was learned of its server
--- and each worker's part of the limit. It is read, decided on, and written back unless somebody else was quicker.
-CREATE TABLE provisioner.concurrency (
-    target text PRIMARY KEY,
-    version bigint NOT NULL DEFAULT 0,
-    address text NOT NULL,
-    in_flight_limit integer NOT NULL,
-    metered boolean NOT NULL DEFAULT false,
-    usual double precision,
-    calls integer NOT NULL DEFAULT 0,
-    accepted integer NOT NULL DEFAULT 0,
-    elapsed double precision NOT NULL DEFAULT 0,
-    failed integer NOT NULL DEFAULT 0,
-    headers integer NOT NULL DEFAULT 0,
-    pressed boolean NOT NULL DEFAULT false,
-    ended_at double precision NOT NULL DEFAULT 0,
-    stalled_at double precision,
-    stalled_with integer NOT NULL DEFAULT 0,
-    cliff integer,
-    cliff_at double precision NOT NULL DEFAULT 0,
-    bar integer NOT NULL DEFAULT 0,
-    memory double precision NOT NULL DEFAULT 21600,
-    workers bigint[] NOT NULL DEFAULT '{}',
-    held integer[] NOT NULL DEFAULT '{}',
-    wanted integer[] NOT NULL DEFAULT '{}',
-    running integer[] NOT NULL DEFAULT '{}',
-    updated_at timestamptz NOT NULL DEFAULT now()
-) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
-
-COMMENT ON TABLE provisioner.concurrency IS 'How many creates may be in flight at a target, over all its workers; times as in permits';
-COMMENT ON COLUMN provisioner.concurrency.address IS 'The server that this was learned from: a target with another address starts anew';
-COMMENT ON COLUMN provisioner.concurrency.usual IS 'Latency of creates in seconds while few are in flight';
-COMMENT ON COLUMN provisioner.concurrency.calls IS 'Calls of the present round; likewise the five columns after it';
-COMMENT ON COLUMN provisioner.concurrency.stalled_at IS 'When it was noticed that no call ends any more; NULL while calls end';
-COMMENT ON COLUMN provisioner.concurrency.cliff IS 'As many in flight at once stopped the server, at cliff_at';
-COMMENT ON COLUMN provisioner.concurrency.bar IS 'How far the limit goes after the cliff, until hours have gone by';
-COMMENT ON COLUMN provisioner.concurrency.memory IS 'For how many seconds the limit does not go beyond the bar; less than six hours: the cliff is only suspected';
-COMMENT ON COLUMN provisioner.concurrency.held IS 'Slots of each of the workers, in their order; likewise wanted and running';
-
--- The attempt log. Partitioned by day, so that forgetting is dropping. Its key is the call: one that is written down again,
--- because nobody heard that it was, is there already.
-CREATE TABLE provisioner.attempts (
-    request_id bigint NOT NULL,
-    attempt integer NOT NULL,
-    worker bigint NOT NULL,
-    action text NOT NULL,
-    started_at timestamptz NOT NULL,
-    ended_at timestamptz NOT NULL,
-    http_status smallint,
-    req_id text,
-    outcome text NOT NULL,
-    error_code text,
-    error_message text,
-    CONSTRAINT attempts_of_request PRIMARY KEY (request_id, attempt, ended_at)
-) PARTITION BY RANGE (ended_at);
-
-CREATE TABLE provisioner.attempts_other PARTITION OF provisioner.attempts DEFAULT;
-
--- The public halves of the sealing key pairs.
-CREATE TABLE provisioner.sealing_keys (
-    key_id text PRIMARY KEY,
-    public_key bytea NOT NULL,
-    created_at timestamptz NOT NULL DEFAULT now(),
-    retired_at timestamptz
-);
+-- What happens when rows of the users' table are inserted, changed and deleted: the rules are kept, requests get their place in
+-- line, and they are counted. All but what a row alone decides is done once a statement.
 
 -- How long Infisical takes a text to be: it counts UTF-16 code units, so what lies beyond U+FFFF counts as two.
 CREATE FUNCTION provisioner.utf16_length(given text) RETURNS integer
@@ -394,8 +66,28 @@ BEGIN
 END
 $$;
 
+-- A readable key in an insert is taken out before the row is stored, and the row is refused after the statement as ever.
+-- Otherwise the refused row would stand in the table's file until the next vacuum, and in the WAL for longer. It does not
+-- refuse by itself: an error that a COPY meets at one of its rows shows the whole line, to the client and in the server's log.
+CREATE FUNCTION provisioner.withhold_readable_key() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    new.credential := '';
+    RETURN new;
+END
+$$;
+
+CREATE TRIGGER withhold_readable_key BEFORE INSERT ON provisioner.connection_requests
+FOR EACH ROW
+WHEN (
+    new.credential <> 'default'
+    AND (new.credential !~* '^[a-z0-9][a-z0-9_-]{0,39}$' OR new.credential ~* '^sk-')
+    AND new.credential !~ '^sealed:[A-Za-z0-9_-]{1,64}:[A-Za-z0-9+/]+={0,2}$'
+)
+EXECUTE FUNCTION provisioner.withhold_readable_key();
+
 -- Put rows in line. One notification a statement: a commit with notifications takes a lock of the whole database. Its
--- payload says where in line the newcomers stand, as target,rank,turn;…: workers need not look at what they have passed.
+-- payload says where in line the new requests stand, as target,rank,turn;…: workers need not look at what they have passed.
 CREATE FUNCTION provisioner.requests_inserted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -412,7 +104,7 @@ BEGIN
     FROM new_rows AS n
     WHERE n.status = 'pending' AND n.not_before > now();
 
-    -- One project's newcomers stand one behind the other, after those that it has in line already. Written with arrays, so
+    -- A project's new requests stand one behind the other, after those that it has in line already. Written with arrays, so
     -- that no plan can compare every row with every project.
     WITH newcomers AS (
         SELECT n.target, -n.priority AS rank, n.project_id, array_agg(n.id ORDER BY n.id) AS ids
@@ -641,6 +333,78 @@ WHEN (
 )
 EXECUTE FUNCTION provisioner.request_edited();
 
+-- A request that somebody sets to pending by hand is to be tried again: it gets a place, unless it has one.
+CREATE FUNCTION provisioner.request_status_edited() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
+BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
+    IF new.status IS NULL OR new.status NOT IN ('pending', 'succeeded', 'failed', 'cancelled', 'removed') THEN
+        PERFORM provisioner.refuse('status', new);
+    END IF;
+    IF new.finished_at IS NOT NULL OR new.error_code IS NOT NULL OR (old.status = 'removed' AND new.wanted = 'absent') THEN
+        UPDATE provisioner.connection_requests AS q
+        SET
+            error_code = NULL, error_message = NULL, finished_at = NULL,
+            wanted = CASE WHEN old.status = 'removed' THEN 'present' ELSE q.wanted END
+        WHERE q.id = new.id;
+    END IF;
+    UPDATE provisioner.attempt_state AS s
+    SET failures = 0, streak = 0, cancelled = false, error_code = NULL, error_message = NULL, updated_at = now()
+    WHERE s.id = new.id;
+    INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
+    SELECT new.id, greatest(new.not_before, now()), new.target, -new.priority, new.project_id
+    WHERE NOT EXISTS (
+        SELECT FROM provisioner.ready AS r WHERE r.id = new.id
+        UNION ALL SELECT FROM provisioner.in_flight AS f WHERE f.id = new.id
+    )
+    ON CONFLICT (id) DO NOTHING;
+    PERFORM set_config('provisioner.recording', before, true);
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER request_status_edited AFTER UPDATE OF status ON provisioner.connection_requests
+FOR EACH ROW
+WHEN (
+    new.status IS DISTINCT FROM old.status
+    AND (new.status = 'pending' OR new.status IS NULL OR new.status NOT IN ('succeeded', 'failed', 'cancelled', 'removed'))
+)
+EXECUTE FUNCTION provisioner.request_status_edited();
+
+-- A request that waits for a quarantined key and gets another credential is due at once.
+CREATE FUNCTION provisioner.request_credential_edited() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    UPDATE provisioner.waiting AS w SET run_at = now(), quarantine = NULL WHERE w.id = new.id AND w.quarantine IS NOT NULL;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER request_credential_edited AFTER UPDATE OF credential ON provisioner.connection_requests
+FOR EACH ROW
+WHEN (new.status = 'pending' AND new.credential IS DISTINCT FROM old.credential)
+EXECUTE FUNCTION provisioner.request_credential_edited();
+
+-- A trigger and no part of the settlement: whatever fails a request, older workers too, it is noticed.
+CREATE FUNCTION provisioner.box_failed() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO provisioner.failed_boxes (id, failed_at, box)
+    VALUES (new.id, clock_timestamp(), hashtextextended(new.credential, 0));
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER box_failed AFTER UPDATE OF status, credential ON provisioner.connection_requests
+FOR EACH ROW
+WHEN (
+    new.status = 'failed' AND new.credential LIKE 'sealed:%' AND new.credential NOT LIKE '%:wiped'
+    AND (old.status, old.credential) IS DISTINCT FROM (new.status, new.credential)
+)
+EXECUTE FUNCTION provisioner.box_failed();
+
 -- What workers record is not for others to write: a connection that is not the one that was made would be changed or removed
 -- by mistake. Statements that record say so by a setting of their own transaction; `status = 'pending'` is anybody's retry.
 CREATE FUNCTION provisioner.refuse_recorded_columns() RETURNS trigger
@@ -706,51 +470,72 @@ $$;
 CREATE TRIGGER requests_truncated AFTER TRUNCATE ON provisioner.connection_requests
 FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_truncated();
 
--- Days of the attempt log: makes the next ones, drops those that are older than `keep`. Runs with the owner's rights, for
--- workers may not change the schema. Days are UTC days. It waits for nobody: while it waited for a dump, or for a transaction
--- that was left open, every settlement would stand behind it. False: somebody is in the way, and it is to be called again;
--- there is time, for days are made two ahead and what has no day has a place all the same. Two at once: the second finds it done.
-CREATE FUNCTION provisioner.turn_attempt_log(keep interval) RETURNS boolean
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET lock_timeout = '100ms' AS $$
-DECLARE
-    day date;
-    part text;
+-- One function for each event, for a trigger sees only the rows that its event has.
+CREATE FUNCTION provisioner.requests_counted_in() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    FOR day IN SELECT d::date FROM generate_series(current_date, current_date + 2, interval '1 day') AS d LOOP
-        part := 'attempts_' || to_char(day, 'YYYYMMDD');
-        IF to_regclass('provisioner.' || part) IS NULL THEN
-            -- What came before its day had a place is moved into it. The table itself comes first: whoever writes takes it
-            -- before the days.
-            LOCK TABLE provisioner.attempts IN SHARE UPDATE EXCLUSIVE MODE;
-            LOCK TABLE provisioner.attempts_other IN ACCESS EXCLUSIVE MODE;
-            CONTINUE WHEN to_regclass('provisioner.' || part) IS NOT NULL;
-            EXECUTE format('CREATE TABLE provisioner.%I (LIKE provisioner.attempts)', part);
-            EXECUTE format(
-                'WITH moved AS (DELETE FROM provisioner.attempts_other WHERE ended_at >= %L AND ended_at < %L RETURNING *)'
-                ' INSERT INTO provisioner.%I SELECT * FROM moved',
-                day::timestamptz, (day + 1)::timestamptz, part
-            );
-            EXECUTE format(
-                'ALTER TABLE provisioner.attempts ATTACH PARTITION provisioner.%I FOR VALUES FROM (%L) TO (%L)',
-                part, day::timestamptz, (day + 1)::timestamptz
-            );
-        END IF;
-    END LOOP;
-    FOR part IN
-        SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
-        WHERE i.inhparent = 'provisioner.attempts'::regclass AND c.relname ~ '^attempts_[0-9]{8}$'
-            AND to_date(right(c.relname, 8), 'YYYYMMDD') < current_date - keep
-    LOOP
-        EXECUTE format('DROP TABLE IF EXISTS provisioner.%I', part);
-    END LOOP;
-    DELETE FROM provisioner.attempts_other AS a WHERE a.ended_at < now() - keep;
-    RETURN true;
-EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
-    RETURN false;
+    INSERT INTO provisioner.count_changes
+    SELECT
+        coalesce(n.target, ''), coalesce(n.batch, ''), coalesce(n.requested_by, ''), coalesce(n.status, ''),
+        coalesce(n.error_code, ''), count(*), min(n.created_at), max(n.finished_at), max(n.id)
+    FROM new_rows AS n
+    GROUP BY n.target, n.batch, n.requested_by, n.status, n.error_code;
+    RETURN NULL;
 END
 $$;
 
-SELECT provisioner.turn_attempt_log(interval '30 days');
+CREATE TRIGGER requests_counted_in AFTER INSERT ON provisioner.connection_requests
+REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_counted_in();
+
+CREATE FUNCTION provisioner.requests_counted_again() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO provisioner.count_changes
+    SELECT
+        coalesce(c.target, ''), coalesce(c.batch, ''), coalesce(c.requested_by, ''), coalesce(c.status, ''),
+        coalesce(c.error_code, ''), sum(c.requests), min(c.created_at), max(c.finished_at), max(c.id)
+    FROM (
+        SELECT o.target, o.batch, o.requested_by, o.status, o.error_code, -1 AS requests, NULL AS created_at, NULL AS finished_at, NULL AS id
+        FROM old_rows AS o
+        UNION ALL
+        SELECT n.target, n.batch, n.requested_by, n.status, n.error_code, 1, n.created_at, n.finished_at, n.id
+        FROM new_rows AS n
+    ) AS c
+    GROUP BY c.target, c.batch, c.requested_by, c.status, c.error_code
+    HAVING sum(c.requests) <> 0;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER requests_counted_again AFTER UPDATE ON provisioner.connection_requests
+REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_counted_again();
+
+CREATE FUNCTION provisioner.requests_counted_out() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO provisioner.count_changes
+    SELECT
+        coalesce(o.target, ''), coalesce(o.batch, ''), coalesce(o.requested_by, ''), coalesce(o.status, ''),
+        coalesce(o.error_code, ''), -count(*)
+    FROM old_rows AS o
+    GROUP BY o.target, o.batch, o.requested_by, o.status, o.error_code;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER requests_counted_out AFTER DELETE ON provisioner.connection_requests
+REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_counted_out();
+
+CREATE FUNCTION provisioner.requests_counted_none() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    TRUNCATE provisioner.counts, provisioner.count_changes;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER requests_counted_none AFTER TRUNCATE ON provisioner.connection_requests
+FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_counted_none();
 
 -- Functions belong to their owner alone until `provisioner grant` says otherwise.
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA provisioner FROM PUBLIC;
