@@ -657,10 +657,10 @@ BEGIN
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Set on_conflict to replace if the connection is yours to change.';
     END IF;
     -- Whoever takes it out of its place has it: a claim that is made meanwhile would send what it was before.
-    IF new.status = 'pending' AND old.status = 'pending' AND (renamed OR placed OR rekeyed) THEN
+    IF new.status = 'pending' AND old.status = 'pending' AND (renamed OR placed) THEN
         IF NOT provisioner.take_place(new, CASE WHEN placed THEN coalesce(new.not_before, now()) END) THEN
-            RAISE EXCEPTION 'request % is in flight: its target, project_id, name, description, credential, priority and not_before'
-                ' cannot be changed now', new.id
+            RAISE EXCEPTION 'request % is in flight: its target, project_id, name, description, priority and not_before cannot be'
+                ' changed now', new.id
             USING ERRCODE = 'object_in_use', HINT = 'Cancel it, or wait until it has ended.';
         END IF;
     END IF;

@@ -110,7 +110,7 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("credential_health", "target_incidents")),
         *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("in_flight", "unrecorded")),
         _table("sent_creates", "SELECT", "INSERT", "UPDATE", "DELETE"),
-        _table("edits", "SELECT", "DELETE"),
+        _table("edits", "SELECT", "INSERT", "UPDATE", "DELETE"),
         *(_table(name, "SELECT") for name in ("miscounted", "installation")),
         *(_table(name, "SELECT", "INSERT", "UPDATE") for name in ("fair_cursors", "permits", "concurrency", "targets")),
         _table("attempts", "INSERT"),

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 # The statement for each outcome, and its arrays' columns for one settlement.
 _STATEMENT: Final = {Succeed: "succeed", Fail: "fail", Retry: "put_back", Cancel: "cancel", Remove: "remove"}
 _CHANGE: Final = "change"
+COMPARED: Final = 160  # characters of a credential that tell whether the row has another one meanwhile
 _LOG: Final = "log_attempts"
 _DOUBT: Final = "doubt"
 _TOLD: Final = frozenset({_LOG, _DOUBT, _CHANGE})  # these come last, and are told what was settled
@@ -138,18 +139,8 @@ def _row(settlement: Settlement, *, plain: bool) -> tuple[object, ...]:
         case Succeed(connection=made, adopted=adopted):
             call = settlement.records[0] if plain else None
             logged = (call.started_at, call.elapsed, call.status, call.req_id) if call else (None, None, None, None)
-            accepted = settlement.key_fingerprint
-            return (
-                *who,
-                made.id,
-                made.org_id,
-                made.credentials_hash,
-                adopted,
-                sent,
-                accepted,
-                *logged,
-                claim.claimed_at,
-            )
+            what = (made.id, made.org_id, made.credentials_hash, adopted, sent, settlement.key_fingerprint)
+            return (*who, *what, claim.request.credential[:COMPARED], *logged, claim.claimed_at)
         case Fail(code=code, message=message):
             failures, absent = claim.failures + 1, claim.request.absent
             return (*who, sent, failures, claim.first_tried_at, bool(claim.doubt), code, message, absent)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from provisioner.postgres.migrations import known_migrations
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queue import PostgresQueue
 from provisioner.postgres.reports import read_status
@@ -70,19 +69,6 @@ def test_they_are_those_of_the_table(database: Database, deeds: list[tuple[str, 
             await transaction.rollback()
 
     asyncio.run(act())
-
-
-async def test_older_requests_count(empty_database: Database) -> None:
-    """What was in the table when the counts came is counted, and progress is told as before."""
-    async with connected(empty_database.url) as session:
-        for migration in known_migrations():
-            if migration.name == "counts":
-                await insert_many(session, 3, each=2)
-                await session.execute(f"UPDATE {TABLE} SET status = 'failed', error_code = 'gave_up' WHERE id % 3 = 0")
-                before = await session.fetch("SELECT * FROM provisioner.batch_progress ORDER BY total")
-            await session.execute(migration.sql)
-        assert await session.fetch(MISCOUNTED) == []
-        assert await session.fetch("SELECT * FROM provisioner.batch_progress ORDER BY total") == before
 
 
 async def test_folding_empties_the_changes(session: Session) -> None:

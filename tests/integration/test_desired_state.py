@@ -197,6 +197,20 @@ async def test_a_wish_that_changes_in_flight_is_kept(fleet: Fleet) -> None:
     assert fleet.created() == 1
 
 
+async def test_a_key_that_is_named_in_flight_is_sent_afterwards(database: Database) -> None:
+    """The create ends with the key that it had, and the connection gets the new one."""
+    settings = {"PROVISIONER_CREDENTIALS__TEAM_A__VALUE": "sk-or-v1-of-team-a"}
+    async with Fleet(database.url, Options(mode="self-hosted", projects=1, latency=0.3), settings=settings) as it:
+        await it.start()
+        (request,) = await it.insert(1)
+        await eventually(lambda: it.session.fetchval("SELECT count(*) = 1 FROM provisioner.in_flight"))
+        await it.session.execute("UPDATE provisioner.connection_requests SET credential = 'team-a'")
+        await it.done()
+        assert (it.created(), requests(it, PATCH)) == (1, {"200": 1})
+        assert (await row(it, request))["status"] == "succeeded"
+        assert await it.session.fetchval("SELECT count(*) FROM provisioner.edits") == 0
+
+
 async def test_a_failed_request_is_put_aside(fleet: Fleet) -> None:
     """`cancel` of what has failed leaves nothing that needs a person."""
     await fleet.session.execute(

@@ -7,7 +7,7 @@
 -- a hash table then, where the planner, who expects one row, would compare every row with every row.
 --
 -- Each says by the setting `provisioner.recording` that it records, for no one else may; it holds for the transaction, so it needs no
--- session. Where the wish (`wanted`) has changed since the claim ($absent is what it was), the request goes back in line.
+-- session. Where the wish (`wanted`) or the credential has changed since the claim, the request goes back in line.
 
 -- :name succeed
 -- Record connections: one update of the wide row, the sealed key wiped in the same statement. Where a single create was all
@@ -19,10 +19,11 @@ WITH outcomes AS (
     SELECT *
     FROM unnest(
         $2::bigint[], $3::integer[], $4::uuid[], $5::uuid[], $6::text[], $7::boolean[], $8::integer[],
-        $9::text[], $10::timestamptz[], $11::double precision[], $12::smallint[], $13::text[], $14::timestamptz[], $15::bigint[]
+        $9::text[], $10::text[], $11::timestamptz[], $12::double precision[], $13::smallint[], $14::text[], $15::timestamptz[],
+        $16::bigint[]
     ) AS o (
-        id, attempt, connection_id, org_id, credentials_hash, adopted, sent, key_fingerprint, started_at, elapsed, http_status,
-        req_id, claimed_at, fence
+        id, attempt, connection_id, org_id, credentials_hash, adopted, sent, key_fingerprint, credential, started_at, elapsed,
+        http_status, req_id, claimed_at, fence
     )
 ),
 gone AS (
@@ -69,7 +70,7 @@ forgotten AS (
 updated AS (
     UPDATE provisioner.connection_requests AS q
     SET
-        status = CASE WHEN q.wanted = 'absent' THEN 'pending' ELSE 'succeeded' END,
+        status = CASE WHEN q.wanted = 'absent' OR left(q.credential, 160) <> o.credential THEN 'pending' ELSE 'succeeded' END,
         connection_id = o.connection_id,
         org_id = o.org_id,
         credentials_hash = o.credentials_hash,
@@ -82,26 +83,34 @@ updated AS (
         error_message = NULL,
         finished_at = clock_timestamp(),
         credential = CASE
-            WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
+            WHEN q.credential LIKE 'sealed:%' AND NOT left(q.credential, 160) <> o.credential
+                THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
             ELSE q.credential
         END
     FROM settled AS o
     WHERE q.id = o.id
-    RETURNING q.id, q.wanted, q.target, q.priority, q.project_id
+    RETURNING q.id, q.status, q.wanted, q.target, q.priority, q.project_id
 ),
-unwanted AS (
+wished_otherwise AS (
     INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
-    SELECT u.id, clock_timestamp(), u.target, -u.priority, u.project_id FROM updated AS u WHERE u.wanted = 'absent'
+    SELECT u.id, clock_timestamp(), u.target, -u.priority, u.project_id FROM updated AS u WHERE u.status = 'pending'
+),
+rekeyed AS (
+    INSERT INTO provisioner.edits AS e (id, credential)
+    SELECT u.id, true FROM updated AS u WHERE u.status = 'pending' AND u.wanted <> 'absent'
+    ON CONFLICT (id) DO UPDATE SET credential = true
 )
 SELECT u.id FROM updated AS u
 UNION ALL
 SELECT provisioner.not_updated(s.id) FROM settled AS s WHERE (s.id IN (SELECT u.id FROM updated AS u)) IS NOT TRUE;
 
 -- :name change
--- What was edited of those of requests $2 that worker $1 has just settled ($3) is in Infisical now. Nobody edits what is in flight,
--- so nothing is missed.
+-- What was edited of those of requests $2 that worker $1 has just settled ($3) is in Infisical now. What got another
+-- credential meanwhile is pending, and keeps them.
 DELETE FROM provisioner.edits AS e
-WHERE e.id = ANY ($2::bigint[]) AND e.id = ANY ($3::bigint[]) AND $1::bigint IS NOT NULL;
+WHERE
+    e.id = ANY ($2::bigint[]) AND e.id = ANY ($3::bigint[]) AND $1::bigint IS NOT NULL
+    AND EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.id = e.id AND q.status = 'succeeded');
 
 -- :name remove
 -- Nothing of ours is there any more: forget the connection, and wipe a sealed key.
