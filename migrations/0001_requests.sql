@@ -550,6 +550,65 @@ $$;
 CREATE TRIGGER requests_truncated AFTER TRUNCATE ON provisioner.connection_requests
 FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_truncated();
 
+-- The second kind of request. Nothing in it is secret, so its rules are plain constraints. Ids begin where those of connections never come.
+CREATE TABLE provisioner.rotation_requests (
+    id bigint GENERATED ALWAYS AS IDENTITY (START WITH 1000000000001) PRIMARY KEY,
+    target text NOT NULL DEFAULT 'default' CHECK (target ~ '^[a-z0-9][a-z0-9-]{0,62}$'),
+    project_id uuid NOT NULL,
+    name text NOT NULL DEFAULT 'openrouter' CHECK (length(name) <= 64 AND name ~ '^[a-z0-9]+(-[a-z0-9]+)*$'),
+    connection text NOT NULL DEFAULT 'openrouter',
+    environment text NOT NULL DEFAULT 'prod' CHECK (environment ~ '^[a-z0-9]+(-[a-z0-9]+)*$' AND length(environment) <= 64),
+    secret_path text NOT NULL DEFAULT '/' CHECK (secret_path ~ '^/([^/\s]+/)*[^/\s]*$' AND length(secret_path) <= 500),
+    secret_name text NOT NULL DEFAULT 'OPENROUTER_API_KEY' CHECK (secret_name ~ '^[^:/\s]{1,200}$'),
+    interval_days integer NOT NULL DEFAULT 30 CHECK (interval_days BETWEEN 1 AND 3650),
+    rotate_at time NOT NULL DEFAULT '00:00',
+    key_name text NOT NULL DEFAULT '{project_name} {environment}' CHECK (key_name ~ '\S' AND length(key_name) <= 200),
+    spend_limit numeric CHECK (spend_limit > 0 AND spend_limit < 1e9),
+    limit_reset text CHECK (limit_reset IN ('daily', 'weekly', 'monthly')),
+    include_byok boolean,
+    description text CHECK (provisioner.utf16_length(description) <= 255),
+    on_conflict text NOT NULL DEFAULT 'fail' CHECK (on_conflict IN ('fail', 'adopt')),
+    priority smallint NOT NULL DEFAULT 0 CHECK (priority > -32768),
+    batch text CHECK (length(batch) BETWEEN 1 AND 200),
+    project_name text CHECK (length(project_name) BETWEEN 1 AND 200 AND project_name !~ '[\u0001-\u001F\u007F-\u009F]'),
+    not_before timestamptz CHECK (isfinite(not_before)),
+    requested_by text NOT NULL DEFAULT current_user,
+    created_at timestamptz NOT NULL DEFAULT now() CHECK (isfinite(created_at)),
+    status text NOT NULL DEFAULT 'pending' CHECK (status IN ('pending', 'succeeded', 'failed', 'cancelled')),
+    rotation_id uuid,
+    connection_id uuid,
+    key_issued text,
+    adopted boolean NOT NULL DEFAULT false,
+    attempts integer NOT NULL DEFAULT 0,
+    left_behind text,
+    error_code text,
+    error_message text,
+    finished_at timestamptz,
+    CONSTRAINT rotation_requests_wanted_once UNIQUE (target, project_id, environment, secret_path, name)
+) WITH (
+    fillfactor = 50,
+    autovacuum_vacuum_scale_factor = 0,
+    autovacuum_vacuum_threshold = 50000,
+    autovacuum_analyze_scale_factor = 0,
+    autovacuum_analyze_threshold = 50000
+);
+
+CREATE INDEX rotation_requests_batch ON provisioner.rotation_requests (batch) WHERE batch IS NOT NULL;
+
+COMMENT ON TABLE provisioner.rotation_requests IS 'One row is one secret rotation that somebody wants: a key of its own for a project';
+COMMENT ON COLUMN provisioner.rotation_requests.connection IS 'The connection with the management key, by its name in the same project';
+COMMENT ON COLUMN provisioner.rotation_requests.key_name IS 'The key''s name at OpenRouter; {project_name}, {project_id} and {environment} are filled in';
+COMMENT ON COLUMN provisioner.rotation_requests.key_issued IS 'The name under which OpenRouter lists the key';
+COMMENT ON COLUMN provisioner.rotation_requests.left_behind IS 'Which other keys may have been left behind at OpenRouter, and what to do';
+
+-- What both kinds have in common, with the line that each request stands in.
+CREATE VIEW provisioner.requests AS
+SELECT q.id, q.target, q.batch, q.requested_by, q.status FROM provisioner.connection_requests AS q
+UNION ALL
+SELECT r.id, r.target || '/rotations', r.batch, r.requested_by, r.status FROM provisioner.rotation_requests AS r;
+
+COMMENT ON VIEW provisioner.requests IS 'All requests of every kind, in brief; a rotation''s target is that of its line';
+
 -- Days of the attempt log: makes the next ones, drops those that are older than `keep`. Runs with the owner's rights, for
 -- workers may not change the schema. Days are UTC days. It waits for nobody: while it waited for a dump, or for a transaction
 -- that was left open, every settlement would stand behind it. False: somebody is in the way, and it is to be called again;

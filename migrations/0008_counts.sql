@@ -164,14 +164,14 @@ WITH lines AS (
     UNION ALL
     SELECT q.batch, q.target, 'in_flight', 1, NULL, NULL, NULL
     FROM provisioner.in_flight AS f
-    JOIN provisioner.connection_requests AS q ON q.id = f.id
+    JOIN provisioner.requests AS q ON q.id = f.id
     WHERE
         q.status = 'pending'
         AND (q.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT')))
     UNION ALL
-    SELECT q.batch, q.target, 'waiting', 1, NULL, NULL, w.run_at
+    SELECT q.batch, q.target, 'waiting', 1, NULL, NULL, CASE WHEN isfinite(w.run_at) THEN w.run_at END
     FROM provisioner.waiting AS w
-    JOIN provisioner.connection_requests AS q ON q.id = w.id
+    JOIN provisioner.requests AS q ON q.id = w.id
     WHERE
         q.status = 'pending'
         AND (q.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT')))

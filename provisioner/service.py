@@ -27,6 +27,7 @@ from provisioner.core.policy import Rules
 from provisioner.core.ports import Clock, Observer
 from provisioner.core.target_health import Breaker
 from provisioner.core.unobserved import UNOBSERVED
+from provisioner.credentials.keyless import Keyless
 from provisioner.credentials.vault import NamedVault
 from provisioner.descriptors import connections_each, current_limit, raise_limit
 from provisioner.embedded.place import is_embedded
@@ -34,6 +35,7 @@ from provisioner.embedded.server import source_of
 from provisioner.infisical.connections import InfisicalConnections
 from provisioner.infisical.identity import Identity
 from provisioner.infisical.metered_logins import MeteredLogins
+from provisioner.infisical.rotations import InfisicalRotations
 from provisioner.infisical.secrets import InfisicalSecrets
 from provisioner.infisical.transport import Transport, TransportOptions
 from provisioner.infisical.wire import Routes
@@ -46,6 +48,7 @@ from provisioner.postgres.access import Kind, require_rights
 from provisioner.postgres.clocks import TargetClock
 from provisioner.postgres.concurrency import SharedConcurrency
 from provisioner.postgres.credential_health import SharedCredentialHealth
+from provisioner.postgres.kinds import ROTATIONS
 from provisioner.postgres.listener import Listener
 from provisioner.postgres.migrations import require_schema
 from provisioner.postgres.permits import UNLIMITED, SharedPermits
@@ -70,6 +73,9 @@ log = structlog.stdlib.get_logger()
 DAY: Final = 86400.0
 LISTED: Final = 50  # batches that the status page has room for
 PROGRESS: Final = 10.0  # seconds between two reports of a run that drains the queue
+# Creates of rotations in flight at a target, over all workers. A self-hosted server stands still with twelve creates,
+# of which connections use eight at most; and two are more than any of Infisical's rates allow.
+ROTATIONS_AT_ONCE: Final = 2
 SPARE: Final = 8  # connections beside those of the creates: look-ups and logins
 OWN: Final = 2  # connections to the database besides the workers' pool: the listener's and the status port's
 STATEMENT_TIME: Final = 10.0  # seconds; less than half of the default lease, so that a dead connection cannot cost it
@@ -88,13 +94,13 @@ async def run_daemon(settings: Settings, *, drain: bool = False) -> "Leftovers |
         clock = DatabaseClock(wall=partial(datetime.now, UTC), monotonic=time.monotonic)
         vault, meter = open_vault(settings), Meter(settings.targets)
         observer = await stack.enter_async_context(traced(meter, clock=clock, worker=worker_name(settings)))
-        targets = [
-            (
-                await stack.enter_async_context(open_target(settings, name, database, clock, vault, observer=meter)),
-                min(capacity(target.max_in_flight), max(1, connections_of_a_target(settings) - SPARE)),
-            )
-            for name, target in settings.targets.items()
-        ]
+        targets: list[tuple[Target, int]] = []
+        for name, target in settings.targets.items():
+            lines = open_lines(settings, name, database, clock, vault, observer=meter)
+            connections, rotations = await stack.enter_async_context(lines)
+            most = max(1, connections_of_a_target(settings) - SPARE)
+            targets.append((connections, min(capacity(target.max_in_flight), most)))
+            targets.append((rotations, min(ROTATIONS_AT_ONCE, most)))
         worker = Worker(
             targets,
             options=_options(settings, drain=drain),
@@ -115,7 +121,7 @@ async def run_daemon(settings: Settings, *, drain: bool = False) -> "Leftovers |
             return None
         from provisioner.postgres.reports import read_leftovers  # noqa: PLC0415 - reports are for those who look
 
-        return await read_leftovers(database, settings.targets)
+        return await read_leftovers(database, [target.name for target, _ in targets])
 
 
 async def _require_place(database: Database) -> None:
@@ -218,6 +224,22 @@ async def open_target(
 
     Raises `SettingsError` when nobody can log in there.
     """
+    async with open_lines(settings, name, database, clock, vault, observer=observer, permits=permits) as (target, _):
+        yield target
+
+
+@asynccontextmanager
+async def open_lines(
+    settings: Settings,
+    name: str,
+    database: Database,
+    clock: Clock,
+    vault: NamedVault,
+    *,
+    observer: Observer = UNOBSERVED,
+    permits: type[SharedPermits] = SharedPermits,
+) -> AsyncIterator[tuple[Target, Target]]:
+    """The same for every kind of request: what stands in one line is a target of its own, with budgets of its own."""
     chosen = settings.targets[name]
     shared = partial(permits, database, clock, target=name)
     writes, reads, logins = (
@@ -231,7 +253,7 @@ async def open_target(
         routes = Routes(chosen.url)
         keys = vault.at(name, InfisicalSecrets(transport, identity, routes, reads))
         health = SharedCredentialHealth(database, target=name)
-        yield Target(
+        target = Target(
             name=name,
             connections=InfisicalConnections(
                 transport, identity, routes, marker=chosen.marker, now=clock.epoch, monotonic=clock.monotonic
@@ -248,6 +270,30 @@ async def open_target(
             recorded=partial(recorded_elsewhere, database),
             observer=observer,
             clock_store=TargetClock(database, target=name),
+        )
+        line = f"{name}/{ROTATIONS.line}"
+        shared = partial(permits, database, clock, target=line)
+        yield (
+            target,
+            Target(
+                name=line,
+                connections=InfisicalRotations(
+                    transport, identity, routes, marker=chosen.marker, now=clock.epoch, monotonic=clock.monotonic
+                ),
+                vault=Keyless(),
+                writes=shared(kind="write", start=replace(_budget(chosen.write_limit), address=chosen.url))
+                if not chosen.shared_budget
+                else writes,
+                reads=shared(kind="read", start=replace(_budget(chosen.read_limit), address=chosen.url))
+                if not chosen.shared_budget
+                else reads,
+                rules=target.rules,
+                breaker=Breaker(),
+                incidents=SharedIncidents(database, target=line, reporter=str(uuid4())),
+                gate=SlotGate(line, shared=_concurrency(settings, name, database, line=line), clock=clock),
+                shared_budget=chosen.shared_budget,
+                observer=observer,
+            ),
         )
 
 
@@ -292,13 +338,15 @@ def capacity(most: int | Literal["auto"]) -> int:
     return METERED if most == "auto" else most
 
 
-def _concurrency(settings: Settings, name: str, database: Database) -> SharedConcurrency:
+def _concurrency(settings: Settings, name: str, database: Database, *, line: str = "") -> SharedConcurrency:
     chosen = settings.targets[name]
     host = urlsplit(chosen.url).netloc.lower()
     sharers = sum(urlsplit(each.url).netloc.lower() == host for each in settings.targets.values())
     most = None if chosen.max_in_flight == "auto" else chosen.max_in_flight
+    if line:  # whatever the connections' line has in flight, the two together do not stop a server
+        most = min(most or ROTATIONS_AT_ONCE, ROTATIONS_AT_ONCE)
     rules = ConcurrencyRules(address=chosen.url, most=most, sharers=sharers)
-    return SharedConcurrency(database, target=name, rules=rules)
+    return SharedConcurrency(database, target=line or name, rules=rules)
 
 
 def worker_name(settings: Settings) -> str:

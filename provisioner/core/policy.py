@@ -63,6 +63,9 @@ PATIENCE: Final = {
     ErrorCode.CREDENTIAL_REFUSED: Patience(attempts=3),
     ErrorCode.PERMISSION_DENIED: Patience(attempts=5, seconds=15.0),
     ErrorCode.PROJECT_NOT_FOUND: Patience(attempts=3, seconds=5.0),
+    ErrorCode.FOLDER_NOT_FOUND: Patience(attempts=3, seconds=5.0),
+    ErrorCode.CONNECTION_FAILED: Patience(attempts=3, seconds=5.0),
+    ErrorCode.KEY_NOT_ISSUED: Patience(attempts=3, seconds=5.0),
 }
 
 
@@ -92,7 +95,7 @@ class DecisionContext:
 
 def first_action(claim: Claim) -> Action:
     """What to do first: a request that may have been made already is looked up before it is made."""
-    return Action.LOOK_UP if claim.doubt else Action.CREATE
+    return Action.LOOK_UP if claim.doubt or claim.request.looks_first else Action.CREATE
 
 
 def decide(
@@ -140,6 +143,18 @@ def left_in_doubt(claim: Claim, outcome: Outcome) -> tuple[SentCreate, ...]:
 def sent_description(claim: Claim, rules: Rules) -> str:
     """The description that a create of this claim carries, as Infisical keeps it."""
     return describe(claim.request.id, claim.request.description, marker=rules.marker)
+
+
+def telling_what_is_left(claim: Claim, outcome: Outcome) -> Outcome:
+    """The outcome, with what the claim's creates may have left behind in its words.
+
+    Nobody hears of that once a request is cancelled, so it fails instead.
+    """
+    if not isinstance(outcome, Fail | Cancel) or not (left := claim.request.left_behind(claim.doubt, None)):
+        return outcome
+    if isinstance(outcome, Cancel):
+        return Fail(code=ErrorCode.OUTCOME_UNKNOWN, message=f"it was cancelled; {left}")
+    return replace(outcome, message=f"{outcome.message}; {left}")
 
 
 def recorded_twice(claim: Claim, connection: Connection, other: str) -> Decision:
@@ -295,6 +310,38 @@ def _invalid(
     return Fail(code=ErrorCode.INVALID_REQUEST, message=observation.message)
 
 
+def _plan_restricted(
+    claim: Claim, _action: Action, observation: Observation, _rules: Rules, context: DecisionContext
+) -> Decision:
+    # The whole organization's, so nobody's row is at fault: the breaker opens, and all wait for another plan.
+    pause = breather(claim.attempt, jitter=context.jitter)
+    return Retry(delay=pause, message=observation.message, code=ErrorCode.PLAN_RESTRICTED)
+
+
+def _folder_missing(
+    claim: Claim, _action: Action, observation: Observation, rules: Rules, context: DecisionContext
+) -> Decision:
+    return _again(claim, ErrorCode.FOLDER_NOT_FOUND, observation.message, rules, context)
+
+
+def _secret_exists(
+    _claim: Claim, _action: Action, observation: Observation, _rules: Rules, _context: DecisionContext
+) -> Decision:
+    return Fail(code=ErrorCode.SECRET_EXISTS, message=observation.message)
+
+
+def _key_not_issued(
+    claim: Claim, _action: Action, observation: Observation, rules: Rules, context: DecisionContext
+) -> Decision:
+    return _again(claim, ErrorCode.KEY_NOT_ISSUED, observation.message, rules, context)
+
+
+def _connection_missing(
+    claim: Claim, _action: Action, observation: Observation, rules: Rules, context: DecisionContext
+) -> Decision:
+    return _again(claim, ErrorCode.CONNECTION_FAILED, observation.message, rules, context)
+
+
 def _no_fault(
     claim: Claim, _action: Action, observation: Observation, _rules: Rules, context: DecisionContext
 ) -> Decision:
@@ -364,6 +411,11 @@ _DECIDE: Final[dict[Result, Callable[[Claim, Action, Observation, Rules, Decisio
     Result.FORBIDDEN: _forbidden,
     Result.PROJECT_MISSING: _project_missing,
     Result.INVALID: _invalid,
+    Result.PLAN_RESTRICTED: _plan_restricted,
+    Result.FOLDER_MISSING: _folder_missing,
+    Result.SECRET_EXISTS: _secret_exists,
+    Result.KEY_NOT_ISSUED: _key_not_issued,
+    Result.CONNECTION_MISSING: _connection_missing,
     Result.THROTTLED: _throttled,
     Result.TOKEN_TROUBLE: _no_fault,
     Result.MISCONFIGURED: _no_fault,

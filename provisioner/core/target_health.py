@@ -12,7 +12,11 @@ from typing import Final
 from provisioner.core.model import Result
 
 # What says nothing about the row, only that the target cannot be used just now.
-TROUBLE: Final = frozenset({Result.UNKNOWN, Result.NOT_SENT, Result.TOKEN_TROUBLE, Result.MISCONFIGURED})
+TROUBLE: Final = frozenset(
+    {Result.UNKNOWN, Result.NOT_SENT, Result.TOKEN_TROUBLE, Result.MISCONFIGURED, Result.PLAN_RESTRICTED}
+)
+# What is so until a person changes it is asked for again every so many seconds, and one answer tells it for all.
+_LASTING: Final = {Result.PLAN_RESTRICTED: 60.0}
 # What never left this process says nothing about the target.
 _NEUTRAL: Final = frozenset(
     {Result.CREDENTIAL_UNKNOWN, Result.CREDENTIAL_UNREADABLE, Result.CREDENTIAL_AWAY, Result.THROTTLED}
@@ -62,10 +66,11 @@ class Breaker:
         if result not in TROUBLE:
             self._in_a_row, self._pause, self._worked_at, self.reason = 0, FIRST_PAUSE, now, ""
             return was_open
-        self._in_a_row += 1
+        self._in_a_row = max(self._in_a_row + 1, THRESHOLD if result in _LASTING else 0)
+        self._pause = _LASTING.get(result, self._pause)
         if self.is_open and (now >= self._probe_at or not was_open):
             self._probe_at = now + self._pause
-            self._pause = min(LONGEST_PAUSE, self._pause * 2)
+            self._pause = self._pause if result in _LASTING else min(LONGEST_PAUSE, self._pause * 2)
             self.reason = reason
         return self.is_open and not was_open
 
