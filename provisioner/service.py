@@ -271,30 +271,39 @@ async def open_lines(
             observer=observer,
             clock_store=TargetClock(database, target=name),
         )
-        line = f"{name}/{ROTATIONS.line}"
-        shared = partial(permits, database, clock, target=line)
-        yield (
-            target,
-            Target(
-                name=line,
-                connections=InfisicalRotations(
-                    transport, identity, routes, marker=chosen.marker, now=clock.epoch, monotonic=clock.monotonic
-                ),
-                vault=Keyless(),
-                writes=shared(kind="write", start=replace(_budget(chosen.write_limit), address=chosen.url))
-                if not chosen.shared_budget
-                else writes,
-                reads=shared(kind="read", start=replace(_budget(chosen.read_limit), address=chosen.url))
-                if not chosen.shared_budget
-                else reads,
-                rules=target.rules,
-                breaker=Breaker(),
-                incidents=SharedIncidents(database, target=line, reporter=str(uuid4())),
-                gate=SlotGate(line, shared=_concurrency(settings, name, database, line=line), clock=clock),
-                shared_budget=chosen.shared_budget,
-                observer=observer,
-            ),
+        rotations = InfisicalRotations(
+            transport, identity, routes, marker=chosen.marker, now=clock.epoch, monotonic=clock.monotonic
         )
+        yield target, _line_of_rotations(settings, target, rotations, database, clock, permits)
+
+
+def _line_of_rotations(
+    settings: Settings,
+    of: Target,
+    rotations: InfisicalRotations,
+    database: Database,
+    clock: Clock,
+    permits: type[SharedPermits],
+) -> Target:
+    """The line of a target's rotations: no keys are sent there, and its routes have limits of their own."""
+    chosen, line = settings.targets[of.name], f"{of.name}/{ROTATIONS.line}"
+    writes, reads = (
+        permits(database, clock, target=line, kind=kind, start=replace(_budget(limit), address=chosen.url))
+        for kind, limit in (("write", chosen.write_limit), ("read", chosen.read_limit))
+    )
+    return Target(
+        name=line,
+        connections=rotations,
+        vault=Keyless(),
+        writes=of.writes if chosen.shared_budget else writes,
+        reads=of.reads if chosen.shared_budget else reads,
+        rules=of.rules,
+        breaker=Breaker(),
+        incidents=SharedIncidents(database, target=line, reporter=str(uuid4())),
+        gate=SlotGate(line, shared=_concurrency(settings, of.name, database, line=line), clock=clock),
+        shared_budget=chosen.shared_budget,
+        observer=of.observer,
+    )
 
 
 @asynccontextmanager

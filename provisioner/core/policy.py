@@ -46,6 +46,14 @@ REPLICA_LAG: Final = 10.0
 _PASSING: Final = frozenset({Result.THROTTLED, Result.NOT_SENT, Result.UNKNOWN, Result.TOKEN_TROUBLE})
 # What only Infisical itself can say of a request: where it is not proven that it did, the outcome is unknown.
 _VERDICTS: Final = frozenset({Result.KEY_REFUSED, Result.FORBIDDEN, Result.PROJECT_MISSING, Result.INVALID})
+_OWN_TROUBLE: Final = {
+    Result.KEY_REFUSED: ErrorCode.CREDENTIAL_REFUSED,
+    Result.FORBIDDEN: ErrorCode.PERMISSION_DENIED,
+    Result.PROJECT_MISSING: ErrorCode.PROJECT_NOT_FOUND,
+    Result.FOLDER_MISSING: ErrorCode.FOLDER_NOT_FOUND,
+    Result.KEY_NOT_ISSUED: ErrorCode.KEY_NOT_ISSUED,
+    Result.CONNECTION_MISSING: ErrorCode.CONNECTION_FAILED,
+}
 _NOTHING_KNOWN: Final = Reading()
 
 
@@ -286,22 +294,10 @@ def _absent(claim: Claim, action: Action, observation: Observation, rules: Rules
     return Cancel() if claim.cancelled else Do(action=Action.CREATE)
 
 
-def _key_refused(
+def _own_trouble(
     claim: Claim, _action: Action, observation: Observation, rules: Rules, context: DecisionContext
 ) -> Decision:
-    return _again(claim, ErrorCode.CREDENTIAL_REFUSED, observation.message, rules, context)
-
-
-def _forbidden(
-    claim: Claim, _action: Action, observation: Observation, rules: Rules, context: DecisionContext
-) -> Decision:
-    return _again(claim, ErrorCode.PERMISSION_DENIED, observation.message, rules, context)
-
-
-def _project_missing(
-    claim: Claim, _action: Action, observation: Observation, rules: Rules, context: DecisionContext
-) -> Decision:
-    return _again(claim, ErrorCode.PROJECT_NOT_FOUND, observation.message, rules, context)
+    return _again(claim, _OWN_TROUBLE[observation.result], observation.message, rules, context)
 
 
 def _invalid(
@@ -318,28 +314,10 @@ def _plan_restricted(
     return Retry(delay=pause, message=observation.message, code=ErrorCode.PLAN_RESTRICTED)
 
 
-def _folder_missing(
-    claim: Claim, _action: Action, observation: Observation, rules: Rules, context: DecisionContext
-) -> Decision:
-    return _again(claim, ErrorCode.FOLDER_NOT_FOUND, observation.message, rules, context)
-
-
 def _secret_exists(
     _claim: Claim, _action: Action, observation: Observation, _rules: Rules, _context: DecisionContext
 ) -> Decision:
     return Fail(code=ErrorCode.SECRET_EXISTS, message=observation.message)
-
-
-def _key_not_issued(
-    claim: Claim, _action: Action, observation: Observation, rules: Rules, context: DecisionContext
-) -> Decision:
-    return _again(claim, ErrorCode.KEY_NOT_ISSUED, observation.message, rules, context)
-
-
-def _connection_missing(
-    claim: Claim, _action: Action, observation: Observation, rules: Rules, context: DecisionContext
-) -> Decision:
-    return _again(claim, ErrorCode.CONNECTION_FAILED, observation.message, rules, context)
 
 
 def _no_fault(
@@ -407,15 +385,10 @@ _DECIDE: Final[dict[Result, Callable[[Claim, Action, Observation, Rules, Decisio
     Result.WRONG_SCOPE: _wrong_scope,
     Result.NAME_TAKEN: _name_taken,
     Result.OTHER_APP: _other_app,
-    Result.KEY_REFUSED: _key_refused,
-    Result.FORBIDDEN: _forbidden,
-    Result.PROJECT_MISSING: _project_missing,
+    **dict.fromkeys(_OWN_TROUBLE, _own_trouble),
     Result.INVALID: _invalid,
     Result.PLAN_RESTRICTED: _plan_restricted,
-    Result.FOLDER_MISSING: _folder_missing,
     Result.SECRET_EXISTS: _secret_exists,
-    Result.KEY_NOT_ISSUED: _key_not_issued,
-    Result.CONNECTION_MISSING: _connection_missing,
     Result.THROTTLED: _throttled,
     Result.TOKEN_TROUBLE: _no_fault,
     Result.MISCONFIGURED: _no_fault,

@@ -15,8 +15,8 @@ from provisioner.core.model import Result
 TROUBLE: Final = frozenset(
     {Result.UNKNOWN, Result.NOT_SENT, Result.TOKEN_TROUBLE, Result.MISCONFIGURED, Result.PLAN_RESTRICTED}
 )
-# What is so until a person changes it is asked for again every so many seconds, and one answer tells it for all.
-_LASTING: Final = {Result.PLAN_RESTRICTED: 60.0}
+# One answer tells it for all, and it stays so until a person changes it.
+LASTING: Final = frozenset({Result.PLAN_RESTRICTED})
 # What never left this process says nothing about the target.
 _NEUTRAL: Final = frozenset(
     {Result.CREDENTIAL_UNKNOWN, Result.CREDENTIAL_UNREADABLE, Result.CREDENTIAL_AWAY, Result.THROTTLED}
@@ -27,6 +27,8 @@ THRESHOLD: Final = 5
 # Seconds until the first probe, and at most between two of them: work resumes within seconds of an outage's end.
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 5.0
+# Seconds between two probes where only a person can help.
+LASTING_PAUSE: Final = 60.0
 # Others got through so lately, seconds, that trouble is the row's own.
 RECENT: Final = 10.0
 
@@ -66,11 +68,11 @@ class Breaker:
         if result not in TROUBLE:
             self._in_a_row, self._pause, self._worked_at, self.reason = 0, FIRST_PAUSE, now, ""
             return was_open
-        self._in_a_row = max(self._in_a_row + 1, THRESHOLD if result in _LASTING else 0)
-        self._pause = _LASTING.get(result, self._pause)
+        lasting = result in LASTING
+        self._in_a_row = THRESHOLD if lasting else self._in_a_row + 1
         if self.is_open and (now >= self._probe_at or not was_open):
-            self._probe_at = now + self._pause
-            self._pause = self._pause if result in _LASTING else min(LONGEST_PAUSE, self._pause * 2)
+            self._probe_at = now + (LASTING_PAUSE if lasting else self._pause)
+            self._pause = min(LONGEST_PAUSE, self._pause * 2)
             self.reason = reason
         return self.is_open and not was_open
 

@@ -1,4 +1,4 @@
-"""Projects that get a connection and a rotation each: one key for each, whatever is lost, and none that nobody names."""
+"""Projects that get a connection and a rotation each: a key for each, whatever is lost, and none that nobody names."""
 
 from __future__ import annotations
 
