@@ -274,13 +274,14 @@ async def open_lines(
         rotations = InfisicalRotations(
             transport, identity, routes, marker=chosen.marker, now=clock.epoch, monotonic=clock.monotonic
         )
-        yield target, _line_of_rotations(settings, target, rotations, database, clock, permits)
+        yield target, _line_of_rotations(settings, target, rotations, database=database, clock=clock, permits=permits)
 
 
 def _line_of_rotations(
     settings: Settings,
     of: Target,
     rotations: InfisicalRotations,
+    *,
     database: Database,
     clock: Clock,
     permits: type[SharedPermits],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from provisioner import __version__
 from provisioner.core.description import SPACE
-from provisioner.core.errors import DatabaseUnusable, LeaseLost, StatementRefused
+from provisioner.core.errors import DatabaseUnusable, LeaseLost, StatementRefused, Unstorable
 from provisioner.core.model import Claim, OnConflict, Proof, Request, SentCreate, Settlement
 from provisioner.core.queue_values import (
     Claims,
@@ -68,7 +68,12 @@ class PostgresQueue:
         """Claim up to `limit` requests in line from `start` on; the intent is durable when this returns."""
         fence, kind = secrets.randbits(63), kind_of_line(target)
         sql = self._claim if kind is None else kind.sql("claim")
-        rows = await self._database.fetch(sql["claim"], target, start.rank, start.turn, limit, worker, start.id, fence)
+        claiming = (sql["claim"], target, start.rank, start.turn, limit, worker, start.id, fence)
+        try:
+            rows = await self._database.fetch(*claiming)
+        except Unstorable:  # a request that is in flight already, or in line twice, stands in the way
+            await self._database.execute(sql["untangle"], target, start.rank, start.turn, limit, start.id)
+            rows = await self._database.fetch(*claiming)
         last = QueuePosition(rows[-1]["rank"], rows[-1]["turn"], rows[-1]["id"]) if rows else None
         claims = [_claim(row, target, fence) if kind is None else kind.claim(row, fence) for row in rows]
         if again := [claim.request.id for claim in claims if claim.attempt > 1]:

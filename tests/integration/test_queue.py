@@ -92,6 +92,23 @@ class TestClaim:
         assert len(ids(await claim(queue, worker, 4))) == 4
         assert await places(session) == {"ready": 6, "in_flight": 4}
 
+    async def test_takes_a_request_once_that_is_in_line_twice(
+        self, queue: PostgresQueue, worker: int, session: "Session"
+    ) -> None:
+        """A further place in line of what is claimed, or in flight already, goes away, and the others are claimed."""
+        await insert_many(session, 4)
+        (flying,) = ids(await claim(queue, worker, 1))
+        again = (
+            "INSERT INTO provisioner.ready (target, rank, turn, id, project_id)"
+            " SELECT target, rank - 1, 0, id, project_id FROM provisioner.in_flight UNION ALL"
+            " SELECT target, rank + 1, turn, id, project_id FROM provisioner.ready"
+        )
+        await session.execute(again)
+        assert await places(session) == {"ready": 7, "in_flight": 1}
+        rest = ids(await claim(queue, worker))
+        assert (len(rest), len({*rest, flying})) == (3, 4)
+        assert await places(session) == {"in_flight": 4}
+
     async def test_keeps_to_its_target(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
         """Other targets' requests are left for their workers."""
         here, there = await insert(session), await insert(session, target="eu")

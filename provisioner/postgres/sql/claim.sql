@@ -3,7 +3,8 @@
 -- and say all that making them needs. The rows are deleted by ctid out of an array: a join with the locking query is planned for a
 -- tenth of the table and reads all of it. Starting where the last claim ended keeps dead index entries out of the way, which
 -- an old transaction elsewhere may keep there for hours. The wide row is looked up once, for the claim and for its answer. $7 is
--- the fence. What is not pending any more, by somebody's hand, leaves the line and is not claimed.
+-- the fence. What is not pending any more, by somebody's hand, leaves the line and is not claimed. That a request is in flight
+-- already is a collision and no case for ON CONFLICT, which would log a second record for each row (measured: 48 bytes).
 WITH picked AS (
     DELETE FROM provisioner.ready
     WHERE ctid = ANY (ARRAY (
@@ -28,7 +29,6 @@ marked AS (
     INSERT INTO provisioner.in_flight (id, attempt, worker, target, rank, project_id, claimed_at, fence)
     SELECT w.id, coalesce(w.attempt, 0) + 1, $5, $1, w.rank, w.project_id, clock_timestamp(), $7
     FROM wanted AS w
-    ON CONFLICT (id) DO NOTHING
     RETURNING id, attempt, claimed_at
 )
 SELECT
@@ -38,6 +38,26 @@ SELECT
 FROM wanted AS w
 JOIN marked AS m ON m.id = w.id
 ORDER BY w.rank, w.turn, w.id;
+
+-- :name untangle
+-- By some accident a request among the next $4 in line of target $1 from (rank, turn, id) = ($2, $3, $5) on is in flight already, or
+-- in line twice: its further places go. Rows that others are claiming just now stand between, so a thousand more are looked at.
+DELETE FROM provisioner.ready
+WHERE ctid = ANY (ARRAY (
+    SELECT r.ctid
+    FROM (
+        SELECT n.ctid, n.target, n.rank, n.turn, n.id FROM provisioner.ready AS n
+        WHERE n.target = $1 AND (n.rank, n.turn, n.id) >= ($2, $3, $5)
+        ORDER BY n.target, n.rank, n.turn, n.id
+        LIMIT $4::bigint + 1000
+    ) AS r
+    WHERE
+        EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = r.id)
+        OR EXISTS (
+            SELECT FROM provisioner.ready AS o
+            WHERE o.id = r.id AND (o.target, o.rank, o.turn) < (r.target, r.rank, r.turn)
+        )
+));
 
 -- :name release
 -- Give back claims $2 of worker $1, made under the fences $3, that were never sent: they have lost nothing and stand where the queue is served now. Who
