@@ -1,7 +1,7 @@
 """Least privilege: what a requester, a reader and a worker need in the database, and nothing more.
 
 The rights are plain privileges on the objects of the schema. Which rows a role sees follows from them: see
-`migrations/0006_access.sql`.
+`migrations/0007_access.sql`.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence

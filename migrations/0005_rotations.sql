@@ -2,6 +2,68 @@
 -- writes it into a secret. Its queue, leases, evidence and attempts are those of connections: ids tell the kinds apart, and its
 -- line is that of `target/rotations`, a target of its own with budgets and incidents of its own.
 
+-- Nothing in it is secret, so its rules are plain constraints. Ids begin where those of connections never come.
+CREATE TABLE provisioner.rotation_requests (
+    id bigint GENERATED ALWAYS AS IDENTITY (START WITH 1000000000001) PRIMARY KEY,
+    target text NOT NULL DEFAULT 'default' CHECK (target ~ '^[a-z0-9][a-z0-9-]{0,62}$'),
+    project_id uuid NOT NULL,
+    name text NOT NULL DEFAULT 'openrouter' CHECK (length(name) <= 64 AND name ~ '^[a-z0-9]+(-[a-z0-9]+)*$'),
+    connection text NOT NULL DEFAULT 'openrouter',
+    environment text NOT NULL DEFAULT 'prod' CHECK (environment ~ '^[a-z0-9]+(-[a-z0-9]+)*$' AND length(environment) <= 64),
+    secret_path text NOT NULL DEFAULT '/' CHECK (secret_path ~ '^/([^/\s]+/)*[^/\s]*$' AND length(secret_path) <= 500),
+    secret_name text NOT NULL DEFAULT 'OPENROUTER_API_KEY' CHECK (secret_name ~ '^[^:/\s]{1,200}$'),
+    interval_days integer NOT NULL DEFAULT 30 CHECK (interval_days BETWEEN 1 AND 3650),
+    rotate_at time NOT NULL DEFAULT '00:00',
+    key_name text NOT NULL DEFAULT '{project_name} {environment}' CHECK (key_name ~ '\S' AND length(key_name) <= 200),
+    spend_limit numeric CHECK (spend_limit > 0 AND spend_limit < 1e9),
+    limit_reset text CHECK (limit_reset IN ('daily', 'weekly', 'monthly')),
+    include_byok boolean,
+    description text CHECK (provisioner.utf16_length(description) <= 255),
+    on_conflict text NOT NULL DEFAULT 'fail' CHECK (on_conflict IN ('fail', 'adopt')),
+    priority smallint NOT NULL DEFAULT 0 CHECK (priority > -32768),
+    batch text CHECK (length(batch) BETWEEN 1 AND 200),
+    project_name text CHECK (length(project_name) BETWEEN 1 AND 200 AND project_name !~ '[\u0001-\u001F\u007F-\u009F]'),
+    not_before timestamptz CHECK (isfinite(not_before)),
+    requested_by text NOT NULL DEFAULT current_user,
+    created_at timestamptz NOT NULL DEFAULT now() CHECK (isfinite(created_at)),
+    status text NOT NULL DEFAULT 'pending' CHECK (status IN ('pending', 'succeeded', 'failed', 'cancelled')),
+    rotation_id uuid,
+    connection_id uuid,
+    key_issued text,
+    adopted boolean NOT NULL DEFAULT false,
+    attempts integer NOT NULL DEFAULT 0,
+    left_behind text,
+    error_code text,
+    error_message text,
+    finished_at timestamptz,
+    CONSTRAINT rotation_requests_wanted_once UNIQUE (target, project_id, environment, secret_path, name)
+) WITH (
+    fillfactor = 50,
+    autovacuum_vacuum_scale_factor = 0,
+    autovacuum_vacuum_threshold = 50000,
+    autovacuum_analyze_scale_factor = 0,
+    autovacuum_analyze_threshold = 50000
+);
+
+CREATE INDEX rotation_requests_batch ON provisioner.rotation_requests (batch) WHERE batch IS NOT NULL;
+
+COMMENT ON TABLE provisioner.rotation_requests IS 'One row is one secret rotation that somebody wants: a key of its own for a project';
+COMMENT ON COLUMN provisioner.rotation_requests.connection IS 'The connection with the management key, by its name in the same project';
+COMMENT ON COLUMN provisioner.rotation_requests.key_name IS 'The key''s name at OpenRouter; {project_name}, {project_id} and {environment} are filled in';
+COMMENT ON COLUMN provisioner.rotation_requests.key_issued IS 'The name under which OpenRouter lists the key';
+COMMENT ON COLUMN provisioner.rotation_requests.left_behind IS 'Which other keys may have been left behind at OpenRouter, and what to do';
+
+-- What both kinds have in common, with the line that each request stands in.
+CREATE VIEW provisioner.requests AS
+SELECT q.id, q.target, q.batch, q.requested_by, q.status, q.error_code, q.created_at, q.finished_at
+FROM provisioner.connection_requests AS q
+UNION ALL
+SELECT
+    r.id, r.target || '/rotations', r.batch, r.requested_by, r.status, r.error_code, r.created_at, r.finished_at
+FROM provisioner.rotation_requests AS r;
+
+COMMENT ON VIEW provisioner.requests IS 'All requests of every kind, in brief; a rotation''s target is that of its line';
+
 -- Give the pending ones of these rotations a place, unless they have one: until its connection is there a rotation waits for ever,
 -- in no scan of what is due. Those whose connection failed for good fail with it.
 CREATE FUNCTION provisioner.place_rotations(ids bigint[]) RETURNS integer
@@ -331,46 +393,5 @@ BEGIN
     SELECT r.id, r.was FROM reopened AS r UNION ALL SELECT h.id, h.was FROM hurried AS h;
 END
 $$;
-
-ALTER TABLE provisioner.rotation_requests ENABLE ROW LEVEL SECURITY;
-
--- The rules of connection_requests, for the same reasons.
-CREATE POLICY visible ON provisioner.rotation_requests FOR SELECT
-USING (
-    CASE
-        WHEN requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT')) THEN true
-    END IS NOT NULL
-);
-
-CREATE POLICY in_their_own_name ON provisioner.rotation_requests FOR INSERT WITH CHECK (requested_by = current_user);
-
-CREATE POLICY editable ON provisioner.rotation_requests FOR UPDATE USING (true);
-CREATE POLICY deletable ON provisioner.rotation_requests FOR DELETE USING (true);
-
-CREATE VIEW provisioner.rotation_status WITH (security_barrier) AS
-SELECT
-    r.id, r.target, r.project_id, r.name, r.connection, r.environment, r.secret_path, r.secret_name, r.batch, r.priority,
-    r.requested_by, r.created_at,
-    CASE
-        WHEN r.status <> 'pending' THEN r.status
-        WHEN f.id IS NOT NULL THEN 'in_flight'
-        WHEN w.id IS NOT NULL THEN 'waiting'
-        ELSE 'ready'
-    END AS state,
-    CASE WHEN w.quarantine = 'connection' THEN r.connection END AS waits_for,
-    CASE WHEN r.status = 'pending' THEN coalesce(s.sent, r.attempts) ELSE r.attempts END AS attempts,
-    r.rotation_id, r.connection_id, r.key_issued, r.adopted, r.left_behind,
-    CASE WHEN r.status = 'pending' THEN s.error_code ELSE r.error_code END AS error_code,
-    CASE WHEN r.status = 'pending' THEN s.error_message ELSE r.error_message END AS error_message,
-    CASE WHEN isfinite(w.run_at) THEN w.run_at END AS next_attempt_at,
-    r.finished_at, r.project_name
-FROM provisioner.rotation_requests AS r
-LEFT JOIN provisioner.in_flight AS f ON f.id = r.id
-LEFT JOIN provisioner.waiting AS w ON w.id = r.id
-LEFT JOIN provisioner.attempt_state AS s ON s.id = r.id
-WHERE r.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT'));
-
-COMMENT ON VIEW provisioner.rotation_status IS 'Every rotation with its live state, and what it waits for';
-COMMENT ON COLUMN provisioner.rotation_status.waits_for IS 'The connection of the same project that has to be there first';
 
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA provisioner FROM PUBLIC;
