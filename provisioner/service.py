@@ -9,7 +9,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -25,6 +25,7 @@ from provisioner.core.errors import DatabaseUnavailable
 from provisioner.core.pacing import Budget, fixed
 from provisioner.core.policy import Rules
 from provisioner.core.ports import Clock, Observer
+from provisioner.core.secret import Secret
 from provisioner.core.target_health import Breaker
 from provisioner.core.unobserved import UNOBSERVED
 from provisioner.credentials.vault import NamedVault
@@ -53,7 +54,7 @@ from provisioner.postgres.pool import Database
 from provisioner.postgres.queue import PostgresQueue
 from provisioner.postgres.recorded import recorded_elsewhere
 from provisioner.postgres.target_incidents import SharedIncidents
-from provisioner.settings import RateLimit, Settings
+from provisioner.settings import RateLimit, Settings, SettingsError
 from provisioner.signals import stopping_on_signals
 from provisioner.worker.clock import DatabaseClock
 from provisioner.worker.database_retry import DatabaseRetry
@@ -64,6 +65,10 @@ from provisioner.worker.worker import Worker, WorkerOptions
 
 if TYPE_CHECKING:
     from provisioner.core.reports import Leftovers
+
+if TYPE_CHECKING:
+    from provisioner.notify.notifier import Notifier
+    from provisioner.notify.receiver import HttpReceiver
 
 log = structlog.stdlib.get_logger()
 
@@ -109,8 +114,14 @@ async def run_daemon(settings: Settings, *, drain: bool = False) -> "Leftovers |
             if await worker.unless_stopped(DatabaseRetry(clock).insist(lambda: _require_place(database))):
                 database.endure()
                 _spare_the_collector()
-                progress = _tell_progress(database) if drain else None
-                await _work(worker, Listener(database, hear=worker.hear), progress)
+                beside = {"listener": Listener(database, hear=worker.hear).run()}
+                if drain:
+                    beside["progress"] = _tell_progress(database)
+                if (notifier := open_notifier(settings, database, meter)) is not None:
+                    beside["notifier"] = notifier.run()
+                await _work(worker, beside)
+                if drain and notifier is not None:
+                    await notifier.finish()
         if not drain:
             return None
         from provisioner.postgres.reports import read_leftovers  # noqa: PLC0415 - reports are for those who look
@@ -161,16 +172,50 @@ def _spare_the_collector() -> None:
     gc.freeze()
 
 
-async def _work(worker: Worker, listener: Listener, progress: Coroutine[Any, Any, None] | None) -> None:
+async def _work(worker: Worker, beside: Mapping[str, Coroutine[Any, Any, None]]) -> None:
     async with asyncio.TaskGroup() as group:
-        beside = [group.create_task(listener.run(), name="listener")]
-        if progress is not None:
-            beside.append(group.create_task(progress, name="progress"))
+        tasks = [group.create_task(each, name=name) for name, each in beside.items()]
         try:
             await worker.run()
         finally:
-            for task in beside:
+            for task in tasks:
                 task.cancel()
+
+
+def open_notifier(settings: Settings, database: Database, meter: Meter) -> "Notifier | None":
+    """What tells others, if anybody is to be told."""
+    if settings.notify.url is None:
+        return None
+    from provisioner.notify.notifier import Notifier  # noqa: PLC0415 - for those who are told
+    from provisioner.postgres.notices import NoticeBoard  # noqa: PLC0415 - as above
+    from provisioner.postgres.reports import read_status  # noqa: PLC0415 - as above
+
+    look = partial(read_status, database, batches=0)
+    board = NoticeBoard(database, events=settings.notify.told, read_status=look)
+    return Notifier(board, open_receiver(settings), heard=meter.notified)
+
+
+def open_receiver(settings: Settings) -> "HttpReceiver":
+    """Whom the settings want to be told. Raises `SettingsError` when it is nobody."""
+    from provisioner.notify.bodies import format_of  # noqa: PLC0415 - for those who are told
+    from provisioner.notify.receiver import HttpReceiver, ReceiverOptions  # noqa: PLC0415 - as above
+
+    chosen = settings.notify
+    if chosen.url is None:
+        raise SettingsError("nobody is told: set notify.url")
+    return HttpReceiver(
+        ReceiverOptions(
+            url=secret_source(settings, chosen.url, "notify", "url"),
+            form=chosen.format or format_of(chosen.url.reveal()),
+            signing_key=_optional(settings, chosen.signing_key, "signing_key"),
+            ca_file=str(chosen.ca_file) if chosen.ca_file else None,
+            proxy=_optional(settings, chosen.proxy, "proxy"),
+        )
+    )
+
+
+def _optional(settings: Settings, secret: Secret | None, name: str) -> Secret | Callable[[], Secret] | None:
+    return None if secret is None else secret_source(settings, secret, "notify", name)
 
 
 async def _tell_progress(database: Database) -> None:
