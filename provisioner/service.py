@@ -9,12 +9,12 @@ import os
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -24,7 +24,7 @@ from provisioner.core.concurrency import METERED, Rules as ConcurrencyRules
 from provisioner.core.errors import DatabaseUnavailable
 from provisioner.core.pacing import Budget, fixed
 from provisioner.core.policy import Rules
-from provisioner.core.ports import Clock, Observer
+from provisioner.core.ports import Clock, Observer, Permits
 from provisioner.core.target_health import Breaker
 from provisioner.core.unobserved import UNOBSERVED
 from provisioner.credentials.vault import NamedVault
@@ -212,33 +212,23 @@ async def open_target(
     vault: NamedVault,
     *,
     observer: Observer = UNOBSERVED,
-    permits: type[SharedPermits] = SharedPermits,
+    permits: Callable[..., Permits] = SharedPermits,
 ) -> AsyncIterator[Target]:
     """One target with its connections, its budgets and its breaker; its access token is ended with the block.
 
     Raises `SettingsError` when nobody can log in there.
     """
     chosen = settings.targets[name]
-    shared = partial(permits, database, clock, target=name)
-    writes, reads, logins = (
-        shared(kind=kind, start=replace(_budget(limit), address=chosen.url))
-        for kind, limit in (("write", chosen.write_limit), ("read", chosen.read_limit), ("login", chosen.login_limit))
-    )
-    async with (
-        Transport(_transport_options(settings, name)) as transport,
-        _identity(settings, name, MeteredLogins(transport, logins), observer) as identity,
-    ):
+    async with open_infisical(settings, name, clock, partial(permits, database, clock), observer=observer) as way:
         routes = Routes(chosen.url)
-        keys = vault.at(name, InfisicalSecrets(transport, identity, routes, reads))
+        keys = vault.at(name, InfisicalSecrets(way.transport, way.identity, routes, way.reads))
         health = SharedCredentialHealth(database, target=name)
         yield Target(
             name=name,
-            connections=InfisicalConnections(
-                transport, identity, routes, marker=chosen.marker, now=clock.epoch, monotonic=clock.monotonic
-            ),
+            connections=way.connections,
             vault=keys,
-            writes=writes,
-            reads=reads,
+            writes=way.writes,
+            reads=way.reads,
             rules=_rules(settings, name),
             breaker=Breaker(),
             keys=KeyGate(name, health=health, vault=keys, clock=clock),
@@ -249,6 +239,44 @@ async def open_target(
             observer=observer,
             clock_store=TargetClock(database, target=name),
         )
+
+
+class Way(NamedTuple):
+    """The way to one Infisical, with the budgets that it is used within."""
+
+    transport: Transport
+    identity: Identity
+    connections: InfisicalConnections
+    writes: Permits
+    reads: Permits
+
+
+@asynccontextmanager
+async def open_infisical(
+    settings: Settings,
+    name: str,
+    clock: Clock,
+    permits: Callable[..., Permits],
+    *,
+    observer: Observer = UNOBSERVED,
+) -> AsyncIterator[Way]:
+    """The way to one Infisical; needs no database but for `permits`, which makes a budget of a kind.
+
+    Raises `SettingsError` when nobody can log in there.
+    """
+    chosen = settings.targets[name]
+    writes, reads, logins = (
+        permits(target=name, kind=kind, start=replace(_budget(limit), address=chosen.url))
+        for kind, limit in (("write", chosen.write_limit), ("read", chosen.read_limit), ("login", chosen.login_limit))
+    )
+    async with (
+        Transport(_transport_options(settings, name)) as transport,
+        _identity(settings, name, MeteredLogins(transport, logins), observer) as identity,
+    ):
+        connections = InfisicalConnections(
+            transport, identity, Routes(chosen.url), marker=chosen.marker, now=clock.epoch, monotonic=clock.monotonic
+        )
+        yield Way(transport, identity, connections, writes, reads)
 
 
 @asynccontextmanager

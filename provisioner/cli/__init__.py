@@ -20,7 +20,7 @@ from provisioner.cli.terminal.frame import CONFIG_HELP, EXIT_STATUSES, guarded
 # The module `provisioner.cli.FAMILY.NAME` has a function of that name; both are imported only when the command is used.
 FAMILIES: Final = {
     "serve": ("demo", "run", "simulate", "healthcheck"),
-    "bulk": ("submit", "plan", "export"),
+    "bulk": ("discover", "submit", "plan", "export"),
     "look": ("status", "list", "show", "verify"),
     "operate": ("retry", "cancel", "pause", "resume"),
     "setup": ("migrate", "doctor", "grant", "database", "keys", "seal", "settings"),
@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "demo": "Run the whole product on this machine and check the result.",
     "migrate": "Create or upgrade the database schema.",
     "run": "Run a worker until it is told to stop.",
+    "discover": "List the projects that the machine identity can see.",
     "submit": "Load requests in bulk from CSV or JSON Lines.",
     "plan": "Show what a bulk file would change; nothing is changed.",
     "status": "Show the progress, and what needs your attention.",

@@ -12,15 +12,18 @@ from typing import Any, Final
 
 from provisioner.core.doubt import APP
 from provisioner.core.model import Action, Connection, Observation, Proof, Result
+from provisioner.core.projects import LONGEST_NAME, SeenProject
 from provisioner.infisical.parts import (
     Asked,
     Reply,
     Unreadable,
     clean,
+    is_uuid,
     read_connection,
     read_json,
     recordable,
     shorten,
+    text_of,
 )
 from provisioner.infisical.refusals import FOREIGN, UNEXPLAINED, read_refusal
 
@@ -64,6 +67,26 @@ def read_list(
     except Unreadable as exc:
         return _not_understood(reply, exc), ()
     return reply.shows(Result.FOUND), connections
+
+
+def read_projects(
+    asked: Asked,
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    now: float | None = None,
+    elapsed: float = 0.0,
+) -> tuple[Observation, tuple[SeenProject, ...]]:
+    """What the list of the identity's projects shows, and the projects if it is `FOUND`."""
+    reply = Reply(asked, status, headers, body, now, None, elapsed)
+    if not 200 <= status < 300:
+        return read_refusal(reply), ()
+    try:
+        projects = _projects(read_json(body))
+    except Unreadable as exc:
+        return _not_understood(reply, exc), ()
+    return reply.shows(Result.FOUND), projects
 
 
 def is_unexplained(observation: Observation) -> bool:
@@ -147,3 +170,19 @@ def _connections(data: Any, project_id: str | None) -> tuple[Connection, ...]:
     if not isinstance(listed, list):
         raise Unreadable("it holds no list of connections")
     return tuple(found for found in map(_listed, listed) if _in_project(found, project_id))
+
+
+def _projects(data: Any) -> tuple[SeenProject, ...]:
+    listed = data.get("projects") if isinstance(data, dict) else None
+    if not isinstance(listed, list):
+        raise Unreadable("it holds no list of projects")
+    return tuple(map(_project, listed))
+
+
+def _project(data: Any) -> SeenProject:
+    """A project as it is listed. One without an id spoils the list: what is missing in it would be taken for gone."""
+    id_ = data.get("id") if isinstance(data, dict) else None
+    if not isinstance(id_, str) or not is_uuid(id_):
+        raise Unreadable("a project in it has no id")
+    name, slug, kind = (clean(text)[:LONGEST_NAME] for text in map(text_of, map(data.get, ("name", "slug", "type"))))
+    return SeenProject(id_.lower(), name, slug, kind)

@@ -32,6 +32,7 @@ class Routes:
         self._api = base / API
         self.connections: Final = self._api / APP_PATH
         self.revoke: Final = self._api / "auth/token/revoke"
+        self.projects: Final = (self._api / "projects").with_query({"includeRoles": "false"})
 
     def login(self, method: str) -> URL:
         """Where a machine identity logs in with this method."""

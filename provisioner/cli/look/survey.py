@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from provisioner.core.pacing import Grant
     from provisioner.core.ports import Permits
     from provisioner.credentials.vault import NamedVault
-    from provisioner.infisical.connections import Found, InfisicalConnections
+    from provisioner.infisical.connections import Found, InfisicalConnections, Seen
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
     from provisioner.worker.target import Target
@@ -48,11 +48,10 @@ class TargetUnusable(ProvisionerError):
 class Surveyor:
     """Asks one target, several projects at once."""
 
-    def __init__(self, target: "Target") -> None:
-        self._name = target.name
-        self._reads = target.reads
-        # The worker's port has no list, for it needs none; what the service opens has.
-        self._connections = cast("InfisicalConnections", target.connections)
+    def __init__(self, name: str, connections: "InfisicalConnections", reads: "Permits") -> None:
+        self._name = name
+        self._reads = reads
+        self._connections = connections
         self._silent = 0
         self._turn = asyncio.Lock()
         self._next = 0.0  # on the event loop's clock; no permit is asked for before
@@ -65,7 +64,7 @@ class Surveyor:
         that is not in it, or that is not `sure` to be as it is there, is asked for by itself.
         """
         if len(projects) > FEW and self._organization is None:
-            self._organization = await self._read_organization()
+            _, self._organization = await self._read_organization()
         organization = self._organization or {}
 
         async def ask(project: str) -> None:
@@ -81,13 +80,28 @@ class Surveyor:
 
         await self._side_by_side(projects, ask)
 
-    async def _read_organization(self) -> Mapping[str, Project]:
+    async def projects(self) -> "Seen":
+        """The projects that the identity is a member of, or what stood in the way. Raises as `survey` does."""
+        return await self._read(self._connections.projects)
+
+    async def with_connections(self, projects: Collection[str], tell: Tell) -> None:
+        """Find each project's connections, as `survey` does; what a list of the organization lacks has none."""
+        if len(projects) > FEW:
+            seen, organization = await self._read_organization()
+            if seen.result is Result.FOUND:
+                for project in projects:
+                    tell(project, organization.get(project.lower(), Project.of([])), "")
+                return
+            self._organization = {}
+        await self.survey(projects, tell)
+
+    async def _read_organization(self) -> tuple[Observation, Mapping[str, Project]]:
         """All projects that have connections; none if the identity may not read them together."""
-        _, connections = await self._read(lambda: self._connections.list(None))
+        seen, connections = await self._read(lambda: self._connections.list(None))
         projects: dict[str, list[Connection]] = {}
         for connection in connections:
             projects.setdefault((connection.project_id or "").lower(), []).append(connection)
-        return {project: Project.of(found) for project, found in projects.items()}
+        return seen, {project: Project.of(found) for project, found in projects.items()}
 
     async def look_up(self, names: Iterable[tuple[str, str]], tell: TellName) -> None:
         """Ask for single names, each with its project: a list shows only connections of our app. Raises as `survey`."""
@@ -121,7 +135,7 @@ class Surveyor:
             return
         raise first
 
-    async def _read(self, call: "Callable[[], Awaitable[Found]]") -> "Found":
+    async def _read(self, call: Callable[[], Awaitable[tuple[Observation, T]]]) -> tuple[Observation, T]:
         while True:
             await self._permit()
             found = await call()
@@ -160,7 +174,38 @@ async def surveying(settings: "Settings", database: "Database", target: str) -> 
     from provisioner.postgres.permits import may_share
 
     async with opened(settings, database, target, shared=await may_share(database)) as found:
-        yield Surveyor(found)
+        yield Surveyor(target, cast("InfisicalConnections", found.connections), found.reads)
+
+
+@asynccontextmanager
+async def looking(settings: "Settings", target: str) -> AsyncIterator[Surveyor]:
+    """The same where no database may be configured: then what workers read meanwhile is seen in the answers alone.
+
+    Raises `SettingsError` if nobody can log in.
+    """
+    from provisioner.cli.terminal.frame import open_database
+    from provisioner.core.errors import DatabaseUnavailable, DatabaseUnusable
+    from provisioner.postgres.permits import may_share
+
+    if settings.database.url is not None:
+        async with open_database(settings) as database:
+            try:
+                shared = await may_share(database)
+            except (DatabaseUnavailable, DatabaseUnusable):
+                pass  # it is needed for nothing else
+            else:
+                async with opened(settings, database, target, shared=shared) as found:
+                    yield Surveyor(target, cast("InfisicalConnections", found.connections), found.reads)
+                return
+    from provisioner.observe.logs import configure_logging
+    from provisioner.postgres.permits import LonePermits
+    from provisioner.service import open_infisical
+    from provisioner.worker.clock import DatabaseClock
+
+    configure_logging("critical")  # what goes wrong is told once, by the command
+    clock = DatabaseClock(wall=partial(datetime.now, UTC), monotonic=time.monotonic)
+    async with open_infisical(settings, target, clock, partial(LonePermits, clock)) as way:
+        yield Surveyor(target, way.connections, way.reads)
 
 
 @asynccontextmanager
