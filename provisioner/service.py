@@ -25,12 +25,12 @@ from provisioner.core.errors import DatabaseUnavailable
 from provisioner.core.pacing import Budget, fixed
 from provisioner.core.policy import Rules
 from provisioner.core.ports import Clock, Observer, Permits
+from provisioner.core.secret import Secret
 from provisioner.core.target_health import Breaker
 from provisioner.core.unobserved import UNOBSERVED
 from provisioner.credentials.vault import NamedVault
 from provisioner.descriptors import connections_each, current_limit, raise_limit
 from provisioner.embedded.place import is_embedded
-from provisioner.embedded.server import source_of
 from provisioner.infisical.connections import InfisicalConnections
 from provisioner.infisical.identity import Identity
 from provisioner.infisical.metered_logins import MeteredLogins
@@ -75,13 +75,20 @@ OWN: Final = 2  # connections to the database besides the workers' pool: the lis
 STATEMENT_TIME: Final = 10.0  # seconds; less than half of the default lease, so that a dead connection cannot cost it
 
 
-async def run_daemon(settings: Settings, *, drain: bool = False) -> "Leftovers | None":
+Beside = Callable[[Database], Coroutine[Any, Any, None]]
+"""Shows how far a run is, until it is cancelled."""
+
+
+async def run_daemon(settings: Settings, *, drain: bool = False, beside: Beside | None = None) -> "Leftovers | None":
     """Work until told to stop or, when draining, until nothing is left to do; then return what is left all the same.
+
+    What succeeded and failed is counted from the start of this run. `beside` shows how far it is, instead of the log.
 
     Raises `SettingsError` when no target can be worked for, `DatabaseUnusable` when a person has to fix the database.
     Waits for a database that is away.
     """
     raise_limit()
+    before = None
     async with AsyncExitStack() as stack:
         database = open_database(settings)
         stack.push_async_callback(database.close)
@@ -109,13 +116,19 @@ async def run_daemon(settings: Settings, *, drain: bool = False) -> "Leftovers |
             if await worker.unless_stopped(DatabaseRetry(clock).insist(lambda: _require_place(database))):
                 database.endure()
                 _spare_the_collector()
-                progress = _tell_progress(database) if drain else None
+                progress = (beside or _tell_progress)(database) if drain else None
+                before = await _leftovers(settings, database) if drain else None
                 await _work(worker, Listener(database, hear=worker.hear), progress)
         if not drain:
             return None
-        from provisioner.postgres.reports import read_leftovers  # noqa: PLC0415 - reports are for those who look
+        left = await _leftovers(settings, database)
+        return left.since(before) if before else left
 
-        return await read_leftovers(database, settings.targets)
+
+async def _leftovers(settings: Settings, database: Database) -> "Leftovers":
+    from provisioner.postgres.reports import read_leftovers  # noqa: PLC0415 - reports are for those who look
+
+    return await read_leftovers(database, settings.targets)
 
 
 async def _require_place(database: Database) -> None:
@@ -194,8 +207,17 @@ async def _tell_progress(database: Database) -> None:
 def open_database(settings: Settings, *, size: int | None = None) -> Database:
     """The database of the settings; nothing is connected yet. Raises `SettingsError`."""
     url = settings.database_url()
+    source = secret_source(settings, url, "database", "url")
+    if is_embedded(url.reveal()):
+        from provisioner.embedded.server import source_of  # noqa: PLC0415 - who has a server never needs it
+
+        return _database(settings, source_of(url), size)
+    return _database(settings, source, size)
+
+
+def _database(settings: Settings, source: Secret | Callable[[], Secret], size: int | None) -> Database:
     return Database(
-        source_of(url) if is_embedded(url.reveal()) else secret_source(settings, url, "database", "url"),
+        source,
         size=size or settings.database.max_connections,
         timeout=STATEMENT_TIME,
         ssl_root_cert=settings.database.ssl_root_cert,
@@ -244,6 +266,7 @@ async def open_target(
 class Way(NamedTuple):
     """The way to one Infisical, with the budgets that it is used within."""
 
+    name: str
     transport: Transport
     identity: Identity
     connections: InfisicalConnections
@@ -276,7 +299,7 @@ async def open_infisical(
         connections = InfisicalConnections(
             transport, identity, Routes(chosen.url), marker=chosen.marker, now=clock.epoch, monotonic=clock.monotonic
         )
-        yield Way(transport, identity, connections, writes, reads)
+        yield Way(name, transport, identity, connections, writes, reads)
 
 
 @asynccontextmanager

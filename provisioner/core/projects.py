@@ -37,18 +37,18 @@ class SeenProject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProjectFilter:
-    """Which projects are meant: of one type, and by globs over name and slug, compared without case.
+    """Which projects are meant: of these types, and by globs over name and slug, compared without case.
 
     Without `names` all of the type are; `exclude` takes precedence.
     """
 
-    type: str = ProjectType.SECRET_MANAGER
+    types: tuple[str, ...] = (ProjectType.SECRET_MANAGER,)
     names: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
     def matches(self, project: SeenProject) -> bool:
         """Whether this project is meant. A project whose type nobody told is of any type."""
-        if self.type != ProjectType.ALL and project.type not in {"", self.type}:
+        if ProjectType.ALL not in self.types and project.type not in {"", *self.types}:
             return False
         if _any(self.exclude, project):
             return False

@@ -12,18 +12,15 @@ from typing import Any, Final
 
 from provisioner.core.doubt import APP
 from provisioner.core.model import Action, Connection, Observation, Proof, Result
-from provisioner.core.projects import LONGEST_NAME, SeenProject
 from provisioner.infisical.parts import (
     Asked,
     Reply,
     Unreadable,
     clean,
-    is_uuid,
     read_connection,
     read_json,
     recordable,
     shorten,
-    text_of,
 )
 from provisioner.infisical.refusals import FOREIGN, UNEXPLAINED, read_refusal
 
@@ -65,28 +62,8 @@ def read_list(
     try:
         connections = _connections(read_json(body), asked.project_id)
     except Unreadable as exc:
-        return _not_understood(reply, exc), ()
+        return not_understood(reply, exc), ()
     return reply.shows(Result.FOUND), connections
-
-
-def read_projects(
-    asked: Asked,
-    status: int,
-    headers: Mapping[str, str],
-    body: bytes,
-    *,
-    now: float | None = None,
-    elapsed: float = 0.0,
-) -> tuple[Observation, tuple[SeenProject, ...]]:
-    """What the list of the identity's projects shows, and the projects if it is `FOUND`."""
-    reply = Reply(asked, status, headers, body, now, None, elapsed)
-    if not 200 <= status < 300:
-        return read_refusal(reply), ()
-    try:
-        projects = _projects(read_json(body))
-    except Unreadable as exc:
-        return _not_understood(reply, exc), ()
-    return reply.shows(Result.FOUND), projects
 
 
 def is_unexplained(observation: Observation) -> bool:
@@ -104,10 +81,10 @@ def _read_success(reply: Reply) -> Observation:
         data = read_json(reply.body)
         return _SUCCESS[asked.action](reply, data.get("appConnection") if isinstance(data, dict) else None)
     except Unreadable as exc:
-        return _not_understood(reply, exc)
+        return not_understood(reply, exc)
 
 
-def _not_understood(reply: Reply, problem: Unreadable) -> Observation:
+def not_understood(reply: Reply, problem: Unreadable) -> Observation:
     """An answer of success that shows nothing: another server's if it is no JSON, else the outcome is unknown."""
     if reply.kind and not reply.kind.endswith("json"):
         kind = clean(reply.kind, secret=reply.asked.key)
@@ -170,19 +147,3 @@ def _connections(data: Any, project_id: str | None) -> tuple[Connection, ...]:
     if not isinstance(listed, list):
         raise Unreadable("it holds no list of connections")
     return tuple(found for found in map(_listed, listed) if _in_project(found, project_id))
-
-
-def _projects(data: Any) -> tuple[SeenProject, ...]:
-    listed = data.get("projects") if isinstance(data, dict) else None
-    if not isinstance(listed, list):
-        raise Unreadable("it holds no list of projects")
-    return tuple(map(_project, listed))
-
-
-def _project(data: Any) -> SeenProject:
-    """A project as it is listed. One without an id spoils the list: what is missing in it would be taken for gone."""
-    id_ = data.get("id") if isinstance(data, dict) else None
-    if not isinstance(id_, str) or not is_uuid(id_):
-        raise Unreadable("a project in it has no id")
-    name, slug, kind = (clean(text)[:LONGEST_NAME] for text in map(text_of, map(data.get, ("name", "slug", "type"))))
-    return SeenProject(id_.lower(), name, slug, kind)

@@ -32,7 +32,6 @@ class Routes:
         self._api = base / API
         self.connections: Final = self._api / APP_PATH
         self.revoke: Final = self._api / "auth/token/revoke"
-        self.projects: Final = (self._api / "projects").with_query({"includeRoles": "false"})
 
     def login(self, method: str) -> URL:
         """Where a machine identity logs in with this method."""
@@ -41,6 +40,10 @@ class Routes:
     def listing(self, project_id: str | None) -> URL:
         """The list of a project's connections, or with None of the organization's."""
         return self.connections.with_query({"projectId": project_id} if project_id else {})
+
+    def projects(self, kind: str | None) -> URL:
+        """The projects that the identity is a member of, of one type or of any."""
+        return (self._api / "projects").with_query({"includeRoles": "false"} | ({"type": kind} if kind else {}))
 
     def by_name(self, name: str, project_id: str) -> URL:
         """The connection of that name in a project."""

@@ -33,9 +33,9 @@ class _Heard(NamedTuple):
 class LonePermits:
     """`core.ports.Permits` for one target and one kind of call: `write`, `read` or `login`; counted in this process.
 
-    The answers' headers tell what others use. `start` is what is known from the settings: `Budget()` for a limit that is
-    to be learned, `core.pacing.fixed(…)` for one that is named, `UNLIMITED` for none, each with the server's address.
-    Where the settings name it, the server's headers do not matter; its refusals always do.
+    The answers' headers tell what others use. `start` is what is known from the settings: `Budget()` for a limit that
+    is to be learned, `core.pacing.fixed(…)` for one that is named, `UNLIMITED` for none, each with the server's
+    address. Where the settings name it, the server's headers do not matter; its refusals always do.
     """
 
     def __init__(self, clock: Clock, *, target: str, kind: str, start: Budget) -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from provisioner.core.model import Action, Result
 from provisioner.core.projects import ProjectFilter, SeenProject, chosen
-from provisioner.infisical.answers import read_projects
 from provisioner.infisical.parts import Asked
+from provisioner.infisical.projects import read_projects
 
 A, B = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
 JSON = {"content-type": "application/json"}
@@ -17,8 +17,8 @@ JSON = {"content-type": "application/json"}
     ("wanted", "matches"),
     [
         (ProjectFilter(), True),
-        (ProjectFilter(type="kms"), False),
-        (ProjectFilter(type="all"), True),
+        (ProjectFilter(types=("kms",)), False),
+        (ProjectFilter(types=("kms", "all")), True),
         (ProjectFilter(names=("alpha*",)), False),
         (ProjectFilter(names=("*ALPHA",)), True),
         (ProjectFilter(names=("x", "team-alpha-*")), True),

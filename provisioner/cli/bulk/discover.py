@@ -20,7 +20,6 @@ from provisioner.cli.terminal.frame import (
     tell_warning,
 )
 from provisioner.cli.terminal.streams import tell
-from provisioner.core.model import Result
 from provisioner.core.projects import ProjectFilter, ProjectType, SeenProject, chosen
 from provisioner.core.text import printable
 from provisioner.reports.forms import Form, form_of
@@ -47,9 +46,15 @@ def discover(  # noqa: PLR0917  # the command line names them
         str | None,
         typer.Option(help="Target to ask. Default: the only one, or default.", show_default=False),
     ] = None,
-    kind: Annotated[
-        ProjectType, typer.Option("--type", metavar="TYPE", help=f"Type of project: {', '.join(ProjectType)}.")
-    ] = ProjectType.SECRET_MANAGER,
+    kinds: Annotated[
+        list[ProjectType] | None,
+        typer.Option(
+            "--type",
+            metavar="TYPE",
+            help=f"Type of project: {', '.join(ProjectType)}. Default: secret-manager.",
+            show_default=False,
+        ),
+    ] = None,
     names: Annotated[
         list[str] | None,
         typer.Option(
@@ -81,20 +86,19 @@ def discover(  # noqa: PLR0917  # the command line names them
 
     Infisical shows an identity only the projects that it is a member of. There is one login and one read; for
     --without-connection one more of the whole organization, or one per project where the identity may not read that,
-    within half of the read budget. No database is needed. --name and --exclude can be repeated. Exits 1 if a project
-    could not be asked for its connections; it is then left out.
+    within half of the read budget. No database is needed. --type, --name and --exclude can be repeated. Exits 1 if a
+    project could not be asked for its connections; it is then left out.
 
     Example: provisioner discover --name 'team-*' --without-connection -o projects.csv
     """
     settings = load(config)
-    wanted = ProjectFilter(type=kind, names=tuple(names or ()), exclude=tuple(exclude or ()))
+    types = tuple(kinds or [ProjectType.SECRET_MANAGER])
+    wanted = ProjectFilter(types=types, names=tuple(names or ()), exclude=tuple(exclude or ()))
     written = Form(form) if form else form_of(output) or Form.CSV
     if written is Form.HTML:
         raise typer.BadParameter("is csv or jsonl: name one, or another suffix of --output", param_hint="--format")
     where = _target(settings, target)
     found = run_async(_discover(settings, where, wanted, without_connection=without_connection))
-    if found is None:
-        raise typer.Exit(NOT_DONE)
     _write(where, found.projects, written, output)
     raise typer.Exit(found.tell(where, wanted))
 
@@ -110,7 +114,7 @@ class Discovered:
 
     def tell(self, target: str, wanted: ProjectFilter) -> int:
         """Say on standard error what the list holds and lacks; returns the exit status."""
-        kind = "" if wanted.type == ProjectType.ALL else f" of type {wanted.type}"
+        kind = "" if ProjectType.ALL in wanted.types else f" of type {' or '.join(wanted.types)}"
         given = " with a matching name" if wanted.names or wanted.exclude else ""
         has = "has" if self.connected == 1 else "have"
         aside = f"; {self.connected:,} more {has} an OpenRouter connection" if self.connected else ""
@@ -132,14 +136,11 @@ class Discovered:
 
 async def _discover(
     settings: "Settings", target: str, wanted: ProjectFilter, *, without_connection: bool
-) -> Discovered | None:
+) -> Discovered:
     from provisioner.cli.look.survey import looking
 
     async with looking(settings, target) as surveyor:
-        seen, projects = await surveyor.projects()
-        if seen.result is not Result.FOUND:
-            tell_error(f"the projects of target {target} cannot be listed: {seen.message}")
-            return None
+        projects = await surveyor.projects(None)
         found = Discovered(len(projects), chosen(projects, wanted))
         if without_connection:
             await _drop_connected(surveyor, found)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -15,9 +15,11 @@ from provisioner.core.model import Connection, Observation, Request, Result
 if TYPE_CHECKING:
     from provisioner.core.pacing import Grant
     from provisioner.core.ports import Permits
+    from provisioner.core.projects import SeenProject
     from provisioner.credentials.vault import NamedVault
-    from provisioner.infisical.connections import Found, InfisicalConnections, Seen
+    from provisioner.infisical.connections import Found, InfisicalConnections
     from provisioner.postgres.pool import Database
+    from provisioner.service import Way
     from provisioner.settings import Settings
     from provisioner.worker.target import Target
 
@@ -48,10 +50,11 @@ class TargetUnusable(ProvisionerError):
 class Surveyor:
     """Asks one target, several projects at once."""
 
-    def __init__(self, name: str, connections: "InfisicalConnections", reads: "Permits") -> None:
-        self._name = name
-        self._reads = reads
-        self._connections = connections
+    def __init__(self, target: "Target | Way") -> None:
+        self._name = target.name
+        self._reads = target.reads
+        # The worker's port has no list, for it needs none; what the service opens has.
+        self._connections = cast("InfisicalConnections", target.connections)
         self._silent = 0
         self._turn = asyncio.Lock()
         self._next = 0.0  # on the event loop's clock; no permit is asked for before
@@ -64,7 +67,7 @@ class Surveyor:
         that is not in it, or that is not `sure` to be as it is there, is asked for by itself.
         """
         if len(projects) > FEW and self._organization is None:
-            _, self._organization = await self._read_organization()
+            self._organization = await self._read_organization()
         organization = self._organization or {}
 
         async def ask(project: str) -> None:
@@ -80,28 +83,29 @@ class Surveyor:
 
         await self._side_by_side(projects, ask)
 
-    async def projects(self) -> "Seen":
-        """The projects that the identity is a member of, or what stood in the way. Raises as `survey` does."""
-        return await self._read(self._connections.projects)
+    async def projects(self, kind: str | None) -> "Sequence[SeenProject]":
+        """The projects of a type, or of any, that the identity is a member of. Raises as `survey`."""
+        seen, found = await self._read(lambda: self._connections.projects(kind))
+        if seen.result is not Result.FOUND:
+            raise TargetUnusable(f"target {self._name} does not list its projects: {seen.message}")
+        return found
+
+    async def organization(self) -> Mapping[str, Project] | None:
+        """All projects that have connections; None if the identity may not read them together. Raises as `survey`."""
+        seen, connections = await self._read(lambda: self._connections.list(None))
+        return _by_project(connections) if seen.result is Result.FOUND else None
 
     async def with_connections(self, projects: Collection[str], tell: Tell) -> None:
         """Find each project's connections, as `survey` does; what a list of the organization lacks has none."""
-        if len(projects) > FEW:
-            seen, organization = await self._read_organization()
-            if seen.result is Result.FOUND:
-                for project in projects:
-                    tell(project, organization.get(project.lower(), Project.of([])), "")
-                return
+        if len(projects) <= FEW or (listed := await self.organization()) is None:
             self._organization = {}
-        await self.survey(projects, tell)
+            await self.survey(projects, tell)
+            return
+        for project in projects:
+            tell(project, listed.get(project.lower(), Project.of([])), "")
 
-    async def _read_organization(self) -> tuple[Observation, Mapping[str, Project]]:
-        """All projects that have connections; none if the identity may not read them together."""
-        seen, connections = await self._read(lambda: self._connections.list(None))
-        projects: dict[str, list[Connection]] = {}
-        for connection in connections:
-            projects.setdefault((connection.project_id or "").lower(), []).append(connection)
-        return seen, {project: Project.of(found) for project, found in projects.items()}
+    async def _read_organization(self) -> Mapping[str, Project]:
+        return await self.organization() or {}
 
     async def look_up(self, names: Iterable[tuple[str, str]], tell: TellName) -> None:
         """Ask for single names, each with its project: a list shows only connections of our app. Raises as `survey`."""
@@ -135,7 +139,9 @@ class Surveyor:
             return
         raise first
 
-    async def _read(self, call: Callable[[], Awaitable[tuple[Observation, T]]]) -> tuple[Observation, T]:
+    async def _read(
+        self, call: "Callable[[], Awaitable[tuple[Observation, tuple[T, ...]]]]"
+    ) -> tuple[Observation, tuple[T, ...]]:
         while True:
             await self._permit()
             found = await call()
@@ -159,6 +165,13 @@ class Surveyor:
             raise TargetUnusable(f"target {self._name} cannot be asked: {message}")
 
 
+def _by_project(connections: Iterable[Connection]) -> Mapping[str, Project]:
+    projects: dict[str, list[Connection]] = {}
+    for connection in connections:
+        projects.setdefault((connection.project_id or "").lower(), []).append(connection)
+    return {project: Project.of(found) for project, found in projects.items()}
+
+
 async def permit(reads: "Permits", *, spare: bool = False) -> "Grant":
     """Wait for the permit to send one call. Raises `DatabaseUnavailable`."""
     while True:
@@ -174,7 +187,7 @@ async def surveying(settings: "Settings", database: "Database", target: str) -> 
     from provisioner.postgres.permits import may_share
 
     async with opened(settings, database, target, shared=await may_share(database)) as found:
-        yield Surveyor(target, cast("InfisicalConnections", found.connections), found.reads)
+        yield Surveyor(found)
 
 
 @asynccontextmanager
@@ -195,7 +208,7 @@ async def looking(settings: "Settings", target: str) -> AsyncIterator[Surveyor]:
                 pass  # it is needed for nothing else
             else:
                 async with opened(settings, database, target, shared=shared) as found:
-                    yield Surveyor(target, cast("InfisicalConnections", found.connections), found.reads)
+                    yield Surveyor(found)
                 return
     from provisioner.observe.logs import configure_logging
     from provisioner.postgres.permits import LonePermits
@@ -205,7 +218,7 @@ async def looking(settings: "Settings", target: str) -> AsyncIterator[Surveyor]:
     configure_logging("critical")  # what goes wrong is told once, by the command
     clock = DatabaseClock(wall=partial(datetime.now, UTC), monotonic=time.monotonic)
     async with open_infisical(settings, target, clock, partial(LonePermits, clock)) as way:
-        yield Surveyor(target, way.connections, way.reads)
+        yield Surveyor(way)
 
 
 @asynccontextmanager

@@ -1,0 +1,49 @@
+"""Read the list of projects: those that the machine identity is a member of.
+
+Pure. One answer tells all of them, so it is also the cheapest test of membership (`infisical-api.md` §11).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from provisioner.core.model import Observation, Result
+from provisioner.core.projects import LONGEST_NAME, SeenProject
+from provisioner.infisical.answers import not_understood
+from provisioner.infisical.parts import Asked, Reply, Unreadable, clean, is_uuid, read_json, text_of
+from provisioner.infisical.refusals import read_refusal
+
+
+def read_projects(
+    asked: Asked,
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    now: float | None = None,
+    elapsed: float = 0.0,
+) -> tuple[Observation, tuple[SeenProject, ...]]:
+    """`FOUND` with the projects, or what stood in the way."""
+    reply = Reply(asked, status, headers, body, now, None, elapsed)
+    if not 200 <= status < 300:
+        return read_refusal(reply), ()
+    try:
+        projects = _projects(read_json(body))
+    except Unreadable as exc:
+        return not_understood(reply, exc), ()
+    return reply.shows(Result.FOUND), projects
+
+
+def _projects(data: Any) -> tuple[SeenProject, ...]:
+    listed = data.get("projects") if isinstance(data, dict) else None
+    if not isinstance(listed, list):
+        raise Unreadable("it holds no list of projects")
+    return tuple(map(_project, listed))
+
+
+def _project(data: Any) -> SeenProject:
+    """A project as it is listed. One without an id spoils the list: what is missing in it would be taken for gone."""
+    id_ = data.get("id") if isinstance(data, dict) else None
+    if not isinstance(id_, str) or not is_uuid(id_):
+        raise Unreadable("a project in it has no id")
+    name, slug, kind = (clean(text_of(data.get(field)))[:LONGEST_NAME] for field in ("name", "slug", "type"))
+    return SeenProject(id_.lower(), name, slug, kind)
