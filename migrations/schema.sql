@@ -1478,6 +1478,41 @@ CREATE VIEW provisioner.miscounted AS
 
 COMMENT ON VIEW provisioner.miscounted IS 'By how much the counts of requests are wrong; reads all requests';
 
+CREATE TABLE provisioner.notice_batches (
+    batch text NOT NULL,
+    ended_at timestamp with time zone NOT NULL
+);
+
+CREATE TABLE provisioner.notice_concerns (
+    kind text NOT NULL,
+    subject text NOT NULL,
+    since timestamp with time zone NOT NULL,
+    told boolean NOT NULL,
+    gone_at timestamp with time zone
+);
+
+CREATE TABLE provisioner.notice_turn (
+    one boolean DEFAULT true NOT NULL,
+    checked_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    since timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL
+)
+WITH (fillfactor='50');
+
+CREATE TABLE provisioner.notices (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    event text NOT NULL,
+    content jsonb NOT NULL,
+    noticed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    due_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    tries integer DEFAULT 0 NOT NULL,
+    sent_at timestamp with time zone,
+    error text
+);
+
+COMMENT ON TABLE provisioner.notices IS 'What is told to notify.url: sent once sent_at is set, otherwise tried (again) at due_at';
+
+COMMENT ON COLUMN provisioner.notices.error IS 'Why the last try to send it came to nothing';
+
 CREATE VIEW provisioner.quarantined_credentials AS
  SELECT target,
     credential,
@@ -1685,6 +1720,18 @@ ALTER TABLE ONLY provisioner.in_flight
 
 ALTER TABLE ONLY provisioner.migrations
     ADD CONSTRAINT migrations_pkey PRIMARY KEY (version);
+
+ALTER TABLE ONLY provisioner.notice_batches
+    ADD CONSTRAINT notice_batches_pkey PRIMARY KEY (batch);
+
+ALTER TABLE ONLY provisioner.notice_concerns
+    ADD CONSTRAINT notice_concerns_pkey PRIMARY KEY (kind, subject);
+
+ALTER TABLE ONLY provisioner.notice_turn
+    ADD CONSTRAINT notice_turn_pkey PRIMARY KEY (one);
+
+ALTER TABLE ONLY provisioner.notices
+    ADD CONSTRAINT notices_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY provisioner.permits
     ADD CONSTRAINT permits_pkey PRIMARY KEY (target, kind);

@@ -9,7 +9,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -55,6 +55,7 @@ from provisioner.postgres.recorded import recorded_elsewhere
 from provisioner.postgres.target_incidents import SharedIncidents
 from provisioner.settings import RateLimit, Settings
 from provisioner.signals import stopping_on_signals
+from provisioner.telling import open_notifier
 from provisioner.worker.clock import DatabaseClock
 from provisioner.worker.database_retry import DatabaseRetry
 from provisioner.worker.key_gate import KeyGate
@@ -116,9 +117,16 @@ async def run_daemon(settings: Settings, *, drain: bool = False, beside: Beside 
             if await worker.unless_stopped(DatabaseRetry(clock).insist(lambda: _require_place(database))):
                 database.endure()
                 _spare_the_collector()
-                progress = (beside or _tell_progress)(database) if drain else None
-                before = await _leftovers(settings, database) if drain else None
-                await _work(worker, Listener(database, hear=worker.hear), progress)
+                notifier = open_notifier(settings, database, meter)
+                tasks = {"listener": Listener(database, hear=worker.hear).run()}
+                if drain:
+                    tasks["progress"] = (beside or _tell_progress)(database)
+                    before = await _leftovers(settings, database)
+                if notifier is not None:
+                    tasks["notifier"] = notifier.run()
+                await _work(worker, tasks)
+                if drain and notifier is not None:
+                    await notifier.finish()
         if not drain:
             return None
         left = await _leftovers(settings, database)
@@ -174,15 +182,13 @@ def _spare_the_collector() -> None:
     gc.freeze()
 
 
-async def _work(worker: Worker, listener: Listener, progress: Coroutine[Any, Any, None] | None) -> None:
+async def _work(worker: Worker, beside: Mapping[str, Coroutine[Any, Any, None]]) -> None:
     async with asyncio.TaskGroup() as group:
-        beside = [group.create_task(listener.run(), name="listener")]
-        if progress is not None:
-            beside.append(group.create_task(progress, name="progress"))
+        tasks = [group.create_task(each, name=name) for name, each in beside.items()]
         try:
             await worker.run()
         finally:
-            for task in beside:
+            for task in tasks:
                 task.cancel()
 
 

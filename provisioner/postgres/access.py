@@ -91,7 +91,7 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
             _table(name, "SELECT")
             for name in ("workers", "targets", "target_incidents", "permits", "concurrency", "credential_health")
         ),
-        *(_table(name, "SELECT") for name in ("quarantined_credentials", "sealing_keys", "migrations")),
+        *(_table(name, "SELECT") for name in ("quarantined_credentials", "sealing_keys", "migrations", "notices")),
         _function("sealing_key()"),
     ),
     Kind.WORKER: (
@@ -107,6 +107,9 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         _table("sent_creates", "SELECT", "INSERT", "UPDATE", "DELETE"),
         _table("miscounted", "SELECT"),
         *(_table(name, "SELECT", "INSERT", "UPDATE") for name in ("fair_cursors", "permits", "concurrency", "targets")),
+        *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("notices", "notice_batches")),
+        _table("notice_concerns", "SELECT", "INSERT", "DELETE"),
+        _table("notice_turn", "SELECT", "UPDATE"),
         _table("attempts", "INSERT"),
         _table("attempts", "SELECT", columns=("request_id", "attempt", "action", "started_at")),
         _table("failed_boxes", "SELECT", "UPDATE", "DELETE"),
