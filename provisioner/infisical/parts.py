@@ -148,7 +148,7 @@ def read_connection(data: Any) -> Connection:
         app=text_of(get("app")),
         method=text_of(get("method")),
         description=text_of(get("description")) or None,
-        created_at=_moment(get("createdAt")),
+        created_at=moment_of(get("createdAt")),
     )
 
 
@@ -187,11 +187,12 @@ def _issue(issue: Any) -> str:
 
 
 def text_of(value: Any) -> str:
-    """The text in a value, or none where it is something else."""
+    """A field that should be text; empty if it is not."""
     return value if isinstance(value, str) else ""
 
 
-def _moment(value: Any) -> datetime | None:
+def moment_of(value: Any) -> datetime | None:
+    """A field that should be a point in time; None if it is none that can be."""
     if not isinstance(value, str):
         return None
     try:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from provisioner.credentials.vault import NamedVault
     from provisioner.infisical.connections import Found, InfisicalConnections
     from provisioner.postgres.pool import Database
-    from provisioner.service import Way
     from provisioner.settings import Settings
+    from provisioner.targets import Way
     from provisioner.worker.target import Target
 
 AT_ONCE: Final = 8  # reads in flight
@@ -212,7 +212,7 @@ async def looking(settings: "Settings", target: str) -> AsyncIterator[Surveyor]:
                 return
     from provisioner.observe.logs import configure_logging
     from provisioner.postgres.permits import LonePermits
-    from provisioner.service import open_infisical
+    from provisioner.targets import open_infisical
     from provisioner.worker.clock import DatabaseClock
 
     configure_logging("critical")  # what goes wrong is told once, by the command
@@ -234,7 +234,7 @@ async def opened(
     from provisioner.credentials.vault import NamedVault
     from provisioner.observe.logs import configure_logging
     from provisioner.postgres.permits import OwnPermits, SharedPermits
-    from provisioner.service import open_target
+    from provisioner.targets import open_target
     from provisioner.worker.clock import DatabaseClock
 
     configure_logging("critical")  # what goes wrong is told once, by the command
