@@ -33,6 +33,12 @@ COLUMNS: Final = ("target", "project_id", "project_name")
 NAMED: Final = 3  # projects that cannot be asked and are told one by one
 
 
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="FILE", help="File to write. Default: standard output.", show_default=False),
+]
+
+
 class RowForm(StrEnum):
     """How the list is written."""
 
@@ -75,12 +81,7 @@ def discover(  # noqa: PLR0917  # the command line names them
         RowForm | None,
         typer.Option("--format", help="csv or jsonl. Default: by the suffix of --output, or csv.", show_default=False),
     ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", metavar="FILE", help="File to write. Default: standard output.", show_default=False
-        ),
-    ] = None,
+    output: Output = None,
 ) -> None:
     """List the projects that the machine identity can see, as a file that submit and plan read. Changes nothing.
 
