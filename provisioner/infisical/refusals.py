@@ -14,7 +14,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from provisioner.core.model import Action, Observation, Proof, Result
-from provisioner.infisical.parts import Envelope, Reply, clean, content, read_envelope, read_retry_after, shorten
+from provisioner.infisical.parts import Envelope, Reply, clean, read_envelope, read_retry_after, shorten
 
 ADDRESS_MESSAGE: Final = "You are not allowed to access this resource from the current IP address"
 UNEXPLAINED: Final = "Infisical answered 401 without a reason that we know"
@@ -92,7 +92,7 @@ def _meaning(reply: Reply, envelope: Envelope | None) -> Observation:
     if misled := misled_by(status, reply.headers, envelope):
         return reply.shows(Result.MISCONFIGURED, clean(misled, secret=asked.key), metered=False)
     if envelope is None:
-        message = f"the server answered {status} with {content(reply.headers)}, which is not how Infisical answers"
+        message = f"the server answered {status}, which is not how Infisical answers"
         return reply.shows(Result.UNKNOWN, message, metered=False)
     read = _FAILURE.get(status)
     if read is None:
