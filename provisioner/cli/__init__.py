@@ -20,7 +20,7 @@ from provisioner.cli.terminal.frame import EXIT_STATUSES, Config, guarded
 FAMILIES: Final = {
     "onboard": ("onboard",),
     "serve": ("demo", "run", "simulate", "healthcheck"),
-    "bulk": ("submit", "plan", "export"),
+    "bulk": ("discover", "submit", "plan", "export"),
     "look": ("status", "list", "show", "verify"),
     "operate": ("retry", "cancel", "pause", "resume"),
     "setup": ("migrate", "doctor", "grant", "database", "keys", "seal", "settings"),
@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "migrate": "Create or upgrade the database schema.",
     "onboard": "Onboard many projects: from a list to a report.",
     "run": "Run a worker until it is told to stop.",
+    "discover": "List the projects that the machine identity can see.",
     "submit": "Load requests in bulk from CSV or JSON Lines.",
     "plan": "Show what a bulk file would change; nothing is changed.",
     "status": "Show the progress, and what needs your attention.",
