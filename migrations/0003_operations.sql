@@ -155,6 +155,8 @@ BEGIN
         SELECT d.id, CASE WHEN d.id = ANY (ending) THEN 'ending' ELSE 'cancelled' END AS outcome FROM unnest(done) AS d (id)
         UNION ALL
         SELECT a.id, 'put aside' FROM unnest(aside) AS a (id)
+        UNION ALL
+        SELECT r.id, r.outcome FROM provisioner.cancel_rotations(cancel.ids) AS r
     ) AS c
     ORDER BY c.id;
 END
@@ -260,7 +262,9 @@ BEGIN
         END;
     END LOOP;
     PERFORM set_config('provisioner.recording', before, true);
-    RETURN QUERY SELECT c.id, c.was FROM unnest(found_ids, states) AS c (id, was);
+    RETURN QUERY
+    SELECT c.id, c.was FROM unnest(found_ids, states) AS c (id, was)
+    UNION ALL SELECT r.id, r.was FROM provisioner.retry_rotations(retry.ids) AS r;
 END
 $$;
 

@@ -41,7 +41,7 @@ def first_step(claim: Claim, now: datetime) -> Decision:
         return Cancel() if claim.cancelled else _change(claim)
     if claim.request.absent:
         return _look_for_the_unwanted(claim, now)
-    if claim.doubt:
+    if claim.doubt or claim.request.looks_first:
         return Do(action=Action.LOOK_UP)
     return Cancel() if claim.cancelled else Do(action=Action.CREATE)
 
@@ -97,7 +97,8 @@ def _after_update(claim: Claim, observation: Observation) -> Decision | None:
             return Succeed(connection=observation.connection, adopted=claim.request.adopted)
         case Result.ABSENT:
             # Somebody has deleted it: it is made anew, and what may have been made since is looked up before.
-            return Do(action=Action.LOOK_UP if claim.doubt else Action.CREATE)
+            looks = claim.doubt or claim.request.looks_first
+            return Do(action=Action.LOOK_UP if looks else Action.CREATE)
         case Result.NAME_TAKEN:
             return Fail(
                 code=ErrorCode.NAME_CONFLICT,

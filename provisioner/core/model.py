@@ -46,6 +46,11 @@ class ErrorCode(StrEnum):
     OUTCOME_UNKNOWN = "outcome_unknown"
     GAVE_UP = "gave_up"
     IN_USE = "in_use"
+    PLAN_RESTRICTED = "plan_restricted"
+    FOLDER_NOT_FOUND = "folder_not_found"
+    SECRET_EXISTS = "secret_exists"  # noqa: S105 - a code, not a secret
+    KEY_NOT_ISSUED = "key_not_issued"
+    CONNECTION_FAILED = "connection_failed"
 
 
 class Action(StrEnum):
@@ -78,6 +83,11 @@ class Result(StrEnum):
     PROJECT_MISSING = "project_missing"
     INVALID = "invalid"
     IN_USE = "in_use"
+    PLAN_RESTRICTED = "plan_restricted"
+    FOLDER_MISSING = "folder_missing"
+    SECRET_EXISTS = "secret_exists"  # noqa: S105 - a code, not a secret
+    KEY_NOT_ISSUED = "key_not_issued"
+    CONNECTION_MISSING = "connection_missing"
     THROTTLED = "throttled"
     TOKEN_TROUBLE = "token_trouble"  # noqa: S105 - a code, not a token
     MISCONFIGURED = "misconfigured"
@@ -124,7 +134,8 @@ class Request:
     """One row of `connection_requests`, as far as its connection needs it.
 
     `recorded_id` is the connection that it has recorded, and `adopted` says that somebody else made that. `absent`: no
-    connection of ours shall be there.
+    connection of ours shall be there. `mark` is in what this claim's create makes, and in nothing else, where the kind
+    of request has such a mark.
     """
 
     id: int
@@ -138,6 +149,20 @@ class Request:
     adopted: bool = False
     absent: bool = False
     edits: Edits = UNEDITED
+    mark: str | None = None
+
+    @property
+    def looks_first(self) -> bool:
+        """Whether it is looked up before its very first create, too."""
+        return False
+
+    def recognises(self, found: "Connection", doubt: "tuple[SentCreate, ...]") -> bool | None:  # noqa: ARG002 - see below
+        """Whether a mark tells that one of these creates made what was found; None if there are no such marks."""
+        return None
+
+    def left_behind(self, doubt: "tuple[SentCreate, ...]", recorded: "Connection | None") -> str:  # noqa: ARG002
+        """In words, what these creates may have left behind besides what is recorded; mostly nothing."""
+        return ""
 
 
 @value
@@ -146,7 +171,8 @@ class SentCreate:
 
     `description` is as it was sent; where `exact` is false nobody knows whether a mark was added to it. It left at
     `sent_at` or later, and its answer came, or was given up, at `ended_at`. `proof` is what the answer proved: `NONE`
-    or `TAKEN`. `key_fingerprint` is of the key that was sent, where that is known.
+    or `TAKEN`. `key_fingerprint` is of the key that was sent, where that is known; of a create that
+    makes a key it is the mark in that key's name.
     """
 
     target: str
