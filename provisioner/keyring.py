@@ -19,7 +19,7 @@ def secret_source(settings: Settings, secret: Secret, *setting: str) -> Secret |
 
 
 def _is_key(setting: tuple[str, ...]) -> bool:
-    return setting[-1] not in {"url", "proxy"}
+    return setting[-1] not in {"url", "proxy", "signing_key"}
 
 
 def open_vault(settings: Settings) -> NamedVault:

@@ -1,6 +1,8 @@
 """What of a status is wrong, and what to do about it."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 from provisioner.core.reports import Status
@@ -17,6 +19,11 @@ ADVICE: Final = {
     "wrong_scope": "upgrade Infisical to a version with project connections",
     "target_unknown": "add the target to the workers' settings, as [targets.NAME]",
     "outcome_unknown": "look in Infisical for a connection of that name: it is unknown whether it was made",
+    "plan_restricted": "choose a plan of Infisical that has secret rotations: they all wait until then",
+    "folder_not_found": "create the folder in the environment, or correct environment and secret_path",
+    "secret_exists": "choose another secret_name, or delete the secret that is there",
+    "key_not_issued": "see why OpenRouter makes no key: credit, limits, and whether the management key is still valid",
+    "connection_failed": "fix its connection and retry that: the rotation then goes on by itself",
     "gave_up": "fix what the message says: it tells what came of the last attempt",
 }
 OTHERWISE: Final = "the message says what is known"
@@ -27,26 +34,68 @@ def remedy(error_code: str) -> str:
     return ADVICE.get(error_code, OTHERWISE)
 
 
+class Kind(StrEnum):
+    """What can need a person."""
+
+    FAILED = "requests_failed"
+    UNRECORDED = "outcomes_unrecorded"
+    PAUSED = "target_paused"
+    UNSERVED = "target_unserved"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Concern:
+    """One thing that will not get better by waiting: of which kind, and about what: an error code, or a target.
+
+    `said` is a sentence that says what to do; it may hold what others wrote.
+    """
+
+    kind: Kind
+    subject: str = ""
+    requests: int
+    said: str
+
+
+def concerns(status: Status) -> tuple[Concern, ...]:
+    """Everything that will not get better by waiting, one by one."""
+    return (*_failed(status), *_others(status))
+
+
 def alerts(status: Status) -> tuple[str, ...]:
-    """Everything that will not get better by waiting, in sentences that say what to do."""
+    """The same in sentences that say what to do, all failures in one."""
     found = []
     if status.progress is not None and status.progress.failed:
         count = _count(status.progress.failed, "request has", "requests have")
-        found.append(f"{count} failed: fix the cause, then run `provisioner retry {_which(status)}`")
-    if status.unrecorded.requests:
-        count = _count(status.unrecorded.requests, "outcome", "outcomes")
-        found.append(
-            f"{count} cannot be recorded, for example that of request {status.unrecorded.example_id}:"
-            f" {status.unrecorded.example}; remove the cause"
+        codes = {failure.error_code for failure in status.failures}
+        found.append(f"{count} failed: fix the cause, then run `provisioner retry {_which(codes)}`")
+    return (*found, *(each.said for each in _others(status)))
+
+
+def _failed(status: Status) -> Iterator[Concern]:
+    for failure in status.failures:
+        code = failure.error_code
+        count = _count(failure.requests, "request has", "requests have")
+        said = f"{count} failed: fix the cause, then run `provisioner retry {_which({code})}`"
+        yield Concern(kind=Kind.FAILED, subject=code, requests=failure.requests, said=said)
+
+
+def _others(status: Status) -> Iterator[Concern]:
+    if number := status.unrecorded.requests:
+        yield Concern(
+            kind=Kind.UNRECORDED,
+            requests=number,
+            said=f"{_count(number, 'outcome', 'outcomes')} cannot be recorded, for example that of request"
+            f" {status.unrecorded.example_id}: {status.unrecorded.example}; remove the cause",
         )
     for target in status.targets:
         name = target.target
         if target.pending and target.paused_at is not None:
             count = _count(target.pending, "request waits", "requests wait")
-            found.append(f"target {name} is paused and {count} for it: `provisioner resume {name}` resumes it")
+            said = f"target {name} is paused and {count} for it: `provisioner resume {name}` resumes it"
+            yield Concern(kind=Kind.PAUSED, subject=name, requests=target.pending, said=said)
         if target.pending and not target.workers:
-            found.append(f"no worker serves target {name}: `provisioner run` starts one")
-    return tuple(found)
+            said = f"no worker serves target {name}: `provisioner run` starts one"
+            yield Concern(kind=Kind.UNSERVED, subject=name, requests=target.pending, said=said)
 
 
 def incidents(status: Status) -> tuple[str, ...]:
@@ -68,9 +117,8 @@ def _incidents(status: Status) -> Iterator[str]:
         yield f"{count} lost: other workers take over their requests"
 
 
-def _which(status: Status) -> str:
+def _which(codes: Collection[str]) -> str:
     """The option that selects the failed requests: by their code if they have one in common."""
-    codes = {failure.error_code for failure in status.failures}
     return " ".join(("--error", *codes)) if len(codes) == 1 and all(codes) else "--state failed"
 
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from provisioner.core.key_health import QuarantinedKey, TrialPermit
 from provisioner.core.model import Action, Claim, Connection, Observation, RateHeaders, Request, Settlement
+from provisioner.core.notices import Delivery
 from provisioner.core.pacing import Grant
 from provisioner.core.queue_values import (
     Claims,
@@ -256,3 +257,29 @@ class Observer(Protocol):
 
     def logged_in(self, target: str, outcome: str) -> None:
         """A login has ended: `granted`, `refused`, `limited` or `trouble`."""
+
+
+class Outbox(Protocol):
+    """What the fleet has to tell others. Every method raises `DatabaseUnavailable` as those of `Queue` do."""
+
+    async def look(self, *, last: bool = False) -> bool:
+        """Put what is to be told into the outbox, if it is this worker's turn; tells whether it is.
+
+        `last`: nobody will look again.
+        """
+
+    async def take(self) -> Delivery | None:
+        """The notice that has been due for longest; it is ours for a while."""
+
+    async def sent(self, delivery: Delivery) -> None:
+        """It has arrived."""
+
+    async def failed(self, delivery: Delivery, *, reason: str, pause: float | None) -> None:
+        """It has not; it is due again after `pause` seconds, never if that is None."""
+
+
+class Receiver(Protocol):
+    """Whom notices are told to."""
+
+    async def deliver(self, delivery: Delivery) -> str:
+        """Bring it; returns why it has not arrived, empty if it has. Never raises for what the other side did."""

@@ -176,6 +176,13 @@ WORKERS: Final = _gauge(
     help="Workers that are alive, and those that are lost: their lease expired without them signing off.",
 )
 
+NOTICES: Final = _counter(
+    "notices",
+    "deliveries",
+    "outcome",
+    help="Deliveries of notices to `notify.url`: sent, failed (tried again), or given_up (not tried any more).",
+)
+
 METRICS: Final = (
     CALLS,
     CALL_SECONDS,
@@ -185,6 +192,7 @@ METRICS: Final = (
     CLAIM_SECONDS,
     SETTLED,
     FENCED,
+    NOTICES,
     SETTLE_SECONDS,
     IN_HAND,
     HELD,

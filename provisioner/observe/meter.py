@@ -26,6 +26,7 @@ from provisioner.core.queue_values import Report
 BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 LOGINS: Final = ("granted", "refused", "limited", "trouble")
+NOTICES: Final = ("sent", "failed", "given_up")
 
 _UNSENT: Final = frozenset(
     {Result.NOT_SENT, Result.CREDENTIAL_UNKNOWN, Result.CREDENTIAL_UNREADABLE, Result.CREDENTIAL_AWAY}
@@ -73,6 +74,8 @@ class Meter:
         self.outcomes: defaultdict[tuple[type[Outcome], str | None], int] = defaultdict(int)
         self.settle_seconds = Histogram()
         self.fenced = 0
+        self.notices: defaultdict[Labels, int] = defaultdict(int)
+        self.notices.update({(outcome,): 0 for outcome in NOTICES})
         for target in targets:
             self.calls[target, Action.CREATE, Result.CREATED, 200] = 0
             self.claims[target,] = 0
@@ -105,3 +108,7 @@ class Meter:
     def logged_in(self, target: str, outcome: str) -> None:
         """Count a login."""
         self.logins[target, outcome] += 1
+
+    def notified(self, outcome: str) -> None:
+        """Count the delivery of a notice."""
+        self.notices[outcome,] += 1

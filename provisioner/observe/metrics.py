@@ -50,6 +50,7 @@ def _counted(meter: Meter) -> Iterator[Family]:
     yield _histogram(c.CLAIM_SECONDS, meter.claim_seconds)
     yield _counter(c.SETTLED, {(_OUTCOMES[kind], code or ""): count for (kind, code), count in meter.outcomes.items()})
     yield _counter(c.FENCED, {(): meter.fenced})
+    yield _counter(c.NOTICES, meter.notices)
     yield _histogram(c.SETTLE_SECONDS, {(): meter.settle_seconds})
 
 

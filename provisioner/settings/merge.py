@@ -29,14 +29,15 @@ def reconcile(layers: Sequence[Layer]) -> None:
 
 
 def obey_proxies(layers: Sequence[Layer], environ: Mapping[str, str]) -> None:
-    """Give each target that has no proxy of its own the one that the environment names, as a value of its variable."""
+    """Give each address without a proxy of its own the one that the environment names, as a value of its variable."""
     given = {setting: layer.given[setting] for layer in reversed(layers) for setting in layer.given}
-    for (section, name, field), url in [(setting, one) for setting, one in given.items() if len(setting) == 3]:
-        if section != "targets" or field != "url" or (section, name, "proxy") in given:
+    for setting, url in given.items():
+        if setting[0] not in {"targets", "notify"} or setting[-1] != "url" or (*setting[:-1], "proxy") in given:
             continue
-        if proxy := proxy_for(str(url.value), environ):
+        text = url.value.reveal() if isinstance(url.value, Secret) else str(url.value)
+        if proxy := proxy_for(text, environ):
             one = Given(Secret(proxy.url), proxy.variable, f"environment {proxy.variable}")
-            layers[-1].given[section, name, "proxy"] = one
+            layers[-1].given[*setting[:-1], "proxy"] = one
 
 
 def _keep_one_place(layers: Sequence[Layer], name: str) -> None:

@@ -13,7 +13,7 @@ from provisioner.core.secret import Secret
 from provisioner.settings.errors import SettingsError
 from provisioner.settings.identity import Identity, identity_of
 from provisioner.settings.layers import Layer
-from provisioner.settings.sections import Credential, Database, Listen, Log, Retry, Sealing, Target, Worker
+from provisioner.settings.sections import Credential, Database, Listen, Log, Notify, Retry, Sealing, Target, Worker
 from provisioner.settings.shape import NAMED, SECTIONS, Setting, dotted, variable
 from provisioner.settings.values import normalise_name
 
@@ -30,6 +30,7 @@ class Settings(BaseSettings):
     worker: Worker = Worker()
     listen: Listen = Listen()
     sealing: Sealing = Sealing()
+    notify: Notify = Notify()
     log: Log = Log()
 
     _sources: Mapping[str, str] = PrivateAttr(default_factory=dict)

@@ -10,11 +10,13 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from provisioner.settings.values import (
+    EVENTS,
     Address,
     AnyPath,
     BaseUrl,
     Choice,
     DatabaseUrl,
+    Events,
     ExistingFile,
     IdentityId,
     IdText,
@@ -22,6 +24,8 @@ from provisioner.settings.values import (
     KeyText,
     Limit,
     ProxyUrl,
+    ReceiverUrl,
+    SecretText,
     Text,
     Word,
     is_loopback,
@@ -258,6 +262,43 @@ class Sealing(Section):
     keep_failed: int = Field(
         default=30, ge=0, le=3650, description="days after which the sealed key of a failed request is wiped"
     )
+
+
+class Notify(Section):
+    """Who is told when a batch has finished or something needs a person."""
+
+    url: ReceiverUrl | None = Field(
+        default=None, description="where notices are sent, by POST; nothing is sent without it"
+    )
+    events: Events = Field(default=", ".join(EVENTS), description="what is told, as a list or with commas in between")
+
+    format: Annotated[Literal["json", "slack"], Choice] | None = Field(
+        default=None, description="`json` or `slack`; by default what the URL's host expects"
+    )
+    signing_key: SecretText | None = Field(
+        default=None, description="key with which each body is signed, by HMAC-SHA256"
+    )
+    ca_file: ExistingFile | None = Field(
+        default=None,
+        description="file with the CA certificates (PEM) that the receiver's certificate is checked against",
+    )
+    proxy: ProxyUrl | None = Field(
+        default=None,
+        description="HTTP proxy, as `http://user:password@host:port`; by default that of the environment",
+    )
+    allow_http: bool = Field(default=False, description="allow `http://` to other hosts")
+
+    @model_validator(mode="after")
+    def _is_safe(self) -> Self:
+        parts = urlsplit(self.url.reveal() if self.url else "")
+        if parts.scheme == "http" and not self.allow_http and not is_loopback(parts.hostname or ""):
+            raise refuse("must begin with https:// (or set allow_http = true)", "url")
+        return self
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """The events that are told."""
+        return tuple(self.events.split(", "))
 
 
 class Log(Section):

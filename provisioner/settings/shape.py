@@ -14,6 +14,7 @@ from provisioner.settings.sections import (
     Database,
     Listen,
     Log,
+    Notify,
     Retry,
     Sealing,
     Section,
@@ -32,6 +33,7 @@ SECTIONS: Final[dict[str, type[Section]]] = {
     "worker": Worker,
     "listen": Listen,
     "sealing": Sealing,
+    "notify": Notify,
     "log": Log,
 }
 # Sections of which there are any number, and what the database accepts as the name of one.

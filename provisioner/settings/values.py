@@ -24,6 +24,8 @@ MOST_IN_FLIGHT: Final = 4096
 _LIMIT: Final = re.compile(r"([0-9]{1,7})/([0-9]{1,5})?(s|min|h)")
 _LIMIT_RULE: Final = '"auto", "none" or a number a time, such as "200/min", "5/s" or "20/10s"'
 _EMBEDDED: Final = re.compile(r"embedded(?::(.*))?")
+EVENTS: Final = ("batch_finished", "needs_attention", "recovered")
+_EVENTS_RULE: Final = f"must be one or more of {', '.join(EVENTS)}"
 _ADDRESS: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 
 
@@ -80,6 +82,17 @@ def parse_most(given: object) -> int | Literal["auto"]:
     if not 1 <= given <= MOST_IN_FLIGHT:
         raise refuse("must be at least 1" if given < 1 else f"must be at most {MOST_IN_FLIGHT}")
     return given
+
+
+def parse_events(given: object) -> str:
+    """Read which events are told: a list, or their names with commas between them."""
+    names = given.split(",") if isinstance(given, str) else given
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise refuse(_EVENTS_RULE)
+    told = tuple(dict.fromkeys(name.strip().lower() for name in names if name.strip()))
+    if not told or not set(told) <= set(EVENTS):
+        raise refuse(_EVENTS_RULE)
+    return ", ".join(told)
 
 
 def parse_address(text: str) -> tuple[str, int] | None:
@@ -155,6 +168,11 @@ def _database_url(secret: Secret) -> Secret:
     return secret
 
 
+def _receiver_url(secret: Secret) -> Secret:
+    _split(secret.reveal(), ("https", "http"))
+    return secret
+
+
 def _proxy_url(secret: Secret) -> Secret:
     _split(secret.reveal(), ("http", "https"))
     return secret
@@ -222,6 +240,8 @@ KeyText = Annotated[Secret, AfterValidator(_key)]
 IdText = Annotated[str, AfterValidator(_id)]
 IdentityId = Annotated[str, AfterValidator(_uuid)]
 DatabaseUrl = Annotated[Secret, AfterValidator(_database_url)]
+ReceiverUrl = Annotated[SecretText, AfterValidator(_receiver_url)]
+Events = Annotated[str, PlainValidator(parse_events)]
 ProxyUrl = Annotated[SecretText, AfterValidator(_proxy_url)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 Address = Annotated[str, AfterValidator(_address)]

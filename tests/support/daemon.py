@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from provisioner.sandbox.simulator import Simulator
+    from provisioner.settings import Settings
 
 
-@asynccontextmanager
-async def working(simulator: Simulator, **settings: str) -> AsyncIterator[asyncio.Task[object]]:
-    """Work for a simulator until the end of the block; `settings` are variables of the environment."""
-    chosen = load_settings(
+def settings_for(simulator: Simulator, **settings: str) -> Settings:
+    """The settings of a worker for a simulator; `settings` are variables of the environment."""
+    return load_settings(
         environ={
             "INFISICAL_HOST": simulator.url,
             "INFISICAL_UNIVERSAL_AUTH_CLIENT_ID": simulator.client_id,
@@ -31,7 +31,12 @@ async def working(simulator: Simulator, **settings: str) -> AsyncIterator[asynci
             **settings,
         }
     )
-    task: asyncio.Task[object] = asyncio.create_task(run_daemon(chosen))
+
+
+@asynccontextmanager
+async def working(simulator: Simulator, **settings: str) -> AsyncIterator[asyncio.Task[object]]:
+    """Work for a simulator until the end of the block; `settings` are variables of the environment."""
+    task: asyncio.Task[object] = asyncio.create_task(run_daemon(settings_for(simulator, **settings)))
     try:
         yield task
     finally:

@@ -71,6 +71,9 @@ class TestTable:
             "targets.<name>.jwt",
             "targets.<name>.proxy",
             "credentials.<name>.value",
+            "notify.url",
+            "notify.signing_key",
+            "notify.proxy",
         ]
 
 

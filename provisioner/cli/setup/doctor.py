@@ -28,6 +28,7 @@ def doctor(
     project: Annotated[
         UUID | None, typer.Option(help="Test whether the identity can read in this project.", show_default=False)
     ] = None,
+    notify: Annotated[bool, typer.Option("--notify", help="Send a test notice to notify.url.")] = False,
     as_json: Json = False,
 ) -> None:
     """Check every precondition, one line each, and say how to fix what is wrong. Changes nothing.
@@ -43,13 +44,14 @@ def doctor(
     if project is not None and target is None and len(settings.targets) > 1:
         raise typer.BadParameter(f"--project needs --target: {', '.join(settings.targets)}")
     targets = [target] if target else list(settings.targets)
-    raise typer.Exit(run_async(_doctor(settings, targets, str(project) if project else None, as_json=as_json)))
+    where = str(project) if project else None
+    raise typer.Exit(run_async(_doctor(settings, targets, where, notify=notify, as_json=as_json)))
 
 
-async def _doctor(settings: "Settings", targets: list[str], project: str | None, *, as_json: bool) -> int:
+async def _doctor(settings: "Settings", targets: list[str], project: str | None, *, notify: bool, as_json: bool) -> int:
     checks = []
     screen = console()
-    async for check in _checks(settings, targets, project):
+    async for check in _checks(settings, targets, project, notify=notify):
         checks.append(check)
         if not as_json:
             _tell(check, screen)
@@ -59,9 +61,12 @@ async def _doctor(settings: "Settings", targets: list[str], project: str | None,
     return DONE if fine else NOT_DONE
 
 
-async def _checks(settings: "Settings", targets: list[str], project: str | None) -> AsyncIterator[Check]:
+async def _checks(
+    settings: "Settings", targets: list[str], project: str | None, *, notify: bool
+) -> AsyncIterator[Check]:
     from provisioner.cli.setup.checks_database import check_database
     from provisioner.cli.setup.checks_host import check_files, check_proxy
+    from provisioner.cli.setup.checks_notify import check_notify
     from provisioner.cli.setup.checks_target import check_credentials, check_sealing, check_target
 
     yield ok("settings", f"they can be used; {', '.join(settings.targets)} configured")
@@ -83,6 +88,8 @@ async def _checks(settings: "Settings", targets: list[str], project: str | None)
         if usable:
             async for check in check_sealing(settings, database):
                 yield check
+        async for check in check_notify(settings, database if usable else None, send=notify):
+            yield check
     finally:
         await database.close()
 

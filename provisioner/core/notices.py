@@ -1,0 +1,229 @@
+"""What the fleet tells others, and when: a batch that finished, something that needs a person, its end. Pure.
+
+Everything told is told once: what was told already is an argument, and what is to be remembered is in the answer. No
+notice holds a text that others wrote but for names of batches and targets, from which keys are taken out.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from provisioner.core.alerts import Concern, Kind, remedy
+from provisioner.core.text import printable, without_keys
+
+# A batch that is loaded row by row has nothing pending now and then: it has finished when that lasts, seconds.
+QUIET: Final = timedelta(seconds=10)
+# Where workers are replaced, a target has none for a moment: only then is it nobody's, seconds.
+PATIENCE: Final[Mapping[str, timedelta]] = {Kind.UNSERVED: timedelta(seconds=60)}
+# Failures that are retried are none for a moment: what is over has recovered when that lasts, seconds.
+CALM: Final = timedelta(seconds=30)
+FIRST_PAUSE: Final = 10.0  # seconds before a delivery that failed is tried again; doubles each time
+LAST_PAUSE: Final = 3600.0
+KEPT: Final = timedelta(days=3)  # a receiver that is repaired after a weekend still hears of it
+LONGEST: Final = 200  # characters of a name that somebody else chose
+
+
+class Event(StrEnum):
+    """What is told."""
+
+    BATCH_FINISHED = "batch_finished"
+    NEEDS_ATTENTION = "needs_attention"
+    RECOVERED = "recovered"
+    TEST = "test"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A batch in which nothing is pending, and when its last request ended."""
+
+    batch: str
+    requests: int
+    succeeded: int
+    failed: int
+    started_at: datetime | None
+    ended_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """A concern that was seen before: since when, whether it was told, and since when it is not seen any more."""
+
+    kind: str
+    subject: str
+    since: datetime
+    told: bool = False
+    gone_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """One thing to tell, as plain values: what programs read, and a sentence for people."""
+
+    event: Event
+    text: str
+    batch: Mapping[str, str | int | None] | None = None
+    concern: Mapping[str, str | int | None] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """A notice on its way: by which id receivers know it again, when it was noticed, at which try it is."""
+
+    id: str
+    notice: Notice
+    noticed_at: datetime
+    age: timedelta
+    tries: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What is to be told now, and what is to be remembered: the concerns, and the batches that were told."""
+
+    notices: tuple[Notice, ...]
+    known: tuple[Known, ...]
+    batches: tuple[Finished, ...]
+
+
+def decide(
+    known: Collection[Known],
+    present: Collection[Concern],
+    finished: Collection[Finished],
+    *,
+    events: Collection[str],
+    now: datetime,
+    last: bool = False,
+) -> Outcome:
+    """Decide what to tell. `finished` are batches that were not told since they ended.
+
+    `events` are told, the others only remembered. `last`: nobody will look again, so a batch need not be quiet first.
+    """
+    notices: list[Notice] = []
+    kept: list[Known] = []
+    seen = {(each.kind.value, each.subject): each for each in present}
+    before = {(each.kind, each.subject): each for each in known}
+    for key, concern in seen.items():
+        state = replace(before.get(key) or Known(kind=key[0], subject=key[1], since=now), gone_at=None)
+        if not state.told and now - state.since >= PATIENCE.get(key[0], timedelta(0)):
+            state = replace(state, told=True)
+            notices.append(_attention(concern, state.since))
+        kept.append(state)
+    for key, state in before.items():
+        if key in seen or not state.told or state.kind not in set(Kind):  # a kind of another version
+            continue
+        gone_at = state.gone_at or now
+        if now - gone_at >= CALM:
+            notices.append(_recovered(state, gone_at))
+        else:
+            kept.append(replace(state, gone_at=gone_at))
+    quiet = tuple(each for each in finished if last or now - each.ended_at >= QUIET)
+    notices.extend(map(_finished, quiet))
+    told = tuple(notice for notice in notices if notice.event in events)
+    return Outcome(notices=told, known=tuple(kept), batches=quiet)
+
+
+def pause_after(tries: int) -> float:
+    """How many seconds to wait after so many deliveries of a notice have failed."""
+    return min(FIRST_PAUSE * 2.0 ** min(tries - 1, 20), LAST_PAUSE)
+
+
+def is_given_up(age: timedelta) -> bool:
+    """Whether a notice this old is not tried any more."""
+    return age >= KEPT
+
+
+def trial_notice() -> Notice:
+    """What `doctor --notify` sends."""
+    return Notice(event=Event.TEST, text="This is a test: notices of the provisioner arrive here.")
+
+
+def _finished(batch: Finished) -> Notice:
+    name = _name(batch.batch)
+    ended = f"{batch.succeeded:,} of {_requests(batch.requests)} succeeded"
+    failed = f", {batch.failed:,} failed" if batch.failed else ""
+    others = batch.requests - batch.succeeded - batch.failed
+    ended_otherwise = f", {others:,} ended otherwise" if others else ""
+    return Notice(
+        event=Event.BATCH_FINISHED,
+        text=f"Batch {name} has finished: {ended}{failed}{ended_otherwise}.",
+        batch={
+            "name": name,
+            "requests": batch.requests,
+            "succeeded": batch.succeeded,
+            "failed": batch.failed,
+            "started_at": _iso(batch.started_at),
+            "ended_at": _iso(batch.ended_at),
+        },
+    )
+
+
+def _attention(concern: Concern, since: datetime) -> Notice:
+    subject = _name(concern.subject)
+    text = _ATTENTION[concern.kind].format(
+        subject=subject or "no error code",
+        requests=_requests(concern.requests),
+        outcomes=_several(concern.requests, "outcome"),
+        have="has" if concern.requests == 1 else "have",
+        wait="waits" if concern.requests == 1 else "wait",
+        remedy=remedy(concern.subject),
+    )
+    return Notice(
+        event=Event.NEEDS_ATTENTION,
+        text=text,
+        concern={
+            "kind": concern.kind.value,
+            "subject": subject,
+            "requests": concern.requests,
+            "since": _iso(since),
+        },
+    )
+
+
+def _recovered(state: Known, gone_at: datetime) -> Notice:
+    subject = _name(state.subject)
+    return Notice(
+        event=Event.RECOVERED,
+        text=_RECOVERED[Kind(state.kind)].format(subject=subject or "no error code"),
+        concern={
+            "kind": state.kind,
+            "subject": subject,
+            "requests": 0,
+            "since": _iso(state.since),
+            "ended_at": _iso(gone_at),
+        },
+    )
+
+
+# In our own words alone.
+_ATTENTION: Final[Mapping[Kind, str]] = {
+    Kind.FAILED: "{requests} {have} failed with {subject}. What to do: {remedy}; then run `provisioner retry`.",
+    Kind.UNRECORDED: "The database refuses to record {outcomes}. `provisioner status` says why.",
+    Kind.PAUSED: "Target {subject} is paused, and {requests} {wait} for it. `provisioner resume {subject}` resumes it.",
+    Kind.UNSERVED: "No worker serves target {subject}, and {requests} {wait} for it. `provisioner run` starts one.",
+}
+_RECOVERED: Final[Mapping[Kind, str]] = {
+    Kind.FAILED: "No request is failed with {subject} any more.",
+    Kind.UNRECORDED: "Every outcome has been recorded.",
+    Kind.PAUSED: "Target {subject} is not paused any more, or nothing waits for it.",
+    Kind.UNSERVED: "A worker serves target {subject} again, or nothing waits for it.",
+}
+
+
+def _name(foreign: str) -> str:
+    """A name that somebody else chose: printable, in one line, cut, and without what may be a key."""
+    line = " ".join(printable(without_keys(foreign)).split())
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
+
+
+def _requests(number: int) -> str:
+    return _several(number, "request")
+
+
+def _several(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return moment.isoformat(timespec="seconds") if moment else None

@@ -1,0 +1,76 @@
+"""Bring a notice to its receiver: one POST that ends in time, whose answer is a status and nothing else."""
+
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import aiohttp
+
+from provisioner import __version__
+from provisioner.core.notices import Delivery
+from provisioner.core.secret import Secret
+from provisioner.notify.bodies import body_of, headers_of
+
+Held = Secret | Callable[[], Secret]  # a secret, or where to read it
+
+TIME: Final = 10.0  # seconds that a receiver may take
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiverOptions:
+    """Who is told, and how. Secrets in files are read before each call: they may have changed."""
+
+    url: Held
+    form: str
+    signing_key: Held | None = None
+    ca_file: str | None = None
+    proxy: Held | None = None
+    timeout: float = field(default=TIME)
+
+
+class HttpReceiver:
+    """`core.ports.Receiver` over HTTP. A session of its own for each notice: they are few and far between."""
+
+    def __init__(self, options: ReceiverOptions) -> None:
+        self._options = options
+
+    async def deliver(self, delivery: Delivery) -> str:
+        """Bring it; returns why it has not arrived, empty if it has. The reason names no address: that is a secret."""
+        chosen = self._options
+        body = body_of(delivery, chosen.form)
+        try:
+            url, proxy = _read(chosen.url).reveal(), _read(chosen.proxy).reveal() if chosen.proxy else None
+            headers = headers_of(delivery, body, _read(chosen.signing_key) if chosen.signing_key else None)
+            return await self._post(url, body, headers, proxy)
+        except TimeoutError:
+            return f"no answer within {chosen.timeout:g} s"
+        except aiohttp.ClientHttpProxyError as error:
+            return f"the proxy refused to connect ({error.status})"
+        except aiohttp.ClientConnectorCertificateError:
+            return "the receiver's certificate is not trusted"
+        except (aiohttp.ClientError, OSError, ValueError) as error:  # the text of some quotes the address
+            return f"the connection failed ({type(error).__name__})"
+
+    async def _post(self, url: str, body: bytes, headers: dict[str, str], proxy: str | None) -> str:
+        tls: ssl.SSLContext | bool = True
+        if self._options.ca_file:
+            tls = ssl.create_default_context(cafile=self._options.ca_file)
+        async with (
+            aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=self._options.timeout),
+                headers={"User-Agent": f"provisioner/{__version__}"},
+                cookie_jar=aiohttp.DummyCookieJar(),
+                connector=aiohttp.TCPConnector(ssl=tls, force_close=True),
+            ) as session,
+            # A redirect is not followed: what is said is for this address alone.
+            session.post(url, data=body, headers=headers, proxy=proxy, allow_redirects=False) as answer,
+        ):
+            if 200 <= answer.status < 300:
+                return ""
+            kind = "a redirect, which is not followed" if 300 <= answer.status < 400 else "an error"
+            return f"the receiver answered {answer.status}, {kind}"
+
+
+def _read(held: Held) -> Secret:
+    return held if isinstance(held, Secret) else held()
