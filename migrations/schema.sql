@@ -1963,11 +1963,6 @@ COMMENT ON VIEW provisioner.request_credentials IS 'Which credential each reques
 COMMENT ON COLUMN provisioner.request_credentials.sealed_by IS 'The key that still seals it; NULL when there is no box (any more)';
 
 CREATE VIEW provisioner.request_status WITH (security_barrier='true') AS
- WITH line AS (
-         SELECT r.id,
-            row_number() OVER (PARTITION BY r.target ORDER BY r.rank, r.turn, r.id) AS queue_position
-           FROM provisioner.ready r
-        )
  SELECT q.id,
     q.target,
     q.project_id,
@@ -1999,17 +1994,42 @@ CREATE VIEW provisioner.request_status WITH (security_barrier='true') AS
             ELSE q.error_message
         END AS error_message,
     w.run_at AS next_attempt_at,
-    line.queue_position,
+        CASE
+            WHEN (q.status = 'pending'::text) THEN ((( WITH RECURSIVE lines AS (
+                    ( SELECT r.target
+                       FROM provisioner.ready r
+                      ORDER BY r.target
+                     LIMIT 1)
+                    UNION ALL
+                     SELECT ( SELECT r.target
+                               FROM provisioner.ready r
+                              WHERE (r.target > l_1.target)
+                              ORDER BY r.target
+                             LIMIT 1) AS target
+                       FROM lines l_1
+                      WHERE (l_1.target IS NOT NULL)
+                    )
+             SELECT jsonb_object_agg(h.id, h.place) AS jsonb_object_agg
+               FROM (lines l
+                 CROSS JOIN LATERAL ( SELECT r.id,
+                        row_number() OVER (ORDER BY r.rank, r.turn, r.id) AS place
+                       FROM provisioner.ready r
+                      WHERE (r.target = l.target)
+                      ORDER BY r.rank, r.turn, r.id
+                     LIMIT 1000) h)) ->> (q.id)::text))::bigint
+            ELSE NULL::bigint
+        END AS queue_position,
     q.finished_at,
     q.project_name
-   FROM ((((provisioner.connection_requests q
+   FROM (((provisioner.connection_requests q
      LEFT JOIN provisioner.in_flight f ON ((f.id = q.id)))
      LEFT JOIN provisioner.waiting w ON ((w.id = q.id)))
      LEFT JOIN provisioner.attempt_state s ON ((s.id = q.id)))
-     LEFT JOIN line ON ((line.id = q.id)))
   WHERE ((q.requested_by = CURRENT_USER) OR ( SELECT has_table_privilege(('provisioner.ready'::regclass)::oid, 'SELECT'::text) AS has_table_privilege));
 
-COMMENT ON VIEW provisioner.request_status IS 'Every request with its live state and its place in the queue';
+COMMENT ON VIEW provisioner.request_status IS 'Every request with its live state';
+
+COMMENT ON COLUMN provisioner.request_status.queue_position IS 'Its place in the line of its target; NULL behind the first thousand';
 
 ALTER TABLE provisioner.rotation_requests ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME provisioner.rotation_requests_id_seq
