@@ -167,7 +167,7 @@ async def test_the_queue_says_whether_more_is_left(database: Database, session: 
     await insert(session, name="a")
     await insert(session, name="b")
     pool = Pool(database.url)
-    assert [await PostgresQueue(pool).fold(1) for _ in range(3)] == [True, True, False]
+    assert [await PostgresQueue(pool).fold(1, retried={}) for _ in range(3)] == [True, True, False]
     await pool.close()
 
 
