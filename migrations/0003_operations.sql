@@ -1,4 +1,4 @@
--- What operators do: call requests off, try them again, hold a target.
+-- What people call: cancel requests, try them again, hold a target, correct the counts, seal a key.
 
 -- Whether an error is about more than the row that it came with: then to try the others one by one only takes time.
 CREATE FUNCTION provisioner.is_about_all(code text) RETURNS boolean
@@ -8,8 +8,8 @@ $$;
 
 COMMENT ON FUNCTION provisioner.is_about_all(text) IS 'Whether an error code is about more than one row';
 
--- Call requests off. Who is in line is finished at once; who is in flight is let to its end, and a connection that it made is
--- recorded; who has an attempt in doubt waits until a late commit would show (45 s), then is looked up for the last time.
+-- Cancel requests. One that is in line ends at once; one that is in flight goes on to its end, and a connection that it made is
+-- recorded; one with an attempt in doubt waits until a late commit would show (45 s), then is looked up for the last time.
 -- Returns what changed: `cancelled`, or `ending` for those whose end is still to come. What a trigger or constraint of somebody
 -- else's refuses is left as it is, and named in a notice.
 CREATE FUNCTION provisioner.cancel(ids bigint[]) RETURNS TABLE (id bigint, outcome text)
@@ -123,7 +123,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION provisioner.cancel(bigint[]) IS 'Call requests off; returns those that were pending';
+COMMENT ON FUNCTION provisioner.cancel(bigint[]) IS 'Cancel requests; returns those that were pending';
 
 -- Try requests again: failed and cancelled ones with all their attempts before them, waiting ones at once. Whether an earlier
 -- attempt may have made the connection stays known. Returns what changed; what is refused is named in a notice, as above.
@@ -250,4 +250,34 @@ $$;
 
 COMMENT ON FUNCTION provisioner.resume(text) IS 'Let a held target go on; returns since when it was held and by whom';
 
+-- Correct the counts; returns how many were wrong. One statement, so one moment: a transaction that changes requests also writes
+-- down what that changes in the counts, so nothing has to stop for it.
+CREATE FUNCTION provisioner.recount() RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    corrected bigint;
+BEGIN
+    PERFORM FROM provisioner.sweeps FOR UPDATE;  -- two at once would both correct
+    INSERT INTO provisioner.count_changes (target, batch, requested_by, status, error_code, requests, started_at, ended_at, newest)
+    SELECT m.* FROM provisioner.miscounted AS m;
+    GET DIAGNOSTICS corrected = ROW_COUNT;
+    RETURN corrected;
+END
+$$;
+
+COMMENT ON FUNCTION provisioner.recount() IS 'Correct the counts of requests after rows were written with triggers off; reads all requests';
+
+-- What is needed to seal an API key: the id and the public half (base64) of the newest sealing key.
+CREATE FUNCTION provisioner.sealing_key() RETURNS TABLE (key_id text, public_key text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT k.key_id, encode(k.public_key, 'base64')
+    FROM provisioner.sealing_keys AS k
+    WHERE k.retired_at IS NULL
+    ORDER BY k.created_at DESC, k.key_id
+    LIMIT 1
+$$;
+
+COMMENT ON FUNCTION provisioner.sealing_key() IS 'The current sealing key: its id and its public half in base64';
+
+-- Functions belong to their owner alone until `provisioner grant` says otherwise.
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA provisioner FROM PUBLIC;

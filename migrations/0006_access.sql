@@ -1,5 +1,5 @@
 -- Who sees which requests. Who may do what is a matter of plain GRANTs, which `provisioner grant` gives; the rows follow from
--- them: whoever may read the line (the table `ready`) sees every request, everybody else sees those that they asked for
+-- them: a role that may read the line (the table `ready`) sees every request, everybody else sees those that they asked for
 -- themselves, and asks in no other name. So there is no list of roles to keep, membership in roles works as it does everywhere,
 -- and nobody can take requests out of the line without seeing them.
 --
@@ -23,19 +23,5 @@ WITH CHECK (requested_by = current_user);
 
 -- Privileges alone decide who changes and deletes what they see.
 CREATE POLICY editable ON provisioner.connection_requests FOR UPDATE USING (true);
+
 CREATE POLICY deletable ON provisioner.connection_requests FOR DELETE USING (true);
-
--- What a reader may know of the credentials. The boxes themselves are for the workers.
-CREATE VIEW provisioner.request_credentials AS
-SELECT
-    q.id,
-    CASE WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) ELSE q.credential END AS credential,
-    CASE
-        WHEN q.credential LIKE 'sealed:%' AND q.credential NOT LIKE '%:wiped' THEN split_part(q.credential, ':', 2)
-    END AS sealed_by
-FROM provisioner.connection_requests AS q;
-
-COMMENT ON VIEW provisioner.request_credentials IS 'Which credential each request names; of a sealed one only its key''s id';
-COMMENT ON COLUMN provisioner.request_credentials.sealed_by IS 'The key that still seals it; NULL when there is no box (any more)';
-
-REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA provisioner FROM PUBLIC;

@@ -192,7 +192,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION provisioner.cancel(ids bigint[]) IS 'Call requests off; returns those that were pending';
+COMMENT ON FUNCTION provisioner.cancel(ids bigint[]) IS 'Cancel requests; returns those that were pending';
 
 CREATE FUNCTION provisioner.disown(target text, most integer) RETURNS SETOF bigint
     LANGUAGE plpgsql
@@ -509,8 +509,8 @@ BEGIN
         RAISE EXCEPTION 'request % has its connection: its target and project_id cannot be changed any more', new.id
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert another request for the other project.';
     END IF;
-    -- It may change places between two statements, so it is looked for again; whoever takes it out of its place has it. That is so
-    -- for a new name, too: a claim that is made meanwhile would send the old one.
+    -- It may change places between two statements, so it is looked for again; who takes it out of its place has it. A new name
+    -- needs this, too: a claim that is made meanwhile would send the old one.
     IF new.status = 'pending' AND old.status = 'pending' AND (renamed OR placed) THEN
         FOR round IN 1..20 LOOP
             UPDATE provisioner.waiting AS w
@@ -530,7 +530,7 @@ BEGIN
             PERFORM 1 FROM provisioner.in_flight AS f WHERE f.id = new.id;
             EXIT WHEN FOUND;
         END LOOP;
-        -- Without a place it is nowhere yet, which the sweep of `0009_upkeep.sql` puts right.
+        -- Without a place it is nowhere yet, which the sweep of `0004_upkeep.sql` puts right.
         IF NOT taken AND EXISTS (
             SELECT FROM provisioner.waiting AS w WHERE w.id = new.id
             UNION ALL SELECT FROM provisioner.ready AS r WHERE r.id = new.id
@@ -669,7 +669,7 @@ BEGIN
     SELECT n.id, n.not_before, n.target, -n.priority, n.project_id
     FROM new_rows AS n
     WHERE n.status = 'pending' AND n.not_before > now();
-    -- One project's newcomers stand one behind the other, after those that it has in line already. Written with arrays, so
+    -- A project's new requests stand one behind the other, after those that it has in line already. Written with arrays, so
     -- that no plan can compare every row with every project.
     WITH newcomers AS (
         SELECT n.target, -n.priority AS rank, n.project_id, array_agg(n.id ORDER BY n.id) AS ids
@@ -893,7 +893,7 @@ BEGIN
     FOR day IN SELECT d::date FROM generate_series(current_date, current_date + 2, interval '1 day') AS d LOOP
         part := 'attempts_' || to_char(day, 'YYYYMMDD');
         IF to_regclass('provisioner.' || part) IS NULL THEN
-            -- What came before its day had a place is moved into it. The table itself comes first: whoever writes takes it
+            -- What came before its day had a place is moved into it. The table itself comes first: writers lock it
             -- before the days.
             LOCK TABLE provisioner.attempts IN SHARE UPDATE EXCLUSIVE MODE;
             LOCK TABLE provisioner.attempts_other IN ACCESS EXCLUSIVE MODE;
@@ -1238,7 +1238,7 @@ CREATE TABLE provisioner.workers (
 )
 WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500');
 
-COMMENT ON COLUMN provisioner.workers.pace IS 'Creates a second, lately';
+COMMENT ON COLUMN provisioner.workers.pace IS 'Creates a second over the last while';
 
 CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
  WITH lines AS (

@@ -31,7 +31,6 @@ from provisioner.core.unobserved import UNOBSERVED
 from provisioner.credentials.vault import NamedVault
 from provisioner.descriptors import connections_each, current_limit, raise_limit
 from provisioner.embedded.place import is_embedded
-from provisioner.embedded.server import source_of
 from provisioner.infisical.connections import InfisicalConnections
 from provisioner.infisical.identity import Identity
 from provisioner.infisical.metered_logins import MeteredLogins
@@ -54,8 +53,9 @@ from provisioner.postgres.pool import Database
 from provisioner.postgres.queue import PostgresQueue
 from provisioner.postgres.recorded import recorded_elsewhere
 from provisioner.postgres.target_incidents import SharedIncidents
-from provisioner.settings import RateLimit, Settings, SettingsError
+from provisioner.settings import RateLimit, Settings
 from provisioner.signals import stopping_on_signals
+from provisioner.telling import open_notifier
 from provisioner.worker.clock import DatabaseClock
 from provisioner.worker.database_retry import DatabaseRetry
 from provisioner.worker.key_gate import KeyGate
@@ -65,10 +65,6 @@ from provisioner.worker.worker import Worker, WorkerOptions
 
 if TYPE_CHECKING:
     from provisioner.core.reports import Leftovers
-
-if TYPE_CHECKING:
-    from provisioner.notify.notifier import Notifier
-    from provisioner.notify.receiver import HttpReceiver
 
 log = structlog.stdlib.get_logger()
 
@@ -80,13 +76,20 @@ OWN: Final = 2  # connections to the database besides the workers' pool: the lis
 STATEMENT_TIME: Final = 10.0  # seconds; less than half of the default lease, so that a dead connection cannot cost it
 
 
-async def run_daemon(settings: Settings, *, drain: bool = False) -> "Leftovers | None":
+Beside = Callable[[Database], Coroutine[Any, Any, None]]
+"""Shows how far a run is, until it is cancelled."""
+
+
+async def run_daemon(settings: Settings, *, drain: bool = False, beside: Beside | None = None) -> "Leftovers | None":
     """Work until told to stop or, when draining, until nothing is left to do; then return what is left all the same.
+
+    What succeeded and failed is counted from the start of this run. `beside` shows how far it is, instead of the log.
 
     Raises `SettingsError` when no target can be worked for, `DatabaseUnusable` when a person has to fix the database.
     Waits for a database that is away.
     """
     raise_limit()
+    before = None
     async with AsyncExitStack() as stack:
         database = open_database(settings)
         stack.push_async_callback(database.close)
@@ -114,19 +117,26 @@ async def run_daemon(settings: Settings, *, drain: bool = False) -> "Leftovers |
             if await worker.unless_stopped(DatabaseRetry(clock).insist(lambda: _require_place(database))):
                 database.endure()
                 _spare_the_collector()
-                beside = {"listener": Listener(database, hear=worker.hear).run()}
+                notifier = open_notifier(settings, database, meter)
+                tasks = {"listener": Listener(database, hear=worker.hear).run()}
                 if drain:
-                    beside["progress"] = _tell_progress(database)
-                if (notifier := open_notifier(settings, database, meter)) is not None:
-                    beside["notifier"] = notifier.run()
-                await _work(worker, beside)
+                    tasks["progress"] = (beside or _tell_progress)(database)
+                    before = await _leftovers(settings, database)
+                if notifier is not None:
+                    tasks["notifier"] = notifier.run()
+                await _work(worker, tasks)
                 if drain and notifier is not None:
                     await notifier.finish()
         if not drain:
             return None
-        from provisioner.postgres.reports import read_leftovers  # noqa: PLC0415 - reports are for those who look
+        left = await _leftovers(settings, database)
+        return left.since(before) if before else left
 
-        return await read_leftovers(database, settings.targets)
+
+async def _leftovers(settings: Settings, database: Database) -> "Leftovers":
+    from provisioner.postgres.reports import read_leftovers  # noqa: PLC0415 - reports are for those who look
+
+    return await read_leftovers(database, settings.targets)
 
 
 async def _require_place(database: Database) -> None:
@@ -182,42 +192,6 @@ async def _work(worker: Worker, beside: Mapping[str, Coroutine[Any, Any, None]])
                 task.cancel()
 
 
-def open_notifier(settings: Settings, database: Database, meter: Meter) -> "Notifier | None":
-    """What tells others, if anybody is to be told."""
-    if settings.notify.url is None:
-        return None
-    from provisioner.notify.notifier import Notifier  # noqa: PLC0415 - for those who are told
-    from provisioner.postgres.notices import NoticeBoard  # noqa: PLC0415 - as above
-    from provisioner.postgres.reports import read_status  # noqa: PLC0415 - as above
-
-    look = partial(read_status, database, batches=0)
-    board = NoticeBoard(database, events=settings.notify.told, read_status=look)
-    return Notifier(board, open_receiver(settings), heard=meter.notified)
-
-
-def open_receiver(settings: Settings) -> "HttpReceiver":
-    """Whom the settings want to be told. Raises `SettingsError` when it is nobody."""
-    from provisioner.notify.bodies import format_of  # noqa: PLC0415 - for those who are told
-    from provisioner.notify.receiver import HttpReceiver, ReceiverOptions  # noqa: PLC0415 - as above
-
-    chosen = settings.notify
-    if chosen.url is None:
-        raise SettingsError("nobody is told: set notify.url")
-    return HttpReceiver(
-        ReceiverOptions(
-            url=secret_source(settings, chosen.url, "notify", "url"),
-            form=chosen.format or format_of(chosen.url.reveal()),
-            signing_key=_optional(settings, chosen.signing_key, "signing_key"),
-            ca_file=str(chosen.ca_file) if chosen.ca_file else None,
-            proxy=_optional(settings, chosen.proxy, "proxy"),
-        )
-    )
-
-
-def _optional(settings: Settings, secret: Secret | None, name: str) -> Secret | Callable[[], Secret] | None:
-    return None if secret is None else secret_source(settings, secret, "notify", name)
-
-
 async def _tell_progress(database: Database) -> None:
     """Log every few seconds how far everything is."""
     from provisioner.postgres.reports import read_status  # noqa: PLC0415 - reports are for those who look
@@ -239,8 +213,17 @@ async def _tell_progress(database: Database) -> None:
 def open_database(settings: Settings, *, size: int | None = None) -> Database:
     """The database of the settings; nothing is connected yet. Raises `SettingsError`."""
     url = settings.database_url()
+    source = secret_source(settings, url, "database", "url")
+    if is_embedded(url.reveal()):
+        from provisioner.embedded.server import source_of  # noqa: PLC0415 - who has a server never needs it
+
+        return _database(settings, source_of(url), size)
+    return _database(settings, source, size)
+
+
+def _database(settings: Settings, source: Secret | Callable[[], Secret], size: int | None) -> Database:
     return Database(
-        source_of(url) if is_embedded(url.reveal()) else secret_source(settings, url, "database", "url"),
+        source,
         size=size or settings.database.max_connections,
         timeout=STATEMENT_TIME,
         ssl_root_cert=settings.database.ssl_root_cert,

@@ -19,6 +19,7 @@ from provisioner.cli.terminal.frame import CONFIG_HELP, EXIT_STATUSES, guarded
 
 # The module `provisioner.cli.FAMILY.NAME` has a function of that name; both are imported only when the command is used.
 FAMILIES: Final = {
+    "onboard": ("onboard",),
     "serve": ("demo", "run", "simulate", "healthcheck"),
     "bulk": ("submit", "plan", "export"),
     "look": ("status", "list", "show", "verify"),
@@ -28,6 +29,7 @@ FAMILIES: Final = {
 COMMANDS: Final = {
     "demo": "Run the whole product on this machine and check the result.",
     "migrate": "Create or upgrade the database schema.",
+    "onboard": "Onboard many projects: from a list to a report.",
     "run": "Run a worker until it is told to stop.",
     "submit": "Load requests in bulk from CSV or JSON Lines.",
     "plan": "Show what a bulk file would change; nothing is changed.",

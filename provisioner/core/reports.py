@@ -1,6 +1,6 @@
 """What people and probes are told: how far everything has come, at which pace, and what went wrong."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from provisioner.core.pacing import SHARE
@@ -195,18 +195,28 @@ class Status:
 class Leftovers:
     """Requests of some targets that are not done and that `run --drain` does not wait for, by what stands in the way.
 
-    `paused` by target, `quarantined` by credential, `failed` by error code; `scheduled` are to start later, and
-    `unfinished` were left because the run was told to stop, `unrecorded` have ended, and the database refuses to record
-    how.
+    `paused` and `unserved` by target, `quarantined` by credential, `failed` by error code; `scheduled` are to start
+    later, and `unfinished` were left because the run was told to stop. `unrecorded` have ended, and the database
+    refuses to record how.
     """
 
     paused: dict[str, int] = field(default_factory=dict)
     quarantined: dict[str, int] = field(default_factory=dict)
+    unserved: dict[str, int] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)
     succeeded: int = 0
     scheduled: int = 0
     unfinished: int = 0
     unrecorded: int = 0
+
+    def since(self, before: "Leftovers") -> "Leftovers":
+        """What is left now, with what ended after an earlier look alone."""
+        failed = {code: count - before.failed.get(code, 0) for code, count in self.failed.items()}
+        return replace(
+            self,
+            succeeded=max(0, self.succeeded - before.succeeded),
+            failed={code: count for code, count in failed.items() if count > 0},
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

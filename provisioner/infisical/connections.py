@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from tenacity import AsyncRetrying, RetryError, retry_if_result, stop_after_attempt, wait_random_exponential
 from yarl import URL
@@ -20,6 +20,7 @@ from provisioner.core.secret import Secret
 from provisioner.infisical.answers import is_unexplained, read_answer, read_list
 from provisioner.infisical.identity import Identity, Token
 from provisioner.infisical.parts import Asked
+from provisioner.infisical.projects import ListedProject, read_projects
 from provisioner.infisical.refusals import is_used_up, key_refused
 from provisioner.infisical.transport import LONGEST_ANSWER, AnswerLost, NotSent, Transport
 from provisioner.infisical.wire import Routes, create_body, replace_body
@@ -37,10 +38,11 @@ class _Call(NamedTuple):
     method: str
     url: URL
     body: bytes | None = None
-    listing: bool = False
+    listing: "Callable[..., tuple[Observation, tuple[Any, ...]]] | None" = None
 
 
 Found = tuple[Observation, tuple[Connection, ...]]
+_Read = tuple[Observation, tuple[Any, ...]]
 
 
 class InfisicalConnections:
@@ -94,7 +96,15 @@ class InfisicalConnections:
         `FOUND` with the connections, or what stood in the way.
         """
         url = self._routes.listing(project_id)
-        return await self._patiently(_Call(Asked(Action.LOOK_UP, project_id), "GET", url, listing=True))
+        return await self._patiently(_Call(Asked(Action.LOOK_UP, project_id), "GET", url, listing=read_list))
+
+    async def projects(self, kind: str | None = None) -> tuple[Observation, tuple[ListedProject, ...]]:
+        """All projects of a type, or of any, that the machine identity is a member of: `FOUND` with them, in one read.
+
+        It has no pages.
+        """
+        call = _Call(Asked(Action.LOOK_UP), "GET", self._routes.projects(kind), listing=read_projects)
+        return await self._patiently(call)
 
     async def replace(self, request: Request, connection: Connection, key: Secret) -> Observation:
         """Set the credentials of an existing connection. It is never repeated."""
@@ -115,7 +125,7 @@ class InfisicalConnections:
     def _by_name(self, name: str, project_id: str) -> _Call:
         return _Call(Asked(Action.LOOK_UP, project_id, name), "GET", self._routes.by_name(name, project_id))
 
-    async def _patiently(self, call: _Call) -> Found:
+    async def _patiently(self, call: _Call) -> _Read:
         """Read, and read again if nothing came back."""
         retrying = AsyncRetrying(
             stop=stop_after_attempt(READ_TRIES),
@@ -123,14 +133,14 @@ class InfisicalConnections:
             retry=retry_if_result(lambda found: found[0].result in _NO_ANSWER),
             sleep=asyncio.sleep,
         )
-        send: Callable[[_Call], Awaitable[Found]] = self._authorised
+        send: Callable[[_Call], Awaitable[_Read]] = self._authorised
         try:
             return await retrying(send, call)
         except RetryError as given_up:
-            found: Found = given_up.last_attempt.result()
+            found: _Read = given_up.last_attempt.result()
             return found
 
-    async def _authorised(self, call: _Call) -> Found:
+    async def _authorised(self, call: _Call) -> _Read:
         """Send a request, and once more with a new token if the token was refused.
 
         Several calls may take the last use of a token; who comes too late for that takes the next one. What carries a
@@ -150,7 +160,7 @@ class InfisicalConnections:
             not call.asked.key or observation.proof is not Proof.NONE
         )
 
-    async def _once(self, call: _Call) -> tuple[Found, bool]:
+    async def _once(self, call: _Call) -> tuple[_Read, bool]:
         """Send a request with the token in use; returns also whether that turned out to be used up."""
         try:
             token = self._identity.current() or await self._identity.token()
@@ -177,7 +187,7 @@ class InfisicalConnections:
         probe = self._by_name(call.asked.name, call.asked.project_id or "")
         return (await self._send(probe, token))[0].metered
 
-    async def _send(self, call: _Call, token: Token) -> Found:
+    async def _send(self, call: _Call, token: Token) -> _Read:
         headers = token.bare if call.body is None else token.json
         most = LONGEST_LIST if call.listing else LONGEST_ANSWER
         began = self._monotonic()
@@ -192,7 +202,7 @@ class InfisicalConnections:
         elapsed = self._monotonic() - began
         status, received, body = answer
         if call.listing:
-            return read_list(call.asked, status, received, body, now=self._now(), elapsed=elapsed)
+            return call.listing(call.asked, status, received, body, now=self._now(), elapsed=elapsed)
         return read_answer(call.asked, status, received, body, now=self._now(), began=began, elapsed=elapsed), ()
 
 

@@ -41,6 +41,10 @@ class Routes:
         """The list of a project's connections, or with None of the organization's."""
         return self.connections.with_query({"projectId": project_id} if project_id else {})
 
+    def projects(self, kind: str | None) -> URL:
+        """The projects that the identity is a member of, of one type or of any."""
+        return (self._api / "projects").with_query({"includeRoles": "false"} | ({"type": kind} if kind else {}))
+
     def by_name(self, name: str, project_id: str) -> URL:
         """The connection of that name in a project."""
         return (self.connections / "connection-name" / name).with_query({"projectId": project_id})

@@ -21,6 +21,7 @@ from provisioner.intake.errors import Problem
 SEALED: Final = "sealed:"
 API_KEY: Final = "api_key"
 _SEALED: Final = pattern(r"sealed:[A-Za-z0-9_-]{1,64}:[A-Za-z0-9+/]+={0,2}")
+_EMPTIED: Final = pattern(r"sealed:[A-Za-z0-9_-]{1,64}")
 _CREDENTIAL: Final = pattern(r"(?!sk-)[a-z0-9][a-z0-9_-]{0,39}", IGNORECASE)
 # A priority is negated inside the database: the smallest number of its type has no opposite.
 _PRIORITY: Final = 32767
@@ -241,6 +242,11 @@ def _problem(line: int, problem: Any, values: Mapping[str, object]) -> Problem:
 
 
 def _given(column: str, value: object) -> str:
+    if column == "credential" and isinstance(value, str) and _EMPTIED.fullmatch(value):
+        return (
+            "; this one is from an export, which leaves the sealed key out: leave the column empty, or give the key "
+            "again in the column api_key"
+        )
     if column in {"credential", API_KEY}:
         return ""
     if column == "description" and isinstance(value, str):

@@ -179,6 +179,12 @@ class Snapshot:
         return {row["error_code"]: row["requests"] for row in await self._fetch("causes")}
 
 
+async def unknown_batches(database: Database, batches: Collection[str]) -> Sequence[str]:
+    """Those of the batches that no request is in."""
+    rows = await database.fetch(statements(_SQL)["unknown_batches"], list(batches)) if batches else []
+    return [row["batch"] for row in rows]
+
+
 @asynccontextmanager
 async def exporting(database: Database, wanted: Filter) -> AsyncIterator[Snapshot]:
     """Give every request that the filter matches.

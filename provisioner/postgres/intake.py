@@ -112,6 +112,10 @@ class Staging:
         """Put what is not there yet into the table, and tell how many. Raises `RowsRefused`."""
         return int(await self._connection.fetchval(self._sql["insert"]))
 
+    async def ids(self) -> Sequence[int]:
+        """The requests of all rows, those that were there before included."""
+        return [row["id"] for row in await self._connection.fetch(self._sql["ids"])]
+
 
 @asynccontextmanager
 async def staging(database: Database) -> AsyncIterator[Staging]:

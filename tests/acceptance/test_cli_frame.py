@@ -12,7 +12,7 @@ import pytest
 from provisioner import __version__
 from provisioner.cli import COMMANDS
 from provisioner.cli.terminal.frame import guarded
-from tests.support.cli import SCRIPT, environment, provisioner
+from tests.support.cli import SCRIPT, environment, provisioner, script
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,8 +62,8 @@ def test_help_is_quick() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_commands_help_has_an_example(command: str) -> None:
-    """Nobody has to guess how a command is called."""
-    done = provisioner(command, "--help")
+    """Nobody has to guess how a command is called; each starts by itself, with no other imported before it."""
+    done = script(command, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert f"Example: provisioner {command}" in " ".join(done.stdout.split())
 

@@ -96,9 +96,9 @@ def test_each_project_is_asked_for_once(database: Database, infisical: Infisical
 
 
 def test_it_tells_how_long_the_rest_takes(database: Database, infisical: Infisical, file: Path) -> None:
-    """From the limit that the workers learned or the settings name follows the duration; else it is not known."""
+    """From the limit that workers learned or the settings name follows the duration, else from what reads showed."""
     file.write_text(f"project_id,name\n{infisical.projects[0]},a\n{infisical.projects[1]},b\n")
-    said = "the duration is unknown: the rate limit is learned from the first create\n"
+    said = "it takes about 1 s (it has no rate limit; the server decides)\n"
     assert said in provisioner("plan", file, database=database, more=infisical.variables).stdout
     query(database, LIMIT)
     # With two that are pending already, one of them from the file, three creates are left at two a minute.

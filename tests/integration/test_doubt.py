@@ -46,6 +46,14 @@ ANSWERS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the breaker probe soon, and a replica follow soon: this is not about how long anything waits."""
+    monkeypatch.setattr("provisioner.core.target_health.FIRST_PAUSE", 0.05)
+    monkeypatch.setattr("provisioner.core.target_health.LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr("provisioner.core.policy.REPLICA_LAG", 1.0)
+
+
 class Scene(Fleet):
     """A fleet behind a gateway."""
 

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.support.forking import MOST, call, is_early
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -30,7 +32,22 @@ def provisioner(
     cwd: Path | None = None,
     more: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run the console script to its end; `given` is its standard input."""
+    """Run a command to its end, as a process of its own; `given` is its standard input."""
+    if is_early(more or {}) or len(given) > MOST:
+        return script(*arguments, database=database, given=given, cwd=cwd, more=more)
+    words = [str(argument) for argument in arguments]
+    status, out, err = call(words, env=environment(database, **(more or {})), cwd=str(cwd or "/"), given=given)
+    return subprocess.CompletedProcess([SCRIPT, *words], status, out.decode(), err.decode())
+
+
+def script(
+    *arguments: str | Path,
+    database: Database | None = None,
+    given: bytes = b"",
+    cwd: Path | None = None,
+    more: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run the console script itself to its end, start and all."""
     done = subprocess.run(  # noqa: S603  # our own arguments
         [SCRIPT, *arguments],
         input=given,

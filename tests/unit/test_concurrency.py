@@ -315,7 +315,7 @@ def test_a_network_that_swallows_everything_is_suspected_for_minutes_only() -> N
 
 def test_a_cliff_whose_errors_never_arrive_is_met_less_and_less_often() -> None:
     """Where our patience ends before the pool's, a stall follows each suspicion, and each is kept for twice as long."""
-    server = Server(pool=4, ending=Ending.FAILED)
+    server = Server(pool=4, database=1.0, ending=Ending.FAILED)  # slow, so that six hours are few calls
     fleet = Fleet(server, 2)
     fleet.run(6 * 3600.0)
     assert 2 <= server.deadlocks <= 8

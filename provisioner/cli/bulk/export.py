@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from provisioner.cli.terminal.filters import Batches, Errors, Ids, Projects, States, Targets, filtered, tell_unknown
+from provisioner.cli.terminal.filters import Batches, Errors, Ids, Projects, States, Targets, filtered, tell_unknown_of
 from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, load, open_database, run_async
 from provisioner.reports.forms import Form, form_of
 
@@ -60,11 +60,9 @@ def export(  # noqa: PLR0917  # the command line names them
 
 async def _export(settings: "Settings", wanted: "Filter", form: Form, output: Path | None, *, bom: bool) -> int:
     from provisioner.cli.bulk.reporting import write_report
-    from provisioner.postgres.browse import unknown_ids
 
     async with open_database(settings) as database:
-        if unknown := await unknown_ids(database, wanted.ids):
-            tell_unknown(unknown)
+        if await tell_unknown_of(database, wanted):
             return NOT_DONE
         await write_report(database, wanted, form, output, asked="; ".join(_asked(wanted)), bom=bom)
     return DONE

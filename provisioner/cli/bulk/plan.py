@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final, cast
 
 import typer
 
+from provisioner.cli.bulk.forewarning import forewarned
 from provisioner.cli.bulk.plan_store import PlanStore, Projects, wanting
 from provisioner.cli.look.findings import Plan, Planned, Unasked, tell_plan
 from provisioner.cli.terminal.bars import counting
@@ -66,6 +67,7 @@ def plan(  # noqa: PLR0917  # the command line names them
         if skip_invalid or not checked.bad:
             with wanting(_planned(checked)) as wanted:
                 run_async(_plan(settings, wanted, result, quiet=as_json))
+            result.warnings = tuple(forewarned(checked, settings, ()))
     tell_plan(result, as_json=as_json)
     raise typer.Exit(DONE if result.is_fine else NOT_DONE)
 
@@ -168,18 +170,23 @@ def _prospect(planned: Planned, project: Project, asked: "Asked | None") -> tupl
 
 async def _foretell(settings: "Settings", database: "Database", result: Plan) -> None:
     """How long the rest takes: at each target what is pending already, and what would be new."""
-    from provisioner.postgres.reports import read_outlook
+    from provisioner.core.outlook import expected
+    from provisioner.postgres.reports import read_gauges, read_outlook
     from provisioner.settings import RateLimit
 
     targets, _ = await read_outlook(database)
     reports = {each.target: each for each in targets}
-    longest: float | None = 0.0
+    reads = {each.target: each for each in (await read_gauges(database)).budgets if each.kind == "read"}
+    longest, result.reason = 0.0, ""
     for target, work in result.work.items():
-        report = reports.get(target)
-        limit = settings.targets[target].write_limit
+        report, limit, why = reports.get(target), settings.targets[target].write_limit, ""
         allowed = limit.permits / limit.window if isinstance(limit, RateLimit) else report and report.allowed
+        if not allowed and (read := reads.get(target)):
+            guess = expected(metered=read.metered, reads=read.permits, period=read.period)
+            allowed, why = (guess.pace, guess.reason) if guess else (None, "")
         if not allowed:
-            longest = None
-            break
-        longest = max(longest or 0.0, (work + (report.pending if report else 0)) / allowed)
+            return
+        seconds = (work + (report.pending if report else 0)) / allowed
+        if seconds > longest:
+            longest, result.reason = seconds, why
     result.seconds_left = longest

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Final, cast
 
 import typer
 
+from provisioner.cli.bulk.forewarning import forewarned
 from provisioner.cli.bulk.submitted import Report, States, tell
-from provisioner.cli.terminal.frame import NOT_DONE, PARTLY, Config, Json, load, open_database, run_async
+from provisioner.cli.serve.leftovers import exit_status
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, PARTLY, Config, Json, load, open_database, run_async
 from provisioner.cli.terminal.progress import loading, reading
 from provisioner.intake.checked import SHOWN, CheckedFile, check_file
 from provisioner.intake.errors import FileUnusable, Problem
@@ -39,6 +41,7 @@ class Wish:
     dry_run: bool
     skip_invalid: bool
     quiet: bool
+    wait: bool = False
 
     @property
     def name(self) -> str:
@@ -46,7 +49,8 @@ class Wish:
         return "standard input" if self.file == STDIN else self.file or "''"
 
 
-def _batch(value: str | None) -> str | None:
+def is_batch_option(value: str | None) -> str | None:
+    """The batch that the command line names."""
     if value is not None and not is_batch(value):
         raise typer.BadParameter(BATCH_RULE)
     return value
@@ -59,7 +63,7 @@ def submit(  # noqa: PLR0917  # the command line names them
     config: Config = None,
     batch: Annotated[
         str | None,
-        typer.Option(callback=_batch, help="Batch for rows that name none.", show_default=False),
+        typer.Option(callback=is_batch_option, help="Batch for rows that name none.", show_default=False),
     ] = None,
     form: Annotated[
         Format | None,
@@ -68,6 +72,9 @@ def submit(  # noqa: PLR0917  # the command line names them
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and compare everything, and load nothing.")] = False,
     skip_invalid: Annotated[
         bool, typer.Option("--skip-invalid", help="Skip invalid lines and load the rest; exit 3 if any were skipped.")
+    ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until the file's requests have ended; exits as `run --drain` does.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -79,17 +86,26 @@ def submit(  # noqa: PLR0917  # the command line names them
 
     Example: provisioner submit projects.csv --batch onboarding --dry-run
     """
-    wish = Wish(file=file, form=form, batch=batch, dry_run=dry_run, skip_invalid=skip_invalid, quiet=as_json)
+    if wait and dry_run:
+        raise typer.BadParameter("--wait and --dry-run exclude each other")
+    wish = Wish(file=file, form=form, batch=batch, dry_run=dry_run, skip_invalid=skip_invalid, quiet=as_json, wait=wait)
     settings = load(config)
     settings.database_url()  # before a long file is read
-    with _checked(wish, sealer(settings)) as checked:
+    with checked_lines(wish, sealer(settings)) as checked:
         problems = tuple(checked.problems)
         report = Report(file=wish.name, dry_run=dry_run, lines=checked.lines, skipped=checked.bad, problems=problems)
         if skip_invalid or not checked.bad:
             report = run_async(_submit(wish, settings, checked, report))
     tell(report, as_json=as_json)
-    if report.skipped:
-        raise typer.Exit(PARTLY if report.accepted else NOT_DONE)
+    raise typer.Exit(_status(report))
+
+
+def _status(report: Report) -> int:
+    """What could not be done weighs more than what was skipped or failed."""
+    if report.skipped and not report.accepted:
+        return NOT_DONE
+    ended = exit_status(report.outcome) if report.outcome is not None else DONE
+    return PARTLY if report.skipped and ended == DONE else ended
 
 
 def sealer(settings: "Settings") -> Seal:
@@ -108,7 +124,8 @@ def sealer(settings: "Settings") -> Seal:
 
 
 @contextmanager
-def _checked(wish: Wish, seal: Seal) -> Iterator[CheckedFile]:
+def checked_lines(wish: Wish, seal: Seal) -> Iterator[CheckedFile]:
+    """Check a whole file. Raises `FileUnusable`."""
     try:
         with _opened(wish.file) as stream, reading(stream, quiet=wish.quiet) as progress:
             checked = check_file(stream, name=wish.file, form=wish.form, seal=seal, batch=wish.batch, progress=progress)
@@ -131,29 +148,52 @@ def _opened(file: str) -> Iterator[io.BufferedReader]:
 
 async def _submit(wish: Wish, settings: "Settings", checked: CheckedFile, report: Report) -> Report:
     async with open_database(settings) as database:
-        report, found = await _load(wish, database, checked, report)
-        if not report.accepted or report.of_others is not None:  # whoever sees only their own does not see the queues
+        report, found, ids = await _load(wish, database, checked, report)
+        if not report.accepted:
             return report
-        targets, workers = await read_outlook(database)
+        sees_all = report.of_others is None
+        if sees_all:  # whoever sees only their own does not see the queues
+            report = await _with_outlook(wish, settings, database, report, checked, found)
+        if wish.wait:
+            from provisioner.cli.bulk.waiting import wait
+
+            if not wish.quiet:
+                tell(report, as_json=False)
+                sys.stdout.flush()
+            report = replace(report, outcome=await wait(database, ids, sees_all=sees_all, quiet=wish.quiet))
+    return report
+
+
+async def _with_outlook(  # noqa: PLR0917  # what was found so far
+    wish: Wish,
+    settings: "Settings",
+    database: "Database",
+    report: Report,
+    checked: CheckedFile,
+    found: Sequence[Comparison],
+) -> Report:
+    targets, workers = await read_outlook(database)
+    warnings = tuple(forewarned(checked, settings, {each.target for each in targets if each.workers}))
     if wish.dry_run:
         targets = _with_newcomers(targets, found)
-    return replace(report, workers=workers.living, seconds_left=seconds_left(targets, workers))
+    return replace(report, workers=workers.living, seconds_left=seconds_left(targets, workers), warnings=warnings)
 
 
 async def _load(
     wish: Wish, database: "Database", checked: CheckedFile, report: Report
-) -> tuple[Report, Sequence[Comparison]]:
+) -> tuple[Report, Sequence[Comparison], Sequence[int]]:
     async with staging(database) as staged:
         await staged.take(loading(checked.rows(), total=checked.good, quiet=wish.quiet))
         repeats = await staged.drop_repeats(SHOWN)
         report = _with_repeats(report, repeats)
         if repeats.conflicting and not wish.skip_invalid:
-            return report, ()
+            return report, (), ()
         found = await staged.compare()
         wanted = sum(each.wanted for each in found)
         inserted = wanted - sum(each.existing for each in found) if wish.dry_run else await staged.insert()
+        ids = await staged.ids() if wish.wait else ()
         report = _with_result(report, found, inserted=inserted, already=wanted - inserted)
-    return (report if staged.sees_all else _of_one_requester(report, found)), found
+    return (report if staged.sees_all else _of_one_requester(report, found)), found, ids
 
 
 def _with_repeats(report: Report, repeats: Repeats) -> Report:

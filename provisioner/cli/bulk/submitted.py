@@ -2,8 +2,10 @@
 
 from dataclasses import asdict, dataclass
 
-from provisioner.cli.terminal.frame import print_json, say, several, tell_detail, tell_error
+from provisioner.cli.serve.leftovers import told as told_left
+from provisioner.cli.terminal.frame import print_json, say, several, tell_detail, tell_error, tell_warning
 from provisioner.cli.terminal.progress import duration
+from provisioner.core.reports import Leftovers
 from provisioner.intake.errors import Problem
 
 
@@ -26,7 +28,8 @@ class Report:
 
     `accepted`: its good lines were loaded. `inserted` are new; `repeated` say what an earlier line says; `skipped` are
     bad, and `problems` tell of the first of them; `different` are in the table already, with other values. `of_others`
-    is None unless we are shown our own requests only: how many of those already there are none of ours.
+    is None unless we are shown our own requests only: how many of those already there are none of ours. `outcome` is
+    what came of all of them, if that was waited for.
     """
 
     file: str
@@ -42,14 +45,23 @@ class Report:
     repeated: int = 0
     skipped: int = 0
     problems: tuple[Problem, ...] = ()
+    warnings: tuple[str, ...] = ()
+    outcome: Leftovers | None = None
     workers: int | None = None
     seconds_left: float | None = None
 
 
 def tell(report: Report, *, as_json: bool) -> None:
-    """Print it: for programs all of it as JSON, for people what matters; bad lines on standard error."""
+    """Print it: for programs all of it as JSON, for people what matters; bad lines on standard error.
+
+    People are told of the loading before the wait, and then of the outcome alone.
+    """
     if as_json:
         print_json(report)
+        return
+    if report.outcome is not None:
+        for line in told_left(report.outcome):
+            say(line)
         return
     if report.skipped:
         _tell_problems(report)
@@ -91,6 +103,8 @@ def _tell_result(report: Report) -> None:
             f"  {report.different:,} of those already there {have} not changed (the first: line "
             f"{report.first_different})"
         )
+    for warning in report.warnings:
+        tell_warning(warning)
     _tell_outlook(report)
 
 

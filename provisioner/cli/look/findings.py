@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from provisioner.cli.terminal.frame import print_json, say, several, tell_detail, tell_error
+from provisioner.cli.terminal.frame import print_json, say, several, tell_detail, tell_error, tell_warning
 from provisioner.cli.terminal.progress import duration
 from provisioner.core.comparison import Difference, Prospect, Recorded
 from provisioner.core.model import Connection
@@ -53,6 +53,7 @@ class Plan:
     """What would become of a file. `work` is how many creates and replacements it would add, by target.
 
     `seconds_left` is how long all of that takes, together with what is pending; None if the limit is not known.
+    `reason` says what it is taken from, before the first create has told the limit.
     `by_name`: names that would be created were asked for one by one, so that other apps' connections were seen.
     """
 
@@ -66,6 +67,8 @@ class Plan:
     bad: dict[Prospect, list[tuple[Planned, str | None]]] = field(default_factory=dict)
     unasked: list[Unasked] = field(default_factory=list)
     seconds_left: float | None = None
+    reason: str = ""
+    warnings: tuple[str, ...] = ()
 
     @property
     def is_fine(self) -> bool:
@@ -95,6 +98,7 @@ class Plan:
             },
             "not_asked": self.unasked,
             "seconds_left": self.seconds_left,
+            "warnings": self.warnings,
         }
 
 
@@ -160,6 +164,8 @@ def tell_plan(plan: Plan, *, as_json: bool) -> None:
     _tell_unasked(plan.unasked)
     if plan.counts[Prospect.CREATE] and not plan.by_name:
         say("connections of other apps are not seen; --by-name looks up each name, at one more read each")
+    for warning in plan.warnings:
+        tell_warning(warning)
     _tell_outlook(plan)
 
 
@@ -169,7 +175,8 @@ def _tell_outlook(plan: Plan) -> None:
     if plan.seconds_left is None:
         say("the duration is unknown: the rate limit is learned from the first create")
     else:
-        say(f"including what is already pending, it takes about {duration(plan.seconds_left)}")
+        why = f" ({plan.reason})" if plan.reason else ""
+        say(f"including what is already pending, it takes about {duration(max(1.0, plan.seconds_left))}{why}")
 
 
 def tell_verified(verified: Verified, *, as_json: bool) -> None:

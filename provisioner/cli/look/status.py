@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from provisioner.cli.look.status_view import as_document, one_line, view
+from provisioner.cli.terminal.filters import tell_unknown_batch
 from provisioner.cli.terminal.frame import (
     DONE,
     NOT_DONE,
@@ -19,7 +20,6 @@ from provisioner.cli.terminal.frame import (
     run_async,
     say,
     show,
-    tell_error,
 )
 from provisioner.core.alerts import alerts
 from provisioner.core.errors import DatabaseUnavailable
@@ -57,7 +57,7 @@ async def _status(settings: "Settings", batch: str | None, *, watch: bool, as_js
     async with open_database(settings) as database:
         seen = await read_status(database, batch=batch, batches=None if as_json else LISTED)
         if seen.progress is None:
-            tell_error(f"no request belongs to the batch {batch!r}; `provisioner status` lists the batches")
+            tell_unknown_batch([str(batch)])
             return NOT_DONE
         if watch:
             seen = await _watch(database, seen, batch, as_json=as_json)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from provisioner.core.ports import Permits
     from provisioner.credentials.vault import NamedVault
     from provisioner.infisical.connections import Found, InfisicalConnections
+    from provisioner.infisical.projects import ListedProject
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
     from provisioner.worker.target import Target
@@ -81,13 +82,20 @@ class Surveyor:
 
         await self._side_by_side(projects, ask)
 
+    async def projects(self, kind: str | None) -> "Sequence[ListedProject]":
+        """The projects of a type, or of any, that the identity is a member of. Raises as `survey`."""
+        seen, found = await self._read(lambda: self._connections.projects(kind))
+        if seen.result is not Result.FOUND:
+            raise TargetUnusable(f"target {self._name} does not list its projects: {seen.message}")
+        return found
+
+    async def organization(self) -> Mapping[str, Project] | None:
+        """All projects that have connections; None if the identity may not read them together. Raises as `survey`."""
+        seen, connections = await self._read(lambda: self._connections.list(None))
+        return _by_project(connections) if seen.result is Result.FOUND else None
+
     async def _read_organization(self) -> Mapping[str, Project]:
-        """All projects that have connections; none if the identity may not read them together."""
-        _, connections = await self._read(lambda: self._connections.list(None))
-        projects: dict[str, list[Connection]] = {}
-        for connection in connections:
-            projects.setdefault((connection.project_id or "").lower(), []).append(connection)
-        return {project: Project.of(found) for project, found in projects.items()}
+        return await self.organization() or {}
 
     async def look_up(self, names: Iterable[tuple[str, str]], tell: TellName) -> None:
         """Ask for single names, each with its project: a list shows only connections of our app. Raises as `survey`."""
@@ -121,7 +129,9 @@ class Surveyor:
             return
         raise first
 
-    async def _read(self, call: "Callable[[], Awaitable[Found]]") -> "Found":
+    async def _read(
+        self, call: "Callable[[], Awaitable[tuple[Observation, tuple[T, ...]]]]"
+    ) -> tuple[Observation, tuple[T, ...]]:
         while True:
             await self._permit()
             found = await call()
@@ -143,6 +153,13 @@ class Surveyor:
         self._silent = self._silent + 1 if seen in _NO_ANSWER else 0
         if seen in _HOPELESS or self._silent >= PATIENCE:
             raise TargetUnusable(f"target {self._name} cannot be asked: {message}")
+
+
+def _by_project(connections: Iterable[Connection]) -> Mapping[str, Project]:
+    projects: dict[str, list[Connection]] = {}
+    for connection in connections:
+        projects.setdefault((connection.project_id or "").lower(), []).append(connection)
+    return {project: Project.of(found) for project, found in projects.items()}
 
 
 async def permit(reads: "Permits", *, spare: bool = False) -> "Grant":

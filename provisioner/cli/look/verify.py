@@ -8,7 +8,7 @@ import typer
 
 from provisioner.cli.look.findings import Finding, Unasked, Verified, tell_verified
 from provisioner.cli.terminal.bars import counting
-from provisioner.cli.terminal.filters import Batches, Ids, Projects, StateChoice, Targets, filtered, tell_unknown
+from provisioner.cli.terminal.filters import Batches, Ids, Projects, StateChoice, Targets, filtered, tell_unknown_of
 from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
 from provisioner.core.comparison import Difference, Project, Recorded, differences
 
@@ -45,12 +45,11 @@ def verify(  # noqa: PLR0917  # the command line names them
 
 
 async def _verify(settings: "Settings", wanted: "Filter", *, as_json: bool) -> int:
-    from provisioner.postgres.browse import count, unknown_ids
+    from provisioner.postgres.browse import count
 
     verified = Verified()
     async with open_database(settings) as database:
-        if unknown := await unknown_ids(database, wanted.ids):
-            tell_unknown(unknown)
+        if await tell_unknown_of(database, wanted):
             return NOT_DONE
         total = sum(each.requests for each in (await count(database, wanted)).values())
         with counting("comparing", total=total, quiet=as_json) as advance:

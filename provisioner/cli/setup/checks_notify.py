@@ -34,7 +34,7 @@ async def check_notify(settings: "Settings", database: "Database | None", *, sen
 
 async def _trial(settings: "Settings") -> Check:
     from provisioner.core.notices import Delivery, trial_notice
-    from provisioner.service import open_receiver
+    from provisioner.telling import open_receiver
 
     delivery = Delivery(id=str(uuid4()), notice=trial_notice(), noticed_at=datetime.now(UTC), age=timedelta(0), tries=1)
     if reason := await open_receiver(settings).deliver(delivery):

@@ -21,9 +21,10 @@ from provisioner.cli.terminal.frame import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from provisioner.credentials.sealing import BoxOpener, SealingKey
+    from provisioner.credentials.sealing import BoxOpener, SealingKey, SealingPair
     from provisioner.postgres.pool import Database
     from provisioner.postgres.sealing import Box, KnownKey
+    from provisioner.settings import Settings
 
 LOT: Final = 1000
 
@@ -75,26 +76,33 @@ def reseal(config: Config = None) -> None:
 
 
 async def _generate(config: Config, *, stdout: bool) -> None:
-    from provisioner.credentials.sealing import SealingPair, add_to_file
-    from provisioner.postgres.sealing import PublicKey, publish
-    from provisioner.settings import SettingsError
+    from provisioner.credentials.sealing import SealingPair
 
     settings = load(config)
     pair = SealingPair.generate()
+    async with open_database(settings) as database:
+        await _keep(settings, database, pair, stdout=stdout)
+    if not stdout:
+        say(f"key {pair.key.key_id} seals from now on; its private key is in {settings.sealing.key_file}")
+
+
+async def _keep(settings: "Settings", database: "Database", pair: "SealingPair", *, stdout: bool = False) -> None:
+    """Keep the private half on this host, then publish the other one. Raises `SettingsError`."""
+    from provisioner.credentials.sealing import add_to_file
+    from provisioner.postgres.sealing import PublicKey, publish
+    from provisioner.settings import SettingsError
+
     if not stdout and str(settings.sealing.key_file).startswith("~"):
         raise SettingsError(
             f"sealing.key_file ({settings.sealing.key_file}) is in a home directory that is not known here; "
             "set PROVISIONER_SEALING__KEY_FILE to an absolute path, or use --stdout"
         )
-    async with open_database(settings) as database:
-        # The private half first: a public key whose private half is lost would seal keys that nobody can open.
-        if stdout:
-            say(pair.line)
-        else:
-            add_to_file(settings.sealing.key_file, pair)
-        await publish(database, PublicKey(key_id=pair.key.key_id, public=pair.key.public))
-    if not stdout:
-        say(f"key {pair.key.key_id} seals from now on; its private key is in {settings.sealing.key_file}")
+    # The private half first: a public key whose private half is lost would seal keys that nobody can open.
+    if stdout:
+        say(pair.line)
+    else:
+        add_to_file(settings.sealing.key_file, pair)
+    await publish(database, PublicKey(key_id=pair.key.key_id, public=pair.key.public))
 
 
 async def _list(config: Config, *, as_json: bool) -> None:
@@ -170,4 +178,25 @@ async def sealing_key(database: "Database") -> "SealingKey":
     found = await current_key(database)
     if found is None:
         raise CredentialUnreadable("there is no sealing key yet: `provisioner keys generate` makes one")
+    return SealingKey(key_id=found.key_id, public=found.public)
+
+
+async def ensured_key(settings: "Settings", database: "Database") -> "SealingKey":
+    """The key that seals now, and that this host can open; made if there is none. Raises `CredentialUnreadable`."""
+    from provisioner.core.errors import CredentialUnreadable
+    from provisioner.credentials.sealing import SealingKey, SealingPair, read_file
+    from provisioner.postgres.sealing import current_key
+
+    path = settings.sealing.key_file
+    found = await current_key(database)
+    if found is None:
+        pair = SealingPair.generate()
+        await _keep(settings, database, pair)
+        say(f"key {pair.key.key_id} was made to seal API keys; its private key is in {path}")
+        return pair.key
+    if found.key_id not in read_file(path):
+        raise CredentialUnreadable(
+            f"key {found.key_id} seals API keys, and this host cannot open them: copy its private key into {path}, or "
+            "use `provisioner submit` and let the workers that have it do the rest"
+        )
     return SealingKey(key_id=found.key_id, public=found.public)

@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 from uuid import UUID
 
 import typer
 
 from provisioner.cli.terminal.frame import tell_error
 from provisioner.core.model import ErrorCode
-from provisioner.postgres.browse import UNFINISHED, Filter, State
+from provisioner.postgres.browse import UNFINISHED, Filter, State, unknown_batches, unknown_ids
+
+if TYPE_CHECKING:
+    from provisioner.postgres.pool import Database
 
 LARGEST_ID: Final = 2**63 - 1
 NAMED: Final = 20  # unknown ids that are told one by one
@@ -97,6 +100,21 @@ def filtered(
         errors=tuple(error.value for error in errors or ()),
         targets=tuple(targets or ()),
     )
+
+
+async def tell_unknown_of(database: "Database", wanted: Filter) -> bool:
+    """Say on standard error which ids and batches of a filter there are not; whether there is any such."""
+    if unknown := await unknown_ids(database, wanted.ids):
+        tell_unknown(unknown)
+    if batches := await unknown_batches(database, wanted.batches):
+        tell_unknown_batch(batches)
+    return bool(unknown or batches)
+
+
+def tell_unknown_batch(batches: Sequence[str]) -> None:
+    """Say on standard error which batches no request is in."""
+    named = ", ".join(repr(batch) for batch in batches)
+    tell_error(f"no request belongs to the batch {named}; `provisioner status` lists the batches")
 
 
 def tell_unknown(ids: Sequence[int]) -> None:

@@ -91,6 +91,13 @@ FROM unnest($1::bigint[]) WITH ORDINALITY AS i (id, place)
 WHERE NOT EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.id = i.id)
 ORDER BY i.place;
 
+-- :name unknown_batches
+-- Which of the batches $1 no request is in, in the order in which they were given.
+SELECT b.batch
+FROM unnest($1::text[]) WITH ORDINALITY AS b (batch, place)
+WHERE NOT EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.batch = b.batch)
+ORDER BY b.place;
+
 -- :name targets
 -- Every target that a request names. By jumping from one to the next in the index: there are few, and many requests.
 WITH RECURSIVE named AS (

@@ -111,3 +111,10 @@ WITH inserted AS (
     RETURNING id
 )
 SELECT count(*) FROM inserted;
+
+-- :name ids
+-- The requests of the file's lines, those that were there before included.
+SELECT q.id
+FROM pg_temp.submitted AS s
+INNER JOIN provisioner.connection_requests AS q ON q.target = s.target AND q.project_id = s.project_id AND q.name = s.name
+ORDER BY q.id;

@@ -1,4 +1,5 @@
--- What keeps everybody's requests going, whatever one row holds and whatever somebody's trigger makes of it.
+-- What workers call beside claiming and settling, so that every request goes on, whatever one row holds and whatever
+-- somebody's trigger makes of it.
 
 -- A trigger of the user's that returns NULL lets an update silently not happen. Then the whole settlement must not: its
 -- connection would be recorded nowhere. A request that is not there any more has nothing to be recorded in.
@@ -155,17 +156,6 @@ BEGIN
 END
 $$;
 
--- How far the sweep is. One row; who sweeps has it locked, which only the roles of this schema can.
-CREATE TABLE provisioner.sweeps (
-    one boolean PRIMARY KEY DEFAULT true,
-    position bigint NOT NULL DEFAULT 0,
-    swept_at timestamptz NOT NULL DEFAULT '-infinity'
-) WITH (fillfactor = 50);
-
-INSERT INTO provisioner.sweeps DEFAULT VALUES;
-
-COMMENT ON TABLE provisioner.sweeps IS 'How far the search for pending requests without a place has come';
-
 -- Which of the `most` requests above the id `after` are pending and have no place: neither in line, nor waiting, nor in flight.
 -- Such rows were written with triggers off (a restore, replication) and nobody would ever claim them. One statement, so one
 -- moment: whatever moves has a place in each. `last` is the last id that was looked at, NULL behind the end.
@@ -271,75 +261,87 @@ BEGIN
 END
 $$;
 
--- Correct the counts; returns how many were wrong. One statement, so one moment: whoever changes requests writes down in the same
--- transaction what that changes in the counts, so nobody has to stand still for it.
-CREATE FUNCTION provisioner.recount() RETURNS bigint
+-- Fold at most `most` changes into the counts; returns how many. Two who fold at once take different changes, and rows in the
+-- same order. A count of zero is taken out, so the batches whose requests were deleted leave nothing behind.
+CREATE FUNCTION provisioner.fold_counts(most integer) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    corrected bigint;
+    folded integer;
+    zeros tid[];
 BEGIN
-    PERFORM FROM provisioner.sweeps FOR UPDATE;  -- two at once would both correct
-    INSERT INTO provisioner.count_changes (target, batch, requested_by, status, error_code, requests, started_at, ended_at, newest)
-    SELECT m.* FROM provisioner.miscounted AS m;
-    GET DIAGNOSTICS corrected = ROW_COUNT;
-    RETURN corrected;
-END
-$$;
-
-COMMENT ON FUNCTION provisioner.recount() IS 'Correct the counts of requests after rows were written with triggers off; reads all requests';
-
--- What the counts lack.
-CREATE VIEW provisioner.miscounted AS
-SELECT
-    c.target, c.batch, c.requested_by, c.status, c.error_code, sum(c.requests)::bigint AS requests,
-    min(c.started_at) AS started_at, max(c.ended_at) AS ended_at, max(c.newest) AS newest
-FROM (
-    SELECT
-        coalesce(q.target, '') AS target, coalesce(q.batch, '') AS batch, coalesce(q.requested_by, '') AS requested_by,
-        coalesce(q.status, '') AS status, coalesce(q.error_code, '') AS error_code,
-        count(*) AS requests, min(q.created_at) AS started_at, max(q.finished_at) AS ended_at, max(q.id) AS newest
-    FROM provisioner.connection_requests AS q
-    GROUP BY q.target, q.batch, q.requested_by, q.status, q.error_code
-    UNION ALL
-    SELECT k.target, k.batch, k.requested_by, k.status, k.error_code, -k.requests, NULL, NULL, NULL FROM provisioner.counts AS k
-    UNION ALL
-    SELECT h.target, h.batch, h.requested_by, h.status, h.error_code, -h.requests, NULL, NULL, NULL
-    FROM provisioner.count_changes AS h
-) AS c
-GROUP BY c.target, c.batch, c.requested_by, c.status, c.error_code
-HAVING sum(c.requests) <> 0;
-
-COMMENT ON VIEW provisioner.miscounted IS 'By how much the counts of requests are wrong; reads all requests';
-
--- Whoever sets a request to pending by hand wants it tried again: it gets a place, unless it has one.
-CREATE FUNCTION provisioner.request_status_edited() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    IF new.status IS NULL OR new.status NOT IN ('pending', 'succeeded', 'failed', 'cancelled') THEN
-        PERFORM provisioner.refuse('status', new);
-    END IF;
-    INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
-    SELECT new.id, greatest(new.not_before, now()), new.target, -new.priority, new.project_id
-    WHERE NOT EXISTS (
-        SELECT FROM provisioner.ready AS r WHERE r.id = new.id
-        UNION ALL SELECT FROM provisioner.in_flight AS f WHERE f.id = new.id
+    WITH taken AS (
+        DELETE FROM provisioner.count_changes
+        WHERE ctid = ANY (ARRAY (SELECT c.ctid FROM provisioner.count_changes AS c LIMIT most FOR UPDATE SKIP LOCKED))
+        RETURNING *
+    ),
+    kept AS (
+        INSERT INTO provisioner.counts AS k
+        SELECT
+            t.target, t.batch, t.requested_by, t.status, t.error_code, sum(t.requests), min(t.started_at), max(t.ended_at),
+            max(t.newest)
+        FROM taken AS t
+        GROUP BY t.target, t.batch, t.requested_by, t.status, t.error_code
+        ORDER BY t.target, t.batch, t.requested_by, t.status, t.error_code
+        ON CONFLICT (target, batch, requested_by, status, error_code) DO UPDATE SET
+            requests = k.requests + excluded.requests,
+            -- What there was long ago, and is no more, began nothing.
+            started_at = CASE WHEN k.requests = 0 THEN excluded.started_at ELSE least(k.started_at, excluded.started_at) END,
+            ended_at = greatest(k.ended_at, excluded.ended_at),
+            newest = greatest(k.newest, excluded.newest)
+        RETURNING k.ctid, k.requests
     )
-    ON CONFLICT (id) DO NOTHING;
-    RETURN NULL;
+    SELECT (SELECT count(*) FROM taken), ARRAY (SELECT n.ctid FROM kept AS n WHERE n.requests = 0) INTO folded, zeros;
+    -- They are locked since they were changed, so nobody has added to them meanwhile.
+    DELETE FROM provisioner.counts AS k WHERE k.ctid = ANY (zeros) AND k.requests = 0;
+    RETURN folded;
 END
 $$;
 
-CREATE TRIGGER request_status_edited AFTER UPDATE OF status ON provisioner.connection_requests
-FOR EACH ROW
-WHEN (
-    new.status IS DISTINCT FROM old.status
-    AND (new.status = 'pending' OR new.status IS NULL OR new.status NOT IN ('succeeded', 'failed', 'cancelled'))
-)
-EXECUTE FUNCTION provisioner.request_status_edited();
+-- Days of the attempt log: makes the next ones, drops those that are older than `keep`. Runs with the owner's rights, for
+-- workers may not change the schema. Days are UTC days. It waits for nobody: while it waited for a dump, or for a transaction
+-- that was left open, every settlement would stand behind it. False: somebody is in the way, and it is to be called again;
+-- there is time, for days are made two ahead and what has no day has a place all the same. Two at once: the second finds it done.
+CREATE FUNCTION provisioner.turn_attempt_log(keep interval) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET lock_timeout = '100ms' AS $$
+DECLARE
+    day date;
+    part text;
+BEGIN
+    FOR day IN SELECT d::date FROM generate_series(current_date, current_date + 2, interval '1 day') AS d LOOP
+        part := 'attempts_' || to_char(day, 'YYYYMMDD');
+        IF to_regclass('provisioner.' || part) IS NULL THEN
+            -- What came before its day had a place is moved into it. The table itself comes first: writers lock it
+            -- before the days.
+            LOCK TABLE provisioner.attempts IN SHARE UPDATE EXCLUSIVE MODE;
+            LOCK TABLE provisioner.attempts_other IN ACCESS EXCLUSIVE MODE;
+            CONTINUE WHEN to_regclass('provisioner.' || part) IS NOT NULL;
+            EXECUTE format('CREATE TABLE provisioner.%I (LIKE provisioner.attempts)', part);
+            EXECUTE format(
+                'WITH moved AS (DELETE FROM provisioner.attempts_other WHERE ended_at >= %L AND ended_at < %L RETURNING *)'
+                ' INSERT INTO provisioner.%I SELECT * FROM moved',
+                day::timestamptz, (day + 1)::timestamptz, part
+            );
+            EXECUTE format(
+                'ALTER TABLE provisioner.attempts ATTACH PARTITION provisioner.%I FOR VALUES FROM (%L) TO (%L)',
+                part, day::timestamptz, (day + 1)::timestamptz
+            );
+        END IF;
+    END LOOP;
+    FOR part IN
+        SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+        WHERE i.inhparent = 'provisioner.attempts'::regclass AND c.relname ~ '^attempts_[0-9]{8}$'
+            AND to_date(right(c.relname, 8), 'YYYYMMDD') < current_date - keep
+    LOOP
+        EXECUTE format('DROP TABLE IF EXISTS provisioner.%I', part);
+    END LOOP;
+    DELETE FROM provisioner.attempts_other AS a WHERE a.ended_at < now() - keep;
+    RETURN true;
+EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+    RETURN false;
+END
+$$;
 
-REVOKE EXECUTE ON FUNCTION
-provisioner.not_updated(bigint), provisioner.wipe_failed_boxes(interval, integer),
-provisioner.wipe_boxes(provisioner.failed_boxes[]), provisioner.disown(text, integer), provisioner.disown_requests(bigint[]),
-provisioner.misplaced(bigint, integer), provisioner.put_in_line(bigint[]), provisioner.sweep(integer, interval),
-provisioner.recount(), provisioner.request_status_edited()
-FROM PUBLIC;
+SELECT provisioner.turn_attempt_log(interval '30 days');
+
+-- Functions belong to their owner alone until `provisioner grant` says otherwise.
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA provisioner FROM PUBLIC;

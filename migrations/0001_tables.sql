@@ -1,0 +1,427 @@
+-- The users' table, the small tables that move behind it, and what workers tell one another.
+--
+-- The users' row is wide and gets one INSERT and one UPDATE in its life; whatever changes more often lives in tables that
+-- stay small. So no column of the wide table that is ever updated may be indexed, and there is room on each page for the
+-- new version of the row (HOT): measured, the table ends up smaller this way than with pages that are full at first.
+--
+-- Every table has a primary key: in a database whose tables are all published (`FOR ALL TABLES`), PostgreSQL refuses to
+-- update and delete rows that nothing identifies.
+
+CREATE SCHEMA IF NOT EXISTS provisioner;
+
+-- Rules are kept by triggers (`0002_triggers.sql`), not by CHECK or NOT NULL: those print the failing row, and with it the
+-- row's credential, to the client and into the server's log.
+CREATE TABLE provisioner.connection_requests (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    target text DEFAULT 'default',
+    project_id uuid,
+    name text DEFAULT 'openrouter',
+    description text,
+    credential text DEFAULT 'default',
+    on_conflict text DEFAULT 'fail',
+    priority smallint DEFAULT 0,
+    batch text,
+    project_name text,
+    not_before timestamptz,
+    requested_by text DEFAULT current_user,
+    created_at timestamptz DEFAULT now(),
+    status text DEFAULT 'pending',
+    connection_id uuid,
+    org_id uuid,
+    credentials_hash text,
+    adopted boolean DEFAULT false,
+    attempts integer DEFAULT 0,
+    error_code text,
+    error_message text,
+    finished_at timestamptz,
+    CONSTRAINT connection_requests_wanted_once UNIQUE (target, project_id, name)
+) WITH (
+    fillfactor = 35,
+    autovacuum_vacuum_scale_factor = 0,
+    autovacuum_vacuum_threshold = 50000,
+    autovacuum_analyze_scale_factor = 0,
+    autovacuum_analyze_threshold = 50000
+);
+
+CREATE INDEX connection_requests_batch ON provisioner.connection_requests (batch) WHERE batch IS NOT NULL;
+COMMENT ON COLUMN provisioner.connection_requests.project_name IS 'What people call the project: shown, never sent';
+COMMENT ON TABLE provisioner.connection_requests IS 'One row is one connection that somebody wants in an Infisical project';
+
+-- Requests that may be claimed, in the order in which they are claimed. `rank` is the negated priority. `turn` is the virtual time
+-- of fair queueing: each project has at most about one request a turn, so claiming in the order of turns serves the
+-- projects one after another and is still one plain range of one index.
+CREATE TABLE provisioner.ready (
+    target text NOT NULL,
+    rank integer NOT NULL,
+    turn bigint NOT NULL,
+    id bigint NOT NULL,
+    project_id uuid NOT NULL,
+    CONSTRAINT ready_in_order PRIMARY KEY (target, rank, turn, id)
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+
+CREATE INDEX ready_of_project ON provisioner.ready (target, project_id, rank, turn);
+
+-- For those who edit, cancel or delete requests: a project may have tens of thousands in line.
+CREATE INDEX ready_by_id ON provisioner.ready (id);
+
+-- Up to which turn each queue has been served: where new requests join. Workers write it about once a second.
+CREATE TABLE provisioner.fair_cursors (
+    target text NOT NULL,
+    rank integer NOT NULL,
+    turn bigint NOT NULL,
+    PRIMARY KEY (target, rank)
+) WITH (fillfactor = 50);
+
+-- Requests whose time has not come: scheduled ones, and those that are tried again later.
+CREATE TABLE provisioner.waiting (
+    id bigint PRIMARY KEY,
+    run_at timestamptz NOT NULL,
+    target text NOT NULL,
+    rank integer NOT NULL,
+    project_id uuid NOT NULL,
+    quarantine text
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+
+CREATE INDEX waiting_until ON provisioner.waiting (run_at);
+COMMENT ON COLUMN provisioner.waiting.quarantine IS 'Why it is held back together with others, such as the credential that was refused';
+CREATE INDEX waiting_quarantined ON provisioner.waiting (target, quarantine) WHERE quarantine IS NOT NULL;
+
+-- Requests that a worker has claimed: the durable intent, committed before the first byte is sent.
+-- `fence` is a random number, new with each claim: after a TRUNCATE … RESTART IDENTITY or a restore, ids and attempts are used
+-- again, and the answers of what was in flight before must not be recorded for what has their numbers now. Worker 0 is no worker:
+-- what cannot be recorded is set aside under it, see `unrecorded`. The columns are in an order that needs no padding.
+CREATE TABLE provisioner.in_flight (
+    id bigint PRIMARY KEY,
+    worker bigint NOT NULL,
+    fence bigint NOT NULL DEFAULT 0,
+    claimed_at timestamptz NOT NULL,
+    attempt integer NOT NULL,
+    rank integer NOT NULL,
+    project_id uuid NOT NULL,
+    cancelled boolean NOT NULL DEFAULT false,
+    target text NOT NULL
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
+
+-- Outcomes that the database would not record, because of the row or of what somebody's trigger, index or constraint makes of
+-- it. The request stays in flight, under worker 0, so nobody makes its connection a second time; maintenance tries to record
+-- the outcome again, with growing pauses, and it is when the cause is gone. `calls` are the statements of `settle.sql` with
+-- their arguments.
+CREATE TABLE provisioner.unrecorded (
+    id bigint PRIMARY KEY,
+    fence bigint NOT NULL,
+    connection_id text,
+    reason text NOT NULL,
+    since timestamptz NOT NULL DEFAULT clock_timestamp(),
+    tries integer NOT NULL DEFAULT 1,
+    retry_at timestamptz NOT NULL,
+    calls jsonb NOT NULL
+) WITH (fillfactor = 50);
+
+COMMENT ON TABLE provisioner.unrecorded IS 'Outcomes that could not be recorded yet, and why; they are recorded when the cause is gone';
+COMMENT ON COLUMN provisioner.unrecorded.connection_id IS 'The connection that was made, if one was';
+
+-- What happened so far to requests that met anything but success at once. `since` is when the first attempt began,
+-- `streak` how many of the last failures in a row were of the kind `streak_of`.
+CREATE TABLE provisioner.attempt_state (
+    id bigint PRIMARY KEY,
+    attempt integer NOT NULL,
+    sent integer NOT NULL,
+    failures integer NOT NULL,
+    streak integer NOT NULL DEFAULT 0,
+    streak_of text,
+    since timestamptz NOT NULL,
+    cancelled boolean NOT NULL DEFAULT false,
+    error_code text,
+    error_message text,
+    updated_at timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+
+-- Creates that left and whose outcome no answer proved: what was sent, when, and when their end was known. A connection that is
+-- found is the request's own when one of these can have made it. A request that is answered at its first attempt never has one:
+-- its row of `in_flight` is all the evidence there is. Gone with what else is known of the request's attempts.
+CREATE TABLE provisioner.sent_creates (
+    id bigint NOT NULL REFERENCES provisioner.attempt_state (id) ON DELETE CASCADE,
+    sent_at timestamptz NOT NULL,
+    ended_at timestamptz NOT NULL,
+    proof text NOT NULL DEFAULT 'none',
+    target text NOT NULL,
+    project_id uuid NOT NULL,
+    name text NOT NULL,
+    description text NOT NULL,
+    exact boolean NOT NULL,
+    key_fingerprint text,
+    PRIMARY KEY (id, sent_at)
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+
+COMMENT ON TABLE provisioner.sent_creates IS 'Creates whose outcome is not proven: they may have made the connection';
+COMMENT ON COLUMN provisioner.sent_creates.proof IS 'none: it may be committed later; taken: Infisical answered that the name is taken';
+COMMENT ON COLUMN provisioner.sent_creates.exact IS 'Whether description is what was sent, or a marker may have been added';
+
+-- The attempt log. Partitioned by day, so that forgetting is dropping. Its key is the call: one that is written down again,
+-- because nobody heard that it was, is there already.
+CREATE TABLE provisioner.attempts (
+    request_id bigint NOT NULL,
+    attempt integer NOT NULL,
+    worker bigint NOT NULL,
+    action text NOT NULL,
+    started_at timestamptz NOT NULL,
+    ended_at timestamptz NOT NULL,
+    http_status smallint,
+    req_id text,
+    outcome text NOT NULL,
+    error_code text,
+    error_message text,
+    CONSTRAINT attempts_of_request PRIMARY KEY (request_id, attempt, ended_at)
+) PARTITION BY RANGE (ended_at);
+
+CREATE TABLE provisioner.attempts_other PARTITION OF provisioner.attempts DEFAULT;
+
+-- How many requests there are of each kind, kept by counting what each statement changes: to count the wide table means to
+-- read it, which a person at a terminal can wait for with a million rows, and not with twenty. A statement appends what it
+-- changed to `count_changes`: no row is shared, so nobody waits for anybody. Workers fold the changes into `counts` every few
+-- seconds. Empty text stands for NULL, so that the columns can be a key.
+
+CREATE TABLE provisioner.counts (
+    target text NOT NULL,
+    batch text NOT NULL,
+    requested_by text NOT NULL,
+    status text NOT NULL,
+    error_code text NOT NULL,
+    requests bigint NOT NULL,
+    started_at timestamptz,
+    ended_at timestamptz,
+    newest bigint,
+    PRIMARY KEY (target, batch, requested_by, status, error_code)
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+
+CREATE TABLE provisioner.count_changes (LIKE provisioner.counts, change bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY)
+WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+
+COMMENT ON TABLE provisioner.counts IS 'How many requests there are of each kind, but for what count_changes adds';
+COMMENT ON TABLE provisioner.count_changes IS 'What statements changed, until a worker folds it into counts';
+COMMENT ON COLUMN provisioner.counts.newest IS 'The largest id that ever came to be of this kind';
+
+-- One row for each sealed key that a failed request has had. `box` is a hash of it: should the request be given another
+-- key meanwhile, that one has a row, and a time, of its own. The time stands first in the key: a request
+-- that fails again has another one, and never waits for a wiper.
+CREATE TABLE provisioner.failed_boxes (
+    id bigint NOT NULL,
+    failed_at timestamptz NOT NULL,
+    box bigint NOT NULL,
+    CONSTRAINT failed_boxes_until PRIMARY KEY (failed_at, id, box)
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+
+COMMENT ON TABLE provisioner.failed_boxes IS 'Sealed keys of failed requests, which are wiped after a time';
+
+-- How far the sweep is. One row; who sweeps has it locked, which only the roles of this schema can.
+CREATE TABLE provisioner.sweeps (
+    one boolean PRIMARY KEY DEFAULT true,
+    position bigint NOT NULL DEFAULT 0,
+    swept_at timestamptz NOT NULL DEFAULT '-infinity'
+) WITH (fillfactor = 50);
+
+INSERT INTO provisioner.sweeps DEFAULT VALUES;
+
+COMMENT ON TABLE provisioner.sweeps IS 'How far the search for pending requests without a place has come';
+
+-- Who is at work. A worker's requests are its own until `lease_until`; it renews the lease for all of them at once.
+CREATE TABLE provisioner.workers (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name text NOT NULL,
+    version text NOT NULL,
+    targets text[] NOT NULL,
+    started_at timestamptz NOT NULL DEFAULT now(),
+    seen_at timestamptz NOT NULL DEFAULT now(),
+    lease_until timestamptz NOT NULL,
+    stopping boolean NOT NULL DEFAULT false,
+    created integer NOT NULL DEFAULT 0,
+    pace double precision NOT NULL DEFAULT 0
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
+
+COMMENT ON COLUMN provisioner.workers.pace IS 'Creates a second over the last while';
+
+-- What operators decide about a target, and what the workers found out about it.
+CREATE TABLE provisioner.targets (
+    target text PRIMARY KEY,
+    known_at timestamptz,
+    paused_at timestamptz,
+    paused_by text,
+    clock_low double precision,
+    clock_high double precision,
+    clock_at timestamptz
+) WITH (fillfactor = 50);
+
+COMMENT ON COLUMN provisioner.targets.clock_low IS 'Seconds that Infisical''s createdAt is ahead of this server''s clock, at the least';
+
+-- Why workers hold creates back at a target. Each worker has breakers of its own and reports again about once a second; a
+-- report that is not repeated is over.
+CREATE TABLE provisioner.target_incidents (
+    target text NOT NULL,
+    reporter text NOT NULL,
+    reason text NOT NULL,
+    since timestamptz NOT NULL DEFAULT clock_timestamp(),
+    reported_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (target, reporter)
+) WITH (fillfactor = 50);
+
+-- One row a budget: a target's writes, reads or logins within the rate limits, shared by all workers.
+CREATE TABLE provisioner.permits (
+    target text NOT NULL,
+    kind text NOT NULL,
+    version bigint NOT NULL DEFAULT 0,
+    metered boolean,
+    permits integer,
+    period double precision NOT NULL DEFAULT 60,
+    starts_at double precision,
+    ends_at double precision,
+    next_at double precision NOT NULL DEFAULT 0,
+    granted integer NOT NULL DEFAULT 0,
+    answered integer NOT NULL DEFAULT 0,
+    used integer NOT NULL DEFAULT 0,
+    blocked_until double precision NOT NULL DEFAULT 0,
+    ended_at double precision,
+    late integer NOT NULL DEFAULT 0,
+    theirs integer NOT NULL DEFAULT 0,
+    their_pace double precision NOT NULL DEFAULT 0,
+    seen_at double precision NOT NULL DEFAULT 0,
+    searching boolean NOT NULL DEFAULT false,
+    bare_since double precision,
+    address text NOT NULL DEFAULT '',
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (target, kind)
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
+
+COMMENT ON TABLE provisioner.permits IS 'Budgets within the rate limits; times are seconds since 1970 on this server''s clock';
+COMMENT ON COLUMN provisioner.permits.metered IS 'Whether there is a limiter; NULL while nobody knows';
+COMMENT ON COLUMN provisioner.permits.permits IS 'Permits a window';
+COMMENT ON COLUMN provisioner.permits.period IS 'Length of a window in seconds';
+COMMENT ON COLUMN provisioner.permits.ends_at IS 'The earliest bound that the answers gave for the end of this window';
+COMMENT ON COLUMN provisioner.permits.late IS 'Requests that were under way when this window began';
+COMMENT ON COLUMN provisioner.permits.theirs IS 'Permits that others certainly used in this window';
+COMMENT ON COLUMN provisioner.permits.their_pace IS 'Permits a second that others used lately';
+COMMENT ON COLUMN provisioner.permits.searching IS 'Whether no answer names the limit, and it is searched';
+COMMENT ON COLUMN provisioner.permits.used IS 'Permits used in this window as the server counts, by us and by others';
+COMMENT ON COLUMN provisioner.permits.bare_since IS 'Since when answers that should carry the limiter''s headers do not';
+COMMENT ON COLUMN provisioner.permits.address IS 'The server that this was learned from: a target with another address starts anew';
+
+-- How many creates may be in flight at a target, over all its workers: one row a target, with what was learned of its server
+-- and each worker's part of the limit. It is read, decided on, and written back unless somebody else was quicker.
+CREATE TABLE provisioner.concurrency (
+    target text PRIMARY KEY,
+    version bigint NOT NULL DEFAULT 0,
+    address text NOT NULL,
+    in_flight_limit integer NOT NULL,
+    metered boolean NOT NULL DEFAULT false,
+    usual double precision,
+    calls integer NOT NULL DEFAULT 0,
+    accepted integer NOT NULL DEFAULT 0,
+    elapsed double precision NOT NULL DEFAULT 0,
+    failed integer NOT NULL DEFAULT 0,
+    headers integer NOT NULL DEFAULT 0,
+    pressed boolean NOT NULL DEFAULT false,
+    ended_at double precision NOT NULL DEFAULT 0,
+    stalled_at double precision,
+    stalled_with integer NOT NULL DEFAULT 0,
+    cliff integer,
+    cliff_at double precision NOT NULL DEFAULT 0,
+    bar integer NOT NULL DEFAULT 0,
+    memory double precision NOT NULL DEFAULT 21600,
+    workers bigint[] NOT NULL DEFAULT '{}',
+    held integer[] NOT NULL DEFAULT '{}',
+    wanted integer[] NOT NULL DEFAULT '{}',
+    running integer[] NOT NULL DEFAULT '{}',
+    updated_at timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
+
+COMMENT ON TABLE provisioner.concurrency IS 'How many creates may be in flight at a target, over all its workers; times as in permits';
+COMMENT ON COLUMN provisioner.concurrency.address IS 'The server that this was learned from: a target with another address starts anew';
+COMMENT ON COLUMN provisioner.concurrency.usual IS 'Latency of creates in seconds while few are in flight';
+COMMENT ON COLUMN provisioner.concurrency.calls IS 'Calls of the present round; likewise the five columns after it';
+COMMENT ON COLUMN provisioner.concurrency.stalled_at IS 'When it was noticed that no call ends any more; NULL while calls end';
+COMMENT ON COLUMN provisioner.concurrency.cliff IS 'As many in flight at once stopped the server, at cliff_at';
+COMMENT ON COLUMN provisioner.concurrency.bar IS 'How far the limit goes after the cliff, until hours have gone by';
+COMMENT ON COLUMN provisioner.concurrency.memory IS 'For how many seconds the limit does not go beyond the bar; less than six hours: the cliff is only suspected';
+COMMENT ON COLUMN provisioner.concurrency.held IS 'Slots of each of the workers, in their order; likewise wanted and running';
+
+-- A fingerprint has to be the same for all workers of this database, and say nothing to anybody else.
+CREATE TABLE provisioner.salt (
+    salt uuid PRIMARY KEY DEFAULT gen_random_uuid()
+);
+
+INSERT INTO provisioner.salt DEFAULT VALUES;
+
+-- One row a key: a credential whose key is replaced has another row, and nothing is known against it. What the columns mean and
+-- how they change is `core/key_health.py`; `version` tells whether somebody else has written meanwhile.
+CREATE TABLE provisioner.credential_health (
+    target text NOT NULL,
+    credential text NOT NULL,
+    fingerprint text NOT NULL,
+    version bigint NOT NULL DEFAULT 1,
+    accepted_at timestamptz,
+    trials integer NOT NULL DEFAULT 0,
+    tried_at timestamptz,
+    refusals integer NOT NULL DEFAULT 0,
+    quarantined_since timestamptz,
+    reason text,
+    probing boolean NOT NULL DEFAULT false,
+    probe_at timestamptz,
+    probe_pause interval NOT NULL DEFAULT '60 seconds',
+    PRIMARY KEY (target, credential, fingerprint)
+) WITH (fillfactor = 50);
+
+COMMENT ON TABLE provisioner.credential_health IS 'What OpenRouter said lately of the API keys in use, known by salted fingerprints';
+COMMENT ON COLUMN provisioner.credential_health.quarantined_since IS 'Since when requests with this key wait; NULL while they do not';
+
+-- Each worker asks about once a second for those of named credentials; there may be thousands of sealed ones.
+CREATE INDEX credential_health_quarantined ON provisioner.credential_health (target)
+WHERE quarantined_since IS NOT NULL AND credential NOT LIKE 'sealed-%';
+
+-- The public halves of the sealing key pairs.
+CREATE TABLE provisioner.sealing_keys (
+    key_id text PRIMARY KEY,
+    public_key bytea NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    retired_at timestamptz
+);
+
+-- What the fleet tells others, used only where `notify.url` is set: whose turn it is to look, one row: the worker that moves `checked_at` on looks and sends. What ended before `since` is not told.
+CREATE TABLE provisioner.notice_turn (
+    one boolean PRIMARY KEY DEFAULT true,
+    checked_at timestamptz NOT NULL DEFAULT '-infinity',
+    since timestamptz NOT NULL DEFAULT '-infinity'
+) WITH (fillfactor = 50);
+
+INSERT INTO provisioner.notice_turn DEFAULT VALUES;
+
+-- What needs a person and was seen: since when, whether others were told, since when it is not seen any more.
+CREATE TABLE provisioner.notice_concerns (
+    kind text NOT NULL,
+    subject text NOT NULL,
+    since timestamptz NOT NULL,
+    told boolean NOT NULL,
+    gone_at timestamptz,
+    PRIMARY KEY (kind, subject)
+);
+
+-- Batches whose end was told, and which end: one that goes on, and ends again, is told again.
+CREATE TABLE provisioner.notice_batches (
+    batch text PRIMARY KEY,
+    ended_at timestamptz NOT NULL
+);
+
+-- The outbox. What is noticed is written in the transaction that remembers it, and sent after that: `due_at` is when it may be
+-- taken (again), moved on by whoever takes it, so that another worker sends what a dead one took. The id is what receivers tell
+-- repeats by. Ids are drawn by lot, so that they are unlike those of another installation at the same receiver.
+CREATE TABLE provisioner.notices (
+    id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    event text NOT NULL,
+    content jsonb NOT NULL,
+    noticed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    due_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    tries integer NOT NULL DEFAULT 0,
+    sent_at timestamptz,
+    error text
+);
+
+COMMENT ON TABLE provisioner.notices IS 'What is told to notify.url: sent once sent_at is set, otherwise tried (again) at due_at';
+COMMENT ON COLUMN provisioner.notices.error IS 'Why the last try to send it came to nothing';

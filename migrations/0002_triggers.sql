@@ -1,0 +1,397 @@
+-- What happens when rows of the users' table are inserted, changed and deleted: the rules are kept, requests get their place in
+-- line, and they are counted. All but what a row alone decides is done once a statement.
+
+-- How long Infisical takes a text to be: it counts UTF-16 code units, so what lies beyond U+FFFF counts as two.
+CREATE FUNCTION provisioner.utf16_length(given text) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT length(given) + length(regexp_replace(given, '[^\U00010000-\U0010FFFF]', '', 'g'))
+$$;
+
+-- Which rule a row breaks, as the name of its column; NULL when it breaks none.
+CREATE FUNCTION provisioner.broken_rule(r provisioner.connection_requests) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE
+        WHEN r.project_id IS NULL THEN 'project_id'
+        WHEN r.target IS NULL OR (r.target <> 'default' AND r.target !~ '^[a-z0-9][a-z0-9-]{0,62}$') THEN 'target'
+        WHEN r.name IS NULL OR length(r.name) > 64 OR r.name !~ '^[a-z0-9]+(-[a-z0-9]+)*$' THEN 'name'
+        WHEN octet_length(r.description) > 255 AND provisioner.utf16_length(r.description) > 255 THEN 'description'
+        WHEN r.credential IS NULL OR NOT (
+            r.credential = 'default'
+            OR (r.credential ~ '^sealed:[A-Za-z0-9_-]{1,64}:[A-Za-z0-9+/]+={0,2}$' AND length(r.credential) BETWEEN 80 AND 5000)
+            OR (r.credential ~* '^[a-z0-9][a-z0-9_-]{0,39}$' AND r.credential !~* '^sk-')
+        ) THEN 'credential'
+        WHEN r.on_conflict IS NULL OR r.on_conflict NOT IN ('fail', 'adopt', 'replace') THEN 'on_conflict'
+        WHEN r.priority IS NULL OR r.priority = -32768 THEN 'priority'
+        WHEN length(r.batch) NOT BETWEEN 1 AND 200 THEN 'batch'
+        WHEN length(r.project_name) NOT BETWEEN 1 AND 200 OR r.project_name ~ '[\u0001-\u001F\u007F-\u009F]' THEN 'project_name'
+        WHEN r.not_before < '0001-01-02 00:00:00+00' OR r.not_before >= '9999-01-01 00:00:00+00' THEN 'not_before'
+        WHEN r.created_at < '0001-01-02 00:00:00+00' OR r.created_at >= '9999-01-01 00:00:00+00' THEN 'created_at'
+        WHEN r.status IS NULL OR r.status NOT IN ('pending', 'succeeded', 'failed', 'cancelled') THEN 'status'
+    END
+$$;
+
+-- Refuse a row in words that name the column and the rule, and never show the credential.
+CREATE FUNCTION provisioner.refuse(rule text, r provisioner.connection_requests) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    given text := CASE rule
+        WHEN 'target' THEN r.target WHEN 'name' THEN r.name WHEN 'on_conflict' THEN r.on_conflict
+        WHEN 'batch' THEN r.batch WHEN 'status' THEN r.status
+        WHEN 'description' THEN provisioner.utf16_length(r.description) || ' characters' WHEN 'not_before' THEN r.not_before::text
+        WHEN 'created_at' THEN r.created_at::text
+    END;
+    must text := CASE rule
+        WHEN 'project_id' THEN 'is required: the UUID of the Infisical project'
+        WHEN 'target' THEN 'must be the name of a configured target: 1 to 63 lower-case letters, digits and hyphens'
+        WHEN 'name' THEN 'must be 1 to 64 lower-case letters, digits and single hyphens between them'
+        WHEN 'description' THEN 'must be at most 255 characters, an emoji counted as two'
+        WHEN 'credential' THEN 'must be the name of a configured credential (1 to 40 letters, digits, hyphens, underscores)'
+            || ' or sealed:<key id>:<base64>; a readable API key is never stored'
+        WHEN 'on_conflict' THEN 'must be fail, adopt or replace'
+        WHEN 'priority' THEN 'must be a number from -32767 to 32767; 0 is the default'
+        WHEN 'batch' THEN 'must be 1 to 200 characters'
+        WHEN 'project_name' THEN 'must be one line of 1 to 200 characters'
+        WHEN 'not_before' THEN 'must be a point in time before the year 9999; infinity is none'
+        WHEN 'created_at' THEN 'must be a point in time before the year 9999; infinity is none'
+        WHEN 'status' THEN 'must be pending, succeeded, failed or cancelled'
+    END;
+BEGIN
+    RAISE EXCEPTION '% %', rule, must || coalesce(' (given: ' || quote_literal(left(given, 80)) || ')', '')
+    USING
+        ERRCODE = CASE WHEN rule = 'project_id' THEN 'not_null_violation' ELSE 'check_violation' END,
+        SCHEMA = 'provisioner', TABLE = 'connection_requests', COLUMN = rule,
+        CONSTRAINT = 'connection_requests_' || rule || '_check';
+END
+$$;
+
+-- A readable key in an insert is taken out before the row is stored, and the row is refused after the statement as ever.
+-- Otherwise the refused row would stand in the table's file until the next vacuum, and in the WAL for longer. It does not
+-- refuse by itself: an error that a COPY meets at one of its rows shows the whole line, to the client and in the server's log.
+CREATE FUNCTION provisioner.withhold_readable_key() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    new.credential := '';
+    RETURN new;
+END
+$$;
+
+CREATE TRIGGER withhold_readable_key BEFORE INSERT ON provisioner.connection_requests
+FOR EACH ROW
+WHEN (
+    new.credential <> 'default'
+    AND (new.credential !~* '^[a-z0-9][a-z0-9_-]{0,39}$' OR new.credential ~* '^sk-')
+    AND new.credential !~ '^sealed:[A-Za-z0-9_-]{1,64}:[A-Za-z0-9+/]+={0,2}$'
+)
+EXECUTE FUNCTION provisioner.withhold_readable_key();
+
+-- Put rows in line. One notification a statement: a commit with notifications takes a lock of the whole database. Its
+-- payload says where in line the new requests stand, as target,rank,turn;…: workers need not look at what they have passed.
+CREATE FUNCTION provisioner.requests_inserted() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    bad provisioner.connection_requests;
+    heads text;
+BEGIN
+    SELECT n.* INTO bad FROM new_rows AS n WHERE provisioner.broken_rule(n) IS NOT NULL LIMIT 1;
+    IF FOUND THEN
+        PERFORM provisioner.refuse(provisioner.broken_rule(bad), bad);
+    END IF;
+
+    INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
+    SELECT n.id, n.not_before, n.target, -n.priority, n.project_id
+    FROM new_rows AS n
+    WHERE n.status = 'pending' AND n.not_before > now();
+
+    -- A project's new requests stand one behind the other, after those that it has in line already. Written with arrays, so
+    -- that no plan can compare every row with every project.
+    WITH newcomers AS (
+        SELECT n.target, -n.priority AS rank, n.project_id, array_agg(n.id ORDER BY n.id) AS ids
+        FROM new_rows AS n
+        WHERE n.status = 'pending' AND (n.not_before IS NULL OR n.not_before <= now())
+        GROUP BY n.target, n.priority, n.project_id
+    ),
+    queued AS (
+        INSERT INTO provisioner.ready (target, rank, turn, id, project_id)
+        SELECT c.target, c.rank, coalesce(last.turn, t.turn, 0) + u.place, u.id, c.project_id
+        FROM newcomers AS c
+        LEFT JOIN provisioner.fair_cursors AS t ON t.target = c.target AND t.rank = c.rank
+        LEFT JOIN LATERAL (
+            SELECT r.turn
+            FROM provisioner.ready AS r
+            WHERE
+                r.target = c.target AND r.project_id = c.project_id AND r.rank = c.rank
+                AND r.turn > coalesce(t.turn, 0)
+            ORDER BY r.turn DESC
+            LIMIT 1
+        ) AS last ON true
+        CROSS JOIN LATERAL unnest(c.ids) WITH ORDINALITY AS u (id, place)
+        RETURNING target, rank, turn
+    ),
+    heads_of_queues AS (
+        SELECT q.target, q.rank, min(q.turn) AS turn FROM queued AS q GROUP BY q.target, q.rank
+    )
+    SELECT string_agg(h.target || ',' || h.rank || ',' || h.turn, ';') INTO heads FROM heads_of_queues AS h;
+
+    IF heads IS NOT NULL THEN
+        PERFORM pg_notify('provisioner', CASE WHEN length(heads) < 7000 THEN heads ELSE '' END);
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER requests_inserted AFTER INSERT ON provisioner.connection_requests
+REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_inserted();
+
+-- A request that is edited keeps the rules, and takes its place anew while it is pending. What it is known by (target, project,
+-- name, description) cannot be edited while a create is under way or in doubt: the connection that this create makes would be
+-- recorded nowhere. The workers' own updates never come here: of these columns they only ever wipe a sealed credential.
+CREATE FUNCTION provisioner.request_edited() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    checked provisioner.connection_requests := new;
+    rule text;
+    moved boolean := (old.target, old.project_id) IS DISTINCT FROM (new.target, new.project_id);
+    renamed boolean := moved OR (old.name, old.description) IS DISTINCT FROM (new.name, new.description);
+    placed boolean := moved OR (old.priority, old.not_before) IS DISTINCT FROM (new.priority, new.not_before);
+    taken boolean := false;
+BEGIN
+    -- What is left of a wiped key is no credential, and stays with the row.
+    IF new.credential LIKE 'sealed:%:wiped' AND new.credential = old.credential THEN
+        checked.credential := 'default';
+    END IF;
+    rule := provisioner.broken_rule(checked);
+    IF rule IS NOT NULL THEN
+        PERFORM provisioner.refuse(rule, new);
+    END IF;
+    -- Under another id its answer would be recorded nowhere, and its place in line would be nobody's.
+    IF old.id <> new.id THEN
+        RAISE EXCEPTION 'request % keeps its id: id cannot be changed', old.id
+        USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert another request.';
+    END IF;
+    IF moved AND new.connection_id IS NOT NULL THEN
+        RAISE EXCEPTION 'request % has its connection: its target and project_id cannot be changed any more', new.id
+        USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert another request for the other project.';
+    END IF;
+
+    -- It may change places between two statements, so it is looked for again; who takes it out of its place has it. A new name
+    -- needs this, too: a claim that is made meanwhile would send the old one.
+    IF new.status = 'pending' AND old.status = 'pending' AND (renamed OR placed) THEN
+        FOR round IN 1..20 LOOP
+            UPDATE provisioner.waiting AS w
+            SET
+                run_at = CASE WHEN placed THEN coalesce(new.not_before, now()) ELSE w.run_at END,
+                target = new.target, rank = -new.priority, project_id = new.project_id
+            WHERE w.id = new.id;
+            taken := FOUND;
+            EXIT WHEN taken;
+            DELETE FROM provisioner.ready AS r WHERE r.id = old.id;
+            taken := FOUND;
+            IF taken THEN
+                INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
+                VALUES (new.id, coalesce(new.not_before, now()), new.target, -new.priority, new.project_id);
+                EXIT;
+            END IF;
+            PERFORM 1 FROM provisioner.in_flight AS f WHERE f.id = new.id;
+            EXIT WHEN FOUND;
+        END LOOP;
+        -- Without a place it is nowhere yet, which the sweep of `0004_upkeep.sql` puts right.
+        IF NOT taken AND EXISTS (
+            SELECT FROM provisioner.waiting AS w WHERE w.id = new.id
+            UNION ALL SELECT FROM provisioner.ready AS r WHERE r.id = new.id
+            UNION ALL SELECT FROM provisioner.in_flight AS f WHERE f.id = new.id
+        ) THEN
+            RAISE EXCEPTION 'request % is in flight: its target, project_id, name, description, priority and not_before cannot be'
+                ' changed now', new.id
+            USING ERRCODE = 'object_in_use', HINT = 'Cancel it, or wait until it has ended.';
+        END IF;
+    END IF;
+
+    IF renamed THEN
+        -- Who has the name is known after a conflict: what was sent before is of no use under another one.
+        IF old.status = 'failed' AND old.error_code = 'name_conflict' THEN
+            DELETE FROM provisioner.sent_creates AS c WHERE c.id = new.id;
+        ELSIF EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = new.id) THEN
+            RAISE EXCEPTION 'request %: an earlier create may have made its connection, so its target, project_id, name and'
+                ' description cannot be changed now', new.id
+            USING ERRCODE = 'object_in_use',
+                HINT = 'Retry it, so that the connection is looked up, or cancel it; edit it when it has ended.';
+        END IF;
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER request_edited
+AFTER UPDATE OF id, target, project_id, name, description, credential, on_conflict, priority, batch, project_name, not_before
+ON provisioner.connection_requests
+FOR EACH ROW
+WHEN (
+    (
+        old.id, old.target, old.project_id, old.name, old.description, old.on_conflict, old.priority, old.batch,
+        old.project_name, old.not_before
+    )
+    IS DISTINCT FROM (
+        new.id, new.target, new.project_id, new.name, new.description, new.on_conflict, new.priority, new.batch,
+        new.project_name, new.not_before
+    )
+    OR (new.credential IS DISTINCT FROM old.credential AND (new.credential LIKE 'sealed:%:wiped') IS NOT TRUE)
+)
+EXECUTE FUNCTION provisioner.request_edited();
+
+-- A request that somebody sets to pending by hand is to be tried again: it gets a place, unless it has one.
+CREATE FUNCTION provisioner.request_status_edited() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF new.status IS NULL OR new.status NOT IN ('pending', 'succeeded', 'failed', 'cancelled') THEN
+        PERFORM provisioner.refuse('status', new);
+    END IF;
+    INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
+    SELECT new.id, greatest(new.not_before, now()), new.target, -new.priority, new.project_id
+    WHERE NOT EXISTS (
+        SELECT FROM provisioner.ready AS r WHERE r.id = new.id
+        UNION ALL SELECT FROM provisioner.in_flight AS f WHERE f.id = new.id
+    )
+    ON CONFLICT (id) DO NOTHING;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER request_status_edited AFTER UPDATE OF status ON provisioner.connection_requests
+FOR EACH ROW
+WHEN (
+    new.status IS DISTINCT FROM old.status
+    AND (new.status = 'pending' OR new.status IS NULL OR new.status NOT IN ('succeeded', 'failed', 'cancelled'))
+)
+EXECUTE FUNCTION provisioner.request_status_edited();
+
+-- A request that waits for a quarantined key and gets another credential is due at once.
+CREATE FUNCTION provisioner.request_credential_edited() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    UPDATE provisioner.waiting AS w SET run_at = now(), quarantine = NULL WHERE w.id = new.id AND w.quarantine IS NOT NULL;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER request_credential_edited AFTER UPDATE OF credential ON provisioner.connection_requests
+FOR EACH ROW
+WHEN (new.status = 'pending' AND new.credential IS DISTINCT FROM old.credential)
+EXECUTE FUNCTION provisioner.request_credential_edited();
+
+-- A trigger and no part of the settlement: whatever fails a request, older workers too, it is noticed.
+CREATE FUNCTION provisioner.box_failed() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO provisioner.failed_boxes (id, failed_at, box)
+    VALUES (new.id, clock_timestamp(), hashtextextended(new.credential, 0));
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER box_failed AFTER UPDATE OF status, credential ON provisioner.connection_requests
+FOR EACH ROW
+WHEN (
+    new.status = 'failed' AND new.credential LIKE 'sealed:%' AND new.credential NOT LIKE '%:wiped'
+    AND (old.status, old.credential) IS DISTINCT FROM (new.status, new.credential)
+)
+EXECUTE FUNCTION provisioner.box_failed();
+
+CREATE FUNCTION provisioner.requests_deleted() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    -- In the order of the journey: what changes places meanwhile is met at the next one.
+    DELETE FROM provisioner.waiting AS w USING old_rows AS o WHERE w.id = o.id;
+    DELETE FROM provisioner.ready AS r USING old_rows AS o WHERE r.id = o.id;
+    DELETE FROM provisioner.in_flight AS f USING old_rows AS o WHERE f.id = o.id;
+    DELETE FROM provisioner.waiting AS w USING old_rows AS o WHERE w.id = o.id;
+    DELETE FROM provisioner.attempt_state AS s USING old_rows AS o WHERE s.id = o.id;
+    DELETE FROM provisioner.unrecorded AS u USING old_rows AS o WHERE u.id = o.id;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER requests_deleted AFTER DELETE ON provisioner.connection_requests
+REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_deleted();
+
+CREATE FUNCTION provisioner.requests_truncated() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    TRUNCATE
+        provisioner.ready, provisioner.waiting, provisioner.in_flight, provisioner.unrecorded, provisioner.attempt_state,
+        provisioner.sent_creates, provisioner.failed_boxes;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER requests_truncated AFTER TRUNCATE ON provisioner.connection_requests
+FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_truncated();
+
+-- One function for each event, for a trigger sees only the rows that its event has.
+CREATE FUNCTION provisioner.requests_counted_in() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO provisioner.count_changes
+    SELECT
+        coalesce(n.target, ''), coalesce(n.batch, ''), coalesce(n.requested_by, ''), coalesce(n.status, ''),
+        coalesce(n.error_code, ''), count(*), min(n.created_at), max(n.finished_at), max(n.id)
+    FROM new_rows AS n
+    GROUP BY n.target, n.batch, n.requested_by, n.status, n.error_code;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER requests_counted_in AFTER INSERT ON provisioner.connection_requests
+REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_counted_in();
+
+CREATE FUNCTION provisioner.requests_counted_again() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO provisioner.count_changes
+    SELECT
+        coalesce(c.target, ''), coalesce(c.batch, ''), coalesce(c.requested_by, ''), coalesce(c.status, ''),
+        coalesce(c.error_code, ''), sum(c.requests), min(c.created_at), max(c.finished_at), max(c.id)
+    FROM (
+        SELECT o.target, o.batch, o.requested_by, o.status, o.error_code, -1 AS requests, NULL AS created_at, NULL AS finished_at, NULL AS id
+        FROM old_rows AS o
+        UNION ALL
+        SELECT n.target, n.batch, n.requested_by, n.status, n.error_code, 1, n.created_at, n.finished_at, n.id
+        FROM new_rows AS n
+    ) AS c
+    GROUP BY c.target, c.batch, c.requested_by, c.status, c.error_code
+    HAVING sum(c.requests) <> 0;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER requests_counted_again AFTER UPDATE ON provisioner.connection_requests
+REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_counted_again();
+
+CREATE FUNCTION provisioner.requests_counted_out() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO provisioner.count_changes
+    SELECT
+        coalesce(o.target, ''), coalesce(o.batch, ''), coalesce(o.requested_by, ''), coalesce(o.status, ''),
+        coalesce(o.error_code, ''), -count(*)
+    FROM old_rows AS o
+    GROUP BY o.target, o.batch, o.requested_by, o.status, o.error_code;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER requests_counted_out AFTER DELETE ON provisioner.connection_requests
+REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_counted_out();
+
+CREATE FUNCTION provisioner.requests_counted_none() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    TRUNCATE provisioner.counts, provisioner.count_changes;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER requests_counted_none AFTER TRUNCATE ON provisioner.connection_requests
+FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_counted_none();
+
+-- Functions belong to their owner alone until `provisioner grant` says otherwise.
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA provisioner FROM PUBLIC;

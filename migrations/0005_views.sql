@@ -1,0 +1,183 @@
+-- What people look at: every request with its live state, how many there are, and the progress of batches.
+--
+-- Views read with their owner's rights, whom row-level security lets through. So they choose the rows themselves, by the rule
+-- of `0006_access.sql`: who may read the line sees every request, everybody else their own. They are barriers, for a
+-- function in somebody's WHERE must not be shown what the rule leaves out.
+
+CREATE VIEW provisioner.request_status WITH (security_barrier) AS
+WITH line AS (
+    SELECT
+        r.id, row_number() OVER (PARTITION BY r.target ORDER BY r.rank, r.turn, r.id) AS queue_position
+    FROM provisioner.ready AS r
+)
+SELECT
+    q.id, q.target, q.project_id, q.name, q.batch, q.priority, q.requested_by, q.created_at,
+    CASE
+        WHEN q.status <> 'pending' THEN q.status
+        WHEN f.id IS NOT NULL THEN 'in_flight'
+        WHEN w.id IS NOT NULL THEN 'waiting'
+        ELSE 'ready'
+    END AS state,
+    CASE WHEN q.status = 'pending' THEN coalesce(s.sent, q.attempts) ELSE q.attempts END AS attempts,
+    q.connection_id, q.org_id, q.credentials_hash, q.adopted,
+    CASE WHEN q.status = 'pending' THEN s.error_code ELSE q.error_code END AS error_code,
+    CASE WHEN q.status = 'pending' THEN s.error_message ELSE q.error_message END AS error_message,
+    w.run_at AS next_attempt_at,
+    line.queue_position,
+    q.finished_at,
+    q.project_name
+FROM provisioner.connection_requests AS q
+LEFT JOIN provisioner.in_flight AS f ON f.id = q.id
+LEFT JOIN provisioner.waiting AS w ON w.id = q.id
+LEFT JOIN provisioner.attempt_state AS s ON s.id = q.id
+LEFT JOIN line ON line.id = q.id
+WHERE q.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT'));
+
+COMMENT ON VIEW provisioner.request_status IS 'Every request with its live state and its place in the queue';
+
+-- Who may read the line sees all, everybody else what they asked for themselves: the rule of `0006_access.sql`.
+CREATE VIEW provisioner.request_counts WITH (security_barrier) AS
+SELECT
+    c.target, nullif(c.batch, '') AS batch, nullif(c.requested_by, '') AS requested_by, c.status,
+    nullif(c.error_code, '') AS error_code, sum(c.requests)::bigint AS requests, min(c.started_at) AS started_at,
+    max(c.ended_at) AS ended_at, max(c.newest) AS newest
+FROM (
+    SELECT k.* FROM provisioner.counts AS k WHERE k.requests <> 0
+    UNION ALL
+    SELECT
+        h.target, h.batch, h.requested_by, h.status, h.error_code, h.requests, h.started_at, h.ended_at, h.newest
+    FROM provisioner.count_changes AS h
+) AS c
+WHERE c.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT'))
+GROUP BY c.target, c.batch, c.requested_by, c.status, c.error_code
+HAVING sum(c.requests) <> 0;
+
+COMMENT ON VIEW provisioner.request_counts IS 'How many requests there are of each kind, quick whatever their number';
+
+-- One row a batch, one (batch NULL, total false) for requests without a batch, one (total true) for everything. The end is
+-- estimated for each target from what its limiter allows, less what other clients of the same address were seen to use within
+-- the last window, or, where there is none, from what its workers do lately; the slowest target decides. However much others
+-- use, a quarter is ours. Only what is in flight or waits is looked at one by one; what else is pending is in line.
+CREATE VIEW provisioner.batch_progress WITH (security_barrier) AS
+WITH lines AS (
+    SELECT c.batch, c.target, c.status AS state, c.requests, c.started_at, c.ended_at, NULL::timestamptz AS run_at
+    FROM provisioner.request_counts AS c
+    UNION ALL
+    SELECT q.batch, q.target, 'in_flight', 1, NULL, NULL, NULL
+    FROM provisioner.in_flight AS f
+    JOIN provisioner.connection_requests AS q ON q.id = f.id
+    WHERE
+        q.status = 'pending'
+        AND (q.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT')))
+    UNION ALL
+    SELECT q.batch, q.target, 'waiting', 1, NULL, NULL, w.run_at
+    FROM provisioner.waiting AS w
+    JOIN provisioner.connection_requests AS q ON q.id = w.id
+    WHERE
+        q.status = 'pending'
+        AND (q.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT')))
+),
+summed AS (
+    SELECT
+        l.batch, l.target, grouping(l.batch) = 1 AS total,
+        coalesce(sum(l.requests) FILTER (WHERE l.state = 'pending'), 0) AS unfinished,
+        coalesce(sum(l.requests) FILTER (WHERE l.state = 'waiting'), 0) AS waiting,
+        coalesce(sum(l.requests) FILTER (WHERE l.state = 'in_flight'), 0) AS in_flight,
+        coalesce(sum(l.requests) FILTER (WHERE l.state = 'succeeded'), 0) AS succeeded,
+        coalesce(sum(l.requests) FILTER (WHERE l.state = 'failed'), 0) AS failed,
+        coalesce(sum(l.requests) FILTER (WHERE l.state = 'cancelled'), 0) AS cancelled,
+        min(l.started_at) AS started_at,
+        max(l.ended_at) AS last_finished_at,
+        max(l.run_at) AS last_run_at
+    FROM lines AS l
+    GROUP BY GROUPING SETS ((l.batch, l.target), (l.target))
+),
+foreseen AS (
+    SELECT
+        s.*, s.unfinished - s.waiting - s.in_flight AS ready,
+        s.unfinished + s.succeeded + s.failed + s.cancelled AS requests,
+        s.unfinished / nullif(
+            coalesce(
+                (
+                    SELECT
+                        greatest(
+                            p.permits / p.period
+                            - CASE WHEN p.seen_at > extract(EPOCH FROM now()) - p.period THEN p.their_pace ELSE 0 END,
+                            p.permits / p.period / 4
+                        )
+                    FROM provisioner.permits AS p
+                    WHERE p.target = s.target AND p.kind = 'write' AND p.metered
+                ),
+                (SELECT sum(k.pace) FROM provisioner.workers AS k WHERE k.lease_until > now() AND s.target = ANY (k.targets))
+            ), 0
+        ) AS seconds
+    FROM summed AS s
+),
+shown AS (
+    SELECT
+        f.batch, f.total, sum(f.requests)::bigint AS requests, sum(f.waiting)::bigint AS waiting, sum(f.ready)::bigint AS ready,
+        sum(f.in_flight)::bigint AS in_flight, sum(f.succeeded)::bigint AS succeeded, sum(f.failed)::bigint AS failed,
+        sum(f.cancelled)::bigint AS cancelled, min(f.started_at) AS started_at,
+        CASE WHEN sum(f.unfinished) = 0 THEN max(f.last_finished_at) END AS ended_at,
+        CASE
+            WHEN sum(f.unfinished) > 0 AND bool_and(f.unfinished = 0 OR f.seconds IS NOT NULL)
+                THEN greatest(now() + make_interval(secs => least(max(f.seconds)::double precision, 1e9)), max(f.last_run_at))
+        END AS ends_at
+    FROM foreseen AS f
+    WHERE f.requests > 0
+    GROUP BY f.batch, f.total
+)
+SELECT * FROM shown
+UNION ALL
+SELECT NULL, true, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL
+WHERE NOT EXISTS (SELECT FROM shown);
+
+COMMENT ON VIEW provisioner.batch_progress IS 'How far each batch and everything together has come, and when it will end';
+
+-- What the counts lack.
+CREATE VIEW provisioner.miscounted AS
+SELECT
+    c.target, c.batch, c.requested_by, c.status, c.error_code, sum(c.requests)::bigint AS requests,
+    min(c.started_at) AS started_at, max(c.ended_at) AS ended_at, max(c.newest) AS newest
+FROM (
+    SELECT
+        coalesce(q.target, '') AS target, coalesce(q.batch, '') AS batch, coalesce(q.requested_by, '') AS requested_by,
+        coalesce(q.status, '') AS status, coalesce(q.error_code, '') AS error_code,
+        count(*) AS requests, min(q.created_at) AS started_at, max(q.finished_at) AS ended_at, max(q.id) AS newest
+    FROM provisioner.connection_requests AS q
+    GROUP BY q.target, q.batch, q.requested_by, q.status, q.error_code
+    UNION ALL
+    SELECT k.target, k.batch, k.requested_by, k.status, k.error_code, -k.requests, NULL, NULL, NULL FROM provisioner.counts AS k
+    UNION ALL
+    SELECT h.target, h.batch, h.requested_by, h.status, h.error_code, -h.requests, NULL, NULL, NULL
+    FROM provisioner.count_changes AS h
+) AS c
+GROUP BY c.target, c.batch, c.requested_by, c.status, c.error_code
+HAVING sum(c.requests) <> 0;
+
+COMMENT ON VIEW provisioner.miscounted IS 'By how much the counts of requests are wrong; reads all requests';
+
+-- What a reader may know of the credentials. The boxes themselves are for the workers.
+CREATE VIEW provisioner.request_credentials AS
+SELECT
+    q.id,
+    CASE WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) ELSE q.credential END AS credential,
+    CASE
+        WHEN q.credential LIKE 'sealed:%' AND q.credential NOT LIKE '%:wiped' THEN split_part(q.credential, ':', 2)
+    END AS sealed_by
+FROM provisioner.connection_requests AS q;
+
+COMMENT ON VIEW provisioner.request_credentials IS 'Which credential each request names; of a sealed one only its key''s id';
+COMMENT ON COLUMN provisioner.request_credentials.sealed_by IS 'The key that still seals it; NULL when there is no box (any more)';
+
+CREATE VIEW provisioner.quarantined_credentials AS
+SELECT
+    h.target, h.credential, h.fingerprint, h.quarantined_since AS since, h.reason, h.probe_at AS next_probe_at,
+    (
+        SELECT count(*) FROM provisioner.waiting AS w
+        WHERE w.target = h.target AND w.quarantine = 'credential:' || h.credential
+    ) AS requests
+FROM provisioner.credential_health AS h
+WHERE h.quarantined_since IS NOT NULL;
+
+COMMENT ON VIEW provisioner.quarantined_credentials IS 'Credentials whose API key is refused: correct the key, and their requests go on';

@@ -1,0 +1,1 @@
+"""The main job in one command: from a list of projects, or from Infisical itself, to connections and a report."""

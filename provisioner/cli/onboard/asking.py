@@ -1,0 +1,97 @@
+"""What one target tells before anything is written: its projects, their connections, and whether the keys are there."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from provisioner.cli.look.survey import Surveyor, opened
+from provisioner.core.comparison import Project
+from provisioner.core.errors import CredentialUnavailable, CredentialUnknown, CredentialUnreadable
+from provisioner.core.model import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from provisioner.infisical.projects import ListedProject
+    from provisioner.postgres.pool import Database
+    from provisioner.settings import Settings
+    from provisioner.worker.target import Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What a target told: the projects that the identity is in, and what is in them.
+
+    `organization` has the projects with connections; None if the identity may not read those of the organization.
+    `missing` says of credentials why they cannot be had.
+    """
+
+    projects: "Mapping[str, ListedProject]"
+    organization: Mapping[str, Project] | None
+    missing: Mapping[str, str]
+
+    def project(self, project_id: str) -> Project | None:
+        """A project with its connections; None if they are not known."""
+        if self.organization is None:
+            return None
+        return self.organization.get(project_id.lower(), Project.of(()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which of Infisical's projects are meant: of these types, with a name like these; each empty for any."""
+
+    kinds: Collection[str] = ()
+    names: Collection[str] = ()
+    without_connection: bool = False
+
+    def matches(self, project: "ListedProject") -> bool:
+        """Whether a project is meant, as far as itself tells."""
+        return (not self.kinds or project.kind in self.kinds) and (
+            not self.names or any(fnmatchcase(project.name.lower(), name.lower()) for name in self.names)
+        )
+
+
+async def ask(settings: "Settings", database: "Database", target: str, credentials: Collection[str]) -> Told:
+    """Log in once, read two lists, and see whether the credentials are there.
+
+    Raises `SettingsError`, `TargetUnusable` with what to do, `DatabaseUnavailable` and `DatabaseUnusable`.
+    """
+    from provisioner.keyring import open_vault
+
+    async with opened(settings, database, target, open_vault(settings)) as found:
+        surveyor = Surveyor(found)
+        projects = await surveyor.projects(None)
+        return Told(
+            projects={project.id.lower(): project for project in projects},
+            organization=await surveyor.organization(),
+            missing={name: why for name in credentials if (why := await _missing(found, name))},
+        )
+
+
+async def _missing(target: "Target", credential: str) -> str:
+    """Why a credential cannot be had, empty if it can; no key is shown."""
+    request = Request(id=0, project_id="", name="openrouter", description=None, credential=credential)
+    try:
+        await target.vault.open(request)
+    except (CredentialUnknown, CredentialUnreadable, CredentialUnavailable) as error:
+        return str(error)
+    return ""
+
+
+async def without_connection(
+    settings: "Settings", database: "Database", target: str, told: Told, projects: "Sequence[ListedProject]"
+) -> "Sequence[ListedProject]":
+    """Those of the projects that have no OpenRouter connection: one more read a project, if there is no other way."""
+    empty: dict[str, bool] = {}
+    if told.organization is not None:
+        empty = {each.id: not (told.organization.get(each.id.lower()) or Project.of(())).by_id for each in projects}
+    else:
+
+        def tell(project_id: str, project: Project | None, _: str) -> None:
+            empty[project_id] = project is not None and not project.by_id
+
+        async with opened(settings, database, target) as found:
+            await Surveyor(found).survey([each.id for each in projects], tell)
+    return [each for each in projects if empty.get(each.id)]

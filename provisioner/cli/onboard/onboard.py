@@ -1,0 +1,399 @@
+"""`provisioner onboard`: the main job in one command, from a list of projects to connections and a report."""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from provisioner.cli.bulk.submit import STDIN, Wish, checked_lines, is_batch_option
+from provisioner.cli.onboard.asking import Told, Wanted
+from provisioner.cli.terminal.frame import (
+    DONE,
+    NOT_DONE,
+    PARTLY,
+    Config,
+    console,
+    open_database,
+    run_async,
+    say,
+    several,
+    tell_detail,
+    tell_error,
+)
+from provisioner.intake.checked import CheckedFile
+from provisioner.intake.reading import Format
+from provisioner.intake.rows import COLUMNS, Row, Seal
+
+if TYPE_CHECKING:
+    from provisioner.cli.onboard.ahead import Ahead, Line
+    from provisioner.core.reports import Leftovers
+    from provisioner.postgres.onboarding import Tally
+    from provisioner.settings import Settings
+
+LABEL: Final = 10  # columns
+
+File = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[FILE]", help="CSV with a header, or JSON Lines; - for standard input.", show_default=False
+    ),
+]
+FromInfisical = Annotated[
+    bool, typer.Option("--from-infisical", help="Take the projects that the machine identity is in, instead of a file.")
+]
+Target = Annotated[str, typer.Option(help="With --from-infisical: the target to ask.")]
+Kinds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--type",
+        metavar="TYPE",
+        help="With --from-infisical: projects of this type, such as secret-manager.",
+        show_default=False,
+    ),
+]
+Names = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--name", metavar="GLOB", help="With --from-infisical: projects with a name like this.", show_default=False
+    ),
+]
+Without = Annotated[
+    bool, typer.Option("--without-connection", help="With --from-infisical: projects without an OpenRouter connection.")
+]
+Batch = Annotated[
+    str | None, typer.Option(callback=is_batch_option, help="Batch for requests that name none.", show_default=False)
+]
+Form = Annotated[
+    Format | None,
+    typer.Option("--format", help="File format. Default: by its suffix or first characters.", show_default=False),
+]
+Skip = Annotated[bool, typer.Option("--skip-invalid", help="Skip invalid lines and onboard the rest.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before anything is created.")]
+Report = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Write a report: .html, .csv or .jsonl, by the suffix.", show_default=False),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What the command line asks for; `file` is None when Infisical is asked for the projects."""
+
+    file: str | None
+    target: str
+    wanted: Wanted
+    batch: str | None
+    form: Format | None
+    skip_invalid: bool
+    yes: bool
+    report: Path | None
+
+
+def onboard(  # noqa: PLR0917  # the command line names them
+    file: File = None,
+    config: Config = None,
+    from_infisical: FromInfisical = False,
+    target: Target = "default",
+    kinds: Kinds = None,
+    names: Names = None,
+    without_connection: Without = False,
+    batch: Batch = None,
+    form: Form = None,
+    skip_invalid: Skip = False,
+    yes: Yes = False,
+    report: Report = None,
+) -> None:
+    """Onboard projects in one command: database, schema, checks, requests, work, and a report.
+
+    Takes a file as submit does, or asks Infisical for the projects. Uses the embedded database if none is configured.
+    Says what would be created, what is in the way and how long it takes, and asks before it creates anything. Ctrl-C
+    stops cleanly; the same command goes on where it stopped, and does nothing once everything is done.
+
+    Exit status: 0 all done; 3 some requests failed; 1 something could not be done.
+
+    Example: provisioner onboard --from-infisical --name 'team-*' --report onboarding.html
+    """
+    wanted = Wanted(kinds=tuple(kinds or ()), names=tuple(names or ()), without_connection=without_connection)
+    if (file is None) != from_infisical:
+        raise typer.BadParameter("give either a FILE or --from-infisical")
+    if file is not None and (wanted != Wanted() or target != "default"):
+        raise typer.BadParameter("--target, --type, --name and --without-connection need --from-infisical")
+    if not yes and (file == STDIN or not sys.stdin.isatty()):
+        raise typer.BadParameter("standard input is no terminal, so nothing can be asked: add --yes to go ahead")
+    _require_report(report)
+    order = Order(
+        file=file,
+        target=target,
+        wanted=wanted,
+        batch=batch,
+        form=form,
+        skip_invalid=skip_invalid,
+        yes=yes,
+        report=report,
+    )
+    raise typer.Exit(_onboard(order, config))
+
+
+def _require_report(report: Path | None) -> None:
+    from provisioner.reports.forms import form_of
+
+    if report is None:
+        return
+    if form_of(report) is None:
+        raise typer.BadParameter("--report must end in .html, .csv or .jsonl")
+    if not os.access(report.absolute().parent, os.W_OK):
+        raise typer.BadParameter(f"--report: {report.absolute().parent} cannot be written to")
+
+
+def _onboard(order: Order, config: Path | None) -> int:
+    settings = _settings(config)
+    if order.file is None and order.target not in settings.targets:
+        raise typer.BadParameter(f"there is no target {order.target}; configured are {', '.join(settings.targets)}")
+    run_async(_prepare(settings))
+    told: dict[str, Told] = {}
+    with _source(order, settings, told) as checked:
+        if checked.bad and not order.skip_invalid:
+            return _refuse(checked)
+        lines = list(_lines(checked))
+        ahead = run_async(_look(settings, lines, told))
+        if not _agreed(order, ahead):
+            return NOT_DONE
+        ids = run_async(_load(settings, checked))
+    if ids is None:
+        return NOT_DONE
+    left = run_async(_work(settings, ids))
+    return run_async(_conclude(settings, ids, order, left))
+
+
+def _settings(config: Path | None) -> "Settings":
+    """The settings, with the embedded database if there is no other, and without a status port."""
+    from provisioner.settings import load_settings
+
+    alone: dict[str, object] = {"listen": {"address": "off"}}
+    if load_settings(config=config).database.url is None:
+        alone["database"] = {"url": "embedded"}
+    return load_settings(config=config, overrides=alone)
+
+
+def _label(label: str, text: str) -> None:
+    say(f"{label:>{LABEL}}  {text}")
+
+
+async def _prepare(settings: "Settings") -> None:
+    from provisioner.embedded.place import directory_of, is_embedded
+    from provisioner.embedded.server import source_of
+    from provisioner.observe.logs import configure_logging
+    from provisioner.postgres.condition import read_server
+    from provisioner.postgres.migrations import migrate
+
+    # The worker's log would run through the display; who sets a level wants to read it.
+    given = settings.sources()["log.level"] != "default"
+    configure_logging(settings.log.level if given else "critical", settings.log.format)
+    url = settings.database_url()
+    embedded = is_embedded(url.reveal())
+    steps = await migrate(source_of(url), ssl_root_cert=settings.database.ssl_root_cert)
+    async with open_database(settings) as database:
+        server = await read_server(database)
+    where = f"embedded, in {directory_of(url.reveal())}" if embedded else f"as {server.role}"
+    _label("database", f"PostgreSQL {server.version}, {where}")
+    if embedded and settings.sources()["database.url"] == "command line":
+        _label("", "for the other commands: export PROVISIONER_DATABASE_URL=embedded")
+    _label("schema", f"{several(len(steps), 'migration')} applied" if steps else "up to date")
+
+
+@contextmanager
+def _source(order: Order, settings: "Settings", told: dict[str, Told]) -> Iterator[CheckedFile]:
+    """The requests to make, checked: from the file, or one for each project of Infisical's."""
+    given: AbstractContextManager[CheckedFile]
+    if order.file is None:
+        given = run_async(_projects(order, settings, told))
+    else:
+        wish = Wish(
+            file=order.file,
+            form=order.form,
+            batch=order.batch,
+            dry_run=False,
+            skip_invalid=order.skip_invalid,
+            quiet=False,
+        )
+        given = checked_lines(wish, _sealer(settings))
+    with given as checked:
+        if order.file is not None:
+            name = "standard input" if order.file == STDIN else order.file
+            _label("file", f"{name}: {several(checked.lines, 'line')}")
+        yield checked
+
+
+async def _projects(order: Order, settings: "Settings", told: dict[str, Told]) -> CheckedFile:
+    from uuid import UUID
+
+    from provisioner.cli.onboard.asking import ask, without_connection
+
+    async with open_database(settings) as database:
+        answer = told[order.target] = await ask(settings, database, order.target, {"default"})
+        projects = [project for project in answer.projects.values() if order.wanted.matches(project)]
+        if order.wanted.without_connection:
+            projects = list(await without_connection(settings, database, order.target, answer, projects))
+    listed = several(len(answer.projects), "project")
+    meant = "" if len(projects) == len(answer.projects) else f", {len(projects):,} of them are meant"
+    _label("Infisical", f"{settings.targets[order.target].url}: {listed}{meant}")
+    checked = CheckedFile()
+    for number, project in enumerate(projects, start=1):
+        row = Row(
+            target=order.target, project_id=UUID(project.id), project_name=project.name or None, batch=order.batch
+        )
+        checked.add(number, row)
+    return checked
+
+
+def _sealer(settings: "Settings") -> Seal:
+    """What seals with the database's key, which is made when the first API key is to be sealed and there is none."""
+    from provisioner.cli.setup.keys import ensured_key
+
+    @cache
+    def key() -> Any:
+        return run_async(_current())
+
+    async def _current() -> Any:
+        async with open_database(settings) as database:
+            return await ensured_key(settings, database)
+
+    return lambda api_key, *, project_id, name: key().seal(api_key, project_id=project_id, name=name)
+
+
+def _refuse(checked: CheckedFile) -> int:
+    one = checked.bad == 1
+    tell_error(f"{several(checked.bad, 'line')} {'is' if one else 'are'} invalid; nothing was loaded")
+    for problem in checked.problems:
+        tell_detail(str(problem))
+    tell_detail(f"correct {'it' if one else 'them'}, or onboard the others with --skip-invalid")
+    return NOT_DONE
+
+
+def _lines(checked: CheckedFile) -> "Iterator[Line]":
+    from provisioner.cli.onboard.ahead import Line
+
+    for _, *values in checked.rows():
+        row = dict(zip(COLUMNS, values, strict=True))
+        yield Line(
+            target=str(row["target"]),
+            project_id=str(row["project_id"]),
+            name=str(row["name"]),
+            on_conflict=str(row["on_conflict"]),
+            credential=str(row["credential"]),
+            project_name=str(row["project_name"]) if row["project_name"] else None,
+        )
+
+
+async def _look(settings: "Settings", lines: "Sequence[Line]", told: Mapping[str, Told]) -> "Ahead":
+    from provisioner.cli.onboard.ahead import look_ahead
+
+    async with open_database(settings) as database:
+        return await look_ahead(settings, database, lines, told)
+
+
+def _agreed(order: Order, ahead: "Ahead") -> bool:
+    """Say what lies ahead, and ask."""
+    from provisioner.cli.onboard.ahead import question
+
+    for line in ahead.told():
+        say(f"{'':{LABEL - 8}}{line}")
+    if ahead.is_hopeless:
+        tell_error("nothing was loaded: correct what is said above, then run the same command again")
+        return False
+    if not ahead.to_do:
+        return True
+    _label("time", ahead.time())
+    if order.yes:
+        return True
+    sys.stdout.flush()
+    if typer.confirm(question(ahead), default=False, err=True):
+        return True
+    say("nothing was loaded")
+    return False
+
+
+async def _load(settings: "Settings", checked: CheckedFile) -> Sequence[int] | None:
+    """Load what is not there yet, and tell which requests the lines are; None where lines contradict each other."""
+    from provisioner.intake.checked import SHOWN
+    from provisioner.postgres.intake import staging
+    from provisioner.postgres.onboarding import retry_credentials
+
+    async with open_database(settings) as database:
+        async with staging(database) as staged:
+            await staged.take(checked.rows())
+            repeats = await staged.drop_repeats(SHOWN)
+            if repeats.conflicting:
+                tell_error(f"{several(repeats.conflicting, 'line')} contradict earlier ones; nothing was loaded")
+                for conflict in repeats.conflicts:
+                    columns = " and ".join(conflict.columns)
+                    tell_detail(f"line {conflict.line} has another {columns} than line {conflict.first_line}")
+                return None
+            await staged.insert()
+            ids = await staged.ids()
+        await retry_credentials(database, ids)
+    return ids
+
+
+async def _work(settings: "Settings", ids: Sequence[int]) -> "Leftovers | None":
+    """Work until nothing is left to do, in this process; None if there was nothing to do."""
+    from functools import partial
+
+    from provisioner.cli.bulk.live import watch
+    from provisioner.postgres.onboarding import tally
+    from provisioner.service import run_daemon
+
+    async with open_database(settings) as database:
+        if not (await tally(database, ids)).pending:
+            return None
+    return await run_daemon(settings, drain=True, beside=partial(watch, ids=ids, screen=console()))
+
+
+async def _conclude(settings: "Settings", ids: Sequence[int], order: Order, left: "Leftovers | None") -> int:
+    from provisioner.cli.bulk.reporting import write_report
+    from provisioner.cli.onboard.report import told
+    from provisioner.postgres.browse import Filter
+    from provisioner.postgres.onboarding import tally
+    from provisioner.reports.forms import Form, form_of
+
+    async with open_database(settings) as database:
+        done = await tally(database, ids)
+        say(_result(done, left))
+        for line in await told(database, ids, done):
+            say(line)
+        if order.report is not None:
+            form = form_of(order.report) or Form.CSV
+            await write_report(database, Filter(ids=ids), form, order.report, title="Onboarding")
+            say(f"the report is in {order.report}")
+    if done.pending and left is not None:
+        _tell_left(done, left)
+        return NOT_DONE
+    return PARTLY if done.failures else DONE
+
+
+def _result(done: "Tally", left: "Leftovers | None") -> str:
+    parts = [f"{done.succeeded:,} succeeded", f"{done.failures:,} failed"]
+    parts += [f"{done.cancelled:,} cancelled"] if done.cancelled else []
+    parts += [f"{done.pending:,} not finished"] if done.pending else []
+    parts += [f"{done.retried:,} retried"] if done.retried and left is not None else []
+    if left is None:
+        every = "every request was done earlier" if done.requests else "there is no request"
+        return f"nothing to do: {every}" + (f" ({', '.join(parts)})" if done.requests else "")
+    return f"{done.ended:,} of {several(done.requests, 'request')} done: {', '.join(parts)}"
+
+
+def _tell_left(done: "Tally", left: "Leftovers") -> None:
+    from provisioner.cli.serve.leftovers import told
+
+    if left.unfinished:
+        tell_error(f"stopped with {several(done.pending, 'request')} to do; nothing is lost: the same command goes on")
+        return
+    for line in list(told(left))[1:]:
+        if " failed with " not in line:
+            tell_error(line)

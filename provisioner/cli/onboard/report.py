@@ -1,0 +1,37 @@
+"""What came of an onboarding, on the terminal."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+from provisioner.cli.terminal.frame import several
+from provisioner.cli.terminal.tables import one_line
+from provisioner.core.alerts import remedy
+from provisioner.postgres.browse import Filter, State, page
+from provisioner.postgres.onboarding import Tally
+
+if TYPE_CHECKING:
+    from provisioner.postgres.pool import Database
+
+NAMED: Final = 5  # failed projects of a kind, one by one
+
+
+async def told(database: "Database", ids: Sequence[int], done: Tally) -> Iterator[str]:
+    """The outcome in lines: the failures by cause, with some projects each, and what to do."""
+    lines = []
+    for code, count in done.failed.items():
+        lines.append(f"{count:,} failed with {code or 'no error code'}: {remedy(code)}")
+        wanted = Filter(ids=ids, states=(State.FAILED,), errors=(code,) if code else ())
+        listed, more = await page(database, wanted, limit=NAMED, oldest_first=True)
+        lines += [
+            f"  {_project(each.project_name, each.project_id)}: {one_line(each.error_message)}" for each in listed
+        ]
+        if more:
+            lines.append(f"  … and {several(more, 'other project')}")
+        lines.append(
+            f"  then: provisioner retry --error {code}" if code else "  then: provisioner retry --state failed"
+        )
+    return iter(lines)
+
+
+def _project(name: str | None, project_id: str) -> str:
+    return f"{one_line(name)} ({project_id})" if name else project_id

@@ -1,0 +1,81 @@
+"""How far the requests of one command are."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from provisioner.core.reports import Leftovers
+from provisioner.postgres.pool import Database
+from provisioner.postgres.queries import statements
+
+_SQL: Final = "onboarding"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """How many requests are in each status; `failed` by error code. `retried` were tried more than once."""
+
+    pending: int = 0
+    succeeded: int = 0
+    cancelled: int = 0
+    failed: Mapping[str, int] = field(default_factory=dict)
+    retried: int = 0
+
+    @property
+    def failures(self) -> int:
+        """How many failed."""
+        return sum(self.failed.values())
+
+    @property
+    def ended(self) -> int:
+        """How many have ended, well or not."""
+        return self.succeeded + self.failures + self.cancelled
+
+    @property
+    def requests(self) -> int:
+        """How many there are."""
+        return self.pending + self.ended
+
+
+async def tally(database: Database, ids: Sequence[int], *, own: bool = False) -> Tally:
+    """Count them; `own` for a role that sees no queues. Raises `DatabaseUnavailable` and `DatabaseUnusable`."""
+    counts: Counter[str] = Counter()
+    failed: Counter[str] = Counter()
+    retried = 0
+    for row in await database.fetch(statements(_SQL)["progress_own" if own else "progress"], ids):
+        retried += row["retried"]
+        if row["status"] == "failed":
+            failed[row["error_code"]] += row["requests"]
+        else:
+            counts["succeeded" if row["status"] == "removed" else row["status"]] += row["requests"]
+    return Tally(
+        pending=counts["pending"],
+        succeeded=counts["succeeded"],
+        cancelled=counts["cancelled"],
+        failed=dict(failed.most_common()),
+        retried=retried,
+    )
+
+
+async def retry_credentials(database: Database, ids: Sequence[int]) -> int:
+    """Retry those that failed because of their credential, and tell how many. Raises as `tally` does."""
+    rows = await database.fetch(statements(_SQL)["retry"], ids)
+    return int(rows[0][0])
+
+
+async def standing(database: Database, ids: Sequence[int]) -> Leftovers:
+    """What became of them, and what those that are left wait for. Raises as `tally` does."""
+    found: dict[str, dict[str, int]] = {}
+    for kind, whose, requests in await database.fetch(statements(_SQL)["standing"], ids):
+        found.setdefault(kind, {})[whose] = requests
+    done = await tally(database, ids)
+    return Leftovers(
+        paused=found.get("paused", {}),
+        quarantined=found.get("quarantined", {}),
+        unserved=found.get("unserved", {}),
+        failed=dict(done.failed),
+        succeeded=done.succeeded,
+        scheduled=sum(found.get("scheduled", {}).values()),
+        unfinished=sum(found.get("unfinished", {}).values()),
+    )

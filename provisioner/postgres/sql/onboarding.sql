@@ -1,0 +1,62 @@
+-- One onboarding: the requests that a command asked for, by their ids.
+
+-- :name progress
+-- How the requests $1 are, by status and error, and how many of each were tried more than once.
+SELECT
+    q.status, coalesce(q.error_code, '') AS error_code, count(*) AS requests,
+    count(*) FILTER (WHERE greatest(q.attempts, coalesce(s.sent, 0)) > 1) AS retried
+FROM provisioner.connection_requests AS q
+LEFT JOIN provisioner.attempt_state AS s ON s.id = q.id
+WHERE q.id = ANY ($1::bigint[])
+GROUP BY 1, 2;
+
+-- :name retry
+-- Put those of the requests $1 back in line that failed because of their credential: the settings at hand may have another.
+SELECT count(*)
+FROM provisioner.retry(
+    ARRAY(
+        SELECT q.id
+        FROM provisioner.connection_requests AS q
+        WHERE
+            q.id = ANY ($1::bigint[]) AND q.status = 'failed'
+            AND q.error_code IN ('credential_refused', 'credential_unknown', 'credential_unreadable')
+    )
+);
+
+-- :name progress_own
+-- The same for who sees only their own requests, and no queue.
+SELECT
+    q.status, coalesce(q.error_code, '') AS error_code, count(*) AS requests,
+    count(*) FILTER (WHERE q.attempts > 1) AS retried
+FROM provisioner.connection_requests AS q
+WHERE q.id = ANY ($1::bigint[])
+GROUP BY 1, 2;
+
+-- :name standing
+-- What those of the requests $1 wait for that are not finished: `kind`, whose, how many.
+WITH pending AS (
+    SELECT
+        CASE
+            WHEN t.paused_at IS NOT NULL THEN 'paused'
+            WHEN w.quarantine LIKE 'credential:%' THEN 'quarantined'
+            WHEN w.run_at > now() AND NOT EXISTS (SELECT FROM provisioner.attempt_state AS s WHERE s.id = w.id)
+                THEN 'scheduled'
+            WHEN NOT EXISTS (
+                SELECT FROM provisioner.workers AS o WHERE o.lease_until > clock_timestamp() AND q.target = ANY (o.targets)
+            ) THEN 'unserved'
+            ELSE 'unfinished'
+        END AS kind,
+        q.target, w.quarantine
+    FROM provisioner.connection_requests AS q
+    LEFT JOIN provisioner.waiting AS w ON w.id = q.id
+    LEFT JOIN provisioner.targets AS t ON t.target = q.target
+    WHERE q.id = ANY ($1::bigint[]) AND q.status = 'pending'
+)
+SELECT
+    p.kind,
+    CASE WHEN p.kind IN ('paused', 'unserved') THEN p.target WHEN p.kind = 'quarantined' THEN substr(p.quarantine, 12) ELSE '' END
+        AS whose,
+    count(*) AS requests
+FROM pending AS p
+GROUP BY 1, 2
+ORDER BY 3 DESC, 1, 2;

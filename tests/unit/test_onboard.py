@@ -1,0 +1,90 @@
+"""What `onboard` says: its counts are never cut, and what is expected is said with its reason."""
+
+from __future__ import annotations
+
+import pytest
+
+from provisioner.cli.bulk.live import Pace, facts, folded, trouble
+from provisioner.cli.onboard.ahead import Ahead, question
+from provisioner.cli.onboard.asking import Wanted
+from provisioner.core.comparison import Prospect
+from provisioner.core.outlook import expected
+from provisioner.core.reports import Leftovers, TargetReport
+from provisioner.infisical.projects import ListedProject
+from provisioner.postgres.onboarding import Tally
+
+BUSY = Tally(
+    pending=81_234, succeeded=17_654, cancelled=3, failed={"credential_refused": 1_000, "gave_up": 109}, retried=1_234
+)
+LIMITED = TargetReport(target="default", ready=81_234, metered=True, permits=200, period=60.0)
+
+
+def test_every_count_has_its_place_in_80_columns() -> None:
+    """However large the numbers are, none is lost or cut at 80 columns."""
+    said = list(facts(BUSY, [LIMITED], 187.0))
+    lines = list(folded(said, 78))
+    assert all(len(line) <= 78 for line in lines)
+    for part in (
+        "18,766 of 100,000 done",
+        "17,654 succeeded",
+        "1,109 failed (1,000 credential_refused, 109 gave_up)",
+        "1,234 retried",
+        "187 of 200 creates/min",
+        "about 6 h 46 min left",
+    ):
+        assert part in "   ".join(lines)
+        assert any(part in line for line in lines)
+
+
+def test_the_pace_is_that_of_lately() -> None:
+    """It is what succeeded in the last seconds, and nothing before the second look."""
+    pace = Pace()
+    assert pace(0.0, 0) == 0.0
+    assert pace(10.0, 50) == 300.0
+    assert pace(20.0, 50) == pytest.approx(0.0)
+
+
+def test_what_stands_still_is_said() -> None:
+    """A target in trouble or paused is named, with what to do, as long as anything waits for it."""
+    said = trouble([TargetReport(target="eu", ready=1, trouble="it cannot be reached")])
+    assert said == "target eu: it cannot be reached; it goes on by itself"
+    assert trouble([TargetReport(target="eu", trouble="it cannot be reached")]) == ""
+
+
+@pytest.mark.parametrize(
+    ("metered", "reads", "creates"), [(True, 200, 90), (True, 350, 200), (True, 1200, 600), (False, None, 1200)]
+)
+def test_what_is_expected_before_the_first_create(metered: bool, reads: int | None, creates: int) -> None:
+    """The limit of reads tells the plan, and so the limit of creates; without a limiter the server decides."""
+    found = expected(metered=metered, reads=reads, period=60.0)
+    assert found is not None
+    assert found.pace * 60 == pytest.approx(creates)
+    assert expected(metered=None, reads=None, period=60.0) is None
+
+
+def test_the_question_names_what_would_be_made() -> None:
+    """Conflicts are not promised, and requests from earlier are told apart."""
+    ahead = Ahead(requests=10)
+    ahead.new[Prospect.CREATE] = 1
+    ahead.new[Prospect.CONFLICT] = 2
+    assert question(ahead) == "Create 1 connection?"
+    ahead.known["pending"] = 3
+    assert question(ahead) == "Create 1 connection and carry out 3 other requests?"
+    ahead.new[Prospect.CREATE] = 0
+    assert question(ahead) == "Carry out 3 requests?"
+
+
+def test_projects_are_chosen_by_type_and_name() -> None:
+    """Any of the types and any of the patterns will do, without case."""
+    project = ListedProject(id="1", name="Team Chat", kind="secret-manager")
+    assert Wanted().matches(project)
+    assert Wanted(kinds=("kms", "secret-manager"), names=("x*", "team*")).matches(project)
+    assert not Wanted(kinds=("kms",)).matches(project)
+    assert not Wanted(names=("chat*",)).matches(project)
+
+
+def test_a_run_counts_what_ended_in_it() -> None:
+    """What succeeded or failed before is not counted; what is left is left."""
+    before = Leftovers(succeeded=5, failed={"gave_up": 2, "name_conflict": 1})
+    after = Leftovers(succeeded=9, failed={"gave_up": 3, "name_conflict": 1}, unfinished=4)
+    assert after.since(before) == Leftovers(succeeded=4, failed={"gave_up": 1}, unfinished=4)
