@@ -80,3 +80,38 @@ class Attempt:
     def took(self) -> float:
         """How long it took, in seconds."""
         return (self.ended_at - self.started_at).total_seconds()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """Which requests somebody looks for; empty means any.
+
+    `text` is an id, the UUID of a project, or a part of the name of a request, a project or a batch. `state` may also
+    be `pending`: not finished. `before` and `after` are ids: those older, or those newer.
+    """
+
+    text: str = ""
+    state: str = ""
+    error: str = ""
+    batch: str = ""
+    target: str = ""
+    before: int | None = None
+    after: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A page of requests, the newest first, and whether there are newer and older ones."""
+
+    requests: tuple[Listed, ...]
+    newer: bool = False
+    older: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Story:
+    """One request with the latest calls that were made for it, the oldest first; so many `earlier` are left out."""
+
+    detail: Detail
+    attempts: tuple[Attempt, ...]
+    earlier: int

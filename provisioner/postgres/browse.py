@@ -128,7 +128,7 @@ async def window(
     before: int | None = None,
     after: int | None = None,
 ) -> tuple[Sequence[Listed], bool, bool]:
-    """At most `limit` requests, the newest first, of whose names one contains the text; whether there are newer, older ones.
+    """At most `limit` requests, the newest first, with the text in a name; whether there are newer and older ones.
 
     With `before` those older than this id, with `after` those newer than it. How many there are in all is not counted:
     this is as quick as the first of them are found.

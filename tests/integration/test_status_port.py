@@ -7,6 +7,7 @@ import errno
 import socket
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -18,8 +19,10 @@ from provisioner.observe.connection_limits import MOST
 from provisioner.observe.health import Health
 from provisioner.observe.meter import Meter
 from provisioner.observe.web import STREAMS, PortUnusable, Sources, StatusPort, serving
+from provisioner.postgres.history import read_history
 from provisioner.postgres.pool import Database
 from provisioner.postgres.reports import read_gauges, read_status
+from provisioner.postgres.search import find, tell
 from tests.support import eventually
 from tests.support.sessions import connected, insert_many
 from tests.support.status_port import Answers, a_progress, a_status, a_troubled_status, served
@@ -35,6 +38,8 @@ PATHS = [
     "/readyz",
     "/metrics",
     "/status.json",
+    "/requests",
+    "/errors",
     "/assets/page.css",
     "/assets/page.js",
     "/assets/icon.svg",
@@ -152,6 +157,9 @@ async def test_it_tells_what_is_in_the_database(database: Lent) -> None:
         meter=Meter(),
         read_status=lambda: read_status(ours, batches=5),
         read_gauges=lambda: read_gauges(ours),
+        read_history=lambda: read_history(ours),
+        find=partial(find, ours),
+        tell=partial(tell, ours),
     )
     async with connected(database.url) as session, AsyncExitStack() as stack:
         stack.push_async_callback(ours.close)
