@@ -119,7 +119,8 @@ BEGIN
     RETURN QUERY
     SELECT c.id, CASE WHEN c.id = ANY (ending) THEN 'ending' ELSE 'cancelled' END
     FROM unnest(done) AS c (id)
-    ORDER BY c.id;
+    UNION ALL SELECT r.id, r.outcome FROM provisioner.cancel_rotations(cancel.ids) AS r
+    ORDER BY 1;
 END
 $$;
 
@@ -218,7 +219,9 @@ BEGIN
                 EXIT;
         END;
     END LOOP;
-    RETURN QUERY SELECT c.id, c.was FROM unnest(found_ids, states) AS c (id, was);
+    RETURN QUERY
+    SELECT c.id, c.was FROM unnest(found_ids, states) AS c (id, was)
+    UNION ALL SELECT r.id, r.was FROM provisioner.retry_rotations(retry.ids) AS r;
 END
 $$;
 

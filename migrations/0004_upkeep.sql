@@ -6,8 +6,8 @@
 CREATE FUNCTION provisioner.not_updated(request bigint) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    IF EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.id = not_updated.request) THEN
-        RAISE EXCEPTION 'a trigger on provisioner.connection_requests keeps request % from being updated', not_updated.request
+    IF EXISTS (SELECT FROM provisioner.requests AS q WHERE q.id = not_updated.request) THEN
+        RAISE EXCEPTION 'a trigger on the table of requests keeps request % from being updated', not_updated.request
         USING ERRCODE = 'triggered_action_exception';
     END IF;
     RETURN NULL;
@@ -148,10 +148,19 @@ BEGIN
                 || '; name it in the settings as [targets.' || q.target || '], then retry'
         WHERE q.id = ANY (ids) AND q.status = 'pending'
         RETURNING q.id
+    ),
+    failed_rotations AS (
+        UPDATE provisioner.rotation_requests AS q
+        SET
+            status = 'failed', error_code = 'target_unknown', finished_at = clock_timestamp(),
+            error_message = 'no worker knows the target ' || quote_literal(q.target)
+                || '; name it in the settings as [targets.' || q.target || '], then retry'
+        WHERE q.id = ANY (ids) AND q.status = 'pending'
+        RETURNING q.id
     )
-    SELECT array_agg(f.id) INTO changed FROM failed AS f;
+    SELECT array_agg(f.id) INTO changed FROM (SELECT * FROM failed UNION ALL SELECT * FROM failed_rotations) AS f;
     PERFORM provisioner.not_updated(q.id)
-    FROM provisioner.connection_requests AS q
+    FROM provisioner.requests AS q
     WHERE q.id = ANY (ids) AND q.status = 'pending' AND q.id <> ALL (coalesce(changed, '{}'));
 END
 $$;
@@ -257,6 +266,17 @@ BEGIN
         placed := provisioner.put_in_line(strays);
     END IF;
     done := next IS NULL;
+    IF done THEN
+        placed := placed + provisioner.place_rotations(ARRAY (
+            SELECT r.id FROM provisioner.rotation_requests AS r
+            WHERE r.status = 'pending'
+                AND NOT EXISTS (SELECT FROM provisioner.ready AS l WHERE l.id = r.id)
+                AND NOT EXISTS (SELECT FROM provisioner.waiting AS w WHERE w.id = r.id)
+                AND NOT EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = r.id)
+            ORDER BY r.id
+            LIMIT sweep.most
+        ));
+    END IF;
     UPDATE provisioner.sweeps SET position = coalesce(next, 0), swept_at = clock_timestamp();
 END
 $$;

@@ -188,11 +188,122 @@ BEGIN
     RETURN QUERY
     SELECT c.id, CASE WHEN c.id = ANY (ending) THEN 'ending' ELSE 'cancelled' END
     FROM unnest(done) AS c (id)
-    ORDER BY c.id;
+    UNION ALL SELECT r.id, r.outcome FROM provisioner.cancel_rotations(cancel.ids) AS r
+    ORDER BY 1;
 END
 $$;
 
 COMMENT ON FUNCTION provisioner.cancel(ids bigint[]) IS 'Cancel requests; returns those that were pending';
+
+CREATE FUNCTION provisioner.cancel_rotations(ids bigint[]) RETURNS TABLE(id bigint, outcome text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    ending bigint[];
+    found_ids bigint[];
+    doubted bigint[];
+BEGIN
+    -- In the order of others: who is in flight before its request, its request before its place in line.
+    WITH marked AS (
+        UPDATE provisioner.in_flight AS f SET cancelled = true
+        FROM (
+            SELECT g.id FROM provisioner.in_flight AS g
+            WHERE g.id = ANY (cancel_rotations.ids) AND g.id > 1000000000000 ORDER BY g.id FOR UPDATE
+        ) AS held
+        WHERE f.id = held.id
+        RETURNING f.id
+    )
+    SELECT coalesce(array_agg(m.id), '{}') INTO ending FROM marked AS m;
+    PERFORM 1 FROM provisioner.rotation_requests AS r WHERE r.id = ANY (cancel_rotations.ids) ORDER BY r.id FOR UPDATE;
+    WITH unlined AS (
+        DELETE FROM provisioner.ready AS l WHERE l.id = ANY (cancel_rotations.ids) AND l.id > 1000000000000
+        RETURNING l.id, l.target, l.rank, l.project_id
+    ),
+    unscheduled AS (
+        DELETE FROM provisioner.waiting AS w WHERE w.id = ANY (cancel_rotations.ids) AND w.id > 1000000000000
+        RETURNING w.id, w.target, w.rank, w.project_id
+    ),
+    placed AS (
+        SELECT u.*, EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = u.id) AS doubted
+        FROM (SELECT * FROM unlined UNION ALL SELECT * FROM unscheduled) AS u
+    )
+    SELECT coalesce(array_agg(p.id), '{}'), coalesce(array_agg(p.id) FILTER (WHERE p.doubted), '{}')
+    INTO found_ids, doubted
+    FROM placed AS p;
+    -- Who has an attempt in doubt is looked up once more, when a late commit would show.
+    INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
+    SELECT r.id, now() + interval '45 seconds', r.target || '/rotations', -r.priority, r.project_id
+    FROM provisioner.rotation_requests AS r
+    WHERE r.id = ANY (doubted);
+    UPDATE provisioner.attempt_state AS s SET cancelled = true WHERE s.id = ANY (doubted);
+    UPDATE provisioner.rotation_requests AS r SET status = 'cancelled', finished_at = clock_timestamp()
+    WHERE r.id = ANY (found_ids) AND r.id <> ALL (doubted) AND r.status = 'pending';
+    RETURN QUERY
+    SELECT f, CASE WHEN f = ANY (doubted) OR f = ANY (ending) THEN 'ending' ELSE 'cancelled' END
+    FROM unnest(found_ids || ending) AS f;
+END
+$$;
+
+CREATE FUNCTION provisioner.connections_followed() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    ids bigint[];
+BEGIN
+    IF NOT EXISTS (SELECT FROM provisioner.rotation_requests) THEN
+        RETURN NULL;
+    END IF;
+    WITH changed AS (
+        SELECT n.target, n.project_id, n.name, n.status
+        FROM new_rows AS n
+        JOIN old_rows AS o ON o.id = n.id
+        WHERE n.status IS DISTINCT FROM o.status
+    ),
+    concerned AS (
+        SELECT r.id, r.status, c.status AS now_is
+        FROM changed AS c
+        JOIN provisioner.rotation_requests AS r
+            ON r.target = c.target AND r.project_id = c.project_id AND r.connection = c.name
+        WHERE r.status = 'pending' OR (r.status = 'failed' AND r.error_code = 'connection_failed')
+    ),
+    revived AS (
+        UPDATE provisioner.rotation_requests AS r
+        SET status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL
+        FROM concerned AS c
+        WHERE r.id = c.id AND c.status = 'failed' AND c.now_is IN ('pending', 'succeeded')
+    )
+    SELECT array_agg(c.id) INTO ids FROM concerned AS c;
+    IF ids IS NOT NULL THEN
+        PERFORM provisioner.follow_connections(ids);
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION provisioner.connections_joined() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    ids bigint[];
+BEGIN
+    IF NOT EXISTS (SELECT FROM provisioner.rotation_requests) THEN
+        RETURN NULL;
+    END IF;
+    SELECT array_agg(r.id) INTO ids
+    FROM new_rows AS n
+    JOIN provisioner.rotation_requests AS r
+        ON r.target = n.target AND r.project_id = n.project_id AND r.connection = n.name AND r.status = 'pending'
+    WHERE n.status <> 'pending';
+    IF ids IS NOT NULL THEN
+        PERFORM provisioner.follow_connections(ids);
+    END IF;
+    RETURN NULL;
+END
+$$;
 
 CREATE FUNCTION provisioner.disown(target text, most integer) RETURNS SETOF bigint
     LANGUAGE plpgsql
@@ -254,10 +365,19 @@ BEGIN
                 || '; name it in the settings as [targets.' || q.target || '], then retry'
         WHERE q.id = ANY (ids) AND q.status = 'pending'
         RETURNING q.id
+    ),
+    failed_rotations AS (
+        UPDATE provisioner.rotation_requests AS q
+        SET
+            status = 'failed', error_code = 'target_unknown', finished_at = clock_timestamp(),
+            error_message = 'no worker knows the target ' || quote_literal(q.target)
+                || '; name it in the settings as [targets.' || q.target || '], then retry'
+        WHERE q.id = ANY (ids) AND q.status = 'pending'
+        RETURNING q.id
     )
-    SELECT array_agg(f.id) INTO changed FROM failed AS f;
+    SELECT array_agg(f.id) INTO changed FROM (SELECT * FROM failed UNION ALL SELECT * FROM failed_rotations) AS f;
     PERFORM provisioner.not_updated(q.id)
-    FROM provisioner.connection_requests AS q
+    FROM provisioner.requests AS q
     WHERE q.id = ANY (ids) AND q.status = 'pending' AND q.id <> ALL (coalesce(changed, '{}'));
 END
 $$;
@@ -316,6 +436,44 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION provisioner.follow_connections(ids bigint[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    UPDATE provisioner.waiting AS w
+    SET run_at = greatest(r.not_before, now()), quarantine = NULL
+    FROM provisioner.rotation_requests AS r
+    JOIN provisioner.connection_requests AS c
+        ON c.target = r.target AND c.project_id = r.project_id AND c.name = r.connection
+    WHERE
+        w.id = ANY (follow_connections.ids) AND w.quarantine = 'connection' AND r.id = w.id AND r.id = ANY (follow_connections.ids)
+        AND c.status = 'succeeded';
+    WITH failed AS (
+        SELECT
+            r.id,
+            'its connection ' || quote_literal(r.connection) || ' (request ' || c.id || ') '
+            || CASE c.status WHEN 'failed' THEN 'failed with ' || coalesce(c.error_code, 'an error') ELSE 'is ' || c.status END
+            || '; once that is fixed and retried, this rotation goes on by itself' AS reason
+        FROM provisioner.rotation_requests AS r
+        JOIN provisioner.connection_requests AS c
+            ON c.target = r.target AND c.project_id = r.project_id AND c.name = r.connection
+        WHERE r.id = ANY (follow_connections.ids) AND r.status = 'pending' AND c.status NOT IN ('pending', 'succeeded')
+    ),
+    unplaced AS (
+        DELETE FROM provisioner.waiting AS w USING failed AS f
+        WHERE w.id = f.id AND w.quarantine = 'connection'
+        RETURNING w.id
+    )
+    UPDATE provisioner.rotation_requests AS r
+    SET status = 'failed', error_code = 'connection_failed', error_message = f.reason, finished_at = clock_timestamp()
+    FROM failed AS f
+    WHERE r.id = f.id AND r.id IN (SELECT u.id FROM unplaced AS u);
+    -- Heard as: look at everything.
+    PERFORM pg_notify('provisioner', '');
+END
+$$;
+
 CREATE FUNCTION provisioner.is_about_all(code text) RETURNS boolean
     LANGUAGE sql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -350,8 +508,8 @@ CREATE FUNCTION provisioner.not_updated(request bigint) RETURNS bigint
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
-    IF EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.id = not_updated.request) THEN
-        RAISE EXCEPTION 'a trigger on provisioner.connection_requests keeps request % from being updated', not_updated.request
+    IF EXISTS (SELECT FROM provisioner.requests AS q WHERE q.id = not_updated.request) THEN
+        RAISE EXCEPTION 'a trigger on the table of requests keeps request % from being updated', not_updated.request
         USING ERRCODE = 'triggered_action_exception';
     END IF;
     RETURN NULL;
@@ -369,6 +527,33 @@ CREATE FUNCTION provisioner.pause(target text) RETURNS TABLE(target text, paused
 $$;
 
 COMMENT ON FUNCTION provisioner.pause(target text) IS 'Hold a target; returns nothing if it was held already';
+
+CREATE FUNCTION provisioner.place_rotations(ids bigint[]) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    placed integer;
+BEGIN
+    INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id, quarantine)
+    SELECT
+        r.id,
+        CASE WHEN c.status = 'succeeded' THEN greatest(r.not_before, now()) ELSE 'infinity' END,
+        r.target || '/rotations', -r.priority, r.project_id,
+        CASE WHEN c.status IS DISTINCT FROM 'succeeded' THEN 'connection' END
+    FROM provisioner.rotation_requests AS r
+    LEFT JOIN provisioner.connection_requests AS c
+        ON c.target = r.target AND c.project_id = r.project_id AND c.name = r.connection
+    WHERE
+        r.id = ANY (place_rotations.ids) AND r.status = 'pending'
+        AND NOT EXISTS (SELECT FROM provisioner.ready AS l WHERE l.id = r.id)
+        AND NOT EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = r.id)
+    ON CONFLICT (id) DO NOTHING;
+    GET DIAGNOSTICS placed = ROW_COUNT;
+    PERFORM provisioner.follow_connections(place_rotations.ids);
+    RETURN placed;
+END
+$$;
 
 CREATE FUNCTION provisioner.put_in_line(ids bigint[]) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -827,11 +1012,144 @@ BEGIN
                 EXIT;
         END;
     END LOOP;
-    RETURN QUERY SELECT c.id, c.was FROM unnest(found_ids, states) AS c (id, was);
+    RETURN QUERY
+    SELECT c.id, c.was FROM unnest(found_ids, states) AS c (id, was)
+    UNION ALL SELECT r.id, r.was FROM provisioner.retry_rotations(retry.ids) AS r;
 END
 $$;
 
 COMMENT ON FUNCTION provisioner.retry(ids bigint[]) IS 'Try failed, cancelled or waiting requests again';
+
+CREATE FUNCTION provisioner.retry_rotations(ids bigint[]) RETURNS TABLE(id bigint, was text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+BEGIN
+    UPDATE provisioner.attempt_state AS s
+    SET failures = 0, streak = 0, streak_of = NULL, cancelled = false
+    FROM provisioner.rotation_requests AS r
+    WHERE s.id = r.id AND r.id = ANY (retry_rotations.ids) AND r.status IN ('failed', 'cancelled');
+    RETURN QUERY
+    WITH reopened AS (
+        UPDATE provisioner.rotation_requests AS r
+        SET status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL
+        FROM (
+            SELECT q.id, q.status FROM provisioner.rotation_requests AS q
+            WHERE q.id = ANY (retry_rotations.ids) AND q.status IN ('failed', 'cancelled')
+            FOR UPDATE
+        ) AS before
+        WHERE r.id = before.id
+        RETURNING r.id, before.status AS was
+    ),
+    hurried AS (
+        UPDATE provisioner.waiting AS w SET run_at = now()
+        WHERE
+            w.id = ANY (retry_rotations.ids) AND w.id > 1000000000000 AND w.run_at > now() AND w.quarantine IS NULL
+            AND EXISTS (SELECT FROM provisioner.attempt_state AS s WHERE s.id = w.id AND NOT s.cancelled)
+        RETURNING w.id, 'waiting' AS was
+    )
+    SELECT r.id, r.was FROM reopened AS r UNION ALL SELECT h.id, h.was FROM hurried AS h;
+END
+$$;
+
+CREATE FUNCTION provisioner.rotation_edited() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    sent boolean := (
+        old.target, old.project_id, old.name, old.connection, old.environment, old.secret_path, old.secret_name, old.interval_days,
+        old.rotate_at, old.key_name, old.spend_limit, old.limit_reset, old.include_byok, old.description
+    ) IS DISTINCT FROM (
+        new.target, new.project_id, new.name, new.connection, new.environment, new.secret_path, new.secret_name, new.interval_days,
+        new.rotate_at, new.key_name, new.spend_limit, new.limit_reset, new.include_byok, new.description
+    );
+BEGIN
+    IF old.id <> new.id THEN
+        RAISE EXCEPTION 'request % keeps its id: id cannot be changed', old.id
+        USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert another request.';
+    END IF;
+    IF sent AND new.rotation_id IS NOT NULL THEN
+        RAISE EXCEPTION 'request % has its rotation, and what was asked for cannot be changed any more', new.id
+        USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Change the rotation in Infisical, or insert another request.';
+    END IF;
+    IF sent AND EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = new.id) THEN
+        RAISE EXCEPTION 'request %: an earlier create may have made its rotation, so what was asked for cannot be changed now', new.id
+        USING ERRCODE = 'object_in_use', HINT = 'Retry it, so that the rotation is looked up, or cancel it; edit it when it has ended.';
+    END IF;
+    IF new.status = 'pending' AND old.status = 'pending' THEN
+        DELETE FROM provisioner.waiting AS w WHERE w.id = new.id;
+        DELETE FROM provisioner.ready AS l WHERE l.id = new.id;
+        IF EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = new.id) THEN
+            RAISE EXCEPTION 'request % is in flight and cannot be changed now', new.id
+            USING ERRCODE = 'object_in_use', HINT = 'Cancel it, or wait until it has ended.';
+        END IF;
+        PERFORM provisioner.place_rotations(ARRAY [new.id]);
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION provisioner.rotation_status_edited() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM provisioner.place_rotations(ARRAY [new.id]);
+    RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION provisioner.rotations_counted() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF TG_OP IN ('UPDATE', 'DELETE') THEN
+        INSERT INTO provisioner.count_changes
+        SELECT
+            o.target || '/rotations', coalesce(o.batch, ''), o.requested_by, o.status, coalesce(o.error_code, ''), -count(*)
+        FROM old_rows AS o
+        GROUP BY o.target, o.batch, o.requested_by, o.status, o.error_code;
+    END IF;
+    IF TG_OP IN ('INSERT', 'UPDATE') THEN
+        INSERT INTO provisioner.count_changes
+        SELECT
+            n.target || '/rotations', coalesce(n.batch, ''), n.requested_by, n.status, coalesce(n.error_code, ''), count(*),
+            min(n.created_at), max(n.finished_at), max(n.id)
+        FROM new_rows AS n
+        GROUP BY n.target, n.batch, n.requested_by, n.status, n.error_code;
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION provisioner.rotations_inserted() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM provisioner.place_rotations(ARRAY (SELECT n.id FROM new_rows AS n WHERE n.status = 'pending'));
+    RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION provisioner.rotations_truncated() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    DELETE FROM provisioner.ready AS l WHERE l.id > 1000000000000;
+    DELETE FROM provisioner.waiting AS w WHERE w.id > 1000000000000;
+    DELETE FROM provisioner.in_flight AS f WHERE f.id > 1000000000000;
+    DELETE FROM provisioner.unrecorded AS u WHERE u.id > 1000000000000;
+    DELETE FROM provisioner.attempt_state AS s WHERE s.id > 1000000000000;
+    DELETE FROM provisioner.counts AS k WHERE k.target LIKE '%/rotations';
+    DELETE FROM provisioner.count_changes AS k WHERE k.target LIKE '%/rotations';
+    RETURN NULL;
+END
+$$;
 
 CREATE FUNCTION provisioner.sealing_key() RETURNS TABLE(key_id text, public_key text)
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -876,6 +1194,17 @@ BEGIN
         placed := provisioner.put_in_line(strays);
     END IF;
     done := next IS NULL;
+    IF done THEN
+        placed := placed + provisioner.place_rotations(ARRAY (
+            SELECT r.id FROM provisioner.rotation_requests AS r
+            WHERE r.status = 'pending'
+                AND NOT EXISTS (SELECT FROM provisioner.ready AS l WHERE l.id = r.id)
+                AND NOT EXISTS (SELECT FROM provisioner.waiting AS w WHERE w.id = r.id)
+                AND NOT EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = r.id)
+            ORDER BY r.id
+            LIMIT sweep.most
+        ));
+    END IF;
     UPDATE provisioner.sweeps SET position = coalesce(next, 0), swept_at = clock_timestamp();
 END
 $$;
@@ -1212,6 +1541,92 @@ CREATE VIEW provisioner.request_counts WITH (security_barrier='true') AS
 
 COMMENT ON VIEW provisioner.request_counts IS 'How many requests there are of each kind, quick whatever their number';
 
+CREATE TABLE provisioner.rotation_requests (
+    id bigint NOT NULL,
+    target text DEFAULT 'default'::text NOT NULL,
+    project_id uuid NOT NULL,
+    name text DEFAULT 'openrouter'::text NOT NULL,
+    connection text DEFAULT 'openrouter'::text NOT NULL,
+    environment text DEFAULT 'prod'::text NOT NULL,
+    secret_path text DEFAULT '/'::text NOT NULL,
+    secret_name text DEFAULT 'OPENROUTER_API_KEY'::text NOT NULL,
+    interval_days integer DEFAULT 30 NOT NULL,
+    rotate_at time without time zone DEFAULT '00:00:00'::time without time zone NOT NULL,
+    key_name text DEFAULT '{project_name} {environment}'::text NOT NULL,
+    spend_limit numeric,
+    limit_reset text,
+    include_byok boolean,
+    description text,
+    on_conflict text DEFAULT 'fail'::text NOT NULL,
+    priority smallint DEFAULT 0 NOT NULL,
+    batch text,
+    project_name text,
+    not_before timestamp with time zone,
+    requested_by text DEFAULT CURRENT_USER NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    status text DEFAULT 'pending'::text NOT NULL,
+    rotation_id uuid,
+    connection_id uuid,
+    key_issued text,
+    adopted boolean DEFAULT false NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    left_behind text,
+    error_code text,
+    error_message text,
+    finished_at timestamp with time zone,
+    CONSTRAINT rotation_requests_batch_check CHECK (((length(batch) >= 1) AND (length(batch) <= 200))),
+    CONSTRAINT rotation_requests_created_at_check CHECK (isfinite(created_at)),
+    CONSTRAINT rotation_requests_description_check CHECK ((provisioner.utf16_length(description) <= 255)),
+    CONSTRAINT rotation_requests_environment_check CHECK (((environment ~ '^[a-z0-9]+(-[a-z0-9]+)*$'::text) AND (length(environment) <= 64))),
+    CONSTRAINT rotation_requests_interval_days_check CHECK (((interval_days >= 1) AND (interval_days <= 3650))),
+    CONSTRAINT rotation_requests_key_name_check CHECK (((key_name ~ '\S'::text) AND (length(key_name) <= 200))),
+    CONSTRAINT rotation_requests_limit_reset_check CHECK ((limit_reset = ANY (ARRAY['daily'::text, 'weekly'::text, 'monthly'::text]))),
+    CONSTRAINT rotation_requests_name_check CHECK (((length(name) <= 64) AND (name ~ '^[a-z0-9]+(-[a-z0-9]+)*$'::text))),
+    CONSTRAINT rotation_requests_not_before_check CHECK (isfinite(not_before)),
+    CONSTRAINT rotation_requests_on_conflict_check CHECK ((on_conflict = ANY (ARRAY['fail'::text, 'adopt'::text]))),
+    CONSTRAINT rotation_requests_priority_check CHECK ((priority > '-32768'::integer)),
+    CONSTRAINT rotation_requests_project_name_check CHECK ((((length(project_name) >= 1) AND (length(project_name) <= 200)) AND (project_name !~ '[\u0001-\u001F\u007F-\u009F]'::text))),
+    CONSTRAINT rotation_requests_secret_name_check CHECK ((secret_name ~ '^[^:/\s]{1,200}$'::text)),
+    CONSTRAINT rotation_requests_secret_path_check CHECK (((secret_path ~ '^/([^/\s]+/)*[^/\s]*$'::text) AND (length(secret_path) <= 500))),
+    CONSTRAINT rotation_requests_spend_limit_check CHECK (((spend_limit > (0)::numeric) AND (spend_limit < '1000000000'::numeric))),
+    CONSTRAINT rotation_requests_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'succeeded'::text, 'failed'::text, 'cancelled'::text]))),
+    CONSTRAINT rotation_requests_target_check CHECK ((target ~ '^[a-z0-9][a-z0-9-]{0,62}$'::text))
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='50000', autovacuum_analyze_scale_factor='0', autovacuum_analyze_threshold='50000');
+
+COMMENT ON TABLE provisioner.rotation_requests IS 'One row is one secret rotation that somebody wants: a key of its own for a project';
+
+COMMENT ON COLUMN provisioner.rotation_requests.connection IS 'The connection with the management key, by its name in the same project';
+
+COMMENT ON COLUMN provisioner.rotation_requests.key_name IS 'The key''s name at OpenRouter; {project_name}, {project_id} and {environment} are filled in';
+
+COMMENT ON COLUMN provisioner.rotation_requests.key_issued IS 'The name under which OpenRouter lists the key';
+
+COMMENT ON COLUMN provisioner.rotation_requests.left_behind IS 'Which other keys may have been left behind at OpenRouter, and what to do';
+
+CREATE VIEW provisioner.requests AS
+ SELECT q.id,
+    q.target,
+    q.batch,
+    q.requested_by,
+    q.status,
+    q.error_code,
+    q.created_at,
+    q.finished_at
+   FROM provisioner.connection_requests q
+UNION ALL
+ SELECT r.id,
+    (r.target || '/rotations'::text) AS target,
+    r.batch,
+    r.requested_by,
+    r.status,
+    r.error_code,
+    r.created_at,
+    r.finished_at
+   FROM provisioner.rotation_requests r;
+
+COMMENT ON VIEW provisioner.requests IS 'All requests of every kind, in brief; a rotation''s target is that of its line';
+
 CREATE TABLE provisioner.waiting (
     id bigint NOT NULL,
     run_at timestamp with time zone NOT NULL,
@@ -1259,7 +1674,7 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
             NULL::timestamp with time zone,
             NULL::timestamp with time zone
            FROM (provisioner.in_flight f
-             JOIN provisioner.connection_requests q ON ((q.id = f.id)))
+             JOIN provisioner.requests q ON ((q.id = f.id)))
           WHERE ((q.status = 'pending'::text) AND ((q.requested_by = CURRENT_USER) OR ( SELECT has_table_privilege(('provisioner.ready'::regclass)::oid, 'SELECT'::text) AS has_table_privilege)))
         UNION ALL
          SELECT q.batch,
@@ -1268,9 +1683,12 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
             1,
             NULL::timestamp with time zone,
             NULL::timestamp with time zone,
-            w.run_at
+                CASE
+                    WHEN isfinite(w.run_at) THEN w.run_at
+                    ELSE NULL::timestamp with time zone
+                END AS "case"
            FROM (provisioner.waiting w
-             JOIN provisioner.connection_requests q ON ((q.id = w.id)))
+             JOIN provisioner.requests q ON ((q.id = w.id)))
           WHERE ((q.status = 'pending'::text) AND ((q.requested_by = CURRENT_USER) OR ( SELECT has_table_privilege(('provisioner.ready'::regclass)::oid, 'SELECT'::text) AS has_table_privilege)))
         ), summed AS (
          SELECT l.batch,
@@ -1500,7 +1918,7 @@ CREATE VIEW provisioner.miscounted AS
             min(q.created_at) AS started_at,
             max(q.finished_at) AS ended_at,
             max(q.id) AS newest
-           FROM provisioner.connection_requests q
+           FROM provisioner.requests q
           GROUP BY q.target, q.batch, q.requested_by, q.status, q.error_code
         UNION ALL
          SELECT k.target,
@@ -1596,11 +2014,6 @@ COMMENT ON VIEW provisioner.request_credentials IS 'Which credential each reques
 COMMENT ON COLUMN provisioner.request_credentials.sealed_by IS 'The key that still seals it; NULL when there is no box (any more)';
 
 CREATE VIEW provisioner.request_status WITH (security_barrier='true') AS
- WITH line AS (
-         SELECT r.id,
-            row_number() OVER (PARTITION BY r.target ORDER BY r.rank, r.turn, r.id) AS queue_position
-           FROM provisioner.ready r
-        )
  SELECT q.id,
     q.target,
     q.project_id,
@@ -1632,17 +2045,107 @@ CREATE VIEW provisioner.request_status WITH (security_barrier='true') AS
             ELSE q.error_message
         END AS error_message,
     w.run_at AS next_attempt_at,
-    line.queue_position,
+        CASE
+            WHEN (q.status = 'pending'::text) THEN ((( WITH RECURSIVE lines AS (
+                    ( SELECT r.target
+                       FROM provisioner.ready r
+                      ORDER BY r.target
+                     LIMIT 1)
+                    UNION ALL
+                     SELECT ( SELECT r.target
+                               FROM provisioner.ready r
+                              WHERE (r.target > l_1.target)
+                              ORDER BY r.target
+                             LIMIT 1) AS target
+                       FROM lines l_1
+                      WHERE (l_1.target IS NOT NULL)
+                    )
+             SELECT jsonb_object_agg(h.id, h.place) AS jsonb_object_agg
+               FROM (lines l
+                 CROSS JOIN LATERAL ( SELECT r.id,
+                        row_number() OVER (ORDER BY r.rank, r.turn, r.id) AS place
+                       FROM provisioner.ready r
+                      WHERE (r.target = l.target)
+                      ORDER BY r.rank, r.turn, r.id
+                     LIMIT 1000) h)) ->> (q.id)::text))::bigint
+            ELSE NULL::bigint
+        END AS queue_position,
     q.finished_at,
     q.project_name
-   FROM ((((provisioner.connection_requests q
+   FROM (((provisioner.connection_requests q
      LEFT JOIN provisioner.in_flight f ON ((f.id = q.id)))
      LEFT JOIN provisioner.waiting w ON ((w.id = q.id)))
      LEFT JOIN provisioner.attempt_state s ON ((s.id = q.id)))
-     LEFT JOIN line ON ((line.id = q.id)))
   WHERE ((q.requested_by = CURRENT_USER) OR ( SELECT has_table_privilege(('provisioner.ready'::regclass)::oid, 'SELECT'::text) AS has_table_privilege));
 
-COMMENT ON VIEW provisioner.request_status IS 'Every request with its live state and its place in the queue';
+COMMENT ON VIEW provisioner.request_status IS 'Every request with its live state';
+
+COMMENT ON COLUMN provisioner.request_status.queue_position IS 'Its place in the line of its target; NULL behind the first thousand';
+
+ALTER TABLE provisioner.rotation_requests ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME provisioner.rotation_requests_id_seq
+    START WITH 1000000000001
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE VIEW provisioner.rotation_status WITH (security_barrier='true') AS
+ SELECT r.id,
+    r.target,
+    r.project_id,
+    r.name,
+    r.connection,
+    r.environment,
+    r.secret_path,
+    r.secret_name,
+    r.batch,
+    r.priority,
+    r.requested_by,
+    r.created_at,
+        CASE
+            WHEN (r.status <> 'pending'::text) THEN r.status
+            WHEN (f.id IS NOT NULL) THEN 'in_flight'::text
+            WHEN (w.id IS NOT NULL) THEN 'waiting'::text
+            ELSE 'ready'::text
+        END AS state,
+        CASE
+            WHEN (w.quarantine = 'connection'::text) THEN r.connection
+            ELSE NULL::text
+        END AS waits_for,
+        CASE
+            WHEN (r.status = 'pending'::text) THEN COALESCE(s.sent, r.attempts)
+            ELSE r.attempts
+        END AS attempts,
+    r.rotation_id,
+    r.connection_id,
+    r.key_issued,
+    r.adopted,
+    r.left_behind,
+        CASE
+            WHEN (r.status = 'pending'::text) THEN s.error_code
+            ELSE r.error_code
+        END AS error_code,
+        CASE
+            WHEN (r.status = 'pending'::text) THEN s.error_message
+            ELSE r.error_message
+        END AS error_message,
+        CASE
+            WHEN isfinite(w.run_at) THEN w.run_at
+            ELSE NULL::timestamp with time zone
+        END AS next_attempt_at,
+    r.finished_at,
+    r.project_name
+   FROM (((provisioner.rotation_requests r
+     LEFT JOIN provisioner.in_flight f ON ((f.id = r.id)))
+     LEFT JOIN provisioner.waiting w ON ((w.id = r.id)))
+     LEFT JOIN provisioner.attempt_state s ON ((s.id = r.id)))
+  WHERE ((r.requested_by = CURRENT_USER) OR ( SELECT has_table_privilege(('provisioner.ready'::regclass)::oid, 'SELECT'::text) AS has_table_privilege));
+
+COMMENT ON VIEW provisioner.rotation_status IS 'Every rotation with its live state, and what it waits for';
+
+COMMENT ON COLUMN provisioner.rotation_status.waits_for IS 'The connection of the same project that has to be there first';
 
 CREATE TABLE provisioner.salt (
     salt uuid DEFAULT gen_random_uuid() NOT NULL
@@ -1793,6 +2296,12 @@ ALTER TABLE ONLY provisioner.permits
 ALTER TABLE ONLY provisioner.ready
     ADD CONSTRAINT ready_in_order PRIMARY KEY (target, rank, turn, id);
 
+ALTER TABLE ONLY provisioner.rotation_requests
+    ADD CONSTRAINT rotation_requests_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY provisioner.rotation_requests
+    ADD CONSTRAINT rotation_requests_wanted_once UNIQUE (target, project_id, environment, secret_path, name);
+
 ALTER TABLE ONLY provisioner.salt
     ADD CONSTRAINT salt_pkey PRIMARY KEY (salt);
 
@@ -1828,6 +2337,8 @@ CREATE INDEX ready_by_id ON provisioner.ready USING btree (id);
 
 CREATE INDEX ready_of_project ON provisioner.ready USING btree (target, project_id, rank, turn);
 
+CREATE INDEX rotation_requests_batch ON provisioner.rotation_requests USING btree (batch) WHERE (batch IS NOT NULL);
+
 CREATE INDEX waiting_quarantined ON provisioner.waiting USING btree (target, quarantine) WHERE (quarantine IS NOT NULL);
 
 CREATE INDEX waiting_until ON provisioner.waiting USING btree (run_at);
@@ -1835,6 +2346,10 @@ CREATE INDEX waiting_until ON provisioner.waiting USING btree (run_at);
 ALTER INDEX provisioner.attempts_of_request ATTACH PARTITION provisioner.attempts_other_pkey;
 
 CREATE TRIGGER box_failed AFTER UPDATE OF status, credential ON provisioner.connection_requests FOR EACH ROW WHEN (((new.status = 'failed'::text) AND (new.credential ~~ 'sealed:%'::text) AND (new.credential !~~ '%:wiped'::text) AND ((old.status IS DISTINCT FROM new.status) OR (old.credential IS DISTINCT FROM new.credential)))) EXECUTE FUNCTION provisioner.box_failed();
+
+CREATE TRIGGER connections_followed AFTER UPDATE ON provisioner.connection_requests REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.connections_followed();
+
+CREATE TRIGGER connections_joined AFTER INSERT ON provisioner.connection_requests REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.connections_joined();
 
 CREATE TRIGGER request_credential_edited AFTER UPDATE OF credential ON provisioner.connection_requests FOR EACH ROW WHEN (((new.status = 'pending'::text) AND (new.credential IS DISTINCT FROM old.credential))) EXECUTE FUNCTION provisioner.request_credential_edited();
 
@@ -1856,6 +2371,22 @@ CREATE TRIGGER requests_inserted AFTER INSERT ON provisioner.connection_requests
 
 CREATE TRIGGER requests_truncated AFTER TRUNCATE ON provisioner.connection_requests FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_truncated();
 
+CREATE TRIGGER rotation_edited AFTER UPDATE OF id, target, project_id, name, connection, environment, secret_path, secret_name, interval_days, rotate_at, key_name, spend_limit, limit_reset, include_byok, description, priority, not_before ON provisioner.rotation_requests FOR EACH ROW EXECUTE FUNCTION provisioner.rotation_edited();
+
+CREATE TRIGGER rotation_status_edited AFTER UPDATE OF status ON provisioner.rotation_requests FOR EACH ROW WHEN (((new.status = 'pending'::text) AND (old.status <> 'pending'::text))) EXECUTE FUNCTION provisioner.rotation_status_edited();
+
+CREATE TRIGGER rotations_counted_again AFTER UPDATE ON provisioner.rotation_requests REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_counted();
+
+CREATE TRIGGER rotations_counted_in AFTER INSERT ON provisioner.rotation_requests REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_counted();
+
+CREATE TRIGGER rotations_counted_out AFTER DELETE ON provisioner.rotation_requests REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_counted();
+
+CREATE TRIGGER rotations_deleted AFTER DELETE ON provisioner.rotation_requests REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_deleted();
+
+CREATE TRIGGER rotations_inserted AFTER INSERT ON provisioner.rotation_requests REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_inserted();
+
+CREATE TRIGGER rotations_truncated AFTER TRUNCATE ON provisioner.rotation_requests FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_truncated();
+
 CREATE TRIGGER withhold_readable_key BEFORE INSERT ON provisioner.connection_requests FOR EACH ROW WHEN (((new.credential <> 'default'::text) AND ((new.credential !~* '^[a-z0-9][a-z0-9_-]{0,39}$'::text) OR (new.credential ~* '^sk-'::text)) AND (new.credential !~ '^sealed:[A-Za-z0-9_-]{1,64}:[A-Za-z0-9+/]+={0,2}$'::text))) EXECUTE FUNCTION provisioner.withhold_readable_key();
 
 ALTER TABLE ONLY provisioner.sent_creates
@@ -1865,11 +2396,25 @@ ALTER TABLE provisioner.connection_requests ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY deletable ON provisioner.connection_requests FOR DELETE USING (true);
 
+CREATE POLICY deletable ON provisioner.rotation_requests FOR DELETE USING (true);
+
 CREATE POLICY editable ON provisioner.connection_requests FOR UPDATE USING (true);
+
+CREATE POLICY editable ON provisioner.rotation_requests FOR UPDATE USING (true);
 
 CREATE POLICY in_their_own_name ON provisioner.connection_requests FOR INSERT WITH CHECK ((requested_by = CURRENT_USER));
 
+CREATE POLICY in_their_own_name ON provisioner.rotation_requests FOR INSERT WITH CHECK ((requested_by = CURRENT_USER));
+
+ALTER TABLE provisioner.rotation_requests ENABLE ROW LEVEL SECURITY;
+
 CREATE POLICY visible ON provisioner.connection_requests FOR SELECT USING ((
+CASE
+    WHEN ((requested_by = CURRENT_USER) OR ( SELECT has_table_privilege(('provisioner.ready'::regclass)::oid, 'SELECT'::text) AS has_table_privilege)) THEN true
+    ELSE NULL::boolean
+END IS NOT NULL));
+
+CREATE POLICY visible ON provisioner.rotation_requests FOR SELECT USING ((
 CASE
     WHEN ((requested_by = CURRENT_USER) OR ( SELECT has_table_privilege(('provisioner.ready'::regclass)::oid, 'SELECT'::text) AS has_table_privilege)) THEN true
     ELSE NULL::boolean
@@ -1883,11 +2428,19 @@ REVOKE ALL ON FUNCTION provisioner.broken_rule(r provisioner.connection_requests
 
 REVOKE ALL ON FUNCTION provisioner.cancel(ids bigint[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION provisioner.cancel_rotations(ids bigint[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.connections_followed() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.connections_joined() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION provisioner.disown(target text, most integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.disown_requests(ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.fold_counts(most integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.follow_connections(ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.is_about_all(code text) FROM PUBLIC;
 
@@ -1896,6 +2449,8 @@ REVOKE ALL ON FUNCTION provisioner.misplaced(after bigint, most integer, OUT ids
 REVOKE ALL ON FUNCTION provisioner.not_updated(request bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.pause(target text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.place_rotations(ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.put_in_line(ids bigint[]) FROM PUBLIC;
 
@@ -1926,6 +2481,18 @@ REVOKE ALL ON FUNCTION provisioner.requests_truncated() FROM PUBLIC;
 REVOKE ALL ON FUNCTION provisioner.resume(target text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.retry(ids bigint[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.retry_rotations(ids bigint[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.rotation_edited() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.rotation_status_edited() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.rotations_counted() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.rotations_inserted() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.rotations_truncated() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.sealing_key() FROM PUBLIC;
 

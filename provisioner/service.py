@@ -7,73 +7,53 @@ import asyncio
 import gc
 import os
 import random
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal
-from urllib.parse import urlsplit
-from uuid import uuid4
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from provisioner.core.concurrency import METERED, Rules as ConcurrencyRules
 from provisioner.core.errors import DatabaseUnavailable
-from provisioner.core.pacing import Budget, fixed
-from provisioner.core.policy import Rules
-from provisioner.core.ports import Clock, Observer
-from provisioner.core.secret import Secret
-from provisioner.core.target_health import Breaker
-from provisioner.core.unobserved import UNOBSERVED
-from provisioner.credentials.vault import NamedVault
-from provisioner.descriptors import connections_each, current_limit, raise_limit
-from provisioner.embedded.place import is_embedded
-from provisioner.infisical.connections import InfisicalConnections
-from provisioner.infisical.identity import Identity
-from provisioner.infisical.metered_logins import MeteredLogins
-from provisioner.infisical.secrets import InfisicalSecrets
-from provisioner.infisical.transport import Transport, TransportOptions
-from provisioner.infisical.wire import Routes
-from provisioner.keyring import authentication, open_vault, secret_source
+from provisioner.descriptors import raise_limit
+from provisioner.keyring import open_vault
 from provisioner.observe.health import Health
 from provisioner.observe.meter import Meter
 from provisioner.observe.systemd import Systemd
 from provisioner.observe.traces import traced
 from provisioner.postgres.access import Kind, require_rights
-from provisioner.postgres.clocks import TargetClock
-from provisioner.postgres.concurrency import SharedConcurrency
-from provisioner.postgres.credential_health import SharedCredentialHealth
+from provisioner.postgres.kinds import ROTATIONS
 from provisioner.postgres.listener import Listener
 from provisioner.postgres.migrations import require_schema
-from provisioner.postgres.permits import UNLIMITED, SharedPermits
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queue import PostgresQueue
-from provisioner.postgres.recorded import recorded_elsewhere
-from provisioner.postgres.target_incidents import SharedIncidents
-from provisioner.settings import RateLimit, Settings
+from provisioner.settings import Settings
 from provisioner.signals import stopping_on_signals
+from provisioner.targets import (
+    ROTATIONS_AT_ONCE,
+    SPARE,
+    capacity,
+    connections_of_a_target,
+    open_database,
+    open_lines,
+    worker_name,
+)
 from provisioner.telling import open_notifier
 from provisioner.worker.clock import DatabaseClock
 from provisioner.worker.database_retry import DatabaseRetry
-from provisioner.worker.key_gate import KeyGate
-from provisioner.worker.slots import SlotGate
-from provisioner.worker.target import Target
 from provisioner.worker.worker import Worker, WorkerOptions
 
 if TYPE_CHECKING:
     from provisioner.core.reports import Leftovers
+    from provisioner.worker.target import Target
 
 log = structlog.stdlib.get_logger()
 
 DAY: Final = 86400.0
 LISTED: Final = 50  # batches that the status page has room for
 PROGRESS: Final = 10.0  # seconds between two reports of a run that drains the queue
-SPARE: Final = 8  # connections beside those of the creates: look-ups and logins
-OWN: Final = 2  # connections to the database besides the workers' pool: the listener's and the status port's
-STATEMENT_TIME: Final = 10.0  # seconds; less than half of the default lease, so that a dead connection cannot cost it
 
 
 Beside = Callable[[Database], Coroutine[Any, Any, None]]
@@ -96,13 +76,13 @@ async def run_daemon(settings: Settings, *, drain: bool = False, beside: Beside 
         clock = DatabaseClock(wall=partial(datetime.now, UTC), monotonic=time.monotonic)
         vault, meter = open_vault(settings), Meter(settings.targets)
         observer = await stack.enter_async_context(traced(meter, clock=clock, worker=worker_name(settings)))
-        targets = [
-            (
-                await stack.enter_async_context(open_target(settings, name, database, clock, vault, observer=meter)),
-                min(capacity(target.max_in_flight), max(1, connections_of_a_target(settings) - SPARE)),
-            )
-            for name, target in settings.targets.items()
-        ]
+        targets: list[tuple[Target, int]] = []
+        for name, target in settings.targets.items():
+            lines = open_lines(settings, name, database, clock, vault, observer=meter)
+            connections, rotations = await stack.enter_async_context(lines)
+            most = max(1, connections_of_a_target(settings) - SPARE)
+            targets.append((connections, min(capacity(target.max_in_flight), most)))
+            targets.append((rotations, min(ROTATIONS_AT_ONCE, most)))
         worker = Worker(
             targets,
             options=_options(settings, drain=drain),
@@ -136,7 +116,8 @@ async def run_daemon(settings: Settings, *, drain: bool = False, beside: Beside 
 async def _leftovers(settings: Settings, database: Database) -> "Leftovers":
     from provisioner.postgres.reports import read_leftovers  # noqa: PLC0415 - reports are for those who look
 
-    return await read_leftovers(database, settings.targets)
+    lines = [line for name in settings.targets for line in (name, f"{name}/{ROTATIONS.line}")]
+    return await read_leftovers(database, lines)
 
 
 async def _require_place(database: Database) -> None:
@@ -215,130 +196,6 @@ async def _tell_progress(database: Database) -> None:
                 )
 
 
-def open_database(settings: Settings, *, size: int | None = None) -> Database:
-    """The database of the settings; nothing is connected yet. Raises `SettingsError`."""
-    url = settings.database_url()
-    source = secret_source(settings, url, "database", "url")
-    if is_embedded(url.reveal()):
-        from provisioner.embedded.server import source_of  # noqa: PLC0415 - who has a server never needs it
-
-        return _database(settings, source_of(url), size)
-    return _database(settings, source, size)
-
-
-def _database(settings: Settings, source: Secret | Callable[[], Secret], size: int | None) -> Database:
-    return Database(
-        source,
-        size=size or settings.database.max_connections,
-        timeout=STATEMENT_TIME,
-        ssl_root_cert=settings.database.ssl_root_cert,
-        name=worker_name(settings),
-    )
-
-
-@asynccontextmanager
-async def open_target(
-    settings: Settings,
-    name: str,
-    database: Database,
-    clock: Clock,
-    vault: NamedVault,
-    *,
-    observer: Observer = UNOBSERVED,
-    permits: type[SharedPermits] = SharedPermits,
-) -> AsyncIterator[Target]:
-    """One target with its connections, its budgets and its breaker; its access token is ended with the block.
-
-    Raises `SettingsError` when nobody can log in there.
-    """
-    chosen = settings.targets[name]
-    shared = partial(permits, database, clock, target=name)
-    writes, reads, logins = (
-        shared(kind=kind, start=replace(_budget(limit), address=chosen.url))
-        for kind, limit in (("write", chosen.write_limit), ("read", chosen.read_limit), ("login", chosen.login_limit))
-    )
-    async with (
-        Transport(_transport_options(settings, name)) as transport,
-        _identity(settings, name, MeteredLogins(transport, logins), observer) as identity,
-    ):
-        routes = Routes(chosen.url)
-        keys = vault.at(name, InfisicalSecrets(transport, identity, routes, reads))
-        health = SharedCredentialHealth(database, target=name)
-        yield Target(
-            name=name,
-            connections=InfisicalConnections(
-                transport, identity, routes, marker=chosen.marker, now=clock.epoch, monotonic=clock.monotonic
-            ),
-            vault=keys,
-            writes=writes,
-            reads=reads,
-            rules=_rules(settings, name),
-            breaker=Breaker(),
-            keys=KeyGate(name, health=health, vault=keys, clock=clock),
-            incidents=SharedIncidents(database, target=name, reporter=str(uuid4())),
-            gate=SlotGate(name, shared=_concurrency(settings, name, database), clock=clock),
-            shared_budget=chosen.shared_budget,
-            recorded=partial(recorded_elsewhere, database),
-            observer=observer,
-            clock_store=TargetClock(database, target=name),
-        )
-
-
-@asynccontextmanager
-async def _identity(
-    settings: Settings, name: str, logins: MeteredLogins, observer: Observer
-) -> AsyncIterator[Identity]:
-    auth, routes = authentication(settings, name), Routes(settings.targets[name].url)
-    identity = Identity(auth, logins, routes, target=name, heard=partial(observer.logged_in, name))
-    try:
-        yield identity
-    finally:
-        # Nobody else has its token. One from the settings is not ours to end, and stays.
-        await identity.revoke()
-
-
-def _rules(settings: Settings, name: str) -> Rules:
-    retry = settings.retry
-    return Rules(max_attempts=retry.max_attempts, base=retry.base, cap=retry.cap, marker=settings.targets[name].marker)
-
-
-def _transport_options(settings: Settings, name: str) -> TransportOptions:
-    chosen = settings.targets[name]
-    return TransportOptions(
-        base_url=chosen.url,
-        timeout=chosen.timeout,
-        ca_file=str(chosen.ca_file) if chosen.ca_file else None,
-        proxy=secret_source(settings, chosen.proxy, "targets", name, "proxy") if chosen.proxy else None,
-        max_connections=min(capacity(chosen.max_in_flight) + SPARE, connections_of_a_target(settings)),
-    )
-
-
-def connections_of_a_target(settings: Settings) -> int:
-    """How many connections each target may have in this process, over all of which the descriptors are shared."""
-    return connections_each(
-        current_limit(), targets=len(settings.targets), database=settings.database.max_connections + OWN
-    )
-
-
-def capacity(most: int | Literal["auto"]) -> int:
-    """How many creates of a target one worker may ever have in flight."""
-    return METERED if most == "auto" else most
-
-
-def _concurrency(settings: Settings, name: str, database: Database) -> SharedConcurrency:
-    chosen = settings.targets[name]
-    host = urlsplit(chosen.url).netloc.lower()
-    sharers = sum(urlsplit(each.url).netloc.lower() == host for each in settings.targets.values())
-    most = None if chosen.max_in_flight == "auto" else chosen.max_in_flight
-    rules = ConcurrencyRules(address=chosen.url, most=most, sharers=sharers)
-    return SharedConcurrency(database, target=name, rules=rules)
-
-
-def worker_name(settings: Settings) -> str:
-    """What this process is called in the list of workers and in the server's list of sessions."""
-    return settings.worker.name or f"{socket.gethostname()}:{os.getpid()}"
-
-
 def _options(settings: Settings, *, drain: bool) -> WorkerOptions:
     worker = settings.worker
     return WorkerOptions(
@@ -350,13 +207,3 @@ def _options(settings: Settings, *, drain: bool) -> WorkerOptions:
         keep_failed=settings.sealing.keep_failed * DAY,
         drain=drain,
     )
-
-
-def _budget(limit: RateLimit | Literal["auto", "none"]) -> Budget:
-    match limit:
-        case "auto":
-            return Budget()
-        case "none":
-            return UNLIMITED
-        case RateLimit(permits, window):
-            return fixed(permits, window)

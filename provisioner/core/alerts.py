@@ -19,6 +19,11 @@ ADVICE: Final = {
     "wrong_scope": "upgrade Infisical to a version with project connections",
     "target_unknown": "add the target to the workers' settings, as [targets.NAME]",
     "outcome_unknown": "look in Infisical for a connection of that name: it is unknown whether it was made",
+    "plan_restricted": "choose a plan of Infisical that has secret rotations: they all wait until then",
+    "folder_not_found": "create the folder in the environment, or correct environment and secret_path",
+    "secret_exists": "choose another secret_name, or delete the secret that is there",
+    "key_not_issued": "see why OpenRouter makes no key: credit, limits, and whether the management key is still valid",
+    "connection_failed": "fix its connection and retry that: the rotation then goes on by itself",
     "gave_up": "fix what the message says: it tells what came of the last attempt",
 }
 OTHERWISE: Final = "the message says what is known"

@@ -32,6 +32,7 @@ def unheard(claim: Claim, until: datetime) -> SentCreate:
         sent_at=claim.claimed_at,
         ended_at=max(until, claim.claimed_at),
         exact=False,
+        key_fingerprint=claim.request.mark,
     )
 
 
@@ -86,6 +87,8 @@ def is_ours(claim: Claim, connection: Connection, *, marker: bool, clock: Readin
     It has our app and method, and one of the creates in doubt can have made it. Where descriptions are marked, the
     mark alone is enough and needs no clock: nobody else writes it.
     """
+    if (told := claim.request.recognises(connection, claim.doubt)) is not None:
+        return told
     if connection.app not in APP or connection.method != METHOD:
         return False
     if marker and (connection.description or "").endswith(mark_of(claim.request.id)):

@@ -45,6 +45,11 @@ class ErrorCode(StrEnum):
     TARGET_UNKNOWN = "target_unknown"
     OUTCOME_UNKNOWN = "outcome_unknown"
     GAVE_UP = "gave_up"
+    PLAN_RESTRICTED = "plan_restricted"
+    FOLDER_NOT_FOUND = "folder_not_found"
+    SECRET_EXISTS = "secret_exists"  # noqa: S105 - a code, not a secret
+    KEY_NOT_ISSUED = "key_not_issued"
+    CONNECTION_FAILED = "connection_failed"
 
 
 class Action(StrEnum):
@@ -73,6 +78,11 @@ class Result(StrEnum):
     FORBIDDEN = "forbidden"
     PROJECT_MISSING = "project_missing"
     INVALID = "invalid"
+    PLAN_RESTRICTED = "plan_restricted"
+    FOLDER_MISSING = "folder_missing"
+    SECRET_EXISTS = "secret_exists"  # noqa: S105 - a code, not a secret
+    KEY_NOT_ISSUED = "key_not_issued"
+    CONNECTION_MISSING = "connection_missing"
     THROTTLED = "throttled"
     TOKEN_TROUBLE = "token_trouble"  # noqa: S105 - a code, not a token
     MISCONFIGURED = "misconfigured"
@@ -97,7 +107,8 @@ class Proof(StrEnum):
 class Request:
     """One row of `connection_requests`, as far as making the connection needs it.
 
-    `recorded_id` is the connection that it had recorded before somebody set it to pending again by hand.
+    `recorded_id` is the connection that it had recorded before somebody set it to pending again by hand. `mark` is in
+    what this claim's create makes, and in nothing else, where the kind of request has such a mark.
     """
 
     id: int
@@ -108,6 +119,20 @@ class Request:
     on_conflict: OnConflict = OnConflict.FAIL
     target: str = "default"
     recorded_id: str | None = None
+    mark: str | None = None
+
+    @property
+    def looks_first(self) -> bool:
+        """Whether it is looked up before its very first create, too."""
+        return False
+
+    def recognises(self, found: "Connection", doubt: "tuple[SentCreate, ...]") -> bool | None:  # noqa: ARG002 - see below
+        """Whether a mark tells that one of these creates made what was found; None if there are no such marks."""
+        return None
+
+    def left_behind(self, doubt: "tuple[SentCreate, ...]", recorded: "Connection | None") -> str:  # noqa: ARG002
+        """In words, what these creates may have left behind besides what is recorded; mostly nothing."""
+        return ""
 
 
 @value
@@ -116,7 +141,8 @@ class SentCreate:
 
     `description` is as it was sent; where `exact` is false nobody knows whether a mark was added to it. It left at
     `sent_at` or later, and its answer came, or was given up, at `ended_at`. `proof` is what the answer proved: `NONE`
-    or `TAKEN`. `key_fingerprint` is of the key that was sent, where that is known.
+    or `TAKEN`. `key_fingerprint` is of the key that was sent, where that is known; of a create that
+    makes a key it is the mark in that key's name.
     """
 
     target: str

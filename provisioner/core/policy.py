@@ -46,6 +46,14 @@ REPLICA_LAG: Final = 10.0
 _PASSING: Final = frozenset({Result.THROTTLED, Result.NOT_SENT, Result.UNKNOWN, Result.TOKEN_TROUBLE})
 # What only Infisical itself can say of a request: where it is not proven that it did, the outcome is unknown.
 _VERDICTS: Final = frozenset({Result.KEY_REFUSED, Result.FORBIDDEN, Result.PROJECT_MISSING, Result.INVALID})
+_OWN_TROUBLE: Final = {
+    Result.KEY_REFUSED: ErrorCode.CREDENTIAL_REFUSED,
+    Result.FORBIDDEN: ErrorCode.PERMISSION_DENIED,
+    Result.PROJECT_MISSING: ErrorCode.PROJECT_NOT_FOUND,
+    Result.FOLDER_MISSING: ErrorCode.FOLDER_NOT_FOUND,
+    Result.KEY_NOT_ISSUED: ErrorCode.KEY_NOT_ISSUED,
+    Result.CONNECTION_MISSING: ErrorCode.CONNECTION_FAILED,
+}
 _NOTHING_KNOWN: Final = Reading()
 
 
@@ -63,6 +71,9 @@ PATIENCE: Final = {
     ErrorCode.CREDENTIAL_REFUSED: Patience(attempts=3),
     ErrorCode.PERMISSION_DENIED: Patience(attempts=5, seconds=15.0),
     ErrorCode.PROJECT_NOT_FOUND: Patience(attempts=3, seconds=5.0),
+    ErrorCode.FOLDER_NOT_FOUND: Patience(attempts=3, seconds=5.0),
+    ErrorCode.CONNECTION_FAILED: Patience(attempts=3, seconds=5.0),
+    ErrorCode.KEY_NOT_ISSUED: Patience(attempts=3, seconds=5.0),
 }
 
 
@@ -92,7 +103,7 @@ class DecisionContext:
 
 def first_action(claim: Claim) -> Action:
     """What to do first: a request that may have been made already is looked up before it is made."""
-    return Action.LOOK_UP if claim.doubt else Action.CREATE
+    return Action.LOOK_UP if claim.doubt or claim.request.looks_first else Action.CREATE
 
 
 def decide(
@@ -140,6 +151,18 @@ def left_in_doubt(claim: Claim, outcome: Outcome) -> tuple[SentCreate, ...]:
 def sent_description(claim: Claim, rules: Rules) -> str:
     """The description that a create of this claim carries, as Infisical keeps it."""
     return describe(claim.request.id, claim.request.description, marker=rules.marker)
+
+
+def telling_what_is_left(claim: Claim, outcome: Outcome) -> Outcome:
+    """The outcome, with what the claim's creates may have left behind in its words.
+
+    Nobody hears of that once a request is cancelled, so it fails instead.
+    """
+    if not isinstance(outcome, Fail | Cancel) or not (left := claim.request.left_behind(claim.doubt, None)):
+        return outcome
+    if isinstance(outcome, Cancel):
+        return Fail(code=ErrorCode.OUTCOME_UNKNOWN, message=f"it was cancelled; {left}")
+    return replace(outcome, message=f"{outcome.message}; {left}")
 
 
 def recorded_twice(claim: Claim, connection: Connection, other: str) -> Decision:
@@ -271,28 +294,30 @@ def _absent(claim: Claim, action: Action, observation: Observation, rules: Rules
     return Cancel() if claim.cancelled else Do(action=Action.CREATE)
 
 
-def _key_refused(
+def _own_trouble(
     claim: Claim, _action: Action, observation: Observation, rules: Rules, context: DecisionContext
 ) -> Decision:
-    return _again(claim, ErrorCode.CREDENTIAL_REFUSED, observation.message, rules, context)
-
-
-def _forbidden(
-    claim: Claim, _action: Action, observation: Observation, rules: Rules, context: DecisionContext
-) -> Decision:
-    return _again(claim, ErrorCode.PERMISSION_DENIED, observation.message, rules, context)
-
-
-def _project_missing(
-    claim: Claim, _action: Action, observation: Observation, rules: Rules, context: DecisionContext
-) -> Decision:
-    return _again(claim, ErrorCode.PROJECT_NOT_FOUND, observation.message, rules, context)
+    return _again(claim, _OWN_TROUBLE[observation.result], observation.message, rules, context)
 
 
 def _invalid(
     _claim: Claim, _action: Action, observation: Observation, _rules: Rules, _context: DecisionContext
 ) -> Decision:
     return Fail(code=ErrorCode.INVALID_REQUEST, message=observation.message)
+
+
+def _plan_restricted(
+    claim: Claim, _action: Action, observation: Observation, _rules: Rules, context: DecisionContext
+) -> Decision:
+    # The whole organization's, so nobody's row is at fault: the breaker opens, and all wait for another plan.
+    pause = breather(claim.attempt, jitter=context.jitter)
+    return Retry(delay=pause, message=observation.message, code=ErrorCode.PLAN_RESTRICTED)
+
+
+def _secret_exists(
+    _claim: Claim, _action: Action, observation: Observation, _rules: Rules, _context: DecisionContext
+) -> Decision:
+    return Fail(code=ErrorCode.SECRET_EXISTS, message=observation.message)
 
 
 def _no_fault(
@@ -360,10 +385,10 @@ _DECIDE: Final[dict[Result, Callable[[Claim, Action, Observation, Rules, Decisio
     Result.WRONG_SCOPE: _wrong_scope,
     Result.NAME_TAKEN: _name_taken,
     Result.OTHER_APP: _other_app,
-    Result.KEY_REFUSED: _key_refused,
-    Result.FORBIDDEN: _forbidden,
-    Result.PROJECT_MISSING: _project_missing,
+    **dict.fromkeys(_OWN_TROUBLE, _own_trouble),
     Result.INVALID: _invalid,
+    Result.PLAN_RESTRICTED: _plan_restricted,
+    Result.SECRET_EXISTS: _secret_exists,
     Result.THROTTLED: _throttled,
     Result.TOKEN_TROUBLE: _no_fault,
     Result.MISCONFIGURED: _no_fault,

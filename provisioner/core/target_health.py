@@ -12,7 +12,11 @@ from typing import Final
 from provisioner.core.model import Result
 
 # What says nothing about the row, only that the target cannot be used just now.
-TROUBLE: Final = frozenset({Result.UNKNOWN, Result.NOT_SENT, Result.TOKEN_TROUBLE, Result.MISCONFIGURED})
+TROUBLE: Final = frozenset(
+    {Result.UNKNOWN, Result.NOT_SENT, Result.TOKEN_TROUBLE, Result.MISCONFIGURED, Result.PLAN_RESTRICTED}
+)
+# One answer tells it for all, and it stays so until a person changes it.
+LASTING: Final = frozenset({Result.PLAN_RESTRICTED})
 # What never left this process says nothing about the target.
 _NEUTRAL: Final = frozenset(
     {Result.CREDENTIAL_UNKNOWN, Result.CREDENTIAL_UNREADABLE, Result.CREDENTIAL_AWAY, Result.THROTTLED}
@@ -23,6 +27,8 @@ THRESHOLD: Final = 5
 # Seconds until the first probe, and at most between two of them: work resumes within seconds of an outage's end.
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 5.0
+# Seconds between two probes where only a person can help.
+LASTING_PAUSE: Final = 60.0
 # Others got through so lately, seconds, that trouble is the row's own.
 RECENT: Final = 10.0
 
@@ -62,9 +68,10 @@ class Breaker:
         if result not in TROUBLE:
             self._in_a_row, self._pause, self._worked_at, self.reason = 0, FIRST_PAUSE, now, ""
             return was_open
-        self._in_a_row += 1
+        lasting = result in LASTING
+        self._in_a_row = THRESHOLD if lasting else self._in_a_row + 1
         if self.is_open and (now >= self._probe_at or not was_open):
-            self._probe_at = now + self._pause
+            self._probe_at = now + (LASTING_PAUSE if lasting else self._pause)
             self._pause = min(LONGEST_PAUSE, self._pause * 2)
             self.reason = reason
         return self.is_open and not was_open

@@ -62,7 +62,7 @@ def read_list(
     try:
         connections = _connections(read_json(body), asked.project_id)
     except Unreadable as exc:
-        return _not_understood(reply, exc), ()
+        return not_understood(reply, exc), ()
     return reply.shows(Result.FOUND), connections
 
 
@@ -81,10 +81,10 @@ def _read_success(reply: Reply) -> Observation:
         data = read_json(reply.body)
         return _SUCCESS[asked.action](reply, data.get("appConnection") if isinstance(data, dict) else None)
     except Unreadable as exc:
-        return _not_understood(reply, exc)
+        return not_understood(reply, exc)
 
 
-def _not_understood(reply: Reply, problem: Unreadable) -> Observation:
+def not_understood(reply: Reply, problem: Unreadable) -> Observation:
     """An answer of success that shows nothing: another server's if it is no JSON, else the outcome is unknown."""
     if reply.kind and not reply.kind.endswith("json"):
         kind = clean(reply.kind, secret=reply.asked.key)

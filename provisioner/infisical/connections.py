@@ -31,14 +31,15 @@ LONGEST_LIST: Final = 64 * 2**20  # bytes; a connection is about 1 KiB, and the 
 _NO_ANSWER: Final = frozenset({Result.NOT_SENT, Result.UNKNOWN})
 
 
-class _Call(NamedTuple):
-    """One request, and what its answer has to be about."""
+class Call(NamedTuple):
+    """One request, what its answer has to be about, and who reads it."""
 
     asked: Asked
     method: str
     url: URL
     body: bytes | None = None
     listing: "Callable[..., tuple[Observation, tuple[Any, ...]]] | None" = None
+    read: Callable[..., Observation] = read_answer
 
 
 Found = tuple[Observation, tuple[Connection, ...]]
@@ -78,7 +79,7 @@ class InfisicalConnections:
         except TypeError:
             return _UNWRITABLE
         asked = Asked(Action.CREATE, request.project_id, request.name, None, key.reveal())
-        call = _Call(asked, "POST", self._routes.connections, body)
+        call = Call(asked, "POST", self._routes.connections, body)
         return (await self._authorised(call))[0]
 
     async def look_up(self, request: Request) -> Observation:
@@ -87,7 +88,7 @@ class InfisicalConnections:
 
     async def get(self, connection_id: str) -> Observation:
         """Find a connection by its id: `FOUND` or `ABSENT`, or what stood in the way."""
-        call = _Call(Asked(Action.LOOK_UP, connection_id=connection_id), "GET", self._routes.by_id(connection_id))
+        call = Call(Asked(Action.LOOK_UP, connection_id=connection_id), "GET", self._routes.by_id(connection_id))
         return (await self._patiently(call))[0]
 
     async def list(self, project_id: str | None) -> Found:
@@ -96,14 +97,14 @@ class InfisicalConnections:
         `FOUND` with the connections, or what stood in the way.
         """
         url = self._routes.listing(project_id)
-        return await self._patiently(_Call(Asked(Action.LOOK_UP, project_id), "GET", url, listing=read_list))
+        return await self._patiently(Call(Asked(Action.LOOK_UP, project_id), "GET", url, listing=read_list))
 
     async def projects(self, kind: str | None = None) -> tuple[Observation, tuple[ListedProject, ...]]:
         """All projects of a type, or of any, that the machine identity is a member of: `FOUND` with them, in one read.
 
         It has no pages.
         """
-        call = _Call(Asked(Action.LOOK_UP), "GET", self._routes.projects(kind), listing=read_projects)
+        call = Call(Asked(Action.LOOK_UP), "GET", self._routes.projects(kind), listing=read_projects)
         return await self._patiently(call)
 
     async def replace(self, request: Request, connection: Connection, key: Secret) -> Observation:
@@ -113,19 +114,19 @@ class InfisicalConnections:
         except TypeError:
             return _UNWRITABLE
         asked = Asked(Action.REPLACE, request.project_id, request.name, connection.id, key.reveal())
-        call = _Call(asked, "PATCH", self._routes.by_id(connection.id), body)
+        call = Call(asked, "PATCH", self._routes.by_id(connection.id), body)
         return (await self._authorised(call))[0]
 
     async def remove(self, connection: Connection) -> Observation:
         """Delete a connection."""
         asked = Asked(Action.REMOVE, connection.project_id, connection_id=connection.id)
-        call = _Call(asked, "DELETE", self._routes.by_id(connection.id))
+        call = Call(asked, "DELETE", self._routes.by_id(connection.id))
         return (await self._authorised(call))[0]
 
-    def _by_name(self, name: str, project_id: str) -> _Call:
-        return _Call(Asked(Action.LOOK_UP, project_id, name), "GET", self._routes.by_name(name, project_id))
+    def _by_name(self, name: str, project_id: str) -> Call:
+        return Call(Asked(Action.LOOK_UP, project_id, name), "GET", self._routes.by_name(name, project_id))
 
-    async def _patiently(self, call: _Call) -> _Read:
+    async def _patiently(self, call: Call) -> _Read:
         """Read, and read again if nothing came back."""
         retrying = AsyncRetrying(
             stop=stop_after_attempt(READ_TRIES),
@@ -133,14 +134,14 @@ class InfisicalConnections:
             retry=retry_if_result(lambda found: found[0].result in _NO_ANSWER),
             sleep=asyncio.sleep,
         )
-        send: Callable[[_Call], Awaitable[_Read]] = self._authorised
+        send: Callable[[Call], Awaitable[_Read]] = self._authorised
         try:
             return await retrying(send, call)
         except RetryError as given_up:
             found: _Read = given_up.last_attempt.result()
             return found
 
-    async def _authorised(self, call: _Call) -> _Read:
+    async def _authorised(self, call: Call) -> _Read:
         """Send a request, and once more with a new token if the token was refused.
 
         Several calls may take the last use of a token; who comes too late for that takes the next one. What carries a
@@ -154,13 +155,11 @@ class InfisicalConnections:
         return found
 
     @staticmethod
-    def _may_repeat(call: _Call, observation: Observation) -> bool:
+    def _may_repeat(call: Call, observation: Observation) -> bool:
         """Whether the token was refused, and it is certain that the call has done nothing."""
-        return observation.result is Result.TOKEN_TROUBLE and (
-            not call.asked.key or observation.proof is not Proof.NONE
-        )
+        return observation.result is Result.TOKEN_TROUBLE and (call.body is None or observation.proof is not Proof.NONE)
 
-    async def _once(self, call: _Call) -> tuple[_Read, bool]:
+    async def _once(self, call: Call) -> tuple[_Read, bool]:
         """Send a request with the token in use; returns also whether that turned out to be used up."""
         try:
             token = self._identity.current() or await self._identity.token()
@@ -181,13 +180,13 @@ class InfisicalConnections:
             token.worked = True
         return found, used_up
 
-    async def _accepts(self, call: _Call, token: Token) -> bool:
+    async def _accepts(self, call: Call, token: Token) -> bool:
         """Whether Infisical still accepts a token: any answer from behind the token check says so."""
         token.uses += 1
         probe = self._by_name(call.asked.name, call.asked.project_id or "")
         return (await self._send(probe, token))[0].metered
 
-    async def _send(self, call: _Call, token: Token) -> _Read:
+    async def _send(self, call: Call, token: Token) -> _Read:
         headers = token.bare if call.body is None else token.json
         most = LONGEST_LIST if call.listing else LONGEST_ANSWER
         began = self._monotonic()
@@ -203,7 +202,7 @@ class InfisicalConnections:
         status, received, body = answer
         if call.listing:
             return call.listing(call.asked, status, received, body, now=self._now(), elapsed=elapsed)
-        return read_answer(call.asked, status, received, body, now=self._now(), began=began, elapsed=elapsed), ()
+        return call.read(call.asked, status, received, body, now=self._now(), began=began, elapsed=elapsed), ()
 
 
 _UNWRITABLE: Final = Observation(

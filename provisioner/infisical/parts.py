@@ -41,7 +41,7 @@ GLANCE: Final = 4 * ERROR_MESSAGE_LENGTH
 EARLIEST: Final = 2000
 LATEST: Final = 9000
 
-_is_uuid = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}").fullmatch
+is_uuid = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}").fullmatch
 _is_hash = re.compile(r"[!-~]{1,128}").fullmatch
 _COUNT = re.compile(r"[0-9]{1,9}").fullmatch
 _SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?").fullmatch
@@ -137,18 +137,18 @@ def read_connection(data: Any) -> Connection:
         raise Unreadable("it holds no connection")
     get = data.get
     id_, hash_, org_id, project_id = get("id"), get("credentialsHash"), get("orgId"), get("projectId")
-    if not isinstance(id_, str) or not _is_uuid(id_):
+    if not isinstance(id_, str) or not is_uuid(id_):
         raise Unreadable("the connection has no id")
     return Connection(
         id=id_,
         project_id=project_id if isinstance(project_id, str) else None,
-        org_id=org_id if isinstance(org_id, str) and _is_uuid(org_id) else None,
+        org_id=org_id if isinstance(org_id, str) and is_uuid(org_id) else None,
         credentials_hash=hash_ if isinstance(hash_, str) and _is_hash(hash_) else "",
-        name=_text(get("name")),
-        app=_text(get("app")),
-        method=_text(get("method")),
-        description=_text(get("description")) or None,
-        created_at=_moment(get("createdAt")),
+        name=text_of(get("name")),
+        app=text_of(get("app")),
+        method=text_of(get("method")),
+        description=text_of(get("description")) or None,
+        created_at=moment_of(get("createdAt")),
     )
 
 
@@ -170,27 +170,29 @@ def read_envelope(body: bytes, *, secret: str) -> Envelope | None:
     error, req_id, said = data.get("error"), data.get("reqId"), data.get("message")
     if not isinstance(error, str) and not isinstance(req_id, str):
         return None
-    message = "; ".join(map(_issue, said)) if isinstance(said, list) else _text(said)
+    message = "; ".join(map(_issue, said)) if isinstance(said, list) else text_of(said)
     known = isinstance(req_id, str) and _is_request_id(req_id) and clean(req_id, secret=secret) == req_id
     status = data.get("statusCode")
     named = status if isinstance(status, int) else None
-    return Envelope(_text(error), clean(message, secret=secret), req_id if known else None, named)
+    return Envelope(text_of(error), clean(message, secret=secret), req_id if known else None, named)
 
 
 def _issue(issue: Any) -> str:
     """One issue of a 422: where it is, and what is wrong there."""
     if not isinstance(issue, dict):
-        return _text(issue)
-    path, message = issue.get("path"), _text(issue.get("message"))
-    where = ".".join(str(step) for step in path) if isinstance(path, list) else _text(path)
+        return text_of(issue)
+    path, message = issue.get("path"), text_of(issue.get("message"))
+    where = ".".join(str(step) for step in path) if isinstance(path, list) else text_of(path)
     return f"{where}: {message}" if where else message
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """A field that should be text; empty if it is not."""
     return value if isinstance(value, str) else ""
 
 
-def _moment(value: Any) -> datetime | None:
+def moment_of(value: Any) -> datetime | None:
+    """A field that should be a point in time; None if it is none that can be."""
     if not isinstance(value, str):
         return None
     try:

@@ -60,7 +60,8 @@ _OLD_400: Final = (
     "Unable to renew because access token number of uses limit",
     "Identity does not belong to this organization",
 )
-_ability: Final = re.compile(r"not allowed to ([a-z-]{1,64}) on app-connections").search
+_ability: Final = re.compile(r"not allowed to ([a-z-]{1,64}) on (app-connections|secret-rotation)").search
+_ROTATIONS: Final = "secret-rotation"
 
 
 def read_refusal(reply: Reply) -> Observation:
@@ -254,9 +255,12 @@ def forbidden(envelope: Envelope, project_id: str | None) -> str:
         asked = _ability(message)
         ability = asked[1] if asked else "create-app-connections"
         verb = ability.partition("-")[0]
+        rotations = asked is not None and asked[2] == _ROTATIONS
+        subject = "Secret Rotations" if rotations else "App Connections"
+        ability = f"{ability} on {_ROTATIONS}" if rotations else ability
         advice = (
             f"the machine identity lacks the permission {ability} in {project}: give it a role there that allows"
-            f" '{verb}' on App Connections; a fresh grant takes about 10 s to show"
+            f" '{verb}' on {subject}; a fresh grant takes about 10 s to show"
         )
     return quoting(advice, message)
 

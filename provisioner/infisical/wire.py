@@ -19,6 +19,7 @@ API: Final = "api/v1"
 SECRETS: Final = "api/v4/secrets"
 OLD_SECRETS: Final = "api/v3/secrets/raw"
 APP_PATH: Final = "app-connections/open-router"
+ROTATIONS: Final = "api/v2/secret-rotations/open-router-api-key"
 
 
 class Routes:
@@ -31,6 +32,7 @@ class Routes:
         self._base = base
         self._api = base / API
         self.connections: Final = self._api / APP_PATH
+        self.rotations: Final = base / ROTATIONS
         self.revoke: Final = self._api / "auth/token/revoke"
 
     def login(self, method: str) -> URL:
@@ -48,6 +50,11 @@ class Routes:
     def by_name(self, name: str, project_id: str) -> URL:
         """The connection of that name in a project."""
         return (self.connections / "connection-name" / name).with_query({"projectId": project_id})
+
+    def rotation_by_name(self, name: str, project_id: str, environment: str, path: str) -> URL:
+        """The rotation of that name in a folder."""
+        query = {"projectId": project_id, "environment": environment, "secretPath": path}
+        return (self.rotations / "rotation-name" / name).with_query(query)
 
     def secret(self, place: SecretLocation, *, old: bool = False) -> URL:
         """A secret's value; `old` for servers that lack the present route."""

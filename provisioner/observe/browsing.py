@@ -92,7 +92,9 @@ class StoryView:
 
 def parse_query(given: Mapping[str, str]) -> Query:
     """What an address asks for; what is no id is no id, and nothing is longer than any name."""
-    texts = {name: _storable(given.get(name, ""))[:LONGEST] for name in ("q", "state", "error", "batch", "target")}
+    texts = {
+        name: _storable(given.get(name, ""))[:LONGEST].strip() for name in ("q", "state", "error", "batch", "target")
+    }
     return Query(
         text=texts["q"],
         state=texts["state"],
@@ -106,7 +108,7 @@ def parse_query(given: Mapping[str, str]) -> Query:
 
 def _storable(text: str) -> str:
     """The text as the database can be asked for it: without half characters and zero bytes."""
-    return text.encode("utf-8", "replace").decode().replace("\0", "").strip()
+    return text.encode("utf-8", "replace").decode().replace("\0", "").lstrip()
 
 
 def parse_id(text: str) -> int | None:

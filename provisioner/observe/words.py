@@ -11,7 +11,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
-from provisioner.core.alerts import remedy
+from provisioner.core.alerts import ADVICE, remedy
 from provisioner.core.text import printable
 from provisioner.observe.logs import redact_text
 
@@ -46,6 +46,7 @@ def environment() -> "Environment":
         "count": "{:,}".format,
         "duration": duration,
         "iso": lambda moment: moment.astimezone(UTC).isoformat(timespec="seconds"),
+        "is_known": ADVICE.__contains__,
         "link": link,
         "masked": masked,
         "pieces": _pieces,

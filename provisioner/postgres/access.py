@@ -1,7 +1,7 @@
 """Least privilege: what a requester, a reader and a worker need in the database, and nothing more.
 
 The rights are plain privileges on the objects of the schema. Which rows a role sees follows from them: see
-`migrations/0006_access.sql`.
+`migrations/0007_access.sql`.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -60,6 +60,15 @@ RESULT: Final = (
     *("status", "connection_id", "org_id", "credentials_hash", "adopted", "attempts"),
     *("error_code", "error_message", "finished_at"),
 )
+ROTATION_WISH: Final = (
+    *("target", "project_id", "name", "connection", "environment", "secret_path", "secret_name"),
+    *("interval_days", "rotate_at", "key_name", "spend_limit", "limit_reset", "include_byok"),
+    *("description", "on_conflict", "priority", "batch", "project_name", "not_before"),
+)
+ROTATION_RESULT: Final = (
+    *("status", "rotation_id", "connection_id", "key_issued", "adopted", "attempts", "left_behind"),
+    *("error_code", "error_message", "finished_at"),
+)
 # Everything but `credential`.
 SEEN: Final = ("id", *(each for each in WISH if each != "credential"), "requested_by", "created_at", *RESULT)
 
@@ -71,13 +80,16 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         _USAGE,
         _table(_REQUESTS, "SELECT", columns=SEEN),
         _table(_REQUESTS, "INSERT", columns=WISH),
-        _table("request_status", "SELECT"),
+        _table("rotation_requests", "SELECT"),
+        _table("rotation_requests", "INSERT", columns=ROTATION_WISH),
+        *(_table(name, "SELECT") for name in ("rotation_status", "request_status")),
         _table("batch_progress", "SELECT"),
         _table("request_counts", "SELECT"),
         _function("sealing_key()"),
     ),
     Kind.READER: (
         _USAGE,
+        *(_table(name, "SELECT") for name in ("rotation_requests", "rotation_status")),
         _table(_REQUESTS, "SELECT", columns=SEEN),
         *(_table(name, "SELECT") for name in ("request_status", "batch_progress", "request_counts")),
         _table("request_credentials", "SELECT"),
@@ -101,6 +113,8 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         _USAGE,
         _table(_REQUESTS, "SELECT"),
         _table(_REQUESTS, "UPDATE", columns=("credential", *RESULT)),
+        *(_table(name, "SELECT") for name in ("rotation_requests", "requests")),
+        _table("rotation_requests", "UPDATE", columns=ROTATION_RESULT),
         *(
             _table(name, "SELECT", "INSERT", "UPDATE", "DELETE")
             for name in ("ready", "waiting", "attempt_state", "workers")

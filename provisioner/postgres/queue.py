@@ -23,6 +23,7 @@ from provisioner.core.queue_values import (
     Wiped,
     WorkerId,
 )
+from provisioner.postgres.kinds import CONFLICTS, Kind, kind_of, kind_of_line
 from provisioner.postgres.outcomes import record_kept, set_aside, told_apart
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     import asyncpg
 
 RECOUNT: Final = 600.0  # seconds that counting all requests may take: it reads the whole table, and nobody waits for it
-_CONFLICTS: Final = {str(choice): choice for choice in OnConflict}
 
 
 class PostgresQueue:
@@ -66,15 +66,16 @@ class PostgresQueue:
 
     async def claim(self, worker: WorkerId, *, target: str, start: QueuePosition, limit: int) -> Claims:
         """Claim up to `limit` requests in line from `start` on; the intent is durable when this returns."""
-        fence = secrets.randbits(63)
-        claiming = (self._claim["claim"], target, start.rank, start.turn, limit, worker, start.id, fence)
+        fence, kind = secrets.randbits(63), kind_of_line(target)
+        sql = self._claim if kind is None else kind.sql("claim")
+        claiming = (sql["claim"], target, start.rank, start.turn, limit, worker, start.id, fence)
         try:
             rows = await self._database.fetch(*claiming)
         except Unstorable:  # a request that is in flight already, or in line twice, stands in the way
-            await self._database.execute(self._claim["untangle"], target, start.rank, start.turn, limit, start.id)
+            await self._database.execute(sql["untangle"], target, start.rank, start.turn, limit, start.id)
             rows = await self._database.fetch(*claiming)
         last = QueuePosition(rows[-1]["rank"], rows[-1]["turn"], rows[-1]["id"]) if rows else None
-        claims = [_claim(row, target, fence) for row in rows]
+        claims = [_claim(row, target, fence) if kind is None else kind.claim(row, fence) for row in rows]
         if again := [claim.request.id for claim in claims if claim.attempt > 1]:
             doubt = await self._doubt(again)
             claims = [replace(claim, doubt=tuple(doubt.get(claim.request.id, ()))) for claim in claims]
@@ -103,26 +104,29 @@ class PostgresQueue:
 
     async def release(self, worker: WorkerId, claims: Collection[Claim]) -> None:
         """Give back claims that were never sent."""
-        await self._release(worker, {claim.request.id: claim.fence for claim in claims})
+        for kind in {kind_of(claim.request) for claim in claims}:
+            fences = {claim.request.id: claim.fence for claim in claims if kind_of(claim.request) is kind}
+            await self._release(worker, fences, kind)
 
-    async def _release(self, worker: WorkerId, fences: Mapping[int, int]) -> None:
+    async def _release(self, worker: WorkerId, fences: Mapping[int, int], kind: Kind | None) -> None:
         if not fences:
             return
+        sql = self._claim if kind is None else kind.sql("claim")
         try:
-            await self._database.execute(self._claim["release"], worker, list(fences), list(set(fences.values())))
+            await self._database.execute(sql["release"], worker, list(fences), list(set(fences.values())))
         except (StatementRefused, DatabaseUnusable):
             if len(fences) == 1:
                 ((request, fence),) = fences.items()
                 await self._database.execute(self._claim["abandon"], worker, request, fence)
                 return
             for request, fence in fences.items():
-                await self._release(worker, {request: fence})
+                await self._release(worker, {request: fence}, kind)
 
     async def release_lost(self, worker: WorkerId, *, target: str, known: Collection[int], older: float = 0.0) -> int:
         """Give back what a claim whose answer was lost had claimed, `older` seconds ago or more; returns how many."""
         span = timedelta(seconds=older)
         lost = await self._database.fetch(self._claim["lost"], worker, target, list(known), span)
-        await self._release(worker, {row["id"]: row["fence"] for row in lost})
+        await self._release(worker, {row["id"]: row["fence"] for row in lost}, kind_of_line(target))
         return len(lost)
 
     async def settle(self, worker: WorkerId, settlements: Sequence[Settlement]) -> Report:
@@ -261,7 +265,7 @@ def _claim(row: "asyncpg.Record", target: str, fence: int) -> Claim:
             name=name or "",
             description=description,
             credential=credential or "",
-            on_conflict=_CONFLICTS.get(conflict, OnConflict.FAIL),
+            on_conflict=CONFLICTS.get(conflict, OnConflict.FAIL),
             target=target,
             recorded_id=recorded_id,
         ),

@@ -1,5 +1,6 @@
 """Write how claims ended: settlements become a few statements over arrays, one for each kind of outcome."""
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +19,7 @@ from provisioner.core.model import (
 )
 from provisioner.core.policy import streak_after
 from provisioner.core.queue_values import WorkerId
+from provisioner.postgres.kinds import Kind, kind_of, kind_of_line
 from provisioner.postgres.queries import statements
 
 if TYPE_CHECKING:
@@ -46,33 +48,52 @@ async def write_settlements(
     else:
         async with connection.transaction():
             settled = await carry_out(connection, worker, calls)
-    if len(settled) < len(settlements) and (late := _confessed(settlements, settled)):
-        await carry_out(connection, worker, [late])
+    if len(settled) < len(settlements):
+        await carry_out(connection, worker, _confessed(settlements, settled))
     return frozenset(settled)
 
 
 async def carry_out(connection: "Session", worker: WorkerId, calls: Iterable[Call]) -> set[int]:
     """Carry out the calls in their order; returns the ids that were settled. What is told them comes last."""
-    sql, settled = statements("settle"), set[int]()
+    settled = set[int]()
     for name, columns in calls:
-        arguments = [*columns, list(settled)] if name in _TOLD else columns
-        rows = await connection.fetch(sql[name], worker, *arguments)
+        line, _, statement = name.rpartition(":")
+        kind = kind_of_line(f"/{line}")
+        sql = statements("settle") if kind is None else kind.sql("settle")
+        arguments = [*columns, list(settled)] if statement in _TOLD else columns
+        rows = await connection.fetch(sql[statement], worker, *arguments)
         settled.update([row[0] for row in rows if row[0] is not None])
     return settled
 
 
 def calls_for(settlements: Sequence[Settlement]) -> Iterator[Call]:
-    """The calls that record a batch."""
+    """The calls that record a batch: those for connections, then those of each other kind under its line's name."""
+    others: defaultdict[Kind, list[Settlement]] = defaultdict(list)
+    connections: list[Settlement] = []
+    for settlement in settlements:
+        kind = kind_of(settlement.claim.request)
+        (connections if kind is None else others[kind]).append(settlement)
+    yield from _calls_for(connections)
+    for kind, group in others.items():
+        for name, columns in _calls_for(group, kind):
+            yield f"{kind.line}:{name}", columns
+
+
+def _calls_for(settlements: Sequence[Settlement], kind: Kind | None = None) -> Iterator[Call]:
     rows: dict[type[Outcome], list[tuple[object, ...]]] = {kind: [] for kind in _STATEMENT}
     traces: list[tuple[object, ...]] = []
     for settlement in settlements:
-        plain = _is_plain(settlement)
-        rows[type(settlement.outcome)].append((*_row(settlement, plain=plain), settlement.claim.fence))
+        plain = kind is None and _is_plain(settlement)
+        if kind is not None and isinstance(settlement.outcome, Succeed):
+            row = kind.result(settlement, settlement.outcome)
+        else:
+            row = _row(settlement, plain=plain)
+        rows[type(settlement.outcome)].append((*row, settlement.claim.fence))
         if not plain:
             traces += [_record_of(settlement, records) for records in settlement.records]
-    for kind, statement in _STATEMENT.items():
-        if rows[kind]:
-            yield statement, _columns(rows[kind])
+    for outcome, statement in _STATEMENT.items():
+        if rows[outcome]:
+            yield statement, _columns(rows[outcome])
     if doubt := [row for settlement in settlements for row in _doubt(settlement)]:
         yield _DOUBT, _columns(doubt)
     if traces:
@@ -94,7 +115,7 @@ def _doubt(settlement: Settlement) -> Iterator[tuple[object, ...]]:
         yield (claim.request.id, *[None] * 9)
 
 
-def _confessed(settlements: Sequence[Settlement], settled: Collection[int]) -> Call | None:
+def _confessed(settlements: Sequence[Settlement], settled: Collection[int]) -> Iterator[Call]:
     """Others have taken some of these over, whose creates have worked all the same: who has them now must know."""
     late = [
         with_doubt(one.claim, unheard(one.claim, call.started_at + timedelta(seconds=call.elapsed)))
@@ -104,8 +125,8 @@ def _confessed(settlements: Sequence[Settlement], settled: Collection[int]) -> C
         if call.result is Result.CREATED
     ]
     taken_over = Retry(delay=0.0, message="others have taken it over")
-    rows = [row for claim in late for row in _doubt(Settlement(claim=claim, outcome=taken_over, sent=claim.sent + 1))]
-    return (_DOUBT, _columns(rows)) if rows else None
+    known = [Settlement(claim=claim, outcome=taken_over, sent=claim.sent + 1) for claim in late]
+    return (call for call in calls_for(known) if call[0].rpartition(":")[2] == _DOUBT)
 
 
 def _is_plain(settlement: Settlement) -> bool:

@@ -119,3 +119,30 @@ def _record_problem(where: str, row: Row, one: Row | None) -> str | None:
 
 def _place(one: Row) -> tuple[str, str]:
     return str(one.get("projectId", one.get("project_id"))), str(one["name"])
+
+
+def audit_rotations(rows: Sequence[Row], state: Row) -> Sequence[str]:
+    """Hold the rows of `rotation_requests` against the simulator's rotations, OpenRouter's keys and the secrets.
+
+    Every rotation is recorded once and has one key and one secret; every other key is named by a row that says so.
+    """
+    rotations = {str(one["id"]): one for one in state["rotations"] if not one["planted"]}
+    recorded = Counter(str(row["rotation_id"]) for row in rows if row["status"] == "succeeded")
+    problems = [f"rotation {id_} is recorded {n} times" for id_, n in recorded.items() if n > 1]
+    problems += [f"rotation {id_} was made but is recorded nowhere" for id_ in rotations if id_ not in recorded]
+    problems += [f"rotation {id_} is recorded and does not exist" for id_ in recorded if id_ not in rotations]
+    told = " ".join(f"{row['left_behind'] or ''} {row['error_message'] or ''}" for row in rows)
+    issued = {str(row["rotation_id"]): row["key_issued"] for row in rows}
+    keys = Counter(str(key["rotationId"]) for key in state["keys"] if key["rotationId"])
+    secrets = Counter(str(secret["rotationId"]) for secret in state["secrets"] if secret["rotationId"])
+    for id_, one in rotations.items():
+        if (keys[id_], secrets[id_]) != (1, 1):
+            problems.append(f"rotation {id_} has {keys[id_]} keys and {secrets[id_]} secrets")
+        if id_ in issued and one["parameters"]["name"] != issued[id_]:
+            problems.append(f"rotation {id_} has another key than its row says")
+    problems += [
+        f"key {key['name']} was left behind at OpenRouter, and no row says so"
+        for key in state["keys"]
+        if not key["rotationId"] and f'"{key["name"]}"' not in told
+    ]
+    return problems

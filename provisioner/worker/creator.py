@@ -41,6 +41,7 @@ from provisioner.core.policy import (
     plain_success,
     recorded_twice,
     sent_description,
+    telling_what_is_left,
 )
 from provisioner.core.ports import Clock, Permits
 from provisioner.core.secret import Secret
@@ -150,6 +151,7 @@ class Creator:
     def _settlement(self, claim: Claim, outcome: Outcome, sent: int, records: Sequence[AttemptRecord]) -> Settlement:
         if sent == claim.sent:
             self._target.writes.give_back(1)
+        outcome = telling_what_is_left(claim, outcome)
         if claim.doubt and (left := left_in_doubt(claim, outcome)) != claim.doubt:
             claim = replace(claim, doubt=left)
         return Settlement(claim=claim, outcome=outcome, sent=sent, records=tuple(records))
@@ -170,7 +172,8 @@ class Creator:
             sent_at=left_at,
             ended_at=max(ended_at, left_at),
             proof=Proof.TAKEN if observation.proof is Proof.TAKEN else Proof.NONE,
-            key_fingerprint=await keys.fingerprint(key) if keys is not None and key is not None else None,
+            key_fingerprint=request.mark
+            or (await keys.fingerprint(key) if keys is not None and key is not None else None),
         )
 
     async def _recorded_twice(self, claim: Claim, action: Action, observation: Observation) -> Decision | None:

@@ -14,7 +14,6 @@ from provisioner.core.ports import Clock, ClockStore, Queue
 from provisioner.core.queue_values import FRONT, QueuePosition
 from provisioner.worker.creator import Creator, lost_attempt
 from provisioner.worker.database_retry import DatabaseRetry, jittered
-from provisioner.worker.key_gate import KeyGate
 from provisioner.worker.lease_state import LeaseState
 from provisioner.worker.settler import Settler
 from provisioner.worker.target import Target
@@ -107,8 +106,7 @@ class Feeder:
                 self._lease_state, self._database_retry, wants=self._wants, changed=self._adapt
             )
             runners.append(group.create_task(agreeing, name="slots"))
-            if self.target.keys is not None:
-                runners.append(group.create_task(self._watch(self.target.keys), name="key-gate"))
+            runners.append(group.create_task(self._watch(), name="key-gate"))
             if self.target.clock_store is not None:
                 runners.append(group.create_task(self._share_clock(self.target.clock_store), name="clock"))
             while not self._stopping:
@@ -238,14 +236,15 @@ class Feeder:
         self._widened.clear()
         self._stir.set()
 
-    async def _watch(self, keys: KeyGate) -> None:
+    async def _watch(self) -> None:
         """Tell the other workers about once a second what was found out here, and hear what they found out."""
         while True:
             try:
                 await self.target.reads.share()
                 await self.target.writes.share()
                 await self._report_incident()
-                await keys.refresh()
+                if self.target.keys is not None:
+                    await self.target.keys.refresh()
             except DatabaseUnavailable as error:
                 self._database_retry.lost(error)
             await asyncio.sleep(jittered(WATCH))

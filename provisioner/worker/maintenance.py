@@ -92,6 +92,10 @@ class Maintenance:
         await self._database_retry.insist(self._look)
         self.turned_at = self._clock.monotonic()
 
+    def hurry(self) -> None:
+        """Look now at what there is to do: something may be due."""
+        self._stir.set()
+
     def stop(self) -> None:
         """Tell others that this worker is about to leave; go on keeping its lease."""
         self._stopping = True

@@ -114,6 +114,8 @@ class Worker:
         for name, feeder in self.feeders.items():
             if target is None or name == target:
                 feeder.hint(place)
+        if target is None:  # it may be about what waits, too
+            self._maintenance.hurry()
 
     def stop(self) -> None:
         """Claim nothing more, finish what is under way, then let `run` return."""

@@ -104,7 +104,7 @@ async def test_keys_reach_everything_in_the_order_of_reading(tab: Tab) -> None:
     async with served(answers) as url:
         await tab.open(f"{url}/")
         reached = []
-        for _ in range(20):
+        for _ in range(40):
             await tab.press("Tab")
             reached.append(
                 await tab.evaluate("document.activeElement.className || document.activeElement.textContent.trim()")

@@ -11,6 +11,7 @@ import pytest
 from asyncpg import PostgresError
 
 from provisioner.core.errors import DatabaseUnusable
+from provisioner.postgres import browse
 from provisioner.postgres.access import Kind, lacking
 from provisioner.postgres.browse import COLUMNS, Count, Filter, State, count, exporting, page, unknown_ids
 from provisioner.postgres.condition import holders, read_server
@@ -75,6 +76,16 @@ class TestBrowsing:
         assert [each.id for each in (*first, *second)] == ids[::-1]
         assert (more, last) == (3, 0)
 
+    async def test_no_more_is_counted_than_anybody_reads(self, database: Lent, monkeypatch: pytest.MonkeyPatch) -> None:
+        """How many are left is counted up to a bound; an answer above the bound says that there are more."""
+        monkeypatch.setattr(browse, "COUNTED", 2)
+        ids = ask(database, 6)
+        async with opened(database) as ours:
+            _, more = await page(ours, Filter(), limit=1)
+            _, two = await page(ours, Filter(), limit=1, before=ids[3])
+            _, rest = await page(ours, Filter(), limit=1, after=ids[2], oldest_first=True)
+        assert (more, two, rest) == (3, 2, 2)
+
     async def test_an_export_is_of_one_moment(self, database: Lent) -> None:
         """What is inserted while it runs is not in it."""
         ids = ask(database, 3)
@@ -103,11 +114,25 @@ class TestBrowsing:
                 *([None] * 8),
                 50,
                 newest_first,
+                None,
             )
         (plan,) = json.loads(row[0])
         (wide,) = [node for node in nodes(plan["Plan"]) if node.get("Relation Name") == "connection_requests"]
         assert (wide["Index Name"], wide["Scan Direction"]) == ("connection_requests_pkey", direction)
         assert wide["Actual Rows"] <= 51
+
+    async def test_a_long_line_is_not_numbered_to_its_end(self, database: Lent) -> None:
+        """The first thousand of a line have a place; to show one row, no more of the line is read than those."""
+        places = "SELECT queue_position FROM provisioner.request_status WHERE state = 'ready' ORDER BY 1"
+        async with connected(database.url) as session:
+            await session.execute(FILL)
+            await session.execute("ANALYZE provisioner.connection_requests, provisioner.ready, provisioner.waiting")
+            assert [row[0] for row in await session.fetch(places)] == [*range(1, 1_001), *[None] * 9_000]
+            (row,) = await session.fetch(
+                "EXPLAIN (FORMAT JSON, ANALYZE) SELECT * FROM provisioner.request_status WHERE id = 9000"
+            )
+        (plan,) = json.loads(row[0])
+        assert max(node["Actual Rows"] * node["Actual Loops"] for node in nodes(plan["Plan"])) <= 1_001
 
 
 class TestDetail:

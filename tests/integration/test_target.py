@@ -20,8 +20,8 @@ from provisioner.keyring import open_vault
 from provisioner.postgres.permits import SharedPermits
 from provisioner.postgres.pool import Database as Pool
 from provisioner.sandbox.simulator import Options, Simulator
-from provisioner.service import open_target
 from provisioner.settings import load_settings
+from provisioner.targets import open_target
 from provisioner.worker.clock import DatabaseClock
 from tests.support.builders import a_request
 from tests.support.fleet import Fleet

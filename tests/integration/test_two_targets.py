@@ -16,8 +16,8 @@ from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queries import statements
 from provisioner.postgres.queue import PostgresQueue
 from provisioner.sandbox.simulator import Options, Simulator
-from provisioner.service import open_target
 from provisioner.settings import load_settings
+from provisioner.targets import open_target
 from provisioner.worker.clock import DatabaseClock
 from provisioner.worker.worker import Worker, WorkerOptions
 from tests.support import eventually

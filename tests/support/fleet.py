@@ -17,8 +17,8 @@ from provisioner.postgres.listener import Listener
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queue import PostgresQueue
 from provisioner.sandbox.simulator import Simulator
-from provisioner.service import capacity, open_target
 from provisioner.settings import load_settings
+from provisioner.targets import capacity, open_target
 from provisioner.worker.clock import DatabaseClock
 from provisioner.worker.worker import Worker, WorkerOptions
 from tests.support import eventually

@@ -4,11 +4,20 @@ import pytest
 from hypothesis import given, strategies as st
 
 from provisioner.core.model import Result
-from provisioner.core.target_health import FIRST_PAUSE, LONGEST_PAUSE, RECENT, THRESHOLD, TROUBLE, Breaker
+from provisioner.core.target_health import (
+    FIRST_PAUSE,
+    LASTING,
+    LASTING_PAUSE,
+    LONGEST_PAUSE,
+    RECENT,
+    THRESHOLD,
+    TROUBLE,
+    Breaker,
+)
 
 NEUTRAL = [Result.THROTTLED, Result.CREDENTIAL_UNKNOWN, Result.CREDENTIAL_UNREADABLE, Result.CREDENTIAL_AWAY]
 WORKS = sorted(set(Result) - TROUBLE - set(NEUTRAL), key=str)
-BAD = sorted(TROUBLE, key=str)
+BAD = sorted(TROUBLE - LASTING, key=str)
 
 
 def broken(at: float = 0.0) -> Breaker:
@@ -53,6 +62,19 @@ class TestOpening:
         open_ = broken()
         assert not open_.observe(seen, "", 1.0)
         assert open_.is_open
+
+    @pytest.mark.parametrize("seen", sorted(LASTING))
+    def test_what_only_a_person_changes_holds_all_at_once(self, seen: Result) -> None:
+        """One answer opens it, for as long as people take; one that works closes it."""
+        breaker = Breaker()
+        assert breaker.observe(seen, "the plan", 0.0)
+        assert breaker.reason == "the plan"
+        assert breaker.allowance(LASTING_PAUSE - 1.0)[0] == 0
+        assert breaker.allowance(LASTING_PAUSE)[0] == 1
+        assert not breaker.observe(seen, "the plan", LASTING_PAUSE)
+        assert breaker.allowance(LASTING_PAUSE + LONGEST_PAUSE)[0] == 0
+        assert breaker.observe(Result.CREATED, "", 3 * LASTING_PAUSE)
+        assert breaker.allowance(3 * LASTING_PAUSE)[0] is None
 
     def test_neutral_ones_in_between_do_not_hide_trouble(self) -> None:
         """A 429 among the troubles does not start the count anew."""
@@ -139,7 +161,7 @@ class TestWorks:
         assert not breaker.works(0.1)
 
 
-@given(st.lists(st.tuples(st.sampled_from(Result), st.floats(0, 30)), max_size=60))
+@given(st.lists(st.tuples(st.sampled_from(sorted(set(Result) - LASTING)), st.floats(0, 30)), max_size=60))
 def test_it_never_holds_for_longer_than_its_bound(happened: list[tuple[Result, float]]) -> None:
     """Whatever came in which order: either any number may go, or one may within five seconds."""
     breaker, now = Breaker(), 0.0

@@ -32,7 +32,7 @@ from provisioner.cli.terminal.frame import (
     tell_detail,
 )
 from provisioner.core.requests import Listed
-from provisioner.postgres.browse import Filter, page
+from provisioner.postgres.browse import COUNTED, Filter, page
 
 if TYPE_CHECKING:
     from provisioner.postgres.pool import Database
@@ -92,7 +92,8 @@ async def _list(settings: "Settings", wanted: "Filter", part: Part, onward: str,
         say("no request matches")
     if more:
         # Not into the JSON's way.
-        (tell_detail if as_json else say)(f"… and {more:,} more; --{onward} {found[-1].id} continues there")
+        number = f"{more:,}" if more <= COUNTED else f"more than {COUNTED:,}"
+        (tell_detail if as_json else say)(f"… and {number} more; --{onward} {found[-1].id} continues there")
     if unknown:
         tell_unknown(unknown)
     return NOT_DONE if unknown else DONE

@@ -193,7 +193,7 @@ async def opened(
     from provisioner.credentials.vault import NamedVault
     from provisioner.observe.logs import configure_logging
     from provisioner.postgres.permits import OwnPermits, SharedPermits
-    from provisioner.service import open_target
+    from provisioner.targets import open_target
     from provisioner.worker.clock import DatabaseClock
 
     configure_logging("critical")  # what goes wrong is told once, by the command

@@ -21,11 +21,11 @@ async def told(database: "Database", ids: Sequence[int], done: Tally) -> Iterato
     for code, count in done.failed.items():
         lines.append(f"{count:,} failed with {code or 'no error code'}: {remedy(code)}")
         wanted = Filter(ids=ids, states=(State.FAILED,), errors=(code,) if code else ())
-        listed, more = await page(database, wanted, limit=NAMED, oldest_first=True)
+        listed, _ = await page(database, wanted, limit=NAMED, oldest_first=True)
         lines += [
             f"  {_project(each.project_name, each.project_id)}: {one_line(each.error_message)}" for each in listed
         ]
-        if more:
+        if more := count - len(listed):
             lines.append(f"  … and {several(more, 'other project')}")
         lines.append(
             f"  then: provisioner retry --error {code}" if code else "  then: provisioner retry --state failed"

@@ -2,8 +2,8 @@
 -- $5, targets $6; NULL means any. It is written so that what is NULL leaves nothing behind in the plan.
 
 -- :name requests
--- Requests with their live state, between ids $7 and $8 (both left out), at most $9, the newest first if $10, of whose names one is like $11. A sealed
--- credential is shown by its key's id only. Not by the view request_status: that numbers the whole queue.
+-- Requests with their live state, between ids $7 and $8 (both left out), at most $9, the newest first if $10; with $11 only those with
+-- a name like that. A sealed credential is shown by its key's id only. Not by the view request_status: that numbers the whole queue.
 SELECT
     q.id, q.target, q.project_id::text AS project_id, q.name, q.description,
     c.credential, q.on_conflict, q.priority, q.batch, q.project_name, q.not_before, q.requested_by, q.created_at,
@@ -41,8 +41,25 @@ WHERE
 ORDER BY CASE WHEN $10::boolean THEN q.id END DESC, q.id
 LIMIT $9;
 
+-- :name further
+-- How many more requests the filter matches between ids $7 and $8, counted up to $9: the rest of the table is not read for a number.
+SELECT count(*) AS requests
+FROM (
+    SELECT FROM provisioner.request_status AS v
+    WHERE
+        ($1::bigint[] IS NULL OR v.id = ANY ($1))
+        AND ($2::text[] IS NULL OR v.state = ANY ($2))
+        AND ($3::text[] IS NULL OR v.batch = ANY ($3))
+        AND ($4::uuid[] IS NULL OR v.project_id = ANY ($4))
+        AND ($5::text[] IS NULL OR v.error_code = ANY ($5))
+        AND ($6::text[] IS NULL OR v.target = ANY ($6))
+        AND ($7::bigint IS NULL OR v.id > $7)
+        AND ($8::bigint IS NULL OR v.id < $8)
+    LIMIT $9
+) AS m;
+
 -- :name counts
--- How many requests below id $7 the filter matches, by their live state. `retrying` are those that were tried before and will be again.
+-- How many requests the filter matches, by their live state. `retrying` are those that were tried before and will be again.
 SELECT l.state, count(*) AS requests, count(*) FILTER (WHERE s.id IS NOT NULL AND NOT s.cancelled) AS retrying
 FROM provisioner.connection_requests AS q
 LEFT JOIN provisioner.in_flight AS f ON f.id = q.id
@@ -65,11 +82,10 @@ WHERE
     AND ($4::uuid[] IS NULL OR q.project_id = ANY ($4))
     AND ($5::text[] IS NULL OR l.error_code = ANY ($5))
     AND ($6::text[] IS NULL OR q.target = ANY ($6))
-    AND ($7::bigint IS NULL OR q.id < $7)
 GROUP BY l.state;
 
 -- :name causes
--- Why requests below id $7 that the filter matches have failed, and how many for each reason, the most frequent first.
+-- Why requests that the filter matches have failed, and how many for each reason, the most frequent first.
 SELECT coalesce(q.error_code, '') AS error_code, count(*) AS requests
 FROM provisioner.connection_requests AS q
 WHERE
@@ -80,7 +96,6 @@ WHERE
     AND ($4::uuid[] IS NULL OR q.project_id = ANY ($4))
     AND ($5::text[] IS NULL OR q.error_code = ANY ($5))
     AND ($6::text[] IS NULL OR q.target = ANY ($6))
-    AND ($7::bigint IS NULL OR q.id < $7)
 GROUP BY coalesce(q.error_code, '')
 ORDER BY 2 DESC, 1;
 

@@ -44,9 +44,15 @@ lines AS (
 )
 SELECT
     clock_timestamp() AS now,
-    (SELECT w.run_at FROM provisioner.waiting AS w ORDER BY w.run_at LIMIT 1) AS next_due,
+    (SELECT w.run_at FROM provisioner.waiting AS w WHERE w.run_at < 'infinity' ORDER BY w.run_at LIMIT 1) AS next_due,
     EXISTS (SELECT FROM provisioner.workers AS k WHERE k.lease_until < now()) AS lapsed,
-    ARRAY (SELECT t.target FROM provisioner.targets AS t WHERE t.paused_at IS NOT NULL) AS paused,
+    ARRAY (
+        SELECT l.target FROM unnest($1::text[]) AS l (target)
+        WHERE EXISTS (
+            SELECT FROM provisioner.targets AS t
+            WHERE t.target IN (l.target, split_part(l.target, '/', 1)) AND t.paused_at IS NOT NULL
+        )
+    ) AS paused,
     ARRAY (SELECT l.target FROM lines AS l) AS targets,
     ARRAY (SELECT l.rank FROM lines AS l) AS ranks,
     ARRAY (SELECT l.turn FROM lines AS l) AS turns,
@@ -114,15 +120,21 @@ kept AS (
 ),
 doubted AS (
     -- The claim is the evidence. What was sent cannot have been edited since; whether a marker was added, nobody knows.
-    INSERT INTO provisioner.sent_creates (id, sent_at, ended_at, target, project_id, name, description, exact)
+    -- Where what is made bears its claim's mark, that is the evidence.
+    INSERT INTO provisioner.sent_creates (id, sent_at, ended_at, target, project_id, name, description, exact, key_fingerprint)
     SELECT
         t.id, t.claimed_at, clock_timestamp(), q.target, q.project_id, q.name,
-        btrim(coalesce(q.description, ''), $2), false
+        btrim(coalesce(q.description, ''), $2), false,
+        CASE WHEN q.marked THEN t.id || '.' || t.attempt || '-' || lpad(to_hex(t.fence & 16777215), 6, '0') END
     FROM taken AS t
     -- One by one, for a join is planned as a scan of the wide table.
     CROSS JOIN LATERAL (
-        SELECT r.target, r.project_id, r.name, r.description
+        SELECT r.target, r.project_id, r.name, r.description, false AS marked
         FROM provisioner.connection_requests AS r
+        WHERE r.id = t.id
+        UNION ALL
+        SELECT r.target, r.project_id, r.name, r.description, true
+        FROM provisioner.rotation_requests AS r
         WHERE r.id = t.id
         LIMIT 1
     ) AS q
@@ -175,13 +187,13 @@ SELECT
     EXISTS (
         SELECT FROM provisioner.ready AS r
         WHERE r.target = ANY ($1::text[])
-            AND r.target NOT IN (SELECT t.target FROM provisioner.targets AS t WHERE t.paused_at IS NOT NULL)
+            AND split_part(r.target, '/', 1) NOT IN (SELECT t.target FROM provisioner.targets AS t WHERE t.paused_at IS NOT NULL)
     )
     OR EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.target = ANY ($1::text[]) AND f.worker <> 0)
     OR EXISTS (
         SELECT FROM provisioner.waiting AS w
         WHERE w.target = ANY ($1::text[])
-            AND w.target NOT IN (SELECT t.target FROM provisioner.targets AS t WHERE t.paused_at IS NOT NULL)
+            AND split_part(w.target, '/', 1) NOT IN (SELECT t.target FROM provisioner.targets AS t WHERE t.paused_at IS NOT NULL)
             AND w.quarantine IS NULL
             AND (w.run_at <= now() OR EXISTS (SELECT FROM provisioner.attempt_state AS s WHERE s.id = w.id))
     ) AS left;

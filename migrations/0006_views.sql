@@ -1,15 +1,13 @@
 -- What people look at: every request with its live state, how many there are, and the progress of batches.
 --
 -- Views read with their owner's rights, whom row-level security lets through. So they choose the rows themselves, by the rule
--- of `0006_access.sql`: who may read the line sees every request, everybody else their own. They are barriers, for a
+-- of `0007_access.sql`: who may read the line sees every request, everybody else their own. They are barriers, for a
 -- function in somebody's WHERE must not be shown what the rule leaves out.
 
+-- The first thousand requests of each target's line have a place: to number a line of a million takes a second, even to show one
+-- row. The places are looked up in one object that is made once a statement, and only if somebody asks for the column: a join
+-- would change the plans of everybody else. Targets are found by jumping from one to the next in the index: there are few.
 CREATE VIEW provisioner.request_status WITH (security_barrier) AS
-WITH line AS (
-    SELECT
-        r.id, row_number() OVER (PARTITION BY r.target ORDER BY r.rank, r.turn, r.id) AS queue_position
-    FROM provisioner.ready AS r
-)
 SELECT
     q.id, q.target, q.project_id, q.name, q.batch, q.priority, q.requested_by, q.created_at,
     CASE
@@ -23,19 +21,38 @@ SELECT
     CASE WHEN q.status = 'pending' THEN s.error_code ELSE q.error_code END AS error_code,
     CASE WHEN q.status = 'pending' THEN s.error_message ELSE q.error_message END AS error_message,
     w.run_at AS next_attempt_at,
-    line.queue_position,
+    CASE
+        WHEN q.status = 'pending' THEN ((
+            WITH RECURSIVE lines AS (
+                (SELECT r.target FROM provisioner.ready AS r ORDER BY r.target LIMIT 1)
+                UNION ALL
+                SELECT (SELECT r.target FROM provisioner.ready AS r WHERE r.target > l.target ORDER BY r.target LIMIT 1)
+                FROM lines AS l
+                WHERE l.target IS NOT NULL
+            )
+            SELECT jsonb_object_agg(h.id, h.place)
+            FROM lines AS l
+            CROSS JOIN LATERAL (
+                SELECT r.id, row_number() OVER (ORDER BY r.rank, r.turn, r.id) AS place
+                FROM provisioner.ready AS r
+                WHERE r.target = l.target
+                ORDER BY r.rank, r.turn, r.id
+                LIMIT 1000
+            ) AS h
+        ) ->> q.id::text)::bigint
+    END AS queue_position,
     q.finished_at,
     q.project_name
 FROM provisioner.connection_requests AS q
 LEFT JOIN provisioner.in_flight AS f ON f.id = q.id
 LEFT JOIN provisioner.waiting AS w ON w.id = q.id
 LEFT JOIN provisioner.attempt_state AS s ON s.id = q.id
-LEFT JOIN line ON line.id = q.id
 WHERE q.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT'));
 
-COMMENT ON VIEW provisioner.request_status IS 'Every request with its live state and its place in the queue';
+COMMENT ON VIEW provisioner.request_status IS 'Every request with its live state';
+COMMENT ON COLUMN provisioner.request_status.queue_position IS 'Its place in the line of its target; NULL behind the first thousand';
 
--- Who may read the line sees all, everybody else what they asked for themselves: the rule of `0006_access.sql`.
+-- Who may read the line sees all, everybody else what they asked for themselves: the rule of `0007_access.sql`.
 CREATE VIEW provisioner.request_counts WITH (security_barrier) AS
 SELECT
     c.target, nullif(c.batch, '') AS batch, nullif(c.requested_by, '') AS requested_by, c.status,
@@ -65,14 +82,14 @@ WITH lines AS (
     UNION ALL
     SELECT q.batch, q.target, 'in_flight', 1, NULL, NULL, NULL
     FROM provisioner.in_flight AS f
-    JOIN provisioner.connection_requests AS q ON q.id = f.id
+    JOIN provisioner.requests AS q ON q.id = f.id
     WHERE
         q.status = 'pending'
         AND (q.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT')))
     UNION ALL
-    SELECT q.batch, q.target, 'waiting', 1, NULL, NULL, w.run_at
+    SELECT q.batch, q.target, 'waiting', 1, NULL, NULL, CASE WHEN isfinite(w.run_at) THEN w.run_at END
     FROM provisioner.waiting AS w
-    JOIN provisioner.connection_requests AS q ON q.id = w.id
+    JOIN provisioner.requests AS q ON q.id = w.id
     WHERE
         q.status = 'pending'
         AND (q.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT')))
@@ -144,7 +161,7 @@ FROM (
         coalesce(q.target, '') AS target, coalesce(q.batch, '') AS batch, coalesce(q.requested_by, '') AS requested_by,
         coalesce(q.status, '') AS status, coalesce(q.error_code, '') AS error_code,
         count(*) AS requests, min(q.created_at) AS started_at, max(q.finished_at) AS ended_at, max(q.id) AS newest
-    FROM provisioner.connection_requests AS q
+    FROM provisioner.requests AS q
     GROUP BY q.target, q.batch, q.requested_by, q.status, q.error_code
     UNION ALL
     SELECT k.target, k.batch, k.requested_by, k.status, k.error_code, -k.requests, NULL, NULL, NULL FROM provisioner.counts AS k
@@ -156,6 +173,32 @@ GROUP BY c.target, c.batch, c.requested_by, c.status, c.error_code
 HAVING sum(c.requests) <> 0;
 
 COMMENT ON VIEW provisioner.miscounted IS 'By how much the counts of requests are wrong; reads all requests';
+
+CREATE VIEW provisioner.rotation_status WITH (security_barrier) AS
+SELECT
+    r.id, r.target, r.project_id, r.name, r.connection, r.environment, r.secret_path, r.secret_name, r.batch, r.priority,
+    r.requested_by, r.created_at,
+    CASE
+        WHEN r.status <> 'pending' THEN r.status
+        WHEN f.id IS NOT NULL THEN 'in_flight'
+        WHEN w.id IS NOT NULL THEN 'waiting'
+        ELSE 'ready'
+    END AS state,
+    CASE WHEN w.quarantine = 'connection' THEN r.connection END AS waits_for,
+    CASE WHEN r.status = 'pending' THEN coalesce(s.sent, r.attempts) ELSE r.attempts END AS attempts,
+    r.rotation_id, r.connection_id, r.key_issued, r.adopted, r.left_behind,
+    CASE WHEN r.status = 'pending' THEN s.error_code ELSE r.error_code END AS error_code,
+    CASE WHEN r.status = 'pending' THEN s.error_message ELSE r.error_message END AS error_message,
+    CASE WHEN isfinite(w.run_at) THEN w.run_at END AS next_attempt_at,
+    r.finished_at, r.project_name
+FROM provisioner.rotation_requests AS r
+LEFT JOIN provisioner.in_flight AS f ON f.id = r.id
+LEFT JOIN provisioner.waiting AS w ON w.id = r.id
+LEFT JOIN provisioner.attempt_state AS s ON s.id = r.id
+WHERE r.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT'));
+
+COMMENT ON VIEW provisioner.rotation_status IS 'Every rotation with its live state, and what it waits for';
+COMMENT ON COLUMN provisioner.rotation_status.waits_for IS 'The connection of the same project that has to be there first';
 
 -- What a reader may know of the credentials. The boxes themselves are for the workers.
 CREATE VIEW provisioner.request_credentials AS

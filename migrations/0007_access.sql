@@ -25,3 +25,18 @@ WITH CHECK (requested_by = current_user);
 CREATE POLICY editable ON provisioner.connection_requests FOR UPDATE USING (true);
 
 CREATE POLICY deletable ON provisioner.connection_requests FOR DELETE USING (true);
+
+ALTER TABLE provisioner.rotation_requests ENABLE ROW LEVEL SECURITY;
+
+-- The rules of connection_requests, for the same reasons.
+CREATE POLICY visible ON provisioner.rotation_requests FOR SELECT
+USING (
+    CASE
+        WHEN requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT')) THEN true
+    END IS NOT NULL
+);
+
+CREATE POLICY in_their_own_name ON provisioner.rotation_requests FOR INSERT WITH CHECK (requested_by = current_user);
+
+CREATE POLICY editable ON provisioner.rotation_requests FOR UPDATE USING (true);
+CREATE POLICY deletable ON provisioner.rotation_requests FOR DELETE USING (true);

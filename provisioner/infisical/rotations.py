@@ -1,0 +1,145 @@
+"""Make the secret-rotation calls of one target, and read what they show.
+
+The calls are authorised and sent as those of connections are. The generated keys are never asked for.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+import orjson
+
+from provisioner.core.description import describe
+from provisioner.core.model import Action, Observation, Proof, Request, Result
+from provisioner.core.rotations import Rotation, RotationRequest
+from provisioner.core.secret import Secret
+from provisioner.infisical.answers import not_understood
+from provisioner.infisical.connections import Call, InfisicalConnections
+from provisioner.infisical.parts import Asked, Reply, Unreadable, is_uuid, moment_of, read_json, text_of
+from provisioner.infisical.refusals import read_refusal
+
+# How the refusals begin that come before OpenRouter is asked for a key: they are about the row, and no key was made.
+_REFUSED: Final[tuple[tuple[str, Result], ...]] = (
+    ("plan restriction", Result.PLAN_RESTRICTED),
+    ("Could not find folder", Result.FOLDER_MISSING),
+    ("secrets already exist", Result.SECRET_EXISTS),
+    ("Could not find App Connection", Result.CONNECTION_MISSING),
+)
+_NOT_ISSUED: Final = "Failed to create OpenRouter API key"
+# OpenRouter refuses with these whatever is asked again; everything else passes.
+_OWN_FAULT: Final = tuple(f"status code {status}" for status in (400, 401, 402, 403, 404, 422))
+
+
+class InfisicalRotations(InfisicalConnections):
+    """The OpenRouter rotations of one target."""
+
+    async def create(self, request: Request, key: Secret) -> Observation:  # noqa: ARG002 - the connection has the key
+        """Create the rotation. At most one create passes Infisical's token check: it is never repeated after that."""
+        assert isinstance(request, RotationRequest)  # noqa: S101 - nothing else stands in this line
+        if not request.connection_id:
+            message = "its connection is not recorded any more"
+            return Observation(result=Result.CONNECTION_MISSING, proof=Proof.UNSENT, message=message)
+        asked = Asked(Action.CREATE, request.project_id, request.name)
+        body = create_body(request, marker=self._marker)
+        return (await self._authorised(Call(asked, "POST", self._routes.rotations, body, read=read_rotation)))[0]
+
+    async def look_up(self, request: Request) -> Observation:
+        """Find the rotation of that name in the request's folder."""
+        assert isinstance(request, RotationRequest)  # noqa: S101 - nothing else stands in this line
+        url = self._routes.rotation_by_name(request.name, request.project_id, request.environment, request.secret_path)
+        asked = Asked(Action.LOOK_UP, request.project_id, request.name)
+        return (await self._patiently(Call(asked, "GET", url, read=read_rotation)))[0]
+
+    async def get(self, connection_id: str) -> Observation:
+        """Find a rotation by its id: `FOUND` or `ABSENT`, or what stood in the way."""
+        asked = Asked(Action.LOOK_UP, connection_id=connection_id)
+        url = self._routes.rotations / connection_id
+        return (await self._patiently(Call(asked, "GET", url, read=read_rotation)))[0]
+
+
+def create_body(request: RotationRequest, *, marker: bool) -> bytes:
+    """The body of a rotation's create."""
+    hours, minutes = request.rotate_at
+    optional = {
+        "limit": request.spend_limit,
+        "limitReset": request.limit_reset,
+        "includeByokInLimit": request.include_byok,
+    }
+    parameters = {field: value for field, value in optional.items() if value is not None}
+    body: dict[str, Any] = {
+        "name": request.name,
+        "projectId": request.project_id,
+        "connectionId": request.connection_id,
+        "environment": request.environment,
+        "secretPath": request.secret_path,
+        "isAutoRotationEnabled": True,
+        "rotationInterval": request.interval_days,
+        "rotateAtUtc": {"hours": hours, "minutes": minutes},
+        "parameters": {"name": request.marked_key_name, **parameters},
+        "secretsMapping": {"apiKey": request.secret_name},
+    }
+    if description := describe(request.id, request.description, marker=marker):
+        body["description"] = description
+    return orjson.dumps(body)
+
+
+def read_rotation(
+    asked: Asked,
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    now: float | None = None,
+    began: float | None = None,
+    elapsed: float = 0.0,
+) -> Observation:
+    """What an answer to a call about a rotation shows; as `read_answer` for connections."""
+    reply = Reply(asked, status, headers, body, now, began, elapsed)
+    if not 200 <= status < 300:
+        return _refined(asked, read_refusal(reply))
+    try:
+        data = read_json(body)
+        rotation = _rotation(data.get("secretRotation") if isinstance(data, dict) else None)
+    except Unreadable as exc:
+        return not_understood(reply, exc)
+    if asked.action is Action.CREATE:
+        if rotation.name != asked.name or (rotation.project_id or "").lower() != (asked.project_id or "").lower():
+            return not_understood(reply, Unreadable("it is about another rotation"))
+        return reply.shows(Result.CREATED, connection=rotation, proof=Proof.MADE)
+    return reply.shows(Result.FOUND, connection=rotation)
+
+
+def _refined(asked: Asked, seen: Observation) -> Observation:
+    """A refusal as it is meant for rotations; what is not Infisical's own word stays what it is."""
+    if asked.action is Action.CREATE and seen.proof is not Proof.REFUSED:
+        return seen
+    if _NOT_ISSUED in seen.message:
+        own = any(status in seen.message for status in _OWN_FAULT)
+        return replace(seen, result=Result.KEY_NOT_ISSUED if own else Result.MISCONFIGURED)
+    for words, result in _REFUSED:
+        if words in seen.message:
+            return replace(seen, result=result)
+    return seen
+
+
+def _rotation(data: Any) -> Rotation:
+    """A rotation as Infisical describes it; raises `Unreadable` without its id."""
+    if not isinstance(data, dict):
+        raise Unreadable("it holds no rotation")
+    id_, project_id, parameters = data.get("id"), data.get("projectId"), data.get("parameters")
+    if not isinstance(id_, str) or not is_uuid(id_):
+        raise Unreadable("the rotation has no id")
+    connection_id = text_of(data.get("connectionId"))
+    return Rotation(
+        id=id_,
+        project_id=project_id if isinstance(project_id, str) else None,
+        org_id=None,
+        credentials_hash="",
+        name=text_of(data.get("name")),
+        app="open-router",
+        method="rotation",
+        description=text_of(data.get("description")) or None,
+        created_at=moment_of(data.get("createdAt")),
+        connection_id=connection_id if is_uuid(connection_id) else "",
+        key_name=text_of(parameters.get("name")) if isinstance(parameters, dict) else "",
+    )

@@ -1,0 +1,122 @@
+"""The kinds of request, as far as SQL tells them apart: a table of the users', what a claim reads, what is recorded.
+
+Everything else is the same statement: where a kind has none of its own, that of connections is used with its table
+instead. So a fix of the queue is a fix for all kinds.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Final
+
+from provisioner.core.model import Claim, OnConflict, Request, Settlement, Succeed
+from provisioner.core.rotations import Rotation, RotationRequest, filled_in, mark_of_claim
+from provisioner.postgres.queries import statements
+
+if TYPE_CHECKING:
+    import asyncpg
+
+CONFLICTS: Final = {str(choice): choice for choice in OnConflict}
+# Only connections have a sealed key, which is wiped in the statement that records their end.
+_wiping: Final = re.compile(r",\s*credential = CASE\s.*?\sEND(?=\s+FROM )", re.DOTALL)
+
+Row = tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """One kind of request besides connections.
+
+    `line` is what its lines' names end with, `table` the users' table, `file` has the statements of its own. `claim`
+    reads a row of its claim, `result` tells what is recorded of a success.
+    """
+
+    line: str
+    table: str
+    file: str
+    claim: Callable[["asyncpg.Record", int], Claim]
+    result: Callable[[Settlement, Succeed], Row]
+
+    def sql(self, file: str) -> Mapping[str, str]:
+        """The statements of a file, as they are for this kind."""
+        return _adapted(self, file)
+
+
+@cache
+def _adapted(kind: Kind, file: str) -> Mapping[str, str]:
+    own = statements(kind.file)
+    return {name: own.get(name, _for_table(text, kind.table)) for name, text in statements(file).items()}
+
+
+def _for_table(text: str, table: str) -> str:
+    return _wiping.sub("", text).replace("provisioner.connection_requests", table)
+
+
+def kind_of_line(line: str) -> Kind | None:
+    """The kind whose requests stand in a line; None for connections."""
+    return _BY_LINE.get(line.partition("/")[2])
+
+
+def kind_of(request: Request) -> Kind | None:
+    """The kind of a request; None for connections."""
+    return _BY_REQUEST.get(type(request))
+
+
+def _rotation_claim(row: "asyncpg.Record", fence: int) -> Claim:
+    project_id = row["project_id"]
+    return Claim(
+        request=RotationRequest(
+            id=row["id"],
+            project_id=project_id,
+            name=row["name"],
+            description=row["description"],
+            credential="",
+            on_conflict=CONFLICTS.get(row["on_conflict"], OnConflict.FAIL),
+            target=row["target"],
+            recorded_id=row["rotation_id"],
+            mark=mark_of_claim(row["id"], row["attempt"], fence),
+            connection_id=row["connection_id"] or "",
+            environment=row["environment"],
+            secret_path=row["secret_path"],
+            secret_name=row["secret_name"],
+            interval_days=row["interval_days"],
+            rotate_at=(row["rotate_at"].hour, row["rotate_at"].minute),
+            key_name=filled_in(
+                row["key_name"],
+                project_name=row["project_name"],
+                project_id=project_id,
+                environment=row["environment"],
+            ),
+            spend_limit=row["spend_limit"],
+            limit_reset=row["limit_reset"],
+            include_byok=row["include_byok"],
+        ),
+        attempt=row["attempt"],
+        fence=fence,
+        claimed_at=row["claimed_at"],
+        sent=row["sent"] or 0,
+        failures=row["failures"] or 0,
+        streak=row["streak"] or 0,
+        streak_of=row["streak_of"],
+        since=row["since"],
+        cancelled=bool(row["cancelled"]),
+    )
+
+
+def _rotation_result(settlement: Settlement, outcome: Succeed) -> Row:
+    claim, made = settlement.claim, outcome.connection
+    connection_id, key = (made.connection_id or None, made.key_name) if isinstance(made, Rotation) else (None, None)
+    left = claim.request.left_behind(claim.doubt, made) or None
+    return (claim.request.id, claim.attempt, made.id, connection_id, key, outcome.adopted, settlement.sent, left)
+
+
+ROTATIONS: Final = Kind(
+    line="rotations",
+    table="provisioner.rotation_requests",
+    file="rotations",
+    claim=_rotation_claim,
+    result=_rotation_result,
+)
+_BY_LINE: Final = {kind.line: kind for kind in (ROTATIONS,)}
+_BY_REQUEST: Final[dict[type[Request], Kind]] = {RotationRequest: ROTATIONS}

@@ -1,0 +1,69 @@
+-- What of the statements for rotations is not as for connections: see `kinds.py`.
+
+-- :name claim
+-- As `claim` of `claim.sql`, with all that making a rotation needs.
+WITH picked AS (
+    DELETE FROM provisioner.ready
+    WHERE ctid = ANY (ARRAY (
+        SELECT r.ctid
+        FROM provisioner.ready AS r
+        WHERE r.target = $1 AND (r.rank, r.turn, r.id) >= ($2, $3, $6)
+        ORDER BY r.target, r.rank, r.turn, r.id
+        LIMIT $4
+        FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING id, rank, turn
+),
+wanted AS MATERIALIZED (
+    SELECT q.*, s.attempt, s.sent, s.failures, s.streak, s.streak_of, s.since, s.cancelled, p.rank, p.turn
+    FROM picked AS p
+    JOIN provisioner.rotation_requests AS q ON q.id = p.id AND q.status = 'pending'
+    LEFT JOIN provisioner.attempt_state AS s ON s.id = p.id
+),
+marked AS (
+    INSERT INTO provisioner.in_flight (id, attempt, worker, target, rank, project_id, claimed_at, fence)
+    SELECT w.id, coalesce(w.attempt, 0) + 1, $5, $1, w.rank, w.project_id, clock_timestamp(), $7
+    FROM wanted AS w
+    ON CONFLICT (id) DO NOTHING
+    RETURNING id, attempt, claimed_at
+)
+SELECT
+    w.id, w.target, w.project_id::text, w.name, w.description, w.on_conflict, m.attempt, m.claimed_at, w.sent, w.failures, w.streak,
+    w.streak_of, w.since, w.cancelled, w.rotation_id::text, w.rank, w.turn,
+    w.environment, w.secret_path, w.secret_name, w.interval_days, w.rotate_at, w.key_name, w.spend_limit::float8,
+    w.limit_reset, w.include_byok, w.project_name, c.connection_id::text
+FROM wanted AS w
+JOIN marked AS m ON m.id = w.id
+LEFT JOIN LATERAL (
+    SELECT k.connection_id FROM provisioner.connection_requests AS k
+    WHERE k.target = w.target AND k.project_id = w.project_id AND k.name = w.connection
+    LIMIT 1
+) AS c ON true
+ORDER BY w.rank, w.turn, w.id;
+
+-- :name succeed
+-- Record rotations, with the name of each one's key, and in words what other creates may have left behind.
+WITH settled AS (
+    DELETE FROM provisioner.in_flight AS f
+    USING unnest(
+        $2::bigint[], $3::integer[], $4::uuid[], $5::uuid[], $6::text[], $7::boolean[], $8::integer[], $9::text[], $10::bigint[]
+    ) AS o (id, attempt, rotation_id, connection_id, key_issued, adopted, sent, left_behind, fence)
+    WHERE f.id = ANY ($2::bigint[]) AND f.id = o.id AND f.fence = o.fence AND f.worker = $1
+    RETURNING o.*
+),
+forgotten AS (
+    DELETE FROM provisioner.attempt_state AS s USING settled AS o WHERE s.id = o.id
+),
+updated AS (
+    UPDATE provisioner.rotation_requests AS q
+    SET
+        status = 'succeeded', rotation_id = o.rotation_id, connection_id = o.connection_id, key_issued = o.key_issued,
+        adopted = o.adopted, attempts = o.sent, left_behind = o.left_behind, error_code = NULL, error_message = NULL,
+        finished_at = clock_timestamp()
+    FROM settled AS o
+    WHERE q.id = o.id
+    RETURNING q.id
+)
+SELECT u.id FROM updated AS u
+UNION ALL
+SELECT provisioner.not_updated(s.id) FROM settled AS s WHERE (s.id IN (SELECT u.id FROM updated AS u)) IS NOT TRUE;

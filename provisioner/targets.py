@@ -1,0 +1,236 @@
+"""Open a target: its connections to Infisical, its budgets and its breaker, for each kind of request."""
+
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Final, Literal
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+from provisioner.core.concurrency import METERED, Rules as ConcurrencyRules
+from provisioner.core.pacing import Budget, fixed
+from provisioner.core.policy import Rules
+from provisioner.core.ports import Clock, Observer
+from provisioner.core.secret import Secret
+from provisioner.core.target_health import Breaker
+from provisioner.core.unobserved import UNOBSERVED
+from provisioner.credentials.keyless import Keyless
+from provisioner.credentials.vault import NamedVault
+from provisioner.descriptors import connections_each, current_limit
+from provisioner.embedded.place import is_embedded
+from provisioner.infisical.connections import InfisicalConnections
+from provisioner.infisical.identity import Identity
+from provisioner.infisical.metered_logins import MeteredLogins
+from provisioner.infisical.rotations import InfisicalRotations
+from provisioner.infisical.secrets import InfisicalSecrets
+from provisioner.infisical.transport import Transport, TransportOptions
+from provisioner.infisical.wire import Routes
+from provisioner.keyring import authentication, secret_source
+from provisioner.postgres.clocks import TargetClock
+from provisioner.postgres.concurrency import SharedConcurrency
+from provisioner.postgres.credential_health import SharedCredentialHealth
+from provisioner.postgres.kinds import ROTATIONS
+from provisioner.postgres.permits import UNLIMITED, SharedPermits
+from provisioner.postgres.pool import Database
+from provisioner.postgres.recorded import recorded_elsewhere
+from provisioner.postgres.target_incidents import SharedIncidents
+from provisioner.settings import RateLimit, Settings
+from provisioner.worker.key_gate import KeyGate
+from provisioner.worker.slots import SlotGate
+from provisioner.worker.target import Target
+
+# Creates of rotations in flight at a target, over all workers. A self-hosted server stands still with twelve creates,
+# of which connections use eight at most; and two are more than any of Infisical's rates allow.
+ROTATIONS_AT_ONCE: Final = 2
+SPARE: Final = 8  # connections beside those of the creates: look-ups and logins
+OWN: Final = 2  # connections to the database besides the workers' pool: the listener's and the status port's
+STATEMENT_TIME: Final = 10.0  # seconds; less than half of the default lease, so that a dead connection cannot cost it
+
+
+def open_database(settings: Settings, *, size: int | None = None) -> Database:
+    """The database of the settings; nothing is connected yet. Raises `SettingsError`."""
+    url = settings.database_url()
+    source = secret_source(settings, url, "database", "url")
+    if is_embedded(url.reveal()):
+        from provisioner.embedded.server import source_of  # noqa: PLC0415 - who has a server never needs it
+
+        return _database(settings, source_of(url), size)
+    return _database(settings, source, size)
+
+
+def _database(settings: Settings, source: Secret | Callable[[], Secret], size: int | None) -> Database:
+    return Database(
+        source,
+        size=size or settings.database.max_connections,
+        timeout=STATEMENT_TIME,
+        ssl_root_cert=settings.database.ssl_root_cert,
+        name=worker_name(settings),
+    )
+
+
+@asynccontextmanager
+async def open_target(
+    settings: Settings,
+    name: str,
+    database: Database,
+    clock: Clock,
+    vault: NamedVault,
+    *,
+    observer: Observer = UNOBSERVED,
+    permits: type[SharedPermits] = SharedPermits,
+) -> AsyncIterator[Target]:
+    """One target with its connections, its budgets and its breaker; its access token is ended with the block.
+
+    Raises `SettingsError` when nobody can log in there.
+    """
+    async with open_lines(settings, name, database, clock, vault, observer=observer, permits=permits) as (target, _):
+        yield target
+
+
+@asynccontextmanager
+async def open_lines(
+    settings: Settings,
+    name: str,
+    database: Database,
+    clock: Clock,
+    vault: NamedVault,
+    *,
+    observer: Observer = UNOBSERVED,
+    permits: type[SharedPermits] = SharedPermits,
+) -> AsyncIterator[tuple[Target, Target]]:
+    """The same for every kind of request: what stands in one line is a target of its own, with budgets of its own."""
+    chosen = settings.targets[name]
+    shared = partial(permits, database, clock, target=name)
+    writes, reads, logins = (
+        shared(kind=kind, start=replace(_budget(limit), address=chosen.url))
+        for kind, limit in (("write", chosen.write_limit), ("read", chosen.read_limit), ("login", chosen.login_limit))
+    )
+    async with (
+        Transport(_transport_options(settings, name)) as transport,
+        _identity(settings, name, MeteredLogins(transport, logins), observer) as identity,
+    ):
+        routes = Routes(chosen.url)
+        keys = vault.at(name, InfisicalSecrets(transport, identity, routes, reads))
+        health = SharedCredentialHealth(database, target=name)
+        target = Target(
+            name=name,
+            connections=InfisicalConnections(
+                transport, identity, routes, marker=chosen.marker, now=clock.epoch, monotonic=clock.monotonic
+            ),
+            vault=keys,
+            writes=writes,
+            reads=reads,
+            rules=_rules(settings, name),
+            breaker=Breaker(),
+            keys=KeyGate(name, health=health, vault=keys, clock=clock),
+            incidents=SharedIncidents(database, target=name, reporter=str(uuid4())),
+            gate=SlotGate(name, shared=_concurrency(settings, name, database), clock=clock),
+            shared_budget=chosen.shared_budget,
+            recorded=partial(recorded_elsewhere, database),
+            observer=observer,
+            clock_store=TargetClock(database, target=name),
+        )
+        rotations = InfisicalRotations(
+            transport, identity, routes, marker=chosen.marker, now=clock.epoch, monotonic=clock.monotonic
+        )
+        yield target, _line_of_rotations(settings, target, rotations, database=database, clock=clock, permits=permits)
+
+
+def _line_of_rotations(
+    settings: Settings,
+    of: Target,
+    rotations: InfisicalRotations,
+    *,
+    database: Database,
+    clock: Clock,
+    permits: type[SharedPermits],
+) -> Target:
+    """The line of a target's rotations: no keys are sent there, and its routes have limits of their own."""
+    chosen, line = settings.targets[of.name], f"{of.name}/{ROTATIONS.line}"
+    writes, reads = (
+        permits(database, clock, target=line, kind=kind, start=replace(_budget(limit), address=chosen.url))
+        for kind, limit in (("write", chosen.write_limit), ("read", chosen.read_limit))
+    )
+    return Target(
+        name=line,
+        connections=rotations,
+        vault=Keyless(),
+        writes=of.writes if chosen.shared_budget else writes,
+        reads=of.reads if chosen.shared_budget else reads,
+        rules=of.rules,
+        breaker=Breaker(),
+        incidents=SharedIncidents(database, target=line, reporter=str(uuid4())),
+        gate=SlotGate(line, shared=_concurrency(settings, of.name, database, line=line), clock=clock),
+        shared_budget=chosen.shared_budget,
+        observer=of.observer,
+    )
+
+
+@asynccontextmanager
+async def _identity(
+    settings: Settings, name: str, logins: MeteredLogins, observer: Observer
+) -> AsyncIterator[Identity]:
+    auth, routes = authentication(settings, name), Routes(settings.targets[name].url)
+    identity = Identity(auth, logins, routes, target=name, heard=partial(observer.logged_in, name))
+    try:
+        yield identity
+    finally:
+        # Nobody else has its token. One from the settings is not ours to end, and stays.
+        await identity.revoke()
+
+
+def _rules(settings: Settings, name: str) -> Rules:
+    retry = settings.retry
+    return Rules(max_attempts=retry.max_attempts, base=retry.base, cap=retry.cap, marker=settings.targets[name].marker)
+
+
+def _transport_options(settings: Settings, name: str) -> TransportOptions:
+    chosen = settings.targets[name]
+    return TransportOptions(
+        base_url=chosen.url,
+        timeout=chosen.timeout,
+        ca_file=str(chosen.ca_file) if chosen.ca_file else None,
+        proxy=secret_source(settings, chosen.proxy, "targets", name, "proxy") if chosen.proxy else None,
+        max_connections=min(capacity(chosen.max_in_flight) + SPARE, connections_of_a_target(settings)),
+    )
+
+
+def connections_of_a_target(settings: Settings) -> int:
+    """How many connections each target may have in this process, over all of which the descriptors are shared."""
+    return connections_each(
+        current_limit(), targets=len(settings.targets), database=settings.database.max_connections + OWN
+    )
+
+
+def capacity(most: int | Literal["auto"]) -> int:
+    """How many creates of a target one worker may ever have in flight."""
+    return METERED if most == "auto" else most
+
+
+def _concurrency(settings: Settings, name: str, database: Database, *, line: str = "") -> SharedConcurrency:
+    chosen = settings.targets[name]
+    host = urlsplit(chosen.url).netloc.lower()
+    sharers = sum(urlsplit(each.url).netloc.lower() == host for each in settings.targets.values())
+    most = None if chosen.max_in_flight == "auto" else chosen.max_in_flight
+    if line:  # whatever the connections' line has in flight, the two together do not stop a server
+        most = min(most or ROTATIONS_AT_ONCE, ROTATIONS_AT_ONCE)
+    rules = ConcurrencyRules(address=chosen.url, most=most, sharers=sharers)
+    return SharedConcurrency(database, target=line or name, rules=rules)
+
+
+def worker_name(settings: Settings) -> str:
+    """What this process is called in the list of workers and in the server's list of sessions."""
+    return settings.worker.name or f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _budget(limit: RateLimit | Literal["auto", "none"]) -> Budget:
+    match limit:
+        case "auto":
+            return Budget()
+        case "none":
+            return UNLIMITED
+        case RateLimit(permits, window):
+            return fixed(permits, window)
