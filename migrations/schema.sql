@@ -1186,8 +1186,9 @@ BEGIN
     END IF;
     SELECT min(n.id) INTO newest
     FROM (SELECT q.id FROM provisioner.connection_requests AS q ORDER BY q.id DESC LIMIT sweep.most / 4) AS n;
-    SELECT m.ids INTO fresh FROM provisioner.misplaced(greatest(newest - 1, place), sweep.most) AS m;
     SELECT m.ids, m.last INTO strays, next FROM provisioner.misplaced(place, sweep.most) AS m;
+    -- What was looked at just now is not looked at again.
+    SELECT m.ids INTO fresh FROM provisioner.misplaced(greatest(newest - 1, next, place), sweep.most) AS m;
     strays := ARRAY (SELECT unnest(strays) UNION SELECT unnest(fresh));
     seen := cardinality(strays);
     IF seen > 0 THEN

@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 from provisioner.core.concurrency import METERED, Rules as ConcurrencyRules
 from provisioner.core.pacing import Budget, fixed
 from provisioner.core.policy import Rules
-from provisioner.core.ports import Clock, Observer
+from provisioner.core.ports import Clock, Observer, Permits
 from provisioner.core.secret import Secret
 from provisioner.core.target_health import Breaker
 from provisioner.core.unobserved import UNOBSERVED
@@ -80,7 +80,7 @@ async def open_target(
     vault: NamedVault,
     *,
     observer: Observer = UNOBSERVED,
-    permits: type[SharedPermits] = SharedPermits,
+    permits: Callable[..., Permits] = SharedPermits,
 ) -> AsyncIterator[Target]:
     """One target with its connections, its budgets and its breaker; its access token is ended with the block.
 
@@ -99,30 +99,20 @@ async def open_lines(
     vault: NamedVault,
     *,
     observer: Observer = UNOBSERVED,
-    permits: type[SharedPermits] = SharedPermits,
+    permits: Callable[..., Permits] = SharedPermits,
 ) -> AsyncIterator[tuple[Target, Target]]:
     """The same for every kind of request: what stands in one line is a target of its own, with budgets of its own."""
     chosen = settings.targets[name]
-    shared = partial(permits, database, clock, target=name)
-    writes, reads, logins = (
-        shared(kind=kind, start=replace(_budget(limit), address=chosen.url))
-        for kind, limit in (("write", chosen.write_limit), ("read", chosen.read_limit), ("login", chosen.login_limit))
-    )
-    async with (
-        Transport(_transport_options(settings, name)) as transport,
-        _identity(settings, name, MeteredLogins(transport, logins), observer) as identity,
-    ):
-        routes = Routes(chosen.url)
-        keys = vault.at(name, InfisicalSecrets(transport, identity, routes, reads))
+    async with open_infisical(settings, name, clock, partial(permits, database, clock), observer=observer) as way:
+        transport, identity, routes = way.transport, way.identity, Routes(chosen.url)
+        keys = vault.at(name, InfisicalSecrets(transport, identity, routes, way.reads))
         health = SharedCredentialHealth(database, target=name)
         target = Target(
             name=name,
-            connections=InfisicalConnections(
-                transport, identity, routes, marker=chosen.marker, now=clock.epoch, monotonic=clock.monotonic
-            ),
+            connections=way.connections,
             vault=keys,
-            writes=writes,
-            reads=reads,
+            writes=way.writes,
+            reads=way.reads,
             rules=_rules(settings, name),
             breaker=Breaker(),
             keys=KeyGate(name, health=health, vault=keys, clock=clock),
@@ -146,7 +136,7 @@ def _line_of_rotations(
     *,
     database: Database,
     clock: Clock,
-    permits: type[SharedPermits],
+    permits: Callable[..., Permits],
 ) -> Target:
     """The line of a target's rotations: no keys are sent there, and its routes have limits of their own."""
     chosen, line = settings.targets[of.name], f"{of.name}/{ROTATIONS.line}"
@@ -167,6 +157,45 @@ def _line_of_rotations(
         shared_budget=chosen.shared_budget,
         observer=of.observer,
     )
+
+
+class Way(NamedTuple):
+    """The way to one Infisical, with the budgets that it is used within."""
+
+    name: str
+    transport: Transport
+    identity: Identity
+    connections: InfisicalConnections
+    writes: Permits
+    reads: Permits
+
+
+@asynccontextmanager
+async def open_infisical(
+    settings: Settings,
+    name: str,
+    clock: Clock,
+    permits: Callable[..., Permits],
+    *,
+    observer: Observer = UNOBSERVED,
+) -> AsyncIterator[Way]:
+    """The way to one Infisical; needs no database but for `permits`, which makes a budget of a kind.
+
+    Raises `SettingsError` when nobody can log in there.
+    """
+    chosen = settings.targets[name]
+    writes, reads, logins = (
+        permits(target=name, kind=kind, start=replace(_budget(limit), address=chosen.url))
+        for kind, limit in (("write", chosen.write_limit), ("read", chosen.read_limit), ("login", chosen.login_limit))
+    )
+    async with (
+        Transport(_transport_options(settings, name)) as transport,
+        _identity(settings, name, MeteredLogins(transport, logins), observer) as identity,
+    ):
+        connections = InfisicalConnections(
+            transport, identity, Routes(chosen.url), marker=chosen.marker, now=clock.epoch, monotonic=clock.monotonic
+        )
+        yield Way(name, transport, identity, connections, writes, reads)
 
 
 @asynccontextmanager

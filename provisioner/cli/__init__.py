@@ -8,20 +8,19 @@ import gc
 import os
 from collections.abc import Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
 
 from provisioner import __version__
-from provisioner.cli.terminal.frame import CONFIG_HELP, EXIT_STATUSES, guarded
+from provisioner.cli.terminal.frame import EXIT_STATUSES, Config, guarded
 
 # The module `provisioner.cli.FAMILY.NAME` has a function of that name; both are imported only when the command is used.
 FAMILIES: Final = {
     "onboard": ("onboard",),
     "serve": ("demo", "run", "simulate", "healthcheck"),
-    "bulk": ("submit", "plan", "export"),
+    "bulk": ("discover", "submit", "plan", "export"),
     "look": ("status", "list", "show", "verify"),
     "operate": ("retry", "cancel", "pause", "resume"),
     "setup": ("migrate", "doctor", "grant", "database", "keys", "seal", "settings"),
@@ -31,6 +30,7 @@ COMMANDS: Final = {
     "migrate": "Create or upgrade the database schema.",
     "onboard": "Onboard many projects: from a list to a report.",
     "run": "Run a worker until it is told to stop.",
+    "discover": "List the projects that the machine identity can see.",
     "submit": "Load requests in bulk from CSV or JSON Lines.",
     "plan": "Show what a bulk file would change; nothing is changed.",
     "status": "Show the progress, and what needs your attention.",
@@ -87,7 +87,7 @@ app = typer.Typer(cls=LazyGroup, rich_markup_mode=None, epilog=EXIT_STATUSES)
 @app.callback(invoke_without_command=True)
 def provisioner(
     context: typer.Context,
-    config: Annotated[Path | None, typer.Option(help=CONFIG_HELP, show_default=False)] = None,
+    config: Config = None,
     version: Annotated[  # noqa: ARG001  # its callback has done it
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -100,6 +100,8 @@ def provisioner(
         # Where every command looks, and every process that it starts.
         os.environ["PROVISIONER_CONFIG"] = str(config)
     if context.invoked_subcommand is None:
+        if config is not None:
+            context.fail("a command is missing")
         typer.echo(context.get_help(), err=True)
         raise typer.Exit(2)
 

@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -82,7 +83,7 @@ class EmbeddedDatabase:
                         self._start(lock)
                     finally:
                         os.close(lock)
-                elif (found := self._read()) is not None:
+                elif (found := self._read()) is not None and _answers(found["port"]):
                     return found
                 time.sleep(BREATH)
         except OSError as error:
@@ -206,6 +207,12 @@ class EmbeddedDatabase:
 
     def _unusable(self, reason: str) -> DatabaseUnusable:
         return DatabaseUnusable(f"the embedded database in {self.directory} cannot be used: {reason}")
+
+
+def _answers(port: int) -> bool:
+    """Whether anybody listens there: what was written about a server that was killed just now is still to be read."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _account() -> Any:

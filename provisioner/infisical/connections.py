@@ -16,11 +16,12 @@ from yarl import URL
 
 from provisioner.core.errors import IdentityRefused, LoginUnavailable
 from provisioner.core.model import Action, Connection, Observation, Proof, Request, Result
+from provisioner.core.projects import SeenProject
 from provisioner.core.secret import Secret
 from provisioner.infisical.answers import is_unexplained, read_answer, read_list
 from provisioner.infisical.identity import Identity, Token
 from provisioner.infisical.parts import Asked
-from provisioner.infisical.projects import ListedProject, read_projects
+from provisioner.infisical.projects import read_projects
 from provisioner.infisical.refusals import is_used_up, key_refused
 from provisioner.infisical.transport import LONGEST_ANSWER, AnswerLost, NotSent, Transport
 from provisioner.infisical.wire import Routes, create_body, replace_body
@@ -99,7 +100,7 @@ class InfisicalConnections:
         url = self._routes.listing(project_id)
         return await self._patiently(Call(Asked(Action.LOOK_UP, project_id), "GET", url, listing=read_list))
 
-    async def projects(self, kind: str | None = None) -> tuple[Observation, tuple[ListedProject, ...]]:
+    async def projects(self, kind: str | None = None) -> tuple[Observation, tuple[SeenProject, ...]]:
         """All projects of a type, or of any, that the machine identity is a member of: `FOUND` with them, in one read.
 
         It has no pages.

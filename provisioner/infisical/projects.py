@@ -4,24 +4,13 @@ Pure. One answer tells all of them, so it is also the cheapest test of membershi
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
-from uuid import UUID
+from typing import Any
 
 from provisioner.core.model import Observation, Result
-from provisioner.infisical.answers import read_answer
-from provisioner.infisical.parts import Asked, Reply, Unreadable, clean, read_json
-
-LONGEST_NAME: Final = 200  # characters, as many as the table keeps
-
-
-@dataclass(frozen=True, slots=True)
-class ListedProject:
-    """A project with what people call it, and its type, such as `secret-manager`."""
-
-    id: str
-    name: str
-    kind: str
+from provisioner.core.projects import LONGEST_NAME, SeenProject
+from provisioner.infisical.answers import not_understood
+from provisioner.infisical.parts import Asked, Reply, Unreadable, clean, is_uuid, read_json, text_of
+from provisioner.infisical.refusals import read_refusal
 
 
 def read_projects(
@@ -32,19 +21,29 @@ def read_projects(
     *,
     now: float | None = None,
     elapsed: float = 0.0,
-) -> tuple[Observation, tuple[ListedProject, ...]]:
+) -> tuple[Observation, tuple[SeenProject, ...]]:
     """`FOUND` with the projects, or what stood in the way."""
-    if status != 200:
-        return read_answer(asked, status, headers, body, now=now, elapsed=elapsed), ()
-    reply = Reply(asked, status, headers, body, now, elapsed=elapsed)
+    reply = Reply(asked, status, headers, body, now, None, elapsed)
+    if not 200 <= status < 300:
+        return read_refusal(reply), ()
     try:
-        listed = read_json(body)["projects"]
-        projects = tuple(_project(each) for each in listed)
-    except (Unreadable, KeyError, TypeError, ValueError):
-        return reply.shows(Result.UNKNOWN, "the answer holds no list of projects", metered=False), ()
+        projects = _projects(read_json(body))
+    except Unreadable as exc:
+        return not_understood(reply, exc), ()
     return reply.shows(Result.FOUND), projects
 
 
-def _project(data: Any) -> ListedProject:
-    name, kind = (clean(str(data.get(field) or ""))[:LONGEST_NAME] for field in ("name", "type"))
-    return ListedProject(id=str(UUID(data["id"])), name=name, kind=kind)
+def _projects(data: Any) -> tuple[SeenProject, ...]:
+    listed = data.get("projects") if isinstance(data, dict) else None
+    if not isinstance(listed, list):
+        raise Unreadable("it holds no list of projects")
+    return tuple(map(_project, listed))
+
+
+def _project(data: Any) -> SeenProject:
+    """A project as it is listed. One without an id spoils the list: what is missing in it would be taken for gone."""
+    id_ = data.get("id") if isinstance(data, dict) else None
+    if not isinstance(id_, str) or not is_uuid(id_):
+        raise Unreadable("a project in it has no id")
+    name, slug, kind = (clean(text_of(data.get(field)))[:LONGEST_NAME] for field in ("name", "slug", "type"))
+    return SeenProject(id_.lower(), name, slug, kind)

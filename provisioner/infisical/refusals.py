@@ -93,7 +93,7 @@ def _meaning(reply: Reply, envelope: Envelope | None) -> Observation:
     if misled := misled_by(status, reply.headers, envelope):
         return reply.shows(Result.MISCONFIGURED, clean(misled, secret=asked.key), metered=False)
     if envelope is None:
-        message = f"the server answered {status} and which is not how Infisical answers"
+        message = f"the server answered {status}, which is not how Infisical answers"
         return reply.shows(Result.UNKNOWN, message, metered=False)
     read = _FAILURE.get(status)
     if read is None:

@@ -10,6 +10,8 @@ from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
 _SQL: Final = "onboarding"
+# The settings at hand may have another key than those that these requests failed with.
+OF_CREDENTIALS: Final = ("credential_refused", "credential_unknown", "credential_unreadable")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +62,7 @@ async def tally(database: Database, ids: Sequence[int], *, own: bool = False) ->
 
 async def retry_credentials(database: Database, ids: Sequence[int]) -> int:
     """Retry those that failed because of their credential, and tell how many. Raises as `tally` does."""
-    rows = await database.fetch(statements(_SQL)["retry"], ids)
+    rows = await database.fetch(statements(_SQL)["retry"], ids, list(OF_CREDENTIALS))
     return int(rows[0][0])
 
 

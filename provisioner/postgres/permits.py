@@ -30,24 +30,23 @@ class _Heard(NamedTuple):
     lost: bool
 
 
-class SharedPermits:
-    """`core.ports.Permits` for one target and one kind of call: `write`, `read` or `login`.
+class LonePermits:
+    """`core.ports.Permits` for one target and one kind of call: `write`, `read` or `login`; counted in this process.
 
-    `start` is what is known from the settings: `Budget()` for a limit that is to be learned, `core.pacing.fixed(…)` for
-    one that is named, `UNLIMITED` for none, each with the server's address. Where the settings name it, the server's
-    headers do not matter; its refusals always do.
+    The answers' headers tell what others use. `start` is what is known from the settings: `Budget()` for a limit that
+    is to be learned, `core.pacing.fixed(…)` for one that is named, `UNLIMITED` for none, each with the server's
+    address. Where the settings name it, the server's headers do not matter; its refusals always do.
     """
 
-    def __init__(self, database: Database, clock: Clock, *, target: str, kind: str, start: Budget) -> None:
-        self._database = database
+    def __init__(self, clock: Clock, *, target: str, kind: str, start: Budget) -> None:
         self._clock = clock
         self._key = (target, kind)
         self._start = start
+        self._budget: Budget | None = start
         self._free = start.metered is False
         self._heard: list[_Heard] = []
         self._unused = 0
         self._asking = asyncio.Lock()
-        self._sql = statements("permits")
 
     async def acquire(self, wanted: int, *, spare: bool = False) -> Grant:
         """Ask for permits to send `wanted` calls; `spare` for what can wait. Raises `DatabaseUnavailable`."""
@@ -80,18 +79,12 @@ class SharedPermits:
 
     async def _load(self) -> tuple[int, float, Budget]:
         """The budget with its version, and what time it is."""
-        while (row := await self._database.fetchrow(self._sql["read"], *self._key)) is None:
-            start = self._start
-            await self._database.execute(
-                self._sql["open"], *self._key, start.metered, start.permits, start.period, start.address
-            )
-        version, now, *columns = row
-        return version, now, Budget(**dict(zip(_FIELDS, columns, strict=True)))
+        return 0, self._clock.epoch(), self._budget or self._start
 
-    async def _store(self, version: int, budget: Budget) -> bool:
+    async def _store(self, version: int, budget: Budget) -> bool:  # noqa: ARG002  # nobody else writes it
         """Write it back; whether nobody was quicker."""
-        row = await self._database.fetchrow(self._sql["write"], *self._key, version, *astuple(budget))
-        return row is not None
+        self._budget = budget
+        return True
 
     def _taught(self, budget: Budget, heard: tuple[_Heard, ...], unused: int, *, ahead: float) -> Budget:
         start = self._start
@@ -121,23 +114,41 @@ class SharedPermits:
         self._heard.append(_Heard(self._clock.monotonic(), rate, throttled_for, elapsed, lost))
 
 
-class OwnPermits(SharedPermits):
-    """The same for a role that may read the budgets and not write them: it starts from the row, then counts alone.
+class OwnPermits(LonePermits):
+    """The same for a role that may read the budgets and not write them: it starts from the row, then counts alone."""
 
-    The answers' headers keep it honest: they tell what the others use.
-    """
-
-    _budget: Budget | None = None
+    def __init__(self, database: Database, clock: Clock, *, target: str, kind: str, start: Budget) -> None:
+        super().__init__(clock, target=target, kind=kind, start=start)
+        self._database = database
+        self._budget = None
 
     async def _load(self) -> tuple[int, float, Budget]:
         if self._budget is None:
-            row = await self._database.fetchrow(self._sql["read"], *self._key)
+            row = await self._database.fetchrow(statements("permits")["read"], *self._key)
             self._budget = Budget(**dict(zip(_FIELDS, tuple(row)[2:], strict=True))) if row else self._start
-        return 0, self._clock.now().timestamp(), self._budget
+        return await super()._load()
 
-    async def _store(self, version: int, budget: Budget) -> bool:  # noqa: ARG002  # nobody else writes it
-        self._budget = budget
-        return True
+
+class SharedPermits(LonePermits):
+    """The same, shared by all workers behind one address: a row of the table `permits`."""
+
+    def __init__(self, database: Database, clock: Clock, *, target: str, kind: str, start: Budget) -> None:
+        super().__init__(clock, target=target, kind=kind, start=start)
+        self._database = database
+        self._sql = statements("permits")
+
+    async def _load(self) -> tuple[int, float, Budget]:
+        while (row := await self._database.fetchrow(self._sql["read"], *self._key)) is None:
+            start = self._start
+            await self._database.execute(
+                self._sql["open"], *self._key, start.metered, start.permits, start.period, start.address
+            )
+        version, now, *columns = row
+        return version, now, Budget(**dict(zip(_FIELDS, columns, strict=True)))
+
+    async def _store(self, version: int, budget: Budget) -> bool:
+        row = await self._database.fetchrow(self._sql["write"], *self._key, version, *astuple(budget))
+        return row is not None
 
 
 async def may_share(database: Database) -> bool:

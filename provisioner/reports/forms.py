@@ -54,6 +54,11 @@ def begin(form: Form, stream: TextIO, columns: Sequence[str], *, heading: Headin
     if form is Form.HTML:
         document = Document(stream, columns, heading)
         return Writer(document.write, document.end)
+    return begin_rows(form, stream, columns, bom=bom)
+
+
+def begin_rows(form: Form, stream: TextIO, columns: Sequence[str], *, bom: bool = False) -> Writer:
+    """The same for programs: rows alone, as CSV or JSON Lines."""
     return _jsonl(stream, columns) if form is Form.JSONL else _csv(stream, columns, bom=bom)
 
 

@@ -81,6 +81,26 @@ def test_python(database: Database, tmp_path: Path, keys: dict[str, str]) -> Non
     assert opened(database, keys) == f"succeeded| ['{PROJECT}']"
 
 
+def test_python_tells_that_a_row_existed(database: Database, tmp_path: Path, keys: dict[str, str]) -> None:
+    """The Python example says that the connection was requested earlier, and that its new key is not used."""
+    generated(database, keys)
+    ask(database, "default")
+    (tmp_path / "request.py").write_text(example("python", "import"))
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    done = subprocess.run(  # noqa: S603 - our own arguments
+        [sys.executable, "request.py", PROJECT],
+        cwd=tmp_path,
+        env={**kept, "PROVISIONER_DATABASE_URL": database.url},
+        input=KEY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"openrouter in project {PROJECT} was requested earlier; its row keeps the key that it has\n"
+    assert query(database, "SELECT credential FROM provisioner.connection_requests") == "default"
+
+
 def test_node(database: Database, tmp_path: Path, keys: dict[str, str]) -> None:
     """A box that the Node example makes is opened by a worker."""
     node = shutil.which("node")

@@ -9,8 +9,8 @@ from provisioner.cli.onboard.ahead import Ahead, question
 from provisioner.cli.onboard.asking import Wanted
 from provisioner.core.comparison import Prospect
 from provisioner.core.outlook import expected
+from provisioner.core.projects import SeenProject
 from provisioner.core.reports import Leftovers, TargetReport
-from provisioner.infisical.projects import ListedProject
 from provisioner.postgres.onboarding import Tally
 
 BUSY = Tally(
@@ -76,7 +76,7 @@ def test_the_question_names_what_would_be_made() -> None:
 
 def test_projects_are_chosen_by_type_and_name() -> None:
     """Any of the types and any of the patterns will do, without case."""
-    project = ListedProject(id="1", name="Team Chat", kind="secret-manager")
+    project = SeenProject(id="1", name="Team Chat", type="secret-manager")
     assert Wanted().matches(project)
     assert Wanted(kinds=("kms", "secret-manager"), names=("x*", "team*")).matches(project)
     assert not Wanted(kinds=("kms",)).matches(project)

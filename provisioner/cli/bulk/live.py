@@ -1,6 +1,7 @@
 """How far an onboarding is, while it works: a display that keeps its counts, or lines where there is no terminal."""
 
 import asyncio
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -71,6 +72,9 @@ async def watch(database: "Database", ids: Sequence[int], screen: "Console") -> 
         await _live(database, ids, screen)
         return
     said, pace = "", Pace()
+    sys.stdout.flush()  # what was said before, for whoever follows a log
+    with suppress(DatabaseUnavailable):
+        pace(time.monotonic(), (await tally(database, ids)).succeeded)
     while True:
         await asyncio.sleep(PLAIN)
         with suppress(DatabaseUnavailable):
@@ -81,6 +85,7 @@ async def watch(database: "Database", ids: Sequence[int], screen: "Console") -> 
             if line != said:
                 said = line
                 say(line)
+                sys.stdout.flush()
 
 
 async def _live(database: "Database", ids: Sequence[int], screen: "Console") -> None:

@@ -15,11 +15,12 @@ from provisioner.core.model import Connection, Observation, Request, Result
 if TYPE_CHECKING:
     from provisioner.core.pacing import Grant
     from provisioner.core.ports import Permits
+    from provisioner.core.projects import SeenProject
     from provisioner.credentials.vault import NamedVault
     from provisioner.infisical.connections import Found, InfisicalConnections
-    from provisioner.infisical.projects import ListedProject
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
+    from provisioner.targets import Way
     from provisioner.worker.target import Target
 
 AT_ONCE: Final = 8  # reads in flight
@@ -49,7 +50,7 @@ class TargetUnusable(ProvisionerError):
 class Surveyor:
     """Asks one target, several projects at once."""
 
-    def __init__(self, target: "Target") -> None:
+    def __init__(self, target: "Target | Way") -> None:
         self._name = target.name
         self._reads = target.reads
         # The worker's port has no list, for it needs none; what the service opens has.
@@ -82,7 +83,7 @@ class Surveyor:
 
         await self._side_by_side(projects, ask)
 
-    async def projects(self, kind: str | None) -> "Sequence[ListedProject]":
+    async def projects(self, kind: str | None) -> "Sequence[SeenProject]":
         """The projects of a type, or of any, that the identity is a member of. Raises as `survey`."""
         seen, found = await self._read(lambda: self._connections.projects(kind))
         if seen.result is not Result.FOUND:
@@ -93,6 +94,15 @@ class Surveyor:
         """All projects that have connections; None if the identity may not read them together. Raises as `survey`."""
         seen, connections = await self._read(lambda: self._connections.list(None))
         return _by_project(connections) if seen.result is Result.FOUND else None
+
+    async def with_connections(self, projects: Collection[str], tell: Tell) -> None:
+        """Find each project's connections, as `survey` does; what a list of the organization lacks has none."""
+        if len(projects) <= FEW or (listed := await self.organization()) is None:
+            self._organization = {}
+            await self.survey(projects, tell)
+            return
+        for project in projects:
+            tell(project, listed.get(project.lower(), Project.of([])), "")
 
     async def _read_organization(self) -> Mapping[str, Project]:
         return await self.organization() or {}
@@ -178,6 +188,37 @@ async def surveying(settings: "Settings", database: "Database", target: str) -> 
 
     async with opened(settings, database, target, shared=await may_share(database)) as found:
         yield Surveyor(found)
+
+
+@asynccontextmanager
+async def looking(settings: "Settings", target: str) -> AsyncIterator[Surveyor]:
+    """The same where no database may be configured: then what workers read meanwhile is seen in the answers alone.
+
+    Raises `SettingsError` if nobody can log in.
+    """
+    from provisioner.cli.terminal.frame import open_database
+    from provisioner.core.errors import DatabaseUnavailable, DatabaseUnusable
+    from provisioner.postgres.permits import may_share
+
+    if settings.database.url is not None:
+        async with open_database(settings) as database:
+            try:
+                shared = await may_share(database)
+            except (DatabaseUnavailable, DatabaseUnusable):
+                pass  # it is needed for nothing else
+            else:
+                async with opened(settings, database, target, shared=shared) as found:
+                    yield Surveyor(found)
+                return
+    from provisioner.observe.logs import configure_logging
+    from provisioner.postgres.permits import LonePermits
+    from provisioner.targets import open_infisical
+    from provisioner.worker.clock import DatabaseClock
+
+    configure_logging("critical")  # what goes wrong is told once, by the command
+    clock = DatabaseClock(wall=partial(datetime.now, UTC), monotonic=time.monotonic)
+    async with open_infisical(settings, target, clock, partial(LonePermits, clock)) as way:
+        yield Surveyor(way)
 
 
 @asynccontextmanager

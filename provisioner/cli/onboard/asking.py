@@ -2,18 +2,17 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from provisioner.cli.look.survey import Surveyor, opened
 from provisioner.core.comparison import Project
 from provisioner.core.errors import CredentialUnavailable, CredentialUnknown, CredentialUnreadable
 from provisioner.core.model import Request
+from provisioner.core.projects import ProjectFilter, ProjectType, SeenProject
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from provisioner.infisical.projects import ListedProject
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
     from provisioner.worker.target import Target
@@ -27,7 +26,7 @@ class Told:
     `missing` says of credentials why they cannot be had.
     """
 
-    projects: "Mapping[str, ListedProject]"
+    projects: "Mapping[str, SeenProject]"
     organization: Mapping[str, Project] | None
     missing: Mapping[str, str]
 
@@ -46,11 +45,10 @@ class Wanted:
     names: Collection[str] = ()
     without_connection: bool = False
 
-    def matches(self, project: "ListedProject") -> bool:
+    def matches(self, project: SeenProject) -> bool:
         """Whether a project is meant, as far as itself tells."""
-        return (not self.kinds or project.kind in self.kinds) and (
-            not self.names or any(fnmatchcase(project.name.lower(), name.lower()) for name in self.names)
-        )
+        kinds = tuple(self.kinds) or (ProjectType.ALL,)
+        return ProjectFilter(types=kinds, names=tuple(self.names)).matches(project)
 
 
 async def ask(settings: "Settings", database: "Database", target: str, credentials: Collection[str]) -> Told:
@@ -81,8 +79,8 @@ async def _missing(target: "Target", credential: str) -> str:
 
 
 async def without_connection(
-    settings: "Settings", database: "Database", target: str, told: Told, projects: "Sequence[ListedProject]"
-) -> "Sequence[ListedProject]":
+    settings: "Settings", database: "Database", target: str, told: Told, projects: "Sequence[SeenProject]"
+) -> "Sequence[SeenProject]":
     """Those of the projects that have no OpenRouter connection: one more read a project, if there is no other way."""
     empty: dict[str, bool] = {}
     if told.organization is not None:

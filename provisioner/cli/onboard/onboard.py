@@ -391,6 +391,7 @@ def _result(done: "Tally", left: "Leftovers | None") -> str:
 def _tell_left(done: "Tally", left: "Leftovers") -> None:
     from provisioner.cli.serve.leftovers import told
 
+    sys.stdout.flush()  # the last word is what is in the way
     if left.unfinished:
         tell_error(f"stopped with {several(done.pending, 'request')} to do; nothing is lost: the same command goes on")
         return

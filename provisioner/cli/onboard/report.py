@@ -7,7 +7,7 @@ from provisioner.cli.terminal.frame import several
 from provisioner.cli.terminal.tables import one_line
 from provisioner.core.alerts import remedy
 from provisioner.postgres.browse import Filter, State, page
-from provisioner.postgres.onboarding import Tally
+from provisioner.postgres.onboarding import OF_CREDENTIALS, Tally
 
 if TYPE_CHECKING:
     from provisioner.postgres.pool import Database
@@ -27,9 +27,8 @@ async def told(database: "Database", ids: Sequence[int], done: Tally) -> Iterato
         ]
         if more := count - len(listed):
             lines.append(f"  … and {several(more, 'other project')}")
-        lines.append(
-            f"  then: provisioner retry --error {code}" if code else "  then: provisioner retry --state failed"
-        )
+        again = f"`provisioner retry --error {code}`" if code else "`provisioner retry --state failed`"
+        lines.append(f"  then run {'the same command again' if code in OF_CREDENTIALS else again}")
     return iter(lines)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
 import time
@@ -38,6 +39,7 @@ FAULTS: Final = {
 }
 WINDOW: Final = 10.0  # seconds; Infisical Cloud's is 60, but a demo has little time
 WRITES: Final = 250  # creates a window
+ONBOARD: Final = ("onboard", "--from-infisical", "--yes", "--batch", "demo")
 THEIRS: Final = 3  # connections that somebody else has under the same names
 TIME_LIMIT: Final = 3600.0  # seconds; something is broken then
 
@@ -58,10 +60,10 @@ class Plan:
 
 
 def demo(requests: Requests = 300, workers: Workers = 2, seed: Seed = 1, keep: Keep = False) -> None:
-    """Run the whole product on this machine: PostgreSQL, a simulated Infisical, and workers.
+    """Run the whole product on this machine: PostgreSQL, a simulated Infisical, and `onboard` from start to report.
 
-    Inserts some hundred requests and lets the workers carry them out, while the simulated Infisical limits the rate
-    and loses answers. Then compares the result with Infisical's own list. Nothing is left behind.
+    Onboards some hundred projects while the simulated Infisical limits the rate and loses answers, and kills a worker
+    that helps. Then compares the result with Infisical's own list. Nothing is left behind.
 
     Example: provisioner demo --requests 1000 --workers 4
     """
@@ -87,75 +89,71 @@ async def _demo(plan: Plan) -> int:
         _say(console, "PostgreSQL", f"{server.version.split()[0]}, private, on port {server.port}")
         async with Simulator(options) as simulator:
             _say(console, "Infisical", f"simulated at {simulator.url}: {WRITES} creates per {WINDOW:g} s, with faults")
-            await migrate(server.url())
+            await migrate(server.url())  # before the workers that help, which would end without it
             database = Database(server.url())
             try:
-                await _insert(plan, console, database, simulator)
+                _take_names(plan, simulator)
                 await _work(plan, console, database, _environment(server, simulator), server.directory)
                 audit = await _compare(database, simulator)
                 _report(console, audit, simulator.state(), time.monotonic() - began)
                 if plan.keep:
                     await _linger(console, server, simulator)
                 else:
-                    _say(console, "look further", "provisioner demo --keep; then the README, for your own database")
+                    _say(console, "next", f"{program()} demo --keep")
+                    _say(console, "", "the same, and everything stays up, so that you can look around")
+                    _say(console, "then", f"{program()} onboard --help")
+                    _say(console, "", "your own projects: the README says what it needs")
             finally:
                 await database.close()
     return 1 if audit.problems else 0
 
 
-async def _insert(plan: Plan, console: "Console", database: "Database", simulator: "Simulator") -> None:
-    """Ask for a connection in every project, as an operator would; somebody else was quicker in a few of them."""
+def program() -> str:
+    """This program as its user can type it here."""
+    given = Path(sys.argv[0])
+    found = shutil.which("provisioner")
+    if found and Path(found).resolve() == given.resolve():
+        return "provisioner"
+    try:
+        return str(given.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(given.resolve())
+
+
+def _take_names(plan: Plan, simulator: "Simulator") -> None:
+    """Let somebody else have been quicker in a few of the projects."""
     taken = simulator.projects[:: max(1, plan.requests // THEIRS)][:THEIRS] if plan.requests > THEIRS else []
     simulator.configure(plant=[{"projectId": project, "name": "openrouter"} for project in taken])
-    sql = statements("demo")
-    await database.execute(sql["projects"])
-    await database.execute(sql["fill"], simulator.projects)
-    await database.execute(sql["onboard"])
-    _say(console, "one INSERT", " ".join(sql["onboard"].split()))
 
 
 async def _work(plan: Plan, console: "Console", database: "Database", environment: dict[str, str], logs: Path) -> None:
-    """Let the workers do it; with more than one, the last is killed in the middle and another takes its place."""
-    async with asyncio.timeout(TIME_LIMIT):
-        async with AsyncExitStack() as stack:
-            workers = [
-                await stack.enter_async_context(worker_process(environment, logs, number))
-                for number in range(1, plan.workers + 1)
-            ]
-            _say(console, "workers", f"{plan.workers}, each a process of its own")
-            victim = workers[-1] if plan.workers > 1 else None
-            async for done in watch(console, database, plan.requests):
-                if any(worker.returncode is not None for worker in workers if worker is not victim):
-                    raise typer.Exit(_complain(console, logs))
-                if victim is not None and done >= plan.requests // 3:
-                    victim.kill()
-                    victim = None
-                    another = worker_process(environment, logs, plan.workers + 1)
-                    workers[-1] = await stack.enter_async_context(another)
-                    _say(console, "kill -9", "one worker, while it works; another one takes its place")
+    """Onboard, with other workers that help; the last of them is killed in the middle and another takes its place."""
+    _say(console, "command", " ".join(("provisioner", *ONBOARD)))
+    console.print()
+    async with asyncio.timeout(TIME_LIMIT), AsyncExitStack() as stack:
+        helpers = [
+            await stack.enter_async_context(worker_process(environment, logs, number))
+            for number in range(2, plan.workers + 1)
+        ]
+        onboarding = await stack.enter_async_context(_onboarding(environment, logs))
+        killed = False
+        while onboarding.returncode is None:
+            if helpers and not killed and await _ended(database) >= plan.requests // 3:
+                helpers[-1].kill()
+                killed = True
+                await stack.enter_async_context(worker_process(environment, logs, plan.workers + 1))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(onboarding.wait(), 0.2)
+        if onboarding.returncode == 1 or any(each.returncode is not None for each in helpers[:-1]):
+            raise typer.Exit(_complain(console, logs))
+    console.print()
+    if killed:
+        _say(console, "kill -9", "one of the workers was killed on the way, and another one took its place")
 
 
-async def watch(console: "Console", database: "Database", requests: int) -> AsyncIterator[int]:
-    """Show the progress, and yield how many requests have ended, until all have."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    # A bar that took the room that the words leave would change its length with them.
-    columns = (TextColumn("{task.description:>13}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(
-        *columns, TextColumn("{task.fields[states]}"), console=console, disable=not console.is_terminal
-    ) as bar:
-        task, told, done = bar.add_task("requests", total=requests, states=""), 0, 0
-        while done < requests:
-            row = await database.fetchrow(statements("demo")["progress"])
-            counts = dict(row) if row else {}
-            done = counts["succeeded"] + counts["failed"]
-            states = ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in counts.items() if count)
-            bar.update(task, completed=done, states=states)
-            if not console.is_terminal and done * 4 // requests > told:
-                told = done * 4 // requests
-                _say(console, "requests", states)
-            yield done
-            await asyncio.sleep(0.2)
+async def _ended(database: "Database") -> int:
+    row = await database.fetchrow(statements("demo")["progress"])
+    return row["ended"] if row else 0
 
 
 async def _compare(database: "Database", simulator: "Simulator") -> "Audit":
@@ -186,8 +184,9 @@ def _report(console: "Console", audit: "Audit", state: dict[str, Any], took: flo
 async def _linger(console: "Console", server: "PostgresServer", simulator: "Simulator") -> None:
     """Leave everything running until Ctrl-C."""
     _say(console, "look further", f"export PROVISIONER_DATABASE_URL={server.url()}")
-    _say(console, "", f"{server.psql} $PROVISIONER_DATABASE_URL -c 'TABLE provisioner.batch_progress'")
-    _say(console, "", "provisioner status")
+    _say(console, "", f"{program()} database psql -c 'TABLE provisioner.batch_progress'")
+    _say(console, "", f"{program()} status")
+    _say(console, "", f"{program()} list --state failed")
     _say(console, "", f"curl {simulator.url}/_simulator/state")
     _say(console, "", "Ctrl-C stops everything")
     stop = asyncio.Event()
@@ -214,6 +213,16 @@ def private_postgres() -> "Iterator[PostgresServer]":
 
 
 @asynccontextmanager
+async def _onboarding(environment: dict[str, str], logs: Path) -> AsyncIterator[Process]:
+    """The command of the demo, on the terminal of whoever watches."""
+    sys.stdout.flush()
+    command = (sys.executable, "-m", "provisioner", *ONBOARD)
+    process = await asyncio.create_subprocess_exec(*command, env=environment, cwd=logs, stdin=DEVNULL)
+    async with _ending(process):
+        yield process
+
+
+@asynccontextmanager
 async def worker_process(environment: dict[str, str], logs: Path, number: int) -> AsyncIterator[Process]:
     """A worker, told to stop at the end and waited for."""
     with (logs / f"worker-{number}.log").open("wb") as log:
@@ -227,10 +236,17 @@ async def worker_process(environment: dict[str, str], logs: Path, number: int) -
             stderr=log,
             start_new_session=True,
         )
-    try:
+    async with _ending(process):
         yield process
+
+
+@asynccontextmanager
+async def _ending(process: Process) -> AsyncIterator[None]:
+    """Have a process end with the block."""
+    try:
+        yield
     finally:
-        with suppress(ProcessLookupError):  # the one that was killed
+        with suppress(ProcessLookupError):  # the one that was killed, or has ended
             process.terminate()
         try:
             async with asyncio.timeout(10):

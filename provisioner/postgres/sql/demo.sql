@@ -1,21 +1,8 @@
--- What the demo's user writes, on the user's own database.
-
--- :name projects
--- The user's own table, as every company has one.
-CREATE TABLE projects (infisical_project_id uuid);
-
--- :name fill
--- The projects that the simulated Infisical has.
-INSERT INTO projects SELECT unnest($1::uuid[]);
-
--- :name onboard
--- The whole of onboarding.
-INSERT INTO provisioner.connection_requests (project_id)
-SELECT infisical_project_id FROM projects ON CONFLICT DO NOTHING;
+-- What the demo looks at.
 
 -- :name progress
--- How far everything is.
-SELECT ready, waiting, in_flight, succeeded, failed FROM provisioner.batch_progress WHERE total;
+-- How many requests have ended.
+SELECT succeeded + failed AS ended FROM provisioner.batch_progress WHERE total;
 
 -- :name rows
 -- Every request, for the auditor.

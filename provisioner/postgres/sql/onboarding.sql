@@ -11,7 +11,7 @@ WHERE q.id = ANY ($1::bigint[])
 GROUP BY 1, 2;
 
 -- :name retry
--- Put those of the requests $1 back in line that failed because of their credential: the settings at hand may have another.
+-- Put those of the requests $1 back in line that failed with one of the codes $2.
 SELECT count(*)
 FROM provisioner.retry(
     ARRAY(
@@ -19,7 +19,7 @@ FROM provisioner.retry(
         FROM provisioner.connection_requests AS q
         WHERE
             q.id = ANY ($1::bigint[]) AND q.status = 'failed'
-            AND q.error_code IN ('credential_refused', 'credential_unknown', 'credential_unreadable')
+            AND q.error_code = ANY ($2::text[])
     )
 );
 

@@ -10,8 +10,9 @@ from provisioner.sandbox.simulator.answers import Refusal, not_found, permission
 from provisioner.sandbox.simulator.clock import Clock
 from provisioner.sandbox.simulator.seeds import Seeds
 
-__all__ = ["ABILITIES", "APP", "ENVIRONMENTS", "Connection", "CreateRecord", "Grant", "Store"]
+__all__ = ["ABILITIES", "APP", "ENVIRONMENTS", "PROJECT_TYPES", "Connection", "CreateRecord", "Grant", "Store"]
 
+PROJECT_TYPES = ("secret-manager", "cert-manager", "kms", "ssh", "secret-scanning", "pam", "ai")
 APP = "open-router"
 VERBS = ("create", "read", "edit", "delete")
 ABILITIES = frozenset(
@@ -119,6 +120,7 @@ class Store:
     _names: dict[tuple[str, str | None], Connection] = field(default_factory=dict)
     _by_project: dict[str | None, dict[str, Connection]] = field(default_factory=dict)
     _numbers: dict[str, int] = field(default_factory=dict)
+    _called: dict[str, Mapping[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._numbers.update({project: number for number, project in enumerate(self.projects, 1)})
@@ -129,6 +131,12 @@ class Store:
             if project not in self._numbers:
                 self.projects.append(project)
                 self._numbers[project] = len(self.projects)
+
+    def call_projects(self, called: Mapping[str, Mapping[str, str]]) -> None:
+        """Give projects a name, a slug, a type; those that are not there yet are made."""
+        self.add_projects(called)
+        for project, given in called.items():
+            self._called[project] = {**self._called.get(project, {}), **given}
 
     def remove_projects(self, projects: Iterable[str]) -> None:
         """Delete these projects with all that is in them."""
@@ -283,6 +291,7 @@ class Store:
             "id": project_id,
             "type": "secret-manager",
             "slug": f"project-{number}",
+            **self._called.get(project_id, {}),
         }
 
 

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from provisioner.sandbox.simulator import checks
 from provisioner.sandbox.simulator.faults import ROTATION_FAULTS, check_shares
-from provisioner.sandbox.simulator.model import ABILITIES, APP, ENVIRONMENTS, Grant
+from provisioner.sandbox.simulator.model import ABILITIES, APP, ENVIRONMENTS, PROJECT_TYPES, Grant
 from provisioner.sandbox.simulator.options import Mode
 from provisioner.sandbox.simulator.secrets import PlantedSecret, planted_secret
 from provisioner.sandbox.simulator.tokens import Identity, Revoked
@@ -150,6 +150,14 @@ def _plant(value: object) -> Plant:
     return Plant(**{snake(name): found for name, found in _checked(given, PLANT_FIELDS).items()})
 
 
+def _projects(value: object) -> dict[str, dict[str, str]]:
+    fields = {"name": checks.text, "slug": checks.text, "type": checks.choice(*PROJECT_TYPES)}
+    return {
+        checks.uuid(project): _checked(checks.mapping(given), fields)
+        for project, given in checks.mapping(value).items()
+    }
+
+
 def _secret(value: object) -> PlantedSecret:
     return planted_secret(checks.mapping(value))
 
@@ -188,6 +196,7 @@ FIELDS: dict[str, Callable[[object], Any]] = {
     "unlock": checks.boolean,
     "clientSecret": checks.text,
     "addProjects": checks.list_of(checks.uuid),
+    "projects": _projects,
     "removeProjects": checks.list_of(checks.uuid),
     "permissions": _permissions,
     "plant": checks.list_of(_plant),

@@ -113,7 +113,7 @@ class World:
     def change(self, changes: dict[str, Any]) -> None:
         """Change settings, or raise `SettingsError` and change none."""
         checked = live.check(changes)
-        added = set(checked.get("addProjects", ()))
+        added = {*checked.get("addProjects", ()), *checked.get("projects", ())}
         for place in checked.get("permissions", ()):
             self._check_place("permissions", place, added | {self.store.organization_id})
         names = set()
@@ -147,6 +147,7 @@ class World:
             "revokeTokens": self.tokens.revoke_all,
             "clientSecret": self.logins.renew_secret,
             "addProjects": self.store.add_projects,
+            "projects": self.store.call_projects,
             "removeProjects": self._remove_projects,
             "permissions": self._grant,
             "pool": self.pool.resize,

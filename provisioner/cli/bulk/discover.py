@@ -1,0 +1,193 @@
+"""`provisioner discover`: the projects that the machine identity can see, as a file that `submit` reads."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from provisioner.cli.terminal.bars import counting
+from provisioner.cli.terminal.frame import (
+    DONE,
+    NOT_DONE,
+    Config,
+    load,
+    run_async,
+    several,
+    tell_detail,
+    tell_error,
+    tell_warning,
+)
+from provisioner.cli.terminal.streams import tell
+from provisioner.core.projects import ProjectFilter, ProjectType, SeenProject, chosen
+from provisioner.core.text import printable
+from provisioner.reports.forms import Form, form_of
+
+if TYPE_CHECKING:
+    from provisioner.cli.look.survey import Surveyor
+    from provisioner.core.comparison import Project
+    from provisioner.settings import Settings
+
+COLUMNS: Final = ("target", "project_id", "project_name")
+NAMED: Final = 3  # projects that cannot be asked and are told one by one
+
+
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="FILE", help="File to write. Default: standard output.", show_default=False),
+]
+
+
+class RowForm(StrEnum):
+    """How the list is written."""
+
+    CSV = "csv"
+    JSONL = "jsonl"
+
+
+def discover(  # noqa: PLR0917  # the command line names them
+    config: Config = None,
+    target: Annotated[
+        str | None,
+        typer.Option(help="Target to ask. Default: the only one, or default.", show_default=False),
+    ] = None,
+    kinds: Annotated[
+        list[ProjectType] | None,
+        typer.Option(
+            "--type",
+            metavar="TYPE",
+            help=f"Type of project: {', '.join(ProjectType)}. Default: secret-manager.",
+            show_default=False,
+        ),
+    ] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--name",
+            metavar="GLOB",
+            help="Projects whose name or slug matches, such as 'team-*'; without case.",
+            show_default=False,
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option("--exclude", metavar="GLOB", help="Leave out projects that match.", show_default=False),
+    ] = None,
+    without_connection: Annotated[
+        bool, typer.Option("--without-connection", help="Only projects that have no OpenRouter connection.")
+    ] = False,
+    form: Annotated[
+        RowForm | None,
+        typer.Option("--format", help="csv or jsonl. Default: by the suffix of --output, or csv.", show_default=False),
+    ] = None,
+    output: Output = None,
+) -> None:
+    """List the projects that the machine identity can see, as a file that submit and plan read. Changes nothing.
+
+    Infisical shows an identity only the projects that it is a member of. There is one login and one read; for
+    --without-connection one more of the whole organization, or one per project where the identity may not read that,
+    within half of the read budget. No database is needed. --type, --name and --exclude can be repeated. Exits 1 if a
+    project could not be asked for its connections; it is then left out.
+
+    Example: provisioner discover --name 'team-*' --without-connection -o projects.csv
+    """
+    settings = load(config)
+    types = tuple(kinds or [ProjectType.SECRET_MANAGER])
+    wanted = ProjectFilter(types=types, names=tuple(names or ()), exclude=tuple(exclude or ()))
+    written = Form(form) if form else form_of(output) or Form.CSV
+    if written is Form.HTML:
+        raise typer.BadParameter("is csv or jsonl: name one, or another suffix of --output", param_hint="--format")
+    where = _target(settings, target)
+    found = run_async(_discover(settings, where, wanted, without_connection=without_connection))
+    _write(where, found.projects, written, output)
+    raise typer.Exit(found.tell(where, wanted))
+
+
+class Discovered:
+    """What was found: the projects that are meant, and which of them were left out."""
+
+    def __init__(self, seen: int, projects: Sequence[SeenProject]) -> None:
+        self.seen = seen
+        self.projects = list(projects)
+        self.connected = 0
+        self.unasked: list[tuple[SeenProject, str]] = []
+
+    def tell(self, target: str, wanted: ProjectFilter) -> int:
+        """Say on standard error what the list holds and lacks; returns the exit status."""
+        kind = "" if ProjectType.ALL in wanted.types else f" of type {' or '.join(wanted.types)}"
+        given = " with a matching name" if wanted.names or wanted.exclude else ""
+        has = "has" if self.connected == 1 else "have"
+        aside = f"; {self.connected:,} more {has} an OpenRouter connection" if self.connected else ""
+        tell(f"{several(len(self.projects), 'project')}{kind}{given} at target {target}{aside}")
+        if not self.seen:
+            tell_warning(
+                f"the machine identity of target {target} is a member of no project: add it to each, under Access "
+                "Control, with a role that may create app connections"
+            )
+        if not self.unasked:
+            return DONE
+        tell_error(f"{several(len(self.unasked), 'project')} could not be asked and left out")
+        for project, problem in self.unasked[:NAMED]:
+            tell_detail(f"{project.name or project.id}: {problem}")
+        if more := len(self.unasked) - NAMED:
+            tell_detail(f"… and {more:,} more" if more > 0 else "")
+        return NOT_DONE
+
+
+async def _discover(
+    settings: "Settings", target: str, wanted: ProjectFilter, *, without_connection: bool
+) -> Discovered:
+    from provisioner.cli.look.survey import looking
+
+    async with looking(settings, target) as surveyor:
+        projects = await surveyor.projects(None)
+        found = Discovered(len(projects), chosen(projects, wanted))
+        if without_connection:
+            await _drop_connected(surveyor, found)
+    return found
+
+
+async def _drop_connected(surveyor: "Surveyor", found: Discovered) -> None:
+    by_id = {project.id: project for project in found.projects}
+    free: set[str] = set()
+    with counting("asking", total=len(by_id), quiet=False) as advance:
+
+        def note(project_id: str, project: "Project | None", problem: str) -> None:
+            advance(1)
+            if project is None:
+                found.unasked.append((by_id[project_id], problem))
+            elif project.by_name:
+                found.connected += 1
+            else:
+                free.add(project_id)
+
+        await surveyor.with_connections(by_id, note)
+    found.projects = [project for project in found.projects if project.id in free]
+
+
+def _target(settings: "Settings", given: str | None) -> str:
+    known = tuple(settings.targets)
+    name = given or (known[0] if len(known) == 1 else "default")
+    if name not in settings.targets:
+        raise typer.BadParameter(
+            f"target {printable(name)} is not in the settings; there are {', '.join(known) or 'none'}",
+            param_hint="--target",
+        )
+    return name
+
+
+def _write(target: str, projects: Sequence[SeenProject], form: Form, output: Path | None) -> None:
+    from provisioner.reports.files import NotWritable, opened, telling
+    from provisioner.reports.forms import begin_rows
+
+    try:
+        with opened(output) as stream, telling(stream.name):
+            writer = begin_rows(form, stream, COLUMNS)
+            for project in projects:
+                writer.write((target, project.id, project.name or None))
+            writer.end()
+    except NotWritable as error:
+        if isinstance(error.__cause__, BrokenPipeError):
+            raise error.__cause__ from None  # whoever reads has seen enough
+        raise

@@ -1,0 +1,137 @@
+"""`provisioner discover`: the projects that the machine identity can see."""
+
+from __future__ import annotations
+
+import csv
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.cli import provisioner, query
+from tests.support.infisical import simulated
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.infisical import Infisical
+    from tests.support.postgres import Database
+
+PROJECTS = "GET /api/v1/projects"
+LISTING = "GET /api/v1/app-connections/open-router"
+AWKWARD = '=Évil, "x"'
+
+
+@pytest.fixture
+def infisical() -> Iterator[Infisical]:
+    """Serve five projects: one named, one with an awkward name, one of another type, one that is not joined."""
+    with simulated("--mode", "self-hosted", "--projects", "5") as served:
+        named, awkward, other, _, foreign = served.projects
+        served.set(
+            projects={
+                named: {"name": "Team Alpha", "slug": "team-alpha"},
+                awkward: {"name": AWKWARD},
+                other: {"type": "kms"},
+            },
+            permissions={foreign: "none"},
+        )
+        yield served
+
+
+def _listed(infisical: Infisical, *options: str) -> dict[str, str]:
+    done = provisioner("discover", *options, more=infisical.variables)
+    assert done.returncode == 0, done.stderr
+    return {row["project_id"]: row["project_name"] for row in csv.DictReader(done.stdout.splitlines())}
+
+
+def test_projects_are_listed_with_their_names(infisical: Infisical) -> None:
+    """Without any database, one login and one read list the joined projects of the type, by name."""
+    named, awkward, other, plain, _ = infisical.projects
+    done = provisioner("discover", more=infisical.variables)
+    assert done.stdout == (
+        "target,project_id,project_name\n"
+        f'default,{awkward},"\'=Évil, ""x"""\n'
+        f"default,{plain},project 4\n"
+        f"default,{named},Team Alpha\n"
+    )
+    assert (done.returncode, done.stderr) == (0, "3 projects of type secret-manager at target default\n")
+    requests = infisical.state()["requests"]
+    assert (requests[PROJECTS], LISTING in requests) == ({"200": 1}, False)
+    assert set(_listed(infisical, "--type", "kms")) == {other}
+    assert set(_listed(infisical, "--type", "all")) == {named, awkward, other, plain}
+
+
+def test_names_and_slugs_are_matched(infisical: Infisical) -> None:
+    """Globs match names and slugs without case, several of them any, and exclusions win."""
+    named, awkward, _, plain, _ = infisical.projects
+    assert set(_listed(infisical, "--name", "TEAM-*")) == {named}
+    assert set(_listed(infisical, "--name", "team *", "--name", "project ?")) == {named, plain}
+    assert set(_listed(infisical, "--exclude", "*alpha", "--exclude", "PROJECT-4")) == {awkward}
+
+
+def test_projects_with_a_connection_are_left_out(infisical: Infisical) -> None:
+    """One read of the organization tells which projects have a connection; where that is forbidden, one read each."""
+    infisical.set(addProjects=["7b6c9d8e-1f2a-4b3c-8d4e-5f6a7b8c9d0e"])
+    named, awkward, _, plain, _ = infisical.projects
+    infisical.set(plant=[{"name": "theirs", "projectId": named}])
+    assert _listed(infisical, "--without-connection").keys() == {
+        awkward,
+        plain,
+        "7b6c9d8e-1f2a-4b3c-8d4e-5f6a7b8c9d0e",
+    }
+    assert infisical.state()["requests"][LISTING] == {"200": 1}
+    infisical.set(permissions={infisical.organization: []})
+    assert named not in _listed(infisical, "--without-connection")
+    assert infisical.state()["requests"][LISTING] == {"200": 5, "403": 1}
+    infisical.set(permissions={plain: ["create-app-connections"]})
+    done = provisioner("discover", "--without-connection", more=infisical.variables)
+    assert (done.returncode, plain in done.stdout) == (1, False)
+    assert "1 project could not be asked and left out\n  project 4: the machine identity lacks" in done.stderr
+
+
+def test_submit_reads_what_is_printed(database: Database, infisical: Infisical, tmp_path: Path) -> None:
+    """Either form loads as it is, with the names that people gave the projects."""
+    for form in ("csv", "jsonl"):
+        file = tmp_path / f"projects.{form}"
+        assert provisioner("discover", "-o", file, database=database, more=infisical.variables).returncode == 0
+        done = provisioner("submit", file, database=database, more=infisical.variables)
+        assert (done.returncode, done.stderr) == (0, "")
+        names = query(
+            database, 'SELECT project_name FROM provisioner.connection_requests ORDER BY project_name COLLATE "C"'
+        )
+        assert names == f"{AWKWARD}\nTeam Alpha\nproject 4"
+        query(database, "DELETE FROM provisioner.connection_requests")
+    assert json.loads((tmp_path / "projects.jsonl").read_text().splitlines()[0])["target"] == "default"
+
+
+def test_what_is_in_the_way_is_said(infisical: Infisical) -> None:
+    """Bad usage, an identity that joined nothing, and an Infisical that is away each get a sentence of their own."""
+    done = provisioner("discover", "--target", "nope", more=infisical.variables)
+    assert (done.returncode, "target nope is not in the settings; there are default" in done.stderr) == (2, True)
+    done = provisioner("discover", "-o", "projects.html", more=infisical.variables)
+    assert (done.returncode, "is csv or jsonl" in done.stderr) == (2, True)
+    infisical.set(permissions=dict.fromkeys(infisical.projects, "none"))
+    done = provisioner("discover", more=infisical.variables)
+    assert (done.returncode, done.stdout) == (0, "target,project_id,project_name\n")
+    assert "is a member of no project: add it to each" in done.stderr
+    infisical.set(maintenance=False, outage="refuse")
+    done = provisioner("discover", more=infisical.variables)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: target default cannot be asked")
+
+
+def test_the_read_limit_is_kept() -> None:
+    """Without a database the headers alone keep the reads of many projects below the limit."""
+    with simulated("--projects", "12", "--read-limit", "5", "--window", "1") as infisical:
+        infisical.set(permissions={infisical.organization: []})
+        done = provisioner("discover", "--without-connection", more=infisical.variables)
+        assert (done.returncode, len(done.stdout.splitlines())) == (0, 13)
+        assert infisical.state()["requests"][LISTING] == {"200": 12, "403": 1}
+
+
+def test_a_database_that_is_away_is_not_needed(infisical: Infisical) -> None:
+    """The database is asked only for what other readers use, so one that cannot be reached keeps nobody waiting."""
+    more = infisical.variables | {"PROVISIONER_DATABASE_URL": "postgresql://x@127.0.0.1:1/x"}
+    done = provisioner("discover", more=more)
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 4)
