@@ -65,6 +65,17 @@ def after_change(
     return Remove()
 
 
+def recorded_twice(claim: Claim, connection: Connection, other: str) -> Decision:
+    """What to do when `other`, a request of another target, has recorded the connection that was found."""
+    if claim.cancelled:
+        return Cancel()
+    return Fail(
+        code=ErrorCode.NAME_CONFLICT,
+        message=f"{other} has already recorded this connection (id {connection.id}): both targets are the same"
+        " Infisical and organization; cancel one of the requests, and configure only one of the targets",
+    )
+
+
 def _change(claim: Claim) -> Decision:
     """The call by which what is recorded becomes what is wanted."""
     request = claim.request

@@ -162,17 +162,6 @@ def telling_what_is_left(claim: Claim, outcome: Outcome) -> Outcome:
     return replace(outcome, message=f"{outcome.message}; {left}")
 
 
-def recorded_twice(claim: Claim, connection: Connection, other: str) -> Decision:
-    """What to do when `other`, a request of another target, has recorded the connection that was found."""
-    if claim.cancelled:
-        return Cancel()
-    return Fail(
-        code=ErrorCode.NAME_CONFLICT,
-        message=f"{other} has already recorded this connection (id {connection.id}): both targets are the same"
-        " Infisical and organization; cancel one of the requests, and configure only one of the targets",
-    )
-
-
 def streak_after(claim: Claim, code: ErrorCode) -> int:
     """How many failures of the same kind in a row another one makes: each kind has a patience of its own."""
     return claim.streak + 1 if claim.streak_of == code else 1

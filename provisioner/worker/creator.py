@@ -9,7 +9,7 @@ from typing import Final
 
 import structlog
 
-from provisioner.core.changes import first_step
+from provisioner.core.changes import first_step, recorded_twice
 from provisioner.core.doubt import unheard, with_doubt
 from provisioner.core.errors import (
     CredentialUnavailable,
@@ -39,7 +39,6 @@ from provisioner.core.policy import (
     is_evidence,
     left_in_doubt,
     plain_success,
-    recorded_twice,
     sent_description,
     telling_what_is_left,
 )
@@ -270,11 +269,10 @@ class Creator:
     async def _permit(self, action: Action, *, created: bool) -> float:
         """Ask for a permit for what is no create; returns the seconds to come back in when there is none.
 
-        A permit is waited for: a request that is put back costs another claim, and if it has `created`, another create.
-        What was begun for a connection is brought to its end, however long that takes.
+        It is waited for: a request that is put back costs another claim, and if it has `created`, another create.
         """
         patience = PATIENCE if created else SHORT_PATIENCE
-        if action in _BROUGHT_TO_ITS_END:
+        if action in _BROUGHT_TO_ITS_END:  # what was begun for a connection
             patience = float("inf")
         elif self._target.shared_budget and action not in _LOOKING:
             return 0.0  # the claim has its permit
