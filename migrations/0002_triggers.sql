@@ -7,6 +7,12 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT length(given) + length(regexp_replace(given, '[^\U00010000-\U0010FFFF]', '', 'g'))
 $$;
 
+-- What is left of a credential when its sealed key is wiped: the id of the key that sealed it. Others stay as they are.
+CREATE FUNCTION provisioner.wiped(credential text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE WHEN credential LIKE 'sealed:%' THEN 'sealed:' || split_part(credential, ':', 2) || ':wiped' ELSE credential END
+$$;
+
 -- Which rule a row breaks, as the name of its column; NULL when it breaks none.
 CREATE FUNCTION provisioner.broken_rule(r provisioner.connection_requests) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$

@@ -124,10 +124,7 @@ BEGIN
                 SET
                     status = 'cancelled', finished_at = clock_timestamp(),
                     attempts = coalesce((SELECT s.sent FROM provisioner.attempt_state AS s WHERE s.id = q.id), q.attempts),
-                    credential = CASE
-                        WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
-                        ELSE q.credential
-                    END
+                    credential = provisioner.wiped(q.credential)
                 FROM found AS f
                 WHERE q.id = f.id AND q.id = ANY (undone) AND NOT f.doubted
                 RETURNING q.id
@@ -1310,6 +1307,12 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION provisioner.wiped(credential text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT CASE WHEN credential LIKE 'sealed:%' THEN 'sealed:' || split_part(credential, ':', 2) || ':wiped' ELSE credential END
+$$;
+
 CREATE FUNCTION provisioner.withhold_readable_key() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1593,18 +1596,6 @@ UNION ALL
 
 COMMENT ON VIEW provisioner.requests IS 'All requests of every kind, in brief; a rotation''s target is that of its line';
 
-CREATE TABLE provisioner.waiting (
-    id bigint NOT NULL,
-    run_at timestamp with time zone NOT NULL,
-    target text NOT NULL,
-    rank integer NOT NULL,
-    project_id uuid NOT NULL,
-    quarantine text
-)
-WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
-
-COMMENT ON COLUMN provisioner.waiting.quarantine IS 'Why it is held back together with others, such as the credential that was refused';
-
 CREATE TABLE provisioner.workers (
     id bigint NOT NULL,
     name text NOT NULL,
@@ -1620,6 +1611,37 @@ CREATE TABLE provisioner.workers (
 WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500');
 
 COMMENT ON COLUMN provisioner.workers.pace IS 'Creates a second over the last while';
+
+CREATE VIEW provisioner.target_paces AS
+ SELECT target,
+    COALESCE(( SELECT GREATEST((((p.permits)::double precision / p.period) -
+                CASE
+                    WHEN (p.seen_at > ((EXTRACT(epoch FROM now()))::double precision - p.period)) THEN p.their_pace
+                    ELSE (0)::double precision
+                END), (((p.permits)::double precision / p.period) / (4)::double precision)) AS "greatest"
+           FROM provisioner.permits p
+          WHERE ((p.target = t.target) AND (p.kind = 'write'::text) AND p.metered)), ( SELECT sum(k.pace) AS sum
+           FROM provisioner.workers k
+          WHERE ((k.lease_until > now()) AND (t.target = ANY (k.targets))))) AS pace
+   FROM ( SELECT p.target
+           FROM provisioner.permits p
+        UNION
+         SELECT unnest(k.targets) AS unnest
+           FROM provisioner.workers k) t;
+
+COMMENT ON VIEW provisioner.target_paces IS 'How many creates a second to expect of each target; NULL while nobody knows';
+
+CREATE TABLE provisioner.waiting (
+    id bigint NOT NULL,
+    run_at timestamp with time zone NOT NULL,
+    target text NOT NULL,
+    rank integer NOT NULL,
+    project_id uuid NOT NULL,
+    quarantine text
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
+
+COMMENT ON COLUMN provisioner.waiting.quarantine IS 'Why it is held back together with others, such as the credential that was refused';
 
 CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
  WITH lines AS (
@@ -1686,16 +1708,9 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
             s.last_run_at,
             ((s.unfinished - s.waiting) - s.in_flight) AS ready,
             (((s.unfinished + s.succeeded) + s.failed) + s.cancelled) AS requests,
-            ((s.unfinished)::double precision / NULLIF(COALESCE(( SELECT GREATEST((((p.permits)::double precision / p.period) -
-                        CASE
-                            WHEN (p.seen_at > ((EXTRACT(epoch FROM now()))::double precision - p.period)) THEN p.their_pace
-                            ELSE (0)::double precision
-                        END), (((p.permits)::double precision / p.period) / (4)::double precision)) AS "greatest"
-                   FROM provisioner.permits p
-                  WHERE ((p.target = s.target) AND (p.kind = 'write'::text) AND p.metered)), ( SELECT sum(k.pace) AS sum
-                   FROM provisioner.workers k
-                  WHERE ((k.lease_until > now()) AND (s.target = ANY (k.targets))))), (0)::double precision)) AS seconds
-           FROM summed s
+            ((s.unfinished)::double precision / NULLIF(p.pace, (0)::double precision)) AS seconds
+           FROM (summed s
+             LEFT JOIN provisioner.target_paces p ON ((p.target = s.target)))
         ), shown AS (
          SELECT f.batch,
             f.total,
@@ -2450,5 +2465,7 @@ REVOKE ALL ON FUNCTION provisioner.utf16_length(given text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION provisioner.wipe_boxes(boxes provisioner.failed_boxes[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.wipe_failed_boxes(keep interval, most integer, OUT due integer, OUT wiped integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.wiped(credential text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.withhold_readable_key() FROM PUBLIC;

@@ -75,10 +75,7 @@ updated AS (
         error_code = NULL,
         error_message = NULL,
         finished_at = clock_timestamp(),
-        credential = CASE
-            WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
-            ELSE q.credential
-        END
+        credential = provisioner.wiped(q.credential)
     FROM settled AS o
     WHERE q.id = o.id
     RETURNING q.id
@@ -115,8 +112,7 @@ updated AS (
         error_message = o.error_message,
         finished_at = clock_timestamp(),
         credential = CASE
-            WHEN o.cancelled AND NOT o.doubted AND q.credential LIKE 'sealed:%'
-                THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
+            WHEN o.cancelled AND NOT o.doubted THEN provisioner.wiped(q.credential)
             ELSE q.credential
         END
     FROM settled AS o
@@ -165,10 +161,7 @@ ended AS (
     UPDATE provisioner.connection_requests AS q
     SET
         status = 'cancelled', attempts = o.sent, finished_at = clock_timestamp(),
-        credential = CASE
-            WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
-            ELSE q.credential
-        END
+        credential = provisioner.wiped(q.credential)
     FROM settled AS o
     WHERE q.id = o.id AND o.cancelled AND NOT o.doubted
     RETURNING q.id
@@ -194,10 +187,7 @@ updated AS (
     UPDATE provisioner.connection_requests AS q
     SET
         status = 'cancelled', attempts = o.sent, finished_at = clock_timestamp(),
-        credential = CASE
-            WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
-            ELSE q.credential
-        END
+        credential = provisioner.wiped(q.credential)
     FROM settled AS o
     WHERE q.id = o.id
     RETURNING q.id
