@@ -7,10 +7,14 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT length(given) + length(regexp_replace(given, '[^\U00010000-\U0010FFFF]', '', 'g'))
 $$;
 
--- What is left of a credential when its sealed key is wiped: the id of the key that sealed it. Others stay as they are.
+-- What is left of a credential when its sealed key is wiped: the id of the key that sealed it. What is wiped already,
+-- perhaps with the day, and every other credential stays as it is.
 CREATE FUNCTION provisioner.wiped(credential text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT CASE WHEN credential LIKE 'sealed:%' THEN 'sealed:' || split_part(credential, ':', 2) || ':wiped' ELSE credential END
+    SELECT CASE
+        WHEN credential LIKE 'sealed:%' AND credential NOT LIKE '%:wiped' THEN 'sealed:' || split_part(credential, ':', 2) || ':wiped'
+        ELSE credential
+    END
 $$;
 
 -- Which rule a row breaks, as the name of its column; NULL when it breaks none.

@@ -39,11 +39,7 @@ BEGIN
             UPDATE provisioner.connection_requests AS q
             SET
                 status = 'cancelled',
-                credential = CASE
-                    WHEN q.credential LIKE 'sealed:%' AND q.credential NOT LIKE '%:wiped'
-                        THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
-                    ELSE q.credential
-                END
+                credential = provisioner.wiped(q.credential)
             FROM failed AS f
             WHERE q.id = f.id
             RETURNING q.id

@@ -119,11 +119,7 @@ BEGIN
             UPDATE provisioner.connection_requests AS q
             SET
                 status = 'cancelled',
-                credential = CASE
-                    WHEN q.credential LIKE 'sealed:%' AND q.credential NOT LIKE '%:wiped'
-                        THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
-                    ELSE q.credential
-                END
+                credential = provisioner.wiped(q.credential)
             FROM failed AS f
             WHERE q.id = f.id
             RETURNING q.id
@@ -1577,7 +1573,10 @@ $$;
 CREATE FUNCTION provisioner.wiped(credential text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
-    SELECT CASE WHEN credential LIKE 'sealed:%' THEN 'sealed:' || split_part(credential, ':', 2) || ':wiped' ELSE credential END
+    SELECT CASE
+        WHEN credential LIKE 'sealed:%' AND credential NOT LIKE '%:wiped' THEN 'sealed:' || split_part(credential, ':', 2) || ':wiped'
+        ELSE credential
+    END
 $$;
 
 CREATE FUNCTION provisioner.wish(r provisioner.connection_requests) RETURNS void
