@@ -13,7 +13,18 @@ from provisioner.core.secret import Secret
 from provisioner.settings.errors import SettingsError
 from provisioner.settings.identity import Identity, identity_of
 from provisioner.settings.layers import Layer
-from provisioner.settings.sections import Credential, Database, Listen, Log, Notify, Retry, Sealing, Target, Worker
+from provisioner.settings.sections import (
+    Credential,
+    Database,
+    Listen,
+    Log,
+    Notify,
+    Retry,
+    Sealing,
+    Target,
+    Verify,
+    Worker,
+)
 from provisioner.settings.shape import NAMED, SECTIONS, Setting, dotted, variable
 from provisioner.settings.values import normalise_name
 
@@ -31,6 +42,7 @@ class Settings(BaseSettings):
     listen: Listen = Listen()
     sealing: Sealing = Sealing()
     notify: Notify = Notify()
+    verify: Verify = Verify()
     log: Log = Log()
 
     _sources: Mapping[str, str] = PrivateAttr(default_factory=dict)
