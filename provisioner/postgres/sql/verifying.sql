@@ -57,7 +57,8 @@ SELECT v.id, $2, v.drift, v.missed_at, v.unread
 FROM unnest($1::bigint[], $3::text[], $4::timestamptz[], $5::boolean[]) AS v (id, drift, missed_at, unread)
 ON CONFLICT (id) DO UPDATE SET
     drift = CASE WHEN excluded.unread THEN d.drift ELSE excluded.drift END, missed_at = excluded.missed_at,
-    unread = excluded.unread, since = CASE WHEN d.drift IS NULL THEN clock_timestamp() ELSE d.since END;
+    unread = excluded.unread, seen_at = clock_timestamp(),
+    since = CASE WHEN d.drift IS NULL THEN clock_timestamp() ELSE d.since END;
 
 -- :name clear
 -- The requests $1 are as they were recorded.
