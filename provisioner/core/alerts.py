@@ -41,6 +41,7 @@ class Kind(StrEnum):
     UNRECORDED = "outcomes_unrecorded"
     PAUSED = "target_paused"
     UNSERVED = "target_unserved"
+    REFUSED = "key_refused"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +88,11 @@ def _others(status: Status) -> Iterator[Concern]:
             said=f"{_count(number, 'outcome', 'outcomes')} cannot be recorded, for example that of request"
             f" {status.unrecorded.example_id}: {status.unrecorded.example}; remove the cause",
         )
+    for key in status.refused_keys:
+        if key.requests:
+            count = _count(key.requests, "request waits", "requests wait")
+            said = f"{count} because OpenRouter refuses the key of credential {key.credential}: replace the key"
+            yield Concern(kind=Kind.REFUSED, subject=key.credential, requests=key.requests, said=said)
     for target in status.targets:
         name = target.target
         if target.pending and target.paused_at is not None:

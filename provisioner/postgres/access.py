@@ -103,7 +103,10 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
             _table(name, "SELECT")
             for name in ("workers", "targets", "target_incidents", "permits", "concurrency", "credential_health")
         ),
-        *(_table(name, "SELECT") for name in ("quarantined_credentials", "sealing_keys", "migrations", "notices")),
+        *(
+            _table(name, "SELECT")
+            for name in ("quarantined_credentials", "sealing_keys", "migrations", "notices", "history")
+        ),
         _function("sealing_key()"),
     ),
     Kind.WORKER: (
@@ -127,8 +130,9 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         _table("attempts", "INSERT"),
         _table("attempts", "SELECT", columns=("request_id", "attempt", "action", "started_at")),
         _table("failed_boxes", "SELECT", "UPDATE", "DELETE"),
-        *(_table(name, "SELECT") for name in ("salt", "migrations", "batch_progress", "request_counts")),
+        *(_table(name, "SELECT") for name in ("salt", "migrations", "batch_progress", "request_counts", "history")),
         _function("turn_attempt_log(interval)"),
+        _function("add_history(text[],bigint[],bigint[],bigint[])"),
         *map(_function, ("fold_counts(integer)", "recount()", "not_updated(bigint)", "sweep(integer,interval)")),
         *map(_function, ("misplaced(bigint,integer)", "put_in_line(bigint[])")),
         _function("wipe_failed_boxes(interval,integer)"),
