@@ -52,14 +52,25 @@ SELECT
     q.finished_at,
     q.project_name,
     q.wanted,
-    q.key_fingerprint
+    q.key_fingerprint,
+    CASE WHEN q.status = 'succeeded' AND d.seen_at > q.finished_at THEN d.drift END AS drift,
+    CASE
+        -- What was recorded while a round was under way may have been behind it already: the next one sees it.
+        WHEN q.status <> 'succeeded' OR d.unread THEN NULL
+        WHEN q.finished_at < v.started_at AND (v.finished_at IS NOT NULL OR (q.project_id, q.name) <= (v.project_id, v.name)) THEN v.started_at
+        WHEN q.finished_at < v.previous_at THEN v.previous_at
+    END AS verified_at
 FROM provisioner.connection_requests AS q
 LEFT JOIN provisioner.in_flight AS f ON f.id = q.id
 LEFT JOIN provisioner.waiting AS w ON w.id = q.id
 LEFT JOIN provisioner.attempt_state AS s ON s.id = q.id
+LEFT JOIN provisioner.drifts AS d ON d.id = q.id
+LEFT JOIN provisioner.verify_rounds AS v ON v.target = q.target
 WHERE q.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT'));
 
 COMMENT ON VIEW provisioner.request_status IS 'Every request with its live state';
+COMMENT ON COLUMN provisioner.request_status.drift IS 'How its connection differs from what was recorded, as standing verification found';
+COMMENT ON COLUMN provisioner.request_status.verified_at IS 'When it was compared last, at the earliest: that round began then';
 COMMENT ON COLUMN provisioner.request_status.queue_position IS 'Its place in the line of its target; NULL behind the first thousand';
 
 -- Who may read the line sees all, everybody else what they asked for themselves: the rule of `0007_access.sql`.

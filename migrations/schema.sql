@@ -1883,7 +1883,8 @@ CREATE VIEW provisioner.requests AS
     q.status,
     q.error_code,
     q.created_at,
-    q.finished_at
+    q.finished_at,
+    q.attempts
    FROM provisioner.connection_requests q
 UNION ALL
  SELECT r.id,
@@ -1893,7 +1894,8 @@ UNION ALL
     r.status,
     r.error_code,
     r.created_at,
-    r.finished_at
+    r.finished_at,
+    r.attempts
    FROM provisioner.rotation_requests r;
 
 COMMENT ON VIEW provisioner.requests IS 'All requests of every kind, in brief; a rotation''s target is that of its line';
@@ -2157,6 +2159,25 @@ COMMENT ON TABLE provisioner.credential_health IS 'What OpenRouter said lately o
 
 COMMENT ON COLUMN provisioner.credential_health.quarantined_since IS 'Since when requests with this key wait; NULL while they do not';
 
+CREATE TABLE provisioner.drifts (
+    id bigint NOT NULL,
+    target text NOT NULL,
+    drift text,
+    since timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    seen_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    missed_at timestamp with time zone,
+    unread boolean DEFAULT false NOT NULL
+)
+WITH (fillfactor='70');
+
+COMMENT ON TABLE provisioner.drifts IS 'Recorded connections that differ from what Infisical has';
+
+COMMENT ON COLUMN provisioner.drifts.drift IS 'How it differs; NULL while that is not certain';
+
+COMMENT ON COLUMN provisioner.drifts.seen_at IS 'When it was looked at last: what was recorded after that is not known to differ';
+
+COMMENT ON COLUMN provisioner.drifts.unread IS 'Its project could not be read in the last round';
+
 CREATE TABLE provisioner.edits (
     id bigint NOT NULL,
     name boolean DEFAULT false NOT NULL,
@@ -2318,6 +2339,20 @@ COMMENT ON VIEW provisioner.request_credentials IS 'Which credential each reques
 
 COMMENT ON COLUMN provisioner.request_credentials.sealed_by IS 'The key that still seals it; NULL when there is no box (any more)';
 
+CREATE TABLE provisioner.verify_rounds (
+    target text NOT NULL,
+    holder text NOT NULL,
+    lease_until timestamp with time zone NOT NULL,
+    started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    previous_at timestamp with time zone,
+    project_id uuid,
+    name text,
+    finished_at timestamp with time zone
+)
+WITH (fillfactor='50');
+
+COMMENT ON COLUMN provisioner.verify_rounds.previous_at IS 'When the round before this one began, which came to its end';
+
 CREATE VIEW provisioner.request_status WITH (security_barrier='true') AS
  SELECT q.id,
     q.target,
@@ -2373,16 +2408,32 @@ CREATE VIEW provisioner.request_status WITH (security_barrier='true') AS
     q.finished_at,
     q.project_name,
     q.wanted,
-    q.key_fingerprint
-   FROM (((provisioner.connection_requests q
+    q.key_fingerprint,
+        CASE
+            WHEN ((q.status = 'succeeded'::text) AND (d.seen_at > q.finished_at)) THEN d.drift
+            ELSE NULL::text
+        END AS drift,
+        CASE
+            WHEN ((q.status <> 'succeeded'::text) OR d.unread) THEN NULL::timestamp with time zone
+            WHEN ((q.finished_at < v.started_at) AND ((v.finished_at IS NOT NULL) OR (ROW(q.project_id, q.name) <= ROW(v.project_id, v.name)))) THEN v.started_at
+            WHEN (q.finished_at < v.previous_at) THEN v.previous_at
+            ELSE NULL::timestamp with time zone
+        END AS verified_at
+   FROM (((((provisioner.connection_requests q
      LEFT JOIN provisioner.in_flight f ON ((f.id = q.id)))
      LEFT JOIN provisioner.waiting w ON ((w.id = q.id)))
      LEFT JOIN provisioner.attempt_state s ON ((s.id = q.id)))
+     LEFT JOIN provisioner.drifts d ON ((d.id = q.id)))
+     LEFT JOIN provisioner.verify_rounds v ON ((v.target = q.target)))
   WHERE ((q.requested_by = CURRENT_USER) OR ( SELECT has_table_privilege(('provisioner.ready'::regclass)::oid, 'SELECT'::text) AS has_table_privilege));
 
 COMMENT ON VIEW provisioner.request_status IS 'Every request with its live state';
 
 COMMENT ON COLUMN provisioner.request_status.queue_position IS 'Its place in the line of its target; NULL behind the first thousand';
+
+COMMENT ON COLUMN provisioner.request_status.drift IS 'How its connection differs from what was recorded, as standing verification found';
+
+COMMENT ON COLUMN provisioner.request_status.verified_at IS 'When it was compared last, at the earliest: that round began then';
 
 ALTER TABLE provisioner.rotation_requests ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME provisioner.rotation_requests_id_seq
@@ -2565,6 +2616,9 @@ ALTER TABLE ONLY provisioner.counts
 ALTER TABLE ONLY provisioner.credential_health
     ADD CONSTRAINT credential_health_pkey PRIMARY KEY (target, credential, fingerprint);
 
+ALTER TABLE ONLY provisioner.drifts
+    ADD CONSTRAINT drifts_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY provisioner.edits
     ADD CONSTRAINT edits_pkey PRIMARY KEY (id);
 
@@ -2631,6 +2685,9 @@ ALTER TABLE ONLY provisioner.targets
 ALTER TABLE ONLY provisioner.unrecorded
     ADD CONSTRAINT unrecorded_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY provisioner.verify_rounds
+    ADD CONSTRAINT verify_rounds_pkey PRIMARY KEY (target);
+
 ALTER TABLE ONLY provisioner.waiting
     ADD CONSTRAINT waiting_pkey PRIMARY KEY (id);
 
@@ -2640,6 +2697,8 @@ ALTER TABLE ONLY provisioner.workers
 CREATE INDEX connection_requests_batch ON provisioner.connection_requests USING btree (batch) WHERE (batch IS NOT NULL);
 
 CREATE INDEX credential_health_quarantined ON provisioner.credential_health USING btree (target) WHERE ((quarantined_since IS NOT NULL) AND (credential !~~ 'sealed-%'::text));
+
+CREATE INDEX drifts_missed ON provisioner.drifts USING btree (target, missed_at) WHERE (drift IS NULL);
 
 CREATE INDEX ready_by_id ON provisioner.ready USING btree (id);
 
@@ -2659,7 +2718,7 @@ CREATE TRIGGER connections_followed AFTER UPDATE ON provisioner.connection_reque
 
 CREATE TRIGGER connections_joined AFTER INSERT ON provisioner.connection_requests REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.connections_joined();
 
-CREATE TRIGGER refuse_recorded_columns BEFORE UPDATE OF status, connection_id, org_id, credentials_hash, adopted, key_fingerprint, attempts, error_code, error_message, finished_at ON provisioner.connection_requests FOR EACH ROW WHEN (((current_setting('provisioner.recording'::text, true) IS DISTINCT FROM 'on'::text) AND (((new.status IS DISTINCT FROM old.status) AND (new.status <> 'pending'::text)) OR ((((((new.connection_id IS DISTINCT FROM old.connection_id) OR (new.org_id IS DISTINCT FROM old.org_id)) OR (new.credentials_hash IS DISTINCT FROM old.credentials_hash)) OR (new.adopted IS DISTINCT FROM old.adopted)) OR (new.key_fingerprint IS DISTINCT FROM old.key_fingerprint)) OR (new.attempts IS DISTINCT FROM old.attempts)) OR ((new.status = old.status) AND (((new.error_code IS DISTINCT FROM old.error_code) OR (new.error_message IS DISTINCT FROM old.error_message)) OR (new.finished_at IS DISTINCT FROM old.finished_at)))))) EXECUTE FUNCTION provisioner.refuse_recorded_columns();
+CREATE TRIGGER refuse_recorded_columns AFTER UPDATE OF status, connection_id, org_id, credentials_hash, adopted, key_fingerprint, attempts, error_code, error_message, finished_at ON provisioner.connection_requests FOR EACH ROW WHEN (((current_setting('provisioner.recording'::text, true) IS DISTINCT FROM 'on'::text) AND (((new.status IS DISTINCT FROM old.status) AND (new.status <> 'pending'::text)) OR ((((((new.connection_id IS DISTINCT FROM old.connection_id) OR (new.org_id IS DISTINCT FROM old.org_id)) OR (new.credentials_hash IS DISTINCT FROM old.credentials_hash)) OR (new.adopted IS DISTINCT FROM old.adopted)) OR (new.key_fingerprint IS DISTINCT FROM old.key_fingerprint)) OR (new.attempts IS DISTINCT FROM old.attempts)) OR ((new.status = old.status) AND (((new.error_code IS DISTINCT FROM old.error_code) OR (new.error_message IS DISTINCT FROM old.error_message)) OR (new.finished_at IS DISTINCT FROM old.finished_at)))))) EXECUTE FUNCTION provisioner.refuse_recorded_columns();
 
 CREATE TRIGGER request_credential_edited AFTER UPDATE OF credential ON provisioner.connection_requests FOR EACH ROW WHEN (((new.status = 'pending'::text) AND (new.credential IS DISTINCT FROM old.credential))) EXECUTE FUNCTION provisioner.request_credential_edited();
 

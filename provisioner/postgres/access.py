@@ -110,7 +110,15 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         ),
         *(
             _table(name, "SELECT")
-            for name in ("quarantined_credentials", "sealing_keys", "migrations", "notices", "history")
+            for name in (
+                "quarantined_credentials",
+                "sealing_keys",
+                "migrations",
+                "notices",
+                "history",
+                "drifts",
+                "verify_rounds",
+            )
         ),
         _function("sealing_key()"),
     ),
@@ -131,6 +139,7 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         *(_table(name, "SELECT") for name in ("miscounted", "installation")),
         *(_table(name, "SELECT", "INSERT", "UPDATE") for name in ("fair_cursors", "permits", "concurrency", "targets")),
         *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("notices", "notice_batches")),
+        *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("verify_rounds", "drifts")),
         _table("notice_concerns", "SELECT", "INSERT", "DELETE"),
         _table("notice_turn", "SELECT", "UPDATE"),
         _table("attempts", "INSERT"),
