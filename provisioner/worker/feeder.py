@@ -25,7 +25,7 @@ log = structlog.stdlib.get_logger()
 # same kind is then done in a row, and a crash leaves more in doubt.
 AHEAD: Final = 0.05
 # The share of what is claimed ahead that has to be gone before the next claim, so that claims are few and large.
-REFILL: Final = 0.75
+REFILL: Final = 0.85
 # The pace is measured over so many seconds: few, for until it is known nothing is claimed ahead.
 SPELL: Final = 0.02
 # Without a lease nothing is claimed; whether there is one again is looked at after so many seconds.
@@ -215,7 +215,7 @@ class Feeder:
                 self._rest()
 
     def _rest(self) -> None:
-        """With nothing in hand, let go whoever waits for that; with nothing in line either, for the last batch too."""
+        """With nothing in hand, let go all who wait for that; with nothing in line either, for the last batch too."""
         if not self.in_hand:
             self._emptied.set()
             if self._dry:
