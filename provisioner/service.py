@@ -221,6 +221,7 @@ async def _tell_progress(database: Database) -> None:
                     failed=done.failed,
                     pending=done.pending,
                     ends_at=done.ends_at.isoformat(timespec="seconds") if done.ends_at else None,
+                    ends_why=done.ends_why,
                 )
 
 

@@ -45,6 +45,7 @@ CALLS: Mapping[str, tuple[int, str]] = {
     "cancel --all --dry-run": (0, CHANGE),
     "pause default": (0, HELD),
     "resume default": (0, HELD),
+    "rotations": (0, ""),
     "verify": (1, "compared projects differences not_compared"),
     "doctor": (0, "ok checks"),
     "settings": (0, "database.url targets.default.url retry.max_attempts log.level"),
