@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from provisioner.cli.bulk.submit import STDIN, Wish, checked_lines, is_batch_option
-from provisioner.cli.onboard.asking import Told, Wanted
+from provisioner.cli.onboard.asking import Told
 from provisioner.cli.terminal.frame import (
     DONE,
     NOT_DONE,
@@ -26,6 +26,7 @@ from provisioner.cli.terminal.frame import (
     tell_detail,
     tell_error,
 )
+from provisioner.core.projects import ProjectFilter, ProjectType, chosen
 from provisioner.intake.checked import CheckedFile
 from provisioner.intake.reading import Format
 from provisioner.intake.rows import COLUMNS, Row, Seal
@@ -49,18 +50,24 @@ FromInfisical = Annotated[
 ]
 Target = Annotated[str, typer.Option(help="With --from-infisical: the target to ask.")]
 Kinds = Annotated[
-    list[str] | None,
+    list[ProjectType] | None,
     typer.Option(
         "--type",
         metavar="TYPE",
-        help="With --from-infisical: projects of this type, such as secret-manager.",
+        help=f"With --from-infisical: type of project, {', '.join(ProjectType)}. Default: secret-manager.",
         show_default=False,
     ),
 ]
 Names = Annotated[
     list[str] | None,
     typer.Option(
-        "--name", metavar="GLOB", help="With --from-infisical: projects with a name like this.", show_default=False
+        "--name", metavar="GLOB", help="With --from-infisical: projects whose name or slug matches.", show_default=False
+    ),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude", metavar="GLOB", help="With --from-infisical: leave out projects that match.", show_default=False
     ),
 ]
 Without = Annotated[
@@ -87,7 +94,8 @@ class Order:
 
     file: str | None
     target: str
-    wanted: Wanted
+    wanted: ProjectFilter
+    without_connection: bool
     batch: str | None
     form: Format | None
     skip_invalid: bool
@@ -102,6 +110,7 @@ def onboard(  # noqa: PLR0917  # the command line names them
     target: Target = "default",
     kinds: Kinds = None,
     names: Names = None,
+    exclude: Exclude = None,
     without_connection: Without = False,
     batch: Batch = None,
     form: Form = None,
@@ -119,11 +128,12 @@ def onboard(  # noqa: PLR0917  # the command line names them
 
     Example: provisioner onboard --from-infisical --name 'team-*' --report onboarding.html
     """
-    wanted = Wanted(kinds=tuple(kinds or ()), names=tuple(names or ()), without_connection=without_connection)
+    types = tuple(kinds or [ProjectType.SECRET_MANAGER])
+    wanted = ProjectFilter(types=types, names=tuple(names or ()), exclude=tuple(exclude or ()))
     if (file is None) != from_infisical:
         raise typer.BadParameter("give either a FILE or --from-infisical")
-    if file is not None and (wanted != Wanted() or target != "default"):
-        raise typer.BadParameter("--target, --type, --name and --without-connection need --from-infisical")
+    if file is not None and (kinds or names or exclude or without_connection or target != "default"):
+        raise typer.BadParameter("--target, --type, --name, --exclude and --without-connection need --from-infisical")
     if not yes and (file == STDIN or not sys.stdin.isatty()):
         raise typer.BadParameter("standard input is no terminal, so nothing can be asked: add --yes to go ahead")
     _require_report(report)
@@ -131,6 +141,7 @@ def onboard(  # noqa: PLR0917  # the command line names them
         file=file,
         target=target,
         wanted=wanted,
+        without_connection=without_connection,
         batch=batch,
         form=form,
         skip_invalid=skip_invalid,
@@ -237,8 +248,8 @@ async def _projects(order: Order, settings: "Settings", told: dict[str, Told]) -
 
     async with open_database(settings) as database:
         answer = told[order.target] = await ask(settings, database, order.target, {"default"})
-        projects = [project for project in answer.projects.values() if order.wanted.matches(project)]
-        if order.wanted.without_connection:
+        projects = chosen(answer.projects.values(), order.wanted)
+        if order.without_connection:
             projects = list(await without_connection(settings, database, order.target, answer, projects))
     listed = several(len(answer.projects), "project")
     meant = "" if len(projects) == len(answer.projects) else f", {len(projects):,} of them are meant"
