@@ -59,9 +59,11 @@ $$;
 CREATE FUNCTION provisioner.wipe_boxes(boxes provisioner.failed_boxes[]) RETURNS integer
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
     ids bigint[];
     changed integer;
 BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
     SELECT array_agg(q.id) INTO ids
     FROM provisioner.connection_requests AS q
     WHERE
@@ -85,6 +87,7 @@ BEGIN
     DELETE FROM provisioner.failed_boxes AS f
     WHERE f.failed_at = ANY (ARRAY (SELECT b.failed_at FROM unnest(boxes) AS b))
         AND f.box IN (SELECT b.box FROM unnest(boxes) AS b WHERE b.id = f.id);
+    PERFORM set_config('provisioner.recording', before, true);
     RETURN changed;
 END
 $$;
@@ -137,8 +140,10 @@ $$;
 CREATE FUNCTION provisioner.disown_requests(ids bigint[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
     changed bigint[];
 BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
     DELETE FROM provisioner.ready AS r WHERE r.id = ANY (ids);
     WITH failed AS (
         UPDATE provisioner.connection_requests AS q
@@ -162,6 +167,7 @@ BEGIN
     PERFORM provisioner.not_updated(q.id)
     FROM provisioner.requests AS q
     WHERE q.id = ANY (ids) AND q.status = 'pending' AND q.id <> ALL (coalesce(changed, '{}'));
+    PERFORM set_config('provisioner.recording', before, true);
 END
 $$;
 
@@ -192,11 +198,13 @@ $$;
 CREATE FUNCTION provisioner.put_in_line(ids bigint[]) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
     request provisioner.connection_requests;
     rule text;
     reason text;
     placed integer := 0;
 BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
     PERFORM FROM provisioner.sweeps FOR UPDATE;  -- one at a time: two might give a request two places
     FOR request IN
         SELECT q.* FROM provisioner.connection_requests AS q
@@ -232,6 +240,7 @@ BEGIN
             NULL;  -- somebody's trigger will not have it: `doctor` names it
         END;
     END LOOP;
+    PERFORM set_config('provisioner.recording', before, true);
     RETURN placed;
 END
 $$;
@@ -282,13 +291,33 @@ BEGIN
 END
 $$;
 
+-- Add what happened just now to this minute and this hour, and forget what is too old to be looked at.
+CREATE FUNCTION provisioner.add_history(targets text[], succeeded bigint[], failed bigint[], retried bigint[]) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    DELETE FROM provisioner.history AS h WHERE h.span = 60 AND h.at < clock_timestamp() - interval '6 hours';
+    DELETE FROM provisioner.history AS h WHERE h.span = 3600 AND h.at < clock_timestamp() - interval '30 days';
+    INSERT INTO provisioner.history AS h (span, at, target, succeeded, failed, retried)
+    SELECT s.span, date_bin(make_interval(secs => s.span), clock_timestamp(), 'epoch'), a.target, a.succeeded, a.failed, a.retried
+    FROM unnest(add_history.targets, add_history.succeeded, add_history.failed, add_history.retried)
+        AS a (target, succeeded, failed, retried)
+    CROSS JOIN (VALUES (60), (3600)) AS s (span)
+    -- In one order, so that two who add at once wait for each other, and never for ever.
+    ORDER BY s.span, a.target
+    ON CONFLICT (span, at, target) DO UPDATE SET
+        succeeded = h.succeeded + excluded.succeeded, failed = h.failed + excluded.failed, retried = h.retried + excluded.retried;
+$$;
+
 -- Fold at most `most` changes into the counts; returns how many. Two who fold at once take different changes, and rows in the
--- same order. A count of zero is taken out, so the batches whose requests were deleted leave nothing behind.
+-- same order. A count of zero is taken out, so the batches whose requests were deleted leave nothing behind. What succeeded or failed
+-- is history, too.
 CREATE FUNCTION provisioner.fold_counts(most integer) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     folded integer;
     zeros tid[];
+    targets text[];
+    succeeded bigint[];
+    failed bigint[];
 BEGIN
     WITH taken AS (
         DELETE FROM provisioner.count_changes
@@ -310,10 +339,25 @@ BEGIN
             ended_at = greatest(k.ended_at, excluded.ended_at),
             newest = greatest(k.newest, excluded.newest)
         RETURNING k.ctid, k.requests
+    ),
+    happened AS (
+        SELECT
+            t.target, coalesce(sum(t.requests) FILTER (WHERE t.status = 'succeeded'), 0)::bigint AS succeeded,
+            coalesce(sum(t.requests) FILTER (WHERE t.status = 'failed'), 0)::bigint AS failed
+        FROM taken AS t
+        WHERE t.requests > 0 AND t.status IN ('succeeded', 'failed')
+        GROUP BY t.target
     )
-    SELECT (SELECT count(*) FROM taken), ARRAY (SELECT n.ctid FROM kept AS n WHERE n.requests = 0) INTO folded, zeros;
+    SELECT
+        (SELECT count(*) FROM taken), ARRAY (SELECT n.ctid FROM kept AS n WHERE n.requests = 0),
+        (SELECT array_agg(h.target) FROM happened AS h), (SELECT array_agg(h.succeeded) FROM happened AS h),
+        (SELECT array_agg(h.failed) FROM happened AS h)
+    INTO folded, zeros, targets, succeeded, failed;
     -- They are locked since they were changed, so nobody has added to them meanwhile.
     DELETE FROM provisioner.counts AS k WHERE k.ctid = ANY (zeros) AND k.requests = 0;
+    IF targets IS NOT NULL THEN
+        PERFORM provisioner.add_history(targets, succeeded, failed, array_fill(0::bigint, ARRAY [cardinality(targets)]));
+    END IF;
     RETURN folded;
 END
 $$;

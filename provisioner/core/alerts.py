@@ -19,6 +19,7 @@ ADVICE: Final = {
     "wrong_scope": "upgrade Infisical to a version with project connections",
     "target_unknown": "add the target to the workers' settings, as [targets.NAME]",
     "outcome_unknown": "look in Infisical for a connection of that name: it is unknown whether it was made",
+    "in_use": "remove what uses the connection in Infisical, such as a secret rotation, then retry",
     "plan_restricted": "choose a plan of Infisical that has secret rotations: they all wait until then",
     "folder_not_found": "create the folder in the environment, or correct environment and secret_path",
     "secret_exists": "choose another secret_name, or delete the secret that is there",
@@ -41,6 +42,7 @@ class Kind(StrEnum):
     UNRECORDED = "outcomes_unrecorded"
     PAUSED = "target_paused"
     UNSERVED = "target_unserved"
+    REFUSED = "key_refused"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +89,11 @@ def _others(status: Status) -> Iterator[Concern]:
             said=f"{_count(number, 'outcome', 'outcomes')} cannot be recorded, for example that of request"
             f" {status.unrecorded.example_id}: {status.unrecorded.example}; remove the cause",
         )
+    for key in status.refused_keys:
+        if key.requests:
+            count = _count(key.requests, "request waits", "requests wait")
+            said = f"{count} because OpenRouter refuses the key of credential {key.credential}: replace the key"
+            yield Concern(kind=Kind.REFUSED, subject=key.credential, requests=key.requests, said=said)
     for target in status.targets:
         name = target.target
         if target.pending and target.paused_at is not None:

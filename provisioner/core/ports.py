@@ -3,7 +3,7 @@
 Times are aware `datetime`s on the database's clock, durations are seconds.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -91,8 +91,11 @@ class Queue(Protocol):
     async def recount(self) -> int:
         """Correct the counts of requests; returns how many were wrong."""
 
-    async def fold(self, limit: int) -> bool:
-        """Fold at most `limit` changes into the counts of requests; whether there may be more."""
+    async def fold(self, limit: int, *, retried: Mapping[str, int]) -> bool:
+        """Fold at most `limit` changes into the counts of requests; whether there may be more.
+
+        `retried`: how many attempts of each target came to nothing since, and are made again.
+        """
 
     async def wipe(self, limit: int, *, keep: float) -> Wiped:
         """Wipe sealed keys of requests that failed `keep` seconds ago or earlier, at most `limit` of them."""
@@ -112,6 +115,9 @@ class Connections(Protocol):
 
     async def replace(self, request: Request, connection: Connection, key: Secret) -> Observation:
         """Set the credentials of an existing connection."""
+
+    async def update(self, request: Request, connection: Connection, key: Secret | None) -> Observation:
+        """Send what was edited of a request to its connection; `key` where its credential was."""
 
     async def remove(self, connection: Connection) -> Observation:
         """Delete a connection."""

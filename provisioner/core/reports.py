@@ -22,6 +22,7 @@ class Progress:
     succeeded: int
     failed: int
     cancelled: int
+    removed: int = 0
     started_at: datetime | None
     ended_at: datetime | None
     ends_at: datetime | None
@@ -34,7 +35,7 @@ class Progress:
     @property
     def finished(self) -> int:
         """How many have ended, well or not."""
-        return self.succeeded + self.failed + self.cancelled
+        return self.succeeded + self.failed + self.cancelled + self.removed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +133,36 @@ class Failures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Retries:
+    """Requests of a target that were tried and wait for their next attempt, for one reason.
+
+    `since` the first of them was tried first, `next_at` the next attempt of any of them is due. `quarantine`: they wait
+    together, such as `credential:team-a`, until the cause is gone.
+    """
+
+    target: str
+    error_code: str
+    quarantine: str | None
+    requests: int
+    since: datetime
+    next_at: datetime
+    example_id: int
+    example: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedKey:
+    """A key that OpenRouter refuses, and how many requests wait for another one or for its acceptance."""
+
+    target: str
+    credential: str
+    since: datetime
+    reason: str | None
+    next_probe_at: datetime | None
+    requests: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Unrecorded:
     """How many outcomes the database does not record, and why one of them, the longest."""
 
@@ -157,6 +188,8 @@ class Status:
     failures: tuple[Failures, ...]
     crew: tuple[WorkerReport, ...] = ()
     unrecorded: Unrecorded = Unrecorded()
+    retries: tuple[Retries, ...] = ()
+    refused_keys: tuple[RefusedKey, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

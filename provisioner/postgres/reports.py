@@ -11,6 +11,8 @@ from provisioner.core.reports import (
     Leftovers,
     Line,
     Progress,
+    RefusedKey,
+    Retries,
     Status,
     TargetReport,
     Unrecorded,
@@ -71,6 +73,8 @@ async def read_status(database: Database, *, batch: str | None = None, batches: 
             workers=await _workers(connection),
             failures=tuple(Failures(**dict(row)) for row in failures),
             unrecorded=Unrecorded(**dict((await connection.fetch(sql["unrecorded"], batch))[0])),
+            retries=tuple(Retries(**dict(row)) for row in await connection.fetch(sql["retries"], batch)),
+            refused_keys=tuple(RefusedKey(**dict(row)) for row in await connection.fetch(sql["keys"])),
             crew=tuple(_worker(row) for row in await connection.fetch(sql["crew"])),
         )
 

@@ -2,8 +2,8 @@
 -- $5, targets $6; NULL means any. It is written so that what is NULL leaves nothing behind in the plan.
 
 -- :name requests
--- Requests with their live state, between ids $7 and $8 (both left out), at most $9, the newest first if $10. A sealed
--- credential is shown by its key's id only. Not by the view request_status: that numbers the whole queue.
+-- Requests with their live state, between ids $7 and $8 (both left out), at most $9, the newest first if $10; with $11 only those with
+-- a name like that. A sealed credential is shown by its key's id only. Not by the view request_status: that numbers the whole queue.
 SELECT
     q.id, q.target, q.project_id::text AS project_id, q.name, q.description,
     c.credential, q.on_conflict, q.priority, q.batch, q.project_name, q.not_before, q.requested_by, q.created_at,
@@ -20,12 +20,7 @@ LEFT JOIN provisioner.waiting AS w ON w.id = q.id
 LEFT JOIN provisioner.attempt_state AS s ON s.id = q.id
 CROSS JOIN LATERAL (
     SELECT
-        CASE
-            WHEN q.status <> 'pending' THEN q.status
-            WHEN f.id IS NOT NULL THEN 'in_flight'
-            WHEN w.id IS NOT NULL THEN 'waiting'
-            ELSE 'ready'
-        END AS state,
+        provisioner.live_state(q.status, q.wanted, q.connection_id, f.id, w.id) AS state,
         CASE WHEN q.status = 'pending' THEN s.error_code ELSE q.error_code END AS error_code
 ) AS l
 WHERE
@@ -37,6 +32,7 @@ WHERE
     AND ($6::text[] IS NULL OR q.target = ANY ($6))
     AND ($7::bigint IS NULL OR q.id > $7)
     AND ($8::bigint IS NULL OR q.id < $8)
+    AND ($11::text IS NULL OR q.name ILIKE $11 OR q.project_name ILIKE $11 OR q.batch ILIKE $11)
 ORDER BY CASE WHEN $10::boolean THEN q.id END DESC, q.id
 LIMIT $9;
 
@@ -66,12 +62,7 @@ LEFT JOIN provisioner.waiting AS w ON w.id = q.id
 LEFT JOIN provisioner.attempt_state AS s ON s.id = q.id
 CROSS JOIN LATERAL (
     SELECT
-        CASE
-            WHEN q.status <> 'pending' THEN q.status
-            WHEN f.id IS NOT NULL THEN 'in_flight'
-            WHEN w.id IS NOT NULL THEN 'waiting'
-            ELSE 'ready'
-        END AS state,
+        provisioner.live_state(q.status, q.wanted, q.connection_id, f.id, w.id) AS state,
         CASE WHEN q.status = 'pending' THEN s.error_code ELSE q.error_code END AS error_code
 ) AS l
 WHERE

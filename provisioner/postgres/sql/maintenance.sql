@@ -129,15 +129,19 @@ doubted AS (
     FROM taken AS t
     -- One by one, for a join is planned as a scan of the wide table.
     CROSS JOIN LATERAL (
-        SELECT r.target, r.project_id, r.name, r.description, false AS marked
+        SELECT
+            r.target, r.project_id, r.name, r.description, false AS marked,
+            r.wanted = 'absent' AND r.connection_id IS NOT NULL AS deleting
         FROM provisioner.connection_requests AS r
         WHERE r.id = t.id
         UNION ALL
-        SELECT r.target, r.project_id, r.name, r.description, true
+        SELECT r.target, r.project_id, r.name, r.description, true, false
         FROM provisioner.rotation_requests AS r
         WHERE r.id = t.id
         LIMIT 1
     ) AS q
+    -- Nothing is created for what is only to be deleted.
+    WHERE q.deleting IS NOT TRUE
     ON CONFLICT (id, sent_at) DO UPDATE SET ended_at = greatest(sent_creates.ended_at, excluded.ended_at)
 ),
 logged AS (
@@ -205,6 +209,11 @@ SELECT b.due, b.wiped FROM provisioner.wipe_failed_boxes($1::interval, $2) AS b;
 -- :name fold
 -- Fold at most $1 changes into the counts of requests.
 SELECT provisioner.fold_counts($1) AS folded;
+
+-- :name retried
+-- Attempts that came to nothing and are made again: $2 of the targets $1.
+SELECT provisioner.add_history($1::text[], z.none, z.none, $2::bigint[])
+FROM (SELECT array_fill(0::bigint, ARRAY[cardinality($2::bigint[])]) AS none) AS z;
 
 -- :name turn_log
 -- Make room in the attempt log and forget what is older than $1; false if somebody is in the way.
