@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
+from provisioner.cli.bulk.rotation import Rotation, WithRotation, asked_rotation
 from provisioner.cli.bulk.submit import STDIN, Wish, checked_lines
 from provisioner.cli.onboard.asking import Told
 from provisioner.cli.onboard.options import (
@@ -67,6 +68,8 @@ def onboard(  # noqa: PLR0917  # the command line names them
     skip_invalid: Skip = False,
     yes: Yes = False,
     report: Report = None,
+    with_rotation: WithRotation = False,
+    rotation: Rotation = None,
 ) -> None:
     """Onboard projects in one command: database, schema, checks, requests, work, and a report.
 
@@ -97,6 +100,7 @@ def onboard(  # noqa: PLR0917  # the command line names them
         skip_invalid=skip_invalid,
         yes=yes,
         report=report,
+        rotation=asked_rotation(with_rotation=with_rotation, columns=rotation),
     )
     raise typer.Exit(_onboard(order, config))
 
@@ -182,6 +186,7 @@ def _source(order: Order, settings: "Settings", told: dict[str, Told]) -> Iterat
             dry_run=False,
             skip_invalid=order.skip_invalid,
             quiet=False,
+            rotation=order.rotation,
         )
         given = checked_lines(wish, _sealer(settings))
     with given as checked:
@@ -206,8 +211,14 @@ async def _projects(order: Order, settings: "Settings", told: dict[str, Told]) -
     _label("Infisical", f"{settings.targets[order.target].url}: {listed}{meant}")
     checked = CheckedFile()
     for number, project in enumerate(projects, start=1):
-        row = Row(
-            target=order.target, project_id=UUID(project.id), project_name=project.name or None, batch=order.batch
+        row = Row.model_validate(
+            {
+                "target": order.target,
+                "project_id": UUID(project.id),
+                "project_name": project.name or None,
+                "batch": order.batch,
+                **(order.rotation or {}),
+            }
         )
         checked.add(number, row)
     return checked
@@ -289,6 +300,7 @@ async def _load(settings: "Settings", checked: CheckedFile) -> Sequence[int] | N
     async with open_database(settings) as database:
         async with staging(database) as staged:
             await staged.take(checked.rows())
+            await staged.set_rotations_apart()
             repeats = await staged.drop_repeats(SHOWN)
             if repeats.conflicting:
                 tell_error(f"{several(repeats.conflicting, 'line')} contradict earlier ones; nothing was loaded")
@@ -297,7 +309,8 @@ async def _load(settings: "Settings", checked: CheckedFile) -> Sequence[int] | N
                     tell_detail(f"line {conflict.line} has another {columns} than line {conflict.first_line}")
                 return None
             await staged.insert()
-            ids = await staged.ids()
+            await staged.insert_rotations()
+            ids = [*await staged.ids(), *await staged.rotation_ids()]
         await retry_credentials(database, ids)
     return ids
 

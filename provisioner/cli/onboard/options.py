@@ -72,3 +72,4 @@ class Order:
     skip_invalid: bool
     yes: bool
     report: Path | None
+    rotation: dict[str, object] | None = None
