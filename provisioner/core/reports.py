@@ -1,5 +1,6 @@
 """What people and probes are told: how far everything has come, at which pace, and what went wrong."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -176,7 +177,7 @@ class Status:
     """Everything at one moment, or one batch.
 
     `progress` is that of all that was asked about, None if that is an unknown batch. `more_batches` were not listed.
-    `crew` are the workers one by one.
+    `crew` are the workers one by one. `drifted` recorded connections are not as they were recorded.
     """
 
     now: datetime
@@ -190,6 +191,7 @@ class Status:
     unrecorded: Unrecorded = Unrecorded()
     retries: tuple[Retries, ...] = ()
     refused_keys: tuple[RefusedKey, ...] = ()
+    drifted: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,3 +267,4 @@ class Gauges:
     budgets: tuple[BudgetReport, ...]
     workers: Workers
     concurrency: tuple[ConcurrencyReport, ...] = ()
+    drifted: Mapping[str, int] = field(default_factory=dict)

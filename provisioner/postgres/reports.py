@@ -75,6 +75,7 @@ async def read_status(database: Database, *, batch: str | None = None, batches: 
             unrecorded=Unrecorded(**dict((await connection.fetch(sql["unrecorded"], batch))[0])),
             retries=tuple(Retries(**dict(row)) for row in await connection.fetch(sql["retries"], batch)),
             refused_keys=tuple(RefusedKey(**dict(row)) for row in await connection.fetch(sql["keys"])),
+            drifted=sum([row["requests"] for row in await connection.fetch(sql["drifted"], batch)]),
             crew=tuple(_worker(row) for row in await connection.fetch(sql["crew"])),
         )
 
@@ -97,6 +98,7 @@ async def read_gauges(database: Database) -> Gauges:
             lines=tuple(Line(**dict(row)) for row in await connection.fetch(sql["lines"])),
             budgets=tuple(BudgetReport(**dict(row)) for row in await connection.fetch(sql["budgets"])),
             workers=await _workers(connection),
+            drifted={row["target"]: row["requests"] for row in await connection.fetch(sql["drifted"], None)},
             concurrency=tuple(ConcurrencyReport(**dict(row)) for row in await connection.fetch(sql["concurrency"])),
         )
 

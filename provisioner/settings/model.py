@@ -20,6 +20,7 @@ from provisioner.settings.sections import (
     Sealing,
     Section,
     Target,
+    Verify,
     Worker,
 )
 from provisioner.settings.shape import NAMED, SECTIONS, Setting, dotted, variable
@@ -37,6 +38,7 @@ class Settings(Section):
     listen: Listen = Listen()
     sealing: Sealing = Sealing()
     notify: Notify = Notify()
+    verify: Verify = Verify()
     log: Log = Log()
 
     _given: Mapping[Setting, Given] = PrivateAttr(default_factory=dict)

@@ -19,6 +19,7 @@ from provisioner.settings.sections import (
     Sealing,
     Section,
     Target,
+    Verify,
     Worker,
 )
 
@@ -34,6 +35,7 @@ SECTIONS: Final[dict[str, type[Section]]] = {
     "listen": Listen,
     "sealing": Sealing,
     "notify": Notify,
+    "verify": Verify,
     "log": Log,
 }
 # Sections of which there are any number, and what the database accepts as the name of one.
