@@ -452,7 +452,7 @@ CREATE TABLE provisioner.notice_batches (
 );
 
 -- The outbox. What is noticed is written in the transaction that remembers it, and sent after that: `due_at` is when it may be
--- taken (again), moved on by whoever takes it, so that another worker sends what a dead one took. The id is what receivers tell
+-- taken (again), moved on by its taker, so that another worker sends what a dead one took. The id is what receivers tell
 -- repeats by. Ids are drawn by lot, so that they are unlike those of another installation at the same receiver.
 CREATE TABLE provisioner.notices (
     id uuid PRIMARY KEY DEFAULT gen_random_uuid(),

@@ -92,10 +92,36 @@ HAVING sum(c.requests) <> 0;
 
 COMMENT ON VIEW provisioner.request_counts IS 'How many requests there are of each kind, quick whatever their number';
 
+-- How many creates a second to expect of each target: what its limiter allows, less what other clients of the same address were
+-- seen to use within the last window; or, where there is none, what its workers did over the last while. However much others
+-- use, a quarter is ours.
+CREATE VIEW provisioner.target_paces AS
+SELECT
+    t.target,
+    coalesce(
+        (
+            SELECT
+                greatest(
+                    p.permits / p.period
+                    - CASE WHEN p.seen_at > extract(EPOCH FROM now()) - p.period THEN p.their_pace ELSE 0 END,
+                    p.permits / p.period / 4
+                )
+            FROM provisioner.permits AS p
+            WHERE p.target = t.target AND p.kind = 'write' AND p.metered
+        ),
+        (SELECT sum(k.pace) FROM provisioner.workers AS k WHERE k.lease_until > now() AND t.target = ANY (k.targets))
+    ) AS pace
+FROM (
+    SELECT p.target FROM provisioner.permits AS p
+    UNION
+    SELECT unnest(k.targets) FROM provisioner.workers AS k
+) AS t;
+
+COMMENT ON VIEW provisioner.target_paces IS 'How many creates a second to expect of each target; NULL while nobody knows';
+
 -- One row a batch, one (batch NULL, total false) for requests without a batch, one (total true) for everything. The end is
--- estimated for each target from what its limiter allows, less what other clients of the same address were seen to use within
--- the last window, or, where there is none, from what its workers do lately; the slowest target decides. However much others
--- use, a quarter is ours. Only what is in flight or waits is looked at one by one; what else is pending is in line.
+-- estimated for each target from its pace; the slowest target decides. Only what is in flight or waits is looked at one by one;
+-- what else is pending is in line.
 CREATE VIEW provisioner.batch_progress WITH (security_barrier) AS
 WITH lines AS (
     SELECT c.batch, c.target, c.status AS state, c.requests, c.started_at, c.ended_at, NULL::timestamptz AS run_at
@@ -135,22 +161,9 @@ foreseen AS (
     SELECT
         s.*, s.unfinished - s.waiting - s.in_flight AS ready,
         s.unfinished + s.succeeded + s.failed + s.cancelled + s.removed AS requests,
-        s.unfinished / nullif(
-            coalesce(
-                (
-                    SELECT
-                        greatest(
-                            p.permits / p.period
-                            - CASE WHEN p.seen_at > extract(EPOCH FROM now()) - p.period THEN p.their_pace ELSE 0 END,
-                            p.permits / p.period / 4
-                        )
-                    FROM provisioner.permits AS p
-                    WHERE p.target = s.target AND p.kind = 'write' AND p.metered
-                ),
-                (SELECT sum(k.pace) FROM provisioner.workers AS k WHERE k.lease_until > now() AND s.target = ANY (k.targets))
-            ), 0
-        ) AS seconds
+        s.unfinished / nullif(p.pace, 0) AS seconds
     FROM summed AS s
+    LEFT JOIN provisioner.target_paces AS p ON p.target = s.target
 ),
 shown AS (
     SELECT

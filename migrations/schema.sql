@@ -119,11 +119,7 @@ BEGIN
             UPDATE provisioner.connection_requests AS q
             SET
                 status = 'cancelled',
-                credential = CASE
-                    WHEN q.credential LIKE 'sealed:%' AND q.credential NOT LIKE '%:wiped'
-                        THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
-                    ELSE q.credential
-                END
+                credential = provisioner.wiped(q.credential)
             FROM failed AS f
             WHERE q.id = f.id
             RETURNING q.id
@@ -179,10 +175,7 @@ BEGIN
                 SET
                     status = 'cancelled', finished_at = clock_timestamp(),
                     attempts = coalesce((SELECT s.sent FROM provisioner.attempt_state AS s WHERE s.id = q.id), q.attempts),
-                    credential = CASE
-                        WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
-                        ELSE q.credential
-                    END
+                    credential = provisioner.wiped(q.credential)
                 FROM found AS f
                 WHERE q.id = f.id AND q.id = ANY (undone) AND NOT f.doubted
                 RETURNING q.id
@@ -1577,6 +1570,15 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION provisioner.wiped(credential text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT CASE
+        WHEN credential LIKE 'sealed:%' AND credential NOT LIKE '%:wiped' THEN 'sealed:' || split_part(credential, ':', 2) || ':wiped'
+        ELSE credential
+    END
+$$;
+
 CREATE FUNCTION provisioner.wish(r provisioner.connection_requests) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1600,10 +1602,7 @@ BEGIN
             status = 'removed',
             attempts = coalesce((SELECT s.sent FROM provisioner.attempt_state AS s WHERE s.id = r.id), q.attempts),
             error_code = NULL, error_message = NULL, finished_at = clock_timestamp(),
-            credential = CASE
-                WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
-                ELSE q.credential
-            END
+            credential = provisioner.wiped(q.credential)
         WHERE q.id = r.id;
         DELETE FROM provisioner.attempt_state AS s WHERE s.id = r.id;
         PERFORM set_config('provisioner.recording', before, true);
@@ -1884,7 +1883,8 @@ CREATE VIEW provisioner.requests AS
     q.status,
     q.error_code,
     q.created_at,
-    q.finished_at
+    q.finished_at,
+    q.attempts
    FROM provisioner.connection_requests q
 UNION ALL
  SELECT r.id,
@@ -1894,22 +1894,11 @@ UNION ALL
     r.status,
     r.error_code,
     r.created_at,
-    r.finished_at
+    r.finished_at,
+    r.attempts
    FROM provisioner.rotation_requests r;
 
 COMMENT ON VIEW provisioner.requests IS 'All requests of every kind, in brief; a rotation''s target is that of its line';
-
-CREATE TABLE provisioner.waiting (
-    id bigint NOT NULL,
-    run_at timestamp with time zone NOT NULL,
-    target text NOT NULL,
-    rank integer NOT NULL,
-    project_id uuid NOT NULL,
-    quarantine text
-)
-WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
-
-COMMENT ON COLUMN provisioner.waiting.quarantine IS 'Why it is held back together with others, such as the credential that was refused';
 
 CREATE TABLE provisioner.workers (
     id bigint NOT NULL,
@@ -1926,6 +1915,37 @@ CREATE TABLE provisioner.workers (
 WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500');
 
 COMMENT ON COLUMN provisioner.workers.pace IS 'Creates a second over the last while';
+
+CREATE VIEW provisioner.target_paces AS
+ SELECT target,
+    COALESCE(( SELECT GREATEST((((p.permits)::double precision / p.period) -
+                CASE
+                    WHEN (p.seen_at > ((EXTRACT(epoch FROM now()))::double precision - p.period)) THEN p.their_pace
+                    ELSE (0)::double precision
+                END), (((p.permits)::double precision / p.period) / (4)::double precision)) AS "greatest"
+           FROM provisioner.permits p
+          WHERE ((p.target = t.target) AND (p.kind = 'write'::text) AND p.metered)), ( SELECT sum(k.pace) AS sum
+           FROM provisioner.workers k
+          WHERE ((k.lease_until > now()) AND (t.target = ANY (k.targets))))) AS pace
+   FROM ( SELECT p.target
+           FROM provisioner.permits p
+        UNION
+         SELECT unnest(k.targets) AS unnest
+           FROM provisioner.workers k) t;
+
+COMMENT ON VIEW provisioner.target_paces IS 'How many creates a second to expect of each target; NULL while nobody knows';
+
+CREATE TABLE provisioner.waiting (
+    id bigint NOT NULL,
+    run_at timestamp with time zone NOT NULL,
+    target text NOT NULL,
+    rank integer NOT NULL,
+    project_id uuid NOT NULL,
+    quarantine text
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
+
+COMMENT ON COLUMN provisioner.waiting.quarantine IS 'Why it is held back together with others, such as the credential that was refused';
 
 CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
  WITH lines AS (
@@ -1994,16 +2014,9 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
             s.last_run_at,
             ((s.unfinished - s.waiting) - s.in_flight) AS ready,
             ((((s.unfinished + s.succeeded) + s.failed) + s.cancelled) + s.removed) AS requests,
-            ((s.unfinished)::double precision / NULLIF(COALESCE(( SELECT GREATEST((((p.permits)::double precision / p.period) -
-                        CASE
-                            WHEN (p.seen_at > ((EXTRACT(epoch FROM now()))::double precision - p.period)) THEN p.their_pace
-                            ELSE (0)::double precision
-                        END), (((p.permits)::double precision / p.period) / (4)::double precision)) AS "greatest"
-                   FROM provisioner.permits p
-                  WHERE ((p.target = s.target) AND (p.kind = 'write'::text) AND p.metered)), ( SELECT sum(k.pace) AS sum
-                   FROM provisioner.workers k
-                  WHERE ((k.lease_until > now()) AND (s.target = ANY (k.targets))))), (0)::double precision)) AS seconds
-           FROM summed s
+            ((s.unfinished)::double precision / NULLIF(p.pace, (0)::double precision)) AS seconds
+           FROM (summed s
+             LEFT JOIN provisioner.target_paces p ON ((p.target = s.target)))
         ), shown AS (
          SELECT f.batch,
             f.total,
@@ -2705,7 +2718,7 @@ CREATE TRIGGER connections_followed AFTER UPDATE ON provisioner.connection_reque
 
 CREATE TRIGGER connections_joined AFTER INSERT ON provisioner.connection_requests REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.connections_joined();
 
-CREATE TRIGGER refuse_recorded_columns BEFORE UPDATE OF status, connection_id, org_id, credentials_hash, adopted, key_fingerprint, attempts, error_code, error_message, finished_at ON provisioner.connection_requests FOR EACH ROW WHEN (((current_setting('provisioner.recording'::text, true) IS DISTINCT FROM 'on'::text) AND (((new.status IS DISTINCT FROM old.status) AND (new.status <> 'pending'::text)) OR ((((((new.connection_id IS DISTINCT FROM old.connection_id) OR (new.org_id IS DISTINCT FROM old.org_id)) OR (new.credentials_hash IS DISTINCT FROM old.credentials_hash)) OR (new.adopted IS DISTINCT FROM old.adopted)) OR (new.key_fingerprint IS DISTINCT FROM old.key_fingerprint)) OR (new.attempts IS DISTINCT FROM old.attempts)) OR ((new.status = old.status) AND (((new.error_code IS DISTINCT FROM old.error_code) OR (new.error_message IS DISTINCT FROM old.error_message)) OR (new.finished_at IS DISTINCT FROM old.finished_at)))))) EXECUTE FUNCTION provisioner.refuse_recorded_columns();
+CREATE TRIGGER refuse_recorded_columns AFTER UPDATE OF status, connection_id, org_id, credentials_hash, adopted, key_fingerprint, attempts, error_code, error_message, finished_at ON provisioner.connection_requests FOR EACH ROW WHEN (((current_setting('provisioner.recording'::text, true) IS DISTINCT FROM 'on'::text) AND (((new.status IS DISTINCT FROM old.status) AND (new.status <> 'pending'::text)) OR ((((((new.connection_id IS DISTINCT FROM old.connection_id) OR (new.org_id IS DISTINCT FROM old.org_id)) OR (new.credentials_hash IS DISTINCT FROM old.credentials_hash)) OR (new.adopted IS DISTINCT FROM old.adopted)) OR (new.key_fingerprint IS DISTINCT FROM old.key_fingerprint)) OR (new.attempts IS DISTINCT FROM old.attempts)) OR ((new.status = old.status) AND (((new.error_code IS DISTINCT FROM old.error_code) OR (new.error_message IS DISTINCT FROM old.error_message)) OR (new.finished_at IS DISTINCT FROM old.finished_at)))))) EXECUTE FUNCTION provisioner.refuse_recorded_columns();
 
 CREATE TRIGGER request_credential_edited AFTER UPDATE OF credential ON provisioner.connection_requests FOR EACH ROW WHEN (((new.status = 'pending'::text) AND (new.credential IS DISTINCT FROM old.credential))) EXECUTE FUNCTION provisioner.request_credential_edited();
 
@@ -2873,6 +2886,8 @@ REVOKE ALL ON FUNCTION provisioner.utf16_length(given text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION provisioner.wipe_boxes(boxes provisioner.failed_boxes[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.wipe_failed_boxes(keep interval, most integer, OUT due integer, OUT wiped integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.wiped(credential text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.wish(r provisioner.connection_requests) FROM PUBLIC;
 

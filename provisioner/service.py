@@ -165,7 +165,7 @@ async def observed(settings: Settings, worker: Worker, meter: Meter) -> AsyncIte
             from provisioner.postgres.reports import read_gauges, read_status  # noqa: PLC0415 - as above
             from provisioner.postgres.search import find, tell  # noqa: PLC0415 - as above
 
-            # A connection of its own: whoever looks keeps no request waiting.
+            # A connection of its own: a look keeps no request waiting.
             database = open_database(settings, size=1)
             stack.push_async_callback(database.close)
             sources = Sources(

@@ -95,7 +95,7 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         _USAGE,
         *(_table(name, "SELECT") for name in ("rotation_requests", "rotation_status")),
         _table(_REQUESTS, "SELECT", columns=SEEN),
-        *(_table(name, "SELECT") for name in ("request_status", "batch_progress", "request_counts")),
+        *(_table(name, "SELECT") for name in ("request_status", "batch_progress", "request_counts", "target_paces")),
         _table("request_credentials", "SELECT"),
         *(
             _table(name, "SELECT")
@@ -150,7 +150,7 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         _function("add_history(text[],bigint[],bigint[],bigint[])"),
         *map(_function, ("fold_counts(integer)", "recount()", "not_updated(bigint)", "sweep(integer,interval)")),
         *map(_function, ("misplaced(bigint,integer)", "put_in_line(bigint[])")),
-        _function("wipe_failed_boxes(interval,integer)"),
+        *map(_function, ("wiped(text)", "wipe_failed_boxes(interval,integer)")),
         *map(
             _function, ("wipe_boxes(provisioner.failed_boxes[])", "disown(text,integer)", "disown_requests(bigint[])")
         ),

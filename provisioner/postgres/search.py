@@ -18,7 +18,7 @@ LOOKED_AT: Final = 1_000  # requests with such a name whose state or last error 
 MOVING: Final = 10_000  # requests that wait or are in flight: so many are looked at one by one
 LARGEST_ID: Final = 2**63 - 1
 ENDED: Final = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.REMOVED})
-_SQL: Final = "browse"
+_SQL: Final = "search"
 _PENDING: Final = "pending"
 _LITERAL: Final = str.maketrans({sign: f"\\{sign}" for sign in "\\%_"})  # what LIKE has a meaning for
 
@@ -48,7 +48,7 @@ async def _page(database: Database, wanted: Filter, query: Query) -> Found:
     """The page; how many there are in all is not counted."""
     oldest_first = query.after is not None
     arguments = (*wanted.arguments(), query.after, query.before, PAGE + 1, not oldest_first)
-    rows = await database.fetch(statements(_SQL)["requests"], *arguments)
+    rows = await database.fetch(statements("browse")["requests"], *arguments)
     more = len(rows) > PAGE
     listed = [Listed(**whole(row)) for row in rows[:PAGE]]
     if oldest_first:

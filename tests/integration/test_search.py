@@ -89,7 +89,7 @@ async def test_a_story_shows_no_box(database: Lent) -> None:
 
 
 async def test_few_of_many_are_found_without_reading_all(database: Lent) -> None:
-    """A cause that few requests have is found by its newest, and no further than its oldest; one that none has, at once."""
+    """A cause that few requests have is looked for from its newest to its oldest, and one that none has not at all."""
     query(
         database,
         "INSERT INTO provisioner.connection_requests (project_id, name, status, error_code, finished_at)"
