@@ -99,7 +99,9 @@ async def tell(database: Database, request: int) -> Story | None:
     if detail is None:
         return None
     attempts, earlier = await read_attempts(database, request, limit=CALLS)
-    return Story(detail=detail, attempts=tuple(attempts), earlier=earlier)
+    row = await database.fetchrow(statements(_SQL)["drift"], request)
+    compared = dict(row) if row else {}
+    return Story(detail=detail, attempts=tuple(attempts), earlier=earlier, **compared)
 
 
 def _meant(text: str) -> tuple[list[int], list[str], str]:

@@ -39,3 +39,7 @@ LIMIT $3;
 -- For this transaction: if $2 is off, walk along ids and stop, instead of reading all and sorting. Status and error code say nearly the
 -- same, which the planner does not know: it expects hardly any row to match both. And however much there is, end in $1 milliseconds.
 SELECT set_config('statement_timeout', $1, true), set_config('enable_seqscan', $2, true);
+
+-- :name drift
+-- How the connection of request $1 differs from what was recorded, and when it was compared last.
+SELECT s.drift, s.verified_at FROM provisioner.request_status AS s WHERE s.id = $1;
