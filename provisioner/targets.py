@@ -35,10 +35,12 @@ from provisioner.postgres.credential_health import SharedCredentialHealth
 from provisioner.postgres.kinds import ROTATIONS
 from provisioner.postgres.permits import UNLIMITED, SharedPermits
 from provisioner.postgres.pool import Database
+from provisioner.postgres.project_health import SharedProjectHealth
 from provisioner.postgres.recorded import recorded_elsewhere
 from provisioner.postgres.target_incidents import SharedIncidents
 from provisioner.settings import RateLimit, Settings
 from provisioner.worker.key_gate import KeyGate
+from provisioner.worker.project_gate import ProjectGate
 from provisioner.worker.slots import SlotGate
 from provisioner.worker.target import Target
 
@@ -100,8 +102,12 @@ async def open_lines(
     *,
     observer: Observer = UNOBSERVED,
     permits: Callable[..., Permits] = SharedPermits,
+    eager: bool = False,
 ) -> AsyncIterator[tuple[Target, Target]]:
-    """The same for every kind of request: what stands in one line is a target of its own, with budgets of its own."""
+    """The same for every kind of request: what stands in one line is a target of its own, with budgets of its own.
+
+    `eager`: what waits for the machine identity to join projects is looked at again at once.
+    """
     chosen = settings.targets[name]
     async with open_infisical(settings, name, clock, partial(permits, database, clock), observer=observer) as way:
         transport, identity, routes = way.transport, way.identity, Routes(chosen.url)
@@ -116,6 +122,14 @@ async def open_lines(
             rules=_rules(settings, name),
             breaker=Breaker(),
             keys=KeyGate(name, health=health, vault=keys, clock=clock),
+            projects=ProjectGate(
+                name,
+                health=SharedProjectHealth(database, target=name),
+                joined=way.connections,
+                reads=way.reads,
+                clock=clock,
+                eager=eager,
+            ),
             incidents=SharedIncidents(database, target=name, reporter=str(uuid4())),
             gate=SlotGate(name, shared=_concurrency(settings, name, database), clock=clock),
             shared_budget=chosen.shared_budget,

@@ -3,7 +3,7 @@
 Times are aware `datetime`s on the database's clock, durations are seconds.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -11,6 +11,8 @@ from provisioner.core.key_health import QuarantinedKey, TrialPermit
 from provisioner.core.model import Action, Claim, Connection, Observation, RateHeaders, Request, Settlement
 from provisioner.core.notices import Delivery
 from provisioner.core.pacing import Grant
+from provisioner.core.project_health import QuarantinedProject
+from provisioner.core.projects import SeenProject
 from provisioner.core.queue_values import (
     Claims,
     Heartbeat,
@@ -174,6 +176,47 @@ class CredentialHealth(Protocol):
 
     async def forget(self) -> None:
         """Forget keys that nobody tried for long, and for which nothing waits."""
+
+
+class ProjectHealth(Protocol):
+    """What all workers know together of projects in which the identity may not create; see `core.project_health`.
+
+    Every method raises `DatabaseUnavailable`.
+    """
+
+    async def quarantined(self) -> Mapping[str, QuarantinedProject]:
+        """The projects whose requests wait."""
+
+    async def keep(self, projects: Mapping[str, QuarantinedProject]) -> int:
+        """Quarantine projects, or keep them so; returns how many requests that took out of the line."""
+
+    async def release(self, projects: Collection[str]) -> int:
+        """Let the requests of these projects go on; returns how many waited."""
+
+    async def wanted(self) -> Sequence[str]:
+        """The projects that requests in line are for."""
+
+    async def may_read(self, *, refused: bool) -> bool:
+        """Take the turn to read the list of the identity's projects, if it is time for that."""
+
+    async def may_probe(self, *, passed: bool) -> bool:
+        """Take the turn to probe projects, if it is time for that."""
+
+    async def probe(self, project: str) -> None:
+        """Let one request create in a project whose permission was missing."""
+
+    async def take_probe(self, project: str) -> bool:
+        """Take the one create that may go out there now, if nobody has."""
+
+    async def forget(self) -> None:
+        """Forget projects for which nothing waits."""
+
+
+class JoinedProjects(Protocol):
+    """Tells in which projects the machine identity is."""
+
+    async def projects(self) -> tuple[Observation, tuple[SeenProject, ...]]:
+        """`FOUND` with all of them, or what stood in the way. It never raises for what the other side did."""
 
 
 class Incidents(Protocol):

@@ -103,7 +103,17 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
             _table(name, "SELECT")
             for name in ("workers", "targets", "target_incidents", "permits", "concurrency", "credential_health")
         ),
-        *(_table(name, "SELECT") for name in ("quarantined_credentials", "sealing_keys", "migrations", "notices")),
+        *(
+            _table(name, "SELECT")
+            for name in (
+                "quarantined_credentials",
+                "quarantined_projects",
+                "project_health",
+                "sealing_keys",
+                "migrations",
+                "notices",
+            )
+        ),
         _function("sealing_key()"),
     ),
     Kind.WORKER: (
@@ -117,6 +127,7 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
             for name in ("ready", "waiting", "attempt_state", "workers")
         ),
         *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("credential_health", "target_incidents")),
+        *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("project_health", "project_checks")),
         *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("in_flight", "unrecorded")),
         _table("sent_creates", "SELECT", "INSERT", "UPDATE", "DELETE"),
         _table("miscounted", "SELECT"),

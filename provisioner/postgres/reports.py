@@ -10,6 +10,7 @@ from provisioner.core.reports import (
     Gauges,
     Leftovers,
     Line,
+    Outside,
     Progress,
     Status,
     TargetReport,
@@ -71,6 +72,7 @@ async def read_status(database: Database, *, batch: str | None = None, batches: 
             workers=await _workers(connection),
             failures=tuple(Failures(**dict(row)) for row in failures),
             unrecorded=Unrecorded(**dict((await connection.fetch(sql["unrecorded"], batch))[0])),
+            outside=tuple(Outside(**dict(row)) for row in await connection.fetch(sql["outside"], batch)),
             crew=tuple(_worker(row) for row in await connection.fetch(sql["crew"])),
         )
 
@@ -105,6 +107,7 @@ async def read_leftovers(database: Database, targets: Collection[str]) -> Leftov
     return Leftovers(
         paused=found.get("paused", {}),
         quarantined=found.get("quarantined", {}),
+        outside=found.get("outside", {}),
         failed=found.get("failed", {}),
         succeeded=sum(found.get("succeeded", {}).values()),
         scheduled=sum(found.get("scheduled", {}).values()),

@@ -200,6 +200,8 @@ class Creator:
             with self._target.gate.lend():
                 return await self._call_without_key(action, claim, subject), None
         target, request, keys = self._target, claim.request, self._target.keys
+        if target.projects is not None and subject is None and target.projects.is_wary:
+            await target.projects.admit(claim)
         try:
             key = await target.vault.open(request)
         except (CredentialUnknown, CredentialUnreadable, CredentialUnavailable) as error:
@@ -225,11 +227,14 @@ class Creator:
         return await self._target.connections.look_up(claim.request)
 
     async def _judged(self, claim: Claim, observation: Observation, key: Secret | None) -> Retry | None:
-        """Learn of the request's key; returns how the request goes on if its key's refusal is not its own fault."""
-        keys = self._target.keys
-        if keys is None or keys.accepts(claim, observation):
-            return None
-        return await keys.judge(claim, observation, key)
+        """Learn of the request's key and project; returns how it goes on if their refusal is not its own fault."""
+        keys, projects = self._target.keys, self._target.projects
+        back = None
+        if keys is not None and not keys.accepts(claim, observation):
+            back = await keys.judge(claim, observation, key)
+        if projects is not None:
+            back = await projects.judge(claim, observation) or back
+        return back
 
     async def _permit(self, action: Action, *, created: bool) -> float:
         """Ask for a permit for what is no create; returns the seconds to come back in when there is none.
@@ -269,6 +274,8 @@ class Creator:
 
     def _learn(self, action: Action, observation: Observation, now: float, *, excused: bool) -> None:
         target, create = self._target, action is Action.CREATE
+        if create and target.projects is not None:
+            target.projects.note(observation)
         target.observer.called(target.name, action, observation)
         if observation.skew is not None:
             target.clock.headers.note(dated(observation.skew, observation.elapsed))

@@ -245,6 +245,8 @@ class Feeder:
                 await self._report_incident()
                 if self.target.keys is not None:
                     await self.target.keys.refresh()
+                if self.target.projects is not None:
+                    await self.target.projects.refresh()
             except DatabaseUnavailable as error:
                 self._database_retry.lost(error)
             await asyncio.sleep(jittered(WATCH))

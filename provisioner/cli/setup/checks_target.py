@@ -30,7 +30,12 @@ NOBODY: Final = UUID(int=0)  # no connection has this id: asking for it proves t
 LONGEST: Final = 70.0  # seconds to wait for a permit: a little more than a window
 SKEW: Final = 5.0  # seconds that Infisical's clock may differ from this host's
 
-_ANSWERS: Final = frozenset({Result.ABSENT, Result.FOUND, Result.FORBIDDEN, Result.PROJECT_MISSING})
+_ANSWERS: Final = frozenset(
+    {
+        *(Result.ABSENT, Result.FOUND, Result.PROJECT_MISSING),
+        *(Result.FORBIDDEN, Result.NOT_IN_PROJECT, Result.FOREIGN_PROJECT),
+    }
+)
 
 
 async def check_target(
