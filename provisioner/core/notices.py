@@ -201,12 +201,15 @@ _ATTENTION: Final[Mapping[Kind, str]] = {
     Kind.FAILED: "{requests} {have} failed with {subject}. What to do: {remedy}; then run `provisioner retry`.",
     Kind.UNRECORDED: "The database refuses to record {outcomes}. `provisioner status` says why.",
     Kind.PAUSED: "Target {subject} is paused, and {requests} {wait} for it. `provisioner resume {subject}` resumes it.",
+    Kind.OUTSIDE: "{requests} {wait} for projects in which the machine identity of target {subject} may not create:"
+    " add it to them; they go on by themselves",
     Kind.UNSERVED: "No worker serves target {subject}, and {requests} {wait} for it. `provisioner run` starts one.",
 }
 _RECOVERED: Final[Mapping[Kind, str]] = {
     Kind.FAILED: "No request is failed with {subject} any more.",
     Kind.UNRECORDED: "Every outcome has been recorded.",
     Kind.PAUSED: "Target {subject} is not paused any more, or nothing waits for it.",
+    Kind.OUTSIDE: "The machine identity of target {subject} may create in every project that requests wait for.",
     Kind.UNSERVED: "A worker serves target {subject} again, or nothing waits for it.",
 }
 

@@ -44,8 +44,8 @@ REMOVE_FOR: Final = 120.0
 # A connection that was just made may be missing on a replica for so many seconds after the claim.
 REPLICA_LAG: Final = 10.0
 _PASSING: Final = frozenset({Result.THROTTLED, Result.NOT_SENT, Result.UNKNOWN, Result.TOKEN_TROUBLE})
-# What only Infisical itself can say of a request: where it is not proven that it did, the outcome is unknown.
 _DENIED: Final = (Result.FORBIDDEN, Result.NOT_IN_PROJECT, Result.FOREIGN_PROJECT)
+# What only Infisical itself can say of a request: where it is not proven that it did, the outcome is unknown.
 _VERDICTS: Final = frozenset({*_DENIED, Result.KEY_REFUSED, Result.PROJECT_MISSING, Result.INVALID})
 _OWN_TROUBLE: Final = {
     Result.KEY_REFUSED: ErrorCode.CREDENTIAL_REFUSED,
@@ -125,10 +125,7 @@ def decide(
 
 
 def plain_success(observation: Observation) -> Succeed | None:
-    """The decision that depends on nothing but the observation: what was sent has worked.
-
-    Only somebody else's connection is ever replaced.
-    """
+    """The decision that depends on the observation alone: it worked. Only somebody else's connection is replaced."""
     if observation.result is Result.CREATED:
         return Succeed(connection=_the(observation))
     return Succeed(connection=_the(observation), adopted=True) if observation.result is Result.UPDATED else None
