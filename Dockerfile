@@ -20,6 +20,7 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
         --require-hashes --requirement requirements.lock --dest /build/packages
 COPY pyproject.toml README.md LICENSE ./
 COPY migrations migrations
+COPY docs/errors.md docs/errors.md
 COPY provisioner provisioner
 # The lock also pins what the build and `provisioner demo` need. The image only gets what the package requires.
 RUN /build/tools/bin/python -m pip install --no-cache-dir --disable-pip-version-check --no-index \

@@ -201,6 +201,22 @@ COMMENT ON TABLE provisioner.counts IS 'How many requests there are of each kind
 COMMENT ON TABLE provisioner.count_changes IS 'What statements changed, until a worker folds it into counts';
 COMMENT ON COLUMN provisioner.counts.newest IS 'The largest id that ever came to be of this kind';
 
+-- What happened lately, by the minute and by the hour: how many requests succeeded and failed, and how many attempts came to
+-- nothing. Written when changes of counts are folded, every few seconds, and never by a request.
+CREATE TABLE provisioner.history (
+    span integer NOT NULL,
+    at timestamptz NOT NULL,
+    target text NOT NULL,
+    succeeded bigint NOT NULL DEFAULT 0,
+    failed bigint NOT NULL DEFAULT 0,
+    retried bigint NOT NULL DEFAULT 0,
+    PRIMARY KEY (span, at, target)
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
+
+COMMENT ON TABLE provisioner.history IS 'What happened in each minute of the last hours, and in each hour of the last weeks';
+COMMENT ON COLUMN provisioner.history.span IS 'Seconds that the row is about: 60 or 3600, from `at` on';
+COMMENT ON COLUMN provisioner.history.retried IS 'Attempts that came to nothing and are made again';
+
 -- One row for each sealed key that a failed request has had. `box` is a hash of it: should the request be given another
 -- key meanwhile, that one has a row, and a time, of its own. The time stands first in the key: a request
 -- that fails again has another one, and never waits for a wiper.

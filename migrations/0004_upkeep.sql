@@ -258,8 +258,9 @@ BEGIN
     END IF;
     SELECT min(n.id) INTO newest
     FROM (SELECT q.id FROM provisioner.connection_requests AS q ORDER BY q.id DESC LIMIT sweep.most / 4) AS n;
-    SELECT m.ids INTO fresh FROM provisioner.misplaced(greatest(newest - 1, place), sweep.most) AS m;
     SELECT m.ids, m.last INTO strays, next FROM provisioner.misplaced(place, sweep.most) AS m;
+    -- What was looked at just now is not looked at again.
+    SELECT m.ids INTO fresh FROM provisioner.misplaced(greatest(newest - 1, next, place), sweep.most) AS m;
     strays := ARRAY (SELECT unnest(strays) UNION SELECT unnest(fresh));
     seen := cardinality(strays);
     IF seen > 0 THEN
@@ -281,13 +282,33 @@ BEGIN
 END
 $$;
 
+-- Add what happened just now to this minute and this hour, and forget what is too old to be looked at.
+CREATE FUNCTION provisioner.add_history(targets text[], succeeded bigint[], failed bigint[], retried bigint[]) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    DELETE FROM provisioner.history AS h WHERE h.span = 60 AND h.at < clock_timestamp() - interval '6 hours';
+    DELETE FROM provisioner.history AS h WHERE h.span = 3600 AND h.at < clock_timestamp() - interval '30 days';
+    INSERT INTO provisioner.history AS h (span, at, target, succeeded, failed, retried)
+    SELECT s.span, date_bin(make_interval(secs => s.span), clock_timestamp(), 'epoch'), a.target, a.succeeded, a.failed, a.retried
+    FROM unnest(add_history.targets, add_history.succeeded, add_history.failed, add_history.retried)
+        AS a (target, succeeded, failed, retried)
+    CROSS JOIN (VALUES (60), (3600)) AS s (span)
+    -- In one order, so that two who add at once wait for each other, and never for ever.
+    ORDER BY s.span, a.target
+    ON CONFLICT (span, at, target) DO UPDATE SET
+        succeeded = h.succeeded + excluded.succeeded, failed = h.failed + excluded.failed, retried = h.retried + excluded.retried;
+$$;
+
 -- Fold at most `most` changes into the counts; returns how many. Two who fold at once take different changes, and rows in the
--- same order. A count of zero is taken out, so the batches whose requests were deleted leave nothing behind.
+-- same order. A count of zero is taken out, so the batches whose requests were deleted leave nothing behind. What succeeded or failed
+-- is history, too.
 CREATE FUNCTION provisioner.fold_counts(most integer) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     folded integer;
     zeros tid[];
+    targets text[];
+    succeeded bigint[];
+    failed bigint[];
 BEGIN
     WITH taken AS (
         DELETE FROM provisioner.count_changes
@@ -309,10 +330,25 @@ BEGIN
             ended_at = greatest(k.ended_at, excluded.ended_at),
             newest = greatest(k.newest, excluded.newest)
         RETURNING k.ctid, k.requests
+    ),
+    happened AS (
+        SELECT
+            t.target, coalesce(sum(t.requests) FILTER (WHERE t.status = 'succeeded'), 0)::bigint AS succeeded,
+            coalesce(sum(t.requests) FILTER (WHERE t.status = 'failed'), 0)::bigint AS failed
+        FROM taken AS t
+        WHERE t.requests > 0 AND t.status IN ('succeeded', 'failed')
+        GROUP BY t.target
     )
-    SELECT (SELECT count(*) FROM taken), ARRAY (SELECT n.ctid FROM kept AS n WHERE n.requests = 0) INTO folded, zeros;
+    SELECT
+        (SELECT count(*) FROM taken), ARRAY (SELECT n.ctid FROM kept AS n WHERE n.requests = 0),
+        (SELECT array_agg(h.target) FROM happened AS h), (SELECT array_agg(h.succeeded) FROM happened AS h),
+        (SELECT array_agg(h.failed) FROM happened AS h)
+    INTO folded, zeros, targets, succeeded, failed;
     -- They are locked since they were changed, so nobody has added to them meanwhile.
     DELETE FROM provisioner.counts AS k WHERE k.ctid = ANY (zeros) AND k.requests = 0;
+    IF targets IS NOT NULL THEN
+        PERFORM provisioner.add_history(targets, succeeded, failed, array_fill(0::bigint, ARRAY [cardinality(targets)]));
+    END IF;
     RETURN folded;
 END
 $$;

@@ -2,6 +2,23 @@
 
 CREATE SCHEMA provisioner;
 
+CREATE FUNCTION provisioner.add_history(targets text[], succeeded bigint[], failed bigint[], retried bigint[]) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    DELETE FROM provisioner.history AS h WHERE h.span = 60 AND h.at < clock_timestamp() - interval '6 hours';
+    DELETE FROM provisioner.history AS h WHERE h.span = 3600 AND h.at < clock_timestamp() - interval '30 days';
+    INSERT INTO provisioner.history AS h (span, at, target, succeeded, failed, retried)
+    SELECT s.span, date_bin(make_interval(secs => s.span), clock_timestamp(), 'epoch'), a.target, a.succeeded, a.failed, a.retried
+    FROM unnest(add_history.targets, add_history.succeeded, add_history.failed, add_history.retried)
+        AS a (target, succeeded, failed, retried)
+    CROSS JOIN (VALUES (60), (3600)) AS s (span)
+    -- In one order, so that two who add at once wait for each other, and never for ever.
+    ORDER BY s.span, a.target
+    ON CONFLICT (span, at, target) DO UPDATE SET
+        succeeded = h.succeeded + excluded.succeeded, failed = h.failed + excluded.failed, retried = h.retried + excluded.retried;
+$$;
+
 CREATE FUNCTION provisioner.box_failed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -372,6 +389,9 @@ CREATE FUNCTION provisioner.fold_counts(most integer) RETURNS integer
 DECLARE
     folded integer;
     zeros tid[];
+    targets text[];
+    succeeded bigint[];
+    failed bigint[];
 BEGIN
     WITH taken AS (
         DELETE FROM provisioner.count_changes
@@ -393,10 +413,25 @@ BEGIN
             ended_at = greatest(k.ended_at, excluded.ended_at),
             newest = greatest(k.newest, excluded.newest)
         RETURNING k.ctid, k.requests
+    ),
+    happened AS (
+        SELECT
+            t.target, coalesce(sum(t.requests) FILTER (WHERE t.status = 'succeeded'), 0)::bigint AS succeeded,
+            coalesce(sum(t.requests) FILTER (WHERE t.status = 'failed'), 0)::bigint AS failed
+        FROM taken AS t
+        WHERE t.requests > 0 AND t.status IN ('succeeded', 'failed')
+        GROUP BY t.target
     )
-    SELECT (SELECT count(*) FROM taken), ARRAY (SELECT n.ctid FROM kept AS n WHERE n.requests = 0) INTO folded, zeros;
+    SELECT
+        (SELECT count(*) FROM taken), ARRAY (SELECT n.ctid FROM kept AS n WHERE n.requests = 0),
+        (SELECT array_agg(h.target) FROM happened AS h), (SELECT array_agg(h.succeeded) FROM happened AS h),
+        (SELECT array_agg(h.failed) FROM happened AS h)
+    INTO folded, zeros, targets, succeeded, failed;
     -- They are locked since they were changed, so nobody has added to them meanwhile.
     DELETE FROM provisioner.counts AS k WHERE k.ctid = ANY (zeros) AND k.requests = 0;
+    IF targets IS NOT NULL THEN
+        PERFORM provisioner.add_history(targets, succeeded, failed, array_fill(0::bigint, ARRAY [cardinality(targets)]));
+    END IF;
     RETURN folded;
 END
 $$;
@@ -1163,8 +1198,9 @@ BEGIN
     END IF;
     SELECT min(n.id) INTO newest
     FROM (SELECT q.id FROM provisioner.connection_requests AS q ORDER BY q.id DESC LIMIT sweep.most / 4) AS n;
-    SELECT m.ids INTO fresh FROM provisioner.misplaced(greatest(newest - 1, place), sweep.most) AS m;
     SELECT m.ids, m.last INTO strays, next FROM provisioner.misplaced(place, sweep.most) AS m;
+    -- What was looked at just now is not looked at again.
+    SELECT m.ids INTO fresh FROM provisioner.misplaced(greatest(newest - 1, next, place), sweep.most) AS m;
     strays := ARRAY (SELECT unnest(strays) UNION SELECT unnest(fresh));
     seen := cardinality(strays);
     IF seen > 0 THEN
@@ -1853,6 +1889,22 @@ CREATE TABLE provisioner.fair_cursors (
 )
 WITH (fillfactor='50');
 
+CREATE TABLE provisioner.history (
+    span integer NOT NULL,
+    at timestamp with time zone NOT NULL,
+    target text NOT NULL,
+    succeeded bigint DEFAULT 0 NOT NULL,
+    failed bigint DEFAULT 0 NOT NULL,
+    retried bigint DEFAULT 0 NOT NULL
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500');
+
+COMMENT ON TABLE provisioner.history IS 'What happened in each minute of the last hours, and in each hour of the last weeks';
+
+COMMENT ON COLUMN provisioner.history.span IS 'Seconds that the row is about: 60 or 3600, from `at` on';
+
+COMMENT ON COLUMN provisioner.history.retried IS 'Attempts that came to nothing and are made again';
+
 CREATE TABLE provisioner.migrations (
     version integer NOT NULL,
     name text NOT NULL,
@@ -2273,6 +2325,9 @@ ALTER TABLE ONLY provisioner.failed_boxes
 ALTER TABLE ONLY provisioner.fair_cursors
     ADD CONSTRAINT fair_cursors_pkey PRIMARY KEY (target, rank);
 
+ALTER TABLE ONLY provisioner.history
+    ADD CONSTRAINT history_pkey PRIMARY KEY (span, at, target);
+
 ALTER TABLE ONLY provisioner.in_flight
     ADD CONSTRAINT in_flight_pkey PRIMARY KEY (id);
 
@@ -2426,6 +2481,8 @@ CASE
     WHEN ((requested_by = CURRENT_USER) OR ( SELECT has_table_privilege(('provisioner.ready'::regclass)::oid, 'SELECT'::text) AS has_table_privilege)) THEN true
     ELSE NULL::boolean
 END IS NOT NULL));
+
+REVOKE ALL ON FUNCTION provisioner.add_history(targets text[], succeeded bigint[], failed bigint[], retried bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.box_failed() FROM PUBLIC;
 

@@ -133,7 +133,9 @@ async def observed(settings: Settings, worker: Worker, meter: Meter) -> AsyncIte
     async with AsyncExitStack() as stack:
         if (endpoint := settings.listen.endpoint) is not None:
             from provisioner.observe.web import Sources, StatusPort, serving  # noqa: PLC0415 - a server that may be off
-            from provisioner.postgres.reports import read_gauges, read_status  # noqa: PLC0415 - what it serves
+            from provisioner.postgres.history import read_history  # noqa: PLC0415 - what it serves
+            from provisioner.postgres.reports import read_gauges, read_status  # noqa: PLC0415 - as above
+            from provisioner.postgres.search import find, tell  # noqa: PLC0415 - as above
 
             # A connection of its own: whoever looks keeps no request waiting.
             database = open_database(settings, size=1)
@@ -142,6 +144,9 @@ async def observed(settings: Settings, worker: Worker, meter: Meter) -> AsyncIte
                 health=health,
                 meter=meter,
                 read_status=partial(read_status, database, batches=LISTED),
+                read_history=partial(read_history, database),
+                find=partial(find, database),
+                tell=partial(tell, database),
                 read_gauges=partial(read_gauges, database),
             )
             port = StatusPort(sources, monotonic=time.monotonic)

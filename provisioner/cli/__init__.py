@@ -8,14 +8,13 @@ import gc
 import os
 from collections.abc import Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
 
 from provisioner import __version__
-from provisioner.cli.terminal.frame import CONFIG_HELP, EXIT_STATUSES, guarded
+from provisioner.cli.terminal.frame import EXIT_STATUSES, Config, guarded
 
 # The module `provisioner.cli.FAMILY.NAME` has a function of that name; both are imported only when the command is used.
 FAMILIES: Final = {
@@ -88,7 +87,7 @@ app = typer.Typer(cls=LazyGroup, rich_markup_mode=None, epilog=EXIT_STATUSES)
 @app.callback(invoke_without_command=True)
 def provisioner(
     context: typer.Context,
-    config: Annotated[Path | None, typer.Option(help=CONFIG_HELP, show_default=False)] = None,
+    config: Config = None,
     version: Annotated[  # noqa: ARG001  # its callback has done it
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -101,6 +100,8 @@ def provisioner(
         # Where every command looks, and every process that it starts.
         os.environ["PROVISIONER_CONFIG"] = str(config)
     if context.invoked_subcommand is None:
+        if config is not None:
+            context.fail("a command is missing")
         typer.echo(context.get_help(), err=True)
         raise typer.Exit(2)
 

@@ -42,6 +42,7 @@ class Kind(StrEnum):
     PAUSED = "target_paused"
     UNSERVED = "target_unserved"
     OUTSIDE = "projects_quarantined"
+    REFUSED = "key_refused"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +98,11 @@ def _others(status: Status) -> Iterator[Concern]:
             " they go on by themselves"
         )
         yield Concern(kind=Kind.OUTSIDE, subject=outside.target, requests=outside.requests, said=said)
+    for key in status.refused_keys:
+        if key.requests:
+            count = _count(key.requests, "request waits", "requests wait")
+            said = f"{count} because OpenRouter refuses the key of credential {key.credential}: replace the key"
+            yield Concern(kind=Kind.REFUSED, subject=key.credential, requests=key.requests, said=said)
     for target in status.targets:
         name = target.target
         if target.pending and target.paused_at is not None:

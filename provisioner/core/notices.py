@@ -203,6 +203,7 @@ _ATTENTION: Final[Mapping[Kind, str]] = {
     Kind.PAUSED: "Target {subject} is paused, and {requests} {wait} for it. `provisioner resume {subject}` resumes it.",
     Kind.OUTSIDE: "{requests} {wait} for projects in which the machine identity of target {subject} may not create:"
     " add it to them; they go on by themselves",
+    Kind.REFUSED: "{requests} {wait} because OpenRouter refuses the key of credential {subject}. Replace the key.",
     Kind.UNSERVED: "No worker serves target {subject}, and {requests} {wait} for it. `provisioner run` starts one.",
 }
 _RECOVERED: Final[Mapping[Kind, str]] = {
@@ -210,6 +211,7 @@ _RECOVERED: Final[Mapping[Kind, str]] = {
     Kind.UNRECORDED: "Every outcome has been recorded.",
     Kind.PAUSED: "Target {subject} is not paused any more, or nothing waits for it.",
     Kind.OUTSIDE: "The machine identity of target {subject} may create in every project that requests wait for.",
+    Kind.REFUSED: "No request waits for the key of credential {subject} any more.",
     Kind.UNSERVED: "A worker serves target {subject} again, or nothing waits for it.",
 }
 

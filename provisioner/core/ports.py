@@ -93,8 +93,11 @@ class Queue(Protocol):
     async def recount(self) -> int:
         """Correct the counts of requests; returns how many were wrong."""
 
-    async def fold(self, limit: int) -> bool:
-        """Fold at most `limit` changes into the counts of requests; whether there may be more."""
+    async def fold(self, limit: int, *, retried: Mapping[str, int]) -> bool:
+        """Fold at most `limit` changes into the counts of requests; whether there may be more.
+
+        `retried`: how many attempts of each target came to nothing since, and are made again.
+        """
 
     async def wipe(self, limit: int, *, keep: float) -> Wiped:
         """Wipe sealed keys of requests that failed `keep` seconds ago or earlier, at most `limit` of them."""

@@ -132,6 +132,36 @@ class Failures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Retries:
+    """Requests of a target that were tried and wait for their next attempt, for one reason.
+
+    `since` the first of them was tried first, `next_at` the next attempt of any of them is due. `quarantine`: they wait
+    together, such as `credential:team-a`, until the cause is gone.
+    """
+
+    target: str
+    error_code: str
+    quarantine: str | None
+    requests: int
+    since: datetime
+    next_at: datetime
+    example_id: int
+    example: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedKey:
+    """A key that OpenRouter refuses, and how many requests wait for another one or for its acceptance."""
+
+    target: str
+    credential: str
+    since: datetime
+    reason: str | None
+    next_probe_at: datetime | None
+    requests: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Unrecorded:
     """How many outcomes the database does not record, and why one of them, the longest."""
 
@@ -169,6 +199,8 @@ class Status:
     crew: tuple[WorkerReport, ...] = ()
     unrecorded: Unrecorded = Unrecorded()
     outside: tuple[Outside, ...] = ()
+    retries: tuple[Retries, ...] = ()
+    refused_keys: tuple[RefusedKey, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,15 +1,18 @@
 """Looks at the database for however many want to know: seldom, shared, and none while nobody does."""
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from provisioner.core.errors import ProvisionerError
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 EVERY: Final = 1.0  # seconds between two looks at the most frequent
+KEPT: Final = 32  # answers to a question with something to fill in
 SHARE: Final = 0.1  # of the time that may be spent on looking: a slow look is repeated more seldom
 
 
@@ -22,24 +25,26 @@ class Look(Generic[T]):
 
 
 class Gate:
-    """Lets one look through at a time, and the next one a second later at the earliest."""
+    """Lets one look through at a time, and the next one `every` seconds later at the earliest."""
 
-    def __init__(self, *, monotonic: Callable[[], float]) -> None:
+    def __init__(self, *, monotonic: Callable[[], float], every: float = EVERY) -> None:
         self.monotonic = monotonic
+        self._every = every
         self.one_at_a_time = asyncio.Lock()
         self._next_at = float("-inf")
 
     async def turn(self) -> None:
         """Wait until the next look may begin, for whoever holds the lock."""
         await asyncio.sleep(max(0.0, self._next_at - self.monotonic()))
-        self._next_at = self.monotonic() + EVERY
+        self._next_at = self.monotonic() + self._every
 
 
 class Looks(Generic[T]):
-    """One question to the database. An answer that takes longer than `timeout` seconds is given up."""
+    """One question to the database, asked again after `fresh` seconds. What takes longer than `timeout` is given up."""
 
-    def __init__(self, ask: Callable[[], Awaitable[T]], gate: Gate, *, timeout: float) -> None:
+    def __init__(self, ask: Callable[[], Awaitable[T]], gate: Gate, *, timeout: float, fresh: float = EVERY) -> None:
         self._ask = ask
+        self._fresh = fresh
         self._gate = gate
         self._timeout = timeout
         self._last: Look[T] = Look()
@@ -67,4 +72,24 @@ class Looks(Generic[T]):
         except ProvisionerError as error:
             self._last = Look(seen=self._last.seen, trouble=f"the database cannot be reached: {error}")
         ends = self._gate.monotonic()
-        self._fresh_until = max(begins + EVERY, ends + (ends - begins) / SHARE)
+        self._fresh_until = max(begins + self._fresh, ends + (ends - begins) / SHARE)
+
+
+class KeyedLooks(Generic[K, T]):
+    """One question to the database with something to fill in; the latest answers are kept for a moment."""
+
+    def __init__(self, ask: Callable[[K], Awaitable[T]], gate: Gate, *, timeout: float) -> None:
+        self._ask = ask
+        self._gate = gate
+        self._timeout = timeout
+        self._looks: OrderedDict[K, Looks[T]] = OrderedDict()
+
+    async def look(self, key: K) -> Look[T]:
+        """Return what is seen now, or was a moment ago."""
+        looks = self._looks.get(key)
+        if looks is None:
+            looks = self._looks[key] = Looks(lambda: self._ask(key), self._gate, timeout=self._timeout)
+        self._looks.move_to_end(key)
+        while len(self._looks) > KEPT:
+            self._looks.popitem(last=False)
+        return await looks.look()

@@ -4,27 +4,26 @@ The markup is in `templates/`, where Jinja2 escapes everything; the words are he
 text.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
 from provisioner import __version__
-from provisioner.core.alerts import alerts, incidents, remedy
-from provisioner.core.reports import Failures, Progress, Status, TargetReport, WorkerReport
-from provisioner.core.text import printable
+from provisioner.core.alerts import alerts, incidents
+from provisioner.core.history import History, total
+from provisioner.core.reports import Failures, Progress, RefusedKey, Retries, Status, TargetReport, WorkerReport
 from provisioner.core.vitals import Vitals
-from provisioner.observe.logs import redact_text
+from provisioner.observe.charts import chart
+from provisioner.observe.words import duration, environment, link
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 STATES: Final = ("succeeded", "failed", "cancelled", "in_flight", "ready", "waiting")
-LONGEST: Final = 600  # characters of a foreign text that are shown
-_CODE: Final = re.compile(r"`([^`]+)`")
+MADE: Final = (("succeeded", "good"), ("failed", "bad"))
+AGAIN: Final = (("retried", "off"),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +37,7 @@ class View:
     trouble: str
     absence: str
     vitals: Vitals
+    history: History | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,56 +69,52 @@ class Page:
     sign: str
     headline: str
     news: str
+    trouble: str
     needed: tuple[str, ...]
     passing: tuple[str, ...]
     pace: Pace | None
+    history: History | None
 
+    @property
+    def unfinished(self) -> tuple[Progress, ...]:
+        """Batches with work left."""
+        return tuple(each for each in self.status.batches if each.pending) if self.status else ()
 
-@cache
-def asset(name: str) -> str:
-    """The text of a file of `assets/`."""
-    return (files("provisioner.observe") / "assets" / name).read_text(encoding="utf-8")
+    @property
+    def finished(self) -> tuple[Progress, ...]:
+        """Batches in which nothing is left to do."""
+        return tuple(each for each in self.status.batches if not each.pending) if self.status else ()
 
 
 def render_page(view: View) -> str:
     """The whole document."""
-    return _environment().get_template("page.html").render(page=_page(view), version=__version__, states=STATES)
+    template = _environment().get_template("page.html")
+    return template.render(page=_page(view), version=__version__, states=STATES, made=MADE, again=AGAIN, root="")
 
 
 def render_main(view: View) -> str:
     """The part of the document that changes."""
-    return _environment().get_template("main.html").render(page=_page(view), states=STATES)
+    return _environment().get_template("main.html").render(page=_page(view), states=STATES, made=MADE, again=AGAIN)
 
 
 @cache
 def _environment() -> "Environment":
-    # Jinja2 is imported when the first page is asked for: most workers serve none, and start sooner without it.
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415
-
-    environment = Environment(
-        loader=PackageLoader("provisioner.observe"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        auto_reload=False,
-    )
-    environment.filters |= {
-        "condition": _condition,
-        "count": "{:,}".format,
-        "duration": duration,
+    made = environment()
+    made.filters |= {
+        "chart": chart,
+        "condition": _conditions,
         "example": _example,
-        "iso": lambda moment: moment.astimezone(UTC).isoformat(timespec="seconds"),
         "limit": _limit,
         "parts": _parts,
         "percent": _percent,
-        "pieces": _pieces,
-        "remedy": remedy,
         "summary": _summary,
-        "utc": lambda moment, form: f"{moment.astimezone(UTC):{form}} UTC",
+        "sum_up": total,
+        "why": _why,
+        "why_refused": _why_refused,
+        "of_batch": lambda batch: link("requests", batch=batch.batch),
         "worker_state": _worker_state,
     }
-    return environment
+    return made
 
 
 def _page(view: View) -> Page:
@@ -126,8 +122,6 @@ def _page(view: View) -> Page:
     progress = status.progress if status else None
     needed = alerts(status) if status else ()
     passing = [*(incidents(status) if status else ()), *_own_incidents(view)]
-    if view.trouble:
-        passing.insert(0, f"{view.trouble}; the figures below may be out of date")
     kind, sign, headline = _verdict(view, needed, passing)
     return Page(
         status=status,
@@ -137,9 +131,11 @@ def _page(view: View) -> Page:
         sign=sign,
         headline=headline,
         news=f"{headline}. {_summary(progress) if progress else ''}",
+        trouble=f"{view.trouble}{'; the figures below are old' if status else ''}" if view.trouble else "",
         needed=needed,
         passing=tuple(passing),
         pace=_pace(status) if status else None,
+        history=view.history if view.history and any(not slot.is_empty for slot in view.history.hours) else None,
     )
 
 
@@ -168,25 +164,6 @@ def _own_incidents(view: View) -> Iterator[str]:
             yield f"this worker sends only single probes to target {target.target} until it works again{reason}"
     if view.absence:
         yield f"the worker that serves this page is not taking new requests: {view.absence}"
-
-
-def _pieces(foreign: str) -> list[str]:
-    """A text from outside, masked, printable, in one line and cut; every second piece is code."""
-    line = " ".join(printable(redact_text(foreign)).split())
-    return _CODE.split(line if len(line) <= LONGEST else f"{line[:LONGEST]}…")
-
-
-def duration(span: timedelta | float) -> str:
-    """About how long that is, in one or two units."""
-    seconds = span.total_seconds() if isinstance(span, timedelta) else span
-    whole = max(0, round(seconds))
-    if whole < 100:
-        return f"{whole} s"
-    minutes = round(whole / 60)
-    if minutes < 100:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
 def _percent(progress: Progress) -> str:
@@ -243,19 +220,33 @@ def _limit(target: TargetReport) -> str:
     return f"{target.permits:,} creates in {duration(target.period)}"
 
 
-def _condition(target: TargetReport, now: datetime) -> str:
-    found = []
+def _conditions(target: TargetReport, now: datetime) -> list[tuple[str, datetime | None]]:
+    """What a target is like, each with since when, if that is known."""
+    found: list[tuple[str, datetime | None]] = []
     if target.paused_at is not None:
-        found.append(f"paused{f' by {target.paused_by}' if target.paused_by else ''}")
+        found.append((f"paused{f' by {target.paused_by}' if target.paused_by else ''}", target.paused_at))
     if target.trouble:
-        found.append(f"in trouble{target.partly}: {target.trouble}")
+        found.append((f"in trouble{target.partly}: {target.trouble}", target.trouble_since))
     if target.stalled_at is not None:
-        found.append("stalled: too many creates were in flight")
+        found.append(("stalled: too many creates were in flight", target.stalled_at))
     if target.blocked_until is not None and target.blocked_until > now:
-        found.append(f"rate limited for another {duration(target.blocked_until - now)}")
+        found.append((f"rate limited for another {duration(target.blocked_until - now)}", None))
     if not found:
-        found.append("working" if target.workers and target.pending else "idle" if target.workers else "no worker")
-    return "; ".join(found)
+        words = "working" if target.workers and target.pending else "idle" if target.workers else "no worker"
+        found.append((words, None))
+    return found
+
+
+def _why(retries: Retries) -> str:
+    """Why requests are retried, in words: a key and OpenRouter itself are told apart."""
+    what, _, credential = (retries.quarantine or "").partition(":")
+    if what == "credential":
+        return f"held until the key of credential {credential} is accepted or replaced"
+    return retries.example or retries.error_code or "the last attempt came to nothing"
+
+
+def _why_refused(key: RefusedKey) -> str:
+    return f"OpenRouter refuses this key, and is not in trouble itself: {key.reason or 'no reason was given'}"
 
 
 def _example(failure: Failures) -> str:

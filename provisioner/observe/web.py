@@ -17,19 +17,27 @@ from aiohttp import web
 
 from provisioner.core.alerts import alerts, incidents
 from provisioner.core.errors import ProvisionerError
+from provisioner.core.history import History
 from provisioner.core.reports import Gauges, Status
+from provisioner.core.requests import Found, Query, Story
 from provisioner.observe import metrics
-from provisioner.observe.cached_reads import EVERY, Gate, Look, Looks
+from provisioner.observe.browsing import ListView, StoryView, parse_id, parse_query, render_list, render_story
+from provisioner.observe.cached_reads import EVERY, Gate, KeyedLooks, Look, Looks
 from provisioner.observe.connection_limits import HEADER_TIME, Doorkeeper, Guard
 from provisioner.observe.health import Health
 from provisioner.observe.logs import redact_event
+from provisioner.observe.manual import render_errors
 from provisioner.observe.meter import Meter
-from provisioner.observe.page import View, asset, render_main, render_page
+from provisioner.observe.page import View, render_main, render_page
+from provisioner.observe.words import asset
 
 log = structlog.stdlib.get_logger()
 
 STATUS_TIME: Final = 5.0  # seconds; a status reads the whole table
 GAUGES_TIME: Final = 2.0  # seconds; less than a scraper waits, also when it has to wait for a status first
+SEARCH_TIME: Final = 2.0  # seconds; what nobody has found by then is to be looked for in less
+BETWEEN_CLICKS: Final = 0.1  # seconds
+HISTORY_FRESH: Final = 10.0  # seconds; workers add to it as often
 STREAMS: Final = 32  # pages that are open at once: half of the connections, so that probes always get through
 STREAM_WRITE: Final = 5.0  # seconds for a page to take what it is sent
 HEARTBEAT: Final = 15  # looks without a change after which a page hears that the connection lives
@@ -37,7 +45,7 @@ REQUEST_SIZE: Final = 8190  # bytes of one header; a browser sends the cookies o
 
 _HEADERS: Final[Mapping[str, str]] = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
@@ -54,12 +62,15 @@ _ASSETS: Final = {"page.css": "text/css", "page.js": "text/javascript", "icon.sv
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """Where the port's answers come from. The two readers ask the database, and raise `ProvisionerError`."""
+    """Where the port's answers come from. All but the first two ask the database, and raise `ProvisionerError`."""
 
     health: Health
     meter: Meter
     read_status: Callable[[], Awaitable[Status]]
     read_gauges: Callable[[], Awaitable[Gauges]]
+    read_history: Callable[[], Awaitable[History]]
+    find: Callable[[Query], Awaitable[Found]]
+    tell: Callable[[int], Awaitable[Story | None]]
 
 
 class PortUnusable(ProvisionerError):
@@ -75,6 +86,11 @@ class StatusPort:
         self._sources = sources
         self._status = Looks(sources.read_status, gate, timeout=STATUS_TIME)
         self._gauges = Looks(sources.read_gauges, gate, timeout=GAUGES_TIME)
+        # What people click is answered at once, and not behind what a page asks for each second.
+        clicks = Gate(monotonic=monotonic, every=BETWEEN_CLICKS)
+        self._history = Looks(sources.read_history, clicks, timeout=GAUGES_TIME, fresh=HISTORY_FRESH)
+        self._found = KeyedLooks(sources.find, clicks, timeout=SEARCH_TIME)
+        self._told = KeyedLooks(sources.tell, clicks, timeout=SEARCH_TIME)
         self._closing = asyncio.Event()
         self._streams = 0
         self.local = True
@@ -87,6 +103,9 @@ class StatusPort:
         application.add_routes(
             [
                 web.get("/", self._page),
+                web.get("/requests", self._requests),
+                web.get("/requests/{id}", self._request),
+                web.get("/errors", self._errors),
                 web.get("/events", self._events, allow_head=False),
                 web.get("/healthz", self._healthz),
                 web.get("/metrics", self._metrics),
@@ -147,11 +166,32 @@ class StatusPort:
         }
 
     async def _page(self, _request: web.Request) -> web.Response:
-        return web.Response(text=render_page(self._view(await self._status.look())), content_type="text/html")
+        return web.Response(text=render_page(await self._view()), content_type="text/html")
 
-    def _view(self, look: Look[Status]) -> View:
-        health = self._sources.health
-        return View(status=look.seen, trouble=look.trouble, absence=health.absence(), vitals=health.vitals)
+    async def _view(self) -> View:
+        look, health = await self._status.look(), self._sources.health
+        history = None if look.trouble else (await self._history.look()).seen
+        return View(
+            status=look.seen, trouble=look.trouble, absence=health.absence(), vitals=health.vitals, history=history
+        )
+
+    async def _requests(self, request: web.Request) -> web.Response:
+        query = parse_query(request.query)
+        look = await self._found.look(query)
+        view = ListView(query=query, found=None if look.trouble else look.seen, trouble=_slow(look.trouble))
+        return web.Response(status=503 if look.trouble else 200, text=render_list(view), content_type="text/html")
+
+    async def _request(self, request: web.Request) -> web.Response:
+        number = parse_id(request.match_info["id"])
+        if number is None:
+            raise web.HTTPNotFound(text="a request has a number\n")
+        look = await self._told.look(number)
+        view = StoryView(request=number, story=None if look.trouble else look.seen, trouble=look.trouble)
+        status = 503 if look.trouble else 200 if look.seen else 404
+        return web.Response(status=status, text=render_story(view), content_type="text/html")
+
+    async def _errors(self, _request: web.Request) -> web.Response:
+        return web.Response(text=render_errors(), content_type="text/html")
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         """Send the page's main part whenever it has changed."""
@@ -177,7 +217,7 @@ class StatusPort:
     async def _blocks(self, guard: Guard) -> AsyncIterator[bytes]:
         shown, silent = "", 0
         while not self._closing.is_set() and not guard.is_gone:
-            main = render_main(self._view(await self._status.look()))
+            main = render_main(await self._view())
             silent = 0 if main != shown else silent + 1
             if not silent:
                 lines = "\n".join(f"data: {line}" for line in main.splitlines())
@@ -237,6 +277,11 @@ async def _bind(runner: web.AppRunner, host: str, number: int, header_time: floa
             f"cannot listen on {host}:{number}: {reason}; each worker on a host needs its own address: set"
             " listen.address (or --listen) to a free one, to port 0 for any free port (the log says which), or to off"
         ) from error
+
+
+def _slow(trouble: str) -> str:
+    """What to do about a search that took too long."""
+    return f"{trouble}; name a batch or a target to look through less" if "did not answer" in trouble else trouble
 
 
 def _guard(request: web.Request) -> Guard | None:

@@ -105,15 +105,9 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         ),
         *(
             _table(name, "SELECT")
-            for name in (
-                "quarantined_credentials",
-                "quarantined_projects",
-                "project_health",
-                "sealing_keys",
-                "migrations",
-                "notices",
-            )
+            for name in ("quarantined_credentials", "quarantined_projects", "project_health", "sealing_keys", "notices")
         ),
+        *(_table(name, "SELECT") for name in ("migrations", "history")),
         _function("sealing_key()"),
     ),
     Kind.WORKER: (
@@ -138,8 +132,9 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         _table("attempts", "INSERT"),
         _table("attempts", "SELECT", columns=("request_id", "attempt", "action", "started_at")),
         _table("failed_boxes", "SELECT", "UPDATE", "DELETE"),
-        *(_table(name, "SELECT") for name in ("salt", "migrations", "batch_progress", "request_counts")),
+        *(_table(name, "SELECT") for name in ("salt", "migrations", "batch_progress", "request_counts", "history")),
         _function("turn_attempt_log(interval)"),
+        _function("add_history(text[],bigint[],bigint[],bigint[])"),
         *map(_function, ("fold_counts(integer)", "recount()", "not_updated(bigint)", "sweep(integer,interval)")),
         *map(_function, ("misplaced(bigint,integer)", "put_in_line(bigint[])")),
         _function("wipe_failed_boxes(interval,integer)"),

@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
+from provisioner.core.requests import Listed
 from provisioner.postgres.moments import EARLIEST
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
@@ -28,6 +29,9 @@ class State(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+
+
+_LITERAL: Final = str.maketrans({sign: f"\\{sign}" for sign in "\\%_"})  # what LIKE has a meaning for
 
 
 UNFINISHED: Final = (State.WAITING, State.READY, State.IN_FLIGHT)
@@ -55,35 +59,6 @@ class Filter:
 
     def _kinds(self) -> tuple[Collection[object], ...]:
         return (self.ids, self.states, self.batches, self.projects, self.errors, self.targets)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listed:
-    """One request as a list or an export shows it. A sealed credential is only `sealed:<key id>`."""
-
-    id: int
-    target: str
-    project_id: str
-    name: str
-    description: str | None
-    credential: str
-    on_conflict: str
-    priority: int
-    batch: str | None
-    project_name: str | None
-    not_before: datetime | None
-    requested_by: str | None
-    created_at: datetime
-    state: str
-    attempts: int
-    connection_id: str | None
-    org_id: str | None
-    credentials_hash: str | None
-    adopted: bool
-    error_code: str | None
-    error_message: str | None
-    next_attempt_at: datetime | None
-    finished_at: datetime | None
 
 
 COLUMNS: Final = tuple(field.name for field in fields(Listed))
@@ -136,7 +111,9 @@ async def page(
     More than `COUNTED` are not counted: then the number is one greater.
     """
     arguments = wanted.arguments()
-    rows = await database.fetch(statements(_SQL)["requests"], *arguments, after, before, limit + 1, not oldest_first)
+    rows = await database.fetch(
+        statements(_SQL)["requests"], *arguments, after, before, limit + 1, not oldest_first, None
+    )
     listed = [Listed(**whole(row)) for row in rows[:limit]]
     if len(rows) <= limit:
         return listed, 0
@@ -146,9 +123,35 @@ async def page(
     return listed, more["requests"]
 
 
+async def window(
+    database: Database,
+    wanted: Filter,
+    *,
+    limit: int,
+    text: str = "",
+    before: int | None = None,
+    after: int | None = None,
+) -> tuple[Sequence[Listed], bool, bool]:
+    """At most `limit` requests, the newest first, with the text in a name; whether there are newer and older ones.
+
+    With `before` those older than this id, with `after` those newer than it. How many there are in all is not counted:
+    this is as quick as the first of them are found.
+    """
+    like = f"%{text.translate(_LITERAL)}%" if text else None
+    oldest_first = after is not None
+    arguments = wanted.arguments()
+    sql = statements(_SQL)["requests"]
+    rows = await database.fetch(sql, *arguments, after, before, limit + 1, not oldest_first, like)
+    more = len(rows) > limit
+    listed = [Listed(**whole(row)) for row in rows[:limit]]
+    if oldest_first:
+        listed.reverse()
+    return listed, more if oldest_first else before is not None, True if oldest_first else more
+
+
 async def ids_after(database: Database, wanted: Filter, last: int, *, limit: int) -> Sequence[int]:
     """The ids of the oldest `limit` requests above the id `last` that the filter matches, in order."""
-    rows = await database.fetch(statements(_SQL)["requests"], *wanted.arguments(), last, None, limit, False)
+    rows = await database.fetch(statements(_SQL)["requests"], *wanted.arguments(), last, None, limit, False, None)
     return [row["id"] for row in rows]
 
 
@@ -199,7 +202,7 @@ async def exporting(database: Database, wanted: Filter) -> AsyncIterator[Snapsho
         async def rows() -> AsyncIterator[Sequence[object]]:
             # Without a name: through a pooler it would outlive us in a session that is somebody else's next.
             statement = await connection.prepare(sql["requests"], name="")
-            async for row in statement.cursor(*wanted.arguments(), None, None, None, False, prefetch=PAGE):
+            async for row in statement.cursor(*wanted.arguments(), None, None, None, False, None, prefetch=PAGE):
                 yield tuple(row)
 
         async def fetch(name: str) -> Sequence["asyncpg.Record"]:

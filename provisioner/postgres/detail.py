@@ -1,64 +1,14 @@
 """Everything about one request: what it is, where it stands, what was tried."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 
-from provisioner.postgres.browse import Listed, whole
+from provisioner.core.requests import Attempt, Detail
+from provisioner.postgres.browse import whole
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
 _SQL: Final = "detail"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Detail(Listed):
-    """One request at the moment `now`, on the database's clock.
-
-    `unknown`: an attempt may have made the connection. `called_off`: it is cancelled as soon as that is certain.
-    `quarantine`: why it waits together with others. `place`: how many are served up to and with it, if it is in line.
-    `workers` live and serve its target, at `pace` creates a second, None if that is not known. `worker` has it in
-    flight since `claimed_at`. `unrecorded`: why its outcome could not be recorded yet.
-    """
-
-    now: datetime
-    unknown: bool
-    called_off: bool
-    failures: int
-    quarantine: str | None
-    claimed_at: datetime | None
-    worker: str | None
-    unrecorded: str | None
-    unrecorded_connection: str | None
-    recorded_again_at: datetime | None
-    place: int | None
-    workers: int
-    pace: float | None
-    paused_at: datetime | None
-    paused_by: str | None
-    trouble: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
-    """One call that was made for a request, as the log has it."""
-
-    attempt: int
-    worker: int
-    action: str
-    started_at: datetime
-    ended_at: datetime
-    http_status: int | None
-    req_id: str | None
-    outcome: str
-    error_code: str | None
-    error_message: str | None
-
-    @property
-    def took(self) -> float:
-        """How long it took, in seconds."""
-        return (self.ended_at - self.started_at).total_seconds()
 
 
 async def read_detail(database: Database, request: int) -> Detail | None:

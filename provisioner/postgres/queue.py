@@ -217,8 +217,13 @@ class PostgresQueue:
         async with self._database.acquire() as connection:
             return int(await connection.fetchval(self._keep["recount"], timeout=RECOUNT) or 0)
 
-    async def fold(self, limit: int) -> bool:
-        """Fold at most `limit` changes into the counts of requests; whether there may be more."""
+    async def fold(self, limit: int, *, retried: Mapping[str, int]) -> bool:
+        """Fold at most `limit` changes into the counts of requests; whether there may be more.
+
+        `retried`: how many attempts of each target came to nothing, and are made again.
+        """
+        if retried:
+            await self._database.execute(self._keep["retried"], list(retried), list(retried.values()))
         row = await self._database.fetchrow(self._keep["fold"], limit)
         return bool(row and row["folded"] == limit)
 

@@ -12,6 +12,8 @@ from provisioner.core.reports import (
     Line,
     Outside,
     Progress,
+    RefusedKey,
+    Retries,
     Status,
     TargetReport,
     Unrecorded,
@@ -73,6 +75,8 @@ async def read_status(database: Database, *, batch: str | None = None, batches: 
             failures=tuple(Failures(**dict(row)) for row in failures),
             unrecorded=Unrecorded(**dict((await connection.fetch(sql["unrecorded"], batch))[0])),
             outside=tuple(Outside(**dict(row)) for row in await connection.fetch(sql["outside"], batch)),
+            retries=tuple(Retries(**dict(row)) for row in await connection.fetch(sql["retries"], batch)),
+            refused_keys=tuple(RefusedKey(**dict(row)) for row in await connection.fetch(sql["keys"])),
             crew=tuple(_worker(row) for row in await connection.fetch(sql["crew"])),
         )
 

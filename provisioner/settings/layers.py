@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from provisioner.core.key_text import decoded
 from provisioner.core.secret import Secret
@@ -95,16 +95,6 @@ class Layer:
             self._add_file(setting, given, base)
         else:
             self.given[setting] = _sealed(setting, given)
-
-    def nested(self) -> dict[str, Any]:
-        """Return the values as the model reads them: tables in tables."""
-        tables: dict[str, Any] = {}
-        for setting, given in self.given.items():
-            table = tables
-            for part in setting[:-1]:
-                table = table.setdefault(part, {})
-            table[setting[-1]] = given.value
-        return tables
 
     def _add_file(self, setting: Setting, given: Given, base: Path) -> None:
         # What stands where a path is expected may be the secret itself, so no message repeats it.

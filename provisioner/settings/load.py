@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from provisioner.settings.errors import SettingsError
 from provisioner.settings.identity import doubled
-from provisioner.settings.layers import Layer, command_line, defaults, ecosystem, environment, file
-from provisioner.settings.merge import obey_proxies, reconcile
+from provisioner.settings.layers import Given, command_line, defaults, ecosystem, environment, file
+from provisioner.settings.merge import merged
 from provisioner.settings.model import Settings
 from provisioner.settings.shape import NAMED, Setting, dotted, in_file, variable
 
@@ -63,13 +63,12 @@ def load_settings(
     problems = [problem for layer in layers for problem in layer.problems]
     if problems:
         raise SettingsError(*problems)
-    reconcile(layers)
-    obey_proxies(layers, environ)
+    given = merged(layers, environ)
     try:
-        settings = Settings.from_layers(layers)
+        settings = Settings.of(given)
     except ValidationError as error:
         # Not chained: pydantic's error holds what was given, and a traceback would show it.
-        raise SettingsError(*(_sentence(problem, layers) for problem in error.errors(include_url=False))) from None
+        raise SettingsError(*(_sentence(problem, given) for problem in error.errors(include_url=False))) from None
     if problems := doubled(settings.targets):
         raise SettingsError(*problems)
     if astray := [
@@ -77,12 +76,12 @@ def load_settings(
     ]:
         there = ", ".join(settings.targets)
         raise SettingsError(
-            *(f"{_name([('credentials', name, 'target')], layers)} has to be one of: {there}" for name in astray)
+            *(f"{_name([('credentials', name, 'target')], given)} has to be one of: {there}" for name in astray)
         )
     return settings
 
 
-def _sentence(problem: Any, layers: Sequence[Layer]) -> str:
+def _sentence(problem: Any, given: Mapping[Setting, Given]) -> str:
     """Say what is wrong with one setting."""
     location = tuple(str(part) for part in problem["loc"])
     context = problem.get("ctx", {})
@@ -92,13 +91,9 @@ def _sentence(problem: Any, layers: Sequence[Layer]) -> str:
     depth = 3 if location[0] in NAMED else 2
     settings = [(*location, name) for name in fields] or [location[:depth]]
     rule = _RULES.get(problem["type"], "has a value that cannot be used").format(**context)
-    return f"{_name(settings, layers)} {rule}"
+    return f"{_name(settings, given)} {rule}"
 
 
-def _name(settings: Sequence[Setting], layers: Sequence[Layer]) -> str:
+def _name(settings: Sequence[Setting], given: Mapping[Setting, Given]) -> str:
     """Name the setting to blame the way that its user did: of several the first that somebody set."""
-    for setting in settings:
-        for layer in layers:
-            if setting in layer.given:
-                return layer.given[setting].name
-    return dotted(settings[0])
+    return next((given[setting].name for setting in settings if setting in given), dotted(settings[0]))

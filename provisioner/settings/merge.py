@@ -19,25 +19,27 @@ _IMPLIED: Final = {
 }
 
 
-def reconcile(layers: Sequence[Layer]) -> None:
-    """Settle what cannot be merged value by value; `layers` stand in the order of their precedence."""
+def merged(layers: Sequence[Layer], environ: Mapping[str, str]) -> dict[Setting, Given]:
+    """Return each setting as the highest layer has it; `layers` stand in the order of their precedence."""
     for section, name in dict.fromkeys(setting[:2] for layer in layers for setting in layer.given if len(setting) == 3):
         if section == "credentials":
             _keep_one_place(layers, name)
         else:
             _infer_auth(layers, name)
+    given = {setting: one for layer in reversed(layers) for setting, one in layer.given.items()}
+    return given | _proxies(given, environ)
 
 
-def obey_proxies(layers: Sequence[Layer], environ: Mapping[str, str]) -> None:
-    """Give each address without a proxy of its own the one that the environment names, as a value of its variable."""
-    given = {setting: layer.given[setting] for layer in reversed(layers) for setting in layer.given}
+def _proxies(given: Mapping[Setting, Given], environ: Mapping[str, str]) -> dict[Setting, Given]:
+    """The proxy that the environment names for each address without one of its own, as a value of its variable."""
+    found = {}
     for setting, url in given.items():
         if setting[0] not in {"targets", "notify"} or setting[-1] != "url" or (*setting[:-1], "proxy") in given:
             continue
         text = url.value.reveal() if isinstance(url.value, Secret) else str(url.value)
         if proxy := proxy_for(text, environ):
-            one = Given(Secret(proxy.url), proxy.variable, f"environment {proxy.variable}")
-            layers[-1].given[*setting[:-1], "proxy"] = one
+            found[*setting[:-1], "proxy"] = Given(Secret(proxy.url), proxy.variable, f"environment {proxy.variable}")
+    return found
 
 
 def _keep_one_place(layers: Sequence[Layer], name: str) -> None:

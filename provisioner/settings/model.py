@@ -1,27 +1,33 @@
 """The settings as a whole, in force for the life of a process."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Self
 
 from pydantic import PrivateAttr
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from provisioner.core.secret import Secret
 from provisioner.settings.errors import SettingsError
 from provisioner.settings.identity import Identity, identity_of
-from provisioner.settings.layers import Layer
-from provisioner.settings.sections import Credential, Database, Listen, Log, Notify, Retry, Sealing, Target, Worker
+from provisioner.settings.layers import Given
+from provisioner.settings.sections import (
+    Credential,
+    Database,
+    Listen,
+    Log,
+    Notify,
+    Retry,
+    Sealing,
+    Section,
+    Target,
+    Worker,
+)
 from provisioner.settings.shape import NAMED, SECTIONS, Setting, dotted, variable
 from provisioner.settings.values import normalise_name
 
 
-class Settings(BaseSettings):
+class Settings(Section):
     """Every setting, checked; each knows where its value came from."""
-
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     database: Database = Database()
     targets: dict[str, Target]
@@ -33,42 +39,30 @@ class Settings(BaseSettings):
     notify: Notify = Notify()
     log: Log = Log()
 
-    _sources: Mapping[str, str] = PrivateAttr(default_factory=dict)
-    _files: Mapping[Setting, Path] = PrivateAttr(default_factory=dict)
+    _given: Mapping[Setting, Given] = PrivateAttr(default_factory=dict)
 
     @classmethod
-    def from_layers(cls, layers: Sequence[Layer]) -> Self:
-        """Merge the layers, the first wins, and check the result; raise pydantic's `ValidationError`."""
-        settings = cls.model_validate({"layers": layers})
-        said = {dotted(path): given.source for layer in reversed(layers) for path, given in layer.given.items()}
-        settings._sources = {  # noqa: SLF001  # its own constructor
-            dotted(path): said.get(dotted(path), "default") for path, _ in settings.effective()
-        }
-        given = {path: one for layer in reversed(layers) for path, one in layer.given.items()}
-        settings._files = {path: one.file for path, one in given.items() if one.file}  # noqa: SLF001  # as above
+    def of(cls, given: Mapping[Setting, Given]) -> Self:
+        """Check what is given; raise pydantic's `ValidationError`."""
+        tables: dict[str, Any] = {}
+        for setting, one in given.items():
+            table = tables
+            for part in setting[:-1]:
+                table = table.setdefault(part, {})
+            table[setting[-1]] = one.value
+        settings = cls.model_validate(tables)
+        settings._given = given  # noqa: SLF001  # its own constructor
         return settings
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # ours knows how its user wrote each value
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # nothing is read that was not asked for
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # ours reads every secret's `…_FILE`
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read the given layers, and nothing else."""
-        if not isinstance(init_settings, InitSettingsSource):
-            raise TypeError("settings are made from layers")
-        return tuple(_Source(settings_cls, layer) for layer in init_settings.init_kwargs["layers"])
 
     def sources(self) -> Mapping[str, str]:
         """Return where each setting's value came from: `retry.base` -> `environment PROVISIONER_RETRY__BASE`."""
-        return MappingProxyType(self._sources)
+        return {
+            dotted(path): self._given[path].source if path in self._given else "default" for path, _ in self.effective()
+        }
 
     def secret_file(self, *setting: str) -> Path | None:
         """Return the file that a secret was read from: correcting it there needs no restart."""
-        return self._files.get(setting)
+        return self._given[setting].file if setting in self._given else None
 
     def effective(self) -> Iterator[tuple[Setting, object]]:
         """Give every setting that is in force with its value, in the order of the reference."""
@@ -94,18 +88,3 @@ class Settings(BaseSettings):
         if name not in self.targets:
             raise SettingsError(f"there is no target {name}: set {variable('targets', name, 'url')}")
         return identity_of(name, self.targets[name])
-
-
-class _Source(PydanticBaseSettingsSource):
-    """One layer, as pydantic-settings merges it."""
-
-    def __init__(self, settings_cls: type[BaseSettings], layer: Layer) -> None:
-        super().__init__(settings_cls)
-        self._layer = layer
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002  # as the base has it
-        """Return one section's values; part of the interface, not used by a source that answers as a whole."""
-        return self._layer.nested().get(field_name), field_name, True
-
-    def __call__(self) -> dict[str, Any]:
-        return self._layer.nested()

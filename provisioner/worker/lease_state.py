@@ -1,5 +1,6 @@
 """This process among the workers: its number, its lease, and everything that it holds."""
 
+from collections import Counter
 from collections.abc import Iterable
 
 from provisioner.core.model import Claim
@@ -22,6 +23,7 @@ class LeaseState:
         self.worker: WorkerId = 0
         self.held: dict[int, tuple[int, int]] = {}
         self.created = 0
+        self.retried: Counter[str] = Counter()  # by target, until it is written down
 
     def enter(self, worker: WorkerId) -> None:
         """This process has a new number; whatever it held under another one is no longer its own."""

@@ -1,6 +1,7 @@
 """Look after what has time in it: leases, what is due, what others left behind, how far the queues have been served."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Final
@@ -155,7 +156,8 @@ class Maintenance:
             log.warning("request_failed", request=request, code="target_unknown")
 
     async def _fold(self) -> None:
-        if await self._queue.fold(FOLDED_AT_ONCE):
+        retried, self._lease_state.retried = self._lease_state.retried, Counter()
+        if await self._queue.fold(FOLDED_AT_ONCE, retried=retried):
             self._due["fold"] = 0.0
 
     async def _renew(self) -> None:

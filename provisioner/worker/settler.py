@@ -142,6 +142,9 @@ class Settler:
         self._lease_state.let_go([settlement.claim for settlement in batch])
         unsuccessful = [settlement for settlement in batch if type(settlement.outcome) is not Succeed]
         self._lease_state.created += len(batch) - len(unsuccessful)
+        self._lease_state.retried.update(
+            settlement.claim.request.target for settlement in unsuccessful if type(settlement.outcome) is Retry
+        )
         # Successes are counted, not logged, at the default level.
         _tell(batch if log.is_enabled_for(logging.DEBUG) else unsuccessful, report)
 

@@ -151,6 +151,14 @@ def test_a_missing_settings_file_is_told() -> None:
     assert "/nowhere.toml" in done.stderr
 
 
+@pytest.mark.parametrize("arguments", [("--config", ""), ("status", "--config", ""), ("--config", "mine.toml")])
+def test_an_empty_settings_file_or_no_command_is_told_in_a_line(arguments: tuple[str, ...]) -> None:
+    """An empty name, as of a variable that is not set, and a call without a command are usage errors of one line."""
+    done = provisioner(*arguments)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert ("a command is missing" if arguments[-1] else "must be the path of a settings file") in done.stderr
+
+
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     """`provisioner … | head -1` ends without a complaint."""
     with subprocess.Popen(  # noqa: S603  # our own arguments

@@ -104,14 +104,15 @@ async def test_keys_reach_everything_in_the_order_of_reading(tab: Tab) -> None:
     async with served(answers) as url:
         await tab.open(f"{url}/")
         reached = []
-        for _ in range(8):
+        for _ in range(40):
             await tab.press("Tab")
             reached.append(
                 await tab.evaluate("document.activeElement.className || document.activeElement.textContent.trim()")
             )
-        assert reached[:2] == ["skip", "Pause updates"]
-        assert reached[2:6] == ["scroll"] * 4
-        assert reached[6] == "status.json"
+        assert reached[:7] == ["skip", "provisioner", "Overview", "Requests", "Errors", "", "Search"]
+        assert reached[7] == "Pause updates"
+        assert reached.count("scroll") == 4
+        assert reached.index("scroll") < reached.index("gave_up") < reached.index("request 9")
 
 
 async def test_a_lost_connection_is_told(tab: Tab) -> None:
@@ -202,7 +203,8 @@ async def test_a_screen_reader_finds_its_way(tab: Tab, width: int) -> None:
     assert ("button", "Pause updates") in named
     assert roles.count("table") == 4
     assert roles.count("rowheader") == 8
-    assert {"Batches", "Targets", "Failures, by cause", "Workers"} <= {name for role, name in named if role == "region"}
+    assert {("navigation", "Pages"), ("searchbox", "Project, name or id")} <= set(named)
+    assert {"Batches", "Targets", "Failed, by cause", "Workers"} <= {name for role, name in named if role == "region"}
     pictures = [name for role, name in named if role in {"image", "img"}]
     assert len(pictures) >= 3
     assert all(pictures)

@@ -15,7 +15,7 @@ import yaml
 from provisioner.observe.web import StatusPort
 from tests.support.cli import query
 from tests.support.deploy import CONFIG, MANUAL, UID, blocks, is_command, rendered, started
-from tests.support.status_port import Answers
+from tests.support.status_port import Answers, sources_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -186,15 +186,13 @@ def test_the_migration_has_what_it_needs(tmp_path: Path) -> None:
 def test_probes_ask_what_is_answered(tmp_path: Path) -> None:
     """Probes and scrapes go to the port where the worker listens for others, and to paths that are served there."""
     from provisioner.observe.health import Health
-    from provisioner.observe.meter import Meter
-    from provisioner.observe.web import Sources
 
     template = one("Deployment")["spec"]["template"]
     (container,) = template["spec"]["containers"]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     answers = Answers()
     health = Health(lambda: answers.vitals, monotonic=time.monotonic, poll=1.0)
-    sources = Sources(health=health, meter=Meter(), read_status=answers.read_status, read_gauges=answers.read_gauges)
+    sources = sources_of(answers, health)
     served = {
         route.resource.canonical
         for route in StatusPort(sources, monotonic=time.monotonic).application().router.routes()

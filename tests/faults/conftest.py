@@ -16,7 +16,7 @@ from provisioner.sandbox.postgres import PostgresServer
 from tests.faults.tally import KEY, pytest_terminal_summary
 from tests.faults.world import World, chosen_seed
 from tests.support import majors
-from tests.support.postgres import strategy
+from tests.support.postgres import started, strategy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ __all__ = ["pytest_terminal_summary"]
 @pytest.fixture(scope="session")
 def durable_server() -> Iterator[PostgresServer]:
     """Lend a server that keeps what it has committed, for tests that stop it and kill it."""
-    with PostgresServer(bin_directory=majors.chosen()) as server:
+    with started(PostgresServer(bin_directory=majors.chosen())) as server:
         yield server
 
 

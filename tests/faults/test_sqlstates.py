@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import asyncpg.exceptions
 import pytest
 from structlog.testing import capture_logs
+from tenacity import wait_none
 
 from provisioner.core.errors import DatabaseUnavailable, DatabaseUnusable
 from provisioner.core.sqlstates import Blame, blame
@@ -96,8 +98,13 @@ async def ended(session: Session, request: int) -> bool:
 
 @pytest.mark.parametrize("states", EXHAUSTIVE)
 @pytest.mark.parametrize("moment", [*MOMENTS, "idle", "listening"])
-async def test_at_work(database: Database, moment: str, states: list[str]) -> None:
+async def test_at_work(database: Database, moment: str, states: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever error a worker meets while it works, it goes on, and every request is recorded."""
+    # What is set aside is tried again soon: this is not about how long that takes.
+    monkeypatch.setattr("provisioner.postgres.outcomes.FIRST_PAUSE", timedelta(seconds=0.05))
+    monkeypatch.setattr("provisioner.worker.upkeep.LATE", 0.1)
+    # Nor is it about pauses that keep many workers apart: there is one.
+    monkeypatch.setattr("provisioner.postgres.listener.wait_random", lambda _low, _high: wait_none())
     with capture_logs() as logs:
         async with (
             ScriptedServer(database.server.port) as wire,

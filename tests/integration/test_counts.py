@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from provisioner.postgres.migrations import known_migrations
+from provisioner.core.history import HOURS, MINUTES, Slot, total
+from provisioner.postgres.history import read_history
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queue import PostgresQueue
 from provisioner.postgres.reports import read_status
 from provisioner.worker import maintenance
 from tests.support import eventually
 from tests.support.builders import project
+from tests.support.operators import ask, finish
 from tests.support.sessions import MISCOUNTED, connected, count, insert, insert_many
 from tests.support.small_world import SmallWorld
 
@@ -70,19 +72,6 @@ def test_they_are_those_of_the_table(database: Database, deeds: list[tuple[str, 
             await transaction.rollback()
 
     asyncio.run(act())
-
-
-async def test_older_requests_count(empty_database: Database) -> None:
-    """What was in the table when the counts came is counted, and progress is told as before."""
-    async with connected(empty_database.url) as session:
-        for migration in known_migrations():
-            if migration.name == "counts":
-                await insert_many(session, 3, each=2)
-                await session.execute(f"UPDATE {TABLE} SET status = 'failed', error_code = 'gave_up' WHERE id % 3 = 0")
-                before = await session.fetch("SELECT * FROM provisioner.batch_progress ORDER BY total")
-            await session.execute(migration.sql)
-        assert await session.fetch(MISCOUNTED) == []
-        assert await session.fetch("SELECT * FROM provisioner.batch_progress ORDER BY total") == before
 
 
 async def test_folding_empties_the_changes(session: Session) -> None:
@@ -167,7 +156,7 @@ async def test_the_queue_says_whether_more_is_left(database: Database, session: 
     await insert(session, name="a")
     await insert(session, name="b")
     pool = Pool(database.url)
-    assert [await PostgresQueue(pool).fold(1) for _ in range(3)] == [True, True, False]
+    assert [await PostgresQueue(pool).fold(1, retried={}) for _ in range(3)] == [True, True, False]
     await pool.close()
 
 
@@ -180,3 +169,37 @@ async def insert_one(database: Database, number: int) -> None:
 async def blocked(session: Session) -> Any:
     """Whether anybody waits for another's transaction."""
     return await session.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted")
+
+
+async def test_what_is_folded_is_history(database: Database, session: Session) -> None:
+    """What succeeded and failed stands in this minute and this hour, once, whoever folds; retries as they are told."""
+    ids = ask(database, 5)
+    finish(database, ids[:3])
+    finish(database, ids[3:], "failed", "gave_up")
+    pool = Pool(database.url, size=1)
+    queue = PostgresQueue(pool)
+    await queue.fold(2, retried={"default": 4, "eu": 1})
+    await asyncio.gather(*(queue.fold(100, retried={}) for _ in range(3)))
+    await session.execute("SELECT provisioner.retry(ARRAY [$1::bigint])", ids[4])
+    await queue.fold(100, retried={})
+    history = await read_history(pool)
+    for slots, number in ((history.minutes, MINUTES), (history.hours, HOURS)):
+        assert len(slots) == number
+        assert total(slots) == Slot(at=slots[0].at, succeeded=3, failed=2, retried=5)
+        assert total(slots[-2:]) == Slot(at=slots[-2].at, succeeded=3, failed=2, retried=5)
+        assert slots == tuple(sorted(slots, key=lambda slot: slot.at))
+    await pool.close()
+
+
+async def test_history_is_forgotten(session: Session) -> None:
+    """Minutes are kept for hours and hours for weeks: the table stays small."""
+    await session.execute(
+        "INSERT INTO provisioner.history (span, at, target, succeeded)"
+        " SELECT s, now() - make_interval(hours => h), 'x', 1"
+        " FROM (VALUES (60), (3600)) AS v (s), (VALUES (1), (7), (800)) AS t (h)"
+    )
+    await session.execute("SELECT provisioner.add_history('{y}', '{1}', '{0}', '{0}')")
+    kept = await session.fetch(
+        "SELECT span, count(*) FROM provisioner.history WHERE target = 'x' GROUP BY span ORDER BY span"
+    )
+    assert [tuple(row) for row in kept] == [(60, 1), (3600, 2)]

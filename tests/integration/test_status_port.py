@@ -7,6 +7,7 @@ import errno
 import socket
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -14,14 +15,19 @@ import orjson
 import pytest
 
 from provisioner.core.errors import DatabaseUnavailable
+from provisioner.core.requests import Found, Query
+from provisioner.observe.cached_reads import KEPT
 from provisioner.observe.connection_limits import MOST
 from provisioner.observe.health import Health
 from provisioner.observe.meter import Meter
 from provisioner.observe.web import STREAMS, PortUnusable, Sources, StatusPort, serving
+from provisioner.postgres.history import read_history
 from provisioner.postgres.pool import Database
 from provisioner.postgres.reports import read_gauges, read_status
+from provisioner.postgres.search import find, tell
 from tests.support import eventually
 from tests.support.sessions import connected, insert_many
+from tests.support.situations import browsable
 from tests.support.status_port import Answers, a_progress, a_status, a_troubled_status, served
 
 if TYPE_CHECKING:
@@ -35,6 +41,8 @@ PATHS = [
     "/readyz",
     "/metrics",
     "/status.json",
+    "/requests",
+    "/errors",
     "/assets/page.css",
     "/assets/page.js",
     "/assets/icon.svg",
@@ -152,6 +160,9 @@ async def test_it_tells_what_is_in_the_database(database: Lent) -> None:
         meter=Meter(),
         read_status=lambda: read_status(ours, batches=5),
         read_gauges=lambda: read_gauges(ours),
+        read_history=lambda: read_history(ours),
+        find=partial(find, ours),
+        tell=partial(tell, ours),
     )
     async with connected(database.url) as session, AsyncExitStack() as stack:
         stack.push_async_callback(ours.close)
@@ -190,6 +201,48 @@ async def test_it_tells_what_is_in_the_database(database: Lent) -> None:
         ("w-1", True, 11),
         ("w-2", False, 0),
     ]
+
+
+async def test_requests_are_found_and_told() -> None:
+    """A search asks for what its address says; a request has a page, an unknown one too; a wrong number has none."""
+    answers = browsable(Answers())
+    async with served(answers) as url:
+        status, text = await text_of(f"{url}/requests?q=Team&state=failed&error=name_conflict&before=200")
+        assert (status, "Team 140" in text) == (200, True)
+        wanted = Query(text="Team", state="failed", error="name_conflict", before=200)
+        assert answers.queries == [wanted]
+        status, text = await text_of(f"{url}/requests/140")
+        assert (status, "Request 140: failed" in text, "provisioner retry 140" in text) == (200, True, True)
+        status, text = await text_of(f"{url}/requests/7")
+        assert (status, "There is no request 7" in text) == (404, True)
+        assert [await text_of(f"{url}/requests/{word}") for word in ("x", "0", "9" * 30)] == [
+            (404, "a request has a number\n")
+        ] * 3
+
+
+async def test_a_search_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for more than some seconds, and the page says how to look through less."""
+    monkeypatch.setattr("provisioner.observe.web.SEARCH_TIME", 0.05)
+
+    async def search(_answers: Answers, _query: Query) -> Found:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    monkeypatch.setattr(Answers, "find", search)
+    async with served(Answers()) as url:
+        status, text = await text_of(f"{url}/requests?q=x")
+    assert (status, "name a batch or a target" in text) == (503, True)
+
+
+async def test_what_is_looked_for_again_is_not_asked_again() -> None:
+    """Many who open the same page at once cost one question, and old questions are forgotten."""
+    answers = Answers()
+    async with served(answers) as url:
+        await asyncio.gather(*(text_of(f"{url}/requests?q=a") for _ in range(5)))
+        assert len(answers.queries) == 1
+        for number in range(KEPT + 1):
+            await text_of(f"{url}/requests?batch={number}")
+        assert len(answers.queries) == KEPT + 2
 
 
 # Whom it answers, and how

@@ -18,7 +18,7 @@ from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queue import PostgresQueue
 from provisioner.sandbox.simulator import Simulator
 from provisioner.settings import load_settings
-from provisioner.targets import capacity, open_target
+from provisioner.targets import ROTATIONS_AT_ONCE, capacity, open_lines
 from provisioner.worker.clock import DatabaseClock
 from provisioner.worker.worker import Worker, WorkerOptions
 from tests.support import eventually
@@ -91,9 +91,10 @@ class Fleet:
         clock = DatabaseClock(wall=partial(datetime.now, UTC), monotonic=time.monotonic)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(pool.close)
-            target = await stack.enter_async_context(open_target(chosen, "default", pool, clock, open_vault(chosen)))
+            lines = open_lines(chosen, "default", pool, clock, open_vault(chosen))
+            target, rotations = await stack.enter_async_context(lines)
             worker = Worker(
-                [(target, capacity(chosen.targets["default"].max_in_flight))],
+                [(target, capacity(chosen.targets["default"].max_in_flight)), (rotations, ROTATIONS_AT_ONCE)],
                 options=WorkerOptions(name=f"worker-{len(self.workers)}", lease=5.0, grace=2.0, poll=0.2),
                 queue=PostgresQueue(pool),
                 clock=clock,

@@ -119,7 +119,13 @@ def has_room(memory: Path) -> bool:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """Run one PostgreSQL for all tests of this process that neither stop nor kill it."""
-    server = PostgresServer(settings=QUICK, bin_directory=majors.chosen())
+    with started(PostgresServer(settings=QUICK, bin_directory=majors.chosen())) as server:
+        yield server
+
+
+@contextmanager
+def started(server: PostgresServer) -> Iterator[PostgresServer]:
+    """Run a server whose files are in memory, if there is room: killed processes lose nothing there."""
     with pytest.MonkeyPatch.context() as patch:
         if has_room(MEMORY):
             patch.setattr(tempfile, "tempdir", str(MEMORY))

@@ -21,7 +21,7 @@ WIPED = "sealed:key-1:wiped"
 _KIND = "target, batch, requested_by, status, error_code"
 MISCOUNTED = f"""
 WITH counted AS (
-    SELECT {_KIND}, count(*) AS requests FROM provisioner.{TABLE} GROUP BY {_KIND}
+    SELECT {_KIND}, count(*) AS requests FROM provisioner.requests GROUP BY {_KIND}
 ),
 kept AS (
     SELECT {_KIND}, requests FROM provisioner.request_counts

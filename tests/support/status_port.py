@@ -7,7 +7,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from provisioner.core.history import History
 from provisioner.core.reports import Failures, Gauges, Progress, Status, TargetReport, WorkerReport, Workers
+from provisioner.core.requests import Found, Query, Story
 from provisioner.core.vitals import TargetVitals, Vitals
 from provisioner.observe.connection_limits import HEADER_TIME
 from provisioner.observe.health import Health
@@ -111,6 +113,10 @@ class Answers:
         )
     )
     looks: int = 0
+    history: History = field(default_factory=History)
+    found: Found = field(default_factory=lambda: Found(requests=()))
+    stories: dict[int, Story] = field(default_factory=dict)
+    queries: list[Query] = field(default_factory=list)
 
     async def read_status(self) -> Status:
         """Look at the status."""
@@ -126,6 +132,38 @@ class Answers:
             raise self.error
         return Gauges(lines=(), budgets=(), workers=self.status.workers)
 
+    async def read_history(self) -> History:
+        """Look at what happened lately; not counted among the looks."""
+        if self.error is not None:
+            raise self.error
+        return self.history
+
+    async def find(self, query: Query) -> Found:
+        """Look for requests."""
+        self.queries.append(query)
+        if self.error is not None:
+            raise self.error
+        return self.found
+
+    async def tell(self, request: int) -> Story | None:
+        """Tell the story of one."""
+        if self.error is not None:
+            raise self.error
+        return self.stories.get(request)
+
+
+def sources_of(answers: Answers, health: Health) -> Sources:
+    """The answers, as the port asks for them."""
+    return Sources(
+        health=health,
+        meter=Meter(),
+        read_status=answers.read_status,
+        read_gauges=answers.read_gauges,
+        read_history=answers.read_history,
+        find=answers.find,
+        tell=answers.tell,
+    )
+
 
 @asynccontextmanager
 async def served(
@@ -138,7 +176,6 @@ async def served(
 ) -> AsyncIterator[str]:
     """Serve the answers; gives the URL."""
     health = Health(lambda: answers.vitals, monotonic=time.monotonic, poll=1.0)
-    sources = Sources(health=health, meter=Meter(), read_status=answers.read_status, read_gauges=answers.read_gauges)
-    port = StatusPort(sources, monotonic=time.monotonic, stream_time=stream_time)
+    port = StatusPort(sources_of(answers, health), monotonic=time.monotonic, stream_time=stream_time)
     async with serving(port, host, number, header_time=header_time) as bound:
         yield f"http://127.0.0.1:{bound}"

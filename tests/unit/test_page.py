@@ -13,7 +13,8 @@ from hypothesis import given, strategies as st
 
 from provisioner.core.reports import Failures, Status
 from provisioner.core.vitals import TargetVitals, Vitals
-from provisioner.observe.page import View, duration, render_main, render_page
+from provisioner.observe.page import View, render_main, render_page
+from provisioner.observe.words import duration
 from tests.support.builders import NOON
 from tests.support.status_port import a_progress, a_status, a_troubled_status
 

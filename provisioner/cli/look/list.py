@@ -31,7 +31,8 @@ from provisioner.cli.terminal.frame import (
     show,
     tell_detail,
 )
-from provisioner.postgres.browse import COUNTED, Filter, Listed, page
+from provisioner.core.requests import Listed
+from provisioner.postgres.browse import COUNTED, Filter, page
 
 if TYPE_CHECKING:
     from provisioner.postgres.pool import Database

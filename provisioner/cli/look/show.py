@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from provisioner.postgres.detail import Attempt, Detail
+    from provisioner.core.requests import Attempt, Detail
     from provisioner.settings import Settings
 
 SHOWN: Final = 30  # attempts that a screen has room for; --json has all of them
@@ -43,7 +43,9 @@ def show(request: Id, config: Config = None, as_json: Json = False) -> None:
 
 
 async def _show(settings: "Settings", request: int, *, as_json: bool) -> int:
-    from provisioner.cli.look.explain import explain
+    from provisioner.cli.terminal.progress import duration
+    from provisioner.cli.terminal.tables import local_time
+    from provisioner.core.explain import Words, explain
     from provisioner.postgres.detail import read_attempts, read_detail
 
     async with open_database(settings) as database:
@@ -52,15 +54,16 @@ async def _show(settings: "Settings", request: int, *, as_json: bool) -> int:
     if detail is None:
         tell_unknown([request])
         return NOT_DONE
+    words = Words(local_time, duration)
     if as_json:
         tried = [{**asdict(attempt), "took": attempt.took} for attempt in attempts]
-        print_json({**asdict(detail), "what_next": explain(detail), "tried": tried})
+        print_json({**asdict(detail), "what_next": explain(detail, words), "tried": tried})
         return DONE
     screen = console()
     for name, value in _facts(detail):
         say(f"{name:>16}  {value}")
     say("")
-    for sentence in explain(detail):
+    for sentence in explain(detail, words):
         say(sentence)
     if attempts:
         say("")

@@ -1,11 +1,11 @@
 """`provisioner run`: the daemon."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-Config = Annotated[Path | None, typer.Option(help="Settings file.", envvar="PROVISIONER_CONFIG")]
+from provisioner.cli.terminal.frame import Config
+
 Drain = Annotated[bool, typer.Option("--drain", help="Exit when nothing is left to do.")]
 Listen = Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Address of the status port, or off.")]
 

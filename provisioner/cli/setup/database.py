@@ -25,8 +25,8 @@ def run_program(
     """Tell where the database is; or run a program that finds it: psql, pg_dump, or one of yours.
 
     The program gets libpq's own variables (PGHOST, PGPASSWORD, …) and DATABASE_URL. The embedded database runs as long
-    as the program does, and its own psql and pg_dump are used where this machine has none. The exit status is the
-    program's.
+    as the program does, and brings its own psql and pg_dump: older ones of this machine cannot dump it. The exit status
+    is the program's.
 
     Example: provisioner database psql -c 'TABLE provisioner.batch_progress'
     """
@@ -51,7 +51,7 @@ def _run(settings: "Settings", program: list[str]) -> int:
     environment |= {variable: value for name, value in parse(url).items() if (variable := KEYWORDS[name].variable)}
     if is_embedded(given.reveal()):
         ours = embedded_at(directory_of(given.reveal())).programs
-        environment["PATH"] = os.pathsep.join(filter(None, (os.environ.get("PATH"), str(ours))))
+        environment["PATH"] = os.pathsep.join(filter(None, (str(ours), os.environ.get("PATH"))))
     sys.stdout.flush()
     import shutil
 

@@ -2,16 +2,11 @@
 
 import json
 import sys
-from pathlib import Path
-from typing import Annotated
 
-import typer
+from provisioner.cli.terminal.frame import Config, Json
 
 
-def settings(
-    config: Annotated[Path | None, typer.Option(help="Settings file.", show_default=False)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
+def settings(config: Config = None, as_json: Json = False) -> None:
     """Show the effective settings and the source of each value. Secrets are masked.
 
     Example: provisioner settings --config /etc/provisioner.toml

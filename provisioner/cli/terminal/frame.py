@@ -42,7 +42,15 @@ PLAIN_WIDTH: Final = 400  # columns where there is no terminal: whole lines for 
 # How the dynamic loader says it of a library.
 _NO_MEMORY: Final = re.compile(r"failed to map segment|cannot allocate memory|out of memory", re.IGNORECASE)
 
-Config = Annotated[Path | None, typer.Option(help=CONFIG_HELP, show_default=False)]
+
+def parse_config(text: str | Path) -> Path:
+    """The settings file that a text names; an empty one, as of a variable that is not set, would be the directory."""
+    if not str(text):
+        raise typer.BadParameter("must be the path of a settings file, and is empty")
+    return Path(text)
+
+
+Config = Annotated[Path | None, typer.Option(metavar="PATH", parser=parse_config, help=CONFIG_HELP, show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

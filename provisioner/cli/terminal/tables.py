@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from provisioner.postgres.browse import Listed
+    from provisioner.core.requests import Listed
 
 ROOMY: Final = 140  # columns: from here on there is room for a whole project id beside the rest
 RESULT: Final = 43  # columns: an error code and a point in time

@@ -40,7 +40,8 @@
       if (old.getAttribute(name) !== value) old.setAttribute(name, value);
     }
     for (const { name } of [...old.attributes]) {
-      if (!next.hasAttribute(name)) old.removeAttribute(name);
+      const opened = old.nodeName === "DETAILS" && name === "open"; // by the reader
+      if (!next.hasAttribute(name) && !opened) old.removeAttribute(name);
     }
     const fresh = [...next.childNodes];
     fresh.forEach((child, at) => {
@@ -73,12 +74,25 @@
     announce();
   };
 
-  hold.addEventListener("click", () => {
+  const listenToHold = () => hold.addEventListener("click", () => {
     held = !held;
     hold.setAttribute("aria-pressed", String(held));
     if (!held && waiting !== null) show(waiting);
     waiting = null;
   });
+
+  // A command can be copied where the browser lets a page do that.
+  const offerCopies = () => {
+    if (!navigator.clipboard) return;
+    for (const button of document.querySelectorAll("button[data-copy]")) {
+      button.hidden = false;
+      button.addEventListener("click", async () => {
+        await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
+        button.textContent = "Copied";
+        news.textContent = "Copied";
+      });
+    }
+  };
 
   const listen = () => {
     const source = new EventSource("events");
@@ -93,7 +107,11 @@
     });
   };
 
-  document.getElementById("live").hidden = false;
   localise(document);
-  listen();
+  offerCopies();
+  if ("live" in main.dataset) {
+    document.getElementById("live").hidden = false;
+    listenToHold();
+    listen();
+  }
 })();

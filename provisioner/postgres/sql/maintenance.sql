@@ -206,6 +206,11 @@ SELECT b.due, b.wiped FROM provisioner.wipe_failed_boxes($1::interval, $2) AS b;
 -- Fold at most $1 changes into the counts of requests.
 SELECT provisioner.fold_counts($1) AS folded;
 
+-- :name retried
+-- Attempts that came to nothing and are made again: $2 of the targets $1.
+SELECT provisioner.add_history($1::text[], z.none, z.none, $2::bigint[])
+FROM (SELECT array_fill(0::bigint, ARRAY[cardinality($2::bigint[])]) AS none) AS z;
+
 -- :name turn_log
 -- Make room in the attempt log and forget what is older than $1; false if somebody is in the way.
 SELECT provisioner.turn_attempt_log($1) AS turned;

@@ -267,3 +267,39 @@ FROM provisioner.unrecorded AS u
 WHERE
     $1::text IS NULL
     OR EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.id = u.id AND q.batch = $1);
+
+-- :name history
+-- What happened in the minutes of the last $1 and the hours of the last $2, all targets together.
+SELECT
+    h.span, h.at, sum(h.succeeded)::bigint AS succeeded, sum(h.failed)::bigint AS failed, sum(h.retried)::bigint AS retried
+FROM provisioner.history AS h
+WHERE
+    h.span = 60 AND h.at > clock_timestamp() - $1::interval
+    OR h.span = 3600 AND h.at > clock_timestamp() - $2::interval
+GROUP BY h.span, h.at
+ORDER BY h.span, h.at;
+
+-- :name retries
+-- Requests that were tried and wait for their next attempt, by why the last one came to nothing: since when the first of them is
+-- tried, when the next one is due, and one, if known, that stands for them. Only what waits is looked at.
+SELECT
+    w.target, coalesce(s.error_code, '') AS error_code, w.quarantine, count(*) AS requests, min(s.since) AS since,
+    min(w.run_at) AS next_at, min(w.id) AS example_id, (array_agg(s.error_message ORDER BY w.id))[1] AS example
+FROM provisioner.waiting AS w
+JOIN provisioner.attempt_state AS s ON s.id = w.id
+WHERE
+    NOT s.cancelled
+    AND (
+        $1::text IS NULL
+        OR EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.id = w.id AND q.batch = $1)
+    )
+GROUP BY w.target, coalesce(s.error_code, ''), w.quarantine
+ORDER BY 4 DESC, 1, 2
+LIMIT 50;
+
+-- :name keys
+-- Keys that OpenRouter refuses: since when, why, when the next probe is sent, and how many requests wait for them.
+SELECT k.target, k.credential, k.since, k.reason, k.next_probe_at, k.requests
+FROM provisioner.quarantined_credentials AS k
+ORDER BY k.requests DESC, k.since
+LIMIT 50;

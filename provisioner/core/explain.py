@@ -1,22 +1,27 @@
 """What happened to one request, what happens next, and what to do: in an operator's words. Pure."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
 
-from provisioner.cli.terminal.progress import duration
-from provisioner.cli.terminal.tables import local_time
 from provisioner.core.alerts import remedy
-
-if TYPE_CHECKING:
-    from provisioner.postgres.detail import Detail
+from provisioner.core.requests import Detail
 
 
-def explain(request: "Detail") -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Words:
+    """How a reader is told points in time and durations, which are seconds."""
+
+    moment: Callable[[datetime | None], str]
+    duration: Callable[[float], str]
+
+
+def explain(request: Detail, words: Words) -> list[str]:
     """Tell it in a few sentences."""
-    return list(_EXPLAIN.get(request.state, _astray)(request))
+    return list(_EXPLAIN.get(request.state, _astray)(request, words))
 
 
-def _succeeded(request: "Detail") -> Iterator[str]:
+def _succeeded(request: Detail, _words: Words) -> Iterator[str]:
     if request.adopted:
         yield "somebody else had made the connection, and it was recorded as on_conflict says"
     else:
@@ -24,7 +29,7 @@ def _succeeded(request: "Detail") -> Iterator[str]:
     yield f"`provisioner verify {request.id}` compares it with Infisical"
 
 
-def _failed(request: "Detail") -> Iterator[str]:
+def _failed(request: Detail, _words: Words) -> Iterator[str]:
     yield f"it failed with {request.error_code or 'no error code'}; {_tries(request.attempts)}"
     yield f"to fix it: {remedy(request.error_code or '')}"
     if request.unknown:
@@ -32,24 +37,24 @@ def _failed(request: "Detail") -> Iterator[str]:
     yield f"then run `provisioner retry {request.id}`"
 
 
-def _cancelled(request: "Detail") -> Iterator[str]:
+def _cancelled(request: Detail, _words: Words) -> Iterator[str]:
     yield "it was cancelled"
     yield f"`provisioner retry {request.id}` requests it again"
 
 
-def _ready(request: "Detail") -> Iterator[str]:
+def _ready(request: Detail, words: Words) -> Iterator[str]:
     place = f"place {request.place:,}" if request.place else "not placed yet"
     when = ""
     if request.place and request.pace and not request.paused_at:
-        when = f", due in about {duration(request.place / request.pace)} at the present pace"
+        when = f", due in about {words.duration(request.place / request.pace)} at the present pace"
     yield f"it is in line for target {request.target}, {place}{when}"
-    yield from _standing_in_the_way(request)
+    yield from _standing_in_the_way(request, words)
 
 
-def _waiting(request: "Detail") -> Iterator[str]:
+def _waiting(request: Detail, words: Words) -> Iterator[str]:
     due = request.next_attempt_at
     ahead = (due - request.now).total_seconds() if due else 0.0
-    at = f"in {duration(ahead)}, at {local_time(due)}" if ahead > 0 else "now, as soon as a worker polls"
+    at = f"in {words.duration(ahead)}, at {words.moment(due)}" if ahead > 0 else "now, as soon as a worker polls"
     if request.quarantine:
         yield from _quarantined(request)
     elif request.called_off:
@@ -62,10 +67,10 @@ def _waiting(request: "Detail") -> Iterator[str]:
         yield f"it is scheduled: it starts {at}"
     if request.error_code and not request.quarantine:
         yield f"if that does not help: {remedy(request.error_code)}"
-    yield from _standing_in_the_way(request)
+    yield from _standing_in_the_way(request, words)
 
 
-def _quarantined(request: "Detail") -> Iterator[str]:
+def _quarantined(request: Detail) -> Iterator[str]:
     what, _, whose = str(request.quarantine).partition(":")
     if what == "project":
         yield (
@@ -80,12 +85,12 @@ def _quarantined(request: "Detail") -> Iterator[str]:
     )
 
 
-def _in_flight(request: "Detail") -> Iterator[str]:
-    since = f" since {local_time(request.claimed_at)}" if request.claimed_at else ""
+def _in_flight(request: Detail, words: Words) -> Iterator[str]:
+    since = f" since {words.moment(request.claimed_at)}" if request.claimed_at else ""
     if request.unrecorded:
         made = f"connection {request.unrecorded_connection} was made" if request.unrecorded_connection else "it ended"
         yield f"{made}, but the database refuses to record it: {request.unrecorded}"
-        yield f"remove the cause: recording is tried again, next at {local_time(request.recorded_again_at)}"
+        yield f"remove the cause: recording is tried again, next at {words.moment(request.recorded_again_at)}"
         return
     if request.worker:
         yield f"in flight on worker {request.worker}{since}"
@@ -95,16 +100,16 @@ def _in_flight(request: "Detail") -> Iterator[str]:
         yield "it was cancelled: this attempt may finish, and its connection is recorded"
 
 
-def _astray(request: "Detail") -> Iterator[str]:
+def _astray(request: Detail, _words: Words) -> Iterator[str]:
     yield f"its status {request.state!r} is unknown: it was written with triggers off, and no worker will take it"
     yield "set its status to pending to have it carried out, or to cancelled"
 
 
-def _standing_in_the_way(request: "Detail") -> Iterator[str]:
+def _standing_in_the_way(request: Detail, words: Words) -> Iterator[str]:
     if request.paused_at:
         by = f" by {request.paused_by}" if request.paused_by else ""
         yield (
-            f"target {request.target} was paused at {local_time(request.paused_at)}{by};"
+            f"target {request.target} was paused at {words.moment(request.paused_at)}{by};"
             f" `provisioner resume {request.target}` resumes it"
         )
     if request.trouble:

@@ -1,0 +1,98 @@
+"""The words and numbers of the pages, and the environment that fills in their templates.
+
+Jinja2 escapes everything. What comes from outside is masked, printable and cut before it gets there.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode
+
+from provisioner.core.alerts import ADVICE, remedy
+from provisioner.core.text import printable
+from provisioner.observe.logs import redact_text
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+LONGEST: Final = 600  # characters of a foreign text that are shown
+_CODE: Final = re.compile(r"`([^`]+)`")
+
+
+@cache
+def asset(name: str) -> str:
+    """The text of a file of `assets/`."""
+    return (files("provisioner.observe") / "assets" / name).read_text(encoding="utf-8")
+
+
+@cache
+def environment() -> "Environment":
+    """What fills in templates."""
+    # Jinja2 is imported when the first page is asked for: most workers serve none, and start sooner without it.
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415
+
+    made = Environment(
+        loader=PackageLoader("provisioner.observe"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    made.filters |= {
+        "count": "{:,}".format,
+        "duration": duration,
+        "iso": lambda moment: moment.astimezone(UTC).isoformat(timespec="seconds"),
+        "is_known": ADVICE.__contains__,
+        "link": link,
+        "masked": masked,
+        "pieces": _pieces,
+        "remedy": remedy,
+        "utc": lambda moment, form: f"{moment.astimezone(UTC):{form}} UTC",
+    }
+    return made
+
+
+def add_filters(filters: Mapping[str, Callable[..., Any]]) -> None:
+    """Let templates use more filters."""
+    environment().filters.update(filters)
+
+
+def link(page: str, **query: object) -> str:
+    """The address of a page with what is asked of it; what is empty is left out."""
+    asked = urlencode({name: value for name, value in query.items() if value not in {None, ""}})
+    if any(masked(str(value)) != str(value) for value in query.values()):
+        return page  # what looks like a key is in no address, though nobody finds a batch that is called so
+    return f"{page}?{asked}" if asked else page
+
+
+def moment(when: datetime | None) -> str:
+    """A point in time in a sentence."""
+    return f"{when.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if when else ""
+
+
+def masked(text: str) -> str:
+    """The text without what may be a secret."""
+    return redact_text(text)
+
+
+def _pieces(foreign: str) -> list[str]:
+    """A text from outside, masked, printable, in one line and cut; every second piece is code."""
+    line = " ".join(printable(masked(foreign)).split())
+    return _CODE.split(line if len(line) <= LONGEST else f"{line[:LONGEST]}…")
+
+
+def duration(span: timedelta | float) -> str:
+    """About how long that is, in one or two units."""
+    seconds = span.total_seconds() if isinstance(span, timedelta) else span
+    whole = max(0, round(seconds))
+    if whole < 100:
+        return f"{whole} s"
+    minutes = round(whole / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"

@@ -1,0 +1,88 @@
+"""Requests are found as people look for them: by id, project, name, state, cause; page by page, whatever is written."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from provisioner.core.requests import Query
+from provisioner.postgres.pool import Database
+from provisioner.postgres.search import PAGE, find, tell
+from tests.support.cli import query
+from tests.support.operators import ask, one_of_each
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tests.support.postgres import Database as Lent
+
+
+@asynccontextmanager
+async def opened(lent: Lent) -> AsyncIterator[Database]:
+    """Open the database, and close it."""
+    database = Database(lent.url, size=1)
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+async def found(database: Database, **wanted: object) -> list[int]:
+    """The ids of what is found, the newest first."""
+    return [each.id for each in (await find(database, Query(**wanted))).requests]  # type: ignore[arg-type]
+
+
+async def test_each_way_to_look(database: Lent) -> None:
+    """An id, a project's UUID in any writing, a part of a name, a state, an error, a batch and a target."""
+    ids = one_of_each(database)
+    (odd,) = ask(database, project_name="'Zürich 100%_x'", target="'eu'", name="'special'")
+    (plain,) = ask(database, project_name="'Zürich 100 x'")
+    where = query(database, f"SELECT project_id FROM provisioner.connection_requests WHERE id = {odd}")
+    async with opened(database) as ours:
+        assert await found(ours, text=str(odd)) == [odd]
+        assert await found(ours, text=where.upper()) == [odd]
+        assert await found(ours, text=where.replace("-", "")) == [odd]
+        assert await found(ours, text="zürich") == [plain, odd]
+        assert await found(ours, text="100%_") == [odd]
+        assert await found(ours, text="\\") == []
+        assert await found(ours, text="speci") == [odd]
+        assert await found(ours, state="pending", batch="mixed") == sorted(
+            (ids[state] for state in ("waiting", "in_flight", "ready")), reverse=True
+        )
+        assert await found(ours, state="failed") == [ids["failed"]]
+        assert await found(ours, error="project_not_found") == [ids["failed"]]
+        assert await found(ours, error="permission_denied", state="waiting") == [ids["waiting"]]
+        assert await found(ours, target="eu") == [odd]
+        assert await found(ours, state="nonsense") == []
+        assert await found(ours, text="9" * 19) == []
+
+
+async def test_pages_follow_one_another(database: Lent) -> None:
+    """Forwards and backwards, without gap or overlap; each page knows whether there is more."""
+    ids = ask(database, 2 * PAGE + 7)[::-1]
+    async with opened(database) as ours:
+        first = await find(ours, Query())
+        second = await find(ours, Query(before=first.requests[-1].id))
+        third = await find(ours, Query(before=second.requests[-1].id))
+        assert [each.id for page in (first, second, third) for each in page.requests] == ids
+        assert [(page.newer, page.older) for page in (first, second, third)] == [
+            (False, True),
+            (True, True),
+            (True, False),
+        ]
+        back = await find(ours, Query(after=third.requests[0].id))
+        assert [each.id for each in back.requests] == [each.id for each in second.requests]
+        assert (back.newer, back.older) == (True, True)
+        top = await find(ours, Query(after=second.requests[0].id))
+        assert ([each.id for each in top.requests], top.newer) == (ids[:PAGE], False)
+
+
+async def test_a_story_shows_no_box(database: Lent) -> None:
+    """Of a sealed credential only its key's id is read; an unknown request has no story."""
+    (sealed,) = ask(database, credential=f"'sealed:key-1:{'QUJD' * 40}'")
+    async with opened(database) as ours:
+        story = await tell(ours, sealed)
+        assert story is not None
+        assert story.detail.credential == "sealed:key-1"
+        assert "QUJD" not in repr(story) + repr(await find(ours, Query()))
+        assert await tell(ours, sealed + 1) is None

@@ -1,0 +1,46 @@
+"""Pictures of the pages in twelve situations and of those behind them: `python -m tests.support.screenshots FOLDER`."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from tests.support.browser import Tab, browsing
+from tests.support.situations import browsable, situations
+from tests.support.status_port import Answers, served
+
+WIDTH = 1180
+NARROW = 400
+# Pages, by their names: where they are, how wide the window is, whether it is dark, and in which situation.
+OTHERS = {
+    "400-px": ("/", NARROW, False, "failing"),
+    "dark": ("/", WIDTH, True, "failing"),
+    "requests": ("/requests", WIDTH, False, "failing"),
+    "requests-400-px": ("/requests", NARROW, False, "failing"),
+    "request": ("/requests/140", WIDTH, False, "failing"),
+    "request-dark-400-px": ("/requests/139", NARROW, True, "failing"),
+    "errors": ("/errors", WIDTH, False, "failing"),
+}
+
+
+async def _take(tab: Tab, answers: Answers, path: str, file: Path, *, width: int, dark: bool) -> None:
+    async with served(answers) as url:
+        await tab.look(width=width, dark=dark)
+        await tab.open(f"{url}{path}")
+        if path == "/":
+            await tab.until("document.getElementById('link').textContent === 'Live'")
+        file.write_bytes(await tab.picture())  # noqa: ASYNC240 - nobody else is to run
+
+
+async def _make(folder: Path) -> None:
+    async with browsing() as tab:
+        for name, answers in situations().items():
+            await _take(tab, answers, "/", folder / f"{name}.png", width=WIDTH, dark=False)
+        for name, (path, width, dark, situation) in OTHERS.items():
+            answers = browsable(situations()[situation])
+            await _take(tab, answers, path, folder / f"{name}.png", width=width, dark=dark)
+
+
+if __name__ == "__main__":
+    chosen = Path(sys.argv[1] if len(sys.argv) > 1 else "screenshots")
+    chosen.mkdir(parents=True, exist_ok=True)
+    asyncio.run(_make(chosen))

@@ -1,0 +1,229 @@
+"""Rotations: which is ours by the mark in its key's name, what may be left behind, and what each answer shows."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from provisioner.core.description import units
+from provisioner.core.doubt import is_ours, unheard, with_doubt
+from provisioner.core.model import Action, Cancel, Claim, ErrorCode, Fail, Proof, Result, Succeed
+from provisioner.core.policy import DecisionContext, Rules, decide, first_action, telling_what_is_left
+from provisioner.core.rotations import (
+    LONGEST_KEY_NAME,
+    Rotation,
+    RotationRequest,
+    filled_in,
+    mark_of_claim,
+    marked,
+)
+from provisioner.core.skew import Reading
+from provisioner.infisical.parts import Asked
+from provisioner.infisical.rotations import create_body, read_rotation
+
+NOW = datetime(2026, 11, 28, tzinfo=UTC)
+PROJECT = "6f0ba0f3-04b9-4b02-a5a6-6f9b1d4c1f6d"
+ID = "9a1b5c5e-7b1e-4a57-9d38-0f8f6e6c2b10"
+JSON = {"content-type": "application/json; charset=utf-8"}
+
+
+def claim(attempt: int = 1, fence: int = 255, *, cancelled: bool = False) -> Claim:
+    """A claim of rotation 7."""
+    return Claim(
+        request=RotationRequest(
+            id=7,
+            project_id=PROJECT,
+            name="openrouter",
+            description=None,
+            credential="",
+            mark=mark_of_claim(7, attempt, fence),
+            connection_id=ID,
+            environment="prod",
+            secret_path="/",
+            secret_name="KEY",
+            interval_days=30,
+            rotate_at=(2, 30),
+            key_name="Billing prod",
+            spend_limit=5.0,
+        ),
+        attempt=attempt,
+        fence=fence,
+        claimed_at=NOW,
+        cancelled=cancelled,
+    )
+
+
+def rotation(key_name: str) -> Rotation:
+    """A rotation in that place, of nobody knows whom."""
+    return Rotation(
+        id=ID,
+        project_id=PROJECT,
+        org_id=None,
+        credentials_hash="",
+        name="openrouter",
+        app="open-router",
+        method="rotation",
+        description=None,
+        created_at=NOW,
+        connection_id=ID,
+        key_name=key_name,
+    )
+
+
+def doubting(*attempts: int) -> Claim:
+    """A claim of which these earlier attempts sent a create that got no answer."""
+    found = claim(attempt=9)
+    for attempt in attempts:
+        found = with_doubt(found, unheard(claim(attempt), NOW))
+    return found
+
+
+def test_it_is_looked_up_before_every_create() -> None:
+    """A second create makes a second key, so even the first one waits for a look."""
+    assert first_action(claim()) is Action.LOOK_UP
+
+
+@pytest.mark.parametrize("made_by", [1, 2, 3])
+def test_it_is_ours_by_the_mark_of_a_create_in_doubt(made_by: int) -> None:
+    """No clock and no description tells it, only the name of its key; another create's mark is another's."""
+    found = rotation(marked("Billing prod", mark_of_claim(7, made_by, 255)))
+    assert is_ours(doubting(1, 2), found, marker=False, clock=Reading()) is (made_by != 3)
+    assert not is_ours(claim(), found, marker=True, clock=Reading())
+
+
+def test_the_others_are_said_to_be_left_behind() -> None:
+    """Every create in doubt but the one that made what is recorded may have left its key, and is named."""
+    late = doubting(1, 2)
+    words = late.request.left_behind(late.doubt, rotation("Billing prod #7.2-0000ff"))
+    assert '"Billing prod #7.1-0000ff"' in words
+    assert "7.2" not in words
+    assert late.request.left_behind(claim().doubt, None) == ""
+    failed = telling_what_is_left(late, Fail(code=ErrorCode.GAVE_UP, message="it failed"))
+    assert isinstance(failed, Fail)
+    assert failed.message.startswith("it failed; creates got no answer and may have left keys behind")
+    ended = telling_what_is_left(late, Cancel())
+    assert isinstance(ended, Fail)
+    assert ended.code is ErrorCode.OUTCOME_UNKNOWN
+    assert telling_what_is_left(claim(), Cancel()) == Cancel()
+
+
+@given(st.text(max_size=300), st.integers(1, 10**15), st.integers(1, 10**6), st.integers(0, 2**63))
+def test_every_key_name_fits_and_keeps_its_mark(name: str, request: int, attempt: int, fence: int) -> None:
+    """Whatever the template gives, Infisical takes the name and the mark is whole."""
+    mark = mark_of_claim(request, attempt, fence)
+    found = marked(filled_in("{project_name}", project_name=name, project_id="p", environment="e"), mark)
+    assert found.endswith(f"#{mark}")
+    assert len(found) <= LONGEST_KEY_NAME
+    assert units(mark) == len(mark)
+
+
+def test_templates() -> None:
+    """A project without a name is named by its id."""
+    given = {"project_id": "the-id", "environment": "dev"}
+    assert filled_in("{project_name} {environment}", project_name=None, **given) == "the-id dev"
+    assert filled_in("{project_id}/{environment}", project_name="x", **given) == "the-id/dev"
+
+
+def test_the_body_has_what_was_asked_for_and_nothing_else() -> None:
+    """The parameters that were left out are left to Infisical."""
+    request = claim().request
+    assert isinstance(request, RotationRequest)
+    body = json.loads(create_body(request, marker=False))
+    assert body["parameters"] == {"name": "Billing prod #7.1-0000ff", "limit": 5.0}
+    assert body["rotateAtUtc"] == {"hours": 2, "minutes": 30}
+    assert body["secretsMapping"] == {"apiKey": "KEY"}
+    assert "description" not in body
+
+
+def answer(**changes: object) -> bytes:
+    """A body of success."""
+    fields = {
+        "id": ID,
+        "name": "openrouter",
+        "projectId": PROJECT,
+        "connectionId": ID,
+        "createdAt": "2026-11-28T00:00:00.000Z",
+        "parameters": {"name": "Billing prod #7.1-0000ff"},
+    }
+    return json.dumps({"secretRotation": fields | changes}).encode()
+
+
+def refusal(status: int, error: str, message: object) -> bytes:
+    """A body of failure as Infisical words it."""
+    return json.dumps({"reqId": "req-Ab3", "statusCode": status, "error": error, "message": message}).encode()
+
+
+def read(status: int, body: bytes, action: Action = Action.CREATE, headers: Any = None) -> Any:
+    """Read the answer to a call for the usual rotation."""
+    return read_rotation(Asked(action, PROJECT, "openrouter"), status, headers or JSON, body)
+
+
+def test_what_was_made_and_what_was_found() -> None:
+    """A promised answer is read whole; one about something else proves nothing."""
+    made = read(200, answer())
+    assert (made.result, made.proof, made.connection) == (
+        Result.CREATED,
+        Proof.MADE,
+        rotation("Billing prod #7.1-0000ff"),
+    )
+    assert read(200, answer(), Action.LOOK_UP).result is Result.FOUND
+    for odd in (answer(name="other"), answer(projectId=ID), answer(id="x"), b"{}", b"[]", b"nonsense"):
+        seen = read(200, odd)
+        assert (seen.result, seen.proof) == (Result.UNKNOWN, Proof.NONE)
+    html = read(200, b"<html>", headers={"content-type": "text/html"})
+    assert (html.result, html.proof) == (Result.MISCONFIGURED, Proof.NONE)
+
+
+@pytest.mark.parametrize(
+    ("message", "result"),
+    [
+        ("Failed to create secret rotation due to plan restriction. Upgrade plan", Result.PLAN_RESTRICTED),
+        ('Could not find folder with path "/" in environment "x" for project with ID "y"', Result.FOLDER_MISSING),
+        ('The following secrets already exist at the path "/": KEY', Result.SECRET_EXISTS),
+        ("Failed to create OpenRouter API key: Request failed with status code 402", Result.KEY_NOT_ISSUED),
+        ("Failed to create OpenRouter API key: Request failed with status code 503", Result.MISCONFIGURED),
+        ("Failed to create OpenRouter API key: timeout", Result.MISCONFIGURED),
+        ("anything else", Result.INVALID),
+    ],
+)
+def test_refusals_of_a_create(message: str, result: Result) -> None:
+    """Infisical's own refusals prove that no rotation was made; the same words from somebody else prove nothing."""
+    seen = read(400, refusal(400, "BadRequest", message))
+    assert (seen.result, seen.proof) == (result, Proof.REFUSED)
+    foreign = json.dumps({"error": "BadRequest", "message": message}).encode()
+    assert read(400, foreign).proof is Proof.NONE
+    assert read(400, foreign).result is Result.UNKNOWN
+
+
+def test_names_connections_and_permission() -> None:
+    """A name that is taken is looked at, a connection that is gone is told, and the right permission is named."""
+    taken = read(
+        400, refusal(400, "BadRequest", 'A Secret Rotation with the name "a" already exists at the secret path')
+    )
+    assert (taken.result, taken.proof) == (Result.NAME_TAKEN, Proof.TAKEN)
+    gone = read(404, refusal(404, "NotFound", "Could not find App Connection with ID x"))
+    assert gone.result is Result.CONNECTION_MISSING
+    absent = read(404, refusal(404, "NotFound", "Could not find OpenRouter API Key Rotation"), Action.LOOK_UP)
+    assert absent.result is Result.ABSENT
+    denied = read(403, refusal(403, "PermissionDenied", "You are not allowed to create on secret-rotation"))
+    assert denied.result is Result.FORBIDDEN
+    assert "create on secret-rotation" in denied.message
+    assert "Secret Rotations" in denied.message
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b'{"secretRotation": {}}', b"null"])
+def test_no_other_answer_proves_anything(body: bytes) -> None:
+    """Whatever comes back that is neither the promised answer nor Infisical's own refusal leaves the doubt in place."""
+    assert {read(status, body).proof for status in range(100, 600)} == {Proof.NONE}
+
+
+def test_a_plan_spends_nothing() -> None:
+    """It is nobody's row: the retry is not counted, however often it comes."""
+    seen = read(400, refusal(400, "BadRequest", "due to plan restriction"))
+    context = DecisionContext(now=NOW, jitter=0.5, target_works=True)
+    decided = decide(claim(), Action.CREATE, seen, rules=Rules(max_attempts=1), context=context)
+    assert not isinstance(decided, Fail | Succeed)
+    assert decided == decide(claim(), Action.CREATE, seen, rules=Rules(), context=context)
+    assert getattr(decided, "counted", None) is False
