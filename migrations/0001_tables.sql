@@ -22,6 +22,7 @@ CREATE TABLE provisioner.connection_requests (
     priority smallint DEFAULT 0,
     batch text,
     project_name text,
+    wanted text DEFAULT 'present',
     not_before timestamptz,
     requested_by text DEFAULT current_user,
     created_at timestamptz DEFAULT now(),
@@ -30,6 +31,7 @@ CREATE TABLE provisioner.connection_requests (
     org_id uuid,
     credentials_hash text,
     adopted boolean DEFAULT false,
+    key_fingerprint text,
     attempts integer DEFAULT 0,
     error_code text,
     error_message text,
@@ -45,7 +47,19 @@ CREATE TABLE provisioner.connection_requests (
 
 CREATE INDEX connection_requests_batch ON provisioner.connection_requests (batch) WHERE batch IS NOT NULL;
 COMMENT ON COLUMN provisioner.connection_requests.project_name IS 'What people call the project: shown, never sent';
+COMMENT ON COLUMN provisioner.connection_requests.wanted IS 'present, or absent: no connection of ours shall be there';
+COMMENT ON COLUMN provisioner.connection_requests.key_fingerprint IS 'Salted fingerprint of the key that Infisical accepted last';
 COMMENT ON TABLE provisioner.connection_requests IS 'One row is one connection that somebody wants in an Infisical project';
+
+-- Which database this is. A marker in a description names it, so that two databases on one organization, such as production
+-- and staging, never take each other's connections for their own. A copy of a database is to be given another id.
+CREATE TABLE provisioner.installation (
+    id text PRIMARY KEY DEFAULT left(md5(gen_random_uuid()::text), 8)
+);
+
+INSERT INTO provisioner.installation DEFAULT VALUES;
+
+COMMENT ON TABLE provisioner.installation IS 'The id of this database, as markers in descriptions name it';
 
 -- Requests that may be claimed, in the order in which they are claimed. `rank` is the negated priority. `turn` is the virtual time
 -- of fair queueing: each project has at most about one request a turn, so claiming in the order of turns serves the
@@ -135,6 +149,18 @@ CREATE TABLE provisioner.attempt_state (
     error_message text,
     updated_at timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+
+-- What was edited of requests whose connection is recorded, until the connection has it: a change sends that and no more.
+-- `adopted`: what somebody else made is to be deleted too.
+CREATE TABLE provisioner.edits (
+    id bigint PRIMARY KEY,
+    name boolean NOT NULL DEFAULT false,
+    description boolean NOT NULL DEFAULT false,
+    credential boolean NOT NULL DEFAULT false,
+    adopted boolean NOT NULL DEFAULT false
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+
+COMMENT ON TABLE provisioner.edits IS 'What was edited of recorded requests and is not in Infisical yet';
 
 -- Creates that left and whose outcome no answer proved: what was sent, when, and when their end was known. A connection that is
 -- found is the request's own when one of these can have made it. A request that is answered at its first attempt never has one:

@@ -24,9 +24,10 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
         WHEN r.priority IS NULL OR r.priority = -32768 THEN 'priority'
         WHEN length(r.batch) NOT BETWEEN 1 AND 200 THEN 'batch'
         WHEN length(r.project_name) NOT BETWEEN 1 AND 200 OR r.project_name ~ '[\u0001-\u001F\u007F-\u009F]' THEN 'project_name'
+        WHEN r.wanted IS NULL OR r.wanted NOT IN ('present', 'absent') THEN 'wanted'
         WHEN r.not_before < '0001-01-02 00:00:00+00' OR r.not_before >= '9999-01-01 00:00:00+00' THEN 'not_before'
         WHEN r.created_at < '0001-01-02 00:00:00+00' OR r.created_at >= '9999-01-01 00:00:00+00' THEN 'created_at'
-        WHEN r.status IS NULL OR r.status NOT IN ('pending', 'succeeded', 'failed', 'cancelled') THEN 'status'
+        WHEN r.status IS NULL OR r.status NOT IN ('pending', 'succeeded', 'failed', 'cancelled', 'removed') THEN 'status'
     END
 $$;
 
@@ -36,7 +37,7 @@ LANGUAGE plpgsql AS $$
 DECLARE
     given text := CASE rule
         WHEN 'target' THEN r.target WHEN 'name' THEN r.name WHEN 'on_conflict' THEN r.on_conflict
-        WHEN 'batch' THEN r.batch WHEN 'status' THEN r.status
+        WHEN 'batch' THEN r.batch WHEN 'status' THEN r.status WHEN 'wanted' THEN r.wanted
         WHEN 'description' THEN provisioner.utf16_length(r.description) || ' characters' WHEN 'not_before' THEN r.not_before::text
         WHEN 'created_at' THEN r.created_at::text
     END;
@@ -53,7 +54,8 @@ DECLARE
         WHEN 'project_name' THEN 'must be one line of 1 to 200 characters'
         WHEN 'not_before' THEN 'must be a point in time before the year 9999; infinity is none'
         WHEN 'created_at' THEN 'must be a point in time before the year 9999; infinity is none'
-        WHEN 'status' THEN 'must be pending, succeeded, failed or cancelled'
+        WHEN 'wanted' THEN 'must be present or absent'
+        WHEN 'status' THEN 'must be pending, succeeded, failed, cancelled or removed'
     END;
 BEGIN
     RAISE EXCEPTION '% %', rule, must || coalesce(' (given: ' || quote_literal(left(given, 80)) || ')', '')
@@ -142,9 +144,43 @@ $$;
 CREATE TRIGGER requests_inserted AFTER INSERT ON provisioner.connection_requests
 REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_inserted();
 
+-- Take a pending request out of its place and let it wait until then instead; whether it had one. It may change places between
+-- two statements, so it is looked for again. A request that is in flight keeps its place.
+CREATE FUNCTION provisioner.take_place(r provisioner.connection_requests, until timestamptz) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    FOR round IN 1..20 LOOP
+        UPDATE provisioner.waiting AS w
+        SET run_at = coalesce(take_place.until, w.run_at), target = r.target, rank = -r.priority, project_id = r.project_id
+        WHERE w.id = r.id;
+        IF FOUND THEN
+            RETURN true;
+        END IF;
+        DELETE FROM provisioner.ready AS l WHERE l.id = r.id;
+        IF FOUND THEN
+            INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
+            VALUES (r.id, coalesce(take_place.until, r.not_before, now()), r.target, -r.priority, r.project_id);
+            RETURN true;
+        END IF;
+        PERFORM FROM provisioner.in_flight AS f WHERE f.id = r.id;
+        EXIT WHEN FOUND;
+    END LOOP;
+    -- Without a place it is nowhere yet, which the sweep puts right.
+    IF EXISTS (
+        SELECT FROM provisioner.waiting AS w WHERE w.id = r.id
+        UNION ALL SELECT FROM provisioner.ready AS l WHERE l.id = r.id
+        UNION ALL SELECT FROM provisioner.in_flight AS f WHERE f.id = r.id
+    ) THEN
+        RETURN false;
+    END IF;
+    RETURN NULL;
+END
+$$;
+
 -- A request that is edited keeps the rules, and takes its place anew while it is pending. What it is known by (target, project,
--- name, description) cannot be edited while a create is under way or in doubt: the connection that this create makes would be
--- recorded nowhere. The workers' own updates never come here: of these columns they only ever wipe a sealed credential.
+-- name, description) cannot be edited while a call is under way or in doubt: the connection that this call makes would be
+-- recorded nowhere. What is edited of a recorded connection is noted, and the request is pending until Infisical has it. The
+-- workers' own updates never come here: of these columns they only ever wipe a sealed credential.
 CREATE FUNCTION provisioner.request_edited() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -152,8 +188,9 @@ DECLARE
     rule text;
     moved boolean := (old.target, old.project_id) IS DISTINCT FROM (new.target, new.project_id);
     renamed boolean := moved OR (old.name, old.description) IS DISTINCT FROM (new.name, new.description);
+    rekeyed boolean := new.credential IS DISTINCT FROM old.credential AND (new.credential LIKE 'sealed:%:wiped') IS NOT TRUE;
     placed boolean := moved OR (old.priority, old.not_before) IS DISTINCT FROM (new.priority, new.not_before);
-    taken boolean := false;
+    recorded boolean := new.connection_id IS NOT NULL;
 BEGIN
     -- What is left of a wiped key is no credential, and stays with the row.
     IF new.credential LIKE 'sealed:%:wiped' AND new.credential = old.credential THEN
@@ -168,38 +205,19 @@ BEGIN
         RAISE EXCEPTION 'request % keeps its id: id cannot be changed', old.id
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert another request.';
     END IF;
-    IF moved AND new.connection_id IS NOT NULL THEN
+    IF moved AND recorded THEN
         RAISE EXCEPTION 'request % has its connection: its target and project_id cannot be changed any more', new.id
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert another request for the other project.';
     END IF;
+    IF recorded AND new.adopted AND new.on_conflict <> 'replace' AND (renamed OR rekeyed) THEN
+        RAISE EXCEPTION 'request % has adopted somebody else''s connection, which is left as it is: its name, description and'
+            ' credential cannot be changed', new.id
+        USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Set on_conflict to replace if the connection is yours to change.';
+    END IF;
 
-    -- It may change places between two statements, so it is looked for again; who takes it out of its place has it. A new name
-    -- needs this, too: a claim that is made meanwhile would send the old one.
+    -- Whoever takes it out of its place has it: a claim that is made meanwhile would send what it was before.
     IF new.status = 'pending' AND old.status = 'pending' AND (renamed OR placed) THEN
-        FOR round IN 1..20 LOOP
-            UPDATE provisioner.waiting AS w
-            SET
-                run_at = CASE WHEN placed THEN coalesce(new.not_before, now()) ELSE w.run_at END,
-                target = new.target, rank = -new.priority, project_id = new.project_id
-            WHERE w.id = new.id;
-            taken := FOUND;
-            EXIT WHEN taken;
-            DELETE FROM provisioner.ready AS r WHERE r.id = old.id;
-            taken := FOUND;
-            IF taken THEN
-                INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
-                VALUES (new.id, coalesce(new.not_before, now()), new.target, -new.priority, new.project_id);
-                EXIT;
-            END IF;
-            PERFORM 1 FROM provisioner.in_flight AS f WHERE f.id = new.id;
-            EXIT WHEN FOUND;
-        END LOOP;
-        -- Without a place it is nowhere yet, which the sweep of `0004_upkeep.sql` puts right.
-        IF NOT taken AND EXISTS (
-            SELECT FROM provisioner.waiting AS w WHERE w.id = new.id
-            UNION ALL SELECT FROM provisioner.ready AS r WHERE r.id = new.id
-            UNION ALL SELECT FROM provisioner.in_flight AS f WHERE f.id = new.id
-        ) THEN
+        IF NOT provisioner.take_place(new, CASE WHEN placed THEN coalesce(new.not_before, now()) END) THEN
             RAISE EXCEPTION 'request % is in flight: its target, project_id, name, description, priority and not_before cannot be'
                 ' changed now', new.id
             USING ERRCODE = 'object_in_use', HINT = 'Cancel it, or wait until it has ended.';
@@ -217,22 +235,99 @@ BEGIN
                 HINT = 'Retry it, so that the connection is looked up, or cancel it; edit it when it has ended.';
         END IF;
     END IF;
+
+    -- What a create in doubt has made has the old key, too.
+    IF
+        (recorded AND (renamed OR rekeyed))
+        OR (rekeyed AND EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = new.id))
+    THEN
+        INSERT INTO provisioner.edits AS e (id, name, description, credential)
+        VALUES (new.id, old.name <> new.name, old.description IS DISTINCT FROM new.description, rekeyed)
+        ON CONFLICT (id) DO UPDATE SET
+            name = e.name OR excluded.name, description = e.description OR excluded.description,
+            credential = e.credential OR excluded.credential;
+    END IF;
+    IF recorded AND (renamed OR rekeyed) THEN
+        PERFORM provisioner.reopen(new);
+    END IF;
+    IF old.wanted <> new.wanted THEN
+        PERFORM provisioner.wish(new);
+    END IF;
     RETURN NULL;
 END
 $$;
 
+-- Put a request that has ended back in line, or let one that is pending wait: a change that was lost lately may still be
+-- carried out, and another one must come after it. That is out of the question 45 seconds later.
+CREATE FUNCTION provisioner.reopen(r provisioner.connection_requests) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
+    lately timestamptz;
+BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
+    IF r.status <> 'pending' THEN
+        UPDATE provisioner.connection_requests AS q
+        SET status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL
+        WHERE q.id = r.id;
+    END IF;
+    SELECT s.updated_at INTO lately FROM provisioner.attempt_state AS s WHERE s.id = r.id;
+    IF lately IS NOT NULL OR r.status = 'pending' THEN
+        PERFORM provisioner.take_place(r, greatest(lately + interval '45 seconds', r.not_before, now()));
+    END IF;
+    PERFORM set_config('provisioner.recording', before, true);
+END
+$$;
+
+-- Another wish: what is not wanted and certainly never was made has ended at once, everything else is the workers' to do. What is in
+-- flight is put back in line when its attempt has ended.
+CREATE FUNCTION provisioner.wish(r provisioner.connection_requests) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
+BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
+    IF r.wanted = 'present' AND r.status NOT IN ('pending', 'succeeded', 'failed', 'removed') THEN
+        PERFORM set_config('provisioner.recording', before, true);
+        RETURN;  -- what was cancelled stays that, until somebody retries it
+    END IF;
+    IF
+        r.wanted = 'absent' AND r.connection_id IS NULL
+        AND NOT EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = r.id)
+        AND (r.status <> 'pending' OR provisioner.take_place(r, NULL))
+    THEN
+        DELETE FROM provisioner.waiting AS w WHERE w.id = r.id;
+        UPDATE provisioner.connection_requests AS q
+        SET
+            status = 'removed',
+            attempts = coalesce((SELECT s.sent FROM provisioner.attempt_state AS s WHERE s.id = r.id), q.attempts),
+            error_code = NULL, error_message = NULL, finished_at = clock_timestamp(),
+            credential = CASE
+                WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
+                ELSE q.credential
+            END
+        WHERE q.id = r.id;
+        DELETE FROM provisioner.attempt_state AS s WHERE s.id = r.id;
+        PERFORM set_config('provisioner.recording', before, true);
+        RETURN;
+    END IF;
+    PERFORM provisioner.reopen(r);
+    PERFORM set_config('provisioner.recording', before, true);
+END
+$$;
+
 CREATE TRIGGER request_edited
-AFTER UPDATE OF id, target, project_id, name, description, credential, on_conflict, priority, batch, project_name, not_before
+AFTER UPDATE OF id, target, project_id, name, description, credential, on_conflict, priority, batch, project_name, wanted, not_before
 ON provisioner.connection_requests
 FOR EACH ROW
 WHEN (
     (
         old.id, old.target, old.project_id, old.name, old.description, old.on_conflict, old.priority, old.batch,
-        old.project_name, old.not_before
+        old.project_name, old.wanted, old.not_before
     )
     IS DISTINCT FROM (
         new.id, new.target, new.project_id, new.name, new.description, new.on_conflict, new.priority, new.batch,
-        new.project_name, new.not_before
+        new.project_name, new.wanted, new.not_before
     )
     OR (new.credential IS DISTINCT FROM old.credential AND (new.credential LIKE 'sealed:%:wiped') IS NOT TRUE)
 )
@@ -241,10 +336,23 @@ EXECUTE FUNCTION provisioner.request_edited();
 -- A request that somebody sets to pending by hand is to be tried again: it gets a place, unless it has one.
 CREATE FUNCTION provisioner.request_status_edited() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
 BEGIN
-    IF new.status IS NULL OR new.status NOT IN ('pending', 'succeeded', 'failed', 'cancelled') THEN
+    PERFORM set_config('provisioner.recording', 'on', true);
+    IF new.status IS NULL OR new.status NOT IN ('pending', 'succeeded', 'failed', 'cancelled', 'removed') THEN
         PERFORM provisioner.refuse('status', new);
     END IF;
+    IF new.finished_at IS NOT NULL OR new.error_code IS NOT NULL OR (old.status = 'removed' AND new.wanted = 'absent') THEN
+        UPDATE provisioner.connection_requests AS q
+        SET
+            error_code = NULL, error_message = NULL, finished_at = NULL,
+            wanted = CASE WHEN old.status = 'removed' THEN 'present' ELSE q.wanted END
+        WHERE q.id = new.id;
+    END IF;
+    UPDATE provisioner.attempt_state AS s
+    SET failures = 0, streak = 0, cancelled = false, error_code = NULL, error_message = NULL, updated_at = now()
+    WHERE s.id = new.id;
     INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
     SELECT new.id, greatest(new.not_before, now()), new.target, -new.priority, new.project_id
     WHERE NOT EXISTS (
@@ -252,6 +360,7 @@ BEGIN
         UNION ALL SELECT FROM provisioner.in_flight AS f WHERE f.id = new.id
     )
     ON CONFLICT (id) DO NOTHING;
+    PERFORM set_config('provisioner.recording', before, true);
     RETURN NULL;
 END
 $$;
@@ -260,7 +369,7 @@ CREATE TRIGGER request_status_edited AFTER UPDATE OF status ON provisioner.conne
 FOR EACH ROW
 WHEN (
     new.status IS DISTINCT FROM old.status
-    AND (new.status = 'pending' OR new.status IS NULL OR new.status NOT IN ('succeeded', 'failed', 'cancelled'))
+    AND (new.status = 'pending' OR new.status IS NULL OR new.status NOT IN ('succeeded', 'failed', 'cancelled', 'removed'))
 )
 EXECUTE FUNCTION provisioner.request_status_edited();
 
@@ -299,6 +408,40 @@ WHEN (
 )
 EXECUTE FUNCTION provisioner.box_failed();
 
+-- What workers record is not for others to write: a connection that is not the one that was made would be changed or removed
+-- by mistake. Statements that record say so by a setting of their own transaction; `status = 'pending'` is anybody's retry.
+CREATE FUNCTION provisioner.refuse_recorded_columns() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RAISE EXCEPTION 'request %: status, connection_id, org_id, credentials_hash, adopted, key_fingerprint, attempts, error_code,'
+        ' error_message and finished_at are what workers record, and cannot be changed', old.id
+    USING ERRCODE = 'object_not_in_prerequisite_state',
+        HINT = 'Set status to pending to retry it, or use provisioner.cancel, provisioner.retry and provisioner.remove.';
+END
+$$;
+
+CREATE TRIGGER refuse_recorded_columns
+BEFORE UPDATE OF status, connection_id, org_id, credentials_hash, adopted, key_fingerprint, attempts, error_code, error_message, finished_at
+ON provisioner.connection_requests
+FOR EACH ROW
+WHEN (
+    current_setting('provisioner.recording', true) IS DISTINCT FROM 'on'
+    AND (
+        (new.status IS DISTINCT FROM old.status AND new.status <> 'pending')
+        OR (
+            new.connection_id, new.org_id, new.credentials_hash, new.adopted, new.key_fingerprint, new.attempts
+        ) IS DISTINCT FROM (
+            old.connection_id, old.org_id, old.credentials_hash, old.adopted, old.key_fingerprint, old.attempts
+        )
+        OR (
+            new.status = old.status
+            AND (new.error_code, new.error_message, new.finished_at)
+            IS DISTINCT FROM (old.error_code, old.error_message, old.finished_at)
+        )
+    )
+)
+EXECUTE FUNCTION provisioner.refuse_recorded_columns();
+
 CREATE FUNCTION provisioner.requests_deleted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -309,6 +452,7 @@ BEGIN
     DELETE FROM provisioner.waiting AS w USING old_rows AS o WHERE w.id = o.id;
     DELETE FROM provisioner.attempt_state AS s USING old_rows AS o WHERE s.id = o.id;
     DELETE FROM provisioner.unrecorded AS u USING old_rows AS o WHERE u.id = o.id;
+    DELETE FROM provisioner.edits AS e USING old_rows AS o WHERE e.id = o.id;
     RETURN NULL;
 END
 $$;
@@ -321,7 +465,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     TRUNCATE
         provisioner.ready, provisioner.waiting, provisioner.in_flight, provisioner.unrecorded, provisioner.attempt_state,
-        provisioner.sent_creates, provisioner.failed_boxes;
+        provisioner.sent_creates, provisioner.edits, provisioner.failed_boxes;
     RETURN NULL;
 END
 $$;

@@ -16,6 +16,7 @@ CREATE FUNCTION provisioner.cancel(ids bigint[]) RETURNS TABLE (id bigint, outco
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
     undone bigint[];
     done bigint[] := '{}';
     ending bigint[];
@@ -24,7 +25,38 @@ DECLARE
     lately_ending bigint[];
     skipped boolean;
     one bigint;
+    aside bigint[];
 BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
+    BEGIN
+        WITH failed AS (
+            SELECT q.id FROM provisioner.connection_requests AS q
+            WHERE q.id = ANY (cancel.ids) AND q.status = 'failed'
+            ORDER BY q.id
+            FOR UPDATE
+        ),
+        put_aside AS (
+            UPDATE provisioner.connection_requests AS q
+            SET
+                status = 'cancelled',
+                credential = CASE
+                    WHEN q.credential LIKE 'sealed:%' AND q.credential NOT LIKE '%:wiped'
+                        THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
+                    ELSE q.credential
+                END
+            FROM failed AS f
+            WHERE q.id = f.id
+            RETURNING q.id
+        )
+        SELECT coalesce(array_agg(p.id), '{}') INTO aside FROM put_aside AS p;
+    EXCEPTION WHEN OTHERS THEN
+        IF provisioner.is_about_all(SQLSTATE) THEN
+            RAISE;
+        END IF;
+        RAISE NOTICE 'failed requests are left as they are: %', SQLERRM;
+        aside := '{}';
+    END;
+
     -- A request may change places between two statements, so what was not found is looked for again; each round sees what
     -- was committed before it began. A deadlock with a worker, which takes many at once too, costs a round.
     FOR round IN 1..20 LOOP
@@ -116,15 +148,21 @@ BEGIN
         END;
     END LOOP;
 
+    PERFORM set_config('provisioner.recording', before, true);
     RETURN QUERY
-    SELECT c.id, CASE WHEN c.id = ANY (ending) THEN 'ending' ELSE 'cancelled' END
-    FROM unnest(done) AS c (id)
-    UNION ALL SELECT r.id, r.outcome FROM provisioner.cancel_rotations(cancel.ids) AS r
-    ORDER BY 1;
+    SELECT c.id, c.outcome
+    FROM (
+        SELECT d.id, CASE WHEN d.id = ANY (ending) THEN 'ending' ELSE 'cancelled' END AS outcome FROM unnest(done) AS d (id)
+        UNION ALL
+        SELECT a.id, 'put aside' FROM unnest(aside) AS a (id)
+        UNION ALL
+        SELECT r.id, r.outcome FROM provisioner.cancel_rotations(cancel.ids) AS r
+    ) AS c
+    ORDER BY c.id;
 END
 $$;
 
-COMMENT ON FUNCTION provisioner.cancel(bigint[]) IS 'Cancel requests; returns those that were pending';
+COMMENT ON FUNCTION provisioner.cancel(bigint[]) IS 'Call requests off, or put failed ones aside; returns what changed';
 
 -- Try requests again: failed and cancelled ones with all their attempts before them, waiting ones at once. Whether an earlier
 -- attempt may have made the connection stays known. Returns what changed; what is refused is named in a notice, as above.
@@ -132,24 +170,28 @@ CREATE FUNCTION provisioner.retry(ids bigint[]) RETURNS TABLE (id bigint, was te
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
     found_ids bigint[];
     states text[];
     skipped boolean;
     one bigint;
 BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
     -- A deadlock with a worker, which takes many at once too, costs a round.
     FOR round IN 1..20 LOOP
         BEGIN
             WITH ended AS (
                 SELECT q.id, q.status, q.target, q.priority, q.project_id
                 FROM provisioner.connection_requests AS q
-                WHERE q.id = ANY (retry.ids) AND q.status IN ('failed', 'cancelled')
+                WHERE q.id = ANY (retry.ids) AND q.status IN ('failed', 'cancelled', 'removed')
                 ORDER BY q.id
                 FOR UPDATE
             ),
             reopened AS (
                 UPDATE provisioner.connection_requests AS q
-                SET status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL
+                SET
+                    status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL,
+                    wanted = CASE WHEN e.status = 'removed' THEN 'present' ELSE q.wanted END
                 FROM ended AS e
                 WHERE q.id = e.id
                 RETURNING q.id
@@ -231,13 +273,94 @@ BEGIN
                 EXIT;
         END;
     END LOOP;
+    PERFORM set_config('provisioner.recording', before, true);
     RETURN QUERY
     SELECT c.id, c.was FROM unnest(found_ids, states) AS c (id, was)
     UNION ALL SELECT r.id, r.was FROM provisioner.retry_rotations(retry.ids) AS r;
 END
 $$;
 
-COMMENT ON FUNCTION provisioner.retry(bigint[]) IS 'Try failed, cancelled or waiting requests again';
+COMMENT ON FUNCTION provisioner.retry(bigint[]) IS 'Try failed, cancelled, removed or waiting requests again';
+
+-- Have connections removed: sets `wanted` to absent. What was adopted is let go, and deleted only with `adopted`. Returns what is
+-- to come: `removing`, `let go` (what somebody else made stays where it is), or `removed` where nothing was made. What somebody's
+-- trigger or constraint refuses is left as it is, and named in a notice.
+CREATE FUNCTION provisioner.remove(ids bigint[], adopted boolean DEFAULT false) RETURNS TABLE (id bigint, outcome text)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    request provisioner.connection_requests;
+BEGIN
+    FOR request IN
+        SELECT q.* FROM provisioner.connection_requests AS q
+        WHERE q.id = ANY (remove.ids) AND (q.wanted = 'present' OR q.status IN ('failed', 'cancelled'))
+        ORDER BY q.id
+    LOOP
+        BEGIN
+            IF remove.adopted AND request.adopted THEN
+                INSERT INTO provisioner.edits AS e (id, adopted) VALUES (request.id, true)
+                ON CONFLICT (id) DO UPDATE SET adopted = true;
+            END IF;
+            UPDATE provisioner.connection_requests AS q
+            SET wanted = 'absent', status = CASE WHEN q.wanted = 'absent' THEN 'pending' ELSE q.status END
+            WHERE q.id = request.id;
+            SELECT
+                q.id,
+                CASE
+                    WHEN q.status = 'removed' THEN 'removed'
+                    WHEN q.adopted AND NOT remove.adopted THEN 'let go'
+                    ELSE 'removing'
+                END
+            INTO id, outcome
+            FROM provisioner.connection_requests AS q WHERE q.id = request.id;
+            RETURN NEXT;
+        EXCEPTION WHEN OTHERS THEN
+            IF provisioner.is_about_all(SQLSTATE) THEN
+                RAISE;
+            END IF;
+            RAISE NOTICE 'request % is left as it is: %', request.id, SQLERRM;
+        END;
+    END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION provisioner.remove(bigint[], boolean) IS 'Have connections removed; what was adopted only with adopted => true';
+
+-- Send the present key of the credential again. Not to what was adopted and is left as it is, nor where the key is gone: a sealed key
+-- is wiped once it is used. Returns the requests whose connection gets its key.
+CREATE FUNCTION provisioner.rekey(ids bigint[]) RETURNS TABLE (id bigint)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    request provisioner.connection_requests;
+BEGIN
+    FOR request IN
+        SELECT q.* FROM provisioner.connection_requests AS q
+        WHERE
+            q.id = ANY (rekey.ids) AND q.connection_id IS NOT NULL AND q.wanted = 'present'
+            AND q.status IN ('succeeded', 'pending', 'failed')
+            AND (NOT q.adopted OR q.on_conflict = 'replace') AND q.credential NOT LIKE 'sealed:%:wiped'
+            AND NOT EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = q.id)
+        ORDER BY q.id
+        FOR UPDATE
+    LOOP
+        BEGIN
+            INSERT INTO provisioner.edits AS e (id, credential) VALUES (request.id, true)
+            ON CONFLICT (id) DO UPDATE SET credential = true;
+            PERFORM provisioner.reopen(request);
+            id := request.id;
+            RETURN NEXT;
+        EXCEPTION WHEN OTHERS THEN
+            IF provisioner.is_about_all(SQLSTATE) THEN
+                RAISE;
+            END IF;
+            RAISE NOTICE 'request % is left as it is: %', request.id, SQLERRM;
+        END;
+    END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION provisioner.rekey(bigint[]) IS 'Send the credential''s present key again; returns the requests that it is sent for';
 
 -- Hold a target: nothing more of it is claimed; what is in flight ends.
 CREATE FUNCTION provisioner.pause(target text) RETURNS TABLE (target text, paused_at timestamptz, paused_by text)

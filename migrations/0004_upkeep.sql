@@ -59,9 +59,11 @@ $$;
 CREATE FUNCTION provisioner.wipe_boxes(boxes provisioner.failed_boxes[]) RETURNS integer
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
     ids bigint[];
     changed integer;
 BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
     SELECT array_agg(q.id) INTO ids
     FROM provisioner.connection_requests AS q
     WHERE
@@ -85,6 +87,7 @@ BEGIN
     DELETE FROM provisioner.failed_boxes AS f
     WHERE f.failed_at = ANY (ARRAY (SELECT b.failed_at FROM unnest(boxes) AS b))
         AND f.box IN (SELECT b.box FROM unnest(boxes) AS b WHERE b.id = f.id);
+    PERFORM set_config('provisioner.recording', before, true);
     RETURN changed;
 END
 $$;
@@ -137,8 +140,10 @@ $$;
 CREATE FUNCTION provisioner.disown_requests(ids bigint[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
     changed bigint[];
 BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
     DELETE FROM provisioner.ready AS r WHERE r.id = ANY (ids);
     WITH failed AS (
         UPDATE provisioner.connection_requests AS q
@@ -162,6 +167,7 @@ BEGIN
     PERFORM provisioner.not_updated(q.id)
     FROM provisioner.requests AS q
     WHERE q.id = ANY (ids) AND q.status = 'pending' AND q.id <> ALL (coalesce(changed, '{}'));
+    PERFORM set_config('provisioner.recording', before, true);
 END
 $$;
 
@@ -192,11 +198,13 @@ $$;
 CREATE FUNCTION provisioner.put_in_line(ids bigint[]) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
     request provisioner.connection_requests;
     rule text;
     reason text;
     placed integer := 0;
 BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
     PERFORM FROM provisioner.sweeps FOR UPDATE;  -- one at a time: two might give a request two places
     FOR request IN
         SELECT q.* FROM provisioner.connection_requests AS q
@@ -232,6 +240,7 @@ BEGIN
             NULL;  -- somebody's trigger will not have it: `doctor` names it
         END;
     END LOOP;
+    PERFORM set_config('provisioner.recording', before, true);
     RETURN placed;
 END
 $$;

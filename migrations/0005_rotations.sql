@@ -23,6 +23,7 @@ CREATE TABLE provisioner.rotation_requests (
     priority smallint NOT NULL DEFAULT 0 CHECK (priority > -32768),
     batch text CHECK (length(batch) BETWEEN 1 AND 200),
     project_name text CHECK (length(project_name) BETWEEN 1 AND 200 AND project_name !~ '[\u0001-\u001F\u007F-\u009F]'),
+    wanted text NOT NULL DEFAULT 'present' CHECK (wanted = 'present'),
     not_before timestamptz CHECK (isfinite(not_before)),
     requested_by text NOT NULL DEFAULT current_user,
     created_at timestamptz NOT NULL DEFAULT now() CHECK (isfinite(created_at)),

@@ -4,18 +4,26 @@
 -- of `0007_access.sql`: who may read the line sees every request, everybody else their own. They are barriers, for a
 -- function in somebody's WHERE must not be shown what the rule leaves out.
 
+-- The live state of a request. `flying` and `waits` are its id where it is in flight, or waits. Written so that it is inlined.
+CREATE FUNCTION provisioner.live_state(status text, wanted text, connection uuid, flying bigint, waits bigint) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE
+        WHEN status <> 'pending' THEN status
+        WHEN wanted = 'absent' THEN 'removing'
+        WHEN connection IS NOT NULL THEN 'updating'
+        WHEN flying IS NOT NULL THEN 'in_flight'
+        WHEN waits IS NOT NULL THEN 'waiting'
+        ELSE 'ready'
+    END
+$$;
+
 -- The first thousand requests of each target's line have a place: to number a line of a million takes a second, even to show one
 -- row. The places are looked up in one object that is made once a statement, and only if somebody asks for the column: a join
 -- would change the plans of everybody else. Targets are found by jumping from one to the next in the index: there are few.
 CREATE VIEW provisioner.request_status WITH (security_barrier) AS
 SELECT
     q.id, q.target, q.project_id, q.name, q.batch, q.priority, q.requested_by, q.created_at,
-    CASE
-        WHEN q.status <> 'pending' THEN q.status
-        WHEN f.id IS NOT NULL THEN 'in_flight'
-        WHEN w.id IS NOT NULL THEN 'waiting'
-        ELSE 'ready'
-    END AS state,
+    provisioner.live_state(q.status, q.wanted, q.connection_id, f.id, w.id) AS state,
     CASE WHEN q.status = 'pending' THEN coalesce(s.sent, q.attempts) ELSE q.attempts END AS attempts,
     q.connection_id, q.org_id, q.credentials_hash, q.adopted,
     CASE WHEN q.status = 'pending' THEN s.error_code ELSE q.error_code END AS error_code,
@@ -42,7 +50,9 @@ SELECT
         ) ->> q.id::text)::bigint
     END AS queue_position,
     q.finished_at,
-    q.project_name
+    q.project_name,
+    q.wanted,
+    q.key_fingerprint
 FROM provisioner.connection_requests AS q
 LEFT JOIN provisioner.in_flight AS f ON f.id = q.id
 LEFT JOIN provisioner.waiting AS w ON w.id = q.id
@@ -103,6 +113,7 @@ summed AS (
         coalesce(sum(l.requests) FILTER (WHERE l.state = 'succeeded'), 0) AS succeeded,
         coalesce(sum(l.requests) FILTER (WHERE l.state = 'failed'), 0) AS failed,
         coalesce(sum(l.requests) FILTER (WHERE l.state = 'cancelled'), 0) AS cancelled,
+        coalesce(sum(l.requests) FILTER (WHERE l.state = 'removed'), 0) AS removed,
         min(l.started_at) AS started_at,
         max(l.ended_at) AS last_finished_at,
         max(l.run_at) AS last_run_at
@@ -112,7 +123,7 @@ summed AS (
 foreseen AS (
     SELECT
         s.*, s.unfinished - s.waiting - s.in_flight AS ready,
-        s.unfinished + s.succeeded + s.failed + s.cancelled AS requests,
+        s.unfinished + s.succeeded + s.failed + s.cancelled + s.removed AS requests,
         s.unfinished / nullif(
             coalesce(
                 (
@@ -139,14 +150,15 @@ shown AS (
         CASE
             WHEN sum(f.unfinished) > 0 AND bool_and(f.unfinished = 0 OR f.seconds IS NOT NULL)
                 THEN greatest(now() + make_interval(secs => least(max(f.seconds)::double precision, 1e9)), max(f.last_run_at))
-        END AS ends_at
+        END AS ends_at,
+        sum(f.removed)::bigint AS removed
     FROM foreseen AS f
     WHERE f.requests > 0
     GROUP BY f.batch, f.total
 )
 SELECT * FROM shown
 UNION ALL
-SELECT NULL, true, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL
+SELECT NULL, true, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, 0
 WHERE NOT EXISTS (SELECT FROM shown);
 
 COMMENT ON VIEW provisioner.batch_progress IS 'How far each batch and everything together has come, and when it will end';
@@ -241,3 +253,5 @@ FROM provisioner.credential_health AS h
 WHERE h.quarantined_since IS NOT NULL;
 
 COMMENT ON VIEW provisioner.quarantined_credentials IS 'Credentials whose API key is refused: correct the key, and their requests go on';
+
+REVOKE EXECUTE ON FUNCTION provisioner.live_state(text, text, uuid, bigint, bigint) FROM PUBLIC;

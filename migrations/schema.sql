@@ -41,6 +41,7 @@ CREATE TABLE provisioner.connection_requests (
     priority smallint DEFAULT 0,
     batch text,
     project_name text,
+    wanted text DEFAULT 'present'::text,
     not_before timestamp with time zone,
     requested_by text DEFAULT CURRENT_USER,
     created_at timestamp with time zone DEFAULT now(),
@@ -49,6 +50,7 @@ CREATE TABLE provisioner.connection_requests (
     org_id uuid,
     credentials_hash text,
     adopted boolean DEFAULT false,
+    key_fingerprint text,
     attempts integer DEFAULT 0,
     error_code text,
     error_message text,
@@ -59,6 +61,10 @@ WITH (fillfactor='35', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_thr
 COMMENT ON TABLE provisioner.connection_requests IS 'One row is one connection that somebody wants in an Infisical project';
 
 COMMENT ON COLUMN provisioner.connection_requests.project_name IS 'What people call the project: shown, never sent';
+
+COMMENT ON COLUMN provisioner.connection_requests.wanted IS 'present, or absent: no connection of ours shall be there';
+
+COMMENT ON COLUMN provisioner.connection_requests.key_fingerprint IS 'Salted fingerprint of the key that Infisical accepted last';
 
 CREATE FUNCTION provisioner.broken_rule(r provisioner.connection_requests) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -77,9 +83,10 @@ CREATE FUNCTION provisioner.broken_rule(r provisioner.connection_requests) RETUR
         WHEN r.priority IS NULL OR r.priority = -32768 THEN 'priority'
         WHEN length(r.batch) NOT BETWEEN 1 AND 200 THEN 'batch'
         WHEN length(r.project_name) NOT BETWEEN 1 AND 200 OR r.project_name ~ '[\u0001-\u001F\u007F-\u009F]' THEN 'project_name'
+        WHEN r.wanted IS NULL OR r.wanted NOT IN ('present', 'absent') THEN 'wanted'
         WHEN r.not_before < '0001-01-02 00:00:00+00' OR r.not_before >= '9999-01-01 00:00:00+00' THEN 'not_before'
         WHEN r.created_at < '0001-01-02 00:00:00+00' OR r.created_at >= '9999-01-01 00:00:00+00' THEN 'created_at'
-        WHEN r.status IS NULL OR r.status NOT IN ('pending', 'succeeded', 'failed', 'cancelled') THEN 'status'
+        WHEN r.status IS NULL OR r.status NOT IN ('pending', 'succeeded', 'failed', 'cancelled', 'removed') THEN 'status'
     END
 $_$;
 
@@ -89,6 +96,7 @@ CREATE FUNCTION provisioner.cancel(ids bigint[]) RETURNS TABLE(id bigint, outcom
     AS $$
 #variable_conflict use_column
 DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
     undone bigint[];
     done bigint[] := '{}';
     ending bigint[];
@@ -97,7 +105,37 @@ DECLARE
     lately_ending bigint[];
     skipped boolean;
     one bigint;
+    aside bigint[];
 BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
+    BEGIN
+        WITH failed AS (
+            SELECT q.id FROM provisioner.connection_requests AS q
+            WHERE q.id = ANY (cancel.ids) AND q.status = 'failed'
+            ORDER BY q.id
+            FOR UPDATE
+        ),
+        put_aside AS (
+            UPDATE provisioner.connection_requests AS q
+            SET
+                status = 'cancelled',
+                credential = CASE
+                    WHEN q.credential LIKE 'sealed:%' AND q.credential NOT LIKE '%:wiped'
+                        THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
+                    ELSE q.credential
+                END
+            FROM failed AS f
+            WHERE q.id = f.id
+            RETURNING q.id
+        )
+        SELECT coalesce(array_agg(p.id), '{}') INTO aside FROM put_aside AS p;
+    EXCEPTION WHEN OTHERS THEN
+        IF provisioner.is_about_all(SQLSTATE) THEN
+            RAISE;
+        END IF;
+        RAISE NOTICE 'failed requests are left as they are: %', SQLERRM;
+        aside := '{}';
+    END;
     -- A request may change places between two statements, so what was not found is looked for again; each round sees what
     -- was committed before it began. A deadlock with a worker, which takes many at once too, costs a round.
     FOR round IN 1..20 LOOP
@@ -185,15 +223,21 @@ BEGIN
                 END IF;
         END;
     END LOOP;
+    PERFORM set_config('provisioner.recording', before, true);
     RETURN QUERY
-    SELECT c.id, CASE WHEN c.id = ANY (ending) THEN 'ending' ELSE 'cancelled' END
-    FROM unnest(done) AS c (id)
-    UNION ALL SELECT r.id, r.outcome FROM provisioner.cancel_rotations(cancel.ids) AS r
-    ORDER BY 1;
+    SELECT c.id, c.outcome
+    FROM (
+        SELECT d.id, CASE WHEN d.id = ANY (ending) THEN 'ending' ELSE 'cancelled' END AS outcome FROM unnest(done) AS d (id)
+        UNION ALL
+        SELECT a.id, 'put aside' FROM unnest(aside) AS a (id)
+        UNION ALL
+        SELECT r.id, r.outcome FROM provisioner.cancel_rotations(cancel.ids) AS r
+    ) AS c
+    ORDER BY c.id;
 END
 $$;
 
-COMMENT ON FUNCTION provisioner.cancel(ids bigint[]) IS 'Cancel requests; returns those that were pending';
+COMMENT ON FUNCTION provisioner.cancel(ids bigint[]) IS 'Call requests off, or put failed ones aside; returns what changed';
 
 CREATE FUNCTION provisioner.cancel_rotations(ids bigint[]) RETURNS TABLE(id bigint, outcome text)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -354,8 +398,10 @@ CREATE FUNCTION provisioner.disown_requests(ids bigint[]) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
     changed bigint[];
 BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
     DELETE FROM provisioner.ready AS r WHERE r.id = ANY (ids);
     WITH failed AS (
         UPDATE provisioner.connection_requests AS q
@@ -379,6 +425,7 @@ BEGIN
     PERFORM provisioner.not_updated(q.id)
     FROM provisioner.requests AS q
     WHERE q.id = ANY (ids) AND q.status = 'pending' AND q.id <> ALL (coalesce(changed, '{}'));
+    PERFORM set_config('provisioner.recording', before, true);
 END
 $$;
 
@@ -483,6 +530,19 @@ $$;
 
 COMMENT ON FUNCTION provisioner.is_about_all(code text) IS 'Whether an error code is about more than one row';
 
+CREATE FUNCTION provisioner.live_state(status text, wanted text, connection uuid, flying bigint, waits bigint) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT CASE
+        WHEN status <> 'pending' THEN status
+        WHEN wanted = 'absent' THEN 'removing'
+        WHEN connection IS NOT NULL THEN 'updating'
+        WHEN flying IS NOT NULL THEN 'in_flight'
+        WHEN waits IS NOT NULL THEN 'waiting'
+        ELSE 'ready'
+    END
+$$;
+
 CREATE FUNCTION provisioner.misplaced(after bigint, most integer, OUT ids bigint[], OUT last bigint) RETURNS record
     LANGUAGE sql STABLE
     AS $$
@@ -560,11 +620,13 @@ CREATE FUNCTION provisioner.put_in_line(ids bigint[]) RETURNS integer
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
     request provisioner.connection_requests;
     rule text;
     reason text;
     placed integer := 0;
 BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
     PERFORM FROM provisioner.sweeps FOR UPDATE;  -- one at a time: two might give a request two places
     FOR request IN
         SELECT q.* FROM provisioner.connection_requests AS q
@@ -600,6 +662,7 @@ BEGIN
             NULL;  -- somebody's trigger will not have it: `doctor` names it
         END;
     END LOOP;
+    PERFORM set_config('provisioner.recording', before, true);
     RETURN placed;
 END
 $$;
@@ -627,7 +690,7 @@ CREATE FUNCTION provisioner.refuse(rule text, r provisioner.connection_requests)
 DECLARE
     given text := CASE rule
         WHEN 'target' THEN r.target WHEN 'name' THEN r.name WHEN 'on_conflict' THEN r.on_conflict
-        WHEN 'batch' THEN r.batch WHEN 'status' THEN r.status
+        WHEN 'batch' THEN r.batch WHEN 'status' THEN r.status WHEN 'wanted' THEN r.wanted
         WHEN 'description' THEN provisioner.utf16_length(r.description) || ' characters' WHEN 'not_before' THEN r.not_before::text
         WHEN 'created_at' THEN r.created_at::text
     END;
@@ -644,7 +707,8 @@ DECLARE
         WHEN 'project_name' THEN 'must be one line of 1 to 200 characters'
         WHEN 'not_before' THEN 'must be a point in time before the year 9999; infinity is none'
         WHEN 'created_at' THEN 'must be a point in time before the year 9999; infinity is none'
-        WHEN 'status' THEN 'must be pending, succeeded, failed or cancelled'
+        WHEN 'wanted' THEN 'must be present or absent'
+        WHEN 'status' THEN 'must be pending, succeeded, failed, cancelled or removed'
     END;
 BEGIN
     RAISE EXCEPTION '% %', rule, must || coalesce(' (given: ' || quote_literal(left(given, 80)) || ')', '')
@@ -652,6 +716,119 @@ BEGIN
         ERRCODE = CASE WHEN rule = 'project_id' THEN 'not_null_violation' ELSE 'check_violation' END,
         SCHEMA = 'provisioner', TABLE = 'connection_requests', COLUMN = rule,
         CONSTRAINT = 'connection_requests_' || rule || '_check';
+END
+$$;
+
+CREATE FUNCTION provisioner.refuse_recorded_columns() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    RAISE EXCEPTION 'request %: status, connection_id, org_id, credentials_hash, adopted, key_fingerprint, attempts, error_code,'
+        ' error_message and finished_at are what workers record, and cannot be changed', old.id
+    USING ERRCODE = 'object_not_in_prerequisite_state',
+        HINT = 'Set status to pending to retry it, or use provisioner.cancel, provisioner.retry and provisioner.remove.';
+END
+$$;
+
+CREATE FUNCTION provisioner.rekey(ids bigint[]) RETURNS TABLE(id bigint)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    request provisioner.connection_requests;
+BEGIN
+    FOR request IN
+        SELECT q.* FROM provisioner.connection_requests AS q
+        WHERE
+            q.id = ANY (rekey.ids) AND q.connection_id IS NOT NULL AND q.wanted = 'present'
+            AND q.status IN ('succeeded', 'pending', 'failed')
+            AND (NOT q.adopted OR q.on_conflict = 'replace') AND q.credential NOT LIKE 'sealed:%:wiped'
+            AND NOT EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = q.id)
+        ORDER BY q.id
+        FOR UPDATE
+    LOOP
+        BEGIN
+            INSERT INTO provisioner.edits AS e (id, credential) VALUES (request.id, true)
+            ON CONFLICT (id) DO UPDATE SET credential = true;
+            PERFORM provisioner.reopen(request);
+            id := request.id;
+            RETURN NEXT;
+        EXCEPTION WHEN OTHERS THEN
+            IF provisioner.is_about_all(SQLSTATE) THEN
+                RAISE;
+            END IF;
+            RAISE NOTICE 'request % is left as it is: %', request.id, SQLERRM;
+        END;
+    END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION provisioner.rekey(ids bigint[]) IS 'Send the credential''s present key again; returns the requests that it is sent for';
+
+CREATE FUNCTION provisioner.remove(ids bigint[], adopted boolean DEFAULT false) RETURNS TABLE(id bigint, outcome text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    request provisioner.connection_requests;
+BEGIN
+    FOR request IN
+        SELECT q.* FROM provisioner.connection_requests AS q
+        WHERE q.id = ANY (remove.ids) AND (q.wanted = 'present' OR q.status IN ('failed', 'cancelled'))
+        ORDER BY q.id
+    LOOP
+        BEGIN
+            IF remove.adopted AND request.adopted THEN
+                INSERT INTO provisioner.edits AS e (id, adopted) VALUES (request.id, true)
+                ON CONFLICT (id) DO UPDATE SET adopted = true;
+            END IF;
+            UPDATE provisioner.connection_requests AS q
+            SET wanted = 'absent', status = CASE WHEN q.wanted = 'absent' THEN 'pending' ELSE q.status END
+            WHERE q.id = request.id;
+            SELECT
+                q.id,
+                CASE
+                    WHEN q.status = 'removed' THEN 'removed'
+                    WHEN q.adopted AND NOT remove.adopted THEN 'let go'
+                    ELSE 'removing'
+                END
+            INTO id, outcome
+            FROM provisioner.connection_requests AS q WHERE q.id = request.id;
+            RETURN NEXT;
+        EXCEPTION WHEN OTHERS THEN
+            IF provisioner.is_about_all(SQLSTATE) THEN
+                RAISE;
+            END IF;
+            RAISE NOTICE 'request % is left as it is: %', request.id, SQLERRM;
+        END;
+    END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION provisioner.remove(ids bigint[], adopted boolean) IS 'Have connections removed; what was adopted only with adopted => true';
+
+CREATE FUNCTION provisioner.reopen(r provisioner.connection_requests) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
+    lately timestamptz;
+BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
+    IF r.status <> 'pending' THEN
+        UPDATE provisioner.connection_requests AS q
+        SET status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL
+        WHERE q.id = r.id;
+    END IF;
+    SELECT s.updated_at INTO lately FROM provisioner.attempt_state AS s WHERE s.id = r.id;
+    IF lately IS NOT NULL OR r.status = 'pending' THEN
+        PERFORM provisioner.take_place(r, greatest(lately + interval '45 seconds', r.not_before, now()));
+    END IF;
+    PERFORM set_config('provisioner.recording', before, true);
 END
 $$;
 
@@ -674,8 +851,9 @@ DECLARE
     rule text;
     moved boolean := (old.target, old.project_id) IS DISTINCT FROM (new.target, new.project_id);
     renamed boolean := moved OR (old.name, old.description) IS DISTINCT FROM (new.name, new.description);
+    rekeyed boolean := new.credential IS DISTINCT FROM old.credential AND (new.credential LIKE 'sealed:%:wiped') IS NOT TRUE;
     placed boolean := moved OR (old.priority, old.not_before) IS DISTINCT FROM (new.priority, new.not_before);
-    taken boolean := false;
+    recorded boolean := new.connection_id IS NOT NULL;
 BEGIN
     -- What is left of a wiped key is no credential, and stays with the row.
     IF new.credential LIKE 'sealed:%:wiped' AND new.credential = old.credential THEN
@@ -690,37 +868,18 @@ BEGIN
         RAISE EXCEPTION 'request % keeps its id: id cannot be changed', old.id
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert another request.';
     END IF;
-    IF moved AND new.connection_id IS NOT NULL THEN
+    IF moved AND recorded THEN
         RAISE EXCEPTION 'request % has its connection: its target and project_id cannot be changed any more', new.id
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert another request for the other project.';
     END IF;
-    -- It may change places between two statements, so it is looked for again; who takes it out of its place has it. A new name
-    -- needs this, too: a claim that is made meanwhile would send the old one.
+    IF recorded AND new.adopted AND new.on_conflict <> 'replace' AND (renamed OR rekeyed) THEN
+        RAISE EXCEPTION 'request % has adopted somebody else''s connection, which is left as it is: its name, description and'
+            ' credential cannot be changed', new.id
+        USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Set on_conflict to replace if the connection is yours to change.';
+    END IF;
+    -- Whoever takes it out of its place has it: a claim that is made meanwhile would send what it was before.
     IF new.status = 'pending' AND old.status = 'pending' AND (renamed OR placed) THEN
-        FOR round IN 1..20 LOOP
-            UPDATE provisioner.waiting AS w
-            SET
-                run_at = CASE WHEN placed THEN coalesce(new.not_before, now()) ELSE w.run_at END,
-                target = new.target, rank = -new.priority, project_id = new.project_id
-            WHERE w.id = new.id;
-            taken := FOUND;
-            EXIT WHEN taken;
-            DELETE FROM provisioner.ready AS r WHERE r.id = old.id;
-            taken := FOUND;
-            IF taken THEN
-                INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
-                VALUES (new.id, coalesce(new.not_before, now()), new.target, -new.priority, new.project_id);
-                EXIT;
-            END IF;
-            PERFORM 1 FROM provisioner.in_flight AS f WHERE f.id = new.id;
-            EXIT WHEN FOUND;
-        END LOOP;
-        -- Without a place it is nowhere yet, which the sweep of `0004_upkeep.sql` puts right.
-        IF NOT taken AND EXISTS (
-            SELECT FROM provisioner.waiting AS w WHERE w.id = new.id
-            UNION ALL SELECT FROM provisioner.ready AS r WHERE r.id = new.id
-            UNION ALL SELECT FROM provisioner.in_flight AS f WHERE f.id = new.id
-        ) THEN
+        IF NOT provisioner.take_place(new, CASE WHEN placed THEN coalesce(new.not_before, now()) END) THEN
             RAISE EXCEPTION 'request % is in flight: its target, project_id, name, description, priority and not_before cannot be'
                 ' changed now', new.id
             USING ERRCODE = 'object_in_use', HINT = 'Cancel it, or wait until it has ended.';
@@ -737,6 +896,23 @@ BEGIN
                 HINT = 'Retry it, so that the connection is looked up, or cancel it; edit it when it has ended.';
         END IF;
     END IF;
+    -- What a create in doubt has made has the old key, too.
+    IF
+        (recorded AND (renamed OR rekeyed))
+        OR (rekeyed AND EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = new.id))
+    THEN
+        INSERT INTO provisioner.edits AS e (id, name, description, credential)
+        VALUES (new.id, old.name <> new.name, old.description IS DISTINCT FROM new.description, rekeyed)
+        ON CONFLICT (id) DO UPDATE SET
+            name = e.name OR excluded.name, description = e.description OR excluded.description,
+            credential = e.credential OR excluded.credential;
+    END IF;
+    IF recorded AND (renamed OR rekeyed) THEN
+        PERFORM provisioner.reopen(new);
+    END IF;
+    IF old.wanted <> new.wanted THEN
+        PERFORM provisioner.wish(new);
+    END IF;
     RETURN NULL;
 END
 $$;
@@ -745,10 +921,23 @@ CREATE FUNCTION provisioner.request_status_edited() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
 BEGIN
-    IF new.status IS NULL OR new.status NOT IN ('pending', 'succeeded', 'failed', 'cancelled') THEN
+    PERFORM set_config('provisioner.recording', 'on', true);
+    IF new.status IS NULL OR new.status NOT IN ('pending', 'succeeded', 'failed', 'cancelled', 'removed') THEN
         PERFORM provisioner.refuse('status', new);
     END IF;
+    IF new.finished_at IS NOT NULL OR new.error_code IS NOT NULL OR (old.status = 'removed' AND new.wanted = 'absent') THEN
+        UPDATE provisioner.connection_requests AS q
+        SET
+            error_code = NULL, error_message = NULL, finished_at = NULL,
+            wanted = CASE WHEN old.status = 'removed' THEN 'present' ELSE q.wanted END
+        WHERE q.id = new.id;
+    END IF;
+    UPDATE provisioner.attempt_state AS s
+    SET failures = 0, streak = 0, cancelled = false, error_code = NULL, error_message = NULL, updated_at = now()
+    WHERE s.id = new.id;
     INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
     SELECT new.id, greatest(new.not_before, now()), new.target, -new.priority, new.project_id
     WHERE NOT EXISTS (
@@ -756,6 +945,7 @@ BEGIN
         UNION ALL SELECT FROM provisioner.in_flight AS f WHERE f.id = new.id
     )
     ON CONFLICT (id) DO NOTHING;
+    PERFORM set_config('provisioner.recording', before, true);
     RETURN NULL;
 END
 $$;
@@ -834,6 +1024,7 @@ BEGIN
     DELETE FROM provisioner.waiting AS w USING old_rows AS o WHERE w.id = o.id;
     DELETE FROM provisioner.attempt_state AS s USING old_rows AS o WHERE s.id = o.id;
     DELETE FROM provisioner.unrecorded AS u USING old_rows AS o WHERE u.id = o.id;
+    DELETE FROM provisioner.edits AS e USING old_rows AS o WHERE e.id = o.id;
     RETURN NULL;
 END
 $$;
@@ -897,7 +1088,7 @@ CREATE FUNCTION provisioner.requests_truncated() RETURNS trigger
 BEGIN
     TRUNCATE
         provisioner.ready, provisioner.waiting, provisioner.in_flight, provisioner.unrecorded, provisioner.attempt_state,
-        provisioner.sent_creates, provisioner.failed_boxes;
+        provisioner.sent_creates, provisioner.edits, provisioner.failed_boxes;
     RETURN NULL;
 END
 $$;
@@ -925,24 +1116,28 @@ CREATE FUNCTION provisioner.retry(ids bigint[]) RETURNS TABLE(id bigint, was tex
     AS $$
 #variable_conflict use_column
 DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
     found_ids bigint[];
     states text[];
     skipped boolean;
     one bigint;
 BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
     -- A deadlock with a worker, which takes many at once too, costs a round.
     FOR round IN 1..20 LOOP
         BEGIN
             WITH ended AS (
                 SELECT q.id, q.status, q.target, q.priority, q.project_id
                 FROM provisioner.connection_requests AS q
-                WHERE q.id = ANY (retry.ids) AND q.status IN ('failed', 'cancelled')
+                WHERE q.id = ANY (retry.ids) AND q.status IN ('failed', 'cancelled', 'removed')
                 ORDER BY q.id
                 FOR UPDATE
             ),
             reopened AS (
                 UPDATE provisioner.connection_requests AS q
-                SET status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL
+                SET
+                    status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL,
+                    wanted = CASE WHEN e.status = 'removed' THEN 'present' ELSE q.wanted END
                 FROM ended AS e
                 WHERE q.id = e.id
                 RETURNING q.id
@@ -1024,13 +1219,14 @@ BEGIN
                 EXIT;
         END;
     END LOOP;
+    PERFORM set_config('provisioner.recording', before, true);
     RETURN QUERY
     SELECT c.id, c.was FROM unnest(found_ids, states) AS c (id, was)
     UNION ALL SELECT r.id, r.was FROM provisioner.retry_rotations(retry.ids) AS r;
 END
 $$;
 
-COMMENT ON FUNCTION provisioner.retry(ids bigint[]) IS 'Try failed, cancelled or waiting requests again';
+COMMENT ON FUNCTION provisioner.retry(ids bigint[]) IS 'Try failed, cancelled, removed or waiting requests again';
 
 CREATE FUNCTION provisioner.retry_rotations(ids bigint[]) RETURNS TABLE(id bigint, was text)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1222,6 +1418,39 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION provisioner.take_place(r provisioner.connection_requests, until timestamp with time zone) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    FOR round IN 1..20 LOOP
+        UPDATE provisioner.waiting AS w
+        SET run_at = coalesce(take_place.until, w.run_at), target = r.target, rank = -r.priority, project_id = r.project_id
+        WHERE w.id = r.id;
+        IF FOUND THEN
+            RETURN true;
+        END IF;
+        DELETE FROM provisioner.ready AS l WHERE l.id = r.id;
+        IF FOUND THEN
+            INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
+            VALUES (r.id, coalesce(take_place.until, r.not_before, now()), r.target, -r.priority, r.project_id);
+            RETURN true;
+        END IF;
+        PERFORM FROM provisioner.in_flight AS f WHERE f.id = r.id;
+        EXIT WHEN FOUND;
+    END LOOP;
+    -- Without a place it is nowhere yet, which the sweep puts right.
+    IF EXISTS (
+        SELECT FROM provisioner.waiting AS w WHERE w.id = r.id
+        UNION ALL SELECT FROM provisioner.ready AS l WHERE l.id = r.id
+        UNION ALL SELECT FROM provisioner.in_flight AS f WHERE f.id = r.id
+    ) THEN
+        RETURN false;
+    END IF;
+    RETURN NULL;
+END
+$$;
+
 CREATE FUNCTION provisioner.turn_attempt_log(keep interval) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1286,9 +1515,11 @@ CREATE FUNCTION provisioner.wipe_boxes(boxes provisioner.failed_boxes[]) RETURNS
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
     ids bigint[];
     changed integer;
 BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
     SELECT array_agg(q.id) INTO ids
     FROM provisioner.connection_requests AS q
     WHERE
@@ -1312,6 +1543,7 @@ BEGIN
     DELETE FROM provisioner.failed_boxes AS f
     WHERE f.failed_at = ANY (ARRAY (SELECT b.failed_at FROM unnest(boxes) AS b))
         AND f.box IN (SELECT b.box FROM unnest(boxes) AS b WHERE b.id = f.id);
+    PERFORM set_config('provisioner.recording', before, true);
     RETURN changed;
 END
 $$;
@@ -1354,6 +1586,43 @@ BEGIN
             WHERE f.failed_at = box.failed_at AND f.id = box.id AND f.box = box.box;
         END;
     END LOOP;
+END
+$$;
+
+CREATE FUNCTION provisioner.wish(r provisioner.connection_requests) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
+BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
+    IF r.wanted = 'present' AND r.status NOT IN ('pending', 'succeeded', 'failed', 'removed') THEN
+        PERFORM set_config('provisioner.recording', before, true);
+        RETURN;  -- what was cancelled stays that, until somebody retries it
+    END IF;
+    IF
+        r.wanted = 'absent' AND r.connection_id IS NULL
+        AND NOT EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = r.id)
+        AND (r.status <> 'pending' OR provisioner.take_place(r, NULL))
+    THEN
+        DELETE FROM provisioner.waiting AS w WHERE w.id = r.id;
+        UPDATE provisioner.connection_requests AS q
+        SET
+            status = 'removed',
+            attempts = coalesce((SELECT s.sent FROM provisioner.attempt_state AS s WHERE s.id = r.id), q.attempts),
+            error_code = NULL, error_message = NULL, finished_at = clock_timestamp(),
+            credential = CASE
+                WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
+                ELSE q.credential
+            END
+        WHERE q.id = r.id;
+        DELETE FROM provisioner.attempt_state AS s WHERE s.id = r.id;
+        PERFORM set_config('provisioner.recording', before, true);
+        RETURN;
+    END IF;
+    PERFORM provisioner.reopen(r);
+    PERFORM set_config('provisioner.recording', before, true);
 END
 $$;
 
@@ -1574,6 +1843,7 @@ CREATE TABLE provisioner.rotation_requests (
     priority smallint DEFAULT 0 NOT NULL,
     batch text,
     project_name text,
+    wanted text DEFAULT 'present'::text NOT NULL,
     not_before timestamp with time zone,
     requested_by text DEFAULT CURRENT_USER NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
@@ -1603,7 +1873,8 @@ CREATE TABLE provisioner.rotation_requests (
     CONSTRAINT rotation_requests_secret_path_check CHECK (((secret_path ~ '^/([^/\s]+/)*[^/\s]*$'::text) AND (length(secret_path) <= 500))),
     CONSTRAINT rotation_requests_spend_limit_check CHECK (((spend_limit > (0)::numeric) AND (spend_limit < '1000000000'::numeric))),
     CONSTRAINT rotation_requests_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'succeeded'::text, 'failed'::text, 'cancelled'::text]))),
-    CONSTRAINT rotation_requests_target_check CHECK ((target ~ '^[a-z0-9][a-z0-9-]{0,62}$'::text))
+    CONSTRAINT rotation_requests_target_check CHECK ((target ~ '^[a-z0-9][a-z0-9-]{0,62}$'::text)),
+    CONSTRAINT rotation_requests_wanted_check CHECK ((wanted = 'present'::text))
 )
 WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='50000', autovacuum_analyze_scale_factor='0', autovacuum_analyze_threshold='50000');
 
@@ -1713,6 +1984,7 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
             COALESCE(sum(l.requests) FILTER (WHERE (l.state = 'succeeded'::text)), (0)::numeric) AS succeeded,
             COALESCE(sum(l.requests) FILTER (WHERE (l.state = 'failed'::text)), (0)::numeric) AS failed,
             COALESCE(sum(l.requests) FILTER (WHERE (l.state = 'cancelled'::text)), (0)::numeric) AS cancelled,
+            COALESCE(sum(l.requests) FILTER (WHERE (l.state = 'removed'::text)), (0)::numeric) AS removed,
             min(l.started_at) AS started_at,
             max(l.ended_at) AS last_finished_at,
             max(l.run_at) AS last_run_at
@@ -1728,11 +2000,12 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
             s.succeeded,
             s.failed,
             s.cancelled,
+            s.removed,
             s.started_at,
             s.last_finished_at,
             s.last_run_at,
             ((s.unfinished - s.waiting) - s.in_flight) AS ready,
-            (((s.unfinished + s.succeeded) + s.failed) + s.cancelled) AS requests,
+            ((((s.unfinished + s.succeeded) + s.failed) + s.cancelled) + s.removed) AS requests,
             ((s.unfinished)::double precision / NULLIF(COALESCE(( SELECT GREATEST((((p.permits)::double precision / p.period) -
                         CASE
                             WHEN (p.seen_at > ((EXTRACT(epoch FROM now()))::double precision - p.period)) THEN p.their_pace
@@ -1761,7 +2034,8 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
                 CASE
                     WHEN ((sum(f.unfinished) > (0)::numeric) AND bool_and(((f.unfinished = (0)::numeric) OR (f.seconds IS NOT NULL)))) THEN GREATEST((now() + make_interval(secs => LEAST(max(f.seconds), ('1000000000'::numeric)::double precision))), max(f.last_run_at))
                     ELSE NULL::timestamp with time zone
-                END AS ends_at
+                END AS ends_at,
+            (sum(f.removed))::bigint AS removed
            FROM foreseen f
           WHERE (f.requests > (0)::numeric)
           GROUP BY f.batch, f.total
@@ -1777,7 +2051,8 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
     shown.cancelled,
     shown.started_at,
     shown.ended_at,
-    shown.ends_at
+    shown.ends_at,
+    shown.removed
    FROM shown
 UNION ALL
  SELECT NULL::text AS batch,
@@ -1791,7 +2066,8 @@ UNION ALL
     0 AS cancelled,
     NULL::timestamp with time zone AS started_at,
     NULL::timestamp with time zone AS ended_at,
-    NULL::timestamp with time zone AS ends_at
+    NULL::timestamp with time zone AS ends_at,
+    0 AS removed
   WHERE (NOT (EXISTS ( SELECT
            FROM shown)));
 
@@ -1882,6 +2158,17 @@ COMMENT ON TABLE provisioner.credential_health IS 'What OpenRouter said lately o
 
 COMMENT ON COLUMN provisioner.credential_health.quarantined_since IS 'Since when requests with this key wait; NULL while they do not';
 
+CREATE TABLE provisioner.edits (
+    id bigint NOT NULL,
+    name boolean DEFAULT false NOT NULL,
+    description boolean DEFAULT false NOT NULL,
+    credential boolean DEFAULT false NOT NULL,
+    adopted boolean DEFAULT false NOT NULL
+)
+WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
+
+COMMENT ON TABLE provisioner.edits IS 'What was edited of recorded requests and is not in Infisical yet';
+
 CREATE TABLE provisioner.fair_cursors (
     target text NOT NULL,
     rank integer NOT NULL,
@@ -1904,6 +2191,12 @@ COMMENT ON TABLE provisioner.history IS 'What happened in each minute of the las
 COMMENT ON COLUMN provisioner.history.span IS 'Seconds that the row is about: 60 or 3600, from `at` on';
 
 COMMENT ON COLUMN provisioner.history.retried IS 'Attempts that came to nothing and are made again';
+
+CREATE TABLE provisioner.installation (
+    id text DEFAULT "left"(md5((gen_random_uuid())::text), 8) NOT NULL
+);
+
+COMMENT ON TABLE provisioner.installation IS 'The id of this database, as markers in descriptions name it';
 
 CREATE TABLE provisioner.migrations (
     version integer NOT NULL,
@@ -2078,12 +2371,7 @@ CREATE VIEW provisioner.request_status WITH (security_barrier='true') AS
     q.priority,
     q.requested_by,
     q.created_at,
-        CASE
-            WHEN (q.status <> 'pending'::text) THEN q.status
-            WHEN (f.id IS NOT NULL) THEN 'in_flight'::text
-            WHEN (w.id IS NOT NULL) THEN 'waiting'::text
-            ELSE 'ready'::text
-        END AS state,
+    provisioner.live_state(q.status, q.wanted, q.connection_id, f.id, w.id) AS state,
         CASE
             WHEN (q.status = 'pending'::text) THEN COALESCE(s.sent, q.attempts)
             ELSE q.attempts
@@ -2127,7 +2415,9 @@ CREATE VIEW provisioner.request_status WITH (security_barrier='true') AS
             ELSE NULL::bigint
         END AS queue_position,
     q.finished_at,
-    q.project_name
+    q.project_name,
+    q.wanted,
+    q.key_fingerprint
    FROM (((provisioner.connection_requests q
      LEFT JOIN provisioner.in_flight f ON ((f.id = q.id)))
      LEFT JOIN provisioner.waiting w ON ((w.id = q.id)))
@@ -2319,6 +2609,9 @@ ALTER TABLE ONLY provisioner.counts
 ALTER TABLE ONLY provisioner.credential_health
     ADD CONSTRAINT credential_health_pkey PRIMARY KEY (target, credential, fingerprint);
 
+ALTER TABLE ONLY provisioner.edits
+    ADD CONSTRAINT edits_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY provisioner.failed_boxes
     ADD CONSTRAINT failed_boxes_until PRIMARY KEY (failed_at, id, box);
 
@@ -2330,6 +2623,9 @@ ALTER TABLE ONLY provisioner.history
 
 ALTER TABLE ONLY provisioner.in_flight
     ADD CONSTRAINT in_flight_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY provisioner.installation
+    ADD CONSTRAINT installation_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY provisioner.migrations
     ADD CONSTRAINT migrations_pkey PRIMARY KEY (version);
@@ -2413,11 +2709,13 @@ CREATE TRIGGER connections_followed AFTER UPDATE ON provisioner.connection_reque
 
 CREATE TRIGGER connections_joined AFTER INSERT ON provisioner.connection_requests REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.connections_joined();
 
+CREATE TRIGGER refuse_recorded_columns BEFORE UPDATE OF status, connection_id, org_id, credentials_hash, adopted, key_fingerprint, attempts, error_code, error_message, finished_at ON provisioner.connection_requests FOR EACH ROW WHEN (((current_setting('provisioner.recording'::text, true) IS DISTINCT FROM 'on'::text) AND (((new.status IS DISTINCT FROM old.status) AND (new.status <> 'pending'::text)) OR ((((((new.connection_id IS DISTINCT FROM old.connection_id) OR (new.org_id IS DISTINCT FROM old.org_id)) OR (new.credentials_hash IS DISTINCT FROM old.credentials_hash)) OR (new.adopted IS DISTINCT FROM old.adopted)) OR (new.key_fingerprint IS DISTINCT FROM old.key_fingerprint)) OR (new.attempts IS DISTINCT FROM old.attempts)) OR ((new.status = old.status) AND (((new.error_code IS DISTINCT FROM old.error_code) OR (new.error_message IS DISTINCT FROM old.error_message)) OR (new.finished_at IS DISTINCT FROM old.finished_at)))))) EXECUTE FUNCTION provisioner.refuse_recorded_columns();
+
 CREATE TRIGGER request_credential_edited AFTER UPDATE OF credential, target, project_id ON provisioner.connection_requests FOR EACH ROW WHEN (((new.status = 'pending'::text) AND (((new.credential IS DISTINCT FROM old.credential) OR (new.target IS DISTINCT FROM old.target)) OR (new.project_id IS DISTINCT FROM old.project_id)))) EXECUTE FUNCTION provisioner.request_credential_edited();
 
-CREATE TRIGGER request_edited AFTER UPDATE OF id, target, project_id, name, description, credential, on_conflict, priority, batch, project_name, not_before ON provisioner.connection_requests FOR EACH ROW WHEN ((((((((((((old.id IS DISTINCT FROM new.id) OR (old.target IS DISTINCT FROM new.target)) OR (old.project_id IS DISTINCT FROM new.project_id)) OR (old.name IS DISTINCT FROM new.name)) OR (old.description IS DISTINCT FROM new.description)) OR (old.on_conflict IS DISTINCT FROM new.on_conflict)) OR (old.priority IS DISTINCT FROM new.priority)) OR (old.batch IS DISTINCT FROM new.batch)) OR (old.project_name IS DISTINCT FROM new.project_name)) OR (old.not_before IS DISTINCT FROM new.not_before)) OR ((new.credential IS DISTINCT FROM old.credential) AND ((new.credential ~~ 'sealed:%:wiped'::text) IS NOT TRUE)))) EXECUTE FUNCTION provisioner.request_edited();
+CREATE TRIGGER request_edited AFTER UPDATE OF id, target, project_id, name, description, credential, on_conflict, priority, batch, project_name, wanted, not_before ON provisioner.connection_requests FOR EACH ROW WHEN (((((((((((((old.id IS DISTINCT FROM new.id) OR (old.target IS DISTINCT FROM new.target)) OR (old.project_id IS DISTINCT FROM new.project_id)) OR (old.name IS DISTINCT FROM new.name)) OR (old.description IS DISTINCT FROM new.description)) OR (old.on_conflict IS DISTINCT FROM new.on_conflict)) OR (old.priority IS DISTINCT FROM new.priority)) OR (old.batch IS DISTINCT FROM new.batch)) OR (old.project_name IS DISTINCT FROM new.project_name)) OR (old.wanted IS DISTINCT FROM new.wanted)) OR (old.not_before IS DISTINCT FROM new.not_before)) OR ((new.credential IS DISTINCT FROM old.credential) AND ((new.credential ~~ 'sealed:%:wiped'::text) IS NOT TRUE)))) EXECUTE FUNCTION provisioner.request_edited();
 
-CREATE TRIGGER request_status_edited AFTER UPDATE OF status ON provisioner.connection_requests FOR EACH ROW WHEN (((new.status IS DISTINCT FROM old.status) AND ((new.status = 'pending'::text) OR (new.status IS NULL) OR (new.status <> ALL (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text]))))) EXECUTE FUNCTION provisioner.request_status_edited();
+CREATE TRIGGER request_status_edited AFTER UPDATE OF status ON provisioner.connection_requests FOR EACH ROW WHEN (((new.status IS DISTINCT FROM old.status) AND ((new.status = 'pending'::text) OR (new.status IS NULL) OR (new.status <> ALL (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text, 'removed'::text]))))) EXECUTE FUNCTION provisioner.request_status_edited();
 
 CREATE TRIGGER requests_counted_again AFTER UPDATE ON provisioner.connection_requests REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_counted_again();
 
@@ -2506,6 +2804,8 @@ REVOKE ALL ON FUNCTION provisioner.follow_connections(ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.is_about_all(code text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION provisioner.live_state(status text, wanted text, connection uuid, flying bigint, waits bigint) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION provisioner.misplaced(after bigint, most integer, OUT ids bigint[], OUT last bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.not_updated(request bigint) FROM PUBLIC;
@@ -2519,6 +2819,14 @@ REVOKE ALL ON FUNCTION provisioner.put_in_line(ids bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION provisioner.recount() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.refuse(rule text, r provisioner.connection_requests) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.refuse_recorded_columns() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.rekey(ids bigint[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.remove(ids bigint[], adopted boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.reopen(r provisioner.connection_requests) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.request_credential_edited() FROM PUBLIC;
 
@@ -2560,6 +2868,8 @@ REVOKE ALL ON FUNCTION provisioner.sealing_key() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.sweep(most integer, pause interval, OUT seen integer, OUT placed integer, OUT done boolean) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION provisioner.take_place(r provisioner.connection_requests, until timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION provisioner.turn_attempt_log(keep interval) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.utf16_length(given text) FROM PUBLIC;
@@ -2567,5 +2877,7 @@ REVOKE ALL ON FUNCTION provisioner.utf16_length(given text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION provisioner.wipe_boxes(boxes provisioner.failed_boxes[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.wipe_failed_boxes(keep interval, most integer, OUT due integer, OUT wiped integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.wish(r provisioner.connection_requests) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.withhold_readable_key() FROM PUBLIC;

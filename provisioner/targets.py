@@ -36,7 +36,7 @@ from provisioner.postgres.kinds import ROTATIONS
 from provisioner.postgres.permits import UNLIMITED, SharedPermits
 from provisioner.postgres.pool import Database
 from provisioner.postgres.project_health import SharedProjectHealth
-from provisioner.postgres.recorded import recorded_elsewhere
+from provisioner.postgres.recorded import installation, recorded_elsewhere
 from provisioner.postgres.target_incidents import SharedIncidents
 from provisioner.settings import RateLimit, Settings
 from provisioner.worker.key_gate import KeyGate
@@ -109,17 +109,25 @@ async def open_lines(
     `eager`: what waits for the machine identity to join projects is looked at again at once.
     """
     chosen = settings.targets[name]
-    async with open_infisical(settings, name, clock, partial(permits, database, clock), observer=observer) as way:
+    marker = await installation(database) if chosen.marker else ""
+    shared = partial(permits, database, clock)
+    async with open_infisical(settings, name, clock, shared, observer=observer, marker=marker) as way:
         transport, identity, routes = way.transport, way.identity, Routes(chosen.url)
         keys = vault.at(name, InfisicalSecrets(transport, identity, routes, way.reads))
         health = SharedCredentialHealth(database, target=name)
+        changes, removals = (
+            shared(target=name, kind=kind, start=replace(_budget(chosen.write_limit), address=chosen.url))
+            for kind in ("change", "removal")
+        )
         target = Target(
             name=name,
             connections=way.connections,
             vault=keys,
             writes=way.writes,
             reads=way.reads,
-            rules=_rules(settings, name),
+            changes=changes,
+            removals=removals,
+            rules=_rules(settings, marker),
             breaker=Breaker(),
             keys=KeyGate(name, health=health, vault=keys, clock=clock),
             projects=ProjectGate(
@@ -138,7 +146,7 @@ async def open_lines(
             clock_store=TargetClock(database, target=name),
         )
         rotations = InfisicalRotations(
-            transport, identity, routes, marker=chosen.marker, now=clock.epoch, monotonic=clock.monotonic
+            transport, identity, routes, marker=marker, now=clock.epoch, monotonic=clock.monotonic
         )
         yield target, _line_of_rotations(settings, target, rotations, database=database, clock=clock, permits=permits)
 
@@ -164,6 +172,8 @@ def _line_of_rotations(
         vault=Keyless(),
         writes=of.writes if chosen.shared_budget else writes,
         reads=of.reads if chosen.shared_budget else reads,
+        changes=of.changes,
+        removals=of.removals,
         rules=of.rules,
         breaker=Breaker(),
         incidents=SharedIncidents(database, target=line, reporter=str(uuid4())),
@@ -192,8 +202,11 @@ async def open_infisical(
     permits: Callable[..., Permits],
     *,
     observer: Observer = UNOBSERVED,
+    marker: str = "",
 ) -> AsyncIterator[Way]:
     """The way to one Infisical; needs no database but for `permits`, which makes a budget of a kind.
+
+    `marker` is the id of the installation where descriptions are marked.
 
     Raises `SettingsError` when nobody can log in there.
     """
@@ -207,7 +220,7 @@ async def open_infisical(
         _identity(settings, name, MeteredLogins(transport, logins), observer) as identity,
     ):
         connections = InfisicalConnections(
-            transport, identity, Routes(chosen.url), marker=chosen.marker, now=clock.epoch, monotonic=clock.monotonic
+            transport, identity, Routes(chosen.url), marker=marker, now=clock.epoch, monotonic=clock.monotonic
         )
         yield Way(name, transport, identity, connections, writes, reads)
 
@@ -225,9 +238,9 @@ async def _identity(
         await identity.revoke()
 
 
-def _rules(settings: Settings, name: str) -> Rules:
+def _rules(settings: Settings, marker: str) -> Rules:
     retry = settings.retry
-    return Rules(max_attempts=retry.max_attempts, base=retry.base, cap=retry.cap, marker=settings.targets[name].marker)
+    return Rules(max_attempts=retry.max_attempts, base=retry.base, cap=retry.cap, marker=marker)
 
 
 def _transport_options(settings: Settings, name: str) -> TransportOptions:

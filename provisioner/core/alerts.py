@@ -19,6 +19,7 @@ ADVICE: Final = {
     "wrong_scope": "upgrade Infisical to a version with project connections",
     "target_unknown": "add the target to the workers' settings, as [targets.NAME]",
     "outcome_unknown": "look in Infisical for a connection of that name: it is unknown whether it was made",
+    "in_use": "remove what uses the connection in Infisical, such as a secret rotation, then retry",
     "plan_restricted": "choose a plan of Infisical that has secret rotations: they all wait until then",
     "folder_not_found": "create the folder in the environment, or correct environment and secret_path",
     "secret_exists": "choose another secret_name, or delete the secret that is there",

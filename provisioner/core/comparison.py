@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from provisioner.core.description import describe
+from provisioner.core.description import is_description_of
 from provisioner.core.model import Connection, OnConflict
 
 
@@ -72,18 +72,15 @@ def _changes(recorded: Recorded, found: Connection) -> Iterator[tuple[Difference
         yield Difference.RENAMED, f"it is now called {found.name}"
     if recorded.credentials_hash and found.credentials_hash != recorded.credentials_hash:
         yield Difference.REWRITTEN, "its credentials have been rewritten since they were recorded"
-    if _has_our_description(recorded) and (found.description or "") not in _sent(recorded):
+    if _has_our_description(recorded) and not is_description_of(
+        recorded.id, recorded.description, found.description or ""
+    ):
         yield Difference.DESCRIBED, "its description differs from the requested one"
 
 
 def _has_our_description(recorded: Recorded) -> bool:
     """Whether we wrote its description for certain: what was somebody else's first keeps theirs."""
     return not recorded.adopted
-
-
-def _sent(recorded: Recorded) -> frozenset[str]:
-    """What may have been sent: whether descriptions are marked is a setting that may have changed since."""
-    return frozenset(describe(recorded.id, recorded.description, marker=marker) for marker in (False, True))
 
 
 def prospect(name: str, on_conflict: str, project: Project, *, recorded_id: str | None) -> Prospect:

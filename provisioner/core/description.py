@@ -4,6 +4,7 @@ Infisical runs on JavaScript, whose white space and whose lengths are not quite 
 will store, for a connection is known as ours by its description too.
 """
 
+import re
 from typing import Final
 
 # What String.prototype.trim removes: str.strip() would take more (U+001C to U+001F, U+0085) and leave U+FEFF.
@@ -20,18 +21,32 @@ def units(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
-def describe(request_id: int, description: str | None, *, marker: bool) -> str:
-    """A request's description as it is sent: trimmed, and marked as ours where the target's settings ask for it."""
+_MARK: Final = re.compile(r"\[provisioner:(?P<marker>[0-9a-z-]+):(?P<request>[0-9]+)\]$")
+
+
+def describe(request_id: int, description: str | None, *, marker: str) -> str:
+    """A request's description as it is sent: trimmed, and marked as ours where the target's settings ask for it.
+
+    `marker` is the id of the installation, or empty for no mark.
+    """
     text = (description or "").strip(SPACE)
     if not marker:
         return text
-    mark = mark_of(request_id)
+    mark = mark_of(request_id, marker)
     return f"{_cut(text, LONGEST - 1 - len(mark))} {mark}".strip(SPACE)
 
 
-def mark_of(request_id: int) -> str:
-    """How descriptions of a request's own making end, where they are marked."""
-    return f"[provisioner:{request_id}]"
+def mark_of(request_id: int, marker: str) -> str:
+    """How descriptions of a request's own making end, where they are marked: nobody else writes that."""
+    return f"[provisioner:{marker}:{request_id}]"
+
+
+def is_description_of(request_id: int, description: str | None, described: str) -> bool:
+    """Whether a connection is described as a request asks for, marked or not."""
+    if described == describe(request_id, description, marker=""):
+        return True
+    mark = _MARK.search(described)
+    return mark is not None and described == describe(request_id, description, marker=mark["marker"])
 
 
 def _cut(text: str, longest: int) -> str:

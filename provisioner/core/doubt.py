@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from provisioner.core.description import SPACE, describe, mark_of
+from provisioner.core.description import SPACE, is_description_of, mark_of
 from provisioner.core.model import Claim, Connection, Proof, SentCreate
 from provisioner.core.skew import Reading
 
@@ -69,9 +69,7 @@ def can_have_made(sent: SentCreate, connection: Connection, claim: Claim, clock:
     if (sent.target, sent.project_id, sent.name) != (request.target, request.project_id, request.name):
         return False
     described = connection.description or ""
-    if described != sent.description and (
-        sent.exact or described != describe(request.id, sent.description, marker=True)
-    ):
+    if described != sent.description and (sent.exact or not is_description_of(request.id, sent.description, described)):
         return False
     if connection.created_at is None:
         return False
@@ -81,7 +79,7 @@ def can_have_made(sent: SentCreate, connection: Connection, claim: Claim, clock:
     return earliest <= latest(sent) and at_the_latest >= sent.sent_at
 
 
-def is_ours(claim: Claim, connection: Connection, *, marker: bool, clock: Reading) -> bool:
+def is_ours(claim: Claim, connection: Connection, *, marker: str, clock: Reading) -> bool:
     """Whether a connection that was found is of this request's own making.
 
     It has our app and method, and one of the creates in doubt can have made it. Where descriptions are marked, the
@@ -91,7 +89,7 @@ def is_ours(claim: Claim, connection: Connection, *, marker: bool, clock: Readin
         return told
     if connection.app not in APP or connection.method != METHOD:
         return False
-    if marker and (connection.description or "").endswith(mark_of(claim.request.id)):
+    if marker and (connection.description or "").endswith(mark_of(claim.request.id, marker)):
         return True
     return any(can_have_made(sent, connection, claim, clock) for sent in claim.doubt)
 

@@ -42,6 +42,35 @@ def _cancelled(request: Detail, _words: Words) -> Iterator[str]:
     yield f"`provisioner retry {request.id}` requests it again"
 
 
+def _updating(request: Detail, words: Words) -> Iterator[str]:
+    yield f"what was edited is sent to connection {request.connection_id}, and recorded when Infisical has it"
+    yield from _coming(request, words)
+
+
+def _removing(request: Detail, words: Words) -> Iterator[str]:
+    if request.connection_id is None:
+        yield "it is not wanted any more: what an earlier create may have made is looked for and deleted"
+    elif request.adopted:
+        yield f"it is not wanted any more: connection {request.connection_id}, which somebody else made, is let go"
+    else:
+        yield f"it is not wanted any more: connection {request.connection_id} is deleted"
+    yield from _coming(request, words)
+
+
+def _removed(request: Detail, _words: Words) -> Iterator[str]:
+    yield "nothing of ours is there, as was wanted"
+    yield f"`provisioner retry {request.id}` has it made again"
+
+
+def _coming(request: Detail, words: Words) -> Iterator[str]:
+    if request.claimed_at:
+        yield from _in_flight(request, words)
+    elif request.next_attempt_at:
+        yield from _waiting(request, words)
+    else:
+        yield from _ready(request, words)
+
+
 def _ready(request: Detail, words: Words) -> Iterator[str]:
     place = f"place {request.place:,}" if request.place else "not placed yet"
     when = ""
@@ -129,4 +158,7 @@ _EXPLAIN = {
     "ready": _ready,
     "waiting": _waiting,
     "in_flight": _in_flight,
+    "updating": _updating,
+    "removing": _removing,
+    "removed": _removed,
 }

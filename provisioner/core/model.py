@@ -45,6 +45,7 @@ class ErrorCode(StrEnum):
     TARGET_UNKNOWN = "target_unknown"
     OUTCOME_UNKNOWN = "outcome_unknown"
     GAVE_UP = "gave_up"
+    IN_USE = "in_use"
     PLAN_RESTRICTED = "plan_restricted"
     FOLDER_NOT_FOUND = "folder_not_found"
     SECRET_EXISTS = "secret_exists"  # noqa: S105 - a code, not a secret
@@ -61,6 +62,9 @@ class Action(StrEnum):
     REPLACE = "replace"
     REMOVE = "remove"
     INSPECT = "inspect"  # what is the connection that an answer named?
+    UPDATE = "update"  # what was edited of a recorded connection
+    CONFIRM = "confirm"  # is a recorded connection still there?
+    DELETE = "delete"  # what is not wanted any more
 
 
 class Result(StrEnum):
@@ -80,6 +84,7 @@ class Result(StrEnum):
     FOREIGN_PROJECT = "foreign_project"  # another organization's
     PROJECT_MISSING = "project_missing"
     INVALID = "invalid"
+    IN_USE = "in_use"
     PLAN_RESTRICTED = "plan_restricted"
     FOLDER_MISSING = "folder_missing"
     SECRET_EXISTS = "secret_exists"  # noqa: S105 - a code, not a secret
@@ -106,11 +111,33 @@ class Proof(StrEnum):
 
 
 @value
-class Request:
-    """One row of `connection_requests`, as far as making the connection needs it.
+class Edits:
+    """What was edited of a request since its connection was recorded: an update sends that and no more.
 
-    `recorded_id` is the connection that it had recorded before somebody set it to pending again by hand. `mark` is in
-    what this claim's create makes, and in nothing else, where the kind of request has such a mark.
+    `adopted`: its removal deletes also what somebody else made.
+    """
+
+    name: bool = False
+    description: bool = False
+    credential: bool = False
+    adopted: bool = False
+
+    @property
+    def any(self) -> bool:
+        """Whether there is anything to send."""
+        return self.name or self.description or self.credential
+
+
+UNEDITED: Final = Edits()
+
+
+@value
+class Request:
+    """One row of `connection_requests`, as far as its connection needs it.
+
+    `recorded_id` is the connection that it has recorded, and `adopted` says that somebody else made that. `absent`: no
+    connection of ours shall be there. `mark` is in what this claim's create makes, and in nothing else, where the kind
+    of request has such a mark.
     """
 
     id: int
@@ -121,6 +148,9 @@ class Request:
     on_conflict: OnConflict = OnConflict.FAIL
     target: str = "default"
     recorded_id: str | None = None
+    adopted: bool = False
+    absent: bool = False
+    edits: Edits = UNEDITED
     mark: str | None = None
 
     @property
@@ -276,7 +306,7 @@ class Retry:
 class Do:
     """Make another call for the same claim in `delay` seconds.
 
-    `connection` is what `REPLACE`, `REMOVE` and `INSPECT` are about.
+    `connection` is what it is about, unless it is a create or a look-up by name.
     """
 
     action: Action
@@ -289,7 +319,12 @@ class Cancel:
     """Record that the request was called off, now that it is certain that it made nothing."""
 
 
-Outcome = Succeed | Fail | Retry | Cancel
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remove:
+    """Record that nothing of ours is there, as was wanted."""
+
+
+Outcome = Succeed | Fail | Retry | Cancel | Remove
 Decision = Outcome | Do
 
 
@@ -308,9 +343,13 @@ class AttemptRecord:
 
 @value
 class Settlement:
-    """How one claim ended: what the settler writes. The claim's `doubt` is what is in doubt now."""
+    """How one claim ended: what the settler writes. The claim's `doubt` is what is in doubt now.
+
+    `key_fingerprint` is of the key that Infisical accepted, where one was sent.
+    """
 
     claim: Claim
     outcome: Outcome
     sent: int
+    key_fingerprint: str | None = None
     records: tuple[AttemptRecord, ...] = ()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
+from provisioner.core.changes import REPLICA_LAG, after_change
 from provisioner.core.description import describe
 from provisioner.core.doubt import is_ours
 from provisioner.core.model import (
@@ -41,8 +42,6 @@ DOUBT_PAUSE: Final = 1.0
 TROUBLE_CAP: Final = 10.0
 # What was made in the wrong place is tried to be deleted for so many seconds after the claim: two windows of a limiter.
 REMOVE_FOR: Final = 120.0
-# A connection that was just made may be missing on a replica for so many seconds after the claim.
-REPLICA_LAG: Final = 10.0
 _PASSING: Final = frozenset({Result.THROTTLED, Result.NOT_SENT, Result.UNKNOWN, Result.TOKEN_TROUBLE})
 _DENIED: Final = (Result.FORBIDDEN, Result.NOT_IN_PROJECT, Result.FOREIGN_PROJECT)
 # What only Infisical itself can say of a request: where it is not proven that it did, the outcome is unknown.
@@ -80,12 +79,15 @@ PATIENCE: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """The settings that decisions depend on: attempts, and the backoff's base and cap in seconds."""
+    """The settings that decisions depend on: attempts, and the backoff's base and cap in seconds.
+
+    `marker` is the id of this installation where descriptions are marked, else empty.
+    """
 
     max_attempts: int = 8
     base: float = 2.0
     cap: float = 300.0
-    marker: bool = False
+    marker: str = ""
 
 
 @value
@@ -102,33 +104,31 @@ class DecisionContext:
     target_works: bool = False
 
 
-def first_action(claim: Claim) -> Action:
-    """What to do first: a request that may have been made already is looked up before it is made."""
-    return Action.LOOK_UP if claim.doubt or claim.request.looks_first else Action.CREATE
-
-
 def decide(
     claim: Claim, action: Action, observation: Observation, *, rules: Rules, context: DecisionContext
 ) -> Decision:
     """What happens next, after `action` showed `observation`. A create in doubt is in the claim already.
 
-    The calls for one claim never run in a circle: look up, create, identify, replace, inspect or remove, each at most
-    once; but what stands in the way of an inspection or a removal is waited out for a while.
+    The calls for one claim never run in a circle: update, confirm or delete, look up, create, identify, replace,
+    inspect or remove, each at most once; but what stands in the way of an inspection or a removal is waited out for a
+    while.
     """
     if action is Action.INSPECT:
         return _after_inspect(claim, observation, rules, context)
     if action is Action.REMOVE:
         return _after_remove(claim, observation, context)
+    if (action is Action.UPDATE or claim.request.recorded_id is not None or claim.request.absent) and (
+        decision := after_change(claim, action, observation, marker=rules.marker, clock=context.clock, now=context.now)
+    ):
+        return decision
     if action is Action.CREATE and observation.proof is Proof.NONE and observation.result in _VERDICTS:
         return _unknown(claim, action, observation, rules, context)
     return plain_success(observation) or _DECIDE[observation.result](claim, action, observation, rules, context)
 
 
 def plain_success(observation: Observation) -> Succeed | None:
-    """The decision that depends on the observation alone: it worked. Only somebody else's connection is replaced."""
-    if observation.result is Result.CREATED:
-        return Succeed(connection=_the(observation))
-    return Succeed(connection=_the(observation), adopted=True) if observation.result is Result.UPDATED else None
+    """The decision that depends on nothing but the observation: the create that was sent has worked."""
+    return Succeed(connection=_the(observation)) if observation.result is Result.CREATED else None
 
 
 def is_evidence(observation: Observation) -> bool:
@@ -161,17 +161,6 @@ def telling_what_is_left(claim: Claim, outcome: Outcome) -> Outcome:
     if isinstance(outcome, Cancel):
         return Fail(code=ErrorCode.OUTCOME_UNKNOWN, message=f"it was cancelled; {left}")
     return replace(outcome, message=f"{outcome.message}; {left}")
-
-
-def recorded_twice(claim: Claim, connection: Connection, other: str) -> Decision:
-    """What to do when `other`, a request of another target, has recorded the connection that was found."""
-    if claim.cancelled:
-        return Cancel()
-    return Fail(
-        code=ErrorCode.NAME_CONFLICT,
-        message=f"{other} has already recorded this connection (id {connection.id}): both targets are the same"
-        " Infisical and organization; cancel one of the requests, and configure only one of the targets",
-    )
 
 
 def streak_after(claim: Claim, code: ErrorCode) -> int:
@@ -248,6 +237,13 @@ def _after_remove(claim: Claim, observation: Observation, context: DecisionConte
     )
 
 
+def _updated(
+    _claim: Claim, _action: Action, observation: Observation, _rules: Rules, _context: DecisionContext
+) -> Decision:
+    # Only somebody else's connection is ever replaced.
+    return Succeed(connection=_the(observation), adopted=True)
+
+
 def _name_taken(
     _claim: Claim, _action: Action, _seen: Observation, _rules: Rules, _context: DecisionContext
 ) -> Decision:
@@ -255,9 +251,12 @@ def _name_taken(
 
 
 def _found(claim: Claim, _action: Action, observation: Observation, rules: Rules, context: DecisionContext) -> Decision:
-    connection = _the(observation)
-    if is_ours(claim, connection, marker=rules.marker, clock=context.clock):
-        return Succeed(connection=connection)
+    connection, request = _the(observation), claim.request
+    recorded = request.recorded_id is not None and connection.id.lower() == request.recorded_id.lower()
+    if recorded or is_ours(claim, connection, marker=rules.marker, clock=context.clock):
+        if request.edits.credential and not (recorded or claim.cancelled):
+            return Do(action=Action.UPDATE, connection=connection)  # it was made with the key that it had then
+        return Succeed(connection=connection, adopted=recorded and request.adopted)
     if claim.cancelled:
         return Cancel()
     match claim.request.on_conflict:
@@ -266,8 +265,6 @@ def _found(claim: Claim, _action: Action, observation: Observation, rules: Rules
         case OnConflict.REPLACE:
             return Do(action=Action.REPLACE, connection=connection)
         case OnConflict.FAIL:
-            if claim.request.recorded_id is not None and connection.id.lower() == claim.request.recorded_id.lower():
-                return Succeed(connection=connection)
             return Fail(
                 code=ErrorCode.NAME_CONFLICT,
                 message=f"the project already has a connection {claim.request.name!r} that this request did not make"
@@ -377,7 +374,9 @@ def _the(observation: Observation) -> Connection:
 
 _PROVEN: Final = frozenset({Proof.MADE, Proof.REFUSED, Proof.UNSENT})
 _DECIDE: Final[dict[Result, Callable[[Claim, Action, Observation, Rules, DecisionContext], Decision]]] = {
+    Result.UPDATED: _updated,
     Result.REMOVED: _no_fault,
+    Result.IN_USE: _invalid,
     Result.FOUND: _found,
     Result.ABSENT: _absent,
     Result.WRONG_SCOPE: _wrong_scope,

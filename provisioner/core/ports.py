@@ -118,6 +118,9 @@ class Connections(Protocol):
     async def replace(self, request: Request, connection: Connection, key: Secret) -> Observation:
         """Set the credentials of an existing connection."""
 
+    async def update(self, request: Request, connection: Connection, key: Secret | None) -> Observation:
+        """Send what was edited of a request to its connection; `key` where its credential was."""
+
     async def remove(self, connection: Connection) -> Observation:
         """Delete a connection."""
 

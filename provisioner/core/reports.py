@@ -22,6 +22,7 @@ class Progress:
     succeeded: int
     failed: int
     cancelled: int
+    removed: int = 0
     started_at: datetime | None
     ended_at: datetime | None
     ends_at: datetime | None
@@ -34,7 +35,7 @@ class Progress:
     @property
     def finished(self) -> int:
         """How many have ended, well or not."""
-        return self.succeeded + self.failed + self.cancelled
+        return self.succeeded + self.failed + self.cancelled + self.removed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,9 +74,7 @@ def is_unexplained(observation: Observation) -> bool:
 def _read_success(reply: Reply) -> Observation:
     asked = reply.asked
     try:
-        if asked.action is Action.REMOVE:
-            if reply.body:
-                read_json(reply.body)
+        if asked.action in _DELETING and not reply.body:
             return reply.shows(Result.REMOVED)
         data = read_json(reply.body)
         return _SUCCESS[asked.action](reply, data.get("appConnection") if isinstance(data, dict) else None)
@@ -113,6 +111,12 @@ def _replaced(reply: Reply, data: Any) -> Observation:
     return reply.shows(Result.UPDATED, connection=connection)
 
 
+def _deleted(reply: Reply, data: Any) -> Observation:
+    """Infisical answers with what it has deleted."""
+    _replaced(reply, data)
+    return reply.shows(Result.REMOVED)
+
+
 def _looked_up(reply: Reply, data: Any) -> Observation:
     asked = reply.asked
     connection = recordable(read_connection(data))
@@ -125,9 +129,14 @@ def _looked_up(reply: Reply, data: Any) -> Observation:
     return reply.shows(Result.FOUND, connection=connection)
 
 
+_DELETING: Final = frozenset({Action.REMOVE, Action.DELETE})
 _SUCCESS: Final[dict[Action, Callable[[Reply, Any], Observation]]] = {
     Action.CREATE: _made,
     Action.REPLACE: _replaced,
+    Action.UPDATE: _replaced,
+    Action.REMOVE: _deleted,
+    Action.DELETE: _deleted,
+    Action.CONFIRM: _looked_up,
     Action.LOOK_UP: _looked_up,
     Action.IDENTIFY: _looked_up,
     Action.INSPECT: _looked_up,

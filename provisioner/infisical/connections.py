@@ -24,7 +24,7 @@ from provisioner.infisical.parts import Asked
 from provisioner.infisical.projects import read_projects
 from provisioner.infisical.refusals import is_used_up, key_refused
 from provisioner.infisical.transport import LONGEST_ANSWER, AnswerLost, NotSent, Transport
-from provisioner.infisical.wire import Routes, create_body, replace_body
+from provisioner.infisical.wire import Routes, create_body, replace_body, update_body
 
 READ_TRIES: Final = 3
 USED_UP_TRIES: Final = 4  # tokens after the first one, while each turns out to be used up by others of our calls
@@ -50,8 +50,8 @@ _Read = tuple[Observation, tuple[Any, ...]]
 class InfisicalConnections:
     """The app connections of one target.
 
-    `marker` adds the request's mark to descriptions. `read_pause` is the longest first pause between tries of a read,
-    in seconds. `now` tells the time in seconds since 1970, `monotonic` measures calls.
+    `marker` is the id of this installation where descriptions are marked. `read_pause` is the longest first pause
+    between tries of a read, in seconds. `now` tells the time in seconds since 1970, `monotonic` measures calls.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class InfisicalConnections:
         identity: Identity,
         routes: Routes,
         *,
-        marker: bool = False,
+        marker: str = "",
         read_pause: float = 0.25,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -89,7 +89,7 @@ class InfisicalConnections:
 
     async def get(self, connection_id: str) -> Observation:
         """Find a connection by its id: `FOUND` or `ABSENT`, or what stood in the way."""
-        call = Call(Asked(Action.LOOK_UP, connection_id=connection_id), "GET", self._routes.by_id(connection_id))
+        call = Call(Asked(Action.CONFIRM, connection_id=connection_id), "GET", self._routes.by_id(connection_id))
         return (await self._patiently(call))[0]
 
     async def list(self, project_id: str | None) -> Found:
@@ -115,6 +115,16 @@ class InfisicalConnections:
         except TypeError:
             return _UNWRITABLE
         asked = Asked(Action.REPLACE, request.project_id, request.name, connection.id, key.reveal())
+        call = Call(asked, "PATCH", self._routes.by_id(connection.id), body)
+        return (await self._authorised(call))[0]
+
+    async def update(self, request: Request, connection: Connection, key: Secret | None) -> Observation:
+        """Send what was edited of a request; `key` where its credential was. It is never repeated."""
+        try:
+            body = update_body(request, key, marker=self._marker)
+        except TypeError:
+            return _UNWRITABLE
+        asked = Asked(Action.UPDATE, request.project_id, request.name, connection.id, key.reveal() if key else "")
         call = Call(asked, "PATCH", self._routes.by_id(connection.id), body)
         return (await self._authorised(call))[0]
 

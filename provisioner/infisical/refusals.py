@@ -40,8 +40,10 @@ _REGIONS: Final = {
     "eu.infisical.com": ("EU", "https://us.infisical.com", "US"),
 }
 
-_WITH_KEY: Final = frozenset({Action.CREATE, Action.REPLACE})
-_LOOKING: Final = frozenset({Action.LOOK_UP, Action.IDENTIFY, Action.INSPECT})
+_WITH_KEY: Final = frozenset({Action.CREATE, Action.REPLACE, Action.UPDATE})
+_LOOKING: Final = frozenset({Action.LOOK_UP, Action.IDENTIFY, Action.INSPECT, Action.CONFIRM})
+_DELETING: Final = frozenset({Action.REMOVE, Action.DELETE})
+_NAMING: Final = frozenset({Action.CREATE, Action.UPDATE})
 # What only Infisical itself can say of a request.
 _OWN: Final = frozenset(
     {
@@ -162,7 +164,9 @@ def _bad_request(reply: Reply, envelope: Envelope) -> Observation:
     message = envelope.message
     if is_old_token_error(envelope):
         return reply.shows(Result.TOKEN_TROUBLE, message, metered=False)
-    if reply.asked.action is Action.CREATE and "already exists" in message:
+    if reply.asked.action in _DELETING and message.startswith("Cannot delete"):
+        return reply.shows(Result.IN_USE, message)
+    if reply.asked.action in _NAMING and "already exists" in message:
         return reply.shows(Result.NAME_TAKEN, message)
     if reply.asked.action in _LOOKING and "is not for App" in message:
         return reply.shows(Result.OTHER_APP, message)
@@ -198,7 +202,7 @@ def _not_found(reply: Reply, envelope: Envelope) -> Observation:
 
 
 def _conflict(reply: Reply, envelope: Envelope) -> Observation:
-    return reply.shows(Result.NAME_TAKEN if reply.asked.action is Action.CREATE else Result.INVALID, envelope.message)
+    return reply.shows(Result.NAME_TAKEN if reply.asked.action in _NAMING else Result.INVALID, envelope.message)
 
 
 def _unprocessable(reply: Reply, envelope: Envelope) -> Observation:

@@ -57,7 +57,7 @@ class InfisicalRotations(InfisicalConnections):
         return (await self._patiently(Call(asked, "GET", url, read=read_rotation)))[0]
 
 
-def create_body(request: RotationRequest, *, marker: bool) -> bytes:
+def create_body(request: RotationRequest, *, marker: str) -> bytes:
     """The body of a rotation's create."""
     hours, minutes = request.rotate_at
     optional = {

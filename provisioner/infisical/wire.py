@@ -74,7 +74,7 @@ class Routes:
         return self.connections / connection_id
 
 
-def create_body(request: Request, key: Secret, *, marker: bool) -> bytes:
+def create_body(request: Request, key: Secret, *, marker: str) -> bytes:
     """The body of a create; raises `TypeError` for text that is no Unicode."""
     body = {
         "name": request.name,
@@ -84,6 +84,19 @@ def create_body(request: Request, key: Secret, *, marker: bool) -> bytes:
     }
     if description := describe(request.id, request.description, marker=marker):
         body["description"] = description
+    return orjson.dumps(body)
+
+
+def update_body(request: Request, key: Secret | None, *, marker: str) -> bytes:
+    """The body of a PATCH with what was edited and nothing else; raises `TypeError` for text that is no Unicode."""
+    edits = request.edits
+    body: dict[str, object] = {}
+    if edits.name:
+        body["name"] = request.name
+    if edits.description:
+        body["description"] = describe(request.id, request.description, marker=marker)
+    if key is not None:
+        body["credentials"] = {"apiKey": key.reveal()}
     return orjson.dumps(body)
 
 

@@ -15,6 +15,7 @@ from provisioner.core.model import (
     Fail,
     Observation,
     Outcome,
+    Remove,
     Result,
     Retry,
     Settlement,
@@ -80,7 +81,7 @@ class Meter:
             self.calls[target, Action.CREATE, Result.CREATED, 200] = 0
             self.claims[target,] = 0
             self.logins.update({(target, outcome): 0 for outcome in LOGINS})
-        self.outcomes.update(dict.fromkeys([(Succeed, None), (Cancel, None)], 0))
+        self.outcomes.update(dict.fromkeys([(Succeed, None), (Cancel, None), (Remove, None)], 0))
         self.outcomes.update({(Fail, code): 0 for code in ErrorCode})
 
     def called(self, target: str, action: Action, observation: Observation) -> None:

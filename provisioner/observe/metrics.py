@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric as Family
 
 from provisioner import __version__
-from provisioner.core.model import Action, Cancel, Fail, Result, Retry, Succeed
+from provisioner.core.model import Action, Cancel, Fail, Remove, Result, Retry, Succeed
 from provisioner.core.reports import Gauges
 from provisioner.core.vitals import Vitals
 from provisioner.observe import catalogue as c
@@ -17,7 +17,7 @@ from provisioner.observe.meter import Histogram, Labels, Meter
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 _READS: Final = frozenset({Action.LOOK_UP, Action.IDENTIFY})
-_OUTCOMES: Final = {Succeed: "succeeded", Fail: "failed", Retry: "put_back", Cancel: "cancelled"}
+_OUTCOMES: Final = {Succeed: "succeeded", Fail: "failed", Retry: "put_back", Cancel: "cancelled", Remove: "removed"}
 
 Values = Mapping[Labels, float]
 

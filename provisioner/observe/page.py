@@ -21,7 +21,7 @@ from provisioner.observe.words import duration, environment, link
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-STATES: Final = ("succeeded", "failed", "cancelled", "in_flight", "ready", "waiting")
+STATES: Final = ("succeeded", "failed", "cancelled", "removed", "in_flight", "ready", "waiting")
 MADE: Final = (("succeeded", "good"), ("failed", "bad"))
 AGAIN: Final = (("retried", "off"),)
 

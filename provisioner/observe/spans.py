@@ -12,11 +12,22 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer, set_span_in_context
 
 from provisioner import __version__
-from provisioner.core.model import Action, AttemptRecord, Cancel, Fail, Observation, Result, Retry, Settlement, Succeed
+from provisioner.core.model import (
+    Action,
+    AttemptRecord,
+    Cancel,
+    Fail,
+    Observation,
+    Remove,
+    Result,
+    Retry,
+    Settlement,
+    Succeed,
+)
 from provisioner.core.ports import Clock
 from provisioner.core.queue_values import Report
 
-_OUTCOMES: Final = {Succeed: "succeeded", Fail: "failed", Retry: "put_back", Cancel: "cancelled"}
+_OUTCOMES: Final = {Succeed: "succeeded", Fail: "failed", Retry: "put_back", Cancel: "cancelled", Remove: "removed"}
 # Steps on an ordinary way, and no errors.
 _ORDINARY: Final = frozenset(
     {Result.CREATED, Result.UPDATED, Result.REMOVED, Result.FOUND, Result.ABSENT, Result.NAME_TAKEN}

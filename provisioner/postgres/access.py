@@ -53,11 +53,12 @@ WISH: Final = (
         "priority",
         "batch",
         "project_name",
+        "wanted",
         "not_before",
     ),
 )
 RESULT: Final = (
-    *("status", "connection_id", "org_id", "credentials_hash", "adopted", "attempts"),
+    *("status", "connection_id", "org_id", "credentials_hash", "adopted", "key_fingerprint", "attempts"),
     *("error_code", "error_message", "finished_at"),
 )
 ROTATION_WISH: Final = (
@@ -75,6 +76,8 @@ SEEN: Final = ("id", *(each for each in WISH if each != "credential"), "requeste
 _REQUESTS: Final = "connection_requests"
 _USAGE: Final = Right(privileges=("USAGE",), on="provisioner", kind="SCHEMA")
 
+_LIVE: Final = _function("live_state(text,text,uuid,bigint,bigint)")
+
 RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
     Kind.REQUESTER: (
         _USAGE,
@@ -86,6 +89,7 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         _table("batch_progress", "SELECT"),
         _table("request_counts", "SELECT"),
         _function("sealing_key()"),
+        _LIVE,
     ),
     Kind.READER: (
         _USAGE,
@@ -97,8 +101,9 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
             _table(name, "SELECT")
             for name in ("ready", "waiting", "in_flight", "attempt_state", "fair_cursors", "attempts")
         ),
-        *(_table(name, "SELECT") for name in ("unrecorded", "miscounted", "sent_creates")),
+        *(_table(name, "SELECT") for name in ("unrecorded", "miscounted", "sent_creates", "edits", "installation")),
         _function("misplaced(bigint,integer)"),
+        _LIVE,
         *(
             _table(name, "SELECT")
             for name in ("workers", "targets", "target_incidents", "permits", "concurrency", "credential_health")
@@ -124,7 +129,8 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("project_health", "project_checks")),
         *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("in_flight", "unrecorded")),
         _table("sent_creates", "SELECT", "INSERT", "UPDATE", "DELETE"),
-        _table("miscounted", "SELECT"),
+        _table("edits", "SELECT", "INSERT", "UPDATE", "DELETE"),
+        *(_table(name, "SELECT") for name in ("miscounted", "installation")),
         *(_table(name, "SELECT", "INSERT", "UPDATE") for name in ("fair_cursors", "permits", "concurrency", "targets")),
         *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("notices", "notice_batches")),
         _table("notice_concerns", "SELECT", "INSERT", "DELETE"),

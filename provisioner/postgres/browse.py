@@ -26,15 +26,18 @@ class State(StrEnum):
     WAITING = "waiting"
     READY = "ready"
     IN_FLIGHT = "in_flight"
+    UPDATING = "updating"
+    REMOVING = "removing"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    REMOVED = "removed"
 
 
 _LITERAL: Final = str.maketrans({sign: f"\\{sign}" for sign in "\\%_"})  # what LIKE has a meaning for
 
 
-UNFINISHED: Final = (State.WAITING, State.READY, State.IN_FLIGHT)
+UNFINISHED: Final = (State.WAITING, State.READY, State.IN_FLIGHT, State.UPDATING, State.REMOVING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

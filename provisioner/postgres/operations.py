@@ -17,8 +17,8 @@ Operation = Literal["cancel", "retry"]
 
 # What each deed can change; all else is left alone by the functions themselves.
 CHANGEABLE: Final[Mapping[Operation, tuple[State, ...]]] = {
-    "cancel": (State.WAITING, State.READY, State.IN_FLIGHT),
-    "retry": (State.FAILED, State.CANCELLED, State.WAITING),
+    "cancel": (State.WAITING, State.READY, State.IN_FLIGHT, State.UPDATING, State.REMOVING, State.FAILED),
+    "retry": (State.FAILED, State.CANCELLED, State.REMOVED, State.WAITING),
 }
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from provisioner import __version__
 from provisioner.core.description import SPACE
 from provisioner.core.errors import DatabaseUnusable, LeaseLost, StatementRefused, Unstorable
-from provisioner.core.model import Claim, OnConflict, Proof, Request, SentCreate, Settlement
+from provisioner.core.model import Claim, Edits, OnConflict, Proof, Request, SentCreate, Settlement
 from provisioner.core.queue_values import (
     Claims,
     Heartbeat,
@@ -79,7 +79,19 @@ class PostgresQueue:
         if again := [claim.request.id for claim in claims if claim.attempt > 1]:
             doubt = await self._doubt(again)
             claims = [replace(claim, doubt=tuple(doubt.get(claim.request.id, ()))) for claim in claims]
+        if changed := [one.request.id for one in claims if one.attempt > 1 or one.request.recorded_id is not None]:
+            edits = await self._edits(changed)
+            claims = [_edited(claim, edits.get(claim.request.id)) for claim in claims]
         return Claims(claims=claims, last=last)
+
+    async def _edits(self, ids: Collection[int]) -> Mapping[int, Edits]:
+        """What was edited since the connections of these requests were recorded."""
+        return {
+            id_: Edits(name=name, description=description, credential=credential, adopted=adopted)
+            for id_, name, description, credential, adopted in await self._database.fetch(
+                self._claim["edits"], list(ids)
+            )
+        }
 
     async def _doubt(self, ids: Collection[int]) -> dict[int, list[SentCreate]]:
         """The creates whose outcome is not proven, by request."""
@@ -237,6 +249,10 @@ def _columns(places: dict[str, QueuePosition]) -> tuple[list[str], list[int], li
     return list(places), [place.rank for place in places.values()], [place.turn for place in places.values()]
 
 
+def _edited(claim: Claim, edits: Edits | None) -> Claim:
+    return claim if edits is None else replace(claim, request=replace(claim.request, edits=edits))
+
+
 def _claim(row: "asyncpg.Record", target: str, fence: int) -> Claim:
     # By position: this runs once a request, and names would be looked up each time. A row that was written past the
     # triggers may hold anything: it comes to nothing by itself, and ends no worker.
@@ -256,6 +272,8 @@ def _claim(row: "asyncpg.Record", target: str, fence: int) -> Claim:
         since,
         cancelled,
         recorded_id,
+        wanted,
+        adopted,
         *_,
     ) = row
     return Claim(
@@ -268,6 +286,8 @@ def _claim(row: "asyncpg.Record", target: str, fence: int) -> Claim:
             on_conflict=CONFLICTS.get(conflict, OnConflict.FAIL),
             target=target,
             recorded_id=recorded_id,
+            adopted=bool(adopted),
+            absent=wanted == "absent",
         ),
         attempt=attempt,
         fence=fence,

@@ -70,3 +70,9 @@ async def recorded_elsewhere(database: Database, request: Request, connection: C
         statements(_SQL)["elsewhere"], request.target, request.project_id, request.name, connection.id
     )
     return f"request {row['id']} of target {row['target']}" if row else ""
+
+
+async def installation(database: Database) -> str:
+    """The id of this database, as markers in descriptions name it. Raises `DatabaseUnavailable`."""
+    row = await database.fetchrow(statements(_SQL)["installation"])
+    return str(row["id"]) if row else ""

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from provisioner.core.doubt import unheard, with_doubt
 from provisioner.core.model import (
+    UNEDITED,
     AttemptRecord,
     Cancel,
     ErrorCode,
     Fail,
     Outcome,
+    Remove,
     Result,
     Retry,
     Settlement,
@@ -28,10 +30,12 @@ if TYPE_CHECKING:
     Session = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
 
 # The statement for each outcome, and its arrays' columns for one settlement.
-_STATEMENT: Final = {Succeed: "succeed", Fail: "fail", Retry: "put_back", Cancel: "cancel"}
+_STATEMENT: Final = {Succeed: "succeed", Fail: "fail", Retry: "put_back", Cancel: "cancel", Remove: "remove"}
+_CHANGE: Final = "change"
+COMPARED: Final = 160  # characters of a credential that tell whether the row has another one meanwhile
 _LOG: Final = "log_attempts"
 _DOUBT: Final = "doubt"
-_TOLD: Final = frozenset({_LOG, _DOUBT})  # these come last, and are told what was settled
+_TOLD: Final = frozenset({_LOG, _DOUBT, _CHANGE})  # these come last, and are told what was settled
 
 
 # A statement of `settle.sql` by its name, with its arrays.
@@ -94,10 +98,17 @@ def _calls_for(settlements: Sequence[Settlement], kind: Kind | None = None) -> I
     for outcome, statement in _STATEMENT.items():
         if rows[outcome]:
             yield statement, _columns(rows[outcome])
+    if changed := [one.claim.request.id for one in settlements if _is_change(one)]:
+        yield _CHANGE, [changed]
     if doubt := [row for settlement in settlements for row in _doubt(settlement)]:
         yield _DOUBT, _columns(doubt)
     if traces:
         yield _LOG, _columns(traces)
+
+
+def _is_change(settlement: Settlement) -> bool:
+    """Whether what was edited of a request has reached its connection."""
+    return type(settlement.outcome) is Succeed and settlement.claim.request.edits is not UNEDITED
 
 
 def _doubt(settlement: Settlement) -> Iterator[tuple[object, ...]]:
@@ -149,15 +160,17 @@ def _row(settlement: Settlement, *, plain: bool) -> tuple[object, ...]:
         case Succeed(connection=made, adopted=adopted):
             call = settlement.records[0] if plain else None
             logged = (call.started_at, call.elapsed, call.status, call.req_id) if call else (None, None, None, None)
-            return (*who, made.id, made.org_id, made.credentials_hash, adopted, sent, *logged, claim.claimed_at)
+            what = (made.id, made.org_id, made.credentials_hash, adopted, sent, settlement.key_fingerprint)
+            return (*who, *what, claim.request.credential[:COMPARED], *logged, claim.claimed_at)
         case Fail(code=code, message=message):
-            return (*who, sent, claim.failures + 1, claim.first_tried_at, bool(claim.doubt), code, message)
+            failures, absent = claim.failures + 1, claim.request.absent
+            return (*who, sent, failures, claim.first_tried_at, bool(claim.doubt), code, message, absent)
         case Retry(code=code, message=message, counted=counted, delay=delay, quarantine=quarantine):
             failures = claim.failures + counted
             streak = (streak_after(claim, code), code) if counted and code else (claim.streak, claim.streak_of)
             doubted = bool(claim.doubt)
             return (*who, sent, failures, claim.first_tried_at, doubted, code, message, delay, quarantine, *streak)
-        case Cancel():
+        case Cancel() | Remove():
             return (*who, sent)
 
 

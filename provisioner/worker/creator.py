@@ -9,6 +9,7 @@ from typing import Final
 
 import structlog
 
+from provisioner.core.changes import first_step, recorded_twice
 from provisioner.core.doubt import unheard, with_doubt
 from provisioner.core.errors import (
     CredentialUnavailable,
@@ -19,7 +20,6 @@ from provisioner.core.errors import (
 from provisioner.core.model import (
     Action,
     AttemptRecord,
-    Cancel,
     Claim,
     Connection,
     Decision,
@@ -31,15 +31,14 @@ from provisioner.core.model import (
     Retry,
     SentCreate,
     Settlement,
+    Succeed,
 )
 from provisioner.core.policy import (
     DecisionContext,
     decide,
-    first_action,
     is_evidence,
     left_in_doubt,
     plain_success,
-    recorded_twice,
     sent_description,
     telling_what_is_left,
 )
@@ -57,8 +56,11 @@ PATIENCE: Final = 12.0  # seconds: a little longer than others may take to find 
 SHORT_PATIENCE: Final = 2.0  # seconds; no longer, for the place could be used for a create meanwhile
 # Every so many seconds a create that worked is compared with the clock: a second of that tells as much as each.
 COMPARE: Final = 0.1
-_LOOKING: Final = frozenset({Action.LOOK_UP, Action.IDENTIFY, Action.INSPECT})
+_LOOKING: Final = frozenset({Action.LOOK_UP, Action.IDENTIFY, Action.INSPECT, Action.CONFIRM})
+_DELETING: Final = frozenset({Action.REMOVE, Action.DELETE})
 _WITH_KEY: Final = frozenset({Action.CREATE, Action.REPLACE})
+_FIRST_CHANGES: Final = frozenset({Action.UPDATE, Action.DELETE})
+_BROUGHT_TO_ITS_END: Final = frozenset({Action.REPLACE, Action.REMOVE})
 # What certainly left nothing behind, because it never left.
 _UNSENT: Final = frozenset(
     {Result.NOT_SENT, Result.CREDENTIAL_UNKNOWN, Result.CREDENTIAL_UNREADABLE, Result.CREDENTIAL_AWAY}
@@ -98,15 +100,19 @@ class Creator:
 
     async def _carry(self, claim: Claim) -> Settlement:
         """Make calls for one claim until its outcome is certain enough to be written down."""
-        action, subject, sent = first_action(claim), None, claim.sent
+        step = first_step(claim, self._clock.now())
+        if isinstance(step, Do):
+            return await self._call_until_certain(claim, step.action, step.connection)
+        return self._settlement(claim, step, claim.sent, ())
+
+    async def _call_until_certain(self, claim: Claim, action: Action, subject: Connection | None) -> Settlement:
         records: list[AttemptRecord] = []
-        if claim.cancelled and action is Action.CREATE:
-            return Settlement(claim=claim, outcome=Cancel(), sent=sent)
+        sent, key = claim.sent, None
         while True:
             if action is not Action.CREATE and (wait := await self._permit(action, created=sent > claim.sent)):
                 # Many wait for the same moment. Together they would be claimed and put back again and again.
                 delay = wait + PATIENCE * self._random()
-                outcome: Outcome = Retry(delay=delay, message="the read budget is used up")
+                outcome: Outcome = Retry(delay=delay, message="the budget for such calls is used up")
                 break
             began = self._clock.monotonic()
             try:
@@ -125,9 +131,10 @@ class Creator:
                 self._attribution.note(claim.request.id, observation.result, began=began)
                 if is_evidence(observation) and _was_sent(observation):
                     claim = with_doubt(claim, await self._evidence(claim, observation, left_at, key))
-                if (back := await self._judged(claim, observation, key)) is not None:
-                    outcome = back
-                    break
+            back = None if key is None else await self._judged(claim, action, observation, key)
+            if back is not None:
+                outcome = back
+                break
             decision = (
                 plain_success(observation)
                 or await self._recorded_twice(claim, action, observation)
@@ -146,15 +153,39 @@ class Creator:
             if decision.delay:
                 with self._target.gate.lend():
                     await asyncio.sleep(decision.delay)
-        return self._settlement(claim, outcome, sent, records)
+        fingerprint = await self._accepted(claim, outcome, key)
+        return self._settlement(claim, outcome, sent, records, fingerprint)
 
-    def _settlement(self, claim: Claim, outcome: Outcome, sent: int, records: Sequence[AttemptRecord]) -> Settlement:
-        if sent == claim.sent:
+    async def _accepted(self, claim: Claim, outcome: Outcome, key: Secret | None) -> str | None:
+        """The fingerprint of the key that a connection has now; None if it has the one that it had, or an unknown one.
+
+        `key` was sent last.
+        """
+        keys = self._target.keys
+        if keys is None or not isinstance(outcome, Succeed):
+            return None
+        if key is not None:
+            return keys.known_fingerprint(claim.request, key) or await keys.fingerprint(key)
+        known = {sent.key_fingerprint for sent in claim.doubt}
+        return known.pop() if len(known) == 1 and claim.request.recorded_id is None and not outcome.adopted else None
+
+    def _settlement(
+        self,
+        claim: Claim,
+        outcome: Outcome,
+        sent: int,
+        records: Sequence[AttemptRecord],
+        key_fingerprint: str | None = None,
+    ) -> Settlement:
+        changed = self._target.shared_budget and any(record.action in _FIRST_CHANGES for record in records)
+        if sent == claim.sent and not changed:
             self._target.writes.give_back(1)
         outcome = telling_what_is_left(claim, outcome)
         if claim.doubt and (left := left_in_doubt(claim, outcome)) != claim.doubt:
             claim = replace(claim, doubt=left)
-        return Settlement(claim=claim, outcome=outcome, sent=sent, records=tuple(records))
+        return Settlement(
+            claim=claim, outcome=outcome, sent=sent, records=tuple(records), key_fingerprint=key_fingerprint
+        )
 
     async def _evidence(
         self, claim: Claim, observation: Observation, left_at: datetime, key: Secret | None
@@ -196,17 +227,17 @@ class Creator:
         self, action: Action, claim: Claim, subject: Connection | None
     ) -> tuple[Observation, Secret | None]:
         """Make one call; returns what it showed, and the key that was sent."""
-        if action not in _WITH_KEY:
+        if action not in _WITH_KEY and not (action is Action.UPDATE and claim.request.edits.credential):
             with self._target.gate.lend():
                 return await self._call_without_key(action, claim, subject), None
         target, request, keys = self._target, claim.request, self._target.keys
-        if target.projects is not None and subject is None and target.projects.is_wary:
+        if target.projects is not None and action is Action.CREATE and target.projects.is_wary:
             await target.projects.admit(claim)
         try:
             key = await target.vault.open(request)
         except (CredentialUnknown, CredentialUnreadable, CredentialUnavailable) as error:
             return _keyless(error), None
-        if keys is not None and subject is None and not keys.is_fine(request, key):
+        if keys is not None and action is not Action.REPLACE and not keys.is_fine(request, key):
             await keys.admit(claim, key)
         return await target.gate.send(partial(self._send, claim, key, subject)), key
 
@@ -219,58 +250,51 @@ class Creator:
         return self._target.connections.replace(claim.request, subject, key)
 
     async def _call_without_key(self, action: Action, claim: Claim, subject: Connection | None) -> Observation:
-        if action is Action.REMOVE and subject is not None:
+        if not self._lease_state.holds(claim):
+            return Observation(result=Result.NOT_SENT, message="the lease ran out before this was sent")
+        if action is Action.UPDATE and subject is not None:
+            return await self._target.connections.update(claim.request, subject, None)
+        if action in _DELETING and subject is not None:
             return replace(await self._target.connections.remove(subject), connection=subject)
-        if action is Action.INSPECT and subject is not None:
+        if action in {Action.INSPECT, Action.CONFIRM} and subject is not None:
             observation = await self._target.connections.get(subject.id)
             return observation if observation.result is Result.FOUND else replace(observation, connection=subject)
         return await self._target.connections.look_up(claim.request)
 
-    async def _judged(self, claim: Claim, observation: Observation, key: Secret | None) -> Retry | None:
+    async def _judged(self, claim: Claim, action: Action, observation: Observation, key: Secret) -> Retry | None:
         """Learn of the request's key and project; returns how it goes on if their refusal is not its own fault."""
-        keys, projects = self._target.keys, self._target.projects
-        back = None
-        if keys is not None and not keys.accepts(claim, observation):
+        keys, projects, back = self._target.keys, self._target.projects, None
+        if keys is not None and action is not Action.REPLACE and not keys.accepts(claim, observation):
             back = await keys.judge(claim, observation, key)
-        if projects is not None:
+        if projects is not None and action is Action.CREATE:
             back = await projects.judge(claim, observation) or back
         return back
 
     async def _permit(self, action: Action, *, created: bool) -> float:
         """Ask for a permit for what is no create; returns the seconds to come back in when there is none.
 
-        A permit to look is waited for: a request that is put back costs another claim, and if it has `created`, another
-        create.
+        It is waited for: a request that is put back costs another claim, and if it has `created`, another create.
         """
         patience = PATIENCE if created else SHORT_PATIENCE
-        if action not in _LOOKING:
-            if self._target.shared_budget:
-                await self._insist_on_write()
-            return 0.0
+        if action in _BROUGHT_TO_ITS_END:  # what was begun for a connection
+            patience = float("inf")
+        elif self._target.shared_budget and action not in _LOOKING:
+            return 0.0  # the claim has its permit
+        budget = self._budget(action)
         with self._target.gate.lend():
-            while (wait := await self._look_permit()) and wait <= patience:
+            while (wait := await _permit_of(budget)) and wait <= patience:
                 patience -= wait
                 await asyncio.sleep(wait)
         return wait
 
-    async def _look_permit(self) -> float:
-        try:
-            granted = await self._target.reads.acquire(1)
-        except DatabaseUnavailable:
-            return 1.0
-        return 0.0 if granted.permits else max(granted.wait, 0.1)
-
-    async def _insist_on_write(self) -> None:
-        """Wait for a permit: what was begun for a connection is brought to its end."""
-        permits, pause = 0, 0.0
-        while not permits:
-            await asyncio.sleep(pause)
-            try:
-                granted = await self._target.writes.acquire(1)
-            except DatabaseUnavailable:
-                pause = 1.0
-            else:
-                permits, pause = granted.permits, granted.wait
+    def _budget(self, action: Action) -> Permits:
+        """The budget that a call spends."""
+        target = self._target
+        if action in _LOOKING:
+            return target.reads
+        if action is Action.CREATE or target.shared_budget:
+            return target.writes
+        return target.removals if action in _DELETING else target.changes
 
     def _learn(self, action: Action, observation: Observation, now: float, *, excused: bool) -> None:
         target, create = self._target, action is Action.CREATE
@@ -283,17 +307,12 @@ class Creator:
             self._compared_at = now
             self._compare(observation)
         if _was_sent(observation):
-            if create or (target.shared_budget and action not in _LOOKING):
-                budget: Permits | None = target.writes
-            else:
-                budget = target.reads if action in _LOOKING else None
-            if budget is not None:
-                budget.learn(
-                    observation.rate,
-                    metered=observation.metered,
-                    throttled_for=observation.retry_after,
-                    elapsed=observation.elapsed,
-                )
+            self._budget(action).learn(
+                observation.rate,
+                metered=observation.metered,
+                throttled_for=observation.retry_after,
+                elapsed=observation.elapsed,
+            )
         # That nothing is found shows that Infisical reads, and not that it writes: in maintenance it only reads.
         if (
             not excused
@@ -327,6 +346,15 @@ class Creator:
             clock=self._target.clock.reading(),
             target_works=works,
         )
+
+
+async def _permit_of(budget: Permits) -> float:
+    """Take a permit; in how many seconds asking again may help, if there is none."""
+    try:
+        granted = await budget.acquire(1)
+    except DatabaseUnavailable:
+        return 1.0
+    return 0.0 if granted.permits else max(granted.wait, 0.1)
 
 
 def lost_attempt(claim: Claim, now: datetime, message: str) -> AttemptRecord:

@@ -25,7 +25,7 @@ log = structlog.stdlib.get_logger()
 # same kind is then done in a row, and a crash leaves more in doubt.
 AHEAD: Final = 0.05
 # The share of what is claimed ahead that has to be gone before the next claim, so that claims are few and large.
-REFILL: Final = 0.75
+REFILL: Final = 0.85
 # The pace is measured over so many seconds: few, for until it is known nothing is claimed ahead.
 SPELL: Final = 0.02
 # Without a lease nothing is claimed; whether there is one again is looked at after so many seconds.

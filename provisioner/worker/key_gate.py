@@ -143,6 +143,11 @@ class KeyGate:
             log.debug("key_not_shared", target=self._target)
         return None
 
+    def known_fingerprint(self, request: Request, secret: Secret) -> str | None:
+        """The fingerprint of a request's key if that is at hand, which it nearly always is."""
+        key = self._by_credential.get(request.credential)
+        return key.fingerprint if key is not None and key.secret is secret else None
+
     async def fingerprint(self, secret: Secret) -> str | None:
         """The fingerprint of a key that was sent; None while the database cannot be asked for the salt."""
         try:

@@ -18,11 +18,12 @@ from provisioner.worker.slots import OPEN, OpenGate
 class Target:
     """One Infisical and the ways to it.
 
-    `keys` keeps creates from being spent on keys that are refused, and `projects` on projects without the identity;
-    `incidents` hears why creates are held back,
-    `gate` keeps too many from being in flight; without them nothing does. `shared_budget`: replacing and deleting spend
-    the budget of creates too. `recorded` tells which request of another target has recorded a connection, if any.
-    `clock` is what is known of this Infisical's clock, and `clock_store` where that outlives this process.
+    `writes`, `changes` and `removals` are the budgets of creates, PATCHes and DELETEs; with a `shared_budget` all spend
+    that of creates. `keys` keeps creates from being spent on keys that are refused, `projects` on projects
+    without the identity, `incidents` hears why creates are
+    held back, `gate` keeps too many from being in flight; without them nothing does. `recorded` tells which request of
+    another target has recorded a connection, if any. `clock` is what is known of this Infisical's clock, and
+    `clock_store` where that outlives this process.
     """
 
     name: str
@@ -30,6 +31,8 @@ class Target:
     vault: Vault
     writes: Permits
     reads: Permits
+    changes: Permits
+    removals: Permits
     rules: Rules
     breaker: Breaker
     keys: KeyGate | None = None

@@ -29,10 +29,11 @@ from provisioner.core.model import (
     Result,
     Settlement,
 )
-from provisioner.core.policy import DecisionContext, Rules, decide, first_action, is_evidence, left_in_doubt
+from provisioner.core.policy import DecisionContext, Rules, decide, is_evidence, left_in_doubt
 from provisioner.core.queue_values import FRONT, Heartbeat
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queue import PostgresQueue
+from tests.support.builders import first_action
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence

@@ -195,7 +195,7 @@ async def test_a_locked_row_stops_nobody(database: Database) -> None:
         assert fleet.requests() == {"200": 300}
 
 
-@pytest.mark.parametrize(("most", "rows"), [("1", 120), ("3", 360)])
+@pytest.mark.parametrize(("most", "rows"), [("1", 60), ("3", 180)])
 async def test_a_number_is_the_most_over_all_workers(database: Database, most: str, rows: int) -> None:
     """Three workers together never have more in flight than the settings say, and all of them work."""
     settings = {"PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT": most}

@@ -59,7 +59,7 @@ class Rig:
 
 @asynccontextmanager
 async def rig(
-    *, marker: bool = False, secret: str | None = None, patience: float = 5.0, **options: Any
+    *, marker: str = "", secret: str | None = None, patience: float = 5.0, **options: Any
 ) -> AsyncIterator[Rig]:
     """Connections that log in to a fresh simulator."""
     async with Simulator(Options(**{"projects": 3, "upstream_pace": 0.01, **options})) as simulator:
@@ -112,9 +112,9 @@ async def test_skew_is_measured() -> None:
 
 async def test_marker() -> None:
     """Where the target marks its descriptions, a create carries the request's mark."""
-    async with rig(marker=True) as now:
+    async with rig(marker="here") as now:
         await now.connections.create(now.request(), KEY)
-        assert now.made()[0]["description"] == "for the team [provisioner:7]"
+        assert now.made()[0]["description"] == "for the team [provisioner:here:7]"
 
 
 async def test_a_taken_name_is_looked_up() -> None:

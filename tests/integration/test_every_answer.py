@@ -144,6 +144,8 @@ class Bench:
             vault=AnyKey(),
             writes=Ledger(),
             reads=Ledger(),
+            changes=Ledger(),
+            removals=Ledger(),
             rules=Rules(),
             breaker=Breaker(),
         )

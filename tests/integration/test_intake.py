@@ -112,7 +112,11 @@ async def test_a_comparison_tells_what_is_there(database: Lent) -> None:
         states = ("pending", "succeeded", "failed", "cancelled")
         await submitted(ours, *(row(name=state) for state in states), row(name="box", credential=BOX))
         for state in states:
-            await ours.execute("UPDATE provisioner.connection_requests SET status = $1 WHERE name = $1", state)
+            await ours.execute(
+                "UPDATE provisioner.connection_requests SET status = $1"
+                " WHERE name = $1 AND (SELECT set_config('provisioner.recording', 'on', true)) = 'on'",
+                state,
+            )
         async with staging(ours) as staged:
             await staged.take(
                 [

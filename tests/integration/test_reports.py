@@ -39,7 +39,8 @@ WITH ended AS (
     RETURNING id
 )
 UPDATE provisioner.connection_requests AS q
-SET status = $3, error_code = $4, error_message = 'of ' || q.id, finished_at = now() FROM ended AS e WHERE e.id = q.id
+SET status = $3, error_code = $4, error_message = 'of ' || q.id, finished_at = now() FROM ended AS e
+WHERE e.id = q.id AND (SELECT set_config('provisioner.recording', 'on', true)) = 'on'
 """
 
 

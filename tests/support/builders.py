@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from provisioner.core.changes import first_step
 from provisioner.core.description import describe
 from provisioner.core.doubt import unheard, with_doubt
 from provisioner.core.model import (
@@ -14,6 +15,7 @@ from provisioner.core.model import (
     AttemptRecord,
     Claim,
     Connection,
+    Do,
     Observation,
     Outcome,
     Proof,
@@ -78,7 +80,7 @@ def a_sent_create(request: Request | None = None, **changes: Any) -> SentCreate:
         target=asked.target,
         project_id=asked.project_id,
         name=asked.name,
-        description=describe(asked.id, asked.description, marker=False),
+        description=describe(asked.id, asked.description, marker=""),
         sent_at=NOON,
         ended_at=at(5),
     )
@@ -157,3 +159,10 @@ def a_settlement(
 def rate(limit: int, remaining: int, reset: float) -> RateHeaders:
     """The limiter's headers."""
     return RateHeaders(limit=limit, remaining=remaining, reset=reset)
+
+
+def first_action(claim: Claim) -> Action:
+    """The call that a claim of a request begins with, as if nobody had called it off."""
+    step = first_step(replace(claim, cancelled=False), claim.claimed_at)
+    assert isinstance(step, Do)
+    return step.action

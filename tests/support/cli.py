@@ -63,7 +63,7 @@ def query(database: Database, statement: str) -> str:
     """Run SQL behind the product's back; columns are parted by `|`, rows by line ends."""
     return subprocess.run(  # noqa: S603  # our own arguments
         [database.server.psql, "-XqAt", "--set=ON_ERROR_STOP=1", "-c", statement, database.url],
-        env={},
+        env={"PGOPTIONS": "-c provisioner.recording=on"},  # tests arrange what workers would have recorded
         capture_output=True,
         check=True,
         text=True,

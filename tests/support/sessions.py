@@ -39,6 +39,8 @@ async def connected(url: str, *, recount: bool = True) -> AsyncIterator[Session]
     """
     session: Session = await asyncpg.connect(url)
     try:
+        # Tests arrange what workers would have recorded.
+        await session.execute("SET provisioner.recording = 'on'")
         yield session
         if recount and await sees_all(session):
             assert await session.fetch(MISCOUNTED) == []

@@ -174,6 +174,14 @@ class Server:
         """Set the credentials."""
         return Observation(result=Result.UPDATED, status=200, connection=connection)
 
+    async def update(self, request: Request, connection: Connection, _key: Secret | None) -> Observation:
+        """Change what is there."""
+        made = self.made.get(request.project_id)
+        if made is None or made.id != connection.id:
+            return Observation(result=Result.ABSENT, status=404)
+        self.made[request.project_id] = replace(made, name=request.name, description=request.description)
+        return Observation(result=Result.UPDATED, status=200, connection=self.made[request.project_id])
+
     async def remove(self, connection: Connection) -> Observation:
         """Delete, or meet what the script says."""
         self.removals.append(connection)
@@ -218,6 +226,8 @@ class SmallWorld:
             vault=AnyKey(),
             writes=self.writes,
             reads=Ledger(),
+            changes=Ledger(),
+            removals=Ledger(),
             rules=Rules(),
             breaker=Breaker(),
         )

@@ -356,7 +356,10 @@ def test_look_ups(action: Action, status: int, body: bytes, seen: Result) -> Non
         (Action.REMOVE, 200, connection(), Result.REMOVED),
         (Action.REMOVE, 204, b"", Result.REMOVED),
         (Action.REMOVE, 404, error(404, "NotFound", "Could not find App Connection with ID x"), Result.ABSENT),
-        (Action.REMOVE, 400, error(400, "BadRequest", "Cannot delete App Connection with existing"), Result.INVALID),
+        (Action.REMOVE, 400, error(400, "BadRequest", "Cannot delete App Connection with existing"), Result.IN_USE),
+        (Action.REMOVE, 200, connection(id=ORG), Result.UNKNOWN),
+        (Action.DELETE, 200, connection(id=ORG), Result.UNKNOWN),
+        (Action.UPDATE, 400, error(400, "BadRequest", TAKEN), Result.NAME_TAKEN),
     ],
 )
 def test_changes(action: Action, status: int, body: bytes, seen: Result) -> None:

@@ -23,7 +23,7 @@ class TestOurs:
     claim: Final = a_claim(request, doubt=(a_sent_create(request),))
     connection: Final = a_connection(description="made by us")
 
-    def ours(self, *, claim: Claim = claim, clock: Reading = EXACT, marker: bool = False, **changes: Any) -> bool:
+    def ours(self, *, claim: Claim = claim, clock: Reading = EXACT, marker: str = "", **changes: Any) -> bool:
         """Whether the connection is ours once it is changed so."""
         return is_ours(claim, replace(self.connection, **changes), marker=marker, clock=clock)
 
@@ -116,28 +116,28 @@ class TestOurs:
 
     def test_a_marker_makes_it_certain(self) -> None:
         """With the marker switched on, what carries it is ours whenever it was made, and whatever we know of."""
-        described, certain = "made by us [provisioner:1]", replace(self.claim, doubt=())
-        assert self.ours(marker=True, description=described, claim=certain, created_at=at(-9000))
-        assert self.ours(marker=True, description=described, created_at=None)
-        assert not self.ours(marker=True, description="made by us [provisioner:2]", claim=certain)
-        assert not self.ours(marker=True, description=described, app="github")
+        described, certain = "made by us [provisioner:here:1]", replace(self.claim, doubt=())
+        assert self.ours(marker="here", description=described, claim=certain, created_at=at(-9000))
+        assert self.ours(marker="here", description=described, created_at=None)
+        assert not self.ours(marker="here", description="made by us [provisioner:here:2]", claim=certain)
+        assert not self.ours(marker="here", description=described, app="github")
 
     def test_a_marker_that_was_sent_is_missed_in_others(self) -> None:
         """What looks like ours in all but the mark is not what a marked create has made."""
-        marked = self.sent(description="made by us [provisioner:1]")
-        assert not self.ours(claim=marked, marker=True)
-        assert self.ours(claim=marked, marker=True, description="made by us [provisioner:1]")
+        marked = self.sent(description="made by us [provisioner:here:1]")
+        assert not self.ours(claim=marked, marker="here")
+        assert self.ours(claim=marked, marker="here", description="made by us [provisioner:here:1]")
 
     def test_a_marker_that_was_switched_on_since(self) -> None:
         """A create that was lost before the setting was changed made a connection without the mark."""
-        assert self.ours(marker=True)
+        assert self.ours(marker="here")
 
     def test_a_lost_worker_may_have_marked_it(self) -> None:
         """What a worker sent that died is only known from the row: both descriptions are its own."""
         claim = replace(self.claim, doubt=(unheard(self.claim, at(9)),))
         assert self.ours(claim=claim)
-        assert self.ours(claim=claim, description="made by us [provisioner:1]")
-        assert not self.ours(claim=claim, description="made by us [provisioner:2]")
+        assert self.ours(claim=claim, description="made by us [provisioner:here:1]")
+        assert not self.ours(claim=claim, description="made by us [provisioner:here:2]")
 
     @pytest.mark.parametrize("space", ["\ufeff", "\u2003", "\u00a0\n"])
     @pytest.mark.parametrize("kept", ["\x85", "\x1f", "\u200b", "\u180e"])
@@ -168,8 +168,8 @@ class TestMerged:
     def test_it_allows_the_same(self, doubt: list[SentCreate], created: int, description: str | None) -> None:
         """What one of the pieces can have made is what one of the creates can have made."""
         connection = a_connection(created_at=at(created), description=description)
-        apart = is_ours(a_claim(doubt=tuple(doubt)), connection, marker=False, clock=EXACT)
-        assert is_ours(a_claim(doubt=merged(doubt)), connection, marker=False, clock=EXACT) is apart
+        apart = is_ours(a_claim(doubt=tuple(doubt)), connection, marker="", clock=EXACT)
+        assert is_ours(a_claim(doubt=merged(doubt)), connection, marker="", clock=EXACT) is apart
 
     @given(st.lists(sent_creates, max_size=8))
     def test_pieces_are_apart(self, doubt: list[SentCreate]) -> None:

@@ -33,13 +33,12 @@ from provisioner.core.policy import (
     DecisionContext,
     Rules,
     decide,
-    first_action,
     is_evidence,
     left_in_doubt,
     sent_description,
 )
 from provisioner.core.skew import CLOCK_SLACK, CLOCK_TOLERANCE, Bounds, Reading
-from tests.support.builders import NOON, a_connection, a_request, an_observation, at, project
+from tests.support.builders import NOON, a_connection, a_request, an_observation, at, first_action, project
 
 RULES: Final = Rules(max_attempts=4)
 KIND_AFTER: Final = 8  # attempts, after which the world has no more surprises

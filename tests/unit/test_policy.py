@@ -15,11 +15,13 @@ from provisioner.core.model import (
     Connection,
     Decision,
     Do,
+    Edits,
     ErrorCode,
     Fail,
     Observation,
     OnConflict,
     Proof,
+    Remove,
     Result,
     Retry,
     Succeed,
@@ -33,7 +35,6 @@ from provisioner.core.policy import (
     backoff,
     breather,
     decide,
-    first_action,
     is_evidence,
     left_in_doubt,
 )
@@ -47,6 +48,7 @@ from tests.support.builders import (
     a_sent_create,
     an_observation,
     at,
+    first_action,
     project,
 )
 
@@ -69,10 +71,22 @@ POSSIBLE: Final[dict[Action, set[Result]]] = {
     Action.REPLACE: {Result.UPDATED, Result.ABSENT, Result.KEY_REFUSED} | REFUSALS | NO_KEY | ON_THE_WAY,
     Action.REMOVE: {Result.REMOVED, Result.ABSENT} | REFUSALS | ON_THE_WAY,
     Action.INSPECT: {Result.FOUND, Result.ABSENT, Result.OTHER_APP} | REFUSALS | ON_THE_WAY,
+    Action.UPDATE: {Result.UPDATED, Result.ABSENT, Result.NAME_TAKEN, Result.KEY_REFUSED}
+    | REFUSALS
+    | NO_KEY
+    | ON_THE_WAY,
+    Action.CONFIRM: {Result.FOUND, Result.ABSENT, Result.OTHER_APP} | REFUSALS | ON_THE_WAY,
+    Action.DELETE: {Result.REMOVED, Result.ABSENT, Result.IN_USE} | REFUSALS | ON_THE_WAY,
 }
-ABOUT: Final = {Action.REMOVE, Action.INSPECT}
+ABOUT: Final = {Action.REMOVE, Action.INSPECT, Action.DELETE}
+CHANGING: Final = {Action.UPDATE, Action.CONFIRM, Action.DELETE}
 NOBODYS_FAULT: Final = (Result.THROTTLED, Result.NOT_SENT, Result.TOKEN_TROUBLE, Result.MISCONFIGURED, Result.UNKNOWN)
-SITUATIONS: Final = [(action, seen) for action, possible in POSSIBLE.items() for seen in sorted(possible, key=str)]
+SITUATIONS: Final = [
+    (action, seen)
+    for action, possible in POSSIBLE.items()
+    if action not in CHANGING
+    for seen in sorted(possible, key=str)
+]
 
 claims = st.builds(
     Claim,
@@ -89,6 +103,14 @@ claims = st.builds(
     doubt=st.sampled_from([(), (a_sent_create(),)]),
     cancelled=st.booleans(),
 )
+recorded_requests = st.builds(
+    a_request,
+    on_conflict=st.sampled_from(OnConflict),
+    recorded_id=st.just(a_connection().id),
+    adopted=st.booleans(),
+    absent=st.booleans(),
+    edits=st.builds(Edits, name=st.booleans(), description=st.booleans(), credential=st.booleans()),
+)
 bounds = st.builds(lambda low, width: Bounds(low, low + width), st.floats(-600, 600), st.floats(0, 5))
 moments = st.builds(
     DecisionContext,
@@ -102,7 +124,7 @@ rules = st.builds(
     max_attempts=st.integers(1, 12),
     base=st.floats(0.1, 10),
     cap=st.floats(1, 600),
-    marker=st.booleans(),
+    marker=st.sampled_from(["", "here"]),
 )
 found = st.builds(
     a_connection,
@@ -150,9 +172,15 @@ class TestAnything:
     ) -> None:
         """Each observation that a call can make is decided, with a pause that is finite and a reason that is told."""
         seen = data.draw(observations(action))
+        if action in CHANGING:
+            claim = replace(
+                claim, request=replace(data.draw(recorded_requests), absent=action is Action.DELETE), cancelled=False
+            )
         match decide(claim, action, seen, rules=ruled, context=context):
             case Retry(delay=delay):
                 assert 0 <= delay <= max(45.0, ruled.cap)
+            case Remove():
+                assert claim.request.absent
             case Fail(message=message):
                 assert message
             case Do(action=following, connection=connection):

@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 from provisioner.core.description import units
 from provisioner.core.doubt import is_ours, unheard, with_doubt
 from provisioner.core.model import Action, Cancel, Claim, ErrorCode, Fail, Proof, Result, Succeed
-from provisioner.core.policy import DecisionContext, Rules, decide, first_action, telling_what_is_left
+from provisioner.core.policy import DecisionContext, Rules, decide, telling_what_is_left
 from provisioner.core.rotations import (
     LONGEST_KEY_NAME,
     Rotation,
@@ -22,6 +22,7 @@ from provisioner.core.rotations import (
 from provisioner.core.skew import Reading
 from provisioner.infisical.parts import Asked
 from provisioner.infisical.rotations import create_body, read_rotation
+from tests.support.builders import first_action
 
 NOW = datetime(2026, 11, 28, tzinfo=UTC)
 PROJECT = "6f0ba0f3-04b9-4b02-a5a6-6f9b1d4c1f6d"
@@ -89,8 +90,8 @@ def test_it_is_looked_up_before_every_create() -> None:
 def test_it_is_ours_by_the_mark_of_a_create_in_doubt(made_by: int) -> None:
     """No clock and no description tells it, only the name of its key; another create's mark is another's."""
     found = rotation(marked("Billing prod", mark_of_claim(7, made_by, 255)))
-    assert is_ours(doubting(1, 2), found, marker=False, clock=Reading()) is (made_by != 3)
-    assert not is_ours(claim(), found, marker=True, clock=Reading())
+    assert is_ours(doubting(1, 2), found, marker="", clock=Reading()) is (made_by != 3)
+    assert not is_ours(claim(), found, marker="here", clock=Reading())
 
 
 def test_the_others_are_said_to_be_left_behind() -> None:
@@ -130,7 +131,7 @@ def test_the_body_has_what_was_asked_for_and_nothing_else() -> None:
     """The parameters that were left out are left to Infisical."""
     request = claim().request
     assert isinstance(request, RotationRequest)
-    body = json.loads(create_body(request, marker=False))
+    body = json.loads(create_body(request, marker=""))
     assert body["parameters"] == {"name": "Billing prod #7.1-0000ff", "limit": 5.0}
     assert body["rotateAtUtc"] == {"hours": 2, "minutes": 30}
     assert body["secretsMapping"] == {"apiKey": "KEY"}

@@ -31,6 +31,8 @@ _PAST: Final[Mapping[Operation, str]] = {"cancel": "cancelled", "retry": "retrie
 _WORDS: Final = {
     "cancelled": "cancelled",
     "ending": "in flight: their last attempt may finish, and its connection is recorded",
+    "put aside": "had failed, and are put aside: cancelled, and nobody has to act",
+    "removed": "had been removed, and are made again",
     "failed": "had failed, and will be retried with a fresh set of attempts",
     "cancelled before": "had been cancelled, and will be retried",
     "waiting": "were waiting for their next attempt, and are retried at once",

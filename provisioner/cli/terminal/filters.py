@@ -25,9 +25,12 @@ class StateChoice(StrEnum):
     WAITING = "waiting"
     READY = "ready"
     IN_FLIGHT = "in_flight"
+    UPDATING = "updating"
+    REMOVING = "removing"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    REMOVED = "removed"
 
 
 def parse_id(text: str | int) -> int:

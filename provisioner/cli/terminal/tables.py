@@ -13,7 +13,16 @@ if TYPE_CHECKING:
 ROOMY: Final = 140  # columns: from here on there is room for a whole project id beside the rest
 RESULT: Final = 43  # columns: an error code and a point in time
 NARROW: Final = 12  # columns, below which a name says nothing
-STYLES: Final = {"failed": "red", "succeeded": "green", "in_flight": "cyan", "waiting": "yellow", "cancelled": "dim"}
+STYLES: Final = {
+    "failed": "red",
+    "succeeded": "green",
+    "in_flight": "cyan",
+    "waiting": "yellow",
+    "cancelled": "dim",
+    "removed": "dim",
+    "updating": "yellow",
+    "removing": "yellow",
+}
 
 
 def local_time(when: datetime | None) -> str:

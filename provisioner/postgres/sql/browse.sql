@@ -20,12 +20,7 @@ LEFT JOIN provisioner.waiting AS w ON w.id = q.id
 LEFT JOIN provisioner.attempt_state AS s ON s.id = q.id
 CROSS JOIN LATERAL (
     SELECT
-        CASE
-            WHEN q.status <> 'pending' THEN q.status
-            WHEN f.id IS NOT NULL THEN 'in_flight'
-            WHEN w.id IS NOT NULL THEN 'waiting'
-            ELSE 'ready'
-        END AS state,
+        provisioner.live_state(q.status, q.wanted, q.connection_id, f.id, w.id) AS state,
         CASE WHEN q.status = 'pending' THEN s.error_code ELSE q.error_code END AS error_code
 ) AS l
 WHERE
@@ -67,12 +62,7 @@ LEFT JOIN provisioner.waiting AS w ON w.id = q.id
 LEFT JOIN provisioner.attempt_state AS s ON s.id = q.id
 CROSS JOIN LATERAL (
     SELECT
-        CASE
-            WHEN q.status <> 'pending' THEN q.status
-            WHEN f.id IS NOT NULL THEN 'in_flight'
-            WHEN w.id IS NOT NULL THEN 'waiting'
-            ELSE 'ready'
-        END AS state,
+        provisioner.live_state(q.status, q.wanted, q.connection_id, f.id, w.id) AS state,
         CASE WHEN q.status = 'pending' THEN s.error_code ELSE q.error_code END AS error_code
 ) AS l
 WHERE

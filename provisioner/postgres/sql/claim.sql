@@ -19,7 +19,8 @@ WITH picked AS (
 ),
 wanted AS MATERIALIZED (
     SELECT
-        q.id, q.project_id, q.name, q.description, q.credential, q.on_conflict, q.connection_id, s.attempt, s.sent, s.failures,
+        q.id, q.project_id, q.name, q.description, q.credential, q.on_conflict, q.connection_id, q.wanted, q.adopted, s.attempt,
+        coalesce(s.sent, CASE WHEN q.connection_id IS NOT NULL THEN q.attempts END) AS sent, s.failures,
         s.streak, s.streak_of, s.since, s.cancelled, p.rank, p.turn
     FROM picked AS p
     JOIN provisioner.connection_requests AS q ON q.id = p.id AND q.status = 'pending'
@@ -34,7 +35,7 @@ marked AS (
 SELECT
     w.id, w.project_id::text, w.name, w.description, w.credential, w.on_conflict,
     m.attempt, m.claimed_at, w.sent, w.failures, w.streak, w.streak_of, w.since, w.cancelled,
-    w.connection_id::text, w.rank, w.turn
+    w.connection_id::text, w.wanted, w.adopted, w.rank, w.turn
 FROM wanted AS w
 JOIN marked AS m ON m.id = w.id
 ORDER BY w.rank, w.turn, w.id;
@@ -64,7 +65,9 @@ WHERE ctid = ANY (ARRAY (
 -- was cancelled meanwhile goes the way of the cancelled: looked up once more if an earlier attempt is in doubt, else finished.
 WITH freed AS (
     DELETE FROM provisioner.in_flight AS f
-    WHERE f.worker = $1 AND f.id = ANY ($2::bigint[]) AND f.fence = ANY ($3::bigint[])
+    WHERE
+        f.worker = $1 AND f.id = ANY ($2::bigint[]) AND f.fence = ANY ($3::bigint[])
+        AND (SELECT set_config('provisioner.recording', 'on', true)) = 'on'
     RETURNING f.id, f.target, f.rank, f.project_id, f.cancelled
 ),
 doubted AS (
@@ -103,6 +106,12 @@ SELECT
 FROM unnest($1::bigint[]) AS claimed (id)
 -- One by one: where nothing is known of the table, more than one would be planned as a scan of all of it.
 CROSS JOIN LATERAL (SELECT s.* FROM provisioner.sent_creates AS s WHERE s.id = claimed.id LIMIT 1000) AS c;
+
+-- :name edits
+-- What was edited of the requests $1 since their connections were recorded.
+SELECT e.id, e.name, e.description, e.credential, e.adopted
+FROM unnest($1::bigint[]) AS claimed (id)
+CROSS JOIN LATERAL (SELECT w.* FROM provisioner.edits AS w WHERE w.id = claimed.id LIMIT 1) AS e;
 
 -- :name lost
 -- Claims that worker $1 holds for target $2 without knowing: a claim was committed, but its answer never arrived. $3 are the

@@ -13,12 +13,7 @@ WITH standing AS (
 SELECT
     q.id, q.target, q.project_id::text AS project_id, q.name, q.description,
     c.credential, q.on_conflict, q.priority, q.batch, q.project_name, q.not_before, q.requested_by, q.created_at,
-    CASE
-        WHEN q.status <> 'pending' THEN q.status
-        WHEN f.id IS NOT NULL THEN 'in_flight'
-        WHEN w.id IS NOT NULL THEN 'waiting'
-        ELSE 'ready'
-    END AS state,
+    provisioner.live_state(q.status, q.wanted, q.connection_id, f.id, w.id) AS state,
     CASE WHEN q.status = 'pending' THEN coalesce(s.sent, q.attempts) ELSE q.attempts END AS attempts,
     q.connection_id::text AS connection_id, q.org_id::text AS org_id, q.credentials_hash, q.adopted,
     CASE WHEN q.status = 'pending' THEN s.error_code ELSE q.error_code END AS error_code,

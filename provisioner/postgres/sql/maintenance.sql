@@ -129,15 +129,19 @@ doubted AS (
     FROM taken AS t
     -- One by one, for a join is planned as a scan of the wide table.
     CROSS JOIN LATERAL (
-        SELECT r.target, r.project_id, r.name, r.description, false AS marked
+        SELECT
+            r.target, r.project_id, r.name, r.description, false AS marked,
+            r.wanted = 'absent' AND r.connection_id IS NOT NULL AS deleting
         FROM provisioner.connection_requests AS r
         WHERE r.id = t.id
         UNION ALL
-        SELECT r.target, r.project_id, r.name, r.description, true
+        SELECT r.target, r.project_id, r.name, r.description, true, false
         FROM provisioner.rotation_requests AS r
         WHERE r.id = t.id
         LIMIT 1
     ) AS q
+    -- Nothing is created for what is only to be deleted.
+    WHERE q.deleting IS NOT TRUE
     ON CONFLICT (id, sent_at) DO UPDATE SET ended_at = greatest(sent_creates.ended_at, excluded.ended_at)
 ),
 logged AS (

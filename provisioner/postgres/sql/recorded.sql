@@ -32,3 +32,7 @@ WHERE
     q.target = ANY (ARRAY(SELECT t.target FROM provisioner.targets AS t WHERE t.target <> $1))
     AND q.project_id = $2::uuid AND q.name = $3 AND q.connection_id = $4::uuid
 LIMIT 1;
+
+-- :name installation
+-- Which database this is.
+SELECT i.id FROM provisioner.installation AS i;

@@ -88,6 +88,7 @@ class Connections:
     upstream: Upstream
     pool: Pool
     faults: Faults
+    change_faults: Faults
     settings: Settings
     clock: Clock
 
@@ -133,7 +134,11 @@ class Connections:
                 raise internal()
 
     def _strike(self, exchange: Exchange) -> None:
-        if exchange.fault is not None and exchange.record is not None:
+        if exchange.fault is None:
+            return
+        if exchange.record is None:  # only creates have one
+            self.change_faults.strike(exchange.fault)
+        else:
             self.faults.strike(exchange.fault)
             exchange.record.fault = exchange.fault
 
@@ -213,14 +218,25 @@ class Connections:
         """PATCH: another name, description or key."""
         validation.connection_id(exchange.params["connectionId"])
         changes = validation.patch(exchange.body)
-        connection = self._by_id(exchange, "edit-app-connections")
+        self._by_id(exchange, "edit-app-connections")
+        if exchange.fault == "slow":
+            self._strike(exchange)
+            await exchange.wait(SLOW)
         if changes.api_key is UNDEFINED:
-            return self._change(connection, changes)
-        await self.pool.turn(exchange)
-        await self.upstream.validate(changes.api_key, fault=None, wait=exchange.wait)
-        async with self.pool.transaction(exchange):
-            # It may have been deleted meanwhile.
-            return self._change(self._by_id(exchange, "edit-app-connections"), changes)
+            await self._fail_before_commit(exchange)
+            changed = self._change(self._by_id(exchange, "edit-app-connections"), changes)
+        else:
+            await self.pool.turn(exchange)
+            down = {"openrouter-429": "429", "openrouter-down": "down"}.get(exchange.fault or "")
+            if down:
+                self._strike(exchange)
+            await self.upstream.validate(changes.api_key, fault=down, wait=exchange.wait)
+            await self._fail_before_commit(exchange)
+            async with self.pool.transaction(exchange):
+                # It may have been deleted meanwhile.
+                changed = self._change(self._by_id(exchange, "edit-app-connections"), changes)
+        self._fail_after_commit(exchange)
+        return changed
 
     def _change(self, connection: Connection, changes: Changes) -> dict[str, Any]:
         if changes.description is not UNDEFINED:
@@ -236,11 +252,14 @@ class Connections:
 
     async def delete(self, exchange: Exchange) -> dict[str, Any]:
         """DELETE."""
+        self._by_id(exchange, "delete-app-connections")
+        await self._fail_before_commit(exchange)
         connection = self._by_id(exchange, "delete-app-connections")
         if connection.used_by:
             message = "Cannot delete App Connection with existing connections. Remove them and try again."
             raise Refusal(400, "BadRequest", message)
         self.store.remove(connection)
+        self._fail_after_commit(exchange)
         return self._shown(connection)
 
     def _by_id(

@@ -39,7 +39,11 @@ class Pipeline:
         self.waits = Waits()
         self._world = world
         connections, rotations = world.connections, world.rotations
-        self._faults = {"create": world.faults, "create_rotation": world.rotation_faults}
+        self._faults = {
+            "create": world.faults,
+            "create_rotation": world.rotation_faults,
+            **dict.fromkeys(("patch", "delete"), world.change_faults),
+        }
         self._actions: dict[str, Action] = {
             "create": connections.create,
             "list": connections.list,

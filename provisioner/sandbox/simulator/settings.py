@@ -177,6 +177,7 @@ FIELDS: dict[str, Callable[[object], Any]] = {
     "secretUses": checks.integer(least=0),
     "faults": _faults,
     "rotationFaults": _rotation_faults,
+    "changeFaults": _faults,
     "seed": checks.integer(),
     "cutAfter": checks.number(above=0),
     "replicaLag": checks.number(least=0),

@@ -57,6 +57,7 @@ class World:
     connections: Connections
     rotations: Rotations
     rotation_faults: Faults
+    change_faults: Faults
     keys: KeyStore
     rotation_creates: list[CreateRecord]
     secrets: Secrets
@@ -81,6 +82,7 @@ class World:
         client_id = options.client_id or seeds.named_uuid("client id")
         faults = Faults(options.seed, {})
         rotation_faults = Faults(options.seed, {}, "rotation faults")
+        change_faults = Faults(options.seed, {}, "change faults")
         secrets = Secrets(store=store)
         keys = KeyStore(seeds=seeds)
         upstream = Upstream(settings=settings, seeds=seeds)
@@ -95,13 +97,20 @@ class World:
             tokens=tokens,
             logins=Logins(tokens=tokens, settings=settings, clock=clock, client_id=client_id),
             connections=Connections(
-                store=store, upstream=upstream, pool=pool, faults=faults, settings=settings, clock=clock
+                store=store,
+                upstream=upstream,
+                pool=pool,
+                faults=faults,
+                change_faults=change_faults,
+                settings=settings,
+                clock=clock,
             ),
             secrets=secrets,
             rotations=Rotations(
                 store=store, secrets=secrets, keys=keys, faults=rotation_faults, settings=settings, clock=clock
             ),
             rotation_faults=rotation_faults,
+            change_faults=change_faults,
             keys=keys,
             rotation_creates=[],
             pool=pool,
@@ -141,6 +150,7 @@ class World:
         effects: dict[str, Callable[[Any], object]] = {
             "faults": self.faults.share,
             "rotationFaults": self.rotation_faults.share,
+            "changeFaults": self.change_faults.share,
             "seed": self._reseed,
             "folders": self._add_folders,
             "identity": self.tokens.judge,
@@ -164,6 +174,7 @@ class World:
     def _reseed(self, seed: int) -> None:
         self.faults.reseed(seed)
         self.rotation_faults.reseed(seed)
+        self.change_faults.reseed(seed)
 
     def _add_folders(self, folders: list[tuple[str, str, str]]) -> None:
         self.secrets.add_folders(folders)
@@ -206,6 +217,7 @@ class World:
             "secrets": self.secrets.public(),
             "faults": dict(self.faults.struck),
             "rotationFaults": dict(self.rotation_faults.struck),
+            "changeFaults": dict(self.change_faults.struck),
             "pool": self.pool.public(),
             "logins": dict(self.logins.counts),
         }

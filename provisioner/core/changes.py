@@ -1,0 +1,146 @@
+"""What is recorded, and what is not wanted: which call comes first, and what its answer means. Pure.
+
+The row is a wish that stays. What differs between it and what was recorded is work: an update sends what was edited, a
+deletion ends what is not wanted any more. Both are made by id, and only by an id that was recorded or that evidence
+shows to be ours, so both may be repeated. What somebody else made is left as it is unless the wish says otherwise.
+"""
+
+from datetime import datetime
+from typing import Final
+
+from provisioner.core.doubt import is_ours, latest
+from provisioner.core.model import (
+    Action,
+    Cancel,
+    Claim,
+    Connection,
+    Decision,
+    Do,
+    ErrorCode,
+    Fail,
+    Observation,
+    Remove,
+    Result,
+    Retry,
+    Succeed,
+)
+from provisioner.core.skew import Reading
+
+# A connection that was just made may be missing on a replica for so many seconds.
+REPLICA_LAG: Final = 10.0
+_GONE: Final = frozenset({Result.REMOVED, Result.ABSENT, Result.PROJECT_MISSING})
+_NOT_OURS: Final = frozenset({Result.ABSENT, Result.OTHER_APP, Result.PROJECT_MISSING})
+
+
+def first_step(claim: Claim, now: datetime) -> Decision:
+    """What to do first; `now` is on the database's clock.
+
+    What is recorded is changed or deleted by its id. What may have been made already is looked up before it is made.
+    """
+    if claim.request.recorded_id is not None:
+        return Cancel() if claim.cancelled else _change(claim)
+    if claim.request.absent:
+        return _look_for_the_unwanted(claim, now)
+    if claim.doubt or claim.request.looks_first:
+        return Do(action=Action.LOOK_UP)
+    return Cancel() if claim.cancelled else Do(action=Action.CREATE)
+
+
+def after_change(
+    claim: Claim, action: Action, observation: Observation, *, marker: str, clock: Reading, now: datetime
+) -> Decision | None:
+    """What happens after a call for a request that has a connection, or wants none.
+
+    None: it is decided as for every other request.
+    """
+    if action is Action.DELETE:
+        return _after_delete(claim, observation, now)
+    if action in {Action.UPDATE, Action.CONFIRM}:
+        return _after_update(claim, observation)
+    found = observation.connection if observation.result is Result.FOUND else None
+    if not claim.request.absent or (found is None and observation.result not in _NOT_OURS):
+        return None
+    if found is not None and is_ours(claim, found, marker=marker, clock=clock):
+        return Do(action=Action.DELETE, connection=found)
+    return Remove()
+
+
+def recorded_twice(claim: Claim, connection: Connection, other: str) -> Decision:
+    """What to do when `other`, a request of another target, has recorded the connection that was found."""
+    if claim.cancelled:
+        return Cancel()
+    return Fail(
+        code=ErrorCode.NAME_CONFLICT,
+        message=f"{other} has already recorded this connection (id {connection.id}): both targets are the same"
+        " Infisical and organization; cancel one of the requests, and configure only one of the targets",
+    )
+
+
+def _change(claim: Claim) -> Decision:
+    """The call by which what is recorded becomes what is wanted."""
+    request = claim.request
+    if request.absent:
+        letting_go = request.adopted and not request.edits.adopted
+        return Remove() if letting_go else Do(action=Action.DELETE, connection=recorded(claim))
+    return Do(action=Action.UPDATE if request.edits.any else Action.CONFIRM, connection=recorded(claim))
+
+
+def recorded(claim: Claim) -> Connection:
+    """The connection that a request has recorded, as far as the request knows it."""
+    request = claim.request
+    return Connection(
+        id=request.recorded_id or "",
+        project_id=request.project_id,
+        org_id=None,
+        credentials_hash="",
+        name=request.name,
+        app="",
+        method="",
+        description=None,
+        created_at=None,
+    )
+
+
+def _after_update(claim: Claim, observation: Observation) -> Decision | None:
+    """What an update, or a look at what is recorded, showed."""
+    match observation.result:
+        case Result.UPDATED | Result.FOUND if observation.connection is not None:
+            return Succeed(connection=observation.connection, adopted=claim.request.adopted)
+        case Result.ABSENT:
+            # Somebody has deleted it: it is made anew, and what may have been made since is looked up before.
+            looks = claim.doubt or claim.request.looks_first
+            return Do(action=Action.LOOK_UP if looks else Action.CREATE)
+        case Result.NAME_TAKEN:
+            return Fail(
+                code=ErrorCode.NAME_CONFLICT,
+                message=f"the project already has another connection {claim.request.name!r}, so this one keeps the name"
+                " that it has; choose another name",
+            )
+        case _:
+            return None
+
+
+def _after_delete(claim: Claim, observation: Observation, now: datetime) -> Decision | None:
+    """It is gone, or it is in use. With another end it is deleted again: nobody else has its id."""
+    if observation.result is Result.IN_USE:
+        return Fail(
+            code=ErrorCode.IN_USE,
+            message=f"Infisical does not delete the connection, for something uses it ({observation.message})",
+        )
+    if observation.result not in _GONE:
+        return None
+    deleted = observation.connection
+    if deleted is not None and deleted.id != claim.request.recorded_id:
+        return Remove()  # it was looked for, and found
+    return _look_for_the_unwanted(claim, now)
+
+
+def _look_for_the_unwanted(claim: Claim, now: datetime) -> Decision:
+    """Look for what a create in doubt may have made, once that cannot be carried out any later."""
+    if not claim.doubt:
+        return Remove()
+    pause = (max(map(latest, claim.doubt)) - now).total_seconds() + REPLICA_LAG
+    if pause > 0:
+        message = "a create that was lost may still be carried out; what it makes is looked for after that"
+        return Retry(delay=pause, message=message)
+    return Do(action=Action.LOOK_UP)
