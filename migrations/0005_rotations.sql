@@ -56,11 +56,12 @@ COMMENT ON COLUMN provisioner.rotation_requests.left_behind IS 'Which other keys
 
 -- What both kinds have in common, with the line that each request stands in.
 CREATE VIEW provisioner.requests AS
-SELECT q.id, q.target, q.batch, q.requested_by, q.status, q.error_code, q.created_at, q.finished_at
+SELECT q.id, q.target, q.batch, q.requested_by, q.status, q.error_code, q.created_at, q.finished_at, q.attempts
 FROM provisioner.connection_requests AS q
 UNION ALL
 SELECT
-    r.id, r.target || '/rotations', r.batch, r.requested_by, r.status, r.error_code, r.created_at, r.finished_at
+    r.id, r.target || '/rotations', r.batch, r.requested_by, r.status, r.error_code, r.created_at, r.finished_at,
+    r.attempts
 FROM provisioner.rotation_requests AS r;
 
 COMMENT ON VIEW provisioner.requests IS 'All requests of every kind, in brief; a rotation''s target is that of its line';

@@ -1896,7 +1896,8 @@ CREATE VIEW provisioner.requests AS
     q.status,
     q.error_code,
     q.created_at,
-    q.finished_at
+    q.finished_at,
+    q.attempts
    FROM provisioner.connection_requests q
 UNION ALL
  SELECT r.id,
@@ -1906,7 +1907,8 @@ UNION ALL
     r.status,
     r.error_code,
     r.created_at,
-    r.finished_at
+    r.finished_at,
+    r.attempts
    FROM provisioner.rotation_requests r;
 
 COMMENT ON VIEW provisioner.requests IS 'All requests of every kind, in brief; a rotation''s target is that of its line';

@@ -21,7 +21,7 @@ FAMILIES: Final = {
     "onboard": ("onboard",),
     "serve": ("demo", "run", "simulate", "healthcheck"),
     "bulk": ("discover", "submit", "plan", "export"),
-    "look": ("status", "list", "show", "verify"),
+    "look": ("status", "list", "show", "rotations", "verify"),
     "operate": ("retry", "cancel", "pause", "resume"),
     "setup": ("migrate", "doctor", "grant", "database", "keys", "seal", "settings"),
 }
@@ -36,6 +36,7 @@ COMMANDS: Final = {
     "status": "Show the progress, and what needs your attention.",
     "list": "List requests.",
     "show": "Show one request, its attempts, and what happens next.",
+    "rotations": "List rotations, and the keys that they have.",
     "retry": "Retry failed, cancelled or waiting requests.",
     "cancel": "Cancel requests that have not finished.",
     "pause": "Pause a target: workers claim none of its requests.",

@@ -5,7 +5,7 @@ the table may hold.
 """
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Final, Self
 
@@ -13,10 +13,11 @@ import orjson
 
 from provisioner.intake.errors import FileUnusable, Problem
 from provisioner.intake.reading import Format, read
-from provisioner.intake.rows import Row, Seal, check
+from provisioner.intake.rows import COLUMNS, Row, Seal, check
 from provisioner.intake.spool import Spool
 
 SHOWN: Final = 20  # problems that are told one by one
+_NOT_BEFORE: Final = COLUMNS.index("not_before") + 1  # behind the line's number
 STEP: Final = 1000  # lines between two reports of progress
 
 
@@ -58,8 +59,10 @@ class CheckedFile:
     def rows(self) -> Iterator[tuple[object, ...]]:
         """Give what may be loaded, in order: the line's number, then the values in the order of `rows.COLUMNS`."""
         for kept in self._spool.lines():
-            *values, not_before = orjson.loads(kept)
-            yield (*values, datetime.fromisoformat(not_before) if not_before else None)
+            values = orjson.loads(kept)
+            if not_before := values[_NOT_BEFORE]:
+                values[_NOT_BEFORE] = datetime.fromisoformat(not_before)
+            yield tuple(values)
 
 
 def check_file(
@@ -69,9 +72,12 @@ def check_file(
     form: Format | None = None,
     seal: Seal,
     batch: str | None = None,
+    rotation: Mapping[str, object] | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> CheckedFile:
-    """Read and check a whole file; rows without a batch get `batch`. Calls `progress` now and then.
+    """Read and check a whole file; rows without a batch get `batch`, those without a rotation's column its `rotation`.
+
+    Calls `progress` now and then.
 
     Readable keys are sealed at once, so that none is kept. The caller closes what is returned. Raises `FileUnusable`
     and `OSError`.
@@ -86,6 +92,8 @@ def check_file(
                 continue
             if batch is not None:
                 found.values.setdefault("batch", batch)
+            for column, value in (rotation or {}).items():
+                found.values.setdefault(column, value)
             row = check(found.line, found.values)
             if isinstance(row, Row):
                 checked.add(found.line, row.sealed(seal))

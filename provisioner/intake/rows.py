@@ -11,12 +11,13 @@ from re import IGNORECASE, compile as pattern
 from typing import Annotated, Any, Final, Literal, Protocol
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, StringConstraints, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, StringConstraints, ValidationError
 
 from provisioner.core.description import LONGEST, units
 from provisioner.core.key_text import NoKey, key_in
 from provisioner.core.secret import Secret
 from provisioner.intake.errors import Problem
+from provisioner.intake.rotation import PREFIX, ROTATION_COLUMNS, RULES, RotationColumns
 
 SEALED: Final = "sealed:"
 API_KEY: Final = "api_key"
@@ -54,6 +55,7 @@ _RULES: Final = {
         "must be a point in time with its offset, such as 2030-01-31T08:00:00+01:00 or 2030-01-31T07:00:00Z,"
         " before the year 9999"
     ),
+    **RULES,
 }
 # Columns of the table, or of an export, that are not for requesters.
 RESULTS: Final = frozenset(
@@ -151,7 +153,7 @@ class Seal(Protocol):
         """What the column credential holds instead of the key."""
 
 
-class Row(BaseModel):
+class Row(RotationColumns):
     """What one line asks for; a column that is not given has the table's own default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -182,7 +184,11 @@ class Row(BaseModel):
         return tuple(self.__dict__[name] for name in COLUMNS)
 
 
-COLUMNS: Final = tuple(name for name in Row.model_fields if name != API_KEY)
+# In this order everywhere: what a connection is asked for with, then what a rotation is.
+COLUMNS: Final = (
+    *(name for name in Row.model_fields if name != API_KEY and not name.startswith(PREFIX)),
+    *ROTATION_COLUMNS,
+)
 BATCH_RULE: Final = _RULES["batch"]
 
 
@@ -210,7 +216,8 @@ def unknown_column(name: str) -> str:
     shown = _shown(name)
     if close:
         return f"{shown} is no column; did you mean {close[0]}?"
-    return f"{shown} is no column; there are {', '.join(COLUMNS)} and {API_KEY}"
+    plain = [each for each in COLUMNS if not each.startswith(PREFIX)]
+    return f"{shown} is no column; there are {', '.join(plain)}, {API_KEY}, and those of rotations (rotation_…)"
 
 
 def shown_name(name: str) -> str:

@@ -27,6 +27,20 @@ COLUMNS: Final = (
     "batch",
     "project_name",
     "not_before",
+    *(
+        "rotation_name",
+        "rotation_environment",
+        "rotation_secret_path",
+        "rotation_secret_name",
+        "rotation_interval_days",
+    ),
+    *(
+        "rotation_rotate_at",
+        "rotation_key_name",
+        "rotation_spend_limit",
+        "rotation_limit_reset",
+        "rotation_include_byok",
+    ),
 )
 
 
@@ -87,6 +101,19 @@ class Staging:
         """Copy rows, their values in the order of `COLUMNS`, next to the table. Raises `RowsRefused`."""
         await self._connection.execute(self._sql["stage"])
         await self._connection.copy_records_to_table("submitted", schema_name="pg_temp", columns=COLUMNS, records=rows)
+
+    async def set_rotations_apart(self) -> int:
+        """Keep what rotations the rows ask for, before repeated connections are dropped; returns how many."""
+        await self._connection.execute(self._sql["stage_rotations"])
+        return int(await self._connection.fetchval(self._sql["staged_rotations"]))
+
+    async def insert_rotations(self) -> int:
+        """Put those rotations into their table that are not there yet, and tell how many. Raises `RowsRefused`."""
+        return int(await self._connection.fetchval(self._sql["insert_rotations"]))
+
+    async def rotation_ids(self) -> Sequence[int]:
+        """The rotations of all rows, those that were there before included."""
+        return [row["id"] for row in await self._connection.fetch(self._sql["rotation_ids"])]
 
     async def drop_repeats(self, shown: int) -> Repeats:
         """Keep the first line for each connection, and tell of the others: the first `shown` conflicts one by one."""

@@ -60,6 +60,23 @@ async def tally(database: Database, ids: Sequence[int], *, own: bool = False) ->
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rotations:
+    """How many of the requests are rotations, and what `leaving` of them may have left behind, some of it in words."""
+
+    rotations: int = 0
+    leaving: int = 0
+    left_behind: Sequence[str] = ()
+
+
+async def rotations(database: Database, ids: Sequence[int]) -> Rotations:
+    """Tell of the rotations among them. Raises as `tally` does."""
+    row = await database.fetchrow(statements(_SQL)["rotations"], ids)
+    if row is None:  # a count has one row
+        raise AssertionError
+    return Rotations(rotations=row["rotations"], leaving=row["leaving"], left_behind=tuple(row["left_behind"] or ()))
+
+
 async def retry_credentials(database: Database, ids: Sequence[int]) -> int:
     """Retry those that failed because of their credential, and tell how many. Raises as `tally` does."""
     rows = await database.fetch(statements(_SQL)["retry"], ids, list(OF_CREDENTIALS))

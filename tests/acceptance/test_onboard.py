@@ -84,6 +84,21 @@ def test_twice_from_nothing(reachable_directory: Path, infisical: Infisical, tmp
     assert "first" in status.stdout
 
 
+def test_a_key_of_its_own_for_every_project(database: Database, infisical: Infisical) -> None:
+    """With a rotation each project has its connection, its key with a limit and its secret, and nothing twice."""
+    options = ("--with-rotation", "--rotation", "spend_limit=10", "--rotation", "limit_reset=monthly")
+    done = onboard(database, infisical, *options)
+    assert done.returncode == 0, done.stderr
+    assert "16 of 16 requests done: 16 succeeded, 0 failed" in done.stdout
+    assert "8 of them are rotations" in done.stdout
+    again = onboard(database, infisical, *options)
+    assert "nothing to do: every request was done earlier (16 succeeded, 0 failed)" in again.stdout
+    state = infisical.state()
+    assert len(state["connections"]) == len(state["rotations"]) == len(state["keys"]) == len(state["secrets"]) == 8
+    assert {(key["limit"], key["limitReset"]) for key in state["keys"]} == {(10, "monthly")}
+    assert {key["name"].split(" prod #")[0] for key in state["keys"]} == {f"project {n}" for n in range(1, 9)}
+
+
 def test_a_wrong_key_at_first(database: Database, infisical: Infisical) -> None:
     """With a refused key it exits with 1 and says what to correct; with the right one the same command ends the job."""
     wrong = onboard(database, infisical, **WRONG)

@@ -28,10 +28,9 @@ KEY = "sk-or-v1-planted4711"
 
 def row(line: int = 2, **given: object) -> tuple[object, ...]:
     """Return a row for project ONE as it is staged, with these columns otherwise."""
-    usual = dict(
-        zip(COLUMNS, (line, "default", ONE, "openrouter", None, "default", "fail", 0, None, None, None), strict=True)
-    )
-    return tuple((usual | given).values())
+    usual: dict[str, object] = dict.fromkeys(COLUMNS)
+    usual |= {"line": line, "target": "default", "project_id": ONE, "name": "openrouter", "credential": "default"}
+    return tuple((usual | {"on_conflict": "fail", "priority": 0} | given).values())
 
 
 @asynccontextmanager
@@ -57,6 +56,32 @@ def test_the_columns_are_those_that_are_checked() -> None:
     assert ("line", *rules.COLUMNS) == COLUMNS
 
 
+async def test_rotations_beside_their_connections(database: Lent) -> None:
+    """Lines with a column of rotations ask for one each, also two of the same connection, and twice is harmless."""
+    rows = (
+        row(2, project_name="Billing", rotation_spend_limit=10.0, rotation_rotate_at="03:30"),
+        row(3, project_name="Billing", rotation_environment="dev"),
+        row(4, name="without"),
+    )
+    async with opened(database) as ours:
+        for new in (2, 0):
+            async with staging(ours) as staged:
+                await staged.take(rows)
+                assert await staged.set_rotations_apart() == 2
+                assert (await staged.drop_repeats(10)).identical == 1
+                await staged.insert()
+                assert await staged.insert_rotations() == new
+                assert len(await staged.rotation_ids()) == 2
+        found = await ours.fetch(
+            "SELECT environment, connection, rotate_at::text, spend_limit, project_name"
+            " FROM provisioner.rotation_requests ORDER BY id"
+        )
+    assert [tuple(each) for each in found] == [
+        ("prod", "openrouter", "03:30:00", 10, "Billing"),
+        ("dev", "openrouter", "00:00:00", None, "Billing"),
+    ]
+
+
 async def test_rows_arrive_as_they_were_given(database: Lent) -> None:
     """Every column is stored as the file says, in the file's order, and the workers are told where to look."""
     soon = datetime(2100, 1, 1, tzinfo=UTC)
@@ -65,8 +90,10 @@ async def test_rows_arrive_as_they_were_given(database: Lent) -> None:
         assert await submitted(ours, full, row(3, batch="b", not_before=soon)) == 2
         found = await ours.fetch("SELECT * FROM provisioner.connection_requests ORDER BY id")
         line = await ours.fetch("SELECT target, id FROM provisioner.ready")
-    values = [tuple(str(each[name]) if name == "project_id" else each[name] for name in COLUMNS[1:]) for each in found]
-    assert values == [full[1:], row(3, batch="b", not_before=soon)[1:]]
+    asked = [name for name in COLUMNS[1:] if not name.startswith("rotation_")]
+    values = [tuple(str(each[name]) if name == "project_id" else each[name] for name in asked) for each in found]
+    last = len(asked) + 1
+    assert values == [full[1:last], row(3, batch="b", not_before=soon)[1:last]]
     assert [tuple(each) for each in line] == [("eu", found[0]["id"])]  # the other waits for its time
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final, cast
 import typer
 
 from provisioner.cli.bulk.forewarning import forewarned
+from provisioner.cli.bulk.rotation import Rotation, WithRotation, asked_rotation
 from provisioner.cli.bulk.submitted import Report, States, tell
 from provisioner.cli.serve.leftovers import exit_status
 from provisioner.cli.terminal.frame import DONE, NOT_DONE, PARTLY, Config, Json, load, open_database, run_async
@@ -42,6 +43,7 @@ class Wish:
     skip_invalid: bool
     quiet: bool
     wait: bool = False
+    rotation: "dict[str, object] | None" = None
 
     @property
     def name(self) -> str:
@@ -76,19 +78,31 @@ def submit(  # noqa: PLR0917  # the command line names them
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait until the file's requests have ended; exits as `run --drain` does.")
     ] = False,
+    with_rotation: WithRotation = False,
+    rotation: Rotation = None,
     as_json: Json = False,
 ) -> None:
     """Load requests in bulk. Every line is checked first, and loading the same file again is harmless.
 
     Columns: target, project_id (required), name, description, credential, on_conflict, priority, batch, project_name,
     not_before, and api_key: a readable key, which is sealed before it leaves this process. A missing or empty value
-    means the table's default. If a line is invalid, it is reported and nothing is loaded.
+    means the table's default. If a line is invalid, it is reported and nothing is loaded. With a column of rotations
+    (rotation_…), or --with-rotation, a line also asks for a key of the project's own.
 
     Example: provisioner submit projects.csv --batch onboarding --dry-run
     """
     if wait and dry_run:
         raise typer.BadParameter("--wait and --dry-run exclude each other")
-    wish = Wish(file=file, form=form, batch=batch, dry_run=dry_run, skip_invalid=skip_invalid, quiet=as_json, wait=wait)
+    wish = Wish(
+        file=file,
+        form=form,
+        batch=batch,
+        dry_run=dry_run,
+        skip_invalid=skip_invalid,
+        quiet=as_json,
+        wait=wait,
+        rotation=asked_rotation(with_rotation=with_rotation, columns=rotation),
+    )
     settings = load(config)
     settings.database_url()  # before a long file is read
     with checked_lines(wish, sealer(settings)) as checked:
@@ -128,7 +142,15 @@ def checked_lines(wish: Wish, seal: Seal) -> Iterator[CheckedFile]:
     """Check a whole file. Raises `FileUnusable`."""
     try:
         with _opened(wish.file) as stream, reading(stream, quiet=wish.quiet) as progress:
-            checked = check_file(stream, name=wish.file, form=wish.form, seal=seal, batch=wish.batch, progress=progress)
+            checked = check_file(
+                stream,
+                name=wish.file,
+                form=wish.form,
+                seal=seal,
+                batch=wish.batch,
+                rotation=wish.rotation,
+                progress=progress,
+            )
     except FileUnusable as error:
         raise FileUnusable(f"{wish.name} {error}; nothing was loaded") from error
     except OSError as error:
@@ -184,6 +206,7 @@ async def _load(
 ) -> tuple[Report, Sequence[Comparison], Sequence[int]]:
     async with staging(database) as staged:
         await staged.take(loading(checked.rows(), total=checked.good, quiet=wish.quiet))
+        rotations = await staged.set_rotations_apart()
         repeats = await staged.drop_repeats(SHOWN)
         report = _with_repeats(report, repeats)
         if repeats.conflicting and not wish.skip_invalid:
@@ -191,7 +214,10 @@ async def _load(
         found = await staged.compare()
         wanted = sum(each.wanted for each in found)
         inserted = wanted - sum(each.existing for each in found) if wish.dry_run else await staged.insert()
-        ids = await staged.ids() if wish.wait else ()
+        if rotations:
+            new = 0 if wish.dry_run else await staged.insert_rotations()
+            report = replace(report, rotations=rotations, rotations_inserted=new)
+        ids = [*await staged.ids(), *await staged.rotation_ids()] if wish.wait else ()
         report = _with_result(report, found, inserted=inserted, already=wanted - inserted)
     return (report if staged.sees_all else _of_one_requester(report, found)), found, ids
 

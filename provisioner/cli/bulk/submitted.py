@@ -27,7 +27,8 @@ class Report:
     """What became of a file's lines, or with `dry_run` what would.
 
     `accepted`: its good lines were loaded. `inserted` are new; `repeated` say what an earlier line says; `skipped` are
-    bad, and `problems` tell of the first of them; `different` are in the table already, with other values. `of_others`
+    bad, and `problems` tell of the first of them; `different` are in the table already, with other values. `rotations`
+    are asked for by the lines, and `rotations_inserted` of them are new. `of_others`
     is None unless we are shown our own requests only: how many of those already there are none of ours. `outcome` is
     what came of all of them, if that was waited for.
     """
@@ -46,6 +47,8 @@ class Report:
     skipped: int = 0
     problems: tuple[Problem, ...] = ()
     warnings: tuple[str, ...] = ()
+    rotations: int = 0
+    rotations_inserted: int = 0
     outcome: Leftovers | None = None
     workers: int | None = None
     seconds_left: float | None = None
@@ -93,6 +96,9 @@ def _tell_result(report: Report) -> None:
         told.append(f"{report.repeated:,} repeated in the file")
     aside = f" ({'; '.join(told)})" if told else ""
     say(f"  {'already there':13} {there:,}{aside}")
+    if report.rotations:
+        new = "" if report.dry_run else f", {report.rotations_inserted:,} inserted"
+        say(f"  {'rotations':13} {report.rotations:,}{new}")
     if report.skipped:
         say(f"  {'skipped':13} {report.skipped:,}")
     if report.dry_run and report.of_others is not None:

@@ -7,12 +7,26 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
-from provisioner.cli.bulk.submit import STDIN, Wish, checked_lines, is_batch_option
+from provisioner.cli.bulk.rotation import Rotation, WithRotation, asked_rotation
+from provisioner.cli.bulk.submit import STDIN, Wish, checked_lines
 from provisioner.cli.onboard.asking import Told, Wanted
+from provisioner.cli.onboard.options import (
+    Batch,
+    File,
+    Form,
+    FromInfisical,
+    Kinds,
+    Names,
+    Report,
+    Skip,
+    Target,
+    Without,
+    Yes,
+)
 from provisioner.cli.terminal.frame import (
     DONE,
     NOT_DONE,
@@ -38,48 +52,6 @@ if TYPE_CHECKING:
 
 LABEL: Final = 10  # columns
 
-File = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[FILE]", help="CSV with a header, or JSON Lines; - for standard input.", show_default=False
-    ),
-]
-FromInfisical = Annotated[
-    bool, typer.Option("--from-infisical", help="Take the projects that the machine identity is in, instead of a file.")
-]
-Target = Annotated[str, typer.Option(help="With --from-infisical: the target to ask.")]
-Kinds = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--type",
-        metavar="TYPE",
-        help="With --from-infisical: projects of this type, such as secret-manager.",
-        show_default=False,
-    ),
-]
-Names = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--name", metavar="GLOB", help="With --from-infisical: projects with a name like this.", show_default=False
-    ),
-]
-Without = Annotated[
-    bool, typer.Option("--without-connection", help="With --from-infisical: projects without an OpenRouter connection.")
-]
-Batch = Annotated[
-    str | None, typer.Option(callback=is_batch_option, help="Batch for requests that name none.", show_default=False)
-]
-Form = Annotated[
-    Format | None,
-    typer.Option("--format", help="File format. Default: by its suffix or first characters.", show_default=False),
-]
-Skip = Annotated[bool, typer.Option("--skip-invalid", help="Skip invalid lines and onboard the rest.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before anything is created.")]
-Report = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="Write a report: .html, .csv or .jsonl, by the suffix.", show_default=False),
-]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
@@ -93,6 +65,7 @@ class Order:
     skip_invalid: bool
     yes: bool
     report: Path | None
+    rotation: dict[str, object] | None = None
 
 
 def onboard(  # noqa: PLR0917  # the command line names them
@@ -108,6 +81,8 @@ def onboard(  # noqa: PLR0917  # the command line names them
     skip_invalid: Skip = False,
     yes: Yes = False,
     report: Report = None,
+    with_rotation: WithRotation = False,
+    rotation: Rotation = None,
 ) -> None:
     """Onboard projects in one command: database, schema, checks, requests, work, and a report.
 
@@ -136,6 +111,7 @@ def onboard(  # noqa: PLR0917  # the command line names them
         skip_invalid=skip_invalid,
         yes=yes,
         report=report,
+        rotation=asked_rotation(with_rotation=with_rotation, columns=rotation),
     )
     raise typer.Exit(_onboard(order, config))
 
@@ -221,6 +197,7 @@ def _source(order: Order, settings: "Settings", told: dict[str, Told]) -> Iterat
             dry_run=False,
             skip_invalid=order.skip_invalid,
             quiet=False,
+            rotation=order.rotation,
         )
         given = checked_lines(wish, _sealer(settings))
     with given as checked:
@@ -245,8 +222,14 @@ async def _projects(order: Order, settings: "Settings", told: dict[str, Told]) -
     _label("Infisical", f"{settings.targets[order.target].url}: {listed}{meant}")
     checked = CheckedFile()
     for number, project in enumerate(projects, start=1):
-        row = Row(
-            target=order.target, project_id=UUID(project.id), project_name=project.name or None, batch=order.batch
+        row = Row.model_validate(
+            {
+                "target": order.target,
+                "project_id": UUID(project.id),
+                "project_name": project.name or None,
+                "batch": order.batch,
+                **(order.rotation or {}),
+            }
         )
         checked.add(number, row)
     return checked
@@ -328,6 +311,7 @@ async def _load(settings: "Settings", checked: CheckedFile) -> Sequence[int] | N
     async with open_database(settings) as database:
         async with staging(database) as staged:
             await staged.take(checked.rows())
+            await staged.set_rotations_apart()
             repeats = await staged.drop_repeats(SHOWN)
             if repeats.conflicting:
                 tell_error(f"{several(repeats.conflicting, 'line')} contradict earlier ones; nothing was loaded")
@@ -336,7 +320,8 @@ async def _load(settings: "Settings", checked: CheckedFile) -> Sequence[int] | N
                     tell_detail(f"line {conflict.line} has another {columns} than line {conflict.first_line}")
                 return None
             await staged.insert()
-            ids = await staged.ids()
+            await staged.insert_rotations()
+            ids = [*await staged.ids(), *await staged.rotation_ids()]
         await retry_credentials(database, ids)
     return ids
 

@@ -7,7 +7,7 @@ from provisioner.cli.terminal.frame import several
 from provisioner.cli.terminal.tables import one_line
 from provisioner.core.alerts import remedy
 from provisioner.postgres.browse import Filter, State, page
-from provisioner.postgres.onboarding import OF_CREDENTIALS, Tally
+from provisioner.postgres.onboarding import OF_CREDENTIALS, Tally, rotations
 
 if TYPE_CHECKING:
     from provisioner.postgres.pool import Database
@@ -18,6 +18,16 @@ NAMED: Final = 5  # failed projects of a kind, one by one
 async def told(database: "Database", ids: Sequence[int], done: Tally) -> Iterator[str]:
     """The outcome in lines: the failures by cause, with some projects each, and what to do."""
     lines = []
+    asked = await rotations(database, ids)
+    if asked.rotations:
+        lines.append(
+            f"{asked.rotations:,} of them are rotations: `provisioner rotations` lists them with their keys' names"
+        )
+    if asked.leaving:
+        lines.append(f"{several(asked.leaving, 'rotation')} may have left keys behind at OpenRouter")
+        lines += [f"  {one_line(words)}" for words in asked.left_behind]
+        if more := asked.leaving - len(asked.left_behind):
+            lines.append(f"  … and {more:,} more: `provisioner rotations --left-behind` lists them")
     for code, count in done.failed.items():
         lines.append(f"{count:,} failed with {code or 'no error code'}: {remedy(code)}")
         wanted = Filter(ids=ids, states=(State.FAILED,), errors=(code,) if code else ())

@@ -74,6 +74,34 @@ WHERE
     AND ($6::text[] IS NULL OR q.target = ANY ($6))
 GROUP BY l.state;
 
+-- :name ids
+-- The ids above $7 of the first $8 requests that the filter matches, in order.
+SELECT q.id
+FROM provisioner.connection_requests AS q
+LEFT JOIN provisioner.in_flight AS f ON f.id = q.id
+LEFT JOIN provisioner.waiting AS w ON w.id = q.id
+LEFT JOIN provisioner.attempt_state AS s ON s.id = q.id
+CROSS JOIN LATERAL (
+    SELECT
+        CASE
+            WHEN q.status <> 'pending' THEN q.status
+            WHEN f.id IS NOT NULL THEN 'in_flight'
+            WHEN w.id IS NOT NULL THEN 'waiting'
+            ELSE 'ready'
+        END AS state,
+        CASE WHEN q.status = 'pending' THEN s.error_code ELSE q.error_code END AS error_code
+) AS l
+WHERE
+    ($1::bigint[] IS NULL OR q.id = ANY ($1))
+    AND ($2::text[] IS NULL OR l.state = ANY ($2))
+    AND ($3::text[] IS NULL OR q.batch = ANY ($3))
+    AND ($4::uuid[] IS NULL OR q.project_id = ANY ($4))
+    AND ($5::text[] IS NULL OR l.error_code = ANY ($5))
+    AND ($6::text[] IS NULL OR q.target = ANY ($6))
+    AND q.id > $7
+ORDER BY q.id
+LIMIT $8;
+
 -- :name causes
 -- Why requests that the filter matches have failed, and how many for each reason, the most frequent first.
 SELECT coalesce(q.error_code, '') AS error_code, count(*) AS requests
@@ -115,3 +143,10 @@ WITH RECURSIVE named AS (
     WHERE n.target IS NOT NULL
 )
 SELECT n.target FROM named AS n WHERE n.target IS NOT NULL;
+
+-- :name unknown_of_any_kind
+-- Those of the ids $1 that no request of any kind has.
+SELECT i.id
+FROM unnest($1::bigint[]) WITH ORDINALITY AS i (id, place)
+WHERE NOT EXISTS (SELECT FROM provisioner.requests AS q WHERE q.id = i.id)
+ORDER BY i.place;

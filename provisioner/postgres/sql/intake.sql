@@ -13,8 +13,61 @@ SELECT
 -- A place for the rows of one file. Transaction poolers are fine with it: it ends with the transaction.
 CREATE TEMPORARY TABLE submitted (
     line bigint, target text, project_id uuid, name text, description text, credential text, on_conflict text,
-    priority smallint, batch text, project_name text, not_before timestamptz
+    priority smallint, batch text, project_name text, not_before timestamptz,
+    rotation_name text, rotation_environment text, rotation_secret_path text, rotation_secret_name text,
+    rotation_interval_days integer, rotation_rotate_at text, rotation_key_name text, rotation_spend_limit double precision,
+    rotation_limit_reset text, rotation_include_byok boolean
 ) ON COMMIT DROP;
+
+-- :name stage_rotations
+-- The rotations that the rows ask for: those with any column of one, the first line of each.
+CREATE TEMPORARY TABLE submitted_rotations ON COMMIT DROP AS
+SELECT DISTINCT ON (s.target, s.project_id, s.environment, s.secret_path, s.rotation) s.*
+FROM (
+    SELECT
+        r.*, coalesce(r.rotation_name, 'openrouter') AS rotation, coalesce(r.rotation_environment, 'prod') AS environment,
+        coalesce(r.rotation_secret_path, '/') AS secret_path
+    FROM pg_temp.submitted AS r
+    WHERE
+        num_nonnulls(
+            r.rotation_name, r.rotation_environment, r.rotation_secret_path, r.rotation_secret_name, r.rotation_interval_days,
+            r.rotation_rotate_at, r.rotation_key_name, r.rotation_spend_limit, r.rotation_limit_reset, r.rotation_include_byok
+        ) > 0
+) AS s
+ORDER BY s.target, s.project_id, s.environment, s.secret_path, s.rotation, s.line;
+
+-- :name staged_rotations
+-- How many rotations the rows ask for.
+SELECT count(*) FROM pg_temp.submitted_rotations;
+
+-- :name insert_rotations
+-- Ask for the rotations that are not asked for yet.
+WITH inserted AS (
+    INSERT INTO provisioner.rotation_requests (
+        target, project_id, name, connection, environment, secret_path, secret_name, interval_days, rotate_at, key_name,
+        spend_limit, limit_reset, include_byok, priority, batch, project_name, not_before
+    )
+    SELECT
+        s.target, s.project_id, s.rotation, s.name, s.environment, s.secret_path,
+        coalesce(s.rotation_secret_name, 'OPENROUTER_API_KEY'), coalesce(s.rotation_interval_days, 30),
+        coalesce(s.rotation_rotate_at, '00:00')::time, coalesce(s.rotation_key_name, '{project_name} {environment}'),
+        s.rotation_spend_limit::numeric, s.rotation_limit_reset, s.rotation_include_byok, s.priority, s.batch, s.project_name,
+        s.not_before
+    FROM pg_temp.submitted_rotations AS s
+    ORDER BY s.line
+    ON CONFLICT (target, project_id, environment, secret_path, name) DO NOTHING
+    RETURNING id
+)
+SELECT count(*) FROM inserted;
+
+-- :name rotation_ids
+-- The rotations of the file's lines, those that were there before included.
+SELECT q.id
+FROM pg_temp.submitted_rotations AS s
+INNER JOIN provisioner.rotation_requests AS q
+    ON q.target = s.target AND q.project_id = s.project_id AND q.environment = s.environment AND q.secret_path = s.secret_path
+        AND q.name = s.rotation
+ORDER BY q.id;
 
 -- :name repeats
 -- Keep the first line of each connection, take out the others, and say what they ask for differently: the first $1 that do,

@@ -5,7 +5,7 @@
 SELECT
     q.status, coalesce(q.error_code, '') AS error_code, count(*) AS requests,
     count(*) FILTER (WHERE greatest(q.attempts, coalesce(s.sent, 0)) > 1) AS retried
-FROM provisioner.connection_requests AS q
+FROM provisioner.requests AS q
 LEFT JOIN provisioner.attempt_state AS s ON s.id = q.id
 WHERE q.id = ANY ($1::bigint[])
 GROUP BY 1, 2;
@@ -28,7 +28,11 @@ FROM provisioner.retry(
 SELECT
     q.status, coalesce(q.error_code, '') AS error_code, count(*) AS requests,
     count(*) FILTER (WHERE q.attempts > 1) AS retried
-FROM provisioner.connection_requests AS q
+FROM (
+    SELECT c.id, c.status, c.error_code, c.attempts FROM provisioner.connection_requests AS c
+    UNION ALL
+    SELECT r.id, r.status, r.error_code, r.attempts FROM provisioner.rotation_requests AS r
+) AS q
 WHERE q.id = ANY ($1::bigint[])
 GROUP BY 1, 2;
 
@@ -40,6 +44,7 @@ WITH pending AS (
             WHEN t.paused_at IS NOT NULL THEN 'paused'
             WHEN w.quarantine LIKE 'credential:%' THEN 'quarantined'
             WHEN w.quarantine LIKE 'project:%' THEN 'outside'
+            WHEN w.quarantine = 'connection' THEN 'scheduled'
             WHEN w.run_at > now() AND NOT EXISTS (SELECT FROM provisioner.attempt_state AS s WHERE s.id = w.id)
                 THEN 'scheduled'
             WHEN NOT EXISTS (
@@ -48,9 +53,9 @@ WITH pending AS (
             ELSE 'unfinished'
         END AS kind,
         q.target, w.quarantine
-    FROM provisioner.connection_requests AS q
+    FROM provisioner.requests AS q
     LEFT JOIN provisioner.waiting AS w ON w.id = q.id
-    LEFT JOIN provisioner.targets AS t ON t.target = q.target
+    LEFT JOIN provisioner.targets AS t ON t.target = split_part(q.target, '/', 1)
     WHERE q.id = ANY ($1::bigint[]) AND q.status = 'pending'
 )
 SELECT
@@ -61,3 +66,12 @@ SELECT
 FROM pending AS p
 GROUP BY 1, 2
 ORDER BY 3 DESC, 1, 2;
+
+-- :name rotations
+-- How many of the requests $1 are rotations, and what five of them may have left behind at OpenRouter.
+SELECT
+    count(*) AS rotations,
+    count(q.left_behind) AS leaving,
+    (array_agg(q.left_behind ORDER BY q.id) FILTER (WHERE q.left_behind IS NOT NULL))[1:5] AS left_behind
+FROM provisioner.rotation_requests AS q
+WHERE q.id = ANY ($1::bigint[]);

@@ -67,3 +67,23 @@ updated AS (
 SELECT u.id FROM updated AS u
 UNION ALL
 SELECT provisioner.not_updated(s.id) FROM settled AS s WHERE (s.id IN (SELECT u.id FROM updated AS u)) IS NOT TRUE;
+
+-- :name listed
+-- Rotations with their live state: as the filter of `browse.sql` says ($1 to $6), at most $7, the newest first; with $8 only those
+-- that may have left keys behind.
+SELECT
+    v.id, v.target, v.project_id::text AS project_id, v.project_name, v.name, v.connection, v.environment, v.secret_path,
+    v.secret_name, v.batch, v.state, v.waits_for, v.attempts, v.rotation_id::text AS rotation_id,
+    v.connection_id::text AS connection_id, v.key_issued, v.adopted, v.left_behind, v.error_code, v.error_message,
+    v.next_attempt_at, v.created_at, v.finished_at, count(*) OVER () AS found
+FROM provisioner.rotation_status AS v
+WHERE
+    ($1::bigint[] IS NULL OR v.id = ANY ($1))
+    AND ($2::text[] IS NULL OR v.state = ANY ($2))
+    AND ($3::text[] IS NULL OR v.batch = ANY ($3))
+    AND ($4::uuid[] IS NULL OR v.project_id = ANY ($4))
+    AND ($5::text[] IS NULL OR v.error_code = ANY ($5))
+    AND ($6::text[] IS NULL OR v.target = ANY ($6))
+    AND (NOT $8::boolean OR v.left_behind IS NOT NULL)
+ORDER BY v.id DESC
+LIMIT $7;
