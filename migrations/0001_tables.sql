@@ -418,6 +418,13 @@ COMMENT ON COLUMN provisioner.credential_health.quarantined_since IS 'Since when
 CREATE INDEX credential_health_quarantined ON provisioner.credential_health (target)
 WHERE quarantined_since IS NOT NULL AND credential NOT LIKE 'sealed-%';
 
+-- What OpenRouter said when it was asked about a key, known by its salted fingerprint.
+CREATE TABLE provisioner.key_verdicts (
+    fingerprint text PRIMARY KEY,
+    verdict text NOT NULL,
+    asked_at timestamptz NOT NULL
+);
+
 -- One row a project in which the machine identity may not create, whose requests wait. What the columns mean and how they change
 -- is `core/project_health.py`.
 CREATE TABLE provisioner.project_health (

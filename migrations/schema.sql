@@ -2200,6 +2200,12 @@ CREATE TABLE provisioner.installation (
 
 COMMENT ON TABLE provisioner.installation IS 'The id of this database, as markers in descriptions name it';
 
+CREATE TABLE provisioner.key_verdicts (
+    fingerprint text NOT NULL,
+    verdict text NOT NULL,
+    asked_at timestamp with time zone NOT NULL
+);
+
 CREATE TABLE provisioner.migrations (
     version integer NOT NULL,
     name text NOT NULL,
@@ -2628,6 +2634,9 @@ ALTER TABLE ONLY provisioner.in_flight
 
 ALTER TABLE ONLY provisioner.installation
     ADD CONSTRAINT installation_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY provisioner.key_verdicts
+    ADD CONSTRAINT key_verdicts_pkey PRIMARY KEY (fingerprint);
 
 ALTER TABLE ONLY provisioner.migrations
     ADD CONSTRAINT migrations_pkey PRIMARY KEY (version);

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from provisioner.core.key_check import Verdict
 from provisioner.core.key_health import QuarantinedKey, TrialPermit
 from provisioner.core.model import Action, Claim, Connection, Observation, RateHeaders, Request, Settlement
 from provisioner.core.notices import Delivery
@@ -168,6 +169,9 @@ class CredentialHealth(Protocol):
     async def refused(self, credential: str, fingerprint: str, reason: str) -> tuple[bool, bool]:
         """Note a refusal; returns whether the key is quarantined now, and whether by this refusal."""
 
+    async def condemned(self, credential: str, fingerprint: str, reason: str) -> bool:
+        """Note that OpenRouter itself says no to a key; returns whether that quarantined it."""
+
     async def hold_back(self, credential: str) -> int:
         """Take the requests with this credential out of the line; returns how many."""
 
@@ -182,6 +186,23 @@ class CredentialHealth(Protocol):
 
     async def forget(self) -> None:
         """Forget keys that nobody tried for long, and for which nothing waits."""
+
+
+class KeyAsker(Protocol):
+    """Somebody who knows keys: OpenRouter itself."""
+
+    async def ask(self, key: Secret) -> Verdict:
+        """What the key is; `UNKNOWN` if that cannot be asked just now. It never raises for what the other side did."""
+
+
+class KeyVerdicts(Protocol):
+    """What all workers know together of keys that were asked about. Every method raises `DatabaseUnavailable`."""
+
+    async def load(self, fingerprint: str) -> tuple[Verdict, float]:
+        """The verdict and its age in seconds; `UNKNOWN` if there is none."""
+
+    async def save(self, fingerprint: str, verdict: Verdict) -> None:
+        """Keep a verdict."""
 
 
 class ProjectHealth(Protocol):

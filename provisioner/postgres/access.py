@@ -127,6 +127,7 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         ),
         *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("credential_health", "target_incidents")),
         *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("project_health", "project_checks")),
+        _table("key_verdicts", "SELECT", "INSERT", "UPDATE"),
         *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("in_flight", "unrecorded")),
         _table("sent_creates", "SELECT", "INSERT", "UPDATE", "DELETE"),
         _table("edits", "SELECT", "INSERT", "UPDATE", "DELETE"),
