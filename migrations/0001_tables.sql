@@ -485,7 +485,7 @@ CREATE TABLE provisioner.notice_batches (
 );
 
 -- The outbox. What is noticed is written in the transaction that remembers it, and sent after that: `due_at` is when it may be
--- taken (again), moved on by whoever takes it, so that another worker sends what a dead one took. The id is what receivers tell
+-- taken (again), moved on by its taker, so that another worker sends what a dead one took. The id is what receivers tell
 -- repeats by. Ids are drawn by lot, so that they are unlike those of another installation at the same receiver.
 CREATE TABLE provisioner.notices (
     id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
@@ -500,3 +500,36 @@ CREATE TABLE provisioner.notices (
 
 COMMENT ON TABLE provisioner.notices IS 'What is told to notify.url: sent once sent_at is set, otherwise tried (again) at due_at';
 COMMENT ON COLUMN provisioner.notices.error IS 'Why the last try to send it came to nothing';
+
+-- Standing verification: one row a target. A round goes over all that was recorded there in the order of projects and names; who
+-- holds the lease goes on behind (project_id, name). Nothing is written to a request that is as it was recorded.
+CREATE TABLE provisioner.verify_rounds (
+    target text PRIMARY KEY,
+    holder text NOT NULL,
+    lease_until timestamptz NOT NULL,
+    started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    previous_at timestamptz,
+    project_id uuid,
+    name text,
+    finished_at timestamptz
+) WITH (fillfactor = 50);
+
+COMMENT ON COLUMN provisioner.verify_rounds.previous_at IS 'When the round before this one began, which came to its end';
+
+-- Recorded connections that are not, or perhaps not, as they were recorded. `missed_at`: it was not there, and is looked for again.
+CREATE TABLE provisioner.drifts (
+    id bigint PRIMARY KEY,
+    target text NOT NULL,
+    drift text,
+    since timestamptz NOT NULL DEFAULT clock_timestamp(),
+    seen_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    missed_at timestamptz,
+    unread boolean NOT NULL DEFAULT false
+) WITH (fillfactor = 70);
+
+CREATE INDEX drifts_missed ON provisioner.drifts (target, missed_at) WHERE drift IS NULL;
+
+COMMENT ON TABLE provisioner.drifts IS 'Recorded connections that differ from what Infisical has';
+COMMENT ON COLUMN provisioner.drifts.drift IS 'How it differs; NULL while that is not certain';
+COMMENT ON COLUMN provisioner.drifts.seen_at IS 'When it was looked at last: what was recorded after that is not known to differ';
+COMMENT ON COLUMN provisioner.drifts.unread IS 'Its project could not be read in the last round';

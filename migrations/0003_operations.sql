@@ -39,11 +39,7 @@ BEGIN
             UPDATE provisioner.connection_requests AS q
             SET
                 status = 'cancelled',
-                credential = CASE
-                    WHEN q.credential LIKE 'sealed:%' AND q.credential NOT LIKE '%:wiped'
-                        THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
-                    ELSE q.credential
-                END
+                credential = provisioner.wiped(q.credential)
             FROM failed AS f
             WHERE q.id = f.id
             RETURNING q.id
@@ -102,10 +98,7 @@ BEGIN
                 SET
                     status = 'cancelled', finished_at = clock_timestamp(),
                     attempts = coalesce((SELECT s.sent FROM provisioner.attempt_state AS s WHERE s.id = q.id), q.attempts),
-                    credential = CASE
-                        WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
-                        ELSE q.credential
-                    END
+                    credential = provisioner.wiped(q.credential)
                 FROM found AS f
                 WHERE q.id = f.id AND q.id = ANY (undone) AND NOT f.doubted
                 RETURNING q.id

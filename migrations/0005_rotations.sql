@@ -249,7 +249,7 @@ limit_reset, include_byok, description, priority, not_before
 ON provisioner.rotation_requests
 FOR EACH ROW EXECUTE FUNCTION provisioner.rotation_edited();
 
--- Whoever sets a rotation to pending wants it tried again: it gets a place, unless it has one.
+-- A rotation that somebody sets to pending is to be tried again: it gets a place, unless it has one.
 CREATE FUNCTION provisioner.rotation_status_edited() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

@@ -52,14 +52,25 @@ SELECT
     q.finished_at,
     q.project_name,
     q.wanted,
-    q.key_fingerprint
+    q.key_fingerprint,
+    CASE WHEN q.status = 'succeeded' AND d.seen_at > q.finished_at THEN d.drift END AS drift,
+    CASE
+        -- What was recorded while a round was under way may have been behind it already: the next one sees it.
+        WHEN q.status <> 'succeeded' OR d.unread THEN NULL
+        WHEN q.finished_at < v.started_at AND (v.finished_at IS NOT NULL OR (q.project_id, q.name) <= (v.project_id, v.name)) THEN v.started_at
+        WHEN q.finished_at < v.previous_at THEN v.previous_at
+    END AS verified_at
 FROM provisioner.connection_requests AS q
 LEFT JOIN provisioner.in_flight AS f ON f.id = q.id
 LEFT JOIN provisioner.waiting AS w ON w.id = q.id
 LEFT JOIN provisioner.attempt_state AS s ON s.id = q.id
+LEFT JOIN provisioner.drifts AS d ON d.id = q.id
+LEFT JOIN provisioner.verify_rounds AS v ON v.target = q.target
 WHERE q.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT'));
 
 COMMENT ON VIEW provisioner.request_status IS 'Every request with its live state';
+COMMENT ON COLUMN provisioner.request_status.drift IS 'How its connection differs from what was recorded, as standing verification found';
+COMMENT ON COLUMN provisioner.request_status.verified_at IS 'When it was compared last, at the earliest: that round began then';
 COMMENT ON COLUMN provisioner.request_status.queue_position IS 'Its place in the line of its target; NULL behind the first thousand';
 
 -- Who may read the line sees all, everybody else what they asked for themselves: the rule of `0007_access.sql`.
@@ -81,10 +92,36 @@ HAVING sum(c.requests) <> 0;
 
 COMMENT ON VIEW provisioner.request_counts IS 'How many requests there are of each kind, quick whatever their number';
 
+-- How many creates a second to expect of each target: what its limiter allows, less what other clients of the same address were
+-- seen to use within the last window; or, where there is none, what its workers did over the last while. However much others
+-- use, a quarter is ours.
+CREATE VIEW provisioner.target_paces AS
+SELECT
+    t.target,
+    coalesce(
+        (
+            SELECT
+                greatest(
+                    p.permits / p.period
+                    - CASE WHEN p.seen_at > extract(EPOCH FROM now()) - p.period THEN p.their_pace ELSE 0 END,
+                    p.permits / p.period / 4
+                )
+            FROM provisioner.permits AS p
+            WHERE p.target = t.target AND p.kind = 'write' AND p.metered
+        ),
+        (SELECT sum(k.pace) FROM provisioner.workers AS k WHERE k.lease_until > now() AND t.target = ANY (k.targets))
+    ) AS pace
+FROM (
+    SELECT p.target FROM provisioner.permits AS p
+    UNION
+    SELECT unnest(k.targets) FROM provisioner.workers AS k
+) AS t;
+
+COMMENT ON VIEW provisioner.target_paces IS 'How many creates a second to expect of each target; NULL while nobody knows';
+
 -- One row a batch, one (batch NULL, total false) for requests without a batch, one (total true) for everything. The end is
--- estimated for each target from what its limiter allows, less what other clients of the same address were seen to use within
--- the last window, or, where there is none, from what its workers do lately; the slowest target decides. However much others
--- use, a quarter is ours. Only what is in flight or waits is looked at one by one; what else is pending is in line.
+-- estimated for each target from its pace; the slowest target decides. Only what is in flight or waits is looked at one by one;
+-- what else is pending is in line.
 CREATE VIEW provisioner.batch_progress WITH (security_barrier) AS
 WITH lines AS (
     SELECT c.batch, c.target, c.status AS state, c.requests, c.started_at, c.ended_at, NULL::timestamptz AS run_at
@@ -124,22 +161,9 @@ foreseen AS (
     SELECT
         s.*, s.unfinished - s.waiting - s.in_flight AS ready,
         s.unfinished + s.succeeded + s.failed + s.cancelled + s.removed AS requests,
-        s.unfinished / nullif(
-            coalesce(
-                (
-                    SELECT
-                        greatest(
-                            p.permits / p.period
-                            - CASE WHEN p.seen_at > extract(EPOCH FROM now()) - p.period THEN p.their_pace ELSE 0 END,
-                            p.permits / p.period / 4
-                        )
-                    FROM provisioner.permits AS p
-                    WHERE p.target = s.target AND p.kind = 'write' AND p.metered
-                ),
-                (SELECT sum(k.pace) FROM provisioner.workers AS k WHERE k.lease_until > now() AND s.target = ANY (k.targets))
-            ), 0
-        ) AS seconds
+        s.unfinished / nullif(p.pace, 0) AS seconds
     FROM summed AS s
+    LEFT JOIN provisioner.target_paces AS p ON p.target = s.target
 ),
 shown AS (
     SELECT

@@ -119,11 +119,7 @@ BEGIN
             UPDATE provisioner.connection_requests AS q
             SET
                 status = 'cancelled',
-                credential = CASE
-                    WHEN q.credential LIKE 'sealed:%' AND q.credential NOT LIKE '%:wiped'
-                        THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
-                    ELSE q.credential
-                END
+                credential = provisioner.wiped(q.credential)
             FROM failed AS f
             WHERE q.id = f.id
             RETURNING q.id
@@ -179,10 +175,7 @@ BEGIN
                 SET
                     status = 'cancelled', finished_at = clock_timestamp(),
                     attempts = coalesce((SELECT s.sent FROM provisioner.attempt_state AS s WHERE s.id = q.id), q.attempts),
-                    credential = CASE
-                        WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
-                        ELSE q.credential
-                    END
+                    credential = provisioner.wiped(q.credential)
                 FROM found AS f
                 WHERE q.id = f.id AND q.id = ANY (undone) AND NOT f.doubted
                 RETURNING q.id
@@ -1589,6 +1582,15 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION provisioner.wiped(credential text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT CASE
+        WHEN credential LIKE 'sealed:%' AND credential NOT LIKE '%:wiped' THEN 'sealed:' || split_part(credential, ':', 2) || ':wiped'
+        ELSE credential
+    END
+$$;
+
 CREATE FUNCTION provisioner.wish(r provisioner.connection_requests) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1612,10 +1614,7 @@ BEGIN
             status = 'removed',
             attempts = coalesce((SELECT s.sent FROM provisioner.attempt_state AS s WHERE s.id = r.id), q.attempts),
             error_code = NULL, error_message = NULL, finished_at = clock_timestamp(),
-            credential = CASE
-                WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
-                ELSE q.credential
-            END
+            credential = provisioner.wiped(q.credential)
         WHERE q.id = r.id;
         DELETE FROM provisioner.attempt_state AS s WHERE s.id = r.id;
         PERFORM set_config('provisioner.recording', before, true);
@@ -1913,18 +1912,6 @@ UNION ALL
 
 COMMENT ON VIEW provisioner.requests IS 'All requests of every kind, in brief; a rotation''s target is that of its line';
 
-CREATE TABLE provisioner.waiting (
-    id bigint NOT NULL,
-    run_at timestamp with time zone NOT NULL,
-    target text NOT NULL,
-    rank integer NOT NULL,
-    project_id uuid NOT NULL,
-    quarantine text
-)
-WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
-
-COMMENT ON COLUMN provisioner.waiting.quarantine IS 'Why it is held back together with others, such as the credential that was refused';
-
 CREATE TABLE provisioner.workers (
     id bigint NOT NULL,
     name text NOT NULL,
@@ -1940,6 +1927,37 @@ CREATE TABLE provisioner.workers (
 WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500');
 
 COMMENT ON COLUMN provisioner.workers.pace IS 'Creates a second over the last while';
+
+CREATE VIEW provisioner.target_paces AS
+ SELECT target,
+    COALESCE(( SELECT GREATEST((((p.permits)::double precision / p.period) -
+                CASE
+                    WHEN (p.seen_at > ((EXTRACT(epoch FROM now()))::double precision - p.period)) THEN p.their_pace
+                    ELSE (0)::double precision
+                END), (((p.permits)::double precision / p.period) / (4)::double precision)) AS "greatest"
+           FROM provisioner.permits p
+          WHERE ((p.target = t.target) AND (p.kind = 'write'::text) AND p.metered)), ( SELECT sum(k.pace) AS sum
+           FROM provisioner.workers k
+          WHERE ((k.lease_until > now()) AND (t.target = ANY (k.targets))))) AS pace
+   FROM ( SELECT p.target
+           FROM provisioner.permits p
+        UNION
+         SELECT unnest(k.targets) AS unnest
+           FROM provisioner.workers k) t;
+
+COMMENT ON VIEW provisioner.target_paces IS 'How many creates a second to expect of each target; NULL while nobody knows';
+
+CREATE TABLE provisioner.waiting (
+    id bigint NOT NULL,
+    run_at timestamp with time zone NOT NULL,
+    target text NOT NULL,
+    rank integer NOT NULL,
+    project_id uuid NOT NULL,
+    quarantine text
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
+
+COMMENT ON COLUMN provisioner.waiting.quarantine IS 'Why it is held back together with others, such as the credential that was refused';
 
 CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
  WITH lines AS (
@@ -2008,16 +2026,9 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
             s.last_run_at,
             ((s.unfinished - s.waiting) - s.in_flight) AS ready,
             ((((s.unfinished + s.succeeded) + s.failed) + s.cancelled) + s.removed) AS requests,
-            ((s.unfinished)::double precision / NULLIF(COALESCE(( SELECT GREATEST((((p.permits)::double precision / p.period) -
-                        CASE
-                            WHEN (p.seen_at > ((EXTRACT(epoch FROM now()))::double precision - p.period)) THEN p.their_pace
-                            ELSE (0)::double precision
-                        END), (((p.permits)::double precision / p.period) / (4)::double precision)) AS "greatest"
-                   FROM provisioner.permits p
-                  WHERE ((p.target = s.target) AND (p.kind = 'write'::text) AND p.metered)), ( SELECT sum(k.pace) AS sum
-                   FROM provisioner.workers k
-                  WHERE ((k.lease_until > now()) AND (s.target = ANY (k.targets))))), (0)::double precision)) AS seconds
-           FROM summed s
+            ((s.unfinished)::double precision / NULLIF(p.pace, (0)::double precision)) AS seconds
+           FROM (summed s
+             LEFT JOIN provisioner.target_paces p ON ((p.target = s.target)))
         ), shown AS (
          SELECT f.batch,
             f.total,
@@ -2159,6 +2170,25 @@ WITH (fillfactor='50');
 COMMENT ON TABLE provisioner.credential_health IS 'What OpenRouter said lately of the API keys in use, known by salted fingerprints';
 
 COMMENT ON COLUMN provisioner.credential_health.quarantined_since IS 'Since when requests with this key wait; NULL while they do not';
+
+CREATE TABLE provisioner.drifts (
+    id bigint NOT NULL,
+    target text NOT NULL,
+    drift text,
+    since timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    seen_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    missed_at timestamp with time zone,
+    unread boolean DEFAULT false NOT NULL
+)
+WITH (fillfactor='70');
+
+COMMENT ON TABLE provisioner.drifts IS 'Recorded connections that differ from what Infisical has';
+
+COMMENT ON COLUMN provisioner.drifts.drift IS 'How it differs; NULL while that is not certain';
+
+COMMENT ON COLUMN provisioner.drifts.seen_at IS 'When it was looked at last: what was recorded after that is not known to differ';
+
+COMMENT ON COLUMN provisioner.drifts.unread IS 'Its project could not be read in the last round';
 
 CREATE TABLE provisioner.edits (
     id bigint NOT NULL,
@@ -2370,6 +2400,20 @@ COMMENT ON VIEW provisioner.request_credentials IS 'Which credential each reques
 
 COMMENT ON COLUMN provisioner.request_credentials.sealed_by IS 'The key that still seals it; NULL when there is no box (any more)';
 
+CREATE TABLE provisioner.verify_rounds (
+    target text NOT NULL,
+    holder text NOT NULL,
+    lease_until timestamp with time zone NOT NULL,
+    started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    previous_at timestamp with time zone,
+    project_id uuid,
+    name text,
+    finished_at timestamp with time zone
+)
+WITH (fillfactor='50');
+
+COMMENT ON COLUMN provisioner.verify_rounds.previous_at IS 'When the round before this one began, which came to its end';
+
 CREATE VIEW provisioner.request_status WITH (security_barrier='true') AS
  SELECT q.id,
     q.target,
@@ -2425,16 +2469,32 @@ CREATE VIEW provisioner.request_status WITH (security_barrier='true') AS
     q.finished_at,
     q.project_name,
     q.wanted,
-    q.key_fingerprint
-   FROM (((provisioner.connection_requests q
+    q.key_fingerprint,
+        CASE
+            WHEN ((q.status = 'succeeded'::text) AND (d.seen_at > q.finished_at)) THEN d.drift
+            ELSE NULL::text
+        END AS drift,
+        CASE
+            WHEN ((q.status <> 'succeeded'::text) OR d.unread) THEN NULL::timestamp with time zone
+            WHEN ((q.finished_at < v.started_at) AND ((v.finished_at IS NOT NULL) OR (ROW(q.project_id, q.name) <= ROW(v.project_id, v.name)))) THEN v.started_at
+            WHEN (q.finished_at < v.previous_at) THEN v.previous_at
+            ELSE NULL::timestamp with time zone
+        END AS verified_at
+   FROM (((((provisioner.connection_requests q
      LEFT JOIN provisioner.in_flight f ON ((f.id = q.id)))
      LEFT JOIN provisioner.waiting w ON ((w.id = q.id)))
      LEFT JOIN provisioner.attempt_state s ON ((s.id = q.id)))
+     LEFT JOIN provisioner.drifts d ON ((d.id = q.id)))
+     LEFT JOIN provisioner.verify_rounds v ON ((v.target = q.target)))
   WHERE ((q.requested_by = CURRENT_USER) OR ( SELECT has_table_privilege(('provisioner.ready'::regclass)::oid, 'SELECT'::text) AS has_table_privilege));
 
 COMMENT ON VIEW provisioner.request_status IS 'Every request with its live state';
 
 COMMENT ON COLUMN provisioner.request_status.queue_position IS 'Its place in the line of its target; NULL behind the first thousand';
+
+COMMENT ON COLUMN provisioner.request_status.drift IS 'How its connection differs from what was recorded, as standing verification found';
+
+COMMENT ON COLUMN provisioner.request_status.verified_at IS 'When it was compared last, at the earliest: that round began then';
 
 ALTER TABLE provisioner.rotation_requests ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME provisioner.rotation_requests_id_seq
@@ -2617,6 +2677,9 @@ ALTER TABLE ONLY provisioner.counts
 ALTER TABLE ONLY provisioner.credential_health
     ADD CONSTRAINT credential_health_pkey PRIMARY KEY (target, credential, fingerprint);
 
+ALTER TABLE ONLY provisioner.drifts
+    ADD CONSTRAINT drifts_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY provisioner.edits
     ADD CONSTRAINT edits_pkey PRIMARY KEY (id);
 
@@ -2692,6 +2755,9 @@ ALTER TABLE ONLY provisioner.targets
 ALTER TABLE ONLY provisioner.unrecorded
     ADD CONSTRAINT unrecorded_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY provisioner.verify_rounds
+    ADD CONSTRAINT verify_rounds_pkey PRIMARY KEY (target);
+
 ALTER TABLE ONLY provisioner.waiting
     ADD CONSTRAINT waiting_pkey PRIMARY KEY (id);
 
@@ -2701,6 +2767,8 @@ ALTER TABLE ONLY provisioner.workers
 CREATE INDEX connection_requests_batch ON provisioner.connection_requests USING btree (batch) WHERE (batch IS NOT NULL);
 
 CREATE INDEX credential_health_quarantined ON provisioner.credential_health USING btree (target) WHERE ((quarantined_since IS NOT NULL) AND (credential !~~ 'sealed-%'::text));
+
+CREATE INDEX drifts_missed ON provisioner.drifts USING btree (target, missed_at) WHERE (drift IS NULL);
 
 CREATE INDEX ready_by_id ON provisioner.ready USING btree (id);
 
@@ -2720,7 +2788,7 @@ CREATE TRIGGER connections_followed AFTER UPDATE ON provisioner.connection_reque
 
 CREATE TRIGGER connections_joined AFTER INSERT ON provisioner.connection_requests REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.connections_joined();
 
-CREATE TRIGGER refuse_recorded_columns BEFORE UPDATE OF status, connection_id, org_id, credentials_hash, adopted, key_fingerprint, attempts, error_code, error_message, finished_at ON provisioner.connection_requests FOR EACH ROW WHEN (((current_setting('provisioner.recording'::text, true) IS DISTINCT FROM 'on'::text) AND (((new.status IS DISTINCT FROM old.status) AND (new.status <> 'pending'::text)) OR ((((((new.connection_id IS DISTINCT FROM old.connection_id) OR (new.org_id IS DISTINCT FROM old.org_id)) OR (new.credentials_hash IS DISTINCT FROM old.credentials_hash)) OR (new.adopted IS DISTINCT FROM old.adopted)) OR (new.key_fingerprint IS DISTINCT FROM old.key_fingerprint)) OR (new.attempts IS DISTINCT FROM old.attempts)) OR ((new.status = old.status) AND (((new.error_code IS DISTINCT FROM old.error_code) OR (new.error_message IS DISTINCT FROM old.error_message)) OR (new.finished_at IS DISTINCT FROM old.finished_at)))))) EXECUTE FUNCTION provisioner.refuse_recorded_columns();
+CREATE TRIGGER refuse_recorded_columns AFTER UPDATE OF status, connection_id, org_id, credentials_hash, adopted, key_fingerprint, attempts, error_code, error_message, finished_at ON provisioner.connection_requests FOR EACH ROW WHEN (((current_setting('provisioner.recording'::text, true) IS DISTINCT FROM 'on'::text) AND (((new.status IS DISTINCT FROM old.status) AND (new.status <> 'pending'::text)) OR ((((((new.connection_id IS DISTINCT FROM old.connection_id) OR (new.org_id IS DISTINCT FROM old.org_id)) OR (new.credentials_hash IS DISTINCT FROM old.credentials_hash)) OR (new.adopted IS DISTINCT FROM old.adopted)) OR (new.key_fingerprint IS DISTINCT FROM old.key_fingerprint)) OR (new.attempts IS DISTINCT FROM old.attempts)) OR ((new.status = old.status) AND (((new.error_code IS DISTINCT FROM old.error_code) OR (new.error_message IS DISTINCT FROM old.error_message)) OR (new.finished_at IS DISTINCT FROM old.finished_at)))))) EXECUTE FUNCTION provisioner.refuse_recorded_columns();
 
 CREATE TRIGGER request_credential_edited AFTER UPDATE OF credential, target, project_id ON provisioner.connection_requests FOR EACH ROW WHEN (((new.status = 'pending'::text) AND (((new.credential IS DISTINCT FROM old.credential) OR (new.target IS DISTINCT FROM old.target)) OR (new.project_id IS DISTINCT FROM old.project_id)))) EXECUTE FUNCTION provisioner.request_credential_edited();
 
@@ -2888,6 +2956,8 @@ REVOKE ALL ON FUNCTION provisioner.utf16_length(given text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION provisioner.wipe_boxes(boxes provisioner.failed_boxes[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.wipe_failed_boxes(keep interval, most integer, OUT due integer, OUT wiped integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.wiped(credential text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.wish(r provisioner.connection_requests) FROM PUBLIC;
 

@@ -8,15 +8,17 @@ import gc
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
+from uuid import uuid4
 
 import structlog
 
 from provisioner.core.errors import DatabaseUnavailable
+from provisioner.core.ports import Clock, Lister
 from provisioner.descriptors import raise_limit
 from provisioner.keyring import open_vault
 from provisioner.observe.health import Health
@@ -104,6 +106,8 @@ async def run_daemon(settings: Settings, *, drain: bool = False, beside: Beside 
                     before = await _leftovers(settings, database)
                 if notifier is not None:
                     tasks["notifier"] = notifier.run()
+                if not drain:
+                    tasks |= _verifiers(settings, database, clock, [each for each, _ in targets])
                 await _work(worker, tasks)
                 if drain and notifier is not None:
                     await notifier.finish()
@@ -111,6 +115,30 @@ async def run_daemon(settings: Settings, *, drain: bool = False, beside: Beside 
             return None
         left = await _leftovers(settings, database)
         return left.since(before) if before else left
+
+
+def _verifiers(
+    settings: Settings, database: Database, clock: Clock, targets: "Sequence[Target]"
+) -> Mapping[str, Coroutine[Any, Any, None]]:
+    """What compares the recorded connections of each target with Infisical, if the settings want that."""
+    if settings.verify.seconds is None:
+        return {}
+    from provisioner.postgres.verifying import DriftLedger  # noqa: PLC0415 - off by default
+    from provisioner.worker.verifier import Verifier  # noqa: PLC0415 - as above
+
+    ledger = DriftLedger(database, holder=str(uuid4()), every=timedelta(seconds=settings.verify.seconds))
+    return {
+        f"verifier-{target.name}": Verifier(
+            target.name,
+            # The journey's port has no list, for it needs none; what the service opens has.
+            lister=cast("Lister", target.connections),
+            reads=target.reads,
+            ledger=ledger,
+            clock=clock,
+        ).run()
+        for target in targets
+        if target.name in settings.targets  # its other line of requests has the same connections
+    }
 
 
 async def _leftovers(settings: Settings, database: Database) -> "Leftovers":
@@ -137,7 +165,7 @@ async def observed(settings: Settings, worker: Worker, meter: Meter) -> AsyncIte
             from provisioner.postgres.reports import read_gauges, read_status  # noqa: PLC0415 - as above
             from provisioner.postgres.search import find, tell  # noqa: PLC0415 - as above
 
-            # A connection of its own: whoever looks keeps no request waiting.
+            # A connection of its own: a look keeps no request waiting.
             database = open_database(settings, size=1)
             stack.push_async_callback(database.close)
             sources = Sources(

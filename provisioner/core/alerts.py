@@ -44,6 +44,7 @@ class Kind(StrEnum):
     UNSERVED = "target_unserved"
     OUTSIDE = "projects_quarantined"
     REFUSED = "key_refused"
+    DRIFTED = "connections_drifted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +105,10 @@ def _others(status: Status) -> Iterator[Concern]:
             count = _count(key.requests, "request waits", "requests wait")
             said = f"{count} because OpenRouter refuses the key of credential {key.credential}: replace the key"
             yield Concern(kind=Kind.REFUSED, subject=key.credential, requests=key.requests, said=said)
+    if status.drifted:
+        count = _count(status.drifted, "connection is", "connections are")
+        said = f"{count} not as recorded in Infisical: `provisioner verify` says which, and how they differ"
+        yield Concern(kind=Kind.DRIFTED, requests=status.drifted, said=said)
     for target in status.targets:
         name = target.target
         if target.pending and target.paused_at is not None:

@@ -164,6 +164,7 @@ def _attention(concern: Concern, since: datetime) -> Notice:
     text = _ATTENTION[concern.kind].format(
         subject=subject or "no error code",
         requests=_requests(concern.requests),
+        connections=f"{_several(concern.requests, 'connection')} {'is' if concern.requests == 1 else 'are'}",
         outcomes=_several(concern.requests, "outcome"),
         have="has" if concern.requests == 1 else "have",
         wait="waits" if concern.requests == 1 else "wait",
@@ -204,6 +205,7 @@ _ATTENTION: Final[Mapping[Kind, str]] = {
     Kind.OUTSIDE: "{requests} {wait} for projects in which the machine identity of target {subject} may not create:"
     " add it to them; they go on by themselves",
     Kind.REFUSED: "{requests} {wait} because OpenRouter refuses the key of credential {subject}. Replace the key.",
+    Kind.DRIFTED: "{connections} not as recorded in Infisical. `provisioner verify` says which.",
     Kind.UNSERVED: "No worker serves target {subject}, and {requests} {wait} for it. `provisioner run` starts one.",
 }
 _RECOVERED: Final[Mapping[Kind, str]] = {
@@ -212,6 +214,7 @@ _RECOVERED: Final[Mapping[Kind, str]] = {
     Kind.PAUSED: "Target {subject} is not paused any more, or nothing waits for it.",
     Kind.OUTSIDE: "The machine identity of target {subject} may create in every project that requests wait for.",
     Kind.REFUSED: "No request waits for the key of credential {subject} any more.",
+    Kind.DRIFTED: "Every connection that was compared is as it was recorded.",
     Kind.UNSERVED: "A worker serves target {subject} again, or nothing waits for it.",
 }
 

@@ -6,7 +6,7 @@ correct it by what the answers say. Pure: no clock, no I/O. Times are seconds si
 all workers share that one.
 
 The pace is what is left over the time that is left, less what others will need: what the server counted and we did not
-send was theirs, and whoever used the address lately is taken to go on. So the permits are spread over the window
+send was theirs, and who used the address lately is taken to go on. So the permits are spread over the window
 instead of hitting OpenRouter all at once, and who shares the address with us hardly meets a refusal.
 """
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from provisioner.core.comparison import Recorded
 from provisioner.core.key_check import Verdict
 from provisioner.core.key_health import QuarantinedKey, TrialPermit
 from provisioner.core.model import Action, Claim, Connection, Observation, RateHeaders, Request, Settlement
@@ -28,6 +29,7 @@ from provisioner.core.queue_values import (
 )
 from provisioner.core.secret import Secret, SecretLocation
 from provisioner.core.skew import Bounds
+from provisioner.core.verifying import Round, Verdict
 
 
 class Queue(Protocol):
@@ -353,3 +355,38 @@ class Receiver(Protocol):
 
     async def deliver(self, delivery: Delivery) -> str:
         """Bring it; returns why it has not arrived, empty if it has. Never raises for what the other side did."""
+
+
+class Lister(Protocol):
+    """Whom standing verification asks what a project has."""
+
+    async def list(self, project_id: str | None) -> tuple[Observation, tuple[Connection, ...]]:
+        """All connections of our app in a project: `FOUND` with them, or what stood in the way."""
+
+
+class DriftLedger(Protocol):
+    """How far standing verification has come, and what it found. Every method raises `DatabaseUnavailable`."""
+
+    async def take(self, target: str) -> Round | None:
+        """Take the turn at a target, if it is ours."""
+
+    async def page(self, turn: Round) -> Mapping[str, Sequence[Recorded]]:
+        """What comes next, by project; empty at the end of the round."""
+
+    async def missed(self, target: str) -> Mapping[str, Sequence[Recorded]]:
+        """What was missed long enough ago to be looked for again, by project."""
+
+    async def next_missed(self, target: str) -> datetime | None:
+        """When something that was missed may be looked for again; None if nothing is missed."""
+
+    async def since(self, recorded: Sequence[Recorded]) -> Mapping[int, datetime]:
+        """Since when those that were missed are missed."""
+
+    async def save(self, turn: Round, verdicts: Sequence[Verdict], *, behind: Recorded | None) -> bool:
+        """Write down what was found, and how far the round has come; whether the turn is still ours."""
+
+    async def finish(self, turn: Round) -> None:
+        """The round is over."""
+
+    async def leave(self, turn: Round) -> None:
+        """Let another worker go on."""

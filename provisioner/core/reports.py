@@ -1,5 +1,6 @@
 """What people and probes are told: how far everything has come, at which pace, and what went wrong."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -187,7 +188,7 @@ class Status:
     """Everything at one moment, or one batch.
 
     `progress` is that of all that was asked about, None if that is an unknown batch. `more_batches` were not listed.
-    `crew` are the workers one by one.
+    `crew` are the workers one by one. `drifted` recorded connections are not as they were recorded.
     """
 
     now: datetime
@@ -202,6 +203,7 @@ class Status:
     outside: tuple[Outside, ...] = ()
     retries: tuple[Retries, ...] = ()
     refused_keys: tuple[RefusedKey, ...] = ()
+    drifted: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,3 +281,4 @@ class Gauges:
     budgets: tuple[BudgetReport, ...]
     workers: Workers
     concurrency: tuple[ConcurrencyReport, ...] = ()
+    drifted: Mapping[str, int] = field(default_factory=dict)

@@ -65,7 +65,7 @@ class Secret:
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> "CoreSchema":
         """Make this a field type of pydantic: text or a Secret comes in, only the mask goes out."""
-        from pydantic_core import core_schema  # noqa: PLC0415  # whoever asks for a schema has pydantic
+        from pydantic_core import core_schema  # noqa: PLC0415  # who asks for a schema has pydantic
 
         wrapped = core_schema.no_info_after_validator_function(cls, core_schema.str_schema(strict=True))
         return core_schema.union_schema(

@@ -108,7 +108,7 @@ def _part(
 ) -> tuple[int, bool, bool]:
     """How many slots a worker has now, whether others have fewer than their share, and whether it has itself.
 
-    Never more than the others have left: so all together have no more than the limit, whoever comes first.
+    Never more than the others have left: so all together have no more than the limit, no matter who comes first.
     """
     wanted = {each.worker: each.wanted for each in others} | {mine.worker: told.wanted}
     shares = fair_shares(wanted, state.limit, turn)

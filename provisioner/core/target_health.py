@@ -163,7 +163,7 @@ class Upstream:
         return 1, self._pause
 
     def may_send(self, now: float) -> bool:
-        """Whether a create may be sent; while held, whoever is told so is the probe."""
+        """Whether a create may be sent; while held, who is told so is the probe."""
         if not self.is_open:
             return True
         if now < self._probe_at:

@@ -71,7 +71,7 @@ class FetchedSecret:
             pause = max(PAUSE, error.retry_after) if isinstance(error, CredentialUnavailable) else PAUSE
             self._problem, self._problem_until = error, self._monotonic() + pause
             if isinstance(error, CredentialUnreadable):
-                self._secret = None  # whoever took it away wants it used no more
+                self._secret = None  # it was taken away so that it is used no more
             raise self._told(error, pause) from error
         self._problem, self._read_at = None, self._monotonic()
         if self._secret is not None and secret == self._secret:

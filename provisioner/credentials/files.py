@@ -11,7 +11,7 @@ from provisioner.core.secret import Secret
 # A secret is a line; a large file is the wrong file.
 LARGEST: Final = 65536
 CHECK_EVERY: Final = 1.0  # seconds between looks at the file
-# Seconds for which the last secret still serves when the file cannot be read: whoever replaces a file in two steps
+# Seconds for which the last secret still serves when the file cannot be read: a replacement in two steps
 # leaves a moment without it.
 GRACE: Final = 60.0
 

@@ -1,6 +1,6 @@
 """Seal API keys for the workers, and open what was sealed.
 
-A box is a libsodium sealed box: whoever has the public key can make one, only the holder of the private key can open
+A box is a libsodium sealed box: who has the public key can make one, only the holder of the private key can open
 it. Inside are the key and the project and name that it is for, so a box that is copied into another row opens nothing
 there.
 """

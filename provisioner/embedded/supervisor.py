@@ -2,7 +2,7 @@
 
 Locks say who is there, because the system releases them however a process ends. Each command holds `users.lock` shared,
 and this process stops the server as soon as it gets that lock for itself alone. `supervisor.lock` comes locked from the
-command that started this process: whoever gets it knows that there is no supervisor. The first line on standard output
+command that started this process: who gets it knows that there is no supervisor. The first line on standard output
 says how the start went.
 """
 

@@ -180,7 +180,7 @@ class Identity:
             self._log.debug("token_not_revoked", reason=str(exc))
 
     async def _renewed(self) -> Token:
-        """The token of whoever logged in while we waited for the lock, or a new one."""
+        """The token of the one who logged in while we waited for the lock, or a new one."""
         if (current := self.current()) is not None:
             return current
         token, now = self._token, self._monotonic()

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 LONGEST: Final = 200  # characters that somebody may look for
 LARGEST_ID: Final = 2**63 - 1
-STATES: Final = ("pending", "waiting", "ready", "in_flight", "succeeded", "failed", "cancelled")
+STATES: Final = (
+    *("pending", "waiting", "ready", "in_flight", "updating", "removing"),
+    *("succeeded", "failed", "cancelled", "removed"),
+)
 _KINDS: Final = {"succeeded": "good", "failed": "bad", "quarantined": "bad"}
 _WORDS: Final = Words(moment, duration)
 

@@ -34,7 +34,7 @@ class Gate:
         self._next_at = float("-inf")
 
     async def turn(self) -> None:
-        """Wait until the next look may begin, for whoever holds the lock."""
+        """Wait until the next look may begin, for the holder of the lock."""
         await asyncio.sleep(max(0.0, self._next_at - self.monotonic()))
         self._next_at = self.monotonic() + self._every
 
@@ -56,7 +56,7 @@ class Looks(Generic[T]):
         came_at = self._gate.monotonic()
         if came_at >= self._fresh_until:
             async with self._gate.one_at_a_time:
-                # Whoever was before us in line may have asked the same, after we came.
+                # Who was before us in line may have asked the same, after we came.
                 if self._asked_at <= came_at:
                     await self._gate.turn()
                     await self._renew()

@@ -176,6 +176,13 @@ WORKERS: Final = _gauge(
     help="Workers that are alive, and those that are lost: their lease expired without them signing off.",
 )
 
+DRIFTED: Final = _gauge(
+    "drifted_connections",
+    "connections",
+    "target",
+    shared=True,
+    help="Recorded connections that standing verification found gone, renamed, rewritten or described otherwise.",
+)
 NOTICES: Final = _counter(
     "notices",
     "deliveries",
@@ -210,6 +217,7 @@ METRICS: Final = (
     CLIFF,
     STALLED,
     WORKERS,
+    DRIFTED,
 )
 
 

@@ -1,4 +1,4 @@
-"""The page about errors: `docs/errors.md` as HTML, so that whoever looks at a cause is told what to do, offline too.
+"""The page about errors: `docs/errors.md` as HTML, so that a reader of a cause is told what to do, offline too.
 
 Knows as much of Markdown as that page uses: headings, paragraphs, lists, code, tables, bold and links.
 """

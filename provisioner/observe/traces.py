@@ -70,7 +70,7 @@ async def traced(observer: Observer, *, clock: Clock, worker: str) -> AsyncItera
     try:
         yield Both(observer, Traces(provider.get_tracer("provisioner", __version__), clock=clock))
     finally:
-        # The libraries wait for a collector that is away, longer than whoever stops us may be willing to.
+        # The libraries wait for a collector that is away, longer than the one who stops us may be willing to.
         last = Thread(target=provider.shutdown, name="last traces", daemon=True)
         last.start()
         await asyncio.to_thread(last.join, FLUSH)

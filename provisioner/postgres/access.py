@@ -95,7 +95,7 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         _USAGE,
         *(_table(name, "SELECT") for name in ("rotation_requests", "rotation_status")),
         _table(_REQUESTS, "SELECT", columns=SEEN),
-        *(_table(name, "SELECT") for name in ("request_status", "batch_progress", "request_counts")),
+        *(_table(name, "SELECT") for name in ("request_status", "batch_progress", "request_counts", "target_paces")),
         _table("request_credentials", "SELECT"),
         *(
             _table(name, "SELECT")
@@ -112,7 +112,7 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
             _table(name, "SELECT")
             for name in ("quarantined_credentials", "quarantined_projects", "project_health", "sealing_keys", "notices")
         ),
-        *(_table(name, "SELECT") for name in ("migrations", "history")),
+        *(_table(name, "SELECT") for name in ("migrations", "history", "drifts", "verify_rounds")),
         _function("sealing_key()"),
     ),
     Kind.WORKER: (
@@ -134,6 +134,7 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         *(_table(name, "SELECT") for name in ("miscounted", "installation")),
         *(_table(name, "SELECT", "INSERT", "UPDATE") for name in ("fair_cursors", "permits", "concurrency", "targets")),
         *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("notices", "notice_batches")),
+        *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("verify_rounds", "drifts")),
         _table("notice_concerns", "SELECT", "INSERT", "DELETE"),
         _table("notice_turn", "SELECT", "UPDATE"),
         _table("attempts", "INSERT"),
@@ -144,7 +145,7 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         _function("add_history(text[],bigint[],bigint[],bigint[])"),
         *map(_function, ("fold_counts(integer)", "recount()", "not_updated(bigint)", "sweep(integer,interval)")),
         *map(_function, ("misplaced(bigint,integer)", "put_in_line(bigint[])")),
-        _function("wipe_failed_boxes(interval,integer)"),
+        *map(_function, ("wiped(text)", "wipe_failed_boxes(interval,integer)")),
         *map(
             _function, ("wipe_boxes(provisioner.failed_boxes[])", "disown(text,integer)", "disown_requests(bigint[])")
         ),

@@ -26,7 +26,7 @@ CHANNEL: Final = "provisioner"
 # A connection that died without a word is found out by a question every so many seconds.
 PROBE: Final = 30.0
 ECHO: Final = 2.0  # seconds that a notification may take through a pooler
-# Whoever may connect may notify. What comes within so many seconds after the last time is passed on as one: a look and
+# Any role that connects may notify. What comes within this time after the last one is passed on as one: a look and
 # a claim from the front take some milliseconds each, and people do not notice a tenth of a second.
 GATHER: Final = 0.1
 DISTINCT: Final = 16  # payloads that differ; more of them mean that anything may have happened
@@ -39,7 +39,7 @@ LONGEST_PEACE: Final = 300.0
 def read_payload(payload: str) -> dict[str, QueuePosition]:
     """Where newcomers stand in line, by target.
 
-    `target,rank,turn;…`. Empty when the payload says nothing that we know: whoever may connect may notify, and a place
+    `target,rank,turn;…`. Empty when the payload says nothing that we know: anybody may notify, and a place
     that no column can hold would end every claim in an error.
     """
     places: dict[str, QueuePosition] = {}

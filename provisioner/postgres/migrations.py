@@ -134,7 +134,7 @@ class _OvertakenError(Exception):
 
 async def _apply_next(database: Database, connection: "asyncpg.Connection[asyncpg.Record]") -> Migration | None:
     with database_errors():
-        while True:  # whoever is overtaken finds the ledger the next time
+        while True:  # who is overtaken finds the ledger the next time
             with suppress(_OvertakenError):
                 async with connection.transaction():
                     await database.set_up(connection)
@@ -152,7 +152,7 @@ async def _apply(connection: "asyncpg.Connection[asyncpg.Record]") -> Migration 
     steps = outstanding(known_migrations(), applied)
     if not steps:
         return None
-    # Whoever waits for a lock blocks all who come after it; better to fail and be called again.
+    # A session that waits for a lock blocks all that come after it; better to fail and be called again.
     await connection.execute("SET LOCAL lock_timeout = '10s'")
     await connection.execute(steps[0].sql)
     await connection.execute(_RECORD, steps[0].version, steps[0].name, steps[0].checksum)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 NOBODY: Final = 0  # the worker in whose name outcomes are set aside
 # Classes of SQLSTATE that may pass by themselves: a rollback, no resources, intervention, the system. A trigger may say
-# them, too; so whoever hears them often enough sets the outcome aside.
+# them, too; so a worker that hears them often enough sets the outcome aside.
 _PASSING: Final = ("08", "40", "53", "57", "58", "XX", "25", "55")
 _SLOW: Final = "57014"
 _NO_TEXT: Final = ("22021", "22P05")  # characters that no text may hold, such as NUL

@@ -1,6 +1,6 @@
 """Connections to the database, and the translation of what can go wrong with them.
 
-Whoever uses a connection sees three things only: it worked, `DatabaseUnavailable` (try again), `DatabaseUnusable` (a
+A user of a connection sees three things only: it worked, `DatabaseUnavailable` (try again), `DatabaseUnusable` (a
 person must act). Waiting and trying again is the caller's business, for only the caller knows what its call has done.
 """
 

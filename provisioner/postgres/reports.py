@@ -77,6 +77,7 @@ async def read_status(database: Database, *, batch: str | None = None, batches: 
             outside=tuple(Outside(**dict(row)) for row in await connection.fetch(sql["outside"], batch)),
             retries=tuple(Retries(**dict(row)) for row in await connection.fetch(sql["retries"], batch)),
             refused_keys=tuple(RefusedKey(**dict(row)) for row in await connection.fetch(sql["keys"])),
+            drifted=sum([row["requests"] for row in await connection.fetch(sql["drifted"], batch)]),
             crew=tuple(_worker(row) for row in await connection.fetch(sql["crew"])),
         )
 
@@ -99,6 +100,7 @@ async def read_gauges(database: Database) -> Gauges:
             lines=tuple(Line(**dict(row)) for row in await connection.fetch(sql["lines"])),
             budgets=tuple(BudgetReport(**dict(row)) for row in await connection.fetch(sql["budgets"])),
             workers=await _workers(connection),
+            drifted={row["target"]: row["requests"] for row in await connection.fetch(sql["drifted"], None)},
             concurrency=tuple(ConcurrencyReport(**dict(row)) for row in await connection.fetch(sql["concurrency"])),
         )
 

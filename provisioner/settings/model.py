@@ -21,6 +21,7 @@ from provisioner.settings.sections import (
     Sealing,
     Section,
     Target,
+    Verify,
     Worker,
 )
 from provisioner.settings.shape import NAMED, SECTIONS, Setting, dotted, variable
@@ -39,6 +40,7 @@ class Settings(Section):
     listen: Listen = Listen()
     sealing: Sealing = Sealing()
     notify: Notify = Notify()
+    verify: Verify = Verify()
     log: Log = Log()
 
     _given: Mapping[Setting, Given] = PrivateAttr(default_factory=dict)

@@ -24,6 +24,7 @@ from provisioner.settings.values import (
     KeyCheck,
     KeyText,
     Limit,
+    Period,
     ProxyUrl,
     ReceiverUrl,
     SecretText,
@@ -33,6 +34,7 @@ from provisioner.settings.values import (
     normalise_name,
     parse_address,
     refuse,
+    seconds_of,
 )
 
 # Seconds that an answer is waited for. Infisical cuts a socket on which it was silent for 100 s, so its last answers
@@ -323,6 +325,20 @@ class Notify(Section):
     def told(self) -> tuple[str, ...]:
         """The events that are told."""
         return tuple(self.events.split(", "))
+
+
+class Verify(Section):
+    """Whether what was recorded is compared with Infisical all the time."""
+
+    every: Period = Field(
+        default="off",
+        description="how often all recorded connections are compared with Infisical, such as `1d`; or `off`",
+    )
+
+    @property
+    def seconds(self) -> float | None:
+        """The same in seconds; None if it is off."""
+        return seconds_of(self.every)
 
 
 class Log(Section):

@@ -20,6 +20,7 @@ from provisioner.settings.sections import (
     Sealing,
     Section,
     Target,
+    Verify,
     Worker,
 )
 
@@ -36,6 +37,7 @@ SECTIONS: Final[dict[str, type[Section]]] = {
     "listen": Listen,
     "sealing": Sealing,
     "notify": Notify,
+    "verify": Verify,
     "log": Log,
 }
 # Sections of which there are any number, and what the database accepts as the name of one.

@@ -24,6 +24,8 @@ MOST_IN_FLIGHT: Final = 4096
 _LIMIT: Final = re.compile(r"([0-9]{1,7})/([0-9]{1,5})?(s|min|h)")
 _LIMIT_RULE: Final = '"auto", "none" or a number a time, such as "200/min", "5/s" or "20/10s"'
 _EMBEDDED: Final = re.compile(r"embedded(?::(.*))?")
+PERIODS: Final = {"min": 60.0, "h": 3600.0, "d": 86400.0}  # seconds
+_PERIOD: Final = re.compile(r"([1-9][0-9]{0,3})(min|h|d)")
 EVENTS: Final = ("batch_finished", "needs_attention", "recovered")
 _EVENTS_RULE: Final = f"must be one or more of {', '.join(EVENTS)}"
 _ADDRESS: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
@@ -103,6 +105,20 @@ def parse_events(given: object) -> str:
     if not told or not set(told) <= set(EVENTS):
         raise refuse(_EVENTS_RULE)
     return ", ".join(told)
+
+
+def parse_period(given: object) -> str:
+    """Read how often something happens: `off`, or a number of minutes, hours or days."""
+    text = given.strip().lower().replace(" ", "") if isinstance(given, str) else ""
+    if text != "off" and not _PERIOD.fullmatch(text):
+        raise refuse('must be "off", or a time such as "1d", "12h" or "30min"')
+    return text
+
+
+def seconds_of(period: str) -> float | None:
+    """How many seconds a period has; None if it is off."""
+    found = _PERIOD.fullmatch(period)
+    return int(found[1]) * PERIODS[found[2]] if found else None
 
 
 def parse_address(text: str) -> tuple[str, int] | None:
@@ -251,6 +267,7 @@ IdText = Annotated[str, AfterValidator(_id)]
 IdentityId = Annotated[str, AfterValidator(_uuid)]
 DatabaseUrl = Annotated[Secret, AfterValidator(_database_url)]
 ReceiverUrl = Annotated[SecretText, AfterValidator(_receiver_url)]
+Period = Annotated[str, PlainValidator(parse_period)]
 Events = Annotated[str, PlainValidator(parse_events)]
 ProxyUrl = Annotated[SecretText, AfterValidator(_proxy_url)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]

@@ -55,8 +55,7 @@ log = structlog.stdlib.get_logger()
 
 PATIENCE: Final = 12.0  # seconds: a little longer than others may take to find out what the read limit is
 SHORT_PATIENCE: Final = 2.0  # seconds; no longer, for the place could be used for a create meanwhile
-# Every so many seconds a create that worked is compared with the clock: a second of that tells as much as each.
-COMPARE: Final = 0.1
+COMPARE: Final = 0.1  # seconds; between two creates that are compared with the clock: each tells as much
 _LOOKING: Final = frozenset({Action.LOOK_UP, Action.IDENTIFY, Action.INSPECT, Action.CONFIRM})
 _DELETING: Final = frozenset({Action.REMOVE, Action.DELETE})
 _WITH_KEY: Final = frozenset({Action.CREATE, Action.REPLACE})
@@ -103,8 +102,7 @@ class Creator:
         return self._settlement(claim, step, claim.sent, ())
 
     async def _call_until_certain(self, claim: Claim, action: Action, subject: Connection | None) -> Settlement:
-        records: list[AttemptRecord] = []
-        sent, key = claim.sent, None
+        records, sent, key = list[AttemptRecord](), claim.sent, None
         while True:
             if action is not Action.CREATE and (wait := await self._permit(action, created=sent > claim.sent)):
                 # Many wait for the same moment. Together they would be claimed and put back again and again.
@@ -236,19 +234,21 @@ class Creator:
             return _keyless(error), None
         if keys is not None and action is not Action.REPLACE and not keys.is_fine(request, key):
             await keys.admit(claim, key)
-        return await target.gate.send(partial(self._send, claim, key, subject)), key
+        return await target.gate.send(partial(self._send, action, claim, key, subject)), key
 
-    def _send(self, claim: Claim, key: Secret, subject: Connection | None) -> Awaitable[Observation]:
+    def _send(self, action: Action, claim: Claim, key: Secret, subject: Connection | None) -> Awaitable[Observation]:
         """Send a key, to a new connection or to the subject."""
         if not self._lease_state.holds(claim):
             return _left_unsent()
         if subject is None:
             return self._target.connections.create(claim.request, key)
+        if action is Action.UPDATE:
+            return self._target.connections.update(claim.request, subject, key)
         return self._target.connections.replace(claim.request, subject, key)
 
     async def _call_without_key(self, action: Action, claim: Claim, subject: Connection | None) -> Observation:
         if not self._lease_state.holds(claim):
-            return Observation(result=Result.NOT_SENT, message="the lease ran out before this was sent")
+            return await _left_unsent()
         if action is Action.UPDATE and subject is not None:
             return await self._target.connections.update(claim.request, subject, None)
         if action in _DELETING and subject is not None:
@@ -268,9 +268,9 @@ class Creator:
         return back
 
     async def _permit(self, action: Action, *, created: bool) -> float:
-        """Ask for a permit for what is no create; returns the seconds to come back in when there is none.
+        """Take a permit for what is no create; returns the seconds to come back in when there is none.
 
-        It is waited for: a request that is put back costs another claim, and if it has `created`, another create.
+        A request that is put back costs another claim, and if it has `created`, another create: so it is waited for.
         """
         patience = PATIENCE if created else SHORT_PATIENCE
         if action in _BROUGHT_TO_ITS_END:  # what was begun for a connection

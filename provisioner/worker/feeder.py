@@ -216,7 +216,7 @@ class Feeder:
                 self._rest()
 
     def _rest(self) -> None:
-        """With nothing in hand, let go whoever waits for that; with nothing in line either, for the last batch too."""
+        """With nothing in hand, let go all who wait for that; with nothing in line either, for the last batch too."""
         if not self.in_hand:
             self._emptied.set()
             if self._dry:

@@ -77,7 +77,7 @@ class _Key:
         return self.name, self.fingerprint
 
     def learn(self, *, good: bool, quarantined: bool) -> None:
-        """Take over what is known, and tell whoever waits for it."""
+        """Take over what is known, and tell all who wait for it."""
         self.good, self.quarantined = good, quarantined
         if good or quarantined:
             self.known.set()

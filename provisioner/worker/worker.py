@@ -189,8 +189,8 @@ class Worker:
             else:
                 # An outcome that was set aside is work, too, once its time has come.
                 await self._database_retry.insist(lambda: self._queue.record_kept(KEPT_AT_ONCE))
-                # What was written with triggers off has no place where it could be seen. Whoever puts it in line, we or
-                # another worker, there is work left after that.
+                # What was written with triggers off has no place where it could be seen. Once
+                # it is in line, no matter who put it there, there is work left.
                 placed = await self._database_retry.insist(lambda: self._queue.sweep_all(SWEPT_AT_ONCE))
                 if placed:
                     log.warning(

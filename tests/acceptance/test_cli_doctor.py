@@ -1,4 +1,4 @@
-"""`provisioner doctor`: what stands in the way, and how to mend it."""
+"""`provisioner doctor`: what stands in the way, and how to fix it."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def test_bad_lines_can_be_left_out(database: Database, file: Path) -> None:
 
 
 def test_lines_that_contradict_each_other_stop_the_file(database: Database, file: Path) -> None:
-    """Two lines for one connection that say different things are a mistake that only its author can mend."""
+    """Two lines for one connection that say different things are a mistake that only its author can fix."""
     file.write_text(f"project_id,description\n{ONE},first\n{ONE},second\n")
     done = provisioner("submit", file, "--json", database=database)
     assert (done.returncode, done.stderr) == (1, "")

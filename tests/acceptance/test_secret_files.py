@@ -1,4 +1,4 @@
-"""Secrets of the settings that are files: who mends the file mends the running worker."""
+"""Secrets of the settings that are files: who fixes the file fixes the running worker."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def asked(database: Database, infisical: Infisical, credential: str = "default")
 
 
 def test_a_client_secret_is_mended_in_its_file(database: Database, tmp_path: Path) -> None:
-    """A wrong client secret is sent once and no more; when its file is mended the worker goes on within seconds."""
+    """A wrong client secret is sent once and no more; when its file is fixed the worker goes on within seconds."""
     secret, log, config = tmp_path / "secret", tmp_path / "log", tmp_path / "provisioner.toml"
     url = tmp_path / "url"
     url.write_text(f"{database.url}\n")

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from provisioner.core.errors import DatabaseUnavailable
+from provisioner.core.requests import Query
 from tests.support import eventually
 from tests.support.browser import PROGRAM, Tab, browsing
+from tests.support.situations import browsable, situations
 from tests.support.status_port import Answers, a_progress, a_status, a_troubled_status, served
 
 if TYPE_CHECKING:
@@ -48,6 +50,10 @@ CONTRASTS = """
 """
 # What cannot be reached by scrolling down: parts of the page that stick out at the side.
 STICKING_OUT = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
+
+# Points in time that are broken over two lines.
+BROKEN_TIMES = "[...document.querySelectorAll('time')].filter((time) => time.getClientRects().length > 1).length"
 
 
 # What the page asks for by itself, the icon and the events, finds no server when the test has ended it; how the browser
@@ -184,6 +190,7 @@ async def test_it_fits_every_width(tab: Tab, width: int, troubled: bool) -> None
         await tab.look(width=width)
         await tab.open(f"{url}/")
         assert await tab.evaluate(STICKING_OUT) == 0
+        assert await tab.evaluate(BROKEN_TIMES) == 0
 
 
 @pytest.mark.parametrize("width", [320, 1280])
@@ -222,3 +229,67 @@ async def test_trouble_is_announced_and_progress_is_not(tab: Tab) -> None:
         assert await tab.shows(f"{news} === 'Working. 40 % finished: 4 of 10'")
         answers.status = replace(answers.status, progress=a_progress(succeeded=5, failed=1, ready=2))
         await tab.until(f"{news}.startsWith('Something needs your attention')")
+
+
+PAGES = ("/requests?q=Team&state=failed", "/requests/140", "/requests/139", "/errors")
+
+
+@pytest.mark.parametrize("width", [320, 400, 1280])
+async def test_the_other_pages_fit_every_width(tab: Tab, width: int) -> None:
+    """No page scrolls sideways, and no time is broken over two lines."""
+    async with served(browsable(Answers(status=a_troubled_status()))) as url:
+        await tab.look(width=width)
+        for page in PAGES:
+            await tab.open(f"{url}{page}")
+            assert await tab.evaluate(STICKING_OUT) == 0, page
+            assert await tab.evaluate(BROKEN_TIMES) == 0, page
+
+
+async def test_one_clicks_from_a_cause_to_a_request(tab: Tab) -> None:
+    """The cause of a failure opens its requests, one of them its story, and its code what is said about it."""
+    answers = browsable(situations()["failing"])
+    async with served(answers) as url:
+        await tab.open(f"{url}/")
+        await tab.evaluate("document.querySelector('#failures + .scroll td.number a').click()")
+        await tab.until("location.pathname === '/requests' && document.readyState === 'complete'")
+        assert answers.queries[-1] == Query(state="failed", error="name_conflict")
+        assert await tab.evaluate("document.getElementById('state').value") == "failed"
+        await tab.evaluate("[...document.querySelectorAll('tbody th a')].find((a) => a.textContent === '140').click()")
+        await tab.until("location.pathname === '/requests/140' && document.readyState === 'complete'")
+        assert "provisioner retry 140" in await tab.evaluate("document.body.innerText")
+        await tab.evaluate("document.querySelector('.facts a[href$=name_conflict]').click()")
+        await tab.until("location.hash === '#name_conflict' && document.readyState === 'complete'")
+        assert await tab.evaluate("document.querySelector(':target').textContent") == "name_conflict"
+
+
+async def test_what_the_reader_opened_stays_open(tab: Tab) -> None:
+    """Finished batches are folded; opened, they stay open when the page brings itself up to date."""
+    answers = situations()["busy"]
+    async with served(answers) as url:
+        await tab.open(f"{url}/")
+        assert await tab.shows("!document.getElementById('finished').open")
+        await tab.evaluate("document.querySelector('summary').click()")
+        progress = answers.status.progress
+        assert progress is not None
+        answers.status = replace(answers.status, progress=replace(progress, succeeded=930, ready=661))
+        await tab.until(f"{SUCCEEDED} === '930'")
+        assert await tab.shows("document.getElementById('finished').open")
+
+
+@pytest.mark.parametrize("dark", [False, True])
+async def test_every_text_of_the_other_pages_can_be_read(tab: Tab, dark: bool) -> None:
+    """Each has a contrast of at least 4.5 to 1 to its ground, in both schemes."""
+    async with served(browsable(Answers())) as url:
+        await tab.look(width=1280, dark=dark)
+        for page in PAGES:
+            await tab.open(f"{url}{page}")
+            contrasts = await tab.evaluate(CONTRASTS)
+            assert contrasts[0][0] >= 4.5, (page, contrasts[0])
+
+
+async def test_every_situation_has_its_picture(tab: Tab) -> None:
+    """Each of the situations that pictures are made of is shown without a complaint of the browser."""
+    for name, answers in situations().items():
+        async with served(answers) as url:
+            await tab.open(f"{url}/")
+            assert await tab.shows("document.querySelector('.headline') !== null"), name

@@ -295,7 +295,7 @@ async def test_a_fresh_permission_is_waited_for(database: Database) -> None:
 async def test_a_wrong_client_secret_is_tried_once_and_mended_without_a_restart(
     database: Database, logged: list[dict[str, object]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One login whatever is queued; nothing fails; the log says what to mend, and a mended file is enough."""
+    """One login whatever is queued; nothing fails; the log says what to fix, and a fixed file is enough."""
     file = tmp_path / "secret"
     file.write_text("wrong")
     given = {"INFISICAL_UNIVERSAL_AUTH_CLIENT_SECRET": "", "INFISICAL_UNIVERSAL_AUTH_CLIENT_SECRET_FILE": str(file)}

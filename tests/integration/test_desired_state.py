@@ -88,6 +88,17 @@ async def test_two_edits_are_one_change(fleet: Fleet) -> None:
     assert (fleet.created(), requests(fleet, PATCH)) == (1, {"200": 1})
 
 
+async def test_a_key_and_a_description_are_one_change(fleet: Fleet) -> None:
+    """What was edited together is sent together."""
+    (before,) = await made(fleet, description="old")
+    async with fleet.session.transaction():
+        await fleet.session.execute("UPDATE provisioner.connection_requests SET description = 'new'")
+        await fleet.session.fetch("SELECT * FROM provisioner.rekey($1)", [before["id"]])
+    await fleet.done()
+    assert there(fleet, before["connection_id"]).description == "new"
+    assert requests(fleet, PATCH) == {"200": 1}
+
+
 async def test_rekeying_sends_the_present_key(fleet: Fleet) -> None:
     """Each connection costs one PATCH; what was adopted and is only watched is left alone."""
     rows = await made(fleet, 5)

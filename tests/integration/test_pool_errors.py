@@ -70,7 +70,7 @@ async def test_what_the_database_says_is_translated(
 
 
 async def test_what_once_worked_is_waited_for(empty_database: Database) -> None:
-    """After the start, what a person has to mend is waited for like everything else; a refused statement stays one."""
+    """After the start, what a person has to fix is waited for like everything else; a refused statement stays one."""
     async with ScriptedServer(empty_database.server.port) as wire:
         pool = Pool(wire.url(empty_database.url), size=1)
         wire.plan(Strike("28P01", "FATAL"))

@@ -313,7 +313,7 @@ async def test_elsewhere_names_are_welcome() -> None:
 
 
 async def test_a_port_in_use_is_told_in_one_line() -> None:
-    """The error names the address and the setting that mends it."""
+    """The error names the address and the setting that fixes it."""
     async with served(Answers()) as url:
         number = int(url.rpartition(":")[2])
         with pytest.raises(PortUnusable) as raised:

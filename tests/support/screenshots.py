@@ -1,4 +1,7 @@
-"""Pictures of the pages in twelve situations and of those behind them: `python -m tests.support.screenshots FOLDER`."""
+"""Pictures of the pages in twelve situations and of those behind them: `python -m tests.support.screenshots FOLDER`.
+
+Without a folder only the picture in the README is made anew. Needs Chromium.
+"""
 
 import asyncio
 import sys
@@ -8,6 +11,7 @@ from tests.support.browser import Tab, browsing
 from tests.support.situations import browsable, situations
 from tests.support.status_port import Answers, served
 
+PICTURE = Path(__file__).resolve().parents[2] / "docs" / "images" / "status-page.png"
 WIDTH = 1180
 NARROW = 400
 # Pages, by their names: where they are, how wide the window is, whether it is dark, and in which situation.
@@ -40,7 +44,15 @@ async def _make(folder: Path) -> None:
             await _take(tab, answers, path, folder / f"{name}.png", width=width, dark=dark)
 
 
+async def _renew() -> None:
+    async with browsing() as tab:
+        await _take(tab, situations()["readme"], "/", PICTURE, width=WIDTH, dark=False)
+
+
 if __name__ == "__main__":
-    chosen = Path(sys.argv[1] if len(sys.argv) > 1 else "screenshots")
-    chosen.mkdir(parents=True, exist_ok=True)
-    asyncio.run(_make(chosen))
+    if len(sys.argv) > 1:
+        chosen = Path(sys.argv[1])
+        chosen.mkdir(parents=True, exist_ok=True)
+        asyncio.run(_make(chosen))
+    else:
+        asyncio.run(_renew())

@@ -228,6 +228,10 @@ def situations() -> dict[str, Answers]:
             for each in busy().batches
         ),
     )
+    readme = busy(
+        progress=a_progress(requests=1600, succeeded=927, failed=2, in_flight=4, ready=662, waiting=5, ends_at=at(212)),
+        failures=(replace(FAILURES[0], requests=2),),
+    )
     usual, bad = a_history(), a_history(failing=True)
     return {
         "busy": Answers(status=busy(), history=usual),
@@ -240,6 +244,7 @@ def situations() -> dict[str, Answers]:
         "two-targets": Answers(status=two, history=usual),
         "empty": Answers(status=empty),
         "done": Answers(status=done, history=usual),
+        "readme": Answers(status=readme, history=usual),
     }
 
 

@@ -97,7 +97,7 @@ def test_a_broken_rule_names_line_column_and_remedy(column: str, value: object, 
 
 
 def test_everything_wrong_with_a_line_is_told_at_once() -> None:
-    """Nobody has to mend a line twice."""
+    """Nobody has to fix a line twice."""
     problems = check(3, {"name": "NO", "priority": "x"})
     assert not isinstance(problems, Row)
     assert [problem.column for problem in problems] == ["project_id", "name", "priority"]
@@ -141,6 +141,6 @@ def test_a_refused_credential_is_never_repeated(text: str) -> None:
     ],
 )
 def test_an_unknown_column_is_told_with_the_nearest(name: str, said: str) -> None:
-    """A misspelt column is mended without a look at the documentation."""
+    """A misspelt column is fixed without a look at the documentation."""
     assert said in unknown_column(name)
     assert KEY not in unknown_column(name)

@@ -60,7 +60,7 @@ def test_success_without_a_token(body: object) -> None:
     ],
 )
 def test_refused(message: str, advice: str) -> None:
-    """A refused login says what to mend, in our words and in Infisical's."""
+    """A refused login says what to fix, in our words and in Infisical's."""
     found = refusal(401, message)
     assert isinstance(found, Refused)
     assert not found.locked

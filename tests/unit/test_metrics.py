@@ -46,6 +46,7 @@ GAUGES = Gauges(
         ConcurrencyReport(target="default", in_flight_limit=6, cliff=8, stalled=False),
         ConcurrencyReport(target="eu", in_flight_limit=1, cliff=None, stalled=True),
     ),
+    drifted={"eu": 2},
 )
 
 

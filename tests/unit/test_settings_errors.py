@@ -180,7 +180,7 @@ class TestUnusable:
         assert problem_in_file(tmp_path, toml).startswith(text)
 
     def test_several_problems_are_all_told(self) -> None:
-        """Whoever mends one setting hears of the others at once."""
+        """Whoever fixes one setting hears of the others at once."""
         text = problem({"PROVISIONER_LOG__LEVEL": "loud", "PROVISIONER_RETRY__CAP": "x", "INFISICAL_HOST": "h"})
         assert [part.split()[0] for part in text.split("; ")] == [
             "INFISICAL_HOST",
@@ -228,7 +228,7 @@ class TestTogether:
         ],
     )
     def test_are_refused(self, environ: dict[str, str], text: str) -> None:
-        """The setting that its user can mend is named."""
+        """The setting that its user can fix is named."""
         assert problem(environ).startswith(text)
 
 

@@ -126,3 +126,51 @@ def test_files_that_must_be_there_are_found(tmp_path: Path) -> None:
     """An authorities file that is there is taken."""
     (tmp_path / "ca.pem").touch()
     assert target(ca_file=str(tmp_path / "ca.pem")) == {"ca_file": tmp_path / "ca.pem"}
+
+
+class TestNotify:
+    """Who is told, and of what."""
+
+    @pytest.mark.parametrize("events", ["recovered, Batch_Finished", ["recovered", "batch_finished"]])
+    def test_events_are_a_list_or_a_text(self, events: object) -> None:
+        """Both ways to write several mean the same."""
+        settings = load_settings(environ={}, overrides={"notify": {"events": events}})
+        assert settings.notify.told == ("recovered", "batch_finished")
+
+    @pytest.mark.parametrize("events", ["", "finished", [1], []])
+    def test_another_event_is_refused(self, events: object) -> None:
+        """The error says which there are."""
+        with pytest.raises(SettingsError, match="one or more of batch_finished, needs_attention, recovered"):
+            load_settings(environ={}, overrides={"notify": {"events": events}})
+
+    def test_the_url_is_safe(self) -> None:
+        """Plain HTTP only stays on this machine, unless somebody says otherwise."""
+        url = "PROVISIONER_NOTIFY__URL"
+        assert load_settings(environ={url: "http://127.0.0.1:1/x"}).notify.url
+        with pytest.raises(SettingsError, match="must begin with https://") as refused:
+            load_settings(environ={url: "http://ops.example/planted"})
+        assert "planted" not in str(refused.value)
+        assert load_settings(environ={url: "http://ops.example/x", "PROVISIONER_NOTIFY__ALLOW_HTTP": "true"}).notify.url
+
+    def test_the_proxy_of_the_environment_is_used(self) -> None:
+        """As for a target, and not for this machine."""
+        environ = {"PROVISIONER_NOTIFY__URL": "https://ops.example/x", "HTTPS_PROXY": "http://proxy:3128"}
+        proxy = load_settings(environ=environ).notify.proxy
+        assert proxy is not None
+        assert proxy.reveal() == "http://proxy:3128"
+        assert load_settings(environ={**environ, "NO_PROXY": "ops.example"}).notify.proxy is None
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("off", None), ("1d", 86400.0), ("12 h", 43200.0), ("30min", 1800.0), ("OFF", None)]
+)
+def test_a_period_is_a_time(text: str, seconds: float | None) -> None:
+    """How often everything is verified is written as people say it."""
+    assert load_settings(environ={"PROVISIONER_VERIFY__EVERY": text}).verify.seconds == seconds
+
+
+@pytest.mark.parametrize("text", ["0d", "1", "1w", "-1d", "1.5h", "99999d"])
+def test_another_period_is_refused(text: str) -> None:
+    """What is no time is refused with an example."""
+    with pytest.raises(SettingsError, match='must be "off", or a time such as "1d"'):
+        load_settings(environ={"PROVISIONER_VERIFY__EVERY": text})

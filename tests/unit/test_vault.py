@@ -1,4 +1,4 @@
-"""The vault finds API keys by name, and says what to mend when it cannot."""
+"""The vault finds API keys by name, and says what to fix when it cannot."""
 
 import asyncio
 from pathlib import Path

@@ -189,5 +189,5 @@ def _write(target: str, projects: Sequence[SeenProject], form: Form, output: Pat
             writer.end()
     except NotWritable as error:
         if isinstance(error.__cause__, BrokenPipeError):
-            raise error.__cause__ from None  # whoever reads has seen enough
+            raise error.__cause__ from None  # the reader has seen enough
         raise

@@ -72,7 +72,7 @@ async def watch(database: "Database", ids: Sequence[int], screen: "Console") -> 
         await _live(database, ids, screen)
         return
     said, pace = "", Pace()
-    sys.stdout.flush()  # what was said before, for whoever follows a log
+    sys.stdout.flush()  # what was said before, for those who follow a log
     with suppress(DatabaseUnavailable):
         pace(time.monotonic(), (await tally(database, ids)).succeeded)
     while True:

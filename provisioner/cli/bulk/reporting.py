@@ -45,5 +45,5 @@ async def write_report(
                     writer.end()
     except NotWritable as error:
         if isinstance(error.__cause__, BrokenPipeError):
-            raise error.__cause__ from None  # whoever reads has seen enough
+            raise error.__cause__ from None  # the reader has seen enough
         raise

@@ -174,7 +174,7 @@ async def _submit(wish: Wish, settings: "Settings", checked: CheckedFile, report
         if not report.accepted:
             return report
         sees_all = report.of_others is None
-        if sees_all:  # whoever sees only their own does not see the queues
+        if sees_all:  # who sees only their own does not see the queues
             report = await _with_outlook(wish, settings, database, report, checked, found)
         if wish.wait:
             from provisioner.cli.bulk.waiting import wait

@@ -214,7 +214,7 @@ def private_postgres() -> "Iterator[PostgresServer]":
 
 @asynccontextmanager
 async def _onboarding(environment: dict[str, str], logs: Path) -> AsyncIterator[Process]:
-    """The command of the demo, on the terminal of whoever watches."""
+    """The command of the demo, on the terminal of the person who watches."""
     sys.stdout.flush()
     command = (sys.executable, "-m", "provisioner", *ONBOARD)
     process = await asyncio.create_subprocess_exec(*command, env=environment, cwd=logs, stdin=DEVNULL)

@@ -62,7 +62,7 @@ def guarded(run: Callable[[], object]) -> int:
         status = _status_of(run)
         flush_output()
     except BrokenPipeError:
-        # Whoever read our output has seen enough.
+        # The reader of our output has seen enough.
         abandon(sys.stdout)
         return NOT_DONE
     except OutputUnwritable as error:

@@ -30,6 +30,9 @@
 
   const same = (old, next) => old.nodeType === next.nodeType && old.nodeName === next.nodeName;
 
+  // White space between elements counts for nothing: a line more or less must not put everything after it out of step.
+  const children = (node) => [...node.childNodes].filter((child) => child.nodeType !== Node.TEXT_NODE || child.data.trim());
+
   const morph = (old, next) => {
     if (old.nodeType === Node.TEXT_NODE) {
       if (old.data !== next.data) old.data = next.data;
@@ -43,14 +46,13 @@
       const opened = old.nodeName === "DETAILS" && name === "open"; // by the reader
       if (!next.hasAttribute(name) && !opened) old.removeAttribute(name);
     }
-    const fresh = [...next.childNodes];
+    const [there, fresh] = [children(old), children(next)];
     fresh.forEach((child, at) => {
-      const there = old.childNodes[at];
-      if (!there) old.append(child);
-      else if (same(there, child)) morph(there, child);
-      else there.replaceWith(child);
+      if (!there[at]) old.append(child);
+      else if (same(there[at], child)) morph(there[at], child);
+      else there[at].replaceWith(child);
     });
-    while (old.childNodes.length > fresh.length) old.lastChild.remove();
+    there.slice(fresh.length).forEach((child) => child.remove());
   };
 
   // Trouble is announced at once, progress now and then: nobody wants to hear a number every second.

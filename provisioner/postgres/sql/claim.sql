@@ -79,10 +79,7 @@ ended AS (
     UPDATE provisioner.connection_requests AS q
     SET
         status = 'cancelled', finished_at = clock_timestamp(),
-        credential = CASE
-            WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
-            ELSE q.credential
-        END
+        credential = provisioner.wiped(q.credential)
     FROM freed AS f
     WHERE q.id = f.id AND f.cancelled AND NOT EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = f.id)
     RETURNING q.id

@@ -35,22 +35,7 @@ SELECT
         SELECT count(*) FROM provisioner.workers AS k
         WHERE k.lease_until > clock_timestamp() AND q.target = ANY (k.targets)
     ) AS workers,
-    coalesce(
-        (
-            SELECT
-                greatest(
-                    p.permits / p.period
-                    - CASE WHEN p.seen_at > extract(EPOCH FROM now()) - p.period THEN p.their_pace ELSE 0 END,
-                    p.permits / p.period / 4
-                )
-            FROM provisioner.permits AS p
-            WHERE p.target = q.target AND p.kind = 'write' AND p.metered
-        ),
-        (
-            SELECT sum(k.pace) FROM provisioner.workers AS k
-            WHERE k.lease_until > clock_timestamp() AND q.target = ANY (k.targets)
-        )
-    ) AS pace,
+    (SELECT p.pace FROM provisioner.target_paces AS p WHERE p.target = q.target) AS pace,
     t.paused_at, t.paused_by,
     (
         SELECT d.reason FROM provisioner.target_incidents AS d

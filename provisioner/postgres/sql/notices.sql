@@ -56,7 +56,7 @@ ON CONFLICT (batch) DO UPDATE SET ended_at = excluded.ended_at;
 INSERT INTO provisioner.notices (event, content) SELECT * FROM unnest($1::text[], $2::jsonb[]);
 
 -- :name take
--- Take the notice that has been due for longest, for $1: whoever takes it sends it before that, or another one does.
+-- Take the notice that has been due for longest, for $1: the worker that takes it sends it before that, or another one does.
 UPDATE provisioner.notices
 SET due_at = clock_timestamp() + $1::interval, tries = tries + 1
 WHERE ctid = ANY (ARRAY(

@@ -83,8 +83,7 @@ updated AS (
         error_message = NULL,
         finished_at = clock_timestamp(),
         credential = CASE
-            WHEN q.credential LIKE 'sealed:%' AND NOT left(q.credential, 160) <> o.credential
-                THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
+            WHEN NOT left(q.credential, 160) <> o.credential THEN provisioner.wiped(q.credential)
             ELSE q.credential
         END
     FROM settled AS o
@@ -133,8 +132,7 @@ updated AS (
         attempts = o.sent, finished_at = clock_timestamp(), error_code = NULL, error_message = NULL,
         connection_id = NULL, org_id = NULL, credentials_hash = NULL, adopted = false, key_fingerprint = NULL,
         credential = CASE
-            WHEN q.wanted = 'absent' AND q.credential LIKE 'sealed:%'
-                THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
+            WHEN q.wanted = 'absent' THEN provisioner.wiped(q.credential)
             ELSE q.credential
         END
     FROM settled AS o
@@ -181,8 +179,7 @@ updated AS (
         error_message = o.error_message,
         finished_at = clock_timestamp(),
         credential = CASE
-            WHEN o.cancelled AND NOT o.doubted AND q.credential LIKE 'sealed:%'
-                THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
+            WHEN o.cancelled AND NOT o.doubted THEN provisioner.wiped(q.credential)
             ELSE q.credential
         END
     FROM settled AS o
@@ -235,10 +232,7 @@ ended AS (
     UPDATE provisioner.connection_requests AS q
     SET
         status = 'cancelled', attempts = o.sent, finished_at = clock_timestamp(),
-        credential = CASE
-            WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
-            ELSE q.credential
-        END
+        credential = provisioner.wiped(q.credential)
     FROM settled AS o
     WHERE q.id = o.id AND o.cancelled AND NOT o.doubted
     RETURNING q.id
@@ -264,10 +258,7 @@ updated AS (
     UPDATE provisioner.connection_requests AS q
     SET
         status = 'cancelled', attempts = o.sent, finished_at = clock_timestamp(),
-        credential = CASE
-            WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) || ':wiped'
-            ELSE q.credential
-        END
+        credential = provisioner.wiped(q.credential)
     FROM settled AS o
     WHERE q.id = o.id
     RETURNING q.id

@@ -1,0 +1,51 @@
+"""What standing verification makes of a look at Infisical: nothing is called gone that was missed once. Pure."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from provisioner.core.comparison import Difference, Project, Recorded, differences
+
+# A replica that lags may not have a connection that is there; after so long it would.
+AGAIN: Final = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What is known of one recorded connection: how it differs, since when it is missed, whether it could be read.
+
+    `drift` names the differences, with commas in between; None if there is none that is certain.
+    """
+
+    id: int
+    drift: str | None = None
+    missed_at: datetime | None = None
+    unread: bool = False
+
+    @property
+    def is_fine(self) -> bool:
+        """Whether it is as it was recorded."""
+        return self.drift is None and self.missed_at is None and not self.unread
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """A worker's turn in a round over all that was recorded at a target; it goes on behind `project_id` and `name`."""
+
+    target: str
+    holder: str
+    started_at: datetime
+    project_id: str | None = None
+    name: str | None = None
+
+
+def judge(recorded: Recorded, project: Project | None, missed_at: datetime | None, now: datetime) -> Verdict:
+    """Judge what a look showed; `project` is None if it could not be read. `missed_at`: since when it was missed."""
+    if project is None:
+        return Verdict(id=recorded.id, missed_at=missed_at, unread=True)
+    found = differences(recorded, project)
+    if Difference.GONE not in found:
+        return Verdict(id=recorded.id, drift=", ".join(sorted(each.value for each in found)) or None)
+    missed_at = missed_at or now
+    gone = Difference.GONE.value if now - missed_at >= AGAIN else None
+    return Verdict(id=recorded.id, drift=gone, missed_at=missed_at)

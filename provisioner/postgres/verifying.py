@@ -1,0 +1,89 @@
+"""How far standing verification has come, and what it found."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from itertools import groupby
+from typing import TYPE_CHECKING, Final
+
+from provisioner.core.comparison import Recorded
+from provisioner.core.verifying import AGAIN, Round, Verdict
+from provisioner.postgres.pool import Database
+from provisioner.postgres.queries import statements
+
+if TYPE_CHECKING:
+    import asyncpg
+
+LEASE: Final = timedelta(seconds=120)  # longer than one read of a project may take
+PAGE: Final = 500  # requests that are looked at in one go
+
+
+class DriftLedger:
+    """`core.ports.DriftLedger` on its tables. `every`: a round begins that long after the last one began."""
+
+    def __init__(self, database: Database, *, holder: str, every: timedelta) -> None:
+        self._database = database
+        self._holder = holder
+        self._every = every
+        self._sql = statements("verifying")
+
+    async def take(self, target: str) -> Round | None:
+        """Take the turn at a target, if it is ours."""
+        row = await self._database.fetchrow(self._sql["take"], target, self._holder, LEASE, self._every)
+        return Round(**dict(row)) if row else None
+
+    async def page(self, turn: Round) -> Mapping[str, Sequence[Recorded]]:
+        """What comes next, by project; empty at the end of the round."""
+        last = (turn.target, turn.project_id, turn.name) if turn.project_id else (None, None, None)
+        sql = statements("recorded")["succeeded"]
+        rows = await self._database.fetch(sql, None, None, None, [turn.target], *last, PAGE)
+        projects = _by_project(rows)
+        if len(rows) == PAGE and len(projects) > 1:
+            projects.popitem()  # it may go on behind this page; the next one has all of it
+        return projects
+
+    async def missed(self, target: str) -> Mapping[str, Sequence[Recorded]]:
+        """What was missed long enough ago to be looked for again, by project."""
+        return _by_project(await self._database.fetch(self._sql["missed"], target, AGAIN, PAGE))
+
+    async def next_missed(self, target: str) -> datetime | None:
+        """When something that was missed may be looked for again; None if nothing is missed."""
+        row = await self._database.fetchrow(self._sql["next_missed"], target, AGAIN)
+        return row["at"] if row else None
+
+    async def since(self, recorded: Sequence[Recorded]) -> Mapping[int, datetime]:
+        """Since when those that were missed are missed."""
+        rows = await self._database.fetch(self._sql["since"], [each.id for each in recorded])
+        return {row["id"]: row["missed_at"] for row in rows}
+
+    async def save(self, turn: Round, verdicts: Sequence[Verdict], *, behind: Recorded | None) -> bool:
+        """Write down what was found, and how far the round has come; whether the turn is still ours."""
+        place = (behind.project_id, behind.name) if behind else (None, None)
+        async with self._database.acquire() as connection, connection.transaction(isolation="read_committed"):
+            await self._database.set_up(connection)
+            if await connection.fetchrow(self._sql["advance"], turn.target, self._holder, LEASE, *place) is None:
+                return False
+            if fine := [each.id for each in verdicts if each.is_fine]:
+                await connection.execute(self._sql["clear"], fine)
+            if other := [each for each in verdicts if not each.is_fine]:
+                await connection.execute(
+                    self._sql["note"],
+                    [each.id for each in other],
+                    turn.target,
+                    [each.drift for each in other],
+                    [each.missed_at for each in other],
+                    [each.unread for each in other],
+                )
+        return True
+
+    async def finish(self, turn: Round) -> None:
+        """The round is over."""
+        await self._database.execute(self._sql["finish"], turn.target, self._holder)
+
+    async def leave(self, turn: Round) -> None:
+        """Let another worker go on."""
+        await self._database.execute(self._sql["leave"], turn.target, self._holder)
+
+
+def _by_project(rows: "Sequence[asyncpg.Record]") -> dict[str, Sequence[Recorded]]:
+    recorded = [Recorded(**dict(row)) for row in rows]
+    return {project: tuple(each) for project, each in groupby(recorded, key=lambda one: one.project_id)}

@@ -1,0 +1,104 @@
+"""Standing verification: what was recorded is compared with what Infisical has, with reads that nobody else needs."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Final
+
+import structlog
+
+from provisioner.core.comparison import Project, Recorded
+from provisioner.core.errors import DatabaseUnavailable, ProvisionerError, StatementRefused
+from provisioner.core.model import Result
+from provisioner.core.ports import Clock, DriftLedger, Lister, Permits
+from provisioner.core.target_health import TROUBLE
+from provisioner.core.verifying import Round, judge
+from provisioner.worker.database_retry import jittered
+
+log = structlog.stdlib.get_logger()
+
+# Whether a round is to begin, or to be gone on with, is asked every so many seconds; so is a target in trouble.
+POLL: Final = 60.0
+# Between two reads at least, seconds: nobody is to feel these reads. 10,000 projects take an hour and a half.
+PAUSE: Final = 0.5
+
+
+class _Interrupted(Exception):
+    """The target is in trouble, or the turn is somebody else's."""
+
+
+class Verifier:
+    """Goes over one target, again and again; only one of all workers at a time. `is_held`: the target is in trouble."""
+
+    def __init__(
+        self, target: str, *, lister: Lister, reads: Permits, ledger: DriftLedger, clock: Clock, poll: float = POLL
+    ) -> None:
+        self._target = target
+        self._lister = lister
+        self._reads = reads
+        self._ledger = ledger
+        self._clock = clock
+        self._poll = poll
+        self.pause = PAUSE
+
+    async def run(self) -> None:
+        """Verify until cancelled."""
+        while True:
+            try:
+                if (turn := await self._ledger.take(self._target)) is not None:
+                    await self._go_on(turn)
+            except ProvisionerError as error:
+                if not isinstance(error, DatabaseUnavailable) or isinstance(error, StatementRefused):
+                    log.warning("upkeep_failed", duty="verify", error=str(error), again_in=self._poll)
+            await asyncio.sleep(jittered(self._poll))
+
+    async def _go_on(self, turn: Round) -> None:
+        try:
+            await self._round(turn)
+        except _Interrupted:
+            pass
+        finally:
+            with suppress(ProvisionerError):
+                await self._ledger.leave(turn)
+
+    async def _round(self, turn: Round) -> None:
+        """Compare all that is left of the round, then what was missed once more."""
+        while projects := await self._ledger.page(turn):
+            for recorded in projects.values():
+                await self._compare(turn, recorded, behind=recorded[-1])
+                turn = replace(turn, project_id=recorded[-1].project_id, name=recorded[-1].name)
+        while (at := await self._ledger.next_missed(turn.target)) is not None:
+            await asyncio.sleep(max(0.0, (at - self._clock.now()).total_seconds()) + 0.01)
+            for recorded in (await self._ledger.missed(turn.target)).values():
+                await self._compare(turn, recorded, behind=None)
+        await self._ledger.finish(turn)
+        log.info("round_verified", target=turn.target, started_at=turn.started_at.isoformat(timespec="seconds"))
+
+    async def _compare(self, turn: Round, recorded: Sequence[Recorded], *, behind: Recorded | None) -> None:
+        project = await self._read(recorded[0].project_id)
+        missed = await self._ledger.since(recorded)
+        now = self._clock.now()
+        verdicts = [judge(each, project, missed.get(each.id), now) for each in recorded]
+        for verdict in verdicts:
+            if verdict.drift is not None:
+                log.warning("connection_drifted", request=verdict.id, target=turn.target, drift=verdict.drift)
+        if not await self._ledger.save(turn, verdicts, behind=behind):
+            raise _Interrupted
+
+    async def _read(self, project_id: str) -> Project | None:
+        """The project's connections; None if they may not be read."""
+        while True:
+            granted = await self._reads.acquire(1, spare=True)
+            if not granted.permits:
+                await asyncio.sleep(max(granted.wait, self.pause))
+                continue
+            seen, connections = await self._lister.list(project_id)
+            self._reads.learn(seen.rate, metered=seen.metered, throttled_for=seen.retry_after, elapsed=seen.elapsed)
+            await asyncio.sleep(max(granted.wait, self.pause))
+            if seen.result in {Result.FOUND, Result.PROJECT_MISSING}:  # a project that is gone has no connections
+                return Project.of(connections)
+            if seen.result in TROUBLE:
+                raise _Interrupted
+            if seen.result is not Result.THROTTLED:
+                return None
