@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 
-class Verdict(StrEnum):
+class KeyKind(StrEnum):
     """What a key is; `UNKNOWN` while nobody could say."""
 
     MANAGEMENT = "management"
@@ -17,22 +17,22 @@ class Verdict(StrEnum):
 
 
 REASONS: Final = {
-    Verdict.INFERENCE: "OpenRouter says that this is an inference key: a management (provisioning) key is needed",
-    Verdict.NO_KEY: "OpenRouter does not know this key: it is mistyped, deleted or expired",
+    KeyKind.INFERENCE: "OpenRouter says that this is an inference key: a management (provisioning) key is needed",
+    KeyKind.NO_KEY: "OpenRouter does not know this key: it is mistyped, deleted or expired",
 }
 _KINDS: Final = ("is_management_key", "is_provisioning_key")  # the older name is the second
 
 
-def verdict_of(status: int, data: Any) -> Verdict:
+def verdict_of(status: int, data: Any) -> KeyKind:
     """What an answer of `GET /key` says, `data` being its JSON, or None if it has none."""
     if not isinstance(data, dict):
-        return Verdict.UNKNOWN
+        return KeyKind.UNKNOWN
     if status == 401 and isinstance(data.get("error"), dict):
-        return Verdict.NO_KEY
+        return KeyKind.NO_KEY
     about = data.get("data")
     if status != 200 or not isinstance(about, dict):
-        return Verdict.UNKNOWN
+        return KeyKind.UNKNOWN
     said = [about[kind] for kind in _KINDS if isinstance(about.get(kind), bool)]
     if not said:
-        return Verdict.UNKNOWN
-    return Verdict.MANAGEMENT if any(said) else Verdict.INFERENCE
+        return KeyKind.UNKNOWN
+    return KeyKind.MANAGEMENT if any(said) else KeyKind.INFERENCE

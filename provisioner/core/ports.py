@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from provisioner.core.comparison import Recorded
-from provisioner.core.key_check import Verdict
+from provisioner.core.key_check import KeyKind
 from provisioner.core.key_health import QuarantinedKey, TrialPermit
 from provisioner.core.model import Action, Claim, Connection, Observation, RateHeaders, Request, Settlement
 from provisioner.core.notices import Delivery
@@ -193,17 +193,17 @@ class CredentialHealth(Protocol):
 class KeyAsker(Protocol):
     """Somebody who knows keys: OpenRouter itself."""
 
-    async def ask(self, key: Secret) -> Verdict:
+    async def ask(self, key: Secret) -> KeyKind:
         """What the key is; `UNKNOWN` if that cannot be asked just now. It never raises for what the other side did."""
 
 
 class KeyVerdicts(Protocol):
     """What all workers know together of keys that were asked about. Every method raises `DatabaseUnavailable`."""
 
-    async def load(self, fingerprint: str) -> tuple[Verdict, float]:
+    async def load(self, fingerprint: str) -> tuple[KeyKind, float]:
         """The verdict and its age in seconds; `UNKNOWN` if there is none."""
 
-    async def save(self, fingerprint: str, verdict: Verdict) -> None:
+    async def save(self, fingerprint: str, verdict: KeyKind) -> None:
         """Keep a verdict."""
 
 

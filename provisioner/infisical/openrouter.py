@@ -7,7 +7,7 @@ from typing import Any, Final
 import orjson
 from yarl import URL
 
-from provisioner.core.key_check import Verdict, verdict_of
+from provisioner.core.key_check import KeyKind, verdict_of
 from provisioner.core.secret import Secret
 from provisioner.infisical.transport import AnswerLost, NotSent, Transport, TransportOptions
 
@@ -25,14 +25,14 @@ class OpenRouter:
             base_url=url, timeout=TIMEOUT, connect_timeout=CONNECT_TIMEOUT, proxy=proxy, max_connections=1
         )
 
-    async def ask(self, key: Secret) -> Verdict:
+    async def ask(self, key: Secret) -> KeyKind:
         """What OpenRouter says of the key; `UNKNOWN` if it cannot be asked just now."""
         headers = {"Authorization": f"Bearer {key.reveal()}"}
         try:
             async with Transport(self._options) as transport:
                 answer = await transport.send("GET", self._url, headers, most=LONGEST)
         except (NotSent, AnswerLost, ValueError):  # the last of text that no header can hold
-            return Verdict.UNKNOWN
+            return KeyKind.UNKNOWN
         data: Any = None
         with suppress(orjson.JSONDecodeError):
             data = orjson.loads(answer.body)

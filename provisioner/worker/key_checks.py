@@ -3,7 +3,7 @@
 import asyncio
 from typing import Final
 
-from provisioner.core.key_check import Verdict
+from provisioner.core.key_check import KeyKind
 from provisioner.core.ports import Clock, KeyAsker, KeyVerdicts
 from provisioner.core.secret import Secret
 
@@ -24,23 +24,23 @@ class KeyChecks:
         self._good: set[str] = set()
         self._silent_until = float("-inf")
 
-    async def check(self, key: Secret, fingerprint: str) -> Verdict:
+    async def check(self, key: Secret, fingerprint: str) -> KeyKind:
         """What the key is, as far as OpenRouter says; asks it at most once in a while. Raises `DatabaseUnavailable`."""
         async with self._asking:
             if fingerprint in self._good:
-                return Verdict.MANAGEMENT
+                return KeyKind.MANAGEMENT
             known, age = await self._verdicts.load(fingerprint)
-            if known is Verdict.UNKNOWN or (known is not Verdict.MANAGEMENT and age > STALE):
+            if known is KeyKind.UNKNOWN or (known is not KeyKind.MANAGEMENT and age > STALE):
                 known = await self._ask(key, fingerprint) or known
-            if known is Verdict.MANAGEMENT:
+            if known is KeyKind.MANAGEMENT:
                 self._good.add(fingerprint)
             return known
 
-    async def _ask(self, key: Secret, fingerprint: str) -> Verdict | None:
+    async def _ask(self, key: Secret, fingerprint: str) -> KeyKind | None:
         if self._clock.monotonic() < self._silent_until:
             return None
         verdict = await self._asker.ask(key)
-        if verdict is Verdict.UNKNOWN:
+        if verdict is KeyKind.UNKNOWN:
             self._silent_until = self._clock.monotonic() + SILENCE
             return None
         await self._verdicts.save(fingerprint, verdict)

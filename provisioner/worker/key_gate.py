@@ -18,7 +18,7 @@ from provisioner.core.errors import (
     CredentialUnreadable,
     DatabaseUnavailable,
 )
-from provisioner.core.key_check import REASONS, Verdict
+from provisioner.core.key_check import REASONS, KeyKind
 from provisioner.core.key_health import QUARANTINE_RECHECK, SEALED, canonical, fingerprint, quarantine_of
 from provisioner.core.model import Claim, Observation, OnConflict, Request, Result, Retry
 from provisioner.core.ports import Clock, CredentialHealth, Vault
@@ -255,7 +255,7 @@ class KeyGate:
 
     async def _prove(self, key: _Key) -> None:
         """Spend no create on a key of which OpenRouter itself says that it is none; raises `Postponed`."""
-        verdict = Verdict.UNKNOWN if self._checks is None else await self._checks.check(key.secret, key.fingerprint)
+        verdict = KeyKind.UNKNOWN if self._checks is None else await self._checks.check(key.secret, key.fingerprint)
         if verdict not in REASONS:
             return
         newly = await self._health.condemned(*key.id, REASONS[verdict])

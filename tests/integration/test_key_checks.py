@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import structlog
 
-from provisioner.core.key_check import Verdict
+from provisioner.core.key_check import KeyKind
 from provisioner.core.secret import Secret
 from provisioner.infisical.openrouter import OpenRouter
 from provisioner.sandbox.simulator import Options, Simulator
@@ -110,15 +110,15 @@ async def test_a_loopback_infisical_is_not_told_on(database: Database) -> None:
 @pytest.mark.parametrize(
     ("key", "verdict"),
     [
-        ("sk-or-v1-x", Verdict.MANAGEMENT),
-        ("sk-or-v1-x-mode-inference", Verdict.INFERENCE),
-        ("sk-or-v1-x-mode-401", Verdict.NO_KEY),
-        ("sk-or-v1-x-mode-429", Verdict.UNKNOWN),
-        ("sk-or-v1-x-mode-500", Verdict.UNKNOWN),
-        ("sk-or-v1-\n-x", Verdict.UNKNOWN),
+        ("sk-or-v1-x", KeyKind.MANAGEMENT),
+        ("sk-or-v1-x-mode-inference", KeyKind.INFERENCE),
+        ("sk-or-v1-x-mode-401", KeyKind.NO_KEY),
+        ("sk-or-v1-x-mode-429", KeyKind.UNKNOWN),
+        ("sk-or-v1-x-mode-500", KeyKind.UNKNOWN),
+        ("sk-or-v1-\n-x", KeyKind.UNKNOWN),
     ],
 )
-async def test_what_is_said_of_keys(key: str, verdict: Verdict) -> None:
+async def test_what_is_said_of_keys(key: str, verdict: KeyKind) -> None:
     """The simulated OpenRouter says of a key what its ending chooses."""
     async with Simulator(options()) as simulator:
         assert await OpenRouter(f"{simulator.url}/openrouter/api/v1").ask(Secret(key)) is verdict
@@ -138,5 +138,5 @@ async def test_no_redirect_is_followed() -> None:
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with server:
-        assert await OpenRouter(f"http://127.0.0.1:{port}").ask(Secret("sk-or-v1-x")) is Verdict.UNKNOWN
+        assert await OpenRouter(f"http://127.0.0.1:{port}").ask(Secret("sk-or-v1-x")) is KeyKind.UNKNOWN
     assert len(heard) == 1

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from provisioner.core.key_check import Verdict, verdict_of
+from provisioner.core.key_check import KeyKind, verdict_of
 from provisioner.core.key_health import REFUSALS, KeyHealth, condemned, due_probe
 from tests.support.builders import at
 
@@ -16,25 +16,25 @@ REFUSED = {"error": {"message": "User not found.", "code": 401}}
 @pytest.mark.parametrize(
     ("status", "data", "verdict"),
     [
-        (200, {"data": {"is_management_key": True}}, Verdict.MANAGEMENT),
-        (200, {"data": {"is_provisioning_key": True}}, Verdict.MANAGEMENT),
-        (200, {"data": {"is_management_key": True, "is_provisioning_key": False}}, Verdict.MANAGEMENT),
-        (200, {"data": {"is_management_key": False}}, Verdict.INFERENCE),
-        (200, {"data": {"is_provisioning_key": False, "is_management_key": None}}, Verdict.INFERENCE),
-        (200, {"data": {"label": "sk-or"}}, Verdict.UNKNOWN),
-        (200, {"data": {"is_management_key": "false"}}, Verdict.UNKNOWN),
-        (200, {"data": []}, Verdict.UNKNOWN),
-        (200, None, Verdict.UNKNOWN),
-        (401, REFUSED, Verdict.NO_KEY),
-        (401, {"message": "a gateway's"}, Verdict.UNKNOWN),
-        (401, None, Verdict.UNKNOWN),
-        (403, REFUSED, Verdict.UNKNOWN),
-        (302, None, Verdict.UNKNOWN),
-        (429, REFUSED, Verdict.UNKNOWN),
-        (500, REFUSED, Verdict.UNKNOWN),
+        (200, {"data": {"is_management_key": True}}, KeyKind.MANAGEMENT),
+        (200, {"data": {"is_provisioning_key": True}}, KeyKind.MANAGEMENT),
+        (200, {"data": {"is_management_key": True, "is_provisioning_key": False}}, KeyKind.MANAGEMENT),
+        (200, {"data": {"is_management_key": False}}, KeyKind.INFERENCE),
+        (200, {"data": {"is_provisioning_key": False, "is_management_key": None}}, KeyKind.INFERENCE),
+        (200, {"data": {"label": "sk-or"}}, KeyKind.UNKNOWN),
+        (200, {"data": {"is_management_key": "false"}}, KeyKind.UNKNOWN),
+        (200, {"data": []}, KeyKind.UNKNOWN),
+        (200, None, KeyKind.UNKNOWN),
+        (401, REFUSED, KeyKind.NO_KEY),
+        (401, {"message": "a gateway's"}, KeyKind.UNKNOWN),
+        (401, None, KeyKind.UNKNOWN),
+        (403, REFUSED, KeyKind.UNKNOWN),
+        (302, None, KeyKind.UNKNOWN),
+        (429, REFUSED, KeyKind.UNKNOWN),
+        (500, REFUSED, KeyKind.UNKNOWN),
     ],
 )
-def test_only_openrouters_own_words_count(status: int, data: Any, verdict: Verdict) -> None:
+def test_only_openrouters_own_words_count(status: int, data: Any, verdict: KeyKind) -> None:
     """A flag that says it or OpenRouter's own 401 decide; everything else leaves the key unknown."""
     assert verdict_of(status, data) is verdict
 

@@ -17,7 +17,7 @@ from provisioner.core.errors import (
     DatabaseUnavailable,
     ProvisionerError,
 )
-from provisioner.core.key_check import REASONS, Verdict
+from provisioner.core.key_check import REASONS, KeyKind
 from provisioner.core.model import ErrorCode, Observation, Request, Result
 from provisioner.settings import SettingsError
 
@@ -173,10 +173,10 @@ async def check_credentials(settings: "Settings") -> AsyncIterator[Check]:
 
 async def _proven(settings: "Settings", name: str, key: "Secret", asker: "OpenRouter | None") -> Check:
     """What OpenRouter itself says of a key; that it cannot be asked matters only to those who want it asked."""
-    verdict = Verdict.UNKNOWN if asker is None else await asker.ask(key)
+    verdict = KeyKind.UNKNOWN if asker is None else await asker.ask(key)
     if verdict in REASONS:
         return problem("credential", f"{name}: {REASONS[verdict]}", remedy(ErrorCode.CREDENTIAL_REFUSED))
-    if verdict is Verdict.MANAGEMENT:
+    if verdict is KeyKind.MANAGEMENT:
         return ok("credential", f"{name} is available, and OpenRouter says that it is a management key")
     if settings.openrouter.check is True:
         advice = "check openrouter.url and openrouter.proxy, or set openrouter.check to auto"
