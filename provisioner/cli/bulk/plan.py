@@ -51,10 +51,11 @@ def plan(  # noqa: PLR0917  # the command line names them
 ) -> None:
     """Ask Infisical which connections of a bulk file exist, would be created, or would conflict. Changes nothing.
 
-    The file is the one that `provisioner submit` takes. There is one login, one read of the projects that the
-    machine identity is in, and one per project that is not in a list of the whole organization, within the half of the read budget that workers do not reserve. A project's list
-    does not show the connections of other apps, whose names count too: --by-name looks up each name. Exits 1 if
-    anything would conflict, has gone missing, or could not be looked up.
+    The file is the one that `provisioner submit` takes. There is one login, one read of the projects that the machine
+    identity is in, and one read per project that is not in a list of the whole organization, within the half of the
+    read budget that workers do not reserve. A project's list does not show the connections of other apps, whose names
+    count too: --by-name looks up each name. Exits 1 if anything would conflict, has gone missing, or could not be
+    looked up, or if projects lack the machine identity.
 
     Example: provisioner plan projects.csv
     """

@@ -9,7 +9,6 @@ from provisioner.cli.terminal.frame import print_json, say, several, tell_detail
 from provisioner.cli.terminal.progress import duration
 from provisioner.core.comparison import Difference, Prospect, Recorded
 from provisioner.core.model import Connection
-from provisioner.core.text import one_line
 from provisioner.intake.errors import Problem
 
 FEW: Final = 10  # projects without the identity, one by one
@@ -53,7 +52,7 @@ class Planned:
     @property
     def project(self) -> str:
         """The project for people: what they call it, and its id."""
-        return f"{one_line(self.project_name)} ({self.project_id})" if self.project_name else self.project_id
+        return f"{self.project_name} ({self.project_id})" if self.project_name else self.project_id
 
 
 @dataclass(slots=True, kw_only=True)
@@ -190,13 +189,13 @@ def _tell_outside(plan: Plan) -> None:
         return
     lack = "lacks" if len(plan.outside) == 1 else "lack"
     say(
-        f"{len(plan.outside):>9,} of {several(plan.projects, 'project')} {lack} the machine identity, or do not exist: add"
-        " it to them with a role that may create app connections"
+        f"{len(plan.outside):>9,} of {several(plan.projects, 'project')} {lack} the machine identity, or do not exist:"
+        " add it to them with a role that may create app connections"
     )
     for planned in plan.outside[:FEW]:
         say(f"{'':10}{planned.project}")
-    if more := len(plan.outside) - FEW:
-        say(f"{'':10}… and {more:,} more" if more > 0 else "")
+    if (more := len(plan.outside) - FEW) > 0:
+        say(f"{'':10}… and {more:,} more")
 
 
 def _tell_outlook(plan: Plan) -> None:
