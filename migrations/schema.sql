@@ -498,7 +498,9 @@ BEGIN
         FROM provisioner.rotation_requests AS r
         JOIN provisioner.connection_requests AS c
             ON c.target = r.target AND c.project_id = r.project_id AND c.name = r.connection
-        WHERE r.id = ANY (follow_connections.ids) AND r.status = 'pending' AND c.status NOT IN ('pending', 'succeeded')
+        WHERE
+            r.id = ANY (follow_connections.ids) AND r.status = 'pending' AND r.wanted = 'present'
+            AND c.status NOT IN ('pending', 'succeeded')
     ),
     unplaced AS (
         DELETE FROM provisioner.waiting AS w USING failed AS f
@@ -591,9 +593,9 @@ BEGIN
     INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id, quarantine)
     SELECT
         r.id,
-        CASE WHEN c.status = 'succeeded' THEN greatest(r.not_before, now()) ELSE 'infinity' END,
+        CASE WHEN c.status = 'succeeded' OR r.wanted = 'absent' THEN greatest(r.not_before, now()) ELSE 'infinity' END,
         r.target || '/rotations', -r.priority, r.project_id,
-        CASE WHEN c.status IS DISTINCT FROM 'succeeded' THEN 'connection' END
+        CASE WHEN c.status IS DISTINCT FROM 'succeeded' AND r.wanted = 'present' THEN 'connection' END
     FROM provisioner.rotation_requests AS r
     LEFT JOIN provisioner.connection_requests AS c
         ON c.target = r.target AND c.project_id = r.project_id AND c.name = r.connection
@@ -1292,12 +1294,66 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION provisioner.rotation_ended() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    UPDATE provisioner.waiting AS w SET run_at = now(), quarantine = NULL
+    FROM provisioner.connection_requests AS q
+    WHERE
+        q.target = new.target AND q.project_id = new.project_id AND q.name = new.connection AND w.id = q.id
+        AND w.quarantine = 'rotations'
+        AND NOT EXISTS (
+            SELECT FROM provisioner.rotation_requests AS r
+            WHERE
+                r.target = new.target AND r.project_id = new.project_id AND r.connection = new.connection
+                AND r.wanted = 'absent' AND r.status = 'pending'
+        );
+    IF FOUND THEN
+        PERFORM pg_notify('provisioner', '');
+    END IF;
+    RETURN NULL;
+END
+$$;
+
 CREATE FUNCTION provisioner.rotation_status_edited() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
     PERFORM provisioner.place_rotations(ARRAY [new.id]);
+    RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION provisioner.rotation_wished() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF new.wanted = 'present' AND new.status = 'cancelled' THEN
+        RETURN NULL;  -- what was cancelled stays that, until somebody retries it
+    END IF;
+    DELETE FROM provisioner.waiting AS w WHERE w.id = new.id;
+    DELETE FROM provisioner.ready AS l WHERE l.id = new.id;
+    IF EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = new.id) THEN
+        RETURN NULL;
+    END IF;
+    IF
+        new.wanted = 'absent' AND new.rotation_id IS NULL
+        AND NOT EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = new.id)
+    THEN
+        UPDATE provisioner.rotation_requests AS r
+        SET status = 'removed', error_code = NULL, error_message = NULL, finished_at = clock_timestamp()
+        WHERE r.id = new.id;
+    ELSIF new.status = 'pending' THEN
+        PERFORM provisioner.place_rotations(ARRAY [new.id]);
+    ELSE
+        UPDATE provisioner.rotation_requests AS r
+        SET status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL
+        WHERE r.id = new.id;
+    END IF;
     RETURN NULL;
 END
 $$;
@@ -1321,6 +1377,27 @@ BEGIN
             min(n.created_at), max(n.finished_at), max(n.id)
         FROM new_rows AS n
         GROUP BY n.target, n.batch, n.requested_by, n.status, n.error_code;
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION provisioner.rotations_first() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    UPDATE provisioner.rotation_requests AS r SET wanted = 'absent'
+    WHERE
+        r.target = new.target AND r.project_id = new.project_id AND r.connection = new.name AND r.wanted = 'present'
+        AND NOT r.adopted;
+    IF EXISTS (
+        SELECT FROM provisioner.rotation_requests AS r
+        WHERE
+            r.target = new.target AND r.project_id = new.project_id AND r.connection = new.name AND r.wanted = 'absent'
+            AND r.status = 'pending'
+    ) THEN
+        UPDATE provisioner.waiting AS w SET run_at = 'infinity', quarantine = 'rotations' WHERE w.id = new.id;
     END IF;
     RETURN NULL;
 END
@@ -1843,6 +1920,8 @@ CREATE TABLE provisioner.rotation_requests (
     batch text,
     project_name text,
     wanted text DEFAULT 'present'::text NOT NULL,
+    with_secrets boolean DEFAULT false NOT NULL,
+    revoke_keys boolean DEFAULT false NOT NULL,
     not_before timestamp with time zone,
     requested_by text DEFAULT CURRENT_USER NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
@@ -1871,9 +1950,9 @@ CREATE TABLE provisioner.rotation_requests (
     CONSTRAINT rotation_requests_secret_name_check CHECK ((secret_name ~ '^[^:/\s]{1,200}$'::text)),
     CONSTRAINT rotation_requests_secret_path_check CHECK (((secret_path ~ '^/([^/\s]+/)*[^/\s]*$'::text) AND (length(secret_path) <= 500))),
     CONSTRAINT rotation_requests_spend_limit_check CHECK (((spend_limit > (0)::numeric) AND (spend_limit < '1000000000'::numeric))),
-    CONSTRAINT rotation_requests_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'succeeded'::text, 'failed'::text, 'cancelled'::text]))),
+    CONSTRAINT rotation_requests_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'succeeded'::text, 'failed'::text, 'cancelled'::text, 'removed'::text]))),
     CONSTRAINT rotation_requests_target_check CHECK ((target ~ '^[a-z0-9][a-z0-9-]{0,62}$'::text)),
-    CONSTRAINT rotation_requests_wanted_check CHECK ((wanted = 'present'::text))
+    CONSTRAINT rotation_requests_wanted_check CHECK ((wanted = ANY (ARRAY['present'::text, 'absent'::text])))
 )
 WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='50000', autovacuum_analyze_scale_factor='0', autovacuum_analyze_threshold='50000');
 
@@ -1882,6 +1961,10 @@ COMMENT ON TABLE provisioner.rotation_requests IS 'One row is one secret rotatio
 COMMENT ON COLUMN provisioner.rotation_requests.connection IS 'The connection with the management key, by its name in the same project';
 
 COMMENT ON COLUMN provisioner.rotation_requests.key_name IS 'The key''s name at OpenRouter; {project_name}, {project_id} and {environment} are filled in';
+
+COMMENT ON COLUMN provisioner.rotation_requests.with_secrets IS 'Whether removing it deletes its secret, too';
+
+COMMENT ON COLUMN provisioner.rotation_requests.revoke_keys IS 'Whether removing it revokes its keys at OpenRouter, too';
 
 COMMENT ON COLUMN provisioner.rotation_requests.key_issued IS 'The name under which OpenRouter lists the key';
 
@@ -2812,7 +2895,11 @@ CREATE TRIGGER requests_truncated AFTER TRUNCATE ON provisioner.connection_reque
 
 CREATE TRIGGER rotation_edited AFTER UPDATE OF id, target, project_id, name, connection, environment, secret_path, secret_name, interval_days, rotate_at, key_name, spend_limit, limit_reset, include_byok, description, priority, not_before ON provisioner.rotation_requests FOR EACH ROW EXECUTE FUNCTION provisioner.rotation_edited();
 
+CREATE TRIGGER rotation_ended AFTER UPDATE OF status ON provisioner.rotation_requests FOR EACH ROW WHEN (((new.wanted = 'absent'::text) AND (new.status <> 'pending'::text) AND (old.status = 'pending'::text))) EXECUTE FUNCTION provisioner.rotation_ended();
+
 CREATE TRIGGER rotation_status_edited AFTER UPDATE OF status ON provisioner.rotation_requests FOR EACH ROW WHEN (((new.status = 'pending'::text) AND (old.status <> 'pending'::text))) EXECUTE FUNCTION provisioner.rotation_status_edited();
+
+CREATE TRIGGER rotation_wished AFTER UPDATE OF wanted ON provisioner.rotation_requests FOR EACH ROW WHEN ((new.wanted IS DISTINCT FROM old.wanted)) EXECUTE FUNCTION provisioner.rotation_wished();
 
 CREATE TRIGGER rotations_counted_again AFTER UPDATE ON provisioner.rotation_requests REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_counted();
 
@@ -2821,6 +2908,8 @@ CREATE TRIGGER rotations_counted_in AFTER INSERT ON provisioner.rotation_request
 CREATE TRIGGER rotations_counted_out AFTER DELETE ON provisioner.rotation_requests REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_counted();
 
 CREATE TRIGGER rotations_deleted AFTER DELETE ON provisioner.rotation_requests REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_deleted();
+
+CREATE TRIGGER rotations_first AFTER UPDATE OF wanted ON provisioner.connection_requests FOR EACH ROW WHEN (((new.wanted = 'absent'::text) AND (old.wanted IS DISTINCT FROM 'absent'::text))) EXECUTE FUNCTION provisioner.rotations_first();
 
 CREATE TRIGGER rotations_inserted AFTER INSERT ON provisioner.rotation_requests REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_inserted();
 
@@ -2935,9 +3024,15 @@ REVOKE ALL ON FUNCTION provisioner.retry_rotations(ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.rotation_edited() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION provisioner.rotation_ended() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION provisioner.rotation_status_edited() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION provisioner.rotation_wished() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION provisioner.rotations_counted() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.rotations_first() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.rotations_inserted() FROM PUBLIC;
 

@@ -187,9 +187,10 @@ def _line_of_rotations(
 ) -> Target:
     """The line of a target's rotations: no keys are sent there, and its routes have limits of their own."""
     chosen, line = settings.targets[of.name], f"{of.name}/{ROTATIONS.line}"
-    writes, reads = (
+    write, read = chosen.write_limit, chosen.read_limit
+    writes, reads, changes, removals = (
         permits(database, clock, target=line, kind=kind, start=replace(_budget(limit), address=chosen.url))
-        for kind, limit in (("write", chosen.write_limit), ("read", chosen.read_limit))
+        for kind, limit in (("write", write), ("read", read), ("change", write), ("removal", write))
     )
     return Target(
         name=line,
@@ -197,8 +198,8 @@ def _line_of_rotations(
         vault=Keyless(),
         writes=of.writes if chosen.shared_budget else writes,
         reads=of.reads if chosen.shared_budget else reads,
-        changes=of.changes,
-        removals=of.removals,
+        changes=changes,
+        removals=removals,
         rules=of.rules,
         breaker=Breaker(),
         incidents=SharedIncidents(database, target=line, reporter=str(uuid4())),

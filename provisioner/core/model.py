@@ -162,6 +162,10 @@ class Request:
         """Whether a mark tells that one of these creates made what was found; None if there are no such marks."""
         return None
 
+    def removing(self, found: "Connection") -> "Connection":
+        """What is to be deleted, as the wish says how."""
+        return found
+
     def left_behind(self, doubt: "tuple[SentCreate, ...]", recorded: "Connection | None") -> str:  # noqa: ARG002
         """In words, what these creates may have left behind besides what is recorded; mostly nothing."""
         return ""

@@ -9,7 +9,7 @@ from provisioner.core.comparison import Project
 from provisioner.core.errors import CredentialUnavailable, CredentialUnknown, CredentialUnreadable
 from provisioner.core.key_check import REASONS
 from provisioner.core.model import Request
-from provisioner.core.projects import ProjectFilter, ProjectType, SeenProject
+from provisioner.core.projects import SeenProject
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,20 +37,6 @@ class Told:
         if self.organization is None:
             return None
         return self.organization.get(project_id.lower(), Project.of(()))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """Which of Infisical's projects are meant: of these types, with a name like these; each empty for any."""
-
-    kinds: Collection[str] = ()
-    names: Collection[str] = ()
-    without_connection: bool = False
-
-    def matches(self, project: SeenProject) -> bool:
-        """Whether a project is meant, as far as itself tells."""
-        kinds = tuple(self.kinds) or (ProjectType.ALL,)
-        return ProjectFilter(types=kinds, names=tuple(self.names)).matches(project)
 
 
 async def ask(settings: "Settings", database: "Database", target: str, credentials: Collection[str]) -> Told:
