@@ -80,7 +80,7 @@ async def run_daemon(settings: Settings, *, drain: bool = False, beside: Beside 
         observer = await stack.enter_async_context(traced(meter, clock=clock, worker=worker_name(settings)))
         targets: list[tuple[Target, int]] = []
         for name, target in settings.targets.items():
-            lines = open_lines(settings, name, database, clock, vault, observer=meter)
+            lines = open_lines(settings, name, database, clock, vault, observer=meter, eager=drain)
             connections, rotations = await stack.enter_async_context(lines)
             most = max(1, connections_of_a_target(settings) - SPARE)
             targets.append((connections, min(capacity(target.max_in_flight), most)))

@@ -172,10 +172,13 @@ class Worker:
     async def _drain(self) -> None:
         """Stop as soon as nothing is left to do."""
         targets, complete = tuple(self.feeders), False
-        # A key that was replaced while no worker ran releases what waits for it: only then is it known what is left.
+        # A key that was replaced, or a project joined, while no worker ran releases what waits for it: only then is it
+        # known what is left.
         for feeder in self.feeders.values():
             if feeder.target.keys is not None:
                 await feeder.target.keys.refreshed.wait()
+            if feeder.target.projects is not None:
+                await feeder.target.projects.refreshed.wait()
         while True:
             if await self._database_retry.insist(lambda: self._queue.work_left(targets)) or self._lease_state.held:
                 complete = False
