@@ -23,11 +23,13 @@ CREATE TABLE provisioner.rotation_requests (
     priority smallint NOT NULL DEFAULT 0 CHECK (priority > -32768),
     batch text CHECK (length(batch) BETWEEN 1 AND 200),
     project_name text CHECK (length(project_name) BETWEEN 1 AND 200 AND project_name !~ '[\u0001-\u001F\u007F-\u009F]'),
-    wanted text NOT NULL DEFAULT 'present' CHECK (wanted = 'present'),
+    wanted text NOT NULL DEFAULT 'present' CHECK (wanted IN ('present', 'absent')),
+    with_secrets boolean NOT NULL DEFAULT false,
+    revoke_keys boolean NOT NULL DEFAULT false,
     not_before timestamptz CHECK (isfinite(not_before)),
     requested_by text NOT NULL DEFAULT current_user,
     created_at timestamptz NOT NULL DEFAULT now() CHECK (isfinite(created_at)),
-    status text NOT NULL DEFAULT 'pending' CHECK (status IN ('pending', 'succeeded', 'failed', 'cancelled')),
+    status text NOT NULL DEFAULT 'pending' CHECK (status IN ('pending', 'succeeded', 'failed', 'cancelled', 'removed')),
     rotation_id uuid,
     connection_id uuid,
     key_issued text,
@@ -51,6 +53,8 @@ CREATE INDEX rotation_requests_batch ON provisioner.rotation_requests (batch) WH
 COMMENT ON TABLE provisioner.rotation_requests IS 'One row is one secret rotation that somebody wants: a key of its own for a project';
 COMMENT ON COLUMN provisioner.rotation_requests.connection IS 'The connection with the management key, by its name in the same project';
 COMMENT ON COLUMN provisioner.rotation_requests.key_name IS 'The key''s name at OpenRouter; {project_name}, {project_id} and {environment} are filled in';
+COMMENT ON COLUMN provisioner.rotation_requests.with_secrets IS 'Whether removing it deletes its secret, too';
+COMMENT ON COLUMN provisioner.rotation_requests.revoke_keys IS 'Whether removing it revokes its keys at OpenRouter, too';
 COMMENT ON COLUMN provisioner.rotation_requests.key_issued IS 'The name under which OpenRouter lists the key';
 COMMENT ON COLUMN provisioner.rotation_requests.left_behind IS 'Which other keys may have been left behind at OpenRouter, and what to do';
 
@@ -76,9 +80,9 @@ BEGIN
     INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id, quarantine)
     SELECT
         r.id,
-        CASE WHEN c.status = 'succeeded' THEN greatest(r.not_before, now()) ELSE 'infinity' END,
+        CASE WHEN c.status = 'succeeded' OR r.wanted = 'absent' THEN greatest(r.not_before, now()) ELSE 'infinity' END,
         r.target || '/rotations', -r.priority, r.project_id,
-        CASE WHEN c.status IS DISTINCT FROM 'succeeded' THEN 'connection' END
+        CASE WHEN c.status IS DISTINCT FROM 'succeeded' AND r.wanted = 'present' THEN 'connection' END
     FROM provisioner.rotation_requests AS r
     LEFT JOIN provisioner.connection_requests AS c
         ON c.target = r.target AND c.project_id = r.project_id AND c.name = r.connection
@@ -114,7 +118,9 @@ BEGIN
         FROM provisioner.rotation_requests AS r
         JOIN provisioner.connection_requests AS c
             ON c.target = r.target AND c.project_id = r.project_id AND c.name = r.connection
-        WHERE r.id = ANY (follow_connections.ids) AND r.status = 'pending' AND c.status NOT IN ('pending', 'succeeded')
+        WHERE
+            r.id = ANY (follow_connections.ids) AND r.status = 'pending' AND r.wanted = 'present'
+            AND c.status NOT IN ('pending', 'succeeded')
     ),
     unplaced AS (
         DELETE FROM provisioner.waiting AS w USING failed AS f
@@ -261,6 +267,92 @@ $$;
 CREATE TRIGGER rotation_status_edited AFTER UPDATE OF status ON provisioner.rotation_requests
 FOR EACH ROW WHEN (new.status = 'pending' AND old.status <> 'pending')
 EXECUTE FUNCTION provisioner.rotation_status_edited();
+
+-- Another wish. What is not wanted and certainly never was made has ended at once; everything else is the workers' to do, and does
+-- not wait for its connection. What is in flight is put back in line when its attempt has ended.
+CREATE FUNCTION provisioner.rotation_wished() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF new.wanted = 'present' AND new.status = 'cancelled' THEN
+        RETURN NULL;  -- what was cancelled stays that, until somebody retries it
+    END IF;
+    DELETE FROM provisioner.waiting AS w WHERE w.id = new.id;
+    DELETE FROM provisioner.ready AS l WHERE l.id = new.id;
+    IF EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = new.id) THEN
+        RETURN NULL;
+    END IF;
+    IF
+        new.wanted = 'absent' AND new.rotation_id IS NULL
+        AND NOT EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = new.id)
+    THEN
+        UPDATE provisioner.rotation_requests AS r
+        SET status = 'removed', error_code = NULL, error_message = NULL, finished_at = clock_timestamp()
+        WHERE r.id = new.id;
+    ELSIF new.status = 'pending' THEN
+        PERFORM provisioner.place_rotations(ARRAY [new.id]);
+    ELSE
+        UPDATE provisioner.rotation_requests AS r
+        SET status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL
+        WHERE r.id = new.id;
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER rotation_wished AFTER UPDATE OF wanted ON provisioner.rotation_requests
+FOR EACH ROW WHEN (new.wanted IS DISTINCT FROM old.wanted)
+EXECUTE FUNCTION provisioner.rotation_wished();
+
+-- A connection that is not wanted any more is removed after the rotations of ours that use it: Infisical does not delete what is in use.
+-- It waits for them, in no scan of what is due.
+CREATE FUNCTION provisioner.rotations_first() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    UPDATE provisioner.rotation_requests AS r SET wanted = 'absent'
+    WHERE
+        r.target = new.target AND r.project_id = new.project_id AND r.connection = new.name AND r.wanted = 'present'
+        AND NOT r.adopted;
+    IF EXISTS (
+        SELECT FROM provisioner.rotation_requests AS r
+        WHERE
+            r.target = new.target AND r.project_id = new.project_id AND r.connection = new.name AND r.wanted = 'absent'
+            AND r.status = 'pending'
+    ) THEN
+        UPDATE provisioner.waiting AS w SET run_at = 'infinity', quarantine = 'rotations' WHERE w.id = new.id;
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER rotations_first AFTER UPDATE OF wanted ON provisioner.connection_requests
+FOR EACH ROW WHEN (new.wanted = 'absent' AND old.wanted IS DISTINCT FROM 'absent')
+EXECUTE FUNCTION provisioner.rotations_first();
+
+-- The last of the rotations that a connection's removal waits for has ended, well or not.
+CREATE FUNCTION provisioner.rotation_ended() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    UPDATE provisioner.waiting AS w SET run_at = now(), quarantine = NULL
+    FROM provisioner.connection_requests AS q
+    WHERE
+        q.target = new.target AND q.project_id = new.project_id AND q.name = new.connection AND w.id = q.id
+        AND w.quarantine = 'rotations'
+        AND NOT EXISTS (
+            SELECT FROM provisioner.rotation_requests AS r
+            WHERE
+                r.target = new.target AND r.project_id = new.project_id AND r.connection = new.connection
+                AND r.wanted = 'absent' AND r.status = 'pending'
+        );
+    IF FOUND THEN
+        PERFORM pg_notify('provisioner', '');
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER rotation_ended AFTER UPDATE OF status ON provisioner.rotation_requests
+FOR EACH ROW WHEN (new.wanted = 'absent' AND new.status <> 'pending' AND old.status = 'pending')
+EXECUTE FUNCTION provisioner.rotation_ended();
 
 CREATE TRIGGER rotations_deleted AFTER DELETE ON provisioner.rotation_requests
 REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_deleted();

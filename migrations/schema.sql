@@ -498,7 +498,9 @@ BEGIN
         FROM provisioner.rotation_requests AS r
         JOIN provisioner.connection_requests AS c
             ON c.target = r.target AND c.project_id = r.project_id AND c.name = r.connection
-        WHERE r.id = ANY (follow_connections.ids) AND r.status = 'pending' AND c.status NOT IN ('pending', 'succeeded')
+        WHERE
+            r.id = ANY (follow_connections.ids) AND r.status = 'pending' AND r.wanted = 'present'
+            AND c.status NOT IN ('pending', 'succeeded')
     ),
     unplaced AS (
         DELETE FROM provisioner.waiting AS w USING failed AS f
@@ -591,9 +593,9 @@ BEGIN
     INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id, quarantine)
     SELECT
         r.id,
-        CASE WHEN c.status = 'succeeded' THEN greatest(r.not_before, now()) ELSE 'infinity' END,
+        CASE WHEN c.status = 'succeeded' OR r.wanted = 'absent' THEN greatest(r.not_before, now()) ELSE 'infinity' END,
         r.target || '/rotations', -r.priority, r.project_id,
-        CASE WHEN c.status IS DISTINCT FROM 'succeeded' THEN 'connection' END
+        CASE WHEN c.status IS DISTINCT FROM 'succeeded' AND r.wanted = 'present' THEN 'connection' END
     FROM provisioner.rotation_requests AS r
     LEFT JOIN provisioner.connection_requests AS c
         ON c.target = r.target AND c.project_id = r.project_id AND c.name = r.connection
@@ -1170,6 +1172,18 @@ BEGIN
                 SET probe_at = now(), version = h.version + 1
                 WHERE h.quarantined_since IS NOT NULL
                     AND EXISTS (SELECT FROM waits AS w WHERE w.target = h.target AND w.quarantine = 'credential:' || h.credential)
+            ),
+            -- Likewise a project without the machine identity: the list of its projects is read once more, or a create is due.
+            listed AS (
+                UPDATE provisioner.project_checks AS k
+                SET read_pause = '0 seconds', probed_at = NULL
+                WHERE EXISTS (SELECT FROM waits AS w WHERE w.target = k.target AND w.quarantine LIKE 'project:%')
+            ),
+            reprobed AS (
+                UPDATE provisioner.project_health AS h
+                SET probe_at = now()
+                WHERE h.cause = 'no_permission'
+                    AND EXISTS (SELECT FROM waits AS w WHERE w.target = h.target AND w.quarantine = 'project:' || h.project_id)
             )
             SELECT
                 array_agg(c.id ORDER BY c.id), array_agg(c.was ORDER BY c.id),
@@ -1280,12 +1294,66 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION provisioner.rotation_ended() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    UPDATE provisioner.waiting AS w SET run_at = now(), quarantine = NULL
+    FROM provisioner.connection_requests AS q
+    WHERE
+        q.target = new.target AND q.project_id = new.project_id AND q.name = new.connection AND w.id = q.id
+        AND w.quarantine = 'rotations'
+        AND NOT EXISTS (
+            SELECT FROM provisioner.rotation_requests AS r
+            WHERE
+                r.target = new.target AND r.project_id = new.project_id AND r.connection = new.connection
+                AND r.wanted = 'absent' AND r.status = 'pending'
+        );
+    IF FOUND THEN
+        PERFORM pg_notify('provisioner', '');
+    END IF;
+    RETURN NULL;
+END
+$$;
+
 CREATE FUNCTION provisioner.rotation_status_edited() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
     PERFORM provisioner.place_rotations(ARRAY [new.id]);
+    RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION provisioner.rotation_wished() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF new.wanted = 'present' AND new.status = 'cancelled' THEN
+        RETURN NULL;  -- what was cancelled stays that, until somebody retries it
+    END IF;
+    DELETE FROM provisioner.waiting AS w WHERE w.id = new.id;
+    DELETE FROM provisioner.ready AS l WHERE l.id = new.id;
+    IF EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = new.id) THEN
+        RETURN NULL;
+    END IF;
+    IF
+        new.wanted = 'absent' AND new.rotation_id IS NULL
+        AND NOT EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = new.id)
+    THEN
+        UPDATE provisioner.rotation_requests AS r
+        SET status = 'removed', error_code = NULL, error_message = NULL, finished_at = clock_timestamp()
+        WHERE r.id = new.id;
+    ELSIF new.status = 'pending' THEN
+        PERFORM provisioner.place_rotations(ARRAY [new.id]);
+    ELSE
+        UPDATE provisioner.rotation_requests AS r
+        SET status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL
+        WHERE r.id = new.id;
+    END IF;
     RETURN NULL;
 END
 $$;
@@ -1309,6 +1377,27 @@ BEGIN
             min(n.created_at), max(n.finished_at), max(n.id)
         FROM new_rows AS n
         GROUP BY n.target, n.batch, n.requested_by, n.status, n.error_code;
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION provisioner.rotations_first() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    UPDATE provisioner.rotation_requests AS r SET wanted = 'absent'
+    WHERE
+        r.target = new.target AND r.project_id = new.project_id AND r.connection = new.name AND r.wanted = 'present'
+        AND NOT r.adopted;
+    IF EXISTS (
+        SELECT FROM provisioner.rotation_requests AS r
+        WHERE
+            r.target = new.target AND r.project_id = new.project_id AND r.connection = new.name AND r.wanted = 'absent'
+            AND r.status = 'pending'
+    ) THEN
+        UPDATE provisioner.waiting AS w SET run_at = 'infinity', quarantine = 'rotations' WHERE w.id = new.id;
     END IF;
     RETURN NULL;
 END
@@ -1831,6 +1920,8 @@ CREATE TABLE provisioner.rotation_requests (
     batch text,
     project_name text,
     wanted text DEFAULT 'present'::text NOT NULL,
+    with_secrets boolean DEFAULT false NOT NULL,
+    revoke_keys boolean DEFAULT false NOT NULL,
     not_before timestamp with time zone,
     requested_by text DEFAULT CURRENT_USER NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
@@ -1859,9 +1950,9 @@ CREATE TABLE provisioner.rotation_requests (
     CONSTRAINT rotation_requests_secret_name_check CHECK ((secret_name ~ '^[^:/\s]{1,200}$'::text)),
     CONSTRAINT rotation_requests_secret_path_check CHECK (((secret_path ~ '^/([^/\s]+/)*[^/\s]*$'::text) AND (length(secret_path) <= 500))),
     CONSTRAINT rotation_requests_spend_limit_check CHECK (((spend_limit > (0)::numeric) AND (spend_limit < '1000000000'::numeric))),
-    CONSTRAINT rotation_requests_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'succeeded'::text, 'failed'::text, 'cancelled'::text]))),
+    CONSTRAINT rotation_requests_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'succeeded'::text, 'failed'::text, 'cancelled'::text, 'removed'::text]))),
     CONSTRAINT rotation_requests_target_check CHECK ((target ~ '^[a-z0-9][a-z0-9-]{0,62}$'::text)),
-    CONSTRAINT rotation_requests_wanted_check CHECK ((wanted = 'present'::text))
+    CONSTRAINT rotation_requests_wanted_check CHECK ((wanted = ANY (ARRAY['present'::text, 'absent'::text])))
 )
 WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='50000', autovacuum_analyze_scale_factor='0', autovacuum_analyze_threshold='50000');
 
@@ -1870,6 +1961,10 @@ COMMENT ON TABLE provisioner.rotation_requests IS 'One row is one secret rotatio
 COMMENT ON COLUMN provisioner.rotation_requests.connection IS 'The connection with the management key, by its name in the same project';
 
 COMMENT ON COLUMN provisioner.rotation_requests.key_name IS 'The key''s name at OpenRouter; {project_name}, {project_id} and {environment} are filled in';
+
+COMMENT ON COLUMN provisioner.rotation_requests.with_secrets IS 'Whether removing it deletes its secret, too';
+
+COMMENT ON COLUMN provisioner.rotation_requests.revoke_keys IS 'Whether removing it revokes its keys at OpenRouter, too';
 
 COMMENT ON COLUMN provisioner.rotation_requests.key_issued IS 'The name under which OpenRouter lists the key';
 
@@ -2328,6 +2423,12 @@ CREATE TABLE provisioner.installation (
 
 COMMENT ON TABLE provisioner.installation IS 'The id of this database, as markers in descriptions name it';
 
+CREATE TABLE provisioner.key_verdicts (
+    fingerprint text NOT NULL,
+    verdict text NOT NULL,
+    asked_at timestamp with time zone NOT NULL
+);
+
 CREATE TABLE provisioner.migrations (
     version integer NOT NULL,
     name text NOT NULL,
@@ -2418,6 +2519,31 @@ COMMENT ON TABLE provisioner.notices IS 'What is told to notify.url: sent once s
 
 COMMENT ON COLUMN provisioner.notices.error IS 'Why the last try to send it came to nothing';
 
+CREATE TABLE provisioner.project_checks (
+    target text NOT NULL,
+    read_at timestamp with time zone,
+    read_pause interval NOT NULL,
+    probed_at timestamp with time zone
+)
+WITH (fillfactor='50');
+
+CREATE TABLE provisioner.project_health (
+    target text NOT NULL,
+    project_id uuid NOT NULL,
+    cause text NOT NULL,
+    reason text NOT NULL,
+    since timestamp with time zone NOT NULL,
+    confirmed boolean DEFAULT true NOT NULL,
+    probing boolean DEFAULT false NOT NULL,
+    probe_at timestamp with time zone,
+    probe_pause interval DEFAULT '00:00:10'::interval NOT NULL
+)
+WITH (fillfactor='50');
+
+COMMENT ON TABLE provisioner.project_health IS 'Projects whose requests wait until the machine identity may create there';
+
+COMMENT ON COLUMN provisioner.project_health.confirmed IS 'A create was refused there; else only a list showed the identity to be outside';
+
 CREATE VIEW provisioner.quarantined_credentials AS
  SELECT target,
     credential,
@@ -2432,6 +2558,24 @@ CREATE VIEW provisioner.quarantined_credentials AS
   WHERE (quarantined_since IS NOT NULL);
 
 COMMENT ON VIEW provisioner.quarantined_credentials IS 'Credentials whose API key is refused: correct the key, and their requests go on';
+
+CREATE VIEW provisioner.quarantined_projects AS
+ SELECT target,
+    project_id,
+    ( SELECT q.project_name
+           FROM provisioner.connection_requests q
+          WHERE ((q.target = h.target) AND (q.project_id = h.project_id) AND (q.project_name IS NOT NULL))
+         LIMIT 1) AS project_name,
+    cause,
+    reason,
+    since,
+    probe_at AS next_probe_at,
+    ( SELECT count(*) AS count
+           FROM provisioner.waiting w
+          WHERE ((w.target = h.target) AND (w.quarantine = ('project:'::text || h.project_id)))) AS requests
+   FROM provisioner.project_health h;
+
+COMMENT ON VIEW provisioner.quarantined_projects IS 'Projects in which the machine identity may not create: add it, and their requests go on';
 
 CREATE VIEW provisioner.request_credentials AS
  SELECT id,
@@ -2725,6 +2869,9 @@ ALTER TABLE ONLY provisioner.in_flight
 ALTER TABLE ONLY provisioner.installation
     ADD CONSTRAINT installation_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY provisioner.key_verdicts
+    ADD CONSTRAINT key_verdicts_pkey PRIMARY KEY (fingerprint);
+
 ALTER TABLE ONLY provisioner.migrations
     ADD CONSTRAINT migrations_pkey PRIMARY KEY (version);
 
@@ -2742,6 +2889,12 @@ ALTER TABLE ONLY provisioner.notices
 
 ALTER TABLE ONLY provisioner.permits
     ADD CONSTRAINT permits_pkey PRIMARY KEY (target, kind);
+
+ALTER TABLE ONLY provisioner.project_checks
+    ADD CONSTRAINT project_checks_pkey PRIMARY KEY (target);
+
+ALTER TABLE ONLY provisioner.project_health
+    ADD CONSTRAINT project_health_pkey PRIMARY KEY (target, project_id);
 
 ALTER TABLE ONLY provisioner.ready
     ADD CONSTRAINT ready_in_order PRIMARY KEY (target, rank, turn, id);
@@ -2808,7 +2961,7 @@ CREATE TRIGGER connections_joined AFTER INSERT ON provisioner.connection_request
 
 CREATE TRIGGER refuse_recorded_columns AFTER UPDATE OF status, connection_id, org_id, credentials_hash, adopted, key_fingerprint, attempts, error_code, error_message, finished_at ON provisioner.connection_requests FOR EACH ROW WHEN (((current_setting('provisioner.recording'::text, true) IS DISTINCT FROM 'on'::text) AND (((new.status IS DISTINCT FROM old.status) AND (new.status <> 'pending'::text)) OR ((((((new.connection_id IS DISTINCT FROM old.connection_id) OR (new.org_id IS DISTINCT FROM old.org_id)) OR (new.credentials_hash IS DISTINCT FROM old.credentials_hash)) OR (new.adopted IS DISTINCT FROM old.adopted)) OR (new.key_fingerprint IS DISTINCT FROM old.key_fingerprint)) OR (new.attempts IS DISTINCT FROM old.attempts)) OR ((new.status = old.status) AND (((new.error_code IS DISTINCT FROM old.error_code) OR (new.error_message IS DISTINCT FROM old.error_message)) OR (new.finished_at IS DISTINCT FROM old.finished_at)))))) EXECUTE FUNCTION provisioner.refuse_recorded_columns();
 
-CREATE TRIGGER request_credential_edited AFTER UPDATE OF credential ON provisioner.connection_requests FOR EACH ROW WHEN (((new.status = 'pending'::text) AND (new.credential IS DISTINCT FROM old.credential))) EXECUTE FUNCTION provisioner.request_credential_edited();
+CREATE TRIGGER request_credential_edited AFTER UPDATE OF credential, target, project_id ON provisioner.connection_requests FOR EACH ROW WHEN (((new.status = 'pending'::text) AND (((new.credential IS DISTINCT FROM old.credential) OR (new.target IS DISTINCT FROM old.target)) OR (new.project_id IS DISTINCT FROM old.project_id)))) EXECUTE FUNCTION provisioner.request_credential_edited();
 
 CREATE TRIGGER request_edited AFTER UPDATE OF id, target, project_id, name, description, credential, on_conflict, priority, batch, project_name, wanted, not_before ON provisioner.connection_requests FOR EACH ROW WHEN (((((((((((((old.id IS DISTINCT FROM new.id) OR (old.target IS DISTINCT FROM new.target)) OR (old.project_id IS DISTINCT FROM new.project_id)) OR (old.name IS DISTINCT FROM new.name)) OR (old.description IS DISTINCT FROM new.description)) OR (old.on_conflict IS DISTINCT FROM new.on_conflict)) OR (old.priority IS DISTINCT FROM new.priority)) OR (old.batch IS DISTINCT FROM new.batch)) OR (old.project_name IS DISTINCT FROM new.project_name)) OR (old.wanted IS DISTINCT FROM new.wanted)) OR (old.not_before IS DISTINCT FROM new.not_before)) OR ((new.credential IS DISTINCT FROM old.credential) AND ((new.credential ~~ 'sealed:%:wiped'::text) IS NOT TRUE)))) EXECUTE FUNCTION provisioner.request_edited();
 
@@ -2830,7 +2983,11 @@ CREATE TRIGGER requests_truncated AFTER TRUNCATE ON provisioner.connection_reque
 
 CREATE TRIGGER rotation_edited AFTER UPDATE OF id, target, project_id, name, connection, environment, secret_path, secret_name, interval_days, rotate_at, key_name, spend_limit, limit_reset, include_byok, description, priority, not_before ON provisioner.rotation_requests FOR EACH ROW EXECUTE FUNCTION provisioner.rotation_edited();
 
+CREATE TRIGGER rotation_ended AFTER UPDATE OF status ON provisioner.rotation_requests FOR EACH ROW WHEN (((new.wanted = 'absent'::text) AND (new.status <> 'pending'::text) AND (old.status = 'pending'::text))) EXECUTE FUNCTION provisioner.rotation_ended();
+
 CREATE TRIGGER rotation_status_edited AFTER UPDATE OF status ON provisioner.rotation_requests FOR EACH ROW WHEN (((new.status = 'pending'::text) AND (old.status <> 'pending'::text))) EXECUTE FUNCTION provisioner.rotation_status_edited();
+
+CREATE TRIGGER rotation_wished AFTER UPDATE OF wanted ON provisioner.rotation_requests FOR EACH ROW WHEN ((new.wanted IS DISTINCT FROM old.wanted)) EXECUTE FUNCTION provisioner.rotation_wished();
 
 CREATE TRIGGER rotations_counted_again AFTER UPDATE ON provisioner.rotation_requests REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_counted();
 
@@ -2839,6 +2996,8 @@ CREATE TRIGGER rotations_counted_in AFTER INSERT ON provisioner.rotation_request
 CREATE TRIGGER rotations_counted_out AFTER DELETE ON provisioner.rotation_requests REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_counted();
 
 CREATE TRIGGER rotations_deleted AFTER DELETE ON provisioner.rotation_requests REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_deleted();
+
+CREATE TRIGGER rotations_first AFTER UPDATE OF wanted ON provisioner.connection_requests FOR EACH ROW WHEN (((new.wanted = 'absent'::text) AND (old.wanted IS DISTINCT FROM 'absent'::text))) EXECUTE FUNCTION provisioner.rotations_first();
 
 CREATE TRIGGER rotations_inserted AFTER INSERT ON provisioner.rotation_requests REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_inserted();
 
@@ -2953,9 +3112,15 @@ REVOKE ALL ON FUNCTION provisioner.retry_rotations(ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.rotation_edited() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION provisioner.rotation_ended() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION provisioner.rotation_status_edited() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION provisioner.rotation_wished() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION provisioner.rotations_counted() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.rotations_first() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.rotations_inserted() FROM PUBLIC;
 

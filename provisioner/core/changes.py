@@ -61,7 +61,7 @@ def after_change(
     if not claim.request.absent or (found is None and observation.result not in _NOT_OURS):
         return None
     if found is not None and is_ours(claim, found, marker=marker, clock=clock):
-        return Do(action=Action.DELETE, connection=found)
+        return Do(action=Action.DELETE, connection=claim.request.removing(found))
     return Remove()
 
 
@@ -81,7 +81,7 @@ def _change(claim: Claim) -> Decision:
     request = claim.request
     if request.absent:
         letting_go = request.adopted and not request.edits.adopted
-        return Remove() if letting_go else Do(action=Action.DELETE, connection=recorded(claim))
+        return Remove() if letting_go else Do(action=Action.DELETE, connection=request.removing(recorded(claim)))
     return Do(action=Action.UPDATE if request.edits.any else Action.CONFIRM, connection=recorded(claim))
 
 

@@ -80,6 +80,8 @@ class Result(StrEnum):
     OTHER_APP = "other_app"
     KEY_REFUSED = "key_refused"
     FORBIDDEN = "forbidden"
+    NOT_IN_PROJECT = "not_in_project"  # the machine identity is not
+    FOREIGN_PROJECT = "foreign_project"  # another organization's
     PROJECT_MISSING = "project_missing"
     INVALID = "invalid"
     IN_USE = "in_use"
@@ -159,6 +161,10 @@ class Request:
     def recognises(self, found: "Connection", doubt: "tuple[SentCreate, ...]") -> bool | None:  # noqa: ARG002 - see below
         """Whether a mark tells that one of these creates made what was found; None if there are no such marks."""
         return None
+
+    def removing(self, found: "Connection") -> "Connection":
+        """What is to be deleted, as the wish says how."""
+        return found
 
     def left_behind(self, doubt: "tuple[SentCreate, ...]", recorded: "Connection | None") -> str:  # noqa: ARG002
         """In words, what these creates may have left behind besides what is recorded; mostly nothing."""

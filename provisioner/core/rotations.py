@@ -31,6 +31,8 @@ class RotationRequest(Request):
     spend_limit: float | None = None
     limit_reset: str | None = None
     include_byok: bool | None = None
+    with_secrets: bool = False
+    revoke_keys: bool = False
 
     @property
     def looks_first(self) -> bool:
@@ -48,6 +50,24 @@ class RotationRequest(Request):
             sent.key_fingerprint is not None and found.key_name.endswith(f"#{sent.key_fingerprint}") for sent in doubt
         )
 
+    def removing(self, found: Connection) -> Connection:
+        """The rotation, with what is to become of its secret and its keys."""
+        return Rotation(
+            id=found.id,
+            project_id=found.project_id,
+            org_id=None,
+            credentials_hash="",
+            name=found.name,
+            app=found.app,
+            method=found.method,
+            description=found.description,
+            created_at=found.created_at,
+            connection_id=self.connection_id,
+            key_name=found.key_name if isinstance(found, Rotation) else "",
+            with_secrets=self.with_secrets,
+            revoke_keys=self.revoke_keys,
+        )
+
     def left_behind(self, doubt: tuple[SentCreate, ...], recorded: Connection | None) -> str:
         """In words, which keys these creates may have left behind at OpenRouter."""
         has = recorded.key_name if isinstance(recorded, Rotation) else None
@@ -57,10 +77,15 @@ class RotationRequest(Request):
 
 @value
 class Rotation(Connection):
-    """A secret rotation as Infisical describes it. Its key is never read."""
+    """A secret rotation as Infisical describes it. Its key is never read.
+
+    `with_secrets` and `revoke_keys` say what a deletion takes with it.
+    """
 
     connection_id: str
     key_name: str
+    with_secrets: bool = False
+    revoke_keys: bool = False
 
 
 def mark_of_claim(request: int, attempt: int, fence: int) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import orjson
 
 from provisioner.core.description import describe
-from provisioner.core.model import Action, Observation, Proof, Request, Result
+from provisioner.core.model import Action, Connection, Observation, Proof, Request, Result
 from provisioner.core.rotations import Rotation, RotationRequest
 from provisioner.core.secret import Secret
 from provisioner.infisical.answers import not_understood
@@ -56,6 +56,15 @@ class InfisicalRotations(InfisicalConnections):
         url = self._routes.rotations / connection_id
         return (await self._patiently(Call(asked, "GET", url, read=read_rotation)))[0]
 
+    async def remove(self, connection: Connection) -> Observation:
+        """Delete a rotation; its secret and its keys only where that was asked for."""
+        url = self._routes.rotations / connection.id
+        if isinstance(connection, Rotation):
+            chosen = {"deleteSecrets": connection.with_secrets, "revokeGeneratedCredentials": connection.revoke_keys}
+            url = url.with_query({name: "true" for name, wanted in chosen.items() if wanted})
+        asked = Asked(Action.REMOVE, connection.project_id, connection_id=connection.id)
+        return (await self._authorised(Call(asked, "DELETE", url, read=read_rotation)))[0]
+
 
 def create_body(request: RotationRequest, *, marker: str) -> bytes:
     """The body of a rotation's create."""
@@ -98,6 +107,10 @@ def read_rotation(
     if not 200 <= status < 300:
         return _refined(asked, read_refusal(reply))
     try:
+        if asked.action is Action.REMOVE:
+            if body:
+                read_json(body)
+            return reply.shows(Result.REMOVED)
         data = read_json(body)
         rotation = _rotation(data.get("secretRotation") if isinstance(data, dict) else None)
     except Unreadable as exc:

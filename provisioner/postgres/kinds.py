@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 CONFLICTS: Final = {str(choice): choice for choice in OnConflict}
 # Only connections have a sealed key, which is wiped in the statement that records their end.
-_wiping: Final = re.compile(r",\s*credential = CASE\s.*?\sEND(?=\s+FROM )", re.DOTALL)
+_wiping: Final = re.compile(
+    r",\s*credential = (?:CASE\s.*?\sEND|provisioner\.wiped\(q\.credential\))(?=\s+FROM )", re.DOTALL
+)
 
 Row = tuple[object, ...]
 
@@ -46,11 +48,12 @@ class Kind:
 @cache
 def _adapted(kind: Kind, file: str) -> Mapping[str, str]:
     own = statements(kind.file)
-    return {name: own.get(name, _for_table(text, kind.table)) for name, text in statements(file).items()}
+    return {name: own.get(name, _for_table(text, kind)) for name, text in statements(file).items()}
 
 
-def _for_table(text: str, table: str) -> str:
-    return _wiping.sub("", text).replace("provisioner.connection_requests", table)
+def _for_table(text: str, kind: Kind) -> str:
+    placed = text.replace("u.target, -u.priority", f"u.target || '/{kind.line}', -u.priority")
+    return _wiping.sub("", placed).replace("provisioner.connection_requests", kind.table)
 
 
 def kind_of_line(line: str) -> Kind | None:
@@ -75,6 +78,10 @@ def _rotation_claim(row: "asyncpg.Record", fence: int) -> Claim:
             on_conflict=CONFLICTS.get(row["on_conflict"], OnConflict.FAIL),
             target=row["target"],
             recorded_id=row["rotation_id"],
+            adopted=row["adopted"],
+            absent=row["wanted"] == "absent",
+            with_secrets=row["with_secrets"],
+            revoke_keys=row["revoke_keys"],
             mark=mark_of_claim(row["id"], row["attempt"], fence),
             connection_id=row["connection_id"] or "",
             environment=row["environment"],

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
 ROUTE = "/api/v2/secret-rotations/open-router-api-key"
 CREATE = f"POST {ROUTE}"
-UNUSED = {"remove", "change", "edits"}  # a rotation is neither removed nor changed once it is made
+UNUSED = {"change", "edits"}  # a rotation is not changed once it is made
 QUICK = {
     "PROVISIONER_TARGETS__DEFAULT__WRITE_LIMIT": "none",
     "PROVISIONER_TARGETS__DEFAULT__READ_LIMIT": "none",
-    "PROVISIONER_RETRY__BASE": "0.5",
+    "PROVISIONER_RETRY__BASE": "0.1",
+    "PROVISIONER_RETRY__CAP": "0.5",
 }
 
 
@@ -232,6 +233,51 @@ async def test_operators_and_edits(database: Database) -> None:
         progress = "SELECT requests, succeeded FROM provisioner.batch_progress WHERE total"
         assert (await one(it, progress)) == (2, 2)
         assert await it.session.fetch("SELECT * FROM provisioner.miscounted") == []
+
+
+@pytest.mark.parametrize(("taking", "left"), [("", (1, 1)), (", with_secrets = true, revoke_keys = true", (0, 0))])
+async def test_removing_a_connection_removes_its_rotation_first(
+    database: Database, taking: str, left: tuple[int, int]
+) -> None:
+    """In that order, for Infisical does not delete what is in use; secret and keys stay unless the wish takes them."""
+    async with fleet(database) as it:
+        connection, request = await connect(it), await ask(it)
+        await it.start()
+        await becomes(it, request, "succeeded")
+        if taking:
+            await it.session.execute(f"UPDATE provisioner.rotation_requests SET{taking.removeprefix(',')}")
+        await it.session.execute("SELECT provisioner.remove($1)", [connection])
+        await becomes(it, request, "removed")
+        await comes_to(it, "removed", "SELECT status FROM provisioner.connection_requests")
+        state = it.simulator.state()
+        assert (state["rotations"], state["connections"]) == ([], [])
+        assert (len(state["keys"]), len(state["secrets"])) == left
+        refused = "SELECT count(*) FROM provisioner.attempts WHERE outcome = 'in_use'"
+        assert await it.session.fetchval(refused) == 0
+        if not taking:
+            return
+        await it.session.execute("UPDATE provisioner.rotation_requests SET wanted = 'present'")
+        await it.session.execute("UPDATE provisioner.connection_requests SET wanted = 'present'")
+        made = await becomes(it, request, "succeeded")
+        assert not audit_rotations([made], it.simulator.state())
+
+
+async def test_what_was_never_made_is_removed_at_once(database: Database) -> None:
+    """While it waits nothing has to be done; and what somebody else made is let go, not deleted."""
+    async with fleet(database, projects=2) as it:
+        request = await ask(it)
+        await it.session.execute("UPDATE provisioner.rotation_requests SET wanted = 'absent'")
+        assert (await row(it, request))["status"] == "removed"
+        assert await one(it, "SELECT count(*) FROM provisioner.waiting") == (0,)
+        await connect(it, 1)
+        await it.start()
+        await becomes(it, await ask(it, 1), "succeeded")
+        await it.session.execute("DELETE FROM provisioner.rotation_requests")
+        adopted = await ask(it, 1, on_conflict="adopt")
+        await becomes(it, adopted, "succeeded")
+        await it.session.execute("UPDATE provisioner.rotation_requests SET wanted = 'absent'")
+        await becomes(it, adopted, "removed")
+        assert len(it.simulator.state()["rotations"]) == 1
 
 
 async def test_pausing_the_target_pauses_its_rotations(database: Database) -> None:

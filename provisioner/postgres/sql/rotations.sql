@@ -31,7 +31,7 @@ SELECT
     w.id, w.target, w.project_id::text, w.name, w.description, w.on_conflict, m.attempt, m.claimed_at, w.sent, w.failures, w.streak,
     w.streak_of, w.since, w.cancelled, w.rotation_id::text, w.rank, w.turn,
     w.environment, w.secret_path, w.secret_name, w.interval_days, w.rotate_at, w.key_name, w.spend_limit::float8,
-    w.limit_reset, w.include_byok, w.project_name, c.connection_id::text
+    w.limit_reset, w.include_byok, w.project_name, c.connection_id::text, w.wanted, w.adopted, w.with_secrets, w.revoke_keys
 FROM wanted AS w
 JOIN marked AS m ON m.id = w.id
 LEFT JOIN LATERAL (
@@ -57,12 +57,49 @@ forgotten AS (
 updated AS (
     UPDATE provisioner.rotation_requests AS q
     SET
-        status = 'succeeded', rotation_id = o.rotation_id, connection_id = o.connection_id, key_issued = o.key_issued,
+        status = CASE q.wanted WHEN 'absent' THEN 'pending' ELSE 'succeeded' END, rotation_id = o.rotation_id, connection_id = o.connection_id, key_issued = o.key_issued,
         adopted = o.adopted, attempts = o.sent, left_behind = o.left_behind, error_code = NULL, error_message = NULL,
         finished_at = clock_timestamp()
     FROM settled AS o
     WHERE q.id = o.id
-    RETURNING q.id
+    RETURNING q.id, q.status, q.target, q.priority, q.project_id
+),
+wished_otherwise AS (
+    INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
+    SELECT u.id, clock_timestamp(), u.target || '/rotations', -u.priority, u.project_id
+    FROM updated AS u
+    WHERE u.status = 'pending'
+)
+SELECT u.id FROM updated AS u
+UNION ALL
+SELECT provisioner.not_updated(s.id) FROM settled AS s WHERE (s.id IN (SELECT u.id FROM updated AS u)) IS NOT TRUE;
+
+-- :name remove
+-- Nothing of ours is there any more: forget the rotation. What may have been left behind is still said.
+WITH settled AS (
+    DELETE FROM provisioner.in_flight AS f
+    USING unnest($2::bigint[], $3::integer[], $4::integer[], $5::bigint[]) AS o (id, attempt, sent, fence)
+    WHERE f.id = ANY ($2::bigint[]) AND f.id = o.id AND f.fence = o.fence AND f.worker = $1
+    RETURNING o.*
+),
+forgotten AS (
+    DELETE FROM provisioner.attempt_state AS s USING settled AS o WHERE s.id = o.id
+),
+updated AS (
+    UPDATE provisioner.rotation_requests AS q
+    SET
+        status = CASE q.wanted WHEN 'absent' THEN 'removed' ELSE 'pending' END, attempts = o.sent,
+        finished_at = clock_timestamp(), error_code = NULL, error_message = NULL, rotation_id = NULL, key_issued = NULL,
+        adopted = false
+    FROM settled AS o
+    WHERE q.id = o.id
+    RETURNING q.id, q.status, q.target, q.priority, q.project_id
+),
+wanted_again AS (
+    INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
+    SELECT u.id, clock_timestamp(), u.target || '/rotations', -u.priority, u.project_id
+    FROM updated AS u
+    WHERE u.status = 'pending'
 )
 SELECT u.id FROM updated AS u
 UNION ALL
