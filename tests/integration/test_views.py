@@ -272,9 +272,11 @@ class TestEnds:
                 "the target is in trouble",
             ),
             (
-                "WITH gone AS (DELETE FROM provisioner.ready RETURNING *)"
-                " INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id, quarantine)"
-                " SELECT id, now(), target, rank, project_id, 'credential:default' FROM gone",
+                (
+                    "WITH gone AS (DELETE FROM provisioner.ready RETURNING *)"
+                    " INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id, quarantine)"
+                    " SELECT id, now(), target, rank, project_id, 'credential:default' FROM gone"
+                ),
                 "held for a key",
             ),
             (
