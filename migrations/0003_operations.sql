@@ -224,6 +224,18 @@ BEGIN
                 SET probe_at = now(), version = h.version + 1
                 WHERE h.quarantined_since IS NOT NULL
                     AND EXISTS (SELECT FROM waits AS w WHERE w.target = h.target AND w.quarantine = 'credential:' || h.credential)
+            ),
+            -- Likewise a project without the machine identity: the list of its projects is read once more, or a create is due.
+            listed AS (
+                UPDATE provisioner.project_checks AS k
+                SET read_pause = '0 seconds', probed_at = NULL
+                WHERE EXISTS (SELECT FROM waits AS w WHERE w.target = k.target AND w.quarantine LIKE 'project:%')
+            ),
+            reprobed AS (
+                UPDATE provisioner.project_health AS h
+                SET probe_at = now()
+                WHERE h.cause = 'no_permission'
+                    AND EXISTS (SELECT FROM waits AS w WHERE w.target = h.target AND w.quarantine = 'project:' || h.project_id)
             )
             SELECT
                 array_agg(c.id ORDER BY c.id), array_agg(c.was ORDER BY c.id),
