@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def test_what_is_not_finished_is_called_off(database: Database) -> None:
-    """Who is in line is cancelled at once, who is in flight or in doubt ends first, and all of it is said."""
+    """Who is in line is cancelled at once, in flight or in doubt ends first, failed is put aside; all of it is said."""
     ids = one_of_each(database)
     (doubted,) = ask(database)
     postpone(database, doubted, code="outcome_unknown", unknown=True)

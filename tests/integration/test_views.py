@@ -224,7 +224,10 @@ class TestAttemptLog:
 class TestEnds:
     """When a batch ends, or why nobody can say."""
 
-    LIMIT = "INSERT INTO provisioner.permits (target, kind, metered, permits, period) VALUES ('default', 'write', true, 60, 60)"
+    LIMIT = (
+        "INSERT INTO provisioner.permits (target, kind, metered, permits, period)"
+        " VALUES ('default', 'write', true, 60, 60)"
+    )
 
     async def ends(self, session: "Session") -> dict[str | None, object]:
         """By batch: in how many seconds it ends, or why that is not known."""
