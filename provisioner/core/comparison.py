@@ -41,6 +41,7 @@ class Recorded:
     adopted: bool
     connection_id: str
     credentials_hash: str | None
+    project_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
