@@ -76,3 +76,7 @@ ORDER BY q.id;
 -- :name rekey
 -- Send the connections of requests $1 the present key of their credential.
 SELECT 'sent' AS word, count(*) AS requests FROM provisioner.rekey($1) AS r;
+
+-- :name repair
+-- Put requests $1 in line in what is wrong with them, $2.
+SELECT r.id, r.outcome FROM provisioner.repair($1, $2) AS r;
