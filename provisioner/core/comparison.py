@@ -59,12 +59,9 @@ class Recorded:
     adopted: bool
     connection_id: str
     credentials_hash: str | None
-<<<<<<< HEAD
-    project_name: str | None = None
-=======
     credential: str = ""
     key_fingerprint: str | None = None
->>>>>>> main
+    project_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
