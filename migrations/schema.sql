@@ -888,6 +888,21 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION provisioner.request_discovered(target text, projects uuid[], names text[], credential text, batch text) RETURNS bigint
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    WITH new AS (
+        INSERT INTO provisioner.connection_requests (target, project_id, project_name, credential, batch)
+        SELECT
+            request_discovered.target, p.id, p.name, request_discovered.credential, request_discovered.batch
+        FROM unnest(request_discovered.projects, request_discovered.names) AS p (id, name)
+        ON CONFLICT DO NOTHING
+        RETURNING 1
+    )
+    SELECT count(*) FROM new
+$$;
+
 CREATE FUNCTION provisioner.request_edited() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2415,6 +2430,11 @@ COMMENT ON TABLE provisioner.credential_health IS 'What OpenRouter said lately o
 
 COMMENT ON COLUMN provisioner.credential_health.quarantined_since IS 'Since when requests with this key wait; NULL while they do not';
 
+CREATE TABLE provisioner.discover_rounds (
+    target text NOT NULL,
+    started_at timestamp with time zone NOT NULL
+);
+
 CREATE TABLE provisioner.drifts (
     id bigint NOT NULL,
     target text NOT NULL,
@@ -2899,6 +2919,9 @@ ALTER TABLE ONLY provisioner.counts
 ALTER TABLE ONLY provisioner.credential_health
     ADD CONSTRAINT credential_health_pkey PRIMARY KEY (target, credential, fingerprint);
 
+ALTER TABLE ONLY provisioner.discover_rounds
+    ADD CONSTRAINT discover_rounds_pkey PRIMARY KEY (target);
+
 ALTER TABLE ONLY provisioner.drifts
     ADD CONSTRAINT drifts_pkey PRIMARY KEY (id);
 
@@ -3138,6 +3161,8 @@ REVOKE ALL ON FUNCTION provisioner.reopen(r provisioner.connection_requests) FRO
 REVOKE ALL ON FUNCTION provisioner.repair(ids bigint[], wrong text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.request_credential_edited() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.request_discovered(target text, projects uuid[], names text[], credential text, batch text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.request_edited() FROM PUBLIC;
 
