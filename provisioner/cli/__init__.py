@@ -22,7 +22,7 @@ FAMILIES: Final = {
     "serve": ("demo", "run", "simulate", "healthcheck"),
     "bulk": ("discover", "submit", "plan", "export"),
     "look": ("status", "list", "show", "rotations", "verify"),
-    "operate": ("retry", "cancel", "pause", "resume"),
+    "operate": ("retry", "cancel", "pause", "resume", "limit"),
     "setup": ("migrate", "doctor", "grant", "database", "keys", "seal", "settings"),
 }
 COMMANDS: Final = {
@@ -41,6 +41,7 @@ COMMANDS: Final = {
     "cancel": "Cancel requests that have not finished.",
     "pause": "Pause a target: workers claim none of its requests.",
     "resume": "Resume a paused target.",
+    "limit": "Limit a target while workers run.",
     "export": "Export requests and results as CSV, JSON Lines or a page.",
     "verify": "Compare the recorded connections with Infisical's.",
     "doctor": "Check every precondition, and say how to fix problems.",
