@@ -295,7 +295,8 @@ CREATE TABLE provisioner.targets (
     writes_period double precision CHECK (writes_period BETWEEN 1 AND 359996400),
     in_flight_limit integer CHECK (in_flight_limit BETWEEN 1 AND 4096),
     limited_at timestamptz,
-    limited_by text
+    limited_by text,
+    CHECK ((writes_limit IS NULL) = (writes_period IS NULL))
 ) WITH (fillfactor = 50);
 
 COMMENT ON COLUMN provisioner.targets.writes_limit IS 'Writes in writes_period seconds that an operator allows; NULL for what the settings say';

@@ -2027,6 +2027,7 @@ CREATE TABLE provisioner.targets (
     in_flight_limit integer,
     limited_at timestamp with time zone,
     limited_by text,
+    CONSTRAINT targets_check CHECK (((writes_limit IS NULL) = (writes_period IS NULL))),
     CONSTRAINT targets_in_flight_limit_check CHECK (((in_flight_limit >= 1) AND (in_flight_limit <= 4096))),
     CONSTRAINT targets_writes_limit_check CHECK (((writes_limit >= 1) AND (writes_limit <= 9999999))),
     CONSTRAINT targets_writes_period_check CHECK (((writes_period >= (1)::double precision) AND (writes_period <= (359996400)::double precision)))
