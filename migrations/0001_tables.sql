@@ -431,6 +431,39 @@ COMMENT ON COLUMN provisioner.credential_health.quarantined_since IS 'Since when
 CREATE INDEX credential_health_quarantined ON provisioner.credential_health (target)
 WHERE quarantined_since IS NOT NULL AND credential NOT LIKE 'sealed-%';
 
+-- What OpenRouter said when it was asked about a key, known by its salted fingerprint.
+CREATE TABLE provisioner.key_verdicts (
+    fingerprint text PRIMARY KEY,
+    verdict text NOT NULL,
+    asked_at timestamptz NOT NULL
+);
+
+-- One row a project in which the machine identity may not create, whose requests wait. What the columns mean and how they change
+-- is `core/project_health.py`.
+CREATE TABLE provisioner.project_health (
+    target text NOT NULL,
+    project_id uuid NOT NULL,
+    cause text NOT NULL,
+    reason text NOT NULL,
+    since timestamptz NOT NULL,
+    confirmed boolean NOT NULL DEFAULT true,
+    probing boolean NOT NULL DEFAULT false,
+    probe_at timestamptz,
+    probe_pause interval NOT NULL DEFAULT '10 seconds',
+    PRIMARY KEY (target, project_id)
+) WITH (fillfactor = 50);
+
+COMMENT ON TABLE provisioner.project_health IS 'Projects whose requests wait until the machine identity may create there';
+COMMENT ON COLUMN provisioner.project_health.confirmed IS 'A create was refused there; else only a list showed the identity to be outside';
+
+-- When the list of a target's projects was read, and a project probed, by whichever worker.
+CREATE TABLE provisioner.project_checks (
+    target text PRIMARY KEY,
+    read_at timestamptz,
+    read_pause interval NOT NULL,
+    probed_at timestamptz
+) WITH (fillfactor = 50);
+
 -- The public halves of the sealing key pairs.
 CREATE TABLE provisioner.sealing_keys (
     key_id text PRIMARY KEY,

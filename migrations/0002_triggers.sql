@@ -380,7 +380,7 @@ WHEN (
 )
 EXECUTE FUNCTION provisioner.request_status_edited();
 
--- A request that waits for a quarantined key and gets another credential is due at once.
+-- A request that waits for a quarantined key or project and gets another one is due at once.
 CREATE FUNCTION provisioner.request_credential_edited() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -389,9 +389,12 @@ BEGIN
 END
 $$;
 
-CREATE TRIGGER request_credential_edited AFTER UPDATE OF credential ON provisioner.connection_requests
+CREATE TRIGGER request_credential_edited AFTER UPDATE OF credential, target, project_id ON provisioner.connection_requests
 FOR EACH ROW
-WHEN (new.status = 'pending' AND new.credential IS DISTINCT FROM old.credential)
+WHEN (
+    new.status = 'pending'
+    AND (new.credential, new.target, new.project_id) IS DISTINCT FROM (old.credential, old.target, old.project_id)
+)
 EXECUTE FUNCTION provisioner.request_credential_edited();
 
 -- A trigger and no part of the settlement: whatever fails a request, older workers too, it is noticed.

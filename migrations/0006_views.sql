@@ -255,6 +255,23 @@ FROM provisioner.connection_requests AS q;
 COMMENT ON VIEW provisioner.request_credentials IS 'Which credential each request names; of a sealed one only its key''s id';
 COMMENT ON COLUMN provisioner.request_credentials.sealed_by IS 'The key that still seals it; NULL when there is no box (any more)';
 
+CREATE VIEW provisioner.quarantined_projects AS
+SELECT
+    h.target, h.project_id,
+    (
+        SELECT q.project_name FROM provisioner.connection_requests AS q
+        WHERE q.target = h.target AND q.project_id = h.project_id AND q.project_name IS NOT NULL
+        LIMIT 1
+    ) AS project_name,
+    h.cause, h.reason, h.since, h.probe_at AS next_probe_at,
+    (
+        SELECT count(*) FROM provisioner.waiting AS w
+        WHERE w.target = h.target AND w.quarantine = 'project:' || h.project_id
+    ) AS requests
+FROM provisioner.project_health AS h;
+
+COMMENT ON VIEW provisioner.quarantined_projects IS 'Projects in which the machine identity may not create: add it, and their requests go on';
+
 CREATE VIEW provisioner.quarantined_credentials AS
 SELECT
     h.target, h.credential, h.fingerprint, h.quarantined_since AS since, h.reason, h.probe_at AS next_probe_at,

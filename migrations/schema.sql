@@ -827,6 +827,57 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION provisioner.repair(ids bigint[], wrong text[]) RETURNS TABLE(id bigint, outcome text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    found record;
+    request provisioner.connection_requests;
+    renamed boolean;
+    described boolean;
+    rekeyed boolean;
+BEGIN
+    FOR found IN
+        SELECT g.id, array_agg(g.what) AS what FROM unnest(repair.ids, repair.wrong) AS g (id, what) GROUP BY g.id ORDER BY g.id
+    LOOP
+        BEGIN
+            SELECT q.* INTO request FROM provisioner.connection_requests AS q WHERE q.id = found.id FOR UPDATE;
+            CONTINUE WHEN request.id IS NULL;
+            id := request.id;
+            renamed := 'name' = ANY (found.what);
+            described := 'description' = ANY (found.what);
+            rekeyed := 'credential' = ANY (found.what) AND request.credential NOT LIKE 'sealed:%:wiped';
+            outcome := CASE
+                WHEN request.status <> 'succeeded' OR request.wanted <> 'present' THEN 'not now'
+                WHEN request.adopted AND request.on_conflict <> 'replace' THEN 'adopted'
+                WHEN NOT ('gone' = ANY (found.what) OR renamed OR described OR rekeyed) THEN 'wiped'
+                ELSE 'repairing'
+            END;
+            IF outcome = 'repairing' THEN
+                IF renamed OR described OR rekeyed THEN
+                    INSERT INTO provisioner.edits AS e (id, name, description, credential)
+                    VALUES (request.id, renamed, described, rekeyed)
+                    ON CONFLICT (id) DO UPDATE SET
+                        name = e.name OR excluded.name, description = e.description OR excluded.description,
+                        credential = e.credential OR excluded.credential;
+                END IF;
+                PERFORM provisioner.reopen(request);
+            END IF;
+            RETURN NEXT;
+        EXCEPTION WHEN OTHERS THEN
+            IF provisioner.is_about_all(SQLSTATE) THEN
+                RAISE;
+            END IF;
+            RAISE NOTICE 'request % is left as it is: %', found.id, SQLERRM;
+        END;
+    END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION provisioner.repair(ids bigint[], wrong text[]) IS 'Put connections in line that are not as they were recorded';
+
 CREATE FUNCTION provisioner.request_credential_edited() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1172,6 +1223,18 @@ BEGIN
                 SET probe_at = now(), version = h.version + 1
                 WHERE h.quarantined_since IS NOT NULL
                     AND EXISTS (SELECT FROM waits AS w WHERE w.target = h.target AND w.quarantine = 'credential:' || h.credential)
+            ),
+            -- Likewise a project without the machine identity: the list of its projects is read once more, or a create is due.
+            listed AS (
+                UPDATE provisioner.project_checks AS k
+                SET read_pause = '0 seconds', probed_at = NULL
+                WHERE EXISTS (SELECT FROM waits AS w WHERE w.target = k.target AND w.quarantine LIKE 'project:%')
+            ),
+            reprobed AS (
+                UPDATE provisioner.project_health AS h
+                SET probe_at = now()
+                WHERE h.cause = 'no_permission'
+                    AND EXISTS (SELECT FROM waits AS w WHERE w.target = h.target AND w.quarantine = 'project:' || h.project_id)
             )
             SELECT
                 array_agg(c.id ORDER BY c.id), array_agg(c.was ORDER BY c.id),
@@ -2364,6 +2427,12 @@ CREATE TABLE provisioner.installation (
 
 COMMENT ON TABLE provisioner.installation IS 'The id of this database, as markers in descriptions name it';
 
+CREATE TABLE provisioner.key_verdicts (
+    fingerprint text NOT NULL,
+    verdict text NOT NULL,
+    asked_at timestamp with time zone NOT NULL
+);
+
 CREATE TABLE provisioner.migrations (
     version integer NOT NULL,
     name text NOT NULL,
@@ -2454,6 +2523,31 @@ COMMENT ON TABLE provisioner.notices IS 'What is told to notify.url: sent once s
 
 COMMENT ON COLUMN provisioner.notices.error IS 'Why the last try to send it came to nothing';
 
+CREATE TABLE provisioner.project_checks (
+    target text NOT NULL,
+    read_at timestamp with time zone,
+    read_pause interval NOT NULL,
+    probed_at timestamp with time zone
+)
+WITH (fillfactor='50');
+
+CREATE TABLE provisioner.project_health (
+    target text NOT NULL,
+    project_id uuid NOT NULL,
+    cause text NOT NULL,
+    reason text NOT NULL,
+    since timestamp with time zone NOT NULL,
+    confirmed boolean DEFAULT true NOT NULL,
+    probing boolean DEFAULT false NOT NULL,
+    probe_at timestamp with time zone,
+    probe_pause interval DEFAULT '00:00:10'::interval NOT NULL
+)
+WITH (fillfactor='50');
+
+COMMENT ON TABLE provisioner.project_health IS 'Projects whose requests wait until the machine identity may create there';
+
+COMMENT ON COLUMN provisioner.project_health.confirmed IS 'A create was refused there; else only a list showed the identity to be outside';
+
 CREATE VIEW provisioner.quarantined_credentials AS
  SELECT target,
     credential,
@@ -2468,6 +2562,24 @@ CREATE VIEW provisioner.quarantined_credentials AS
   WHERE (quarantined_since IS NOT NULL);
 
 COMMENT ON VIEW provisioner.quarantined_credentials IS 'Credentials whose API key is refused: correct the key, and their requests go on';
+
+CREATE VIEW provisioner.quarantined_projects AS
+ SELECT target,
+    project_id,
+    ( SELECT q.project_name
+           FROM provisioner.connection_requests q
+          WHERE ((q.target = h.target) AND (q.project_id = h.project_id) AND (q.project_name IS NOT NULL))
+         LIMIT 1) AS project_name,
+    cause,
+    reason,
+    since,
+    probe_at AS next_probe_at,
+    ( SELECT count(*) AS count
+           FROM provisioner.waiting w
+          WHERE ((w.target = h.target) AND (w.quarantine = ('project:'::text || h.project_id)))) AS requests
+   FROM provisioner.project_health h;
+
+COMMENT ON VIEW provisioner.quarantined_projects IS 'Projects in which the machine identity may not create: add it, and their requests go on';
 
 CREATE VIEW provisioner.request_credentials AS
  SELECT id,
@@ -2770,6 +2882,9 @@ ALTER TABLE ONLY provisioner.in_flight
 ALTER TABLE ONLY provisioner.installation
     ADD CONSTRAINT installation_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY provisioner.key_verdicts
+    ADD CONSTRAINT key_verdicts_pkey PRIMARY KEY (fingerprint);
+
 ALTER TABLE ONLY provisioner.migrations
     ADD CONSTRAINT migrations_pkey PRIMARY KEY (version);
 
@@ -2787,6 +2902,12 @@ ALTER TABLE ONLY provisioner.notices
 
 ALTER TABLE ONLY provisioner.permits
     ADD CONSTRAINT permits_pkey PRIMARY KEY (target, kind);
+
+ALTER TABLE ONLY provisioner.project_checks
+    ADD CONSTRAINT project_checks_pkey PRIMARY KEY (target);
+
+ALTER TABLE ONLY provisioner.project_health
+    ADD CONSTRAINT project_health_pkey PRIMARY KEY (target, project_id);
 
 ALTER TABLE ONLY provisioner.ready
     ADD CONSTRAINT ready_in_order PRIMARY KEY (target, rank, turn, id);
@@ -2853,7 +2974,7 @@ CREATE TRIGGER connections_joined AFTER INSERT ON provisioner.connection_request
 
 CREATE TRIGGER refuse_recorded_columns AFTER UPDATE OF status, connection_id, org_id, credentials_hash, adopted, key_fingerprint, attempts, error_code, error_message, finished_at ON provisioner.connection_requests FOR EACH ROW WHEN (((current_setting('provisioner.recording'::text, true) IS DISTINCT FROM 'on'::text) AND (((new.status IS DISTINCT FROM old.status) AND (new.status <> 'pending'::text)) OR ((((((new.connection_id IS DISTINCT FROM old.connection_id) OR (new.org_id IS DISTINCT FROM old.org_id)) OR (new.credentials_hash IS DISTINCT FROM old.credentials_hash)) OR (new.adopted IS DISTINCT FROM old.adopted)) OR (new.key_fingerprint IS DISTINCT FROM old.key_fingerprint)) OR (new.attempts IS DISTINCT FROM old.attempts)) OR ((new.status = old.status) AND (((new.error_code IS DISTINCT FROM old.error_code) OR (new.error_message IS DISTINCT FROM old.error_message)) OR (new.finished_at IS DISTINCT FROM old.finished_at)))))) EXECUTE FUNCTION provisioner.refuse_recorded_columns();
 
-CREATE TRIGGER request_credential_edited AFTER UPDATE OF credential ON provisioner.connection_requests FOR EACH ROW WHEN (((new.status = 'pending'::text) AND (new.credential IS DISTINCT FROM old.credential))) EXECUTE FUNCTION provisioner.request_credential_edited();
+CREATE TRIGGER request_credential_edited AFTER UPDATE OF credential, target, project_id ON provisioner.connection_requests FOR EACH ROW WHEN (((new.status = 'pending'::text) AND (((new.credential IS DISTINCT FROM old.credential) OR (new.target IS DISTINCT FROM old.target)) OR (new.project_id IS DISTINCT FROM old.project_id)))) EXECUTE FUNCTION provisioner.request_credential_edited();
 
 CREATE TRIGGER request_edited AFTER UPDATE OF id, target, project_id, name, description, credential, on_conflict, priority, batch, project_name, wanted, not_before ON provisioner.connection_requests FOR EACH ROW WHEN (((((((((((((old.id IS DISTINCT FROM new.id) OR (old.target IS DISTINCT FROM new.target)) OR (old.project_id IS DISTINCT FROM new.project_id)) OR (old.name IS DISTINCT FROM new.name)) OR (old.description IS DISTINCT FROM new.description)) OR (old.on_conflict IS DISTINCT FROM new.on_conflict)) OR (old.priority IS DISTINCT FROM new.priority)) OR (old.batch IS DISTINCT FROM new.batch)) OR (old.project_name IS DISTINCT FROM new.project_name)) OR (old.wanted IS DISTINCT FROM new.wanted)) OR (old.not_before IS DISTINCT FROM new.not_before)) OR ((new.credential IS DISTINCT FROM old.credential) AND ((new.credential ~~ 'sealed:%:wiped'::text) IS NOT TRUE)))) EXECUTE FUNCTION provisioner.request_edited();
 
@@ -2975,6 +3096,8 @@ REVOKE ALL ON FUNCTION provisioner.rekey(ids bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION provisioner.remove(ids bigint[], adopted boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.reopen(r provisioner.connection_requests) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.repair(ids bigint[], wrong text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.request_credential_edited() FROM PUBLIC;
 

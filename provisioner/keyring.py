@@ -1,14 +1,20 @@
 """Where the secrets of the settings are: read once, read again from their files, or fetched when they are needed."""
 
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Literal
 
+from provisioner.core.errors import CredentialUnknown, CredentialUnreadable
+from provisioner.core.key_health import canonical, fingerprint
 from provisioner.core.key_text import key_in
+from provisioner.core.model import Request
 from provisioner.core.secret import Secret, SecretLocation
 from provisioner.credentials.files import FileSecret, any_text
 from provisioner.credentials.sealing import BoxOpener
 from provisioner.credentials.vault import FromFile, FromInfisical, FromVariable, NamedVault, Source
 from provisioner.infisical.auth import Auth, SecretSource, StaticToken, TokenExchange, UniversalAuth
+from provisioner.postgres.credential_health import SharedCredentialHealth
+from provisioner.postgres.pool import Database
 from provisioner.settings import Credential, JwtIdentity, Settings, TokenIdentity, UniversalIdentity
 
 
@@ -26,6 +32,28 @@ def open_vault(settings: Settings) -> NamedVault:
     """The named credentials of the settings, and the keys that open sealed ones."""
     sources = {name: _source(settings, name, one) for name, one in settings.credentials.items()}
     return NamedVault(sources, opener=BoxOpener(settings.sealing.key_file))
+
+
+async def present_prints(
+    settings: Settings, database: Database, names: Collection[str] | None = None
+) -> tuple[Mapping[str, str], Sequence[str]]:
+    """The fingerprints of the keys that this host has now, by canonical names, and why others have none.
+
+    Of these canonical names, or of all. Keys that are kept in Infisical are not fetched. Raises `DatabaseUnavailable`
+    and `DatabaseUnusable`.
+    """
+    vault = open_vault(settings)
+    wanted = sorted(map(canonical, settings.credentials) if names is None else names)
+    salt = await SharedCredentialHealth(database, target="").salt() if wanted else ""
+    prints: dict[str, str] = {}
+    unread: list[str] = []
+    for name in wanted:
+        request = Request(id=0, project_id="", name="", description=None, credential=name)
+        try:
+            prints[name] = fingerprint(await vault.open(request), salt)
+        except (CredentialUnknown, CredentialUnreadable) as problem:
+            unread.append(str(problem))
+    return prints, unread
 
 
 def authentication(settings: Settings, target: str) -> Auth:

@@ -59,7 +59,7 @@ PROGRESS: Final = 10.0  # seconds between two reports of a run that drains the q
 
 
 Beside = Callable[[Database], Coroutine[Any, Any, None]]
-"""Shows how far a run is, until it is cancelled."""
+"""Shows how far a run is, until it is cancelled; the run ends when it returns."""
 
 
 async def run_daemon(settings: Settings, *, drain: bool = False, beside: Beside | None = None) -> "Leftovers | None":
@@ -80,7 +80,7 @@ async def run_daemon(settings: Settings, *, drain: bool = False, beside: Beside 
         observer = await stack.enter_async_context(traced(meter, clock=clock, worker=worker_name(settings)))
         targets: list[tuple[Target, int]] = []
         for name, target in settings.targets.items():
-            lines = open_lines(settings, name, database, clock, vault, observer=meter)
+            lines = open_lines(settings, name, database, clock, vault, observer=meter, eager=drain)
             connections, rotations = await stack.enter_async_context(lines)
             most = max(1, connections_of_a_target(settings) - SPARE)
             targets.append((connections, min(capacity(target.max_in_flight), most)))
@@ -199,6 +199,9 @@ def _spare_the_collector() -> None:
 async def _work(worker: Worker, beside: Mapping[str, Coroutine[Any, Any, None]]) -> None:
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(each, name=name) for name, each in beside.items()]
+        for task in tasks:
+            if task.get_name() == "progress":  # whoever watches has seen enough
+                task.add_done_callback(lambda _: worker.stop())
         try:
             await worker.run()
         finally:

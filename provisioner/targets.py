@@ -24,6 +24,7 @@ from provisioner.embedded.place import is_embedded
 from provisioner.infisical.connections import InfisicalConnections
 from provisioner.infisical.identity import Identity
 from provisioner.infisical.metered_logins import MeteredLogins
+from provisioner.infisical.openrouter import OpenRouter
 from provisioner.infisical.rotations import InfisicalRotations
 from provisioner.infisical.secrets import InfisicalSecrets
 from provisioner.infisical.transport import Transport, TransportOptions
@@ -32,13 +33,19 @@ from provisioner.keyring import authentication, secret_source
 from provisioner.postgres.clocks import TargetClock
 from provisioner.postgres.concurrency import SharedConcurrency
 from provisioner.postgres.credential_health import SharedCredentialHealth
+from provisioner.postgres.key_verdicts import SharedKeyVerdicts
 from provisioner.postgres.kinds import ROTATIONS
 from provisioner.postgres.permits import UNLIMITED, Allowed, SharedPermits
 from provisioner.postgres.pool import Database
+from provisioner.postgres.project_health import SharedProjectHealth
 from provisioner.postgres.recorded import installation, recorded_elsewhere
 from provisioner.postgres.target_incidents import SharedIncidents
 from provisioner.settings import RateLimit, Settings
+from provisioner.settings.sections import OPENROUTER
+from provisioner.settings.values import is_loopback
+from provisioner.worker.key_checks import KeyChecks
 from provisioner.worker.key_gate import KeyGate
+from provisioner.worker.project_gate import ProjectGate
 from provisioner.worker.slots import SlotGate
 from provisioner.worker.target import Target
 
@@ -100,8 +107,12 @@ async def open_lines(
     *,
     observer: Observer = UNOBSERVED,
     permits: Callable[..., Permits] = SharedPermits,
+    eager: bool = False,
 ) -> AsyncIterator[tuple[Target, Target]]:
-    """The same for every kind of request: what stands in one line is a target of its own, with budgets of its own."""
+    """The same for every kind of request: what stands in one line is a target of its own, with budgets of its own.
+
+    `eager`: what waits for the machine identity to join projects is looked at again at once.
+    """
     chosen = settings.targets[name]
     marker = await installation(database) if chosen.marker else ""
     shared, allowed = partial(permits, database, clock), Allowed()
@@ -125,7 +136,17 @@ async def open_lines(
             removals=removals,
             rules=_rules(settings, marker),
             breaker=Breaker(),
-            keys=KeyGate(name, health=health, vault=keys, clock=clock),
+            keys=KeyGate(
+                name, health=health, vault=keys, clock=clock, checks=_key_checks(settings, name, database, clock)
+            ),
+            projects=ProjectGate(
+                name,
+                health=SharedProjectHealth(database, target=name),
+                joined=way.connections,
+                reads=way.reads,
+                clock=clock,
+                eager=eager,
+            ),
             incidents=SharedIncidents(database, target=name, reporter=str(uuid4())),
             gate=SlotGate(name, shared=_concurrency(settings, name, database, allowed), clock=clock),
             shared_budget=chosen.shared_budget,
@@ -137,6 +158,24 @@ async def open_lines(
             transport, identity, routes, marker=marker, now=clock.epoch, monotonic=clock.monotonic
         )
         yield target, _line_of_rotations(settings, target, rotations, database=database, clock=clock, permits=permits)
+
+
+def _key_checks(settings: Settings, name: str, database: Database, clock: Clock) -> KeyChecks | None:
+    asker = key_asker(settings, settings.targets[name].url)
+    return None if asker is None else KeyChecks(asker=asker, verdicts=SharedKeyVerdicts(database), clock=clock)
+
+
+def key_asker(settings: Settings, *urls: str) -> OpenRouter | None:
+    """What asks OpenRouter about the keys of targets at these addresses; None where the settings want none.
+
+    Unless its address is set, keys for an Infisical on this machine are shown to nobody: it may be a simulated one.
+    """
+    chosen = settings.openrouter
+    outside = any(not is_loopback(urlsplit(url).hostname or "") for url in urls)
+    if chosen.check is False or (chosen.check == "auto" and chosen.url == OPENROUTER and not outside):
+        return None
+    proxy = secret_source(settings, chosen.proxy, "openrouter", "proxy") if chosen.proxy else None
+    return OpenRouter(chosen.url, proxy=proxy)
 
 
 def _line_of_rotations(

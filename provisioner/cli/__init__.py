@@ -22,7 +22,7 @@ FAMILIES: Final = {
     "serve": ("demo", "run", "simulate", "healthcheck"),
     "bulk": ("discover", "submit", "plan", "export"),
     "look": ("status", "list", "show", "rotations", "verify"),
-    "operate": ("retry", "cancel", "pause", "resume", "limit"),
+    "operate": ("retry", "cancel", "remove", "rekey", "pause", "resume", "limit"),
     "setup": ("migrate", "doctor", "grant", "database", "keys", "seal", "settings"),
 }
 COMMANDS: Final = {
@@ -39,6 +39,8 @@ COMMANDS: Final = {
     "rotations": "List rotations, and the keys that they have.",
     "retry": "Retry failed, cancelled or waiting requests.",
     "cancel": "Cancel requests that have not finished.",
+    "remove": "Have connections deleted from Infisical.",
+    "rekey": "Send connections the present key of their credential.",
     "pause": "Pause a target: workers claim none of its requests.",
     "resume": "Resume a paused target.",
     "limit": "Limit a target while workers run.",

@@ -42,6 +42,7 @@ class Kind(StrEnum):
     UNRECORDED = "outcomes_unrecorded"
     PAUSED = "target_paused"
     UNSERVED = "target_unserved"
+    OUTSIDE = "projects_quarantined"
     REFUSED = "key_refused"
     DRIFTED = "connections_drifted"
 
@@ -90,6 +91,15 @@ def _others(status: Status) -> Iterator[Concern]:
             said=f"{_count(number, 'outcome', 'outcomes')} cannot be recorded, for example that of request"
             f" {status.unrecorded.example_id}: {status.unrecorded.example}; remove the cause",
         )
+    for outside in status.outside:
+        waits = _count(outside.requests, "request waits", "requests wait")
+        count = _count(outside.projects, "project", "projects")
+        said = (
+            f"{waits} for {count} in which the machine identity of target {outside.target} may not create,"
+            f" for example {outside.example}: add it there with a role that may create app connections;"
+            " they go on by themselves"
+        )
+        yield Concern(kind=Kind.OUTSIDE, subject=outside.target, requests=outside.requests, said=said)
     for key in status.refused_keys:
         if key.requests:
             count = _count(key.requests, "request waits", "requests wait")

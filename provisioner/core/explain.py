@@ -85,12 +85,7 @@ def _waiting(request: Detail, words: Words) -> Iterator[str]:
     ahead = (due - request.now).total_seconds() if due else 0.0
     at = f"in {words.duration(ahead)}, at {words.moment(due)}" if ahead > 0 else "now, as soon as a worker polls"
     if request.quarantine:
-        what, _, credential = request.quarantine.partition(":")
-        why = f"the key of credential {credential} was refused" if what == "credential" else request.quarantine
-        yield (
-            f"it waits, like others with the same cause: {why}; fix the cause, then `provisioner retry {request.id}`"
-            " retries it at once"
-        )
+        yield from _quarantined(request)
     elif request.called_off:
         yield f"it was cancelled while its outcome was unknown: it is looked up for the last time {at}"
     elif request.unknown:
@@ -102,6 +97,21 @@ def _waiting(request: Detail, words: Words) -> Iterator[str]:
     if request.error_code and not request.quarantine:
         yield f"if that does not help: {remedy(request.error_code)}"
     yield from _standing_in_the_way(request, words)
+
+
+def _quarantined(request: Detail) -> Iterator[str]:
+    what, _, whose = str(request.quarantine).partition(":")
+    if what == "project":
+        yield (
+            "it waits with all requests for this project, because the machine identity may not create there; once it"
+            f" may, they go on by themselves within minutes, or at once after `provisioner retry {request.id}`"
+        )
+        return
+    why = f"the key of credential {whose} was refused" if what == "credential" else request.quarantine
+    yield (
+        f"it waits, like others with the same cause: {why}; fix the cause, then `provisioner retry {request.id}`"
+        " retries it at once"
+    )
 
 
 def _in_flight(request: Detail, words: Words) -> Iterator[str]:

@@ -142,6 +142,14 @@ def refused(health: KeyHealth, reason: str, now: datetime) -> tuple[KeyHealth, b
     return quarantined, True
 
 
+def condemned(health: KeyHealth, reason: str, now: datetime) -> tuple[KeyHealth, bool]:
+    """Return a key of which OpenRouter itself says that it is none, and whether that quarantined it: no create did."""
+    if health.is_quarantined:
+        return replace(health, accepted_at=None, reason=reason, probing=False), False
+    blank = KeyHealth(refusals=REFUSALS, trials=REFUSALS, tried_at=now, reason=reason)
+    return replace(blank, quarantined_since=now, probe_at=now + FIRST_PROBE), True
+
+
 def due_probe(health: KeyHealth, now: datetime) -> KeyHealth | None:
     """Return a quarantined key whose next probe may go out now; None while it has to wait."""
     if not health.is_quarantined or health.probe_at is None or health.probe_at > now:

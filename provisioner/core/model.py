@@ -80,6 +80,8 @@ class Result(StrEnum):
     OTHER_APP = "other_app"
     KEY_REFUSED = "key_refused"
     FORBIDDEN = "forbidden"
+    NOT_IN_PROJECT = "not_in_project"  # the machine identity is not
+    FOREIGN_PROJECT = "foreign_project"  # another organization's
     PROJECT_MISSING = "project_missing"
     INVALID = "invalid"
     IN_USE = "in_use"

@@ -202,6 +202,8 @@ _ATTENTION: Final[Mapping[Kind, str]] = {
     Kind.FAILED: "{requests} {have} failed with {subject}. What to do: {remedy}; then run `provisioner retry`.",
     Kind.UNRECORDED: "The database refuses to record {outcomes}. `provisioner status` says why.",
     Kind.PAUSED: "Target {subject} is paused, and {requests} {wait} for it. `provisioner resume {subject}` resumes it.",
+    Kind.OUTSIDE: "{requests} {wait} for projects in which the machine identity of target {subject} may not create:"
+    " add it to them; they go on by themselves",
     Kind.REFUSED: "{requests} {wait} because OpenRouter refuses the key of credential {subject}. Replace the key.",
     Kind.DRIFTED: "{connections} not as recorded in Infisical. `provisioner verify` says which.",
     Kind.UNSERVED: "No worker serves target {subject}, and {requests} {wait} for it. `provisioner run` starts one.",
@@ -210,6 +212,7 @@ _RECOVERED: Final[Mapping[Kind, str]] = {
     Kind.FAILED: "No request is failed with {subject} any more.",
     Kind.UNRECORDED: "Every outcome has been recorded.",
     Kind.PAUSED: "Target {subject} is not paused any more, or nothing waits for it.",
+    Kind.OUTSIDE: "The machine identity of target {subject} may create in every project that requests wait for.",
     Kind.REFUSED: "No request waits for the key of credential {subject} any more.",
     Kind.DRIFTED: "Every connection that was compared is as it was recorded.",
     Kind.UNSERVED: "A worker serves target {subject} again, or nothing waits for it.",

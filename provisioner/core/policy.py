@@ -43,11 +43,12 @@ TROUBLE_CAP: Final = 10.0
 # What was made in the wrong place is tried to be deleted for so many seconds after the claim: two windows of a limiter.
 REMOVE_FOR: Final = 120.0
 _PASSING: Final = frozenset({Result.THROTTLED, Result.NOT_SENT, Result.UNKNOWN, Result.TOKEN_TROUBLE})
+_DENIED: Final = (Result.FORBIDDEN, Result.NOT_IN_PROJECT, Result.FOREIGN_PROJECT)
 # What only Infisical itself can say of a request: where it is not proven that it did, the outcome is unknown.
-_VERDICTS: Final = frozenset({Result.KEY_REFUSED, Result.FORBIDDEN, Result.PROJECT_MISSING, Result.INVALID})
+_VERDICTS: Final = frozenset({*_DENIED, Result.KEY_REFUSED, Result.PROJECT_MISSING, Result.INVALID})
 _OWN_TROUBLE: Final = {
     Result.KEY_REFUSED: ErrorCode.CREDENTIAL_REFUSED,
-    Result.FORBIDDEN: ErrorCode.PERMISSION_DENIED,
+    **dict.fromkeys(_DENIED, ErrorCode.PERMISSION_DENIED),
     Result.PROJECT_MISSING: ErrorCode.PROJECT_NOT_FOUND,
     Result.FOLDER_MISSING: ErrorCode.FOLDER_NOT_FOUND,
     Result.KEY_NOT_ISSUED: ErrorCode.KEY_NOT_ISSUED,

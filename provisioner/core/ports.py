@@ -8,10 +8,13 @@ from datetime import datetime
 from typing import Protocol
 
 from provisioner.core.comparison import Recorded
+from provisioner.core.key_check import KeyKind
 from provisioner.core.key_health import QuarantinedKey, TrialPermit
 from provisioner.core.model import Action, Claim, Connection, Observation, RateHeaders, Request, Settlement
 from provisioner.core.notices import Delivery
 from provisioner.core.pacing import Grant
+from provisioner.core.project_health import QuarantinedProject
+from provisioner.core.projects import SeenProject
 from provisioner.core.queue_values import (
     Claims,
     Heartbeat,
@@ -168,6 +171,9 @@ class CredentialHealth(Protocol):
     async def refused(self, credential: str, fingerprint: str, reason: str) -> tuple[bool, bool]:
         """Note a refusal; returns whether the key is quarantined now, and whether by this refusal."""
 
+    async def condemned(self, credential: str, fingerprint: str, reason: str) -> bool:
+        """Note that OpenRouter itself says no to a key; returns whether that quarantined it."""
+
     async def hold_back(self, credential: str) -> int:
         """Take the requests with this credential out of the line; returns how many."""
 
@@ -182,6 +188,64 @@ class CredentialHealth(Protocol):
 
     async def forget(self) -> None:
         """Forget keys that nobody tried for long, and for which nothing waits."""
+
+
+class KeyAsker(Protocol):
+    """Somebody who knows keys: OpenRouter itself."""
+
+    async def ask(self, key: Secret) -> KeyKind:
+        """What the key is; `UNKNOWN` if that cannot be asked just now. It never raises for what the other side did."""
+
+
+class KeyVerdicts(Protocol):
+    """What all workers know together of keys that were asked about. Every method raises `DatabaseUnavailable`."""
+
+    async def load(self, fingerprint: str) -> tuple[KeyKind, float]:
+        """The verdict and its age in seconds; `UNKNOWN` if there is none."""
+
+    async def save(self, fingerprint: str, verdict: KeyKind) -> None:
+        """Keep a verdict."""
+
+
+class ProjectHealth(Protocol):
+    """What all workers know together of projects in which the identity may not create; see `core.project_health`.
+
+    Every method raises `DatabaseUnavailable`.
+    """
+
+    async def quarantined(self) -> Mapping[str, QuarantinedProject]:
+        """The projects whose requests wait."""
+
+    async def keep(self, projects: Mapping[str, QuarantinedProject]) -> int:
+        """Quarantine projects, or keep them so; returns how many requests that took out of the line."""
+
+    async def release(self, projects: Collection[str]) -> int:
+        """Let the requests of these projects go on; returns how many waited."""
+
+    async def wanted(self) -> Sequence[str]:
+        """The projects that requests in line are for."""
+
+    async def may_read(self, *, refused: bool) -> bool:
+        """Take the turn to read the list of the identity's projects, if it is time for that."""
+
+    async def may_probe(self, *, passed: bool) -> bool:
+        """Take the turn to probe projects, if it is time for that."""
+
+    async def probe(self, project: str) -> None:
+        """Let one request create in a project whose permission was missing."""
+
+    async def take_probe(self, project: str) -> bool:
+        """Take the one create that may go out there now, if nobody has."""
+
+    async def forget(self) -> None:
+        """Forget projects for which nothing waits."""
+
+
+class JoinedProjects(Protocol):
+    """Tells in which projects the machine identity is."""
+
+    async def projects(self) -> tuple[Observation, tuple[SeenProject, ...]]:
+        """`FOUND` with all of them, or what stood in the way. It never raises for what the other side did."""
 
 
 class Incidents(Protocol):

@@ -195,6 +195,17 @@ class Unrecorded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Outside:
+    """Projects of a target in which the machine identity may not create, the requests that wait for them, and one."""
+
+    target: str
+    projects: int
+    requests: int
+    example: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """Everything at one moment, or one batch.
 
@@ -211,6 +222,7 @@ class Status:
     failures: tuple[Failures, ...]
     crew: tuple[WorkerReport, ...] = ()
     unrecorded: Unrecorded = Unrecorded()
+    outside: tuple[Outside, ...] = ()
     retries: tuple[Retries, ...] = ()
     refused_keys: tuple[RefusedKey, ...] = ()
     drifted: int = 0
@@ -220,13 +232,15 @@ class Status:
 class Leftovers:
     """Requests of some targets that are not done and that `run --drain` does not wait for, by what stands in the way.
 
-    `paused` and `unserved` by target, `quarantined` by credential, `failed` by error code; `scheduled` are to start
+    `paused` and `unserved` by target, `quarantined` by credential, `outside` (for projects in which the identity
+    may not create) by target, `failed` by error code; `scheduled` are to start
     later, and `unfinished` were left because the run was told to stop. `unrecorded` have ended, and the database
     refuses to record how.
     """
 
     paused: dict[str, int] = field(default_factory=dict)
     quarantined: dict[str, int] = field(default_factory=dict)
+    outside: dict[str, int] = field(default_factory=dict)
     unserved: dict[str, int] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)
     succeeded: int = 0

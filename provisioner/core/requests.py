@@ -110,8 +110,13 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
-    """One request with the latest calls that were made for it, the oldest first; so many `earlier` are left out."""
+    """One request with the latest calls that were made for it, the oldest first; so many `earlier` are left out.
+
+    `drift`: how its connection differs from what was recorded, as standing verification found; `verified_at`: when.
+    """
 
     detail: Detail
     attempts: tuple[Attempt, ...]
     earlier: int
+    drift: str | None = None
+    verified_at: datetime | None = None

@@ -17,6 +17,8 @@ from provisioner.core.model import Action, Observation, Proof, Result
 from provisioner.infisical.parts import Envelope, Reply, clean, read_envelope, read_retry_after, shorten
 
 ADDRESS_MESSAGE: Final = "You are not allowed to access this resource from the current IP address"
+FOREIGN_PROJECT: Final = "This project does not belong"
+OUTSIDE: Final = "You are not a member of this project"
 UNEXPLAINED: Final = "Infisical answered 401 without a reason that we know"
 FOREIGN: Final = "the server answered 401 and not as Infisical does"
 
@@ -44,7 +46,16 @@ _DELETING: Final = frozenset({Action.REMOVE, Action.DELETE})
 _NAMING: Final = frozenset({Action.CREATE, Action.UPDATE})
 # What only Infisical itself can say of a request.
 _OWN: Final = frozenset(
-    {Result.INVALID, Result.KEY_REFUSED, Result.FORBIDDEN, Result.PROJECT_MISSING, Result.ABSENT, Result.OTHER_APP}
+    {
+        Result.NOT_IN_PROJECT,
+        Result.FOREIGN_PROJECT,
+        Result.INVALID,
+        Result.KEY_REFUSED,
+        Result.FORBIDDEN,
+        Result.PROJECT_MISSING,
+        Result.ABSENT,
+        Result.OTHER_APP,
+    }
 )
 
 KEY_MESSAGE: Final = "Unable to validate connection"
@@ -177,7 +188,11 @@ def _forbidden(reply: Reply, envelope: Envelope) -> Observation:
     if envelope.message.startswith(ADDRESS_MESSAGE):
         # Nobody's row is at fault and no login helps: the whole target waits until the identity is fixed.
         return reply.shows(Result.MISCONFIGURED, untrusted_address(envelope.message), metered=False)
-    return reply.shows(Result.FORBIDDEN, forbidden(envelope, reply.asked.project_id))
+    message = forbidden(envelope, reply.asked.project_id)
+    if is_outside(envelope):
+        return reply.shows(Result.NOT_IN_PROJECT, message)
+    foreign = envelope.message.startswith(FOREIGN_PROJECT)
+    return reply.shows(Result.FOREIGN_PROJECT if foreign else Result.FORBIDDEN, message)
 
 
 def _not_found(reply: Reply, envelope: Envelope) -> Observation:
@@ -245,15 +260,20 @@ def elsewhere(host: str) -> str:
     )
 
 
+def is_outside(envelope: Envelope) -> bool:
+    """Whether a 403 says that the machine identity is not in the project."""
+    return envelope.error == "ProjectMembershipNotFound" or envelope.message.startswith(OUTSIDE)
+
+
 def forbidden(envelope: Envelope, project_id: str | None) -> str:
     """Name the permission that is missing, where it is missing, and who can give it."""
     project = f"project {project_id}" if project_id else "the project"
     message = envelope.message
-    if message.startswith("This project does not belong"):
+    if message.startswith(FOREIGN_PROJECT):
         advice = f"{project} belongs to another organization: use the target of that organization"
     elif message.startswith("You are not a member of this organization"):
         advice = "the machine identity is not in the organization: add it there, under Access Control"
-    elif envelope.error == "ProjectMembershipNotFound" or message.startswith("You are not a member of this project"):
+    elif is_outside(envelope):
         advice = f"the machine identity is not in {project}: add it there, with a role that may create app connections"
     else:
         asked = _ability(message)

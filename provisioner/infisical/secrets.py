@@ -41,6 +41,8 @@ _LASTING: Final = {
     Result.ABSENT: "there is no such secret: check project, environment, path and secret",
     Result.PROJECT_MISSING: "there is no such project: check project and the target",
     Result.FORBIDDEN: "the machine identity may not read it: give it a role there that allows to read the value",
+    Result.NOT_IN_PROJECT: "the machine identity is not in its project: add it there",
+    Result.FOREIGN_PROJECT: "its project belongs to another organization: use the target of that organization",
     Result.INVALID: "Infisical refuses to look for it: check project, environment, path and secret",
 }
 

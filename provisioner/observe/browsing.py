@@ -174,6 +174,8 @@ def _facts(story: Story) -> Iterator[tuple[str, str | datetime]]:
         "creates sent": detail.attempts,
         "connection": detail.connection_id,
         "organization": detail.org_id,
+        "compared with Infisical": story.verified_at,
+        "not as recorded": story.drift,
         "error": detail.error_code,
         "message": detail.error_message,
     }

@@ -110,16 +110,9 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         ),
         *(
             _table(name, "SELECT")
-            for name in (
-                "quarantined_credentials",
-                "sealing_keys",
-                "migrations",
-                "notices",
-                "history",
-                "drifts",
-                "verify_rounds",
-            )
+            for name in ("quarantined_credentials", "quarantined_projects", "project_health", "sealing_keys", "notices")
         ),
+        *(_table(name, "SELECT") for name in ("migrations", "history", "drifts", "verify_rounds")),
         _function("sealing_key()"),
     ),
     Kind.WORKER: (
@@ -133,6 +126,8 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
             for name in ("ready", "waiting", "attempt_state", "workers")
         ),
         *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("credential_health", "target_incidents")),
+        *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("project_health", "project_checks")),
+        _table("key_verdicts", "SELECT", "INSERT", "UPDATE"),
         *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("in_flight", "unrecorded")),
         _table("sent_creates", "SELECT", "INSERT", "UPDATE", "DELETE"),
         _table("edits", "SELECT", "INSERT", "UPDATE", "DELETE"),

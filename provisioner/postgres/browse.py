@@ -34,9 +34,6 @@ class State(StrEnum):
     REMOVED = "removed"
 
 
-_LITERAL: Final = str.maketrans({sign: f"\\{sign}" for sign in "\\%_"})  # what LIKE has a meaning for
-
-
 UNFINISHED: Final = (State.WAITING, State.READY, State.IN_FLIGHT, State.UPDATING, State.REMOVING)
 
 
@@ -114,9 +111,7 @@ async def page(
     More than `COUNTED` are not counted: then the number is one greater.
     """
     arguments = wanted.arguments()
-    rows = await database.fetch(
-        statements(_SQL)["requests"], *arguments, after, before, limit + 1, not oldest_first, None
-    )
+    rows = await database.fetch(statements(_SQL)["requests"], *arguments, after, before, limit + 1, not oldest_first)
     listed = [Listed(**whole(row)) for row in rows[:limit]]
     if len(rows) <= limit:
         return listed, 0
@@ -126,35 +121,9 @@ async def page(
     return listed, more["requests"]
 
 
-async def window(
-    database: Database,
-    wanted: Filter,
-    *,
-    limit: int,
-    text: str = "",
-    before: int | None = None,
-    after: int | None = None,
-) -> tuple[Sequence[Listed], bool, bool]:
-    """At most `limit` requests, the newest first, with the text in a name; whether there are newer and older ones.
-
-    With `before` those older than this id, with `after` those newer than it. How many there are in all is not counted:
-    this is as quick as the first of them are found.
-    """
-    like = f"%{text.translate(_LITERAL)}%" if text else None
-    oldest_first = after is not None
-    arguments = wanted.arguments()
-    sql = statements(_SQL)["requests"]
-    rows = await database.fetch(sql, *arguments, after, before, limit + 1, not oldest_first, like)
-    more = len(rows) > limit
-    listed = [Listed(**whole(row)) for row in rows[:limit]]
-    if oldest_first:
-        listed.reverse()
-    return listed, more if oldest_first else before is not None, True if oldest_first else more
-
-
 async def ids_after(database: Database, wanted: Filter, last: int, *, limit: int) -> Sequence[int]:
     """The ids of the oldest `limit` requests above the id `last` that the filter matches, in order."""
-    rows = await database.fetch(statements(_SQL)["requests"], *wanted.arguments(), last, None, limit, False, None)
+    rows = await database.fetch(statements(_SQL)["requests"], *wanted.arguments(), last, None, limit, False)
     return [row["id"] for row in rows]
 
 
@@ -205,7 +174,7 @@ async def exporting(database: Database, wanted: Filter) -> AsyncIterator[Snapsho
         async def rows() -> AsyncIterator[Sequence[object]]:
             # Without a name: through a pooler it would outlive us in a session that is somebody else's next.
             statement = await connection.prepare(sql["requests"], name="")
-            async for row in statement.cursor(*wanted.arguments(), None, None, None, False, None, prefetch=PAGE):
+            async for row in statement.cursor(*wanted.arguments(), None, None, None, False, prefetch=PAGE):
                 yield tuple(row)
 
         async def fetch(name: str) -> Sequence["asyncpg.Record"]:

@@ -82,6 +82,18 @@ class SharedCredentialHealth:
         await self._change(credential, fingerprint, change)
         return state
 
+    async def condemned(self, credential: str, fingerprint: str, reason: str) -> bool:
+        """Note that OpenRouter itself says no to a key; returns whether that quarantined it."""
+        newly = False
+
+        def change(health: KeyHealth, now: datetime) -> KeyHealth:
+            nonlocal newly
+            health, newly = key_health.condemned(health, reason, now)
+            return health
+
+        await self._change(credential, fingerprint, change)
+        return newly
+
     async def hold_back(self, credential: str) -> int:
         """Take the requests with this credential out of the line; returns how many."""
         taken = 0

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 CONFLICTS: Final = {str(choice): choice for choice in OnConflict}
 # Only connections have a sealed key, which is wiped in the statement that records their end.
-_wiping: Final = re.compile(r",\s*credential = CASE\s.*?\sEND(?=\s+FROM )", re.DOTALL)
+_wiping: Final = re.compile(
+    r",\s*credential = (?:CASE\s.*?\sEND|provisioner\.wiped\(q\.credential\))(?=\s+FROM )", re.DOTALL
+)
 
 Row = tuple[object, ...]
 

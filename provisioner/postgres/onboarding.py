@@ -92,6 +92,7 @@ async def standing(database: Database, ids: Sequence[int]) -> Leftovers:
     return Leftovers(
         paused=found.get("paused", {}),
         quarantined=found.get("quarantined", {}),
+        outside=found.get("outside", {}),
         unserved=found.get("unserved", {}),
         failed=dict(done.failed),
         succeeded=done.succeeded,

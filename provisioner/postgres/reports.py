@@ -10,6 +10,7 @@ from provisioner.core.reports import (
     Gauges,
     Leftovers,
     Line,
+    Outside,
     Progress,
     RefusedKey,
     Retries,
@@ -73,6 +74,7 @@ async def read_status(database: Database, *, batch: str | None = None, batches: 
             workers=await _workers(connection),
             failures=tuple(Failures(**dict(row)) for row in failures),
             unrecorded=Unrecorded(**dict((await connection.fetch(sql["unrecorded"], batch))[0])),
+            outside=tuple(Outside(**dict(row)) for row in await connection.fetch(sql["outside"], batch)),
             retries=tuple(Retries(**dict(row)) for row in await connection.fetch(sql["retries"], batch)),
             refused_keys=tuple(RefusedKey(**dict(row)) for row in await connection.fetch(sql["keys"])),
             drifted=sum([row["requests"] for row in await connection.fetch(sql["drifted"], batch)]),
@@ -111,6 +113,7 @@ async def read_leftovers(database: Database, targets: Collection[str]) -> Leftov
     return Leftovers(
         paused=found.get("paused", {}),
         quarantined=found.get("quarantined", {}),
+        outside=found.get("outside", {}),
         failed=found.get("failed", {}),
         succeeded=sum(found.get("succeeded", {}).values()),
         scheduled=sum(found.get("scheduled", {}).values()),

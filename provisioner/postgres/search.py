@@ -1,18 +1,26 @@
 """Find requests as people look for them, and tell the story of one; nothing is counted, so it is quick."""
 
 import re
+from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
-from provisioner.core.requests import Found, Query, Story
-from provisioner.postgres.browse import UNFINISHED, Filter, State, requested_targets, window
+from provisioner.core.requests import Found, Listed, Query, Story
+from provisioner.postgres.browse import UNFINISHED, Filter, State, requested_targets, whole
 from provisioner.postgres.detail import read_attempts, read_detail
 from provisioner.postgres.pool import Database
+from provisioner.postgres.queries import statements
 
 PAGE: Final = 50
+TIME: Final = 5_000  # milliseconds; who asks has given up by then
 CALLS: Final = 100  # of one request that a page has room for
+LOOKED_AT: Final = 1_000  # requests with such a name whose state or last error is looked at
+MOVING: Final = 10_000  # requests that wait or are in flight: so many are looked at one by one
 LARGEST_ID: Final = 2**63 - 1
+ENDED: Final = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.REMOVED})
+_SQL: Final = "search"
 _PENDING: Final = "pending"
+_LITERAL: Final = str.maketrans({sign: f"\\{sign}" for sign in "\\%_"})  # what LIKE has a meaning for
 
 
 async def find(database: Database, query: Query) -> Found:
@@ -32,8 +40,57 @@ async def find(database: Database, query: Query) -> Found:
         errors=[query.error] if query.error else (),
         targets=targets,
     )
-    listed, newer, older = await window(database, wanted, limit=PAGE, text=text, before=query.before, after=query.after)
-    return Found(requests=tuple(listed), newer=newer, older=older)
+    found = await _narrowed(database, wanted, query, text)
+    return Found(requests=()) if found is None else await _page(database, found, query)
+
+
+async def _page(database: Database, wanted: Filter, query: Query) -> Found:
+    """The page; how many there are in all is not counted."""
+    oldest_first = query.after is not None
+    arguments = (*wanted.arguments(), query.after, query.before, PAGE + 1, not oldest_first)
+    rows = await database.fetch(statements("browse")["requests"], *arguments)
+    more = len(rows) > PAGE
+    listed = [Listed(**whole(row)) for row in rows[:PAGE]]
+    if oldest_first:
+        return Found(requests=tuple(reversed(listed)), newer=more, older=True)
+    return Found(requests=tuple(listed), newer=query.before is not None, older=more)
+
+
+async def _narrowed(database: Database, wanted: Filter, query: Query, text: str) -> Filter | None:
+    """The filter with the ids of those that match, where that is quicker to find out first; None if none does."""
+    states = frozenset(wanted.states)
+    if wanted.ids:
+        return wanted
+    if states and states <= {State.WAITING, State.IN_FLIGHT} and not text:
+        return await _moving(database, wanted, query)
+    if not (text or (states and states <= ENDED)):
+        return wanted
+    limit, before = PAGE + 1, query.before
+    _, _, batches, projects, errors, targets = wanted.arguments()
+    if states and states <= ENDED and not (text or projects):
+        # As many as there are need be found, and none of them is newer than the newest.
+        kinds = await database.fetchrow(statements(_SQL)["kinds"], list(states), batches, errors, targets)
+        if not kinds or not kinds["requests"] or kinds["newest"] is None:
+            return None
+        limit = min(limit, kinds["requests"])
+        before = min(before or LARGEST_ID, kinds["newest"] + 1)
+    ended = list(states) if states and states <= ENDED else None
+    like = f"%{text.translate(_LITERAL)}%" if text else None
+    own = errors if ended else None  # what is pending has its last error elsewhere
+    most = LOOKED_AT if ended is None and (states or errors) else limit
+    arguments = (ended, batches, projects, own, targets, query.after, before, like, most, query.after is None)
+    async with database.acquire() as connection, connection.transaction(readonly=True):
+        await database.set_up(connection)
+        await connection.execute(statements(_SQL)["walk"], str(TIME), "on" if like else "off")
+        rows = await connection.fetch(statements(_SQL)["candidates"], *arguments)
+    return replace(wanted, ids=[row["id"] for row in rows]) if rows else None
+
+
+async def _moving(database: Database, wanted: Filter, query: Query) -> Filter | None:
+    rows = await database.fetch(statements(_SQL)["moving"], query.after, query.before, MOVING + 1)
+    if len(rows) > MOVING:
+        return wanted
+    return replace(wanted, ids=[row["id"] for row in rows]) if rows else None
 
 
 async def tell(database: Database, request: int) -> Story | None:
@@ -42,7 +99,9 @@ async def tell(database: Database, request: int) -> Story | None:
     if detail is None:
         return None
     attempts, earlier = await read_attempts(database, request, limit=CALLS)
-    return Story(detail=detail, attempts=tuple(attempts), earlier=earlier)
+    row = await database.fetchrow(statements(_SQL)["drift"], request)
+    compared = dict(row) if row else {}
+    return Story(detail=detail, attempts=tuple(attempts), earlier=earlier, **compared)
 
 
 def _meant(text: str) -> tuple[list[int], list[str], str]:

@@ -6,7 +6,7 @@ from typing import Final
 from provisioner.core.secret import Secret
 from provisioner.settings.layers import Given, Layer
 from provisioner.settings.proxies import proxy_for
-from provisioner.settings.sections import INFISICAL_FIELDS
+from provisioner.settings.sections import INFISICAL_FIELDS, OPENROUTER
 from provisioner.settings.shape import Setting
 
 # What is given tells how to log in; the first that fits counts, and several may.
@@ -17,6 +17,8 @@ _IMPLIED: Final = {
     "jwt_file": ("kubernetes", "oidc"),
     "jwt": ("oidc", "kubernetes"),
 }
+
+_REACHED: Final = frozenset({"targets", "notify", "openrouter"})  # the sections of addresses that are reached by HTTP
 
 
 def merged(layers: Sequence[Layer], environ: Mapping[str, str]) -> dict[Setting, Given]:
@@ -33,8 +35,9 @@ def merged(layers: Sequence[Layer], environ: Mapping[str, str]) -> dict[Setting,
 def _proxies(given: Mapping[Setting, Given], environ: Mapping[str, str]) -> dict[Setting, Given]:
     """The proxy that the environment names for each address without one of its own, as a value of its variable."""
     found = {}
-    for setting, url in given.items():
-        if setting[0] not in {"targets", "notify"} or setting[-1] != "url" or (*setting[:-1], "proxy") in given:
+    usual = {("openrouter", "url"): Given(OPENROUTER, "openrouter.url", "default")}
+    for setting, url in (usual | dict(given)).items():
+        if setting[0] not in _REACHED or setting[-1] != "url" or (*setting[:-1], "proxy") in given:
             continue
         text = url.value.reveal() if isinstance(url.value, Secret) else str(url.value)
         if proxy := proxy_for(text, environ):

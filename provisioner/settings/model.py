@@ -16,6 +16,7 @@ from provisioner.settings.sections import (
     Listen,
     Log,
     Notify,
+    Openrouter,
     Retry,
     Sealing,
     Section,
@@ -33,6 +34,7 @@ class Settings(Section):
     database: Database = Database()
     targets: dict[str, Target]
     credentials: dict[str, Credential]
+    openrouter: Openrouter = Openrouter()
     retry: Retry = Retry()
     worker: Worker = Worker()
     listen: Listen = Listen()

@@ -21,6 +21,7 @@ from provisioner.settings.values import (
     IdentityId,
     IdText,
     InFlight,
+    KeyCheck,
     KeyText,
     Limit,
     Period,
@@ -40,6 +41,7 @@ from provisioner.settings.values import (
 # come shortly before; waiting for less than 30 would lose many that its own database or OpenRouter kept waiting.
 SHORTEST_TIMEOUT: Final = 30.0
 LONGEST_TIMEOUT: Final = 120.0
+OPENROUTER: Final = "https://openrouter.ai/api/v1"
 CACHE: Final = 300.0  # seconds
 KINDS: Final = ("env", "file", "value", "project")  # the field that tells which kind a credential is
 INFISICAL_FIELDS: Final = ("project", "environment", "path", "secret", "target", "cache")
@@ -196,6 +198,28 @@ class InfisicalSecret(Section):
     secret: str
     target: str | None
     cache: float
+
+
+class Openrouter(Section):
+    """Where OpenRouter itself is asked about keys, before creates are spent on them."""
+
+    check: KeyCheck = Field(
+        default="auto",
+        description="ask OpenRouter once about each key of a named credential, whether it is a management key: `auto`"
+        " (if it can be reached, and not for an Infisical on this machine), `true`, or `false`",
+    )
+    url: BaseUrl = Field(default=OPENROUTER, description="base URL of OpenRouter's API")
+    proxy: ProxyUrl | None = Field(
+        default=None,
+        description="HTTP proxy, as `http://user:password@host:port`; by default that of the environment",
+    )
+
+    @model_validator(mode="after")
+    def _is_safe(self) -> Self:
+        parts = urlsplit(self.url)
+        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+            raise refuse("must begin with https://, for keys are sent there", "url")
+        return self
 
 
 class Retry(Section):

@@ -86,6 +86,16 @@ def parse_most(given: object) -> int | Literal["auto"]:
     return given
 
 
+def parse_check(given: object) -> bool | Literal["auto"]:
+    """Read whether keys are checked: `auto`, true or false."""
+    text = str(given).strip().lower() if isinstance(given, str | bool) else ""
+    if text == "auto":
+        return "auto"
+    if text not in {"true", "false"}:
+        raise refuse('must be "auto", true or false')
+    return text == "true"
+
+
 def parse_events(given: object) -> str:
     """Read which events are told: a list, or their names with commas between them."""
     names = given.split(",") if isinstance(given, str) else given
@@ -263,6 +273,7 @@ ProxyUrl = Annotated[SecretText, AfterValidator(_proxy_url)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 Address = Annotated[str, AfterValidator(_address)]
 Limit = Annotated[RateLimit | Literal["auto", "none"], PlainValidator(parse_limit)]
+KeyCheck = Annotated[bool | Literal["auto"], PlainValidator(parse_check)]
 InFlight = Annotated[int | Literal["auto"], PlainValidator(parse_most)]
 AnyPath = Annotated[Path, BeforeValidator(_home)]
 ExistingFile = Annotated[Path, BeforeValidator(_home), AfterValidator(_file)]

@@ -48,6 +48,7 @@ from provisioner.core.skew import dated
 from provisioner.worker.fault_attribution import FaultAttribution
 from provisioner.worker.key_gate import Postponed
 from provisioner.worker.lease_state import LeaseState
+from provisioner.worker.records import lost_attempt, record_of, was_sent
 from provisioner.worker.target import Target
 
 log = structlog.stdlib.get_logger()
@@ -60,10 +61,6 @@ _DELETING: Final = frozenset({Action.REMOVE, Action.DELETE})
 _WITH_KEY: Final = frozenset({Action.CREATE, Action.REPLACE})
 _FIRST_CHANGES: Final = frozenset({Action.UPDATE, Action.DELETE})
 _BROUGHT_TO_ITS_END: Final = frozenset({Action.REPLACE, Action.REMOVE})
-# What certainly left nothing behind, because it never left.
-_UNSENT: Final = frozenset(
-    {Result.NOT_SENT, Result.CREDENTIAL_UNKNOWN, Result.CREDENTIAL_UNREADABLE, Result.CREDENTIAL_AWAY}
-)
 
 
 class Creator:
@@ -120,14 +117,14 @@ class Creator:
                 break
             # It may have waited for a token or a slot before it left.
             left_at = self._clock.at(began if observation.began is None else observation.began)
-            records.append(_record_of(action, left_at, observation))
+            records.append(record_of(action, left_at, observation))
             now = self._clock.monotonic()
             excused = self._target.gate.excuses(observation, began)
             self._learn(action, observation, now, excused=excused)
             if action is Action.CREATE:
-                sent += _was_sent(observation)
+                sent += was_sent(observation)
                 self._attribution.note(claim.request.id, observation.result, began=began)
-                if is_evidence(observation) and _was_sent(observation):
+                if is_evidence(observation) and was_sent(observation):
                     claim = with_doubt(claim, await self._evidence(claim, observation, left_at, key))
             back = None if key is None else await self._judged(claim, action, observation, key)
             if back is not None:
@@ -229,6 +226,8 @@ class Creator:
             with self._target.gate.lend():
                 return await self._call_without_key(action, claim, subject), None
         target, request, keys = self._target, claim.request, self._target.keys
+        if target.projects is not None and action is Action.CREATE and target.projects.is_wary:
+            await target.projects.admit(claim)
         try:
             key = await target.vault.open(request)
         except (CredentialUnknown, CredentialUnreadable, CredentialUnavailable) as error:
@@ -260,11 +259,13 @@ class Creator:
         return await self._target.connections.look_up(claim.request)
 
     async def _judged(self, claim: Claim, action: Action, observation: Observation, key: Secret) -> Retry | None:
-        """Learn of the request's key; returns how the request goes on if its key's refusal is not its own fault."""
-        keys = self._target.keys
-        if keys is None or action is Action.REPLACE or keys.accepts(claim, observation):
-            return None
-        return await keys.judge(claim, observation, key)
+        """Learn of the request's key and project; returns how it goes on if their refusal is not its own fault."""
+        keys, projects, back = self._target.keys, self._target.projects, None
+        if keys is not None and action is not Action.REPLACE and not keys.accepts(claim, observation):
+            back = await keys.judge(claim, observation, key)
+        if projects is not None and action is Action.CREATE:
+            back = await projects.judge(claim, observation) or back
+        return back
 
     async def _permit(self, action: Action, *, created: bool) -> float:
         """Take a permit for what is no create; returns the seconds to come back in when there is none.
@@ -294,13 +295,15 @@ class Creator:
 
     def _learn(self, action: Action, observation: Observation, now: float, *, excused: bool) -> None:
         target, create = self._target, action is Action.CREATE
+        if create and target.projects is not None:
+            target.projects.note(observation)
         target.observer.called(target.name, action, observation)
         if observation.skew is not None:
             target.clock.headers.note(dated(observation.skew, observation.elapsed))
         if create and observation.result is Result.CREATED and now - self._compared_at >= COMPARE:
             self._compared_at = now
             self._compare(observation)
-        if _was_sent(observation):
+        if was_sent(observation):
             self._budget(action).learn(
                 observation.rate,
                 metered=observation.metered,
@@ -351,19 +354,6 @@ async def _permit_of(budget: Permits) -> float:
     return 0.0 if granted.permits else max(granted.wait, 0.1)
 
 
-def lost_attempt(claim: Claim, now: datetime, message: str) -> AttemptRecord:
-    """What is logged for a create that may have been sent, and whose answer nobody will read."""
-    return AttemptRecord(
-        action=Action.CREATE,
-        started_at=claim.claimed_at,
-        elapsed=(now - claim.claimed_at).total_seconds(),
-        status=None,
-        req_id=None,
-        result=Result.UNKNOWN,
-        message=message,
-    )
-
-
 async def _left_unsent() -> Observation:
     return Observation(result=Result.NOT_SENT, message="the lease ran out before this was sent")
 
@@ -377,24 +367,3 @@ def _keyless(error: CredentialUnknown | CredentialUnreadable | CredentialUnavail
             return Observation(result=Result.CREDENTIAL_UNREADABLE, message=str(error))
         case CredentialUnknown():
             return Observation(result=Result.CREDENTIAL_UNKNOWN, message=str(error))
-
-
-def _was_sent(observation: Observation) -> bool:
-    """Whether anything was sent; without a usable token nothing is."""
-    return (
-        observation.result not in _UNSENT
-        and observation.proof is not Proof.UNSENT
-        and (observation.result is not Result.TOKEN_TROUBLE or observation.status is not None)
-    )
-
-
-def _record_of(action: Action, started_at: datetime, observation: Observation) -> AttemptRecord:
-    return AttemptRecord(
-        action=action,
-        started_at=started_at,
-        elapsed=observation.elapsed,
-        status=observation.status,
-        req_id=observation.req_id,
-        result=observation.result,
-        message=observation.message,
-    )

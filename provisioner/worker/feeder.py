@@ -12,9 +12,10 @@ from provisioner.core.errors import DatabaseUnavailable
 from provisioner.core.model import Claim, ErrorCode, Retry, Settlement
 from provisioner.core.ports import Clock, ClockStore, Queue
 from provisioner.core.queue_values import FRONT, QueuePosition
-from provisioner.worker.creator import Creator, lost_attempt
+from provisioner.worker.creator import Creator
 from provisioner.worker.database_retry import DatabaseRetry, jittered
 from provisioner.worker.lease_state import LeaseState
+from provisioner.worker.records import lost_attempt
 from provisioner.worker.settler import Settler
 from provisioner.worker.target import Target
 
@@ -245,6 +246,8 @@ class Feeder:
                 await self._report_incident()
                 if self.target.keys is not None:
                     await self.target.keys.refresh()
+                if self.target.projects is not None:
+                    await self.target.projects.refresh()
             except DatabaseUnavailable as error:
                 self._database_retry.lost(error)
             await asyncio.sleep(jittered(WATCH))

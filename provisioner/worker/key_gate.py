@@ -18,11 +18,13 @@ from provisioner.core.errors import (
     CredentialUnreadable,
     DatabaseUnavailable,
 )
+from provisioner.core.key_check import REASONS, KeyKind
 from provisioner.core.key_health import QUARANTINE_RECHECK, SEALED, canonical, fingerprint, quarantine_of
 from provisioner.core.model import Claim, Observation, OnConflict, Request, Result, Retry
 from provisioner.core.ports import Clock, CredentialHealth, Vault
 from provisioner.core.secret import Secret
 from provisioner.core.target_health import Blame, Upstream
+from provisioner.worker.key_checks import KeyChecks
 
 log = structlog.stdlib.get_logger()
 
@@ -86,13 +88,22 @@ class _Key:
 class KeyGate:
     """Lets the requests of one target pass whose API keys may be used."""
 
-    def __init__(self, target: str, *, health: CredentialHealth, vault: Vault, clock: Clock) -> None:
+    def __init__(
+        self,
+        target: str,
+        *,
+        health: CredentialHealth,
+        vault: Vault,
+        clock: Clock,
+        checks: KeyChecks | None = None,
+    ) -> None:
         self.upstream = Upstream()
         self.refreshed = asyncio.Event()  # what the workers before us left is known
         self._target = target
         self._health = health
         self._vault = vault
         self._clock = clock
+        self._checks = checks
         self._salt = ""
         self._keys: dict[tuple[str, str], _Key] = {}
         self._by_credential: dict[str, _Key] = {}  # by the word in the row: two may mean one key
@@ -223,6 +234,7 @@ class KeyGate:
         confirming = claim.failures > 0
         if key.quarantined and not key.probing and not confirming:
             raise Postponed(_quarantined(key.name))
+        await self._prove(key)
         permit = await self._health.ask(*key.id, confirming=confirming)
         if permit.granted:
             key.probing = False
@@ -240,6 +252,18 @@ class KeyGate:
             raise Postponed(_quarantined(key.name))
         if not key.good:
             raise Postponed(_again(SOON, f"others are trying the API key of credential {key.name} first"))
+
+    async def _prove(self, key: _Key) -> None:
+        """Spend no create on a key of which OpenRouter itself says that it is none; raises `Postponed`."""
+        verdict = KeyKind.UNKNOWN if self._checks is None else await self._checks.check(key.secret, key.fingerprint)
+        if verdict not in REASONS:
+            return
+        newly = await self._health.condemned(*key.id, REASONS[verdict])
+        key.learn(good=False, quarantined=True)
+        key.probing = False
+        if newly:
+            await self._tell_quarantined(key, REASONS[verdict])
+        raise Postponed(_quarantined(key.name))
 
     async def _accepted(self, claim: Claim, observation: Observation) -> None:
         now = self._clock.monotonic()
@@ -287,16 +311,19 @@ class KeyGate:
         quarantined, newly = await self._health.refused(*key.id, observation.message)
         key.learn(good=False, quarantined=quarantined)
         if newly:
-            waiting = 0 if key.name.startswith(SEALED) else await self._health.hold_back(key.name)
-            log.warning(
-                "credential_quarantined",
-                target=self._target,
-                credential=key.name,
-                fingerprint=key.fingerprint,
-                requests=waiting,
-                reason=observation.message,
-            )
+            await self._tell_quarantined(key, observation.message)
         return _quarantined(key.name) if was_quarantined and not claim.failures else None
+
+    async def _tell_quarantined(self, key: _Key, reason: str) -> None:
+        waiting = 0 if key.name.startswith(SEALED) else await self._health.hold_back(key.name)
+        log.warning(
+            "credential_quarantined",
+            target=self._target,
+            credential=key.name,
+            fingerprint=key.fingerprint,
+            requests=waiting,
+            reason=reason,
+        )
 
     async def _suspect(self, request: Request, secret: Secret) -> _Key:
         """The key of a request that was sent without a trial permit."""

@@ -10,6 +10,7 @@ from provisioner.core.skew import ServerClock
 from provisioner.core.target_health import Breaker
 from provisioner.core.unobserved import UNOBSERVED
 from provisioner.worker.key_gate import KeyGate
+from provisioner.worker.project_gate import ProjectGate
 from provisioner.worker.slots import OPEN, OpenGate
 
 
@@ -18,7 +19,8 @@ class Target:
     """One Infisical and the ways to it.
 
     `writes`, `changes` and `removals` are the budgets of creates, PATCHes and DELETEs; with a `shared_budget` all spend
-    that of creates. `keys` keeps creates from being spent on keys that are refused, `incidents` hears why creates are
+    that of creates. `keys` keeps creates from being spent on keys that are refused, `projects` on projects
+    without the identity, `incidents` hears why creates are
     held back, `gate` keeps too many from being in flight; without them nothing does. `recorded` tells which request of
     another target has recorded a connection, if any. `clock` is what is known of this Infisical's clock, and
     `clock_store` where that outlives this process.
@@ -34,6 +36,7 @@ class Target:
     rules: Rules
     breaker: Breaker
     keys: KeyGate | None = None
+    projects: ProjectGate | None = None
     incidents: Incidents | None = None
     gate: OpenGate = OPEN
     shared_budget: bool = False

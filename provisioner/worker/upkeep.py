@@ -38,6 +38,7 @@ class Upkeep:
         self._pauses: dict[str, float] = {}
         self._hurried = False
         self._miscounted = False
+        self._recording = asyncio.Lock()
 
     async def run(self) -> None:
         """Look after it until cancelled."""
@@ -60,12 +61,24 @@ class Upkeep:
             if not isinstance(error, DatabaseUnavailable) or isinstance(error, StatementRefused):
                 log.warning("upkeep_failed", duty=name, error=str(error), again_in=pause)
 
+    async def record_due(self) -> None:
+        """Try once to record each outcome whose time has come; what is being recorded just now is waited for."""
+        async with self._recording:
+            while await self._record_some():
+                pass  # each is left for longer the next time, so there are fewer
+
     async def _record_late(self) -> None:
-        for late in await self._queue.record_kept(LATE_AT_ONCE):
+        async with self._recording:
+            await self._record_some()
+
+    async def _record_some(self) -> int:
+        tried = await self._queue.record_kept(LATE_AT_ONCE)
+        for late in tried:
             if late.reason is None:
                 log.info("outcome_recorded_late", request=late.request)
             else:
                 log.debug("outcome_still_refused", request=late.request, reason=late.reason)
+        return len(tried)
 
     async def _sweep(self) -> None:
         swept = await self._queue.sweep(SWEPT_AT_ONCE, pause=0.0 if self._hurried else SWEEP / 2)

@@ -28,7 +28,6 @@ log = structlog.stdlib.get_logger()
 FAREWELL: Final = 5.0
 # When draining ends all requests are looked at, so many at a time: well within a statement's time on any disk.
 SWEPT_AT_ONCE: Final = 20_000
-KEPT_AT_ONCE: Final = 100  # outcomes that were set aside: each is a transaction of its own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,10 +172,13 @@ class Worker:
     async def _drain(self) -> None:
         """Stop as soon as nothing is left to do."""
         targets, complete = tuple(self.feeders), False
-        # A key that was replaced while no worker ran releases what waits for it: only then is it known what is left.
+        # A key that was replaced, or a project joined, while no worker ran releases what waits for it: only then is it
+        # known what is left.
         for feeder in self.feeders.values():
             if feeder.target.keys is not None:
                 await feeder.target.keys.refreshed.wait()
+            if feeder.target.projects is not None:
+                await feeder.target.projects.refreshed.wait()
         while True:
             if await self._database_retry.insist(lambda: self._queue.work_left(targets)) or self._lease_state.held:
                 complete = False
@@ -185,7 +187,7 @@ class Worker:
                 return self.stop()
             else:
                 # An outcome that was set aside is work, too, once its time has come.
-                await self._database_retry.insist(lambda: self._queue.record_kept(KEPT_AT_ONCE))
+                await self._database_retry.insist(self._upkeep.record_due)
                 # What was written with triggers off has no place where it could be seen. Once
                 # it is in line, no matter who put it there, there is work left.
                 placed = await self._database_retry.insist(lambda: self._queue.sweep_all(SWEPT_AT_ONCE))

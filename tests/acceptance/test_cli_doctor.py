@@ -170,6 +170,25 @@ def test_clocks_that_differ_are_told(database: Database, infisical: Infisical) -
     assert "differs from this host's by 90 s" in of(checks, "clock", "warning")
 
 
+@pytest.mark.parametrize(
+    ("key", "level", "said"),
+    [
+        ("sk-or-v1-fine", "ok", "default is available, and OpenRouter says that it is a management key"),
+        ("sk-or-v1-ordinary-mode-inference", "problem", "default: OpenRouter says that this is an inference key"),
+        ("sk-or-v1-gone-mode-401", "problem", "default: OpenRouter does not know this key"),
+    ],
+)
+def test_keys_are_proven_at_openrouter(
+    database: Database, infisical: Infisical, key: str, level: str, said: str
+) -> None:
+    """Where OpenRouter can be asked, a key that is no management key is a problem, and no create finds it out."""
+    asked = {"PROVISIONER_OPENROUTER__URL": f"{infisical.url}/openrouter/api/v1", "OPENROUTER_PROVISIONING_KEY": key}
+    _, checks = examined(database=database, more=infisical.variables | asked)
+    assert said in of(checks, "credential", level)
+    assert key not in str(checks)
+    assert infisical.state()["creates"] == []
+
+
 def test_a_credential_that_is_not_there_is_told(database: Database, infisical: Infisical) -> None:
     """A configured credential whose place is empty is a problem; others are not named with their keys."""
     more = infisical.variables | {"PROVISIONER_CREDENTIALS__TEAM_A__FILE": "/nowhere/key"}

@@ -192,7 +192,8 @@ def test_what_was_exported_is_submitted_again(database: Database, tmp_path: Path
     assert provisioner("export", "-o", tmp_path / name, database=database).returncode == 0
     query(database, "DELETE FROM provisioner.connection_requests")
     loaded = provisioner("submit", tmp_path / name, database=database)
-    assert (loaded.returncode, loaded.stderr) == (0, "")
+    assert loaded.returncode == 0
+    assert all(line.startswith("warning: ") for line in loaded.stderr.splitlines())  # of targets that are not ours
     assert query(database, asked) == before
 
 

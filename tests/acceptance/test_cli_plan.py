@@ -63,11 +63,11 @@ def test_every_prospect_is_told(database: Database, infisical: Infisical, file: 
         "exist, and": "1",
         "would conflict:": "1",
         "were made": "1",
-        "could not": "1",
+        "of 3": "1",
     }
     assert f"line 2: theirs in project {one}: connection {made['theirs']}\n" in done.stdout
     assert f"line 9: gone in project {two}\n" in done.stdout
-    assert f"project {NOWHERE}: " in done.stdout
+    assert f"\n          {NOWHERE}\n" in done.stdout
     document = json.loads(provisioner("plan", file, "--json", database=database, more=infisical.variables).stdout)
     assert document["counts"] == {
         "exists": 1,
@@ -83,6 +83,26 @@ def test_every_prospect_is_told(database: Database, infisical: Infisical, file: 
     assert query(database, "SELECT count(*) FROM provisioner.connection_requests") == before
     assert infisical.state()["creates"] == []
     assert {each["id"] for each in infisical.state()["connections"]} == set(made.values())
+
+
+def test_projects_without_the_identity_are_told(database: Database, file: Path) -> None:
+    """One read tells how many lack it, the first ten by the names that people gave them, and none is asked for."""
+    with simulated("--mode", "self-hosted", "--projects", "20") as infisical:
+        infisical.set(permissions=dict.fromkeys(infisical.projects[:12], "none"))
+        rows = "".join(f"{project},Team {number}\n" for number, project in enumerate(infisical.projects))
+        file.write_text("project_id,Project name\n" + rows)
+        done = provisioner("plan", file, database=database, more=infisical.variables)
+        assert done.returncode == 1
+        assert "       12 of 20 projects lack the machine identity, or do not exist: add it to them with" in done.stdout
+        first = min(infisical.projects[:12])
+        assert f"          Team {infisical.projects.index(first)} ({first})\n" in done.stdout
+        assert "          … and 2 more\n" in done.stdout
+        assert "        8 would be created\n" in done.stdout
+        requests = infisical.state()["requests"]
+        assert requests["GET /api/v1/projects"] == {"200": 1}
+        assert requests[LISTING] == {"200": 9}
+        document = json.loads(provisioner("plan", file, "--json", database=database, more=infisical.variables).stdout)
+    assert {one["project_id"] for one in document["outside"]} == set(infisical.projects[:12])
 
 
 def test_each_project_is_asked_for_once(database: Database, infisical: Infisical, file: Path) -> None:

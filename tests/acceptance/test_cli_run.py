@@ -92,6 +92,31 @@ def test_a_quarantined_key(database: Database, infisical: Infisical) -> None:
     assert lines[2].startswith("17 requests wait for the API key of credential default, which OpenRouter refuses")
 
 
+def test_outcomes_that_were_set_aside(database: Database, infisical: Infisical) -> None:
+    """All outcomes that may be recorded by now are, before it ends, and they count as this run's."""
+    query(
+        database,
+        "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'the books are closed'; END $$;"
+        " CREATE TRIGGER refuse AFTER UPDATE ON provisioner.connection_requests"
+        " FOR EACH ROW EXECUTE FUNCTION public.refuse()",
+    )
+    ask_for(database, 25)  # more than are looked at in a second
+    status, lines = drained(database, infisical)
+    assert (status, lines[0]) == (1, "0 succeeded, 0 failed, 25 left")
+    query(database, "DROP TRIGGER refuse ON provisioner.connection_requests")
+    query(database, "UPDATE provisioner.unrecorded SET retry_at = now()")
+    assert drained(database, infisical) == (0, ["25 succeeded, 0 failed, 0 left"])
+
+
+def test_what_ended_earlier_is_not_counted(database: Database, infisical: Infisical) -> None:
+    """The summary and the exit status are about this run."""
+    ask_for(database, 1, name="'other'", credential="'nobody'")
+    assert drained(database, infisical)[0] == 3
+    ask_for(database, 1)
+    assert drained(database, infisical) == (0, ["1 succeeded, 0 failed, 0 left"])
+
+
 async def test_a_stop_before_the_end(database: Database) -> None:
     """A run that is stopped before everything is done says so and exits with 1."""
     with simulated("--any-project", "--write-limit", "5", "--window", "600") as infisical:

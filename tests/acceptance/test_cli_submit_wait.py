@@ -15,6 +15,7 @@ from provisioner.postgres.pool import Database as Pool
 from tests.support import wait_until
 from tests.support.cli import SCRIPT, environment, provisioner, query
 from tests.support.infisical import Infisical, simulated
+from tests.support.roles import granted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,6 +70,14 @@ def test_it_waits_for_a_worker_and_tells_what_came_of_it(database: Database, inf
             "workers do not have [credentials.nobody]"
         )
     ]
+
+
+def test_a_requester_waits_too(database: Database, infisical: Infisical) -> None:
+    """Whoever sees only their own requests, and no queue, waits for theirs."""
+    with granted(database) as cast, working(database, infisical):
+        done = provisioner("submit", "--wait", "-", database=cast.requester, given=projects(2).encode())
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("2 succeeded, 0 failed, 0 left\n")
 
 
 def test_a_paused_target_ends_the_wait(database: Database, infisical: Infisical) -> None:

@@ -17,6 +17,7 @@ def test_ends_by_itself_with_a_proof() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "requests  60: 57 succeeded, 3 failed\n" in done.stdout, done.stdout
     assert "Infisical has  57 connections of ours" in done.stdout
+    assert "at OpenRouter, one for each of 57 rotations" in done.stdout
     assert "kill -9" in done.stdout
     assert "proven" in done.stdout
     assert "wrong" not in done.stdout.replace("went wrong", "")

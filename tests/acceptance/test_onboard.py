@@ -182,6 +182,18 @@ def test_a_file_with_keys_of_its_own(database: Database, infisical: Infisical, t
     assert KEY not in page + done.stdout + done.stderr
 
 
+def test_it_ends_with_its_own_requests(database: Database, infisical: Infisical, tmp_path: Path) -> None:
+    """Requests of others that take longer do not keep it."""
+    infisical.set(writeLimit=2, mode="cloud", window=600)
+    file = tmp_path / "projects.csv"
+    file.write_text(f"project_id,priority\n{infisical.projects[0]},5\n")
+    others = ", ".join(f"('{project}')" for project in infisical.projects[1:])
+    query(database, f"INSERT INTO provisioner.connection_requests (project_id) VALUES {others}")
+    done = provisioner("onboard", file, "--yes", database=database, more={**infisical.variables, **QUICK})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 of 1 request done: 1 succeeded" in done.stdout
+
+
 def test_which_projects_are_meant(database: Database, infisical: Infisical) -> None:
     """Names and the absence of a connection choose among the projects."""
     infisical.set(plant=[{"projectId": infisical.projects[0], "name": "theirs"}])

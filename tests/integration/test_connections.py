@@ -183,14 +183,14 @@ async def test_projects() -> None:
         assert (seen.result, seen.metered) == (Result.PROJECT_MISSING, True)
         assert UNKNOWN_ID in seen.message
         project = now.simulator.projects[0]
-        for grant, words in (
-            (["read-app-connections"], "create-app-connections"),
-            ("none", "not in project"),
-            ("foreign", "another organization"),
+        for grant, result, words in (
+            (["read-app-connections"], Result.FORBIDDEN, "create-app-connections"),
+            ("none", Result.NOT_IN_PROJECT, "not in project"),
+            ("foreign", Result.FOREIGN_PROJECT, "another organization"),
         ):
             now.simulator.configure(permissions={project: grant})
             seen = await now.connections.create(now.request(), KEY)
-            assert (seen.result, seen.metered) == (Result.FORBIDDEN, True)
+            assert (seen.result, seen.metered) == (result, True)
             assert words in seen.message
             assert project in seen.message
 

@@ -117,7 +117,6 @@ class TestBrowsing:
                 *([None] * 8),
                 50,
                 newest_first,
-                None,
             )
         (plan,) = json.loads(row[0])
         (wide,) = [node for node in nodes(plan["Plan"]) if node.get("Relation Name") == "connection_requests"]

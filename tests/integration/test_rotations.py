@@ -26,7 +26,8 @@ UNUSED = {"change", "edits"}  # a rotation is not changed once it is made
 QUICK = {
     "PROVISIONER_TARGETS__DEFAULT__WRITE_LIMIT": "none",
     "PROVISIONER_TARGETS__DEFAULT__READ_LIMIT": "none",
-    "PROVISIONER_RETRY__BASE": "0.5",
+    "PROVISIONER_RETRY__BASE": "0.1",
+    "PROVISIONER_RETRY__CAP": "0.5",
 }
 
 

@@ -120,6 +120,15 @@ class TestColumns:
         )
         assert await session.fetchval(moved) == 4711
 
+    async def test_every_row_can_be_identified(self, session: "Session") -> None:
+        """Every table has a primary key, without which a publication of all tables refuses updates and deletes."""
+        bare = await session.fetch(
+            "SELECT c.relname FROM pg_class AS c"
+            " WHERE c.relnamespace = 'provisioner'::regnamespace AND c.relkind IN ('r', 'p')"
+            " AND NOT EXISTS (SELECT FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary)"
+        )
+        assert bare == []
+
     async def test_what_is_updated_is_not_indexed(self, session: "Session") -> None:
         """No column that a worker writes is in an index or its condition, so each update is a HOT one."""
         rows = await session.fetch(

@@ -86,3 +86,22 @@ async def test_a_story_shows_no_box(database: Lent) -> None:
         assert story.detail.credential == "sealed:key-1"
         assert "QUJD" not in repr(story) + repr(await find(ours, Query()))
         assert await tell(ours, sealed + 1) is None
+
+
+async def test_few_of_many_are_found_without_reading_all(database: Lent) -> None:
+    """A cause that few requests have is looked for from its newest to its oldest, and one that none has not at all."""
+    query(
+        database,
+        "INSERT INTO provisioner.connection_requests (project_id, name, status, error_code, finished_at)"
+        " SELECT gen_random_uuid(), 'n-' || i, CASE WHEN i % 9000 = 7 THEN 'failed' ELSE 'succeeded' END,"
+        " CASE WHEN i % 9000 = 7 THEN 'gave_up' END, now() FROM generate_series(1, 20000) AS i",
+    )
+    async with opened(database) as ours:
+        assert await found(ours, state="failed", error="gave_up") == [18_007, 9_007, 7]
+        assert await found(ours, state="failed", error="gave_up", before=9_007) == [7]
+        assert await found(ours, state="failed", error="gave_up", after=7) == [18_007, 9_007]
+        assert await found(ours, state="failed", error="name_conflict") == []
+        assert await found(ours, state="waiting") == []
+        assert await found(ours, text="n-19999", state="succeeded") == [19_999]
+        assert await found(ours, text="n-7", state="failed") == [7]
+        assert await found(ours, text="n-7", state="pending") == []

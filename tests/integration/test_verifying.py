@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from provisioner.core.model import Connection, Observation, Result
 from provisioner.postgres.pool import Database
 from provisioner.postgres.reports import read_gauges, read_status
+from provisioner.postgres.search import tell
 from provisioner.postgres.verifying import DriftLedger
 from provisioner.sandbox.simulator import Options, Simulator
 from provisioner.worker import verifier as module
@@ -118,6 +119,9 @@ async def test_what_differs_is_told_everywhere_and_taken_back(database: Lent) ->
         await eventually(lambda: query(database, ROUND_OVER) == "t")
         assert query(database, STATUS).splitlines() == [f"{ids[0]}||t", f"{ids[1]}|renamed|t", f"{ids[2]}||f"]
         assert (await read_status(ours)).drifted == 1
+        story = await tell(ours, ids[1])
+        assert story is not None
+        assert (story.drift, story.verified_at is not None) == ("renamed", True)
         assert (await read_gauges(ours)).drifted == {"default": 1}
         infisical.connections[where] = [made]
         infisical.refusing.clear()

@@ -34,6 +34,8 @@ NAMES = (
     "static token",
     "jwt",
     "proxy password",
+    "address of notices",
+    "signing key",
     "key by variable",
     "key by file",
     "key by toml",
@@ -101,6 +103,8 @@ def told_to(simulator: Simulator, secrets: Mapping[str, str], inputs: Path, *, p
         PROVISIONER_CREDENTIALS__REFUSED__VALUE=f"sk-or-v1-{secrets['refused key']}-mode-401",
         PROVISIONER_CREDENTIALS__ECHOED__VALUE=f"sk-or-v1-{secrets['echoed key']}",
         PROVISIONER_CREDENTIALS__EMPTY__ENV="NOT_THERE",
+        PROVISIONER_NOTIFY__URL=f"http://127.0.0.1:{echo}/{secrets['address of notices']}",
+        PROVISIONER_NOTIFY__SIGNING_KEY=secrets["signing key"],
         **{
             f"{target}WRONG__URL": simulator.url,
             f"{target}WRONG__CLIENT_ID": "11111111-1111-4111-8111-111111111111",

@@ -106,6 +106,8 @@ PROOFS = {
     Result.CREDENTIAL_AWAY: Proof.UNSENT,
     Result.KEY_REFUSED: Proof.REFUSED,
     Result.FORBIDDEN: Proof.REFUSED,
+    Result.NOT_IN_PROJECT: Proof.REFUSED,
+    Result.FOREIGN_PROJECT: Proof.REFUSED,
     Result.PROJECT_MISSING: Proof.REFUSED,
     Result.INVALID: Proof.REFUSED,
     Result.THROTTLED: Proof.REFUSED,

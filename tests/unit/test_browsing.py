@@ -141,6 +141,15 @@ def test_a_story_tells_every_call() -> None:
         assert part in page
 
 
+def test_a_drift_is_told() -> None:
+    """What standing verification found of a connection stands with what is known of it."""
+    story = replace(a_story(a_listed(9)), drift="renamed, rewritten", verified_at=NOON)
+    page = unescape(render_story(StoryView(request=9, story=story)))
+    assert "renamed, rewritten" in page
+    assert "compared with Infisical" in page
+    assert "not as recorded" not in render_story(StoryView(request=9, story=a_story(a_listed(9))))
+
+
 def test_nothing_known_is_told() -> None:
     """An unknown request, and one that nobody could look at, have a page that says so."""
     assert "There is no request 9" in render_story(StoryView(request=9, story=None))

@@ -50,6 +50,7 @@ FOREIGN: Final = (
     Result.TOKEN_TROUBLE,
     Result.INVALID,
     Result.FORBIDDEN,
+    Result.NOT_IN_PROJECT,
     Result.PROJECT_MISSING,
     Result.KEY_REFUSED,
     Result.NAME_TAKEN,

@@ -6,10 +6,8 @@ import pytest
 
 from provisioner.cli.bulk.live import Pace, facts, folded, trouble
 from provisioner.cli.onboard.ahead import Ahead, question
-from provisioner.cli.onboard.asking import Wanted
 from provisioner.core.comparison import Prospect
 from provisioner.core.outlook import expected
-from provisioner.core.projects import SeenProject
 from provisioner.core.reports import Leftovers, TargetReport
 from provisioner.postgres.onboarding import Tally
 
@@ -72,15 +70,6 @@ def test_the_question_names_what_would_be_made() -> None:
     assert question(ahead) == "Create 1 connection and carry out 3 other requests?"
     ahead.new[Prospect.CREATE] = 0
     assert question(ahead) == "Carry out 3 requests?"
-
-
-def test_projects_are_chosen_by_type_and_name() -> None:
-    """Any of the types and any of the patterns will do, without case."""
-    project = SeenProject(id="1", name="Team Chat", type="secret-manager")
-    assert Wanted().matches(project)
-    assert Wanted(kinds=("kms", "secret-manager"), names=("x*", "team*")).matches(project)
-    assert not Wanted(kinds=("kms",)).matches(project)
-    assert not Wanted(names=("chat*",)).matches(project)
 
 
 def test_a_run_counts_what_ended_in_it() -> None:

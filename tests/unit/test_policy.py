@@ -56,7 +56,10 @@ RULES = Rules()
 
 # What any call can meet on its way.
 ON_THE_WAY: Final = {Result.THROTTLED, Result.TOKEN_TROUBLE, Result.MISCONFIGURED, Result.UNKNOWN, Result.NOT_SENT}
-REFUSALS: Final = {Result.FORBIDDEN, Result.PROJECT_MISSING, Result.INVALID}
+REFUSALS: Final = {
+    *(Result.FORBIDDEN, Result.NOT_IN_PROJECT, Result.FOREIGN_PROJECT),
+    *(Result.PROJECT_MISSING, Result.INVALID),
+}
 NO_KEY: Final = {Result.CREDENTIAL_UNKNOWN, Result.CREDENTIAL_UNREADABLE, Result.CREDENTIAL_AWAY}
 POSSIBLE: Final[dict[Action, set[Result]]] = {
     Action.CREATE: {Result.CREATED, Result.WRONG_SCOPE, Result.NAME_TAKEN, Result.KEY_REFUSED}
@@ -343,6 +346,8 @@ class TestOwnFault:
         [
             (Result.KEY_REFUSED, ErrorCode.CREDENTIAL_REFUSED),
             (Result.FORBIDDEN, ErrorCode.PERMISSION_DENIED),
+            (Result.NOT_IN_PROJECT, ErrorCode.PERMISSION_DENIED),
+            (Result.FOREIGN_PROJECT, ErrorCode.PERMISSION_DENIED),
             (Result.PROJECT_MISSING, ErrorCode.PROJECT_NOT_FOUND),
         ],
     )

@@ -22,6 +22,7 @@ from provisioner.core.rotations import (
 from provisioner.core.skew import Reading
 from provisioner.infisical.parts import Asked
 from provisioner.infisical.rotations import create_body, read_rotation
+from provisioner.postgres.kinds import ROTATIONS
 from tests.support.builders import first_action
 
 NOW = datetime(2026, 11, 28, tzinfo=UTC)
@@ -136,6 +137,13 @@ def test_the_body_has_what_was_asked_for_and_nothing_else() -> None:
     assert body["rotateAtUtc"] == {"hours": 2, "minutes": 30}
     assert body["secretsMapping"] == {"apiKey": "KEY"}
     assert "description" not in body
+
+
+@pytest.mark.parametrize("file", ["claim", "settle"])
+def test_no_statement_of_theirs_knows_a_credential(file: str) -> None:
+    """What ends a connection wipes its sealed key; taken over for rotations, the statement has no such column."""
+    for name, sql in ROTATIONS.sql(file).items():
+        assert name in {"change", "edits"} or "q.credential" not in sql, name
 
 
 def answer(**changes: object) -> bytes:

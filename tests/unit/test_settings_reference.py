@@ -71,6 +71,7 @@ class TestTable:
             "targets.<name>.jwt",
             "targets.<name>.proxy",
             "credentials.<name>.value",
+            "openrouter.proxy",
             "notify.url",
             "notify.signing_key",
             "notify.proxy",

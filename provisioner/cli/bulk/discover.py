@@ -130,8 +130,8 @@ class Discovered:
         tell_error(f"{several(len(self.unasked), 'project')} could not be asked and left out")
         for project, problem in self.unasked[:NAMED]:
             tell_detail(f"{project.name or project.id}: {problem}")
-        if more := len(self.unasked) - NAMED:
-            tell_detail(f"… and {more:,} more" if more > 0 else "")
+        if (more := len(self.unasked) - NAMED) > 0:
+            tell_detail(f"… and {more:,} more")
         return NOT_DONE
 
 

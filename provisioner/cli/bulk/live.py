@@ -67,7 +67,7 @@ def trouble(targets: Sequence[TargetReport]) -> str:
 
 
 async def watch(database: "Database", ids: Sequence[int], screen: "Console") -> None:
-    """Show it until cancelled."""
+    """Show it until all have ended, or until cancelled."""
     if screen.is_terminal:
         await _live(database, ids, screen)
         return
@@ -75,10 +75,16 @@ async def watch(database: "Database", ids: Sequence[int], screen: "Console") -> 
     sys.stdout.flush()  # what was said before, for those who follow a log
     with suppress(DatabaseUnavailable):
         pace(time.monotonic(), (await tally(database, ids)).succeeded)
+    due = time.monotonic() + PLAIN
     while True:
-        await asyncio.sleep(PLAIN)
+        await asyncio.sleep(_pause(ids))
         with suppress(DatabaseUnavailable):
             done = await tally(database, ids)
+            if not done.pending:
+                return
+            if time.monotonic() < due:
+                continue
+            due = time.monotonic() + PLAIN
             targets, _ = await read_outlook(database)
             told = facts(done, targets, pace(time.monotonic(), done.succeeded))
             line = "; ".join(filter(None, (*told, trouble(targets))))
@@ -106,7 +112,14 @@ async def _live(database: "Database", ids: Sequence[int], screen: "Console") -> 
                 texts = list(facts(done, targets, pace(time.monotonic(), done.succeeded)))
             took = duration(time.monotonic() - began)
             live.update(_view(done, texts, note, took, screen.width), refresh=True)
-            await asyncio.sleep(REFRESH * (1 + len(ids) / BIG))
+            if done.requests and not done.pending:
+                return
+            await asyncio.sleep(_pause(ids))
+
+
+def _pause(ids: Sequence[int]) -> float:
+    """Seconds between two looks: many requests are worth a longer one."""
+    return REFRESH * (1 + len(ids) / BIG)
 
 
 def _view(done: Tally, texts: Sequence[str], note: str, took: str, width: int) -> "Group":

@@ -51,10 +51,11 @@ def plan(  # noqa: PLR0917  # the command line names them
 ) -> None:
     """Ask Infisical which connections of a bulk file exist, would be created, or would conflict. Changes nothing.
 
-    The file is the one that `provisioner submit` takes. There is one login, and one read per project that is not in a
-    list of the whole organization, within the half of the read budget that workers do not reserve. A project's list
-    does not show the connections of other apps, whose names count too: --by-name looks up each name. Exits 1 if
-    anything would conflict, has gone missing, or could not be looked up.
+    The file is the one that `provisioner submit` takes. There is one login, one read of the projects that the machine
+    identity is in, and one read per project that is not in a list of the whole organization, within the half of the
+    read budget that workers do not reserve. A project's list does not show the connections of other apps, whose names
+    count too: --by-name looks up each name. Exits 1 if anything would conflict, has gone missing, or could not be
+    looked up, or if projects lack the machine identity.
 
     Example: provisioner plan projects.csv
     """
@@ -108,6 +109,7 @@ def _planned(checked: CheckedFile) -> Iterator[Planned]:
             project_id=str(row["project_id"]),
             name=str(row["name"]),
             on_conflict=str(row["on_conflict"]),
+            project_name=str(row["project_name"]) if row["project_name"] else None,
         )
 
 
@@ -117,14 +119,18 @@ async def _plan(settings: "Settings", wanted: PlanStore, result: Plan, *, quiet:
     targets = wanted.targets()
     async with open_database(settings) as database:
         with counting("asking", total=sum(projects for _, projects, _ in targets), quiet=quiet) as advance:
-            for target, _, connections in targets:
+            for target, projects, connections in targets:
                 if target not in settings.targets:
                     problem = f"target {target} is not in the settings of this host"
                     result.unasked.append(Unasked(target, None, connections, problem))
                     continue
+                result.projects += projects
                 async with surveying(settings, database, target) as surveyor:
+                    joined = await surveyor.joined()
                     for chunk in wanted.projects(target, CHUNK):
-                        await _ask(database, surveyor, target, chunk, result)
+                        inside = {id_: names for id_, names in chunk.items() if joined is None or id_ in joined}
+                        result.outside += [next(iter(chunk[id_].values())) for id_ in chunk if id_ not in inside]
+                        await _ask(database, surveyor, target, inside, result)
                         advance(len(chunk))
         await _foretell(settings, database, result)
 

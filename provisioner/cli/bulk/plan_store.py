@@ -14,13 +14,16 @@ Projects = Mapping[str, Mapping[str, Planned]]
 
 _TABLE: Final = """
     CREATE TABLE wanted (
-        target TEXT, project_id TEXT, name TEXT, on_conflict TEXT, line INTEGER, PRIMARY KEY (target, project_id, name)
+        target TEXT, project_id TEXT, name TEXT, on_conflict TEXT, line INTEGER,
+        project_name TEXT, PRIMARY KEY (target, project_id, name)
     ) WITHOUT ROWID
 """
 # The first line for a connection counts, as it does when the file is loaded.
-_ADD: Final = "INSERT OR IGNORE INTO wanted VALUES (?, ?, ?, ?, ?)"
+_ADD: Final = "INSERT OR IGNORE INTO wanted VALUES (?, ?, ?, ?, ?, ?)"
 _TARGETS: Final = "SELECT target, count(DISTINCT project_id), count(*) FROM wanted GROUP BY target ORDER BY target"
-_OF_TARGET: Final = "SELECT project_id, name, on_conflict, line FROM wanted WHERE target = ? ORDER BY project_id, name"
+_OF_TARGET: Final = (
+    "SELECT project_id, name, on_conflict, line, project_name FROM wanted WHERE target = ? ORDER BY project_id, name"
+)
 
 
 class PlanStore:
@@ -44,8 +47,12 @@ class PlanStore:
             yield chunk
 
 
-def _planned(target: str, project: str, name: str, on_conflict: str, line: int) -> Planned:
-    return Planned(line=line, target=target, project_id=project, name=name, on_conflict=on_conflict)
+def _planned(  # noqa: PLR0917  # a row of the table
+    target: str, project: str, name: str, on_conflict: str, line: int, project_name: str | None
+) -> Planned:
+    return Planned(
+        line=line, target=target, project_id=project, name=name, on_conflict=on_conflict, project_name=project_name
+    )
 
 
 @contextmanager
@@ -55,6 +62,9 @@ def wanting(planned: Iterable[Planned]) -> Iterator[PlanStore]:
         if not has_disk():
             store.execute("PRAGMA temp_store = MEMORY")  # sorting would look for a disk as well
         store.execute(_TABLE)
-        rows = ((each.target, each.project_id, each.name, each.on_conflict, each.line) for each in planned)
+        rows = (
+            (each.target, each.project_id, each.name, each.on_conflict, each.line, each.project_name)
+            for each in planned
+        )
         store.executemany(_ADD, rows)
         yield PlanStore(store)

@@ -11,6 +11,7 @@ from provisioner.core.comparison import Difference, Prospect, Recorded
 from provisioner.core.model import Connection
 from provisioner.intake.errors import Problem
 
+FEW: Final = 10  # projects without the identity, one by one
 SHOWN: Final = 20  # of a kind, one by one; --json has all
 
 _PROSPECTS: Final = {
@@ -20,6 +21,11 @@ _PROSPECTS: Final = {
     Prospect.REPLACE: "exist, and would be replaced: given our key, then recorded",
     Prospect.CONFLICT: "would conflict: somebody else's connection has the name",
     Prospect.GONE: "were made by earlier requests and are gone; requesting them again changes nothing",
+}
+_LEFT_ALONE: Final = {
+    "adopted": "they were adopted, and belong to somebody else",
+    "wiped": "their sealed key is wiped, so set credential to a new one",
+    "not now": "they have been changed meanwhile",
 }
 _BAD: Final = (Prospect.CONFLICT, Prospect.GONE)
 
@@ -46,6 +52,12 @@ class Planned:
     project_id: str
     name: str
     on_conflict: str
+    project_name: str | None = None
+
+    @property
+    def project(self) -> str:
+        """The project for people: what they call it, and its id."""
+        return f"{self.project_name} ({self.project_id})" if self.project_name else self.project_id
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,6 +66,7 @@ class Plan:
 
     `seconds_left` is how long all of that takes, together with what is pending; None if the limit is not known.
     `reason` says what it is taken from, before the first create has told the limit.
+    `outside` has the first request of each project that the machine identity is not in, of `projects` in all.
     `by_name`: names that would be created were asked for one by one, so that other apps' connections were seen.
     """
 
@@ -66,6 +79,8 @@ class Plan:
     work: Counter[str] = field(default_factory=Counter)
     bad: dict[Prospect, list[tuple[Planned, str | None]]] = field(default_factory=dict)
     unasked: list[Unasked] = field(default_factory=list)
+    outside: list[Planned] = field(default_factory=list)
+    projects: int = 0
     seconds_left: float | None = None
     reason: str = ""
     warnings: tuple[str, ...] = ()
@@ -73,7 +88,7 @@ class Plan:
     @property
     def is_fine(self) -> bool:
         """Whether all of it can be done."""
-        return not (self.skipped or self.unasked or self.bad)
+        return not (self.skipped or self.unasked or self.bad or self.outside)
 
     def add(self, what: Prospect, planned: Planned, found: Connection | None, *, pending: bool) -> None:
         """Count one connection; `pending` is one that is asked for already."""
@@ -97,6 +112,10 @@ class Plan:
                 for name, what in (("conflicts", Prospect.CONFLICT), ("gone", Prospect.GONE))
             },
             "not_asked": self.unasked,
+            "outside": [
+                {"target": one.target, "project_id": one.project_id, "project_name": one.project_name}
+                for one in self.outside
+            ],
             "seconds_left": self.seconds_left,
             "warnings": self.warnings,
         }
@@ -124,17 +143,39 @@ class Finding:
 
 @dataclass(slots=True, kw_only=True)
 class Verified:
-    """What a comparison showed."""
+    """What a comparison showed, and with `repaired` what becomes of each request that differs.
 
+    `prints` are the fingerprints of the keys that this host has; `unknown_keys` counts the connections whose key could
+    not be compared, by credential.
+    """
+
+    prints: Mapping[str, str] = field(default_factory=dict)
     compared: int = 0
     projects: int = 0
     findings: list[Finding] = field(default_factory=list)
     unasked: list[Unasked] = field(default_factory=list)
+    unknown_keys: Counter[str] = field(default_factory=Counter)
+    repaired: Mapping[int, str] | None = None
 
     @property
     def is_fine(self) -> bool:
         """Whether all was compared and nothing differs."""
         return not (self.findings or self.unasked)
+
+    @property
+    def left_alone(self) -> Mapping[str, Sequence[Finding]]:
+        """What was to be repaired and is not, by the reason."""
+        left: dict[str, list[Finding]] = {}
+        for finding in self.findings:
+            outcome = (self.repaired or {}).get(finding.recorded.id, "not now")
+            if outcome != "repairing":
+                left.setdefault(outcome, []).append(finding)
+        return left
+
+    def note_key(self, recorded: Recorded) -> None:
+        """Count a connection whose key cannot be compared. A sealed key is nobody else's, and never outdated."""
+        if recorded.key_fingerprint and not recorded.credential.startswith("sealed:"):
+            self.unknown_keys.update([recorded.credential] if recorded.credential not in self.prints else [])
 
 
 def _as_dict(planned: Planned) -> dict[str, Any]:
@@ -150,7 +191,7 @@ def tell_plan(plan: Plan, *, as_json: bool) -> None:
         tell_error(f"{plan.file}: {plan.skipped:,} of {several(plan.lines, 'line')} cannot be used")
         for problem in plan.problems:
             tell_detail(str(problem))
-        if not plan.counts and not plan.unasked:
+        if not plan.counts and not plan.unasked and not plan.outside:
             others = "" if plan.skipped == plan.lines else ", or plan the others with --skip-invalid"
             tell_detail(f"nothing was looked up; correct the {'line' if plan.skipped == 1 else 'lines'}{others}")
             return
@@ -159,14 +200,29 @@ def tell_plan(plan: Plan, *, as_json: bool) -> None:
         say(f"{number:>9,} {_PROSPECTS[what]}")
         for planned, found in plan.bad.get(what, ())[:SHOWN]:
             made = f": connection {found}" if found else ""
-            say(f"{'':10}line {planned.line}: {planned.name} in project {planned.project_id}{made}")
+            say(f"{'':10}line {planned.line}: {planned.name} in project {planned.project}{made}")
         _tell_more(len(plan.bad.get(what, ())))
+    _tell_outside(plan)
     _tell_unasked(plan.unasked)
     if plan.counts[Prospect.CREATE] and not plan.by_name:
         say("connections of other apps are not seen; --by-name looks up each name, at one more read each")
     for warning in plan.warnings:
         tell_warning(warning)
     _tell_outlook(plan)
+
+
+def _tell_outside(plan: Plan) -> None:
+    if not plan.outside:
+        return
+    lack = "lacks" if len(plan.outside) == 1 else "lack"
+    say(
+        f"{len(plan.outside):>9,} of {several(plan.projects, 'project')} {lack} the machine identity, or do not exist:"
+        " add it to them with a role that may create app connections"
+    )
+    for planned in plan.outside[:FEW]:
+        say(f"{'':10}{planned.project}")
+    if (more := len(plan.outside) - FEW) > 0:
+        say(f"{'':10}… and {more:,} more")
 
 
 def _tell_outlook(plan: Plan) -> None:
@@ -189,6 +245,8 @@ def tell_verified(verified: Verified, *, as_json: bool) -> None:
                 "projects": verified.projects,
                 "differences": findings,
                 "not_compared": verified.unasked,
+                "keys_not_compared": verified.unknown_keys,
+                "repaired": verified.repaired,
             }
         )
         return
@@ -204,8 +262,23 @@ def tell_verified(verified: Verified, *, as_json: bool) -> None:
             say(f"{'':10}request {one.id}, {one.name} in project {one.project_id}: {finding.differences[what]}")
         _tell_more(len(alike))
     _tell_unasked(verified.unasked)
+    for credential, number in sorted(verified.unknown_keys.items()):
+        say(f"{number:>9,} have a key of credential {credential!r}, which this host does not have: not compared")
     if verified.is_fine and verified.compared:
         say("all are as recorded")
+    elif verified.repaired is not None:
+        _tell_repaired(verified)
+
+
+def _tell_repaired(verified: Verified) -> None:
+    repairing = sum(outcome == "repairing" for outcome in (verified.repaired or {}).values())
+    say(f"{repairing:>9,} are put in line by the workers")
+    for outcome, findings in verified.left_alone.items():
+        say(f"{len(findings):>9,} left alone: {_LEFT_ALONE[outcome]}")
+        for finding in findings[:SHOWN]:
+            one = finding.recorded
+            say(f"{'':10}request {one.id}, {one.name} in project {one.project_id}")
+        _tell_more(len(findings))
 
 
 def _tell_unasked(unasked: Sequence[Unasked]) -> None:

@@ -90,6 +90,13 @@ class Surveyor:
             raise TargetUnusable(f"target {self._name} does not list its projects: {seen.message}")
         return found
 
+    async def joined(self) -> frozenset[str] | None:
+        """The ids of the projects that the identity is in; None if this Infisical does not list them."""
+        try:
+            return frozenset(project.id for project in await self.projects(None))
+        except TargetUnusable:
+            return None  # if it cannot be asked at all, the next read says so
+
     async def organization(self) -> Mapping[str, Project] | None:
         """All projects that have connections; None if the identity may not read them together. Raises as `survey`."""
         seen, connections = await self._read(lambda: self._connections.list(None))

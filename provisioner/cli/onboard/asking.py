@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 from provisioner.cli.look.survey import Surveyor, opened
 from provisioner.core.comparison import Project
 from provisioner.core.errors import CredentialUnavailable, CredentialUnknown, CredentialUnreadable
+from provisioner.core.key_check import REASONS
 from provisioner.core.model import Request
-from provisioner.core.projects import ProjectFilter, ProjectType, SeenProject
+from provisioner.core.projects import SeenProject
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from provisioner.infisical.openrouter import OpenRouter
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
     from provisioner.worker.target import Target
@@ -37,45 +39,32 @@ class Told:
         return self.organization.get(project_id.lower(), Project.of(()))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """Which of Infisical's projects are meant: of these types, with a name like these; each empty for any."""
-
-    kinds: Collection[str] = ()
-    names: Collection[str] = ()
-    without_connection: bool = False
-
-    def matches(self, project: SeenProject) -> bool:
-        """Whether a project is meant, as far as itself tells."""
-        kinds = tuple(self.kinds) or (ProjectType.ALL,)
-        return ProjectFilter(types=kinds, names=tuple(self.names)).matches(project)
-
-
 async def ask(settings: "Settings", database: "Database", target: str, credentials: Collection[str]) -> Told:
     """Log in once, read two lists, and see whether the credentials are there.
 
     Raises `SettingsError`, `TargetUnusable` with what to do, `DatabaseUnavailable` and `DatabaseUnusable`.
     """
     from provisioner.keyring import open_vault
+    from provisioner.targets import key_asker
 
     async with opened(settings, database, target, open_vault(settings)) as found:
-        surveyor = Surveyor(found)
+        surveyor, asker = Surveyor(found), key_asker(settings, settings.targets[target].url)
         projects = await surveyor.projects(None)
         return Told(
             projects={project.id.lower(): project for project in projects},
             organization=await surveyor.organization(),
-            missing={name: why for name in credentials if (why := await _missing(found, name))},
+            missing={name: why for name in credentials if (why := await _missing(found, name, asker))},
         )
 
 
-async def _missing(target: "Target", credential: str) -> str:
-    """Why a credential cannot be had, empty if it can; no key is shown."""
+async def _missing(target: "Target", credential: str, asker: "OpenRouter | None") -> str:
+    """Why a credential cannot be used, empty if it can; no key is shown but to OpenRouter itself."""
     request = Request(id=0, project_id="", name="openrouter", description=None, credential=credential)
     try:
-        await target.vault.open(request)
+        key = await target.vault.open(request)
     except (CredentialUnknown, CredentialUnreadable, CredentialUnavailable) as error:
         return str(error)
-    return ""
+    return REASONS.get(await asker.ask(key), "") if asker is not None else ""
 
 
 async def without_connection(

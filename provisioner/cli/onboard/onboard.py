@@ -4,7 +4,6 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,14 +12,16 @@ import typer
 
 from provisioner.cli.bulk.rotation import Rotation, WithRotation, asked_rotation
 from provisioner.cli.bulk.submit import STDIN, Wish, checked_lines
-from provisioner.cli.onboard.asking import Told, Wanted
+from provisioner.cli.onboard.asking import Told
 from provisioner.cli.onboard.options import (
     Batch,
+    Exclude,
     File,
     Form,
     FromInfisical,
     Kinds,
     Names,
+    Order,
     Report,
     Skip,
     Target,
@@ -40,8 +41,8 @@ from provisioner.cli.terminal.frame import (
     tell_detail,
     tell_error,
 )
+from provisioner.core.projects import ProjectFilter, ProjectType, chosen
 from provisioner.intake.checked import CheckedFile
-from provisioner.intake.reading import Format
 from provisioner.intake.rows import COLUMNS, Row, Seal
 
 if TYPE_CHECKING:
@@ -53,21 +54,6 @@ if TYPE_CHECKING:
 LABEL: Final = 10  # columns
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What the command line asks for; `file` is None when Infisical is asked for the projects."""
-
-    file: str | None
-    target: str
-    wanted: Wanted
-    batch: str | None
-    form: Format | None
-    skip_invalid: bool
-    yes: bool
-    report: Path | None
-    rotation: dict[str, object] | None = None
-
-
 def onboard(  # noqa: PLR0917  # the command line names them
     file: File = None,
     config: Config = None,
@@ -75,6 +61,7 @@ def onboard(  # noqa: PLR0917  # the command line names them
     target: Target = "default",
     kinds: Kinds = None,
     names: Names = None,
+    exclude: Exclude = None,
     without_connection: Without = False,
     batch: Batch = None,
     form: Form = None,
@@ -94,11 +81,12 @@ def onboard(  # noqa: PLR0917  # the command line names them
 
     Example: provisioner onboard --from-infisical --name 'team-*' --report onboarding.html
     """
-    wanted = Wanted(kinds=tuple(kinds or ()), names=tuple(names or ()), without_connection=without_connection)
+    types = tuple(kinds or [ProjectType.SECRET_MANAGER])
+    wanted = ProjectFilter(types=types, names=tuple(names or ()), exclude=tuple(exclude or ()))
     if (file is None) != from_infisical:
         raise typer.BadParameter("give either a FILE or --from-infisical")
-    if file is not None and (wanted != Wanted() or target != "default"):
-        raise typer.BadParameter("--target, --type, --name and --without-connection need --from-infisical")
+    if file is not None and (kinds or names or exclude or without_connection or target != "default"):
+        raise typer.BadParameter("--target, --type, --name, --exclude and --without-connection need --from-infisical")
     if not yes and (file == STDIN or not sys.stdin.isatty()):
         raise typer.BadParameter("standard input is no terminal, so nothing can be asked: add --yes to go ahead")
     _require_report(report)
@@ -106,6 +94,7 @@ def onboard(  # noqa: PLR0917  # the command line names them
         file=file,
         target=target,
         wanted=wanted,
+        without_connection=without_connection,
         batch=batch,
         form=form,
         skip_invalid=skip_invalid,
@@ -214,8 +203,8 @@ async def _projects(order: Order, settings: "Settings", told: dict[str, Told]) -
 
     async with open_database(settings) as database:
         answer = told[order.target] = await ask(settings, database, order.target, {"default"})
-        projects = [project for project in answer.projects.values() if order.wanted.matches(project)]
-        if order.wanted.without_connection:
+        projects = chosen(answer.projects.values(), order.wanted)
+        if order.without_connection:
             projects = list(await without_connection(settings, database, order.target, answer, projects))
     listed = several(len(answer.projects), "project")
     meant = "" if len(projects) == len(answer.projects) else f", {len(projects):,} of them are meant"

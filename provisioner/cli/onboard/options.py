@@ -1,11 +1,13 @@
-"""The options of `provisioner onboard`."""
+"""The options of `onboard`, and what they ask for."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from provisioner.cli.bulk.submit import is_batch_option
+from provisioner.core.projects import ProjectFilter, ProjectType
 from provisioner.intake.reading import Format
 
 File = Annotated[
@@ -19,18 +21,24 @@ FromInfisical = Annotated[
 ]
 Target = Annotated[str, typer.Option(help="With --from-infisical: the target to ask.")]
 Kinds = Annotated[
-    list[str] | None,
+    list[ProjectType] | None,
     typer.Option(
         "--type",
         metavar="TYPE",
-        help="With --from-infisical: projects of this type, such as secret-manager.",
+        help=f"With --from-infisical: type of project, {', '.join(ProjectType)}. Default: secret-manager.",
         show_default=False,
     ),
 ]
 Names = Annotated[
     list[str] | None,
     typer.Option(
-        "--name", metavar="GLOB", help="With --from-infisical: projects with a name like this.", show_default=False
+        "--name", metavar="GLOB", help="With --from-infisical: projects whose name or slug matches.", show_default=False
+    ),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude", metavar="GLOB", help="With --from-infisical: leave out projects that match.", show_default=False
     ),
 ]
 Without = Annotated[
@@ -49,3 +57,19 @@ Report = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Write a report: .html, .csv or .jsonl, by the suffix.", show_default=False),
 ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What the command line asks for; `file` is None when Infisical is asked for the projects."""
+
+    file: str | None
+    target: str
+    wanted: ProjectFilter
+    without_connection: bool
+    batch: str | None
+    form: Format | None
+    skip_invalid: bool
+    yes: bool
+    report: Path | None
+    rotation: dict[str, object] | None = None

@@ -1,1 +1,1 @@
-"""Changing requests and targets: retry, cancel, pause, resume."""
+"""Changing requests and targets: retry, cancel, remove, rekey, pause, resume."""

@@ -9,7 +9,7 @@ import time
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -37,9 +37,20 @@ FAULTS: Final = {
     "openrouter-429": 0.01,
     "token-expired": 0.005,
 }
+# The same for creates of rotations: some of them leave a key behind.
+ROTATION_FAULTS: Final = {
+    "cut-before-commit": 0.02,
+    "cut-after-commit": 0.03,
+    "error-after-commit": 0.02,
+    "key-then-error": 0.02,
+    "html-502": 0.02,
+}
 WINDOW: Final = 10.0  # seconds; Infisical Cloud's is 60, but a demo has little time
 WRITES: Final = 250  # creates a window
-ONBOARD: Final = ("onboard", "--from-infisical", "--yes", "--batch", "demo")
+ONBOARD: Final = (
+    *("onboard", "--from-infisical", "--yes", "--batch", "demo"),
+    *("--with-rotation", "--rotation", "spend_limit=10"),
+)
 THEIRS: Final = 3  # connections that somebody else has under the same names
 TIME_LIMIT: Final = 3600.0  # seconds; something is broken then
 
@@ -83,7 +94,13 @@ async def _demo(plan: Plan) -> int:
     console = Console(highlight=False, soft_wrap=True)
     began = time.monotonic()
     options = Options(
-        projects=plan.requests, seed=plan.seed, write_limit=WRITES, window=WINDOW, latency=0.05, faults=FAULTS
+        projects=plan.requests,
+        seed=plan.seed,
+        write_limit=WRITES,
+        window=WINDOW,
+        latency=0.05,
+        faults=FAULTS,
+        rotation_faults=ROTATION_FAULTS,
     )
     with private_postgres() as server:
         _say(console, "PostgreSQL", f"{server.version.split()[0]}, private, on port {server.port}")
@@ -95,7 +112,8 @@ async def _demo(plan: Plan) -> int:
                 _take_names(plan, simulator)
                 await _work(plan, console, database, _environment(server, simulator), server.directory)
                 audit = await _compare(database, simulator)
-                _report(console, audit, simulator.state(), time.monotonic() - began)
+                left_behind = await _left_behind(database)
+                _report(console, audit, simulator.state(), left_behind, time.monotonic() - began)
                 if plan.keep:
                     await _linger(console, server, simulator)
                 else:
@@ -157,12 +175,20 @@ async def _ended(database: "Database") -> int:
 
 
 async def _compare(database: "Database", simulator: "Simulator") -> "Audit":
-    from provisioner.sandbox.audit import audit
+    from provisioner.sandbox.audit import audit, audit_rotations
 
-    return audit([dict(row) for row in await database.fetch(statements("demo")["rows"])], simulator.state())
+    state = simulator.state()
+    found = audit([dict(row) for row in await database.fetch(statements("demo")["rows"])], state)
+    rotations = [dict(row) for row in await database.fetch(statements("demo")["rotations"])]
+    return replace(found, problems=[*found.problems, *audit_rotations(rotations, state)])
 
 
-def _report(console: "Console", audit: "Audit", state: dict[str, Any], took: float) -> None:
+async def _left_behind(database: "Database") -> int:
+    rows = await database.fetch(statements("demo")["rotations"])
+    return sum(row["left_behind"] is not None for row in rows)
+
+
+def _report(console: "Console", audit: "Audit", state: dict[str, Any], left_behind: int, took: float) -> None:
     faults = ", ".join(f"{count} {name}" for name, count in sorted(state["faults"].items()))
     refused = state["requests"].get("POST /api/v1/app-connections/open-router", {}).get("429", 0)
     states = sorted(audit.states.items(), reverse=True)  # what succeeded before what failed
@@ -174,6 +200,13 @@ def _report(console: "Console", audit: "Audit", state: dict[str, Any], took: flo
     _say(console, "found again", f"{_several(audit.found_again)}, by looking up what may have been made")
     _say(console, "conflicts", f"{audit.states.get('failed', 0)} names belonged to somebody else, and were left alone")
     _say(console, "Infisical has", f"{_several(audit.made)} of ours")
+    spare = sum(key["rotationId"] is None for key in state["keys"])
+    _say(
+        console,
+        "keys",
+        f"{len(state['keys']) - spare} at OpenRouter, one for each of {len(state['rotations'])} rotations",
+    )
+    _say(console, "", f"{spare} left behind by lost answers; {left_behind} rotations say by name which to delete")
     for problem in audit.problems[:20]:
         console.print(f"[red]{'wrong':>13}[/red]  {problem}")
     if not audit.problems:

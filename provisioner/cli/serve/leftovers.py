@@ -12,7 +12,7 @@ def exit_status(left: Leftovers) -> int:
 
     What is scheduled for later is no reason to fail.
     """
-    if left.paused or left.quarantined or left.unserved or left.unfinished or left.unrecorded:
+    if left.paused or left.quarantined or left.outside or left.unserved or left.unfinished or left.unrecorded:
         return NOT_DONE
     return PARTLY if left.failed else DONE
 
@@ -20,7 +20,7 @@ def exit_status(left: Leftovers) -> int:
 def told(left: Leftovers) -> Iterator[str]:
     """One line for each thing that a person may want to know, the total first."""
     failed = sum(left.failed.values())
-    waiting = sum(sum(kind.values()) for kind in (left.paused, left.quarantined, left.unserved))
+    waiting = sum(sum(kind.values()) for kind in (left.paused, left.quarantined, left.outside, left.unserved))
     waiting += left.scheduled + left.unfinished + left.unrecorded
     yield f"{left.succeeded:,} succeeded, {failed:,} failed, {waiting:,} left"
     for code, count in left.failed.items():
@@ -34,6 +34,11 @@ def told(left: Leftovers) -> Iterator[str]:
         yield (
             f"{_requests(count)} for the API key of credential {credential}, which OpenRouter refuses:"
             " correct the key, then run this again"
+        )
+    for target, count in left.outside.items():
+        yield (
+            f"{_requests(count)} for projects in which the machine identity of target {target} may not create:"
+            " add it to them with a role that may create app connections, then run this again"
         )
     for target, count in left.unserved.items():
         yield f"{_requests(count)} for target {target}, which no worker serves: `provisioner run` starts one"

@@ -17,11 +17,14 @@ from provisioner.core.errors import (
     DatabaseUnavailable,
     ProvisionerError,
 )
+from provisioner.core.key_check import REASONS, KeyKind
 from provisioner.core.model import ErrorCode, Observation, Request, Result
 from provisioner.settings import SettingsError
 
 if TYPE_CHECKING:
+    from provisioner.core.secret import Secret
     from provisioner.infisical.connections import InfisicalConnections
+    from provisioner.infisical.openrouter import OpenRouter
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
     from provisioner.worker.target import Target
@@ -30,7 +33,12 @@ NOBODY: Final = UUID(int=0)  # no connection has this id: asking for it proves t
 LONGEST: Final = 70.0  # seconds to wait for a permit: a little more than a window
 SKEW: Final = 5.0  # seconds that Infisical's clock may differ from this host's
 
-_ANSWERS: Final = frozenset({Result.ABSENT, Result.FOUND, Result.FORBIDDEN, Result.PROJECT_MISSING})
+_ANSWERS: Final = frozenset(
+    {
+        *(Result.ABSENT, Result.FOUND, Result.PROJECT_MISSING),
+        *(Result.FORBIDDEN, Result.NOT_IN_PROJECT, Result.FOREIGN_PROJECT),
+    }
+)
 
 
 async def check_target(
@@ -142,13 +150,15 @@ def _permission(name: str, project: str, seen: Observation | None) -> Check:
 async def check_credentials(settings: "Settings") -> AsyncIterator[Check]:
     """Check that each credential is where the settings say; no key is shown."""
     from provisioner.keyring import open_vault
+    from provisioner.targets import key_asker
 
     vault = open_vault(settings)
+    asker = key_asker(settings, *(target.url for target in settings.targets.values()))
     for name, credential in settings.credentials.items():
         if credential.infisical is not None:
             continue  # fetched where its target is checked
         try:
-            await vault.open(_asking(name))
+            key = await vault.open(_asking(name))
         except (CredentialUnknown, CredentialUnreadable) as error:
             # The one that is there without being said; nobody may need it.
             unsaid = settings.sources().get(f"credentials.{name}.env") == "default"
@@ -158,7 +168,20 @@ async def check_credentials(settings: "Settings") -> AsyncIterator[Check]:
             else:
                 yield problem("credential", f"{name}: {error}")
         else:
-            yield ok("credential", f"{name} is available")
+            yield await _proven(settings, name, key, asker)
+
+
+async def _proven(settings: "Settings", name: str, key: "Secret", asker: "OpenRouter | None") -> Check:
+    """What OpenRouter itself says of a key; that it cannot be asked matters only to those who want it asked."""
+    verdict = KeyKind.UNKNOWN if asker is None else await asker.ask(key)
+    if verdict in REASONS:
+        return problem("credential", f"{name}: {REASONS[verdict]}", remedy(ErrorCode.CREDENTIAL_REFUSED))
+    if verdict is KeyKind.MANAGEMENT:
+        return ok("credential", f"{name} is available, and OpenRouter says that it is a management key")
+    if settings.openrouter.check is True:
+        advice = "check openrouter.url and openrouter.proxy, or set openrouter.check to auto"
+        return warning("credential", f"{name} is available, but OpenRouter cannot be asked about it", advice)
+    return ok("credential", f"{name} is available")
 
 
 async def check_sealing(settings: "Settings", database: "Database") -> AsyncIterator[Check]:

@@ -2,8 +2,8 @@
 -- $5, targets $6; NULL means any. It is written so that what is NULL leaves nothing behind in the plan.
 
 -- :name requests
--- Requests with their live state, between ids $7 and $8 (both left out), at most $9, the newest first if $10; with $11 only those with
--- a name like that. A sealed credential is shown by its key's id only. Not by the view request_status: that numbers the whole queue.
+-- Requests with their live state, between ids $7 and $8 (both left out), at most $9, the newest first if $10. A sealed
+-- credential is shown by its key's id only. Not by the view request_status: that numbers the whole queue.
 SELECT
     q.id, q.target, q.project_id::text AS project_id, q.name, q.description,
     c.credential, q.on_conflict, q.priority, q.batch, q.project_name, q.not_before, q.requested_by, q.created_at,
@@ -32,7 +32,6 @@ WHERE
     AND ($6::text[] IS NULL OR q.target = ANY ($6))
     AND ($7::bigint IS NULL OR q.id > $7)
     AND ($8::bigint IS NULL OR q.id < $8)
-    AND ($11::text IS NULL OR q.name ILIKE $11 OR q.project_name ILIKE $11 OR q.batch ILIKE $11)
 ORDER BY CASE WHEN $10::boolean THEN q.id END DESC, q.id
 LIMIT $9;
 

@@ -13,3 +13,11 @@ SELECT
     ) AS found_again
 FROM provisioner.connection_requests AS q
 ORDER BY id;
+
+-- :name rotations
+-- Every rotation, for the auditor.
+SELECT
+    r.id, r.project_id::text, r.name, r.status, r.rotation_id::text, r.connection_id::text, r.key_issued, r.left_behind,
+    r.error_code, r.error_message
+FROM provisioner.rotation_requests AS r
+ORDER BY r.id;

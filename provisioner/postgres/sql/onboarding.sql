@@ -43,6 +43,7 @@ WITH pending AS (
         CASE
             WHEN t.paused_at IS NOT NULL THEN 'paused'
             WHEN w.quarantine LIKE 'credential:%' THEN 'quarantined'
+            WHEN w.quarantine LIKE 'project:%' THEN 'outside'
             WHEN w.quarantine = 'connection' THEN 'scheduled'
             WHEN w.run_at > now() AND NOT EXISTS (SELECT FROM provisioner.attempt_state AS s WHERE s.id = w.id)
                 THEN 'scheduled'
@@ -59,7 +60,7 @@ WITH pending AS (
 )
 SELECT
     p.kind,
-    CASE WHEN p.kind IN ('paused', 'unserved') THEN p.target WHEN p.kind = 'quarantined' THEN substr(p.quarantine, 12) ELSE '' END
+    CASE WHEN p.kind IN ('paused', 'unserved', 'outside') THEN p.target WHEN p.kind = 'quarantined' THEN substr(p.quarantine, 12) ELSE '' END
         AS whose,
     count(*) AS requests
 FROM pending AS p

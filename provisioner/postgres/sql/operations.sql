@@ -31,3 +31,56 @@ UNION
 SELECT t.target FROM provisioner.targets AS t
 UNION
 SELECT p.target FROM provisioner.permits AS p;
+
+-- :name removal_foreseen
+-- What `remove` would do to each of the requests $1, if what was adopted is meant too ($2): the words of the function, or why it
+-- would do nothing.
+SELECT
+    q.id,
+    CASE
+        WHEN q.wanted = 'absent' AND q.status = 'removed' THEN 'absent'
+        WHEN q.wanted = 'absent' AND q.status NOT IN ('failed', 'cancelled') THEN 'on its way'
+        WHEN q.adopted AND q.connection_id IS NOT NULL AND NOT $2::boolean THEN 'let go'
+        WHEN
+            q.connection_id IS NOT NULL
+            OR EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = q.id)
+            OR EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = q.id)
+            THEN 'removing'
+        ELSE 'removed'
+    END AS word
+FROM provisioner.connection_requests AS q
+WHERE q.id = ANY ($1::bigint[])
+ORDER BY q.id;
+
+-- :name remove
+-- Have requests $1 removed, adopted ones too if $2, and count what became of them.
+SELECT r.outcome AS word, count(*) AS requests FROM provisioner.remove($1, $2) AS r GROUP BY r.outcome;
+
+-- :name rekeying_foreseen
+-- What `rekey` would do to each of the requests $1 whose credential is one of $2 (NULL: any): `sent`, or why it would do nothing.
+-- With fingerprints $4 of the credentials $3, those that have the key already are left as they are; NULL: nobody asks.
+SELECT
+    q.id,
+    CASE
+        WHEN q.wanted <> 'present' OR q.connection_id IS NULL OR q.status NOT IN ('succeeded', 'pending', 'failed') THEN 'nothing'
+        WHEN q.adopted AND q.on_conflict <> 'replace' THEN 'adopted'
+        WHEN q.credential LIKE 'sealed:%:wiped' THEN 'wiped'
+        WHEN $3::text[] IS NOT NULL AND (k.print IS NULL OR q.key_fingerprint IS NULL) THEN 'not known'
+        WHEN $3::text[] IS NOT NULL AND k.print = q.key_fingerprint THEN 'present'
+        WHEN EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = q.id) THEN 'in flight'
+        ELSE 'sent'
+    END AS word
+FROM provisioner.connection_requests AS q
+LEFT JOIN unnest($3::text[], $4::text[]) AS k (credential, print) ON k.credential = replace(lower(btrim(q.credential)), '_', '-')
+WHERE
+    q.id = ANY ($1::bigint[])
+    AND ($2::text[] IS NULL OR replace(lower(btrim(q.credential)), '_', '-') = ANY ($2::text[]))
+ORDER BY q.id;
+
+-- :name rekey
+-- Send the connections of requests $1 the present key of their credential.
+SELECT 'sent' AS word, count(*) AS requests FROM provisioner.rekey($1) AS r;
+
+-- :name repair
+-- Put requests $1 in line in what is wrong with them, $2.
+SELECT r.id, r.outcome FROM provisioner.repair($1, $2) AS r;

@@ -208,6 +208,7 @@ WITH pending AS (
         CASE
             WHEN t.paused_at IS NOT NULL THEN 'paused'
             WHEN w.quarantine LIKE 'credential:%' THEN 'quarantined'
+            WHEN w.quarantine LIKE 'project:%' THEN 'outside'
             WHEN w.run_at > now() AND NOT EXISTS (SELECT FROM provisioner.attempt_state AS s WHERE s.id = w.id)
                 THEN 'scheduled'
             ELSE 'unfinished'
@@ -233,7 +234,7 @@ ended AS (
 )
 SELECT
     p.kind,
-    CASE p.kind WHEN 'paused' THEN p.target WHEN 'quarantined' THEN substr(p.quarantine, 12) ELSE '' END AS whose,
+    CASE WHEN p.kind IN ('paused', 'outside') THEN p.target WHEN p.kind = 'quarantined' THEN substr(p.quarantine, 12) ELSE '' END AS whose,
     count(*) AS requests
 FROM pending AS p
 GROUP BY 1, 2
@@ -244,6 +245,22 @@ ORDER BY 3 DESC, 1, 2;
 -- :name now
 -- What time it is here.
 SELECT clock_timestamp();
+
+-- :name outside
+-- Projects in which the machine identity may not create, by target, and how many requests wait for them.
+SELECT
+    o.target, count(DISTINCT o.project_id) AS projects, count(*) AS requests,
+    (array_agg(coalesce(o.project_name, o.project_id::text) ORDER BY o.since, o.project_id))[1] AS example,
+    (array_agg(o.reason ORDER BY o.since, o.project_id))[1] AS reason
+FROM (
+    SELECT h.target, h.project_id, q.project_name, h.since, h.reason
+    FROM provisioner.project_health AS h
+    JOIN provisioner.waiting AS w ON w.target = h.target AND w.quarantine = 'project:' || h.project_id
+    JOIN provisioner.connection_requests AS q ON q.id = w.id
+    WHERE $1::text IS NULL OR q.batch = $1
+) AS o
+GROUP BY o.target
+ORDER BY o.target;
 
 -- :name unrecorded
 -- Outcomes that the database does not record: how many there are, and the one that has waited longest.

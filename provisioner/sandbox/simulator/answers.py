@@ -12,6 +12,7 @@ __all__ = [
     "BadUrl",
     "Cut",
     "NoRoute",
+    "OpenRouterRefusal",
     "Page",
     "Refusal",
     "Stopping",
@@ -96,6 +97,17 @@ class BadUrl(Refusal):
         """Return the response that says it."""
         body = {"error": self.error, "code": "FST_ERR_BAD_URL", "message": self.message, "statusCode": self.status}
         return Answer(status=self.status, body=orjson.dumps(body), content_type="application/json")
+
+
+class OpenRouterRefusal(Refusal):
+    """What OpenRouter itself refuses, in its own envelope."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(status, "", message)
+
+    def answer(self, request_id: str) -> Answer:  # noqa: ARG002 - this envelope has none
+        """Return the response that says it."""
+        return Answer(status=self.status, body=orjson.dumps({"error": {"message": self.message, "code": self.status}}))
 
 
 class Stopping(Refusal):

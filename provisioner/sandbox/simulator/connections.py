@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from provisioner.sandbox.simulator import validation
-from provisioner.sandbox.simulator.answers import Cut, Refusal, internal, not_found
+from provisioner.sandbox.simulator.answers import Cut, OpenRouterRefusal, Refusal, internal, not_found
 from provisioner.sandbox.simulator.clock import Clock, iso
 from provisioner.sandbox.simulator.exchange import Exchange
 from provisioner.sandbox.simulator.faults import Faults
@@ -20,7 +20,9 @@ from provisioner.sandbox.simulator.validation import UNDEFINED, Changes, NewConn
 __all__ = ["Connections", "Upstream"]
 
 # What OpenRouter answers to keys that end so.
-ENDING = re.compile(r"-mode-(200|201|302|401|403|404|429|500|503|delay\d{1,4}|once429|once500|once503|hang|reset)\Z")
+ENDING = re.compile(
+    r"-mode-(inference|200|201|302|401|403|404|429|500|503|delay\d{1,4}|once429|once500|once503|hang|reset)\Z"
+)
 RETRY_DELAYS = (0.2, 0.4, 0.8)
 JITTER = 0.2
 OPENROUTER_SLOW = 5.0
@@ -51,7 +53,7 @@ class Upstream:
 
         `fault` is `429` or `down` for a fault that strikes just this call.
         """
-        state = fault or self._state(api_key)
+        state = fault or self.state(api_key)
         if state.startswith("delay"):
             await self._wait(wait, float(state.removeprefix("delay")))
         elif state == "slow":
@@ -67,7 +69,31 @@ class Upstream:
             message = "Unable to validate connection: invalid API key or insufficient permissions"
             raise Refusal(401, "UnauthorizedError", message)
 
-    def _state(self, api_key: str) -> str:
+    async def describe(self, api_key: str, *, wait: Wait) -> dict[str, Any]:
+        """What OpenRouter itself says of a key, or raise its refusal."""
+        state = self.state(api_key)
+        if state.startswith("delay"):
+            await wait(float(state.removeprefix("delay")))
+        elif state in {"hang", "reset", "down"}:
+            await wait(math.inf)
+        elif state in {"401", "404", "302"} or not api_key:
+            raise OpenRouterRefusal(401, "User not found.")
+        elif state.isdigit() and state != "201":
+            raise OpenRouterRefusal(int(state), "OpenRouter is in trouble.")
+        management = state != "inference"
+        return {
+            "data": {
+                "label": f"{api_key[:12]}...",
+                "is_management_key": management,
+                "is_provisioning_key": management,
+                "limit": None,
+                "usage": 0,
+                "expires_at": None,
+            }
+        }
+
+    def state(self, api_key: str) -> str:
+        """What OpenRouter does with a key."""
         if self.settings.open_router != "ok":
             return self.settings.open_router
         ending = ENDING.search(api_key)

@@ -63,6 +63,7 @@ class Pipeline:
             "get_raw_secret": world.secrets.get_raw,
             "list_projects": self._list_projects,
             "get_project": self._get_project,
+            "openrouter_key": self._openrouter_key,
             "status": self._status,
             "universal": self._universal,
             "by_jwt": self._by_jwt,
@@ -179,6 +180,8 @@ class Pipeline:
 
     def _authenticate(self, exchange: Exchange, route: Route) -> Token | None:
         headers = exchange.request.headers
+        if route.action == "openrouter_key":  # who is asked there is OpenRouter, and the bearer a key of its own
+            return None
         if "X-Api-Key" in headers:
             message = "API key authentication is not supported anymore. Please switch to using machine identities."
             raise Refusal(400, "BadRequest", message)
@@ -230,6 +233,10 @@ class Pipeline:
         identity_id, token = validation.strings(exchange.body, ("identityId", "jwt"))
         method = exchange.request.path.split("/")[4]
         return self._world.logins.by_jwt(method, identity_id, token, validation.organization_slug(exchange.body))
+
+    async def _openrouter_key(self, exchange: Exchange) -> dict[str, Any]:
+        key = exchange.request.headers.get("Authorization", "").removeprefix("Bearer ")
+        return await self._world.connections.upstream.describe(key, wait=exchange.wait)
 
     async def _list_projects(self, exchange: Exchange) -> dict[str, Any]:
         kind = exchange.asked("type")

@@ -47,12 +47,14 @@ def _rotation(action: str, method: str, suffix: str, budget: Budget) -> Route:
 
 
 STATUS = Route("status", "GET /api/status", None)
+OPENROUTER_KEY = "/openrouter/api/v1/key"
 FIXED: dict[tuple[str, str], Route] = {
     ("POST", CONNECTIONS): _connection("create", "POST", "", "write_limit"),
     ("GET", CONNECTIONS): _connection("list", "GET", "", "read_limit"),
     ("POST", ROTATIONS): _rotation("create_rotation", "POST", "", "write_limit"),
     ("GET", ROTATIONS): _rotation("list_rotations", "GET", "", "read_limit"),
     ("GET", "/api/status"): STATUS,
+    ("GET", OPENROUTER_KEY): Route("openrouter_key", f"GET {OPENROUTER_KEY}", None),
     ("GET", PROJECTS): Route("list_projects", f"GET {PROJECTS}", "read_limit", authenticated=True),
     ("POST", f"{AUTH}/universal-auth/login"): Route("universal", f"POST {AUTH}/universal-auth/login"),
     ("POST", f"{AUTH}/token/renew"): Route("renew", f"POST {AUTH}/token/renew"),

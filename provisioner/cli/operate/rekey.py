@@ -1,0 +1,72 @@
+"""`provisioner rekey`: send connections the present key of their credential."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from provisioner.cli.operate.changes import All, DryRun, Yes
+from provisioner.cli.operate.wishes import Wished, brought
+from provisioner.cli.terminal.filters import Batches, Ids, Projects, Targets, filtered
+from provisioner.cli.terminal.frame import NOT_DONE, Config, Json, load, open_database, run_async, tell_error
+from provisioner.core.key_health import canonical
+from provisioner.postgres.wishes import Rekeying
+
+if TYPE_CHECKING:
+    from provisioner.settings import Settings
+
+
+def rekey(  # noqa: PLR0917  # the command line names them
+    ids: Ids = None,
+    config: Config = None,
+    batches: Batches = None,
+    projects: Projects = None,
+    targets: Targets = None,
+    credentials: Annotated[
+        list[str] | None,
+        typer.Option("--credential", metavar="NAME", help="Requests with this credential.", show_default=False),
+    ] = None,
+    outdated: Annotated[
+        bool, typer.Option("--outdated", help="Only connections with another key than their credential has now.")
+    ] = False,
+    everything: All = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Send connections the present key of their credential, after the key was rotated.
+
+    Each costs one PATCH by the workers. A few requests try the key first; if it is refused, the others keep the old
+    key. --outdated compares fingerprints, so it needs the keys in the settings of this host. What was adopted is left
+    alone, and so is a connection whose sealed key is wiped. On a terminal you are asked before more than 20 requests
+    are changed. Exits 1 if an id or a batch does not exist, if none of the given ids could be changed, or if no key is
+    there to compare with.
+
+    Example: provisioner rekey --credential team-a --outdated
+    """
+    wanted = filtered(ids=ids, batches=batches, projects=projects, targets=targets)
+    narrowed = outdated or bool(credentials)
+    if wanted.is_empty and not narrowed and not everything:
+        raise typer.BadParameter("select requests by ids, by filters, with --credential, --outdated or --all")
+    if everything and (credentials or not wanted.is_empty):
+        raise typer.BadParameter("--all cannot be combined with ids or filters")
+    names = None if credentials is None else tuple(map(canonical, credentials))
+    wish = Wished(deed=Rekeying(credentials=names), wanted=wanted, yes=yes, dry_run=dry_run, as_json=as_json)
+    raise typer.Exit(run_async(_rekey(load(config), wish, names, outdated=outdated)))
+
+
+async def _rekey(settings: "Settings", wish: Wished, names: tuple[str, ...] | None, *, outdated: bool) -> int:
+    from provisioner.keyring import present_prints
+
+    async with open_database(settings) as database:
+        if not outdated:
+            return await brought(database, wish)
+        prints, unread = await present_prints(settings, database, names)
+        if not prints:
+            told = "; ".join(unread) or "no credential is in the settings of this host"
+            tell_error(f"there is no key to compare with: {told}")
+            return NOT_DONE
+        deed = Rekeying(credentials=names, prints=prints)
+        return await brought(
+            database, replace(wish, deed=deed, remarks=tuple(f"not compared: {each}" for each in unread))
+        )

@@ -1,0 +1,46 @@
+"""`provisioner remove`: have connections deleted."""
+
+from typing import Annotated
+
+import typer
+
+from provisioner.cli.operate.changes import All, DryRun, Yes, checked
+from provisioner.cli.operate.wishes import Wished, bring
+from provisioner.cli.terminal.filters import Batches, Errors, Ids, Projects, States, Targets, filtered
+from provisioner.cli.terminal.frame import Config, Json, load
+from provisioner.postgres.wishes import Removal
+
+
+def remove(  # noqa: PLR0917  # the command line names them
+    ids: Ids = None,
+    config: Config = None,
+    states: States = None,
+    batches: Batches = None,
+    projects: Projects = None,
+    errors: Errors = None,
+    targets: Targets = None,
+    everything: All = False,
+    adopted: Annotated[bool, typer.Option("--adopted", help="Also delete connections that were adopted.")] = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Have connections deleted from Infisical, by workers and by their recorded ids. The rows stay.
+
+    What was adopted is let go: the row forgets it, and the connection stays. A request that has made nothing is removed
+    at once. `provisioner retry` makes a removed connection again. With --batch it undoes a batch; --dry-run says first
+    how many connections would be deleted and how many let go. A filter can be repeated: a request matches if any of its
+    values does. Different filters must all match. On a terminal you are asked before more than 20 requests are changed.
+    Exits 1 if an id or a batch does not exist, or if none of the given ids could be changed.
+
+    Example: provisioner remove --batch onboarding --dry-run
+    """
+    wanted = filtered(ids=ids, states=states, batches=batches, projects=projects, errors=errors, targets=targets)
+    wish = Wished(
+        deed=Removal(adopted=adopted),
+        wanted=checked(wanted, everything=everything),
+        yes=yes,
+        dry_run=dry_run,
+        as_json=as_json,
+    )
+    raise typer.Exit(bring(load(config), wish))

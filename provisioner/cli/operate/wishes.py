@@ -1,0 +1,145 @@
+"""What `remove` and `rekey` share: foresee what becomes of each request, ask if it is much, do it, say what changed."""
+
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Final
+
+import typer
+
+from provisioner.cli.operate.changes import MANY
+from provisioner.cli.terminal.bars import counting
+from provisioner.cli.terminal.filters import tell_unknown_of
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, console, open_database, print_json, run_async, say
+from provisioner.core.errors import ProvisionerError
+from provisioner.postgres.wishes import Deed, Removal, bring_about, foresee
+
+if TYPE_CHECKING:
+    from provisioner.postgres.browse import Filter
+    from provisioner.postgres.pool import Database
+    from provisioner.settings import Settings
+
+_WOULD: Final = {
+    "removing": "would be deleted from Infisical",
+    "let go": "were adopted and would be let go: their connections stay (--adopted deletes them too)",
+    "removed": "have made nothing, and would be removed at once",
+    "sent": "would get the present key",
+}
+_DONE: Final = {
+    "removing": "are deleted from Infisical by the workers",
+    "let go": "were adopted and are let go: their connections stay (--adopted deletes them too)",
+    "removed": "had made nothing, and are removed",
+    "sent": "get the present key from the workers",
+}
+_LEFT: Final = {
+    "absent": "are removed already",
+    "on its way": "are being removed already",
+    "nothing": "have no connection that is wanted",
+    "adopted": "were adopted: their connections keep the key that they have",
+    "wiped": "have a sealed key that is wiped: set credential to a new one",
+    "not known": "cannot be compared: this host does not have the key, or it is not known which key they have",
+    "present": "have the present key",
+    "in flight": "are in flight: rekey them when they have ended",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wished:
+    """What the command line asks for; `remarks` are told to people beside it."""
+
+    deed: Deed
+    wanted: "Filter"
+    yes: bool
+    dry_run: bool
+    as_json: bool
+    remarks: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What would be changed and why the rest would not, before; and what was changed."""
+
+    operation: str
+    dry_run: bool
+    would_change: Mapping[str, int]
+    unchanged: Mapping[str, int]
+    changed: Mapping[str, int] = field(default_factory=dict)
+    remarks: Sequence[str] = ()
+
+
+def bring(settings: "Settings", wish: Wished) -> int:
+    """Do it and return the exit status."""
+    return run_async(_brought(settings, wish))
+
+
+async def _brought(settings: "Settings", wish: Wished) -> int:
+    async with open_database(settings) as database:
+        return await brought(database, wish)
+
+
+async def brought(database: "Database", wish: Wished) -> int:
+    """The same with a database that is open."""
+    if await tell_unknown_of(database, wish.wanted):
+        return NOT_DONE
+    found = await foresee(database, wish.deed, wish.wanted)
+    result = Result(
+        operation=wish.deed.name,
+        dry_run=wish.dry_run,
+        would_change={word: found[word] for word in wish.deed.changes if found[word]},
+        unchanged={word: found[word] for word in _LEFT if found[word]},
+        remarks=wish.remarks,
+    )
+    expected = sum(result.would_change.values())
+    if expected and not wish.dry_run:
+        if not _agreed(wish, result, expected):
+            say("nothing was changed")
+            return NOT_DONE
+        result = await _done(database, wish, result, expected)
+    _tell(result, as_json=wish.as_json)
+    # Ids were meant one by one: if nothing could be done for any of them, it could not be done.
+    return NOT_DONE if wish.wanted.ids and not expected else DONE
+
+
+def _agreed(wish: Wished, result: Result, expected: int) -> bool:
+    if wish.yes or expected <= MANY or not (sys.stdin.isatty() and console(stderr=True).is_terminal):
+        return True
+    if not isinstance(wish.deed, Removal):
+        return typer.confirm(f"Send the present key to {expected:,} connections?", err=True)
+    deleted = result.would_change.get("removing", 0)
+    return typer.confirm(f"Remove {expected:,} requests, and delete {deleted:,} connections?", err=True)
+
+
+async def _done(database: "Database", wish: Wished, result: Result, expected: int) -> Result:
+    changed: Counter[str] = Counter()
+    try:
+        with counting(wish.deed.name, total=expected, quiet=wish.as_json) as advance:
+            async for step in bring_about(database, wish.deed, wish.wanted):
+                changed.update(step.changed)
+                advance(step.seen)
+    except ProvisionerError:
+        if changed:  # these stay changed; the caller has to know
+            _tell(replace(result, changed=dict(changed)), as_json=wish.as_json)
+        raise
+    return replace(result, changed=dict(changed))
+
+
+def _tell(result: Result, *, as_json: bool) -> None:
+    if as_json:
+        print_json(asdict(result))
+        return
+    for remark in result.remarks:
+        say(remark)
+    if not (result.would_change or result.unchanged):
+        say("no request matches")
+        return
+    words, counts = (_WOULD, result.would_change) if result.dry_run else (_DONE, result.changed)
+    for word, number in counts.items():
+        say(f"{number:>7,} {words[word]}")
+    for word, number in result.unchanged.items():
+        say(f"{number:>7,} {_LEFT[word]}")
+    missed = sum(result.would_change.values()) - sum(result.changed.values())
+    if result.dry_run:
+        say("nothing was changed (--dry-run)")
+    elif missed > 0:
+        say(f"{missed:>7,} unchanged: changed by somebody else meanwhile, or kept by a trigger or constraint")

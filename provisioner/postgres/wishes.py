@@ -1,0 +1,107 @@
+"""What operators wish of connections that are there: that they go, or get the present key; foreseen, then done."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from provisioner.postgres.browse import Filter, ids_after
+from provisioner.postgres.operations import Step
+from provisioner.postgres.pool import Database
+from provisioner.postgres.queries import statements
+
+_SQL: Final = "operations"
+# Requests in one transaction. Each is changed by itself, so that what refuses one keeps no other from it.
+BATCH: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removal:
+    """That connections go; with `adopted`, also those that somebody else made."""
+
+    adopted: bool = False
+    changes: tuple[str, ...] = ("removing", "let go", "removed")
+    name: Literal["remove"] = "remove"
+    foreseen: Literal["removal_foreseen"] = "removal_foreseen"
+
+    def narrowing(self) -> tuple[object, ...]:
+        """What else the foreseeing statement has to know."""
+        return (self.adopted,)
+
+    def arguments(self) -> tuple[object, ...]:
+        """What else the function has to know."""
+        return (self.adopted,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rekeying:
+    """That connections get their credential's present key: of these credentials, or of any.
+
+    With `prints`, the fingerprints of credentials, only those that have another key than that.
+    """
+
+    credentials: Collection[str] | None = None
+    prints: Mapping[str, str] | None = None
+    changes: tuple[str, ...] = ("sent",)
+    name: Literal["rekey"] = "rekey"
+    foreseen: Literal["rekeying_foreseen"] = "rekeying_foreseen"
+
+    def narrowing(self) -> tuple[object, ...]:
+        """What else the foreseeing statement has to know."""
+        credentials = None if self.credentials is None else list(self.credentials)
+        if self.prints is None:
+            return credentials, None, None
+        return credentials, list(self.prints), list(self.prints.values())
+
+    def arguments(self) -> tuple[object, ...]:
+        """What else the function has to know."""
+        return ()
+
+
+Deed = Removal | Rekeying
+
+
+async def foresee(database: Database, deed: Deed, wanted: Filter) -> Counter[str]:
+    """What the deed would do to the requests that the filter matches, in its words.
+
+    Raises `DatabaseUnavailable` and `DatabaseUnusable`, as `bring_about` does.
+    """
+    found: Counter[str] = Counter()
+    async for words in _foreseen(database, deed, wanted):
+        found.update(words.values())
+    return found
+
+
+async def bring_about(database: Database, deed: Deed, wanted: Filter) -> AsyncIterator[Step]:
+    """Do it, each batch in a transaction of its own. The batches before an error were done; once more is harmless."""
+    async for words in _foreseen(database, deed, wanted):
+        ids = [each for each, word in words.items() if word in deed.changes]
+        if not ids:
+            continue
+        rows = await database.fetch(statements(_SQL)[deed.name], ids, *deed.arguments())
+        changed = Counter({row["word"]: row["requests"] for row in rows if row["requests"]})
+        yield Step(seen=len(ids), changed=changed)
+
+
+async def _foreseen(database: Database, deed: Deed, wanted: Filter) -> AsyncIterator[Mapping[int, str]]:
+    last = -1
+    while ids := await ids_after(database, wanted, last, limit=BATCH):
+        rows = await database.fetch(statements(_SQL)[deed.foreseen], ids, *deed.narrowing())
+        yield {row["id"]: row["word"] for row in rows}
+        last = ids[-1]
+
+
+async def repair(database: Database, wrong: Mapping[int, Collection[str]]) -> Mapping[int, str]:
+    """Put requests in line, each in all that is wrong with it; what becomes of each.
+
+    Raises `DatabaseUnavailable` and `DatabaseUnusable`; the batches before were done, and once more is harmless.
+    """
+    outcomes: dict[int, str] = {}
+    ids = sorted(wrong)
+    for begin in range(0, len(ids), BATCH):
+        pairs = [(each, what) for each in ids[begin : begin + BATCH] for what in wrong[each]]
+        rows = await database.fetch(
+            statements(_SQL)["repair"], [each for each, _ in pairs], [what for _, what in pairs]
+        )
+        outcomes.update({row["id"]: row["outcome"] for row in rows})
+    return outcomes

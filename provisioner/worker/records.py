@@ -1,0 +1,46 @@
+"""Write down what a call was and how it ended, for the attempt log. Pure."""
+
+from datetime import datetime
+from typing import Final
+
+from provisioner.core.model import Action, AttemptRecord, Claim, Observation, Proof, Result
+
+# What certainly left nothing behind, because it never left.
+_UNSENT: Final = frozenset(
+    {Result.NOT_SENT, Result.CREDENTIAL_UNKNOWN, Result.CREDENTIAL_UNREADABLE, Result.CREDENTIAL_AWAY}
+)
+
+
+def lost_attempt(claim: Claim, now: datetime, message: str) -> AttemptRecord:
+    """What is logged for a create that may have been sent, and whose answer nobody will read."""
+    return AttemptRecord(
+        action=Action.CREATE,
+        started_at=claim.claimed_at,
+        elapsed=(now - claim.claimed_at).total_seconds(),
+        status=None,
+        req_id=None,
+        result=Result.UNKNOWN,
+        message=message,
+    )
+
+
+def was_sent(observation: Observation) -> bool:
+    """Whether anything was sent; without a usable token nothing is."""
+    return (
+        observation.result not in _UNSENT
+        and observation.proof is not Proof.UNSENT
+        and (observation.result is not Result.TOKEN_TROUBLE or observation.status is not None)
+    )
+
+
+def record_of(action: Action, started_at: datetime, observation: Observation) -> AttemptRecord:
+    """What is logged for a call and its end."""
+    return AttemptRecord(
+        action=action,
+        started_at=started_at,
+        elapsed=observation.elapsed,
+        status=observation.status,
+        req_id=observation.req_id,
+        result=observation.result,
+        message=observation.message,
+    )

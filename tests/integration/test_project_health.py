@@ -1,0 +1,155 @@
+"""Projects in which the identity may not create: found out with few creates, waited for, and gone on with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import structlog
+
+from provisioner.sandbox.simulator import Options
+from tests.support import eventually
+from tests.support.fleet import Fleet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.postgres import Database
+
+LIST = "GET /api/v1/projects"
+ALLOWED = ["create-app-connections", "read-app-connections"]
+# The list may be read again, and a probe is due, as soon as a worker looks.
+DUE = (
+    "UPDATE provisioner.project_checks SET read_pause = '0 seconds', probed_at = NULL",
+    "UPDATE provisioner.project_health SET probe_at = now() WHERE cause = 'no_permission'",
+)
+
+
+@pytest.fixture
+def logged() -> Iterator[list[dict[str, object]]]:
+    """Return what is logged, as it comes."""
+    with structlog.testing.capture_logs() as entries:
+        yield entries  # type: ignore[misc]  # structlog's entries are mutable mappings
+
+
+def options(projects: int) -> Options:
+    """An Infisical without a limiter."""
+    return Options(mode="self-hosted", projects=projects, latency=0.02)
+
+
+async def waiting(fleet: Fleet) -> int:
+    """Requests that wait for their project."""
+    return int(
+        await fleet.session.fetchval("SELECT count(*) FROM provisioner.waiting WHERE quarantine LIKE 'project:%'")
+    )
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+async def test_five_hundred_projects_that_nobody_joined_cost_five_creates(
+    database: Database, logged: list[dict[str, object]], workers: int
+) -> None:
+    """One refusal and one list show them all: they wait, no request fails, and they go on once the identity joins."""
+    async with Fleet(database.url, options(500), workers=workers) as fleet:
+        projects = fleet.simulator.projects
+        fleet.simulator.configure(permissions=dict.fromkeys(projects, "none"))
+        await fleet.insert(500)
+        await fleet.start()
+        await eventually(lambda: _all_wait(fleet, 500))
+        creates, reads = len(fleet.simulator.world.store.creates), fleet.simulator.world.requests[LIST]
+        assert creates <= 5
+        assert reads == {"200": 1}
+        assert await fleet.states() == {"pending": 500}
+        row = await fleet.session.fetchrow(
+            "SELECT count(*) AS projects, sum(requests) AS requests, count(DISTINCT cause) AS causes"
+            " FROM provisioner.quarantined_projects"
+        )
+        assert tuple(row or ()) == (500, 500, 1)
+        fleet.simulator.configure(permissions=dict.fromkeys(projects, ALLOWED))
+        await fleet.session.execute(DUE[0])
+        await fleet.done(within=30)
+        assert await fleet.states() == {"succeeded": 500}
+        assert len(fleet.simulator.world.store.creates) == creates + 500
+        assert await fleet.session.fetchval("SELECT count(*) FROM provisioner.project_health") == 0
+    assert "projects_released" in {entry["event"] for entry in logged}
+
+
+async def _all_wait(fleet: Fleet, requests: int) -> Any:
+    return await waiting(fleet) == requests
+
+
+async def test_the_others_go_on(database: Database) -> None:
+    """Of two hundred projects the fifty without the identity wait, and the others are done meanwhile."""
+    async with Fleet(database.url, options(200)) as fleet:
+        outside = fleet.simulator.projects[::4]
+        fleet.simulator.configure(permissions=dict.fromkeys(outside, "none"))
+        await fleet.insert(200)
+        await fleet.start()
+        await eventually(lambda: _all_wait(fleet, 50))
+        await eventually(lambda: _states(fleet, {"succeeded": 150, "pending": 50}))
+        assert len(fleet.simulator.world.store.creates) <= 150 + 8
+        # What is asked for later waits without a create, and without another read as long as the list is fresh.
+        created = len(fleet.simulator.world.store.creates)
+        await fleet.insert(200, name="later")
+        await eventually(lambda: _all_wait(fleet, 100))
+        await eventually(lambda: _states(fleet, {"succeeded": 300, "pending": 100}))
+        assert len(fleet.simulator.world.store.creates) == created + 150
+
+
+async def _states(fleet: Fleet, expected: dict[str, int]) -> Any:
+    return await fleet.states() == expected
+
+
+async def test_a_missing_permission_is_probed(database: Database) -> None:
+    """A role that may not create costs one create a project; single probes find out that it was given."""
+    async with Fleet(database.url, options(3)) as fleet:
+        projects = fleet.simulator.projects
+        fleet.simulator.configure(permissions={project: ["read-app-connections"] for project in projects})
+        for number in range(10):
+            await fleet.insert(3, name=f"n-{number}")
+        await fleet.start()
+        await eventually(lambda: _all_wait(fleet, 30))
+        assert len(fleet.simulator.world.store.creates) <= 8
+        before = len(fleet.simulator.world.store.creates)
+        await fleet.session.execute(DUE[0])
+        await fleet.session.execute(DUE[1])
+        await eventually(lambda: len(fleet.simulator.world.store.creates) > before)
+        await eventually(lambda: _all_wait(fleet, 30))
+        assert len(fleet.simulator.world.store.creates) == before + 1
+        fleet.simulator.configure(permissions=dict.fromkeys(projects, ALLOWED))
+        await fleet.session.execute(DUE[0])
+        await fleet.session.execute(DUE[1])
+        await fleet.done(within=30)
+        assert await fleet.states() == {"succeeded": 30}
+
+
+async def test_a_list_that_leaves_out_what_can_be_used_holds_nobody(database: Database) -> None:
+    """Where a create passed in a project that the list lacks, only what was itself refused waits."""
+    async with Fleet(database.url, Options(mode="self-hosted", projects=1, any_project=True)) as fleet:
+        (one,) = fleet.simulator.projects
+        insert = (
+            "INSERT INTO provisioner.connection_requests (project_id)"
+            " SELECT gen_random_uuid() FROM generate_series(1, $1::int)"
+        )
+        await fleet.session.execute(insert, 1)
+        await fleet.start()
+        await fleet.done()
+        fleet.simulator.configure(permissions={one: "none"})
+        await fleet.insert(1)
+        await eventually(lambda: _all_wait(fleet, 1))
+        await fleet.session.execute(insert, 20)
+        await eventually(lambda: _states(fleet, {"succeeded": 21, "pending": 1}))
+
+
+async def test_retry_looks_at_once(database: Database) -> None:
+    """`retry` of a request that waits for its project reads the list again, and it goes on."""
+    async with Fleet(database.url, options(1)) as fleet:
+        (one,) = fleet.simulator.projects
+        fleet.simulator.configure(permissions={one: "none"})
+        await fleet.insert(1)
+        await fleet.insert(1, name="second")
+        await fleet.start()
+        await eventually(lambda: _all_wait(fleet, 2))
+        fleet.simulator.configure(permissions={one: ALLOWED})
+        await fleet.session.execute("SELECT provisioner.retry(ARRAY[min(id)]) FROM provisioner.connection_requests")
+        await fleet.done()
+        assert await fleet.states() == {"succeeded": 2}
