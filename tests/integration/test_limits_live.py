@@ -45,7 +45,7 @@ async def test_two_workers_keep_to_a_pace_that_is_set_while_they_work(database: 
         await eventually(lambda: fleet.created() >= 20)
         await set_limit(fleet, writes=30)
 
-        async def slow() -> bool:
+        async def slow() -> Any:
             before = fleet.created()
             await asyncio.sleep(1.0)
             return fleet.created() - before <= 1
@@ -61,7 +61,7 @@ async def test_workers_keep_to_a_number_in_flight_that_is_set_while_they_work(da
     """The slots of all workers together fall to one, and become more again when it is lifted."""
     async with Fleet(database.url, replace(SELF, latency=0.05), workers=2) as fleet:
         await fleet.start()
-        await fleet.insert(400)
+        await fleet.insert(1000)
 
         async def slots() -> Any:
             return await fleet.session.fetchval(
@@ -76,7 +76,7 @@ async def test_workers_keep_to_a_number_in_flight_that_is_set_while_they_work(da
 
         await eventually(many)
         await set_limit(fleet, in_flight=1)
-        await eventually(one, within=3.0)
+        await eventually(one, within=5.0)
         await set_limit(fleet)
         await eventually(many, within=10.0)
 
