@@ -827,6 +827,57 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION provisioner.repair(ids bigint[], wrong text[]) RETURNS TABLE(id bigint, outcome text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    found record;
+    request provisioner.connection_requests;
+    renamed boolean;
+    described boolean;
+    rekeyed boolean;
+BEGIN
+    FOR found IN
+        SELECT g.id, array_agg(g.what) AS what FROM unnest(repair.ids, repair.wrong) AS g (id, what) GROUP BY g.id ORDER BY g.id
+    LOOP
+        BEGIN
+            SELECT q.* INTO request FROM provisioner.connection_requests AS q WHERE q.id = found.id FOR UPDATE;
+            CONTINUE WHEN request.id IS NULL;
+            id := request.id;
+            renamed := 'name' = ANY (found.what);
+            described := 'description' = ANY (found.what);
+            rekeyed := 'credential' = ANY (found.what) AND request.credential NOT LIKE 'sealed:%:wiped';
+            outcome := CASE
+                WHEN request.status <> 'succeeded' OR request.wanted <> 'present' THEN 'not now'
+                WHEN request.adopted AND request.on_conflict <> 'replace' THEN 'adopted'
+                WHEN NOT ('gone' = ANY (found.what) OR renamed OR described OR rekeyed) THEN 'wiped'
+                ELSE 'repairing'
+            END;
+            IF outcome = 'repairing' THEN
+                IF renamed OR described OR rekeyed THEN
+                    INSERT INTO provisioner.edits AS e (id, name, description, credential)
+                    VALUES (request.id, renamed, described, rekeyed)
+                    ON CONFLICT (id) DO UPDATE SET
+                        name = e.name OR excluded.name, description = e.description OR excluded.description,
+                        credential = e.credential OR excluded.credential;
+                END IF;
+                PERFORM provisioner.reopen(request);
+            END IF;
+            RETURN NEXT;
+        EXCEPTION WHEN OTHERS THEN
+            IF provisioner.is_about_all(SQLSTATE) THEN
+                RAISE;
+            END IF;
+            RAISE NOTICE 'request % is left as it is: %', found.id, SQLERRM;
+        END;
+    END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION provisioner.repair(ids bigint[], wrong text[]) IS 'Put connections in line that are not as they were recorded';
+
 CREATE FUNCTION provisioner.request_credential_edited() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2995,6 +3046,8 @@ REVOKE ALL ON FUNCTION provisioner.rekey(ids bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION provisioner.remove(ids bigint[], adopted boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.reopen(r provisioner.connection_requests) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.repair(ids bigint[], wrong text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.request_credential_edited() FROM PUBLIC;
 

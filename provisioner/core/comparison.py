@@ -3,9 +3,13 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
 
 from provisioner.core.description import is_description_of
 from provisioner.core.model import Connection, OnConflict
+
+_NO_PRINTS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Difference(StrEnum):
@@ -15,6 +19,17 @@ class Difference(StrEnum):
     RENAMED = "renamed"
     REWRITTEN = "rewritten"
     DESCRIBED = "described otherwise"
+    OLD_KEY = "another key"
+
+
+WRONG: Final[Mapping[Difference, str]] = {
+    Difference.GONE: "gone",
+    Difference.RENAMED: "name",
+    Difference.REWRITTEN: "credential",
+    Difference.DESCRIBED: "description",
+    Difference.OLD_KEY: "credential",
+}
+"""What has to be sent again, as `provisioner.repair` names it."""
 
 
 class Prospect(StrEnum):
@@ -30,7 +45,10 @@ class Prospect(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:
-    """A succeeded request, as far as Infisical's side can be compared with it."""
+    """A succeeded request, as far as Infisical's side can be compared with it.
+
+    `credential` is its canonical name, and `key_fingerprint` of the key that Infisical accepted last.
+    """
 
     id: int
     target: str
@@ -41,6 +59,8 @@ class Recorded:
     adopted: bool
     connection_id: str
     credentials_hash: str | None
+    credential: str = ""
+    key_fingerprint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +77,22 @@ class Project:
         return cls({each.id.lower(): each for each in listed}, {each.name: each for each in listed})
 
 
-def differences(recorded: Recorded, project: Project) -> Mapping[Difference, str]:
-    """What differs, each with a sentence that says how; empty when all is as it was recorded."""
+def differences(
+    recorded: Recorded, project: Project, prints: Mapping[str, str] = _NO_PRINTS
+) -> Mapping[Difference, str]:
+    """What differs, each with a sentence that says how; empty when all is as it was recorded.
+
+    `prints` are the fingerprints of the keys that credentials have now, as far as they are known here.
+    """
     found = project.by_id.get(recorded.connection_id.lower())
     if found is None:
         other = project.by_name.get(recorded.name)
         said = f"; another connection now has its name: {other.id}" if other else ""
         return {Difference.GONE: f"the project has no connection {recorded.connection_id}{said}"}
-    return dict(_changes(recorded, found))
+    return dict(_changes(recorded, found, prints))
 
 
-def _changes(recorded: Recorded, found: Connection) -> Iterator[tuple[Difference, str]]:
+def _changes(recorded: Recorded, found: Connection, prints: Mapping[str, str]) -> Iterator[tuple[Difference, str]]:
     if found.name != recorded.name:
         yield Difference.RENAMED, f"it is now called {found.name}"
     if recorded.credentials_hash and found.credentials_hash != recorded.credentials_hash:
@@ -76,10 +101,23 @@ def _changes(recorded: Recorded, found: Connection) -> Iterator[tuple[Difference
         recorded.id, recorded.description, found.description or ""
     ):
         yield Difference.DESCRIBED, "its description differs from the requested one"
+    if has_old_key(recorded, prints):
+        yield Difference.OLD_KEY, f"it has another key than credential {recorded.credential!r} has now"
+
+
+def has_old_key(recorded: Recorded, prints: Mapping[str, str]) -> bool:
+    """Whether its key is another one than its credential has now, for all that is known."""
+    present = prints.get(recorded.credential)
+    return None not in {present, recorded.key_fingerprint} and present != recorded.key_fingerprint
 
 
 def _has_our_description(recorded: Recorded) -> bool:
-    """Whether we wrote its description for certain: what was somebody else's first keeps theirs."""
+    """Whether it has to be described as its request says: what was adopted keeps what somebody else wrote.
+
+    What was replaced has our description if the request gives one.
+    """
+    if recorded.adopted and recorded.on_conflict == OnConflict.REPLACE:
+        return recorded.description is not None
     return not recorded.adopted
 
 

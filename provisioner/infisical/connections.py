@@ -109,9 +109,9 @@ class InfisicalConnections:
         return await self._patiently(call)
 
     async def replace(self, request: Request, connection: Connection, key: Secret) -> Observation:
-        """Set the credentials of an existing connection. It is never repeated."""
+        """Set the key and, where one is asked for, the description of an existing connection. It is never repeated."""
         try:
-            body = replace_body(key)
+            body = replace_body(request, key)
         except TypeError:
             return _UNWRITABLE
         asked = Asked(Action.REPLACE, request.project_id, request.name, connection.id, key.reveal())

@@ -100,6 +100,12 @@ def update_body(request: Request, key: Secret | None, *, marker: str) -> bytes:
     return orjson.dumps(body)
 
 
-def replace_body(key: Secret) -> bytes:
-    """The body of a PATCH that sets the key and nothing else; raises `TypeError` for text that is no Unicode."""
-    return orjson.dumps({"credentials": {"apiKey": key.reveal()}})
+def replace_body(request: Request, key: Secret) -> bytes:
+    """The body of a PATCH that takes an existing connection over; raises `TypeError` for text that is no Unicode.
+
+    It has the request's description where there is one, without a mark: that is only on what we have made.
+    """
+    body: dict[str, object] = {"credentials": {"apiKey": key.reveal()}}
+    if request.description is not None:
+        body["description"] = describe(request.id, request.description, marker="")
+    return orjson.dumps(body)

@@ -96,3 +96,19 @@ async def _foreseen(database: Database, deed: Deed, wanted: Filter) -> AsyncIter
         rows = await database.fetch(statements(_SQL)[deed.foreseen], ids, *deed.narrowing())
         yield {row["id"]: row["word"] for row in rows}
         last = ids[-1]
+
+
+async def repair(database: Database, wrong: Mapping[int, Collection[str]]) -> Mapping[int, str]:
+    """Put requests in line, each in all that is wrong with it; what becomes of each.
+
+    Raises `DatabaseUnavailable` and `DatabaseUnusable`; the batches before were done, and once more is harmless.
+    """
+    outcomes: dict[int, str] = {}
+    ids = sorted(wrong)
+    for begin in range(0, len(ids), BATCH):
+        pairs = [(each, what) for each in ids[begin : begin + BATCH] for what in wrong[each]]
+        rows = await database.fetch(
+            statements(_SQL)["repair"], [each for each, _ in pairs], [what for _, what in pairs]
+        )
+        outcomes.update({row["id"]: row["outcome"] for row in rows})
+    return outcomes

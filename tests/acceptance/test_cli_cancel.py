@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def test_what_is_not_finished_is_called_off(database: Database) -> None:
-    """Who is in line is cancelled at once, who is in flight or in doubt ends first, and all of it is said."""
+    """Who is in line is cancelled at once, in flight or in doubt ends first, failed is put aside; all of it is said."""
     ids = one_of_each(database)
     (doubted,) = ask(database)
     postpone(database, doubted, code="outcome_unknown", unknown=True)
@@ -27,11 +27,12 @@ def test_what_is_not_finished_is_called_off(database: Database) -> None:
     assert [line.split()[:2] for line in done.stdout.splitlines()] == [
         ["2", "cancelled"],
         ["2", "in"],
-        ["3", "unchanged"],
+        ["1", "had"],
+        ["2", "unchanged"],
     ]
     after = states(database)
     assert [after[ids[state]] for state in ids] == [
-        *("succeeded", "failed", "cancelled", "cancelled", "in_flight", "cancelled")
+        *("succeeded", "cancelled", "cancelled", "cancelled", "in_flight", "cancelled")
     ]
     assert after[doubted] == "waiting"
 
@@ -42,8 +43,8 @@ def test_programs_get_counts(database: Database) -> None:
     done = provisioner("cancel", "--batch", "mixed", "--json", database=database)
     assert done.returncode == 0
     said = json.loads(done.stdout)
-    assert said["changed"] == {"cancelled": 2, "ending": 1}
-    assert (sum(said["matched"].values()), said["unchanged"], said["unknown"]) == (len(ids), 3, [])
+    assert said["changed"] == {"cancelled": 2, "ending": 1, "put aside": 1}
+    assert (sum(said["matched"].values()), said["unchanged"], said["unknown"]) == (len(ids), 2, [])
 
 
 def test_a_dry_run_changes_nothing(database: Database) -> None:

@@ -126,7 +126,7 @@ def test_what_cannot_be_asked_for_is_no_success(database: Database, infisical: I
 def test_what_was_somebody_elses_first_keeps_its_description(database: Database, infisical: Infisical) -> None:
     """An adopted connection is not expected to have the description that was asked for."""
     record(database, infisical, "adopted", description="ours", on_conflict="adopt", adopted="true")
-    record(database, infisical, "replaced", description="ours", on_conflict="replace", adopted="true")
+    record(database, infisical, "replaced", on_conflict="replace", adopted="true")
     done = provisioner("verify", database=database, more=infisical.variables)
     assert done.returncode == 0
 
@@ -173,3 +173,45 @@ def test_nothing_recorded_is_no_trouble(database: Database) -> None:
     done = provisioner("verify", database=database)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "0 recorded connections in 0 projects were compared\n"
+
+
+def test_what_differs_is_repaired_by_workers(database: Database, infisical: Infisical) -> None:
+    """Whatever differs is put in line, an old key too; what was adopted is named and left."""
+    gone = record(database, infisical, "spare", name="gone", connection_id=NOBODY)
+    renamed = record(database, infisical, "new-name", name="old-name", description="of new-name")
+    rewritten = record(database, infisical, "rewritten", credentials_hash="ab" * 32)
+    described = record(database, infisical, "described", description="something else")
+    replaced = record(database, infisical, "replaced", description="ours", on_conflict="replace", adopted="true")
+    old_key = record(database, infisical, "old-key", key_fingerprint="0" * 16)
+    elsewhere = record(database, infisical, "elsewhere", key_fingerprint="0" * 16, credential="not-here")
+    theirs = record(
+        database, infisical, "theirs", credentials_hash="ab" * 32, on_conflict="adopt", adopted="true", project=1
+    )
+    done = provisioner("verify", "--repair", database=database, more=infisical.variables)
+    assert (done.returncode, done.stderr) == (3, "")
+    for said in (
+        "it has another key than credential 'default' has now",
+        "1 have a key of credential 'not-here', which this host does not have: not compared",
+        "6 are put in line by the workers",
+        "1 left alone: they were adopted, and belong to somebody else",
+    ):
+        assert said in done.stdout
+    assert f"request {theirs['request']}, theirs" in done.stdout.split("left alone")[1]
+    assert provisioner("run", "--drain", "--listen", "off", database=database, more=infisical.variables).returncode == 0
+    again = provisioner("verify", "--json", database=database, more=infisical.variables)
+    document = json.loads(again.stdout)
+    assert [each["id"] for each in document["differences"]] == [theirs["request"]]
+    assert document["keys_not_compared"] == {"not-here": 1}
+    there = {each["id"]: each for each in infisical.state()["connections"]}
+    assert "gone" in {each["name"] for each in there.values()}
+    assert (
+        query(database, f"SELECT status FROM provisioner.connection_requests WHERE id = {gone['request']}")
+        == "succeeded"
+    )
+    assert there[renamed["id"]]["name"] == "old-name"
+    assert there[described["id"]]["description"] == "something else"
+    assert there[replaced["id"]]["description"] == "ours"
+    assert there[theirs["id"]]["credentialsHash"] == theirs["credentialsHash"]
+    assert there[elsewhere["id"]]["credentialsHash"] == elsewhere["credentialsHash"]
+    assert there[old_key["id"]]["credentialsHash"] != old_key["credentialsHash"]
+    assert there[rewritten["id"]]["credentialsHash"] != rewritten["credentialsHash"]

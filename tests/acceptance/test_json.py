@@ -43,9 +43,12 @@ CALLS: Mapping[str, tuple[int, str]] = {
     "show 1": (0, REQUEST + DETAIL),
     "retry --all --dry-run": (0, CHANGE),
     "cancel --all --dry-run": (0, CHANGE),
+    "remove --all --dry-run": (0, "operation dry_run would_change changed unchanged"),
+    "rekey --all --dry-run": (0, "operation dry_run would_change changed unchanged remarks"),
     "pause default": (0, HELD),
     "resume default": (0, HELD),
-    "verify": (1, "compared projects differences not_compared"),
+    "rotations": (0, ""),  # there is none
+    "verify": (1, "compared projects differences not_compared keys_not_compared repaired"),
     "doctor": (0, "ok checks"),
     "settings": (0, "database.url targets.default.url retry.max_attempts log.level"),
 }

@@ -61,14 +61,37 @@ def test_a_connection_that_is_gone_is_told_alone() -> None:
         ("fail", False, {Difference.DESCRIBED}),
         ("adopt", True, set()),
         ("adopt", False, {Difference.DESCRIBED}),
-        ("replace", True, set()),
+        ("replace", True, {Difference.DESCRIBED}),
         ("replace", False, {Difference.DESCRIBED}),
     ],
 )
 def test_only_a_description_of_ours_is_compared(on_conflict: str, adopted: bool, expected: set[Difference]) -> None:
-    """What somebody else made keeps their description."""
+    """What was adopted keeps their description, and what was replaced does if the request has none."""
     recorded = replace(ALIKE, on_conflict=on_conflict, adopted=adopted, description="another")
     assert differences(recorded, Project.of([MADE])).keys() == expected
+
+
+def test_what_was_replaced_keeps_its_description_unless_there_is_another() -> None:
+    """A request without a description does not take somebody else's away."""
+    recorded = replace(ALIKE, on_conflict="replace", adopted=True, description=None)
+    assert differences(recorded, Project.of([MADE])) == {}
+
+
+@pytest.mark.parametrize(
+    ("recorded", "prints", "expected"),
+    [
+        ("old", {"default": "new"}, {Difference.OLD_KEY}),
+        ("new", {"default": "new"}, set()),
+        (None, {"default": "new"}, set()),
+        ("old", {"other": "new"}, set()),
+    ],
+)
+def test_an_old_key_is_told_where_both_are_known(
+    recorded: str | None, prints: dict[str, str], expected: set[Difference]
+) -> None:
+    """A key that this host does not have, or of which nothing was recorded, is not compared."""
+    known = replace(ALIKE, credential="default", key_fingerprint=recorded)
+    assert differences(known, Project.of([MADE]), prints).keys() == expected
 
 
 def test_an_unknown_hash_is_not_compared() -> None:

@@ -22,6 +22,11 @@ _PROSPECTS: Final = {
     Prospect.CONFLICT: "would conflict: somebody else's connection has the name",
     Prospect.GONE: "were made by earlier requests and are gone; requesting them again changes nothing",
 }
+_LEFT_ALONE: Final = {
+    "adopted": "they were adopted, and belong to somebody else",
+    "wiped": "their sealed key is wiped, so set credential to a new one",
+    "not now": "they have been changed meanwhile",
+}
 _BAD: Final = (Prospect.CONFLICT, Prospect.GONE)
 
 
@@ -138,17 +143,39 @@ class Finding:
 
 @dataclass(slots=True, kw_only=True)
 class Verified:
-    """What a comparison showed."""
+    """What a comparison showed, and with `repaired` what becomes of each request that differs.
 
+    `prints` are the fingerprints of the keys that this host has; `unknown_keys` counts the connections whose key could
+    not be compared, by credential.
+    """
+
+    prints: Mapping[str, str] = field(default_factory=dict)
     compared: int = 0
     projects: int = 0
     findings: list[Finding] = field(default_factory=list)
     unasked: list[Unasked] = field(default_factory=list)
+    unknown_keys: Counter[str] = field(default_factory=Counter)
+    repaired: Mapping[int, str] | None = None
 
     @property
     def is_fine(self) -> bool:
         """Whether all was compared and nothing differs."""
         return not (self.findings or self.unasked)
+
+    @property
+    def left_alone(self) -> Mapping[str, Sequence[Finding]]:
+        """What was to be repaired and is not, by the reason."""
+        left: dict[str, list[Finding]] = {}
+        for finding in self.findings:
+            outcome = (self.repaired or {}).get(finding.recorded.id, "not now")
+            if outcome != "repairing":
+                left.setdefault(outcome, []).append(finding)
+        return left
+
+    def note_key(self, recorded: Recorded) -> None:
+        """Count a connection whose key cannot be compared. A sealed key is nobody else's, and never outdated."""
+        if recorded.key_fingerprint and not recorded.credential.startswith("sealed:"):
+            self.unknown_keys.update([recorded.credential] if recorded.credential not in self.prints else [])
 
 
 def _as_dict(planned: Planned) -> dict[str, Any]:
@@ -218,6 +245,8 @@ def tell_verified(verified: Verified, *, as_json: bool) -> None:
                 "projects": verified.projects,
                 "differences": findings,
                 "not_compared": verified.unasked,
+                "keys_not_compared": verified.unknown_keys,
+                "repaired": verified.repaired,
             }
         )
         return
@@ -233,8 +262,23 @@ def tell_verified(verified: Verified, *, as_json: bool) -> None:
             say(f"{'':10}request {one.id}, {one.name} in project {one.project_id}: {finding.differences[what]}")
         _tell_more(len(alike))
     _tell_unasked(verified.unasked)
+    for credential, number in sorted(verified.unknown_keys.items()):
+        say(f"{number:>9,} have a key of credential {credential!r}, which this host does not have: not compared")
     if verified.is_fine and verified.compared:
         say("all are as recorded")
+    elif verified.repaired is not None:
+        _tell_repaired(verified)
+
+
+def _tell_repaired(verified: Verified) -> None:
+    repairing = sum(outcome == "repairing" for outcome in (verified.repaired or {}).values())
+    say(f"{repairing:>9,} are put in line by the workers")
+    for outcome, findings in verified.left_alone.items():
+        say(f"{len(findings):>9,} left alone: {_LEFT_ALONE[outcome]}")
+        for finding in findings[:SHOWN]:
+            one = finding.recorded
+            say(f"{'':10}request {one.id}, {one.name} in project {one.project_id}")
+        _tell_more(len(findings))
 
 
 def _tell_unasked(unasked: Sequence[Unasked]) -> None:

@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from provisioner.cli.look.findings import Finding, Unasked, Verified, tell_verified
 from provisioner.cli.terminal.bars import counting
 from provisioner.cli.terminal.filters import Batches, Ids, Projects, StateChoice, Targets, filtered, tell_unknown_of
-from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
-from provisioner.core.comparison import Difference, Project, Recorded, differences
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, PARTLY, Config, Json, load, open_database, run_async
+from provisioner.core.comparison import WRONG, Difference, Project, Recorded, differences
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,32 +30,48 @@ def verify(  # noqa: PLR0917  # the command line names them
     batches: Batches = None,
     projects: Projects = None,
     targets: Targets = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Have workers put in line what differs: made again, or sent again.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Compare succeeded requests with Infisical: gone, renamed, credentials rewritten, description changed.
+    """Compare succeeded requests with Infisical: gone, renamed, described otherwise, credentials rewritten, old key.
 
     There is one login, and one read of the whole organization where the identity may read that, else one per project.
-    At most half of the read budget is used, so workers can always look up what they have made. Nothing is changed.
-    Exits 1 if anything differs or could not be compared.
+    At most half of the read budget is used, so workers can always look up what they have made. Keys are compared by
+    fingerprint if this host has them. Without --repair nothing is changed, and the exit status is 1 if anything differs
+    or could not be compared. With it workers make what is gone again and send everything else, within their limits;
+    what was adopted is left alone. Then the exit status is 0 if all that differs is repaired, 3 if some is left alone,
+    and 1 if something could not be compared.
 
-    Example: provisioner verify --batch onboarding
+    Example: provisioner verify --batch onboarding --repair
     """
     wanted = filtered(ids=ids, states=SUCCEEDED, batches=batches, projects=projects, targets=targets)
-    raise typer.Exit(run_async(_verify(load(config), wanted, as_json=as_json)))
+    raise typer.Exit(run_async(_verify(load(config), wanted, mend=repair, as_json=as_json)))
 
 
-async def _verify(settings: "Settings", wanted: "Filter", *, as_json: bool) -> int:
+async def _verify(settings: "Settings", wanted: "Filter", *, mend: bool, as_json: bool) -> int:
+    from provisioner.keyring import present_prints
     from provisioner.postgres.browse import count
+    from provisioner.postgres.wishes import repair
 
-    verified = Verified()
     async with open_database(settings) as database:
         if await tell_unknown_of(database, wanted):
             return NOT_DONE
         total = sum(each.requests for each in (await count(database, wanted)).values())
+        prints, _ = await present_prints(settings, database) if total else ({}, ())
+        verified = Verified(prints=prints)
         with counting("comparing", total=total, quiet=as_json) as advance:
             await _compare_all(settings, database, wanted, verified, advance)
+        if mend:
+            wrong = {each.recorded.id: {WRONG[what] for what in each.differences} for each in verified.findings}
+            verified.repaired = await repair(database, wrong)
     tell_verified(verified, as_json=as_json)
-    return DONE if verified.is_fine else NOT_DONE
+    if verified.unasked:
+        return NOT_DONE
+    if verified.repaired is None:
+        return DONE if verified.is_fine else NOT_DONE
+    return PARTLY if verified.left_alone else DONE
 
 
 async def _compare_all(
@@ -101,7 +117,8 @@ async def _compare(
         verified.projects += 1
         verified.compared += len(recorded)
         for one in recorded:
-            if found := differences(one, project):
+            verified.note_key(one)
+            if found := differences(one, project, verified.prints):
                 verified.findings.append(Finding(recorded=one, differences=found))
 
     def sure(project_id: str, project: Project) -> bool:

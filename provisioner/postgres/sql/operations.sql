@@ -83,3 +83,7 @@ UPDATE provisioner.rotation_requests AS r
 SET with_secrets = r.with_secrets OR $2, revoke_keys = r.revoke_keys OR $3
 FROM provisioner.connection_requests AS q
 WHERE q.id = ANY ($1::bigint[]) AND r.target = q.target AND r.project_id = q.project_id AND r.connection = q.name;
+
+-- :name repair
+-- Put requests $1 in line in what is wrong with them, $2.
+SELECT r.id, r.outcome FROM provisioner.repair($1, $2) AS r;

@@ -5,7 +5,8 @@
 -- (target $5, project $6, name $7) on, if ids $1, batches $2, projects $3 and targets $4 allow; NULL means any.
 SELECT
     q.id, q.target, q.project_id::text AS project_id, q.name, q.description, q.on_conflict, q.adopted,
-    q.connection_id::text AS connection_id, q.credentials_hash
+    q.connection_id::text AS connection_id, q.credentials_hash,
+    replace(lower(btrim(q.credential)), '_', '-') AS credential, q.key_fingerprint
 FROM provisioner.connection_requests AS q
 WHERE
     q.status = 'succeeded' AND q.connection_id IS NOT NULL

@@ -20,7 +20,8 @@ RETURNING r.target, r.holder, r.started_at, r.project_id::text AS project_id, r.
 -- Connections of target $1 that were missed $2 ago or earlier in this round or before, and were not looked for again: at most $3.
 SELECT
     q.id, q.target, q.project_id::text AS project_id, q.name, q.description, q.on_conflict, q.adopted,
-    q.connection_id::text AS connection_id, q.credentials_hash
+    q.connection_id::text AS connection_id, q.credentials_hash,
+    replace(lower(btrim(q.credential)), '_', '-') AS credential, q.key_fingerprint
 FROM provisioner.drifts AS d
 JOIN provisioner.connection_requests AS q ON q.id = d.id
 WHERE
