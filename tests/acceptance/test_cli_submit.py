@@ -13,6 +13,7 @@ from uuid import UUID
 import pytest
 
 from tests.support.cli import SCRIPT, environment, provisioner, query
+from tests.support.infisical import simulated
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -205,3 +206,22 @@ def test_a_hundred_thousand_lines_take_seconds_and_little_memory(database: Datab
         peaks.append(usage.ru_maxrss)
     assert query(database, COUNT) == "101000"
     assert peaks[1] < peaks[0] * 1.5
+
+
+def test_projects_without_the_identity_are_told(database: Database, tmp_path: Path) -> None:
+    """Where this host may ask Infisical, one read tells which projects lack the machine identity; all is loaded."""
+    file = tmp_path / "projects.csv"
+    with simulated("--mode", "self-hosted", "--projects", "15") as infisical:
+        infisical.set(permissions=dict.fromkeys(infisical.projects[:12], "none"))
+        rows = "".join(f"{project},Team {number}\n" for number, project in enumerate(infisical.projects))
+        file.write_text("project_id,project_name\n" + rows)
+        done = provisioner("submit", file, database=database, more=infisical.variables)
+        assert done.returncode == 0
+        assert "warning: 12 of 15 projects lack the machine identity of target default, or do not exist" in done.stderr
+        assert f"Team 3 ({infisical.projects[3]})" in done.stderr
+        assert "and 2 more" in done.stderr
+        assert infisical.state()["requests"]["GET /api/v1/projects"] == {"200": 1}
+        infisical.set(outage="refuse")
+        again = provisioner("submit", file, database=database, more=infisical.variables)
+        assert (again.returncode, again.stderr) == (0, "")
+    assert query(database, "SELECT count(*) FROM provisioner.connection_requests") == "15"
