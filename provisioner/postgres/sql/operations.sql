@@ -16,6 +16,10 @@ SELECT p.paused_at, p.paused_by FROM provisioner.pause($1) AS p;
 -- Let target $1 go on, and tell since when it was held. No row: it was not held.
 SELECT p.paused_at, p.paused_by FROM provisioner.resume($1) AS p;
 
+-- :name set_limit
+-- Limit target $1 to $2 writes in $3 and to $4 creates in flight; what is NULL stays, and all of them lift the limit.
+SELECT l.writes, l.period, l.in_flight, l.limited_at, l.limited_by FROM provisioner.set_limit($1, $2, $3, $4) AS l;
+
 -- :name held
 -- Since when target $1 is held, and by whom. No row: it is not.
 SELECT t.paused_at, t.paused_by FROM provisioner.targets AS t WHERE t.target = $1 AND t.paused_at IS NOT NULL;
@@ -76,6 +80,13 @@ ORDER BY q.id;
 -- :name rekey
 -- Send the connections of requests $1 the present key of their credential.
 SELECT 'sent' AS word, count(*) AS requests FROM provisioner.rekey($1) AS r;
+
+-- :name take_along
+-- When the rotations that use the connections of requests $1 are removed, their secrets ($2) and their keys ($3) go with them.
+UPDATE provisioner.rotation_requests AS r
+SET with_secrets = r.with_secrets OR $2, revoke_keys = r.revoke_keys OR $3
+FROM provisioner.connection_requests AS q
+WHERE q.id = ANY ($1::bigint[]) AND r.target = q.target AND r.project_id = q.project_id AND r.connection = q.name;
 
 -- :name repair
 -- Put requests $1 in line in what is wrong with them, $2.
