@@ -112,7 +112,8 @@ def _read_csv(lines: Iterator[str]) -> Iterator[Record | Problem]:
     try:
         header = read_header(next(reader))
     except csv.Error as error:
-        raise FileUnusable(f"has a header that is not CSV: {error}") from error
+        said = str(error).replace("\t", "tab")  # a delimiter that nobody sees
+        raise FileUnusable(f"has a header that is not CSV: {said}") from error
     end = skipped + reader.line_num
     while True:
         start = end + 1
@@ -122,7 +123,7 @@ def _read_csv(lines: Iterator[str]) -> Iterator[Record | Problem]:
             return
         except csv.Error as error:
             end = max(skipped + reader.line_num, start)
-            yield _swallowed(start, end, str(error))
+            yield _swallowed(start, end, str(error).replace("\t", "tab"))
             continue
         end = skipped + reader.line_num
         if end > start and any(_REQUEST.search(cell.partition("\n")[2]) for cell in cells if "\n" in cell):

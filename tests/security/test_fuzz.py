@@ -183,6 +183,7 @@ def seal(api_key: Secret, *, project_id: str, name: str) -> str:
 @given(
     content=OCTETS, name=st.sampled_from(["-", "x.csv", "x.jsonl", "x.json"]), form=st.none() | st.sampled_from(Format)
 )
+@example(content=b'target\t""0', name="x.csv", form=None)
 @example(content=b'{"priority": 1e999}', name="x.jsonl", form=None)
 @example(content=b'{"project_id": ' + b"[" * 100000, name="x.jsonl", form=None)
 @example(content=b'{"priority": ' + b"9" * 5000 + b"}", name="x.jsonl", form=None)
