@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 STDIN: Final = "-"
 
+Update = Annotated[bool, typer.Option("--update", help="Take over changed values of requests that are there already.")]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
@@ -76,9 +78,7 @@ def submit(  # noqa: PLR0917  # the command line names them
     skip_invalid: Annotated[
         bool, typer.Option("--skip-invalid", help="Skip invalid lines and load the rest; exit 3 if any were skipped.")
     ] = False,
-    update: Annotated[
-        bool, typer.Option("--update", help="Take over changed values of requests that are there already.")
-    ] = False,
+    update: Update = False,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait until the file's requests have ended; exits as `run --drain` does.")
     ] = False,
