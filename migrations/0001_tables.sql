@@ -501,6 +501,12 @@ CREATE TABLE provisioner.notices (
 COMMENT ON TABLE provisioner.notices IS 'What is told to notify.url: sent once sent_at is set, otherwise tried (again) at due_at';
 COMMENT ON COLUMN provisioner.notices.error IS 'Why the last try to send it came to nothing';
 
+-- When Infisical was last asked for new projects, by whichever worker.
+CREATE TABLE provisioner.discover_rounds (
+    target text PRIMARY KEY,
+    started_at timestamptz NOT NULL
+);
+
 -- Standing verification: one row a target. A round goes over all that was recorded there in the order of projects and names; who
 -- holds the lease goes on behind (project_id, name). Nothing is written to a request that is as it was recorded.
 CREATE TABLE provisioner.verify_rounds (

@@ -410,3 +410,21 @@ SELECT provisioner.turn_attempt_log(interval '30 days');
 
 -- Functions belong to their owner alone until `provisioner grant` says otherwise.
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA provisioner FROM PUBLIC;
+
+-- Ask for a connection in each of these projects, unless somebody has asked already; returns how many are new. With the owner's rights:
+-- workers may not insert requests otherwise.
+CREATE FUNCTION provisioner.request_discovered(target text, projects uuid[], names text[], credential text, batch text)
+RETURNS bigint
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    WITH new AS (
+        INSERT INTO provisioner.connection_requests (target, project_id, project_name, credential, batch)
+        SELECT
+            request_discovered.target, p.id, p.name, request_discovered.credential, request_discovered.batch
+        FROM unnest(request_discovered.projects, request_discovered.names) AS p (id, name)
+        ON CONFLICT DO NOTHING
+        RETURNING 1
+    )
+    SELECT count(*) FROM new
+$$;
+
+REVOKE EXECUTE ON FUNCTION provisioner.request_discovered(text, uuid[], text[], text, text) FROM PUBLIC;

@@ -124,17 +124,21 @@ COMMENT ON VIEW provisioner.target_paces IS 'How many creates a second to expect
 -- what else is pending is in line.
 CREATE VIEW provisioner.batch_progress WITH (security_barrier) AS
 WITH lines AS (
-    SELECT c.batch, c.target, c.status AS state, c.requests, c.started_at, c.ended_at, NULL::timestamptz AS run_at
+    SELECT
+        c.batch, c.target, c.status AS state, c.requests, c.started_at, c.ended_at, NULL::timestamptz AS run_at,
+        false AS retried, NULL AS quarantine
     FROM provisioner.request_counts AS c
     UNION ALL
-    SELECT q.batch, q.target, 'in_flight', 1, NULL, NULL, NULL
+    SELECT q.batch, q.target, 'in_flight', 1, NULL, NULL, NULL, false, NULL
     FROM provisioner.in_flight AS f
     JOIN provisioner.requests AS q ON q.id = f.id
     WHERE
         q.status = 'pending'
         AND (q.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT')))
     UNION ALL
-    SELECT q.batch, q.target, 'waiting', 1, NULL, NULL, CASE WHEN isfinite(w.run_at) THEN w.run_at END
+    SELECT
+        q.batch, q.target, 'waiting', 1, NULL, NULL, CASE WHEN isfinite(w.run_at) THEN w.run_at END,
+        EXISTS (SELECT FROM provisioner.attempt_state AS s WHERE s.id = w.id), w.quarantine
     FROM provisioner.waiting AS w
     JOIN provisioner.requests AS q ON q.id = w.id
     WHERE
@@ -153,17 +157,69 @@ summed AS (
         coalesce(sum(l.requests) FILTER (WHERE l.state = 'removed'), 0) AS removed,
         min(l.started_at) AS started_at,
         max(l.ended_at) AS last_finished_at,
-        max(l.run_at) AS last_run_at
+        max(l.run_at) FILTER (WHERE l.quarantine IS NULL) AS last_run_at,
+        count(*) FILTER (WHERE l.quarantine IS NOT NULL) AS quarantined,
+        bool_or(l.quarantine LIKE 'project:%') AS of_projects,
+        count(*) FILTER (WHERE l.state = 'waiting' AND l.retried AND l.quarantine IS NULL) AS retrying,
+        count(*) FILTER (WHERE l.run_at > now() + interval '5 seconds' AND NOT l.retried AND l.quarantine IS NULL) AS scheduled
     FROM lines AS l
     GROUP BY GROUPING SETS ((l.batch, l.target), (l.target))
+),
+-- Where the last request of each batch stands, among the first five thousand of its line: projects take turns, and priorities go
+-- first, so what a batch has left says little about its end.
+places AS (
+    SELECT q.batch, s.target, count(*) AS seen, max(h.place) AS place
+    FROM summed AS s
+    CROSS JOIN LATERAL (
+        SELECT f.id, row_number() OVER (ORDER BY f.rank, f.turn, f.id) AS place
+        FROM (
+            SELECT r.id, r.rank, r.turn FROM provisioner.ready AS r
+            WHERE r.target = s.target
+            ORDER BY r.target, r.rank, r.turn, r.id
+            LIMIT 5000
+        ) AS f
+    ) AS h
+    JOIN provisioner.connection_requests AS q ON q.id = h.id
+    WHERE s.total AND s.unfinished > s.waiting
+    GROUP BY q.batch, s.target
+),
+obstacles AS (
+    SELECT
+        s.target,
+        CASE
+            WHEN EXISTS (SELECT FROM provisioner.targets AS t WHERE t.target = s.target AND t.paused_at IS NOT NULL) THEN 1
+            WHEN NOT EXISTS (
+                SELECT FROM provisioner.workers AS k WHERE k.lease_until > now() AND s.target = ANY (k.targets)
+            ) THEN 2
+            WHEN EXISTS (
+                SELECT FROM provisioner.target_incidents AS d
+                WHERE d.target = s.target AND d.reported_at > now() - interval '15 seconds'
+            ) THEN 3
+        END AS obstacle
+    FROM summed AS s
+    WHERE s.total AND s.unfinished > 0
 ),
 foreseen AS (
     SELECT
         s.*, s.unfinished - s.waiting - s.in_flight AS ready,
         s.unfinished + s.succeeded + s.failed + s.cancelled + s.removed AS requests,
-        s.unfinished / nullif(p.pace, 0) AS seconds
+        CASE
+            WHEN s.total OR s.unfinished <= s.waiting + s.in_flight THEN s.unfinished
+            WHEN l.seen >= s.unfinished - s.waiting - s.in_flight THEN l.place + w.in_flight
+            ELSE w.unfinished
+        END / nullif(p.pace, 0) AS seconds,
+        CASE
+            WHEN s.unfinished = 0 THEN NULL
+            WHEN o.obstacle IS NOT NULL THEN o.obstacle
+            WHEN s.quarantined > 0 THEN CASE WHEN s.of_projects THEN 5 ELSE 4 END
+            WHEN s.scheduled = s.unfinished THEN 6
+            WHEN p.pace IS NULL OR p.pace = 0 THEN 7
+        END AS obstacle
     FROM summed AS s
     LEFT JOIN provisioner.target_paces AS p ON p.target = s.target
+    LEFT JOIN obstacles AS o ON o.target = s.target
+    LEFT JOIN summed AS w ON w.total AND w.target = s.target
+    LEFT JOIN places AS l ON NOT s.total AND l.target = s.target AND l.batch IS NOT DISTINCT FROM s.batch
 ),
 shown AS (
     SELECT
@@ -172,17 +228,23 @@ shown AS (
         sum(f.cancelled)::bigint AS cancelled, min(f.started_at) AS started_at,
         CASE WHEN sum(f.unfinished) = 0 THEN max(f.last_finished_at) END AS ended_at,
         CASE
-            WHEN sum(f.unfinished) > 0 AND bool_and(f.unfinished = 0 OR f.seconds IS NOT NULL)
+            WHEN sum(f.unfinished) > 0 AND min(f.obstacle) IS NULL
                 THEN greatest(now() + make_interval(secs => least(max(f.seconds)::double precision, 1e9)), max(f.last_run_at))
         END AS ends_at,
-        sum(f.removed)::bigint AS removed
+        sum(f.removed)::bigint AS removed,
+        CASE min(f.obstacle)
+            WHEN 1 THEN 'paused' WHEN 2 THEN 'nobody at work' WHEN 3 THEN 'the target is in trouble' WHEN 4 THEN 'held for a key'
+            WHEN 5 THEN 'held for a project' WHEN 6 THEN 'scheduled for later' WHEN 7 THEN 'the pace is not known yet'
+        END AS ends_why,
+        sum(f.retrying)::bigint AS retrying,
+        sum(f.quarantined)::bigint AS quarantined
     FROM foreseen AS f
     WHERE f.requests > 0
     GROUP BY f.batch, f.total
 )
 SELECT * FROM shown
 UNION ALL
-SELECT NULL, true, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, 0
+SELECT NULL, true, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, 0, NULL, 0, 0
 WHERE NOT EXISTS (SELECT FROM shown);
 
 COMMENT ON VIEW provisioner.batch_progress IS 'How far each batch and everything together has come, and when it will end';

@@ -888,6 +888,21 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION provisioner.request_discovered(target text, projects uuid[], names text[], credential text, batch text) RETURNS bigint
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    WITH new AS (
+        INSERT INTO provisioner.connection_requests (target, project_id, project_name, credential, batch)
+        SELECT
+            request_discovered.target, p.id, p.name, request_discovered.credential, request_discovered.batch
+        FROM unnest(request_discovered.projects, request_discovered.names) AS p (id, name)
+        ON CONFLICT DO NOTHING
+        RETURNING 1
+    )
+    SELECT count(*) FROM new
+$$;
+
 CREATE FUNCTION provisioner.request_edited() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2046,6 +2061,15 @@ UNION ALL
 
 COMMENT ON VIEW provisioner.requests IS 'All requests of every kind, in brief; a rotation''s target is that of its line';
 
+CREATE TABLE provisioner.target_incidents (
+    target text NOT NULL,
+    reporter text NOT NULL,
+    reason text NOT NULL,
+    since timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    reported_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+)
+WITH (fillfactor='50');
+
 CREATE TABLE provisioner.workers (
     id bigint NOT NULL,
     name text NOT NULL,
@@ -2081,6 +2105,19 @@ CREATE VIEW provisioner.target_paces AS
 
 COMMENT ON VIEW provisioner.target_paces IS 'How many creates a second to expect of each target; NULL while nobody knows';
 
+CREATE TABLE provisioner.targets (
+    target text NOT NULL,
+    known_at timestamp with time zone,
+    paused_at timestamp with time zone,
+    paused_by text,
+    clock_low double precision,
+    clock_high double precision,
+    clock_at timestamp with time zone
+)
+WITH (fillfactor='50');
+
+COMMENT ON COLUMN provisioner.targets.clock_low IS 'Seconds that Infisical''s createdAt is ahead of this server''s clock, at the least';
+
 CREATE TABLE provisioner.waiting (
     id bigint NOT NULL,
     run_at timestamp with time zone NOT NULL,
@@ -2101,7 +2138,9 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
             c.requests,
             c.started_at,
             c.ended_at,
-            NULL::timestamp with time zone AS run_at
+            NULL::timestamp with time zone AS run_at,
+            false AS retried,
+            NULL::text AS quarantine
            FROM provisioner.request_counts c
         UNION ALL
          SELECT q.batch,
@@ -2110,7 +2149,9 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
             1,
             NULL::timestamp with time zone,
             NULL::timestamp with time zone,
-            NULL::timestamp with time zone
+            NULL::timestamp with time zone,
+            false,
+            NULL::text
            FROM (provisioner.in_flight f
              JOIN provisioner.requests q ON ((q.id = f.id)))
           WHERE ((q.status = 'pending'::text) AND ((q.requested_by = CURRENT_USER) OR ( SELECT has_table_privilege(('provisioner.ready'::regclass)::oid, 'SELECT'::text) AS has_table_privilege)))
@@ -2124,7 +2165,11 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
                 CASE
                     WHEN isfinite(w.run_at) THEN w.run_at
                     ELSE NULL::timestamp with time zone
-                END AS "case"
+                END AS "case",
+            (EXISTS ( SELECT
+                   FROM provisioner.attempt_state s
+                  WHERE (s.id = w.id))) AS "exists",
+            w.quarantine
            FROM (provisioner.waiting w
              JOIN provisioner.requests q ON ((q.id = w.id)))
           WHERE ((q.status = 'pending'::text) AND ((q.requested_by = CURRENT_USER) OR ( SELECT has_table_privilege(('provisioner.ready'::regclass)::oid, 'SELECT'::text) AS has_table_privilege)))
@@ -2141,9 +2186,47 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
             COALESCE(sum(l.requests) FILTER (WHERE (l.state = 'removed'::text)), (0)::numeric) AS removed,
             min(l.started_at) AS started_at,
             max(l.ended_at) AS last_finished_at,
-            max(l.run_at) AS last_run_at
+            max(l.run_at) FILTER (WHERE (l.quarantine IS NULL)) AS last_run_at,
+            count(*) FILTER (WHERE (l.quarantine IS NOT NULL)) AS quarantined,
+            bool_or((l.quarantine ~~ 'project:%'::text)) AS of_projects,
+            count(*) FILTER (WHERE ((l.state = 'waiting'::text) AND l.retried AND (l.quarantine IS NULL))) AS retrying,
+            count(*) FILTER (WHERE ((l.run_at > (now() + '00:00:05'::interval)) AND (NOT l.retried) AND (l.quarantine IS NULL))) AS scheduled
            FROM lines l
           GROUP BY GROUPING SETS ((l.batch, l.target), (l.target))
+        ), places AS (
+         SELECT q.batch,
+            s.target,
+            count(*) AS seen,
+            max(h.place) AS place
+           FROM ((summed s
+             CROSS JOIN LATERAL ( SELECT f.id,
+                    row_number() OVER (ORDER BY f.rank, f.turn, f.id) AS place
+                   FROM ( SELECT r.id,
+                            r.rank,
+                            r.turn
+                           FROM provisioner.ready r
+                          WHERE (r.target = s.target)
+                          ORDER BY r.target, r.rank, r.turn, r.id
+                         LIMIT 5000) f) h)
+             JOIN provisioner.connection_requests q ON ((q.id = h.id)))
+          WHERE (s.total AND (s.unfinished > s.waiting))
+          GROUP BY q.batch, s.target
+        ), obstacles AS (
+         SELECT s.target,
+                CASE
+                    WHEN (EXISTS ( SELECT
+                       FROM provisioner.targets t
+                      WHERE ((t.target = s.target) AND (t.paused_at IS NOT NULL)))) THEN 1
+                    WHEN (NOT (EXISTS ( SELECT
+                       FROM provisioner.workers k
+                      WHERE ((k.lease_until > now()) AND (s.target = ANY (k.targets)))))) THEN 2
+                    WHEN (EXISTS ( SELECT
+                       FROM provisioner.target_incidents d
+                      WHERE ((d.target = s.target) AND (d.reported_at > (now() - '00:00:15'::interval))))) THEN 3
+                    ELSE NULL::integer
+                END AS obstacle
+           FROM summed s
+          WHERE (s.total AND (s.unfinished > (0)::numeric))
         ), foreseen AS (
          SELECT s.batch,
             s.target,
@@ -2158,11 +2241,35 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
             s.started_at,
             s.last_finished_at,
             s.last_run_at,
+            s.quarantined,
+            s.of_projects,
+            s.retrying,
+            s.scheduled,
             ((s.unfinished - s.waiting) - s.in_flight) AS ready,
             ((((s.unfinished + s.succeeded) + s.failed) + s.cancelled) + s.removed) AS requests,
-            ((s.unfinished)::double precision / NULLIF(p.pace, (0)::double precision)) AS seconds
-           FROM (summed s
+            ((
+                CASE
+                    WHEN (s.total OR (s.unfinished <= (s.waiting + s.in_flight))) THEN s.unfinished
+                    WHEN ((l.seen)::numeric >= ((s.unfinished - s.waiting) - s.in_flight)) THEN ((l.place)::numeric + w.in_flight)
+                    ELSE w.unfinished
+                END)::double precision / NULLIF(p.pace, (0)::double precision)) AS seconds,
+                CASE
+                    WHEN (s.unfinished = (0)::numeric) THEN NULL::integer
+                    WHEN (o.obstacle IS NOT NULL) THEN o.obstacle
+                    WHEN (s.quarantined > 0) THEN
+                    CASE
+                        WHEN s.of_projects THEN 5
+                        ELSE 4
+                    END
+                    WHEN ((s.scheduled)::numeric = s.unfinished) THEN 6
+                    WHEN ((p.pace IS NULL) OR (p.pace = (0)::double precision)) THEN 7
+                    ELSE NULL::integer
+                END AS obstacle
+           FROM ((((summed s
              LEFT JOIN provisioner.target_paces p ON ((p.target = s.target)))
+             LEFT JOIN obstacles o ON ((o.target = s.target)))
+             LEFT JOIN summed w ON ((w.total AND (w.target = s.target))))
+             LEFT JOIN places l ON (((NOT s.total) AND (l.target = s.target) AND (NOT (l.batch IS DISTINCT FROM s.batch)))))
         ), shown AS (
          SELECT f.batch,
             f.total,
@@ -2179,10 +2286,22 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
                     ELSE NULL::timestamp with time zone
                 END AS ended_at,
                 CASE
-                    WHEN ((sum(f.unfinished) > (0)::numeric) AND bool_and(((f.unfinished = (0)::numeric) OR (f.seconds IS NOT NULL)))) THEN GREATEST((now() + make_interval(secs => LEAST(max(f.seconds), ('1000000000'::numeric)::double precision))), max(f.last_run_at))
+                    WHEN ((sum(f.unfinished) > (0)::numeric) AND (min(f.obstacle) IS NULL)) THEN GREATEST((now() + make_interval(secs => LEAST(max(f.seconds), ('1000000000'::numeric)::double precision))), max(f.last_run_at))
                     ELSE NULL::timestamp with time zone
                 END AS ends_at,
-            (sum(f.removed))::bigint AS removed
+            (sum(f.removed))::bigint AS removed,
+                CASE min(f.obstacle)
+                    WHEN 1 THEN 'paused'::text
+                    WHEN 2 THEN 'nobody at work'::text
+                    WHEN 3 THEN 'the target is in trouble'::text
+                    WHEN 4 THEN 'held for a key'::text
+                    WHEN 5 THEN 'held for a project'::text
+                    WHEN 6 THEN 'scheduled for later'::text
+                    WHEN 7 THEN 'the pace is not known yet'::text
+                    ELSE NULL::text
+                END AS ends_why,
+            (sum(f.retrying))::bigint AS retrying,
+            (sum(f.quarantined))::bigint AS quarantined
            FROM foreseen f
           WHERE (f.requests > (0)::numeric)
           GROUP BY f.batch, f.total
@@ -2199,7 +2318,10 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
     shown.started_at,
     shown.ended_at,
     shown.ends_at,
-    shown.removed
+    shown.removed,
+    shown.ends_why,
+    shown.retrying,
+    shown.quarantined
    FROM shown
 UNION ALL
  SELECT NULL::text AS batch,
@@ -2214,7 +2336,10 @@ UNION ALL
     NULL::timestamp with time zone AS started_at,
     NULL::timestamp with time zone AS ended_at,
     NULL::timestamp with time zone AS ends_at,
-    0 AS removed
+    0 AS removed,
+    NULL::text AS ends_why,
+    0 AS retrying,
+    0 AS quarantined
   WHERE (NOT (EXISTS ( SELECT
            FROM shown)));
 
@@ -2304,6 +2429,11 @@ WITH (fillfactor='50');
 COMMENT ON TABLE provisioner.credential_health IS 'What OpenRouter said lately of the API keys in use, known by salted fingerprints';
 
 COMMENT ON COLUMN provisioner.credential_health.quarantined_since IS 'Since when requests with this key wait; NULL while they do not';
+
+CREATE TABLE provisioner.discover_rounds (
+    target text NOT NULL,
+    started_at timestamp with time zone NOT NULL
+);
 
 CREATE TABLE provisioner.drifts (
     id bigint NOT NULL,
@@ -2735,28 +2865,6 @@ WITH (fillfactor='50');
 
 COMMENT ON TABLE provisioner.sweeps IS 'How far the search for pending requests without a place has come';
 
-CREATE TABLE provisioner.target_incidents (
-    target text NOT NULL,
-    reporter text NOT NULL,
-    reason text NOT NULL,
-    since timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    reported_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
-)
-WITH (fillfactor='50');
-
-CREATE TABLE provisioner.targets (
-    target text NOT NULL,
-    known_at timestamp with time zone,
-    paused_at timestamp with time zone,
-    paused_by text,
-    clock_low double precision,
-    clock_high double precision,
-    clock_at timestamp with time zone
-)
-WITH (fillfactor='50');
-
-COMMENT ON COLUMN provisioner.targets.clock_low IS 'Seconds that Infisical''s createdAt is ahead of this server''s clock, at the least';
-
 CREATE TABLE provisioner.unrecorded (
     id bigint NOT NULL,
     fence bigint NOT NULL,
@@ -2810,6 +2918,9 @@ ALTER TABLE ONLY provisioner.counts
 
 ALTER TABLE ONLY provisioner.credential_health
     ADD CONSTRAINT credential_health_pkey PRIMARY KEY (target, credential, fingerprint);
+
+ALTER TABLE ONLY provisioner.discover_rounds
+    ADD CONSTRAINT discover_rounds_pkey PRIMARY KEY (target);
 
 ALTER TABLE ONLY provisioner.drifts
     ADD CONSTRAINT drifts_pkey PRIMARY KEY (id);
@@ -3050,6 +3161,8 @@ REVOKE ALL ON FUNCTION provisioner.reopen(r provisioner.connection_requests) FRO
 REVOKE ALL ON FUNCTION provisioner.repair(ids bigint[], wrong text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.request_credential_edited() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.request_discovered(target text, projects uuid[], names text[], credential text, batch text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.request_edited() FROM PUBLIC;
 

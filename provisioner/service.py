@@ -18,7 +18,7 @@ from uuid import uuid4
 import structlog
 
 from provisioner.core.errors import DatabaseUnavailable
-from provisioner.core.ports import Clock, Lister
+from provisioner.core.ports import Clock, JoinedProjects, Lister
 from provisioner.descriptors import raise_limit
 from provisioner.keyring import open_vault
 from provisioner.observe.health import Health
@@ -32,6 +32,7 @@ from provisioner.postgres.migrations import require_schema
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queue import PostgresQueue
 from provisioner.settings import Settings
+from provisioner.settings.values import globs_of
 from provisioner.signals import stopping_on_signals
 from provisioner.targets import (
     ROTATIONS_AT_ONCE,
@@ -108,6 +109,7 @@ async def run_daemon(settings: Settings, *, drain: bool = False, beside: Beside 
                     tasks["notifier"] = notifier.run()
                 if not drain:
                     tasks |= _verifiers(settings, database, clock, [each for each, _ in targets])
+                    tasks |= _discoverers(settings, database, [each for each, _ in targets])
                 await _work(worker, tasks)
                 if drain and notifier is not None:
                     await notifier.finish()
@@ -138,6 +140,33 @@ def _verifiers(
         ).run()
         for target in targets
         if target.name in settings.targets  # its other line of requests has the same connections
+    }
+
+
+def _discoverers(
+    settings: Settings, database: Database, targets: "Sequence[Target]"
+) -> Mapping[str, Coroutine[Any, Any, None]]:
+    """What asks Infisical for new projects, if the settings want that."""
+    chosen = settings.discover
+    if chosen.seconds is None:
+        return {}
+    from provisioner.core.projects import ProjectFilter  # noqa: PLC0415 - off by default
+    from provisioner.postgres.discovering import DiscoveredRequests  # noqa: PLC0415 - as above
+    from provisioner.worker.discoverer import Discoverer  # noqa: PLC0415 - as above
+
+    every = timedelta(seconds=chosen.seconds)
+    return {
+        f"discoverer-{target.name}": Discoverer(
+            target.name,
+            # The journey's port does not list projects, for it needs none; what the service opens does.
+            joined=cast("JoinedProjects", target.connections),
+            reads=target.reads,
+            requests=DiscoveredRequests(database, every=every, credential=chosen.credential, batch=chosen.batch),
+            wanted=ProjectFilter(types=(chosen.type,), names=globs_of(chosen.names), exclude=globs_of(chosen.exclude)),
+            every=chosen.seconds,
+        ).run()
+        for target in targets
+        if target.name == chosen.target
     }
 
 
@@ -224,6 +253,7 @@ async def _tell_progress(database: Database) -> None:
                     failed=done.failed,
                     pending=done.pending,
                     ends_at=done.ends_at.isoformat(timespec="seconds") if done.ends_at else None,
+                    ends_why=done.ends_why,
                 )
 
 

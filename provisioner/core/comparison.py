@@ -61,6 +61,7 @@ class Recorded:
     credentials_hash: str | None
     credential: str = ""
     key_fingerprint: str | None = None
+    project_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ class Progress:
     """How far one batch has come, or everything (`total`). `batch` None and not `total`: requests without a batch.
 
     `ended_at` is when the last one finished, `ends_at` when the last one probably will; at most one of them is known.
+    `ends_why` says why neither is. `retrying` and `quarantined` are among the `waiting` ones.
     """
 
     batch: str | None
@@ -27,6 +28,9 @@ class Progress:
     started_at: datetime | None
     ended_at: datetime | None
     ends_at: datetime | None
+    ends_why: str | None = None
+    retrying: int = 0
+    quarantined: int = 0
 
     @property
     def pending(self) -> int:

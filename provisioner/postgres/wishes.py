@@ -17,9 +17,14 @@ BATCH: Final = 1_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removal:
-    """That connections go; with `adopted`, also those that somebody else made."""
+    """That connections go; with `adopted`, also those that somebody else made.
+
+    Rotations of ours that use them go first; with them their secrets and their keys at OpenRouter, where that is said.
+    """
 
     adopted: bool = False
+    with_secrets: bool = False
+    revoke_keys: bool = False
     changes: tuple[str, ...] = ("removing", "let go", "removed")
     name: Literal["remove"] = "remove"
     foreseen: Literal["removal_foreseen"] = "removal_foreseen"
@@ -78,6 +83,8 @@ async def bring_about(database: Database, deed: Deed, wanted: Filter) -> AsyncIt
         ids = [each for each, word in words.items() if word in deed.changes]
         if not ids:
             continue
+        if isinstance(deed, Removal) and (deed.with_secrets or deed.revoke_keys):
+            await database.execute(statements(_SQL)["take_along"], ids, deed.with_secrets, deed.revoke_keys)
         rows = await database.fetch(statements(_SQL)[deed.name], ids, *deed.arguments())
         changed = Counter({row["word"]: row["requests"] for row in rows if row["requests"]})
         yield Step(seen=len(ids), changed=changed)

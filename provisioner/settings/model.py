@@ -13,6 +13,7 @@ from provisioner.settings.layers import Given
 from provisioner.settings.sections import (
     Credential,
     Database,
+    Discover,
     Listen,
     Log,
     Notify,
@@ -40,6 +41,7 @@ class Settings(Section):
     listen: Listen = Listen()
     sealing: Sealing = Sealing()
     notify: Notify = Notify()
+    discover: Discover = Discover()
     verify: Verify = Verify()
     log: Log = Log()
 

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from provisioner.core.projects import ProjectType
 from provisioner.settings.values import (
     EVENTS,
     Address,
@@ -18,6 +19,7 @@ from provisioner.settings.values import (
     DatabaseUrl,
     Events,
     ExistingFile,
+    Globs,
     IdentityId,
     IdText,
     InFlight,
@@ -325,6 +327,32 @@ class Notify(Section):
     def told(self) -> tuple[str, ...]:
         """The events that are told."""
         return tuple(self.events.split(", "))
+
+
+class Discover(Section):
+    """Which projects of Infisical get their request by themselves."""
+
+    every: Period = Field(
+        default="off",
+        description="how often Infisical is asked for projects that have no request yet, such as `10min`; or `off`",
+    )
+    target: Annotated[str, AfterValidator(normalise_name)] = Field(default="default", description="the target to ask")
+    type: Annotated[Literal[tuple(map(str, ProjectType))], Choice] = Field(  # type: ignore[valid-type]  # made of its words
+        default="secret-manager", description="type of the projects, or `all`"
+    )
+    names: Globs = Field(
+        default="", description="globs, as a list or with commas in between: only projects whose name or slug matches"
+    )
+    exclude: Globs = Field(default="", description="globs in the same form: projects that are left out")
+    credential: Annotated[str, AfterValidator(normalise_name)] = Field(
+        default="default", description="credential of the requests"
+    )
+    batch: Text | None = Field(default=None, max_length=200, description="batch of the requests")
+
+    @property
+    def seconds(self) -> float | None:
+        """The period in seconds; None if it is off."""
+        return seconds_of(self.every)
 
 
 class Verify(Section):

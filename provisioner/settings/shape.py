@@ -12,6 +12,7 @@ from provisioner.settings.sections import (
     INFISICAL_FIELDS,
     Credential,
     Database,
+    Discover,
     Listen,
     Log,
     Notify,
@@ -37,6 +38,7 @@ SECTIONS: Final[dict[str, type[Section]]] = {
     "listen": Listen,
     "sealing": Sealing,
     "notify": Notify,
+    "discover": Discover,
     "verify": Verify,
     "log": Log,
 }

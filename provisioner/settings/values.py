@@ -96,6 +96,19 @@ def parse_check(given: object) -> bool | Literal["auto"]:
     return text == "true"
 
 
+def parse_globs(given: object) -> str:
+    """Read globs: a list, or with commas between them."""
+    globs = given.split(",") if isinstance(given, str) else given
+    if not isinstance(globs, list | tuple) or not all(isinstance(glob, str) for glob in globs):
+        raise refuse("must be globs, as a list or with commas in between")
+    return ", ".join(glob.strip() for glob in globs if glob.strip())
+
+
+def globs_of(text: str) -> tuple[str, ...]:
+    """The globs in what `parse_globs` has read."""
+    return tuple(text.split(", ")) if text else ()
+
+
 def parse_events(given: object) -> str:
     """Read which events are told: a list, or their names with commas between them."""
     names = given.split(",") if isinstance(given, str) else given
@@ -273,6 +286,7 @@ ProxyUrl = Annotated[SecretText, AfterValidator(_proxy_url)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 Address = Annotated[str, AfterValidator(_address)]
 Limit = Annotated[RateLimit | Literal["auto", "none"], PlainValidator(parse_limit)]
+Globs = Annotated[str, PlainValidator(parse_globs)]
 KeyCheck = Annotated[bool | Literal["auto"], PlainValidator(parse_check)]
 InFlight = Annotated[int | Literal["auto"], PlainValidator(parse_most)]
 AnyPath = Annotated[Path, BeforeValidator(_home)]

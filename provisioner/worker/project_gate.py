@@ -168,7 +168,8 @@ class ProjectGate:
         new = [project for project in projects if project not in self._quarantined]
         requests = await self._health.keep(projects)
         self._quarantined = {**self._quarantined, **projects}
-        for project in new[:1]:
+        telling = requests or any(one.confirmed for one in projects.values())  # what was claimed meanwhile says no more
+        for project in new[:1] if telling else ():
             log.warning(
                 "project_quarantined",
                 target=self._target,

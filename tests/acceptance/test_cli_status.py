@@ -64,7 +64,7 @@ def test_work_that_goes_on_is_no_concern(database: Database) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     lines = [line.split() for line in done.stdout.splitlines()]
     assert lines[0][:4] == ["batch", "done", "requests", "succeeded"]
-    assert ["everything", "50", "%", "4", "2", "0", "0", "0", "2", "0"] in [line[:10] for line in lines]
+    assert ["everything", "50", "%", "4", "2", "0", "0", "0", "0", "2", "0"] in [line[:11] for line in lines]
     assert ["new", "0", "%", "2"] in [line[:4] for line in lines]
     assert ["old", "100", "%", "2"] in [line[:4] for line in lines]
     assert "in 2 min (" in done.stdout
@@ -163,7 +163,7 @@ def test_watching_ends_with_the_work(database: Database, form: str) -> None:
         assert json.loads(first)["progress"]["ready"] == 3
         assert json.loads(last.splitlines()[-1])["progress"]["succeeded"] == 3
     else:
-        assert first == "0 of 3 finished\n"
+        assert first == "0 of 3 finished, nobody at work\n"
         assert "everything  100 %" in last
 
 
@@ -179,7 +179,7 @@ def test_watching_ends_by_interrupt(database: Database) -> None:
     ) as process:
         assert process.stdout
         assert process.stderr
-        assert process.stdout.readline() == "0 of 3 finished\n"
+        assert process.stdout.readline() == "0 of 3 finished, nobody at work\n"
         process.send_signal(signal.SIGINT)
         assert process.stderr.read() == ""
     assert process.returncode == 130

@@ -13,6 +13,7 @@ from uuid import UUID
 import pytest
 
 from tests.support.cli import SCRIPT, environment, provisioner, query
+from tests.support.infisical import simulated
 from tests.support.operators import ask, fly
 
 if TYPE_CHECKING:
@@ -251,3 +252,22 @@ def test_a_sealed_key_of_an_existing_request_is_sent_again(database: Database, f
     done = provisioner("submit", file, "--update", database=database)
     assert "  updated       1\n" in done.stdout
     assert query(database, "SELECT credential LIKE 'sealed:%' FROM provisioner.connection_requests") == "t"
+
+
+def test_projects_without_the_identity_are_told(database: Database, tmp_path: Path) -> None:
+    """Where this host may ask Infisical, one read tells which projects lack the machine identity; all is loaded."""
+    file = tmp_path / "projects.csv"
+    with simulated("--mode", "self-hosted", "--projects", "15") as infisical:
+        infisical.set(permissions=dict.fromkeys(infisical.projects[:12], "none"))
+        rows = "".join(f"{project},Team {number}\n" for number, project in enumerate(infisical.projects))
+        file.write_text("project_id,project_name\n" + rows)
+        done = provisioner("submit", file, database=database, more=infisical.variables)
+        assert done.returncode == 0
+        assert "warning: 12 of 15 projects lack the machine identity of target default, or do not exist" in done.stderr
+        assert f"Team 3 ({infisical.projects[3]})" in done.stderr
+        assert "and 2 more" in done.stderr
+        assert infisical.state()["requests"]["GET /api/v1/projects"] == {"200": 1}
+        infisical.set(outage="refuse")
+        again = provisioner("submit", file, database=database, more=infisical.variables)
+        assert (again.returncode, again.stderr) == (0, "")
+    assert query(database, "SELECT count(*) FROM provisioner.connection_requests") == "15"

@@ -97,6 +97,12 @@ def test_a_key_of_its_own_for_every_project(database: Database, infisical: Infis
     assert len(state["connections"]) == len(state["rotations"]) == len(state["keys"]) == len(state["secrets"]) == 8
     assert {(key["limit"], key["limitReset"]) for key in state["keys"]} == {(10, "monthly")}
     assert {key["name"].split(" prod #")[0] for key in state["keys"]} == {f"project {n}" for n in range(1, 9)}
+    removing = ("remove", "--all", "--with-secrets", "--revoke-keys", "--yes")
+    assert "8 are deleted from Infisical" in provisioner(*removing, database=database).stdout
+    drained = provisioner("run", "--drain", "--listen", "off", database=database, more={**infisical.variables, **QUICK})
+    assert drained.returncode == 0, drained.stderr
+    state = infisical.state()
+    assert [state[each] for each in ("connections", "rotations", "keys", "secrets")] == [[], [], [], []]
 
 
 def test_a_wrong_key_at_first(database: Database, infisical: Infisical) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -17,12 +18,14 @@ if TYPE_CHECKING:
 
     from tests.support.postgres import Database
 
+UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 PAGES = [page for page in sorted(DOCS.glob("*.md")) if commands(page.read_text(encoding="utf-8"))]
 
 
 def typed(text: str, database: Database, home: Path) -> dict[str, str]:
     """Type a page's commands one after another; returns what each of them printed."""
     with simulated("--any-project") as infisical:
+        infisical.set(addProjects=sorted(set(UUID.findall(text))))  # the identity is in those that the page names
         path = os.pathsep.join([str(SCRIPT.parent), str(database.server.psql.parent), os.environ["PATH"]])
         told = environment(database, **infisical.variables, PATH=path, HOME=str(home))
         told["PROVISIONER_LISTEN__ADDRESS"] = "off"  # somebody else on this machine may have the port

@@ -1,15 +1,22 @@
 """What is in the way of a file's requests, said before they fail: targets and credentials that nobody knows."""
 
+import asyncio
 from collections import Counter
-from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
 
 from provisioner.cli.terminal.frame import several
+from provisioner.core.errors import ProvisionerError
 from provisioner.intake.checked import CheckedFile
 from provisioner.intake.rows import COLUMNS, SEALED
 
 if TYPE_CHECKING:
+    from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
+
+FEW: Final = 10  # projects that are named
+PATIENCE: Final = 15.0  # seconds for a login and a list; the requests are loaded already
 
 
 def forewarned(checked: CheckedFile, settings: "Settings", served: Collection[str]) -> Iterator[str]:
@@ -36,6 +43,44 @@ def forewarned(checked: CheckedFile, settings: "Settings", served: Collection[st
                 f"credential {name} of {several(count, 'line')} is not in these settings: its requests fail with "
                 f"credential_unknown where the workers do not have [credentials.{name}]"
             )
+
+
+async def outsiders(checked: CheckedFile, settings: "Settings", database: "Database") -> Sequence[str]:
+    """One sentence for each target whose identity is not in some of the projects, where this host may ask.
+
+    One login and one read a target. It is a help and no check: what stands in the way of it is passed over.
+    """
+    wanted: dict[str, dict[str, str]] = {}
+    target, project, name = (COLUMNS.index(column) + 1 for column in ("target", "project_id", "project_name"))
+    for row in checked.rows():
+        if (one := str(row[target])) in settings.targets:
+            called = f"{row[name]} ({row[project]})" if row[name] else str(row[project])
+            wanted.setdefault(one, {}).setdefault(str(row[project]), called)
+    told = []
+    for one, projects in wanted.items():
+        with suppress(ProvisionerError, TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                joined = await _joined(settings, database, one)
+            if joined is not None and (outside := [said for id_, said in projects.items() if id_ not in joined]):
+                told.append(_lacking(one, outside, len(projects)))
+    return told
+
+
+async def _joined(settings: "Settings", database: "Database", target: str) -> frozenset[str] | None:
+    from provisioner.cli.look.survey import surveying
+
+    async with surveying(settings, database, target) as surveyor:
+        return await surveyor.joined()
+
+
+def _lacking(target: str, outside: Sequence[str], projects: int) -> str:
+    lack = "lacks" if len(outside) == 1 else "lack"
+    more = f" and {len(outside) - FEW:,} more" if len(outside) > FEW else ""
+    return (
+        f"{len(outside):,} of {several(projects, 'project')} {lack} the machine identity of target {target}, or do not"
+        " exist; their requests wait until it is added there with a role that may create app connections:"
+        f" {', '.join(outside[:FEW])}{more}"
+    )
 
 
 def _normal(name: str) -> str:

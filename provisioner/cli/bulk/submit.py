@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final, cast
 
 import typer
 
-from provisioner.cli.bulk.forewarning import forewarned
+from provisioner.cli.bulk.forewarning import forewarned, outsiders
 from provisioner.cli.bulk.rotation import Rotation, WithRotation, asked_rotation
 from provisioner.cli.bulk.submitted import Report, States, tell
 from provisioner.cli.serve.leftovers import exit_status
@@ -91,7 +91,8 @@ def submit(  # noqa: PLR0917  # the command line names them
     Columns: target, project_id (required), name, description, credential, on_conflict, priority, batch, project_name,
     not_before, and api_key: a readable key, which is sealed before it leaves this process. A missing or empty value
     means the table's default. If a line is invalid, it is reported and nothing is loaded. With a column of rotations
-    (rotation_…), or --with-rotation, a line also asks for a key of the project's own.
+    (rotation_…), or --with-rotation, a line also asks for a key of the project's own. Where this host can log in to
+    Infisical, one read tells which projects lack the machine identity.
 
     Requests that are there already stay as they are. With --update they take over the description, credential,
     api_key, priority, not_before, project_name and batch that their line names. What it leaves empty stays, and so does
@@ -204,7 +205,8 @@ async def _with_outlook(  # noqa: PLR0917  # what was found so far
     found: Sequence[Comparison],
 ) -> Report:
     targets, workers = await read_outlook(database)
-    warnings = tuple(forewarned(checked, settings, {each.target for each in targets if each.workers}))
+    served = {each.target for each in targets if each.workers}
+    warnings = (*forewarned(checked, settings, served), *await outsiders(checked, settings, database))
     if wish.dry_run:
         targets = _with_newcomers(targets, found)
     return replace(report, workers=workers.living, seconds_left=seconds_left(targets, workers), warnings=warnings)

@@ -30,6 +30,11 @@ _LEFT_ALONE: Final = {
 _BAD: Final = (Prospect.CONFLICT, Prospect.GONE)
 
 
+def called(project_name: str | None, project_id: str) -> str:
+    """A project for people: what they call it, and its id."""
+    return f"{project_name} ({project_id})" if project_name else project_id
+
+
 @dataclass(frozen=True, slots=True)
 class Unasked:
     """Requests whose project could not be asked for, or with `project_id` None whose target."""
@@ -57,7 +62,7 @@ class Planned:
     @property
     def project(self) -> str:
         """The project for people: what they call it, and its id."""
-        return f"{self.project_name} ({self.project_id})" if self.project_name else self.project_id
+        return called(self.project_name, self.project_id)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -135,6 +140,7 @@ class Finding:
             "id": one.id,
             "target": one.target,
             "project_id": one.project_id,
+            "project_name": one.project_name,
             "name": one.name,
             "connection_id": one.connection_id,
             "differences": {what.value: said for what, said in self.differences.items()},
@@ -259,7 +265,8 @@ def tell_verified(verified: Verified, *, as_json: bool) -> None:
         alike = [finding for finding in verified.findings if what in finding.differences]
         for finding in alike[:SHOWN]:
             one = finding.recorded
-            say(f"{'':10}request {one.id}, {one.name} in project {one.project_id}: {finding.differences[what]}")
+            project = called(one.project_name, one.project_id)
+            say(f"{'':10}request {one.id}, {one.name} in project {project}: {finding.differences[what]}")
         _tell_more(len(alike))
     _tell_unasked(verified.unasked)
     for credential, number in sorted(verified.unknown_keys.items()):

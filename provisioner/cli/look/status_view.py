@@ -40,6 +40,8 @@ def one_line(status: Status) -> str:
         parts.append(f"{progress.failed:,} failed")
     if progress.ends_at is not None:
         parts.append(f"ends {_ahead(progress.ends_at, status.now)}")
+    elif progress.ends_why is not None:
+        parts.append(progress.ends_why)
     return ", ".join(parts)
 
 
@@ -120,7 +122,7 @@ def _end(row: Progress, now: datetime) -> str:
     if row.ended_at is not None:
         took = f", took {duration((row.ended_at - row.started_at).total_seconds())}" if row.started_at else ""
         return f"{row.ended_at.astimezone():%Y-%m-%d %H:%M}{took}"
-    return _ahead(row.ends_at, now) if row.ends_at is not None else "not known yet"
+    return _ahead(row.ends_at, now) if row.ends_at is not None else row.ends_why or "not known yet"
 
 
 def _ahead(moment: datetime, now: datetime) -> str:

@@ -21,13 +21,20 @@ def remove(  # noqa: PLR0917  # the command line names them
     targets: Targets = None,
     everything: All = False,
     adopted: Annotated[bool, typer.Option("--adopted", help="Also delete connections that were adopted.")] = False,
+    with_secrets: Annotated[
+        bool, typer.Option("--with-secrets", help="Also delete the secrets of their rotations.")
+    ] = False,
+    revoke_keys: Annotated[
+        bool, typer.Option("--revoke-keys", help="Also revoke the keys of their rotations at OpenRouter.")
+    ] = False,
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Have connections deleted from Infisical, by workers and by their recorded ids. The rows stay.
 
-    What was adopted is let go: the row forgets it, and the connection stays. A request that has made nothing is removed
+    Rotations of ours that use them are deleted first; their secrets and keys stay unless you say otherwise. What was
+    adopted is let go: the row forgets it, and the connection stays. A request that has made nothing is removed
     at once. `provisioner retry` makes a removed connection again. With --batch it undoes a batch; --dry-run says first
     how many connections would be deleted and how many let go. A filter can be repeated: a request matches if any of its
     values does. Different filters must all match. On a terminal you are asked before more than 20 requests are changed.
@@ -37,7 +44,7 @@ def remove(  # noqa: PLR0917  # the command line names them
     """
     wanted = filtered(ids=ids, states=states, batches=batches, projects=projects, errors=errors, targets=targets)
     wish = Wished(
-        deed=Removal(adopted=adopted),
+        deed=Removal(adopted=adopted, with_secrets=with_secrets, revoke_keys=revoke_keys),
         wanted=checked(wanted, everything=everything),
         yes=yes,
         dry_run=dry_run,

@@ -77,6 +77,13 @@ ORDER BY q.id;
 -- Send the connections of requests $1 the present key of their credential.
 SELECT 'sent' AS word, count(*) AS requests FROM provisioner.rekey($1) AS r;
 
+-- :name take_along
+-- When the rotations that use the connections of requests $1 are removed, their secrets ($2) and their keys ($3) go with them.
+UPDATE provisioner.rotation_requests AS r
+SET with_secrets = r.with_secrets OR $2, revoke_keys = r.revoke_keys OR $3
+FROM provisioner.connection_requests AS q
+WHERE q.id = ANY ($1::bigint[]) AND r.target = q.target AND r.project_id = q.project_id AND r.connection = q.name;
+
 -- :name repair
 -- Put requests $1 in line in what is wrong with them, $2.
 SELECT r.id, r.outcome FROM provisioner.repair($1, $2) AS r;

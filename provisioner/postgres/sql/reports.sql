@@ -4,7 +4,7 @@
 -- The total, or batch $1 alone; then at most $2 batches, those with work left first, the latest first.
 SELECT
     p.batch, p.total, p.requests, p.waiting, p.ready, p.in_flight, p.succeeded, p.failed, p.cancelled, p.removed, p.started_at,
-    p.ended_at, p.ends_at, count(*) OVER () AS found
+    p.ended_at, p.ends_at, p.ends_why, p.retrying, p.quarantined, count(*) OVER () AS found
 FROM provisioner.batch_progress AS p
 WHERE $1::text IS NULL OR (NOT p.total AND p.batch = $1)
 ORDER BY p.total DESC, p.ended_at IS NOT NULL, p.started_at DESC, p.batch

@@ -21,7 +21,7 @@ RETURNING r.target, r.holder, r.started_at, r.project_id::text AS project_id, r.
 SELECT
     q.id, q.target, q.project_id::text AS project_id, q.name, q.description, q.on_conflict, q.adopted,
     q.connection_id::text AS connection_id, q.credentials_hash,
-    replace(lower(btrim(q.credential)), '_', '-') AS credential, q.key_fingerprint
+    replace(lower(btrim(q.credential)), '_', '-') AS credential, q.key_fingerprint, q.project_name
 FROM provisioner.drifts AS d
 JOIN provisioner.connection_requests AS q ON q.id = d.id
 WHERE
