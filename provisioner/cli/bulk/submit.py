@@ -95,8 +95,8 @@ def submit(  # noqa: PLR0917  # the command line names them
     Infisical, one read tells which projects lack the machine identity.
 
     Requests that are there already stay as they are. With --update they take over the description, credential,
-    api_key, priority, not_before, project_name and batch that their line names. What it leaves empty stays, and so does
-    the batch where only --batch names one. Workers then change the connections. Exits 3 if some could not be changed.
+    api_key, priority, not_before, project_name and batch that their line itself names, and workers change the connections.
+    Exits 3 if some could not be changed.
 
     Example: provisioner submit projects.csv --batch onboarding --dry-run
     """
