@@ -290,8 +290,17 @@ CREATE TABLE provisioner.targets (
     paused_by text,
     clock_low double precision,
     clock_high double precision,
-    clock_at timestamptz
+    clock_at timestamptz,
+    writes_limit integer CHECK (writes_limit BETWEEN 1 AND 9999999),
+    writes_period double precision CHECK (writes_period BETWEEN 1 AND 359996400),
+    in_flight_limit integer CHECK (in_flight_limit BETWEEN 1 AND 4096),
+    limited_at timestamptz,
+    limited_by text,
+    CHECK ((writes_limit IS NULL) = (writes_period IS NULL))
 ) WITH (fillfactor = 50);
+
+COMMENT ON COLUMN provisioner.targets.writes_limit IS 'Writes in writes_period seconds that an operator allows; NULL for what the settings say';
+COMMENT ON COLUMN provisioner.targets.in_flight_limit IS 'Creates in flight that an operator allows, over all workers; NULL for what the settings say';
 
 COMMENT ON COLUMN provisioner.targets.clock_low IS 'Seconds that Infisical''s createdAt is ahead of this server''s clock, at the least';
 
@@ -329,6 +338,8 @@ CREATE TABLE provisioner.permits (
     searching boolean NOT NULL DEFAULT false,
     bare_since double precision,
     address text NOT NULL DEFAULT '',
+    slowed_until double precision NOT NULL DEFAULT 0,
+    configured boolean NOT NULL DEFAULT false,
     updated_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (target, kind)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
@@ -344,6 +355,8 @@ COMMENT ON COLUMN provisioner.permits.their_pace IS 'Permits a second that other
 COMMENT ON COLUMN provisioner.permits.searching IS 'Whether no answer names the limit, and it is searched';
 COMMENT ON COLUMN provisioner.permits.used IS 'Permits used in this window as the server counts, by us and by others';
 COMMENT ON COLUMN provisioner.permits.bare_since IS 'Since when answers that should carry the limiter''s headers do not';
+COMMENT ON COLUMN provisioner.permits.slowed_until IS 'No permit before this because an operator limits the writes';
+COMMENT ON COLUMN provisioner.permits.configured IS 'Whether the settings name the limit, and no answer';
 COMMENT ON COLUMN provisioner.permits.address IS 'The server that this was learned from: a target with another address starts anew';
 
 -- How many creates may be in flight at a target, over all its workers: one row a target, with what was learned of its server

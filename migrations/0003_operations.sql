@@ -433,6 +433,33 @@ $$;
 
 COMMENT ON FUNCTION provisioner.resume(text) IS 'Let a held target go on; returns since when it was held and by whom';
 
+-- Limit a target while workers run. What is not given stays as it is; with nothing given, all is as the settings have it.
+CREATE FUNCTION provisioner.set_limit(
+    target text, writes integer DEFAULT NULL, period interval DEFAULT '1 minute', in_flight integer DEFAULT NULL
+)
+RETURNS TABLE (target text, writes integer, period double precision, in_flight integer, limited_at timestamptz, limited_by text)
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    WITH wanted AS (
+        SELECT
+            coalesce(set_limit.writes, set_limit.in_flight) IS NOT NULL AS limited,
+            CASE WHEN set_limit.writes IS NOT NULL THEN extract(EPOCH FROM set_limit.period)::double precision END AS seconds
+    )
+    INSERT INTO provisioner.targets AS t (target, writes_limit, writes_period, in_flight_limit, limited_at, limited_by)
+    SELECT
+        set_limit.target, set_limit.writes, w.seconds, set_limit.in_flight,
+        CASE WHEN w.limited THEN now() END, CASE WHEN w.limited THEN session_user END
+    FROM wanted AS w
+    ON CONFLICT ON CONSTRAINT targets_pkey DO UPDATE SET
+        writes_limit = CASE WHEN excluded.limited_at IS NOT NULL THEN coalesce(excluded.writes_limit, t.writes_limit) END,
+        writes_period = CASE WHEN excluded.limited_at IS NOT NULL THEN coalesce(excluded.writes_period, t.writes_period) END,
+        in_flight_limit = CASE WHEN excluded.limited_at IS NOT NULL THEN coalesce(excluded.in_flight_limit, t.in_flight_limit) END,
+        limited_at = excluded.limited_at,
+        limited_by = excluded.limited_by
+    RETURNING t.target, t.writes_limit, t.writes_period, t.in_flight_limit, t.limited_at, t.limited_by
+$$;
+
+COMMENT ON FUNCTION provisioner.set_limit(text, integer, interval, integer) IS 'Limit a target while workers run; with the target alone, as the settings have it';
+
 -- Correct the counts; returns how many were wrong. One statement, so one moment: a transaction that changes requests also writes
 -- down what that changes in the counts, so nothing has to stop for it.
 CREATE FUNCTION provisioner.recount() RETURNS bigint

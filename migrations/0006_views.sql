@@ -94,28 +94,34 @@ COMMENT ON VIEW provisioner.request_counts IS 'How many requests there are of ea
 
 -- How many creates a second to expect of each target: what its limiter allows, less what other clients of the same address were
 -- seen to use within the last window; or, where there is none, what its workers did over the last while. However much others
--- use, a quarter is ours.
+-- use, a quarter is ours. Never more than an operator allows.
 CREATE VIEW provisioner.target_paces AS
 SELECT
     t.target,
-    coalesce(
-        (
-            SELECT
-                greatest(
-                    p.permits / p.period
-                    - CASE WHEN p.seen_at > extract(EPOCH FROM now()) - p.period THEN p.their_pace ELSE 0 END,
-                    p.permits / p.period / 4
-                )
-            FROM provisioner.permits AS p
-            WHERE p.target = t.target AND p.kind = 'write' AND p.metered
-        ),
-        (SELECT sum(k.pace) FROM provisioner.workers AS k WHERE k.lease_until > now() AND t.target = ANY (k.targets))
-    ) AS pace
+    CASE WHEN t.pace > o.writes_limit / o.writes_period THEN o.writes_limit / o.writes_period ELSE t.pace END AS pace
 FROM (
-    SELECT p.target FROM provisioner.permits AS p
-    UNION
-    SELECT unnest(k.targets) FROM provisioner.workers AS k
-) AS t;
+    SELECT
+        t.target,
+        coalesce(
+            (
+                SELECT
+                    greatest(
+                        p.permits / p.period
+                        - CASE WHEN p.seen_at > extract(EPOCH FROM now()) - p.period THEN p.their_pace ELSE 0 END,
+                        p.permits / p.period / 4
+                    )
+                FROM provisioner.permits AS p
+                WHERE p.target = t.target AND p.kind = 'write' AND p.metered
+            ),
+            (SELECT sum(k.pace) FROM provisioner.workers AS k WHERE k.lease_until > now() AND t.target = ANY (k.targets))
+        ) AS pace
+    FROM (
+        SELECT p.target FROM provisioner.permits AS p
+        UNION
+        SELECT unnest(k.targets) FROM provisioner.workers AS k
+    ) AS t
+) AS t
+LEFT JOIN provisioner.targets AS o ON o.target = split_part(t.target, '/', 1);
 
 COMMENT ON VIEW provisioner.target_paces IS 'How many creates a second to expect of each target; NULL while nobody knows';
 

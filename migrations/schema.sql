@@ -1508,6 +1508,31 @@ $$;
 
 COMMENT ON FUNCTION provisioner.sealing_key() IS 'The current sealing key: its id and its public half in base64';
 
+CREATE FUNCTION provisioner.set_limit(target text, writes integer DEFAULT NULL::integer, period interval DEFAULT '00:01:00'::interval, in_flight integer DEFAULT NULL::integer) RETURNS TABLE(target text, writes integer, period double precision, in_flight integer, limited_at timestamp with time zone, limited_by text)
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    WITH wanted AS (
+        SELECT
+            coalesce(set_limit.writes, set_limit.in_flight) IS NOT NULL AS limited,
+            CASE WHEN set_limit.writes IS NOT NULL THEN extract(EPOCH FROM set_limit.period)::double precision END AS seconds
+    )
+    INSERT INTO provisioner.targets AS t (target, writes_limit, writes_period, in_flight_limit, limited_at, limited_by)
+    SELECT
+        set_limit.target, set_limit.writes, w.seconds, set_limit.in_flight,
+        CASE WHEN w.limited THEN now() END, CASE WHEN w.limited THEN session_user END
+    FROM wanted AS w
+    ON CONFLICT ON CONSTRAINT targets_pkey DO UPDATE SET
+        writes_limit = CASE WHEN excluded.limited_at IS NOT NULL THEN coalesce(excluded.writes_limit, t.writes_limit) END,
+        writes_period = CASE WHEN excluded.limited_at IS NOT NULL THEN coalesce(excluded.writes_period, t.writes_period) END,
+        in_flight_limit = CASE WHEN excluded.limited_at IS NOT NULL THEN coalesce(excluded.in_flight_limit, t.in_flight_limit) END,
+        limited_at = excluded.limited_at,
+        limited_by = excluded.limited_by
+    RETURNING t.target, t.writes_limit, t.writes_period, t.in_flight_limit, t.limited_at, t.limited_by
+$$;
+
+COMMENT ON FUNCTION provisioner.set_limit(target text, writes integer, period interval, in_flight integer) IS 'Limit a target while workers run; with the target alone, as the settings have it';
+
 CREATE FUNCTION provisioner.sweep(most integer, pause interval, OUT seen integer, OUT placed integer, OUT done boolean) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1890,6 +1915,8 @@ CREATE TABLE provisioner.permits (
     searching boolean DEFAULT false NOT NULL,
     bare_since double precision,
     address text DEFAULT ''::text NOT NULL,
+    slowed_until double precision DEFAULT 0 NOT NULL,
+    configured boolean DEFAULT false NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL
 )
 WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500');
@@ -1917,6 +1944,10 @@ COMMENT ON COLUMN provisioner.permits.searching IS 'Whether no answer names the 
 COMMENT ON COLUMN provisioner.permits.bare_since IS 'Since when answers that should carry the limiter''s headers do not';
 
 COMMENT ON COLUMN provisioner.permits.address IS 'The server that this was learned from: a target with another address starts anew';
+
+COMMENT ON COLUMN provisioner.permits.slowed_until IS 'No permit before this because an operator limits the writes';
+
+COMMENT ON COLUMN provisioner.permits.configured IS 'Whether the settings name the limit, and no answer';
 
 CREATE TABLE provisioner.ready (
     target text NOT NULL,
@@ -2070,6 +2101,32 @@ CREATE TABLE provisioner.target_incidents (
 )
 WITH (fillfactor='50');
 
+CREATE TABLE provisioner.targets (
+    target text NOT NULL,
+    known_at timestamp with time zone,
+    paused_at timestamp with time zone,
+    paused_by text,
+    clock_low double precision,
+    clock_high double precision,
+    clock_at timestamp with time zone,
+    writes_limit integer,
+    writes_period double precision,
+    in_flight_limit integer,
+    limited_at timestamp with time zone,
+    limited_by text,
+    CONSTRAINT targets_check CHECK (((writes_limit IS NULL) = (writes_period IS NULL))),
+    CONSTRAINT targets_in_flight_limit_check CHECK (((in_flight_limit >= 1) AND (in_flight_limit <= 4096))),
+    CONSTRAINT targets_writes_limit_check CHECK (((writes_limit >= 1) AND (writes_limit <= 9999999))),
+    CONSTRAINT targets_writes_period_check CHECK (((writes_period >= (1)::double precision) AND (writes_period <= (359996400)::double precision)))
+)
+WITH (fillfactor='50');
+
+COMMENT ON COLUMN provisioner.targets.clock_low IS 'Seconds that Infisical''s createdAt is ahead of this server''s clock, at the least';
+
+COMMENT ON COLUMN provisioner.targets.writes_limit IS 'Writes in writes_period seconds that an operator allows; NULL for what the settings say';
+
+COMMENT ON COLUMN provisioner.targets.in_flight_limit IS 'Creates in flight that an operator allows, over all workers; NULL for what the settings say';
+
 CREATE TABLE provisioner.workers (
     id bigint NOT NULL,
     name text NOT NULL,
@@ -2087,36 +2144,29 @@ WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_thr
 COMMENT ON COLUMN provisioner.workers.pace IS 'Creates a second over the last while';
 
 CREATE VIEW provisioner.target_paces AS
- SELECT target,
-    COALESCE(( SELECT GREATEST((((p.permits)::double precision / p.period) -
-                CASE
-                    WHEN (p.seen_at > ((EXTRACT(epoch FROM now()))::double precision - p.period)) THEN p.their_pace
-                    ELSE (0)::double precision
-                END), (((p.permits)::double precision / p.period) / (4)::double precision)) AS "greatest"
-           FROM provisioner.permits p
-          WHERE ((p.target = t.target) AND (p.kind = 'write'::text) AND p.metered)), ( SELECT sum(k.pace) AS sum
-           FROM provisioner.workers k
-          WHERE ((k.lease_until > now()) AND (t.target = ANY (k.targets))))) AS pace
-   FROM ( SELECT p.target
-           FROM provisioner.permits p
-        UNION
-         SELECT unnest(k.targets) AS unnest
-           FROM provisioner.workers k) t;
+ SELECT t.target,
+        CASE
+            WHEN (t.pace > ((o.writes_limit)::double precision / o.writes_period)) THEN ((o.writes_limit)::double precision / o.writes_period)
+            ELSE t.pace
+        END AS pace
+   FROM (( SELECT t_1.target,
+            COALESCE(( SELECT GREATEST((((p.permits)::double precision / p.period) -
+                        CASE
+                            WHEN (p.seen_at > ((EXTRACT(epoch FROM now()))::double precision - p.period)) THEN p.their_pace
+                            ELSE (0)::double precision
+                        END), (((p.permits)::double precision / p.period) / (4)::double precision)) AS "greatest"
+                   FROM provisioner.permits p
+                  WHERE ((p.target = t_1.target) AND (p.kind = 'write'::text) AND p.metered)), ( SELECT sum(k.pace) AS sum
+                   FROM provisioner.workers k
+                  WHERE ((k.lease_until > now()) AND (t_1.target = ANY (k.targets))))) AS pace
+           FROM ( SELECT p.target
+                   FROM provisioner.permits p
+                UNION
+                 SELECT unnest(k.targets) AS unnest
+                   FROM provisioner.workers k) t_1) t
+     LEFT JOIN provisioner.targets o ON ((o.target = split_part(t.target, '/'::text, 1))));
 
 COMMENT ON VIEW provisioner.target_paces IS 'How many creates a second to expect of each target; NULL while nobody knows';
-
-CREATE TABLE provisioner.targets (
-    target text NOT NULL,
-    known_at timestamp with time zone,
-    paused_at timestamp with time zone,
-    paused_by text,
-    clock_low double precision,
-    clock_high double precision,
-    clock_at timestamp with time zone
-)
-WITH (fillfactor='50');
-
-COMMENT ON COLUMN provisioner.targets.clock_low IS 'Seconds that Infisical''s createdAt is ahead of this server''s clock, at the least';
 
 CREATE TABLE provisioner.waiting (
     id bigint NOT NULL,
@@ -3205,6 +3255,8 @@ REVOKE ALL ON FUNCTION provisioner.rotations_inserted() FROM PUBLIC;
 REVOKE ALL ON FUNCTION provisioner.rotations_truncated() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.sealing_key() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.set_limit(target text, writes integer, period interval, in_flight integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.sweep(most integer, pause interval, OUT seen integer, OUT placed integer, OUT done boolean) FROM PUBLIC;
 

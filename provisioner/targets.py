@@ -35,7 +35,7 @@ from provisioner.postgres.concurrency import SharedConcurrency
 from provisioner.postgres.credential_health import SharedCredentialHealth
 from provisioner.postgres.key_verdicts import SharedKeyVerdicts
 from provisioner.postgres.kinds import ROTATIONS
-from provisioner.postgres.permits import UNLIMITED, SharedPermits
+from provisioner.postgres.permits import UNLIMITED, Allowed, SharedPermits
 from provisioner.postgres.pool import Database
 from provisioner.postgres.project_health import SharedProjectHealth
 from provisioner.postgres.recorded import installation, recorded_elsewhere
@@ -115,13 +115,15 @@ async def open_lines(
     """
     chosen = settings.targets[name]
     marker = await installation(database) if chosen.marker else ""
-    shared = partial(permits, database, clock)
-    async with open_infisical(settings, name, clock, shared, observer=observer, marker=marker) as way:
+    shared, allowed = partial(permits, database, clock), Allowed()
+    async with open_infisical(settings, name, clock, shared, observer=observer, marker=marker, allowed=allowed) as way:
         transport, identity, routes = way.transport, way.identity, Routes(chosen.url)
         keys = vault.at(name, InfisicalSecrets(transport, identity, routes, way.reads))
         health = SharedCredentialHealth(database, target=name)
         changes, removals = (
-            shared(target=name, kind=kind, start=replace(_budget(chosen.write_limit), address=chosen.url))
+            shared(
+                target=name, kind=kind, start=replace(_budget(chosen.write_limit), address=chosen.url), allowed=allowed
+            )
             for kind in ("change", "removal")
         )
         target = Target(
@@ -146,7 +148,7 @@ async def open_lines(
                 eager=eager,
             ),
             incidents=SharedIncidents(database, target=name, reporter=str(uuid4())),
-            gate=SlotGate(name, shared=_concurrency(settings, name, database), clock=clock),
+            gate=SlotGate(name, shared=_concurrency(settings, name, database, allowed), clock=clock),
             shared_budget=chosen.shared_budget,
             recorded=partial(recorded_elsewhere, database),
             observer=observer,
@@ -188,8 +190,16 @@ def _line_of_rotations(
     """The line of a target's rotations: no keys are sent there, and its routes have limits of their own."""
     chosen, line = settings.targets[of.name], f"{of.name}/{ROTATIONS.line}"
     write, read = chosen.write_limit, chosen.read_limit
+    allowed = Allowed()
     writes, reads, changes, removals = (
-        permits(database, clock, target=line, kind=kind, start=replace(_budget(limit), address=chosen.url))
+        permits(
+            database,
+            clock,
+            target=line,
+            kind=kind,
+            start=replace(_budget(limit), address=chosen.url),
+            allowed=None if kind == "read" else allowed,
+        )
         for kind, limit in (("write", write), ("read", read), ("change", write), ("removal", write))
     )
     return Target(
@@ -203,7 +213,7 @@ def _line_of_rotations(
         rules=of.rules,
         breaker=Breaker(),
         incidents=SharedIncidents(database, target=line, reporter=str(uuid4())),
-        gate=SlotGate(line, shared=_concurrency(settings, of.name, database, line=line), clock=clock),
+        gate=SlotGate(line, shared=_concurrency(settings, of.name, database, allowed, line=line), clock=clock),
         shared_budget=chosen.shared_budget,
         observer=of.observer,
     )
@@ -229,17 +239,23 @@ async def open_infisical(
     *,
     observer: Observer = UNOBSERVED,
     marker: str = "",
+    allowed: Allowed | None = None,
 ) -> AsyncIterator[Way]:
     """The way to one Infisical; needs no database but for `permits`, which makes a budget of a kind.
 
+    `allowed` is what an operator allows of the writes, where somebody keeps that up to date.
     `marker` is the id of the installation where descriptions are marked.
 
     Raises `SettingsError` when nobody can log in there.
     """
     chosen = settings.targets[name]
     writes, reads, logins = (
-        permits(target=name, kind=kind, start=replace(_budget(limit), address=chosen.url))
-        for kind, limit in (("write", chosen.write_limit), ("read", chosen.read_limit), ("login", chosen.login_limit))
+        permits(target=name, kind=kind, start=replace(_budget(limit), address=chosen.url), allowed=obeyed)
+        for kind, limit, obeyed in (
+            ("write", chosen.write_limit, allowed),
+            ("read", chosen.read_limit, None),
+            ("login", chosen.login_limit, None),
+        )
     )
     async with (
         Transport(_transport_options(settings, name)) as transport,
@@ -292,7 +308,9 @@ def capacity(most: int | Literal["auto"]) -> int:
     return METERED if most == "auto" else most
 
 
-def _concurrency(settings: Settings, name: str, database: Database, *, line: str = "") -> SharedConcurrency:
+def _concurrency(
+    settings: Settings, name: str, database: Database, allowed: Allowed, *, line: str = ""
+) -> SharedConcurrency:
     chosen = settings.targets[name]
     host = urlsplit(chosen.url).netloc.lower()
     sharers = sum(urlsplit(each.url).netloc.lower() == host for each in settings.targets.values())
@@ -300,7 +318,7 @@ def _concurrency(settings: Settings, name: str, database: Database, *, line: str
     if line:  # whatever the connections' line has in flight, the two together do not stop a server
         most = min(most or ROTATIONS_AT_ONCE, ROTATIONS_AT_ONCE)
     rules = ConcurrencyRules(address=chosen.url, most=most, sharers=sharers)
-    return SharedConcurrency(database, target=line or name, rules=rules)
+    return SharedConcurrency(database, target=line or name, rules=rules, allowed=allowed, capped=bool(line))
 
 
 def worker_name(settings: Settings) -> str:

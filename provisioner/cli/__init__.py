@@ -22,7 +22,7 @@ FAMILIES: Final = {
     "serve": ("demo", "run", "simulate", "healthcheck"),
     "bulk": ("discover", "submit", "plan", "export"),
     "look": ("status", "list", "show", "rotations", "verify"),
-    "operate": ("retry", "cancel", "remove", "rekey", "pause", "resume"),
+    "operate": ("retry", "cancel", "remove", "rekey", "pause", "resume", "limit"),
     "setup": ("migrate", "doctor", "grant", "database", "keys", "seal", "settings"),
 }
 COMMANDS: Final = {
@@ -43,6 +43,7 @@ COMMANDS: Final = {
     "rekey": "Send connections the present key of their credential.",
     "pause": "Pause a target: workers claim none of its requests.",
     "resume": "Resume a paused target.",
+    "limit": "Limit a target while workers run.",
     "export": "Export requests and results as CSV, JSON Lines or a page.",
     "verify": "Compare the recorded connections with Infisical's.",
     "doctor": "Check every precondition, and say how to fix problems.",

@@ -21,6 +21,8 @@ LOT: Final = 0.25
 # The last permits of a window are used this long before it ends, seconds: a request that arrives later counts in the
 # next.
 EDGE: Final = 0.25
+# Who waits because of an operator's limit asks again after so many seconds at most: it may have been lifted.
+OBEYED: Final = 1.0
 # While nothing is known one request asks first; if it has no answer after so many seconds, another one may.
 PROBE: Final = 10.0
 # Asked again after so many seconds while somebody else's first request is under way.
@@ -65,7 +67,8 @@ class Budget:
     is how many others certainly used in this window, `their_pace` how many a second lately, as of `seen_at`.
     `searching`: no answer names the limit, and `permits` is what went well so far. `bare_since`: since when answers
     lack the headers that taught it; 0 while they have them, None where headers taught nothing. `address` is the
-    server's, as the settings have it.
+    server's, as the settings have it. No permit before `slowed_until`, for an operator's limit. `configured`: the
+    settings name the limit, and no answer.
     """
 
     metered: bool | None = None
@@ -86,6 +89,8 @@ class Budget:
     searching: bool = False
     bare_since: float | None = None
     address: str = ""
+    slowed_until: float = 0.0
+    configured: bool = False
 
     @property
     def left(self) -> int:
@@ -124,13 +129,64 @@ class Lesson:
     lost: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What an operator allows while workers run: so many `permits` in `period` seconds, whatever the limiter allows."""
+
+    permits: int
+    period: float
+
+    @property
+    def rate(self) -> float:
+        """Permits a second."""
+        return self.permits / self.period
+
+    @property
+    def spacing(self) -> float:
+        """Seconds from one permit to the next."""
+        return self.period / self.permits
+
+    @property
+    def lot(self) -> int:
+        """Permits that are handed out at once."""
+        return max(1, int(LOT / self.spacing))
+
+
 def fixed(permits: int, period: float) -> Budget:
     """A budget whose limit the settings name."""
-    return Budget(metered=True, permits=permits, period=period)
+    return Budget(metered=True, permits=permits, period=period, configured=True)
 
 
-def grant(budget: Budget, wanted: int, now: float, *, spare: bool = False) -> tuple[Budget, Grant]:
+def named(budget: Budget, permits: int, period: float) -> Budget:
+    """The budget with a limit that a person names, if it has another one."""
+    if budget.metered and budget.configured and (budget.permits, budget.period) == (permits, period):
+        return budget
+    ends_at = budget.ends_at
+    if budget.starts_at is not None and ends_at is not None:
+        ends_at = min(ends_at, budget.starts_at + period)  # the present window is no longer than one of these
+    return replace(budget, metered=True, permits=permits, period=period, ends_at=ends_at, configured=True)
+
+
+def grant(
+    budget: Budget, wanted: int, now: float, *, spare: bool = False, allowance: Allowance | None = None
+) -> tuple[Budget, Grant]:
     """Hand out up to `wanted` permits. A `spare` one is for what can wait: one at a time, and delaying nobody."""
+    if allowance is None or not wanted:
+        return _grant_all(budget, wanted, now, spare=spare)
+    # What a slower allowance put off is not waited for under this one.
+    slowed = min(budget.slowed_until, now + allowance.lot * allowance.spacing)
+    if slowed > now:
+        return budget, Grant(permits=0, wait=min(slowed - now, OBEYED))
+    budget, granted = _grant_all(budget, min(wanted, allowance.lot), now, spare=spare)
+    if not granted.permits:
+        return budget, replace(granted, wait=min(granted.wait, OBEYED))
+    # Who comes a little late loses nothing of the pace.
+    slowed = max(slowed, now - LOT) + granted.permits * allowance.spacing
+    return replace(budget, slowed_until=slowed), granted
+
+
+def _grant_all(budget: Budget, wanted: int, now: float, *, spare: bool) -> tuple[Budget, Grant]:
+    """Hand out what the limiter allows."""
     if not wanted:
         return budget, Grant(permits=0)
     if budget.blocked_until > now:
@@ -172,9 +228,12 @@ def _grant_spare(budget: Budget, now: float) -> tuple[Budget, Grant]:
     return replace(budget, starts_at=starts_at, granted=budget.granted + 1), Grant(permits=1, wait=spacing)
 
 
-def give_back(budget: Budget, permits: int) -> Budget:
-    """Take back permits that were not used; the next may be had at once."""
-    return replace(budget, granted=max(budget.answered, budget.granted - permits), next_at=0.0)
+def give_back(budget: Budget, permits: int, allowance: Allowance | None = None) -> Budget:
+    """Take back permits that were not used; the limiter's next may be had at once."""
+    slowed = budget.slowed_until - permits * allowance.spacing if allowance else budget.slowed_until
+    return replace(
+        budget, granted=max(budget.answered, budget.granted - permits), next_at=0.0, slowed_until=max(0.0, slowed)
+    )
 
 
 def learn(budget: Budget, lesson: Lesson) -> Budget:
@@ -259,6 +318,7 @@ def _heed(budget: Budget, rate: RateHeaders, lesson: Lesson) -> Budget:
         next_at=budget.next_at if budget.metered else 0.0,
         searching=False,
         bare_since=0.0,
+        configured=False,
     )
     return _watch_others(budget, at)
 
@@ -291,7 +351,7 @@ def _count(budget: Budget, lesson: Lesson) -> Budget:
         budget = replace(budget, bare_since=lesson.at)
     elif budget.bare_since is not None and lesson.at - budget.bare_since >= budget.period:
         # For a whole window nothing has been said of the limit that headers once taught: there is none any more.
-        return Budget(metered=False, address=budget.address)
+        return Budget(metered=False, address=budget.address, slowed_until=budget.slowed_until)
     if _was_sent_before(budget, lesson):
         return budget
     answered = budget.answered + 1

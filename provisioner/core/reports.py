@@ -49,6 +49,8 @@ class TargetReport:
 
     `metered` is None while nobody knows whether there is a limiter; `permits` creates in `period` seconds, of which
     `others` a second go to other clients of the same address. `troubled` workers hold it back, because of `trouble`.
+    `configured`: the settings name the limit. What an operator allowed meanwhile, `limited_by` whom since `limited_at`:
+    `allowed_writes` in `allowed_period` seconds, `allowed_in_flight` over all workers; None for what the settings say.
     All workers together may have `in_flight_limit` creates in flight; `cliff` at once stopped the server at `cliff_at`.
     `stalled_at` is since when no call ends any more.
     """
@@ -63,6 +65,12 @@ class TargetReport:
     period: float | None = None
     others: float = 0.0
     blocked_until: datetime | None = None
+    configured: bool = False
+    allowed_writes: int | None = None
+    allowed_period: float | None = None
+    allowed_in_flight: int | None = None
+    limited_at: datetime | None = None
+    limited_by: str | None = None
     paused_at: datetime | None = None
     paused_by: str | None = None
     trouble: str | None = None
@@ -93,11 +101,25 @@ class TargetReport:
 
     @property
     def allowed(self) -> float | None:
-        """Creates a second that the limiter leaves us; None when there is none or it is not known yet."""
+        """Creates a second that the limiter and an operator leave us; None where neither does, as far as known."""
+        most = self.allowed_writes / self.allowed_period if self.allowed_writes and self.allowed_period else None
         if not (self.metered and self.permits and self.period):
-            return None
+            return most
         rate = self.permits / self.period
-        return max(rate - self.others, rate * SHARE)
+        left = max(rate - self.others, rate * SHARE)
+        return left if most is None else min(left, most)
+
+    @property
+    def ordered(self) -> str:
+        """What an operator allowed while workers run, and who it was, in words; empty if nobody did."""
+        if self.limited_at is None:
+            return ""
+        parts = []
+        if self.allowed_writes and self.allowed_period:
+            parts.append(f"{self.allowed_writes:,} writes in {self.allowed_period:,g} s")
+        if self.allowed_in_flight:
+            parts.append(f"{self.allowed_in_flight:,} in flight")
+        return f"limited to {' and '.join(parts)}{f' by {self.limited_by}' if self.limited_by else ''}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -217,7 +217,8 @@ def _limit(target: TargetReport) -> str:
         return "not known yet"
     if not target.metered or not target.permits or not target.period:
         return "none"
-    return f"{target.permits:,} creates in {duration(target.period)}"
+    known = " (configured)" if target.configured and target.allowed_writes is None else ""
+    return f"{target.permits:,} creates in {duration(target.period)}{known}"
 
 
 def _conditions(target: TargetReport, now: datetime) -> list[tuple[str, datetime | None]]:
@@ -234,6 +235,8 @@ def _conditions(target: TargetReport, now: datetime) -> list[tuple[str, datetime
     if not found:
         words = "working" if target.workers and target.pending else "idle" if target.workers else "no worker"
         found.append((words, None))
+    if target.limited_at is not None:
+        found.append((target.ordered, target.limited_at))
     return found
 
 

@@ -4,12 +4,14 @@ The row is read, the pure `core.concurrency` decides, and the row is written bac
 it is read again. No lock is held in between and nothing belongs to a session, so any pooler will do.
 """
 
-from dataclasses import astuple, fields
+from dataclasses import astuple, fields, replace
 from typing import Final
 
 from provisioner.core.concurrency import Concurrency, Holder, Reading, Rules, unknown
+from provisioner.core.pacing import Allowance
 from provisioner.core.queue_values import WorkerId
 from provisioner.core.sharing import Allotment, exchange
+from provisioner.postgres.permits import Allowed
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
@@ -18,9 +20,17 @@ _FIELDS: Final = tuple(field.name for field in fields(Concurrency) if field.name
 
 
 class SharedConcurrency:
-    """`core.sharing.Concurrencies` for one target."""
+    """`core.sharing.Concurrencies` for one target. What an operator allows there is told to its budgets by `allowed`.
 
-    def __init__(self, database: Database, *, target: str, rules: Rules) -> None:
+    So a worker obeys an operator as often as it agrees with the others, which is every second at least, and asks for
+    nothing more. `capped`: an operator cannot allow more in flight than `rules` do.
+    """
+
+    def __init__(
+        self, database: Database, *, target: str, rules: Rules, allowed: Allowed | None = None, capped: bool = False
+    ) -> None:
+        self._allowed = allowed or Allowed()
+        self._capped = capped
         self._database = database
         self._target = target
         self._rules = rules
@@ -32,21 +42,27 @@ class SharedConcurrency:
         Raises `DatabaseUnavailable`.
         """
         while True:
-            version, now, alive, before = await self._load()
-            after, allotment = exchange(before, worker, told, rules=self._rules, now=now, alive={*alive, worker})
+            version, now, alive, most, before = await self._load()
+            rules = self._rules if most is None else self._obeying(most)
+            after, allotment = exchange(before, worker, told, rules=rules, now=now, alive={*alive, worker})
             if after == before or await self._store(version, after):
                 return allotment
 
-    async def _load(self) -> tuple[int, float, list[int], Concurrency]:
+    def _obeying(self, most: int) -> Rules:
+        own = self._rules.most
+        return replace(self._rules, most=min(own, most) if self._capped and own is not None else most)
+
+    async def _load(self) -> tuple[int, float, list[int], int | None, Concurrency]:
         while (row := await self._database.fetchrow(self._sql["read"], self._target)) is None:
             start = unknown(self._rules)
             await self._database.execute(self._sql["open"], self._target, start.address, start.limit)
-        version, now, alive, workers, held, wanted, running, *columns = row
+        version, now, alive, writes, period, most, workers, held, wanted, running, *columns = row
+        self._allowed.writes = Allowance(writes, period) if writes is not None else None
         holders = tuple(
             Holder(worker=id_, held=has, wanted=wants, running=out)
             for id_, has, wants, out in zip(workers, held, wanted, running, strict=True)
         )
-        return version, now, alive, Concurrency(**dict(zip(_FIELDS, columns, strict=True)), holders=holders)
+        return version, now, alive, most, Concurrency(**dict(zip(_FIELDS, columns, strict=True)), holders=holders)
 
     async def _store(self, version: int, state: Concurrency) -> bool:
         """Write it back; whether nobody was quicker."""

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from provisioner.postgres.browse import Count, Filter, State, requested_targets
@@ -38,6 +38,17 @@ class Hold:
     changed: bool
     paused_at: datetime | None = None
     paused_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """What is allowed at a target by whom since when: `writes` in `period` seconds; None is what the settings say."""
+
+    writes: int | None = None
+    period: float | None = None
+    in_flight: int | None = None
+    limited_at: datetime | None = None
+    limited_by: str | None = None
 
 
 def changeable(operation: Operation, wanted: Filter) -> Filter | None:
@@ -96,6 +107,14 @@ async def resume(database: Database, target: str) -> Hold:
     """Let a target go on. Harmless when it is not held."""
     row = await database.fetchrow(statements(_SQL)["resume"], target)
     return Hold(changed=row is not None, **dict(row or {}))
+
+
+async def set_limit(
+    database: Database, target: str, *, writes: int | None, period: float, in_flight: int | None
+) -> Limit:
+    """Allow so many writes in `period` seconds, so many in flight; None leaves it, and all of them lift the limit."""
+    row = await database.fetchrow(statements(_SQL)["set_limit"], target, writes, timedelta(seconds=period), in_flight)
+    return Limit(**dict(row or {}))
 
 
 async def known_targets(database: Database) -> frozenset[str]:

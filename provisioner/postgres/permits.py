@@ -6,11 +6,11 @@ the row: a window's end is known to a few hundredths of a second, and the hosts'
 """
 
 import asyncio
-from dataclasses import astuple, fields, replace
+from dataclasses import astuple, dataclass, fields, replace
 from typing import Final, NamedTuple
 
 from provisioner.core.model import RateHeaders
-from provisioner.core.pacing import Budget, Grant, Lesson, give_back, grant, learn
+from provisioner.core.pacing import Allowance, Budget, Grant, Lesson, give_back, grant, learn, named
 from provisioner.core.ports import Clock
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
@@ -18,6 +18,13 @@ from provisioner.postgres.queries import statements
 UNLIMITED: Final = Budget(metered=False)
 
 _FIELDS: Final = tuple(field.name for field in fields(Budget))
+
+
+@dataclass(slots=True)
+class Allowed:
+    """What an operator allows at a target now: whoever reads it in the database writes it here, for all its budgets."""
+
+    writes: Allowance | None = None
 
 
 class _Heard(NamedTuple):
@@ -35,11 +42,13 @@ class LonePermits:
 
     The answers' headers tell what others use. `start` is what is known from the settings: `Budget()` for a limit that
     is to be learned, `core.pacing.fixed(…)` for one that is named, `UNLIMITED` for none, each with the server's
-    address. Where the settings name it, the server's headers do not matter; its refusals always do.
+    address. Where the settings name it, the server's headers do not matter; its refusals always do. While an operator
+    allows something, that rules instead of the settings, and the headers matter.
     """
 
-    def __init__(self, clock: Clock, *, target: str, kind: str, start: Budget) -> None:
+    def __init__(self, clock: Clock, *, target: str, kind: str, start: Budget, allowed: Allowed | None = None) -> None:
         self._clock = clock
+        self._allowed = allowed or Allowed()
         self._key = (target, kind)
         self._start = start
         self._budget: Budget | None = start
@@ -50,7 +59,7 @@ class LonePermits:
 
     async def acquire(self, wanted: int, *, spare: bool = False) -> Grant:
         """Ask for permits to send `wanted` calls; `spare` for what can wait. Raises `DatabaseUnavailable`."""
-        if self._free and not self._heard:
+        if self._free and not self._heard and self._allowed.writes is None:
             return Grant(permits=wanted)
         async with self._asking:
             return await self._ask(wanted, spare=spare)
@@ -69,8 +78,9 @@ class LonePermits:
             heard, unused = tuple(self._heard), self._unused
             # The server's time is a little later than when we asked for it: so no lesson seems older than it is, and
             # no window seems to end before it does.
-            taught = self._taught(before, heard, unused, ahead=now - asked_at)
-            after, granted = grant(taught, wanted, now, spare=spare)
+            allowance = self._allowed.writes
+            taught = self._taught(before, heard, unused, ahead=now - asked_at, allowance=allowance)
+            after, granted = grant(taught, wanted, now, spare=spare, allowance=allowance)
             if after == stored or await self._store(version, after):
                 del self._heard[: len(heard)]
                 self._unused -= unused
@@ -86,27 +96,50 @@ class LonePermits:
         self._budget = budget
         return True
 
-    def _taught(self, budget: Budget, heard: tuple[_Heard, ...], unused: int, *, ahead: float) -> Budget:
-        start = self._start
-        if start.metered and (budget.permits, budget.period) != (start.permits, start.period):
-            budget = replace(budget, metered=True, permits=start.permits, period=start.period)
+    def _taught(
+        self,
+        budget: Budget,
+        heard: tuple[_Heard, ...],
+        unused: int,
+        *,
+        ahead: float,
+        allowance: Allowance | None,
+    ) -> Budget:
+        budget = self._named(budget, allowance)
         for at, rate, throttled_for, elapsed, lost in heard:
             lesson = Lesson(at=at + ahead, rate=rate, throttled_for=throttled_for, elapsed=elapsed, lost=lost)
             budget = learn(budget, lesson)
-        if start.metered is False:
+        # Without a limit in the settings only headers bound what an operator allows.
+        if self._start.metered is False and (allowance is None or budget.bare_since is None):
             budget = replace(budget, metered=False)
-        return give_back(budget, unused) if unused else budget
+        return give_back(budget, unused, allowance) if unused else budget
+
+    def _named(self, budget: Budget, allowance: Allowance | None) -> Budget:
+        """The budget with the limit that the settings name, or with what an operator allows where that is more.
+
+        Once answers have told a limit, it stays for as long as the operator's word does.
+        """
+        start = self._start
+        if not (start.metered and start.permits):
+            return replace(budget, configured=False) if budget.configured else budget
+        if allowance is None:
+            return named(budget, start.permits, start.period)
+        if not budget.configured:
+            return budget
+        if allowance.rate > start.permits / start.period:
+            return named(budget, allowance.permits, allowance.period)
+        return named(budget, start.permits, start.period)
 
     def give_back(self, permits: int) -> None:
         """Hand back permits that will not be used."""
-        if not self._free:
+        if not self._free or self._allowed.writes is not None:
             self._unused += permits
 
     def learn(
         self, rate: RateHeaders | None, *, metered: bool, throttled_for: float | None, elapsed: float = 0.0
     ) -> None:
         """Note what one answer said of the limiter; it is shared with the next `acquire`."""
-        if self._start.metered is not None:
+        if self._start.metered is not None and self._allowed.writes is None:
             rate = None  # the settings say what the limit is; only a refusal proves otherwise, for its own time
         if rate is None and throttled_for is None and self._free:
             return
@@ -117,8 +150,17 @@ class LonePermits:
 class OwnPermits(LonePermits):
     """The same for a role that may read the budgets and not write them: it starts from the row, then counts alone."""
 
-    def __init__(self, database: Database, clock: Clock, *, target: str, kind: str, start: Budget) -> None:
-        super().__init__(clock, target=target, kind=kind, start=start)
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        target: str,
+        kind: str,
+        start: Budget,
+        allowed: Allowed | None = None,
+    ) -> None:
+        super().__init__(clock, target=target, kind=kind, start=start, allowed=allowed)
         self._database = database
         self._budget = None
 
@@ -132,8 +174,17 @@ class OwnPermits(LonePermits):
 class SharedPermits(LonePermits):
     """The same, shared by all workers behind one address: a row of the table `permits`."""
 
-    def __init__(self, database: Database, clock: Clock, *, target: str, kind: str, start: Budget) -> None:
-        super().__init__(clock, target=target, kind=kind, start=start)
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        target: str,
+        kind: str,
+        start: Budget,
+        allowed: Allowed | None = None,
+    ) -> None:
+        super().__init__(clock, target=target, kind=kind, start=start, allowed=allowed)
         self._database = database
         self._sql = statements("permits")
 
@@ -141,7 +192,13 @@ class SharedPermits(LonePermits):
         while (row := await self._database.fetchrow(self._sql["read"], *self._key)) is None:
             start = self._start
             await self._database.execute(
-                self._sql["open"], *self._key, start.metered, start.permits, start.period, start.address
+                self._sql["open"],
+                *self._key,
+                start.metered,
+                start.permits,
+                start.period,
+                start.address,
+                start.configured,
             )
         version, now, *columns = row
         return version, now, Budget(**dict(zip(_FIELDS, columns, strict=True)))

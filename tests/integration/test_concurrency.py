@@ -37,7 +37,9 @@ JOIN = (
 LOGIN = "/api/v1/auth/universal-auth/login"
 
 
-async def known(session: Session, columns: str, source: str = "provisioner.concurrency") -> tuple[Any, ...]:
+async def known(
+    session: Session, columns: str, source: str = "provisioner.concurrency WHERE target = 'default'"
+) -> tuple[Any, ...]:
     """What the one row says."""
     row = await session.fetchrow(f"SELECT {columns} FROM {source}")
     return tuple(row or ())

@@ -16,9 +16,11 @@ from provisioner.core.pacing import (
     DEFAULT_PERIOD,
     EDGE,
     LOT,
+    OBEYED,
     PROBE,
     PROBE_POLL,
     SMALLEST_LIMIT,
+    Allowance,
     Budget,
     Lesson,
     fixed,
@@ -550,3 +552,51 @@ def test_in_virtual_time_two_fleets_share() -> None:
     result, _ = simulate(SCENARIOS[-1])
     assert result.used >= 0.95
     assert result.least >= 0.25
+
+
+class TestAllowed:
+    """What an operator allows while workers run."""
+
+    @given(
+        permits=st.integers(1, 6000),
+        asked=st.lists(st.tuples(st.floats(0.0, 3.0), st.integers(1, 50), st.integers(0, 50)), max_size=60),
+        start=st.sampled_from([Budget(metered=False), fixed(6000, 60.0), fixed(60, 60.0)]),
+    )
+    def test_never_more_than_its_pace(self, permits: int, asked: list[tuple[float, int, int]], start: Budget) -> None:
+        """Whoever asks when, and gives back what: no more than the pace, and what is handed out at once, is used."""
+        allowance = Allowance(permits, 60.0)
+        budget, now, used = start, NOW, 0
+        for pause, wanted, unused in asked:
+            now += pause
+            budget, granted = grant(budget, wanted, now, allowance=allowance)
+            assert granted.permits or 0.0 < granted.wait <= OBEYED
+            back = min(unused, granted.permits)
+            budget = give_back(budget, back, allowance) if back else budget
+            used += granted.permits - back
+            assert used <= (now - NOW + LOT) / allowance.spacing + allowance.lot + 1e-6
+
+    def test_its_pace_is_reached(self) -> None:
+        """Who asks when told to gets all of it, where no limiter is slower."""
+        budget, now, used, allowance = Budget(metered=False), NOW, 0, Allowance(600, 60.0)
+        while now < NOW + 60.0:
+            budget, granted = grant(budget, 64, now, allowance=allowance)
+            used += granted.permits
+            now += granted.wait + 0.01
+        assert 590 <= used <= 606
+
+    def test_a_slower_one_before_is_not_waited_for(self) -> None:
+        """After one an hour, one a second gives a permit within a second."""
+        budget, granted = grant(Budget(metered=False), 1, NOW, allowance=Allowance(1, 3600.0))
+        assert granted.permits == 1
+        assert grant(budget, 1, NOW + 1.0, allowance=Allowance(1, 3600.0))[1].permits == 0
+        _, soon = grant(budget, 1, NOW + 1.0, allowance=Allowance(60, 60.0))
+        assert soon.permits or soon.wait <= 1.0
+
+    def test_the_limiter_is_never_exceeded(self) -> None:
+        """What the answers said bounds what is handed out, however much is allowed."""
+        budget, used, now = known(limit=60, remaining=59), 0, NOW
+        while now < NOW + 59.0:
+            budget, granted = grant(budget, 64, now, allowance=Allowance(6000, 60.0))
+            used += granted.permits
+            now += 0.05
+        assert used <= 59

@@ -94,9 +94,8 @@ def submit(  # noqa: PLR0917  # the command line names them
     (rotation_…), or --with-rotation, a line also asks for a key of the project's own. Where this host can log in to
     Infisical, one read tells which projects lack the machine identity.
 
-    Requests that are there already stay as they are. With --update they take over the description, credential,
-    api_key, priority, not_before, project_name and batch that their line itself names, and workers change the connections.
-    Exits 3 if some could not be changed.
+    Requests that are there already stay as they are. With --update they take over the changed values that their line
+    names, and workers change the connections. Exits 3 if some could not be changed.
 
     Example: provisioner submit projects.csv --batch onboarding --dry-run
     """

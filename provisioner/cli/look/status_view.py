@@ -152,7 +152,8 @@ def _limit(target: TargetReport) -> str:
         return "none"
     period = "min" if target.period == 60 else f"{target.period:g} s"
     others = round(target.others * target.period)
-    return f"{target.permits:,} creates/{period}{f', others use {others:,}' if others else ''}"
+    known = " (configured)" if target.configured and target.allowed_writes is None else ""
+    return f"{target.permits:,} creates/{period}{known}{f', others use {others:,}' if others else ''}"
 
 
 def _condition(target: TargetReport, now: datetime) -> str:
@@ -169,6 +170,8 @@ def _condition(target: TargetReport, now: datetime) -> str:
         found.append(f"rate limited for another {duration((target.blocked_until - now).total_seconds())}")
     if not found:
         found.append("working" if target.workers and target.pending else "idle" if target.workers else "no worker")
+    if target.limited_at is not None:
+        found.append(f"{target.ordered} since {target.limited_at.astimezone():%Y-%m-%d %H:%M}")
     return "; ".join(found)
 
 

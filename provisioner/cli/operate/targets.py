@@ -1,4 +1,4 @@
-"""What `pause` and `resume` share: which target is meant, and what to say of it."""
+"""What `pause`, `resume` and `limit` share: which target is meant. And what to say of one that is held."""
 
 from collections.abc import Collection
 from dataclasses import asdict
@@ -12,6 +12,7 @@ from provisioner.postgres import operations
 
 if TYPE_CHECKING:
     from provisioner.postgres.operations import Hold
+    from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
 
 Target = Annotated[
@@ -24,11 +25,9 @@ Target = Annotated[
 
 async def hold(settings: "Settings", given: str | None, operation: Literal["pause", "resume"], *, as_json: bool) -> int:
     """Pause or resume a target and return the exit status."""
-    target = given or _only(settings.targets)
+    target = given or only_target(settings.targets)
     async with open_database(settings) as database:
-        known = (await operations.known_targets(database)).union(settings.targets)
-        if target not in known:
-            tell_error(f"there is no target {target!r}; known targets: {', '.join(sorted(known))}")
+        if not await is_known(database, settings, target):
             return NOT_DONE
         done = await (operations.pause if operation == "pause" else operations.resume)(database, target)
     if as_json:
@@ -38,7 +37,16 @@ async def hold(settings: "Settings", given: str | None, operation: Literal["paus
     return DONE
 
 
-def _only(targets: Collection[str]) -> str:
+async def is_known(database: "Database", settings: "Settings", target: str) -> bool:
+    """Whether there is such a target, in the settings or in the database; if not, say so."""
+    known = (await operations.known_targets(database)).union(settings.targets)
+    if target not in known:
+        tell_error(f"there is no target {target!r}; known targets: {', '.join(sorted(known))}")
+    return target in known
+
+
+def only_target(targets: Collection[str]) -> str:
+    """The target that is meant where none is named; a usage error where there are several."""
     if len(targets) != 1:
         raise typer.BadParameter(f"name one of the targets: {', '.join(sorted(targets))}")
     (target,) = targets

@@ -1,12 +1,15 @@
 -- :name read
--- The concurrency of target $1, what time it is here, and which of the workers that have a part of it have a good lease.
+-- The concurrency of target $1, what time it is here, which of the workers that have a part of it have a good lease, and what an
+-- operator allows there, in all its lines.
 SELECT
     c.version, extract(EPOCH FROM clock_timestamp())::double precision AS now,
     ARRAY (SELECT w.id FROM provisioner.workers AS w WHERE w.id = ANY (c.workers) AND w.lease_until > clock_timestamp()) AS alive,
+    t.writes_limit AS allowed_writes, t.writes_period AS allowed_period, t.in_flight_limit AS allowed_in_flight,
     c.workers, c.held, c.wanted, c.running,
     c.address, c.in_flight_limit, c.metered, c.usual, c.calls, c.accepted, c.elapsed, c.failed, c.headers, c.pressed, c.ended_at,
     c.stalled_at, c.stalled_with, c.cliff, c.cliff_at, c.bar, c.memory
 FROM provisioner.concurrency AS c
+LEFT JOIN provisioner.targets AS t ON t.target = split_part(c.target, '/', 1)
 WHERE c.target = $1;
 
 -- :name open

@@ -16,6 +16,10 @@ SELECT p.paused_at, p.paused_by FROM provisioner.pause($1) AS p;
 -- Let target $1 go on, and tell since when it was held. No row: it was not held.
 SELECT p.paused_at, p.paused_by FROM provisioner.resume($1) AS p;
 
+-- :name set_limit
+-- Limit target $1 to $2 writes in $3 and to $4 creates in flight; what is NULL stays, and all of them lift the limit.
+SELECT l.writes, l.period, l.in_flight, l.limited_at, l.limited_by FROM provisioner.set_limit($1, $2, $3, $4) AS l;
+
 -- :name held
 -- Since when target $1 is held, and by whom. No row: it is not.
 SELECT t.paused_at, t.paused_by FROM provisioner.targets AS t WHERE t.target = $1 AND t.paused_at IS NOT NULL;

@@ -81,6 +81,8 @@ SELECT
     CASE
         WHEN p.blocked_until > extract(EPOCH FROM clock_timestamp()) THEN to_timestamp(p.blocked_until)
     END AS blocked_until,
+    coalesce(p.configured, false) AS configured, t.writes_limit AS allowed_writes, t.writes_period AS allowed_period,
+    t.in_flight_limit AS allowed_in_flight, t.limited_at, t.limited_by,
     t.paused_at, t.paused_by, d.reason AS trouble, d.since AS trouble_since, coalesce(d.workers, 0) AS troubled,
     f.in_flight_limit, f.cliff, CASE WHEN f.cliff IS NOT NULL THEN f.cliff_at END AS cliff_at, f.stalled_at
 FROM known AS k
