@@ -1,11 +1,11 @@
 # syntax=docker/dockerfile:1
 # Two stages: the first installs the pinned and hashed requirements, the second is Python and nothing but what runs.
 #
-#   docker build -t provisioner:0.1.0 .
+#   docker build -t provisioner:0.2.0 .
 #
 # If your packages come from a mirror, pass pip's configuration as a secret; no layer keeps it:
 #
-#   docker build --secret id=pip,src=/etc/pip.conf -t provisioner:0.1.0 .
+#   docker build --secret id=pip,src=/etc/pip.conf -t provisioner:0.2.0 .
 #
 # Both stages need the same Python, 3.11 or newer with venv. Pin it by digest in builds that have to be repeatable.
 ARG BASE=python:3.13-slim
@@ -32,7 +32,7 @@ RUN /build/tools/bin/python -m pip install --no-cache-dir --disable-pip-version-
         --disable-pip-version-check --no-index --find-links /build/packages --compile infisical-provisioner
 
 FROM ${BASE}
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 LABEL org.opencontainers.image.title="provisioner" \
       org.opencontainers.image.description="Gives many Infisical projects their OpenRouter connection, from rows in a PostgreSQL table." \
       org.opencontainers.image.licenses="Apache-2.0" \

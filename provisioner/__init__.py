@@ -1,3 +1,3 @@
 """Give many Infisical projects their OpenRouter connection, from rows in a PostgreSQL table."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -93,7 +93,8 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
     ),
     Kind.READER: (
         _USAGE,
-        *(_table(name, "SELECT") for name in ("rotation_requests", "rotation_status")),
+        *(_table(name, "SELECT") for name in ("rotation_requests", "rotation_status", "requests")),
+        _table("salt", "SELECT"),  # to tell whether a connection has the key that its credential has now
         _table(_REQUESTS, "SELECT", columns=SEEN),
         *(_table(name, "SELECT") for name in ("request_status", "batch_progress", "request_counts", "target_paces")),
         _table("request_credentials", "SELECT"),

@@ -47,7 +47,7 @@ def a_worker(**changes: Any) -> WorkerReport:
     usual = WorkerReport(
         id=7,
         name="host-a:4711",
-        version="0.1.0",
+        version="0.2.0",
         targets=("default",),
         started_at=NOON,
         seen_at=NOON,
