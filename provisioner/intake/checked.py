@@ -5,7 +5,7 @@ the table may hold.
 """
 
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final, Self
 
@@ -13,7 +13,7 @@ import orjson
 
 from provisioner.intake.errors import FileUnusable, Problem
 from provisioner.intake.reading import Format, read
-from provisioner.intake.rows import COLUMNS, Row, Seal, check
+from provisioner.intake.rows import API_KEY, COLUMNS, Row, Seal, check
 from provisioner.intake.spool import Spool
 
 SHOWN: Final = 20  # problems that are told one by one
@@ -44,10 +44,10 @@ class CheckedFile:
     def __exit__(self, *_: object) -> None:
         self._spool.close()
 
-    def add(self, line: int, row: Row) -> None:
-        """Keep a row for loading."""
+    def add(self, line: int, row: Row, given: Sequence[str] = ()) -> None:
+        """Keep a row for loading; `given` are the columns that its line names a value for."""
         self.lines += 1
-        self._spool.add(orjson.dumps((line, *row.columns()), option=orjson.OPT_APPEND_NEWLINE))
+        self._spool.add(orjson.dumps((line, *row.columns(), given), option=orjson.OPT_APPEND_NEWLINE))
 
     def refuse(self, problems: list[Problem]) -> None:
         """Count a bad line, and those that are lost with it; keep what is wrong, if it is among the first."""
@@ -58,6 +58,11 @@ class CheckedFile:
 
     def rows(self) -> Iterator[tuple[object, ...]]:
         """Give what may be loaded, in order: the line's number, then the values in the order of `rows.COLUMNS`."""
+        for values in self.rows_and_given():
+            yield values[:-1]
+
+    def rows_and_given(self) -> Iterator[tuple[object, ...]]:
+        """The same, and last the columns that the line itself names a value for."""
         for kept in self._spool.lines():
             values = orjson.loads(kept)
             if not_before := values[_NOT_BEFORE]:
@@ -90,13 +95,14 @@ def check_file(
             if isinstance(found, Problem):
                 checked.refuse([found])
                 continue
+            given = sorted("credential" if column == API_KEY else column for column in found.values)
             if batch is not None:
                 found.values.setdefault("batch", batch)
             for column, value in (rotation or {}).items():
                 found.values.setdefault(column, value)
             row = check(found.line, found.values)
             if isinstance(row, Row):
-                checked.add(found.line, row.sealed(seal))
+                checked.add(found.line, row.sealed(seal), given)
             else:
                 checked.refuse(list(row))
     except MemoryError:

@@ -1,6 +1,6 @@
 """Load many requests at once: all or nothing, and harmless to repeat."""
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -42,6 +42,9 @@ COLUMNS: Final = (
         "rotation_include_byok",
     ),
 )
+
+# What an edit meets when it is not its time: the request is in flight or in doubt, or the connection is not ours.
+_NOT_NOW: Final = (asyncpg.ObjectInUseError, asyncpg.ObjectNotInPrerequisiteStateError)
 
 
 class RowsRefused(ProvisionerError):
@@ -92,15 +95,50 @@ class Comparison:
 class Staging:
     """Rows that wait in a transaction: nobody else sees them yet. `sees_all`: we are shown others' requests too."""
 
-    def __init__(self, connection: "PoolConnectionProxy[asyncpg.Record]", *, sees_all: bool) -> None:
+    def __init__(
+        self, connection: "PoolConnectionProxy[asyncpg.Record]", *, sees_all: bool, updates: bool = False
+    ) -> None:
         self.sees_all = sees_all
+        self._updates = updates
         self._connection = connection
         self._sql = statements("intake")
 
-    async def take(self, rows: Iterable[tuple[object, ...]]) -> None:
-        """Copy rows, their values in the order of `COLUMNS`, next to the table. Raises `RowsRefused`."""
+    async def take(self, rows: Iterable[tuple[object, ...]], *, given: bool = False) -> None:
+        """Copy rows, their values in the order of `COLUMNS`, next to the table. Raises `RowsRefused`.
+
+        With `given` each row also says, last, which columns its line names a value for.
+        """
         await self._connection.execute(self._sql["stage"])
-        await self._connection.copy_records_to_table("submitted", schema_name="pg_temp", columns=COLUMNS, records=rows)
+        columns = (*COLUMNS, "given") if given else COLUMNS
+        await self._connection.copy_records_to_table("submitted", schema_name="pg_temp", columns=columns, records=rows)
+
+    async def changes(self) -> Mapping[int, int]:
+        """The requests that are there with other values than a line names, each with that line."""
+        await self._connection.execute(self._sql["stage_changes"])
+        return {row["id"]: row["line"] for row in await self._connection.fetch(self._sql["changes"])}
+
+    async def change(self, changes: Mapping[int, int]) -> Sequence[tuple[int, str]]:
+        """Take over the values that `changes` named; the lines of those that the schema refuses now, and why.
+
+        Raises `DatabaseUnusable` if our role may not change requests.
+        """
+        if not self._updates:
+            raise DatabaseUnusable("this role may not change requests: run it as the owner of the schema")
+        try:
+            await self._change(list(changes))
+        except _NOT_NOW:
+            refused: list[tuple[int, str]] = []
+            for request, line in changes.items():
+                try:
+                    await self._change([request])
+                except _NOT_NOW as reason:
+                    refused.append((line, str(reason.args[0])))
+            return refused
+        return []
+
+    async def _change(self, ids: Sequence[int]) -> None:
+        async with self._connection.transaction():
+            await self._connection.execute(self._sql["change"], ids)
 
     async def set_rotations_apart(self) -> int:
         """Keep what rotations the rows ask for, before repeated connections are dropped; returns how many."""
@@ -159,7 +197,7 @@ async def staging(database: Database) -> AsyncIterator[Staging]:
                 if rights is None:  # it has no FROM
                     raise AssertionError
                 _require_insert(inserts=rights["inserts"], role=rights["role"])
-                yield Staging(connection, sees_all=rights["sees_all"])
+                yield Staging(connection, sees_all=rights["sees_all"], updates=rights["updates"])
 
 
 def _require_insert(*, inserts: bool, role: str) -> None:

@@ -112,3 +112,9 @@ async def repair(database: Database, wrong: Mapping[int, Collection[str]]) -> Ma
         )
         outcomes.update({row["id"]: row["outcome"] for row in rows})
     return outcomes
+
+
+async def outdated(database: Database, prints: Mapping[str, str], batch: str | None) -> int:
+    """How many connections of a batch, or of all, have another key than these of their credentials. Raises as above."""
+    row = await database.fetchrow(statements(_SQL)["outdated"], list(prints), list(prints.values()), batch)
+    return int(row["requests"]) if row else 0

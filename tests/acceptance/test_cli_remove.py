@@ -125,3 +125,17 @@ def test_outdated_compares_with_the_key_of_this_host(database: Database) -> None
     none = provisioner("rekey", "--outdated", "--credential", "team-a", database=database, more=KEY)
     assert (none.returncode, none.stdout) == (1, "")
     assert "there is no key to compare with" in none.stderr
+
+
+def test_status_counts_old_keys_where_the_key_is_at_hand(database: Database) -> None:
+    """A person is told how many, a program too; without a key, or with none that differs, nothing is said."""
+    salt = query(database, "SELECT salt::text FROM provisioner.salt")
+    recorded(database, fingerprint(Secret("sk-or-v1-new"), salt))
+    before = provisioner("status", "--json", database=database, more=KEY)
+    assert json.loads(before.stdout)["old_keys"] == 0
+    recorded(database, "of-old-key")
+    adopt(database, recorded(database, "of-old-key"))
+    said = provisioner("status", database=database, more=KEY)
+    assert "1 connection has another key than the credential has now: `provisioner rekey --outdated`" in said.stdout
+    assert (said.returncode, said.stderr) == (0, "")
+    assert json.loads(provisioner("status", "--json", database=database).stdout)["old_keys"] is None

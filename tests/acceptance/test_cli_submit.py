@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.cli import SCRIPT, environment, provisioner, query
 from tests.support.infisical import simulated
+from tests.support.operators import ask, fly
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -115,7 +116,8 @@ def test_a_dry_run_changes_nothing(database: Database, file: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == (
         f"{file}: 2 lines, nothing was loaded (--dry-run)\n  would insert  1\n  already there 1 (1 pending)\n"
-        "  1 of those already there has other values and was not changed (the first: line 3)\n"
+        "  1 of those already there has other values and was not changed (the first: line 3);"
+        " --update takes them over\n"
         "once a worker runs, everything that is pending takes about 2 min\n"
         "no worker is running: `provisioner run` starts one\n"
     )
@@ -206,6 +208,50 @@ def test_a_hundred_thousand_lines_take_seconds_and_little_memory(database: Datab
         peaks.append(usage.ru_maxrss)
     assert query(database, COUNT) == "101000"
     assert peaks[1] < peaks[0] * 1.5
+
+
+def test_changed_values_are_taken_over_only_if_asked(database: Database, file: Path) -> None:
+    """Without --update nothing of existing rows changes; with it what a line names does, and the rest stays."""
+    file.write_text(f"project_id,description,priority\n{ONE},first,3\n{TWO},first,3\n")
+    assert provisioner("submit", file, "--batch", "one", database=database).returncode == 0
+    file.write_text(f"project_id,description,priority,credential\n{ONE},second,,Team_A\n{TWO},,,\n")
+    shown = "SELECT description, priority, batch, credential FROM provisioner.connection_requests ORDER BY id"
+    before = query(database, shown)
+    for arguments in ([], ["--update", "--dry-run"]):
+        assert provisioner("submit", file, *arguments, database=database).returncode == 0
+        assert query(database, shown) == before
+    said = provisioner("submit", file, "--update", "--dry-run", database=database)
+    assert "  would update  1\n" in said.stdout
+    done = provisioner("submit", file, "--update", "--batch", "two", database=database)
+    assert done.returncode == 0
+    assert "  updated       1\n" in done.stdout
+    assert query(database, shown) == "second|3|one|Team_A\nfirst|3|one|default"
+    again = provisioner("submit", file, "--update", "--json", database=database)
+    assert (json.loads(again.stdout)["updated"], again.returncode) == (0, 0)
+
+
+def test_an_update_that_is_refused_keeps_no_other_from_it(database: Database, file: Path) -> None:
+    """What is in flight keeps its values, and is named with its line; the exit status is 3."""
+    flying, free = ask(database, 2)
+    fly(database, flying)
+    projects = query(database, "SELECT project_id FROM provisioner.connection_requests ORDER BY id").split()
+    file.write_text("".join(["project_id,description\n", *(f"{project},new\n" for project in projects)]))
+    done = provisioner("submit", file, "--update", database=database)
+    assert done.returncode == 3
+    assert f"line 2: request {flying} is in flight" in done.stderr
+    said = query(database, "SELECT id FROM provisioner.connection_requests WHERE description = 'new'")
+    assert said == str(free)
+
+
+def test_a_sealed_key_of_an_existing_request_is_sent_again(database: Database, file: Path, tmp_path: Path) -> None:
+    """A readable key in the file is sealed, and takes the place of the one that the row had."""
+    keys = {"PROVISIONER_SEALING__KEY_FILE": str(tmp_path / "keys")}
+    assert provisioner("keys", "generate", database=database, more=keys).returncode == 0
+    query(database, OLD)
+    file.write_text(f"project_id,api_key\n{ONE},{KEY}\n")
+    done = provisioner("submit", file, "--update", database=database)
+    assert "  updated       1\n" in done.stdout
+    assert query(database, "SELECT credential LIKE 'sealed:%' FROM provisioner.connection_requests") == "t"
 
 
 def test_projects_without_the_identity_are_told(database: Database, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ CALLS: Mapping[str, tuple[int, str]] = {
     "grant --reader pg_monitor --dry-run": (0, "grants revokes dry_run statements warnings"),
     "submit -": (0, REPORT),
     "plan -": (0, "file lines by_name skipped problems counts conflicts gone not_asked seconds_left"),
-    "status": (1, "now progress batches more_batches targets workers failures crew concerns"),
+    "status": (1, "now progress batches more_batches targets workers failures crew concerns old_keys"),
     "list": (0, REQUEST),
     "show 1": (0, REQUEST + DETAIL),
     "retry --all --dry-run": (0, CHANGE),

@@ -21,7 +21,7 @@ from provisioner.intake.checked import SHOWN, CheckedFile, check_file
 from provisioner.intake.errors import FileUnusable, Problem
 from provisioner.intake.reading import Format
 from provisioner.intake.rows import BATCH_RULE, Seal, is_batch
-from provisioner.postgres.intake import Comparison, Repeats, staging
+from provisioner.postgres.intake import Comparison, Repeats, Staging, staging
 from provisioner.postgres.reports import TargetReport, read_outlook, seconds_left
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from provisioner.settings import Settings
 
 STDIN: Final = "-"
+
+Update = Annotated[bool, typer.Option("--update", help="Take over changed values of requests that are there already.")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,7 @@ class Wish:
     skip_invalid: bool
     quiet: bool
     wait: bool = False
+    update: bool = False
     rotation: "dict[str, object] | None" = None
 
     @property
@@ -75,6 +78,7 @@ def submit(  # noqa: PLR0917  # the command line names them
     skip_invalid: Annotated[
         bool, typer.Option("--skip-invalid", help="Skip invalid lines and load the rest; exit 3 if any were skipped.")
     ] = False,
+    update: Update = False,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait until the file's requests have ended; exits as `run --drain` does.")
     ] = False,
@@ -90,6 +94,9 @@ def submit(  # noqa: PLR0917  # the command line names them
     (rotation_…), or --with-rotation, a line also asks for a key of the project's own. Where this host can log in to
     Infisical, one read tells which projects lack the machine identity.
 
+    Requests that are there already stay as they are. With --update they take over the changed values that their line
+    names, and workers change the connections. Exits 3 if some could not be changed.
+
     Example: provisioner submit projects.csv --batch onboarding --dry-run
     """
     if wait and dry_run:
@@ -102,6 +109,7 @@ def submit(  # noqa: PLR0917  # the command line names them
         skip_invalid=skip_invalid,
         quiet=as_json,
         wait=wait,
+        update=update,
         rotation=asked_rotation(with_rotation=with_rotation, columns=rotation),
     )
     settings = load(config)
@@ -120,7 +128,7 @@ def _status(report: Report) -> int:
     if report.skipped and not report.accepted:
         return NOT_DONE
     ended = exit_status(report.outcome) if report.outcome is not None else DONE
-    return PARTLY if report.skipped and ended == DONE else ended
+    return PARTLY if (report.skipped or report.not_updated) and ended == DONE else ended
 
 
 def sealer(settings: "Settings") -> Seal:
@@ -207,7 +215,8 @@ async def _load(
     wish: Wish, database: "Database", checked: CheckedFile, report: Report
 ) -> tuple[Report, Sequence[Comparison], Sequence[int]]:
     async with staging(database) as staged:
-        await staged.take(loading(checked.rows(), total=checked.good, quiet=wish.quiet))
+        rows = checked.rows_and_given() if wish.update else checked.rows()
+        await staged.take(loading(rows, total=checked.good, quiet=wish.quiet), given=wish.update)
         rotations = await staged.set_rotations_apart()
         repeats = await staged.drop_repeats(SHOWN)
         report = _with_repeats(report, repeats)
@@ -221,7 +230,22 @@ async def _load(
             report = replace(report, rotations=rotations, rotations_inserted=new)
         ids = [*await staged.ids(), *await staged.rotation_ids()] if wish.wait else ()
         report = _with_result(report, found, inserted=inserted, already=wanted - inserted)
+        if wish.update:
+            report = await _updated(wish, staged, report)
     return (report if staged.sees_all else _of_one_requester(report, found)), found, ids
+
+
+async def _updated(wish: Wish, staged: Staging, report: Report) -> Report:
+    changes = await staged.changes()
+    refused = [] if wish.dry_run or not changes else await staged.change(changes)
+    return replace(
+        report,
+        updated=len(changes) - len(refused),
+        not_updated=len(refused),
+        refusals=tuple(Problem(line=line, problem=reason) for line, reason in refused[:SHOWN]),
+        different=0,
+        first_different=None,
+    )
 
 
 def _with_repeats(report: Report, repeats: Repeats) -> Report:

@@ -27,7 +27,8 @@ class Report:
     """What became of a file's lines, or with `dry_run` what would.
 
     `accepted`: its good lines were loaded. `inserted` are new; `repeated` say what an earlier line says; `skipped` are
-    bad, and `problems` tell of the first of them; `different` are in the table already, with other values. `rotations`
+    bad, and `problems` tell of the first of them; `updated` took over values (None: nobody asked), `not_updated` could
+    not now, and `refusals` say why; `different` are in the table already, with other values. `rotations`
     are asked for by the lines, and `rotations_inserted` of them are new. `of_others`
     is None unless we are shown our own requests only: how many of those already there are none of ours. `outcome` is
     what came of all of them, if that was waited for.
@@ -41,6 +42,9 @@ class Report:
     already_there: int = 0
     already: States = States()
     of_others: int | None = None
+    updated: int | None = None
+    not_updated: int = 0
+    refusals: tuple[Problem, ...] = ()
     different: int = 0
     first_different: int | None = None
     repeated: int = 0
@@ -103,15 +107,27 @@ def _tell_result(report: Report) -> None:
         say(f"  {'skipped':13} {report.skipped:,}")
     if report.dry_run and report.of_others is not None:
         say("  this role cannot see what others have requested; such requests are not inserted again")
+    _tell_update(report)
     if report.different:
         have = "has other values and was" if report.different == 1 else "have other values and were"
         say(
             f"  {report.different:,} of those already there {have} not changed (the first: line "
-            f"{report.first_different})"
+            f"{report.first_different}); --update takes them over"
         )
     for warning in report.warnings:
         tell_warning(warning)
     _tell_outlook(report)
+
+
+def _tell_update(report: Report) -> None:
+    if report.updated is not None:
+        say(f"  {'would update' if report.dry_run else 'updated':13} {report.updated:,}")
+    if report.not_updated:
+        tell_error(f"{report.file}: {report.not_updated:,} of those already there could not be changed")
+        for refusal in report.refusals:
+            tell_detail(str(refusal))
+        if more := report.not_updated - len(report.refusals):
+            tell_detail(f"… and {more:,} more")
 
 
 def _tell_outlook(report: Report) -> None:

@@ -22,7 +22,7 @@ from provisioner.cli.terminal.frame import (
     show,
 )
 from provisioner.core.alerts import alerts
-from provisioner.core.errors import DatabaseUnavailable
+from provisioner.core.errors import DatabaseUnavailable, DatabaseUnusable
 from provisioner.postgres.reports import Status, read_status
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ def status(
     """Show the progress, the pace, and what needs your attention.
 
     Exits 1 if something needs attention: a failed request, pending requests that no worker serves, or a paused target
-    that requests wait for. --watch with --json prints one line of JSON a second.
+    that requests wait for. Where this host has a credential's key, it also says how many connections have another one.
+    --watch with --json prints one line of JSON a second.
 
     Example: provisioner status --batch onboarding --watch
     """
@@ -61,12 +62,28 @@ async def _status(settings: "Settings", batch: str | None, *, watch: bool, as_js
             return NOT_DONE
         if watch:
             seen = await _watch(database, seen, batch, as_json=as_json)
+        old_keys = await _old_keys(settings, database, batch)
     if as_json:
-        say(as_document(seen, one_line=watch))
+        say(as_document(seen, one_line=watch, old_keys=old_keys))
     elif not (watch and console().is_terminal):
         screen = console()
         show(view(seen, screen), screen)
+    if old_keys and not as_json:
+        have = "connection has" if old_keys == 1 else "connections have"
+        say(f"{old_keys:,} {have} another key than the credential has now: `provisioner rekey --outdated` sends it")
     return NOT_DONE if alerts(seen) else DONE
+
+
+async def _old_keys(settings: "Settings", database: "Database", batch: str | None) -> int | None:
+    """How many connections have another key than their credential has now; None where that cannot be compared."""
+    from provisioner.keyring import present_prints
+    from provisioner.postgres.wishes import outdated
+
+    try:
+        prints, _ = await present_prints(settings, database)
+        return await outdated(database, prints, batch) if prints else None
+    except (DatabaseUnavailable, DatabaseUnusable):
+        return None  # our role may not see which keys there are, and the rest of the status is worth its while
 
 
 async def _watch(database: "Database", first: Status, batch: str | None, *, as_json: bool) -> Status:

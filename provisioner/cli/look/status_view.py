@@ -45,10 +45,11 @@ def one_line(status: Status) -> str:
     return ", ".join(parts)
 
 
-def as_document(status: Status, *, one_line: bool) -> str:
+def as_document(status: Status, *, one_line: bool, old_keys: int | None = None) -> str:
     """The whole status, for a program."""
     document: dict[str, Any] = asdict(status)
     document["concerns"] = alerts(status)
+    document["old_keys"] = old_keys
     return printable_json(orjson.dumps(document, option=0 if one_line else orjson.OPT_INDENT_2).decode())
 
 

@@ -5,6 +5,8 @@
 SELECT
     has_schema_privilege('provisioner', 'USAGE')
     AND has_column_privilege('provisioner.connection_requests', 'project_id', 'INSERT') AS inserts,
+    has_schema_privilege('provisioner', 'USAGE')
+    AND has_column_privilege('provisioner.connection_requests', 'description', 'UPDATE') AS updates,
     has_table_privilege('provisioner.ready', 'SELECT')
     AND has_column_privilege('provisioner.connection_requests', 'credential', 'SELECT') AS sees_all,
     current_user::text AS role;
@@ -16,7 +18,7 @@ CREATE TEMPORARY TABLE submitted (
     priority smallint, batch text, project_name text, not_before timestamptz,
     rotation_name text, rotation_environment text, rotation_secret_path text, rotation_secret_name text,
     rotation_interval_days integer, rotation_rotate_at text, rotation_key_name text, rotation_spend_limit double precision,
-    rotation_limit_reset text, rotation_include_byok boolean
+    rotation_limit_reset text, rotation_include_byok boolean, given text[]
 ) ON COMMIT DROP;
 
 -- :name stage_rotations
@@ -148,6 +150,45 @@ CROSS JOIN LATERAL (
 ) AS d
 GROUP BY s.target
 ORDER BY s.target;
+
+-- :name stage_changes
+-- What lines ask for otherwise than the requests that are there, as far as they name a value. A sealed key is always another box.
+CREATE TEMPORARY TABLE submitted_changes ON COMMIT DROP AS
+SELECT
+    s.line, q.id, t.*
+FROM pg_temp.submitted AS s
+JOIN provisioner.connection_requests AS q ON q.target = s.target AND q.project_id = s.project_id AND q.name = s.name
+CROSS JOIN LATERAL (
+    SELECT
+        CASE WHEN 'description' = ANY (s.given) THEN s.description ELSE q.description END AS description,
+        CASE
+            WHEN
+                'credential' = ANY (s.given)
+                AND replace(lower(s.credential), '_', '-') <> replace(lower(btrim(q.credential)), '_', '-')
+                THEN s.credential
+            ELSE q.credential
+        END AS credential,
+        CASE WHEN 'priority' = ANY (s.given) THEN s.priority ELSE q.priority END AS priority,
+        CASE WHEN 'not_before' = ANY (s.given) THEN s.not_before ELSE q.not_before END AS not_before,
+        CASE WHEN 'project_name' = ANY (s.given) THEN s.project_name ELSE q.project_name END AS project_name,
+        CASE WHEN 'batch' = ANY (s.given) THEN s.batch ELSE q.batch END AS batch
+) AS t
+WHERE
+    (t.description, t.credential, t.priority, t.not_before, t.project_name, t.batch)
+    IS DISTINCT FROM (q.description, q.credential, q.priority, q.not_before, q.project_name, q.batch);
+
+-- :name changes
+-- The requests that would be changed, and the line that changes each.
+SELECT c.id, c.line FROM pg_temp.submitted_changes AS c ORDER BY c.id;
+
+-- :name change
+-- Take the changed values over into requests $1.
+UPDATE provisioner.connection_requests AS q
+SET
+    description = c.description, credential = c.credential, priority = c.priority, not_before = c.not_before,
+    project_name = c.project_name, batch = c.batch
+FROM pg_temp.submitted_changes AS c
+WHERE q.id = c.id AND q.id = ANY ($1::bigint[]);
 
 -- :name insert
 -- Ask for what is not asked for yet, in the order of the file. One statement, so the workers are notified once.
