@@ -1,11 +1,15 @@
 """What of a status is wrong, and what to do about it."""
 
-from collections.abc import Collection, Iterator
+from __future__ import annotations
+
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from provisioner.core.reports import Status
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from provisioner.core.reports import Status
 
 # What to do about each error code of `core.model.ErrorCode`, in one sentence.
 ADVICE: Final = {

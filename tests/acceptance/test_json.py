@@ -48,6 +48,7 @@ CALLS: Mapping[str, tuple[int, str]] = {
     "pause default": (0, HELD),
     "resume default": (0, HELD),
     "rotations": (0, ""),  # there is none
+    "limit default --in-flight 4": (0, ""),
     "verify": (1, "compared projects differences not_compared keys_not_compared repaired"),
     "doctor": (0, "ok checks"),
     "settings": (0, "database.url targets.default.url retry.max_attempts log.level"),
