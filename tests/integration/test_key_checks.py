@@ -73,7 +73,8 @@ async def test_a_wrong_key_costs_no_create(
         assert "management" in {row["verdict"] for row in kept}
     assert "mode-" not in str([dict(row) for row in kept])
     assert key not in str(logged)
-    assert len([entry for entry in logged if entry["event"] == "credential_quarantined"]) == 1
+    # Each of the two workers may have asked before it heard of the other's answer.
+    assert len([entry for entry in logged if entry["event"] == "credential_quarantined"]) in {1, 2}
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/api/v1", "{}/nowhere"])
