@@ -207,8 +207,8 @@ async def test_a_number_is_the_most_over_all_workers(database: Database, most: s
         await fleet.insert(rows)
         await fleet.done(within=60.0)
         assert peak.most == int(most)
-        # What a worker got in its first turn may be all there was: so only that nobody else had everything.
-        assert sum(worker.created > 0 for worker in fleet.workers) > 1
+        # A single slot may stay with one worker until everything is done; several are shared.
+        assert sum(worker.created > 0 for worker in fleet.workers) > (most != "1")
 
 
 async def test_a_cliff_is_remembered(database: Database) -> None:

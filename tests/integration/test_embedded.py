@@ -37,6 +37,8 @@ def place(reachable_directory: Path) -> Iterator[Path]:
     if state := state_of(directory):
         os.kill(state["supervisor"], signal.SIGTERM)
         wait_until(lambda: not state_of(directory))
+    if directory.exists():
+        wait_until(lambda: idle(directory))  # it may be stopping, and still writes
 
 
 def state_of(place: Path) -> dict[str, Any] | None:
