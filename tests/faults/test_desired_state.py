@@ -73,7 +73,7 @@ async def agree(it: World) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("projects", "rounds", "seed"), [(24, 12, 71), pytest.param(1000, 400, 72, marks=pytest.mark.soak)]
+    ("projects", "rounds", "seed"), [(24, 12, 71), pytest.param(1000, 30, 72, marks=pytest.mark.soak)]
 )
 async def test_after_quiet_the_table_and_infisical_agree(
     world: Callable[..., World], projects: int, rounds: int, seed: int
