@@ -225,7 +225,7 @@ BEGIN
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Set on_conflict to replace if the connection is yours to change.';
     END IF;
 
-    -- Whoever takes it out of its place has it: a claim that is made meanwhile would send what it was before.
+    -- A claim that is made meanwhile would send what it was before, so the request leaves its place first.
     IF new.status = 'pending' AND old.status = 'pending' AND (renamed OR placed) THEN
         IF NOT provisioner.take_place(new, CASE WHEN placed THEN coalesce(new.not_before, now()) END) THEN
             RAISE EXCEPTION 'request % is in flight: its target, project_id, name, description, priority and not_before cannot be'

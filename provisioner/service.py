@@ -229,7 +229,7 @@ async def _work(worker: Worker, beside: Mapping[str, Coroutine[Any, Any, None]])
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(each, name=name) for name, each in beside.items()]
         for task in tasks:
-            if task.get_name() == "progress":  # whoever watches has seen enough
+            if task.get_name() == "progress":  # the watcher has seen enough
                 task.add_done_callback(lambda _: worker.stop())
         try:
             await worker.run()

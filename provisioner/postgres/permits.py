@@ -22,7 +22,7 @@ _FIELDS: Final = tuple(field.name for field in fields(Budget))
 
 @dataclass(slots=True)
 class Allowed:
-    """What an operator allows at a target now: whoever reads it in the database writes it here, for all its budgets."""
+    """What an operator allows at a target now. The exchange of slots reads it, for all budgets."""
 
     writes: Allowance | None = None
 

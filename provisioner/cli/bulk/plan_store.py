@@ -37,7 +37,7 @@ class PlanStore:
         return self._store.execute(_TARGETS).fetchall()
 
     def projects(self, target: str, at_once: int) -> Iterator[Projects]:
-        """A target's projects, so many at once."""
+        """A target's projects, a page at a time."""
         rows = self._store.execute(_OF_TARGET, (target,))
         by_project = (
             (project, {name: _planned(target, project, name, *rest) for _, name, *rest in group})
