@@ -47,10 +47,10 @@ def verify(  # noqa: PLR0917  # the command line names them
     Example: provisioner verify --batch onboarding --repair
     """
     wanted = filtered(ids=ids, states=SUCCEEDED, batches=batches, projects=projects, targets=targets)
-    raise typer.Exit(run_async(_verify(load(config), wanted, repair=repair, as_json=as_json)))
+    raise typer.Exit(run_async(_verify(load(config), wanted, repairing=repair, as_json=as_json)))
 
 
-async def _verify(settings: "Settings", wanted: "Filter", *, repair: bool, as_json: bool) -> int:
+async def _verify(settings: "Settings", wanted: "Filter", *, repairing: bool, as_json: bool) -> int:
     from provisioner.keyring import present_prints
     from provisioner.postgres.browse import count
     from provisioner.postgres.wishes import repair
@@ -63,7 +63,7 @@ async def _verify(settings: "Settings", wanted: "Filter", *, repair: bool, as_js
         verified = Verified(prints=prints)
         with counting("comparing", total=total, quiet=as_json) as advance:
             await _compare_all(settings, database, wanted, verified, advance)
-        if repair:
+        if repairing:
             wrong = {each.recorded.id: {WRONG[what] for what in each.differences} for each in verified.findings}
             verified.repaired = await repair(database, wrong)
     tell_verified(verified, as_json=as_json)
