@@ -471,6 +471,16 @@ REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisione
 CREATE FUNCTION provisioner.requests_truncated() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    -- The places and the evidence of rotations, whose ids begin where those of connections never come, are not to go with them.
+    IF EXISTS (SELECT FROM provisioner.rotation_requests) THEN
+        DELETE FROM provisioner.ready AS r WHERE r.id <= 1000000000000;
+        DELETE FROM provisioner.waiting AS w WHERE w.id <= 1000000000000;
+        DELETE FROM provisioner.in_flight AS f WHERE f.id <= 1000000000000;
+        DELETE FROM provisioner.unrecorded AS u WHERE u.id <= 1000000000000;
+        DELETE FROM provisioner.attempt_state AS s WHERE s.id <= 1000000000000;
+        TRUNCATE provisioner.edits, provisioner.failed_boxes;
+        RETURN NULL;
+    END IF;
     TRUNCATE
         provisioner.ready, provisioner.waiting, provisioner.in_flight, provisioner.unrecorded, provisioner.attempt_state,
         provisioner.sent_creates, provisioner.edits, provisioner.failed_boxes;
@@ -540,7 +550,9 @@ REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisione
 CREATE FUNCTION provisioner.requests_counted_none() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    TRUNCATE provisioner.counts, provisioner.count_changes;
+    -- Those of rotations stay: they are counted under the targets of their lines.
+    DELETE FROM provisioner.counts AS k WHERE k.target NOT LIKE '%/rotations';
+    DELETE FROM provisioner.count_changes AS h WHERE h.target NOT LIKE '%/rotations';
     RETURN NULL;
 END
 $$;

@@ -308,3 +308,24 @@ async def test_every_statement_is_for_its_own_table(database: Database, file: st
             assert "UPDATE provisioner.connection_requests" not in sql, name
             assert "credential = " not in sql, name
             await session.prepare(sql)
+
+
+async def test_rotations_outlive_the_table_of_connections(database: Database) -> None:
+    """Their places and the evidence of their creates stay: without it a key that was made would be known to nobody."""
+    async with fleet(database, projects=1) as it:
+        await connect(it)
+        request = await ask(it)
+        await it.session.execute(
+            "INSERT INTO provisioner.attempt_state (id, attempt, sent, failures, since)"
+            " SELECT id, 1, 1, 0, now() FROM provisioner.requests"
+        )
+        await it.session.execute(
+            "INSERT INTO provisioner.sent_creates (id, sent_at, ended_at, target, project_id, name, description, exact)"
+            " SELECT s.id, now(), now(), 'default', gen_random_uuid(), 'openrouter', '', true"
+            " FROM provisioner.attempt_state AS s"
+        )
+        await it.session.execute("TRUNCATE provisioner.connection_requests")
+        for table in ("waiting", "attempt_state", "sent_creates"):
+            assert await one(it, f"SELECT array_agg(id) FROM provisioner.{table}") == ([request],)
+        assert await one(it, "SELECT count(*) FROM provisioner.ready") == (0,)
+        assert await one(it, "SELECT target, requests FROM provisioner.request_counts") == ("default/rotations", 1)
