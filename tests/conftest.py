@@ -4,6 +4,7 @@ import os
 
 from hypothesis import HealthCheck, settings
 
+from tests.faults.tally import pytest_terminal_summary
 from tests.support.postgres import (
     database,
     databases,
@@ -18,6 +19,7 @@ __all__ = [
     "databases",
     "empty_database",
     "postgres_server",
+    "pytest_terminal_summary",
     "reachable_directory",
     "template_database",
 ]

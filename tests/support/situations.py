@@ -146,6 +146,16 @@ def busy(**changes: Any) -> Status:
     return replace(usual, **changes)
 
 
+def endless(status: Status, why: str) -> Status:
+    """The same without a forecast, for a reason."""
+    assert status.progress is not None
+    return replace(
+        status,
+        progress=replace(status.progress, ends_at=None, ends_why=why),
+        batches=tuple(each if each.ended_at else replace(each, ends_at=None, ends_why=why) for each in status.batches),
+    )
+
+
 FAILURES = (
     Failures(error_code="name_conflict", requests=37, example_id=118, example=TAKEN, newest_at=at(-20)),
     Failures(error_code="project_not_found", requests=3, example_id=204, example="there is no project", newest_at=NOON),
@@ -194,6 +204,7 @@ def situations() -> dict[str, Answers]:
     key = RefusedKey(
         target="default", credential="team-a", since=at(-900), reason=REFUSED, next_probe_at=at(30), requests=17
     )
+    key_refused = busy(retries=(held,), refused_keys=(key,))
     many = busy(
         batches=tuple(
             replace(
@@ -236,10 +247,10 @@ def situations() -> dict[str, Answers]:
     return {
         "busy": Answers(status=busy(), history=usual),
         "failing": Answers(status=failing, history=bad),
-        "paused": Answers(status=paused, history=usual),
+        "paused": Answers(status=endless(paused, "paused"), history=usual),
         "database-gone": Answers(status=busy(), history=usual, error=DatabaseUnavailable("connection refused")),
-        "openrouter-in-trouble": Answers(status=trouble, history=bad),
-        "wrong-key": Answers(status=busy(retries=(held,), refused_keys=(key,)), history=usual),
+        "openrouter-in-trouble": Answers(status=endless(trouble, "the target is in trouble"), history=bad),
+        "wrong-key": Answers(status=endless(key_refused, "held for a key"), history=usual),
         "many-batches": Answers(status=many, history=usual),
         "two-targets": Answers(status=two, history=usual),
         "empty": Answers(status=empty),
