@@ -42,6 +42,7 @@ class QueueSnapshot:
     lapsed: bool
     paused: frozenset[str]
     heads: dict[str, QueuePosition]
+    unforeseen: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,6 +57,7 @@ class Maintenance:
         poll: float,
         keep_log: float,
         keep_failed: float,
+        unforeseen: Callable[[], None],
     ) -> None:
         self._feeders = feeders
         self._name = name
@@ -68,6 +69,7 @@ class Maintenance:
         self._poll = poll
         self._keep_log = keep_log
         self._keep_failed = keep_failed
+        self._unforeseen = unforeseen
         self._stopping = False
         self._stir = asyncio.Event()
         self._front_at = 0.0
@@ -124,6 +126,8 @@ class Maintenance:
             await self._promote()
         if snapshot.lapsed or self._is_due("rescue", self._lease):
             await self._rescue()
+        if snapshot.unforeseen:
+            self._unforeseen()
         if self._is_due("forgotten", FORGOTTEN):
             await self._apart("forgotten", self._release_forgotten)
         if self._is_due("strangers", STRANGERS):

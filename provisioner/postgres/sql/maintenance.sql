@@ -24,7 +24,7 @@ RETURNING w.id;
 
 -- :name look
 -- What a worker looks at every second: whether anything is in line for its targets $1 from (rank, turn, id) = ($2, $3, $7) on,
--- whether something is due, whose lease ran out, who is paused. Also tells newcomers how far the queues $4 have been served ($5, $6).
+-- whether something is due, whose lease ran out, who is paused, and whether the forecasts are to be renewed. Also tells newcomers how far the queues $4 have been served ($5, $6).
 -- One statement, and no write while nothing moves.
 WITH served AS (
     INSERT INTO provisioner.fair_cursors (target, rank, turn)
@@ -56,7 +56,13 @@ SELECT
     ARRAY (SELECT l.target FROM lines AS l) AS targets,
     ARRAY (SELECT l.rank FROM lines AS l) AS ranks,
     ARRAY (SELECT l.turn FROM lines AS l) AS turns,
-    ARRAY (SELECT l.id FROM lines AS l) AS ids;
+    ARRAY (SELECT l.id FROM lines AS l) AS ids,
+    EXISTS (SELECT FROM provisioner.forecast_turn AS o WHERE o.due_at <= clock_timestamp())
+    AND (
+        EXISTS (SELECT FROM lines)
+        OR EXISTS (SELECT FROM provisioner.forecasts)
+        OR EXISTS (SELECT FROM provisioner.waiting AS w WHERE w.run_at < 'infinity' ORDER BY w.run_at LIMIT 1)
+    ) AS unforeseen;
 
 -- :name promote
 -- Put at most $1 requests whose time has come in line, each project's one behind the other.
