@@ -18,7 +18,7 @@ from provisioner.core.queue_values import QueuePosition
 
 # What nobody tried yet is scheduled if it is due later than this, seconds: sooner it is put in line any moment.
 SOON: Final = 5.0
-# Until something is measured, every permit is taken to end a request: with the weight of this share of a window.
+# At first every permit is taken to end a request: with the weight of this share of a window, and it fades.
 PRIOR: Final = 0.1
 # Of a permit so much ends a request, at the least and at the most: what is measured may be somebody's bulk change.
 LEAST: Final = 0.02
@@ -103,10 +103,10 @@ class Measured:
     permits: float = 0.0
     got: float = 0.0
 
-    def share(self, rate: float, period: float) -> float:
+    @property
+    def share(self) -> float:
         """How many requests a permit ends."""
-        prior = rate * period * PRIOR
-        return min(max((self.got + prior) / (self.permits + prior), LEAST), MOST) if prior else 1.0
+        return min(max(self.got / self.permits, LEAST), MOST) if self.permits else 1.0
 
     @property
     def pace(self) -> float | None:
@@ -120,12 +120,16 @@ def measure(before: Measured, *, now: float, ended: int, busy: bool, budget: Bud
     passed, got = now - before.seen_at, ended - before.ended
     if not (before.busy and busy and 0 < passed <= APART and got >= 0):
         return after
-    fade = math.exp(-passed / (budget.period if budget.metered else LATELY))
+    if not budget.metered:
+        fade = math.exp(-passed / LATELY)
+        return replace(after, seconds=before.seconds * fade + passed, got=before.got * fade + got, permits=0.0)
+    fade, allowed = math.exp(-passed / budget.period), rate or 0.0
+    permits, ours = (before.permits, before.got) if before.permits else (allowed * budget.period * PRIOR,) * 2
     return replace(
         after,
         seconds=before.seconds * fade + passed,
-        permits=before.permits * fade + (rate or 0.0) * passed,
-        got=before.got * fade + got,
+        permits=permits * fade + allowed * passed,
+        got=ours * fade + got,
     )
 
 
@@ -148,7 +152,7 @@ def pace_of(budget: Budget, now: float, allowance: Allowance | None, measured: M
         return Pace(rate=min(known)) if lately or (rate and budget.metered is None) else None
     if not rate:
         return None
-    share = measured.share(rate, budget.period)
+    share = measured.share
     if budget.blocked_until > now:
         return Pace(rate=rate, wait=budget.blocked_until - now, share=share)
     end = budget.end(now)

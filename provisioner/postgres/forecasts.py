@@ -111,9 +111,7 @@ async def renew_forecasts(database: Database, *, every: float) -> bool:
             line, measured = _line(row, left)
             pace = line.pace.ended if line.pace else None
             foreseen.append((target, measured, pace, foresee(line, left.part(line.ready))))
-            told += [
-                (key, foresee(line, each.part(where[key]))) for key, each in batches.items() if key[0] == target
-            ]
+            told += [(key, foresee(line, each.part(where[key]))) for key, each in batches.items() if key[0] == target]
         await _write(connection, foreseen, told)
         await connection.execute(sql["made"], timedelta(seconds=(time.monotonic() - began) / LOAD))
         return True

@@ -1,4 +1,4 @@
-"""When a batch ends, or why nobody can say: the facts of the database, the decision of the core, and what the view shows."""
+"""When a batch ends, or why nobody can say: the database's facts, the core's decision, what the view shows."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ async def ask(session: Session, batch: str, requests: int, *, priority: int = 0,
 async def shown(session: Session) -> dict[str | None, object]:
     """What the view shows by batch: in how many seconds it ends, or why that is not known. `total` is everything."""
     rows = await session.fetch(
-        "SELECT CASE WHEN total THEN 'total' ELSE batch END AS batch, extract(epoch FROM ends_at - now())::float AS ends,"
-        " ends_why FROM provisioner.batch_progress"
+        "SELECT CASE WHEN total THEN 'total' ELSE batch END AS batch,"
+        " extract(epoch FROM ends_at - now())::float AS ends, ends_why FROM provisioner.batch_progress"
     )
     return {row["batch"]: row["ends_why"] or pytest.approx(row["ends"], abs=0.2) for row in rows}
 
@@ -261,7 +261,8 @@ class TestMeasured:
             "UPDATE provisioner.line_forecasts SET seen_at = seen_at - 20, permits = 1000, got = 500, seconds = 1000"
         )
         await session.execute(
-            "WITH gone AS (DELETE FROM provisioner.ready WHERE id IN (SELECT id FROM provisioner.ready LIMIT 10) RETURNING id)"
+            "WITH gone AS (DELETE FROM provisioner.ready"
+            " WHERE id IN (SELECT id FROM provisioner.ready LIMIT 10) RETURNING id)"
             " UPDATE provisioner.connection_requests SET status = 'succeeded' WHERE id IN (SELECT id FROM gone)"
         )
         assert (await foreseen(session, queue, measured=True))["total"] == pytest.approx(200.0, rel=0.02)

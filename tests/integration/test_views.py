@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from tests.support.builders import project
 from tests.support.postgres import Database
-from tests.support.sessions import connected, count, insert, insert_many
+from tests.support.sessions import connected, count, insert
 
 if TYPE_CHECKING:
     from tests.support.sessions import Session
