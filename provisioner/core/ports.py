@@ -247,6 +247,9 @@ class JoinedProjects(Protocol):
     async def projects(self) -> tuple[Observation, tuple[SeenProject, ...]]:
         """`FOUND` with all of them, or what stood in the way. It never raises for what the other side did."""
 
+    async def project(self, project_id: str) -> Observation:
+        """`FOUND`, `PROJECT_MISSING` if there is no such project, or what stood in the way. It never raises either."""
+
 
 class Incidents(Protocol):
     """What the workers report together about trouble at one target."""
