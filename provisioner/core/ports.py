@@ -225,6 +225,9 @@ class ProjectHealth(Protocol):
     async def wanted(self) -> Sequence[str]:
         """The projects that requests in line are for."""
 
+    async def called(self, project: str) -> str | None:
+        """The project's name, if a request tells it."""
+
     async def may_read(self, *, refused: bool) -> bool:
         """Take the turn to read the list of the identity's projects, if it is time for that."""
 
