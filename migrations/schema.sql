@@ -481,6 +481,9 @@ CREATE FUNCTION provisioner.follow_connections(ids bigint[]) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
+    IF coalesce(cardinality(follow_connections.ids), 0) = 0 THEN
+        RETURN;  -- nobody is woken for nothing: a sweep asks every few seconds
+    END IF;
     UPDATE provisioner.waiting AS w
     SET run_at = greatest(r.not_before, now()), quarantine = NULL
     FROM provisioner.rotation_requests AS r

@@ -100,8 +100,8 @@ async def run_daemon(settings: Settings, *, drain: bool = False, beside: Beside 
             if await worker.unless_stopped(DatabaseRetry(clock).insist(lambda: _require_place(database))):
                 database.endure()
                 _spare_the_collector()
-                notifier = open_notifier(settings, database, meter)
-                tasks = {"listener": Listener(database, hear=worker.hear).run()}
+                notifier = open_notifier(settings, database, meter, rested=worker.has_rested)
+                tasks = {"listener": Listener(database, hear=worker.hear, notified=worker.notified).run()}
                 if drain:
                     tasks["progress"] = (beside or _tell_progress)(database)
                     before = await _leftovers(settings, database)
