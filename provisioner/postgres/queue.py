@@ -274,6 +274,7 @@ def _claim(row: "asyncpg.Record", target: str, fence: int) -> Claim:
         recorded_id,
         wanted,
         adopted,
+        project_name,
         *_,
     ) = row
     return Claim(
@@ -285,6 +286,7 @@ def _claim(row: "asyncpg.Record", target: str, fence: int) -> Claim:
             credential=credential or "",
             on_conflict=CONFLICTS.get(conflict, OnConflict.FAIL),
             target=target,
+            project_name=project_name,
             recorded_id=recorded_id,
             adopted=bool(adopted),
             absent=wanted == "absent",
