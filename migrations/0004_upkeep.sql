@@ -422,3 +422,19 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 REVOKE EXECUTE ON FUNCTION provisioner.request_discovered(text, uuid[], text[], text, text) FROM PUBLIC;
+
+-- A project is gone from Infisical for sure: what was asked for there is not wanted any more; returns how many requests that is. Each
+-- recorded connection is still deleted by its id, and Infisical's 404 ends the request as removed. What was cancelled is left as it is.
+-- With the owner's rights: workers may not remove otherwise.
+CREATE FUNCTION provisioner.remove_gone(target text, project uuid) RETURNS bigint
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    DELETE FROM provisioner.seen_projects AS s WHERE s.target = remove_gone.target AND s.project_id = remove_gone.project;
+    SELECT count(*) FROM provisioner.remove(ARRAY(
+        SELECT q.id FROM provisioner.connection_requests AS q
+        WHERE
+            q.target = remove_gone.target AND q.project_id = remove_gone.project
+            AND q.wanted = 'present' AND q.status <> 'cancelled'
+    ))
+$$;
+
+REVOKE EXECUTE ON FUNCTION provisioner.remove_gone(text, uuid) FROM PUBLIC;

@@ -799,6 +799,19 @@ $$;
 
 COMMENT ON FUNCTION provisioner.remove(ids bigint[], adopted boolean) IS 'Have connections removed; what was adopted only with adopted => true';
 
+CREATE FUNCTION provisioner.remove_gone(target text, project uuid) RETURNS bigint
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    DELETE FROM provisioner.seen_projects AS s WHERE s.target = remove_gone.target AND s.project_id = remove_gone.project;
+    SELECT count(*) FROM provisioner.remove(ARRAY(
+        SELECT q.id FROM provisioner.connection_requests AS q
+        WHERE
+            q.target = remove_gone.target AND q.project_id = remove_gone.project
+            AND q.wanted = 'present' AND q.status <> 'cancelled'
+    ))
+$$;
+
 CREATE FUNCTION provisioner.reopen(r provisioner.connection_requests) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2892,6 +2905,15 @@ CREATE TABLE provisioner.sealing_keys (
     retired_at timestamp with time zone
 );
 
+CREATE TABLE provisioner.seen_projects (
+    target text NOT NULL,
+    project_id uuid NOT NULL,
+    address text NOT NULL,
+    missed integer DEFAULT 0 NOT NULL,
+    missed_since timestamp with time zone
+)
+WITH (fillfactor='70');
+
 CREATE TABLE provisioner.sent_creates (
     id bigint NOT NULL,
     sent_at timestamp with time zone NOT NULL,
@@ -3040,6 +3062,9 @@ ALTER TABLE ONLY provisioner.salt
 
 ALTER TABLE ONLY provisioner.sealing_keys
     ADD CONSTRAINT sealing_keys_pkey PRIMARY KEY (key_id);
+
+ALTER TABLE ONLY provisioner.seen_projects
+    ADD CONSTRAINT seen_projects_pkey PRIMARY KEY (target, project_id);
 
 ALTER TABLE ONLY provisioner.sent_creates
     ADD CONSTRAINT sent_creates_pkey PRIMARY KEY (id, sent_at);
@@ -3211,6 +3236,8 @@ REVOKE ALL ON FUNCTION provisioner.refuse_recorded_columns() FROM PUBLIC;
 REVOKE ALL ON FUNCTION provisioner.rekey(ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.remove(ids bigint[], adopted boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.remove_gone(target text, project uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.reopen(r provisioner.connection_requests) FROM PUBLIC;
 

@@ -281,6 +281,7 @@ def _claim(row: "asyncpg.Record", target: str, fence: int) -> Claim:
         recorded_id,
         wanted,
         adopted,
+        project_name,
         *_,
     ) = row
     return Claim(
@@ -292,6 +293,7 @@ def _claim(row: "asyncpg.Record", target: str, fence: int) -> Claim:
             credential=credential or "",
             on_conflict=CONFLICTS.get(conflict, OnConflict.FAIL),
             target=target,
+            project_name=project_name,
             recorded_id=recorded_id,
             adopted=bool(adopted),
             absent=wanted == "absent",

@@ -19,7 +19,7 @@ WITH picked AS (
 ),
 wanted AS MATERIALIZED (
     SELECT
-        q.id, q.project_id, q.name, q.description, q.credential, q.on_conflict, q.connection_id, q.wanted, q.adopted, s.attempt,
+        q.id, q.project_id, q.name, q.description, q.credential, q.on_conflict, q.connection_id, q.wanted, q.adopted, q.project_name, s.attempt,
         coalesce(s.sent, CASE WHEN q.connection_id IS NOT NULL THEN q.attempts END) AS sent, s.failures,
         s.streak, s.streak_of, s.since, s.cancelled, p.rank, p.turn
     FROM picked AS p
@@ -35,7 +35,7 @@ marked AS (
 SELECT
     w.id, w.project_id::text, w.name, w.description, w.credential, w.on_conflict,
     m.attempt, m.claimed_at, w.sent, w.failures, w.streak, w.streak_of, w.since, w.cancelled,
-    w.connection_id::text, w.wanted, w.adopted, w.rank, w.turn
+    w.connection_id::text, w.wanted, w.adopted, w.project_name, w.rank, w.turn
 FROM wanted AS w
 JOIN marked AS m ON m.id = w.id
 ORDER BY w.rank, w.turn, w.id;
