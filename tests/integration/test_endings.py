@@ -57,7 +57,7 @@ class Case(NamedTuple):
 
 def cases(*, keys: bool) -> list[Case]:
     """Every combination that there can be: what is not wanted is never made, and only it is removed."""
-    every = (Case(*one) for one in product(OUTCOMES, *[(False, True)] * 5))
+    every = (Case(outcome, *flags) for outcome in OUTCOMES for flags in product((False, True), repeat=5))
     return [
         case
         for case in every
