@@ -161,7 +161,7 @@ BEGIN
             ),
             postponed AS (
                 INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
-                SELECT f.id, now() + interval '45 seconds', f.target, f.rank, f.project_id FROM found AS f WHERE f.doubted
+                SELECT f.id, now(), f.target, f.rank, f.project_id FROM found AS f WHERE f.doubted
                 ON CONFLICT (id) DO UPDATE SET run_at = excluded.run_at
                 RETURNING waiting.id
             ),
@@ -269,9 +269,9 @@ BEGIN
     SELECT coalesce(array_agg(p.id), '{}'), coalesce(array_agg(p.id) FILTER (WHERE p.doubted), '{}')
     INTO found_ids, doubted
     FROM placed AS p;
-    -- Who has an attempt in doubt is looked up once more, when a late commit would show.
+    -- Who has an attempt in doubt is looked up once more.
     INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
-    SELECT r.id, now() + interval '45 seconds', r.target || '/rotations', -r.priority, r.project_id
+    SELECT r.id, now(), r.target || '/rotations', -r.priority, r.project_id
     FROM provisioner.rotation_requests AS r
     WHERE r.id = ANY (doubted);
     UPDATE provisioner.attempt_state AS s SET cancelled = true WHERE s.id = ANY (doubted);
@@ -354,7 +354,7 @@ CREATE FUNCTION provisioner.counted_as(status text, wanted text, recorded uuid) 
     END
 $$;
 
-CREATE FUNCTION provisioner.disown(target text, most integer) RETURNS SETOF bigint
+CREATE FUNCTION provisioner.disown(target text, most integer, code text, message text) RETURNS SETOF bigint
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -374,7 +374,7 @@ BEGIN
         RETURN;
     END IF;
     BEGIN
-        PERFORM provisioner.disown_requests(lined);
+        PERFORM provisioner.disown_requests(lined, code, message);
         SET CONSTRAINTS ALL IMMEDIATE;
         RETURN QUERY SELECT unnest(lined);
         RETURN;
@@ -383,7 +383,7 @@ BEGIN
     END;
     FOREACH one IN ARRAY lined LOOP
         BEGIN
-            PERFORM provisioner.disown_requests(ARRAY [one]);
+            PERFORM provisioner.disown_requests(ARRAY [one], code, message);
             SET CONSTRAINTS ALL IMMEDIATE;
             RETURN NEXT one;
         EXCEPTION WHEN OTHERS THEN
@@ -398,7 +398,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION provisioner.disown_requests(ids bigint[]) RETURNS void
+CREATE FUNCTION provisioner.disown_requests(ids bigint[], code text, message text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -410,19 +410,13 @@ BEGIN
     DELETE FROM provisioner.ready AS r WHERE r.id = ANY (ids);
     WITH failed AS (
         UPDATE provisioner.connection_requests AS q
-        SET
-            status = 'failed', error_code = 'target_unknown', finished_at = clock_timestamp(),
-            error_message = 'no worker knows the target ' || quote_literal(q.target)
-                || '; name it in the settings as [targets.' || q.target || '], then retry'
+        SET status = 'failed', error_code = code, error_message = message, finished_at = clock_timestamp()
         WHERE q.id = ANY (ids) AND q.status = 'pending'
         RETURNING q.id
     ),
     failed_rotations AS (
         UPDATE provisioner.rotation_requests AS q
-        SET
-            status = 'failed', error_code = 'target_unknown', finished_at = clock_timestamp(),
-            error_message = 'no worker knows the target ' || quote_literal(q.target)
-                || '; name it in the settings as [targets.' || q.target || '], then retry'
+        SET status = 'failed', error_code = code, error_message = message, finished_at = clock_timestamp()
         WHERE q.id = ANY (ids) AND q.status = 'pending'
         RETURNING q.id
     )
@@ -3253,9 +3247,9 @@ REVOKE ALL ON FUNCTION provisioner.connections_joined() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.counted_as(status text, wanted text, recorded uuid) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION provisioner.disown(target text, most integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION provisioner.disown(target text, most integer, code text, message text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION provisioner.disown_requests(ids bigint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION provisioner.disown_requests(ids bigint[], code text, message text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.fold_counts(most integer) FROM PUBLIC;
 

@@ -156,7 +156,12 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         *map(_function, ("misplaced(bigint,integer)", "put_in_line(bigint[])")),
         *map(_function, ("wiped(text)", "wipe_failed_boxes(interval,integer)")),
         *map(
-            _function, ("wipe_boxes(provisioner.failed_boxes[])", "disown(text,integer)", "disown_requests(bigint[])")
+            _function,
+            (
+                "wipe_boxes(provisioner.failed_boxes[])",
+                "disown(text,integer,text,text)",
+                "disown_requests(bigint[],text,text)",
+            ),
         ),
         _function("sealing_key()"),
     ),
