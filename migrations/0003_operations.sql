@@ -9,7 +9,7 @@ $$;
 COMMENT ON FUNCTION provisioner.is_about_all(text) IS 'Whether an error code is about more than one row';
 
 -- Cancel requests. One that is in line ends at once; one that is in flight goes on to its end, and a connection that it made is
--- recorded; one with an attempt in doubt waits until a late commit would show (45 s), then is looked up for the last time.
+-- recorded; one with an attempt in doubt is looked up, and for the last time once a late commit would show (`core/policy.py`).
 -- Returns what changed: `cancelled`, or `ending` for those whose end is still to come. What a trigger or constraint of somebody
 -- else's refuses is left as it is, and named in a notice.
 CREATE FUNCTION provisioner.cancel(ids bigint[]) RETURNS TABLE (id bigint, outcome text)
@@ -84,7 +84,7 @@ BEGIN
             ),
             postponed AS (
                 INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
-                SELECT f.id, now() + interval '45 seconds', f.target, f.rank, f.project_id FROM found AS f WHERE f.doubted
+                SELECT f.id, now(), f.target, f.rank, f.project_id FROM found AS f WHERE f.doubted
                 ON CONFLICT (id) DO UPDATE SET run_at = excluded.run_at
                 RETURNING waiting.id
             ),
@@ -216,7 +216,7 @@ BEGIN
                 SET run_at = now(), quarantine = NULL
                 FROM waits AS f
                 WHERE w.id = f.id
-                RETURNING w.id
+                RETURNING w.id, CASE WHEN f.quarantine LIKE '%:%' THEN 'quarantined' ELSE 'retrying' END AS was
             ),
             -- A request that waits for a quarantined key cannot go before it: the key's next probe is due now.
             probed AS (
@@ -241,7 +241,7 @@ BEGIN
                 array_agg(c.id ORDER BY c.id), array_agg(c.was ORDER BY c.id),
                 (SELECT count(*) FROM ended) > (SELECT count(*) FROM reopened)
             INTO found_ids, states, skipped
-            FROM (SELECT e.id, e.status AS was FROM ended AS e UNION ALL SELECT h.id, 'waiting' FROM hurried AS h) AS c;
+            FROM (SELECT e.id, e.status AS was FROM ended AS e UNION ALL SELECT h.id, h.was FROM hurried AS h) AS c;
             IF skipped THEN
                 RAISE EXCEPTION 'a trigger keeps it from being changed';
             END IF;

@@ -46,8 +46,11 @@ ORDER BY w.rank, w.turn, w.id;
 WITH settled AS (
     DELETE FROM provisioner.in_flight AS f
     USING unnest(
-        $2::bigint[], $3::integer[], $4::uuid[], $5::uuid[], $6::text[], $7::boolean[], $8::integer[], $9::text[], $10::bigint[]
-    ) AS o (id, attempt, rotation_id, connection_id, key_issued, adopted, sent, left_behind, fence)
+        $2::bigint[], $3::integer[], $4::uuid[], $5::uuid[], $6::text[], $7::boolean[], $8::integer[], $9::text[], $10::bigint[],
+        $11::text[], $12::text[], $13::text[]
+    ) AS o (
+        id, attempt, rotation_id, connection_id, key_issued, adopted, sent, left_behind, fence, status, if_cancelled, if_edited
+    )
     WHERE f.id = ANY ($2::bigint[]) AND f.id = o.id AND f.fence = o.fence AND f.worker = $1
     RETURNING o.*
 ),
@@ -57,7 +60,8 @@ forgotten AS (
 updated AS (
     UPDATE provisioner.rotation_requests AS q
     SET
-        status = CASE q.wanted WHEN 'absent' THEN 'pending' ELSE 'succeeded' END, rotation_id = o.rotation_id, connection_id = o.connection_id, key_issued = o.key_issued,
+        status = CASE WHEN q.wanted = 'absent' THEN o.if_edited ELSE o.status END, rotation_id = o.rotation_id,
+        connection_id = o.connection_id, key_issued = o.key_issued,
         adopted = o.adopted, attempts = o.sent, left_behind = o.left_behind, error_code = NULL, error_message = NULL,
         finished_at = clock_timestamp()
     FROM settled AS o
@@ -78,7 +82,8 @@ SELECT provisioner.not_updated(s.id) FROM settled AS s WHERE (s.id IN (SELECT u.
 -- Nothing of ours is there any more: forget the rotation. What may have been left behind is still said.
 WITH settled AS (
     DELETE FROM provisioner.in_flight AS f
-    USING unnest($2::bigint[], $3::integer[], $4::integer[], $5::bigint[]) AS o (id, attempt, sent, fence)
+    USING unnest($2::bigint[], $3::integer[], $4::integer[], $5::bigint[], $6::text[], $7::text[], $8::text[])
+        AS o (id, attempt, sent, fence, status, if_cancelled, if_edited)
     WHERE f.id = ANY ($2::bigint[]) AND f.id = o.id AND f.fence = o.fence AND f.worker = $1
     RETURNING o.*
 ),
@@ -88,7 +93,7 @@ forgotten AS (
 updated AS (
     UPDATE provisioner.rotation_requests AS q
     SET
-        status = CASE q.wanted WHEN 'absent' THEN 'removed' ELSE 'pending' END, attempts = o.sent,
+        status = CASE WHEN q.wanted = 'absent' THEN o.status ELSE o.if_edited END, attempts = o.sent,
         finished_at = clock_timestamp(), error_code = NULL, error_message = NULL, rotation_id = NULL, key_issued = NULL,
         adopted = false
     FROM settled AS o
