@@ -151,13 +151,14 @@ CREATE TABLE provisioner.attempt_state (
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
 -- What was edited of requests whose connection is recorded, until the connection has it: a change sends that and no more.
--- `adopted`: what somebody else made is to be deleted too.
+-- `others` are columns that connections do not have. `adopted`: what somebody else made is to be deleted too.
 CREATE TABLE provisioner.edits (
     id bigint PRIMARY KEY,
     name boolean NOT NULL DEFAULT false,
     description boolean NOT NULL DEFAULT false,
     credential boolean NOT NULL DEFAULT false,
-    adopted boolean NOT NULL DEFAULT false
+    adopted boolean NOT NULL DEFAULT false,
+    others text[] NOT NULL DEFAULT '{}'
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
 COMMENT ON TABLE provisioner.edits IS 'What was edited of recorded requests and is not in Infisical yet';

@@ -282,12 +282,7 @@ CREATE VIEW provisioner.rotation_status WITH (security_barrier) AS
 SELECT
     r.id, r.target, r.project_id, r.name, r.connection, r.environment, r.secret_path, r.secret_name, r.batch, r.priority,
     r.requested_by, r.created_at,
-    CASE
-        WHEN r.status <> 'pending' THEN r.status
-        WHEN f.id IS NOT NULL THEN 'in_flight'
-        WHEN w.id IS NOT NULL THEN 'waiting'
-        ELSE 'ready'
-    END AS state,
+    provisioner.live_state(r.status, r.wanted, r.rotation_id, f.id, w.id) AS state,
     CASE WHEN w.quarantine = 'connection' THEN r.connection END AS waits_for,
     CASE WHEN r.status = 'pending' THEN coalesce(s.sent, r.attempts) ELSE r.attempts END AS attempts,
     r.rotation_id, r.connection_id, r.key_issued, r.adopted, r.left_behind,
