@@ -521,6 +521,17 @@ CREATE TABLE provisioner.discover_rounds (
     started_at timestamptz NOT NULL
 );
 
+-- Projects with requests that were seen in a list of Infisical's at this address, where `discover.on_gone` says that what is gone is
+-- removed: only these can be missed. `missed`: how many lists in a row have lacked it since.
+CREATE TABLE provisioner.seen_projects (
+    target text NOT NULL,
+    project_id uuid NOT NULL,
+    address text NOT NULL,
+    missed integer NOT NULL DEFAULT 0,
+    missed_since timestamptz,
+    PRIMARY KEY (target, project_id)
+) WITH (fillfactor = 70);
+
 -- Standing verification: one row a target. A round goes over all that was recorded there in the order of projects and names; who
 -- holds the lease goes on behind (project_id, name). Nothing is written to a request that is as it was recorded.
 CREATE TABLE provisioner.verify_rounds (

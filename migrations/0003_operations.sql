@@ -9,7 +9,7 @@ $$;
 COMMENT ON FUNCTION provisioner.is_about_all(text) IS 'Whether an error code is about more than one row';
 
 -- Cancel requests. One that is in line ends at once; one that is in flight goes on to its end, and a connection that it made is
--- recorded; one with an attempt in doubt waits until a late commit would show (45 s), then is looked up for the last time.
+-- recorded; one with an attempt in doubt is looked up, and for the last time once a late commit would show (`core/policy.py`).
 -- Returns what changed: `cancelled`, or `ending` for those whose end is still to come. What a trigger or constraint of somebody
 -- else's refuses is left as it is, and named in a notice.
 CREATE FUNCTION provisioner.cancel(ids bigint[]) RETURNS TABLE (id bigint, outcome text)
@@ -84,7 +84,7 @@ BEGIN
             ),
             postponed AS (
                 INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
-                SELECT f.id, now() + interval '45 seconds', f.target, f.rank, f.project_id FROM found AS f WHERE f.doubted
+                SELECT f.id, now(), f.target, f.rank, f.project_id FROM found AS f WHERE f.doubted
                 ON CONFLICT (id) DO UPDATE SET run_at = excluded.run_at
                 RETURNING waiting.id
             ),

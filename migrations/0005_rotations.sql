@@ -589,9 +589,9 @@ BEGIN
     SELECT coalesce(array_agg(p.id), '{}'), coalesce(array_agg(p.id) FILTER (WHERE p.doubted), '{}')
     INTO found_ids, doubted
     FROM placed AS p;
-    -- Who has an attempt in doubt is looked up once more, when a late commit would show.
+    -- Who has an attempt in doubt is looked up once more.
     INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
-    SELECT r.id, now() + interval '45 seconds', r.target || '/rotations', -r.priority, r.project_id
+    SELECT r.id, now(), r.target || '/rotations', -r.priority, r.project_id
     FROM provisioner.rotation_requests AS r
     WHERE r.id = ANY (doubted);
     UPDATE provisioner.attempt_state AS s SET cancelled = true WHERE s.id = ANY (doubted);

@@ -161,7 +161,7 @@ BEGIN
             ),
             postponed AS (
                 INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
-                SELECT f.id, now() + interval '45 seconds', f.target, f.rank, f.project_id FROM found AS f WHERE f.doubted
+                SELECT f.id, now(), f.target, f.rank, f.project_id FROM found AS f WHERE f.doubted
                 ON CONFLICT (id) DO UPDATE SET run_at = excluded.run_at
                 RETURNING waiting.id
             ),
@@ -282,9 +282,9 @@ BEGIN
     SELECT coalesce(array_agg(p.id), '{}'), coalesce(array_agg(p.id) FILTER (WHERE p.doubted), '{}')
     INTO found_ids, doubted
     FROM placed AS p;
-    -- Who has an attempt in doubt is looked up once more, when a late commit would show.
+    -- Who has an attempt in doubt is looked up once more.
     INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
-    SELECT r.id, now() + interval '45 seconds', r.target || '/rotations', -r.priority, r.project_id
+    SELECT r.id, now(), r.target || '/rotations', -r.priority, r.project_id
     FROM provisioner.rotation_requests AS r
     WHERE r.id = ANY (doubted);
     UPDATE provisioner.attempt_state AS s SET cancelled = true WHERE s.id = ANY (doubted);
@@ -362,7 +362,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION provisioner.disown(target text, most integer) RETURNS SETOF bigint
+CREATE FUNCTION provisioner.disown(target text, most integer, code text, message text) RETURNS SETOF bigint
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -382,7 +382,7 @@ BEGIN
         RETURN;
     END IF;
     BEGIN
-        PERFORM provisioner.disown_requests(lined);
+        PERFORM provisioner.disown_requests(lined, code, message);
         SET CONSTRAINTS ALL IMMEDIATE;
         RETURN QUERY SELECT unnest(lined);
         RETURN;
@@ -391,7 +391,7 @@ BEGIN
     END;
     FOREACH one IN ARRAY lined LOOP
         BEGIN
-            PERFORM provisioner.disown_requests(ARRAY [one]);
+            PERFORM provisioner.disown_requests(ARRAY [one], code, message);
             SET CONSTRAINTS ALL IMMEDIATE;
             RETURN NEXT one;
         EXCEPTION WHEN OTHERS THEN
@@ -406,7 +406,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION provisioner.disown_requests(ids bigint[]) RETURNS void
+CREATE FUNCTION provisioner.disown_requests(ids bigint[], code text, message text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -418,19 +418,13 @@ BEGIN
     DELETE FROM provisioner.ready AS r WHERE r.id = ANY (ids);
     WITH failed AS (
         UPDATE provisioner.connection_requests AS q
-        SET
-            status = 'failed', error_code = 'target_unknown', finished_at = clock_timestamp(),
-            error_message = 'no worker knows the target ' || quote_literal(q.target)
-                || '; name it in the settings as [targets.' || q.target || '], then retry'
+        SET status = 'failed', error_code = code, error_message = message, finished_at = clock_timestamp()
         WHERE q.id = ANY (ids) AND q.status = 'pending'
         RETURNING q.id
     ),
     failed_rotations AS (
         UPDATE provisioner.rotation_requests AS q
-        SET
-            status = 'failed', error_code = 'target_unknown', finished_at = clock_timestamp(),
-            error_message = 'no worker knows the target ' || quote_literal(q.target)
-                || '; name it in the settings as [targets.' || q.target || '], then retry'
+        SET status = 'failed', error_code = code, error_message = message, finished_at = clock_timestamp()
         WHERE q.id = ANY (ids) AND q.status = 'pending'
         RETURNING q.id
     )
@@ -845,6 +839,19 @@ END
 $$;
 
 COMMENT ON FUNCTION provisioner.remove(ids bigint[], adopted boolean) IS 'Have connections and rotations removed; what was adopted only with adopted => true';
+
+CREATE FUNCTION provisioner.remove_gone(target text, project uuid) RETURNS bigint
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    DELETE FROM provisioner.seen_projects AS s WHERE s.target = remove_gone.target AND s.project_id = remove_gone.project;
+    SELECT count(*) FROM provisioner.remove(ARRAY(
+        SELECT q.id FROM provisioner.connection_requests AS q
+        WHERE
+            q.target = remove_gone.target AND q.project_id = remove_gone.project
+            AND q.wanted = 'present' AND q.status <> 'cancelled'
+    ))
+$$;
 
 CREATE FUNCTION provisioner.remove_rotations(ids bigint[], adopted boolean) RETURNS TABLE(id bigint, outcome text)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -3063,6 +3070,15 @@ CREATE TABLE provisioner.sealing_keys (
     retired_at timestamp with time zone
 );
 
+CREATE TABLE provisioner.seen_projects (
+    target text NOT NULL,
+    project_id uuid NOT NULL,
+    address text NOT NULL,
+    missed integer DEFAULT 0 NOT NULL,
+    missed_since timestamp with time zone
+)
+WITH (fillfactor='70');
+
 CREATE TABLE provisioner.sent_creates (
     id bigint NOT NULL,
     sent_at timestamp with time zone NOT NULL,
@@ -3212,6 +3228,9 @@ ALTER TABLE ONLY provisioner.salt
 ALTER TABLE ONLY provisioner.sealing_keys
     ADD CONSTRAINT sealing_keys_pkey PRIMARY KEY (key_id);
 
+ALTER TABLE ONLY provisioner.seen_projects
+    ADD CONSTRAINT seen_projects_pkey PRIMARY KEY (target, project_id);
+
 ALTER TABLE ONLY provisioner.sent_creates
     ADD CONSTRAINT sent_creates_pkey PRIMARY KEY (id, sent_at);
 
@@ -3355,9 +3374,9 @@ REVOKE ALL ON FUNCTION provisioner.connections_followed() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.connections_joined() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION provisioner.disown(target text, most integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION provisioner.disown(target text, most integer, code text, message text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION provisioner.disown_requests(ids bigint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION provisioner.disown_requests(ids bigint[], code text, message text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.fold_counts(most integer) FROM PUBLIC;
 
@@ -3388,6 +3407,8 @@ REVOKE ALL ON FUNCTION provisioner.refuse_recorded_of_rotations() FROM PUBLIC;
 REVOKE ALL ON FUNCTION provisioner.rekey(ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.remove(ids bigint[], adopted boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.remove_gone(target text, project uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.remove_rotations(ids bigint[], adopted boolean) FROM PUBLIC;
 

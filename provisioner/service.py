@@ -109,7 +109,7 @@ async def run_daemon(settings: Settings, *, drain: bool = False, beside: Beside 
                     tasks["notifier"] = notifier.run()
                 if not drain:
                     tasks |= _verifiers(settings, database, clock, [each for each, _ in targets])
-                    tasks |= _discoverers(settings, database, [each for each, _ in targets])
+                    tasks |= _discoverers(settings, database, clock, [each for each, _ in targets])
                 await _work(worker, tasks)
                 if drain and notifier is not None:
                     await notifier.finish()
@@ -144,7 +144,7 @@ def _verifiers(
 
 
 def _discoverers(
-    settings: Settings, database: Database, targets: "Sequence[Target]"
+    settings: Settings, database: Database, clock: Clock, targets: "Sequence[Target]"
 ) -> Mapping[str, Coroutine[Any, Any, None]]:
     """What asks Infisical for new projects, if the settings want that."""
     chosen = settings.discover
@@ -152,9 +152,11 @@ def _discoverers(
         return {}
     from provisioner.core.projects import ProjectFilter  # noqa: PLC0415 - off by default
     from provisioner.postgres.discovering import DiscoveredRequests  # noqa: PLC0415 - as above
-    from provisioner.worker.discoverer import Discoverer  # noqa: PLC0415 - as above
+    from provisioner.worker.discoverer import Discoverer, Removing  # noqa: PLC0415 - as above
 
-    every = timedelta(seconds=chosen.seconds)
+    every, removing = timedelta(seconds=chosen.seconds), None
+    if chosen.on_gone == "remove" and chosen.target in settings.targets:
+        removing = Removing(address=settings.targets[chosen.target].url, clock=clock)
     return {
         f"discoverer-{target.name}": Discoverer(
             target.name,
@@ -164,6 +166,7 @@ def _discoverers(
             requests=DiscoveredRequests(database, every=every, credential=chosen.credential, batch=chosen.batch),
             wanted=ProjectFilter(types=(chosen.type,), names=globs_of(chosen.names), exclude=globs_of(chosen.exclude)),
             every=chosen.seconds,
+            removing=removing,
         ).run()
         for target in targets
         if target.name == chosen.target

@@ -9,7 +9,7 @@ What somebody else made is left as it is unless the wish says otherwise.
 from datetime import datetime
 from typing import Final
 
-from provisioner.core.doubt import is_ours, latest
+from provisioner.core.doubt import is_ours, still_to_come
 from provisioner.core.model import (
     Action,
     Cancel,
@@ -27,8 +27,7 @@ from provisioner.core.model import (
 )
 from provisioner.core.skew import Reading
 
-# A connection that was just made may be missing on a replica for so many seconds.
-REPLICA_LAG: Final = 10.0
+STILL_TO_COME: Final = "a create that was lost may still be carried out; what it makes is looked for after that"
 _GONE: Final = frozenset({Result.REMOVED, Result.ABSENT, Result.PROJECT_MISSING})
 _NOT_OURS: Final = frozenset({Result.ABSENT, Result.OTHER_APP, Result.PROJECT_MISSING})
 
@@ -153,8 +152,6 @@ def _look_for_the_unwanted(claim: Claim, now: datetime) -> Decision:
     """Look for what a create in doubt may have made, once that cannot be carried out any later."""
     if not claim.doubt:
         return Remove()
-    pause = (max(map(latest, claim.doubt)) - now).total_seconds() + REPLICA_LAG
-    if pause > 0:
-        message = "a create that was lost may still be carried out; what it makes is looked for after that"
-        return Retry(delay=pause, message=message)
+    if pause := still_to_come(claim, now):
+        return Retry(delay=pause, message=STILL_TO_COME)
     return Do(action=Action.LOOK_UP)

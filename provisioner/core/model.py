@@ -137,9 +137,9 @@ UNEDITED: Final = Edits()
 class Request:
     """One row of `connection_requests`, as far as its connection needs it.
 
-    `recorded_id` is the connection that it has recorded, and `adopted` says that somebody else made that. `absent`: no
-    connection of ours shall be there. `mark` is in what this claim's create makes, and in nothing else, where the kind
-    of request has such a mark.
+    `project_name` is for people. `recorded_id` is the connection that it has recorded, and `adopted` says that somebody
+    else made that. `absent`: no connection of ours shall be there. `mark` is in what this claim's create makes, and in
+    nothing else, where the kind of request has such a mark.
     """
 
     id: int
@@ -149,6 +149,7 @@ class Request:
     credential: str
     on_conflict: OnConflict = OnConflict.FAIL
     target: str = "default"
+    project_name: str | None = None
     recorded_id: str | None = None
     adopted: bool = False
     absent: bool = False

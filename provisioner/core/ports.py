@@ -225,6 +225,9 @@ class ProjectHealth(Protocol):
     async def wanted(self) -> Sequence[str]:
         """The projects that requests in line are for."""
 
+    async def called(self, project: str) -> str | None:
+        """The project's name, if a request tells it."""
+
     async def may_read(self, *, refused: bool) -> bool:
         """Take the turn to read the list of the identity's projects, if it is time for that."""
 
@@ -246,6 +249,9 @@ class JoinedProjects(Protocol):
 
     async def projects(self) -> tuple[Observation, tuple[SeenProject, ...]]:
         """`FOUND` with all of them, or what stood in the way. It never raises for what the other side did."""
+
+    async def project(self, project_id: str) -> Observation:
+        """`FOUND`, `PROJECT_MISSING` if there is no such project, or what stood in the way. It never raises either."""
 
 
 class Incidents(Protocol):

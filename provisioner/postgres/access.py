@@ -130,6 +130,8 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("project_health", "project_checks")),
         *(_table(name, "SELECT", "INSERT", "UPDATE") for name in ("key_verdicts", "discover_rounds")),
         _function("request_discovered(text,uuid[],text[],text,text)"),
+        _table("seen_projects", "SELECT", "INSERT", "UPDATE"),
+        _function("remove_gone(text,uuid)"),
         *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("in_flight", "unrecorded")),
         _table("sent_creates", "SELECT", "INSERT", "UPDATE", "DELETE"),
         _table("edits", "SELECT", "INSERT", "UPDATE", "DELETE"),
@@ -149,7 +151,12 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         *map(_function, ("misplaced(bigint,integer)", "put_in_line(bigint[])")),
         *map(_function, ("wiped(text)", "wipe_failed_boxes(interval,integer)")),
         *map(
-            _function, ("wipe_boxes(provisioner.failed_boxes[])", "disown(text,integer)", "disown_requests(bigint[])")
+            _function,
+            (
+                "wipe_boxes(provisioner.failed_boxes[])",
+                "disown(text,integer,text,text)",
+                "disown_requests(bigint[],text,text)",
+            ),
         ),
         _function("sealing_key()"),
     ),

@@ -78,6 +78,7 @@ def _rotation_claim(row: "asyncpg.Record", fence: int) -> Claim:
             credential="",
             on_conflict=CONFLICTS.get(row["on_conflict"], OnConflict.FAIL),
             target=row["target"],
+            project_name=row["project_name"],
             recorded_id=row["rotation_id"],
             adopted=row["adopted"],
             absent=row["wanted"] == "absent",

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from provisioner.core.doubt import unheard, with_doubt
+from provisioner.core.endings import standing
 from provisioner.core.model import (
     UNEDITED,
     AttemptRecord,
@@ -94,7 +95,7 @@ def _calls_for(settlements: Sequence[Settlement], kind: Kind | None = None) -> I
             row = kind.removal(settlement)
         else:
             row = _row(settlement, plain=plain)
-        rows[type(settlement.outcome)].append((*row, settlement.claim.fence))
+        rows[type(settlement.outcome)].append((*row, settlement.claim.fence, *_standing(settlement)))
         if not plain:
             traces += [_record_of(settlement, records) for records in settlement.records]
     for outcome, statement in _STATEMENT.items():
@@ -166,14 +167,18 @@ def _row(settlement: Settlement, *, plain: bool) -> tuple[object, ...]:
             return (*who, *what, claim.request.credential[:COMPARED], *logged, claim.claimed_at)
         case Fail(code=code, message=message):
             failures, absent = claim.failures + 1, claim.request.absent
-            return (*who, sent, failures, claim.first_tried_at, bool(claim.doubt), code, message, absent)
+            return (*who, sent, failures, claim.first_tried_at, absent, code, message)
         case Retry(code=code, message=message, counted=counted, delay=delay, quarantine=quarantine):
             failures = claim.failures + counted
             streak = (streak_after(claim, code), code) if counted and code else (claim.streak, claim.streak_of)
-            doubted = bool(claim.doubt)
-            return (*who, sent, failures, claim.first_tried_at, doubted, code, message, delay, quarantine, *streak)
+            return (*who, sent, failures, claim.first_tried_at, code, message, delay, quarantine, *streak)
         case Cancel() | Remove():
             return (*who, sent)
+
+
+def _standing(settlement: Settlement) -> tuple[str, str, str]:
+    stands = standing(settlement.outcome, doubted=bool(settlement.claim.doubt))
+    return stands.status, stands.if_cancelled, stands.if_edited
 
 
 def _record_of(settlement: Settlement, records: AttemptRecord) -> tuple[object, ...]:

@@ -174,6 +174,7 @@ class ProjectGate:
                 "project_quarantined",
                 target=self._target,
                 project=project,
+                project_name=await self._health.called(project),
                 projects=len(new),
                 requests=requests,
                 reason=projects[project].reason,

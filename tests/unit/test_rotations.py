@@ -10,6 +10,7 @@ from hypothesis import given, strategies as st
 
 from provisioner.core.description import units
 from provisioner.core.doubt import is_ours, unheard, with_doubt
+from provisioner.core.endings import telling_what_is_left
 from provisioner.core.model import (
     Action,
     Cancel,
@@ -24,7 +25,7 @@ from provisioner.core.model import (
     Result,
     Succeed,
 )
-from provisioner.core.policy import DecisionContext, Rules, decide, telling_what_is_left
+from provisioner.core.policy import DecisionContext, Rules, decide
 from provisioner.core.rotations import (
     LONGEST_KEY_NAME,
     SPENDING,

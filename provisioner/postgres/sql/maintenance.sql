@@ -88,9 +88,8 @@ GROUP BY q.target, q.rank
 ORDER BY q.target, q.rank;
 
 -- :name rescue
--- Take over what workers held whose lease ran out. Their attempts may have made the connection: they wait for $1, then are
--- looked up. Who was cancelled meanwhile waits until a late commit would show, for its look-up is the last. Also takes over
--- claims whose worker is no longer listed at all, but for those that were set aside.
+-- Take over what workers held whose lease ran out. Their attempts may have made the connection: they wait for $1, and have the
+-- error $3 with the words $4. Also takes over claims whose worker is no longer listed at all, but for those that were set aside.
 WITH lapsed AS (
     SELECT w.id, w.name FROM provisioner.workers AS w WHERE w.lease_until < now() FOR UPDATE SKIP LOCKED
 ),
@@ -110,8 +109,7 @@ struck AS (
 kept AS (
     INSERT INTO provisioner.attempt_state (id, attempt, sent, failures, since, cancelled, error_code, error_message)
     SELECT
-        t.id, t.attempt, 1, 0, t.claimed_at, t.cancelled, 'outcome_unknown',
-        'the worker was lost while it worked on this; the connection is looked up before it is created again'
+        t.id, t.attempt, 1, 0, t.claimed_at, t.cancelled, $3, $4
     FROM taken AS t
     ON CONFLICT (id) DO UPDATE SET
         attempt = excluded.attempt, sent = attempt_state.sent + 1,
@@ -147,16 +145,12 @@ doubted AS (
 logged AS (
     INSERT INTO provisioner.attempts (request_id, attempt, worker, action, started_at, ended_at, outcome, error_code, error_message)
     SELECT
-        t.id, t.attempt, t.worker, 'create', t.claimed_at, clock_timestamp(), 'unknown', 'outcome_unknown',
-        'the worker was lost while it worked on this'
+        t.id, t.attempt, t.worker, 'create', t.claimed_at, clock_timestamp(), 'unknown', $3, $4
     FROM taken AS t
 ),
 waiting AS (
     INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
-    SELECT
-        t.id, clock_timestamp() + CASE WHEN t.cancelled THEN greatest($1, interval '45 seconds') ELSE $1 END,
-        t.target, t.rank, t.project_id
-    FROM taken AS t
+    SELECT t.id, clock_timestamp() + $1, t.target, t.rank, t.project_id FROM taken AS t
 )
 SELECT
     (SELECT count(*) FROM taken) AS requests,
@@ -181,8 +175,8 @@ WHERE
     AND NOT EXISTS (SELECT FROM provisioner.workers AS w WHERE q.target = ANY (w.targets));
 
 -- :name disown
--- Fail at most $2 requests in line for target $1, which no worker has ever known.
-SELECT d.id FROM provisioner.disown($1, $2) AS d (id);
+-- Fail at most $2 requests in line for target $1, which no worker has ever known, with the error $3 and the words $4.
+SELECT d.id FROM provisioner.disown($1, $2, $3, $4) AS d (id);
 
 -- :name left
 -- What `run --drain` still waits for: ready, in flight, or waiting for another attempt; not what is scheduled for later, nor
