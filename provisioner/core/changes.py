@@ -110,6 +110,7 @@ def _after_update(claim: Claim, action: Action, observation: Observation) -> Dec
     match observation.result:
         case Result.FOUND if (
             action is Action.CONFIRM
+            and request.reads_back
             and request.edits.any
             and observation.connection is not None
             and not request.has_edits(observation.connection)
