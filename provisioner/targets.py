@@ -102,12 +102,10 @@ async def open_lines(
     async with open_infisical(settings, name, clock, shared, observer=observer, marker=marker, allowed=allowed) as way:
         transport, identity, routes = way.transport, way.identity, Routes(chosen.url)
         keys = vault.at(name, InfisicalSecrets(transport, identity, routes, way.reads))
-        health = SharedCredentialHealth(database, target=name)
+        health, checks = SharedCredentialHealth(database, target=name), _key_checks(settings, name, database, clock)
+        start = replace(_budget(chosen.write_limit), address=chosen.url)
         changes, removals = (
-            shared(
-                target=name, kind=kind, start=replace(_budget(chosen.write_limit), address=chosen.url), allowed=allowed
-            )
-            for kind in ("change", "removal")
+            shared(target=name, kind=kind, start=start, allowed=allowed) for kind in ("change", "removal")
         )
         target = Target(
             name=name,
@@ -119,9 +117,7 @@ async def open_lines(
             removals=removals,
             rules=_rules(settings, marker),
             breaker=Breaker(),
-            keys=KeyGate(
-                name, health=health, vault=keys, clock=clock, checks=_key_checks(settings, name, database, clock)
-            ),
+            keys=KeyGate(name, health=health, vault=keys, clock=clock, checks=checks),
             projects=ProjectGate(
                 name,
                 health=SharedProjectHealth(database, target=name),

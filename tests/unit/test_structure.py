@@ -149,7 +149,7 @@ def test_nothing_is_cast_to_a_class_of_ours() -> None:
     nodes = [node for path in MODULES for node in ast.walk(parsed(path))]
     ours = {node.name for node in nodes if isinstance(node, ast.ClassDef)}
     cast = {
-        ast.unparse(node.args[0]).strip("'\"").rpartition(".")[2]
+        ast.unparse(node.args[0]).strip("'\"")
         for node in nodes
         if isinstance(node, ast.Call) and ast.unparse(node.func) in {"cast", "typing.cast"}
     }
