@@ -491,16 +491,29 @@ $$;
 CREATE TRIGGER requests_truncated AFTER TRUNCATE ON provisioner.connection_requests
 FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_truncated();
 
+-- What a request is counted as: its status, and while it is pending and changes or removes what was made, that. Empty text stands
+-- for NULL.
+CREATE FUNCTION provisioner.counted_as(status text, wanted text, recorded uuid) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE
+        WHEN status <> 'pending' THEN status
+        WHEN status IS NULL THEN ''
+        WHEN wanted = 'absent' THEN 'removing'
+        WHEN recorded IS NOT NULL THEN 'updating'
+        ELSE 'pending'
+    END
+$$;
+
 -- One function for each event, for a trigger sees only the rows that its event has.
 CREATE FUNCTION provisioner.requests_counted_in() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     INSERT INTO provisioner.count_changes
     SELECT
-        coalesce(n.target, ''), coalesce(n.batch, ''), coalesce(n.requested_by, ''), coalesce(n.status, ''),
-        coalesce(n.error_code, ''), count(*), min(n.created_at), max(n.finished_at), max(n.id)
+        coalesce(n.target, ''), coalesce(n.batch, ''), coalesce(n.requested_by, ''),
+        provisioner.counted_as(n.status, n.wanted, n.connection_id), coalesce(n.error_code, ''), count(*), min(n.created_at), max(n.finished_at), max(n.id)
     FROM new_rows AS n
-    GROUP BY n.target, n.batch, n.requested_by, n.status, n.error_code;
+    GROUP BY n.target, n.batch, n.requested_by, 4, n.error_code;
     RETURN NULL;
 END
 $$;
@@ -513,13 +526,17 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     INSERT INTO provisioner.count_changes
     SELECT
-        coalesce(c.target, ''), coalesce(c.batch, ''), coalesce(c.requested_by, ''), coalesce(c.status, ''),
+        coalesce(c.target, ''), coalesce(c.batch, ''), coalesce(c.requested_by, ''), c.status,
         coalesce(c.error_code, ''), sum(c.requests), min(c.created_at), max(c.finished_at), max(c.id)
     FROM (
-        SELECT o.target, o.batch, o.requested_by, o.status, o.error_code, -1 AS requests, NULL AS created_at, NULL AS finished_at, NULL AS id
+        SELECT
+            o.target, o.batch, o.requested_by, provisioner.counted_as(o.status, o.wanted, o.connection_id) AS status, o.error_code,
+            -1 AS requests, NULL AS created_at, NULL AS finished_at, NULL AS id
         FROM old_rows AS o
         UNION ALL
-        SELECT n.target, n.batch, n.requested_by, n.status, n.error_code, 1, n.created_at, n.finished_at, n.id
+        SELECT
+            n.target, n.batch, n.requested_by, provisioner.counted_as(n.status, n.wanted, n.connection_id) AS status, n.error_code,
+            1, n.created_at, n.finished_at, n.id
         FROM new_rows AS n
     ) AS c
     GROUP BY c.target, c.batch, c.requested_by, c.status, c.error_code
@@ -536,10 +553,10 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     INSERT INTO provisioner.count_changes
     SELECT
-        coalesce(o.target, ''), coalesce(o.batch, ''), coalesce(o.requested_by, ''), coalesce(o.status, ''),
-        coalesce(o.error_code, ''), -count(*)
+        coalesce(o.target, ''), coalesce(o.batch, ''), coalesce(o.requested_by, ''),
+        provisioner.counted_as(o.status, o.wanted, o.connection_id), coalesce(o.error_code, ''), -count(*)
     FROM old_rows AS o
-    GROUP BY o.target, o.batch, o.requested_by, o.status, o.error_code;
+    GROUP BY o.target, o.batch, o.requested_by, 4, o.error_code;
     RETURN NULL;
 END
 $$;

@@ -216,7 +216,7 @@ BEGIN
                 SET run_at = now(), quarantine = NULL
                 FROM waits AS f
                 WHERE w.id = f.id
-                RETURNING w.id
+                RETURNING w.id, CASE WHEN f.quarantine LIKE '%:%' THEN 'quarantined' ELSE 'retrying' END AS was
             ),
             -- A request that waits for a quarantined key cannot go before it: the key's next probe is due now.
             probed AS (
@@ -241,7 +241,7 @@ BEGIN
                 array_agg(c.id ORDER BY c.id), array_agg(c.was ORDER BY c.id),
                 (SELECT count(*) FROM ended) > (SELECT count(*) FROM reopened)
             INTO found_ids, states, skipped
-            FROM (SELECT e.id, e.status AS was FROM ended AS e UNION ALL SELECT h.id, 'waiting' FROM hurried AS h) AS c;
+            FROM (SELECT e.id, e.status AS was FROM ended AS e UNION ALL SELECT h.id, h.was FROM hurried AS h) AS c;
             IF skipped THEN
                 RAISE EXCEPTION 'a trigger keeps it from being changed';
             END IF;

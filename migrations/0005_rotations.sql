@@ -60,12 +60,14 @@ COMMENT ON COLUMN provisioner.rotation_requests.left_behind IS 'Which other keys
 
 -- What both kinds have in common, with the line that each request stands in.
 CREATE VIEW provisioner.requests AS
-SELECT q.id, q.target, q.batch, q.requested_by, q.status, q.error_code, q.created_at, q.finished_at, q.attempts
+SELECT
+    q.id, q.target, q.batch, q.requested_by, q.status, q.error_code, q.created_at, q.finished_at, q.attempts,
+    q.wanted, q.connection_id AS recorded_id, provisioner.counted_as(q.status, q.wanted, q.connection_id) AS counted_as
 FROM provisioner.connection_requests AS q
 UNION ALL
 SELECT
     r.id, r.target || '/rotations', r.batch, r.requested_by, r.status, r.error_code, r.created_at, r.finished_at,
-    r.attempts
+    r.attempts, r.wanted, r.rotation_id, provisioner.counted_as(r.status, r.wanted, r.rotation_id)
 FROM provisioner.rotation_requests AS r;
 
 COMMENT ON VIEW provisioner.requests IS 'All requests of every kind, in brief; a rotation''s target is that of its line';
@@ -381,17 +383,19 @@ BEGIN
     IF TG_OP IN ('UPDATE', 'DELETE') THEN
         INSERT INTO provisioner.count_changes
         SELECT
-            o.target || '/rotations', coalesce(o.batch, ''), o.requested_by, o.status, coalesce(o.error_code, ''), -count(*)
+            o.target || '/rotations', coalesce(o.batch, ''), o.requested_by,
+            provisioner.counted_as(o.status, o.wanted, o.rotation_id), coalesce(o.error_code, ''), -count(*)
         FROM old_rows AS o
-        GROUP BY o.target, o.batch, o.requested_by, o.status, o.error_code;
+        GROUP BY o.target, o.batch, o.requested_by, 4, o.error_code;
     END IF;
     IF TG_OP IN ('INSERT', 'UPDATE') THEN
         INSERT INTO provisioner.count_changes
         SELECT
-            n.target || '/rotations', coalesce(n.batch, ''), n.requested_by, n.status, coalesce(n.error_code, ''), count(*),
+            n.target || '/rotations', coalesce(n.batch, ''), n.requested_by,
+            provisioner.counted_as(n.status, n.wanted, n.rotation_id), coalesce(n.error_code, ''), count(*),
             min(n.created_at), max(n.finished_at), max(n.id)
         FROM new_rows AS n
-        GROUP BY n.target, n.batch, n.requested_by, n.status, n.error_code;
+        GROUP BY n.target, n.batch, n.requested_by, 4, n.error_code;
     END IF;
     RETURN NULL;
 END
@@ -482,7 +486,7 @@ BEGIN
         WHERE
             w.id = ANY (retry_rotations.ids) AND w.id > 1000000000000 AND w.run_at > now() AND w.quarantine IS NULL
             AND EXISTS (SELECT FROM provisioner.attempt_state AS s WHERE s.id = w.id AND NOT s.cancelled)
-        RETURNING w.id, 'waiting' AS was
+        RETURNING w.id, 'retrying' AS was
     )
     SELECT r.id, r.was FROM reopened AS r UNION ALL SELECT h.id, h.was FROM hurried AS h;
 END

@@ -342,6 +342,18 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION provisioner.counted_as(status text, wanted text, recorded uuid) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT CASE
+        WHEN status <> 'pending' THEN status
+        WHEN status IS NULL THEN ''
+        WHEN wanted = 'absent' THEN 'removing'
+        WHEN recorded IS NOT NULL THEN 'updating'
+        ELSE 'pending'
+    END
+$$;
+
 CREATE FUNCTION provisioner.disown(target text, most integer, code text, message text) RETURNS SETOF bigint
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -519,13 +531,15 @@ $$;
 
 COMMENT ON FUNCTION provisioner.is_about_all(code text) IS 'Whether an error code is about more than one row';
 
-CREATE FUNCTION provisioner.live_state(status text, wanted text, connection uuid, flying bigint, waits bigint) RETURNS text
+CREATE FUNCTION provisioner.live_state(status text, wanted text, recorded uuid, flying bigint, waits bigint, quarantine text, said text, cancelled boolean) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
     SELECT CASE
         WHEN status <> 'pending' THEN status
+        WHEN waits IS NOT NULL AND quarantine LIKE '%:%' THEN 'quarantined'
+        WHEN waits IS NOT NULL AND said IS NOT NULL AND NOT cancelled THEN 'retrying'
         WHEN wanted = 'absent' THEN 'removing'
-        WHEN connection IS NOT NULL THEN 'updating'
+        WHEN recorded IS NOT NULL THEN 'updating'
         WHEN flying IS NOT NULL THEN 'in_flight'
         WHEN waits IS NOT NULL THEN 'waiting'
         ELSE 'ready'
@@ -1025,13 +1039,17 @@ CREATE FUNCTION provisioner.requests_counted_again() RETURNS trigger
 BEGIN
     INSERT INTO provisioner.count_changes
     SELECT
-        coalesce(c.target, ''), coalesce(c.batch, ''), coalesce(c.requested_by, ''), coalesce(c.status, ''),
+        coalesce(c.target, ''), coalesce(c.batch, ''), coalesce(c.requested_by, ''), c.status,
         coalesce(c.error_code, ''), sum(c.requests), min(c.created_at), max(c.finished_at), max(c.id)
     FROM (
-        SELECT o.target, o.batch, o.requested_by, o.status, o.error_code, -1 AS requests, NULL AS created_at, NULL AS finished_at, NULL AS id
+        SELECT
+            o.target, o.batch, o.requested_by, provisioner.counted_as(o.status, o.wanted, o.connection_id) AS status, o.error_code,
+            -1 AS requests, NULL AS created_at, NULL AS finished_at, NULL AS id
         FROM old_rows AS o
         UNION ALL
-        SELECT n.target, n.batch, n.requested_by, n.status, n.error_code, 1, n.created_at, n.finished_at, n.id
+        SELECT
+            n.target, n.batch, n.requested_by, provisioner.counted_as(n.status, n.wanted, n.connection_id) AS status, n.error_code,
+            1, n.created_at, n.finished_at, n.id
         FROM new_rows AS n
     ) AS c
     GROUP BY c.target, c.batch, c.requested_by, c.status, c.error_code
@@ -1047,10 +1065,10 @@ CREATE FUNCTION provisioner.requests_counted_in() RETURNS trigger
 BEGIN
     INSERT INTO provisioner.count_changes
     SELECT
-        coalesce(n.target, ''), coalesce(n.batch, ''), coalesce(n.requested_by, ''), coalesce(n.status, ''),
-        coalesce(n.error_code, ''), count(*), min(n.created_at), max(n.finished_at), max(n.id)
+        coalesce(n.target, ''), coalesce(n.batch, ''), coalesce(n.requested_by, ''),
+        provisioner.counted_as(n.status, n.wanted, n.connection_id), coalesce(n.error_code, ''), count(*), min(n.created_at), max(n.finished_at), max(n.id)
     FROM new_rows AS n
-    GROUP BY n.target, n.batch, n.requested_by, n.status, n.error_code;
+    GROUP BY n.target, n.batch, n.requested_by, 4, n.error_code;
     RETURN NULL;
 END
 $$;
@@ -1074,10 +1092,10 @@ CREATE FUNCTION provisioner.requests_counted_out() RETURNS trigger
 BEGIN
     INSERT INTO provisioner.count_changes
     SELECT
-        coalesce(o.target, ''), coalesce(o.batch, ''), coalesce(o.requested_by, ''), coalesce(o.status, ''),
-        coalesce(o.error_code, ''), -count(*)
+        coalesce(o.target, ''), coalesce(o.batch, ''), coalesce(o.requested_by, ''),
+        provisioner.counted_as(o.status, o.wanted, o.connection_id), coalesce(o.error_code, ''), -count(*)
     FROM old_rows AS o
-    GROUP BY o.target, o.batch, o.requested_by, o.status, o.error_code;
+    GROUP BY o.target, o.batch, o.requested_by, 4, o.error_code;
     RETURN NULL;
 END
 $$;
@@ -1249,7 +1267,7 @@ BEGIN
                 SET run_at = now(), quarantine = NULL
                 FROM waits AS f
                 WHERE w.id = f.id
-                RETURNING w.id
+                RETURNING w.id, CASE WHEN f.quarantine LIKE '%:%' THEN 'quarantined' ELSE 'retrying' END AS was
             ),
             -- A request that waits for a quarantined key cannot go before it: the key's next probe is due now.
             probed AS (
@@ -1274,7 +1292,7 @@ BEGIN
                 array_agg(c.id ORDER BY c.id), array_agg(c.was ORDER BY c.id),
                 (SELECT count(*) FROM ended) > (SELECT count(*) FROM reopened)
             INTO found_ids, states, skipped
-            FROM (SELECT e.id, e.status AS was FROM ended AS e UNION ALL SELECT h.id, 'waiting' FROM hurried AS h) AS c;
+            FROM (SELECT e.id, e.status AS was FROM ended AS e UNION ALL SELECT h.id, h.was FROM hurried AS h) AS c;
             IF skipped THEN
                 RAISE EXCEPTION 'a trigger keeps it from being changed';
             END IF;
@@ -1335,7 +1353,7 @@ BEGIN
         WHERE
             w.id = ANY (retry_rotations.ids) AND w.id > 1000000000000 AND w.run_at > now() AND w.quarantine IS NULL
             AND EXISTS (SELECT FROM provisioner.attempt_state AS s WHERE s.id = w.id AND NOT s.cancelled)
-        RETURNING w.id, 'waiting' AS was
+        RETURNING w.id, 'retrying' AS was
     )
     SELECT r.id, r.was FROM reopened AS r UNION ALL SELECT h.id, h.was FROM hurried AS h;
 END
@@ -1451,17 +1469,19 @@ BEGIN
     IF TG_OP IN ('UPDATE', 'DELETE') THEN
         INSERT INTO provisioner.count_changes
         SELECT
-            o.target || '/rotations', coalesce(o.batch, ''), o.requested_by, o.status, coalesce(o.error_code, ''), -count(*)
+            o.target || '/rotations', coalesce(o.batch, ''), o.requested_by,
+            provisioner.counted_as(o.status, o.wanted, o.rotation_id), coalesce(o.error_code, ''), -count(*)
         FROM old_rows AS o
-        GROUP BY o.target, o.batch, o.requested_by, o.status, o.error_code;
+        GROUP BY o.target, o.batch, o.requested_by, 4, o.error_code;
     END IF;
     IF TG_OP IN ('INSERT', 'UPDATE') THEN
         INSERT INTO provisioner.count_changes
         SELECT
-            n.target || '/rotations', coalesce(n.batch, ''), n.requested_by, n.status, coalesce(n.error_code, ''), count(*),
+            n.target || '/rotations', coalesce(n.batch, ''), n.requested_by,
+            provisioner.counted_as(n.status, n.wanted, n.rotation_id), coalesce(n.error_code, ''), count(*),
             min(n.created_at), max(n.finished_at), max(n.id)
         FROM new_rows AS n
-        GROUP BY n.target, n.batch, n.requested_by, n.status, n.error_code;
+        GROUP BY n.target, n.batch, n.requested_by, 4, n.error_code;
     END IF;
     RETURN NULL;
 END
@@ -1981,12 +2001,16 @@ CREATE VIEW provisioner.request_counts WITH (security_barrier='true') AS
  SELECT target,
     NULLIF(batch, ''::text) AS batch,
     NULLIF(requested_by, ''::text) AS requested_by,
-    status,
+        CASE
+            WHEN (status = ANY (ARRAY['updating'::text, 'removing'::text])) THEN 'pending'::text
+            ELSE status
+        END AS status,
     NULLIF(error_code, ''::text) AS error_code,
     (sum(requests))::bigint AS requests,
     min(started_at) AS started_at,
     max(ended_at) AS ended_at,
-    max(newest) AS newest
+    max(newest) AS newest,
+    status AS counted_as
    FROM ( SELECT k.target,
             k.batch,
             k.requested_by,
@@ -2014,6 +2038,8 @@ CREATE VIEW provisioner.request_counts WITH (security_barrier='true') AS
  HAVING (sum(requests) <> (0)::numeric);
 
 COMMENT ON VIEW provisioner.request_counts IS 'How many requests there are of each kind, quick whatever their number';
+
+COMMENT ON COLUMN provisioner.request_counts.counted_as IS 'The status; of a pending one that changes or removes what was made, updating or removing';
 
 CREATE TABLE provisioner.rotation_requests (
     id bigint NOT NULL,
@@ -2095,7 +2121,10 @@ CREATE VIEW provisioner.requests AS
     q.error_code,
     q.created_at,
     q.finished_at,
-    q.attempts
+    q.attempts,
+    q.wanted,
+    q.connection_id AS recorded_id,
+    provisioner.counted_as(q.status, q.wanted, q.connection_id) AS counted_as
    FROM provisioner.connection_requests q
 UNION ALL
  SELECT r.id,
@@ -2106,7 +2135,10 @@ UNION ALL
     r.error_code,
     r.created_at,
     r.finished_at,
-    r.attempts
+    r.attempts,
+    r.wanted,
+    r.rotation_id AS recorded_id,
+    provisioner.counted_as(r.status, r.wanted, r.rotation_id) AS counted_as
    FROM provisioner.rotation_requests r;
 
 COMMENT ON VIEW provisioner.requests IS 'All requests of every kind, in brief; a rotation''s target is that of its line';
@@ -2203,23 +2235,23 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
  WITH lines AS (
          SELECT c.batch,
             c.target,
-            c.status AS state,
+            c.counted_as,
+            NULL::text AS state,
             c.requests,
             c.started_at,
             c.ended_at,
             NULL::timestamp with time zone AS run_at,
-            false AS retried,
             NULL::text AS quarantine
            FROM provisioner.request_counts c
         UNION ALL
          SELECT q.batch,
             q.target,
-            'in_flight'::text,
+            q.counted_as,
+            provisioner.live_state(q.status, q.wanted, q.recorded_id, f.id, NULL::bigint, NULL::text, NULL::text, NULL::boolean) AS live_state,
             1,
             NULL::timestamp with time zone,
             NULL::timestamp with time zone,
             NULL::timestamp with time zone,
-            false,
             NULL::text
            FROM (provisioner.in_flight f
              JOIN provisioner.requests q ON ((q.id = f.id)))
@@ -2227,39 +2259,42 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
         UNION ALL
          SELECT q.batch,
             q.target,
-            'waiting'::text,
+            q.counted_as,
+            provisioner.live_state(q.status, q.wanted, q.recorded_id, NULL::bigint, w.id, w.quarantine, s.error_message, s.cancelled) AS live_state,
             1,
             NULL::timestamp with time zone,
             NULL::timestamp with time zone,
                 CASE
                     WHEN isfinite(w.run_at) THEN w.run_at
-                    ELSE NULL::timestamp with time zone
+                    ELSE '-infinity'::timestamp with time zone
                 END AS "case",
-            (EXISTS ( SELECT
-                   FROM provisioner.attempt_state s
-                  WHERE (s.id = w.id))) AS "exists",
             w.quarantine
-           FROM (provisioner.waiting w
+           FROM ((provisioner.waiting w
              JOIN provisioner.requests q ON ((q.id = w.id)))
+             LEFT JOIN provisioner.attempt_state s ON ((s.id = w.id)))
           WHERE ((q.status = 'pending'::text) AND ((q.requested_by = CURRENT_USER) OR ( SELECT has_table_privilege(('provisioner.ready'::regclass)::oid, 'SELECT'::text) AS has_table_privilege)))
         ), summed AS (
          SELECT l.batch,
             l.target,
             (GROUPING(l.batch) = 1) AS total,
-            COALESCE(sum(l.requests) FILTER (WHERE (l.state = 'pending'::text)), (0)::numeric) AS unfinished,
-            COALESCE(sum(l.requests) FILTER (WHERE (l.state = 'waiting'::text)), (0)::numeric) AS waiting,
-            COALESCE(sum(l.requests) FILTER (WHERE (l.state = 'in_flight'::text)), (0)::numeric) AS in_flight,
-            COALESCE(sum(l.requests) FILTER (WHERE (l.state = 'succeeded'::text)), (0)::numeric) AS succeeded,
-            COALESCE(sum(l.requests) FILTER (WHERE (l.state = 'failed'::text)), (0)::numeric) AS failed,
-            COALESCE(sum(l.requests) FILTER (WHERE (l.state = 'cancelled'::text)), (0)::numeric) AS cancelled,
-            COALESCE(sum(l.requests) FILTER (WHERE (l.state = 'removed'::text)), (0)::numeric) AS removed,
+            COALESCE(sum(l.requests) FILTER (WHERE ((l.state IS NULL) AND (l.counted_as = ANY (ARRAY['pending'::text, 'updating'::text, 'removing'::text])))), (0)::numeric) AS unfinished,
+            count(*) FILTER (WHERE (l.run_at IS NOT NULL)) AS waits,
+            count(*) FILTER (WHERE ((l.state IS NOT NULL) AND (l.run_at IS NULL))) AS flies,
+            count(*) FILTER (WHERE (l.state = 'waiting'::text)) AS waiting,
+            count(*) FILTER (WHERE (l.state = 'in_flight'::text)) AS in_flight,
+            count(*) FILTER (WHERE (l.state = 'retrying'::text)) AS retrying,
+            count(*) FILTER (WHERE (l.state = 'quarantined'::text)) AS quarantined,
+            (COALESCE(sum(l.requests) FILTER (WHERE ((l.state IS NULL) AND (l.counted_as = 'updating'::text))), (0)::numeric) - (count(*) FILTER (WHERE ((l.state = ANY (ARRAY['retrying'::text, 'quarantined'::text])) AND (l.counted_as = 'updating'::text))))::numeric) AS updating,
+            (COALESCE(sum(l.requests) FILTER (WHERE ((l.state IS NULL) AND (l.counted_as = 'removing'::text))), (0)::numeric) - (count(*) FILTER (WHERE ((l.state = ANY (ARRAY['retrying'::text, 'quarantined'::text])) AND (l.counted_as = 'removing'::text))))::numeric) AS removing,
+            COALESCE(sum(l.requests) FILTER (WHERE (l.counted_as = 'succeeded'::text)), (0)::numeric) AS succeeded,
+            COALESCE(sum(l.requests) FILTER (WHERE (l.counted_as = 'failed'::text)), (0)::numeric) AS failed,
+            COALESCE(sum(l.requests) FILTER (WHERE (l.counted_as = 'cancelled'::text)), (0)::numeric) AS cancelled,
+            COALESCE(sum(l.requests) FILTER (WHERE (l.counted_as = 'removed'::text)), (0)::numeric) AS removed,
             min(l.started_at) AS started_at,
             max(l.ended_at) AS last_finished_at,
-            max(l.run_at) FILTER (WHERE (l.quarantine IS NULL)) AS last_run_at,
-            count(*) FILTER (WHERE (l.quarantine IS NOT NULL)) AS quarantined,
+            max(l.run_at) FILTER (WHERE ((l.quarantine IS NULL) AND isfinite(l.run_at))) AS last_run_at,
             bool_or((l.quarantine ~~ 'project:%'::text)) AS of_projects,
-            count(*) FILTER (WHERE ((l.state = 'waiting'::text) AND l.retried AND (l.quarantine IS NULL))) AS retrying,
-            count(*) FILTER (WHERE ((l.run_at > (now() + '00:00:05'::interval)) AND (NOT l.retried) AND (l.quarantine IS NULL))) AS scheduled
+            count(*) FILTER (WHERE ((l.run_at > (now() + '00:00:05'::interval)) AND (l.state <> ALL (ARRAY['retrying'::text, 'quarantined'::text])) AND (l.quarantine IS NULL))) AS scheduled
            FROM lines l
           GROUP BY GROUPING SETS ((l.batch, l.target), (l.target))
         ), places AS (
@@ -2278,7 +2313,7 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
                           ORDER BY r.target, r.rank, r.turn, r.id
                          LIMIT 5000) f) h)
              JOIN provisioner.connection_requests q ON ((q.id = h.id)))
-          WHERE (s.total AND (s.unfinished > s.waiting))
+          WHERE (s.total AND (s.unfinished > (s.waits)::numeric))
           GROUP BY q.batch, s.target
         ), obstacles AS (
          SELECT s.target,
@@ -2301,8 +2336,14 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
             s.target,
             s.total,
             s.unfinished,
+            s.waits,
+            s.flies,
             s.waiting,
             s.in_flight,
+            s.retrying,
+            s.quarantined,
+            s.updating,
+            s.removing,
             s.succeeded,
             s.failed,
             s.cancelled,
@@ -2310,16 +2351,14 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
             s.started_at,
             s.last_finished_at,
             s.last_run_at,
-            s.quarantined,
             s.of_projects,
-            s.retrying,
             s.scheduled,
-            ((s.unfinished - s.waiting) - s.in_flight) AS ready,
+            ((((((s.unfinished - (s.waiting)::numeric) - (s.in_flight)::numeric) - (s.retrying)::numeric) - (s.quarantined)::numeric) - s.updating) - s.removing) AS ready,
             ((((s.unfinished + s.succeeded) + s.failed) + s.cancelled) + s.removed) AS requests,
             ((
                 CASE
-                    WHEN (s.total OR (s.unfinished <= (s.waiting + s.in_flight))) THEN s.unfinished
-                    WHEN ((l.seen)::numeric >= ((s.unfinished - s.waiting) - s.in_flight)) THEN ((l.place)::numeric + w.in_flight)
+                    WHEN (s.total OR (s.unfinished <= ((s.waits + s.flies))::numeric)) THEN s.unfinished
+                    WHEN ((l.seen)::numeric >= ((s.unfinished - (s.waits)::numeric) - (s.flies)::numeric)) THEN ((l.place + w.flies))::numeric
                     ELSE w.unfinished
                 END)::double precision / NULLIF(p.pace, (0)::double precision)) AS seconds,
                 CASE
@@ -2370,7 +2409,9 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
                     ELSE NULL::text
                 END AS ends_why,
             (sum(f.retrying))::bigint AS retrying,
-            (sum(f.quarantined))::bigint AS quarantined
+            (sum(f.quarantined))::bigint AS quarantined,
+            (sum(f.updating))::bigint AS updating,
+            (sum(f.removing))::bigint AS removing
            FROM foreseen f
           WHERE (f.requests > (0)::numeric)
           GROUP BY f.batch, f.total
@@ -2390,7 +2431,9 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
     shown.removed,
     shown.ends_why,
     shown.retrying,
-    shown.quarantined
+    shown.quarantined,
+    shown.updating,
+    shown.removing
    FROM shown
 UNION ALL
  SELECT NULL::text AS batch,
@@ -2408,7 +2451,9 @@ UNION ALL
     0 AS removed,
     NULL::text AS ends_why,
     0 AS retrying,
-    0 AS quarantined
+    0 AS quarantined,
+    0 AS updating,
+    0 AS removing
   WHERE (NOT (EXISTS ( SELECT
            FROM shown)));
 
@@ -2589,14 +2634,14 @@ CREATE VIEW provisioner.miscounted AS
    FROM ( SELECT COALESCE(q.target, ''::text) AS target,
             COALESCE(q.batch, ''::text) AS batch,
             COALESCE(q.requested_by, ''::text) AS requested_by,
-            COALESCE(q.status, ''::text) AS status,
+            q.counted_as AS status,
             COALESCE(q.error_code, ''::text) AS error_code,
             count(*) AS requests,
             min(q.created_at) AS started_at,
             max(q.finished_at) AS ended_at,
             max(q.id) AS newest
            FROM provisioner.requests q
-          GROUP BY q.target, q.batch, q.requested_by, q.status, q.error_code
+          GROUP BY q.target, q.batch, q.requested_by, q.counted_as, q.error_code
         UNION ALL
          SELECT k.target,
             k.batch,
@@ -2756,7 +2801,7 @@ CREATE VIEW provisioner.request_status WITH (security_barrier='true') AS
     q.priority,
     q.requested_by,
     q.created_at,
-    provisioner.live_state(q.status, q.wanted, q.connection_id, f.id, w.id) AS state,
+    provisioner.live_state(q.status, q.wanted, q.connection_id, f.id, w.id, w.quarantine, s.error_message, s.cancelled) AS state,
         CASE
             WHEN (q.status = 'pending'::text) THEN COALESCE(s.sent, q.attempts)
             ELSE q.attempts
@@ -2851,12 +2896,7 @@ CREATE VIEW provisioner.rotation_status WITH (security_barrier='true') AS
     r.priority,
     r.requested_by,
     r.created_at,
-        CASE
-            WHEN (r.status <> 'pending'::text) THEN r.status
-            WHEN (f.id IS NOT NULL) THEN 'in_flight'::text
-            WHEN (w.id IS NOT NULL) THEN 'waiting'::text
-            ELSE 'ready'::text
-        END AS state,
+    provisioner.live_state(r.status, r.wanted, r.rotation_id, f.id, w.id, w.quarantine, s.error_message, s.cancelled) AS state,
         CASE
             WHEN (w.quarantine = 'connection'::text) THEN r.connection
             ELSE NULL::text
@@ -3205,6 +3245,8 @@ REVOKE ALL ON FUNCTION provisioner.connections_followed() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.connections_joined() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION provisioner.counted_as(status text, wanted text, recorded uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION provisioner.disown(target text, most integer, code text, message text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.disown_requests(ids bigint[], code text, message text) FROM PUBLIC;
@@ -3215,7 +3257,7 @@ REVOKE ALL ON FUNCTION provisioner.follow_connections(ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.is_about_all(code text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION provisioner.live_state(status text, wanted text, connection uuid, flying bigint, waits bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION provisioner.live_state(status text, wanted text, recorded uuid, flying bigint, waits bigint, quarantine text, said text, cancelled boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.misplaced(after bigint, most integer, OUT ids bigint[], OUT last bigint) FROM PUBLIC;
 

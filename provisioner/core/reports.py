@@ -12,7 +12,7 @@ class Progress:
     """How far one batch has come, or everything (`total`). `batch` None and not `total`: requests without a batch.
 
     `ended_at` is when the last one finished, `ends_at` when the last one probably will; at most one of them is known.
-    `ends_why` says why neither is. `retrying` and `quarantined` are among the `waiting` ones.
+    `ends_why` says why neither is. Each request is counted in one state.
     """
 
     batch: str | None
@@ -31,11 +31,14 @@ class Progress:
     ends_why: str | None = None
     retrying: int = 0
     quarantined: int = 0
+    updating: int = 0
+    removing: int = 0
 
     @property
     def pending(self) -> int:
         """How many are not finished."""
-        return self.waiting + self.ready + self.in_flight
+        stuck = self.waiting + self.retrying + self.quarantined
+        return stuck + self.ready + self.in_flight + self.updating + self.removing
 
     @property
     def finished(self) -> int:
@@ -45,7 +48,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetReport:
-    """One target: what is left to do there, how many living workers serve it, what limits it.
+    """One target: how many requests are `pending` there, how many living workers serve it, what limits it.
 
     `metered` is None while nobody knows whether there is a limiter; `permits` creates in `period` seconds, of which
     `others` a second go to other clients of the same address. `troubled` workers hold it back, because of `trouble`.
@@ -56,9 +59,7 @@ class TargetReport:
     """
 
     target: str
-    waiting: int = 0
-    ready: int = 0
-    in_flight: int = 0
+    pending: int = 0
     workers: int = 0
     metered: bool | None = None
     permits: int | None = None
@@ -80,11 +81,6 @@ class TargetReport:
     cliff: int | None = None
     cliff_at: datetime | None = None
     stalled_at: datetime | None = None
-
-    @property
-    def pending(self) -> int:
-        """How many requests are not finished."""
-        return self.waiting + self.ready + self.in_flight
 
     @property
     def partly(self) -> str:
@@ -161,20 +157,25 @@ class Failures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retries:
-    """Requests of a target that were tried and wait for their next attempt, for one reason.
+    """Requests of a target that are retried or quarantined, for one reason.
 
-    `since` the first of them was tried first, `next_at` the next attempt of any of them is due. `quarantine`: they wait
-    together, such as `credential:team-a`, until the cause is gone.
+    `since` that is so, `next_at` the next attempt of any of them is due. `quarantine`: they wait together for a
+    credential, such as `credential:team-a`, or each for its `project`, until the cause is gone.
     """
 
     target: str
     error_code: str
     quarantine: str | None
     requests: int
-    since: datetime
+    since: datetime | None
     next_at: datetime
     example_id: int
     example: str | None
+
+    @property
+    def state(self) -> str:
+        """The live state of these requests."""
+        return "quarantined" if self.quarantine else "retrying"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

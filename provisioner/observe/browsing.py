@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 LONGEST: Final = 200  # characters that somebody may look for
 LARGEST_ID: Final = 2**63 - 1
 STATES: Final = (
-    *("pending", "waiting", "ready", "in_flight", "updating", "removing"),
+    *("pending", "waiting", "retrying", "quarantined", "ready", "in_flight", "updating", "removing"),
     *("succeeded", "failed", "cancelled", "removed"),
 )
 _KINDS: Final = {"succeeded": "good", "failed": "bad", "quarantined": "bad"}
+_STUCK: Final = frozenset({"failed", "cancelled", "retrying", "quarantined"})  # a retry goes on with these
 _WORDS: Final = Words(moment, duration)
 
 
@@ -81,10 +82,10 @@ class StoryView:
         if self.story is None:
             return ""
         detail = self.story.detail
-        if detail.state in {"failed", "cancelled"} or (detail.state == "waiting" and detail.quarantine):
-            return f"provisioner retry {detail.id}"
-        if detail.paused_at is not None and detail.state in {"ready", "waiting"}:
+        if detail.paused_at is not None and detail.finished_at is None:
             return f"provisioner resume {quote(masked(detail.target))}"
+        if detail.state in _STUCK:
+            return f"provisioner retry {detail.id}"
         return f"provisioner verify {detail.id}" if detail.state == "succeeded" else f"provisioner show {detail.id}"
 
     @property

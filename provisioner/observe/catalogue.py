@@ -110,7 +110,7 @@ QUEUE: Final = _gauge(
     "target",
     "state",
     shared=True,
-    help="Requests that have not ended: waiting for their time or retry, ready, or in_flight.",
+    help="Requests that have not ended: waiting, retrying, quarantined, ready, in_flight, updating or removing.",
 )
 OLDEST: Final = _gauge(
     "queue_oldest_seconds",

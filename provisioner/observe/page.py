@@ -21,9 +21,16 @@ from provisioner.observe.words import duration, environment, link
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-STATES: Final = ("succeeded", "failed", "cancelled", "removed", "in_flight", "ready", "waiting")
+STATES: Final = (
+    *("succeeded", "failed", "cancelled", "removed", "in_flight", "updating", "removing"),
+    *("ready", "waiting", "retrying", "quarantined"),
+)
+ALWAYS: Final = frozenset({"succeeded", "failed", "in_flight", "ready", "waiting"})  # shown though there are none
 MADE: Final = (("succeeded", "good"), ("failed", "bad"))
 AGAIN: Final = (("retried", "off"),)
+
+
+_NAMES: Final = {"states": STATES, "always": ALWAYS, "made": MADE, "again": AGAIN}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,12 +96,12 @@ class Page:
 def render_page(view: View) -> str:
     """The whole document."""
     template = _environment().get_template("page.html")
-    return template.render(page=_page(view), version=__version__, states=STATES, made=MADE, again=AGAIN, root="")
+    return template.render(page=_page(view), version=__version__, root="", **_NAMES)
 
 
 def render_main(view: View) -> str:
     """The part of the document that changes."""
-    return _environment().get_template("main.html").render(page=_page(view), states=STATES, made=MADE, again=AGAIN)
+    return _environment().get_template("main.html").render(page=_page(view), **_NAMES)
 
 
 @cache
@@ -241,10 +248,12 @@ def _conditions(target: TargetReport, now: datetime) -> list[tuple[str, datetime
 
 
 def _why(retries: Retries) -> str:
-    """Why requests are retried, in words: a key and OpenRouter itself are told apart."""
+    """Why requests are retried or quarantined, in words: a key and OpenRouter itself are told apart."""
     what, _, credential = (retries.quarantine or "").partition(":")
     if what == "credential":
-        return f"held until the key of credential {credential} is accepted or replaced"
+        return f"quarantined until the key of credential {credential} is accepted or replaced"
+    if what == "project":
+        return "quarantined until the machine identity may create in their projects"
     return retries.example or retries.error_code or "the last attempt came to nothing"
 
 

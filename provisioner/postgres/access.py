@@ -76,7 +76,11 @@ SEEN: Final = ("id", *(each for each in WISH if each != "credential"), "requeste
 _REQUESTS: Final = "connection_requests"
 _USAGE: Final = Right(privileges=("USAGE",), on="provisioner", kind="SCHEMA")
 
-_LIVE: Final = _function("live_state(text,text,uuid,bigint,bigint)")
+# What the views compute with, which is done in the name of who looks.
+_LIVE: Final = (
+    _function("live_state(text,text,uuid,bigint,bigint,text,text,boolean)"),
+    _function("counted_as(text,text,uuid)"),
+)
 
 RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
     Kind.REQUESTER: (
@@ -89,7 +93,7 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         _table("batch_progress", "SELECT"),
         _table("request_counts", "SELECT"),
         _function("sealing_key()"),
-        _LIVE,
+        *_LIVE,
     ),
     Kind.READER: (
         _USAGE,
@@ -104,7 +108,7 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         ),
         *(_table(name, "SELECT") for name in ("unrecorded", "miscounted", "sent_creates", "edits", "installation")),
         _function("misplaced(bigint,integer)"),
-        _LIVE,
+        *_LIVE,
         *(
             _table(name, "SELECT")
             for name in ("workers", "targets", "target_incidents", "permits", "concurrency", "credential_health")
@@ -145,6 +149,7 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         _table("attempts", "SELECT", columns=("request_id", "attempt", "action", "started_at")),
         _table("failed_boxes", "SELECT", "UPDATE", "DELETE"),
         *(_table(name, "SELECT") for name in ("salt", "migrations", "batch_progress", "request_counts", "history")),
+        *_LIVE,
         _function("turn_attempt_log(interval)"),
         _function("add_history(text[],bigint[],bigint[],bigint[])"),
         *map(_function, ("fold_counts(integer)", "recount()", "not_updated(bigint)", "sweep(integer,interval)")),

@@ -24,6 +24,8 @@ class State(StrEnum):
     """Where a request is in its life."""
 
     WAITING = "waiting"
+    RETRYING = "retrying"
+    QUARANTINED = "quarantined"
     READY = "ready"
     IN_FLIGHT = "in_flight"
     UPDATING = "updating"
@@ -34,7 +36,10 @@ class State(StrEnum):
     REMOVED = "removed"
 
 
-UNFINISHED: Final = (State.WAITING, State.READY, State.IN_FLIGHT, State.UPDATING, State.REMOVING)
+UNFINISHED: Final = (
+    *(State.WAITING, State.RETRYING, State.QUARANTINED, State.READY),
+    *(State.IN_FLIGHT, State.UPDATING, State.REMOVING),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,21 +84,13 @@ def whole(row: "asyncpg.Record") -> dict[str, Any]:
     return {name: _LACKING.get(name) if value is None else value for name, value in row.items()}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Count:
-    """How many requests are in one state; `retrying` of them were tried before and will be again."""
-
-    requests: int = 0
-    retrying: int = 0
-
-
-async def count(database: Database, wanted: Filter) -> Mapping[State, Count]:
+async def count(database: Database, wanted: Filter) -> Mapping[State, int]:
     """Count what the filter matches, by state.
 
     Raises `DatabaseUnavailable` and `DatabaseUnusable`, as all of these do.
     """
     rows = await database.fetch(statements(_SQL)["counts"], *wanted.arguments())
-    found = {row["state"]: Count(requests=row["requests"], retrying=row["retrying"]) for row in rows}
+    found = {row["state"]: row["requests"] for row in rows}
     return {state: found[state] for state in State if state in found}
 
 

@@ -17,6 +17,8 @@ CALLS: Final = 100  # of one request that a page has room for
 LOOKED_AT: Final = 1_000  # requests with such a name whose state or last error is looked at
 MOVING: Final = 10_000  # requests that wait or are in flight: so many are looked at one by one
 LARGEST_ID: Final = 2**63 - 1
+# Where no request is in line.
+ELSEWHERE: Final = frozenset({State.WAITING, State.RETRYING, State.QUARANTINED, State.IN_FLIGHT})
 ENDED: Final = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.REMOVED})
 _SQL: Final = "search"
 _PENDING: Final = "pending"
@@ -61,7 +63,7 @@ async def _narrowed(database: Database, wanted: Filter, query: Query, text: str)
     states = frozenset(wanted.states)
     if wanted.ids:
         return wanted
-    if states and states <= {State.WAITING, State.IN_FLIGHT} and not text:
+    if states and states <= ELSEWHERE and not text:
         return await _moving(database, wanted, query)
     if not (text or (states and states <= ENDED)):
         return wanted

@@ -13,7 +13,7 @@ from asyncpg import PostgresError
 from provisioner.core.errors import DatabaseUnusable
 from provisioner.postgres import browse
 from provisioner.postgres.access import Kind, lacking
-from provisioner.postgres.browse import COLUMNS, Count, Filter, State, count, exporting, page, unknown_ids
+from provisioner.postgres.browse import COLUMNS, Filter, State, count, exporting, page, unknown_ids
 from provisioner.postgres.condition import holders, read_server
 from provisioner.postgres.detail import read_detail
 from provisioner.postgres.operations import carry_out, changeable, known_targets, pause, resume
@@ -64,10 +64,7 @@ class TestBrowsing:
         async with opened(database) as ours:
             found = await count(ours, Filter())
             none = await count(ours, Filter(batches=["other"]))
-        assert list(found.items()) == [
-            (State.WAITING, Count(requests=2, retrying=1)),
-            *((state, Count(requests=1)) for state in State if state not in {State.WAITING, *CHANGING}),
-        ]
+        assert list(found.items()) == [(state, 1) for state in State if state not in {State.QUARANTINED, *CHANGING}]
         assert none == {}
 
     async def test_a_page_ends_where_the_next_begins(self, database: Lent) -> None:
@@ -182,7 +179,7 @@ class TestDeeds:
     @pytest.mark.parametrize(
         ("states", "left"),
         [
-            ((), (State.FAILED, State.CANCELLED, State.REMOVED, State.WAITING)),
+            ((), (State.FAILED, State.CANCELLED, State.REMOVED, State.RETRYING, State.QUARANTINED)),
             ((State.FAILED, State.READY), (State.FAILED,)),
             ((State.SUCCEEDED,), None),
         ],

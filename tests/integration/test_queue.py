@@ -375,7 +375,7 @@ class TestRescue:
         assert await places(session) == {"waiting": 1, "attempt_state": 1}
         row = await session.fetchrow("SELECT * FROM provisioner.request_status WHERE id = $1", request)
         assert row is not None
-        assert (row["state"], row["attempts"], row["error_code"]) == ("waiting", 1, "outcome_unknown")
+        assert (row["state"], row["attempts"], row["error_code"]) == ("retrying", 1, "outcome_unknown")
         pause = row["next_attempt_at"] - await session.fetchval("SELECT now()")
         assert timedelta(seconds=20) < pause <= timedelta(seconds=30)
         await soon(session)

@@ -47,11 +47,11 @@ async def test_each_way_to_look(database: Lent) -> None:
         assert await found(ours, text="\\") == []
         assert await found(ours, text="speci") == [odd]
         assert await found(ours, state="pending", batch="mixed") == sorted(
-            (ids[state] for state in ("waiting", "in_flight", "ready")), reverse=True
+            (ids[state] for state in ("retrying", "in_flight", "ready")), reverse=True
         )
         assert await found(ours, state="failed") == [ids["failed"]]
         assert await found(ours, error="project_not_found") == [ids["failed"]]
-        assert await found(ours, error="permission_denied", state="waiting") == [ids["waiting"]]
+        assert await found(ours, error="permission_denied", state="retrying") == [ids["retrying"]]
         assert await found(ours, target="eu") == [odd]
         assert await found(ours, state="nonsense") == []
         assert await found(ours, text="9" * 19) == []
@@ -101,7 +101,7 @@ async def test_few_of_many_are_found_without_reading_all(database: Lent) -> None
         assert await found(ours, state="failed", error="gave_up", before=9_007) == [7]
         assert await found(ours, state="failed", error="gave_up", after=7) == [18_007, 9_007]
         assert await found(ours, state="failed", error="name_conflict") == []
-        assert await found(ours, state="waiting") == []
+        assert await found(ours, state="retrying") == []
         assert await found(ours, text="n-19999", state="succeeded") == [19_999]
         assert await found(ours, text="n-7", state="failed") == [7]
         assert await found(ours, text="n-7", state="pending") == []

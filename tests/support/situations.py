@@ -17,9 +17,7 @@ from tests.support.status_port import Answers, a_progress, a_status, a_worker
 TAKEN = "the project already has a connection named openrouter, and this request did not make it"
 DENIED = "the machine identity may not create connections in this project"
 REFUSED = "Unable to validate connection: Invalid API key (401)"
-DEFAULT = replace(
-    TargetReport(target="default", waiting=5, ready=662, in_flight=4, workers=2), metered=True, permits=200, period=60.0
-)
+DEFAULT = replace(TargetReport(target="default", pending=671, workers=2), metered=True, permits=200, period=60.0)
 
 
 def a_history(*, failing: bool = False) -> History:
@@ -77,7 +75,7 @@ def a_waiting(number: int) -> Listed:
     """A request that is tried again."""
     return a_listed(
         number,
-        state="waiting",
+        state="retrying",
         connection_id=None,
         error_code="permission_denied",
         error_message=DENIED,
@@ -184,7 +182,7 @@ def situations() -> dict[str, Answers]:
         retries=RETRIES,
     )
     paused = busy(
-        targets=(replace(DEFAULT, paused_at=at(-1800), paused_by="ann", in_flight=0),),
+        targets=(replace(DEFAULT, paused_at=at(-1800), paused_by="ann"),),
         workers=Workers(living=2, lost=0, pace=0.0),
     )
     trouble = busy(
@@ -233,7 +231,7 @@ def situations() -> dict[str, Answers]:
         progress=a_progress(
             requests=1600, succeeded=1600, in_flight=0, ready=0, waiting=0, ends_at=None, ended_at=at(-60)
         ),
-        targets=(replace(DEFAULT, waiting=0, ready=0, in_flight=0),),
+        targets=(replace(DEFAULT, pending=0),),
         batches=tuple(
             replace(each, succeeded=each.requests, ready=0, waiting=0, in_flight=0, ended_at=at(-60), ends_at=None)
             for each in busy().batches

@@ -120,7 +120,7 @@ def test_pages_follow_one_another() -> None:
     [
         (a_failed(9), {}, "provisioner retry 9"),
         (a_listed(9), {}, "provisioner verify 9"),
-        (a_waiting(9), {}, "provisioner show 9"),
+        (a_waiting(9), {}, "provisioner retry 9"),
         (a_waiting(9), {"quarantine": "credential:a"}, "provisioner retry 9"),
         (a_waiting(9), {"paused_at": NOON, "target": "a b"}, "provisioner resume 'a b'"),
     ],

@@ -23,6 +23,8 @@ class StateChoice(StrEnum):
 
     PENDING = "pending"
     WAITING = "waiting"
+    RETRYING = "retrying"
+    QUARANTINED = "quarantined"
     READY = "ready"
     IN_FLIGHT = "in_flight"
     UPDATING = "updating"

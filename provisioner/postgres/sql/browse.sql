@@ -20,7 +20,9 @@ LEFT JOIN provisioner.waiting AS w ON w.id = q.id
 LEFT JOIN provisioner.attempt_state AS s ON s.id = q.id
 CROSS JOIN LATERAL (
     SELECT
-        provisioner.live_state(q.status, q.wanted, q.connection_id, f.id, w.id) AS state,
+        provisioner.live_state(
+            q.status, q.wanted, q.connection_id, f.id, w.id, w.quarantine, s.error_message, s.cancelled
+        ) AS state,
         CASE WHEN q.status = 'pending' THEN s.error_code ELSE q.error_code END AS error_code
 ) AS l
 WHERE
@@ -53,15 +55,17 @@ FROM (
 ) AS m;
 
 -- :name counts
--- How many requests the filter matches, by their live state. `retrying` are those that were tried before and will be again.
-SELECT l.state, count(*) AS requests, count(*) FILTER (WHERE s.id IS NOT NULL AND NOT s.cancelled) AS retrying
+-- How many requests the filter matches, by their live state.
+SELECT l.state, count(*) AS requests
 FROM provisioner.connection_requests AS q
 LEFT JOIN provisioner.in_flight AS f ON f.id = q.id
 LEFT JOIN provisioner.waiting AS w ON w.id = q.id
 LEFT JOIN provisioner.attempt_state AS s ON s.id = q.id
 CROSS JOIN LATERAL (
     SELECT
-        provisioner.live_state(q.status, q.wanted, q.connection_id, f.id, w.id) AS state,
+        provisioner.live_state(
+            q.status, q.wanted, q.connection_id, f.id, w.id, w.quarantine, s.error_message, s.cancelled
+        ) AS state,
         CASE WHEN q.status = 'pending' THEN s.error_code ELSE q.error_code END AS error_code
 ) AS l
 WHERE
@@ -82,12 +86,9 @@ LEFT JOIN provisioner.waiting AS w ON w.id = q.id
 LEFT JOIN provisioner.attempt_state AS s ON s.id = q.id
 CROSS JOIN LATERAL (
     SELECT
-        CASE
-            WHEN q.status <> 'pending' THEN q.status
-            WHEN f.id IS NOT NULL THEN 'in_flight'
-            WHEN w.id IS NOT NULL THEN 'waiting'
-            ELSE 'ready'
-        END AS state,
+        provisioner.live_state(
+            q.status, q.wanted, q.connection_id, f.id, w.id, w.quarantine, s.error_message, s.cancelled
+        ) AS state,
         CASE WHEN q.status = 'pending' THEN s.error_code ELSE q.error_code END AS error_code
 ) AS l
 WHERE

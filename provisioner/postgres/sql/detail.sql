@@ -13,7 +13,9 @@ WITH standing AS (
 SELECT
     q.id, q.target, q.project_id::text AS project_id, q.name, q.description,
     c.credential, q.on_conflict, q.priority, q.batch, q.project_name, q.not_before, q.requested_by, q.created_at,
-    provisioner.live_state(q.status, q.wanted, q.connection_id, f.id, w.id) AS state,
+    provisioner.live_state(
+        q.status, q.wanted, q.connection_id, f.id, w.id, w.quarantine, s.error_message, s.cancelled
+    ) AS state,
     CASE WHEN q.status = 'pending' THEN coalesce(s.sent, q.attempts) ELSE q.attempts END AS attempts,
     q.connection_id::text AS connection_id, q.org_id::text AS org_id, q.credentials_hash, q.adopted,
     CASE WHEN q.status = 'pending' THEN s.error_code ELSE q.error_code END AS error_code,
