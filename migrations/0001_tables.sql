@@ -167,13 +167,14 @@ CREATE INDEX set_apart_by_error ON provisioner.set_apart (error_code, id) WHERE 
 COMMENT ON TABLE provisioner.set_apart IS 'Requests that failed, were cancelled or are removed, for those who look for them';
 
 -- What was edited of requests whose connection is recorded, until the connection has it: a change sends that and no more.
--- `adopted`: what somebody else made is to be deleted too.
+-- `others` are columns that connections do not have. `adopted`: what somebody else made is to be deleted too.
 CREATE TABLE provisioner.edits (
     id bigint PRIMARY KEY,
     name boolean NOT NULL DEFAULT false,
     description boolean NOT NULL DEFAULT false,
     credential boolean NOT NULL DEFAULT false,
-    adopted boolean NOT NULL DEFAULT false
+    adopted boolean NOT NULL DEFAULT false,
+    others text[] NOT NULL DEFAULT '{}'
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
 COMMENT ON TABLE provisioner.edits IS 'What was edited of recorded requests and is not in Infisical yet';

@@ -297,6 +297,9 @@ BEGIN
             UPDATE provisioner.connection_requests AS q
             SET wanted = 'absent', status = CASE WHEN q.wanted = 'absent' THEN 'pending' ELSE q.status END
             WHERE q.id = request.id;
+            IF remove.adopted OR request.wanted = 'absent' THEN
+                PERFORM provisioner.remove_rotations_of(request, remove.adopted);
+            END IF;
             SELECT
                 q.id,
                 CASE
@@ -314,10 +317,11 @@ BEGIN
             RAISE NOTICE 'request % is left as it is: %', request.id, SQLERRM;
         END;
     END LOOP;
+    RETURN QUERY SELECT r.id, r.outcome FROM provisioner.remove_rotations(remove.ids, remove.adopted) AS r;
 END
 $$;
 
-COMMENT ON FUNCTION provisioner.remove(bigint[], boolean) IS 'Have connections removed; what was adopted only with adopted => true';
+COMMENT ON FUNCTION provisioner.remove(bigint[], boolean) IS 'Have connections and rotations removed; what was adopted only with adopted => true';
 
 -- Send the present key of the credential again. Not to what was adopted and is left as it is, nor where the key is gone: a sealed key
 -- is wiped once it is used. Returns the requests whose connection gets its key.

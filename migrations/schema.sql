@@ -238,10 +238,23 @@ CREATE FUNCTION provisioner.cancel_rotations(ids bigint[]) RETURNS TABLE(id bigi
     AS $$
 #variable_conflict use_column
 DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
     ending bigint[];
     found_ids bigint[];
     doubted bigint[];
+    aside bigint[];
 BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
+    WITH put_aside AS (
+        UPDATE provisioner.rotation_requests AS r SET status = 'cancelled'
+        FROM (
+            SELECT f.id FROM provisioner.rotation_requests AS f
+            WHERE f.id = ANY (cancel_rotations.ids) AND f.status = 'failed' ORDER BY f.id FOR UPDATE
+        ) AS failed
+        WHERE r.id = failed.id
+        RETURNING r.id
+    )
+    SELECT coalesce(array_agg(p.id), '{}') INTO aside FROM put_aside AS p;
     -- In the order of others: who is in flight before its request, its request before its place in line.
     WITH marked AS (
         UPDATE provisioner.in_flight AS f SET cancelled = true
@@ -277,9 +290,12 @@ BEGIN
     UPDATE provisioner.attempt_state AS s SET cancelled = true WHERE s.id = ANY (doubted);
     UPDATE provisioner.rotation_requests AS r SET status = 'cancelled', finished_at = clock_timestamp()
     WHERE r.id = ANY (found_ids) AND r.id <> ALL (doubted) AND r.status = 'pending';
+    PERFORM set_config('provisioner.recording', before, true);
     RETURN QUERY
     SELECT f, CASE WHEN f = ANY (doubted) OR f = ANY (ending) THEN 'ending' ELSE 'cancelled' END
-    FROM unnest(found_ids || ending) AS f;
+    FROM unnest(found_ids || ending) AS f
+    UNION ALL
+    SELECT a, 'put aside' FROM unnest(aside) AS a;
 END
 $$;
 
@@ -288,6 +304,7 @@ CREATE FUNCTION provisioner.connections_followed() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
     ids bigint[];
 BEGIN
     IF NOT EXISTS (SELECT FROM provisioner.rotation_requests) THEN
@@ -310,9 +327,12 @@ BEGIN
         UPDATE provisioner.rotation_requests AS r
         SET status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL
         FROM concerned AS c
-        WHERE r.id = c.id AND c.status = 'failed' AND c.now_is IN ('pending', 'succeeded')
+        WHERE
+            r.id = c.id AND c.status = 'failed' AND c.now_is IN ('pending', 'succeeded')
+            AND (SELECT set_config('provisioner.recording', 'on', true)) = 'on'
     )
     SELECT array_agg(c.id) INTO ids FROM concerned AS c;
+    PERFORM set_config('provisioner.recording', before, true);
     IF ids IS NOT NULL THEN
         PERFORM provisioner.follow_connections(ids);
     END IF;
@@ -486,10 +506,13 @@ CREATE FUNCTION provisioner.follow_connections(ids bigint[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
 BEGIN
     IF coalesce(cardinality(follow_connections.ids), 0) = 0 THEN
         RETURN;  -- nobody is woken for nothing: a sweep asks every few seconds
     END IF;
+    PERFORM set_config('provisioner.recording', 'on', true);
     UPDATE provisioner.waiting AS w
     SET run_at = greatest(r.not_before, now()), quarantine = NULL
     FROM provisioner.rotation_requests AS r
@@ -520,6 +543,7 @@ BEGIN
     SET status = 'failed', error_code = 'connection_failed', error_message = f.reason, finished_at = clock_timestamp()
     FROM failed AS f
     WHERE r.id = f.id AND r.id IN (SELECT u.id FROM unplaced AS u);
+    PERFORM set_config('provisioner.recording', before, true);
     -- Heard as: look at everything.
     PERFORM pg_notify('provisioner', '');
 END
@@ -603,13 +627,14 @@ DECLARE
 BEGIN
     INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id, quarantine)
     SELECT
-        r.id,
-        CASE WHEN c.status = 'succeeded' OR r.wanted = 'absent' THEN greatest(r.not_before, now()) ELSE 'infinity' END,
-        r.target || '/rotations', -r.priority, r.project_id,
-        CASE WHEN c.status IS DISTINCT FROM 'succeeded' AND r.wanted = 'present' THEN 'connection' END
+        r.id, CASE WHEN n.connection THEN 'infinity' ELSE greatest(r.not_before, now()) END,
+        r.target || '/rotations', -r.priority, r.project_id, CASE WHEN n.connection THEN 'connection' END
     FROM provisioner.rotation_requests AS r
     LEFT JOIN provisioner.connection_requests AS c
         ON c.target = r.target AND c.project_id = r.project_id AND c.name = r.connection
+    CROSS JOIN LATERAL (
+        SELECT c.status IS DISTINCT FROM 'succeeded' AND r.wanted = 'present' AND r.rotation_id IS NULL AS connection
+    ) AS n
     WHERE
         r.id = ANY (place_rotations.ids) AND r.status = 'pending'
         AND NOT EXISTS (SELECT FROM provisioner.ready AS l WHERE l.id = r.id)
@@ -747,6 +772,18 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION provisioner.refuse_recorded_of_rotations() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    RAISE EXCEPTION 'request %: status, rotation_id, connection_id, key_issued, adopted, attempts, error_code, error_message and'
+        ' finished_at are what workers record, and cannot be changed', old.id
+    USING ERRCODE = 'object_not_in_prerequisite_state',
+        HINT = 'Set status to pending to retry it, or use provisioner.cancel, provisioner.retry and provisioner.remove.';
+END
+$$;
+
 CREATE FUNCTION provisioner.rekey(ids bigint[]) RETURNS TABLE(id bigint)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -804,6 +841,9 @@ BEGIN
             UPDATE provisioner.connection_requests AS q
             SET wanted = 'absent', status = CASE WHEN q.wanted = 'absent' THEN 'pending' ELSE q.status END
             WHERE q.id = request.id;
+            IF remove.adopted OR request.wanted = 'absent' THEN
+                PERFORM provisioner.remove_rotations_of(request, remove.adopted);
+            END IF;
             SELECT
                 q.id,
                 CASE
@@ -821,10 +861,11 @@ BEGIN
             RAISE NOTICE 'request % is left as it is: %', request.id, SQLERRM;
         END;
     END LOOP;
+    RETURN QUERY SELECT r.id, r.outcome FROM provisioner.remove_rotations(remove.ids, remove.adopted) AS r;
 END
 $$;
 
-COMMENT ON FUNCTION provisioner.remove(ids bigint[], adopted boolean) IS 'Have connections removed; what was adopted only with adopted => true';
+COMMENT ON FUNCTION provisioner.remove(ids bigint[], adopted boolean) IS 'Have connections and rotations removed; what was adopted only with adopted => true';
 
 CREATE FUNCTION provisioner.remove_gone(target text, project uuid) RETURNS bigint
     LANGUAGE sql SECURITY DEFINER
@@ -837,6 +878,71 @@ CREATE FUNCTION provisioner.remove_gone(target text, project uuid) RETURNS bigin
             q.target = remove_gone.target AND q.project_id = remove_gone.project
             AND q.wanted = 'present' AND q.status <> 'cancelled'
     ))
+$$;
+
+CREATE FUNCTION provisioner.remove_rotations(ids bigint[], adopted boolean) RETURNS TABLE(id bigint, outcome text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    request provisioner.rotation_requests;
+BEGIN
+    FOR request IN
+        SELECT q.* FROM provisioner.rotation_requests AS q
+        WHERE
+            q.id = ANY (remove_rotations.ids)
+            AND (q.wanted = 'present' OR q.status IN ('failed', 'cancelled'))
+        ORDER BY q.id
+    LOOP
+        BEGIN
+            IF remove_rotations.adopted AND request.adopted THEN
+                INSERT INTO provisioner.edits AS e (id, adopted) VALUES (request.id, true)
+                ON CONFLICT (id) DO UPDATE SET adopted = true;
+            END IF;
+            UPDATE provisioner.rotation_requests AS q
+            SET wanted = 'absent', status = CASE WHEN q.wanted = 'absent' THEN 'pending' ELSE q.status END
+            WHERE q.id = request.id;
+            SELECT
+                q.id,
+                CASE
+                    WHEN q.status = 'removed' THEN 'removed'
+                    WHEN q.adopted AND NOT remove_rotations.adopted THEN 'let go'
+                    ELSE 'removing'
+                END
+            INTO id, outcome
+            FROM provisioner.rotation_requests AS q WHERE q.id = request.id;
+            RETURN NEXT;
+        EXCEPTION WHEN OTHERS THEN
+            IF provisioner.is_about_all(SQLSTATE) THEN
+                RAISE;
+            END IF;
+            RAISE NOTICE 'request % is left as it is: %', request.id, SQLERRM;
+        END;
+    END LOOP;
+END
+$$;
+
+CREATE FUNCTION provisioner.remove_rotations_of(c provisioner.connection_requests, adopted boolean) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    users bigint[] := ARRAY (
+        SELECT r.id FROM provisioner.rotation_requests AS r
+        WHERE
+            r.target = c.target AND r.project_id = c.project_id AND r.connection = c.name
+            AND (NOT r.adopted OR remove_rotations_of.adopted)
+        ORDER BY r.id
+    );
+BEGIN
+    PERFORM provisioner.remove_rotations(users, remove_rotations_of.adopted);
+    IF EXISTS (
+        SELECT FROM provisioner.rotation_requests AS r WHERE r.id = ANY (users) AND r.wanted = 'absent' AND r.status = 'pending'
+    ) THEN
+        UPDATE provisioner.waiting AS w SET run_at = 'infinity', quarantine = 'rotations' WHERE w.id = c.id;
+    END IF;
+END
 $$;
 
 CREATE FUNCTION provisioner.reopen(r provisioner.connection_requests) RETURNS void
@@ -858,6 +964,115 @@ BEGIN
         PERFORM provisioner.take_place(r, greatest(lately + interval '45 seconds', r.not_before, now()));
     END IF;
     PERFORM set_config('provisioner.recording', before, true);
+END
+$$;
+
+CREATE FUNCTION provisioner.utf16_length(given text) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT length(given) + length(regexp_replace(given, '[^\U00010000-\U0010FFFF]', '', 'g'))
+$$;
+
+CREATE TABLE provisioner.rotation_requests (
+    id bigint NOT NULL,
+    target text DEFAULT 'default'::text NOT NULL,
+    project_id uuid NOT NULL,
+    name text DEFAULT 'openrouter'::text NOT NULL,
+    connection text DEFAULT 'openrouter'::text NOT NULL,
+    environment text DEFAULT 'prod'::text NOT NULL,
+    secret_path text DEFAULT '/'::text NOT NULL,
+    secret_name text DEFAULT 'OPENROUTER_API_KEY'::text NOT NULL,
+    interval_days integer DEFAULT 30 NOT NULL,
+    rotate_at time without time zone DEFAULT '00:00:00'::time without time zone NOT NULL,
+    key_name text DEFAULT '{project_name} {environment}'::text NOT NULL,
+    spend_limit numeric,
+    limit_reset text,
+    include_byok boolean,
+    description text,
+    on_conflict text DEFAULT 'fail'::text NOT NULL,
+    priority smallint DEFAULT 0 NOT NULL,
+    batch text,
+    project_name text,
+    wanted text DEFAULT 'present'::text NOT NULL,
+    with_secrets boolean DEFAULT false NOT NULL,
+    revoke_keys boolean DEFAULT false NOT NULL,
+    not_before timestamp with time zone,
+    requested_by text DEFAULT CURRENT_USER NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    status text DEFAULT 'pending'::text NOT NULL,
+    rotation_id uuid,
+    connection_id uuid,
+    key_issued text,
+    adopted boolean DEFAULT false NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    left_behind text,
+    error_code text,
+    error_message text,
+    finished_at timestamp with time zone,
+    CONSTRAINT rotation_requests_batch_check CHECK (((length(batch) >= 1) AND (length(batch) <= 200))),
+    CONSTRAINT rotation_requests_created_at_check CHECK (isfinite(created_at)),
+    CONSTRAINT rotation_requests_description_check CHECK ((provisioner.utf16_length(description) <= 255)),
+    CONSTRAINT rotation_requests_environment_check CHECK (((environment ~ '^[a-z0-9]+(-[a-z0-9]+)*$'::text) AND (length(environment) <= 64))),
+    CONSTRAINT rotation_requests_interval_days_check CHECK (((interval_days >= 1) AND (interval_days <= 3650))),
+    CONSTRAINT rotation_requests_key_name_check CHECK (((key_name ~ '\S'::text) AND (length(key_name) <= 200))),
+    CONSTRAINT rotation_requests_limit_reset_check CHECK ((limit_reset = ANY (ARRAY['daily'::text, 'weekly'::text, 'monthly'::text]))),
+    CONSTRAINT rotation_requests_name_check CHECK (((length(name) <= 64) AND (name ~ '^[a-z0-9]+(-[a-z0-9]+)*$'::text))),
+    CONSTRAINT rotation_requests_not_before_check CHECK (isfinite(not_before)),
+    CONSTRAINT rotation_requests_on_conflict_check CHECK ((on_conflict = ANY (ARRAY['fail'::text, 'adopt'::text]))),
+    CONSTRAINT rotation_requests_priority_check CHECK ((priority > '-32768'::integer)),
+    CONSTRAINT rotation_requests_project_name_check CHECK ((((length(project_name) >= 1) AND (length(project_name) <= 200)) AND (project_name !~ '[\u0001-\u001F\u007F-\u009F]'::text))),
+    CONSTRAINT rotation_requests_secret_name_check CHECK ((secret_name ~ '^[^:/\s]{1,200}$'::text)),
+    CONSTRAINT rotation_requests_secret_path_check CHECK (((secret_path ~ '^/([^/\s]+/)*[^/\s]*$'::text) AND (length(secret_path) <= 500))),
+    CONSTRAINT rotation_requests_spend_limit_check CHECK (((spend_limit > (0)::numeric) AND (spend_limit < '1000000000'::numeric))),
+    CONSTRAINT rotation_requests_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'succeeded'::text, 'failed'::text, 'cancelled'::text, 'removed'::text]))),
+    CONSTRAINT rotation_requests_target_check CHECK ((target ~ '^[a-z0-9][a-z0-9-]{0,62}$'::text)),
+    CONSTRAINT rotation_requests_wanted_check CHECK ((wanted = ANY (ARRAY['present'::text, 'absent'::text])))
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='50000', autovacuum_analyze_scale_factor='0', autovacuum_analyze_threshold='50000');
+
+COMMENT ON TABLE provisioner.rotation_requests IS 'One row is one secret rotation that somebody wants: a key of its own for a project';
+
+COMMENT ON COLUMN provisioner.rotation_requests.connection IS 'The connection with the management key, by its name in the same project';
+
+COMMENT ON COLUMN provisioner.rotation_requests.key_name IS 'The key''s name at OpenRouter; {project_name}, {project_id} and {environment} are filled in';
+
+COMMENT ON COLUMN provisioner.rotation_requests.with_secrets IS 'Whether removing it deletes its secret, too';
+
+COMMENT ON COLUMN provisioner.rotation_requests.revoke_keys IS 'Whether removing it revokes its keys at OpenRouter, too';
+
+COMMENT ON COLUMN provisioner.rotation_requests.key_issued IS 'The name under which OpenRouter lists the key';
+
+COMMENT ON COLUMN provisioner.rotation_requests.left_behind IS 'Which other keys stay or may stay at OpenRouter, and what to do; set it to NULL when that is done';
+
+CREATE FUNCTION provisioner.reopen_rotation(r provisioner.rotation_requests) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
+    lately timestamptz;
+BEGIN
+    -- It may change places between two statements, so it is looked for again.
+    FOR round IN 1..20 LOOP
+        DELETE FROM provisioner.waiting AS w WHERE w.id = r.id;
+        EXIT WHEN FOUND;
+        DELETE FROM provisioner.ready AS l WHERE l.id = r.id;
+        EXIT WHEN FOUND OR r.status <> 'pending';
+        IF EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = r.id) THEN
+            RETURN false;
+        END IF;
+    END LOOP;
+    PERFORM set_config('provisioner.recording', 'on', true);
+    SELECT s.updated_at INTO lately FROM provisioner.attempt_state AS s WHERE s.id = r.id;
+    IF r.status = 'pending' THEN
+        PERFORM provisioner.place_rotations(ARRAY [r.id]);
+    ELSE
+        UPDATE provisioner.rotation_requests AS q SET status = 'pending' WHERE q.id = r.id;
+    END IF;
+    UPDATE provisioner.waiting AS w SET run_at = greatest(w.run_at, lately + interval '45 seconds')
+    WHERE w.id = r.id AND isfinite(w.run_at) AND lately IS NOT NULL;
+    PERFORM set_config('provisioner.recording', before, true);
+    RETURN true;
 END
 $$;
 
@@ -1361,17 +1576,13 @@ CREATE FUNCTION provisioner.retry_rotations(ids bigint[]) RETURNS TABLE(id bigin
     AS $$
 #variable_conflict use_column
 BEGIN
-    UPDATE provisioner.attempt_state AS s
-    SET failures = 0, streak = 0, streak_of = NULL, cancelled = false
-    FROM provisioner.rotation_requests AS r
-    WHERE s.id = r.id AND r.id = ANY (retry_rotations.ids) AND r.status IN ('failed', 'cancelled');
     RETURN QUERY
     WITH reopened AS (
-        UPDATE provisioner.rotation_requests AS r
-        SET status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL
+        UPDATE provisioner.rotation_requests AS r SET status = 'pending'
         FROM (
             SELECT q.id, q.status FROM provisioner.rotation_requests AS q
-            WHERE q.id = ANY (retry_rotations.ids) AND q.status IN ('failed', 'cancelled')
+            WHERE q.id = ANY (retry_rotations.ids) AND q.status IN ('failed', 'cancelled', 'removed')
+            ORDER BY q.id
             FOR UPDATE
         ) AS before
         WHERE r.id = before.id
@@ -1393,34 +1604,64 @@ CREATE FUNCTION provisioner.rotation_edited() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
-    sent boolean := (
-        old.target, old.project_id, old.name, old.connection, old.environment, old.secret_path, old.secret_name, old.interval_days,
-        old.rotate_at, old.key_name, old.spend_limit, old.limit_reset, old.include_byok, old.description
-    ) IS DISTINCT FROM (
-        new.target, new.project_id, new.name, new.connection, new.environment, new.secret_path, new.secret_name, new.interval_days,
-        new.rotate_at, new.key_name, new.spend_limit, new.limit_reset, new.include_byok, new.description
+    changed text[] := ARRAY (
+        SELECT n.key FROM jsonb_each(to_jsonb(new)) AS n
+        JOIN jsonb_each(to_jsonb(old)) AS o ON o.key = n.key
+        WHERE n.value <> o.value
+        ORDER BY n.key
     );
+    patched text[] := ARRAY (
+        SELECT c FROM unnest(changed) AS c
+        WHERE c IN ('name', 'description', 'secret_name', 'interval_days', 'rotate_at', 'spend_limit', 'limit_reset', 'include_byok')
+    );
+    fixed text[] := ARRAY (
+        SELECT c FROM unnest(changed) AS c
+        WHERE c IN ('target', 'project_id', 'connection', 'environment', 'secret_path', 'key_name')
+    );
+    -- The name of a key that may have been left behind is told as it was sent.
+    naming text[] := ARRAY (
+        SELECT c FROM unnest(changed) AS c WHERE c = 'project_name' AND new.key_name LIKE '%{project_name}%'
+    );
+    recorded boolean := new.rotation_id IS NOT NULL;
 BEGIN
     IF old.id <> new.id THEN
         RAISE EXCEPTION 'request % keeps its id: id cannot be changed', old.id
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert another request.';
     END IF;
-    IF sent AND new.rotation_id IS NOT NULL THEN
-        RAISE EXCEPTION 'request % has its rotation, and what was asked for cannot be changed any more', new.id
-        USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Change the rotation in Infisical, or insert another request.';
+    IF recorded AND fixed <> '{}' THEN
+        RAISE EXCEPTION 'request % has its rotation, which was made with its %: that cannot be changed any more', new.id,
+            array_to_string(fixed, ', ')
+        USING ERRCODE = 'object_not_in_prerequisite_state',
+            HINT = 'Insert another request, and set wanted = ''absent'' in this one if its rotation is not needed any more.';
     END IF;
-    IF sent AND EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = new.id) THEN
-        RAISE EXCEPTION 'request %: an earlier create may have made its rotation, so what was asked for cannot be changed now', new.id
+    IF recorded AND new.adopted AND patched <> '{}' THEN
+        RAISE EXCEPTION 'request % has adopted somebody else''s rotation, which is left as it is: its % cannot be changed', new.id,
+            array_to_string(patched, ', ')
+        USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Change the rotation in Infisical.';
+    END IF;
+    IF
+        NOT recorded AND patched || fixed || naming <> '{}'
+        AND EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = new.id)
+    THEN
+        RAISE EXCEPTION 'request %: an earlier create may have made its rotation, so its % cannot be changed now', new.id,
+            array_to_string(patched || fixed || naming, ', ')
         USING ERRCODE = 'object_in_use', HINT = 'Retry it, so that the rotation is looked up, or cancel it; edit it when it has ended.';
     END IF;
-    IF new.status = 'pending' AND old.status = 'pending' THEN
-        DELETE FROM provisioner.waiting AS w WHERE w.id = new.id;
-        DELETE FROM provisioner.ready AS l WHERE l.id = new.id;
-        IF EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = new.id) THEN
-            RAISE EXCEPTION 'request % is in flight and cannot be changed now', new.id
-            USING ERRCODE = 'object_in_use', HINT = 'Cancel it, or wait until it has ended.';
-        END IF;
-        PERFORM provisioner.place_rotations(ARRAY [new.id]);
+    IF recorded AND patched <> '{}' THEN
+        INSERT INTO provisioner.edits AS e (id, name, description, others)
+        VALUES (
+            new.id, 'name' = ANY (patched), 'description' = ANY (patched),
+            array_remove(array_remove(patched, 'name'), 'description')
+        )
+        ON CONFLICT (id) DO UPDATE SET
+            name = e.name OR excluded.name, description = e.description OR excluded.description,
+            others = e.others || excluded.others;
+    ELSIF new.status <> 'pending' OR old.status <> 'pending' OR changed <@ '{project_name}' AND naming = '{}' THEN
+        RETURN NULL;
+    END IF;
+    IF NOT provisioner.reopen_rotation(new) THEN
+        RAISE EXCEPTION 'request % is in flight: its % cannot be changed now', new.id, array_to_string(changed, ', ')
+        USING ERRCODE = 'object_in_use', HINT = 'Cancel it, or wait until it has ended.';
     END IF;
     RETURN NULL;
 END
@@ -1434,12 +1675,12 @@ BEGIN
     UPDATE provisioner.waiting AS w SET run_at = now(), quarantine = NULL
     FROM provisioner.connection_requests AS q
     WHERE
-        q.target = new.target AND q.project_id = new.project_id AND q.name = new.connection AND w.id = q.id
+        q.target = old.target AND q.project_id = old.project_id AND q.name = old.connection AND w.id = q.id
         AND w.quarantine = 'rotations'
         AND NOT EXISTS (
             SELECT FROM provisioner.rotation_requests AS r
             WHERE
-                r.target = new.target AND r.project_id = new.project_id AND r.connection = new.connection
+                r.target = old.target AND r.project_id = old.project_id AND r.connection = old.connection
                 AND r.wanted = 'absent' AND r.status = 'pending'
         );
     IF FOUND THEN
@@ -1453,8 +1694,22 @@ CREATE FUNCTION provisioner.rotation_status_edited() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
 BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
+    IF new.finished_at IS NOT NULL OR new.error_code IS NOT NULL OR (old.status = 'removed' AND new.wanted = 'absent') THEN
+        UPDATE provisioner.rotation_requests AS r
+        SET
+            error_code = NULL, error_message = NULL, finished_at = NULL,
+            wanted = CASE WHEN old.status = 'removed' THEN 'present' ELSE r.wanted END
+        WHERE r.id = new.id;
+    END IF;
+    UPDATE provisioner.attempt_state AS s
+    SET failures = 0, streak = 0, streak_of = NULL, cancelled = false, error_code = NULL, error_message = NULL, updated_at = now()
+    WHERE s.id = new.id;
     PERFORM provisioner.place_rotations(ARRAY [new.id]);
+    PERFORM set_config('provisioner.recording', before, true);
     RETURN NULL;
 END
 $$;
@@ -1463,12 +1718,12 @@ CREATE FUNCTION provisioner.rotation_wished() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
 BEGIN
     IF new.wanted = 'present' AND new.status = 'cancelled' THEN
         RETURN NULL;  -- what was cancelled stays that, until somebody retries it
     END IF;
-    DELETE FROM provisioner.waiting AS w WHERE w.id = new.id;
-    DELETE FROM provisioner.ready AS l WHERE l.id = new.id;
     IF EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = new.id) THEN
         RETURN NULL;
     END IF;
@@ -1476,15 +1731,16 @@ BEGIN
         new.wanted = 'absent' AND new.rotation_id IS NULL
         AND NOT EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = new.id)
     THEN
+        DELETE FROM provisioner.waiting AS w WHERE w.id = new.id;
+        DELETE FROM provisioner.ready AS l WHERE l.id = new.id;
+        PERFORM set_config('provisioner.recording', 'on', true);
         UPDATE provisioner.rotation_requests AS r
         SET status = 'removed', error_code = NULL, error_message = NULL, finished_at = clock_timestamp()
         WHERE r.id = new.id;
-    ELSIF new.status = 'pending' THEN
-        PERFORM provisioner.place_rotations(ARRAY [new.id]);
+        DELETE FROM provisioner.attempt_state AS s WHERE s.id = new.id;
+        PERFORM set_config('provisioner.recording', before, true);
     ELSE
-        UPDATE provisioner.rotation_requests AS r
-        SET status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL
-        WHERE r.id = new.id;
+        PERFORM provisioner.reopen_rotation(new);
     END IF;
     RETURN NULL;
 END
@@ -1521,18 +1777,7 @@ CREATE FUNCTION provisioner.rotations_first() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
-    UPDATE provisioner.rotation_requests AS r SET wanted = 'absent'
-    WHERE
-        r.target = new.target AND r.project_id = new.project_id AND r.connection = new.name AND r.wanted = 'present'
-        AND NOT r.adopted;
-    IF EXISTS (
-        SELECT FROM provisioner.rotation_requests AS r
-        WHERE
-            r.target = new.target AND r.project_id = new.project_id AND r.connection = new.name AND r.wanted = 'absent'
-            AND r.status = 'pending'
-    ) THEN
-        UPDATE provisioner.waiting AS w SET run_at = 'infinity', quarantine = 'rotations' WHERE w.id = new.id;
-    END IF;
+    PERFORM provisioner.remove_rotations_of(new, false);
     RETURN NULL;
 END
 $$;
@@ -1557,6 +1802,7 @@ BEGIN
     DELETE FROM provisioner.in_flight AS f WHERE f.id > 1000000000000;
     DELETE FROM provisioner.unrecorded AS u WHERE u.id > 1000000000000;
     DELETE FROM provisioner.attempt_state AS s WHERE s.id > 1000000000000;
+    DELETE FROM provisioner.edits AS e WHERE e.id > 1000000000000;
     DELETE FROM provisioner.counts AS k WHERE k.target LIKE '%/rotations';
     DELETE FROM provisioner.count_changes AS k WHERE k.target LIKE '%/rotations';
     RETURN NULL;
@@ -1723,12 +1969,6 @@ EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
     RETURN false;
 END
 $_$;
-
-CREATE FUNCTION provisioner.utf16_length(given text) RETURNS integer
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $$
-    SELECT length(given) + length(regexp_replace(given, '[^\U00010000-\U0010FFFF]', '', 'g'))
-$$;
 
 CREATE TABLE provisioner.failed_boxes (
     id bigint NOT NULL,
@@ -2069,77 +2309,6 @@ CREATE VIEW provisioner.request_counts WITH (security_barrier='true') AS
 COMMENT ON VIEW provisioner.request_counts IS 'How many requests there are of each kind, quick whatever their number';
 
 COMMENT ON COLUMN provisioner.request_counts.counted_as IS 'The status; of a pending one that changes or removes what was made, updating or removing';
-
-CREATE TABLE provisioner.rotation_requests (
-    id bigint NOT NULL,
-    target text DEFAULT 'default'::text NOT NULL,
-    project_id uuid NOT NULL,
-    name text DEFAULT 'openrouter'::text NOT NULL,
-    connection text DEFAULT 'openrouter'::text NOT NULL,
-    environment text DEFAULT 'prod'::text NOT NULL,
-    secret_path text DEFAULT '/'::text NOT NULL,
-    secret_name text DEFAULT 'OPENROUTER_API_KEY'::text NOT NULL,
-    interval_days integer DEFAULT 30 NOT NULL,
-    rotate_at time without time zone DEFAULT '00:00:00'::time without time zone NOT NULL,
-    key_name text DEFAULT '{project_name} {environment}'::text NOT NULL,
-    spend_limit numeric,
-    limit_reset text,
-    include_byok boolean,
-    description text,
-    on_conflict text DEFAULT 'fail'::text NOT NULL,
-    priority smallint DEFAULT 0 NOT NULL,
-    batch text,
-    project_name text,
-    wanted text DEFAULT 'present'::text NOT NULL,
-    with_secrets boolean DEFAULT false NOT NULL,
-    revoke_keys boolean DEFAULT false NOT NULL,
-    not_before timestamp with time zone,
-    requested_by text DEFAULT CURRENT_USER NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    status text DEFAULT 'pending'::text NOT NULL,
-    rotation_id uuid,
-    connection_id uuid,
-    key_issued text,
-    adopted boolean DEFAULT false NOT NULL,
-    attempts integer DEFAULT 0 NOT NULL,
-    left_behind text,
-    error_code text,
-    error_message text,
-    finished_at timestamp with time zone,
-    CONSTRAINT rotation_requests_batch_check CHECK (((length(batch) >= 1) AND (length(batch) <= 200))),
-    CONSTRAINT rotation_requests_created_at_check CHECK (isfinite(created_at)),
-    CONSTRAINT rotation_requests_description_check CHECK ((provisioner.utf16_length(description) <= 255)),
-    CONSTRAINT rotation_requests_environment_check CHECK (((environment ~ '^[a-z0-9]+(-[a-z0-9]+)*$'::text) AND (length(environment) <= 64))),
-    CONSTRAINT rotation_requests_interval_days_check CHECK (((interval_days >= 1) AND (interval_days <= 3650))),
-    CONSTRAINT rotation_requests_key_name_check CHECK (((key_name ~ '\S'::text) AND (length(key_name) <= 200))),
-    CONSTRAINT rotation_requests_limit_reset_check CHECK ((limit_reset = ANY (ARRAY['daily'::text, 'weekly'::text, 'monthly'::text]))),
-    CONSTRAINT rotation_requests_name_check CHECK (((length(name) <= 64) AND (name ~ '^[a-z0-9]+(-[a-z0-9]+)*$'::text))),
-    CONSTRAINT rotation_requests_not_before_check CHECK (isfinite(not_before)),
-    CONSTRAINT rotation_requests_on_conflict_check CHECK ((on_conflict = ANY (ARRAY['fail'::text, 'adopt'::text]))),
-    CONSTRAINT rotation_requests_priority_check CHECK ((priority > '-32768'::integer)),
-    CONSTRAINT rotation_requests_project_name_check CHECK ((((length(project_name) >= 1) AND (length(project_name) <= 200)) AND (project_name !~ '[\u0001-\u001F\u007F-\u009F]'::text))),
-    CONSTRAINT rotation_requests_secret_name_check CHECK ((secret_name ~ '^[^:/\s]{1,200}$'::text)),
-    CONSTRAINT rotation_requests_secret_path_check CHECK (((secret_path ~ '^/([^/\s]+/)*[^/\s]*$'::text) AND (length(secret_path) <= 500))),
-    CONSTRAINT rotation_requests_spend_limit_check CHECK (((spend_limit > (0)::numeric) AND (spend_limit < '1000000000'::numeric))),
-    CONSTRAINT rotation_requests_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'succeeded'::text, 'failed'::text, 'cancelled'::text, 'removed'::text]))),
-    CONSTRAINT rotation_requests_target_check CHECK ((target ~ '^[a-z0-9][a-z0-9-]{0,62}$'::text)),
-    CONSTRAINT rotation_requests_wanted_check CHECK ((wanted = ANY (ARRAY['present'::text, 'absent'::text])))
-)
-WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='50000', autovacuum_analyze_scale_factor='0', autovacuum_analyze_threshold='50000');
-
-COMMENT ON TABLE provisioner.rotation_requests IS 'One row is one secret rotation that somebody wants: a key of its own for a project';
-
-COMMENT ON COLUMN provisioner.rotation_requests.connection IS 'The connection with the management key, by its name in the same project';
-
-COMMENT ON COLUMN provisioner.rotation_requests.key_name IS 'The key''s name at OpenRouter; {project_name}, {project_id} and {environment} are filled in';
-
-COMMENT ON COLUMN provisioner.rotation_requests.with_secrets IS 'Whether removing it deletes its secret, too';
-
-COMMENT ON COLUMN provisioner.rotation_requests.revoke_keys IS 'Whether removing it revokes its keys at OpenRouter, too';
-
-COMMENT ON COLUMN provisioner.rotation_requests.key_issued IS 'The name under which OpenRouter lists the key';
-
-COMMENT ON COLUMN provisioner.rotation_requests.left_behind IS 'Which other keys may have been left behind at OpenRouter, and what to do';
 
 CREATE VIEW provisioner.requests AS
  SELECT q.id,
@@ -2602,7 +2771,8 @@ CREATE TABLE provisioner.edits (
     name boolean DEFAULT false NOT NULL,
     description boolean DEFAULT false NOT NULL,
     credential boolean DEFAULT false NOT NULL,
-    adopted boolean DEFAULT false NOT NULL
+    adopted boolean DEFAULT false NOT NULL,
+    others text[] DEFAULT '{}'::text[] NOT NULL
 )
 WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
 
@@ -3203,6 +3373,8 @@ CREATE TRIGGER connections_joined AFTER INSERT ON provisioner.connection_request
 
 CREATE TRIGGER refuse_recorded_columns AFTER UPDATE OF status, connection_id, org_id, credentials_hash, adopted, key_fingerprint, attempts, error_code, error_message, finished_at ON provisioner.connection_requests FOR EACH ROW WHEN (((current_setting('provisioner.recording'::text, true) IS DISTINCT FROM 'on'::text) AND (((new.status IS DISTINCT FROM old.status) AND (new.status <> 'pending'::text)) OR ((((((new.connection_id IS DISTINCT FROM old.connection_id) OR (new.org_id IS DISTINCT FROM old.org_id)) OR (new.credentials_hash IS DISTINCT FROM old.credentials_hash)) OR (new.adopted IS DISTINCT FROM old.adopted)) OR (new.key_fingerprint IS DISTINCT FROM old.key_fingerprint)) OR (new.attempts IS DISTINCT FROM old.attempts)) OR ((new.status = old.status) AND (((new.error_code IS DISTINCT FROM old.error_code) OR (new.error_message IS DISTINCT FROM old.error_message)) OR (new.finished_at IS DISTINCT FROM old.finished_at)))))) EXECUTE FUNCTION provisioner.refuse_recorded_columns();
 
+CREATE TRIGGER refuse_recorded_of_rotations AFTER UPDATE OF status, rotation_id, connection_id, key_issued, adopted, attempts, left_behind, error_code, error_message, finished_at ON provisioner.rotation_requests FOR EACH ROW WHEN (((current_setting('provisioner.recording'::text, true) IS DISTINCT FROM 'on'::text) AND (((new.status <> old.status) AND (new.status <> 'pending'::text)) OR (((((new.rotation_id IS DISTINCT FROM old.rotation_id) OR (new.connection_id IS DISTINCT FROM old.connection_id)) OR (new.key_issued IS DISTINCT FROM old.key_issued)) OR (new.adopted IS DISTINCT FROM old.adopted)) OR (new.attempts IS DISTINCT FROM old.attempts)) OR ((new.left_behind IS NOT NULL) AND (new.left_behind IS DISTINCT FROM old.left_behind)) OR ((new.status = old.status) AND (((new.error_code IS DISTINCT FROM old.error_code) OR (new.error_message IS DISTINCT FROM old.error_message)) OR (new.finished_at IS DISTINCT FROM old.finished_at)))))) EXECUTE FUNCTION provisioner.refuse_recorded_of_rotations();
+
 CREATE TRIGGER request_credential_edited AFTER UPDATE OF credential, target, project_id ON provisioner.connection_requests FOR EACH ROW WHEN (((new.status = 'pending'::text) AND (((new.credential IS DISTINCT FROM old.credential) OR (new.target IS DISTINCT FROM old.target)) OR (new.project_id IS DISTINCT FROM old.project_id)))) EXECUTE FUNCTION provisioner.request_credential_edited();
 
 CREATE TRIGGER request_edited AFTER UPDATE OF id, target, project_id, name, description, credential, on_conflict, priority, batch, project_name, wanted, not_before ON provisioner.connection_requests FOR EACH ROW WHEN (((((((((((((old.id IS DISTINCT FROM new.id) OR (old.target IS DISTINCT FROM new.target)) OR (old.project_id IS DISTINCT FROM new.project_id)) OR (old.name IS DISTINCT FROM new.name)) OR (old.description IS DISTINCT FROM new.description)) OR (old.on_conflict IS DISTINCT FROM new.on_conflict)) OR (old.priority IS DISTINCT FROM new.priority)) OR (old.batch IS DISTINCT FROM new.batch)) OR (old.project_name IS DISTINCT FROM new.project_name)) OR (old.wanted IS DISTINCT FROM new.wanted)) OR (old.not_before IS DISTINCT FROM new.not_before)) OR ((new.credential IS DISTINCT FROM old.credential) AND ((new.credential ~~ 'sealed:%:wiped'::text) IS NOT TRUE)))) EXECUTE FUNCTION provisioner.request_edited();
@@ -3229,9 +3401,11 @@ CREATE TRIGGER requests_inserted AFTER INSERT ON provisioner.connection_requests
 
 CREATE TRIGGER requests_truncated AFTER TRUNCATE ON provisioner.connection_requests FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_truncated();
 
-CREATE TRIGGER rotation_edited AFTER UPDATE OF id, target, project_id, name, connection, environment, secret_path, secret_name, interval_days, rotate_at, key_name, spend_limit, limit_reset, include_byok, description, priority, not_before ON provisioner.rotation_requests FOR EACH ROW EXECUTE FUNCTION provisioner.rotation_edited();
+CREATE TRIGGER rotation_deleted AFTER DELETE ON provisioner.rotation_requests FOR EACH ROW WHEN (((old.wanted = 'absent'::text) AND (old.status = 'pending'::text))) EXECUTE FUNCTION provisioner.rotation_ended();
 
-CREATE TRIGGER rotation_ended AFTER UPDATE OF status ON provisioner.rotation_requests FOR EACH ROW WHEN (((new.wanted = 'absent'::text) AND (new.status <> 'pending'::text) AND (old.status = 'pending'::text))) EXECUTE FUNCTION provisioner.rotation_ended();
+CREATE TRIGGER rotation_edited AFTER UPDATE OF id, target, project_id, name, connection, environment, secret_path, secret_name, interval_days, rotate_at, key_name, spend_limit, limit_reset, include_byok, description, priority, not_before, project_name ON provisioner.rotation_requests FOR EACH ROW EXECUTE FUNCTION provisioner.rotation_edited();
+
+CREATE TRIGGER rotation_ended AFTER UPDATE OF status, wanted ON provisioner.rotation_requests FOR EACH ROW WHEN (((old.wanted = 'absent'::text) AND (old.status = 'pending'::text) AND ((new.wanted <> 'absent'::text) OR (new.status <> 'pending'::text)))) EXECUTE FUNCTION provisioner.rotation_ended();
 
 CREATE TRIGGER rotation_status_edited AFTER UPDATE OF status ON provisioner.rotation_requests FOR EACH ROW WHEN (((new.status = 'pending'::text) AND (old.status <> 'pending'::text))) EXECUTE FUNCTION provisioner.rotation_status_edited();
 
@@ -3328,13 +3502,23 @@ REVOKE ALL ON FUNCTION provisioner.refuse(rule text, r provisioner.connection_re
 
 REVOKE ALL ON FUNCTION provisioner.refuse_recorded_columns() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION provisioner.refuse_recorded_of_rotations() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION provisioner.rekey(ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.remove(ids bigint[], adopted boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.remove_gone(target text, project uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION provisioner.remove_rotations(ids bigint[], adopted boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.remove_rotations_of(c provisioner.connection_requests, adopted boolean) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION provisioner.reopen(r provisioner.connection_requests) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.utf16_length(given text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.reopen_rotation(r provisioner.rotation_requests) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.repair(ids bigint[], wrong text[]) FROM PUBLIC;
 
@@ -3393,8 +3577,6 @@ REVOKE ALL ON FUNCTION provisioner.sweep(most integer, pause interval, OUT seen 
 REVOKE ALL ON FUNCTION provisioner.take_place(r provisioner.connection_requests, until timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.turn_attempt_log(keep interval) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION provisioner.utf16_length(given text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.wipe_boxes(boxes provisioner.failed_boxes[]) FROM PUBLIC;
 

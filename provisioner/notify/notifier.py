@@ -9,7 +9,7 @@ import structlog
 
 from provisioner.core.errors import DatabaseUnavailable, ProvisionerError, StatementRefused
 from provisioner.core.notices import is_given_up, pause_after
-from provisioner.core.ports import Outbox, Receiver
+from provisioner.core.ports_beside import Outbox, Receiver
 
 log = structlog.stdlib.get_logger()
 

@@ -90,8 +90,10 @@ class PostgresQueue:
     async def _edits(self, ids: Collection[int]) -> Mapping[int, Edits]:
         """What was edited since the connections of these requests were recorded."""
         return {
-            id_: Edits(name=name, description=description, credential=credential, adopted=adopted)
-            for id_, name, description, credential, adopted in await self._database.fetch(
+            id_: Edits(
+                name=name, description=description, credential=credential, adopted=adopted, others=frozenset(others)
+            )
+            for id_, name, description, credential, adopted, others in await self._database.fetch(
                 self._claim["edits"], list(ids)
             )
         }

@@ -91,6 +91,8 @@ def _calls_for(settlements: Sequence[Settlement], kind: Kind | None = None) -> I
         plain = kind is None and _is_plain(settlement)
         if kind is not None and isinstance(settlement.outcome, Succeed):
             row = kind.result(settlement, settlement.outcome)
+        elif kind is not None and isinstance(settlement.outcome, Remove):
+            row = kind.removal(settlement)
         else:
             row = _row(settlement, plain=plain)
         rows[type(settlement.outcome)].append((*row, settlement.claim.fence, *_standing(settlement)))

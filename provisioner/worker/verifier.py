@@ -11,7 +11,8 @@ import structlog
 from provisioner.core.comparison import Project, Recorded
 from provisioner.core.errors import DatabaseUnavailable, ProvisionerError, StatementRefused
 from provisioner.core.model import Result
-from provisioner.core.ports import Clock, DriftLedger, Lister, Permits
+from provisioner.core.ports import Clock, Permits
+from provisioner.core.ports_beside import DriftLedger, Lister
 from provisioner.core.target_health import TROUBLE
 from provisioner.core.verifying import Round, judge
 from provisioner.worker.database_retry import jittered

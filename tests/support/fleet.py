@@ -94,8 +94,8 @@ class Fleet:
         clock = DatabaseClock(wall=partial(datetime.now, UTC), monotonic=time.monotonic)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(pool.close)
-            lines = open_lines(chosen, "default", pool, clock, open_vault(chosen))
-            target, rotations = await stack.enter_async_context(lines)
+            opened = open_lines(chosen, "default", pool, clock, open_vault(chosen))
+            target, rotations, _ = await stack.enter_async_context(opened)
             worker = Worker(
                 [(target, capacity(chosen.targets["default"].max_in_flight)), (rotations, ROTATIONS_AT_ONCE)],
                 options=WorkerOptions(name=f"worker-{len(self.workers)}", lease=5.0, grace=2.0, poll=self._poll),

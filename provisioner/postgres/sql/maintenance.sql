@@ -156,17 +156,17 @@ doubted AS (
     CROSS JOIN LATERAL (
         SELECT
             r.target, r.project_id, r.name, r.description, false AS marked,
-            r.wanted = 'absent' AND r.connection_id IS NOT NULL AS deleting
+            r.wanted = 'absent' AND r.connection_id IS NOT NULL AS no_create
         FROM provisioner.connection_requests AS r
         WHERE r.id = t.id
         UNION ALL
-        SELECT r.target, r.project_id, r.name, r.description, true, false
+        SELECT r.target, r.project_id, r.name, r.description, true, r.rotation_id IS NOT NULL
         FROM provisioner.rotation_requests AS r
         WHERE r.id = t.id
         LIMIT 1
     ) AS q
-    -- Nothing is created for what is only to be deleted.
-    WHERE q.deleting IS NOT TRUE
+    -- Nothing is created for what is only to be deleted, nor by a claim of a rotation that is recorded.
+    WHERE q.no_create IS NOT TRUE
     ON CONFLICT (id, sent_at) DO UPDATE SET ended_at = greatest(sent_creates.ended_at, excluded.ended_at)
 ),
 logged AS (
