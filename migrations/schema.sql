@@ -3345,6 +3345,10 @@ CREATE INDEX attempt_state_error ON provisioner.attempt_state USING btree (error
 
 CREATE INDEX connection_requests_batch ON provisioner.connection_requests USING btree (batch, id) WHERE (batch IS NOT NULL);
 
+CREATE INDEX connection_requests_name ON provisioner.connection_requests USING btree (name text_pattern_ops, id);
+
+CREATE INDEX connection_requests_project_name ON provisioner.connection_requests USING btree (lower(project_name) text_pattern_ops, id) WHERE (project_name IS NOT NULL);
+
 CREATE INDEX credential_health_quarantined ON provisioner.credential_health USING btree (target) WHERE ((quarantined_since IS NOT NULL) AND (credential !~~ 'sealed-%'::text));
 
 CREATE INDEX drifts_missed ON provisioner.drifts USING btree (target, missed_at) WHERE (drift IS NULL);
