@@ -2833,6 +2833,58 @@ CREATE TABLE provisioner.key_verdicts (
     asked_at timestamp with time zone NOT NULL
 );
 
+CREATE VIEW provisioner.listed_requests AS
+ SELECT q.id,
+    q.target,
+    q.project_id,
+    q.name,
+    q.description,
+        CASE
+            WHEN (q.credential ~~ 'sealed:%'::text) THEN ('sealed:'::text || split_part(q.credential, ':'::text, 2))
+            ELSE q.credential
+        END AS credential,
+        CASE
+            WHEN ((q.credential ~~ 'sealed:%'::text) AND (q.credential !~~ '%:wiped'::text)) THEN split_part(q.credential, ':'::text, 2)
+            ELSE NULL::text
+        END AS sealed_by,
+    q.on_conflict,
+    q.priority,
+    q.batch,
+    q.project_name,
+    q.wanted,
+    q.not_before,
+    q.requested_by,
+    q.created_at,
+    q.status,
+    provisioner.live_state(q.status, q.wanted, q.connection_id, f.id, w.id, w.quarantine, s.error_message, s.cancelled) AS state,
+        CASE
+            WHEN (q.status = 'pending'::text) THEN COALESCE(s.sent, q.attempts)
+            ELSE q.attempts
+        END AS attempts,
+    q.connection_id,
+    q.org_id,
+    q.credentials_hash,
+    q.adopted,
+    q.key_fingerprint,
+        CASE
+            WHEN (q.status = 'pending'::text) THEN s.error_code
+            ELSE q.error_code
+        END AS error_code,
+        CASE
+            WHEN (q.status = 'pending'::text) THEN s.error_message
+            ELSE q.error_message
+        END AS error_message,
+    w.run_at AS next_attempt_at,
+    q.finished_at
+   FROM (((provisioner.connection_requests q
+     LEFT JOIN provisioner.in_flight f ON ((f.id = q.id)))
+     LEFT JOIN provisioner.waiting w ON ((w.id = q.id)))
+     LEFT JOIN provisioner.attempt_state s ON ((s.id = q.id)));
+
+COMMENT ON VIEW provisioner.listed_requests IS 'Every request with its live state; of a sealed credential only its key''s id';
+
+COMMENT ON COLUMN provisioner.listed_requests.sealed_by IS 'The key that still seals it; NULL when there is no box (any more)';
+
 CREATE TABLE provisioner.migrations (
     version integer NOT NULL,
     name text NOT NULL,
@@ -2981,22 +3033,6 @@ CREATE VIEW provisioner.quarantined_projects AS
 
 COMMENT ON VIEW provisioner.quarantined_projects IS 'Projects in which the machine identity may not create: add it, and their requests go on';
 
-CREATE VIEW provisioner.request_credentials AS
- SELECT id,
-        CASE
-            WHEN (credential ~~ 'sealed:%'::text) THEN ('sealed:'::text || split_part(credential, ':'::text, 2))
-            ELSE credential
-        END AS credential,
-        CASE
-            WHEN ((credential ~~ 'sealed:%'::text) AND (credential !~~ '%:wiped'::text)) THEN split_part(credential, ':'::text, 2)
-            ELSE NULL::text
-        END AS sealed_by
-   FROM provisioner.connection_requests q;
-
-COMMENT ON VIEW provisioner.request_credentials IS 'Which credential each request names; of a sealed one only its key''s id';
-
-COMMENT ON COLUMN provisioner.request_credentials.sealed_by IS 'The key that still seals it; NULL when there is no box (any more)';
-
 CREATE TABLE provisioner.verify_rounds (
     target text NOT NULL,
     holder text NOT NULL,
@@ -3020,24 +3056,15 @@ CREATE VIEW provisioner.request_status WITH (security_barrier='true') AS
     q.priority,
     q.requested_by,
     q.created_at,
-    provisioner.live_state(q.status, q.wanted, q.connection_id, f.id, w.id, w.quarantine, s.error_message, s.cancelled) AS state,
-        CASE
-            WHEN (q.status = 'pending'::text) THEN COALESCE(s.sent, q.attempts)
-            ELSE q.attempts
-        END AS attempts,
+    q.state,
+    q.attempts,
     q.connection_id,
     q.org_id,
     q.credentials_hash,
     q.adopted,
-        CASE
-            WHEN (q.status = 'pending'::text) THEN s.error_code
-            ELSE q.error_code
-        END AS error_code,
-        CASE
-            WHEN (q.status = 'pending'::text) THEN s.error_message
-            ELSE q.error_message
-        END AS error_message,
-    w.run_at AS next_attempt_at,
+    q.error_code,
+    q.error_message,
+    q.next_attempt_at,
         CASE
             WHEN (q.status = 'pending'::text) THEN ((( WITH RECURSIVE lines AS (
                     ( SELECT r.target
@@ -3077,10 +3104,7 @@ CREATE VIEW provisioner.request_status WITH (security_barrier='true') AS
             WHEN (q.finished_at < v.previous_at) THEN v.previous_at
             ELSE NULL::timestamp with time zone
         END AS verified_at
-   FROM (((((provisioner.connection_requests q
-     LEFT JOIN provisioner.in_flight f ON ((f.id = q.id)))
-     LEFT JOIN provisioner.waiting w ON ((w.id = q.id)))
-     LEFT JOIN provisioner.attempt_state s ON ((s.id = q.id)))
+   FROM ((provisioner.listed_requests q
      LEFT JOIN provisioner.drifts d ON ((d.id = q.id)))
      LEFT JOIN provisioner.verify_rounds v ON ((v.target = q.target)))
   WHERE ((q.requested_by = CURRENT_USER) OR ( SELECT has_table_privilege(('provisioner.ready'::regclass)::oid, 'SELECT'::text) AS has_table_privilege));
