@@ -415,6 +415,37 @@ WHEN (
 )
 EXECUTE FUNCTION provisioner.box_failed();
 
+-- Where requests that ended otherwise than they should are found. One by one, for they are few; what succeeds costs a comparison.
+CREATE FUNCTION provisioner.request_set_apart() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF TG_OP <> 'DELETE' AND new.status IN ('failed', 'cancelled', 'removed') THEN
+        INSERT INTO provisioner.set_apart AS a (id, status, error_code)
+        VALUES (new.id, new.status, new.error_code)
+        ON CONFLICT (id) DO UPDATE SET status = excluded.status, error_code = excluded.error_code;
+    ELSE
+        DELETE FROM provisioner.set_apart AS a WHERE a.id = old.id;
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER request_set_apart_at_once AFTER INSERT ON provisioner.connection_requests
+FOR EACH ROW WHEN (new.status IN ('failed', 'cancelled', 'removed'))
+EXECUTE FUNCTION provisioner.request_set_apart();
+
+CREATE TRIGGER request_set_apart AFTER UPDATE OF status, error_code ON provisioner.connection_requests
+FOR EACH ROW
+WHEN (
+    (old.status IN ('failed', 'cancelled', 'removed') OR new.status IN ('failed', 'cancelled', 'removed'))
+    AND (old.status, old.error_code) IS DISTINCT FROM (new.status, new.error_code)
+)
+EXECUTE FUNCTION provisioner.request_set_apart();
+
+CREATE TRIGGER request_forgotten AFTER DELETE ON provisioner.connection_requests
+FOR EACH ROW WHEN (old.status IN ('failed', 'cancelled', 'removed'))
+EXECUTE FUNCTION provisioner.request_set_apart();
+
 -- What workers record is not for others to write: a connection that is not the one that was made would be changed or removed
 -- by mistake. Statements that record say so by a setting of their own transaction; `status = 'pending'` is anybody's retry.
 CREATE FUNCTION provisioner.refuse_recorded_columns() RETURNS trigger
@@ -479,7 +510,7 @@ BEGIN
     IF NOT EXISTS (SELECT FROM provisioner.requests) THEN
         TRUNCATE
             provisioner.ready, provisioner.waiting, provisioner.in_flight, provisioner.unrecorded, provisioner.attempt_state,
-            provisioner.sent_creates, provisioner.edits, provisioner.failed_boxes;
+            provisioner.sent_creates, provisioner.edits, provisioner.failed_boxes, provisioner.set_apart;
         RETURN NULL;
     END IF;
     DELETE FROM provisioner.ready AS r WHERE r.id BETWEEN first AND last;
@@ -489,6 +520,7 @@ BEGIN
     DELETE FROM provisioner.attempt_state AS s WHERE s.id BETWEEN first AND last;
     DELETE FROM provisioner.edits AS e WHERE e.id BETWEEN first AND last;
     DELETE FROM provisioner.failed_boxes AS b WHERE b.id BETWEEN first AND last;
+    DELETE FROM provisioner.set_apart AS a WHERE a.id BETWEEN first AND last;
     RETURN NULL;
 END
 $$;

@@ -475,6 +475,16 @@ BEGIN
     INSERT INTO provisioner.count_changes (target, batch, requested_by, status, error_code, requests, started_at, ended_at, newest)
     SELECT m.* FROM provisioner.miscounted AS m;
     GET DIAGNOSTICS corrected = ROW_COUNT;
+    DELETE FROM provisioner.set_apart AS a
+    WHERE NOT EXISTS (
+        SELECT FROM provisioner.connection_requests AS q
+        WHERE q.id = a.id AND q.status = a.status AND q.error_code IS NOT DISTINCT FROM a.error_code
+    );
+    INSERT INTO provisioner.set_apart (id, status, error_code)
+    SELECT q.id, q.status, q.error_code
+    FROM provisioner.connection_requests AS q
+    WHERE q.status IN ('failed', 'cancelled', 'removed')
+    ON CONFLICT (id) DO NOTHING;
     RETURN corrected;
 END
 $$;

@@ -106,6 +106,9 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     before text := coalesce(current_setting('provisioner.recording', true), '');
 BEGIN
+    IF coalesce(cardinality(follow_connections.ids), 0) = 0 THEN
+        RETURN;  -- nobody is woken for nothing: a sweep asks every few seconds
+    END IF;
     PERFORM set_config('provisioner.recording', 'on', true);
     UPDATE provisioner.waiting AS w
     SET run_at = greatest(r.not_before, now()), quarantine = NULL

@@ -556,6 +556,9 @@ CREATE FUNCTION provisioner.follow_connections(ids bigint[]) RETURNS void
 DECLARE
     before text := coalesce(current_setting('provisioner.recording', true), '');
 BEGIN
+    IF coalesce(cardinality(follow_connections.ids), 0) = 0 THEN
+        RETURN;  -- nobody is woken for nothing: a sweep asks every few seconds
+    END IF;
     PERFORM set_config('provisioner.recording', 'on', true);
     UPDATE provisioner.waiting AS w
     SET run_at = greatest(r.not_before, now()), quarantine = NULL
@@ -816,6 +819,16 @@ BEGIN
     INSERT INTO provisioner.count_changes (target, batch, requested_by, status, error_code, requests, started_at, ended_at, newest)
     SELECT m.* FROM provisioner.miscounted AS m;
     GET DIAGNOSTICS corrected = ROW_COUNT;
+    DELETE FROM provisioner.set_apart AS a
+    WHERE NOT EXISTS (
+        SELECT FROM provisioner.connection_requests AS q
+        WHERE q.id = a.id AND q.status = a.status AND q.error_code IS NOT DISTINCT FROM a.error_code
+    );
+    INSERT INTO provisioner.set_apart (id, status, error_code)
+    SELECT q.id, q.status, q.error_code
+    FROM provisioner.connection_requests AS q
+    WHERE q.status IN ('failed', 'cancelled', 'removed')
+    ON CONFLICT (id) DO NOTHING;
     RETURN corrected;
 END
 $$;
@@ -1324,6 +1337,22 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION provisioner.request_set_apart() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF TG_OP <> 'DELETE' AND new.status IN ('failed', 'cancelled', 'removed') THEN
+        INSERT INTO provisioner.set_apart AS a (id, status, error_code)
+        VALUES (new.id, new.status, new.error_code)
+        ON CONFLICT (id) DO UPDATE SET status = excluded.status, error_code = excluded.error_code;
+    ELSE
+        DELETE FROM provisioner.set_apart AS a WHERE a.id = old.id;
+    END IF;
+    RETURN NULL;
+END
+$$;
+
 CREATE FUNCTION provisioner.request_status_edited() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1437,7 +1466,7 @@ BEGIN
     IF NOT EXISTS (SELECT FROM provisioner.requests) THEN
         TRUNCATE
             provisioner.ready, provisioner.waiting, provisioner.in_flight, provisioner.unrecorded, provisioner.attempt_state,
-            provisioner.sent_creates, provisioner.edits, provisioner.failed_boxes;
+            provisioner.sent_creates, provisioner.edits, provisioner.failed_boxes, provisioner.set_apart;
         RETURN NULL;
     END IF;
     DELETE FROM provisioner.ready AS r WHERE r.id BETWEEN first AND last;
@@ -1447,6 +1476,7 @@ BEGIN
     DELETE FROM provisioner.attempt_state AS s WHERE s.id BETWEEN first AND last;
     DELETE FROM provisioner.edits AS e WHERE e.id BETWEEN first AND last;
     DELETE FROM provisioner.failed_boxes AS b WHERE b.id BETWEEN first AND last;
+    DELETE FROM provisioner.set_apart AS a WHERE a.id BETWEEN first AND last;
     RETURN NULL;
 END
 $$;
@@ -3217,6 +3247,15 @@ COMMENT ON COLUMN provisioner.sent_creates.proof IS 'none: it may be committed l
 
 COMMENT ON COLUMN provisioner.sent_creates.exact IS 'Whether description is what was sent, or a marker may have been added';
 
+CREATE TABLE provisioner.set_apart (
+    id bigint NOT NULL,
+    status text NOT NULL,
+    error_code text
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
+
+COMMENT ON TABLE provisioner.set_apart IS 'Requests that failed, were cancelled or are removed, for those who look for them';
+
 CREATE TABLE provisioner.sweeps (
     one boolean DEFAULT true NOT NULL,
     "position" bigint DEFAULT 0 NOT NULL,
@@ -3352,6 +3391,9 @@ ALTER TABLE ONLY provisioner.seen_projects
 ALTER TABLE ONLY provisioner.sent_creates
     ADD CONSTRAINT sent_creates_pkey PRIMARY KEY (id, sent_at);
 
+ALTER TABLE ONLY provisioner.set_apart
+    ADD CONSTRAINT set_apart_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY provisioner.sweeps
     ADD CONSTRAINT sweeps_pkey PRIMARY KEY (one);
 
@@ -3373,7 +3415,9 @@ ALTER TABLE ONLY provisioner.waiting
 ALTER TABLE ONLY provisioner.workers
     ADD CONSTRAINT workers_pkey PRIMARY KEY (id);
 
-CREATE INDEX connection_requests_batch ON provisioner.connection_requests USING btree (batch) WHERE (batch IS NOT NULL);
+CREATE INDEX attempt_state_error ON provisioner.attempt_state USING btree (error_code, id) WHERE (error_code IS NOT NULL);
+
+CREATE INDEX connection_requests_batch ON provisioner.connection_requests USING btree (batch, id) WHERE (batch IS NOT NULL);
 
 CREATE INDEX credential_health_quarantined ON provisioner.credential_health USING btree (target) WHERE ((quarantined_since IS NOT NULL) AND (credential !~~ 'sealed-%'::text));
 
@@ -3384,6 +3428,10 @@ CREATE INDEX ready_by_id ON provisioner.ready USING btree (id);
 CREATE INDEX ready_of_project ON provisioner.ready USING btree (target, project_id, rank, turn);
 
 CREATE INDEX rotation_requests_batch ON provisioner.rotation_requests USING btree (batch) WHERE (batch IS NOT NULL);
+
+CREATE INDEX set_apart_by_error ON provisioner.set_apart USING btree (error_code, id) WHERE (error_code IS NOT NULL);
+
+CREATE INDEX set_apart_by_status ON provisioner.set_apart USING btree (status, id);
 
 CREATE INDEX waiting_quarantined ON provisioner.waiting USING btree (target, quarantine) WHERE (quarantine IS NOT NULL);
 
@@ -3420,6 +3468,12 @@ CREATE TRIGGER refuse_recorded_of_rotations AFTER UPDATE OF status, rotation_id,
 CREATE TRIGGER request_credential_edited AFTER UPDATE OF credential, target, project_id ON provisioner.connection_requests FOR EACH ROW WHEN (((new.status = 'pending'::text) AND (((new.credential IS DISTINCT FROM old.credential) OR (new.target IS DISTINCT FROM old.target)) OR (new.project_id IS DISTINCT FROM old.project_id)))) EXECUTE FUNCTION provisioner.request_credential_edited();
 
 CREATE TRIGGER request_edited AFTER UPDATE OF id, target, project_id, name, description, credential, on_conflict, priority, batch, project_name, wanted, not_before ON provisioner.connection_requests FOR EACH ROW WHEN (((((((((((((old.id IS DISTINCT FROM new.id) OR (old.target IS DISTINCT FROM new.target)) OR (old.project_id IS DISTINCT FROM new.project_id)) OR (old.name IS DISTINCT FROM new.name)) OR (old.description IS DISTINCT FROM new.description)) OR (old.on_conflict IS DISTINCT FROM new.on_conflict)) OR (old.priority IS DISTINCT FROM new.priority)) OR (old.batch IS DISTINCT FROM new.batch)) OR (old.project_name IS DISTINCT FROM new.project_name)) OR (old.wanted IS DISTINCT FROM new.wanted)) OR (old.not_before IS DISTINCT FROM new.not_before)) OR ((new.credential IS DISTINCT FROM old.credential) AND ((new.credential ~~ 'sealed:%:wiped'::text) IS NOT TRUE)))) EXECUTE FUNCTION provisioner.request_edited();
+
+CREATE TRIGGER request_forgotten AFTER DELETE ON provisioner.connection_requests FOR EACH ROW WHEN ((old.status = ANY (ARRAY['failed'::text, 'cancelled'::text, 'removed'::text]))) EXECUTE FUNCTION provisioner.request_set_apart();
+
+CREATE TRIGGER request_set_apart AFTER UPDATE OF status, error_code ON provisioner.connection_requests FOR EACH ROW WHEN ((((old.status = ANY (ARRAY['failed'::text, 'cancelled'::text, 'removed'::text])) OR (new.status = ANY (ARRAY['failed'::text, 'cancelled'::text, 'removed'::text]))) AND ((old.status IS DISTINCT FROM new.status) OR (old.error_code IS DISTINCT FROM new.error_code)))) EXECUTE FUNCTION provisioner.request_set_apart();
+
+CREATE TRIGGER request_set_apart_at_once AFTER INSERT ON provisioner.connection_requests FOR EACH ROW WHEN ((new.status = ANY (ARRAY['failed'::text, 'cancelled'::text, 'removed'::text]))) EXECUTE FUNCTION provisioner.request_set_apart();
 
 CREATE TRIGGER request_status_edited AFTER UPDATE OF status ON provisioner.connection_requests FOR EACH ROW WHEN (((new.status IS DISTINCT FROM old.status) AND ((new.status = 'pending'::text) OR (new.status IS NULL) OR (new.status <> ALL (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text, 'removed'::text]))))) EXECUTE FUNCTION provisioner.request_status_edited();
 
@@ -3553,6 +3607,8 @@ REVOKE ALL ON FUNCTION provisioner.request_credential_edited() FROM PUBLIC;
 REVOKE ALL ON FUNCTION provisioner.request_discovered(target text, projects uuid[], names text[], credential text, batch text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.request_edited() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.request_set_apart() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.request_status_edited() FROM PUBLIC;
 

@@ -56,6 +56,16 @@ class ListView:
         return address(replace(self.query, before=None, after=self.found.requests[0].id))
 
     @property
+    def further(self) -> str:
+        """The way on, where there was no time to look through all; empty if there was."""
+        if self.found is None or self.found.looked_to is None:
+            return ""
+        edge = self.found.looked_to
+        if self.query.after is not None:
+            return address(replace(self.query, after=edge))
+        return address(replace(self.query, before=edge))
+
+    @property
     def older(self) -> str:
         """The way to older requests; empty if there are none."""
         if self.found is None or not self.found.older or not self.found.requests:

@@ -117,7 +117,7 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
             _table(name, "SELECT")
             for name in ("quarantined_credentials", "quarantined_projects", "project_health", "sealing_keys", "notices")
         ),
-        *(_table(name, "SELECT") for name in ("migrations", "history", "drifts", "verify_rounds")),
+        *(_table(name, "SELECT") for name in ("migrations", "history", "drifts", "verify_rounds", "set_apart")),
         _function("sealing_key()"),
     ),
     Kind.WORKER: (

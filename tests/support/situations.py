@@ -222,6 +222,18 @@ def situations() -> dict[str, Answers]:
     two = busy(
         targets=(DEFAULT, replace(DEFAULT, target="eu", permits=None, metered=False, in_flight_limit=8, workers=1))
     )
+    limited = busy(
+        targets=(
+            replace(
+                DEFAULT,
+                allowed_writes=60,
+                allowed_period=60.0,
+                allowed_in_flight=2,
+                limited_at=at(-240),
+                limited_by="ann",
+            ),
+        )
+    )
     empty = a_status(
         progress=a_progress(requests=0, succeeded=0, in_flight=0, ready=0, waiting=0, ends_at=None, started_at=None),
         batches=(),
@@ -251,6 +263,7 @@ def situations() -> dict[str, Answers]:
         "wrong-key": Answers(status=endless(key_refused, "held for a key"), history=usual),
         "many-batches": Answers(status=many, history=usual),
         "two-targets": Answers(status=two, history=usual),
+        "limited": Answers(status=limited, history=usual),
         "empty": Answers(status=empty),
         "done": Answers(status=done, history=usual),
         "readme": Answers(status=readme, history=usual),

@@ -20,23 +20,6 @@ WHERE
 ORDER BY CASE WHEN $10::boolean THEN v.id END DESC, v.id
 LIMIT $9;
 
--- :name further
--- How many more requests the filter matches between ids $7 and $8, counted up to $9: the rest of the table is not read for a number.
-SELECT count(*) AS requests
-FROM (
-    SELECT FROM provisioner.listed_requests AS v
-    WHERE
-        ($1::bigint[] IS NULL OR v.id = ANY ($1))
-        AND ($2::text[] IS NULL OR v.state = ANY ($2))
-        AND ($3::text[] IS NULL OR v.batch = ANY ($3))
-        AND ($4::uuid[] IS NULL OR v.project_id = ANY ($4))
-        AND ($5::text[] IS NULL OR v.error_code = ANY ($5))
-        AND ($6::text[] IS NULL OR v.target = ANY ($6))
-        AND ($7::bigint IS NULL OR v.id > $7)
-        AND ($8::bigint IS NULL OR v.id < $8)
-    LIMIT $9
-) AS m;
-
 -- :name counts
 -- How many requests the filter matches, by their live state.
 SELECT v.state, count(*) AS requests

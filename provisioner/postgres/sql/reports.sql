@@ -163,13 +163,20 @@ FROM summed AS s;
 -- :name budgets
 -- The budgets that all workers share. A window that is over has used nothing yet.
 SELECT
-    p.target, p.kind, p.metered, p.permits, p.period,
+    p.target, p.kind, p.metered, p.permits, p.period, p.configured,
     CASE
         WHEN coalesce(p.ends_at, p.starts_at + p.period) > extract(EPOCH FROM clock_timestamp()) THEN p.used ELSE 0
     END AS used,
     greatest(p.blocked_until - extract(EPOCH FROM clock_timestamp()), 0)::float8 AS blocked
 FROM provisioner.permits AS p
 ORDER BY p.target, p.kind;
+
+-- :name limits
+-- What operators allow while workers run, and who they are.
+SELECT t.target, t.writes_limit AS writes, t.writes_period AS period, t.in_flight_limit AS in_flight, t.limited_by AS by
+FROM provisioner.targets AS t
+WHERE t.limited_at IS NOT NULL
+ORDER BY t.target;
 
 -- :name concurrency
 -- How many creates may be in flight at each target, and how many at once stopped its server, where that is more than suspected.
