@@ -495,57 +495,11 @@ EXECUTE FUNCTION provisioner.rotation_ended();
 CREATE TRIGGER rotations_deleted AFTER DELETE ON provisioner.rotation_requests
 REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_deleted();
 
-CREATE FUNCTION provisioner.rotations_truncated() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    DELETE FROM provisioner.ready AS l WHERE l.id > 1000000000000;
-    DELETE FROM provisioner.waiting AS w WHERE w.id > 1000000000000;
-    DELETE FROM provisioner.in_flight AS f WHERE f.id > 1000000000000;
-    DELETE FROM provisioner.unrecorded AS u WHERE u.id > 1000000000000;
-    DELETE FROM provisioner.attempt_state AS s WHERE s.id > 1000000000000;
-    DELETE FROM provisioner.edits AS e WHERE e.id > 1000000000000;
-    DELETE FROM provisioner.counts AS k WHERE k.target LIKE '%/rotations';
-    DELETE FROM provisioner.count_changes AS k WHERE k.target LIKE '%/rotations';
-    RETURN NULL;
-END
-$$;
-
 CREATE TRIGGER rotations_truncated AFTER TRUNCATE ON provisioner.rotation_requests
-FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_truncated();
+FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_truncated('1000000000001', '9223372036854775807');
 
--- The counts of rotations, under the target of their line.
-CREATE FUNCTION provisioner.rotations_counted() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    IF TG_OP IN ('UPDATE', 'DELETE') THEN
-        INSERT INTO provisioner.count_changes
-        SELECT
-            o.target || '/rotations', coalesce(o.batch, ''), o.requested_by,
-            provisioner.counted_as(o.status, o.wanted, o.rotation_id), coalesce(o.error_code, ''), -count(*)
-        FROM old_rows AS o
-        GROUP BY o.target, o.batch, o.requested_by, 4, o.error_code;
-    END IF;
-    IF TG_OP IN ('INSERT', 'UPDATE') THEN
-        INSERT INTO provisioner.count_changes
-        SELECT
-            n.target || '/rotations', coalesce(n.batch, ''), n.requested_by,
-            provisioner.counted_as(n.status, n.wanted, n.rotation_id), coalesce(n.error_code, ''), count(*),
-            min(n.created_at), max(n.finished_at), max(n.id)
-        FROM new_rows AS n
-        GROUP BY n.target, n.batch, n.requested_by, 4, n.error_code;
-    END IF;
-    RETURN NULL;
-END
-$$;
-
-CREATE TRIGGER rotations_counted_in AFTER INSERT ON provisioner.rotation_requests
-REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_counted();
-
-CREATE TRIGGER rotations_counted_again AFTER UPDATE ON provisioner.rotation_requests
-REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_counted();
-
-CREATE TRIGGER rotations_counted_out AFTER DELETE ON provisioner.rotation_requests
-REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_counted();
+-- Rotations are counted under the targets of their lines.
+SELECT provisioner.keep_counts('provisioner.rotation_requests', '/rotations', 'rotation_id');
 
 -- Call rotations off, as `cancel` does with connections: failed ones are put aside, and what may have been left behind is still said.
 CREATE FUNCTION provisioner.cancel_rotations(ids bigint[]) RETURNS TABLE (id bigint, outcome text)

@@ -299,6 +299,53 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION provisioner.connection_requests_counted() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    CASE TG_OP
+    WHEN 'INSERT' THEN
+        INSERT INTO provisioner.count_changes
+        SELECT
+            coalesce(n.target, '') || '', coalesce(n.batch, ''), coalesce(n.requested_by, ''),
+            provisioner.counted_as(n.status, n.wanted, n.connection_id), coalesce(n.error_code, ''),
+            count(*), min(n.created_at), max(n.finished_at), max(n.id)
+        FROM new_rows AS n
+        GROUP BY 1, 2, 3, 4, 5;
+    WHEN 'UPDATE' THEN
+        INSERT INTO provisioner.count_changes
+        SELECT
+            coalesce(c.target, '') || '', coalesce(c.batch, ''), coalesce(c.requested_by, ''), c.counted_as,
+            coalesce(c.error_code, ''), sum(c.requests), min(c.created_at), max(c.finished_at), max(c.id)
+        FROM (
+            SELECT
+                o.target, o.batch, o.requested_by, provisioner.counted_as(o.status, o.wanted, o.connection_id) AS counted_as, o.error_code,
+                -1 AS requests, NULL AS created_at, NULL AS finished_at, NULL AS id
+            FROM old_rows AS o
+            UNION ALL
+            SELECT
+                n.target, n.batch, n.requested_by, provisioner.counted_as(n.status, n.wanted, n.connection_id), n.error_code,
+                1, n.created_at, n.finished_at, n.id
+            FROM new_rows AS n
+        ) AS c
+        GROUP BY 1, 2, 3, 4, 5
+        HAVING sum(c.requests) <> 0;
+    WHEN 'DELETE' THEN
+        INSERT INTO provisioner.count_changes
+        SELECT
+            coalesce(o.target, '') || '', coalesce(o.batch, ''), coalesce(o.requested_by, ''),
+            provisioner.counted_as(o.status, o.wanted, o.connection_id), coalesce(o.error_code, ''), -count(*)
+        FROM old_rows AS o
+        GROUP BY 1, 2, 3, 4, 5;
+    ELSE
+        DELETE FROM provisioner.counts AS k WHERE k.target = split_part(k.target, '/', 1) || '';
+        DELETE FROM provisioner.count_changes AS h WHERE h.target = split_part(h.target, '/', 1) || '';
+    END CASE;
+    RETURN NULL;
+END
+$$;
+
 CREATE FUNCTION provisioner.connections_followed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -557,6 +604,69 @@ CREATE FUNCTION provisioner.is_about_all(code text) RETURNS boolean
 $$;
 
 COMMENT ON FUNCTION provisioner.is_about_all(code text) IS 'Whether an error code is about more than one row';
+
+CREATE FUNCTION provisioner.keep_counts(requests regclass, line text, recorded text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+DECLARE
+    name text := (SELECT c.relname || '_counted' FROM pg_class AS c WHERE c.oid = keep_counts.requests);
+BEGIN
+    EXECUTE format($create$
+CREATE FUNCTION provisioner.%1$I() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    CASE TG_OP
+    WHEN 'INSERT' THEN
+        INSERT INTO provisioner.count_changes
+        SELECT
+            coalesce(n.target, '') || %2$L, coalesce(n.batch, ''), coalesce(n.requested_by, ''),
+            provisioner.counted_as(n.status, n.wanted, n.%3$I), coalesce(n.error_code, ''),
+            count(*), min(n.created_at), max(n.finished_at), max(n.id)
+        FROM new_rows AS n
+        GROUP BY 1, 2, 3, 4, 5;
+    WHEN 'UPDATE' THEN
+        INSERT INTO provisioner.count_changes
+        SELECT
+            coalesce(c.target, '') || %2$L, coalesce(c.batch, ''), coalesce(c.requested_by, ''), c.counted_as,
+            coalesce(c.error_code, ''), sum(c.requests), min(c.created_at), max(c.finished_at), max(c.id)
+        FROM (
+            SELECT
+                o.target, o.batch, o.requested_by, provisioner.counted_as(o.status, o.wanted, o.%3$I) AS counted_as, o.error_code,
+                -1 AS requests, NULL AS created_at, NULL AS finished_at, NULL AS id
+            FROM old_rows AS o
+            UNION ALL
+            SELECT
+                n.target, n.batch, n.requested_by, provisioner.counted_as(n.status, n.wanted, n.%3$I), n.error_code,
+                1, n.created_at, n.finished_at, n.id
+            FROM new_rows AS n
+        ) AS c
+        GROUP BY 1, 2, 3, 4, 5
+        HAVING sum(c.requests) <> 0;
+    WHEN 'DELETE' THEN
+        INSERT INTO provisioner.count_changes
+        SELECT
+            coalesce(o.target, '') || %2$L, coalesce(o.batch, ''), coalesce(o.requested_by, ''),
+            provisioner.counted_as(o.status, o.wanted, o.%3$I), coalesce(o.error_code, ''), -count(*)
+        FROM old_rows AS o
+        GROUP BY 1, 2, 3, 4, 5;
+    ELSE
+        DELETE FROM provisioner.counts AS k WHERE k.target = split_part(k.target, '/', 1) || %2$L;
+        DELETE FROM provisioner.count_changes AS h WHERE h.target = split_part(h.target, '/', 1) || %2$L;
+    END CASE;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER counted_in AFTER INSERT ON %4$s
+REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.%1$I();
+CREATE TRIGGER counted_again AFTER UPDATE ON %4$s
+REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.%1$I();
+CREATE TRIGGER counted_out AFTER DELETE ON %4$s
+REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.%1$I();
+CREATE TRIGGER counted_none AFTER TRUNCATE ON %4$s FOR EACH STATEMENT EXECUTE FUNCTION provisioner.%1$I();
+$create$, name, line, recorded, requests);
+END
+$_$;
 
 CREATE FUNCTION provisioner.live_state(status text, wanted text, recorded uuid, flying bigint, waits bigint, quarantine text, said text, cancelled boolean) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1276,74 +1386,6 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION provisioner.requests_counted_again() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-BEGIN
-    INSERT INTO provisioner.count_changes
-    SELECT
-        coalesce(c.target, ''), coalesce(c.batch, ''), coalesce(c.requested_by, ''), c.status,
-        coalesce(c.error_code, ''), sum(c.requests), min(c.created_at), max(c.finished_at), max(c.id)
-    FROM (
-        SELECT
-            o.target, o.batch, o.requested_by, provisioner.counted_as(o.status, o.wanted, o.connection_id) AS status, o.error_code,
-            -1 AS requests, NULL AS created_at, NULL AS finished_at, NULL AS id
-        FROM old_rows AS o
-        UNION ALL
-        SELECT
-            n.target, n.batch, n.requested_by, provisioner.counted_as(n.status, n.wanted, n.connection_id) AS status, n.error_code,
-            1, n.created_at, n.finished_at, n.id
-        FROM new_rows AS n
-    ) AS c
-    GROUP BY c.target, c.batch, c.requested_by, c.status, c.error_code
-    HAVING sum(c.requests) <> 0;
-    RETURN NULL;
-END
-$$;
-
-CREATE FUNCTION provisioner.requests_counted_in() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-BEGIN
-    INSERT INTO provisioner.count_changes
-    SELECT
-        coalesce(n.target, ''), coalesce(n.batch, ''), coalesce(n.requested_by, ''),
-        provisioner.counted_as(n.status, n.wanted, n.connection_id), coalesce(n.error_code, ''), count(*), min(n.created_at), max(n.finished_at), max(n.id)
-    FROM new_rows AS n
-    GROUP BY n.target, n.batch, n.requested_by, 4, n.error_code;
-    RETURN NULL;
-END
-$$;
-
-CREATE FUNCTION provisioner.requests_counted_none() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-BEGIN
-    -- Those of rotations stay: they are counted under the targets of their lines.
-    DELETE FROM provisioner.counts AS k WHERE k.target NOT LIKE '%/rotations';
-    DELETE FROM provisioner.count_changes AS h WHERE h.target NOT LIKE '%/rotations';
-    RETURN NULL;
-END
-$$;
-
-CREATE FUNCTION provisioner.requests_counted_out() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-BEGIN
-    INSERT INTO provisioner.count_changes
-    SELECT
-        coalesce(o.target, ''), coalesce(o.batch, ''), coalesce(o.requested_by, ''),
-        provisioner.counted_as(o.status, o.wanted, o.connection_id), coalesce(o.error_code, ''), -count(*)
-    FROM old_rows AS o
-    GROUP BY o.target, o.batch, o.requested_by, 4, o.error_code;
-    RETURN NULL;
-END
-$$;
-
 CREATE FUNCTION provisioner.requests_deleted() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1417,20 +1459,24 @@ CREATE FUNCTION provisioner.requests_truncated() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+DECLARE
+    first bigint := TG_ARGV[0];
+    last bigint := TG_ARGV[1];
 BEGIN
-    -- The places and the evidence of rotations, whose ids begin where those of connections never come, are not to go with them.
-    IF EXISTS (SELECT FROM provisioner.rotation_requests) THEN
-        DELETE FROM provisioner.ready AS r WHERE r.id <= 1000000000000;
-        DELETE FROM provisioner.waiting AS w WHERE w.id <= 1000000000000;
-        DELETE FROM provisioner.in_flight AS f WHERE f.id <= 1000000000000;
-        DELETE FROM provisioner.unrecorded AS u WHERE u.id <= 1000000000000;
-        DELETE FROM provisioner.attempt_state AS s WHERE s.id <= 1000000000000;
-        TRUNCATE provisioner.edits, provisioner.failed_boxes, provisioner.set_apart;
+    IF NOT EXISTS (SELECT FROM provisioner.requests) THEN
+        TRUNCATE
+            provisioner.ready, provisioner.waiting, provisioner.in_flight, provisioner.unrecorded, provisioner.attempt_state,
+            provisioner.sent_creates, provisioner.edits, provisioner.failed_boxes, provisioner.set_apart;
         RETURN NULL;
     END IF;
-    TRUNCATE
-        provisioner.ready, provisioner.waiting, provisioner.in_flight, provisioner.unrecorded, provisioner.attempt_state,
-        provisioner.sent_creates, provisioner.edits, provisioner.failed_boxes, provisioner.set_apart;
+    DELETE FROM provisioner.ready AS r WHERE r.id BETWEEN first AND last;
+    DELETE FROM provisioner.waiting AS w WHERE w.id BETWEEN first AND last;
+    DELETE FROM provisioner.in_flight AS f WHERE f.id BETWEEN first AND last;
+    DELETE FROM provisioner.unrecorded AS u WHERE u.id BETWEEN first AND last;
+    DELETE FROM provisioner.attempt_state AS s WHERE s.id BETWEEN first AND last;
+    DELETE FROM provisioner.edits AS e WHERE e.id BETWEEN first AND last;
+    DELETE FROM provisioner.failed_boxes AS b WHERE b.id BETWEEN first AND last;
+    DELETE FROM provisioner.set_apart AS a WHERE a.id BETWEEN first AND last;
     RETURN NULL;
 END
 $$;
@@ -1690,6 +1736,53 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION provisioner.rotation_requests_counted() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    CASE TG_OP
+    WHEN 'INSERT' THEN
+        INSERT INTO provisioner.count_changes
+        SELECT
+            coalesce(n.target, '') || '/rotations', coalesce(n.batch, ''), coalesce(n.requested_by, ''),
+            provisioner.counted_as(n.status, n.wanted, n.rotation_id), coalesce(n.error_code, ''),
+            count(*), min(n.created_at), max(n.finished_at), max(n.id)
+        FROM new_rows AS n
+        GROUP BY 1, 2, 3, 4, 5;
+    WHEN 'UPDATE' THEN
+        INSERT INTO provisioner.count_changes
+        SELECT
+            coalesce(c.target, '') || '/rotations', coalesce(c.batch, ''), coalesce(c.requested_by, ''), c.counted_as,
+            coalesce(c.error_code, ''), sum(c.requests), min(c.created_at), max(c.finished_at), max(c.id)
+        FROM (
+            SELECT
+                o.target, o.batch, o.requested_by, provisioner.counted_as(o.status, o.wanted, o.rotation_id) AS counted_as, o.error_code,
+                -1 AS requests, NULL AS created_at, NULL AS finished_at, NULL AS id
+            FROM old_rows AS o
+            UNION ALL
+            SELECT
+                n.target, n.batch, n.requested_by, provisioner.counted_as(n.status, n.wanted, n.rotation_id), n.error_code,
+                1, n.created_at, n.finished_at, n.id
+            FROM new_rows AS n
+        ) AS c
+        GROUP BY 1, 2, 3, 4, 5
+        HAVING sum(c.requests) <> 0;
+    WHEN 'DELETE' THEN
+        INSERT INTO provisioner.count_changes
+        SELECT
+            coalesce(o.target, '') || '/rotations', coalesce(o.batch, ''), coalesce(o.requested_by, ''),
+            provisioner.counted_as(o.status, o.wanted, o.rotation_id), coalesce(o.error_code, ''), -count(*)
+        FROM old_rows AS o
+        GROUP BY 1, 2, 3, 4, 5;
+    ELSE
+        DELETE FROM provisioner.counts AS k WHERE k.target = split_part(k.target, '/', 1) || '/rotations';
+        DELETE FROM provisioner.count_changes AS h WHERE h.target = split_part(h.target, '/', 1) || '/rotations';
+    END CASE;
+    RETURN NULL;
+END
+$$;
+
 CREATE FUNCTION provisioner.rotation_status_edited() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1746,32 +1839,6 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION provisioner.rotations_counted() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-BEGIN
-    IF TG_OP IN ('UPDATE', 'DELETE') THEN
-        INSERT INTO provisioner.count_changes
-        SELECT
-            o.target || '/rotations', coalesce(o.batch, ''), o.requested_by,
-            provisioner.counted_as(o.status, o.wanted, o.rotation_id), coalesce(o.error_code, ''), -count(*)
-        FROM old_rows AS o
-        GROUP BY o.target, o.batch, o.requested_by, 4, o.error_code;
-    END IF;
-    IF TG_OP IN ('INSERT', 'UPDATE') THEN
-        INSERT INTO provisioner.count_changes
-        SELECT
-            n.target || '/rotations', coalesce(n.batch, ''), n.requested_by,
-            provisioner.counted_as(n.status, n.wanted, n.rotation_id), coalesce(n.error_code, ''), count(*),
-            min(n.created_at), max(n.finished_at), max(n.id)
-        FROM new_rows AS n
-        GROUP BY n.target, n.batch, n.requested_by, 4, n.error_code;
-    END IF;
-    RETURN NULL;
-END
-$$;
-
 CREATE FUNCTION provisioner.rotations_first() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1788,23 +1855,6 @@ CREATE FUNCTION provisioner.rotations_inserted() RETURNS trigger
     AS $$
 BEGIN
     PERFORM provisioner.place_rotations(ARRAY (SELECT n.id FROM new_rows AS n WHERE n.status = 'pending'));
-    RETURN NULL;
-END
-$$;
-
-CREATE FUNCTION provisioner.rotations_truncated() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-BEGIN
-    DELETE FROM provisioner.ready AS l WHERE l.id > 1000000000000;
-    DELETE FROM provisioner.waiting AS w WHERE w.id > 1000000000000;
-    DELETE FROM provisioner.in_flight AS f WHERE f.id > 1000000000000;
-    DELETE FROM provisioner.unrecorded AS u WHERE u.id > 1000000000000;
-    DELETE FROM provisioner.attempt_state AS s WHERE s.id > 1000000000000;
-    DELETE FROM provisioner.edits AS e WHERE e.id > 1000000000000;
-    DELETE FROM provisioner.counts AS k WHERE k.target LIKE '%/rotations';
-    DELETE FROM provisioner.count_changes AS k WHERE k.target LIKE '%/rotations';
     RETURN NULL;
 END
 $$;
@@ -2813,6 +2863,58 @@ CREATE TABLE provisioner.key_verdicts (
     asked_at timestamp with time zone NOT NULL
 );
 
+CREATE VIEW provisioner.listed_requests AS
+ SELECT q.id,
+    q.target,
+    q.project_id,
+    q.name,
+    q.description,
+        CASE
+            WHEN (q.credential ~~ 'sealed:%'::text) THEN ('sealed:'::text || split_part(q.credential, ':'::text, 2))
+            ELSE q.credential
+        END AS credential,
+        CASE
+            WHEN ((q.credential ~~ 'sealed:%'::text) AND (q.credential !~~ '%:wiped'::text)) THEN split_part(q.credential, ':'::text, 2)
+            ELSE NULL::text
+        END AS sealed_by,
+    q.on_conflict,
+    q.priority,
+    q.batch,
+    q.project_name,
+    q.wanted,
+    q.not_before,
+    q.requested_by,
+    q.created_at,
+    q.status,
+    provisioner.live_state(q.status, q.wanted, q.connection_id, f.id, w.id, w.quarantine, s.error_message, s.cancelled) AS state,
+        CASE
+            WHEN (q.status = 'pending'::text) THEN COALESCE(s.sent, q.attempts)
+            ELSE q.attempts
+        END AS attempts,
+    q.connection_id,
+    q.org_id,
+    q.credentials_hash,
+    q.adopted,
+    q.key_fingerprint,
+        CASE
+            WHEN (q.status = 'pending'::text) THEN s.error_code
+            ELSE q.error_code
+        END AS error_code,
+        CASE
+            WHEN (q.status = 'pending'::text) THEN s.error_message
+            ELSE q.error_message
+        END AS error_message,
+    w.run_at AS next_attempt_at,
+    q.finished_at
+   FROM (((provisioner.connection_requests q
+     LEFT JOIN provisioner.in_flight f ON ((f.id = q.id)))
+     LEFT JOIN provisioner.waiting w ON ((w.id = q.id)))
+     LEFT JOIN provisioner.attempt_state s ON ((s.id = q.id)));
+
+COMMENT ON VIEW provisioner.listed_requests IS 'Every request with its live state; of a sealed credential only its key''s id';
+
+COMMENT ON COLUMN provisioner.listed_requests.sealed_by IS 'The key that still seals it; NULL when there is no box (any more)';
+
 CREATE TABLE provisioner.migrations (
     version integer NOT NULL,
     name text NOT NULL,
@@ -2961,22 +3063,6 @@ CREATE VIEW provisioner.quarantined_projects AS
 
 COMMENT ON VIEW provisioner.quarantined_projects IS 'Projects in which the machine identity may not create: add it, and their requests go on';
 
-CREATE VIEW provisioner.request_credentials AS
- SELECT id,
-        CASE
-            WHEN (credential ~~ 'sealed:%'::text) THEN ('sealed:'::text || split_part(credential, ':'::text, 2))
-            ELSE credential
-        END AS credential,
-        CASE
-            WHEN ((credential ~~ 'sealed:%'::text) AND (credential !~~ '%:wiped'::text)) THEN split_part(credential, ':'::text, 2)
-            ELSE NULL::text
-        END AS sealed_by
-   FROM provisioner.connection_requests q;
-
-COMMENT ON VIEW provisioner.request_credentials IS 'Which credential each request names; of a sealed one only its key''s id';
-
-COMMENT ON COLUMN provisioner.request_credentials.sealed_by IS 'The key that still seals it; NULL when there is no box (any more)';
-
 CREATE TABLE provisioner.verify_rounds (
     target text NOT NULL,
     holder text NOT NULL,
@@ -3000,24 +3086,15 @@ CREATE VIEW provisioner.request_status WITH (security_barrier='true') AS
     q.priority,
     q.requested_by,
     q.created_at,
-    provisioner.live_state(q.status, q.wanted, q.connection_id, f.id, w.id, w.quarantine, s.error_message, s.cancelled) AS state,
-        CASE
-            WHEN (q.status = 'pending'::text) THEN COALESCE(s.sent, q.attempts)
-            ELSE q.attempts
-        END AS attempts,
+    q.state,
+    q.attempts,
     q.connection_id,
     q.org_id,
     q.credentials_hash,
     q.adopted,
-        CASE
-            WHEN (q.status = 'pending'::text) THEN s.error_code
-            ELSE q.error_code
-        END AS error_code,
-        CASE
-            WHEN (q.status = 'pending'::text) THEN s.error_message
-            ELSE q.error_message
-        END AS error_message,
-    w.run_at AS next_attempt_at,
+    q.error_code,
+    q.error_message,
+    q.next_attempt_at,
         CASE
             WHEN (q.status = 'pending'::text) THEN ((( WITH RECURSIVE lines AS (
                     ( SELECT r.target
@@ -3057,10 +3134,7 @@ CREATE VIEW provisioner.request_status WITH (security_barrier='true') AS
             WHEN (q.finished_at < v.previous_at) THEN v.previous_at
             ELSE NULL::timestamp with time zone
         END AS verified_at
-   FROM (((((provisioner.connection_requests q
-     LEFT JOIN provisioner.in_flight f ON ((f.id = q.id)))
-     LEFT JOIN provisioner.waiting w ON ((w.id = q.id)))
-     LEFT JOIN provisioner.attempt_state s ON ((s.id = q.id)))
+   FROM ((provisioner.listed_requests q
      LEFT JOIN provisioner.drifts d ON ((d.id = q.id)))
      LEFT JOIN provisioner.verify_rounds v ON ((v.target = q.target)))
   WHERE ((q.requested_by = CURRENT_USER) OR ( SELECT has_table_privilege(('provisioner.ready'::regclass)::oid, 'SELECT'::text) AS has_table_privilege));
@@ -3375,6 +3449,22 @@ CREATE TRIGGER connections_followed AFTER UPDATE ON provisioner.connection_reque
 
 CREATE TRIGGER connections_joined AFTER INSERT ON provisioner.connection_requests REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.connections_joined();
 
+CREATE TRIGGER counted_again AFTER UPDATE ON provisioner.connection_requests REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.connection_requests_counted();
+
+CREATE TRIGGER counted_again AFTER UPDATE ON provisioner.rotation_requests REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotation_requests_counted();
+
+CREATE TRIGGER counted_in AFTER INSERT ON provisioner.connection_requests REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.connection_requests_counted();
+
+CREATE TRIGGER counted_in AFTER INSERT ON provisioner.rotation_requests REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotation_requests_counted();
+
+CREATE TRIGGER counted_none AFTER TRUNCATE ON provisioner.connection_requests FOR EACH STATEMENT EXECUTE FUNCTION provisioner.connection_requests_counted();
+
+CREATE TRIGGER counted_none AFTER TRUNCATE ON provisioner.rotation_requests FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotation_requests_counted();
+
+CREATE TRIGGER counted_out AFTER DELETE ON provisioner.connection_requests REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.connection_requests_counted();
+
+CREATE TRIGGER counted_out AFTER DELETE ON provisioner.rotation_requests REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotation_requests_counted();
+
 CREATE TRIGGER refuse_recorded_columns AFTER UPDATE OF status, connection_id, org_id, credentials_hash, adopted, key_fingerprint, attempts, error_code, error_message, finished_at ON provisioner.connection_requests FOR EACH ROW WHEN (((current_setting('provisioner.recording'::text, true) IS DISTINCT FROM 'on'::text) AND (((new.status IS DISTINCT FROM old.status) AND (new.status <> 'pending'::text)) OR ((((((new.connection_id IS DISTINCT FROM old.connection_id) OR (new.org_id IS DISTINCT FROM old.org_id)) OR (new.credentials_hash IS DISTINCT FROM old.credentials_hash)) OR (new.adopted IS DISTINCT FROM old.adopted)) OR (new.key_fingerprint IS DISTINCT FROM old.key_fingerprint)) OR (new.attempts IS DISTINCT FROM old.attempts)) OR ((new.status = old.status) AND (((new.error_code IS DISTINCT FROM old.error_code) OR (new.error_message IS DISTINCT FROM old.error_message)) OR (new.finished_at IS DISTINCT FROM old.finished_at)))))) EXECUTE FUNCTION provisioner.refuse_recorded_columns();
 
 CREATE TRIGGER refuse_recorded_of_rotations AFTER UPDATE OF status, rotation_id, connection_id, key_issued, adopted, attempts, left_behind, error_code, error_message, finished_at ON provisioner.rotation_requests FOR EACH ROW WHEN (((current_setting('provisioner.recording'::text, true) IS DISTINCT FROM 'on'::text) AND (((new.status <> old.status) AND (new.status <> 'pending'::text)) OR (((((new.rotation_id IS DISTINCT FROM old.rotation_id) OR (new.connection_id IS DISTINCT FROM old.connection_id)) OR (new.key_issued IS DISTINCT FROM old.key_issued)) OR (new.adopted IS DISTINCT FROM old.adopted)) OR (new.attempts IS DISTINCT FROM old.attempts)) OR ((new.left_behind IS NOT NULL) AND (new.left_behind IS DISTINCT FROM old.left_behind)) OR ((new.status = old.status) AND (((new.error_code IS DISTINCT FROM old.error_code) OR (new.error_message IS DISTINCT FROM old.error_message)) OR (new.finished_at IS DISTINCT FROM old.finished_at)))))) EXECUTE FUNCTION provisioner.refuse_recorded_of_rotations();
@@ -3391,19 +3481,11 @@ CREATE TRIGGER request_set_apart_at_once AFTER INSERT ON provisioner.connection_
 
 CREATE TRIGGER request_status_edited AFTER UPDATE OF status ON provisioner.connection_requests FOR EACH ROW WHEN (((new.status IS DISTINCT FROM old.status) AND ((new.status = 'pending'::text) OR (new.status IS NULL) OR (new.status <> ALL (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text, 'removed'::text]))))) EXECUTE FUNCTION provisioner.request_status_edited();
 
-CREATE TRIGGER requests_counted_again AFTER UPDATE ON provisioner.connection_requests REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_counted_again();
-
-CREATE TRIGGER requests_counted_in AFTER INSERT ON provisioner.connection_requests REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_counted_in();
-
-CREATE TRIGGER requests_counted_none AFTER TRUNCATE ON provisioner.connection_requests FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_counted_none();
-
-CREATE TRIGGER requests_counted_out AFTER DELETE ON provisioner.connection_requests REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_counted_out();
-
 CREATE TRIGGER requests_deleted AFTER DELETE ON provisioner.connection_requests REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_deleted();
 
 CREATE TRIGGER requests_inserted AFTER INSERT ON provisioner.connection_requests REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_inserted();
 
-CREATE TRIGGER requests_truncated AFTER TRUNCATE ON provisioner.connection_requests FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_truncated();
+CREATE TRIGGER requests_truncated AFTER TRUNCATE ON provisioner.connection_requests FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_truncated('0', '1000000000000');
 
 CREATE TRIGGER rotation_deleted AFTER DELETE ON provisioner.rotation_requests FOR EACH ROW WHEN (((old.wanted = 'absent'::text) AND (old.status = 'pending'::text))) EXECUTE FUNCTION provisioner.rotation_ended();
 
@@ -3415,19 +3497,13 @@ CREATE TRIGGER rotation_status_edited AFTER UPDATE OF status ON provisioner.rota
 
 CREATE TRIGGER rotation_wished AFTER UPDATE OF wanted ON provisioner.rotation_requests FOR EACH ROW WHEN ((new.wanted IS DISTINCT FROM old.wanted)) EXECUTE FUNCTION provisioner.rotation_wished();
 
-CREATE TRIGGER rotations_counted_again AFTER UPDATE ON provisioner.rotation_requests REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_counted();
-
-CREATE TRIGGER rotations_counted_in AFTER INSERT ON provisioner.rotation_requests REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_counted();
-
-CREATE TRIGGER rotations_counted_out AFTER DELETE ON provisioner.rotation_requests REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_counted();
-
 CREATE TRIGGER rotations_deleted AFTER DELETE ON provisioner.rotation_requests REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_deleted();
 
 CREATE TRIGGER rotations_first AFTER UPDATE OF wanted ON provisioner.connection_requests FOR EACH ROW WHEN (((new.wanted = 'absent'::text) AND (old.wanted IS DISTINCT FROM 'absent'::text))) EXECUTE FUNCTION provisioner.rotations_first();
 
 CREATE TRIGGER rotations_inserted AFTER INSERT ON provisioner.rotation_requests REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_inserted();
 
-CREATE TRIGGER rotations_truncated AFTER TRUNCATE ON provisioner.rotation_requests FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_truncated();
+CREATE TRIGGER rotations_truncated AFTER TRUNCATE ON provisioner.rotation_requests FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_truncated('1000000000001', '9223372036854775807');
 
 CREATE TRIGGER withhold_readable_key BEFORE INSERT ON provisioner.connection_requests FOR EACH ROW WHEN (((new.credential <> 'default'::text) AND ((new.credential !~* '^[a-z0-9][a-z0-9_-]{0,39}$'::text) OR (new.credential ~* '^sk-'::text)) AND (new.credential !~ '^sealed:[A-Za-z0-9_-]{1,64}:[A-Za-z0-9+/]+={0,2}$'::text))) EXECUTE FUNCTION provisioner.withhold_readable_key();
 
@@ -3472,6 +3548,8 @@ REVOKE ALL ON FUNCTION provisioner.cancel(ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.cancel_rotations(ids bigint[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION provisioner.connection_requests_counted() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION provisioner.connections_followed() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.connections_joined() FROM PUBLIC;
@@ -3487,6 +3565,8 @@ REVOKE ALL ON FUNCTION provisioner.fold_counts(most integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION provisioner.follow_connections(ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.is_about_all(code text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.keep_counts(requests regclass, line text, recorded text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.live_state(status text, wanted text, recorded uuid, flying bigint, waits bigint, quarantine text, said text, cancelled boolean) FROM PUBLIC;
 
@@ -3536,14 +3616,6 @@ REVOKE ALL ON FUNCTION provisioner.request_set_apart() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.request_status_edited() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION provisioner.requests_counted_again() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION provisioner.requests_counted_in() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION provisioner.requests_counted_none() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION provisioner.requests_counted_out() FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION provisioner.requests_deleted() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.requests_inserted() FROM PUBLIC;
@@ -3560,17 +3632,15 @@ REVOKE ALL ON FUNCTION provisioner.rotation_edited() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.rotation_ended() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION provisioner.rotation_requests_counted() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION provisioner.rotation_status_edited() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.rotation_wished() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION provisioner.rotations_counted() FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION provisioner.rotations_first() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.rotations_inserted() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION provisioner.rotations_truncated() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.sealing_key() FROM PUBLIC;
 

@@ -130,7 +130,7 @@ class PostgresQueue:
             return
         sql = self._claim if kind is None else kind.sql("claim")
         try:
-            called_off = [standing(UNSENT, doubted=doubted).if_cancelled for doubted in (False, True)]
+            called_off = [standing(type(UNSENT), doubted=doubted).if_cancelled for doubted in (False, True)]
             await self._database.execute(sql["release"], worker, list(fences), list(set(fences.values())), *called_off)
         except (StatementRefused, DatabaseUnusable):
             if len(fences) == 1:
