@@ -228,7 +228,8 @@ places AS (
             LIMIT 5000
         ) AS f
     ) AS h
-    JOIN provisioner.connection_requests AS q ON q.id = h.id
+    -- One by one, for a join is planned as a scan of the wide table.
+    CROSS JOIN LATERAL (SELECT r.batch FROM provisioner.connection_requests AS r WHERE r.id = h.id LIMIT 1) AS q
     WHERE s.total AND s.unfinished > s.waits
     GROUP BY q.batch, s.target
 ),

@@ -2560,7 +2560,10 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
                           WHERE (r.target = s.target)
                           ORDER BY r.target, r.rank, r.turn, r.id
                          LIMIT 5000) f) h)
-             JOIN provisioner.connection_requests q ON ((q.id = h.id)))
+             CROSS JOIN LATERAL ( SELECT r.batch
+                   FROM provisioner.connection_requests r
+                  WHERE (r.id = h.id)
+                 LIMIT 1) q)
           WHERE (s.total AND (s.unfinished > (s.waits)::numeric))
           GROUP BY q.batch, s.target
         ), obstacles AS (

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from tests.support.sessions import Session
 
     Look = Callable[[Pool], Awaitable[object]]
+    Read = dict[str, tuple[int, int]]
 
 # One process makes the large database, once.
 pytestmark = pytest.mark.xdist_group("look_plan")
@@ -130,11 +131,9 @@ class Meter:
         return {row["name"]: (row["whole"], int(row["read"])) for row in rows}
 
 
-async def beyond(
-    crowd: Database, looks: dict[str, Look], enough: int = ENOUGH
-) -> dict[str, dict[str, tuple[int, int]]]:
+async def beyond(crowd: Database, looks: dict[str, Look], enough: int = ENOUGH) -> dict[str, Read]:
     """The looks that read a wide table whole, or too much of it."""
-    found: dict[str, dict[str, tuple[int, int]]] = {}
+    found: dict[str, Read] = {}
     async with connected(crowd.url, recount=False) as session:
         meter = Meter(crowd.url, session)
         for name, look in looks.items():
