@@ -267,8 +267,12 @@ BEGIN
 END
 $$;
 
+-- How long after a call was given up all that it did is to be seen: `LATE_COMMIT` and `REPLICA_LAG` of `core/doubt.py`.
+CREATE FUNCTION provisioner.time_to_show() RETURNS interval
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT interval '40 seconds' $$;
+
 -- Put a request that has ended back in line, or let one that is pending wait: a change that was lost lately may still be
--- carried out, and another one must come after it. That is out of the question 45 seconds later.
+-- carried out, and another one must come after it.
 CREATE FUNCTION provisioner.reopen(r provisioner.connection_requests) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -283,7 +287,7 @@ BEGIN
     END IF;
     SELECT s.updated_at INTO lately FROM provisioner.attempt_state AS s WHERE s.id = r.id;
     IF lately IS NOT NULL OR r.status = 'pending' THEN
-        PERFORM provisioner.take_place(r, greatest(lately + interval '45 seconds', r.not_before, now()));
+        PERFORM provisioner.take_place(r, greatest(lately + provisioner.time_to_show(), r.not_before, now()));
     END IF;
     PERFORM set_config('provisioner.recording', before, true);
 END

@@ -123,8 +123,20 @@ BEGIN
             FROM failed AS f
             WHERE q.id = f.id
             RETURNING q.id
+        ),
+        failed_rotations AS (
+            SELECT r.id FROM provisioner.rotation_requests AS r
+            WHERE r.id = ANY (cancel.ids) AND r.status = 'failed'
+            ORDER BY r.id
+            FOR UPDATE
+        ),
+        rotations_put_aside AS (
+            UPDATE provisioner.rotation_requests AS r SET status = 'cancelled' FROM failed_rotations AS f
+            WHERE r.id = f.id
+            RETURNING r.id
         )
-        SELECT coalesce(array_agg(p.id), '{}') INTO aside FROM put_aside AS p;
+        SELECT coalesce(array_agg(p.id), '{}') INTO aside
+        FROM (SELECT * FROM put_aside UNION ALL SELECT * FROM rotations_put_aside) AS p;
     EXCEPTION WHEN OTHERS THEN
         IF provisioner.is_about_all(SQLSTATE) THEN
             RAISE;
@@ -137,7 +149,7 @@ BEGIN
     FOR round IN 1..20 LOOP
         BEGIN
             SELECT array_agg(q.id) INTO undone
-            FROM provisioner.connection_requests AS q
+            FROM provisioner.requests AS q
             WHERE q.id = ANY (cancel.ids) AND q.status = 'pending' AND q.id <> ALL (done || refused);
             EXIT WHEN undone IS NULL;
             -- Locks are taken as others take them: who is in flight before its request, its request before its place in line.
@@ -147,6 +159,9 @@ BEGIN
             PERFORM 1 FROM provisioner.connection_requests AS q
             WHERE q.id = ANY (undone) AND NOT EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = q.id)
             ORDER BY q.id FOR UPDATE;
+            PERFORM 1 FROM provisioner.rotation_requests AS r
+            WHERE r.id = ANY (undone) AND NOT EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = r.id)
+            ORDER BY r.id FOR UPDATE;
             WITH unlined AS (
                 DELETE FROM provisioner.ready AS r WHERE r.id = ANY (undone) RETURNING r.id, r.target, r.rank, r.project_id
             ),
@@ -179,10 +194,20 @@ BEGIN
                 FROM found AS f
                 WHERE q.id = f.id AND q.id = ANY (undone) AND NOT f.doubted
                 RETURNING q.id
+            ),
+            finished_rotations AS (
+                UPDATE provisioner.rotation_requests AS r
+                SET
+                    status = 'cancelled', finished_at = clock_timestamp(),
+                    attempts = coalesce((SELECT s.sent FROM provisioner.attempt_state AS s WHERE s.id = r.id), r.attempts)
+                FROM found AS f
+                WHERE r.id = f.id AND r.id = ANY (undone) AND NOT f.doubted
+                RETURNING r.id
             )
             SELECT
                 array_agg(f.id), array_agg(f.id) FILTER (WHERE f.doubted),
-                count(*) FILTER (WHERE NOT f.doubted) > (SELECT count(*) FROM finished)
+                count(*) FILTER (WHERE NOT f.doubted)
+                > (SELECT count(*) FROM finished) + (SELECT count(*) FROM finished_rotations)
             INTO lately, lately_ending, skipped
             FROM found AS f;
             IF skipped THEN
@@ -223,81 +248,12 @@ BEGIN
         SELECT d.id, CASE WHEN d.id = ANY (ending) THEN 'ending' ELSE 'cancelled' END AS outcome FROM unnest(done) AS d (id)
         UNION ALL
         SELECT a.id, 'put aside' FROM unnest(aside) AS a (id)
-        UNION ALL
-        SELECT r.id, r.outcome FROM provisioner.cancel_rotations(cancel.ids) AS r
     ) AS c
     ORDER BY c.id;
 END
 $$;
 
 COMMENT ON FUNCTION provisioner.cancel(ids bigint[]) IS 'Call requests off, or put failed ones aside; returns what changed';
-
-CREATE FUNCTION provisioner.cancel_rotations(ids bigint[]) RETURNS TABLE(id bigint, outcome text)
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-#variable_conflict use_column
-DECLARE
-    before text := coalesce(current_setting('provisioner.recording', true), '');
-    ending bigint[];
-    found_ids bigint[];
-    doubted bigint[];
-    aside bigint[];
-BEGIN
-    PERFORM set_config('provisioner.recording', 'on', true);
-    WITH put_aside AS (
-        UPDATE provisioner.rotation_requests AS r SET status = 'cancelled'
-        FROM (
-            SELECT f.id FROM provisioner.rotation_requests AS f
-            WHERE f.id = ANY (cancel_rotations.ids) AND f.status = 'failed' ORDER BY f.id FOR UPDATE
-        ) AS failed
-        WHERE r.id = failed.id
-        RETURNING r.id
-    )
-    SELECT coalesce(array_agg(p.id), '{}') INTO aside FROM put_aside AS p;
-    -- In the order of others: who is in flight before its request, its request before its place in line.
-    WITH marked AS (
-        UPDATE provisioner.in_flight AS f SET cancelled = true
-        FROM (
-            SELECT g.id FROM provisioner.in_flight AS g
-            WHERE g.id = ANY (cancel_rotations.ids) AND g.id > 1000000000000 ORDER BY g.id FOR UPDATE
-        ) AS held
-        WHERE f.id = held.id
-        RETURNING f.id
-    )
-    SELECT coalesce(array_agg(m.id), '{}') INTO ending FROM marked AS m;
-    PERFORM 1 FROM provisioner.rotation_requests AS r WHERE r.id = ANY (cancel_rotations.ids) ORDER BY r.id FOR UPDATE;
-    WITH unlined AS (
-        DELETE FROM provisioner.ready AS l WHERE l.id = ANY (cancel_rotations.ids) AND l.id > 1000000000000
-        RETURNING l.id, l.target, l.rank, l.project_id
-    ),
-    unscheduled AS (
-        DELETE FROM provisioner.waiting AS w WHERE w.id = ANY (cancel_rotations.ids) AND w.id > 1000000000000
-        RETURNING w.id, w.target, w.rank, w.project_id
-    ),
-    placed AS (
-        SELECT u.*, EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = u.id) AS doubted
-        FROM (SELECT * FROM unlined UNION ALL SELECT * FROM unscheduled) AS u
-    )
-    SELECT coalesce(array_agg(p.id), '{}'), coalesce(array_agg(p.id) FILTER (WHERE p.doubted), '{}')
-    INTO found_ids, doubted
-    FROM placed AS p;
-    -- Who has an attempt in doubt is looked up once more.
-    INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
-    SELECT r.id, now(), r.target || '/rotations', -r.priority, r.project_id
-    FROM provisioner.rotation_requests AS r
-    WHERE r.id = ANY (doubted);
-    UPDATE provisioner.attempt_state AS s SET cancelled = true WHERE s.id = ANY (doubted);
-    UPDATE provisioner.rotation_requests AS r SET status = 'cancelled', finished_at = clock_timestamp()
-    WHERE r.id = ANY (found_ids) AND r.id <> ALL (doubted) AND r.status = 'pending';
-    PERFORM set_config('provisioner.recording', before, true);
-    RETURN QUERY
-    SELECT f, CASE WHEN f = ANY (doubted) OR f = ANY (ending) THEN 'ending' ELSE 'cancelled' END
-    FROM unnest(found_ids || ending) AS f
-    UNION ALL
-    SELECT a, 'put aside' FROM unnest(aside) AS a;
-END
-$$;
 
 CREATE FUNCTION provisioner.connection_requests_counted() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -936,33 +892,45 @@ CREATE FUNCTION provisioner.remove(ids bigint[], adopted boolean DEFAULT false) 
     AS $$
 #variable_conflict use_column
 DECLARE
-    request provisioner.connection_requests;
+    connection provisioner.connection_requests;
+    request record;
 BEGIN
     FOR request IN
-        SELECT q.* FROM provisioner.connection_requests AS q
+        -- Rotations first: what removes a connection removes its rotations, too, and they are told of once.
+        SELECT r.id, r.adopted, true AS rotates FROM provisioner.rotation_requests AS r
+        WHERE r.id = ANY (remove.ids) AND (r.wanted = 'present' OR r.status IN ('failed', 'cancelled'))
+        UNION ALL
+        SELECT q.id, q.adopted, false FROM provisioner.connection_requests AS q
         WHERE q.id = ANY (remove.ids) AND (q.wanted = 'present' OR q.status IN ('failed', 'cancelled'))
-        ORDER BY q.id
+        ORDER BY rotates DESC, id
     LOOP
         BEGIN
             IF remove.adopted AND request.adopted THEN
                 INSERT INTO provisioner.edits AS e (id, adopted) VALUES (request.id, true)
                 ON CONFLICT (id) DO UPDATE SET adopted = true;
             END IF;
-            UPDATE provisioner.connection_requests AS q
-            SET wanted = 'absent', status = CASE WHEN q.wanted = 'absent' THEN 'pending' ELSE q.status END
-            WHERE q.id = request.id;
-            IF remove.adopted OR request.wanted = 'absent' THEN
-                PERFORM provisioner.remove_rotations_of(request, remove.adopted);
+            IF request.rotates THEN
+                UPDATE provisioner.rotation_requests AS r
+                SET wanted = 'absent', status = CASE WHEN r.wanted = 'absent' THEN 'pending' ELSE r.status END
+                WHERE r.id = request.id;
+            ELSE
+                SELECT q.* INTO connection FROM provisioner.connection_requests AS q WHERE q.id = request.id;
+                UPDATE provisioner.connection_requests AS q
+                SET wanted = 'absent', status = CASE WHEN q.wanted = 'absent' THEN 'pending' ELSE q.status END
+                WHERE q.id = request.id;
+                IF remove.adopted OR connection.wanted = 'absent' THEN
+                    PERFORM provisioner.remove_rotations_of(connection, remove.adopted);
+                END IF;
             END IF;
             SELECT
                 q.id,
                 CASE
                     WHEN q.status = 'removed' THEN 'removed'
-                    WHEN q.adopted AND NOT remove.adopted THEN 'let go'
+                    WHEN request.adopted AND NOT remove.adopted THEN 'let go'
                     ELSE 'removing'
                 END
             INTO id, outcome
-            FROM provisioner.connection_requests AS q WHERE q.id = request.id;
+            FROM provisioner.requests AS q WHERE q.id = request.id;
             RETURN NEXT;
         EXCEPTION WHEN OTHERS THEN
             IF provisioner.is_about_all(SQLSTATE) THEN
@@ -971,7 +939,6 @@ BEGIN
             RAISE NOTICE 'request % is left as it is: %', request.id, SQLERRM;
         END;
     END LOOP;
-    RETURN QUERY SELECT r.id, r.outcome FROM provisioner.remove_rotations(remove.ids, remove.adopted) AS r;
 END
 $$;
 
@@ -990,49 +957,6 @@ CREATE FUNCTION provisioner.remove_gone(target text, project uuid) RETURNS bigin
     ))
 $$;
 
-CREATE FUNCTION provisioner.remove_rotations(ids bigint[], adopted boolean) RETURNS TABLE(id bigint, outcome text)
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-#variable_conflict use_column
-DECLARE
-    request provisioner.rotation_requests;
-BEGIN
-    FOR request IN
-        SELECT q.* FROM provisioner.rotation_requests AS q
-        WHERE
-            q.id = ANY (remove_rotations.ids)
-            AND (q.wanted = 'present' OR q.status IN ('failed', 'cancelled'))
-        ORDER BY q.id
-    LOOP
-        BEGIN
-            IF remove_rotations.adopted AND request.adopted THEN
-                INSERT INTO provisioner.edits AS e (id, adopted) VALUES (request.id, true)
-                ON CONFLICT (id) DO UPDATE SET adopted = true;
-            END IF;
-            UPDATE provisioner.rotation_requests AS q
-            SET wanted = 'absent', status = CASE WHEN q.wanted = 'absent' THEN 'pending' ELSE q.status END
-            WHERE q.id = request.id;
-            SELECT
-                q.id,
-                CASE
-                    WHEN q.status = 'removed' THEN 'removed'
-                    WHEN q.adopted AND NOT remove_rotations.adopted THEN 'let go'
-                    ELSE 'removing'
-                END
-            INTO id, outcome
-            FROM provisioner.rotation_requests AS q WHERE q.id = request.id;
-            RETURN NEXT;
-        EXCEPTION WHEN OTHERS THEN
-            IF provisioner.is_about_all(SQLSTATE) THEN
-                RAISE;
-            END IF;
-            RAISE NOTICE 'request % is left as it is: %', request.id, SQLERRM;
-        END;
-    END LOOP;
-END
-$$;
-
 CREATE FUNCTION provisioner.remove_rotations_of(c provisioner.connection_requests, adopted boolean) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1046,7 +970,7 @@ DECLARE
         ORDER BY r.id
     );
 BEGIN
-    PERFORM provisioner.remove_rotations(users, remove_rotations_of.adopted);
+    PERFORM provisioner.remove(users, remove_rotations_of.adopted);
     IF EXISTS (
         SELECT FROM provisioner.rotation_requests AS r WHERE r.id = ANY (users) AND r.wanted = 'absent' AND r.status = 'pending'
     ) THEN
@@ -1071,7 +995,7 @@ BEGIN
     END IF;
     SELECT s.updated_at INTO lately FROM provisioner.attempt_state AS s WHERE s.id = r.id;
     IF lately IS NOT NULL OR r.status = 'pending' THEN
-        PERFORM provisioner.take_place(r, greatest(lately + interval '45 seconds', r.not_before, now()));
+        PERFORM provisioner.take_place(r, greatest(lately + provisioner.time_to_show(), r.not_before, now()));
     END IF;
     PERFORM set_config('provisioner.recording', before, true);
 END
@@ -1179,7 +1103,7 @@ BEGIN
     ELSE
         UPDATE provisioner.rotation_requests AS q SET status = 'pending' WHERE q.id = r.id;
     END IF;
-    UPDATE provisioner.waiting AS w SET run_at = greatest(w.run_at, lately + interval '45 seconds')
+    UPDATE provisioner.waiting AS w SET run_at = greatest(w.run_at, lately + provisioner.time_to_show())
     WHERE w.id = r.id AND isfinite(w.run_at) AND lately IS NOT NULL;
     PERFORM set_config('provisioner.recording', before, true);
     RETURN true;
@@ -1975,6 +1899,10 @@ BEGIN
     RETURN NULL;
 END
 $$;
+
+CREATE FUNCTION provisioner.time_to_show() RETURNS interval
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$ SELECT interval '40 seconds' $$;
 
 CREATE FUNCTION provisioner.turn_attempt_log(keep interval) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
@@ -3549,8 +3477,6 @@ REVOKE ALL ON FUNCTION provisioner.broken_rule(r provisioner.connection_requests
 
 REVOKE ALL ON FUNCTION provisioner.cancel(ids bigint[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION provisioner.cancel_rotations(ids bigint[]) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION provisioner.connection_requests_counted() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.connections_followed() FROM PUBLIC;
@@ -3596,8 +3522,6 @@ REVOKE ALL ON FUNCTION provisioner.rekey(ids bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION provisioner.remove(ids bigint[], adopted boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.remove_gone(target text, project uuid) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION provisioner.remove_rotations(ids bigint[], adopted boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.remove_rotations_of(c provisioner.connection_requests, adopted boolean) FROM PUBLIC;
 
@@ -3652,6 +3576,8 @@ REVOKE ALL ON FUNCTION provisioner.set_limit(target text, writes integer, period
 REVOKE ALL ON FUNCTION provisioner.sweep(most integer, pause interval, OUT seen integer, OUT placed integer, OUT done boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.take_place(r provisioner.connection_requests, until timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.time_to_show() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.turn_attempt_log(keep interval) FROM PUBLIC;
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from provisioner.core.doubt import LATE_COMMIT, REPLICA_LAG
 from provisioner.core.endings import Status, standing
 from provisioner.core.model import Cancel, ErrorCode, Fail, Outcome, Remove, Retry, Succeed
 from provisioner.core.queue_values import FRONT
@@ -121,3 +122,10 @@ async def test_each_ending_in_each_case(database: Database, table: str, line: st
             if keys and not case.rekeyed:
                 wiped = isinstance(case.outcome, Succeed) or row["status"] in {"cancelled", "removed"}
                 assert row["credential"] == (WIPED if wiped else SEALED), case
+
+
+async def test_edits_wait_for_late_changes_as_long_as_decisions_do(database: Database) -> None:
+    """What is edited after a lost call is sent when that call has shown what it did: the core has the same time."""
+    async with connected(database.url) as session:
+        waits = await session.fetchval("SELECT provisioner.time_to_show()")
+    assert waits.total_seconds() == LATE_COMMIT + REPLICA_LAG
