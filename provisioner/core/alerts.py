@@ -154,9 +154,10 @@ def incidents(status: Status) -> tuple[str, ...]:
 def _incidents(status: Status) -> Iterator[str]:
     for target in status.targets:
         if target.trouble:
-            known, name = target.troubles, target.target
-            said = f"target {name} is {known}" if known.startswith("in ") else f"at target {name} {known}"
-            yield f"{said}; only single probes are sent until it works again"
+            yield (
+                f"target {target.target} is in trouble{target.partly}: {target.trouble};"
+                " only single probes are sent until it works again"
+            )
         if target.blocked_until is not None and target.blocked_until > status.now:
             yield f"target {target.target} is over its rate limit: nothing is sent until the limit resets"
     for each in status.retries:
