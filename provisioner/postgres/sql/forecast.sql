@@ -80,7 +80,8 @@ FROM (
         CASE WHEN isfinite(w.run_at) THEN w.run_at END
     FROM provisioner.waiting AS w
 ) AS m
-JOIN provisioner.requests AS q ON q.id = m.id AND q.status = 'pending'
+-- One by one, for a join is planned as a scan of the wide table.
+CROSS JOIN LATERAL (SELECT r.batch FROM provisioner.requests AS r WHERE r.id = m.id AND r.status = 'pending' LIMIT 1) AS q
 GROUP BY m.target, coalesce(q.batch, ''), m.kind;
 
 -- :name front
@@ -96,7 +97,8 @@ CROSS JOIN LATERAL (
         LIMIT $2
     ) AS f
 ) AS h
-JOIN provisioner.requests AS q ON q.id = h.id
+-- One by one, for a join is planned as a scan of the wide table.
+CROSS JOIN LATERAL (SELECT r.batch FROM provisioner.requests AS r WHERE r.id = h.id LIMIT 1) AS q
 GROUP BY h.target, coalesce(q.batch, '');
 
 -- :name edge
@@ -116,7 +118,8 @@ CROSS JOIN LATERAL (
 -- is taken. A page holds no more than 120 of them.
 SELECT r.target, r.rank, r.turn, r.id, coalesce(q.batch, '') AS batch
 FROM provisioner.ready AS r
-JOIN provisioner.requests AS q ON q.id = r.id
+-- One by one, for a join is planned as a scan of the wide table.
+CROSS JOIN LATERAL (SELECT w.batch FROM provisioner.requests AS w WHERE w.id = r.id LIMIT 1) AS q
 WHERE r.ctid = ANY (ARRAY (
     SELECT ('(' || floor(random() * s.pages)::bigint || ',' || 1 + floor(random() * 120)::integer || ')')::tid
     FROM (SELECT greatest(pg_relation_size('provisioner.ready') / 8192, 1) AS pages) AS s
