@@ -142,8 +142,6 @@ class Maintenance:
             await self._promote()
         if snapshot.lapsed or self._is_due("rescue", self._lease):
             await self._rescue()
-        if snapshot.unforeseen:
-            self._unforeseen()
         if not self.idle(2 * FORGOTTEN) and self._is_due("forgotten", FORGOTTEN):
             await self._apart("forgotten", self._release_forgotten)
         if self._is_due("strangers", STRANGERS):
@@ -213,6 +211,8 @@ class Maintenance:
         self._told.update(served)
         self._clock.set_by(snapshot.now, took=took)
         self.late = snapshot.late
+        if snapshot.unforeseen:
+            self._unforeseen()
         for name, feeder in self._feeders.items():
             feeder.resume(paused=name in snapshot.paused)
             feeder.note(
