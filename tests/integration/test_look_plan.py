@@ -23,6 +23,7 @@ from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queue import PostgresQueue
 from provisioner.postgres.reports import read_gauges, read_leftovers, read_outlook, read_status
 from provisioner.postgres.search import find, page, tell
+from provisioner.postgres.wishes import TakesTooLong, outdated
 from tests.benchmarks.crowd import gather
 from tests.support import eventually
 from tests.support.sessions import connected
@@ -180,3 +181,18 @@ async def test_no_search_reads_the_table_whole(crowd: Database) -> None:
     found = await beyond(crowd, looks)
     assert {name for name, read in found.items() if any(whole for whole, _ in read.values())} == set()
     assert set(found) <= {"payments 1230", "import-0010"}
+
+
+async def test_old_keys_are_not_counted_for_longer_than_a_person_waits(
+    crowd: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To compare all keys reads the whole table: that ends in time, and says so."""
+    pool = Pool(crowd.url, size=1)
+    try:
+        assert await outdated(pool, {"default": "another"}, None) > 0
+        monkeypatch.setattr("provisioner.postgres.wishes.SOON", 1)
+        with pytest.raises(TakesTooLong):
+            await outdated(pool, {"default": "another"}, None)
+        assert await pool.fetchrow("SELECT 1")
+    finally:
+        await pool.close()
