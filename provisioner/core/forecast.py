@@ -20,9 +20,10 @@ from provisioner.core.queue_values import QueuePosition
 SOON: Final = 5.0
 # At first every permit is taken to end a request: with the weight of this share of a window, and it fades.
 PRIOR: Final = 0.1
-# Of a permit so much ends a request, at the least and at the most: what is measured may be somebody's bulk change.
+# Of a permit so much ends a request, at the least and at the most: changes and removals have permits of their own, so one may
+# end several; and what is measured may be somebody's bulk change.
 LEAST: Final = 0.02
-MOST: Final = 1.25
+MOST: Final = 3.0
 # Two looks that are further apart, seconds, tell nothing of what happened in between.
 APART: Final = 60.0
 # Where there is no limiter, the pace is that of about the last so many seconds.
