@@ -120,11 +120,12 @@ def is_ours(claim: Claim, connection: Connection, *, marker: str, clock: Reading
     It has our app and method, and one of the creates in doubt can have made it. Where descriptions are marked, the
     mark alone is enough and needs no clock: nobody else writes it.
     """
+    bears_mark = bool(marker) and (connection.description or "").endswith(mark_of(claim.request.id, marker))
     if (told := claim.request.recognises(connection, claim.doubt)) is not None:
-        return told
+        return told or bears_mark
     if connection.app not in APP or connection.method != METHOD:
         return False
-    if marker and (connection.description or "").endswith(mark_of(claim.request.id, marker)):
+    if bears_mark:
         return True
     return any(can_have_made(sent, connection, claim, clock) for sent in claim.doubt)
 

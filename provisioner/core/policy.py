@@ -238,8 +238,8 @@ def _found(claim: Claim, _action: Action, observation: Observation, rules: Rules
         case OnConflict.FAIL:
             return Fail(
                 code=ErrorCode.NAME_CONFLICT,
-                message=f"the project already has a connection {claim.request.name!r} that this request did not make"
-                f" (id {connection.id}); rename one of them, or set on_conflict to adopt or replace and retry",
+                message=f"the project already has a {request.thing} {request.name!r} that this request did not make"
+                f" (id {connection.id}); rename one of them, or set on_conflict to {request.taking_over} and retry",
             )
 
 

@@ -124,7 +124,7 @@ CROSS JOIN LATERAL (SELECT s.* FROM provisioner.sent_creates AS s WHERE s.id = c
 
 -- :name edits
 -- What was edited of the requests $1 since their connections were recorded.
-SELECT e.id, e.name, e.description, e.credential, e.adopted
+SELECT e.id, e.name, e.description, e.credential, e.adopted, e.others
 FROM unnest($1::bigint[]) AS claimed (id)
 CROSS JOIN LATERAL (SELECT w.* FROM provisioner.edits AS w WHERE w.id = claimed.id LIMIT 1) AS e;
 
