@@ -35,7 +35,7 @@ WHEN_THEY_RUN = (
     *("provisioner.sandbox.simulator.app", "uvloop", "rich.live"),
 )
 # What Python and its libraries read while they start; who sets it runs the script.
-EARLY = ("PYTHON", "LANG", "LC_", "SSL", "MALLOC", "LD_", "COLUMNS", "COVERAGE")
+EARLY = ("PYTHON", "LANG", "LC_", "SSL", "MALLOC", "LD_", "COVERAGE")
 
 
 @cache
@@ -60,6 +60,31 @@ def _server() -> tuple[str, subprocess.Popen[bytes]]:
 def is_early(names: Mapping[str, str]) -> bool:
     """Whether anything here is read by Python's own start."""
     return any(name.startswith(EARLY) for name in names)
+
+
+# The console script for shells: a start of Python alone, which passes on its arguments and streams.
+SHIM = """#!{python} -IS
+import json, os, socket, sys
+line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+line.connect({address!r})
+asked = {{"arguments": sys.argv[1:], "env": dict(os.environ), "cwd": os.getcwd()}}
+socket.send_fds(line, [b"+"], [0, 1, 2])
+line.sendall(json.dumps(asked).encode())
+line.shutdown(socket.SHUT_WR)
+with line.makefile() as said:
+    said.readline()
+    sys.exit(int(said.readline() or 70))
+"""
+
+
+@cache
+def shim() -> Path:
+    """Make a directory for `PATH`, in which `provisioner` is forked too."""
+    address, _ = _server()
+    program = Path(address).with_name("provisioner")
+    program.write_text(SHIM.format(python=sys.executable, address=address), encoding="utf-8")
+    program.chmod(0o755)
+    return program.parent
 
 
 class Forked:
@@ -171,7 +196,6 @@ def serve(address: str) -> None:
     for module in WHEN_THEY_RUN:
         import_module(module)
     gc.freeze()  # so that the copies share what is there, and need not look through it
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(address)
         listener.listen(64)
@@ -186,6 +210,9 @@ def serve(address: str) -> None:
                 listener.close()
                 _attend(line)
             line.close()
+            with suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
 
 
 def _attend(line: socket.socket) -> NoReturn:
