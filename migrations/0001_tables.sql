@@ -45,7 +45,12 @@ CREATE TABLE provisioner.connection_requests (
     autovacuum_analyze_threshold = 50000
 );
 
-CREATE INDEX connection_requests_batch ON provisioner.connection_requests (batch) WHERE batch IS NOT NULL;
+-- With the id, so that a page of a large batch is a walk along the index.
+CREATE INDEX connection_requests_batch ON provisioner.connection_requests (batch, id) WHERE batch IS NOT NULL;
+-- For those who look for a name, among ten million. Neither changes when a request is settled.
+CREATE INDEX connection_requests_name ON provisioner.connection_requests (name text_pattern_ops, id);
+CREATE INDEX connection_requests_project_name ON provisioner.connection_requests (lower(project_name) text_pattern_ops, id)
+WHERE project_name IS NOT NULL;
 COMMENT ON COLUMN provisioner.connection_requests.project_name IS 'What people call the project: shown, never sent';
 COMMENT ON COLUMN provisioner.connection_requests.wanted IS 'present, or absent: no connection of ours shall be there';
 COMMENT ON COLUMN provisioner.connection_requests.key_fingerprint IS 'Salted fingerprint of the key that Infisical accepted last';
@@ -150,14 +155,30 @@ CREATE TABLE provisioner.attempt_state (
     updated_at timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
+-- Those with an error are looked for by it.
+CREATE INDEX attempt_state_error ON provisioner.attempt_state (error_code, id) WHERE error_code IS NOT NULL;
+
+-- Requests that ended otherwise than they should: few among many that succeeded. Of the wide table no index can tell them, for its
+-- status is updated. Only for those who look: whether one is here decides nothing.
+CREATE TABLE provisioner.set_apart (
+    id bigint PRIMARY KEY,
+    status text NOT NULL,
+    error_code text
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+
+CREATE INDEX set_apart_by_status ON provisioner.set_apart (status, id);
+CREATE INDEX set_apart_by_error ON provisioner.set_apart (error_code, id) WHERE error_code IS NOT NULL;
+COMMENT ON TABLE provisioner.set_apart IS 'Requests that failed, were cancelled or are removed, for those who look for them';
+
 -- What was edited of requests whose connection is recorded, until the connection has it: a change sends that and no more.
--- `adopted`: what somebody else made is to be deleted too.
+-- `others` are columns that connections do not have. `adopted`: what somebody else made is to be deleted too.
 CREATE TABLE provisioner.edits (
     id bigint PRIMARY KEY,
     name boolean NOT NULL DEFAULT false,
     description boolean NOT NULL DEFAULT false,
     credential boolean NOT NULL DEFAULT false,
-    adopted boolean NOT NULL DEFAULT false
+    adopted boolean NOT NULL DEFAULT false,
+    others text[] NOT NULL DEFAULT '{}'
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
 COMMENT ON TABLE provisioner.edits IS 'What was edited of recorded requests and is not in Infisical yet';
@@ -398,6 +419,48 @@ COMMENT ON COLUMN provisioner.concurrency.bar IS 'How far the limit goes after t
 COMMENT ON COLUMN provisioner.concurrency.memory IS 'For how many seconds the limit does not go beyond the bar; less than six hours: the cliff is only suspected';
 COMMENT ON COLUMN provisioner.concurrency.held IS 'Slots of each of the workers, in their order; likewise wanted and running';
 
+-- When what is left will end, as one worker foresees it for all every few seconds (`core/forecast.py`), so that looking at it costs
+-- nothing. One row, whose turn it is; who looks has it locked. What is overdue by far nobody renews any more.
+CREATE TABLE provisioner.forecast_turn (
+    one boolean PRIMARY KEY DEFAULT true,
+    made_at timestamptz NOT NULL DEFAULT '-infinity',
+    due_at timestamptz NOT NULL DEFAULT '-infinity'
+) WITH (fillfactor = 50);
+
+INSERT INTO provisioner.forecast_turn DEFAULT VALUES;
+
+-- One row a line: what came of its permits lately, the pace that follows from it, and the forecast for all that is left there.
+CREATE TABLE provisioner.line_forecasts (
+    target text PRIMARY KEY,
+    seen_at double precision NOT NULL,
+    ended bigint NOT NULL,
+    busy boolean NOT NULL,
+    seconds double precision NOT NULL,
+    permits double precision NOT NULL,
+    got double precision NOT NULL,
+    pace double precision,
+    ends_at timestamptz,
+    ends_why text,
+    urgency smallint
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
+
+COMMENT ON TABLE provisioner.line_forecasts IS 'How fast each line moves, and when all that is left in it will have ended';
+COMMENT ON COLUMN provisioner.line_forecasts.pace IS 'Requests a second that will end; NULL while nobody knows';
+COMMENT ON COLUMN provisioner.line_forecasts.permits IS 'Permits that the limiter left us in the last `seconds` with work in line; `got` requests ended of them';
+COMMENT ON COLUMN provisioner.line_forecasts.urgency IS 'The place of ends_why among the reasons: the smallest is told';
+
+-- The forecast of each batch in each line; the empty batch is of requests without one.
+CREATE TABLE provisioner.forecasts (
+    target text NOT NULL,
+    batch text NOT NULL,
+    ends_at timestamptz,
+    ends_why text,
+    urgency smallint,
+    PRIMARY KEY (target, batch)
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
+
+COMMENT ON TABLE provisioner.forecasts IS 'When each batch will have ended in each line, or why nobody can say';
+
 -- A fingerprint has to be the same for all workers of this database, and say nothing to anybody else.
 CREATE TABLE provisioner.salt (
     salt uuid PRIMARY KEY DEFAULT gen_random_uuid()
@@ -519,6 +582,17 @@ CREATE TABLE provisioner.discover_rounds (
     target text PRIMARY KEY,
     started_at timestamptz NOT NULL
 );
+
+-- Projects with requests that were seen in a list of Infisical's at this address, where `discover.on_gone` says that what is gone is
+-- removed: only these can be missed. `missed`: how many lists in a row have lacked it since.
+CREATE TABLE provisioner.seen_projects (
+    target text NOT NULL,
+    project_id uuid NOT NULL,
+    address text NOT NULL,
+    missed integer NOT NULL DEFAULT 0,
+    missed_since timestamptz,
+    PRIMARY KEY (target, project_id)
+) WITH (fillfactor = 70);
 
 -- Standing verification: one row a target. A round goes over all that was recorded there in the order of projects and names; who
 -- holds the lease goes on behind (project_id, name). Nothing is written to a request that is as it was recorded.

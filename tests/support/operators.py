@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
+from provisioner.postgres.forecasts import renew_forecasts
+from provisioner.postgres.pool import Database as Pool
 from tests.support.cli import query
 
 if TYPE_CHECKING:
@@ -74,12 +77,12 @@ def one_of_each(database: Database) -> dict[str, int]:
     """Make a request in every state; returns their ids by state."""
     ids = {
         state: ask(database, batch="'mixed'")[0]
-        for state in ("succeeded", "failed", "cancelled", "waiting", "in_flight", "ready")
+        for state in ("succeeded", "failed", "cancelled", "retrying", "in_flight", "ready")
     }
     finish(database, [ids["succeeded"]])
     finish(database, [ids["failed"]], "failed", "project_not_found")
     finish(database, [ids["cancelled"]], "cancelled")
-    postpone(database, ids["waiting"])
+    postpone(database, ids["retrying"])
     fly(database, ids["in_flight"])
     return ids
 
@@ -88,3 +91,17 @@ def states(database: Database) -> dict[int, str]:
     """The live state of every request."""
     said = query(database, "SELECT id, state FROM provisioner.request_status ORDER BY id")
     return {int(line.split("|")[0]): line.split("|")[1] for line in said.splitlines()}
+
+
+def foresee(database: Database) -> None:
+    """Renew the forecasts, as a worker does every few seconds."""
+
+    async def renew() -> None:
+        pool = Pool(database.url)
+        try:
+            await renew_forecasts(pool, every=60.0)
+        finally:
+            await pool.close()
+
+    query(database, "UPDATE provisioner.forecast_turn SET due_at = '-infinity'")
+    asyncio.run(renew())
