@@ -48,6 +48,7 @@ GAUGES = Gauges(
         ConcurrencyReport(target="eu", in_flight_limit=1, cliff=None, stalled=True),
     ),
     drifted={"eu": 2},
+    ends={"eu": 90.0},
     limits={"default": StandingLimit(60, 60.0, 16, "ann")},
 )
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+from unittest.mock import patch
 
+from provisioner.core import policy
 from provisioner.core.forecast import Why
 from provisioner.sandbox.simulator import Options
 from tests.support import eventually
@@ -18,13 +20,14 @@ from tests.support.fleet import Fleet, Stranger
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-MINUTE: Final = 3.0  # seconds
-LIMIT: Final = 60  # creates a minute
+MINUTE: Final = 6.0  # seconds
+SCALE: Final = MINUTE / 60
+LIMIT: Final = 200  # creates a minute
 TOLERANCE: Final = 0.15
 SETTINGS: Final = {
     "PROVISIONER_CREDENTIALS__WRONG__VALUE": "sk-or-v1-wrong-mode-401",
-    "PROVISIONER_RETRY__BASE": "0.1",  # as much shorter as the minute
-    "PROVISIONER_RETRY__CAP": "15",
+    "PROVISIONER_RETRY__BASE": f"{2 * SCALE}",
+    "PROVISIONER_RETRY__CAP": f"{300 * SCALE}",
 }
 
 
@@ -88,7 +91,8 @@ class World:
         """Look, wait until those batches have ended that have a forecast, and compare."""
         session = self.fleet.session
         told = await session.fetch(
-            "SELECT batch, ends_why, extract(epoch FROM ends_at - clock_timestamp())::float AS ends, clock_timestamp() AS at"
+            "SELECT batch, ends_why, extract(epoch FROM ends_at - clock_timestamp())::float AS ends,"
+            " clock_timestamp() AS at"
             " FROM provisioner.batch_progress WHERE batch = ANY ($1) ORDER BY array_position($1, batch)",
             list(batches),
         )
@@ -109,31 +113,31 @@ class World:
 async def three_batches(world: World) -> list[Outcome]:
     """Each was asked for after the other, by as many projects."""
     for batch in ("first", "second", "third"):
-        await world.ask(batch, 150)
+        await world.ask(batch, 400)
     await world.begin()
     return await world.compare("first", "second", "third")
 
 
 async def priority(world: World) -> list[Outcome]:
     """What is urgent comes later and goes first."""
-    await world.ask("usual", 200)
+    await world.ask("usual", 600)
     await world.begin(0.5)
-    await world.ask("urgent", 150, priority=5)
+    await world.ask("urgent", 400, priority=5)
     await world.passed(0.5)
     return await world.compare("urgent", "usual")
 
 
 async def whale(world: World) -> list[Outcome]:
-    """One project wants 250 connections, and 100 others one each."""
-    await world.ask("whale", 250, one=True)
-    await world.ask("others", 100)
-    await world.begin(0.4)
+    """One project wants 600 connections, and 400 others one each."""
+    await world.ask("whale", 600, one=True)
+    await world.ask("others", 400)
+    await world.begin()
     return await world.compare("others", "whale")
 
 
 async def changed_limit(world: World) -> list[Outcome]:
     """After half a minute Infisical allows half as much."""
-    await world.ask("all", 240)
+    await world.ask("all", 800)
     await world.begin(0.5)
     world.fleet.simulator.configure(write_limit=LIMIT // 2)
     await world.passed(0.5)
@@ -142,17 +146,19 @@ async def changed_limit(world: World) -> list[Outcome]:
 
 async def outage(world: World) -> list[Outcome]:
     """After half a minute Infisical is gone."""
-    await world.ask("all", 200)
+    await world.ask("all", 700)
     await world.begin(0.5)
     world.fleet.simulator.configure(outage="refuse")
-    await eventually(lambda: any(each.held for worker in world.fleet.workers for each in worker.vitals().targets), within=60)
+    await eventually(
+        lambda: any(each.held for worker in world.fleet.workers for each in worker.vitals().targets), within=60
+    )
     await world.passed(0.5)
     return await world.compare("all")
 
 
 async def pause(world: World) -> list[Outcome]:
     """After half a minute somebody pauses the target; half a minute later it goes on, for a minute."""
-    await world.ask("all", 240)
+    await world.ask("all", 800)
     await world.begin(0.5)
     await world.execute("SELECT provisioner.pause('default')")
     await world.passed(0.5)
@@ -164,8 +170,8 @@ async def pause(world: World) -> list[Outcome]:
 
 async def wrong_key(world: World) -> list[Outcome]:
     """OpenRouter refuses the key of one of two batches."""
-    await world.ask("bad", 60, credential="wrong")
-    await world.ask("good", 240)
+    await world.ask("bad", 100, credential="wrong")
+    await world.ask("good", 900)
     await world.begin()
     return await world.compare("bad", "good")
 
@@ -173,35 +179,36 @@ async def wrong_key(world: World) -> list[Outcome]:
 async def retries(world: World) -> list[Outcome]:
     """Every third create comes to nothing."""
     world.fleet.simulator.configure(faults={"error-before-commit": 0.33})
-    await world.ask("first", 120)
-    await world.ask("second", 120)
+    await world.ask("first", 400)
+    await world.ask("second", 400)
     await world.begin()
     return await world.compare("first", "second")
 
 
 async def second_client(world: World) -> list[Outcome]:
     """Somebody else behind the same address uses a third of the limit."""
-    await world.ask("all", 200)
+    await world.ask("all", 700)
     async with Stranger(world.fleet.simulator, pace=LIMIT / MINUTE / 3):
         await world.begin()
         return await world.compare("all")
 
 
 async def removals(world: World) -> list[Outcome]:
-    """While 200 connections are made, 100 that were made before are removed, and 40 have another description."""
-    await world.ask("old", 140)
-    world.fleet.simulator.configure(write_limit=1000)
+    """While 600 connections are made, 300 that were made before are removed, and 100 have another description."""
+    await world.ask("old", 400)
+    world.fleet.simulator.configure(write_limit=5000)
     await world.begin(0.0)
-    await world.fleet.done(within=10 * MINUTE)
+    await world.fleet.done(within=60)
     world.fleet.simulator.configure(write_limit=LIMIT)
     await world.passed(1.0)
-    await world.ask("new", 200)
+    await world.ask("new", 600)
     await world.execute(
-        "UPDATE provisioner.connection_requests SET wanted = 'absent' WHERE batch = 'old' AND substr(name, 3)::int <= 100"
+        "UPDATE provisioner.connection_requests SET wanted = 'absent'"
+        " WHERE batch = 'old' AND substr(name, 3)::int <= 300"
     )
     await world.execute(
         "UPDATE provisioner.connection_requests SET description = 'edited'"
-        " WHERE batch = 'old' AND substr(name, 3)::int > 100"
+        " WHERE batch = 'old' AND substr(name, 3)::int > 300"
     )
     await world.passed(1.0)
     return await world.compare("old", "new")
@@ -224,6 +231,15 @@ REASONS: Final = {("an outage", "all"): Why.TROUBLE, ("a pause", "all"): Why.PAU
 
 async def play(url: str, name: str) -> list[Outcome]:
     """Play one scenario in a database of its own."""
-    options = Options(any_project=True, write_limit=LIMIT, window=MINUTE, latency=0.02, upstream_pace=0.01)
-    async with Fleet(url, options, workers=2, settings=SETTINGS) as fleet:
-        return await SCENARIOS[name](World(fleet))
+    options = Options(any_project=True, write_limit=LIMIT, window=MINUTE, latency=0.02, upstream_pace=0.01, pool=0)
+    # Pauses between attempts are as much shorter as the minute.
+    with patch.multiple(policy, DOUBT_PAUSE=policy.DOUBT_PAUSE * SCALE, TROUBLE_CAP=policy.TROUBLE_CAP * SCALE):
+        async with Fleet(url, options, workers=2, settings=SETTINGS) as fleet:
+            # Until an answer has told, workers take a window for one of sixty seconds: here for one of ours.
+            await fleet.session.execute(
+                "INSERT INTO provisioner.permits (target, kind, period, address)"
+                " SELECT 'default', kind, $1, $2 FROM unnest(ARRAY['write', 'change', 'removal', 'read']) AS kind",
+                MINUTE,
+                fleet.simulator.url,
+            )
+            return await SCENARIOS[name](World(fleet))
