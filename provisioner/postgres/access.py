@@ -157,7 +157,6 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         _table("forecast_turn", "SELECT", "UPDATE"),
         *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("forecasts", "line_forecasts")),
         _table("attempts", "INSERT"),
-        _table("attempts", "SELECT", columns=("request_id", "attempt", "action", "started_at")),
         _table("failed_boxes", "SELECT", "UPDATE", "DELETE"),
         *(_table(name, "SELECT") for name in ("salt", "migrations", "batch_progress", "request_counts", "history")),
         *_LIVE,
@@ -280,7 +279,12 @@ async def require_rights(database: Database, kind: Kind) -> None:
 async def overview(database: Database) -> Mapping[str, Sequence[Kind]]:
     """Every role that may look into the schema, with what it can act as. Raises as `plan` does."""
     roles = [row["role"] for row in await database.fetch(statements(_SQL)["grantees"])]
-    return {role: [kind for kind in Kind if not await lacking(database, kind, role)] for role in roles}
+    found = {role: [kind for kind in Kind if not await lacking(database, kind, role)] for role in roles}
+    # A worker may read all, which needs no saying.
+    return {
+        role: [kind for kind in kinds if kind is not Kind.READER or Kind.WORKER not in kinds]
+        for role, kinds in found.items()
+    }
 
 
 def _named(right: Right) -> str:
