@@ -173,16 +173,28 @@ WITH lines AS (
         q.status = 'pending'
         AND (q.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT')))
     UNION ALL
+    -- Not by the view of all kinds: many may wait, and each would be looked for among all kinds.
     SELECT
-        q.batch, q.target, q.counted_as,
-        provisioner.live_state(q.status, q.wanted, q.recorded_id, NULL, w.id, w.quarantine, s.error_message, s.cancelled), 1,
+        q.batch, q.target, provisioner.counted_as(q.status, q.wanted, q.connection_id),
+        provisioner.live_state(q.status, q.wanted, q.connection_id, NULL, w.id, w.quarantine, s.error_message, s.cancelled), 1,
         NULL, NULL, CASE WHEN isfinite(w.run_at) THEN w.run_at ELSE '-infinity' END, w.quarantine
     FROM provisioner.waiting AS w
-    JOIN provisioner.requests AS q ON q.id = w.id
+    JOIN provisioner.connection_requests AS q ON q.id = w.id
     LEFT JOIN provisioner.attempt_state AS s ON s.id = w.id
     WHERE
         q.status = 'pending'
         AND (q.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT')))
+    UNION ALL
+    SELECT
+        r.batch, w.target, provisioner.counted_as(r.status, r.wanted, r.rotation_id),
+        provisioner.live_state(r.status, r.wanted, r.rotation_id, NULL, w.id, w.quarantine, s.error_message, s.cancelled), 1,
+        NULL, NULL, CASE WHEN isfinite(w.run_at) THEN w.run_at ELSE '-infinity' END, w.quarantine
+    FROM provisioner.rotation_requests AS r
+    JOIN provisioner.waiting AS w ON w.id = r.id
+    LEFT JOIN provisioner.attempt_state AS s ON s.id = w.id
+    WHERE
+        r.status = 'pending'
+        AND (r.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT')))
 ),
 -- `waits` and `flies`: those that have a place elsewhere than in line. What changes or removes a connection is told apart wherever it
 -- is, unless it is retried or quarantined: then that is its state.

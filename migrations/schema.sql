@@ -2435,8 +2435,8 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
         UNION ALL
          SELECT q.batch,
             q.target,
-            q.counted_as,
-            provisioner.live_state(q.status, q.wanted, q.recorded_id, NULL::bigint, w.id, w.quarantine, s.error_message, s.cancelled) AS live_state,
+            provisioner.counted_as(q.status, q.wanted, q.connection_id) AS counted_as,
+            provisioner.live_state(q.status, q.wanted, q.connection_id, NULL::bigint, w.id, w.quarantine, s.error_message, s.cancelled) AS live_state,
             1,
             NULL::timestamp with time zone,
             NULL::timestamp with time zone,
@@ -2446,9 +2446,26 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
                 END AS "case",
             w.quarantine
            FROM ((provisioner.waiting w
-             JOIN provisioner.requests q ON ((q.id = w.id)))
+             JOIN provisioner.connection_requests q ON ((q.id = w.id)))
              LEFT JOIN provisioner.attempt_state s ON ((s.id = w.id)))
           WHERE ((q.status = 'pending'::text) AND ((q.requested_by = CURRENT_USER) OR ( SELECT has_table_privilege(('provisioner.ready'::regclass)::oid, 'SELECT'::text) AS has_table_privilege)))
+        UNION ALL
+         SELECT r.batch,
+            w.target,
+            provisioner.counted_as(r.status, r.wanted, r.rotation_id) AS counted_as,
+            provisioner.live_state(r.status, r.wanted, r.rotation_id, NULL::bigint, w.id, w.quarantine, s.error_message, s.cancelled) AS live_state,
+            1,
+            NULL::timestamp with time zone,
+            NULL::timestamp with time zone,
+                CASE
+                    WHEN isfinite(w.run_at) THEN w.run_at
+                    ELSE '-infinity'::timestamp with time zone
+                END AS "case",
+            w.quarantine
+           FROM ((provisioner.rotation_requests r
+             JOIN provisioner.waiting w ON ((w.id = r.id)))
+             LEFT JOIN provisioner.attempt_state s ON ((s.id = w.id)))
+          WHERE ((r.status = 'pending'::text) AND ((r.requested_by = CURRENT_USER) OR ( SELECT has_table_privilege(('provisioner.ready'::regclass)::oid, 'SELECT'::text) AS has_table_privilege)))
         ), summed AS (
          SELECT l.batch,
             l.target,
