@@ -143,6 +143,11 @@ class Rotation(Connection):
     automatic: bool = True
     failure: str = ""
 
+    @property
+    def described(self) -> str:
+        """Which one it is, for people."""
+        return f"secret rotation {self.name!r} in {self.environment or '?'}:{self.secret_path or '?'}"
+
 
 @value
 class RecordedRotation:
