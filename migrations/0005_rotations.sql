@@ -106,6 +106,9 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     before text := coalesce(current_setting('provisioner.recording', true), '');
 BEGIN
+    IF coalesce(cardinality(follow_connections.ids), 0) = 0 THEN
+        RETURN;  -- nobody is woken for nothing: a sweep asks every few seconds
+    END IF;
     PERFORM set_config('provisioner.recording', 'on', true);
     UPDATE provisioner.waiting AS w
     SET run_at = greatest(r.not_before, now()), quarantine = NULL
@@ -223,7 +226,7 @@ CREATE TRIGGER connections_joined AFTER INSERT ON provisioner.connection_request
 REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.connections_joined();
 
 -- Put a rotation in line anew, whatever its status and its place; whether nobody has it in hand. A change or a create that was lost
--- lately may still be carried out, and what is done now must come after it: that is out of the question 45 seconds later.
+-- lately may still be carried out, and what is done now must come after it.
 CREATE FUNCTION provisioner.reopen_rotation(r provisioner.rotation_requests) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -247,7 +250,7 @@ BEGIN
     ELSE
         UPDATE provisioner.rotation_requests AS q SET status = 'pending' WHERE q.id = r.id;
     END IF;
-    UPDATE provisioner.waiting AS w SET run_at = greatest(w.run_at, lately + interval '45 seconds')
+    UPDATE provisioner.waiting AS w SET run_at = greatest(w.run_at, lately + provisioner.time_to_show())
     WHERE w.id = r.id AND isfinite(w.run_at) AND lately IS NOT NULL;
     PERFORM set_config('provisioner.recording', before, true);
     RETURN true;
@@ -437,7 +440,7 @@ DECLARE
         ORDER BY r.id
     );
 BEGIN
-    PERFORM provisioner.remove_rotations(users, remove_rotations_of.adopted);
+    PERFORM provisioner.remove(users, remove_rotations_of.adopted);
     IF EXISTS (
         SELECT FROM provisioner.rotation_requests AS r WHERE r.id = ANY (users) AND r.wanted = 'absent' AND r.status = 'pending'
     ) THEN
@@ -492,123 +495,11 @@ EXECUTE FUNCTION provisioner.rotation_ended();
 CREATE TRIGGER rotations_deleted AFTER DELETE ON provisioner.rotation_requests
 REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_deleted();
 
-CREATE FUNCTION provisioner.rotations_truncated() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    DELETE FROM provisioner.ready AS l WHERE l.id > 1000000000000;
-    DELETE FROM provisioner.waiting AS w WHERE w.id > 1000000000000;
-    DELETE FROM provisioner.in_flight AS f WHERE f.id > 1000000000000;
-    DELETE FROM provisioner.unrecorded AS u WHERE u.id > 1000000000000;
-    DELETE FROM provisioner.attempt_state AS s WHERE s.id > 1000000000000;
-    DELETE FROM provisioner.edits AS e WHERE e.id > 1000000000000;
-    DELETE FROM provisioner.counts AS k WHERE k.target LIKE '%/rotations';
-    DELETE FROM provisioner.count_changes AS k WHERE k.target LIKE '%/rotations';
-    RETURN NULL;
-END
-$$;
-
 CREATE TRIGGER rotations_truncated AFTER TRUNCATE ON provisioner.rotation_requests
-FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_truncated();
+FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_truncated('1000000000001', '9223372036854775807');
 
--- The counts of rotations, under the target of their line.
-CREATE FUNCTION provisioner.rotations_counted() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    IF TG_OP IN ('UPDATE', 'DELETE') THEN
-        INSERT INTO provisioner.count_changes
-        SELECT
-            o.target || '/rotations', coalesce(o.batch, ''), o.requested_by,
-            provisioner.counted_as(o.status, o.wanted, o.rotation_id), coalesce(o.error_code, ''), -count(*)
-        FROM old_rows AS o
-        GROUP BY o.target, o.batch, o.requested_by, 4, o.error_code;
-    END IF;
-    IF TG_OP IN ('INSERT', 'UPDATE') THEN
-        INSERT INTO provisioner.count_changes
-        SELECT
-            n.target || '/rotations', coalesce(n.batch, ''), n.requested_by,
-            provisioner.counted_as(n.status, n.wanted, n.rotation_id), coalesce(n.error_code, ''), count(*),
-            min(n.created_at), max(n.finished_at), max(n.id)
-        FROM new_rows AS n
-        GROUP BY n.target, n.batch, n.requested_by, 4, n.error_code;
-    END IF;
-    RETURN NULL;
-END
-$$;
-
-CREATE TRIGGER rotations_counted_in AFTER INSERT ON provisioner.rotation_requests
-REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_counted();
-
-CREATE TRIGGER rotations_counted_again AFTER UPDATE ON provisioner.rotation_requests
-REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_counted();
-
-CREATE TRIGGER rotations_counted_out AFTER DELETE ON provisioner.rotation_requests
-REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_counted();
-
--- Call rotations off, as `cancel` does with connections: failed ones are put aside, and what may have been left behind is still said.
-CREATE FUNCTION provisioner.cancel_rotations(ids bigint[]) RETURNS TABLE (id bigint, outcome text)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-#variable_conflict use_column
-DECLARE
-    before text := coalesce(current_setting('provisioner.recording', true), '');
-    ending bigint[];
-    found_ids bigint[];
-    doubted bigint[];
-    aside bigint[];
-BEGIN
-    PERFORM set_config('provisioner.recording', 'on', true);
-    WITH put_aside AS (
-        UPDATE provisioner.rotation_requests AS r SET status = 'cancelled'
-        FROM (
-            SELECT f.id FROM provisioner.rotation_requests AS f
-            WHERE f.id = ANY (cancel_rotations.ids) AND f.status = 'failed' ORDER BY f.id FOR UPDATE
-        ) AS failed
-        WHERE r.id = failed.id
-        RETURNING r.id
-    )
-    SELECT coalesce(array_agg(p.id), '{}') INTO aside FROM put_aside AS p;
-    -- In the order of others: who is in flight before its request, its request before its place in line.
-    WITH marked AS (
-        UPDATE provisioner.in_flight AS f SET cancelled = true
-        FROM (
-            SELECT g.id FROM provisioner.in_flight AS g
-            WHERE g.id = ANY (cancel_rotations.ids) AND g.id > 1000000000000 ORDER BY g.id FOR UPDATE
-        ) AS held
-        WHERE f.id = held.id
-        RETURNING f.id
-    )
-    SELECT coalesce(array_agg(m.id), '{}') INTO ending FROM marked AS m;
-    PERFORM 1 FROM provisioner.rotation_requests AS r WHERE r.id = ANY (cancel_rotations.ids) ORDER BY r.id FOR UPDATE;
-    WITH unlined AS (
-        DELETE FROM provisioner.ready AS l WHERE l.id = ANY (cancel_rotations.ids) AND l.id > 1000000000000
-        RETURNING l.id, l.target, l.rank, l.project_id
-    ),
-    unscheduled AS (
-        DELETE FROM provisioner.waiting AS w WHERE w.id = ANY (cancel_rotations.ids) AND w.id > 1000000000000
-        RETURNING w.id, w.target, w.rank, w.project_id
-    ),
-    placed AS (
-        SELECT u.*, EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = u.id) AS doubted
-        FROM (SELECT * FROM unlined UNION ALL SELECT * FROM unscheduled) AS u
-    )
-    SELECT coalesce(array_agg(p.id), '{}'), coalesce(array_agg(p.id) FILTER (WHERE p.doubted), '{}')
-    INTO found_ids, doubted
-    FROM placed AS p;
-    -- Who has an attempt in doubt is looked up once more.
-    INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
-    SELECT r.id, now(), r.target || '/rotations', -r.priority, r.project_id
-    FROM provisioner.rotation_requests AS r
-    WHERE r.id = ANY (doubted);
-    UPDATE provisioner.attempt_state AS s SET cancelled = true WHERE s.id = ANY (doubted);
-    UPDATE provisioner.rotation_requests AS r SET status = 'cancelled', finished_at = clock_timestamp()
-    WHERE r.id = ANY (found_ids) AND r.id <> ALL (doubted) AND r.status = 'pending';
-    PERFORM set_config('provisioner.recording', before, true);
-    RETURN QUERY
-    SELECT f, CASE WHEN f = ANY (doubted) OR f = ANY (ending) THEN 'ending' ELSE 'cancelled' END
-    FROM unnest(found_ids || ending) AS f
-    UNION ALL
-    SELECT a, 'put aside' FROM unnest(aside) AS a;
-END
-$$;
+-- Rotations are counted under the targets of their lines.
+SELECT provisioner.keep_counts('provisioner.rotation_requests', '/rotations', 'rotation_id');
 
 -- Try rotations again, as `retry` does with connections. Those that wait for their connection go on waiting.
 CREATE FUNCTION provisioner.retry_rotations(ids bigint[]) RETURNS TABLE (id bigint, was text)
@@ -635,48 +526,6 @@ BEGIN
         RETURNING w.id, 'retrying' AS was
     )
     SELECT r.id, r.was FROM reopened AS r UNION ALL SELECT h.id, h.was FROM hurried AS h;
-END
-$$;
-
--- Have rotations removed, as `remove` does with connections.
-CREATE FUNCTION provisioner.remove_rotations(ids bigint[], adopted boolean) RETURNS TABLE (id bigint, outcome text)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-#variable_conflict use_column
-DECLARE
-    request provisioner.rotation_requests;
-BEGIN
-    FOR request IN
-        SELECT q.* FROM provisioner.rotation_requests AS q
-        WHERE
-            q.id = ANY (remove_rotations.ids)
-            AND (q.wanted = 'present' OR q.status IN ('failed', 'cancelled'))
-        ORDER BY q.id
-    LOOP
-        BEGIN
-            IF remove_rotations.adopted AND request.adopted THEN
-                INSERT INTO provisioner.edits AS e (id, adopted) VALUES (request.id, true)
-                ON CONFLICT (id) DO UPDATE SET adopted = true;
-            END IF;
-            UPDATE provisioner.rotation_requests AS q
-            SET wanted = 'absent', status = CASE WHEN q.wanted = 'absent' THEN 'pending' ELSE q.status END
-            WHERE q.id = request.id;
-            SELECT
-                q.id,
-                CASE
-                    WHEN q.status = 'removed' THEN 'removed'
-                    WHEN q.adopted AND NOT remove_rotations.adopted THEN 'let go'
-                    ELSE 'removing'
-                END
-            INTO id, outcome
-            FROM provisioner.rotation_requests AS q WHERE q.id = request.id;
-            RETURN NEXT;
-        EXCEPTION WHEN OTHERS THEN
-            IF provisioner.is_about_all(SQLSTATE) THEN
-                RAISE;
-            END IF;
-            RAISE NOTICE 'request % is left as it is: %', request.id, SQLERRM;
-        END;
-    END LOOP;
 END
 $$;
 

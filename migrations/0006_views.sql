@@ -25,20 +25,40 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     END
 $$;
 
+-- Every request as listings show it: with its live state, with what is known of its attempts while it is pending, and of a sealed
+-- credential with its key's id alone. Other views and queries are made of it; what they do not ask for is not looked up. It chooses no
+-- rows, so it is for those who may see all.
+CREATE VIEW provisioner.listed_requests AS
+SELECT
+    q.id, q.target, q.project_id, q.name, q.description,
+    CASE WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) ELSE q.credential END AS credential,
+    CASE
+        WHEN q.credential LIKE 'sealed:%' AND q.credential NOT LIKE '%:wiped' THEN split_part(q.credential, ':', 2)
+    END AS sealed_by,
+    q.on_conflict, q.priority, q.batch, q.project_name, q.wanted, q.not_before, q.requested_by, q.created_at, q.status,
+    provisioner.live_state(
+        q.status, q.wanted, q.connection_id, f.id, w.id, w.quarantine, s.error_message, s.cancelled
+    ) AS state,
+    CASE WHEN q.status = 'pending' THEN coalesce(s.sent, q.attempts) ELSE q.attempts END AS attempts,
+    q.connection_id, q.org_id, q.credentials_hash, q.adopted, q.key_fingerprint,
+    CASE WHEN q.status = 'pending' THEN s.error_code ELSE q.error_code END AS error_code,
+    CASE WHEN q.status = 'pending' THEN s.error_message ELSE q.error_message END AS error_message,
+    w.run_at AS next_attempt_at, q.finished_at
+FROM provisioner.connection_requests AS q
+LEFT JOIN provisioner.in_flight AS f ON f.id = q.id
+LEFT JOIN provisioner.waiting AS w ON w.id = q.id
+LEFT JOIN provisioner.attempt_state AS s ON s.id = q.id;
+
+COMMENT ON VIEW provisioner.listed_requests IS 'Every request with its live state; of a sealed credential only its key''s id';
+COMMENT ON COLUMN provisioner.listed_requests.sealed_by IS 'The key that still seals it; NULL when there is no box (any more)';
+
 -- The first thousand requests of each target's line have a place: to number a line of a million takes a second, even to show one
 -- row. The places are looked up in one object that is made once a statement, and only if somebody asks for the column: a join
 -- would change the plans of everybody else. Targets are found by jumping from one to the next in the index: there are few.
 CREATE VIEW provisioner.request_status WITH (security_barrier) AS
 SELECT
     q.id, q.target, q.project_id, q.name, q.batch, q.priority, q.requested_by, q.created_at,
-    provisioner.live_state(
-        q.status, q.wanted, q.connection_id, f.id, w.id, w.quarantine, s.error_message, s.cancelled
-    ) AS state,
-    CASE WHEN q.status = 'pending' THEN coalesce(s.sent, q.attempts) ELSE q.attempts END AS attempts,
-    q.connection_id, q.org_id, q.credentials_hash, q.adopted,
-    CASE WHEN q.status = 'pending' THEN s.error_code ELSE q.error_code END AS error_code,
-    CASE WHEN q.status = 'pending' THEN s.error_message ELSE q.error_message END AS error_message,
-    w.run_at AS next_attempt_at,
+    q.state, q.attempts, q.connection_id, q.org_id, q.credentials_hash, q.adopted, q.error_code, q.error_message, q.next_attempt_at,
     CASE
         WHEN q.status = 'pending' THEN ((
             WITH RECURSIVE lines AS (
@@ -70,10 +90,7 @@ SELECT
         WHEN q.finished_at < v.started_at AND (v.finished_at IS NOT NULL OR (q.project_id, q.name) <= (v.project_id, v.name)) THEN v.started_at
         WHEN q.finished_at < v.previous_at THEN v.previous_at
     END AS verified_at
-FROM provisioner.connection_requests AS q
-LEFT JOIN provisioner.in_flight AS f ON f.id = q.id
-LEFT JOIN provisioner.waiting AS w ON w.id = q.id
-LEFT JOIN provisioner.attempt_state AS s ON s.id = q.id
+FROM provisioner.listed_requests AS q
 LEFT JOIN provisioner.drifts AS d ON d.id = q.id
 LEFT JOIN provisioner.verify_rounds AS v ON v.target = q.target
 WHERE q.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT'));
@@ -211,7 +228,8 @@ places AS (
             LIMIT 5000
         ) AS f
     ) AS h
-    JOIN provisioner.connection_requests AS q ON q.id = h.id
+    -- One by one, for a join is planned as a scan of the wide table.
+    CROSS JOIN LATERAL (SELECT r.batch FROM provisioner.connection_requests AS r WHERE r.id = h.id LIMIT 1) AS q
     WHERE s.total AND s.unfinished > s.waits
     GROUP BY q.batch, s.target
 ),
@@ -329,19 +347,6 @@ WHERE r.requested_by = current_user OR (SELECT has_table_privilege('provisioner.
 
 COMMENT ON VIEW provisioner.rotation_status IS 'Every rotation with its live state, and what it waits for';
 COMMENT ON COLUMN provisioner.rotation_status.waits_for IS 'The connection of the same project that has to be there first';
-
--- What a reader may know of the credentials. The boxes themselves are for the workers.
-CREATE VIEW provisioner.request_credentials AS
-SELECT
-    q.id,
-    CASE WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) ELSE q.credential END AS credential,
-    CASE
-        WHEN q.credential LIKE 'sealed:%' AND q.credential NOT LIKE '%:wiped' THEN split_part(q.credential, ':', 2)
-    END AS sealed_by
-FROM provisioner.connection_requests AS q;
-
-COMMENT ON VIEW provisioner.request_credentials IS 'Which credential each request names; of a sealed one only its key''s id';
-COMMENT ON COLUMN provisioner.request_credentials.sealed_by IS 'The key that still seals it; NULL when there is no box (any more)';
 
 CREATE VIEW provisioner.quarantined_projects AS
 SELECT

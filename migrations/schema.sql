@@ -123,8 +123,20 @@ BEGIN
             FROM failed AS f
             WHERE q.id = f.id
             RETURNING q.id
+        ),
+        failed_rotations AS (
+            SELECT r.id FROM provisioner.rotation_requests AS r
+            WHERE r.id = ANY (cancel.ids) AND r.status = 'failed'
+            ORDER BY r.id
+            FOR UPDATE
+        ),
+        rotations_put_aside AS (
+            UPDATE provisioner.rotation_requests AS r SET status = 'cancelled' FROM failed_rotations AS f
+            WHERE r.id = f.id
+            RETURNING r.id
         )
-        SELECT coalesce(array_agg(p.id), '{}') INTO aside FROM put_aside AS p;
+        SELECT coalesce(array_agg(p.id), '{}') INTO aside
+        FROM (SELECT * FROM put_aside UNION ALL SELECT * FROM rotations_put_aside) AS p;
     EXCEPTION WHEN OTHERS THEN
         IF provisioner.is_about_all(SQLSTATE) THEN
             RAISE;
@@ -137,7 +149,7 @@ BEGIN
     FOR round IN 1..20 LOOP
         BEGIN
             SELECT array_agg(q.id) INTO undone
-            FROM provisioner.connection_requests AS q
+            FROM provisioner.requests AS q
             WHERE q.id = ANY (cancel.ids) AND q.status = 'pending' AND q.id <> ALL (done || refused);
             EXIT WHEN undone IS NULL;
             -- Locks are taken as others take them: who is in flight before its request, its request before its place in line.
@@ -147,6 +159,9 @@ BEGIN
             PERFORM 1 FROM provisioner.connection_requests AS q
             WHERE q.id = ANY (undone) AND NOT EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = q.id)
             ORDER BY q.id FOR UPDATE;
+            PERFORM 1 FROM provisioner.rotation_requests AS r
+            WHERE r.id = ANY (undone) AND NOT EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = r.id)
+            ORDER BY r.id FOR UPDATE;
             WITH unlined AS (
                 DELETE FROM provisioner.ready AS r WHERE r.id = ANY (undone) RETURNING r.id, r.target, r.rank, r.project_id
             ),
@@ -179,10 +194,20 @@ BEGIN
                 FROM found AS f
                 WHERE q.id = f.id AND q.id = ANY (undone) AND NOT f.doubted
                 RETURNING q.id
+            ),
+            finished_rotations AS (
+                UPDATE provisioner.rotation_requests AS r
+                SET
+                    status = 'cancelled', finished_at = clock_timestamp(),
+                    attempts = coalesce((SELECT s.sent FROM provisioner.attempt_state AS s WHERE s.id = r.id), r.attempts)
+                FROM found AS f
+                WHERE r.id = f.id AND r.id = ANY (undone) AND NOT f.doubted
+                RETURNING r.id
             )
             SELECT
                 array_agg(f.id), array_agg(f.id) FILTER (WHERE f.doubted),
-                count(*) FILTER (WHERE NOT f.doubted) > (SELECT count(*) FROM finished)
+                count(*) FILTER (WHERE NOT f.doubted)
+                > (SELECT count(*) FROM finished) + (SELECT count(*) FROM finished_rotations)
             INTO lately, lately_ending, skipped
             FROM found AS f;
             IF skipped THEN
@@ -223,8 +248,6 @@ BEGIN
         SELECT d.id, CASE WHEN d.id = ANY (ending) THEN 'ending' ELSE 'cancelled' END AS outcome FROM unnest(done) AS d (id)
         UNION ALL
         SELECT a.id, 'put aside' FROM unnest(aside) AS a (id)
-        UNION ALL
-        SELECT r.id, r.outcome FROM provisioner.cancel_rotations(cancel.ids) AS r
     ) AS c
     ORDER BY c.id;
 END
@@ -232,70 +255,50 @@ $$;
 
 COMMENT ON FUNCTION provisioner.cancel(ids bigint[]) IS 'Call requests off, or put failed ones aside; returns what changed';
 
-CREATE FUNCTION provisioner.cancel_rotations(ids bigint[]) RETURNS TABLE(id bigint, outcome text)
+CREATE FUNCTION provisioner.connection_requests_counted() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-#variable_conflict use_column
-DECLARE
-    before text := coalesce(current_setting('provisioner.recording', true), '');
-    ending bigint[];
-    found_ids bigint[];
-    doubted bigint[];
-    aside bigint[];
 BEGIN
-    PERFORM set_config('provisioner.recording', 'on', true);
-    WITH put_aside AS (
-        UPDATE provisioner.rotation_requests AS r SET status = 'cancelled'
+    CASE TG_OP
+    WHEN 'INSERT' THEN
+        INSERT INTO provisioner.count_changes
+        SELECT
+            coalesce(n.target, '') || '', coalesce(n.batch, ''), coalesce(n.requested_by, ''),
+            provisioner.counted_as(n.status, n.wanted, n.connection_id), coalesce(n.error_code, ''),
+            count(*), min(n.created_at), max(n.finished_at), max(n.id)
+        FROM new_rows AS n
+        GROUP BY 1, 2, 3, 4, 5;
+    WHEN 'UPDATE' THEN
+        INSERT INTO provisioner.count_changes
+        SELECT
+            coalesce(c.target, '') || '', coalesce(c.batch, ''), coalesce(c.requested_by, ''), c.counted_as,
+            coalesce(c.error_code, ''), sum(c.requests), min(c.created_at), max(c.finished_at), max(c.id)
         FROM (
-            SELECT f.id FROM provisioner.rotation_requests AS f
-            WHERE f.id = ANY (cancel_rotations.ids) AND f.status = 'failed' ORDER BY f.id FOR UPDATE
-        ) AS failed
-        WHERE r.id = failed.id
-        RETURNING r.id
-    )
-    SELECT coalesce(array_agg(p.id), '{}') INTO aside FROM put_aside AS p;
-    -- In the order of others: who is in flight before its request, its request before its place in line.
-    WITH marked AS (
-        UPDATE provisioner.in_flight AS f SET cancelled = true
-        FROM (
-            SELECT g.id FROM provisioner.in_flight AS g
-            WHERE g.id = ANY (cancel_rotations.ids) AND g.id > 1000000000000 ORDER BY g.id FOR UPDATE
-        ) AS held
-        WHERE f.id = held.id
-        RETURNING f.id
-    )
-    SELECT coalesce(array_agg(m.id), '{}') INTO ending FROM marked AS m;
-    PERFORM 1 FROM provisioner.rotation_requests AS r WHERE r.id = ANY (cancel_rotations.ids) ORDER BY r.id FOR UPDATE;
-    WITH unlined AS (
-        DELETE FROM provisioner.ready AS l WHERE l.id = ANY (cancel_rotations.ids) AND l.id > 1000000000000
-        RETURNING l.id, l.target, l.rank, l.project_id
-    ),
-    unscheduled AS (
-        DELETE FROM provisioner.waiting AS w WHERE w.id = ANY (cancel_rotations.ids) AND w.id > 1000000000000
-        RETURNING w.id, w.target, w.rank, w.project_id
-    ),
-    placed AS (
-        SELECT u.*, EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = u.id) AS doubted
-        FROM (SELECT * FROM unlined UNION ALL SELECT * FROM unscheduled) AS u
-    )
-    SELECT coalesce(array_agg(p.id), '{}'), coalesce(array_agg(p.id) FILTER (WHERE p.doubted), '{}')
-    INTO found_ids, doubted
-    FROM placed AS p;
-    -- Who has an attempt in doubt is looked up once more.
-    INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
-    SELECT r.id, now(), r.target || '/rotations', -r.priority, r.project_id
-    FROM provisioner.rotation_requests AS r
-    WHERE r.id = ANY (doubted);
-    UPDATE provisioner.attempt_state AS s SET cancelled = true WHERE s.id = ANY (doubted);
-    UPDATE provisioner.rotation_requests AS r SET status = 'cancelled', finished_at = clock_timestamp()
-    WHERE r.id = ANY (found_ids) AND r.id <> ALL (doubted) AND r.status = 'pending';
-    PERFORM set_config('provisioner.recording', before, true);
-    RETURN QUERY
-    SELECT f, CASE WHEN f = ANY (doubted) OR f = ANY (ending) THEN 'ending' ELSE 'cancelled' END
-    FROM unnest(found_ids || ending) AS f
-    UNION ALL
-    SELECT a, 'put aside' FROM unnest(aside) AS a;
+            SELECT
+                o.target, o.batch, o.requested_by, provisioner.counted_as(o.status, o.wanted, o.connection_id) AS counted_as, o.error_code,
+                -1 AS requests, NULL AS created_at, NULL AS finished_at, NULL AS id
+            FROM old_rows AS o
+            UNION ALL
+            SELECT
+                n.target, n.batch, n.requested_by, provisioner.counted_as(n.status, n.wanted, n.connection_id), n.error_code,
+                1, n.created_at, n.finished_at, n.id
+            FROM new_rows AS n
+        ) AS c
+        GROUP BY 1, 2, 3, 4, 5
+        HAVING sum(c.requests) <> 0;
+    WHEN 'DELETE' THEN
+        INSERT INTO provisioner.count_changes
+        SELECT
+            coalesce(o.target, '') || '', coalesce(o.batch, ''), coalesce(o.requested_by, ''),
+            provisioner.counted_as(o.status, o.wanted, o.connection_id), coalesce(o.error_code, ''), -count(*)
+        FROM old_rows AS o
+        GROUP BY 1, 2, 3, 4, 5;
+    ELSE
+        DELETE FROM provisioner.counts AS k WHERE k.target = split_part(k.target, '/', 1) || '';
+        DELETE FROM provisioner.count_changes AS h WHERE h.target = split_part(h.target, '/', 1) || '';
+    END CASE;
+    RETURN NULL;
 END
 $$;
 
@@ -509,6 +512,9 @@ CREATE FUNCTION provisioner.follow_connections(ids bigint[]) RETURNS void
 DECLARE
     before text := coalesce(current_setting('provisioner.recording', true), '');
 BEGIN
+    IF coalesce(cardinality(follow_connections.ids), 0) = 0 THEN
+        RETURN;  -- nobody is woken for nothing: a sweep asks every few seconds
+    END IF;
     PERFORM set_config('provisioner.recording', 'on', true);
     UPDATE provisioner.waiting AS w
     SET run_at = greatest(r.not_before, now()), quarantine = NULL
@@ -554,6 +560,69 @@ CREATE FUNCTION provisioner.is_about_all(code text) RETURNS boolean
 $$;
 
 COMMENT ON FUNCTION provisioner.is_about_all(code text) IS 'Whether an error code is about more than one row';
+
+CREATE FUNCTION provisioner.keep_counts(requests regclass, line text, recorded text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+DECLARE
+    name text := (SELECT c.relname || '_counted' FROM pg_class AS c WHERE c.oid = keep_counts.requests);
+BEGIN
+    EXECUTE format($create$
+CREATE FUNCTION provisioner.%1$I() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    CASE TG_OP
+    WHEN 'INSERT' THEN
+        INSERT INTO provisioner.count_changes
+        SELECT
+            coalesce(n.target, '') || %2$L, coalesce(n.batch, ''), coalesce(n.requested_by, ''),
+            provisioner.counted_as(n.status, n.wanted, n.%3$I), coalesce(n.error_code, ''),
+            count(*), min(n.created_at), max(n.finished_at), max(n.id)
+        FROM new_rows AS n
+        GROUP BY 1, 2, 3, 4, 5;
+    WHEN 'UPDATE' THEN
+        INSERT INTO provisioner.count_changes
+        SELECT
+            coalesce(c.target, '') || %2$L, coalesce(c.batch, ''), coalesce(c.requested_by, ''), c.counted_as,
+            coalesce(c.error_code, ''), sum(c.requests), min(c.created_at), max(c.finished_at), max(c.id)
+        FROM (
+            SELECT
+                o.target, o.batch, o.requested_by, provisioner.counted_as(o.status, o.wanted, o.%3$I) AS counted_as, o.error_code,
+                -1 AS requests, NULL AS created_at, NULL AS finished_at, NULL AS id
+            FROM old_rows AS o
+            UNION ALL
+            SELECT
+                n.target, n.batch, n.requested_by, provisioner.counted_as(n.status, n.wanted, n.%3$I), n.error_code,
+                1, n.created_at, n.finished_at, n.id
+            FROM new_rows AS n
+        ) AS c
+        GROUP BY 1, 2, 3, 4, 5
+        HAVING sum(c.requests) <> 0;
+    WHEN 'DELETE' THEN
+        INSERT INTO provisioner.count_changes
+        SELECT
+            coalesce(o.target, '') || %2$L, coalesce(o.batch, ''), coalesce(o.requested_by, ''),
+            provisioner.counted_as(o.status, o.wanted, o.%3$I), coalesce(o.error_code, ''), -count(*)
+        FROM old_rows AS o
+        GROUP BY 1, 2, 3, 4, 5;
+    ELSE
+        DELETE FROM provisioner.counts AS k WHERE k.target = split_part(k.target, '/', 1) || %2$L;
+        DELETE FROM provisioner.count_changes AS h WHERE h.target = split_part(h.target, '/', 1) || %2$L;
+    END CASE;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER counted_in AFTER INSERT ON %4$s
+REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.%1$I();
+CREATE TRIGGER counted_again AFTER UPDATE ON %4$s
+REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.%1$I();
+CREATE TRIGGER counted_out AFTER DELETE ON %4$s
+REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.%1$I();
+CREATE TRIGGER counted_none AFTER TRUNCATE ON %4$s FOR EACH STATEMENT EXECUTE FUNCTION provisioner.%1$I();
+$create$, name, line, recorded, requests);
+END
+$_$;
 
 CREATE FUNCTION provisioner.live_state(status text, wanted text, recorded uuid, flying bigint, waits bigint, quarantine text, said text, cancelled boolean) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -706,6 +775,16 @@ BEGIN
     INSERT INTO provisioner.count_changes (target, batch, requested_by, status, error_code, requests, started_at, ended_at, newest)
     SELECT m.* FROM provisioner.miscounted AS m;
     GET DIAGNOSTICS corrected = ROW_COUNT;
+    DELETE FROM provisioner.set_apart AS a
+    WHERE NOT EXISTS (
+        SELECT FROM provisioner.connection_requests AS q
+        WHERE q.id = a.id AND q.status = a.status AND q.error_code IS NOT DISTINCT FROM a.error_code
+    );
+    INSERT INTO provisioner.set_apart (id, status, error_code)
+    SELECT q.id, q.status, q.error_code
+    FROM provisioner.connection_requests AS q
+    WHERE q.status IN ('failed', 'cancelled', 'removed')
+    ON CONFLICT (id) DO NOTHING;
     RETURN corrected;
 END
 $$;
@@ -813,33 +892,45 @@ CREATE FUNCTION provisioner.remove(ids bigint[], adopted boolean DEFAULT false) 
     AS $$
 #variable_conflict use_column
 DECLARE
-    request provisioner.connection_requests;
+    connection provisioner.connection_requests;
+    request record;
 BEGIN
     FOR request IN
-        SELECT q.* FROM provisioner.connection_requests AS q
+        -- Rotations first: what removes a connection removes its rotations, too, and they are told of once.
+        SELECT r.id, r.adopted, true AS rotates FROM provisioner.rotation_requests AS r
+        WHERE r.id = ANY (remove.ids) AND (r.wanted = 'present' OR r.status IN ('failed', 'cancelled'))
+        UNION ALL
+        SELECT q.id, q.adopted, false FROM provisioner.connection_requests AS q
         WHERE q.id = ANY (remove.ids) AND (q.wanted = 'present' OR q.status IN ('failed', 'cancelled'))
-        ORDER BY q.id
+        ORDER BY rotates DESC, id
     LOOP
         BEGIN
             IF remove.adopted AND request.adopted THEN
                 INSERT INTO provisioner.edits AS e (id, adopted) VALUES (request.id, true)
                 ON CONFLICT (id) DO UPDATE SET adopted = true;
             END IF;
-            UPDATE provisioner.connection_requests AS q
-            SET wanted = 'absent', status = CASE WHEN q.wanted = 'absent' THEN 'pending' ELSE q.status END
-            WHERE q.id = request.id;
-            IF remove.adopted OR request.wanted = 'absent' THEN
-                PERFORM provisioner.remove_rotations_of(request, remove.adopted);
+            IF request.rotates THEN
+                UPDATE provisioner.rotation_requests AS r
+                SET wanted = 'absent', status = CASE WHEN r.wanted = 'absent' THEN 'pending' ELSE r.status END
+                WHERE r.id = request.id;
+            ELSE
+                SELECT q.* INTO connection FROM provisioner.connection_requests AS q WHERE q.id = request.id;
+                UPDATE provisioner.connection_requests AS q
+                SET wanted = 'absent', status = CASE WHEN q.wanted = 'absent' THEN 'pending' ELSE q.status END
+                WHERE q.id = request.id;
+                IF remove.adopted OR connection.wanted = 'absent' THEN
+                    PERFORM provisioner.remove_rotations_of(connection, remove.adopted);
+                END IF;
             END IF;
             SELECT
                 q.id,
                 CASE
                     WHEN q.status = 'removed' THEN 'removed'
-                    WHEN q.adopted AND NOT remove.adopted THEN 'let go'
+                    WHEN request.adopted AND NOT remove.adopted THEN 'let go'
                     ELSE 'removing'
                 END
             INTO id, outcome
-            FROM provisioner.connection_requests AS q WHERE q.id = request.id;
+            FROM provisioner.requests AS q WHERE q.id = request.id;
             RETURN NEXT;
         EXCEPTION WHEN OTHERS THEN
             IF provisioner.is_about_all(SQLSTATE) THEN
@@ -848,7 +939,6 @@ BEGIN
             RAISE NOTICE 'request % is left as it is: %', request.id, SQLERRM;
         END;
     END LOOP;
-    RETURN QUERY SELECT r.id, r.outcome FROM provisioner.remove_rotations(remove.ids, remove.adopted) AS r;
 END
 $$;
 
@@ -867,49 +957,6 @@ CREATE FUNCTION provisioner.remove_gone(target text, project uuid) RETURNS bigin
     ))
 $$;
 
-CREATE FUNCTION provisioner.remove_rotations(ids bigint[], adopted boolean) RETURNS TABLE(id bigint, outcome text)
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-#variable_conflict use_column
-DECLARE
-    request provisioner.rotation_requests;
-BEGIN
-    FOR request IN
-        SELECT q.* FROM provisioner.rotation_requests AS q
-        WHERE
-            q.id = ANY (remove_rotations.ids)
-            AND (q.wanted = 'present' OR q.status IN ('failed', 'cancelled'))
-        ORDER BY q.id
-    LOOP
-        BEGIN
-            IF remove_rotations.adopted AND request.adopted THEN
-                INSERT INTO provisioner.edits AS e (id, adopted) VALUES (request.id, true)
-                ON CONFLICT (id) DO UPDATE SET adopted = true;
-            END IF;
-            UPDATE provisioner.rotation_requests AS q
-            SET wanted = 'absent', status = CASE WHEN q.wanted = 'absent' THEN 'pending' ELSE q.status END
-            WHERE q.id = request.id;
-            SELECT
-                q.id,
-                CASE
-                    WHEN q.status = 'removed' THEN 'removed'
-                    WHEN q.adopted AND NOT remove_rotations.adopted THEN 'let go'
-                    ELSE 'removing'
-                END
-            INTO id, outcome
-            FROM provisioner.rotation_requests AS q WHERE q.id = request.id;
-            RETURN NEXT;
-        EXCEPTION WHEN OTHERS THEN
-            IF provisioner.is_about_all(SQLSTATE) THEN
-                RAISE;
-            END IF;
-            RAISE NOTICE 'request % is left as it is: %', request.id, SQLERRM;
-        END;
-    END LOOP;
-END
-$$;
-
 CREATE FUNCTION provisioner.remove_rotations_of(c provisioner.connection_requests, adopted boolean) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -923,7 +970,7 @@ DECLARE
         ORDER BY r.id
     );
 BEGIN
-    PERFORM provisioner.remove_rotations(users, remove_rotations_of.adopted);
+    PERFORM provisioner.remove(users, remove_rotations_of.adopted);
     IF EXISTS (
         SELECT FROM provisioner.rotation_requests AS r WHERE r.id = ANY (users) AND r.wanted = 'absent' AND r.status = 'pending'
     ) THEN
@@ -948,7 +995,7 @@ BEGIN
     END IF;
     SELECT s.updated_at INTO lately FROM provisioner.attempt_state AS s WHERE s.id = r.id;
     IF lately IS NOT NULL OR r.status = 'pending' THEN
-        PERFORM provisioner.take_place(r, greatest(lately + interval '45 seconds', r.not_before, now()));
+        PERFORM provisioner.take_place(r, greatest(lately + provisioner.time_to_show(), r.not_before, now()));
     END IF;
     PERFORM set_config('provisioner.recording', before, true);
 END
@@ -1056,7 +1103,7 @@ BEGIN
     ELSE
         UPDATE provisioner.rotation_requests AS q SET status = 'pending' WHERE q.id = r.id;
     END IF;
-    UPDATE provisioner.waiting AS w SET run_at = greatest(w.run_at, lately + interval '45 seconds')
+    UPDATE provisioner.waiting AS w SET run_at = greatest(w.run_at, lately + provisioner.time_to_show())
     WHERE w.id = r.id AND isfinite(w.run_at) AND lately IS NOT NULL;
     PERFORM set_config('provisioner.recording', before, true);
     RETURN true;
@@ -1214,6 +1261,22 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION provisioner.request_set_apart() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF TG_OP <> 'DELETE' AND new.status IN ('failed', 'cancelled', 'removed') THEN
+        INSERT INTO provisioner.set_apart AS a (id, status, error_code)
+        VALUES (new.id, new.status, new.error_code)
+        ON CONFLICT (id) DO UPDATE SET status = excluded.status, error_code = excluded.error_code;
+    ELSE
+        DELETE FROM provisioner.set_apart AS a WHERE a.id = old.id;
+    END IF;
+    RETURN NULL;
+END
+$$;
+
 CREATE FUNCTION provisioner.request_status_edited() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1243,74 +1306,6 @@ BEGIN
     )
     ON CONFLICT (id) DO NOTHING;
     PERFORM set_config('provisioner.recording', before, true);
-    RETURN NULL;
-END
-$$;
-
-CREATE FUNCTION provisioner.requests_counted_again() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-BEGIN
-    INSERT INTO provisioner.count_changes
-    SELECT
-        coalesce(c.target, ''), coalesce(c.batch, ''), coalesce(c.requested_by, ''), c.status,
-        coalesce(c.error_code, ''), sum(c.requests), min(c.created_at), max(c.finished_at), max(c.id)
-    FROM (
-        SELECT
-            o.target, o.batch, o.requested_by, provisioner.counted_as(o.status, o.wanted, o.connection_id) AS status, o.error_code,
-            -1 AS requests, NULL AS created_at, NULL AS finished_at, NULL AS id
-        FROM old_rows AS o
-        UNION ALL
-        SELECT
-            n.target, n.batch, n.requested_by, provisioner.counted_as(n.status, n.wanted, n.connection_id) AS status, n.error_code,
-            1, n.created_at, n.finished_at, n.id
-        FROM new_rows AS n
-    ) AS c
-    GROUP BY c.target, c.batch, c.requested_by, c.status, c.error_code
-    HAVING sum(c.requests) <> 0;
-    RETURN NULL;
-END
-$$;
-
-CREATE FUNCTION provisioner.requests_counted_in() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-BEGIN
-    INSERT INTO provisioner.count_changes
-    SELECT
-        coalesce(n.target, ''), coalesce(n.batch, ''), coalesce(n.requested_by, ''),
-        provisioner.counted_as(n.status, n.wanted, n.connection_id), coalesce(n.error_code, ''), count(*), min(n.created_at), max(n.finished_at), max(n.id)
-    FROM new_rows AS n
-    GROUP BY n.target, n.batch, n.requested_by, 4, n.error_code;
-    RETURN NULL;
-END
-$$;
-
-CREATE FUNCTION provisioner.requests_counted_none() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-BEGIN
-    -- Those of rotations stay: they are counted under the targets of their lines.
-    DELETE FROM provisioner.counts AS k WHERE k.target NOT LIKE '%/rotations';
-    DELETE FROM provisioner.count_changes AS h WHERE h.target NOT LIKE '%/rotations';
-    RETURN NULL;
-END
-$$;
-
-CREATE FUNCTION provisioner.requests_counted_out() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-BEGIN
-    INSERT INTO provisioner.count_changes
-    SELECT
-        coalesce(o.target, ''), coalesce(o.batch, ''), coalesce(o.requested_by, ''),
-        provisioner.counted_as(o.status, o.wanted, o.connection_id), coalesce(o.error_code, ''), -count(*)
-    FROM old_rows AS o
-    GROUP BY o.target, o.batch, o.requested_by, 4, o.error_code;
     RETURN NULL;
 END
 $$;
@@ -1388,20 +1383,24 @@ CREATE FUNCTION provisioner.requests_truncated() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+DECLARE
+    first bigint := TG_ARGV[0];
+    last bigint := TG_ARGV[1];
 BEGIN
-    -- The places and the evidence of rotations, whose ids begin where those of connections never come, are not to go with them.
-    IF EXISTS (SELECT FROM provisioner.rotation_requests) THEN
-        DELETE FROM provisioner.ready AS r WHERE r.id <= 1000000000000;
-        DELETE FROM provisioner.waiting AS w WHERE w.id <= 1000000000000;
-        DELETE FROM provisioner.in_flight AS f WHERE f.id <= 1000000000000;
-        DELETE FROM provisioner.unrecorded AS u WHERE u.id <= 1000000000000;
-        DELETE FROM provisioner.attempt_state AS s WHERE s.id <= 1000000000000;
-        TRUNCATE provisioner.edits, provisioner.failed_boxes;
+    IF NOT EXISTS (SELECT FROM provisioner.requests) THEN
+        TRUNCATE
+            provisioner.ready, provisioner.waiting, provisioner.in_flight, provisioner.unrecorded, provisioner.attempt_state,
+            provisioner.sent_creates, provisioner.edits, provisioner.failed_boxes, provisioner.set_apart;
         RETURN NULL;
     END IF;
-    TRUNCATE
-        provisioner.ready, provisioner.waiting, provisioner.in_flight, provisioner.unrecorded, provisioner.attempt_state,
-        provisioner.sent_creates, provisioner.edits, provisioner.failed_boxes;
+    DELETE FROM provisioner.ready AS r WHERE r.id BETWEEN first AND last;
+    DELETE FROM provisioner.waiting AS w WHERE w.id BETWEEN first AND last;
+    DELETE FROM provisioner.in_flight AS f WHERE f.id BETWEEN first AND last;
+    DELETE FROM provisioner.unrecorded AS u WHERE u.id BETWEEN first AND last;
+    DELETE FROM provisioner.attempt_state AS s WHERE s.id BETWEEN first AND last;
+    DELETE FROM provisioner.edits AS e WHERE e.id BETWEEN first AND last;
+    DELETE FROM provisioner.failed_boxes AS b WHERE b.id BETWEEN first AND last;
+    DELETE FROM provisioner.set_apart AS a WHERE a.id BETWEEN first AND last;
     RETURN NULL;
 END
 $$;
@@ -1661,6 +1660,53 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION provisioner.rotation_requests_counted() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    CASE TG_OP
+    WHEN 'INSERT' THEN
+        INSERT INTO provisioner.count_changes
+        SELECT
+            coalesce(n.target, '') || '/rotations', coalesce(n.batch, ''), coalesce(n.requested_by, ''),
+            provisioner.counted_as(n.status, n.wanted, n.rotation_id), coalesce(n.error_code, ''),
+            count(*), min(n.created_at), max(n.finished_at), max(n.id)
+        FROM new_rows AS n
+        GROUP BY 1, 2, 3, 4, 5;
+    WHEN 'UPDATE' THEN
+        INSERT INTO provisioner.count_changes
+        SELECT
+            coalesce(c.target, '') || '/rotations', coalesce(c.batch, ''), coalesce(c.requested_by, ''), c.counted_as,
+            coalesce(c.error_code, ''), sum(c.requests), min(c.created_at), max(c.finished_at), max(c.id)
+        FROM (
+            SELECT
+                o.target, o.batch, o.requested_by, provisioner.counted_as(o.status, o.wanted, o.rotation_id) AS counted_as, o.error_code,
+                -1 AS requests, NULL AS created_at, NULL AS finished_at, NULL AS id
+            FROM old_rows AS o
+            UNION ALL
+            SELECT
+                n.target, n.batch, n.requested_by, provisioner.counted_as(n.status, n.wanted, n.rotation_id), n.error_code,
+                1, n.created_at, n.finished_at, n.id
+            FROM new_rows AS n
+        ) AS c
+        GROUP BY 1, 2, 3, 4, 5
+        HAVING sum(c.requests) <> 0;
+    WHEN 'DELETE' THEN
+        INSERT INTO provisioner.count_changes
+        SELECT
+            coalesce(o.target, '') || '/rotations', coalesce(o.batch, ''), coalesce(o.requested_by, ''),
+            provisioner.counted_as(o.status, o.wanted, o.rotation_id), coalesce(o.error_code, ''), -count(*)
+        FROM old_rows AS o
+        GROUP BY 1, 2, 3, 4, 5;
+    ELSE
+        DELETE FROM provisioner.counts AS k WHERE k.target = split_part(k.target, '/', 1) || '/rotations';
+        DELETE FROM provisioner.count_changes AS h WHERE h.target = split_part(h.target, '/', 1) || '/rotations';
+    END CASE;
+    RETURN NULL;
+END
+$$;
+
 CREATE FUNCTION provisioner.rotation_status_edited() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1717,32 +1763,6 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION provisioner.rotations_counted() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-BEGIN
-    IF TG_OP IN ('UPDATE', 'DELETE') THEN
-        INSERT INTO provisioner.count_changes
-        SELECT
-            o.target || '/rotations', coalesce(o.batch, ''), o.requested_by,
-            provisioner.counted_as(o.status, o.wanted, o.rotation_id), coalesce(o.error_code, ''), -count(*)
-        FROM old_rows AS o
-        GROUP BY o.target, o.batch, o.requested_by, 4, o.error_code;
-    END IF;
-    IF TG_OP IN ('INSERT', 'UPDATE') THEN
-        INSERT INTO provisioner.count_changes
-        SELECT
-            n.target || '/rotations', coalesce(n.batch, ''), n.requested_by,
-            provisioner.counted_as(n.status, n.wanted, n.rotation_id), coalesce(n.error_code, ''), count(*),
-            min(n.created_at), max(n.finished_at), max(n.id)
-        FROM new_rows AS n
-        GROUP BY n.target, n.batch, n.requested_by, 4, n.error_code;
-    END IF;
-    RETURN NULL;
-END
-$$;
-
 CREATE FUNCTION provisioner.rotations_first() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1759,23 +1779,6 @@ CREATE FUNCTION provisioner.rotations_inserted() RETURNS trigger
     AS $$
 BEGIN
     PERFORM provisioner.place_rotations(ARRAY (SELECT n.id FROM new_rows AS n WHERE n.status = 'pending'));
-    RETURN NULL;
-END
-$$;
-
-CREATE FUNCTION provisioner.rotations_truncated() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-BEGIN
-    DELETE FROM provisioner.ready AS l WHERE l.id > 1000000000000;
-    DELETE FROM provisioner.waiting AS w WHERE w.id > 1000000000000;
-    DELETE FROM provisioner.in_flight AS f WHERE f.id > 1000000000000;
-    DELETE FROM provisioner.unrecorded AS u WHERE u.id > 1000000000000;
-    DELETE FROM provisioner.attempt_state AS s WHERE s.id > 1000000000000;
-    DELETE FROM provisioner.edits AS e WHERE e.id > 1000000000000;
-    DELETE FROM provisioner.counts AS k WHERE k.target LIKE '%/rotations';
-    DELETE FROM provisioner.count_changes AS k WHERE k.target LIKE '%/rotations';
     RETURN NULL;
 END
 $$;
@@ -1896,6 +1899,10 @@ BEGIN
     RETURN NULL;
 END
 $$;
+
+CREATE FUNCTION provisioner.time_to_show() RETURNS interval
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$ SELECT interval '40 seconds' $$;
 
 CREATE FUNCTION provisioner.turn_attempt_log(keep interval) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2481,7 +2488,10 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
                           WHERE (r.target = s.target)
                           ORDER BY r.target, r.rank, r.turn, r.id
                          LIMIT 5000) f) h)
-             JOIN provisioner.connection_requests q ON ((q.id = h.id)))
+             CROSS JOIN LATERAL ( SELECT r.batch
+                   FROM provisioner.connection_requests r
+                  WHERE (r.id = h.id)
+                 LIMIT 1) q)
           WHERE (s.total AND (s.unfinished > (s.waits)::numeric))
           GROUP BY q.batch, s.target
         ), obstacles AS (
@@ -2784,6 +2794,58 @@ CREATE TABLE provisioner.key_verdicts (
     asked_at timestamp with time zone NOT NULL
 );
 
+CREATE VIEW provisioner.listed_requests AS
+ SELECT q.id,
+    q.target,
+    q.project_id,
+    q.name,
+    q.description,
+        CASE
+            WHEN (q.credential ~~ 'sealed:%'::text) THEN ('sealed:'::text || split_part(q.credential, ':'::text, 2))
+            ELSE q.credential
+        END AS credential,
+        CASE
+            WHEN ((q.credential ~~ 'sealed:%'::text) AND (q.credential !~~ '%:wiped'::text)) THEN split_part(q.credential, ':'::text, 2)
+            ELSE NULL::text
+        END AS sealed_by,
+    q.on_conflict,
+    q.priority,
+    q.batch,
+    q.project_name,
+    q.wanted,
+    q.not_before,
+    q.requested_by,
+    q.created_at,
+    q.status,
+    provisioner.live_state(q.status, q.wanted, q.connection_id, f.id, w.id, w.quarantine, s.error_message, s.cancelled) AS state,
+        CASE
+            WHEN (q.status = 'pending'::text) THEN COALESCE(s.sent, q.attempts)
+            ELSE q.attempts
+        END AS attempts,
+    q.connection_id,
+    q.org_id,
+    q.credentials_hash,
+    q.adopted,
+    q.key_fingerprint,
+        CASE
+            WHEN (q.status = 'pending'::text) THEN s.error_code
+            ELSE q.error_code
+        END AS error_code,
+        CASE
+            WHEN (q.status = 'pending'::text) THEN s.error_message
+            ELSE q.error_message
+        END AS error_message,
+    w.run_at AS next_attempt_at,
+    q.finished_at
+   FROM (((provisioner.connection_requests q
+     LEFT JOIN provisioner.in_flight f ON ((f.id = q.id)))
+     LEFT JOIN provisioner.waiting w ON ((w.id = q.id)))
+     LEFT JOIN provisioner.attempt_state s ON ((s.id = q.id)));
+
+COMMENT ON VIEW provisioner.listed_requests IS 'Every request with its live state; of a sealed credential only its key''s id';
+
+COMMENT ON COLUMN provisioner.listed_requests.sealed_by IS 'The key that still seals it; NULL when there is no box (any more)';
+
 CREATE TABLE provisioner.migrations (
     version integer NOT NULL,
     name text NOT NULL,
@@ -2932,22 +2994,6 @@ CREATE VIEW provisioner.quarantined_projects AS
 
 COMMENT ON VIEW provisioner.quarantined_projects IS 'Projects in which the machine identity may not create: add it, and their requests go on';
 
-CREATE VIEW provisioner.request_credentials AS
- SELECT id,
-        CASE
-            WHEN (credential ~~ 'sealed:%'::text) THEN ('sealed:'::text || split_part(credential, ':'::text, 2))
-            ELSE credential
-        END AS credential,
-        CASE
-            WHEN ((credential ~~ 'sealed:%'::text) AND (credential !~~ '%:wiped'::text)) THEN split_part(credential, ':'::text, 2)
-            ELSE NULL::text
-        END AS sealed_by
-   FROM provisioner.connection_requests q;
-
-COMMENT ON VIEW provisioner.request_credentials IS 'Which credential each request names; of a sealed one only its key''s id';
-
-COMMENT ON COLUMN provisioner.request_credentials.sealed_by IS 'The key that still seals it; NULL when there is no box (any more)';
-
 CREATE TABLE provisioner.verify_rounds (
     target text NOT NULL,
     holder text NOT NULL,
@@ -2971,24 +3017,15 @@ CREATE VIEW provisioner.request_status WITH (security_barrier='true') AS
     q.priority,
     q.requested_by,
     q.created_at,
-    provisioner.live_state(q.status, q.wanted, q.connection_id, f.id, w.id, w.quarantine, s.error_message, s.cancelled) AS state,
-        CASE
-            WHEN (q.status = 'pending'::text) THEN COALESCE(s.sent, q.attempts)
-            ELSE q.attempts
-        END AS attempts,
+    q.state,
+    q.attempts,
     q.connection_id,
     q.org_id,
     q.credentials_hash,
     q.adopted,
-        CASE
-            WHEN (q.status = 'pending'::text) THEN s.error_code
-            ELSE q.error_code
-        END AS error_code,
-        CASE
-            WHEN (q.status = 'pending'::text) THEN s.error_message
-            ELSE q.error_message
-        END AS error_message,
-    w.run_at AS next_attempt_at,
+    q.error_code,
+    q.error_message,
+    q.next_attempt_at,
         CASE
             WHEN (q.status = 'pending'::text) THEN ((( WITH RECURSIVE lines AS (
                     ( SELECT r.target
@@ -3028,10 +3065,7 @@ CREATE VIEW provisioner.request_status WITH (security_barrier='true') AS
             WHEN (q.finished_at < v.previous_at) THEN v.previous_at
             ELSE NULL::timestamp with time zone
         END AS verified_at
-   FROM (((((provisioner.connection_requests q
-     LEFT JOIN provisioner.in_flight f ON ((f.id = q.id)))
-     LEFT JOIN provisioner.waiting w ON ((w.id = q.id)))
-     LEFT JOIN provisioner.attempt_state s ON ((s.id = q.id)))
+   FROM ((provisioner.listed_requests q
      LEFT JOIN provisioner.drifts d ON ((d.id = q.id)))
      LEFT JOIN provisioner.verify_rounds v ON ((v.target = q.target)))
   WHERE ((q.requested_by = CURRENT_USER) OR ( SELECT has_table_privilege(('provisioner.ready'::regclass)::oid, 'SELECT'::text) AS has_table_privilege));
@@ -3143,6 +3177,15 @@ COMMENT ON TABLE provisioner.sent_creates IS 'Creates whose outcome is not prove
 COMMENT ON COLUMN provisioner.sent_creates.proof IS 'none: it may be committed later; taken: Infisical answered that the name is taken';
 
 COMMENT ON COLUMN provisioner.sent_creates.exact IS 'Whether description is what was sent, or a marker may have been added';
+
+CREATE TABLE provisioner.set_apart (
+    id bigint NOT NULL,
+    status text NOT NULL,
+    error_code text
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
+
+COMMENT ON TABLE provisioner.set_apart IS 'Requests that failed, were cancelled or are removed, for those who look for them';
 
 CREATE TABLE provisioner.sweeps (
     one boolean DEFAULT true NOT NULL,
@@ -3279,6 +3322,9 @@ ALTER TABLE ONLY provisioner.seen_projects
 ALTER TABLE ONLY provisioner.sent_creates
     ADD CONSTRAINT sent_creates_pkey PRIMARY KEY (id, sent_at);
 
+ALTER TABLE ONLY provisioner.set_apart
+    ADD CONSTRAINT set_apart_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY provisioner.sweeps
     ADD CONSTRAINT sweeps_pkey PRIMARY KEY (one);
 
@@ -3300,7 +3346,13 @@ ALTER TABLE ONLY provisioner.waiting
 ALTER TABLE ONLY provisioner.workers
     ADD CONSTRAINT workers_pkey PRIMARY KEY (id);
 
-CREATE INDEX connection_requests_batch ON provisioner.connection_requests USING btree (batch) WHERE (batch IS NOT NULL);
+CREATE INDEX attempt_state_error ON provisioner.attempt_state USING btree (error_code, id) WHERE (error_code IS NOT NULL);
+
+CREATE INDEX connection_requests_batch ON provisioner.connection_requests USING btree (batch, id) WHERE (batch IS NOT NULL);
+
+CREATE INDEX connection_requests_name ON provisioner.connection_requests USING btree (name text_pattern_ops, id);
+
+CREATE INDEX connection_requests_project_name ON provisioner.connection_requests USING btree (lower(project_name) text_pattern_ops, id) WHERE (project_name IS NOT NULL);
 
 CREATE INDEX credential_health_quarantined ON provisioner.credential_health USING btree (target) WHERE ((quarantined_since IS NOT NULL) AND (credential !~~ 'sealed-%'::text));
 
@@ -3311,6 +3363,10 @@ CREATE INDEX ready_by_id ON provisioner.ready USING btree (id);
 CREATE INDEX ready_of_project ON provisioner.ready USING btree (target, project_id, rank, turn);
 
 CREATE INDEX rotation_requests_batch ON provisioner.rotation_requests USING btree (batch) WHERE (batch IS NOT NULL);
+
+CREATE INDEX set_apart_by_error ON provisioner.set_apart USING btree (error_code, id) WHERE (error_code IS NOT NULL);
+
+CREATE INDEX set_apart_by_status ON provisioner.set_apart USING btree (status, id);
 
 CREATE INDEX waiting_quarantined ON provisioner.waiting USING btree (target, quarantine) WHERE (quarantine IS NOT NULL);
 
@@ -3324,6 +3380,22 @@ CREATE TRIGGER connections_followed AFTER UPDATE ON provisioner.connection_reque
 
 CREATE TRIGGER connections_joined AFTER INSERT ON provisioner.connection_requests REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.connections_joined();
 
+CREATE TRIGGER counted_again AFTER UPDATE ON provisioner.connection_requests REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.connection_requests_counted();
+
+CREATE TRIGGER counted_again AFTER UPDATE ON provisioner.rotation_requests REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotation_requests_counted();
+
+CREATE TRIGGER counted_in AFTER INSERT ON provisioner.connection_requests REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.connection_requests_counted();
+
+CREATE TRIGGER counted_in AFTER INSERT ON provisioner.rotation_requests REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotation_requests_counted();
+
+CREATE TRIGGER counted_none AFTER TRUNCATE ON provisioner.connection_requests FOR EACH STATEMENT EXECUTE FUNCTION provisioner.connection_requests_counted();
+
+CREATE TRIGGER counted_none AFTER TRUNCATE ON provisioner.rotation_requests FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotation_requests_counted();
+
+CREATE TRIGGER counted_out AFTER DELETE ON provisioner.connection_requests REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.connection_requests_counted();
+
+CREATE TRIGGER counted_out AFTER DELETE ON provisioner.rotation_requests REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotation_requests_counted();
+
 CREATE TRIGGER refuse_recorded_columns AFTER UPDATE OF status, connection_id, org_id, credentials_hash, adopted, key_fingerprint, attempts, error_code, error_message, finished_at ON provisioner.connection_requests FOR EACH ROW WHEN (((current_setting('provisioner.recording'::text, true) IS DISTINCT FROM 'on'::text) AND (((new.status IS DISTINCT FROM old.status) AND (new.status <> 'pending'::text)) OR ((((((new.connection_id IS DISTINCT FROM old.connection_id) OR (new.org_id IS DISTINCT FROM old.org_id)) OR (new.credentials_hash IS DISTINCT FROM old.credentials_hash)) OR (new.adopted IS DISTINCT FROM old.adopted)) OR (new.key_fingerprint IS DISTINCT FROM old.key_fingerprint)) OR (new.attempts IS DISTINCT FROM old.attempts)) OR ((new.status = old.status) AND (((new.error_code IS DISTINCT FROM old.error_code) OR (new.error_message IS DISTINCT FROM old.error_message)) OR (new.finished_at IS DISTINCT FROM old.finished_at)))))) EXECUTE FUNCTION provisioner.refuse_recorded_columns();
 
 CREATE TRIGGER refuse_recorded_of_rotations AFTER UPDATE OF status, rotation_id, connection_id, key_issued, adopted, attempts, left_behind, error_code, error_message, finished_at ON provisioner.rotation_requests FOR EACH ROW WHEN (((current_setting('provisioner.recording'::text, true) IS DISTINCT FROM 'on'::text) AND (((new.status <> old.status) AND (new.status <> 'pending'::text)) OR (((((new.rotation_id IS DISTINCT FROM old.rotation_id) OR (new.connection_id IS DISTINCT FROM old.connection_id)) OR (new.key_issued IS DISTINCT FROM old.key_issued)) OR (new.adopted IS DISTINCT FROM old.adopted)) OR (new.attempts IS DISTINCT FROM old.attempts)) OR ((new.left_behind IS NOT NULL) AND (new.left_behind IS DISTINCT FROM old.left_behind)) OR ((new.status = old.status) AND (((new.error_code IS DISTINCT FROM old.error_code) OR (new.error_message IS DISTINCT FROM old.error_message)) OR (new.finished_at IS DISTINCT FROM old.finished_at)))))) EXECUTE FUNCTION provisioner.refuse_recorded_of_rotations();
@@ -3332,21 +3404,19 @@ CREATE TRIGGER request_credential_edited AFTER UPDATE OF credential, target, pro
 
 CREATE TRIGGER request_edited AFTER UPDATE OF id, target, project_id, name, description, credential, on_conflict, priority, batch, project_name, wanted, not_before ON provisioner.connection_requests FOR EACH ROW WHEN (((((((((((((old.id IS DISTINCT FROM new.id) OR (old.target IS DISTINCT FROM new.target)) OR (old.project_id IS DISTINCT FROM new.project_id)) OR (old.name IS DISTINCT FROM new.name)) OR (old.description IS DISTINCT FROM new.description)) OR (old.on_conflict IS DISTINCT FROM new.on_conflict)) OR (old.priority IS DISTINCT FROM new.priority)) OR (old.batch IS DISTINCT FROM new.batch)) OR (old.project_name IS DISTINCT FROM new.project_name)) OR (old.wanted IS DISTINCT FROM new.wanted)) OR (old.not_before IS DISTINCT FROM new.not_before)) OR ((new.credential IS DISTINCT FROM old.credential) AND ((new.credential ~~ 'sealed:%:wiped'::text) IS NOT TRUE)))) EXECUTE FUNCTION provisioner.request_edited();
 
+CREATE TRIGGER request_forgotten AFTER DELETE ON provisioner.connection_requests FOR EACH ROW WHEN ((old.status = ANY (ARRAY['failed'::text, 'cancelled'::text, 'removed'::text]))) EXECUTE FUNCTION provisioner.request_set_apart();
+
+CREATE TRIGGER request_set_apart AFTER UPDATE OF status, error_code ON provisioner.connection_requests FOR EACH ROW WHEN ((((old.status = ANY (ARRAY['failed'::text, 'cancelled'::text, 'removed'::text])) OR (new.status = ANY (ARRAY['failed'::text, 'cancelled'::text, 'removed'::text]))) AND ((old.status IS DISTINCT FROM new.status) OR (old.error_code IS DISTINCT FROM new.error_code)))) EXECUTE FUNCTION provisioner.request_set_apart();
+
+CREATE TRIGGER request_set_apart_at_once AFTER INSERT ON provisioner.connection_requests FOR EACH ROW WHEN ((new.status = ANY (ARRAY['failed'::text, 'cancelled'::text, 'removed'::text]))) EXECUTE FUNCTION provisioner.request_set_apart();
+
 CREATE TRIGGER request_status_edited AFTER UPDATE OF status ON provisioner.connection_requests FOR EACH ROW WHEN (((new.status IS DISTINCT FROM old.status) AND ((new.status = 'pending'::text) OR (new.status IS NULL) OR (new.status <> ALL (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text, 'removed'::text]))))) EXECUTE FUNCTION provisioner.request_status_edited();
-
-CREATE TRIGGER requests_counted_again AFTER UPDATE ON provisioner.connection_requests REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_counted_again();
-
-CREATE TRIGGER requests_counted_in AFTER INSERT ON provisioner.connection_requests REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_counted_in();
-
-CREATE TRIGGER requests_counted_none AFTER TRUNCATE ON provisioner.connection_requests FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_counted_none();
-
-CREATE TRIGGER requests_counted_out AFTER DELETE ON provisioner.connection_requests REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_counted_out();
 
 CREATE TRIGGER requests_deleted AFTER DELETE ON provisioner.connection_requests REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_deleted();
 
 CREATE TRIGGER requests_inserted AFTER INSERT ON provisioner.connection_requests REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_inserted();
 
-CREATE TRIGGER requests_truncated AFTER TRUNCATE ON provisioner.connection_requests FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_truncated();
+CREATE TRIGGER requests_truncated AFTER TRUNCATE ON provisioner.connection_requests FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_truncated('0', '1000000000000');
 
 CREATE TRIGGER rotation_deleted AFTER DELETE ON provisioner.rotation_requests FOR EACH ROW WHEN (((old.wanted = 'absent'::text) AND (old.status = 'pending'::text))) EXECUTE FUNCTION provisioner.rotation_ended();
 
@@ -3358,19 +3428,13 @@ CREATE TRIGGER rotation_status_edited AFTER UPDATE OF status ON provisioner.rota
 
 CREATE TRIGGER rotation_wished AFTER UPDATE OF wanted ON provisioner.rotation_requests FOR EACH ROW WHEN ((new.wanted IS DISTINCT FROM old.wanted)) EXECUTE FUNCTION provisioner.rotation_wished();
 
-CREATE TRIGGER rotations_counted_again AFTER UPDATE ON provisioner.rotation_requests REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_counted();
-
-CREATE TRIGGER rotations_counted_in AFTER INSERT ON provisioner.rotation_requests REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_counted();
-
-CREATE TRIGGER rotations_counted_out AFTER DELETE ON provisioner.rotation_requests REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_counted();
-
 CREATE TRIGGER rotations_deleted AFTER DELETE ON provisioner.rotation_requests REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_deleted();
 
 CREATE TRIGGER rotations_first AFTER UPDATE OF wanted ON provisioner.connection_requests FOR EACH ROW WHEN (((new.wanted = 'absent'::text) AND (old.wanted IS DISTINCT FROM 'absent'::text))) EXECUTE FUNCTION provisioner.rotations_first();
 
 CREATE TRIGGER rotations_inserted AFTER INSERT ON provisioner.rotation_requests REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_inserted();
 
-CREATE TRIGGER rotations_truncated AFTER TRUNCATE ON provisioner.rotation_requests FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_truncated();
+CREATE TRIGGER rotations_truncated AFTER TRUNCATE ON provisioner.rotation_requests FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_truncated('1000000000001', '9223372036854775807');
 
 CREATE TRIGGER withhold_readable_key BEFORE INSERT ON provisioner.connection_requests FOR EACH ROW WHEN (((new.credential <> 'default'::text) AND ((new.credential !~* '^[a-z0-9][a-z0-9_-]{0,39}$'::text) OR (new.credential ~* '^sk-'::text)) AND (new.credential !~ '^sealed:[A-Za-z0-9_-]{1,64}:[A-Za-z0-9+/]+={0,2}$'::text))) EXECUTE FUNCTION provisioner.withhold_readable_key();
 
@@ -3413,7 +3477,7 @@ REVOKE ALL ON FUNCTION provisioner.broken_rule(r provisioner.connection_requests
 
 REVOKE ALL ON FUNCTION provisioner.cancel(ids bigint[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION provisioner.cancel_rotations(ids bigint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION provisioner.connection_requests_counted() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.connections_followed() FROM PUBLIC;
 
@@ -3430,6 +3494,8 @@ REVOKE ALL ON FUNCTION provisioner.fold_counts(most integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION provisioner.follow_connections(ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.is_about_all(code text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.keep_counts(requests regclass, line text, recorded text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.live_state(status text, wanted text, recorded uuid, flying bigint, waits bigint, quarantine text, said text, cancelled boolean) FROM PUBLIC;
 
@@ -3457,8 +3523,6 @@ REVOKE ALL ON FUNCTION provisioner.remove(ids bigint[], adopted boolean) FROM PU
 
 REVOKE ALL ON FUNCTION provisioner.remove_gone(target text, project uuid) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION provisioner.remove_rotations(ids bigint[], adopted boolean) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION provisioner.remove_rotations_of(c provisioner.connection_requests, adopted boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.reopen(r provisioner.connection_requests) FROM PUBLIC;
@@ -3475,15 +3539,9 @@ REVOKE ALL ON FUNCTION provisioner.request_discovered(target text, projects uuid
 
 REVOKE ALL ON FUNCTION provisioner.request_edited() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION provisioner.request_set_apart() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION provisioner.request_status_edited() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION provisioner.requests_counted_again() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION provisioner.requests_counted_in() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION provisioner.requests_counted_none() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION provisioner.requests_counted_out() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.requests_deleted() FROM PUBLIC;
 
@@ -3501,17 +3559,15 @@ REVOKE ALL ON FUNCTION provisioner.rotation_edited() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.rotation_ended() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION provisioner.rotation_requests_counted() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION provisioner.rotation_status_edited() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.rotation_wished() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION provisioner.rotations_counted() FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION provisioner.rotations_first() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.rotations_inserted() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION provisioner.rotations_truncated() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.sealing_key() FROM PUBLIC;
 
@@ -3520,6 +3576,8 @@ REVOKE ALL ON FUNCTION provisioner.set_limit(target text, writes integer, period
 REVOKE ALL ON FUNCTION provisioner.sweep(most integer, pause interval, OUT seen integer, OUT placed integer, OUT done boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.take_place(r provisioner.connection_requests, until timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.time_to_show() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.turn_attempt_log(keep interval) FROM PUBLIC;
 

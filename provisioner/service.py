@@ -20,7 +20,7 @@ import structlog
 from provisioner.core.errors import DatabaseUnavailable
 from provisioner.core.ports import Clock
 from provisioner.descriptors import raise_limit
-from provisioner.keyring import open_vault
+from provisioner.keyring import open_vault, present_prints
 from provisioner.observe.health import Health
 from provisioner.observe.meter import Meter
 from provisioner.observe.systemd import Systemd
@@ -103,8 +103,8 @@ async def run_daemon(settings: Settings, *, drain: bool = False, beside: Beside 
             if await worker.unless_stopped(DatabaseRetry(clock).insist(lambda: _require_place(database))):
                 database.endure()
                 _spare_the_collector()
-                notifier = open_notifier(settings, database, meter)
-                tasks = {"listener": Listener(database, hear=worker.hear).run()}
+                notifier = open_notifier(settings, database, meter, rested=worker.has_rested)
+                tasks = {"listener": Listener(database, hear=worker.hear, notified=worker.notified).run()}
                 if drain:
                     tasks["progress"] = (beside or _tell_progress)(database)
                     before = await _leftovers(settings, database)
@@ -131,10 +131,13 @@ def _verifiers(
     from provisioner.postgres.verifying import DriftLedger  # noqa: PLC0415 - off by default
     from provisioner.worker.verifier import Verifier  # noqa: PLC0415 - as above
 
+    async def prints() -> Mapping[str, str]:
+        return (await present_prints(settings, database))[0]
+
     ledger = DriftLedger(database, holder=str(uuid4()), every=timedelta(seconds=settings.verify.seconds))
     return {
         f"verifier-{way.name}": Verifier(
-            way.name, lister=way.connections, reads=way.reads, ledger=ledger, clock=clock
+            way.name, lister=way.connections, reads=way.reads, ledger=ledger, clock=clock, prints=prints
         ).run()
         for way in ways
     }

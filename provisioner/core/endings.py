@@ -5,11 +5,12 @@ only the statement that records it sees that. So an outcome comes with a status 
 statement takes the one that fits.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
-from provisioner.core.model import Cancel, Claim, ErrorCode, Fail, Outcome, Remove, Retry, Succeed, value
+from provisioner.core.model import Cancel, Claim, ErrorCode, Fail, Outcome, Remove, Retry, Succeed
 
 
 class Status(StrEnum):
@@ -22,12 +23,11 @@ class Status(StrEnum):
     REMOVED = "removed"
 
 
-@value
-class Standing:
+class Standing(NamedTuple):
     """The status after an outcome; the one after it if the request was called off meanwhile; the one if it was edited.
 
-    Edited means that it wants something else than the claim did: to be there or not, or another key. That counts for
-    more than being called off.
+    Edited means that it wants something else than the outcome brought: to be there or not, or another key. That counts
+    for more than being called off.
     """
 
     status: Status
@@ -35,25 +35,28 @@ class Standing:
     if_edited: Status
 
 
-def standing(outcome: Outcome, *, doubted: bool) -> Standing:
+def standing(outcome: type[Outcome], *, doubted: bool) -> Standing:
     """How a request stands after an outcome that leaves creates of it in doubt, or none.
 
     What was made is recorded even if it was called off. Nobody looks again for what a cancelled request may have made,
     so one in doubt stays as it is: it is looked up, or a person is asked.
     """
-    match outcome:
-        case Succeed():
-            status = if_cancelled = Status.SUCCEEDED
-        case Remove():
-            status = if_cancelled = Status.REMOVED
-        case Fail():
-            status, if_cancelled = Status.FAILED, Status.FAILED if doubted else Status.CANCELLED
-        case Retry():
-            status, if_cancelled = Status.PENDING, Status.PENDING if doubted else Status.CANCELLED
-        case Cancel():
-            return Standing(status=Status.CANCELLED, if_cancelled=Status.CANCELLED, if_edited=Status.CANCELLED)
-    return Standing(status=status, if_cancelled=if_cancelled, if_edited=Status.PENDING)
+    return _STANDINGS[outcome, doubted]
 
+
+_P, _S, _F, _C, _R = Status.PENDING, Status.SUCCEEDED, Status.FAILED, Status.CANCELLED, Status.REMOVED
+_STANDINGS: Final[Mapping[tuple[type[Outcome], bool], Standing]] = {
+    (Succeed, False): Standing(_S, if_cancelled=_S, if_edited=_P),
+    (Succeed, True): Standing(_S, if_cancelled=_S, if_edited=_P),
+    (Fail, False): Standing(_F, if_cancelled=_C, if_edited=_P),
+    (Fail, True): Standing(_F, if_cancelled=_F, if_edited=_P),
+    (Retry, False): Standing(_P, if_cancelled=_C, if_edited=_P),
+    (Retry, True): Standing(_P, if_cancelled=_P, if_edited=_P),
+    (Cancel, False): Standing(_C, if_cancelled=_C, if_edited=_C),
+    (Cancel, True): Standing(_C, if_cancelled=_C, if_edited=_C),
+    (Remove, False): Standing(_R, if_cancelled=_R, if_edited=_P),
+    (Remove, True): Standing(_R, if_cancelled=_R, if_edited=_P),
+}
 
 # How a claim ends that was never sent.
 UNSENT: Final = Retry(delay=0.0, message="the claim was given back before anything was sent")

@@ -1,10 +1,11 @@
 """What people and probes are told: how far everything has come, at which pace, and what went wrong."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from provisioner.core.pacing import SHARE
+from provisioner.core.queue_values import StandingLimit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +87,15 @@ class TargetReport:
     def partly(self) -> str:
         """For how many of the workers it is in trouble, if not for all: each finds out for itself."""
         return f" for {self.troubled:,} of {self.workers:,} workers" if 0 < self.troubled < self.workers else ""
+
+    @property
+    def troubles(self) -> str:
+        """That it is in trouble and why, in words; OpenRouter's trouble names itself. Empty if it is not."""
+        if not self.trouble:
+            return ""
+        if self.trouble.startswith("OpenRouter is in trouble"):
+            return f"{self.trouble}{f' ({self.partly.strip()})' if self.partly else ''}"
+        return f"in trouble{self.partly}: {self.trouble}"
 
     @property
     def at_once(self) -> str:
@@ -278,7 +288,7 @@ class BudgetReport:
     """One budget that all workers share: permits a window of `period` seconds, those used in the present window.
 
     `blocked` is how many seconds it is blocked for, after a refusal. `metered` is None while nobody knows whether there
-    is a limiter.
+    is a limiter. `configured`: the settings name the limit, and no answer.
     """
 
     target: str
@@ -288,6 +298,7 @@ class BudgetReport:
     period: float
     used: int
     blocked: float
+    configured: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -309,3 +320,18 @@ class Gauges:
     workers: Workers
     concurrency: tuple[ConcurrencyReport, ...] = ()
     drifted: Mapping[str, int] = field(default_factory=dict)
+    limits: Mapping[str, StandingLimit] = field(default_factory=dict)
+
+    def rulers(self) -> Iterator[tuple[str, str, str, float]]:
+        """For each target what bounds its creates: where that comes from, who set it, how many a second it allows."""
+        known = {each.target: each for each in self.budgets if each.kind == "write" and each.metered and each.permits}
+        for target in sorted(known.keys() | self.limits.keys()):
+            budget, limit = known.get(target), self.limits.get(target)
+            found = []
+            if budget is not None and budget.permits:
+                found.append((budget.permits / budget.period, "settings" if budget.configured else "infisical", ""))
+            if limit is not None and limit.writes and limit.period:
+                found.append((limit.writes / limit.period, "operator", limit.by or ""))
+            if found:
+                pace, source, by = min(found)
+                yield target, source, by, pace

@@ -3,6 +3,7 @@
 Of a credential only its name or the id of its sealing key is ever read.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 LONGEST: Final = 200  # characters that somebody may look for
 LARGEST_ID: Final = 2**63 - 1
+_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # as the database writes it: on one line
 STATES: Final = (
     *("pending", "waiting", "retrying", "quarantined", "ready", "in_flight", "updating", "removing"),
     *("succeeded", "failed", "cancelled", "removed"),
@@ -54,6 +56,16 @@ class ListView:
         if self.found is None or not self.found.newer or not self.found.requests:
             return ""
         return address(replace(self.query, before=None, after=self.found.requests[0].id))
+
+    @property
+    def further(self) -> str:
+        """The way on, where there was no time to look through all; empty if there was."""
+        if self.found is None or self.found.looked_to is None:
+            return ""
+        edge = self.found.looked_to
+        if self.query.after is not None:
+            return address(replace(self.query, after=edge))
+        return address(replace(self.query, before=edge))
 
     @property
     def older(self) -> str:
@@ -153,6 +165,7 @@ def render_story(view: StoryView) -> str:
 def _environment() -> "Environment":
     made = environment()
     made.filters["kind"] = lambda state: _KINDS.get(state, "")
+    made.filters["is_id"] = lambda value: isinstance(value, str) and _ID.fullmatch(value) is not None
     return made
 
 

@@ -101,7 +101,7 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         _table("salt", "SELECT"),  # to tell whether a connection has the key that its credential has now
         _table(_REQUESTS, "SELECT", columns=SEEN),
         *(_table(name, "SELECT") for name in ("request_status", "batch_progress", "request_counts", "target_paces")),
-        _table("request_credentials", "SELECT"),
+        _table("listed_requests", "SELECT"),
         *(
             _table(name, "SELECT")
             for name in ("ready", "waiting", "in_flight", "attempt_state", "fair_cursors", "attempts")
@@ -117,7 +117,7 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
             _table(name, "SELECT")
             for name in ("quarantined_credentials", "quarantined_projects", "project_health", "sealing_keys", "notices")
         ),
-        *(_table(name, "SELECT") for name in ("migrations", "history", "drifts", "verify_rounds")),
+        *(_table(name, "SELECT") for name in ("migrations", "history", "drifts", "verify_rounds", "set_apart")),
         _function("sealing_key()"),
     ),
     Kind.WORKER: (

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import asyncpg
 
 CONFLICTS: Final = {str(choice): choice for choice in OnConflict}
+_LISTED: Final = "provisioner.listed_requests"
 # Only connections have a sealed key, which is wiped in the statement that records their end.
 _wiping: Final = re.compile(
     r",\s*credential = (?:CASE\s.*?\sEND|provisioner\.wiped\(q\.credential\))(?=\s+FROM )", re.DOTALL
@@ -30,12 +31,14 @@ Row = tuple[object, ...]
 class Kind:
     """One kind of request besides connections.
 
-    `line` is what its lines' names end with, `table` the users' table, `file` has the statements of its own. `claim`
-    reads a row of its claim, `result` tells what is recorded of a success, and `removal` of a removal.
+    `line` is what its lines' names end with, `table` the users' table, `listed` a view with the live state, `file`
+    has the statements of its own. `claim` reads a row of its claim, `result` tells what is recorded of a success, and
+    `removal` of a removal.
     """
 
     line: str
     table: str
+    listed: str
     file: str
     claim: Callable[["asyncpg.Record", int], Claim]
     result: Callable[[Settlement, Succeed], Row]
@@ -54,7 +57,7 @@ def _adapted(kind: Kind, file: str) -> Mapping[str, str]:
 
 def _for_table(text: str, kind: Kind) -> str:
     placed = text.replace("u.target, -u.priority", f"u.target || '/{kind.line}', -u.priority")
-    return _wiping.sub("", placed).replace("provisioner.connection_requests", kind.table)
+    return _wiping.sub("", placed).replace("provisioner.connection_requests", kind.table).replace(_LISTED, kind.listed)
 
 
 def kind_of_line(line: str) -> Kind | None:
@@ -131,6 +134,7 @@ def _rotation_removal(settlement: Settlement) -> Row:
 ROTATIONS: Final = Kind(
     line="rotations",
     table="provisioner.rotation_requests",
+    listed="provisioner.rotation_status",
     file="rotations",
     claim=_rotation_claim,
     result=_rotation_result,

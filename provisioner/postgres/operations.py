@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
-from provisioner.postgres.browse import UNFINISHED, Filter, State, requested_targets
+from provisioner.postgres.browse import requested_targets
+from provisioner.postgres.filters import UNFINISHED, Filter, State
 from provisioner.postgres.kinds import ROTATIONS
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements

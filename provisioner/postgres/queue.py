@@ -1,5 +1,6 @@
 """The queue of requests in PostgreSQL: claim, settle, renew, rescue."""
 
+import json
 import secrets
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -20,6 +21,7 @@ from provisioner.core.queue_values import (
     QueueSnapshot,
     Report,
     Rescue,
+    StandingLimit,
     Swept,
     Wiped,
     WorkerId,
@@ -128,7 +130,7 @@ class PostgresQueue:
             return
         sql = self._claim if kind is None else kind.sql("claim")
         try:
-            called_off = [standing(UNSENT, doubted=doubted).if_cancelled for doubted in (False, True)]
+            called_off = [standing(type(UNSENT), doubted=doubted).if_cancelled for doubted in (False, True)]
             await self._database.execute(sql["release"], worker, list(fences), list(set(fences.values())), *called_off)
         except (StatementRefused, DatabaseUnusable):
             if len(fences) == 1:
@@ -180,6 +182,10 @@ class PostgresQueue:
             lapsed=row["lapsed"],
             paused=frozenset(row["paused"]),
             heads={target: QueuePosition(rank, turn, id_) for target, rank, turn, id_ in heads},
+            late=row["late"],
+            troubled=frozenset(row["troubled"]),
+            awaited=frozenset(row["awaited"]),
+            limits={target: StandingLimit(**limit) for target, limit in json.loads(row["limits"] or "{}").items()},
         )
 
     async def promote(self, limit: int) -> dict[str, QueuePosition]:

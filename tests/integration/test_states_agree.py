@@ -12,7 +12,7 @@ import pytest
 
 from provisioner.core.model import ErrorCode, Fail, Remove, Retry
 from provisioner.core.queue_values import FRONT
-from provisioner.postgres.browse import UNFINISHED, Filter, State
+from provisioner.postgres.filters import UNFINISHED, Filter, State
 from provisioner.postgres.operations import count_all
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queue import PostgresQueue

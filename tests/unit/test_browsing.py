@@ -134,6 +134,17 @@ def test_the_command_fits(listed: Listed, changes: dict[str, Any], command: str)
     assert command in unescape(render_story(view))
 
 
+def test_a_search_that_takes_long_says_how_far_it_came() -> None:
+    """What was not looked through is not called missing, and one click goes on from there, in the same direction."""
+    some, none = Found(requests=(a_failed(9_000),), looked_to=8_000), Found(requests=(), looked_to=8_000)
+    newest = render_list(ListView(query=Query(text="ledger"), found=some))
+    assert "requests?q=ledger&before=8000" in Tags(newest).links
+    oldest = render_list(ListView(query=Query(text="ledger", after=7_000), found=none))
+    assert "requests?q=ledger&after=8000" in Tags(oldest).links
+    assert "No request matches" not in oldest
+    assert "Look further" not in render_list(ListView(query=Query(text="ledger"), found=Found(requests=())))
+
+
 def test_a_story_tells_every_call() -> None:
     """Each call has its time, its HTTP status, its reqId and what came of it; calls that are left out are counted."""
     page = unescape(render_story(StoryView(request=9, story=replace(a_story(a_failed(9)), earlier=3))))

@@ -31,8 +31,7 @@ AGAIN: Final = Retry(delay=1.0, message="later")
 )
 def test_every_outcome(outcome: Outcome, doubted: bool, expected: tuple[Status, Status, Status]) -> None:
     """As such, called off meanwhile, and edited meanwhile: nothing in doubt is cancelled unseen."""
-    plain, if_cancelled, if_edited = expected
-    assert standing(outcome, doubted=doubted) == Standing(status=plain, if_cancelled=if_cancelled, if_edited=if_edited)
+    assert standing(type(outcome), doubted=doubted) == Standing(*expected)
 
 
 def test_what_ends_a_claim_without_an_answer() -> None:

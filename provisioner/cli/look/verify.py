@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from provisioner.cli.look.survey import Surveyor
-    from provisioner.postgres.browse import Filter
+    from provisioner.postgres.filters import Filter
     from provisioner.postgres.pool import Database
     from provisioner.postgres.recorded import Place
     from provisioner.settings import Settings

@@ -12,7 +12,7 @@ from provisioner.cli.terminal.bars import counting
 from provisioner.cli.terminal.filters import tell_unknown
 from provisioner.cli.terminal.frame import DONE, NOT_DONE, console, open_database, print_json, run_async, say
 from provisioner.core.errors import ProvisionerError
-from provisioner.postgres.browse import Filter, State
+from provisioner.postgres.filters import Filter, State
 from provisioner.postgres.operations import CHANGEABLE, Operation, carry_out, count_all, unknown_of_any_kind
 
 if TYPE_CHECKING:

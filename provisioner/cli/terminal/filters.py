@@ -9,7 +9,8 @@ import typer
 
 from provisioner.cli.terminal.frame import tell_error
 from provisioner.core.model import ErrorCode
-from provisioner.postgres.browse import UNFINISHED, Filter, State, unknown_batches, unknown_ids
+from provisioner.postgres.browse import unknown_batches, unknown_ids
+from provisioner.postgres.filters import UNFINISHED, Filter, State
 from provisioner.postgres.operations import unknown_of_any_kind
 
 if TYPE_CHECKING:

@@ -46,7 +46,7 @@ SELECT
         LIMIT 1
     ) AS trouble
 FROM provisioner.connection_requests AS q
-JOIN provisioner.request_credentials AS c ON c.id = q.id
+JOIN provisioner.listed_requests AS c ON c.id = q.id
 LEFT JOIN provisioner.in_flight AS f ON f.id = q.id AND q.status = 'pending'
 LEFT JOIN provisioner.workers AS k ON k.id = f.worker
 LEFT JOIN provisioner.unrecorded AS u ON u.id = f.id AND u.fence = f.fence

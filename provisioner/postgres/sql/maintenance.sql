@@ -25,7 +25,9 @@ RETURNING w.id;
 -- :name look
 -- What a worker looks at every second: whether anything is in line for its targets $1 from (rank, turn, id) = ($2, $3, $7) on,
 -- whether something is due, whose lease ran out, who is paused. Also tells newcomers how far the queues $4 have been served ($5, $6).
--- One statement, and no write while nothing moves.
+-- And whether anything is to be looked at more closely, so that nobody asks who has nothing to do: outcomes that were set aside and are
+-- due, quarantined keys and projects, slots that somebody waits for, limits that an operator set. One statement, and no write while
+-- nothing moves.
 WITH served AS (
     INSERT INTO provisioner.fair_cursors (target, rank, turn)
     SELECT * FROM unnest($4::text[], $5::integer[], $6::bigint[])
@@ -53,6 +55,31 @@ SELECT
             WHERE t.target IN (l.target, split_part(l.target, '/', 1)) AND t.paused_at IS NOT NULL
         )
     ) AS paused,
+    EXISTS (SELECT FROM provisioner.unrecorded AS u WHERE u.retry_at <= clock_timestamp()) AS late,
+    ARRAY (
+        SELECT l.target FROM unnest($1::text[]) AS l (target)
+        WHERE
+            EXISTS (
+                SELECT FROM provisioner.credential_health AS h
+                WHERE h.target = l.target AND h.quarantined_since IS NOT NULL AND h.credential NOT LIKE 'sealed-%'
+            )
+            OR EXISTS (SELECT FROM provisioner.project_health AS h WHERE h.target = l.target)
+    ) AS troubled,
+    ARRAY (
+        SELECT c.target FROM provisioner.concurrency AS c
+        WHERE
+            c.target = ANY ($1::text[])
+            AND EXISTS (SELECT FROM unnest(c.held, c.wanted) AS h (held, wanted) WHERE h.held < h.wanted)
+    ) AS awaited,
+    (
+        SELECT jsonb_object_agg(
+            t.target, jsonb_build_object(
+                'writes', t.writes_limit, 'period', t.writes_period, 'in_flight', t.in_flight_limit, 'by', t.limited_by
+            )
+        )
+        FROM provisioner.targets AS t
+        WHERE t.target = ANY ($1::text[]) AND t.limited_at IS NOT NULL
+    ) AS limits,
     ARRAY (SELECT l.target FROM lines AS l) AS targets,
     ARRAY (SELECT l.rank FROM lines AS l) AS ranks,
     ARRAY (SELECT l.turn FROM lines AS l) AS turns,

@@ -163,13 +163,20 @@ FROM summed AS s;
 -- :name budgets
 -- The budgets that all workers share. A window that is over has used nothing yet.
 SELECT
-    p.target, p.kind, p.metered, p.permits, p.period,
+    p.target, p.kind, p.metered, p.permits, p.period, p.configured,
     CASE
         WHEN coalesce(p.ends_at, p.starts_at + p.period) > extract(EPOCH FROM clock_timestamp()) THEN p.used ELSE 0
     END AS used,
     greatest(p.blocked_until - extract(EPOCH FROM clock_timestamp()), 0)::float8 AS blocked
 FROM provisioner.permits AS p
 ORDER BY p.target, p.kind;
+
+-- :name limits
+-- What operators allow while workers run, and who they are.
+SELECT t.target, t.writes_limit AS writes, t.writes_period AS period, t.in_flight_limit AS in_flight, t.limited_by AS by
+FROM provisioner.targets AS t
+WHERE t.limited_at IS NOT NULL
+ORDER BY t.target;
 
 -- :name concurrency
 -- How many creates may be in flight at each target, and how many at once stopped its server, where that is more than suspected.
@@ -222,19 +229,26 @@ WITH pending AS (
                 THEN 'scheduled'
             ELSE 'unfinished'
         END AS kind,
-        w.target, w.quarantine
+        w.target, w.quarantine, 1 AS requests
     FROM provisioner.waiting AS w
     LEFT JOIN provisioner.targets AS t ON t.target = w.target
     WHERE w.target = ANY ($1::text[])
     UNION ALL
-    SELECT CASE WHEN f.worker = 0 THEN 'unrecorded' ELSE 'unfinished' END, f.target, NULL
+    SELECT CASE WHEN f.worker = 0 THEN 'unrecorded' ELSE 'unfinished' END, f.target, NULL, 1
     FROM provisioner.in_flight AS f
     WHERE f.target = ANY ($1::text[])
     UNION ALL
-    SELECT CASE WHEN t.paused_at IS NOT NULL THEN 'paused' ELSE 'unfinished' END, r.target, NULL
-    FROM provisioner.ready AS r
-    LEFT JOIN provisioner.targets AS t ON t.target = r.target
-    WHERE r.target = ANY ($1::text[])
+    -- What else is pending is in line: nobody counts the line itself.
+    SELECT CASE WHEN t.paused_at IS NOT NULL THEN 'paused' ELSE 'unfinished' END, l.target, NULL, l.requests
+    FROM (
+        SELECT c.target, c.requests FROM provisioner.request_counts AS c WHERE c.status = 'pending'
+        UNION ALL
+        SELECT w.target, -count(*) FROM provisioner.waiting AS w GROUP BY w.target
+        UNION ALL
+        SELECT f.target, -count(*) FROM provisioner.in_flight AS f GROUP BY f.target
+    ) AS l
+    LEFT JOIN provisioner.targets AS t ON t.target = l.target
+    WHERE l.target = ANY ($1::text[])
 ),
 ended AS (
     SELECT c.status AS kind, coalesce(c.error_code, '') AS whose, c.requests
@@ -244,9 +258,10 @@ ended AS (
 SELECT
     p.kind,
     CASE WHEN p.kind IN ('paused', 'outside') THEN p.target WHEN p.kind = 'quarantined' THEN substr(p.quarantine, 12) ELSE '' END AS whose,
-    count(*) AS requests
+    sum(p.requests)::bigint AS requests
 FROM pending AS p
 GROUP BY 1, 2
+HAVING sum(p.requests) > 0
 UNION ALL
 SELECT e.kind, e.whose, sum(e.requests)::bigint FROM ended AS e GROUP BY 1, 2 HAVING sum(e.requests) > 0
 ORDER BY 3 DESC, 1, 2;
@@ -296,7 +311,7 @@ ORDER BY h.span, h.at;
 -- that are quarantined for the same reason are one cause. Only what waits is looked at.
 WITH stuck AS (
     SELECT
-        w.id, w.target, w.run_at, s.since, s.error_message,
+        w.id, w.target, w.run_at, s.since, s.error_message IS NULL AS is_silent,
         CASE WHEN w.quarantine LIKE 'project:%' THEN 'project' WHEN w.quarantine LIKE '%:%' THEN w.quarantine END AS quarantine,
         coalesce(
             s.error_code,
@@ -314,13 +329,14 @@ WITH stuck AS (
 causes AS (
     SELECT
         k.target, k.error_code, k.quarantine, count(*) AS requests, min(k.since) AS since, min(k.run_at) AS next_at,
-        min(k.id) AS example_id, (array_agg(k.error_message ORDER BY k.error_message IS NULL, k.id))[1] AS example
+        min(k.id) AS example_id, min(k.id) FILTER (WHERE NOT k.is_silent) AS telling
     FROM stuck AS k
     GROUP BY k.target, k.error_code, k.quarantine
 )
 SELECT
     c.target, c.error_code, c.quarantine, c.requests, coalesce(h.since, c.since) AS since, coalesce(h.next_at, c.next_at) AS next_at,
-    c.example_id, coalesce(c.example, h.reason) AS example
+    c.example_id,
+    coalesce((SELECT s.error_message FROM provisioner.attempt_state AS s WHERE s.id = c.telling), h.reason) AS example
 FROM causes AS c
 LEFT JOIN LATERAL (
     SELECT min(k.quarantined_since) AS since, min(k.probe_at) AS next_at, min(k.reason) AS reason

@@ -49,11 +49,8 @@ ORDER BY w.rank, w.turn, w.id;
 WITH settled AS (
     DELETE FROM provisioner.in_flight AS f
     USING unnest(
-        $2::bigint[], $3::integer[], $4::uuid[], $5::uuid[], $6::text[], $7::boolean[], $8::integer[], $9::text[], $10::bigint[],
-        $11::text[], $12::text[], $13::text[]
-    ) AS o (
-        id, attempt, rotation_id, connection_id, key_issued, adopted, sent, left_behind, fence, status, if_cancelled, if_edited
-    )
+        $2::bigint[], $3::integer[], $4::uuid[], $5::uuid[], $6::text[], $7::boolean[], $8::integer[], $9::text[], $10::bigint[]
+    ) AS o (id, attempt, rotation_id, connection_id, key_issued, adopted, sent, left_behind, fence)
     WHERE f.id = ANY ($2::bigint[]) AND f.id = o.id AND f.fence = o.fence AND f.worker = $1
         AND (SELECT set_config('provisioner.recording', 'on', true)) = 'on'
     RETURNING o.*
@@ -64,7 +61,7 @@ forgotten AS (
 updated AS (
     UPDATE provisioner.rotation_requests AS q
     SET
-        status = CASE WHEN q.wanted = 'absent' THEN o.if_edited ELSE o.status END, rotation_id = o.rotation_id,
+        status = CASE WHEN q.wanted = 'absent' THEN $12::text ELSE $11::text END, rotation_id = o.rotation_id,
         connection_id = o.connection_id, key_issued = o.key_issued, adopted = o.adopted, attempts = o.sent,
         left_behind = nullif(concat_ws('; ', q.left_behind, o.left_behind), ''), error_code = NULL, error_message = NULL,
         finished_at = clock_timestamp()
@@ -88,8 +85,8 @@ SELECT provisioner.not_updated(s.id) FROM settled AS s WHERE (s.id IN (SELECT u.
 WITH settled AS (
     DELETE FROM provisioner.in_flight AS f
     USING unnest(
-        $2::bigint[], $3::integer[], $4::integer[], $5::text[], $6::bigint[], $7::text[], $8::text[], $9::text[]
-    ) AS o (id, attempt, sent, left_behind, fence, status, if_cancelled, if_edited)
+        $2::bigint[], $3::integer[], $4::integer[], $5::text[], $6::bigint[]
+    ) AS o (id, attempt, sent, left_behind, fence)
     WHERE f.id = ANY ($2::bigint[]) AND f.id = o.id AND f.fence = o.fence AND f.worker = $1
         AND (SELECT set_config('provisioner.recording', 'on', true)) = 'on'
     RETURNING o.*
@@ -103,7 +100,7 @@ unedited AS (
 updated AS (
     UPDATE provisioner.rotation_requests AS q
     SET
-        status = CASE WHEN q.wanted = 'absent' THEN o.status ELSE o.if_edited END, attempts = o.sent,
+        status = CASE WHEN q.wanted = 'absent' THEN $7::text ELSE $8::text END, attempts = o.sent,
         finished_at = clock_timestamp(), error_code = NULL, error_message = NULL, rotation_id = NULL, connection_id = NULL,
         key_issued = NULL, adopted = false, left_behind = nullif(concat_ws('; ', q.left_behind, o.left_behind), '')
     FROM settled AS o

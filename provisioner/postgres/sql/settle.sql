@@ -7,11 +7,11 @@
 -- a hash table then, where the planner, who expects one row, would compare every row with every row.
 --
 -- Each says by the setting `provisioner.recording` that it records, for no one else may; it holds for the transaction, so it needs no
--- session. How the request stands then is decided in `core/endings.py`: `status`, or `if_cancelled` if it was called off meanwhile, or
--- `if_edited` if its wish (`wanted`) or its credential is not what it was when it was claimed. What is pending then is in line at once.
+-- session. How the request stands then is decided in `core/endings.py`: as such, or if it was called off meanwhile, or if its wish
+-- (`wanted`) or its credential is another one. What is pending then is in line at once.
 
 -- :name succeed
--- Record connections: one update of the wide row, the sealed key wiped in the same statement. Where a single create was all
+-- Record connections, which then stand as $17, or as $18 if something else is wanted: one update of the wide row, the sealed key wiped in the same statement. Where a single create was all
 -- that was sent, it is logged here too: that is nearly always so, and saves a statement and a transaction block. What lost its
 -- claim was sent all the same and is logged, unless it is (the answer to its settlement may have been lost) or belongs to another
 -- request, older than the one that has its id now. That is an insert of its own: what has just ended cannot be there already, and
@@ -21,10 +21,10 @@ WITH outcomes AS (
     FROM unnest(
         $2::bigint[], $3::integer[], $4::uuid[], $5::uuid[], $6::text[], $7::boolean[], $8::integer[],
         $9::text[], $10::text[], $11::timestamptz[], $12::double precision[], $13::smallint[], $14::text[], $15::timestamptz[],
-        $16::bigint[], $17::text[], $18::text[], $19::text[]
+        $16::bigint[]
     ) AS o (
         id, attempt, connection_id, org_id, credentials_hash, adopted, sent, key_fingerprint, credential, started_at, elapsed,
-        http_status, req_id, claimed_at, fence, status, if_cancelled, if_edited
+        http_status, req_id, claimed_at, fence
     )
 ),
 gone AS (
@@ -71,7 +71,7 @@ forgotten AS (
 updated AS (
     UPDATE provisioner.connection_requests AS q
     SET
-        status = CASE WHEN q.wanted = 'absent' OR left(q.credential, 160) <> o.credential THEN o.if_edited ELSE o.status END,
+        status = CASE WHEN q.wanted = 'absent' OR left(q.credential, 160) <> o.credential THEN $18::text ELSE $17::text END,
         connection_id = o.connection_id,
         org_id = o.org_id,
         credentials_hash = o.credentials_hash,
@@ -113,11 +113,10 @@ WHERE
     AND EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.id = e.id AND q.status = 'succeeded');
 
 -- :name remove
--- Nothing of ours is there any more: forget the connection, and wipe a sealed key.
+-- Nothing of ours is there any more: forget the connection, which then stands as $6, or as $7 if it is wanted again; wipe a sealed key.
 WITH settled AS (
     DELETE FROM provisioner.in_flight AS f
-    USING unnest($2::bigint[], $3::integer[], $4::integer[], $5::bigint[], $6::text[], $7::text[], $8::text[])
-        AS o (id, attempt, sent, fence, status, if_cancelled, if_edited)
+    USING unnest($2::bigint[], $3::integer[], $4::integer[], $5::bigint[]) AS o (id, attempt, sent, fence)
     WHERE f.id = ANY ($2::bigint[]) AND f.id = o.id AND f.fence = o.fence AND f.worker = $1 AND (SELECT set_config('provisioner.recording', 'on', true)) = 'on'
     RETURNING o.*
 ),
@@ -130,7 +129,7 @@ unedited AS (
 updated AS (
     UPDATE provisioner.connection_requests AS q
     SET
-        status = CASE WHEN q.wanted = 'absent' THEN o.status ELSE o.if_edited END,
+        status = CASE WHEN q.wanted = 'absent' THEN $6::text ELSE $7::text END,
         attempts = o.sent, finished_at = clock_timestamp(), error_code = NULL, error_message = NULL,
         connection_id = NULL, org_id = NULL, credentials_hash = NULL, adopted = false, key_fingerprint = NULL,
         credential = CASE
@@ -156,9 +155,9 @@ WITH settled AS (
     DELETE FROM provisioner.in_flight AS f
     USING unnest(
         $2::bigint[], $3::integer[], $4::integer[], $5::integer[], $6::timestamptz[], $7::boolean[], $8::text[], $9::text[],
-        $10::bigint[], $11::text[], $12::text[], $13::text[]
+        $10::text[], $11::text[], $12::text[], $13::bigint[]
     ) AS o (
-        id, attempt, sent, failures, since, absent, error_code, error_message, fence, status, if_cancelled, if_edited
+        id, attempt, sent, failures, since, absent, error_code, error_message, status, if_cancelled, if_edited, fence
     )
     WHERE f.id = ANY ($2::bigint[]) AND f.id = o.id AND f.fence = o.fence AND f.worker = $1 AND (SELECT set_config('provisioner.recording', 'on', true)) = 'on'
     RETURNING o.*, CASE WHEN f.cancelled THEN o.if_cancelled ELSE o.status END AS standing
@@ -200,10 +199,10 @@ WITH settled AS (
     DELETE FROM provisioner.in_flight AS f
     USING unnest(
         $2::bigint[], $3::integer[], $4::integer[], $5::integer[], $6::timestamptz[], $7::text[], $8::text[],
-        $9::double precision[], $10::text[], $11::integer[], $12::text[], $13::bigint[], $14::text[], $15::text[], $16::text[]
+        $9::double precision[], $10::text[], $11::integer[], $12::text[], $13::text[], $14::text[], $15::bigint[]
     ) AS o (
-        id, attempt, sent, failures, since, error_code, error_message, delay, quarantine, streak, streak_of, fence, status,
-        if_cancelled, if_edited
+        id, attempt, sent, failures, since, error_code, error_message, delay, quarantine, streak, streak_of, status, if_cancelled,
+        fence
     )
     WHERE f.id = ANY ($2::bigint[]) AND f.id = o.id AND f.fence = o.fence AND f.worker = $1 AND (SELECT set_config('provisioner.recording', 'on', true)) = 'on'
     RETURNING
@@ -244,11 +243,10 @@ FROM settled AS o
 WHERE o.standing <> 'pending' AND (o.id IN (SELECT e.id FROM ended AS e)) IS NOT TRUE;
 
 -- :name cancel
--- Finish requests that were called off and, as is certain now, made nothing.
+-- Finish requests that were called off and, as is certain now, made nothing: they stand as $6.
 WITH settled AS (
     DELETE FROM provisioner.in_flight AS f
-    USING unnest($2::bigint[], $3::integer[], $4::integer[], $5::bigint[], $6::text[], $7::text[], $8::text[])
-        AS o (id, attempt, sent, fence, status, if_cancelled, if_edited)
+    USING unnest($2::bigint[], $3::integer[], $4::integer[], $5::bigint[]) AS o (id, attempt, sent, fence)
     WHERE f.id = ANY ($2::bigint[]) AND f.id = o.id AND f.fence = o.fence AND f.worker = $1 AND (SELECT set_config('provisioner.recording', 'on', true)) = 'on'
     RETURNING o.*
 ),
@@ -258,7 +256,7 @@ forgotten AS (
 updated AS (
     UPDATE provisioner.connection_requests AS q
     SET
-        status = o.status, attempts = o.sent, finished_at = clock_timestamp(),
+        status = $6::text, attempts = o.sent, finished_at = clock_timestamp(),
         credential = provisioner.wiped(q.credential)
     FROM settled AS o
     WHERE q.id = o.id
