@@ -25,6 +25,7 @@ from provisioner.core.project_health import (
     refused,
 )
 from provisioner.worker.key_gate import Postponed
+from provisioner.worker.project_trials import ProjectTrials
 
 log = structlog.stdlib.get_logger()
 
@@ -41,6 +42,8 @@ PATIENCE: Final = 5.0
 CALM: Final = 5.0
 # Seconds that a read by another worker takes to be told.
 SOON: Final = 0.3
+# Seconds in which a claim that was told to wait has been put back, whatever the database does.
+SETTLING: Final = 15.0
 # Seconds between two rounds of forgetting projects for which nothing waits any more.
 FORGETTING: Final = 60.0
 MOST_ACCEPTED: Final = 10_000  # projects that one worker remembers to have created in
@@ -79,11 +82,14 @@ class ProjectGate:
         self._reading = asyncio.Lock()
         self._look_at = self._forget_at = float("-inf")
         self._width = 1
+        self._trials = ProjectTrials(clock)
+        # Projects that were released lately, until when: who was claimed before may be put back for them after that.
+        self._released: dict[str, float] = {}
+        self._begun = False
 
-    @property
-    def is_wary(self) -> bool:
-        """Whether creates have to ask: nearly never."""
-        return bool(self._quarantined) or not self._open.is_set()
+    def is_wary(self, claim: Claim) -> bool:
+        """Whether a create has to ask: seldom, once a project is known."""
+        return bool(self._quarantined) or not self._open.is_set() or claim.request.project_id not in self._accepted
 
     def note(self, observation: Observation) -> None:
         """A create has ended: if it was refused for its project, none leaves until it is known which are like it."""
@@ -92,15 +98,26 @@ class ProjectGate:
 
     async def admit(self, claim: Claim) -> None:
         """Let a request be created, or raise `Postponed`."""
+        project = claim.request.project_id.lower()
+        await self._trials.enter(project, claim.request.id, is_known=lambda: self._is_known(project))
         with suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
                 await self._open.wait()
-        project = claim.request.project_id.lower()
         try:
             await self._check(project)
         except DatabaseUnavailable as error:
             message = "whether the machine identity is in the project is not known just now"
             raise Postponed(Retry(delay=1.0, message=message)) from error
+
+    def _is_known(self, project: str) -> bool:
+        """Whether nothing can be learned from a create there: it is known to pass, or to be refused."""
+        if project in self._accepted or project in self._quarantined:
+            return True
+        return self._joined is not None and (project in self._joined or bool(self._quarantined))
+
+    def leave(self, claim: Claim) -> None:
+        """A claim has come to its end, whatever it was."""
+        self._trials.leave(claim.request.project_id.lower(), claim.request.id)
 
     async def _check(self, project: str) -> None:
         one = self._quarantined.get(project)
@@ -125,6 +142,7 @@ class ProjectGate:
             if len(self._accepted) >= MOST_ACCEPTED:
                 self._accepted.clear()
             self._accepted.add(project)
+            self._trials.leave(project, claim.request.id, passed=True)
             if project in self._quarantined:
                 await self._pass(project)
         if cause is None or observation.proof is Proof.NONE:
@@ -140,16 +158,21 @@ class ProjectGate:
         except DatabaseUnavailable:
             return Retry(delay=1.0, message=observation.message, code=ErrorCode.PERMISSION_DENIED)
         finally:
+            self._trials.leave(project, claim.request.id, passed=False)
             self._open.set()
         return _waits(project, one)
 
     async def refresh(self) -> None:
         """Hear what the other workers found out, and whether the identity has joined or may create now."""
         now = self._clock.monotonic()
-        if not self._quarantined and now < self._look_at:
+        if not self._quarantined and not self._released and now < self._look_at:
             return
         self._look_at = now + CALM
         await self._look()
+        if self._released or not self._begun:
+            await self._health.release_stragglers(self._released if self._begun else None)
+            self._begun = True
+            self._released = {id_: until for id_, until in self._released.items() if until > now}
         eager, self._eager = self._eager, False
         if any(one.cause is Cause.NOT_IN_PROJECT for one in self._quarantined.values()):
             await self._read(refused=eager)
@@ -161,7 +184,13 @@ class ProjectGate:
         self.refreshed.set()
 
     async def _look(self) -> None:
-        self._quarantined = await self._health.quarantined()
+        before, self._quarantined = self._quarantined, await self._health.quarantined()
+        self._note_released(before.keys() - self._quarantined.keys())
+
+    def _note_released(self, projects: Collection[str]) -> None:
+        """A claim that was told to wait before these were released may be put back after that."""
+        until = self._clock.monotonic() + SETTLING
+        self._released.update(dict.fromkeys(projects, until))
 
     async def _keep(self, projects: Mapping[str, QuarantinedProject]) -> None:
         """Quarantine projects, or keep them so, and take their requests out of the line."""
@@ -183,6 +212,7 @@ class ProjectGate:
     async def _free(self, projects: Collection[str], reason: str) -> None:
         requests = await self._health.release(projects)
         self._quarantined = {id_: one for id_, one in self._quarantined.items() if id_ not in set(projects)}
+        self._note_released(projects)
         log.info("projects_released", target=self._target, projects=len(projects), requests=requests, reason=reason)
 
     async def _pass(self, project: str) -> None:
