@@ -41,6 +41,7 @@ from provisioner.cli.terminal.frame import (
     tell_detail,
     tell_error,
 )
+from provisioner.core.model import Request
 from provisioner.core.projects import ProjectFilter, ProjectType, chosen
 from provisioner.intake.checked import CheckedFile
 from provisioner.intake.rows import COLUMNS, Row, Seal
@@ -202,7 +203,8 @@ async def _projects(order: Order, settings: "Settings", told: dict[str, Told]) -
     from provisioner.cli.onboard.asking import ask, without_connection
 
     async with open_database(settings) as database:
-        answer = told[order.target] = await ask(settings, database, order.target, {"default"})
+        anybodys = Request(id=0, project_id="", name="openrouter", description=None, credential="default")
+        answer = told[order.target] = await ask(settings, database, order.target, [anybodys])
         projects = chosen(answer.projects.values(), order.wanted)
         if order.without_connection:
             projects = list(await without_connection(settings, database, order.target, answer, projects))
