@@ -92,10 +92,10 @@ BEGIN
 END
 $$;
 
--- Fail at most `most` requests in line for a target that no worker has ever known; returns their ids. A target whose workers are
--- away is another matter: its requests wait for them. All at once; if one of them cannot be updated, one by one, and that one
+-- Fail at most `most` requests in line for a target that no worker has ever known, with this error; returns their ids. A target whose
+-- workers are away is another matter: its requests wait for them. All at once; if one of them cannot be updated, one by one, and that one
 -- leaves the line for a while.
-CREATE FUNCTION provisioner.disown(target text, most integer) RETURNS SETOF bigint
+CREATE FUNCTION provisioner.disown(target text, most integer, code text, message text) RETURNS SETOF bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     lined bigint[];
@@ -113,7 +113,7 @@ BEGIN
         RETURN;
     END IF;
     BEGIN
-        PERFORM provisioner.disown_requests(lined);
+        PERFORM provisioner.disown_requests(lined, code, message);
         SET CONSTRAINTS ALL IMMEDIATE;
         RETURN QUERY SELECT unnest(lined);
         RETURN;
@@ -122,7 +122,7 @@ BEGIN
     END;
     FOREACH one IN ARRAY lined LOOP
         BEGIN
-            PERFORM provisioner.disown_requests(ARRAY [one]);
+            PERFORM provisioner.disown_requests(ARRAY [one], code, message);
             SET CONSTRAINTS ALL IMMEDIATE;
             RETURN NEXT one;
         EXCEPTION WHEN OTHERS THEN
@@ -137,7 +137,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION provisioner.disown_requests(ids bigint[]) RETURNS void
+CREATE FUNCTION provisioner.disown_requests(ids bigint[], code text, message text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     before text := coalesce(current_setting('provisioner.recording', true), '');
@@ -147,19 +147,13 @@ BEGIN
     DELETE FROM provisioner.ready AS r WHERE r.id = ANY (ids);
     WITH failed AS (
         UPDATE provisioner.connection_requests AS q
-        SET
-            status = 'failed', error_code = 'target_unknown', finished_at = clock_timestamp(),
-            error_message = 'no worker knows the target ' || quote_literal(q.target)
-                || '; name it in the settings as [targets.' || q.target || '], then retry'
+        SET status = 'failed', error_code = code, error_message = message, finished_at = clock_timestamp()
         WHERE q.id = ANY (ids) AND q.status = 'pending'
         RETURNING q.id
     ),
     failed_rotations AS (
         UPDATE provisioner.rotation_requests AS q
-        SET
-            status = 'failed', error_code = 'target_unknown', finished_at = clock_timestamp(),
-            error_message = 'no worker knows the target ' || quote_literal(q.target)
-                || '; name it in the settings as [targets.' || q.target || '], then retry'
+        SET status = 'failed', error_code = code, error_message = message, finished_at = clock_timestamp()
         WHERE q.id = ANY (ids) AND q.status = 'pending'
         RETURNING q.id
     )

@@ -157,6 +157,8 @@ _EXPLAIN = {
     "cancelled": _cancelled,
     "ready": _ready,
     "waiting": _waiting,
+    "retrying": _waiting,
+    "quarantined": _waiting,
     "in_flight": _in_flight,
     "updating": _updating,
     "removing": _removing,

@@ -4,10 +4,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields
 from datetime import datetime
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 from provisioner.core.requests import Listed
+from provisioner.postgres.candidates import Range, is_narrow, lots
+from provisioner.postgres.filters import Filter, State
 from provisioner.postgres.moments import EARLIEST
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
@@ -17,48 +18,7 @@ if TYPE_CHECKING:
 
 _SQL: Final = "browse"
 PAGE: Final = 2_000  # rows that the server hands over at a time
-COUNTED: Final = 10_000  # requests beyond a page that are counted: some 20 ms, while a million takes seconds
-
-
-class State(StrEnum):
-    """Where a request is in its life."""
-
-    WAITING = "waiting"
-    READY = "ready"
-    IN_FLIGHT = "in_flight"
-    UPDATING = "updating"
-    REMOVING = "removing"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    REMOVED = "removed"
-
-
-UNFINISHED: Final = (State.WAITING, State.READY, State.IN_FLIGHT, State.UPDATING, State.REMOVING)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filter:
-    """Which requests are meant: those that have one of the values of each kind; a kind without values means any."""
-
-    ids: Collection[int] = ()
-    states: Collection[State] = ()
-    batches: Collection[str] = ()
-    projects: Collection[str] = ()
-    errors: Collection[str] = ()
-    targets: Collection[str] = ()
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether it matches everything."""
-        return not any(self._kinds())
-
-    def arguments(self) -> tuple[list[object] | None, ...]:
-        """The arguments of the statements, in their order."""
-        return tuple(list(kind) or None for kind in self._kinds())
-
-    def _kinds(self) -> tuple[Collection[object], ...]:
-        return (self.ids, self.states, self.batches, self.projects, self.errors, self.targets)
+EXPORT_TIME: Final = 600_000  # milliseconds that one of its statements may take
 
 
 COLUMNS: Final = tuple(field.name for field in fields(Listed))
@@ -79,46 +39,14 @@ def whole(row: "asyncpg.Record") -> dict[str, Any]:
     return {name: _LACKING.get(name) if value is None else value for name, value in row.items()}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Count:
-    """How many requests are in one state; `retrying` of them were tried before and will be again."""
-
-    requests: int = 0
-    retrying: int = 0
-
-
-async def count(database: Database, wanted: Filter) -> Mapping[State, Count]:
+async def count(database: Database, wanted: Filter) -> Mapping[State, int]:
     """Count what the filter matches, by state.
 
     Raises `DatabaseUnavailable` and `DatabaseUnusable`, as all of these do.
     """
     rows = await database.fetch(statements(_SQL)["counts"], *wanted.arguments())
-    found = {row["state"]: Count(requests=row["requests"], retrying=row["retrying"]) for row in rows}
+    found = {row["state"]: row["requests"] for row in rows}
     return {state: found[state] for state in State if state in found}
-
-
-async def page(
-    database: Database,
-    wanted: Filter,
-    *,
-    limit: int,
-    before: int | None = None,
-    after: int | None = None,
-    oldest_first: bool = False,
-) -> tuple[Sequence[Listed], int]:
-    """The newest (or oldest) `limit` requests that the filter matches, of those between two ids; and how many more.
-
-    More than `COUNTED` are not counted: then the number is one greater.
-    """
-    arguments = wanted.arguments()
-    rows = await database.fetch(statements(_SQL)["requests"], *arguments, after, before, limit + 1, not oldest_first)
-    listed = [Listed(**whole(row)) for row in rows[:limit]]
-    if len(rows) <= limit:
-        return listed, 0
-    last = listed[-1].id
-    low, high = (last, before) if oldest_first else (after, last)
-    (more,) = await database.fetch(statements(_SQL)["further"], *arguments, low, high, COUNTED + 1)
-    return listed, more["requests"]
 
 
 async def ids_after(database: Database, wanted: Filter, last: int, *, limit: int) -> Sequence[int]:
@@ -172,6 +100,12 @@ async def exporting(database: Database, wanted: Filter) -> AsyncIterator[Snapsho
         await database.set_up(connection)
 
         async def rows() -> AsyncIterator[Sequence[object]]:
+            if is_narrow(wanted):
+                await connection.execute(statements("candidates")["prepare"], str(EXPORT_TIME))
+                async for lot, _ in lots(connection, wanted, Range(oldest_first=True)):
+                    for row in lot:
+                        yield tuple(row)
+                return
             # Without a name: through a pooler it would outlive us in a session that is somebody else's next.
             statement = await connection.prepare(sql["requests"], name="")
             async for row in statement.cursor(*wanted.arguments(), None, None, None, False, prefetch=PAGE):

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
-from provisioner.postgres.browse import Count, Filter, State, requested_targets
+from provisioner.postgres.browse import requested_targets
+from provisioner.postgres.filters import UNFINISHED, Filter, State
 from provisioner.postgres.kinds import ROTATIONS
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
@@ -18,8 +19,8 @@ Operation = Literal["cancel", "retry"]
 
 # What each deed can change; all else is left alone by the functions themselves.
 CHANGEABLE: Final[Mapping[Operation, tuple[State, ...]]] = {
-    "cancel": (State.WAITING, State.READY, State.IN_FLIGHT, State.UPDATING, State.REMOVING, State.FAILED),
-    "retry": (State.FAILED, State.CANCELLED, State.REMOVED, State.WAITING),
+    "cancel": (*UNFINISHED, State.FAILED),
+    "retry": (State.FAILED, State.CANCELLED, State.REMOVED, State.RETRYING, State.QUARANTINED),
 }
 
 
@@ -78,13 +79,12 @@ async def _ids_after(database: Database, wanted: Filter, last: int) -> Sequence[
     return ()
 
 
-async def count_all(database: Database, wanted: Filter) -> Mapping[State, Count]:
+async def count_all(database: Database, wanted: Filter) -> Mapping[State, int]:
     """Count what the filter matches, of every kind, by state. Raises as `carry_out` does."""
-    found: dict[State, Count] = {}
+    found: Counter[State] = Counter()
     for sql in (statements("browse"), ROTATIONS.sql("browse")):
         for row in await database.fetch(sql["counts"], *wanted.arguments()):
-            before = found.get(state := State(row["state"]), Count())
-            found[state] = Count(requests=before.requests + row["requests"], retrying=before.retrying + row["retrying"])
+            found[State(row["state"])] += row["requests"]
     return {state: found[state] for state in State if state in found}
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Final
 
-from provisioner.postgres.browse import Filter
+from provisioner.postgres.filters import Filter
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 

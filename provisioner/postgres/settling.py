@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from provisioner.core.doubt import unheard, with_doubt
+from provisioner.core.endings import standing
 from provisioner.core.model import (
     UNEDITED,
     AttemptRecord,
@@ -39,7 +40,7 @@ _TOLD: Final = frozenset({_LOG, _DOUBT, _CHANGE})  # these come last, and are to
 
 
 # A statement of `settle.sql` by its name, with its arrays.
-Call = tuple[str, list[list[Any]]]
+Call = tuple[str, list[Any]]
 
 
 async def write_settlements(
@@ -90,6 +91,8 @@ def _calls_for(settlements: Sequence[Settlement], kind: Kind | None = None) -> I
         plain = kind is None and _is_plain(settlement)
         if kind is not None and isinstance(settlement.outcome, Succeed):
             row = kind.result(settlement, settlement.outcome)
+        elif kind is not None and isinstance(settlement.outcome, Remove):
+            row = kind.removal(settlement)
         else:
             row = _row(settlement, plain=plain)
         rows[type(settlement.outcome)].append((*row, settlement.claim.fence))
@@ -97,7 +100,7 @@ def _calls_for(settlements: Sequence[Settlement], kind: Kind | None = None) -> I
             traces += [_record_of(settlement, records) for records in settlement.records]
     for outcome, statement in _STATEMENT.items():
         if rows[outcome]:
-            yield statement, _columns(rows[outcome])
+            yield statement, [*_columns(rows[outcome]), *_standing_of_all(outcome)]
     if changed := [one.claim.request.id for one in settlements if _is_change(one)]:
         yield _CHANGE, [changed]
     if doubt := [row for settlement in settlements for row in _doubt(settlement)]:
@@ -164,14 +167,24 @@ def _row(settlement: Settlement, *, plain: bool) -> tuple[object, ...]:
             return (*who, *what, claim.request.credential[:COMPARED], *logged, claim.claimed_at)
         case Fail(code=code, message=message):
             failures, absent = claim.failures + 1, claim.request.absent
-            return (*who, sent, failures, claim.first_tried_at, bool(claim.doubt), code, message, absent)
+            stands = standing(Fail, doubted=bool(claim.doubt))
+            return (*who, sent, failures, claim.first_tried_at, absent, code, message, *stands)
         case Retry(code=code, message=message, counted=counted, delay=delay, quarantine=quarantine):
             failures = claim.failures + counted
             streak = (streak_after(claim, code), code) if counted and code else (claim.streak, claim.streak_of)
-            doubted = bool(claim.doubt)
-            return (*who, sent, failures, claim.first_tried_at, doubted, code, message, delay, quarantine, *streak)
+            stands = standing(Retry, doubted=bool(claim.doubt))
+            why = (code, message, delay, quarantine, *streak, stands.status, stands.if_cancelled)
+            return (*who, sent, failures, claim.first_tried_at, *why)
         case Cancel() | Remove():
             return (*who, sent)
+
+
+def _standing_of_all(outcome: type[Outcome]) -> tuple[str, ...]:
+    """The statuses that a statement is told once, where they are the same whatever is in doubt."""
+    stands = standing(outcome, doubted=False)
+    if outcome in {Succeed, Remove}:
+        return stands.status, stands.if_edited
+    return (stands.status,) if outcome is Cancel else ()
 
 
 def _record_of(settlement: Settlement, records: AttemptRecord) -> tuple[object, ...]:

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from provisioner.postgres.browse import Filter, ids_after
+from provisioner.postgres.browse import ids_after
+from provisioner.postgres.filters import Filter
 from provisioner.postgres.operations import Step
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements

@@ -85,7 +85,6 @@ class ProjectGate:
         self._trials = ProjectTrials(clock)
         # Projects that were released lately, until when: who was claimed before may be put back for them after that.
         self._released: dict[str, float] = {}
-        self._begun = False
 
     def is_wary(self, claim: Claim) -> bool:
         """Whether a create has to ask: seldom, once a project is known."""
@@ -162,16 +161,19 @@ class ProjectGate:
             self._open.set()
         return _waits(project, one)
 
-    async def refresh(self) -> None:
-        """Hear what the other workers found out, and whether the identity has joined or may create now."""
+    async def refresh(self, *, troubled: bool = True) -> None:
+        """Hear what the other workers found out, and whether the identity has joined or may create now.
+
+        Nobody is asked where no project is quarantined (`troubled`), and none was here.
+        """
         now = self._clock.monotonic()
-        if not self._quarantined and not self._released and now < self._look_at:
+        quiet = not self._quarantined and not self._released and self.refreshed.is_set()
+        if quiet and (not troubled or now < self._look_at):
             return
         self._look_at = now + CALM
         await self._look()
-        if self._released or not self._begun:
-            await self._health.release_stragglers(self._released if self._begun else None)
-            self._begun = True
+        if self._released or not self.refreshed.is_set():
+            await self._health.release_stragglers(self._released if self.refreshed.is_set() else None)
             self._released = {id_: until for id_, until in self._released.items() if until > now}
         eager, self._eager = self._eager, False
         if any(one.cause is Cause.NOT_IN_PROJECT for one in self._quarantined.values()):

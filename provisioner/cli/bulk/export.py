@@ -11,7 +11,7 @@ from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, load, open_da
 from provisioner.reports.forms import Form, form_of
 
 if TYPE_CHECKING:
-    from provisioner.postgres.browse import Filter
+    from provisioner.postgres.filters import Filter
     from provisioner.settings import Settings
 
 

@@ -45,9 +45,9 @@ async def ask(settings: "Settings", database: "Database", target: str, requests:
     from provisioner.targets import key_asker
 
     async with opened(settings, database, target, open_vault(settings)) as found:
-        surveyor, asker = Surveyor(found), key_asker(settings, settings.targets[target].url)
+        surveyor, asker = Surveyor(found.way), key_asker(settings, settings.targets[target].url)
         projects = await surveyor.projects(None)
-        keys = await ask_about_keys(found.vault, asker, requests)
+        keys = await ask_about_keys(found.connections.vault, asker, requests)
         return Told(
             projects={project.id.lower(): project for project in projects},
             organization=await surveyor.organization(),
@@ -68,5 +68,5 @@ async def without_connection(
             empty[project_id] = project is not None and not project.by_id
 
         async with opened(settings, database, target) as found:
-            await Surveyor(found).survey([each.id for each in projects], tell)
+            await Surveyor(found.way).survey([each.id for each in projects], tell)
     return [each for each in projects if empty.get(each.id)]

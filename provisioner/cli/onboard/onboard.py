@@ -334,7 +334,7 @@ async def _work(settings: "Settings", ids: Sequence[int]) -> "Leftovers | None":
 async def _conclude(settings: "Settings", ids: Sequence[int], order: Order, left: "Leftovers | None") -> int:
     from provisioner.cli.bulk.reporting import write_report
     from provisioner.cli.onboard.report import told
-    from provisioner.postgres.browse import Filter
+    from provisioner.postgres.filters import Filter
     from provisioner.postgres.onboarding import tally
     from provisioner.reports.forms import Form, form_of
 

@@ -13,7 +13,9 @@ WITH standing AS (
 SELECT
     q.id, q.target, q.project_id::text AS project_id, q.name, q.description,
     c.credential, q.on_conflict, q.priority, q.batch, q.project_name, q.not_before, q.requested_by, q.created_at,
-    provisioner.live_state(q.status, q.wanted, q.connection_id, f.id, w.id) AS state,
+    provisioner.live_state(
+        q.status, q.wanted, q.connection_id, f.id, w.id, w.quarantine, s.error_message, s.cancelled
+    ) AS state,
     CASE WHEN q.status = 'pending' THEN coalesce(s.sent, q.attempts) ELSE q.attempts END AS attempts,
     q.connection_id::text AS connection_id, q.org_id::text AS org_id, q.credentials_hash, q.adopted,
     CASE WHEN q.status = 'pending' THEN s.error_code ELSE q.error_code END AS error_code,
@@ -44,7 +46,7 @@ SELECT
         LIMIT 1
     ) AS trouble
 FROM provisioner.connection_requests AS q
-JOIN provisioner.request_credentials AS c ON c.id = q.id
+JOIN provisioner.listed_requests AS c ON c.id = q.id
 LEFT JOIN provisioner.in_flight AS f ON f.id = q.id AND q.status = 'pending'
 LEFT JOIN provisioner.workers AS k ON k.id = f.worker
 LEFT JOIN provisioner.unrecorded AS u ON u.id = f.id AND u.fence = f.fence
