@@ -40,8 +40,9 @@ OUTSIDE: Final = (
 PATIENCE: Final = 5.0
 # Seconds between two looks at what others found out, while nothing is quarantined; else each round looks.
 CALM: Final = 5.0
-# Seconds that a read by another worker takes to be told.
+# Seconds that a read by another worker takes to be told, and how often that is waited for.
 SOON: Final = 0.3
+OFTEN: Final = 4
 # Seconds in which a claim that was told to wait has been put back, whatever the database does.
 SETTLING: Final = 15.0
 # Seconds between two rounds of forgetting projects for which nothing waits any more.
@@ -76,7 +77,7 @@ class ProjectGate:
         self._quarantined: Mapping[str, QuarantinedProject] = {}
         self._accepted: set[str] = set()
         self._joined: frozenset[str] | None = None  # None: not known, or not to be relied upon
-        self._joined_at = float("-inf")
+        self._joined_at = self._told_at = float("-inf")
         self._open = asyncio.Event()
         self._open.set()
         self._reading = asyncio.Lock()
@@ -112,7 +113,11 @@ class ProjectGate:
         """Whether nothing can be learned from a create there: it is known to pass, or to be refused."""
         if project in self._accepted or project in self._quarantined:
             return True
-        return self._joined is not None and (project in self._joined or bool(self._quarantined))
+        return self._joined is not None and (project in self._joined or (bool(self._quarantined) and self._is_fresh()))
+
+    def _is_fresh(self) -> bool:
+        """Whether the list was read here just now."""
+        return self._clock.monotonic() - self._joined_at <= FRESH.total_seconds()
 
     def leave(self, claim: Claim) -> None:
         """A claim has come to its end, whatever it was."""
@@ -124,10 +129,10 @@ class ProjectGate:
             if not self._quarantined or self._joined is None or project in self._accepted or project in self._joined:
                 return
             # The list that showed others to be outside lacks this one too; it may have been joined since.
-            if self._clock.monotonic() - self._joined_at > FRESH.total_seconds():
-                await self._read(refused=True)
-            else:
+            if self._is_fresh():
                 await self._keep({project: self._outside(project)})
+            elif self._clock.monotonic() - self._told_at > FRESH.total_seconds():
+                await self._read(refused=True)
             if (one := self._quarantined.get(project)) is None:
                 return
         if one.may_try(self._clock.now()) or (one.probing and await self._health.take_probe(project)):
@@ -226,9 +231,7 @@ class ProjectGate:
         """Read the list of the identity's projects, unless somebody has just done so."""
         async with self._reading:
             if not await self._health.may_read(refused=refused):
-                if refused:
-                    await asyncio.sleep(SOON)
-                await self._look()
+                await (self._hear() if refused else self._look())
                 return
             granted = await self._reads.acquire(1)
             if not granted.permits:
@@ -238,6 +241,16 @@ class ProjectGate:
             if seen.result is not Result.FOUND:
                 return
             await self._conclude(frozenset(project.id for project in projects))
+
+    async def _hear(self) -> None:
+        """Wait a little until the worker that reads the list has told what is in it."""
+        known = len(self._quarantined)
+        for _ in range(OFTEN):
+            await asyncio.sleep(SOON)
+            await self._look()
+            if len(self._quarantined) > known:
+                break
+        self._told_at = self._clock.monotonic()
 
     async def _conclude(self, joined: frozenset[str]) -> None:
         await self._look()

@@ -1,7 +1,7 @@
 """Few creates at first in projects in which nobody has created: the first one tells whether the identity may.
 
-One create at a time leaves for each such project. Over all of them it is one at first, and one more with each that
-passes: so the pace doubles with every answer, and a thousand projects without the identity cost a create each worker.
+One create at a time leaves for each such project. Over all of them there are as many as have passed, and one at first:
+so the pace doubles with every answer, and a thousand projects without the identity cost one create a worker.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ class ProjectTrials:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._width = 1
+        self._passed = 0  # lately, and what refusals left of it
         self._under_way: dict[str, int] = {}  # the request that is tried, by project
         self._ended = asyncio.Event()
         self._ended_at = float("-inf")
@@ -44,12 +44,12 @@ class ProjectTrials:
         del self._under_way[project]
         self._ended_at = self._clock.monotonic()
         if passed is not None:
-            self._width = self._width + 1 if passed else max(1, self._width // 2)
+            self._passed = self._passed + 1 if passed else self._passed // 2
         self._ended.set()
         self._ended = asyncio.Event()
 
     def _room(self) -> int:
         """How many may be under way."""
         if not self._under_way and self._clock.monotonic() - self._ended_at > IDLE:
-            self._width = 1
-        return self._width
+            self._passed = 0
+        return max(1, self._passed)

@@ -52,22 +52,24 @@ class _Monotonic:
 
 
 async def test_the_pace_doubles_with_every_answer() -> None:
-    """One at first, then as many more as have passed; a refusal halves that, and no news leaves it."""
+    """One at first, then as many as have passed; a refusal halves that, and no news leaves it."""
     trying = Trying()
     assert await trying.ask(*((str(number), number) for number in range(20))) == [0]
-    assert await trying.end("0", 0, passed=True) == [1, 2]
-    assert await trying.end("1", 1, passed=True) == [3, 4]
-    assert await trying.end("2", 2, passed=True) == [5, 6]
-    assert await trying.end("3", 3, passed=None) == [7]
-    assert await trying.end("4", 4, passed=False) == []
+    assert await trying.end("0", 0, passed=True) == [1]
+    assert await trying.end("1", 1, passed=True) == [2, 3]
+    assert await trying.end("2", 2, passed=True) == [4, 5]
+    assert await trying.end("3", 3, passed=None) == [6]
+    assert await trying.end("4", 4, passed=True) == [7, 8]
+    assert await trying.end("5", 5, passed=False) == []
     trying.give_up()
 
 
 async def test_one_at_a_time_leaves_for_a_project() -> None:
     """However many are in flight for it; once it is known all leave together."""
     trying = Trying()
-    await trying.ask(("other", 1))
-    await trying.end("other", 1, passed=True)
+    for number in range(5):
+        await trying.ask((str(number), number))
+        await trying.end(str(number), number, passed=True)
     assert await trying.ask(("one", 2), ("one", 3), ("one", 4)) == [2]
     trying.known.add("one")
     assert await trying.end("one", 2, passed=True) == [3, 4]
