@@ -24,8 +24,6 @@ PRIOR: Final = 0.05
 # one may end several; and what is measured may be somebody's bulk change.
 LEAST: Final = 0.02
 MOST: Final = 3.0
-# The last share of a window tells little of how fast it was used.
-ENDING: Final = 0.1
 # Two looks that are further apart, seconds, tell nothing of what happened in between.
 APART: Final = 60.0
 # Where there is no limiter, the pace is that of about the last so many seconds.
@@ -126,7 +124,7 @@ def measure(before: Measured, *, now: float, ended: int, busy: bool, budget: Bud
     if not budget.metered:
         fade = math.exp(-passed / LATELY)
         return replace(after, seconds=before.seconds * fade + passed, got=before.got * fade + got, permits=0.0)
-    fade, allowed = math.exp(-passed / budget.period), _rate_now(budget, now, rate or 0.0)
+    fade, allowed = math.exp(-passed / budget.period), rate or 0.0
     permits, ours = (before.permits, before.got) if before.permits else (allowed * budget.period * PRIOR,) * 2
     return replace(
         after,
@@ -134,12 +132,6 @@ def measure(before: Measured, *, now: float, ended: int, busy: bool, budget: Bud
         permits=permits * fade + allowed * passed,
         got=ours * fade + got,
     )
-
-
-def _rate_now(budget: Budget, now: float, rate: float) -> float:
-    """Permits a second in the present window, which may have more or fewer left than its time; at its end `rate`."""
-    span = budget.end(now) - now
-    return budget.ours(now) / span if span > budget.period * ENDING else rate
 
 
 def rate_of(budget: Budget, now: float, allowance: Allowance | None) -> float | None:

@@ -114,7 +114,10 @@ async def renew_forecasts(database: Database, *, every: float) -> bool:
             foreseen.append((target, measured, pace, foresee(line, left.part(line.ready))))
             told += [(key, foresee(line, each.part(where[key]))) for key, each in batches.items() if key[0] == target]
         await _write(connection, foreseen, told)
-        await connection.execute(sql["made"], timedelta(seconds=max(0.0, time.monotonic() - began - QUICK) / LOAD))
+        # A line that began a moment ago is looked at again soon.
+        known = all(forecast.why is not Why.PACE for _, _, _, forecast in foreseen)
+        pause = max(0.0, time.monotonic() - began - QUICK) / LOAD if known else 0.0
+        await connection.execute(sql["made"], timedelta(seconds=pause))
         return True
 
 

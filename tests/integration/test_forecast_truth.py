@@ -1,4 +1,4 @@
-"""The forecast of one minute after the start comes true, or says why there is none; minutes are shorter than in life."""
+"""The forecast of one minute after the start comes true, or says why there is none; minutes are shortened."""
 
 from __future__ import annotations
 

@@ -101,6 +101,12 @@ def test_the_limit_that_rules_is_told_with_its_source() -> None:
     assert value(Meter(), name, alone, target="eu", source="operator", by="") == 0.5
 
 
+def test_the_forecast_is_told_where_there_is_one() -> None:
+    """All that is pending at a target ends in so many seconds; where nobody can say there is no series."""
+    assert value(Meter(), "provisioner_forecast_seconds", target="eu") == 90.0
+    assert value(Meter(), "provisioner_forecast_seconds", target="default") is None
+
+
 def test_only_what_was_sent_has_a_duration() -> None:
     """A create that never left this process does not make creates look quick."""
     meter = Meter()

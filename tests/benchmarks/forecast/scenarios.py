@@ -177,8 +177,8 @@ async def wrong_key(world: World) -> list[Outcome]:
 
 
 async def retries(world: World) -> list[Outcome]:
-    """Every third create comes to nothing."""
-    world.fleet.simulator.configure(faults={"error-before-commit": 0.33})
+    """Every fifth create comes to nothing."""
+    world.fleet.simulator.configure(faults={"error-before-commit": 0.2})
     await world.ask("first", 400)
     await world.ask("second", 400)
     await world.begin()
@@ -196,10 +196,8 @@ async def second_client(world: World) -> list[Outcome]:
 async def removals(world: World) -> list[Outcome]:
     """While 600 connections are made, 300 that were made before are removed, and 100 have another description."""
     await world.ask("old", 400)
-    world.fleet.simulator.configure(write_limit=5000)
     await world.begin(0.0)
     await world.fleet.done(within=60)
-    world.fleet.simulator.configure(write_limit=LIMIT)
     await world.passed(1.0)
     await world.ask("new", 600)
     await world.execute(
@@ -234,7 +232,7 @@ async def play(url: str, name: str) -> list[Outcome]:
     options = Options(any_project=True, write_limit=LIMIT, window=MINUTE, latency=0.02, upstream_pace=0.01, pool=0)
     # Pauses between attempts are as much shorter as the minute.
     with patch.multiple(policy, DOUBT_PAUSE=policy.DOUBT_PAUSE * SCALE, TROUBLE_CAP=policy.TROUBLE_CAP * SCALE):
-        async with Fleet(url, options, workers=2, settings=SETTINGS) as fleet:
+        async with Fleet(url, options, workers=2, settings=SETTINGS, poll=SCALE) as fleet:
             # Until an answer has told, workers take a window for one of sixty seconds: here for one of ours.
             await fleet.session.execute(
                 "INSERT INTO provisioner.permits (target, kind, period, address)"
