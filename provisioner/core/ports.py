@@ -45,8 +45,13 @@ class Queue(Protocol):
     async def leave(self, worker: WorkerId) -> None:
         """Strike the worker off the list if it holds nothing."""
 
-    async def claim(self, worker: WorkerId, *, target: str, start: QueuePosition, limit: int) -> Claims:
-        """Claim up to `limit` requests in line from `start` on; the intent is durable when this returns."""
+    async def claim(
+        self, worker: WorkerId, *, target: str, start: QueuePosition, limit: int, retried_only: bool = False
+    ) -> Claims:
+        """Claim up to `limit` requests in line from `start` on; the intent is durable when this returns.
+
+        `retried_only`: only those that were tried before, unless somebody else claims them meanwhile.
+        """
 
     async def release(self, worker: WorkerId, claims: Collection[Claim]) -> None:
         """Give back claims that were never sent."""
@@ -222,8 +227,11 @@ class ProjectHealth(Protocol):
     async def release(self, projects: Collection[str]) -> int:
         """Let the requests of these projects go on; returns how many waited."""
 
+    async def release_stragglers(self, projects: Collection[str] | None) -> None:
+        """Let requests go on that wait for one of these projects, or any (None), though it is not quarantined."""
+
     async def wanted(self) -> Sequence[str]:
-        """The projects that requests in line are for."""
+        """The projects that requests in flight or in line are for."""
 
     async def called(self, project: str) -> str | None:
         """The project's name, if a request tells it."""
