@@ -213,8 +213,10 @@ class TestNoForecast:
                 Why.TROUBLE,
             ),
             (
-                "INSERT INTO provisioner.concurrency (target, address, in_flight_limit, stalled_at)"
-                " VALUES ('default', 'https://a', 1, extract(EPOCH FROM now()) - 100)",
+                (
+                    "INSERT INTO provisioner.concurrency (target, address, in_flight_limit, stalled_at)"
+                    " VALUES ('default', 'https://a', 1, extract(EPOCH FROM now()) - 100)"
+                ),
                 Why.TROUBLE,
             ),
             (HOLD.format("'credential:default'"), Why.KEY),
