@@ -265,13 +265,16 @@ SELECT
     CASE WHEN r.status = 'pending' THEN s.error_code ELSE r.error_code END AS error_code,
     CASE WHEN r.status = 'pending' THEN s.error_message ELSE r.error_message END AS error_message,
     CASE WHEN isfinite(w.run_at) THEN w.run_at END AS next_attempt_at,
-    r.finished_at, r.project_name
+    r.finished_at, r.project_name,
+    CASE WHEN r.status = 'succeeded' AND d.seen_at > r.finished_at THEN d.drift END AS drift
 FROM provisioner.rotation_requests AS r
+LEFT JOIN provisioner.drifts AS d ON d.id = r.id
 LEFT JOIN provisioner.in_flight AS f ON f.id = r.id
 LEFT JOIN provisioner.waiting AS w ON w.id = r.id
 LEFT JOIN provisioner.attempt_state AS s ON s.id = r.id
 WHERE r.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT'));
 
+COMMENT ON COLUMN provisioner.rotation_status.drift IS 'How it differs from what was recorded, as standing verification found';
 COMMENT ON VIEW provisioner.rotation_status IS 'Every rotation with its live state, and what it waits for';
 COMMENT ON COLUMN provisioner.rotation_status.waits_for IS 'The connection of the same project that has to be there first';
 

@@ -8,7 +8,7 @@ from typing import Final, Literal
 from provisioner.core.errors import ProvisionerError
 from provisioner.postgres.browse import ids_after
 from provisioner.postgres.filters import Filter
-from provisioner.postgres.operations import Step
+from provisioner.postgres.operations import Step, rotations_after
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
@@ -20,9 +20,10 @@ BATCH: Final = 1_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removal:
-    """That connections go; with `adopted`, also those that somebody else made.
+    """That connections and rotations go; with `adopted`, also those that somebody else made.
 
-    Rotations of ours that use them go first; with them their secrets and their keys at OpenRouter, where that is said.
+    Rotations that use these connections go first; with them their secrets and their keys at OpenRouter, where that is
+    said.
     """
 
     adopted: bool = False
@@ -94,11 +95,13 @@ async def bring_about(database: Database, deed: Deed, wanted: Filter) -> AsyncIt
 
 
 async def _foreseen(database: Database, deed: Deed, wanted: Filter) -> AsyncIterator[Mapping[int, str]]:
-    last = -1
-    while ids := await ids_after(database, wanted, last, limit=BATCH):
-        rows = await database.fetch(statements(_SQL)[deed.foreseen], ids, *deed.narrowing())
-        yield {row["id"]: row["word"] for row in rows}
-        last = ids[-1]
+    # Rotations before their connections: those take with them what was not said to go by then.
+    for following in (rotations_after, ids_after) if isinstance(deed, Removal) else (ids_after,):
+        last = -1
+        while ids := await following(database, wanted, last, limit=BATCH):
+            rows = await database.fetch(statements(_SQL)[deed.foreseen], ids, *deed.narrowing())
+            yield {row["id"]: row["word"] for row in rows}
+            last = ids[-1]
 
 
 async def repair(database: Database, wrong: Mapping[int, Collection[str]]) -> Mapping[int, str]:
