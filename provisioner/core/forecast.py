@@ -124,8 +124,10 @@ def measure(before: Measured, *, now: float, ended: int, busy: bool, budget: Bud
     if not budget.metered:
         fade = math.exp(-passed / LATELY)
         return replace(after, seconds=before.seconds * fade + passed, got=before.got * fade + got, permits=0.0)
-    fade, allowed = math.exp(-passed / budget.period), rate or 0.0
-    permits, ours = (before.permits, before.got) if before.permits else (allowed * budget.period * PRIOR,) * 2
+    # A window that is used up, or blocked, allows nothing: that is not held against what a permit brings.
+    spent = budget.blocked_until > now or (budget.end(now) > now and not budget.left)
+    fade, allowed = math.exp(-passed / budget.period), 0.0 if spent else rate or 0.0
+    permits, ours = (before.permits, before.got) if before.permits else ((rate or 0.0) * budget.period * PRIOR,) * 2
     return replace(
         after,
         seconds=before.seconds * fade + passed,

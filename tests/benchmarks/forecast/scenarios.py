@@ -232,7 +232,7 @@ async def play(url: str, name: str) -> list[Outcome]:
     options = Options(any_project=True, write_limit=LIMIT, window=MINUTE, latency=0.02, upstream_pace=0.01, pool=0)
     # Pauses between attempts are as much shorter as the minute.
     with patch.multiple(policy, DOUBT_PAUSE=policy.DOUBT_PAUSE * SCALE, TROUBLE_CAP=policy.TROUBLE_CAP * SCALE):
-        async with Fleet(url, options, workers=2, settings=SETTINGS, poll=SCALE) as fleet:
+        async with Fleet(url, options, workers=2, settings=SETTINGS) as fleet:
             # Until an answer has told, workers take a window for one of sixty seconds: here for one of ours.
             await fleet.session.execute(
                 "INSERT INTO provisioner.permits (target, kind, period, address)"
