@@ -63,7 +63,9 @@ async def _status(settings: "Settings", batch: str | None, *, watch: bool, as_js
             return NOT_DONE
         if watch:
             seen = await _watch(database, seen, batch, as_json=as_json)
-        old_keys = await _old_keys(settings, database, batch)
+        old_keys = await _old_keys(
+            settings, database, batch, connections=seen.progress.succeeded if seen.progress else 0
+        )
     if as_json:
         say(as_document(seen, one_line=watch, old_keys=old_keys))
     elif not (watch and console().is_terminal):
@@ -75,14 +77,14 @@ async def _status(settings: "Settings", batch: str | None, *, watch: bool, as_js
     return NOT_DONE if alerts(seen) else DONE
 
 
-async def _old_keys(settings: "Settings", database: "Database", batch: str | None) -> int | None:
+async def _old_keys(settings: "Settings", database: "Database", batch: str | None, *, connections: int) -> int | None:
     """How many connections have another key than their credential has now; None where that cannot be compared."""
     from provisioner.keyring import present_prints
     from provisioner.postgres.wishes import TakesTooLong, outdated
 
     try:
         prints, _ = await present_prints(settings, database)
-        return await outdated(database, prints, batch) if prints else None
+        return await outdated(database, prints, batch, of=connections) if prints else None
     except TakesTooLong:
         tell_detail("too many connections to compare their keys at once: `provisioner rekey --outdated --dry-run` does")
         return None
