@@ -217,10 +217,12 @@ foreseen AS (
     ) AS w ON true
 )
 SELECT
-    f.batch, f.target, f.total, f.requests, f.waiting, f.ready, f.in_flight, f.succeeded, f.failed, f.cancelled, f.removed,
+    f.batch, f.target, f.total, f.requests::bigint AS requests, f.waiting, f.ready::bigint AS ready, f.in_flight,
+    f.succeeded::bigint AS succeeded, f.failed::bigint AS failed, f.cancelled::bigint AS cancelled, f.removed::bigint AS removed,
     f.started_at, CASE WHEN f.unfinished = 0 THEN f.last_finished_at END AS ended_at,
     CASE WHEN f.unfinished > 0 AND f.ends_why IS NULL THEN greatest(f.ends_at, now()) END AS ends_at,
-    f.ends_why, f.retrying, f.quarantined, f.updating, f.removing, f.unfinished, f.urgency, f.last_finished_at
+    f.ends_why, f.retrying, f.quarantined, f.updating::bigint AS updating, f.removing::bigint AS removing,
+    f.unfinished::bigint AS unfinished, f.urgency, f.last_finished_at
 FROM foreseen AS f
 WHERE f.requests > 0;
 

@@ -22,6 +22,7 @@ from provisioner.cli.terminal.frame import (
     say,
     show,
     tell_detail,
+    tell_error,
 )
 from provisioner.core.alerts import alerts
 from provisioner.core.errors import DatabaseUnavailable, DatabaseUnusable
