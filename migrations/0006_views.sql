@@ -121,10 +121,9 @@ HAVING sum(c.requests) <> 0;
 COMMENT ON VIEW provisioner.request_counts IS 'How many requests there are of each kind, quick whatever their number';
 COMMENT ON COLUMN provisioner.request_counts.counted_as IS 'The status; of a pending one that changes or removes what was made, updating or removing';
 
--- One row a batch, one (batch NULL, total false) for requests without a batch, one (total true) for everything. The end is
--- what a worker foresaw last for each target; the slowest target decides. Only what is in flight or waits is looked at one by one; what
--- else is pending is in line.
-CREATE VIEW provisioner.batch_progress WITH (security_barrier) AS
+-- One row for each target and batch, one (batch NULL, total false) for its requests without a batch, one (total true) for the target. The end
+-- is what a worker foresaw last. Only what is in flight or waits is looked at one by one; what else is pending is in line.
+CREATE VIEW provisioner.target_progress WITH (security_barrier) AS
 WITH lines AS (
     SELECT
         c.batch, c.target, c.counted_as, NULL AS state, c.requests, c.started_at, c.ended_at
@@ -216,8 +215,23 @@ foreseen AS (
         ORDER BY f.whole
         LIMIT 1
     ) AS w ON true
-),
-shown AS (
+)
+SELECT
+    f.batch, f.target, f.total, f.requests::bigint AS requests, f.waiting, f.ready::bigint AS ready, f.in_flight,
+    f.succeeded::bigint AS succeeded, f.failed::bigint AS failed, f.cancelled::bigint AS cancelled, f.removed::bigint AS removed,
+    f.started_at, CASE WHEN f.unfinished = 0 THEN f.last_finished_at END AS ended_at,
+    CASE WHEN f.unfinished > 0 AND f.ends_why IS NULL THEN greatest(f.ends_at, now()) END AS ends_at,
+    f.ends_why, f.retrying, f.quarantined, f.updating::bigint AS updating, f.removing::bigint AS removing,
+    f.unfinished::bigint AS unfinished, f.urgency, f.last_finished_at
+FROM foreseen AS f
+WHERE f.requests > 0;
+
+COMMENT ON VIEW provisioner.target_progress IS 'How far each target has come, all of it and batch by batch';
+
+-- The same over all targets: one row a batch, one (batch NULL, total false) for requests without a batch, one (total true) for
+-- everything. The slowest target decides when it ends.
+CREATE VIEW provisioner.batch_progress WITH (security_barrier) AS
+WITH shown AS (
     SELECT
         f.batch, f.total, sum(f.requests)::bigint AS requests, sum(f.waiting)::bigint AS waiting, sum(f.ready)::bigint AS ready,
         sum(f.in_flight)::bigint AS in_flight, sum(f.succeeded)::bigint AS succeeded, sum(f.failed)::bigint AS failed,
@@ -230,8 +244,7 @@ shown AS (
         sum(f.quarantined)::bigint AS quarantined,
         sum(f.updating)::bigint AS updating,
         sum(f.removing)::bigint AS removing
-    FROM foreseen AS f
-    WHERE f.requests > 0
+    FROM provisioner.target_progress AS f
     GROUP BY f.batch, f.total
 )
 SELECT * FROM shown
@@ -318,5 +331,58 @@ FROM provisioner.credential_health AS h
 WHERE h.quarantined_since IS NOT NULL;
 
 COMMENT ON VIEW provisioner.quarantined_credentials IS 'Credentials whose API key is refused: correct the key, and their requests go on';
+
+-- What stands behind the requests, for those who see their own alone: the columns are those of the tables. See `own.py`.
+CREATE VIEW provisioner.own_requests WITH (security_barrier) AS
+SELECT q.* FROM provisioner.requests AS q WHERE q.requested_by = current_user;
+
+CREATE VIEW provisioner.own_listed_requests WITH (security_barrier) AS
+SELECT v.* FROM provisioner.listed_requests AS v WHERE v.requested_by = current_user;
+
+CREATE VIEW provisioner.own_waiting WITH (security_barrier) AS
+SELECT t.* FROM provisioner.waiting AS t WHERE EXISTS (SELECT FROM provisioner.requests AS q WHERE q.id = t.id AND q.requested_by = current_user);
+
+CREATE VIEW provisioner.own_in_flight WITH (security_barrier) AS
+SELECT t.* FROM provisioner.in_flight AS t WHERE EXISTS (SELECT FROM provisioner.requests AS q WHERE q.id = t.id AND q.requested_by = current_user);
+
+CREATE VIEW provisioner.own_attempt_state WITH (security_barrier) AS
+SELECT t.* FROM provisioner.attempt_state AS t WHERE EXISTS (SELECT FROM provisioner.requests AS q WHERE q.id = t.id AND q.requested_by = current_user);
+
+CREATE VIEW provisioner.own_sent_creates WITH (security_barrier) AS
+SELECT t.* FROM provisioner.sent_creates AS t WHERE EXISTS (SELECT FROM provisioner.requests AS q WHERE q.id = t.id AND q.requested_by = current_user);
+
+CREATE VIEW provisioner.own_unrecorded WITH (security_barrier) AS
+SELECT t.* FROM provisioner.unrecorded AS t WHERE EXISTS (SELECT FROM provisioner.requests AS q WHERE q.id = t.id AND q.requested_by = current_user);
+
+CREATE VIEW provisioner.own_drifts WITH (security_barrier) AS
+SELECT t.* FROM provisioner.drifts AS t WHERE EXISTS (SELECT FROM provisioner.requests AS q WHERE q.id = t.id AND q.requested_by = current_user);
+
+CREATE VIEW provisioner.own_attempts WITH (security_barrier) AS
+SELECT t.* FROM provisioner.attempts AS t
+WHERE EXISTS (SELECT FROM provisioner.requests AS q WHERE q.id = t.request_id AND q.requested_by = current_user);
+
+-- How long the line before one's own requests is, their live state tells: `queue_position`.
+CREATE VIEW provisioner.own_ready AS SELECT r.* FROM provisioner.ready AS r WHERE false;
+
+-- Keys and projects that one's own requests wait for.
+CREATE VIEW provisioner.own_credential_health WITH (security_barrier) AS
+SELECT h.target, h.credential, h.quarantined_since, h.probe_at, h.reason
+FROM provisioner.credential_health AS h
+WHERE EXISTS (SELECT FROM provisioner.own_waiting AS w WHERE w.target = h.target AND w.quarantine = 'credential:' || h.credential);
+
+CREATE VIEW provisioner.own_project_health WITH (security_barrier) AS
+SELECT h.target, h.project_id, h.since, h.probe_at, h.reason
+FROM provisioner.project_health AS h
+WHERE EXISTS (SELECT FROM provisioner.own_waiting AS w WHERE w.target = h.target AND w.quarantine = 'project:' || h.project_id);
+
+CREATE VIEW provisioner.own_quarantined_credentials WITH (security_barrier) AS
+SELECT
+    h.target, h.credential, h.quarantined_since AS since, h.reason, h.probe_at AS next_probe_at,
+    (
+        SELECT count(*) FROM provisioner.own_waiting AS w
+        WHERE w.target = h.target AND w.quarantine = 'credential:' || h.credential
+    ) AS requests
+FROM provisioner.own_credential_health AS h
+WHERE h.quarantined_since IS NOT NULL;
 
 REVOKE EXECUTE ON FUNCTION provisioner.live_state(text, text, uuid, bigint, bigint, text, text, boolean) FROM PUBLIC;

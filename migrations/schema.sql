@@ -2386,7 +2386,7 @@ WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_thr
 
 COMMENT ON COLUMN provisioner.workers.pace IS 'Creates a second over the last while';
 
-CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
+CREATE VIEW provisioner.target_progress WITH (security_barrier='true') AS
  WITH lines AS (
          SELECT c.batch,
             c.target,
@@ -2400,12 +2400,12 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
          SELECT q.batch,
             q.target,
             q.counted_as,
-            provisioner.live_state(q.status, q.wanted, q.recorded_id, f.id, NULL::bigint, NULL::text, NULL::text, NULL::boolean) AS live_state,
+            provisioner.live_state(q.status, q.wanted, q.recorded_id, f_1.id, NULL::bigint, NULL::text, NULL::text, NULL::boolean) AS live_state,
             1,
             NULL::timestamp with time zone,
             NULL::timestamp with time zone
-           FROM (provisioner.in_flight f
-             JOIN provisioner.requests q ON ((q.id = f.id)))
+           FROM (provisioner.in_flight f_1
+             JOIN provisioner.requests q ON ((q.id = f_1.id)))
           WHERE ((q.status = 'pending'::text) AND ((q.requested_by = CURRENT_USER) OR ( SELECT has_table_privilege(('provisioner.ready'::regclass)::oid, 'SELECT'::text) AS has_table_privilege)))
         UNION ALL
          SELECT q.batch,
@@ -2484,10 +2484,10 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
             w.urgency
            FROM ((summed s
              CROSS JOIN provisioner.forecast_turn t)
-             LEFT JOIN LATERAL ( SELECT f.ends_at,
-                    f.ends_why,
-                    f.urgency,
-                    ((f.ends_at IS NOT NULL) OR (f.ends_why IS NOT NULL)) AS told
+             LEFT JOIN LATERAL ( SELECT f_1.ends_at,
+                    f_1.ends_why,
+                    f_1.urgency,
+                    ((f_1.ends_at IS NOT NULL) OR (f_1.ends_why IS NOT NULL)) AS told
                    FROM ( SELECT o.ends_at,
                             o.ends_why,
                             o.urgency,
@@ -2500,10 +2500,45 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
                             l.urgency,
                             true
                            FROM provisioner.line_forecasts l
-                          WHERE ((l.target = s.target) AND (s.total OR (s.started_at < t.made_at)))) f
-                  ORDER BY f.whole
+                          WHERE ((l.target = s.target) AND (s.total OR (s.started_at < t.made_at)))) f_1
+                  ORDER BY f_1.whole
                  LIMIT 1) w ON (true))
-        ), shown AS (
+        )
+ SELECT batch,
+    target,
+    total,
+    (requests)::bigint AS requests,
+    waiting,
+    (ready)::bigint AS ready,
+    in_flight,
+    (succeeded)::bigint AS succeeded,
+    (failed)::bigint AS failed,
+    (cancelled)::bigint AS cancelled,
+    (removed)::bigint AS removed,
+    started_at,
+        CASE
+            WHEN (unfinished = (0)::numeric) THEN last_finished_at
+            ELSE NULL::timestamp with time zone
+        END AS ended_at,
+        CASE
+            WHEN ((unfinished > (0)::numeric) AND (ends_why IS NULL)) THEN GREATEST(ends_at, now())
+            ELSE NULL::timestamp with time zone
+        END AS ends_at,
+    ends_why,
+    retrying,
+    quarantined,
+    (updating)::bigint AS updating,
+    (removing)::bigint AS removing,
+    (unfinished)::bigint AS unfinished,
+    urgency,
+    last_finished_at
+   FROM foreseen f
+  WHERE (requests > (0)::numeric);
+
+COMMENT ON VIEW provisioner.target_progress IS 'How far each target has come, all of it and batch by batch';
+
+CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
+ WITH shown AS (
          SELECT f.batch,
             f.total,
             (sum(f.requests))::bigint AS requests,
@@ -2528,8 +2563,7 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
             (sum(f.quarantined))::bigint AS quarantined,
             (sum(f.updating))::bigint AS updating,
             (sum(f.removing))::bigint AS removing
-           FROM foreseen f
-          WHERE (f.requests > (0)::numeric)
+           FROM provisioner.target_progress f
           GROUP BY f.batch, f.total
         )
  SELECT shown.batch,
@@ -2873,6 +2907,253 @@ COMMENT ON TABLE provisioner.notices IS 'What is told to notify.url: sent once s
 
 COMMENT ON COLUMN provisioner.notices.error IS 'Why the last try to send it came to nothing';
 
+CREATE VIEW provisioner.own_attempt_state WITH (security_barrier='true') AS
+ SELECT id,
+    attempt,
+    sent,
+    failures,
+    streak,
+    streak_of,
+    since,
+    cancelled,
+    error_code,
+    error_message,
+    updated_at
+   FROM provisioner.attempt_state t
+  WHERE (EXISTS ( SELECT
+           FROM provisioner.requests q
+          WHERE ((q.id = t.id) AND (q.requested_by = CURRENT_USER))));
+
+CREATE VIEW provisioner.own_attempts WITH (security_barrier='true') AS
+ SELECT request_id,
+    attempt,
+    worker,
+    action,
+    started_at,
+    ended_at,
+    http_status,
+    req_id,
+    outcome,
+    error_code,
+    error_message
+   FROM provisioner.attempts t
+  WHERE (EXISTS ( SELECT
+           FROM provisioner.requests q
+          WHERE ((q.id = t.request_id) AND (q.requested_by = CURRENT_USER))));
+
+CREATE VIEW provisioner.own_waiting WITH (security_barrier='true') AS
+ SELECT id,
+    run_at,
+    target,
+    rank,
+    project_id,
+    quarantine
+   FROM provisioner.waiting t
+  WHERE (EXISTS ( SELECT
+           FROM provisioner.requests q
+          WHERE ((q.id = t.id) AND (q.requested_by = CURRENT_USER))));
+
+CREATE VIEW provisioner.own_credential_health WITH (security_barrier='true') AS
+ SELECT target,
+    credential,
+    quarantined_since,
+    probe_at,
+    reason
+   FROM provisioner.credential_health h
+  WHERE (EXISTS ( SELECT
+           FROM provisioner.own_waiting w
+          WHERE ((w.target = h.target) AND (w.quarantine = ('credential:'::text || h.credential)))));
+
+CREATE VIEW provisioner.own_drifts WITH (security_barrier='true') AS
+ SELECT id,
+    target,
+    drift,
+    since,
+    seen_at,
+    missed_at,
+    unread
+   FROM provisioner.drifts t
+  WHERE (EXISTS ( SELECT
+           FROM provisioner.requests q
+          WHERE ((q.id = t.id) AND (q.requested_by = CURRENT_USER))));
+
+CREATE VIEW provisioner.own_in_flight WITH (security_barrier='true') AS
+ SELECT id,
+    worker,
+    fence,
+    claimed_at,
+    attempt,
+    rank,
+    project_id,
+    cancelled,
+    target
+   FROM provisioner.in_flight t
+  WHERE (EXISTS ( SELECT
+           FROM provisioner.requests q
+          WHERE ((q.id = t.id) AND (q.requested_by = CURRENT_USER))));
+
+CREATE VIEW provisioner.own_listed_requests WITH (security_barrier='true') AS
+ SELECT id,
+    target,
+    project_id,
+    name,
+    description,
+    credential,
+    sealed_by,
+    on_conflict,
+    priority,
+    batch,
+    project_name,
+    wanted,
+    not_before,
+    requested_by,
+    created_at,
+    status,
+    state,
+    attempts,
+    connection_id,
+    org_id,
+    credentials_hash,
+    adopted,
+    key_fingerprint,
+    error_code,
+    error_message,
+    next_attempt_at,
+    finished_at
+   FROM provisioner.listed_requests v
+  WHERE (requested_by = CURRENT_USER);
+
+CREATE TABLE provisioner.project_health (
+    target text NOT NULL,
+    project_id uuid NOT NULL,
+    cause text NOT NULL,
+    reason text NOT NULL,
+    since timestamp with time zone NOT NULL,
+    confirmed boolean DEFAULT true NOT NULL,
+    probing boolean DEFAULT false NOT NULL,
+    probe_at timestamp with time zone,
+    probe_pause interval DEFAULT '00:00:10'::interval NOT NULL
+)
+WITH (fillfactor='50');
+
+COMMENT ON TABLE provisioner.project_health IS 'Projects whose requests wait until the machine identity may create there';
+
+COMMENT ON COLUMN provisioner.project_health.confirmed IS 'A create was refused there; else only a list showed the identity to be outside';
+
+CREATE VIEW provisioner.own_project_health WITH (security_barrier='true') AS
+ SELECT target,
+    project_id,
+    since,
+    probe_at,
+    reason
+   FROM provisioner.project_health h
+  WHERE (EXISTS ( SELECT
+           FROM provisioner.own_waiting w
+          WHERE ((w.target = h.target) AND (w.quarantine = ('project:'::text || h.project_id)))));
+
+CREATE VIEW provisioner.own_quarantined_credentials WITH (security_barrier='true') AS
+ SELECT target,
+    credential,
+    quarantined_since AS since,
+    reason,
+    probe_at AS next_probe_at,
+    ( SELECT count(*) AS count
+           FROM provisioner.own_waiting w
+          WHERE ((w.target = h.target) AND (w.quarantine = ('credential:'::text || h.credential)))) AS requests
+   FROM provisioner.own_credential_health h
+  WHERE (quarantined_since IS NOT NULL);
+
+CREATE VIEW provisioner.own_ready AS
+ SELECT target,
+    rank,
+    turn,
+    id,
+    project_id
+   FROM provisioner.ready r
+  WHERE false;
+
+CREATE VIEW provisioner.own_requests WITH (security_barrier='true') AS
+ SELECT id,
+    target,
+    batch,
+    requested_by,
+    status,
+    error_code,
+    created_at,
+    finished_at,
+    attempts,
+    wanted,
+    recorded_id,
+    counted_as
+   FROM provisioner.requests q
+  WHERE (requested_by = CURRENT_USER);
+
+CREATE TABLE provisioner.sent_creates (
+    id bigint NOT NULL,
+    sent_at timestamp with time zone NOT NULL,
+    ended_at timestamp with time zone NOT NULL,
+    proof text DEFAULT 'none'::text NOT NULL,
+    target text NOT NULL,
+    project_id uuid NOT NULL,
+    name text NOT NULL,
+    description text NOT NULL,
+    exact boolean NOT NULL,
+    key_fingerprint text
+)
+WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
+
+COMMENT ON TABLE provisioner.sent_creates IS 'Creates whose outcome is not proven: they may have made the connection';
+
+COMMENT ON COLUMN provisioner.sent_creates.proof IS 'none: it may be committed later; taken: Infisical answered that the name is taken';
+
+COMMENT ON COLUMN provisioner.sent_creates.exact IS 'Whether description is what was sent, or a marker may have been added';
+
+CREATE VIEW provisioner.own_sent_creates WITH (security_barrier='true') AS
+ SELECT id,
+    sent_at,
+    ended_at,
+    proof,
+    target,
+    project_id,
+    name,
+    description,
+    exact,
+    key_fingerprint
+   FROM provisioner.sent_creates t
+  WHERE (EXISTS ( SELECT
+           FROM provisioner.requests q
+          WHERE ((q.id = t.id) AND (q.requested_by = CURRENT_USER))));
+
+CREATE TABLE provisioner.unrecorded (
+    id bigint NOT NULL,
+    fence bigint NOT NULL,
+    connection_id text,
+    reason text NOT NULL,
+    since timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    tries integer DEFAULT 1 NOT NULL,
+    retry_at timestamp with time zone NOT NULL,
+    calls jsonb NOT NULL
+)
+WITH (fillfactor='50');
+
+COMMENT ON TABLE provisioner.unrecorded IS 'Outcomes that could not be recorded yet, and why; they are recorded when the cause is gone';
+
+COMMENT ON COLUMN provisioner.unrecorded.connection_id IS 'The connection that was made, if one was';
+
+CREATE VIEW provisioner.own_unrecorded WITH (security_barrier='true') AS
+ SELECT id,
+    fence,
+    connection_id,
+    reason,
+    since,
+    tries,
+    retry_at,
+    calls
+   FROM provisioner.unrecorded t
+  WHERE (EXISTS ( SELECT
+           FROM provisioner.requests q
+          WHERE ((q.id = t.id) AND (q.requested_by = CURRENT_USER))));
+
 CREATE TABLE provisioner.permits (
     target text NOT NULL,
     kind text NOT NULL,
@@ -2936,23 +3217,6 @@ CREATE TABLE provisioner.project_checks (
     probed_at timestamp with time zone
 )
 WITH (fillfactor='50');
-
-CREATE TABLE provisioner.project_health (
-    target text NOT NULL,
-    project_id uuid NOT NULL,
-    cause text NOT NULL,
-    reason text NOT NULL,
-    since timestamp with time zone NOT NULL,
-    confirmed boolean DEFAULT true NOT NULL,
-    probing boolean DEFAULT false NOT NULL,
-    probe_at timestamp with time zone,
-    probe_pause interval DEFAULT '00:00:10'::interval NOT NULL
-)
-WITH (fillfactor='50');
-
-COMMENT ON TABLE provisioner.project_health IS 'Projects whose requests wait until the machine identity may create there';
-
-COMMENT ON COLUMN provisioner.project_health.confirmed IS 'A create was refused there; else only a list showed the identity to be outside';
 
 CREATE VIEW provisioner.quarantined_credentials AS
  SELECT target,
@@ -3158,26 +3422,6 @@ CREATE TABLE provisioner.seen_projects (
 )
 WITH (fillfactor='70');
 
-CREATE TABLE provisioner.sent_creates (
-    id bigint NOT NULL,
-    sent_at timestamp with time zone NOT NULL,
-    ended_at timestamp with time zone NOT NULL,
-    proof text DEFAULT 'none'::text NOT NULL,
-    target text NOT NULL,
-    project_id uuid NOT NULL,
-    name text NOT NULL,
-    description text NOT NULL,
-    exact boolean NOT NULL,
-    key_fingerprint text
-)
-WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
-
-COMMENT ON TABLE provisioner.sent_creates IS 'Creates whose outcome is not proven: they may have made the connection';
-
-COMMENT ON COLUMN provisioner.sent_creates.proof IS 'none: it may be committed later; taken: Infisical answered that the name is taken';
-
-COMMENT ON COLUMN provisioner.sent_creates.exact IS 'Whether description is what was sent, or a marker may have been added';
-
 CREATE TABLE provisioner.set_apart (
     id bigint NOT NULL,
     status text NOT NULL,
@@ -3230,22 +3474,6 @@ COMMENT ON COLUMN provisioner.targets.clock_low IS 'Seconds that Infisical''s cr
 COMMENT ON COLUMN provisioner.targets.writes_limit IS 'Writes in writes_period seconds that an operator allows; NULL for what the settings say';
 
 COMMENT ON COLUMN provisioner.targets.in_flight_limit IS 'Creates in flight that an operator allows, over all workers; NULL for what the settings say';
-
-CREATE TABLE provisioner.unrecorded (
-    id bigint NOT NULL,
-    fence bigint NOT NULL,
-    connection_id text,
-    reason text NOT NULL,
-    since timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    tries integer DEFAULT 1 NOT NULL,
-    retry_at timestamp with time zone NOT NULL,
-    calls jsonb NOT NULL
-)
-WITH (fillfactor='50');
-
-COMMENT ON TABLE provisioner.unrecorded IS 'Outcomes that could not be recorded yet, and why; they are recorded when the cause is gone';
-
-COMMENT ON COLUMN provisioner.unrecorded.connection_id IS 'The connection that was made, if one was';
 
 ALTER TABLE provisioner.workers ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME provisioner.workers_id_seq
