@@ -154,6 +154,12 @@ LEFT JOIN provisioner.targets AS o ON o.target = split_part(t.target, '/', 1);
 
 COMMENT ON VIEW provisioner.target_paces IS 'How many creates a second to expect of each target; NULL while nobody knows';
 
+-- What keeps workers from creating. Who has not said so again for a while is gone, or does not hold the target back any more.
+CREATE VIEW provisioner.present_incidents AS
+SELECT d.* FROM provisioner.target_incidents AS d WHERE d.reported_at > clock_timestamp() - interval '15 seconds';
+
+COMMENT ON VIEW provisioner.present_incidents IS 'Why workers hold creates back at a target just now';
+
 -- One row a batch, one (batch NULL, total false) for requests without a batch, one (total true) for everything. The end is
 -- estimated for each target from its pace; the slowest target decides. Only what is in flight or waits is looked at one by one;
 -- what else is pending is in line.
@@ -241,8 +247,7 @@ obstacles AS (
                 SELECT FROM provisioner.workers AS k WHERE k.lease_until > now() AND s.target = ANY (k.targets)
             ) THEN 2
             WHEN EXISTS (
-                SELECT FROM provisioner.target_incidents AS d
-                WHERE d.target = s.target AND d.reported_at > now() - interval '15 seconds'
+                SELECT FROM provisioner.present_incidents AS d WHERE d.target = s.target
             ) THEN 3
         END AS obstacle
     FROM summed AS s
