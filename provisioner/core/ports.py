@@ -45,8 +45,13 @@ class Queue(Protocol):
     async def leave(self, worker: WorkerId) -> None:
         """Strike the worker off the list if it holds nothing."""
 
-    async def claim(self, worker: WorkerId, *, target: str, start: QueuePosition, limit: int) -> Claims:
-        """Claim up to `limit` requests in line from `start` on; the intent is durable when this returns."""
+    async def claim(
+        self, worker: WorkerId, *, target: str, start: QueuePosition, limit: int, retried_only: bool = False
+    ) -> Claims:
+        """Claim up to `limit` requests in line from `start` on; the intent is durable when this returns.
+
+        `retried_only`: only those that were tried before, unless somebody else claims them meanwhile.
+        """
 
     async def release(self, worker: WorkerId, claims: Collection[Claim]) -> None:
         """Give back claims that were never sent."""
@@ -68,6 +73,9 @@ class Queue(Protocol):
 
     async def look(self, *, marks: dict[str, QueuePosition], served: dict[str, QueuePosition]) -> QueueSnapshot:
         """Look at what there is to do from the given marks on, and tell how far the queues have been served."""
+
+    async def foresee(self, *, every: float) -> bool:
+        """Renew the forecasts, if that is due and nobody else is about it; whether it was done."""
 
     async def promote(self, limit: int) -> dict[str, QueuePosition]:
         """Put what is due in line; returns the foremost place of the newcomers by target."""

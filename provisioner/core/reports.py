@@ -89,6 +89,15 @@ class TargetReport:
         return f" for {self.troubled:,} of {self.workers:,} workers" if 0 < self.troubled < self.workers else ""
 
     @property
+    def troubles(self) -> str:
+        """That it is in trouble and why, in words; OpenRouter's trouble names itself. Empty if it is not."""
+        if not self.trouble:
+            return ""
+        if self.trouble.startswith("OpenRouter is in trouble"):
+            return f"{self.trouble}{f' ({self.partly.strip()})' if self.partly else ''}"
+        return f"in trouble{self.partly}: {self.trouble}"
+
+    @property
     def at_once(self) -> str:
         """How many creates may be in flight, in words, with the number that stopped the server; empty if not known."""
         if self.in_flight_limit is None:

@@ -3,6 +3,7 @@
 Of a credential only its name or the id of its sealing key is ever read.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 LONGEST: Final = 200  # characters that somebody may look for
 LARGEST_ID: Final = 2**63 - 1
+_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # as the database writes it: on one line
 STATES: Final = (
     *("pending", "waiting", "retrying", "quarantined", "ready", "in_flight", "updating", "removing"),
     *("succeeded", "failed", "cancelled", "removed"),
@@ -163,6 +165,7 @@ def render_story(view: StoryView) -> str:
 def _environment() -> "Environment":
     made = environment()
     made.filters["kind"] = lambda state: _KINDS.get(state, "")
+    made.filters["is_id"] = lambda value: isinstance(value, str) and _ID.fullmatch(value) is not None
     return made
 
 

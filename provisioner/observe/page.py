@@ -138,7 +138,7 @@ def _page(view: View) -> Page:
         sign=sign,
         headline=headline,
         news=f"{headline}. {_summary(progress) if progress else ''}",
-        trouble=f"{view.trouble}{'; the figures below are old' if status else ''}" if view.trouble else "",
+        trouble=_without_database(view),
         needed=needed,
         passing=tuple(passing),
         pace=_pace(status) if status else None,
@@ -161,6 +161,15 @@ def _verdict(view: View, needed: Sequence[str], passing: Sequence[str]) -> tuple
     if passing:
         return "off", "↻", "Working, with temporary difficulties"
     return "busy", "▶", "Working"
+
+
+def _without_database(view: View) -> str:
+    """Why there is no newer look, and what that means; empty if there is one."""
+    if not view.trouble:
+        return ""
+    reason = view.trouble.removeprefix("the database cannot be reached: ")
+    old = "; the figures below are old" if view.status else ""
+    return f"{reason}{old}. Nothing is lost: workers go on when it is back. `provisioner doctor` looks closer"
 
 
 def _own_incidents(view: View) -> Iterator[str]:
@@ -213,7 +222,9 @@ def _pace(status: Status) -> Pace:
     allowed = sum(limit for limit in limits if limit is not None)
     scale = max(allowed, pace)
     return Pace(
-        words=f"{words}, out of {allowed:.1f} that the rate limits allow",
+        words=f"{words}, out of {allowed:.1f} that the limits allow"
+        if pace <= allowed
+        else f"{words} lately; {allowed:.1f} are allowed now",
         parts=tuple(_bar({"busy": pace}, scale)),
         mark=f"{100 * allowed / scale:.2f}%",
     )
@@ -221,11 +232,17 @@ def _pace(status: Status) -> Pace:
 
 def _limit(target: TargetReport) -> str:
     if target.metered is None:
-        return "not known yet"
-    if not target.metered or not target.permits or not target.period:
-        return "none"
-    known = " (configured)" if target.configured and target.allowed_writes is None else ""
-    return f"{target.permits:,} creates in {duration(target.period)}{known}"
+        known = "not known yet"
+    elif not target.metered or not target.permits or not target.period:
+        known = "none"
+    else:
+        origin = " (configured)" if target.configured and target.allowed_writes is None else ""
+        known = f"{target.permits:,} creates in {duration(target.period)}{origin}"
+    if not (target.allowed_writes and target.allowed_period):
+        return known
+    by = f" by {target.limited_by}" if target.limited_by else ""
+    ruling = f"{target.allowed_writes:,} creates in {duration(target.allowed_period)}, set{by}"
+    return f"{ruling}; otherwise {known}" if target.metered is not None else ruling
 
 
 def _conditions(target: TargetReport, now: datetime) -> list[tuple[str, datetime | None]]:
@@ -234,7 +251,7 @@ def _conditions(target: TargetReport, now: datetime) -> list[tuple[str, datetime
     if target.paused_at is not None:
         found.append((f"paused{f' by {target.paused_by}' if target.paused_by else ''}", target.paused_at))
     if target.trouble:
-        found.append((f"in trouble{target.partly}: {target.trouble}", target.trouble_since))
+        found.append((target.troubles, target.trouble_since))
     if target.stalled_at is not None:
         found.append(("stalled: too many creates were in flight", target.stalled_at))
     if target.blocked_until is not None and target.blocked_until > now:
@@ -268,4 +285,6 @@ def _example(failure: Failures) -> str:
 def _worker_state(worker: WorkerReport) -> str:
     if not worker.alive:
         return "lost"
-    return "stopping" if worker.stopping else "working"
+    if worker.stopping:
+        return "stopping"
+    return "working" if worker.in_flight else "idle"

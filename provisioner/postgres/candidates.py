@@ -24,6 +24,7 @@ LARGEST: Final = 8_000
 FIRST_SPAN: Final = 10_000  # ids between which all rows are read, likewise
 LARGEST_SPAN: Final = 160_000  # a sixth of a second
 TOP: Final = 2**63 - 1
+LAST: Final = "\U0010ffff"  # behind everything that begins with what stands before it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +133,22 @@ async def lots(
         yield rows, edge
         if edge is not None:
             within, step = within.behind(edge), step + 1
+
+
+async def called(
+    connection: "Connection", wanted: Filter, text: str, within: Range, *, limit: int
+) -> Sequence["asyncpg.Record"]:
+    """What a filter matches that is called so, or something that begins so: found at once, where a walk takes long."""
+    text = text.lower()
+    asked = (within.low, within.high, FIRST, not within.oldest_first, text, text + LAST)
+    ids = [row["id"] for row in await connection.fetch(statements(_SQL)["called"], *asked)]
+    if not ids:
+        return ()
+    filtered = replace(wanted, ids=ids).arguments()
+    shown: Sequence[asyncpg.Record] = await connection.fetch(
+        statements("browse")["requests"], *filtered, within.low, within.high, limit, not within.oldest_first
+    )
+    return shown
 
 
 def is_narrow(wanted: Filter) -> bool:

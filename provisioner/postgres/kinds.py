@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
+from provisioner.core.comparison import AnyRecorded
 from provisioner.core.model import Action, Claim, OnConflict, Request, Result, Settlement, Succeed
-from provisioner.core.rotations import Rotation, RotationRequest, filled_in, mark_of_claim
+from provisioner.core.rotations import RecordedRotation, Rotation, RotationRequest, filled_in, mark_of_claim
 from provisioner.postgres.queries import statements
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Kind:
     claim: Callable[["asyncpg.Record", int], Claim]
     result: Callable[[Settlement, Succeed], Row]
     removal: Callable[[Settlement], Row]
+    recorded: Callable[["asyncpg.Record"], AnyRecorded]
 
     def sql(self, file: str) -> Mapping[str, str]:
         """The statements of a file, as they are for this kind."""
@@ -131,6 +133,10 @@ def _rotation_removal(settlement: Settlement) -> Row:
     return (claim.request.id, claim.attempt, settlement.sent, left)
 
 
+def _rotation_recorded(row: "asyncpg.Record") -> RecordedRotation:
+    return RecordedRotation(**dict(row) | {"rotate_at": (row["rotate_at"].hour, row["rotate_at"].minute)})
+
+
 ROTATIONS: Final = Kind(
     line="rotations",
     table="provisioner.rotation_requests",
@@ -139,6 +145,7 @@ ROTATIONS: Final = Kind(
     claim=_rotation_claim,
     result=_rotation_result,
     removal=_rotation_removal,
+    recorded=_rotation_recorded,
 )
 _BY_LINE: Final = {kind.line: kind for kind in (ROTATIONS,)}
 _BY_REQUEST: Final[dict[type[Request], Kind]] = {RotationRequest: ROTATIONS}

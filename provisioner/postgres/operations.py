@@ -79,6 +79,12 @@ async def _ids_after(database: Database, wanted: Filter, last: int) -> Sequence[
     return ()
 
 
+async def rotations_after(database: Database, wanted: Filter, last: int, *, limit: int) -> Sequence[int]:
+    """The ids of the oldest `limit` rotations above the id `last` that the filter matches, in order."""
+    rows = await database.fetch(ROTATIONS.sql("browse")["ids"], *wanted.arguments(), last, limit)
+    return [row["id"] for row in rows]
+
+
 async def count_all(database: Database, wanted: Filter) -> Mapping[State, int]:
     """Count what the filter matches, of every kind, by state. Raises as `carry_out` does."""
     found: Counter[State] = Counter()

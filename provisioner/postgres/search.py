@@ -10,7 +10,7 @@ from uuid import UUID
 
 from provisioner.core.requests import Found, Listed, Query, Story
 from provisioner.postgres.browse import whole
-from provisioner.postgres.candidates import TOP, Range, matching
+from provisioner.postgres.candidates import TOP, Range, called, matching
 from provisioner.postgres.detail import read_attempts, read_detail
 from provisioner.postgres.filters import UNFINISHED, Filter, State
 from provisioner.postgres.pool import Database
@@ -82,8 +82,11 @@ async def find(database: Database, query: Query) -> Found:
     until = time.monotonic() + SOON
     async with _looking(database) as connection:
         found = await matching(connection, wanted, within, limit=PAGE + 1, text=text, until=until)
-    more = len(found.rows) > PAGE
-    listed = [Listed(**whole(row)) for row in found.rows[:PAGE]]
+        rows = list(found.rows)
+        if text and found.edge is not None:
+            rows += await called(connection, wanted, text, within.behind(found.edge), limit=PAGE)
+    more = found.edge is None and len(rows) > PAGE
+    listed = [Listed(**whole(row)) for row in rows[:PAGE]]
     if oldest_first:
         return Found(requests=tuple(reversed(listed)), newer=more, older=True, looked_to=found.edge)
     return Found(requests=tuple(listed), newer=query.before is not None, older=more, looked_to=found.edge)

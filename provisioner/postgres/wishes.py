@@ -5,12 +5,14 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from provisioner.core.errors import ProvisionerError
 from provisioner.postgres.browse import ids_after
 from provisioner.postgres.filters import Filter
-from provisioner.postgres.operations import Step
+from provisioner.postgres.operations import Step, rotations_after
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
+SOON: Final = 300  # milliseconds: some two million connections
 _SQL: Final = "operations"
 # Requests in one transaction. Each is changed by itself, so that what refuses one keeps no other from it.
 BATCH: Final = 1_000
@@ -18,9 +20,10 @@ BATCH: Final = 1_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removal:
-    """That connections go; with `adopted`, also those that somebody else made.
+    """That connections and rotations go; with `adopted`, also those that somebody else made.
 
-    Rotations of ours that use them go first; with them their secrets and their keys at OpenRouter, where that is said.
+    Rotations that use these connections go first; with them their secrets and their keys at OpenRouter, where that is
+    said.
     """
 
     adopted: bool = False
@@ -92,11 +95,13 @@ async def bring_about(database: Database, deed: Deed, wanted: Filter) -> AsyncIt
 
 
 async def _foreseen(database: Database, deed: Deed, wanted: Filter) -> AsyncIterator[Mapping[int, str]]:
-    last = -1
-    while ids := await ids_after(database, wanted, last, limit=BATCH):
-        rows = await database.fetch(statements(_SQL)[deed.foreseen], ids, *deed.narrowing())
-        yield {row["id"]: row["word"] for row in rows}
-        last = ids[-1]
+    # Rotations before their connections: those take with them what was not said to go by then.
+    for following in (rotations_after, ids_after) if isinstance(deed, Removal) else (ids_after,):
+        last = -1
+        while ids := await following(database, wanted, last, limit=BATCH):
+            rows = await database.fetch(statements(_SQL)[deed.foreseen], ids, *deed.narrowing())
+            yield {row["id"]: row["word"] for row in rows}
+            last = ids[-1]
 
 
 async def repair(database: Database, wrong: Mapping[int, Collection[str]]) -> Mapping[int, str]:
@@ -115,7 +120,23 @@ async def repair(database: Database, wrong: Mapping[int, Collection[str]]) -> Ma
     return outcomes
 
 
+class TakesTooLong(ProvisionerError):
+    """There are too many connections to compare them while somebody waits."""
+
+
 async def outdated(database: Database, prints: Mapping[str, str], batch: str | None) -> int:
-    """How many connections of a batch, or of all, have another key than these of their credentials. Raises as above."""
-    row = await database.fetchrow(statements(_SQL)["outdated"], list(prints), list(prints.values()), batch)
-    return int(row["requests"]) if row else 0
+    """How many connections of a batch, or of all, have another key than these of their credentials.
+
+    Raises `TakesTooLong`, and as above.
+    """
+    from asyncpg import QueryCanceledError  # noqa: PLC0415 - the driver is there once somebody has connected
+
+    sql = statements(_SQL)
+    async with database.acquire() as connection, connection.transaction(readonly=True):
+        await database.set_up(connection)
+        await connection.execute(sql["soon"], str(SOON))
+        try:
+            found = await connection.fetchval(sql["outdated"], list(prints), list(prints.values()), batch)
+        except QueryCanceledError as error:
+            raise TakesTooLong from error
+    return int(found)

@@ -115,14 +115,14 @@ async def test_a_search_without_time_goes_on_where_it_stopped(database: Lent, mo
     monkeypatch.setattr("provisioner.postgres.candidates.FIRST_SPAN", 10)
     ids = ask(database, 35, name="'n-' || i")
     async with opened(database) as ours:
-        seen, query_ = [], Query(text="n-7")
+        seen, query_ = [], Query(text="-7")
         while (found_ := await find(ours, query_)).looked_to is not None:
             seen.append([each.id for each in found_.requests])
-            query_ = Query(text="n-7", before=found_.looked_to)
+            query_ = Query(text="-7", before=found_.looked_to)
         assert [*seen, [each.id for each in found_.requests]] == [[], [], [ids[6]], []]
-        early = await find(ours, Query(text="n-30", after=ids[0] - 1))
-        late = await find(ours, Query(text="n-30", after=early.looked_to))
-        last = await find(ours, Query(text="n-30", after=late.looked_to))
+        early = await find(ours, Query(text="-30", after=ids[0] - 1))
+        late = await find(ours, Query(text="-30", after=early.looked_to))
+        last = await find(ours, Query(text="-30", after=late.looked_to))
         assert [[each.id for each in part.requests] for part in (early, late, last)] == [[], [], [ids[29]]]
 
 
@@ -147,3 +147,18 @@ async def test_what_is_set_apart_follows_every_way_to_get_there(database: Lent) 
     assert (
         query(database, "SELECT string_agg(id::text, ',' ORDER BY id) FROM provisioner.set_apart") == f"{three},{four}"
     )
+
+
+async def test_what_is_called_so_is_found_at_once(database: Lent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name, or a project's in any case, or its beginning: without time to look through all, and within the filter."""
+    monkeypatch.setattr("provisioner.postgres.search.SOON", -1.0)
+    monkeypatch.setattr("provisioner.postgres.candidates.FIRST_SPAN", 10)
+    (named,) = ask(database, name="'ledger'")
+    (project,) = ask(database, project_name="'Ledger 7'", batch="'b'")
+    ask(database, 30)
+    async with opened(database) as ours:
+        found_ = await find(ours, Query(text="Ledger"))
+        assert [each.id for each in found_.requests] == [project, named]
+        assert found_.looked_to is not None
+        assert await found(ours, text="ledger 7") == [project]
+        assert await found(ours, text="ledger", target="elsewhere") == []

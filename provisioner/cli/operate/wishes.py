@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 _WOULD: Final = {
     "removing": "would be deleted from Infisical",
-    "let go": "were adopted and would be let go: their connections stay (--adopted deletes them too)",
+    "let go": "were adopted and would be let go: what they adopted stays (--adopted deletes that too)",
     "removed": "have made nothing, and would be removed at once",
     "sent": "would get the present key",
 }
 _DONE: Final = {
     "removing": "are deleted from Infisical by the workers",
-    "let go": "were adopted and are let go: their connections stay (--adopted deletes them too)",
+    "let go": "were adopted and are let go: what they adopted stays (--adopted deletes that too)",
     "removed": "had made nothing, and are removed",
     "sent": "get the present key from the workers",
 }
@@ -80,7 +80,7 @@ async def _brought(settings: "Settings", wish: Wished) -> int:
 
 async def brought(database: "Database", wish: Wished) -> int:
     """The same with a database that is open."""
-    if await tell_unknown_of(database, wish.wanted):
+    if await tell_unknown_of(database, wish.wanted, any_kind=isinstance(wish.deed, Removal)):
         return NOT_DONE
     found = await foresee(database, wish.deed, wish.wanted)
     result = Result(
@@ -107,7 +107,7 @@ def _agreed(wish: Wished, result: Result, expected: int) -> bool:
     if not isinstance(wish.deed, Removal):
         return typer.confirm(f"Send the present key to {expected:,} connections?", err=True)
     deleted = result.would_change.get("removing", 0)
-    return typer.confirm(f"Remove {expected:,} requests, and delete {deleted:,} connections?", err=True)
+    return typer.confirm(f"Remove {expected:,} requests, and delete what {deleted:,} of them have made?", err=True)
 
 
 async def _done(database: "Database", wish: Wished, result: Result, expected: int) -> Result:

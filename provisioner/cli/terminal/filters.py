@@ -11,6 +11,7 @@ from provisioner.cli.terminal.frame import tell_error
 from provisioner.core.model import ErrorCode
 from provisioner.postgres.browse import unknown_batches, unknown_ids
 from provisioner.postgres.filters import UNFINISHED, Filter, State
+from provisioner.postgres.operations import unknown_of_any_kind
 
 if TYPE_CHECKING:
     from provisioner.postgres.pool import Database
@@ -108,9 +109,12 @@ def filtered(
     )
 
 
-async def tell_unknown_of(database: "Database", wanted: Filter) -> bool:
-    """Say on standard error which ids and batches of a filter there are not; whether there is any such."""
-    if unknown := await unknown_ids(database, wanted.ids):
+async def tell_unknown_of(database: "Database", wanted: Filter, *, any_kind: bool = False) -> bool:
+    """Say on standard error which ids and batches of a filter there are not; whether there is any such.
+
+    `any_kind`: the ids of rotations are meant, too.
+    """
+    if unknown := await (unknown_of_any_kind if any_kind else unknown_ids)(database, wanted.ids):
         tell_unknown(unknown)
     if batches := await unknown_batches(database, wanted.batches):
         tell_unknown_batch(batches)

@@ -163,3 +163,34 @@ FROM unnest($1::bigint[]) WITH ORDINALITY AS g (id, place)
 JOIN provisioner.connection_requests AS q ON q.id = g.id
 WHERE q.name ILIKE $2 OR q.project_name ILIKE $2 OR q.batch ILIKE $2
 ORDER BY g.place;
+
+-- :name called
+-- Called $5, in their own name or their project's; and of those that are called something that begins so, before $6, some two thousand
+-- of each kind.
+SELECT l.id
+FROM (
+    (
+        SELECT q.id FROM provisioner.connection_requests AS q
+        WHERE q.name = $5 AND q.id > $1 AND q.id < $2
+        ORDER BY CASE WHEN $4::boolean THEN q.id END DESC, q.id
+        LIMIT $3
+    )
+    UNION
+    (
+        SELECT q.id FROM provisioner.connection_requests AS q
+        WHERE q.project_name IS NOT NULL AND lower(q.project_name) = $5 AND q.id > $1 AND q.id < $2
+        ORDER BY CASE WHEN $4::boolean THEN q.id END DESC, q.id
+        LIMIT $3
+    )
+    UNION
+    (SELECT q.id FROM provisioner.connection_requests AS q WHERE q.name ~>=~ $5 AND q.name ~<~ $6 LIMIT 2000)
+    UNION
+    (
+        SELECT q.id FROM provisioner.connection_requests AS q
+        WHERE q.project_name IS NOT NULL AND lower(q.project_name) ~>=~ $5 AND lower(q.project_name) ~<~ $6
+        LIMIT 2000
+    )
+) AS l
+WHERE l.id > $1 AND l.id < $2
+ORDER BY CASE WHEN $4::boolean THEN l.id END DESC, l.id
+LIMIT $3;

@@ -228,19 +228,26 @@ WITH pending AS (
                 THEN 'scheduled'
             ELSE 'unfinished'
         END AS kind,
-        w.target, w.quarantine
+        w.target, w.quarantine, 1 AS requests
     FROM provisioner.waiting AS w
     LEFT JOIN provisioner.targets AS t ON t.target = w.target
     WHERE w.target = ANY ($1::text[])
     UNION ALL
-    SELECT CASE WHEN f.worker = 0 THEN 'unrecorded' ELSE 'unfinished' END, f.target, NULL
+    SELECT CASE WHEN f.worker = 0 THEN 'unrecorded' ELSE 'unfinished' END, f.target, NULL, 1
     FROM provisioner.in_flight AS f
     WHERE f.target = ANY ($1::text[])
     UNION ALL
-    SELECT CASE WHEN t.paused_at IS NOT NULL THEN 'paused' ELSE 'unfinished' END, r.target, NULL
-    FROM provisioner.ready AS r
-    LEFT JOIN provisioner.targets AS t ON t.target = r.target
-    WHERE r.target = ANY ($1::text[])
+    -- What else is pending is in line: nobody counts the line itself.
+    SELECT CASE WHEN t.paused_at IS NOT NULL THEN 'paused' ELSE 'unfinished' END, l.target, NULL, l.requests
+    FROM (
+        SELECT c.target, c.requests FROM provisioner.request_counts AS c WHERE c.status = 'pending'
+        UNION ALL
+        SELECT w.target, -count(*) FROM provisioner.waiting AS w GROUP BY w.target
+        UNION ALL
+        SELECT f.target, -count(*) FROM provisioner.in_flight AS f GROUP BY f.target
+    ) AS l
+    LEFT JOIN provisioner.targets AS t ON t.target = l.target
+    WHERE l.target = ANY ($1::text[])
 ),
 ended AS (
     SELECT c.status AS kind, coalesce(c.error_code, '') AS whose, c.requests
@@ -250,9 +257,10 @@ ended AS (
 SELECT
     p.kind,
     CASE WHEN p.kind IN ('paused', 'outside') THEN p.target WHEN p.kind = 'quarantined' THEN substr(p.quarantine, 12) ELSE '' END AS whose,
-    count(*) AS requests
+    sum(p.requests)::bigint AS requests
 FROM pending AS p
 GROUP BY 1, 2
+HAVING sum(p.requests) > 0
 UNION ALL
 SELECT e.kind, e.whose, sum(e.requests)::bigint FROM ended AS e GROUP BY 1, 2 HAVING sum(e.requests) > 0
 ORDER BY 3 DESC, 1, 2;
@@ -302,7 +310,7 @@ ORDER BY h.span, h.at;
 -- that are quarantined for the same reason are one cause. Only what waits is looked at.
 WITH stuck AS (
     SELECT
-        w.id, w.target, w.run_at, s.since, s.error_message,
+        w.id, w.target, w.run_at, s.since, s.error_message IS NULL AS is_silent,
         CASE WHEN w.quarantine LIKE 'project:%' THEN 'project' WHEN w.quarantine LIKE '%:%' THEN w.quarantine END AS quarantine,
         coalesce(
             s.error_code,
@@ -313,20 +321,20 @@ WITH stuck AS (
     LEFT JOIN provisioner.attempt_state AS s ON s.id = w.id
     WHERE
         (w.quarantine LIKE '%:%' OR (s.error_message IS NOT NULL AND NOT s.cancelled))
-        AND EXISTS (
-            SELECT FROM provisioner.requests AS q WHERE q.id = w.id AND q.status = 'pending' AND ($1::text IS NULL OR q.batch = $1)
-        )
+        -- What waits is pending: nobody looks at each of them for that.
+        AND ($1::text IS NULL OR EXISTS (SELECT FROM provisioner.requests AS q WHERE q.id = w.id AND q.batch = $1))
 ),
 causes AS (
     SELECT
         k.target, k.error_code, k.quarantine, count(*) AS requests, min(k.since) AS since, min(k.run_at) AS next_at,
-        min(k.id) AS example_id, (array_agg(k.error_message ORDER BY k.error_message IS NULL, k.id))[1] AS example
+        min(k.id) AS example_id, min(k.id) FILTER (WHERE NOT k.is_silent) AS telling
     FROM stuck AS k
     GROUP BY k.target, k.error_code, k.quarantine
 )
 SELECT
     c.target, c.error_code, c.quarantine, c.requests, coalesce(h.since, c.since) AS since, coalesce(h.next_at, c.next_at) AS next_at,
-    c.example_id, coalesce(c.example, h.reason) AS example
+    c.example_id,
+    coalesce((SELECT s.error_message FROM provisioner.attempt_state AS s WHERE s.id = c.telling), h.reason) AS example
 FROM causes AS c
 LEFT JOIN LATERAL (
     SELECT min(k.quarantined_since) AS since, min(k.probe_at) AS next_at, min(k.reason) AS reason
@@ -350,13 +358,13 @@ ORDER BY k.requests DESC, k.since
 LIMIT 50;
 
 -- :name drifted
--- How many recorded connections of each target are not as they were recorded. Those that are recorded no more do not count.
+-- How many recorded connections and rotations of each line are not as they were recorded. Those that are recorded no more do not count.
 SELECT d.target, count(*) AS requests
 FROM provisioner.drifts AS d
 WHERE
     d.drift IS NOT NULL
     AND EXISTS (
-        SELECT FROM provisioner.connection_requests AS q
+        SELECT FROM provisioner.requests AS q
         WHERE q.id = d.id AND q.status = 'succeeded' AND d.seen_at > q.finished_at AND ($1::text IS NULL OR q.batch = $1)
     )
 GROUP BY d.target

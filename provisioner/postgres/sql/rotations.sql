@@ -117,6 +117,41 @@ SELECT u.id FROM updated AS u
 UNION ALL
 SELECT provisioner.not_updated(s.id) FROM settled AS s WHERE (s.id IN (SELECT u.id FROM updated AS u)) IS NOT TRUE;
 
+-- :name succeeded
+-- As `succeeded` of `recorded.sql`; $5 is a target or its line, and $7 a rotation's place in its project.
+SELECT
+    q.id, q.target AS target, q.project_id::text AS project_id, q.project_name, q.name, q.description, q.adopted,
+    q.rotation_id::text AS rotation_id, q.environment, q.secret_path, q.secret_name, q.interval_days, q.rotate_at,
+    q.spend_limit::float8 AS spend_limit, q.limit_reset, q.include_byok
+FROM provisioner.rotation_requests AS q
+WHERE
+    q.status = 'succeeded' AND q.rotation_id IS NOT NULL
+    AND ($1::bigint[] IS NULL OR q.id = ANY ($1))
+    AND ($2::text[] IS NULL OR q.batch = ANY ($2))
+    AND ($3::uuid[] IS NULL OR q.project_id = ANY ($3))
+    AND ($4::text[] IS NULL OR q.target = ANY ($4) OR q.target || '/rotations' = ANY ($4))
+    AND (
+        $5::text IS NULL
+        OR (q.target, q.project_id, q.environment || ':' || q.secret_path || ':' || q.name)
+        > (replace($5, '/rotations', ''), $6::uuid, $7::text)
+    )
+ORDER BY q.target, q.project_id, q.environment || ':' || q.secret_path || ':' || q.name
+LIMIT $8;
+
+-- :name missed
+-- As `missed` of `verifying.sql`.
+SELECT
+    q.id, q.target AS target, q.project_id::text AS project_id, q.project_name, q.name, q.description, q.adopted,
+    q.rotation_id::text AS rotation_id, q.environment, q.secret_path, q.secret_name, q.interval_days, q.rotate_at,
+    q.spend_limit::float8 AS spend_limit, q.limit_reset, q.include_byok
+FROM provisioner.drifts AS d
+JOIN provisioner.rotation_requests AS q ON q.id = d.id
+WHERE
+    d.target = $1 AND d.drift IS NULL AND d.missed_at < clock_timestamp() - $2::interval
+    AND q.status = 'succeeded' AND q.rotation_id IS NOT NULL
+ORDER BY q.project_id
+LIMIT $3;
+
 -- :name listed
 -- Rotations with their live state: as the filter of `browse.sql` says ($1 to $6), at most $7, the newest first; with $8 only those
 -- that may have left keys behind.
