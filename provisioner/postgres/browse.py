@@ -10,6 +10,7 @@ from provisioner.core.requests import Listed
 from provisioner.postgres.candidates import Range, is_narrow, lots
 from provisioner.postgres.filters import Filter, State
 from provisioner.postgres.moments import EARLIEST
+from provisioner.postgres.own import own_statements, readable, sees_all
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
@@ -44,14 +45,16 @@ async def count(database: Database, wanted: Filter) -> Mapping[State, int]:
 
     Raises `DatabaseUnavailable` and `DatabaseUnusable`, as all of these do.
     """
-    rows = await database.fetch(statements(_SQL)["counts"], *wanted.arguments())
+    rows = await database.fetch((await readable(database, _SQL))["counts"], *wanted.arguments())
     found = {row["state"]: row["requests"] for row in rows}
     return {state: found[state] for state in State if state in found}
 
 
 async def ids_after(database: Database, wanted: Filter, last: int, *, limit: int) -> Sequence[int]:
     """The ids of the oldest `limit` requests above the id `last` that the filter matches, in order."""
-    rows = await database.fetch(statements(_SQL)["requests"], *wanted.arguments(), last, None, limit, False)
+    rows = await database.fetch(
+        (await readable(database, _SQL))["requests"], *wanted.arguments(), last, None, limit, False
+    )
     return [row["id"] for row in rows]
 
 
@@ -92,15 +95,16 @@ async def exporting(database: Database, wanted: Filter) -> AsyncIterator[Snapsho
     All are of one moment. They come in small lots from a cursor of the server, so memory does not grow with their
     number.
     """
-    sql = statements(_SQL)
     async with (
         database.acquire() as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
         await database.set_up(connection)
+        everything = await sees_all(connection)
+        sql = (statements if everything else own_statements)(_SQL)
 
         async def rows() -> AsyncIterator[Sequence[object]]:
-            if is_narrow(wanted):
+            if everything and is_narrow(wanted):
                 await connection.execute(statements("candidates")["prepare"], str(EXPORT_TIME))
                 async for lot, _ in lots(connection, wanted, Range(oldest_first=True)):
                     for row in lot:

@@ -13,6 +13,7 @@ from provisioner.postgres.browse import whole
 from provisioner.postgres.candidates import TOP, Range, called, matching
 from provisioner.postgres.detail import read_attempts, read_detail
 from provisioner.postgres.filters import UNFINISHED, Filter, State
+from provisioner.postgres.own import own_statements, sees_all
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
@@ -51,6 +52,8 @@ async def page(
 
     Raises `DatabaseUnavailable` and `DatabaseUnusable`.
     """
+    if not await sees_all(database):
+        return await _own_page(database, wanted, limit=limit, before=before, after=after, oldest_first=oldest_first)
     within = _range(before, after, oldest_first=oldest_first)
     async with _looking(database) as connection:
         rows = (await matching(connection, wanted, within, limit=limit + 1)).rows
@@ -61,6 +64,16 @@ async def page(
             connection, wanted, within.behind(listed[-1].id), limit=COUNTED + 1, until=time.monotonic() + SOON / 2
         )
     return Page(requests=listed, more=len(rest.rows), is_all=rest.edge is None and len(rest.rows) <= COUNTED)
+
+
+async def _own_page(
+    database: Database, wanted: Filter, *, limit: int, before: int | None, after: int | None, oldest_first: bool
+) -> Page:
+    """The same for who sees their own requests alone: these are few, so all of them are looked at."""
+    arguments = (*wanted.arguments(), after, before, limit + COUNTED + 1, not oldest_first)
+    rows = await database.fetch(own_statements("browse")["requests"], *arguments)
+    more = max(0, len(rows) - limit)
+    return Page(requests=[Listed(**whole(row)) for row in rows[:limit]], more=more, is_all=more <= COUNTED)
 
 
 async def find(database: Database, query: Query) -> Found:
