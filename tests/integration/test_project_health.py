@@ -117,7 +117,7 @@ async def test_a_missing_permission_is_probed(database: Database) -> None:
         before = len(fleet.simulator.world.store.creates)
         await fleet.session.execute(DUE[0])
         await fleet.session.execute(DUE[1])
-        await eventually(lambda: len(fleet.simulator.world.store.creates) > before)
+        await fleet.simulator.until(lambda: len(fleet.simulator.world.store.creates) > before)
         await eventually(lambda: _all_wait(fleet, 30))
         assert len(fleet.simulator.world.store.creates) == before + 1
         fleet.simulator.configure(permissions=dict.fromkeys(projects, ALLOWED))

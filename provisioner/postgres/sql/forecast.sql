@@ -23,6 +23,10 @@ SELECT
     (SELECT count(*) FROM provisioner.workers AS k WHERE k.lease_until > clock_timestamp() AND c.target = ANY (k.targets)) AS workers,
     EXISTS (
         SELECT FROM provisioner.present_incidents AS d WHERE d.target = c.target
+    ) OR EXISTS (
+        -- A stall: calls do not end any more. After 150 s without one it is an outage.
+        SELECT FROM provisioner.concurrency AS y
+        WHERE y.target = c.target AND y.stalled_at > extract(EPOCH FROM clock_timestamp()) - 150
     ) AS troubled,
     t.writes_limit, t.writes_period,
     l.seen_at, l.ended AS ended_before, l.busy, l.seconds, l.permits AS allowed, l.got,
