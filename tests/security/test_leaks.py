@@ -252,7 +252,7 @@ async def play(
     port = await crew.port_of(third)
     await eventually(lambda: ended(26), within=40)
 
-    async def every_end() -> bool:
+    async def every_end() -> Any:
         return await codes(server) >= EVERY_END
 
     await eventually(every_end, within=40)
