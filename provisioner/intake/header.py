@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from provisioner.intake.errors import FileUnusable
-from provisioner.intake.rows import API_KEY, COLUMNS, RESULTS, unknown_column
+from provisioner.intake.rows import API_KEY, COLUMNS, RESULTS, SIMPLE, unknown_column
 
-DELIMITERS: Final = ",;\t"
+DELIMITERS: Final = ",;\t|"
 # What spreadsheets are told the delimiter by, in the first line.
 _SEPARATOR: Final = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 _EXPORTED: Final = frozenset({"id", "state", "created_at"})  # all of these only an export has
@@ -58,8 +58,12 @@ def read_header(cells: Sequence[str]) -> Header:
     known = {*COLUMNS, API_KEY}
     if not known.intersection(names):
         raise FileUnusable(
-            "has no header: the first line must name the columns, such as project_id,name; possible are "
-            f"{', '.join(COLUMNS)} and {API_KEY}"
+            "has no header: the first line must name the columns, such as project_id,name; "
+            f"there are {', '.join(SIMPLE)}, {API_KEY}, and those of rotations (rotation_…)"
+        )
+    if "id" in names and "project_id" not in names:
+        raise FileUnusable(
+            "has a column id, which is a request's number here: if it is the project's UUID, call the column project_id"
         )
     passed_over = RESULTS if is_export(names) else frozenset[str]()
     if unknown := [unknown_column(name.strip()) for name in names if name and name not in known | passed_over]:

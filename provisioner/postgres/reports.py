@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
+from provisioner.core.concurrency import MEMORY
 from provisioner.core.queue_values import StandingLimit
 from provisioner.core.reports import (
     BudgetReport,
@@ -114,7 +115,10 @@ async def read_gauges(database: Database) -> Gauges:
             budgets=tuple(BudgetReport(**dict(row)) for row in await connection.fetch(sql["budgets"])),
             workers=await _workers(connection),
             drifted={row["target"]: row["requests"] for row in await connection.fetch(sql["drifted"], None)},
-            concurrency=tuple(ConcurrencyReport(**dict(row)) for row in await connection.fetch(sql["concurrency"])),
+            concurrency=tuple(
+                ConcurrencyReport(**dict(row)) for row in await connection.fetch(sql["concurrency"], MEMORY)
+            ),
+            ends={row["target"]: row["seconds"] for row in await connection.fetch(sql["ends"])},
             limits={target: StandingLimit(*limit) for target, *limit in await connection.fetch(sql["limits"])},
         )
 
@@ -137,22 +141,23 @@ async def read_leftovers(database: Database, targets: Collection[str]) -> Leftov
 
 
 def seconds_left(targets: Iterable[TargetReport], workers: Workers) -> float | None:
-    """How long all that is pending takes at the present pace; None when the pace is not known.
+    """How long all that is pending takes at the present pace; None when that cannot be known.
 
     The targets are worked on side by side, so the slowest counts.
     """
     longest = 0.0
     for target in targets:
         if target.pending:
-            pace = target.allowed or workers.pace
-            if not pace:
+            pace = target.expected or workers.pace
+            if not pace or target.obstacle:
                 return None
             longest = max(longest, target.pending / pace)
     return longest
 
 
 async def _targets(connection: "PoolConnectionProxy[asyncpg.Record]", batch: str | None) -> tuple[TargetReport, ...]:
-    return tuple(TargetReport(**dict(row)) for row in await connection.fetch(statements(_SQL)["targets"], batch))
+    rows = await connection.fetch(statements(_SQL)["targets"], batch, MEMORY)
+    return tuple(TargetReport(**dict(row)) for row in rows)
 
 
 async def _workers(connection: "PoolConnectionProxy[asyncpg.Record]") -> Workers:
