@@ -314,10 +314,11 @@ BEGIN
             RAISE NOTICE 'request % is left as it is: %', request.id, SQLERRM;
         END;
     END LOOP;
+    RETURN QUERY SELECT r.id, r.outcome FROM provisioner.remove_rotations(remove.ids) AS r;
 END
 $$;
 
-COMMENT ON FUNCTION provisioner.remove(bigint[], boolean) IS 'Have connections removed; what was adopted only with adopted => true';
+COMMENT ON FUNCTION provisioner.remove(bigint[], boolean) IS 'Have what was made removed; what was adopted only with adopted => true';
 
 -- Send the present key of the credential again. Not to what was adopted and is left as it is, nor where the key is gone: a sealed key
 -- is wiped once it is used. Returns the requests whose connection gets its key.

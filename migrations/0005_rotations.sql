@@ -50,6 +50,9 @@ CREATE TABLE provisioner.rotation_requests (
 
 CREATE INDEX rotation_requests_batch ON provisioner.rotation_requests (batch) WHERE batch IS NOT NULL;
 
+-- Few rotations have left a key behind, and everybody who looks at the status asks for them.
+CREATE INDEX rotation_requests_left_behind ON provisioner.rotation_requests (id) WHERE left_behind IS NOT NULL;
+
 COMMENT ON TABLE provisioner.rotation_requests IS 'One row is one secret rotation that somebody wants: a key of its own for a project';
 COMMENT ON COLUMN provisioner.rotation_requests.connection IS 'The connection with the management key, by its name in the same project';
 COMMENT ON COLUMN provisioner.rotation_requests.key_name IS 'The key''s name at OpenRouter; {project_name}, {project_id} and {environment} are filled in';
@@ -60,12 +63,14 @@ COMMENT ON COLUMN provisioner.rotation_requests.left_behind IS 'Which other keys
 
 -- What both kinds have in common, with the line that each request stands in.
 CREATE VIEW provisioner.requests AS
-SELECT q.id, q.target, q.batch, q.requested_by, q.status, q.error_code, q.created_at, q.finished_at, q.attempts
+SELECT
+    q.id, q.target, q.batch, q.requested_by, q.status, q.error_code, q.created_at, q.finished_at, q.attempts, q.project_id,
+    q.project_name, q.error_message
 FROM provisioner.connection_requests AS q
 UNION ALL
 SELECT
     r.id, r.target || '/rotations', r.batch, r.requested_by, r.status, r.error_code, r.created_at, r.finished_at,
-    r.attempts
+    r.attempts, r.project_id, r.project_name, r.error_message
 FROM provisioner.rotation_requests AS r;
 
 COMMENT ON VIEW provisioner.requests IS 'All requests of every kind, in brief; a rotation''s target is that of its line';
@@ -451,8 +456,15 @@ BEGIN
     UPDATE provisioner.rotation_requests AS r SET status = 'cancelled', finished_at = clock_timestamp()
     WHERE r.id = ANY (found_ids) AND r.id <> ALL (doubted) AND r.status = 'pending';
     RETURN QUERY
+    WITH put_aside AS (
+        UPDATE provisioner.rotation_requests AS r SET status = 'cancelled'
+        WHERE r.id = ANY (cancel_rotations.ids) AND r.status = 'failed'
+        RETURNING r.id
+    )
     SELECT f, CASE WHEN f = ANY (doubted) OR f = ANY (ending) THEN 'ending' ELSE 'cancelled' END
-    FROM unnest(found_ids || ending) AS f;
+    FROM unnest(found_ids || ending) AS f
+    UNION ALL
+    SELECT p.id, 'put aside' FROM put_aside AS p;
 END
 $$;
 
@@ -464,14 +476,16 @@ BEGIN
     UPDATE provisioner.attempt_state AS s
     SET failures = 0, streak = 0, streak_of = NULL, cancelled = false
     FROM provisioner.rotation_requests AS r
-    WHERE s.id = r.id AND r.id = ANY (retry_rotations.ids) AND r.status IN ('failed', 'cancelled');
+    WHERE s.id = r.id AND r.id = ANY (retry_rotations.ids) AND r.status IN ('failed', 'cancelled', 'removed');
     RETURN QUERY
     WITH reopened AS (
         UPDATE provisioner.rotation_requests AS r
-        SET status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL
+        SET
+            status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL,
+            wanted = CASE before.status WHEN 'removed' THEN 'present' ELSE r.wanted END
         FROM (
             SELECT q.id, q.status FROM provisioner.rotation_requests AS q
-            WHERE q.id = ANY (retry_rotations.ids) AND q.status IN ('failed', 'cancelled')
+            WHERE q.id = ANY (retry_rotations.ids) AND q.status IN ('failed', 'cancelled', 'removed')
             FOR UPDATE
         ) AS before
         WHERE r.id = before.id
@@ -487,5 +501,41 @@ BEGIN
     SELECT r.id, r.was FROM reopened AS r UNION ALL SELECT h.id, h.was FROM hurried AS h;
 END
 $$;
+
+-- Have rotations removed, as `remove` does with connections. What becomes of secrets and keys is what their rows say.
+CREATE FUNCTION provisioner.remove_rotations(ids bigint[]) RETURNS TABLE (id bigint, outcome text)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    found_ids bigint[];
+BEGIN
+    SELECT array_agg(q.id) INTO found_ids
+    FROM (
+        SELECT r.id FROM provisioner.rotation_requests AS r
+        WHERE r.id = ANY (remove_rotations.ids) AND (r.wanted = 'present' OR r.status IN ('failed', 'cancelled'))
+        ORDER BY r.id
+        FOR UPDATE
+    ) AS q;
+    UPDATE provisioner.rotation_requests AS r
+    SET wanted = 'absent', status = CASE r.wanted WHEN 'absent' THEN 'pending' ELSE r.status END
+    WHERE r.id = ANY (found_ids);
+    RETURN QUERY
+    SELECT
+        r.id, CASE WHEN r.status = 'removed' THEN 'removed' WHEN r.adopted THEN 'let go' ELSE 'removing' END
+    FROM provisioner.rotation_requests AS r
+    WHERE r.id = ANY (found_ids)
+    ORDER BY r.id;
+END
+$$;
+
+-- Somebody has deleted the keys at OpenRouter that these rotations left behind, so nobody needs to look for them any more.
+CREATE FUNCTION provisioner.keys_deleted(ids bigint[]) RETURNS TABLE (id bigint)
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    UPDATE provisioner.rotation_requests AS r SET left_behind = NULL
+    WHERE r.id = ANY (keys_deleted.ids) AND r.left_behind IS NOT NULL
+    RETURNING r.id
+$$;
+
+COMMENT ON FUNCTION provisioner.keys_deleted(bigint[]) IS 'Note that the keys which rotations left behind are deleted at OpenRouter';
 
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA provisioner FROM PUBLIC;

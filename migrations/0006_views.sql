@@ -282,19 +282,15 @@ CREATE VIEW provisioner.rotation_status WITH (security_barrier) AS
 SELECT
     r.id, r.target, r.project_id, r.name, r.connection, r.environment, r.secret_path, r.secret_name, r.batch, r.priority,
     r.requested_by, r.created_at,
-    CASE
-        WHEN r.status <> 'pending' THEN r.status
-        WHEN f.id IS NOT NULL THEN 'in_flight'
-        WHEN w.id IS NOT NULL THEN 'waiting'
-        ELSE 'ready'
-    END AS state,
+    provisioner.live_state(r.status, r.wanted, r.rotation_id, f.id, w.id) AS state,
     CASE WHEN w.quarantine = 'connection' THEN r.connection END AS waits_for,
     CASE WHEN r.status = 'pending' THEN coalesce(s.sent, r.attempts) ELSE r.attempts END AS attempts,
     r.rotation_id, r.connection_id, r.key_issued, r.adopted, r.left_behind,
     CASE WHEN r.status = 'pending' THEN s.error_code ELSE r.error_code END AS error_code,
     CASE WHEN r.status = 'pending' THEN s.error_message ELSE r.error_message END AS error_message,
     CASE WHEN isfinite(w.run_at) THEN w.run_at END AS next_attempt_at,
-    r.finished_at, r.project_name
+    r.finished_at, r.project_name, r.description, r.on_conflict, r.not_before, r.wanted, r.interval_days, r.rotate_at, r.key_name,
+    r.spend_limit, r.limit_reset, r.include_byok
 FROM provisioner.rotation_requests AS r
 LEFT JOIN provisioner.in_flight AS f ON f.id = r.id
 LEFT JOIN provisioner.waiting AS w ON w.id = r.id

@@ -278,8 +278,15 @@ BEGIN
     UPDATE provisioner.rotation_requests AS r SET status = 'cancelled', finished_at = clock_timestamp()
     WHERE r.id = ANY (found_ids) AND r.id <> ALL (doubted) AND r.status = 'pending';
     RETURN QUERY
+    WITH put_aside AS (
+        UPDATE provisioner.rotation_requests AS r SET status = 'cancelled'
+        WHERE r.id = ANY (cancel_rotations.ids) AND r.status = 'failed'
+        RETURNING r.id
+    )
     SELECT f, CASE WHEN f = ANY (doubted) OR f = ANY (ending) THEN 'ending' ELSE 'cancelled' END
-    FROM unnest(found_ids || ending) AS f;
+    FROM unnest(found_ids || ending) AS f
+    UNION ALL
+    SELECT p.id, 'put aside' FROM put_aside AS p;
 END
 $$;
 
@@ -524,6 +531,17 @@ CREATE FUNCTION provisioner.is_about_all(code text) RETURNS boolean
 $$;
 
 COMMENT ON FUNCTION provisioner.is_about_all(code text) IS 'Whether an error code is about more than one row';
+
+CREATE FUNCTION provisioner.keys_deleted(ids bigint[]) RETURNS TABLE(id bigint)
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    UPDATE provisioner.rotation_requests AS r SET left_behind = NULL
+    WHERE r.id = ANY (keys_deleted.ids) AND r.left_behind IS NOT NULL
+    RETURNING r.id
+$$;
+
+COMMENT ON FUNCTION provisioner.keys_deleted(ids bigint[]) IS 'Note that the keys which rotations left behind are deleted at OpenRouter';
 
 CREATE FUNCTION provisioner.live_state(status text, wanted text, connection uuid, flying bigint, waits bigint) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -800,10 +818,38 @@ BEGIN
             RAISE NOTICE 'request % is left as it is: %', request.id, SQLERRM;
         END;
     END LOOP;
+    RETURN QUERY SELECT r.id, r.outcome FROM provisioner.remove_rotations(remove.ids) AS r;
 END
 $$;
 
-COMMENT ON FUNCTION provisioner.remove(ids bigint[], adopted boolean) IS 'Have connections removed; what was adopted only with adopted => true';
+COMMENT ON FUNCTION provisioner.remove(ids bigint[], adopted boolean) IS 'Have what was made removed; what was adopted only with adopted => true';
+
+CREATE FUNCTION provisioner.remove_rotations(ids bigint[]) RETURNS TABLE(id bigint, outcome text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    found_ids bigint[];
+BEGIN
+    SELECT array_agg(q.id) INTO found_ids
+    FROM (
+        SELECT r.id FROM provisioner.rotation_requests AS r
+        WHERE r.id = ANY (remove_rotations.ids) AND (r.wanted = 'present' OR r.status IN ('failed', 'cancelled'))
+        ORDER BY r.id
+        FOR UPDATE
+    ) AS q;
+    UPDATE provisioner.rotation_requests AS r
+    SET wanted = 'absent', status = CASE r.wanted WHEN 'absent' THEN 'pending' ELSE r.status END
+    WHERE r.id = ANY (found_ids);
+    RETURN QUERY
+    SELECT
+        r.id, CASE WHEN r.status = 'removed' THEN 'removed' WHEN r.adopted THEN 'let go' ELSE 'removing' END
+    FROM provisioner.rotation_requests AS r
+    WHERE r.id = ANY (found_ids)
+    ORDER BY r.id;
+END
+$$;
 
 CREATE FUNCTION provisioner.reopen(r provisioner.connection_requests) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1310,14 +1356,16 @@ BEGIN
     UPDATE provisioner.attempt_state AS s
     SET failures = 0, streak = 0, streak_of = NULL, cancelled = false
     FROM provisioner.rotation_requests AS r
-    WHERE s.id = r.id AND r.id = ANY (retry_rotations.ids) AND r.status IN ('failed', 'cancelled');
+    WHERE s.id = r.id AND r.id = ANY (retry_rotations.ids) AND r.status IN ('failed', 'cancelled', 'removed');
     RETURN QUERY
     WITH reopened AS (
         UPDATE provisioner.rotation_requests AS r
-        SET status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL
+        SET
+            status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL,
+            wanted = CASE before.status WHEN 'removed' THEN 'present' ELSE r.wanted END
         FROM (
             SELECT q.id, q.status FROM provisioner.rotation_requests AS q
-            WHERE q.id = ANY (retry_rotations.ids) AND q.status IN ('failed', 'cancelled')
+            WHERE q.id = ANY (retry_rotations.ids) AND q.status IN ('failed', 'cancelled', 'removed')
             FOR UPDATE
         ) AS before
         WHERE r.id = before.id
@@ -2088,7 +2136,10 @@ CREATE VIEW provisioner.requests AS
     q.error_code,
     q.created_at,
     q.finished_at,
-    q.attempts
+    q.attempts,
+    q.project_id,
+    q.project_name,
+    q.error_message
    FROM provisioner.connection_requests q
 UNION ALL
  SELECT r.id,
@@ -2099,7 +2150,10 @@ UNION ALL
     r.error_code,
     r.created_at,
     r.finished_at,
-    r.attempts
+    r.attempts,
+    r.project_id,
+    r.project_name,
+    r.error_message
    FROM provisioner.rotation_requests r;
 
 COMMENT ON VIEW provisioner.requests IS 'All requests of every kind, in brief; a rotation''s target is that of its line';
@@ -2844,12 +2898,7 @@ CREATE VIEW provisioner.rotation_status WITH (security_barrier='true') AS
     r.priority,
     r.requested_by,
     r.created_at,
-        CASE
-            WHEN (r.status <> 'pending'::text) THEN r.status
-            WHEN (f.id IS NOT NULL) THEN 'in_flight'::text
-            WHEN (w.id IS NOT NULL) THEN 'waiting'::text
-            ELSE 'ready'::text
-        END AS state,
+    provisioner.live_state(r.status, r.wanted, r.rotation_id, f.id, w.id) AS state,
         CASE
             WHEN (w.quarantine = 'connection'::text) THEN r.connection
             ELSE NULL::text
@@ -2876,7 +2925,17 @@ CREATE VIEW provisioner.rotation_status WITH (security_barrier='true') AS
             ELSE NULL::timestamp with time zone
         END AS next_attempt_at,
     r.finished_at,
-    r.project_name
+    r.project_name,
+    r.description,
+    r.on_conflict,
+    r.not_before,
+    r.wanted,
+    r.interval_days,
+    r.rotate_at,
+    r.key_name,
+    r.spend_limit,
+    r.limit_reset,
+    r.include_byok
    FROM (((provisioner.rotation_requests r
      LEFT JOIN provisioner.in_flight f ON ((f.id = r.id)))
      LEFT JOIN provisioner.waiting w ON ((w.id = r.id)))
@@ -3083,6 +3142,8 @@ CREATE INDEX ready_of_project ON provisioner.ready USING btree (target, project_
 
 CREATE INDEX rotation_requests_batch ON provisioner.rotation_requests USING btree (batch) WHERE (batch IS NOT NULL);
 
+CREATE INDEX rotation_requests_left_behind ON provisioner.rotation_requests USING btree (id) WHERE (left_behind IS NOT NULL);
+
 CREATE INDEX waiting_quarantined ON provisioner.waiting USING btree (target, quarantine) WHERE (quarantine IS NOT NULL);
 
 CREATE INDEX waiting_until ON provisioner.waiting USING btree (run_at);
@@ -3196,6 +3257,8 @@ REVOKE ALL ON FUNCTION provisioner.follow_connections(ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.is_about_all(code text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION provisioner.keys_deleted(ids bigint[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION provisioner.live_state(status text, wanted text, connection uuid, flying bigint, waits bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.misplaced(after bigint, most integer, OUT ids bigint[], OUT last bigint) FROM PUBLIC;
@@ -3217,6 +3280,8 @@ REVOKE ALL ON FUNCTION provisioner.refuse_recorded_columns() FROM PUBLIC;
 REVOKE ALL ON FUNCTION provisioner.rekey(ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.remove(ids bigint[], adopted boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.remove_rotations(ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.reopen(r provisioner.connection_requests) FROM PUBLIC;
 

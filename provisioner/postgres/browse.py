@@ -1,13 +1,16 @@
 """Look at many requests: list, count and export those that a filter matches, quick whatever the table's size."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from datetime import datetime
 from enum import StrEnum
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from provisioner.core.requests import Listed
+from provisioner.postgres.kinds import KINDS, Kind, sql_of
 from provisioner.postgres.moments import EARLIEST
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
@@ -57,11 +60,31 @@ class Filter:
         """The arguments of the statements, in their order."""
         return tuple(list(kind) or None for kind in self._kinds())
 
+    def of(self, kind: Kind | None) -> "Filter | None":
+        """The same for one kind of request, whose line a target may be named with; None if none of it can match."""
+        line = "" if kind is None else kind.line
+        places = [target.partition("/") for target in self.targets]
+        targets = tuple(target for target, _, of in places if of in {"", line})
+        return replace(self, targets=targets) if targets or not places else None
+
     def _kinds(self) -> tuple[Collection[object], ...]:
         return (self.ids, self.states, self.batches, self.projects, self.errors, self.targets)
 
 
-COLUMNS: Final = tuple(field.name for field in fields(Listed))
+_LISTED: Final = tuple(field.name for field in fields(Listed))
+# What an export of connections has, an export of rotations, and a report of both.
+COLUMNS: Final = _LISTED[: _LISTED.index("kind")]
+ROTATION_COLUMNS: Final = (
+    *("id", "target", "project_id", "name", "connection", "environment", "secret_path", "secret_name", "interval_days"),
+    *("rotate_at", "key_name", "spend_limit", "limit_reset", "include_byok", "description", "on_conflict", "priority"),
+    *("batch", "project_name", "not_before", "requested_by", "created_at", "state", "attempts", "rotation_id"),
+    *("connection_id", "key_issued", "left_behind", "adopted", "error_code", "error_message", "next_attempt_at"),
+    "finished_at",
+)
+REPORT_COLUMNS: Final = _LISTED
+
+
+_ELSE: Final = {field.name: field.default for field in fields(Listed) if field.default is not MISSING}
 
 
 # A row that was written past the triggers may lack what every row has: that must not end anybody's listing.
@@ -88,12 +111,15 @@ class Count:
 
 
 async def count(database: Database, wanted: Filter) -> Mapping[State, Count]:
-    """Count what the filter matches, by state.
+    """Count what the filter matches, of every kind, by state.
 
     Raises `DatabaseUnavailable` and `DatabaseUnusable`, as all of these do.
     """
-    rows = await database.fetch(statements(_SQL)["counts"], *wanted.arguments())
-    found = {row["state"]: Count(requests=row["requests"], retrying=row["retrying"]) for row in rows}
+    found: dict[State, Count] = {}
+    for kind, its in parts(wanted):
+        for row in await database.fetch(sql_of(kind, _SQL)["counts"], *its.arguments()):
+            before = found.get(state := State(row["state"]), Count())
+            found[state] = Count(requests=before.requests + row["requests"], retrying=before.retrying + row["retrying"])
     return {state: found[state] for state in State if state in found}
 
 
@@ -105,25 +131,61 @@ async def page(
     before: int | None = None,
     after: int | None = None,
     oldest_first: bool = False,
+    kinds: Sequence[Kind | None] = KINDS,
 ) -> tuple[Sequence[Listed], int]:
     """The newest (or oldest) `limit` requests that the filter matches, of those between two ids; and how many more.
 
     More than `COUNTED` are not counted: then the number is one greater.
     """
-    arguments = wanted.arguments()
-    rows = await database.fetch(statements(_SQL)["requests"], *arguments, after, before, limit + 1, not oldest_first)
-    listed = [Listed(**whole(row)) for row in rows[:limit]]
-    if len(rows) <= limit:
+    meant = [(kind, its) for kind, its in parts(wanted) if kind in kinds]
+    found = await first(database, meant, limit=limit + 1, before=before, after=after, oldest_first=oldest_first)
+    listed = found[:limit]
+    if len(found) <= limit:
         return listed, 0
-    last = listed[-1].id
+    last, more = listed[-1].id, 0
     low, high = (last, before) if oldest_first else (after, last)
-    (more,) = await database.fetch(statements(_SQL)["further"], *arguments, low, high, COUNTED + 1)
-    return listed, more["requests"]
+    for kind, its in meant:
+        if more <= COUNTED:
+            row = await database.fetchrow(
+                sql_of(kind, _SQL)["further"], *its.arguments(), low, high, COUNTED + 1 - more
+            )
+            more += row["requests"] if row else 0
+    return listed, more
 
 
-async def ids_after(database: Database, wanted: Filter, last: int, *, limit: int) -> Sequence[int]:
-    """The ids of the oldest `limit` requests above the id `last` that the filter matches, in order."""
-    rows = await database.fetch(statements(_SQL)["requests"], *wanted.arguments(), last, None, limit, False)
+def parts(wanted: Filter) -> Sequence[tuple[Kind | None, Filter]]:
+    """The filter for each kind that can match it, in the order of their ids."""
+    return [(kind, its) for kind in KINDS if (its := wanted.of(kind)) is not None]
+
+
+async def first(
+    database: Database,
+    wanted: Sequence[tuple[Kind | None, Filter]],
+    *,
+    limit: int,
+    before: int | None,
+    after: int | None,
+    oldest_first: bool,
+) -> list[Listed]:
+    """The first requests of what each kind's filter matches. Every id of a kind is above all of the kind before."""
+    found: list[Listed] = []
+    for kind, its in wanted if oldest_first else reversed(wanted):
+        if len(found) < limit:
+            arguments = (*its.arguments(), after, before, limit - len(found), not oldest_first)
+            rows = await database.fetch(sql_of(kind, _SQL)["requests"], *arguments)
+            found += [listed(row) for row in rows]
+    return found
+
+
+def listed(row: "asyncpg.Record") -> Listed:
+    """A request as it is listed."""
+    values = whole(row)
+    return Listed(**{name: values[name] for name in _LISTED if name in values})
+
+
+async def ids_after(database: Database, kind: Kind | None, its: Filter, last: int, *, limit: int) -> Sequence[int]:
+    """The ids of the oldest `limit` requests of a kind above the id `last` that its filter matches, in order."""
+    rows = await database.fetch(sql_of(kind, _SQL)["ids"], *its.arguments(), last, limit)
     return [row["id"] for row in rows]
 
 
@@ -135,7 +197,7 @@ async def unknown_ids(database: Database, ids: Collection[int]) -> Sequence[int]
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a filter matches at one moment: every request, oldest first, its values in the order of `COLUMNS`."""
+    """What a filter matches at one moment: every request, oldest first, its values in the order that was asked for."""
 
     at: datetime
     rows: AsyncIterator[Sequence[object]]
@@ -143,12 +205,18 @@ class Snapshot:
 
     async def states(self) -> Mapping[str, int]:
         """How many are in each state; to be asked before the rows."""
-        found = {row["state"]: row["requests"] for row in await self._fetch("counts")}
+        found = await self._summed("counts", "state")
         return {state.value: found[state] for state in State if state in found}
 
     async def causes(self) -> Mapping[str, int]:
         """How many failed for each reason, the most frequent first; to be asked before the rows."""
-        return {row["error_code"]: row["requests"] for row in await self._fetch("causes")}
+        return dict((await self._summed("causes", "error_code")).most_common())
+
+    async def _summed(self, name: str, by: str) -> Counter[str]:
+        found: Counter[str] = Counter()
+        for row in await self._fetch(name):
+            found[row[by]] += row["requests"]
+        return found
 
 
 async def unknown_batches(database: Database, batches: Collection[str]) -> Sequence[str]:
@@ -158,13 +226,15 @@ async def unknown_batches(database: Database, batches: Collection[str]) -> Seque
 
 
 @asynccontextmanager
-async def exporting(database: Database, wanted: Filter) -> AsyncIterator[Snapshot]:
-    """Give every request that the filter matches.
+async def exporting(
+    database: Database, wanted: Filter, *, columns: Sequence[str] = COLUMNS, kinds: Sequence[Kind | None] = KINDS
+) -> AsyncIterator[Snapshot]:
+    """Give every request of some kinds that the filter matches: these of its values.
 
     All are of one moment. They come in small lots from a cursor of the server, so memory does not grow with their
     number.
     """
-    sql = statements(_SQL)
+    meant = [(kind, its) for kind, its in parts(wanted) if kind in kinds]
     async with (
         database.acquire() as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
@@ -172,18 +242,26 @@ async def exporting(database: Database, wanted: Filter) -> AsyncIterator[Snapsho
         await database.set_up(connection)
 
         async def rows() -> AsyncIterator[Sequence[object]]:
-            # Without a name: through a pooler it would outlive us in a session that is somebody else's next.
-            statement = await connection.prepare(sql["requests"], name="")
-            async for row in statement.cursor(*wanted.arguments(), None, None, None, False, prefetch=PAGE):
-                yield tuple(row)
+            for kind, its in meant:
+                # Without a name: through a pooler it would outlive us in a session that is somebody else's next.
+                statement = await connection.prepare(sql_of(kind, _SQL)["requests"], name="")
+                known = [each.name for each in statement.get_attributes()]
+                lacking = [name for name in columns if name not in known]
+                rest = [_ELSE.get(name) for name in lacking]
+                pick = itemgetter(*((*known, *lacking).index(name) for name in columns))
+                async for row in statement.cursor(*its.arguments(), None, None, None, False, prefetch=PAGE):
+                    yield pick((*row, *rest))
 
         async def fetch(name: str) -> Sequence["asyncpg.Record"]:
-            found: Sequence[asyncpg.Record] = await connection.fetch(sql[name], *wanted.arguments())
+            found: list[asyncpg.Record] = []
+            for kind, its in meant:
+                found += await connection.fetch(sql_of(kind, _SQL)[name], *its.arguments())
             return found
 
         yield Snapshot(await connection.fetchval(statements("reports")["now"]), rows(), fetch)
 
 
 async def requested_targets(database: Database) -> Sequence[str]:
-    """Every target that a request names."""
-    return [row["target"] for row in await database.fetch(statements(_SQL)["targets"])]
+    """Every target that a request of any kind names."""
+    found = [row["target"] for kind in KINDS for row in await database.fetch(sql_of(kind, _SQL)["targets"])]
+    return list(dict.fromkeys(found))

@@ -1,10 +1,13 @@
 """Everything about one request: what it is, where it stands, what was tried."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Final
 
+from provisioner.core.model import ErrorCode
 from provisioner.core.requests import Attempt, Detail
-from provisioner.postgres.browse import whole
+from provisioner.postgres.browse import Filter, listed, parts
+from provisioner.postgres.kinds import sql_of
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
@@ -13,8 +16,24 @@ _SQL: Final = "detail"
 
 async def read_detail(database: Database, request: int) -> Detail | None:
     """One request, None if there is none of that id. Raises `DatabaseUnavailable` and `DatabaseUnusable`."""
-    row = await database.fetchrow(statements(_SQL)["request"], request)
-    return Detail(**whole(row)) if row else None
+    async with (
+        database.acquire() as connection,
+        connection.transaction(isolation="repeatable_read", readonly=True),
+    ):
+        await database.set_up(connection)
+        for kind, wanted in parts(Filter(ids=[request])):
+            sql = sql_of(kind, "browse")["requests"]
+            if row := await connection.fetchrow(sql, *wanted.arguments(), None, None, 1, False):
+                its = listed(row)
+                standing = await connection.fetchrow(statements(_SQL)["standing"], request)
+                waits = its.waits_for is not None or its.error_code == ErrorCode.CONNECTION_FAILED
+                awaited = await connection.fetchrow(statements("rotations")["awaited"], request) if waits else None
+                return Detail(
+                    **{each.name: getattr(its, each.name) for each in fields(its)},
+                    **dict(standing or {}),
+                    **dict(awaited or {}),
+                )
+    return None
 
 
 async def read_attempts(database: Database, request: int, *, limit: int | None = None) -> tuple[Sequence[Attempt], int]:

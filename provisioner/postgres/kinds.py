@@ -30,7 +30,8 @@ Row = tuple[object, ...]
 class Kind:
     """One kind of request besides connections.
 
-    `line` is what its lines' names end with, `table` the users' table, `file` has the statements of its own. `claim`
+    `line` is what its lines' names end with, `table` the users' table, `file` has the statements of its own, which come
+    before those of the same name, and beside them. `claim`
     reads a row of its claim, `result` tells what is recorded of a success.
     """
 
@@ -47,13 +48,17 @@ class Kind:
 
 @cache
 def _adapted(kind: Kind, file: str) -> Mapping[str, str]:
-    own = statements(kind.file)
-    return {name: own.get(name, _for_table(text, kind)) for name, text in statements(file).items()}
+    return {name: _for_table(text, kind) for name, text in statements(file).items()} | statements(kind.file)
 
 
 def _for_table(text: str, kind: Kind) -> str:
     placed = text.replace("u.target, -u.priority", f"u.target || '/{kind.line}', -u.priority")
     return _wiping.sub("", placed).replace("provisioner.connection_requests", kind.table)
+
+
+def sql_of(kind: Kind | None, file: str) -> Mapping[str, str]:
+    """The statements of a file, for a kind; None for connections."""
+    return statements(file) if kind is None else kind.sql(file)
 
 
 def kind_of_line(line: str) -> Kind | None:
@@ -125,5 +130,7 @@ ROTATIONS: Final = Kind(
     claim=_rotation_claim,
     result=_rotation_result,
 )
-_BY_LINE: Final = {kind.line: kind for kind in (ROTATIONS,)}
+# Every kind, in the order of their ids; None stands for connections.
+KINDS: Final[tuple[Kind | None, ...]] = (None, ROTATIONS)
+_BY_LINE: Final = {kind.line: kind for kind in KINDS if kind is not None}
 _BY_REQUEST: Final[dict[type[Request], Kind]] = {RotationRequest: ROTATIONS}

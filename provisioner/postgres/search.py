@@ -1,13 +1,15 @@
 """Find requests as people look for them, and tell the story of one; nothing is counted, so it is quick."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
-from provisioner.core.requests import Found, Listed, Query, Story
-from provisioner.postgres.browse import UNFINISHED, Filter, State, requested_targets, whole
+from provisioner.core.requests import Found, Query, Story
+from provisioner.postgres.browse import UNFINISHED, Filter, State, first, parts, requested_targets
 from provisioner.postgres.detail import read_attempts, read_detail
+from provisioner.postgres.kinds import Kind, sql_of
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
@@ -20,6 +22,8 @@ LARGEST_ID: Final = 2**63 - 1
 ENDED: Final = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.REMOVED})
 _SQL: Final = "search"
 _PENDING: Final = "pending"
+# A key of ours at OpenRouter: its name ends with the rotation that it was made for, see `core/rotations.py`.
+_KEY: Final = re.compile(r"#([0-9]{13,18})\.[0-9]{1,9}-[0-9a-f]{6}$")
 _LITERAL: Final = str.maketrans({sign: f"\\{sign}" for sign in "\\%_"})  # what LIKE has a meaning for
 
 
@@ -40,23 +44,28 @@ async def find(database: Database, query: Query) -> Found:
         errors=[query.error] if query.error else (),
         targets=targets,
     )
-    found = await _narrowed(database, wanted, query, text)
-    return Found(requests=()) if found is None else await _page(database, found, query)
+    narrowed = [
+        (kind, found)
+        for kind, its in parts(wanted)
+        if (found := await _narrowed(database, kind, its, query, text)) is not None
+    ]
+    return await _page(database, narrowed, query)
 
 
-async def _page(database: Database, wanted: Filter, query: Query) -> Found:
+async def _page(database: Database, wanted: Sequence[tuple[Kind | None, Filter]], query: Query) -> Found:
     """The page; how many there are in all is not counted."""
     oldest_first = query.after is not None
-    arguments = (*wanted.arguments(), query.after, query.before, PAGE + 1, not oldest_first)
-    rows = await database.fetch(statements("browse")["requests"], *arguments)
-    more = len(rows) > PAGE
-    listed = [Listed(**whole(row)) for row in rows[:PAGE]]
+    found = await first(
+        database, wanted, limit=PAGE + 1, before=query.before, after=query.after, oldest_first=oldest_first
+    )
+    more = len(found) > PAGE
+    listed = found[:PAGE]
     if oldest_first:
         return Found(requests=tuple(reversed(listed)), newer=more, older=True)
     return Found(requests=tuple(listed), newer=query.before is not None, older=more)
 
 
-async def _narrowed(database: Database, wanted: Filter, query: Query, text: str) -> Filter | None:
+async def _narrowed(database: Database, kind: Kind | None, wanted: Filter, query: Query, text: str) -> Filter | None:
     """The filter with the ids of those that match, where that is quicker to find out first; None if none does."""
     states = frozenset(wanted.states)
     if wanted.ids:
@@ -69,7 +78,8 @@ async def _narrowed(database: Database, wanted: Filter, query: Query, text: str)
     _, _, batches, projects, errors, targets = wanted.arguments()
     if states and states <= ENDED and not (text or projects):
         # As many as there are need be found, and none of them is newer than the newest.
-        kinds = await database.fetchrow(statements(_SQL)["kinds"], list(states), batches, errors, targets)
+        line = "" if kind is None else kind.line
+        kinds = await database.fetchrow(statements(_SQL)["kinds"], list(states), batches, errors, targets, line)
         if not kinds or not kinds["requests"] or kinds["newest"] is None:
             return None
         limit = min(limit, kinds["requests"])
@@ -82,7 +92,7 @@ async def _narrowed(database: Database, wanted: Filter, query: Query, text: str)
     async with database.acquire() as connection, connection.transaction(readonly=True):
         await database.set_up(connection)
         await connection.execute(statements(_SQL)["walk"], str(TIME), "on" if like else "off")
-        rows = await connection.fetch(statements(_SQL)["candidates"], *arguments)
+        rows = await connection.fetch(sql_of(kind, _SQL)["candidates"], *arguments)
     return replace(wanted, ids=[row["id"] for row in rows]) if rows else None
 
 
@@ -105,7 +115,9 @@ async def tell(database: Database, request: int) -> Story | None:
 
 
 def _meant(text: str) -> tuple[list[int], list[str], str]:
-    """What somebody means by a text: an id, a project, or a part of a name."""
+    """What somebody means by a text: an id, the name of a key, a project, or a part of a name."""
+    if key := _KEY.search(text):
+        return [int(key[1])], [], ""
     if re.fullmatch(r"[0-9]{1,19}", text) and 1 <= int(text) <= LARGEST_ID:
         return [int(text)], [], ""
     try:

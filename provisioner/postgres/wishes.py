@@ -1,11 +1,12 @@
-"""What operators wish of connections that are there: that they go, or get the present key; foreseen, then done."""
+"""What operators wish of what is there: that they go, or get the present key; foreseen, then done."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from provisioner.postgres.browse import Filter, ids_after
+from provisioner.postgres.browse import Filter, ids_after, parts
+from provisioner.postgres.kinds import sql_of
 from provisioner.postgres.operations import Step
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
@@ -91,11 +92,13 @@ async def bring_about(database: Database, deed: Deed, wanted: Filter) -> AsyncIt
 
 
 async def _foreseen(database: Database, deed: Deed, wanted: Filter) -> AsyncIterator[Mapping[int, str]]:
-    last = -1
-    while ids := await ids_after(database, wanted, last, limit=BATCH):
-        rows = await database.fetch(statements(_SQL)[deed.foreseen], ids, *deed.narrowing())
-        yield {row["id"]: row["word"] for row in rows}
-        last = ids[-1]
+    # Rotations before the connections that they use, whose removal would remove them, too.
+    for kind, its in reversed(parts(wanted)):
+        last = -1
+        while ids := await ids_after(database, kind, its, last, limit=BATCH):
+            rows = await database.fetch(sql_of(kind, _SQL)[deed.foreseen], ids, *deed.narrowing())
+            yield {row["id"]: row["word"] for row in rows}
+            last = ids[-1]
 
 
 async def repair(database: Database, wrong: Mapping[int, Collection[str]]) -> Mapping[int, str]:

@@ -1,4 +1,4 @@
-"""`provisioner remove`: have connections deleted."""
+"""`provisioner remove`: have connections and rotations deleted."""
 
 from typing import Annotated
 
@@ -21,20 +21,18 @@ def remove(  # noqa: PLR0917  # the command line names them
     targets: Targets = None,
     everything: All = False,
     adopted: Annotated[bool, typer.Option("--adopted", help="Also delete connections that were adopted.")] = False,
-    with_secrets: Annotated[
-        bool, typer.Option("--with-secrets", help="Also delete the secrets of their rotations.")
-    ] = False,
+    with_secrets: Annotated[bool, typer.Option("--with-secrets", help="Also delete the secrets of rotations.")] = False,
     revoke_keys: Annotated[
-        bool, typer.Option("--revoke-keys", help="Also revoke the keys of their rotations at OpenRouter.")
+        bool, typer.Option("--revoke-keys", help="Also revoke the keys of rotations at OpenRouter.")
     ] = False,
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Have connections deleted from Infisical, by workers and by their recorded ids. The rows stay.
+    """Have connections and rotations deleted from Infisical, by workers and by their recorded ids. The rows stay.
 
-    Rotations of ours that use them are deleted first; their secrets and keys stay unless you say otherwise. What was
-    adopted is let go: the row forgets it, and the connection stays. A request that has made nothing is removed
+    A connection goes after the rotations of ours that use it; secrets and keys stay unless you say otherwise. What was
+    adopted is let go: the row forgets it, and it stays in Infisical. A request that has made nothing is removed
     at once. `provisioner retry` makes a removed connection again. With --batch it undoes a batch; --dry-run says first
     how many connections would be deleted and how many let go. A filter can be repeated: a request matches if any of its
     values does. Different filters must all match. On a terminal you are asked before more than 20 requests are changed.

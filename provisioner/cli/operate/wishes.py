@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 _WOULD: Final = {
     "removing": "would be deleted from Infisical",
-    "let go": "were adopted and would be let go: their connections stay (--adopted deletes them too)",
+    "let go": "were adopted and would be let go: what they adopted stays (--adopted deletes connections too)",
     "removed": "have made nothing, and would be removed at once",
     "sent": "would get the present key",
 }
 _DONE: Final = {
     "removing": "are deleted from Infisical by the workers",
-    "let go": "were adopted and are let go: their connections stay (--adopted deletes them too)",
+    "let go": "were adopted and are let go: what they adopted stays (--adopted deletes connections too)",
     "removed": "had made nothing, and are removed",
     "sent": "get the present key from the workers",
 }
@@ -36,6 +36,7 @@ _LEFT: Final = {
     "absent": "are removed already",
     "on its way": "are being removed already",
     "nothing": "have no connection that is wanted",
+    "rotation": "are rotations: Infisical makes their keys, and replaces them by itself",
     "adopted": "were adopted: their connections keep the key that they have",
     "wiped": "have a sealed key that is wiped: set credential to a new one",
     "not known": "cannot be compared: this host does not have the key, or it is not known which key they have",
@@ -107,7 +108,7 @@ def _agreed(wish: Wished, result: Result, expected: int) -> bool:
     if not isinstance(wish.deed, Removal):
         return typer.confirm(f"Send the present key to {expected:,} connections?", err=True)
     deleted = result.would_change.get("removing", 0)
-    return typer.confirm(f"Remove {expected:,} requests, and delete {deleted:,} connections?", err=True)
+    return typer.confirm(f"Remove {expected:,} requests, and delete what {deleted:,} of them have made?", err=True)
 
 
 async def _done(database: "Database", wish: Wished, result: Result, expected: int) -> Result:

@@ -120,7 +120,7 @@ def tell_unknown_batch(batches: Sequence[str]) -> None:
     tell_error(f"no request belongs to the batch {named}; `provisioner status` lists the batches")
 
 
-def tell_unknown(ids: Sequence[int]) -> None:
-    """Say on standard error which ids no request has."""
+def tell_unknown(ids: Sequence[int], kind: str = "request") -> None:
+    """Say on standard error which ids no request has, or none of a kind."""
     more = f" and {len(ids) - NAMED:,} more" if len(ids) > NAMED else ""
-    tell_error(f"there is no request {', '.join(map(str, ids[:NAMED]))}{more}")
+    tell_error(f"there is no {kind} {', '.join(map(str, ids[:NAMED]))}{more}")

@@ -82,12 +82,7 @@ LEFT JOIN provisioner.waiting AS w ON w.id = q.id
 LEFT JOIN provisioner.attempt_state AS s ON s.id = q.id
 CROSS JOIN LATERAL (
     SELECT
-        CASE
-            WHEN q.status <> 'pending' THEN q.status
-            WHEN f.id IS NOT NULL THEN 'in_flight'
-            WHEN w.id IS NOT NULL THEN 'waiting'
-            ELSE 'ready'
-        END AS state,
+        provisioner.live_state(q.status, q.wanted, q.connection_id, f.id, w.id) AS state,
         CASE WHEN q.status = 'pending' THEN s.error_code ELSE q.error_code END AS error_code
 ) AS l
 WHERE
@@ -117,17 +112,17 @@ GROUP BY coalesce(q.error_code, '')
 ORDER BY 2 DESC, 1;
 
 -- :name unknown
--- Which of the ids $1 no request has, in the order in which they were given.
+-- Which of the ids $1 no request of any kind has, in the order in which they were given.
 SELECT i.id
 FROM unnest($1::bigint[]) WITH ORDINALITY AS i (id, place)
-WHERE NOT EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.id = i.id)
+WHERE NOT EXISTS (SELECT FROM provisioner.requests AS q WHERE q.id = i.id)
 ORDER BY i.place;
 
 -- :name unknown_batches
--- Which of the batches $1 no request is in, in the order in which they were given.
+-- Which of the batches $1 no request of any kind is in, in the order in which they were given.
 SELECT b.batch
 FROM unnest($1::text[]) WITH ORDINALITY AS b (batch, place)
-WHERE NOT EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.batch = b.batch)
+WHERE NOT EXISTS (SELECT FROM provisioner.requests AS q WHERE q.batch = b.batch)
 ORDER BY b.place;
 
 -- :name targets
@@ -142,10 +137,3 @@ WITH RECURSIVE named AS (
     WHERE n.target IS NOT NULL
 )
 SELECT n.target FROM named AS n WHERE n.target IS NOT NULL;
-
--- :name unknown_of_any_kind
--- Those of the ids $1 that no request of any kind has.
-SELECT i.id
-FROM unnest($1::bigint[]) WITH ORDINALITY AS i (id, place)
-WHERE NOT EXISTS (SELECT FROM provisioner.requests AS q WHERE q.id = i.id)
-ORDER BY i.place;

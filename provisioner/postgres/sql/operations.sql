@@ -82,11 +82,18 @@ ORDER BY q.id;
 SELECT 'sent' AS word, count(*) AS requests FROM provisioner.rekey($1) AS r;
 
 -- :name take_along
--- When the rotations that use the connections of requests $1 are removed, their secrets ($2) and their keys ($3) go with them.
+-- When the rotations $1, and those that use the connections of requests $1, are removed, their secrets ($2) and their keys ($3) go
+-- with them.
 UPDATE provisioner.rotation_requests AS r
 SET with_secrets = r.with_secrets OR $2, revoke_keys = r.revoke_keys OR $3
-FROM provisioner.connection_requests AS q
-WHERE q.id = ANY ($1::bigint[]) AND r.target = q.target AND r.project_id = q.project_id AND r.connection = q.name;
+WHERE r.id IN (
+    SELECT o.id FROM provisioner.rotation_requests AS o WHERE o.id = ANY ($1::bigint[])
+    UNION ALL
+    SELECT o.id
+    FROM provisioner.rotation_requests AS o
+    JOIN provisioner.connection_requests AS q ON o.target = q.target AND o.project_id = q.project_id AND o.connection = q.name
+    WHERE q.id = ANY ($1::bigint[])
+);
 
 -- :name repair
 -- Put requests $1 in line in what is wrong with them, $2.

@@ -105,14 +105,15 @@ SELECT u.id FROM updated AS u
 UNION ALL
 SELECT provisioner.not_updated(s.id) FROM settled AS s WHERE (s.id IN (SELECT u.id FROM updated AS u)) IS NOT TRUE;
 
--- :name listed
--- Rotations with their live state: as the filter of `browse.sql` says ($1 to $6), at most $7, the newest first; with $8 only those
--- that may have left keys behind.
+-- :name requests
+-- As `requests` of `browse.sql`, with what only a rotation has.
 SELECT
-    v.id, v.target, v.project_id::text AS project_id, v.project_name, v.name, v.connection, v.environment, v.secret_path,
-    v.secret_name, v.batch, v.state, v.waits_for, v.attempts, v.rotation_id::text AS rotation_id,
-    v.connection_id::text AS connection_id, v.key_issued, v.adopted, v.left_behind, v.error_code, v.error_message,
-    v.next_attempt_at, v.created_at, v.finished_at, count(*) OVER () AS found
+    v.id, v.target, v.project_id::text AS project_id, v.name, v.description, '' AS credential, v.on_conflict, v.priority, v.batch,
+    v.project_name, v.not_before, v.requested_by, v.created_at, v.state, v.attempts, v.connection_id::text AS connection_id,
+    NULL AS org_id, NULL AS credentials_hash, v.adopted, v.error_code, v.error_message, v.next_attempt_at, v.finished_at,
+    'rotation' AS kind, v.rotation_id::text AS rotation_id, v.connection, v.waits_for, v.environment, v.secret_path,
+    v.secret_name, v.interval_days, to_char(v.rotate_at, 'HH24:MI') AS rotate_at, v.key_name, v.spend_limit::float8 AS spend_limit,
+    v.limit_reset, v.include_byok, v.key_issued, v.left_behind
 FROM provisioner.rotation_status AS v
 WHERE
     ($1::bigint[] IS NULL OR v.id = ANY ($1))
@@ -121,6 +122,100 @@ WHERE
     AND ($4::uuid[] IS NULL OR v.project_id = ANY ($4))
     AND ($5::text[] IS NULL OR v.error_code = ANY ($5))
     AND ($6::text[] IS NULL OR v.target = ANY ($6))
-    AND (NOT $8::boolean OR v.left_behind IS NOT NULL)
-ORDER BY v.id DESC
-LIMIT $7;
+    AND ($7::bigint IS NULL OR v.id > $7)
+    AND ($8::bigint IS NULL OR v.id < $8)
+ORDER BY CASE WHEN $10::boolean THEN v.id END DESC, v.id
+LIMIT $9;
+
+-- :name further
+-- As `further` of `browse.sql`.
+SELECT count(*) AS requests
+FROM (
+    SELECT FROM provisioner.rotation_status AS v
+    WHERE
+        ($1::bigint[] IS NULL OR v.id = ANY ($1))
+        AND ($2::text[] IS NULL OR v.state = ANY ($2))
+        AND ($3::text[] IS NULL OR v.batch = ANY ($3))
+        AND ($4::uuid[] IS NULL OR v.project_id = ANY ($4))
+        AND ($5::text[] IS NULL OR v.error_code = ANY ($5))
+        AND ($6::text[] IS NULL OR v.target = ANY ($6))
+        AND ($7::bigint IS NULL OR v.id > $7)
+        AND ($8::bigint IS NULL OR v.id < $8)
+    LIMIT $9
+) AS m;
+
+-- :name counts
+-- As `counts` of `browse.sql`.
+SELECT v.state, count(*) AS requests, count(*) FILTER (WHERE s.id IS NOT NULL AND NOT s.cancelled) AS retrying
+FROM provisioner.rotation_status AS v
+LEFT JOIN provisioner.attempt_state AS s ON s.id = v.id
+WHERE
+    ($1::bigint[] IS NULL OR v.id = ANY ($1))
+    AND ($2::text[] IS NULL OR v.state = ANY ($2))
+    AND ($3::text[] IS NULL OR v.batch = ANY ($3))
+    AND ($4::uuid[] IS NULL OR v.project_id = ANY ($4))
+    AND ($5::text[] IS NULL OR v.error_code = ANY ($5))
+    AND ($6::text[] IS NULL OR v.target = ANY ($6))
+GROUP BY v.state;
+
+-- :name ids
+-- As `ids` of `browse.sql`.
+SELECT v.id
+FROM provisioner.rotation_status AS v
+WHERE
+    ($1::bigint[] IS NULL OR v.id = ANY ($1))
+    AND ($2::text[] IS NULL OR v.state = ANY ($2))
+    AND ($3::text[] IS NULL OR v.batch = ANY ($3))
+    AND ($4::uuid[] IS NULL OR v.project_id = ANY ($4))
+    AND ($5::text[] IS NULL OR v.error_code = ANY ($5))
+    AND ($6::text[] IS NULL OR v.target = ANY ($6))
+    AND v.id > $7
+ORDER BY v.id
+LIMIT $8;
+
+-- :name removal_foreseen
+-- As `removal_foreseen` of `operations.sql`.
+SELECT
+    q.id,
+    CASE
+        WHEN q.wanted = 'absent' AND q.status = 'removed' THEN 'absent'
+        WHEN q.wanted = 'absent' AND q.status NOT IN ('failed', 'cancelled') THEN 'on its way'
+        WHEN q.adopted AND q.rotation_id IS NOT NULL AND NOT $2::boolean THEN 'let go'
+        WHEN
+            q.rotation_id IS NOT NULL
+            OR EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = q.id)
+            OR EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = q.id)
+            THEN 'removing'
+        ELSE 'removed'
+    END AS word
+FROM provisioner.rotation_requests AS q
+WHERE q.id = ANY ($1::bigint[])
+ORDER BY q.id;
+
+-- :name rekeying_foreseen
+-- Nobody sends a rotation a key: Infisical makes it. The arguments are those of `operations.sql`.
+SELECT q.id, 'rotation' AS word
+FROM provisioner.rotation_requests AS q
+WHERE q.id = ANY ($1::bigint[]) AND num_nonnulls($2::text[], $3::text[], $4::text[]) >= 0
+ORDER BY q.id;
+
+-- :name leave_behind
+-- Requests $2 have failed and may have left behind what $3 says: keep it, for those of them that were settled by worker $1, $4.
+UPDATE provisioner.rotation_requests AS q SET left_behind = o.left_behind
+FROM unnest($2::bigint[], $3::text[]) AS o (id, left_behind)
+WHERE q.id = o.id AND q.id = ANY ($4::bigint[]) AND $1::bigint IS NOT NULL;
+
+-- :name left_behind
+-- Rotations that may have left keys behind at OpenRouter.
+SELECT r.id FROM provisioner.rotation_requests AS r WHERE r.left_behind IS NOT NULL ORDER BY r.id;
+
+-- :name keys_deleted
+-- The keys that rotations $1 left behind are deleted at OpenRouter.
+SELECT d.id FROM provisioner.keys_deleted($1) AS d;
+
+-- :name awaited
+-- The request of the connection that rotation $1 needs. No row: nobody has asked for it.
+SELECT q.id AS awaited_id, q.status AS awaited_status
+FROM provisioner.rotation_requests AS r
+JOIN provisioner.connection_requests AS q ON q.target = r.target AND q.project_id = r.project_id AND q.name = r.connection
+WHERE r.id = $1;

@@ -19,14 +19,16 @@ ORDER BY CASE WHEN $10::boolean THEN q.id END DESC, q.id
 LIMIT $9;
 
 -- :name kinds
--- How many requests there are that have ended as one of $1, of batches $2, with error codes $3, of targets $4, and the newest of them.
+-- How many requests there are that have ended as one of $1, of batches $2, with error codes $3, of targets $4, in the kind of line $5,
+-- and the newest of them.
 SELECT coalesce(sum(c.requests), 0)::bigint AS requests, max(c.newest) AS newest
 FROM provisioner.request_counts AS c
 WHERE
     c.status = ANY ($1::text[])
     AND ($2::text[] IS NULL OR c.batch = ANY ($2))
     AND ($3::text[] IS NULL OR c.error_code = ANY ($3))
-    AND ($4::text[] IS NULL OR c.target = ANY ($4));
+    AND ($4::text[] IS NULL OR split_part(c.target, '/', 1) = ANY ($4))
+    AND split_part(c.target, '/', 2) = $5;
 
 -- :name moving
 -- Ids between $1 and $2 of requests that wait or are in flight, at most $3.
