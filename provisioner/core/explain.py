@@ -37,6 +37,8 @@ def _succeeded(request: Detail, _words: Words) -> Iterator[str]:
 def _failed(request: Detail, _words: Words) -> Iterator[str]:
     yield f"it failed with {request.error_code or 'no error code'}; {_tries(request.attempts)}"
     yield f"to fix it: {remedy(request.error_code or '')}"
+    if request.awaited_id is not None:
+        yield f"its connection is request {request.awaited_id}: `provisioner show {request.awaited_id}` tells about it"
     if request.unknown:
         yield f"an attempt may still have made the {request.kind}: a retry looks it up first"
     yield from _left_behind(request)

@@ -78,31 +78,28 @@ class StoryView:
     @property
     def command(self) -> str:
         """What a person can do about it, to be copied; empty if there is nothing to do."""
-        if self.story is None:
-            return ""
-        detail = self.story.detail
-        if detail.waits_for is not None or detail.error_code == "connection_failed":
-            return self._of_the_awaited(detail)
-        if detail.state in {"failed", "cancelled"} or (detail.state == "waiting" and detail.quarantine):
-            return f"provisioner retry {detail.id}"
-        if detail.paused_at is not None and detail.state in {"ready", "waiting"}:
-            return f"provisioner resume {quote(masked(detail.target))}"
-        if detail.left_behind:
-            return f"provisioner rotations {detail.id} --deleted"
-        if detail.state == "succeeded" and not detail.is_rotation:
-            return f"provisioner verify {detail.id}"
-        return f"provisioner show {detail.id}"
-
-    def _of_the_awaited(self, detail: Detail) -> str:
-        """A rotation goes the way of its connection, so that is where something can be done."""
-        if detail.awaited_id is None:
-            return f"provisioner list --project {detail.project_id}"
-        return f"provisioner {'show' if detail.waits_for else 'retry'} {detail.awaited_id}"
+        return _command(self.story.detail) if self.story else ""
 
     @property
     def facts(self) -> list[tuple[str, str | datetime]]:
         """What is known of it, without what is not there."""
         return list(_facts(self.story)) if self.story else []
+
+
+def _command(detail: Detail) -> str:
+    if detail.waits_for is not None or detail.error_code == "connection_failed":
+        # A rotation goes the way of its connection, so that is where something can be done.
+        if detail.awaited_id is None:
+            return f"provisioner list --project {detail.project_id}"
+        return f"provisioner {'show' if detail.waits_for else 'retry'} {detail.awaited_id}"
+    if detail.state in {"failed", "cancelled"} or (detail.state == "waiting" and detail.quarantine):
+        return f"provisioner retry {detail.id}"
+    if detail.paused_at is not None and detail.state in {"ready", "waiting"}:
+        return f"provisioner resume {quote(masked(detail.target))}"
+    if detail.left_behind:
+        return f"provisioner rotations {detail.id} --deleted"
+    verb = "verify" if detail.state == "succeeded" and not detail.is_rotation else "show"
+    return f"provisioner {verb} {detail.id}"
 
 
 def parse_query(given: Mapping[str, str]) -> Query:

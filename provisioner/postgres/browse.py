@@ -110,13 +110,13 @@ class Count:
     retrying: int = 0
 
 
-async def count(database: Database, wanted: Filter) -> Mapping[State, Count]:
-    """Count what the filter matches, of every kind, by state.
+async def count(database: Database, wanted: Filter, *, kinds: Sequence[Kind | None] = KINDS) -> Mapping[State, Count]:
+    """Count what the filter matches, of these kinds, by state.
 
     Raises `DatabaseUnavailable` and `DatabaseUnusable`, as all of these do.
     """
     found: dict[State, Count] = {}
-    for kind, its in parts(wanted):
+    for kind, its in parts(wanted, kinds):
         for row in await database.fetch(sql_of(kind, _SQL)["counts"], *its.arguments()):
             before = found.get(state := State(row["state"]), Count())
             found[state] = Count(requests=before.requests + row["requests"], retrying=before.retrying + row["retrying"])
@@ -137,7 +137,7 @@ async def page(
 
     More than `COUNTED` are not counted: then the number is one greater.
     """
-    meant = [(kind, its) for kind, its in parts(wanted) if kind in kinds]
+    meant = parts(wanted, kinds)
     found = await first(database, meant, limit=limit + 1, before=before, after=after, oldest_first=oldest_first)
     listed = found[:limit]
     if len(found) <= limit:
@@ -153,9 +153,9 @@ async def page(
     return listed, more
 
 
-def parts(wanted: Filter) -> Sequence[tuple[Kind | None, Filter]]:
-    """The filter for each kind that can match it, in the order of their ids."""
-    return [(kind, its) for kind in KINDS if (its := wanted.of(kind)) is not None]
+def parts(wanted: Filter, kinds: Sequence[Kind | None] = KINDS) -> Sequence[tuple[Kind | None, Filter]]:
+    """The filter for each of these kinds that can match it, in the order of their ids."""
+    return [(kind, its) for kind in kinds if (its := wanted.of(kind)) is not None]
 
 
 async def first(
@@ -234,7 +234,7 @@ async def exporting(
     All are of one moment. They come in small lots from a cursor of the server, so memory does not grow with their
     number.
     """
-    meant = [(kind, its) for kind, its in parts(wanted) if kind in kinds]
+    meant = parts(wanted, kinds)
     async with (
         database.acquire() as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),

@@ -30,12 +30,13 @@ Row = tuple[object, ...]
 class Kind:
     """One kind of request besides connections.
 
-    `line` is what its lines' names end with, `table` the users' table, `file` has the statements of its own, which come
-    before those of the same name, and beside them. `claim`
+    `line` is what its lines' names end with, `first` its lowest id, `table` the users' table, `file` has the statements
+    of its own, which come before those of the same name, and beside them. `claim`
     reads a row of its claim, `result` tells what is recorded of a success.
     """
 
     line: str
+    first: int
     table: str
     file: str
     claim: Callable[["asyncpg.Record", int], Claim]
@@ -59,6 +60,11 @@ def _for_table(text: str, kind: Kind) -> str:
 def sql_of(kind: Kind | None, file: str) -> Mapping[str, str]:
     """The statements of a file, for a kind; None for connections."""
     return statements(file) if kind is None else kind.sql(file)
+
+
+def kind_of_id(request: int) -> Kind | None:
+    """The kind that has such ids; None for connections."""
+    return next((kind for kind in reversed(KINDS) if kind is not None and request >= kind.first), None)
 
 
 def kind_of_line(line: str) -> Kind | None:
@@ -125,6 +131,7 @@ def _rotation_result(settlement: Settlement, outcome: Succeed) -> Row:
 
 ROTATIONS: Final = Kind(
     line="rotations",
+    first=1_000_000_000_001,
     table="provisioner.rotation_requests",
     file="rotations",
     claim=_rotation_claim,

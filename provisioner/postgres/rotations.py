@@ -1,4 +1,4 @@
-"""What only rotations have: keys at OpenRouter that a lost answer may have left behind, until somebody has deleted them."""
+"""What only rotations have: keys at OpenRouter that lost answers may have left behind, until somebody deletes them."""
 
 from collections.abc import Sequence
 from dataclasses import replace

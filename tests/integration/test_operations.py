@@ -148,7 +148,7 @@ class TestDetail:
             request = await session.fetchval(
                 "SELECT id FROM provisioner.ready ORDER BY rank, turn, id OFFSET 20 LIMIT 1"
             )
-            (row,) = await session.fetch("EXPLAIN (FORMAT JSON, ANALYZE) " + statements("detail")["request"], request)
+            (row,) = await session.fetch("EXPLAIN (FORMAT JSON, ANALYZE) " + statements("detail")["standing"], request)
         (plan,) = json.loads(row[0])
         read = [node for node in nodes(plan["Plan"]) if node.get("Relation Name") == "ready"]
         assert read
