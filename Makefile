@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-postgres soak fuzz image-test bench bench-compare bench-growth check audit sbom format lock clean
+.PHONY: help demo test test-postgres soak fuzz image-test bench bench-compare bench-growth bench-looks check audit sbom format lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ bench-compare: $(VENV)/.dev ## compare two runs: OLD=a.json NEW=b.json
 
 bench-growth: $(VENV)/.dev ## measure how the cost grows with the rows; BENCH_ARGS="--rows 10000,10000000"
 	@$(BIN)/python -m tests.benchmarks.growth $(BENCH_ARGS)
+
+bench-looks: $(VENV)/.dev ## measure what a look costs with ten million rows; BENCH_ARGS="--rows 1000000 --directory DIR"
+	@$(BIN)/python -m tests.benchmarks.looks $(BENCH_ARGS)
 
 check: $(VENV)/.dev audit ## check format, lint, types, import contracts and migrations
 	@$(BIN)/ruff format --check --diff .

@@ -45,7 +45,12 @@ CREATE TABLE provisioner.connection_requests (
     autovacuum_analyze_threshold = 50000
 );
 
-CREATE INDEX connection_requests_batch ON provisioner.connection_requests (batch) WHERE batch IS NOT NULL;
+-- With the id, so that a page of a large batch is a walk along the index.
+CREATE INDEX connection_requests_batch ON provisioner.connection_requests (batch, id) WHERE batch IS NOT NULL;
+-- For those who look for a name, among ten million. Neither changes when a request is settled.
+CREATE INDEX connection_requests_name ON provisioner.connection_requests (name text_pattern_ops, id);
+CREATE INDEX connection_requests_project_name ON provisioner.connection_requests (lower(project_name) text_pattern_ops, id)
+WHERE project_name IS NOT NULL;
 COMMENT ON COLUMN provisioner.connection_requests.project_name IS 'What people call the project: shown, never sent';
 COMMENT ON COLUMN provisioner.connection_requests.wanted IS 'present, or absent: no connection of ours shall be there';
 COMMENT ON COLUMN provisioner.connection_requests.key_fingerprint IS 'Salted fingerprint of the key that Infisical accepted last';
@@ -150,14 +155,30 @@ CREATE TABLE provisioner.attempt_state (
     updated_at timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
+-- Those with an error are looked for by it.
+CREATE INDEX attempt_state_error ON provisioner.attempt_state (error_code, id) WHERE error_code IS NOT NULL;
+
+-- Requests that ended otherwise than they should: few among many that succeeded. Of the wide table no index can tell them, for its
+-- status is updated. Only for those who look: whether one is here decides nothing.
+CREATE TABLE provisioner.set_apart (
+    id bigint PRIMARY KEY,
+    status text NOT NULL,
+    error_code text
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+
+CREATE INDEX set_apart_by_status ON provisioner.set_apart (status, id);
+CREATE INDEX set_apart_by_error ON provisioner.set_apart (error_code, id) WHERE error_code IS NOT NULL;
+COMMENT ON TABLE provisioner.set_apart IS 'Requests that failed, were cancelled or are removed, for those who look for them';
+
 -- What was edited of requests whose connection is recorded, until the connection has it: a change sends that and no more.
--- `adopted`: what somebody else made is to be deleted too.
+-- `others` are columns that connections do not have. `adopted`: what somebody else made is to be deleted too.
 CREATE TABLE provisioner.edits (
     id bigint PRIMARY KEY,
     name boolean NOT NULL DEFAULT false,
     description boolean NOT NULL DEFAULT false,
     credential boolean NOT NULL DEFAULT false,
-    adopted boolean NOT NULL DEFAULT false
+    adopted boolean NOT NULL DEFAULT false,
+    others text[] NOT NULL DEFAULT '{}'
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
 COMMENT ON TABLE provisioner.edits IS 'What was edited of recorded requests and is not in Infisical yet';
@@ -519,6 +540,17 @@ CREATE TABLE provisioner.discover_rounds (
     target text PRIMARY KEY,
     started_at timestamptz NOT NULL
 );
+
+-- Projects with requests that were seen in a list of Infisical's at this address, where `discover.on_gone` says that what is gone is
+-- removed: only these can be missed. `missed`: how many lists in a row have lacked it since.
+CREATE TABLE provisioner.seen_projects (
+    target text NOT NULL,
+    project_id uuid NOT NULL,
+    address text NOT NULL,
+    missed integer NOT NULL DEFAULT 0,
+    missed_since timestamptz,
+    PRIMARY KEY (target, project_id)
+) WITH (fillfactor = 70);
 
 -- Standing verification: one row a target. A round goes over all that was recorded there in the order of projects and names; who
 -- holds the lease goes on behind (project_id, name). Nothing is written to a request that is as it was recorded.

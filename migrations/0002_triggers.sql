@@ -267,8 +267,12 @@ BEGIN
 END
 $$;
 
+-- How long after a call was given up all that it did is to be seen: `LATE_COMMIT` and `REPLICA_LAG` of `core/doubt.py`.
+CREATE FUNCTION provisioner.time_to_show() RETURNS interval
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT interval '40 seconds' $$;
+
 -- Put a request that has ended back in line, or let one that is pending wait: a change that was lost lately may still be
--- carried out, and another one must come after it. That is out of the question 45 seconds later.
+-- carried out, and another one must come after it.
 CREATE FUNCTION provisioner.reopen(r provisioner.connection_requests) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -283,7 +287,7 @@ BEGIN
     END IF;
     SELECT s.updated_at INTO lately FROM provisioner.attempt_state AS s WHERE s.id = r.id;
     IF lately IS NOT NULL OR r.status = 'pending' THEN
-        PERFORM provisioner.take_place(r, greatest(lately + interval '45 seconds', r.not_before, now()));
+        PERFORM provisioner.take_place(r, greatest(lately + provisioner.time_to_show(), r.not_before, now()));
     END IF;
     PERFORM set_config('provisioner.recording', before, true);
 END
@@ -415,6 +419,37 @@ WHEN (
 )
 EXECUTE FUNCTION provisioner.box_failed();
 
+-- Where requests that ended otherwise than they should are found. One by one, for they are few; what succeeds costs a comparison.
+CREATE FUNCTION provisioner.request_set_apart() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF TG_OP <> 'DELETE' AND new.status IN ('failed', 'cancelled', 'removed') THEN
+        INSERT INTO provisioner.set_apart AS a (id, status, error_code)
+        VALUES (new.id, new.status, new.error_code)
+        ON CONFLICT (id) DO UPDATE SET status = excluded.status, error_code = excluded.error_code;
+    ELSE
+        DELETE FROM provisioner.set_apart AS a WHERE a.id = old.id;
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER request_set_apart_at_once AFTER INSERT ON provisioner.connection_requests
+FOR EACH ROW WHEN (new.status IN ('failed', 'cancelled', 'removed'))
+EXECUTE FUNCTION provisioner.request_set_apart();
+
+CREATE TRIGGER request_set_apart AFTER UPDATE OF status, error_code ON provisioner.connection_requests
+FOR EACH ROW
+WHEN (
+    (old.status IN ('failed', 'cancelled', 'removed') OR new.status IN ('failed', 'cancelled', 'removed'))
+    AND (old.status, old.error_code) IS DISTINCT FROM (new.status, new.error_code)
+)
+EXECUTE FUNCTION provisioner.request_set_apart();
+
+CREATE TRIGGER request_forgotten AFTER DELETE ON provisioner.connection_requests
+FOR EACH ROW WHEN (old.status IN ('failed', 'cancelled', 'removed'))
+EXECUTE FUNCTION provisioner.request_set_apart();
+
 -- What workers record is not for others to write: a connection that is not the one that was made would be changed or removed
 -- by mistake. Statements that record say so by a setting of their own transaction; `status = 'pending'` is anybody's retry.
 CREATE FUNCTION provisioner.refuse_recorded_columns() RETURNS trigger
@@ -468,97 +503,114 @@ $$;
 CREATE TRIGGER requests_deleted AFTER DELETE ON provisioner.connection_requests
 REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_deleted();
 
+-- A table of requests was emptied. The places and the evidence of the other kinds, whose ids are in ranges of their own, are not to go
+-- with it: the arguments are the first and the last id of this kind.
 CREATE FUNCTION provisioner.requests_truncated() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    first bigint := TG_ARGV[0];
+    last bigint := TG_ARGV[1];
 BEGIN
-    -- The places and the evidence of rotations, whose ids begin where those of connections never come, are not to go with them.
-    IF EXISTS (SELECT FROM provisioner.rotation_requests) THEN
-        DELETE FROM provisioner.ready AS r WHERE r.id <= 1000000000000;
-        DELETE FROM provisioner.waiting AS w WHERE w.id <= 1000000000000;
-        DELETE FROM provisioner.in_flight AS f WHERE f.id <= 1000000000000;
-        DELETE FROM provisioner.unrecorded AS u WHERE u.id <= 1000000000000;
-        DELETE FROM provisioner.attempt_state AS s WHERE s.id <= 1000000000000;
-        TRUNCATE provisioner.edits, provisioner.failed_boxes;
+    IF NOT EXISTS (SELECT FROM provisioner.requests) THEN
+        TRUNCATE
+            provisioner.ready, provisioner.waiting, provisioner.in_flight, provisioner.unrecorded, provisioner.attempt_state,
+            provisioner.sent_creates, provisioner.edits, provisioner.failed_boxes, provisioner.set_apart;
         RETURN NULL;
     END IF;
-    TRUNCATE
-        provisioner.ready, provisioner.waiting, provisioner.in_flight, provisioner.unrecorded, provisioner.attempt_state,
-        provisioner.sent_creates, provisioner.edits, provisioner.failed_boxes;
+    DELETE FROM provisioner.ready AS r WHERE r.id BETWEEN first AND last;
+    DELETE FROM provisioner.waiting AS w WHERE w.id BETWEEN first AND last;
+    DELETE FROM provisioner.in_flight AS f WHERE f.id BETWEEN first AND last;
+    DELETE FROM provisioner.unrecorded AS u WHERE u.id BETWEEN first AND last;
+    DELETE FROM provisioner.attempt_state AS s WHERE s.id BETWEEN first AND last;
+    DELETE FROM provisioner.edits AS e WHERE e.id BETWEEN first AND last;
+    DELETE FROM provisioner.failed_boxes AS b WHERE b.id BETWEEN first AND last;
+    DELETE FROM provisioner.set_apart AS a WHERE a.id BETWEEN first AND last;
     RETURN NULL;
 END
 $$;
 
 CREATE TRIGGER requests_truncated AFTER TRUNCATE ON provisioner.connection_requests
-FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_truncated();
+FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_truncated('0', '1000000000000');
 
--- One function for each event, for a trigger sees only the rows that its event has.
-CREATE FUNCTION provisioner.requests_counted_in() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    INSERT INTO provisioner.count_changes
-    SELECT
-        coalesce(n.target, ''), coalesce(n.batch, ''), coalesce(n.requested_by, ''), coalesce(n.status, ''),
-        coalesce(n.error_code, ''), count(*), min(n.created_at), max(n.finished_at), max(n.id)
-    FROM new_rows AS n
-    GROUP BY n.target, n.batch, n.requested_by, n.status, n.error_code;
-    RETURN NULL;
-END
+-- What a request is counted as: its status, and while it is pending and changes or removes what was made, that. Empty text stands
+-- for NULL.
+CREATE FUNCTION provisioner.counted_as(status text, wanted text, recorded uuid) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE
+        WHEN status <> 'pending' THEN status
+        WHEN status IS NULL THEN ''
+        WHEN wanted = 'absent' THEN 'removing'
+        WHEN recorded IS NOT NULL THEN 'updating'
+        ELSE 'pending'
+    END
 $$;
 
-CREATE TRIGGER requests_counted_in AFTER INSERT ON provisioner.connection_requests
-REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_counted_in();
-
-CREATE FUNCTION provisioner.requests_counted_again() RETURNS trigger
+-- Keep the counts of a table of requests. `line` is what its lines are called behind the target's name, `recorded` the column that has
+-- the id of what was made. Every kind of request has a function of its own, made of this text: the rows of a transition table have no
+-- type, so one that serves all kinds could not tell where that id is. Only the branch of an event is planned, so each may read what
+-- only its event has.
+CREATE FUNCTION provisioner.keep_counts(requests regclass, line text, recorded text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $keep$
+DECLARE
+    name text := (SELECT c.relname || '_counted' FROM pg_class AS c WHERE c.oid = keep_counts.requests);
+BEGIN
+    EXECUTE format($create$
+CREATE FUNCTION provisioner.%1$I() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    INSERT INTO provisioner.count_changes
-    SELECT
-        coalesce(c.target, ''), coalesce(c.batch, ''), coalesce(c.requested_by, ''), coalesce(c.status, ''),
-        coalesce(c.error_code, ''), sum(c.requests), min(c.created_at), max(c.finished_at), max(c.id)
-    FROM (
-        SELECT o.target, o.batch, o.requested_by, o.status, o.error_code, -1 AS requests, NULL AS created_at, NULL AS finished_at, NULL AS id
-        FROM old_rows AS o
-        UNION ALL
-        SELECT n.target, n.batch, n.requested_by, n.status, n.error_code, 1, n.created_at, n.finished_at, n.id
+    CASE TG_OP
+    WHEN 'INSERT' THEN
+        INSERT INTO provisioner.count_changes
+        SELECT
+            coalesce(n.target, '') || %2$L, coalesce(n.batch, ''), coalesce(n.requested_by, ''),
+            provisioner.counted_as(n.status, n.wanted, n.%3$I), coalesce(n.error_code, ''),
+            count(*), min(n.created_at), max(n.finished_at), max(n.id)
         FROM new_rows AS n
-    ) AS c
-    GROUP BY c.target, c.batch, c.requested_by, c.status, c.error_code
-    HAVING sum(c.requests) <> 0;
+        GROUP BY 1, 2, 3, 4, 5;
+    WHEN 'UPDATE' THEN
+        INSERT INTO provisioner.count_changes
+        SELECT
+            coalesce(c.target, '') || %2$L, coalesce(c.batch, ''), coalesce(c.requested_by, ''), c.counted_as,
+            coalesce(c.error_code, ''), sum(c.requests), min(c.created_at), max(c.finished_at), max(c.id)
+        FROM (
+            SELECT
+                o.target, o.batch, o.requested_by, provisioner.counted_as(o.status, o.wanted, o.%3$I) AS counted_as, o.error_code,
+                -1 AS requests, NULL AS created_at, NULL AS finished_at, NULL AS id
+            FROM old_rows AS o
+            UNION ALL
+            SELECT
+                n.target, n.batch, n.requested_by, provisioner.counted_as(n.status, n.wanted, n.%3$I), n.error_code,
+                1, n.created_at, n.finished_at, n.id
+            FROM new_rows AS n
+        ) AS c
+        GROUP BY 1, 2, 3, 4, 5
+        HAVING sum(c.requests) <> 0;
+    WHEN 'DELETE' THEN
+        INSERT INTO provisioner.count_changes
+        SELECT
+            coalesce(o.target, '') || %2$L, coalesce(o.batch, ''), coalesce(o.requested_by, ''),
+            provisioner.counted_as(o.status, o.wanted, o.%3$I), coalesce(o.error_code, ''), -count(*)
+        FROM old_rows AS o
+        GROUP BY 1, 2, 3, 4, 5;
+    ELSE
+        DELETE FROM provisioner.counts AS k WHERE k.target = split_part(k.target, '/', 1) || %2$L;
+        DELETE FROM provisioner.count_changes AS h WHERE h.target = split_part(h.target, '/', 1) || %2$L;
+    END CASE;
     RETURN NULL;
 END
 $$;
-
-CREATE TRIGGER requests_counted_again AFTER UPDATE ON provisioner.connection_requests
-REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_counted_again();
-
-CREATE FUNCTION provisioner.requests_counted_out() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    INSERT INTO provisioner.count_changes
-    SELECT
-        coalesce(o.target, ''), coalesce(o.batch, ''), coalesce(o.requested_by, ''), coalesce(o.status, ''),
-        coalesce(o.error_code, ''), -count(*)
-    FROM old_rows AS o
-    GROUP BY o.target, o.batch, o.requested_by, o.status, o.error_code;
-    RETURN NULL;
+CREATE TRIGGER counted_in AFTER INSERT ON %4$s
+REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.%1$I();
+CREATE TRIGGER counted_again AFTER UPDATE ON %4$s
+REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.%1$I();
+CREATE TRIGGER counted_out AFTER DELETE ON %4$s
+REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.%1$I();
+CREATE TRIGGER counted_none AFTER TRUNCATE ON %4$s FOR EACH STATEMENT EXECUTE FUNCTION provisioner.%1$I();
+$create$, name, line, recorded, requests);
 END
-$$;
+$keep$;
 
-CREATE TRIGGER requests_counted_out AFTER DELETE ON provisioner.connection_requests
-REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_counted_out();
-
-CREATE FUNCTION provisioner.requests_counted_none() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    -- Those of rotations stay: they are counted under the targets of their lines.
-    DELETE FROM provisioner.counts AS k WHERE k.target NOT LIKE '%/rotations';
-    DELETE FROM provisioner.count_changes AS h WHERE h.target NOT LIKE '%/rotations';
-    RETURN NULL;
-END
-$$;
-
-CREATE TRIGGER requests_counted_none AFTER TRUNCATE ON provisioner.connection_requests
-FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_counted_none();
+SELECT provisioner.keep_counts('provisioner.connection_requests', '', 'connection_id');
 
 -- Functions belong to their owner alone until `provisioner grant` says otherwise.
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA provisioner FROM PUBLIC;

@@ -9,7 +9,7 @@ $$;
 COMMENT ON FUNCTION provisioner.is_about_all(text) IS 'Whether an error code is about more than one row';
 
 -- Cancel requests. One that is in line ends at once; one that is in flight goes on to its end, and a connection that it made is
--- recorded; one with an attempt in doubt waits until a late commit would show (45 s), then is looked up for the last time.
+-- recorded; one with an attempt in doubt is looked up, and for the last time once a late commit would show (`core/policy.py`).
 -- Returns what changed: `cancelled`, or `ending` for those whose end is still to come. What a trigger or constraint of somebody
 -- else's refuses is left as it is, and named in a notice.
 CREATE FUNCTION provisioner.cancel(ids bigint[]) RETURNS TABLE (id bigint, outcome text)
@@ -43,8 +43,20 @@ BEGIN
             FROM failed AS f
             WHERE q.id = f.id
             RETURNING q.id
+        ),
+        failed_rotations AS (
+            SELECT r.id FROM provisioner.rotation_requests AS r
+            WHERE r.id = ANY (cancel.ids) AND r.status = 'failed'
+            ORDER BY r.id
+            FOR UPDATE
+        ),
+        rotations_put_aside AS (
+            UPDATE provisioner.rotation_requests AS r SET status = 'cancelled' FROM failed_rotations AS f
+            WHERE r.id = f.id
+            RETURNING r.id
         )
-        SELECT coalesce(array_agg(p.id), '{}') INTO aside FROM put_aside AS p;
+        SELECT coalesce(array_agg(p.id), '{}') INTO aside
+        FROM (SELECT * FROM put_aside UNION ALL SELECT * FROM rotations_put_aside) AS p;
     EXCEPTION WHEN OTHERS THEN
         IF provisioner.is_about_all(SQLSTATE) THEN
             RAISE;
@@ -58,7 +70,7 @@ BEGIN
     FOR round IN 1..20 LOOP
         BEGIN
             SELECT array_agg(q.id) INTO undone
-            FROM provisioner.connection_requests AS q
+            FROM provisioner.requests AS q
             WHERE q.id = ANY (cancel.ids) AND q.status = 'pending' AND q.id <> ALL (done || refused);
             EXIT WHEN undone IS NULL;
 
@@ -69,6 +81,9 @@ BEGIN
             PERFORM 1 FROM provisioner.connection_requests AS q
             WHERE q.id = ANY (undone) AND NOT EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = q.id)
             ORDER BY q.id FOR UPDATE;
+            PERFORM 1 FROM provisioner.rotation_requests AS r
+            WHERE r.id = ANY (undone) AND NOT EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = r.id)
+            ORDER BY r.id FOR UPDATE;
 
             WITH unlined AS (
                 DELETE FROM provisioner.ready AS r WHERE r.id = ANY (undone) RETURNING r.id, r.target, r.rank, r.project_id
@@ -84,7 +99,7 @@ BEGIN
             ),
             postponed AS (
                 INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
-                SELECT f.id, now() + interval '45 seconds', f.target, f.rank, f.project_id FROM found AS f WHERE f.doubted
+                SELECT f.id, now(), f.target, f.rank, f.project_id FROM found AS f WHERE f.doubted
                 ON CONFLICT (id) DO UPDATE SET run_at = excluded.run_at
                 RETURNING waiting.id
             ),
@@ -102,10 +117,20 @@ BEGIN
                 FROM found AS f
                 WHERE q.id = f.id AND q.id = ANY (undone) AND NOT f.doubted
                 RETURNING q.id
+            ),
+            finished_rotations AS (
+                UPDATE provisioner.rotation_requests AS r
+                SET
+                    status = 'cancelled', finished_at = clock_timestamp(),
+                    attempts = coalesce((SELECT s.sent FROM provisioner.attempt_state AS s WHERE s.id = r.id), r.attempts)
+                FROM found AS f
+                WHERE r.id = f.id AND r.id = ANY (undone) AND NOT f.doubted
+                RETURNING r.id
             )
             SELECT
                 array_agg(f.id), array_agg(f.id) FILTER (WHERE f.doubted),
-                count(*) FILTER (WHERE NOT f.doubted) > (SELECT count(*) FROM finished)
+                count(*) FILTER (WHERE NOT f.doubted)
+                > (SELECT count(*) FROM finished) + (SELECT count(*) FROM finished_rotations)
             INTO lately, lately_ending, skipped
             FROM found AS f;
             IF skipped THEN
@@ -148,8 +173,6 @@ BEGIN
         SELECT d.id, CASE WHEN d.id = ANY (ending) THEN 'ending' ELSE 'cancelled' END AS outcome FROM unnest(done) AS d (id)
         UNION ALL
         SELECT a.id, 'put aside' FROM unnest(aside) AS a (id)
-        UNION ALL
-        SELECT r.id, r.outcome FROM provisioner.cancel_rotations(cancel.ids) AS r
     ) AS c
     ORDER BY c.id;
 END
@@ -216,7 +239,7 @@ BEGIN
                 SET run_at = now(), quarantine = NULL
                 FROM waits AS f
                 WHERE w.id = f.id
-                RETURNING w.id
+                RETURNING w.id, CASE WHEN f.quarantine LIKE '%:%' THEN 'quarantined' ELSE 'retrying' END AS was
             ),
             -- A request that waits for a quarantined key cannot go before it: the key's next probe is due now.
             probed AS (
@@ -241,7 +264,7 @@ BEGIN
                 array_agg(c.id ORDER BY c.id), array_agg(c.was ORDER BY c.id),
                 (SELECT count(*) FROM ended) > (SELECT count(*) FROM reopened)
             INTO found_ids, states, skipped
-            FROM (SELECT e.id, e.status AS was FROM ended AS e UNION ALL SELECT h.id, 'waiting' FROM hurried AS h) AS c;
+            FROM (SELECT e.id, e.status AS was FROM ended AS e UNION ALL SELECT h.id, h.was FROM hurried AS h) AS c;
             IF skipped THEN
                 RAISE EXCEPTION 'a trigger keeps it from being changed';
             END IF;
@@ -282,30 +305,45 @@ CREATE FUNCTION provisioner.remove(ids bigint[], adopted boolean DEFAULT false) 
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-    request provisioner.connection_requests;
+    connection provisioner.connection_requests;
+    request record;
 BEGIN
     FOR request IN
-        SELECT q.* FROM provisioner.connection_requests AS q
+        -- Rotations first: what removes a connection removes its rotations, too, and they are told of once.
+        SELECT r.id, r.adopted, true AS rotates FROM provisioner.rotation_requests AS r
+        WHERE r.id = ANY (remove.ids) AND (r.wanted = 'present' OR r.status IN ('failed', 'cancelled'))
+        UNION ALL
+        SELECT q.id, q.adopted, false FROM provisioner.connection_requests AS q
         WHERE q.id = ANY (remove.ids) AND (q.wanted = 'present' OR q.status IN ('failed', 'cancelled'))
-        ORDER BY q.id
+        ORDER BY rotates DESC, id
     LOOP
         BEGIN
             IF remove.adopted AND request.adopted THEN
                 INSERT INTO provisioner.edits AS e (id, adopted) VALUES (request.id, true)
                 ON CONFLICT (id) DO UPDATE SET adopted = true;
             END IF;
-            UPDATE provisioner.connection_requests AS q
-            SET wanted = 'absent', status = CASE WHEN q.wanted = 'absent' THEN 'pending' ELSE q.status END
-            WHERE q.id = request.id;
+            IF request.rotates THEN
+                UPDATE provisioner.rotation_requests AS r
+                SET wanted = 'absent', status = CASE WHEN r.wanted = 'absent' THEN 'pending' ELSE r.status END
+                WHERE r.id = request.id;
+            ELSE
+                SELECT q.* INTO connection FROM provisioner.connection_requests AS q WHERE q.id = request.id;
+                UPDATE provisioner.connection_requests AS q
+                SET wanted = 'absent', status = CASE WHEN q.wanted = 'absent' THEN 'pending' ELSE q.status END
+                WHERE q.id = request.id;
+                IF remove.adopted OR connection.wanted = 'absent' THEN
+                    PERFORM provisioner.remove_rotations_of(connection, remove.adopted);
+                END IF;
+            END IF;
             SELECT
                 q.id,
                 CASE
                     WHEN q.status = 'removed' THEN 'removed'
-                    WHEN q.adopted AND NOT remove.adopted THEN 'let go'
+                    WHEN request.adopted AND NOT remove.adopted THEN 'let go'
                     ELSE 'removing'
                 END
             INTO id, outcome
-            FROM provisioner.connection_requests AS q WHERE q.id = request.id;
+            FROM provisioner.requests AS q WHERE q.id = request.id;
             RETURN NEXT;
         EXCEPTION WHEN OTHERS THEN
             IF provisioner.is_about_all(SQLSTATE) THEN
@@ -314,11 +352,10 @@ BEGIN
             RAISE NOTICE 'request % is left as it is: %', request.id, SQLERRM;
         END;
     END LOOP;
-    RETURN QUERY SELECT r.id, r.outcome FROM provisioner.remove_rotations(remove.ids) AS r;
 END
 $$;
 
-COMMENT ON FUNCTION provisioner.remove(bigint[], boolean) IS 'Have what was made removed; what was adopted only with adopted => true';
+COMMENT ON FUNCTION provisioner.remove(bigint[], boolean) IS 'Have connections and rotations removed; what was adopted only with adopted => true';
 
 -- Send the present key of the credential again. Not to what was adopted and is left as it is, nor where the key is gone: a sealed key
 -- is wiped once it is used. Returns the requests whose connection gets its key.
@@ -472,6 +509,16 @@ BEGIN
     INSERT INTO provisioner.count_changes (target, batch, requested_by, status, error_code, requests, started_at, ended_at, newest)
     SELECT m.* FROM provisioner.miscounted AS m;
     GET DIAGNOSTICS corrected = ROW_COUNT;
+    DELETE FROM provisioner.set_apart AS a
+    WHERE NOT EXISTS (
+        SELECT FROM provisioner.connection_requests AS q
+        WHERE q.id = a.id AND q.status = a.status AND q.error_code IS NOT DISTINCT FROM a.error_code
+    );
+    INSERT INTO provisioner.set_apart (id, status, error_code)
+    SELECT q.id, q.status, q.error_code
+    FROM provisioner.connection_requests AS q
+    WHERE q.status IN ('failed', 'cancelled', 'removed')
+    ON CONFLICT (id) DO NOTHING;
     RETURN corrected;
 END
 $$;

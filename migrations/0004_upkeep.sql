@@ -92,10 +92,10 @@ BEGIN
 END
 $$;
 
--- Fail at most `most` requests in line for a target that no worker has ever known; returns their ids. A target whose workers are
--- away is another matter: its requests wait for them. All at once; if one of them cannot be updated, one by one, and that one
+-- Fail at most `most` requests in line for a target that no worker has ever known, with this error; returns their ids. A target whose
+-- workers are away is another matter: its requests wait for them. All at once; if one of them cannot be updated, one by one, and that one
 -- leaves the line for a while.
-CREATE FUNCTION provisioner.disown(target text, most integer) RETURNS SETOF bigint
+CREATE FUNCTION provisioner.disown(target text, most integer, code text, message text) RETURNS SETOF bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     lined bigint[];
@@ -113,7 +113,7 @@ BEGIN
         RETURN;
     END IF;
     BEGIN
-        PERFORM provisioner.disown_requests(lined);
+        PERFORM provisioner.disown_requests(lined, code, message);
         SET CONSTRAINTS ALL IMMEDIATE;
         RETURN QUERY SELECT unnest(lined);
         RETURN;
@@ -122,7 +122,7 @@ BEGIN
     END;
     FOREACH one IN ARRAY lined LOOP
         BEGIN
-            PERFORM provisioner.disown_requests(ARRAY [one]);
+            PERFORM provisioner.disown_requests(ARRAY [one], code, message);
             SET CONSTRAINTS ALL IMMEDIATE;
             RETURN NEXT one;
         EXCEPTION WHEN OTHERS THEN
@@ -137,7 +137,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION provisioner.disown_requests(ids bigint[]) RETURNS void
+CREATE FUNCTION provisioner.disown_requests(ids bigint[], code text, message text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     before text := coalesce(current_setting('provisioner.recording', true), '');
@@ -147,19 +147,13 @@ BEGIN
     DELETE FROM provisioner.ready AS r WHERE r.id = ANY (ids);
     WITH failed AS (
         UPDATE provisioner.connection_requests AS q
-        SET
-            status = 'failed', error_code = 'target_unknown', finished_at = clock_timestamp(),
-            error_message = 'no worker knows the target ' || quote_literal(q.target)
-                || '; name it in the settings as [targets.' || q.target || '], then retry'
+        SET status = 'failed', error_code = code, error_message = message, finished_at = clock_timestamp()
         WHERE q.id = ANY (ids) AND q.status = 'pending'
         RETURNING q.id
     ),
     failed_rotations AS (
         UPDATE provisioner.rotation_requests AS q
-        SET
-            status = 'failed', error_code = 'target_unknown', finished_at = clock_timestamp(),
-            error_message = 'no worker knows the target ' || quote_literal(q.target)
-                || '; name it in the settings as [targets.' || q.target || '], then retry'
+        SET status = 'failed', error_code = code, error_message = message, finished_at = clock_timestamp()
         WHERE q.id = ANY (ids) AND q.status = 'pending'
         RETURNING q.id
     )
@@ -428,3 +422,19 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 REVOKE EXECUTE ON FUNCTION provisioner.request_discovered(text, uuid[], text[], text, text) FROM PUBLIC;
+
+-- A project is gone from Infisical for sure: what was asked for there is not wanted any more; returns how many requests that is. Each
+-- recorded connection is still deleted by its id, and Infisical's 404 ends the request as removed. What was cancelled is left as it is.
+-- With the owner's rights: workers may not remove otherwise.
+CREATE FUNCTION provisioner.remove_gone(target text, project uuid) RETURNS bigint
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    DELETE FROM provisioner.seen_projects AS s WHERE s.target = remove_gone.target AND s.project_id = remove_gone.project;
+    SELECT count(*) FROM provisioner.remove(ARRAY(
+        SELECT q.id FROM provisioner.connection_requests AS q
+        WHERE
+            q.target = remove_gone.target AND q.project_id = remove_gone.project
+            AND q.wanted = 'present' AND q.status <> 'cancelled'
+    ))
+$$;
+
+REVOKE EXECUTE ON FUNCTION provisioner.remove_gone(text, uuid) FROM PUBLIC;

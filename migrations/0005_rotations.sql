@@ -59,24 +59,26 @@ COMMENT ON COLUMN provisioner.rotation_requests.key_name IS 'The key''s name at 
 COMMENT ON COLUMN provisioner.rotation_requests.with_secrets IS 'Whether removing it deletes its secret, too';
 COMMENT ON COLUMN provisioner.rotation_requests.revoke_keys IS 'Whether removing it revokes its keys at OpenRouter, too';
 COMMENT ON COLUMN provisioner.rotation_requests.key_issued IS 'The name under which OpenRouter lists the key';
-COMMENT ON COLUMN provisioner.rotation_requests.left_behind IS 'Which other keys may have been left behind at OpenRouter, and what to do';
+COMMENT ON COLUMN provisioner.rotation_requests.left_behind IS 'Which other keys stay or may stay at OpenRouter, and what to do; set it to NULL when that is done';
 
 -- What both kinds have in common, with the line that each request stands in.
 CREATE VIEW provisioner.requests AS
 SELECT
-    q.id, q.target, q.batch, q.requested_by, q.status, q.error_code, q.created_at, q.finished_at, q.attempts, q.project_id,
-    q.project_name, q.error_message
+    q.id, q.target, q.batch, q.requested_by, q.status, q.error_code, q.created_at, q.finished_at, q.attempts,
+    q.wanted, q.connection_id AS recorded_id, provisioner.counted_as(q.status, q.wanted, q.connection_id) AS counted_as,
+    q.project_id, q.project_name, q.error_message
 FROM provisioner.connection_requests AS q
 UNION ALL
 SELECT
     r.id, r.target || '/rotations', r.batch, r.requested_by, r.status, r.error_code, r.created_at, r.finished_at,
-    r.attempts, r.project_id, r.project_name, r.error_message
+    r.attempts, r.wanted, r.rotation_id, provisioner.counted_as(r.status, r.wanted, r.rotation_id), r.project_id,
+    r.project_name, r.error_message
 FROM provisioner.rotation_requests AS r;
 
 COMMENT ON VIEW provisioner.requests IS 'All requests of every kind, in brief; a rotation''s target is that of its line';
 
 -- Give the pending ones of these rotations a place, unless they have one: until its connection is there a rotation waits for ever,
--- in no scan of what is due. Those whose connection failed for good fail with it.
+-- in no scan of what is due. Those whose connection failed for good fail with it. What is recorded already needs no connection.
 CREATE FUNCTION provisioner.place_rotations(ids bigint[]) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -84,13 +86,14 @@ DECLARE
 BEGIN
     INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id, quarantine)
     SELECT
-        r.id,
-        CASE WHEN c.status = 'succeeded' OR r.wanted = 'absent' THEN greatest(r.not_before, now()) ELSE 'infinity' END,
-        r.target || '/rotations', -r.priority, r.project_id,
-        CASE WHEN c.status IS DISTINCT FROM 'succeeded' AND r.wanted = 'present' THEN 'connection' END
+        r.id, CASE WHEN n.connection THEN 'infinity' ELSE greatest(r.not_before, now()) END,
+        r.target || '/rotations', -r.priority, r.project_id, CASE WHEN n.connection THEN 'connection' END
     FROM provisioner.rotation_requests AS r
     LEFT JOIN provisioner.connection_requests AS c
         ON c.target = r.target AND c.project_id = r.project_id AND c.name = r.connection
+    CROSS JOIN LATERAL (
+        SELECT c.status IS DISTINCT FROM 'succeeded' AND r.wanted = 'present' AND r.rotation_id IS NULL AS connection
+    ) AS n
     WHERE
         r.id = ANY (place_rotations.ids) AND r.status = 'pending'
         AND NOT EXISTS (SELECT FROM provisioner.ready AS l WHERE l.id = r.id)
@@ -105,7 +108,13 @@ $$;
 -- Let those of these rotations that wait for their connection go its way.
 CREATE FUNCTION provisioner.follow_connections(ids bigint[]) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
 BEGIN
+    IF coalesce(cardinality(follow_connections.ids), 0) = 0 THEN
+        RETURN;  -- nobody is woken for nothing: a sweep asks every few seconds
+    END IF;
+    PERFORM set_config('provisioner.recording', 'on', true);
     UPDATE provisioner.waiting AS w
     SET run_at = greatest(r.not_before, now()), quarantine = NULL
     FROM provisioner.rotation_requests AS r
@@ -136,6 +145,7 @@ BEGIN
     SET status = 'failed', error_code = 'connection_failed', error_message = f.reason, finished_at = clock_timestamp()
     FROM failed AS f
     WHERE r.id = f.id AND r.id IN (SELECT u.id FROM unplaced AS u);
+    PERFORM set_config('provisioner.recording', before, true);
     -- Heard as: look at everything.
     PERFORM pg_notify('provisioner', '');
 END
@@ -157,6 +167,7 @@ REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisione
 CREATE FUNCTION provisioner.connections_followed() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
     ids bigint[];
 BEGIN
     IF NOT EXISTS (SELECT FROM provisioner.rotation_requests) THEN
@@ -179,9 +190,12 @@ BEGIN
         UPDATE provisioner.rotation_requests AS r
         SET status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL
         FROM concerned AS c
-        WHERE r.id = c.id AND c.status = 'failed' AND c.now_is IN ('pending', 'succeeded')
+        WHERE
+            r.id = c.id AND c.status = 'failed' AND c.now_is IN ('pending', 'succeeded')
+            AND (SELECT set_config('provisioner.recording', 'on', true)) = 'on'
     )
     SELECT array_agg(c.id) INTO ids FROM concerned AS c;
+    PERFORM set_config('provisioner.recording', before, true);
     IF ids IS NOT NULL THEN
         PERFORM provisioner.follow_connections(ids);
     END IF;
@@ -216,38 +230,101 @@ $$;
 CREATE TRIGGER connections_joined AFTER INSERT ON provisioner.connection_requests
 REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.connections_joined();
 
--- What is sent cannot be edited once something may have been made of it; what it waits for and where it stands follow the edit.
+-- Put a rotation in line anew, whatever its status and its place; whether nobody has it in hand. A change or a create that was lost
+-- lately may still be carried out, and what is done now must come after it.
+CREATE FUNCTION provisioner.reopen_rotation(r provisioner.rotation_requests) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
+    lately timestamptz;
+BEGIN
+    -- It may change places between two statements, so it is looked for again.
+    FOR round IN 1..20 LOOP
+        DELETE FROM provisioner.waiting AS w WHERE w.id = r.id;
+        EXIT WHEN FOUND;
+        DELETE FROM provisioner.ready AS l WHERE l.id = r.id;
+        EXIT WHEN FOUND OR r.status <> 'pending';
+        IF EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = r.id) THEN
+            RETURN false;
+        END IF;
+    END LOOP;
+    PERFORM set_config('provisioner.recording', 'on', true);
+    SELECT s.updated_at INTO lately FROM provisioner.attempt_state AS s WHERE s.id = r.id;
+    IF r.status = 'pending' THEN
+        PERFORM provisioner.place_rotations(ARRAY [r.id]);
+    ELSE
+        UPDATE provisioner.rotation_requests AS q SET status = 'pending' WHERE q.id = r.id;
+    END IF;
+    UPDATE provisioner.waiting AS w SET run_at = greatest(w.run_at, lately + provisioner.time_to_show())
+    WHERE w.id = r.id AND isfinite(w.run_at) AND lately IS NOT NULL;
+    PERFORM set_config('provisioner.recording', before, true);
+    RETURN true;
+END
+$$;
+
+-- A rotation that is edited. What Infisical takes in a PATCH is noted once the rotation is recorded, and sent; what it was made with
+-- stays. Nothing of it can be edited while a create is under way or in doubt: what that makes would be recorded as something else.
 CREATE FUNCTION provisioner.rotation_edited() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    sent boolean := (
-        old.target, old.project_id, old.name, old.connection, old.environment, old.secret_path, old.secret_name, old.interval_days,
-        old.rotate_at, old.key_name, old.spend_limit, old.limit_reset, old.include_byok, old.description
-    ) IS DISTINCT FROM (
-        new.target, new.project_id, new.name, new.connection, new.environment, new.secret_path, new.secret_name, new.interval_days,
-        new.rotate_at, new.key_name, new.spend_limit, new.limit_reset, new.include_byok, new.description
+    changed text[] := ARRAY (
+        SELECT n.key FROM jsonb_each(to_jsonb(new)) AS n
+        JOIN jsonb_each(to_jsonb(old)) AS o ON o.key = n.key
+        WHERE n.value <> o.value
+        ORDER BY n.key
     );
+    patched text[] := ARRAY (
+        SELECT c FROM unnest(changed) AS c
+        WHERE c IN ('name', 'description', 'secret_name', 'interval_days', 'rotate_at', 'spend_limit', 'limit_reset', 'include_byok')
+    );
+    fixed text[] := ARRAY (
+        SELECT c FROM unnest(changed) AS c
+        WHERE c IN ('target', 'project_id', 'connection', 'environment', 'secret_path', 'key_name')
+    );
+    -- The name of a key that may have been left behind is told as it was sent.
+    naming text[] := ARRAY (
+        SELECT c FROM unnest(changed) AS c WHERE c = 'project_name' AND new.key_name LIKE '%{project_name}%'
+    );
+    recorded boolean := new.rotation_id IS NOT NULL;
 BEGIN
     IF old.id <> new.id THEN
         RAISE EXCEPTION 'request % keeps its id: id cannot be changed', old.id
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert another request.';
     END IF;
-    IF sent AND new.rotation_id IS NOT NULL THEN
-        RAISE EXCEPTION 'request % has its rotation, and what was asked for cannot be changed any more', new.id
-        USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Change the rotation in Infisical, or insert another request.';
+    IF recorded AND fixed <> '{}' THEN
+        RAISE EXCEPTION 'request % has its rotation, which was made with its %: that cannot be changed any more', new.id,
+            array_to_string(fixed, ', ')
+        USING ERRCODE = 'object_not_in_prerequisite_state',
+            HINT = 'Insert another request, and set wanted = ''absent'' in this one if its rotation is not needed any more.';
     END IF;
-    IF sent AND EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = new.id) THEN
-        RAISE EXCEPTION 'request %: an earlier create may have made its rotation, so what was asked for cannot be changed now', new.id
+    IF recorded AND new.adopted AND patched <> '{}' THEN
+        RAISE EXCEPTION 'request % has adopted somebody else''s rotation, which is left as it is: its % cannot be changed', new.id,
+            array_to_string(patched, ', ')
+        USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Change the rotation in Infisical.';
+    END IF;
+    IF
+        NOT recorded AND patched || fixed || naming <> '{}'
+        AND EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = new.id)
+    THEN
+        RAISE EXCEPTION 'request %: an earlier create may have made its rotation, so its % cannot be changed now', new.id,
+            array_to_string(patched || fixed || naming, ', ')
         USING ERRCODE = 'object_in_use', HINT = 'Retry it, so that the rotation is looked up, or cancel it; edit it when it has ended.';
     END IF;
-    IF new.status = 'pending' AND old.status = 'pending' THEN
-        DELETE FROM provisioner.waiting AS w WHERE w.id = new.id;
-        DELETE FROM provisioner.ready AS l WHERE l.id = new.id;
-        IF EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = new.id) THEN
-            RAISE EXCEPTION 'request % is in flight and cannot be changed now', new.id
-            USING ERRCODE = 'object_in_use', HINT = 'Cancel it, or wait until it has ended.';
-        END IF;
-        PERFORM provisioner.place_rotations(ARRAY [new.id]);
+    IF recorded AND patched <> '{}' THEN
+        INSERT INTO provisioner.edits AS e (id, name, description, others)
+        VALUES (
+            new.id, 'name' = ANY (patched), 'description' = ANY (patched),
+            array_remove(array_remove(patched, 'name'), 'description')
+        )
+        ON CONFLICT (id) DO UPDATE SET
+            name = e.name OR excluded.name, description = e.description OR excluded.description,
+            others = e.others || excluded.others;
+    ELSIF new.status <> 'pending' OR old.status <> 'pending' OR changed <@ '{project_name}' AND naming = '{}' THEN
+        RETURN NULL;
+    END IF;
+    IF NOT provisioner.reopen_rotation(new) THEN
+        RAISE EXCEPTION 'request % is in flight: its % cannot be changed now', new.id, array_to_string(changed, ', ')
+        USING ERRCODE = 'object_in_use', HINT = 'Cancel it, or wait until it has ended.';
     END IF;
     RETURN NULL;
 END
@@ -256,15 +333,29 @@ $$;
 CREATE TRIGGER rotation_edited
 AFTER UPDATE OF
 id, target, project_id, name, connection, environment, secret_path, secret_name, interval_days, rotate_at, key_name, spend_limit,
-limit_reset, include_byok, description, priority, not_before
+limit_reset, include_byok, description, priority, not_before, project_name
 ON provisioner.rotation_requests
 FOR EACH ROW EXECUTE FUNCTION provisioner.rotation_edited();
 
--- A rotation that somebody sets to pending is to be tried again: it gets a place, unless it has one.
+-- A rotation that somebody sets to pending is to be tried again, and made again if it was removed: it gets a place, unless it has one.
 CREATE FUNCTION provisioner.rotation_status_edited() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
 BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
+    IF new.finished_at IS NOT NULL OR new.error_code IS NOT NULL OR (old.status = 'removed' AND new.wanted = 'absent') THEN
+        UPDATE provisioner.rotation_requests AS r
+        SET
+            error_code = NULL, error_message = NULL, finished_at = NULL,
+            wanted = CASE WHEN old.status = 'removed' THEN 'present' ELSE r.wanted END
+        WHERE r.id = new.id;
+    END IF;
+    UPDATE provisioner.attempt_state AS s
+    SET failures = 0, streak = 0, streak_of = NULL, cancelled = false, error_code = NULL, error_message = NULL, updated_at = now()
+    WHERE s.id = new.id;
     PERFORM provisioner.place_rotations(ARRAY [new.id]);
+    PERFORM set_config('provisioner.recording', before, true);
     RETURN NULL;
 END
 $$;
@@ -273,16 +364,48 @@ CREATE TRIGGER rotation_status_edited AFTER UPDATE OF status ON provisioner.rota
 FOR EACH ROW WHEN (new.status = 'pending' AND old.status <> 'pending')
 EXECUTE FUNCTION provisioner.rotation_status_edited();
 
+-- As with connections: what workers record is not for others to write. That a left-behind key has been deleted is for people to say.
+CREATE FUNCTION provisioner.refuse_recorded_of_rotations() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RAISE EXCEPTION 'request %: status, rotation_id, connection_id, key_issued, adopted, attempts, error_code, error_message and'
+        ' finished_at are what workers record, and cannot be changed', old.id
+    USING ERRCODE = 'object_not_in_prerequisite_state',
+        HINT = 'Set status to pending to retry it, or use provisioner.cancel, provisioner.retry and provisioner.remove.';
+END
+$$;
+
+CREATE TRIGGER refuse_recorded_of_rotations
+AFTER UPDATE OF
+status, rotation_id, connection_id, key_issued, adopted, attempts, left_behind, error_code, error_message, finished_at
+ON provisioner.rotation_requests
+FOR EACH ROW
+WHEN (
+    current_setting('provisioner.recording', true) IS DISTINCT FROM 'on'
+    AND (
+        (new.status <> old.status AND new.status <> 'pending')
+        OR (new.rotation_id, new.connection_id, new.key_issued, new.adopted, new.attempts)
+        IS DISTINCT FROM (old.rotation_id, old.connection_id, old.key_issued, old.adopted, old.attempts)
+        OR (new.left_behind IS NOT NULL AND new.left_behind IS DISTINCT FROM old.left_behind)
+        OR (
+            new.status = old.status
+            AND (new.error_code, new.error_message, new.finished_at)
+            IS DISTINCT FROM (old.error_code, old.error_message, old.finished_at)
+        )
+    )
+)
+EXECUTE FUNCTION provisioner.refuse_recorded_of_rotations();
+
 -- Another wish. What is not wanted and certainly never was made has ended at once; everything else is the workers' to do, and does
 -- not wait for its connection. What is in flight is put back in line when its attempt has ended.
 CREATE FUNCTION provisioner.rotation_wished() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
 BEGIN
     IF new.wanted = 'present' AND new.status = 'cancelled' THEN
         RETURN NULL;  -- what was cancelled stays that, until somebody retries it
     END IF;
-    DELETE FROM provisioner.waiting AS w WHERE w.id = new.id;
-    DELETE FROM provisioner.ready AS l WHERE l.id = new.id;
     IF EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = new.id) THEN
         RETURN NULL;
     END IF;
@@ -290,15 +413,16 @@ BEGIN
         new.wanted = 'absent' AND new.rotation_id IS NULL
         AND NOT EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = new.id)
     THEN
+        DELETE FROM provisioner.waiting AS w WHERE w.id = new.id;
+        DELETE FROM provisioner.ready AS l WHERE l.id = new.id;
+        PERFORM set_config('provisioner.recording', 'on', true);
         UPDATE provisioner.rotation_requests AS r
         SET status = 'removed', error_code = NULL, error_message = NULL, finished_at = clock_timestamp()
         WHERE r.id = new.id;
-    ELSIF new.status = 'pending' THEN
-        PERFORM provisioner.place_rotations(ARRAY [new.id]);
+        DELETE FROM provisioner.attempt_state AS s WHERE s.id = new.id;
+        PERFORM set_config('provisioner.recording', before, true);
     ELSE
-        UPDATE provisioner.rotation_requests AS r
-        SET status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL
-        WHERE r.id = new.id;
+        PERFORM provisioner.reopen_rotation(new);
     END IF;
     RETURN NULL;
 END
@@ -308,23 +432,32 @@ CREATE TRIGGER rotation_wished AFTER UPDATE OF wanted ON provisioner.rotation_re
 FOR EACH ROW WHEN (new.wanted IS DISTINCT FROM old.wanted)
 EXECUTE FUNCTION provisioner.rotation_wished();
 
--- A connection that is not wanted any more is removed after the rotations of ours that use it: Infisical does not delete what is in use.
--- It waits for them, in no scan of what is due.
+-- Have the rotations removed that use a connection which is not wanted any more: Infisical does not delete what is in use. The
+-- connection waits for them, in no scan of what is due. What was adopted stays, unless its removal was asked for.
+CREATE FUNCTION provisioner.remove_rotations_of(c provisioner.connection_requests, adopted boolean) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    users bigint[] := ARRAY (
+        SELECT r.id FROM provisioner.rotation_requests AS r
+        WHERE
+            r.target = c.target AND r.project_id = c.project_id AND r.connection = c.name
+            AND (NOT r.adopted OR remove_rotations_of.adopted)
+        ORDER BY r.id
+    );
+BEGIN
+    PERFORM provisioner.remove(users, remove_rotations_of.adopted);
+    IF EXISTS (
+        SELECT FROM provisioner.rotation_requests AS r WHERE r.id = ANY (users) AND r.wanted = 'absent' AND r.status = 'pending'
+    ) THEN
+        UPDATE provisioner.waiting AS w SET run_at = 'infinity', quarantine = 'rotations' WHERE w.id = c.id;
+    END IF;
+END
+$$;
+
 CREATE FUNCTION provisioner.rotations_first() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    UPDATE provisioner.rotation_requests AS r SET wanted = 'absent'
-    WHERE
-        r.target = new.target AND r.project_id = new.project_id AND r.connection = new.name AND r.wanted = 'present'
-        AND NOT r.adopted;
-    IF EXISTS (
-        SELECT FROM provisioner.rotation_requests AS r
-        WHERE
-            r.target = new.target AND r.project_id = new.project_id AND r.connection = new.name AND r.wanted = 'absent'
-            AND r.status = 'pending'
-    ) THEN
-        UPDATE provisioner.waiting AS w SET run_at = 'infinity', quarantine = 'rotations' WHERE w.id = new.id;
-    END IF;
+    PERFORM provisioner.remove_rotations_of(new, false);
     RETURN NULL;
 END
 $$;
@@ -333,19 +466,19 @@ CREATE TRIGGER rotations_first AFTER UPDATE OF wanted ON provisioner.connection_
 FOR EACH ROW WHEN (new.wanted = 'absent' AND old.wanted IS DISTINCT FROM 'absent')
 EXECUTE FUNCTION provisioner.rotations_first();
 
--- The last of the rotations that a connection's removal waits for has ended, well or not.
+-- The last of the rotations that a connection's removal waits for has ended, well or not, or is wanted again.
 CREATE FUNCTION provisioner.rotation_ended() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     UPDATE provisioner.waiting AS w SET run_at = now(), quarantine = NULL
     FROM provisioner.connection_requests AS q
     WHERE
-        q.target = new.target AND q.project_id = new.project_id AND q.name = new.connection AND w.id = q.id
+        q.target = old.target AND q.project_id = old.project_id AND q.name = old.connection AND w.id = q.id
         AND w.quarantine = 'rotations'
         AND NOT EXISTS (
             SELECT FROM provisioner.rotation_requests AS r
             WHERE
-                r.target = new.target AND r.project_id = new.project_id AND r.connection = new.connection
+                r.target = old.target AND r.project_id = old.project_id AND r.connection = old.connection
                 AND r.wanted = 'absent' AND r.status = 'pending'
         );
     IF FOUND THEN
@@ -355,137 +488,36 @@ BEGIN
 END
 $$;
 
-CREATE TRIGGER rotation_ended AFTER UPDATE OF status ON provisioner.rotation_requests
-FOR EACH ROW WHEN (new.wanted = 'absent' AND new.status <> 'pending' AND old.status = 'pending')
+CREATE TRIGGER rotation_ended AFTER UPDATE OF status, wanted ON provisioner.rotation_requests
+FOR EACH ROW
+WHEN (old.wanted = 'absent' AND old.status = 'pending' AND (new.wanted <> 'absent' OR new.status <> 'pending'))
+EXECUTE FUNCTION provisioner.rotation_ended();
+
+CREATE TRIGGER rotation_deleted AFTER DELETE ON provisioner.rotation_requests
+FOR EACH ROW WHEN (old.wanted = 'absent' AND old.status = 'pending')
 EXECUTE FUNCTION provisioner.rotation_ended();
 
 CREATE TRIGGER rotations_deleted AFTER DELETE ON provisioner.rotation_requests
 REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_deleted();
 
-CREATE FUNCTION provisioner.rotations_truncated() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    DELETE FROM provisioner.ready AS l WHERE l.id > 1000000000000;
-    DELETE FROM provisioner.waiting AS w WHERE w.id > 1000000000000;
-    DELETE FROM provisioner.in_flight AS f WHERE f.id > 1000000000000;
-    DELETE FROM provisioner.unrecorded AS u WHERE u.id > 1000000000000;
-    DELETE FROM provisioner.attempt_state AS s WHERE s.id > 1000000000000;
-    DELETE FROM provisioner.counts AS k WHERE k.target LIKE '%/rotations';
-    DELETE FROM provisioner.count_changes AS k WHERE k.target LIKE '%/rotations';
-    RETURN NULL;
-END
-$$;
-
 CREATE TRIGGER rotations_truncated AFTER TRUNCATE ON provisioner.rotation_requests
-FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_truncated();
+FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_truncated('1000000000001', '9223372036854775807');
 
--- The counts of rotations, under the target of their line.
-CREATE FUNCTION provisioner.rotations_counted() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    IF TG_OP IN ('UPDATE', 'DELETE') THEN
-        INSERT INTO provisioner.count_changes
-        SELECT
-            o.target || '/rotations', coalesce(o.batch, ''), o.requested_by, o.status, coalesce(o.error_code, ''), -count(*)
-        FROM old_rows AS o
-        GROUP BY o.target, o.batch, o.requested_by, o.status, o.error_code;
-    END IF;
-    IF TG_OP IN ('INSERT', 'UPDATE') THEN
-        INSERT INTO provisioner.count_changes
-        SELECT
-            n.target || '/rotations', coalesce(n.batch, ''), n.requested_by, n.status, coalesce(n.error_code, ''), count(*),
-            min(n.created_at), max(n.finished_at), max(n.id)
-        FROM new_rows AS n
-        GROUP BY n.target, n.batch, n.requested_by, n.status, n.error_code;
-    END IF;
-    RETURN NULL;
-END
-$$;
+-- Rotations are counted under the targets of their lines.
+SELECT provisioner.keep_counts('provisioner.rotation_requests', '/rotations', 'rotation_id');
 
-CREATE TRIGGER rotations_counted_in AFTER INSERT ON provisioner.rotation_requests
-REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_counted();
-
-CREATE TRIGGER rotations_counted_again AFTER UPDATE ON provisioner.rotation_requests
-REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_counted();
-
-CREATE TRIGGER rotations_counted_out AFTER DELETE ON provisioner.rotation_requests
-REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_counted();
-
--- Call rotations off, as `cancel` does with connections.
-CREATE FUNCTION provisioner.cancel_rotations(ids bigint[]) RETURNS TABLE (id bigint, outcome text)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-#variable_conflict use_column
-DECLARE
-    ending bigint[];
-    found_ids bigint[];
-    doubted bigint[];
-BEGIN
-    -- In the order of others: who is in flight before its request, its request before its place in line.
-    WITH marked AS (
-        UPDATE provisioner.in_flight AS f SET cancelled = true
-        FROM (
-            SELECT g.id FROM provisioner.in_flight AS g
-            WHERE g.id = ANY (cancel_rotations.ids) AND g.id > 1000000000000 ORDER BY g.id FOR UPDATE
-        ) AS held
-        WHERE f.id = held.id
-        RETURNING f.id
-    )
-    SELECT coalesce(array_agg(m.id), '{}') INTO ending FROM marked AS m;
-    PERFORM 1 FROM provisioner.rotation_requests AS r WHERE r.id = ANY (cancel_rotations.ids) ORDER BY r.id FOR UPDATE;
-    WITH unlined AS (
-        DELETE FROM provisioner.ready AS l WHERE l.id = ANY (cancel_rotations.ids) AND l.id > 1000000000000
-        RETURNING l.id, l.target, l.rank, l.project_id
-    ),
-    unscheduled AS (
-        DELETE FROM provisioner.waiting AS w WHERE w.id = ANY (cancel_rotations.ids) AND w.id > 1000000000000
-        RETURNING w.id, w.target, w.rank, w.project_id
-    ),
-    placed AS (
-        SELECT u.*, EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = u.id) AS doubted
-        FROM (SELECT * FROM unlined UNION ALL SELECT * FROM unscheduled) AS u
-    )
-    SELECT coalesce(array_agg(p.id), '{}'), coalesce(array_agg(p.id) FILTER (WHERE p.doubted), '{}')
-    INTO found_ids, doubted
-    FROM placed AS p;
-    -- Who has an attempt in doubt is looked up once more, when a late commit would show.
-    INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
-    SELECT r.id, now() + interval '45 seconds', r.target || '/rotations', -r.priority, r.project_id
-    FROM provisioner.rotation_requests AS r
-    WHERE r.id = ANY (doubted);
-    UPDATE provisioner.attempt_state AS s SET cancelled = true WHERE s.id = ANY (doubted);
-    UPDATE provisioner.rotation_requests AS r SET status = 'cancelled', finished_at = clock_timestamp()
-    WHERE r.id = ANY (found_ids) AND r.id <> ALL (doubted) AND r.status = 'pending';
-    RETURN QUERY
-    WITH put_aside AS (
-        UPDATE provisioner.rotation_requests AS r SET status = 'cancelled'
-        WHERE r.id = ANY (cancel_rotations.ids) AND r.status = 'failed'
-        RETURNING r.id
-    )
-    SELECT f, CASE WHEN f = ANY (doubted) OR f = ANY (ending) THEN 'ending' ELSE 'cancelled' END
-    FROM unnest(found_ids || ending) AS f
-    UNION ALL
-    SELECT p.id, 'put aside' FROM put_aside AS p;
-END
-$$;
-
--- Try rotations again, as `retry` does with connections.
+-- Try rotations again, as `retry` does with connections. Those that wait for their connection go on waiting.
 CREATE FUNCTION provisioner.retry_rotations(ids bigint[]) RETURNS TABLE (id bigint, was text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
-    UPDATE provisioner.attempt_state AS s
-    SET failures = 0, streak = 0, streak_of = NULL, cancelled = false
-    FROM provisioner.rotation_requests AS r
-    WHERE s.id = r.id AND r.id = ANY (retry_rotations.ids) AND r.status IN ('failed', 'cancelled', 'removed');
     RETURN QUERY
     WITH reopened AS (
-        UPDATE provisioner.rotation_requests AS r
-        SET
-            status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL,
-            wanted = CASE before.status WHEN 'removed' THEN 'present' ELSE r.wanted END
+        UPDATE provisioner.rotation_requests AS r SET status = 'pending'
         FROM (
             SELECT q.id, q.status FROM provisioner.rotation_requests AS q
             WHERE q.id = ANY (retry_rotations.ids) AND q.status IN ('failed', 'cancelled', 'removed')
+            ORDER BY q.id
             FOR UPDATE
         ) AS before
         WHERE r.id = before.id
@@ -496,35 +528,9 @@ BEGIN
         WHERE
             w.id = ANY (retry_rotations.ids) AND w.id > 1000000000000 AND w.run_at > now() AND w.quarantine IS NULL
             AND EXISTS (SELECT FROM provisioner.attempt_state AS s WHERE s.id = w.id AND NOT s.cancelled)
-        RETURNING w.id, 'waiting' AS was
+        RETURNING w.id, 'retrying' AS was
     )
     SELECT r.id, r.was FROM reopened AS r UNION ALL SELECT h.id, h.was FROM hurried AS h;
-END
-$$;
-
--- Have rotations removed, as `remove` does with connections. What becomes of secrets and keys is what their rows say.
-CREATE FUNCTION provisioner.remove_rotations(ids bigint[]) RETURNS TABLE (id bigint, outcome text)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-#variable_conflict use_column
-DECLARE
-    found_ids bigint[];
-BEGIN
-    SELECT array_agg(q.id) INTO found_ids
-    FROM (
-        SELECT r.id FROM provisioner.rotation_requests AS r
-        WHERE r.id = ANY (remove_rotations.ids) AND (r.wanted = 'present' OR r.status IN ('failed', 'cancelled'))
-        ORDER BY r.id
-        FOR UPDATE
-    ) AS q;
-    UPDATE provisioner.rotation_requests AS r
-    SET wanted = 'absent', status = CASE r.wanted WHEN 'absent' THEN 'pending' ELSE r.status END
-    WHERE r.id = ANY (found_ids);
-    RETURN QUERY
-    SELECT
-        r.id, CASE WHEN r.status = 'removed' THEN 'removed' WHEN r.adopted THEN 'let go' ELSE 'removing' END
-    FROM provisioner.rotation_requests AS r
-    WHERE r.id = ANY (found_ids)
-    ORDER BY r.id;
 END
 $$;
 

@@ -4,18 +4,53 @@
 -- of `0007_access.sql`: who may read the line sees every request, everybody else their own. They are barriers, for a
 -- function in somebody's WHERE must not be shown what the rule leaves out.
 
--- The live state of a request. `flying` and `waits` are its id where it is in flight, or waits. Written so that it is inlined.
-CREATE FUNCTION provisioner.live_state(status text, wanted text, connection uuid, flying bigint, waits bigint) RETURNS text
+-- The live state of a request. `recorded` is what was made for it, `flying` and `waits` are its id where it is in flight, or waits;
+-- `quarantine` is why it waits together with others, `said` why its last attempt came to nothing, `cancelled` that nobody attempts it
+-- again. What keeps it from going on says more than what is to be done, so that comes first. A quarantine is `credential:…` or
+-- `project:…`; what only waits for another request, such as a rotation for its connection, is not quarantined. Written so that it is
+-- inlined.
+CREATE FUNCTION provisioner.live_state(
+    status text, wanted text, recorded uuid, flying bigint, waits bigint, quarantine text, said text, cancelled boolean
+) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT CASE
         WHEN status <> 'pending' THEN status
+        WHEN waits IS NOT NULL AND quarantine LIKE '%:%' THEN 'quarantined'
+        WHEN waits IS NOT NULL AND said IS NOT NULL AND NOT cancelled THEN 'retrying'
         WHEN wanted = 'absent' THEN 'removing'
-        WHEN connection IS NOT NULL THEN 'updating'
+        WHEN recorded IS NOT NULL THEN 'updating'
         WHEN flying IS NOT NULL THEN 'in_flight'
         WHEN waits IS NOT NULL THEN 'waiting'
         ELSE 'ready'
     END
 $$;
+
+-- Every request as listings show it: with its live state, with what is known of its attempts while it is pending, and of a sealed
+-- credential with its key's id alone. Other views and queries are made of it; what they do not ask for is not looked up. It chooses no
+-- rows, so it is for those who may see all.
+CREATE VIEW provisioner.listed_requests AS
+SELECT
+    q.id, q.target, q.project_id, q.name, q.description,
+    CASE WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) ELSE q.credential END AS credential,
+    CASE
+        WHEN q.credential LIKE 'sealed:%' AND q.credential NOT LIKE '%:wiped' THEN split_part(q.credential, ':', 2)
+    END AS sealed_by,
+    q.on_conflict, q.priority, q.batch, q.project_name, q.wanted, q.not_before, q.requested_by, q.created_at, q.status,
+    provisioner.live_state(
+        q.status, q.wanted, q.connection_id, f.id, w.id, w.quarantine, s.error_message, s.cancelled
+    ) AS state,
+    CASE WHEN q.status = 'pending' THEN coalesce(s.sent, q.attempts) ELSE q.attempts END AS attempts,
+    q.connection_id, q.org_id, q.credentials_hash, q.adopted, q.key_fingerprint,
+    CASE WHEN q.status = 'pending' THEN s.error_code ELSE q.error_code END AS error_code,
+    CASE WHEN q.status = 'pending' THEN s.error_message ELSE q.error_message END AS error_message,
+    w.run_at AS next_attempt_at, q.finished_at
+FROM provisioner.connection_requests AS q
+LEFT JOIN provisioner.in_flight AS f ON f.id = q.id
+LEFT JOIN provisioner.waiting AS w ON w.id = q.id
+LEFT JOIN provisioner.attempt_state AS s ON s.id = q.id;
+
+COMMENT ON VIEW provisioner.listed_requests IS 'Every request with its live state; of a sealed credential only its key''s id';
+COMMENT ON COLUMN provisioner.listed_requests.sealed_by IS 'The key that still seals it; NULL when there is no box (any more)';
 
 -- The first thousand requests of each target's line have a place: to number a line of a million takes a second, even to show one
 -- row. The places are looked up in one object that is made once a statement, and only if somebody asks for the column: a join
@@ -23,12 +58,7 @@ $$;
 CREATE VIEW provisioner.request_status WITH (security_barrier) AS
 SELECT
     q.id, q.target, q.project_id, q.name, q.batch, q.priority, q.requested_by, q.created_at,
-    provisioner.live_state(q.status, q.wanted, q.connection_id, f.id, w.id) AS state,
-    CASE WHEN q.status = 'pending' THEN coalesce(s.sent, q.attempts) ELSE q.attempts END AS attempts,
-    q.connection_id, q.org_id, q.credentials_hash, q.adopted,
-    CASE WHEN q.status = 'pending' THEN s.error_code ELSE q.error_code END AS error_code,
-    CASE WHEN q.status = 'pending' THEN s.error_message ELSE q.error_message END AS error_message,
-    w.run_at AS next_attempt_at,
+    q.state, q.attempts, q.connection_id, q.org_id, q.credentials_hash, q.adopted, q.error_code, q.error_message, q.next_attempt_at,
     CASE
         WHEN q.status = 'pending' THEN ((
             WITH RECURSIVE lines AS (
@@ -60,10 +90,7 @@ SELECT
         WHEN q.finished_at < v.started_at AND (v.finished_at IS NOT NULL OR (q.project_id, q.name) <= (v.project_id, v.name)) THEN v.started_at
         WHEN q.finished_at < v.previous_at THEN v.previous_at
     END AS verified_at
-FROM provisioner.connection_requests AS q
-LEFT JOIN provisioner.in_flight AS f ON f.id = q.id
-LEFT JOIN provisioner.waiting AS w ON w.id = q.id
-LEFT JOIN provisioner.attempt_state AS s ON s.id = q.id
+FROM provisioner.listed_requests AS q
 LEFT JOIN provisioner.drifts AS d ON d.id = q.id
 LEFT JOIN provisioner.verify_rounds AS v ON v.target = q.target
 WHERE q.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT'));
@@ -76,9 +103,10 @@ COMMENT ON COLUMN provisioner.request_status.queue_position IS 'Its place in the
 -- Who may read the line sees all, everybody else what they asked for themselves: the rule of `0007_access.sql`.
 CREATE VIEW provisioner.request_counts WITH (security_barrier) AS
 SELECT
-    c.target, nullif(c.batch, '') AS batch, nullif(c.requested_by, '') AS requested_by, c.status,
+    c.target, nullif(c.batch, '') AS batch, nullif(c.requested_by, '') AS requested_by,
+    CASE WHEN c.status IN ('updating', 'removing') THEN 'pending' ELSE c.status END AS status,
     nullif(c.error_code, '') AS error_code, sum(c.requests)::bigint AS requests, min(c.started_at) AS started_at,
-    max(c.ended_at) AS ended_at, max(c.newest) AS newest
+    max(c.ended_at) AS ended_at, max(c.newest) AS newest, c.status AS counted_as
 FROM (
     SELECT k.* FROM provisioner.counts AS k WHERE k.requests <> 0
     UNION ALL
@@ -91,6 +119,7 @@ GROUP BY c.target, c.batch, c.requested_by, c.status, c.error_code
 HAVING sum(c.requests) <> 0;
 
 COMMENT ON VIEW provisioner.request_counts IS 'How many requests there are of each kind, quick whatever their number';
+COMMENT ON COLUMN provisioner.request_counts.counted_as IS 'The status; of a pending one that changes or removes what was made, updating or removing';
 
 -- How many creates a second to expect of each target: what its limiter allows, less what other clients of the same address were
 -- seen to use within the last window; or, where there is none, what its workers did over the last while. However much others
@@ -131,11 +160,13 @@ COMMENT ON VIEW provisioner.target_paces IS 'How many creates a second to expect
 CREATE VIEW provisioner.batch_progress WITH (security_barrier) AS
 WITH lines AS (
     SELECT
-        c.batch, c.target, c.status AS state, c.requests, c.started_at, c.ended_at, NULL::timestamptz AS run_at,
-        false AS retried, NULL AS quarantine
+        c.batch, c.target, c.counted_as, NULL AS state, c.requests, c.started_at, c.ended_at, NULL::timestamptz AS run_at,
+        NULL AS quarantine
     FROM provisioner.request_counts AS c
     UNION ALL
-    SELECT q.batch, q.target, 'in_flight', 1, NULL, NULL, NULL, false, NULL
+    SELECT
+        q.batch, q.target, q.counted_as,
+        provisioner.live_state(q.status, q.wanted, q.recorded_id, f.id, NULL, NULL, NULL, NULL), 1, NULL, NULL, NULL, NULL
     FROM provisioner.in_flight AS f
     JOIN provisioner.requests AS q ON q.id = f.id
     WHERE
@@ -143,31 +174,43 @@ WITH lines AS (
         AND (q.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT')))
     UNION ALL
     SELECT
-        q.batch, q.target, 'waiting', 1, NULL, NULL, CASE WHEN isfinite(w.run_at) THEN w.run_at END,
-        EXISTS (SELECT FROM provisioner.attempt_state AS s WHERE s.id = w.id), w.quarantine
+        q.batch, q.target, q.counted_as,
+        provisioner.live_state(q.status, q.wanted, q.recorded_id, NULL, w.id, w.quarantine, s.error_message, s.cancelled), 1,
+        NULL, NULL, CASE WHEN isfinite(w.run_at) THEN w.run_at ELSE '-infinity' END, w.quarantine
     FROM provisioner.waiting AS w
     JOIN provisioner.requests AS q ON q.id = w.id
+    LEFT JOIN provisioner.attempt_state AS s ON s.id = w.id
     WHERE
         q.status = 'pending'
         AND (q.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT')))
 ),
+-- `waits` and `flies`: those that have a place elsewhere than in line. What changes or removes a connection is told apart wherever it
+-- is, unless it is retried or quarantined: then that is its state.
 summed AS (
     SELECT
         l.batch, l.target, grouping(l.batch) = 1 AS total,
-        coalesce(sum(l.requests) FILTER (WHERE l.state = 'pending'), 0) AS unfinished,
-        coalesce(sum(l.requests) FILTER (WHERE l.state = 'waiting'), 0) AS waiting,
-        coalesce(sum(l.requests) FILTER (WHERE l.state = 'in_flight'), 0) AS in_flight,
-        coalesce(sum(l.requests) FILTER (WHERE l.state = 'succeeded'), 0) AS succeeded,
-        coalesce(sum(l.requests) FILTER (WHERE l.state = 'failed'), 0) AS failed,
-        coalesce(sum(l.requests) FILTER (WHERE l.state = 'cancelled'), 0) AS cancelled,
-        coalesce(sum(l.requests) FILTER (WHERE l.state = 'removed'), 0) AS removed,
+        coalesce(sum(l.requests) FILTER (WHERE l.state IS NULL AND l.counted_as IN ('pending', 'updating', 'removing')), 0) AS unfinished,
+        count(*) FILTER (WHERE l.run_at IS NOT NULL) AS waits,
+        count(*) FILTER (WHERE l.state IS NOT NULL AND l.run_at IS NULL) AS flies,
+        count(*) FILTER (WHERE l.state = 'waiting') AS waiting,
+        count(*) FILTER (WHERE l.state = 'in_flight') AS in_flight,
+        count(*) FILTER (WHERE l.state = 'retrying') AS retrying,
+        count(*) FILTER (WHERE l.state = 'quarantined') AS quarantined,
+        coalesce(sum(l.requests) FILTER (WHERE l.state IS NULL AND l.counted_as = 'updating'), 0)
+        - count(*) FILTER (WHERE l.state IN ('retrying', 'quarantined') AND l.counted_as = 'updating') AS updating,
+        coalesce(sum(l.requests) FILTER (WHERE l.state IS NULL AND l.counted_as = 'removing'), 0)
+        - count(*) FILTER (WHERE l.state IN ('retrying', 'quarantined') AND l.counted_as = 'removing') AS removing,
+        coalesce(sum(l.requests) FILTER (WHERE l.counted_as = 'succeeded'), 0) AS succeeded,
+        coalesce(sum(l.requests) FILTER (WHERE l.counted_as = 'failed'), 0) AS failed,
+        coalesce(sum(l.requests) FILTER (WHERE l.counted_as = 'cancelled'), 0) AS cancelled,
+        coalesce(sum(l.requests) FILTER (WHERE l.counted_as = 'removed'), 0) AS removed,
         min(l.started_at) AS started_at,
         max(l.ended_at) AS last_finished_at,
-        max(l.run_at) FILTER (WHERE l.quarantine IS NULL) AS last_run_at,
-        count(*) FILTER (WHERE l.quarantine IS NOT NULL) AS quarantined,
+        max(l.run_at) FILTER (WHERE l.quarantine IS NULL AND isfinite(l.run_at)) AS last_run_at,
         bool_or(l.quarantine LIKE 'project:%') AS of_projects,
-        count(*) FILTER (WHERE l.state = 'waiting' AND l.retried AND l.quarantine IS NULL) AS retrying,
-        count(*) FILTER (WHERE l.run_at > now() + interval '5 seconds' AND NOT l.retried AND l.quarantine IS NULL) AS scheduled
+        count(*) FILTER (
+            WHERE l.run_at > now() + interval '5 seconds' AND l.state NOT IN ('retrying', 'quarantined') AND l.quarantine IS NULL
+        ) AS scheduled
     FROM lines AS l
     GROUP BY GROUPING SETS ((l.batch, l.target), (l.target))
 ),
@@ -185,8 +228,9 @@ places AS (
             LIMIT 5000
         ) AS f
     ) AS h
-    JOIN provisioner.connection_requests AS q ON q.id = h.id
-    WHERE s.total AND s.unfinished > s.waiting
+    -- One by one, for a join is planned as a scan of the wide table.
+    CROSS JOIN LATERAL (SELECT r.batch FROM provisioner.connection_requests AS r WHERE r.id = h.id LIMIT 1) AS q
+    WHERE s.total AND s.unfinished > s.waits
     GROUP BY q.batch, s.target
 ),
 obstacles AS (
@@ -207,11 +251,12 @@ obstacles AS (
 ),
 foreseen AS (
     SELECT
-        s.*, s.unfinished - s.waiting - s.in_flight AS ready,
+        s.*,
+        s.unfinished - s.waiting - s.in_flight - s.retrying - s.quarantined - s.updating - s.removing AS ready,
         s.unfinished + s.succeeded + s.failed + s.cancelled + s.removed AS requests,
         CASE
-            WHEN s.total OR s.unfinished <= s.waiting + s.in_flight THEN s.unfinished
-            WHEN l.seen >= s.unfinished - s.waiting - s.in_flight THEN l.place + w.in_flight
+            WHEN s.total OR s.unfinished <= s.waits + s.flies THEN s.unfinished
+            WHEN l.seen >= s.unfinished - s.waits - s.flies THEN l.place + w.flies
             ELSE w.unfinished
         END / nullif(p.pace, 0) AS seconds,
         CASE
@@ -243,14 +288,16 @@ shown AS (
             WHEN 5 THEN 'held for a project' WHEN 6 THEN 'scheduled for later' WHEN 7 THEN 'the pace is not known yet'
         END AS ends_why,
         sum(f.retrying)::bigint AS retrying,
-        sum(f.quarantined)::bigint AS quarantined
+        sum(f.quarantined)::bigint AS quarantined,
+        sum(f.updating)::bigint AS updating,
+        sum(f.removing)::bigint AS removing
     FROM foreseen AS f
     WHERE f.requests > 0
     GROUP BY f.batch, f.total
 )
 SELECT * FROM shown
 UNION ALL
-SELECT NULL, true, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, 0, NULL, 0, 0
+SELECT NULL, true, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, 0, NULL, 0, 0, 0, 0
 WHERE NOT EXISTS (SELECT FROM shown);
 
 COMMENT ON VIEW provisioner.batch_progress IS 'How far each batch and everything together has come, and when it will end';
@@ -263,10 +310,10 @@ SELECT
 FROM (
     SELECT
         coalesce(q.target, '') AS target, coalesce(q.batch, '') AS batch, coalesce(q.requested_by, '') AS requested_by,
-        coalesce(q.status, '') AS status, coalesce(q.error_code, '') AS error_code,
+        q.counted_as AS status, coalesce(q.error_code, '') AS error_code,
         count(*) AS requests, min(q.created_at) AS started_at, max(q.finished_at) AS ended_at, max(q.id) AS newest
     FROM provisioner.requests AS q
-    GROUP BY q.target, q.batch, q.requested_by, q.status, q.error_code
+    GROUP BY q.target, q.batch, q.requested_by, q.counted_as, q.error_code
     UNION ALL
     SELECT k.target, k.batch, k.requested_by, k.status, k.error_code, -k.requests, NULL, NULL, NULL FROM provisioner.counts AS k
     UNION ALL
@@ -282,7 +329,9 @@ CREATE VIEW provisioner.rotation_status WITH (security_barrier) AS
 SELECT
     r.id, r.target, r.project_id, r.name, r.connection, r.environment, r.secret_path, r.secret_name, r.batch, r.priority,
     r.requested_by, r.created_at,
-    provisioner.live_state(r.status, r.wanted, r.rotation_id, f.id, w.id) AS state,
+    provisioner.live_state(
+        r.status, r.wanted, r.rotation_id, f.id, w.id, w.quarantine, s.error_message, s.cancelled
+    ) AS state,
     CASE WHEN w.quarantine = 'connection' THEN r.connection END AS waits_for,
     CASE WHEN r.status = 'pending' THEN coalesce(s.sent, r.attempts) ELSE r.attempts END AS attempts,
     r.rotation_id, r.connection_id, r.key_issued, r.adopted, r.left_behind,
@@ -299,19 +348,6 @@ WHERE r.requested_by = current_user OR (SELECT has_table_privilege('provisioner.
 
 COMMENT ON VIEW provisioner.rotation_status IS 'Every rotation with its live state, and what it waits for';
 COMMENT ON COLUMN provisioner.rotation_status.waits_for IS 'The connection of the same project that has to be there first';
-
--- What a reader may know of the credentials. The boxes themselves are for the workers.
-CREATE VIEW provisioner.request_credentials AS
-SELECT
-    q.id,
-    CASE WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) ELSE q.credential END AS credential,
-    CASE
-        WHEN q.credential LIKE 'sealed:%' AND q.credential NOT LIKE '%:wiped' THEN split_part(q.credential, ':', 2)
-    END AS sealed_by
-FROM provisioner.connection_requests AS q;
-
-COMMENT ON VIEW provisioner.request_credentials IS 'Which credential each request names; of a sealed one only its key''s id';
-COMMENT ON COLUMN provisioner.request_credentials.sealed_by IS 'The key that still seals it; NULL when there is no box (any more)';
 
 CREATE VIEW provisioner.quarantined_projects AS
 SELECT
@@ -342,4 +378,4 @@ WHERE h.quarantined_since IS NOT NULL;
 
 COMMENT ON VIEW provisioner.quarantined_credentials IS 'Credentials whose API key is refused: correct the key, and their requests go on';
 
-REVOKE EXECUTE ON FUNCTION provisioner.live_state(text, text, uuid, bigint, bigint) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION provisioner.live_state(text, text, uuid, bigint, bigint, text, text, boolean) FROM PUBLIC;

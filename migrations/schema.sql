@@ -123,8 +123,20 @@ BEGIN
             FROM failed AS f
             WHERE q.id = f.id
             RETURNING q.id
+        ),
+        failed_rotations AS (
+            SELECT r.id FROM provisioner.rotation_requests AS r
+            WHERE r.id = ANY (cancel.ids) AND r.status = 'failed'
+            ORDER BY r.id
+            FOR UPDATE
+        ),
+        rotations_put_aside AS (
+            UPDATE provisioner.rotation_requests AS r SET status = 'cancelled' FROM failed_rotations AS f
+            WHERE r.id = f.id
+            RETURNING r.id
         )
-        SELECT coalesce(array_agg(p.id), '{}') INTO aside FROM put_aside AS p;
+        SELECT coalesce(array_agg(p.id), '{}') INTO aside
+        FROM (SELECT * FROM put_aside UNION ALL SELECT * FROM rotations_put_aside) AS p;
     EXCEPTION WHEN OTHERS THEN
         IF provisioner.is_about_all(SQLSTATE) THEN
             RAISE;
@@ -137,7 +149,7 @@ BEGIN
     FOR round IN 1..20 LOOP
         BEGIN
             SELECT array_agg(q.id) INTO undone
-            FROM provisioner.connection_requests AS q
+            FROM provisioner.requests AS q
             WHERE q.id = ANY (cancel.ids) AND q.status = 'pending' AND q.id <> ALL (done || refused);
             EXIT WHEN undone IS NULL;
             -- Locks are taken as others take them: who is in flight before its request, its request before its place in line.
@@ -147,6 +159,9 @@ BEGIN
             PERFORM 1 FROM provisioner.connection_requests AS q
             WHERE q.id = ANY (undone) AND NOT EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = q.id)
             ORDER BY q.id FOR UPDATE;
+            PERFORM 1 FROM provisioner.rotation_requests AS r
+            WHERE r.id = ANY (undone) AND NOT EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = r.id)
+            ORDER BY r.id FOR UPDATE;
             WITH unlined AS (
                 DELETE FROM provisioner.ready AS r WHERE r.id = ANY (undone) RETURNING r.id, r.target, r.rank, r.project_id
             ),
@@ -161,7 +176,7 @@ BEGIN
             ),
             postponed AS (
                 INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
-                SELECT f.id, now() + interval '45 seconds', f.target, f.rank, f.project_id FROM found AS f WHERE f.doubted
+                SELECT f.id, now(), f.target, f.rank, f.project_id FROM found AS f WHERE f.doubted
                 ON CONFLICT (id) DO UPDATE SET run_at = excluded.run_at
                 RETURNING waiting.id
             ),
@@ -179,10 +194,20 @@ BEGIN
                 FROM found AS f
                 WHERE q.id = f.id AND q.id = ANY (undone) AND NOT f.doubted
                 RETURNING q.id
+            ),
+            finished_rotations AS (
+                UPDATE provisioner.rotation_requests AS r
+                SET
+                    status = 'cancelled', finished_at = clock_timestamp(),
+                    attempts = coalesce((SELECT s.sent FROM provisioner.attempt_state AS s WHERE s.id = r.id), r.attempts)
+                FROM found AS f
+                WHERE r.id = f.id AND r.id = ANY (undone) AND NOT f.doubted
+                RETURNING r.id
             )
             SELECT
                 array_agg(f.id), array_agg(f.id) FILTER (WHERE f.doubted),
-                count(*) FILTER (WHERE NOT f.doubted) > (SELECT count(*) FROM finished)
+                count(*) FILTER (WHERE NOT f.doubted)
+                > (SELECT count(*) FROM finished) + (SELECT count(*) FROM finished_rotations)
             INTO lately, lately_ending, skipped
             FROM found AS f;
             IF skipped THEN
@@ -223,8 +248,6 @@ BEGIN
         SELECT d.id, CASE WHEN d.id = ANY (ending) THEN 'ending' ELSE 'cancelled' END AS outcome FROM unnest(done) AS d (id)
         UNION ALL
         SELECT a.id, 'put aside' FROM unnest(aside) AS a (id)
-        UNION ALL
-        SELECT r.id, r.outcome FROM provisioner.cancel_rotations(cancel.ids) AS r
     ) AS c
     ORDER BY c.id;
 END
@@ -232,61 +255,50 @@ $$;
 
 COMMENT ON FUNCTION provisioner.cancel(ids bigint[]) IS 'Call requests off, or put failed ones aside; returns what changed';
 
-CREATE FUNCTION provisioner.cancel_rotations(ids bigint[]) RETURNS TABLE(id bigint, outcome text)
+CREATE FUNCTION provisioner.connection_requests_counted() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-#variable_conflict use_column
-DECLARE
-    ending bigint[];
-    found_ids bigint[];
-    doubted bigint[];
 BEGIN
-    -- In the order of others: who is in flight before its request, its request before its place in line.
-    WITH marked AS (
-        UPDATE provisioner.in_flight AS f SET cancelled = true
+    CASE TG_OP
+    WHEN 'INSERT' THEN
+        INSERT INTO provisioner.count_changes
+        SELECT
+            coalesce(n.target, '') || '', coalesce(n.batch, ''), coalesce(n.requested_by, ''),
+            provisioner.counted_as(n.status, n.wanted, n.connection_id), coalesce(n.error_code, ''),
+            count(*), min(n.created_at), max(n.finished_at), max(n.id)
+        FROM new_rows AS n
+        GROUP BY 1, 2, 3, 4, 5;
+    WHEN 'UPDATE' THEN
+        INSERT INTO provisioner.count_changes
+        SELECT
+            coalesce(c.target, '') || '', coalesce(c.batch, ''), coalesce(c.requested_by, ''), c.counted_as,
+            coalesce(c.error_code, ''), sum(c.requests), min(c.created_at), max(c.finished_at), max(c.id)
         FROM (
-            SELECT g.id FROM provisioner.in_flight AS g
-            WHERE g.id = ANY (cancel_rotations.ids) AND g.id > 1000000000000 ORDER BY g.id FOR UPDATE
-        ) AS held
-        WHERE f.id = held.id
-        RETURNING f.id
-    )
-    SELECT coalesce(array_agg(m.id), '{}') INTO ending FROM marked AS m;
-    PERFORM 1 FROM provisioner.rotation_requests AS r WHERE r.id = ANY (cancel_rotations.ids) ORDER BY r.id FOR UPDATE;
-    WITH unlined AS (
-        DELETE FROM provisioner.ready AS l WHERE l.id = ANY (cancel_rotations.ids) AND l.id > 1000000000000
-        RETURNING l.id, l.target, l.rank, l.project_id
-    ),
-    unscheduled AS (
-        DELETE FROM provisioner.waiting AS w WHERE w.id = ANY (cancel_rotations.ids) AND w.id > 1000000000000
-        RETURNING w.id, w.target, w.rank, w.project_id
-    ),
-    placed AS (
-        SELECT u.*, EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = u.id) AS doubted
-        FROM (SELECT * FROM unlined UNION ALL SELECT * FROM unscheduled) AS u
-    )
-    SELECT coalesce(array_agg(p.id), '{}'), coalesce(array_agg(p.id) FILTER (WHERE p.doubted), '{}')
-    INTO found_ids, doubted
-    FROM placed AS p;
-    -- Who has an attempt in doubt is looked up once more, when a late commit would show.
-    INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
-    SELECT r.id, now() + interval '45 seconds', r.target || '/rotations', -r.priority, r.project_id
-    FROM provisioner.rotation_requests AS r
-    WHERE r.id = ANY (doubted);
-    UPDATE provisioner.attempt_state AS s SET cancelled = true WHERE s.id = ANY (doubted);
-    UPDATE provisioner.rotation_requests AS r SET status = 'cancelled', finished_at = clock_timestamp()
-    WHERE r.id = ANY (found_ids) AND r.id <> ALL (doubted) AND r.status = 'pending';
-    RETURN QUERY
-    WITH put_aside AS (
-        UPDATE provisioner.rotation_requests AS r SET status = 'cancelled'
-        WHERE r.id = ANY (cancel_rotations.ids) AND r.status = 'failed'
-        RETURNING r.id
-    )
-    SELECT f, CASE WHEN f = ANY (doubted) OR f = ANY (ending) THEN 'ending' ELSE 'cancelled' END
-    FROM unnest(found_ids || ending) AS f
-    UNION ALL
-    SELECT p.id, 'put aside' FROM put_aside AS p;
+            SELECT
+                o.target, o.batch, o.requested_by, provisioner.counted_as(o.status, o.wanted, o.connection_id) AS counted_as, o.error_code,
+                -1 AS requests, NULL AS created_at, NULL AS finished_at, NULL AS id
+            FROM old_rows AS o
+            UNION ALL
+            SELECT
+                n.target, n.batch, n.requested_by, provisioner.counted_as(n.status, n.wanted, n.connection_id), n.error_code,
+                1, n.created_at, n.finished_at, n.id
+            FROM new_rows AS n
+        ) AS c
+        GROUP BY 1, 2, 3, 4, 5
+        HAVING sum(c.requests) <> 0;
+    WHEN 'DELETE' THEN
+        INSERT INTO provisioner.count_changes
+        SELECT
+            coalesce(o.target, '') || '', coalesce(o.batch, ''), coalesce(o.requested_by, ''),
+            provisioner.counted_as(o.status, o.wanted, o.connection_id), coalesce(o.error_code, ''), -count(*)
+        FROM old_rows AS o
+        GROUP BY 1, 2, 3, 4, 5;
+    ELSE
+        DELETE FROM provisioner.counts AS k WHERE k.target = split_part(k.target, '/', 1) || '';
+        DELETE FROM provisioner.count_changes AS h WHERE h.target = split_part(h.target, '/', 1) || '';
+    END CASE;
+    RETURN NULL;
 END
 $$;
 
@@ -295,6 +307,7 @@ CREATE FUNCTION provisioner.connections_followed() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
     ids bigint[];
 BEGIN
     IF NOT EXISTS (SELECT FROM provisioner.rotation_requests) THEN
@@ -317,9 +330,12 @@ BEGIN
         UPDATE provisioner.rotation_requests AS r
         SET status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL
         FROM concerned AS c
-        WHERE r.id = c.id AND c.status = 'failed' AND c.now_is IN ('pending', 'succeeded')
+        WHERE
+            r.id = c.id AND c.status = 'failed' AND c.now_is IN ('pending', 'succeeded')
+            AND (SELECT set_config('provisioner.recording', 'on', true)) = 'on'
     )
     SELECT array_agg(c.id) INTO ids FROM concerned AS c;
+    PERFORM set_config('provisioner.recording', before, true);
     IF ids IS NOT NULL THEN
         PERFORM provisioner.follow_connections(ids);
     END IF;
@@ -349,7 +365,19 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION provisioner.disown(target text, most integer) RETURNS SETOF bigint
+CREATE FUNCTION provisioner.counted_as(status text, wanted text, recorded uuid) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT CASE
+        WHEN status <> 'pending' THEN status
+        WHEN status IS NULL THEN ''
+        WHEN wanted = 'absent' THEN 'removing'
+        WHEN recorded IS NOT NULL THEN 'updating'
+        ELSE 'pending'
+    END
+$$;
+
+CREATE FUNCTION provisioner.disown(target text, most integer, code text, message text) RETURNS SETOF bigint
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -369,7 +397,7 @@ BEGIN
         RETURN;
     END IF;
     BEGIN
-        PERFORM provisioner.disown_requests(lined);
+        PERFORM provisioner.disown_requests(lined, code, message);
         SET CONSTRAINTS ALL IMMEDIATE;
         RETURN QUERY SELECT unnest(lined);
         RETURN;
@@ -378,7 +406,7 @@ BEGIN
     END;
     FOREACH one IN ARRAY lined LOOP
         BEGIN
-            PERFORM provisioner.disown_requests(ARRAY [one]);
+            PERFORM provisioner.disown_requests(ARRAY [one], code, message);
             SET CONSTRAINTS ALL IMMEDIATE;
             RETURN NEXT one;
         EXCEPTION WHEN OTHERS THEN
@@ -393,7 +421,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION provisioner.disown_requests(ids bigint[]) RETURNS void
+CREATE FUNCTION provisioner.disown_requests(ids bigint[], code text, message text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -405,19 +433,13 @@ BEGIN
     DELETE FROM provisioner.ready AS r WHERE r.id = ANY (ids);
     WITH failed AS (
         UPDATE provisioner.connection_requests AS q
-        SET
-            status = 'failed', error_code = 'target_unknown', finished_at = clock_timestamp(),
-            error_message = 'no worker knows the target ' || quote_literal(q.target)
-                || '; name it in the settings as [targets.' || q.target || '], then retry'
+        SET status = 'failed', error_code = code, error_message = message, finished_at = clock_timestamp()
         WHERE q.id = ANY (ids) AND q.status = 'pending'
         RETURNING q.id
     ),
     failed_rotations AS (
         UPDATE provisioner.rotation_requests AS q
-        SET
-            status = 'failed', error_code = 'target_unknown', finished_at = clock_timestamp(),
-            error_message = 'no worker knows the target ' || quote_literal(q.target)
-                || '; name it in the settings as [targets.' || q.target || '], then retry'
+        SET status = 'failed', error_code = code, error_message = message, finished_at = clock_timestamp()
         WHERE q.id = ANY (ids) AND q.status = 'pending'
         RETURNING q.id
     )
@@ -487,7 +509,13 @@ CREATE FUNCTION provisioner.follow_connections(ids bigint[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
 BEGIN
+    IF coalesce(cardinality(follow_connections.ids), 0) = 0 THEN
+        RETURN;  -- nobody is woken for nothing: a sweep asks every few seconds
+    END IF;
+    PERFORM set_config('provisioner.recording', 'on', true);
     UPDATE provisioner.waiting AS w
     SET run_at = greatest(r.not_before, now()), quarantine = NULL
     FROM provisioner.rotation_requests AS r
@@ -518,6 +546,7 @@ BEGIN
     SET status = 'failed', error_code = 'connection_failed', error_message = f.reason, finished_at = clock_timestamp()
     FROM failed AS f
     WHERE r.id = f.id AND r.id IN (SELECT u.id FROM unplaced AS u);
+    PERFORM set_config('provisioner.recording', before, true);
     -- Heard as: look at everything.
     PERFORM pg_notify('provisioner', '');
 END
@@ -532,6 +561,69 @@ $$;
 
 COMMENT ON FUNCTION provisioner.is_about_all(code text) IS 'Whether an error code is about more than one row';
 
+CREATE FUNCTION provisioner.keep_counts(requests regclass, line text, recorded text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+DECLARE
+    name text := (SELECT c.relname || '_counted' FROM pg_class AS c WHERE c.oid = keep_counts.requests);
+BEGIN
+    EXECUTE format($create$
+CREATE FUNCTION provisioner.%1$I() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    CASE TG_OP
+    WHEN 'INSERT' THEN
+        INSERT INTO provisioner.count_changes
+        SELECT
+            coalesce(n.target, '') || %2$L, coalesce(n.batch, ''), coalesce(n.requested_by, ''),
+            provisioner.counted_as(n.status, n.wanted, n.%3$I), coalesce(n.error_code, ''),
+            count(*), min(n.created_at), max(n.finished_at), max(n.id)
+        FROM new_rows AS n
+        GROUP BY 1, 2, 3, 4, 5;
+    WHEN 'UPDATE' THEN
+        INSERT INTO provisioner.count_changes
+        SELECT
+            coalesce(c.target, '') || %2$L, coalesce(c.batch, ''), coalesce(c.requested_by, ''), c.counted_as,
+            coalesce(c.error_code, ''), sum(c.requests), min(c.created_at), max(c.finished_at), max(c.id)
+        FROM (
+            SELECT
+                o.target, o.batch, o.requested_by, provisioner.counted_as(o.status, o.wanted, o.%3$I) AS counted_as, o.error_code,
+                -1 AS requests, NULL AS created_at, NULL AS finished_at, NULL AS id
+            FROM old_rows AS o
+            UNION ALL
+            SELECT
+                n.target, n.batch, n.requested_by, provisioner.counted_as(n.status, n.wanted, n.%3$I), n.error_code,
+                1, n.created_at, n.finished_at, n.id
+            FROM new_rows AS n
+        ) AS c
+        GROUP BY 1, 2, 3, 4, 5
+        HAVING sum(c.requests) <> 0;
+    WHEN 'DELETE' THEN
+        INSERT INTO provisioner.count_changes
+        SELECT
+            coalesce(o.target, '') || %2$L, coalesce(o.batch, ''), coalesce(o.requested_by, ''),
+            provisioner.counted_as(o.status, o.wanted, o.%3$I), coalesce(o.error_code, ''), -count(*)
+        FROM old_rows AS o
+        GROUP BY 1, 2, 3, 4, 5;
+    ELSE
+        DELETE FROM provisioner.counts AS k WHERE k.target = split_part(k.target, '/', 1) || %2$L;
+        DELETE FROM provisioner.count_changes AS h WHERE h.target = split_part(h.target, '/', 1) || %2$L;
+    END CASE;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER counted_in AFTER INSERT ON %4$s
+REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.%1$I();
+CREATE TRIGGER counted_again AFTER UPDATE ON %4$s
+REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.%1$I();
+CREATE TRIGGER counted_out AFTER DELETE ON %4$s
+REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.%1$I();
+CREATE TRIGGER counted_none AFTER TRUNCATE ON %4$s FOR EACH STATEMENT EXECUTE FUNCTION provisioner.%1$I();
+$create$, name, line, recorded, requests);
+END
+$_$;
+
 CREATE FUNCTION provisioner.keys_deleted(ids bigint[]) RETURNS TABLE(id bigint)
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -543,13 +635,15 @@ $$;
 
 COMMENT ON FUNCTION provisioner.keys_deleted(ids bigint[]) IS 'Note that the keys which rotations left behind are deleted at OpenRouter';
 
-CREATE FUNCTION provisioner.live_state(status text, wanted text, connection uuid, flying bigint, waits bigint) RETURNS text
+CREATE FUNCTION provisioner.live_state(status text, wanted text, recorded uuid, flying bigint, waits bigint, quarantine text, said text, cancelled boolean) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
     SELECT CASE
         WHEN status <> 'pending' THEN status
+        WHEN waits IS NOT NULL AND quarantine LIKE '%:%' THEN 'quarantined'
+        WHEN waits IS NOT NULL AND said IS NOT NULL AND NOT cancelled THEN 'retrying'
         WHEN wanted = 'absent' THEN 'removing'
-        WHEN connection IS NOT NULL THEN 'updating'
+        WHEN recorded IS NOT NULL THEN 'updating'
         WHEN flying IS NOT NULL THEN 'in_flight'
         WHEN waits IS NOT NULL THEN 'waiting'
         ELSE 'ready'
@@ -610,13 +704,14 @@ DECLARE
 BEGIN
     INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id, quarantine)
     SELECT
-        r.id,
-        CASE WHEN c.status = 'succeeded' OR r.wanted = 'absent' THEN greatest(r.not_before, now()) ELSE 'infinity' END,
-        r.target || '/rotations', -r.priority, r.project_id,
-        CASE WHEN c.status IS DISTINCT FROM 'succeeded' AND r.wanted = 'present' THEN 'connection' END
+        r.id, CASE WHEN n.connection THEN 'infinity' ELSE greatest(r.not_before, now()) END,
+        r.target || '/rotations', -r.priority, r.project_id, CASE WHEN n.connection THEN 'connection' END
     FROM provisioner.rotation_requests AS r
     LEFT JOIN provisioner.connection_requests AS c
         ON c.target = r.target AND c.project_id = r.project_id AND c.name = r.connection
+    CROSS JOIN LATERAL (
+        SELECT c.status IS DISTINCT FROM 'succeeded' AND r.wanted = 'present' AND r.rotation_id IS NULL AS connection
+    ) AS n
     WHERE
         r.id = ANY (place_rotations.ids) AND r.status = 'pending'
         AND NOT EXISTS (SELECT FROM provisioner.ready AS l WHERE l.id = r.id)
@@ -691,6 +786,16 @@ BEGIN
     INSERT INTO provisioner.count_changes (target, batch, requested_by, status, error_code, requests, started_at, ended_at, newest)
     SELECT m.* FROM provisioner.miscounted AS m;
     GET DIAGNOSTICS corrected = ROW_COUNT;
+    DELETE FROM provisioner.set_apart AS a
+    WHERE NOT EXISTS (
+        SELECT FROM provisioner.connection_requests AS q
+        WHERE q.id = a.id AND q.status = a.status AND q.error_code IS NOT DISTINCT FROM a.error_code
+    );
+    INSERT INTO provisioner.set_apart (id, status, error_code)
+    SELECT q.id, q.status, q.error_code
+    FROM provisioner.connection_requests AS q
+    WHERE q.status IN ('failed', 'cancelled', 'removed')
+    ON CONFLICT (id) DO NOTHING;
     RETURN corrected;
 END
 $$;
@@ -744,6 +849,18 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION provisioner.refuse_recorded_of_rotations() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    RAISE EXCEPTION 'request %: status, rotation_id, connection_id, key_issued, adopted, attempts, error_code, error_message and'
+        ' finished_at are what workers record, and cannot be changed', old.id
+    USING ERRCODE = 'object_not_in_prerequisite_state',
+        HINT = 'Set status to pending to retry it, or use provisioner.cancel, provisioner.retry and provisioner.remove.';
+END
+$$;
+
 CREATE FUNCTION provisioner.rekey(ids bigint[]) RETURNS TABLE(id bigint)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -786,30 +903,45 @@ CREATE FUNCTION provisioner.remove(ids bigint[], adopted boolean DEFAULT false) 
     AS $$
 #variable_conflict use_column
 DECLARE
-    request provisioner.connection_requests;
+    connection provisioner.connection_requests;
+    request record;
 BEGIN
     FOR request IN
-        SELECT q.* FROM provisioner.connection_requests AS q
+        -- Rotations first: what removes a connection removes its rotations, too, and they are told of once.
+        SELECT r.id, r.adopted, true AS rotates FROM provisioner.rotation_requests AS r
+        WHERE r.id = ANY (remove.ids) AND (r.wanted = 'present' OR r.status IN ('failed', 'cancelled'))
+        UNION ALL
+        SELECT q.id, q.adopted, false FROM provisioner.connection_requests AS q
         WHERE q.id = ANY (remove.ids) AND (q.wanted = 'present' OR q.status IN ('failed', 'cancelled'))
-        ORDER BY q.id
+        ORDER BY rotates DESC, id
     LOOP
         BEGIN
             IF remove.adopted AND request.adopted THEN
                 INSERT INTO provisioner.edits AS e (id, adopted) VALUES (request.id, true)
                 ON CONFLICT (id) DO UPDATE SET adopted = true;
             END IF;
-            UPDATE provisioner.connection_requests AS q
-            SET wanted = 'absent', status = CASE WHEN q.wanted = 'absent' THEN 'pending' ELSE q.status END
-            WHERE q.id = request.id;
+            IF request.rotates THEN
+                UPDATE provisioner.rotation_requests AS r
+                SET wanted = 'absent', status = CASE WHEN r.wanted = 'absent' THEN 'pending' ELSE r.status END
+                WHERE r.id = request.id;
+            ELSE
+                SELECT q.* INTO connection FROM provisioner.connection_requests AS q WHERE q.id = request.id;
+                UPDATE provisioner.connection_requests AS q
+                SET wanted = 'absent', status = CASE WHEN q.wanted = 'absent' THEN 'pending' ELSE q.status END
+                WHERE q.id = request.id;
+                IF remove.adopted OR connection.wanted = 'absent' THEN
+                    PERFORM provisioner.remove_rotations_of(connection, remove.adopted);
+                END IF;
+            END IF;
             SELECT
                 q.id,
                 CASE
                     WHEN q.status = 'removed' THEN 'removed'
-                    WHEN q.adopted AND NOT remove.adopted THEN 'let go'
+                    WHEN request.adopted AND NOT remove.adopted THEN 'let go'
                     ELSE 'removing'
                 END
             INTO id, outcome
-            FROM provisioner.connection_requests AS q WHERE q.id = request.id;
+            FROM provisioner.requests AS q WHERE q.id = request.id;
             RETURN NEXT;
         EXCEPTION WHEN OTHERS THEN
             IF provisioner.is_about_all(SQLSTATE) THEN
@@ -818,36 +950,43 @@ BEGIN
             RAISE NOTICE 'request % is left as it is: %', request.id, SQLERRM;
         END;
     END LOOP;
-    RETURN QUERY SELECT r.id, r.outcome FROM provisioner.remove_rotations(remove.ids) AS r;
 END
 $$;
 
-COMMENT ON FUNCTION provisioner.remove(ids bigint[], adopted boolean) IS 'Have what was made removed; what was adopted only with adopted => true';
+COMMENT ON FUNCTION provisioner.remove(ids bigint[], adopted boolean) IS 'Have connections and rotations removed; what was adopted only with adopted => true';
 
-CREATE FUNCTION provisioner.remove_rotations(ids bigint[]) RETURNS TABLE(id bigint, outcome text)
+CREATE FUNCTION provisioner.remove_gone(target text, project uuid) RETURNS bigint
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    DELETE FROM provisioner.seen_projects AS s WHERE s.target = remove_gone.target AND s.project_id = remove_gone.project;
+    SELECT count(*) FROM provisioner.remove(ARRAY(
+        SELECT q.id FROM provisioner.connection_requests AS q
+        WHERE
+            q.target = remove_gone.target AND q.project_id = remove_gone.project
+            AND q.wanted = 'present' AND q.status <> 'cancelled'
+    ))
+$$;
+
+CREATE FUNCTION provisioner.remove_rotations_of(c provisioner.connection_requests, adopted boolean) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-#variable_conflict use_column
 DECLARE
-    found_ids bigint[];
-BEGIN
-    SELECT array_agg(q.id) INTO found_ids
-    FROM (
+    users bigint[] := ARRAY (
         SELECT r.id FROM provisioner.rotation_requests AS r
-        WHERE r.id = ANY (remove_rotations.ids) AND (r.wanted = 'present' OR r.status IN ('failed', 'cancelled'))
+        WHERE
+            r.target = c.target AND r.project_id = c.project_id AND r.connection = c.name
+            AND (NOT r.adopted OR remove_rotations_of.adopted)
         ORDER BY r.id
-        FOR UPDATE
-    ) AS q;
-    UPDATE provisioner.rotation_requests AS r
-    SET wanted = 'absent', status = CASE r.wanted WHEN 'absent' THEN 'pending' ELSE r.status END
-    WHERE r.id = ANY (found_ids);
-    RETURN QUERY
-    SELECT
-        r.id, CASE WHEN r.status = 'removed' THEN 'removed' WHEN r.adopted THEN 'let go' ELSE 'removing' END
-    FROM provisioner.rotation_requests AS r
-    WHERE r.id = ANY (found_ids)
-    ORDER BY r.id;
+    );
+BEGIN
+    PERFORM provisioner.remove(users, remove_rotations_of.adopted);
+    IF EXISTS (
+        SELECT FROM provisioner.rotation_requests AS r WHERE r.id = ANY (users) AND r.wanted = 'absent' AND r.status = 'pending'
+    ) THEN
+        UPDATE provisioner.waiting AS w SET run_at = 'infinity', quarantine = 'rotations' WHERE w.id = c.id;
+    END IF;
 END
 $$;
 
@@ -867,9 +1006,118 @@ BEGIN
     END IF;
     SELECT s.updated_at INTO lately FROM provisioner.attempt_state AS s WHERE s.id = r.id;
     IF lately IS NOT NULL OR r.status = 'pending' THEN
-        PERFORM provisioner.take_place(r, greatest(lately + interval '45 seconds', r.not_before, now()));
+        PERFORM provisioner.take_place(r, greatest(lately + provisioner.time_to_show(), r.not_before, now()));
     END IF;
     PERFORM set_config('provisioner.recording', before, true);
+END
+$$;
+
+CREATE FUNCTION provisioner.utf16_length(given text) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT length(given) + length(regexp_replace(given, '[^\U00010000-\U0010FFFF]', '', 'g'))
+$$;
+
+CREATE TABLE provisioner.rotation_requests (
+    id bigint NOT NULL,
+    target text DEFAULT 'default'::text NOT NULL,
+    project_id uuid NOT NULL,
+    name text DEFAULT 'openrouter'::text NOT NULL,
+    connection text DEFAULT 'openrouter'::text NOT NULL,
+    environment text DEFAULT 'prod'::text NOT NULL,
+    secret_path text DEFAULT '/'::text NOT NULL,
+    secret_name text DEFAULT 'OPENROUTER_API_KEY'::text NOT NULL,
+    interval_days integer DEFAULT 30 NOT NULL,
+    rotate_at time without time zone DEFAULT '00:00:00'::time without time zone NOT NULL,
+    key_name text DEFAULT '{project_name} {environment}'::text NOT NULL,
+    spend_limit numeric,
+    limit_reset text,
+    include_byok boolean,
+    description text,
+    on_conflict text DEFAULT 'fail'::text NOT NULL,
+    priority smallint DEFAULT 0 NOT NULL,
+    batch text,
+    project_name text,
+    wanted text DEFAULT 'present'::text NOT NULL,
+    with_secrets boolean DEFAULT false NOT NULL,
+    revoke_keys boolean DEFAULT false NOT NULL,
+    not_before timestamp with time zone,
+    requested_by text DEFAULT CURRENT_USER NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    status text DEFAULT 'pending'::text NOT NULL,
+    rotation_id uuid,
+    connection_id uuid,
+    key_issued text,
+    adopted boolean DEFAULT false NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    left_behind text,
+    error_code text,
+    error_message text,
+    finished_at timestamp with time zone,
+    CONSTRAINT rotation_requests_batch_check CHECK (((length(batch) >= 1) AND (length(batch) <= 200))),
+    CONSTRAINT rotation_requests_created_at_check CHECK (isfinite(created_at)),
+    CONSTRAINT rotation_requests_description_check CHECK ((provisioner.utf16_length(description) <= 255)),
+    CONSTRAINT rotation_requests_environment_check CHECK (((environment ~ '^[a-z0-9]+(-[a-z0-9]+)*$'::text) AND (length(environment) <= 64))),
+    CONSTRAINT rotation_requests_interval_days_check CHECK (((interval_days >= 1) AND (interval_days <= 3650))),
+    CONSTRAINT rotation_requests_key_name_check CHECK (((key_name ~ '\S'::text) AND (length(key_name) <= 200))),
+    CONSTRAINT rotation_requests_limit_reset_check CHECK ((limit_reset = ANY (ARRAY['daily'::text, 'weekly'::text, 'monthly'::text]))),
+    CONSTRAINT rotation_requests_name_check CHECK (((length(name) <= 64) AND (name ~ '^[a-z0-9]+(-[a-z0-9]+)*$'::text))),
+    CONSTRAINT rotation_requests_not_before_check CHECK (isfinite(not_before)),
+    CONSTRAINT rotation_requests_on_conflict_check CHECK ((on_conflict = ANY (ARRAY['fail'::text, 'adopt'::text]))),
+    CONSTRAINT rotation_requests_priority_check CHECK ((priority > '-32768'::integer)),
+    CONSTRAINT rotation_requests_project_name_check CHECK ((((length(project_name) >= 1) AND (length(project_name) <= 200)) AND (project_name !~ '[\u0001-\u001F\u007F-\u009F]'::text))),
+    CONSTRAINT rotation_requests_secret_name_check CHECK ((secret_name ~ '^[^:/\s]{1,200}$'::text)),
+    CONSTRAINT rotation_requests_secret_path_check CHECK (((secret_path ~ '^/([^/\s]+/)*[^/\s]*$'::text) AND (length(secret_path) <= 500))),
+    CONSTRAINT rotation_requests_spend_limit_check CHECK (((spend_limit > (0)::numeric) AND (spend_limit < '1000000000'::numeric))),
+    CONSTRAINT rotation_requests_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'succeeded'::text, 'failed'::text, 'cancelled'::text, 'removed'::text]))),
+    CONSTRAINT rotation_requests_target_check CHECK ((target ~ '^[a-z0-9][a-z0-9-]{0,62}$'::text)),
+    CONSTRAINT rotation_requests_wanted_check CHECK ((wanted = ANY (ARRAY['present'::text, 'absent'::text])))
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='50000', autovacuum_analyze_scale_factor='0', autovacuum_analyze_threshold='50000');
+
+COMMENT ON TABLE provisioner.rotation_requests IS 'One row is one secret rotation that somebody wants: a key of its own for a project';
+
+COMMENT ON COLUMN provisioner.rotation_requests.connection IS 'The connection with the management key, by its name in the same project';
+
+COMMENT ON COLUMN provisioner.rotation_requests.key_name IS 'The key''s name at OpenRouter; {project_name}, {project_id} and {environment} are filled in';
+
+COMMENT ON COLUMN provisioner.rotation_requests.with_secrets IS 'Whether removing it deletes its secret, too';
+
+COMMENT ON COLUMN provisioner.rotation_requests.revoke_keys IS 'Whether removing it revokes its keys at OpenRouter, too';
+
+COMMENT ON COLUMN provisioner.rotation_requests.key_issued IS 'The name under which OpenRouter lists the key';
+
+COMMENT ON COLUMN provisioner.rotation_requests.left_behind IS 'Which other keys stay or may stay at OpenRouter, and what to do; set it to NULL when that is done';
+
+CREATE FUNCTION provisioner.reopen_rotation(r provisioner.rotation_requests) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
+    lately timestamptz;
+BEGIN
+    -- It may change places between two statements, so it is looked for again.
+    FOR round IN 1..20 LOOP
+        DELETE FROM provisioner.waiting AS w WHERE w.id = r.id;
+        EXIT WHEN FOUND;
+        DELETE FROM provisioner.ready AS l WHERE l.id = r.id;
+        EXIT WHEN FOUND OR r.status <> 'pending';
+        IF EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = r.id) THEN
+            RETURN false;
+        END IF;
+    END LOOP;
+    PERFORM set_config('provisioner.recording', 'on', true);
+    SELECT s.updated_at INTO lately FROM provisioner.attempt_state AS s WHERE s.id = r.id;
+    IF r.status = 'pending' THEN
+        PERFORM provisioner.place_rotations(ARRAY [r.id]);
+    ELSE
+        UPDATE provisioner.rotation_requests AS q SET status = 'pending' WHERE q.id = r.id;
+    END IF;
+    UPDATE provisioner.waiting AS w SET run_at = greatest(w.run_at, lately + provisioner.time_to_show())
+    WHERE w.id = r.id AND isfinite(w.run_at) AND lately IS NOT NULL;
+    PERFORM set_config('provisioner.recording', before, true);
+    RETURN true;
 END
 $$;
 
@@ -1024,6 +1272,22 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION provisioner.request_set_apart() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF TG_OP <> 'DELETE' AND new.status IN ('failed', 'cancelled', 'removed') THEN
+        INSERT INTO provisioner.set_apart AS a (id, status, error_code)
+        VALUES (new.id, new.status, new.error_code)
+        ON CONFLICT (id) DO UPDATE SET status = excluded.status, error_code = excluded.error_code;
+    ELSE
+        DELETE FROM provisioner.set_apart AS a WHERE a.id = old.id;
+    END IF;
+    RETURN NULL;
+END
+$$;
+
 CREATE FUNCTION provisioner.request_status_edited() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1053,70 +1317,6 @@ BEGIN
     )
     ON CONFLICT (id) DO NOTHING;
     PERFORM set_config('provisioner.recording', before, true);
-    RETURN NULL;
-END
-$$;
-
-CREATE FUNCTION provisioner.requests_counted_again() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-BEGIN
-    INSERT INTO provisioner.count_changes
-    SELECT
-        coalesce(c.target, ''), coalesce(c.batch, ''), coalesce(c.requested_by, ''), coalesce(c.status, ''),
-        coalesce(c.error_code, ''), sum(c.requests), min(c.created_at), max(c.finished_at), max(c.id)
-    FROM (
-        SELECT o.target, o.batch, o.requested_by, o.status, o.error_code, -1 AS requests, NULL AS created_at, NULL AS finished_at, NULL AS id
-        FROM old_rows AS o
-        UNION ALL
-        SELECT n.target, n.batch, n.requested_by, n.status, n.error_code, 1, n.created_at, n.finished_at, n.id
-        FROM new_rows AS n
-    ) AS c
-    GROUP BY c.target, c.batch, c.requested_by, c.status, c.error_code
-    HAVING sum(c.requests) <> 0;
-    RETURN NULL;
-END
-$$;
-
-CREATE FUNCTION provisioner.requests_counted_in() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-BEGIN
-    INSERT INTO provisioner.count_changes
-    SELECT
-        coalesce(n.target, ''), coalesce(n.batch, ''), coalesce(n.requested_by, ''), coalesce(n.status, ''),
-        coalesce(n.error_code, ''), count(*), min(n.created_at), max(n.finished_at), max(n.id)
-    FROM new_rows AS n
-    GROUP BY n.target, n.batch, n.requested_by, n.status, n.error_code;
-    RETURN NULL;
-END
-$$;
-
-CREATE FUNCTION provisioner.requests_counted_none() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-BEGIN
-    -- Those of rotations stay: they are counted under the targets of their lines.
-    DELETE FROM provisioner.counts AS k WHERE k.target NOT LIKE '%/rotations';
-    DELETE FROM provisioner.count_changes AS h WHERE h.target NOT LIKE '%/rotations';
-    RETURN NULL;
-END
-$$;
-
-CREATE FUNCTION provisioner.requests_counted_out() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-BEGIN
-    INSERT INTO provisioner.count_changes
-    SELECT
-        coalesce(o.target, ''), coalesce(o.batch, ''), coalesce(o.requested_by, ''), coalesce(o.status, ''),
-        coalesce(o.error_code, ''), -count(*)
-    FROM old_rows AS o
-    GROUP BY o.target, o.batch, o.requested_by, o.status, o.error_code;
     RETURN NULL;
 END
 $$;
@@ -1194,20 +1394,24 @@ CREATE FUNCTION provisioner.requests_truncated() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+DECLARE
+    first bigint := TG_ARGV[0];
+    last bigint := TG_ARGV[1];
 BEGIN
-    -- The places and the evidence of rotations, whose ids begin where those of connections never come, are not to go with them.
-    IF EXISTS (SELECT FROM provisioner.rotation_requests) THEN
-        DELETE FROM provisioner.ready AS r WHERE r.id <= 1000000000000;
-        DELETE FROM provisioner.waiting AS w WHERE w.id <= 1000000000000;
-        DELETE FROM provisioner.in_flight AS f WHERE f.id <= 1000000000000;
-        DELETE FROM provisioner.unrecorded AS u WHERE u.id <= 1000000000000;
-        DELETE FROM provisioner.attempt_state AS s WHERE s.id <= 1000000000000;
-        TRUNCATE provisioner.edits, provisioner.failed_boxes;
+    IF NOT EXISTS (SELECT FROM provisioner.requests) THEN
+        TRUNCATE
+            provisioner.ready, provisioner.waiting, provisioner.in_flight, provisioner.unrecorded, provisioner.attempt_state,
+            provisioner.sent_creates, provisioner.edits, provisioner.failed_boxes, provisioner.set_apart;
         RETURN NULL;
     END IF;
-    TRUNCATE
-        provisioner.ready, provisioner.waiting, provisioner.in_flight, provisioner.unrecorded, provisioner.attempt_state,
-        provisioner.sent_creates, provisioner.edits, provisioner.failed_boxes;
+    DELETE FROM provisioner.ready AS r WHERE r.id BETWEEN first AND last;
+    DELETE FROM provisioner.waiting AS w WHERE w.id BETWEEN first AND last;
+    DELETE FROM provisioner.in_flight AS f WHERE f.id BETWEEN first AND last;
+    DELETE FROM provisioner.unrecorded AS u WHERE u.id BETWEEN first AND last;
+    DELETE FROM provisioner.attempt_state AS s WHERE s.id BETWEEN first AND last;
+    DELETE FROM provisioner.edits AS e WHERE e.id BETWEEN first AND last;
+    DELETE FROM provisioner.failed_boxes AS b WHERE b.id BETWEEN first AND last;
+    DELETE FROM provisioner.set_apart AS a WHERE a.id BETWEEN first AND last;
     RETURN NULL;
 END
 $$;
@@ -1288,7 +1492,7 @@ BEGIN
                 SET run_at = now(), quarantine = NULL
                 FROM waits AS f
                 WHERE w.id = f.id
-                RETURNING w.id
+                RETURNING w.id, CASE WHEN f.quarantine LIKE '%:%' THEN 'quarantined' ELSE 'retrying' END AS was
             ),
             -- A request that waits for a quarantined key cannot go before it: the key's next probe is due now.
             probed AS (
@@ -1313,7 +1517,7 @@ BEGIN
                 array_agg(c.id ORDER BY c.id), array_agg(c.was ORDER BY c.id),
                 (SELECT count(*) FROM ended) > (SELECT count(*) FROM reopened)
             INTO found_ids, states, skipped
-            FROM (SELECT e.id, e.status AS was FROM ended AS e UNION ALL SELECT h.id, 'waiting' FROM hurried AS h) AS c;
+            FROM (SELECT e.id, e.status AS was FROM ended AS e UNION ALL SELECT h.id, h.was FROM hurried AS h) AS c;
             IF skipped THEN
                 RAISE EXCEPTION 'a trigger keeps it from being changed';
             END IF;
@@ -1353,19 +1557,13 @@ CREATE FUNCTION provisioner.retry_rotations(ids bigint[]) RETURNS TABLE(id bigin
     AS $$
 #variable_conflict use_column
 BEGIN
-    UPDATE provisioner.attempt_state AS s
-    SET failures = 0, streak = 0, streak_of = NULL, cancelled = false
-    FROM provisioner.rotation_requests AS r
-    WHERE s.id = r.id AND r.id = ANY (retry_rotations.ids) AND r.status IN ('failed', 'cancelled', 'removed');
     RETURN QUERY
     WITH reopened AS (
-        UPDATE provisioner.rotation_requests AS r
-        SET
-            status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL,
-            wanted = CASE before.status WHEN 'removed' THEN 'present' ELSE r.wanted END
+        UPDATE provisioner.rotation_requests AS r SET status = 'pending'
         FROM (
             SELECT q.id, q.status FROM provisioner.rotation_requests AS q
             WHERE q.id = ANY (retry_rotations.ids) AND q.status IN ('failed', 'cancelled', 'removed')
+            ORDER BY q.id
             FOR UPDATE
         ) AS before
         WHERE r.id = before.id
@@ -1376,7 +1574,7 @@ BEGIN
         WHERE
             w.id = ANY (retry_rotations.ids) AND w.id > 1000000000000 AND w.run_at > now() AND w.quarantine IS NULL
             AND EXISTS (SELECT FROM provisioner.attempt_state AS s WHERE s.id = w.id AND NOT s.cancelled)
-        RETURNING w.id, 'waiting' AS was
+        RETURNING w.id, 'retrying' AS was
     )
     SELECT r.id, r.was FROM reopened AS r UNION ALL SELECT h.id, h.was FROM hurried AS h;
 END
@@ -1387,34 +1585,64 @@ CREATE FUNCTION provisioner.rotation_edited() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
-    sent boolean := (
-        old.target, old.project_id, old.name, old.connection, old.environment, old.secret_path, old.secret_name, old.interval_days,
-        old.rotate_at, old.key_name, old.spend_limit, old.limit_reset, old.include_byok, old.description
-    ) IS DISTINCT FROM (
-        new.target, new.project_id, new.name, new.connection, new.environment, new.secret_path, new.secret_name, new.interval_days,
-        new.rotate_at, new.key_name, new.spend_limit, new.limit_reset, new.include_byok, new.description
+    changed text[] := ARRAY (
+        SELECT n.key FROM jsonb_each(to_jsonb(new)) AS n
+        JOIN jsonb_each(to_jsonb(old)) AS o ON o.key = n.key
+        WHERE n.value <> o.value
+        ORDER BY n.key
     );
+    patched text[] := ARRAY (
+        SELECT c FROM unnest(changed) AS c
+        WHERE c IN ('name', 'description', 'secret_name', 'interval_days', 'rotate_at', 'spend_limit', 'limit_reset', 'include_byok')
+    );
+    fixed text[] := ARRAY (
+        SELECT c FROM unnest(changed) AS c
+        WHERE c IN ('target', 'project_id', 'connection', 'environment', 'secret_path', 'key_name')
+    );
+    -- The name of a key that may have been left behind is told as it was sent.
+    naming text[] := ARRAY (
+        SELECT c FROM unnest(changed) AS c WHERE c = 'project_name' AND new.key_name LIKE '%{project_name}%'
+    );
+    recorded boolean := new.rotation_id IS NOT NULL;
 BEGIN
     IF old.id <> new.id THEN
         RAISE EXCEPTION 'request % keeps its id: id cannot be changed', old.id
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert another request.';
     END IF;
-    IF sent AND new.rotation_id IS NOT NULL THEN
-        RAISE EXCEPTION 'request % has its rotation, and what was asked for cannot be changed any more', new.id
-        USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Change the rotation in Infisical, or insert another request.';
+    IF recorded AND fixed <> '{}' THEN
+        RAISE EXCEPTION 'request % has its rotation, which was made with its %: that cannot be changed any more', new.id,
+            array_to_string(fixed, ', ')
+        USING ERRCODE = 'object_not_in_prerequisite_state',
+            HINT = 'Insert another request, and set wanted = ''absent'' in this one if its rotation is not needed any more.';
     END IF;
-    IF sent AND EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = new.id) THEN
-        RAISE EXCEPTION 'request %: an earlier create may have made its rotation, so what was asked for cannot be changed now', new.id
+    IF recorded AND new.adopted AND patched <> '{}' THEN
+        RAISE EXCEPTION 'request % has adopted somebody else''s rotation, which is left as it is: its % cannot be changed', new.id,
+            array_to_string(patched, ', ')
+        USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Change the rotation in Infisical.';
+    END IF;
+    IF
+        NOT recorded AND patched || fixed || naming <> '{}'
+        AND EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = new.id)
+    THEN
+        RAISE EXCEPTION 'request %: an earlier create may have made its rotation, so its % cannot be changed now', new.id,
+            array_to_string(patched || fixed || naming, ', ')
         USING ERRCODE = 'object_in_use', HINT = 'Retry it, so that the rotation is looked up, or cancel it; edit it when it has ended.';
     END IF;
-    IF new.status = 'pending' AND old.status = 'pending' THEN
-        DELETE FROM provisioner.waiting AS w WHERE w.id = new.id;
-        DELETE FROM provisioner.ready AS l WHERE l.id = new.id;
-        IF EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = new.id) THEN
-            RAISE EXCEPTION 'request % is in flight and cannot be changed now', new.id
-            USING ERRCODE = 'object_in_use', HINT = 'Cancel it, or wait until it has ended.';
-        END IF;
-        PERFORM provisioner.place_rotations(ARRAY [new.id]);
+    IF recorded AND patched <> '{}' THEN
+        INSERT INTO provisioner.edits AS e (id, name, description, others)
+        VALUES (
+            new.id, 'name' = ANY (patched), 'description' = ANY (patched),
+            array_remove(array_remove(patched, 'name'), 'description')
+        )
+        ON CONFLICT (id) DO UPDATE SET
+            name = e.name OR excluded.name, description = e.description OR excluded.description,
+            others = e.others || excluded.others;
+    ELSIF new.status <> 'pending' OR old.status <> 'pending' OR changed <@ '{project_name}' AND naming = '{}' THEN
+        RETURN NULL;
+    END IF;
+    IF NOT provisioner.reopen_rotation(new) THEN
+        RAISE EXCEPTION 'request % is in flight: its % cannot be changed now', new.id, array_to_string(changed, ', ')
+        USING ERRCODE = 'object_in_use', HINT = 'Cancel it, or wait until it has ended.';
     END IF;
     RETURN NULL;
 END
@@ -1428,12 +1656,12 @@ BEGIN
     UPDATE provisioner.waiting AS w SET run_at = now(), quarantine = NULL
     FROM provisioner.connection_requests AS q
     WHERE
-        q.target = new.target AND q.project_id = new.project_id AND q.name = new.connection AND w.id = q.id
+        q.target = old.target AND q.project_id = old.project_id AND q.name = old.connection AND w.id = q.id
         AND w.quarantine = 'rotations'
         AND NOT EXISTS (
             SELECT FROM provisioner.rotation_requests AS r
             WHERE
-                r.target = new.target AND r.project_id = new.project_id AND r.connection = new.connection
+                r.target = old.target AND r.project_id = old.project_id AND r.connection = old.connection
                 AND r.wanted = 'absent' AND r.status = 'pending'
         );
     IF FOUND THEN
@@ -1443,12 +1671,73 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION provisioner.rotation_status_edited() RETURNS trigger
+CREATE FUNCTION provisioner.rotation_requests_counted() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
+    CASE TG_OP
+    WHEN 'INSERT' THEN
+        INSERT INTO provisioner.count_changes
+        SELECT
+            coalesce(n.target, '') || '/rotations', coalesce(n.batch, ''), coalesce(n.requested_by, ''),
+            provisioner.counted_as(n.status, n.wanted, n.rotation_id), coalesce(n.error_code, ''),
+            count(*), min(n.created_at), max(n.finished_at), max(n.id)
+        FROM new_rows AS n
+        GROUP BY 1, 2, 3, 4, 5;
+    WHEN 'UPDATE' THEN
+        INSERT INTO provisioner.count_changes
+        SELECT
+            coalesce(c.target, '') || '/rotations', coalesce(c.batch, ''), coalesce(c.requested_by, ''), c.counted_as,
+            coalesce(c.error_code, ''), sum(c.requests), min(c.created_at), max(c.finished_at), max(c.id)
+        FROM (
+            SELECT
+                o.target, o.batch, o.requested_by, provisioner.counted_as(o.status, o.wanted, o.rotation_id) AS counted_as, o.error_code,
+                -1 AS requests, NULL AS created_at, NULL AS finished_at, NULL AS id
+            FROM old_rows AS o
+            UNION ALL
+            SELECT
+                n.target, n.batch, n.requested_by, provisioner.counted_as(n.status, n.wanted, n.rotation_id), n.error_code,
+                1, n.created_at, n.finished_at, n.id
+            FROM new_rows AS n
+        ) AS c
+        GROUP BY 1, 2, 3, 4, 5
+        HAVING sum(c.requests) <> 0;
+    WHEN 'DELETE' THEN
+        INSERT INTO provisioner.count_changes
+        SELECT
+            coalesce(o.target, '') || '/rotations', coalesce(o.batch, ''), coalesce(o.requested_by, ''),
+            provisioner.counted_as(o.status, o.wanted, o.rotation_id), coalesce(o.error_code, ''), -count(*)
+        FROM old_rows AS o
+        GROUP BY 1, 2, 3, 4, 5;
+    ELSE
+        DELETE FROM provisioner.counts AS k WHERE k.target = split_part(k.target, '/', 1) || '/rotations';
+        DELETE FROM provisioner.count_changes AS h WHERE h.target = split_part(h.target, '/', 1) || '/rotations';
+    END CASE;
+    RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION provisioner.rotation_status_edited() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
+BEGIN
+    PERFORM set_config('provisioner.recording', 'on', true);
+    IF new.finished_at IS NOT NULL OR new.error_code IS NOT NULL OR (old.status = 'removed' AND new.wanted = 'absent') THEN
+        UPDATE provisioner.rotation_requests AS r
+        SET
+            error_code = NULL, error_message = NULL, finished_at = NULL,
+            wanted = CASE WHEN old.status = 'removed' THEN 'present' ELSE r.wanted END
+        WHERE r.id = new.id;
+    END IF;
+    UPDATE provisioner.attempt_state AS s
+    SET failures = 0, streak = 0, streak_of = NULL, cancelled = false, error_code = NULL, error_message = NULL, updated_at = now()
+    WHERE s.id = new.id;
     PERFORM provisioner.place_rotations(ARRAY [new.id]);
+    PERFORM set_config('provisioner.recording', before, true);
     RETURN NULL;
 END
 $$;
@@ -1457,12 +1746,12 @@ CREATE FUNCTION provisioner.rotation_wished() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+DECLARE
+    before text := coalesce(current_setting('provisioner.recording', true), '');
 BEGIN
     IF new.wanted = 'present' AND new.status = 'cancelled' THEN
         RETURN NULL;  -- what was cancelled stays that, until somebody retries it
     END IF;
-    DELETE FROM provisioner.waiting AS w WHERE w.id = new.id;
-    DELETE FROM provisioner.ready AS l WHERE l.id = new.id;
     IF EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = new.id) THEN
         RETURN NULL;
     END IF;
@@ -1470,39 +1759,16 @@ BEGIN
         new.wanted = 'absent' AND new.rotation_id IS NULL
         AND NOT EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = new.id)
     THEN
+        DELETE FROM provisioner.waiting AS w WHERE w.id = new.id;
+        DELETE FROM provisioner.ready AS l WHERE l.id = new.id;
+        PERFORM set_config('provisioner.recording', 'on', true);
         UPDATE provisioner.rotation_requests AS r
         SET status = 'removed', error_code = NULL, error_message = NULL, finished_at = clock_timestamp()
         WHERE r.id = new.id;
-    ELSIF new.status = 'pending' THEN
-        PERFORM provisioner.place_rotations(ARRAY [new.id]);
+        DELETE FROM provisioner.attempt_state AS s WHERE s.id = new.id;
+        PERFORM set_config('provisioner.recording', before, true);
     ELSE
-        UPDATE provisioner.rotation_requests AS r
-        SET status = 'pending', error_code = NULL, error_message = NULL, finished_at = NULL
-        WHERE r.id = new.id;
-    END IF;
-    RETURN NULL;
-END
-$$;
-
-CREATE FUNCTION provisioner.rotations_counted() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-BEGIN
-    IF TG_OP IN ('UPDATE', 'DELETE') THEN
-        INSERT INTO provisioner.count_changes
-        SELECT
-            o.target || '/rotations', coalesce(o.batch, ''), o.requested_by, o.status, coalesce(o.error_code, ''), -count(*)
-        FROM old_rows AS o
-        GROUP BY o.target, o.batch, o.requested_by, o.status, o.error_code;
-    END IF;
-    IF TG_OP IN ('INSERT', 'UPDATE') THEN
-        INSERT INTO provisioner.count_changes
-        SELECT
-            n.target || '/rotations', coalesce(n.batch, ''), n.requested_by, n.status, coalesce(n.error_code, ''), count(*),
-            min(n.created_at), max(n.finished_at), max(n.id)
-        FROM new_rows AS n
-        GROUP BY n.target, n.batch, n.requested_by, n.status, n.error_code;
+        PERFORM provisioner.reopen_rotation(new);
     END IF;
     RETURN NULL;
 END
@@ -1513,18 +1779,7 @@ CREATE FUNCTION provisioner.rotations_first() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
-    UPDATE provisioner.rotation_requests AS r SET wanted = 'absent'
-    WHERE
-        r.target = new.target AND r.project_id = new.project_id AND r.connection = new.name AND r.wanted = 'present'
-        AND NOT r.adopted;
-    IF EXISTS (
-        SELECT FROM provisioner.rotation_requests AS r
-        WHERE
-            r.target = new.target AND r.project_id = new.project_id AND r.connection = new.name AND r.wanted = 'absent'
-            AND r.status = 'pending'
-    ) THEN
-        UPDATE provisioner.waiting AS w SET run_at = 'infinity', quarantine = 'rotations' WHERE w.id = new.id;
-    END IF;
+    PERFORM provisioner.remove_rotations_of(new, false);
     RETURN NULL;
 END
 $$;
@@ -1535,22 +1790,6 @@ CREATE FUNCTION provisioner.rotations_inserted() RETURNS trigger
     AS $$
 BEGIN
     PERFORM provisioner.place_rotations(ARRAY (SELECT n.id FROM new_rows AS n WHERE n.status = 'pending'));
-    RETURN NULL;
-END
-$$;
-
-CREATE FUNCTION provisioner.rotations_truncated() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-BEGIN
-    DELETE FROM provisioner.ready AS l WHERE l.id > 1000000000000;
-    DELETE FROM provisioner.waiting AS w WHERE w.id > 1000000000000;
-    DELETE FROM provisioner.in_flight AS f WHERE f.id > 1000000000000;
-    DELETE FROM provisioner.unrecorded AS u WHERE u.id > 1000000000000;
-    DELETE FROM provisioner.attempt_state AS s WHERE s.id > 1000000000000;
-    DELETE FROM provisioner.counts AS k WHERE k.target LIKE '%/rotations';
-    DELETE FROM provisioner.count_changes AS k WHERE k.target LIKE '%/rotations';
     RETURN NULL;
 END
 $$;
@@ -1672,6 +1911,10 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION provisioner.time_to_show() RETURNS interval
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$ SELECT interval '40 seconds' $$;
+
 CREATE FUNCTION provisioner.turn_attempt_log(keep interval) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1715,12 +1958,6 @@ EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
     RETURN false;
 END
 $_$;
-
-CREATE FUNCTION provisioner.utf16_length(given text) RETURNS integer
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $$
-    SELECT length(given) + length(regexp_replace(given, '[^\U00010000-\U0010FFFF]', '', 'g'))
-$$;
 
 CREATE TABLE provisioner.failed_boxes (
     id bigint NOT NULL,
@@ -2022,12 +2259,16 @@ CREATE VIEW provisioner.request_counts WITH (security_barrier='true') AS
  SELECT target,
     NULLIF(batch, ''::text) AS batch,
     NULLIF(requested_by, ''::text) AS requested_by,
-    status,
+        CASE
+            WHEN (status = ANY (ARRAY['updating'::text, 'removing'::text])) THEN 'pending'::text
+            ELSE status
+        END AS status,
     NULLIF(error_code, ''::text) AS error_code,
     (sum(requests))::bigint AS requests,
     min(started_at) AS started_at,
     max(ended_at) AS ended_at,
-    max(newest) AS newest
+    max(newest) AS newest,
+    status AS counted_as
    FROM ( SELECT k.target,
             k.batch,
             k.requested_by,
@@ -2056,76 +2297,7 @@ CREATE VIEW provisioner.request_counts WITH (security_barrier='true') AS
 
 COMMENT ON VIEW provisioner.request_counts IS 'How many requests there are of each kind, quick whatever their number';
 
-CREATE TABLE provisioner.rotation_requests (
-    id bigint NOT NULL,
-    target text DEFAULT 'default'::text NOT NULL,
-    project_id uuid NOT NULL,
-    name text DEFAULT 'openrouter'::text NOT NULL,
-    connection text DEFAULT 'openrouter'::text NOT NULL,
-    environment text DEFAULT 'prod'::text NOT NULL,
-    secret_path text DEFAULT '/'::text NOT NULL,
-    secret_name text DEFAULT 'OPENROUTER_API_KEY'::text NOT NULL,
-    interval_days integer DEFAULT 30 NOT NULL,
-    rotate_at time without time zone DEFAULT '00:00:00'::time without time zone NOT NULL,
-    key_name text DEFAULT '{project_name} {environment}'::text NOT NULL,
-    spend_limit numeric,
-    limit_reset text,
-    include_byok boolean,
-    description text,
-    on_conflict text DEFAULT 'fail'::text NOT NULL,
-    priority smallint DEFAULT 0 NOT NULL,
-    batch text,
-    project_name text,
-    wanted text DEFAULT 'present'::text NOT NULL,
-    with_secrets boolean DEFAULT false NOT NULL,
-    revoke_keys boolean DEFAULT false NOT NULL,
-    not_before timestamp with time zone,
-    requested_by text DEFAULT CURRENT_USER NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    status text DEFAULT 'pending'::text NOT NULL,
-    rotation_id uuid,
-    connection_id uuid,
-    key_issued text,
-    adopted boolean DEFAULT false NOT NULL,
-    attempts integer DEFAULT 0 NOT NULL,
-    left_behind text,
-    error_code text,
-    error_message text,
-    finished_at timestamp with time zone,
-    CONSTRAINT rotation_requests_batch_check CHECK (((length(batch) >= 1) AND (length(batch) <= 200))),
-    CONSTRAINT rotation_requests_created_at_check CHECK (isfinite(created_at)),
-    CONSTRAINT rotation_requests_description_check CHECK ((provisioner.utf16_length(description) <= 255)),
-    CONSTRAINT rotation_requests_environment_check CHECK (((environment ~ '^[a-z0-9]+(-[a-z0-9]+)*$'::text) AND (length(environment) <= 64))),
-    CONSTRAINT rotation_requests_interval_days_check CHECK (((interval_days >= 1) AND (interval_days <= 3650))),
-    CONSTRAINT rotation_requests_key_name_check CHECK (((key_name ~ '\S'::text) AND (length(key_name) <= 200))),
-    CONSTRAINT rotation_requests_limit_reset_check CHECK ((limit_reset = ANY (ARRAY['daily'::text, 'weekly'::text, 'monthly'::text]))),
-    CONSTRAINT rotation_requests_name_check CHECK (((length(name) <= 64) AND (name ~ '^[a-z0-9]+(-[a-z0-9]+)*$'::text))),
-    CONSTRAINT rotation_requests_not_before_check CHECK (isfinite(not_before)),
-    CONSTRAINT rotation_requests_on_conflict_check CHECK ((on_conflict = ANY (ARRAY['fail'::text, 'adopt'::text]))),
-    CONSTRAINT rotation_requests_priority_check CHECK ((priority > '-32768'::integer)),
-    CONSTRAINT rotation_requests_project_name_check CHECK ((((length(project_name) >= 1) AND (length(project_name) <= 200)) AND (project_name !~ '[\u0001-\u001F\u007F-\u009F]'::text))),
-    CONSTRAINT rotation_requests_secret_name_check CHECK ((secret_name ~ '^[^:/\s]{1,200}$'::text)),
-    CONSTRAINT rotation_requests_secret_path_check CHECK (((secret_path ~ '^/([^/\s]+/)*[^/\s]*$'::text) AND (length(secret_path) <= 500))),
-    CONSTRAINT rotation_requests_spend_limit_check CHECK (((spend_limit > (0)::numeric) AND (spend_limit < '1000000000'::numeric))),
-    CONSTRAINT rotation_requests_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'succeeded'::text, 'failed'::text, 'cancelled'::text, 'removed'::text]))),
-    CONSTRAINT rotation_requests_target_check CHECK ((target ~ '^[a-z0-9][a-z0-9-]{0,62}$'::text)),
-    CONSTRAINT rotation_requests_wanted_check CHECK ((wanted = ANY (ARRAY['present'::text, 'absent'::text])))
-)
-WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='50000', autovacuum_analyze_scale_factor='0', autovacuum_analyze_threshold='50000');
-
-COMMENT ON TABLE provisioner.rotation_requests IS 'One row is one secret rotation that somebody wants: a key of its own for a project';
-
-COMMENT ON COLUMN provisioner.rotation_requests.connection IS 'The connection with the management key, by its name in the same project';
-
-COMMENT ON COLUMN provisioner.rotation_requests.key_name IS 'The key''s name at OpenRouter; {project_name}, {project_id} and {environment} are filled in';
-
-COMMENT ON COLUMN provisioner.rotation_requests.with_secrets IS 'Whether removing it deletes its secret, too';
-
-COMMENT ON COLUMN provisioner.rotation_requests.revoke_keys IS 'Whether removing it revokes its keys at OpenRouter, too';
-
-COMMENT ON COLUMN provisioner.rotation_requests.key_issued IS 'The name under which OpenRouter lists the key';
-
-COMMENT ON COLUMN provisioner.rotation_requests.left_behind IS 'Which other keys may have been left behind at OpenRouter, and what to do';
+COMMENT ON COLUMN provisioner.request_counts.counted_as IS 'The status; of a pending one that changes or removes what was made, updating or removing';
 
 CREATE VIEW provisioner.requests AS
  SELECT q.id,
@@ -2137,6 +2309,9 @@ CREATE VIEW provisioner.requests AS
     q.created_at,
     q.finished_at,
     q.attempts,
+    q.wanted,
+    q.connection_id AS recorded_id,
+    provisioner.counted_as(q.status, q.wanted, q.connection_id) AS counted_as,
     q.project_id,
     q.project_name,
     q.error_message
@@ -2151,6 +2326,9 @@ UNION ALL
     r.created_at,
     r.finished_at,
     r.attempts,
+    r.wanted,
+    r.rotation_id AS recorded_id,
+    provisioner.counted_as(r.status, r.wanted, r.rotation_id) AS counted_as,
     r.project_id,
     r.project_name,
     r.error_message
@@ -2250,23 +2428,23 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
  WITH lines AS (
          SELECT c.batch,
             c.target,
-            c.status AS state,
+            c.counted_as,
+            NULL::text AS state,
             c.requests,
             c.started_at,
             c.ended_at,
             NULL::timestamp with time zone AS run_at,
-            false AS retried,
             NULL::text AS quarantine
            FROM provisioner.request_counts c
         UNION ALL
          SELECT q.batch,
             q.target,
-            'in_flight'::text,
+            q.counted_as,
+            provisioner.live_state(q.status, q.wanted, q.recorded_id, f.id, NULL::bigint, NULL::text, NULL::text, NULL::boolean) AS live_state,
             1,
             NULL::timestamp with time zone,
             NULL::timestamp with time zone,
             NULL::timestamp with time zone,
-            false,
             NULL::text
            FROM (provisioner.in_flight f
              JOIN provisioner.requests q ON ((q.id = f.id)))
@@ -2274,39 +2452,42 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
         UNION ALL
          SELECT q.batch,
             q.target,
-            'waiting'::text,
+            q.counted_as,
+            provisioner.live_state(q.status, q.wanted, q.recorded_id, NULL::bigint, w.id, w.quarantine, s.error_message, s.cancelled) AS live_state,
             1,
             NULL::timestamp with time zone,
             NULL::timestamp with time zone,
                 CASE
                     WHEN isfinite(w.run_at) THEN w.run_at
-                    ELSE NULL::timestamp with time zone
+                    ELSE '-infinity'::timestamp with time zone
                 END AS "case",
-            (EXISTS ( SELECT
-                   FROM provisioner.attempt_state s
-                  WHERE (s.id = w.id))) AS "exists",
             w.quarantine
-           FROM (provisioner.waiting w
+           FROM ((provisioner.waiting w
              JOIN provisioner.requests q ON ((q.id = w.id)))
+             LEFT JOIN provisioner.attempt_state s ON ((s.id = w.id)))
           WHERE ((q.status = 'pending'::text) AND ((q.requested_by = CURRENT_USER) OR ( SELECT has_table_privilege(('provisioner.ready'::regclass)::oid, 'SELECT'::text) AS has_table_privilege)))
         ), summed AS (
          SELECT l.batch,
             l.target,
             (GROUPING(l.batch) = 1) AS total,
-            COALESCE(sum(l.requests) FILTER (WHERE (l.state = 'pending'::text)), (0)::numeric) AS unfinished,
-            COALESCE(sum(l.requests) FILTER (WHERE (l.state = 'waiting'::text)), (0)::numeric) AS waiting,
-            COALESCE(sum(l.requests) FILTER (WHERE (l.state = 'in_flight'::text)), (0)::numeric) AS in_flight,
-            COALESCE(sum(l.requests) FILTER (WHERE (l.state = 'succeeded'::text)), (0)::numeric) AS succeeded,
-            COALESCE(sum(l.requests) FILTER (WHERE (l.state = 'failed'::text)), (0)::numeric) AS failed,
-            COALESCE(sum(l.requests) FILTER (WHERE (l.state = 'cancelled'::text)), (0)::numeric) AS cancelled,
-            COALESCE(sum(l.requests) FILTER (WHERE (l.state = 'removed'::text)), (0)::numeric) AS removed,
+            COALESCE(sum(l.requests) FILTER (WHERE ((l.state IS NULL) AND (l.counted_as = ANY (ARRAY['pending'::text, 'updating'::text, 'removing'::text])))), (0)::numeric) AS unfinished,
+            count(*) FILTER (WHERE (l.run_at IS NOT NULL)) AS waits,
+            count(*) FILTER (WHERE ((l.state IS NOT NULL) AND (l.run_at IS NULL))) AS flies,
+            count(*) FILTER (WHERE (l.state = 'waiting'::text)) AS waiting,
+            count(*) FILTER (WHERE (l.state = 'in_flight'::text)) AS in_flight,
+            count(*) FILTER (WHERE (l.state = 'retrying'::text)) AS retrying,
+            count(*) FILTER (WHERE (l.state = 'quarantined'::text)) AS quarantined,
+            (COALESCE(sum(l.requests) FILTER (WHERE ((l.state IS NULL) AND (l.counted_as = 'updating'::text))), (0)::numeric) - (count(*) FILTER (WHERE ((l.state = ANY (ARRAY['retrying'::text, 'quarantined'::text])) AND (l.counted_as = 'updating'::text))))::numeric) AS updating,
+            (COALESCE(sum(l.requests) FILTER (WHERE ((l.state IS NULL) AND (l.counted_as = 'removing'::text))), (0)::numeric) - (count(*) FILTER (WHERE ((l.state = ANY (ARRAY['retrying'::text, 'quarantined'::text])) AND (l.counted_as = 'removing'::text))))::numeric) AS removing,
+            COALESCE(sum(l.requests) FILTER (WHERE (l.counted_as = 'succeeded'::text)), (0)::numeric) AS succeeded,
+            COALESCE(sum(l.requests) FILTER (WHERE (l.counted_as = 'failed'::text)), (0)::numeric) AS failed,
+            COALESCE(sum(l.requests) FILTER (WHERE (l.counted_as = 'cancelled'::text)), (0)::numeric) AS cancelled,
+            COALESCE(sum(l.requests) FILTER (WHERE (l.counted_as = 'removed'::text)), (0)::numeric) AS removed,
             min(l.started_at) AS started_at,
             max(l.ended_at) AS last_finished_at,
-            max(l.run_at) FILTER (WHERE (l.quarantine IS NULL)) AS last_run_at,
-            count(*) FILTER (WHERE (l.quarantine IS NOT NULL)) AS quarantined,
+            max(l.run_at) FILTER (WHERE ((l.quarantine IS NULL) AND isfinite(l.run_at))) AS last_run_at,
             bool_or((l.quarantine ~~ 'project:%'::text)) AS of_projects,
-            count(*) FILTER (WHERE ((l.state = 'waiting'::text) AND l.retried AND (l.quarantine IS NULL))) AS retrying,
-            count(*) FILTER (WHERE ((l.run_at > (now() + '00:00:05'::interval)) AND (NOT l.retried) AND (l.quarantine IS NULL))) AS scheduled
+            count(*) FILTER (WHERE ((l.run_at > (now() + '00:00:05'::interval)) AND (l.state <> ALL (ARRAY['retrying'::text, 'quarantined'::text])) AND (l.quarantine IS NULL))) AS scheduled
            FROM lines l
           GROUP BY GROUPING SETS ((l.batch, l.target), (l.target))
         ), places AS (
@@ -2324,8 +2505,11 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
                           WHERE (r.target = s.target)
                           ORDER BY r.target, r.rank, r.turn, r.id
                          LIMIT 5000) f) h)
-             JOIN provisioner.connection_requests q ON ((q.id = h.id)))
-          WHERE (s.total AND (s.unfinished > s.waiting))
+             CROSS JOIN LATERAL ( SELECT r.batch
+                   FROM provisioner.connection_requests r
+                  WHERE (r.id = h.id)
+                 LIMIT 1) q)
+          WHERE (s.total AND (s.unfinished > (s.waits)::numeric))
           GROUP BY q.batch, s.target
         ), obstacles AS (
          SELECT s.target,
@@ -2348,8 +2532,14 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
             s.target,
             s.total,
             s.unfinished,
+            s.waits,
+            s.flies,
             s.waiting,
             s.in_flight,
+            s.retrying,
+            s.quarantined,
+            s.updating,
+            s.removing,
             s.succeeded,
             s.failed,
             s.cancelled,
@@ -2357,16 +2547,14 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
             s.started_at,
             s.last_finished_at,
             s.last_run_at,
-            s.quarantined,
             s.of_projects,
-            s.retrying,
             s.scheduled,
-            ((s.unfinished - s.waiting) - s.in_flight) AS ready,
+            ((((((s.unfinished - (s.waiting)::numeric) - (s.in_flight)::numeric) - (s.retrying)::numeric) - (s.quarantined)::numeric) - s.updating) - s.removing) AS ready,
             ((((s.unfinished + s.succeeded) + s.failed) + s.cancelled) + s.removed) AS requests,
             ((
                 CASE
-                    WHEN (s.total OR (s.unfinished <= (s.waiting + s.in_flight))) THEN s.unfinished
-                    WHEN ((l.seen)::numeric >= ((s.unfinished - s.waiting) - s.in_flight)) THEN ((l.place)::numeric + w.in_flight)
+                    WHEN (s.total OR (s.unfinished <= ((s.waits + s.flies))::numeric)) THEN s.unfinished
+                    WHEN ((l.seen)::numeric >= ((s.unfinished - (s.waits)::numeric) - (s.flies)::numeric)) THEN ((l.place + w.flies))::numeric
                     ELSE w.unfinished
                 END)::double precision / NULLIF(p.pace, (0)::double precision)) AS seconds,
                 CASE
@@ -2417,7 +2605,9 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
                     ELSE NULL::text
                 END AS ends_why,
             (sum(f.retrying))::bigint AS retrying,
-            (sum(f.quarantined))::bigint AS quarantined
+            (sum(f.quarantined))::bigint AS quarantined,
+            (sum(f.updating))::bigint AS updating,
+            (sum(f.removing))::bigint AS removing
            FROM foreseen f
           WHERE (f.requests > (0)::numeric)
           GROUP BY f.batch, f.total
@@ -2437,7 +2627,9 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
     shown.removed,
     shown.ends_why,
     shown.retrying,
-    shown.quarantined
+    shown.quarantined,
+    shown.updating,
+    shown.removing
    FROM shown
 UNION ALL
  SELECT NULL::text AS batch,
@@ -2455,7 +2647,9 @@ UNION ALL
     0 AS removed,
     NULL::text AS ends_why,
     0 AS retrying,
-    0 AS quarantined
+    0 AS quarantined,
+    0 AS updating,
+    0 AS removing
   WHERE (NOT (EXISTS ( SELECT
            FROM shown)));
 
@@ -2575,7 +2769,8 @@ CREATE TABLE provisioner.edits (
     name boolean DEFAULT false NOT NULL,
     description boolean DEFAULT false NOT NULL,
     credential boolean DEFAULT false NOT NULL,
-    adopted boolean DEFAULT false NOT NULL
+    adopted boolean DEFAULT false NOT NULL,
+    others text[] DEFAULT '{}'::text[] NOT NULL
 )
 WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
 
@@ -2616,6 +2811,58 @@ CREATE TABLE provisioner.key_verdicts (
     asked_at timestamp with time zone NOT NULL
 );
 
+CREATE VIEW provisioner.listed_requests AS
+ SELECT q.id,
+    q.target,
+    q.project_id,
+    q.name,
+    q.description,
+        CASE
+            WHEN (q.credential ~~ 'sealed:%'::text) THEN ('sealed:'::text || split_part(q.credential, ':'::text, 2))
+            ELSE q.credential
+        END AS credential,
+        CASE
+            WHEN ((q.credential ~~ 'sealed:%'::text) AND (q.credential !~~ '%:wiped'::text)) THEN split_part(q.credential, ':'::text, 2)
+            ELSE NULL::text
+        END AS sealed_by,
+    q.on_conflict,
+    q.priority,
+    q.batch,
+    q.project_name,
+    q.wanted,
+    q.not_before,
+    q.requested_by,
+    q.created_at,
+    q.status,
+    provisioner.live_state(q.status, q.wanted, q.connection_id, f.id, w.id, w.quarantine, s.error_message, s.cancelled) AS state,
+        CASE
+            WHEN (q.status = 'pending'::text) THEN COALESCE(s.sent, q.attempts)
+            ELSE q.attempts
+        END AS attempts,
+    q.connection_id,
+    q.org_id,
+    q.credentials_hash,
+    q.adopted,
+    q.key_fingerprint,
+        CASE
+            WHEN (q.status = 'pending'::text) THEN s.error_code
+            ELSE q.error_code
+        END AS error_code,
+        CASE
+            WHEN (q.status = 'pending'::text) THEN s.error_message
+            ELSE q.error_message
+        END AS error_message,
+    w.run_at AS next_attempt_at,
+    q.finished_at
+   FROM (((provisioner.connection_requests q
+     LEFT JOIN provisioner.in_flight f ON ((f.id = q.id)))
+     LEFT JOIN provisioner.waiting w ON ((w.id = q.id)))
+     LEFT JOIN provisioner.attempt_state s ON ((s.id = q.id)));
+
+COMMENT ON VIEW provisioner.listed_requests IS 'Every request with its live state; of a sealed credential only its key''s id';
+
+COMMENT ON COLUMN provisioner.listed_requests.sealed_by IS 'The key that still seals it; NULL when there is no box (any more)';
+
 CREATE TABLE provisioner.migrations (
     version integer NOT NULL,
     name text NOT NULL,
@@ -2636,14 +2883,14 @@ CREATE VIEW provisioner.miscounted AS
    FROM ( SELECT COALESCE(q.target, ''::text) AS target,
             COALESCE(q.batch, ''::text) AS batch,
             COALESCE(q.requested_by, ''::text) AS requested_by,
-            COALESCE(q.status, ''::text) AS status,
+            q.counted_as AS status,
             COALESCE(q.error_code, ''::text) AS error_code,
             count(*) AS requests,
             min(q.created_at) AS started_at,
             max(q.finished_at) AS ended_at,
             max(q.id) AS newest
            FROM provisioner.requests q
-          GROUP BY q.target, q.batch, q.requested_by, q.status, q.error_code
+          GROUP BY q.target, q.batch, q.requested_by, q.counted_as, q.error_code
         UNION ALL
          SELECT k.target,
             k.batch,
@@ -2764,22 +3011,6 @@ CREATE VIEW provisioner.quarantined_projects AS
 
 COMMENT ON VIEW provisioner.quarantined_projects IS 'Projects in which the machine identity may not create: add it, and their requests go on';
 
-CREATE VIEW provisioner.request_credentials AS
- SELECT id,
-        CASE
-            WHEN (credential ~~ 'sealed:%'::text) THEN ('sealed:'::text || split_part(credential, ':'::text, 2))
-            ELSE credential
-        END AS credential,
-        CASE
-            WHEN ((credential ~~ 'sealed:%'::text) AND (credential !~~ '%:wiped'::text)) THEN split_part(credential, ':'::text, 2)
-            ELSE NULL::text
-        END AS sealed_by
-   FROM provisioner.connection_requests q;
-
-COMMENT ON VIEW provisioner.request_credentials IS 'Which credential each request names; of a sealed one only its key''s id';
-
-COMMENT ON COLUMN provisioner.request_credentials.sealed_by IS 'The key that still seals it; NULL when there is no box (any more)';
-
 CREATE TABLE provisioner.verify_rounds (
     target text NOT NULL,
     holder text NOT NULL,
@@ -2803,24 +3034,15 @@ CREATE VIEW provisioner.request_status WITH (security_barrier='true') AS
     q.priority,
     q.requested_by,
     q.created_at,
-    provisioner.live_state(q.status, q.wanted, q.connection_id, f.id, w.id) AS state,
-        CASE
-            WHEN (q.status = 'pending'::text) THEN COALESCE(s.sent, q.attempts)
-            ELSE q.attempts
-        END AS attempts,
+    q.state,
+    q.attempts,
     q.connection_id,
     q.org_id,
     q.credentials_hash,
     q.adopted,
-        CASE
-            WHEN (q.status = 'pending'::text) THEN s.error_code
-            ELSE q.error_code
-        END AS error_code,
-        CASE
-            WHEN (q.status = 'pending'::text) THEN s.error_message
-            ELSE q.error_message
-        END AS error_message,
-    w.run_at AS next_attempt_at,
+    q.error_code,
+    q.error_message,
+    q.next_attempt_at,
         CASE
             WHEN (q.status = 'pending'::text) THEN ((( WITH RECURSIVE lines AS (
                     ( SELECT r.target
@@ -2860,10 +3082,7 @@ CREATE VIEW provisioner.request_status WITH (security_barrier='true') AS
             WHEN (q.finished_at < v.previous_at) THEN v.previous_at
             ELSE NULL::timestamp with time zone
         END AS verified_at
-   FROM (((((provisioner.connection_requests q
-     LEFT JOIN provisioner.in_flight f ON ((f.id = q.id)))
-     LEFT JOIN provisioner.waiting w ON ((w.id = q.id)))
-     LEFT JOIN provisioner.attempt_state s ON ((s.id = q.id)))
+   FROM ((provisioner.listed_requests q
      LEFT JOIN provisioner.drifts d ON ((d.id = q.id)))
      LEFT JOIN provisioner.verify_rounds v ON ((v.target = q.target)))
   WHERE ((q.requested_by = CURRENT_USER) OR ( SELECT has_table_privilege(('provisioner.ready'::regclass)::oid, 'SELECT'::text) AS has_table_privilege));
@@ -2898,7 +3117,7 @@ CREATE VIEW provisioner.rotation_status WITH (security_barrier='true') AS
     r.priority,
     r.requested_by,
     r.created_at,
-    provisioner.live_state(r.status, r.wanted, r.rotation_id, f.id, w.id) AS state,
+    provisioner.live_state(r.status, r.wanted, r.rotation_id, f.id, w.id, w.quarantine, s.error_message, s.cancelled) AS state,
         CASE
             WHEN (w.quarantine = 'connection'::text) THEN r.connection
             ELSE NULL::text
@@ -2957,6 +3176,15 @@ CREATE TABLE provisioner.sealing_keys (
     retired_at timestamp with time zone
 );
 
+CREATE TABLE provisioner.seen_projects (
+    target text NOT NULL,
+    project_id uuid NOT NULL,
+    address text NOT NULL,
+    missed integer DEFAULT 0 NOT NULL,
+    missed_since timestamp with time zone
+)
+WITH (fillfactor='70');
+
 CREATE TABLE provisioner.sent_creates (
     id bigint NOT NULL,
     sent_at timestamp with time zone NOT NULL,
@@ -2976,6 +3204,15 @@ COMMENT ON TABLE provisioner.sent_creates IS 'Creates whose outcome is not prove
 COMMENT ON COLUMN provisioner.sent_creates.proof IS 'none: it may be committed later; taken: Infisical answered that the name is taken';
 
 COMMENT ON COLUMN provisioner.sent_creates.exact IS 'Whether description is what was sent, or a marker may have been added';
+
+CREATE TABLE provisioner.set_apart (
+    id bigint NOT NULL,
+    status text NOT NULL,
+    error_code text
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
+
+COMMENT ON TABLE provisioner.set_apart IS 'Requests that failed, were cancelled or are removed, for those who look for them';
 
 CREATE TABLE provisioner.sweeps (
     one boolean DEFAULT true NOT NULL,
@@ -3106,8 +3343,14 @@ ALTER TABLE ONLY provisioner.salt
 ALTER TABLE ONLY provisioner.sealing_keys
     ADD CONSTRAINT sealing_keys_pkey PRIMARY KEY (key_id);
 
+ALTER TABLE ONLY provisioner.seen_projects
+    ADD CONSTRAINT seen_projects_pkey PRIMARY KEY (target, project_id);
+
 ALTER TABLE ONLY provisioner.sent_creates
     ADD CONSTRAINT sent_creates_pkey PRIMARY KEY (id, sent_at);
+
+ALTER TABLE ONLY provisioner.set_apart
+    ADD CONSTRAINT set_apart_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY provisioner.sweeps
     ADD CONSTRAINT sweeps_pkey PRIMARY KEY (one);
@@ -3130,7 +3373,13 @@ ALTER TABLE ONLY provisioner.waiting
 ALTER TABLE ONLY provisioner.workers
     ADD CONSTRAINT workers_pkey PRIMARY KEY (id);
 
-CREATE INDEX connection_requests_batch ON provisioner.connection_requests USING btree (batch) WHERE (batch IS NOT NULL);
+CREATE INDEX attempt_state_error ON provisioner.attempt_state USING btree (error_code, id) WHERE (error_code IS NOT NULL);
+
+CREATE INDEX connection_requests_batch ON provisioner.connection_requests USING btree (batch, id) WHERE (batch IS NOT NULL);
+
+CREATE INDEX connection_requests_name ON provisioner.connection_requests USING btree (name text_pattern_ops, id);
+
+CREATE INDEX connection_requests_project_name ON provisioner.connection_requests USING btree (lower(project_name) text_pattern_ops, id) WHERE (project_name IS NOT NULL);
 
 CREATE INDEX credential_health_quarantined ON provisioner.credential_health USING btree (target) WHERE ((quarantined_since IS NOT NULL) AND (credential !~~ 'sealed-%'::text));
 
@@ -3144,6 +3393,10 @@ CREATE INDEX rotation_requests_batch ON provisioner.rotation_requests USING btre
 
 CREATE INDEX rotation_requests_left_behind ON provisioner.rotation_requests USING btree (id) WHERE (left_behind IS NOT NULL);
 
+CREATE INDEX set_apart_by_error ON provisioner.set_apart USING btree (error_code, id) WHERE (error_code IS NOT NULL);
+
+CREATE INDEX set_apart_by_status ON provisioner.set_apart USING btree (status, id);
+
 CREATE INDEX waiting_quarantined ON provisioner.waiting USING btree (target, quarantine) WHERE (quarantine IS NOT NULL);
 
 CREATE INDEX waiting_until ON provisioner.waiting USING btree (run_at);
@@ -3156,41 +3409,53 @@ CREATE TRIGGER connections_followed AFTER UPDATE ON provisioner.connection_reque
 
 CREATE TRIGGER connections_joined AFTER INSERT ON provisioner.connection_requests REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.connections_joined();
 
+CREATE TRIGGER counted_again AFTER UPDATE ON provisioner.connection_requests REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.connection_requests_counted();
+
+CREATE TRIGGER counted_again AFTER UPDATE ON provisioner.rotation_requests REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotation_requests_counted();
+
+CREATE TRIGGER counted_in AFTER INSERT ON provisioner.connection_requests REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.connection_requests_counted();
+
+CREATE TRIGGER counted_in AFTER INSERT ON provisioner.rotation_requests REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotation_requests_counted();
+
+CREATE TRIGGER counted_none AFTER TRUNCATE ON provisioner.connection_requests FOR EACH STATEMENT EXECUTE FUNCTION provisioner.connection_requests_counted();
+
+CREATE TRIGGER counted_none AFTER TRUNCATE ON provisioner.rotation_requests FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotation_requests_counted();
+
+CREATE TRIGGER counted_out AFTER DELETE ON provisioner.connection_requests REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.connection_requests_counted();
+
+CREATE TRIGGER counted_out AFTER DELETE ON provisioner.rotation_requests REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotation_requests_counted();
+
 CREATE TRIGGER refuse_recorded_columns AFTER UPDATE OF status, connection_id, org_id, credentials_hash, adopted, key_fingerprint, attempts, error_code, error_message, finished_at ON provisioner.connection_requests FOR EACH ROW WHEN (((current_setting('provisioner.recording'::text, true) IS DISTINCT FROM 'on'::text) AND (((new.status IS DISTINCT FROM old.status) AND (new.status <> 'pending'::text)) OR ((((((new.connection_id IS DISTINCT FROM old.connection_id) OR (new.org_id IS DISTINCT FROM old.org_id)) OR (new.credentials_hash IS DISTINCT FROM old.credentials_hash)) OR (new.adopted IS DISTINCT FROM old.adopted)) OR (new.key_fingerprint IS DISTINCT FROM old.key_fingerprint)) OR (new.attempts IS DISTINCT FROM old.attempts)) OR ((new.status = old.status) AND (((new.error_code IS DISTINCT FROM old.error_code) OR (new.error_message IS DISTINCT FROM old.error_message)) OR (new.finished_at IS DISTINCT FROM old.finished_at)))))) EXECUTE FUNCTION provisioner.refuse_recorded_columns();
+
+CREATE TRIGGER refuse_recorded_of_rotations AFTER UPDATE OF status, rotation_id, connection_id, key_issued, adopted, attempts, left_behind, error_code, error_message, finished_at ON provisioner.rotation_requests FOR EACH ROW WHEN (((current_setting('provisioner.recording'::text, true) IS DISTINCT FROM 'on'::text) AND (((new.status <> old.status) AND (new.status <> 'pending'::text)) OR (((((new.rotation_id IS DISTINCT FROM old.rotation_id) OR (new.connection_id IS DISTINCT FROM old.connection_id)) OR (new.key_issued IS DISTINCT FROM old.key_issued)) OR (new.adopted IS DISTINCT FROM old.adopted)) OR (new.attempts IS DISTINCT FROM old.attempts)) OR ((new.left_behind IS NOT NULL) AND (new.left_behind IS DISTINCT FROM old.left_behind)) OR ((new.status = old.status) AND (((new.error_code IS DISTINCT FROM old.error_code) OR (new.error_message IS DISTINCT FROM old.error_message)) OR (new.finished_at IS DISTINCT FROM old.finished_at)))))) EXECUTE FUNCTION provisioner.refuse_recorded_of_rotations();
 
 CREATE TRIGGER request_credential_edited AFTER UPDATE OF credential, target, project_id ON provisioner.connection_requests FOR EACH ROW WHEN (((new.status = 'pending'::text) AND (((new.credential IS DISTINCT FROM old.credential) OR (new.target IS DISTINCT FROM old.target)) OR (new.project_id IS DISTINCT FROM old.project_id)))) EXECUTE FUNCTION provisioner.request_credential_edited();
 
 CREATE TRIGGER request_edited AFTER UPDATE OF id, target, project_id, name, description, credential, on_conflict, priority, batch, project_name, wanted, not_before ON provisioner.connection_requests FOR EACH ROW WHEN (((((((((((((old.id IS DISTINCT FROM new.id) OR (old.target IS DISTINCT FROM new.target)) OR (old.project_id IS DISTINCT FROM new.project_id)) OR (old.name IS DISTINCT FROM new.name)) OR (old.description IS DISTINCT FROM new.description)) OR (old.on_conflict IS DISTINCT FROM new.on_conflict)) OR (old.priority IS DISTINCT FROM new.priority)) OR (old.batch IS DISTINCT FROM new.batch)) OR (old.project_name IS DISTINCT FROM new.project_name)) OR (old.wanted IS DISTINCT FROM new.wanted)) OR (old.not_before IS DISTINCT FROM new.not_before)) OR ((new.credential IS DISTINCT FROM old.credential) AND ((new.credential ~~ 'sealed:%:wiped'::text) IS NOT TRUE)))) EXECUTE FUNCTION provisioner.request_edited();
 
+CREATE TRIGGER request_forgotten AFTER DELETE ON provisioner.connection_requests FOR EACH ROW WHEN ((old.status = ANY (ARRAY['failed'::text, 'cancelled'::text, 'removed'::text]))) EXECUTE FUNCTION provisioner.request_set_apart();
+
+CREATE TRIGGER request_set_apart AFTER UPDATE OF status, error_code ON provisioner.connection_requests FOR EACH ROW WHEN ((((old.status = ANY (ARRAY['failed'::text, 'cancelled'::text, 'removed'::text])) OR (new.status = ANY (ARRAY['failed'::text, 'cancelled'::text, 'removed'::text]))) AND ((old.status IS DISTINCT FROM new.status) OR (old.error_code IS DISTINCT FROM new.error_code)))) EXECUTE FUNCTION provisioner.request_set_apart();
+
+CREATE TRIGGER request_set_apart_at_once AFTER INSERT ON provisioner.connection_requests FOR EACH ROW WHEN ((new.status = ANY (ARRAY['failed'::text, 'cancelled'::text, 'removed'::text]))) EXECUTE FUNCTION provisioner.request_set_apart();
+
 CREATE TRIGGER request_status_edited AFTER UPDATE OF status ON provisioner.connection_requests FOR EACH ROW WHEN (((new.status IS DISTINCT FROM old.status) AND ((new.status = 'pending'::text) OR (new.status IS NULL) OR (new.status <> ALL (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text, 'removed'::text]))))) EXECUTE FUNCTION provisioner.request_status_edited();
-
-CREATE TRIGGER requests_counted_again AFTER UPDATE ON provisioner.connection_requests REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_counted_again();
-
-CREATE TRIGGER requests_counted_in AFTER INSERT ON provisioner.connection_requests REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_counted_in();
-
-CREATE TRIGGER requests_counted_none AFTER TRUNCATE ON provisioner.connection_requests FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_counted_none();
-
-CREATE TRIGGER requests_counted_out AFTER DELETE ON provisioner.connection_requests REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_counted_out();
 
 CREATE TRIGGER requests_deleted AFTER DELETE ON provisioner.connection_requests REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_deleted();
 
 CREATE TRIGGER requests_inserted AFTER INSERT ON provisioner.connection_requests REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_inserted();
 
-CREATE TRIGGER requests_truncated AFTER TRUNCATE ON provisioner.connection_requests FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_truncated();
+CREATE TRIGGER requests_truncated AFTER TRUNCATE ON provisioner.connection_requests FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_truncated('0', '1000000000000');
 
-CREATE TRIGGER rotation_edited AFTER UPDATE OF id, target, project_id, name, connection, environment, secret_path, secret_name, interval_days, rotate_at, key_name, spend_limit, limit_reset, include_byok, description, priority, not_before ON provisioner.rotation_requests FOR EACH ROW EXECUTE FUNCTION provisioner.rotation_edited();
+CREATE TRIGGER rotation_deleted AFTER DELETE ON provisioner.rotation_requests FOR EACH ROW WHEN (((old.wanted = 'absent'::text) AND (old.status = 'pending'::text))) EXECUTE FUNCTION provisioner.rotation_ended();
 
-CREATE TRIGGER rotation_ended AFTER UPDATE OF status ON provisioner.rotation_requests FOR EACH ROW WHEN (((new.wanted = 'absent'::text) AND (new.status <> 'pending'::text) AND (old.status = 'pending'::text))) EXECUTE FUNCTION provisioner.rotation_ended();
+CREATE TRIGGER rotation_edited AFTER UPDATE OF id, target, project_id, name, connection, environment, secret_path, secret_name, interval_days, rotate_at, key_name, spend_limit, limit_reset, include_byok, description, priority, not_before, project_name ON provisioner.rotation_requests FOR EACH ROW EXECUTE FUNCTION provisioner.rotation_edited();
+
+CREATE TRIGGER rotation_ended AFTER UPDATE OF status, wanted ON provisioner.rotation_requests FOR EACH ROW WHEN (((old.wanted = 'absent'::text) AND (old.status = 'pending'::text) AND ((new.wanted <> 'absent'::text) OR (new.status <> 'pending'::text)))) EXECUTE FUNCTION provisioner.rotation_ended();
 
 CREATE TRIGGER rotation_status_edited AFTER UPDATE OF status ON provisioner.rotation_requests FOR EACH ROW WHEN (((new.status = 'pending'::text) AND (old.status <> 'pending'::text))) EXECUTE FUNCTION provisioner.rotation_status_edited();
 
 CREATE TRIGGER rotation_wished AFTER UPDATE OF wanted ON provisioner.rotation_requests FOR EACH ROW WHEN ((new.wanted IS DISTINCT FROM old.wanted)) EXECUTE FUNCTION provisioner.rotation_wished();
-
-CREATE TRIGGER rotations_counted_again AFTER UPDATE ON provisioner.rotation_requests REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_counted();
-
-CREATE TRIGGER rotations_counted_in AFTER INSERT ON provisioner.rotation_requests REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_counted();
-
-CREATE TRIGGER rotations_counted_out AFTER DELETE ON provisioner.rotation_requests REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_counted();
 
 CREATE TRIGGER rotations_deleted AFTER DELETE ON provisioner.rotation_requests REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_deleted();
 
@@ -3198,7 +3463,7 @@ CREATE TRIGGER rotations_first AFTER UPDATE OF wanted ON provisioner.connection_
 
 CREATE TRIGGER rotations_inserted AFTER INSERT ON provisioner.rotation_requests REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_inserted();
 
-CREATE TRIGGER rotations_truncated AFTER TRUNCATE ON provisioner.rotation_requests FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_truncated();
+CREATE TRIGGER rotations_truncated AFTER TRUNCATE ON provisioner.rotation_requests FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_truncated('1000000000001', '9223372036854775807');
 
 CREATE TRIGGER withhold_readable_key BEFORE INSERT ON provisioner.connection_requests FOR EACH ROW WHEN (((new.credential <> 'default'::text) AND ((new.credential !~* '^[a-z0-9][a-z0-9_-]{0,39}$'::text) OR (new.credential ~* '^sk-'::text)) AND (new.credential !~ '^sealed:[A-Za-z0-9_-]{1,64}:[A-Za-z0-9+/]+={0,2}$'::text))) EXECUTE FUNCTION provisioner.withhold_readable_key();
 
@@ -3241,15 +3506,17 @@ REVOKE ALL ON FUNCTION provisioner.broken_rule(r provisioner.connection_requests
 
 REVOKE ALL ON FUNCTION provisioner.cancel(ids bigint[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION provisioner.cancel_rotations(ids bigint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION provisioner.connection_requests_counted() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.connections_followed() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.connections_joined() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION provisioner.disown(target text, most integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION provisioner.counted_as(status text, wanted text, recorded uuid) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION provisioner.disown_requests(ids bigint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION provisioner.disown(target text, most integer, code text, message text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.disown_requests(ids bigint[], code text, message text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.fold_counts(most integer) FROM PUBLIC;
 
@@ -3257,9 +3524,11 @@ REVOKE ALL ON FUNCTION provisioner.follow_connections(ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.is_about_all(code text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION provisioner.keep_counts(requests regclass, line text, recorded text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION provisioner.keys_deleted(ids bigint[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION provisioner.live_state(status text, wanted text, connection uuid, flying bigint, waits bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION provisioner.live_state(status text, wanted text, recorded uuid, flying bigint, waits bigint, quarantine text, said text, cancelled boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.misplaced(after bigint, most integer, OUT ids bigint[], OUT last bigint) FROM PUBLIC;
 
@@ -3277,13 +3546,21 @@ REVOKE ALL ON FUNCTION provisioner.refuse(rule text, r provisioner.connection_re
 
 REVOKE ALL ON FUNCTION provisioner.refuse_recorded_columns() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION provisioner.refuse_recorded_of_rotations() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION provisioner.rekey(ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.remove(ids bigint[], adopted boolean) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION provisioner.remove_rotations(ids bigint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION provisioner.remove_gone(target text, project uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.remove_rotations_of(c provisioner.connection_requests, adopted boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.reopen(r provisioner.connection_requests) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.utf16_length(given text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.reopen_rotation(r provisioner.rotation_requests) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.repair(ids bigint[], wrong text[]) FROM PUBLIC;
 
@@ -3293,15 +3570,9 @@ REVOKE ALL ON FUNCTION provisioner.request_discovered(target text, projects uuid
 
 REVOKE ALL ON FUNCTION provisioner.request_edited() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION provisioner.request_set_apart() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION provisioner.request_status_edited() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION provisioner.requests_counted_again() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION provisioner.requests_counted_in() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION provisioner.requests_counted_none() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION provisioner.requests_counted_out() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.requests_deleted() FROM PUBLIC;
 
@@ -3319,17 +3590,15 @@ REVOKE ALL ON FUNCTION provisioner.rotation_edited() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.rotation_ended() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION provisioner.rotation_requests_counted() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION provisioner.rotation_status_edited() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.rotation_wished() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION provisioner.rotations_counted() FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION provisioner.rotations_first() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.rotations_inserted() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION provisioner.rotations_truncated() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.sealing_key() FROM PUBLIC;
 
@@ -3339,9 +3608,9 @@ REVOKE ALL ON FUNCTION provisioner.sweep(most integer, pause interval, OUT seen 
 
 REVOKE ALL ON FUNCTION provisioner.take_place(r provisioner.connection_requests, until timestamp with time zone) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION provisioner.turn_attempt_log(keep interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION provisioner.time_to_show() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION provisioner.utf16_length(given text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION provisioner.turn_attempt_log(keep interval) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.wipe_boxes(boxes provisioner.failed_boxes[]) FROM PUBLIC;
 

@@ -12,15 +12,15 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 import structlog
 
 from provisioner.core.errors import DatabaseUnavailable
-from provisioner.core.ports import Clock, JoinedProjects, Lister
+from provisioner.core.ports import Clock
 from provisioner.descriptors import raise_limit
-from provisioner.keyring import open_vault
+from provisioner.keyring import open_vault, present_prints
 from provisioner.observe.health import Health
 from provisioner.observe.meter import Meter
 from provisioner.observe.systemd import Systemd
@@ -37,6 +37,7 @@ from provisioner.signals import stopping_on_signals
 from provisioner.targets import (
     ROTATIONS_AT_ONCE,
     SPARE,
+    Way,
     capacity,
     connections_of_a_target,
     open_database,
@@ -80,12 +81,14 @@ async def run_daemon(settings: Settings, *, drain: bool = False, beside: Beside 
         vault, meter = open_vault(settings), Meter(settings.targets)
         observer = await stack.enter_async_context(traced(meter, clock=clock, worker=worker_name(settings)))
         targets: list[tuple[Target, int]] = []
+        ways: list[Way] = []
         for name, target in settings.targets.items():
-            lines = open_lines(settings, name, database, clock, vault, observer=meter, eager=drain)
-            connections, rotations = await stack.enter_async_context(lines)
+            opened = open_lines(settings, name, database, clock, vault, observer=meter, eager=drain)
+            lines = await stack.enter_async_context(opened)
+            ways.append(lines.way)
             most = max(1, connections_of_a_target(settings) - SPARE)
-            targets.append((connections, min(capacity(target.max_in_flight), most)))
-            targets.append((rotations, min(ROTATIONS_AT_ONCE, most)))
+            targets.append((lines.connections, min(capacity(target.max_in_flight), most)))
+            targets.append((lines.rotations, min(ROTATIONS_AT_ONCE, most)))
         worker = Worker(
             targets,
             options=_options(settings, drain=drain),
@@ -100,16 +103,16 @@ async def run_daemon(settings: Settings, *, drain: bool = False, beside: Beside 
             if await worker.unless_stopped(DatabaseRetry(clock).insist(lambda: _require_place(database))):
                 database.endure()
                 _spare_the_collector()
-                notifier = open_notifier(settings, database, meter)
-                tasks = {"listener": Listener(database, hear=worker.hear).run()}
+                notifier = open_notifier(settings, database, meter, rested=worker.has_rested)
+                tasks = {"listener": Listener(database, hear=worker.hear, notified=worker.notified).run()}
                 if drain:
                     tasks["progress"] = (beside or _tell_progress)(database)
                     before = await _leftovers(settings, database)
                 if notifier is not None:
                     tasks["notifier"] = notifier.run()
                 if not drain:
-                    tasks |= _verifiers(settings, database, clock, [each for each, _ in targets])
-                    tasks |= _discoverers(settings, database, [each for each, _ in targets])
+                    tasks |= _verifiers(settings, database, clock, ways)
+                    tasks |= _discoverers(settings, database, clock, ways)
                 await _work(worker, tasks)
                 if drain and notifier is not None:
                     await notifier.finish()
@@ -120,7 +123,7 @@ async def run_daemon(settings: Settings, *, drain: bool = False, beside: Beside 
 
 
 def _verifiers(
-    settings: Settings, database: Database, clock: Clock, targets: "Sequence[Target]"
+    settings: Settings, database: Database, clock: Clock, ways: Sequence[Way]
 ) -> Mapping[str, Coroutine[Any, Any, None]]:
     """What compares the recorded connections of each target with Infisical, if the settings want that."""
     if settings.verify.seconds is None:
@@ -128,23 +131,20 @@ def _verifiers(
     from provisioner.postgres.verifying import DriftLedger  # noqa: PLC0415 - off by default
     from provisioner.worker.verifier import Verifier  # noqa: PLC0415 - as above
 
+    async def prints() -> Mapping[str, str]:
+        return (await present_prints(settings, database))[0]
+
     ledger = DriftLedger(database, holder=str(uuid4()), every=timedelta(seconds=settings.verify.seconds))
     return {
-        f"verifier-{target.name}": Verifier(
-            target.name,
-            # The journey's port has no list, for it needs none; what the service opens has.
-            lister=cast("Lister", target.connections),
-            reads=target.reads,
-            ledger=ledger,
-            clock=clock,
+        f"verifier-{way.name}": Verifier(
+            way.name, lister=way.connections, reads=way.reads, ledger=ledger, clock=clock, prints=prints
         ).run()
-        for target in targets
-        if target.name in settings.targets  # its other line of requests has the same connections
+        for way in ways
     }
 
 
 def _discoverers(
-    settings: Settings, database: Database, targets: "Sequence[Target]"
+    settings: Settings, database: Database, clock: Clock, ways: Sequence[Way]
 ) -> Mapping[str, Coroutine[Any, Any, None]]:
     """What asks Infisical for new projects, if the settings want that."""
     chosen = settings.discover
@@ -152,21 +152,23 @@ def _discoverers(
         return {}
     from provisioner.core.projects import ProjectFilter  # noqa: PLC0415 - off by default
     from provisioner.postgres.discovering import DiscoveredRequests  # noqa: PLC0415 - as above
-    from provisioner.worker.discoverer import Discoverer  # noqa: PLC0415 - as above
+    from provisioner.worker.discoverer import Discoverer, Removing  # noqa: PLC0415 - as above
 
-    every = timedelta(seconds=chosen.seconds)
+    every, removing = timedelta(seconds=chosen.seconds), None
+    if chosen.on_gone == "remove" and chosen.target in settings.targets:
+        removing = Removing(address=settings.targets[chosen.target].url, clock=clock)
     return {
-        f"discoverer-{target.name}": Discoverer(
-            target.name,
-            # The journey's port does not list projects, for it needs none; what the service opens does.
-            joined=cast("JoinedProjects", target.connections),
-            reads=target.reads,
+        f"discoverer-{way.name}": Discoverer(
+            way.name,
+            joined=way.connections,
+            reads=way.reads,
             requests=DiscoveredRequests(database, every=every, credential=chosen.credential, batch=chosen.batch),
             wanted=ProjectFilter(types=(chosen.type,), names=globs_of(chosen.names), exclude=globs_of(chosen.exclude)),
             every=chosen.seconds,
+            removing=removing,
         ).run()
-        for target in targets
-        if target.name == chosen.target
+        for way in ways
+        if way.name == chosen.target
     }
 
 

@@ -79,25 +79,6 @@ def _database(settings: Settings, source: Secret | Callable[[], Secret], size: i
 
 
 @asynccontextmanager
-async def open_target(
-    settings: Settings,
-    name: str,
-    database: Database,
-    clock: Clock,
-    vault: NamedVault,
-    *,
-    observer: Observer = UNOBSERVED,
-    permits: Callable[..., Permits] = SharedPermits,
-) -> AsyncIterator[Target]:
-    """One target with its connections, its budgets and its breaker; its access token is ended with the block.
-
-    Raises `SettingsError` when nobody can log in there.
-    """
-    async with open_lines(settings, name, database, clock, vault, observer=observer, permits=permits) as (target, _):
-        yield target
-
-
-@asynccontextmanager
 async def open_lines(
     settings: Settings,
     name: str,
@@ -108,10 +89,12 @@ async def open_lines(
     observer: Observer = UNOBSERVED,
     permits: Callable[..., Permits] = SharedPermits,
     eager: bool = False,
-) -> AsyncIterator[tuple[Target, Target]]:
-    """The same for every kind of request: what stands in one line is a target of its own, with budgets of its own.
+) -> AsyncIterator["Lines"]:
+    """One target with its connections, its budgets and its breaker; its access token is ended with the block.
 
     `eager`: what waits for the machine identity to join projects is looked at again at once.
+
+    Raises `SettingsError` when nobody can log in there.
     """
     chosen = settings.targets[name]
     marker = await installation(database) if chosen.marker else ""
@@ -119,12 +102,10 @@ async def open_lines(
     async with open_infisical(settings, name, clock, shared, observer=observer, marker=marker, allowed=allowed) as way:
         transport, identity, routes = way.transport, way.identity, Routes(chosen.url)
         keys = vault.at(name, InfisicalSecrets(transport, identity, routes, way.reads))
-        health = SharedCredentialHealth(database, target=name)
+        health, checks = SharedCredentialHealth(database, target=name), _key_checks(settings, name, database, clock)
+        start = replace(_budget(chosen.write_limit), address=chosen.url)
         changes, removals = (
-            shared(
-                target=name, kind=kind, start=replace(_budget(chosen.write_limit), address=chosen.url), allowed=allowed
-            )
-            for kind in ("change", "removal")
+            shared(target=name, kind=kind, start=start, allowed=allowed) for kind in ("change", "removal")
         )
         target = Target(
             name=name,
@@ -136,9 +117,7 @@ async def open_lines(
             removals=removals,
             rules=_rules(settings, marker),
             breaker=Breaker(),
-            keys=KeyGate(
-                name, health=health, vault=keys, clock=clock, checks=_key_checks(settings, name, database, clock)
-            ),
+            keys=KeyGate(name, health=health, vault=keys, clock=clock, checks=checks),
             projects=ProjectGate(
                 name,
                 health=SharedProjectHealth(database, target=name),
@@ -157,7 +136,8 @@ async def open_lines(
         rotations = InfisicalRotations(
             transport, identity, routes, marker=marker, now=clock.epoch, monotonic=clock.monotonic
         )
-        yield target, _line_of_rotations(settings, target, rotations, database=database, clock=clock, permits=permits)
+        line = _line_of_rotations(settings, target, rotations, database=database, clock=clock, permits=permits)
+        yield Lines(target, line, way)
 
 
 def _key_checks(settings: Settings, name: str, database: Database, clock: Clock) -> KeyChecks | None:
@@ -228,6 +208,14 @@ class Way(NamedTuple):
     connections: InfisicalConnections
     writes: Permits
     reads: Permits
+
+
+class Lines(NamedTuple):
+    """One target for each kind of request: what stands in one line has budgets of its own. Both go the same way."""
+
+    connections: Target
+    rotations: Target
+    way: Way
 
 
 @asynccontextmanager

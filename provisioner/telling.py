@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from provisioner.notify.receiver import HttpReceiver
 
 
-def open_notifier(settings: Settings, database: Database, meter: Meter) -> "Notifier | None":
-    """What tells others, if anybody is to be told."""
+def open_notifier(
+    settings: Settings, database: Database, meter: Meter, *, rested: Callable[[float], bool]
+) -> "Notifier | None":
+    """What tells others, if anybody is to be told; `rested`: whether the worker has had nothing to do for so long."""
     if settings.notify.url is None:
         return None
     from provisioner.notify.notifier import Notifier  # noqa: PLC0415 - for those who are told
@@ -25,7 +27,7 @@ def open_notifier(settings: Settings, database: Database, meter: Meter) -> "Noti
 
     look = partial(read_status, database, batches=0)
     board = NoticeBoard(database, events=settings.notify.told, read_status=look)
-    return Notifier(board, open_receiver(settings), heard=meter.notified)
+    return Notifier(board, open_receiver(settings), heard=meter.notified, rested=rested)
 
 
 def open_receiver(settings: Settings) -> "HttpReceiver":

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from provisioner.core.reports import Status
+    from provisioner.core.reports import Retries, Status
 
 # What to do about each error code of `core.model.ErrorCode`, in one sentence.
 ADVICE: Final = {
@@ -32,6 +33,10 @@ ADVICE: Final = {
     "gave_up": "fix what the message says: it tells what came of the last attempt",
 }
 OTHERWISE: Final = "the message says what is known"
+# What is retried for less may yet go by itself: most backoffs of eight attempts fit into it.
+PATIENCE: Final = timedelta(minutes=5)
+# Nobody can do anything about these before the request has failed.
+_NOBODYS: Final = frozenset({"", "outcome_unknown", "gave_up"})
 
 
 def remedy(error_code: str) -> str:
@@ -48,6 +53,7 @@ class Kind(StrEnum):
     UNSERVED = "target_unserved"
     OUTSIDE = "projects_quarantined"
     REFUSED = "key_refused"
+    RETRYING = "requests_retried"
     DRIFTED = "connections_drifted"
 
 
@@ -109,6 +115,7 @@ def _others(status: Status) -> Iterator[Concern]:
             count = _count(key.requests, "request waits", "requests wait")
             said = f"{count} because OpenRouter refuses the key of credential {key.credential}: replace the key"
             yield Concern(kind=Kind.REFUSED, subject=key.credential, requests=key.requests, said=said)
+    yield from _retried(status)
     if status.drifted:
         count = _count(status.drifted, "connection is", "connections are")
         said = f"{count} not as recorded in Infisical: `provisioner verify` says which, and how they differ"
@@ -122,6 +129,21 @@ def _others(status: Status) -> Iterator[Concern]:
         if target.pending and not target.workers:
             said = f"no worker serves target {name}: `provisioner run` starts one"
             yield Concern(kind=Kind.UNSERVED, subject=name, requests=target.pending, said=said)
+
+
+def _retried(status: Status) -> Iterator[Concern]:
+    stuck = [each for each in status.retries if needs_a_person(each, status)]
+    for code in dict.fromkeys(each.error_code for each in stuck):
+        requests = sum(each.requests for each in stuck if each.error_code == code)
+        said = f"{_count(requests, 'request is', 'requests are')} retried with {code}: {remedy(code)}"
+        yield Concern(kind=Kind.RETRYING, subject=code, requests=requests, said=said)
+
+
+def needs_a_person(retries: Retries, status: Status) -> bool:
+    """Whether these requests were retried for long enough, and for a reason that a person can do something about."""
+    if retries.quarantine or retries.error_code in _NOBODYS or retries.since is None:
+        return False  # a quarantine is told by what it is about: a key, or projects
+    return status.now - retries.since >= PATIENCE
 
 
 def incidents(status: Status) -> tuple[str, ...]:
@@ -138,6 +160,10 @@ def _incidents(status: Status) -> Iterator[str]:
             )
         if target.blocked_until is not None and target.blocked_until > status.now:
             yield f"target {target.target} is over its rate limit: nothing is sent until the limit resets"
+    for each in status.retries:
+        if not each.quarantine and not needs_a_person(each, status):
+            count = _count(each.requests, "request is", "requests are")
+            yield f"{count} retried with {each.error_code or 'no code'} at target {each.target}"
     if status.workers.lost:
         count = _count(status.workers.lost, "worker was", "workers were")
         yield f"{count} lost: other workers take over their requests"

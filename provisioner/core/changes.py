@@ -2,13 +2,14 @@
 
 The row is a wish that stays. What differs between it and what was recorded is work: an update sends what was edited, a
 deletion ends what is not wanted any more. Both are made by id, and only by an id that was recorded or that evidence
-shows to be ours, so both may be repeated. What somebody else made is left as it is unless the wish says otherwise.
+shows to be ours, so both may be repeated. Where all that was edited can be read, a lost update is found out first.
+What somebody else made is left as it is unless the wish says otherwise.
 """
 
 from datetime import datetime
 from typing import Final
 
-from provisioner.core.doubt import is_ours, latest
+from provisioner.core.doubt import is_ours, still_to_come
 from provisioner.core.model import (
     Action,
     Cancel,
@@ -26,8 +27,7 @@ from provisioner.core.model import (
 )
 from provisioner.core.skew import Reading
 
-# A connection that was just made may be missing on a replica for so many seconds.
-REPLICA_LAG: Final = 10.0
+STILL_TO_COME: Final = "a create that was lost may still be carried out; what it makes is looked for after that"
 _GONE: Final = frozenset({Result.REMOVED, Result.ABSENT, Result.PROJECT_MISSING})
 _NOT_OURS: Final = frozenset({Result.ABSENT, Result.OTHER_APP, Result.PROJECT_MISSING})
 
@@ -56,7 +56,7 @@ def after_change(
     if action is Action.DELETE:
         return _after_delete(claim, observation, now)
     if action in {Action.UPDATE, Action.CONFIRM}:
-        return _after_update(claim, observation)
+        return _after_update(claim, action, observation)
     found = observation.connection if observation.result is Result.FOUND else None
     if not claim.request.absent or (found is None and observation.result not in _NOT_OURS):
         return None
@@ -82,7 +82,10 @@ def _change(claim: Claim) -> Decision:
     if request.absent:
         letting_go = request.adopted and not request.edits.adopted
         return Remove() if letting_go else Do(action=Action.DELETE, connection=request.removing(recorded(claim)))
-    return Do(action=Action.UPDATE if request.edits.any else Action.CONFIRM, connection=recorded(claim))
+    found_out = request.reads_back and claim.attempt > 1
+    return Do(
+        action=Action.UPDATE if request.edits.any and not found_out else Action.CONFIRM, connection=recorded(claim)
+    )
 
 
 def recorded(claim: Claim) -> Connection:
@@ -101,19 +104,29 @@ def recorded(claim: Claim) -> Connection:
     )
 
 
-def _after_update(claim: Claim, observation: Observation) -> Decision | None:
+def _after_update(claim: Claim, action: Action, observation: Observation) -> Decision | None:
     """What an update, or a look at what is recorded, showed."""
+    request = claim.request
     match observation.result:
+        case Result.FOUND if (
+            action is Action.CONFIRM
+            and request.reads_back
+            and request.edits.any
+            and observation.connection is not None
+            and not request.has_edits(observation.connection)
+        ):
+            return Do(action=Action.UPDATE, connection=recorded(claim))
         case Result.UPDATED | Result.FOUND if observation.connection is not None:
-            return Succeed(connection=observation.connection, adopted=claim.request.adopted)
+            return Succeed(connection=observation.connection, adopted=request.adopted)
+        case Result.ABSENT if request.looks_first:
+            return Remove()
         case Result.ABSENT:
             # Somebody has deleted it: it is made anew, and what may have been made since is looked up before.
-            looks = claim.doubt or claim.request.looks_first
-            return Do(action=Action.LOOK_UP if looks else Action.CREATE)
+            return Do(action=Action.LOOK_UP if claim.doubt else Action.CREATE)
         case Result.NAME_TAKEN:
             return Fail(
                 code=ErrorCode.NAME_CONFLICT,
-                message=f"the project already has another connection {claim.request.name!r}, so this one keeps the name"
+                message=f"the project already has another {request.thing} {request.name!r}, so this one keeps the name"
                 " that it has; choose another name",
             )
         case _:
@@ -125,7 +138,8 @@ def _after_delete(claim: Claim, observation: Observation, now: datetime) -> Deci
     if observation.result is Result.IN_USE:
         return Fail(
             code=ErrorCode.IN_USE,
-            message=f"Infisical does not delete the connection, for something uses it ({observation.message})",
+            message=f"Infisical does not delete the {claim.request.thing}, for something uses it"
+            f" ({observation.message})",
         )
     if observation.result not in _GONE:
         return None
@@ -139,8 +153,6 @@ def _look_for_the_unwanted(claim: Claim, now: datetime) -> Decision:
     """Look for what a create in doubt may have made, once that cannot be carried out any later."""
     if not claim.doubt:
         return Remove()
-    pause = (max(map(latest, claim.doubt)) - now).total_seconds() + REPLICA_LAG
-    if pause > 0:
-        message = "a create that was lost may still be carried out; what it makes is looked for after that"
-        return Retry(delay=pause, message=message)
+    if pause := still_to_come(claim, now):
+        return Retry(delay=pause, message=STILL_TO_COME)
     return Do(action=Action.LOOK_UP)

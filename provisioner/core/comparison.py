@@ -9,7 +9,7 @@ from typing import Final
 from provisioner.core.description import is_description_of
 from provisioner.core.model import Connection, OnConflict
 
-_NO_PRINTS: Final[Mapping[str, str]] = MappingProxyType({})
+NO_PRINTS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Difference(StrEnum):
@@ -79,7 +79,7 @@ class Project:
 
 
 def differences(
-    recorded: Recorded, project: Project, prints: Mapping[str, str] = _NO_PRINTS
+    recorded: Recorded, project: Project, prints: Mapping[str, str] = NO_PRINTS
 ) -> Mapping[Difference, str]:
     """What differs, each with a sentence that says how; empty when all is as it was recorded.
 

@@ -10,7 +10,17 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from provisioner.core.description import SPACE, is_description_of, mark_of
-from provisioner.core.model import Claim, Connection, Proof, SentCreate
+from provisioner.core.model import (
+    Claim,
+    Connection,
+    ErrorCode,
+    Fail,
+    Observation,
+    Outcome,
+    Proof,
+    Result,
+    SentCreate,
+)
 from provisioner.core.skew import Reading
 
 APP: Final = frozenset({"open-router", "openrouter"})
@@ -20,6 +30,24 @@ METHOD: Final = "api-key"
 # up, asks OpenRouter up to four times, and may wait for a connection to its own database. What comes later than this
 # is told from a stranger's by the marker alone.
 LATE_COMMIT: Final = 30.0
+# A connection that was just made may be missing on a replica for so many seconds.
+REPLICA_LAG: Final = 10.0
+_PROVEN: Final = frozenset({Proof.MADE, Proof.REFUSED, Proof.UNSENT})
+
+
+def is_evidence(observation: Observation) -> bool:
+    """Whether the create that showed this may have made a connection that is not known yet."""
+    return observation.result is not Result.CREATED and observation.proof not in _PROVEN
+
+
+def left_in_doubt(claim: Claim, outcome: Outcome) -> tuple[SentCreate, ...]:
+    """The creates that are still in doubt once a claim has ended so.
+
+    Who has the name is known after a conflict, and a create that was answered with it has no late commit.
+    """
+    if isinstance(outcome, Fail) and outcome.code is ErrorCode.NAME_CONFLICT:
+        return tuple(sent for sent in claim.doubt if sent.proof is not Proof.TAKEN)
+    return claim.doubt
 
 
 def unheard(claim: Claim, until: datetime) -> SentCreate:
@@ -63,6 +91,13 @@ def latest(sent: SentCreate) -> datetime:
     return sent.ended_at if sent.proof is Proof.TAKEN else sent.ended_at + timedelta(seconds=LATE_COMMIT)
 
 
+def still_to_come(claim: Claim, now: datetime) -> float:
+    """Seconds until whatever the claim's creates in doubt have made must show; 0 when nothing can come any more."""
+    if not claim.doubt:
+        return 0.0
+    return max(0.0, (max(map(latest, claim.doubt)) - now).total_seconds() + REPLICA_LAG)
+
+
 def can_have_made(sent: SentCreate, connection: Connection, claim: Claim, clock: Reading) -> bool:
     """Whether a create of this claim's request can have made a connection."""
     request = claim.request
@@ -85,11 +120,12 @@ def is_ours(claim: Claim, connection: Connection, *, marker: str, clock: Reading
     It has our app and method, and one of the creates in doubt can have made it. Where descriptions are marked, the
     mark alone is enough and needs no clock: nobody else writes it.
     """
+    bears_mark = bool(marker) and (connection.description or "").endswith(mark_of(claim.request.id, marker))
     if (told := claim.request.recognises(connection, claim.doubt)) is not None:
-        return told
+        return told or bears_mark
     if connection.app not in APP or connection.method != METHOD:
         return False
-    if marker and (connection.description or "").endswith(mark_of(claim.request.id, marker)):
+    if bears_mark:
         return True
     return any(can_have_made(sent, connection, claim, clock) for sent in claim.doubt)
 

@@ -82,7 +82,7 @@ def _removed(request: Detail, _words: Words) -> Iterator[str]:
 def _coming(request: Detail, words: Words) -> Iterator[str]:
     if request.claimed_at:
         yield from _in_flight(request, words)
-    elif request.next_attempt_at:
+    elif request.next_attempt_at or request.quarantine:
         yield from _waiting(request, words)
     else:
         yield from _ready(request, words)
@@ -196,6 +196,8 @@ _EXPLAIN = {
     "cancelled": _cancelled,
     "ready": _ready,
     "waiting": _waiting,
+    "retrying": _waiting,
+    "quarantined": _waiting,
     "in_flight": _in_flight,
     "updating": _updating,
     "removing": _removing,

@@ -114,18 +114,20 @@ class Proof(StrEnum):
 class Edits:
     """What was edited of a request since its connection was recorded: an update sends that and no more.
 
-    `adopted`: its removal deletes also what somebody else made.
+    `others` are columns that only this kind of request has. `adopted`: its removal deletes also what somebody else
+    made.
     """
 
     name: bool = False
     description: bool = False
     credential: bool = False
     adopted: bool = False
+    others: frozenset[str] = frozenset()
 
     @property
     def any(self) -> bool:
         """Whether there is anything to send."""
-        return self.name or self.description or self.credential
+        return self.name or self.description or self.credential or bool(self.others)
 
 
 UNEDITED: Final = Edits()
@@ -135,9 +137,9 @@ UNEDITED: Final = Edits()
 class Request:
     """One row of `connection_requests`, as far as its connection needs it.
 
-    `recorded_id` is the connection that it has recorded, and `adopted` says that somebody else made that. `absent`: no
-    connection of ours shall be there. `mark` is in what this claim's create makes, and in nothing else, where the kind
-    of request has such a mark.
+    `project_name` is for people. `recorded_id` is the connection that it has recorded, and `adopted` says that somebody
+    else made that. `absent`: no connection of ours shall be there. `mark` is in what this claim's create makes, and in
+    nothing else, where the kind of request has such a mark.
     """
 
     id: int
@@ -147,6 +149,7 @@ class Request:
     credential: str
     on_conflict: OnConflict = OnConflict.FAIL
     target: str = "default"
+    project_name: str | None = None
     recorded_id: str | None = None
     adopted: bool = False
     absent: bool = False
@@ -154,8 +157,30 @@ class Request:
     mark: str | None = None
 
     @property
+    def thing(self) -> str:
+        """What it asks for, in a word."""
+        return "connection"
+
+    @property
+    def taking_over(self) -> str:
+        """Which choices of `on_conflict` take over what somebody else made."""
+        return f"{OnConflict.ADOPT} or {OnConflict.REPLACE}"
+
+    @property
     def looks_first(self) -> bool:
-        """Whether it is looked up before its very first create, too."""
+        """Whether it is looked up before its very first create, too.
+
+        Then a claim that finds what is recorded gone does not create: it forgets that, and the next one looks first.
+        """
+        return False
+
+    @property
+    def reads_back(self) -> bool:
+        """Whether all that can be edited can be read: then an update whose answer is lost is found out by a read."""
+        return False
+
+    def has_edits(self, found: "Connection") -> bool:  # noqa: ARG002 - see `reads_back`
+        """Whether what was edited is there already."""
         return False
 
     def recognises(self, found: "Connection", doubt: "tuple[SentCreate, ...]") -> bool | None:  # noqa: ARG002 - see below
@@ -168,6 +193,10 @@ class Request:
 
     def left_behind(self, doubt: "tuple[SentCreate, ...]", recorded: "Connection | None") -> str:  # noqa: ARG002
         """In words, what these creates may have left behind besides what is recorded; mostly nothing."""
+        return ""
+
+    def left_by_removal(self, doubt: "tuple[SentCreate, ...]", *, deleted: bool) -> str:  # noqa: ARG002
+        """In words, what stays or may stay somewhere once it is removed; `deleted` by a call that was answered."""
         return ""
 
 

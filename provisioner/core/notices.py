@@ -166,6 +166,7 @@ def _attention(concern: Concern, since: datetime) -> Notice:
         requests=_requests(concern.requests),
         connections=f"{_several(concern.requests, 'connection')} {'is' if concern.requests == 1 else 'are'}",
         outcomes=_several(concern.requests, "outcome"),
+        be="is" if concern.requests == 1 else "are",
         have="has" if concern.requests == 1 else "have",
         wait="waits" if concern.requests == 1 else "wait",
         remedy=remedy(concern.subject),
@@ -205,6 +206,7 @@ _ATTENTION: Final[Mapping[Kind, str]] = {
     Kind.OUTSIDE: "{requests} {wait} for projects in which the machine identity of target {subject} may not create:"
     " add it to them; they go on by themselves",
     Kind.REFUSED: "{requests} {wait} because OpenRouter refuses the key of credential {subject}. Replace the key.",
+    Kind.RETRYING: "{requests} {be} retried with {subject} for minutes. What to do: {remedy}.",
     Kind.DRIFTED: "{connections} not as recorded in Infisical. `provisioner verify` says which.",
     Kind.UNSERVED: "No worker serves target {subject}, and {requests} {wait} for it. `provisioner run` starts one.",
 }
@@ -214,6 +216,7 @@ _RECOVERED: Final[Mapping[Kind, str]] = {
     Kind.PAUSED: "Target {subject} is not paused any more, or nothing waits for it.",
     Kind.OUTSIDE: "The machine identity of target {subject} may create in every project that requests wait for.",
     Kind.REFUSED: "No request waits for the key of credential {subject} any more.",
+    Kind.RETRYING: "No request is retried with {subject} any more.",
     Kind.DRIFTED: "Every connection that was compared is as it was recorded.",
     Kind.UNSERVED: "A worker serves target {subject} again, or nothing waits for it.",
 }

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from provisioner.core.changes import REPLICA_LAG, after_change
+from provisioner.core.changes import STILL_TO_COME, after_change
 from provisioner.core.description import describe
-from provisioner.core.doubt import is_ours
+from provisioner.core.doubt import REPLICA_LAG, is_ours, still_to_come
 from provisioner.core.model import (
     Action,
     Cancel,
@@ -25,11 +25,9 @@ from provisioner.core.model import (
     Fail,
     Observation,
     OnConflict,
-    Outcome,
     Proof,
     Result,
     Retry,
-    SentCreate,
     Succeed,
     value,
 )
@@ -131,36 +129,9 @@ def plain_success(observation: Observation) -> Succeed | None:
     return Succeed(connection=_the(observation)) if observation.result is Result.CREATED else None
 
 
-def is_evidence(observation: Observation) -> bool:
-    """Whether the create that showed this may have made a connection that is not known yet."""
-    return observation.result is not Result.CREATED and observation.proof not in _PROVEN
-
-
-def left_in_doubt(claim: Claim, outcome: Outcome) -> tuple[SentCreate, ...]:
-    """The creates that are still in doubt once a claim has ended so.
-
-    Who has the name is known after a conflict, and a create that was answered with it has no late commit.
-    """
-    if isinstance(outcome, Fail) and outcome.code is ErrorCode.NAME_CONFLICT:
-        return tuple(sent for sent in claim.doubt if sent.proof is not Proof.TAKEN)
-    return claim.doubt
-
-
 def sent_description(claim: Claim, rules: Rules) -> str:
     """The description that a create of this claim carries, as Infisical keeps it."""
     return describe(claim.request.id, claim.request.description, marker=rules.marker)
-
-
-def telling_what_is_left(claim: Claim, outcome: Outcome) -> Outcome:
-    """The outcome, with what the claim's creates may have left behind in its words.
-
-    Nobody hears of that once a request is cancelled, so it fails instead.
-    """
-    if not isinstance(outcome, Fail | Cancel) or not (left := claim.request.left_behind(claim.doubt, None)):
-        return outcome
-    if isinstance(outcome, Cancel):
-        return Fail(code=ErrorCode.OUTCOME_UNKNOWN, message=f"it was cancelled; {left}", left_behind=left)
-    return replace(outcome, message=f"{outcome.message}; {left}", left_behind=left)
 
 
 def streak_after(claim: Claim, code: ErrorCode) -> int:
@@ -267,8 +238,8 @@ def _found(claim: Claim, _action: Action, observation: Observation, rules: Rules
         case OnConflict.FAIL:
             return Fail(
                 code=ErrorCode.NAME_CONFLICT,
-                message=f"the project already has a connection {claim.request.name!r} that this request did not make"
-                f" (id {connection.id}); rename one of them, or set on_conflict to adopt or replace and retry",
+                message=f"the project already has a {request.thing} {request.name!r} that this request did not make"
+                f" (id {connection.id}); rename one of them, or set on_conflict to {request.taking_over} and retry",
             )
 
 
@@ -286,7 +257,12 @@ def _absent(claim: Claim, action: Action, observation: Observation, rules: Rules
     if action is not Action.LOOK_UP:
         message = f"the name is taken, but the connection that has it cannot be seen: {observation.message}"
         return _again(claim, ErrorCode.GAVE_UP, message, rules, context)
-    return Cancel() if claim.cancelled else Do(action=Action.CREATE)
+    if not claim.cancelled:
+        return Do(action=Action.CREATE)
+    # Nobody looks again once it is cancelled, so this is the last look only when nothing can come any more.
+    if pause := still_to_come(claim, context.now):
+        return Retry(delay=pause, message=STILL_TO_COME)
+    return Cancel()
 
 
 def _own_trouble(
@@ -372,7 +348,6 @@ def _the(observation: Observation) -> Connection:
     return observation.connection
 
 
-_PROVEN: Final = frozenset({Proof.MADE, Proof.REFUSED, Proof.UNSENT})
 _DECIDE: Final[dict[Result, Callable[[Claim, Action, Observation, Rules, DecisionContext], Decision]]] = {
     Result.UPDATED: _updated,
     Result.REMOVED: _no_fault,

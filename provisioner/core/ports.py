@@ -1,4 +1,4 @@
-"""What the worker needs from the outside, as protocols.
+"""What the journey of a request needs from the outside, as protocols; `ports_beside.py` has the others.
 
 Times are aware `datetime`s on the database's clock, durations are seconds.
 """
@@ -7,11 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from provisioner.core.comparison import Recorded
 from provisioner.core.key_check import KeyKind
 from provisioner.core.key_health import QuarantinedKey, TrialPermit
 from provisioner.core.model import Action, Claim, Connection, Observation, RateHeaders, Request, Settlement
-from provisioner.core.notices import Delivery
 from provisioner.core.pacing import Grant
 from provisioner.core.project_health import QuarantinedProject
 from provisioner.core.projects import SeenProject
@@ -29,7 +27,6 @@ from provisioner.core.queue_values import (
 )
 from provisioner.core.secret import Secret, SecretLocation
 from provisioner.core.skew import Bounds
-from provisioner.core.verifying import Round, Verdict
 
 
 class Queue(Protocol):
@@ -225,6 +222,9 @@ class ProjectHealth(Protocol):
     async def wanted(self) -> Sequence[str]:
         """The projects that requests in line are for."""
 
+    async def called(self, project: str) -> str | None:
+        """The project's name, if a request tells it."""
+
     async def may_read(self, *, refused: bool) -> bool:
         """Take the turn to read the list of the identity's projects, if it is time for that."""
 
@@ -246,6 +246,9 @@ class JoinedProjects(Protocol):
 
     async def projects(self) -> tuple[Observation, tuple[SeenProject, ...]]:
         """`FOUND` with all of them, or what stood in the way. It never raises for what the other side did."""
+
+    async def project(self, project_id: str) -> Observation:
+        """`FOUND`, `PROJECT_MISSING` if there is no such project, or what stood in the way. It never raises either."""
 
 
 class Incidents(Protocol):
@@ -329,64 +332,3 @@ class Observer(Protocol):
 
     def logged_in(self, target: str, outcome: str) -> None:
         """A login has ended: `granted`, `refused`, `limited` or `trouble`."""
-
-
-class Outbox(Protocol):
-    """What the fleet has to tell others. Every method raises `DatabaseUnavailable` as those of `Queue` do."""
-
-    async def look(self, *, last: bool = False) -> bool:
-        """Put what is to be told into the outbox, if it is this worker's turn; tells whether it is.
-
-        `last`: nobody will look again.
-        """
-
-    async def take(self) -> Delivery | None:
-        """The notice that has been due for longest; it is ours for a while."""
-
-    async def sent(self, delivery: Delivery) -> None:
-        """It has arrived."""
-
-    async def failed(self, delivery: Delivery, *, reason: str, pause: float | None) -> None:
-        """It has not; it is due again after `pause` seconds, never if that is None."""
-
-
-class Receiver(Protocol):
-    """Whom notices are told to."""
-
-    async def deliver(self, delivery: Delivery) -> str:
-        """Bring it; returns why it has not arrived, empty if it has. Never raises for what the other side did."""
-
-
-class Lister(Protocol):
-    """Whom standing verification asks what a project has."""
-
-    async def list(self, project_id: str | None) -> tuple[Observation, tuple[Connection, ...]]:
-        """All connections of our app in a project: `FOUND` with them, or what stood in the way."""
-
-
-class DriftLedger(Protocol):
-    """How far standing verification has come, and what it found. Every method raises `DatabaseUnavailable`."""
-
-    async def take(self, target: str) -> Round | None:
-        """Take the turn at a target, if it is ours."""
-
-    async def page(self, turn: Round) -> Mapping[str, Sequence[Recorded]]:
-        """What comes next, by project; empty at the end of the round."""
-
-    async def missed(self, target: str) -> Mapping[str, Sequence[Recorded]]:
-        """What was missed long enough ago to be looked for again, by project."""
-
-    async def next_missed(self, target: str) -> datetime | None:
-        """When something that was missed may be looked for again; None if nothing is missed."""
-
-    async def since(self, recorded: Sequence[Recorded]) -> Mapping[int, datetime]:
-        """Since when those that were missed are missed."""
-
-    async def save(self, turn: Round, verdicts: Sequence[Verdict], *, behind: Recorded | None) -> bool:
-        """Write down what was found, and how far the round has come; whether the turn is still ours."""
-
-    async def finish(self, turn: Round) -> None:
-        """The round is over."""
-
-    async def leave(self, turn: Round) -> None:
-        """Let another worker go on."""

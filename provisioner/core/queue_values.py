@@ -1,6 +1,6 @@
 """What the queue of requests takes and gives: places in line, claims, and what a round of upkeep brought."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -33,15 +33,39 @@ class Claims:
     last: QueuePosition | None
 
 
+@dataclass(frozen=True, slots=True)
+class StandingLimit:
+    """What an operator allows at a target while workers run: None for what the settings say."""
+
+    writes: int | None
+    period: float | None
+    in_flight: int | None
+    by: str | None
+
+    @property
+    def stated(self) -> Mapping[str, object]:
+        """What is allowed, without what is left to the settings."""
+        said = {"writes": self.writes, "period": self.period, "in_flight": self.in_flight}
+        return {name: value for name, value in said.items() if value is not None}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueSnapshot:
-    """What a look at the database told: see the query `look`."""
+    """What a look at the database told: see the query `look`.
+
+    `late`: an outcome that was set aside may be recorded now. At `troubled` targets keys or projects are quarantined,
+    at `awaited` ones somebody waits for slots. `limits` are what an operator allows, by target.
+    """
 
     now: datetime
     next_due: datetime | None
     lapsed: bool
     paused: frozenset[str]
     heads: dict[str, QueuePosition]
+    late: bool = True
+    troubled: frozenset[str] = frozenset()
+    awaited: frozenset[str] = frozenset()
+    limits: Mapping[str, StandingLimit] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

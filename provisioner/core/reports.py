@@ -1,10 +1,11 @@
 """What people and probes are told: how far everything has come, at which pace, and what went wrong."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from provisioner.core.pacing import SHARE
+from provisioner.core.queue_values import StandingLimit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,7 +13,7 @@ class Progress:
     """How far one batch has come, or everything (`total`). `batch` None and not `total`: requests without a batch.
 
     `ended_at` is when the last one finished, `ends_at` when the last one probably will; at most one of them is known.
-    `ends_why` says why neither is. `retrying` and `quarantined` are among the `waiting` ones.
+    `ends_why` says why neither is. Each request is counted in one state.
     """
 
     batch: str | None
@@ -31,11 +32,14 @@ class Progress:
     ends_why: str | None = None
     retrying: int = 0
     quarantined: int = 0
+    updating: int = 0
+    removing: int = 0
 
     @property
     def pending(self) -> int:
         """How many are not finished."""
-        return self.waiting + self.ready + self.in_flight
+        stuck = self.waiting + self.retrying + self.quarantined
+        return stuck + self.ready + self.in_flight + self.updating + self.removing
 
     @property
     def finished(self) -> int:
@@ -45,7 +49,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetReport:
-    """One target: what is left to do there, how many living workers serve it, what limits it.
+    """One target: how many requests are `pending` there, how many living workers serve it, what limits it.
 
     `metered` is None while nobody knows whether there is a limiter; `permits` creates in `period` seconds, of which
     `others` a second go to other clients of the same address. `troubled` workers hold it back, because of `trouble`.
@@ -56,9 +60,7 @@ class TargetReport:
     """
 
     target: str
-    waiting: int = 0
-    ready: int = 0
-    in_flight: int = 0
+    pending: int = 0
     workers: int = 0
     metered: bool | None = None
     permits: int | None = None
@@ -82,14 +84,18 @@ class TargetReport:
     stalled_at: datetime | None = None
 
     @property
-    def pending(self) -> int:
-        """How many requests are not finished."""
-        return self.waiting + self.ready + self.in_flight
-
-    @property
     def partly(self) -> str:
         """For how many of the workers it is in trouble, if not for all: each finds out for itself."""
         return f" for {self.troubled:,} of {self.workers:,} workers" if 0 < self.troubled < self.workers else ""
+
+    @property
+    def troubles(self) -> str:
+        """That it is in trouble and why, in words; OpenRouter's trouble names itself. Empty if it is not."""
+        if not self.trouble:
+            return ""
+        if self.trouble.startswith("OpenRouter is in trouble"):
+            return f"{self.trouble}{f' ({self.partly.strip()})' if self.partly else ''}"
+        return f"in trouble{self.partly}: {self.trouble}"
 
     @property
     def at_once(self) -> str:
@@ -161,20 +167,25 @@ class Failures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retries:
-    """Requests of a target that were tried and wait for their next attempt, for one reason.
+    """Requests of a target that are retried or quarantined, for one reason.
 
-    `since` the first of them was tried first, `next_at` the next attempt of any of them is due. `quarantine`: they wait
-    together, such as `credential:team-a`, until the cause is gone.
+    `since` that is so, `next_at` the next attempt of any of them is due. `quarantine`: they wait together for a
+    credential, such as `credential:team-a`, or each for its `project`, until the cause is gone.
     """
 
     target: str
     error_code: str
     quarantine: str | None
     requests: int
-    since: datetime
+    since: datetime | None
     next_at: datetime
     example_id: int
     example: str | None
+
+    @property
+    def state(self) -> str:
+        """The live state of these requests."""
+        return "quarantined" if self.quarantine else "retrying"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,7 +288,7 @@ class BudgetReport:
     """One budget that all workers share: permits a window of `period` seconds, those used in the present window.
 
     `blocked` is how many seconds it is blocked for, after a refusal. `metered` is None while nobody knows whether there
-    is a limiter.
+    is a limiter. `configured`: the settings name the limit, and no answer.
     """
 
     target: str
@@ -287,6 +298,7 @@ class BudgetReport:
     period: float
     used: int
     blocked: float
+    configured: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -308,3 +320,18 @@ class Gauges:
     workers: Workers
     concurrency: tuple[ConcurrencyReport, ...] = ()
     drifted: Mapping[str, int] = field(default_factory=dict)
+    limits: Mapping[str, StandingLimit] = field(default_factory=dict)
+
+    def rulers(self) -> Iterator[tuple[str, str, str, float]]:
+        """For each target what bounds its creates: where that comes from, who set it, how many a second it allows."""
+        known = {each.target: each for each in self.budgets if each.kind == "write" and each.metered and each.permits}
+        for target in sorted(known.keys() | self.limits.keys()):
+            budget, limit = known.get(target), self.limits.get(target)
+            found = []
+            if budget is not None and budget.permits:
+                found.append((budget.permits / budget.period, "settings" if budget.configured else "infisical", ""))
+            if limit is not None and limit.writes and limit.period:
+                found.append((limit.writes / limit.period, "operator", limit.by or ""))
+            if found:
+                pace, source, by = min(found)
+                yield target, source, by, pace

@@ -131,11 +131,15 @@ class Query:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A page of requests, the newest first, and whether there are newer and older ones."""
+    """A page of requests, the newest first, and whether there are newer and older ones.
+
+    `looked_to`: there was no time to look at all; those up to this id were looked at.
+    """
 
     requests: tuple[Listed, ...]
     newer: bool = False
     older: bool = False
+    looked_to: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,7 +31,9 @@ SPREAD: Final = 0.5
 LONGEST_SPREAD: Final = 0.5
 # A server that bears more than this in flight has no pool that their arrival could exhaust: nothing is spread.
 UNSPREAD: Final = 32
-# A worker comes back after so many seconds: nothing moves; the limit may change; it waits for a slot.
+# A worker comes back after so many seconds: it has nothing to do; nothing moves; the limit may change; it waits for a
+# slot.
+REST: Final = 30.0
 CALM: Final = 1.0
 LIVELY: Final = 0.25
 WAITING: Final = 0.1
@@ -83,7 +85,9 @@ def exchange(
     kept = (*others, me) if me.held or me.wanted or me.running else others
     state = replace(state, holders=tuple(sorted(kept, key=lambda each: each.worker)))
     widening = state.limit < ceiling and not state.stalls(now)
-    if slots < told.wanted and (short or awaited):
+    if not (told.wanted or told.running or told.calls or me.held > slots or awaited or state.stalled_at is not None):
+        pause = REST
+    elif slots < told.wanted and (short or awaited):
         pause = min(CALM, WAITING * max(1, len(kept) // 4))
     else:
         pause = LIVELY if widening or short or awaited or state.stalled_at is not None or me.held > slots else CALM

@@ -64,6 +64,11 @@ class Slots:
         return len(self._out)
 
     @property
+    def rests(self) -> bool:
+        """Whether the others were told last that we use none."""
+        return not self._asked and not self._tally.calls and not self._out
+
+    @property
     def is_free(self) -> bool:
         """Whether another call may begin."""
         return len(self._out) < self.slots

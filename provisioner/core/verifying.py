@@ -1,10 +1,11 @@
 """What standing verification makes of a look at Infisical: nothing is called gone that was missed once. Pure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from provisioner.core.comparison import Difference, Project, Recorded, differences
+from provisioner.core.comparison import NO_PRINTS, Difference, Project, Recorded, differences
 
 # A replica that lags may not have a connection that is there; after so long it would.
 AGAIN: Final = timedelta(seconds=60)
@@ -39,11 +40,20 @@ class Round:
     name: str | None = None
 
 
-def judge(recorded: Recorded, project: Project | None, missed_at: datetime | None, now: datetime) -> Verdict:
-    """Judge what a look showed; `project` is None if it could not be read. `missed_at`: since when it was missed."""
+def judge(
+    recorded: Recorded,
+    project: Project | None,
+    missed_at: datetime | None,
+    now: datetime,
+    prints: Mapping[str, str] = NO_PRINTS,
+) -> Verdict:
+    """Judge what a look showed; `project` is None if it could not be read. `missed_at`: since when it was missed.
+
+    `prints` are the fingerprints of the keys that credentials have now, as far as they are known here.
+    """
     if project is None:
         return Verdict(id=recorded.id, missed_at=missed_at, unread=True)
-    found = differences(recorded, project)
+    found = differences(recorded, project, prints)
     if Difference.GONE not in found:
         return Verdict(id=recorded.id, drift=", ".join(sorted(each.value for each in found)) or None)
     missed_at = missed_at or now

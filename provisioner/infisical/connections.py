@@ -21,7 +21,7 @@ from provisioner.core.secret import Secret
 from provisioner.infisical.answers import is_unexplained, read_answer, read_list
 from provisioner.infisical.identity import Identity, Token
 from provisioner.infisical.parts import Asked
-from provisioner.infisical.projects import read_projects
+from provisioner.infisical.projects import read_project, read_projects
 from provisioner.infisical.refusals import is_used_up, key_refused
 from provisioner.infisical.transport import LONGEST_ANSWER, AnswerLost, NotSent, Transport
 from provisioner.infisical.wire import Routes, create_body, replace_body, update_body
@@ -107,6 +107,13 @@ class InfisicalConnections:
         """
         call = Call(Asked(Action.LOOK_UP), "GET", self._routes.projects(kind), listing=read_projects)
         return await self._patiently(call)
+
+    async def project(self, project_id: str) -> Observation:
+        """Ask for one project: `FOUND`, `PROJECT_MISSING` if there is none, or what stood in the way."""
+        asked = Asked(Action.LOOK_UP, project_id.lower())
+        return (await self._patiently(Call(asked, "GET", self._routes.project(project_id.lower()), read=read_project)))[
+            0
+        ]
 
     async def replace(self, request: Request, connection: Connection, key: Secret) -> Observation:
         """Set the key and, where one is asked for, the description of an existing connection. It is never repeated."""

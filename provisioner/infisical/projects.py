@@ -1,6 +1,6 @@
-"""Read the list of projects: those that the machine identity is a member of.
+"""Read what Infisical says of projects: the list of those that the machine identity is a member of, or a single one.
 
-Pure. One answer tells all of them, so it is also the cheapest test of membership (`infisical-api.md` §11).
+Pure. One list tells all of them, so it is also the cheapest test of membership (`infisical-api.md` §11).
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from typing import Any
 from provisioner.core.model import Observation, Result
 from provisioner.core.projects import LONGEST_NAME, SeenProject
 from provisioner.infisical.answers import not_understood
-from provisioner.infisical.parts import Asked, Reply, Unreadable, clean, is_uuid, read_json, text_of
+from provisioner.infisical.parts import Asked, Reply, Unreadable, clean, is_uuid, read_envelope, read_json, text_of
 from provisioner.infisical.refusals import read_refusal
 
 
@@ -31,6 +31,33 @@ def read_projects(
     except Unreadable as exc:
         return not_understood(reply, exc), ()
     return reply.shows(Result.FOUND), projects
+
+
+def read_project(
+    asked: Asked,
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    now: float | None = None,
+    began: float | None = None,
+    elapsed: float = 0.0,
+) -> Observation:
+    """`FOUND` if there is such a project, `PROJECT_MISSING` if Infisical says of this very id that there is none."""
+    reply = Reply(asked, status, headers, body, now, began, elapsed)
+    if not 200 <= status < 300:
+        seen, said = read_refusal(reply), read_envelope(body, secret="")
+        if seen.result is Result.PROJECT_MISSING and not (said and (asked.project_id or "") in said.message.lower()):
+            return reply.shows(Result.UNKNOWN, "the answer is about another project")
+        return seen
+    try:
+        data = read_json(body)
+        found = _project(data.get("project") if isinstance(data, dict) else None)
+    except Unreadable as exc:
+        return not_understood(reply, exc)
+    if found.id != asked.project_id:
+        return reply.shows(Result.UNKNOWN, "the answer is about another project")
+    return reply.shows(Result.FOUND)
 
 
 def _projects(data: Any) -> tuple[SeenProject, ...]:

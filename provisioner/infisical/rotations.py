@@ -5,13 +5,13 @@ The calls are authorised and sent as those of connections are. The generated key
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import orjson
 
 from provisioner.core.description import describe
 from provisioner.core.model import Action, Connection, Observation, Proof, Request, Result
-from provisioner.core.rotations import Rotation, RotationRequest
+from provisioner.core.rotations import AUTOMATIC, SPENDING, Rotation, RotationRequest
 from provisioner.core.secret import Secret
 from provisioner.infisical.answers import not_understood
 from provisioner.infisical.connections import Call, InfisicalConnections
@@ -25,6 +25,7 @@ _REFUSED: Final[tuple[tuple[str, Result], ...]] = (
     ("secrets already exist", Result.SECRET_EXISTS),
     ("Could not find App Connection", Result.CONNECTION_MISSING),
 )
+_Number = TypeVar("_Number", int, float)
 _NOT_ISSUED: Final = "Failed to create OpenRouter API key"
 # OpenRouter refuses with these whatever is asked again; everything else passes.
 _OWN_FAULT: Final = tuple(f"status code {status}" for status in (400, 401, 402, 403, 404, 422))
@@ -56,6 +57,17 @@ class InfisicalRotations(InfisicalConnections):
         url = self._routes.rotations / connection_id
         return (await self._patiently(Call(asked, "GET", url, read=read_rotation)))[0]
 
+    async def update(self, request: Request, connection: Connection, key: Secret | None) -> Observation:  # noqa: ARG002 - as above
+        """Send what was edited of a request, and nothing else."""
+        assert isinstance(request, RotationRequest)  # noqa: S101 - nothing else stands in this line
+        asked = Asked(Action.UPDATE, request.project_id, request.name, connection.id)
+        body = update_body(request, marker=self._marker)
+        return (
+            await self._authorised(
+                Call(asked, "PATCH", self._routes.rotations / connection.id, body, read=read_rotation)
+            )
+        )[0]
+
     async def remove(self, connection: Connection) -> Observation:
         """Delete a rotation; its secret and its keys only where that was asked for."""
         url = self._routes.rotations / connection.id
@@ -68,13 +80,6 @@ class InfisicalRotations(InfisicalConnections):
 
 def create_body(request: RotationRequest, *, marker: str) -> bytes:
     """The body of a rotation's create."""
-    hours, minutes = request.rotate_at
-    optional = {
-        "limit": request.spend_limit,
-        "limitReset": request.limit_reset,
-        "includeByokInLimit": request.include_byok,
-    }
-    parameters = {field: value for field, value in optional.items() if value is not None}
     body: dict[str, Any] = {
         "name": request.name,
         "projectId": request.project_id,
@@ -83,13 +88,51 @@ def create_body(request: RotationRequest, *, marker: str) -> bytes:
         "secretPath": request.secret_path,
         "isAutoRotationEnabled": True,
         "rotationInterval": request.interval_days,
-        "rotateAtUtc": {"hours": hours, "minutes": minutes},
-        "parameters": {"name": request.marked_key_name, **parameters},
+        "rotateAtUtc": _time_of_day(request.rotate_at),
+        "parameters": _parameters(request, request.marked_key_name),
         "secretsMapping": {"apiKey": request.secret_name},
     }
     if description := describe(request.id, request.description, marker=marker):
         body["description"] = description
     return orjson.dumps(body)
+
+
+def update_body(request: RotationRequest, *, marker: str) -> bytes:
+    """The body of a PATCH with what was edited and nothing else; parameters are replaced all together.
+
+    The key's name stays: it tells which create made the rotation.
+    """
+    edited = request.edited
+    body: dict[str, Any] = {}
+    if "name" in edited:
+        body["name"] = request.name
+    if "description" in edited:
+        body["description"] = describe(request.id, request.description, marker=marker)
+    if "interval_days" in edited:
+        body["rotationInterval"] = request.interval_days
+    if "rotate_at" in edited:
+        body["rotateAtUtc"] = _time_of_day(request.rotate_at)
+    if "secret_name" in edited:
+        body["secretsMapping"] = {"apiKey": request.secret_name}
+    if edited & SPENDING:
+        body["parameters"] = _parameters(request, request.key_issued or request.marked_key_name)
+    if AUTOMATIC in edited:
+        body["isAutoRotationEnabled"] = True
+    return orjson.dumps(body)
+
+
+def _parameters(request: RotationRequest, key_name: str) -> dict[str, Any]:
+    optional = {
+        "limit": request.spend_limit,
+        "limitReset": request.limit_reset,
+        "includeByokInLimit": request.include_byok,
+    }
+    return {"name": key_name, **{field: value for field, value in optional.items() if value is not None}}
+
+
+def _time_of_day(rotate_at: tuple[int, int]) -> dict[str, int]:
+    hours, minutes = rotate_at
+    return {"hours": hours, "minutes": minutes}
 
 
 def read_rotation(
@@ -115,11 +158,26 @@ def read_rotation(
         rotation = _rotation(data.get("secretRotation") if isinstance(data, dict) else None)
     except Unreadable as exc:
         return not_understood(reply, exc)
-    if asked.action is Action.CREATE:
-        if rotation.name != asked.name or (rotation.project_id or "").lower() != (asked.project_id or "").lower():
-            return not_understood(reply, Unreadable("it is about another rotation"))
-        return reply.shows(Result.CREATED, connection=rotation, proof=Proof.MADE)
-    return reply.shows(Result.FOUND, connection=rotation)
+    return _about(reply, rotation)
+
+
+def _about(reply: Reply, rotation: Rotation) -> Observation:
+    """What an answer that describes a rotation shows: what was asked for, unless it is about another one."""
+    asked = reply.asked
+    match asked.action:
+        case Action.CREATE:
+            right = _lowered(rotation.name, rotation.project_id) == _lowered(asked.name, asked.project_id)
+            seen = reply.shows(Result.CREATED, connection=rotation, proof=Proof.MADE)
+        case Action.UPDATE:
+            right = _lowered(rotation.id) == _lowered(asked.connection_id)
+            seen = reply.shows(Result.UPDATED, connection=rotation)
+        case _:
+            return reply.shows(Result.FOUND, connection=rotation)
+    return seen if right else not_understood(reply, Unreadable("it is about another rotation"))
+
+
+def _lowered(*texts: str | None) -> list[str]:
+    return [(text or "").lower() for text in texts]
 
 
 def _refined(asked: Asked, seen: Observation) -> Observation:
@@ -143,6 +201,8 @@ def _rotation(data: Any) -> Rotation:
     if not isinstance(id_, str) or not is_uuid(id_):
         raise Unreadable("the rotation has no id")
     connection_id = text_of(data.get("connectionId"))
+    spending = parameters if isinstance(parameters, dict) else {}
+    failed = data.get("rotationStatus") == "failed"
     return Rotation(
         id=id_,
         project_id=project_id if isinstance(project_id, str) else None,
@@ -154,5 +214,30 @@ def _rotation(data: Any) -> Rotation:
         description=text_of(data.get("description")) or None,
         created_at=moment_of(data.get("createdAt")),
         connection_id=connection_id if is_uuid(connection_id) else "",
-        key_name=text_of(parameters.get("name")) if isinstance(parameters, dict) else "",
+        key_name=text_of(spending.get("name")),
+        environment=_part(data.get("environment"), "slug"),
+        secret_path=_part(data.get("folder"), "path"),
+        secret_name=_part(data.get("secretsMapping"), "apiKey"),
+        interval_days=_number(data.get("rotationInterval"), int),
+        rotate_at=_turn(data.get("rotateAtUtc")),
+        spend_limit=_number(spending.get("limit"), float),
+        limit_reset=text_of(spending.get("limitReset")) or None,
+        include_byok=byok if isinstance(byok := spending.get("includeByokInLimit"), bool) else None,
+        automatic=data.get("isAutoRotationEnabled") is not False,
+        failure=(text_of(data.get("lastRotationMessage")) or "Infisical does not say why") if failed else "",
     )
+
+
+def _part(data: Any, field: str) -> str | None:
+    """A text in a part of the description, if it is there."""
+    return (text_of(data.get(field)) or None) if isinstance(data, dict) else None
+
+
+def _number(value: Any, as_: type[_Number]) -> _Number | None:
+    return None if isinstance(value, bool) or not isinstance(value, int | float) else as_(value)
+
+
+def _turn(data: Any) -> tuple[int, int] | None:
+    parts = [_number(data.get(part), int) for part in ("hours", "minutes")] if isinstance(data, dict) else []
+    hours, minutes = parts if None not in parts and parts else (None, None)
+    return None if hours is None or minutes is None else (hours, minutes)

@@ -47,6 +47,10 @@ class Routes:
         """The projects that the identity is a member of, of one type or of any."""
         return (self._api / "projects").with_query({"includeRoles": "false"} | ({"type": kind} if kind else {}))
 
+    def project(self, project_id: str) -> URL:
+        """One project."""
+        return self._api / "projects" / project_id
+
     def by_name(self, name: str, project_id: str) -> URL:
         """The connection of that name in a project."""
         return (self.connections / "connection-name" / name).with_query({"projectId": project_id})

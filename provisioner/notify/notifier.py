@@ -9,12 +9,15 @@ import structlog
 
 from provisioner.core.errors import DatabaseUnavailable, ProvisionerError, StatementRefused
 from provisioner.core.notices import is_given_up, pause_after
-from provisioner.core.ports import Outbox, Receiver
+from provisioner.core.ports_beside import Outbox, Receiver
 
 log = structlog.stdlib.get_logger()
 
 # The fleet looks every so many seconds, by whichever worker comes first; one small statement for each of the others.
 EVERY: Final = 10.0
+# A worker that has had nothing to do for so long looks more seldom: what needs a person shows at work.
+RESTED: Final = 30.0
+SELDOM: Final = 120.0
 # What failed is left alone for so long at first, seconds, and for so long at last.
 FIRST_PAUSE: Final = 10.0
 LAST_PAUSE: Final = 300.0
@@ -23,15 +26,25 @@ FAREWELL: Final = 15.0
 
 
 class Notifier:
-    """Looks for what is to be told, and tells it. `heard` counts how deliveries end: sent, failed, given_up."""
+    """Looks for what is to be told, and tells it. `heard` counts how deliveries end: sent, failed, given_up.
+
+    `rested`: whether there has been nothing to do for so many seconds.
+    """
 
     def __init__(
-        self, outbox: Outbox, receiver: Receiver, *, heard: Callable[[str], None], every: float = EVERY
+        self,
+        outbox: Outbox,
+        receiver: Receiver,
+        *,
+        heard: Callable[[str], None],
+        every: float = EVERY,
+        rested: Callable[[float], bool] = lambda _: False,
     ) -> None:
         self._outbox = outbox
         self._receiver = receiver
         self._heard = heard
         self._every = every
+        self._rested = rested
 
     async def run(self) -> None:
         """Tell until cancelled."""
@@ -46,6 +59,10 @@ class Notifier:
                 if not isinstance(error, DatabaseUnavailable) or isinstance(error, StatementRefused):
                     log.warning("upkeep_failed", duty="notices", error=str(error), again_in=pause)
             await asyncio.sleep(max(pause, self._every))
+            for _ in range(round(SELDOM / self._every)):
+                if pause or not self._rested(RESTED):
+                    break
+                await asyncio.sleep(self._every)
 
     async def finish(self) -> None:
         """Tell what is left to tell when everything is done, if that takes no longer than some seconds."""

@@ -3,6 +3,7 @@
 Of a credential only its name or the id of its sealing key is ever read.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -21,11 +22,13 @@ if TYPE_CHECKING:
 
 LONGEST: Final = 200  # characters that somebody may look for
 LARGEST_ID: Final = 2**63 - 1
+_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # as the database writes it: on one line
 STATES: Final = (
-    *("pending", "waiting", "ready", "in_flight", "updating", "removing"),
+    *("pending", "waiting", "retrying", "quarantined", "ready", "in_flight", "updating", "removing"),
     *("succeeded", "failed", "cancelled", "removed"),
 )
 _KINDS: Final = {"succeeded": "good", "failed": "bad", "quarantined": "bad"}
+_STUCK: Final = frozenset({"failed", "cancelled", "retrying", "quarantined"})  # a retry goes on with these
 _WORDS: Final = Words(moment, duration)
 
 
@@ -53,6 +56,16 @@ class ListView:
         if self.found is None or not self.found.newer or not self.found.requests:
             return ""
         return address(replace(self.query, before=None, after=self.found.requests[0].id))
+
+    @property
+    def further(self) -> str:
+        """The way on, where there was no time to look through all; empty if there was."""
+        if self.found is None or self.found.looked_to is None:
+            return ""
+        edge = self.found.looked_to
+        if self.query.after is not None:
+            return address(replace(self.query, after=edge))
+        return address(replace(self.query, before=edge))
 
     @property
     def older(self) -> str:
@@ -92,10 +105,10 @@ def _command(detail: Detail) -> str:
         if detail.awaited_id is None:
             return f"provisioner list --project {detail.project_id}"
         return f"provisioner {'show' if detail.waits_for else 'retry'} {detail.awaited_id}"
-    if detail.state in {"failed", "cancelled"} or (detail.state == "waiting" and detail.quarantine):
-        return f"provisioner retry {detail.id}"
-    if detail.paused_at is not None and detail.state in {"ready", "waiting"}:
+    if detail.paused_at is not None and detail.finished_at is None:
         return f"provisioner resume {quote(masked(detail.target))}"
+    if detail.state in _STUCK:
+        return f"provisioner retry {detail.id}"
     if detail.left_behind:
         return f"provisioner rotations {detail.id} --deleted"
     verb = "verify" if detail.state == "succeeded" and not detail.is_rotation else "show"
@@ -161,6 +174,7 @@ def render_story(view: StoryView) -> str:
 def _environment() -> "Environment":
     made = environment()
     made.filters["kind"] = lambda state: _KINDS.get(state, "")
+    made.filters["is_id"] = lambda value: isinstance(value, str) and _ID.fullmatch(value) is not None
     return made
 
 

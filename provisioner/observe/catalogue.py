@@ -110,7 +110,7 @@ QUEUE: Final = _gauge(
     "target",
     "state",
     shared=True,
-    help="Requests that have not ended: waiting for their time or retry, ready, or in_flight.",
+    help="Requests that have not ended: waiting, retrying, quarantined, ready, in_flight, updating or removing.",
 )
 OLDEST: Final = _gauge(
     "queue_oldest_seconds",
@@ -146,6 +146,24 @@ BLOCKED: Final = _gauge(
     "kind",
     shared=True,
     help="How long nothing is sent, after a refusal; 0 if nothing is blocked.",
+)
+WRITES_LIMIT: Final = _gauge(
+    "writes_limit",
+    "creates a second",
+    "target",
+    "source",
+    "by",
+    shared=True,
+    help="The limit that rules a target's creates, and its source: operator (set with `provisioner limit`, by that "
+    "role), settings, or infisical (learned from answers). Missing while there is none.",
+)
+LIMIT_SET: Final = _gauge(
+    "limit_set",
+    "always 1",
+    "target",
+    "by",
+    shared=True,
+    help="An operator has limited the target with `provisioner limit`; missing if nobody has.",
 )
 IN_FLIGHT_LIMIT: Final = _gauge(
     "in_flight_limit",
@@ -213,6 +231,8 @@ METRICS: Final = (
     WINDOW,
     USED,
     BLOCKED,
+    WRITES_LIMIT,
+    LIMIT_SET,
     IN_FLIGHT_LIMIT,
     CLIFF,
     STALLED,

@@ -9,6 +9,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, cast
 
 MOST: Final = 64  # connections
@@ -62,7 +63,8 @@ class Guard(asyncio.Protocol):
         self._door.guards.pop(self, None)
         if self._transport is not None:
             # Otherwise the system would go on for minutes to offer what is in its buffers.
-            self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+            with suppress(OSError):  # it may have gone by itself
+                self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -21,9 +21,16 @@ from provisioner.observe.words import duration, environment, link
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-STATES: Final = ("succeeded", "failed", "cancelled", "removed", "in_flight", "ready", "waiting")
+STATES: Final = (
+    *("succeeded", "failed", "cancelled", "removed", "in_flight", "updating", "removing"),
+    *("ready", "waiting", "retrying", "quarantined"),
+)
+ALWAYS: Final = frozenset({"succeeded", "failed", "in_flight", "ready", "waiting"})  # shown though there are none
 MADE: Final = (("succeeded", "good"), ("failed", "bad"))
 AGAIN: Final = (("retried", "off"),)
+
+
+_NAMES: Final = {"states": STATES, "always": ALWAYS, "made": MADE, "again": AGAIN}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,12 +96,12 @@ class Page:
 def render_page(view: View) -> str:
     """The whole document."""
     template = _environment().get_template("page.html")
-    return template.render(page=_page(view), version=__version__, states=STATES, made=MADE, again=AGAIN, root="")
+    return template.render(page=_page(view), version=__version__, root="", **_NAMES)
 
 
 def render_main(view: View) -> str:
     """The part of the document that changes."""
-    return _environment().get_template("main.html").render(page=_page(view), states=STATES, made=MADE, again=AGAIN)
+    return _environment().get_template("main.html").render(page=_page(view), **_NAMES)
 
 
 @cache
@@ -131,7 +138,7 @@ def _page(view: View) -> Page:
         sign=sign,
         headline=headline,
         news=f"{headline}. {_summary(progress) if progress else ''}",
-        trouble=f"{view.trouble}{'; the figures below are old' if status else ''}" if view.trouble else "",
+        trouble=_without_database(view),
         needed=needed,
         passing=tuple(passing),
         pace=_pace(status) if status else None,
@@ -154,6 +161,15 @@ def _verdict(view: View, needed: Sequence[str], passing: Sequence[str]) -> tuple
     if passing:
         return "off", "↻", "Working, with temporary difficulties"
     return "busy", "▶", "Working"
+
+
+def _without_database(view: View) -> str:
+    """Why there is no newer look, and what that means; empty if there is one."""
+    if not view.trouble:
+        return ""
+    reason = view.trouble.removeprefix("the database cannot be reached: ")
+    old = "; the figures below are old" if view.status else ""
+    return f"{reason}{old}. Nothing is lost: workers go on when it is back. `provisioner doctor` looks closer"
 
 
 def _own_incidents(view: View) -> Iterator[str]:
@@ -206,7 +222,9 @@ def _pace(status: Status) -> Pace:
     allowed = sum(limit for limit in limits if limit is not None)
     scale = max(allowed, pace)
     return Pace(
-        words=f"{words}, out of {allowed:.1f} that the rate limits allow",
+        words=f"{words}, out of {allowed:.1f} that the limits allow"
+        if pace <= allowed
+        else f"{words} lately; {allowed:.1f} are allowed now",
         parts=tuple(_bar({"busy": pace}, scale)),
         mark=f"{100 * allowed / scale:.2f}%",
     )
@@ -214,11 +232,17 @@ def _pace(status: Status) -> Pace:
 
 def _limit(target: TargetReport) -> str:
     if target.metered is None:
-        return "not known yet"
-    if not target.metered or not target.permits or not target.period:
-        return "none"
-    known = " (configured)" if target.configured and target.allowed_writes is None else ""
-    return f"{target.permits:,} creates in {duration(target.period)}{known}"
+        known = "not known yet"
+    elif not target.metered or not target.permits or not target.period:
+        known = "none"
+    else:
+        origin = " (configured)" if target.configured and target.allowed_writes is None else ""
+        known = f"{target.permits:,} creates in {duration(target.period)}{origin}"
+    if not (target.allowed_writes and target.allowed_period):
+        return known
+    by = f" by {target.limited_by}" if target.limited_by else ""
+    ruling = f"{target.allowed_writes:,} creates in {duration(target.allowed_period)}, set{by}"
+    return f"{ruling}; otherwise {known}" if target.metered is not None else ruling
 
 
 def _conditions(target: TargetReport, now: datetime) -> list[tuple[str, datetime | None]]:
@@ -227,7 +251,7 @@ def _conditions(target: TargetReport, now: datetime) -> list[tuple[str, datetime
     if target.paused_at is not None:
         found.append((f"paused{f' by {target.paused_by}' if target.paused_by else ''}", target.paused_at))
     if target.trouble:
-        found.append((f"in trouble{target.partly}: {target.trouble}", target.trouble_since))
+        found.append((target.troubles, target.trouble_since))
     if target.stalled_at is not None:
         found.append(("stalled: too many creates were in flight", target.stalled_at))
     if target.blocked_until is not None and target.blocked_until > now:
@@ -241,10 +265,12 @@ def _conditions(target: TargetReport, now: datetime) -> list[tuple[str, datetime
 
 
 def _why(retries: Retries) -> str:
-    """Why requests are retried, in words: a key and OpenRouter itself are told apart."""
+    """Why requests are retried or quarantined, in words: a key and OpenRouter itself are told apart."""
     what, _, credential = (retries.quarantine or "").partition(":")
     if what == "credential":
-        return f"held until the key of credential {credential} is accepted or replaced"
+        return f"quarantined until the key of credential {credential} is accepted or replaced"
+    if what == "project":
+        return "quarantined until the machine identity may create in their projects"
     return retries.example or retries.error_code or "the last attempt came to nothing"
 
 
@@ -259,4 +285,6 @@ def _example(failure: Failures) -> str:
 def _worker_state(worker: WorkerReport) -> str:
     if not worker.alive:
         return "lost"
-    return "stopping" if worker.stopping else "working"
+    if worker.stopping:
+        return "stopping"
+    return "working" if worker.in_flight else "idle"

@@ -76,7 +76,11 @@ SEEN: Final = ("id", *(each for each in WISH if each != "credential"), "requeste
 _REQUESTS: Final = "connection_requests"
 _USAGE: Final = Right(privileges=("USAGE",), on="provisioner", kind="SCHEMA")
 
-_LIVE: Final = _function("live_state(text,text,uuid,bigint,bigint)")
+# What the views compute with, which is done in the name of who looks.
+_LIVE: Final = (
+    _function("live_state(text,text,uuid,bigint,bigint,text,text,boolean)"),
+    _function("counted_as(text,text,uuid)"),
+)
 
 RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
     Kind.REQUESTER: (
@@ -89,7 +93,7 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         _table("batch_progress", "SELECT"),
         _table("request_counts", "SELECT"),
         _function("sealing_key()"),
-        _LIVE,
+        *_LIVE,
     ),
     Kind.READER: (
         _USAGE,
@@ -97,14 +101,14 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         _table("salt", "SELECT"),  # to tell whether a connection has the key that its credential has now
         _table(_REQUESTS, "SELECT", columns=SEEN),
         *(_table(name, "SELECT") for name in ("request_status", "batch_progress", "request_counts", "target_paces")),
-        _table("request_credentials", "SELECT"),
+        _table("listed_requests", "SELECT"),
         *(
             _table(name, "SELECT")
             for name in ("ready", "waiting", "in_flight", "attempt_state", "fair_cursors", "attempts")
         ),
         *(_table(name, "SELECT") for name in ("unrecorded", "miscounted", "sent_creates", "edits", "installation")),
         _function("misplaced(bigint,integer)"),
-        _LIVE,
+        *_LIVE,
         *(
             _table(name, "SELECT")
             for name in ("workers", "targets", "target_incidents", "permits", "concurrency", "credential_health")
@@ -113,7 +117,7 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
             _table(name, "SELECT")
             for name in ("quarantined_credentials", "quarantined_projects", "project_health", "sealing_keys", "notices")
         ),
-        *(_table(name, "SELECT") for name in ("migrations", "history", "drifts", "verify_rounds")),
+        *(_table(name, "SELECT") for name in ("migrations", "history", "drifts", "verify_rounds", "set_apart")),
         _function("sealing_key()"),
     ),
     Kind.WORKER: (
@@ -130,6 +134,8 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("project_health", "project_checks")),
         *(_table(name, "SELECT", "INSERT", "UPDATE") for name in ("key_verdicts", "discover_rounds")),
         _function("request_discovered(text,uuid[],text[],text,text)"),
+        _table("seen_projects", "SELECT", "INSERT", "UPDATE"),
+        _function("remove_gone(text,uuid)"),
         *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("in_flight", "unrecorded")),
         _table("sent_creates", "SELECT", "INSERT", "UPDATE", "DELETE"),
         _table("edits", "SELECT", "INSERT", "UPDATE", "DELETE"),
@@ -143,13 +149,19 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         _table("attempts", "SELECT", columns=("request_id", "attempt", "action", "started_at")),
         _table("failed_boxes", "SELECT", "UPDATE", "DELETE"),
         *(_table(name, "SELECT") for name in ("salt", "migrations", "batch_progress", "request_counts", "history")),
+        *_LIVE,
         _function("turn_attempt_log(interval)"),
         _function("add_history(text[],bigint[],bigint[],bigint[])"),
         *map(_function, ("fold_counts(integer)", "recount()", "not_updated(bigint)", "sweep(integer,interval)")),
         *map(_function, ("misplaced(bigint,integer)", "put_in_line(bigint[])")),
         *map(_function, ("wiped(text)", "wipe_failed_boxes(interval,integer)")),
         *map(
-            _function, ("wipe_boxes(provisioner.failed_boxes[])", "disown(text,integer)", "disown_requests(bigint[])")
+            _function,
+            (
+                "wipe_boxes(provisioner.failed_boxes[])",
+                "disown(text,integer,text,text)",
+                "disown_requests(bigint[],text,text)",
+            ),
         ),
         _function("sealing_key()"),
     ),

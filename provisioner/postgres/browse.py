@@ -3,13 +3,14 @@
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields
 from datetime import datetime
-from enum import StrEnum
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from provisioner.core.requests import Listed
+from provisioner.postgres.candidates import Range, is_narrow, lots
+from provisioner.postgres.filters import Filter, State, parts
 from provisioner.postgres.kinds import KINDS, Kind, sql_of
 from provisioner.postgres.moments import EARLIEST
 from provisioner.postgres.pool import Database
@@ -20,55 +21,7 @@ if TYPE_CHECKING:
 
 _SQL: Final = "browse"
 PAGE: Final = 2_000  # rows that the server hands over at a time
-COUNTED: Final = 10_000  # requests beyond a page that are counted: some 20 ms, while a million takes seconds
-
-
-class State(StrEnum):
-    """Where a request is in its life."""
-
-    WAITING = "waiting"
-    READY = "ready"
-    IN_FLIGHT = "in_flight"
-    UPDATING = "updating"
-    REMOVING = "removing"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    REMOVED = "removed"
-
-
-UNFINISHED: Final = (State.WAITING, State.READY, State.IN_FLIGHT, State.UPDATING, State.REMOVING)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filter:
-    """Which requests are meant: those that have one of the values of each kind; a kind without values means any."""
-
-    ids: Collection[int] = ()
-    states: Collection[State] = ()
-    batches: Collection[str] = ()
-    projects: Collection[str] = ()
-    errors: Collection[str] = ()
-    targets: Collection[str] = ()
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether it matches everything."""
-        return not any(self._kinds())
-
-    def arguments(self) -> tuple[list[object] | None, ...]:
-        """The arguments of the statements, in their order."""
-        return tuple(list(kind) or None for kind in self._kinds())
-
-    def of(self, kind: Kind | None) -> "Filter | None":
-        """The same for one kind of request, whose line a target may be named with; None if none of it can match."""
-        line = "" if kind is None else kind.line
-        places = [target.partition("/") for target in self.targets]
-        targets = tuple(target for target, _, of in places if of in {"", line})
-        return replace(self, targets=targets) if targets or not places else None
-
-    def _kinds(self) -> tuple[Collection[object], ...]:
-        return (self.ids, self.states, self.batches, self.projects, self.errors, self.targets)
+EXPORT_TIME: Final = 600_000  # milliseconds that one of its statements may take
 
 
 _LISTED: Final = tuple(field.name for field in fields(Listed))
@@ -82,8 +35,6 @@ ROTATION_COLUMNS: Final = (
     "finished_at",
 )
 REPORT_COLUMNS: Final = _LISTED
-
-
 _ELSE: Final = {field.name: field.default for field in fields(Listed) if field.default is not MISSING}
 
 
@@ -102,85 +53,22 @@ def whole(row: "asyncpg.Record") -> dict[str, Any]:
     return {name: _LACKING.get(name) if value is None else value for name, value in row.items()}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Count:
-    """How many requests are in one state; `retrying` of them were tried before and will be again."""
-
-    requests: int = 0
-    retrying: int = 0
-
-
-async def count(database: Database, wanted: Filter, *, kinds: Sequence[Kind | None] = KINDS) -> Mapping[State, Count]:
-    """Count what the filter matches, of these kinds, by state.
-
-    Raises `DatabaseUnavailable` and `DatabaseUnusable`, as all of these do.
-    """
-    found: dict[State, Count] = {}
-    for kind, its in parts(wanted, kinds):
-        for row in await database.fetch(sql_of(kind, _SQL)["counts"], *its.arguments()):
-            before = found.get(state := State(row["state"]), Count())
-            found[state] = Count(requests=before.requests + row["requests"], retrying=before.retrying + row["retrying"])
-    return {state: found[state] for state in State if state in found}
-
-
-async def page(
-    database: Database,
-    wanted: Filter,
-    *,
-    limit: int,
-    before: int | None = None,
-    after: int | None = None,
-    oldest_first: bool = False,
-    kinds: Sequence[Kind | None] = KINDS,
-) -> tuple[Sequence[Listed], int]:
-    """The newest (or oldest) `limit` requests that the filter matches, of those between two ids; and how many more.
-
-    More than `COUNTED` are not counted: then the number is one greater.
-    """
-    meant = parts(wanted, kinds)
-    found = await first(database, meant, limit=limit + 1, before=before, after=after, oldest_first=oldest_first)
-    listed = found[:limit]
-    if len(found) <= limit:
-        return listed, 0
-    last, more = listed[-1].id, 0
-    low, high = (last, before) if oldest_first else (after, last)
-    for kind, its in meant:
-        if more <= COUNTED:
-            row = await database.fetchrow(
-                sql_of(kind, _SQL)["further"], *its.arguments(), low, high, COUNTED + 1 - more
-            )
-            more += row["requests"] if row else 0
-    return listed, more
-
-
-def parts(wanted: Filter, kinds: Sequence[Kind | None] = KINDS) -> Sequence[tuple[Kind | None, Filter]]:
-    """The filter for each of these kinds that can match it, in the order of their ids."""
-    return [(kind, its) for kind in kinds if (its := wanted.of(kind)) is not None]
-
-
-async def first(
-    database: Database,
-    wanted: Sequence[tuple[Kind | None, Filter]],
-    *,
-    limit: int,
-    before: int | None,
-    after: int | None,
-    oldest_first: bool,
-) -> list[Listed]:
-    """The first requests of what each kind's filter matches. Every id of a kind is above all of the kind before."""
-    found: list[Listed] = []
-    for kind, its in wanted if oldest_first else reversed(wanted):
-        if len(found) < limit:
-            arguments = (*its.arguments(), after, before, limit - len(found), not oldest_first)
-            rows = await database.fetch(sql_of(kind, _SQL)["requests"], *arguments)
-            found += [listed(row) for row in rows]
-    return found
-
-
 def listed(row: "asyncpg.Record") -> Listed:
     """A request as it is listed."""
     values = whole(row)
     return Listed(**{name: values[name] for name in _LISTED if name in values})
+
+
+async def count(database: Database, wanted: Filter, *, kinds: Sequence[Kind | None] = KINDS) -> Mapping[State, int]:
+    """Count what the filter matches, of these kinds, by state.
+
+    Raises `DatabaseUnavailable` and `DatabaseUnusable`, as all of these do.
+    """
+    found: Counter[State] = Counter()
+    for kind, its in parts(wanted, kinds):
+        for row in await database.fetch(sql_of(kind, _SQL)["counts"], *its.arguments()):
+            found[State(row["state"])] += row["requests"]
+    return {state: found[state] for state in State if state in found}
 
 
 async def ids_after(database: Database, kind: Kind | None, its: Filter, last: int, *, limit: int) -> Sequence[int]:
@@ -229,7 +117,7 @@ async def unknown_batches(database: Database, batches: Collection[str]) -> Seque
 async def exporting(
     database: Database, wanted: Filter, *, columns: Sequence[str] = COLUMNS, kinds: Sequence[Kind | None] = KINDS
 ) -> AsyncIterator[Snapshot]:
-    """Give every request of some kinds that the filter matches: these of its values.
+    """Give every request of these kinds that the filter matches: these of its values.
 
     All are of one moment. They come in small lots from a cursor of the server, so memory does not grow with their
     number.
@@ -242,15 +130,20 @@ async def exporting(
         await database.set_up(connection)
 
         async def rows() -> AsyncIterator[Sequence[object]]:
+            if is_narrow(wanted):
+                await connection.execute(statements("candidates")["prepare"], str(EXPORT_TIME))
+                async for lot, _ in lots(connection, wanted, Range(oldest_first=True), kinds=kinds):
+                    if lot:
+                        pick = _picking(columns, list(lot[0].keys()))
+                        for row in lot:
+                            yield pick(row)
+                return
             for kind, its in meant:
                 # Without a name: through a pooler it would outlive us in a session that is somebody else's next.
                 statement = await connection.prepare(sql_of(kind, _SQL)["requests"], name="")
-                known = [each.name for each in statement.get_attributes()]
-                lacking = [name for name in columns if name not in known]
-                rest = [_ELSE.get(name) for name in lacking]
-                pick = itemgetter(*((*known, *lacking).index(name) for name in columns))
+                pick = _picking(columns, [each.name for each in statement.get_attributes()])
                 async for row in statement.cursor(*its.arguments(), None, None, None, False, prefetch=PAGE):
-                    yield pick((*row, *rest))
+                    yield pick(row)
 
         async def fetch(name: str) -> Sequence["asyncpg.Record"]:
             found: list[asyncpg.Record] = []
@@ -259,6 +152,14 @@ async def exporting(
             return found
 
         yield Snapshot(await connection.fetchval(statements("reports")["now"]), rows(), fetch)
+
+
+def _picking(columns: Sequence[str], known: Sequence[str]) -> Callable[["asyncpg.Record"], Sequence[object]]:
+    """What picks the columns out of a row; those that its kind does not have are as they are by default."""
+    lacking = [name for name in columns if name not in known]
+    rest = [_ELSE.get(name) for name in lacking]
+    pick = itemgetter(*((*known, *lacking).index(name) for name in columns))
+    return lambda row: pick((*row, *rest))
 
 
 async def requested_targets(database: Database) -> Sequence[str]:

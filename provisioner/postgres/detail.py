@@ -6,7 +6,8 @@ from typing import Final
 
 from provisioner.core.model import ErrorCode
 from provisioner.core.requests import Attempt, Detail
-from provisioner.postgres.browse import Filter, listed, parts
+from provisioner.postgres.browse import listed
+from provisioner.postgres.filters import Filter, parts
 from provisioner.postgres.kinds import sql_of
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements

@@ -1,8 +1,9 @@
-"""Requests for projects that were discovered."""
+"""Requests for projects that were discovered, and for those that are gone."""
 
 from collections.abc import Sequence
 from datetime import timedelta
 
+from provisioner.core.gone import Absence
 from provisioner.core.projects import SeenProject
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
@@ -26,4 +27,27 @@ class DiscoveredRequests:
         """Ask for a connection in each project, unless somebody has; returns how many are new."""
         ids, names = [project.id for project in projects], [project.name or None for project in projects]
         row = await self._database.fetchrow(self._sql["ask"], target, ids, names, self._credential, self._batch)
+        return int(row["requests"]) if row else 0
+
+    async def miss(self, target: str, address: str, projects: Sequence[SeenProject]) -> tuple[Sequence[Absence], int]:
+        """Note which projects a list of this address has; returns those that it lacks, and how many are known."""
+        rows = await self._database.fetch(self._sql["miss"], target, address, [project.id for project in projects])
+        missing = [
+            Absence(
+                project_id=row["project_id"],
+                project_name=row["project_name"] or "",
+                looks=row["missed"],
+                since=row["missed_since"],
+            )
+            for row in rows
+        ]
+        return missing, int(rows[0]["known"]) if rows else 0
+
+    async def spare(self, target: str, project_id: str) -> None:
+        """Note that a project is not gone, though the list lacks it."""
+        await self._database.execute(self._sql["spare"], target, project_id)
+
+    async def remove_gone(self, target: str, project_id: str) -> int:
+        """Mark the requests of a project that is gone for removal; returns how many."""
+        row = await self._database.fetchrow(self._sql["remove_gone"], target, project_id)
         return int(row["requests"]) if row else 0

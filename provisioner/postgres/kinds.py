@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from provisioner.core.model import Claim, OnConflict, Request, Settlement, Succeed
+from provisioner.core.model import Action, Claim, OnConflict, Request, Result, Settlement, Succeed
 from provisioner.core.rotations import Rotation, RotationRequest, filled_in, mark_of_claim
 from provisioner.postgres.queries import statements
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import asyncpg
 
 CONFLICTS: Final = {str(choice): choice for choice in OnConflict}
+_LISTED: Final = "provisioner.listed_requests"
 # Only connections have a sealed key, which is wiped in the statement that records their end.
 _wiping: Final = re.compile(
     r",\s*credential = (?:CASE\s.*?\sEND|provisioner\.wiped\(q\.credential\))(?=\s+FROM )", re.DOTALL
@@ -30,17 +31,19 @@ Row = tuple[object, ...]
 class Kind:
     """One kind of request besides connections.
 
-    `line` is what its lines' names end with, `first` its lowest id, `table` the users' table, `file` has the statements
-    of its own, which come before those of the same name, and beside them. `claim`
-    reads a row of its claim, `result` tells what is recorded of a success.
+    `line` is what its lines' names end with, `first` its lowest id, `table` the users' table, `listed` a view with the
+    live state. `file` has the statements of its own, beside those of connections or in their place. `claim` reads a row
+    of its claim, `result` tells what is recorded of a success, and `removal` of a removal.
     """
 
     line: str
     first: int
     table: str
+    listed: str
     file: str
     claim: Callable[["asyncpg.Record", int], Claim]
     result: Callable[[Settlement, Succeed], Row]
+    removal: Callable[[Settlement], Row]
 
     def sql(self, file: str) -> Mapping[str, str]:
         """The statements of a file, as they are for this kind."""
@@ -54,7 +57,7 @@ def _adapted(kind: Kind, file: str) -> Mapping[str, str]:
 
 def _for_table(text: str, kind: Kind) -> str:
     placed = text.replace("u.target, -u.priority", f"u.target || '/{kind.line}', -u.priority")
-    return _wiping.sub("", placed).replace("provisioner.connection_requests", kind.table)
+    return _wiping.sub("", placed).replace("provisioner.connection_requests", kind.table).replace(_LISTED, kind.listed)
 
 
 def sql_of(kind: Kind | None, file: str) -> Mapping[str, str]:
@@ -88,6 +91,7 @@ def _rotation_claim(row: "asyncpg.Record", fence: int) -> Claim:
             credential="",
             on_conflict=CONFLICTS.get(row["on_conflict"], OnConflict.FAIL),
             target=row["target"],
+            project_name=row["project_name"],
             recorded_id=row["rotation_id"],
             adopted=row["adopted"],
             absent=row["wanted"] == "absent",
@@ -109,6 +113,7 @@ def _rotation_claim(row: "asyncpg.Record", fence: int) -> Claim:
             spend_limit=row["spend_limit"],
             limit_reset=row["limit_reset"],
             include_byok=row["include_byok"],
+            key_issued=row["key_issued"],
         ),
         attempt=row["attempt"],
         fence=fence,
@@ -129,13 +134,22 @@ def _rotation_result(settlement: Settlement, outcome: Succeed) -> Row:
     return (claim.request.id, claim.attempt, made.id, connection_id, key, outcome.adopted, settlement.sent, left)
 
 
+def _rotation_removal(settlement: Settlement) -> Row:
+    claim = settlement.claim
+    deleted = any(call.action is Action.DELETE and call.result is Result.REMOVED for call in settlement.records)
+    left = claim.request.left_by_removal(claim.doubt, deleted=deleted) or None
+    return (claim.request.id, claim.attempt, settlement.sent, left)
+
+
 ROTATIONS: Final = Kind(
     line="rotations",
     first=1_000_000_000_001,
     table="provisioner.rotation_requests",
+    listed="provisioner.rotation_status",
     file="rotations",
     claim=_rotation_claim,
     result=_rotation_result,
+    removal=_rotation_removal,
 )
 # Every kind, in the order of their ids; None stands for connections.
 KINDS: Final[tuple[Kind | None, ...]] = (None, ROTATIONS)

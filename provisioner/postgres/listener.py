@@ -97,12 +97,19 @@ class Listener:
     """Listens for as long as it runs, and comes back after the database does.
 
     `hear` is called with a target's name, or None for all of them, and the place from which on there is something in
-    line.
+    line. `notified` is told whether notifications reach us from now on.
     """
 
-    def __init__(self, database: Database, *, hear: Callable[[str | None, QueuePosition], None]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        hear: Callable[[str | None, QueuePosition], None],
+        notified: Callable[[bool], None] = lambda _: None,
+    ) -> None:
         self._database = database
         self._hear = hear
+        self._tell_notified = notified
         self._payloads: set[str] = set()
         self._telling = False
         self._told_at = float("-inf")
@@ -139,11 +146,13 @@ class Listener:
                     raise NotificationsLost
                 await connection.add_listener(CHANNEL, self._notified)
             self._hear(None, FRONT)  # whatever was said while nobody listened
+            self._tell_notified(True)
             try:
                 await self._attend(connection, gone)
             except (DatabaseUnavailable, DatabaseUnusable) as error:
                 log.debug("listening_interrupted", error=str(error))
         finally:
+            self._tell_notified(False)
             connection.terminate()
 
     async def _attend(self, connection: "asyncpg.Connection[asyncpg.Record]", gone: asyncio.Event) -> None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
-from provisioner.postgres.browse import Filter, State, ids_after, parts, requested_targets
+from provisioner.postgres.browse import ids_after, requested_targets
+from provisioner.postgres.filters import UNFINISHED, Filter, State, parts
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
@@ -17,8 +18,8 @@ Operation = Literal["cancel", "retry"]
 
 # What each deed can change; all else is left alone by the functions themselves.
 CHANGEABLE: Final[Mapping[Operation, tuple[State, ...]]] = {
-    "cancel": (State.WAITING, State.READY, State.IN_FLIGHT, State.UPDATING, State.REMOVING, State.FAILED),
-    "retry": (State.FAILED, State.CANCELLED, State.REMOVED, State.WAITING),
+    "cancel": (*UNFINISHED, State.FAILED),
+    "retry": (State.FAILED, State.CANCELLED, State.REMOVED, State.RETRYING, State.QUARANTINED),
 }
 
 

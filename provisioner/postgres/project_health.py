@@ -61,6 +61,11 @@ class SharedProjectHealth:
         rows = await self._database.fetch(self._sql["wanted"], self._target, MOST)
         return [row["project_id"] for row in rows]
 
+    async def called(self, project: str) -> str | None:
+        """The project's name, if a request tells it."""
+        row = await self._database.fetchrow(self._sql["called"], self._target, project)
+        return None if row is None else row["project_name"]
+
     async def may_read(self, *, refused: bool) -> bool:
         """Take the turn to read the list of the identity's projects, if it is time for that."""
         return await self._check(lambda checks, now: read_now(checks, now, refused=refused))

@@ -1,5 +1,6 @@
 """The queue of requests in PostgreSQL: claim, settle, renew, rescue."""
 
+import json
 import secrets
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from provisioner import __version__
 from provisioner.core.description import SPACE
+from provisioner.core.endings import UNSENT, lost, standing, unknown_target
 from provisioner.core.errors import DatabaseUnusable, LeaseLost, StatementRefused, Unstorable
 from provisioner.core.model import Claim, Edits, OnConflict, Proof, Request, SentCreate, Settlement
 from provisioner.core.queue_values import (
@@ -19,6 +21,7 @@ from provisioner.core.queue_values import (
     QueueSnapshot,
     Report,
     Rescue,
+    StandingLimit,
     Swept,
     Wiped,
     WorkerId,
@@ -87,8 +90,10 @@ class PostgresQueue:
     async def _edits(self, ids: Collection[int]) -> Mapping[int, Edits]:
         """What was edited since the connections of these requests were recorded."""
         return {
-            id_: Edits(name=name, description=description, credential=credential, adopted=adopted)
-            for id_, name, description, credential, adopted in await self._database.fetch(
+            id_: Edits(
+                name=name, description=description, credential=credential, adopted=adopted, others=frozenset(others)
+            )
+            for id_, name, description, credential, adopted, others in await self._database.fetch(
                 self._claim["edits"], list(ids)
             )
         }
@@ -125,7 +130,8 @@ class PostgresQueue:
             return
         sql = self._claim if kind is None else kind.sql("claim")
         try:
-            await self._database.execute(sql["release"], worker, list(fences), list(set(fences.values())))
+            called_off = [standing(type(UNSENT), doubted=doubted).if_cancelled for doubted in (False, True)]
+            await self._database.execute(sql["release"], worker, list(fences), list(set(fences.values())), *called_off)
         except (StatementRefused, DatabaseUnusable):
             if len(fences) == 1:
                 ((request, fence),) = fences.items()
@@ -176,6 +182,10 @@ class PostgresQueue:
             lapsed=row["lapsed"],
             paused=frozenset(row["paused"]),
             heads={target: QueuePosition(rank, turn, id_) for target, rank, turn, id_ in heads},
+            late=row["late"],
+            troubled=frozenset(row["troubled"]),
+            awaited=frozenset(row["awaited"]),
+            limits={target: StandingLimit(**limit) for target, limit in json.loads(row["limits"] or "{}").items()},
         )
 
     async def promote(self, limit: int) -> dict[str, QueuePosition]:
@@ -187,14 +197,19 @@ class PostgresQueue:
 
     async def rescue(self, *, pause: float) -> Rescue:
         """Take over what lapsed workers held; it is tried again after `pause` seconds."""
-        row = await self._database.fetchrow(self._keep["rescue"], timedelta(seconds=pause), SPACE)
+        end = lost(pause)
+        row = await self._database.fetchrow(
+            self._keep["rescue"], timedelta(seconds=end.delay), SPACE, end.code, end.message
+        )
         return Rescue(requests=row["requests"], workers=row["workers"]) if row else Rescue()
 
     async def disown(self, limit: int) -> Sequence[int]:
         """Fail requests for targets that no worker has ever known; returns their ids."""
         ids: list[int] = []
-        for stranger in await self._database.fetch(self._keep["strangers"]):
-            ids += [row["id"] for row in await self._database.fetch(self._keep["disown"], stranger["target"], limit)]
+        for row in await self._database.fetch(self._keep["strangers"]):
+            line, end = row["target"], unknown_target(row["target"].partition("/")[0])
+            failed = await self._database.fetch(self._keep["disown"], line, limit, end.code, end.message)
+            ids += [one["id"] for one in failed]
         return ids
 
     async def work_left(self, targets: Collection[str]) -> bool:
@@ -274,6 +289,7 @@ def _claim(row: "asyncpg.Record", target: str, fence: int) -> Claim:
         recorded_id,
         wanted,
         adopted,
+        project_name,
         *_,
     ) = row
     return Claim(
@@ -285,6 +301,7 @@ def _claim(row: "asyncpg.Record", target: str, fence: int) -> Claim:
             credential=credential or "",
             on_conflict=CONFLICTS.get(conflict, OnConflict.FAIL),
             target=target,
+            project_name=project_name,
             recorded_id=recorded_id,
             adopted=bool(adopted),
             absent=wanted == "absent",

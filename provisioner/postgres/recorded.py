@@ -7,7 +7,7 @@ from typing import Final
 
 from provisioner.core.comparison import Recorded
 from provisioner.core.model import Connection, Request
-from provisioner.postgres.browse import Filter
+from provisioner.postgres.filters import Filter
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
+from provisioner.core.queue_values import StandingLimit
 from provisioner.core.reports import (
     BudgetReport,
     ConcurrencyReport,
@@ -102,6 +103,7 @@ async def read_gauges(database: Database) -> Gauges:
             workers=await _workers(connection),
             drifted={row["target"]: row["requests"] for row in await connection.fetch(sql["drifted"], None)},
             concurrency=tuple(ConcurrencyReport(**dict(row)) for row in await connection.fetch(sql["concurrency"])),
+            limits={target: StandingLimit(*limit) for target, *limit in await connection.fetch(sql["limits"])},
         )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from provisioner.postgres.browse import Filter
+from provisioner.postgres.filters import Filter
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 

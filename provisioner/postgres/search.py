@@ -1,30 +1,69 @@
-"""Find requests as people look for them, and tell the story of one; nothing is counted, so it is quick."""
+"""Find requests as people look for them, quick whatever the table's size, and tell the story of one."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Final
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from provisioner.core.requests import Found, Query, Story
-from provisioner.postgres.browse import UNFINISHED, Filter, State, first, parts, requested_targets
+from provisioner.core.requests import Found, Listed, Query, Story
+from provisioner.postgres.browse import listed
+from provisioner.postgres.candidates import TOP, Range, called, matching
 from provisioner.postgres.detail import read_attempts, read_detail
-from provisioner.postgres.kinds import Kind, sql_of
+from provisioner.postgres.filters import UNFINISHED, Filter, State
+from provisioner.postgres.kinds import KINDS, Kind
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
+if TYPE_CHECKING:
+    from provisioner.postgres.candidates import Connection
+
 PAGE: Final = 50
-TIME: Final = 5_000  # milliseconds; who asks has given up by then
+TIME: Final = 5_000  # milliseconds for one statement; who asks has given up by then
+SOON: Final = 0.35  # seconds: what is not found by then is looked for further when somebody asks for that
 CALLS: Final = 100  # of one request that a page has room for
-LOOKED_AT: Final = 1_000  # requests with such a name whose state or last error is looked at
-MOVING: Final = 10_000  # requests that wait or are in flight: so many are looked at one by one
-LARGEST_ID: Final = 2**63 - 1
-ENDED: Final = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.REMOVED})
+COUNTED: Final = 10_000  # requests beyond a page that are counted
+LARGEST_ID: Final = TOP
 _SQL: Final = "search"
 _PENDING: Final = "pending"
 # A key of ours at OpenRouter: its name ends with the rotation that it was made for, see `core/rotations.py`.
 _KEY: Final = re.compile(r"#([0-9]{13,18})\.[0-9]{1,9}-[0-9a-f]{6}$")
-_LITERAL: Final = str.maketrans({sign: f"\\{sign}" for sign in "\\%_"})  # what LIKE has a meaning for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Requests, and how many more match, as far as they were counted: `is_all` says whether that is all."""
+
+    requests: Sequence[Listed]
+    more: int = 0
+    is_all: bool = True
+
+
+async def page(
+    database: Database,
+    wanted: Filter,
+    *,
+    limit: int,
+    before: int | None = None,
+    after: int | None = None,
+    oldest_first: bool = False,
+    kinds: Sequence[Kind | None] = KINDS,
+) -> Page:
+    """The newest (or oldest) `limit` requests that the filter matches, of those between two ids; and how many more.
+
+    Raises `DatabaseUnavailable` and `DatabaseUnusable`.
+    """
+    within = _range(before, after, oldest_first=oldest_first)
+    async with _looking(database) as connection:
+        rows = (await matching(connection, wanted, within, limit=limit + 1, kinds=kinds)).rows
+        requests = [listed(row) for row in rows[:limit]]
+        if len(rows) <= limit:
+            return Page(requests=requests)
+        behind, until = within.behind(requests[-1].id), time.monotonic() + SOON / 2
+        rest = await matching(connection, wanted, behind, limit=COUNTED + 1, until=until, kinds=kinds)
+    return Page(requests=requests, more=len(rest.rows), is_all=rest.edge is None and len(rest.rows) <= COUNTED)
 
 
 async def find(database: Database, query: Query) -> Found:
@@ -33,74 +72,48 @@ async def find(database: Database, query: Query) -> Found:
     if query.state and not states:
         return Found(requests=())
     ids, projects, text = _meant(query.text)
-    targets = [query.target] if query.target else []
-    if projects and not targets:
-        targets = list(await requested_targets(database))  # so that the index by target and project is of use
     wanted = Filter(
         ids=ids,
         states=states,
         batches=[query.batch] if query.batch else (),
         projects=projects,
         errors=[query.error] if query.error else (),
-        targets=targets,
+        targets=[query.target] if query.target else (),
     )
-    narrowed = [
-        (kind, found)
-        for kind, its in parts(wanted)
-        if (found := await _narrowed(database, kind, its, query, text)) is not None
-    ]
-    return await _page(database, narrowed, query)
-
-
-async def _page(database: Database, wanted: Sequence[tuple[Kind | None, Filter]], query: Query) -> Found:
-    """The page; how many there are in all is not counted."""
     oldest_first = query.after is not None
-    found = await first(
-        database, wanted, limit=PAGE + 1, before=query.before, after=query.after, oldest_first=oldest_first
-    )
-    more = len(found) > PAGE
-    listed = found[:PAGE]
+    within = _range(query.before, query.after, oldest_first=oldest_first)
+    until = time.monotonic() + SOON
+    async with _looking(database) as connection:
+        found = await matching(connection, wanted, within, limit=PAGE + 1, text=text, until=until)
+        rows = list(found.rows)
+        if text and found.edge is not None:
+            rows += await called(connection, wanted, text, within.behind(found.edge), limit=PAGE)
+    more = found.edge is None and len(rows) > PAGE
+    requests = [listed(row) for row in rows[:PAGE]]
     if oldest_first:
-        return Found(requests=tuple(reversed(listed)), newer=more, older=True)
-    return Found(requests=tuple(listed), newer=query.before is not None, older=more)
+        return Found(requests=tuple(reversed(requests)), newer=more, older=True, looked_to=found.edge)
+    return Found(requests=tuple(requests), newer=query.before is not None, older=more, looked_to=found.edge)
 
 
-async def _narrowed(database: Database, kind: Kind | None, wanted: Filter, query: Query, text: str) -> Filter | None:
-    """The filter with the ids of those that match, where that is quicker to find out first; None if none does."""
-    states = frozenset(wanted.states)
-    if wanted.ids:
-        return wanted
-    if states and states <= {State.WAITING, State.IN_FLIGHT} and not text:
-        return await _moving(database, wanted, query)
-    if not (text or (states and states <= ENDED)):
-        return wanted
-    limit, before = PAGE + 1, query.before
-    _, _, batches, projects, errors, targets = wanted.arguments()
-    if states and states <= ENDED and not (text or projects):
-        # As many as there are need be found, and none of them is newer than the newest.
-        line = "" if kind is None else kind.line
-        kinds = await database.fetchrow(statements(_SQL)["kinds"], list(states), batches, errors, targets, line)
-        if not kinds or not kinds["requests"] or kinds["newest"] is None:
-            return None
-        limit = min(limit, kinds["requests"])
-        before = min(before or LARGEST_ID, kinds["newest"] + 1)
-    ended = list(states) if states and states <= ENDED else None
-    like = f"%{text.translate(_LITERAL)}%" if text else None
-    own = errors if ended else None  # what is pending has its last error elsewhere
-    most = LOOKED_AT if ended is None and (states or errors) else limit
-    arguments = (ended, batches, projects, own, targets, query.after, before, like, most, query.after is None)
-    async with database.acquire() as connection, connection.transaction(readonly=True):
+@asynccontextmanager
+async def _looking(database: Database) -> AsyncIterator["Connection"]:
+    """A connection whose statements are planned for what they ask for; at one moment."""
+    async with (
+        database.acquire() as connection,
+        connection.transaction(isolation="repeatable_read", readonly=True),
+    ):
         await database.set_up(connection)
-        await connection.execute(statements(_SQL)["walk"], str(TIME), "on" if like else "off")
-        rows = await connection.fetch(sql_of(kind, _SQL)["candidates"], *arguments)
-    return replace(wanted, ids=[row["id"] for row in rows]) if rows else None
+        await connection.execute(statements("candidates")["prepare"], str(TIME))
+        yield connection
 
 
-async def _moving(database: Database, wanted: Filter, query: Query) -> Filter | None:
-    rows = await database.fetch(statements(_SQL)["moving"], query.after, query.before, MOVING + 1)
-    if len(rows) > MOVING:
-        return wanted
-    return replace(wanted, ids=[row["id"] for row in rows]) if rows else None
+def _range(before: int | None, after: int | None, *, oldest_first: bool) -> Range:
+    everything = Range(oldest_first=oldest_first)
+    return Range(
+        low=everything.low if after is None else after,
+        high=everything.high if before is None else before,
+        oldest_first=oldest_first,
+    )
 
 
 async def tell(database: Database, request: int) -> Story | None:

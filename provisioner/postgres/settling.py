@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from provisioner.core.doubt import unheard, with_doubt
+from provisioner.core.endings import standing
 from provisioner.core.model import (
     UNEDITED,
     AttemptRecord,
@@ -40,7 +41,7 @@ _TOLD: Final = frozenset({_LOG, _DOUBT, _CHANGE, _LEFT})  # these come last, and
 
 
 # A statement of `settle.sql` by its name, with its arrays.
-Call = tuple[str, list[list[Any]]]
+Call = tuple[str, list[Any]]
 
 
 async def write_settlements(
@@ -89,16 +90,13 @@ def _calls_for(settlements: Sequence[Settlement], kind: Kind | None = None) -> I
     traces: list[tuple[object, ...]] = []
     for settlement in settlements:
         plain = kind is None and _is_plain(settlement)
-        if kind is not None and isinstance(settlement.outcome, Succeed):
-            row = kind.result(settlement, settlement.outcome)
-        else:
-            row = _row(settlement, plain=plain)
+        row = _row(settlement, plain=plain) if kind is None else _row_of(kind, settlement)
         rows[type(settlement.outcome)].append((*row, settlement.claim.fence))
         if not plain:
             traces += [_record_of(settlement, records) for records in settlement.records]
     for outcome, statement in _STATEMENT.items():
         if rows[outcome]:
-            yield statement, _columns(rows[outcome])
+            yield statement, [*_columns(rows[outcome]), *_standing_of_all(outcome)]
     if changed := [one.claim.request.id for one in settlements if _is_change(one)]:
         yield _CHANGE, [changed]
     if doubt := [row for settlement in settlements for row in _doubt(settlement)]:
@@ -107,6 +105,16 @@ def _calls_for(settlements: Sequence[Settlement], kind: Kind | None = None) -> I
         yield _LEFT, _columns(left)
     if traces:
         yield _LOG, _columns(traces)
+
+
+def _row_of(kind: Kind, settlement: Settlement) -> tuple[object, ...]:
+    match settlement.outcome:
+        case Succeed() as success:
+            return kind.result(settlement, success)
+        case Remove():
+            return kind.removal(settlement)
+        case _:
+            return _row(settlement, plain=False)
 
 
 def _is_change(settlement: Settlement) -> bool:
@@ -173,14 +181,24 @@ def _row(settlement: Settlement, *, plain: bool) -> tuple[object, ...]:
             return (*who, *what, claim.request.credential[:COMPARED], *logged, claim.claimed_at)
         case Fail(code=code, message=message):
             failures, absent = claim.failures + 1, claim.request.absent
-            return (*who, sent, failures, claim.first_tried_at, bool(claim.doubt), code, message, absent)
+            stands = standing(Fail, doubted=bool(claim.doubt))
+            return (*who, sent, failures, claim.first_tried_at, absent, code, message, *stands)
         case Retry(code=code, message=message, counted=counted, delay=delay, quarantine=quarantine):
             failures = claim.failures + counted
             streak = (streak_after(claim, code), code) if counted and code else (claim.streak, claim.streak_of)
-            doubted = bool(claim.doubt)
-            return (*who, sent, failures, claim.first_tried_at, doubted, code, message, delay, quarantine, *streak)
+            stands = standing(Retry, doubted=bool(claim.doubt))
+            why = (code, message, delay, quarantine, *streak, stands.status, stands.if_cancelled)
+            return (*who, sent, failures, claim.first_tried_at, *why)
         case Cancel() | Remove():
             return (*who, sent)
+
+
+def _standing_of_all(outcome: type[Outcome]) -> tuple[str, ...]:
+    """The statuses that a statement is told once, where they are the same whatever is in doubt."""
+    stands = standing(outcome, doubted=False)
+    if outcome in {Succeed, Remove}:
+        return stands.status, stands.if_edited
+    return (stands.status,) if outcome is Cancel else ()
 
 
 def _record_of(settlement: Settlement, records: AttemptRecord) -> tuple[object, ...]:

@@ -1,11 +1,12 @@
-"""What operators wish of what is there: that they go, or get the present key; foreseen, then done."""
+"""What operators wish of connections that are there: that they go, or get the present key; foreseen, then done."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from provisioner.postgres.browse import Filter, ids_after, parts
+from provisioner.postgres.browse import ids_after
+from provisioner.postgres.filters import Filter, parts
 from provisioner.postgres.kinds import sql_of
 from provisioner.postgres.operations import Step
 from provisioner.postgres.pool import Database

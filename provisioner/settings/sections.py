@@ -348,6 +348,10 @@ class Discover(Section):
         default="default", description="credential of the requests"
     )
     batch: Text | None = Field(default=None, max_length=200, description="batch of the requests")
+    on_gone: Annotated[Literal["nothing", "remove"], Choice] = Field(
+        default="nothing",
+        description="what happens to the requests of a project that was deleted in Infisical: `nothing`, or `remove`",
+    )
 
     @property
     def seconds(self) -> float | None:

@@ -10,7 +10,8 @@ from typing import Final
 import structlog
 
 from provisioner.core.changes import first_step, recorded_twice
-from provisioner.core.doubt import unheard, with_doubt
+from provisioner.core.doubt import is_evidence, left_in_doubt, unheard, with_doubt
+from provisioner.core.endings import telling_what_is_left
 from provisioner.core.errors import (
     CredentialUnavailable,
     CredentialUnknown,
@@ -36,11 +37,8 @@ from provisioner.core.model import (
 from provisioner.core.policy import (
     DecisionContext,
     decide,
-    is_evidence,
-    left_in_doubt,
     plain_success,
     sent_description,
-    telling_what_is_left,
 )
 from provisioner.core.ports import Clock, Permits
 from provisioner.core.secret import Secret

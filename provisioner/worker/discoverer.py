@@ -1,14 +1,20 @@
-"""New projects get their request by themselves: the list of the identity's projects is read now and then."""
+"""New projects get their request by themselves: the list of the identity's projects is read now and then.
+
+Where the settings say so, the requests of projects that are gone from Infisical are marked for removal.
+"""
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final, Protocol
 
 import structlog
 
 from provisioner.core.errors import DatabaseUnavailable, ProvisionerError, StatementRefused
-from provisioner.core.model import Result
-from provisioner.core.ports import JoinedProjects, Permits
+from provisioner.core.gone import LASTING, Absence, is_gone, is_there, to_ask, too_many
+from provisioner.core.model import Observation, Result
+from provisioner.core.ports import Clock, JoinedProjects, Permits
 from provisioner.core.projects import ProjectFilter, SeenProject, chosen
 from provisioner.worker.database_retry import jittered
 
@@ -27,6 +33,27 @@ class DiscoveredRequests(Protocol):
     async def ask(self, target: str, projects: Sequence[SeenProject]) -> int:
         """Ask for a connection in each project, unless somebody has; returns how many are new."""
 
+    async def miss(self, target: str, address: str, projects: Sequence[SeenProject]) -> tuple[Sequence[Absence], int]:
+        """Note which projects a list of this address has; returns those that it lacks, and how many are known."""
+
+    async def spare(self, target: str, project_id: str) -> None:
+        """Note that a project is not gone, though the list lacks it."""
+
+    async def remove_gone(self, target: str, project_id: str) -> int:
+        """Mark the requests of a project that is gone for removal; returns how many."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removing:
+    """The requests of projects that are gone are to be removed; `address` is the target's, on the database's `clock`.
+
+    A project has to be missing for `lasting`.
+    """
+
+    address: str
+    clock: Clock
+    lasting: timedelta = LASTING
+
 
 class Discoverer:
     """Asks for a connection in every project of a target that is meant and new; one of all workers in each round."""
@@ -40,6 +67,7 @@ class Discoverer:
         requests: DiscoveredRequests,
         wanted: ProjectFilter,
         every: float,
+        removing: Removing | None = None,
     ) -> None:
         self._target = target
         self._joined = joined
@@ -47,6 +75,8 @@ class Discoverer:
         self._requests = requests
         self._wanted = wanted
         self._poll = min(POLL, every)
+        self._removing = removing
+        self._doubted = False
 
     async def run(self) -> None:
         """Discover until cancelled."""
@@ -60,15 +90,45 @@ class Discoverer:
             await asyncio.sleep(jittered(self._poll))
 
     async def _round(self) -> None:
-        permits = 0
-        while not permits:
-            granted = await self._reads.acquire(1, spare=True)
-            permits = granted.permits
-            await asyncio.sleep(0.0 if permits else max(granted.wait, LEAST))
+        await self._permit()
         seen, projects = await self._joined.projects()
-        self._reads.learn(seen.rate, metered=seen.metered, throttled_for=seen.retry_after, elapsed=seen.elapsed)
+        self._learn(seen)
         if seen.result is not Result.FOUND:
             log.warning("discovery_failed", target=self._target, reason=seen.message)
             return
         if requests := await self._requests.ask(self._target, chosen(projects, self._wanted)):
             log.info("projects_discovered", target=self._target, requests=requests, projects=len(projects))
+        if self._removing is not None and projects:  # an empty list says more about the identity than about projects
+            await self._remove_gone(self._removing, projects)
+
+    async def _remove_gone(self, removing: Removing, listed: Sequence[SeenProject]) -> None:
+        missing, known = await self._requests.miss(self._target, removing.address, listed)
+        doubted, self._doubted = self._doubted, too_many(len(missing), known)
+        if self._doubted and not doubted:
+            log.warning("missing_projects_doubted", target=self._target, missing=len(missing), known=known)
+        for each in to_ask(missing, known, removing.clock.now(), lasting=removing.lasting):
+            await self._permit()
+            seen = await self._joined.project(each.project_id)
+            self._learn(seen)
+            if is_there(seen):
+                await self._requests.spare(self._target, each.project_id)
+            if not is_gone(seen):
+                continue
+            requests = await self._requests.remove_gone(self._target, each.project_id)
+            log.warning(
+                "project_gone",
+                target=self._target,
+                project=each.project_id,
+                project_name=each.project_name or None,
+                requests=requests,
+            )
+
+    async def _permit(self) -> None:
+        """Wait for a read that the others do not need."""
+        granted = await self._reads.acquire(1, spare=True)
+        while not granted.permits:
+            await asyncio.sleep(max(granted.wait, LEAST))
+            granted = await self._reads.acquire(1, spare=True)
+
+    def _learn(self, seen: Observation) -> None:
+        self._reads.learn(seen.rate, metered=seen.metered, throttled_for=seen.retry_after, elapsed=seen.elapsed)

@@ -11,7 +11,7 @@ from provisioner.core.doubt import unheard, with_doubt
 from provisioner.core.errors import DatabaseUnavailable
 from provisioner.core.model import Claim, ErrorCode, Retry, Settlement
 from provisioner.core.ports import Clock, ClockStore, Queue
-from provisioner.core.queue_values import FRONT, QueuePosition
+from provisioner.core.queue_values import FRONT, QueuePosition, StandingLimit
 from provisioner.worker.creator import Creator
 from provisioner.worker.database_retry import DatabaseRetry, jittered
 from provisioner.worker.lease_state import LeaseState
@@ -75,6 +75,8 @@ class Feeder:
         self._paced_at = clock.monotonic()
         self._widened = asyncio.Event()
         self._reported = True  # a worker before us may have left a report
+        self._troubled = True  # a key or a project may be quarantined
+        self._allowed: StandingLimit | None = None
 
     @property
     def _limit(self) -> int:
@@ -98,6 +100,19 @@ class Feeder:
             log.info("target_paused" if paused else "target_resumed", target=self.target.name)
             self.paused = paused
             self._stir.set()
+
+    def note(self, *, troubled: bool, awaited: bool, allowed: StandingLimit | None) -> None:
+        """Whether keys or projects are quarantined, whether others wait for slots, and what an operator allows."""
+        self._troubled = troubled
+        if allowed != self._allowed:
+            if allowed is None:
+                log.info("limit_lifted", target=self.target.name)
+            else:
+                log.info("limit_applied", target=self.target.name, by=allowed.by, **allowed.stated)
+            self._allowed = allowed
+            self.target.gate.nudge()
+        elif awaited:
+            self.target.gate.nudge()
 
     async def run(self) -> None:
         """Feed the creators until told to stop; then return once nothing is in hand any more."""
@@ -245,9 +260,9 @@ class Feeder:
                 await self.target.writes.share()
                 await self._report_incident()
                 if self.target.keys is not None:
-                    await self.target.keys.refresh()
+                    await self.target.keys.refresh(troubled=self._troubled)
                 if self.target.projects is not None:
-                    await self.target.projects.refresh()
+                    await self.target.projects.refresh(troubled=self._troubled)
             except DatabaseUnavailable as error:
                 self._database_retry.lost(error)
             await asyncio.sleep(jittered(WATCH))

@@ -166,13 +166,17 @@ class KeyGate:
         except DatabaseUnavailable:
             return None
 
-    async def refresh(self) -> None:
-        """Hear what the other workers found out, and whether a quarantined key was replaced; about once a second."""
+    async def refresh(self, *, troubled: bool = True) -> None:
+        """Hear what the other workers found out, and whether a quarantined key was replaced; about once a second.
+
+        Nobody is asked where no named key is quarantined (`troubled`), and nothing here depends on one that was.
+        """
         now = self._clock.monotonic()
         for key in tuple(self._keys.values()):
             if key.good and self._told_long_ago(key, now):
                 await self._tell(key, now)
-        found = await self._health.quarantined(tuple(self._keys))
+        concerned = troubled or any(name.startswith(SEALED) or not key.good for (name, _), key in self._keys.items())
+        found = await self._health.quarantined(tuple(self._keys)) if concerned or not self.refreshed.is_set() else ()
         quarantined = {(one.credential, one.fingerprint): one for one in found}
         for key in self._keys.values():
             one = quarantined.get(key.id)
@@ -183,7 +187,7 @@ class KeyGate:
         for name in {credential for credential, _ in quarantined} | lately:
             if not name.startswith(SEALED):
                 await self._compare(name, {print_ for credential, print_ in quarantined if credential == name}, now)
-        if now >= self._forget_at:
+        if (concerned or self._keys) and now >= self._forget_at:
             self._forget_at = now + FORGETTING
             await self._health.forget()
         self.refreshed.set()

@@ -25,7 +25,8 @@ SHARE: Final = 0.05
 # After a rescue the connection may still be on its way, seconds.
 RESCUE_PAUSE: Final = 1.0
 # Rows for targets that nobody knows are looked for every so many seconds.
-STRANGERS: Final = 2.0
+STRANGERS: Final = 30.0
+STRANGERS_SOON: Final = 2.0  # after one was heard of
 LOG_TURN: Final = 3600.0
 LOG_AGAIN: Final = 60.0  # there are two days for it
 # What failed is left alone for so long at first, seconds, and for so long at last.
@@ -36,9 +37,13 @@ WIPING: Final = 60.0
 WIPED_AT_ONCE: Final = 200
 # What each statement changed is folded into the counts of requests every so many seconds, so many changes at once.
 FOLDING: Final = 10.0
+FOLDING_IDLE: Final = 60.0  # without anything to do here
 FOLDED_AT_ONCE: Final = 10_000
 # No claim's answer is waited for so long, seconds: what is in flight for longer and unknown to us was never sent.
 FORGOTTEN: Final = 30.0
+# A worker that has had nothing to do for so many seconds, and hears of what is new, looks that many times more seldom.
+CALM: Final = 15.0
+UNHURRIED: Final = 2.0
 
 
 class Maintenance:
@@ -71,13 +76,16 @@ class Maintenance:
         self._stopping = False
         self._stir = asyncio.Event()
         self._front_at = 0.0
+        self._stranger_at = 0.0
         self._told: dict[str, QueuePosition] = {}
         self._due: dict[str, float] = {}
         self._pauses: dict[str, float] = {}
         self._blocked = False
         self._wiped_at_once = WIPED_AT_ONCE
         self._counted = (clock.monotonic(), 0)
-        self.turned_at = clock.monotonic()
+        self.turned_at = self.busy_at = clock.monotonic()
+        self.late = True
+        self.notified = False
 
     async def enter(self) -> None:
         """Enter the list of workers, with a new lease, and learn the time: nothing is claimed before that."""
@@ -95,6 +103,14 @@ class Maintenance:
     def hurry(self) -> None:
         """Look now at what there is to do: something may be due."""
         self._stir.set()
+
+    def heard(self) -> None:
+        """There is something in line: no look need tell."""
+        self.busy_at = self._clock.monotonic()
+
+    def stranger(self) -> None:
+        """There is something in line for a target that is not ours: it may be nobody's."""
+        self._due["strangers"] = min(self._due.get("strangers", 0.0), self._stranger_at)
 
     def stop(self) -> None:
         """Tell others that this worker is about to leave; go on keeping its lease."""
@@ -124,13 +140,16 @@ class Maintenance:
             await self._promote()
         if snapshot.lapsed or self._is_due("rescue", self._lease):
             await self._rescue()
-        if self._is_due("forgotten", FORGOTTEN):
+        if not self.idle(2 * FORGOTTEN) and self._is_due("forgotten", FORGOTTEN):
             await self._apart("forgotten", self._release_forgotten)
         if self._is_due("strangers", STRANGERS):
+            self._stranger_at = self._clock.monotonic() + STRANGERS_SOON
             await self._apart("strangers", self._disown)
         if self._is_due("wipe", WIPING):
             await self._apart("wipe", self._wipe)
-        if self._is_due("fold", FOLDING):
+        if self._lease_state.held or snapshot.heads:
+            self.busy_at = self._clock.monotonic()
+        if self._is_due("fold", FOLDING_IDLE if self.idle(CALM) else FOLDING):
             await self._apart("fold", self._fold)
         return snapshot
 
@@ -189,8 +208,14 @@ class Maintenance:
             self._front_at = now + took / SHARE
         self._told.update(served)
         self._clock.set_by(snapshot.now, took=took)
+        self.late = snapshot.late
         for name, feeder in self._feeders.items():
             feeder.resume(paused=name in snapshot.paused)
+            feeder.note(
+                troubled=name in snapshot.troubled,
+                awaited=name in snapshot.awaited,
+                allowed=snapshot.limits.get(name),
+            )
             if name in snapshot.heads:
                 feeder.hint(snapshot.heads[name])
         return snapshot
@@ -232,6 +257,10 @@ class Maintenance:
         self._due[what] = now + every
         return True
 
+    def idle(self, seconds: float) -> bool:
+        """Whether there has been nothing to do for so long."""
+        return self._clock.monotonic() - self.busy_at > seconds
+
     def _measure(self) -> float:
         """Creates a second since the last renewal."""
         now, (then, before) = self._clock.monotonic(), self._counted
@@ -241,6 +270,8 @@ class Maintenance:
     async def _sleep(self, snapshot: QueueSnapshot | None) -> None:
         """Until the next look: a poll away, or when the next request is due."""
         pause, blocked, self._blocked = self._poll, self._blocked, False
+        if self.notified and self.idle(CALM):
+            pause *= UNHURRIED
         if snapshot is not None and snapshot.next_due is not None and not blocked:
             pause = min(pause, max((snapshot.next_due - snapshot.now).total_seconds(), 0.0))
         self._stir.clear()

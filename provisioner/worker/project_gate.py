@@ -143,10 +143,13 @@ class ProjectGate:
             self._open.set()
         return _waits(project, one)
 
-    async def refresh(self) -> None:
-        """Hear what the other workers found out, and whether the identity has joined or may create now."""
+    async def refresh(self, *, troubled: bool = True) -> None:
+        """Hear what the other workers found out, and whether the identity has joined or may create now.
+
+        Nobody is asked where no project is quarantined (`troubled`), and none was here.
+        """
         now = self._clock.monotonic()
-        if not self._quarantined and now < self._look_at:
+        if not self._quarantined and self.refreshed.is_set() and (not troubled or now < self._look_at):
             return
         self._look_at = now + CALM
         await self._look()
@@ -174,6 +177,7 @@ class ProjectGate:
                 "project_quarantined",
                 target=self._target,
                 project=project,
+                project_name=await self._health.called(project),
                 projects=len(new),
                 requests=requests,
                 reason=projects[project].reason,

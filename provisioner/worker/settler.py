@@ -210,7 +210,14 @@ def _tell(batch: Sequence[Settlement], report: Report) -> None:
             continue
         match settlement.outcome:
             case Fail(code=code, message=message):
-                log.warning("request_failed", request=request.id, project=request.project_id, code=code, reason=message)
+                log.warning(
+                    "request_failed",
+                    request=request.id,
+                    project=request.project_id,
+                    project_name=request.project_name,
+                    code=code,
+                    reason=message,
+                )
             case Retry(code=code, message=message, delay=delay):
                 log.debug("request_put_back", request=request.id, code=code, reason=message, delay=round(delay, 3))
             case Succeed(connection=made, adopted=adopted):

@@ -56,6 +56,9 @@ class OpenGate:
     def rest(self) -> None:
         """There is nothing to do: the others, if there are any, may have our slots."""
 
+    def nudge(self) -> None:
+        """Others wait for slots, or an operator has changed the limit: what we have is agreed on anew."""
+
     def forget(self) -> None:
         """The lease was lost, and our slots with it."""
 
@@ -103,6 +106,8 @@ class SlotGate(OpenGate):
         if not self._slots.is_free:
             await self._wait()
         now = self._clock.monotonic()
+        if self._slots.rests:
+            self._stir.set()  # the others hear of it at once, and not when our rest would have ended
         number, sent_at = self._slots.begin(now)
         ending, metered = Ending.NOTHING, False
         try:
@@ -152,6 +157,11 @@ class SlotGate(OpenGate):
     def rest(self) -> None:
         """There is nothing to do: the others, if there are any, may have our slots."""
         if self._slots.awaited:
+            self._stir.set()
+
+    def nudge(self) -> None:
+        """Others wait for slots, or an operator has changed the limit: what we have is agreed on anew."""
+        if self._slots.slots:
             self._stir.set()
 
     def forget(self) -> None:

@@ -29,10 +29,11 @@ LAST_PAUSE: Final = 300.0
 
 
 class Upkeep:
-    """Puts right what the keeper need not see every second."""
+    """Puts right what the keeper need not see every second; `late`: outcomes that were set aside may be due."""
 
-    def __init__(self, queue: Queue, *, clock: Clock) -> None:
+    def __init__(self, queue: Queue, *, clock: Clock, late: Callable[[], bool] = lambda: True) -> None:
         self._queue = queue
+        self._is_late = late
         self._clock = clock
         self._due: dict[str, float] = {}
         self._pauses: dict[str, float] = {}
@@ -43,7 +44,8 @@ class Upkeep:
     async def run(self) -> None:
         """Look after it until cancelled."""
         while True:
-            await self._duty("late", LATE, self._record_late)
+            if self._is_late():
+                await self._duty("late", LATE, self._record_late)
             await self._duty("sweep", 0.0 if self._hurried else SWEEP, self._sweep)
             await asyncio.sleep(jittered(LATE))
 

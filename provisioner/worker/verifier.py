@@ -1,17 +1,18 @@
 """Standing verification: what was recorded is compared with what Infisical has, with reads that nobody else needs."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
 import structlog
 
-from provisioner.core.comparison import Project, Recorded
+from provisioner.core.comparison import NO_PRINTS, Project, Recorded
 from provisioner.core.errors import DatabaseUnavailable, ProvisionerError, StatementRefused
 from provisioner.core.model import Result
-from provisioner.core.ports import Clock, DriftLedger, Lister, Permits
+from provisioner.core.ports import Clock, Permits
+from provisioner.core.ports_beside import DriftLedger, Lister
 from provisioner.core.target_health import TROUBLE
 from provisioner.core.verifying import Round, judge
 from provisioner.worker.database_retry import jittered
@@ -29,10 +30,21 @@ class _Interrupted(Exception):
 
 
 class Verifier:
-    """Goes over one target, again and again; only one of all workers at a time. `is_held`: the target is in trouble."""
+    """Goes over one target, again and again; only one of all workers at a time.
+
+    `prints` tells the fingerprints of the keys that credentials have now, by their canonical names.
+    """
 
     def __init__(
-        self, target: str, *, lister: Lister, reads: Permits, ledger: DriftLedger, clock: Clock, poll: float = POLL
+        self,
+        target: str,
+        *,
+        lister: Lister,
+        reads: Permits,
+        ledger: DriftLedger,
+        clock: Clock,
+        prints: Callable[[], Awaitable[Mapping[str, str]]] | None = None,
+        poll: float = POLL,
     ) -> None:
         self._target = target
         self._lister = lister
@@ -40,6 +52,8 @@ class Verifier:
         self._ledger = ledger
         self._clock = clock
         self._poll = poll
+        self._ask_prints = prints
+        self._prints = NO_PRINTS
         self.pause = PAUSE
 
     async def run(self) -> None:
@@ -65,6 +79,8 @@ class Verifier:
     async def _round(self, turn: Round) -> None:
         """Compare all that is left of the round, then what was missed once more."""
         while projects := await self._ledger.page(turn):
+            if self._ask_prints is not None:
+                self._prints = await self._ask_prints()
             for recorded in projects.values():
                 await self._compare(turn, recorded, behind=recorded[-1])
                 turn = replace(turn, project_id=recorded[-1].project_id, name=recorded[-1].name)
@@ -79,7 +95,7 @@ class Verifier:
         project = await self._read(recorded[0].project_id)
         missed = await self._ledger.since(recorded)
         now = self._clock.now()
-        verdicts = [judge(each, project, missed.get(each.id), now) for each in recorded]
+        verdicts = [judge(each, project, missed.get(each.id), now, self._prints) for each in recorded]
         for verdict in verdicts:
             if verdict.drift is not None:
                 log.warning("connection_drifted", request=verdict.id, target=turn.target, drift=verdict.drift)

@@ -87,7 +87,7 @@ class Worker:
             keep_failed=options.keep_failed,
         )
 
-        self._upkeep = Upkeep(queue, clock=clock)
+        self._upkeep = Upkeep(queue, clock=clock, late=lambda: self._maintenance.late)
 
     @property
     def created(self) -> int:
@@ -113,8 +113,20 @@ class Worker:
         for name, feeder in self.feeders.items():
             if target is None or name == target:
                 feeder.hint(place)
+        if target is None or target in self.feeders:
+            self._maintenance.heard()
+        else:
+            self._maintenance.stranger()
         if target is None:  # it may be about what waits, too
             self._maintenance.hurry()
+
+    def notified(self, reached: bool) -> None:
+        """Whether notifications reach this worker from now on."""
+        self._maintenance.notified = reached
+
+    def has_rested(self, seconds: float) -> bool:
+        """Whether there has been nothing to do for so long."""
+        return self._maintenance.idle(seconds)
 
     def stop(self) -> None:
         """Claim nothing more, finish what is under way, then let `run` return."""

@@ -52,7 +52,7 @@ def test_a_dry_run_changes_nothing(database: Database) -> None:
     one_of_each(database)
     before = states(database)
     done = provisioner("cancel", "--state", "pending", "--dry-run", database=database)
-    assert done.stdout == "would be cancelled: 3 (1 waiting, 1 ready, 1 in flight); nothing was changed (--dry-run)\n"
+    assert done.stdout == "would be cancelled: 3 (1 retrying, 1 ready, 1 in flight); nothing was changed (--dry-run)\n"
     assert states(database) == before
 
 

@@ -52,9 +52,9 @@ def test_the_newest_come_first_in_whole_plain_lines(database: Database) -> None:
     [
         (["--state", "failed"], ["failed"]),
         (["--state", "failed", "--state", "ready"], ["ready", "failed"]),
-        (["--state", "pending"], ["ready", "in_flight", "waiting"]),
+        (["--state", "pending"], ["ready", "in_flight", "retrying"]),
         (["--error", "project_not_found"], ["failed"]),
-        (["--error", "permission_denied"], ["waiting"]),
+        (["--error", "permission_denied"], ["retrying"]),
         (["--state", "ready", "--error", "permission_denied"], []),
     ],
 )

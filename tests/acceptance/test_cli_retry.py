@@ -25,7 +25,7 @@ def test_failed_and_cancelled_ones_begin_again_and_waiting_ones_are_hurried(data
     assert "1 had been cancelled, and will be retried" in done.stdout
     assert "1 were waiting for their next attempt, and are retried at once" in done.stdout
     assert "3 unchanged (1 ready, 1 in flight, 1 succeeded)" in " ".join(done.stdout.split())
-    assert query(database, DUE).split() == [str(ids[state]) for state in ("failed", "cancelled", "waiting")]
+    assert query(database, DUE).split() == [str(ids[state]) for state in ("failed", "cancelled", "retrying")]
     assert states(database)[ids["succeeded"]] == "succeeded"
 
 
@@ -47,10 +47,10 @@ def test_a_dry_run_changes_nothing(database: Database) -> None:
     before = states(database)
     done = provisioner("retry", "--all", "--dry-run", database=database)
     assert done.returncode == 0
-    assert done.stdout.startswith("would be retried: 3 (1 failed, 1 cancelled, 1 waiting); nothing was changed")
+    assert done.stdout.startswith("would be retried: 3 (1 failed, 1 cancelled, 1 retrying); nothing was changed")
     assert states(database) == before
     assert query(database, DUE) == ""
-    assert {ids["waiting"], scheduled} <= before.keys()
+    assert {ids["retrying"], scheduled} <= before.keys()
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_an_unknown_id_is_told(database: Database) -> None:
         ("succeeded", ["the connection was made and recorded", "`provisioner verify {id}`"]),
         ("failed", ["it failed with project_not_found; 1 create was sent", "compare project_id", "retry {id}`"]),
         ("cancelled", ["it was cancelled", "`provisioner retry {id}` requests it again"]),
-        ("waiting", ["it is retried in 60 min, at 20", "2 creates were sent so far, and 1 counted as failures"]),
+        ("retrying", ["it is retried in 60 min, at 20", "2 creates were sent so far, and 1 counted as failures"]),
         ("in_flight", ["in flight on worker host:7 since 20"]),
         ("ready", ["it is in line for target default, place 1, due in about 0 s at the present pace"]),
     ],

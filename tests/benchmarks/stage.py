@@ -52,23 +52,26 @@ class Stage:
     server: PostgresServer
     _mock: subprocess.Popen[str]
 
-    def __init__(self) -> None:
+    def __init__(self, directory: Path | None = None) -> None:
         self._numbers = count(1)
+        self._directory = directory  # where the server's data is kept; otherwise it goes in the end
 
     async def __aenter__(self) -> Self:
-        self.server = PostgresServer(settings=SERVER)
+        self.server = PostgresServer(settings=SERVER, directory=self._directory)
         self.server.start()
         self._mock, port = _start_mock()
         self.api = f"http://127.0.0.1:{port}"
         self._control = aiohttp.ClientSession(self.api)
         async with self.session("postgres") as session:
-            await session.execute(f"CREATE DATABASE {TEMPLATE}")
+            if not await session.fetchval("SELECT count(*) FROM pg_database WHERE datname = $1", TEMPLATE):
+                await session.execute(f"CREATE DATABASE {TEMPLATE}")
         await migrate(self.server.url(TEMPLATE))
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._control.close()
         self._mock.communicate()
+        self.server.stop()  # in peace: what is kept need not be recovered
         self.server.close()
 
     @property

@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from provisioner.core.doubt import unheard, with_doubt
+from provisioner.core.doubt import is_evidence, left_in_doubt, unheard, with_doubt
 from provisioner.core.errors import LeaseLost, StatementRefused
 from provisioner.core.model import (
     Action,
@@ -29,7 +29,7 @@ from provisioner.core.model import (
     Result,
     Settlement,
 )
-from provisioner.core.policy import DecisionContext, Rules, decide, is_evidence, left_in_doubt
+from provisioner.core.policy import DecisionContext, Rules, decide
 from provisioner.core.queue_values import FRONT, Heartbeat
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queue import PostgresQueue
@@ -234,9 +234,9 @@ class Journey(RuleBasedStateMachine):
             self._do(self.queue.settle(flight.worker, settlements))
 
     def _pass_time(self, data: st.DataObject) -> None:
-        """What waits is due now. Who was called off in doubt waits for as long as anything may still come."""
+        """What waits is due now."""
         for row in self._fetch(PLACES):
-            if not (row["called_off"] and self._under_way(row["id"])) and data.draw(st.booleans()):
+            if data.draw(st.booleans()):
                 self._fetch("UPDATE provisioner.waiting SET run_at = now() WHERE id = $1", row["id"])
         self._do(self.queue.promote(100))
 
@@ -322,9 +322,8 @@ class Journey(RuleBasedStateMachine):
                 assert there is not None
                 assert there.id not in self.server.ours, dict(row)
 
-    def _under_way(self, request: int) -> bool:
-        calls = [call.flight for call in self.wire if call.action is Action.CREATE]
-        return any(flight.claim.request.id == request for flight in (*calls, *self.flights))
+    def _create_under_way(self, request: int) -> bool:
+        return any(call.action is Action.CREATE and call.flight.claim.request.id == request for call in self.wire)
 
     def _see(self, flight: Flight, seen: Observation, *, works: bool) -> None:
         now = datetime.now(UTC)
@@ -332,7 +331,9 @@ class Journey(RuleBasedStateMachine):
             sent = replace(unheard(flight.claim, now), sent_at=flight.left_at or now)
             proof = Proof.TAKEN if seen.proof is Proof.TAKEN else Proof.NONE
             flight.claim = with_doubt(flight.claim, replace(sent, proof=proof))
-        context = DecisionContext(now=now, jitter=0.5, target_works=works)
+        # A late commit is possible for as long as one is on its way, and after that it is long ago.
+        later = now if self._create_under_way(flight.claim.request.id) else now + timedelta(hours=1)
+        context = DecisionContext(now=later, jitter=0.5, target_works=works)
         decision = decide(flight.claim, flight.action, seen, rules=RULES, context=context)
         if isinstance(decision, Do):
             flight.action, flight.subject = decision.action, decision.connection

@@ -66,7 +66,7 @@ async def test_workers_killed_at_random(
 
 CLAIM = b"INSERT INTO provisioner.in_flight"
 RECORD = b"adopted = o.adopted"
-PUT_BACK = b"greatest(o.delay, 45)"
+PUT_BACK = b"secs => o.delay"
 RESCUE = b"WITH lapsed AS"
 PROMOTE = b"WITH due AS"
 RENEW = b"SET lease_until"

@@ -89,7 +89,7 @@ async def attempts(session: Session, kind: Kind) -> list[str]:
             can_insert = (name, "INSERT") in may and (not may[name, "INSERT"] or column in may[name, "INSERT"])
             if not can_insert and not row["view"]:
                 found.append(f"INSERT INTO {table} ({column}) VALUES (DEFAULT)")
-        if (name, "DELETE") not in may and (not row["view"] or name == "request_credentials"):  # others take no DELETE
+        if (name, "DELETE") not in may and not row["view"]:  # others take no DELETE
             found.append(f"DELETE FROM {table}")
         if not row["view"]:
             found += [f"TRUNCATE {table}", f"CREATE INDEX ON {table} ({columns[0]})"]
@@ -247,15 +247,13 @@ async def test_a_reader_sees_all_rows_and_which_credential_they_name(cast: Cast)
     async with connected(cast.reader.url) as reader:
         assert await reader.fetchval("SELECT count(*) FROM provisioner.connection_requests") == 7
         assert await reader.fetchval("SELECT count(*) FROM provisioner.request_status") == 7
-        found = await reader.fetch(
-            "SELECT DISTINCT credential, sealed_by FROM provisioner.request_credentials ORDER BY 1"
-        )
+        found = await reader.fetch("SELECT DISTINCT credential, sealed_by FROM provisioner.listed_requests ORDER BY 1")
         assert [tuple(row) for row in found] == [("default", None), ("sealed:key-1", "key-1")]
         await reader.execute(
             "CREATE FUNCTION pg_temp.leak(said text) RETURNS boolean LANGUAGE plpgsql COST 0.0000001 AS"
             " $$ BEGIN IF said LIKE '%QUJD%' THEN RAISE EXCEPTION 'seen %', said; END IF; RETURN true; END $$"
         )
-        await reader.fetch("SELECT id FROM provisioner.request_credentials AS c WHERE pg_temp.leak(c::text)")
+        await reader.fetch("SELECT id FROM provisioner.listed_requests AS c WHERE pg_temp.leak(c::text)")
 
 
 async def test_rights_given_by_hand_lose_nothing(database: Database, cast: Cast) -> None:

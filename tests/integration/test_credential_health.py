@@ -245,7 +245,7 @@ async def test_a_retry_hurries_the_next_probe(health: SharedCredentialHealth, se
     await refuse(health)
     await health.hold_back("team-a")
     retried = await session.fetch("SELECT * FROM provisioner.retry($1)", [request])
-    assert [tuple(row) for row in retried] == [(request, "waiting")]
+    assert [tuple(row) for row in retried] == [(request, "quarantined")]
     assert await session.fetchval("SELECT quarantine IS NULL FROM provisioner.waiting WHERE id = $1", request)
     assert await session.fetchval("SELECT quarantine IS NOT NULL FROM provisioner.waiting WHERE id = $1", other)
     assert [one.probing for one in await health.quarantined([KEY])] == [True]

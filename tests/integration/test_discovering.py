@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import structlog
 
 from provisioner.core.projects import ProjectFilter
@@ -18,7 +19,7 @@ from provisioner.postgres.pool import Database as Pool
 from provisioner.sandbox.simulator import Options, Simulator
 from provisioner.targets import open_infisical
 from provisioner.worker.clock import DatabaseClock
-from provisioner.worker.discoverer import Discoverer
+from provisioner.worker.discoverer import Discoverer, Removing
 from tests.support import eventually
 from tests.support.daemon import settings_for, told, working
 from tests.support.sessions import connected
@@ -37,18 +38,29 @@ ROWS = (
     "SELECT project_id::text, project_name, credential, batch, status FROM provisioner.connection_requests"
     " ORDER BY project_name"
 )
+REQUESTS = "provisioner.connection_requests"
+INSERT = f"INSERT INTO {REQUESTS} (project_id, name, status) VALUES ($1::uuid, $2, $3)"
+NONE = ProjectFilter(names=("nothing is called so",))
 OPTIONS = Options(mode="self-hosted", projects=5)
 
 
 @asynccontextmanager
-async def discovering(database: Database, simulator: Simulator, wanted: ProjectFilter) -> AsyncIterator[None]:
-    """Look for new projects all the time, until the end of the block."""
+async def discovering(
+    database: Database, simulator: Simulator, wanted: ProjectFilter, *, address: str | None = None
+) -> AsyncIterator[None]:
+    """Look for new projects all the time, until the end of the block; and for those that are gone from an address."""
     clock = DatabaseClock(wall=partial(datetime.now, UTC), monotonic=time.monotonic)
     settings, pool = settings_for(simulator), Pool(database.url)
     async with open_infisical(settings, "default", clock, partial(LonePermits, clock)) as way:
         requests = DiscoveredRequests(pool, every=timedelta(0), credential="team", batch="found")
         discoverer = Discoverer(
-            "default", joined=way.connections, reads=way.reads, requests=requests, wanted=wanted, every=0.05
+            "default",
+            joined=way.connections,
+            reads=way.reads,
+            requests=requests,
+            wanted=wanted,
+            every=0.05,
+            removing=Removing(address=address, clock=clock, lasting=timedelta(0)) if address else None,
         )
         task = asyncio.create_task(discoverer.run())
         try:
@@ -88,8 +100,8 @@ async def test_new_projects_get_their_request(database: Database) -> None:
 
 def _after(simulator: Simulator, rounds: int) -> Any:
     """Whether so many lists more have been read by now."""
-    before = simulator.world.requests[LIST]["200"]
-    return lambda: simulator.world.requests[LIST]["200"] >= before + rounds
+    before = simulator.world.requests.get(LIST, {}).get("200", 0)
+    return lambda: simulator.world.requests.get(LIST, {}).get("200", 0) >= before + rounds
 
 
 async def test_the_daemon_discovers_if_it_is_told_to(database: Database) -> None:
@@ -103,6 +115,91 @@ async def test_the_daemon_discovers_if_it_is_told_to(database: Database) -> None
 
 async def _succeeded(session: Any, count: int) -> Any:
     return [row["status"] for row in await session.fetch(ROWS)] == ["succeeded"] * count
+
+
+ASKED = "GET /api/v1/projects/{projectId}"
+SEEN = "SELECT project_id::text, missed FROM provisioner.seen_projects WHERE target = 'default' ORDER BY missed DESC"
+
+
+async def test_a_project_that_is_gone_has_its_requests_removed(database: Database) -> None:
+    """Only the deleted one, only with the setting, and its row ends as removed: each connection is looked for by id."""
+    async with Simulator(OPTIONS) as simulator, connected(database.url) as session:
+        first, kept, *_ = simulator.projects
+        settings = {"PROVISIONER_DATABASE_URL": database.url, "PROVISIONER_DISCOVER__EVERY": "1h"}
+        async with working(simulator, **settings):
+            await eventually(lambda: _succeeded(session, 5))
+            await session.execute(INSERT, first, "second", "pending")
+            await session.execute(INSERT, first, "third", "cancelled")
+            await eventually(lambda: _count(session, f"project_id = '{first}' AND status = 'succeeded'", 2))
+            simulator.configure(removeProjects=[first])
+            async with discovering(database, simulator, NONE):  # without the setting
+                await eventually(_after(simulator, 8))
+            assert await _count(session, "wanted = 'absent'", 0)
+            # It was never seen by one who has the setting, so it cannot be missed.
+            async with discovering(database, simulator, NONE, address="a"):
+                await eventually(_after(simulator, 8))
+            assert await _count(session, "wanted = 'absent'", 0)
+            await session.execute(
+                "INSERT INTO provisioner.seen_projects (target, project_id, address) VALUES ('default', $1::uuid, 'a')",
+                first,
+            )
+            with structlog.testing.capture_logs() as logs:
+                async with discovering(database, simulator, NONE, address="a"):
+                    await eventually(lambda: _count(session, "status = 'removed'", 2))
+                    await eventually(_after(simulator, 4))
+            assert [
+                (line["project"], line["project_name"], line["requests"])
+                for line in logs
+                if line["event"] == "project_gone"
+            ] == [(first, "project 1", 2)]
+        assert simulator.world.requests["DELETE /api/v1/app-connections/open-router/{connectionId}"] == {"404": 2}
+        assert simulator.world.requests[ASKED] == {"404": 1}
+        assert await _count(session, "name = 'third' AND status = 'cancelled'", 1)
+        assert await _count(session, "wanted = 'absent' OR status = 'removed'", 2)
+        assert kept in {row["project_id"] for row in await session.fetch(SEEN)}
+
+
+@pytest.mark.parametrize(
+    ("removed", "told_of"), [("none", {"403"}), ("foreign", {"403"})], ids=["not a member", "another organization"]
+)
+async def test_membership_that_was_lost_is_no_removal(database: Database, removed: str, told_of: set[str]) -> None:
+    """The identity that was taken out of a project asks for it now and then, and nothing is marked."""
+    async with Simulator(OPTIONS) as simulator, connected(database.url) as session:
+        first = simulator.projects[0]
+        async with discovering(database, simulator, ProjectFilter(), address="a"):
+            await eventually(lambda: _seen(session, 5))
+            simulator.configure(permissions={first: removed})
+            await eventually(lambda: sum(simulator.world.requests.get(ASKED, {}).values()) >= 2)
+        assert simulator.world.requests[ASKED].keys() == told_of
+        assert await _count(session, "wanted = 'absent'", 0)
+
+
+async def test_another_infisical_at_the_target_is_no_removal(database: Database) -> None:
+    """Whose address changed misses nothing of the old one, though each of its projects is answered with 404."""
+    async with Simulator(OPTIONS) as simulator, connected(database.url) as session:
+        async with discovering(database, simulator, ProjectFilter(), address="a"):
+            await eventually(lambda: _seen(session, 5))
+        async with Simulator(Options(mode="self-hosted", projects=2, seed=7)) as other:
+            async with discovering(database, other, NONE, address="b"):
+                await eventually(_after(other, 8))
+            assert ASKED not in other.world.requests
+            # Nor is it believed under the same address: too many are missing at once.
+            with structlog.testing.capture_logs() as logs:
+                async with discovering(database, other, NONE, address="a"):
+                    await eventually(_after(other, 8))
+            assert ASKED not in other.world.requests
+            assert told(logs, "missing_projects_doubted") == 1
+        assert await _count(session, "wanted = 'absent'", 0)
+
+
+async def _seen(session: Any, count: int) -> Any:
+    """Whether so many projects are known, and none of them is missing."""
+    return [row["missed"] for row in await session.fetch(SEEN)] == [0] * count
+
+
+async def _count(session: Any, where: str, count: int) -> Any:
+    row = await session.fetchrow(f"SELECT count(*) FROM {REQUESTS} WHERE {where}")
+    return row["count"] == count
 
 
 async def test_one_worker_of_the_fleet_takes_a_round(database: Database) -> None:

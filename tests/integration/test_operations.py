@@ -11,15 +11,17 @@ import pytest
 from asyncpg import PostgresError
 
 from provisioner.core.errors import DatabaseUnusable
-from provisioner.postgres import browse
+from provisioner.postgres import search
 from provisioner.postgres.access import Kind, lacking
-from provisioner.postgres.browse import COLUMNS, Count, Filter, State, count, exporting, page, unknown_ids
+from provisioner.postgres.browse import COLUMNS, count, exporting, unknown_ids
 from provisioner.postgres.condition import holders, read_server
 from provisioner.postgres.detail import read_detail
+from provisioner.postgres.filters import Filter, State
 from provisioner.postgres.operations import carry_out, changeable, known_targets, pause, resume
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 from provisioner.postgres.recorded import PAGE, asked_for, recorded_by_project
+from provisioner.postgres.search import page
 from tests.support.builders import project
 from tests.support.operators import ask, one_of_each, postpone
 from tests.support.sessions import connected
@@ -64,30 +66,27 @@ class TestBrowsing:
         async with opened(database) as ours:
             found = await count(ours, Filter())
             none = await count(ours, Filter(batches=["other"]))
-        assert list(found.items()) == [
-            (State.WAITING, Count(requests=2, retrying=1)),
-            *((state, Count(requests=1)) for state in State if state not in {State.WAITING, *CHANGING}),
-        ]
+        assert list(found.items()) == [(state, 1) for state in State if state not in {State.QUARANTINED, *CHANGING}]
         assert none == {}
 
     async def test_a_page_ends_where_the_next_begins(self, database: Lent) -> None:
         """Pages follow one another without gap or overlap, and each knows how many are left."""
         ids = ask(database, 5)
         async with opened(database) as ours:
-            first, more = await page(ours, Filter(), limit=2)
-            second, last = await page(ours, Filter(), limit=3, before=first[-1].id)
-        assert [each.id for each in (*first, *second)] == ids[::-1]
-        assert (more, last) == (3, 0)
+            first = await page(ours, Filter(), limit=2)
+            second = await page(ours, Filter(), limit=3, before=first.requests[-1].id)
+        assert [each.id for each in (*first.requests, *second.requests)] == ids[::-1]
+        assert (first.more, second.more) == (3, 0)
 
     async def test_no_more_is_counted_than_anybody_reads(self, database: Lent, monkeypatch: pytest.MonkeyPatch) -> None:
         """How many are left is counted up to a bound; an answer above the bound says that there are more."""
-        monkeypatch.setattr(browse, "COUNTED", 2)
+        monkeypatch.setattr(search, "COUNTED", 2)
         ids = ask(database, 6)
         async with opened(database) as ours:
-            _, more = await page(ours, Filter(), limit=1)
-            _, two = await page(ours, Filter(), limit=1, before=ids[3])
-            _, rest = await page(ours, Filter(), limit=1, after=ids[2], oldest_first=True)
-        assert (more, two, rest) == (3, 2, 2)
+            more = await page(ours, Filter(), limit=1)
+            two = await page(ours, Filter(), limit=1, before=ids[3])
+            rest = await page(ours, Filter(), limit=1, after=ids[2], oldest_first=True)
+        assert [(each.more, each.is_all) for each in (more, two, rest)] == [(3, False), (2, True), (2, True)]
 
     async def test_an_export_is_of_one_moment(self, database: Lent) -> None:
         """What is inserted while it runs is not in it."""
@@ -182,7 +181,7 @@ class TestDeeds:
     @pytest.mark.parametrize(
         ("states", "left"),
         [
-            ((), (State.FAILED, State.CANCELLED, State.REMOVED, State.WAITING)),
+            ((), (State.FAILED, State.CANCELLED, State.REMOVED, State.RETRYING, State.QUARANTINED)),
             ((State.FAILED, State.READY), (State.FAILED,)),
             ((State.SUCCEEDED,), None),
         ],

@@ -153,3 +153,19 @@ async def test_retry_looks_at_once(database: Database) -> None:
         await fleet.session.execute("SELECT provisioner.retry(ARRAY[min(id)]) FROM provisioner.connection_requests")
         await fleet.done()
         assert await fleet.states() == {"succeeded": 2}
+
+
+async def test_events_call_projects_by_their_names(database: Database, logged: list[dict[str, object]]) -> None:
+    """What is quarantined and what fails says which project that is, in the words of people."""
+    async with Fleet(database.url, options(2)) as fleet:
+        outside, taken = fleet.simulator.projects
+        fleet.simulator.configure(
+            permissions={outside: "none"}, plant=[{"name": "openrouter", "projectId": taken, "description": "theirs"}]
+        )
+        await fleet.insert(2)
+        await fleet.session.execute("UPDATE provisioner.connection_requests SET project_name = 'of ' || project_id")
+        await fleet.start()
+        await eventually(lambda: _states(fleet, {"failed": 1, "pending": 1}))
+        await eventually(lambda: _all_wait(fleet, 1))
+    names = {entry["event"]: entry["project_name"] for entry in logged if "project" in entry}
+    assert names == {"project_quarantined": f"of {outside}", "request_failed": f"of {taken}"}

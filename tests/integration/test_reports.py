@@ -109,7 +109,7 @@ async def test_one_batch_is_reported_alone(database: Lent) -> None:
     assert status.progress is not None
     assert (status.progress.batch, status.progress.pending, status.progress.failed) == ("ours", 2, 1)
     assert status.batches == (status.progress,)
-    assert status.targets == (TargetReport(target="default", ready=2),)
+    assert status.targets == (TargetReport(target="default", pending=2),)
     assert [(each.error_code, each.requests) for each in status.failures] == [("name_conflict", 1)]
     assert unknown.progress is None
 
@@ -149,8 +149,7 @@ async def test_a_target_tells_what_holds_it(database: Lent) -> None:
     default, eu, us = status.targets
     assert replace(default, blocked_until=None, paused_at=None, trouble_since=None) == TargetReport(
         target="default",
-        waiting=1,
-        ready=2,
+        pending=3,
         workers=1,
         metered=True,
         permits=120,
@@ -186,7 +185,7 @@ async def test_the_outlook_needs_the_queues_only(database: Lent) -> None:
     """Targets and workers are told without counting what has ended."""
     async with opened(database) as ours:
         await ask(ours, 3)
-        assert await read_outlook(ours) == ((TargetReport(target="default", ready=3),), NOBODY)
+        assert await read_outlook(ours) == ((TargetReport(target="default", pending=3),), NOBODY)
 
 
 @pytest.mark.parametrize(
@@ -194,12 +193,12 @@ async def test_the_outlook_needs_the_queues_only(database: Lent) -> None:
     [
         ([], NOBODY, 0.0),
         ([TargetReport(target="a")], NOBODY, 0.0),
-        ([TargetReport(target="a", ready=10)], NOBODY, None),
-        ([TargetReport(target="a", ready=10)], Workers(living=1, lost=0, pace=2.0), 5.0),
+        ([TargetReport(target="a", pending=10)], NOBODY, None),
+        ([TargetReport(target="a", pending=10)], Workers(living=1, lost=0, pace=2.0), 5.0),
         (
             [
-                TargetReport(target="a", ready=100, waiting=10, in_flight=10, metered=True, permits=60, period=60.0),
-                TargetReport(target="b", ready=10, metered=True, permits=60, period=60.0),
+                TargetReport(target="a", pending=120, metered=True, permits=60, period=60.0),
+                TargetReport(target="b", pending=10, metered=True, permits=60, period=60.0),
             ],
             NOBODY,
             120.0,

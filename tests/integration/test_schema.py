@@ -139,7 +139,7 @@ class TestColumns:
             f"provisioner.{TABLE}",
         )
         indexed = {row["attname"] for row in rows} | {"id", "target", "project_id", "name"}
-        assert indexed == {"id", "target", "project_id", "name", "batch"}
+        assert indexed == {"id", "target", "project_id", "name", "batch", "project_name"}
 
 
 class TestInserting:

@@ -9,10 +9,12 @@ from provisioner.core.requests import Query
 from provisioner.postgres.pool import Database
 from provisioner.postgres.search import PAGE, find, tell
 from tests.support.cli import query
-from tests.support.operators import ask, one_of_each
+from tests.support.operators import ask, finish, one_of_each
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    import pytest
 
     from tests.support.postgres import Database as Lent
 
@@ -47,11 +49,11 @@ async def test_each_way_to_look(database: Lent) -> None:
         assert await found(ours, text="\\") == []
         assert await found(ours, text="speci") == [odd]
         assert await found(ours, state="pending", batch="mixed") == sorted(
-            (ids[state] for state in ("waiting", "in_flight", "ready")), reverse=True
+            (ids[state] for state in ("retrying", "in_flight", "ready")), reverse=True
         )
         assert await found(ours, state="failed") == [ids["failed"]]
         assert await found(ours, error="project_not_found") == [ids["failed"]]
-        assert await found(ours, error="permission_denied", state="waiting") == [ids["waiting"]]
+        assert await found(ours, error="permission_denied", state="retrying") == [ids["retrying"]]
         assert await found(ours, target="eu") == [odd]
         assert await found(ours, state="nonsense") == []
         assert await found(ours, text="9" * 19) == []
@@ -101,7 +103,62 @@ async def test_few_of_many_are_found_without_reading_all(database: Lent) -> None
         assert await found(ours, state="failed", error="gave_up", before=9_007) == [7]
         assert await found(ours, state="failed", error="gave_up", after=7) == [18_007, 9_007]
         assert await found(ours, state="failed", error="name_conflict") == []
-        assert await found(ours, state="waiting") == []
+        assert await found(ours, state="retrying") == []
         assert await found(ours, text="n-19999", state="succeeded") == [19_999]
         assert await found(ours, text="n-7", state="failed") == [7]
         assert await found(ours, text="n-7", state="pending") == []
+
+
+async def test_a_search_without_time_goes_on_where_it_stopped(database: Lent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends after its first stretch, and the next ones, forwards or backwards, miss nothing."""
+    monkeypatch.setattr("provisioner.postgres.search.SOON", -1.0)
+    monkeypatch.setattr("provisioner.postgres.candidates.FIRST_SPAN", 10)
+    ids = ask(database, 35, name="'n-' || i")
+    async with opened(database) as ours:
+        seen, query_ = [], Query(text="-7")
+        while (found_ := await find(ours, query_)).looked_to is not None:
+            seen.append([each.id for each in found_.requests])
+            query_ = Query(text="-7", before=found_.looked_to)
+        assert [*seen, [each.id for each in found_.requests]] == [[], [], [ids[6]], []]
+        early = await find(ours, Query(text="-30", after=ids[0] - 1))
+        late = await find(ours, Query(text="-30", after=early.looked_to))
+        last = await find(ours, Query(text="-30", after=late.looked_to))
+        assert [[each.id for each in part.requests] for part in (early, late, last)] == [[], [], [ids[29]]]
+
+
+async def test_what_is_set_apart_follows_every_way_to_get_there(database: Lent) -> None:
+    """By a failure, a cancellation, a retry, a deletion, and by a recount where rows were written with triggers off."""
+    one, two, three, four = ask(database, 4)
+    finish(database, [one, two], "failed", "gave_up")
+    query(database, f"SELECT provisioner.cancel(ARRAY[{three}])")
+    async with opened(database) as ours:
+        assert await found(ours, state="failed") == [two, one]
+        assert await found(ours, state="cancelled") == [three]
+        assert await found(ours, error="gave_up") == [two, one]
+        query(database, f"SELECT provisioner.retry(ARRAY[{one}])")
+        query(database, f"DELETE FROM provisioner.connection_requests WHERE id = {two}")
+        assert await found(ours, state="failed") == []
+        query(
+            database,
+            "SET session_replication_role = replica; UPDATE provisioner.connection_requests"
+            f" SET status = 'failed', error_code = 'gave_up' WHERE id = {four}; SELECT provisioner.recount()",
+        )
+        assert await found(ours, state="failed", error="gave_up") == [four]
+    assert (
+        query(database, "SELECT string_agg(id::text, ',' ORDER BY id) FROM provisioner.set_apart") == f"{three},{four}"
+    )
+
+
+async def test_what_is_called_so_is_found_at_once(database: Lent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name, or a project's in any case, or its beginning: without time to look through all, and within the filter."""
+    monkeypatch.setattr("provisioner.postgres.search.SOON", -1.0)
+    monkeypatch.setattr("provisioner.postgres.candidates.FIRST_SPAN", 10)
+    (named,) = ask(database, name="'ledger'")
+    (project,) = ask(database, project_name="'Ledger 7'", batch="'b'")
+    ask(database, 30)
+    async with opened(database) as ours:
+        found_ = await find(ours, Query(text="Ledger"))
+        assert [each.id for each in found_.requests] == [project, named]
+        assert found_.looked_to is not None
+        assert await found(ours, text="ledger 7") == [project]
+        assert await found(ours, text="ledger", target="elsewhere") == []

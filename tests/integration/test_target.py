@@ -21,7 +21,7 @@ from provisioner.postgres.permits import SharedPermits
 from provisioner.postgres.pool import Database as Pool
 from provisioner.sandbox.simulator import Options, Simulator
 from provisioner.settings import load_settings
-from provisioner.targets import open_target
+from provisioner.targets import open_lines
 from provisioner.worker.clock import DatabaseClock
 from tests.support.builders import a_request
 from tests.support.fleet import Fleet
@@ -111,9 +111,9 @@ async def created(database: Database, simulator: Simulator, more: dict[str, str]
     clock = DatabaseClock(wall=partial(datetime.now, UTC), monotonic=time.monotonic)
     vault = open_vault(chosen)
     try:
-        async with open_target(chosen, "default", pool, clock, vault) as target:
+        async with open_lines(chosen, "default", pool, clock, vault) as lines:
             request = a_request(project_id=simulator.projects[0])
-            seen = await target.connections.create(request, Secret("sk-or-v1-good"))
+            seen = await lines.way.connections.create(request, Secret("sk-or-v1-good"))
             if fail:
                 raise ZeroDivisionError
             return seen.result

@@ -17,7 +17,7 @@ from provisioner.postgres.queries import statements
 from provisioner.postgres.queue import PostgresQueue
 from provisioner.sandbox.simulator import Options, Simulator
 from provisioner.settings import load_settings
-from provisioner.targets import open_target
+from provisioner.targets import open_lines
 from provisioner.worker.clock import DatabaseClock
 from provisioner.worker.worker import Worker, WorkerOptions
 from tests.support import eventually
@@ -44,7 +44,8 @@ async def worker(url: str, simulator: Simulator, target: str) -> AsyncIterator[N
     clock = DatabaseClock(wall=partial(datetime.now, UTC), monotonic=time.monotonic)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(pool.close)
-        opened = await stack.enter_async_context(open_target(settings, target, pool, clock, open_vault(settings)))
+        opening = open_lines(settings, target, pool, clock, open_vault(settings))
+        opened = (await stack.enter_async_context(opening)).connections
         one = Worker(
             [(opened, 4)],
             options=WorkerOptions(name=target, lease=5.0, grace=2.0, poll=0.2),

@@ -182,17 +182,22 @@ def test_the_module_is_gentle() -> None:
 
 
 async def test_the_daemon_verifies(database: Lent) -> None:
-    """With the setting, a worker compares what it has recorded with its target; without it, nobody asks."""
-    ids = ask(database, 2)
+    """With the setting, a worker compares what was recorded with its target and its keys; without it, nobody asks."""
+    ids = ask(database, 3)
     done = "SELECT count(*) FROM provisioner.connection_requests WHERE status = 'succeeded'"
     async with Simulator(Options(any_project=True)) as simulator:
         async with working(simulator, PROVISIONER_DATABASE_URL=database.url):
-            await eventually(lambda: query(database, done) == "2")
+            await eventually(lambda: query(database, done) == "3")
         assert query(database, "SELECT count(*) FROM provisioner.verify_rounds") == "0"
         query(
             database,
-            f"UPDATE provisioner.connection_requests SET credentials_hash = 'another' WHERE id = {ids[0]}",
+            f"UPDATE provisioner.connection_requests SET credentials_hash = 'another' WHERE id = {ids[0]};"
+            f"UPDATE provisioner.connection_requests SET key_fingerprint = 'of an older key' WHERE id = {ids[2]}",
         )
         async with working(simulator, PROVISIONER_DATABASE_URL=database.url, PROVISIONER_VERIFY__EVERY="1d"):
             await eventually(lambda: query(database, ROUND_OVER) == "t")
-    assert query(database, STATUS).splitlines() == [f"{ids[0]}|rewritten|t", f"{ids[1]}||t"]
+    assert query(database, STATUS).splitlines() == [
+        f"{ids[0]}|rewritten|t",
+        f"{ids[1]}||t",
+        f"{ids[2]}|another key|t",
+    ]

@@ -74,7 +74,7 @@ class TestViews:
             ("ready", "ready", 0, None, False, 1),
             ("behind", "ready", 0, None, False, 2),
             ("flying", "in_flight", 2, "permission_denied", False, None),
-            ("retrying", "waiting", 2, "permission_denied", True, None),
+            ("retrying", "retrying", 2, "permission_denied", True, None),
             ("ended", "failed", 8, "gave_up", False, None),
         ]
 
@@ -309,10 +309,11 @@ class TestEnds:
             second,
         )
         await session.execute(
-            "INSERT INTO provisioner.attempt_state (id, attempt, sent, failures, since) VALUES ($1, 1, 1, 1, now())",
+            "INSERT INTO provisioner.attempt_state (id, attempt, sent, failures, since, error_message)"
+            " VALUES ($1, 1, 1, 1, now(), 'no')",
             first,
         )
         row = await session.fetchrow(
             "SELECT waiting, retrying, quarantined, ready FROM provisioner.batch_progress WHERE total"
         )
-        assert tuple(row or ()) == (2, 1, 1, 1)
+        assert tuple(row or ()) == (0, 1, 1, 1)

@@ -25,7 +25,7 @@ from tests.support import eventually
 from tests.support.sessions import connected
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     from provisioner.sandbox.simulator import Options
@@ -45,6 +45,8 @@ class Fleet:
         *,
         workers: int = 1,
         settings: Mapping[str, str] | None = None,
+        pool: Callable[[str], Pool] = Pool,
+        poll: float = 0.2,
     ) -> None:
         self.simulator = Simulator(options)
         self.workers: list[Worker] = []
@@ -53,6 +55,7 @@ class Fleet:
         self._url = url
         self._count = workers
         self._settings = settings or {}
+        self._pool, self._poll = pool, poll
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -87,15 +90,15 @@ class Fleet:
                 **settings,
             }
         )
-        pool = Pool(self._url)
+        pool = self._pool(self._url)
         clock = DatabaseClock(wall=partial(datetime.now, UTC), monotonic=time.monotonic)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(pool.close)
-            lines = open_lines(chosen, "default", pool, clock, open_vault(chosen))
-            target, rotations = await stack.enter_async_context(lines)
+            opened = open_lines(chosen, "default", pool, clock, open_vault(chosen))
+            target, rotations, _ = await stack.enter_async_context(opened)
             worker = Worker(
                 [(target, capacity(chosen.targets["default"].max_in_flight)), (rotations, ROTATIONS_AT_ONCE)],
-                options=WorkerOptions(name=f"worker-{len(self.workers)}", lease=5.0, grace=2.0, poll=0.2),
+                options=WorkerOptions(name=f"worker-{len(self.workers)}", lease=5.0, grace=2.0, poll=self._poll),
                 queue=PostgresQueue(pool),
                 clock=clock,
                 random=random.random,

@@ -74,12 +74,12 @@ def one_of_each(database: Database) -> dict[str, int]:
     """Make a request in every state; returns their ids by state."""
     ids = {
         state: ask(database, batch="'mixed'")[0]
-        for state in ("succeeded", "failed", "cancelled", "waiting", "in_flight", "ready")
+        for state in ("succeeded", "failed", "cancelled", "retrying", "in_flight", "ready")
     }
     finish(database, [ids["succeeded"]])
     finish(database, [ids["failed"]], "failed", "project_not_found")
     finish(database, [ids["cancelled"]], "cancelled")
-    postpone(database, ids["waiting"])
+    postpone(database, ids["retrying"])
     fly(database, ids["in_flight"])
     return ids
 

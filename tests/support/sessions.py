@@ -18,7 +18,7 @@ TABLE = "connection_requests"
 SEALED = f"sealed:key-1:{'QUJD' * 40}"
 WIPED = "sealed:key-1:wiped"
 
-_KIND = "target, batch, requested_by, status, error_code"
+_KIND = "target, batch, requested_by, status, error_code, counted_as"
 MISCOUNTED = f"""
 WITH counted AS (
     SELECT {_KIND}, count(*) AS requests FROM provisioner.requests GROUP BY {_KIND}

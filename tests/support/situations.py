@@ -17,9 +17,7 @@ from tests.support.status_port import Answers, a_progress, a_status, a_worker
 TAKEN = "the project already has a connection named openrouter, and this request did not make it"
 DENIED = "the machine identity may not create connections in this project"
 REFUSED = "Unable to validate connection: Invalid API key (401)"
-DEFAULT = replace(
-    TargetReport(target="default", waiting=5, ready=662, in_flight=4, workers=2), metered=True, permits=200, period=60.0
-)
+DEFAULT = replace(TargetReport(target="default", pending=671, workers=2), metered=True, permits=200, period=60.0)
 
 
 def a_history(*, failing: bool = False) -> History:
@@ -77,7 +75,7 @@ def a_waiting(number: int) -> Listed:
     """A request that is tried again."""
     return a_listed(
         number,
-        state="waiting",
+        state="retrying",
         connection_id=None,
         error_code="permission_denied",
         error_message=DENIED,
@@ -146,6 +144,18 @@ def busy(**changes: Any) -> Status:
     return replace(usual, **changes)
 
 
+def at_rest(status: Status) -> Status:
+    """The same while its workers have nothing to do."""
+    assert status.progress is not None
+    ready = status.progress.ready + status.progress.in_flight
+    return replace(
+        status,
+        progress=replace(status.progress, ready=ready, in_flight=0),
+        workers=replace(status.workers, pace=0.0),
+        crew=tuple(replace(each, pace=0.0, in_flight=0) for each in status.crew),
+    )
+
+
 def endless(status: Status, why: str) -> Status:
     """The same without a forecast, for a reason."""
     assert status.progress is not None
@@ -178,18 +188,14 @@ def situations() -> dict[str, Answers]:
     """What is looked at, by the name of the situation."""
     failing = busy(
         progress=a_progress(
-            requests=1600, succeeded=889, failed=40, in_flight=4, ready=647, waiting=20, ends_at=at(212)
+            requests=1600, succeeded=889, failed=40, in_flight=4, ready=647, waiting=0, retrying=20, ends_at=at(212)
         ),
         failures=FAILURES,
         retries=RETRIES,
     )
-    paused = busy(
-        targets=(replace(DEFAULT, paused_at=at(-1800), paused_by="ann", in_flight=0),),
-        workers=Workers(living=2, lost=0, pace=0.0),
-    )
-    trouble = busy(
-        targets=(replace(DEFAULT, trouble="OpenRouter is in trouble", trouble_since=at(-420), troubled=2),),
-        workers=Workers(living=2, lost=0, pace=0.0),
+    paused = at_rest(busy(targets=(replace(DEFAULT, paused_at=at(-1800), paused_by="ann"),)))
+    trouble = at_rest(
+        busy(targets=(replace(DEFAULT, trouble="OpenRouter is in trouble", trouble_since=at(-420), troubled=2),))
     )
     held = Retries(
         target="default",
@@ -204,7 +210,11 @@ def situations() -> dict[str, Answers]:
     key = RefusedKey(
         target="default", credential="team-a", since=at(-900), reason=REFUSED, next_probe_at=at(30), requests=17
     )
-    key_refused = busy(retries=(held,), refused_keys=(key,))
+    key_refused = busy(
+        progress=a_progress(requests=1600, succeeded=929, in_flight=4, ready=650, waiting=0, quarantined=17),
+        retries=(held,),
+        refused_keys=(key,),
+    )
     many = busy(
         batches=tuple(
             replace(
@@ -224,18 +234,49 @@ def situations() -> dict[str, Answers]:
     two = busy(
         targets=(DEFAULT, replace(DEFAULT, target="eu", permits=None, metered=False, in_flight_limit=8, workers=1))
     )
+    limited = busy(
+        workers=Workers(living=2, lost=0, pace=1.0),
+        crew=tuple(replace(each, pace=0.5) for each in busy().crew),
+        targets=(
+            replace(
+                DEFAULT,
+                allowed_writes=60,
+                allowed_period=60.0,
+                allowed_in_flight=2,
+                limited_at=at(-240),
+                limited_by="ann",
+            ),
+        ),
+    )
     empty = a_status(
         progress=a_progress(requests=0, succeeded=0, in_flight=0, ready=0, waiting=0, ends_at=None, started_at=None),
         batches=(),
         targets=(TargetReport(target="default", workers=1),),
+        crew=(a_worker(in_flight=0, created=0, pace=0.0, started_at=at(-50)),),
     )
     done = busy(
         progress=a_progress(
-            requests=1600, succeeded=1600, in_flight=0, ready=0, waiting=0, ends_at=None, ended_at=at(-60)
+            requests=1600,
+            succeeded=1600,
+            in_flight=0,
+            ready=0,
+            waiting=0,
+            started_at=at(-640),
+            ends_at=None,
+            ended_at=at(-60),
         ),
-        targets=(replace(DEFAULT, waiting=0, ready=0, in_flight=0),),
+        targets=(replace(DEFAULT, pending=0),),
         batches=tuple(
-            replace(each, succeeded=each.requests, ready=0, waiting=0, in_flight=0, ended_at=at(-60), ends_at=None)
+            replace(
+                each,
+                succeeded=each.requests,
+                ready=0,
+                waiting=0,
+                in_flight=0,
+                started_at=at(-640),
+                ended_at=at(-60),
+                ends_at=None,
+            )
             for each in busy().batches
         ),
     )
@@ -253,8 +294,9 @@ def situations() -> dict[str, Answers]:
         "wrong-key": Answers(status=endless(key_refused, "held for a key"), history=usual),
         "many-batches": Answers(status=many, history=usual),
         "two-targets": Answers(status=two, history=usual),
+        "limited": Answers(status=limited, history=usual),
         "empty": Answers(status=empty),
-        "done": Answers(status=done, history=usual),
+        "done": Answers(status=at_rest(done), history=usual),
         "readme": Answers(status=readme, history=usual),
     }
 

@@ -62,7 +62,7 @@ def a_worker(**changes: Any) -> WorkerReport:
 
 def a_status(**changes: Any) -> Status:
     """One worker at work on one batch at one target, within a limit of 200 a minute."""
-    target = TargetReport(target="default", waiting=1, ready=4, in_flight=1, workers=1)
+    target = TargetReport(target="default", pending=6, workers=1)
     usual = Status(
         now=NOON,
         progress=a_progress(),
@@ -88,7 +88,7 @@ def a_troubled_status() -> Status:
         more_batches=4,
         targets=(
             replace(usual.targets[0], blocked_until=at(40), trouble=nasty, trouble_since=NOON, **stopped),
-            TargetReport(target="eu", ready=2, paused_at=NOON, paused_by="ann"),
+            TargetReport(target="eu", pending=2, paused_at=NOON, paused_by="ann"),
         ),
         workers=Workers(living=1, lost=1, pace=2.5),
         failures=(Failures(error_code="gave_up", requests=3, example_id=9, example=nasty, newest_at=NOON),),

@@ -120,7 +120,7 @@ def test_pages_follow_one_another() -> None:
     [
         (a_failed(9), {}, "provisioner retry 9"),
         (a_listed(9), {}, "provisioner verify 9"),
-        (a_waiting(9), {}, "provisioner show 9"),
+        (a_waiting(9), {}, "provisioner retry 9"),
         (a_waiting(9), {"quarantine": "credential:a"}, "provisioner retry 9"),
         (a_waiting(9), {"paused_at": NOON, "target": "a b"}, "provisioner resume 'a b'"),
     ],
@@ -132,6 +132,17 @@ def test_the_command_fits(listed: Listed, changes: dict[str, Any], command: str)
     view = StoryView(request=9, story=story)
     assert view.command == command
     assert command in unescape(render_story(view))
+
+
+def test_a_search_that_takes_long_says_how_far_it_came() -> None:
+    """What was not looked through is not called missing, and one click goes on from there, in the same direction."""
+    some, none = Found(requests=(a_failed(9_000),), looked_to=8_000), Found(requests=(), looked_to=8_000)
+    newest = render_list(ListView(query=Query(text="ledger"), found=some))
+    assert "requests?q=ledger&before=8000" in Tags(newest).links
+    oldest = render_list(ListView(query=Query(text="ledger", after=7_000), found=none))
+    assert "requests?q=ledger&after=8000" in Tags(oldest).links
+    assert "No request matches" not in oldest
+    assert "Look further" not in render_list(ListView(query=Query(text="ledger"), found=Found(requests=())))
 
 
 def test_a_story_tells_every_call() -> None:

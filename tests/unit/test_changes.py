@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, strategies as st
 
-from provisioner.core.changes import REPLICA_LAG, first_step, recorded
-from provisioner.core.doubt import LATE_COMMIT
+from provisioner.core.changes import first_step, recorded
+from provisioner.core.doubt import LATE_COMMIT, REPLICA_LAG
 from provisioner.core.model import (
     Action,
     Cancel,

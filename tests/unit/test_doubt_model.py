@@ -12,7 +12,7 @@ from uuid import UUID
 
 from hypothesis import event, given, settings, strategies as st
 
-from provisioner.core.doubt import LATE_COMMIT, latest, unheard, with_doubt
+from provisioner.core.doubt import LATE_COMMIT, is_evidence, latest, left_in_doubt, unheard, with_doubt
 from provisioner.core.model import (
     Action,
     Claim,
@@ -33,8 +33,6 @@ from provisioner.core.policy import (
     DecisionContext,
     Rules,
     decide,
-    is_evidence,
-    left_in_doubt,
     sent_description,
 )
 from provisioner.core.skew import CLOCK_SLACK, CLOCK_TOLERANCE, Bounds, Reading

@@ -81,6 +81,12 @@ def test_every_field_is_documented() -> None:
     assert {name: fields for name, fields in unnamed.items() if fields} == {}
 
 
+def test_a_project_is_logged_with_its_name() -> None:
+    """Nobody looks up an id to know which project an event is about."""
+    nameless = [event.place for event in EVENTS if "project" in event.fields and "project_name" not in event.fields]
+    assert nameless == []
+
+
 def test_nothing_is_documented_that_is_never_logged() -> None:
     """Nobody waits for an event that cannot come."""
     assert sorted(DOCUMENTED.keys() - {event.name for event in EVENTS}) == []

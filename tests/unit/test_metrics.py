@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from provisioner.core.model import Action, Cancel, ErrorCode, Fail, Result, Retry
-from provisioner.core.queue_values import Report
+from provisioner.core.queue_values import Report, StandingLimit
 from provisioner.core.reports import BudgetReport, ConcurrencyReport, Gauges, Line, Workers
 from provisioner.core.vitals import TargetVitals, Vitals
 from provisioner.observe.catalogue import METRICS, Kind
@@ -47,6 +48,7 @@ GAUGES = Gauges(
         ConcurrencyReport(target="eu", in_flight_limit=1, cliff=None, stalled=True),
     ),
     drifted={"eu": 2},
+    limits={"default": StandingLimit(60, 60.0, 16, "ann")},
 )
 
 
@@ -82,6 +84,20 @@ def test_calls_are_counted_by_what_they_showed() -> None:
     name = "provisioner_calls_total"
     assert value(meter, name, target="default", action="create", outcome="created", status="200") == 2
     assert value(meter, name, target="default", action="look_up", outcome="unknown", status="none") == 1
+
+
+def test_the_limit_that_rules_is_told_with_its_source() -> None:
+    """The smallest of what an operator, the settings and Infisical allow, and which operator has set one."""
+    name = "provisioner_writes_limit"
+    assert value(Meter(), name, target="default", source="operator", by="ann") == 1.0
+    assert value(Meter(), "provisioner_limit_set", target="default", by="ann") == 1
+    generous = replace(GAUGES, limits={"default": StandingLimit(600, 60.0, None, "ann")})
+    assert value(Meter(), name, generous, target="default", source="infisical", by="") == pytest.approx(200 / 60)
+    lifted = replace(GAUGES, limits={}, budgets=(replace(GAUGES.budgets[0], configured=True),))
+    assert value(Meter(), name, lifted, target="default", source="settings", by="") == pytest.approx(200 / 60)
+    assert value(Meter(), "provisioner_limit_set", lifted, target="default", by="ann") is None
+    alone = replace(GAUGES, budgets=(), limits={"eu": StandingLimit(30, 60.0, None, None)})
+    assert value(Meter(), name, alone, target="eu", source="operator", by="") == 0.5
 
 
 def test_only_what_was_sent_has_a_duration() -> None:

@@ -14,7 +14,7 @@ from provisioner.postgres.onboarding import Tally
 BUSY = Tally(
     pending=81_234, succeeded=17_654, cancelled=3, failed={"credential_refused": 1_000, "gave_up": 109}, retried=1_234
 )
-LIMITED = TargetReport(target="default", ready=81_234, metered=True, permits=200, period=60.0)
+LIMITED = TargetReport(target="default", pending=81_234, metered=True, permits=200, period=60.0)
 
 
 def test_every_count_has_its_place_in_80_columns() -> None:
@@ -44,7 +44,7 @@ def test_the_pace_is_that_of_lately() -> None:
 
 def test_what_stands_still_is_said() -> None:
     """A target in trouble or paused is named, with what to do, as long as anything waits for it."""
-    said = trouble([TargetReport(target="eu", ready=1, trouble="it cannot be reached")])
+    said = trouble([TargetReport(target="eu", pending=1, trouble="it cannot be reached")])
     assert said == "target eu: it cannot be reached; it goes on by itself"
     assert trouble([TargetReport(target="eu", trouble="it cannot be reached")]) == ""
 

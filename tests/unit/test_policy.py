@@ -1,13 +1,14 @@
 """The policy decides what happens next to a request, after whatever a call can show."""
 
 from dataclasses import replace
+from datetime import timedelta
 from itertools import product
 from typing import Any, Final
 
 import pytest
 from hypothesis import given, strategies as st
 
-from provisioner.core.doubt import with_doubt
+from provisioner.core.doubt import LATE_COMMIT, REPLICA_LAG, is_evidence, left_in_doubt, with_doubt
 from provisioner.core.model import (
     Action,
     Cancel,
@@ -35,8 +36,6 @@ from provisioner.core.policy import (
     backoff,
     breather,
     decide,
-    is_evidence,
-    left_in_doubt,
 )
 from provisioner.core.skew import Bounds, Reading
 from tests.support.builders import (
@@ -179,8 +178,8 @@ class TestAnything:
         match decide(claim, action, seen, rules=ruled, context=context):
             case Retry(delay=delay):
                 assert 0 <= delay <= max(45.0, ruled.cap)
-            case Remove():
-                assert claim.request.absent
+            case Remove():  # or it was found gone: then it is forgotten, and looked up before it is made again
+                assert claim.request.absent or claim.request.looks_first
             case Fail(message=message):
                 assert message
             case Do(action=following, connection=connection):
@@ -575,5 +574,18 @@ class TestCancelled:
         assert decided(self.cancelled, Action.LOOK_UP, Result.OTHER_APP) == Cancel()
 
     def test_nothing_found_ends_it(self) -> None:
-        """It is looked up for the last time once a late commit would show, so what is not there was never made."""
+        """Once a late commit would show, what is not there was never made."""
         assert decided(self.cancelled, Action.LOOK_UP, Result.ABSENT, a_moment(now=at(3600))) == Cancel()
+
+    @given(st.integers(0, 100))
+    def test_it_is_looked_up_again_while_something_may_still_come(self, seconds: int) -> None:
+        """Nobody looks once it is cancelled, so that is recorded only when no create in doubt can still succeed."""
+        (sent,) = self.cancelled.doubt
+        now = sent.ended_at + timedelta(seconds=seconds)
+        decision = decided(self.cancelled, Action.LOOK_UP, Result.ABSENT, a_moment(now=now))
+        if seconds >= LATE_COMMIT + REPLICA_LAG:
+            assert decision == Cancel()
+        else:
+            assert isinstance(decision, Retry)
+            assert decision.delay == pytest.approx(LATE_COMMIT + REPLICA_LAG - seconds)
+            assert not decision.counted

@@ -1,6 +1,7 @@
 """Rotations: which is ours by the mark in its key's name, what may be left behind, and what each answer shows."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,19 +10,35 @@ from hypothesis import given, strategies as st
 
 from provisioner.core.description import units
 from provisioner.core.doubt import is_ours, unheard, with_doubt
-from provisioner.core.model import Action, Cancel, Claim, ErrorCode, Fail, Proof, Result, Succeed
-from provisioner.core.policy import DecisionContext, Rules, decide, telling_what_is_left
+from provisioner.core.endings import telling_what_is_left
+from provisioner.core.model import (
+    Action,
+    Cancel,
+    Claim,
+    Do,
+    Edits,
+    ErrorCode,
+    Fail,
+    Observation,
+    Proof,
+    Remove,
+    Result,
+    Succeed,
+)
+from provisioner.core.policy import DecisionContext, Rules, decide
 from provisioner.core.rotations import (
     LONGEST_KEY_NAME,
+    SPENDING,
     Rotation,
     RotationRequest,
+    differing,
     filled_in,
     mark_of_claim,
     marked,
 )
 from provisioner.core.skew import Reading
 from provisioner.infisical.parts import Asked
-from provisioner.infisical.rotations import create_body, read_rotation
+from provisioner.infisical.rotations import create_body, read_rotation, update_body
 from provisioner.postgres.kinds import ROTATIONS
 from tests.support.builders import first_action
 
@@ -236,3 +253,132 @@ def test_a_plan_spends_nothing() -> None:
     assert not isinstance(decided, Fail | Succeed)
     assert decided == decide(claim(), Action.CREATE, seen, rules=Rules(), context=context)
     assert getattr(decided, "counted", None) is False
+
+
+EDITABLE = (
+    "name",
+    "description",
+    "secret_name",
+    "interval_days",
+    "rotate_at",
+    "spend_limit",
+    "limit_reset",
+    "include_byok",
+)
+FIELDS = {
+    "name": "name",
+    "description": "description",
+    "secret_name": "secretsMapping",
+    "interval_days": "rotationInterval",
+    "rotate_at": "rotateAtUtc",
+    **dict.fromkeys(SPENDING, "parameters"),
+}
+
+
+def edited(*columns: str, attempt: int = 1) -> Claim:
+    """A claim of a recorded rotation of which these columns were edited."""
+    asked = claim(attempt)
+    assert isinstance(asked.request, RotationRequest)
+    others = frozenset(columns) - {"name", "description"}
+    edits = Edits(name="name" in columns, description="description" in columns, others=others)
+    request = replace(asked.request, recorded_id=ID, key_issued="Billing prod #7.1-000abc", edits=edits)
+    return replace(asked, request=request)
+
+
+@given(st.sets(st.sampled_from(EDITABLE)))
+def test_an_update_has_what_was_edited_and_nothing_else(columns: set[str]) -> None:
+    """Spending is sent whole, under the name that the key has: that tells which create made the rotation."""
+    request = edited(*columns).request
+    assert isinstance(request, RotationRequest)
+    body = json.loads(update_body(request, marker=""))
+    assert set(body) == {FIELDS[column] for column in columns}
+    if "parameters" in body:
+        assert body["parameters"] == {"name": "Billing prod #7.1-000abc", "limit": 5.0}
+
+
+def as_asked(**changes: Any) -> Rotation:
+    """The rotation as claims ask for it."""
+    found = rotation("Billing prod #7.1-000abc")
+    columns: dict[str, Any] = {"secret_name": "KEY", "interval_days": 30, "rotate_at": (2, 30), "spend_limit": 5.0}
+    return replace(found, **(columns | changes))
+
+
+OTHERWISE = {
+    "name": "other",
+    "description": "other",
+    "secret_name": "OTHER",
+    "interval_days": 1,
+    "rotate_at": (0, 0),
+    "spend_limit": 6.0,
+    "limit_reset": "daily",
+    "include_byok": True,
+}
+
+
+@given(st.sets(st.sampled_from(EDITABLE)), st.sets(st.sampled_from(EDITABLE)), st.integers(1, 3))
+def test_a_lost_update_is_found_out_by_a_read(columns: set[str], missing: set[str], attempt: int) -> None:
+    """The first call is the update; after an attempt it is a read, and the update follows if something is missing."""
+    asked = edited(*columns, attempt=attempt)
+    action = first_action(asked)
+    assert action is (Action.UPDATE if columns and attempt == 1 else Action.CONFIRM)
+    found = as_asked(**{column: OTHERWISE[column] for column in missing})
+    assert isinstance(asked.request, RotationRequest)
+    assert differing(asked.request, found) == missing
+    if action is Action.CONFIRM:
+        seen = Observation(result=Result.FOUND, connection=found)
+        step = decide(asked, action, seen, rules=Rules(), context=DecisionContext(now=NOW, jitter=0.5))
+        assert isinstance(step, Do if columns & missing else Succeed)
+        if isinstance(step, Do):
+            assert step.action is Action.UPDATE
+
+
+def test_what_is_recorded_and_gone_is_forgotten_before_it_is_made_again() -> None:
+    """A claim of what is recorded never creates: a worker that is lost over it leaves no key that nobody knows."""
+    for action in (Action.UPDATE, Action.CONFIRM):
+        seen = Observation(result=Result.ABSENT)
+        context = DecisionContext(now=NOW, jitter=0.5)
+        assert decide(edited("interval_days"), action, seen, rules=Rules(), context=context) == Remove()
+
+
+@pytest.mark.parametrize(
+    ("recorded", "adopted", "meant", "revoke", "deleted", "doubt", "said"),
+    [
+        (True, False, False, True, True, 0, ""),
+        (True, False, False, False, True, 0, "stays at OpenRouter"),
+        (True, False, False, True, False, 0, "may be left"),
+        (True, False, False, False, False, 0, "may be left"),
+        (True, True, False, False, False, 0, ""),
+        (True, True, True, False, True, 0, "stays at OpenRouter"),
+        (False, False, False, True, True, 1, ""),
+        (False, False, False, False, True, 1, "no rotation uses it"),
+        (False, False, False, True, True, 2, "no rotation uses them"),
+        (False, False, False, True, False, 1, "no rotation uses it"),
+        (False, False, False, True, False, 0, ""),
+    ],
+)
+def test_a_key_that_a_removal_leaves_is_named(
+    recorded: bool, adopted: bool, meant: bool, revoke: bool, deleted: bool, doubt: int, said: str
+) -> None:
+    """Only a deletion that was answered has certainly revoked; what somebody else made and keeps is not named."""
+    asked = doubting(*range(1, doubt + 1))
+    assert isinstance(asked.request, RotationRequest)
+    request = replace(
+        asked.request,
+        recorded_id=ID if recorded else None,
+        key_issued="the key" if recorded else None,
+        adopted=adopted,
+        revoke_keys=revoke,
+        edits=Edits(adopted=meant),
+    )
+    words = request.left_by_removal(asked.doubt, deleted=deleted)
+    assert (said in words) if said else words == ""
+
+
+@pytest.mark.parametrize(
+    ("installation", "request_id", "ours"), [("here", 7, True), ("there", 7, False), ("here", 8, False)]
+)
+def test_the_mark_in_the_description_tells_it_too(installation: str, request_id: int, ours: bool) -> None:
+    """It proves by itself that a rotation is ours, when the evidence of its create is gone."""
+    found = replace(rotation("of somebody"), description=f"chat [provisioner:{installation}:{request_id}]")
+    assert is_ours(claim(), found, marker="here", clock=Reading()) is ours
+    assert not is_ours(claim(), found, marker="", clock=Reading())

@@ -191,3 +191,74 @@ async def test_what_a_patch_changes() -> None:
         changed = (await client.call("PATCH", path, changes))[1]["secretRotation"]
         assert changed | changes == changed
         assert {secret["name"] for secret in client.sim.state()["secrets"]} == {"NEW", "TAKEN"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "changes", "status", "said"),
+    [
+        ({"planRestricted": True}, {"name": "UPPER"}, 422, ""),
+        ({"planRestricted": True}, {"name": "taken"}, 400, "Failed to update secret rotation due to plan restriction"),
+        ({}, {"name": "taken", "secretsMapping": {"apiKey": "TAKEN"}}, 400, "The following secrets already exist"),
+        ({}, {"name": "taken", "secretsMapping": {"apiKey": "NEW"}}, 400, 'with the name "taken" already exists'),
+    ],
+)
+async def test_a_refused_patch_changes_nothing(
+    settings: dict[str, Any], changes: dict[str, Any], status: int, said: str
+) -> None:
+    """Content, plan, secret, name: in the server's order, and nothing of it is done halfway."""
+    async with serving() as client:
+        rotation = (await client.create())[1]["secretRotation"]
+        assert (await client.create(name="taken", secretsMapping={"apiKey": "TAKEN"}))[0] == 200
+        before = client.sim.state()
+        client.sim.configure(**settings)
+        answer, body = await client.call("PATCH", f"{ROTATIONS}/{rotation['id']}", changes)
+        assert (answer, said in str(body["message"])) == (status, True)
+        after = client.sim.state()
+        assert [after[kept] for kept in ("rotations", "secrets", "keys")] == [
+            before[kept] for kept in ("rotations", "secrets", "keys")
+        ]
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "done"),
+    [
+        ("cut-before-commit", None, False),
+        ("error-before-commit", 500, False),
+        ("cut-after-commit", None, True),
+        ("error-after-commit", 500, True),
+        ("late-commit", None, True),
+        ("html-502", 502, False),
+    ],
+)
+async def test_a_lost_change_is_carried_out_or_not(fault: str, status: int | None, done: bool) -> None:
+    """PATCH and DELETE meet the faults of changes, before and after what they do."""
+    async with serving() as client:
+        rotation = (await client.create())[1]["secretRotation"]
+        path = f"{ROTATIONS}/{rotation['id']}"
+        client.sim.configure(changeFaults={fault: 1.0})
+        assert (await client.call("PATCH", path, {"description": "new"}))[0] == status
+        if done:
+            await eventually(lambda: client.sim.state()["rotations"][0]["description"] == "new")
+        else:
+            assert client.sim.state()["rotations"][0]["description"] is None
+        await client.call("DELETE", path, revokeGeneratedCredentials="true")  # the client itself may repeat that
+        if done:
+            await eventually(lambda: client.left == (0, 0, 1))
+        else:
+            assert client.left == (1, 1, 1)
+        assert client.sim.state()["changeFaults"][fault] >= 2
+
+
+async def test_a_turn_that_fails_is_told_by_the_rotation() -> None:
+    """The key stays, and the description says that the last turn failed and why, until one succeeds."""
+    async with serving() as client:
+        rotation = (await client.create())[1]["secretRotation"]
+        path = f"{ROTATIONS}/{rotation['id']}"
+        client.sim.configure(openRouter="down")
+        assert (await client.call("POST", f"{path}/rotate-secrets", {}))[0] == 400
+        told = (await client.call("GET", path))[1]["secretRotation"]
+        assert (told["rotationStatus"], "OpenRouter" in told["lastRotationMessage"]) == ("failed", True)
+        client.sim.configure(openRouter="ok")
+        assert (await client.call("POST", f"{path}/rotate-secrets", {}))[0] == 200
+        told = (await client.call("GET", path))[1]["secretRotation"]
+        assert (told["rotationStatus"], told["lastRotationMessage"]) == ("success", None)

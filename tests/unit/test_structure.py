@@ -133,11 +133,25 @@ def test_arrows_point_down() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_ports_are_protocols_only() -> None:
-    """What the worker needs from the outside is told by protocols; the values that they exchange live elsewhere."""
-    body = parsed(PACKAGE / "core" / "ports.py").body
+@pytest.mark.parametrize("file", ["ports.py", "ports_beside.py"])
+def test_ports_are_protocols_only(file: str) -> None:
+    """What a worker needs from the outside is told by protocols; the values that they exchange live elsewhere."""
+    body = parsed(PACKAGE / "core" / file).body
     others = [node for node in body if not isinstance(node, ast.Import | ast.ImportFrom | ast.ClassDef | ast.Expr)]
     classes = [node for node in body if isinstance(node, ast.ClassDef)]
     assert others == []
     assert classes
     assert [node.name for node in classes if [ast.unparse(base) for base in node.bases] != ["Protocol"]] == []
+
+
+def test_nothing_is_cast_to_a_class_of_ours() -> None:
+    """What stands behind a port is handed over by those who built it, and never guessed by those who use it."""
+    nodes = [node for path in MODULES for node in ast.walk(parsed(path))]
+    ours = {node.name for node in nodes if isinstance(node, ast.ClassDef)}
+    cast = {
+        ast.unparse(node.args[0]).strip("'\"")
+        for node in nodes
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in {"cast", "typing.cast"}
+    }
+    assert cast
+    assert not cast & ours

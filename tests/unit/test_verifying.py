@@ -1,5 +1,6 @@
 """What standing verification concludes from a look: nothing is called gone that was missed once."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 from hypothesis import given, strategies as st
@@ -43,6 +44,9 @@ def test_what_differs_is_named() -> None:
     other = Project.of([a_connection(id=FOUND.id, name="other", credentials_hash="f" * 64)])
     verdict = judge(RECORDED, other, None, NOON)
     assert (verdict.drift, verdict.missed_at) == ("renamed, rewritten", None)
+    keyed = replace(RECORDED, credential="team-a", key_fingerprint="old")
+    assert judge(keyed, THERE, None, NOON, {"team-a": "new"}).drift == "another key"
+    assert judge(keyed, THERE, None, NOON, {"team-a": "old", "team-b": "new"}).is_fine
 
 
 @given(st.booleans(), st.booleans())

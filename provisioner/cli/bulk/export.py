@@ -21,7 +21,7 @@ from provisioner.cli.terminal.frame import (
 from provisioner.reports.forms import Form, form_of
 
 if TYPE_CHECKING:
-    from provisioner.postgres.browse import Filter
+    from provisioner.postgres.filters import Filter
     from provisioner.postgres.kinds import Kind
     from provisioner.settings import Settings
 
@@ -123,7 +123,7 @@ async def _export(settings: "Settings", wanted: "Filter", task: Task) -> int:
             bom=task.bom,
         )
         others = [kind for kind in KINDS if kind is ROTATIONS and kind not in task.kinds]
-        if others and (more := sum(each.requests for each in (await count(database, wanted, kinds=others)).values())):
+        if others and (more := sum((await count(database, wanted, kinds=others)).values())):
             one = more == 1
             tell_detail(
                 f"{several(more, 'rotation')} {'matches' if one else 'match'} too:"

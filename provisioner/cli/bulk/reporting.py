@@ -9,7 +9,7 @@ from provisioner.reports.files import NotWritable, opened, telling
 from provisioner.reports.forms import Form, begin
 
 if TYPE_CHECKING:
-    from provisioner.postgres.browse import Filter
+    from provisioner.postgres.filters import Filter
     from provisioner.postgres.kinds import Kind
     from provisioner.postgres.pool import Database
 

@@ -313,5 +313,5 @@ def _with_newcomers(targets: Sequence[TargetReport], found: Sequence[Comparison]
     known = {target.target: target for target in targets}
     for each in found:
         target = known.get(each.target) or TargetReport(target=each.target)
-        known[each.target] = replace(target, ready=target.ready + each.wanted - each.existing)
+        known[each.target] = replace(target, pending=target.pending + each.wanted - each.existing)
     return list(known.values())

@@ -1,6 +1,6 @@
 """`provisioner list`: requests, page by page."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,14 +31,14 @@ from provisioner.cli.terminal.frame import (
     show,
     tell_detail,
 )
-from provisioner.core.requests import Listed
-from provisioner.postgres.browse import COUNTED, Filter, page
+from provisioner.postgres.filters import Filter
+from provisioner.postgres.search import COUNTED, Page, page
 
 if TYPE_CHECKING:
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
 
-Part = Callable[["Database", Filter], Awaitable[tuple[Sequence[Listed], int]]]
+Part = Callable[["Database", Filter], Awaitable[Page]]
 """Reads the part of the list that was asked for, and tells how many more there are."""
 
 
@@ -81,8 +81,8 @@ async def _list(settings: "Settings", wanted: "Filter", part: Part, onward: str,
     from provisioner.postgres.browse import unknown_ids
 
     async with open_database(settings) as database:
-        found, more = await part(database, wanted)
-        unknown = await unknown_ids(database, wanted.ids)
+        part_of = await part(database, wanted)
+        found, unknown = part_of.requests, await unknown_ids(database, wanted.ids)
     if as_json:
         print_json(found)
     elif found:
@@ -90,9 +90,9 @@ async def _list(settings: "Settings", wanted: "Filter", part: Part, onward: str,
         show(request_table(found, screen), screen)
     elif not unknown:
         say("no request matches")
-    if more:
+    if part_of.more:
         # Not into the JSON's way.
-        number = f"{more:,}" if more <= COUNTED else f"more than {COUNTED:,}"
+        number = f"{part_of.more:,}" if part_of.is_all else f"more than {min(part_of.more, COUNTED):,}"
         (tell_detail if as_json else say)(f"… and {number} more; --{onward} {found[-1].id} continues there")
     if unknown:
         tell_unknown(unknown)

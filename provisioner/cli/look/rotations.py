@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from provisioner.core.requests import Listed
-    from provisioner.postgres.browse import Filter
+    from provisioner.postgres.filters import Filter
     from provisioner.settings import Settings
 
 
@@ -90,16 +90,17 @@ async def _deleted(settings: "Settings", wanted: "Filter", *, as_json: bool) -> 
 
 
 async def _list(settings: "Settings", wanted: "Filter", limit: int, *, left_behind: bool, as_json: bool) -> int:
-    from provisioner.postgres.browse import page
     from provisioner.postgres.kinds import ROTATIONS
     from provisioner.postgres.rotations import leaving
+    from provisioner.postgres.search import page
 
     found: Sequence[Listed] = ()
-    more = 0
+    more, is_all = 0, True
     async with open_database(settings) as database:
         chosen = await leaving(database, wanted) if left_behind else wanted
         if chosen is not None:
-            found, more = await page(database, chosen, limit=limit, kinds=[ROTATIONS])
+            seen = await page(database, chosen, limit=limit, kinds=[ROTATIONS])
+            found, more, is_all = seen.requests, seen.more, seen.is_all
     if as_json:
         print_json(found)
     elif not found:
@@ -110,7 +111,8 @@ async def _list(settings: "Settings", wanted: "Filter", limit: int, *, left_behi
         for each in found if left_behind else ():
             tell_detail(f"{each.id}: {one_line(each.left_behind)}")
     if more:
-        (tell_detail if as_json else say)(f"… and {more:,} more; --limit {len(found) + more} shows them all")
+        number = f"{more:,}" if is_all else f"more than {more - 1:,}"
+        (tell_detail if as_json else say)(f"… and {number} more; a larger --limit shows them")
     strangers = [each for each in wanted.ids if each not in {one.id for one in found}]
     if strangers and not (more or left_behind):
         tell_unknown(strangers, "rotation")

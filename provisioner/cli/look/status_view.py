@@ -20,7 +20,10 @@ from provisioner.postgres.reports import Failures, Progress, Status, TargetRepor
 BAR: Final = 12  # columns
 ROOMY: Final = 120  # columns: from here on there is room for when it started
 ALWAYS: Final = ("succeeded", "failed")
-STATES: Final = ("succeeded", "failed", "cancelled", "removed", "in_flight", "ready", "waiting")
+STATES: Final = (
+    *("succeeded", "failed", "cancelled", "removed", "in_flight", "updating", "removing"),
+    *("ready", "waiting", "retrying", "quarantined"),
+)
 
 
 def view(status: Status, screen: Console) -> RenderableType:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from provisioner.core.comparison import Project
 from provisioner.core.errors import ProvisionerError
@@ -17,11 +17,10 @@ if TYPE_CHECKING:
     from provisioner.core.ports import Permits
     from provisioner.core.projects import SeenProject
     from provisioner.credentials.vault import NamedVault
-    from provisioner.infisical.connections import Found, InfisicalConnections
+    from provisioner.infisical.connections import Found
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
-    from provisioner.targets import Way
-    from provisioner.worker.target import Target
+    from provisioner.targets import Lines, Way
 
 AT_ONCE: Final = 8  # reads in flight
 PATIENCE: Final = 5  # projects in a row without an answer, after which the target is given up
@@ -50,11 +49,10 @@ class TargetUnusable(ProvisionerError):
 class Surveyor:
     """Asks one target, several projects at once."""
 
-    def __init__(self, target: "Target | Way") -> None:
-        self._name = target.name
-        self._reads = target.reads
-        # The worker's port has no list, for it needs none; what the service opens has.
-        self._connections = cast("InfisicalConnections", target.connections)
+    def __init__(self, way: "Way") -> None:
+        self._name = way.name
+        self._reads = way.reads
+        self._connections = way.connections
         self._silent = 0
         self._turn = asyncio.Lock()
         self._next = 0.0  # on the event loop's clock; no permit is asked for before
@@ -194,7 +192,7 @@ async def surveying(settings: "Settings", database: "Database", target: str) -> 
     from provisioner.postgres.permits import may_share
 
     async with opened(settings, database, target, shared=await may_share(database)) as found:
-        yield Surveyor(found)
+        yield Surveyor(found.way)
 
 
 @asynccontextmanager
@@ -215,7 +213,7 @@ async def looking(settings: "Settings", target: str) -> AsyncIterator[Surveyor]:
                 pass  # it is needed for nothing else
             else:
                 async with opened(settings, database, target, shared=shared) as found:
-                    yield Surveyor(found)
+                    yield Surveyor(found.way)
                 return
     from provisioner.observe.logs import configure_logging
     from provisioner.postgres.permits import LonePermits
@@ -236,18 +234,18 @@ async def opened(
     vault: "NamedVault | None" = None,
     *,
     shared: bool = True,
-) -> "AsyncIterator[Target]":
+) -> "AsyncIterator[Lines]":
     """Open a target as a worker does; for reading only it needs no credential. `shared` unless we count alone."""
     from provisioner.credentials.vault import NamedVault
     from provisioner.observe.logs import configure_logging
     from provisioner.postgres.permits import OwnPermits, SharedPermits
-    from provisioner.targets import open_target
+    from provisioner.targets import open_lines
     from provisioner.worker.clock import DatabaseClock
 
     configure_logging("critical")  # what goes wrong is told once, by the command
     permits = SharedPermits if shared else OwnPermits
     clock = DatabaseClock(wall=partial(datetime.now, UTC), monotonic=time.monotonic)
-    async with open_target(settings, target, database, clock, vault or NamedVault({}), permits=permits) as found:
+    async with open_lines(settings, target, database, clock, vault or NamedVault({}), permits=permits) as found:
         yield found
         # The workers learn what our reads showed: else they would wait for the answer to a question that we asked.
-        await found.reads.share()
+        await found.way.reads.share()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from provisioner.cli.look.survey import Surveyor
-    from provisioner.postgres.browse import Filter
+    from provisioner.postgres.filters import Filter
     from provisioner.postgres.pool import Database
     from provisioner.postgres.recorded import Place
     from provisioner.settings import Settings
@@ -58,7 +58,7 @@ async def _verify(settings: "Settings", wanted: "Filter", *, repairing: bool, as
     async with open_database(settings) as database:
         if await tell_unknown_of(database, wanted):
             return NOT_DONE
-        total = sum(each.requests for each in (await count(database, wanted)).values())
+        total = sum((await count(database, wanted)).values())
         prints, _ = await present_prints(settings, database) if total else ({}, ())
         verified = Verified(prints=prints)
         with counting("comparing", total=total, quiet=as_json) as advance:

@@ -48,12 +48,12 @@ async def ask(settings: "Settings", database: "Database", target: str, credentia
     from provisioner.targets import key_asker
 
     async with opened(settings, database, target, open_vault(settings)) as found:
-        surveyor, asker = Surveyor(found), key_asker(settings, settings.targets[target].url)
+        surveyor, asker = Surveyor(found.way), key_asker(settings, settings.targets[target].url)
         projects = await surveyor.projects(None)
         return Told(
             projects={project.id.lower(): project for project in projects},
             organization=await surveyor.organization(),
-            missing={name: why for name in credentials if (why := await _missing(found, name, asker))},
+            missing={name: why for name in credentials if (why := await _missing(found.connections, name, asker))},
         )
 
 
@@ -80,5 +80,5 @@ async def without_connection(
             empty[project_id] = project is not None and not project.by_id
 
         async with opened(settings, database, target) as found:
-            await Surveyor(found).survey([each.id for each in projects], tell)
+            await Surveyor(found.way).survey([each.id for each in projects], tell)
     return [each for each in projects if empty.get(each.id)]

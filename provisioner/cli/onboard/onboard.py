@@ -332,7 +332,8 @@ async def _work(settings: "Settings", ids: Sequence[int]) -> "Leftovers | None":
 async def _conclude(settings: "Settings", ids: Sequence[int], order: Order, left: "Leftovers | None") -> int:
     from provisioner.cli.bulk.reporting import write_report
     from provisioner.cli.onboard.report import told
-    from provisioner.postgres.browse import COLUMNS as OF_CONNECTIONS, REPORT_COLUMNS, Filter
+    from provisioner.postgres.browse import COLUMNS as OF_CONNECTIONS, REPORT_COLUMNS
+    from provisioner.postgres.filters import Filter
     from provisioner.postgres.kinds import KINDS, kind_of_id
     from provisioner.postgres.onboarding import tally
     from provisioner.reports.forms import Form, form_of

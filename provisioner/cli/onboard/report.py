@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Final
 from provisioner.cli.terminal.frame import several
 from provisioner.cli.terminal.tables import one_line
 from provisioner.core.alerts import remedy
-from provisioner.postgres.browse import Filter, State, page
+from provisioner.postgres.filters import Filter, State
 from provisioner.postgres.onboarding import OF_CREDENTIALS, Tally, rotations
+from provisioner.postgres.search import page
 
 if TYPE_CHECKING:
     from provisioner.postgres.pool import Database
@@ -31,7 +32,7 @@ async def told(database: "Database", ids: Sequence[int], done: Tally) -> Iterato
     for code, count in done.failed.items():
         lines.append(f"{count:,} failed with {code or 'no error code'}: {remedy(code)}")
         wanted = Filter(ids=ids, states=(State.FAILED,), errors=(code,) if code else ())
-        listed, _ = await page(database, wanted, limit=NAMED, oldest_first=True)
+        listed = (await page(database, wanted, limit=NAMED, oldest_first=True)).requests
         lines += [
             f"  {_project(each.project_name, each.project_id)}: {one_line(each.error_message)}" for each in listed
         ]

@@ -12,7 +12,8 @@ from provisioner.cli.terminal.bars import counting
 from provisioner.cli.terminal.filters import tell_unknown
 from provisioner.cli.terminal.frame import DONE, NOT_DONE, console, open_database, print_json, run_async, say
 from provisioner.core.errors import ProvisionerError
-from provisioner.postgres.browse import Count, Filter, State, count, unknown_ids
+from provisioner.postgres.browse import count, unknown_ids
+from provisioner.postgres.filters import Filter, State
 from provisioner.postgres.operations import CHANGEABLE, Operation, carry_out
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ _WORDS: Final = {
     "removed": "had been removed, and are made again",
     "failed": "had failed, and will be retried with a fresh set of attempts",
     "cancelled before": "had been cancelled, and will be retried",
-    "waiting": "were waiting for their next attempt, and are retried at once",
+    "retrying": "were waiting for their next attempt, and are retried at once",
+    "quarantined": "were quarantined, and go on as soon as a probe succeeds: the next one is due now",
 }
 
 
@@ -88,7 +90,7 @@ async def _change(settings: "Settings", wish: Wish) -> int:
         outcome = Outcome(
             operation=wish.operation,
             dry_run=wish.dry_run,
-            matched={state.value: each.requests for state, each in found.items()},
+            matched={state.value: requests for state, requests in found.items()},
             would_change=_foreseen(wish.operation, found),
             changed={},
             unknown=await unknown_ids(database, wish.wanted.ids),
@@ -107,12 +109,8 @@ async def _change(settings: "Settings", wish: Wish) -> int:
     return NOT_DONE if failed else DONE
 
 
-def _foreseen(operation: Operation, found: Mapping[State, Count]) -> Mapping[str, int]:
-    numbers = {state: found[state].requests for state in CHANGEABLE[operation] if state in found}
-    if operation == "retry" and State.WAITING in numbers:
-        # What waits for its first time keeps its date.
-        numbers[State.WAITING] = found[State.WAITING].retrying
-    return {state.value: number for state, number in numbers.items() if number}
+def _foreseen(operation: Operation, found: Mapping[State, int]) -> Mapping[str, int]:
+    return {state.value: found[state] for state in CHANGEABLE[operation] if state in found}
 
 
 def _agreed(wish: Wish, expected: int) -> bool:

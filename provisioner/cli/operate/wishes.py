@@ -16,7 +16,7 @@ from provisioner.core.errors import ProvisionerError
 from provisioner.postgres.wishes import Deed, Removal, bring_about, foresee
 
 if TYPE_CHECKING:
-    from provisioner.postgres.browse import Filter
+    from provisioner.postgres.filters import Filter
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from provisioner.cli.look.survey import opened, permit
@@ -23,10 +23,10 @@ from provisioner.settings import SettingsError
 
 if TYPE_CHECKING:
     from provisioner.core.secret import Secret
-    from provisioner.infisical.connections import InfisicalConnections
     from provisioner.infisical.openrouter import OpenRouter
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
+    from provisioner.targets import Lines, Way
     from provisioner.worker.target import Target
 
 NOBODY: Final = UUID(int=0)  # no connection has this id: asking for it proves that the token is accepted
@@ -48,34 +48,32 @@ async def check_target(
     from provisioner.keyring import open_vault
 
     try:
-        async with opened(settings, database, name, open_vault(settings)) as target:
-            async for check in _opened(settings, target, project, metered=metered):
+        async with opened(settings, database, name, open_vault(settings)) as lines:
+            async for check in _opened(settings, lines, project, metered=metered):
                 yield check
     except SettingsError as error:
         yield problem("identity", str(error))
 
 
-async def _opened(
-    settings: "Settings", target: "Target", project: str | None, *, metered: bool
-) -> AsyncIterator[Check]:
-    connections = cast("InfisicalConnections", target.connections)  # what the service opens can list
-    seen = await _read(target, lambda: connections.get(str(NOBODY)), metered=metered)
+async def _opened(settings: "Settings", lines: "Lines", project: str | None, *, metered: bool) -> AsyncIterator[Check]:
+    way = lines.way
+    seen = await _read(way, lambda: way.connections.get(str(NOBODY)), metered=metered)
     if seen is None or seen.result not in _ANSWERS:
-        yield _unanswered(settings, target.name, seen)
+        yield _unanswered(settings, way.name, seen)
         return
-    yield ok("identity", f"{target.name}: {_login(settings, target.name)}")
+    yield ok("identity", f"{way.name}: {_login(settings, way.name)}")
     if seen.skew is not None:
-        yield _skew(target.name, seen.skew)
+        yield _skew(way.name, seen.skew)
     if seen.rate is not None:
-        yield ok("limit", f"{target.name} allows {seen.rate.limit:,} reads a window, {seen.rate.remaining:,} are left")
-    async for check in _fetched(settings, target):
+        yield ok("limit", f"{way.name} allows {seen.rate.limit:,} reads a window, {seen.rate.remaining:,} are left")
+    async for check in _fetched(settings, lines.connections):
         yield check
     if project is not None:
 
         async def listed() -> Observation:
-            return (await connections.list(project))[0]
+            return (await way.connections.list(project))[0]
 
-        yield _permission(target.name, project, await _read(target, listed, metered=metered))
+        yield _permission(way.name, project, await _read(way, listed, metered=metered))
 
 
 async def _fetched(settings: "Settings", target: "Target") -> AsyncIterator[Check]:
@@ -104,17 +102,17 @@ def _login(settings: "Settings", name: str) -> str:
     return "logged in (one login; three that fail in a row would lock this identity for 5 minutes)"
 
 
-async def _read(target: "Target", call: Callable[[], Awaitable[Observation]], *, metered: bool) -> Observation | None:
+async def _read(way: "Way", call: Callable[[], Awaitable[Observation]], *, metered: bool) -> Observation | None:
     """Make one call within the read budget; None if it gave no permit for a whole window."""
     if not metered:
         return await call()
     try:
         async with asyncio.timeout(LONGEST):
-            await permit(target.reads)
+            await permit(way.reads)
     except (TimeoutError, DatabaseUnavailable):
         return None
     seen = await call()
-    target.reads.learn(seen.rate, metered=seen.metered, throttled_for=seen.retry_after, elapsed=seen.elapsed)
+    way.reads.learn(seen.rate, metered=seen.metered, throttled_for=seen.retry_after, elapsed=seen.elapsed)
     return seen
 
 

@@ -9,7 +9,8 @@ import typer
 
 from provisioner.cli.terminal.frame import tell_error
 from provisioner.core.model import ErrorCode
-from provisioner.postgres.browse import UNFINISHED, Filter, State, unknown_batches, unknown_ids
+from provisioner.postgres.browse import unknown_batches, unknown_ids
+from provisioner.postgres.filters import UNFINISHED, Filter, State
 
 if TYPE_CHECKING:
     from provisioner.postgres.pool import Database
@@ -23,6 +24,8 @@ class StateChoice(StrEnum):
 
     PENDING = "pending"
     WAITING = "waiting"
+    RETRYING = "retrying"
+    QUARANTINED = "quarantined"
     READY = "ready"
     IN_FLIGHT = "in_flight"
     UPDATING = "updating"

@@ -18,6 +18,8 @@ STYLES: Final = {
     "succeeded": "green",
     "in_flight": "cyan",
     "waiting": "yellow",
+    "retrying": "yellow",
+    "quarantined": "red",
     "cancelled": "dim",
     "removed": "dim",
     "updating": "yellow",

@@ -16,9 +16,12 @@
   const date = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", hour: "numeric", minute: "2-digit" });
   const today = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
   const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
+  const instant = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
   const form = (time, moment) => {
-    if (time.className === "clock") return clock;
-    return moment.toDateString() === new Date().toDateString() ? today : date;
+    const now = moment.toDateString() === new Date().toDateString();
+    if (time.className === "clock" || (now && time.className === "instant")) return clock;
+    if (time.className === "instant") return instant;
+    return now ? today : date;
   };
   const localise = (root) => {
     for (const time of root.querySelectorAll("time[datetime]")) {

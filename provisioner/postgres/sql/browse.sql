@@ -2,98 +2,50 @@
 -- $5, targets $6; NULL means any. It is written so that what is NULL leaves nothing behind in the plan.
 
 -- :name requests
--- Requests with their live state, between ids $7 and $8 (both left out), at most $9, the newest first if $10. A sealed
--- credential is shown by its key's id only. Not by the view request_status: that numbers the whole queue.
+-- Requests with their live state, between ids $7 and $8 (both left out), at most $9, the newest first if $10.
 SELECT
-    q.id, q.target, q.project_id::text AS project_id, q.name, q.description,
-    c.credential, q.on_conflict, q.priority, q.batch, q.project_name, q.not_before, q.requested_by, q.created_at,
-    l.state,
-    CASE WHEN q.status = 'pending' THEN coalesce(s.sent, q.attempts) ELSE q.attempts END AS attempts,
-    q.connection_id::text AS connection_id, q.org_id::text AS org_id, q.credentials_hash, q.adopted,
-    l.error_code,
-    CASE WHEN q.status = 'pending' THEN s.error_message ELSE q.error_message END AS error_message,
-    w.run_at AS next_attempt_at, q.finished_at
-FROM provisioner.connection_requests AS q
-JOIN provisioner.request_credentials AS c ON c.id = q.id
-LEFT JOIN provisioner.in_flight AS f ON f.id = q.id
-LEFT JOIN provisioner.waiting AS w ON w.id = q.id
-LEFT JOIN provisioner.attempt_state AS s ON s.id = q.id
-CROSS JOIN LATERAL (
-    SELECT
-        provisioner.live_state(q.status, q.wanted, q.connection_id, f.id, w.id) AS state,
-        CASE WHEN q.status = 'pending' THEN s.error_code ELSE q.error_code END AS error_code
-) AS l
+    v.id, v.target, v.project_id::text AS project_id, v.name, v.description, v.credential, v.on_conflict, v.priority, v.batch,
+    v.project_name, v.not_before, v.requested_by, v.created_at, v.state, v.attempts, v.connection_id::text AS connection_id,
+    v.org_id::text AS org_id, v.credentials_hash, v.adopted, v.error_code, v.error_message, v.next_attempt_at, v.finished_at
+FROM provisioner.listed_requests AS v
 WHERE
-    ($1::bigint[] IS NULL OR q.id = ANY ($1))
-    AND ($2::text[] IS NULL OR l.state = ANY ($2))
-    AND ($3::text[] IS NULL OR q.batch = ANY ($3))
-    AND ($4::uuid[] IS NULL OR q.project_id = ANY ($4))
-    AND ($5::text[] IS NULL OR l.error_code = ANY ($5))
-    AND ($6::text[] IS NULL OR q.target = ANY ($6))
-    AND ($7::bigint IS NULL OR q.id > $7)
-    AND ($8::bigint IS NULL OR q.id < $8)
-ORDER BY CASE WHEN $10::boolean THEN q.id END DESC, q.id
+    ($1::bigint[] IS NULL OR v.id = ANY ($1))
+    AND ($2::text[] IS NULL OR v.state = ANY ($2))
+    AND ($3::text[] IS NULL OR v.batch = ANY ($3))
+    AND ($4::uuid[] IS NULL OR v.project_id = ANY ($4))
+    AND ($5::text[] IS NULL OR v.error_code = ANY ($5))
+    AND ($6::text[] IS NULL OR v.target = ANY ($6))
+    AND ($7::bigint IS NULL OR v.id > $7)
+    AND ($8::bigint IS NULL OR v.id < $8)
+ORDER BY CASE WHEN $10::boolean THEN v.id END DESC, v.id
 LIMIT $9;
 
--- :name further
--- How many more requests the filter matches between ids $7 and $8, counted up to $9: the rest of the table is not read for a number.
-SELECT count(*) AS requests
-FROM (
-    SELECT FROM provisioner.request_status AS v
-    WHERE
-        ($1::bigint[] IS NULL OR v.id = ANY ($1))
-        AND ($2::text[] IS NULL OR v.state = ANY ($2))
-        AND ($3::text[] IS NULL OR v.batch = ANY ($3))
-        AND ($4::uuid[] IS NULL OR v.project_id = ANY ($4))
-        AND ($5::text[] IS NULL OR v.error_code = ANY ($5))
-        AND ($6::text[] IS NULL OR v.target = ANY ($6))
-        AND ($7::bigint IS NULL OR v.id > $7)
-        AND ($8::bigint IS NULL OR v.id < $8)
-    LIMIT $9
-) AS m;
-
 -- :name counts
--- How many requests the filter matches, by their live state. `retrying` are those that were tried before and will be again.
-SELECT l.state, count(*) AS requests, count(*) FILTER (WHERE s.id IS NOT NULL AND NOT s.cancelled) AS retrying
-FROM provisioner.connection_requests AS q
-LEFT JOIN provisioner.in_flight AS f ON f.id = q.id
-LEFT JOIN provisioner.waiting AS w ON w.id = q.id
-LEFT JOIN provisioner.attempt_state AS s ON s.id = q.id
-CROSS JOIN LATERAL (
-    SELECT
-        provisioner.live_state(q.status, q.wanted, q.connection_id, f.id, w.id) AS state,
-        CASE WHEN q.status = 'pending' THEN s.error_code ELSE q.error_code END AS error_code
-) AS l
+-- How many requests the filter matches, by their live state.
+SELECT v.state, count(*) AS requests
+FROM provisioner.listed_requests AS v
 WHERE
-    ($1::bigint[] IS NULL OR q.id = ANY ($1))
-    AND ($2::text[] IS NULL OR l.state = ANY ($2))
-    AND ($3::text[] IS NULL OR q.batch = ANY ($3))
-    AND ($4::uuid[] IS NULL OR q.project_id = ANY ($4))
-    AND ($5::text[] IS NULL OR l.error_code = ANY ($5))
-    AND ($6::text[] IS NULL OR q.target = ANY ($6))
-GROUP BY l.state;
+    ($1::bigint[] IS NULL OR v.id = ANY ($1))
+    AND ($2::text[] IS NULL OR v.state = ANY ($2))
+    AND ($3::text[] IS NULL OR v.batch = ANY ($3))
+    AND ($4::uuid[] IS NULL OR v.project_id = ANY ($4))
+    AND ($5::text[] IS NULL OR v.error_code = ANY ($5))
+    AND ($6::text[] IS NULL OR v.target = ANY ($6))
+GROUP BY v.state;
 
 -- :name ids
 -- The ids above $7 of the first $8 requests that the filter matches, in order.
-SELECT q.id
-FROM provisioner.connection_requests AS q
-LEFT JOIN provisioner.in_flight AS f ON f.id = q.id
-LEFT JOIN provisioner.waiting AS w ON w.id = q.id
-LEFT JOIN provisioner.attempt_state AS s ON s.id = q.id
-CROSS JOIN LATERAL (
-    SELECT
-        provisioner.live_state(q.status, q.wanted, q.connection_id, f.id, w.id) AS state,
-        CASE WHEN q.status = 'pending' THEN s.error_code ELSE q.error_code END AS error_code
-) AS l
+SELECT v.id
+FROM provisioner.listed_requests AS v
 WHERE
-    ($1::bigint[] IS NULL OR q.id = ANY ($1))
-    AND ($2::text[] IS NULL OR l.state = ANY ($2))
-    AND ($3::text[] IS NULL OR q.batch = ANY ($3))
-    AND ($4::uuid[] IS NULL OR q.project_id = ANY ($4))
-    AND ($5::text[] IS NULL OR l.error_code = ANY ($5))
-    AND ($6::text[] IS NULL OR q.target = ANY ($6))
-    AND q.id > $7
-ORDER BY q.id
+    ($1::bigint[] IS NULL OR v.id = ANY ($1))
+    AND ($2::text[] IS NULL OR v.state = ANY ($2))
+    AND ($3::text[] IS NULL OR v.batch = ANY ($3))
+    AND ($4::uuid[] IS NULL OR v.project_id = ANY ($4))
+    AND ($5::text[] IS NULL OR v.error_code = ANY ($5))
+    AND ($6::text[] IS NULL OR v.target = ANY ($6))
+    AND v.id > $7
+ORDER BY v.id
 LIMIT $8;
 
 -- :name causes

@@ -19,7 +19,7 @@ WITH picked AS (
 ),
 wanted AS MATERIALIZED (
     SELECT
-        q.id, q.project_id, q.name, q.description, q.credential, q.on_conflict, q.connection_id, q.wanted, q.adopted, s.attempt,
+        q.id, q.project_id, q.name, q.description, q.credential, q.on_conflict, q.connection_id, q.wanted, q.adopted, q.project_name, s.attempt,
         coalesce(s.sent, CASE WHEN q.connection_id IS NOT NULL THEN q.attempts END) AS sent, s.failures,
         s.streak, s.streak_of, s.since, s.cancelled, p.rank, p.turn
     FROM picked AS p
@@ -35,7 +35,7 @@ marked AS (
 SELECT
     w.id, w.project_id::text, w.name, w.description, w.credential, w.on_conflict,
     m.attempt, m.claimed_at, w.sent, w.failures, w.streak, w.streak_of, w.since, w.cancelled,
-    w.connection_id::text, w.wanted, w.adopted, w.rank, w.turn
+    w.connection_id::text, w.wanted, w.adopted, w.project_name, w.rank, w.turn
 FROM wanted AS w
 JOIN marked AS m ON m.id = w.id
 ORDER BY w.rank, w.turn, w.id;
@@ -61,27 +61,32 @@ WHERE ctid = ANY (ARRAY (
 ));
 
 -- :name release
--- Give back claims $2 of worker $1, made under the fences $3, that were never sent: they have lost nothing and stand where the queue is served now. Who
--- was cancelled meanwhile goes the way of the cancelled: looked up once more if an earlier attempt is in doubt, else finished.
+-- Give back claims $2 of worker $1, made under the fences $3, that were never sent: they have lost nothing and stand where the queue is
+-- served now. Those that were called off meanwhile stand as $4 says, or as $5 does if an earlier attempt is in doubt (`core/endings.py`).
 WITH freed AS (
     DELETE FROM provisioner.in_flight AS f
     WHERE
         f.worker = $1 AND f.id = ANY ($2::bigint[]) AND f.fence = ANY ($3::bigint[])
         AND (SELECT set_config('provisioner.recording', 'on', true)) = 'on'
-    RETURNING f.id, f.target, f.rank, f.project_id, f.cancelled
+    RETURNING
+        f.id, f.target, f.rank, f.project_id, f.cancelled,
+        CASE
+            WHEN NOT f.cancelled THEN 'pending'
+            WHEN EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = f.id) THEN $5::text
+            ELSE $4::text
+        END AS standing
 ),
-doubted AS (
+remembered AS (
     UPDATE provisioner.attempt_state AS s SET cancelled = true FROM freed AS f
-    WHERE s.id = f.id AND f.cancelled AND EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = f.id)
-    RETURNING s.id
+    WHERE s.id = f.id AND f.cancelled AND f.standing = 'pending'
 ),
 ended AS (
     UPDATE provisioner.connection_requests AS q
     SET
-        status = 'cancelled', finished_at = clock_timestamp(),
+        status = f.standing, finished_at = clock_timestamp(),
         credential = provisioner.wiped(q.credential)
     FROM freed AS f
-    WHERE q.id = f.id AND f.cancelled AND NOT EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = f.id)
+    WHERE q.id = f.id AND f.standing <> 'pending'
     RETURNING q.id
 )
 INSERT INTO provisioner.ready (target, rank, turn, id, project_id)
@@ -106,7 +111,7 @@ CROSS JOIN LATERAL (SELECT s.* FROM provisioner.sent_creates AS s WHERE s.id = c
 
 -- :name edits
 -- What was edited of the requests $1 since their connections were recorded.
-SELECT e.id, e.name, e.description, e.credential, e.adopted
+SELECT e.id, e.name, e.description, e.credential, e.adopted, e.others
 FROM unnest($1::bigint[]) AS claimed (id)
 CROSS JOIN LATERAL (SELECT w.* FROM provisioner.edits AS w WHERE w.id = claimed.id LIMIT 1) AS e;
 

@@ -25,7 +25,9 @@ RETURNING w.id;
 -- :name look
 -- What a worker looks at every second: whether anything is in line for its targets $1 from (rank, turn, id) = ($2, $3, $7) on,
 -- whether something is due, whose lease ran out, who is paused. Also tells newcomers how far the queues $4 have been served ($5, $6).
--- One statement, and no write while nothing moves.
+-- And whether anything is to be looked at more closely, so that nobody asks who has nothing to do: outcomes that were set aside and are
+-- due, quarantined keys and projects, slots that somebody waits for, limits that an operator set. One statement, and no write while
+-- nothing moves.
 WITH served AS (
     INSERT INTO provisioner.fair_cursors (target, rank, turn)
     SELECT * FROM unnest($4::text[], $5::integer[], $6::bigint[])
@@ -53,6 +55,31 @@ SELECT
             WHERE t.target IN (l.target, split_part(l.target, '/', 1)) AND t.paused_at IS NOT NULL
         )
     ) AS paused,
+    EXISTS (SELECT FROM provisioner.unrecorded AS u WHERE u.retry_at <= clock_timestamp()) AS late,
+    ARRAY (
+        SELECT l.target FROM unnest($1::text[]) AS l (target)
+        WHERE
+            EXISTS (
+                SELECT FROM provisioner.credential_health AS h
+                WHERE h.target = l.target AND h.quarantined_since IS NOT NULL AND h.credential NOT LIKE 'sealed-%'
+            )
+            OR EXISTS (SELECT FROM provisioner.project_health AS h WHERE h.target = l.target)
+    ) AS troubled,
+    ARRAY (
+        SELECT c.target FROM provisioner.concurrency AS c
+        WHERE
+            c.target = ANY ($1::text[])
+            AND EXISTS (SELECT FROM unnest(c.held, c.wanted) AS h (held, wanted) WHERE h.held < h.wanted)
+    ) AS awaited,
+    (
+        SELECT jsonb_object_agg(
+            t.target, jsonb_build_object(
+                'writes', t.writes_limit, 'period', t.writes_period, 'in_flight', t.in_flight_limit, 'by', t.limited_by
+            )
+        )
+        FROM provisioner.targets AS t
+        WHERE t.target = ANY ($1::text[]) AND t.limited_at IS NOT NULL
+    ) AS limits,
     ARRAY (SELECT l.target FROM lines AS l) AS targets,
     ARRAY (SELECT l.rank FROM lines AS l) AS ranks,
     ARRAY (SELECT l.turn FROM lines AS l) AS turns,
@@ -88,9 +115,8 @@ GROUP BY q.target, q.rank
 ORDER BY q.target, q.rank;
 
 -- :name rescue
--- Take over what workers held whose lease ran out. Their attempts may have made the connection: they wait for $1, then are
--- looked up. Who was cancelled meanwhile waits until a late commit would show, for its look-up is the last. Also takes over
--- claims whose worker is no longer listed at all, but for those that were set aside.
+-- Take over what workers held whose lease ran out. Their attempts may have made the connection: they wait for $1, and have the
+-- error $3 with the words $4. Also takes over claims whose worker is no longer listed at all, but for those that were set aside.
 WITH lapsed AS (
     SELECT w.id, w.name FROM provisioner.workers AS w WHERE w.lease_until < now() FOR UPDATE SKIP LOCKED
 ),
@@ -110,8 +136,7 @@ struck AS (
 kept AS (
     INSERT INTO provisioner.attempt_state (id, attempt, sent, failures, since, cancelled, error_code, error_message)
     SELECT
-        t.id, t.attempt, 1, 0, t.claimed_at, t.cancelled, 'outcome_unknown',
-        'the worker was lost while it worked on this; the connection is looked up before it is created again'
+        t.id, t.attempt, 1, 0, t.claimed_at, t.cancelled, $3, $4
     FROM taken AS t
     ON CONFLICT (id) DO UPDATE SET
         attempt = excluded.attempt, sent = attempt_state.sent + 1,
@@ -131,32 +156,28 @@ doubted AS (
     CROSS JOIN LATERAL (
         SELECT
             r.target, r.project_id, r.name, r.description, false AS marked,
-            r.wanted = 'absent' AND r.connection_id IS NOT NULL AS deleting
+            r.wanted = 'absent' AND r.connection_id IS NOT NULL AS no_create
         FROM provisioner.connection_requests AS r
         WHERE r.id = t.id
         UNION ALL
-        SELECT r.target, r.project_id, r.name, r.description, true, false
+        SELECT r.target, r.project_id, r.name, r.description, true, r.rotation_id IS NOT NULL
         FROM provisioner.rotation_requests AS r
         WHERE r.id = t.id
         LIMIT 1
     ) AS q
-    -- Nothing is created for what is only to be deleted.
-    WHERE q.deleting IS NOT TRUE
+    -- Nothing is created for what is only to be deleted, nor by a claim of a rotation that is recorded.
+    WHERE q.no_create IS NOT TRUE
     ON CONFLICT (id, sent_at) DO UPDATE SET ended_at = greatest(sent_creates.ended_at, excluded.ended_at)
 ),
 logged AS (
     INSERT INTO provisioner.attempts (request_id, attempt, worker, action, started_at, ended_at, outcome, error_code, error_message)
     SELECT
-        t.id, t.attempt, t.worker, 'create', t.claimed_at, clock_timestamp(), 'unknown', 'outcome_unknown',
-        'the worker was lost while it worked on this'
+        t.id, t.attempt, t.worker, 'create', t.claimed_at, clock_timestamp(), 'unknown', $3, $4
     FROM taken AS t
 ),
 waiting AS (
     INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
-    SELECT
-        t.id, clock_timestamp() + CASE WHEN t.cancelled THEN greatest($1, interval '45 seconds') ELSE $1 END,
-        t.target, t.rank, t.project_id
-    FROM taken AS t
+    SELECT t.id, clock_timestamp() + $1, t.target, t.rank, t.project_id FROM taken AS t
 )
 SELECT
     (SELECT count(*) FROM taken) AS requests,
@@ -181,8 +202,8 @@ WHERE
     AND NOT EXISTS (SELECT FROM provisioner.workers AS w WHERE q.target = ANY (w.targets));
 
 -- :name disown
--- Fail at most $2 requests in line for target $1, which no worker has ever known.
-SELECT d.id FROM provisioner.disown($1, $2) AS d (id);
+-- Fail at most $2 requests in line for target $1, which no worker has ever known, with the error $3 and the words $4.
+SELECT d.id FROM provisioner.disown($1, $2, $3, $4) AS d (id);
 
 -- :name left
 -- What `run --drain` still waits for: ready, in flight, or waiting for another attempt; not what is scheduled for later, nor

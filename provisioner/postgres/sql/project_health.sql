@@ -107,6 +107,12 @@ WITH RECURSIVE project AS (
 )
 SELECT p.project_id::text FROM project AS p WHERE p.project_id IS NOT NULL LIMIT $2;
 
+-- :name called
+-- What the requests for project $2 of target $1 call it.
+SELECT q.project_name FROM provisioner.connection_requests AS q
+WHERE q.target = $1 AND q.project_id = $2 AND q.project_name IS NOT NULL
+LIMIT 1;
+
 -- :name forget
 -- Forget projects of target $1 that are quarantined for longer than $2 and for which nothing waits.
 DELETE FROM provisioner.project_health AS q

@@ -6,9 +6,8 @@
 SELECT
     q.id, q.target, q.project_id::text AS project_id, q.name, q.description, q.on_conflict, q.adopted,
     q.connection_id::text AS connection_id, q.credentials_hash,
-    replace(lower(btrim(c.credential)), '_', '-') AS credential, q.key_fingerprint, q.project_name
-FROM provisioner.connection_requests AS q
-JOIN provisioner.request_credentials AS c ON c.id = q.id
+    replace(lower(btrim(q.credential)), '_', '-') AS credential, q.key_fingerprint, q.project_name
+FROM provisioner.listed_requests AS q
 WHERE
     q.status = 'succeeded' AND q.connection_id IS NOT NULL
     AND ($1::bigint[] IS NULL OR q.id = ANY ($1))

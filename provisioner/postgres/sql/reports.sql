@@ -4,7 +4,7 @@
 -- The total, or batch $1 alone; then at most $2 batches, those with work left first, the latest first.
 SELECT
     p.batch, p.total, p.requests, p.waiting, p.ready, p.in_flight, p.succeeded, p.failed, p.cancelled, p.removed, p.started_at,
-    p.ended_at, p.ends_at, p.ends_why, p.retrying, p.quarantined, count(*) OVER () AS found
+    p.ended_at, p.ends_at, p.ends_why, p.retrying, p.quarantined, p.updating, p.removing, count(*) OVER () AS found
 FROM provisioner.batch_progress AS p
 WHERE $1::text IS NULL OR (NOT p.total AND p.batch = $1)
 ORDER BY p.total DESC, p.ended_at IS NOT NULL, p.started_at DESC, p.batch
@@ -12,34 +12,11 @@ LIMIT $2;
 
 -- :name targets
 -- Each target with what is left to do there, what its limiter allows, what operators decided, and how many workers serve it.
-WITH moving AS (
-    SELECT w.id, w.target, 'waiting' AS state FROM provisioner.waiting AS w
-    UNION ALL
-    SELECT f.id, f.target, 'in_flight' FROM provisioner.in_flight AS f
-),
--- What is pending and neither waits nor is in flight is in line: nobody counts the line itself.
-line AS (
-    SELECT c.target, c.status AS state, c.requests
+WITH counted AS (
+    SELECT c.target, sum(c.requests)::bigint AS pending
     FROM provisioner.request_counts AS c
     WHERE c.status = 'pending' AND ($1::text IS NULL OR c.batch = $1)
-    UNION ALL
-    SELECT m.target, m.state, 1
-    FROM moving AS m
-    WHERE
-        $1::text IS NULL
-        OR EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.id = m.id AND q.batch = $1)
-),
-summed AS (
-    SELECT
-        l.target,
-        coalesce(sum(l.requests) FILTER (WHERE l.state = 'pending'), 0)::bigint AS pending,
-        coalesce(sum(l.requests) FILTER (WHERE l.state = 'waiting'), 0)::bigint AS waiting,
-        coalesce(sum(l.requests) FILTER (WHERE l.state = 'in_flight'), 0)::bigint AS in_flight
-    FROM line AS l
-    GROUP BY l.target
-),
-counted AS (
-    SELECT s.target, s.waiting, greatest(s.pending - s.waiting - s.in_flight, 0) AS ready, s.in_flight FROM summed AS s
+    GROUP BY c.target
 ),
 served AS (
     SELECT s.target, count(*) AS workers
@@ -74,8 +51,7 @@ stalled AS (
 )
 SELECT
     k.target,
-    coalesce(c.waiting, 0) AS waiting, coalesce(c.ready, 0) AS ready, coalesce(c.in_flight, 0) AS in_flight,
-    coalesce(s.workers, 0) AS workers,
+    coalesce(c.pending, 0) AS pending, coalesce(s.workers, 0) AS workers,
     p.metered, p.permits, p.period,
     CASE WHEN p.seen_at > extract(EPOCH FROM clock_timestamp()) - p.period THEN p.their_pace ELSE 0 END AS others,
     CASE
@@ -113,54 +89,94 @@ ORDER BY w.id
 LIMIT 200;
 
 -- :name lines
--- How long each queue is and since when its oldest request waits. The line is what else is pending, and the oldest in it is
--- the one with the smallest id: to count the line, or to compare the times of all in it, would read all of it.
-WITH moving AS (
-    SELECT
-        f.target, 'in_flight' AS state, count(*) AS requests,
-        extract(EPOCH FROM clock_timestamp() - min(f.claimed_at))::float8 AS oldest
-    FROM provisioner.in_flight AS f
-    GROUP BY f.target
-    UNION ALL
-    SELECT w.target, 'waiting', count(*), NULL
-    FROM provisioner.waiting AS w
-    GROUP BY w.target
+-- How many requests of each target are in each state that is no end, and since when the oldest waits. What is in line is what else is
+-- pending, and the oldest in it is the one with the smallest id: to count the line, or to compare the times of all in it, would read all
+-- of it. Only where something is to be changed or removed at all, each request that moves is asked whether it is that.
+WITH pending AS (
+    SELECT c.target, c.counted_as, sum(c.requests)::bigint AS requests
+    FROM provisioner.request_counts AS c
+    WHERE c.status = 'pending'
+    GROUP BY c.target, c.counted_as
 ),
-ready AS (
-    SELECT l.target, sum(l.requests)::bigint AS requests
+moving AS (
+    SELECT m.target, m.state, count(*) AS requests, m.counted_as, min(m.claimed_at) AS since
     FROM (
-        SELECT c.target, c.requests FROM provisioner.request_counts AS c WHERE c.status = 'pending'
-        UNION ALL
-        SELECT m.target, -m.requests FROM moving AS m
-    ) AS l
-    GROUP BY l.target
-    HAVING sum(l.requests) > 0
+        SELECT
+            k.target, k.claimed_at, c.counted_as,
+            CASE
+                WHEN k.quarantine LIKE '%:%' THEN 'quarantined'
+                WHEN k.error_message IS NOT NULL AND NOT k.cancelled THEN 'retrying'
+                WHEN c.counted_as <> 'pending' THEN c.counted_as
+                WHEN k.claimed_at IS NOT NULL THEN 'in_flight'
+                ELSE 'waiting'
+            END AS state
+        FROM (
+            SELECT f.id, f.target, f.claimed_at, NULL AS quarantine, NULL AS error_message, false AS cancelled
+            FROM provisioner.in_flight AS f
+            UNION ALL
+            SELECT w.id, w.target, NULL, w.quarantine, s.error_message, s.cancelled
+            FROM provisioner.waiting AS w
+            LEFT JOIN provisioner.attempt_state AS s ON s.id = w.id
+        ) AS k
+        CROSS JOIN LATERAL (
+            SELECT
+                CASE
+                    WHEN (SELECT count(*) FILTER (WHERE p.counted_as <> 'pending') FROM pending AS p) = 0 THEN 'pending'
+                    ELSE (SELECT q.counted_as FROM provisioner.requests AS q WHERE q.id = k.id)
+                END AS counted_as
+        ) AS c
+    ) AS m
+    GROUP BY m.target, m.state, m.counted_as
+),
+-- What is changed or removed is that wherever it is, unless it is retried or quarantined.
+told AS (
+    SELECT m.target, m.state, m.requests, m.since FROM moving AS m WHERE m.state NOT IN ('updating', 'removing')
+    UNION ALL
+    SELECT p.target, CASE p.counted_as WHEN 'pending' THEN 'ready' ELSE p.counted_as END, p.requests, NULL FROM pending AS p
+    UNION ALL
+    SELECT m.target, CASE m.counted_as WHEN 'pending' THEN 'ready' ELSE m.counted_as END, -m.requests, NULL
+    FROM moving AS m
+    WHERE m.state NOT IN ('updating', 'removing')
+),
+summed AS (
+    SELECT t.target, t.state, sum(t.requests)::bigint AS requests, min(t.since) AS since
+    FROM told AS t
+    GROUP BY t.target, t.state
+    HAVING sum(t.requests) > 0
 )
 SELECT
-    y.target, 'ready' AS state, y.requests,
-    (
-        SELECT
-            CASE
-                WHEN isfinite(greatest(q.created_at, q.not_before))
-                    THEN extract(EPOCH FROM clock_timestamp() - greatest(q.created_at, q.not_before))::float8
-            END
-        FROM provisioner.connection_requests AS q
-        WHERE q.id = (SELECT r.id FROM provisioner.ready AS r WHERE r.target = y.target ORDER BY r.id LIMIT 1)
-    ) AS oldest
-FROM ready AS y
-UNION ALL
-SELECT m.target, m.state, m.requests, m.oldest FROM moving AS m;
+    s.target, s.state, s.requests,
+    CASE s.state
+        WHEN 'in_flight' THEN extract(EPOCH FROM clock_timestamp() - s.since)::float8
+        WHEN 'ready' THEN (
+            SELECT
+                CASE
+                    WHEN isfinite(greatest(q.created_at, q.not_before))
+                        THEN extract(EPOCH FROM clock_timestamp() - greatest(q.created_at, q.not_before))::float8
+                END
+            FROM provisioner.connection_requests AS q
+            WHERE q.id = (SELECT r.id FROM provisioner.ready AS r WHERE r.target = s.target ORDER BY r.id LIMIT 1)
+        )
+    END AS oldest
+FROM summed AS s;
 
 -- :name budgets
 -- The budgets that all workers share. A window that is over has used nothing yet.
 SELECT
-    p.target, p.kind, p.metered, p.permits, p.period,
+    p.target, p.kind, p.metered, p.permits, p.period, p.configured,
     CASE
         WHEN coalesce(p.ends_at, p.starts_at + p.period) > extract(EPOCH FROM clock_timestamp()) THEN p.used ELSE 0
     END AS used,
     greatest(p.blocked_until - extract(EPOCH FROM clock_timestamp()), 0)::float8 AS blocked
 FROM provisioner.permits AS p
 ORDER BY p.target, p.kind;
+
+-- :name limits
+-- What operators allow while workers run, and who they are.
+SELECT t.target, t.writes_limit AS writes, t.writes_period AS period, t.in_flight_limit AS in_flight, t.limited_by AS by
+FROM provisioner.targets AS t
+WHERE t.limited_at IS NOT NULL
+ORDER BY t.target;
 
 -- :name concurrency
 -- How many creates may be in flight at each target, and how many at once stopped its server, where that is more than suspected.
@@ -213,19 +229,26 @@ WITH pending AS (
                 THEN 'scheduled'
             ELSE 'unfinished'
         END AS kind,
-        w.target, w.quarantine
+        w.target, w.quarantine, 1 AS requests
     FROM provisioner.waiting AS w
     LEFT JOIN provisioner.targets AS t ON t.target = w.target
     WHERE w.target = ANY ($1::text[])
     UNION ALL
-    SELECT CASE WHEN f.worker = 0 THEN 'unrecorded' ELSE 'unfinished' END, f.target, NULL
+    SELECT CASE WHEN f.worker = 0 THEN 'unrecorded' ELSE 'unfinished' END, f.target, NULL, 1
     FROM provisioner.in_flight AS f
     WHERE f.target = ANY ($1::text[])
     UNION ALL
-    SELECT CASE WHEN t.paused_at IS NOT NULL THEN 'paused' ELSE 'unfinished' END, r.target, NULL
-    FROM provisioner.ready AS r
-    LEFT JOIN provisioner.targets AS t ON t.target = r.target
-    WHERE r.target = ANY ($1::text[])
+    -- What else is pending is in line: nobody counts the line itself.
+    SELECT CASE WHEN t.paused_at IS NOT NULL THEN 'paused' ELSE 'unfinished' END, l.target, NULL, l.requests
+    FROM (
+        SELECT c.target, c.requests FROM provisioner.request_counts AS c WHERE c.status = 'pending'
+        UNION ALL
+        SELECT w.target, -count(*) FROM provisioner.waiting AS w GROUP BY w.target
+        UNION ALL
+        SELECT f.target, -count(*) FROM provisioner.in_flight AS f GROUP BY f.target
+    ) AS l
+    LEFT JOIN provisioner.targets AS t ON t.target = l.target
+    WHERE l.target = ANY ($1::text[])
 ),
 ended AS (
     SELECT c.status AS kind, coalesce(c.error_code, '') AS whose, c.requests
@@ -235,9 +258,10 @@ ended AS (
 SELECT
     p.kind,
     CASE WHEN p.kind IN ('paused', 'outside') THEN p.target WHEN p.kind = 'quarantined' THEN substr(p.quarantine, 12) ELSE '' END AS whose,
-    count(*) AS requests
+    sum(p.requests)::bigint AS requests
 FROM pending AS p
 GROUP BY 1, 2
+HAVING sum(p.requests) > 0
 UNION ALL
 SELECT e.kind, e.whose, sum(e.requests)::bigint FROM ended AS e GROUP BY 1, 2 HAVING sum(e.requests) > 0
 ORDER BY 3 DESC, 1, 2;
@@ -282,21 +306,50 @@ GROUP BY h.span, h.at
 ORDER BY h.span, h.at;
 
 -- :name retries
--- Requests that were tried and wait for their next attempt, by why the last one came to nothing: since when the first of them is
--- tried, when the next one is due, and one, if known, that stands for them. Only what waits is looked at.
+-- Requests that are retried or quarantined, by why: since when that is so, when the next attempt is due, and one, if known, that stands
+-- for them. What was taken out of the line for a quarantine was never tried, and has the quarantine's own cause. All projects of a target
+-- that are quarantined for the same reason are one cause. Only what waits is looked at.
+WITH stuck AS (
+    SELECT
+        w.id, w.target, w.run_at, s.since, s.error_message IS NULL AS is_silent,
+        CASE WHEN w.quarantine LIKE 'project:%' THEN 'project' WHEN w.quarantine LIKE '%:%' THEN w.quarantine END AS quarantine,
+        coalesce(
+            s.error_code,
+            CASE WHEN w.quarantine LIKE 'project:%' THEN 'permission_denied' WHEN w.quarantine LIKE 'credential:%' THEN 'credential_refused' END,
+            ''
+        ) AS error_code
+    FROM provisioner.waiting AS w
+    LEFT JOIN provisioner.attempt_state AS s ON s.id = w.id
+    WHERE
+        (w.quarantine LIKE '%:%' OR (s.error_message IS NOT NULL AND NOT s.cancelled))
+        AND EXISTS (
+            SELECT FROM provisioner.requests AS q WHERE q.id = w.id AND q.status = 'pending' AND ($1::text IS NULL OR q.batch = $1)
+        )
+),
+causes AS (
+    SELECT
+        k.target, k.error_code, k.quarantine, count(*) AS requests, min(k.since) AS since, min(k.run_at) AS next_at,
+        min(k.id) AS example_id, min(k.id) FILTER (WHERE NOT k.is_silent) AS telling
+    FROM stuck AS k
+    GROUP BY k.target, k.error_code, k.quarantine
+)
 SELECT
-    w.target, coalesce(s.error_code, '') AS error_code, w.quarantine, count(*) AS requests, min(s.since) AS since,
-    min(w.run_at) AS next_at, min(w.id) AS example_id, (array_agg(s.error_message ORDER BY w.id))[1] AS example
-FROM provisioner.waiting AS w
-JOIN provisioner.attempt_state AS s ON s.id = w.id
-WHERE
-    NOT s.cancelled
-    AND (
-        $1::text IS NULL
-        OR EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.id = w.id AND q.batch = $1)
-    )
-GROUP BY w.target, coalesce(s.error_code, ''), w.quarantine
-ORDER BY 4 DESC, 1, 2
+    c.target, c.error_code, c.quarantine, c.requests, coalesce(h.since, c.since) AS since, coalesce(h.next_at, c.next_at) AS next_at,
+    c.example_id,
+    coalesce((SELECT s.error_message FROM provisioner.attempt_state AS s WHERE s.id = c.telling), h.reason) AS example
+FROM causes AS c
+LEFT JOIN LATERAL (
+    SELECT min(k.quarantined_since) AS since, min(k.probe_at) AS next_at, min(k.reason) AS reason
+    FROM provisioner.credential_health AS k
+    WHERE k.target = c.target AND c.quarantine = 'credential:' || k.credential AND k.quarantined_since IS NOT NULL
+    UNION ALL
+    SELECT min(p.since), min(p.probe_at), min(p.reason)
+    FROM provisioner.project_health AS p
+    WHERE p.target = c.target AND c.quarantine = 'project'
+    ORDER BY 1
+    LIMIT 1
+) AS h ON c.quarantine IS NOT NULL
+ORDER BY c.requests DESC, c.target, c.error_code
 LIMIT 50;
 
 -- :name keys

@@ -15,7 +15,9 @@ WITH picked AS (
     RETURNING id, rank, turn
 ),
 wanted AS MATERIALIZED (
-    SELECT q.*, s.attempt, s.sent, s.failures, s.streak, s.streak_of, s.since, s.cancelled, p.rank, p.turn
+    SELECT
+        q.*, s.attempt, coalesce(s.sent, CASE WHEN q.rotation_id IS NOT NULL THEN q.attempts END) AS sent, s.failures,
+        s.streak, s.streak_of, s.since, s.cancelled, p.rank, p.turn
     FROM picked AS p
     JOIN provisioner.rotation_requests AS q ON q.id = p.id AND q.status = 'pending'
     LEFT JOIN provisioner.attempt_state AS s ON s.id = p.id
@@ -31,7 +33,8 @@ SELECT
     w.id, w.target, w.project_id::text, w.name, w.description, w.on_conflict, m.attempt, m.claimed_at, w.sent, w.failures, w.streak,
     w.streak_of, w.since, w.cancelled, w.rotation_id::text, w.rank, w.turn,
     w.environment, w.secret_path, w.secret_name, w.interval_days, w.rotate_at, w.key_name, w.spend_limit::float8,
-    w.limit_reset, w.include_byok, w.project_name, c.connection_id::text, w.wanted, w.adopted, w.with_secrets, w.revoke_keys
+    w.limit_reset, w.include_byok, w.project_name, c.connection_id::text, w.wanted, w.adopted, w.with_secrets, w.revoke_keys,
+    w.key_issued
 FROM wanted AS w
 JOIN marked AS m ON m.id = w.id
 LEFT JOIN LATERAL (
@@ -49,6 +52,7 @@ WITH settled AS (
         $2::bigint[], $3::integer[], $4::uuid[], $5::uuid[], $6::text[], $7::boolean[], $8::integer[], $9::text[], $10::bigint[]
     ) AS o (id, attempt, rotation_id, connection_id, key_issued, adopted, sent, left_behind, fence)
     WHERE f.id = ANY ($2::bigint[]) AND f.id = o.id AND f.fence = o.fence AND f.worker = $1
+        AND (SELECT set_config('provisioner.recording', 'on', true)) = 'on'
     RETURNING o.*
 ),
 forgotten AS (
@@ -57,8 +61,12 @@ forgotten AS (
 updated AS (
     UPDATE provisioner.rotation_requests AS q
     SET
-        status = CASE q.wanted WHEN 'absent' THEN 'pending' ELSE 'succeeded' END, rotation_id = o.rotation_id, connection_id = o.connection_id, key_issued = o.key_issued,
-        adopted = o.adopted, attempts = o.sent, left_behind = o.left_behind, error_code = NULL, error_message = NULL,
+        status = CASE WHEN q.wanted = 'absent' THEN $12::text ELSE $11::text END, rotation_id = o.rotation_id,
+        connection_id = o.connection_id, key_issued = o.key_issued, adopted = o.adopted, attempts = o.sent,
+        left_behind = CASE
+            WHEN position(o.left_behind IN q.left_behind) > 0 THEN q.left_behind  -- a failure has said it already
+            ELSE nullif(concat_ws('; ', q.left_behind, o.left_behind), '')
+        END, error_code = NULL, error_message = NULL,
         finished_at = clock_timestamp()
     FROM settled AS o
     WHERE q.id = o.id
@@ -75,22 +83,32 @@ UNION ALL
 SELECT provisioner.not_updated(s.id) FROM settled AS s WHERE (s.id IN (SELECT u.id FROM updated AS u)) IS NOT TRUE;
 
 -- :name remove
--- Nothing of ours is there any more: forget the rotation. What may have been left behind is still said.
+-- Nothing of ours is there any more: forget the rotation. What stays or may stay at OpenRouter is said, as what was left before is.
+-- What is wanted again, or was found gone, goes back in line.
 WITH settled AS (
     DELETE FROM provisioner.in_flight AS f
-    USING unnest($2::bigint[], $3::integer[], $4::integer[], $5::bigint[]) AS o (id, attempt, sent, fence)
+    USING unnest(
+        $2::bigint[], $3::integer[], $4::integer[], $5::text[], $6::bigint[]
+    ) AS o (id, attempt, sent, left_behind, fence)
     WHERE f.id = ANY ($2::bigint[]) AND f.id = o.id AND f.fence = o.fence AND f.worker = $1
+        AND (SELECT set_config('provisioner.recording', 'on', true)) = 'on'
     RETURNING o.*
 ),
 forgotten AS (
     DELETE FROM provisioner.attempt_state AS s USING settled AS o WHERE s.id = o.id
 ),
+unedited AS (
+    DELETE FROM provisioner.edits AS e USING settled AS o WHERE e.id = o.id
+),
 updated AS (
     UPDATE provisioner.rotation_requests AS q
     SET
-        status = CASE q.wanted WHEN 'absent' THEN 'removed' ELSE 'pending' END, attempts = o.sent,
-        finished_at = clock_timestamp(), error_code = NULL, error_message = NULL, rotation_id = NULL, key_issued = NULL,
-        adopted = false
+        status = CASE WHEN q.wanted = 'absent' THEN $7::text ELSE $8::text END, attempts = o.sent,
+        finished_at = clock_timestamp(), error_code = NULL, error_message = NULL, rotation_id = NULL, connection_id = NULL,
+        key_issued = NULL, adopted = false, left_behind = CASE
+            WHEN position(o.left_behind IN q.left_behind) > 0 THEN q.left_behind
+            ELSE nullif(concat_ws('; ', q.left_behind, o.left_behind), '')
+        END
     FROM settled AS o
     WHERE q.id = o.id
     RETURNING q.id, q.status, q.target, q.priority, q.project_id
@@ -127,52 +145,6 @@ WHERE
 ORDER BY CASE WHEN $10::boolean THEN v.id END DESC, v.id
 LIMIT $9;
 
--- :name further
--- As `further` of `browse.sql`.
-SELECT count(*) AS requests
-FROM (
-    SELECT FROM provisioner.rotation_status AS v
-    WHERE
-        ($1::bigint[] IS NULL OR v.id = ANY ($1))
-        AND ($2::text[] IS NULL OR v.state = ANY ($2))
-        AND ($3::text[] IS NULL OR v.batch = ANY ($3))
-        AND ($4::uuid[] IS NULL OR v.project_id = ANY ($4))
-        AND ($5::text[] IS NULL OR v.error_code = ANY ($5))
-        AND ($6::text[] IS NULL OR v.target = ANY ($6))
-        AND ($7::bigint IS NULL OR v.id > $7)
-        AND ($8::bigint IS NULL OR v.id < $8)
-    LIMIT $9
-) AS m;
-
--- :name counts
--- As `counts` of `browse.sql`.
-SELECT v.state, count(*) AS requests, count(*) FILTER (WHERE s.id IS NOT NULL AND NOT s.cancelled) AS retrying
-FROM provisioner.rotation_status AS v
-LEFT JOIN provisioner.attempt_state AS s ON s.id = v.id
-WHERE
-    ($1::bigint[] IS NULL OR v.id = ANY ($1))
-    AND ($2::text[] IS NULL OR v.state = ANY ($2))
-    AND ($3::text[] IS NULL OR v.batch = ANY ($3))
-    AND ($4::uuid[] IS NULL OR v.project_id = ANY ($4))
-    AND ($5::text[] IS NULL OR v.error_code = ANY ($5))
-    AND ($6::text[] IS NULL OR v.target = ANY ($6))
-GROUP BY v.state;
-
--- :name ids
--- As `ids` of `browse.sql`.
-SELECT v.id
-FROM provisioner.rotation_status AS v
-WHERE
-    ($1::bigint[] IS NULL OR v.id = ANY ($1))
-    AND ($2::text[] IS NULL OR v.state = ANY ($2))
-    AND ($3::text[] IS NULL OR v.batch = ANY ($3))
-    AND ($4::uuid[] IS NULL OR v.project_id = ANY ($4))
-    AND ($5::text[] IS NULL OR v.error_code = ANY ($5))
-    AND ($6::text[] IS NULL OR v.target = ANY ($6))
-    AND v.id > $7
-ORDER BY v.id
-LIMIT $8;
-
 -- :name removal_foreseen
 -- As `removal_foreseen` of `operations.sql`.
 SELECT
@@ -201,7 +173,12 @@ ORDER BY q.id;
 
 -- :name leave_behind
 -- Requests $2 have failed and may have left behind what $3 says: keep it, for those of them that were settled by worker $1, $4.
-UPDATE provisioner.rotation_requests AS q SET left_behind = o.left_behind
+UPDATE provisioner.rotation_requests AS q
+SET
+    left_behind = CASE
+        WHEN position(o.left_behind IN q.left_behind) > 0 THEN q.left_behind
+        ELSE concat_ws('; ', q.left_behind, o.left_behind)
+    END
 FROM unnest($2::bigint[], $3::text[]) AS o (id, left_behind)
 WHERE q.id = o.id AND q.id = ANY ($4::bigint[]) AND $1::bigint IS NOT NULL;
 

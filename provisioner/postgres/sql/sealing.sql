@@ -14,7 +14,7 @@ SELECT
 FROM provisioner.sealing_keys AS k
 FULL JOIN (
     SELECT c.sealed_by AS key_id, count(*) AS boxes
-    FROM provisioner.request_credentials AS c
+    FROM provisioner.listed_requests AS c
     WHERE c.sealed_by IS NOT NULL
     GROUP BY c.sealed_by
 ) AS s ON s.key_id = k.key_id

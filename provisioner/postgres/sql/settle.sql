@@ -7,10 +7,11 @@
 -- a hash table then, where the planner, who expects one row, would compare every row with every row.
 --
 -- Each says by the setting `provisioner.recording` that it records, for no one else may; it holds for the transaction, so it needs no
--- session. Where the wish (`wanted`) or the credential has changed since the claim, the request goes back in line.
+-- session. How the request stands then is decided in `core/endings.py`: as such, or if it was called off meanwhile, or if its wish
+-- (`wanted`) or its credential is another one. What is pending then is in line at once.
 
 -- :name succeed
--- Record connections: one update of the wide row, the sealed key wiped in the same statement. Where a single create was all
+-- Record connections, which then stand as $17, or as $18 if something else is wanted: one update of the wide row, the sealed key wiped in the same statement. Where a single create was all
 -- that was sent, it is logged here too: that is nearly always so, and saves a statement and a transaction block. What lost its
 -- claim was sent all the same and is logged, unless it is (the answer to its settlement may have been lost) or belongs to another
 -- request, older than the one that has its id now. That is an insert of its own: what has just ended cannot be there already, and
@@ -70,7 +71,7 @@ forgotten AS (
 updated AS (
     UPDATE provisioner.connection_requests AS q
     SET
-        status = CASE WHEN q.wanted = 'absent' OR left(q.credential, 160) <> o.credential THEN 'pending' ELSE 'succeeded' END,
+        status = CASE WHEN q.wanted = 'absent' OR left(q.credential, 160) <> o.credential THEN $18::text ELSE $17::text END,
         connection_id = o.connection_id,
         org_id = o.org_id,
         credentials_hash = o.credentials_hash,
@@ -112,7 +113,7 @@ WHERE
     AND EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.id = e.id AND q.status = 'succeeded');
 
 -- :name remove
--- Nothing of ours is there any more: forget the connection, and wipe a sealed key.
+-- Nothing of ours is there any more: forget the connection, which then stands as $6, or as $7 if it is wanted again; wipe a sealed key.
 WITH settled AS (
     DELETE FROM provisioner.in_flight AS f
     USING unnest($2::bigint[], $3::integer[], $4::integer[], $5::bigint[]) AS o (id, attempt, sent, fence)
@@ -128,7 +129,7 @@ unedited AS (
 updated AS (
     UPDATE provisioner.connection_requests AS q
     SET
-        status = CASE WHEN q.wanted = 'absent' THEN 'removed' ELSE 'pending' END,
+        status = CASE WHEN q.wanted = 'absent' THEN $6::text ELSE $7::text END,
         attempts = o.sent, finished_at = clock_timestamp(), error_code = NULL, error_message = NULL,
         connection_id = NULL, org_id = NULL, credentials_hash = NULL, adopted = false, key_fingerprint = NULL,
         credential = CASE
@@ -149,15 +150,17 @@ SELECT provisioner.not_updated(s.id) FROM settled AS s WHERE (s.id IN (SELECT u.
 
 -- :name fail
 -- Record failures that need a person. What is known of their attempts is kept: a later `retry` must still know whether one of
--- them may have made the connection. Who was cancelled meanwhile is recorded as cancelled.
+-- them may have made the connection.
 WITH settled AS (
     DELETE FROM provisioner.in_flight AS f
     USING unnest(
         $2::bigint[], $3::integer[], $4::integer[], $5::integer[], $6::timestamptz[], $7::boolean[], $8::text[], $9::text[],
-        $10::boolean[], $11::bigint[]
-    ) AS o (id, attempt, sent, failures, since, doubted, error_code, error_message, absent, fence)
+        $10::text[], $11::text[], $12::text[], $13::bigint[]
+    ) AS o (
+        id, attempt, sent, failures, since, absent, error_code, error_message, status, if_cancelled, if_edited, fence
+    )
     WHERE f.id = ANY ($2::bigint[]) AND f.id = o.id AND f.fence = o.fence AND f.worker = $1 AND (SELECT set_config('provisioner.recording', 'on', true)) = 'on'
-    RETURNING o.*, f.cancelled
+    RETURNING o.*, CASE WHEN f.cancelled THEN o.if_cancelled ELSE o.status END AS standing
 ),
 kept AS (
     INSERT INTO provisioner.attempt_state (id, attempt, sent, failures, since, error_code, error_message)
@@ -169,17 +172,13 @@ kept AS (
 updated AS (
     UPDATE provisioner.connection_requests AS q
     SET
-        status = CASE
-            WHEN (q.wanted = 'absent') <> o.absent THEN 'pending'
-            WHEN o.cancelled AND NOT o.doubted THEN 'cancelled'
-            ELSE 'failed'
-        END,
+        status = CASE WHEN (q.wanted = 'absent') <> o.absent THEN o.if_edited ELSE o.standing END,
         attempts = o.sent,
         error_code = o.error_code,
         error_message = o.error_message,
         finished_at = clock_timestamp(),
         credential = CASE
-            WHEN o.cancelled AND NOT o.doubted THEN provisioner.wiped(q.credential)
+            WHEN (q.wanted = 'absent') = o.absent AND o.standing = 'cancelled' THEN provisioner.wiped(q.credential)
             ELSE q.credential
         END
     FROM settled AS o
@@ -195,16 +194,19 @@ UNION ALL
 SELECT provisioner.not_updated(s.id) FROM settled AS s WHERE (s.id IN (SELECT u.id FROM updated AS u)) IS NOT TRUE;
 
 -- :name put_back
--- Let requests wait for another attempt. Who was cancelled meanwhile and certainly made nothing is finished instead; who was
--- cancelled and is in doubt waits until a late commit would show, then is looked up for the last time.
+-- Let requests wait for another attempt, or finish those that were called off and certainly made nothing.
 WITH settled AS (
     DELETE FROM provisioner.in_flight AS f
     USING unnest(
-        $2::bigint[], $3::integer[], $4::integer[], $5::integer[], $6::timestamptz[], $7::boolean[], $8::text[], $9::text[],
-        $10::double precision[], $11::text[], $12::integer[], $13::text[], $14::bigint[]
-    ) AS o (id, attempt, sent, failures, since, doubted, error_code, error_message, delay, quarantine, streak, streak_of, fence)
+        $2::bigint[], $3::integer[], $4::integer[], $5::integer[], $6::timestamptz[], $7::text[], $8::text[],
+        $9::double precision[], $10::text[], $11::integer[], $12::text[], $13::text[], $14::text[], $15::bigint[]
+    ) AS o (
+        id, attempt, sent, failures, since, error_code, error_message, delay, quarantine, streak, streak_of, status, if_cancelled,
+        fence
+    )
     WHERE f.id = ANY ($2::bigint[]) AND f.id = o.id AND f.fence = o.fence AND f.worker = $1 AND (SELECT set_config('provisioner.recording', 'on', true)) = 'on'
-    RETURNING o.*, f.cancelled, f.target, f.rank, f.project_id
+    RETURNING
+        o.*, f.cancelled, CASE WHEN f.cancelled THEN o.if_cancelled ELSE o.status END AS standing, f.target, f.rank, f.project_id
 ),
 kept AS (
     INSERT INTO provisioner.attempt_state (
@@ -221,30 +223,27 @@ kept AS (
 ),
 waiting AS (
     INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id, quarantine)
-    SELECT
-        o.id,
-        clock_timestamp() + make_interval(secs => CASE WHEN o.cancelled THEN greatest(o.delay, 45) ELSE o.delay END),
-        o.target, o.rank, o.project_id, o.quarantine
+    SELECT o.id, clock_timestamp() + make_interval(secs => o.delay), o.target, o.rank, o.project_id, o.quarantine
     FROM settled AS o
-    WHERE o.doubted OR NOT o.cancelled
+    WHERE o.standing = 'pending'
 ),
 ended AS (
     UPDATE provisioner.connection_requests AS q
     SET
-        status = 'cancelled', attempts = o.sent, finished_at = clock_timestamp(),
+        status = o.standing, attempts = o.sent, finished_at = clock_timestamp(),
         credential = provisioner.wiped(q.credential)
     FROM settled AS o
-    WHERE q.id = o.id AND o.cancelled AND NOT o.doubted
+    WHERE q.id = o.id AND o.standing <> 'pending'
     RETURNING q.id
 )
 SELECT o.id FROM settled AS o
 UNION ALL
 SELECT provisioner.not_updated(o.id)
 FROM settled AS o
-WHERE o.cancelled AND NOT o.doubted AND (o.id IN (SELECT e.id FROM ended AS e)) IS NOT TRUE;
+WHERE o.standing <> 'pending' AND (o.id IN (SELECT e.id FROM ended AS e)) IS NOT TRUE;
 
 -- :name cancel
--- Finish requests that were called off and, as is certain now, made nothing.
+-- Finish requests that were called off and, as is certain now, made nothing: they stand as $6.
 WITH settled AS (
     DELETE FROM provisioner.in_flight AS f
     USING unnest($2::bigint[], $3::integer[], $4::integer[], $5::bigint[]) AS o (id, attempt, sent, fence)
@@ -257,7 +256,7 @@ forgotten AS (
 updated AS (
     UPDATE provisioner.connection_requests AS q
     SET
-        status = 'cancelled', attempts = o.sent, finished_at = clock_timestamp(),
+        status = $6::text, attempts = o.sent, finished_at = clock_timestamp(),
         credential = provisioner.wiped(q.credential)
     FROM settled AS o
     WHERE q.id = o.id

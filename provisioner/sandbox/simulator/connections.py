@@ -4,13 +4,13 @@ import math
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from provisioner.sandbox.simulator import validation
-from provisioner.sandbox.simulator.answers import Cut, OpenRouterRefusal, Refusal, internal, not_found
+from provisioner.sandbox.simulator.answers import OpenRouterRefusal, Refusal, internal, not_found
 from provisioner.sandbox.simulator.clock import Clock, iso
 from provisioner.sandbox.simulator.exchange import Exchange
-from provisioner.sandbox.simulator.faults import Faults
+from provisioner.sandbox.simulator.mishaps import Mishaps
 from provisioner.sandbox.simulator.model import APP, Connection, Store
 from provisioner.sandbox.simulator.pool import Pool
 from provisioner.sandbox.simulator.seeds import Seeds
@@ -28,7 +28,6 @@ JITTER = 0.2
 OPENROUTER_SLOW = 5.0
 RETRIED = frozenset({"500", "503", "reset", "down"})
 
-SLOW = 1.0
 # The column's length in characters, while the request is checked for its length in UTF-16.
 DESCRIPTION_COLUMN = 255
 
@@ -113,8 +112,7 @@ class Connections:
     store: Store
     upstream: Upstream
     pool: Pool
-    faults: Faults
-    change_faults: Faults
+    mishaps: Mishaps
     settings: Settings
     clock: Clock
 
@@ -122,56 +120,20 @@ class Connections:
         """POST: validate, authorize, ask OpenRouter, insert; a fault may come in between."""
         wanted = validation.create(exchange.body)
         self.store.authorize(wanted.project_id, "create-app-connections")
-        if exchange.fault == "slow":
-            self._strike(exchange)
-            await exchange.wait(SLOW)
+        await self.mishaps.delay(exchange)
         down = {"openrouter-429": "429", "openrouter-down": "down"}.get(exchange.fault or "")
         if down:
-            self._strike(exchange)
+            self.mishaps.strike(exchange)
         await self.pool.turn(exchange)
         await self.upstream.validate(wanted.api_key, fault=down, wait=exchange.wait)
-        await self._fail_before_commit(exchange)
+        await self.mishaps.before_commit(exchange)
         async with self.pool.transaction(exchange):
             connection = self._insert(wanted)
             if exchange.record is not None:
                 exchange.record.committed = True
                 exchange.record.connection_id = connection.id
-        self._fail_after_commit(exchange)
+        self.mishaps.after_commit(exchange)
         return self._shown(connection)
-
-    async def _fail_before_commit(self, exchange: Exchange) -> None:
-        match exchange.fault:
-            case "cut-before-commit":
-                self._cut(exchange)
-            case "error-before-commit":
-                self._strike(exchange)
-                raise internal(error="Create")
-            case "late-commit":
-                self._strike(exchange)
-                exchange.cut()
-                await exchange.wait(self.settings.late_by)
-
-    def _fail_after_commit(self, exchange: Exchange) -> None:
-        match exchange.fault:
-            case "cut-after-commit":
-                self._cut(exchange)
-            case "error-after-commit":
-                self._strike(exchange)
-                raise internal()
-
-    def _strike(self, exchange: Exchange) -> None:
-        if exchange.fault is None:
-            return
-        if exchange.record is None:  # only creates have one
-            self.change_faults.strike(exchange.fault)
-        else:
-            self.faults.strike(exchange.fault)
-            exchange.record.fault = exchange.fault
-
-    def _cut(self, exchange: Exchange) -> NoReturn:
-        self._strike(exchange)
-        exchange.cut()
-        raise Cut
 
     def _insert(self, wanted: NewConnection) -> Connection:
         if wanted.project_id and not self.store.has_project(wanted.project_id):
@@ -245,23 +207,21 @@ class Connections:
         validation.connection_id(exchange.params["connectionId"])
         changes = validation.patch(exchange.body)
         self._by_id(exchange, "edit-app-connections")
-        if exchange.fault == "slow":
-            self._strike(exchange)
-            await exchange.wait(SLOW)
+        await self.mishaps.delay(exchange)
         if changes.api_key is UNDEFINED:
-            await self._fail_before_commit(exchange)
+            await self.mishaps.before_commit(exchange)
             changed = self._change(self._by_id(exchange, "edit-app-connections"), changes)
         else:
             await self.pool.turn(exchange)
             down = {"openrouter-429": "429", "openrouter-down": "down"}.get(exchange.fault or "")
             if down:
-                self._strike(exchange)
+                self.mishaps.strike(exchange)
             await self.upstream.validate(changes.api_key, fault=down, wait=exchange.wait)
-            await self._fail_before_commit(exchange)
+            await self.mishaps.before_commit(exchange)
             async with self.pool.transaction(exchange):
                 # It may have been deleted meanwhile.
                 changed = self._change(self._by_id(exchange, "edit-app-connections"), changes)
-        self._fail_after_commit(exchange)
+        self.mishaps.after_commit(exchange)
         return changed
 
     def _change(self, connection: Connection, changes: Changes) -> dict[str, Any]:
@@ -279,13 +239,13 @@ class Connections:
     async def delete(self, exchange: Exchange) -> dict[str, Any]:
         """DELETE."""
         self._by_id(exchange, "delete-app-connections")
-        await self._fail_before_commit(exchange)
+        await self.mishaps.before_commit(exchange)
         connection = self._by_id(exchange, "delete-app-connections")
         if connection.used_by:
             message = "Cannot delete App Connection with existing connections. Remove them and try again."
             raise Refusal(400, "BadRequest", message)
         self.store.remove(connection)
-        self._fail_after_commit(exchange)
+        self.mishaps.after_commit(exchange)
         return self._shown(connection)
 
     def _by_id(

@@ -42,7 +42,7 @@ class Pipeline:
         self._faults = {
             "create": world.faults,
             "create_rotation": world.rotation_faults,
-            **dict.fromkeys(("patch", "delete"), world.change_faults),
+            **dict.fromkeys(("patch", "delete", "patch_rotation", "delete_rotation"), world.change_faults),
         }
         self._actions: dict[str, Action] = {
             "create": connections.create,

@@ -6,13 +6,13 @@ key, nothing takes the key back.
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from provisioner.sandbox.simulator import rotation_bodies, validation
-from provisioner.sandbox.simulator.answers import Cut, Refusal, internal, not_found
+from provisioner.sandbox.simulator.answers import Refusal, internal, not_found
 from provisioner.sandbox.simulator.clock import Clock, iso
 from provisioner.sandbox.simulator.exchange import Exchange
-from provisioner.sandbox.simulator.faults import Faults
+from provisioner.sandbox.simulator.mishaps import Mishaps
 from provisioner.sandbox.simulator.model import APP, ENVIRONMENTS, Connection, Store
 from provisioner.sandbox.simulator.openrouter import Key, KeyStore
 from provisioner.sandbox.simulator.rotation_bodies import NewRotation, RotationChanges
@@ -23,11 +23,10 @@ from provisioner.sandbox.simulator.validation import UNDEFINED
 __all__ = ["Rotations"]
 
 KIND: Final = "open-router-api-key"
-SLOW: Final = 1.0
 # What OpenRouter takes to make a key, in seconds: between the two checks of name and secret.
 ISSUING: Final = 0.05
 KEPT_KEYS: Final = 2
-PLAN: Final = "Failed to create secret rotation due to plan restriction. Upgrade plan to create secret rotations."
+PLAN: Final = "Failed to {verb} secret rotation due to plan restriction. Upgrade plan to {verb} secret rotations."
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,6 +50,7 @@ class Rotation:
     rotated_at: float
     visible_at: float
     active: int = 0
+    failure: str | None = None
     keys: list[Key] = field(default_factory=list)
     planted: bool = False
 
@@ -67,7 +67,7 @@ class Rotations:
     store: Store
     secrets: Secrets
     keys: KeyStore
-    faults: Faults
+    mishaps: Mishaps
     settings: Settings
     clock: Clock
     _by_id: dict[str, Rotation] = field(default_factory=dict)
@@ -77,34 +77,26 @@ class Rotations:
         """POST: validate, check in the server's order, make the key, then check again and insert."""
         wanted = rotation_bodies.create(exchange.body)
         connection = self._checked(wanted)
-        if exchange.fault == "slow":
-            self._strike(exchange)
-            await exchange.wait(SLOW)
-        await self._fail_before_key(exchange)
+        await self.mishaps.delay(exchange)
+        await self.mishaps.before_commit(exchange)
         key = await self._issue(exchange, connection, wanted.parameters)
         match exchange.fault:
             case "key-then-error":
-                self._strike(exchange)
+                self.mishaps.strike(exchange)
                 raise internal(error="Create")
             case "key-then-cut":
-                self._cut(exchange)
+                self.mishaps.cut(exchange)
         self._refuse_taken(wanted)
         rotation = self._insert(wanted, connection, key)
         if exchange.record is not None:
             exchange.record.committed = True
             exchange.record.connection_id = rotation.id
-        match exchange.fault:
-            case "cut-after-commit":
-                self._cut(exchange)
-            case "error-after-commit":
-                self._strike(exchange)
-                raise internal()
+        self.mishaps.after_commit(exchange)
         return self._shown(rotation)
 
     def _checked(self, wanted: NewRotation) -> Connection:
         """Return the connection to use, if nothing stands in the way."""
-        if self.settings.plan_restricted:
-            raise Refusal(400, "BadRequest", PLAN)
+        self._check_plan("create")
         self._authorize(wanted.project_id, "create")
         self._folder(wanted.project_id, wanted.environment, wanted.path)
         connection = self.store.connections.get(wanted.connection_id.lower())
@@ -119,6 +111,10 @@ class Rotations:
         self._refuse_taken(wanted)
         return connection
 
+    def _check_plan(self, verb: str) -> None:
+        if self.settings.plan_restricted:
+            raise Refusal(400, "BadRequest", PLAN.format(verb=verb))
+
     def _refuse_taken(self, wanted: NewRotation) -> None:
         place = (wanted.project_id, wanted.environment, folder_path(wanted.path))
         if (*place, wanted.name) in self._places:
@@ -126,24 +122,12 @@ class Rotations:
         if self.secrets.has(*place, wanted.secret_name):
             raise secret_taken(wanted.secret_name, wanted.path)
 
-    async def _fail_before_key(self, exchange: Exchange) -> None:
-        match exchange.fault:
-            case "cut-before-commit":
-                self._cut(exchange)
-            case "error-before-commit":
-                self._strike(exchange)
-                raise internal(error="Create")
-            case "late-commit":
-                self._strike(exchange)
-                exchange.cut()
-                await exchange.wait(self.settings.late_by)
-
     async def _issue(self, exchange: Exchange, connection: Connection, parameters: dict[str, Any]) -> Key:
         """Let OpenRouter make a key, or raise the refusal of one that it does not make."""
         await exchange.wait(ISSUING * self.settings.upstream_pace)
         refused = exchange.fault == "key-refused"
         if refused:
-            self._strike(exchange)
+            self.mishaps.strike(exchange)
         if refused or self.settings.open_router not in {"ok", "slow"}:
             message = "Failed to create OpenRouter API key: Request failed with status code 402"
             raise Refusal(400, "BadRequest", message)
@@ -228,7 +212,12 @@ class Rotations:
     async def rotate(self, exchange: Exchange) -> dict[str, Any]:
         """POST: make the next key now; the one before stays until the next turn."""
         rotation = self._asked(exchange, "rotate")
-        key = await self._issue(exchange, rotation.connection, rotation.parameters)
+        try:
+            key = await self._issue(exchange, rotation.connection, rotation.parameters)
+        except Refusal as refusal:
+            rotation.failure = str(refusal.message)
+            raise
+        rotation.failure = None
         while len(rotation.keys) >= KEPT_KEYS:
             self.keys.revoke(rotation.keys.pop(0).hash)
         rotation.active = 1 - rotation.active
@@ -237,36 +226,45 @@ class Rotations:
         return self._shown(rotation)
 
     async def patch(self, exchange: Exchange) -> dict[str, Any]:
-        """PATCH: another name, description, schedule, secret, or parameters for the next key."""
+        """PATCH: another name, description, schedule or secret at once; other parameters for the next key."""
         changes = rotation_bodies.patch(exchange.body)
-        rotation = self._asked(exchange, "edit")
+        self._check_plan("update")
+        self._asked(exchange, "edit")
+        await self.mishaps.delay(exchange)
+        await self.mishaps.before_commit(exchange, error="Update by id")
+        rotation = self._asked(exchange, "edit")  # it may have been deleted meanwhile
         self._rename(rotation, changes)
-        for attribute in ("description", "auto", "interval", "rotate_at"):
+        for attribute in ("description", "auto", "interval", "rotate_at", "parameters"):
             value = getattr(changes, attribute)
             if value is not UNDEFINED:
                 setattr(rotation, attribute, value)
-        if changes.parameters is not UNDEFINED:
-            rotation.parameters = changes.parameters
         rotation.updated_at = self.clock()
+        self.mishaps.after_commit(exchange)
         return self._shown(rotation)
 
     def _rename(self, rotation: Rotation, changes: RotationChanges) -> None:
+        """Let it have another secret and another name, or raise what is in the way: the secret's, then the name's."""
         folder = (rotation.project_id, rotation.environment, rotation.path)
-        if changes.name is not UNDEFINED and changes.name != rotation.name:
-            if (*folder, changes.name) in self._places:
-                raise name_taken(changes.name, rotation.path)
+        renamed = changes.name is not UNDEFINED and changes.name != rotation.name
+        moved = changes.secret_name is not UNDEFINED and changes.secret_name != rotation.secret_name
+        if moved and self.secrets.has(*folder, changes.secret_name):
+            raise secret_taken(changes.secret_name, rotation.path)
+        if renamed and (*folder, changes.name) in self._places:
+            raise name_taken(changes.name, rotation.path)
+        if renamed:
             del self._places[rotation.place]
             rotation.name = changes.name
             self._places[rotation.place] = rotation
-        if changes.secret_name is not UNDEFINED and changes.secret_name != rotation.secret_name:
-            if self.secrets.has(*folder, changes.secret_name):
-                raise secret_taken(changes.secret_name, rotation.path)
+        if moved:
             self.secrets.release((*folder, rotation.secret_name), delete=True)
             rotation.secret_name = changes.secret_name
             self.secrets.rotate((*folder, rotation.secret_name), rotation.keys[-1].value, rotation.id)
 
     async def delete(self, exchange: Exchange) -> dict[str, Any]:
         """DELETE: the rotation, and its secret and keys where the query says so."""
+        self._check_plan("delete")
+        self._asked(exchange, "delete")
+        await self.mishaps.before_commit(exchange, error="Delete by id")
         rotation = self._asked(exchange, "delete")
         place = (rotation.project_id, rotation.environment, rotation.path, rotation.secret_name)
         self.secrets.release(place, delete=exchange.asked("deleteSecrets") == "true")
@@ -276,6 +274,7 @@ class Rotations:
             key.rotation_id = None
         shown = self._shown(rotation)
         self._forget(rotation)
+        self.mishaps.after_commit(exchange)
         return shown
 
     def remove_projects(self, projects: list[str]) -> None:
@@ -316,16 +315,6 @@ class Rotations:
     def _visible(self, rotation: Rotation) -> bool:
         return self.clock() >= rotation.visible_at
 
-    def _strike(self, exchange: Exchange) -> None:
-        if exchange.fault is not None and exchange.record is not None:
-            self.faults.strike(exchange.fault)
-            exchange.record.fault = exchange.fault
-
-    def _cut(self, exchange: Exchange) -> NoReturn:
-        self._strike(exchange)
-        exchange.cut()
-        raise Cut
-
     def _stamp(self, moment: float) -> str:
         return iso(moment + self.settings.clock_offset)
 
@@ -345,7 +334,7 @@ class Rotations:
                 "createdAt": self._stamp(one.created_at),
                 "updatedAt": self._stamp(one.updated_at),
                 "rotationInterval": one.interval,
-                "rotationStatus": "success",
+                "rotationStatus": "failed" if one.failure else "success",
                 "lastRotationAttemptedAt": rotated,
                 "lastRotatedAt": rotated,
                 "lastRotationJobId": None,
@@ -356,7 +345,7 @@ class Rotations:
                 "projectId": one.project_id,
                 "folder": {"id": folder, "path": one.path},
                 "rotateAtUtc": one.rotate_at,
-                "lastRotationMessage": None,
+                "lastRotationMessage": one.failure,
                 "type": KIND,
                 "parameters": one.parameters,
                 "secretsMapping": {"apiKey": one.secret_name},

@@ -10,6 +10,7 @@ from provisioner.sandbox.simulator.connections import Connections, Upstream
 from provisioner.sandbox.simulator.faults import Faults
 from provisioner.sandbox.simulator.limiter import Limiter
 from provisioner.sandbox.simulator.logins import Logins
+from provisioner.sandbox.simulator.mishaps import Mishaps
 from provisioner.sandbox.simulator.model import CreateRecord, Grant, Store
 from provisioner.sandbox.simulator.openrouter import KeyStore
 from provisioner.sandbox.simulator.options import Options
@@ -100,14 +101,18 @@ class World:
                 store=store,
                 upstream=upstream,
                 pool=pool,
-                faults=faults,
-                change_faults=change_faults,
+                mishaps=Mishaps(creates=faults, changes=change_faults, settings=settings),
                 settings=settings,
                 clock=clock,
             ),
             secrets=secrets,
             rotations=Rotations(
-                store=store, secrets=secrets, keys=keys, faults=rotation_faults, settings=settings, clock=clock
+                store=store,
+                secrets=secrets,
+                keys=keys,
+                mishaps=Mishaps(creates=rotation_faults, changes=change_faults, settings=settings),
+                settings=settings,
+                clock=clock,
             ),
             rotation_faults=rotation_faults,
             change_faults=change_faults,

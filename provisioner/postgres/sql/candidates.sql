@@ -1,0 +1,197 @@
+-- Ids between $1 and $2 (both left out), at most $3, the newest first if $4: where to look for what a filter matches. Each follows
+-- an index, as far as it is asked. See `postgres/candidates.py`.
+
+-- :name prepare
+-- For this transaction: plan each statement for what it asks for, walk along indexes, and end in $1 milliseconds whatever there is.
+SELECT
+    set_config('plan_cache_mode', 'force_custom_plan', true), set_config('enable_seqscan', 'off', true),
+    set_config('jit', 'off', true), set_config('statement_timeout', $1, true);
+
+-- :name counted
+-- In lines whose names end with $5: how many requests are counted as one of $1 (as anything if NULL), with error codes $3, in batches $2
+-- and at targets $4; how many are of that kind in all, how many in the batches, and how many pending. And the newest that ever was of that kind there.
+SELECT
+    coalesce(sum(c.requests) FILTER (WHERE c.is_of_kind AND c.is_in_batch AND c.is_at_target), 0)::bigint AS matching,
+    max(c.newest) FILTER (WHERE c.is_of_kind AND c.is_in_batch AND c.is_at_target) AS newest,
+    coalesce(sum(c.requests) FILTER (WHERE c.is_of_kind), 0)::bigint AS of_kind,
+    coalesce(sum(c.requests) FILTER (WHERE c.is_in_batch), 0)::bigint AS of_batch,
+    coalesce(sum(c.requests) FILTER (WHERE c.status = 'pending'), 0)::bigint AS pending
+FROM (
+    SELECT
+        r.requests, r.newest, r.status,
+        ($1::text[] IS NULL OR r.counted_as = ANY ($1)) AND ($3::text[] IS NULL OR r.error_code = ANY ($3)) AS is_of_kind,
+        $2::text[] IS NULL OR r.batch = ANY ($2) AS is_in_batch,
+        $4::text[] IS NULL OR split_part(r.target, '/', 1) = ANY ($4) AS is_at_target
+    FROM provisioner.request_counts AS r
+    WHERE split_part(r.target, '/', 2) = $5
+) AS c;
+
+-- :name given
+-- Of the ids $5.
+SELECT g.id FROM unnest($5::bigint[]) AS g (id)
+WHERE g.id > $1 AND g.id < $2
+ORDER BY CASE WHEN $4::boolean THEN g.id END DESC, g.id
+LIMIT $3;
+
+-- :name of_projects
+-- Of projects $5 at targets $6, or at any: those are found by jumping from one to the next.
+WITH RECURSIVE named AS (
+    (SELECT q.target FROM provisioner.connection_requests AS q ORDER BY q.target LIMIT 1)
+    UNION ALL
+    SELECT (SELECT q.target FROM provisioner.connection_requests AS q WHERE q.target > n.target ORDER BY q.target LIMIT 1)
+    FROM named AS n
+    WHERE n.target IS NOT NULL
+)
+SELECT q.id
+FROM (SELECT unnest($6::text[]) AS target UNION SELECT n.target FROM named AS n WHERE $6::text[] IS NULL AND n.target IS NOT NULL) AS t
+CROSS JOIN unnest($5::uuid[]) AS p (project_id)
+JOIN provisioner.connection_requests AS q ON q.target = t.target AND q.project_id = p.project_id
+WHERE q.id > $1 AND q.id < $2
+ORDER BY CASE WHEN $4::boolean THEN q.id END DESC, q.id
+LIMIT $3;
+
+-- :name in_batches
+-- In batches $5.
+SELECT l.id
+FROM unnest($5::text[]) AS b (batch)
+CROSS JOIN LATERAL (
+    SELECT q.id
+    FROM provisioner.connection_requests AS q
+    WHERE q.batch = b.batch AND q.id > $1 AND q.id < $2
+    ORDER BY CASE WHEN $4::boolean THEN q.id END DESC, q.id
+    LIMIT $3
+) AS l
+ORDER BY CASE WHEN $4::boolean THEN l.id END DESC, l.id
+LIMIT $3;
+
+-- :name apart
+-- Set apart as $5, with error codes $6 or any.
+SELECT l.id
+FROM unnest($5::text[]) AS s (status)
+CROSS JOIN LATERAL (
+    (
+        SELECT a.id FROM provisioner.set_apart AS a
+        WHERE $6::text[] IS NULL AND a.status = s.status AND a.id > $1 AND a.id < $2
+        ORDER BY CASE WHEN $4::boolean THEN a.id END DESC, a.id
+        LIMIT $3
+    )
+    UNION ALL
+    SELECT o.id
+    FROM unnest($6::text[]) AS e (error_code)
+    CROSS JOIN LATERAL (
+        SELECT a.id FROM provisioner.set_apart AS a
+        WHERE a.error_code = e.error_code AND a.status = s.status AND a.id > $1 AND a.id < $2
+        ORDER BY CASE WHEN $4::boolean THEN a.id END DESC, a.id
+        LIMIT $3
+    ) AS o
+) AS l
+ORDER BY CASE WHEN $4::boolean THEN l.id END DESC, l.id
+LIMIT $3;
+
+-- :name tried
+-- Whose last error is one of $5, whatever became of them.
+SELECT l.id
+FROM unnest($5::text[]) AS e (error_code)
+CROSS JOIN LATERAL (
+    (
+        SELECT s.id FROM provisioner.attempt_state AS s
+        WHERE s.error_code = e.error_code AND s.id > $1 AND s.id < $2
+        ORDER BY CASE WHEN $4::boolean THEN s.id END DESC, s.id
+        LIMIT $3
+    )
+    UNION
+    (
+        SELECT a.id FROM provisioner.set_apart AS a
+        WHERE a.error_code = e.error_code AND a.id > $1 AND a.id < $2
+        ORDER BY CASE WHEN $4::boolean THEN a.id END DESC, a.id
+        LIMIT $3
+    )
+) AS l
+ORDER BY CASE WHEN $4::boolean THEN l.id END DESC, l.id
+LIMIT $3;
+
+-- :name in_line
+-- In line if $5, waiting if $6, in flight if $7.
+SELECT l.id
+FROM (
+    (
+        SELECT r.id FROM provisioner.ready AS r
+        WHERE $5::boolean AND r.id > $1 AND r.id < $2
+        ORDER BY CASE WHEN $4::boolean THEN r.id END DESC, r.id
+        LIMIT $3
+    )
+    UNION
+    (
+        SELECT w.id FROM provisioner.waiting AS w
+        WHERE $6::boolean AND w.id > $1 AND w.id < $2
+        ORDER BY CASE WHEN $4::boolean THEN w.id END DESC, w.id
+        LIMIT $3
+    )
+    UNION
+    (
+        SELECT f.id FROM provisioner.in_flight AS f
+        WHERE $7::boolean AND f.id > $1 AND f.id < $2
+        ORDER BY CASE WHEN $4::boolean THEN f.id END DESC, f.id
+        LIMIT $3
+    )
+) AS l
+ORDER BY CASE WHEN $4::boolean THEN l.id END DESC, l.id
+LIMIT $3;
+
+-- :name ends
+-- The oldest and the newest request between $1 and $2.
+SELECT
+    (SELECT q.id FROM provisioner.connection_requests AS q WHERE q.id > $1 AND q.id < $2 ORDER BY q.id LIMIT 1) AS oldest,
+    (SELECT q.id FROM provisioner.connection_requests AS q WHERE q.id > $1 AND q.id < $2 ORDER BY q.id DESC LIMIT 1) AS newest;
+
+-- :name walk
+-- All that ended as one of $5, at targets $6, with a name like $7; NULL means any. Nothing is joined: where few of many match, what a
+-- row costs that does not is all that counts.
+SELECT q.id
+FROM provisioner.connection_requests AS q
+WHERE
+    q.id > $1 AND q.id < $2
+    AND ($5::text[] IS NULL OR q.status = ANY ($5))
+    AND ($6::text[] IS NULL OR q.target = ANY ($6))
+    AND ($7::text IS NULL OR q.name ILIKE $7 OR q.project_name ILIKE $7 OR q.batch ILIKE $7)
+ORDER BY CASE WHEN $4::boolean THEN q.id END DESC, q.id
+LIMIT $3;
+
+-- :name named_so
+-- Which of the requests $1 have a name like $2, in their order.
+SELECT g.id
+FROM unnest($1::bigint[]) WITH ORDINALITY AS g (id, place)
+JOIN provisioner.connection_requests AS q ON q.id = g.id
+WHERE q.name ILIKE $2 OR q.project_name ILIKE $2 OR q.batch ILIKE $2
+ORDER BY g.place;
+
+-- :name called
+-- Called $5, in their own name or their project's; and of those that are called something that begins so, before $6, some two thousand
+-- of each kind.
+SELECT l.id
+FROM (
+    (
+        SELECT q.id FROM provisioner.connection_requests AS q
+        WHERE q.name = $5 AND q.id > $1 AND q.id < $2
+        ORDER BY CASE WHEN $4::boolean THEN q.id END DESC, q.id
+        LIMIT $3
+    )
+    UNION
+    (
+        SELECT q.id FROM provisioner.connection_requests AS q
+        WHERE q.project_name IS NOT NULL AND lower(q.project_name) = $5 AND q.id > $1 AND q.id < $2
+        ORDER BY CASE WHEN $4::boolean THEN q.id END DESC, q.id
+        LIMIT $3
+    )
+    UNION
+    (SELECT q.id FROM provisioner.connection_requests AS q WHERE q.name ~>=~ $5 AND q.name ~<~ $6 LIMIT 2000)
+    UNION
+    (
+        SELECT q.id FROM provisioner.connection_requests AS q
+        WHERE q.project_name IS NOT NULL AND lower(q.project_name) ~>=~ $5 AND lower(q.project_name) ~<~ $6
+        LIMIT 2000
+    )
+) AS l
+WHERE l.id > $1 AND l.id < $2
+ORDER BY CASE WHEN $4::boolean THEN l.id END DESC, l.id
+LIMIT $3;

@@ -1,0 +1,182 @@
+"""No look of a person's, of a monitor's or of a worker's reads the table of requests whole, whatever is asked.
+
+The real statements run against a crowd of requests in every state; the server's own counters tell what was read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from provisioner.core.queue_values import FRONT
+from provisioner.core.requests import Query
+from provisioner.postgres.browse import exporting, requested_targets, unknown_batches
+from provisioner.postgres.candidates import is_narrow
+from provisioner.postgres.filters import Filter, State
+from provisioner.postgres.history import read_history
+from provisioner.postgres.pool import Database as Pool
+from provisioner.postgres.queue import PostgresQueue
+from provisioner.postgres.reports import read_gauges, read_leftovers, read_outlook, read_status
+from provisioner.postgres.search import find, page, tell
+from tests.benchmarks.crowd import gather
+from tests.support import eventually
+from tests.support.sessions import connected
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from tests.support.postgres import Database, Databases
+    from tests.support.sessions import Session
+
+    Look = Callable[[Pool], Awaitable[object]]
+    Read = dict[str, tuple[int, int]]
+
+# One process makes the large database, once.
+pytestmark = pytest.mark.xdist_group("look_plan")
+
+ROWS: Final = 200_000  # enough for a plan to go wrong, and a few seconds to make
+WIDE: Final = ("connection_requests", "ready")
+# Rows and entries of indexes that one look may read of each: what waits is looked at one by one, and there are 1,500.
+ENOUGH: Final = 40_000
+STATUS: Final[dict[str, Look]] = {
+    "status": partial(read_status, batches=50),
+    "status of a batch": partial(read_status, batch="import-0290"),
+    "metrics": read_gauges,
+    "outlook": read_outlook,
+    "leftovers": lambda pool: read_leftovers(pool, ["default", "eu"]),
+    "history": read_history,
+    "batch_progress": lambda pool: pool.fetch("SELECT * FROM provisioner.batch_progress"),
+    "request_status": lambda pool: pool.fetch("SELECT * FROM provisioner.request_status WHERE id = 190000"),
+    "story": lambda pool: tell(pool, 190_000),
+    "targets": requested_targets,
+    "batches": lambda pool: unknown_batches(pool, ["import-0001", "no such batch"]),
+    "worker": lambda pool: PostgresQueue(pool).look(marks={"default": FRONT, "default/rotations": FRONT}, served={}),
+}
+FILTERS: Final[tuple[dict[str, Any], ...]] = (
+    {},
+    *({"states": [state]} for state in State),
+    {"states": [State.FAILED], "errors": ["invalid_request"]},
+    {"states": [State.FAILED], "batches": ["import-0010"]},
+    {"states": [State.READY], "batches": ["import-0010"]},
+    {"errors": ["outcome_unknown"]},
+    {"errors": ["no such error"]},
+    {"batches": ["import-0010"]},
+    {"batches": ["no such batch"]},
+    {"targets": ["eu"]},
+    {"targets": ["nowhere"]},
+    {"projects": ["00000000-0000-0000-0000-000000000001"]},
+    {"ids": [7, 70, 190_000]},
+)
+SOUGHT: Final[tuple[dict[str, Any], ...]] = (
+    *({"state": str(state)} for state in (*State, "pending")),
+    {"error": "permission_denied"},
+    {"state": "failed", "error": "gave_up", "batch": "import-0010"},
+    {"state": "pending", "target": "eu", "after": 5000},
+    {"batch": "import-0010", "text": "ledger"},
+)
+TEXTS: Final = ("openrouter-49", "payments 1230", "import-0010", "190000")
+
+
+@pytest.fixture(scope="module")
+def crowd(databases: Databases, template_database: str) -> Iterator[Database]:
+    """Lend a database with requests in every state, made once."""
+    with databases.fresh(template_database) as made:
+        with ThreadPoolExecutor(1) as thread:  # so that the event loops of the tests are left alone
+            thread.submit(asyncio.run, _fill(made.url)).result()
+        yield made
+
+
+async def _fill(url: str) -> None:
+    async with connected(url, recount=False) as session:
+        await gather(session, ROWS)
+
+
+@dataclass(slots=True)
+class Meter:
+    """Tells how often each wide table was read from end to end for a look, and how many of its rows were touched."""
+
+    url: str
+    session: Session
+
+    async def of(self, look: Look) -> dict[str, tuple[int, int]]:
+        """What a look reads."""
+        before = await self._counters()
+        pool = Pool(self.url, size=1)
+        try:
+            await look(pool)
+        finally:
+            await pool.close()
+        await eventually(self._alone)  # a session reports what it did when it ends
+        after = await self._counters()
+        return {table: (after[table][0] - before[table][0], after[table][1] - before[table][1]) for table in WIDE}
+
+    async def _alone(self) -> Any:
+        return not await self.session.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            " AND backend_type = 'client backend'"
+        )
+
+    async def _counters(self) -> dict[str, tuple[int, int]]:
+        rows = await self.session.fetch(
+            "SELECT t.relname AS name, t.seq_scan AS whole,"
+            " coalesce(t.idx_tup_fetch, 0) + coalesce(sum(i.idx_tup_read), 0) AS read"
+            " FROM pg_stat_user_tables AS t LEFT JOIN pg_stat_user_indexes AS i USING (relid)"
+            " WHERE t.schemaname = 'provisioner' GROUP BY t.relname, t.seq_scan, t.idx_tup_fetch"
+        )
+        return {row["name"]: (row["whole"], int(row["read"])) for row in rows}
+
+
+async def beyond(crowd: Database, looks: dict[str, Look], enough: int = ENOUGH) -> dict[str, Read]:
+    """The looks that read a wide table whole, or too much of it."""
+    found: dict[str, Read] = {}
+    async with connected(crowd.url, recount=False) as session:
+        meter = Meter(crowd.url, session)
+        for name, look in looks.items():
+            read = await meter.of(look)
+            if any(whole or rows > enough for whole, rows in read.values()):
+                found[name] = read
+    return found
+
+
+async def test_no_report_reads_the_table_whole(crowd: Database) -> None:
+    """The status, the metrics, the views, a story, and what a worker looks at every second."""
+    assert await beyond(crowd, STATUS) == {}
+
+
+async def test_no_list_reads_the_table_whole(crowd: Database) -> None:
+    """Each filter of `list`, from either end, and the first rows of an export."""
+
+    def listed(wanted: dict[str, Any], *, oldest_first: bool) -> Look:
+        return lambda pool: page(pool, Filter(**wanted), limit=50, oldest_first=oldest_first)
+
+    def exported(wanted: dict[str, Any]) -> Look:
+        async def first(pool: Pool) -> None:
+            async with exporting(pool, Filter(**wanted)) as snapshot:
+                async for _ in snapshot.rows:
+                    return
+
+        return first
+
+    looks = {
+        f"{wanted} oldest first: {oldest_first}": listed(wanted, oldest_first=oldest_first)
+        for wanted in FILTERS
+        for oldest_first in (False, True)
+    } | {f"export of {wanted}": exported(wanted) for wanted in FILTERS if is_narrow(Filter(**wanted))}
+    assert await beyond(crowd, looks, enough=4 * ENOUGH) == {}  # a page, and what is counted behind it
+
+
+async def test_no_search_reads_the_table_whole(crowd: Database) -> None:
+    """Each search of the page; only a part of a name that hardly anything has is looked for along the whole table."""
+
+    def sought(**wanted: Any) -> Look:
+        return lambda pool: find(pool, Query(**wanted))
+
+    looks = {text: sought(text=text) for text in TEXTS} | {f"{wanted}": sought(**wanted) for wanted in SOUGHT}
+    found = await beyond(crowd, looks)
+    assert {name for name, read in found.items() if any(whole for whole, _ in read.values())} == set()
+    assert set(found) <= {"payments 1230", "import-0010"}

@@ -1,0 +1,62 @@
+"""What needs a person, and what passes by itself."""
+
+from datetime import timedelta
+
+import pytest
+
+from provisioner.core.alerts import PATIENCE, Kind, alerts, concerns, incidents
+from provisioner.core.reports import Retries, Status
+from tests.support.builders import NOON, at
+from tests.support.status_port import a_status
+
+
+def retried(
+    code: str, *, ago: float, quarantine: str | None = None, target: str = "default", requests: int = 3
+) -> Status:
+    """A status in which requests have been retried for so many seconds."""
+    return a_status(
+        retries=(
+            Retries(
+                target=target,
+                error_code=code,
+                quarantine=quarantine,
+                requests=requests,
+                since=at(-ago),
+                next_at=at(9),
+                example_id=1,
+                example="no",
+            ),
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "ago", "needed"),
+    [
+        ("permission_denied", PATIENCE.total_seconds(), True),
+        ("permission_denied", PATIENCE.total_seconds() - 1, False),
+        ("outcome_unknown", 9000, False),
+        ("", 9000, False),
+    ],
+)
+def test_what_is_retried_needs_a_person_once_it_lasts(code: str, ago: float, needed: bool) -> None:
+    """If a person can do something about it, and a few attempts have not helped; before that it is only told."""
+    status = retried(code, ago=ago)
+    assert NOON - at(-ago) == timedelta(seconds=ago)
+    assert [each.kind for each in concerns(status)] == [Kind.RETRYING] * needed
+    assert bool(alerts(status)) is needed
+    assert [said.startswith("3 requests are retried") for said in incidents(status)] == [True] * (not needed)
+
+
+def test_a_quarantine_is_told_by_what_it_is_about() -> None:
+    """Not once more as a retry."""
+    status = retried("credential_refused", ago=9000, quarantine="credential:team-a")
+    assert (concerns(status), incidents(status)) == ((), ())
+
+
+def test_one_cause_at_two_targets_is_one_concern() -> None:
+    """Their requests are added up."""
+    one, two = (retried("in_use", ago=9000, target=name, requests=n).retries for name, n in (("a", 1), ("b", 2)))
+    (found,) = concerns(a_status(retries=one + two))
+    assert (found.subject, found.requests) == ("in_use", 3)
+    assert found.said.startswith("3 requests are retried with in_use: remove what uses the connection")

@@ -1,0 +1,43 @@
+"""How a request stands once a claim of it has ended, whatever was asked for meanwhile."""
+
+from typing import Final
+
+import pytest
+
+from provisioner.core.endings import UNSENT, Standing, Status, lost, standing, unknown_target
+from provisioner.core.model import Cancel, ErrorCode, Fail, Outcome, Remove, Retry, Succeed
+from tests.support.builders import a_connection
+
+P, S, F, C, R = Status.PENDING, Status.SUCCEEDED, Status.FAILED, Status.CANCELLED, Status.REMOVED
+SUCCEED: Final = Succeed(connection=a_connection())
+FAIL: Final = Fail(code=ErrorCode.GAVE_UP, message="no")
+AGAIN: Final = Retry(delay=1.0, message="later")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "doubted", "expected"),
+    [
+        (SUCCEED, False, (S, S, P)),
+        (SUCCEED, True, (S, S, P)),
+        (FAIL, False, (F, C, P)),
+        (FAIL, True, (F, F, P)),
+        (AGAIN, False, (P, C, P)),
+        (AGAIN, True, (P, P, P)),
+        (Cancel(), False, (C, C, C)),
+        (Cancel(), True, (C, C, C)),
+        (Remove(), False, (R, R, P)),
+        (Remove(), True, (R, R, P)),
+    ],
+)
+def test_every_outcome(outcome: Outcome, doubted: bool, expected: tuple[Status, Status, Status]) -> None:
+    """As such, called off meanwhile, and edited meanwhile: nothing in doubt is cancelled unseen."""
+    assert standing(type(outcome), doubted=doubted) == Standing(*expected)
+
+
+def test_what_ends_a_claim_without_an_answer() -> None:
+    """A claim that was never sent has lost nothing, one of a lost worker may have made something, a stranger fails."""
+    assert (UNSENT.delay, UNSENT.counted) == (0.0, False)
+    assert lost(2.0).code is ErrorCode.OUTCOME_UNKNOWN
+    assert (lost(2.0).delay, lost(2.0).counted) == (2.0, False)
+    assert unknown_target("eu").code is ErrorCode.TARGET_UNKNOWN
+    assert "[targets.eu]" in unknown_target("eu").message
