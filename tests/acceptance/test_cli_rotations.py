@@ -111,7 +111,8 @@ def test_an_export_is_taken_back(database: Database, tmp_path: Path) -> None:
     """As CSV and as JSON Lines, into an empty table: every column that is asked for is as it was."""
     columns = (
         "target, project_id, name, connection, environment, secret_path, secret_name, interval_days, rotate_at,"
-        " key_name, spend_limit, limit_reset, include_byok, description, on_conflict, priority, batch, project_name, not_before"
+        " key_name, spend_limit, limit_reset, include_byok, description, on_conflict, priority, batch, project_name,"
+        " not_before"
     )
     query(
         database,
