@@ -45,7 +45,8 @@ LEFT JOIN LATERAL (
 ORDER BY w.rank, w.turn, w.id;
 
 -- :name succeed
--- Record rotations, with the name of each one's key, and in words what other creates may have left behind.
+-- Record rotations, with the name of each one's key, and in words what other creates may have left behind: a failure before may have
+-- said that already.
 WITH settled AS (
     DELETE FROM provisioner.in_flight AS f
     USING unnest(
@@ -64,7 +65,7 @@ updated AS (
         status = CASE WHEN q.wanted = 'absent' THEN $12::text ELSE $11::text END, rotation_id = o.rotation_id,
         connection_id = o.connection_id, key_issued = o.key_issued, adopted = o.adopted, attempts = o.sent,
         left_behind = CASE
-            WHEN position(o.left_behind IN q.left_behind) > 0 THEN q.left_behind  -- a failure has said it already
+            WHEN position(o.left_behind IN q.left_behind) > 0 THEN q.left_behind
             ELSE nullif(concat_ws('; ', q.left_behind, o.left_behind), '')
         END, error_code = NULL, error_message = NULL,
         finished_at = clock_timestamp()
