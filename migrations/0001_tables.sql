@@ -419,6 +419,48 @@ COMMENT ON COLUMN provisioner.concurrency.bar IS 'How far the limit goes after t
 COMMENT ON COLUMN provisioner.concurrency.memory IS 'For how many seconds the limit does not go beyond the bar; less than six hours: the cliff is only suspected';
 COMMENT ON COLUMN provisioner.concurrency.held IS 'Slots of each of the workers, in their order; likewise wanted and running';
 
+-- When what is left will end, as one worker foresees it for all every few seconds (`core/forecast.py`), so that looking at it costs
+-- nothing. One row, whose turn it is; who looks has it locked. What is overdue by far nobody renews any more.
+CREATE TABLE provisioner.forecast_turn (
+    one boolean PRIMARY KEY DEFAULT true,
+    made_at timestamptz NOT NULL DEFAULT '-infinity',
+    due_at timestamptz NOT NULL DEFAULT '-infinity'
+) WITH (fillfactor = 50);
+
+INSERT INTO provisioner.forecast_turn DEFAULT VALUES;
+
+-- One row a line: what came of its permits lately, the pace that follows from it, and the forecast for all that is left there.
+CREATE TABLE provisioner.line_forecasts (
+    target text PRIMARY KEY,
+    seen_at double precision NOT NULL,
+    ended bigint NOT NULL,
+    busy boolean NOT NULL,
+    seconds double precision NOT NULL,
+    permits double precision NOT NULL,
+    got double precision NOT NULL,
+    pace double precision,
+    ends_at timestamptz,
+    ends_why text,
+    urgency smallint
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
+
+COMMENT ON TABLE provisioner.line_forecasts IS 'How fast each line moves, and when all that is left in it will have ended';
+COMMENT ON COLUMN provisioner.line_forecasts.pace IS 'Requests a second that will end; NULL while nobody knows';
+COMMENT ON COLUMN provisioner.line_forecasts.permits IS 'Permits that the limiter left us in the last `seconds` with work in line; `got` requests ended of them';
+COMMENT ON COLUMN provisioner.line_forecasts.urgency IS 'The place of ends_why among the reasons: the smallest is told';
+
+-- The forecast of each batch in each line; the empty batch is of requests without one.
+CREATE TABLE provisioner.forecasts (
+    target text NOT NULL,
+    batch text NOT NULL,
+    ends_at timestamptz,
+    ends_why text,
+    urgency smallint,
+    PRIMARY KEY (target, batch)
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
+
+COMMENT ON TABLE provisioner.forecasts IS 'When each batch will have ended in each line, or why nobody can say';
+
 -- A fingerprint has to be the same for all workers of this database, and say nothing to anybody else.
 CREATE TABLE provisioner.salt (
     salt uuid PRIMARY KEY DEFAULT gen_random_uuid()

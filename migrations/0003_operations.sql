@@ -448,6 +448,12 @@ COMMENT ON FUNCTION provisioner.repair(bigint[], text[]) IS 'Put connections in 
 -- Hold a target: nothing more of it is claimed; what is in flight ends.
 CREATE FUNCTION provisioner.pause(target text) RETURNS TABLE (target text, paused_at timestamptz, paused_by text)
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    -- Whoever looks next is told so, and not what was foreseen before.
+    UPDATE provisioner.forecast_turn SET due_at = clock_timestamp();
+    UPDATE provisioner.line_forecasts AS l SET ends_at = NULL, ends_why = 'paused', urgency = 0
+    WHERE split_part(l.target, '/', 1) = pause.target;
+    UPDATE provisioner.forecasts AS f SET ends_at = NULL, ends_why = 'paused', urgency = 0
+    WHERE split_part(f.target, '/', 1) = pause.target;
     INSERT INTO provisioner.targets AS t (target, paused_at, paused_by)
     VALUES (pause.target, now(), session_user)
     ON CONFLICT (target) DO UPDATE SET paused_at = now(), paused_by = session_user WHERE t.paused_at IS NULL
@@ -458,6 +464,7 @@ COMMENT ON FUNCTION provisioner.pause(text) IS 'Hold a target; returns nothing i
 
 CREATE FUNCTION provisioner.resume(target text) RETURNS TABLE (target text, paused_at timestamptz, paused_by text)
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    UPDATE provisioner.forecast_turn SET due_at = '-infinity';
     WITH held AS (
         SELECT t.target, t.paused_at, t.paused_by FROM provisioner.targets AS t
         WHERE t.target = resume.target AND t.paused_at IS NOT NULL
@@ -477,6 +484,7 @@ CREATE FUNCTION provisioner.set_limit(
 )
 RETURNS TABLE (target text, writes integer, period double precision, in_flight integer, limited_at timestamptz, limited_by text)
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    UPDATE provisioner.forecast_turn SET due_at = least(due_at, clock_timestamp());
     WITH wanted AS (
         SELECT
             coalesce(set_limit.writes, set_limit.in_flight) IS NOT NULL AS limited,

@@ -121,52 +121,18 @@ HAVING sum(c.requests) <> 0;
 COMMENT ON VIEW provisioner.request_counts IS 'How many requests there are of each kind, quick whatever their number';
 COMMENT ON COLUMN provisioner.request_counts.counted_as IS 'The status; of a pending one that changes or removes what was made, updating or removing';
 
--- How many creates a second to expect of each target: what its limiter allows, less what other clients of the same address were
--- seen to use within the last window; or, where there is none, what its workers did over the last while. However much others
--- use, a quarter is ours. Never more than an operator allows.
-CREATE VIEW provisioner.target_paces AS
-SELECT
-    t.target,
-    CASE WHEN t.pace > o.writes_limit / o.writes_period THEN o.writes_limit / o.writes_period ELSE t.pace END AS pace
-FROM (
-    SELECT
-        t.target,
-        coalesce(
-            (
-                SELECT
-                    greatest(
-                        p.permits / p.period
-                        - CASE WHEN p.seen_at > extract(EPOCH FROM now()) - p.period THEN p.their_pace ELSE 0 END,
-                        p.permits / p.period / 4
-                    )
-                FROM provisioner.permits AS p
-                WHERE p.target = t.target AND p.kind = 'write' AND p.metered
-            ),
-            (SELECT sum(k.pace) FROM provisioner.workers AS k WHERE k.lease_until > now() AND t.target = ANY (k.targets))
-        ) AS pace
-    FROM (
-        SELECT p.target FROM provisioner.permits AS p
-        UNION
-        SELECT unnest(k.targets) FROM provisioner.workers AS k
-    ) AS t
-) AS t
-LEFT JOIN provisioner.targets AS o ON o.target = split_part(t.target, '/', 1);
-
-COMMENT ON VIEW provisioner.target_paces IS 'How many creates a second to expect of each target; NULL while nobody knows';
-
 -- One row a batch, one (batch NULL, total false) for requests without a batch, one (total true) for everything. The end is
--- estimated for each target from its pace; the slowest target decides. Only what is in flight or waits is looked at one by one;
--- what else is pending is in line.
+-- what a worker foresaw last for each target; the slowest target decides. Only what is in flight or waits is looked at one by one; what
+-- else is pending is in line.
 CREATE VIEW provisioner.batch_progress WITH (security_barrier) AS
 WITH lines AS (
     SELECT
-        c.batch, c.target, c.counted_as, NULL AS state, c.requests, c.started_at, c.ended_at, NULL::timestamptz AS run_at,
-        NULL AS quarantine
+        c.batch, c.target, c.counted_as, NULL AS state, c.requests, c.started_at, c.ended_at
     FROM provisioner.request_counts AS c
     UNION ALL
     SELECT
         q.batch, q.target, q.counted_as,
-        provisioner.live_state(q.status, q.wanted, q.recorded_id, f.id, NULL, NULL, NULL, NULL), 1, NULL, NULL, NULL, NULL
+        provisioner.live_state(q.status, q.wanted, q.recorded_id, f.id, NULL, NULL, NULL, NULL), 1, NULL, NULL
     FROM provisioner.in_flight AS f
     JOIN provisioner.requests AS q ON q.id = f.id
     WHERE
@@ -176,7 +142,7 @@ WITH lines AS (
     SELECT
         q.batch, q.target, q.counted_as,
         provisioner.live_state(q.status, q.wanted, q.recorded_id, NULL, w.id, w.quarantine, s.error_message, s.cancelled), 1,
-        NULL, NULL, CASE WHEN isfinite(w.run_at) THEN w.run_at ELSE '-infinity' END, w.quarantine
+        NULL, NULL
     FROM provisioner.waiting AS w
     JOIN provisioner.requests AS q ON q.id = w.id
     LEFT JOIN provisioner.attempt_state AS s ON s.id = w.id
@@ -184,14 +150,11 @@ WITH lines AS (
         q.status = 'pending'
         AND (q.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT')))
 ),
--- `waits` and `flies`: those that have a place elsewhere than in line. What changes or removes a connection is told apart wherever it
--- is, unless it is retried or quarantined: then that is its state.
+-- What changes or removes a connection is told apart wherever it is, unless it is retried or quarantined: then that is its state.
 summed AS (
     SELECT
         l.batch, l.target, grouping(l.batch) = 1 AS total,
         coalesce(sum(l.requests) FILTER (WHERE l.state IS NULL AND l.counted_as IN ('pending', 'updating', 'removing')), 0) AS unfinished,
-        count(*) FILTER (WHERE l.run_at IS NOT NULL) AS waits,
-        count(*) FILTER (WHERE l.state IS NOT NULL AND l.run_at IS NULL) AS flies,
         count(*) FILTER (WHERE l.state = 'waiting') AS waiting,
         count(*) FILTER (WHERE l.state = 'in_flight') AS in_flight,
         count(*) FILTER (WHERE l.state = 'retrying') AS retrying,
@@ -205,72 +168,42 @@ summed AS (
         coalesce(sum(l.requests) FILTER (WHERE l.counted_as = 'cancelled'), 0) AS cancelled,
         coalesce(sum(l.requests) FILTER (WHERE l.counted_as = 'removed'), 0) AS removed,
         min(l.started_at) AS started_at,
-        max(l.ended_at) AS last_finished_at,
-        max(l.run_at) FILTER (WHERE l.quarantine IS NULL AND isfinite(l.run_at)) AS last_run_at,
-        bool_or(l.quarantine LIKE 'project:%') AS of_projects,
-        count(*) FILTER (
-            WHERE l.run_at > now() + interval '5 seconds' AND l.state NOT IN ('retrying', 'quarantined') AND l.quarantine IS NULL
-        ) AS scheduled
+        max(l.ended_at) AS last_finished_at
     FROM lines AS l
     GROUP BY GROUPING SETS ((l.batch, l.target), (l.target))
 ),
--- Where the last request of each batch stands, among the first five thousand of its line: projects take turns, and priorities go
--- first, so what a batch has left says little about its end.
-places AS (
-    SELECT q.batch, s.target, count(*) AS seen, max(h.place) AS place
-    FROM summed AS s
-    CROSS JOIN LATERAL (
-        SELECT f.id, row_number() OVER (ORDER BY f.rank, f.turn, f.id) AS place
-        FROM (
-            SELECT r.id, r.rank, r.turn FROM provisioner.ready AS r
-            WHERE r.target = s.target
-            ORDER BY r.target, r.rank, r.turn, r.id
-            LIMIT 5000
-        ) AS f
-    ) AS h
-    -- One by one, for a join is planned as a scan of the wide table.
-    CROSS JOIN LATERAL (SELECT r.batch FROM provisioner.connection_requests AS r WHERE r.id = h.id LIMIT 1) AS q
-    WHERE s.total AND s.unfinished > s.waits
-    GROUP BY q.batch, s.target
-),
-obstacles AS (
-    SELECT
-        s.target,
-        CASE
-            WHEN EXISTS (SELECT FROM provisioner.targets AS t WHERE t.target = s.target AND t.paused_at IS NOT NULL) THEN 1
-            WHEN NOT EXISTS (
-                SELECT FROM provisioner.workers AS k WHERE k.lease_until > now() AND s.target = ANY (k.targets)
-            ) THEN 2
-            WHEN EXISTS (
-                SELECT FROM provisioner.target_incidents AS d
-                WHERE d.target = s.target AND d.reported_at > now() - interval '15 seconds'
-            ) THEN 3
-        END AS obstacle
-    FROM summed AS s
-    WHERE s.total AND s.unfinished > 0
-),
+-- A forecast that nobody renews is none. A batch that came after the last look has none yet; one of too many to have a forecast of
+-- its own ends with its line at the latest.
 foreseen AS (
     SELECT
         s.*,
         s.unfinished - s.waiting - s.in_flight - s.retrying - s.quarantined - s.updating - s.removing AS ready,
         s.unfinished + s.succeeded + s.failed + s.cancelled + s.removed AS requests,
-        CASE
-            WHEN s.total OR s.unfinished <= s.waits + s.flies THEN s.unfinished
-            WHEN l.seen >= s.unfinished - s.waits - s.flies THEN l.place + w.flies
-            ELSE w.unfinished
-        END / nullif(p.pace, 0) AS seconds,
+        CASE WHEN s.unfinished > 0 AND t.due_at > now() - interval '15 seconds' AND w.told THEN w.ends_at END AS ends_at,
         CASE
             WHEN s.unfinished = 0 THEN NULL
-            WHEN o.obstacle IS NOT NULL THEN o.obstacle
-            WHEN s.quarantined > 0 THEN CASE WHEN s.of_projects THEN 5 ELSE 4 END
-            WHEN s.scheduled = s.unfinished THEN 6
-            WHEN p.pace IS NULL OR p.pace = 0 THEN 7
-        END AS obstacle
+            WHEN t.due_at > now() - interval '15 seconds' AND w.told THEN w.ends_why
+            WHEN
+                t.due_at > now() - interval '15 seconds'
+                OR EXISTS (SELECT FROM provisioner.workers AS k WHERE k.lease_until > now() AND s.target = ANY (k.targets))
+                THEN 'not known yet'
+            ELSE 'nobody at work'
+        END AS ends_why,
+        w.urgency
     FROM summed AS s
-    LEFT JOIN provisioner.target_paces AS p ON p.target = s.target
-    LEFT JOIN obstacles AS o ON o.target = s.target
-    LEFT JOIN summed AS w ON w.total AND w.target = s.target
-    LEFT JOIN places AS l ON NOT s.total AND l.target = s.target AND l.batch IS NOT DISTINCT FROM s.batch
+    CROSS JOIN provisioner.forecast_turn AS t
+    LEFT JOIN LATERAL (
+        SELECT f.ends_at, f.ends_why, f.urgency, f.ends_at IS NOT NULL OR f.ends_why IS NOT NULL AS told
+        FROM (
+            SELECT o.ends_at, o.ends_why, o.urgency, false AS whole FROM provisioner.forecasts AS o
+            WHERE NOT s.total AND o.target = s.target AND o.batch = coalesce(s.batch, '')
+            UNION ALL
+            SELECT l.ends_at, l.ends_why, l.urgency, true FROM provisioner.line_forecasts AS l
+            WHERE l.target = s.target AND (s.total OR s.started_at < t.made_at)
+        ) AS f
+        ORDER BY f.whole
+        LIMIT 1
+    ) AS w ON true
 ),
 shown AS (
     SELECT
@@ -278,15 +211,9 @@ shown AS (
         sum(f.in_flight)::bigint AS in_flight, sum(f.succeeded)::bigint AS succeeded, sum(f.failed)::bigint AS failed,
         sum(f.cancelled)::bigint AS cancelled, min(f.started_at) AS started_at,
         CASE WHEN sum(f.unfinished) = 0 THEN max(f.last_finished_at) END AS ended_at,
-        CASE
-            WHEN sum(f.unfinished) > 0 AND min(f.obstacle) IS NULL
-                THEN greatest(now() + make_interval(secs => least(max(f.seconds)::double precision, 1e9)), max(f.last_run_at))
-        END AS ends_at,
+        CASE WHEN sum(f.unfinished) > 0 AND count(f.ends_why) = 0 THEN greatest(max(f.ends_at), now()) END AS ends_at,
         sum(f.removed)::bigint AS removed,
-        CASE min(f.obstacle)
-            WHEN 1 THEN 'paused' WHEN 2 THEN 'nobody at work' WHEN 3 THEN 'the target is in trouble' WHEN 4 THEN 'held for a key'
-            WHEN 5 THEN 'held for a project' WHEN 6 THEN 'scheduled for later' WHEN 7 THEN 'the pace is not known yet'
-        END AS ends_why,
+        (array_agg(f.ends_why ORDER BY f.ends_why IS NULL, f.urgency))[1] AS ends_why,
         sum(f.retrying)::bigint AS retrying,
         sum(f.quarantined)::bigint AS quarantined,
         sum(f.updating)::bigint AS updating,

@@ -687,6 +687,12 @@ CREATE FUNCTION provisioner.pause(target text) RETURNS TABLE(target text, paused
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+    -- Whoever looks next is told so, and not what was foreseen before.
+    UPDATE provisioner.forecast_turn SET due_at = clock_timestamp();
+    UPDATE provisioner.line_forecasts AS l SET ends_at = NULL, ends_why = 'paused', urgency = 0
+    WHERE split_part(l.target, '/', 1) = pause.target;
+    UPDATE provisioner.forecasts AS f SET ends_at = NULL, ends_why = 'paused', urgency = 0
+    WHERE split_part(f.target, '/', 1) = pause.target;
     INSERT INTO provisioner.targets AS t (target, paused_at, paused_by)
     VALUES (pause.target, now(), session_user)
     ON CONFLICT (target) DO UPDATE SET paused_at = now(), paused_by = session_user WHERE t.paused_at IS NULL
@@ -1420,6 +1426,7 @@ CREATE FUNCTION provisioner.resume(target text) RETURNS TABLE(target text, pause
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+    UPDATE provisioner.forecast_turn SET due_at = '-infinity';
     WITH held AS (
         SELECT t.target, t.paused_at, t.paused_by FROM provisioner.targets AS t
         WHERE t.target = resume.target AND t.paused_at IS NOT NULL
@@ -1811,6 +1818,7 @@ CREATE FUNCTION provisioner.set_limit(target text, writes integer DEFAULT NULL::
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+    UPDATE provisioner.forecast_turn SET due_at = least(due_at, clock_timestamp());
     WITH wanted AS (
         SELECT
             coalesce(set_limit.writes, set_limit.in_flight) IS NOT NULL AS limited,
@@ -2177,6 +2185,24 @@ COMMENT ON TABLE provisioner.counts IS 'How many requests there are of each kind
 
 COMMENT ON COLUMN provisioner.counts.newest IS 'The largest id that ever came to be of this kind';
 
+CREATE TABLE provisioner.forecast_turn (
+    one boolean DEFAULT true NOT NULL,
+    made_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    due_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL
+)
+WITH (fillfactor='50');
+
+CREATE TABLE provisioner.forecasts (
+    target text NOT NULL,
+    batch text NOT NULL,
+    ends_at timestamp with time zone,
+    ends_why text,
+    urgency smallint
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500');
+
+COMMENT ON TABLE provisioner.forecasts IS 'When each batch will have ended in each line, or why nobody can say';
+
 CREATE TABLE provisioner.in_flight (
     id bigint NOT NULL,
     worker bigint NOT NULL,
@@ -2190,61 +2216,28 @@ CREATE TABLE provisioner.in_flight (
 )
 WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='2000');
 
-CREATE TABLE provisioner.permits (
+CREATE TABLE provisioner.line_forecasts (
     target text NOT NULL,
-    kind text NOT NULL,
-    version bigint DEFAULT 0 NOT NULL,
-    metered boolean,
-    permits integer,
-    period double precision DEFAULT 60 NOT NULL,
-    starts_at double precision,
-    ends_at double precision,
-    next_at double precision DEFAULT 0 NOT NULL,
-    granted integer DEFAULT 0 NOT NULL,
-    answered integer DEFAULT 0 NOT NULL,
-    used integer DEFAULT 0 NOT NULL,
-    blocked_until double precision DEFAULT 0 NOT NULL,
-    ended_at double precision,
-    late integer DEFAULT 0 NOT NULL,
-    theirs integer DEFAULT 0 NOT NULL,
-    their_pace double precision DEFAULT 0 NOT NULL,
-    seen_at double precision DEFAULT 0 NOT NULL,
-    searching boolean DEFAULT false NOT NULL,
-    bare_since double precision,
-    address text DEFAULT ''::text NOT NULL,
-    slowed_until double precision DEFAULT 0 NOT NULL,
-    configured boolean DEFAULT false NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL
+    seen_at double precision NOT NULL,
+    ended bigint NOT NULL,
+    busy boolean NOT NULL,
+    seconds double precision NOT NULL,
+    permits double precision NOT NULL,
+    got double precision NOT NULL,
+    pace double precision,
+    ends_at timestamp with time zone,
+    ends_why text,
+    urgency smallint
 )
 WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500');
 
-COMMENT ON TABLE provisioner.permits IS 'Budgets within the rate limits; times are seconds since 1970 on this server''s clock';
+COMMENT ON TABLE provisioner.line_forecasts IS 'How fast each line moves, and when all that is left in it will have ended';
 
-COMMENT ON COLUMN provisioner.permits.metered IS 'Whether there is a limiter; NULL while nobody knows';
+COMMENT ON COLUMN provisioner.line_forecasts.permits IS 'Permits that the limiter left us in the last `seconds` with work in line; `got` requests ended of them';
 
-COMMENT ON COLUMN provisioner.permits.permits IS 'Permits a window';
+COMMENT ON COLUMN provisioner.line_forecasts.pace IS 'Requests a second that will end; NULL while nobody knows';
 
-COMMENT ON COLUMN provisioner.permits.period IS 'Length of a window in seconds';
-
-COMMENT ON COLUMN provisioner.permits.ends_at IS 'The earliest bound that the answers gave for the end of this window';
-
-COMMENT ON COLUMN provisioner.permits.used IS 'Permits used in this window as the server counts, by us and by others';
-
-COMMENT ON COLUMN provisioner.permits.late IS 'Requests that were under way when this window began';
-
-COMMENT ON COLUMN provisioner.permits.theirs IS 'Permits that others certainly used in this window';
-
-COMMENT ON COLUMN provisioner.permits.their_pace IS 'Permits a second that others used lately';
-
-COMMENT ON COLUMN provisioner.permits.searching IS 'Whether no answer names the limit, and it is searched';
-
-COMMENT ON COLUMN provisioner.permits.bare_since IS 'Since when answers that should carry the limiter''s headers do not';
-
-COMMENT ON COLUMN provisioner.permits.address IS 'The server that this was learned from: a target with another address starts anew';
-
-COMMENT ON COLUMN provisioner.permits.slowed_until IS 'No permit before this because an operator limits the writes';
-
-COMMENT ON COLUMN provisioner.permits.configured IS 'Whether the settings name the limit, and no answer';
+COMMENT ON COLUMN provisioner.line_forecasts.urgency IS 'The place of ends_why among the reasons: the smallest is told';
 
 CREATE TABLE provisioner.ready (
     target text NOT NULL,
@@ -2336,40 +2329,17 @@ UNION ALL
 
 COMMENT ON VIEW provisioner.requests IS 'All requests of every kind, in brief; a rotation''s target is that of its line';
 
-CREATE TABLE provisioner.target_incidents (
+CREATE TABLE provisioner.waiting (
+    id bigint NOT NULL,
+    run_at timestamp with time zone NOT NULL,
     target text NOT NULL,
-    reporter text NOT NULL,
-    reason text NOT NULL,
-    since timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    reported_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+    rank integer NOT NULL,
+    project_id uuid NOT NULL,
+    quarantine text
 )
-WITH (fillfactor='50');
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
 
-CREATE TABLE provisioner.targets (
-    target text NOT NULL,
-    known_at timestamp with time zone,
-    paused_at timestamp with time zone,
-    paused_by text,
-    clock_low double precision,
-    clock_high double precision,
-    clock_at timestamp with time zone,
-    writes_limit integer,
-    writes_period double precision,
-    in_flight_limit integer,
-    limited_at timestamp with time zone,
-    limited_by text,
-    CONSTRAINT targets_check CHECK (((writes_limit IS NULL) = (writes_period IS NULL))),
-    CONSTRAINT targets_in_flight_limit_check CHECK (((in_flight_limit >= 1) AND (in_flight_limit <= 4096))),
-    CONSTRAINT targets_writes_limit_check CHECK (((writes_limit >= 1) AND (writes_limit <= 9999999))),
-    CONSTRAINT targets_writes_period_check CHECK (((writes_period >= (1)::double precision) AND (writes_period <= (359996400)::double precision)))
-)
-WITH (fillfactor='50');
-
-COMMENT ON COLUMN provisioner.targets.clock_low IS 'Seconds that Infisical''s createdAt is ahead of this server''s clock, at the least';
-
-COMMENT ON COLUMN provisioner.targets.writes_limit IS 'Writes in writes_period seconds that an operator allows; NULL for what the settings say';
-
-COMMENT ON COLUMN provisioner.targets.in_flight_limit IS 'Creates in flight that an operator allows, over all workers; NULL for what the settings say';
+COMMENT ON COLUMN provisioner.waiting.quarantine IS 'Why it is held back together with others, such as the credential that was refused';
 
 CREATE TABLE provisioner.workers (
     id bigint NOT NULL,
@@ -2387,43 +2357,6 @@ WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_thr
 
 COMMENT ON COLUMN provisioner.workers.pace IS 'Creates a second over the last while';
 
-CREATE VIEW provisioner.target_paces AS
- SELECT t.target,
-        CASE
-            WHEN (t.pace > ((o.writes_limit)::double precision / o.writes_period)) THEN ((o.writes_limit)::double precision / o.writes_period)
-            ELSE t.pace
-        END AS pace
-   FROM (( SELECT t_1.target,
-            COALESCE(( SELECT GREATEST((((p.permits)::double precision / p.period) -
-                        CASE
-                            WHEN (p.seen_at > ((EXTRACT(epoch FROM now()))::double precision - p.period)) THEN p.their_pace
-                            ELSE (0)::double precision
-                        END), (((p.permits)::double precision / p.period) / (4)::double precision)) AS "greatest"
-                   FROM provisioner.permits p
-                  WHERE ((p.target = t_1.target) AND (p.kind = 'write'::text) AND p.metered)), ( SELECT sum(k.pace) AS sum
-                   FROM provisioner.workers k
-                  WHERE ((k.lease_until > now()) AND (t_1.target = ANY (k.targets))))) AS pace
-           FROM ( SELECT p.target
-                   FROM provisioner.permits p
-                UNION
-                 SELECT unnest(k.targets) AS unnest
-                   FROM provisioner.workers k) t_1) t
-     LEFT JOIN provisioner.targets o ON ((o.target = split_part(t.target, '/'::text, 1))));
-
-COMMENT ON VIEW provisioner.target_paces IS 'How many creates a second to expect of each target; NULL while nobody knows';
-
-CREATE TABLE provisioner.waiting (
-    id bigint NOT NULL,
-    run_at timestamp with time zone NOT NULL,
-    target text NOT NULL,
-    rank integer NOT NULL,
-    project_id uuid NOT NULL,
-    quarantine text
-)
-WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
-
-COMMENT ON COLUMN provisioner.waiting.quarantine IS 'Why it is held back together with others, such as the credential that was refused';
-
 CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
  WITH lines AS (
          SELECT c.batch,
@@ -2432,9 +2365,7 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
             NULL::text AS state,
             c.requests,
             c.started_at,
-            c.ended_at,
-            NULL::timestamp with time zone AS run_at,
-            NULL::text AS quarantine
+            c.ended_at
            FROM provisioner.request_counts c
         UNION ALL
          SELECT q.batch,
@@ -2443,9 +2374,7 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
             provisioner.live_state(q.status, q.wanted, q.recorded_id, f.id, NULL::bigint, NULL::text, NULL::text, NULL::boolean) AS live_state,
             1,
             NULL::timestamp with time zone,
-            NULL::timestamp with time zone,
-            NULL::timestamp with time zone,
-            NULL::text
+            NULL::timestamp with time zone
            FROM (provisioner.in_flight f
              JOIN provisioner.requests q ON ((q.id = f.id)))
           WHERE ((q.status = 'pending'::text) AND ((q.requested_by = CURRENT_USER) OR ( SELECT has_table_privilege(('provisioner.ready'::regclass)::oid, 'SELECT'::text) AS has_table_privilege)))
@@ -2456,12 +2385,7 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
             provisioner.live_state(q.status, q.wanted, q.recorded_id, NULL::bigint, w.id, w.quarantine, s.error_message, s.cancelled) AS live_state,
             1,
             NULL::timestamp with time zone,
-            NULL::timestamp with time zone,
-                CASE
-                    WHEN isfinite(w.run_at) THEN w.run_at
-                    ELSE '-infinity'::timestamp with time zone
-                END AS "case",
-            w.quarantine
+            NULL::timestamp with time zone
            FROM ((provisioner.waiting w
              JOIN provisioner.requests q ON ((q.id = w.id)))
              LEFT JOIN provisioner.attempt_state s ON ((s.id = w.id)))
@@ -2471,8 +2395,6 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
             l.target,
             (GROUPING(l.batch) = 1) AS total,
             COALESCE(sum(l.requests) FILTER (WHERE ((l.state IS NULL) AND (l.counted_as = ANY (ARRAY['pending'::text, 'updating'::text, 'removing'::text])))), (0)::numeric) AS unfinished,
-            count(*) FILTER (WHERE (l.run_at IS NOT NULL)) AS waits,
-            count(*) FILTER (WHERE ((l.state IS NOT NULL) AND (l.run_at IS NULL))) AS flies,
             count(*) FILTER (WHERE (l.state = 'waiting'::text)) AS waiting,
             count(*) FILTER (WHERE (l.state = 'in_flight'::text)) AS in_flight,
             count(*) FILTER (WHERE (l.state = 'retrying'::text)) AS retrying,
@@ -2484,56 +2406,14 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
             COALESCE(sum(l.requests) FILTER (WHERE (l.counted_as = 'cancelled'::text)), (0)::numeric) AS cancelled,
             COALESCE(sum(l.requests) FILTER (WHERE (l.counted_as = 'removed'::text)), (0)::numeric) AS removed,
             min(l.started_at) AS started_at,
-            max(l.ended_at) AS last_finished_at,
-            max(l.run_at) FILTER (WHERE ((l.quarantine IS NULL) AND isfinite(l.run_at))) AS last_run_at,
-            bool_or((l.quarantine ~~ 'project:%'::text)) AS of_projects,
-            count(*) FILTER (WHERE ((l.run_at > (now() + '00:00:05'::interval)) AND (l.state <> ALL (ARRAY['retrying'::text, 'quarantined'::text])) AND (l.quarantine IS NULL))) AS scheduled
+            max(l.ended_at) AS last_finished_at
            FROM lines l
           GROUP BY GROUPING SETS ((l.batch, l.target), (l.target))
-        ), places AS (
-         SELECT q.batch,
-            s.target,
-            count(*) AS seen,
-            max(h.place) AS place
-           FROM ((summed s
-             CROSS JOIN LATERAL ( SELECT f.id,
-                    row_number() OVER (ORDER BY f.rank, f.turn, f.id) AS place
-                   FROM ( SELECT r.id,
-                            r.rank,
-                            r.turn
-                           FROM provisioner.ready r
-                          WHERE (r.target = s.target)
-                          ORDER BY r.target, r.rank, r.turn, r.id
-                         LIMIT 5000) f) h)
-             CROSS JOIN LATERAL ( SELECT r.batch
-                   FROM provisioner.connection_requests r
-                  WHERE (r.id = h.id)
-                 LIMIT 1) q)
-          WHERE (s.total AND (s.unfinished > (s.waits)::numeric))
-          GROUP BY q.batch, s.target
-        ), obstacles AS (
-         SELECT s.target,
-                CASE
-                    WHEN (EXISTS ( SELECT
-                       FROM provisioner.targets t
-                      WHERE ((t.target = s.target) AND (t.paused_at IS NOT NULL)))) THEN 1
-                    WHEN (NOT (EXISTS ( SELECT
-                       FROM provisioner.workers k
-                      WHERE ((k.lease_until > now()) AND (s.target = ANY (k.targets)))))) THEN 2
-                    WHEN (EXISTS ( SELECT
-                       FROM provisioner.target_incidents d
-                      WHERE ((d.target = s.target) AND (d.reported_at > (now() - '00:00:15'::interval))))) THEN 3
-                    ELSE NULL::integer
-                END AS obstacle
-           FROM summed s
-          WHERE (s.total AND (s.unfinished > (0)::numeric))
         ), foreseen AS (
          SELECT s.batch,
             s.target,
             s.total,
             s.unfinished,
-            s.waits,
-            s.flies,
             s.waiting,
             s.in_flight,
             s.retrying,
@@ -2546,34 +2426,42 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
             s.removed,
             s.started_at,
             s.last_finished_at,
-            s.last_run_at,
-            s.of_projects,
-            s.scheduled,
             ((((((s.unfinished - (s.waiting)::numeric) - (s.in_flight)::numeric) - (s.retrying)::numeric) - (s.quarantined)::numeric) - s.updating) - s.removing) AS ready,
             ((((s.unfinished + s.succeeded) + s.failed) + s.cancelled) + s.removed) AS requests,
-            ((
                 CASE
-                    WHEN (s.total OR (s.unfinished <= ((s.waits + s.flies))::numeric)) THEN s.unfinished
-                    WHEN ((l.seen)::numeric >= ((s.unfinished - (s.waits)::numeric) - (s.flies)::numeric)) THEN ((l.place + w.flies))::numeric
-                    ELSE w.unfinished
-                END)::double precision / NULLIF(p.pace, (0)::double precision)) AS seconds,
+                    WHEN ((s.unfinished > (0)::numeric) AND (t.due_at > (now() - '00:00:15'::interval)) AND w.told) THEN w.ends_at
+                    ELSE NULL::timestamp with time zone
+                END AS ends_at,
                 CASE
-                    WHEN (s.unfinished = (0)::numeric) THEN NULL::integer
-                    WHEN (o.obstacle IS NOT NULL) THEN o.obstacle
-                    WHEN (s.quarantined > 0) THEN
-                    CASE
-                        WHEN s.of_projects THEN 5
-                        ELSE 4
-                    END
-                    WHEN ((s.scheduled)::numeric = s.unfinished) THEN 6
-                    WHEN ((p.pace IS NULL) OR (p.pace = (0)::double precision)) THEN 7
-                    ELSE NULL::integer
-                END AS obstacle
-           FROM ((((summed s
-             LEFT JOIN provisioner.target_paces p ON ((p.target = s.target)))
-             LEFT JOIN obstacles o ON ((o.target = s.target)))
-             LEFT JOIN summed w ON ((w.total AND (w.target = s.target))))
-             LEFT JOIN places l ON (((NOT s.total) AND (l.target = s.target) AND (NOT (l.batch IS DISTINCT FROM s.batch)))))
+                    WHEN (s.unfinished = (0)::numeric) THEN NULL::text
+                    WHEN ((t.due_at > (now() - '00:00:15'::interval)) AND w.told) THEN w.ends_why
+                    WHEN ((t.due_at > (now() - '00:00:15'::interval)) OR (EXISTS ( SELECT
+                       FROM provisioner.workers k
+                      WHERE ((k.lease_until > now()) AND (s.target = ANY (k.targets)))))) THEN 'not known yet'::text
+                    ELSE 'nobody at work'::text
+                END AS ends_why,
+            w.urgency
+           FROM ((summed s
+             CROSS JOIN provisioner.forecast_turn t)
+             LEFT JOIN LATERAL ( SELECT f.ends_at,
+                    f.ends_why,
+                    f.urgency,
+                    ((f.ends_at IS NOT NULL) OR (f.ends_why IS NOT NULL)) AS told
+                   FROM ( SELECT o.ends_at,
+                            o.ends_why,
+                            o.urgency,
+                            false AS whole
+                           FROM provisioner.forecasts o
+                          WHERE ((NOT s.total) AND (o.target = s.target) AND (o.batch = COALESCE(s.batch, ''::text)))
+                        UNION ALL
+                         SELECT l.ends_at,
+                            l.ends_why,
+                            l.urgency,
+                            true
+                           FROM provisioner.line_forecasts l
+                          WHERE ((l.target = s.target) AND (s.total OR (s.started_at < t.made_at)))) f
+                  ORDER BY f.whole
+                 LIMIT 1) w ON (true))
         ), shown AS (
          SELECT f.batch,
             f.total,
@@ -2590,20 +2478,11 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
                     ELSE NULL::timestamp with time zone
                 END AS ended_at,
                 CASE
-                    WHEN ((sum(f.unfinished) > (0)::numeric) AND (min(f.obstacle) IS NULL)) THEN GREATEST((now() + make_interval(secs => LEAST(max(f.seconds), ('1000000000'::numeric)::double precision))), max(f.last_run_at))
+                    WHEN ((sum(f.unfinished) > (0)::numeric) AND (count(f.ends_why) = 0)) THEN GREATEST(max(f.ends_at), now())
                     ELSE NULL::timestamp with time zone
                 END AS ends_at,
             (sum(f.removed))::bigint AS removed,
-                CASE min(f.obstacle)
-                    WHEN 1 THEN 'paused'::text
-                    WHEN 2 THEN 'nobody at work'::text
-                    WHEN 3 THEN 'the target is in trouble'::text
-                    WHEN 4 THEN 'held for a key'::text
-                    WHEN 5 THEN 'held for a project'::text
-                    WHEN 6 THEN 'scheduled for later'::text
-                    WHEN 7 THEN 'the pace is not known yet'::text
-                    ELSE NULL::text
-                END AS ends_why,
+            (array_agg(f.ends_why ORDER BY (f.ends_why IS NULL), f.urgency))[1] AS ends_why,
             (sum(f.retrying))::bigint AS retrying,
             (sum(f.quarantined))::bigint AS quarantined,
             (sum(f.updating))::bigint AS updating,
@@ -2953,6 +2832,62 @@ COMMENT ON TABLE provisioner.notices IS 'What is told to notify.url: sent once s
 
 COMMENT ON COLUMN provisioner.notices.error IS 'Why the last try to send it came to nothing';
 
+CREATE TABLE provisioner.permits (
+    target text NOT NULL,
+    kind text NOT NULL,
+    version bigint DEFAULT 0 NOT NULL,
+    metered boolean,
+    permits integer,
+    period double precision DEFAULT 60 NOT NULL,
+    starts_at double precision,
+    ends_at double precision,
+    next_at double precision DEFAULT 0 NOT NULL,
+    granted integer DEFAULT 0 NOT NULL,
+    answered integer DEFAULT 0 NOT NULL,
+    used integer DEFAULT 0 NOT NULL,
+    blocked_until double precision DEFAULT 0 NOT NULL,
+    ended_at double precision,
+    late integer DEFAULT 0 NOT NULL,
+    theirs integer DEFAULT 0 NOT NULL,
+    their_pace double precision DEFAULT 0 NOT NULL,
+    seen_at double precision DEFAULT 0 NOT NULL,
+    searching boolean DEFAULT false NOT NULL,
+    bare_since double precision,
+    address text DEFAULT ''::text NOT NULL,
+    slowed_until double precision DEFAULT 0 NOT NULL,
+    configured boolean DEFAULT false NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500');
+
+COMMENT ON TABLE provisioner.permits IS 'Budgets within the rate limits; times are seconds since 1970 on this server''s clock';
+
+COMMENT ON COLUMN provisioner.permits.metered IS 'Whether there is a limiter; NULL while nobody knows';
+
+COMMENT ON COLUMN provisioner.permits.permits IS 'Permits a window';
+
+COMMENT ON COLUMN provisioner.permits.period IS 'Length of a window in seconds';
+
+COMMENT ON COLUMN provisioner.permits.ends_at IS 'The earliest bound that the answers gave for the end of this window';
+
+COMMENT ON COLUMN provisioner.permits.used IS 'Permits used in this window as the server counts, by us and by others';
+
+COMMENT ON COLUMN provisioner.permits.late IS 'Requests that were under way when this window began';
+
+COMMENT ON COLUMN provisioner.permits.theirs IS 'Permits that others certainly used in this window';
+
+COMMENT ON COLUMN provisioner.permits.their_pace IS 'Permits a second that others used lately';
+
+COMMENT ON COLUMN provisioner.permits.searching IS 'Whether no answer names the limit, and it is searched';
+
+COMMENT ON COLUMN provisioner.permits.bare_since IS 'Since when answers that should carry the limiter''s headers do not';
+
+COMMENT ON COLUMN provisioner.permits.address IS 'The server that this was learned from: a target with another address starts anew';
+
+COMMENT ON COLUMN provisioner.permits.slowed_until IS 'No permit before this because an operator limits the writes';
+
+COMMENT ON COLUMN provisioner.permits.configured IS 'Whether the settings name the limit, and no answer';
+
 CREATE TABLE provisioner.project_checks (
     target text NOT NULL,
     read_at timestamp with time zone,
@@ -3223,6 +3158,41 @@ WITH (fillfactor='50');
 
 COMMENT ON TABLE provisioner.sweeps IS 'How far the search for pending requests without a place has come';
 
+CREATE TABLE provisioner.target_incidents (
+    target text NOT NULL,
+    reporter text NOT NULL,
+    reason text NOT NULL,
+    since timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    reported_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+)
+WITH (fillfactor='50');
+
+CREATE TABLE provisioner.targets (
+    target text NOT NULL,
+    known_at timestamp with time zone,
+    paused_at timestamp with time zone,
+    paused_by text,
+    clock_low double precision,
+    clock_high double precision,
+    clock_at timestamp with time zone,
+    writes_limit integer,
+    writes_period double precision,
+    in_flight_limit integer,
+    limited_at timestamp with time zone,
+    limited_by text,
+    CONSTRAINT targets_check CHECK (((writes_limit IS NULL) = (writes_period IS NULL))),
+    CONSTRAINT targets_in_flight_limit_check CHECK (((in_flight_limit >= 1) AND (in_flight_limit <= 4096))),
+    CONSTRAINT targets_writes_limit_check CHECK (((writes_limit >= 1) AND (writes_limit <= 9999999))),
+    CONSTRAINT targets_writes_period_check CHECK (((writes_period >= (1)::double precision) AND (writes_period <= (359996400)::double precision)))
+)
+WITH (fillfactor='50');
+
+COMMENT ON COLUMN provisioner.targets.clock_low IS 'Seconds that Infisical''s createdAt is ahead of this server''s clock, at the least';
+
+COMMENT ON COLUMN provisioner.targets.writes_limit IS 'Writes in writes_period seconds that an operator allows; NULL for what the settings say';
+
+COMMENT ON COLUMN provisioner.targets.in_flight_limit IS 'Creates in flight that an operator allows, over all workers; NULL for what the settings say';
+
 CREATE TABLE provisioner.unrecorded (
     id bigint NOT NULL,
     fence bigint NOT NULL,
@@ -3292,6 +3262,12 @@ ALTER TABLE ONLY provisioner.failed_boxes
 ALTER TABLE ONLY provisioner.fair_cursors
     ADD CONSTRAINT fair_cursors_pkey PRIMARY KEY (target, rank);
 
+ALTER TABLE ONLY provisioner.forecast_turn
+    ADD CONSTRAINT forecast_turn_pkey PRIMARY KEY (one);
+
+ALTER TABLE ONLY provisioner.forecasts
+    ADD CONSTRAINT forecasts_pkey PRIMARY KEY (target, batch);
+
 ALTER TABLE ONLY provisioner.history
     ADD CONSTRAINT history_pkey PRIMARY KEY (span, at, target);
 
@@ -3303,6 +3279,9 @@ ALTER TABLE ONLY provisioner.installation
 
 ALTER TABLE ONLY provisioner.key_verdicts
     ADD CONSTRAINT key_verdicts_pkey PRIMARY KEY (fingerprint);
+
+ALTER TABLE ONLY provisioner.line_forecasts
+    ADD CONSTRAINT line_forecasts_pkey PRIMARY KEY (target);
 
 ALTER TABLE ONLY provisioner.migrations
     ADD CONSTRAINT migrations_pkey PRIMARY KEY (version);

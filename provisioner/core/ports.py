@@ -69,6 +69,9 @@ class Queue(Protocol):
     async def look(self, *, marks: dict[str, QueuePosition], served: dict[str, QueuePosition]) -> QueueSnapshot:
         """Look at what there is to do from the given marks on, and tell how far the queues have been served."""
 
+    async def foresee(self, *, every: float) -> bool:
+        """Renew the forecasts, if that is due and nobody else is about it; whether it was done."""
+
     async def promote(self, limit: int) -> dict[str, QueuePosition]:
         """Put what is due in line; returns the foremost place of the newcomers by target."""
 

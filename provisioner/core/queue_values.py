@@ -62,6 +62,7 @@ class QueueSnapshot:
     lapsed: bool
     paused: frozenset[str]
     heads: dict[str, QueuePosition]
+    unforeseen: bool = False
     late: bool = True
     troubled: frozenset[str] = frozenset()
     awaited: frozenset[str] = frozenset()

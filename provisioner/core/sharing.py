@@ -33,7 +33,7 @@ LONGEST_SPREAD: Final = 0.5
 UNSPREAD: Final = 32
 # A worker comes back after so many seconds: it has nothing to do; nothing moves; the limit may change; it waits for a
 # slot.
-REST: Final = 30.0
+REST: Final = 60.0
 CALM: Final = 1.0
 LIVELY: Final = 0.25
 WAITING: Final = 0.1

@@ -17,7 +17,7 @@ log = structlog.stdlib.get_logger()
 EVERY: Final = 10.0
 # A worker that has had nothing to do for so long looks more seldom: what needs a person shows at work.
 RESTED: Final = 30.0
-SELDOM: Final = 120.0
+SELDOM: Final = 300.0
 # What failed is left alone for so long at first, seconds, and for so long at last.
 FIRST_PAUSE: Final = 10.0
 LAST_PAUSE: Final = 300.0

@@ -100,7 +100,7 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         *(_table(name, "SELECT") for name in ("rotation_requests", "rotation_status", "requests")),
         _table("salt", "SELECT"),  # to tell whether a connection has the key that its credential has now
         _table(_REQUESTS, "SELECT", columns=SEEN),
-        *(_table(name, "SELECT") for name in ("request_status", "batch_progress", "request_counts", "target_paces")),
+        *(_table(name, "SELECT") for name in ("request_status", "batch_progress", "request_counts", "forecasts")),
         _table("listed_requests", "SELECT"),
         *(
             _table(name, "SELECT")
@@ -118,6 +118,7 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
             for name in ("quarantined_credentials", "quarantined_projects", "project_health", "sealing_keys", "notices")
         ),
         *(_table(name, "SELECT") for name in ("migrations", "history", "drifts", "verify_rounds", "set_apart")),
+        *(_table(name, "SELECT") for name in ("line_forecasts", "forecast_turn")),
         _function("sealing_key()"),
     ),
     Kind.WORKER: (
@@ -145,6 +146,8 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("verify_rounds", "drifts")),
         _table("notice_concerns", "SELECT", "INSERT", "DELETE"),
         _table("notice_turn", "SELECT", "UPDATE"),
+        _table("forecast_turn", "SELECT", "UPDATE"),
+        *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("forecasts", "line_forecasts")),
         _table("attempts", "INSERT"),
         _table("attempts", "SELECT", columns=("request_id", "attempt", "action", "started_at")),
         _table("failed_boxes", "SELECT", "UPDATE", "DELETE"),

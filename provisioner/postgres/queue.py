@@ -26,6 +26,7 @@ from provisioner.core.queue_values import (
     Wiped,
     WorkerId,
 )
+from provisioner.postgres.forecasts import renew_forecasts
 from provisioner.postgres.kinds import CONFLICTS, Kind, kind_of, kind_of_line
 from provisioner.postgres.outcomes import record_kept, set_aside, told_apart
 from provisioner.postgres.pool import Database
@@ -182,11 +183,16 @@ class PostgresQueue:
             lapsed=row["lapsed"],
             paused=frozenset(row["paused"]),
             heads={target: QueuePosition(rank, turn, id_) for target, rank, turn, id_ in heads},
+            unforeseen=row["unforeseen"],
             late=row["late"],
             troubled=frozenset(row["troubled"]),
             awaited=frozenset(row["awaited"]),
             limits={target: StandingLimit(**limit) for target, limit in json.loads(row["limits"] or "{}").items()},
         )
+
+    async def foresee(self, *, every: float) -> bool:
+        """Renew the forecasts, if that is due and nobody else is about it; whether it was done."""
+        return await renew_forecasts(self._database, every=every)
 
     async def promote(self, limit: int) -> dict[str, QueuePosition]:
         """Put what is due in line; returns the foremost place of the newcomers by target."""

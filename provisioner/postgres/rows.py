@@ -8,7 +8,7 @@ from provisioner.core.reports import Unrecorded
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
-MOST: Final = 2_000_000  # requests that are looked at: a few seconds; of a larger table the newest
+MOST: Final = 250_000  # requests that are looked at: half a second; of a larger table the newest
 AT_ONCE: Final = 50_000
 
 

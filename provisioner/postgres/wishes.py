@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from provisioner.core.errors import ProvisionerError
 from provisioner.postgres.browse import ids_after
 from provisioner.postgres.filters import Filter, parts
 from provisioner.postgres.kinds import sql_of
@@ -12,6 +13,7 @@ from provisioner.postgres.operations import Step
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
+SOON: Final = 300  # milliseconds: some two million connections
 _SQL: Final = "operations"
 # Requests in one transaction. Each is changed by itself, so that what refuses one keeps no other from it.
 BATCH: Final = 1_000
@@ -118,7 +120,23 @@ async def repair(database: Database, wrong: Mapping[int, Collection[str]]) -> Ma
     return outcomes
 
 
+class TakesTooLong(ProvisionerError):
+    """There are too many connections to compare them while somebody waits."""
+
+
 async def outdated(database: Database, prints: Mapping[str, str], batch: str | None) -> int:
-    """How many connections of a batch, or of all, have another key than these of their credentials. Raises as above."""
-    row = await database.fetchrow(statements(_SQL)["outdated"], list(prints), list(prints.values()), batch)
-    return int(row["requests"]) if row else 0
+    """How many connections of a batch, or of all, have another key than these of their credentials.
+
+    Raises `TakesTooLong`, and as above.
+    """
+    from asyncpg import QueryCanceledError  # noqa: PLC0415 - the driver is there once somebody has connected
+
+    sql = statements(_SQL)
+    async with database.acquire() as connection, connection.transaction(readonly=True):
+        await database.set_up(connection)
+        await connection.execute(sql["soon"], str(SOON))
+        try:
+            found = await connection.fetchval(sql["outdated"], list(prints), list(prints.values()), batch)
+        except QueryCanceledError as error:
+            raise TakesTooLong from error
+    return int(found)

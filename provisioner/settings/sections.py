@@ -255,7 +255,12 @@ class Worker(Section):
         description="seconds that a lease lasts, renewed while the worker lives; a dead worker's requests wait it out",
     )
     grace: float = Field(default=45.0, ge=1, le=3600, description="seconds to finish what is in flight when stopping")
-    poll: float = Field(default=1.0, gt=0, le=1800, description="seconds between polls when no notification arrives")
+    poll: float = Field(
+        default=1.0,
+        gt=0,
+        le=1800,
+        description="seconds between polls; twice that for an idle worker that notifications reach",
+    )
     name: Text | None = Field(
         default=None, max_length=200, description="name of this worker; by default host and process"
     )

@@ -62,6 +62,7 @@ class Maintenance:
         poll: float,
         keep_log: float,
         keep_failed: float,
+        unforeseen: Callable[[], None],
     ) -> None:
         self._feeders = feeders
         self._name = name
@@ -73,6 +74,7 @@ class Maintenance:
         self._poll = poll
         self._keep_log = keep_log
         self._keep_failed = keep_failed
+        self._unforeseen = unforeseen
         self._stopping = False
         self._stir = asyncio.Event()
         self._front_at = 0.0
@@ -209,6 +211,8 @@ class Maintenance:
         self._told.update(served)
         self._clock.set_by(snapshot.now, took=took)
         self.late = snapshot.late
+        if snapshot.unforeseen:
+            self._unforeseen()
         for name, feeder in self._feeders.items():
             feeder.resume(paused=name in snapshot.paused)
             feeder.note(

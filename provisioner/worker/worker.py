@@ -16,6 +16,7 @@ from provisioner.core.vitals import TargetVitals, Vitals
 from provisioner.worker.creator import Creator
 from provisioner.worker.database_retry import DatabaseRetry
 from provisioner.worker.feeder import Feeder
+from provisioner.worker.forecaster import Forecaster
 from provisioner.worker.lease_state import LeaseState
 from provisioner.worker.maintenance import Maintenance
 from provisioner.worker.settler import Settler
@@ -26,6 +27,8 @@ log = structlog.stdlib.get_logger()
 
 # What is left to say to the database when stopping may take so many seconds.
 FAREWELL: Final = 5.0
+# The forecasts are renewed every so many polls.
+FORECAST: Final = 2
 # When draining ends all requests are looked at, so many at a time: well within a statement's time on any disk.
 SWEPT_AT_ONCE: Final = 20_000
 
@@ -74,6 +77,7 @@ class Worker:
             )
             for target, capacity in targets
         }
+        self._forecaster = Forecaster(queue, clock=clock, every=FORECAST * options.poll)
         self._maintenance = Maintenance(
             self.feeders,
             name=options.name,
@@ -85,6 +89,7 @@ class Worker:
             poll=options.poll,
             keep_log=options.keep_log,
             keep_failed=options.keep_failed,
+            unforeseen=self._forecaster.hurry,
         )
 
         self._upkeep = Upkeep(queue, clock=clock, late=lambda: self._maintenance.late)
@@ -151,6 +156,7 @@ class Worker:
                 group.create_task(self._settler.run(), name="settler"),
                 group.create_task(self._maintenance.run(), name="keeper"),
                 group.create_task(self._upkeep.run(), name="upkeep"),
+                group.create_task(self._forecaster.run(), name="forecaster"),
             ]
             if self._options.drain:
                 upkeep.append(group.create_task(self._drain(), name="drain"))

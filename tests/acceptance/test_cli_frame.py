@@ -12,7 +12,7 @@ import pytest
 from provisioner import __version__
 from provisioner.cli import COMMANDS
 from provisioner.cli.terminal.frame import guarded
-from tests.support.cli import SCRIPT, environment, provisioner, script
+from tests.support.cli import SCRIPT, environment, provisioner
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,10 +62,25 @@ def test_help_is_quick() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_commands_help_has_an_example(command: str) -> None:
-    """Nobody has to guess how a command is called; each starts by itself, with no other imported before it."""
-    done = script(command, "--help")
+    """Nobody has to guess how a command is called, and no line is wider than eighty columns."""
+    done = provisioner(command, "--help", more={"COLUMNS": "80"})
     assert (done.returncode, done.stderr) == (0, "")
     assert f"Example: provisioner {command}" in " ".join(done.stdout.split())
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_every_command_starts_by_itself() -> None:
+    """A command's module can be imported while no other is."""
+    code = """
+import os
+from provisioner.cli import COMMANDS, load_command
+for name in COMMANDS:
+    if (child := os.fork()) == 0:
+        load_command(name)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0, name
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment())  # noqa: S603  # our own code
 
 
 def test_version_is_told() -> None:
@@ -205,13 +220,6 @@ def test_bash_loads_its_script() -> None:
         ["/bin/bash", "-c", f"{script}\ncomplete -p provisioner"], capture_output=True, check=True, text=True
     )
     assert "_provisioner_completion" in done.stdout
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_help_fits_a_terminal(command: str) -> None:
-    """No line of a command's help is wider than eighty columns."""
-    done = provisioner(command, "--help", more={"COLUMNS": "80"})
-    assert max(map(len, done.stdout.splitlines())) <= 80
 
 
 def test_why_the_database_cannot_be_reached_is_said_in_words() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support import eventually
-from tests.support.cli import SCRIPT, environment, provisioner, query
+from tests.support.cli import provisioner, query, started
 from tests.support.infisical import Infisical, simulated
 from tests.support.operators import one_of_each
 from tests.support.roles import granted, name_of, roles
@@ -19,6 +19,7 @@ from tests.support.roles import granted, name_of, roles
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.support.forking import Forked
     from tests.support.postgres import Database
     from tests.support.roles import Cast
 
@@ -174,15 +175,10 @@ def test_a_requester_submits_and_hears_honestly_of_others(database: Database, ca
 
 
 @contextmanager
-def daemon(seen: Database, infisical: Infisical, **more: str) -> Iterator[subprocess.Popen[str]]:
+def daemon(seen: Database, infisical: Infisical, **more: str) -> Iterator[Forked]:
     """A worker, killed at the end if it still runs."""
-    process = subprocess.Popen(  # noqa: S603  # our own arguments
-        [SCRIPT, "run"],
-        env=environment(seen, **infisical.variables, PROVISIONER_LISTEN__ADDRESS="off", **more),
-        cwd="/",
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    told = {**infisical.variables, "PROVISIONER_LISTEN__ADDRESS": "off", **more}
+    process = started("run", database=seen, more=told, stderr=subprocess.PIPE)
     try:
         yield process
     finally:

@@ -12,30 +12,29 @@ import urllib.error
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support import eventually
-from tests.support.cli import SCRIPT, environment, provisioner, query
+from tests.support.cli import SCRIPT, environment, provisioner, query, started
 from tests.support.infisical import Infisical, simulated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.support.forking import Forked
     from tests.support.postgres import Database
 
 
 @contextmanager
-def daemon(database: Database, infisical: Infisical, **more: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def daemon(database: Database, infisical: Infisical, **more: str) -> Iterator[tuple[Forked, str]]:
     """A daemon and where it listens; killed at the end if it still runs."""
-    told = environment(database, **infisical.variables, **more)
-    process = subprocess.Popen(  # noqa: S603  # our own arguments
-        [SCRIPT, "run", "--listen", "127.0.0.1:0"], env=told, cwd="/", stderr=subprocess.PIPE, text=True
-    )
+    told = {**infisical.variables, **more}
+    process = started("run", "--listen", "127.0.0.1:0", database=database, more=told, stderr=subprocess.PIPE)
     try:
         # The port is opened before anything else, so that a probe is answered from the beginning.
-        said = json.loads(cast("IO[str]", process.stderr).readline())
+        said = json.loads(process.stderr.readline())
         assert said["event"] == "status_port_opened"
         yield process, f"127.0.0.1:{said['port']}"
     finally:
@@ -107,7 +106,7 @@ async def test_a_daemon_that_waits_for_its_database_stops_when_told(database: Da
         nobody.bind(("127.0.0.1", 0))
         away = f"postgresql://x@127.0.0.1:{nobody.getsockname()[1]}/x"
         with daemon(database, infisical, PROVISIONER_DATABASE_URL=away) as (process, _):
-            heard = iter(cast("IO[str]", process.stderr).readline, "")
+            heard = iter(process.stderr.readline, "")
             assert any('"database_lost"' in line for line in heard)
             process.send_signal(signal.SIGTERM)
             assert process.wait(10) == 0

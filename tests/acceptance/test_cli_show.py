@@ -19,6 +19,10 @@ ATTEMPT = (
     " outcome, error_code, error_message) VALUES ({}, {}, 1, 'create', now() - interval '1 second', now(), 403,"
     " 'req-0123456789abcd', 'permission is missing', 'permission_denied', 'add the identity')"
 )
+PACE = (
+    "INSERT INTO provisioner.line_forecasts (target, seen_at, ended, busy, seconds, permits, got, pace)"
+    " VALUES ('default', 0, 0, false, 0, 0, 0, 2)"
+)
 
 
 def shown(database: Database, request: int) -> str:
@@ -48,6 +52,7 @@ def test_an_unknown_id_is_told(database: Database) -> None:
 def test_each_state_says_what_happens_next(database: Database, state: str, said: list[str]) -> None:
     """Whatever its state, the page says what happened, what happens next and what can be done."""
     request = one_of_each(database)[state]
+    query(database, PACE)
     text = shown(database, request)
     for sentence in said:
         assert sentence.format(id=request) in text

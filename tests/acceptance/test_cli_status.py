@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.cli import SCRIPT, environment, provisioner, query
+from tests.support.operators import foresee
 
 if TYPE_CHECKING:
     from tests.support.postgres import Database
@@ -60,6 +61,7 @@ def test_work_that_goes_on_is_no_concern(database: Database) -> None:
         "INSERT INTO provisioner.permits (target, kind, metered, permits) VALUES ('default', 'write', true, 1)",
     )
     ask(database, 2, "new")
+    foresee(database)
     done = provisioner("status", database=database)
     assert (done.returncode, done.stderr) == (0, "")
     lines = [line.split() for line in done.stdout.splitlines()]

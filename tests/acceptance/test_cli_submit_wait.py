@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -13,13 +12,12 @@ import pytest
 from provisioner.cli.bulk import waiting
 from provisioner.postgres.pool import Database as Pool
 from tests.support import wait_until
-from tests.support.cli import SCRIPT, environment, provisioner, query
+from tests.support.cli import provisioner, query, started
 from tests.support.infisical import Infisical, simulated
 from tests.support.roles import granted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.support.postgres import Database
 
@@ -34,15 +32,14 @@ def infisical() -> Iterator[Infisical]:
 @contextmanager
 def working(database: Database, infisical: Infisical) -> Iterator[None]:
     """Run a worker."""
-    command: list[str | Path] = [SCRIPT, "run", "--listen", "off"]
-    known = environment(database, **infisical.variables)
-    with subprocess.Popen(command, env=known, cwd="/", stderr=subprocess.DEVNULL) as process:  # noqa: S603  # our own
-        try:
-            alive = "SELECT count(*) = 1 FROM provisioner.workers"
-            wait_until(lambda: query(database, alive) == "t")
-            yield
-        finally:
-            process.terminate()
+    process = started("run", "--listen", "off", database=database, more=infisical.variables)
+    try:
+        alive = "SELECT count(*) = 1 FROM provisioner.workers"
+        wait_until(lambda: query(database, alive) == "t")
+        yield
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def projects(count: int) -> str:

@@ -15,12 +15,13 @@ import pytest
 from provisioner.postgres.queries import statements
 from provisioner.sandbox.audit import audit
 from tests.support import eventually
-from tests.support.cli import SCRIPT, environment, provisioner, query
+from tests.support.cli import provisioner, query, started
 from tests.support.infisical import Infisical, simulated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.support.forking import Forked
     from tests.support.postgres import Database
 
 OPENED = "status_port_opened"
@@ -38,12 +39,10 @@ async def rows(database: Database) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def worker(database: Database, infisical: Infisical, **more: str) -> Iterator[subprocess.Popen[str]]:
+def worker(database: Database, infisical: Infisical, **more: str) -> Iterator[Forked]:
     """A daemon, killed at the end if it still runs."""
-    told = environment(database, **infisical.variables, **more)
-    process = subprocess.Popen(  # noqa: S603  # our own arguments
-        [SCRIPT, "run", "--listen", "off"], env=told, cwd="/", stderr=subprocess.PIPE, text=True
-    )
+    told = {**infisical.variables, **more}
+    process = started("run", "--listen", "off", database=database, more=told, stderr=subprocess.PIPE)
     try:
         yield process
     finally:

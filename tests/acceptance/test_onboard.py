@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support import wait_until
-from tests.support.cli import SCRIPT, environment, provisioner, query
+from tests.support.cli import provisioner, query, started
 from tests.support.infisical import KEY, Infisical, simulated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.support.forking import Forked
     from tests.support.postgres import Database
 
 ONBOARD = ("onboard", "--from-infisical", "--yes")
@@ -48,14 +49,12 @@ def made(infisical: Infisical) -> list[str]:
 
 
 @contextmanager
-def onboarding(database: Database, infisical: Infisical) -> Iterator[subprocess.Popen[str]]:
+def onboarding(database: Database, infisical: Infisical) -> Iterator[Forked]:
     """Onboard, as somebody who will interrupt it."""
-    command: list[str | Path] = [SCRIPT, *ONBOARD]
-    known = environment(database, **infisical.variables, **QUICK)
-    with subprocess.Popen(  # noqa: S603  # our own arguments
-        command, env=known, cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        yield process
+    told = {**infisical.variables, **QUICK}
+    process = started(*ONBOARD, database=database, more=told, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    yield process
+    process.communicate()
 
 
 def some_are_done(database: Database) -> bool:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.cli import SCRIPT, environment, query
 from tests.support.docs import DOCS, README, commands
+from tests.support.forking import shim
 from tests.support.infisical import simulated
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def typed(text: str, database: Database, home: Path) -> dict[str, str]:
     """Type a page's commands one after another; returns what each of them printed."""
     with simulated("--any-project") as infisical:
         infisical.set(addProjects=sorted(set(UUID.findall(text))))  # the identity is in those that the page names
-        path = os.pathsep.join([str(SCRIPT.parent), str(database.server.psql.parent), os.environ["PATH"]])
+        path = os.pathsep.join([str(shim()), str(SCRIPT.parent), str(database.server.psql.parent), os.environ["PATH"]])
         told = environment(database, **infisical.variables, PATH=path, HOME=str(home))
         told["PROVISIONER_LISTEN__ADDRESS"] = "off"  # somebody else on this machine may have the port
         outputs = {}

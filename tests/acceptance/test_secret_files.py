@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tests.support import wait_until
-from tests.support.cli import SCRIPT, environment, provisioner, query
+from tests.support.cli import provisioner, query, started
 from tests.support.infisical import KEY, simulated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.support.forking import Forked
     from tests.support.infisical import Infisical
     from tests.support.postgres import Database
 
@@ -25,12 +25,10 @@ REVOKE = "POST /api/v1/auth/token/revoke"
 
 
 @contextmanager
-def worker(config: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def worker(config: Path, log: Path) -> Iterator[Forked]:
     """A daemon with this file of settings, killed at the end if it still runs."""
     with log.open("wb") as stream:
-        process = subprocess.Popen(  # noqa: S603  # our own arguments
-            [SCRIPT, "run", "--config", str(config), "--listen", "off"], env=environment(), cwd="/", stderr=stream
-        )
+        process = started("run", "--config", config, "--listen", "off", stderr=stream.fileno())
         try:
             yield process
         finally:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -19,10 +17,11 @@ from tests.faults.proxy import Proxy
 from tests.faults.world import UNLIMITED
 from tests.support import eventually
 from tests.support.cli import environment
+from tests.support.forking import Forked
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from provisioner.sandbox.postgres import PostgresServer
@@ -247,18 +246,17 @@ async def test_migrations_killed_in_the_middle(
     await connection.close()
     async with Proxy(durable_server.port) as proxy:
         told = environment(None, PROVISIONER_DATABASE_URL=proxy.url(durable_server.url(name)))
-        command = [sys.executable, "-m", "provisioner", "migrate"]
         words = [b"to_regclass", b"lock_timeout", b"CREATE TABLE", b"CREATE VIEW", b"COMMIT", b"FUNCTION"]
         for kill in range(kills):
             trap = proxy.trap(words[kill % len(words)], "asked" if kill % 2 else "answered")
-            process = _start(command, told, tmp_path)
+            process = Forked(["migrate"], env=told, cwd=tmp_path)
             await _trapped_or_done(trap, process)
             process.kill()
             process.wait()
             trap.release()
             tally["migrations killed"] += 1
     told = environment(None, PROVISIONER_DATABASE_URL=durable_server.url(name))
-    both = [_start(command, told, tmp_path) for _ in range(2)]
+    both = [Forked(["migrate"], env=told, cwd=tmp_path) for _ in range(2)]
     assert [await asyncio.to_thread(process.wait, 30) for process in both] == [0, 0]
     again = await asyncpg.connect(durable_server.url(name))
     applied = await again.fetch("SELECT version, name FROM provisioner.migrations ORDER BY version")
@@ -266,10 +264,5 @@ async def test_migrations_killed_in_the_middle(
     assert [tuple(row) for row in applied] == [(step.version, step.name) for step in known_migrations()]
 
 
-def _start(command: Sequence[str], environment: Mapping[str, str], directory: Path) -> subprocess.Popen[bytes]:
-    quiet = subprocess.DEVNULL
-    return subprocess.Popen(command, env=environment, cwd=directory, stdout=quiet, stderr=quiet)  # noqa: S603 - ours
-
-
-async def _trapped_or_done(trap: Trap, process: subprocess.Popen[bytes]) -> None:
+async def _trapped_or_done(trap: Trap, process: Forked) -> None:
     await eventually(lambda: trap.sprung.is_set() or process.poll() is not None)

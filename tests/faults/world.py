@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from random import Random
@@ -18,6 +16,7 @@ from provisioner.sandbox.audit import Audit, audit, unexplained
 from provisioner.sandbox.simulator import Simulator
 from tests.support import eventually
 from tests.support.cli import environment
+from tests.support.forking import Forked
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -53,7 +52,7 @@ SELECT p::uuid, $2, $3, $4, $5 FROM unnest($1::text[]) AS p RETURNING id
 class WorkerProcess:
     """One `provisioner run`; everything that happens to it is a signal."""
 
-    process: subprocess.Popen[bytes]
+    process: Forked
     log_file: Path
     stalled: bool = field(default=False)
 
@@ -79,7 +78,7 @@ class WorkerProcess:
     async def exit_status(self, within: float) -> int:
         """Its exit status, once it has ended."""
         await eventually(lambda: not self.alive, within=within)
-        return int(self.process.returncode)
+        return self.process.wait()
 
 
 class World:
@@ -158,14 +157,12 @@ class World:
         self._started += 1
         log_file = self._directory / f"worker-{self._started}.log"
         with log_file.open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "provisioner", "run", "--listen", "off"],
+            process = Forked(
+                ["run", "--listen", "off"],
                 env=self.environment(**settings),
                 cwd=self._directory,  # where no settings file lies
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
+                stdout=log.fileno(),
+                stderr=log.fileno(),
             )
         worker = WorkerProcess(process, log_file)
         self.workers.append(worker)

@@ -23,6 +23,7 @@ from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queue import PostgresQueue
 from provisioner.postgres.reports import read_gauges, read_leftovers, read_outlook, read_status
 from provisioner.postgres.search import find, page, tell
+from provisioner.postgres.wishes import TakesTooLong, outdated
 from tests.benchmarks.crowd import gather
 from tests.support import eventually
 from tests.support.sessions import connected
@@ -39,9 +40,9 @@ if TYPE_CHECKING:
 # One process makes the large database, once.
 pytestmark = pytest.mark.xdist_group("look_plan")
 
-ROWS: Final = 200_000  # enough for a plan to go wrong, and a few seconds to make
+ROWS: Final = 100_000  # enough for a plan to go wrong, and two seconds to make
 WIDE: Final = ("connection_requests", "ready")
-# Rows and entries of indexes that one look may read of each: what waits is looked at one by one, and there are 1,500.
+# Rows and entries of indexes that one look may read of each: what waits is looked at one by one, and there are 750.
 ENOUGH: Final = 40_000
 STATUS: Final[dict[str, Look]] = {
     "status": partial(read_status, batches=50),
@@ -51,8 +52,8 @@ STATUS: Final[dict[str, Look]] = {
     "leftovers": lambda pool: read_leftovers(pool, ["default", "eu"]),
     "history": read_history,
     "batch_progress": lambda pool: pool.fetch("SELECT * FROM provisioner.batch_progress"),
-    "request_status": lambda pool: pool.fetch("SELECT * FROM provisioner.request_status WHERE id = 190000"),
-    "story": lambda pool: tell(pool, 190_000),
+    "request_status": lambda pool: pool.fetch("SELECT * FROM provisioner.request_status WHERE id = 95000"),
+    "story": lambda pool: tell(pool, 95_000),
     "targets": requested_targets,
     "batches": lambda pool: unknown_batches(pool, ["import-0001", "no such batch"]),
     "worker": lambda pool: PostgresQueue(pool).look(marks={"default": FRONT, "default/rotations": FRONT}, served={}),
@@ -70,7 +71,7 @@ FILTERS: Final[tuple[dict[str, Any], ...]] = (
     {"targets": ["eu"]},
     {"targets": ["nowhere"]},
     {"projects": ["00000000-0000-0000-0000-000000000001"]},
-    {"ids": [7, 70, 190_000]},
+    {"ids": [7, 70, 95_000]},
 )
 SOUGHT: Final[tuple[dict[str, Any], ...]] = (
     *({"state": str(state)} for state in (*State, "pending")),
@@ -79,7 +80,7 @@ SOUGHT: Final[tuple[dict[str, Any], ...]] = (
     {"state": "pending", "target": "eu", "after": 5000},
     {"batch": "import-0010", "text": "ledger"},
 )
-TEXTS: Final = ("openrouter-49", "payments 1230", "import-0010", "190000")
+TEXTS: Final = ("openrouter-49", "payments 1230", "import-0010", "95000")
 
 
 @pytest.fixture(scope="module")
@@ -180,3 +181,19 @@ async def test_no_search_reads_the_table_whole(crowd: Database) -> None:
     found = await beyond(crowd, looks)
     assert {name for name, read in found.items() if any(whole for whole, _ in read.values())} == set()
     assert set(found) <= {"payments 1230", "import-0010"}
+
+
+async def test_old_keys_are_not_counted_for_longer_than_a_person_waits(
+    crowd: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To compare all keys reads the whole table: that ends in time, and says so."""
+    pool = Pool(crowd.url, size=1)
+    try:
+        monkeypatch.setattr("provisioner.postgres.wishes.SOON", 60_000)
+        assert await outdated(pool, {"default": "another"}, None) > 0
+        monkeypatch.setattr("provisioner.postgres.wishes.SOON", 1)
+        with pytest.raises(TakesTooLong):
+            await outdated(pool, {"default": "another"}, None)
+        assert await pool.fetchrow("SELECT 1")
+    finally:
+        await pool.close()

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from tests.support.builders import project
 from tests.support.postgres import Database
-from tests.support.sessions import connected, count, insert, insert_many
+from tests.support.sessions import connected, count, insert
 
 if TYPE_CHECKING:
     from tests.support.sessions import Session
@@ -31,12 +30,6 @@ async def take(session: "Session", request: int, *, attempt: int = 1) -> None:
         request,
         attempt,
     )
-
-
-WORKER = """
-INSERT INTO provisioner.workers (name, version, targets, lease_until)
-VALUES ('w', '0', '{default,other,eu}', now() + interval '1 hour')
-"""
 
 
 class TestViews:
@@ -103,66 +96,6 @@ class TestViews:
             (None, True, 6, 4, 1, 1, True),
         ]
 
-    async def test_the_end_follows_from_the_pace(self, session: "Session") -> None:
-        """At sixty creates a minute ten requests take ten seconds more; without a pace nothing is foretold."""
-        await session.execute(WORKER)
-        await session.execute(
-            "INSERT INTO provisioner.connection_requests (project_id)"
-            " SELECT gen_random_uuid() FROM generate_series(1, 10)"
-        )
-        question = "SELECT extract(epoch FROM ends_at - now())::float FROM provisioner.batch_progress WHERE total"
-        assert await session.fetchval(question) is None
-        await session.execute(
-            "INSERT INTO provisioner.permits (target, kind, metered, permits, period)"
-            " VALUES ('default', 'write', true, 60, 60)"
-        )
-        assert await session.fetchval(question) == pytest.approx(10.0)
-
-    @pytest.mark.parametrize(
-        ("theirs", "ago", "seconds"), [(0.5, 10, 20.0), (0.5, 90, 10.0), (7.0, 10, 40.0)], ids=["now", "gone", "greedy"]
-    )
-    async def test_what_others_use_is_not_ours(
-        self, session: "Session", theirs: float, ago: float, seconds: float
-    ) -> None:
-        """Half of the limit for others doubles the time, if they were seen lately; a quarter is ours in any case."""
-        await session.execute(WORKER)
-        await insert_many(session, 10)
-        await session.execute(
-            "INSERT INTO provisioner.permits (target, kind, metered, permits, period, their_pace, seen_at)"
-            " VALUES ('default', 'write', true, 60, 60, $1, extract(epoch FROM now()) - $2)",
-            theirs,
-            ago,
-        )
-        question = "SELECT extract(epoch FROM ends_at - now())::float FROM provisioner.batch_progress WHERE total"
-        assert await session.fetchval(question) == pytest.approx(seconds)
-
-    async def test_no_batch_ends_before_its_last_request_may_start(self, session: "Session") -> None:
-        """However fast the target is, a request that is scheduled for later ends no earlier than that."""
-        await session.execute(WORKER)
-        await session.execute(
-            "INSERT INTO provisioner.connection_requests (project_id, not_before)"
-            " VALUES (gen_random_uuid(), now() + interval '1 hour'), (gen_random_uuid(), NULL)"
-        )
-        await session.execute(
-            "INSERT INTO provisioner.permits (target, kind, metered, permits, period)"
-            " VALUES ('default', 'write', true, 60, 60)"
-        )
-        question = "SELECT extract(epoch FROM ends_at - now())::float FROM provisioner.batch_progress WHERE total"
-        assert await session.fetchval(question) == pytest.approx(3600.0, abs=60.0)
-
-    async def test_a_batch_ends_at_its_own_targets_pace(self, session: "Session") -> None:
-        """What another target allows makes a batch no faster."""
-        await session.execute(WORKER)
-        await insert(session, batch="a")
-        await session.execute(
-            "INSERT INTO provisioner.permits (target, kind, metered, permits, period)"
-            " VALUES ('default', 'write', true, 60, 60), ('other', 'write', true, 6000, 60)"
-        )
-        seconds = await session.fetchval(
-            "SELECT extract(epoch FROM ends_at - now())::float FROM provisioner.batch_progress WHERE batch = 'a'"
-        )
-        assert seconds == pytest.approx(1.0)
-
 
 class TestAttemptLog:
     """The log of attempts, by days."""
@@ -221,82 +154,8 @@ class TestAttemptLog:
         assert await count(session, "attempts") == 0
 
 
-class TestEnds:
-    """When a batch ends, or why nobody can say."""
-
-    LIMIT = (
-        "INSERT INTO provisioner.permits (target, kind, metered, permits, period)"
-        " VALUES ('default', 'write', true, 60, 60)"
-    )
-
-    async def ends(self, session: "Session") -> dict[str | None, object]:
-        """By batch: in how many seconds it ends, or why that is not known."""
-        rows = await session.fetch(
-            "SELECT batch, extract(epoch FROM ends_at - now())::float AS ends, ends_why"
-            " FROM provisioner.batch_progress WHERE NOT total"
-        )
-        return {row["batch"]: row["ends_why"] or pytest.approx(row["ends"], abs=0.01) for row in rows}
-
-    async def test_projects_take_turns(self, session: "Session") -> None:
-        """A small batch of other projects ends long before a whale that was there first, and the whale last of all."""
-        await session.execute(WORKER)
-        await session.execute(self.LIMIT)
-        await session.execute(
-            "INSERT INTO provisioner.connection_requests (project_id, name, batch)"
-            " SELECT $1, 'n-' || n, 'whale' FROM generate_series(1, 50) AS n",
-            project(1),
-        )
-        await session.execute(
-            "INSERT INTO provisioner.connection_requests (project_id, batch)"
-            " SELECT gen_random_uuid(), 'small' FROM generate_series(1, 5)"
-        )
-        assert await self.ends(session) == {"whale": 55.0, "small": 6.0}
-
-    async def test_a_priority_goes_first(self, session: "Session") -> None:
-        """What is urgent ends first, and what is not ends after it."""
-        await session.execute(WORKER)
-        await session.execute(self.LIMIT)
-        for priority, batch in ((0, "usual"), (5, "urgent")):
-            await session.execute(
-                "INSERT INTO provisioner.connection_requests (project_id, batch, priority)"
-                " SELECT gen_random_uuid(), $1, $2 FROM generate_series(1, 10)",
-                batch,
-                priority,
-            )
-        assert await self.ends(session) == {"usual": 20.0, "urgent": 10.0}
-
-    @pytest.mark.parametrize(
-        ("statement", "why"),
-        [
-            ("SELECT provisioner.pause('default')", "paused"),
-            ("DELETE FROM provisioner.workers", "nobody at work"),
-            (
-                "INSERT INTO provisioner.target_incidents (target, reporter, reason) VALUES ('default', 'w', 'down')",
-                "the target is in trouble",
-            ),
-            (
-                (
-                    "WITH gone AS (DELETE FROM provisioner.ready RETURNING *)"
-                    " INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id, quarantine)"
-                    " SELECT id, now(), target, rank, project_id, 'credential:default' FROM gone"
-                ),
-                "held for a key",
-            ),
-            (
-                "UPDATE provisioner.connection_requests SET not_before = now() + interval '1 hour'",
-                "scheduled for later",
-            ),
-            ("DELETE FROM provisioner.permits; UPDATE provisioner.workers SET pace = 0", "the pace is not known yet"),
-        ],
-    )
-    async def test_what_is_in_the_way_is_said(self, session: "Session", statement: str, why: str) -> None:
-        """Where the end cannot be known there is none, but a reason."""
-        await session.execute(WORKER)
-        await session.execute(self.LIMIT)
-        await insert(session, batch="b")
-        assert await self.ends(session) == {"b": 1.0}
-        await session.execute(statement)
-        assert await self.ends(session) == {"b": why}
+class TestWaiting:
+    """What waits, by why."""
 
     async def test_what_is_retried_and_what_is_held_are_counted_apart(self, session: "Session") -> None:
         """Both wait, and only one of them needs a person."""

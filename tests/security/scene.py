@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from tests.support import eventually
-from tests.support.cli import SCRIPT, environment
+from tests.support.cli import environment
+from tests.support.forking import Forked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -194,15 +195,13 @@ class Crew:
     async def command(self, *arguments: str, more: Mapping[str, str] | None = None) -> str:
         """Run a command to its end and keep what it says; returns its standard output."""
         self._commands += 1
-        process = await asyncio.create_subprocess_exec(
-            SCRIPT, *arguments, env={**self.environ, **(more or {})}, cwd="/", stdin=-1, stdout=-1, stderr=-1
-        )
-        self.note_processes(process.pid)
-        said, complained = await process.communicate()
-        name = f"command-{self._commands}-{arguments[0]}"
-        (self.outputs / f"{name}.out").write_bytes(said)
-        (self.outputs / f"{name}.err").write_bytes(complained)
-        return said.decode()
+        files = [self.outputs / f"command-{self._commands}-{arguments[0]}.{stream}" for stream in ("out", "err")]
+        with files[0].open("wb") as out, files[1].open("wb") as err:
+            told = {**self.environ, **(more or {})}
+            process = Forked(arguments, env=told, stdout=out.fileno(), stderr=err.fileno())
+            self.note_processes(process.pid)
+            await asyncio.to_thread(process.wait)
+        return files[0].read_text()
 
     def note_processes(self, *pids: int) -> None:
         """Keep what everybody on this machine can see of our processes."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-POLL = 0.02  # seconds between two looks
+POLL = 0.02  # seconds between two looks at least
 
 
 async def eventually(check: Callable[[], T | Awaitable[T]], *, within: float = 10.0) -> T:
@@ -24,6 +24,7 @@ async def eventually(check: Callable[[], T | Awaitable[T]], *, within: float = 1
     try:
         async with asyncio.timeout(within):
             while True:
+                began = time.monotonic()
                 try:
                     result = check()
                     seen = await result if inspect.isawaitable(result) else result
@@ -32,7 +33,8 @@ async def eventually(check: Callable[[], T | Awaitable[T]], *, within: float = 1
                 else:
                     if seen:
                         return cast("T", seen)
-                await asyncio.sleep(POLL)
+                # Looks that cost something take no more than a third of the time.
+                await asyncio.sleep(max(POLL, 2 * (time.monotonic() - began)))
     except TimeoutError:
         raise AssertionError(_complaint(check, within, seen)) from None
 
@@ -41,6 +43,7 @@ def wait_until(check: Callable[[], T], *, within: float = 10.0) -> T:
     """Do what `eventually` does in tests that are not asynchronous."""
     deadline = time.monotonic() + within
     while True:
+        began = time.monotonic()
         seen: object
         try:
             seen = result = check()
@@ -51,7 +54,7 @@ def wait_until(check: Callable[[], T], *, within: float = 10.0) -> T:
                 return result
         if time.monotonic() > deadline:
             raise AssertionError(_complaint(check, within, seen))
-        time.sleep(POLL)
+        time.sleep(max(POLL, 2 * (time.monotonic() - began)))
 
 
 def _complaint(check: Callable[[], object], within: float, seen: object) -> str:

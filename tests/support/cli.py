@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.support.forking import MOST, call, is_early
+from tests.support.forking import MOST, Forked, call, is_early
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,6 +57,20 @@ def script(
         env=environment(database, **(more or {})),
     )
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def started(
+    *arguments: str | Path,
+    database: Database | None = None,
+    cwd: Path | None = None,
+    more: Mapping[str, str] | None = None,
+    stdout: int = subprocess.DEVNULL,
+    stderr: int = subprocess.DEVNULL,
+) -> Forked:
+    """Start a command, as a process of its own; `PIPE` as for `subprocess.Popen`."""
+    words = [str(argument) for argument in arguments]
+    told = environment(database, **(more or {}))
+    return Forked(words, env=told, cwd=cwd or "/", stdout=stdout, stderr=stderr)
 
 
 def query(database: Database, statement: str) -> str:

@@ -8,6 +8,7 @@ is about the start itself, or about the streams, runs the script: `tests.support
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import select
@@ -16,10 +17,11 @@ import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,8 +29,13 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 LONGEST = 2**20  # bytes of one call: its arguments and its environment
 MOST = 2**16  # bytes that a pipe takes
+# What commands import only when they run.
+WHEN_THEY_RUN = (
+    *("provisioner.service", "provisioner.settings", "provisioner.observe.web"),
+    *("provisioner.sandbox.simulator.app", "uvloop", "rich.live"),
+)
 # What Python and its libraries read while they start; who sets it runs the script.
-EARLY = ("PYTHON", "LANG", "LC_", "SSL", "MALLOC", "LD_", "COLUMNS", "COVERAGE")
+EARLY = ("PYTHON", "LANG", "LC_", "SSL", "MALLOC", "LD_", "COVERAGE")
 
 
 @cache
@@ -55,6 +62,111 @@ def is_early(names: Mapping[str, str]) -> bool:
     return any(name.startswith(EARLY) for name in names)
 
 
+# The console script for shells: a start of Python alone, which passes on its arguments and streams.
+SHIM = """#!{python} -IS
+import json, os, socket, sys
+line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+line.connect({address!r})
+asked = {{"arguments": sys.argv[1:], "env": dict(os.environ), "cwd": os.getcwd()}}
+socket.send_fds(line, [b"+"], [0, 1, 2])
+line.sendall(json.dumps(asked).encode())
+line.shutdown(socket.SHUT_WR)
+with line.makefile() as said:
+    said.readline()
+    sys.exit(int(said.readline() or 70))
+"""
+
+
+@cache
+def shim() -> Path:
+    """Make a directory for `PATH`, in which `provisioner` is forked too."""
+    address, _ = _server()
+    program = Path(address).with_name("provisioner")
+    program.write_text(SHIM.format(python=sys.executable, address=address), encoding="utf-8")
+    program.chmod(0o755)
+    return program.parent
+
+
+class Forked:
+    """A command that was started: what `subprocess.Popen` would say of it."""
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: str | Path = "/",
+        stdin: int = subprocess.DEVNULL,
+        stdout: int = subprocess.DEVNULL,
+        stderr: int = subprocess.DEVNULL,
+    ) -> None:
+        """Start it; streams are numbers of open files, or `DEVNULL` and `PIPE` as for `subprocess.Popen`."""
+        self.returncode: int | None = None
+        self.stdout: IO[str]
+        self.stderr: IO[str]
+        self._line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._line.connect(_server()[0])
+        message = json.dumps({"arguments": list(arguments), "env": dict(env), "cwd": str(cwd)}).encode()
+        assert len(message) < LONGEST
+        ends = []
+        for name, stream in (("stdin", stdin), ("stdout", stdout), ("stderr", stderr)):
+            end = stream
+            if stream == subprocess.PIPE:
+                read, end = os.pipe()
+                setattr(self, name, os.fdopen(read, encoding="utf-8"))
+            elif stream == subprocess.DEVNULL:
+                end = os.open(os.devnull, os.O_RDWR)
+            ends.append((end, end != stream))
+        socket.send_fds(self._line, [b"+"], [end for end, _ in ends])
+        for end, ours in ends:
+            if ours:
+                os.close(end)
+        self._line.sendall(message)
+        self._line.shutdown(socket.SHUT_WR)
+        self._said = self._line.makefile("rb")
+        self.pid = int(self._said.readline())
+
+    def poll(self) -> int | None:
+        """Its exit status if it has ended: a negative one is the signal that ended it."""
+        if self.returncode is None and select.select([self._line], [], [], 0)[0]:
+            self.wait()
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait until it has ended; returns its exit status."""
+        if self.returncode is None:
+            if timeout is not None and not select.select([self._line], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired("provisioner", timeout)
+            self.returncode = int(self._said.readline() or -signal.SIGKILL)
+            self._said.close()
+            self._line.close()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, if it still lives."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Tell it to stop."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """`kill -9`."""
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Read its pipes to their end, one after the other, and wait for its own; returns what they said."""
+        said = []
+        for name in ("stdout", "stderr"):
+            pipe: IO[str] | None = getattr(self, name, None)
+            said.append("" if pipe is None or pipe.closed else pipe.read())
+            if pipe is not None:
+                pipe.close()
+        self.wait(timeout)
+        return said[0], said[1]
+
+
 def call(arguments: Sequence[str], *, env: Mapping[str, str], cwd: str, given: bytes) -> tuple[int, bytes, bytes]:
     """Run one command to its end; returns its exit status and what it wrote to both streams.
 
@@ -65,17 +177,11 @@ def call(arguments: Sequence[str], *, env: Mapping[str, str], cwd: str, given: b
         os.fdopen(read, "rb") as into,
         tempfile.TemporaryFile() as out,
         tempfile.TemporaryFile() as err,
-        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line,
     ):
         with os.fdopen(write, "wb") as feed:
             feed.write(given)
-        line.connect(_server()[0])
-        message = json.dumps({"arguments": list(arguments), "env": dict(env), "cwd": cwd}).encode()
-        assert len(message) < LONGEST
-        socket.send_fds(line, [b"+"], [into.fileno(), out.fileno(), err.fileno()])
-        line.sendall(message)
-        line.shutdown(socket.SHUT_WR)
-        status = json.loads(line.recv(64) or b"-9")
+        streams = {"stdin": into.fileno(), "stdout": out.fileno(), "stderr": err.fileno()}
+        status = Forked(arguments, env=env, cwd=cwd, **streams).wait()
         out.seek(0)
         err.seek(0)
         return status, out.read(), err.read()
@@ -87,10 +193,9 @@ def serve(address: str) -> None:
 
     for name in COMMANDS:
         load_command(name)
-    # What commands import when they run.
-    for module in ("provisioner.service", "provisioner.settings", "provisioner.observe.web", "uvloop", "rich.live"):
+    for module in WHEN_THEY_RUN:
         import_module(module)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    gc.freeze()  # so that the copies share what is there, and need not look through it
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(address)
         listener.listen(64)
@@ -105,24 +210,43 @@ def serve(address: str) -> None:
                 listener.close()
                 _attend(line)
             line.close()
+            with suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
 
 
 def _attend(line: socket.socket) -> NoReturn:
-    """Run one call in a process of its own, and tell its exit status."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    """Run one call in a process of its own, and tell its number and its exit status; it dies with who called."""
+    woken, waker = os.pipe()
+    os.set_blocking(waker, False)
     _, streams, _, _ = socket.recv_fds(line, 1, 3)
     parts = []
     while part := line.recv(LONGEST):
         parts.append(part)
     asked = json.loads(b"".join(parts))
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(waker)
     if (command := os.fork()) == 0:
-        line.close()
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number in (woken, waker, line.detach()):
+            os.close(number)
+        os.setsid()
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
             os.close(stream)
         _run(asked)
+    for stream in streams:
+        os.close(stream)  # who reads what it writes is to see the end
+    line.sendall(b"%d\n" % command)
+    watched = select.poll()
+    watched.register(woken, select.POLLIN)
+    watched.register(line, 0)  # hung up, that is
+    if any(number != woken for number, _ in watched.poll()):
+        os.kill(command, signal.SIGKILL)
     _, status = os.waitpid(command, 0)
-    line.sendall(json.dumps(os.waitstatus_to_exitcode(status)).encode())
+    with suppress(OSError):
+        line.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
     os._exit(0)
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tests.support.cli import SCRIPT, environment
+from tests.support.cli import started
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -61,11 +61,9 @@ class Infisical:
 @contextmanager
 def simulated(*options: str) -> Iterator[Infisical]:
     """Serve until the end of the block."""
-    process = subprocess.Popen(  # noqa: S603  # our own arguments
-        [SCRIPT, "simulate", *options], env=environment(), cwd="/", stdout=subprocess.PIPE, text=True
-    )
+    process = started("simulate", *options, stdout=subprocess.PIPE)
     try:
-        line = json.loads(process.stdout.readline() if process.stdout else "")
+        line = json.loads(process.stdout.readline())
         yield Infisical(
             url=line["url"],
             client_id=line["clientId"],

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
+from provisioner.postgres.forecasts import renew_forecasts
+from provisioner.postgres.pool import Database as Pool
 from tests.support.cli import query
 
 if TYPE_CHECKING:
@@ -88,3 +91,17 @@ def states(database: Database) -> dict[int, str]:
     """The live state of every request."""
     said = query(database, "SELECT id, state FROM provisioner.request_status ORDER BY id")
     return {int(line.split("|")[0]): line.split("|")[1] for line in said.splitlines()}
+
+
+def foresee(database: Database) -> None:
+    """Renew the forecasts, as a worker does every few seconds."""
+
+    async def renew() -> None:
+        pool = Pool(database.url)
+        try:
+            await renew_forecasts(pool, every=60.0)
+        finally:
+            await pool.close()
+
+    query(database, "UPDATE provisioner.forecast_turn SET due_at = '-infinity'")
+    asyncio.run(renew())

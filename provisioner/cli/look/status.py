@@ -20,6 +20,7 @@ from provisioner.cli.terminal.frame import (
     run_async,
     say,
     show,
+    tell_detail,
 )
 from provisioner.core.alerts import alerts
 from provisioner.core.errors import DatabaseUnavailable, DatabaseUnusable
@@ -77,11 +78,14 @@ async def _status(settings: "Settings", batch: str | None, *, watch: bool, as_js
 async def _old_keys(settings: "Settings", database: "Database", batch: str | None) -> int | None:
     """How many connections have another key than their credential has now; None where that cannot be compared."""
     from provisioner.keyring import present_prints
-    from provisioner.postgres.wishes import outdated
+    from provisioner.postgres.wishes import TakesTooLong, outdated
 
     try:
         prints, _ = await present_prints(settings, database)
         return await outdated(database, prints, batch) if prints else None
+    except TakesTooLong:
+        tell_detail("too many connections to compare their keys at once: `provisioner rekey --outdated --dry-run` does")
+        return None
     except (DatabaseUnavailable, DatabaseUnusable):
         return None  # our role may not see which keys there are, and the rest of the status is worth its while
 

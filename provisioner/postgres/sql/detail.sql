@@ -24,7 +24,7 @@ SELECT
         SELECT count(*) FROM provisioner.workers AS k
         WHERE k.lease_until > clock_timestamp() AND q.target = ANY (k.targets)
     ) AS workers,
-    (SELECT p.pace FROM provisioner.target_paces AS p WHERE p.target = q.target) AS pace,
+    (SELECT l.pace FROM provisioner.line_forecasts AS l WHERE l.target = q.target) AS pace,
     t.paused_at, t.paused_by,
     (
         SELECT d.reason FROM provisioner.target_incidents AS d

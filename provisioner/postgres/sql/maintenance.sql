@@ -26,8 +26,8 @@ RETURNING w.id;
 -- What a worker looks at every second: whether anything is in line for its targets $1 from (rank, turn, id) = ($2, $3, $7) on,
 -- whether something is due, whose lease ran out, who is paused. Also tells newcomers how far the queues $4 have been served ($5, $6).
 -- And whether anything is to be looked at more closely, so that nobody asks who has nothing to do: outcomes that were set aside and are
--- due, quarantined keys and projects, slots that somebody waits for, limits that an operator set. One statement, and no write while
--- nothing moves.
+-- due, quarantined keys and projects, slots that somebody waits for, limits that an operator set, forecasts that are to be renewed. One
+-- statement, and no write while nothing moves.
 WITH served AS (
     INSERT INTO provisioner.fair_cursors (target, rank, turn)
     SELECT * FROM unnest($4::text[], $5::integer[], $6::bigint[])
@@ -83,7 +83,13 @@ SELECT
     ARRAY (SELECT l.target FROM lines AS l) AS targets,
     ARRAY (SELECT l.rank FROM lines AS l) AS ranks,
     ARRAY (SELECT l.turn FROM lines AS l) AS turns,
-    ARRAY (SELECT l.id FROM lines AS l) AS ids;
+    ARRAY (SELECT l.id FROM lines AS l) AS ids,
+    EXISTS (SELECT FROM provisioner.forecast_turn AS o WHERE o.due_at <= clock_timestamp())
+    AND (
+        EXISTS (SELECT FROM lines)
+        OR EXISTS (SELECT FROM provisioner.forecasts)
+        OR EXISTS (SELECT FROM provisioner.waiting AS w WHERE w.run_at < 'infinity' ORDER BY w.run_at LIMIT 1)
+    ) AS unforeseen;
 
 -- :name promote
 -- Put at most $1 requests whose time has come in line, each project's one behind the other.

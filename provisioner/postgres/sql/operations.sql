@@ -99,9 +99,13 @@ WHERE r.id IN (
 -- Put requests $1 in line in what is wrong with them, $2.
 SELECT r.id, r.outcome FROM provisioner.repair($1, $2) AS r;
 
+-- :name soon
+-- For this transaction: end in $1 milliseconds.
+SELECT set_config('statement_timeout', $1, true);
+
 -- :name outdated
 -- How many connections, of batch $3 where that is given, have another key than the fingerprints $2 of the credentials $1. It reads all
--- requests once, so it is for a person's look and not for every second.
+-- requests once, so it is for a person's look and not for every second, and only for as long as a person waits.
 SELECT count(*) AS requests
 FROM provisioner.connection_requests AS q
 JOIN unnest($1::text[], $2::text[]) AS k (credential, print) ON k.credential = replace(lower(btrim(q.credential)), '_', '-')

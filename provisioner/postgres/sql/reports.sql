@@ -322,9 +322,8 @@ WITH stuck AS (
     LEFT JOIN provisioner.attempt_state AS s ON s.id = w.id
     WHERE
         (w.quarantine LIKE '%:%' OR (s.error_message IS NOT NULL AND NOT s.cancelled))
-        AND EXISTS (
-            SELECT FROM provisioner.requests AS q WHERE q.id = w.id AND q.status = 'pending' AND ($1::text IS NULL OR q.batch = $1)
-        )
+        -- What waits is pending: nobody looks at each of them for that.
+        AND ($1::text IS NULL OR EXISTS (SELECT FROM provisioner.requests AS q WHERE q.id = w.id AND q.batch = $1))
 ),
 causes AS (
     SELECT

@@ -1,0 +1,46 @@
+"""Renew the forecasts, beside everything else: what somebody looks at now and then keeps no lease waiting."""
+
+import asyncio
+from typing import Final
+
+import structlog
+
+from provisioner.core.errors import DatabaseUnavailable, ProvisionerError, StatementRefused
+from provisioner.core.ports import Clock, Queue
+
+log = structlog.stdlib.get_logger()
+
+# What failed is left alone for so long at first, seconds, and for so long at last.
+FIRST_PAUSE: Final = 5.0
+LAST_PAUSE: Final = 300.0
+
+
+class Forecaster:
+    """Renews the forecasts of the whole fleet when the keeper saw that it is time; whoever comes first does it."""
+
+    def __init__(self, queue: Queue, *, clock: Clock, every: float) -> None:
+        self._queue = queue
+        self._clock = clock
+        self._every = every
+        self._due = asyncio.Event()
+        self._not_before = 0.0
+        self._pause = FIRST_PAUSE
+
+    def hurry(self) -> None:
+        """It is time, unless that failed a moment ago."""
+        if self._clock.monotonic() >= self._not_before:
+            self._due.set()
+
+    async def run(self) -> None:
+        """Renew them until cancelled."""
+        while True:
+            await self._due.wait()
+            self._due.clear()
+            try:
+                await self._queue.foresee(every=self._every)
+                self._pause = FIRST_PAUSE
+            except ProvisionerError as error:
+                self._not_before = self._clock.monotonic() + self._pause
+                if not isinstance(error, DatabaseUnavailable) or isinstance(error, StatementRefused):
+                    log.warning("upkeep_failed", duty="forecast", error=str(error), again_in=self._pause)
+                self._pause = min(2 * self._pause, LAST_PAUSE)

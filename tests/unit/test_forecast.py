@@ -1,0 +1,283 @@
+"""When it ends, as the core decides it: places in line, paces, and why there is no forecast."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import pytest
+from hypothesis import given, strategies as st
+
+from provisioner.core.forecast import (
+    FAR,
+    LEAST,
+    MOST,
+    Forecast,
+    Line,
+    Measured,
+    Pace,
+    Part,
+    Seen,
+    Survey,
+    Waits,
+    Why,
+    foresee,
+    measure,
+    pace_of,
+    places,
+    rate_of,
+    together,
+)
+from provisioner.core.pacing import Allowance, Budget
+from provisioner.core.queue_values import QueuePosition
+
+NOW = 1_000_000.0
+LIMITED = Budget(metered=True, permits=60, period=60.0)
+UNLIMITED = Budget(metered=False)
+STEADY = Pace(rate=1.0)
+ONE = Waits(requests=1, first=5.0, last=5.0)
+
+lines = st.lists(st.sampled_from("abcde"), min_size=1, max_size=120)
+
+
+def survey(line: list[str], head: int, every: int = 1) -> Survey:
+    """What is seen of a line whose requests belong to these batches, with each so-manieth behind its front."""
+    front: dict[str, Seen] = {}
+    for place, batch in enumerate(line[:head], start=1):
+        front[batch] = Seen(front[batch].requests + 1 if batch in front else 1, place)
+    spots = [(QueuePosition(0, place), batch) for place, batch in enumerate(line, start=1)]
+    return Survey(
+        length=len(line),
+        head=head,
+        front=front,
+        edge=spots[head - 1][0] if head < len(line) else None,
+        sample=spots[head::every],
+        newest={batch: spot for spot, batch in spots},
+    )
+
+
+class TestPlaces:
+    """Where the last request of each batch stands."""
+
+    @given(lines)
+    def test_in_the_front_they_are_exact(self, line: list[str]) -> None:
+        """Each batch ends where its last request stands."""
+        last = {batch: place for place, batch in enumerate(line, start=1)}
+        assert places(survey(line, len(line)), {batch: line.count(batch) for batch in last}) == last
+
+    @given(lines, st.integers(1, 119), st.integers(1, 9))
+    def test_behind_it_they_are_near(self, line: list[str], head: int, every: int) -> None:
+        """No estimate lies behind the line, nor before what was seen; the newest being last, it is a few parts off."""
+        last = {batch: place for place, batch in enumerate(line, start=1)}
+        counted = {batch: line.count(batch) for batch in last}
+        found = places(survey(line, min(head, len(line)), every), counted)
+        for batch, place in found.items():
+            assert 1 <= place <= len(line)
+            if last[batch] <= head:
+                assert place == last[batch]
+            else:
+                assert place >= last[batch] - 2 * every
+
+    def test_a_batch_of_which_nothing_was_seen_ends_with_the_line(self) -> None:
+        """No hit and no newest request: nothing later than the line's end can be true."""
+        blind = Survey(length=9000, head=5000, front={}, edge=QueuePosition(0, 7))
+        assert places(blind, {"a": 3}) == {"a": 9000}
+
+    def test_a_whale_that_came_first_is_seen_by_its_hits(self) -> None:
+        """Its newest request says little, for it came with a small project at its end; the sample says enough."""
+        line = ["small"] * 10 + ["whale"] * 990
+        seen = survey(line, 10, 10)
+        misled = Survey(
+            length=1000,
+            head=10,
+            front=seen.front,
+            edge=seen.edge,
+            sample=seen.sample,
+            newest={"whale": QueuePosition(0, 1)},
+        )
+        assert places(misled, {"whale": 990})["whale"] == pytest.approx(1000, rel=0.02)
+
+
+class TestPace:
+    """How long so many requests take."""
+
+    @given(
+        st.floats(0.1, 100),
+        st.floats(0, 500),
+        st.floats(0, 60),
+        st.floats(0, 60),
+        st.floats(LEAST, MOST),
+        st.integers(0, 5000),
+    )
+    def test_more_requests_never_take_less_time(
+        self, rate: float, first: float, span: float, wait: float, share: float, requests: int
+    ) -> None:
+        """Nothing is done before the wait is over, and one request more takes no less."""
+        pace = Pace(rate=rate, first=first, span=span, wait=wait, share=share)
+        assert wait <= pace.seconds(requests) <= pace.seconds(requests + 1) + 1e-6
+
+    @pytest.mark.parametrize(
+        ("pace", "requests", "seconds"),
+        [
+            (STEADY, 10, 10.0),
+            (Pace(rate=1.0, share=0.5), 10, 20.0),
+            (Pace(rate=1.0, first=20.0, span=10.0), 10, 5.0),  # twice as many permits as seconds are left
+            (Pace(rate=1.0, first=5.0, span=10.0), 10, 15.0),
+            (Pace(rate=1.0, wait=30.0), 10, 40.0),
+            (Pace(rate=1e-9), 10**9, FAR),
+        ],
+    )
+    def test_what_is_left_of_the_window_goes_first(self, pace: Pace, requests: int, seconds: float) -> None:
+        """Permits of this window, then of those after it; a refusal's time before all."""
+        assert pace.seconds(requests) == pytest.approx(seconds)
+
+    @pytest.mark.parametrize(
+        ("budget", "allowance", "measured", "ended"),
+        [
+            (Budget(), None, Measured(), None),
+            (LIMITED, None, Measured(), 1.0),
+            (LIMITED, Allowance(6, 60.0), Measured(), 0.1),
+            (LIMITED, Allowance(600, 60.0), Measured(), 1.0),
+            (LIMITED, None, Measured(seconds=1e6, permits=1e6, got=5e5), 0.5),
+            (LIMITED, None, Measured(seconds=1e6, permits=1e6, got=0.0), LEAST),
+            (LIMITED, None, Measured(seconds=1e6, permits=1e6, got=1e9), MOST),
+            (UNLIMITED, None, Measured(), None),
+            (UNLIMITED, None, Measured(seconds=10.0, got=50.0), 5.0),
+            (UNLIMITED, Allowance(60, 60.0), Measured(seconds=10.0, got=50.0), 1.0),
+            (UNLIMITED, Allowance(60, 60.0), Measured(), None),
+            (Budget(), Allowance(60, 60.0), Measured(), 1.0),
+        ],
+    )
+    def test_the_limit_rules_and_what_came_of_it(
+        self, budget: Budget, allowance: Allowance | None, measured: Measured, ended: float | None
+    ) -> None:
+        """A limiter's rate, an operator's if it is smaller, times what a permit brought; else what was done lately."""
+        pace = pace_of(budget, NOW, allowance, measured)
+        assert (pace and pace.ended) == (ended and pytest.approx(ended, rel=1e-3))
+
+    def test_a_refusal_is_waited_for(self) -> None:
+        """While the budget is blocked nothing ends."""
+        blocked = Budget(metered=True, permits=60, period=60.0, blocked_until=NOW + 30)
+        pace = pace_of(blocked, NOW, None, Measured())
+        assert pace is not None
+        assert pace.seconds(10) == pytest.approx(40.0)
+
+    def test_what_others_took_of_this_window_is_missing(self) -> None:
+        """With 50 of 60 permits used and half of the window left, a request waits three seconds, until it is over."""
+        budget = Budget(metered=True, permits=60, period=60.0, starts_at=NOW - 30, ends_at=NOW + 30, used=50)
+        pace = pace_of(budget, NOW, None, Measured())
+        assert pace is not None
+        assert [pace.seconds(n) for n in (5, 10, 20)] == pytest.approx([15.0, 30.0, 40.0])
+
+
+class TestMeasure:
+    """What is measured from look to look."""
+
+    BUSY = Measured(seen_at=NOW, ended=100, busy=True)
+
+    def test_what_ended_between_two_looks_counts(self) -> None:
+        """Two seconds, two permits, one request."""
+        after = measure(self.BUSY, now=NOW + 2, ended=101, busy=True, budget=LIMITED, rate=1.0)
+        assert after.seconds == 2.0
+        faded = 6.0 * math.exp(-2 / 60)  # at first a tenth of a window is taken to have gone well
+        assert (after.permits, after.got) == pytest.approx((faded + 2, faded + 1))
+        assert measure(self.BUSY, now=NOW + 2, ended=101, busy=True, budget=UNLIMITED, rate=None).pace == 0.5
+
+    @pytest.mark.parametrize(
+        ("before", "busy", "ended", "passed"),
+        [
+            (BUSY, False, 101, 2.0),  # nothing is in line now
+            (Measured(seen_at=NOW, ended=100), True, 101, 2.0),  # nothing was
+            (BUSY, True, 99, 2.0),  # somebody retried, or deleted
+            (BUSY, True, 101, 3600.0),  # nobody looked for an hour
+            (BUSY, True, 101, 0.0),
+        ],
+    )
+    def test_idle_time_tells_nothing(self, before: Measured, busy: bool, ended: int, passed: float) -> None:
+        """What happened while there was no work, or nobody looked, is not held against the pace."""
+        after = measure(before, now=NOW + passed, ended=ended, busy=busy, budget=LIMITED, rate=1.0)
+        assert (after.seconds, after.got) == (0.0, 0.0)
+        assert (after.seen_at, after.ended, after.busy) == (NOW + passed, ended, busy)
+
+    @given(st.floats(0.05, 1.0), st.integers(60, 200))
+    def test_it_comes_to_the_truth_within_a_few_windows(self, share: float, looks: int) -> None:
+        """Whatever a permit brings, after three windows the measure is nearly that."""
+        measured = self.BUSY
+        for look in range(1, 3 * looks):
+            now, ended = NOW + look * 2, 100 + int(look * 2 * 10 * share)
+            measured = measure(measured, now=now, ended=ended, busy=True, budget=LIMITED, rate=10.0)
+        assert measured.share == pytest.approx(share, rel=0.15, abs=0.02)
+
+    def test_others_are_heeded_while_they_are_there(self) -> None:
+        """What they used within the last window is not ours; a quarter is, whatever they do."""
+        rates = [
+            rate_of(Budget(metered=True, permits=60, period=60.0, their_pace=theirs, seen_at=NOW - ago), NOW, None)
+            for theirs, ago in ((0.5, 10), (0.5, 90), (9.0, 10))
+        ]
+        assert rates == [0.5, 1.0, 0.25]
+
+
+class TestForesee:
+    """In how many seconds it ends, or why nobody can say."""
+
+    def test_the_first_reason_that_holds_is_told(self) -> None:
+        """Every combination of what can be in the way: the reason is the first one, and without any there is an end."""
+        for paused, workers, troubled, held, ready, again, flying, later, pace in product(
+            (False, True),
+            (0, 1),
+            (False, True),
+            (None, Why.KEY, Why.PROJECT, Why.CONNECTION),
+            (0, 3),
+            (Waits(), ONE),
+            (0, 1),
+            (Waits(), ONE),
+            (None, STEADY),
+        ):
+            line = Line(paused=paused, workers=workers, troubled=troubled, ready=ready, in_flight=flying, pace=pace)
+            part = Part(ready=ready, in_flight=flying, place=ready, held=held, again=again, later=later)
+            true = {
+                Why.PAUSED: paused,
+                Why.NOBODY: not workers,
+                Why.TROUBLE: troubled,
+                **({held: True} if held else {}),
+                Why.SCHEDULED: bool(later.requests) and not (ready or flying or again.requests),
+                Why.PACE: pace is None,
+            }
+            told = foresee(line, part)
+            assert told.why == next((why for why in Why if true.get(why)), None)
+            assert (told.seconds is None) == (told.why is not None)
+
+    @pytest.mark.parametrize(
+        ("part", "seconds"),
+        [
+            (Part(ready=5, place=7), 9.0),  # two are in flight before it
+            (Part(in_flight=2), 2.0),
+            (Part(again=Waits(requests=1, first=20.0, last=20.0)), 21.0),  # what stands in line does not go before it
+            (Part(again=Waits(requests=9, first=20.0, last=20.0)), 29.0),
+            (Part(again=Waits(requests=2, first=0.0, last=50.0)), 51.0),
+            (Part(ready=1, place=1, again=Waits(requests=1, first=20.0, last=20.0)), 21.0),
+            (Part(ready=1, place=1, later=Waits(requests=1, first=20.0, last=20.0)), 103.0),
+            (Part(ready=1, place=1, later=Waits(requests=3, first=900.0, last=900.0)), 903.0),
+        ],
+    )
+    def test_the_last_request_of_a_batch_tells(self, part: Part, seconds: float) -> None:
+        """What is in line, what is retried and what is scheduled each end at some time, and the latest counts."""
+        assert foresee(Line(in_flight=2, ready=100, pace=STEADY), part) == Forecast(seconds)
+
+    def test_lines_move_side_by_side(self) -> None:
+        """Of several lines the slowest counts, and the most urgent reason, in every combination."""
+        every = [Forecast(1.0), Forecast(2.0), *(Forecast(None, why) for why in Why)]
+        for one, other in product(every, repeat=2):
+            told = together([one, other])
+            reasons = sorted((each.why for each in (one, other) if each.why), key=lambda why: why.order)
+            assert told.why == (reasons[0] if reasons else None)
+            if not reasons:
+                assert told.seconds == max(one.seconds or 0, other.seconds or 0)
+        assert together([]) == Forecast(0.0)
+
+    @given(st.integers(0, 500), st.integers(1, 500), st.floats(0.1, 10))
+    def test_a_batch_never_ends_after_its_line(self, ready: int, place: int, rate: float) -> None:
+        """Whatever its place, what is in line ends no later than the line."""
+        line = Line(ready=max(ready, place), pace=Pace(rate=rate))
+        part, whole = Part(ready=1, place=place), Part(ready=line.ready, place=line.ready)
+        assert (foresee(line, part).seconds or 0) <= (foresee(line, whole).seconds or 0)
