@@ -440,10 +440,11 @@ BEGIN
             RAISE NOTICE 'request % is left as it is: %', found.id, SQLERRM;
         END;
     END LOOP;
+    RETURN QUERY SELECT r.id, r.outcome FROM provisioner.repair_rotations(repair.ids, repair.wrong) AS r;
 END
 $$;
 
-COMMENT ON FUNCTION provisioner.repair(bigint[], text[]) IS 'Put connections in line that are not as they were recorded';
+COMMENT ON FUNCTION provisioner.repair(bigint[], text[]) IS 'Put connections and rotations in line that are not as they were recorded';
 
 -- Hold a target: nothing more of it is claimed; what is in flight ends.
 CREATE FUNCTION provisioner.pause(target text) RETURNS TABLE (target text, paused_at timestamptz, paused_by text)

@@ -544,4 +544,49 @@ $$;
 
 COMMENT ON FUNCTION provisioner.keys_deleted(bigint[]) IS 'Note that the keys which rotations left behind are deleted at OpenRouter';
 
+-- Put rotations in line that are not as they were recorded, as `repair` does with connections. What is wrong is `gone`, `failing`, a
+-- column, or `automatic`: that somebody switched the rotation off. Infisical itself repeats what failed: the outcome is `failing`.
+CREATE FUNCTION provisioner.repair_rotations(ids bigint[], wrong text[]) RETURNS TABLE (id bigint, outcome text)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    found record;
+    request provisioner.rotation_requests;
+    sent text[];
+BEGIN
+    FOR found IN
+        SELECT g.id, array_agg(DISTINCT g.what) AS what
+        FROM unnest(repair_rotations.ids, repair_rotations.wrong) AS g (id, what)
+        WHERE g.id > 1000000000000
+        GROUP BY g.id
+        ORDER BY g.id
+    LOOP
+        SELECT r.* INTO request FROM provisioner.rotation_requests AS r WHERE r.id = found.id FOR UPDATE;
+        CONTINUE WHEN request.id IS NULL;
+        id := request.id;
+        sent := array_remove(array_remove(found.what, 'gone'), 'failing');
+        outcome := CASE
+            WHEN request.status <> 'succeeded' OR request.wanted <> 'present' THEN 'not now'
+            WHEN request.adopted THEN 'adopted'
+            WHEN sent = '{}' AND NOT 'gone' = ANY (found.what) THEN 'failing'
+            ELSE 'repairing'
+        END;
+        IF outcome = 'repairing' THEN
+            IF sent <> '{}' THEN
+                INSERT INTO provisioner.edits AS e (id, name, description, others)
+                VALUES (
+                    request.id, 'name' = ANY (sent), 'description' = ANY (sent),
+                    array_remove(array_remove(sent, 'name'), 'description')
+                )
+                ON CONFLICT (id) DO UPDATE SET
+                    name = e.name OR excluded.name, description = e.description OR excluded.description,
+                    others = e.others || excluded.others;
+            END IF;
+            PERFORM provisioner.reopen_rotation(request);
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+END
+$$;
+
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA provisioner FROM PUBLIC;

@@ -139,16 +139,28 @@ WITH lines AS (
         q.status = 'pending'
         AND (q.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT')))
     UNION ALL
+    -- Not by the view of all kinds: many may wait, and each would be looked for among all kinds.
     SELECT
-        q.batch, q.target, q.counted_as,
-        provisioner.live_state(q.status, q.wanted, q.recorded_id, NULL, w.id, w.quarantine, s.error_message, s.cancelled), 1,
+        q.batch, q.target, provisioner.counted_as(q.status, q.wanted, q.connection_id),
+        provisioner.live_state(q.status, q.wanted, q.connection_id, NULL, w.id, w.quarantine, s.error_message, s.cancelled), 1,
         NULL, NULL
     FROM provisioner.waiting AS w
-    JOIN provisioner.requests AS q ON q.id = w.id
+    JOIN provisioner.connection_requests AS q ON q.id = w.id
     LEFT JOIN provisioner.attempt_state AS s ON s.id = w.id
     WHERE
         q.status = 'pending'
         AND (q.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT')))
+    UNION ALL
+    SELECT
+        r.batch, w.target, provisioner.counted_as(r.status, r.wanted, r.rotation_id),
+        provisioner.live_state(r.status, r.wanted, r.rotation_id, NULL, w.id, w.quarantine, s.error_message, s.cancelled), 1,
+        NULL, NULL
+    FROM provisioner.rotation_requests AS r
+    JOIN provisioner.waiting AS w ON w.id = r.id
+    LEFT JOIN provisioner.attempt_state AS s ON s.id = w.id
+    WHERE
+        r.status = 'pending'
+        AND (r.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT')))
 ),
 -- What changes or removes a connection is told apart wherever it is, unless it is retried or quarantined: then that is its state.
 summed AS (
@@ -265,14 +277,18 @@ SELECT
     CASE WHEN r.status = 'pending' THEN s.error_code ELSE r.error_code END AS error_code,
     CASE WHEN r.status = 'pending' THEN s.error_message ELSE r.error_message END AS error_message,
     CASE WHEN isfinite(w.run_at) THEN w.run_at END AS next_attempt_at,
-    r.finished_at, r.project_name, r.description, r.on_conflict, r.not_before, r.wanted, r.interval_days, r.rotate_at, r.key_name,
-    r.spend_limit, r.limit_reset, r.include_byok
+    r.finished_at, r.project_name,
+    CASE WHEN r.status = 'succeeded' AND d.seen_at > r.finished_at THEN d.drift END AS drift,
+    r.description, r.on_conflict, r.not_before, r.wanted, r.interval_days, r.rotate_at, r.key_name, r.spend_limit, r.limit_reset,
+    r.include_byok
 FROM provisioner.rotation_requests AS r
+LEFT JOIN provisioner.drifts AS d ON d.id = r.id
 LEFT JOIN provisioner.in_flight AS f ON f.id = r.id
 LEFT JOIN provisioner.waiting AS w ON w.id = r.id
 LEFT JOIN provisioner.attempt_state AS s ON s.id = r.id
 WHERE r.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT'));
 
+COMMENT ON COLUMN provisioner.rotation_status.drift IS 'How it differs from what was recorded, as standing verification found';
 COMMENT ON VIEW provisioner.rotation_status IS 'Every rotation with its live state, and what it waits for';
 COMMENT ON COLUMN provisioner.rotation_status.waits_for IS 'The connection of the same project that has to be there first';
 

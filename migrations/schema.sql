@@ -1173,10 +1173,56 @@ BEGIN
             RAISE NOTICE 'request % is left as it is: %', found.id, SQLERRM;
         END;
     END LOOP;
+    RETURN QUERY SELECT r.id, r.outcome FROM provisioner.repair_rotations(repair.ids, repair.wrong) AS r;
 END
 $$;
 
-COMMENT ON FUNCTION provisioner.repair(ids bigint[], wrong text[]) IS 'Put connections in line that are not as they were recorded';
+COMMENT ON FUNCTION provisioner.repair(ids bigint[], wrong text[]) IS 'Put connections and rotations in line that are not as they were recorded';
+
+CREATE FUNCTION provisioner.repair_rotations(ids bigint[], wrong text[]) RETURNS TABLE(id bigint, outcome text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    found record;
+    request provisioner.rotation_requests;
+    sent text[];
+BEGIN
+    FOR found IN
+        SELECT g.id, array_agg(DISTINCT g.what) AS what
+        FROM unnest(repair_rotations.ids, repair_rotations.wrong) AS g (id, what)
+        WHERE g.id > 1000000000000
+        GROUP BY g.id
+        ORDER BY g.id
+    LOOP
+        SELECT r.* INTO request FROM provisioner.rotation_requests AS r WHERE r.id = found.id FOR UPDATE;
+        CONTINUE WHEN request.id IS NULL;
+        id := request.id;
+        sent := array_remove(array_remove(found.what, 'gone'), 'failing');
+        outcome := CASE
+            WHEN request.status <> 'succeeded' OR request.wanted <> 'present' THEN 'not now'
+            WHEN request.adopted THEN 'adopted'
+            WHEN sent = '{}' AND NOT 'gone' = ANY (found.what) THEN 'failing'
+            ELSE 'repairing'
+        END;
+        IF outcome = 'repairing' THEN
+            IF sent <> '{}' THEN
+                INSERT INTO provisioner.edits AS e (id, name, description, others)
+                VALUES (
+                    request.id, 'name' = ANY (sent), 'description' = ANY (sent),
+                    array_remove(array_remove(sent, 'name'), 'description')
+                )
+                ON CONFLICT (id) DO UPDATE SET
+                    name = e.name OR excluded.name, description = e.description OR excluded.description,
+                    others = e.others || excluded.others;
+            END IF;
+            PERFORM provisioner.reopen_rotation(request);
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+END
+$$;
 
 CREATE FUNCTION provisioner.request_credential_edited() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2381,15 +2427,27 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
         UNION ALL
          SELECT q.batch,
             q.target,
-            q.counted_as,
-            provisioner.live_state(q.status, q.wanted, q.recorded_id, NULL::bigint, w.id, w.quarantine, s.error_message, s.cancelled) AS live_state,
+            provisioner.counted_as(q.status, q.wanted, q.connection_id) AS counted_as,
+            provisioner.live_state(q.status, q.wanted, q.connection_id, NULL::bigint, w.id, w.quarantine, s.error_message, s.cancelled) AS live_state,
             1,
             NULL::timestamp with time zone,
             NULL::timestamp with time zone
            FROM ((provisioner.waiting w
-             JOIN provisioner.requests q ON ((q.id = w.id)))
+             JOIN provisioner.connection_requests q ON ((q.id = w.id)))
              LEFT JOIN provisioner.attempt_state s ON ((s.id = w.id)))
           WHERE ((q.status = 'pending'::text) AND ((q.requested_by = CURRENT_USER) OR ( SELECT has_table_privilege(('provisioner.ready'::regclass)::oid, 'SELECT'::text) AS has_table_privilege)))
+        UNION ALL
+         SELECT r.batch,
+            w.target,
+            provisioner.counted_as(r.status, r.wanted, r.rotation_id) AS counted_as,
+            provisioner.live_state(r.status, r.wanted, r.rotation_id, NULL::bigint, w.id, w.quarantine, s.error_message, s.cancelled) AS live_state,
+            1,
+            NULL::timestamp with time zone,
+            NULL::timestamp with time zone
+           FROM ((provisioner.rotation_requests r
+             JOIN provisioner.waiting w ON ((w.id = r.id)))
+             LEFT JOIN provisioner.attempt_state s ON ((s.id = w.id)))
+          WHERE ((r.status = 'pending'::text) AND ((r.requested_by = CURRENT_USER) OR ( SELECT has_table_privilege(('provisioner.ready'::regclass)::oid, 'SELECT'::text) AS has_table_privilege)))
         ), summed AS (
          SELECT l.batch,
             l.target,
@@ -3080,6 +3138,10 @@ CREATE VIEW provisioner.rotation_status WITH (security_barrier='true') AS
         END AS next_attempt_at,
     r.finished_at,
     r.project_name,
+        CASE
+            WHEN ((r.status = 'succeeded'::text) AND (d.seen_at > r.finished_at)) THEN d.drift
+            ELSE NULL::text
+        END AS drift,
     r.description,
     r.on_conflict,
     r.not_before,
@@ -3090,7 +3152,8 @@ CREATE VIEW provisioner.rotation_status WITH (security_barrier='true') AS
     r.spend_limit,
     r.limit_reset,
     r.include_byok
-   FROM (((provisioner.rotation_requests r
+   FROM ((((provisioner.rotation_requests r
+     LEFT JOIN provisioner.drifts d ON ((d.id = r.id)))
      LEFT JOIN provisioner.in_flight f ON ((f.id = r.id)))
      LEFT JOIN provisioner.waiting w ON ((w.id = r.id)))
      LEFT JOIN provisioner.attempt_state s ON ((s.id = r.id)))
@@ -3099,6 +3162,8 @@ CREATE VIEW provisioner.rotation_status WITH (security_barrier='true') AS
 COMMENT ON VIEW provisioner.rotation_status IS 'Every rotation with its live state, and what it waits for';
 
 COMMENT ON COLUMN provisioner.rotation_status.waits_for IS 'The connection of the same project that has to be there first';
+
+COMMENT ON COLUMN provisioner.rotation_status.drift IS 'How it differs from what was recorded, as standing verification found';
 
 CREATE TABLE provisioner.salt (
     salt uuid DEFAULT gen_random_uuid() NOT NULL
@@ -3542,6 +3607,8 @@ REVOKE ALL ON FUNCTION provisioner.utf16_length(given text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION provisioner.reopen_rotation(r provisioner.rotation_requests) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.repair(ids bigint[], wrong text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.repair_rotations(ids bigint[], wrong text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.request_credential_edited() FROM PUBLIC;
 

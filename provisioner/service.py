@@ -37,6 +37,7 @@ from provisioner.signals import stopping_on_signals
 from provisioner.targets import (
     ROTATIONS_AT_ONCE,
     SPARE,
+    Lines,
     Way,
     capacity,
     connections_of_a_target,
@@ -81,11 +82,11 @@ async def run_daemon(settings: Settings, *, drain: bool = False, beside: Beside 
         vault, meter = open_vault(settings), Meter(settings.targets)
         observer = await stack.enter_async_context(traced(meter, clock=clock, worker=worker_name(settings)))
         targets: list[tuple[Target, int]] = []
-        ways: list[Way] = []
+        ways: list[Lines] = []
         for name, target in settings.targets.items():
             opened = open_lines(settings, name, database, clock, vault, observer=meter, eager=drain)
             lines = await stack.enter_async_context(opened)
-            ways.append(lines.way)
+            ways.append(lines)
             most = max(1, connections_of_a_target(settings) - SPARE)
             targets.append((lines.connections, min(capacity(target.max_in_flight), most)))
             targets.append((lines.rotations, min(ROTATIONS_AT_ONCE, most)))
@@ -112,7 +113,7 @@ async def run_daemon(settings: Settings, *, drain: bool = False, beside: Beside 
                     tasks["notifier"] = notifier.run()
                 if not drain:
                     tasks |= _verifiers(settings, database, clock, ways)
-                    tasks |= _discoverers(settings, database, clock, ways)
+                    tasks |= _discoverers(settings, database, clock, [lines.way for lines in ways])
                 await _work(worker, tasks)
                 if drain and notifier is not None:
                     await notifier.finish()
@@ -123,9 +124,9 @@ async def run_daemon(settings: Settings, *, drain: bool = False, beside: Beside 
 
 
 def _verifiers(
-    settings: Settings, database: Database, clock: Clock, ways: Sequence[Way]
+    settings: Settings, database: Database, clock: Clock, ways: Sequence[Lines]
 ) -> Mapping[str, Coroutine[Any, Any, None]]:
-    """What compares the recorded connections of each target with Infisical, if the settings want that."""
+    """What compares the recorded connections and rotations of each target with Infisical, if the settings want that."""
     if settings.verify.seconds is None:
         return {}
     from provisioner.postgres.verifying import DriftLedger  # noqa: PLC0415 - off by default
@@ -134,12 +135,21 @@ def _verifiers(
     async def prints() -> Mapping[str, str]:
         return (await present_prints(settings, database))[0]
 
-    ledger = DriftLedger(database, holder=str(uuid4()), every=timedelta(seconds=settings.verify.seconds))
+    ledgers = [
+        DriftLedger(database, holder=str(uuid4()), every=timedelta(seconds=settings.verify.seconds), kind=kind)
+        for kind in (None, ROTATIONS)
+    ]
     return {
         f"verifier-{way.name}": Verifier(
-            way.name, lister=way.connections, reads=way.reads, ledger=ledger, clock=clock, prints=prints
+            way.name,
+            lister=way.connections,
+            reads=way.reads,
+            ledger=ledger,
+            clock=clock,
+            prints=prints if way is lines.way else None,
         ).run()
-        for way in ways
+        for lines in ways
+        for way, ledger in zip((lines.way, lines.rotation_way), ledgers, strict=True)
     }
 
 

@@ -137,7 +137,7 @@ async def open_lines(
             transport, identity, routes, marker=marker, now=clock.epoch, monotonic=clock.monotonic
         )
         line = _line_of_rotations(settings, target, rotations, database=database, clock=clock, permits=permits)
-        yield Lines(target, line, way)
+        yield Lines(target, line, way, way._replace(name=line.name, connections=rotations, reads=line.reads))
 
 
 def _key_checks(settings: Settings, name: str, database: Database, clock: Clock) -> KeyChecks | None:
@@ -211,11 +211,15 @@ class Way(NamedTuple):
 
 
 class Lines(NamedTuple):
-    """One target for each kind of request: what stands in one line has budgets of its own. Both go the same way."""
+    """One target for each kind of request: what stands in one line has budgets of its own. Both go the same way.
+
+    `rotation_way` is that way with the calls and the reads of rotations.
+    """
 
     connections: Target
     rotations: Target
     way: Way
+    rotation_way: Way
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Compare what is asked for or was recorded with the connections that Infisical has. Pure."""
+"""Compare what is asked for or was recorded with what Infisical has. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from typing import Final
 
 from provisioner.core.description import is_description_of
 from provisioner.core.model import Connection, OnConflict
+from provisioner.core.rotations import AUTOMATIC, SPENDING, RecordedRotation, Rotation, differing
 
 NO_PRINTS: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -20,14 +21,24 @@ class Difference(StrEnum):
     REWRITTEN = "rewritten"
     DESCRIBED = "described otherwise"
     OLD_KEY = "another key"
+    RESCHEDULED = "rescheduled"
+    OTHER_SPENDING = "other spending"
+    OTHER_SECRET = "another secret"  # noqa: S105 - a word, not a secret
+    SWITCHED_OFF = "switched off"
+    FAILING = "failing"
 
 
-WRONG: Final[Mapping[Difference, str]] = {
-    Difference.GONE: "gone",
-    Difference.RENAMED: "name",
-    Difference.REWRITTEN: "credential",
-    Difference.DESCRIBED: "description",
-    Difference.OLD_KEY: "credential",
+WRONG: Final[Mapping[Difference, frozenset[str]]] = {
+    Difference.GONE: frozenset({"gone"}),
+    Difference.RENAMED: frozenset({"name"}),
+    Difference.REWRITTEN: frozenset({"credential"}),
+    Difference.DESCRIBED: frozenset({"description"}),
+    Difference.OLD_KEY: frozenset({"credential"}),
+    Difference.RESCHEDULED: frozenset({"interval_days", "rotate_at"}),
+    Difference.OTHER_SPENDING: SPENDING,
+    Difference.OTHER_SECRET: frozenset({"secret_name"}),
+    Difference.SWITCHED_OFF: frozenset({AUTOMATIC}),
+    Difference.FAILING: frozenset({"failing"}),
 }
 """What has to be sent again, as `provisioner.repair` names it."""
 
@@ -63,10 +74,37 @@ class Recorded:
     key_fingerprint: str | None = None
     project_name: str | None = None
 
+    @property
+    def thing(self) -> str:
+        """What was made, in a word."""
+        return "connection"
+
+    @property
+    def made(self) -> str:
+        """The id of what was made."""
+        return self.connection_id
+
+    @property
+    def place(self) -> str:
+        """Where it is in its project: in this order they are compared."""
+        return self.name
+
+
+AnyRecorded = Recorded | RecordedRotation
+
+
+_OF_ROTATION: Final = {
+    Difference.DESCRIBED: "its description differs from the requested one",
+    Difference.RESCHEDULED: "its key is replaced at other times than requested",
+    Difference.OTHER_SPENDING: "its keys may spend something else than requested",
+    Difference.OTHER_SECRET: "its key is in another secret than requested",
+    Difference.SWITCHED_OFF: "its key is not replaced by itself any more",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """All connections of a project, to be found by id and by name."""
+    """All connections of a project, or all its rotations, to be found by id and by name."""
 
     by_id: Mapping[str, Connection]
     by_name: Mapping[str, Connection]
@@ -79,18 +117,36 @@ class Project:
 
 
 def differences(
-    recorded: Recorded, project: Project, prints: Mapping[str, str] = NO_PRINTS
+    recorded: AnyRecorded, project: Project, prints: Mapping[str, str] = NO_PRINTS
 ) -> Mapping[Difference, str]:
     """What differs, each with a sentence that says how; empty when all is as it was recorded.
 
     `prints` are the fingerprints of the keys that credentials have now, as far as they are known here.
     """
+    if isinstance(recorded, RecordedRotation):
+        return dict(_changes_of_rotation(recorded, project))
     found = project.by_id.get(recorded.connection_id.lower())
     if found is None:
         other = project.by_name.get(recorded.name)
         said = f"; another connection now has its name: {other.id}" if other else ""
         return {Difference.GONE: f"the project has no connection {recorded.connection_id}{said}"}
     return dict(_changes(recorded, found, prints))
+
+
+def _changes_of_rotation(recorded: RecordedRotation, project: Project) -> Iterator[tuple[Difference, str]]:
+    """As of a connection; what was adopted keeps what somebody else chose."""
+    found = project.by_id.get(recorded.rotation_id.lower())
+    if not isinstance(found, Rotation):
+        yield Difference.GONE, f"the project has no rotation {recorded.rotation_id}"
+        return
+    columns = differing(recorded, found)
+    if "name" in columns:
+        yield Difference.RENAMED, f"it is now called {found.name}"
+    for difference, said in _OF_ROTATION.items():
+        if WRONG[difference] & columns and not recorded.adopted:
+            yield difference, said
+    if found.failure:
+        yield Difference.FAILING, f"Infisical could not replace its key: {found.failure}"
 
 
 def _changes(recorded: Recorded, found: Connection, prints: Mapping[str, str]) -> Iterator[tuple[Difference, str]]:

@@ -30,8 +30,7 @@ def _succeeded(request: Detail, _words: Words) -> Iterator[str]:
         named = f"; OpenRouter lists it as {request.key_issued}" if request.key_issued else ""
         yield f"its key is in the secret {request.secret}{named}"
         yield from _left_behind(request)
-    else:
-        yield f"`provisioner verify {request.id}` compares it with Infisical"
+    yield f"`provisioner verify {request.id}` compares it with Infisical"
 
 
 def _failed(request: Detail, _words: Words) -> Iterator[str]:

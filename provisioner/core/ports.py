@@ -45,8 +45,13 @@ class Queue(Protocol):
     async def leave(self, worker: WorkerId) -> None:
         """Strike the worker off the list if it holds nothing."""
 
-    async def claim(self, worker: WorkerId, *, target: str, start: QueuePosition, limit: int) -> Claims:
-        """Claim up to `limit` requests in line from `start` on; the intent is durable when this returns."""
+    async def claim(
+        self, worker: WorkerId, *, target: str, start: QueuePosition, limit: int, retried_only: bool = False
+    ) -> Claims:
+        """Claim up to `limit` requests in line from `start` on; the intent is durable when this returns.
+
+        `retried_only`: only those that were tried before, unless somebody else claims them meanwhile.
+        """
 
     async def release(self, worker: WorkerId, claims: Collection[Claim]) -> None:
         """Give back claims that were never sent."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from provisioner.core.comparison import Recorded
+from provisioner.core.comparison import AnyRecorded
 from provisioner.core.model import Connection, Observation
 from provisioner.core.notices import Delivery
 from provisioner.core.verifying import Round, Verdict
@@ -52,19 +52,19 @@ class DriftLedger(Protocol):
     async def take(self, target: str) -> Round | None:
         """Take the turn at a target, if it is ours."""
 
-    async def page(self, turn: Round) -> Mapping[str, Sequence[Recorded]]:
+    async def page(self, turn: Round) -> Mapping[str, Sequence[AnyRecorded]]:
         """What comes next, by project; empty at the end of the round."""
 
-    async def missed(self, target: str) -> Mapping[str, Sequence[Recorded]]:
+    async def missed(self, target: str) -> Mapping[str, Sequence[AnyRecorded]]:
         """What was missed long enough ago to be looked for again, by project."""
 
     async def next_missed(self, target: str) -> datetime | None:
         """When something that was missed may be looked for again; None if nothing is missed."""
 
-    async def since(self, recorded: Sequence[Recorded]) -> Mapping[int, datetime]:
+    async def since(self, recorded: Sequence[AnyRecorded]) -> Mapping[int, datetime]:
         """Since when those that were missed are missed."""
 
-    async def save(self, turn: Round, verdicts: Sequence[Verdict], *, behind: Recorded | None) -> bool:
+    async def save(self, turn: Round, verdicts: Sequence[Verdict], *, behind: AnyRecorded | None) -> bool:
         """Write down what was found, and how far the round has come; whether the turn is still ours."""
 
     async def finish(self, turn: Round) -> None:

@@ -13,8 +13,9 @@ WorkerId = int
 class QueuePosition:
     """A place in line.
 
-    Smaller is served earlier. `rank` is the negated priority, `turn` the virtual time of fair queueing; within a turn,
-    which may have a request of each of a hundred thousand projects, it is the request's `id` that counts.
+    Smaller is served earlier. `rank` is the negated priority, `turn` the virtual time of fair queueing, below nought
+    for what was tried before; within a turn, which may have a request of each of a hundred thousand projects, it is
+    the request's `id` that counts.
     """
 
     rank: int
@@ -27,10 +28,11 @@ FRONT = QueuePosition(-(2**31), -(2**63))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claims:
-    """What one claim brought, and the place in line of its last request."""
+    """What one claim brought, the place in line of its last request, and how many were tried before."""
 
     claims: Sequence[Claim]
     last: QueuePosition | None
+    retried: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,6 +143,11 @@ class Rotation(Connection):
     automatic: bool = True
     failure: str = ""
 
+    @property
+    def described(self) -> str:
+        """Which one it is, for people."""
+        return f"secret rotation {self.name!r} in {self.environment or '?'}:{self.secret_path or '?'}"
+
 
 @value
 class RecordedRotation:
@@ -165,6 +170,21 @@ class RecordedRotation:
     limit_reset: str | None
     include_byok: bool | None
 
+    @property
+    def thing(self) -> str:
+        """What was made, in a word."""
+        return "rotation"
+
+    @property
+    def made(self) -> str:
+        """The id of what was made."""
+        return self.rotation_id
+
+    @property
+    def place(self) -> str:
+        """Where it is in its project: in this order they are compared."""
+        return f"{self.environment}:{self.secret_path}:{self.name}"
+
 
 def differing(asked: RotationRequest | RecordedRotation, found: Rotation) -> frozenset[str]:
     """The columns in which a rotation is not as it was asked for. What was left to Infisical is as it should be."""
@@ -177,6 +197,7 @@ def differing(asked: RotationRequest | RecordedRotation, found: Rotation) -> fro
         "spend_limit": found.spend_limit == asked.spend_limit,
         "limit_reset": found.limit_reset == asked.limit_reset,
         "include_byok": bool(found.include_byok) == bool(asked.include_byok),
+        AUTOMATIC: found.automatic,
     }
     return frozenset(column for column, is_same in same.items() if not is_same)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from provisioner.core.comparison import NO_PRINTS, Difference, Project, Recorded, differences
+from provisioner.core.comparison import NO_PRINTS, AnyRecorded, Difference, Project, differences
 
 # A replica that lags may not have a connection that is there; after so long it would.
 AGAIN: Final = timedelta(seconds=60)
@@ -41,7 +41,7 @@ class Round:
 
 
 def judge(
-    recorded: Recorded,
+    recorded: AnyRecorded,
     project: Project | None,
     missed_at: datetime | None,
     now: datetime,

@@ -17,17 +17,20 @@ from yarl import URL
 from provisioner.core.errors import IdentityRefused, LoginUnavailable
 from provisioner.core.model import Action, Connection, Observation, Proof, Request, Result
 from provisioner.core.projects import SeenProject
+from provisioner.core.rotations import Rotation
 from provisioner.core.secret import Secret
 from provisioner.infisical.answers import is_unexplained, read_answer, read_list
 from provisioner.infisical.identity import Identity, Token
 from provisioner.infisical.parts import Asked
 from provisioner.infisical.projects import read_project, read_projects
 from provisioner.infisical.refusals import is_used_up, key_refused
+from provisioner.infisical.rotation_answers import read_rotations
 from provisioner.infisical.transport import LONGEST_ANSWER, AnswerLost, NotSent, Transport
 from provisioner.infisical.wire import Routes, create_body, replace_body, update_body
 
 READ_TRIES: Final = 3
 USED_UP_TRIES: Final = 4  # tokens after the first one, while each turns out to be used up by others of our calls
+NAMED: Final = 5  # rotations that use a connection which cannot be deleted
 LONGEST_LIST: Final = 64 * 2**20  # bytes; a connection is about 1 KiB, and the list has no pages
 _NO_ANSWER: Final = frozenset({Result.NOT_SENT, Result.UNKNOWN})
 
@@ -136,10 +139,21 @@ class InfisicalConnections:
         return (await self._authorised(call))[0]
 
     async def remove(self, connection: Connection) -> Observation:
-        """Delete a connection."""
+        """Delete a connection. Where something uses it, the rotations that do are named: Infisical itself does not."""
         asked = Asked(Action.REMOVE, connection.project_id, connection_id=connection.id)
         call = Call(asked, "DELETE", self._routes.by_id(connection.id))
-        return (await self._authorised(call))[0]
+        seen = (await self._authorised(call))[0]
+        if seen.result is not Result.IN_USE or connection.project_id is None:
+            return seen
+        _, rotations = await self._rotations(connection.project_id)
+        users = [one.described for one in rotations if one.connection_id.lower() == connection.id.lower()]
+        named = ", ".join(users[:NAMED]) + (f" and {len(users) - NAMED} more" if len(users) > NAMED else "")
+        return replace(seen, message=f"{seen.message.rstrip('.')}: {named}") if users else seen
+
+    async def _rotations(self, project_id: str) -> tuple[Observation, tuple[Rotation, ...]]:
+        """All secret rotations of a project."""
+        url = self._routes.rotations.with_query({"projectId": project_id})
+        return await self._patiently(Call(Asked(Action.LOOK_UP, project_id), "GET", url, listing=read_rotations))
 
     def _by_name(self, name: str, project_id: str) -> Call:
         return Call(Asked(Action.LOOK_UP, project_id, name), "GET", self._routes.by_name(name, project_id))

@@ -111,8 +111,7 @@ def _command(detail: Detail) -> str:
         return f"provisioner retry {detail.id}"
     if detail.left_behind:
         return f"provisioner rotations {detail.id} --deleted"
-    verb = "verify" if detail.state == "succeeded" and not detail.is_rotation else "show"
-    return f"provisioner {verb} {detail.id}"
+    return f"provisioner {'verify' if detail.state == 'succeeded' else 'show'} {detail.id}"
 
 
 def parse_query(given: Mapping[str, str]) -> Query:

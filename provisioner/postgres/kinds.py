@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
+from provisioner.core.comparison import AnyRecorded
 from provisioner.core.model import Action, Claim, OnConflict, Request, Result, Settlement, Succeed
-from provisioner.core.rotations import Rotation, RotationRequest, filled_in, mark_of_claim
+from provisioner.core.rotations import RecordedRotation, Rotation, RotationRequest, filled_in, mark_of_claim
 from provisioner.postgres.queries import statements
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Kind:
     claim: Callable[["asyncpg.Record", int], Claim]
     result: Callable[[Settlement, Succeed], Row]
     removal: Callable[[Settlement], Row]
+    recorded: Callable[["asyncpg.Record"], AnyRecorded]
 
     def sql(self, file: str) -> Mapping[str, str]:
         """The statements of a file, as they are for this kind."""
@@ -141,6 +143,10 @@ def _rotation_removal(settlement: Settlement) -> Row:
     return (claim.request.id, claim.attempt, settlement.sent, left)
 
 
+def _rotation_recorded(row: "asyncpg.Record") -> RecordedRotation:
+    return RecordedRotation(**dict(row) | {"rotate_at": (row["rotate_at"].hour, row["rotate_at"].minute)})
+
+
 ROTATIONS: Final = Kind(
     line="rotations",
     first=1_000_000_000_001,
@@ -150,6 +156,7 @@ ROTATIONS: Final = Kind(
     claim=_rotation_claim,
     result=_rotation_result,
     removal=_rotation_removal,
+    recorded=_rotation_recorded,
 )
 # Every kind, in the order of their ids; None stands for connections.
 KINDS: Final[tuple[Kind | None, ...]] = (None, ROTATIONS)

@@ -68,8 +68,15 @@ class PostgresQueue:
         """Strike the worker off the list if it holds nothing."""
         await self._database.execute(self._keep["leave"], worker)
 
-    async def claim(self, worker: WorkerId, *, target: str, start: QueuePosition, limit: int) -> Claims:
+    async def claim(
+        self, worker: WorkerId, *, target: str, start: QueuePosition, limit: int, retried_only: bool = False
+    ) -> Claims:
         """Claim up to `limit` requests in line from `start` on; the intent is durable when this returns."""
+        if retried_only:
+            row = await self._database.fetchrow(self._claim["retried"], target, start.rank, limit)
+            limit = row["requests"] if row else 0
+            if not limit:
+                return Claims(claims=[], last=None)
         fence, kind = secrets.randbits(63), kind_of_line(target)
         sql = self._claim if kind is None else kind.sql("claim")
         claiming = (sql["claim"], target, start.rank, start.turn, limit, worker, start.id, fence)
@@ -79,6 +86,7 @@ class PostgresQueue:
             await self._database.execute(sql["untangle"], target, start.rank, start.turn, limit, start.id)
             rows = await self._database.fetch(*claiming)
         last = QueuePosition(rows[-1]["rank"], rows[-1]["turn"], rows[-1]["id"]) if rows else None
+        retried = sum(row["turn"] < 0 for row in rows)
         claims = [_claim(row, target, fence) if kind is None else kind.claim(row, fence) for row in rows]
         if again := [claim.request.id for claim in claims if claim.attempt > 1]:
             doubt = await self._doubt(again)
@@ -86,7 +94,7 @@ class PostgresQueue:
         if changed := [one.request.id for one in claims if one.attempt > 1 or one.request.recorded_id is not None]:
             edits = await self._edits(changed)
             claims = [_edited(claim, edits.get(claim.request.id)) for claim in claims]
-        return Claims(claims=claims, last=last)
+        return Claims(claims=claims, last=last, retried=retried)
 
     async def _edits(self, ids: Collection[int]) -> Mapping[int, Edits]:
         """What was edited since the connections of these requests were recorded."""

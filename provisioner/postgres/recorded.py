@@ -3,13 +3,17 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from provisioner.core.comparison import Recorded
+from provisioner.core.comparison import AnyRecorded, Recorded
 from provisioner.core.model import Connection, Request
 from provisioner.postgres.filters import Filter
+from provisioner.postgres.kinds import Kind
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
+
+if TYPE_CHECKING:
+    import asyncpg
 
 _SQL: Final = "recorded"
 PAGE: Final = 5_000  # requests that are compared at a time
@@ -26,8 +30,20 @@ class Asked:
     connection_id: str | None
 
 
-async def recorded_by_project(database: Database, wanted: Filter) -> AsyncIterator[Mapping[Place, Sequence[Recorded]]]:
-    """Give the succeeded requests that the filter matches, a page of projects at a time.
+def of_kind(kind: Kind | None) -> str:
+    """The statement that reads what was recorded of a kind of request; None is connections."""
+    return (statements(_SQL) if kind is None else kind.sql(_SQL))["succeeded"]
+
+
+def read_recorded(row: "asyncpg.Record", kind: Kind | None) -> AnyRecorded:
+    """One row of it."""
+    return Recorded(**dict(row)) if kind is None else kind.recorded(row)
+
+
+async def recorded_by_project(
+    database: Database, wanted: Filter, kind: Kind | None = None
+) -> AsyncIterator[Mapping[Place, Sequence[AnyRecorded]]]:
+    """Give the succeeded requests of a kind that the filter matches, a page of projects at a time.
 
     The filter's states and errors do not count. A project is on one page, unless it has more than fits. Raises
     `DatabaseUnavailable` and `DatabaseUnusable`.
@@ -36,15 +52,15 @@ async def recorded_by_project(database: Database, wanted: Filter) -> AsyncIterat
     last: tuple[str | None, str | None, str | None] = (None, None, None)
     more = True
     while more:
-        rows = await database.fetch(statements(_SQL)["succeeded"], ids, batches, projects, targets, *last, PAGE)
-        page = [Recorded(**dict(row)) for row in rows]
+        rows = await database.fetch(of_kind(kind), ids, batches, projects, targets, *last, PAGE)
+        page = [read_recorded(row, kind) for row in rows]
         places = {place: tuple(each) for place, each in groupby(page, key=lambda one: (one.target, one.project_id))}
         more = len(page) == PAGE
         if more and len(places) > 1:
             places.popitem()  # it may go on behind this page; the next one has all of it
         if places:
             end = next(reversed(places.values()))[-1]
-            last = (end.target, end.project_id, end.name)
+            last = (end.target, end.project_id, end.place)
             yield places
 
 

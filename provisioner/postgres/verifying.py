@@ -5,10 +5,12 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
-from provisioner.core.comparison import Recorded
+from provisioner.core.comparison import AnyRecorded
 from provisioner.core.verifying import AGAIN, Round, Verdict
+from provisioner.postgres.kinds import Kind
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
+from provisioner.postgres.recorded import of_kind, read_recorded
 
 if TYPE_CHECKING:
     import asyncpg
@@ -18,46 +20,49 @@ PAGE: Final = 500  # requests that are looked at in one go
 
 
 class DriftLedger:
-    """`core.ports.DriftLedger` on its tables. `every`: a round begins that long after the last one began."""
+    """`core.ports.DriftLedger` on its tables, for one kind of request; None is connections.
 
-    def __init__(self, database: Database, *, holder: str, every: timedelta) -> None:
+    `every`: a round begins that long after the last one began.
+    """
+
+    def __init__(self, database: Database, *, holder: str, every: timedelta, kind: Kind | None = None) -> None:
         self._database = database
         self._holder = holder
         self._every = every
-        self._sql = statements("verifying")
+        self._kind = kind
+        self._sql = statements("verifying") if kind is None else kind.sql("verifying")
 
     async def take(self, target: str) -> Round | None:
         """Take the turn at a target, if it is ours."""
         row = await self._database.fetchrow(self._sql["take"], target, self._holder, LEASE, self._every)
         return Round(**dict(row)) if row else None
 
-    async def page(self, turn: Round) -> Mapping[str, Sequence[Recorded]]:
+    async def page(self, turn: Round) -> Mapping[str, Sequence[AnyRecorded]]:
         """What comes next, by project; empty at the end of the round."""
         last = (turn.target, turn.project_id, turn.name) if turn.project_id else (None, None, None)
-        sql = statements("recorded")["succeeded"]
-        rows = await self._database.fetch(sql, None, None, None, [turn.target], *last, PAGE)
-        projects = _by_project(rows)
+        rows = await self._database.fetch(of_kind(self._kind), None, None, None, [turn.target], *last, PAGE)
+        projects = self._by_project(rows)
         if len(rows) == PAGE and len(projects) > 1:
             projects.popitem()  # it may go on behind this page; the next one has all of it
         return projects
 
-    async def missed(self, target: str) -> Mapping[str, Sequence[Recorded]]:
+    async def missed(self, target: str) -> Mapping[str, Sequence[AnyRecorded]]:
         """What was missed long enough ago to be looked for again, by project."""
-        return _by_project(await self._database.fetch(self._sql["missed"], target, AGAIN, PAGE))
+        return self._by_project(await self._database.fetch(self._sql["missed"], target, AGAIN, PAGE))
 
     async def next_missed(self, target: str) -> datetime | None:
         """When something that was missed may be looked for again; None if nothing is missed."""
         row = await self._database.fetchrow(self._sql["next_missed"], target, AGAIN)
         return row["at"] if row else None
 
-    async def since(self, recorded: Sequence[Recorded]) -> Mapping[int, datetime]:
+    async def since(self, recorded: Sequence[AnyRecorded]) -> Mapping[int, datetime]:
         """Since when those that were missed are missed."""
         rows = await self._database.fetch(self._sql["since"], [each.id for each in recorded])
         return {row["id"]: row["missed_at"] for row in rows}
 
-    async def save(self, turn: Round, verdicts: Sequence[Verdict], *, behind: Recorded | None) -> bool:
+    async def save(self, turn: Round, verdicts: Sequence[Verdict], *, behind: AnyRecorded | None) -> bool:
         """Write down what was found, and how far the round has come; whether the turn is still ours."""
-        place = (behind.project_id, behind.name) if behind else (None, None)
+        place = (behind.project_id, behind.place) if behind else (None, None)
         async with self._database.acquire() as connection, connection.transaction(isolation="read_committed"):
             await self._database.set_up(connection)
             if await connection.fetchrow(self._sql["advance"], turn.target, self._holder, LEASE, *place) is None:
@@ -83,7 +88,6 @@ class DriftLedger:
         """Let another worker go on."""
         await self._database.execute(self._sql["leave"], turn.target, self._holder)
 
-
-def _by_project(rows: "Sequence[asyncpg.Record]") -> dict[str, Sequence[Recorded]]:
-    recorded = [Recorded(**dict(row)) for row in rows]
-    return {project: tuple(each) for project, each in groupby(recorded, key=lambda one: one.project_id)}
+    def _by_project(self, rows: "Sequence[asyncpg.Record]") -> dict[str, Sequence[AnyRecorded]]:
+        recorded = [read_recorded(row, self._kind) for row in rows]
+        return {project: tuple(each) for project, each in groupby(recorded, key=lambda one: one.project_id)}

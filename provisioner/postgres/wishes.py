@@ -21,9 +21,10 @@ BATCH: Final = 1_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removal:
-    """That connections go; with `adopted`, also those that somebody else made.
+    """That connections and rotations go; with `adopted`, also those that somebody else made.
 
-    Rotations of ours that use them go first; with them their secrets and their keys at OpenRouter, where that is said.
+    Rotations that use these connections go first; with them their secrets and their keys at OpenRouter, where that is
+    said.
     """
 
     adopted: bool = False
@@ -99,7 +100,8 @@ async def _foreseen(database: Database, deed: Deed, wanted: Filter) -> AsyncIter
     for kind, its in reversed(parts(wanted)):
         last = -1
         while ids := await ids_after(database, kind, its, last, limit=BATCH):
-            rows = await database.fetch(sql_of(kind, _SQL)[deed.foreseen], ids, *deed.narrowing())
+            sql = statements(_SQL) if isinstance(deed, Removal) else sql_of(kind, _SQL)
+            rows = await database.fetch(sql[deed.foreseen], ids, *deed.narrowing())
             yield {row["id"]: row["word"] for row in rows}
             last = ids[-1]
 

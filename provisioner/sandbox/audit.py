@@ -4,7 +4,7 @@ Works on plain rows and on the simulator's own state, and knows nothing of how t
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -124,25 +124,50 @@ def _place(one: Row) -> tuple[str, str]:
 def audit_rotations(rows: Sequence[Row], state: Row) -> Sequence[str]:
     """Hold the rows of `rotation_requests` against the simulator's rotations, OpenRouter's keys and the secrets.
 
-    Every rotation is recorded once and has one key and one secret; every other key is named by a row that says so.
+    Every rotation is recorded once, is as its row says, and has one key and one secret. What is removed is not there.
+    Every other key is named by a row that says so. A row that has ended must be right; any other may be under way.
     """
     rotations = {str(one["id"]): one for one in state["rotations"] if not one["planted"]}
-    recorded = Counter(str(row["rotation_id"]) for row in rows if row["status"] == "succeeded")
+    recorded = Counter(str(row["rotation_id"]) for row in rows if row["rotation_id"])
     problems = [f"rotation {id_} is recorded {n} times" for id_, n in recorded.items() if n > 1]
     problems += [f"rotation {id_} was made but is recorded nowhere" for id_ in rotations if id_ not in recorded]
     problems += [f"rotation {id_} is recorded and does not exist" for id_ in recorded if id_ not in rotations]
-    told = " ".join(f"{row['left_behind'] or ''} {row['error_message'] or ''}" for row in rows)
-    issued = {str(row["rotation_id"]): row["key_issued"] for row in rows}
     keys = Counter(str(key["rotationId"]) for key in state["keys"] if key["rotationId"])
     secrets = Counter(str(secret["rotationId"]) for secret in state["secrets"] if secret["rotationId"])
-    for id_, one in rotations.items():
-        if (keys[id_], secrets[id_]) != (1, 1):
-            problems.append(f"rotation {id_} has {keys[id_]} keys and {secrets[id_]} secrets")
-        if id_ in issued and one["parameters"]["name"] != issued[id_]:
-            problems.append(f"rotation {id_} has another key than its row says")
+    problems += [
+        f"rotation {id_} has {keys[id_]} keys and {secrets[id_]} secrets"
+        for id_ in rotations
+        if (keys[id_], secrets[id_]) != (1, 1)
+    ]
+    problems += [problem for row in rows for problem in _rotation_problems(row, rotations)]
+    told = " ".join(f"{row['left_behind'] or ''} {row['error_message'] or ''}" for row in rows)
     problems += [
         f"key {key['name']} was left behind at OpenRouter, and no row says so"
         for key in state["keys"]
         if not key["rotationId"] and f'"{key["name"]}"' not in told
     ]
     return problems
+
+
+def _rotation_problems(row: Row, rotations: Mapping[str, Row]) -> Iterator[str]:
+    one = rotations.get(str(row["rotation_id"]))
+    who = f"rotation request {row['id']} ({row['status']})"
+    if row["status"] == "removed" and row["rotation_id"]:
+        yield f"{who} still has rotation {row['rotation_id']}"
+    if one is None:
+        return
+    if one["parameters"]["name"] != row["key_issued"]:
+        yield f"{who} names another key than its rotation has"
+    if row["status"] != "succeeded" or row.get("adopted"):
+        return
+    told = {
+        "name": one["name"],
+        "description": one["description"] or None,
+        "interval_days": one["rotationInterval"],
+        "secret_name": one["secretsMapping"]["apiKey"],
+        "spend_limit": one["parameters"].get("limit"),
+        "limit_reset": one["parameters"].get("limitReset"),
+    }
+    for column, value in told.items():
+        if column in row and row[column] != value:
+            yield f"{who} has {column} {row[column]!r}, and its rotation {value!r}"

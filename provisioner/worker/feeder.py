@@ -9,9 +9,10 @@ import structlog
 
 from provisioner.core.doubt import unheard, with_doubt
 from provisioner.core.errors import DatabaseUnavailable
+from provisioner.core.line import Line
 from provisioner.core.model import Claim, ErrorCode, Retry, Settlement
 from provisioner.core.ports import Clock, ClockStore, Queue
-from provisioner.core.queue_values import FRONT, QueuePosition, StandingLimit
+from provisioner.core.queue_values import QueuePosition, StandingLimit
 from provisioner.worker.creator import Creator
 from provisioner.worker.database_retry import DatabaseRetry, jittered
 from provisioner.worker.lease_state import LeaseState
@@ -53,8 +54,9 @@ class Feeder:
         clock: Clock,
     ) -> None:
         self.target = target
-        self.mark = FRONT
         self.paused = False
+        self._line = Line()
+        self._hints: list[QueuePosition] = []  # that came while a claim was under way
         self._capacity = capacity
         self._queue = queue
         self._creator = creator
@@ -79,6 +81,11 @@ class Feeder:
         self._allowed: StandingLimit | None = None
 
     @property
+    def mark(self) -> QueuePosition:
+        """Where those stand in line that were never tried."""
+        return self._line.mark
+
+    @property
     def _limit(self) -> int:
         """How many claims may be worked on at once."""
         return min(self._capacity, self.target.gate.room)
@@ -90,7 +97,8 @@ class Feeder:
 
     def hint(self, place: QueuePosition) -> None:
         """There is something in line at that place."""
-        self.mark = min(self.mark, place)
+        self._line = self._line.hint(place)
+        self._hints.append(place)
         self._more = True
         self._stir.set()
 
@@ -190,22 +198,27 @@ class Feeder:
 
     async def _claim(self, limit: int) -> None:
         self._more = False
-        start, worker = self.mark, self._lease_state.worker
+        worker = self._lease_state.worker
         asked_at = self._clock.monotonic()
-        brought = await self._queue.claim(worker, target=self.target.name, start=start, limit=limit)
+        line, part = self._line, self._line.part()
+        self._hints.clear()
+        brought = await self._queue.claim(
+            worker, target=self.target.name, start=part.start, limit=limit, retried_only=part.retried_only
+        )
         self.target.observer.claimed(self.target.name, len(brought.claims), self._clock.monotonic() - asked_at)
         self._database_retry.back()
         if worker != self._lease_state.worker:  # the lease was lost meanwhile: others take these over
             self.target.writes.give_back(limit)
             self._more = True
             return
-        if brought.last is not None:
-            # A hint that came meanwhile may point to an earlier place.
-            self.mark = brought.last if self.mark == start else min(self.mark, brought.last)
-        self._dry = len(brought.claims) < limit
-        self._more = self._more or not self._dry
-        if self._dry:
-            self.target.writes.give_back(limit - len(brought.claims))
+        self._line = line.after(part, brought, limit=limit)
+        for place in self._hints:  # they may point to an earlier place
+            self._line = self._line.hint(place)
+        left = limit - len(brought.claims)
+        self._dry = left > 0 and not part.retried_only
+        self._more = self._more or not self._dry or self._line.retried is not None
+        if left:
+            self.target.writes.give_back(left)
         self._lease_state.take(brought.claims)
         for claim in brought.claims:
             self._work.put_nowait(claim)

@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from provisioner.core.comparison import NO_PRINTS, Project, Recorded
+from provisioner.core.comparison import NO_PRINTS, AnyRecorded, Project
 from provisioner.core.errors import DatabaseUnavailable, ProvisionerError, StatementRefused
 from provisioner.core.model import Result
 from provisioner.core.ports import Clock, Permits
@@ -83,7 +83,7 @@ class Verifier:
                 self._prints = await self._ask_prints()
             for recorded in projects.values():
                 await self._compare(turn, recorded, behind=recorded[-1])
-                turn = replace(turn, project_id=recorded[-1].project_id, name=recorded[-1].name)
+                turn = replace(turn, project_id=recorded[-1].project_id, name=recorded[-1].place)
         while (at := await self._ledger.next_missed(turn.target)) is not None:
             await asyncio.sleep(max(0.0, (at - self._clock.now()).total_seconds()) + 0.01)
             for recorded in (await self._ledger.missed(turn.target)).values():
@@ -91,7 +91,7 @@ class Verifier:
         await self._ledger.finish(turn)
         log.info("round_verified", target=turn.target, started_at=turn.started_at.isoformat(timespec="seconds"))
 
-    async def _compare(self, turn: Round, recorded: Sequence[Recorded], *, behind: Recorded | None) -> None:
+    async def _compare(self, turn: Round, recorded: Sequence[AnyRecorded], *, behind: AnyRecorded | None) -> None:
         project = await self._read(recorded[0].project_id)
         missed = await self._ledger.since(recorded)
         now = self._clock.now()

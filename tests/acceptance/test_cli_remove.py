@@ -139,3 +139,68 @@ def test_status_counts_old_keys_where_the_key_is_at_hand(database: Database) -> 
     assert "1 connection has another key than the credential has now: `provisioner rekey --outdated`" in said.stdout
     assert (said.returncode, said.stderr) == (0, "")
     assert json.loads(provisioner("status", "--json", database=database).stdout)["old_keys"] is None
+
+
+def rotation(database: Database, connection: int, **columns: str) -> int:
+    """A recorded rotation that uses a connection."""
+    request = query(
+        database,
+        "INSERT INTO provisioner.rotation_requests (project_id, batch) SELECT project_id, batch"
+        f" FROM provisioner.connection_requests WHERE id = {connection} RETURNING id",
+    )
+    chosen = "".join(f", {column} = {value}" for column, value in columns.items())
+    query(
+        database,
+        "UPDATE provisioner.rotation_requests SET status = 'succeeded', rotation_id = gen_random_uuid(),"
+        f" key_issued = 'the key', finished_at = now(){chosen} WHERE id = {request}",
+    )
+    return int(request)
+
+
+def wishes(database: Database) -> list[str]:
+    """What is wanted of each rotation, and what is to go with it."""
+    sql = "SELECT wanted, with_secrets, revoke_keys FROM provisioner.rotation_requests ORDER BY id"
+    return query(database, sql).splitlines()
+
+
+def test_a_batch_with_rotations_is_undone_as_it_was_told(database: Database) -> None:
+    """Both kinds are counted, the rotations go first, and with them what was said to go with them."""
+    connections = ask(database, 3, batch="'pilot'")
+    finish(database, connections)
+    theirs = [rotation(database, connections[0]), rotation(database, connections[1], adopted="true")]
+    asked = ("remove", "--batch", "pilot", "--revoke-keys", "--json")
+    foreseen = json.loads(provisioner(*asked, "--dry-run", database=database).stdout)["would_change"]
+    assert foreseen == {"removing": 4, "let go": 1}
+    assert json.loads(provisioner(*asked, database=database).stdout)["changed"] == foreseen
+    assert wishes(database) == ["absent|f|t", "absent|f|t"]
+    waiting = "SELECT quarantine FROM provisioner.waiting WHERE id = ANY (ARRAY{}) ORDER BY id"
+    assert query(database, waiting.format(connections)).splitlines() == ["rotations"]
+    assert query(database, f"SELECT state FROM provisioner.rotation_status WHERE id = {theirs[0]}") == "removing"
+
+
+def test_a_rotation_alone_is_removed_by_its_id(database: Database) -> None:
+    """Its connection stays; what goes with it is what the command line says, or what its row said before."""
+    (connection,) = ask(database)
+    finish(database, [connection])
+    request = rotation(database, connection, revoke_keys="true")
+    said = provisioner("remove", str(request), "--with-secrets", database=database)
+    assert said.stdout.split()[:2] == ["1", "are"]
+    assert wishes(database) == ["absent|t|t"]
+    assert states(database)[connection] == "succeeded"
+    again = provisioner("remove", str(request), database=database)
+    assert (again.returncode, "are being removed already" in again.stdout) == (1, True)
+    unknown = provisioner("remove", "1000000009999", database=database)
+    assert "there is no request 1000000009999" in unknown.stderr
+
+
+def test_adopted_rotations_go_with_their_connection_only_if_it_is_meant(database: Database) -> None:
+    """Without --adopted only the connection is asked to go, and with it both are."""
+    (connection,) = ask(database)
+    finish(database, [connection])
+    request = rotation(database, connection, adopted="true")
+    provisioner("remove", str(connection), database=database)
+    assert wishes(database) == ["present|f|f"]
+    query(database, f"UPDATE provisioner.connection_requests SET wanted = 'present' WHERE id = {connection}")
+    provisioner("remove", str(connection), "--adopted", "--with-secrets", database=database)
+    assert wishes(database) == ["absent|t|f"]
+    assert query(database, "SELECT id, adopted FROM provisioner.edits") == f"{request}|t"

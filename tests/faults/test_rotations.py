@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final
 
+import asyncpg
 import pytest
 
 from provisioner.sandbox.audit import audit_rotations
 from provisioner.sandbox.simulator.options import Options
 from tests.faults.test_answers import A_THIRD
+from tests.faults.test_desired_state import LOST, SHORT
 from tests.faults.world import UNLIMITED
 
 if TYPE_CHECKING:
@@ -72,3 +75,74 @@ async def test_a_key_of_its_own_for_every_project(world: Callable[..., World], p
         assert sum(key["rotationId"] is not None for key in state["keys"]) == projects
         assert not any("generated-credentials" in route for route in state["requests"])
         assert sum(state["rotationFaults"].values()) > projects // 8
+
+
+EDITS: Final = (
+    "interval_days = 1 + (random() * 300)::int",
+    "description = 'edition ' || (random() * 1000)::int, spend_limit = 1 + (random() * 50)::int",
+    "name = 'name-' || (random() * 1000)::int, secret_name = 'KEY_' || (random() * 1000)::int",
+    "wanted = 'absent', with_secrets = true",
+    "wanted = 'absent', with_secrets = true, revoke_keys = true",
+    "wanted = 'present'",
+    "status = 'pending'",
+)
+
+
+async def adversary(it: World, rounds: int) -> None:
+    """Edit, cancel and retry rotations at random: what is refused is refused, and everything else is meant."""
+    ids = [each["id"] for each in await it.fetch("SELECT id FROM provisioner.rotation_requests")]
+    for _ in range(rounds):
+        edit, chosen = it.random.choice(EDITS), it.random.sample(ids, max(1, len(ids) // 6))
+        for request in chosen:
+            try:
+                await it.fetch(f"UPDATE provisioner.rotation_requests SET {edit} WHERE id = $1", request)
+            except (asyncpg.ObjectInUseError, asyncpg.ObjectNotInPrerequisiteStateError):
+                it.tally["edits refused"] += 1
+            else:
+                it.tally["edits"] += 1
+        if it.random.random() < 0.3:
+            await it.fetch(f"SELECT provisioner.{it.random.choice(('cancel', 'retry'))}($1)", chosen[:1])
+        await asyncio.sleep(it.random.uniform(0.02, 0.2))
+
+
+@pytest.mark.parametrize(
+    ("projects", "rounds", "seed"),
+    [(16, 14, 37), pytest.param(300, 60, 3700, marks=(pytest.mark.soak, pytest.mark.timeout(900)))],
+)
+async def test_edited_and_removed_under_fire(
+    world: Callable[..., World], projects: int, rounds: int, seed: int
+) -> None:
+    """After quiet each rotation is as its row says, or gone with it, and every key is in use, revoked or named."""
+    options = Options(
+        mode="self-hosted",
+        projects=projects,
+        seed=seed,
+        latency=0.01,
+        upstream_pace=0.2,
+        rotation_faults=OF_ROTATIONS,
+        late_by=0.5,
+    )
+    async with world(options, seed=seed, **UNLIMITED, **SHORT) as it:
+        it.simulator.configure(changeFaults=LOST)
+        await it.fetch(ASKED, it.simulator.projects)
+        await it.request()
+        workers = [it.work(), it.work()]
+        made = "SELECT count(*) FROM provisioner.rotation_requests WHERE status = 'succeeded'"
+        await it.until(lambda: it.value(made), lambda n: n >= projects // 2, within=60 + projects)
+        editing = asyncio.create_task(adversary(it, rounds))
+        while not editing.done():
+            await asyncio.wait([editing], timeout=1.0)
+            it.kill(workers.pop(0))
+            workers.append(it.work())
+        await editing
+        it.simulator.configure(changeFaults={}, rotationFaults={})
+        pending = "SELECT count(*) FROM provisioner.rotation_requests WHERE status = 'pending'"
+        ended = "SELECT array_agg(id) FROM provisioner.rotation_requests WHERE status NOT IN ('succeeded', 'removed')"
+        for _ in range(2):  # what was called off last may end as cancelled after the first retry
+            await it.fetch("SELECT provisioner.retry($1)", await it.value(ended) or [])
+            await it.until(lambda: it.value(pending), lambda n: n == 0, within=150 + projects)
+        rows, state = [dict(row) for row in await it.fetch(ROWS)], it.simulator.state()
+        assert not audit_rotations(rows, state)
+        assert {(row["wanted"], row["status"]) for row in rows} <= {("present", "succeeded"), ("absent", "removed")}
+        assert sum(state["changeFaults"].values()) > 0
+        it.tally["changes that met a fault"] += sum(state["changeFaults"].values())

@@ -86,6 +86,50 @@ async def test_forty_projects_are_not_delayed_by_thousands_that_come_due(databas
         assert (await fleet.states("name LIKE 'crowd%'"))["pending"] > 15_000
 
 
+# Lets requests be what they are after an attempt that came to nothing, due now.
+TRIED = """
+WITH gone AS (DELETE FROM provisioner.ready WHERE id = ANY ($1::bigint[]) RETURNING *),
+told AS (
+    INSERT INTO provisioner.attempt_state (id, attempt, sent, failures, since, error_message)
+    SELECT id, 1, 1, 1, now(), 'no' FROM gone
+)
+INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
+SELECT id, now(), target, rank, project_id FROM gone
+"""
+INSERTED = (
+    "INSERT INTO provisioner.connection_requests (project_id, name)"
+    " SELECT md5($1 || n)::uuid, $1 FROM generate_series(1, $2::int) AS n RETURNING id"
+)
+
+
+async def test_twenty_retries_go_before_five_thousand_that_were_never_tried(database: Database) -> None:
+    """All of other projects, so that one turn holds them all: only about as many others go between."""
+    async with Fleet(database.url, FAR, settings=SETTINGS) as fleet:
+        await fleet.session.execute(INSERTED, "crowd", 5_000)
+        await fleet.start()
+        await eventually(lambda: fleet.created() >= 100)
+        ids = [row["id"] for row in await fleet.session.fetch(INSERTED, "tried", 20)]
+        await fleet.session.execute(TRIED, ids)
+        await fleet.done("name = 'tried'", within=30)
+        # Until they are noticed the crowd goes on.
+        first = await fleet.session.fetchval(FIRST, "tried")
+        assert await fleet.session.fetchval(BETWEEN, first, "tried") <= 20 + 16 * 4
+        assert (await fleet.states("name = 'crowd'"))["pending"] > 3_000
+
+
+async def test_two_thousand_retries_do_not_keep_forty_others_waiting(database: Database) -> None:
+    """What was never tried gets every other claim, so it is through after about as many retries."""
+    async with Fleet(database.url, FAR, settings=SETTINGS) as fleet:
+        ids = [row["id"] for row in await fleet.session.fetch(INSERTED, "crowd", 2_000)]
+        await fleet.session.execute(TRIED, ids)
+        await fleet.start()
+        await eventually(lambda: fleet.created() >= 100)
+        await fleet.session.execute(INSERTED, "few", 40)
+        came = await fleet.session.fetchval("SELECT clock_timestamp()")
+        await fleet.done("name = 'few'", within=30)
+        assert await fleet.session.fetchval(BETWEEN, came, "few") <= 16 * 4 + 40 + 16
+
+
 async def test_priorities_and_schedules_hold_under_load(database: Database) -> None:
     """What is urgent overtakes all, what is scheduled does not start, and what is broken or paused stops nobody."""
     async with Fleet(database.url, FAR, settings=SETTINGS) as fleet:

@@ -506,6 +506,47 @@ class TestPromote:
         assert await places(session) == {"ready": 11}
         assert heads["default"] == QueuePosition(0, 1)
 
+    async def test_what_was_tried_before_stands_before_all_that_was_not(
+        self, queue: PostgresQueue, worker: int, session: "Session"
+    ) -> None:
+        """However long the line is: each project's retries one behind the other, and others' before its second."""
+        await insert_many(session, 3, each=2)
+        tried = [each.request.id for each in (await claim(queue, worker)).claims]
+        await insert_many(session, 50, first=10)
+        await session.execute(
+            "WITH gone AS (DELETE FROM provisioner.in_flight RETURNING *)"
+            " INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)"
+            " SELECT id, now(), target, rank, project_id FROM gone"
+        )
+        await session.execute(
+            "INSERT INTO provisioner.attempt_state (id, attempt, sent, failures, since, error_message)"
+            " SELECT id, 1, 1, 1, now(), 'no' FROM provisioner.waiting"
+        )
+        await session.execute(
+            "UPDATE provisioner.waiting SET run_at = run_at - interval '1 s' WHERE id <= $1", tried[2]
+        )
+        heads = await queue.promote(4)
+        assert heads["default"].turn < 0
+        await queue.promote(100)
+        brought = await claim(queue, worker, limit=10)
+        found = [each.request for each in brought.claims]
+        assert brought.retried == 6
+        assert {one.id for one in found[:6]} == set(tried)
+        assert [one.project_id for one in found[:3]] == [project(number) for number in (1, 2, 3)]
+
+    async def test_what_was_tried_before_and_is_given_back_keeps_its_place(
+        self, queue: PostgresQueue, worker: int, session: "Session"
+    ) -> None:
+        """A worker that stops puts nobody behind those that were never tried."""
+        await insert_many(session, 5)
+        first = (await claim(queue, worker, limit=1)).claims[0]
+        await queue.settle(worker, [a_settlement(first, Retry(delay=0.0, message="no"))])
+        await queue.promote(10)
+        again = await claim(queue, worker, limit=1)
+        assert (again.retried, again.claims[0].request.id) == (1, first.request.id)
+        await queue.release(worker, again.claims)
+        assert (await claim(queue, worker, limit=1)).claims[0].request.id == first.request.id
+
     async def test_many_may_do_it_at_once(self, queue: PostgresQueue, session: "Session") -> None:
         """No request is put in line twice."""
         await insert_many(session, 200)

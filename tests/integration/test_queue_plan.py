@@ -64,6 +64,8 @@ INSERT INTO provisioner.failed_boxes (id, failed_at, box)
 INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
     SELECT n, now() - interval '1 hour' + make_interval(secs => (n - {READY}) / 50), 'default', 0, md5(n::text)::uuid
     FROM generate_series({READY} + 1, {READY} + {KNOWN}) AS n;
+INSERT INTO provisioner.attempt_state (id, attempt, sent, failures, since, error_message)
+    SELECT n, 1, 1, 1, now(), 'no' FROM generate_series({READY} + 1, {READY} + {KNOWN}, 2) AS n;
 """
 
 
@@ -162,6 +164,16 @@ async def promoting(_bench: Bench, queue: PostgresQueue) -> None:
         assert await queue.promote(LOT)
 
 
+async def retrying(bench: Bench, queue: PostgresQueue) -> None:
+    """Claim what was tried before and is due again, from where it stands before all others."""
+    bench.worker = bench.worker or await queue.register(name="w", targets=["default"], lease=600.0)
+    for _ in range(ROUNDS):
+        start = (await queue.promote(LOT))["default"]
+        assert start.turn < 0
+        # Their rows do not exist, so they leave the line and are not claimed.
+        await queue.claim(bench.worker, target="default", start=start, limit=LOT // 2, retried_only=True)
+
+
 async def wiping(_bench: Bench, queue: PostgresQueue) -> None:
     """Look for sealed keys of failed requests, some of which are still there."""
     for _ in range(ROUNDS):
@@ -219,6 +231,7 @@ STEPS: Final[dict[str, Step]] = {
     "claim, rescue": rescuing,
     "look": looking,
     "promote": promoting,
+    "promote, claim retried": retrying,
     "disown": disowning,
     "wipe": wiping,
     "insert": inserting,

@@ -14,6 +14,7 @@ from tests.support.rotations import CREATE, ROUTE, ask, becomes, comes_to, conne
 from tests.support.sessions import connected
 
 if TYPE_CHECKING:
+    from tests.support.fleet import Fleet
     from tests.support.postgres import Database
 
 
@@ -253,3 +254,177 @@ async def test_rotations_outlive_the_table_of_connections(database: Database) ->
             assert await one(it, f"SELECT array_agg(id) FROM provisioner.{table}") == ([request],)
         assert await one(it, "SELECT count(*) FROM provisioner.ready") == (0,)
         assert await one(it, "SELECT target, requests FROM provisioner.request_counts") == ("default/rotations", 1)
+
+
+async def removed(it: Fleet, ids: list[int], *, adopted: bool = False) -> list[str]:
+    """Have requests removed; what is to come of each."""
+    rows = await it.session.fetch("SELECT outcome FROM provisioner.remove($1, $2) ORDER BY id", ids, adopted)
+    return [row["outcome"] for row in rows]
+
+
+async def adopting(it: Fleet) -> int:
+    """A rotation that somebody made, and that a request has adopted."""
+    await connect(it)
+    await it.start()
+    await becomes(it, await ask(it), "succeeded")
+    await it.session.execute("DELETE FROM provisioner.rotation_requests")
+    request = await ask(it, on_conflict="adopt")
+    await becomes(it, request, "succeeded")
+    return request
+
+
+@pytest.mark.parametrize("secrets", [True, False])
+@pytest.mark.parametrize("revoke", [True, False])
+async def test_what_a_removal_takes_with_it(database: Database, secrets: bool, revoke: bool) -> None:
+    """The secret and the keys, each only if that was asked for; a key that stays is named."""
+    async with fleet(database) as it:
+        await connect(it)
+        request = await ask(it, with_secrets=secrets, revoke_keys=revoke)
+        await it.start()
+        made = await becomes(it, request, "succeeded")
+        assert await removed(it, [request]) == ["removing"]
+        gone = await becomes(it, request, "removed")
+        state = it.simulator.state()
+        assert (len(state["rotations"]), len(state["secrets"]), len(state["keys"])) == (0, not secrets, not revoke)
+        assert (gone["rotation_id"], gone["key_issued"], gone["adopted"]) == (None, None, False)
+        assert not audit_rotations([gone], state)
+        if revoke:
+            assert gone["left_behind"] is None
+        else:
+            assert f'delete the key named "{made["key_issued"]}" there once nothing uses it' in gone["left_behind"]
+        assert await removed(it, [request]) == []
+        retried = await it.session.fetch("SELECT was FROM provisioner.retry($1)", [request])
+        assert [one["was"] for one in retried] == ["removed"]
+        again = await becomes(it, request, "succeeded" if secrets else "failed")
+        assert (again["wanted"], again["error_code"]) == ("present", None if secrets else "secret_exists")
+        assert again["left_behind"] == gone["left_behind"]
+
+
+async def test_what_was_adopted_is_let_go_or_deleted(database: Database) -> None:
+    """Let go it stays with its key and its secret; deleted it is only where that was asked for in so many words."""
+    async with fleet(database) as it:
+        request = await adopting(it)
+        assert await removed(it, [request]) == ["let go"]
+        gone = await becomes(it, request, "removed")
+        assert (gone["rotation_id"], gone["left_behind"]) == (None, None)
+        state = it.simulator.state()
+        assert (len(state["rotations"]), len(state["secrets"]), len(state["keys"])) == (1, 1, 1)
+        await it.session.fetch("SELECT provisioner.retry($1)", [request])
+        await becomes(it, request, "succeeded")
+        assert await removed(it, [request], adopted=True) == ["removing"]
+        gone = await becomes(it, request, "removed")
+        assert it.simulator.state()["rotations"] == []
+        assert "its key stays at OpenRouter" in gone["left_behind"]
+
+
+async def test_a_connection_with_an_adopted_rotation_is_in_use(database: Database) -> None:
+    """Its removal says which rotation uses it; asked for in so many words, both go, the rotation first."""
+    async with fleet(database) as it:
+        request = await adopting(it)
+        connection = int(await it.session.fetchval("SELECT id FROM provisioner.connection_requests"))
+        assert await removed(it, [connection]) == ["removing"]
+        await comes_to(it, "failed", "SELECT status FROM provisioner.connection_requests")
+        code, message = await one(it, "SELECT error_code, error_message FROM provisioner.connection_requests")
+        assert code == "in_use"
+        assert "secret rotation 'openrouter' in prod:/" in str(message)
+        assert (await row(it, request))["status"] == "succeeded"
+        assert await removed(it, [connection], adopted=True) == ["removing"]
+        await becomes(it, request, "removed")
+        await comes_to(it, "removed", "SELECT status FROM provisioner.connection_requests")
+        refused = "SELECT count(*) FROM provisioner.attempts WHERE outcome = 'in_use'"
+        assert await it.session.fetchval(refused) == 1
+
+
+async def test_a_connection_that_a_strangers_rotation_uses(database: Database) -> None:
+    """Nothing of the stranger's is touched, and the request says what is in the way."""
+    async with fleet(database) as it:
+        await adopting(it)
+        await it.session.execute("DELETE FROM provisioner.rotation_requests")
+        connection = int(await it.session.fetchval("SELECT id FROM provisioner.connection_requests"))
+        await removed(it, [connection], adopted=True)
+        await comes_to(it, "in_use", "SELECT error_code FROM provisioner.connection_requests")
+        (message,) = await one(it, "SELECT error_message FROM provisioner.connection_requests")
+        assert "existing connections. Remove them and try again: secret rotation 'openrouter' in prod:/" in str(message)
+        state = it.simulator.state()
+        assert (len(state["rotations"]), len(state["connections"])) == (1, 1)
+
+
+@pytest.mark.parametrize("way", ["wanted = 'present'", None])
+async def test_a_connection_does_not_wait_for_ever(database: Database, way: str | None) -> None:
+    """A rotation that is wanted again, or whose row is deleted, before it went lets the connection's removal go on."""
+    async with fleet(database) as it:
+        connection, request = await connect(it), await ask(it)
+        await it.start()
+        await becomes(it, request, "succeeded")
+        await it.session.execute("SELECT provisioner.pause('default')")
+        await eventually(lambda: all(target.paused for target in it.workers[0].vitals().targets))
+        await removed(it, [connection])
+        waiting = "SELECT quarantine FROM provisioner.waiting WHERE id = $1"
+        assert await one(it, waiting, connection) == ("rotations",)
+        await it.session.execute(
+            f"UPDATE provisioner.rotation_requests SET {way}" if way else "DELETE FROM provisioner.rotation_requests"
+        )
+        await it.session.execute("SELECT provisioner.resume('default')")
+        await comes_to(it, "in_use", "SELECT error_code FROM provisioner.connection_requests")
+
+
+async def test_cancelled_retried_and_put_aside(database: Database) -> None:
+    """As with connections: a failed one is put aside, an edit that was called off leaves the rotation as it was."""
+    async with fleet(database, projects=2) as it:
+        await connect(it, 0)
+        request, hopeless = await ask(it, 0), await ask(it, 0, name="other", secret_path="/nowhere")
+        await it.start()
+        await becomes(it, request, "succeeded")
+        await becomes(it, hopeless, "failed")
+        rows = await it.session.fetch("SELECT id, outcome FROM provisioner.cancel($1)", [hopeless])
+        assert [tuple(each) for each in rows] == [(hopeless, "put aside")]
+        assert (await row(it, hopeless))["status"] == "cancelled"
+        await it.session.execute("SELECT provisioner.pause('default')")
+        await eventually(lambda: all(target.paused for target in it.workers[0].vitals().targets))
+        await it.session.execute("UPDATE provisioner.rotation_requests SET interval_days = 5 WHERE id = $1", request)
+        rows = await it.session.fetch("SELECT id, outcome FROM provisioner.cancel($1)", [request])
+        assert [tuple(each) for each in rows] == [(request, "cancelled")]
+        await it.session.execute("SELECT provisioner.resume('default')")
+        called_off = await row(it, request)
+        assert (called_off["status"], called_off["rotation_id"] is not None) == ("cancelled", True)
+        assert it.simulator.state()["rotations"][0]["rotationInterval"] == 30
+        await it.session.fetch("SELECT provisioner.retry($1)", [request])
+        await becomes(it, request, "succeeded")
+        assert it.simulator.state()["rotations"][0]["rotationInterval"] == 5
+
+
+async def test_a_connection_that_gets_another_key_keeps_its_rotation(database: Database) -> None:
+    """A rekeyed, failed or cancelled connection takes nothing from a rotation that was made."""
+    async with fleet(database) as it:
+        connection, request = await connect(it), await ask(it)
+        await it.start()
+        made = await becomes(it, request, "succeeded")
+        await it.session.execute("SELECT provisioner.rekey($1)", [connection])
+        await comes_to(it, 0, "SELECT count(*) FROM provisioner.edits")
+        await comes_to(it, "succeeded", "SELECT status FROM provisioner.connection_requests")
+        edited = "UPDATE provisioner.connection_requests SET credential = 'nobody-has-it' WHERE id = $1"
+        await it.session.execute(edited, connection)
+        await comes_to(it, "failed", "SELECT status FROM provisioner.connection_requests")
+        assert await row(it, request) == made
+        await it.session.execute("UPDATE provisioner.rotation_requests SET interval_days = 3")
+        await becomes(it, request, "succeeded")
+        assert it.simulator.state()["rotations"][0]["rotationInterval"] == 3
+
+
+async def test_a_connection_that_is_made_again(database: Database) -> None:
+    """Its rotation stays removed until it is wanted again, waits for the connection then, and has the new one."""
+    async with fleet(database) as it:
+        connection, request = await connect(it), await ask(it, with_secrets=True, revoke_keys=True)
+        await it.start()
+        first = await becomes(it, request, "succeeded")
+        await removed(it, [connection])
+        await comes_to(it, "removed", "SELECT status FROM provisioner.connection_requests")
+        await it.session.execute("SELECT provisioner.retry($1)", [request])
+        waits = "SELECT state, waits_for FROM provisioner.rotation_status WHERE id = $1"
+        failed = await becomes(it, request, "failed")
+        assert failed["error_code"] == "connection_failed"
+        assert await one(it, waits, request) == ("failed", None)
+        await it.session.execute("SELECT provisioner.retry($1)", [connection])
+        again = await becomes(it, request, "succeeded")
+        assert again["connection_id"] != first["connection_id"]
+        assert not audit_rotations([again], it.simulator.state())

@@ -95,7 +95,7 @@ class Fleet:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(pool.close)
             opened = open_lines(chosen, "default", pool, clock, open_vault(chosen))
-            target, rotations, _ = await stack.enter_async_context(opened)
+            target, rotations, *_ = await stack.enter_async_context(opened)
             worker = Worker(
                 [(target, capacity(chosen.targets["default"].max_in_flight)), (rotations, ROTATIONS_AT_ONCE)],
                 options=WorkerOptions(name=f"worker-{len(self.workers)}", lease=5.0, grace=2.0, poll=self._poll),

@@ -69,10 +69,12 @@ class Obstructed(PostgresQueue):
         self.after_renewal: Callable[[], None] = lambda: None
         self.before_look: Callable[[], None] = lambda: None
 
-    async def claim(self, worker: int, *, target: str, start: QueuePosition, limit: int) -> Claims:
+    async def claim(
+        self, worker: int, *, target: str, start: QueuePosition, limit: int, retried_only: bool = False
+    ) -> Claims:
         """Claim, and let something happen before the answer is heard."""
         self.asked += 1
-        brought = await super().claim(worker, target=target, start=start, limit=limit)
+        brought = await super().claim(worker, target=target, start=start, limit=limit, retried_only=retried_only)
         self.empty += not brought.claims
         if brought.claims:
             self.after_claim()

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from provisioner.core.comparison import Difference, Project, Prospect, Recorded, differences, prospect
+from provisioner.core.comparison import WRONG, Difference, Project, Prospect, Recorded, differences, prospect
 from provisioner.core.description import describe
+from provisioner.core.rotations import RecordedRotation, Rotation
 from tests.support.builders import a_connection, project
 
 MADE = a_connection(description="for the chat")
@@ -114,3 +115,73 @@ def test_an_unknown_hash_is_not_compared() -> None:
 def test_every_prospect_is_told(name: str, on_conflict: str, recorded: str | None, expected: Prospect) -> None:
     """Who has the name, and what is to be done then, decides."""
     assert prospect(name, on_conflict, Project.of([MADE]), recorded_id=recorded) is expected
+
+
+ROTATION = Rotation(
+    id=project(5),
+    project_id=project(1),
+    org_id=None,
+    credentials_hash="",
+    name="openrouter",
+    app="open-router",
+    method="rotation",
+    description=None,
+    created_at=None,
+    connection_id=project(6),
+    key_name="Billing prod #7.1-0000ff",
+    environment="prod",
+    secret_path="/",
+    secret_name="KEY",
+    interval_days=30,
+    rotate_at=(0, 0),
+    spend_limit=5.0,
+)
+AS_ASKED = RecordedRotation(
+    id=7,
+    target="default",
+    project_id=project(1),
+    project_name=None,
+    name="openrouter",
+    description=None,
+    adopted=False,
+    rotation_id=ROTATION.id.upper(),
+    environment="prod",
+    secret_path="/",
+    secret_name="KEY",
+    interval_days=30,
+    rotate_at=(0, 0),
+    spend_limit=5.0,
+    limit_reset=None,
+    include_byok=None,
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected", "also_adopted"),
+    [
+        ({}, None, False),
+        ({"include_byok": False}, None, False),
+        ({"name": "other"}, Difference.RENAMED, True),
+        ({"description": "x"}, Difference.DESCRIBED, False),
+        ({"interval_days": 7}, Difference.RESCHEDULED, False),
+        ({"rotate_at": (1, 0)}, Difference.RESCHEDULED, False),
+        ({"spend_limit": None}, Difference.OTHER_SPENDING, False),
+        ({"limit_reset": "daily"}, Difference.OTHER_SPENDING, False),
+        ({"include_byok": True}, Difference.OTHER_SPENDING, False),
+        ({"secret_name": "OTHER"}, Difference.OTHER_SECRET, False),
+        ({"automatic": False}, Difference.SWITCHED_OFF, False),
+        ({"failure": "no credit"}, Difference.FAILING, True),
+    ],
+)
+def test_what_differs_of_a_rotation(change: dict[str, Any], expected: Difference | None, also_adopted: bool) -> None:
+    """Each change is one difference, which names what has to be sent; an adopted one keeps what somebody else chose."""
+    there = Project.of([replace(ROTATION, **change)])
+    assert set(differences(AS_ASKED, there)) == ({expected} if expected else set())
+    adopted = differences(replace(AS_ASKED, adopted=True), there)
+    assert set(adopted) == ({expected} if expected and also_adopted else set())
+    assert expected is None or WRONG[expected]
+
+
+def test_a_rotation_that_is_gone() -> None:
+    """It is told alone."""
+    assert set(differences(AS_ASKED, Project.of([]))) == {Difference.GONE}

@@ -38,7 +38,8 @@ from provisioner.core.rotations import (
 )
 from provisioner.core.skew import Reading
 from provisioner.infisical.parts import Asked
-from provisioner.infisical.rotations import create_body, read_rotation, update_body
+from provisioner.infisical.rotation_answers import read_rotation
+from provisioner.infisical.rotations import create_body, update_body
 from provisioner.postgres.kinds import ROTATIONS
 from tests.support.builders import first_action
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from provisioner.cli.terminal.frame import print_json, say, several, tell_detail, tell_error, tell_warning
 from provisioner.cli.terminal.progress import duration
-from provisioner.core.comparison import Difference, Prospect, Recorded
+from provisioner.core.comparison import AnyRecorded, Difference, Prospect, Recorded
 from provisioner.core.model import Connection
 from provisioner.intake.errors import Problem
 
@@ -25,6 +25,7 @@ _PROSPECTS: Final = {
 _LEFT_ALONE: Final = {
     "adopted": "they were adopted, and belong to somebody else",
     "wiped": "their sealed key is wiped, so set credential to a new one",
+    "failing": "Infisical could not replace their keys, and tries again by itself: fix what the message says",
     "not now": "they have been changed meanwhile",
 }
 _BAD: Final = (Prospect.CONFLICT, Prospect.GONE)
@@ -128,9 +129,9 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One request whose connection is not as it was recorded."""
+    """One request whose connection or rotation is not as it was recorded."""
 
-    recorded: Recorded
+    recorded: AnyRecorded
     differences: Mapping[Difference, str]
 
     def document(self) -> dict[str, Any]:
@@ -142,7 +143,7 @@ class Finding:
             "project_id": one.project_id,
             "project_name": one.project_name,
             "name": one.name,
-            "connection_id": one.connection_id,
+            f"{one.thing}_id": one.made,
             "differences": {what.value: said for what, said in self.differences.items()},
         }
 
@@ -157,7 +158,8 @@ class Verified:
 
     prints: Mapping[str, str] = field(default_factory=dict)
     compared: int = 0
-    projects: int = 0
+    rotations: int = 0
+    projects: set[tuple[str, str]] = field(default_factory=set)
     findings: list[Finding] = field(default_factory=list)
     unasked: list[Unasked] = field(default_factory=list)
     unknown_keys: Counter[str] = field(default_factory=Counter)
@@ -245,19 +247,26 @@ def tell_verified(verified: Verified, *, as_json: bool) -> None:
     """Print what a comparison showed."""
     if as_json:
         findings = [finding.document() for finding in verified.findings]
+        repaired = None
+        if verified.repaired is not None:
+            repaired = {str(request): outcome for request, outcome in verified.repaired.items()}
         print_json(
             {
                 "compared": verified.compared,
-                "projects": verified.projects,
+                "rotations": verified.rotations,
+                "projects": len(verified.projects),
                 "differences": findings,
                 "not_compared": verified.unasked,
                 "keys_not_compared": verified.unknown_keys,
-                "repaired": verified.repaired,
+                "repaired": repaired,
             }
         )
         return
     many = "was" if verified.compared == 1 else "were"
-    compared = f"{several(verified.compared, 'recorded connection')} in {several(verified.projects, 'project')}"
+    compared = several(verified.compared - verified.rotations, "recorded connection")
+    if verified.rotations:
+        compared += f" and {several(verified.rotations, 'rotation')}"
+    compared += f" in {several(len(verified.projects), 'project')}"
     say(f"{compared} {many} compared")
     kinds = Counter(what for finding in verified.findings for what in finding.differences)
     for what, number in kinds.items():

@@ -47,16 +47,20 @@ class TargetUnusable(ProvisionerError):
 
 
 class Surveyor:
-    """Asks one target, several projects at once."""
+    """Asks one target, several projects at once. `rotations` asks for those instead of connections.
 
-    def __init__(self, way: "Way") -> None:
+    `whole` unless there is no list of a whole organization.
+    """
+
+    def __init__(self, way: "Way", *, rotations: "Way | None" = None, whole: bool = True) -> None:
+        self.rotations = Surveyor(rotations, whole=False) if rotations else self
         self._name = way.name
         self._reads = way.reads
         self._connections = way.connections
         self._silent = 0
         self._turn = asyncio.Lock()
         self._next = 0.0  # on the event loop's clock; no permit is asked for before
-        self._organization: Mapping[str, Project] | None = None
+        self._organization: Mapping[str, Project] | None = None if whole else {}
 
     async def survey(self, projects: Collection[str], tell: Tell, *, sure: Sure = lambda *_: True) -> None:
         """Find each project's connections. Raises `TargetUnusable`, `DatabaseUnavailable` and `DatabaseUnusable`.
@@ -192,7 +196,7 @@ async def surveying(settings: "Settings", database: "Database", target: str) -> 
     from provisioner.postgres.permits import may_share
 
     async with opened(settings, database, target, shared=await may_share(database)) as found:
-        yield Surveyor(found.way)
+        yield Surveyor(found.way, rotations=found.rotation_way)
 
 
 @asynccontextmanager

@@ -10,10 +10,10 @@ from provisioner.cli.look.findings import Finding, Unasked, Verified, tell_verif
 from provisioner.cli.terminal.bars import counting
 from provisioner.cli.terminal.filters import Batches, Ids, Projects, StateChoice, Targets, filtered, tell_unknown_of
 from provisioner.cli.terminal.frame import DONE, NOT_DONE, PARTLY, Config, Json, load, open_database, run_async
-from provisioner.core.comparison import WRONG, Difference, Project, Recorded, differences
+from provisioner.core.comparison import WRONG, AnyRecorded, Difference, Project, Recorded, differences
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from provisioner.cli.look.survey import Surveyor
     from provisioner.postgres.filters import Filter
@@ -37,12 +37,13 @@ def verify(  # noqa: PLR0917  # the command line names them
 ) -> None:
     """Compare succeeded requests with Infisical: gone, renamed, described otherwise, credentials rewritten, old key.
 
-    There is one login, and one read of the whole organization where the identity may read that, else one per project.
-    At most half of the read budget is used, so workers can always look up what they have made. Keys are compared by
-    fingerprint if this host has them. Without --repair nothing is changed, and the exit status is 1 if anything differs
-    or could not be compared. With it workers make what is gone again and send everything else, within their limits;
-    what was adopted is left alone. Then the exit status is 0 if all that differs is repaired, 3 if some is left alone,
-    and 1 if something could not be compared.
+    Of rotations also: rescheduled, switched off, other spending or another secret than requested, and keys that
+    Infisical could not replace. There is one login, and one read of the whole organization where the identity may read
+    that, else one per project; rotations take one read per project. At most half of the read budget is used, so workers
+    can always look up what they have made. Keys are compared by fingerprint if this host has them. Without --repair
+    nothing is changed, and the exit status is 1 if anything differs or could not be compared. With it workers make what
+    is gone again and send everything else, within their limits; what was adopted is left alone. Then the exit status is
+    0 if all that differs is repaired, 3 if some is left alone, and 1 if something could not be compared.
 
     Example: provisioner verify --batch onboarding --repair
     """
@@ -64,7 +65,10 @@ async def _verify(settings: "Settings", wanted: "Filter", *, repairing: bool, as
         with counting("comparing", total=total, quiet=as_json) as advance:
             await _compare_all(settings, database, wanted, verified, advance)
         if repairing:
-            wrong = {each.recorded.id: {WRONG[what] for what in each.differences} for each in verified.findings}
+            wrong = {
+                each.recorded.id: frozenset[str]().union(*(WRONG[what] for what in each.differences))
+                for each in verified.findings
+            }
             verified.repaired = await repair(database, wrong)
     tell_verified(verified, as_json=as_json)
     if verified.unasked:
@@ -78,11 +82,10 @@ async def _compare_all(
     settings: "Settings", database: "Database", wanted: "Filter", verified: Verified, advance: "Callable[[int], None]"
 ) -> None:
     from provisioner.cli.look.survey import surveying
-    from provisioner.postgres.recorded import recorded_by_project
 
     async with AsyncExitStack() as stack:
         surveyors: dict[str, Surveyor] = {}
-        async for page in recorded_by_project(database, wanted):
+        async for page, of in _pages(database, wanted):
             for target, projects in _by_target(page).items():
                 if target not in settings.targets:
                     requests = sum(map(len, projects.values()))
@@ -91,11 +94,24 @@ async def _compare_all(
                     continue
                 if target not in surveyors:
                     surveyors[target] = await stack.enter_async_context(surveying(settings, database, target))
-                await _compare(surveyors[target], target, projects, verified, advance)
+                await _compare(of(surveyors[target]), target, projects, verified, advance)
 
 
-def _by_target(page: "Mapping[Place, Sequence[Recorded]]") -> Mapping[str, Mapping[str, Sequence[Recorded]]]:
-    found: dict[str, dict[str, Sequence[Recorded]]] = {}
+async def _pages(
+    database: "Database", wanted: "Filter"
+) -> "AsyncIterator[tuple[Mapping[Place, Sequence[AnyRecorded]], Callable[[Surveyor], Surveyor]]]":
+    """What was recorded of each kind, with who is to be asked for it."""
+    from provisioner.postgres.kinds import ROTATIONS
+    from provisioner.postgres.recorded import recorded_by_project
+
+    async for connections in recorded_by_project(database, wanted):
+        yield connections, lambda surveyor: surveyor
+    async for rotations in recorded_by_project(database, wanted, ROTATIONS):
+        yield rotations, lambda surveyor: surveyor.rotations
+
+
+def _by_target(page: "Mapping[Place, Sequence[AnyRecorded]]") -> Mapping[str, Mapping[str, Sequence[AnyRecorded]]]:
+    found: dict[str, dict[str, Sequence[AnyRecorded]]] = {}
     for (target, project_id), recorded in page.items():
         found.setdefault(target, {})[project_id] = recorded
     return found
@@ -104,7 +120,7 @@ def _by_target(page: "Mapping[Place, Sequence[Recorded]]") -> Mapping[str, Mappi
 async def _compare(
     surveyor: "Surveyor",
     target: str,
-    projects: Mapping[str, Sequence[Recorded]],
+    projects: Mapping[str, Sequence[AnyRecorded]],
     verified: Verified,
     advance: "Callable[[int], None]",
 ) -> None:
@@ -114,10 +130,13 @@ async def _compare(
         if project is None:
             verified.unasked.append(Unasked(target, project_id, len(recorded), problem))
             return
-        verified.projects += 1
+        verified.projects.add((target, project_id))
         verified.compared += len(recorded)
         for one in recorded:
-            verified.note_key(one)
+            if isinstance(one, Recorded):
+                verified.note_key(one)
+            else:
+                verified.rotations += 1
             if found := differences(one, project, verified.prints):
                 verified.findings.append(Finding(recorded=one, differences=found))
 

@@ -20,8 +20,10 @@ def remove(  # noqa: PLR0917  # the command line names them
     errors: Errors = None,
     targets: Targets = None,
     everything: All = False,
-    adopted: Annotated[bool, typer.Option("--adopted", help="Also delete connections that were adopted.")] = False,
-    with_secrets: Annotated[bool, typer.Option("--with-secrets", help="Also delete the secrets of rotations.")] = False,
+    adopted: Annotated[bool, typer.Option("--adopted", help="Also delete what was adopted.")] = False,
+    with_secrets: Annotated[
+        bool, typer.Option("--with-secrets", help="Also delete the secrets of their rotations.")
+    ] = False,
     revoke_keys: Annotated[
         bool, typer.Option("--revoke-keys", help="Also revoke the keys of rotations at OpenRouter.")
     ] = False,
@@ -31,12 +33,13 @@ def remove(  # noqa: PLR0917  # the command line names them
 ) -> None:
     """Have connections and rotations deleted from Infisical, by workers and by their recorded ids. The rows stay.
 
-    A connection goes after the rotations of ours that use it; secrets and keys stay unless you say otherwise. What was
-    adopted is let go: the row forgets it, and it stays in Infisical. A request that has made nothing is removed
-    at once. `provisioner retry` makes a removed connection again. With --batch it undoes a batch; --dry-run says first
-    how many connections would be deleted and how many let go. A filter can be repeated: a request matches if any of its
-    values does. Different filters must all match. On a terminal you are asked before more than 20 requests are changed.
-    Exits 1 if an id or a batch does not exist, or if none of the given ids could be changed.
+    Rotations that use a connection are deleted before it; their secrets and keys stay unless you say otherwise, and a
+    key that stays is named in left_behind. What was adopted is let go: the row forgets it, and it stays in Infisical. A
+    request that has made nothing is removed at once. `provisioner retry` makes a removed one again. With --batch it
+    undoes a batch; --dry-run says first how many would be deleted and how many let go. A filter can be repeated: a
+    request matches if any of its values does. Different filters must all match. On a terminal you are asked before more
+    than 20 requests are changed. Exits 1 if an id or a batch does not exist, or if none of the given ids could be
+    changed.
 
     Example: provisioner remove --batch onboarding --dry-run
     """

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 _WOULD: Final = {
     "removing": "would be deleted from Infisical",
-    "let go": "were adopted and would be let go: what they adopted stays (--adopted deletes connections too)",
+    "let go": "were adopted and would be let go: what they adopted stays (--adopted deletes that too)",
     "removed": "have made nothing, and would be removed at once",
     "sent": "would get the present key",
 }
 _DONE: Final = {
     "removing": "are deleted from Infisical by the workers",
-    "let go": "were adopted and are let go: what they adopted stays (--adopted deletes connections too)",
+    "let go": "were adopted and are let go: what they adopted stays (--adopted deletes that too)",
     "removed": "had made nothing, and are removed",
     "sent": "get the present key from the workers",
 }

@@ -40,6 +40,17 @@ FROM wanted AS w
 JOIN marked AS m ON m.id = w.id
 ORDER BY w.rank, w.turn, w.id;
 
+-- :name retried
+-- How many requests of target $1 and rank $2 that were tried before stand in line, counted up to $3. A claim of these alone asks for no
+-- more than that: its end as a condition of its own is taken for a small range, which is read whole and sorted.
+SELECT count(*) AS requests
+FROM (
+    SELECT FROM provisioner.ready AS r
+    WHERE r.target = $1 AND r.rank = $2 AND r.turn < 0
+    ORDER BY r.target, r.rank, r.turn, r.id
+    LIMIT $3
+) AS t;
+
 -- :name untangle
 -- By some accident a request among the next $4 in line of target $1 from (rank, turn, id) = ($2, $3, $5) on is in flight already, or
 -- in line twice: its further places go. Rows that others are claiming just now stand between, so a thousand more are looked at.
@@ -90,9 +101,11 @@ ended AS (
     RETURNING q.id
 )
 INSERT INTO provisioner.ready (target, rank, turn, id, project_id)
-SELECT f.target, f.rank, coalesce(t.turn, 0), f.id, f.project_id
+SELECT f.target, f.rank, CASE WHEN s.id IS NOT NULL THEN -1000000000000 ELSE coalesce(t.turn, 0) END, f.id, f.project_id
 FROM freed AS f
 LEFT JOIN provisioner.fair_cursors AS t ON t.target = f.target AND t.rank = f.rank
+-- One by one, for a join may be planned as a scan of all that was ever tried.
+LEFT JOIN LATERAL (SELECT a.id FROM provisioner.attempt_state AS a WHERE a.id = f.id AND a.error_message IS NOT NULL LIMIT 1) AS s ON true
 WHERE f.id NOT IN (SELECT e.id FROM ended AS e)
 RETURNING id;
 

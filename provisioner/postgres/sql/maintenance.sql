@@ -92,7 +92,9 @@ SELECT
     ) AS unforeseen;
 
 -- :name promote
--- Put at most $1 requests whose time has come in line, each project's one behind the other.
+-- Put at most $1 requests whose time has come in line, each project's one behind the other. What was tried before has waited for its turn
+-- already: it stands before all that was not, at turns below nought that begin where the first of its kind stands now. There, too, a
+-- project's requests stand one behind the other, so one project's thousand retries delay nobody else's.
 WITH due AS (
     DELETE FROM provisioner.waiting
     WHERE ctid = ANY (ARRAY (
@@ -105,14 +107,50 @@ WITH due AS (
     ))
     RETURNING id, target, rank, project_id, run_at
 ),
+told AS (
+    SELECT d.*, s.id IS NOT NULL AS tried
+    FROM due AS d
+    -- One by one, for a join may be planned as a scan of all that was ever tried.
+    LEFT JOIN LATERAL (
+        SELECT a.id FROM provisioner.attempt_state AS a
+        WHERE a.id = d.id AND a.error_message IS NOT NULL AND NOT a.cancelled
+        LIMIT 1
+    ) AS s ON true
+),
+-- Written with arrays, so that no plan can compare every row with every project.
+newcomers AS (
+    SELECT d.target, d.rank, d.project_id, d.tried, array_agg(d.id ORDER BY d.run_at, d.id) AS ids
+    FROM told AS d
+    GROUP BY d.target, d.rank, d.project_id, d.tried
+),
 queued AS (
     INSERT INTO provisioner.ready (target, rank, turn, id, project_id)
-    SELECT
-        d.target, d.rank,
-        coalesce(t.turn, 0) + row_number() OVER (PARTITION BY d.target, d.rank, d.project_id ORDER BY d.run_at, d.id),
-        d.id, d.project_id
-    FROM due AS d
-    LEFT JOIN provisioner.fair_cursors AS t ON t.target = d.target AND t.rank = d.rank
+    SELECT n.target, n.rank, b.turn + u.place, u.id, n.project_id
+    FROM newcomers AS n
+    CROSS JOIN LATERAL (
+        SELECT
+            CASE
+                WHEN NOT n.tried THEN coalesce(
+                    (SELECT t.turn FROM provisioner.fair_cursors AS t WHERE t.target = n.target AND t.rank = n.rank), 0
+                )
+                ELSE coalesce(
+                    (
+                        SELECT r.turn FROM provisioner.ready AS r
+                        WHERE r.target = n.target AND r.project_id = n.project_id AND r.rank = n.rank AND r.turn < 0
+                        ORDER BY r.turn DESC
+                        LIMIT 1
+                    ),
+                    (
+                        SELECT r.turn - 1 FROM provisioner.ready AS r
+                        WHERE r.target = n.target AND r.rank = n.rank AND r.turn < 0
+                        ORDER BY r.turn, r.id
+                        LIMIT 1
+                    ),
+                    -1000000000000
+                )
+            END AS turn
+    ) AS b
+    CROSS JOIN LATERAL unnest(n.ids) WITH ORDINALITY AS u (id, place)
     RETURNING target, rank, turn
 )
 SELECT q.target, q.rank, min(q.turn) AS turn, count(*) AS moved

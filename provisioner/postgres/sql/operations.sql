@@ -40,15 +40,19 @@ SELECT
     CASE
         WHEN q.wanted = 'absent' AND q.status = 'removed' THEN 'absent'
         WHEN q.wanted = 'absent' AND q.status NOT IN ('failed', 'cancelled') THEN 'on its way'
-        WHEN q.adopted AND q.connection_id IS NOT NULL AND NOT $2::boolean THEN 'let go'
+        WHEN q.adopted AND q.made IS NOT NULL AND NOT $2::boolean THEN 'let go'
         WHEN
-            q.connection_id IS NOT NULL
+            q.made IS NOT NULL
             OR EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = q.id)
             OR EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = q.id)
             THEN 'removing'
         ELSE 'removed'
     END AS word
-FROM provisioner.connection_requests AS q
+FROM (
+    SELECT c.id, c.wanted, c.status, c.adopted, c.connection_id AS made FROM provisioner.connection_requests AS c
+    UNION ALL
+    SELECT r.id, r.wanted, r.status, r.adopted, r.rotation_id FROM provisioner.rotation_requests AS r
+) AS q
 WHERE q.id = ANY ($1::bigint[])
 ORDER BY q.id;
 
@@ -82,18 +86,19 @@ ORDER BY q.id;
 SELECT 'sent' AS word, count(*) AS requests FROM provisioner.rekey($1) AS r;
 
 -- :name take_along
--- When the rotations $1, and those that use the connections of requests $1, are removed, their secrets ($2) and their keys ($3) go
+-- When rotations are removed that are among the requests $1, or use a connection of one, their secrets ($2) and their keys ($3) go
 -- with them.
 UPDATE provisioner.rotation_requests AS r
 SET with_secrets = r.with_secrets OR $2, revoke_keys = r.revoke_keys OR $3
-WHERE r.id IN (
-    SELECT o.id FROM provisioner.rotation_requests AS o WHERE o.id = ANY ($1::bigint[])
-    UNION ALL
-    SELECT o.id
-    FROM provisioner.rotation_requests AS o
-    JOIN provisioner.connection_requests AS q ON o.target = q.target AND o.project_id = q.project_id AND o.connection = q.name
-    WHERE q.id = ANY ($1::bigint[])
-);
+WHERE
+    r.id = ANY ($1::bigint[])
+    OR r.id = ANY (ARRAY (
+        SELECT u.id
+        FROM provisioner.connection_requests AS q
+        JOIN provisioner.rotation_requests AS u
+            ON u.target = q.target AND u.project_id = q.project_id AND u.connection = q.name
+        WHERE q.id = ANY ($1::bigint[])
+    ));
 
 -- :name repair
 -- Put requests $1 in line in what is wrong with them, $2.

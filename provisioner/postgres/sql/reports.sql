@@ -359,13 +359,13 @@ ORDER BY k.requests DESC, k.since
 LIMIT 50;
 
 -- :name drifted
--- How many recorded connections of each target are not as they were recorded. Those that are recorded no more do not count.
+-- How many recorded connections and rotations of each line are not as they were recorded. Those that are recorded no more do not count.
 SELECT d.target, count(*) AS requests
 FROM provisioner.drifts AS d
 WHERE
     d.drift IS NOT NULL
     AND EXISTS (
-        SELECT FROM provisioner.connection_requests AS q
+        SELECT FROM provisioner.requests AS q
         WHERE q.id = d.id AND q.status = 'succeeded' AND d.seen_at > q.finished_at AND ($1::text IS NULL OR q.batch = $1)
     )
 GROUP BY d.target

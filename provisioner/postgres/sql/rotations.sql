@@ -124,6 +124,41 @@ SELECT u.id FROM updated AS u
 UNION ALL
 SELECT provisioner.not_updated(s.id) FROM settled AS s WHERE (s.id IN (SELECT u.id FROM updated AS u)) IS NOT TRUE;
 
+-- :name succeeded
+-- As `succeeded` of `recorded.sql`; $5 is a target or its line, and $7 a rotation's place in its project.
+SELECT
+    q.id, q.target AS target, q.project_id::text AS project_id, q.project_name, q.name, q.description, q.adopted,
+    q.rotation_id::text AS rotation_id, q.environment, q.secret_path, q.secret_name, q.interval_days, q.rotate_at,
+    q.spend_limit::float8 AS spend_limit, q.limit_reset, q.include_byok
+FROM provisioner.rotation_requests AS q
+WHERE
+    q.status = 'succeeded' AND q.rotation_id IS NOT NULL
+    AND ($1::bigint[] IS NULL OR q.id = ANY ($1))
+    AND ($2::text[] IS NULL OR q.batch = ANY ($2))
+    AND ($3::uuid[] IS NULL OR q.project_id = ANY ($3))
+    AND ($4::text[] IS NULL OR q.target = ANY ($4) OR q.target || '/rotations' = ANY ($4))
+    AND (
+        $5::text IS NULL
+        OR (q.target, q.project_id, q.environment || ':' || q.secret_path || ':' || q.name)
+        > (replace($5, '/rotations', ''), $6::uuid, $7::text)
+    )
+ORDER BY q.target, q.project_id, q.environment || ':' || q.secret_path || ':' || q.name
+LIMIT $8;
+
+-- :name missed
+-- As `missed` of `verifying.sql`.
+SELECT
+    q.id, q.target AS target, q.project_id::text AS project_id, q.project_name, q.name, q.description, q.adopted,
+    q.rotation_id::text AS rotation_id, q.environment, q.secret_path, q.secret_name, q.interval_days, q.rotate_at,
+    q.spend_limit::float8 AS spend_limit, q.limit_reset, q.include_byok
+FROM provisioner.drifts AS d
+JOIN provisioner.rotation_requests AS q ON q.id = d.id
+WHERE
+    d.target = $1 AND d.drift IS NULL AND d.missed_at < clock_timestamp() - $2::interval
+    AND q.status = 'succeeded' AND q.rotation_id IS NOT NULL
+ORDER BY q.project_id
+LIMIT $3;
+
 -- :name requests
 -- As `requests` of `browse.sql`, with what only a rotation has.
 SELECT
@@ -145,25 +180,6 @@ WHERE
     AND ($8::bigint IS NULL OR v.id < $8)
 ORDER BY CASE WHEN $10::boolean THEN v.id END DESC, v.id
 LIMIT $9;
-
--- :name removal_foreseen
--- As `removal_foreseen` of `operations.sql`.
-SELECT
-    q.id,
-    CASE
-        WHEN q.wanted = 'absent' AND q.status = 'removed' THEN 'absent'
-        WHEN q.wanted = 'absent' AND q.status NOT IN ('failed', 'cancelled') THEN 'on its way'
-        WHEN q.adopted AND q.rotation_id IS NOT NULL AND NOT $2::boolean THEN 'let go'
-        WHEN
-            q.rotation_id IS NOT NULL
-            OR EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = q.id)
-            OR EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = q.id)
-            THEN 'removing'
-        ELSE 'removed'
-    END AS word
-FROM provisioner.rotation_requests AS q
-WHERE q.id = ANY ($1::bigint[])
-ORDER BY q.id;
 
 -- :name rekeying_foreseen
 -- Nobody sends a rotation a key: Infisical makes it. The arguments are those of `operations.sql`.

@@ -1,0 +1,157 @@
+"""Read what answers to calls about secret rotations show. Pure. The generated keys are in none of them."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final, TypeVar
+
+from provisioner.core.model import Action, Observation, Proof, Result
+from provisioner.core.rotations import Rotation
+from provisioner.infisical.answers import not_understood
+from provisioner.infisical.parts import Asked, Reply, Unreadable, is_uuid, moment_of, read_json, text_of
+from provisioner.infisical.refusals import read_refusal
+
+# How the refusals begin that come before OpenRouter is asked for a key: they are about the row, and no key was made.
+_REFUSED: Final[tuple[tuple[str, Result], ...]] = (
+    ("plan restriction", Result.PLAN_RESTRICTED),
+    ("Could not find folder", Result.FOLDER_MISSING),
+    ("secrets already exist", Result.SECRET_EXISTS),
+    ("Could not find App Connection", Result.CONNECTION_MISSING),
+)
+_Number = TypeVar("_Number", int, float)
+_NOT_ISSUED: Final = "Failed to create OpenRouter API key"
+# OpenRouter refuses with these whatever is asked again; everything else passes.
+_OWN_FAULT: Final = tuple(f"status code {status}" for status in (400, 401, 402, 403, 404, 422))
+
+
+def read_rotation(
+    asked: Asked,
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    now: float | None = None,
+    began: float | None = None,
+    elapsed: float = 0.0,
+) -> Observation:
+    """What an answer to a call about a rotation shows; as `read_answer` for connections."""
+    reply = Reply(asked, status, headers, body, now, began, elapsed)
+    if not 200 <= status < 300:
+        return _refined(asked, read_refusal(reply))
+    try:
+        if asked.action is Action.REMOVE:
+            if body:
+                read_json(body)
+            return reply.shows(Result.REMOVED)
+        data = read_json(body)
+        rotation = _rotation(data.get("secretRotation") if isinstance(data, dict) else None)
+    except Unreadable as exc:
+        return not_understood(reply, exc)
+    return _about(reply, rotation)
+
+
+def _about(reply: Reply, rotation: Rotation) -> Observation:
+    """What an answer that describes a rotation shows: what was asked for, unless it is about another one."""
+    asked = reply.asked
+    match asked.action:
+        case Action.CREATE:
+            right = _lowered(rotation.name, rotation.project_id) == _lowered(asked.name, asked.project_id)
+            seen = reply.shows(Result.CREATED, connection=rotation, proof=Proof.MADE)
+        case Action.UPDATE:
+            right = _lowered(rotation.id) == _lowered(asked.connection_id)
+            seen = reply.shows(Result.UPDATED, connection=rotation)
+        case _:
+            return reply.shows(Result.FOUND, connection=rotation)
+    return seen if right else not_understood(reply, Unreadable("it is about another rotation"))
+
+
+def _lowered(*texts: str | None) -> list[str]:
+    return [(text or "").lower() for text in texts]
+
+
+def read_rotations(
+    asked: Asked,
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    now: float | None = None,
+    elapsed: float = 0.0,
+) -> tuple[Observation, tuple[Rotation, ...]]:
+    """What the list of a project's rotations shows; as `read_list` for connections."""
+    reply = Reply(asked, status, headers, body, now, None, elapsed)
+    if not 200 <= status < 300:
+        return _refined(asked, read_refusal(reply)), ()
+    try:
+        return reply.shows(Result.FOUND), tuple(_rotation(one) for one in _listed(read_json(body)))
+    except Unreadable as exc:
+        return not_understood(reply, exc), ()
+
+
+def _listed(data: Any) -> list[Any]:
+    listed = data.get("secretRotations") if isinstance(data, dict) else None
+    if not isinstance(listed, list):
+        raise Unreadable("it holds no list of rotations")
+    return listed
+
+
+def _refined(asked: Asked, seen: Observation) -> Observation:
+    """A refusal as it is meant for rotations; what is not Infisical's own word stays what it is."""
+    if asked.action is Action.CREATE and seen.proof is not Proof.REFUSED:
+        return seen
+    if _NOT_ISSUED in seen.message:
+        own = any(status in seen.message for status in _OWN_FAULT)
+        return replace(seen, result=Result.KEY_NOT_ISSUED if own else Result.MISCONFIGURED)
+    for words, result in _REFUSED:
+        if words in seen.message:
+            return replace(seen, result=result)
+    return seen
+
+
+def _rotation(data: Any) -> Rotation:
+    """A rotation as Infisical describes it; raises `Unreadable` without its id."""
+    if not isinstance(data, dict):
+        raise Unreadable("it holds no rotation")
+    id_, project_id, parameters = data.get("id"), data.get("projectId"), data.get("parameters")
+    if not isinstance(id_, str) or not is_uuid(id_):
+        raise Unreadable("the rotation has no id")
+    connection_id = text_of(data.get("connectionId"))
+    spending = parameters if isinstance(parameters, dict) else {}
+    failed = data.get("rotationStatus") == "failed"
+    return Rotation(
+        id=id_,
+        project_id=project_id if isinstance(project_id, str) else None,
+        org_id=None,
+        credentials_hash="",
+        name=text_of(data.get("name")),
+        app="open-router",
+        method="rotation",
+        description=text_of(data.get("description")) or None,
+        created_at=moment_of(data.get("createdAt")),
+        connection_id=connection_id if is_uuid(connection_id) else "",
+        key_name=text_of(spending.get("name")),
+        environment=_part(data.get("environment"), "slug"),
+        secret_path=_part(data.get("folder"), "path"),
+        secret_name=_part(data.get("secretsMapping"), "apiKey"),
+        interval_days=_number(data.get("rotationInterval"), int),
+        rotate_at=_turn(data.get("rotateAtUtc")),
+        spend_limit=_number(spending.get("limit"), float),
+        limit_reset=text_of(spending.get("limitReset")) or None,
+        include_byok=byok if isinstance(byok := spending.get("includeByokInLimit"), bool) else None,
+        automatic=data.get("isAutoRotationEnabled") is not False,
+        failure=(text_of(data.get("lastRotationMessage")) or "Infisical does not say why") if failed else "",
+    )
+
+
+def _part(data: Any, field: str) -> str | None:
+    """A text in a part of the description, if it is there."""
+    return (text_of(data.get(field)) or None) if isinstance(data, dict) else None
+
+
+def _number(value: Any, as_: type[_Number]) -> _Number | None:
+    return None if isinstance(value, bool) or not isinstance(value, int | float) else as_(value)
+
+
+def _turn(data: Any) -> tuple[int, int] | None:
+    parts = [_number(data.get(part), int) for part in ("hours", "minutes")] if isinstance(data, dict) else []
+    hours, minutes = parts if None not in parts and parts else (None, None)
+    return None if hours is None or minutes is None else (hours, minutes)
