@@ -25,7 +25,8 @@ $(VENV)/.dev: $(VENV)/.runtime tests/requirements.lock
 demo: $(VENV)/.runtime ## run the whole product on this machine
 	@$(BIN)/provisioner demo
 
-# Five processes on two cores: the tests mostly wait for events.
+# Five processes on two cores: the tests mostly wait for events. Each would compile all tests anew without bytecode.
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.dev ## run the whole test suite
 	@$(BIN)/python -m pytest -n 5 --dist loadgroup
 

@@ -321,4 +321,57 @@ WHERE h.quarantined_since IS NOT NULL;
 
 COMMENT ON VIEW provisioner.quarantined_credentials IS 'Credentials whose API key is refused: correct the key, and their requests go on';
 
+-- What stands behind the requests, for those who see their own alone: the columns are those of the tables. See `own.py`.
+CREATE VIEW provisioner.own_requests WITH (security_barrier) AS
+SELECT q.* FROM provisioner.requests AS q WHERE q.requested_by = current_user;
+
+CREATE VIEW provisioner.own_listed_requests WITH (security_barrier) AS
+SELECT v.* FROM provisioner.listed_requests AS v WHERE v.requested_by = current_user;
+
+CREATE VIEW provisioner.own_waiting WITH (security_barrier) AS
+SELECT t.* FROM provisioner.waiting AS t WHERE EXISTS (SELECT FROM provisioner.requests AS q WHERE q.id = t.id AND q.requested_by = current_user);
+
+CREATE VIEW provisioner.own_in_flight WITH (security_barrier) AS
+SELECT t.* FROM provisioner.in_flight AS t WHERE EXISTS (SELECT FROM provisioner.requests AS q WHERE q.id = t.id AND q.requested_by = current_user);
+
+CREATE VIEW provisioner.own_attempt_state WITH (security_barrier) AS
+SELECT t.* FROM provisioner.attempt_state AS t WHERE EXISTS (SELECT FROM provisioner.requests AS q WHERE q.id = t.id AND q.requested_by = current_user);
+
+CREATE VIEW provisioner.own_sent_creates WITH (security_barrier) AS
+SELECT t.* FROM provisioner.sent_creates AS t WHERE EXISTS (SELECT FROM provisioner.requests AS q WHERE q.id = t.id AND q.requested_by = current_user);
+
+CREATE VIEW provisioner.own_unrecorded WITH (security_barrier) AS
+SELECT t.* FROM provisioner.unrecorded AS t WHERE EXISTS (SELECT FROM provisioner.requests AS q WHERE q.id = t.id AND q.requested_by = current_user);
+
+CREATE VIEW provisioner.own_drifts WITH (security_barrier) AS
+SELECT t.* FROM provisioner.drifts AS t WHERE EXISTS (SELECT FROM provisioner.requests AS q WHERE q.id = t.id AND q.requested_by = current_user);
+
+CREATE VIEW provisioner.own_attempts WITH (security_barrier) AS
+SELECT t.* FROM provisioner.attempts AS t
+WHERE EXISTS (SELECT FROM provisioner.requests AS q WHERE q.id = t.request_id AND q.requested_by = current_user);
+
+-- How long the line before one's own requests is, their live state tells: `queue_position`.
+CREATE VIEW provisioner.own_ready AS SELECT r.* FROM provisioner.ready AS r WHERE false;
+
+-- Keys and projects that one's own requests wait for.
+CREATE VIEW provisioner.own_credential_health WITH (security_barrier) AS
+SELECT h.target, h.credential, h.quarantined_since, h.probe_at, h.reason
+FROM provisioner.credential_health AS h
+WHERE EXISTS (SELECT FROM provisioner.own_waiting AS w WHERE w.target = h.target AND w.quarantine = 'credential:' || h.credential);
+
+CREATE VIEW provisioner.own_project_health WITH (security_barrier) AS
+SELECT h.target, h.project_id, h.since, h.probe_at, h.reason
+FROM provisioner.project_health AS h
+WHERE EXISTS (SELECT FROM provisioner.own_waiting AS w WHERE w.target = h.target AND w.quarantine = 'project:' || h.project_id);
+
+CREATE VIEW provisioner.own_quarantined_credentials WITH (security_barrier) AS
+SELECT
+    h.target, h.credential, h.quarantined_since AS since, h.reason, h.probe_at AS next_probe_at,
+    (
+        SELECT count(*) FROM provisioner.own_waiting AS w
+        WHERE w.target = h.target AND w.quarantine = 'credential:' || h.credential
+    ) AS requests
+FROM provisioner.own_credential_health AS h
+WHERE h.quarantined_since IS NOT NULL;
+
 REVOKE EXECUTE ON FUNCTION provisioner.live_state(text, text, uuid, bigint, bigint, text, text, boolean) FROM PUBLIC;

@@ -2890,6 +2890,256 @@ COMMENT ON TABLE provisioner.notices IS 'What is told to notify.url: sent once s
 
 COMMENT ON COLUMN provisioner.notices.error IS 'Why the last try to send it came to nothing';
 
+CREATE VIEW provisioner.own_attempt_state WITH (security_barrier='true') AS
+ SELECT id,
+    attempt,
+    sent,
+    failures,
+    streak,
+    streak_of,
+    since,
+    cancelled,
+    error_code,
+    error_message,
+    updated_at
+   FROM provisioner.attempt_state t
+  WHERE (EXISTS ( SELECT
+           FROM provisioner.requests q
+          WHERE ((q.id = t.id) AND (q.requested_by = CURRENT_USER))));
+
+CREATE VIEW provisioner.own_attempts WITH (security_barrier='true') AS
+ SELECT request_id,
+    attempt,
+    worker,
+    action,
+    started_at,
+    ended_at,
+    http_status,
+    req_id,
+    outcome,
+    error_code,
+    error_message
+   FROM provisioner.attempts t
+  WHERE (EXISTS ( SELECT
+           FROM provisioner.requests q
+          WHERE ((q.id = t.request_id) AND (q.requested_by = CURRENT_USER))));
+
+CREATE VIEW provisioner.own_waiting WITH (security_barrier='true') AS
+ SELECT id,
+    run_at,
+    target,
+    rank,
+    project_id,
+    quarantine
+   FROM provisioner.waiting t
+  WHERE (EXISTS ( SELECT
+           FROM provisioner.requests q
+          WHERE ((q.id = t.id) AND (q.requested_by = CURRENT_USER))));
+
+CREATE VIEW provisioner.own_credential_health WITH (security_barrier='true') AS
+ SELECT target,
+    credential,
+    quarantined_since,
+    probe_at,
+    reason
+   FROM provisioner.credential_health h
+  WHERE (EXISTS ( SELECT
+           FROM provisioner.own_waiting w
+          WHERE ((w.target = h.target) AND (w.quarantine = ('credential:'::text || h.credential)))));
+
+CREATE VIEW provisioner.own_drifts WITH (security_barrier='true') AS
+ SELECT id,
+    target,
+    drift,
+    since,
+    seen_at,
+    missed_at,
+    unread
+   FROM provisioner.drifts t
+  WHERE (EXISTS ( SELECT
+           FROM provisioner.requests q
+          WHERE ((q.id = t.id) AND (q.requested_by = CURRENT_USER))));
+
+CREATE VIEW provisioner.own_in_flight WITH (security_barrier='true') AS
+ SELECT id,
+    worker,
+    fence,
+    claimed_at,
+    attempt,
+    rank,
+    project_id,
+    cancelled,
+    target
+   FROM provisioner.in_flight t
+  WHERE (EXISTS ( SELECT
+           FROM provisioner.requests q
+          WHERE ((q.id = t.id) AND (q.requested_by = CURRENT_USER))));
+
+CREATE VIEW provisioner.own_listed_requests WITH (security_barrier='true') AS
+ SELECT id,
+    target,
+    project_id,
+    name,
+    description,
+    credential,
+    sealed_by,
+    on_conflict,
+    priority,
+    batch,
+    project_name,
+    wanted,
+    not_before,
+    requested_by,
+    created_at,
+    status,
+    state,
+    attempts,
+    connection_id,
+    org_id,
+    credentials_hash,
+    adopted,
+    key_fingerprint,
+    error_code,
+    error_message,
+    next_attempt_at,
+    finished_at
+   FROM provisioner.listed_requests v
+  WHERE (requested_by = CURRENT_USER);
+
+CREATE TABLE provisioner.project_health (
+    target text NOT NULL,
+    project_id uuid NOT NULL,
+    cause text NOT NULL,
+    reason text NOT NULL,
+    since timestamp with time zone NOT NULL,
+    confirmed boolean DEFAULT true NOT NULL,
+    probing boolean DEFAULT false NOT NULL,
+    probe_at timestamp with time zone,
+    probe_pause interval DEFAULT '00:00:10'::interval NOT NULL
+)
+WITH (fillfactor='50');
+
+COMMENT ON TABLE provisioner.project_health IS 'Projects whose requests wait until the machine identity may create there';
+
+COMMENT ON COLUMN provisioner.project_health.confirmed IS 'A create was refused there; else only a list showed the identity to be outside';
+
+CREATE VIEW provisioner.own_project_health WITH (security_barrier='true') AS
+ SELECT target,
+    project_id,
+    since,
+    probe_at,
+    reason
+   FROM provisioner.project_health h
+  WHERE (EXISTS ( SELECT
+           FROM provisioner.own_waiting w
+          WHERE ((w.target = h.target) AND (w.quarantine = ('project:'::text || h.project_id)))));
+
+CREATE VIEW provisioner.own_quarantined_credentials WITH (security_barrier='true') AS
+ SELECT target,
+    credential,
+    quarantined_since AS since,
+    reason,
+    probe_at AS next_probe_at,
+    ( SELECT count(*) AS count
+           FROM provisioner.own_waiting w
+          WHERE ((w.target = h.target) AND (w.quarantine = ('credential:'::text || h.credential)))) AS requests
+   FROM provisioner.own_credential_health h
+  WHERE (quarantined_since IS NOT NULL);
+
+CREATE VIEW provisioner.own_ready AS
+ SELECT target,
+    rank,
+    turn,
+    id,
+    project_id
+   FROM provisioner.ready r
+  WHERE false;
+
+CREATE VIEW provisioner.own_requests WITH (security_barrier='true') AS
+ SELECT id,
+    target,
+    batch,
+    requested_by,
+    status,
+    error_code,
+    created_at,
+    finished_at,
+    attempts,
+    wanted,
+    recorded_id,
+    counted_as,
+    project_id,
+    project_name,
+    error_message
+   FROM provisioner.requests q
+  WHERE (requested_by = CURRENT_USER);
+
+CREATE TABLE provisioner.sent_creates (
+    id bigint NOT NULL,
+    sent_at timestamp with time zone NOT NULL,
+    ended_at timestamp with time zone NOT NULL,
+    proof text DEFAULT 'none'::text NOT NULL,
+    target text NOT NULL,
+    project_id uuid NOT NULL,
+    name text NOT NULL,
+    description text NOT NULL,
+    exact boolean NOT NULL,
+    key_fingerprint text
+)
+WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
+
+COMMENT ON TABLE provisioner.sent_creates IS 'Creates whose outcome is not proven: they may have made the connection';
+
+COMMENT ON COLUMN provisioner.sent_creates.proof IS 'none: it may be committed later; taken: Infisical answered that the name is taken';
+
+COMMENT ON COLUMN provisioner.sent_creates.exact IS 'Whether description is what was sent, or a marker may have been added';
+
+CREATE VIEW provisioner.own_sent_creates WITH (security_barrier='true') AS
+ SELECT id,
+    sent_at,
+    ended_at,
+    proof,
+    target,
+    project_id,
+    name,
+    description,
+    exact,
+    key_fingerprint
+   FROM provisioner.sent_creates t
+  WHERE (EXISTS ( SELECT
+           FROM provisioner.requests q
+          WHERE ((q.id = t.id) AND (q.requested_by = CURRENT_USER))));
+
+CREATE TABLE provisioner.unrecorded (
+    id bigint NOT NULL,
+    fence bigint NOT NULL,
+    connection_id text,
+    reason text NOT NULL,
+    since timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    tries integer DEFAULT 1 NOT NULL,
+    retry_at timestamp with time zone NOT NULL,
+    calls jsonb NOT NULL
+)
+WITH (fillfactor='50');
+
+COMMENT ON TABLE provisioner.unrecorded IS 'Outcomes that could not be recorded yet, and why; they are recorded when the cause is gone';
+
+COMMENT ON COLUMN provisioner.unrecorded.connection_id IS 'The connection that was made, if one was';
+
+CREATE VIEW provisioner.own_unrecorded WITH (security_barrier='true') AS
+ SELECT id,
+    fence,
+    connection_id,
+    reason,
+    since,
+    tries,
+    retry_at,
+    calls
+   FROM provisioner.unrecorded t
+  WHERE (EXISTS ( SELECT
+           FROM provisioner.requests q
+          WHERE ((q.id = t.id) AND (q.requested_by = CURRENT_USER))));
+
 CREATE TABLE provisioner.permits (
     target text NOT NULL,
     kind text NOT NULL,
@@ -2953,23 +3203,6 @@ CREATE TABLE provisioner.project_checks (
     probed_at timestamp with time zone
 )
 WITH (fillfactor='50');
-
-CREATE TABLE provisioner.project_health (
-    target text NOT NULL,
-    project_id uuid NOT NULL,
-    cause text NOT NULL,
-    reason text NOT NULL,
-    since timestamp with time zone NOT NULL,
-    confirmed boolean DEFAULT true NOT NULL,
-    probing boolean DEFAULT false NOT NULL,
-    probe_at timestamp with time zone,
-    probe_pause interval DEFAULT '00:00:10'::interval NOT NULL
-)
-WITH (fillfactor='50');
-
-COMMENT ON TABLE provisioner.project_health IS 'Projects whose requests wait until the machine identity may create there';
-
-COMMENT ON COLUMN provisioner.project_health.confirmed IS 'A create was refused there; else only a list showed the identity to be outside';
 
 CREATE VIEW provisioner.quarantined_credentials AS
  SELECT target,
@@ -3185,26 +3418,6 @@ CREATE TABLE provisioner.seen_projects (
 )
 WITH (fillfactor='70');
 
-CREATE TABLE provisioner.sent_creates (
-    id bigint NOT NULL,
-    sent_at timestamp with time zone NOT NULL,
-    ended_at timestamp with time zone NOT NULL,
-    proof text DEFAULT 'none'::text NOT NULL,
-    target text NOT NULL,
-    project_id uuid NOT NULL,
-    name text NOT NULL,
-    description text NOT NULL,
-    exact boolean NOT NULL,
-    key_fingerprint text
-)
-WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
-
-COMMENT ON TABLE provisioner.sent_creates IS 'Creates whose outcome is not proven: they may have made the connection';
-
-COMMENT ON COLUMN provisioner.sent_creates.proof IS 'none: it may be committed later; taken: Infisical answered that the name is taken';
-
-COMMENT ON COLUMN provisioner.sent_creates.exact IS 'Whether description is what was sent, or a marker may have been added';
-
 CREATE TABLE provisioner.set_apart (
     id bigint NOT NULL,
     status text NOT NULL,
@@ -3257,22 +3470,6 @@ COMMENT ON COLUMN provisioner.targets.clock_low IS 'Seconds that Infisical''s cr
 COMMENT ON COLUMN provisioner.targets.writes_limit IS 'Writes in writes_period seconds that an operator allows; NULL for what the settings say';
 
 COMMENT ON COLUMN provisioner.targets.in_flight_limit IS 'Creates in flight that an operator allows, over all workers; NULL for what the settings say';
-
-CREATE TABLE provisioner.unrecorded (
-    id bigint NOT NULL,
-    fence bigint NOT NULL,
-    connection_id text,
-    reason text NOT NULL,
-    since timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    tries integer DEFAULT 1 NOT NULL,
-    retry_at timestamp with time zone NOT NULL,
-    calls jsonb NOT NULL
-)
-WITH (fillfactor='50');
-
-COMMENT ON TABLE provisioner.unrecorded IS 'Outcomes that could not be recorded yet, and why; they are recorded when the cause is gone';
-
-COMMENT ON COLUMN provisioner.unrecorded.connection_id IS 'The connection that was made, if one was';
 
 ALTER TABLE provisioner.workers ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME provisioner.workers_id_seq

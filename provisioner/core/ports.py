@@ -227,8 +227,11 @@ class ProjectHealth(Protocol):
     async def release(self, projects: Collection[str]) -> int:
         """Let the requests of these projects go on; returns how many waited."""
 
+    async def release_stragglers(self, projects: Collection[str] | None) -> None:
+        """Let requests go on that wait for one of these projects, or any (None), though it is not quarantined."""
+
     async def wanted(self) -> Sequence[str]:
-        """The projects that requests in line are for."""
+        """The projects that requests in flight or in line are for."""
 
     async def called(self, project: str) -> str | None:
         """The project's name, if a request tells it."""

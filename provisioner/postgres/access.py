@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 from provisioner.core.errors import DatabaseUnusable, SchemaMismatch
+from provisioner.postgres.own import NARROWED
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
@@ -82,6 +83,33 @@ _LIVE: Final = (
     _function("counted_as(text,text,uuid)"),
 )
 
+_READING: Final[Sequence[Right]] = (
+    _USAGE,
+    *(_table(name, "SELECT") for name in ("rotation_requests", "rotation_status", "requests")),
+    _table("salt", "SELECT"),  # to tell whether a connection has the key that its credential has now
+    _table(_REQUESTS, "SELECT", columns=SEEN),
+    *(_table(name, "SELECT") for name in ("request_status", "batch_progress", "request_counts", "forecasts")),
+    _table("listed_requests", "SELECT"),
+    *(
+        _table(name, "SELECT")
+        for name in ("ready", "waiting", "in_flight", "attempt_state", "fair_cursors", "attempts")
+    ),
+    *(_table(name, "SELECT") for name in ("unrecorded", "miscounted", "sent_creates", "edits", "installation")),
+    _function("misplaced(bigint,integer)"),
+    *_LIVE,
+    *(
+        _table(name, "SELECT")
+        for name in ("workers", "targets", "target_incidents", "permits", "concurrency", "credential_health")
+    ),
+    *(
+        _table(name, "SELECT")
+        for name in ("quarantined_credentials", "quarantined_projects", "project_health", "sealing_keys", "notices")
+    ),
+    *(_table(name, "SELECT") for name in ("migrations", "history", "drifts", "verify_rounds", "set_apart")),
+    *(_table(name, "SELECT") for name in ("line_forecasts", "forecast_turn")),
+    _function("sealing_key()"),
+)
+
 RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
     Kind.REQUESTER: (
         _USAGE,
@@ -90,39 +118,19 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         _table("rotation_requests", "SELECT"),
         _table("rotation_requests", "INSERT", columns=ROTATION_WISH),
         *(_table(name, "SELECT") for name in ("rotation_status", "request_status")),
-        _table("batch_progress", "SELECT"),
-        _table("request_counts", "SELECT"),
+        *(_table(name, "SELECT") for name in ("batch_progress", "request_counts", "migrations")),
+        # What stands behind its own requests, and how the fleet fares.
+        *(_table(f"own_{name}", "SELECT") for name in NARROWED),
+        *(
+            _table(name, "SELECT")
+            for name in ("workers", "targets", "target_incidents", "permits", "concurrency", "line_forecasts")
+        ),
         _function("sealing_key()"),
         *_LIVE,
     ),
-    Kind.READER: (
-        _USAGE,
-        *(_table(name, "SELECT") for name in ("rotation_requests", "rotation_status", "requests")),
-        _table("salt", "SELECT"),  # to tell whether a connection has the key that its credential has now
-        _table(_REQUESTS, "SELECT", columns=SEEN),
-        *(_table(name, "SELECT") for name in ("request_status", "batch_progress", "request_counts", "forecasts")),
-        _table("listed_requests", "SELECT"),
-        *(
-            _table(name, "SELECT")
-            for name in ("ready", "waiting", "in_flight", "attempt_state", "fair_cursors", "attempts")
-        ),
-        *(_table(name, "SELECT") for name in ("unrecorded", "miscounted", "sent_creates", "edits", "installation")),
-        _function("misplaced(bigint,integer)"),
-        *_LIVE,
-        *(
-            _table(name, "SELECT")
-            for name in ("workers", "targets", "target_incidents", "permits", "concurrency", "credential_health")
-        ),
-        *(
-            _table(name, "SELECT")
-            for name in ("quarantined_credentials", "quarantined_projects", "project_health", "sealing_keys", "notices")
-        ),
-        *(_table(name, "SELECT") for name in ("migrations", "history", "drifts", "verify_rounds", "set_apart")),
-        *(_table(name, "SELECT") for name in ("line_forecasts", "forecast_turn")),
-        _function("sealing_key()"),
-    ),
+    Kind.READER: _READING,
     Kind.WORKER: (
-        _USAGE,
+        *_READING,  # its page shows what a reader sees
         _table(_REQUESTS, "SELECT"),
         _table(_REQUESTS, "UPDATE", columns=("credential", *RESULT)),
         *(_table(name, "SELECT") for name in ("rotation_requests", "requests")),
@@ -149,7 +157,6 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         _table("forecast_turn", "SELECT", "UPDATE"),
         *(_table(name, "SELECT", "INSERT", "UPDATE", "DELETE") for name in ("forecasts", "line_forecasts")),
         _table("attempts", "INSERT"),
-        _table("attempts", "SELECT", columns=("request_id", "attempt", "action", "started_at")),
         _table("failed_boxes", "SELECT", "UPDATE", "DELETE"),
         *(_table(name, "SELECT") for name in ("salt", "migrations", "batch_progress", "request_counts", "history")),
         *_LIVE,
@@ -272,7 +279,12 @@ async def require_rights(database: Database, kind: Kind) -> None:
 async def overview(database: Database) -> Mapping[str, Sequence[Kind]]:
     """Every role that may look into the schema, with what it can act as. Raises as `plan` does."""
     roles = [row["role"] for row in await database.fetch(statements(_SQL)["grantees"])]
-    return {role: [kind for kind in Kind if not await lacking(database, kind, role)] for role in roles}
+    found = {role: [kind for kind in Kind if not await lacking(database, kind, role)] for role in roles}
+    # A worker may read all, which needs no saying.
+    return {
+        role: [kind for kind in kinds if kind is not Kind.READER or Kind.WORKER not in kinds]
+        for role, kinds in found.items()
+    }
 
 
 def _named(right: Right) -> str:

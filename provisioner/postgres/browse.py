@@ -13,6 +13,7 @@ from provisioner.postgres.candidates import Range, is_narrow, lots
 from provisioner.postgres.filters import Filter, State, parts
 from provisioner.postgres.kinds import KINDS, Kind, sql_of
 from provisioner.postgres.moments import EARLIEST
+from provisioner.postgres.own import own, readable, sees_all
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
@@ -65,21 +66,23 @@ async def count(database: Database, wanted: Filter, *, kinds: Sequence[Kind | No
     Raises `DatabaseUnavailable` and `DatabaseUnusable`, as all of these do.
     """
     found: Counter[State] = Counter()
+    adapted = str if await sees_all(database) else own
     for kind, its in parts(wanted, kinds):
-        for row in await database.fetch(sql_of(kind, _SQL)["counts"], *its.arguments()):
+        for row in await database.fetch(adapted(sql_of(kind, _SQL)["counts"]), *its.arguments()):
             found[State(row["state"])] += row["requests"]
     return {state: found[state] for state in State if state in found}
 
 
 async def ids_after(database: Database, kind: Kind | None, its: Filter, last: int, *, limit: int) -> Sequence[int]:
     """The ids of the oldest `limit` requests of a kind above the id `last` that its filter matches, in order."""
-    rows = await database.fetch(sql_of(kind, _SQL)["ids"], *its.arguments(), last, limit)
+    adapted = str if await sees_all(database) else own
+    rows = await database.fetch(adapted(sql_of(kind, _SQL)["ids"]), *its.arguments(), last, limit)
     return [row["id"] for row in rows]
 
 
 async def unknown_ids(database: Database, ids: Collection[int]) -> Sequence[int]:
     """Those of the ids that no request has."""
-    rows = await database.fetch(statements(_SQL)["unknown"], list(ids)) if ids else []
+    rows = await database.fetch((await readable(database, _SQL))["unknown"], list(ids)) if ids else []
     return [row["id"] for row in rows]
 
 
@@ -109,7 +112,7 @@ class Snapshot:
 
 async def unknown_batches(database: Database, batches: Collection[str]) -> Sequence[str]:
     """Those of the batches that no request is in."""
-    rows = await database.fetch(statements(_SQL)["unknown_batches"], list(batches)) if batches else []
+    rows = await database.fetch((await readable(database, _SQL))["unknown_batches"], list(batches)) if batches else []
     return [row["batch"] for row in rows]
 
 
@@ -128,9 +131,11 @@ async def exporting(
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
         await database.set_up(connection)
+        everything = await sees_all(connection)
+        adapted = str if everything else own
 
         async def rows() -> AsyncIterator[Sequence[object]]:
-            if is_narrow(wanted):
+            if everything and is_narrow(wanted):
                 await connection.execute(statements("candidates")["prepare"], str(EXPORT_TIME))
                 async for lot, _ in lots(connection, wanted, Range(oldest_first=True), kinds=kinds):
                     if lot:
@@ -140,7 +145,7 @@ async def exporting(
                 return
             for kind, its in meant:
                 # Without a name: through a pooler it would outlive us in a session that is somebody else's next.
-                statement = await connection.prepare(sql_of(kind, _SQL)["requests"], name="")
+                statement = await connection.prepare(adapted(sql_of(kind, _SQL)["requests"]), name="")
                 pick = _picking(columns, [each.name for each in statement.get_attributes()])
                 async for row in statement.cursor(*its.arguments(), None, None, None, False, prefetch=PAGE):
                     yield pick(row)
@@ -148,7 +153,7 @@ async def exporting(
         async def fetch(name: str) -> Sequence["asyncpg.Record"]:
             found: list[asyncpg.Record] = []
             for kind, its in meant:
-                found += await connection.fetch(sql_of(kind, _SQL)[name], *its.arguments())
+                found += await connection.fetch(adapted(sql_of(kind, _SQL)[name]), *its.arguments())
             return found
 
         yield Snapshot(await connection.fetchval(statements("reports")["now"]), rows(), fetch)

@@ -56,8 +56,14 @@ class SharedProjectHealth:
         row = await self._database.fetchrow(self._sql["release"], self._target, list(projects))
         return int(row["released"]) if row else 0
 
+    async def release_stragglers(self, projects: Collection[str] | None) -> None:
+        """Let requests go on that wait for one of these projects, or for any (None), though it is not quarantined."""
+        await self._database.execute(
+            self._sql["release_stragglers"], self._target, None if projects is None else list(projects)
+        )
+
     async def wanted(self) -> Sequence[str]:
-        """The projects that requests in line are for."""
+        """The projects that requests in flight or in line are for."""
         rows = await self._database.fetch(self._sql["wanted"], self._target, MOST)
         return [row["project_id"] for row in rows]
 

@@ -21,6 +21,7 @@ from provisioner.core.reports import (
     WorkerReport,
     Workers,
 )
+from provisioner.postgres.own import readable
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
@@ -56,12 +57,12 @@ async def read_status(database: Database, *, batch: str | None = None, batches: 
 
     Raises `DatabaseUnavailable` and `DatabaseUnusable`.
     """
-    sql = statements(_SQL)
     async with (
         database.acquire() as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
         await database.set_up(connection)
+        sql = await readable(connection, _SQL)
         now = await connection.fetchval(sql["now"])
         rows = await connection.fetch(sql["progress"], batch, None if batches is None else batches + 1)
         progress = [_progress(row) for row in rows]

@@ -12,12 +12,15 @@ from provisioner.core.requests import Found, Listed, Query, Story
 from provisioner.postgres.browse import listed
 from provisioner.postgres.candidates import TOP, Range, called, matching
 from provisioner.postgres.detail import read_attempts, read_detail
-from provisioner.postgres.filters import UNFINISHED, Filter, State
-from provisioner.postgres.kinds import KINDS, Kind
+from provisioner.postgres.filters import UNFINISHED, Filter, State, parts
+from provisioner.postgres.kinds import KINDS, Kind, sql_of
+from provisioner.postgres.own import own, sees_all
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
 if TYPE_CHECKING:
+    import asyncpg
+
     from provisioner.postgres.candidates import Connection
 
 PAGE: Final = 50
@@ -55,6 +58,9 @@ async def page(
 
     Raises `DatabaseUnavailable` and `DatabaseUnusable`.
     """
+    if not await sees_all(database):
+        within = _range(before, after, oldest_first=oldest_first)
+        return await _own_page(database, parts(wanted, kinds), within, limit=limit)
     within = _range(before, after, oldest_first=oldest_first)
     async with _looking(database) as connection:
         rows = (await matching(connection, wanted, within, limit=limit + 1, kinds=kinds)).rows
@@ -64,6 +70,19 @@ async def page(
         behind, until = within.behind(requests[-1].id), time.monotonic() + SOON / 2
         rest = await matching(connection, wanted, behind, limit=COUNTED + 1, until=until, kinds=kinds)
     return Page(requests=requests, more=len(rest.rows), is_all=rest.edge is None and len(rest.rows) <= COUNTED)
+
+
+async def _own_page(
+    database: Database, meant: Sequence[tuple[Kind | None, Filter]], within: Range, *, limit: int
+) -> Page:
+    """The same for who sees their own requests alone: these are few, so all of them are looked at."""
+    rows: list[asyncpg.Record] = []
+    most = limit + COUNTED + 1
+    for kind, its in meant if within.oldest_first else reversed(meant):
+        arguments = (*its.arguments(), within.low, within.high, most - len(rows), not within.oldest_first)
+        rows += await database.fetch(own(sql_of(kind, "browse")["requests"]), *arguments)
+    more = max(0, len(rows) - limit)
+    return Page(requests=[listed(row) for row in rows[:limit]], more=more, is_all=more <= COUNTED)
 
 
 async def find(database: Database, query: Query) -> Found:

@@ -74,6 +74,7 @@ class Creator:
 
     async def carry(self, claim: Claim) -> Settlement:
         """Carry one claim to its end. A defect of ours costs the row an attempt, not the process its life."""
+        projects = self._target.projects
         try:
             return await self._carry(claim)
         except Exception as error:  # the row must not be lost, and the others must go on
@@ -91,6 +92,9 @@ class Creator:
                 raise
             records = (lost_attempt(claim, self._clock.now(), message),)
             return Settlement(claim=claim, outcome=outcome, sent=claim.sent + 1, records=records)
+        finally:
+            if projects is not None:
+                projects.leave(claim)
 
     async def _carry(self, claim: Claim) -> Settlement:
         """Make calls for one claim until its outcome is certain enough to be written down."""
@@ -224,7 +228,7 @@ class Creator:
             with self._target.gate.lend():
                 return await self._call_without_key(action, claim, subject), None
         target, request, keys = self._target, claim.request, self._target.keys
-        if target.projects is not None and action is Action.CREATE and target.projects.is_wary:
+        if target.projects is not None and action is Action.CREATE and target.projects.is_wary(claim):
             await target.projects.admit(claim)
         try:
             key = await target.vault.open(request)

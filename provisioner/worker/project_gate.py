@@ -25,6 +25,7 @@ from provisioner.core.project_health import (
     refused,
 )
 from provisioner.worker.key_gate import Postponed
+from provisioner.worker.project_trials import ProjectTrials
 
 log = structlog.stdlib.get_logger()
 
@@ -39,8 +40,11 @@ OUTSIDE: Final = (
 PATIENCE: Final = 5.0
 # Seconds between two looks at what others found out, while nothing is quarantined; else each round looks.
 CALM: Final = 5.0
-# Seconds that a read by another worker takes to be told.
+# Seconds that a read by another worker takes to be told, and how often that is waited for.
 SOON: Final = 0.3
+OFTEN: Final = 4
+# Seconds in which a claim that was told to wait has been put back, whatever the database does.
+SETTLING: Final = 15.0
 # Seconds between two rounds of forgetting projects for which nothing waits any more.
 FORGETTING: Final = 60.0
 MOST_ACCEPTED: Final = 10_000  # projects that one worker remembers to have created in
@@ -73,17 +77,19 @@ class ProjectGate:
         self._quarantined: Mapping[str, QuarantinedProject] = {}
         self._accepted: set[str] = set()
         self._joined: frozenset[str] | None = None  # None: not known, or not to be relied upon
-        self._joined_at = float("-inf")
+        self._joined_at = self._told_at = float("-inf")
         self._open = asyncio.Event()
         self._open.set()
         self._reading = asyncio.Lock()
         self._look_at = self._forget_at = float("-inf")
         self._width = 1
+        self._trials = ProjectTrials(clock)
+        # Projects that were released lately, until when: who was claimed before may be put back for them after that.
+        self._released: dict[str, float] = {}
 
-    @property
-    def is_wary(self) -> bool:
-        """Whether creates have to ask: nearly never."""
-        return bool(self._quarantined) or not self._open.is_set()
+    def is_wary(self, claim: Claim) -> bool:
+        """Whether a create has to ask: seldom, once a project is known."""
+        return bool(self._quarantined) or not self._open.is_set() or claim.request.project_id not in self._accepted
 
     def note(self, observation: Observation) -> None:
         """A create has ended: if it was refused for its project, none leaves until it is known which are like it."""
@@ -92,15 +98,30 @@ class ProjectGate:
 
     async def admit(self, claim: Claim) -> None:
         """Let a request be created, or raise `Postponed`."""
+        project = claim.request.project_id.lower()
+        await self._trials.enter(project, claim.request.id, is_known=lambda: self._is_known(project))
         with suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
                 await self._open.wait()
-        project = claim.request.project_id.lower()
         try:
             await self._check(project)
         except DatabaseUnavailable as error:
             message = "whether the machine identity is in the project is not known just now"
             raise Postponed(Retry(delay=1.0, message=message)) from error
+
+    def _is_known(self, project: str) -> bool:
+        """Whether nothing can be learned from a create there: it is known to pass, or to be refused."""
+        if project in self._accepted or project in self._quarantined:
+            return True
+        return self._joined is not None and (project in self._joined or (bool(self._quarantined) and self._is_fresh()))
+
+    def _is_fresh(self) -> bool:
+        """Whether the list was read here just now."""
+        return self._clock.monotonic() - self._joined_at <= FRESH.total_seconds()
+
+    def leave(self, claim: Claim) -> None:
+        """A claim has come to its end, whatever it was."""
+        self._trials.leave(claim.request.project_id.lower(), claim.request.id)
 
     async def _check(self, project: str) -> None:
         one = self._quarantined.get(project)
@@ -108,10 +129,10 @@ class ProjectGate:
             if not self._quarantined or self._joined is None or project in self._accepted or project in self._joined:
                 return
             # The list that showed others to be outside lacks this one too; it may have been joined since.
-            if self._clock.monotonic() - self._joined_at > FRESH.total_seconds():
-                await self._read(refused=True)
-            else:
+            if self._is_fresh():
                 await self._keep({project: self._outside(project)})
+            elif self._clock.monotonic() - self._told_at > FRESH.total_seconds():
+                await self._read(refused=True)
             if (one := self._quarantined.get(project)) is None:
                 return
         if one.may_try(self._clock.now()) or (one.probing and await self._health.take_probe(project)):
@@ -125,6 +146,7 @@ class ProjectGate:
             if len(self._accepted) >= MOST_ACCEPTED:
                 self._accepted.clear()
             self._accepted.add(project)
+            self._trials.leave(project, claim.request.id, passed=True)
             if project in self._quarantined:
                 await self._pass(project)
         if cause is None or observation.proof is Proof.NONE:
@@ -140,6 +162,7 @@ class ProjectGate:
         except DatabaseUnavailable:
             return Retry(delay=1.0, message=observation.message, code=ErrorCode.PERMISSION_DENIED)
         finally:
+            self._trials.leave(project, claim.request.id, passed=False)
             self._open.set()
         return _waits(project, one)
 
@@ -149,10 +172,14 @@ class ProjectGate:
         Nobody is asked where no project is quarantined (`troubled`), and none was here.
         """
         now = self._clock.monotonic()
-        if not self._quarantined and self.refreshed.is_set() and (not troubled or now < self._look_at):
+        quiet = not self._quarantined and not self._released and self.refreshed.is_set()
+        if quiet and (not troubled or now < self._look_at):
             return
         self._look_at = now + CALM
         await self._look()
+        if self._released or not self.refreshed.is_set():
+            await self._health.release_stragglers(self._released if self.refreshed.is_set() else None)
+            self._released = {id_: until for id_, until in self._released.items() if until > now}
         eager, self._eager = self._eager, False
         if any(one.cause is Cause.NOT_IN_PROJECT for one in self._quarantined.values()):
             await self._read(refused=eager)
@@ -164,7 +191,13 @@ class ProjectGate:
         self.refreshed.set()
 
     async def _look(self) -> None:
-        self._quarantined = await self._health.quarantined()
+        before, self._quarantined = self._quarantined, await self._health.quarantined()
+        self._note_released(before.keys() - self._quarantined.keys())
+
+    def _note_released(self, projects: Collection[str]) -> None:
+        """A claim that was told to wait before these were released may be put back after that."""
+        until = self._clock.monotonic() + SETTLING
+        self._released.update(dict.fromkeys(projects, until))
 
     async def _keep(self, projects: Mapping[str, QuarantinedProject]) -> None:
         """Quarantine projects, or keep them so, and take their requests out of the line."""
@@ -186,6 +219,7 @@ class ProjectGate:
     async def _free(self, projects: Collection[str], reason: str) -> None:
         requests = await self._health.release(projects)
         self._quarantined = {id_: one for id_, one in self._quarantined.items() if id_ not in set(projects)}
+        self._note_released(projects)
         log.info("projects_released", target=self._target, projects=len(projects), requests=requests, reason=reason)
 
     async def _pass(self, project: str) -> None:
@@ -197,9 +231,7 @@ class ProjectGate:
         """Read the list of the identity's projects, unless somebody has just done so."""
         async with self._reading:
             if not await self._health.may_read(refused=refused):
-                if refused:
-                    await asyncio.sleep(SOON)
-                await self._look()
+                await (self._hear() if refused else self._look())
                 return
             granted = await self._reads.acquire(1)
             if not granted.permits:
@@ -209,6 +241,16 @@ class ProjectGate:
             if seen.result is not Result.FOUND:
                 return
             await self._conclude(frozenset(project.id for project in projects))
+
+    async def _hear(self) -> None:
+        """Wait a little until the worker that reads the list has told what is in it."""
+        known = len(self._quarantined)
+        for _ in range(OFTEN):
+            await asyncio.sleep(SOON)
+            await self._look()
+            if len(self._quarantined) > known:
+                break
+        self._told_at = self._clock.monotonic()
 
     async def _conclude(self, joined: frozenset[str]) -> None:
         await self._look()

@@ -125,9 +125,9 @@ def test_missing_rights_are_told(database: Database, infisical: Infisical) -> No
         query(database, f"DROP OWNED BY {role}; DROP ROLE {role}")
     assert (status, also) == (1, 1)
     assert "permission denied for schema provisioner" in of(none, "rights", "problem")
-    assert f"`provisioner grant --worker {role}`" in of(none, "rights", "problem")
-    assert f"`provisioner grant --worker {role}`" in of(some, "rights", "problem")
-    assert f"role {role} lacks UPDATE (credential, " in of(some, "rights", "problem")
+    assert f"`provisioner grant --requester {role}` lets it insert" in of(none, "rights", "problem")
+    assert f"`provisioner grant --requester {role}` lets it insert" in of(some, "rights", "problem")
+    assert "UPDATE (credential, " in of(some, "rights", "problem")
     assert ", DELETE on ready, " in of(some, "rights", "problem")
     assert f"GRANT pg_read_all_stats TO {role}" in of(some, "clean-up", "warning")
 

@@ -211,3 +211,54 @@ def test_names_of_other_apps_are_seen_when_asked_for_one_by_one(
     )
     assert (document["by_name"], document["counts"]["conflict"]) == (True, 1)
     assert infisical.state()["creates"] == []
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_keys_are_asked_about(database: Database, infisical: Infisical, file: Path, as_json: bool) -> None:
+    """A wrong kind of key is told before any create, of a named credential and of keys in the file; each once."""
+    one, two, three = infisical.projects
+    asking = {
+        "PROVISIONER_OPENROUTER__URL": f"{infisical.url}/openrouter/api/v1",
+        "OPENROUTER_PROVISIONING_KEY": "sk-or-v1-named-mode-401",
+    }
+    key = "sk-or-v1-ordinary-mode-inference"
+    file.write_text(
+        f"project_id,name,api_key\n{one},,{key}\n{two},,{key}\n{three},,sk-or-v1-fine\n{one},a,\n{two},a,\n{three},a,\n"
+    )
+    flags = ["--json"] if as_json else []
+    done = provisioner("plan", file, *flags, database=database, more=infisical.variables | asking)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "sk-or" not in done.stdout
+    inference = "the API key: OpenRouter says that this is an inference key: a management (provisioning) key is needed"
+    unknown = "credential default: OpenRouter does not know this key: it is mistyped, deleted or expired"
+    if as_json:
+        assert json.loads(done.stdout)["wrong_keys"] == [
+            {"problem": inference, "lines": 2, "first_line": 2},
+            {"problem": unknown, "lines": 3, "first_line": 5},
+        ]
+    else:
+        assert f"2 have a wrong key (line 2 is the first): {inference}" in done.stdout
+        assert f"3 have a wrong key (line 5 is the first): {unknown}" in done.stdout
+    assert infisical.state()["requests"]["GET /openrouter/api/v1/key"] == {"200": 2, "401": 1}
+    assert infisical.state()["creates"] == []
+
+
+def test_sealed_keys_are_asked_about_where_they_can_be_opened(
+    database: Database, infisical: Infisical, tmp_path: Path, file: Path
+) -> None:
+    """A sealed key that this host opens is asked about; elsewhere it says nothing, and is no reason to fail."""
+    (one, *_) = infisical.projects
+    asking = {
+        "PROVISIONER_OPENROUTER__URL": f"{infisical.url}/openrouter/api/v1",
+        "PROVISIONER_SEALING__KEY_FILE": str(tmp_path / "sealing.keys"),
+    } | infisical.variables
+    assert provisioner("keys", "generate", database=database, more=asking).returncode == 0
+    key = "sk-or-v1-ordinary-mode-inference"
+    sealed = provisioner("seal", "--project", one, database=database, more=asking, given=key.encode())
+    assert sealed.returncode == 0, sealed.stderr
+    file.write_text(f"project_id,credential\n{one},{sealed.stdout.strip()}\n")
+    done = provisioner("plan", file, database=database, more=asking)
+    assert done.returncode == 1
+    assert "1 has a wrong key (line 2): the API key: OpenRouter says that this is an inference key" in done.stdout
+    elsewhere = asking | {"PROVISIONER_SEALING__KEY_FILE": str(tmp_path / "other.keys")}
+    assert provisioner("plan", file, database=database, more=elsewhere).returncode == 0

@@ -37,7 +37,7 @@ CALLS: Mapping[str, tuple[int, str]] = {
     "keys list": (0, "key_id"),
     "grant --reader pg_monitor --dry-run": (0, "grants revokes dry_run statements warnings"),
     "submit -": (0, REPORT),
-    "plan -": (0, "file lines by_name skipped problems counts conflicts gone not_asked seconds_left"),
+    "plan -": (0, "file lines by_name skipped problems counts conflicts gone not_asked wrong_keys seconds_left"),
     "status": (1, "now progress batches more_batches targets workers failures crew concerns old_keys"),
     "list": (0, REQUEST),
     "show 1": (0, REQUEST + DETAIL),

@@ -233,3 +233,23 @@ def test_what_cannot_be_meant(arguments: tuple[str, ...], said: str) -> None:
     done = provisioner("onboard", *arguments)
     assert done.returncode == 2
     assert said in done.stderr
+
+
+def test_keys_of_a_file_are_asked_about_before_anything_is_loaded(
+    database: Database, infisical: Infisical, tmp_path: Path
+) -> None:
+    """A key that is no management key is told with its projects, and costs no create."""
+    file = tmp_path / "projects.csv"
+    lines = [f"{id_},project {n},sk-or-v1-plain-mode-inference" for n, id_ in enumerate(infisical.projects)]
+    file.write_text("\n".join(["project_id,project_name,api_key", *lines]))
+    asking = {
+        "PROVISIONER_OPENROUTER__URL": f"{infisical.url}/openrouter/api/v1",
+        "PROVISIONER_SEALING__KEY_FILE": str(tmp_path / "sealing.keys"),
+    }
+    done = provisioner("onboard", file, "--yes", database=database, more=infisical.variables | asking)
+    assert done.returncode == 1
+    assert "8 cannot be done here: its API key: OpenRouter says that this is an inference key" in done.stdout
+    assert f"project 0 ({infisical.projects[0]})" in done.stdout
+    assert "nothing was loaded" in done.stderr
+    assert infisical.state()["requests"]["GET /openrouter/api/v1/key"] == {"200": 1}
+    assert infisical.state()["creates"] == []

@@ -10,7 +10,6 @@ import pytest
 
 from provisioner.sandbox.simulator.options import Options
 from tests.faults.world import UNLIMITED
-from tests.support import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -149,7 +148,7 @@ async def test_the_mark_needs_no_clock(world: Callable[..., World]) -> None:
     async with world(options, seed=64, **MARKED, **UNLIMITED) as it:
         await it.request()
         it.work()
-        await eventually(lambda: len(it.simulator.world.store.connections) == 4)
+        await it.simulator.until(lambda: len(it.simulator.world.store.connections) == 4)
         it.simulator.configure(clock_offset=9000.0, faults={})
         await it.done(within=20)
         found = await it.audit()

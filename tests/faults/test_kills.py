@@ -151,7 +151,7 @@ async def test_a_worker_that_meets_its_own_past(world: Callable[..., World]) -> 
     async with world(options, seed=14, OPENROUTER_PROVISIONING_KEY=SLOW_KEY, **UNLIMITED) as it:
         await it.request()
         worker = it.work()
-        await eventually(lambda: len(it.simulator.world.store.creates) == 3)
+        await it.simulator.until(lambda: len(it.simulator.world.store.creates) == 3)
         await it.fetch(EXPIRE)
         await eventually(lambda: "lease_lost" in worker.log())
         await it.done(within=30)
@@ -197,7 +197,7 @@ async def test_workers_stalled_for_longer_than_their_lease(
 
 
 async def _created(it: World, creates: int) -> None:
-    await eventually(lambda: len(it.simulator.world.store.creates) >= creates)
+    await it.simulator.until(lambda: len(it.simulator.world.store.creates) >= creates)
 
 
 async def test_a_late_answer_does_not_set_the_clock(

@@ -61,7 +61,7 @@ async def test_called_off_while_its_create_is_under_way(world: Callable[..., Wor
     async with world(options, seed=72, **UNLIMITED) as it:
         requests = await it.request()
         it.work()
-        await eventually(lambda: len(it.simulator.world.store.creates) == 3)
+        await it.simulator.until(lambda: len(it.simulator.world.store.creates) == 3)
         assert [row["outcome"] for row in await it.fetch(CANCEL, requests)] == ["ending"] * 3
         await it.done(within=20)
         found = await it.audit()
@@ -83,7 +83,7 @@ async def test_called_off_in_doubt(world: Callable[..., World], fault: str, ends
     async with world(options, seed=73, **UNLIMITED) as it:
         requests = await it.request()
         it.work()
-        await eventually(lambda: len(it.simulator.world.store.creates) == 3)
+        await it.simulator.until(lambda: len(it.simulator.world.store.creates) == 3)
         if moment == "in doubt":
             waiting = "SELECT count(*) FROM provisioner.waiting"
             await it.until(lambda: it.value(waiting), lambda n: n == 3)

@@ -54,7 +54,7 @@ async def test_told_twice(world: Callable[..., World], second: signal.Signals) -
     async with world(options, seed=52, **slow, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT="8", **UNLIMITED) as it:
         await it.request()
         worker = it.work()
-        await eventually(lambda: len(it.simulator.world.store.creates) >= 3)
+        await it.simulator.until(lambda: len(it.simulator.world.store.creates) >= 3)
         worker.signal(signal.SIGTERM)
         await eventually(lambda: "worker_stopping" in worker.log())
         status = await it.ends(worker, second)
@@ -74,7 +74,7 @@ async def test_the_grace_ends_before_the_answers_come(world: Callable[..., World
     async with world(options, seed=53, **slow, PROVISIONER_WORKER__GRACE="1", **UNLIMITED) as it:
         await it.request()
         worker = it.work()
-        await eventually(lambda: len(it.simulator.world.store.creates) == 3)
+        await it.simulator.until(lambda: len(it.simulator.world.store.creates) == 3)
         assert await it.ends(worker) == 0
         assert await it.value("SELECT count(*) FROM provisioner.in_flight") == 0
         assert await it.value("SELECT count(*) FROM provisioner.sent_creates") == 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 from contextlib import AsyncExitStack
@@ -223,10 +222,8 @@ class World:
         await self.until(lambda: self.value(ended), lambda n: n >= least, within=within)
 
     async def made(self, least: int, *, within: float = 30.0) -> None:
-        """Wait until the server has so many connections; noticed within a moment, for it is in this process."""
-        async with asyncio.timeout(within):
-            while len(self.simulator.world.store.connections) < least:  # noqa: ASYNC110 - the simulator tells nobody
-                await asyncio.sleep(0.001)
+        """Wait until the server has so many connections."""
+        await self.simulator.until(lambda: len(self.simulator.world.store.connections) >= least, within=within)
 
     async def row(self, request: int) -> Mapping[str, Any]:
         """A request as its requester sees it."""

@@ -227,14 +227,17 @@ async def test_a_cliff_is_remembered(database: Database) -> None:
         await fleet.done(within=60.0)
         assert await fleet.states() == {"succeeded": 60}
         assert len(fleet.simulator.world.store.connections) == 60
-        await fleet.insert(100, name="second")  # which may meet another one, nearer by
-        await fleet.done(within=60.0)
-        met = await known(fleet.session, "cliff, bar, cliff_at")
-        await fleet.insert(100, name="third")
-        await fleet.done(within=60.0)
-        assert await known(fleet.session, "cliff, bar, cliff_at") == met
-        (limit,) = await known(fleet.session, "in_flight_limit")
-        assert limit <= met[1] < met[0]
+        # Where it was met at six it may be met at five and at four, but not again and again.
+        for number in range(small.pool + 1):
+            before, met = met, ()
+            await fleet.insert(100, name=f"more-{number}")
+            await fleet.done(within=60.0)
+            met = await known(fleet.session, "cliff, bar, cliff_at")
+            (limit,) = await known(fleet.session, "in_flight_limit")
+            assert limit <= met[1] < met[0] <= before[0]
+            if met == before:
+                break
+        assert met == before
 
 
 class TestShared:

@@ -104,8 +104,7 @@ class TestShared:
         assert held.permits == 0
         assert 35 < held.wait <= 42
         await pass_time(session, 42.1)
-        # FAILS NOW: `learn` counts a refusal without headers as an answer first, which lets the window end a period
-        # later, and `_block` then takes all of its permits: 60 s instead of 42.
+        # A refusal without headers begins no window of its own, which would end only after 60 s.
         assert (await other.acquire(10)).permits > 0
 
     async def test_kinds_of_calls_have_budgets_of_their_own(self, pool: Pool) -> None:

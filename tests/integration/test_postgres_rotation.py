@@ -52,15 +52,17 @@ async def test_in_either_order(database: Database, tmp_path: Path, first: str) -
             early, late = steps if first == "server" else reversed(steps)
             await early()
             seen: Callable[[], bool | Awaitable[bool]] = lost
-            await eventually(seen)
+            await eventually(seen, within=30)
             request = await insert(session)
             await late()
             done = "SELECT status = 'succeeded' FROM provisioner.connection_requests WHERE id = $1"
             await eventually(lambda: session.fetchval(done, request), within=30)
+            await eventually(lambda: told(logs, "database_lost") == told(logs, "database_back"), within=30)
             assert not task.done()
-    (refused,) = (line for line in logs if line["event"] == "database_refuses")
-    assert "password authentication failed" in refused["error"]
-    assert told(logs, "database_lost") == told(logs, "database_back")
+    refused = [line["error"] for line in logs if line["event"] == "database_refuses"]
+    # One session may answer its last statement when another has been refused already: that is a second absence.
+    assert 1 <= len(refused) <= 2
+    assert all("password authentication failed" in error for error in refused)
 
 
 async def test_a_password_file_is_read_at_each_connect(

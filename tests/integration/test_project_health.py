@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from tests.support.postgres import Database
 
 LIST = "GET /api/v1/projects"
+INSERT = (
+    "INSERT INTO provisioner.connection_requests (project_id, name)"
+    " SELECT p::uuid, n.name FROM unnest($1::text[]) AS p CROSS JOIN unnest($2::text[]) AS n (name)"
+)
 ALLOWED = ["create-app-connections", "read-app-connections"]
 # The list may be read again, and a probe is due, as soon as a worker looks.
 DUE = (
@@ -112,7 +117,7 @@ async def test_a_missing_permission_is_probed(database: Database) -> None:
         before = len(fleet.simulator.world.store.creates)
         await fleet.session.execute(DUE[0])
         await fleet.session.execute(DUE[1])
-        await eventually(lambda: len(fleet.simulator.world.store.creates) > before)
+        await fleet.simulator.until(lambda: len(fleet.simulator.world.store.creates) > before)
         await eventually(lambda: _all_wait(fleet, 30))
         assert len(fleet.simulator.world.store.creates) == before + 1
         fleet.simulator.configure(permissions=dict.fromkeys(projects, ALLOWED))
@@ -169,3 +174,55 @@ async def test_events_call_projects_by_their_names(database: Database, logged: l
         await eventually(lambda: _all_wait(fleet, 1))
     names = {entry["event"]: entry["project_name"] for entry in logged if "project" in entry}
     assert names == {"project_quarantined": f"of {outside}", "request_failed": f"of {taken}"}
+
+
+METERED = Options(mode="cloud", projects=300, write_limit=100_000, read_limit=100_000, latency=0.05, pool=0)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize(("projects", "names"), [(1, 200), (299, 1)])
+async def test_many_in_flight_cost_five_creates_too(
+    database: Database, workers: int, projects: int, names: int
+) -> None:
+    """With a known key and room for dozens at once, few creates leave for projects in which nobody has succeeded.
+
+    Neither three hundred projects cost more, nor one project with as many requests.
+    """
+    async with Fleet(database.url, METERED, workers=workers) as fleet:
+        home, *outside = fleet.simulator.projects
+        fleet.simulator.configure(permissions=dict.fromkeys(outside, "none"))
+        await fleet.start()
+        await fleet.session.execute(INSERT, [home], [f"warm-{number}" for number in range(100)])
+        await fleet.done()
+        creates = len(fleet.simulator.world.store.creates)
+        await fleet.session.execute(INSERT, outside[:projects], [f"name-{number}" for number in range(names)])
+        await eventually(partial(_all_wait, fleet, projects * names))
+        assert len(fleet.simulator.world.store.creates) - creates <= 5
+        assert fleet.simulator.world.requests[LIST] == {"200": 1}
+        assert await fleet.states() == {"succeeded": 100, "pending": projects * names}
+
+
+async def test_who_is_put_back_after_the_release_is_released_too(database: Database) -> None:
+    """A claim of a worker that had not heard yet may come to wait for a project that nobody quarantines any more."""
+    async with Fleet(database.url, options(1)) as fleet:
+        (one,) = fleet.simulator.projects
+        strand = (
+            "UPDATE provisioner.waiting SET run_at = now() + interval '1 hour', quarantine = 'project:' || project_id"
+        )
+        later = (
+            "INSERT INTO provisioner.connection_requests (project_id, name, not_before)"
+            " VALUES ($1::uuid, $2, now() + interval '1 hour')"
+        )
+        await fleet.session.execute(later, one, "before-the-start")
+        await fleet.session.execute(strand)
+        await fleet.start()
+        await eventually(lambda: _states(fleet, {"succeeded": 1}))
+        fleet.simulator.configure(permissions={one: "none"})
+        await fleet.insert(1)
+        await eventually(lambda: _all_wait(fleet, 1))
+        fleet.simulator.configure(permissions={one: ALLOWED})
+        await fleet.session.execute(DUE[0])
+        await fleet.done()
+        await fleet.session.execute(later, one, "after-the-release")
+        await fleet.session.execute(strand)
+        await eventually(lambda: _states(fleet, {"succeeded": 3}))

@@ -581,7 +581,6 @@ class TestDisown:
 
     async def test_an_outage_of_its_workers_fails_nobody(self, queue: PostgresQueue, session: "Session") -> None:
         """While the only worker of a target is restarted, other targets' workers leave its requests alone."""
-        # FAILS NOW: `disown` asks only who is alive at this moment.
         gone = await queue.register(name="eu", targets=["eu"], lease=60.0)
         await queue.register(name="us", targets=["us"], lease=60.0)
         await insert(session, target="eu")
@@ -597,7 +596,6 @@ class TestDisown:
 
     async def test_a_lapsed_worker_fails_nobody(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
         """A lone worker that was stopped for a while, and asks before it renews, does not fail its own requests."""
-        # FAILS NOW: its own lease has run out, so nobody knows its target.
         await insert(session)
         await lapse(session, worker)
         assert list(await queue.disown(100)) == []

@@ -106,8 +106,7 @@ class TestADelete:
 
     async def test_while_it_comes_due_leaves_nothing(self, sessions: tuple["Session", "Session", "Session"]) -> None:
         """A request that is put in line during the delete is not left in line."""
-        # FAILS NOW: the trigger deletes from `ready` before `waiting`, against the direction of the journey. What is
-        # left behind is claimed into `in_flight`, never returned, and `run --drain` waits for it for ever.
+        # What were left behind would be claimed into `in_flight`, never returned, and waited for by a drain for ever.
         await insert(sessions[1])
         await sessions[1].execute("UPDATE provisioner.connection_requests SET not_before = now()")
         await soon(sessions[1])
@@ -140,7 +139,7 @@ class TestACall:
 
 async def test_a_place_without_its_request_stops_nobody(sessions: tuple["Session", "Session", "Session"]) -> None:
     """A stray entry in line, from whatever accident, is cleared away by the claim that meets it."""
-    # FAILS NOW: it is moved into `in_flight`, is not returned, and stays there for as long as the worker lives.
+    # In `in_flight` it would stay for as long as the worker lives.
     await sessions[1].execute(
         "INSERT INTO provisioner.ready (target, rank, turn, id, project_id)"
         " VALUES ('default', 0, 1, 4711, gen_random_uuid())"

@@ -121,8 +121,8 @@ class TestSucceed:
             await queue.settle(worker, [a_settlement(claim) for claim in claims])
         await pool.close()  # a session reports what it did when it ends
         updated: Callable[[], int | Awaitable[int]] = partial(_hot_updates, session)
-        # FAILS NOW: 35 %. A row ends nearly twice as wide as it begins, and a batch updates all rows
-        # of a page at once: with fillfactor 35 every update is in place, and the table ends up smaller than with 65.
+        # A row ends nearly twice as wide as it begins, and a batch updates all rows of a page at once: with the
+        # fillfactor of 35 every update is in place, and the table ends up smaller than with 65.
         assert await eventually(updated) >= 0.95 * 3000
 
 

@@ -144,7 +144,6 @@ class TestRules:
     @pytest.mark.parametrize("status", ["failed", "cancelled", "succeeded"])
     async def test_a_finished_row_takes_no_readable_key(self, session: "Session", status: str) -> None:
         """Whoever fixes the credential of a failed request before retrying it cannot store a readable key either."""
-        # FAILS NOW: the trigger `request_edited` looks at rows that are pending before and after, and at no others.
         request = await insert(session, status=status)
         with pytest.raises(asyncpg.CheckViolationError, match="credential must be"):
             await session.execute(

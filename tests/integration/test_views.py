@@ -129,8 +129,7 @@ class TestAttemptLog:
 
     async def test_a_day_that_began_without_its_place_does_no_harm(self, session: "Session") -> None:
         """Attempts that were written before the log was turned, after days without a worker, stop nothing."""
-        # FAILS NOW: a partition cannot be made for rows that the default partition has already; the worker would die
-        # of it at every start.
+        # A partition cannot be made for rows that the default partition has already.
         days = await session.fetch(
             "SELECT inhrelid::regclass::text AS name FROM pg_inherits"
             " WHERE inhparent = 'provisioner.attempts'::regclass AND inhrelid::regclass::text ~ '[0-9]{8}$'"

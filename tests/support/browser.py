@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import base64
 import itertools
 import re
 import shutil
+import subprocess
 import tempfile
+import threading
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -27,7 +31,7 @@ OPTIONS = (
     "--no-first-run",
     "--remote-debugging-port=0",
 )
-_ADDRESS = re.compile(rb"DevTools listening on ws://(\S+?)/")
+_ADDRESS = re.compile(rb"DevTools listening on (ws://([^/\s]+)/\S+)")
 
 
 class Tab:
@@ -100,36 +104,48 @@ class Tab:
         await self.command("Emulation.setEmulatedMedia", features=[scheme])
 
 
+@cache
+def _browser() -> tuple[str, str]:
+    """Start the browser that all tests of this process share; returns its host and port, and where it is talked to."""
+    assert PROGRAM
+    profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+    process = subprocess.Popen(  # noqa: S603 - our own arguments
+        [PROGRAM, *OPTIONS, f"--user-data-dir={profile.name}", "about:blank"], stderr=subprocess.PIPE
+    )
+
+    def end() -> None:
+        process.kill()
+        process.communicate()
+        profile.cleanup()
+
+    atexit.register(end)
+    assert process.stderr
+    for line in process.stderr:
+        if found := _ADDRESS.search(line):
+            # Nobody reads what else it says, and it must not wait for that.
+            threading.Thread(target=process.stderr.read, daemon=True).start()
+            return found[2].decode(), found[1].decode()
+    raise AssertionError("the browser did not start")
+
+
+@asynccontextmanager
+async def _talking(session: aiohttp.ClientSession, url: str) -> AsyncIterator[Tab]:
+    async with session.ws_connect(url, max_msg_size=0) as socket:
+        tab = Tab(socket)
+        listening = asyncio.create_task(tab.listen())
+        yield tab
+    await listening
+
+
 @asynccontextmanager
 async def browsing() -> AsyncIterator[Tab]:
-    """Lend a tab of a fresh browser."""
-    assert PROGRAM
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        process = await asyncio.create_subprocess_exec(
-            PROGRAM, *OPTIONS, f"--user-data-dir={profile}", "about:blank", stderr=asyncio.subprocess.PIPE
-        )
-        try:
-            address = await _address(process)
-            async with aiohttp.ClientSession() as session:
-                async with session.get(f"http://{address}/json/list") as answer:
-                    (page,) = [each for each in await answer.json() if each["type"] == "page"]
-                async with session.ws_connect(page["webSocketDebuggerUrl"], max_msg_size=0) as socket:
-                    tab = Tab(socket)
-                    listening = asyncio.create_task(tab.listen())
-                    for domain in ("Page", "Runtime", "Log", "Network", "Accessibility"):
-                        await tab.command(f"{domain}.enable")
-                    yield tab
-                await listening
-        finally:
-            process.kill()
-            await process.communicate()
-
-
-async def _address(process: asyncio.subprocess.Process) -> str:
-    """Where the browser can be talked to; it says so when it has started."""
-    assert process.stderr
-    async with asyncio.timeout(30):
-        async for line in process.stderr:
-            if found := _ADDRESS.search(line):
-                return found[1].decode()
-    raise AssertionError("the browser did not start")
+    """Lend a tab in a profile of its own, which has nothing of what others left: no cache, no storage, no cookies."""
+    address, whole = await asyncio.to_thread(_browser)
+    async with aiohttp.ClientSession() as session, _talking(session, whole) as browser:
+        profile = (await browser.command("Target.createBrowserContext"))["browserContextId"]
+        made = await browser.command("Target.createTarget", url="about:blank", browserContextId=profile)
+        async with _talking(session, f"ws://{address}/devtools/page/{made['targetId']}") as tab:
+            for domain in ("Page", "Runtime", "Log", "Network", "Accessibility"):
+                await tab.command(f"{domain}.enable")
+            yield tab
+        await browser.command("Target.disposeBrowserContext", browserContextId=profile)

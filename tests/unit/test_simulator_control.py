@@ -288,3 +288,17 @@ def test_options_are_held_to_the_rules_of_settings(options: dict[str, Any]) -> N
     """A simulator cannot start with what it could not be set to."""
     with pytest.raises(SettingsError, match=f"^{next(iter(options))}: "):
         Simulator(Options(**options))
+
+
+async def test_a_test_waits_for_what_happens_in_the_server() -> None:
+    """`until` returns as soon as something holds, and gives up after its time."""
+    async with Simulator(Options(mode="self-hosted")) as sim, aiohttp.ClientSession(sim.url) as session:
+        status = sim.world.requests
+        waiting = asyncio.create_task(sim.until(lambda: status.get("GET /api/status", {}).get("200") == 2))
+        for number in range(2):
+            assert not waiting.done(), number
+            async with session.get("/api/status") as answer:
+                assert answer.status == 200
+        await waiting
+        with pytest.raises(TimeoutError):
+            await sim.until(lambda: False, within=0.01)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +12,7 @@ from provisioner.intake.checked import CheckedFile
 from provisioner.intake.rows import COLUMNS, SEALED
 
 if TYPE_CHECKING:
+    from provisioner.core.secret import Secret
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
 
@@ -43,6 +44,41 @@ def forewarned(checked: CheckedFile, settings: "Settings", served: Collection[st
                 f"credential {name} of {several(count, 'line')} is not in these settings: its requests fail with "
                 f"credential_unknown where the workers do not have [credentials.{name}]"
             )
+
+
+async def wrong_keys(
+    settings: "Settings", checked: CheckedFile, shown: "Mapping[str, Secret]"
+) -> Sequence[tuple[str, int, int]]:
+    """What OpenRouter says of the keys of a file's requests that are no good, with how many lines and the first one.
+
+    Only keys that this host has can be asked about, and those in the file itself (`shown`, by the words in its rows).
+    """
+    from provisioner.cli.look.keys_asked import ask_about_keys
+    from provisioner.core.model import Request
+    from provisioner.keyring import open_vault
+    from provisioner.targets import key_asker
+
+    if (asker := key_asker(settings, *(target.url for target in settings.targets.values()))) is None:
+        return ()
+    project, name, credential = (COLUMNS.index(column) + 1 for column in ("project_id", "name", "credential"))
+
+    def requests() -> Iterator[Request]:
+        for row in checked.rows():
+            yield Request(
+                id=0,
+                project_id=str(row[project]),
+                name=str(row[name]),
+                description=None,
+                credential=str(row[credential]),
+            )
+
+    asked = await ask_about_keys(open_vault(settings), asker, requests(), shown)
+    lines: dict[str, list[int]] = {}
+    for row in checked.rows() if asked.refused else ():
+        if why := asked.refused.get(word := str(row[credential])):
+            whose = "the API key" if word.startswith(SEALED) else f"credential {_normal(word)}"
+            lines.setdefault(f"{whose}: {why}", []).append(int(str(row[0])))
+    return [(said, len(numbers), numbers[0]) for said, numbers in lines.items()]
 
 
 async def outsiders(checked: CheckedFile, settings: "Settings", database: "Database") -> Sequence[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final, cast
 
 import typer
 
-from provisioner.cli.bulk.forewarning import forewarned
+from provisioner.cli.bulk.forewarning import forewarned, wrong_keys
 from provisioner.cli.bulk.plan_store import PlanStore, Projects, wanting
 from provisioner.cli.look.findings import Plan, Planned, Unasked, tell_plan
 from provisioner.cli.terminal.bars import counting
@@ -20,7 +20,7 @@ from provisioner.core.model import Observation, Result
 from provisioner.intake.checked import CheckedFile, check_file
 from provisioner.intake.errors import FileUnusable
 from provisioner.intake.reading import Format
-from provisioner.intake.rows import COLUMNS
+from provisioner.intake.rows import COLUMNS, SEALED
 
 if TYPE_CHECKING:
     from provisioner.cli.look.survey import Surveyor
@@ -54,31 +54,36 @@ def plan(  # noqa: PLR0917  # the command line names them
     The file is the one that `provisioner submit` takes. There is one login, one read of the projects that the machine
     identity is in, and one read per project that is not in a list of the whole organization, within the half of the
     read budget that workers do not reserve. A project's list does not show the connections of other apps, whose names
-    count too: --by-name looks up each name. Exits 1 if anything would conflict, has gone missing, or could not be
-    looked up, or if projects lack the machine identity.
+    count too: --by-name looks up each name. OpenRouter is asked once about each key that this host has. Exits 1 if
+    anything would conflict, has gone missing, or could not be looked up, if projects lack the machine identity, or if a
+    key is no management key.
 
     Example: provisioner plan projects.csv
     """
     settings = load(config)
     settings.database_url()  # before a long file is read
-    with _checked(file, form, quiet=as_json) as checked:
+    shown = _Shown()
+    with _checked(file, form, shown, quiet=as_json) as checked:
         result = Plan(file="standard input" if file == STDIN else file, lines=checked.lines, problems=checked.problems)
         result.by_name = by_name
         result.skipped = checked.bad
         if skip_invalid or not checked.bad:
             with wanting(_planned(checked)) as wanted:
                 run_async(_plan(settings, wanted, result, quiet=as_json))
+            result.wrong_keys = run_async(
+                wrong_keys(settings, checked, {word: key for key, word in shown.words.items()})
+            )
             result.warnings = tuple(forewarned(checked, settings, ()))
     tell_plan(result, as_json=as_json)
     raise typer.Exit(DONE if result.is_fine else NOT_DONE)
 
 
 @contextmanager
-def _checked(file: str, form: Format | None, *, quiet: bool) -> Iterator[CheckedFile]:
+def _checked(file: str, form: Format | None, shown: "_Shown", *, quiet: bool) -> Iterator[CheckedFile]:
     name = "standard input" if file == STDIN else file
     try:
         with _opened(file) as stream, reading(stream, quiet=quiet) as progress:
-            checked = check_file(stream, name=name, form=form, seal=_forget, progress=progress)
+            checked = check_file(stream, name=name, form=form, seal=shown, progress=progress)
     except FileUnusable as error:
         raise FileUnusable(f"{name} {error}") from error
     except OSError as error:
@@ -96,8 +101,14 @@ def _opened(file: str) -> Iterator[io.BufferedReader]:
         yield stream
 
 
-def _forget(api_key: "Secret", *, project_id: str, name: str) -> str:  # noqa: ARG001  # a plan needs no key
-    return "default"
+class _Shown:
+    """Seals nothing: a plan loads nothing. It keeps each key once, under a word, to ask about it."""
+
+    def __init__(self) -> None:
+        self.words: dict[Secret, str] = {}
+
+    def __call__(self, api_key: "Secret", *, project_id: str, name: str) -> str:  # noqa: ARG002  # it is sealed for nobody
+        return self.words.setdefault(api_key, f"{SEALED}shown-{len(self.words)}")
 
 
 def _planned(checked: CheckedFile) -> Iterator[Planned]:

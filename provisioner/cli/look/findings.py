@@ -73,6 +73,7 @@ class Plan:
     `seconds_left` is how long all of that takes, together with what is pending; None if the limit is not known.
     `reason` says what it is taken from, before the first create has told the limit.
     `outside` has the first request of each project that the machine identity is not in, of `projects` in all.
+    `wrong_keys`: what OpenRouter says of keys that are no good, with how many lines have them and the first of those.
     `by_name`: names that would be created were asked for one by one, so that other apps' connections were seen.
     """
 
@@ -90,11 +91,12 @@ class Plan:
     seconds_left: float | None = None
     reason: str = ""
     warnings: tuple[str, ...] = ()
+    wrong_keys: Sequence[tuple[str, int, int]] = ()
 
     @property
     def is_fine(self) -> bool:
         """Whether all of it can be done."""
-        return not (self.skipped or self.unasked or self.bad or self.outside)
+        return not (self.skipped or self.unasked or self.bad or self.outside or self.wrong_keys)
 
     def add(self, what: Prospect, planned: Planned, found: Connection | None, *, pending: bool) -> None:
         """Count one connection; `pending` is one that is asked for already."""
@@ -121,6 +123,9 @@ class Plan:
             "outside": [
                 {"target": one.target, "project_id": one.project_id, "project_name": one.project_name}
                 for one in self.outside
+            ],
+            "wrong_keys": [
+                {"problem": said, "lines": lines, "first_line": first} for said, lines, first in self.wrong_keys
             ],
             "seconds_left": self.seconds_left,
             "warnings": self.warnings,
@@ -212,6 +217,9 @@ def tell_plan(plan: Plan, *, as_json: bool) -> None:
         _tell_more(len(plan.bad.get(what, ())))
     _tell_outside(plan)
     _tell_unasked(plan.unasked)
+    for said, lines, first in plan.wrong_keys:
+        where = f"line {first}" if lines == 1 else f"line {first} is the first"
+        say(f"{lines:>9,} {'has' if lines == 1 else 'have'} a wrong key ({where}): {said}")
     if plan.counts[Prospect.CREATE] and not plan.by_name:
         say("connections of other apps are not seen; --by-name looks up each name, at one more read each")
     for warning in plan.warnings:

@@ -9,6 +9,7 @@ from provisioner.cli.onboard.asking import Told, ask
 from provisioner.cli.terminal.frame import several
 from provisioner.cli.terminal.progress import duration
 from provisioner.core.comparison import Prospect, prospect
+from provisioner.core.model import Request
 from provisioner.core.outlook import expected
 from provisioner.intake.rows import SEALED
 
@@ -45,7 +46,8 @@ class Line:
 class Ahead:
     """What was found. `known` are in the table already, by status; `new` are not, by what would come of them.
 
-    `blocked` cannot be done with the settings at hand, by the reason; the identity is no member of the projects of
+    `blocked` cannot be done with the settings at hand, by the reason; `wrong_keys` are those of them that have keys of
+    their own. The identity is no member of the projects of
     `strangers`. `work` is how many creates and replacements the new ones add, by target. `seconds` is how long the rest
     takes, None if that is not known, and `why` says from what.
     """
@@ -56,6 +58,7 @@ class Ahead:
     conflicts: list[Line] = field(default_factory=list)
     strangers: list[Line] = field(default_factory=list)
     blocked: Counter[str] = field(default_factory=Counter)
+    wrong_keys: dict[str, list[Line]] = field(default_factory=dict)
     work: Counter[str] = field(default_factory=Counter)
     unseen: int = 0
     seconds: float | None = None
@@ -88,6 +91,7 @@ class Ahead:
             yield from _some(self.strangers)
         for reason, count in self.blocked.most_common():
             yield f"{count:>9,} cannot be done here: {reason}"
+            yield from _some(self.wrong_keys.get(reason, ()))
         if self.unseen:
             yield f"{'':9} conflicts are not known in advance: the identity may not list the organization's connections"
 
@@ -120,16 +124,16 @@ async def look_ahead(
         if not fresh and not ahead.known["pending"]:
             continue
         if target not in known:
-            known[target] = await ask(settings, database, target, {_named(line) for line in of_target} - {""})
+            known[target] = await ask(settings, database, target, map(_request, of_target))
         for line in fresh:
             _judge(line, known[target], ahead)
     await _foretell(settings, database, ahead)
     return ahead
 
 
-def _named(line: Line) -> str:
-    """The credential's name; a sealed one has none."""
-    return "" if line.credential.startswith(SEALED) else line.credential
+def _request(line: Line) -> Request:
+    """The request of a line, as far as its key needs it."""
+    return Request(id=0, project_id=line.project_id, name=line.name, description=None, credential=line.credential)
 
 
 async def _unknown(database: "Database", target: str, lines: Sequence[Line], ahead: Ahead) -> Sequence[Line]:
@@ -146,8 +150,12 @@ async def _unknown(database: "Database", target: str, lines: Sequence[Line], ahe
 
 
 def _judge(line: Line, told: Told, ahead: Ahead) -> None:
-    if why := told.missing.get(_named(line)):
-        ahead.blocked[f"credential {line.credential}: {why}"] += 1
+    if why := told.missing.get(line.credential):
+        sealed = line.credential.startswith(SEALED)
+        reason = f"{'its API key' if sealed else f'credential {line.credential}'}: {why}"
+        ahead.blocked[reason] += 1
+        if sealed:
+            ahead.wrong_keys.setdefault(reason, []).append(line)
     if line.project_id.lower() not in told.projects:
         ahead.strangers.append(line)
     project = told.project(line.project_id)

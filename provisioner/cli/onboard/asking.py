@@ -1,23 +1,20 @@
 """What one target tells before anything is written: its projects, their connections, and whether the keys are there."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from provisioner.cli.look.keys_asked import ask_about_keys
 from provisioner.cli.look.survey import Surveyor, opened
 from provisioner.core.comparison import Project
-from provisioner.core.errors import CredentialUnavailable, CredentialUnknown, CredentialUnreadable
-from provisioner.core.key_check import REASONS
 from provisioner.core.model import Request
 from provisioner.core.projects import SeenProject
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from provisioner.infisical.openrouter import OpenRouter
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
-    from provisioner.worker.target import Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +22,7 @@ class Told:
     """What a target told: the projects that the identity is in, and what is in them.
 
     `organization` has the projects with connections; None if the identity may not read those of the organization.
-    `missing` says of credentials why they cannot be had.
+    `missing` says of credentials, as they stand in the rows, why they cannot be used.
     """
 
     projects: "Mapping[str, SeenProject]"
@@ -39,8 +36,8 @@ class Told:
         return self.organization.get(project_id.lower(), Project.of(()))
 
 
-async def ask(settings: "Settings", database: "Database", target: str, credentials: Collection[str]) -> Told:
-    """Log in once, read two lists, and see whether the credentials are there.
+async def ask(settings: "Settings", database: "Database", target: str, requests: Iterable[Request]) -> Told:
+    """Log in once, read two lists, and see whether the keys of these requests are there, and are management keys.
 
     Raises `SettingsError`, `TargetUnusable` with what to do, `DatabaseUnavailable` and `DatabaseUnusable`.
     """
@@ -50,21 +47,12 @@ async def ask(settings: "Settings", database: "Database", target: str, credentia
     async with opened(settings, database, target, open_vault(settings)) as found:
         surveyor, asker = Surveyor(found.way), key_asker(settings, settings.targets[target].url)
         projects = await surveyor.projects(None)
+        keys = await ask_about_keys(found.connections.vault, asker, requests)
         return Told(
             projects={project.id.lower(): project for project in projects},
             organization=await surveyor.organization(),
-            missing={name: why for name in credentials if (why := await _missing(found.connections, name, asker))},
+            missing={**keys.missing, **keys.refused},
         )
-
-
-async def _missing(target: "Target", credential: str, asker: "OpenRouter | None") -> str:
-    """Why a credential cannot be used, empty if it can; no key is shown but to OpenRouter itself."""
-    request = Request(id=0, project_id="", name="openrouter", description=None, credential=credential)
-    try:
-        key = await target.vault.open(request)
-    except (CredentialUnknown, CredentialUnreadable, CredentialUnavailable) as error:
-        return str(error)
-    return REASONS.get(await asker.ask(key), "") if asker is not None else ""
 
 
 async def without_connection(

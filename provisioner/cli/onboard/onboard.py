@@ -41,6 +41,8 @@ from provisioner.cli.terminal.frame import (
     tell_detail,
     tell_error,
 )
+from provisioner.cli.terminal.program import program
+from provisioner.core.model import Request
 from provisioner.core.projects import ProjectFilter, ProjectType, chosen
 from provisioner.intake.checked import CheckedFile
 from provisioner.intake.rows import COLUMNS, Row, Seal
@@ -202,7 +204,8 @@ async def _projects(order: Order, settings: "Settings", told: dict[str, Told]) -
     from provisioner.cli.onboard.asking import ask, without_connection
 
     async with open_database(settings) as database:
-        answer = told[order.target] = await ask(settings, database, order.target, {"default"})
+        anybodys = Request(id=0, project_id="", name="openrouter", description=None, credential="default")
+        answer = told[order.target] = await ask(settings, database, order.target, [anybodys])
         projects = chosen(answer.projects.values(), order.wanted)
         if order.without_connection:
             projects = list(await without_connection(settings, database, order.target, answer, projects))
@@ -341,7 +344,7 @@ async def _conclude(settings: "Settings", ids: Sequence[int], order: Order, left
     async with open_database(settings) as database:
         done = await tally(database, ids)
         say(_result(done, left))
-        for line in await told(database, ids, done):
+        for line in await told(database, ids, done, command=_command(settings)):
             say(line)
         if order.report is not None:
             form = form_of(order.report) or Form.CSV
@@ -354,6 +357,12 @@ async def _conclude(settings: "Settings", ids: Sequence[int], order: Order, left
         _tell_left(done, left)
         return NOT_DONE
     return PARTLY if done.failures else DONE
+
+
+def _command(settings: "Settings") -> str:
+    """How this program is called for the same database as this command uses."""
+    database = "PROVISIONER_DATABASE_URL=embedded " if settings.sources()["database.url"] == "command line" else ""
+    return f"{database}{program()}"
 
 
 def _result(done: "Tally", left: "Leftovers | None") -> str:

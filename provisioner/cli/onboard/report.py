@@ -16,19 +16,22 @@ if TYPE_CHECKING:
 NAMED: Final = 5  # failed projects of a kind, one by one
 
 
-async def told(database: "Database", ids: Sequence[int], done: Tally) -> Iterator[str]:
-    """The outcome in lines: the failures by cause, with some projects each, and what to do."""
+async def told(database: "Database", ids: Sequence[int], done: Tally, *, command: str) -> Iterator[str]:
+    """The outcome in lines: the failures by cause, with some projects each, and what to do.
+
+    `command` is how this program is called for the same database.
+    """
     lines = []
     asked = await rotations(database, ids)
     if asked.rotations:
         lines.append(
-            f"{asked.rotations:,} of them are rotations: `provisioner rotations` lists them with their keys' names"
+            f"{asked.rotations:,} of them are rotations: `{command} rotations` lists them with their keys' names"
         )
     if asked.leaving:
         lines.append(f"{several(asked.leaving, 'rotation')} may have left keys behind at OpenRouter")
         lines += [f"  {one_line(words)}" for words in asked.left_behind]
         if more := asked.leaving - len(asked.left_behind):
-            lines.append(f"  … and {more:,} more: `provisioner rotations --left-behind` lists them")
+            lines.append(f"  … and {more:,} more: `{command} rotations --left-behind` lists them")
     for code, count in done.failed.items():
         lines.append(f"{count:,} failed with {code or 'no error code'}: {remedy(code)}")
         wanted = Filter(ids=ids, states=(State.FAILED,), errors=(code,) if code else ())
@@ -38,8 +41,8 @@ async def told(database: "Database", ids: Sequence[int], done: Tally) -> Iterato
         ]
         if more := count - len(listed):
             lines.append(f"  … and {several(more, 'other project')}")
-        again = f"`provisioner retry --error {code}`" if code else "`provisioner retry --state failed`"
-        lines.append(f"  then run {'the same command again' if code in OF_CREDENTIALS else again}")
+        again = f"`{command} retry {f'--error {code}' if code else '--state failed'}` and "
+        lines.append(f"  then run {'' if code in OF_CREDENTIALS else again}the same command again")
     return iter(lines)
 
 

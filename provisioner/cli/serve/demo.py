@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 import signal
 import sys
 import time
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from rich.markup import escape
 
+from provisioner.cli.terminal.program import program
 from provisioner.postgres.queries import statements
 
 if TYPE_CHECKING:
@@ -124,18 +124,6 @@ async def _demo(plan: Plan) -> int:
             finally:
                 await database.close()
     return 1 if audit.problems else 0
-
-
-def program() -> str:
-    """This program as its user can type it here."""
-    given = Path(sys.argv[0])
-    found = shutil.which("provisioner")
-    if found and Path(found).resolve() == given.resolve():
-        return "provisioner"
-    try:
-        return str(given.resolve().relative_to(Path.cwd()))
-    except ValueError:
-        return str(given.resolve())
 
 
 def _take_names(plan: Plan, simulator: "Simulator") -> None:
@@ -249,10 +237,16 @@ def private_postgres() -> "Iterator[PostgresServer]":
 async def _onboarding(environment: dict[str, str], logs: Path) -> AsyncIterator[Process]:
     """The command of the demo, on the terminal of the person who watches."""
     sys.stdout.flush()
-    command = (sys.executable, "-m", "provisioner", *ONBOARD)
+    command = (sys.executable, *_called(), *ONBOARD)
     process = await asyncio.create_subprocess_exec(*command, env=environment, cwd=logs, stdin=DEVNULL)
     async with _ending(process):
         yield process
+
+
+def _called() -> tuple[str, ...]:
+    """How this program was called itself: so what the command prints can be copied."""
+    given = Path(sys.argv[0])
+    return (str(given.resolve()),) if given.name == "provisioner" and given.is_file() else ("-m", "provisioner")
 
 
 @asynccontextmanager

@@ -55,8 +55,7 @@ async def check_database(database: "Database", *, wall: Callable[[], float] = ti
         yield problem("schema", str(error))
         return
     except ProvisionerError as error:
-        remedy = f"`provisioner grant --worker {server.role}` grants them"
-        yield problem("rights", str(error), remedy)
+        yield problem("rights", str(error).partition(";")[0], _grants(server))
         return
     yield ok("schema", "it is up to date")
     async for check in _contents(database, server):
@@ -65,11 +64,19 @@ async def check_database(database: "Database", *, wall: Callable[[], float] = ti
 
 async def _contents(database: "Database", server: Server) -> AsyncIterator[Check]:
     missing = await lacking(database, Kind.WORKER)
-    if missing:
-        said = f"role {server.role} lacks {', '.join(missing)}"
-        yield problem("rights", said, f"`provisioner grant --worker {server.role}` grants them")
-    else:
+    kinds = [kind for kind in (Kind.READER, Kind.REQUESTER) if not await lacking(database, kind)] if missing else []
+    if not missing:
         yield ok("rights", f"role {server.role} has the rights of a worker")
+    elif kinds:
+        others = "the checks of a worker are left out, as it has a role of its own"
+        yield ok("rights", f"role {server.role} has the rights of a {' and a '.join(kinds)}; {others}")
+    else:
+        yield problem(
+            "rights",
+            f"role {server.role} has neither the rights of a requester, a reader, nor a worker: for"
+            f" a worker it lacks {', '.join(missing)}",
+            _grants(server),
+        )
     async for check in _surroundings(database, server):
         yield check
     async for check in _clean_up(database, server):
@@ -79,6 +86,14 @@ async def _contents(database: "Database", server: Server) -> AsyncIterator[Check
             yield check
         async for check in _work(database):
             yield check
+
+
+def _grants(server: Server) -> str:
+    """What to do about a role without rights: nobody is advised more than is needed."""
+    return (
+        f"`provisioner grant --requester {server.role}` lets it insert requests and see its own, `--reader` see"
+        " everything, and `--worker` run workers"
+    )
 
 
 def _server(server: Server) -> Iterator[Check]:

@@ -39,6 +39,16 @@ LONGEST: Final = 1500  # characters of an error: a name of thousands of letters 
 LAST: Final = 400  # of them, the end of the sentence: what to do
 FILES: Final = 16  # that a loop, a connection and its certificates take; libuv aborts the process where it gets none
 PLAIN_WIDTH: Final = 400  # columns where there is no terminal: whole lines for grep
+OWNER: Final = "owner"
+# Which role of the database a command needs, the least that is enough. What is not here needs no database.
+_LOOKING: Final = ("status", "list", "show", "export", "rotations")
+ROLES: Final = {
+    **dict.fromkeys((*_LOOKING, "submit", "plan", "seal"), "requester"),
+    **dict.fromkeys(("verify",), "reader"),
+    **dict.fromkeys(("run", "doctor"), "worker"),
+    **dict.fromkeys(("retry", "cancel", "remove", "rekey", "pause", "resume", "limit"), OWNER),
+    **dict.fromkeys(("migrate", "grant", "keys", "onboard", "discover"), OWNER),
+}
 # How the dynamic loader says it of a library.
 _NO_MEMORY: Final = re.compile(r"failed to map segment|cannot allocate memory|out of memory", re.IGNORECASE)
 
@@ -156,10 +166,27 @@ def _tell_unforeseen(error: BaseException) -> int:
 def _advised(error: ProvisionerError) -> str:
     from provisioner.core.errors import DatabaseUnavailable, StatementRefused
 
+    if said := re.match(r"permission denied for [^;]+", str(error)):
+        return f"{said[0]}: {_who_may()}"
+
     if isinstance(error, DatabaseUnavailable) and not isinstance(error, StatementRefused):
         reason = re.sub(r"^(\w+: )?(\[Errno -?\d+\] )?", "", str(error))  # the sentence, without Python's words for it
         return f"the database cannot be reached: {reason}; see that it runs and that PROVISIONER_DATABASE_URL is right"
     return str(error)
+
+
+def _who_may() -> str:
+    """Which role of the database this command is for."""
+    command = next((word for word in sys.argv[1:] if word in ROLES), "")
+    if not command:
+        return "`provisioner grant` gives requesters, readers and workers their rights; operators must own the schema"
+    if command == "keys" and "list" in sys.argv:
+        return "`provisioner keys list` is for a reader; `provisioner grant --reader ROLE` makes one"
+    kind = ROLES[command]
+    if kind == OWNER:
+        return f"`provisioner {command}` is for the role that owns the schema"
+    own = ", which sees its own requests, or a reader" if kind == "requester" and command in _LOOKING else ""
+    return f"`provisioner {command}` is for a {kind}{own}; `provisioner grant --{kind} ROLE` makes one"
 
 
 def tell_error(text: str) -> None:

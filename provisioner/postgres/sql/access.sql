@@ -50,3 +50,9 @@ ORDER BY 1;
 -- Two who change the rights of one table at once get in each other's way. Not an advisory lock, which anybody who may connect can
 -- take and keep: this one is for who owns the schema.
 LOCK TABLE provisioner.migrations IN SHARE ROW EXCLUSIVE MODE;
+
+-- :name sees_all
+-- Whether we see every request, or our own alone.
+SELECT
+    coalesce(has_table_privilege(to_regclass('provisioner.ready'), 'SELECT'), true)
+    OR NOT has_schema_privilege('provisioner', 'USAGE') AS sees_all;

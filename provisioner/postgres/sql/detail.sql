@@ -41,6 +41,10 @@ LEFT JOIN provisioner.attempt_state AS s ON s.id = q.id
 LEFT JOIN provisioner.targets AS t ON t.target = split_part(q.target, '/', 1)
 WHERE q.id = $1;
 
+-- :name place
+-- Where request $1 of our own stands in line; NULL behind the first thousand.
+SELECT s.queue_position AS place FROM provisioner.request_status AS s WHERE s.id = $1;
+
 -- :name attempts
 -- The latest $2 calls that were made for request $1 and are still remembered, the oldest of them first, and how many there are.
 -- What ended before the request came to be belongs to another one that had its id, before a TRUNCATE … RESTART IDENTITY.

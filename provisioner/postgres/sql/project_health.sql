@@ -65,6 +65,20 @@ released AS (
 )
 SELECT count(*) AS released FROM released;
 
+-- :name release_stragglers
+-- Who waits at target $1 for one of the projects $2, or with NULL for any, and came to wait after it had been released, is due now.
+UPDATE provisioner.waiting AS w
+SET run_at = now(), quarantine = NULL
+WHERE
+    w.target = $1
+    AND w.quarantine = ANY (coalesce(
+        (SELECT array_agg('project:' || p::text) FROM unnest($2::uuid[]) AS p),
+        (SELECT array_agg(DISTINCT o.quarantine) FROM provisioner.waiting AS o WHERE o.target = $1 AND o.quarantine LIKE 'project:%')
+    ))
+    AND NOT EXISTS (
+        SELECT FROM provisioner.project_health AS q WHERE q.target = $1 AND w.quarantine = 'project:' || q.project_id
+    );
+
 -- :name probe
 -- One request may create in project $2 of target $1 now; $3 and $4 say when the next may, unless somebody has probed since $5.
 WITH probed AS (
@@ -89,7 +103,7 @@ WHERE q.target = $1 AND q.project_id = $2 AND q.probing
 RETURNING q.project_id;
 
 -- :name wanted
--- At most $2 projects that requests in line at target $1 are for. From project to project along the index: there may be a
+-- At most $2 projects that requests at target $1 are for, in flight or in line: what others have claimed is yet to be sent. From project to project along the index: there may be a
 -- million requests for a few projects.
 WITH RECURSIVE project AS (
     (
@@ -105,7 +119,9 @@ WITH RECURSIVE project AS (
     FROM project AS p
     WHERE p.project_id IS NOT NULL
 )
-SELECT p.project_id::text FROM project AS p WHERE p.project_id IS NOT NULL LIMIT $2;
+SELECT f.project_id::text FROM provisioner.in_flight AS f WHERE f.target = $1
+UNION
+SELECT n.project_id::text FROM (SELECT p.project_id FROM project AS p WHERE p.project_id IS NOT NULL LIMIT $2) AS n;
 
 -- :name called
 -- What the requests for project $2 of target $1 call it.

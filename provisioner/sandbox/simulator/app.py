@@ -1,6 +1,8 @@
 """The simulated Infisical as a server on the loopback address."""
 
+import asyncio
 import errno
+from collections.abc import Callable
 from email.utils import formatdate
 from types import TracebackType
 from typing import Any, Self
@@ -113,6 +115,15 @@ class Simulator:
     def state(self) -> dict[str, Any]:
         """Return what GET /_simulator/state tells."""
         return self.world.state()
+
+    async def until(self, holds: Callable[[], object], *, within: float = 20.0) -> None:
+        """Wait until something holds, which is looked at whenever a request arrives, makes something or is answered.
+
+        Raises `TimeoutError` after `within` seconds.
+        """
+        async with asyncio.timeout(within):
+            while not holds():
+                await self.world.events.wait()
 
     def configure(self, **changes: Any) -> None:
         """Change settings as POST /_simulator/settings does, by JSON or Python names; raise `SettingsError`."""

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from provisioner.sandbox.simulator.answers import Refusal, not_found, permission_denied
-from provisioner.sandbox.simulator.clock import Clock
+from provisioner.sandbox.simulator.clock import Clock, Events
 from provisioner.sandbox.simulator.seeds import Seeds
 
 __all__ = ["ABILITIES", "APP", "ENVIRONMENTS", "PROJECT_TYPES", "Connection", "CreateRecord", "Grant", "Store"]
@@ -113,6 +113,7 @@ class Store:
     projects: list[str]
     any_project: bool
     clock: Clock
+    events: Events = field(default_factory=Events)
     _grants: dict[str, Grant] = field(default_factory=dict)
     _before: dict[str, tuple[Grant, float]] = field(default_factory=dict)
     connections: dict[str, Connection] = field(default_factory=dict)
@@ -222,6 +223,7 @@ class Store:
         )
         self.connections[connection.id] = self._names[name, project_id] = connection
         self._by_project.setdefault(project_id, {})[connection.id] = connection
+        self.events.happened()
         return connection
 
     def rename(self, connection: Connection, name: str) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from provisioner.sandbox.simulator import settings as live
-from provisioner.sandbox.simulator.clock import Clock, iso
+from provisioner.sandbox.simulator.clock import Clock, Events, iso
 from provisioner.sandbox.simulator.connections import Connections, Upstream
 from provisioner.sandbox.simulator.faults import Faults
 from provisioner.sandbox.simulator.limiter import Limiter
@@ -64,6 +64,7 @@ class World:
     secrets: Secrets
     pool: Pool
     requests: dict[str, dict[str, int]]
+    events: Events
 
     @classmethod
     def begin(cls, options: Options, clock: Clock) -> Self:
@@ -79,6 +80,7 @@ class World:
             any_project=options.any_project,
             clock=clock,
         )
+        events = store.events
         tokens = Tokens(seeds, clock)
         client_id = options.client_id or seeds.named_uuid("client id")
         faults = Faults(options.seed, {})
@@ -120,6 +122,7 @@ class World:
             rotation_creates=[],
             pool=pool,
             requests={},
+            events=events,
         )
         world.change({name: getattr(options, name) for name in START})
         return world
@@ -198,12 +201,14 @@ class World:
             return None
         record = CreateRecord(order=len(creates) + 1, at=iso(self.clock()), request_id=request_id)
         creates.append(record)
+        self.events.happened()
         return record
 
     def count(self, pattern: str, outcome: str) -> None:
         """Count one request of a route by its outcome: a status, or `cut`."""
         outcomes = self.requests.setdefault(pattern, {})
         outcomes[outcome] = outcomes.get(outcome, 0) + 1
+        self.events.happened()
 
     def state(self) -> dict[str, Any]:
         """Return what GET /_simulator/state tells. Keys are shown by their fingerprints only."""

@@ -1,0 +1,79 @@
+"""Ask OpenRouter about the keys of requests before any of them is created: of named credentials, and sealed ones.
+
+Each key is asked about once, however many requests have it. It is a help: where OpenRouter cannot be asked, or there
+are more keys than can be asked about in a moment, the workers find out.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol
+
+from provisioner.core.errors import CredentialUnavailable, CredentialUnknown, CredentialUnreadable
+from provisioner.core.key_check import REASONS, KeyKind
+from provisioner.intake.rows import SEALED
+
+if TYPE_CHECKING:
+    from provisioner.core.model import Request
+    from provisioner.core.ports import KeyAsker
+    from provisioner.core.secret import Secret
+
+AT_ONCE: Final = 8  # questions under way
+PATIENCE: Final = 30.0  # seconds for all of them: somebody waits at a terminal
+MOST: Final = 5_000  # sealed keys that are opened; each is another box, even of the same key
+
+
+class Opens(Protocol):
+    """A vault, as far as it is needed here."""
+
+    async def open(self, request: "Request") -> "Secret":
+        """The API key for a request; raises as the vaults do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeysAsked:
+    """What is wrong with credentials, by what is in the row: `missing` cannot be had here, `refused` are no good."""
+
+    missing: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+async def ask_about_keys(
+    vault: Opens, asker: "KeyAsker | None", requests: "Iterable[Request]", shown: "Mapping[str, Secret] | None" = None
+) -> KeysAsked:
+    """Ask about the keys of these requests; `shown` are keys that are in nobody's vault, by the credential."""
+    keys, missing, boxes = dict(shown or {}), dict[str, str](), 0
+    for request in requests:
+        credential = request.credential
+        if credential in keys or credential in missing:
+            continue
+        if credential.startswith(SEALED):
+            boxes += 1
+            if boxes > MOST:
+                continue
+        try:
+            keys[credential] = await vault.open(request)
+        except (CredentialUnknown, CredentialUnreadable, CredentialUnavailable) as error:
+            missing[credential] = str(error)
+    kinds = await _asked(asker, set(keys.values())) if asker is not None else {}
+    refused = {credential: REASONS[kind] for credential, key in keys.items() if (kind := kinds.get(key)) in REASONS}
+    return KeysAsked(missing=missing, refused=refused)
+
+
+async def _asked(asker: "KeyAsker", keys: "set[Secret]") -> "Mapping[Secret, KeyKind]":
+    kinds: dict[Secret, KeyKind] = {}
+    left = iter(keys)
+
+    async def work() -> None:
+        for key in left:
+            kinds[key] = await asker.ask(key)
+            if kinds[key] is KeyKind.UNKNOWN:
+                return  # it cannot be reached, or does not answer so often
+
+    try:
+        async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
+            for _ in range(min(AT_ONCE, len(keys))):
+                group.create_task(work())
+    except TimeoutError:
+        pass
+    return kinds
