@@ -212,6 +212,13 @@ class TestNoForecast:
                 "INSERT INTO provisioner.target_incidents (target, reporter, reason) VALUES ('default', 'w', 'down')",
                 Why.TROUBLE,
             ),
+            (
+                (
+                    "INSERT INTO provisioner.concurrency (target, address, in_flight_limit, stalled_at)"
+                    " VALUES ('default', 'https://a', 1, extract(EPOCH FROM now()) - 100)"
+                ),
+                Why.TROUBLE,
+            ),
             (HOLD.format("'credential:default'"), Why.KEY),
             (HOLD.format("'project:' || project_id"), Why.PROJECT),
             (HOLD.format("'connection'"), Why.CONNECTION),

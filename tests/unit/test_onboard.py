@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
+
 import pytest
 
 from provisioner.cli.bulk.live import Pace, facts, folded, trouble
@@ -47,6 +50,18 @@ def test_what_stands_still_is_said() -> None:
     said = trouble([TargetReport(target="eu", pending=1, trouble="it cannot be reached")])
     assert said == "target eu: it cannot be reached; it goes on by itself"
     assert trouble([TargetReport(target="eu", trouble="it cannot be reached")]) == ""
+
+
+def test_nobody_says_how_long_while_nothing_moves() -> None:
+    """A target that is paused, in trouble or stalled ends nothing, so its limit says nothing of the end."""
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    for odd in (
+        replace(LIMITED, trouble="down"),
+        replace(LIMITED, paused_at=now),
+        replace(LIMITED, stalled_at=now),
+    ):
+        assert trouble([odd]).startswith("target default")
+        assert not any("left" in part for part in facts(BUSY, [odd], 187.0))
 
 
 @pytest.mark.parametrize(

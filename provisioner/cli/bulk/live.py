@@ -52,7 +52,7 @@ def facts(done: Tally, targets: Sequence[TargetReport], pace: float) -> Iterator
     limits = [each.allowed * 60 for each in targets if each.pending and each.allowed]
     yield f"{pace:,.0f} of {sum(limits):,.0f} creates/min" if limits else f"{pace:,.0f} creates/min"
     seconds = seconds_left(targets, Workers(living=1, lost=0, pace=pace / 60))
-    if seconds:
+    if seconds and not trouble(targets):
         yield f"about {duration(seconds)} left"
 
 
@@ -63,6 +63,8 @@ def trouble(targets: Sequence[TargetReport]) -> str:
             return f"target {target.target}: {target.trouble}; it goes on by itself"
         if target.pending and target.paused_at:
             return f"target {target.target} is paused; `provisioner resume {target.target}` resumes it"
+        if target.pending and target.stalled_at:
+            return f"target {target.target} stalls: too many creates were in flight, fewer follow; it goes on by itself"
     return ""
 
 

@@ -24,6 +24,10 @@ SELECT
     EXISTS (
         SELECT FROM provisioner.target_incidents AS d
         WHERE d.target = c.target AND d.reported_at > clock_timestamp() - interval '15 seconds'
+    ) OR EXISTS (
+        -- A stall: calls do not end any more. After 150 s without one it is an outage.
+        SELECT FROM provisioner.concurrency AS y
+        WHERE y.target = c.target AND y.stalled_at > extract(EPOCH FROM clock_timestamp()) - 150
     ) AS troubled,
     t.writes_limit, t.writes_period,
     l.seen_at, l.ended AS ended_before, l.busy, l.seconds, l.permits AS allowed, l.got,
