@@ -121,10 +121,9 @@ HAVING sum(c.requests) <> 0;
 COMMENT ON VIEW provisioner.request_counts IS 'How many requests there are of each kind, quick whatever their number';
 COMMENT ON COLUMN provisioner.request_counts.counted_as IS 'The status; of a pending one that changes or removes what was made, updating or removing';
 
--- One row a batch, one (batch NULL, total false) for requests without a batch, one (total true) for everything. The end is
--- what a worker foresaw last for each target; the slowest target decides. Only what is in flight or waits is looked at one by one; what
--- else is pending is in line.
-CREATE VIEW provisioner.batch_progress WITH (security_barrier) AS
+-- One row for each target and batch, one (batch NULL, total false) for its requests without a batch, one (total true) for the target. The end
+-- is what a worker foresaw last. Only what is in flight or waits is looked at one by one; what else is pending is in line.
+CREATE VIEW provisioner.target_progress WITH (security_barrier) AS
 WITH lines AS (
     SELECT
         c.batch, c.target, c.counted_as, NULL AS state, c.requests, c.started_at, c.ended_at
@@ -216,8 +215,23 @@ foreseen AS (
         ORDER BY f.whole
         LIMIT 1
     ) AS w ON true
-),
-shown AS (
+)
+SELECT
+    f.batch, f.target, f.total, f.requests::bigint AS requests, f.waiting, f.ready::bigint AS ready, f.in_flight,
+    f.succeeded::bigint AS succeeded, f.failed::bigint AS failed, f.cancelled::bigint AS cancelled, f.removed::bigint AS removed,
+    f.started_at, CASE WHEN f.unfinished = 0 THEN f.last_finished_at END AS ended_at,
+    CASE WHEN f.unfinished > 0 AND f.ends_why IS NULL THEN greatest(f.ends_at, now()) END AS ends_at,
+    f.ends_why, f.retrying, f.quarantined, f.updating::bigint AS updating, f.removing::bigint AS removing,
+    f.unfinished::bigint AS unfinished, f.urgency, f.last_finished_at
+FROM foreseen AS f
+WHERE f.requests > 0;
+
+COMMENT ON VIEW provisioner.target_progress IS 'How far each target has come, all of it and batch by batch';
+
+-- The same over all targets: one row a batch, one (batch NULL, total false) for requests without a batch, one (total true) for
+-- everything. The slowest target decides when it ends.
+CREATE VIEW provisioner.batch_progress WITH (security_barrier) AS
+WITH shown AS (
     SELECT
         f.batch, f.total, sum(f.requests)::bigint AS requests, sum(f.waiting)::bigint AS waiting, sum(f.ready)::bigint AS ready,
         sum(f.in_flight)::bigint AS in_flight, sum(f.succeeded)::bigint AS succeeded, sum(f.failed)::bigint AS failed,
@@ -230,8 +244,7 @@ shown AS (
         sum(f.quarantined)::bigint AS quarantined,
         sum(f.updating)::bigint AS updating,
         sum(f.removing)::bigint AS removing
-    FROM foreseen AS f
-    WHERE f.requests > 0
+    FROM provisioner.target_progress AS f
     GROUP BY f.batch, f.total
 )
 SELECT * FROM shown

@@ -2403,7 +2403,7 @@ WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_thr
 
 COMMENT ON COLUMN provisioner.workers.pace IS 'Creates a second over the last while';
 
-CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
+CREATE VIEW provisioner.target_progress WITH (security_barrier='true') AS
  WITH lines AS (
          SELECT c.batch,
             c.target,
@@ -2417,12 +2417,12 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
          SELECT q.batch,
             q.target,
             q.counted_as,
-            provisioner.live_state(q.status, q.wanted, q.recorded_id, f.id, NULL::bigint, NULL::text, NULL::text, NULL::boolean) AS live_state,
+            provisioner.live_state(q.status, q.wanted, q.recorded_id, f_1.id, NULL::bigint, NULL::text, NULL::text, NULL::boolean) AS live_state,
             1,
             NULL::timestamp with time zone,
             NULL::timestamp with time zone
-           FROM (provisioner.in_flight f
-             JOIN provisioner.requests q ON ((q.id = f.id)))
+           FROM (provisioner.in_flight f_1
+             JOIN provisioner.requests q ON ((q.id = f_1.id)))
           WHERE ((q.status = 'pending'::text) AND ((q.requested_by = CURRENT_USER) OR ( SELECT has_table_privilege(('provisioner.ready'::regclass)::oid, 'SELECT'::text) AS has_table_privilege)))
         UNION ALL
          SELECT q.batch,
@@ -2501,10 +2501,10 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
             w.urgency
            FROM ((summed s
              CROSS JOIN provisioner.forecast_turn t)
-             LEFT JOIN LATERAL ( SELECT f.ends_at,
-                    f.ends_why,
-                    f.urgency,
-                    ((f.ends_at IS NOT NULL) OR (f.ends_why IS NOT NULL)) AS told
+             LEFT JOIN LATERAL ( SELECT f_1.ends_at,
+                    f_1.ends_why,
+                    f_1.urgency,
+                    ((f_1.ends_at IS NOT NULL) OR (f_1.ends_why IS NOT NULL)) AS told
                    FROM ( SELECT o.ends_at,
                             o.ends_why,
                             o.urgency,
@@ -2517,10 +2517,45 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
                             l.urgency,
                             true
                            FROM provisioner.line_forecasts l
-                          WHERE ((l.target = s.target) AND (s.total OR (s.started_at < t.made_at)))) f
-                  ORDER BY f.whole
+                          WHERE ((l.target = s.target) AND (s.total OR (s.started_at < t.made_at)))) f_1
+                  ORDER BY f_1.whole
                  LIMIT 1) w ON (true))
-        ), shown AS (
+        )
+ SELECT batch,
+    target,
+    total,
+    (requests)::bigint AS requests,
+    waiting,
+    (ready)::bigint AS ready,
+    in_flight,
+    (succeeded)::bigint AS succeeded,
+    (failed)::bigint AS failed,
+    (cancelled)::bigint AS cancelled,
+    (removed)::bigint AS removed,
+    started_at,
+        CASE
+            WHEN (unfinished = (0)::numeric) THEN last_finished_at
+            ELSE NULL::timestamp with time zone
+        END AS ended_at,
+        CASE
+            WHEN ((unfinished > (0)::numeric) AND (ends_why IS NULL)) THEN GREATEST(ends_at, now())
+            ELSE NULL::timestamp with time zone
+        END AS ends_at,
+    ends_why,
+    retrying,
+    quarantined,
+    (updating)::bigint AS updating,
+    (removing)::bigint AS removing,
+    (unfinished)::bigint AS unfinished,
+    urgency,
+    last_finished_at
+   FROM foreseen f
+  WHERE (requests > (0)::numeric);
+
+COMMENT ON VIEW provisioner.target_progress IS 'How far each target has come, all of it and batch by batch';
+
+CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
+ WITH shown AS (
          SELECT f.batch,
             f.total,
             (sum(f.requests))::bigint AS requests,
@@ -2545,8 +2580,7 @@ CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
             (sum(f.quarantined))::bigint AS quarantined,
             (sum(f.updating))::bigint AS updating,
             (sum(f.removing))::bigint AS removing
-           FROM foreseen f
-          WHERE (f.requests > (0)::numeric)
+           FROM provisioner.target_progress f
           GROUP BY f.batch, f.total
         )
  SELECT shown.batch,

@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 from provisioner.core.model import Action, Observation, Proof, Result
 from provisioner.core.rotations import Rotation
 from provisioner.infisical.answers import not_understood
-from provisioner.infisical.parts import Asked, Reply, Unreadable, is_uuid, moment_of, read_json, text_of
+from provisioner.infisical.parts import Asked, Reply, Unreadable, clean, is_uuid, moment_of, read_json, text_of
 from provisioner.infisical.refusals import read_refusal
 
 # How the refusals begin that come before OpenRouter is asked for a key: they are about the row, and no key was made.
@@ -18,7 +18,8 @@ _REFUSED: Final[tuple[tuple[str, Result], ...]] = (
     ("Could not find App Connection", Result.CONNECTION_MISSING),
 )
 _Number = TypeVar("_Number", int, float)
-_NOT_ISSUED: Final = "Failed to create OpenRouter API key"
+# A deletion revokes the keys first where it is to revoke them, and does nothing where OpenRouter does not.
+_NOT_ISSUED: Final = ("Failed to create OpenRouter API key", "Failed to delete OpenRouter API key")
 # OpenRouter refuses with these whatever is asked again; everything else passes.
 _OWN_FAULT: Final = tuple(f"status code {status}" for status in (400, 401, 402, 403, 404, 422))
 
@@ -98,7 +99,7 @@ def _refined(asked: Asked, seen: Observation) -> Observation:
     """A refusal as it is meant for rotations; what is not Infisical's own word stays what it is."""
     if asked.action is Action.CREATE and seen.proof is not Proof.REFUSED:
         return seen
-    if _NOT_ISSUED in seen.message:
+    if any(words in seen.message for words in _NOT_ISSUED):
         own = any(status in seen.message for status in _OWN_FAULT)
         return replace(seen, result=Result.KEY_NOT_ISSUED if own else Result.MISCONFIGURED)
     for words, result in _REFUSED:
@@ -138,7 +139,7 @@ def _rotation(data: Any) -> Rotation:
         limit_reset=text_of(spending.get("limitReset")) or None,
         include_byok=byok if isinstance(byok := spending.get("includeByokInLimit"), bool) else None,
         automatic=data.get("isAutoRotationEnabled") is not False,
-        failure=(text_of(data.get("lastRotationMessage")) or "Infisical does not say why") if failed else "",
+        failure=clean(text_of(data.get("lastRotationMessage")) or "Infisical does not say why") if failed else "",
     )
 
 

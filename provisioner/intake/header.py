@@ -7,9 +7,9 @@ from typing import Final
 
 from provisioner.intake.errors import FileUnusable
 from provisioner.intake.rotation import OF_ROTATIONS
-from provisioner.intake.rows import API_KEY, COLUMNS, RESULTS, unknown_column
+from provisioner.intake.rows import API_KEY, COLUMNS, RESULTS, SIMPLE, unknown_column
 
-DELIMITERS: Final = ",;\t"
+DELIMITERS: Final = ",;\t|"
 # What spreadsheets are told the delimiter by, in the first line.
 _SEPARATOR: Final = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 _EXPORTED: Final = frozenset({"id", "state", "created_at"})  # all of these only an export has
@@ -70,9 +70,14 @@ def read_header(cells: Sequence[str], *, rotations: bool = False) -> Header:
         names.pop()
     known = set(OF_ROTATIONS.values()) if rotations else {*COLUMNS, API_KEY}
     if not known.intersection(names):
+        simple = f"{', '.join(SIMPLE)}, {API_KEY}, and those of rotations (rotation_…)"
+        there_are = ", ".join(OF_ROTATIONS) if rotations else simple
         raise FileUnusable(
-            "has no header: the first line must name the columns, such as project_id,name; possible are "
-            f"{', '.join(OF_ROTATIONS if rotations else (*COLUMNS, API_KEY))}"
+            f"has no header: the first line must name the columns, such as project_id,name; there are {there_are}"
+        )
+    if "id" in names and "project_id" not in names:
+        raise FileUnusable(
+            "has a column id, which is a request's number here: if it is the project's UUID, call the column project_id"
         )
     if is_export(names) and not rotations and "rotation_id" in names:
         raise FileUnusable(OTHER_KIND)

@@ -190,10 +190,8 @@ class Row(RotationColumns):
 
 
 # In this order everywhere: what a connection is asked for with, then what a rotation is.
-COLUMNS: Final = (
-    *(name for name in Row.model_fields if name != API_KEY and not name.startswith(PREFIX)),
-    *ROTATION_COLUMNS,
-)
+SIMPLE: Final = tuple(name for name in Row.model_fields if name != API_KEY and not name.startswith(PREFIX))
+COLUMNS: Final = (*SIMPLE, *ROTATION_COLUMNS)
 BATCH_RULE: Final = _RULES["batch"]
 
 
@@ -223,8 +221,7 @@ def unknown_column(name: str, *, rotations: bool = False) -> str:
     shown = _shown(name)
     if close:
         return f"{shown} is no column; did you mean {close[0]}?"
-    plain = [each for each in COLUMNS if not each.startswith(PREFIX)]
-    return f"{shown} is no column; there are {', '.join(plain)}, {API_KEY}, and those of rotations (rotation_…)"
+    return f"{shown} is no column; there are {', '.join(SIMPLE)}, {API_KEY}, and those of rotations (rotation_…)"
 
 
 def shown_name(name: str) -> str:

@@ -88,7 +88,8 @@ _READING: Final[Sequence[Right]] = (
     *(_table(name, "SELECT") for name in ("rotation_requests", "rotation_status", "requests")),
     _table("salt", "SELECT"),  # to tell whether a connection has the key that its credential has now
     _table(_REQUESTS, "SELECT", columns=SEEN),
-    *(_table(name, "SELECT") for name in ("request_status", "batch_progress", "request_counts", "forecasts")),
+    *(_table(name, "SELECT") for name in ("request_status", "batch_progress", "request_counts", "target_progress")),
+    _table("forecasts", "SELECT"),
     _table("listed_requests", "SELECT"),
     *(
         _table(name, "SELECT")
@@ -118,7 +119,7 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         _table("rotation_requests", "SELECT"),
         _table("rotation_requests", "INSERT", columns=ROTATION_WISH),
         *(_table(name, "SELECT") for name in ("rotation_status", "request_status")),
-        *(_table(name, "SELECT") for name in ("batch_progress", "request_counts", "migrations")),
+        *(_table(name, "SELECT") for name in ("batch_progress", "request_counts", "target_progress", "migrations")),
         # What stands behind its own requests, and how the fleet fares.
         *(_table(f"own_{name}", "SELECT") for name in NARROWED),
         *(

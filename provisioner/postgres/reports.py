@@ -52,8 +52,10 @@ __all__ = [
 ]
 
 
-async def read_status(database: Database, *, batch: str | None = None, batches: int | None = None) -> Status:
-    """Look at everything, or at one batch; at most `batches` of them are listed.
+async def read_status(
+    database: Database, *, batch: str | None = None, target: str | None = None, batches: int | None = None
+) -> Status:
+    """Look at everything, at one batch, or at one target; at most `batches` of them are listed.
 
     Raises `DatabaseUnavailable` and `DatabaseUnusable`.
     """
@@ -64,22 +66,31 @@ async def read_status(database: Database, *, batch: str | None = None, batches: 
         await database.set_up(connection)
         sql = await readable(connection, _SQL)
         now = await connection.fetchval(sql["now"])
-        rows = await connection.fetch(sql["progress"], batch, None if batches is None else batches + 1)
+        asked: tuple[object, ...] = (batch, None if batches is None else batches + 1)
+        if target is None:
+            rows = await connection.fetch(sql["progress"], *asked)
+        else:
+            rows = await connection.fetch(sql["progress_of_target"], *asked, target)
         progress = [_progress(row) for row in rows]
-        failures = await connection.fetch(sql["failures"], batch)
+        failures = await connection.fetch(sql["failures"], batch, target)
+
+        async def there(name: str, *arguments: object) -> Sequence["asyncpg.Record"]:
+            found = await connection.fetch(sql[name], *arguments)
+            return [row for row in found if target is None or row["target"] == target]
+
         return Status(
             now=now,
             progress=progress[0] if progress else None,
             batches=tuple(each for each in progress if not each.total),
             more_batches=rows[0]["found"] - len(rows) if rows else 0,
-            targets=await _targets(connection, batch),
+            targets=tuple(each for each in await _targets(connection, batch) if target in {None, each.target}),
             workers=await _workers(connection),
             failures=tuple(Failures(**dict(row)) for row in failures),
             unrecorded=Unrecorded(**dict((await connection.fetch(sql["unrecorded"], batch))[0])),
-            outside=tuple(Outside(**dict(row)) for row in await connection.fetch(sql["outside"], batch)),
-            retries=tuple(Retries(**dict(row)) for row in await connection.fetch(sql["retries"], batch)),
-            refused_keys=tuple(RefusedKey(**dict(row)) for row in await connection.fetch(sql["keys"])),
-            drifted=sum([row["requests"] for row in await connection.fetch(sql["drifted"], batch)]),
+            outside=tuple(Outside(**dict(row)) for row in await there("outside", batch)),
+            retries=tuple(Retries(**dict(row)) for row in await there("retries", batch)),
+            refused_keys=tuple(RefusedKey(**dict(row)) for row in await there("keys")),
+            drifted=sum(row["requests"] for row in await there("drifted", batch)),
             crew=tuple(_worker(row) for row in await connection.fetch(sql["crew"])),
         )
 

@@ -207,3 +207,24 @@ def test_a_terminal_gets_bars_and_colour_unless_told_otherwise(database: Databas
     assert process.returncode == 1
     assert "━" in shown.decode()
     assert (b"\x1b[1;31m" in shown) is not bool(variables)
+
+
+def test_one_target_is_looked_at_alone(database: Database) -> None:
+    """Its counts, its batches, its failures and its alerts; a target that nothing is for is named."""
+    ask(database, 2, "ours")
+    query(
+        database,
+        "INSERT INTO provisioner.connection_requests (project_id, target, batch)"
+        " SELECT gen_random_uuid(), 'eu', b FROM unnest(ARRAY ['ours', 'theirs', 'theirs']) AS b",
+    )
+    done = provisioner("status", "--target", "eu", "--json", database=database)
+    assert done.stderr == ""
+    seen = json.loads(done.stdout)
+    assert (seen["progress"]["requests"], seen["progress"]["ready"]) == (3, 3)
+    assert {each["batch"]: each["requests"] for each in seen["batches"]} == {"ours": 1, "theirs": 2}
+    assert [each["target"] for each in seen["targets"]] == ["eu"]
+    both = provisioner("status", "--target", "eu", "--batch", "theirs", "--json", database=database)
+    assert json.loads(both.stdout)["progress"]["requests"] == 2
+    none = provisioner("status", "--target", "us", database=database)
+    assert (none.returncode, none.stdout) == (1, "")
+    assert none.stderr == "error: no request is for target 'us'; `provisioner status` lists the targets\n"

@@ -97,7 +97,7 @@ def test_a_key_of_its_own_for_every_project(database: Database, infisical: Infis
     assert {(key["limit"], key["limitReset"]) for key in state["keys"]} == {(10, "monthly")}
     assert {key["name"].split(" prod #")[0] for key in state["keys"]} == {f"project {n}" for n in range(1, 9)}
     removing = ("remove", "--all", "--with-secrets", "--revoke-keys", "--yes")
-    assert "8 are deleted from Infisical" in provisioner(*removing, database=database).stdout
+    assert "16 are deleted from Infisical" in provisioner(*removing, database=database).stdout
     drained = provisioner("run", "--drain", "--listen", "off", database=database, more={**infisical.variables, **QUICK})
     assert drained.returncode == 0, drained.stderr
     state = infisical.state()

@@ -205,3 +205,24 @@ async def test_nothing_is_edited_while_a_create_is_in_doubt(database: Database) 
             with pytest.raises(asyncpg.ObjectInUseError, match=f"so its {column} cannot be changed now"):
                 await edit(it, assignment)
         await edit(it, "priority = 2, batch = 'b'")
+
+
+async def test_a_worker_that_is_lost_over_an_edit_leaves_no_doubt(database: Database) -> None:
+    """A claim of what is recorded never creates, so no key is said to be left behind, and the edit is sent."""
+    async with fleet(database) as it:
+        request = await made(it)
+        await it.session.execute("SELECT provisioner.pause('default')")
+        await eventually(lambda: all(target.paused for target in it.workers[0].vitals().targets))
+        await edit(it, "interval_days = 7")
+        await it.session.execute(
+            "WITH unlined AS (DELETE FROM provisioner.ready), unscheduled AS (DELETE FROM provisioner.waiting)"
+            " INSERT INTO provisioner.in_flight (id, worker, fence, claimed_at, attempt, rank, project_id, target)"
+            " SELECT id, 999999, 1, now(), 1, 0, project_id, 'default/rotations' FROM provisioner.rotation_requests"
+        )
+        await comes_to(it, 0, "SELECT count(*) FROM provisioner.in_flight")
+        assert await it.session.fetchval("SELECT count(*) FROM provisioner.attempt_state") == 1
+        assert await it.session.fetchval("SELECT count(*) FROM provisioner.sent_creates") == 0
+        await it.session.execute("SELECT provisioner.resume('default')")
+        after = await becomes(it, request, "succeeded")
+        assert (after["left_behind"], there(it)["rotationInterval"]) == (None, 7)
+        assert len(it.simulator.state()["keys"]) == 1

@@ -428,3 +428,24 @@ async def test_a_connection_that_is_made_again(database: Database) -> None:
         again = await becomes(it, request, "succeeded")
         assert again["connection_id"] != first["connection_id"]
         assert not audit_rotations([again], it.simulator.state())
+
+
+async def test_keys_cannot_be_revoked_while_openrouter_is_away(database: Database) -> None:
+    """Nothing goes without its keys, no request has lost anything, and afterwards all of it goes."""
+    async with fleet(database) as it:
+        await connect(it)
+        request = await ask(it, with_secrets=True, revoke_keys=True)
+        await it.start()
+        await becomes(it, request, "succeeded")
+        it.simulator.configure(openRouter="down")
+        await removed(it, [request])
+        tried = "SELECT count(*) > 0 FROM provisioner.attempts WHERE action = 'delete'"
+        await comes_to(it, True, tried)
+        state = it.simulator.state()
+        assert (len(state["rotations"]), len(state["secrets"]), len(state["keys"])) == (1, 1, 1)
+        assert await one(it, "SELECT coalesce(sum(failures), 0) FROM provisioner.attempt_state") == (0,)
+        it.simulator.configure(openRouter="ok")
+        gone = await becomes(it, request, "removed", within=30)
+        state = it.simulator.state()
+        assert (len(state["rotations"]), len(state["secrets"]), len(state["keys"])) == (0, 0, 0)
+        assert gone["left_behind"] is None

@@ -401,3 +401,17 @@ def test_columns_are_those_of_the_table() -> None:
         *("rotation_interval_days", "rotation_rotate_at", "rotation_key_name", "rotation_spend_limit"),
         *("rotation_limit_reset", "rotation_include_byok", "rotation_description", "rotation_on_conflict"),
     ) == COLUMNS
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
+def test_delimiters_are_found_in_the_header(mark: str) -> None:
+    """Whatever a program puts between the cells."""
+    assert values(f"project_id{mark}name{mark}description\n{ONE}{mark}a{mark}b, c\n".replace("b, c", "b c")) == [
+        {"project_id": ONE, "name": "a", "description": "b c"}
+    ]
+
+
+def test_the_id_of_a_project_is_not_taken_for_a_requests() -> None:
+    """Who lists projects by their id is told where it belongs."""
+    with pytest.raises(FileUnusable, match=r"column id, .* if it is the project's UUID, call the column project_id"):
+        taken_apart(f"id,name\n{ONE},a\n")

@@ -383,3 +383,10 @@ def test_the_mark_in_the_description_tells_it_too(installation: str, request_id:
     found = replace(rotation("of somebody"), description=f"chat [provisioner:{installation}:{request_id}]")
     assert is_ours(claim(), found, marker="here", clock=Reading()) is ours
     assert not is_ours(claim(), found, marker="", clock=Reading())
+
+
+@pytest.mark.parametrize(("status", "result"), [(401, Result.KEY_NOT_ISSUED), (503, Result.MISCONFIGURED)])
+def test_keys_that_openrouter_does_not_revoke(status: int, result: Result) -> None:
+    """What it refuses is the row's own trouble; an outage of its own fails nobody."""
+    said = f"Failed to delete OpenRouter API key: Request failed with status code {status}"
+    assert read(400, refusal(400, "BadRequest", said), Action.REMOVE).result is result

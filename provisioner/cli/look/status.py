@@ -3,11 +3,12 @@
 import asyncio
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from provisioner.cli.look.status_view import as_document, one_line, view
+from provisioner.cli.look.status_view import as_document, changes, one_line, view
 from provisioner.cli.terminal.filters import tell_unknown_batch
 from provisioner.cli.terminal.frame import (
     DONE,
@@ -21,6 +22,7 @@ from provisioner.cli.terminal.frame import (
     say,
     show,
     tell_detail,
+    tell_error,
 )
 from provisioner.core.alerts import alerts
 from provisioner.core.errors import DatabaseUnavailable, DatabaseUnusable
@@ -39,6 +41,7 @@ REFRESH: Final = 1.0  # seconds
 def status(
     config: Config = None,
     batch: Annotated[str | None, typer.Option(help="Only this batch.", show_default=False)] = None,
+    target: Annotated[str | None, typer.Option(help="Only this target.", show_default=False)] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Keep the display up to date until everything has finished.")
     ] = False,
@@ -48,22 +51,30 @@ def status(
 
     Exits 1 if something needs attention: a failed request, pending requests that no worker serves, or a paused target
     that requests wait for. Where this host has a credential's key, it also says how many connections have another one.
-    --watch with --json prints one line of JSON a second.
+    --watch also says what has changed since it began; with --json it prints one line of JSON a second.
 
     Example: provisioner status --batch onboarding --watch
     """
-    raise typer.Exit(run_async(_status(load(config), batch, watch=watch, as_json=as_json)))
+    raise typer.Exit(run_async(_status(load(config), Asked(batch, target), watch=watch, as_json=as_json)))
 
 
-async def _status(settings: "Settings", batch: str | None, *, watch: bool, as_json: bool) -> int:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is looked at: one batch, one target, or all."""
+
+    batch: str | None
+    target: str | None
+
+
+async def _status(settings: "Settings", asked: Asked, *, watch: bool, as_json: bool) -> int:
     async with open_database(settings) as database:
-        seen = await read_status(database, batch=batch, batches=None if as_json else LISTED)
+        seen = await _read(database, asked, LISTED if not as_json else None)
         if seen.progress is None:
-            tell_unknown_batch([str(batch)])
+            _tell_nothing(asked)
             return NOT_DONE
         if watch:
-            seen = await _watch(database, seen, batch, as_json=as_json)
-        old_keys = await _old_keys(settings, database, batch)
+            seen = await _watch(database, seen, asked, as_json=as_json)
+        old_keys = await _old_keys(settings, database, asked.batch) if asked.target is None else None
     if as_json:
         say(as_document(seen, one_line=watch, old_keys=old_keys))
     elif not (watch and console().is_terminal):
@@ -73,6 +84,18 @@ async def _status(settings: "Settings", batch: str | None, *, watch: bool, as_js
         have = "connection has" if old_keys == 1 else "connections have"
         say(f"{old_keys:,} {have} another key than the credential has now: `provisioner rekey --outdated` sends it")
     return NOT_DONE if alerts(seen) else DONE
+
+
+async def _read(database: "Database", asked: Asked, most: int | None) -> Status:
+    return await read_status(database, batch=asked.batch, target=asked.target, batches=most)
+
+
+def _tell_nothing(asked: Asked) -> None:
+    if asked.target is None:
+        tell_unknown_batch([str(asked.batch)])
+    else:
+        of_batch = f" of batch {asked.batch!r}" if asked.batch is not None else ""
+        tell_error(f"no request{of_batch} is for target {asked.target!r}; `provisioner status` lists the targets")
 
 
 async def _old_keys(settings: "Settings", database: "Database", batch: str | None) -> int | None:
@@ -90,13 +113,13 @@ async def _old_keys(settings: "Settings", database: "Database", batch: str | Non
         return None  # our role may not see which keys there are, and the rest of the status is worth its while
 
 
-async def _watch(database: "Database", first: Status, batch: str | None, *, as_json: bool) -> Status:
+async def _watch(database: "Database", first: Status, asked: Asked, *, as_json: bool) -> Status:
     """Show each look until nothing is pending; return the last one, which only a terminal shows already."""
     screen = console()
     if screen.is_terminal and not as_json:
-        return await _live(screen, _looks(database, first, batch))
+        return await _live(screen, _looks(database, first, asked))
     said = ""
-    async for seen, _ in _looks(database, first, batch):
+    async for seen, _ in _looks(database, first, asked):
         line = as_document(seen, one_line=True) if as_json else one_line(seen)
         if seen.progress and seen.progress.pending and line != said:
             say(line)
@@ -110,19 +133,22 @@ async def _live(screen: "Console", looks: AsyncIterator[tuple[Status, str]]) -> 
     from rich.live import Live
     from rich.text import Text
 
+    first: Status | None = None
     with Live(console=screen, auto_refresh=False) as live:
         async for seen, trouble in looks:
-            live.update(Group(view(seen, screen), Text(trouble, style="yellow")), refresh=True)
+            first = first or seen
+            below = (Text(changes(first, seen)), Text(trouble, style="yellow"))
+            live.update(Group(view(seen, screen), *(line for line in below if line.plain)), refresh=True)
     return seen
 
 
-async def _looks(database: "Database", seen: Status, batch: str | None) -> AsyncIterator[tuple[Status, str]]:
+async def _looks(database: "Database", seen: Status, asked: Asked) -> AsyncIterator[tuple[Status, str]]:
     """Give what is seen every second, until nothing is pending; while nothing can be seen, the last look and why."""
     yield seen, ""
     while seen.progress is not None and seen.progress.pending:
         await asyncio.sleep(REFRESH)
         try:
-            seen = await read_status(database, batch=batch, batches=LISTED)
+            seen = await _read(database, asked, LISTED)
         except DatabaseUnavailable as error:
             yield seen, f"the database cannot be reached, trying again: {error}"
         else:

@@ -1,6 +1,6 @@
 """How a status looks: tables on a terminal, the same without colour elsewhere, a JSON document for programs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -8,17 +8,21 @@ from typing import Any, Final
 import orjson
 from rich import box
 from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from provisioner.cli.terminal.progress import duration
+from provisioner.cli.terminal.tables import one_line as one_line_text
 from provisioner.core.alerts import alerts, remedy
+from provisioner.core.reports import Retries
 from provisioner.core.text import printable_json
 from provisioner.postgres.reports import Failures, Progress, Status, TargetReport
 
 BAR: Final = 12  # columns
 ROOMY: Final = 120  # columns: from here on there is room for when it started
+WIDEST: Final = 10_000  # columns, which no line has
 ALWAYS: Final = ("succeeded", "failed")
 STATES: Final = (
     *("succeeded", "failed", "cancelled", "removed", "in_flight", "updating", "removing"),
@@ -48,6 +52,15 @@ def one_line(status: Status) -> str:
     return ", ".join(parts)
 
 
+def changes(before: Status, after: Status) -> str:
+    """How many more or fewer are in each state than at an earlier look; empty if nothing has changed."""
+    if before.progress is None or after.progress is None:
+        return ""
+    numbers = {state: getattr(after.progress, state) - getattr(before.progress, state) for state in STATES}
+    said = [f"{number:+,} {state.replace('_', ' ')}" for state, number in numbers.items() if number]
+    return f"since {before.now.astimezone():%H:%M:%S}: {', '.join(said)}" if said else ""
+
+
 def as_document(status: Status, *, one_line: bool, old_keys: int | None = None) -> str:
     """The whole status, for a program."""
     document: dict[str, Any] = asdict(status)
@@ -59,19 +72,105 @@ def as_document(status: Status, *, one_line: bool, old_keys: int | None = None) 
 def _parts(status: Status, screen: Console) -> Iterator[RenderableType]:
     # On a terminal each table brings its own empty lines.
     gap = [] if screen.is_terminal else [Text("")]
-    yield _progress_table(status, screen)
+    rows = [each for each in (status.progress, *status.batches) if each is not None]
+    progress = (_progress_lines(each, status.now) for each in dict.fromkeys(rows))
+    yield _fitted(screen, _progress_table(status, screen), progress)
     if status.more_batches:
         yield Text(f"… and {status.more_batches:,} more batch{'' if status.more_batches == 1 else 'es'}")
     yield from gap
-    yield _target_table(status, screen)
+    yield _fitted(screen, _target_table(status, screen), (_target_lines(each, status.now) for each in status.targets))
     yield Text(_workers(status))
+    if status.retries:
+        yield from gap
+        lines = (_retry_lines(each, status.now) for each in status.retries)
+        yield _fitted(screen, _retry_table(status, screen), lines)
     if status.failures:
         yield from gap
-        yield _failure_table(status.failures, screen)
+        lines = (_failure_lines(each) for each in status.failures)
+        yield _fitted(screen, _failure_table(status.failures, screen), lines)
     if found := alerts(status):
         yield from gap
         for concern in found:
             yield Text(f"! {concern}", style="bold red")
+
+
+def _fitted(screen: Console, table: Table, blocks: Iterable[Sequence[Text]]) -> RenderableType:
+    """The table where its lines are whole on this screen; else a heading and indented lines for each of its rows."""
+    unbounded = screen.options.update(max_width=WIDEST)
+    if not screen.is_terminal or screen.measure(table, options=unbounded).maximum <= screen.width:
+        return table
+    return Group(Text(""), *(_block(screen, lines) for lines in blocks), Text(""))
+
+
+def _block(screen: Console, lines: Sequence[Text]) -> RenderableType:
+    heading, *others = lines
+    heading.truncate(screen.width, overflow="ellipsis")  # a name of two hundred letters is still one line
+    heading.stylize("bold")
+    return Group(heading, *(Padding(line, (0, 0, 0, 2)) for line in others if line.plain))
+
+
+def _progress_lines(row: Progress, now: datetime) -> Sequence[Text]:
+    name = "everything" if row.total else row.batch or "(no batch)"
+    count = "1 request" if row.requests == 1 else f"{row.requests:,} requests"
+    states = [f"{getattr(row, state):,} {state.replace('_', ' ')}" for state in STATES if getattr(row, state)]
+    ended = "ended" if row.ended_at is not None else "ends" if row.ends_at is not None else "end not known:"
+    end = f"{ended} {_end(row, now)}" if row.ends_why or row.ended_at or row.ends_at else "end not known yet"
+    # The share stands before the name, which may be cut.
+    done = 100 * row.finished // max(1, row.requests)
+    return Text(f"{done:>3} % {one_line_text(name)}"), Text(f"{count}: {', '.join(states) or 'none'}"), Text(end)
+
+
+def _target_lines(target: TargetReport, now: datetime) -> Sequence[Text]:
+    condition = _condition(target, now)
+    workers = "1 worker" if target.workers == 1 else f"{target.workers:,} workers"
+    return (
+        Text(f"target {target.target}"),
+        Text(f"{target.pending:,} pending, {workers}, limit: {_limit(target)}{target.at_once}"),
+        Text(condition, style="" if condition == "working" else "yellow"),
+    )
+
+
+def _retry_lines(each: Retries, now: datetime) -> Sequence[Text]:
+    count = "1 request" if each.requests == 1 else f"{each.requests:,} requests"
+    since = f", since {_clock(each.since)}" if each.since else ""
+    return (
+        Text(f"{each.state}: {each.error_code or 'no code'}"),
+        Text(f"{count} at target {each.target}{since}; next attempt {_next(each, now)}"),
+        Text(f"for example {_example_of(each)}"),
+    )
+
+
+def _retry_table(status: Status, screen: Console) -> Table:
+    headings = ("state", "because of", "requests", "target", "since", "next attempt", "for example")
+    table = _table(screen, *headings, right=("requests",))
+    for each in status.retries:
+        since = _clock(each.since) if each.since else "—"
+        cells = each.state, each.error_code or "(no code)", f"{each.requests:,}", each.target, since
+        table.add_row(*map(Text, (*cells, _next(each, status.now), _example_of(each))))
+    return table
+
+
+def _example_of(each: Retries) -> str:
+    return f"request {each.example_id}: {one_line_text(each.example) or 'it was never tried'}"
+
+
+def _next(each: Retries, now: datetime) -> str:
+    ahead = (each.next_at - now).total_seconds()
+    return f"in {duration(ahead)}" if ahead > 0 else "now"
+
+
+def _clock(moment: datetime) -> str:
+    return f"{moment.astimezone():%Y-%m-%d %H:%M}"
+
+
+def _failure_lines(each: Failures) -> Sequence[Text]:
+    count = "1 request" if each.requests == 1 else f"{each.requests:,} requests"
+    example = f", for example request {each.example_id}: {one_line_text(each.example)}" if each.example_id else ""
+    return (
+        Text(f"failed with {each.error_code or '(no code)'}"),
+        Text(f"{count}{example}"),
+        Text(f"to do: {remedy(each.error_code)}"),
+    )
 
 
 def _table(screen: Console, *headings: str, right: Sequence[str] = ()) -> Table:
@@ -82,7 +181,7 @@ def _table(screen: Console, *headings: str, right: Sequence[str] = ()) -> Table:
     return table
 
 
-def _progress_table(status: Status, screen: Console) -> RenderableType:
+def _progress_table(status: Status, screen: Console) -> Table:
     rows = [status.progress] if status.progress else []
     rows += [batch for batch in status.batches if batch is not status.progress]
     # A screen has no room for what is nought everywhere; a program that reads the columns wants them all.
@@ -137,7 +236,7 @@ def _ahead(moment: datetime, now: datetime) -> str:
     )
 
 
-def _target_table(status: Status, screen: Console) -> RenderableType:
+def _target_table(status: Status, screen: Console) -> Table:
     numbers = ("pending", "workers")
     table = _table(screen, "target", *numbers, "limit", "condition", right=numbers)
     for target in status.targets:
@@ -185,7 +284,7 @@ def _workers(status: Status) -> str:
     return f"{living}{lost}; {workers.pace:.1f} creates/s recently"
 
 
-def _failure_table(failures: Sequence[Failures], screen: Console) -> RenderableType:
+def _failure_table(failures: Sequence[Failures], screen: Console) -> Table:
     table = _table(screen, "failed with", "requests", "for example", "what to do", right=("requests",))
     for each in failures:
         known = each.example_id is not None

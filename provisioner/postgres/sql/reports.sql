@@ -10,6 +10,16 @@ WHERE $1::text IS NULL OR (NOT p.total AND p.batch = $1)
 ORDER BY p.total DESC, p.ended_at IS NOT NULL, p.started_at DESC, p.batch
 LIMIT $2;
 
+-- :name progress_of_target
+-- The same of target $3 alone. Its rotations have a line of their own, which is named as `TARGET/rotations`.
+SELECT
+    p.batch, p.total, p.requests, p.waiting, p.ready, p.in_flight, p.succeeded, p.failed, p.cancelled, p.removed, p.started_at,
+    p.ended_at, p.ends_at, p.ends_why, p.retrying, p.quarantined, p.updating, p.removing, count(*) OVER () AS found
+FROM provisioner.target_progress AS p
+WHERE p.target = $3 AND ($1::text IS NULL OR (NOT p.total AND p.batch = $1))
+ORDER BY p.total DESC, p.ended_at IS NOT NULL, p.started_at DESC, p.batch
+LIMIT $2;
+
 -- :name targets
 -- Each target with what is left to do there, what its limiter allows, what operators decided, and how many workers serve it.
 WITH counted AS (
@@ -193,7 +203,7 @@ FROM (
         coalesce(c.error_code, '') AS error_code, sum(c.requests)::bigint AS requests, max(c.newest) AS newest,
         max(c.ended_at) AS newest_at
     FROM provisioner.request_counts AS c
-    WHERE c.status = 'failed' AND ($1::text IS NULL OR c.batch = $1)
+    WHERE c.status = 'failed' AND ($1::text IS NULL OR c.batch = $1) AND ($2::text IS NULL OR c.target = $2)
     GROUP BY coalesce(c.error_code, '')
 ) AS g
 LEFT JOIN LATERAL (
@@ -209,7 +219,7 @@ LEFT JOIN LATERAL (
         JOIN provisioner.connection_requests AS q ON q.id = s.id
         WHERE
             q.status = 'failed' AND coalesce(q.error_code, '') = g.error_code
-            AND ($1::text IS NULL OR q.batch = $1)
+            AND ($1::text IS NULL OR q.batch = $1) AND ($2::text IS NULL OR q.target = $2)
         ORDER BY s.id DESC
         LIMIT 1
     )

@@ -266,10 +266,14 @@ class Rotations:
         self._asked(exchange, "delete")
         await self.mishaps.before_commit(exchange, error="Delete by id")
         rotation = self._asked(exchange, "delete")
+        revoking = exchange.asked("revokeGeneratedCredentials") == "true"
+        if revoking and self.settings.open_router not in {"ok", "slow"}:
+            message = "Failed to delete OpenRouter API key: Request failed with status code 503"
+            raise Refusal(400, "BadRequest", message)  # the keys go first, and nothing else without them
         place = (rotation.project_id, rotation.environment, rotation.path, rotation.secret_name)
         self.secrets.release(place, delete=exchange.asked("deleteSecrets") == "true")
         for key in rotation.keys:
-            if exchange.asked("revokeGeneratedCredentials") == "true":
+            if revoking:
                 self.keys.revoke(key.hash)
             key.rotation_id = None
         shown = self._shown(rotation)
