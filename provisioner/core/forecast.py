@@ -19,10 +19,11 @@ from provisioner.core.queue_values import QueuePosition
 # What nobody tried yet is scheduled if it is due later than this, seconds: sooner it is put in line any moment.
 SOON: Final = 5.0
 # At first every permit is taken to end a request: with the weight of this share of a window, and it fades.
-PRIOR: Final = 0.1
-# Of a permit so much ends a request, at the least and at the most: what is measured may be somebody's bulk change.
+PRIOR: Final = 0.05
+# A permit ends so much of a request, at the least and at the most: changes and removals have permits of their own, so
+# one may end several; and what is measured may be somebody's bulk change.
 LEAST: Final = 0.02
-MOST: Final = 1.25
+MOST: Final = 3.0
 # Two looks that are further apart, seconds, tell nothing of what happened in between.
 APART: Final = 60.0
 # Where there is no limiter, the pace is that of about the last so many seconds.
@@ -123,8 +124,10 @@ def measure(before: Measured, *, now: float, ended: int, busy: bool, budget: Bud
     if not budget.metered:
         fade = math.exp(-passed / LATELY)
         return replace(after, seconds=before.seconds * fade + passed, got=before.got * fade + got, permits=0.0)
-    fade, allowed = math.exp(-passed / budget.period), rate or 0.0
-    permits, ours = (before.permits, before.got) if before.permits else (allowed * budget.period * PRIOR,) * 2
+    # A window that is used up, or blocked, allows nothing: that is not held against what a permit brings.
+    spent = budget.blocked_until > now or (budget.end(now) > now and not budget.left)
+    fade, allowed = math.exp(-passed / budget.period), 0.0 if spent else rate or 0.0
+    permits, ours = (before.permits, before.got) if before.permits else ((rate or 0.0) * budget.period * PRIOR,) * 2
     return replace(
         after,
         seconds=before.seconds * fade + passed,

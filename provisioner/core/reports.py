@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from provisioner.core.forecast import Line as Forecasted, Why, obstacle
 from provisioner.core.pacing import SHARE
 from provisioner.core.queue_values import StandingLimit
 
@@ -56,7 +57,7 @@ class TargetReport:
     `configured`: the settings name the limit. What an operator allowed meanwhile, `limited_by` whom since `limited_at`:
     `allowed_writes` in `allowed_period` seconds, `allowed_in_flight` over all workers; None for what the settings say.
     All workers together may have `in_flight_limit` creates in flight; `cliff` at once stopped the server at `cliff_at`.
-    `stalled_at` is since when no call ends any more.
+    `stalled_at` is since when no call ends any more. `pace` requests a second end, as was measured lately.
     """
 
     target: str
@@ -82,6 +83,19 @@ class TargetReport:
     cliff: int | None = None
     cliff_at: datetime | None = None
     stalled_at: datetime | None = None
+    pace: float | None = None
+
+    @property
+    def expected(self) -> float | None:
+        """Requests a second that will end: as was measured lately, else what is allowed; None if neither is known."""
+        return self.pace or self.allowed
+
+    @property
+    def obstacle(self) -> Why | None:
+        """Why nobody can say when what is pending ends, though workers may be there."""
+        if not self.pending:
+            return None
+        return obstacle(Forecasted(paused=self.paused_at is not None, troubled=self.trouble is not None))
 
     @property
     def partly(self) -> str:
@@ -321,6 +335,7 @@ class Gauges:
     concurrency: tuple[ConcurrencyReport, ...] = ()
     drifted: Mapping[str, int] = field(default_factory=dict)
     limits: Mapping[str, StandingLimit] = field(default_factory=dict)
+    ends: Mapping[str, float] = field(default_factory=dict)
 
     def rulers(self) -> Iterator[tuple[str, str, str, float]]:
         """For each target what bounds its creates: where that comes from, who set it, how many a second it allows."""

@@ -194,6 +194,13 @@ WORKERS: Final = _gauge(
     help="Workers that are alive, and those that are lost: their lease expired without them signing off.",
 )
 
+ENDS: Final = _gauge(
+    "forecast_seconds",
+    "seconds",
+    "target",
+    shared=True,
+    help="In how many seconds all that is pending at the target will have ended; missing while nobody can say.",
+)
 DRIFTED: Final = _gauge(
     "drifted_connections",
     "connections",
@@ -237,6 +244,7 @@ METRICS: Final = (
     CLIFF,
     STALLED,
     WORKERS,
+    ENDS,
     DRIFTED,
 )
 

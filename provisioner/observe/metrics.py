@@ -94,6 +94,7 @@ def _shared(gauges: Gauges | None) -> Iterator[Family]:
     cliffs: Values = {(each.target,): each.cliff for each in gauges.concurrency if each.cliff is not None}
     yield _gauge(c.CLIFF, cliffs)
     yield _gauge(c.STALLED, {(each.target,): each.stalled for each in gauges.concurrency})
+    yield _gauge(c.ENDS, {(target,): seconds for target, seconds in gauges.ends.items()})
     yield _gauge(c.DRIFTED, {(target,): requests for target, requests in gauges.drifted.items()})
     yield _gauge(c.WORKERS, {("alive",): gauges.workers.living, ("lost",): gauges.workers.lost})
 

@@ -40,8 +40,9 @@ HEAD: Final = 5000
 SAMPLE: Final = 4000
 # Batches that have a forecast of their own, the newest; the others end no later than their line.
 BATCHES: Final = 500
-# The looks take this share of the time at most.
+# The looks take this share of the time at most, but for so many seconds of each: the first prepares its statements.
 LOAD: Final = 0.05
+QUICK: Final = 0.3
 
 # Why a request is not in line, if it goes on by itself; else it is held.
 _PASSING: Final = frozenset({"in_flight", "retried", "scheduled"})
@@ -113,7 +114,10 @@ async def renew_forecasts(database: Database, *, every: float) -> bool:
             foreseen.append((target, measured, pace, foresee(line, left.part(line.ready))))
             told += [(key, foresee(line, each.part(where[key]))) for key, each in batches.items() if key[0] == target]
         await _write(connection, foreseen, told)
-        await connection.execute(sql["made"], timedelta(seconds=(time.monotonic() - began) / LOAD))
+        # A line that began a moment ago is looked at again soon.
+        known = all(forecast.why is not Why.PACE for _, _, _, forecast in foreseen)
+        pause = max(0.0, time.monotonic() - began - QUICK) / LOAD if known else 0.0
+        await connection.execute(sql["made"], timedelta(seconds=pause))
         return True
 
 

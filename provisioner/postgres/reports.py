@@ -115,6 +115,7 @@ async def read_gauges(database: Database) -> Gauges:
             workers=await _workers(connection),
             drifted={row["target"]: row["requests"] for row in await connection.fetch(sql["drifted"], None)},
             concurrency=tuple(ConcurrencyReport(**dict(row)) for row in await connection.fetch(sql["concurrency"])),
+            ends={row["target"]: row["seconds"] for row in await connection.fetch(sql["ends"])},
             limits={target: StandingLimit(*limit) for target, *limit in await connection.fetch(sql["limits"])},
         )
 
@@ -137,15 +138,15 @@ async def read_leftovers(database: Database, targets: Collection[str]) -> Leftov
 
 
 def seconds_left(targets: Iterable[TargetReport], workers: Workers) -> float | None:
-    """How long all that is pending takes at the present pace; None when the pace is not known.
+    """How long all that is pending takes at the present pace; None when that cannot be known.
 
     The targets are worked on side by side, so the slowest counts.
     """
     longest = 0.0
     for target in targets:
         if target.pending:
-            pace = target.allowed or workers.pace
-            if not pace:
+            pace = target.expected or workers.pace
+            if not pace or target.obstacle:
                 return None
             longest = max(longest, target.pending / pace)
     return longest

@@ -13,7 +13,8 @@ from provisioner.postgres.operations import Step
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
-SOON: Final = 300  # milliseconds: some two million connections
+COMPARED: Final = 1_000_000  # connections: of more it is not even tried
+SOON: Final = 300  # milliseconds
 _SQL: Final = "operations"
 # Requests in one transaction. Each is changed by itself, so that what refuses one keeps no other from it.
 BATCH: Final = 1_000
@@ -126,11 +127,13 @@ class TakesTooLong(ProvisionerError):
     """There are too many connections to compare them while somebody waits."""
 
 
-async def outdated(database: Database, prints: Mapping[str, str], batch: str | None) -> int:
-    """How many connections of a batch, or of all, have another key than these of their credentials.
+async def outdated(database: Database, prints: Mapping[str, str], batch: str | None, *, of: int) -> int:
+    """How many connections of a batch, or of all, have another key than these of their credentials; there are `of`.
 
     Raises `TakesTooLong`, and as above.
     """
+    if of > COMPARED:
+        raise TakesTooLong
     from asyncpg import QueryCanceledError  # noqa: PLC0415 - the driver is there once somebody has connected
 
     sql = statements(_SQL)

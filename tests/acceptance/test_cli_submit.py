@@ -124,6 +124,16 @@ def test_a_dry_run_changes_nothing(database: Database, file: Path) -> None:
     assert query(database, "SELECT description FROM provisioner.connection_requests") == "old"
 
 
+def test_why_the_end_cannot_be_known_is_told(database: Database, file: Path) -> None:
+    """While a target is paused there is no time, but the reason."""
+    query(database, LIMIT)
+    query(database, "SELECT provisioner.pause('default')")
+    file.write_text(f"project_id\n{TWO}\n")
+    done = provisioner("submit", file, database=database)
+    assert "takes about" not in done.stdout
+    assert "when everything that is pending ends cannot be known: paused\n" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("content", "name"),
     [

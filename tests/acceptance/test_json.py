@@ -28,7 +28,7 @@ CHANGE = "operation dry_run matched would_change changed unknown unchanged"
 HELD = "target paused changed paused_at paused_by"
 REPORT = (
     "file dry_run lines accepted inserted already_there already different first_different repeated skipped problems"
-    " workers seconds_left"
+    " workers seconds_left ends_why"
 )
 # Each command as it is called, its exit status, and the keys of what it prints (of an array: of its elements).
 # Programs depend on these: add keys, and neither take one away nor rename it without a word in the changelog.

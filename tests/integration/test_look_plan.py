@@ -190,10 +190,12 @@ async def test_old_keys_are_not_counted_for_longer_than_a_person_waits(
     pool = Pool(crowd.url, size=1)
     try:
         monkeypatch.setattr("provisioner.postgres.wishes.SOON", 60_000)
-        assert await outdated(pool, {"default": "another"}, None) > 0
+        assert await outdated(pool, {"default": "another"}, None, of=ROWS) > 0
         monkeypatch.setattr("provisioner.postgres.wishes.SOON", 1)
         with pytest.raises(TakesTooLong):
-            await outdated(pool, {"default": "another"}, None)
+            await outdated(pool, {"default": "another"}, None, of=ROWS)
+        with pytest.raises(TakesTooLong):
+            await outdated(pool, {"default": "another"}, None, of=10_000_000)
         assert await pool.fetchrow("SELECT 1")
     finally:
         await pool.close()

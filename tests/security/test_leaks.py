@@ -251,6 +251,11 @@ async def play(
     simulator.configure(openRouter="ok")
     port = await crew.port_of(third)
     await eventually(lambda: ended(26), within=40)
+
+    async def every_end() -> Any:
+        return await codes(server) >= EVERY_END
+
+    await eventually(every_end, within=40)
     tokens += tokens_of(simulator)
     await look_everywhere(crew, port)
     await spoil(crew, secrets)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, strategies as st
 
-from provisioner.core.changes import first_step, recorded
+from provisioner.core.changes import first_step, recorded, recorded_twice
 from provisioner.core.doubt import LATE_COMMIT, REPLICA_LAG
 from provisioner.core.model import (
     Action,
@@ -48,19 +49,10 @@ def decided(claim: Claim, action: Action, seen: Result | Observation) -> Decisio
     return decide(claim, action, shown, rules=Rules(), context=a_moment(now=LATE))
 
 
-@given(
-    wanted=st.booleans(),
-    adopted=st.booleans(),
-    meant=st.booleans(),
-    edited=st.booleans(),
-    has=st.booleans(),
-    doubted=st.booleans(),
-    cancelled=st.booleans(),
-)
-def test_the_first_step_follows_the_wish(  # every combination
-    wanted: bool, adopted: bool, meant: bool, edited: bool, has: bool, doubted: bool, cancelled: bool
-) -> None:
+@pytest.mark.parametrize("combination", list(product((False, True), repeat=7)))
+def test_the_first_step_follows_the_wish(combination: tuple[bool, ...]) -> None:
     """Recorded: by its id. Not wanted: deleted, or let go. Doubted: looked up. Only what nobody knows of is created."""
+    wanted, adopted, meant, edited, has, doubted, cancelled = combination
     claim = claimed(
         doubted=doubted,
         cancelled=cancelled,
@@ -174,3 +166,13 @@ def test_what_was_looked_for_and_deleted_is_removed() -> None:
     claim = claimed(absent=True, doubted=True)
     seen = replace(an_observation(Result.REMOVED), connection=a_connection())
     assert decided(claim, Action.DELETE, seen) == Remove()
+
+
+def test_what_another_target_has_recorded_is_a_conflict_unless_it_is_called_off() -> None:
+    """One connection is never recorded twice; a cancelled request ends as cancelled all the same."""
+    claim = claimed()
+    failed = recorded_twice(claim, a_connection(), "eu")
+    assert isinstance(failed, Fail)
+    assert failed.code is ErrorCode.NAME_CONFLICT
+    assert failed.message.startswith("eu has already recorded this connection")
+    assert recorded_twice(replace(claim, cancelled=True), a_connection(), "eu") == Cancel()

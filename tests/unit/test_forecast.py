@@ -179,7 +179,7 @@ class TestMeasure:
         """Two seconds, two permits, one request."""
         after = measure(self.BUSY, now=NOW + 2, ended=101, busy=True, budget=LIMITED, rate=1.0)
         assert after.seconds == 2.0
-        faded = 6.0 * math.exp(-2 / 60)  # at first a tenth of a window is taken to have gone well
+        faded = 3.0 * math.exp(-2 / 60)  # at first a twentieth of a window is taken to have gone well
         assert (after.permits, after.got) == pytest.approx((faded + 2, faded + 1))
         assert measure(self.BUSY, now=NOW + 2, ended=101, busy=True, budget=UNLIMITED, rate=None).pace == 0.5
 
@@ -202,10 +202,10 @@ class TestMeasure:
     @given(st.floats(0.05, 1.0), st.integers(60, 200))
     def test_it_comes_to_the_truth_within_a_few_windows(self, share: float, looks: int) -> None:
         """Whatever a permit brings, after three windows the measure is nearly that."""
-        measured = self.BUSY
+        measured, budget = self.BUSY, Budget(metered=True, permits=600, period=60.0)
         for look in range(1, 3 * looks):
             now, ended = NOW + look * 2, 100 + int(look * 2 * 10 * share)
-            measured = measure(measured, now=now, ended=ended, busy=True, budget=LIMITED, rate=10.0)
+            measured = measure(measured, now=now, ended=ended, busy=True, budget=budget, rate=10.0)
         assert measured.share == pytest.approx(share, rel=0.15, abs=0.02)
 
     def test_others_are_heeded_while_they_are_there(self) -> None:

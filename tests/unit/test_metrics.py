@@ -48,6 +48,7 @@ GAUGES = Gauges(
         ConcurrencyReport(target="eu", in_flight_limit=1, cliff=None, stalled=True),
     ),
     drifted={"eu": 2},
+    ends={"eu": 90.0},
     limits={"default": StandingLimit(60, 60.0, 16, "ann")},
 )
 
@@ -98,6 +99,12 @@ def test_the_limit_that_rules_is_told_with_its_source() -> None:
     assert value(Meter(), "provisioner_limit_set", lifted, target="default", by="ann") is None
     alone = replace(GAUGES, budgets=(), limits={"eu": StandingLimit(30, 60.0, None, None)})
     assert value(Meter(), name, alone, target="eu", source="operator", by="") == 0.5
+
+
+def test_the_forecast_is_told_where_there_is_one() -> None:
+    """All that is pending at a target ends in so many seconds; where nobody can say there is no series."""
+    assert value(Meter(), "provisioner_forecast_seconds", target="eu") == 90.0
+    assert value(Meter(), "provisioner_forecast_seconds", target="default") is None
 
 
 def test_only_what_was_sent_has_a_duration() -> None:

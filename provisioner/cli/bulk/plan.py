@@ -197,7 +197,7 @@ async def _foretell(settings: "Settings", database: "Database", result: Plan) ->
     longest, result.reason = 0.0, ""
     for target, work in result.work.items():
         report, limit, why = reports.get(target), settings.targets[target].write_limit, ""
-        allowed = limit.permits / limit.window if isinstance(limit, RateLimit) else report and report.allowed
+        allowed = limit.permits / limit.window if isinstance(limit, RateLimit) else report and report.expected
         if not allowed and (read := reads.get(target)):
             guess = expected(metered=read.metered, reads=read.permits, period=read.period)
             allowed, why = (guess.pace, guess.reason) if guess else (None, "")

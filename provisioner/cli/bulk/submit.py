@@ -215,7 +215,13 @@ async def _with_outlook(  # noqa: PLR0917  # what was found so far
     warnings = (*forewarned(checked, settings, served), *await outsiders(checked, settings, database))
     if wish.dry_run:
         targets = _with_newcomers(targets, found)
-    return replace(report, workers=workers.living, seconds_left=seconds_left(targets, workers), warnings=warnings)
+    return replace(
+        report,
+        workers=workers.living,
+        seconds_left=seconds_left(targets, workers),
+        ends_why=min(filter(None, (each.obstacle for each in targets)), key=lambda why: why.order, default=None),
+        warnings=warnings,
+    )
 
 
 async def _load(

@@ -60,6 +60,7 @@ class Report:
     outcome: Leftovers | None = None
     workers: int | None = None
     seconds_left: float | None = None
+    ends_why: str | None = None
 
 
 def tell(report: Report, *, as_json: bool) -> None:
@@ -149,5 +150,7 @@ def _tell_outlook(report: Report) -> None:
     if report.seconds_left:
         pace = "at the present pace" if report.workers else "once a worker runs"
         say(f"{pace}, everything that is pending takes about {duration(report.seconds_left)}")
+    if report.ends_why:
+        say(f"when everything that is pending ends cannot be known: {report.ends_why}")
     if report.workers == 0 and (report.inserted or report.rotations_inserted):
         say("no worker is running: `provisioner run` starts one")

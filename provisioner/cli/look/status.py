@@ -74,7 +74,9 @@ async def _status(settings: "Settings", asked: Asked, *, watch: bool, as_json: b
             return NOT_DONE
         if watch:
             seen = await _watch(database, seen, asked, as_json=as_json)
-        old_keys = await _old_keys(settings, database, asked.batch) if asked.target is None else None
+        connections = seen.progress.succeeded if seen.progress else 0
+        compared = asked.target is None
+        old_keys = await _old_keys(settings, database, asked.batch, connections=connections) if compared else None
     if as_json:
         say(as_document(seen, one_line=watch, old_keys=old_keys))
     elif not (watch and console().is_terminal):
@@ -98,14 +100,14 @@ def _tell_nothing(asked: Asked) -> None:
         tell_error(f"no request{of_batch} is for target {asked.target!r}; `provisioner status` lists the targets")
 
 
-async def _old_keys(settings: "Settings", database: "Database", batch: str | None) -> int | None:
+async def _old_keys(settings: "Settings", database: "Database", batch: str | None, *, connections: int) -> int | None:
     """How many connections have another key than their credential has now; None where that cannot be compared."""
     from provisioner.keyring import present_prints
     from provisioner.postgres.wishes import TakesTooLong, outdated
 
     try:
         prints, _ = await present_prints(settings, database)
-        return await outdated(database, prints, batch) if prints else None
+        return await outdated(database, prints, batch, of=connections) if prints else None
     except TakesTooLong:
         tell_detail("too many connections to compare their keys at once: `provisioner rekey --outdated --dry-run` does")
         return None

@@ -70,7 +70,8 @@ SELECT
     coalesce(p.configured, false) AS configured, t.writes_limit AS allowed_writes, t.writes_period AS allowed_period,
     t.in_flight_limit AS allowed_in_flight, t.limited_at, t.limited_by,
     t.paused_at, t.paused_by, d.reason AS trouble, d.since AS trouble_since, coalesce(d.workers, 0) AS troubled,
-    f.in_flight_limit, f.cliff, CASE WHEN f.cliff IS NOT NULL THEN f.cliff_at END AS cliff_at, f.stalled_at
+    f.in_flight_limit, f.cliff, CASE WHEN f.cliff IS NOT NULL THEN f.cliff_at END AS cliff_at, f.stalled_at,
+    (SELECT l.pace FROM provisioner.line_forecasts AS l WHERE l.target = k.target AND l.seen_at > extract(EPOCH FROM clock_timestamp()) - 60) AS pace
 FROM known AS k
 LEFT JOIN counted AS c ON c.target = k.target
 LEFT JOIN served AS s ON s.target = k.target
@@ -79,6 +80,14 @@ LEFT JOIN provisioner.targets AS t ON t.target = k.target
 LEFT JOIN troubled AS d ON d.target = k.target
 LEFT JOIN stalled AS f ON f.target = k.target
 ORDER BY k.target;
+
+-- :name ends
+-- In how many seconds all that is left at each target ends, where that is foreseen.
+SELECT l.target, greatest(extract(EPOCH FROM l.ends_at - clock_timestamp()), 0)::float8 AS seconds
+FROM provisioner.line_forecasts AS l
+CROSS JOIN provisioner.forecast_turn AS t
+WHERE l.ends_at IS NOT NULL AND t.due_at > clock_timestamp() - interval '15 seconds'
+ORDER BY l.target;
 
 -- :name workers
 -- How many workers live, how many are overdue, and what they create a second lately.

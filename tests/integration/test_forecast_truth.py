@@ -1,0 +1,27 @@
+"""The forecast of one minute after the start comes true, or says why there is none; minutes are shortened."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.benchmarks.forecast.scenarios import REASONS, SCENARIOS, play
+
+if TYPE_CHECKING:
+    from tests.support.postgres import Database
+
+# What takes long, and needs a machine to itself, is for `make soak`; this one has no end to wait for.
+QUICK = ("an outage",)
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.soak) for name in SCENARIOS]
+)
+async def test_what_was_foreseen_comes_true(database: Database, name: str) -> None:
+    """Within 15 % of the time that it then takes, or with the reason why nobody can say."""
+    outcomes = await play(database.url, name)
+    assert outcomes
+    assert [one for one in outcomes if not one.good] == []
+    for one in outcomes:
+        assert one.why is None or one.why == REASONS[name, one.batch]
