@@ -7,12 +7,13 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT length(given) + length(regexp_replace(given, '[^\U00010000-\U0010FFFF]', '', 'g'))
 $$;
 
--- What is left of a credential when its sealed key is wiped: the id of the key that sealed it. What is wiped already,
--- perhaps with the day, and every other credential stays as it is.
-CREATE FUNCTION provisioner.wiped(credential text) RETURNS text
+-- What is left of a credential when its sealed key is wiped: the id of the key that sealed it, and `day` if that is to be said, as
+-- `:2026-11-28`. What is wiped already and every other credential stays as it is.
+CREATE FUNCTION provisioner.wiped(credential text, day text DEFAULT '') RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT CASE
-        WHEN credential LIKE 'sealed:%' AND credential NOT LIKE '%:wiped' THEN 'sealed:' || split_part(credential, ':', 2) || ':wiped'
+        WHEN credential LIKE 'sealed:%' AND credential NOT LIKE '%:wiped'
+            THEN 'sealed:' || split_part(credential, ':', 2) || day || ':wiped'
         ELSE credential
     END
 $$;

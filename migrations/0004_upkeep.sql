@@ -71,7 +71,7 @@ BEGIN
         AND hashtextextended(q.credential, 0) IN (SELECT b.box FROM unnest(boxes) AS b WHERE b.id = q.id);
     UPDATE provisioner.connection_requests AS q
     SET
-        credential = 'sealed:' || split_part(q.credential, ':', 2) || to_char(now() AT TIME ZONE 'UTC', ':YYYY-MM-DD":wiped"'),
+        credential = provisioner.wiped(q.credential, to_char(now() AT TIME ZONE 'UTC', ':YYYY-MM-DD')),
         error_message = concat_ws(
             '; ', q.error_message,
             to_char(now() AT TIME ZONE 'UTC', '"the sealed key was wiped on "YYYY-MM-DD": give the row a new one before a retry"')

@@ -121,6 +121,12 @@ HAVING sum(c.requests) <> 0;
 COMMENT ON VIEW provisioner.request_counts IS 'How many requests there are of each kind, quick whatever their number';
 COMMENT ON COLUMN provisioner.request_counts.counted_as IS 'The status; of a pending one that changes or removes what was made, updating or removing';
 
+-- What keeps workers from creating. Who has not said so again for a while is gone, or does not hold the target back any more.
+CREATE VIEW provisioner.present_incidents AS
+SELECT d.* FROM provisioner.target_incidents AS d WHERE d.reported_at > clock_timestamp() - interval '15 seconds';
+
+COMMENT ON VIEW provisioner.present_incidents IS 'Why workers hold creates back at a target just now';
+
 -- One row for each target and batch, one (batch NULL, total false) for its requests without a batch, one (total true) for the target. The end
 -- is what a worker foresaw last. Only what is in flight or waits is looked at one by one; what else is pending is in line.
 CREATE VIEW provisioner.target_progress WITH (security_barrier) AS

@@ -2039,7 +2039,7 @@ BEGIN
         AND hashtextextended(q.credential, 0) IN (SELECT b.box FROM unnest(boxes) AS b WHERE b.id = q.id);
     UPDATE provisioner.connection_requests AS q
     SET
-        credential = 'sealed:' || split_part(q.credential, ':', 2) || to_char(now() AT TIME ZONE 'UTC', ':YYYY-MM-DD":wiped"'),
+        credential = provisioner.wiped(q.credential, to_char(now() AT TIME ZONE 'UTC', ':YYYY-MM-DD')),
         error_message = concat_ws(
             '; ', q.error_message,
             to_char(now() AT TIME ZONE 'UTC', '"the sealed key was wiped on "YYYY-MM-DD": give the row a new one before a retry"')
@@ -2101,11 +2101,12 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION provisioner.wiped(credential text) RETURNS text
+CREATE FUNCTION provisioner.wiped(credential text, day text DEFAULT ''::text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
     SELECT CASE
-        WHEN credential LIKE 'sealed:%' AND credential NOT LIKE '%:wiped' THEN 'sealed:' || split_part(credential, ':', 2) || ':wiped'
+        WHEN credential LIKE 'sealed:%' AND credential NOT LIKE '%:wiped'
+            THEN 'sealed:' || split_part(credential, ':', 2) || day || ':wiped'
         ELSE credential
     END
 $$;
@@ -3230,6 +3231,26 @@ COMMENT ON COLUMN provisioner.permits.slowed_until IS 'No permit before this bec
 
 COMMENT ON COLUMN provisioner.permits.configured IS 'Whether the settings name the limit, and no answer';
 
+CREATE TABLE provisioner.target_incidents (
+    target text NOT NULL,
+    reporter text NOT NULL,
+    reason text NOT NULL,
+    since timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    reported_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+)
+WITH (fillfactor='50');
+
+CREATE VIEW provisioner.present_incidents AS
+ SELECT target,
+    reporter,
+    reason,
+    since,
+    reported_at
+   FROM provisioner.target_incidents d
+  WHERE (reported_at > (clock_timestamp() - '00:00:15'::interval));
+
+COMMENT ON VIEW provisioner.present_incidents IS 'Why workers hold creates back at a target just now';
+
 CREATE TABLE provisioner.project_checks (
     target text NOT NULL,
     read_at timestamp with time zone,
@@ -3469,15 +3490,6 @@ CREATE TABLE provisioner.sweeps (
 WITH (fillfactor='50');
 
 COMMENT ON TABLE provisioner.sweeps IS 'How far the search for pending requests without a place has come';
-
-CREATE TABLE provisioner.target_incidents (
-    target text NOT NULL,
-    reporter text NOT NULL,
-    reason text NOT NULL,
-    since timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    reported_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
-)
-WITH (fillfactor='50');
 
 CREATE TABLE provisioner.targets (
     target text NOT NULL,
@@ -3893,7 +3905,7 @@ REVOKE ALL ON FUNCTION provisioner.wipe_boxes(boxes provisioner.failed_boxes[]) 
 
 REVOKE ALL ON FUNCTION provisioner.wipe_failed_boxes(keep interval, most integer, OUT due integer, OUT wiped integer) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION provisioner.wiped(credential text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION provisioner.wiped(credential text, day text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.wish(r provisioner.connection_requests) FROM PUBLIC;
 

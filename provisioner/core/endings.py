@@ -60,6 +60,27 @@ _STANDINGS: Final[Mapping[tuple[type[Outcome], bool], Standing]] = {
 
 # How a claim ends that was never sent.
 UNSENT: Final = Retry(delay=0.0, message="the claim was given back before anything was sent")
+# How one ends whose answer a worker that stops no longer waits for.
+ABANDONED: Final = Retry(
+    delay=1.0, message="the worker was stopped before the answer came", code=ErrorCode.OUTCOME_UNKNOWN
+)
+# How one ends whose answer holds what no database can.
+UNSTORABLE: Final = Fail(
+    code=ErrorCode.OUTCOME_UNKNOWN, message="what Infisical answered cannot be stored; look in the project"
+)
+# Many wait for the same moment of a budget. Together they would be claimed and put back again and again, so they come
+# back within so many seconds after it.
+SPREAD: Final = 12.0
+
+
+def without_budget(wait: float, *, jitter: float) -> Retry:
+    """How a claim ends that has no permit for the call it needs, and will find one in `wait` seconds."""
+    return Retry(delay=wait + SPREAD * jitter, message="the budget for such calls is used up")
+
+
+def not_known(message: str) -> Retry:
+    """How a claim ends for which the database has to say something first that it does not say just now."""
+    return Retry(delay=1.0, message=message)
 
 
 def lost(pause: float) -> Retry:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from provisioner.core.model import Retry
 from provisioner.core.secret import Secret
 
 FINGERPRINT_LENGTH: Final = 16  # hexadecimal digits; enough to tell a fleet's keys apart
@@ -49,8 +50,17 @@ def canonical(credential: str) -> str:
 
 
 def quarantine_of(credential: str) -> str:
-    """What `waiting.hold` says of a request that waits for this credential."""
+    """What `waiting.quarantine` says of a request that waits for this credential."""
     return f"credential:{credential}"
+
+
+def waiting_for_key(credential: str) -> Retry:
+    """How a claim ends whose key is quarantined."""
+    return Retry(
+        delay=QUARANTINE_RECHECK.total_seconds(),
+        message=f"the API key of credential {credential} is refused: correct it, and this request goes on",
+        quarantine=quarantine_of(credential),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
+from provisioner.core.model import ErrorCode, Retry
+
 # The list is read at once on a refusal, yet not by all whose creates are refused at the same time.
 FRESH: Final = timedelta(seconds=2)
 # While projects wait for the identity the list is read again, soon at first: somebody may be adding it just now.
@@ -141,3 +143,13 @@ def listed(
         unconfirmed = {id_ for id_, project in projects.items() if not project.confirmed}
         return Listed(release=frozenset(inside | unconfirmed))
     return Listed(quarantine=frozenset(set(wanted) - set(joined) - set(projects)), release=frozenset(inside))
+
+
+def waiting_for_permission(project: str, one: QuarantinedProject) -> Retry:
+    """How a claim ends whose project is quarantined."""
+    return Retry(
+        delay=QUARANTINE_RECHECK.total_seconds(),
+        message=one.reason,
+        code=ErrorCode.PERMISSION_DENIED,
+        quarantine=quarantine_of(project),
+    )

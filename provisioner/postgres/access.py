@@ -100,7 +100,7 @@ _READING: Final[Sequence[Right]] = (
     *_LIVE,
     *(
         _table(name, "SELECT")
-        for name in ("workers", "targets", "target_incidents", "permits", "concurrency", "credential_health")
+        for name in ("workers", "targets", "present_incidents", "permits", "concurrency", "credential_health")
     ),
     *(
         _table(name, "SELECT")
@@ -165,7 +165,7 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         _function("add_history(text[],bigint[],bigint[],bigint[])"),
         *map(_function, ("fold_counts(integer)", "recount()", "not_updated(bigint)", "sweep(integer,interval)")),
         *map(_function, ("misplaced(bigint,integer)", "put_in_line(bigint[])")),
-        *map(_function, ("wiped(text)", "wipe_failed_boxes(interval,integer)")),
+        *map(_function, ("wiped(text,text)", "wipe_failed_boxes(interval,integer)")),
         *map(
             _function,
             (

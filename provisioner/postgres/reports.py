@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
+from provisioner.core.concurrency import MEMORY
 from provisioner.core.queue_values import StandingLimit
 from provisioner.core.reports import (
     BudgetReport,
@@ -114,7 +115,9 @@ async def read_gauges(database: Database) -> Gauges:
             budgets=tuple(BudgetReport(**dict(row)) for row in await connection.fetch(sql["budgets"])),
             workers=await _workers(connection),
             drifted={row["target"]: row["requests"] for row in await connection.fetch(sql["drifted"], None)},
-            concurrency=tuple(ConcurrencyReport(**dict(row)) for row in await connection.fetch(sql["concurrency"])),
+            concurrency=tuple(
+                ConcurrencyReport(**dict(row)) for row in await connection.fetch(sql["concurrency"], MEMORY)
+            ),
             ends={row["target"]: row["seconds"] for row in await connection.fetch(sql["ends"])},
             limits={target: StandingLimit(*limit) for target, *limit in await connection.fetch(sql["limits"])},
         )
@@ -153,7 +156,8 @@ def seconds_left(targets: Iterable[TargetReport], workers: Workers) -> float | N
 
 
 async def _targets(connection: "PoolConnectionProxy[asyncpg.Record]", batch: str | None) -> tuple[TargetReport, ...]:
-    return tuple(TargetReport(**dict(row)) for row in await connection.fetch(statements(_SQL)["targets"], batch))
+    rows = await connection.fetch(statements(_SQL)["targets"], batch, MEMORY)
+    return tuple(TargetReport(**dict(row)) for row in rows)
 
 
 async def _workers(connection: "PoolConnectionProxy[asyncpg.Record]") -> Workers:

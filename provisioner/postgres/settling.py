@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from provisioner.core.doubt import unheard, with_doubt
-from provisioner.core.endings import standing
+from provisioner.core.endings import UNSENT, standing
 from provisioner.core.model import (
     UNEDITED,
     AttemptRecord,
@@ -152,8 +152,7 @@ def _confessed(settlements: Sequence[Settlement], settled: Collection[int]) -> I
         for call in one.records[:1]
         if call.result is Result.CREATED
     ]
-    taken_over = Retry(delay=0.0, message="others have taken it over")
-    known = [Settlement(claim=claim, outcome=taken_over, sent=claim.sent + 1) for claim in late]
+    known = [Settlement(claim=claim, outcome=UNSENT, sent=claim.sent + 1) for claim in late]
     return (call for call in calls_for(known) if call[0].rpartition(":")[2] == _DOUBT)
 
 

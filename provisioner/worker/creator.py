@@ -11,7 +11,7 @@ import structlog
 
 from provisioner.core.changes import first_step, recorded_twice
 from provisioner.core.doubt import is_evidence, left_in_doubt, unheard, with_doubt
-from provisioner.core.endings import telling_what_is_left
+from provisioner.core.endings import not_known, telling_what_is_left, without_budget
 from provisioner.core.errors import (
     CredentialUnavailable,
     CredentialUnknown,
@@ -107,9 +107,7 @@ class Creator:
         records, sent, key = list[AttemptRecord](), claim.sent, None
         while True:
             if action is not Action.CREATE and (wait := await self._permit(action, created=sent > claim.sent)):
-                # Many wait for the same moment. Together they would be claimed and put back again and again.
-                delay = wait + PATIENCE * self._random()
-                outcome: Outcome = Retry(delay=delay, message="the budget for such calls is used up")
+                outcome: Outcome = without_budget(wait, jitter=self._random())
                 break
             began = self._clock.monotonic()
             try:
@@ -217,7 +215,7 @@ class Creator:
         try:
             other = await recorded(claim.request, observation.connection)
         except DatabaseUnavailable as error:
-            return Retry(delay=1.0, message=str(error))
+            return not_known(str(error))
         return recorded_twice(claim, observation.connection, other) if other else None
 
     async def _call(

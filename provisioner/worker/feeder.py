@@ -8,9 +8,10 @@ from typing import Final
 import structlog
 
 from provisioner.core.doubt import unheard, with_doubt
+from provisioner.core.endings import ABANDONED
 from provisioner.core.errors import DatabaseUnavailable
 from provisioner.core.line import Line
-from provisioner.core.model import Claim, ErrorCode, Retry, Settlement
+from provisioner.core.model import Claim, Settlement
 from provisioner.core.ports import Clock, ClockStore, Queue
 from provisioner.core.queue_values import QueuePosition, StandingLimit
 from provisioner.worker.creator import Creator
@@ -169,11 +170,9 @@ class Feeder:
     def abandon(self) -> None:
         """Give up waiting for the answers that are still out: their outcome is unknown, and is written down as that."""
         for claim in tuple(self._running.values()):
-            message = "the worker was stopped before the answer came"
-            outcome = Retry(delay=1.0, message=message, code=ErrorCode.OUTCOME_UNKNOWN)
             now = self._clock.now()
-            doubted, records = with_doubt(claim, unheard(claim, now)), lost_attempt(claim, now, message)
-            self._settler.add(Settlement(claim=doubted, outcome=outcome, sent=claim.sent + 1, records=(records,)))
+            doubted, records = with_doubt(claim, unheard(claim, now)), lost_attempt(claim, now, ABANDONED.message)
+            self._settler.add(Settlement(claim=doubted, outcome=ABANDONED, sent=claim.sent + 1, records=(records,)))
 
     async def _feed(self) -> None:
         room = self._room()

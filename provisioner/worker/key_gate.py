@@ -19,7 +19,7 @@ from provisioner.core.errors import (
     DatabaseUnavailable,
 )
 from provisioner.core.key_check import REASONS, KeyKind
-from provisioner.core.key_health import QUARANTINE_RECHECK, SEALED, canonical, fingerprint, quarantine_of
+from provisioner.core.key_health import SEALED, canonical, fingerprint, waiting_for_key
 from provisioner.core.model import Claim, Observation, OnConflict, Request, Result, Retry
 from provisioner.core.ports import Clock, CredentialHealth, Vault
 from provisioner.core.secret import Secret
@@ -128,10 +128,10 @@ class KeyGate:
             if key is not None and not key.good:
                 await self._ask(claim, key)
         except DatabaseUnavailable as error:
-            raise Postponed(_again(LATER, "whether the API key works is not known just now")) from error
+            raise Postponed(Retry(delay=LATER, message="whether the API key works is not known just now")) from error
         if not self.upstream.may_send(self._clock.monotonic()):
             await self._undecided(claim)
-            raise Postponed(_again(LATER, f"{TROUBLE}: {self.upstream.reason}"))
+            raise Postponed(Retry(delay=LATER, message=f"{TROUBLE}: {self.upstream.reason}"))
 
     def accepts(self, claim: Claim, observation: Observation) -> bool:
         """Note a create's end where that is all there is to do: the key was known to work, and does."""
@@ -237,7 +237,7 @@ class KeyGate:
     async def _ask(self, claim: Claim, key: _Key) -> None:
         confirming = claim.failures > 0
         if key.quarantined and not key.probing and not confirming:
-            raise Postponed(_quarantined(key.name))
+            raise Postponed(waiting_for_key(key.name))
         await self._prove(key)
         permit = await self._health.ask(*key.id, confirming=confirming)
         if permit.granted:
@@ -253,9 +253,9 @@ class KeyGate:
             async with asyncio.timeout(SOON):
                 await key.known.wait()
         if key.quarantined:
-            raise Postponed(_quarantined(key.name))
+            raise Postponed(waiting_for_key(key.name))
         if not key.good:
-            raise Postponed(_again(SOON, f"others are trying the API key of credential {key.name} first"))
+            raise Postponed(Retry(delay=SOON, message=f"others are trying the API key of credential {key.name} first"))
 
     async def _prove(self, key: _Key) -> None:
         """Spend no create on a key of which OpenRouter itself says that it is none; raises `Postponed`."""
@@ -267,7 +267,7 @@ class KeyGate:
         key.probing = False
         if newly:
             await self._tell_quarantined(key, REASONS[verdict])
-        raise Postponed(_quarantined(key.name))
+        raise Postponed(waiting_for_key(key.name))
 
     async def _accepted(self, claim: Claim, observation: Observation) -> None:
         now = self._clock.monotonic()
@@ -296,7 +296,7 @@ class KeyGate:
         except _CLOSED as error:
             message = str(error)
         await self._undecided(claim)
-        return _again(SOON, message)
+        return Retry(delay=SOON, message=message)
 
     async def _refused(self, claim: Claim, observation: Observation, sent: Secret) -> Retry | None:
         key = self._trying.get(claim.request.id) or await self._suspect(claim.request, sent)
@@ -307,7 +307,7 @@ class KeyGate:
             if blame is Blame.UPSTREAM and not was_open:
                 log.warning("breaker_opened", target=self._target, reason=f"{TROUBLE}: {observation.message}")
             await self._undecided(claim)
-            return _again(LATER, observation.message)
+            return Retry(delay=LATER, message=observation.message)
         self._trying.pop(claim.request.id, None)
         if key.good:
             key.learn(good=False, quarantined=False)
@@ -316,7 +316,7 @@ class KeyGate:
         key.learn(good=False, quarantined=quarantined)
         if newly:
             await self._tell_quarantined(key, observation.message)
-        return _quarantined(key.name) if was_quarantined and not claim.failures else None
+        return waiting_for_key(key.name) if was_quarantined and not claim.failures else None
 
     async def _tell_quarantined(self, key: _Key, reason: str) -> None:
         waiting = 0 if key.name.startswith(SEALED) else await self._health.hold_back(key.name)
@@ -345,16 +345,3 @@ class KeyGate:
         key = self._trying.pop(claim.request.id, None)
         if key is not None:
             await self._health.undecided(*key.id)
-
-
-def _again(delay: float, message: str) -> Retry:
-    return Retry(delay=delay, message=message)
-
-
-def _quarantined(credential: str) -> Retry:
-    message = f"the API key of credential {credential} is refused: correct it, and this request goes on"
-    return Retry(
-        delay=QUARANTINE_RECHECK.total_seconds(),
-        message=message,
-        quarantine=quarantine_of(credential),
-    )

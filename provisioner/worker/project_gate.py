@@ -7,22 +7,23 @@ which others are outside. `core.project_health` decides; this module asks, waits
 import asyncio
 from collections.abc import Collection, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 import structlog
 
+from provisioner.core.endings import not_known
 from provisioner.core.errors import DatabaseUnavailable
 from provisioner.core.model import Claim, ErrorCode, Observation, Proof, Result, Retry
 from provisioner.core.ports import Clock, JoinedProjects, Permits, ProjectHealth
 from provisioner.core.project_health import (
     FRESH,
-    QUARANTINE_RECHECK,
     Cause,
     QuarantinedProject,
     due_probes,
     listed,
-    quarantine_of,
     refused,
+    waiting_for_permission,
 )
 from provisioner.worker.key_gate import Postponed
 from provisioner.worker.project_trials import ProjectTrials
@@ -107,7 +108,7 @@ class ProjectGate:
             await self._check(project)
         except DatabaseUnavailable as error:
             message = "whether the machine identity is in the project is not known just now"
-            raise Postponed(Retry(delay=1.0, message=message)) from error
+            raise Postponed(not_known(message)) from error
 
     def _is_known(self, project: str) -> bool:
         """Whether nothing can be learned from a create there: it is known to pass, or to be refused."""
@@ -137,7 +138,7 @@ class ProjectGate:
                 return
         if one.may_try(self._clock.now()) or (one.probing and await self._health.take_probe(project)):
             return
-        raise Postponed(_waits(project, one))
+        raise Postponed(waiting_for_permission(project, one))
 
     async def judge(self, claim: Claim, observation: Observation) -> Retry | None:
         """What a create's end says about its project: how the request goes on if that is to blame."""
@@ -160,11 +161,11 @@ class ProjectGate:
             if cause is Cause.NOT_IN_PROJECT:
                 await self._read(refused=True)
         except DatabaseUnavailable:
-            return Retry(delay=1.0, message=observation.message, code=ErrorCode.PERMISSION_DENIED)
+            return replace(not_known(observation.message), code=ErrorCode.PERMISSION_DENIED)
         finally:
             self._trials.leave(project, claim.request.id, passed=False)
             self._open.set()
-        return _waits(project, one)
+        return waiting_for_permission(project, one)
 
     async def refresh(self, *, troubled: bool = True) -> None:
         """Hear what the other workers found out, and whether the identity has joined or may create now.
@@ -284,12 +285,3 @@ class ProjectGate:
             since=self._clock.now(),
             confirmed=False,
         )
-
-
-def _waits(project: str, one: QuarantinedProject) -> Retry:
-    return Retry(
-        delay=QUARANTINE_RECHECK.total_seconds(),
-        message=one.reason,
-        code=ErrorCode.PERMISSION_DENIED,
-        quarantine=quarantine_of(project),
-    )

@@ -10,8 +10,9 @@ from typing import Final, TypeVar
 import structlog
 
 from provisioner.core.doubt import unheard, with_doubt
+from provisioner.core.endings import UNSTORABLE
 from provisioner.core.errors import DatabaseUnusable, OutcomeDelayed, OutcomeRefused, OutcomeUnstorable
-from provisioner.core.model import ErrorCode, Fail, Retry, Settlement, Succeed
+from provisioner.core.model import Fail, Retry, Settlement, Succeed
 from provisioner.core.ports import Clock, Observer, Queue
 from provisioner.core.queue_values import Report
 from provisioner.core.unobserved import UNOBSERVED
@@ -170,7 +171,7 @@ class Settler:
         """What came cannot be stored: that is what is recorded; if not even that can be, it is set aside."""
         log.error("settlement_unstorable", request=settlement.claim.request.id, error=str(error))
         claim = with_doubt(settlement.claim, unheard(settlement.claim, self._clock.now()))
-        fitting = replace(settlement, claim=claim, outcome=_UNSTORABLE, records=())
+        fitting = replace(settlement, claim=claim, outcome=UNSTORABLE, records=())
         try:
             await self._write([fitting])
         except (OutcomeRefused, OutcomeDelayed) as again:
@@ -192,12 +193,6 @@ class Settler:
         self._pauses.pop(claim.mark, None)
         log.error("outcome_set_aside", request=claim.request.id, connection=made, reason=reason)
         self._lease_state.let_go([claim])
-
-
-_UNSTORABLE: Final = Fail(
-    code=ErrorCode.OUTCOME_UNKNOWN,
-    message="what Infisical answered cannot be stored; look in the project",
-)
 
 
 def _tell(batch: Sequence[Settlement], report: Report) -> None:

@@ -3,8 +3,22 @@
 from typing import Final
 
 import pytest
+from hypothesis import given, strategies as st
 
-from provisioner.core.endings import UNSENT, Standing, Status, lost, standing, unknown_target
+from provisioner.core.endings import (
+    ABANDONED,
+    SPREAD,
+    UNSENT,
+    UNSTORABLE,
+    Standing,
+    Status,
+    lost,
+    not_known,
+    standing,
+    unknown_target,
+    without_budget,
+)
+from provisioner.core.key_health import waiting_for_key
 from provisioner.core.model import Cancel, ErrorCode, Fail, Outcome, Remove, Retry, Succeed
 from tests.support.builders import a_connection
 
@@ -41,3 +55,19 @@ def test_what_ends_a_claim_without_an_answer() -> None:
     assert (lost(2.0).delay, lost(2.0).counted) == (2.0, False)
     assert unknown_target("eu").code is ErrorCode.TARGET_UNKNOWN
     assert "[targets.eu]" in unknown_target("eu").message
+
+
+@given(st.floats(0, 3600), st.floats(0, 1, exclude_max=True))
+def test_those_without_a_permit_come_back_apart(wait: float, jitter: float) -> None:
+    """Not before the budget has permits again, and within seconds after that; it costs no attempt."""
+    outcome = without_budget(wait, jitter=jitter)
+    assert wait <= outcome.delay <= wait + SPREAD
+    assert not outcome.counted
+
+
+def test_no_end_without_an_answer_costs_an_attempt() -> None:
+    """What a worker, the database or a key of others is to blame for is not the request's fault."""
+    waits = waiting_for_key("team-a")
+    assert not any(one.counted for one in (UNSENT, ABANDONED, lost(1.0), not_known("away"), waits))
+    assert (ABANDONED.code, UNSTORABLE.code) == (ErrorCode.OUTCOME_UNKNOWN, ErrorCode.OUTCOME_UNKNOWN)
+    assert waits.quarantine == "credential:team-a"

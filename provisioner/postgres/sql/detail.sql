@@ -27,8 +27,8 @@ SELECT
     (SELECT l.pace FROM provisioner.line_forecasts AS l WHERE l.target = q.target) AS pace,
     t.paused_at, t.paused_by,
     (
-        SELECT d.reason FROM provisioner.target_incidents AS d
-        WHERE d.target = q.target AND d.reported_at > clock_timestamp() - interval '15 seconds'
+        SELECT d.reason FROM provisioner.present_incidents AS d
+        WHERE d.target = q.target
         ORDER BY d.reported_at DESC
         LIMIT 1
     ) AS trouble

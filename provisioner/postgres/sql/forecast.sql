@@ -22,8 +22,7 @@ SELECT
     t.paused_at IS NOT NULL AS paused,
     (SELECT count(*) FROM provisioner.workers AS k WHERE k.lease_until > clock_timestamp() AND c.target = ANY (k.targets)) AS workers,
     EXISTS (
-        SELECT FROM provisioner.target_incidents AS d
-        WHERE d.target = c.target AND d.reported_at > clock_timestamp() - interval '15 seconds'
+        SELECT FROM provisioner.present_incidents AS d WHERE d.target = c.target
     ) OR EXISTS (
         -- A stall: calls do not end any more. After 150 s without one it is an outage.
         SELECT FROM provisioner.concurrency AS y

@@ -21,7 +21,8 @@ ORDER BY p.total DESC, p.ended_at IS NOT NULL, p.started_at DESC, p.batch
 LIMIT $2;
 
 -- :name targets
--- Each target with what is left to do there, what its limiter allows, what operators decided, and how many workers serve it.
+-- Each target with what is left to do there, what its limiter allows, what operators decided, and how many workers serve it. What stopped
+-- its server is told where it is remembered for $2 seconds: else it is only suspected.
 WITH counted AS (
     SELECT c.target, sum(c.requests)::bigint AS pending
     FROM provisioner.request_counts AS c
@@ -35,11 +36,9 @@ served AS (
     WHERE w.lease_until > clock_timestamp()
     GROUP BY s.target
 ),
--- Who has not said so again for a while is gone, or does not hold the target any more.
 troubled AS (
     SELECT t.target, count(*) AS workers, min(t.since) AS since, (array_agg(t.reason ORDER BY t.reported_at DESC))[1] AS reason
-    FROM provisioner.target_incidents AS t
-    WHERE t.reported_at > clock_timestamp() - interval '15 seconds'
+    FROM provisioner.present_incidents AS t
     GROUP BY t.target
 ),
 limits AS (
@@ -55,8 +54,7 @@ known AS (
 stalled AS (
     SELECT
         c.target, c.in_flight_limit, to_timestamp(c.cliff_at) AS cliff_at, to_timestamp(c.stalled_at) AS stalled_at,
-        -- What is remembered for less than six hours is only suspected.
-        CASE WHEN c.memory >= 21600 THEN c.cliff END AS cliff
+        CASE WHEN c.memory >= $2 THEN c.cliff END AS cliff
     FROM provisioner.concurrency AS c
 )
 SELECT
@@ -198,8 +196,9 @@ WHERE t.limited_at IS NOT NULL
 ORDER BY t.target;
 
 -- :name concurrency
--- How many creates may be in flight at each target, and how many at once stopped its server, where that is more than suspected.
-SELECT c.target, c.in_flight_limit, CASE WHEN c.memory >= 21600 THEN c.cliff END AS cliff, c.stalled_at IS NOT NULL AS stalled
+-- How many creates may be in flight at each target, and how many at once stopped its server, where that is more than suspected: it is
+-- remembered for $1 seconds.
+SELECT c.target, c.in_flight_limit, CASE WHEN c.memory >= $1 THEN c.cliff END AS cliff, c.stalled_at IS NOT NULL AS stalled
 FROM provisioner.concurrency AS c
 ORDER BY c.target;
 
