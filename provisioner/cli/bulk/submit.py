@@ -118,15 +118,18 @@ def submit(  # noqa: PLR0917  # the command line names them
         rotation=asked_rotation(with_rotation=with_rotation or rotations, columns=rotation),
         rotations=rotations,
     )
-    settings = load(config)
+    raise typer.Exit(_submitted(load(config), wish, as_json=as_json))
+
+
+def _submitted(settings: "Settings", wish: Wish, *, as_json: bool) -> int:
     settings.database_url()  # before a long file is read
     with checked_lines(wish, sealer(settings)) as checked:
-        problems = tuple(checked.problems)
-        report = Report(file=wish.name, dry_run=dry_run, lines=checked.lines, skipped=checked.bad, problems=problems)
-        if skip_invalid or not checked.bad:
+        problems, bad = tuple(checked.problems), checked.bad
+        report = Report(file=wish.name, dry_run=wish.dry_run, lines=checked.lines, skipped=bad, problems=problems)
+        if wish.skip_invalid or not bad:
             report = run_async(_submit(wish, settings, checked, report))
     tell(report, as_json=as_json)
-    raise typer.Exit(_status(report))
+    return _status(report)
 
 
 def _status(report: Report) -> int:
