@@ -104,12 +104,12 @@ async def read_outlook(database: Database) -> tuple[Sequence[TargetReport], Work
 
 async def read_gauges(database: Database) -> Gauges:
     """Look at what a monitor wants to know every few seconds. Raises as `read_status` does."""
-    sql = statements(_SQL)
     async with (
         database.acquire() as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
         await database.set_up(connection)
+        sql = await readable(connection, _SQL)
         return Gauges(
             lines=tuple(Line(**dict(row)) for row in await connection.fetch(sql["lines"])),
             budgets=tuple(BudgetReport(**dict(row)) for row in await connection.fetch(sql["budgets"])),

@@ -9,6 +9,7 @@ import pytest
 
 from provisioner.cli import COMMANDS
 from tests.support.cli import provisioner, query
+from tests.support.infisical import simulated
 from tests.support.operators import ask, one_of_each, postpone
 from tests.support.roles import Cast, granted, name_of
 
@@ -135,6 +136,17 @@ def test_a_requester_sees_its_own_alone(cast: Cast, database: Database) -> None:
     assert (theirs.returncode, theirs.stderr) == (1, "error: there is no request 1\n")
     other = json.loads(provisioner("status", "--json", database=cast.other).stdout)
     assert (other["progress"]["requests"], other["retries"]) == (0, [])
+
+
+def test_everybody_can_plan(cast: Cast, tmp_path: Path) -> None:
+    """What a file would change is asked of Infisical, and of the database what one may see."""
+    file = tmp_path / "projects.csv"
+    file.write_text("project_id\n8d7e2b34-6d3c-4d5e-9f4b-2f1f6c1a9b19\n")
+    with simulated("--any-project") as infisical:
+        for role in (cast.requester, cast.reader, cast.worker):
+            done = provisioner("plan", file, database=role, more=infisical.variables)
+            assert done.stderr == ""
+            assert "1 line; nothing was changed" in done.stdout
 
 
 def test_a_requester_is_told_its_place_in_line(cast: Cast, database: Database) -> None:

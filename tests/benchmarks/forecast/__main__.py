@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "forecast.md"
-AT_ONCE = 3  # scenarios: more of them would measure this process, not the forecast
+AT_ONCE = 5  # scenarios: more of them would measure this process, not the forecast
 
 
 def table(outcomes: dict[str, Sequence[Outcome]]) -> str:
