@@ -50,6 +50,9 @@ CREATE TABLE provisioner.rotation_requests (
 
 CREATE INDEX rotation_requests_batch ON provisioner.rotation_requests (batch) WHERE batch IS NOT NULL;
 
+-- Few rotations have left a key behind, and everybody who looks at the status asks for them.
+CREATE INDEX rotation_requests_left_behind ON provisioner.rotation_requests (id) WHERE left_behind IS NOT NULL;
+
 COMMENT ON TABLE provisioner.rotation_requests IS 'One row is one secret rotation that somebody wants: a key of its own for a project';
 COMMENT ON COLUMN provisioner.rotation_requests.connection IS 'The connection with the management key, by its name in the same project';
 COMMENT ON COLUMN provisioner.rotation_requests.key_name IS 'The key''s name at OpenRouter; {project_name}, {project_id} and {environment} are filled in';
@@ -62,12 +65,14 @@ COMMENT ON COLUMN provisioner.rotation_requests.left_behind IS 'Which other keys
 CREATE VIEW provisioner.requests AS
 SELECT
     q.id, q.target, q.batch, q.requested_by, q.status, q.error_code, q.created_at, q.finished_at, q.attempts,
-    q.wanted, q.connection_id AS recorded_id, provisioner.counted_as(q.status, q.wanted, q.connection_id) AS counted_as
+    q.wanted, q.connection_id AS recorded_id, provisioner.counted_as(q.status, q.wanted, q.connection_id) AS counted_as,
+    q.project_id, q.project_name, q.error_message
 FROM provisioner.connection_requests AS q
 UNION ALL
 SELECT
     r.id, r.target || '/rotations', r.batch, r.requested_by, r.status, r.error_code, r.created_at, r.finished_at,
-    r.attempts, r.wanted, r.rotation_id, provisioner.counted_as(r.status, r.wanted, r.rotation_id)
+    r.attempts, r.wanted, r.rotation_id, provisioner.counted_as(r.status, r.wanted, r.rotation_id), r.project_id,
+    r.project_name, r.error_message
 FROM provisioner.rotation_requests AS r;
 
 COMMENT ON VIEW provisioner.requests IS 'All requests of every kind, in brief; a rotation''s target is that of its line';
@@ -528,6 +533,16 @@ BEGIN
     SELECT r.id, r.was FROM reopened AS r UNION ALL SELECT h.id, h.was FROM hurried AS h;
 END
 $$;
+
+-- Somebody has deleted the keys at OpenRouter that these rotations left behind, so nobody needs to look for them any more.
+CREATE FUNCTION provisioner.keys_deleted(ids bigint[]) RETURNS TABLE (id bigint)
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    UPDATE provisioner.rotation_requests AS r SET left_behind = NULL
+    WHERE r.id = ANY (keys_deleted.ids) AND r.left_behind IS NOT NULL
+    RETURNING r.id
+$$;
+
+COMMENT ON FUNCTION provisioner.keys_deleted(bigint[]) IS 'Note that the keys which rotations left behind are deleted at OpenRouter';
 
 -- Put rotations in line that are not as they were recorded, as `repair` does with connections. What is wrong is `gone`, `failing`, a
 -- column, or `automatic`: that somebody switched the rotation off. Infisical itself repeats what failed: the outcome is `failing`.

@@ -297,7 +297,9 @@ SELECT
     CASE WHEN r.status = 'pending' THEN s.error_message ELSE r.error_message END AS error_message,
     CASE WHEN isfinite(w.run_at) THEN w.run_at END AS next_attempt_at,
     r.finished_at, r.project_name,
-    CASE WHEN r.status = 'succeeded' AND d.seen_at > r.finished_at THEN d.drift END AS drift
+    CASE WHEN r.status = 'succeeded' AND d.seen_at > r.finished_at THEN d.drift END AS drift,
+    r.description, r.on_conflict, r.not_before, r.wanted, r.interval_days, r.rotate_at, r.key_name, r.spend_limit, r.limit_reset,
+    r.include_byok
 FROM provisioner.rotation_requests AS r
 LEFT JOIN provisioner.drifts AS d ON d.id = r.id
 LEFT JOIN provisioner.in_flight AS f ON f.id = r.id

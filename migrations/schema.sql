@@ -624,6 +624,17 @@ $create$, name, line, recorded, requests);
 END
 $_$;
 
+CREATE FUNCTION provisioner.keys_deleted(ids bigint[]) RETURNS TABLE(id bigint)
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    UPDATE provisioner.rotation_requests AS r SET left_behind = NULL
+    WHERE r.id = ANY (keys_deleted.ids) AND r.left_behind IS NOT NULL
+    RETURNING r.id
+$$;
+
+COMMENT ON FUNCTION provisioner.keys_deleted(ids bigint[]) IS 'Note that the keys which rotations left behind are deleted at OpenRouter';
+
 CREATE FUNCTION provisioner.live_state(status text, wanted text, recorded uuid, flying bigint, waits bigint, quarantine text, said text, cancelled boolean) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -2340,7 +2351,10 @@ CREATE VIEW provisioner.requests AS
     q.attempts,
     q.wanted,
     q.connection_id AS recorded_id,
-    provisioner.counted_as(q.status, q.wanted, q.connection_id) AS counted_as
+    provisioner.counted_as(q.status, q.wanted, q.connection_id) AS counted_as,
+    q.project_id,
+    q.project_name,
+    q.error_message
    FROM provisioner.connection_requests q
 UNION ALL
  SELECT r.id,
@@ -2354,7 +2368,10 @@ UNION ALL
     r.attempts,
     r.wanted,
     r.rotation_id AS recorded_id,
-    provisioner.counted_as(r.status, r.wanted, r.rotation_id) AS counted_as
+    provisioner.counted_as(r.status, r.wanted, r.rotation_id) AS counted_as,
+    r.project_id,
+    r.project_name,
+    r.error_message
    FROM provisioner.rotation_requests r;
 
 COMMENT ON VIEW provisioner.requests IS 'All requests of every kind, in brief; a rotation''s target is that of its line';
@@ -3085,7 +3102,10 @@ CREATE VIEW provisioner.own_requests WITH (security_barrier='true') AS
     attempts,
     wanted,
     recorded_id,
-    counted_as
+    counted_as,
+    project_id,
+    project_name,
+    error_message
    FROM provisioner.requests q
   WHERE (requested_by = CURRENT_USER);
 
@@ -3409,7 +3429,17 @@ CREATE VIEW provisioner.rotation_status WITH (security_barrier='true') AS
         CASE
             WHEN ((r.status = 'succeeded'::text) AND (d.seen_at > r.finished_at)) THEN d.drift
             ELSE NULL::text
-        END AS drift
+        END AS drift,
+    r.description,
+    r.on_conflict,
+    r.not_before,
+    r.wanted,
+    r.interval_days,
+    r.rotate_at,
+    r.key_name,
+    r.spend_limit,
+    r.limit_reset,
+    r.include_byok
    FROM ((((provisioner.rotation_requests r
      LEFT JOIN provisioner.drifts d ON ((d.id = r.id)))
      LEFT JOIN provisioner.in_flight f ON ((f.id = r.id)))
@@ -3648,6 +3678,8 @@ CREATE INDEX ready_of_project ON provisioner.ready USING btree (target, project_
 
 CREATE INDEX rotation_requests_batch ON provisioner.rotation_requests USING btree (batch) WHERE (batch IS NOT NULL);
 
+CREATE INDEX rotation_requests_left_behind ON provisioner.rotation_requests USING btree (id) WHERE (left_behind IS NOT NULL);
+
 CREATE INDEX set_apart_by_error ON provisioner.set_apart USING btree (error_code, id) WHERE (error_code IS NOT NULL);
 
 CREATE INDEX set_apart_by_status ON provisioner.set_apart USING btree (status, id);
@@ -3780,6 +3812,8 @@ REVOKE ALL ON FUNCTION provisioner.follow_connections(ids bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION provisioner.is_about_all(code text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.keep_counts(requests regclass, line text, recorded text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.keys_deleted(ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.live_state(status text, wanted text, recorded uuid, flying bigint, waits bigint, quarantine text, said text, cancelled boolean) FROM PUBLIC;
 

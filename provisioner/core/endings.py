@@ -108,5 +108,5 @@ def telling_what_is_left(claim: Claim, outcome: Outcome) -> Outcome:
     if not isinstance(outcome, Fail | Cancel) or not (left := claim.request.left_behind(claim.doubt, None)):
         return outcome
     if isinstance(outcome, Cancel):
-        return Fail(code=ErrorCode.OUTCOME_UNKNOWN, message=f"it was cancelled; {left}")
-    return replace(outcome, message=f"{outcome.message}; {left}")
+        return Fail(code=ErrorCode.OUTCOME_UNKNOWN, message=f"it was cancelled; {left}", left_behind=left)
+    return replace(outcome, message=f"{outcome.message}; {left}", left_behind=left)

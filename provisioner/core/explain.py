@@ -23,49 +23,65 @@ def explain(request: Detail, words: Words) -> list[str]:
 
 def _succeeded(request: Detail, _words: Words) -> Iterator[str]:
     if request.adopted:
-        yield "somebody else had made the connection, and it was recorded as on_conflict says"
+        yield f"somebody else had made the {request.kind}, and it was recorded as on_conflict says"
     else:
-        yield "the connection was made and recorded"
+        yield f"the {request.kind} was made and recorded"
+    if request.is_rotation:
+        named = f"; OpenRouter lists it as {request.key_issued}" if request.key_issued else ""
+        yield f"its key is in the secret {request.secret}{named}"
+        yield from _left_behind(request)
     yield f"`provisioner verify {request.id}` compares it with Infisical"
 
 
 def _failed(request: Detail, _words: Words) -> Iterator[str]:
     yield f"it failed with {request.error_code or 'no error code'}; {_tries(request.attempts)}"
     yield f"to fix it: {remedy(request.error_code or '')}"
+    if request.awaited_id is not None:
+        yield f"its connection is request {request.awaited_id}: `provisioner show {request.awaited_id}` tells about it"
     if request.unknown:
-        yield "an attempt may still have made the connection: a retry looks it up first"
-    yield f"then run `provisioner retry {request.id}`"
+        yield f"an attempt may still have made the {request.kind}: a retry looks it up first"
+    yield from _left_behind(request)
+    if request.error_code != "connection_failed":
+        yield f"then run `provisioner retry {request.id}`"
+
+
+def _left_behind(request: Detail) -> Iterator[str]:
+    if request.left_behind:
+        yield request.left_behind
+        yield f"once it is deleted, `provisioner rotations {request.id} --deleted` says so"
 
 
 def _cancelled(request: Detail, _words: Words) -> Iterator[str]:
     yield "it was cancelled"
+    yield from _left_behind(request)
     yield f"`provisioner retry {request.id}` requests it again"
 
 
 def _updating(request: Detail, words: Words) -> Iterator[str]:
-    yield f"what was edited is sent to connection {request.connection_id}, and recorded when Infisical has it"
+    yield f"what was edited is sent to {request.kind} {request.made_id}, and recorded when Infisical has it"
     yield from _coming(request, words)
 
 
 def _removing(request: Detail, words: Words) -> Iterator[str]:
-    if request.connection_id is None:
+    if request.made_id is None:
         yield "it is not wanted any more: what an earlier create may have made is looked for and deleted"
     elif request.adopted:
-        yield f"it is not wanted any more: connection {request.connection_id}, which somebody else made, is let go"
+        yield f"it is not wanted any more: {request.kind} {request.made_id}, which somebody else made, is let go"
     else:
-        yield f"it is not wanted any more: connection {request.connection_id} is deleted"
+        yield f"it is not wanted any more: {request.kind} {request.made_id} is deleted"
     yield from _coming(request, words)
 
 
 def _removed(request: Detail, _words: Words) -> Iterator[str]:
     yield "nothing of ours is there, as was wanted"
+    yield from _left_behind(request)
     yield f"`provisioner retry {request.id}` has it made again"
 
 
 def _coming(request: Detail, words: Words) -> Iterator[str]:
     if request.claimed_at:
         yield from _in_flight(request, words)
-    elif request.next_attempt_at:
+    elif request.next_attempt_at or request.quarantine:
         yield from _waiting(request, words)
     else:
         yield from _ready(request, words)
@@ -89,7 +105,7 @@ def _waiting(request: Detail, words: Words) -> Iterator[str]:
     elif request.called_off:
         yield f"it was cancelled while its outcome was unknown: it is looked up for the last time {at}"
     elif request.unknown:
-        yield f"an attempt may have made the connection: it is looked up {at}, and created only if it does not exist"
+        yield f"an attempt may have made the {request.kind}: it is looked up {at}, and created only if there is none"
     elif request.attempts or request.error_message:
         yield f"it is retried {at}; {_tries(request.attempts)} so far, and {request.failures:,} counted as failures"
     else:
@@ -101,6 +117,12 @@ def _waiting(request: Detail, words: Words) -> Iterator[str]:
 
 def _quarantined(request: Detail) -> Iterator[str]:
     what, _, whose = str(request.quarantine).partition(":")
+    if what == "connection":
+        yield from _awaiting(request)
+        return
+    if what == "rotations":
+        yield "its connection is deleted after the rotations that use it, which `provisioner rotations` lists"
+        return
     if what == "project":
         yield (
             "it waits with all requests for this project, because the machine identity may not create there; once it"
@@ -114,10 +136,26 @@ def _quarantined(request: Detail) -> Iterator[str]:
     )
 
 
+def _awaiting(request: Detail) -> Iterator[str]:
+    name = request.waits_for or request.connection
+    if request.awaited_id is None:
+        yield (
+            f"it waits for the connection {name} of its project, and nobody has asked for that: request it, for example"
+            f" with a line of a file that names {request.project_id}"
+        )
+        return
+    yield (
+        f"it waits for the connection {name} of its project, request {request.awaited_id}, and starts within a second"
+        f" of its success; `provisioner show {request.awaited_id}` tells how far that is"
+    )
+
+
 def _in_flight(request: Detail, words: Words) -> Iterator[str]:
     since = f" since {words.moment(request.claimed_at)}" if request.claimed_at else ""
     if request.unrecorded:
-        made = f"connection {request.unrecorded_connection} was made" if request.unrecorded_connection else "it ended"
+        made = (
+            f"{request.kind} {request.unrecorded_connection} was made" if request.unrecorded_connection else "it ended"
+        )
         yield f"{made}, but the database refuses to record it: {request.unrecorded}"
         yield f"remove the cause: recording is tried again, next at {words.moment(request.recorded_again_at)}"
         return
@@ -126,7 +164,7 @@ def _in_flight(request: Detail, words: Words) -> Iterator[str]:
     else:
         yield f"its worker was lost{since}: another one takes over when the lease has expired, and looks it up first"
     if request.called_off:
-        yield "it was cancelled: this attempt may finish, and its connection is recorded"
+        yield f"it was cancelled: this attempt may finish, and its {request.kind} is recorded"
 
 
 def _astray(request: Detail, _words: Words) -> Iterator[str]:

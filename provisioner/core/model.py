@@ -314,10 +314,11 @@ class Succeed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fail:
-    """Record that a person has to act."""
+    """Record that a person has to act, and what may have been `left_behind` outside, in words."""
 
     code: ErrorCode
     message: str
+    left_behind: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

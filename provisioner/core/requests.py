@@ -31,6 +31,33 @@ class Listed:
     error_message: str | None
     next_attempt_at: datetime | None
     finished_at: datetime | None
+    # What only rotations have.
+    kind: str = "connection"
+    rotation_id: str | None = None
+    connection: str | None = None
+    waits_for: str | None = None
+    environment: str | None = None
+    secret_path: str | None = None
+    secret_name: str | None = None
+    key_issued: str | None = None
+    left_behind: str | None = None
+
+    @property
+    def is_rotation(self) -> bool:
+        """Whether it asks for a rotation, not for a connection."""
+        return self.kind == "rotation"
+
+    @property
+    def made_id(self) -> str | None:
+        """The id in Infisical of what was made."""
+        return self.rotation_id if self.is_rotation else self.connection_id
+
+    @property
+    def secret(self) -> str:
+        """Where a rotation writes its key: environment, folder and name."""
+        if self.environment is None or self.secret_path is None:
+            return ""
+        return f"{self.environment}:{self.secret_path.rstrip('/')}/{self.secret_name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +67,8 @@ class Detail(Listed):
     `unknown`: an attempt may have made the connection. `called_off`: it is cancelled as soon as that is certain.
     `quarantine`: why it waits together with others. `place`: how many are served up to and with it, if it is in line.
     `workers` live and serve its target, at `pace` creates a second, None if that is not known. `worker` has it in
-    flight since `claimed_at`. `unrecorded`: why its outcome could not be recorded yet.
+    flight since `claimed_at`. `unrecorded`: why its outcome could not be recorded yet. `awaited_id` is the request of
+    the connection that a rotation waits for.
     """
 
     now: datetime
@@ -59,6 +87,8 @@ class Detail(Listed):
     paused_at: datetime | None
     paused_by: str | None
     trouble: str | None
+    awaited_id: int | None = None
+    awaited_status: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ the table may hold.
 
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Final, Self
 
@@ -13,6 +14,7 @@ import orjson
 
 from provisioner.intake.errors import FileUnusable, Problem
 from provisioner.intake.reading import Format, read
+from provisioner.intake.rotation import CALLED
 from provisioner.intake.rows import API_KEY, COLUMNS, Row, Seal, check
 from provisioner.intake.spool import Spool
 
@@ -78,18 +80,19 @@ def check_file(
     seal: Seal,
     batch: str | None = None,
     rotation: Mapping[str, object] | None = None,
+    rotations: bool = False,
     progress: Callable[[], None] = lambda: None,
 ) -> CheckedFile:
     """Read and check a whole file; rows without a batch get `batch`, those without a rotation's column its `rotation`.
 
-    Calls `progress` now and then.
+    With `rotations` the lines ask for those alone. Calls `progress` now and then.
 
     Readable keys are sealed at once, so that none is kept. The caller closes what is returned. Raises `FileUnusable`
     and `OSError`.
     """
     checked = CheckedFile()
     try:
-        for found in read(stream, name=name, form=form):
+        for found in read(stream, name=name, form=form, rotations=rotations):
             if checked.lines % STEP == 0:
                 progress()
             if isinstance(found, Problem):
@@ -104,7 +107,7 @@ def check_file(
             if isinstance(row, Row):
                 checked.add(found.line, row.sealed(seal), given)
             else:
-                checked.refuse(list(row))
+                checked.refuse([_as_called(problem) for problem in row] if rotations else list(row))
     except MemoryError:
         checked.__exit__()
         raise FileUnusable(
@@ -114,3 +117,8 @@ def check_file(
         checked.__exit__()
         raise
     return checked
+
+
+def _as_called(problem: Problem) -> Problem:
+    """The problem with a column as it is called in a file of rotations."""
+    return replace(problem, column=CALLED.get(problem.column, problem.column)) if problem.column else problem

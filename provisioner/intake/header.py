@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from provisioner.intake.errors import FileUnusable
+from provisioner.intake.rotation import OF_ROTATIONS
 from provisioner.intake.rows import API_KEY, COLUMNS, RESULTS, SIMPLE, unknown_column
 
 DELIMITERS: Final = ",;\t|"
@@ -19,6 +20,15 @@ def _plain(name: str) -> str:
 
 
 _KNOWN: Final = {_plain(column): column for column in (*COLUMNS, API_KEY, *RESULTS)}
+_KNOWN_OF_ROTATIONS: Final = {_plain(column): column for column in RESULTS} | {
+    _plain(name): column for name, column in OF_ROTATIONS.items()
+}
+
+
+OTHER_KIND: Final = (
+    "holds rotations of an export: `submit --rotations` loads what `export --rotations` writes, and `submit` what"
+    " `export` writes without it"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +39,12 @@ class Header:
     nameless: frozenset[int]
 
 
-def column_of(name: str) -> str:
-    """Return the column that is meant, whatever its case, spaces and hyphens; an unknown name stays as it is."""
-    return _KNOWN.get(_plain(name), name)
+def column_of(name: str, *, rotations: bool = False) -> str:
+    """Return the column that is meant, whatever its case, spaces and hyphens; an unknown name stays as it is.
+
+    In a file of `rotations` alone, columns are called otherwise.
+    """
+    return (_KNOWN_OF_ROTATIONS if rotations else _KNOWN).get(_plain(name), name)
 
 
 def is_export(columns: Iterable[str]) -> bool:
@@ -50,23 +63,28 @@ def delimiter(first: str) -> str:
     return max(DELIMITERS, key=lambda mark: sum(_plain(name) in _KNOWN for name in first.split(mark)))
 
 
-def read_header(cells: Sequence[str]) -> Header:
+def read_header(cells: Sequence[str], *, rotations: bool = False) -> Header:
     """Understand a header. Raises `FileUnusable` saying what is wrong with it."""
-    names = [column_of(cell) if _plain(cell) else "" for cell in cells]
+    names = [column_of(cell, rotations=rotations) if _plain(cell) else "" for cell in cells]
     while names and not names[-1]:  # a spreadsheet's empty columns at the end
         names.pop()
-    known = {*COLUMNS, API_KEY}
+    known = set(OF_ROTATIONS.values()) if rotations else {*COLUMNS, API_KEY}
     if not known.intersection(names):
+        simple = f"{', '.join(SIMPLE)}, {API_KEY}, and those of rotations (rotation_…)"
+        there_are = ", ".join(OF_ROTATIONS) if rotations else simple
         raise FileUnusable(
-            "has no header: the first line must name the columns, such as project_id,name; "
-            f"there are {', '.join(SIMPLE)}, {API_KEY}, and those of rotations (rotation_…)"
+            f"has no header: the first line must name the columns, such as project_id,name; there are {there_are}"
         )
     if "id" in names and "project_id" not in names:
         raise FileUnusable(
             "has a column id, which is a request's number here: if it is the project's UUID, call the column project_id"
         )
+    if is_export(names) and not rotations and "rotation_id" in names:
+        raise FileUnusable(OTHER_KIND)
     passed_over = RESULTS if is_export(names) else frozenset[str]()
-    if unknown := [unknown_column(name.strip()) for name in names if name and name not in known | passed_over]:
+    if unknown := [
+        unknown_column(name.strip(), rotations=rotations) for name in names if name and name not in known | passed_over
+    ]:
         raise FileUnusable(f"has an invalid header: {'; '.join(unknown)}")
     if "project_id" not in names:
         raise FileUnusable("has a header without the column project_id: the UUID of the Infisical project")

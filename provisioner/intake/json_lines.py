@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
 from provisioner.intake.errors import Problem
-from provisioner.intake.header import column_of, is_export
+from provisioner.intake.header import OTHER_KIND, column_of, is_export
 from provisioner.intake.rows import COLUMNS, HALF, NOT_UTF_8, RESULTS, halves, shown_name
 
 _DIGITS: Final = 40  # of a number; a longer one is out of every column's reach, and slow to read
@@ -22,10 +22,10 @@ def is_one_document(line: str) -> bool:
     return _NO_LINE.match(line) is not None
 
 
-def parse(number: int, text: str) -> dict[str, object] | Problem:
+def parse(number: int, text: str, *, rotations: bool = False) -> dict[str, object] | Problem:
     """Return what a line says by column, or what is wrong with it."""
     try:
-        named = _parsed(text)
+        named = _parsed(text, rotations=rotations)
     except UnicodeEncodeError:
         return Problem(line=number, problem=NOT_UTF_8)
     except json.JSONDecodeError as error:
@@ -41,12 +41,15 @@ def parse(number: int, text: str) -> dict[str, object] | Problem:
     return {name: value for name, value in named.items() if name not in passed_over}
 
 
-def _parsed(text: str) -> dict[str, Any]:
+def _parsed(text: str, *, rotations: bool) -> dict[str, Any]:
     text.encode()  # as strict as the file ought to be
     given = _DECODER.decode(text)
     if not isinstance(given, dict):
         raise _Refused('is not a JSON object, such as {"project_id": "…", "name": "…"}')
-    return _object([(column_of(name), value) for name, value in given.items()])
+    named = _object([(column_of(name, rotations=rotations), value) for name, value in given.items()])
+    if is_export(named) and not rotations and "rotation_id" in named:
+        raise _Refused(OTHER_KIND)
+    return named
 
 
 def _column_in(name: str) -> str | None:

@@ -22,8 +22,10 @@ from provisioner.intake.json_lines import is_one_document, parse
 LONGEST: Final = 1 << 20  # characters: a longer line is no list of requests, and would fill the memory
 # Around a value: what a copied page or a spreadsheet leaves, and nobody sees.
 _INVISIBLE: Final = " \t\r\n\v\f\u00a0\ufeff\u200b\u200c\u200d\u200e\u200f\u202a\u202c\u2060"
-_FREE: Final = frozenset({"description"})  # text that is taken as it is
-_TEXTS: Final = frozenset({"description", "batch", "project_name"})  # what a spreadsheet may take for a formula
+_FREE: Final = frozenset({"description", "rotation_description"})  # text that is taken as it is
+_TEXTS: Final = frozenset(
+    {"description", "batch", "project_name", "rotation_key_name", "rotation_description"}
+)  # what a spreadsheet may take for a formula
 _FOREIGN: Final = {
     b"\xff\xfe\0\0": "is UTF-32 text; save it as UTF-8",
     b"\0\0\xfe\xff": "is UTF-32 text; save it as UTF-8",
@@ -64,8 +66,12 @@ _SUFFIXES: Final = {
 }
 
 
-def read(stream: io.BufferedReader, *, name: str, form: Format | None = None) -> Iterator[Record | Problem]:
+def read(
+    stream: io.BufferedReader, *, name: str, form: Format | None = None, rotations: bool = False
+) -> Iterator[Record | Problem]:
     """Give every line of a file. `name` is the file's, for its suffix; `form` overrides what that says.
+
+    The lines ask for connections, or for `rotations` alone.
 
     Raises `FileUnusable`, and `OSError` when the file cannot be read to its end.
     """
@@ -81,7 +87,8 @@ def read(stream: io.BufferedReader, *, name: str, form: Format | None = None) ->
     encoding, errors = ("utf-16", "surrogatepass") if wide else ("utf-8-sig", "surrogateescape")
     text = io.TextIOWrapper(stream, encoding=encoding, errors=errors, newline="")
     try:
-        yield from _read_csv(_lines(text)) if form is Format.CSV else _read_jsonl(_lines(text))
+        read_form = _read_csv if form is Format.CSV else _read_jsonl
+        yield from read_form(_lines(text), rotations=rotations)
     except UnicodeDecodeError:
         raise FileUnusable("is cut off: its UTF-16 text ends in the middle of a character") from None
     finally:
@@ -102,7 +109,7 @@ def _lines(text: io.TextIOWrapper) -> Iterator[str]:
         yield line
 
 
-def _read_csv(lines: Iterator[str]) -> Iterator[Record | Problem]:
+def _read_csv(lines: Iterator[str], *, rotations: bool) -> Iterator[Record | Problem]:
     # The header is on the first line that is not empty, or below Excel's own.
     skipped, first = _first(enumerate(lines))
     if mark := separator(first):
@@ -110,7 +117,7 @@ def _read_csv(lines: Iterator[str]) -> Iterator[Record | Problem]:
     mark = mark or delimiter(first)
     reader = csv.reader(chain([first], lines), delimiter=mark, strict=True)
     try:
-        header = read_header(next(reader))
+        header = read_header(next(reader), rotations=rotations)
     except csv.Error as error:
         said = str(error).replace("\t", "tab")  # a delimiter that nobody sees
         raise FileUnusable(f"has a header that is not CSV: {said}") from error
@@ -175,7 +182,7 @@ def _record(line: int, header: Header, cells: list[str]) -> Record | Problem:
     return Record(line=line, values=values)
 
 
-def _read_jsonl(lines: Iterator[str]) -> Iterator[Record | Problem]:
+def _read_jsonl(lines: Iterator[str], *, rotations: bool) -> Iterator[Record | Problem]:
     first = True
     for number, line in enumerate(lines, start=1):
         text = line.strip()
@@ -186,7 +193,7 @@ def _read_jsonl(lines: Iterator[str]) -> Iterator[Record | Problem]:
             what, filter_ = ("a JSON array", ".[]") if is_array else ("a JSON object over several lines", ".")
             raise FileUnusable(f"is {what}; JSON Lines has one object per line (convert it with jq -c '{filter_}')")
         first = False
-        given = parse(number, text)
+        given = parse(number, text, rotations=rotations)
         yield given if isinstance(given, Problem) else Record(line=number, values=_said(given))
 
 

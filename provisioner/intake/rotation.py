@@ -8,6 +8,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, PlainValidator, StringConstraints
 
+from provisioner.core.description import LONGEST, units
+
 PREFIX: Final = "rotation_"
 _NUMBER: Final = pattern(r"[0-9]{1,9}(?:\.[0-9]{1,6})?")
 _TRUTH: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -25,6 +27,8 @@ RULES: Final = {
     "rotation_spend_limit": "must be a number of credits above 0",
     "rotation_limit_reset": "must be daily, weekly or monthly",
     "rotation_include_byok": "must be true or false",
+    "rotation_description": "must be text of at most 255 characters, an emoji counted as two",
+    "rotation_on_conflict": "must be fail or adopt",
 }
 
 
@@ -58,6 +62,12 @@ def _truth(given: object) -> bool:
     return found
 
 
+def _fitting(text: str) -> str:
+    if units(text) > LONGEST or "\0" in text:
+        raise ValueError
+    return text
+
+
 def _printable(text: str) -> str:
     if not text.strip() or not text.isprintable():
         raise ValueError
@@ -81,6 +91,16 @@ class RotationColumns(BaseModel):
     rotation_spend_limit: Annotated[float, PlainValidator(_limit)] | None = None
     rotation_limit_reset: Literal["daily", "weekly", "monthly"] | None = None
     rotation_include_byok: Annotated[bool, PlainValidator(_truth)] | None = None
+    rotation_description: Annotated[str, AfterValidator(_fitting)] | None = None
+    rotation_on_conflict: Literal["fail", "adopt"] | None = None
 
 
 ROTATION_COLUMNS: Final = tuple(RotationColumns.model_fields)
+# The columns of a file of rotations alone, and what each is called in a file of connections.
+_SHARED: Final = ("target", "project_id", "priority", "batch", "project_name", "not_before")
+OF_ROTATIONS: Final = {
+    **{column: column for column in _SHARED},
+    "connection": "name",
+    **{column.removeprefix(PREFIX): column for column in ROTATION_COLUMNS},
+}
+CALLED: Final = {column: name for name, column in OF_ROTATIONS.items()}

@@ -17,7 +17,7 @@ from provisioner.core.description import LONGEST, units
 from provisioner.core.key_text import NoKey, key_in
 from provisioner.core.secret import Secret
 from provisioner.intake.errors import Problem
-from provisioner.intake.rotation import PREFIX, ROTATION_COLUMNS, RULES, RotationColumns
+from provisioner.intake.rotation import OF_ROTATIONS, PREFIX, ROTATION_COLUMNS, RULES, RotationColumns
 
 SEALED: Final = "sealed:"
 API_KEY: Final = "api_key"
@@ -75,6 +75,11 @@ RESULTS: Final = frozenset(
         "error_code",
         "error_message",
         "finished_at",
+        "kind",
+        "rotation_id",
+        "waits_for",
+        "key_issued",
+        "left_behind",
     }
 )
 
@@ -206,10 +211,12 @@ def check(line: int, values: Mapping[str, object]) -> Row | Sequence[Problem]:
         return [_problem(line, problem, values) for problem in error.errors(include_url=False)]
 
 
-def unknown_column(name: str) -> str:
-    """What is wrong with a column that no line may have."""
+def unknown_column(name: str, *, rotations: bool = False) -> str:
+    """What is wrong with a column that no line may have, in a file of connections or of `rotations` alone."""
     if name in RESULTS:
         return f"{name!r} is filled in by provisioner; leave it out"
+    if rotations:
+        return f"{_shown(name)} is no column of rotations; there are {', '.join(OF_ROTATIONS)}"
     close = get_close_matches(name.lower(), (*COLUMNS, API_KEY), n=1)
     shown = _shown(name)
     if close:

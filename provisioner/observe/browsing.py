@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from provisioner import __version__
 from provisioner.core.alerts import ADVICE
 from provisioner.core.explain import Words, explain
-from provisioner.core.requests import Found, Query, Story
+from provisioner.core.requests import Detail, Found, Query, Story
 from provisioner.observe.words import duration, environment, link, masked, moment
 
 if TYPE_CHECKING:
@@ -91,19 +91,27 @@ class StoryView:
     @property
     def command(self) -> str:
         """What a person can do about it, to be copied; empty if there is nothing to do."""
-        if self.story is None:
-            return ""
-        detail = self.story.detail
-        if detail.paused_at is not None and detail.finished_at is None:
-            return f"provisioner resume {quote(masked(detail.target))}"
-        if detail.state in _STUCK:
-            return f"provisioner retry {detail.id}"
-        return f"provisioner verify {detail.id}" if detail.state == "succeeded" else f"provisioner show {detail.id}"
+        return _command(self.story.detail) if self.story else ""
 
     @property
     def facts(self) -> list[tuple[str, str | datetime]]:
         """What is known of it, without what is not there."""
         return list(_facts(self.story)) if self.story else []
+
+
+def _command(detail: Detail) -> str:
+    if detail.waits_for is not None or detail.error_code == "connection_failed":
+        # A rotation goes the way of its connection, so that is where something can be done.
+        if detail.awaited_id is None:
+            return f"provisioner list --project {detail.project_id}"
+        return f"provisioner {'show' if detail.waits_for else 'retry'} {detail.awaited_id}"
+    if detail.paused_at is not None and detail.finished_at is None:
+        return f"provisioner resume {quote(masked(detail.target))}"
+    if detail.state in _STUCK:
+        return f"provisioner retry {detail.id}"
+    if detail.left_behind:
+        return f"provisioner rotations {detail.id} --deleted"
+    return f"provisioner {'verify' if detail.state == 'succeeded' else 'show'} {detail.id}"
 
 
 def parse_query(given: Mapping[str, str]) -> Query:
@@ -175,6 +183,8 @@ def _facts(story: Story) -> Iterator[tuple[str, str | datetime]]:
         "project": detail.project_id,
         "project name": detail.project_name,
         "name": detail.name,
+        "uses connection": detail.connection,
+        "secret": detail.secret,
         "description": detail.description,
         "target": detail.target,
         "credential": detail.credential,
@@ -186,12 +196,15 @@ def _facts(story: Story) -> Iterator[tuple[str, str | datetime]]:
         "not before": detail.not_before,
         "finished": detail.finished_at,
         "creates sent": detail.attempts,
+        "rotation": detail.rotation_id,
+        "key at OpenRouter": detail.key_issued,
         "connection": detail.connection_id,
         "organization": detail.org_id,
         "compared with Infisical": story.verified_at,
         "not as recorded": story.drift,
         "error": detail.error_code,
         "message": detail.error_message,
+        "left behind": detail.left_behind,
     }
     for name, value in facts.items():
         if value is not None and value != "":

@@ -1,16 +1,19 @@
 """Look at many requests: list, count and export those that a filter matches, quick whatever the table's size."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from datetime import datetime
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from provisioner.core.requests import Listed
 from provisioner.postgres.candidates import Range, is_narrow, lots
-from provisioner.postgres.filters import Filter, State
+from provisioner.postgres.filters import Filter, State, parts
+from provisioner.postgres.kinds import KINDS, Kind, sql_of
 from provisioner.postgres.moments import EARLIEST
-from provisioner.postgres.own import own_statements, readable, sees_all
+from provisioner.postgres.own import own, readable, sees_all
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
@@ -22,7 +25,18 @@ PAGE: Final = 2_000  # rows that the server hands over at a time
 EXPORT_TIME: Final = 600_000  # milliseconds that one of its statements may take
 
 
-COLUMNS: Final = tuple(field.name for field in fields(Listed))
+_LISTED: Final = tuple(field.name for field in fields(Listed))
+# What an export of connections has, an export of rotations, and a report of both.
+COLUMNS: Final = _LISTED[: _LISTED.index("kind")]
+ROTATION_COLUMNS: Final = (
+    *("id", "target", "project_id", "name", "connection", "environment", "secret_path", "secret_name", "interval_days"),
+    *("rotate_at", "key_name", "spend_limit", "limit_reset", "include_byok", "description", "on_conflict", "priority"),
+    *("batch", "project_name", "not_before", "requested_by", "created_at", "state", "attempts", "rotation_id"),
+    *("connection_id", "key_issued", "left_behind", "adopted", "error_code", "error_message", "next_attempt_at"),
+    "finished_at",
+)
+REPORT_COLUMNS: Final = _LISTED
+_ELSE: Final = {field.name: field.default for field in fields(Listed) if field.default is not MISSING}
 
 
 # A row that was written past the triggers may lack what every row has: that must not end anybody's listing.
@@ -40,33 +54,41 @@ def whole(row: "asyncpg.Record") -> dict[str, Any]:
     return {name: _LACKING.get(name) if value is None else value for name, value in row.items()}
 
 
-async def count(database: Database, wanted: Filter) -> Mapping[State, int]:
-    """Count what the filter matches, by state.
+def listed(row: "asyncpg.Record") -> Listed:
+    """A request as it is listed."""
+    values = whole(row)
+    return Listed(**{name: values[name] for name in _LISTED if name in values})
+
+
+async def count(database: Database, wanted: Filter, *, kinds: Sequence[Kind | None] = KINDS) -> Mapping[State, int]:
+    """Count what the filter matches, of these kinds, by state.
 
     Raises `DatabaseUnavailable` and `DatabaseUnusable`, as all of these do.
     """
-    rows = await database.fetch((await readable(database, _SQL))["counts"], *wanted.arguments())
-    found = {row["state"]: row["requests"] for row in rows}
+    found: Counter[State] = Counter()
+    adapted = str if await sees_all(database) else own
+    for kind, its in parts(wanted, kinds):
+        for row in await database.fetch(adapted(sql_of(kind, _SQL)["counts"]), *its.arguments()):
+            found[State(row["state"])] += row["requests"]
     return {state: found[state] for state in State if state in found}
 
 
-async def ids_after(database: Database, wanted: Filter, last: int, *, limit: int) -> Sequence[int]:
-    """The ids of the oldest `limit` requests above the id `last` that the filter matches, in order."""
-    rows = await database.fetch(
-        (await readable(database, _SQL))["requests"], *wanted.arguments(), last, None, limit, False
-    )
+async def ids_after(database: Database, kind: Kind | None, its: Filter, last: int, *, limit: int) -> Sequence[int]:
+    """The ids of the oldest `limit` requests of a kind above the id `last` that its filter matches, in order."""
+    adapted = str if await sees_all(database) else own
+    rows = await database.fetch(adapted(sql_of(kind, _SQL)["ids"]), *its.arguments(), last, limit)
     return [row["id"] for row in rows]
 
 
 async def unknown_ids(database: Database, ids: Collection[int]) -> Sequence[int]:
     """Those of the ids that no request has."""
-    rows = await database.fetch(statements(_SQL)["unknown"], list(ids)) if ids else []
+    rows = await database.fetch((await readable(database, _SQL))["unknown"], list(ids)) if ids else []
     return [row["id"] for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a filter matches at one moment: every request, oldest first, its values in the order of `COLUMNS`."""
+    """What a filter matches at one moment: every request, oldest first, its values in the order that was asked for."""
 
     at: datetime
     rows: AsyncIterator[Sequence[object]]
@@ -74,54 +96,78 @@ class Snapshot:
 
     async def states(self) -> Mapping[str, int]:
         """How many are in each state; to be asked before the rows."""
-        found = {row["state"]: row["requests"] for row in await self._fetch("counts")}
+        found = await self._summed("counts", "state")
         return {state.value: found[state] for state in State if state in found}
 
     async def causes(self) -> Mapping[str, int]:
         """How many failed for each reason, the most frequent first; to be asked before the rows."""
-        return {row["error_code"]: row["requests"] for row in await self._fetch("causes")}
+        return dict((await self._summed("causes", "error_code")).most_common())
+
+    async def _summed(self, name: str, by: str) -> Counter[str]:
+        found: Counter[str] = Counter()
+        for row in await self._fetch(name):
+            found[row[by]] += row["requests"]
+        return found
 
 
 async def unknown_batches(database: Database, batches: Collection[str]) -> Sequence[str]:
     """Those of the batches that no request is in."""
-    rows = await database.fetch(statements(_SQL)["unknown_batches"], list(batches)) if batches else []
+    rows = await database.fetch((await readable(database, _SQL))["unknown_batches"], list(batches)) if batches else []
     return [row["batch"] for row in rows]
 
 
 @asynccontextmanager
-async def exporting(database: Database, wanted: Filter) -> AsyncIterator[Snapshot]:
-    """Give every request that the filter matches.
+async def exporting(
+    database: Database, wanted: Filter, *, columns: Sequence[str] = COLUMNS, kinds: Sequence[Kind | None] = KINDS
+) -> AsyncIterator[Snapshot]:
+    """Give every request of these kinds that the filter matches: these of its values.
 
     All are of one moment. They come in small lots from a cursor of the server, so memory does not grow with their
     number.
     """
+    meant = parts(wanted, kinds)
     async with (
         database.acquire() as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
         await database.set_up(connection)
         everything = await sees_all(connection)
-        sql = (statements if everything else own_statements)(_SQL)
+        adapted = str if everything else own
 
         async def rows() -> AsyncIterator[Sequence[object]]:
             if everything and is_narrow(wanted):
                 await connection.execute(statements("candidates")["prepare"], str(EXPORT_TIME))
-                async for lot, _ in lots(connection, wanted, Range(oldest_first=True)):
-                    for row in lot:
-                        yield tuple(row)
+                async for lot, _ in lots(connection, wanted, Range(oldest_first=True), kinds=kinds):
+                    if lot:
+                        pick = _picking(columns, list(lot[0].keys()))
+                        for row in lot:
+                            yield pick(row)
                 return
-            # Without a name: through a pooler it would outlive us in a session that is somebody else's next.
-            statement = await connection.prepare(sql["requests"], name="")
-            async for row in statement.cursor(*wanted.arguments(), None, None, None, False, prefetch=PAGE):
-                yield tuple(row)
+            for kind, its in meant:
+                # Without a name: through a pooler it would outlive us in a session that is somebody else's next.
+                statement = await connection.prepare(adapted(sql_of(kind, _SQL)["requests"]), name="")
+                pick = _picking(columns, [each.name for each in statement.get_attributes()])
+                async for row in statement.cursor(*its.arguments(), None, None, None, False, prefetch=PAGE):
+                    yield pick(row)
 
         async def fetch(name: str) -> Sequence["asyncpg.Record"]:
-            found: Sequence[asyncpg.Record] = await connection.fetch(sql[name], *wanted.arguments())
+            found: list[asyncpg.Record] = []
+            for kind, its in meant:
+                found += await connection.fetch(adapted(sql_of(kind, _SQL)[name]), *its.arguments())
             return found
 
         yield Snapshot(await connection.fetchval(statements("reports")["now"]), rows(), fetch)
 
 
+def _picking(columns: Sequence[str], known: Sequence[str]) -> Callable[["asyncpg.Record"], Sequence[object]]:
+    """What picks the columns out of a row; those that its kind does not have are as they are by default."""
+    lacking = [name for name in columns if name not in known]
+    rest = [_ELSE.get(name) for name in lacking]
+    pick = itemgetter(*((*known, *lacking).index(name) for name in columns))
+    return lambda row: pick((*row, *rest))
+
+
 async def requested_targets(database: Database) -> Sequence[str]:
-    """Every target that a request names."""
-    return [row["target"] for row in await database.fetch(statements(_SQL)["targets"])]
+    """Every target that a request of any kind names."""
+    found = [row["target"] for kind in KINDS for row in await database.fetch(sql_of(kind, _SQL)["targets"])]
+    return list(dict.fromkeys(found))

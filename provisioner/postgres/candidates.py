@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from provisioner.postgres.filters import ENDED, SET_APART, UNFINISHED, Filter, State
+from provisioner.postgres.filters import ENDED, SET_APART, UNFINISHED, Filter, State, parts
+from provisioner.postgres.kinds import KINDS, Kind, sql_of
 from provisioner.postgres.queries import statements
 
 if TYPE_CHECKING:
@@ -38,6 +39,13 @@ class Range:
     def behind(self, edge: int) -> "Range":
         """What is left once all up to an id was looked at."""
         return replace(self, low=edge) if self.oldest_first else replace(self, high=edge)
+
+    def of(self, kind: Kind | None) -> "Range":
+        """The part that ids of a kind can be in: those of each kind are above all of the kind before."""
+        place = KINDS.index(kind)
+        first = 0 if kind is None else kind.first
+        following = KINDS[place + 1].first if place + 1 < len(KINDS) else TOP  # type: ignore[union-attr]  # None is first
+        return replace(self, low=max(self.low, first - 1), high=min(self.high, following))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,13 +76,15 @@ class _Counted:
     pending: int
 
 
-async def choose(connection: "Connection", wanted: Filter, text: str = "") -> Source | None:
-    """Where to look for what a filter matches; None if nothing does."""
+async def choose(
+    connection: "Connection", wanted: Filter, text: str = "", *, kind: Kind | None = None
+) -> Source | None:
+    """Where to look for what a filter matches of a kind; None if nothing does."""
     if wanted.ids:
         return Source(name="given", arguments=(list(wanted.ids),))
     if wanted.projects:
         return Source(name="of_projects", arguments=(list(wanted.projects), list(wanted.targets) or None))
-    counted = await _count(connection, wanted)
+    counted = await _count(connection, wanted, kind)
     states = frozenset(wanted.states)
     if counted.newest is None or (_are_counted(states) and not counted.matching):
         return None
@@ -98,10 +108,11 @@ async def matching(
     limit: int,
     text: str = "",
     until: float = float("inf"),
+    kinds: Sequence[Kind | None] = KINDS,
 ) -> Matches:
     """At most `limit` requests that a filter matches, of those that can be looked at by the monotonic time `until`."""
     rows: list[asyncpg.Record] = []
-    async for lot, edge in lots(connection, wanted, within, limit=limit, text=text):
+    async for lot, edge in lots(connection, wanted, within, limit=limit, text=text, kinds=kinds):
         rows += lot
         if len(rows) >= limit:
             break
@@ -111,24 +122,39 @@ async def matching(
 
 
 async def lots(
-    connection: "Connection", wanted: Filter, within: Range, *, limit: int | None = None, text: str = ""
+    connection: "Connection",
+    wanted: Filter,
+    within: Range,
+    *,
+    limit: int | None = None,
+    text: str = "",
+    kinds: Sequence[Kind | None] = KINDS,
 ) -> AsyncIterator[tuple[Sequence["asyncpg.Record"], int | None]]:
     """What a filter matches, lot by lot, each with the id up to which that is all; at most `limit` of each lot."""
-    source = await choose(connection, wanted, text)
+    meant = parts(wanted, kinds)
+    for kind, its in meant if within.oldest_first else reversed(meant):
+        async for lot in _lots_of(kind, connection, its, within.of(kind), limit=limit, text=text):
+            yield lot
+
+
+async def _lots_of(
+    kind: Kind | None, connection: "Connection", wanted: Filter, within: Range, *, limit: int | None, text: str
+) -> AsyncIterator[tuple[Sequence["asyncpg.Record"], int | None]]:
+    source = await choose(connection, wanted, text, kind=kind)
     if source is None:
         return
     within, step = replace(within, high=min(within.high, source.top)), 0
     edge: int | None = 0
     while edge is not None:
-        ids, edge = await _lot(connection, source, within, step)
+        ids, edge = await _lot(kind, connection, source, within, step)
         if ids and text and source.name != "walk":
-            found = await connection.fetch(statements(_SQL)["named_so"], ids, f"%{escaped(text)}%")
+            found = await connection.fetch(sql_of(kind, _SQL)["named_so"], ids, f"%{escaped(text)}%")
             ids = [row["id"] for row in found]
         rows: Sequence[asyncpg.Record] = ()
         if ids:
             asked = replace(wanted, ids=ids).arguments()
             rows = await connection.fetch(
-                statements("browse")["requests"], *asked, within.low, within.high, limit, not within.oldest_first
+                sql_of(kind, "browse")["requests"], *asked, within.low, within.high, limit, not within.oldest_first
             )
         yield rows, edge
         if edge is not None:
@@ -138,8 +164,8 @@ async def lots(
 async def called(
     connection: "Connection", wanted: Filter, text: str, within: Range, *, limit: int
 ) -> Sequence["asyncpg.Record"]:
-    """What a filter matches that is called so, or something that begins so: found at once, where a walk takes long."""
-    text = text.lower()
+    """Connections that a filter matches and that are called so, or something that begins so: found at once."""
+    text, within = text.lower(), within.of(None)
     asked = (within.low, within.high, FIRST, not within.oldest_first, text, text + LAST)
     ids = [row["id"] for row in await connection.fetch(statements(_SQL)["called"], *asked)]
     if not ids:
@@ -184,21 +210,28 @@ def _of_states(wanted: Filter, states: frozenset[State], counted: _Counted) -> t
     return None, float("inf")
 
 
-async def _count(connection: "Connection", wanted: Filter) -> _Counted:
+async def _count(connection: "Connection", wanted: Filter, kind: Kind | None) -> _Counted:
     _, _, batches, _, errors, targets = wanted.arguments()
     states = frozenset(wanted.states)
     kinds = [str(state) for state in states] if _are_counted(states) else None
     row = await connection.fetchrow(
-        statements(_SQL)["counted"], kinds, batches, errors if states and states <= ENDED else None, targets
+        statements(_SQL)["counted"],
+        kinds,
+        batches,
+        errors if states and states <= ENDED else None,
+        targets,
+        "" if kind is None else kind.line,
     )
     if row is None:  # an aggregate without GROUP BY has exactly one row
         raise AssertionError
     return _Counted(**dict(row))
 
 
-async def _lot(connection: "Connection", source: Source, within: Range, step: int) -> tuple[list[int], int | None]:
+async def _lot(
+    kind: Kind | None, connection: "Connection", source: Source, within: Range, step: int
+) -> tuple[list[int], int | None]:
     """The next ids, and up to where that is all; None at the end."""
-    sql, most = statements(_SQL), min(FIRST * 4**step, LARGEST)
+    sql, most = sql_of(kind, _SQL), min(FIRST * 4**step, LARGEST)
     low, high, edge = within.low, within.high, None
     if source.name == "walk":
         ends = await connection.fetchrow(sql["ends"], low, high)

@@ -1,12 +1,15 @@
 """Everything about one request: what it is, where it stands, what was tried."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields
 from typing import Final
 
+from provisioner.core.model import ErrorCode
 from provisioner.core.requests import Attempt, Detail
-from provisioner.postgres.browse import whole
-from provisioner.postgres.own import own_statements, readable, sees_all
+from provisioner.postgres.browse import listed
+from provisioner.postgres.filters import Filter, parts
+from provisioner.postgres.kinds import sql_of
+from provisioner.postgres.own import own, readable, sees_all
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
@@ -16,13 +19,27 @@ _SQL: Final = "detail"
 async def read_detail(database: Database, request: int) -> Detail | None:
     """One request, None if there is none of that id. Raises `DatabaseUnavailable` and `DatabaseUnusable`."""
     everything = await sees_all(database)
-    row = await database.fetchrow((statements if everything else own_statements)(_SQL)["request"], request)
-    if row is None:
-        return None
-    detail = Detail(**whole(row))
-    # Who does not see the line is told where in it a request stands by its live state.
-    place = None if everything else await database.fetchrow(statements(_SQL)["place"], request)
-    return replace(detail, place=place["place"]) if place else detail
+    adapted = str if everything else own
+    async with (
+        database.acquire() as connection,
+        connection.transaction(isolation="repeatable_read", readonly=True),
+    ):
+        await database.set_up(connection)
+        for kind, wanted in parts(Filter(ids=[request])):
+            sql = adapted(sql_of(kind, "browse")["requests"])
+            if row := await connection.fetchrow(sql, *wanted.arguments(), None, None, 1, False):
+                its = listed(row)
+                standing = await connection.fetchrow(adapted(statements(_SQL)["standing"]), request)
+                waits = its.waits_for is not None or its.error_code == ErrorCode.CONNECTION_FAILED
+                awaited = await connection.fetchrow(statements("rotations")["awaited"], request) if waits else None
+                # Who does not see the line is told where in it a request stands by its live state.
+                place = None if everything else await connection.fetchrow(statements(_SQL)["place"], request)
+                return Detail(
+                    **{each.name: getattr(its, each.name) for each in fields(its)},
+                    **(dict(standing or {}) | dict(place or {})),
+                    **dict(awaited or {}),
+                )
+    return None
 
 
 async def read_attempts(database: Database, request: int, *, limit: int | None = None) -> tuple[Sequence[Attempt], int]:

@@ -1,9 +1,11 @@
 """Which requests are meant: what people say of them, on the command line and on the page."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
+
+from provisioner.postgres.kinds import KINDS, Kind
 
 
 class State(StrEnum):
@@ -53,5 +55,17 @@ class Filter:
         """The arguments of the statements, in their order."""
         return tuple(list(kind) or None for kind in self._kinds())
 
+    def of(self, kind: Kind | None) -> "Filter | None":
+        """The same for one kind of request, whose line a target may be named with; None if none of it can match."""
+        line = "" if kind is None else kind.line
+        places = [target.partition("/") for target in self.targets]
+        targets = tuple(target for target, _, of in places if of in {"", line})
+        return replace(self, targets=targets) if targets or not places else None
+
     def _kinds(self) -> tuple[Collection[object], ...]:
         return (self.ids, self.states, self.batches, self.projects, self.errors, self.targets)
+
+
+def parts(wanted: Filter, kinds: Sequence[Kind | None] = KINDS) -> Sequence[tuple[Kind | None, Filter]]:
+    """The filter for each of these kinds that can match it, in the order of their ids."""
+    return [(kind, its) for kind in kinds if (its := wanted.of(kind)) is not None]

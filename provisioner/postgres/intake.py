@@ -40,6 +40,8 @@ COLUMNS: Final = (
         "rotation_spend_limit",
         "rotation_limit_reset",
         "rotation_include_byok",
+        "rotation_description",
+        "rotation_on_conflict",
     ),
 )
 
@@ -140,10 +142,20 @@ class Staging:
         async with self._connection.transaction():
             await self._connection.execute(self._sql["change"], ids)
 
-    async def set_rotations_apart(self) -> int:
-        """Keep what rotations the rows ask for, before repeated connections are dropped; returns how many."""
+    async def set_rotations_apart(self, shown: int, *, alone: bool = False) -> Repeats:
+        """Keep what rotations the rows ask for, before repeated connections are dropped; and drop repeated rotations.
+
+        `alone`: nothing else is asked for, so no connections are.
+        """
         await self._connection.execute(self._sql["stage_rotations"])
-        return int(await self._connection.fetchval(self._sql["staged_rotations"]))
+        if alone:
+            await self._connection.execute(self._sql["no_connections"])
+        return _repeats(await self._connection.fetch(self._sql["rotation_repeats"], shown))
+
+    async def rotations(self) -> tuple[int, int, int | None]:
+        """How many rotations are asked for, how many are there already with other values, and the first such line."""
+        row = await self._connection.fetchrow(self._sql["staged_rotations"])
+        return (row["rotations"], row["different"], row["first_different"]) if row else (0, 0, None)
 
     async def insert_rotations(self) -> int:
         """Put those rotations into their table that are not there yet, and tell how many. Raises `RowsRefused`."""
@@ -155,18 +167,7 @@ class Staging:
 
     async def drop_repeats(self, shown: int) -> Repeats:
         """Keep the first line for each connection, and tell of the others: the first `shown` conflicts one by one."""
-        rows = await self._connection.fetch(self._sql["repeats"], shown)
-        if not rows:
-            return Repeats()
-        return Repeats(
-            identical=rows[0]["identical"],
-            conflicting=rows[0]["conflicting"],
-            conflicts=tuple(
-                Conflict(line=row["line"], first_line=row["first_line"], columns=tuple(row["columns"]))
-                for row in rows
-                if row["columns"]
-            ),
-        )
+        return _repeats(await self._connection.fetch(self._sql["repeats"], shown))
 
     async def compare(self) -> Sequence[Comparison]:
         """Tell by target what is in the table already, as far as we are shown it."""
@@ -180,6 +181,20 @@ class Staging:
     async def ids(self) -> Sequence[int]:
         """The requests of all rows, those that were there before included."""
         return [row["id"] for row in await self._connection.fetch(self._sql["ids"])]
+
+
+def _repeats(rows: Sequence[asyncpg.Record]) -> Repeats:
+    if not rows:
+        return Repeats()
+    return Repeats(
+        identical=rows[0]["identical"],
+        conflicting=rows[0]["conflicting"],
+        conflicts=tuple(
+            Conflict(line=row["line"], first_line=row["first_line"], columns=tuple(row["columns"]))
+            for row in rows
+            if row["columns"]
+        ),
+    )
 
 
 @asynccontextmanager

@@ -32,12 +32,13 @@ Row = tuple[object, ...]
 class Kind:
     """One kind of request besides connections.
 
-    `line` is what its lines' names end with, `table` the users' table, `listed` a view with the live state, `file`
-    has the statements of its own. `claim` reads a row of its claim, `result` tells what is recorded of a success, and
-    `removal` of a removal.
+    `line` is what its lines' names end with, `first` its lowest id, `table` the users' table, `listed` a view with the
+    live state. `file` has the statements of its own, beside those of connections or in their place. `claim` reads a row
+    of its claim, `result` tells what is recorded of a success, and `removal` of a removal.
     """
 
     line: str
+    first: int
     table: str
     listed: str
     file: str
@@ -53,13 +54,22 @@ class Kind:
 
 @cache
 def _adapted(kind: Kind, file: str) -> Mapping[str, str]:
-    own = statements(kind.file)
-    return {name: own.get(name, _for_table(text, kind)) for name, text in statements(file).items()}
+    return {name: _for_table(text, kind) for name, text in statements(file).items()} | statements(kind.file)
 
 
 def _for_table(text: str, kind: Kind) -> str:
     placed = text.replace("u.target, -u.priority", f"u.target || '/{kind.line}', -u.priority")
     return _wiping.sub("", placed).replace("provisioner.connection_requests", kind.table).replace(_LISTED, kind.listed)
+
+
+def sql_of(kind: Kind | None, file: str) -> Mapping[str, str]:
+    """The statements of a file, for a kind; None for connections."""
+    return statements(file) if kind is None else kind.sql(file)
+
+
+def kind_of_id(request: int) -> Kind | None:
+    """The kind that has such ids; None for connections."""
+    return next((kind for kind in reversed(KINDS) if kind is not None and request >= kind.first), None)
 
 
 def kind_of_line(line: str) -> Kind | None:
@@ -139,6 +149,7 @@ def _rotation_recorded(row: "asyncpg.Record") -> RecordedRotation:
 
 ROTATIONS: Final = Kind(
     line="rotations",
+    first=1_000_000_000_001,
     table="provisioner.rotation_requests",
     listed="provisioner.rotation_status",
     file="rotations",
@@ -147,5 +158,7 @@ ROTATIONS: Final = Kind(
     removal=_rotation_removal,
     recorded=_rotation_recorded,
 )
-_BY_LINE: Final = {kind.line: kind for kind in (ROTATIONS,)}
+# Every kind, in the order of their ids; None stands for connections.
+KINDS: Final[tuple[Kind | None, ...]] = (None, ROTATIONS)
+_BY_LINE: Final = {kind.line: kind for kind in KINDS if kind is not None}
 _BY_REQUEST: Final[dict[type[Request], Kind]] = {RotationRequest: ROTATIONS}

@@ -1,14 +1,13 @@
 """What operators do to many requests, and to a target: the functions of the schema, in batches where there are many."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
-from provisioner.postgres.browse import requested_targets
-from provisioner.postgres.filters import UNFINISHED, Filter, State
-from provisioner.postgres.kinds import ROTATIONS
+from provisioner.postgres.browse import ids_after, requested_targets
+from provisioner.postgres.filters import UNFINISHED, Filter, State, parts
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
@@ -64,40 +63,12 @@ async def carry_out(database: Database, operation: Operation, wanted: Filter) ->
     Raises `DatabaseUnavailable` and `DatabaseUnusable`; the batches before were done. Doing it again is harmless.
     """
     chosen = changeable(operation, wanted)
-    last = -1
-    while chosen is not None and (ids := await _ids_after(database, chosen, last)):
-        rows = await database.fetch(statements(_SQL)[operation], ids)
-        yield Step(seen=len(ids), changed=Counter({row["word"]: row["requests"] for row in rows}))
-        last = ids[-1]
-
-
-async def _ids_after(database: Database, wanted: Filter, last: int) -> Sequence[int]:
-    """The next ids above the last one that the filter matches, of connections first: their ids are lower."""
-    for sql in (statements("browse"), ROTATIONS.sql("browse")):
-        if rows := await database.fetch(sql["ids"], *wanted.arguments(), last, BATCH):
-            return [row["id"] for row in rows]
-    return ()
-
-
-async def rotations_after(database: Database, wanted: Filter, last: int, *, limit: int) -> Sequence[int]:
-    """The ids of the oldest `limit` rotations above the id `last` that the filter matches, in order."""
-    rows = await database.fetch(ROTATIONS.sql("browse")["ids"], *wanted.arguments(), last, limit)
-    return [row["id"] for row in rows]
-
-
-async def count_all(database: Database, wanted: Filter) -> Mapping[State, int]:
-    """Count what the filter matches, of every kind, by state. Raises as `carry_out` does."""
-    found: Counter[State] = Counter()
-    for sql in (statements("browse"), ROTATIONS.sql("browse")):
-        for row in await database.fetch(sql["counts"], *wanted.arguments()):
-            found[State(row["state"])] += row["requests"]
-    return {state: found[state] for state in State if state in found}
-
-
-async def unknown_of_any_kind(database: Database, ids: Collection[int]) -> Sequence[int]:
-    """Those of the ids that no request has. Raises as `carry_out` does."""
-    rows = await database.fetch(statements("browse")["unknown_of_any_kind"], list(ids)) if ids else []
-    return [row["id"] for row in rows]
+    for kind, its in parts(chosen) if chosen is not None else ():
+        last = -1
+        while ids := await ids_after(database, kind, its, last, limit=BATCH):
+            rows = await database.fetch(statements(_SQL)[operation], ids)
+            yield Step(seen=len(ids), changed=Counter({row["word"]: row["requests"] for row in rows}))
+            last = ids[-1]
 
 
 async def pause(database: Database, target: str) -> Hold:

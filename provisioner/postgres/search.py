@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from provisioner.core.requests import Found, Listed, Query, Story
-from provisioner.postgres.browse import whole
+from provisioner.postgres.browse import listed
 from provisioner.postgres.candidates import TOP, Range, called, matching
 from provisioner.postgres.detail import read_attempts, read_detail
-from provisioner.postgres.filters import UNFINISHED, Filter, State
-from provisioner.postgres.own import own_statements, sees_all
+from provisioner.postgres.filters import UNFINISHED, Filter, State, parts
+from provisioner.postgres.kinds import KINDS, Kind, sql_of
+from provisioner.postgres.own import own, sees_all
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
 if TYPE_CHECKING:
+    import asyncpg
+
     from provisioner.postgres.candidates import Connection
 
 PAGE: Final = 50
@@ -28,6 +31,8 @@ COUNTED: Final = 10_000  # requests beyond a page that are counted
 LARGEST_ID: Final = TOP
 _SQL: Final = "search"
 _PENDING: Final = "pending"
+# A key of ours at OpenRouter: its name ends with the rotation that it was made for, see `core/rotations.py`.
+_KEY: Final = re.compile(r"#([0-9]{13,18})\.[0-9]{1,9}-[0-9a-f]{6}$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,33 +52,37 @@ async def page(
     before: int | None = None,
     after: int | None = None,
     oldest_first: bool = False,
+    kinds: Sequence[Kind | None] = KINDS,
 ) -> Page:
     """The newest (or oldest) `limit` requests that the filter matches, of those between two ids; and how many more.
 
     Raises `DatabaseUnavailable` and `DatabaseUnusable`.
     """
     if not await sees_all(database):
-        return await _own_page(database, wanted, limit=limit, before=before, after=after, oldest_first=oldest_first)
+        within = _range(before, after, oldest_first=oldest_first)
+        return await _own_page(database, parts(wanted, kinds), within, limit=limit)
     within = _range(before, after, oldest_first=oldest_first)
     async with _looking(database) as connection:
-        rows = (await matching(connection, wanted, within, limit=limit + 1)).rows
-        listed = [Listed(**whole(row)) for row in rows[:limit]]
+        rows = (await matching(connection, wanted, within, limit=limit + 1, kinds=kinds)).rows
+        requests = [listed(row) for row in rows[:limit]]
         if len(rows) <= limit:
-            return Page(requests=listed)
-        rest = await matching(
-            connection, wanted, within.behind(listed[-1].id), limit=COUNTED + 1, until=time.monotonic() + SOON / 2
-        )
-    return Page(requests=listed, more=len(rest.rows), is_all=rest.edge is None and len(rest.rows) <= COUNTED)
+            return Page(requests=requests)
+        behind, until = within.behind(requests[-1].id), time.monotonic() + SOON / 2
+        rest = await matching(connection, wanted, behind, limit=COUNTED + 1, until=until, kinds=kinds)
+    return Page(requests=requests, more=len(rest.rows), is_all=rest.edge is None and len(rest.rows) <= COUNTED)
 
 
 async def _own_page(
-    database: Database, wanted: Filter, *, limit: int, before: int | None, after: int | None, oldest_first: bool
+    database: Database, meant: Sequence[tuple[Kind | None, Filter]], within: Range, *, limit: int
 ) -> Page:
     """The same for who sees their own requests alone: these are few, so all of them are looked at."""
-    arguments = (*wanted.arguments(), after, before, limit + COUNTED + 1, not oldest_first)
-    rows = await database.fetch(own_statements("browse")["requests"], *arguments)
+    rows: list[asyncpg.Record] = []
+    most = limit + COUNTED + 1
+    for kind, its in meant if within.oldest_first else reversed(meant):
+        arguments = (*its.arguments(), within.low, within.high, most - len(rows), not within.oldest_first)
+        rows += await database.fetch(own(sql_of(kind, "browse")["requests"]), *arguments)
     more = max(0, len(rows) - limit)
-    return Page(requests=[Listed(**whole(row)) for row in rows[:limit]], more=more, is_all=more <= COUNTED)
+    return Page(requests=[listed(row) for row in rows[:limit]], more=more, is_all=more <= COUNTED)
 
 
 async def find(database: Database, query: Query) -> Found:
@@ -99,10 +108,10 @@ async def find(database: Database, query: Query) -> Found:
         if text and found.edge is not None:
             rows += await called(connection, wanted, text, within.behind(found.edge), limit=PAGE)
     more = found.edge is None and len(rows) > PAGE
-    listed = [Listed(**whole(row)) for row in rows[:PAGE]]
+    requests = [listed(row) for row in rows[:PAGE]]
     if oldest_first:
-        return Found(requests=tuple(reversed(listed)), newer=more, older=True, looked_to=found.edge)
-    return Found(requests=tuple(listed), newer=query.before is not None, older=more, looked_to=found.edge)
+        return Found(requests=tuple(reversed(requests)), newer=more, older=True, looked_to=found.edge)
+    return Found(requests=tuple(requests), newer=query.before is not None, older=more, looked_to=found.edge)
 
 
 @asynccontextmanager
@@ -138,7 +147,9 @@ async def tell(database: Database, request: int) -> Story | None:
 
 
 def _meant(text: str) -> tuple[list[int], list[str], str]:
-    """What somebody means by a text: an id, a project, or a part of a name."""
+    """What somebody means by a text: an id, the name of a key, a project, or a part of a name."""
+    if key := _KEY.search(text):
+        return [int(key[1])], [], ""
     if re.fullmatch(r"[0-9]{1,19}", text) and 1 <= int(text) <= LARGEST_ID:
         return [int(text)], [], ""
     try:

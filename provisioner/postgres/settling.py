@@ -36,7 +36,8 @@ _CHANGE: Final = "change"
 COMPARED: Final = 160  # characters of a credential that tell whether the row has another one meanwhile
 _LOG: Final = "log_attempts"
 _DOUBT: Final = "doubt"
-_TOLD: Final = frozenset({_LOG, _DOUBT, _CHANGE})  # these come last, and are told what was settled
+_LEFT: Final = "leave_behind"
+_TOLD: Final = frozenset({_LOG, _DOUBT, _CHANGE, _LEFT})  # these come last, and are told what was settled
 
 
 # A statement of `settle.sql` by its name, with its arrays.
@@ -89,12 +90,7 @@ def _calls_for(settlements: Sequence[Settlement], kind: Kind | None = None) -> I
     traces: list[tuple[object, ...]] = []
     for settlement in settlements:
         plain = kind is None and _is_plain(settlement)
-        if kind is not None and isinstance(settlement.outcome, Succeed):
-            row = kind.result(settlement, settlement.outcome)
-        elif kind is not None and isinstance(settlement.outcome, Remove):
-            row = kind.removal(settlement)
-        else:
-            row = _row(settlement, plain=plain)
+        row = _row(settlement, plain=plain) if kind is None else _row_of(kind, settlement)
         rows[type(settlement.outcome)].append((*row, settlement.claim.fence))
         if not plain:
             traces += [_record_of(settlement, records) for records in settlement.records]
@@ -105,8 +101,20 @@ def _calls_for(settlements: Sequence[Settlement], kind: Kind | None = None) -> I
         yield _CHANGE, [changed]
     if doubt := [row for settlement in settlements for row in _doubt(settlement)]:
         yield _DOUBT, _columns(doubt)
+    if left := [row for settlement in settlements for row in _left_behind(settlement)]:
+        yield _LEFT, _columns(left)
     if traces:
         yield _LOG, _columns(traces)
+
+
+def _row_of(kind: Kind, settlement: Settlement) -> tuple[object, ...]:
+    match settlement.outcome:
+        case Succeed() as success:
+            return kind.result(settlement, success)
+        case Remove():
+            return kind.removal(settlement)
+        case _:
+            return _row(settlement, plain=False)
 
 
 def _is_change(settlement: Settlement) -> bool:
@@ -127,6 +135,12 @@ def _doubt(settlement: Settlement) -> Iterator[tuple[object, ...]]:
         yield (claim.request.id, sent.sent_at, sent.ended_at, sent.proof.value, *what)
     if not claim.doubt and isinstance(outcome, Fail) and outcome.code is ErrorCode.NAME_CONFLICT and claim.attempt > 1:
         yield (claim.request.id, *[None] * 9)
+
+
+def _left_behind(settlement: Settlement) -> Iterator[tuple[object, ...]]:
+    """What a failure may have left behind, which a kind of request that leaves something has a column for."""
+    if isinstance(settlement.outcome, Fail) and settlement.outcome.left_behind:
+        yield settlement.claim.request.id, settlement.outcome.left_behind
 
 
 def _confessed(settlements: Sequence[Settlement], settled: Collection[int]) -> Iterator[Call]:

@@ -7,8 +7,9 @@ from typing import Final, Literal
 
 from provisioner.core.errors import ProvisionerError
 from provisioner.postgres.browse import ids_after
-from provisioner.postgres.filters import Filter
-from provisioner.postgres.operations import Step, rotations_after
+from provisioner.postgres.filters import Filter, parts
+from provisioner.postgres.kinds import sql_of
+from provisioner.postgres.operations import Step
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
@@ -96,11 +97,12 @@ async def bring_about(database: Database, deed: Deed, wanted: Filter) -> AsyncIt
 
 
 async def _foreseen(database: Database, deed: Deed, wanted: Filter) -> AsyncIterator[Mapping[int, str]]:
-    # Rotations before their connections: those take with them what was not said to go by then.
-    for following in (rotations_after, ids_after) if isinstance(deed, Removal) else (ids_after,):
+    # Rotations before the connections that they use, whose removal would remove them, too.
+    for kind, its in reversed(parts(wanted)):
         last = -1
-        while ids := await following(database, wanted, last, limit=BATCH):
-            rows = await database.fetch(statements(_SQL)[deed.foreseen], ids, *deed.narrowing())
+        while ids := await ids_after(database, kind, its, last, limit=BATCH):
+            sql = statements(_SQL) if isinstance(deed, Removal) else sql_of(kind, _SQL)
+            rows = await database.fetch(sql[deed.foreseen], ids, *deed.narrowing())
             yield {row["id"]: row["word"] for row in rows}
             last = ids[-1]
 

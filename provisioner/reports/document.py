@@ -70,6 +70,7 @@ def _environment() -> "Environment":
         "line": _line,
         "percent": lambda part, whole: f"{100 * part / whole:.2f}" if whole else "0",
         "remedy": remedy,
+        "secret": lambda row: f"{row['environment']}:{row['secret_path'].rstrip('/')}/{row['secret_name']}",
         "utc": lambda moment: f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
     }
     return environment

@@ -67,7 +67,8 @@ async def test_rotations_beside_their_connections(database: Lent) -> None:
         for new in (2, 0):
             async with staging(ours) as staged:
                 await staged.take(rows)
-                assert await staged.set_rotations_apart() == 2
+                await staged.set_rotations_apart(5)
+                assert (await staged.rotations())[0] == 2
                 assert (await staged.drop_repeats(10)).identical == 1
                 await staged.insert()
                 assert await staged.insert_rotations() == new

@@ -12,8 +12,8 @@ import pytest
 
 from provisioner.core.model import ErrorCode, Fail, Remove, Retry
 from provisioner.core.queue_values import FRONT
+from provisioner.postgres.browse import count
 from provisioner.postgres.filters import UNFINISHED, Filter, State
-from provisioner.postgres.operations import count_all
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queue import PostgresQueue
 from provisioner.postgres.reports import read_gauges, read_status
@@ -202,7 +202,7 @@ async def told(chance: Chance) -> dict[str, Counts]:
         "batch_progress": +Counter({state.value: getattr(status.progress, state.value) for state in State}),
         "its batches": +batches,
         "the filters of list": Counter(
-            {state.value: number for state, number in (await count_all(chance.pool, Filter())).items()}
+            {state.value: number for state, number in (await count(chance.pool, Filter())).items()}
         ),
         "metrics": queued + ends,
         "causes": stuck + Counter({s: n for s, n in shown.items() if s not in {"retrying", "quarantined"}}),

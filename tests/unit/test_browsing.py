@@ -165,7 +165,6 @@ def test_nothing_known_is_told() -> None:
     """An unknown request, and one that nobody could look at, have a page that says so."""
     unknown = render_story(StoryView(request=9, story=None))
     assert "There is no request 9" in unknown
-    assert "provisioner rotations 9" in unknown
     assert "the database is away" in render_story(StoryView(request=9, story=None, trouble="the database is away"))
     untried: Story = replace(a_story(a_listed(9)), attempts=())
     assert "No call is known" in render_story(StoryView(request=9, story=untried))

@@ -399,7 +399,7 @@ def test_columns_are_those_of_the_table() -> None:
         *("project_name", "not_before"),
         *("rotation_name", "rotation_environment", "rotation_secret_path", "rotation_secret_name"),
         *("rotation_interval_days", "rotation_rotate_at", "rotation_key_name", "rotation_spend_limit"),
-        *("rotation_limit_reset", "rotation_include_byok"),
+        *("rotation_limit_reset", "rotation_include_byok", "rotation_description", "rotation_on_conflict"),
     ) == COLUMNS
 
 

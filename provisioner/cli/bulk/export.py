@@ -1,17 +1,28 @@
 """`provisioner export`: results as CSV, as JSON Lines, or as a page."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from provisioner.cli.terminal.filters import Batches, Errors, Ids, Projects, States, Targets, filtered, tell_unknown_of
-from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, load, open_database, run_async
+from provisioner.cli.terminal.frame import (
+    DONE,
+    NOT_DONE,
+    Config,
+    load,
+    open_database,
+    run_async,
+    several,
+    tell_detail,
+)
 from provisioner.reports.forms import Form, form_of
 
 if TYPE_CHECKING:
     from provisioner.postgres.filters import Filter
+    from provisioner.postgres.kinds import Kind
     from provisioner.settings import Settings
 
 
@@ -40,8 +51,13 @@ def export(  # noqa: PLR0917  # the command line names them
     bom: Annotated[
         bool, typer.Option("--bom", help="Begin the CSV with a byte order mark, so that Excel reads it as UTF-8.")
     ] = False,
+    rotations: Annotated[
+        bool, typer.Option("--rotations", help="Export rotations; `submit --rotations` takes them back.")
+    ] = False,
 ) -> None:
     """Export requests and their results as CSV, JSON Lines or a page, the oldest first, in one consistent snapshot.
+
+    CSV and JSON Lines hold connections, or with --rotations rotations; a page holds both.
 
     A filter can be repeated: a request matches if any of its values does. Different filters must all match. An
     existing file is replaced only when the export is complete. Sealed credentials are written as sealed:<key id>,
@@ -55,16 +71,64 @@ def export(  # noqa: PLR0917  # the command line names them
     chosen = form or form_of(output) or Form.CSV
     if bom and chosen is not Form.CSV:
         raise typer.BadParameter(f"is for CSV, and the format is {chosen}", param_hint="--bom")
-    raise typer.Exit(run_async(_export(load(config), wanted, chosen, output, bom=bom)))
+    kinds, columns = _meant(wanted, chosen, rotations=rotations)
+    task = Task(form=chosen, output=output, bom=bom, kinds=kinds, columns=columns)
+    raise typer.Exit(run_async(_export(load(config), wanted, task)))
 
 
-async def _export(settings: "Settings", wanted: "Filter", form: Form, output: Path | None, *, bom: bool) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What to write of which kinds, and where."""
+
+    form: Form
+    output: Path | None
+    bom: bool
+    kinds: "Sequence[Kind | None]"
+    columns: Sequence[str]
+
+
+def _meant(wanted: "Filter", form: Form, *, rotations: bool) -> "tuple[Sequence[Kind | None], Sequence[str]]":
+    """Which kinds are meant, and the columns of those: each kind has a file of its own. Raises bad usage."""
+    from provisioner.postgres.browse import COLUMNS, REPORT_COLUMNS, ROTATION_COLUMNS
+    from provisioner.postgres.kinds import KINDS, ROTATIONS, kind_of_id
+
+    named = {kind_of_id(each) for each in wanted.ids}
+    if form is Form.HTML:
+        return [ROTATIONS] if rotations else KINDS, REPORT_COLUMNS
+    if len(named) > 1 or (rotations and None in named):
+        raise typer.BadParameter(
+            f"these ids are those of connections and of rotations, which {form} has in two files: export each by itself"
+        )
+    if rotations or ROTATIONS in named:
+        return [ROTATIONS], ROTATION_COLUMNS
+    return [None], COLUMNS
+
+
+async def _export(settings: "Settings", wanted: "Filter", task: Task) -> int:
     from provisioner.cli.bulk.reporting import write_report
+    from provisioner.postgres.browse import count
+    from provisioner.postgres.kinds import KINDS, ROTATIONS
 
     async with open_database(settings) as database:
         if await tell_unknown_of(database, wanted):
             return NOT_DONE
-        await write_report(database, wanted, form, output, asked="; ".join(_asked(wanted)), bom=bom)
+        await write_report(
+            database,
+            wanted,
+            task.form,
+            task.output,
+            kinds=task.kinds,
+            columns=task.columns,
+            asked="; ".join(_asked(wanted)),
+            bom=task.bom,
+        )
+        others = [kind for kind in KINDS if kind is ROTATIONS and kind not in task.kinds]
+        if others and (more := sum((await count(database, wanted, kinds=others)).values())):
+            one = more == 1
+            tell_detail(
+                f"{several(more, 'rotation')} {'matches' if one else 'match'} too:"
+                f" `provisioner export --rotations` writes {'it' if one else 'them'}"
+            )
     return DONE
 
 

@@ -12,9 +12,11 @@ WithRotation = Annotated[
     bool,
     typer.Option(
         "--with-rotation",
-        "--rotations",
         help="Also give every project a secret rotation: an API key of its own, in a secret.",
     ),
+]
+Rotations = Annotated[
+    bool, typer.Option("--rotations", help="The lines ask for rotations alone, with the columns of those.")
 ]
 Rotation = Annotated[
     list[str] | None,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final, cast
 import typer
 
 from provisioner.cli.bulk.forewarning import forewarned, outsiders
-from provisioner.cli.bulk.rotation import Rotation, WithRotation, asked_rotation
+from provisioner.cli.bulk.rotation import Rotation, Rotations, WithRotation, asked_rotation
 from provisioner.cli.bulk.submitted import Report, States, tell
 from provisioner.cli.serve.leftovers import exit_status
 from provisioner.cli.terminal.frame import DONE, NOT_DONE, PARTLY, Config, Json, load, open_database, run_async
@@ -47,6 +47,7 @@ class Wish:
     wait: bool = False
     update: bool = False
     rotation: "dict[str, object] | None" = None
+    rotations: bool = False
 
     @property
     def name(self) -> str:
@@ -84,6 +85,7 @@ def submit(  # noqa: PLR0917  # the command line names them
     ] = False,
     with_rotation: WithRotation = False,
     rotation: Rotation = None,
+    rotations: Rotations = False,
     as_json: Json = False,
 ) -> None:
     """Load requests in bulk. Every line is checked first, and loading the same file again is harmless.
@@ -91,7 +93,8 @@ def submit(  # noqa: PLR0917  # the command line names them
     Columns: target, project_id (required), name, description, credential, on_conflict, priority, batch, project_name,
     not_before, and api_key: a readable key, which is sealed before it leaves this process. A missing or empty value
     means the table's default. If a line is invalid, it is reported and nothing is loaded. With a column of rotations
-    (rotation_…), or --with-rotation, a line also asks for a key of the project's own. Where this host can log in to
+    (rotation_…), or --with-rotation, a line also asks for a key of the project's own. With --rotations the lines are
+    rotations alone, with the columns of their table, as `export --rotations` writes them. Where this host can log in to
     Infisical, one read tells which projects lack the machine identity.
 
     Requests that are there already stay as they are. With --update they take over the changed values that their line
@@ -101,6 +104,8 @@ def submit(  # noqa: PLR0917  # the command line names them
     """
     if wait and dry_run:
         raise typer.BadParameter("--wait and --dry-run exclude each other")
+    if rotations and update:
+        raise typer.BadParameter("--rotations and --update exclude each other")
     wish = Wish(
         file=file,
         form=form,
@@ -110,17 +115,21 @@ def submit(  # noqa: PLR0917  # the command line names them
         quiet=as_json,
         wait=wait,
         update=update,
-        rotation=asked_rotation(with_rotation=with_rotation, columns=rotation),
+        rotation=asked_rotation(with_rotation=with_rotation or rotations, columns=rotation),
+        rotations=rotations,
     )
-    settings = load(config)
+    raise typer.Exit(_submitted(load(config), wish, as_json=as_json))
+
+
+def _submitted(settings: "Settings", wish: Wish, *, as_json: bool) -> int:
     settings.database_url()  # before a long file is read
     with checked_lines(wish, sealer(settings)) as checked:
-        problems = tuple(checked.problems)
-        report = Report(file=wish.name, dry_run=dry_run, lines=checked.lines, skipped=checked.bad, problems=problems)
-        if skip_invalid or not checked.bad:
+        problems, bad = tuple(checked.problems), checked.bad
+        report = Report(file=wish.name, dry_run=wish.dry_run, lines=checked.lines, skipped=bad, problems=problems)
+        if wish.skip_invalid or not bad:
             report = run_async(_submit(wish, settings, checked, report))
     tell(report, as_json=as_json)
-    raise typer.Exit(_status(report))
+    return _status(report)
 
 
 def _status(report: Report) -> int:
@@ -158,6 +167,7 @@ def checked_lines(wish: Wish, seal: Seal) -> Iterator[CheckedFile]:
                 seal=seal,
                 batch=wish.batch,
                 rotation=wish.rotation,
+                rotations=wish.rotations,
                 progress=progress,
             )
     except FileUnusable as error:
@@ -223,22 +233,33 @@ async def _load(
     async with staging(database) as staged:
         rows = checked.rows_and_given() if wish.update else checked.rows()
         await staged.take(loading(rows, total=checked.good, quiet=wish.quiet), given=wish.update)
-        rotations = await staged.set_rotations_apart()
+        twice = await staged.set_rotations_apart(SHOWN, alone=wish.rotations)
         repeats = await staged.drop_repeats(SHOWN)
-        report = _with_repeats(report, repeats)
-        if repeats.conflicting and not wish.skip_invalid:
+        report = _with_repeats(_with_repeats(report, repeats), twice, "rotation")
+        if (repeats.conflicting or twice.conflicting) and not wish.skip_invalid:
             return report, (), ()
         found = await staged.compare()
         wanted = sum(each.wanted for each in found)
         inserted = wanted - sum(each.existing for each in found) if wish.dry_run else await staged.insert()
-        if rotations:
-            new = 0 if wish.dry_run else await staged.insert_rotations()
-            report = replace(report, rotations=rotations, rotations_inserted=new)
+        report = await _with_rotations(wish, staged, report)
         ids = [*await staged.ids(), *await staged.rotation_ids()] if wish.wait else ()
         report = _with_result(report, found, inserted=inserted, already=wanted - inserted)
         if wish.update:
             report = await _updated(wish, staged, report)
     return (report if staged.sees_all else _of_one_requester(report, found)), found, ids
+
+
+async def _with_rotations(wish: Wish, staged: Staging, report: Report) -> Report:
+    rotations, different, first_different = await staged.rotations()
+    new = 0 if wish.dry_run or not rotations else await staged.insert_rotations()
+    return replace(
+        report,
+        rotations=rotations,
+        rotations_inserted=new,
+        rotations_alone=wish.rotations,
+        rotations_different=different,
+        first_different_rotation=first_different,
+    )
 
 
 async def _updated(wish: Wish, staged: Staging, report: Report) -> Report:
@@ -254,18 +275,18 @@ async def _updated(wish: Wish, staged: Staging, report: Report) -> Report:
     )
 
 
-def _with_repeats(report: Report, repeats: Repeats) -> Report:
+def _with_repeats(report: Report, repeats: Repeats, kind: str = "connection") -> Report:
     problems = [
         Problem(
             line=conflict.line,
-            problem=f"asks for the same connection as line {conflict.first_line}, with another "
+            problem=f"asks for the same {kind} as line {conflict.first_line}, with another "
             f"{' and '.join(conflict.columns)}; keep one of them",
         )
         for conflict in repeats.conflicts
     ]
     return replace(
         report,
-        repeated=repeats.identical,
+        repeated=report.repeated + (0 if kind == "rotation" and report.repeated else repeats.identical),
         skipped=report.skipped + repeats.conflicting,
         problems=(*report.problems, *problems)[:SHOWN],
     )

@@ -29,7 +29,8 @@ class Report:
     `accepted`: its good lines were loaded. `inserted` are new; `repeated` say what an earlier line says; `skipped` are
     bad, and `problems` tell of the first of them; `updated` took over values (None: nobody asked), `not_updated` could
     not now, and `refusals` say why; `different` are in the table already, with other values. `rotations`
-    are asked for by the lines, and `rotations_inserted` of them are new. `of_others`
+    are asked for by the lines (`rotations_alone`: nothing else is), `rotations_inserted` of them are new, and
+    `rotations_different` are there already, with other values. `of_others`
     is None unless we are shown our own requests only: how many of those already there are none of ours. `outcome` is
     what came of all of them, if that was waited for.
     """
@@ -53,6 +54,9 @@ class Report:
     warnings: tuple[str, ...] = ()
     rotations: int = 0
     rotations_inserted: int = 0
+    rotations_alone: bool = False
+    rotations_different: int = 0
+    first_different_rotation: int | None = None
     outcome: Leftovers | None = None
     workers: int | None = None
     seconds_left: float | None = None
@@ -92,15 +96,8 @@ def _tell_problems(report: Report) -> None:
 
 def _tell_result(report: Report) -> None:
     say(f"{report.file}: {several(report.lines, 'line')}{', nothing was loaded (--dry-run)' if report.dry_run else ''}")
-    say(f"  {'would insert' if report.dry_run else 'inserted':13} {report.inserted:,}")
-    there = report.already_there + report.repeated
-    told = [str(report.already)] if str(report.already) else []
-    if report.of_others:
-        told.append(f"{report.of_others:,} requested by others")
-    if report.repeated:
-        told.append(f"{report.repeated:,} repeated in the file")
-    aside = f" ({'; '.join(told)})" if told else ""
-    say(f"  {'already there':13} {there:,}{aside}")
+    if not report.rotations_alone:
+        _tell_connections(report)
     if report.rotations:
         new = "" if report.dry_run else f", {report.rotations_inserted:,} inserted"
         say(f"  {'rotations':13} {report.rotations:,}{new}")
@@ -115,9 +112,27 @@ def _tell_result(report: Report) -> None:
             f"  {report.different:,} of those already there {have} not changed (the first: line "
             f"{report.first_different}); --update takes them over"
         )
+    if report.rotations_different:
+        have = "has other values and was" if report.rotations_different == 1 else "have other values and were"
+        say(
+            f"  {report.rotations_different:,} of the rotations already there {have} not changed (the first: line"
+            f" {report.first_different_rotation}); edit their rows with SQL"
+        )
     for warning in report.warnings:
         tell_warning(warning)
     _tell_outlook(report)
+
+
+def _tell_connections(report: Report) -> None:
+    say(f"  {'would insert' if report.dry_run else 'inserted':13} {report.inserted:,}")
+    there = report.already_there + report.repeated
+    told = [str(report.already)] if str(report.already) else []
+    if report.of_others:
+        told.append(f"{report.of_others:,} requested by others")
+    if report.repeated:
+        told.append(f"{report.repeated:,} repeated in the file")
+    aside = f" ({'; '.join(told)})" if told else ""
+    say(f"  {'already there':13} {there:,}{aside}")
 
 
 def _tell_update(report: Report) -> None:
@@ -137,5 +152,5 @@ def _tell_outlook(report: Report) -> None:
         say(f"{pace}, everything that is pending takes about {duration(report.seconds_left)}")
     if report.ends_why:
         say(f"when everything that is pending ends cannot be known: {report.ends_why}")
-    if report.workers == 0 and report.inserted:
+    if report.workers == 0 and (report.inserted or report.rotations_inserted):
         say("no worker is running: `provisioner run` starts one")

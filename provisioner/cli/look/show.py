@@ -78,12 +78,14 @@ def _facts(request: "Detail") -> Iterator[tuple[str, str]]:
     from provisioner.cli.terminal.tables import local_time, one_line
 
     facts: dict[str, object] = {
-        "request": request.id,
+        request.kind if request.is_rotation else "request": request.id,
         "state": request.state.replace("_", " "),
         "target": request.target,
         "project": request.project_id,
         "project name": one_line(request.project_name),
         "name": request.name,
+        "uses connection": request.connection,
+        "secret": request.secret,
         "description": one_line(request.description),
         "credential": request.credential,
         "on conflict": request.on_conflict,
@@ -94,11 +96,14 @@ def _facts(request: "Detail") -> Iterator[tuple[str, str]]:
         "not before": local_time(request.not_before),
         "finished": local_time(request.finished_at),
         "creates sent": request.attempts,
+        "rotation": request.rotation_id,
+        "key": one_line(request.key_issued),
         "connection": request.connection_id,
         "organization": request.org_id,
         "credentials hash": request.credentials_hash,
         "error": request.error_code,
         "message": one_line(request.error_message),
+        "left behind": one_line(request.left_behind),
     }
     for name, value in facts.items():
         if value not in {None, ""}:

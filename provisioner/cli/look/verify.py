@@ -53,13 +53,13 @@ def verify(  # noqa: PLR0917  # the command line names them
 
 async def _verify(settings: "Settings", wanted: "Filter", *, repairing: bool, as_json: bool) -> int:
     from provisioner.keyring import present_prints
-    from provisioner.postgres.operations import count_all
+    from provisioner.postgres.browse import count
     from provisioner.postgres.wishes import repair
 
     async with open_database(settings) as database:
-        if await tell_unknown_of(database, wanted, any_kind=True):
+        if await tell_unknown_of(database, wanted):
             return NOT_DONE
-        total = sum((await count_all(database, wanted)).values())
+        total = sum((await count(database, wanted)).values())
         prints, _ = await present_prints(settings, database) if total else ({}, ())
         verified = Verified(prints=prints)
         with counting("comparing", total=total, quiet=as_json) as advance:

@@ -303,11 +303,11 @@ async def _load(settings: "Settings", checked: CheckedFile) -> Sequence[int] | N
     async with open_database(settings) as database:
         async with staging(database) as staged:
             await staged.take(checked.rows())
-            await staged.set_rotations_apart()
+            twice = await staged.set_rotations_apart(SHOWN)
             repeats = await staged.drop_repeats(SHOWN)
-            if repeats.conflicting:
-                tell_error(f"{several(repeats.conflicting, 'line')} contradict earlier ones; nothing was loaded")
-                for conflict in repeats.conflicts:
+            if number := repeats.conflicting + twice.conflicting:
+                tell_error(f"{several(number, 'line')} contradict earlier ones; nothing was loaded")
+                for conflict in (*repeats.conflicts, *twice.conflicts):
                     columns = " and ".join(conflict.columns)
                     tell_detail(f"line {conflict.line} has another {columns} than line {conflict.first_line}")
                 return None
@@ -335,7 +335,9 @@ async def _work(settings: "Settings", ids: Sequence[int]) -> "Leftovers | None":
 async def _conclude(settings: "Settings", ids: Sequence[int], order: Order, left: "Leftovers | None") -> int:
     from provisioner.cli.bulk.reporting import write_report
     from provisioner.cli.onboard.report import told
+    from provisioner.postgres.browse import COLUMNS as OF_CONNECTIONS, REPORT_COLUMNS
     from provisioner.postgres.filters import Filter
+    from provisioner.postgres.kinds import KINDS, kind_of_id
     from provisioner.postgres.onboarding import tally
     from provisioner.reports.forms import Form, form_of
 
@@ -346,7 +348,10 @@ async def _conclude(settings: "Settings", ids: Sequence[int], order: Order, left
             say(line)
         if order.report is not None:
             form = form_of(order.report) or Form.CSV
-            await write_report(database, Filter(ids=ids), form, order.report, title="Onboarding")
+            both = form is Form.HTML or kind_of_id(max(ids, default=0)) is not None
+            columns = REPORT_COLUMNS if both else OF_CONNECTIONS
+            wanted = Filter(ids=ids)
+            await write_report(database, wanted, form, order.report, columns=columns, kinds=KINDS, title="Onboarding")
             say(f"the report is in {order.report}")
     if done.pending and left is not None:
         _tell_left(done, left)

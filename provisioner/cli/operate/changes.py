@@ -12,8 +12,9 @@ from provisioner.cli.terminal.bars import counting
 from provisioner.cli.terminal.filters import tell_unknown
 from provisioner.cli.terminal.frame import DONE, NOT_DONE, console, open_database, print_json, run_async, say
 from provisioner.core.errors import ProvisionerError
+from provisioner.postgres.browse import count, unknown_ids
 from provisioner.postgres.filters import Filter, State
-from provisioner.postgres.operations import CHANGEABLE, Operation, carry_out, count_all, unknown_of_any_kind
+from provisioner.postgres.operations import CHANGEABLE, Operation, carry_out
 
 if TYPE_CHECKING:
     from provisioner.postgres.pool import Database
@@ -85,14 +86,14 @@ def change(settings: "Settings", wish: Wish) -> int:
 
 async def _change(settings: "Settings", wish: Wish) -> int:
     async with open_database(settings) as database:
-        found = await count_all(database, wish.wanted)
+        found = await count(database, wish.wanted)
         outcome = Outcome(
             operation=wish.operation,
             dry_run=wish.dry_run,
             matched={state.value: requests for state, requests in found.items()},
             would_change=_foreseen(wish.operation, found),
             changed={},
-            unknown=await unknown_of_any_kind(database, wish.wanted.ids),
+            unknown=await unknown_ids(database, wish.wanted.ids),
         )
         expected = sum(outcome.would_change.values())
         if expected and not wish.dry_run:

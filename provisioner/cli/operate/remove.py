@@ -25,7 +25,7 @@ def remove(  # noqa: PLR0917  # the command line names them
         bool, typer.Option("--with-secrets", help="Also delete the secrets of their rotations.")
     ] = False,
     revoke_keys: Annotated[
-        bool, typer.Option("--revoke-keys", help="Also revoke the keys of their rotations at OpenRouter.")
+        bool, typer.Option("--revoke-keys", help="Also revoke the keys of rotations at OpenRouter.")
     ] = False,
     yes: Yes = False,
     dry_run: DryRun = False,

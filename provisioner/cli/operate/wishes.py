@@ -36,6 +36,7 @@ _LEFT: Final = {
     "absent": "are removed already",
     "on its way": "are being removed already",
     "nothing": "have no connection that is wanted",
+    "rotation": "are rotations: Infisical makes their keys, and replaces them by itself",
     "adopted": "were adopted: their connections keep the key that they have",
     "wiped": "have a sealed key that is wiped: set credential to a new one",
     "not known": "cannot be compared: this host does not have the key, or it is not known which key they have",
@@ -80,7 +81,7 @@ async def _brought(settings: "Settings", wish: Wished) -> int:
 
 async def brought(database: "Database", wish: Wished) -> int:
     """The same with a database that is open."""
-    if await tell_unknown_of(database, wish.wanted, any_kind=isinstance(wish.deed, Removal)):
+    if await tell_unknown_of(database, wish.wanted):
         return NOT_DONE
     found = await foresee(database, wish.deed, wish.wanted)
     result = Result(

@@ -11,7 +11,6 @@ from provisioner.cli.terminal.frame import tell_error
 from provisioner.core.model import ErrorCode
 from provisioner.postgres.browse import unknown_batches, unknown_ids
 from provisioner.postgres.filters import UNFINISHED, Filter, State
-from provisioner.postgres.operations import unknown_of_any_kind
 
 if TYPE_CHECKING:
     from provisioner.postgres.pool import Database
@@ -109,12 +108,9 @@ def filtered(
     )
 
 
-async def tell_unknown_of(database: "Database", wanted: Filter, *, any_kind: bool = False) -> bool:
-    """Say on standard error which ids and batches of a filter there are not; whether there is any such.
-
-    `any_kind`: the ids of rotations are meant, too.
-    """
-    if unknown := await (unknown_of_any_kind if any_kind else unknown_ids)(database, wanted.ids):
+async def tell_unknown_of(database: "Database", wanted: Filter) -> bool:
+    """Say on standard error which ids and batches of a filter there are not; whether there is any such."""
+    if unknown := await unknown_ids(database, wanted.ids):
         tell_unknown(unknown)
     if batches := await unknown_batches(database, wanted.batches):
         tell_unknown_batch(batches)
@@ -127,7 +123,7 @@ def tell_unknown_batch(batches: Sequence[str]) -> None:
     tell_error(f"no request belongs to the batch {named}; `provisioner status` lists the batches")
 
 
-def tell_unknown(ids: Sequence[int]) -> None:
-    """Say on standard error which ids no request has."""
+def tell_unknown(ids: Sequence[int], kind: str = "request") -> None:
+    """Say on standard error which ids no request has, or none of a kind."""
     more = f" and {len(ids) - NAMED:,} more" if len(ids) > NAMED else ""
-    tell_error(f"there is no request {', '.join(map(str, ids[:NAMED]))}{more}")
+    tell_error(f"there is no {kind} {', '.join(map(str, ids[:NAMED]))}{more}")

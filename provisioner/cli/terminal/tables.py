@@ -65,7 +65,7 @@ def request_table(requests: "Sequence[Listed]", screen: "Console") -> "Table":
         "target": [each.target for each in requests],
         "project": [each.project_id for each in requests],
         "project name": [one_line(each.project_name) for each in requests],
-        "name": [each.name for each in requests],
+        "name": [each.secret or each.name for each in requests],
         "batch": [one_line(each.batch) for each in requests],
         "tries": [str(each.attempts) for each in requests],
         "created": [local_time(each.created_at) for each in requests],
@@ -107,8 +107,12 @@ def _cut(text: str, width: int) -> str:
 
 def result(request: "Listed") -> str:
     """What came of a request so far, in few words."""
-    if request.connection_id is not None:
-        return f"{request.connection_id}{' (adopted)' if request.adopted else ''}"
+    if request.waits_for is not None:
+        return f"waits for connection {request.waits_for}"
+    if request.left_behind is not None:
+        return ", ".join(filter(None, (request.error_code, "a key may be left behind")))
+    if request.made_id is not None:
+        return f"{request.made_id}{' (adopted)' if request.adopted else ''}"
     said = [request.error_code or ""]
     if request.next_attempt_at is not None:
         word = "again" if request.attempts else "from"

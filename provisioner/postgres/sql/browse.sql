@@ -64,17 +64,17 @@ GROUP BY coalesce(q.error_code, '')
 ORDER BY 2 DESC, 1;
 
 -- :name unknown
--- Which of the ids $1 no request has, in the order in which they were given.
+-- Which of the ids $1 no request of any kind has, in the order in which they were given.
 SELECT i.id
 FROM unnest($1::bigint[]) WITH ORDINALITY AS i (id, place)
-WHERE NOT EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.id = i.id)
+WHERE NOT EXISTS (SELECT FROM provisioner.requests AS q WHERE q.id = i.id)
 ORDER BY i.place;
 
 -- :name unknown_batches
--- Which of the batches $1 no request is in, in the order in which they were given.
+-- Which of the batches $1 no request of any kind is in, in the order in which they were given.
 SELECT b.batch
 FROM unnest($1::text[]) WITH ORDINALITY AS b (batch, place)
-WHERE NOT EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.batch = b.batch)
+WHERE NOT EXISTS (SELECT FROM provisioner.requests AS q WHERE q.batch = b.batch)
 ORDER BY b.place;
 
 -- :name targets
@@ -89,10 +89,3 @@ WITH RECURSIVE named AS (
     WHERE n.target IS NOT NULL
 )
 SELECT n.target FROM named AS n WHERE n.target IS NOT NULL;
-
--- :name unknown_of_any_kind
--- Those of the ids $1 that no request of any kind has.
-SELECT i.id
-FROM unnest($1::bigint[]) WITH ORDINALITY AS i (id, place)
-WHERE NOT EXISTS (SELECT FROM provisioner.requests AS q WHERE q.id = i.id)
-ORDER BY i.place;

@@ -8,8 +8,8 @@ SELECT
     set_config('jit', 'off', true), set_config('statement_timeout', $1, true);
 
 -- :name counted
--- How many requests are counted as one of $1 (as anything if NULL), with error codes $3, in batches $2 and at targets $4; how many are of
--- that kind in all, how many in the batches, and how many pending. And the newest that ever was of that kind there.
+-- In lines whose names end with $5: how many requests are counted as one of $1 (as anything if NULL), with error codes $3, in batches $2
+-- and at targets $4; how many are of that kind in all, how many in the batches, and how many pending. And the newest that ever was of that kind there.
 SELECT
     coalesce(sum(c.requests) FILTER (WHERE c.is_of_kind AND c.is_in_batch AND c.is_at_target), 0)::bigint AS matching,
     max(c.newest) FILTER (WHERE c.is_of_kind AND c.is_in_batch AND c.is_at_target) AS newest,
@@ -20,9 +20,10 @@ FROM (
     SELECT
         r.requests, r.newest, r.status,
         ($1::text[] IS NULL OR r.counted_as = ANY ($1)) AND ($3::text[] IS NULL OR r.error_code = ANY ($3)) AS is_of_kind,
-        $2::text[] IS NULL OR r.batch = ANY ($2) AS is_in_batch, $4::text[] IS NULL OR r.target = ANY ($4) AS is_at_target
+        $2::text[] IS NULL OR r.batch = ANY ($2) AS is_in_batch,
+        $4::text[] IS NULL OR split_part(r.target, '/', 1) = ANY ($4) AS is_at_target
     FROM provisioner.request_counts AS r
-    WHERE r.target NOT LIKE '%/%'
+    WHERE split_part(r.target, '/', 2) = $5
 ) AS c;
 
 -- :name given

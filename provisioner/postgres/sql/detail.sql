@@ -1,26 +1,12 @@
 -- Everything about one request.
 
--- :name request
--- Request $1 with its live state, its place in line, and who it waits for. The place is counted among those before it only.
--- A sealed credential is shown by its key's id only. No row: there is no such request.
-WITH standing AS (
-    SELECT r.target, r.rank, r.turn, r.id
-    FROM provisioner.connection_requests AS q
-    JOIN provisioner.ready AS r
-        ON r.target = q.target AND r.project_id = q.project_id AND r.rank = -q.priority AND r.id = q.id
-    WHERE q.id = $1 AND q.status = 'pending'
+-- :name standing
+-- Where request $1, of any kind, stands: its place in line, who it waits for, what is in its way. The place is counted among those
+-- before it only. Its line is also the name of what workers serve; a person pauses the target, with all of its lines.
+WITH its AS (
+    SELECT r.target, r.rank, r.turn, r.id FROM provisioner.ready AS r WHERE r.id = $1
 )
 SELECT
-    q.id, q.target, q.project_id::text AS project_id, q.name, q.description,
-    c.credential, q.on_conflict, q.priority, q.batch, q.project_name, q.not_before, q.requested_by, q.created_at,
-    provisioner.live_state(
-        q.status, q.wanted, q.connection_id, f.id, w.id, w.quarantine, s.error_message, s.cancelled
-    ) AS state,
-    CASE WHEN q.status = 'pending' THEN coalesce(s.sent, q.attempts) ELSE q.attempts END AS attempts,
-    q.connection_id::text AS connection_id, q.org_id::text AS org_id, q.credentials_hash, q.adopted,
-    CASE WHEN q.status = 'pending' THEN s.error_code ELSE q.error_code END AS error_code,
-    CASE WHEN q.status = 'pending' THEN s.error_message ELSE q.error_message END AS error_message,
-    w.run_at AS next_attempt_at, q.finished_at,
     clock_timestamp() AS now,
     EXISTS (SELECT FROM provisioner.sent_creates AS e WHERE e.id = q.id) AS unknown,
     coalesce(s.cancelled, false) OR coalesce(f.cancelled, false) AS called_off,
@@ -30,8 +16,9 @@ SELECT
     u.reason AS unrecorded, u.connection_id AS unrecorded_connection, u.retry_at AS recorded_again_at,
     (
         SELECT nullif(count(*), 0)
-        FROM standing AS m
+        FROM its AS m
         JOIN provisioner.ready AS r ON r.target = m.target AND (r.rank, r.turn, r.id) <= (m.rank, m.turn, m.id)
+        WHERE q.status = 'pending'
     ) AS place,
     (
         SELECT count(*) FROM provisioner.workers AS k
@@ -45,14 +32,13 @@ SELECT
         ORDER BY d.reported_at DESC
         LIMIT 1
     ) AS trouble
-FROM provisioner.connection_requests AS q
-JOIN provisioner.listed_requests AS c ON c.id = q.id
+FROM provisioner.requests AS q
 LEFT JOIN provisioner.in_flight AS f ON f.id = q.id AND q.status = 'pending'
 LEFT JOIN provisioner.workers AS k ON k.id = f.worker
 LEFT JOIN provisioner.unrecorded AS u ON u.id = f.id AND u.fence = f.fence
 LEFT JOIN provisioner.waiting AS w ON w.id = q.id AND q.status = 'pending'
 LEFT JOIN provisioner.attempt_state AS s ON s.id = q.id
-LEFT JOIN provisioner.targets AS t ON t.target = q.target
+LEFT JOIN provisioner.targets AS t ON t.target = split_part(q.target, '/', 1)
 WHERE q.id = $1;
 
 -- :name place
@@ -65,7 +51,7 @@ SELECT s.queue_position AS place FROM provisioner.request_status AS s WHERE s.id
 WITH latest AS (
     SELECT a.*, count(*) OVER () AS found
     FROM provisioner.attempts AS a
-    JOIN provisioner.connection_requests AS q ON q.id = a.request_id
+    JOIN provisioner.requests AS q ON q.id = a.request_id
     WHERE a.request_id = $1 AND (a.ended_at >= q.created_at OR q.created_at > clock_timestamp())
     ORDER BY a.ended_at DESC, a.started_at DESC
     LIMIT $2

@@ -18,43 +18,92 @@ CREATE TEMPORARY TABLE submitted (
     priority smallint, batch text, project_name text, not_before timestamptz,
     rotation_name text, rotation_environment text, rotation_secret_path text, rotation_secret_name text,
     rotation_interval_days integer, rotation_rotate_at text, rotation_key_name text, rotation_spend_limit double precision,
-    rotation_limit_reset text, rotation_include_byok boolean, given text[]
+    rotation_limit_reset text, rotation_include_byok boolean, rotation_description text, rotation_on_conflict text, given text[]
 ) ON COMMIT DROP;
 
 -- :name stage_rotations
--- The rotations that the rows ask for: those with any column of one, the first line of each.
+-- The rotations that the rows ask for: those with any column of one. Named as the columns of their table.
 CREATE TEMPORARY TABLE submitted_rotations ON COMMIT DROP AS
-SELECT DISTINCT ON (s.target, s.project_id, s.environment, s.secret_path, s.rotation) s.*
-FROM (
-    SELECT
-        r.*, coalesce(r.rotation_name, 'openrouter') AS rotation, coalesce(r.rotation_environment, 'prod') AS environment,
-        coalesce(r.rotation_secret_path, '/') AS secret_path
-    FROM pg_temp.submitted AS r
+SELECT
+    s.line, s.target, s.project_id, coalesce(s.rotation_name, 'openrouter') AS name, s.name AS connection,
+    coalesce(s.rotation_environment, 'prod') AS environment, coalesce(s.rotation_secret_path, '/') AS secret_path,
+    coalesce(s.rotation_secret_name, 'OPENROUTER_API_KEY') AS secret_name, coalesce(s.rotation_interval_days, 30) AS interval_days,
+    coalesce(s.rotation_rotate_at, '00:00')::time AS rotate_at,
+    coalesce(s.rotation_key_name, '{project_name} {environment}') AS key_name, s.rotation_spend_limit::numeric AS spend_limit,
+    s.rotation_limit_reset AS limit_reset, s.rotation_include_byok AS include_byok, s.rotation_description AS description,
+    coalesce(s.rotation_on_conflict, 'fail') AS on_conflict, s.priority, s.batch, s.project_name, s.not_before
+FROM pg_temp.submitted AS s
+WHERE
+    num_nonnulls(
+        s.rotation_name, s.rotation_environment, s.rotation_secret_path, s.rotation_secret_name, s.rotation_interval_days,
+        s.rotation_rotate_at, s.rotation_key_name, s.rotation_spend_limit, s.rotation_limit_reset, s.rotation_include_byok,
+        s.rotation_description, s.rotation_on_conflict
+    ) > 0;
+
+-- :name no_connections
+-- The lines ask for rotations alone.
+DELETE FROM pg_temp.submitted;
+
+-- :name rotation_repeats
+-- Keep the first line of each rotation, take out the others, and say what they ask for differently, as `repeats` does.
+WITH firsts AS (
+    SELECT DISTINCT ON (s.target, s.project_id, s.environment, s.secret_path, s.name) s.*
+    FROM pg_temp.submitted_rotations AS s
+    ORDER BY s.target, s.project_id, s.environment, s.secret_path, s.name, s.line
+),
+repeated AS (
+    DELETE FROM pg_temp.submitted_rotations AS s
+    USING firsts AS f
     WHERE
-        num_nonnulls(
-            r.rotation_name, r.rotation_environment, r.rotation_secret_path, r.rotation_secret_name, r.rotation_interval_days,
-            r.rotation_rotate_at, r.rotation_key_name, r.rotation_spend_limit, r.rotation_limit_reset, r.rotation_include_byok
-        ) > 0
-) AS s
-ORDER BY s.target, s.project_id, s.environment, s.secret_path, s.rotation, s.line;
+        s.target = f.target AND s.project_id = f.project_id AND s.environment = f.environment AND s.secret_path = f.secret_path
+        AND s.name = f.name AND s.line > f.line
+    RETURNING s.line, f.line AS first_line, ARRAY(
+        SELECT a.key
+        FROM jsonb_each(to_jsonb(s)) AS a
+        JOIN jsonb_each(to_jsonb(f)) AS b ON b.key = a.key
+        WHERE a.value <> b.value AND a.key <> 'line'
+        ORDER BY a.key
+    ) AS columns
+)
+SELECT
+    r.line, r.first_line, r.columns,
+    count(*) FILTER (WHERE r.columns = '{}') OVER () AS identical,
+    count(*) FILTER (WHERE r.columns <> '{}') OVER () AS conflicting
+FROM repeated AS r
+ORDER BY r.columns = '{}', r.line
+LIMIT $1;
 
 -- :name staged_rotations
--- How many rotations the rows ask for.
-SELECT count(*) FROM pg_temp.submitted_rotations;
+-- How many rotations the rows ask for, and how many of them are there already and are asked for otherwise now.
+SELECT
+    count(*) AS rotations, count(*) FILTER (WHERE d.different) AS different, min(s.line) FILTER (WHERE d.different) AS first_different
+FROM pg_temp.submitted_rotations AS s
+LEFT JOIN provisioner.rotation_requests AS q
+    ON q.target = s.target AND q.project_id = s.project_id AND q.environment = s.environment AND q.secret_path = s.secret_path
+        AND q.name = s.name
+CROSS JOIN LATERAL (
+    SELECT
+        q.id IS NOT NULL
+        AND (
+            q.connection, q.secret_name, q.interval_days, q.rotate_at, q.key_name, q.spend_limit, q.limit_reset, q.include_byok,
+            q.description, q.on_conflict
+        ) IS DISTINCT FROM (
+            s.connection, s.secret_name, s.interval_days, s.rotate_at, s.key_name, s.spend_limit, s.limit_reset, s.include_byok,
+            s.description, s.on_conflict
+        ) AS different
+) AS d;
 
 -- :name insert_rotations
 -- Ask for the rotations that are not asked for yet.
 WITH inserted AS (
     INSERT INTO provisioner.rotation_requests (
         target, project_id, name, connection, environment, secret_path, secret_name, interval_days, rotate_at, key_name,
-        spend_limit, limit_reset, include_byok, priority, batch, project_name, not_before
+        spend_limit, limit_reset, include_byok, description, on_conflict, priority, batch, project_name, not_before
     )
     SELECT
-        s.target, s.project_id, s.rotation, s.name, s.environment, s.secret_path,
-        coalesce(s.rotation_secret_name, 'OPENROUTER_API_KEY'), coalesce(s.rotation_interval_days, 30),
-        coalesce(s.rotation_rotate_at, '00:00')::time, coalesce(s.rotation_key_name, '{project_name} {environment}'),
-        s.rotation_spend_limit::numeric, s.rotation_limit_reset, s.rotation_include_byok, s.priority, s.batch, s.project_name,
-        s.not_before
+        s.target, s.project_id, s.name, s.connection, s.environment, s.secret_path, s.secret_name, s.interval_days, s.rotate_at,
+        s.key_name, s.spend_limit, s.limit_reset, s.include_byok, s.description, s.on_conflict, s.priority, s.batch,
+        s.project_name, s.not_before
     FROM pg_temp.submitted_rotations AS s
     ORDER BY s.line
     ON CONFLICT (target, project_id, environment, secret_path, name) DO NOTHING
@@ -68,7 +117,7 @@ SELECT q.id
 FROM pg_temp.submitted_rotations AS s
 INNER JOIN provisioner.rotation_requests AS q
     ON q.target = s.target AND q.project_id = s.project_id AND q.environment = s.environment AND q.secret_path = s.secret_path
-        AND q.name = s.rotation
+        AND q.name = s.name
 ORDER BY q.id;
 
 -- :name repeats

@@ -45,7 +45,8 @@ LEFT JOIN LATERAL (
 ORDER BY w.rank, w.turn, w.id;
 
 -- :name succeed
--- Record rotations, with the name of each one's key, and in words what other creates may have left behind.
+-- Record rotations, with the name of each one's key, and in words what other creates may have left behind: a failure before may have
+-- said that already.
 WITH settled AS (
     DELETE FROM provisioner.in_flight AS f
     USING unnest(
@@ -63,7 +64,10 @@ updated AS (
     SET
         status = CASE WHEN q.wanted = 'absent' THEN $12::text ELSE $11::text END, rotation_id = o.rotation_id,
         connection_id = o.connection_id, key_issued = o.key_issued, adopted = o.adopted, attempts = o.sent,
-        left_behind = nullif(concat_ws('; ', q.left_behind, o.left_behind), ''), error_code = NULL, error_message = NULL,
+        left_behind = CASE
+            WHEN position(o.left_behind IN q.left_behind) > 0 THEN q.left_behind
+            ELSE nullif(concat_ws('; ', q.left_behind, o.left_behind), '')
+        END, error_code = NULL, error_message = NULL,
         finished_at = clock_timestamp()
     FROM settled AS o
     WHERE q.id = o.id
@@ -102,7 +106,10 @@ updated AS (
     SET
         status = CASE WHEN q.wanted = 'absent' THEN $7::text ELSE $8::text END, attempts = o.sent,
         finished_at = clock_timestamp(), error_code = NULL, error_message = NULL, rotation_id = NULL, connection_id = NULL,
-        key_issued = NULL, adopted = false, left_behind = nullif(concat_ws('; ', q.left_behind, o.left_behind), '')
+        key_issued = NULL, adopted = false, left_behind = CASE
+            WHEN position(o.left_behind IN q.left_behind) > 0 THEN q.left_behind
+            ELSE nullif(concat_ws('; ', q.left_behind, o.left_behind), '')
+        END
     FROM settled AS o
     WHERE q.id = o.id
     RETURNING q.id, q.status, q.target, q.priority, q.project_id
@@ -152,14 +159,15 @@ WHERE
 ORDER BY q.project_id
 LIMIT $3;
 
--- :name listed
--- Rotations with their live state: as the filter of `browse.sql` says ($1 to $6), at most $7, the newest first; with $8 only those
--- that may have left keys behind.
+-- :name requests
+-- As `requests` of `browse.sql`, with what only a rotation has.
 SELECT
-    v.id, v.target, v.project_id::text AS project_id, v.project_name, v.name, v.connection, v.environment, v.secret_path,
-    v.secret_name, v.batch, v.state, v.waits_for, v.attempts, v.rotation_id::text AS rotation_id,
-    v.connection_id::text AS connection_id, v.key_issued, v.adopted, v.left_behind, v.error_code, v.error_message,
-    v.next_attempt_at, v.created_at, v.finished_at, count(*) OVER () AS found
+    v.id, v.target, v.project_id::text AS project_id, v.name, v.description, '' AS credential, v.on_conflict, v.priority, v.batch,
+    v.project_name, v.not_before, v.requested_by, v.created_at, v.state, v.attempts, v.connection_id::text AS connection_id,
+    NULL AS org_id, NULL AS credentials_hash, v.adopted, v.error_code, v.error_message, v.next_attempt_at, v.finished_at,
+    'rotation' AS kind, v.rotation_id::text AS rotation_id, v.connection, v.waits_for, v.environment, v.secret_path,
+    v.secret_name, v.interval_days, to_char(v.rotate_at, 'HH24:MI') AS rotate_at, v.key_name, v.spend_limit::float8 AS spend_limit,
+    v.limit_reset, v.include_byok, v.key_issued, v.left_behind
 FROM provisioner.rotation_status AS v
 WHERE
     ($1::bigint[] IS NULL OR v.id = ANY ($1))
@@ -168,6 +176,40 @@ WHERE
     AND ($4::uuid[] IS NULL OR v.project_id = ANY ($4))
     AND ($5::text[] IS NULL OR v.error_code = ANY ($5))
     AND ($6::text[] IS NULL OR v.target = ANY ($6))
-    AND (NOT $8::boolean OR v.left_behind IS NOT NULL)
-ORDER BY v.id DESC
-LIMIT $7;
+    AND ($7::bigint IS NULL OR v.id > $7)
+    AND ($8::bigint IS NULL OR v.id < $8)
+ORDER BY CASE WHEN $10::boolean THEN v.id END DESC, v.id
+LIMIT $9;
+
+-- :name rekeying_foreseen
+-- Nobody sends a rotation a key: Infisical makes it. The arguments are those of `operations.sql`.
+SELECT q.id, 'rotation' AS word
+FROM provisioner.rotation_requests AS q
+WHERE q.id = ANY ($1::bigint[]) AND num_nonnulls($2::text[], $3::text[], $4::text[]) >= 0
+ORDER BY q.id;
+
+-- :name leave_behind
+-- Requests $2 have failed and may have left behind what $3 says: keep it, for those of them that were settled by worker $1, $4.
+UPDATE provisioner.rotation_requests AS q
+SET
+    left_behind = CASE
+        WHEN position(o.left_behind IN q.left_behind) > 0 THEN q.left_behind
+        ELSE concat_ws('; ', q.left_behind, o.left_behind)
+    END
+FROM unnest($2::bigint[], $3::text[]) AS o (id, left_behind)
+WHERE q.id = o.id AND q.id = ANY ($4::bigint[]) AND $1::bigint IS NOT NULL;
+
+-- :name left_behind
+-- Rotations that may have left keys behind at OpenRouter.
+SELECT r.id FROM provisioner.rotation_requests AS r WHERE r.left_behind IS NOT NULL ORDER BY r.id;
+
+-- :name keys_deleted
+-- The keys that rotations $1 left behind are deleted at OpenRouter.
+SELECT d.id FROM provisioner.keys_deleted($1) AS d;
+
+-- :name awaited
+-- The request of the connection that rotation $1 needs. No row: nobody has asked for it.
+SELECT q.id AS awaited_id, q.status AS awaited_status
+FROM provisioner.rotation_requests AS r
+JOIN provisioner.connection_requests AS q ON q.target = r.target AND q.project_id = r.project_id AND q.name = r.connection
+WHERE r.id = $1;
