@@ -124,7 +124,15 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         *(_table(f"own_{name}", "SELECT") for name in NARROWED),
         *(
             _table(name, "SELECT")
-            for name in ("workers", "targets", "present_incidents", "permits", "concurrency", "line_forecasts")
+            for name in (
+                "workers",
+                "targets",
+                "present_incidents",
+                "permits",
+                "concurrency",
+                "line_forecasts",
+                "forecast_turn",
+            )
         ),
         _function("sealing_key()"),
         *_LIVE,
