@@ -59,13 +59,15 @@ async def test_called_off_while_its_create_is_under_way(world: Callable[..., Wor
     """The attempt comes to its end, and the connection that it made is recorded."""
     options = Options(mode="self-hosted", projects=3, seed=72, latency=0.5)
     async with world(options, seed=72, **UNLIMITED) as it:
-        requests = await it.request()
+        await it.request(name="first")  # in projects that nobody knows few creates are under way at once
         it.work()
-        await it.simulator.until(lambda: len(it.simulator.world.store.creates) == 3)
+        await it.done(within=20)
+        requests = await it.request()
+        await it.simulator.until(lambda: len(it.simulator.world.store.creates) == 6)
         assert [row["outcome"] for row in await it.fetch(CANCEL, requests)] == ["ending"] * 3
         await it.done(within=20)
         found = await it.audit()
-        assert (found.states, found.made) == ({"succeeded": 3}, 3)
+        assert (found.states, found.made) == ({"succeeded": 6}, 6)
 
 
 @pytest.mark.parametrize(

@@ -69,12 +69,15 @@ async def test_told_twice(world: Callable[..., World], second: signal.Signals) -
 
 async def test_the_grace_ends_before_the_answers_come(world: Callable[..., World]) -> None:
     """What has no answer by then is written down as unknown, in the log of attempts too, and is found by others."""
-    options = Options(mode="self-hosted", projects=3, seed=53)
+    options = Options(mode="self-hosted", projects=3, seed=53, upstream_pace=0.01)
     slow = {"OPENROUTER_PROVISIONING_KEY": "sk-or-v1-slow-mode-delay4"}
     async with world(options, seed=53, **slow, PROVISIONER_WORKER__GRACE="1", **UNLIMITED) as it:
-        await it.request()
+        await it.request(name="first")  # in projects that nobody knows few creates are under way at once
         worker = it.work()
-        await it.simulator.until(lambda: len(it.simulator.world.store.creates) == 3)
+        await it.done(within=20)
+        it.simulator.configure(upstream_pace=1.0)
+        await it.request()
+        await it.simulator.until(lambda: len(it.simulator.world.store.creates) == 6)
         assert await it.ends(worker) == 0
         assert await it.value("SELECT count(*) FROM provisioner.in_flight") == 0
         assert await it.value("SELECT count(*) FROM provisioner.sent_creates") == 3
@@ -82,4 +85,4 @@ async def test_the_grace_ends_before_the_answers_come(world: Callable[..., World
         it.work()
         await it.done(within=30)
         found = await it.audit()
-        assert (found.states, found.made) == ({"succeeded": 3}, 3)
+        assert (found.states, found.made) == ({"succeeded": 6}, 6)
