@@ -55,6 +55,7 @@ class Kind(StrEnum):
     REFUSED = "key_refused"
     RETRYING = "requests_retried"
     DRIFTED = "connections_drifted"
+    LEFT_BEHIND = "keys_left_behind"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +121,13 @@ def _others(status: Status) -> Iterator[Concern]:
         count = _count(status.drifted, "connection is", "connections are")
         said = f"{count} not as recorded in Infisical: `provisioner verify` says which, and how they differ"
         yield Concern(kind=Kind.DRIFTED, requests=status.drifted, said=said)
+    if status.leaving:
+        said = (
+            f"{_count(status.leaving, 'rotation', 'rotations')} may have left keys behind at OpenRouter that can spend"
+            " money: `provisioner rotations --left-behind` says which; delete them there, then run"
+            " `provisioner rotations ID… --deleted`"
+        )
+        yield Concern(kind=Kind.LEFT_BEHIND, requests=status.leaving, said=said)
     for target in status.targets:
         name = target.target
         if target.pending and target.paused_at is not None:

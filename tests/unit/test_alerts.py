@@ -60,3 +60,14 @@ def test_one_cause_at_two_targets_is_one_concern() -> None:
     (found,) = concerns(a_status(retries=one + two))
     assert (found.subject, found.requests) == ("in_use", 3)
     assert found.said.startswith("3 requests are retried with in_use: remove what uses the connection")
+
+
+@pytest.mark.parametrize(("rotations", "counted"), [(1, "1 rotation may"), (1200, "1,200 rotations may")])
+def test_keys_that_may_be_left_behind_need_a_person(rotations: int, counted: str) -> None:
+    """The sentence says how many rotations left some, which command names them, and how to say that they are gone."""
+    (found,) = concerns(a_status(leaving=rotations))
+    assert (found.kind, found.subject, found.requests) == (Kind.LEFT_BEHIND, "", rotations)
+    assert found.said.startswith(counted)
+    assert "`provisioner rotations --left-behind`" in found.said
+    assert "`provisioner rotations ID… --deleted`" in found.said
+    assert alerts(a_status(leaving=rotations)) == (found.said,)
