@@ -103,6 +103,11 @@ class TargetReport:
         return f" for {self.troubled:,} of {self.workers:,} workers" if 0 < self.troubled < self.workers else ""
 
     @property
+    def restricted(self) -> bool:
+        """Whether Infisical says that its plan lacks what is asked for: that lasts until a person changes it."""
+        return "plan restriction" in (self.trouble or "").lower()
+
+    @property
     def troubles(self) -> str:
         """That it is in trouble and why, in words; OpenRouter's trouble names itself. Empty if it is not."""
         if not self.trouble:

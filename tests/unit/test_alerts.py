@@ -1,11 +1,12 @@
 """What needs a person, and what passes by itself."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from provisioner.core.alerts import PATIENCE, Kind, alerts, concerns, incidents
-from provisioner.core.reports import Retries, Status
+from provisioner.core.reports import Retries, Status, TargetReport
 from tests.support.builders import NOON, at
 from tests.support.status_port import a_status
 
@@ -71,3 +72,23 @@ def test_keys_that_may_be_left_behind_need_a_person(rotations: int, counted: str
     assert "`provisioner rotations --left-behind`" in found.said
     assert "`provisioner rotations ID… --deleted`" in found.said
     assert alerts(a_status(leaving=rotations)) == (found.said,)
+
+
+@pytest.mark.parametrize("ago", [1, 9000])
+def test_a_plan_without_rotations_needs_a_person_at_once_and_is_told_once(ago: float) -> None:
+    """All that wait are counted, with the remedy; the one that was tried is not told again, nor as what passes."""
+    line = TargetReport(
+        target="default/rotations",
+        pending=300,
+        workers=1,
+        trouble="Failed to create secret rotation due to plan restriction.",
+    )
+    retries = retried("plan_restricted", ago=ago, target=line.target, requests=2).retries
+    status = a_status(targets=(line,), retries=retries)
+    (found,) = concerns(status)
+    assert (found.kind, found.subject, found.requests) == (Kind.HELD, "default/rotations", 300)
+    assert found.said.startswith("300 rotations wait because the plan of Infisical at default/rotations has no")
+    assert "change the plan, and the rotations go on by themselves, or cancel them" in found.said
+    assert incidents(status) == ()
+    over = replace(status, targets=(replace(line, pending=0),), retries=())
+    assert (concerns(over), incidents(over)) == ((), ())

@@ -8,6 +8,7 @@ from provisioner.cli.setup.checks import Check, ok, problem, warning
 from provisioner.cli.terminal.frame import several
 from provisioner.cli.terminal.progress import duration
 from provisioner.cli.terminal.tables import local_time
+from provisioner.core.alerts import ADVICE, PLAN
 from provisioner.core.errors import DatabaseUnavailable, ProvisionerError, SchemaMismatch
 from provisioner.postgres.access import Kind, lacking
 from provisioner.postgres.condition import Server, defaults, holders, publications, read_server
@@ -234,9 +235,8 @@ async def _work(database: "Database") -> AsyncIterator[Check]:
             said = f"{target.target} was paused at {local_time(target.paused_at)} by {by}"
             yield warning("target", said, f"`provisioner resume {target.target}` resumes it")
         if target.trouble:
-            yield warning(
-                "target", f"{target.target} is in trouble{target.partly}: {target.trouble}", "it resumes by itself"
-            )
+            what = ADVICE[PLAN] if target.restricted else "it resumes by itself"
+            yield warning("target", f"{target.target} is in trouble{target.partly}: {target.trouble}", what)
         if target.pending and not target.workers:
             wait = "waits" if target.pending == 1 else "wait"
             said = f"{several(target.pending, 'request')} {wait} for {target.target}, and no worker serves it"
