@@ -14,7 +14,7 @@ from provisioner.postgres.access import Kind, lacking
 from provisioner.postgres.condition import Server, defaults, holders, publications, read_server
 from provisioner.postgres.migrations import require_schema
 from provisioner.postgres.reports import read_outlook
-from provisioner.postgres.rows import read_rows, unrecorded
+from provisioner.postgres.rows import read_rows, unasked, unplaced, unrecorded
 
 if TYPE_CHECKING:
     from provisioner.core.reports import TargetReport
@@ -84,6 +84,8 @@ async def _contents(database: "Database", server: Server) -> AsyncIterator[Check
         yield check
     if not missing:
         async for check in _rows(database):
+            yield check
+        async for check in _rotations(database):
             yield check
         async for check in _work(database):
             yield check
@@ -219,6 +221,25 @@ async def _rows(database: "Database") -> AsyncIterator[Check]:
         yield warning("counts", f"{rows.miscounted:,} are wrong", "`provisioner.recount()` in SQL corrects them")
     elif rows.miscounted == 0:
         yield ok("counts", "they are correct")
+
+
+async def _rotations(database: "Database") -> AsyncIterator[Check]:
+    """Whether each pending rotation has a place, and will have its connection some day."""
+    lost, waits = await unplaced(database), await unasked(database)
+    if lost.rotations:
+        have = "has" if lost.rotations == 1 else "have"
+        said = f"{several(lost.rotations, 'pending rotation')} {have} no place in line, for example {lost.example_id}"
+        yield warning("rotations", f"{said}: written with triggers off", "a worker will put them in line")
+    if waits.rotations:
+        wait = "waits" if waits.rotations == 1 else "wait"
+        said = (
+            f"{several(waits.rotations, 'rotation')} {wait} for a connection that nobody has requested, for example"
+            f" {waits.example_id} for {waits.connection}"
+        )
+        advice = f"request the connection in the same project, or run `provisioner cancel {waits.example_id}`"
+        yield warning("rotations", said, advice)
+    if not lost.rotations and not waits.rotations:
+        yield ok("rotations", "every pending one has its place in line, and its connection is requested")
 
 
 async def _work(database: "Database") -> AsyncIterator[Check]:
