@@ -64,13 +64,15 @@ class Kind(StrEnum):
 class Concern:
     """One thing that will not get better by waiting: of which kind, and about what: an error code, or a target.
 
-    `said` is a sentence that says what to do; it may hold what others wrote.
+    `said` is a sentence that says what to do; it may hold what others wrote. `counted` says in our words how many
+    connections and rotations, where they may be both.
     """
 
     kind: Kind
     subject: str = ""
     requests: int
     said: str
+    counted: str = ""
 
 
 def concerns(status: Status) -> tuple[Concern, ...]:
@@ -120,9 +122,9 @@ def _others(status: Status) -> Iterator[Concern]:
             yield Concern(kind=Kind.REFUSED, subject=key.credential, requests=key.requests, said=said)
     yield from _retried(status)
     if status.drifted:
-        count = _count(status.drifted, "connection is", "connections are")
+        count = status.drifted_words
         said = f"{count} not as recorded in Infisical: `provisioner verify` says which, and how they differ"
-        yield Concern(kind=Kind.DRIFTED, requests=status.drifted, said=said)
+        yield Concern(kind=Kind.DRIFTED, requests=status.drifted, said=said, counted=count)
     if status.leaving:
         said = (
             f"{_count(status.leaving, 'rotation', 'rotations')} may have left keys behind at OpenRouter that can spend"

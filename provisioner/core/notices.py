@@ -164,7 +164,7 @@ def _attention(concern: Concern, since: datetime) -> Notice:
     text = _ATTENTION[concern.kind].format(
         subject=subject or "no error code",
         requests=_requests(concern.requests),
-        connections=f"{_several(concern.requests, 'connection')} {'is' if concern.requests == 1 else 'are'}",
+        counted=concern.counted,
         rotations=_several(concern.requests, "rotation"),
         outcomes=_several(concern.requests, "outcome"),
         be="is" if concern.requests == 1 else "are",
@@ -210,7 +210,7 @@ _ATTENTION: Final[Mapping[Kind, str]] = {
     Kind.HELD: "{rotations} {wait} because the plan of Infisical at {subject} has no secret rotations: change the plan,"
     " and they go on by themselves, or cancel them.",
     Kind.RETRYING: "{requests} {be} retried with {subject} for minutes. What to do: {remedy}.",
-    Kind.DRIFTED: "{connections} not as recorded in Infisical. `provisioner verify` says which.",
+    Kind.DRIFTED: "{counted} not as recorded in Infisical. `provisioner verify` says which.",
     Kind.LEFT_BEHIND: "{rotations} may have left keys behind at OpenRouter that can spend money."
     " `provisioner rotations --left-behind` says which; delete them there, then run"
     " `provisioner rotations ID… --deleted`.",
@@ -224,7 +224,7 @@ _RECOVERED: Final[Mapping[Kind, str]] = {
     Kind.REFUSED: "No request waits for the key of credential {subject} any more.",
     Kind.HELD: "No rotation waits for another plan of Infisical at {subject} any more.",
     Kind.RETRYING: "No request is retried with {subject} any more.",
-    Kind.DRIFTED: "Every connection that was compared is as it was recorded.",
+    Kind.DRIFTED: "Everything that was compared is as it was recorded.",
     Kind.LEFT_BEHIND: "No rotation has a key left behind at OpenRouter any more.",
     Kind.UNSERVED: "A worker serves target {subject} again, or nothing waits for it.",
 }

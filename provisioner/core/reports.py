@@ -244,7 +244,8 @@ class Status:
     """Everything at one moment, or one batch.
 
     `progress` is that of all that was asked about, None if that is an unknown batch. `more_batches` were not listed.
-    `crew` are the workers one by one. `drifted` recorded connections are not as they were recorded.
+    `crew` are the workers one by one. `drifted` recorded requests are not as they were recorded, of which
+    `drifted_rotations` are rotations.
     `leaving` rotations may have left keys behind at OpenRouter.
     """
 
@@ -261,7 +262,15 @@ class Status:
     retries: tuple[Retries, ...] = ()
     refused_keys: tuple[RefusedKey, ...] = ()
     drifted: int = 0
+    drifted_rotations: int = 0
     leaving: int = 0
+
+    @property
+    def drifted_words(self) -> str:
+        """How many of each kind are not as they were recorded, such as: 2 connections and 1 rotation are."""
+        kinds = (("connection", self.drifted - self.drifted_rotations), ("rotation", self.drifted_rotations))
+        parts = [f"{number:,} {kind}{'' if number == 1 else 's'}" for kind, number in kinds if number]
+        return f"{' and '.join(parts)} {'is' if self.drifted == 1 else 'are'}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -206,7 +206,7 @@ DRIFTED: Final = _gauge(
     "connections",
     "target",
     shared=True,
-    help="Recorded connections that standing verification found gone, renamed, rewritten or described otherwise.",
+    help="Recorded connections (at `NAME/rotations`: rotations) that standing verification found gone or changed.",
 )
 LEFT_BEHIND: Final = _gauge(
     "left_behind_rotations",

@@ -79,6 +79,7 @@ async def read_status(
             found = await connection.fetch(sql[name], *arguments)
             return [row for row in found if target is None or row["target"] == target]
 
+        drifted = await there("drifted", batch)
         return Status(
             now=now,
             progress=progress[0] if progress else None,
@@ -91,7 +92,8 @@ async def read_status(
             outside=tuple(Outside(**dict(row)) for row in await there("outside", batch)),
             retries=tuple(Retries(**dict(row)) for row in await there("retries", batch)),
             refused_keys=tuple(RefusedKey(**dict(row)) for row in await there("keys")),
-            drifted=sum(row["requests"] for row in await there("drifted", batch)),
+            drifted=sum(row["requests"] for row in drifted),
+            drifted_rotations=sum(row["requests"] for row in drifted if row["are_rotations"]),
             leaving=sum(row["rotations"] for row in await there("left_behind", batch)),
             crew=tuple(_worker(row) for row in await connection.fetch(sql["crew"])),
         )

@@ -20,6 +20,7 @@ from provisioner.postgres.candidates import is_narrow
 from provisioner.postgres.filters import Filter, State
 from provisioner.postgres.history import read_history
 from provisioner.postgres.pool import Database as Pool
+from provisioner.postgres.queries import statements
 from provisioner.postgres.queue import PostgresQueue
 from provisioner.postgres.reports import read_gauges, read_leftovers, read_outlook, read_status
 from provisioner.postgres.search import find, page, tell
@@ -199,3 +200,21 @@ async def test_old_keys_are_not_counted_for_longer_than_a_person_waits(
         assert await pool.fetchrow("SELECT 1")
     finally:
         await pool.close()
+
+
+async def test_keys_left_behind_are_counted_by_an_index_of_their_own(database: Database) -> None:
+    """However many rotations there are, only those that may have left some are read."""
+    async with connected(database.url, recount=False) as session:
+        await session.execute("SET session_replication_role = replica")
+        await session.execute(
+            "INSERT INTO provisioner.rotation_requests (project_id, name, status, left_behind)"
+            " SELECT gen_random_uuid(), 'r' || n, 'succeeded', CASE WHEN n % 1000 = 0 THEN 'look' END"
+            " FROM generate_series(1, 5000) AS n"
+        )
+        await session.execute("ANALYZE provisioner.rotation_requests")
+        counted = await session.fetch(statements("reports")["left_behind"], None)
+        assert [(row["target"], row["rotations"]) for row in counted] == [("default", 5)]
+        plan = await session.fetch(f"EXPLAIN {statements('reports')['left_behind']}".replace("$1", "NULL"))
+    said = "\n".join(row[0] for row in plan)
+    assert "rotation_requests_left_behind" in said
+    assert "Seq Scan" not in said

@@ -124,3 +124,6 @@ async def test_the_daemon_verifies_rotations_too(database: Database) -> None:
         drift = "SELECT id, drift FROM provisioner.rotation_status WHERE drift IS NOT NULL"
         assert query(database, drift) == f"{request}|rescheduled"
         assert query(database, "SELECT target, drift FROM provisioner.drifts") == "default/rotations|rescheduled"
+        told = provisioner("status", database=database)
+        assert told.returncode == 1
+        assert "1 rotation is not as recorded in Infisical" in " ".join(told.stdout.split())

@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from provisioner.core.alerts import PATIENCE, Kind, alerts, concerns, incidents
+from provisioner.core.notices import Event, decide
 from provisioner.core.reports import Retries, Status, TargetReport
 from tests.support.builders import NOON, at
 from tests.support.status_port import a_status
@@ -92,3 +93,21 @@ def test_a_plan_without_rotations_needs_a_person_at_once_and_is_told_once(ago: f
     assert incidents(status) == ()
     over = replace(status, targets=(replace(line, pending=0),), retries=())
     assert (concerns(over), incidents(over)) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("connections", "rotations", "counted"),
+    [
+        (1, 0, "1 connection is"),
+        (3, 0, "3 connections are"),
+        (0, 1, "1 rotation is"),
+        (0, 1200, "1,200 rotations are"),
+        (2, 1, "2 connections and 1 rotation are"),
+    ],
+)
+def test_what_is_not_as_recorded_is_counted_by_kind(connections: int, rotations: int, counted: str) -> None:
+    """Nobody looks for a connection where only rotations differ; the notice says the same."""
+    (found,) = concerns(a_status(drifted=connections + rotations, drifted_rotations=rotations))
+    assert found.said.startswith(f"{counted} not as recorded in Infisical: `provisioner verify`")
+    (notice,) = decide((), (found,), (), events=tuple(Event), now=NOON).notices
+    assert notice.text == f"{counted} not as recorded in Infisical. `provisioner verify` says which."

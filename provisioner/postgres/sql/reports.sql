@@ -386,7 +386,7 @@ ORDER BY r.target;
 
 -- :name drifted
 -- How many recorded connections and rotations of each line are not as they were recorded. Those that are recorded no more do not count.
-SELECT d.target, count(*) AS requests
+SELECT d.target, count(*) AS requests, d.target LIKE '%/rotations' AS are_rotations
 FROM provisioner.drifts AS d
 WHERE
     d.drift IS NOT NULL
