@@ -25,13 +25,14 @@ ADVICE: Final = {
     "target_unknown": "add the target to the workers' settings, as [targets.NAME]",
     "outcome_unknown": "look in Infisical for a connection of that name: it is unknown whether it was made",
     "in_use": "remove what uses the connection in Infisical, such as a secret rotation, then retry",
-    "plan_restricted": "choose a plan of Infisical that has secret rotations: they all wait until then",
+    "plan_restricted": "change the plan, and the rotations go on by themselves, or cancel them",
     "folder_not_found": "create the folder in the environment, or correct environment and secret_path",
     "secret_exists": "choose another secret_name, or delete the secret that is there",
     "key_not_issued": "see why OpenRouter makes no key: credit, limits, and whether the management key is still valid",
     "connection_failed": "fix its connection and retry that: the rotation then goes on by itself",
     "gave_up": "fix what the message says: it tells what came of the last attempt",
 }
+PLAN: Final = "plan_restricted"
 OTHERWISE: Final = "the message says what is known"
 # What is retried for less may yet go by itself: most backoffs of eight attempts fit into it.
 PATIENCE: Final = timedelta(minutes=5)
@@ -54,7 +55,9 @@ class Kind(StrEnum):
     OUTSIDE = "projects_quarantined"
     REFUSED = "key_refused"
     RETRYING = "requests_retried"
+    HELD = "rotations_held"
     DRIFTED = "connections_drifted"
+    LEFT_BEHIND = "keys_left_behind"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,8 +123,24 @@ def _others(status: Status) -> Iterator[Concern]:
         count = _count(status.drifted, "connection is", "connections are")
         said = f"{count} not as recorded in Infisical: `provisioner verify` says which, and how they differ"
         yield Concern(kind=Kind.DRIFTED, requests=status.drifted, said=said)
+    if status.leaving:
+        said = (
+            f"{_count(status.leaving, 'rotation', 'rotations')} may have left keys behind at OpenRouter that can spend"
+            " money: `provisioner rotations --left-behind` says which; delete them there, then run"
+            " `provisioner rotations ID… --deleted`"
+        )
+        yield Concern(kind=Kind.LEFT_BEHIND, requests=status.leaving, said=said)
+    yield from _waiting(status)
+
+
+def _waiting(status: Status) -> Iterator[Concern]:
+    """Targets for which requests wait until a person does something."""
     for target in status.targets:
         name = target.target
+        if target.pending and target.restricted:
+            count = _count(target.pending, "rotation waits", "rotations wait")
+            said = f"{count} because the plan of Infisical at {name} has no secret rotations: {remedy(PLAN)}"
+            yield Concern(kind=Kind.HELD, subject=name, requests=target.pending, said=said)
         if target.pending and target.paused_at is not None:
             count = _count(target.pending, "request waits", "requests wait")
             said = f"target {name} is paused and {count} for it: `provisioner resume {name}` resumes it"
@@ -143,7 +162,16 @@ def needs_a_person(retries: Retries, status: Status) -> bool:
     """Whether these requests were retried for long enough, and for a reason that a person can do something about."""
     if retries.quarantine or retries.error_code in _NOBODYS or retries.since is None:
         return False  # a quarantine is told by what it is about: a key, or projects
+    if _is_held(retries, status):
+        return False
     return status.now - retries.since >= PATIENCE
+
+
+def _is_held(retries: Retries, status: Status) -> bool:
+    """Whether all of the target wait for another plan, which is told once."""
+    return retries.error_code == PLAN and any(
+        each.restricted for each in status.targets if each.target == retries.target
+    )
 
 
 def incidents(status: Status) -> tuple[str, ...]:
@@ -153,7 +181,7 @@ def incidents(status: Status) -> tuple[str, ...]:
 
 def _incidents(status: Status) -> Iterator[str]:
     for target in status.targets:
-        if target.trouble:
+        if target.trouble and not target.restricted:
             yield (
                 f"target {target.target} is in trouble{target.partly}: {target.trouble};"
                 " only single probes are sent until it works again"
@@ -161,7 +189,7 @@ def _incidents(status: Status) -> Iterator[str]:
         if target.blocked_until is not None and target.blocked_until > status.now:
             yield f"target {target.target} is over its rate limit: nothing is sent until the limit resets"
     for each in status.retries:
-        if not each.quarantine and not needs_a_person(each, status):
+        if not each.quarantine and not _is_held(each, status) and not needs_a_person(each, status):
             count = _count(each.requests, "request is", "requests are")
             yield f"{count} retried with {each.error_code or 'no code'} at target {each.target}"
     if status.workers.lost:

@@ -165,6 +165,7 @@ def _attention(concern: Concern, since: datetime) -> Notice:
         subject=subject or "no error code",
         requests=_requests(concern.requests),
         connections=f"{_several(concern.requests, 'connection')} {'is' if concern.requests == 1 else 'are'}",
+        rotations=_several(concern.requests, "rotation"),
         outcomes=_several(concern.requests, "outcome"),
         be="is" if concern.requests == 1 else "are",
         have="has" if concern.requests == 1 else "have",
@@ -206,8 +207,13 @@ _ATTENTION: Final[Mapping[Kind, str]] = {
     Kind.OUTSIDE: "{requests} {wait} for projects in which the machine identity of target {subject} may not create:"
     " add it to them; they go on by themselves",
     Kind.REFUSED: "{requests} {wait} because OpenRouter refuses the key of credential {subject}. Replace the key.",
+    Kind.HELD: "{rotations} {wait} because the plan of Infisical at {subject} has no secret rotations: change the plan,"
+    " and they go on by themselves, or cancel them.",
     Kind.RETRYING: "{requests} {be} retried with {subject} for minutes. What to do: {remedy}.",
     Kind.DRIFTED: "{connections} not as recorded in Infisical. `provisioner verify` says which.",
+    Kind.LEFT_BEHIND: "{rotations} may have left keys behind at OpenRouter that can spend money."
+    " `provisioner rotations --left-behind` says which; delete them there, then run"
+    " `provisioner rotations ID… --deleted`.",
     Kind.UNSERVED: "No worker serves target {subject}, and {requests} {wait} for it. `provisioner run` starts one.",
 }
 _RECOVERED: Final[Mapping[Kind, str]] = {
@@ -216,8 +222,10 @@ _RECOVERED: Final[Mapping[Kind, str]] = {
     Kind.PAUSED: "Target {subject} is not paused any more, or nothing waits for it.",
     Kind.OUTSIDE: "The machine identity of target {subject} may create in every project that requests wait for.",
     Kind.REFUSED: "No request waits for the key of credential {subject} any more.",
+    Kind.HELD: "No rotation waits for another plan of Infisical at {subject} any more.",
     Kind.RETRYING: "No request is retried with {subject} any more.",
     Kind.DRIFTED: "Every connection that was compared is as it was recorded.",
+    Kind.LEFT_BEHIND: "No rotation has a key left behind at OpenRouter any more.",
     Kind.UNSERVED: "A worker serves target {subject} again, or nothing waits for it.",
 }
 

@@ -103,6 +103,11 @@ class TargetReport:
         return f" for {self.troubled:,} of {self.workers:,} workers" if 0 < self.troubled < self.workers else ""
 
     @property
+    def restricted(self) -> bool:
+        """Whether Infisical says that its plan lacks what is asked for: that lasts until a person changes it."""
+        return "plan restriction" in (self.trouble or "").lower()
+
+    @property
     def troubles(self) -> str:
         """That it is in trouble and why, in words; OpenRouter's trouble names itself. Empty if it is not."""
         if not self.trouble:
@@ -240,6 +245,7 @@ class Status:
 
     `progress` is that of all that was asked about, None if that is an unknown batch. `more_batches` were not listed.
     `crew` are the workers one by one. `drifted` recorded connections are not as they were recorded.
+    `leaving` rotations may have left keys behind at OpenRouter.
     """
 
     now: datetime
@@ -255,6 +261,7 @@ class Status:
     retries: tuple[Retries, ...] = ()
     refused_keys: tuple[RefusedKey, ...] = ()
     drifted: int = 0
+    leaving: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -334,6 +341,7 @@ class Gauges:
     workers: Workers
     concurrency: tuple[ConcurrencyReport, ...] = ()
     drifted: Mapping[str, int] = field(default_factory=dict)
+    leaving: Mapping[str, int] = field(default_factory=dict)
     limits: Mapping[str, StandingLimit] = field(default_factory=dict)
     ends: Mapping[str, float] = field(default_factory=dict)
 

@@ -208,6 +208,13 @@ DRIFTED: Final = _gauge(
     shared=True,
     help="Recorded connections that standing verification found gone, renamed, rewritten or described otherwise.",
 )
+LEFT_BEHIND: Final = _gauge(
+    "left_behind_rotations",
+    "rotations",
+    "target",
+    shared=True,
+    help="Rotations that may have left keys behind at OpenRouter, which can spend money until somebody deletes them.",
+)
 NOTICES: Final = _counter(
     "notices",
     "deliveries",
@@ -246,6 +253,7 @@ METRICS: Final = (
     WORKERS,
     ENDS,
     DRIFTED,
+    LEFT_BEHIND,
 )
 
 

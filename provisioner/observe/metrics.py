@@ -96,6 +96,7 @@ def _shared(gauges: Gauges | None) -> Iterator[Family]:
     yield _gauge(c.STALLED, {(each.target,): each.stalled for each in gauges.concurrency})
     yield _gauge(c.ENDS, {(target,): seconds for target, seconds in gauges.ends.items()})
     yield _gauge(c.DRIFTED, {(target,): requests for target, requests in gauges.drifted.items()})
+    yield _gauge(c.LEFT_BEHIND, {(target,): rotations for target, rotations in gauges.leaving.items()})
     yield _gauge(c.WORKERS, {("alive",): gauges.workers.living, ("lost",): gauges.workers.lost})
 
 

@@ -92,6 +92,7 @@ async def read_status(
             retries=tuple(Retries(**dict(row)) for row in await there("retries", batch)),
             refused_keys=tuple(RefusedKey(**dict(row)) for row in await there("keys")),
             drifted=sum(row["requests"] for row in await there("drifted", batch)),
+            leaving=sum(row["rotations"] for row in await there("left_behind", batch)),
             crew=tuple(_worker(row) for row in await connection.fetch(sql["crew"])),
         )
 
@@ -115,6 +116,7 @@ async def read_gauges(database: Database) -> Gauges:
             budgets=tuple(BudgetReport(**dict(row)) for row in await connection.fetch(sql["budgets"])),
             workers=await _workers(connection),
             drifted={row["target"]: row["requests"] for row in await connection.fetch(sql["drifted"], None)},
+            leaving={row["target"]: row["rotations"] for row in await connection.fetch(sql["left_behind"], None)},
             concurrency=tuple(
                 ConcurrencyReport(**dict(row)) for row in await connection.fetch(sql["concurrency"], MEMORY)
             ),

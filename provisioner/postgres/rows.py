@@ -47,3 +47,24 @@ async def unrecorded(database: Database) -> Unrecorded:
     """Outcomes that the database does not record. Raises as `read_rows` does."""
     row = await database.fetchrow(statements("reports")["unrecorded"], None)
     return Unrecorded(**dict(row)) if row else Unrecorded()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Astray:
+    """How many rotations cannot go on; the oldest of them, and the connection it waits for, if it waits for one."""
+
+    rotations: int = 0
+    example_id: int | None = None
+    connection: str | None = None
+
+
+async def unplaced(database: Database) -> Astray:
+    """Find pending rotations without a place in line, among the newest `MOST`. Raises as `read_rows` does."""
+    row = await database.fetchrow(statements("rows")["unplaced"], MOST)
+    return Astray(**dict(row)) if row else Astray()
+
+
+async def unasked(database: Database) -> Astray:
+    """Find rotations that wait for a connection that nobody has requested. Raises as `read_rows` does."""
+    row = await database.fetchrow(statements("rows")["unasked"], MOST)
+    return Astray(**dict(row)) if row else Astray()

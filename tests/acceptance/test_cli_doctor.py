@@ -55,7 +55,7 @@ def test_when_all_is_well_each_line_says_so(database: Database, infisical: Infis
     assert {line[0] for line in lines if line[1] != "durability"} == {"ok"}
     assert {line[1] for line in lines} == {
         *("settings", "database", "clock", "schema", "rights", "clean-up", "workers", "identity", "limit"),
-        *("permission", "credential", "sealing", "files", "durability", "outcomes", "requests", "counts"),
+        *("permission", "credential", "sealing", "files", "durability", "outcomes", "requests", "counts", "rotations"),
     }
     assert "creating was not tested, as it would create one" in done.stdout
     assert "default allows 350 reads a window" in done.stdout

@@ -172,6 +172,31 @@ def test_how_many_creates_a_target_bears_is_told(database: Database) -> None:
     assert checks_of(database)["in flight"]["verdict"] == "ok"  # it is only suspected
 
 
+def test_rotations_that_cannot_go_on_are_told(database: Database) -> None:
+    """Those whose connection nobody has requested, and those without a place; once both are there, that all is well."""
+    project = "8d7e2b34-6d3c-4d5e-9f4b-2f1f6c1a9b11"
+    said = "every pending one has its place in line, and its connection is requested"
+    assert checks_of(database)["rotations"]["said"] == said
+    query(
+        database,
+        "INSERT INTO provisioner.rotation_requests (project_id, name, connection)"
+        f" VALUES ('{project}', 'one', 'mine'), ('{project}', 'two', 'mine')",
+    )
+    oldest = query(database, "SELECT min(id) FROM provisioner.rotation_requests")
+    check = checks_of(database)["rotations"]
+    assert check["verdict"] == "warning"
+    assert check["said"] == (
+        f"2 rotations wait for a connection that nobody has requested, for example {oldest} for mine"
+    )
+    assert f"`provisioner cancel {oldest}`" in check["remedy"]
+    query(database, f"INSERT INTO provisioner.connection_requests (project_id, name) VALUES ('{project}', 'mine')")
+    assert checks_of(database)["rotations"]["said"] == said
+    query(database, f"DELETE FROM provisioner.waiting WHERE id = {oldest}")
+    check = checks_of(database)["rotations"]
+    assert check["said"].startswith(f"1 pending rotation has no place in line, for example {oldest}")
+    assert check["remedy"] == "a worker will put them in line"
+
+
 def test_a_password_file_that_is_ignored_is_told(database: Database, tmp_path: Path) -> None:
     """Others may read it, so it is not used: if the login works all the same, that is a warning."""
     file = tmp_path / "passwords"

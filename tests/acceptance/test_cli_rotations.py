@@ -73,12 +73,16 @@ def test_keys_that_are_deleted_are_named_no_more(database: Database) -> None:
     """Who has deleted the keys that were left behind says so, and nobody is told to look for them again."""
     one_that_left_a_key(database)
     assert "a key may be left behind" in provisioner("list", "--batch", "pilot", database=database).stdout
+    told = provisioner("status", "--batch", "pilot", database=database)
+    assert told.returncode == 1
+    assert "1 rotation may have left keys behind at OpenRouter" in " ".join(told.stdout.split())
     named = provisioner("rotations", "--left-behind", database=database)
     assert f'{FIRST}: look for "Billing prod #1.1"' in named.stderr
     assert str(FIRST + 1) not in named.stdout
     assert provisioner("rotations", "--deleted", database=database).returncode == 2
     assert "noted for 1 rotation" in provisioner("rotations", str(FIRST), "--deleted", database=database).stdout
     assert provisioner("rotations", str(FIRST), "--deleted", database=database).returncode == 1
+    assert provisioner("status", "--batch", "pilot", database=database).returncode == 0
     assert "no rotation matches" in provisioner("rotations", "--left-behind", database=database).stdout
 
 

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from provisioner.core.alerts import Kind, concerns, incidents
 from provisioner.postgres.kinds import ROTATIONS
+from provisioner.postgres.pool import Database as Pool
+from provisioner.postgres.reports import read_status
 from provisioner.sandbox.audit import audit_rotations
 from tests.support import eventually
 from tests.support.rotations import CREATE, ROUTE, ask, becomes, comes_to, connect, fleet, one, row
@@ -82,6 +85,15 @@ async def test_a_plan_without_rotations_holds_all_and_spends_no_row(database: Da
         assert sum(it.simulator.world.requests[CREATE].values()) <= 2  # as many as may be in flight
         states = await it.session.fetch("SELECT DISTINCT status, attempts FROM provisioner.rotation_requests")
         assert [tuple(each) for each in states] == [("pending", 0)]
+        pool = Pool(database.url, size=1)
+        try:
+            seen = await read_status(pool)
+        finally:
+            await pool.close()
+        assert [(each.kind, each.subject, each.requests) for each in concerns(seen)] == [
+            (Kind.HELD, "default/rotations", 6)
+        ]
+        assert incidents(seen) == ()
         spent = "SELECT coalesce(sum(failures), 0) FROM provisioner.attempt_state"
         assert await it.session.fetchval(spent) == 0
 

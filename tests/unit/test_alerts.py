@@ -1,11 +1,12 @@
 """What needs a person, and what passes by itself."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from provisioner.core.alerts import PATIENCE, Kind, alerts, concerns, incidents
-from provisioner.core.reports import Retries, Status
+from provisioner.core.reports import Retries, Status, TargetReport
 from tests.support.builders import NOON, at
 from tests.support.status_port import a_status
 
@@ -60,3 +61,34 @@ def test_one_cause_at_two_targets_is_one_concern() -> None:
     (found,) = concerns(a_status(retries=one + two))
     assert (found.subject, found.requests) == ("in_use", 3)
     assert found.said.startswith("3 requests are retried with in_use: remove what uses the connection")
+
+
+@pytest.mark.parametrize(("rotations", "counted"), [(1, "1 rotation may"), (1200, "1,200 rotations may")])
+def test_keys_that_may_be_left_behind_need_a_person(rotations: int, counted: str) -> None:
+    """The sentence says how many rotations left some, which command names them, and how to say that they are gone."""
+    (found,) = concerns(a_status(leaving=rotations))
+    assert (found.kind, found.subject, found.requests) == (Kind.LEFT_BEHIND, "", rotations)
+    assert found.said.startswith(counted)
+    assert "`provisioner rotations --left-behind`" in found.said
+    assert "`provisioner rotations ID… --deleted`" in found.said
+    assert alerts(a_status(leaving=rotations)) == (found.said,)
+
+
+@pytest.mark.parametrize("ago", [1, 9000])
+def test_a_plan_without_rotations_needs_a_person_at_once_and_is_told_once(ago: float) -> None:
+    """All that wait are counted, with the remedy; the one that was tried is not told again, nor as what passes."""
+    line = TargetReport(
+        target="default/rotations",
+        pending=300,
+        workers=1,
+        trouble="Failed to create secret rotation due to plan restriction.",
+    )
+    retries = retried("plan_restricted", ago=ago, target=line.target, requests=2).retries
+    status = a_status(targets=(line,), retries=retries)
+    (found,) = concerns(status)
+    assert (found.kind, found.subject, found.requests) == (Kind.HELD, "default/rotations", 300)
+    assert found.said.startswith("300 rotations wait because the plan of Infisical at default/rotations has no")
+    assert "change the plan, and the rotations go on by themselves, or cancel them" in found.said
+    assert incidents(status) == ()
+    over = replace(status, targets=(replace(line, pending=0),), retries=())
+    assert (concerns(over), incidents(over)) == ((), ())

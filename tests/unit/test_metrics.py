@@ -48,6 +48,7 @@ GAUGES = Gauges(
         ConcurrencyReport(target="eu", in_flight_limit=1, cliff=None, stalled=True),
     ),
     drifted={"eu": 2},
+    leaving={"eu": 3},
     ends={"eu": 90.0},
     limits={"default": StandingLimit(60, 60.0, 16, "ann")},
 )
@@ -105,6 +106,12 @@ def test_the_forecast_is_told_where_there_is_one() -> None:
     """All that is pending at a target ends in so many seconds; where nobody can say there is no series."""
     assert value(Meter(), "provisioner_forecast_seconds", target="eu") == 90.0
     assert value(Meter(), "provisioner_forecast_seconds", target="default") is None
+
+
+def test_keys_left_behind_are_told() -> None:
+    """How many rotations of a target may have left some; where there is none there is no series."""
+    assert value(Meter(), "provisioner_left_behind_rotations", target="eu") == 3
+    assert value(Meter(), "provisioner_left_behind_rotations", target="default") is None
 
 
 def test_only_what_was_sent_has_a_duration() -> None:

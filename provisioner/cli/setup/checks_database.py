@@ -8,12 +8,13 @@ from provisioner.cli.setup.checks import Check, ok, problem, warning
 from provisioner.cli.terminal.frame import several
 from provisioner.cli.terminal.progress import duration
 from provisioner.cli.terminal.tables import local_time
+from provisioner.core.alerts import ADVICE, PLAN
 from provisioner.core.errors import DatabaseUnavailable, ProvisionerError, SchemaMismatch
 from provisioner.postgres.access import Kind, lacking
 from provisioner.postgres.condition import Server, defaults, holders, publications, read_server
 from provisioner.postgres.migrations import require_schema
 from provisioner.postgres.reports import read_outlook
-from provisioner.postgres.rows import read_rows, unrecorded
+from provisioner.postgres.rows import read_rows, unasked, unplaced, unrecorded
 
 if TYPE_CHECKING:
     from provisioner.core.reports import TargetReport
@@ -83,6 +84,8 @@ async def _contents(database: "Database", server: Server) -> AsyncIterator[Check
         yield check
     if not missing:
         async for check in _rows(database):
+            yield check
+        async for check in _rotations(database):
             yield check
         async for check in _work(database):
             yield check
@@ -220,6 +223,25 @@ async def _rows(database: "Database") -> AsyncIterator[Check]:
         yield ok("counts", "they are correct")
 
 
+async def _rotations(database: "Database") -> AsyncIterator[Check]:
+    """Whether each pending rotation has a place, and will have its connection some day."""
+    lost, waits = await unplaced(database), await unasked(database)
+    if lost.rotations:
+        have = "has" if lost.rotations == 1 else "have"
+        said = f"{several(lost.rotations, 'pending rotation')} {have} no place in line, for example {lost.example_id}"
+        yield warning("rotations", f"{said}: written with triggers off", "a worker will put them in line")
+    if waits.rotations:
+        wait = "waits" if waits.rotations == 1 else "wait"
+        said = (
+            f"{several(waits.rotations, 'rotation')} {wait} for a connection that nobody has requested, for example"
+            f" {waits.example_id} for {waits.connection}"
+        )
+        advice = f"request the connection in the same project, or run `provisioner cancel {waits.example_id}`"
+        yield warning("rotations", said, advice)
+    if not lost.rotations and not waits.rotations:
+        yield ok("rotations", "every pending one has its place in line, and its connection is requested")
+
+
 async def _work(database: "Database") -> AsyncIterator[Check]:
     targets, workers = await read_outlook(database)
     if workers.living:
@@ -234,9 +256,8 @@ async def _work(database: "Database") -> AsyncIterator[Check]:
             said = f"{target.target} was paused at {local_time(target.paused_at)} by {by}"
             yield warning("target", said, f"`provisioner resume {target.target}` resumes it")
         if target.trouble:
-            yield warning(
-                "target", f"{target.target} is in trouble{target.partly}: {target.trouble}", "it resumes by itself"
-            )
+            what = ADVICE[PLAN] if target.restricted else "it resumes by itself"
+            yield warning("target", f"{target.target} is in trouble{target.partly}: {target.trouble}", what)
         if target.pending and not target.workers:
             wait = "waits" if target.pending == 1 else "wait"
             said = f"{several(target.pending, 'request')} {wait} for {target.target}, and no worker serves it"

@@ -376,6 +376,14 @@ FROM provisioner.quarantined_credentials AS k
 ORDER BY k.requests DESC, k.since
 LIMIT 50;
 
+-- :name left_behind
+-- How many rotations of each target may have left keys behind at OpenRouter. A partial index holds only those.
+SELECT r.target, count(*) AS rotations
+FROM provisioner.rotation_requests AS r
+WHERE r.left_behind IS NOT NULL AND ($1::text IS NULL OR r.batch = $1)
+GROUP BY r.target
+ORDER BY r.target;
+
 -- :name drifted
 -- How many recorded connections and rotations of each line are not as they were recorded. Those that are recorded no more do not count.
 SELECT d.target, count(*) AS requests
