@@ -1,6 +1,7 @@
 """What every test gets: an environment without a developer's settings, and databases."""
 
 import os
+import signal
 
 from hypothesis import HealthCheck, settings
 
@@ -27,6 +28,10 @@ __all__ = [
 for name in list(os.environ):
     if name.startswith(("PROVISIONER_", "INFISICAL_", "OPENROUTER_", "PG")) or name == "DATABASE_URL":
         del os.environ[name]
+
+# A shell ignores Ctrl-C in what it starts in the background, and every command that a test starts would do the same.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A machine may be slow, above all where Hypothesis first writes its table of all letters; a failure must be repeatable
 # from what CI printed.
