@@ -52,7 +52,8 @@ async def test_a_restart_under_load(
         found = await it.audit()
         assert found.states == {"succeeded": requests}
         assert it.calm(lines=QUIET + EACH * restarts)
-        assert it.said("database_lost") >= 1
+        # Two quick restarts may both be over before a worker has tried a second time.
+        assert it.said("database_lost") >= (restarts > 2)
         assert it.said("database_lost") == it.said("database_back")
 
 
