@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import resource
-import urllib.error
 import urllib.request
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -73,11 +72,8 @@ async def targets() -> AsyncIterator[tuple[Cloud, dict[str, str]]]:
 
 def probe(port: int) -> int:
     """Ask the status port."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        return error.code
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
+        return int(answer.status)
 
 
 @pytest.mark.parametrize(("soft", "hard"), [(256, 256), (256, 4096)])
@@ -108,8 +104,7 @@ async def test_many_targets_under_a_low_limit(database: Database, soft: int, har
 
             draining = asyncio.ensure_future(drain())
             while cloud.created < TARGETS * EACH:
-                # A starved machine may make it late with its work, and it says so: what counts is that it answers.
-                assert await asyncio.to_thread(probe, port) in {200, 503}
+                assert await asyncio.to_thread(probe, port) == 200
                 await asyncio.sleep(0.02)
             assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == (hard, hard)
             done = "SELECT count(*) FROM provisioner.connection_requests WHERE status = 'succeeded' AND attempts = 1"
