@@ -26,23 +26,23 @@ SELF_HOSTED: Final = 8
 UPSTREAM: Final = 11
 # A create that takes so long, seconds, with few in flight, waits for OpenRouter and not for Infisical's database.
 ELSEWHERE: Final = 0.15
-# It does so as long as its latency stays below so many times the usual one while more are in flight.
+# It does so as long as its latency stays below this multiple of the usual one while more are in flight.
 FLAT: Final = 1.5
 # Behind a limiter the pace is set by that; more are not needed at any of Infisical's rates.
 METERED: Final = 64
 # A number in the settings vouches for the server: the limit begins at this part of it, and grows by this factor.
 # At 50 ms a call it is at 64 after 0.05 s, which costs 5 000 creates 1 % of their time; from four on it would be 2 %.
 VOUCHED: Final = 4
-# A round is what may be in flight once, and at least so many calls.
+# A round is as many calls as may be in flight, and at least this many.
 LEAST: Final = 4
 # The share of a round's calls that failed, from which on the server is in distress; fewer are bad luck.
 DISTRESS: Final = 0.5
-# A latency of so many times the usual one, and so many seconds more, is distress too.
+# A latency above this multiple of the usual one, and above it by this many seconds, is distress too.
 SLOWER: Final = 3.0
 MUCH: Final = 0.5
 # What was distress becomes the usual latency, by this factor a round, if it stays.
 GETTING_USED: Final = 1.25
-# No call ends for so many times the usual latency, and at least so many seconds: a stall.
+# A stall: no call ends for this multiple of the usual latency, and for at least this many seconds.
 LONG: Final = 8.0
 PATIENCE: Final = 4.0
 # The same while no latency is known, seconds.
