@@ -226,7 +226,7 @@ async def test_a_cliff_is_remembered(database: Database) -> None:
         met = await known(fleet.session, "cliff, bar, cliff_at")
         await fleet.done(within=60.0)
         assert await fleet.states() == {"succeeded": 60}
-        assert len(fleet.simulator.world.store.connections) == 60
+        assert len(fleet.simulator.world.connections) == 60
         # Where it was met at six it may be met at five and at four, but not again and again.
         for number in range(small.pool + 1):
             before, met = met, ()
