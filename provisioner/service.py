@@ -197,7 +197,7 @@ async def _require_place(database: Database) -> None:
 @asynccontextmanager
 async def observed(settings: Settings, worker: Worker, meter: Meter) -> AsyncIterator[Systemd]:
     """Serve the status port and tell systemd how it goes, until the end of the block. Raises `PortUnusable`."""
-    health = Health(worker.vitals, monotonic=time.monotonic, poll=settings.worker.poll)
+    health = Health(worker.vitals, poll=settings.worker.poll)
     systemd = Systemd.from_environment(os.environ, pid=os.getpid())
     async with AsyncExitStack() as stack:
         if (endpoint := settings.listen.endpoint) is not None:
@@ -222,11 +222,13 @@ async def observed(settings: Settings, worker: Worker, meter: Meter) -> AsyncIte
             await stack.enter_async_context(serving(port, *endpoint))
         group = await stack.enter_async_context(asyncio.TaskGroup())
         attending = group.create_task(systemd.attend(absence=health.absence, ailment=health.ailment), name="systemd")
+        watching = group.create_task(health.watch(), name="health")
         try:
             yield systemd
         finally:
             systemd.stopping()
             attending.cancel()
+            watching.cancel()
 
 
 def _spare_the_collector() -> None:
