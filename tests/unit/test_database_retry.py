@@ -44,7 +44,7 @@ def test_an_answer_from_before_does_not_end_an_absence() -> None:
     assert [each["event"] for each in logs] == ["database_lost", "database_refuses", "database_back"]
 
 
-async def test_what_is_insisted_on_ends_the_absence_it_has_met() -> None:
+async def test_a_call_ends_the_absence_that_it_has_met() -> None:
     """The attempt that is answered was made after the absence was noticed."""
     now = 100.0
     retry = DatabaseRetry(DatabaseClock(wall=lambda: datetime.now(UTC), monotonic=lambda: now))
@@ -56,5 +56,5 @@ async def test_what_is_insisted_on_ends_the_absence_it_has_met() -> None:
         if error := next(answers):
             raise error
 
-    await retry.insist(ask)
+    await retry.call(ask)
     assert not retry.away
