@@ -4,8 +4,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from provisioner.core.doubt import unheard, with_doubt
-from provisioner.core.endings import UNSENT, standing
+from provisioner.core.doubt import possible_create, with_doubt
+from provisioner.core.endings import UNSENT, status_after
 from provisioner.core.model import (
     UNEDITED,
     AttemptRecord,
@@ -126,7 +126,7 @@ def _left_behind(settlement: Settlement) -> Iterator[tuple[object, ...]]:
 def _confessed(settlements: Sequence[Settlement], settled: Collection[int]) -> Iterator[Call]:
     """Others have taken some of these over, whose creates have worked all the same: who has them now must know."""
     late = [
-        with_doubt(one.claim, unheard(one.claim, call.started_at + timedelta(seconds=call.elapsed)))
+        with_doubt(one.claim, possible_create(one.claim, call.started_at + timedelta(seconds=call.elapsed)))
         for one in settlements
         if one.claim.request.id not in settled
         for call in one.records[:1]
@@ -158,12 +158,12 @@ def _row(settlement: Settlement, kind: Kind, *, plain: bool) -> tuple[object, ..
             logged = (call.started_at, call.elapsed, call.status, call.req_id) if call else (None, None, None, None)
             return (*who, made.id, adopted, *logged, claim.claimed_at, *kind.result(settlement, outcome))
         case Fail(code=code, message=message):
-            stands = standing(Fail, doubted=bool(claim.doubt))
+            stands = status_after(Fail, doubted=bool(claim.doubt))
             said = (claim.request.absent, code, message)
             return (*who, claim.failures + 1, claim.first_tried_at, *said, *stands)
         case Retry(code=code, message=message, counted=counted, delay=delay, quarantine=quarantine):
             streak = (streak_after(claim, code), code) if counted and code else (claim.streak, claim.streak_of)
-            stands = standing(Retry, doubted=bool(claim.doubt))
+            stands = status_after(Retry, doubted=bool(claim.doubt))
             why = (code, message, delay, quarantine, *streak, stands.status, stands.if_cancelled)
             return (*who, claim.failures + counted, claim.first_tried_at, *why)
         case Remove():
@@ -174,7 +174,7 @@ def _row(settlement: Settlement, kind: Kind, *, plain: bool) -> tuple[object, ..
 
 def _standing_of_all(outcome: type[Outcome]) -> tuple[str, ...]:
     """The statuses that a statement is told once, where they are the same whatever is in doubt."""
-    stands = standing(outcome, doubted=False)
+    stands = status_after(outcome, doubted=False)
     if outcome in {Succeed, Remove}:
         return stands.status, stands.if_edited
     return (stands.status,) if outcome is Cancel else ()
