@@ -22,11 +22,11 @@ class TargetVitals:
 class Vitals:
     """The state of one worker. `worker` is 0 before it is registered.
 
-    Its maintenance last completed a round, successfully or not, at `last_round_at` on the monotonic clock.
+    `moves` counts the statements and rounds of its maintenance, successful or not.
     """
 
     worker: WorkerId
-    last_round_at: float
+    moves: int
     lease_good: bool
     database_away: bool
     stopping: bool

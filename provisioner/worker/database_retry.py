@@ -48,13 +48,16 @@ class DatabaseRetry:
 
         `refusable`: a `StatementRefused` counts as an answer, and is raised.
         """
+        asked_at = 0.0
 
         async def attempt() -> T:
+            nonlocal asked_at
+            asked_at = self._clock.monotonic()
             return await call()  # tenacity only awaits coroutine functions
 
         retrying = self._retrying.copy(retry=_UNLESS_REFUSED) if refusable else self._retrying.copy()
         result: T = await retrying(attempt)
-        self.back()
+        self.back(asked_at)
         return result
 
     def lost(self, error: BaseException | None) -> None:
@@ -75,9 +78,13 @@ class DatabaseRetry:
             self._refusing = True
             log.warning("database_refuses", error=str(error))
 
-    def back(self) -> None:
-        """Note that the database answers again."""
-        if self._lost_at is not None:
+    def back(self, asked_at: float) -> None:
+        """Note that the database has answered a call that was sent at `asked_at`.
+
+        A call sent before the outage was noticed proves nothing: one session may still answer while another is already
+        refused.
+        """
+        if self._lost_at is not None and asked_at >= self._lost_at:
             if not self._quiet:
                 log.info("database_back", away_for=round(self._clock.monotonic() - self._lost_at, 3))
             self._lost_at, self._refusing = None, False
