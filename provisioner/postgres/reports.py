@@ -4,25 +4,25 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from provisioner.core.concurrency import MEMORY
-from provisioner.core.queue_values import StandingLimit
+from provisioner.core.queue_values import OperatorLimit
 from provisioner.core.reports import (
     BudgetReport,
     ConcurrencyReport,
     Failures,
     Gauges,
+    InaccessibleProjects,
     Leftovers,
-    Line,
-    Outside,
     Progress,
     RefusedKey,
     Retries,
+    StateCount,
     Status,
     TargetReport,
     Unrecorded,
     WorkerReport,
     Workers,
 )
-from provisioner.postgres.own import readable
+from provisioner.postgres.own import sees_all
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
@@ -39,8 +39,8 @@ __all__ = [
     "Failures",
     "Gauges",
     "Leftovers",
-    "Line",
     "Progress",
+    "StateCount",
     "Status",
     "TargetReport",
     "WorkerReport",
@@ -65,7 +65,7 @@ async def read_status(
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
         await database.set_up(connection)
-        sql = await readable(connection, _SQL)
+        sql = statements(_SQL, own=not await sees_all(connection))
         now = await connection.fetchval(sql["now"])
         asked: tuple[object, ...] = (batch, None if batches is None else batches + 1)
         if target is None:
@@ -89,7 +89,7 @@ async def read_status(
             workers=await _workers(connection),
             failures=tuple(Failures(**dict(row)) for row in failures),
             unrecorded=Unrecorded(**dict((await connection.fetch(sql["unrecorded"], batch))[0])),
-            outside=tuple(Outside(**dict(row)) for row in await there("outside", batch)),
+            outside=tuple(InaccessibleProjects(**dict(row)) for row in await there("outside", batch)),
             retries=tuple(Retries(**dict(row)) for row in await there("retries", batch)),
             refused_keys=tuple(RefusedKey(**dict(row)) for row in await there("keys")),
             drifted=sum(row["requests"] for row in drifted),
@@ -112,9 +112,9 @@ async def read_gauges(database: Database) -> Gauges:
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
         await database.set_up(connection)
-        sql = await readable(connection, _SQL)
+        sql = statements(_SQL, own=not await sees_all(connection))
         return Gauges(
-            lines=tuple(Line(**dict(row)) for row in await connection.fetch(sql["lines"])),
+            lines=tuple(StateCount(**dict(row)) for row in await connection.fetch(sql["lines"])),
             budgets=tuple(BudgetReport(**dict(row)) for row in await connection.fetch(sql["budgets"])),
             workers=await _workers(connection),
             drifted={row["target"]: row["requests"] for row in await connection.fetch(sql["drifted"], None)},
@@ -123,7 +123,7 @@ async def read_gauges(database: Database) -> Gauges:
                 ConcurrencyReport(**dict(row)) for row in await connection.fetch(sql["concurrency"], MEMORY)
             ),
             ends={row["target"]: row["seconds"] for row in await connection.fetch(sql["ends"])},
-            limits={target: StandingLimit(*limit) for target, *limit in await connection.fetch(sql["limits"])},
+            limits={target: OperatorLimit(*limit) for target, *limit in await connection.fetch(sql["limits"])},
         )
 
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from provisioner.core.requests import Found, Listed, Query, Story
+from provisioner.core.requests import Found, Listed, Query, RequestHistory
 from provisioner.postgres.browse import listed
 from provisioner.postgres.candidates import TOP, Range, called, matching
 from provisioner.postgres.detail import read_attempts, read_detail
 from provisioner.postgres.filters import UNFINISHED, Filter, State, parts
-from provisioner.postgres.kinds import KINDS, Kind, sql_of
-from provisioner.postgres.own import own, sees_all
+from provisioner.postgres.kinds import KINDS, Kind
+from provisioner.postgres.own import sees_all
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
@@ -52,7 +52,7 @@ async def page(
     before: int | None = None,
     after: int | None = None,
     oldest_first: bool = False,
-    kinds: Sequence[Kind | None] = KINDS,
+    kinds: Sequence[Kind] = KINDS,
 ) -> Page:
     """The newest (or oldest) `limit` requests that the filter matches, of those between two ids; and how many more.
 
@@ -72,15 +72,13 @@ async def page(
     return Page(requests=requests, more=len(rest.rows), is_all=rest.edge is None and len(rest.rows) <= COUNTED)
 
 
-async def _own_page(
-    database: Database, meant: Sequence[tuple[Kind | None, Filter]], within: Range, *, limit: int
-) -> Page:
+async def _own_page(database: Database, meant: Sequence[tuple[Kind, Filter]], within: Range, *, limit: int) -> Page:
     """The same for who sees their own requests alone: these are few, so all of them are looked at."""
     rows: list[asyncpg.Record] = []
     most = limit + COUNTED + 1
     for kind, its in meant if within.oldest_first else reversed(meant):
         arguments = (*its.arguments(), within.low, within.high, most - len(rows), not within.oldest_first)
-        rows += await database.fetch(own(sql_of(kind, "browse")["requests"]), *arguments)
+        rows += await database.fetch(kind.sql("browse", own=True)["requests"], *arguments)
     more = max(0, len(rows) - limit)
     return Page(requests=[listed(row) for row in rows[:limit]], more=more, is_all=more <= COUNTED)
 
@@ -110,8 +108,8 @@ async def find(database: Database, query: Query) -> Found:
     more = found.edge is None and len(rows) > PAGE
     requests = [listed(row) for row in rows[:PAGE]]
     if oldest_first:
-        return Found(requests=tuple(reversed(requests)), newer=more, older=True, looked_to=found.edge)
-    return Found(requests=tuple(requests), newer=query.before is not None, older=more, looked_to=found.edge)
+        return Found(requests=tuple(reversed(requests)), newer=more, older=True, searched_to=found.edge)
+    return Found(requests=tuple(requests), newer=query.before is not None, older=more, searched_to=found.edge)
 
 
 @asynccontextmanager
@@ -135,7 +133,7 @@ def _range(before: int | None, after: int | None, *, oldest_first: bool) -> Rang
     )
 
 
-async def tell(database: Database, request: int) -> Story | None:
+async def tell(database: Database, request: int) -> RequestHistory | None:
     """The story of one request; None if there is none of that id. Raises as `find` does."""
     detail = await read_detail(database, request)
     if detail is None:
@@ -143,7 +141,7 @@ async def tell(database: Database, request: int) -> Story | None:
     attempts, earlier = await read_attempts(database, request, limit=CALLS)
     row = await database.fetchrow(statements(_SQL)["drift"], request)
     compared = dict(row) if row else {}
-    return Story(detail=detail, attempts=tuple(attempts), earlier=earlier, **compared)
+    return RequestHistory(detail=detail, attempts=tuple(attempts), earlier=earlier, **compared)
 
 
 def _meant(text: str) -> tuple[list[int], list[str], str]:
