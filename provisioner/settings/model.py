@@ -10,40 +10,13 @@ from provisioner.core.secret import Secret
 from provisioner.settings.errors import SettingsError
 from provisioner.settings.identity import Identity, identity_of
 from provisioner.settings.layers import Given
-from provisioner.settings.sections import (
-    Credential,
-    Database,
-    Discover,
-    Listen,
-    Log,
-    Notify,
-    Openrouter,
-    Retry,
-    Sealing,
-    Section,
-    Target,
-    Verify,
-    Worker,
-)
+from provisioner.settings.sections import Sections
 from provisioner.settings.shape import NAMED, SECTIONS, Setting, dotted, variable
 from provisioner.settings.values import normalise_name
 
 
-class Settings(Section):
+class Settings(Sections):
     """Every setting, checked; each knows where its value came from."""
-
-    database: Database = Database()
-    targets: dict[str, Target]
-    credentials: dict[str, Credential]
-    openrouter: Openrouter = Openrouter()
-    retry: Retry = Retry()
-    worker: Worker = Worker()
-    listen: Listen = Listen()
-    sealing: Sealing = Sealing()
-    notify: Notify = Notify()
-    discover: Discover = Discover()
-    verify: Verify = Verify()
-    log: Log = Log()
 
     _given: Mapping[Setting, Given] = PrivateAttr(default_factory=dict)
 

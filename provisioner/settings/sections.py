@@ -387,3 +387,20 @@ class Log(Section):
     format: Annotated[Literal["auto", "console", "json"], Choice] = Field(
         default="auto", description="`console`, `json`, or `auto`: console on a terminal, otherwise json"
     )
+
+
+class Sections(Section):
+    """Every section; of targets and credentials there are any number."""
+
+    database: Database = Database()
+    targets: dict[str, Target]
+    credentials: dict[str, Credential]
+    openrouter: Openrouter = Openrouter()
+    retry: Retry = Retry()
+    worker: Worker = Worker()
+    listen: Listen = Listen()
+    sealing: Sealing = Sealing()
+    notify: Notify = Notify()
+    discover: Discover = Discover()
+    verify: Verify = Verify()
+    log: Log = Log()

@@ -8,39 +8,15 @@ from typing import Final, get_args
 from pydantic.fields import FieldInfo
 
 from provisioner.core.secret import Secret
-from provisioner.settings.sections import (
-    INFISICAL_FIELDS,
-    Credential,
-    Database,
-    Discover,
-    Listen,
-    Log,
-    Notify,
-    Openrouter,
-    Retry,
-    Sealing,
-    Section,
-    Target,
-    Verify,
-    Worker,
-)
+from provisioner.settings.sections import INFISICAL_FIELDS, Section, Sections
 
 Setting = tuple[str, ...]  # ("retry", "base"), ("targets", "default", "url")
 
 PREFIX: Final = "PROVISIONER_"
 SECTIONS: Final[dict[str, type[Section]]] = {
-    "database": Database,
-    "targets": Target,
-    "credentials": Credential,
-    "openrouter": Openrouter,
-    "retry": Retry,
-    "worker": Worker,
-    "listen": Listen,
-    "sealing": Sealing,
-    "notify": Notify,
-    "discover": Discover,
-    "verify": Verify,
-    "log": Log,
+    # Of those of which there are any number, the last part is what each of them is.
+    name: (get_args(field.annotation) or (field.annotation,))[-1]
+    for name, field in Sections.model_fields.items()
 }
 # Sections of which there are any number, and what the database accepts as the name of one.
 NAMED: Final = {
@@ -88,6 +64,11 @@ def field_of(path: Setting) -> FieldInfo | None:
 def is_secret(field: FieldInfo | None) -> bool:
     """Tell whether the values of this field must not be seen."""
     return field is not None and Secret in _types(field.annotation)
+
+
+def file_of(path: Setting) -> list[Setting]:
+    """Return what names a file with the value of a setting, which every secret has."""
+    return [(*path[:-1], f"{path[-1]}_file")] if is_secret(field_of(path)) else []
 
 
 def resolve(path: Setting) -> tuple[Setting, bool] | None:
