@@ -15,6 +15,7 @@ from provisioner.core.key_text import decoded
 from provisioner.core.secret import Secret
 from provisioner.settings.errors import SHOWN
 from provisioner.settings.shape import (
+    DEFAULT_URL,
     ECOSYSTEM,
     NAMED,
     OPENROUTER_KEY,
@@ -35,7 +36,6 @@ from provisioner.settings.values import normalise_name, same_base
 
 CONFIG_VARIABLE: Final = "PROVISIONER_CONFIG"
 CONFIG_FILE: Final = Path("config/provisioner.toml")  # read if it is there
-DEFAULT_URL: Final = "https://us.infisical.com"
 DEEPEST: Final = 3  # names of a setting, as in targets.default.url
 CONFIG_SIZE: Final = 1 << 20  # bytes; a longer file is not a file of settings but a mistake
 SECRET_SIZE: Final = 1 << 16  # bytes; a longer file is not a secret but a mistake
@@ -220,7 +220,7 @@ def _toml(path: Path) -> dict[str, object]:
 def _read(path: Path, most: int) -> bytes:
     """Read a file of not more than so many bytes. Raises `OSError`, and `ValueError` saying what is wrong with it."""
     if "\0" in str(path):
-        raise ValueError("cannot be there: its path contains a zero byte")
+        raise ValueError("has a path that contains a zero byte")
     with path.open("rb") as stream:
         content = stream.read(most + 1)
     if len(content) > most:

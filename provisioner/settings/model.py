@@ -8,9 +8,9 @@ from pydantic import PrivateAttr
 
 from provisioner.core.secret import Secret
 from provisioner.settings.errors import SettingsError
-from provisioner.settings.identity import Identity, identity_of
+from provisioner.settings.identity import able_to_log_in
 from provisioner.settings.layers import Given
-from provisioner.settings.sections import Sections
+from provisioner.settings.sections import Sections, Target
 from provisioner.settings.shape import NAMED, SECTIONS, Setting, dotted, variable
 from provisioner.settings.values import normalise_name
 
@@ -61,9 +61,9 @@ class Settings(Sections):
             )
         return self.database.url
 
-    def identity(self, target: str = "default") -> Identity:
-        """Return who to be at a target; raise `SettingsError` when it is not configured or cannot log in."""
+    def login(self, target: str = "default") -> Target:
+        """Return a target that can be logged in to; raise `SettingsError` when it is not configured or cannot be."""
         name = normalise_name(target)
         if name not in self.targets:
             raise SettingsError(f"there is no target {name}: set {variable('targets', name, 'url')}")
-        return identity_of(name, self.targets[name])
+        return able_to_log_in(name, self.targets[name])

@@ -79,8 +79,7 @@ async def _opened(settings: "Settings", lines: "Lines", project: str | None, *, 
 async def _fetched(settings: "Settings", target: "Target") -> AsyncIterator[Check]:
     """Fetch each credential that comes from this target; no key is shown."""
     for name, credential in settings.credentials.items():
-        secret = credential.infisical
-        if secret is None or (secret.target or target.name) != target.name:
+        if credential.place is None or (credential.target or target.name) != target.name:
             continue
         try:
             await target.vault.open(_asking(name))
@@ -153,7 +152,7 @@ async def check_credentials(settings: "Settings") -> AsyncIterator[Check]:
     vault = open_vault(settings)
     asker = key_asker(settings, *(target.url for target in settings.targets.values()))
     for name, credential in settings.credentials.items():
-        if credential.infisical is not None:
+        if credential.place is not None:
             continue  # fetched where its target is checked
         try:
             key = await vault.open(_asking(name))

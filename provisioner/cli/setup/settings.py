@@ -12,8 +12,8 @@ def settings(config: Config = None, as_json: Json = False) -> None:
     Example: provisioner settings --config /etc/provisioner.toml
     """
     from provisioner.settings import load_settings
-    from provisioner.settings.reference import displayed, shown
     from provisioner.settings.shape import dotted
+    from provisioner.settings.values import displayed, shown
 
     loaded = load_settings(config=config)
     sources = loaded.sources()
