@@ -166,9 +166,15 @@ class Fleet(Generic[W]):
         ask = self.fetch if self.session.is_closed() else self.session.fetch
         return await ask(statement, *arguments)
 
+    async def one(self, statement: str, *arguments: object) -> tuple[Any, ...]:
+        """The only row of an answer."""
+        (found,) = await self.read(statement, *arguments)
+        return tuple(found)
+
     async def value(self, statement: str, *arguments: object) -> Any:
-        """The first column of the only row of an answer."""
-        return (await self.read(statement, *arguments))[0][0]
+        """The only value of an answer, None where it has no row."""
+        rows = await self.read(statement, *arguments)
+        return rows[0][0] if rows else None
 
     async def row(self, request: int) -> Mapping[str, Any]:
         """A request as its requester sees it."""

@@ -64,11 +64,12 @@ async def in_loop(
         worker.stop()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Daemon:
     """All that `provisioner run` starts, in the test's own loop, where one at a time can obey signals."""
 
     task: asyncio.Task[object]
+    told: bool = False
 
     @property
     def alive(self) -> bool:
@@ -76,8 +77,9 @@ class Daemon:
         return not self.task.done()
 
     def stop(self) -> None:
-        """Stop it as its supervisor does, if it still runs."""
-        if self.alive:
+        """Stop it as its supervisor does, if it still runs; a second signal would end this very process."""
+        if self.alive and not self.told:
+            self.told = True
             os.kill(os.getpid(), signal.SIGTERM)
 
 
