@@ -97,6 +97,8 @@ class Fleet(Generic[W]):
     ) -> None:
         for worker in self.workers:
             worker.stop()
+        if error is not None:
+            error.add_note(f"it was seeded with {self.simulator.options.seed}: FAULTS_SEED, for a test of faults")
         await self._stack.__aexit__(kind, error, traceback)
 
     def environment(self, **settings: str) -> dict[str, str]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import signal
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from signal import SIGTERM
 from typing import TYPE_CHECKING
 
 from provisioner.keyring import open_vault
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
+    from signal import Signals
 
 LEASE = 5.0  # the shortest that the settings allow
 
@@ -80,7 +81,7 @@ class Daemon:
         """Stop it as its supervisor does, if it still runs; a second signal would end this very process."""
         if self.alive and not self.told:
             self.told = True
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), SIGTERM)
 
 
 @asynccontextmanager
@@ -113,22 +114,23 @@ class Process:
         """What it has logged so far."""
         return self.log_file.read_text(encoding="utf-8", errors="replace")
 
-    def signal(self, number: signal.Signals) -> None:
+    def signal(self, number: Signals) -> None:
         """Send it a signal, if it still lives."""
         self.process.send_signal(number)
 
     def stop(self) -> None:
         """Tell it to stop."""
-        self.signal(signal.SIGTERM)
+        self.signal(SIGTERM)
 
     def kill(self) -> None:
         """`kill -9`, and wait until it is gone."""
         self.process.kill()
         self.process.wait()
 
-    async def exit_status(self, within: float) -> int:
-        """Its exit status, once it has ended."""
-        await eventually(lambda: not self.alive, within=within)
+    async def ends(self, number: Signals = SIGTERM) -> int:
+        """Tell it to stop; returns its exit status once it has ended."""
+        self.signal(number)
+        await eventually(lambda: not self.alive, within=20)
         return self.process.wait()
 
 
