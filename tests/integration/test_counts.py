@@ -141,7 +141,7 @@ async def test_a_worker_folds(database: Database, monkeypatch: pytest.MonkeyPatc
     async with SmallWorld(database) as it:
         for number in range(1, 8):
             await insert(it.session, project_id=project(number))
-        it.start()
+        await it.start()
 
         async def folded() -> Any:
             return not await count(it.session, "count_changes")

@@ -143,7 +143,7 @@ class TestWithoutAPlace:
         async with SmallWorld(database) as it:
             await insert_many(it.session, 3)
             await load(it.session, 30)
-            it.start()
+            await it.start()
             await it.done(within=30)
             assert it.server.creates == 33
 
@@ -156,7 +156,7 @@ class TestWithoutAPlace:
         """Draining looks for them once before it ends, and does them first."""
         async with SmallWorld(database, drain=True) as it:
             await load(it.session, 5)
-            it.start()
+            await it.start()
             await it.ended()
             states = "SELECT DISTINCT status FROM provisioner.connection_requests"
             assert [row["status"] for row in await it.session.fetch(states)] == ["succeeded"]
