@@ -64,7 +64,8 @@ class Fleet(Generic[W]):
     """So many workers with one target, `default`, each started in the same way of `tests/support/ways.py`.
 
     `settings` are variables of the environment. `url` is the database's own: who wants workers to take another way
-    there starts them with another `PROVISIONER_DATABASE_URL`.
+    there starts them with another `PROVISIONER_DATABASE_URL`. In the end the counts that are kept have to be right,
+    unless `recount` says no.
     """
 
     session: Session
@@ -76,6 +77,7 @@ class Fleet(Generic[W]):
         *,
         workers: int = 1,
         settings: Mapping[str, str] | None = None,
+        recount: bool = True,
         way: Callable[[Mapping[str, str], int], AbstractAsyncContextManager[W]] = in_loop,  # type: ignore[assignment]
     ) -> None:  # the default of the way is that of its type
         self.url = url
@@ -83,12 +85,12 @@ class Fleet(Generic[W]):
         self.workers: list[W] = []
         self.random = random.Random(options.seed)  # noqa: S311 - a repeatable sequence is the point
         self.tally: Counter[str] = Counter()
-        self._count, self._settings, self._way = workers, settings or {}, way
+        self._count, self._settings, self._way, self._recount = workers, settings or {}, way, recount
         self._stack, self._working = AsyncExitStack(), AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         await self._stack.enter_async_context(self.simulator)
-        self.session = await self._stack.enter_async_context(connected(self.url))
+        self.session = await self._stack.enter_async_context(connected(self.url, recount=self._recount))
         await self._stack.enter_async_context(self._working)
         return self
 

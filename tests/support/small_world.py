@@ -233,8 +233,9 @@ class SmallWorld(Fleet[Worker]):
         wrong_by: float = 0.0,
         timeout: float | None = None,
         drain: bool = False,
+        recount: bool = True,
     ) -> None:
-        super().__init__(database.url, Options(), way=self._scripted)
+        super().__init__(database.url, Options(), recount=recount, way=self._scripted)
         self.time = Time(wrong_by=wrong_by)
         self.pool = Pool(database.url, timeout=timeout)
         self.queue = Obstructed(self.pool)
