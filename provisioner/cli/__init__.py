@@ -16,14 +16,16 @@ from typer.core import TyperGroup
 from provisioner import __version__
 from provisioner.cli.terminal.frame import EXIT_STATUSES, Config, guarded
 
-# The module `provisioner.cli.FAMILY.NAME` has a function of that name; both are imported only when the command is used.
-FAMILIES: Final = {
-    "onboard": ("onboard",),
-    "serve": ("demo", "run", "simulate", "healthcheck"),
-    "bulk": ("discover", "submit", "plan", "export"),
-    "look": ("status", "list", "show", "rotations", "verify"),
-    "operate": ("retry", "cancel", "remove", "rekey", "pause", "resume", "limit"),
-    "setup": ("migrate", "doctor", "grant", "database", "keys", "seal", "settings"),
+# The module `provisioner.cli.MODULE` has a function of each command's name; it is imported when one of them is used.
+MODULES: Final = {
+    "onboard.onboard": ("onboard",),
+    **{f"serve.{name}": (name,) for name in ("demo", "run", "simulate", "healthcheck")},
+    **{f"bulk.{name}": (name,) for name in ("discover", "submit", "plan", "export")},
+    **{f"look.{name}": (name,) for name in ("status", "list", "show", "rotations", "verify")},
+    "operate.requests": ("retry", "cancel"),
+    "operate.connections": ("remove", "rekey"),
+    "operate.targets": ("pause", "resume", "limit"),
+    **{f"setup.{name}": (name,) for name in ("migrate", "doctor", "grant", "database", "keys", "seal", "settings")},
 }
 COMMANDS: Final = {
     "demo": "Run the whole product on this machine and check the result.",
@@ -69,8 +71,8 @@ class LazyGroup(TyperGroup):
 
 def load_command(name: str) -> Any:
     """Import one of `COMMANDS` and make it what Typer runs."""
-    family = next(family for family, names in FAMILIES.items() if name in names)
-    function = getattr(import_module(f"provisioner.cli.{family}.{name}"), name)
+    module = next(module for module, names in MODULES.items() if name in names)
+    function = getattr(import_module(f"provisioner.cli.{module}"), name)
     if isinstance(function, typer.Typer):
         return typer.main.get_command(function)
     single = typer.Typer(add_completion=False, rich_markup_mode=None)

@@ -37,3 +37,22 @@ def _escape(letter: str) -> str:
 def without_keys(text: str, *, instead: str = "[redacted]") -> str:
     """The text without API keys: one that was pasted in the wrong place is not repeated where others may read it."""
     return _API_KEY.sub(instead, text) if "sk-" in text else text
+
+
+def duration(seconds: float) -> str:
+    """Say about how long that is: `40 s`, `12 min`, `8 h 20 min`, `3 d 4 h`.
+
+    >>> duration(30000)
+    '8 h 20 min'
+    """
+    whole = max(0, round(seconds))
+    if whole < 100:
+        return f"{whole} s"
+    minutes = round(whole / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h" if hours else f"{days} d"

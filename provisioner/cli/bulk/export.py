@@ -8,16 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from provisioner.cli.terminal.filters import Batches, Errors, Ids, Projects, States, Targets, filtered, tell_unknown_of
-from provisioner.cli.terminal.frame import (
-    DONE,
-    NOT_DONE,
-    Config,
-    load,
-    open_database,
-    run_async,
-    several,
-    tell_detail,
-)
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, load, open_database, run_async
+from provisioner.cli.terminal.output import several, tell_detail
 from provisioner.reports.forms import Form, form_of
 
 if TYPE_CHECKING:

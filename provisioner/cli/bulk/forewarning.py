@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from provisioner.cli.terminal.frame import several
+from provisioner.cli.terminal.output import several
 from provisioner.core.errors import ProvisionerError
 from provisioner.intake.checked import CheckedFile
 from provisioner.intake.rows import COLUMNS, SEALED

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from provisioner.cli.terminal.frame import say
-from provisioner.cli.terminal.progress import duration
+from provisioner.cli.terminal.output import say
 from provisioner.core.errors import DatabaseUnavailable
+from provisioner.core.text import duration
 from provisioner.postgres.onboarding import Tally, tally
 from provisioner.postgres.reports import TargetReport, Workers, read_outlook, seconds_left
 

@@ -12,9 +12,8 @@ import typer
 from provisioner.cli.bulk.forewarning import forewarned, wrong_keys
 from provisioner.cli.bulk.plan_store import PlanStore, Projects, wanting
 from provisioner.cli.look.findings import Plan, Planned, Unasked, tell_plan
-from provisioner.cli.terminal.bars import counting
 from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
-from provisioner.cli.terminal.progress import reading
+from provisioner.cli.terminal.progress import counting, reading
 from provisioner.core.comparison import Project, Prospect, prospect
 from provisioner.core.model import Observation, Result
 from provisioner.intake.checked import CheckedFile, check_file

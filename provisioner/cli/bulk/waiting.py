@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from provisioner.cli.bulk.live import watch
-from provisioner.cli.terminal.frame import console
+from provisioner.cli.terminal.output import console
 from provisioner.core.errors import DatabaseUnavailable
 from provisioner.core.reports import Leftovers
 from provisioner.postgres.onboarding import standing, tally

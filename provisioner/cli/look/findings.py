@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from provisioner.cli.terminal.frame import print_json, say, several, tell_detail, tell_error, tell_warning
-from provisioner.cli.terminal.progress import duration
+from provisioner.cli.terminal.output import print_json, say, several, tell_detail, tell_error, tell_warning
 from provisioner.core.comparison import AnyRecorded, Difference, Prospect, Recorded
 from provisioner.core.model import Connection
+from provisioner.core.text import duration
 from provisioner.intake.errors import Problem
 
 FEW: Final = 10  # projects without the identity, one by one

@@ -17,20 +17,8 @@ from provisioner.cli.terminal.filters import (
     parse_id,
     tell_unknown,
 )
-from provisioner.cli.terminal.frame import (
-    DONE,
-    NOT_DONE,
-    Config,
-    Json,
-    console,
-    load,
-    open_database,
-    print_json,
-    run_async,
-    say,
-    show,
-    tell_detail,
-)
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
+from provisioner.cli.terminal.output import console, print_json, say, show, tell_detail
 from provisioner.postgres.filters import Filter
 from provisioner.postgres.search import COUNTED, Page, page
 

@@ -16,22 +16,9 @@ from provisioner.cli.terminal.filters import (
     tell_unknown,
     tell_unknown_of,
 )
-from provisioner.cli.terminal.frame import (
-    DONE,
-    NOT_DONE,
-    Config,
-    Json,
-    console,
-    load,
-    open_database,
-    print_json,
-    run_async,
-    say,
-    several,
-    show,
-    tell_detail,
-)
-from provisioner.cli.terminal.tables import one_line, plain_table, result
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
+from provisioner.cli.terminal.output import console, one_line, print_json, say, several, show, tell_detail
+from provisioner.cli.terminal.tables import plain_table, result
 
 if TYPE_CHECKING:
     from rich.console import Console

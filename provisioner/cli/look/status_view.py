@@ -13,11 +13,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from provisioner.cli.terminal.progress import duration
-from provisioner.cli.terminal.tables import one_line as one_line_text
+from provisioner.cli.terminal.output import one_line as one_line_text
 from provisioner.core.alerts import alerts, remedy
 from provisioner.core.reports import Retries
-from provisioner.core.text import printable_json
+from provisioner.core.text import duration, printable_json
 from provisioner.postgres.reports import Failures, Progress, Status, TargetReport
 
 BAR: Final = 12  # columns

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from provisioner.cli.look.findings import Finding, Unasked, Verified, tell_verified
-from provisioner.cli.terminal.bars import counting
 from provisioner.cli.terminal.filters import Batches, Ids, Projects, StateChoice, Targets, filtered, tell_unknown_of
 from provisioner.cli.terminal.frame import DONE, NOT_DONE, PARTLY, Config, Json, load, open_database, run_async
+from provisioner.cli.terminal.progress import counting
 from provisioner.core.comparison import WRONG, AnyRecorded, Difference, Project, Recorded, differences
 
 if TYPE_CHECKING:

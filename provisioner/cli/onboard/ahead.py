@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from provisioner.cli.onboard.asking import Told, ask
-from provisioner.cli.terminal.frame import several
-from provisioner.cli.terminal.progress import duration
+from provisioner.cli.terminal.output import several
 from provisioner.core.comparison import Prospect, prospect
 from provisioner.core.model import Request
 from provisioner.core.outlook import expected
+from provisioner.core.text import duration
 from provisioner.intake.rows import SEALED
 
 if TYPE_CHECKING:

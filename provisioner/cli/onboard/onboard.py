@@ -28,20 +28,8 @@ from provisioner.cli.onboard.options import (
     Without,
     Yes,
 )
-from provisioner.cli.terminal.frame import (
-    DONE,
-    NOT_DONE,
-    PARTLY,
-    Config,
-    console,
-    open_database,
-    run_async,
-    say,
-    several,
-    tell_detail,
-    tell_error,
-)
-from provisioner.cli.terminal.program import program
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, PARTLY, Config, open_database, run_async
+from provisioner.cli.terminal.output import console, program, say, several, tell_detail, tell_error
 from provisioner.core.model import Request
 from provisioner.core.projects import ProjectFilter, ProjectType, chosen
 from provisioner.intake.checked import CheckedFile

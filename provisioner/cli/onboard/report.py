@@ -3,8 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
-from provisioner.cli.terminal.frame import several
-from provisioner.cli.terminal.tables import one_line
+from provisioner.cli.terminal.output import one_line, several
 from provisioner.core.alerts import remedy
 from provisioner.postgres.filters import Filter, State
 from provisioner.postgres.onboarding import OF_CREDENTIALS, Tally, rotations

@@ -21,7 +21,8 @@ def run(config: Config = None, drain: Drain = False, listen: Listen = None) -> N
 
     Example: provisioner run --drain
     """
-    from provisioner.cli.terminal.frame import run_async, say
+    from provisioner.cli.terminal.frame import run_async
+    from provisioner.cli.terminal.output import say
     from provisioner.observe.logs import configure_logging
     from provisioner.service import run_daemon
     from provisioner.settings import load_settings

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 from provisioner.cli.setup.checks import Check, ok, problem, warning
-from provisioner.cli.terminal.frame import several
+from provisioner.cli.terminal.output import several
 from provisioner.core.errors import ProvisionerError
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from uuid import UUID
 from provisioner.cli.look.survey import opened, permit
 from provisioner.cli.setup.checks import Check, ok, problem, warning
 from provisioner.cli.setup.checks_host import through
-from provisioner.cli.terminal.progress import duration
 from provisioner.core.alerts import remedy
 from provisioner.core.errors import (
     CredentialUnavailable,
@@ -19,6 +18,7 @@ from provisioner.core.errors import (
 )
 from provisioner.core.key_check import REASONS, KeyKind
 from provisioner.core.model import ErrorCode, Observation, Request, Result
+from provisioner.core.text import duration
 from provisioner.settings import SettingsError
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from provisioner.cli.terminal.frame import NOT_DONE, Config, load, open_database, run_async, say, tell_error
+from provisioner.cli.terminal.frame import NOT_DONE, Config, load, open_database, run_async
+from provisioner.cli.terminal.output import say, tell_error
 
 if TYPE_CHECKING:
     from provisioner.settings import Settings

@@ -8,7 +8,8 @@ from uuid import UUID
 import typer
 
 from provisioner.cli.setup.checks import Check, ok, problem
-from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, console, load, print_json, run_async
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, run_async
+from provisioner.cli.terminal.output import console, print_json
 from provisioner.core.errors import DatabaseUnusable
 
 if TYPE_CHECKING:

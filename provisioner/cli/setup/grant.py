@@ -6,19 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from provisioner.cli.terminal.frame import (
-    DONE,
-    Config,
-    Json,
-    console,
-    load,
-    open_database,
-    print_json,
-    run_async,
-    say,
-    show,
-    tell_warning,
-)
+from provisioner.cli.terminal.frame import DONE, Config, Json, load, open_database, run_async
+from provisioner.cli.terminal.output import console, print_json, say, show, tell_warning
 
 if TYPE_CHECKING:
     from provisioner.postgres.access import Change, Kind

@@ -4,19 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from provisioner.cli.terminal.frame import (
-    NOT_DONE,
-    Config,
-    Json,
-    console,
-    load,
-    open_database,
-    print_json,
-    run_async,
-    say,
-    tell_detail,
-    tell_error,
-)
+from provisioner.cli.terminal.frame import NOT_DONE, Config, Json, load, open_database, run_async
+from provisioner.cli.terminal.output import console, print_json, say, tell_detail, tell_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

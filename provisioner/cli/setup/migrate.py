@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database, print_json, run_async, say
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
+from provisioner.cli.terminal.output import print_json, say
 
 
 def migrate(

@@ -6,7 +6,8 @@ from uuid import UUID
 
 import typer
 
-from provisioner.cli.terminal.frame import Config, load, open_database, run_async, say
+from provisioner.cli.terminal.frame import Config, load, open_database, run_async
+from provisioner.cli.terminal.output import say
 
 if TYPE_CHECKING:
     from provisioner.core.secret import Secret

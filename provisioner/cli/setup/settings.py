@@ -30,7 +30,7 @@ def _print_table(rows: list[tuple[str, str, str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from provisioner.cli.terminal.console import PlainConsole
+    from provisioner.cli.terminal.tables import PlainConsole
 
     console = PlainConsole()
     table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import typer
 
-from provisioner.cli.terminal.frame import tell_error
+from provisioner.cli.terminal.output import tell_error
 from provisioner.core.model import ErrorCode
 from provisioner.postgres.browse import unknown_batches, unknown_ids
 from provisioner.postgres.filters import UNFINISHED, Filter, State
