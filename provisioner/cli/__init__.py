@@ -25,7 +25,10 @@ MODULES: Final = {
     "operate.requests": ("retry", "cancel"),
     "operate.connections": ("remove", "rekey"),
     "operate.targets": ("pause", "resume", "limit"),
-    **{f"setup.{name}": (name,) for name in ("migrate", "doctor", "grant", "database", "keys", "seal", "settings")},
+    "setup.database": ("migrate", "grant", "database"),
+    "setup.doctor": ("doctor",),
+    "setup.keys": ("keys", "seal"),
+    "setup.settings": ("settings",),
 }
 COMMANDS: Final = {
     "demo": "Run the whole product on this machine and check the result.",

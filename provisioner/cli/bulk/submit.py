@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, cast
 
@@ -25,7 +24,6 @@ from provisioner.postgres.intake import Comparison, Repeats, Staging, staging
 from provisioner.postgres.reports import TargetReport, read_outlook, seconds_left
 
 if TYPE_CHECKING:
-    from provisioner.credentials.sealing import SealingKey
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
 
@@ -122,6 +120,8 @@ def submit(  # noqa: PLR0917  # the command line names them
 
 
 def _submitted(settings: "Settings", wish: Wish, *, as_json: bool) -> int:
+    from provisioner.cli.setup.keys import sealer
+
     settings.database_url()  # before a long file is read
     with checked_lines(wish, sealer(settings)) as checked:
         problems, bad = tuple(checked.problems), checked.bad
@@ -138,21 +138,6 @@ def _status(report: Report) -> int:
         return NOT_DONE
     ended = exit_status(report.outcome) if report.outcome is not None else DONE
     return PARTLY if (report.skipped or report.not_updated) and ended == DONE else ended
-
-
-def sealer(settings: "Settings") -> Seal:
-    """What seals with the database's current key, which is asked for when the first key is to be sealed."""
-    from provisioner.cli.setup.keys import sealing_key
-
-    @cache
-    def key() -> "SealingKey":
-        return run_async(_current(settings))
-
-    async def _current(settings: "Settings") -> "SealingKey":
-        async with open_database(settings) as database:
-            return await sealing_key(database)
-
-    return lambda api_key, *, project_id, name: key().seal(api_key, project_id=project_id, name=name)
 
 
 @contextmanager

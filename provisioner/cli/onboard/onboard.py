@@ -4,9 +4,8 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import typer
 
@@ -33,7 +32,7 @@ from provisioner.cli.terminal.output import console, program, say, several, tell
 from provisioner.core.model import Request
 from provisioner.core.projects import ProjectFilter, ProjectType, chosen
 from provisioner.intake.checked import CheckedFile
-from provisioner.intake.rows import COLUMNS, Row, Seal
+from provisioner.intake.rows import COLUMNS, Row
 
 if TYPE_CHECKING:
     from provisioner.cli.onboard.ahead import Ahead, Line
@@ -165,6 +164,8 @@ async def _prepare(settings: "Settings") -> None:
 @contextmanager
 def _source(order: Order, settings: "Settings", told: dict[str, Told]) -> Iterator[CheckedFile]:
     """The requests to make, checked: from the file, or one for each project of Infisical's."""
+    from provisioner.cli.setup.keys import sealer
+
     given: AbstractContextManager[CheckedFile]
     if order.file is None:
         given = run_async(_projects(order, settings, told))
@@ -178,7 +179,7 @@ def _source(order: Order, settings: "Settings", told: dict[str, Told]) -> Iterat
             quiet=False,
             rotation=order.rotation,
         )
-        given = checked_lines(wish, _sealer(settings))
+        given = checked_lines(wish, sealer(settings, make=True))
     with given as checked:
         if order.file is not None:
             name = "standard input" if order.file == STDIN else order.file
@@ -213,21 +214,6 @@ async def _projects(order: Order, settings: "Settings", told: dict[str, Told]) -
         )
         checked.add(number, row)
     return checked
-
-
-def _sealer(settings: "Settings") -> Seal:
-    """What seals with the database's key, which is made when the first API key is to be sealed and there is none."""
-    from provisioner.cli.setup.keys import ensured_key
-
-    @cache
-    def key() -> Any:
-        return run_async(_current())
-
-    async def _current() -> Any:
-        async with open_database(settings) as database:
-            return await ensured_key(settings, database)
-
-    return lambda api_key, *, project_id, name: key().seal(api_key, project_id=project_id, name=name)
 
 
 def _refuse(checked: CheckedFile) -> int:

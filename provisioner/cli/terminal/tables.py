@@ -45,17 +45,22 @@ class PlainConsole(Console):
                 yield Segment(printable(segment.text, kept="\n", instead=""), segment.style)
 
 
-def plain_table(screen: Console, *headings: str, right: Sequence[str] = (), whole: Sequence[str] = ()) -> Table:
-    """Make an empty table; on a terminal, cells that do not fit are cut short, but for those of the columns `whole`."""
+def plain_table(
+    screen: Console, *headings: str, right: Sequence[str] = (), whole: Sequence[str] = (), wrap: bool = False
+) -> Table:
+    """Make an empty table; on a terminal, cells that do not fit are cut short, but for those of the columns `whole`.
+
+    With `wrap` they are folded instead.
+    """
     table = Table(box=box.SIMPLE_HEAD if screen.is_terminal else None, pad_edge=False)
     for heading in headings:
         kept = heading in right or heading in whole
         table.add_column(
             heading,
             justify="right" if heading in right else "left",
-            no_wrap=True,
-            overflow="fold" if kept else "ellipsis",
-            min_width=len(heading) if kept else None,
+            no_wrap=kept or not wrap,
+            overflow="fold" if kept or wrap else "ellipsis",
+            min_width=len(heading) if kept and not wrap else None,
         )
     return table
 
