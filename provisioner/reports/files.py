@@ -22,6 +22,8 @@ def telling(name: object) -> Iterator[None]:
     """Tell trouble with the file apart from any other, where it is known which of the two it is."""
     try:
         yield
+    except BrokenPipeError:  # the reader has seen enough
+        raise
     except OSError as error:
         raise NotWritable(f"{name} cannot be written: {error.strerror or error}") from error
 

@@ -15,7 +15,7 @@ from provisioner.core.comparison import WRONG, AnyRecorded, Difference, Project,
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from provisioner.cli.look.survey import Surveyor
+    from provisioner.cli.asking.infisical import Surveyor
     from provisioner.postgres.filters import Filter
     from provisioner.postgres.pool import Database
     from provisioner.postgres.recorded import Place
@@ -81,7 +81,7 @@ async def _verify(settings: "Settings", wanted: "Filter", *, repairing: bool, as
 async def _compare_all(
     settings: "Settings", database: "Database", wanted: "Filter", verified: Verified, advance: "Callable[[int], None]"
 ) -> None:
-    from provisioner.cli.look.survey import surveying
+    from provisioner.cli.asking.infisical import surveying
 
     async with AsyncExitStack() as stack:
         surveyors: dict[str, Surveyor] = {}

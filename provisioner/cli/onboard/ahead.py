@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from provisioner.cli.onboard.asking import Told, ask
 from provisioner.cli.terminal.output import several
 from provisioner.core.comparison import Prospect, prospect
 from provisioner.core.model import Request

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from provisioner.cli.look.keys_asked import ask_about_keys
-from provisioner.cli.look.survey import Surveyor, opened
+from provisioner.cli.asking.openrouter import ask_about_keys
+from provisioner.cli.asking.infisical import Surveyor, opened
 from provisioner.core.comparison import Project
 from provisioner.core.model import Request
 from provisioner.core.projects import SeenProject

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
-from provisioner.cli.bulk.rotation import Rotation, WithRotation, asked_rotation
+from provisioner.cli.bulk.lines import Rotation, WithRotation, asked_rotation
 from provisioner.cli.bulk.submit import STDIN, Wish, checked_lines
-from provisioner.cli.onboard.asking import Told
+from provisioner.cli.onboard.ahead import Told
 from provisioner.cli.onboard.options import (
     Batch,
     Exclude,
@@ -190,7 +190,7 @@ def _source(order: Order, settings: "Settings", told: dict[str, Told]) -> Iterat
 async def _projects(order: Order, settings: "Settings", told: dict[str, Told]) -> CheckedFile:
     from uuid import UUID
 
-    from provisioner.cli.onboard.asking import ask, without_connection
+    from provisioner.cli.onboard.ahead import ask, without_connection
 
     async with open_database(settings) as database:
         anybodys = Request(id=0, project_id="", name="openrouter", description=None, credential="default")
@@ -296,7 +296,7 @@ async def _work(settings: "Settings", ids: Sequence[int]) -> "Leftovers | None":
     """Work until nothing is left to do, in this process; None if there was nothing to do."""
     from functools import partial
 
-    from provisioner.cli.bulk.live import watch
+    from provisioner.cli.bulk.watching import watch
     from provisioner.postgres.onboarding import tally
     from provisioner.service import run_daemon
 
@@ -307,7 +307,7 @@ async def _work(settings: "Settings", ids: Sequence[int]) -> "Leftovers | None":
 
 
 async def _conclude(settings: "Settings", ids: Sequence[int], order: Order, left: "Leftovers | None") -> int:
-    from provisioner.cli.bulk.reporting import write_report
+    from provisioner.cli.bulk.export import write_report
     from provisioner.cli.onboard.report import told
     from provisioner.postgres.browse import COLUMNS as OF_CONNECTIONS, REPORT_COLUMNS
     from provisioner.postgres.filters import Filter
@@ -351,7 +351,7 @@ def _result(done: "Tally", left: "Leftovers | None") -> str:
 
 
 def _tell_left(done: "Tally", left: "Leftovers") -> None:
-    from provisioner.cli.serve.leftovers import told
+    from provisioner.cli.serve.run import told
 
     sys.stdout.flush()  # the last word is what is in the way
     if left.unfinished:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
-from provisioner.cli.look.survey import opened, permit
+from provisioner.cli.asking.infisical import opened, permit
 from provisioner.cli.setup.checks import Check, ok, problem, warning
 from provisioner.cli.setup.checks_host import NOBODY, asking, through
 from provisioner.core.alerts import remedy
