@@ -16,15 +16,24 @@ from typer.core import TyperGroup
 from provisioner import __version__
 from provisioner.cli.terminal.frame import EXIT_STATUSES, Config, guarded
 
-# The module `provisioner.cli.MODULE` has a function of each command's name; it is imported when one of them is used.
+# The functions of a module `provisioner.cli.MODULE` that are commands; it is imported when one of them is used.
 MODULES: Final = {
     "onboard.onboard": ("onboard",),
-    **{f"serve.{name}": (name,) for name in ("demo", "run", "simulate", "healthcheck")},
-    **{f"bulk.{name}": (name,) for name in ("discover", "submit", "plan", "export")},
-    **{f"look.{name}": (name,) for name in ("status", "list", "show", "rotations", "verify")},
-    "operate.requests": ("retry", "cancel"),
+    "bulk.discover": ("discover",),
+    "bulk.export": ("export",),
+    "bulk.plan": ("plan",),
+    "bulk.submit": ("submit",),
+    "look.listing": ("list", "rotations"),
+    "look.show": ("show",),
+    "look.status": ("status",),
+    "look.verify": ("verify",),
     "operate.connections": ("remove", "rekey"),
+    "operate.requests": ("retry", "cancel"),
     "operate.targets": ("pause", "resume", "limit"),
+    "serve.demo": ("demo",),
+    "serve.healthcheck": ("healthcheck",),
+    "serve.run": ("run",),
+    "serve.simulate": ("simulate",),
     "setup.database": ("migrate", "grant", "database"),
     "setup.doctor": ("doctor",),
     "setup.keys": ("keys", "seal"),

@@ -12,6 +12,7 @@ from typing import Annotated, Final, NamedTuple, cast
 import typer
 from pydantic import ValidationError
 
+from provisioner.cli.terminal.output import called
 from provisioner.cli.terminal.progress import reading
 from provisioner.core.model import Request
 from provisioner.intake.checked import CheckedFile, check_file
@@ -94,7 +95,9 @@ class BulkFile:
 
 
 @contextmanager
-def checked_lines(file: BulkFile, seal: Seal, *, quiet: bool, consequence: str = NOTHING_LOADED) -> Iterator[CheckedFile]:
+def checked_lines(
+    file: BulkFile, seal: Seal, *, quiet: bool, consequence: str = NOTHING_LOADED
+) -> Iterator[CheckedFile]:
     """Check a whole file. Raises `FileUnusable`, which ends with the `consequence`."""
     try:
         with _opened(file.path) as stream, reading(stream, quiet=quiet) as progress:
@@ -140,11 +143,6 @@ class Line(NamedTuple):
     def project(self) -> str:
         """The project for people: what they call it, and its id."""
         return called(self.project_name, self.project_id)
-
-
-def called(project_name: str | None, project_id: str) -> str:
-    """A project for people: what they call it, and its id."""
-    return f"{project_name} ({project_id})" if project_name else project_id
 
 
 _PICKED: Final = itemgetter(0, *(COLUMNS.index(name) + 1 for name in Line._fields[1:]))

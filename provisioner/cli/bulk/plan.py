@@ -13,7 +13,7 @@ from provisioner.cli.bulk.sorted_lines import Projects, SortedLines, sorted_line
 from provisioner.cli.look.findings import Unasked
 from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
 from provisioner.cli.terminal.progress import counting
-from provisioner.core.comparison import Project, Prospect, prospect
+from provisioner.core.comparison import PlannedOutcome, Project, planned_outcome
 from provisioner.core.model import Observation, Result
 from provisioner.intake.rows import SEALED
 
@@ -115,7 +115,7 @@ async def _ask(database: "Database", surveyor: "Surveyor", target: str, projects
             return
         for name, line in names.items():
             what, pending = _prospect(line, project, asked.get((project_id, name)))
-            if what is Prospect.CREATE and result.by_name:
+            if what is PlannedOutcome.CREATE and result.by_name:
                 free.append((project_id, name))
             else:
                 result.add(what, line, project.by_name.get(name), pending=pending)
@@ -127,15 +127,15 @@ async def _ask(database: "Database", surveyor: "Surveyor", target: str, projects
         line, found = projects[project_id][name], seen.connection
         project = Project.of([found] if found else [])
         what, pending = _prospect(line, project, asked.get((project_id, name)))
-        result.add(Prospect.CONFLICT if seen.result is Result.OTHER_APP else what, line, found, pending=pending)
+        result.add(PlannedOutcome.CONFLICT if seen.result is Result.OTHER_APP else what, line, found, pending=pending)
 
     await surveyor.survey(projects, tell)
     await surveyor.look_up(free, tell_name)
 
 
-def _prospect(line: Line, project: Project, asked: "Asked | None") -> tuple[Prospect, bool]:
+def _prospect(line: Line, project: Project, asked: "Asked | None") -> tuple[PlannedOutcome, bool]:
     recorded = asked.connection_id if asked and asked.status == "succeeded" else None
-    what = prospect(line.name, line.on_conflict, project, recorded_id=recorded)
+    what = planned_outcome(line.name, line.on_conflict, project, recorded_id=recorded)
     return what, asked is not None and asked.status == "pending"
 
 

@@ -8,21 +8,21 @@ from typing import Any, Final
 from provisioner.cli.bulk.lines import Line
 from provisioner.cli.look.findings import SHOWN, Unasked, tell_more, tell_unasked
 from provisioner.cli.terminal.output import print_json, say, several, tell_detail, tell_error, tell_warning
-from provisioner.core.comparison import Prospect
+from provisioner.core.comparison import PlannedOutcome
 from provisioner.core.model import Connection
 from provisioner.core.text import duration
 from provisioner.intake.errors import Problem
 
 FEW: Final = 10  # projects without the identity, one by one
 _PROSPECTS: Final = {
-    Prospect.EXISTS: "exist already, made by earlier requests",
-    Prospect.CREATE: "would be created",
-    Prospect.ADOPT: "exist, and would be adopted: recorded as they are",
-    Prospect.REPLACE: "exist, and would be replaced: given our key, then recorded",
-    Prospect.CONFLICT: "would conflict: somebody else's connection has the name",
-    Prospect.GONE: "were made by earlier requests and are gone; requesting them again changes nothing",
+    PlannedOutcome.EXISTS: "exist already, made by earlier requests",
+    PlannedOutcome.CREATE: "would be created",
+    PlannedOutcome.ADOPT: "exist, and would be adopted: recorded as they are",
+    PlannedOutcome.REPLACE: "exist, and would be replaced: given our key, then recorded",
+    PlannedOutcome.CONFLICT: "would conflict: somebody else's connection has the name",
+    PlannedOutcome.GONE: "were made by earlier requests and are gone; requesting them again changes nothing",
 }
-_BAD: Final = (Prospect.CONFLICT, Prospect.GONE)
+_BAD: Final = (PlannedOutcome.CONFLICT, PlannedOutcome.GONE)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -41,9 +41,9 @@ class Plan:
     lines: int
     problems: Sequence[Problem]
     skipped: int = 0
-    counts: Counter[Prospect] = field(default_factory=Counter)
+    counts: Counter[PlannedOutcome] = field(default_factory=Counter)
     work: Counter[str] = field(default_factory=Counter)
-    bad: dict[Prospect, list[tuple[Line, str | None]]] = field(default_factory=dict)
+    bad: dict[PlannedOutcome, list[tuple[Line, str | None]]] = field(default_factory=dict)
     unasked: list[Unasked] = field(default_factory=list)
     outside: list[Line] = field(default_factory=list)
     projects: int = 0
@@ -57,12 +57,12 @@ class Plan:
         """Whether all of it can be done."""
         return not (self.skipped or self.unasked or self.bad or self.outside or self.wrong_keys)
 
-    def add(self, what: Prospect, line: Line, found: Connection | None, *, pending: bool) -> None:
+    def add(self, what: PlannedOutcome, line: Line, found: Connection | None, *, pending: bool) -> None:
         """Count one connection; `pending` is one that is asked for already."""
         self.counts[what] += 1
         if what in _BAD:
             self.bad.setdefault(what, []).append((line, found.id if found else None))
-        elif what is not Prospect.EXISTS and not pending:
+        elif what is not PlannedOutcome.EXISTS and not pending:
             self.work[line.target] += 1
 
     def document(self) -> dict[str, Any]:
@@ -73,10 +73,10 @@ class Plan:
             "by_name": self.by_name,
             "skipped": self.skipped,
             "problems": self.problems,
-            "counts": {what.value: self.counts[what] for what in Prospect},
+            "counts": {what.value: self.counts[what] for what in PlannedOutcome},
             **{
                 name: [{**_as_dict(line), "connection_id": found} for line, found in self.bad.get(what, ())]
-                for name, what in (("conflicts", Prospect.CONFLICT), ("gone", Prospect.GONE))
+                for name, what in (("conflicts", PlannedOutcome.CONFLICT), ("gone", PlannedOutcome.GONE))
             },
             "not_asked": self.unasked,
             "outside": [
@@ -109,7 +109,7 @@ def tell_plan(plan: Plan, *, as_json: bool) -> None:
             tell_detail(f"nothing was looked up; correct the {'line' if plan.skipped == 1 else 'lines'}{others}")
             return
     say(f"{plan.file}: {several(plan.lines, 'line')}; nothing was changed")
-    for what, number in sorted(plan.counts.items(), key=lambda each: list(Prospect).index(each[0])):
+    for what, number in sorted(plan.counts.items(), key=lambda each: list(PlannedOutcome).index(each[0])):
         say(f"{number:>9,} {_PROSPECTS[what]}")
         for line, found in plan.bad.get(what, ())[:SHOWN]:
             made = f": connection {found}" if found else ""
@@ -120,7 +120,7 @@ def tell_plan(plan: Plan, *, as_json: bool) -> None:
     for said, lines, first in plan.wrong_keys:
         where = f"line {first}" if lines == 1 else f"line {first} is the first"
         say(f"{lines:>9,} {'has' if lines == 1 else 'have'} a wrong key ({where}): {said}")
-    if plan.counts[Prospect.CREATE] and not plan.by_name:
+    if plan.counts[PlannedOutcome.CREATE] and not plan.by_name:
         say("connections of other apps are not seen; --by-name looks up each name, at one more read each")
     for warning in plan.warnings:
         tell_warning(warning)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from provisioner.cli.terminal.output import console, say
 from provisioner.core.errors import DatabaseUnavailable
-from provisioner.core.text import duration
 from provisioner.core.reports import Leftovers
+from provisioner.core.text import duration
 from provisioner.postgres.onboarding import Tally, standing, tally
 from provisioner.postgres.reports import TargetReport, Workers, read_outlook, seconds_left
 

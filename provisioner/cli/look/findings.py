@@ -5,11 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from provisioner.cli.terminal.output import print_json, say, several, tell_detail, tell_error, tell_warning
-from provisioner.core.comparison import AnyRecorded, Difference, Prospect, Recorded
-from provisioner.core.model import Connection
-from provisioner.core.text import duration
-from provisioner.intake.errors import Problem
+from provisioner.cli.terminal.output import called, print_json, say, several
+from provisioner.core.comparison import AnyRecorded, Difference, Recorded
 
 SHOWN: Final = 20  # of a kind, one by one; --json has all
 
@@ -59,11 +56,11 @@ class Finding:
 class Verified:
     """What a comparison showed, and with `repaired` what becomes of each request that differs.
 
-    `prints` are the fingerprints of the keys that this host has; `unknown_keys` counts the connections whose key could
-    not be compared, by credential.
+    `fingerprints` are those of the keys that this host has; `unknown_keys` counts, by credential, the connections whose
+    key could not be compared.
     """
 
-    prints: Mapping[str, str] = field(default_factory=dict)
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
     compared: int = 0
     rotations: int = 0
     projects: set[tuple[str, str]] = field(default_factory=set)
@@ -90,7 +87,7 @@ class Verified:
     def note_key(self, recorded: Recorded) -> None:
         """Count a connection whose key cannot be compared. A sealed key is nobody else's, and never outdated."""
         if recorded.key_fingerprint and not recorded.credential.startswith("sealed:"):
-            self.unknown_keys.update([recorded.credential] if recorded.credential not in self.prints else [])
+            self.unknown_keys.update([recorded.credential] if recorded.credential not in self.fingerprints else [])
 
 
 def tell_verified(verified: Verified, *, as_json: bool) -> None:

@@ -21,7 +21,7 @@ from provisioner.cli.terminal.filters import (
 from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
 from provisioner.cli.terminal.output import print_json, say, tell_error
 from provisioner.core.key_health import canonical
-from provisioner.postgres.wishes import Deed, Rekeying, Removal, bring_about, foresee
+from provisioner.postgres.desired_changes import DesiredChange, Rekeying, Removal, bring_about, preview
 
 if TYPE_CHECKING:
     from provisioner.postgres.pool import Database
@@ -86,8 +86,8 @@ def remove(  # noqa: PLR0917  # the command line names them
     """
     wanted = filtered(ids=ids, states=states, batches=batches, projects=projects, errors=errors, targets=targets)
     order = Order(wanted=checked(wanted, everything=everything), yes=yes, dry_run=dry_run, as_json=as_json)
-    deed = Removal(adopted=adopted, with_secrets=with_secrets, revoke_keys=revoke_keys)
-    raise typer.Exit(run_async(_remove(load(config), deed, order)))
+    change = Removal(adopted=adopted, with_secrets=with_secrets, revoke_keys=revoke_keys)
+    raise typer.Exit(run_async(_remove(load(config), change, order)))
 
 
 def rekey(  # noqa: PLR0917  # the command line names them
@@ -141,35 +141,35 @@ class Result:
     remarks: Sequence[str] = ()
 
 
-async def _remove(settings: "Settings", deed: Removal, order: Order) -> int:
+async def _remove(settings: "Settings", change: Removal, order: Order) -> int:
     async with open_database(settings) as database:
-        return await _change(database, deed, order)
+        return await _change(database, change, order)
 
 
 async def _rekey(settings: "Settings", names: tuple[str, ...] | None, order: Order, *, outdated: bool) -> int:
-    from provisioner.keyring import present_prints
+    from provisioner.keyring import present_fingerprints
 
     async with open_database(settings) as database:
         if not outdated:
             return await _change(database, Rekeying(credentials=names), order)
-        prints, unread = await present_prints(settings, database, names)
-        if not prints:
+        fingerprints, unread = await present_fingerprints(settings, database, names)
+        if not fingerprints:
             told = "; ".join(unread) or "no credential is in the settings of this host"
             tell_error(f"there is no key to compare with: {told}")
             return NOT_DONE
         remarks = [f"not compared: {each}" for each in unread]
-        return await _change(database, Rekeying(credentials=names, prints=prints), order, remarks)
+        return await _change(database, Rekeying(credentials=names, fingerprints=fingerprints), order, remarks)
 
 
-async def _change(database: "Database", deed: Deed, order: Order, remarks: Sequence[str] = ()) -> int:
+async def _change(database: "Database", change: DesiredChange, order: Order, remarks: Sequence[str] = ()) -> int:
     """Foresee what becomes of each request, ask if there are many, do it, and say what changed."""
     if await tell_unknown_of(database, order.wanted):
         return NOT_DONE
-    found = await foresee(database, deed, order.wanted)
+    found = await preview(database, change, order.wanted)
     result = Result(
-        operation=deed.name,
+        operation=change.name,
         dry_run=order.dry_run,
-        would_change={word: found[word] for word in deed.changes if found[word]},
+        would_change={word: found[word] for word in change.changes if found[word]},
         unchanged={word: found[word] for word in _LEFT if found[word]},
         remarks=remarks,
     )
@@ -180,17 +180,17 @@ async def _change(database: "Database", deed: Deed, order: Order, remarks: Seque
     changed: Counter[str] = Counter()
     expected = sum(result.would_change.values())
     if expected and not order.dry_run:
-        if not is_confirmed(order, expected, _question(deed, result, expected)):
+        if not is_confirmed(order, expected, _question(change, result, expected)):
             return NOT_DONE
-        steps = bring_about(database, deed, order.wanted)
-        changed = await carried_out(steps, order, deed.name, total=expected, tell=tell)
+        steps = bring_about(database, change, order.wanted)
+        changed = await carried_out(steps, order, change.name, total=expected, tell=tell)
     tell(changed)
     # Ids were meant one by one: if nothing could be done for any of them, it could not be done.
     return NOT_DONE if order.wanted.ids and not expected else DONE
 
 
-def _question(deed: Deed, result: Result, expected: int) -> str:
-    if not isinstance(deed, Removal):
+def _question(change: DesiredChange, result: Result, expected: int) -> str:
+    if not isinstance(change, Removal):
         return f"Send the present key to {expected:,} connections?"
     deleted = result.would_change.get("removing", 0)
     return f"Remove {expected:,} requests, and delete what {deleted:,} of them have made?"

@@ -35,7 +35,6 @@ def run(config: Config = None, drain: Drain = False, listen: Listen = None) -> N
     configure_logging(settings.log.level, settings.log.format)
     left = run_async(run_daemon(settings, drain=drain))
     if left is not None:
-
         for line in told(left):
             say(line)
         raise typer.Exit(exit_status(left))
@@ -53,7 +52,7 @@ def exit_status(left: "Leftovers") -> int:
 
 def told(left: "Leftovers") -> Iterator[str]:
     """One line for each thing that a person may want to know, the total first."""
-    from provisioner.core.alerts import remedy
+    from provisioner.core.alerts import advice_for
 
     failed = sum(left.failed.values())
     waiting = sum(sum(kind.values()) for kind in (left.paused, left.quarantined, left.outside, left.unserved))
@@ -61,7 +60,7 @@ def told(left: "Leftovers") -> Iterator[str]:
     yield f"{left.succeeded:,} succeeded, {failed:,} failed, {waiting:,} left"
     for code, count in left.failed.items():
         yield (
-            f"{count:,} failed with {code or 'no error code'}: {remedy(code)};"
+            f"{count:,} failed with {code or 'no error code'}: {advice_for(code)};"
             f" then run `provisioner retry --error {code}`"
         )
     for target, count in left.paused.items():

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 from provisioner.cli.setup.checks import Check, ok, problem, warning
 from provisioner.cli.terminal.output import several
-from provisioner.core.alerts import remedy
+from provisioner.core.alerts import advice_for
 from provisioner.core.errors import CredentialUnknown, CredentialUnreadable, ProvisionerError
 from provisioner.core.key_check import REASONS, KeyKind
 from provisioner.core.model import ErrorCode, Request
@@ -89,7 +89,7 @@ async def _proven(settings: "Settings", name: str, key: "Secret", asker: "OpenRo
     """What OpenRouter itself says of a key; that it cannot be asked matters only to those who want it asked."""
     verdict = KeyKind.UNKNOWN if asker is None else await asker.ask(key)
     if verdict in REASONS:
-        return problem("credential", f"{name}: {REASONS[verdict]}", remedy(ErrorCode.CREDENTIAL_REFUSED))
+        return problem("credential", f"{name}: {REASONS[verdict]}", advice_for(ErrorCode.CREDENTIAL_REFUSED))
     if verdict is KeyKind.MANAGEMENT:
         return ok("credential", f"{name} is available, and OpenRouter says that it is a management key")
     if settings.openrouter.check is True:

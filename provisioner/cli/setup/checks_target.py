@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from provisioner.cli.asking.infisical import opened, permit
 from provisioner.cli.setup.checks import Check, ok, problem, warning
 from provisioner.cli.setup.checks_host import NOBODY, asking, through
-from provisioner.core.alerts import remedy
+from provisioner.core.alerts import advice_for
 from provisioner.core.errors import (
     CredentialUnavailable,
     CredentialUnknown,
@@ -131,5 +131,5 @@ def _permission(name: str, project: str, seen: Observation | None) -> Check:
     if seen.result is Result.FOUND:
         said = f"{name}: project {project} can be read; creating was not tested, as it would create one"
         return ok("permission", said)
-    advice = remedy(ErrorCode.PROJECT_NOT_FOUND) if seen.result in {Result.PROJECT_MISSING, Result.ABSENT} else ""
+    advice = advice_for(ErrorCode.PROJECT_NOT_FOUND) if seen.result in {Result.PROJECT_MISSING, Result.ABSENT} else ""
     return problem("permission", f"{name}: {seen.message}", advice)

@@ -50,6 +50,11 @@ def several(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def called(project_name: str | None, project_id: str) -> str:
+    """A project for people: what they call it, and its id."""
+    return f"{project_name} ({project_id})" if project_name else project_id
+
+
 def print_json(value: object) -> None:
     """Print a value, dataclasses and times included, as one JSON document."""
     import orjson
