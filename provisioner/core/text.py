@@ -5,6 +5,7 @@ the clipboard and rename windows, U+202E turns the writing around, a line end fo
 """
 
 import re
+from datetime import timedelta
 from typing import Final
 
 LINES: Final = "\n\t"  # what a text of several lines, in columns, is made of
@@ -39,13 +40,13 @@ def without_keys(text: str, *, instead: str = "[redacted]") -> str:
     return _API_KEY.sub(instead, text) if "sk-" in text else text
 
 
-def duration(seconds: float) -> str:
-    """Say about how long that is: `40 s`, `12 min`, `8 h 20 min`, `3 d 4 h`.
+def duration(span: timedelta | float) -> str:
+    """Say about how long that is: `40 s`, `12 min`, `8 h 20 min`, `3 d 4 h`. A number is seconds.
 
     >>> duration(30000)
     '8 h 20 min'
     """
-    whole = max(0, round(seconds))
+    whole = max(0, round(span.total_seconds() if isinstance(span, timedelta) else span))
     if whole < 100:
         return f"{whole} s"
     minutes = round(whole / 60)

@@ -15,7 +15,7 @@ from rich.text import Text
 from provisioner.cli.terminal.output import one_line as one_line_text
 from provisioner.cli.terminal.tables import plain_table
 from provisioner.core.alerts import advice_for, alert_messages
-from provisioner.core.reports import Retries
+from provisioner.core.reports import STATES, Retries
 from provisioner.core.text import duration, printable_json
 from provisioner.postgres.reports import Failures, Progress, Status, TargetReport
 
@@ -23,10 +23,6 @@ BAR: Final = 12  # columns
 ROOMY: Final = 120  # columns: from here on there is room for when it started
 WIDEST: Final = 10_000  # columns, which no line has
 ALWAYS: Final = ("succeeded", "failed")
-STATES: Final = (
-    *("succeeded", "failed", "cancelled", "removed", "in_flight", "updating", "removing"),
-    *("ready", "waiting", "retrying", "quarantined"),
-)
 
 
 def view(status: Status, screen: Console) -> RenderableType:

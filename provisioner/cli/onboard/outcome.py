@@ -11,8 +11,9 @@ from provisioner.cli.terminal.frame import DONE, NOT_DONE, PARTLY, open_database
 from provisioner.cli.terminal.output import called, one_line, program, say, several, tell_error
 from provisioner.core.alerts import advice_for
 from provisioner.core.reports import Leftovers
+from provisioner.core.requests import State
 from provisioner.postgres.browse import COLUMNS, REPORT_COLUMNS
-from provisioner.postgres.filters import Filter, State
+from provisioner.postgres.filters import Filter
 from provisioner.postgres.kinds import KINDS, kind_of_id
 from provisioner.postgres.onboarding import OF_CREDENTIALS, Tally, rotations, tally
 from provisioner.postgres.search import page

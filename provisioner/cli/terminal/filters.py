@@ -9,8 +9,9 @@ import typer
 
 from provisioner.cli.terminal.output import tell_error
 from provisioner.core.model import ErrorCode
+from provisioner.core.requests import UNFINISHED, State
 from provisioner.postgres.browse import unknown_batches, unknown_ids
-from provisioner.postgres.filters import UNFINISHED, Filter, State
+from provisioner.postgres.filters import Filter
 
 if TYPE_CHECKING:
     from provisioner.postgres.pool import Database
