@@ -6,18 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from provisioner.cli.terminal.filters import (
-    Batches,
-    Errors,
-    Ids,
-    Projects,
-    States,
-    Targets,
-    filtered,
-    parse_id,
-    tell_unknown,
-    tell_unknown_of,
-)
+from provisioner.cli.terminal.filters import filtering, parse_id, tell_unknown, tell_unknown_of
 from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
 from provisioner.cli.terminal.output import console, one_line, print_json, say, several, show, tell_detail
 from provisioner.postgres.filters import Filter
@@ -35,14 +24,11 @@ Part = Callable[["Database", Filter], Awaitable[Page]]
 """Reads the part of the list that was asked for, and tells how many more there are."""
 
 
-def list(  # noqa: A001, PLR0917  # the command's name; the command line names them
-    ids: Ids = None,
+@filtering()
+def list(  # noqa: A001  # the command's name
     config: Config = None,
-    states: States = None,
-    batches: Batches = None,
-    projects: Projects = None,
-    errors: Errors = None,
-    targets: Targets = None,
+    *,
+    wanted: Filter,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="Maximum number of requests to show.")] = 50,
     before: Annotated[
         int | None,
@@ -62,21 +48,17 @@ def list(  # noqa: A001, PLR0917  # the command's name; the command line names t
 
     Example: provisioner list --state failed --error permission_denied --limit 20
     """
-    wanted = filtered(ids=ids, states=states, batches=batches, projects=projects, errors=errors, targets=targets)
     part = partial(page, limit=limit, before=before, after=after, oldest_first=oldest_first)
     raise typer.Exit(
         run_async(_list(load(config), wanted, part, "after" if oldest_first else "before", as_json=as_json))
     )
 
 
-def rotations(  # noqa: PLR0917  # the command line names them
-    ids: Ids = None,
+@filtering()
+def rotations(
     config: Config = None,
-    states: States = None,
-    batches: Batches = None,
-    projects: Projects = None,
-    errors: Errors = None,
-    targets: Targets = None,
+    *,
+    wanted: Filter,
     left_behind: Annotated[
         bool, typer.Option("--left-behind", help="Only those that may have left a key behind at OpenRouter.")
     ] = False,
@@ -94,7 +76,6 @@ def rotations(  # noqa: PLR0917  # the command line names them
 
     Example: provisioner rotations --left-behind
     """
-    wanted = filtered(ids=ids, states=states, batches=batches, projects=projects, errors=errors, targets=targets)
     if deleted:
         if not wanted.ids or left_behind:
             raise typer.BadParameter("name the rotations by their ids", param_hint="--deleted")

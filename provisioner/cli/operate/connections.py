@@ -8,20 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from provisioner.cli.operate.changes import All, DryRun, Order, Yes, carried_out, checked, is_confirmed
-from provisioner.cli.terminal.filters import (
-    Batches,
-    Errors,
-    Ids,
-    Projects,
-    States,
-    Targets,
-    filtered,
-    tell_unknown_of,
-)
+from provisioner.cli.terminal.filters import filtering, tell_unknown_of
 from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
 from provisioner.cli.terminal.output import print_json, say, tell_error
 from provisioner.core.key_health import canonical
 from provisioner.postgres.desired_changes import DesiredChange, Rekeying, Removal, bring_about, preview
+from provisioner.postgres.filters import Filter
 
 if TYPE_CHECKING:
     from provisioner.postgres.pool import Database
@@ -52,14 +44,11 @@ _LEFT: Final = {
 }
 
 
-def remove(  # noqa: PLR0917  # the command line names them
-    ids: Ids = None,
+@filtering()
+def remove(
     config: Config = None,
-    states: States = None,
-    batches: Batches = None,
-    projects: Projects = None,
-    errors: Errors = None,
-    targets: Targets = None,
+    *,
+    wanted: Filter,
     everything: All = False,
     adopted: Annotated[bool, typer.Option("--adopted", help="Also delete what was adopted.")] = False,
     with_secrets: Annotated[
@@ -84,18 +73,16 @@ def remove(  # noqa: PLR0917  # the command line names them
 
     Example: provisioner remove --batch onboarding --dry-run
     """
-    wanted = filtered(ids=ids, states=states, batches=batches, projects=projects, errors=errors, targets=targets)
     order = Order(wanted=checked(wanted, everything=everything), yes=yes, dry_run=dry_run, as_json=as_json)
     change = Removal(adopted=adopted, with_secrets=with_secrets, revoke_keys=revoke_keys)
     raise typer.Exit(run_async(_remove(load(config), change, order)))
 
 
-def rekey(  # noqa: PLR0917  # the command line names them
-    ids: Ids = None,
+@filtering("ids", "batches", "projects", "targets")
+def rekey(
     config: Config = None,
-    batches: Batches = None,
-    projects: Projects = None,
-    targets: Targets = None,
+    *,
+    wanted: Filter,
     credentials: Annotated[
         list[str] | None,
         typer.Option("--credential", metavar="NAME", help="Requests with this credential.", show_default=False),
@@ -118,7 +105,6 @@ def rekey(  # noqa: PLR0917  # the command line names them
 
     Example: provisioner rekey --credential team-a --outdated
     """
-    wanted = filtered(ids=ids, batches=batches, projects=projects, targets=targets)
     narrowed = outdated or bool(credentials)
     if wanted.is_empty and not narrowed and not everything:
         raise typer.BadParameter("select requests by ids, by filters, with --credential, --outdated or --all")

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Final
 import typer
 
 from provisioner.cli.operate.changes import All, DryRun, Order, Yes, carried_out, checked, is_confirmed
-from provisioner.cli.terminal.filters import Batches, Errors, Ids, Projects, States, Targets, filtered, tell_unknown
+from provisioner.cli.terminal.filters import filtering, tell_unknown
 from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
 from provisioner.cli.terminal.output import print_json, say
 from provisioner.postgres.browse import count, unknown_ids
+from provisioner.postgres.filters import Filter
 from provisioner.postgres.operations import CHANGEABLE, Operation, carry_out
 
 if TYPE_CHECKING:
@@ -30,14 +31,11 @@ _WORDS: Final = {
 }
 
 
-def retry(  # noqa: PLR0917  # the command line names them
-    ids: Ids = None,
+@filtering()
+def retry(
     config: Config = None,
-    states: States = None,
-    batches: Batches = None,
-    projects: Projects = None,
-    errors: Errors = None,
-    targets: Targets = None,
+    *,
+    wanted: Filter,
     everything: All = False,
     yes: Yes = False,
     dry_run: DryRun = False,
@@ -51,20 +49,16 @@ def retry(  # noqa: PLR0917  # the command line names them
 
     Example: provisioner retry --state failed --error permission_denied
     """
-    wanted = filtered(ids=ids, states=states, batches=batches, projects=projects, errors=errors, targets=targets)
     wanted = checked(wanted, everything=everything)
     order = Order(wanted=wanted, yes=yes, dry_run=dry_run, as_json=as_json)
     raise typer.Exit(run_async(_change(load(config), "retry", order)))
 
 
-def cancel(  # noqa: PLR0917  # the command line names them
-    ids: Ids = None,
+@filtering()
+def cancel(
     config: Config = None,
-    states: States = None,
-    batches: Batches = None,
-    projects: Projects = None,
-    errors: Errors = None,
-    targets: Targets = None,
+    *,
+    wanted: Filter,
     everything: All = False,
     yes: Yes = False,
     dry_run: DryRun = False,
@@ -79,7 +73,6 @@ def cancel(  # noqa: PLR0917  # the command line names them
 
     Example: provisioner cancel --batch onboarding --state pending --dry-run
     """
-    wanted = filtered(ids=ids, states=states, batches=batches, projects=projects, errors=errors, targets=targets)
     wanted = checked(wanted, everything=everything)
     order = Order(wanted=wanted, yes=yes, dry_run=dry_run, as_json=as_json)
     raise typer.Exit(run_async(_change(load(config), "cancel", order)))
