@@ -106,7 +106,7 @@ async def _list(settings: "Settings", wanted: Filter, part: Part, onward: str, *
 
 async def _rotations(settings: "Settings", wanted: Filter, limit: int, *, left_behind: bool, as_json: bool) -> int:
     from provisioner.postgres.kinds import ROTATIONS
-    from provisioner.postgres.rotations import leaving
+    from provisioner.postgres.operations import leaving
 
     async with open_database(settings) as database:
         chosen = await leaving(database, wanted) if left_behind else wanted
@@ -145,7 +145,7 @@ def _rotation_table(found: "Sequence[Listed]", screen: "Console") -> "Table":
 
 
 async def _deleted(settings: "Settings", wanted: Filter, *, as_json: bool) -> int:
-    from provisioner.postgres.rotations import deleted
+    from provisioner.postgres.operations import deleted
 
     async with open_database(settings) as database:
         if await tell_unknown_of(database, wanted):

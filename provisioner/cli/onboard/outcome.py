@@ -14,7 +14,7 @@ from provisioner.core.reports import Leftovers
 from provisioner.core.requests import State
 from provisioner.postgres.browse import COLUMNS, REPORT_COLUMNS
 from provisioner.postgres.filters import Filter
-from provisioner.postgres.kinds import KINDS, kind_of_id
+from provisioner.postgres.kinds import KINDS, ROTATIONS, kind_of_id
 from provisioner.postgres.onboarding import OF_CREDENTIALS, Tally, rotations, tally
 from provisioner.postgres.search import page
 from provisioner.reports.forms import Form, form_of
@@ -35,7 +35,7 @@ async def conclude(settings: "Settings", ids: Sequence[int], report: Path | None
             say(line)
         if report is not None:
             form = form_of(report) or Form.CSV
-            both = form is Form.HTML or kind_of_id(max(ids, default=0)) is not None
+            both = form is Form.HTML or kind_of_id(max(ids, default=0)) is ROTATIONS
             columns = REPORT_COLUMNS if both else COLUMNS
             await write_report(
                 database, Filter(ids=ids), form, report, columns=columns, kinds=KINDS, title="Onboarding"
