@@ -3,10 +3,17 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Final
 
 from provisioner.core.forecast import LineState as ForecastLine, NoForecast, obstacle
 from provisioner.core.pacing import SHARE
 from provisioner.core.queue_values import OperatorLimit
+
+# The states of `Progress`, in the order in which people are told of them.
+STATES: Final = (
+    *("succeeded", "failed", "cancelled", "removed", "in_flight", "updating", "removing"),
+    *("ready", "waiting", "retrying", "quarantined"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
