@@ -63,7 +63,7 @@ async def test_called_off_while_its_create_is_under_way(world: Callable[..., Fle
         await it.start()
         await it.done(within=20)
         requests = await it.insert()
-        await it.simulator.until(lambda: len(it.simulator.world.store.creates) == 6)
+        await it.simulator.until(lambda: len(it.simulator.world.creates) == 6)
         assert [row["outcome"] for row in await it.fetch(CANCEL, requests)] == ["ending"] * 3
         await it.done(within=20)
         found = await it.audit()
@@ -85,7 +85,7 @@ async def test_called_off_in_doubt(world: Callable[..., Fleet[Process]], fault: 
     async with world(options, **UNLIMITED) as it:
         requests = await it.insert()
         await it.start()
-        await it.simulator.until(lambda: len(it.simulator.world.store.creates) == 3)
+        await it.simulator.until(lambda: len(it.simulator.world.creates) == 3)
         if moment == "in doubt":
             waiting = "SELECT count(*) FROM provisioner.waiting"
             await it.until(waiting, 3)
@@ -96,7 +96,7 @@ async def test_called_off_in_doubt(world: Callable[..., Fleet[Process]], fault: 
         if ends == "cancelled":
             called_off = "SELECT count(*) FROM provisioner.waiting WHERE run_at > now() + interval '25 seconds'"
             await it.until(called_off, 3)
-            creates = len(it.simulator.world.store.creates)
+            creates = len(it.simulator.world.creates)
             await it.fetch(LONG_AGO)
             await it.fetch(HURRY)
         await it.done(within=20)
@@ -115,11 +115,11 @@ async def test_a_paused_target(world: Callable[..., Fleet[Process]]) -> None:
         assert len(await it.fetch("SELECT * FROM provisioner.pause('default')")) == 1
         await eventually(lambda: "target_paused" in worker.log())
         await it.until("SELECT count(*) FROM provisioner.in_flight", 0)
-        creates = len(it.simulator.world.store.creates)
+        creates = len(it.simulator.world.creates)
         more = await it.insert(it.simulator.projects[:1], name="another")
         looked = await it.value("SELECT max(seen_at) FROM provisioner.workers")
         await it.until("SELECT max(seen_at) FROM provisioner.workers", lambda seen: seen > looked)
-        assert len(it.simulator.world.store.creates) == creates < 61
+        assert len(it.simulator.world.creates) == creates < 61
         assert len(await it.fetch("SELECT * FROM provisioner.resume('default')")) == 1
         await it.done(within=30)
         assert (await it.row(more[0]))["status"] == "succeeded"

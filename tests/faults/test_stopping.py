@@ -33,7 +33,7 @@ async def test_told_once_under_load(world: Callable[..., Fleet[Process]]) -> Non
             rows = await it.read(
                 "SELECT connection_id::text FROM provisioner.connection_requests WHERE connection_id IS NOT NULL"
             )
-            assert {row["connection_id"] for row in rows} == set(it.simulator.world.store.connections)
+            assert {row["connection_id"] for row in rows} == set(it.simulator.world.connections)
             assert await it.value("SELECT count(*) FROM provisioner.in_flight") == 0
             assert await it.value("SELECT count(*) FROM provisioner.workers") == 0
             it.tally["stops"] += 1
@@ -58,7 +58,7 @@ async def test_told_twice(world: Callable[..., Fleet[Process]], second: signal.S
     async with world(options, **slow, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT="8", **UNLIMITED) as it:
         await it.insert()
         (worker,) = await it.start()
-        await it.simulator.until(lambda: len(it.simulator.world.store.creates) >= 3)
+        await it.simulator.until(lambda: len(it.simulator.world.creates) >= 3)
         worker.signal(signal.SIGTERM)
         await eventually(lambda: "worker_stopping" in worker.log())
         status = await worker.ends(second)
@@ -81,7 +81,7 @@ async def test_the_grace_ends_before_the_answers_come(world: Callable[..., Fleet
         await it.done(within=20)
         it.simulator.configure(upstream_pace=1.0)
         await it.insert()
-        await it.simulator.until(lambda: len(it.simulator.world.store.creates) == 6)
+        await it.simulator.until(lambda: len(it.simulator.world.creates) == 6)
         assert await worker.ends() == 0
         assert await it.value("SELECT count(*) FROM provisioner.in_flight") == 0
         assert await it.value("SELECT count(*) FROM provisioner.sent_creates") == 3

@@ -236,7 +236,7 @@ class Fleet(Generic[W]):
 
     async def made(self, least: int, *, within: float = 30.0) -> None:
         """Wait until the server has so many connections."""
-        await self.simulator.until(lambda: len(self.simulator.world.store.connections) >= least, within=within)
+        await self.simulator.until(lambda: len(self.simulator.world.connections) >= least, within=within)
 
     async def at_work(self, workers: int) -> None:
         """Wait until so many workers have a lease."""
