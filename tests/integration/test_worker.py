@@ -64,7 +64,7 @@ class TestBusyHost:
         async with SmallWorld(database) as it:
             seen: list[int] = []
             it.queue.after_renewal = it.queue.before_look = lambda: seen.append(it.worker.vitals().moves)
-            it.start()
+            await it.start()
             await eventually(lambda: len(seen) > 6)
             assert len(set(seen)) == len(seen)
 
@@ -82,7 +82,7 @@ class TestBusyHost:
 
             it.queue.register = late  # type: ignore[method-assign]  # for this test's worker
             it.queue.renewals.clear()
-            it.start()
+            await it.start()
             await eventually(lambda: it.worker.vitals().worker)
             assert it.worker.vitals().lease_good
             it.queue.renewals.set()
