@@ -54,13 +54,17 @@ class Unreadable(ValueError):
 
 
 class Asked(NamedTuple):
-    """What was asked for: the answer has to be about it, where it is given. `key` is the API key that was sent."""
+    """What was asked for: the answer has to be about it, where it is given. `key` is the API key that was sent.
+
+    `folder` is the environment and the path in which a rotation is.
+    """
 
     action: Action
     project_id: str | None = None
     name: str = ""
     connection_id: str | None = None
     key: str = ""
+    folder: tuple[str, str] | None = None
 
 
 class Reply(NamedTuple):

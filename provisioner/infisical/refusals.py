@@ -113,13 +113,10 @@ def _meaning(reply: Reply, envelope: Envelope | None) -> Observation:
         message = quoting(f"the server answered {status}", envelope.message)
         return reply.shows(Result.UNKNOWN, message, metered=False)
     seen = read(reply, envelope)
-    if asked.action not in _WITH_KEY:
-        own = envelope.req_id is not None  # Infisical has more reasons not to show something than not to make it
-    elif seen.result is Result.KEY_REFUSED:
-        # Its sentence about the key says enough: another word for the kind of error proves nothing, and no login helps.
-        own = _is_enveloped(reply, envelope)
-    else:
-        own = _is_infisicals(reply, envelope)
+    # Infisical has more reasons not to show or delete something than not to make it, and its sentence about a key says
+    # enough: another word for the kind of error proves nothing, and no login helps.
+    any_kind = asked.action not in _WITH_KEY or seen.result is Result.KEY_REFUSED
+    own = _is_enveloped(reply, envelope) if any_kind else _is_infisicals(reply, envelope)
     if seen.result in _OWN and not own:
         # Somebody else's word: it fails no request.
         said = f": {envelope.message}" if envelope.message else ""
