@@ -215,7 +215,11 @@ STAGING = {"environment": {"slug": "staging"}, "folder": {"path": "/"}}
         (Asked(Action.LOOK_UP, PROJECT, "openrouter"), answer(projectId=OTHER), Result.MISCONFIGURED),
         (Asked(Action.LOOK_UP, PROJECT, "other"), answer(), Result.MISCONFIGURED),
         (Asked(Action.LOOK_UP, PROJECT, "openrouter", folder=("prod", "/")), answer(**STAGING), Result.MISCONFIGURED),
-        (Asked(Action.LOOK_UP, PROJECT, "openrouter", folder=("staging", "/a")), answer(**STAGING), Result.MISCONFIGURED),
+        (
+            Asked(Action.LOOK_UP, PROJECT, "openrouter", folder=("staging", "/a")),
+            answer(**STAGING),
+            Result.MISCONFIGURED,
+        ),
         (Asked(Action.LOOK_UP, PROJECT, "openrouter", folder=("staging", "/")), answer(**STAGING), Result.FOUND),
         (Asked(Action.CREATE, PROJECT, "openrouter", folder=("prod", "/")), answer(**STAGING), Result.UNKNOWN),
         (Asked(Action.UPDATE, PROJECT, "openrouter", ID), answer(id=OTHER), Result.UNKNOWN),

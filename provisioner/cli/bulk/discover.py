@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from provisioner.cli.bulk.reporting import chosen_form
 from provisioner.cli.terminal.bars import counting
 from provisioner.cli.terminal.frame import (
     DONE,
@@ -22,7 +23,7 @@ from provisioner.cli.terminal.frame import (
 from provisioner.cli.terminal.streams import tell
 from provisioner.core.projects import ProjectFilter, ProjectType, SeenProject, chosen
 from provisioner.core.text import printable
-from provisioner.reports.forms import Form, form_of
+from provisioner.reports.forms import Form
 
 if TYPE_CHECKING:
     from provisioner.cli.look.survey import Surveyor
@@ -95,7 +96,7 @@ def discover(  # noqa: PLR0917  # the command line names them
     settings = load(config)
     types = tuple(kinds or [ProjectType.SECRET_MANAGER])
     wanted = ProjectFilter(types=types, names=tuple(names or ()), exclude=tuple(exclude or ()))
-    written = Form(form) if form else form_of(output) or Form.CSV
+    written = chosen_form(Form(form) if form else None, output)
     if written is Form.HTML:
         raise typer.BadParameter("is csv or jsonl: name one, or another suffix of --output", param_hint="--format")
     where = _target(settings, target)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from provisioner.cli.bulk.reporting import chosen_form, write_report
 from provisioner.cli.terminal.filters import Batches, Errors, Ids, Projects, States, Targets, filtered, tell_unknown_of
 from provisioner.cli.terminal.frame import (
     DONE,
@@ -18,7 +19,7 @@ from provisioner.cli.terminal.frame import (
     several,
     tell_detail,
 )
-from provisioner.reports.forms import Form, form_of
+from provisioner.reports.forms import Form
 
 if TYPE_CHECKING:
     from provisioner.postgres.filters import Filter
@@ -68,7 +69,7 @@ def export(  # noqa: PLR0917  # the command line names them
     Example: provisioner export --state succeeded --batch onboarding --output connections.csv
     """
     wanted = filtered(ids=ids, states=states, batches=batches, projects=projects, errors=errors, targets=targets)
-    chosen = form or form_of(output) or Form.CSV
+    chosen = chosen_form(form, output)
     if bom and chosen is not Form.CSV:
         raise typer.BadParameter(f"is for CSV, and the format is {chosen}", param_hint="--bom")
     kinds, columns = _meant(wanted, chosen, rotations=rotations)
@@ -105,7 +106,6 @@ def _meant(wanted: "Filter", form: Form, *, rotations: bool) -> "tuple[Sequence[
 
 
 async def _export(settings: "Settings", wanted: "Filter", task: Task) -> int:
-    from provisioner.cli.bulk.reporting import write_report
     from provisioner.postgres.browse import count
     from provisioner.postgres.kinds import KINDS, ROTATIONS
 

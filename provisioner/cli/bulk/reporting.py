@@ -2,16 +2,29 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+import typer
 
 from provisioner.reports.document import Heading
 from provisioner.reports.files import NotWritable, opened, telling
-from provisioner.reports.forms import Form, begin
+from provisioner.reports.forms import Form, begin, form_of
 
 if TYPE_CHECKING:
     from provisioner.postgres.filters import Filter
     from provisioner.postgres.kinds import Kind
     from provisioner.postgres.pool import Database
+
+
+SPREADSHEETS: Final = frozenset({".xlsx", ".xls", ".ods", ".numbers"})
+
+
+def chosen_form(form: Form | None, output: Path | None) -> Form:
+    """The form that was asked for, or that the file's suffix stands for. Raises bad usage for a spreadsheet's own."""
+    if form is None and output is not None and output.suffix.lower() in SPREADSHEETS:
+        message = f"{output.suffix} cannot be written: name a .csv file, which spreadsheets open"
+        raise typer.BadParameter(message, param_hint="--output")
+    return form or form_of(output) or Form.CSV
 
 
 async def write_report(
