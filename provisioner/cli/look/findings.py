@@ -232,8 +232,8 @@ def _tell_outside(plan: Plan) -> None:
         return
     lack, exist = ("lacks", "does") if len(plan.outside) == 1 else ("lack", "do")
     say(
-        f"{len(plan.outside):>9,} of {several(plan.projects, 'project')} {lack} the machine identity, or {exist} not exist:"
-        " add it to them with a role that may create app connections"
+        f"{len(plan.outside):>9,} of {several(plan.projects, 'project')} {lack} the machine identity, or {exist} not"
+        " exist: add it to them with a role that may create app connections"
     )
     for planned in plan.outside[:FEW]:
         say(f"{'':10}{planned.project}")
