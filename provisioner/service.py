@@ -20,13 +20,13 @@ import structlog
 from provisioner.core.errors import DatabaseUnavailable
 from provisioner.core.ports import Clock
 from provisioner.descriptors import raise_limit
-from provisioner.keyring import open_vault, present_prints
+from provisioner.keyring import open_vault, present_fingerprints
 from provisioner.observe.health import Health
 from provisioner.observe.meter import Meter
 from provisioner.observe.systemd import Systemd
 from provisioner.observe.traces import traced
 from provisioner.postgres.access import Kind, require_rights
-from provisioner.postgres.kinds import ROTATIONS
+from provisioner.postgres.kinds import KINDS
 from provisioner.postgres.listener import Listener
 from provisioner.postgres.migrations import require_schema
 from provisioner.postgres.pool import Database
@@ -101,7 +101,7 @@ async def run_daemon(settings: Settings, *, drain: bool = False, beside: Beside 
         systemd = await stack.enter_async_context(observed(settings, worker, meter))
         # Before the first wait: as process 1 of a container, who handles no signal cannot be stopped by one.
         with stopping_on_signals(worker.stop, systemd.stopping):
-            if await worker.unless_stopped(DatabaseRetry(clock).insist(lambda: _require_place(database))):
+            if await worker.unless_stopped(DatabaseRetry(clock).call(lambda: _require_place(database))):
                 database.endure()
                 _spare_the_collector()
                 notifier = open_notifier(settings, database, meter, rested=worker.has_rested)
@@ -132,12 +132,12 @@ def _verifiers(
     from provisioner.postgres.verifying import DriftLedger  # noqa: PLC0415 - off by default
     from provisioner.worker.verifier import Verifier  # noqa: PLC0415 - as above
 
-    async def prints() -> Mapping[str, str]:
-        return (await present_prints(settings, database))[0]
+    async def fingerprints() -> Mapping[str, str]:
+        return (await present_fingerprints(settings, database))[0]
 
     ledgers = [
         DriftLedger(database, holder=str(uuid4()), every=timedelta(seconds=settings.verify.seconds), kind=kind)
-        for kind in (None, ROTATIONS)
+        for kind in KINDS
     ]
     return {
         f"verifier-{way.name}": Verifier(
@@ -146,7 +146,7 @@ def _verifiers(
             reads=way.reads,
             ledger=ledger,
             clock=clock,
-            prints=prints if way is lines.way else None,
+            fingerprints=fingerprints if way is lines.way else None,
         ).run()
         for lines in ways
         for way, ledger in zip((lines.way, lines.rotation_way), ledgers, strict=True)
@@ -185,7 +185,7 @@ def _discoverers(
 async def _leftovers(settings: Settings, database: Database) -> "Leftovers":
     from provisioner.postgres.reports import read_leftovers  # noqa: PLC0415 - reports are for those who look
 
-    lines = [line for name in settings.targets for line in (name, f"{name}/{ROTATIONS.line}")]
+    lines = [f"{name}{kind.words.line}" for name in settings.targets for kind in KINDS]
     return await read_leftovers(database, lines)
 
 
@@ -197,7 +197,7 @@ async def _require_place(database: Database) -> None:
 @asynccontextmanager
 async def observed(settings: Settings, worker: Worker, meter: Meter) -> AsyncIterator[Systemd]:
     """Serve the status port and tell systemd how it goes, until the end of the block. Raises `PortUnusable`."""
-    health = Health(worker.vitals, monotonic=time.monotonic, poll=settings.worker.poll)
+    health = Health(worker.vitals, poll=settings.worker.poll)
     systemd = Systemd.from_environment(os.environ, pid=os.getpid())
     async with AsyncExitStack() as stack:
         if (endpoint := settings.listen.endpoint) is not None:
@@ -222,11 +222,13 @@ async def observed(settings: Settings, worker: Worker, meter: Meter) -> AsyncIte
             await stack.enter_async_context(serving(port, *endpoint))
         group = await stack.enter_async_context(asyncio.TaskGroup())
         attending = group.create_task(systemd.attend(absence=health.absence, ailment=health.ailment), name="systemd")
+        watching = group.create_task(health.watch(), name="health")
         try:
             yield systemd
         finally:
             systemd.stopping()
             attending.cancel()
+            watching.cancel()
 
 
 def _spare_the_collector() -> None:

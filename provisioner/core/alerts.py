@@ -1,4 +1,4 @@
-"""What of a status is wrong, and what to do about it."""
+"""Find what is wrong in a status report, and say what to do about it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from provisioner.core.reports import Retries, Status
 
-# What to do about each error code of `core.model.ErrorCode`, in one sentence.
+# One sentence of advice for each `core.model.ErrorCode`.
 ADVICE: Final = {
     "name_conflict": "rename one of the two connections, or set on_conflict to adopt or replace",
     "credential_refused": "replace the key, which OpenRouter does not accept, with a valid management key",
@@ -34,19 +34,19 @@ ADVICE: Final = {
 }
 PLAN: Final = "plan_restricted"
 OTHERWISE: Final = "the message says what is known"
-# What is retried for less may yet go by itself: most backoffs of eight attempts fit into it.
+# Retries are reported only after this long: most backoffs of eight attempts fit into it, so they may still succeed.
 PATIENCE: Final = timedelta(minutes=5)
-# Nobody can do anything about these before the request has failed.
+# A person can do nothing about these codes until the request has failed.
 _NOBODYS: Final = frozenset({"", "outcome_unknown", "gave_up"})
 
 
-def remedy(error_code: str) -> str:
-    """What to do about requests that failed with this code."""
+def advice_for(error_code: str) -> str:
+    """Return the advice for requests that failed with this code."""
     return ADVICE.get(error_code, OTHERWISE)
 
 
 class Kind(StrEnum):
-    """What can need a person."""
+    """The kinds of alerts."""
 
     FAILED = "requests_failed"
     UNRECORDED = "outcomes_unrecorded"
@@ -61,11 +61,11 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Concern:
-    """One thing that will not get better by waiting: of which kind, and about what: an error code, or a target.
+class Alert:
+    """One problem that will not get better by waiting. `subject` is an error code or the name of a target.
 
-    `said` is a sentence that says what to do; it may hold what others wrote. `counted` says in our words how many
-    connections and rotations, where they may be both.
+    `said` is a sentence that says what to do, and may contain text from outside. `counted` is our own wording of the
+    number of connections and rotations, for alerts about both.
     """
 
     kind: Kind
@@ -75,13 +75,13 @@ class Concern:
     counted: str = ""
 
 
-def concerns(status: Status) -> tuple[Concern, ...]:
-    """Everything that will not get better by waiting, one by one."""
+def find_alerts(status: Status) -> tuple[Alert, ...]:
+    """List every problem that will not get better by waiting."""
     return (*_failed(status), *_others(status))
 
 
-def alerts(status: Status) -> tuple[str, ...]:
-    """The same in sentences that say what to do, all failures in one."""
+def alert_messages(status: Status) -> tuple[str, ...]:
+    """Return the alerts as sentences that say what to do, with all failures in one sentence."""
     found = []
     if status.progress is not None and status.progress.failed:
         count = _count(status.progress.failed, "request has", "requests have")
@@ -90,17 +90,17 @@ def alerts(status: Status) -> tuple[str, ...]:
     return (*found, *(each.said for each in _others(status)))
 
 
-def _failed(status: Status) -> Iterator[Concern]:
+def _failed(status: Status) -> Iterator[Alert]:
     for failure in status.failures:
         code = failure.error_code
         count = _count(failure.requests, "request has", "requests have")
         said = f"{count} failed: fix the cause, then run `provisioner retry {_which({code})}`"
-        yield Concern(kind=Kind.FAILED, subject=code, requests=failure.requests, said=said)
+        yield Alert(kind=Kind.FAILED, subject=code, requests=failure.requests, said=said)
 
 
-def _others(status: Status) -> Iterator[Concern]:
+def _others(status: Status) -> Iterator[Alert]:
     if number := status.unrecorded.requests:
-        yield Concern(
+        yield Alert(
             kind=Kind.UNRECORDED,
             requests=number,
             said=f"{_count(number, 'outcome', 'outcomes')} cannot be recorded, for example that of request"
@@ -114,70 +114,70 @@ def _others(status: Status) -> Iterator[Concern]:
             f" for example {outside.example}: add it there with a role that may create app connections;"
             " they go on by themselves"
         )
-        yield Concern(kind=Kind.OUTSIDE, subject=outside.target, requests=outside.requests, said=said)
+        yield Alert(kind=Kind.OUTSIDE, subject=outside.target, requests=outside.requests, said=said)
     for key in status.refused_keys:
         if key.requests:
             count = _count(key.requests, "request waits", "requests wait")
             said = f"{count} because OpenRouter refuses the key of credential {key.credential}: replace the key"
-            yield Concern(kind=Kind.REFUSED, subject=key.credential, requests=key.requests, said=said)
+            yield Alert(kind=Kind.REFUSED, subject=key.credential, requests=key.requests, said=said)
     yield from _retried(status)
     if status.drifted:
         count = status.drifted_words
         said = f"{count} not as recorded in Infisical: `provisioner verify` says which, and how they differ"
-        yield Concern(kind=Kind.DRIFTED, requests=status.drifted, said=said, counted=count)
+        yield Alert(kind=Kind.DRIFTED, requests=status.drifted, said=said, counted=count)
     if status.leaving:
         said = (
             f"{_count(status.leaving, 'rotation', 'rotations')} may have left keys behind at OpenRouter that can spend"
             " money: `provisioner rotations --left-behind` says which; delete them there, then run"
             " `provisioner rotations ID… --deleted`"
         )
-        yield Concern(kind=Kind.LEFT_BEHIND, requests=status.leaving, said=said)
+        yield Alert(kind=Kind.LEFT_BEHIND, requests=status.leaving, said=said)
     yield from _waiting(status)
 
 
-def _waiting(status: Status) -> Iterator[Concern]:
-    """Targets for which requests wait until a person does something."""
+def _waiting(status: Status) -> Iterator[Alert]:
+    """Yield the targets whose requests wait until a person acts."""
     for target in status.targets:
         name = target.target
         if target.pending and target.restricted:
             count = _count(target.pending, "rotation waits", "rotations wait")
-            said = f"{count} because the plan of Infisical at {name} has no secret rotations: {remedy(PLAN)}"
-            yield Concern(kind=Kind.HELD, subject=name, requests=target.pending, said=said)
+            said = f"{count} because the plan of Infisical at {name} has no secret rotations: {advice_for(PLAN)}"
+            yield Alert(kind=Kind.HELD, subject=name, requests=target.pending, said=said)
         if target.pending and target.paused_at is not None:
             count = _count(target.pending, "request waits", "requests wait")
             said = f"target {name} is paused and {count} for it: `provisioner resume {name}` resumes it"
-            yield Concern(kind=Kind.PAUSED, subject=name, requests=target.pending, said=said)
+            yield Alert(kind=Kind.PAUSED, subject=name, requests=target.pending, said=said)
         if target.pending and not target.workers:
             said = f"no worker serves target {name}: `provisioner run` starts one"
-            yield Concern(kind=Kind.UNSERVED, subject=name, requests=target.pending, said=said)
+            yield Alert(kind=Kind.UNSERVED, subject=name, requests=target.pending, said=said)
 
 
-def _retried(status: Status) -> Iterator[Concern]:
+def _retried(status: Status) -> Iterator[Alert]:
     stuck = [each for each in status.retries if needs_a_person(each, status)]
     for code in dict.fromkeys(each.error_code for each in stuck):
         requests = sum(each.requests for each in stuck if each.error_code == code)
-        said = f"{_count(requests, 'request is', 'requests are')} retried with {code}: {remedy(code)}"
-        yield Concern(kind=Kind.RETRYING, subject=code, requests=requests, said=said)
+        said = f"{_count(requests, 'request is', 'requests are')} retried with {code}: {advice_for(code)}"
+        yield Alert(kind=Kind.RETRYING, subject=code, requests=requests, said=said)
 
 
 def needs_a_person(retries: Retries, status: Status) -> bool:
-    """Whether these requests were retried for long enough, and for a reason that a person can do something about."""
+    """Whether these requests have been retried for long enough, for a reason that a person can fix."""
     if retries.quarantine or retries.error_code in _NOBODYS or retries.since is None:
-        return False  # a quarantine is told by what it is about: a key, or projects
+        return False  # another alert names the key or the projects of a quarantine
     if _is_held(retries, status):
         return False
     return status.now - retries.since >= PATIENCE
 
 
 def _is_held(retries: Retries, status: Status) -> bool:
-    """Whether all of the target wait for another plan, which is told once."""
+    """Whether the whole target waits for another plan, for which there is one alert already."""
     return retries.error_code == PLAN and any(
         each.restricted for each in status.targets if each.target == retries.target
     )
 
 
 def incidents(status: Status) -> tuple[str, ...]:
-    """What is wrong and is being dealt with: nobody has to do anything, and nothing is lost."""
+    """List the problems that are being handled: nobody has to act, and nothing is lost."""
     return tuple(_incidents(status))
 
 
@@ -200,7 +200,7 @@ def _incidents(status: Status) -> Iterator[str]:
 
 
 def _which(codes: Collection[str]) -> str:
-    """The option that selects the failed requests: by their code if they have one in common."""
+    """Return the options that select the failed requests: by error code if they have one in common."""
     return " ".join(("--error", *codes)) if len(codes) == 1 and all(codes) else "--state failed"
 
 

@@ -1,4 +1,4 @@
-"""Compare what is asked for or was recorded with what Infisical has. Pure."""
+"""Compare requests, or what was recorded for them, with what Infisical has. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from provisioner.core.description import is_description_of
 from provisioner.core.model import Connection, OnConflict
 from provisioner.core.rotations import AUTOMATIC, SPENDING, RecordedRotation, Rotation, differing
 
-NO_PRINTS: Final[Mapping[str, str]] = MappingProxyType({})
+NO_FINGERPRINTS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Difference(StrEnum):
-    """What is no longer as it was recorded."""
+    """The ways in which a connection or rotation can differ from what was recorded."""
 
     GONE = "gone"
     RENAMED = "renamed"
@@ -40,11 +40,11 @@ WRONG: Final[Mapping[Difference, frozenset[str]]] = {
     Difference.SWITCHED_OFF: frozenset({AUTOMATIC}),
     Difference.FAILING: frozenset({"failing"}),
 }
-"""What has to be sent again, as `provisioner.repair` names it."""
+"""What has to be sent again, in the words of `provisioner.repair`."""
 
 
-class Prospect(StrEnum):
-    """What would come of a request for a connection."""
+class PlannedOutcome(StrEnum):
+    """What a request for a connection would lead to."""
 
     EXISTS = "exists"
     CREATE = "create"
@@ -56,9 +56,9 @@ class Prospect(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:
-    """A succeeded request, as far as Infisical's side can be compared with it.
+    """A succeeded request, with the fields that can be compared with Infisical.
 
-    `credential` is its canonical name, and `key_fingerprint` of the key that Infisical accepted last.
+    `credential` is the canonical name. `key_fingerprint` is that of the last key that Infisical accepted.
     """
 
     id: int
@@ -76,7 +76,7 @@ class Recorded:
 
     @property
     def thing(self) -> str:
-        """What was made, in a word."""
+        """The noun for what was made."""
         return "connection"
 
     @property
@@ -86,7 +86,7 @@ class Recorded:
 
     @property
     def place(self) -> str:
-        """Where it is in its project: in this order they are compared."""
+        """Where it is in its project; comparisons go in this order."""
         return self.name
 
 
@@ -104,24 +104,24 @@ _OF_ROTATION: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """All connections of a project, or all its rotations, to be found by id and by name."""
+    """All connections, or all rotations, of a project, indexed by id and by name."""
 
     by_id: Mapping[str, Connection]
     by_name: Mapping[str, Connection]
 
     @classmethod
     def of(cls, connections: Iterable[Connection]) -> "Project":
-        """The project with these connections."""
+        """Index these connections."""
         listed = list(connections)
         return cls({each.id.lower(): each for each in listed}, {each.name: each for each in listed})
 
 
 def differences(
-    recorded: AnyRecorded, project: Project, prints: Mapping[str, str] = NO_PRINTS
+    recorded: AnyRecorded, project: Project, fingerprints: Mapping[str, str] = NO_FINGERPRINTS
 ) -> Mapping[Difference, str]:
-    """What differs, each with a sentence that says how; empty when all is as it was recorded.
+    """Return the differences, each with a sentence that describes it; empty if nothing has changed.
 
-    `prints` are the fingerprints of the keys that credentials have now, as far as they are known here.
+    `fingerprints` are those of the credentials' present keys, as far as this process knows them.
     """
     if isinstance(recorded, RecordedRotation):
         return dict(_changes_of_rotation(recorded, project))
@@ -130,11 +130,11 @@ def differences(
         other = project.by_name.get(recorded.name)
         said = f"; another connection now has its name: {other.id}" if other else ""
         return {Difference.GONE: f"the project has no connection {recorded.connection_id}{said}"}
-    return dict(_changes(recorded, found, prints))
+    return dict(_changes(recorded, found, fingerprints))
 
 
 def _changes_of_rotation(recorded: RecordedRotation, project: Project) -> Iterator[tuple[Difference, str]]:
-    """As of a connection; what was adopted keeps what somebody else chose."""
+    """Compare a rotation. An adopted one keeps what its creator chose."""
     found = project.by_id.get(recorded.rotation_id.lower())
     if not isinstance(found, Rotation):
         yield Difference.GONE, f"the project has no rotation {recorded.rotation_id}"
@@ -149,7 +149,9 @@ def _changes_of_rotation(recorded: RecordedRotation, project: Project) -> Iterat
         yield Difference.FAILING, f"Infisical could not replace its key: {found.failure}"
 
 
-def _changes(recorded: Recorded, found: Connection, prints: Mapping[str, str]) -> Iterator[tuple[Difference, str]]:
+def _changes(
+    recorded: Recorded, found: Connection, fingerprints: Mapping[str, str]
+) -> Iterator[tuple[Difference, str]]:
     if found.name != recorded.name:
         yield Difference.RENAMED, f"it is now called {found.name}"
     if recorded.credentials_hash and found.credentials_hash != recorded.credentials_hash:
@@ -158,33 +160,33 @@ def _changes(recorded: Recorded, found: Connection, prints: Mapping[str, str]) -
         recorded.id, recorded.description, found.description or ""
     ):
         yield Difference.DESCRIBED, "its description differs from the requested one"
-    if has_old_key(recorded, prints):
+    if has_old_key(recorded, fingerprints):
         yield Difference.OLD_KEY, f"it has another key than credential {recorded.credential!r} has now"
 
 
-def has_old_key(recorded: Recorded, prints: Mapping[str, str]) -> bool:
-    """Whether its key is another one than its credential has now, for all that is known."""
-    present = prints.get(recorded.credential)
+def has_old_key(recorded: Recorded, fingerprints: Mapping[str, str]) -> bool:
+    """Whether the connection is known to have another key than its credential has now."""
+    present = fingerprints.get(recorded.credential)
     return None not in {present, recorded.key_fingerprint} and present != recorded.key_fingerprint
 
 
 def _has_our_description(recorded: Recorded) -> bool:
-    """Whether it has to be described as its request says: what was adopted keeps what somebody else wrote.
+    """Whether the description has to match the request. An adopted connection keeps its creator's description.
 
-    What was replaced has our description if the request gives one.
+    A replaced connection gets our description if the request has one.
     """
     if recorded.adopted and recorded.on_conflict == OnConflict.REPLACE:
         return recorded.description is not None
     return not recorded.adopted
 
 
-def prospect(name: str, on_conflict: str, project: Project, *, recorded_id: str | None) -> Prospect:
-    """What would come of asking for a connection; `recorded_id` is the one that a request for it has made already."""
+def planned_outcome(name: str, on_conflict: str, project: Project, *, recorded_id: str | None) -> PlannedOutcome:
+    """Predict the result of a request; `recorded_id` is the connection that an earlier request for it recorded."""
     found = project.by_name.get(name)
     if recorded_id is not None:
-        return Prospect.EXISTS if recorded_id.lower() in project.by_id else Prospect.GONE
+        return PlannedOutcome.EXISTS if recorded_id.lower() in project.by_id else PlannedOutcome.GONE
     if found is None:
-        return Prospect.CREATE
-    return {OnConflict.ADOPT: Prospect.ADOPT, OnConflict.REPLACE: Prospect.REPLACE}.get(
-        OnConflict(on_conflict), Prospect.CONFLICT
+        return PlannedOutcome.CREATE
+    return {OnConflict.ADOPT: PlannedOutcome.ADOPT, OnConflict.REPLACE: PlannedOutcome.REPLACE}.get(
+        OnConflict(on_conflict), PlannedOutcome.CONFLICT
     )

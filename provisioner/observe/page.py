@@ -11,20 +11,17 @@ from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from provisioner import __version__
-from provisioner.core.alerts import alerts, incidents
+from provisioner.core.alerts import alert_messages, incidents
 from provisioner.core.history import History, total
-from provisioner.core.reports import Failures, Progress, RefusedKey, Retries, Status, TargetReport, WorkerReport
+from provisioner.core.reports import STATES, Failures, Progress, RefusedKey, Retries, Status, TargetReport, WorkerReport
+from provisioner.core.text import duration
 from provisioner.core.vitals import Vitals
 from provisioner.observe.charts import chart
-from provisioner.observe.words import duration, environment, link
+from provisioner.observe.words import environment, link
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-STATES: Final = (
-    *("succeeded", "failed", "cancelled", "removed", "in_flight", "updating", "removing"),
-    *("ready", "waiting", "retrying", "quarantined"),
-)
 ALWAYS: Final = frozenset({"succeeded", "failed", "in_flight", "ready", "waiting"})  # shown though there are none
 MADE: Final = (("succeeded", "good"), ("failed", "bad"))
 AGAIN: Final = (("retried", "off"),)
@@ -127,7 +124,7 @@ def _environment() -> "Environment":
 def _page(view: View) -> Page:
     status = view.status
     progress = status.progress if status else None
-    needed = alerts(status) if status else ()
+    needed = alert_messages(status) if status else ()
     passing = [*(incidents(status) if status else ()), *_own_incidents(view)]
     kind, sign, headline = _verdict(view, needed, passing)
     return Page(
@@ -260,7 +257,7 @@ def _conditions(target: TargetReport, now: datetime) -> list[tuple[str, datetime
         words = "working" if target.workers and target.pending else "idle" if target.workers else "no worker"
         found.append((words, None))
     if target.limited_at is not None:
-        found.append((target.ordered, target.limited_at))
+        found.append((target.operator_limit, target.limited_at))
     return found
 
 

@@ -1,28 +1,28 @@
-"""What people and probes want to know: how far everything has come, at which pace, and what went wrong."""
+"""Read what people and probes are told: progress, pace, and problems."""
 
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from provisioner.core.concurrency import MEMORY
-from provisioner.core.queue_values import StandingLimit
+from provisioner.core.queue_values import OperatorLimit
 from provisioner.core.reports import (
     BudgetReport,
     ConcurrencyReport,
     Failures,
     Gauges,
+    InaccessibleProjects,
     Leftovers,
-    Line,
-    Outside,
     Progress,
     RefusedKey,
     Retries,
+    StateCount,
     Status,
     TargetReport,
     Unrecorded,
     WorkerReport,
     Workers,
 )
-from provisioner.postgres.own import readable
+from provisioner.postgres.own import sees_all
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
@@ -39,8 +39,8 @@ __all__ = [
     "Failures",
     "Gauges",
     "Leftovers",
-    "Line",
     "Progress",
+    "StateCount",
     "Status",
     "TargetReport",
     "WorkerReport",
@@ -56,7 +56,7 @@ __all__ = [
 async def read_status(
     database: Database, *, batch: str | None = None, target: str | None = None, batches: int | None = None
 ) -> Status:
-    """Look at everything, at one batch, or at one target; at most `batches` of them are listed.
+    """Read the status of everything, one batch, or one target; at most `batches` are listed.
 
     Raises `DatabaseUnavailable` and `DatabaseUnusable`.
     """
@@ -65,7 +65,7 @@ async def read_status(
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
         await database.set_up(connection)
-        sql = await readable(connection, _SQL)
+        sql = statements(_SQL, own=not await sees_all(connection))
         now = await connection.fetchval(sql["now"])
         asked: tuple[object, ...] = (batch, None if batches is None else batches + 1)
         if target is None:
@@ -89,7 +89,7 @@ async def read_status(
             workers=await _workers(connection),
             failures=tuple(Failures(**dict(row)) for row in failures),
             unrecorded=Unrecorded(**dict((await connection.fetch(sql["unrecorded"], batch))[0])),
-            outside=tuple(Outside(**dict(row)) for row in await there("outside", batch)),
+            outside=tuple(InaccessibleProjects(**dict(row)) for row in await there("outside", batch)),
             retries=tuple(Retries(**dict(row)) for row in await there("retries", batch)),
             refused_keys=tuple(RefusedKey(**dict(row)) for row in await there("keys")),
             drifted=sum(row["requests"] for row in drifted),
@@ -100,21 +100,21 @@ async def read_status(
 
 
 async def read_outlook(database: Database) -> tuple[Sequence[TargetReport], Workers]:
-    """Look at the queues and the pace only, quick whatever the table's size. Raises as `read_status` does."""
+    """Read the queues and the pace only, quickly in a table of any size. Raises as `read_status` does."""
     async with database.acquire() as connection:
         return await _targets(connection, None), await _workers(connection)
 
 
 async def read_gauges(database: Database) -> Gauges:
-    """Look at what a monitor wants to know every few seconds. Raises as `read_status` does."""
+    """Read the figures for a monitor. Raises as `read_status` does."""
     async with (
         database.acquire() as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
         await database.set_up(connection)
-        sql = await readable(connection, _SQL)
+        sql = statements(_SQL, own=not await sees_all(connection))
         return Gauges(
-            lines=tuple(Line(**dict(row)) for row in await connection.fetch(sql["lines"])),
+            lines=tuple(StateCount(**dict(row)) for row in await connection.fetch(sql["lines"])),
             budgets=tuple(BudgetReport(**dict(row)) for row in await connection.fetch(sql["budgets"])),
             workers=await _workers(connection),
             drifted={row["target"]: row["requests"] for row in await connection.fetch(sql["drifted"], None)},
@@ -123,12 +123,12 @@ async def read_gauges(database: Database) -> Gauges:
                 ConcurrencyReport(**dict(row)) for row in await connection.fetch(sql["concurrency"], MEMORY)
             ),
             ends={row["target"]: row["seconds"] for row in await connection.fetch(sql["ends"])},
-            limits={target: StandingLimit(*limit) for target, *limit in await connection.fetch(sql["limits"])},
+            limits={target: OperatorLimit(*limit) for target, *limit in await connection.fetch(sql["limits"])},
         )
 
 
 async def read_leftovers(database: Database, targets: Collection[str]) -> Leftovers:
-    """Look at what is left of these targets, and why. Raises as `read_status` does."""
+    """Read what is left of these targets, and why. Raises as `read_status` does."""
     found: dict[str, dict[str, int]] = {}
     for kind, whose, requests in await database.fetch(statements(_SQL)["leftovers"], list(targets)):
         found.setdefault(kind, {})[whose] = requests
@@ -145,9 +145,9 @@ async def read_leftovers(database: Database, targets: Collection[str]) -> Leftov
 
 
 def seconds_left(targets: Iterable[TargetReport], workers: Workers) -> float | None:
-    """How long all that is pending takes at the present pace; None when that cannot be known.
+    """Return how long everything pending takes at the present pace; None if that is unknown.
 
-    The targets are worked on side by side, so the slowest counts.
+    The targets are served side by side, so the slowest counts.
     """
     longest = 0.0
     for target in targets:

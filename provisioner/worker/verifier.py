@@ -1,4 +1,4 @@
-"""Standing verification: what was recorded is compared with what Infisical has, with reads that nobody else needs."""
+"""Standing verification: compare what was recorded with Infisical, using reads that nothing else needs."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from provisioner.core.comparison import NO_PRINTS, AnyRecorded, Project
+from provisioner.core.comparison import NO_FINGERPRINTS, AnyRecorded, Project
 from provisioner.core.errors import DatabaseUnavailable, ProvisionerError, StatementRefused
 from provisioner.core.model import Result
 from provisioner.core.ports import Clock, Permits
@@ -19,20 +19,20 @@ from provisioner.worker.database_retry import jittered
 
 log = structlog.stdlib.get_logger()
 
-# Whether a round is to begin, or to be gone on with, is asked every so many seconds; so is a target in trouble.
+# Seconds between two checks whether a round is due, and after trouble at the target.
 POLL: Final = 60.0
-# Between two reads at least, seconds: nobody is to feel these reads. 10,000 projects take an hour and a half.
+# Seconds between two reads, so that they disturb nobody. 10,000 projects take an hour and a half.
 PAUSE: Final = 0.5
 
 
 class _Interrupted(Exception):
-    """The target is in trouble, or the turn is somebody else's."""
+    """The target is in trouble, or another worker has the turn."""
 
 
 class Verifier:
-    """Goes over one target, again and again; only one of all workers at a time.
+    """Verifies one target again and again; only one worker at a time does.
 
-    `prints` tells the fingerprints of the keys that credentials have now, by their canonical names.
+    `fingerprints` returns those of the credentials' present keys, by canonical name.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Verifier:
         reads: Permits,
         ledger: DriftLedger,
         clock: Clock,
-        prints: Callable[[], Awaitable[Mapping[str, str]]] | None = None,
+        fingerprints: Callable[[], Awaitable[Mapping[str, str]]] | None = None,
         poll: float = POLL,
     ) -> None:
         self._target = target
@@ -52,8 +52,8 @@ class Verifier:
         self._ledger = ledger
         self._clock = clock
         self._poll = poll
-        self._ask_prints = prints
-        self._prints = NO_PRINTS
+        self._ask_fingerprints = fingerprints
+        self._prints = NO_FINGERPRINTS
         self.pause = PAUSE
 
     async def run(self) -> None:
@@ -77,10 +77,10 @@ class Verifier:
                 await self._ledger.leave(turn)
 
     async def _round(self, turn: Round) -> None:
-        """Compare all that is left of the round, then what was missed once more."""
+        """Compare the rest of the round, and then what was missed earlier."""
         while projects := await self._ledger.page(turn):
-            if self._ask_prints is not None:
-                self._prints = await self._ask_prints()
+            if self._ask_fingerprints is not None:
+                self._prints = await self._ask_fingerprints()
             for recorded in projects.values():
                 await self._compare(turn, recorded, behind=recorded[-1])
                 turn = replace(turn, project_id=recorded[-1].project_id, name=recorded[-1].place)
@@ -103,7 +103,7 @@ class Verifier:
             raise _Interrupted
 
     async def _read(self, project_id: str) -> Project | None:
-        """The project's connections; None if they may not be read."""
+        """Return the project's connections; None if they may not be read."""
         while True:
             granted = await self._reads.acquire(1, spare=True)
             if not granted.permits:
@@ -112,7 +112,7 @@ class Verifier:
             seen, connections = await self._lister.list(project_id)
             self._reads.learn(seen.rate, metered=seen.metered, throttled_for=seen.retry_after, elapsed=seen.elapsed)
             await asyncio.sleep(max(granted.wait, self.pause))
-            if seen.result in {Result.FOUND, Result.PROJECT_MISSING}:  # a project that is gone has no connections
+            if seen.result in {Result.FOUND, Result.PROJECT_MISSING}:  # a deleted project has no connections
                 return Project.of(connections)
             if seen.result in TROUBLE:
                 raise _Interrupted

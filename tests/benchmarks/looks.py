@@ -21,9 +21,9 @@ from rich.console import Console
 from rich.table import Table
 
 from provisioner.core.queue_values import FRONT
-from provisioner.core.requests import Query
+from provisioner.core.requests import Query, State
 from provisioner.postgres.browse import exporting
-from provisioner.postgres.filters import Filter, State
+from provisioner.postgres.filters import Filter
 from provisioner.postgres.history import read_history
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queue import PostgresQueue
@@ -72,7 +72,7 @@ def looks(rows: int) -> Mapping[str, Look]:
         {"after": rows // 2, "state": "pending"},
     )
     found: dict[str, Look] = {
-        "a worker's look": lambda pool: PostgresQueue(pool).look(marks={"default": FRONT}, served={}),
+        "a worker's look": lambda pool: PostgresQueue(pool).poll(marks={"default": FRONT}, served={}),
         "status, page": partial(read_status, batches=50),
         "status of one batch": partial(read_status, batch=last),
         "metrics": read_gauges,
