@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, load, run_async
-from provisioner.cli.terminal.output import several, tell_detail, tell_error, tell_warning
+from provisioner.cli.terminal.output import tell_detail, tell_error, tell_warning
 from provisioner.cli.terminal.progress import counting
 from provisioner.cli.terminal.streams import tell
 from provisioner.core.projects import ProjectFilter, ProjectType, SeenProject, chosen
-from provisioner.core.text import printable
+from provisioner.core.text import printable, several
 from provisioner.reports.forms import Form, form_of
 
 if TYPE_CHECKING:
