@@ -1,6 +1,6 @@
-"""The columns `rotation_…` of a bulk file: with any of them a line asks for a rotation beside its connection.
+"""The columns `rotation_…` of a bulk file: with any of them a line also requests a rotation.
 
-The same rules as the table's own constraints, so that a bad line is found with its number. Pure.
+The rules equal the table's own constraints, so that a bad line is found with its number. Pure.
 """
 
 from re import compile as pattern
@@ -75,7 +75,7 @@ def _printable(text: str) -> str:
 
 
 class RotationColumns(BaseModel):
-    """What a line asks for of its project's rotation; a column that is not given has the table's own default."""
+    """The rotation that a line requests; a missing column gets the table's default."""
 
     rotation_name: Annotated[str, StringConstraints(max_length=64, pattern=_SLUG)] | None = None
     rotation_environment: Annotated[str, StringConstraints(max_length=64, pattern=_SLUG)] | None = None
@@ -96,7 +96,7 @@ class RotationColumns(BaseModel):
 
 
 ROTATION_COLUMNS: Final = tuple(RotationColumns.model_fields)
-# The columns of a file of rotations alone, and what each is called in a file of connections.
+# The columns of a file of rotations, and what each is called in a file of connections.
 _SHARED: Final = ("target", "project_id", "priority", "batch", "project_name", "not_before")
 OF_ROTATIONS: Final = {
     **{column: column for column in _SHARED},
