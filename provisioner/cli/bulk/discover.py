@@ -9,11 +9,11 @@ import typer
 
 from provisioner.cli.bulk.export import chosen_form
 from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, load, run_async
-from provisioner.cli.terminal.output import several, tell_detail, tell_error, tell_warning
+from provisioner.cli.terminal.output import tell_detail, tell_error, tell_warning
 from provisioner.cli.terminal.progress import counting
 from provisioner.cli.terminal.streams import tell
 from provisioner.core.projects import ProjectFilter, ProjectType, SeenProject, chosen
-from provisioner.core.text import printable
+from provisioner.core.text import printable, several
 from provisioner.reports.forms import Form
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import typer
 
 from provisioner.cli.terminal.filters import filtering, tell_unknown_of
 from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, load, open_database, run_async
-from provisioner.cli.terminal.output import several, tell_detail
+from provisioner.cli.terminal.output import tell_detail
+from provisioner.core.text import several
 from provisioner.postgres.filters import Filter
 from provisioner.reports.document import Heading
 from provisioner.reports.files import opened, telling

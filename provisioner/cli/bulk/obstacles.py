@@ -7,9 +7,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from provisioner.cli.bulk.lines import lines_of, request_of
-from provisioner.cli.terminal.output import several
 from provisioner.core.errors import ProvisionerError
 from provisioner.core.key_health import canonical
+from provisioner.core.text import several
 from provisioner.intake.checked import CheckedFile
 from provisioner.intake.rows import SEALED
 

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from provisioner.cli.bulk.lines import Line
 from provisioner.cli.look.findings import SHOWN, Unasked, tell_more, tell_unasked
-from provisioner.cli.terminal.output import print_json, say, several, tell_detail, tell_error, tell_warning
+from provisioner.cli.terminal.output import print_json, say, tell_detail, tell_error, tell_warning
 from provisioner.core.comparison import PlannedOutcome
 from provisioner.core.model import Connection
-from provisioner.core.text import duration
+from provisioner.core.text import duration, several
 from provisioner.intake.errors import Problem
 
 FEW: Final = 10  # projects without the identity, one by one
