@@ -104,6 +104,14 @@ class TestRules:
             )
         assert await count(session, TABLE) == 0
 
+    async def test_a_requester_fits_into_the_counts(self, database: Database) -> None:
+        """A name that no index could hold would keep everybody's counts from being added up."""
+        async with connected(database.url) as session:
+            with pytest.raises(asyncpg.CheckViolationError, match="requested_by must be at most 200 characters"):
+                await insert(session, requested_by="x" * 201)
+            await insert(session, requested_by="\N{KEY}" * 200)
+            await session.execute("SELECT provisioner.fold_counts(100)")
+
     async def test_an_edit_keeps_the_rules(self, session: "Session") -> None:
         """A pending row cannot become a bad one."""
         request = await insert(session)
