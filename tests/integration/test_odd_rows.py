@@ -16,7 +16,7 @@ from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.reports import read_gauges, read_status
 from tests.support import eventually
 from tests.support.cli import provisioner
-from tests.support.rotations import ask, becomes, comes_to, connect, fleet
+from tests.support.rotations import ask, connect, fleet
 from tests.support.sessions import connected, insert
 from tests.support.small_world import SmallWorld
 
@@ -168,8 +168,8 @@ async def test_odd_rotations_stop_nobody(database: Database) -> None:
             )
         honest = await ask(it, len(odd))
         await it.start()
-        await becomes(it, honest, "succeeded", within=30.0)
-        await comes_to(it, 0, "SELECT count(*) FROM provisioner.rotation_requests WHERE status = 'pending'")
+        await it.becomes(honest, "succeeded", within=30.0)
+        await it.until("SELECT count(*) FROM provisioner.rotation_requests WHERE status = 'pending'", 0)
         for command in ("list", "rotations", "status", "export", "export --rotations", "export --format html"):
             done = await asyncio.to_thread(provisioner, *command.split(), database=database)
             assert (done.returncode, done.stderr.count("error")) == (0, 0), (command, done.stderr)
