@@ -5,6 +5,7 @@ clipboard and rename windows, U+202E reverses text, and a line end forges a line
 """
 
 import re
+from datetime import timedelta
 from typing import Final
 
 LINES: Final = "\n\t"  # the white space in text of several lines or columns
@@ -37,3 +38,31 @@ def _escape(letter: str) -> str:
 def without_keys(text: str, *, instead: str = "[redacted]") -> str:
     """Return the text without API keys, so that a key pasted in the wrong place is not repeated to others."""
     return _API_KEY.sub(instead, text) if "sk-" in text else text
+
+
+def duration(span: timedelta | float) -> str:
+    """Say about how long that is: `40 s`, `12 min`, `8 h 20 min`, `3 d 4 h`. A number is seconds.
+
+    >>> duration(30000)
+    '8 h 20 min'
+    """
+    whole = max(0, round(span.total_seconds() if isinstance(span, timedelta) else span))
+    if whole < 100:
+        return f"{whole} s"
+    minutes = round(whole / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h" if hours else f"{days} d"
+
+
+def several(number: int, one: str, many: str | None = None) -> str:
+    """Say how many; `many` are `one` with an s unless it says otherwise.
+
+    >>> several(1, "line"), several(2000, "line"), several(2, "request waits", "requests wait")
+    ('1 line', '2,000 lines', '2 requests wait')
+    """
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
