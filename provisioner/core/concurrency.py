@@ -86,7 +86,7 @@ class Holder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallReport:
-    """What one worker tells: its calls since it told last, and what it has out now.
+    """What one worker tells: its calls since it told last, what it has out now, and the slots it has until it hears.
 
     Of the `calls` that ended, `accepted` took `elapsed` seconds together and were accepted by the server; `failed` look
     as if it could not cope; `slow` of these were Infisical's own server errors after a long silence, `lost` ended after
@@ -97,6 +97,7 @@ class CallReport:
 
     wanted: int = 0
     running: int = 0
+    slots: int = 0
     calls: int = 0
     accepted: int = 0
     elapsed: float = 0.0
