@@ -26,7 +26,7 @@ from provisioner.observe.meter import Meter
 from provisioner.observe.systemd import Systemd
 from provisioner.observe.traces import traced
 from provisioner.postgres.access import Kind, require_rights
-from provisioner.postgres.kinds import ROTATIONS
+from provisioner.postgres.kinds import KINDS
 from provisioner.postgres.listener import Listener
 from provisioner.postgres.migrations import require_schema
 from provisioner.postgres.pool import Database
@@ -137,7 +137,7 @@ def _verifiers(
 
     ledgers = [
         DriftLedger(database, holder=str(uuid4()), every=timedelta(seconds=settings.verify.seconds), kind=kind)
-        for kind in (None, ROTATIONS)
+        for kind in KINDS
     ]
     return {
         f"verifier-{way.name}": Verifier(
@@ -185,7 +185,7 @@ def _discoverers(
 async def _leftovers(settings: Settings, database: Database) -> "Leftovers":
     from provisioner.postgres.reports import read_leftovers  # noqa: PLC0415 - reports are for those who look
 
-    lines = [line for name in settings.targets for line in (name, f"{name}/{ROTATIONS.line}")]
+    lines = [f"{name}{kind.words.line}" for name in settings.targets for kind in KINDS]
     return await read_leftovers(database, lines)
 
 

@@ -1,4 +1,4 @@
-"""What happened to one request, what happens next, and what to do: in an operator's words. Pure."""
+"""Explain to an operator what happened to a request, what happens next, and what to do. Pure."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -6,18 +6,19 @@ from datetime import datetime
 
 from provisioner.core.alerts import advice_for
 from provisioner.core.requests import Detail
+from provisioner.core.text import several
 
 
 @dataclass(frozen=True, slots=True)
 class Formatters:
-    """How a reader is told points in time and durations, which are seconds."""
+    """The functions that format points in time, and durations in seconds."""
 
     moment: Callable[[datetime | None], str]
     duration: Callable[[float], str]
 
 
 def explain(request: Detail, words: Formatters) -> list[str]:
-    """Tell it in a few sentences."""
+    """Explain a request in a few sentences."""
     return list(_EXPLAIN.get(request.state, _astray)(request, words))
 
 
@@ -186,7 +187,7 @@ def _standing_in_the_way(request: Detail, words: Formatters) -> Iterator[str]:
 
 
 def _tries(attempts: int) -> str:
-    return "1 create was sent" if attempts == 1 else f"{attempts:,} creates were sent"
+    return several(attempts, "create was sent", "creates were sent")
 
 
 _EXPLAIN = {

@@ -279,13 +279,11 @@ async def test_a_cliff_is_remembered(database: Database) -> None:
         await fleet.insert(200, name="more")
         await fleet.done(within=60.0)
         assert await fleet.states() == {"succeeded": 400}
-        assert len(fleet.simulator.world.store.connections) == 400
+        assert len(fleet.simulator.world.connections) == 400
         assert await known(fleet.session, "cliff, bar, cliff_at") == met
         assert 1 < server.busiest <= met[1] < server.at
         assert server.stops == 1
-        for worker in fleet.workers:
-            worker.stop()
-        await fleet.ended()  # while the server is there to be logged out of
+        await fleet.stop()  # while the server is there to be logged out of
 
 
 class TestShared:

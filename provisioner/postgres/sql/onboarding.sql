@@ -1,17 +1,17 @@
--- One onboarding: the requests that a command asked for, by their ids.
+-- The requests of one command, by their ids.
 
 -- :name progress
--- How the requests $1 are, by status and error, and how many of each were tried more than once.
+-- The requests $1 by status and error, and how many of each needed more than one attempt.
 SELECT
     q.status, coalesce(q.error_code, '') AS error_code, count(*) AS requests,
     count(*) FILTER (WHERE greatest(q.attempts, coalesce(s.sent, 0)) > 1) AS retried
-FROM provisioner.requests AS q
-LEFT JOIN provisioner.attempt_state AS s ON s.id = q.id
+FROM provisioner.{own}requests AS q
+LEFT JOIN provisioner.{own}attempt_state AS s ON s.id = q.id
 WHERE q.id = ANY ($1::bigint[])
 GROUP BY 1, 2;
 
 -- :name retry
--- Put those of the requests $1 back in line that failed with one of the codes $2.
+-- Retry those of the requests $1 that failed with one of the codes $2.
 SELECT count(*)
 FROM provisioner.retry(
     ARRAY(
@@ -23,21 +23,8 @@ FROM provisioner.retry(
     )
 );
 
--- :name progress_own
--- The same for who sees only their own requests, and no queue.
-SELECT
-    q.status, coalesce(q.error_code, '') AS error_code, count(*) AS requests,
-    count(*) FILTER (WHERE q.attempts > 1) AS retried
-FROM (
-    SELECT c.id, c.status, c.error_code, c.attempts FROM provisioner.connection_requests AS c
-    UNION ALL
-    SELECT r.id, r.status, r.error_code, r.attempts FROM provisioner.rotation_requests AS r
-) AS q
-WHERE q.id = ANY ($1::bigint[])
-GROUP BY 1, 2;
-
 -- :name standing
--- What those of the requests $1 wait for that are not finished: `kind`, whose, how many.
+-- What the unfinished ones of the requests $1 wait for: `kind`, the subject, and how many.
 WITH pending AS (
     SELECT
         CASE
@@ -68,7 +55,7 @@ GROUP BY 1, 2
 ORDER BY 3 DESC, 1, 2;
 
 -- :name rotations
--- How many of the requests $1 are rotations, and what five of them may have left behind at OpenRouter.
+-- The number of rotations among the requests $1, and what five of them may have left behind at OpenRouter.
 SELECT
     count(*) AS rotations,
     count(q.left_behind) AS leaving,
