@@ -31,8 +31,8 @@ SPREAD: Final = 0.5
 LONGEST_SPREAD: Final = 0.5
 # A server that handles more than this in flight has no pool that simultaneous calls could exhaust: nothing is spread.
 UNSPREAD: Final = 32
-# A worker comes back at once if it has slots to hand over, else after this many seconds if it has nothing to do, nothing
-# moves, the limit may change, or it waits for a slot.
+# A worker comes back at once if it has slots to hand over. Otherwise it does after this many seconds, if it has nothing
+# to do, nothing moves, the limit may change, or it waits for a slot.
 REST: Final = 60.0
 CALM: Final = 1.0
 LIVELY: Final = 0.25
