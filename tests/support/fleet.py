@@ -105,9 +105,12 @@ class Fleet(Generic[W]):
         await self._stack.__aexit__(kind, error, traceback)
 
     def environment(self, **settings: str) -> dict[str, str]:
-        """What a worker is told, and a command that is to meet the same database and the same Infisical."""
+        """What a worker is told, and a command that is to meet the same database and the same Infisical.
+
+        A setting that is empty takes one of these away.
+        """
         simulator = self.simulator
-        return {
+        told = {
             "PROVISIONER_DATABASE_URL": self.url,
             "PROVISIONER_LISTEN__ADDRESS": "off",
             "INFISICAL_HOST": simulator.url,
@@ -117,6 +120,7 @@ class Fleet(Generic[W]):
             **self._settings,
             **settings,
         }
+        return {name: value for name, value in told.items() if value}
 
     def settings(self, **settings: str) -> Settings:
         """The same as settings."""
