@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from provisioner.postgres.pool import Database
 
 NAMED: Final = 5  # failed projects of a kind, one by one
+# What failed with these needs no retry of its own: onboard retries it, or the retry of its connection does.
+_BY_ITSELF: Final = frozenset({*OF_CREDENTIALS, "connection_failed"})
 
 
 async def told(database: "Database", ids: Sequence[int], done: Tally, *, command: str) -> Iterator[str]:
@@ -42,7 +44,7 @@ async def told(database: "Database", ids: Sequence[int], done: Tally, *, command
         if more := count - len(listed):
             lines.append(f"  … and {several(more, 'other project')}")
         again = f"`{command} retry {f'--error {code}' if code else '--state failed'}` and "
-        lines.append(f"  then run {'' if code in OF_CREDENTIALS else again}the same command again")
+        lines.append(f"  then run {'' if code in _BY_ITSELF else again}the same command again")
     return iter(lines)
 
 

@@ -99,6 +99,7 @@ async def _demo(plan: Plan) -> int:
         write_limit=WRITES,
         window=WINDOW,
         latency=0.05,
+        pool=0,  # with ten database connections it would stall for a minute wherever the machine is busy
         faults=FAULTS,
         rotation_faults=ROTATION_FAULTS,
     )
