@@ -95,7 +95,7 @@ $$;
 -- Fail at most `most` requests in line for a target that no worker has ever known, with this error; returns their ids. A target whose
 -- workers are away is another matter: its requests wait for them. All at once; if one of them cannot be updated, one by one, and that one
 -- leaves the line for a while.
-CREATE FUNCTION provisioner.disown(target text, most integer, code text, message text) RETURNS SETOF bigint
+CREATE FUNCTION provisioner.fail_unknown_targets(target text, most integer, code text, message text) RETURNS SETOF bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     lined bigint[];
@@ -104,9 +104,9 @@ BEGIN
     SELECT array_agg(r.id) INTO lined
     FROM (
         SELECT l.id FROM provisioner.ready AS l
-        WHERE l.target = disown.target
+        WHERE l.target = fail_unknown_targets.target
         ORDER BY l.target, l.rank, l.turn, l.id
-        LIMIT disown.most
+        LIMIT fail_unknown_targets.most
         FOR UPDATE SKIP LOCKED
     ) AS r;
     IF lined IS NULL THEN

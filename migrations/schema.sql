@@ -377,50 +377,6 @@ CREATE FUNCTION provisioner.counted_as(status text, wanted text, recorded uuid) 
     END
 $$;
 
-CREATE FUNCTION provisioner.disown(target text, most integer, code text, message text) RETURNS SETOF bigint
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-DECLARE
-    lined bigint[];
-    one bigint;
-BEGIN
-    SELECT array_agg(r.id) INTO lined
-    FROM (
-        SELECT l.id FROM provisioner.ready AS l
-        WHERE l.target = disown.target
-        ORDER BY l.target, l.rank, l.turn, l.id
-        LIMIT disown.most
-        FOR UPDATE SKIP LOCKED
-    ) AS r;
-    IF lined IS NULL THEN
-        RETURN;
-    END IF;
-    BEGIN
-        PERFORM provisioner.disown_requests(lined, code, message);
-        SET CONSTRAINTS ALL IMMEDIATE;
-        RETURN QUERY SELECT unnest(lined);
-        RETURN;
-    EXCEPTION WHEN OTHERS THEN
-        NULL;
-    END;
-    FOREACH one IN ARRAY lined LOOP
-        BEGIN
-            PERFORM provisioner.disown_requests(ARRAY [one], code, message);
-            SET CONSTRAINTS ALL IMMEDIATE;
-            RETURN NEXT one;
-        EXCEPTION WHEN OTHERS THEN
-            WITH gone AS (
-                DELETE FROM provisioner.ready AS r WHERE r.id = one RETURNING r.id, r.target, r.rank, r.project_id
-            )
-            INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
-            SELECT g.id, clock_timestamp() + interval '5 minutes', g.target, g.rank, g.project_id FROM gone AS g
-            ON CONFLICT (id) DO NOTHING;
-        END;
-    END LOOP;
-END
-$$;
-
 CREATE FUNCTION provisioner.disown_requests(ids bigint[], code text, message text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -448,6 +404,50 @@ BEGIN
     FROM provisioner.requests AS q
     WHERE q.id = ANY (ids) AND q.status = 'pending' AND q.id <> ALL (coalesce(changed, '{}'));
     PERFORM set_config('provisioner.recording', before, true);
+END
+$$;
+
+CREATE FUNCTION provisioner.fail_unknown_targets(target text, most integer, code text, message text) RETURNS SETOF bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    lined bigint[];
+    one bigint;
+BEGIN
+    SELECT array_agg(r.id) INTO lined
+    FROM (
+        SELECT l.id FROM provisioner.ready AS l
+        WHERE l.target = fail_unknown_targets.target
+        ORDER BY l.target, l.rank, l.turn, l.id
+        LIMIT fail_unknown_targets.most
+        FOR UPDATE SKIP LOCKED
+    ) AS r;
+    IF lined IS NULL THEN
+        RETURN;
+    END IF;
+    BEGIN
+        PERFORM provisioner.disown_requests(lined, code, message);
+        SET CONSTRAINTS ALL IMMEDIATE;
+        RETURN QUERY SELECT unnest(lined);
+        RETURN;
+    EXCEPTION WHEN OTHERS THEN
+        NULL;
+    END;
+    FOREACH one IN ARRAY lined LOOP
+        BEGIN
+            PERFORM provisioner.disown_requests(ARRAY [one], code, message);
+            SET CONSTRAINTS ALL IMMEDIATE;
+            RETURN NEXT one;
+        EXCEPTION WHEN OTHERS THEN
+            WITH gone AS (
+                DELETE FROM provisioner.ready AS r WHERE r.id = one RETURNING r.id, r.target, r.rank, r.project_id
+            )
+            INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
+            SELECT g.id, clock_timestamp() + interval '5 minutes', g.target, g.rank, g.project_id FROM gone AS g
+            ON CONFLICT (id) DO NOTHING;
+        END;
+    END LOOP;
 END
 $$;
 
@@ -3801,9 +3801,9 @@ REVOKE ALL ON FUNCTION provisioner.connections_joined() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.counted_as(status text, wanted text, recorded uuid) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION provisioner.disown(target text, most integer, code text, message text) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION provisioner.disown_requests(ids bigint[], code text, message text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.fail_unknown_targets(target text, most integer, code text, message text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.fold_counts(most integer) FROM PUBLIC;
 

@@ -34,7 +34,7 @@ def open_vault(settings: Settings) -> NamedVault:
     return NamedVault(sources, opener=BoxOpener(settings.sealing.key_file))
 
 
-async def present_prints(
+async def present_fingerprints(
     settings: Settings, database: Database, names: Collection[str] | None = None
 ) -> tuple[Mapping[str, str], Sequence[str]]:
     """The fingerprints of the keys that this host has now, by canonical names, and why others have none.
@@ -45,15 +45,15 @@ async def present_prints(
     vault = open_vault(settings)
     wanted = sorted(map(canonical, settings.credentials) if names is None else names)
     salt = await SharedCredentialHealth(database, target="").salt() if wanted else ""
-    prints: dict[str, str] = {}
+    fingerprints: dict[str, str] = {}
     unread: list[str] = []
     for name in wanted:
         request = Request(id=0, project_id="", name="", description=None, credential=name)
         try:
-            prints[name] = fingerprint(await vault.open(request), salt)
+            fingerprints[name] = fingerprint(await vault.open(request), salt)
         except (CredentialUnknown, CredentialUnreadable) as problem:
             unread.append(str(problem))
-    return prints, unread
+    return fingerprints, unread
 
 
 def authentication(settings: Settings, target: str) -> Auth:

@@ -20,7 +20,7 @@ import structlog
 from provisioner.core.errors import DatabaseUnavailable
 from provisioner.core.ports import Clock
 from provisioner.descriptors import raise_limit
-from provisioner.keyring import open_vault, present_prints
+from provisioner.keyring import open_vault, present_fingerprints
 from provisioner.observe.health import Health
 from provisioner.observe.meter import Meter
 from provisioner.observe.systemd import Systemd
@@ -101,7 +101,7 @@ async def run_daemon(settings: Settings, *, drain: bool = False, beside: Beside 
         systemd = await stack.enter_async_context(observed(settings, worker, meter))
         # Before the first wait: as process 1 of a container, who handles no signal cannot be stopped by one.
         with stopping_on_signals(worker.stop, systemd.stopping):
-            if await worker.unless_stopped(DatabaseRetry(clock).insist(lambda: _require_place(database))):
+            if await worker.unless_stopped(DatabaseRetry(clock).call(lambda: _require_place(database))):
                 database.endure()
                 _spare_the_collector()
                 notifier = open_notifier(settings, database, meter, rested=worker.has_rested)
@@ -132,8 +132,8 @@ def _verifiers(
     from provisioner.postgres.verifying import DriftLedger  # noqa: PLC0415 - off by default
     from provisioner.worker.verifier import Verifier  # noqa: PLC0415 - as above
 
-    async def prints() -> Mapping[str, str]:
-        return (await present_prints(settings, database))[0]
+    async def fingerprints() -> Mapping[str, str]:
+        return (await present_fingerprints(settings, database))[0]
 
     ledgers = [
         DriftLedger(database, holder=str(uuid4()), every=timedelta(seconds=settings.verify.seconds), kind=kind)
@@ -146,7 +146,7 @@ def _verifiers(
             reads=way.reads,
             ledger=ledger,
             clock=clock,
-            prints=prints if way is lines.way else None,
+            fingerprints=fingerprints if way is lines.way else None,
         ).run()
         for lines in ways
         for way, ledger in zip((lines.way, lines.rotation_way), ledgers, strict=True)

@@ -40,7 +40,7 @@ PATIENCE: Final = timedelta(minutes=5)
 _NOBODYS: Final = frozenset({"", "outcome_unknown", "gave_up"})
 
 
-def remedy(error_code: str) -> str:
+def advice_for(error_code: str) -> str:
     """What to do about requests that failed with this code."""
     return ADVICE.get(error_code, OTHERWISE)
 
@@ -61,7 +61,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Concern:
+class Alert:
     """One thing that will not get better by waiting: of which kind, and about what: an error code, or a target.
 
     `said` is a sentence that says what to do; it may hold what others wrote. `counted` says in our words how many
@@ -75,12 +75,12 @@ class Concern:
     counted: str = ""
 
 
-def concerns(status: Status) -> tuple[Concern, ...]:
+def find_alerts(status: Status) -> tuple[Alert, ...]:
     """Everything that will not get better by waiting, one by one."""
     return (*_failed(status), *_others(status))
 
 
-def alerts(status: Status) -> tuple[str, ...]:
+def alert_messages(status: Status) -> tuple[str, ...]:
     """The same in sentences that say what to do, all failures in one."""
     found = []
     if status.progress is not None and status.progress.failed:
@@ -90,17 +90,17 @@ def alerts(status: Status) -> tuple[str, ...]:
     return (*found, *(each.said for each in _others(status)))
 
 
-def _failed(status: Status) -> Iterator[Concern]:
+def _failed(status: Status) -> Iterator[Alert]:
     for failure in status.failures:
         code = failure.error_code
         count = _count(failure.requests, "request has", "requests have")
         said = f"{count} failed: fix the cause, then run `provisioner retry {_which({code})}`"
-        yield Concern(kind=Kind.FAILED, subject=code, requests=failure.requests, said=said)
+        yield Alert(kind=Kind.FAILED, subject=code, requests=failure.requests, said=said)
 
 
-def _others(status: Status) -> Iterator[Concern]:
+def _others(status: Status) -> Iterator[Alert]:
     if number := status.unrecorded.requests:
-        yield Concern(
+        yield Alert(
             kind=Kind.UNRECORDED,
             requests=number,
             said=f"{_count(number, 'outcome', 'outcomes')} cannot be recorded, for example that of request"
@@ -114,50 +114,50 @@ def _others(status: Status) -> Iterator[Concern]:
             f" for example {outside.example}: add it there with a role that may create app connections;"
             " they go on by themselves"
         )
-        yield Concern(kind=Kind.OUTSIDE, subject=outside.target, requests=outside.requests, said=said)
+        yield Alert(kind=Kind.OUTSIDE, subject=outside.target, requests=outside.requests, said=said)
     for key in status.refused_keys:
         if key.requests:
             count = _count(key.requests, "request waits", "requests wait")
             said = f"{count} because OpenRouter refuses the key of credential {key.credential}: replace the key"
-            yield Concern(kind=Kind.REFUSED, subject=key.credential, requests=key.requests, said=said)
+            yield Alert(kind=Kind.REFUSED, subject=key.credential, requests=key.requests, said=said)
     yield from _retried(status)
     if status.drifted:
         count = status.drifted_words
         said = f"{count} not as recorded in Infisical: `provisioner verify` says which, and how they differ"
-        yield Concern(kind=Kind.DRIFTED, requests=status.drifted, said=said, counted=count)
+        yield Alert(kind=Kind.DRIFTED, requests=status.drifted, said=said, counted=count)
     if status.leaving:
         said = (
             f"{_count(status.leaving, 'rotation', 'rotations')} may have left keys behind at OpenRouter that can spend"
             " money: `provisioner rotations --left-behind` says which; delete them there, then run"
             " `provisioner rotations ID… --deleted`"
         )
-        yield Concern(kind=Kind.LEFT_BEHIND, requests=status.leaving, said=said)
+        yield Alert(kind=Kind.LEFT_BEHIND, requests=status.leaving, said=said)
     yield from _waiting(status)
 
 
-def _waiting(status: Status) -> Iterator[Concern]:
+def _waiting(status: Status) -> Iterator[Alert]:
     """Targets for which requests wait until a person does something."""
     for target in status.targets:
         name = target.target
         if target.pending and target.restricted:
             count = _count(target.pending, "rotation waits", "rotations wait")
-            said = f"{count} because the plan of Infisical at {name} has no secret rotations: {remedy(PLAN)}"
-            yield Concern(kind=Kind.HELD, subject=name, requests=target.pending, said=said)
+            said = f"{count} because the plan of Infisical at {name} has no secret rotations: {advice_for(PLAN)}"
+            yield Alert(kind=Kind.HELD, subject=name, requests=target.pending, said=said)
         if target.pending and target.paused_at is not None:
             count = _count(target.pending, "request waits", "requests wait")
             said = f"target {name} is paused and {count} for it: `provisioner resume {name}` resumes it"
-            yield Concern(kind=Kind.PAUSED, subject=name, requests=target.pending, said=said)
+            yield Alert(kind=Kind.PAUSED, subject=name, requests=target.pending, said=said)
         if target.pending and not target.workers:
             said = f"no worker serves target {name}: `provisioner run` starts one"
-            yield Concern(kind=Kind.UNSERVED, subject=name, requests=target.pending, said=said)
+            yield Alert(kind=Kind.UNSERVED, subject=name, requests=target.pending, said=said)
 
 
-def _retried(status: Status) -> Iterator[Concern]:
+def _retried(status: Status) -> Iterator[Alert]:
     stuck = [each for each in status.retries if needs_a_person(each, status)]
     for code in dict.fromkeys(each.error_code for each in stuck):
         requests = sum(each.requests for each in stuck if each.error_code == code)
-        said = f"{_count(requests, 'request is', 'requests are')} retried with {code}: {remedy(code)}"
-        yield Concern(kind=Kind.RETRYING, subject=code, requests=requests, said=said)
+        said = f"{_count(requests, 'request is', 'requests are')} retried with {code}: {advice_for(code)}"
+        yield Alert(kind=Kind.RETRYING, subject=code, requests=requests, said=said)
 
 
 def needs_a_person(retries: Retries, status: Status) -> bool:

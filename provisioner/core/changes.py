@@ -9,7 +9,7 @@ What somebody else made is left as it is unless the wish says otherwise.
 from datetime import datetime
 from typing import Final
 
-from provisioner.core.doubt import is_ours, still_to_come
+from provisioner.core.doubt import is_ours, late_commit_wait
 from provisioner.core.model import (
     Action,
     Cancel,
@@ -41,7 +41,7 @@ def first_step(claim: Claim, now: datetime) -> Decision:
         return Cancel() if claim.cancelled else _change(claim)
     if claim.request.absent:
         return _look_for_the_unwanted(claim, now)
-    if claim.doubt or claim.request.looks_first:
+    if claim.doubt or claim.request.looks_up_first:
         return Do(action=Action.LOOK_UP)
     return Cancel() if claim.cancelled else Do(action=Action.CREATE)
 
@@ -118,7 +118,7 @@ def _after_update(claim: Claim, action: Action, observation: Observation) -> Dec
             return Do(action=Action.UPDATE, connection=recorded(claim))
         case Result.UPDATED | Result.FOUND if observation.connection is not None:
             return Succeed(connection=observation.connection, adopted=request.adopted)
-        case Result.ABSENT if request.looks_first:
+        case Result.ABSENT if request.looks_up_first:
             return Remove()
         case Result.ABSENT:
             # Somebody has deleted it: it is made anew, and what may have been made since is looked up before.
@@ -153,6 +153,6 @@ def _look_for_the_unwanted(claim: Claim, now: datetime) -> Decision:
     """Look for what a create in doubt may have made, once that cannot be carried out any later."""
     if not claim.doubt:
         return Remove()
-    if pause := still_to_come(claim, now):
+    if pause := late_commit_wait(claim, now):
         return Retry(delay=pause, message=STILL_TO_COME)
     return Do(action=Action.LOOK_UP)

@@ -10,7 +10,7 @@ from provisioner.core.description import is_description_of
 from provisioner.core.model import Connection, OnConflict
 from provisioner.core.rotations import AUTOMATIC, SPENDING, RecordedRotation, Rotation, differing
 
-NO_PRINTS: Final[Mapping[str, str]] = MappingProxyType({})
+NO_FINGERPRINTS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Difference(StrEnum):
@@ -43,7 +43,7 @@ WRONG: Final[Mapping[Difference, frozenset[str]]] = {
 """What has to be sent again, as `provisioner.repair` names it."""
 
 
-class Prospect(StrEnum):
+class PlannedOutcome(StrEnum):
     """What would come of a request for a connection."""
 
     EXISTS = "exists"
@@ -117,11 +117,11 @@ class Project:
 
 
 def differences(
-    recorded: AnyRecorded, project: Project, prints: Mapping[str, str] = NO_PRINTS
+    recorded: AnyRecorded, project: Project, fingerprints: Mapping[str, str] = NO_FINGERPRINTS
 ) -> Mapping[Difference, str]:
     """What differs, each with a sentence that says how; empty when all is as it was recorded.
 
-    `prints` are the fingerprints of the keys that credentials have now, as far as they are known here.
+    `fingerprints` are the fingerprints of the keys that credentials have now, as far as they are known here.
     """
     if isinstance(recorded, RecordedRotation):
         return dict(_changes_of_rotation(recorded, project))
@@ -130,7 +130,7 @@ def differences(
         other = project.by_name.get(recorded.name)
         said = f"; another connection now has its name: {other.id}" if other else ""
         return {Difference.GONE: f"the project has no connection {recorded.connection_id}{said}"}
-    return dict(_changes(recorded, found, prints))
+    return dict(_changes(recorded, found, fingerprints))
 
 
 def _changes_of_rotation(recorded: RecordedRotation, project: Project) -> Iterator[tuple[Difference, str]]:
@@ -149,7 +149,9 @@ def _changes_of_rotation(recorded: RecordedRotation, project: Project) -> Iterat
         yield Difference.FAILING, f"Infisical could not replace its key: {found.failure}"
 
 
-def _changes(recorded: Recorded, found: Connection, prints: Mapping[str, str]) -> Iterator[tuple[Difference, str]]:
+def _changes(
+    recorded: Recorded, found: Connection, fingerprints: Mapping[str, str]
+) -> Iterator[tuple[Difference, str]]:
     if found.name != recorded.name:
         yield Difference.RENAMED, f"it is now called {found.name}"
     if recorded.credentials_hash and found.credentials_hash != recorded.credentials_hash:
@@ -158,13 +160,13 @@ def _changes(recorded: Recorded, found: Connection, prints: Mapping[str, str]) -
         recorded.id, recorded.description, found.description or ""
     ):
         yield Difference.DESCRIBED, "its description differs from the requested one"
-    if has_old_key(recorded, prints):
+    if has_old_key(recorded, fingerprints):
         yield Difference.OLD_KEY, f"it has another key than credential {recorded.credential!r} has now"
 
 
-def has_old_key(recorded: Recorded, prints: Mapping[str, str]) -> bool:
+def has_old_key(recorded: Recorded, fingerprints: Mapping[str, str]) -> bool:
     """Whether its key is another one than its credential has now, for all that is known."""
-    present = prints.get(recorded.credential)
+    present = fingerprints.get(recorded.credential)
     return None not in {present, recorded.key_fingerprint} and present != recorded.key_fingerprint
 
 
@@ -178,13 +180,13 @@ def _has_our_description(recorded: Recorded) -> bool:
     return not recorded.adopted
 
 
-def prospect(name: str, on_conflict: str, project: Project, *, recorded_id: str | None) -> Prospect:
+def planned_outcome(name: str, on_conflict: str, project: Project, *, recorded_id: str | None) -> PlannedOutcome:
     """What would come of asking for a connection; `recorded_id` is the one that a request for it has made already."""
     found = project.by_name.get(name)
     if recorded_id is not None:
-        return Prospect.EXISTS if recorded_id.lower() in project.by_id else Prospect.GONE
+        return PlannedOutcome.EXISTS if recorded_id.lower() in project.by_id else PlannedOutcome.GONE
     if found is None:
-        return Prospect.CREATE
-    return {OnConflict.ADOPT: Prospect.ADOPT, OnConflict.REPLACE: Prospect.REPLACE}.get(
-        OnConflict(on_conflict), Prospect.CONFLICT
+        return PlannedOutcome.CREATE
+    return {OnConflict.ADOPT: PlannedOutcome.ADOPT, OnConflict.REPLACE: PlannedOutcome.REPLACE}.get(
+        OnConflict(on_conflict), PlannedOutcome.CONFLICT
     )

@@ -85,7 +85,7 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class CallReport:
     """What one worker tells: its calls since it told last, and what it has out now.
 
     Of the `calls` that ended, `accepted` took `elapsed` seconds together and were accepted by the server; `failed` look
@@ -175,7 +175,7 @@ def unknown(rules: Rules) -> Concurrency:
     return Concurrency(address=rules.address, limit=max(START, min(rules.most or 0, METERED) // VOUCHED))
 
 
-def learn(state: Concurrency, told: Reading, *, in_flight: int, rules: Rules, now: float) -> Concurrency:
+def learn(state: Concurrency, told: CallReport, *, in_flight: int, rules: Rules, now: float) -> Concurrency:
     """Take in what one worker tells; `in_flight` is what all have out."""
     if told.calls:
         if state.ended_at and now - state.ended_at > FORGOTTEN:
@@ -222,7 +222,7 @@ def _meet_cliff(state: Concurrency, memory: float, now: float) -> Concurrency:
     return replace(state, cliff=number, cliff_at=now, bar=bar, memory=memory, limit=min(state.limit, START, bar))
 
 
-def _recover(state: Concurrency, told: Reading, now: float) -> Concurrency:
+def _recover(state: Concurrency, told: CallReport, now: float) -> Concurrency:
     """Has a stall ended? It has when a call that began after it is answered well, or when nobody listens: an outage."""
     if told.refused:
         return replace(state, limit=LOWEST, stalled_at=None, stalled_with=0)

@@ -50,7 +50,7 @@ def left_in_doubt(claim: Claim, outcome: Outcome) -> tuple[SentCreate, ...]:
     return claim.doubt
 
 
-def unheard(claim: Claim, until: datetime) -> SentCreate:
+def possible_create(claim: Claim, until: datetime) -> SentCreate:
     """The create that a claim may have sent at any time until then, as far as its claim tells."""
     return SentCreate(
         target=claim.request.target,
@@ -91,7 +91,7 @@ def latest(sent: SentCreate) -> datetime:
     return sent.ended_at if sent.proof is Proof.TAKEN else sent.ended_at + timedelta(seconds=LATE_COMMIT)
 
 
-def still_to_come(claim: Claim, now: datetime) -> float:
+def late_commit_wait(claim: Claim, now: datetime) -> float:
     """Seconds until whatever the claim's creates in doubt have made must show; 0 when nothing can come any more."""
     if not claim.doubt:
         return 0.0

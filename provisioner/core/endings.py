@@ -23,7 +23,7 @@ class Status(StrEnum):
     REMOVED = "removed"
 
 
-class Standing(NamedTuple):
+class StatusAfter(NamedTuple):
     """The status after an outcome; the one after it if the request was called off meanwhile; the one if it was edited.
 
     Edited means that it wants something else than the outcome brought: to be there or not, or another key. That counts
@@ -35,7 +35,7 @@ class Standing(NamedTuple):
     if_edited: Status
 
 
-def standing(outcome: type[Outcome], *, doubted: bool) -> Standing:
+def status_after(outcome: type[Outcome], *, doubted: bool) -> StatusAfter:
     """How a request stands after an outcome that leaves creates of it in doubt, or none.
 
     What was made is recorded even if it was called off. Nobody looks again for what a cancelled request may have made,
@@ -45,17 +45,17 @@ def standing(outcome: type[Outcome], *, doubted: bool) -> Standing:
 
 
 _P, _S, _F, _C, _R = Status.PENDING, Status.SUCCEEDED, Status.FAILED, Status.CANCELLED, Status.REMOVED
-_STANDINGS: Final[Mapping[tuple[type[Outcome], bool], Standing]] = {
-    (Succeed, False): Standing(_S, if_cancelled=_S, if_edited=_P),
-    (Succeed, True): Standing(_S, if_cancelled=_S, if_edited=_P),
-    (Fail, False): Standing(_F, if_cancelled=_C, if_edited=_P),
-    (Fail, True): Standing(_F, if_cancelled=_F, if_edited=_P),
-    (Retry, False): Standing(_P, if_cancelled=_C, if_edited=_P),
-    (Retry, True): Standing(_P, if_cancelled=_P, if_edited=_P),
-    (Cancel, False): Standing(_C, if_cancelled=_C, if_edited=_C),
-    (Cancel, True): Standing(_C, if_cancelled=_C, if_edited=_C),
-    (Remove, False): Standing(_R, if_cancelled=_R, if_edited=_P),
-    (Remove, True): Standing(_R, if_cancelled=_R, if_edited=_P),
+_STANDINGS: Final[Mapping[tuple[type[Outcome], bool], StatusAfter]] = {
+    (Succeed, False): StatusAfter(_S, if_cancelled=_S, if_edited=_P),
+    (Succeed, True): StatusAfter(_S, if_cancelled=_S, if_edited=_P),
+    (Fail, False): StatusAfter(_F, if_cancelled=_C, if_edited=_P),
+    (Fail, True): StatusAfter(_F, if_cancelled=_F, if_edited=_P),
+    (Retry, False): StatusAfter(_P, if_cancelled=_C, if_edited=_P),
+    (Retry, True): StatusAfter(_P, if_cancelled=_P, if_edited=_P),
+    (Cancel, False): StatusAfter(_C, if_cancelled=_C, if_edited=_C),
+    (Cancel, True): StatusAfter(_C, if_cancelled=_C, if_edited=_C),
+    (Remove, False): StatusAfter(_R, if_cancelled=_R, if_edited=_P),
+    (Remove, True): StatusAfter(_R, if_cancelled=_R, if_edited=_P),
 }
 
 # How a claim ends that was never sent.
@@ -78,7 +78,7 @@ def without_budget(wait: float, *, jitter: float) -> Retry:
     return Retry(delay=wait + SPREAD * jitter, message="the budget for such calls is used up")
 
 
-def not_known(message: str) -> Retry:
+def database_silent(message: str) -> Retry:
     """How a claim ends for which the database has to say something first that it does not say just now."""
     return Retry(delay=1.0, message=message)
 
@@ -100,7 +100,7 @@ def unknown_target(target: str) -> Fail:
     )
 
 
-def telling_what_is_left(claim: Claim, outcome: Outcome) -> Outcome:
+def with_leftovers(claim: Claim, outcome: Outcome) -> Outcome:
     """The outcome, with what the claim's creates may have left behind in its words.
 
     Nobody hears of that once a request is cancelled, so it fails instead.

@@ -4,24 +4,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from provisioner.core.alerts import remedy
+from provisioner.core.alerts import advice_for
 from provisioner.core.requests import Detail
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class Formatters:
     """How a reader is told points in time and durations, which are seconds."""
 
     moment: Callable[[datetime | None], str]
     duration: Callable[[float], str]
 
 
-def explain(request: Detail, words: Words) -> list[str]:
+def explain(request: Detail, words: Formatters) -> list[str]:
     """Tell it in a few sentences."""
     return list(_EXPLAIN.get(request.state, _astray)(request, words))
 
 
-def _succeeded(request: Detail, _words: Words) -> Iterator[str]:
+def _succeeded(request: Detail, _words: Formatters) -> Iterator[str]:
     if request.adopted:
         yield f"somebody else had made the {request.kind}, and it was recorded as on_conflict says"
     else:
@@ -33,9 +33,9 @@ def _succeeded(request: Detail, _words: Words) -> Iterator[str]:
     yield f"`provisioner verify {request.id}` compares it with Infisical"
 
 
-def _failed(request: Detail, _words: Words) -> Iterator[str]:
+def _failed(request: Detail, _words: Formatters) -> Iterator[str]:
     yield f"it failed with {request.error_code or 'no error code'}; {_tries(request.attempts)}"
-    yield f"to fix it: {remedy(request.error_code or '')}"
+    yield f"to fix it: {advice_for(request.error_code or '')}"
     if request.awaited_id is not None:
         yield f"its connection is request {request.awaited_id}: `provisioner show {request.awaited_id}` tells about it"
     if request.unknown:
@@ -51,18 +51,18 @@ def _left_behind(request: Detail) -> Iterator[str]:
         yield f"once it is deleted, `provisioner rotations {request.id} --deleted` says so"
 
 
-def _cancelled(request: Detail, _words: Words) -> Iterator[str]:
+def _cancelled(request: Detail, _words: Formatters) -> Iterator[str]:
     yield "it was cancelled"
     yield from _left_behind(request)
     yield f"`provisioner retry {request.id}` requests it again"
 
 
-def _updating(request: Detail, words: Words) -> Iterator[str]:
+def _updating(request: Detail, words: Formatters) -> Iterator[str]:
     yield f"what was edited is sent to {request.kind} {request.made_id}, and recorded when Infisical has it"
     yield from _coming(request, words)
 
 
-def _removing(request: Detail, words: Words) -> Iterator[str]:
+def _removing(request: Detail, words: Formatters) -> Iterator[str]:
     if request.made_id is None:
         yield "it is not wanted any more: what an earlier create may have made is looked for and deleted"
     elif request.adopted:
@@ -72,13 +72,13 @@ def _removing(request: Detail, words: Words) -> Iterator[str]:
     yield from _coming(request, words)
 
 
-def _removed(request: Detail, _words: Words) -> Iterator[str]:
+def _removed(request: Detail, _words: Formatters) -> Iterator[str]:
     yield "nothing of ours is there, as was wanted"
     yield from _left_behind(request)
     yield f"`provisioner retry {request.id}` has it made again"
 
 
-def _coming(request: Detail, words: Words) -> Iterator[str]:
+def _coming(request: Detail, words: Formatters) -> Iterator[str]:
     if request.claimed_at:
         yield from _in_flight(request, words)
     elif request.next_attempt_at or request.quarantine:
@@ -87,7 +87,7 @@ def _coming(request: Detail, words: Words) -> Iterator[str]:
         yield from _ready(request, words)
 
 
-def _ready(request: Detail, words: Words) -> Iterator[str]:
+def _ready(request: Detail, words: Formatters) -> Iterator[str]:
     place = f"place {request.place:,}" if request.place else "not placed yet"
     when = ""
     if request.place and request.pace and not request.paused_at:
@@ -96,13 +96,13 @@ def _ready(request: Detail, words: Words) -> Iterator[str]:
     yield from _standing_in_the_way(request, words)
 
 
-def _waiting(request: Detail, words: Words) -> Iterator[str]:
+def _waiting(request: Detail, words: Formatters) -> Iterator[str]:
     due = request.next_attempt_at
     ahead = (due - request.now).total_seconds() if due else 0.0
     at = f"in {words.duration(ahead)}, at {words.moment(due)}" if ahead > 0 else "now, as soon as a worker polls"
     if request.quarantine:
         yield from _quarantined(request)
-    elif request.called_off:
+    elif request.cancel_requested:
         yield f"it was cancelled while its outcome was unknown: it is looked up for the last time {at}"
     elif request.unknown:
         yield f"an attempt may have made the {request.kind}: it is looked up {at}, and created only if there is none"
@@ -111,7 +111,7 @@ def _waiting(request: Detail, words: Words) -> Iterator[str]:
     else:
         yield f"it is scheduled: it starts {at}"
     if request.error_code and not request.quarantine:
-        yield f"if that does not help: {remedy(request.error_code)}"
+        yield f"if that does not help: {advice_for(request.error_code)}"
     yield from _standing_in_the_way(request, words)
 
 
@@ -150,7 +150,7 @@ def _awaiting(request: Detail) -> Iterator[str]:
     )
 
 
-def _in_flight(request: Detail, words: Words) -> Iterator[str]:
+def _in_flight(request: Detail, words: Formatters) -> Iterator[str]:
     since = f" since {words.moment(request.claimed_at)}" if request.claimed_at else ""
     if request.unrecorded:
         made = (
@@ -163,16 +163,16 @@ def _in_flight(request: Detail, words: Words) -> Iterator[str]:
         yield f"in flight on worker {request.worker}{since}"
     else:
         yield f"its worker was lost{since}: another one takes over when the lease has expired, and looks it up first"
-    if request.called_off:
+    if request.cancel_requested:
         yield f"it was cancelled: this attempt may finish, and its {request.kind} is recorded"
 
 
-def _astray(request: Detail, _words: Words) -> Iterator[str]:
+def _astray(request: Detail, _words: Formatters) -> Iterator[str]:
     yield f"its status {request.state!r} is unknown: it was written with triggers off, and no worker will take it"
     yield "set its status to pending to have it carried out, or to cancelled"
 
 
-def _standing_in_the_way(request: Detail, words: Words) -> Iterator[str]:
+def _standing_in_the_way(request: Detail, words: Formatters) -> Iterator[str]:
     if request.paused_at:
         by = f" by {request.paused_by}" if request.paused_by else ""
         yield (

@@ -34,7 +34,7 @@ LATELY: Final = 30.0
 FAR: Final = 1e10
 
 
-class Why(StrEnum):
+class NoForecast(StrEnum):
     """Why there is no forecast, in the words of `ends_why`; the first that holds is told."""
 
     PAUSED = "paused"
@@ -53,7 +53,7 @@ class Why(StrEnum):
         return _ORDER[self]
 
 
-_ORDER: Final = {why: number for number, why in enumerate(Why)}
+_ORDER: Final = {why: number for number, why in enumerate(NoForecast)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Forecast:
     """In how many seconds it ends, or why nobody can say."""
 
     seconds: float | None
-    why: Why | None = None
+    why: NoForecast | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +169,7 @@ def pace_of(budget: Budget, now: float, allowance: Allowance | None, measured: M
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class LineState:
     """One line: is anything in its way, and how fast does it move? `in_flight` are all of it."""
 
     paused: bool = False
@@ -190,7 +190,7 @@ class Waits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class BatchPart:
     """What is left of one batch in one line; `place` is where the last of its `ready` requests stands.
 
     `held`: why some of it waits until somebody does something, if some does. `later` are scheduled, `again` retried.
@@ -199,30 +199,30 @@ class Part:
     ready: int = 0
     in_flight: int = 0
     place: int = 0
-    held: Why | None = None
+    held: NoForecast | None = None
     later: Waits = field(default_factory=Waits)
     again: Waits = field(default_factory=Waits)
 
 
-def obstacle(line: Line) -> Why | None:
+def obstacle(line: LineState) -> NoForecast | None:
     """Why nothing in this line moves, if that is so."""
     if line.paused:
-        return Why.PAUSED
+        return NoForecast.PAUSED
     if not line.workers:
-        return Why.NOBODY
-    return Why.TROUBLE if line.troubled else None
+        return NoForecast.NOBODY
+    return NoForecast.TROUBLE if line.troubled else None
 
 
-def foresee(line: Line, part: Part) -> Forecast:
+def forecast_part(line: LineState, part: BatchPart) -> Forecast:
     """When the last request of a batch ends, or why nobody can say."""
     why = obstacle(line) or part.held
     if why is None and part.later.requests and not (part.ready or part.in_flight or part.again.requests):
-        why = Why.SCHEDULED
+        why = NoForecast.SCHEDULED
     if why is not None:
         return Forecast(None, why)
     pace = line.pace
     if pace is None:
-        return Forecast(None, Why.PACE)
+        return Forecast(None, NoForecast.PACE)
     ends = 0.0
     if part.ready:
         ends = pace.seconds(line.in_flight + part.place)
@@ -244,7 +244,7 @@ def _served(waits: Waits, pace: Pace) -> float:
 def together(forecasts: Iterable[Forecast]) -> Forecast:
     """The forecast of what stands in several lines, which move side by side."""
     latest = 0.0
-    first: Why | None = None
+    first: NoForecast | None = None
     for each in forecasts:
         if each.why is not None and (first is None or each.why.order < first.order):
             first = each.why
@@ -253,7 +253,7 @@ def together(forecasts: Iterable[Forecast]) -> Forecast:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class BatchInFront:
     """What of a batch stands among the first of a line: how many, and the place of the last."""
 
     requests: int
@@ -261,7 +261,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Survey:
+class LineSample:
     """What was seen of a line of `length`.
 
     Its `head` requests are known one by one: `front` by batch. Behind the place `edge`, `sample` are some, chosen by
@@ -270,13 +270,13 @@ class Survey:
 
     length: int
     head: int
-    front: Mapping[str, Seen]
+    front: Mapping[str, BatchInFront]
     edge: QueuePosition | None = None
     sample: Sequence[tuple[QueuePosition, str]] = ()
     newest: Mapping[str, QueuePosition] = field(default_factory=dict)
 
 
-def places(survey: Survey, batches: Mapping[str, int]) -> Mapping[str, int]:
+def estimated_places(survey: LineSample, batches: Mapping[str, int]) -> Mapping[str, int]:
     """Where the last request of each batch stands, of which so many are in line: exact in the front, estimated behind.
 
     The sample divides what is behind the front into equal parts. Of a batch that is hit often, the last hit and the

@@ -14,8 +14,8 @@ from typing import Final
 
 from provisioner.core.model import Observation, Proof, Result
 
-LOOKS: Final = 3  # lists in a row in which a project is missing before it is asked for
-LASTING: Final = timedelta(minutes=5)  # a replica lags for seconds, an upgrade of a server for minutes
+MISSING_LISTS: Final = 3  # lists in a row in which a project is missing before it is asked for
+MISSING_FOR: Final = timedelta(minutes=5)  # a replica lags for seconds, an upgrade of a server for minutes
 ASKED: Final = 20  # projects that are asked for in a round: each takes a read
 # A person deletes a few projects at a time. More than these, and more than this share of all, is another Infisical, a
 # restored backup, or a list that is not whole.
@@ -40,12 +40,12 @@ def too_many(missing: int, known: int) -> bool:
 
 
 def to_ask(
-    absences: Sequence[Absence], known: int, now: datetime, *, lasting: timedelta = LASTING
+    absences: Sequence[Absence], known: int, now: datetime, *, lasting: timedelta = MISSING_FOR
 ) -> Sequence[Absence]:
     """Those that are asked for by themselves now, the longest missing first; none if too many are missing."""
     if too_many(len(absences), known):
         return ()
-    ripe = [each for each in absences if each.looks >= LOOKS and now - each.since >= lasting]
+    ripe = [each for each in absences if each.looks >= MISSING_LISTS and now - each.since >= lasting]
     return sorted(ripe, key=lambda each: (each.since, each.project_id))[:ASKED]
 
 

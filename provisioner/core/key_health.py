@@ -152,7 +152,7 @@ def refused(health: KeyHealth, reason: str, now: datetime) -> tuple[KeyHealth, b
     return quarantined, True
 
 
-def condemned(health: KeyHealth, reason: str, now: datetime) -> tuple[KeyHealth, bool]:
+def found_invalid(health: KeyHealth, reason: str, now: datetime) -> tuple[KeyHealth, bool]:
     """Return a key of which OpenRouter itself says that it is none, and whether that quarantined it: no create did."""
     if health.is_quarantined:
         return replace(health, accepted_at=None, reason=reason, probing=False), False

@@ -12,7 +12,7 @@ from provisioner.core.queue_values import FRONT, Claims, QueuePosition
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class ClaimRange:
     """A part of the line: from a place on, all, or only what was tried before and has the rank of that place."""
 
     start: QueuePosition
@@ -20,7 +20,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class LineCursor:
     """What a worker knows of a line: nothing that was never tried stands before `mark`.
 
     `retried` is the foremost place of what was tried before, if that stands before the mark. So many others are `owed`
@@ -39,13 +39,13 @@ class Line:
         earlier = place.rank < self.mark.rank  # then there may be others, too
         return replace(self, retried=first, mark=_untried(place) if earlier else self.mark)
 
-    def part(self) -> Part:
+    def part(self) -> ClaimRange:
         """Which part to claim from now."""
         if self.retried is None or self.owed or self.retried > self.mark:
-            return Part(start=self.mark)
-        return Part(start=self.retried, retried_only=True)
+            return ClaimRange(start=self.mark)
+        return ClaimRange(start=self.retried, retried_only=True)
 
-    def after(self, part: Part, brought: Claims, *, limit: int) -> Self:
+    def after(self, part: ClaimRange, brought: Claims, *, limit: int) -> Self:
         """What is known once a part was claimed from, of which at most `limit` were asked for."""
         claimed, last = len(brought.claims), brought.last
         short = claimed < limit

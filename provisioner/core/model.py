@@ -167,7 +167,7 @@ class Request:
         return f"{OnConflict.ADOPT} or {OnConflict.REPLACE}"
 
     @property
-    def looks_first(self) -> bool:
+    def looks_up_first(self) -> bool:
         """Whether it is looked up before its very first create, too.
 
         Then a claim that finds what is recorded gone does not create: it forgets that, and the next one looks first.

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from provisioner.core.alerts import Concern, Kind, remedy
+from provisioner.core.alerts import Alert, Kind, advice_for
 from provisioner.core.text import printable, without_keys
 
 # A batch that is loaded row by row has nothing pending now and then: it has finished when that lasts, seconds.
@@ -47,7 +47,7 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class KnownAlert:
     """A concern that was seen before: since when, whether it was told, and since when it is not seen any more."""
 
     kind: str
@@ -83,13 +83,13 @@ class Outcome:
     """What is to be told now, and what is to be remembered: the concerns, and the batches that were told."""
 
     notices: tuple[Notice, ...]
-    known: tuple[Known, ...]
+    known: tuple[KnownAlert, ...]
     batches: tuple[Finished, ...]
 
 
 def decide(
-    known: Collection[Known],
-    present: Collection[Concern],
+    known: Collection[KnownAlert],
+    present: Collection[Alert],
     finished: Collection[Finished],
     *,
     events: Collection[str],
@@ -101,11 +101,11 @@ def decide(
     `events` are told, the others only remembered. `last`: nobody will look again, so a batch need not be quiet first.
     """
     notices: list[Notice] = []
-    kept: list[Known] = []
+    kept: list[KnownAlert] = []
     seen = {(each.kind.value, each.subject): each for each in present}
     before = {(each.kind, each.subject): each for each in known}
     for key, concern in seen.items():
-        state = replace(before.get(key) or Known(kind=key[0], subject=key[1], since=now), gone_at=None)
+        state = replace(before.get(key) or KnownAlert(kind=key[0], subject=key[1], since=now), gone_at=None)
         if not state.told and now - state.since >= PATIENCE.get(key[0], timedelta(0)):
             state = replace(state, told=True)
             notices.append(_attention(concern, state.since))
@@ -159,7 +159,7 @@ def _finished(batch: Finished) -> Notice:
     )
 
 
-def _attention(concern: Concern, since: datetime) -> Notice:
+def _attention(concern: Alert, since: datetime) -> Notice:
     subject = _name(concern.subject)
     text = _ATTENTION[concern.kind].format(
         subject=subject or "no error code",
@@ -170,7 +170,7 @@ def _attention(concern: Concern, since: datetime) -> Notice:
         be="is" if concern.requests == 1 else "are",
         have="has" if concern.requests == 1 else "have",
         wait="waits" if concern.requests == 1 else "wait",
-        remedy=remedy(concern.subject),
+        remedy=advice_for(concern.subject),
     )
     return Notice(
         event=Event.NEEDS_ATTENTION,
@@ -184,7 +184,7 @@ def _attention(concern: Concern, since: datetime) -> Notice:
     )
 
 
-def _recovered(state: Known, gone_at: datetime) -> Notice:
+def _recovered(state: KnownAlert, gone_at: datetime) -> Notice:
     subject = _name(state.subject)
     return Notice(
         event=Event.RECOVERED,

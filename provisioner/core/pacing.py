@@ -115,7 +115,7 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lesson:
+class LimiterReply:
     """What one answer, received at `at`, said of the limiter.
 
     `throttled_for`: it was a refusal, for so many seconds. `elapsed`: so many seconds after the request was sent.
@@ -236,7 +236,7 @@ def give_back(budget: Budget, permits: int, allowance: Allowance | None = None) 
     )
 
 
-def learn(budget: Budget, lesson: Lesson) -> Budget:
+def learn(budget: Budget, lesson: LimiterReply) -> Budget:
     """Correct the budget by what one answer said."""
     if lesson.rate is not None:
         budget = _heed(budget, lesson.rate, lesson)
@@ -289,12 +289,12 @@ def _begin_window(budget: Budget, starts_at: float | None = None) -> Budget:
     )
 
 
-def _was_sent_before(budget: Budget, lesson: Lesson) -> bool:
+def _was_sent_before(budget: Budget, lesson: LimiterReply) -> bool:
     """Whether a request was sent before this window began."""
     return budget.starts_at is not None and lesson.at - lesson.elapsed < budget.starts_at
 
 
-def _heed(budget: Budget, rate: RateHeaders, lesson: Lesson) -> Budget:
+def _heed(budget: Budget, rate: RateHeaders, lesson: LimiterReply) -> Budget:
     # `reset` is whole seconds rounded up: the window ended no later than if the server had counted just before the
     # answer came, and later than if it had counted when the request was sent, a second less.
     at, sent_at = lesson.at, lesson.at - lesson.elapsed
@@ -345,7 +345,7 @@ def _watch_others(budget: Budget, at: float) -> Budget:
     return replace(budget, theirs=theirs, their_pace=pace, seen_at=at)
 
 
-def _count(budget: Budget, lesson: Lesson) -> Budget:
+def _count(budget: Budget, lesson: LimiterReply) -> Budget:
     """Count for ourselves what no header tells."""
     if budget.bare_since == 0.0:
         budget = replace(budget, bare_since=lesson.at)
@@ -359,7 +359,7 @@ def _count(budget: Budget, lesson: Lesson) -> Budget:
     return replace(budget, answered=answered, used=max(budget.used, answered), ends_at=ends_at)
 
 
-def _block(budget: Budget, lesson: Lesson) -> Budget:
+def _block(budget: Budget, lesson: LimiterReply) -> Budget:
     """Nobody sends until a refusal's time is over."""
     until = lesson.at + (lesson.throttled_for or 0.0)
     if lesson.rate is not None and budget.ends_at is not None and until - 1.0 < budget.ends_at < until:

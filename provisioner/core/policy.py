@@ -13,7 +13,7 @@ from typing import Final
 
 from provisioner.core.changes import STILL_TO_COME, after_change
 from provisioner.core.description import describe
-from provisioner.core.doubt import REPLICA_LAG, is_ours, still_to_come
+from provisioner.core.doubt import REPLICA_LAG, is_ours, late_commit_wait
 from provisioner.core.model import (
     Action,
     Cancel,
@@ -144,7 +144,7 @@ def backoff(failures: int, *, rules: Rules, jitter: float) -> float:
     return jitter * min(rules.cap, rules.base * 2.0 ** min(failures - 1, 60))
 
 
-def breather(attempt: int, *, jitter: float) -> float:
+def no_fault_pause(attempt: int, *, jitter: float) -> float:
     """Seconds to wait after trouble that was not the row's fault: short, never nothing, longer when it lasts."""
     return (0.5 + jitter / 2) * min(TROUBLE_CAP, DOUBT_PAUSE * 2.0 ** min(attempt - 1, 10))
 
@@ -190,7 +190,7 @@ def _waits(claim: Claim, observation: Observation, context: DecisionContext, *, 
     )
     if (context.now - claim.claimed_at).total_seconds() >= longest:
         return 0.0
-    return min(max(observation.retry_after or 0.0, breather(1, jitter=context.jitter)), REMOVE_FOR)
+    return min(max(observation.retry_after or 0.0, no_fault_pause(1, jitter=context.jitter)), REMOVE_FOR)
 
 
 def _after_remove(claim: Claim, observation: Observation, context: DecisionContext) -> Decision:
@@ -260,7 +260,7 @@ def _absent(claim: Claim, action: Action, observation: Observation, rules: Rules
     if not claim.cancelled:
         return Do(action=Action.CREATE)
     # Nobody looks again once it is cancelled, so this is the last look only when nothing can come any more.
-    if pause := still_to_come(claim, context.now):
+    if pause := late_commit_wait(claim, context.now):
         return Retry(delay=pause, message=STILL_TO_COME)
     return Cancel()
 
@@ -281,7 +281,7 @@ def _plan_restricted(
     claim: Claim, _action: Action, observation: Observation, _rules: Rules, context: DecisionContext
 ) -> Decision:
     # The whole organization's, so nobody's row is at fault: the breaker opens, and all wait for another plan.
-    pause = breather(claim.attempt, jitter=context.jitter)
+    pause = no_fault_pause(claim.attempt, jitter=context.jitter)
     return Retry(delay=pause, message=observation.message, code=ErrorCode.PLAN_RESTRICTED)
 
 
@@ -294,7 +294,7 @@ def _secret_exists(
 def _no_fault(
     claim: Claim, _action: Action, observation: Observation, _rules: Rules, context: DecisionContext
 ) -> Decision:
-    return Retry(delay=breather(claim.attempt, jitter=context.jitter), message=observation.message)
+    return Retry(delay=no_fault_pause(claim.attempt, jitter=context.jitter), message=observation.message)
 
 
 def _throttled(
@@ -310,7 +310,7 @@ def _unknown(
     if context.target_works:
         # Others get through, so it is this row that the server cannot digest.
         return _again(claim, ErrorCode.OUTCOME_UNKNOWN, observation.message, rules, context)
-    pause = breather(claim.attempt, jitter=context.jitter)
+    pause = no_fault_pause(claim.attempt, jitter=context.jitter)
     return Retry(delay=pause, message=observation.message, code=ErrorCode.OUTCOME_UNKNOWN)
 
 
@@ -326,7 +326,7 @@ def _credential_away(
     claim: Claim, _action: Action, observation: Observation, _rules: Rules, context: DecisionContext
 ) -> Decision:
     # Where the key is kept is out of reach: that is no fault of the row, however long it lasts.
-    pause = max(observation.retry_after or 0.0, breather(claim.attempt, jitter=context.jitter))
+    pause = max(observation.retry_after or 0.0, no_fault_pause(claim.attempt, jitter=context.jitter))
     return Retry(delay=pause, message=observation.message)
 
 

@@ -16,12 +16,12 @@ from provisioner.core.projects import SeenProject
 from provisioner.core.queue_values import (
     Claims,
     Heartbeat,
-    Late,
+    LateRecord,
     QueuePosition,
     QueueSnapshot,
     Report,
     Rescue,
-    Swept,
+    SweepResult,
     Wiped,
     WorkerId,
 )
@@ -68,13 +68,13 @@ class Queue(Protocol):
     async def set_aside(self, worker: WorkerId, settlement: Settlement, *, reason: str) -> bool:
         """Keep an outcome that is not recorded; whether the worker still held its claim. Raises as `settle` does."""
 
-    async def record_kept(self, limit: int) -> Sequence[Late]:
+    async def record_set_aside(self, limit: int) -> Sequence[LateRecord]:
         """Try again to record outcomes that were set aside, at most `limit` of those whose time has come."""
 
-    async def look(self, *, marks: dict[str, QueuePosition], served: dict[str, QueuePosition]) -> QueueSnapshot:
+    async def poll(self, *, marks: dict[str, QueuePosition], served: dict[str, QueuePosition]) -> QueueSnapshot:
         """Look at what there is to do from the given marks on, and tell how far the queues have been served."""
 
-    async def foresee(self, *, every: float) -> bool:
+    async def renew_forecasts(self, *, every: float) -> bool:
         """Renew the forecasts, if that is due and nobody else is about it; whether it was done."""
 
     async def promote(self, limit: int) -> dict[str, QueuePosition]:
@@ -83,7 +83,7 @@ class Queue(Protocol):
     async def rescue(self, *, pause: float) -> Rescue:
         """Take over what lapsed workers held; it is tried again after `pause` seconds."""
 
-    async def disown(self, limit: int) -> Sequence[int]:
+    async def fail_unknown_targets(self, limit: int) -> Sequence[int]:
         """Fail requests for targets that no worker has ever known; returns their ids."""
 
     async def work_left(self, targets: Collection[str]) -> bool:
@@ -92,7 +92,7 @@ class Queue(Protocol):
     async def turn_log(self, *, keep: float) -> bool:
         """Make room in the attempt log and forget what is older than `keep` seconds; whether nobody was in the way."""
 
-    async def sweep(self, limit: int, *, pause: float) -> Swept:
+    async def sweep(self, limit: int, *, pause: float) -> SweepResult:
         """Put about `limit` requests in line that have no place, unless that was looked for within `pause` seconds."""
 
     async def sweep_all(self, limit: int) -> int:
@@ -176,7 +176,7 @@ class CredentialHealth(Protocol):
     async def refused(self, credential: str, fingerprint: str, reason: str) -> tuple[bool, bool]:
         """Note a refusal; returns whether the key is quarantined now, and whether by this refusal."""
 
-    async def condemned(self, credential: str, fingerprint: str, reason: str) -> bool:
+    async def found_invalid(self, credential: str, fingerprint: str, reason: str) -> bool:
         """Note that OpenRouter itself says no to a key; returns whether that quarantined it."""
 
     async def hold_back(self, credential: str) -> int:
@@ -195,7 +195,7 @@ class CredentialHealth(Protocol):
         """Forget keys that nobody tried for long, and for which nothing waits."""
 
 
-class KeyAsker(Protocol):
+class KeyChecker(Protocol):
     """Somebody who knows keys: OpenRouter itself."""
 
     async def ask(self, key: Secret) -> KeyKind:

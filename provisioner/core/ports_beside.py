@@ -16,7 +16,7 @@ from provisioner.core.verifying import Round, Verdict
 class Outbox(Protocol):
     """What the fleet has to tell others. Every method raises `DatabaseUnavailable` as those of `Queue` do."""
 
-    async def look(self, *, last: bool = False) -> bool:
+    async def collect(self, *, last: bool = False) -> bool:
         """Put what is to be told into the outbox, if it is this worker's turn; tells whether it is.
 
         `last`: nobody will look again.

@@ -36,7 +36,7 @@ class Claims:
 
 
 @dataclass(frozen=True, slots=True)
-class StandingLimit:
+class OperatorLimit:
     """What an operator allows at a target while workers run: None for what the settings say."""
 
     writes: int | None
@@ -64,11 +64,11 @@ class QueueSnapshot:
     lapsed: bool
     paused: frozenset[str]
     heads: dict[str, QueuePosition]
-    unforeseen: bool = False
+    forecast_due: bool = False
     late: bool = True
     troubled: frozenset[str] = frozenset()
     awaited: frozenset[str] = frozenset()
-    limits: Mapping[str, StandingLimit] = field(default_factory=dict)
+    limits: Mapping[str, OperatorLimit] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +88,7 @@ class Wiped:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Late:
+class LateRecord:
     """What another try to record an outcome brought that was set aside: `reason` says why not, None that it did."""
 
     request: int
@@ -96,7 +96,7 @@ class Late:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Swept:
+class SweepResult:
     """What a look for pending requests without a place found, how many got one, and whether it has come to the end."""
 
     found: int = 0

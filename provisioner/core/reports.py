@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from provisioner.core.forecast import Line as Forecasted, Why, obstacle
+from provisioner.core.forecast import LineState as ForecastLine, NoForecast, obstacle
 from provisioner.core.pacing import SHARE
-from provisioner.core.queue_values import StandingLimit
+from provisioner.core.queue_values import OperatorLimit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,11 +91,11 @@ class TargetReport:
         return self.pace or self.allowed
 
     @property
-    def obstacle(self) -> Why | None:
+    def obstacle(self) -> NoForecast | None:
         """Why nobody can say when what is pending ends, though workers may be there."""
         if not self.pending:
             return None
-        return obstacle(Forecasted(paused=self.paused_at is not None, troubled=self.trouble is not None))
+        return obstacle(ForecastLine(paused=self.paused_at is not None, troubled=self.trouble is not None))
 
     @property
     def partly(self) -> str:
@@ -135,7 +135,7 @@ class TargetReport:
         return left if most is None else min(left, most)
 
     @property
-    def ordered(self) -> str:
+    def operator_limit(self) -> str:
         """What an operator allowed while workers run, and who it was, in words; empty if nobody did."""
         if self.limited_at is None:
             return ""
@@ -229,7 +229,7 @@ class Unrecorded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outside:
+class InaccessibleProjects:
     """Projects of a target in which the machine identity may not create, the requests that wait for them, and one."""
 
     target: str
@@ -258,7 +258,7 @@ class Status:
     failures: tuple[Failures, ...]
     crew: tuple[WorkerReport, ...] = ()
     unrecorded: Unrecorded = Unrecorded()
-    outside: tuple[Outside, ...] = ()
+    outside: tuple[InaccessibleProjects, ...] = ()
     retries: tuple[Retries, ...] = ()
     refused_keys: tuple[RefusedKey, ...] = ()
     drifted: int = 0
@@ -304,7 +304,7 @@ class Leftovers:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class StateCount:
     """How many requests of a target are in one state, and how many seconds ago the oldest of them was asked for."""
 
     target: str
@@ -345,16 +345,16 @@ class ConcurrencyReport:
 class Gauges:
     """What all workers share and a monitor wants to know often: quick to read, whatever the table's size."""
 
-    lines: tuple[Line, ...]
+    lines: tuple[StateCount, ...]
     budgets: tuple[BudgetReport, ...]
     workers: Workers
     concurrency: tuple[ConcurrencyReport, ...] = ()
     drifted: Mapping[str, int] = field(default_factory=dict)
     leaving: Mapping[str, int] = field(default_factory=dict)
-    limits: Mapping[str, StandingLimit] = field(default_factory=dict)
+    limits: Mapping[str, OperatorLimit] = field(default_factory=dict)
     ends: Mapping[str, float] = field(default_factory=dict)
 
-    def rulers(self) -> Iterator[tuple[str, str, str, float]]:
+    def create_limits(self) -> Iterator[tuple[str, str, str, float]]:
         """For each target what bounds its creates: where that comes from, who set it, how many a second it allows."""
         known = {each.target: each for each in self.budgets if each.kind == "write" and each.metered and each.permits}
         for target in sorted(known.keys() | self.limits.keys()):

@@ -64,7 +64,7 @@ class Listed:
 class Detail(Listed):
     """One request at the moment `now`, on the database's clock.
 
-    `unknown`: an attempt may have made the connection. `called_off`: it is cancelled as soon as that is certain.
+    `unknown`: an attempt may have made the connection. `cancel_requested`: it is cancelled as soon as that is certain.
     `quarantine`: why it waits together with others. `place`: how many are served up to and with it, if it is in line.
     `workers` live and serve its target, at `pace` creates a second, None if that is not known. `worker` has it in
     flight since `claimed_at`. `unrecorded`: why its outcome could not be recorded yet. `awaited_id` is the request of
@@ -73,7 +73,7 @@ class Detail(Listed):
 
     now: datetime
     unknown: bool
-    called_off: bool
+    cancel_requested: bool
     failures: int
     quarantine: str | None
     claimed_at: datetime | None
@@ -133,17 +133,17 @@ class Query:
 class Found:
     """A page of requests, the newest first, and whether there are newer and older ones.
 
-    `looked_to`: there was no time to look at all; those up to this id were looked at.
+    `searched_to`: there was no time to look at all; those up to this id were looked at.
     """
 
     requests: tuple[Listed, ...]
     newer: bool = False
     older: bool = False
-    looked_to: int | None = None
+    searched_to: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Story:
+class RequestHistory:
     """One request with the latest calls that were made for it, the oldest first; so many `earlier` are left out.
 
     `drift`: how its connection differs from what was recorded, as standing verification found; `verified_at`: when.

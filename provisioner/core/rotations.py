@@ -67,7 +67,7 @@ class RotationRequest(Request):
         return self.edits.others.union(column for column, edited in named.items() if edited)
 
     @property
-    def looks_first(self) -> bool:
+    def looks_up_first(self) -> bool:
         """A create that is repeated makes a second key, which can spend money and is known to nobody."""
         return True
 

@@ -12,9 +12,9 @@ from provisioner.core.concurrency import (
     FIRST_PATIENCE,
     LEAST,
     SELF_HOSTED,
+    CallReport,
     Concurrency,
     Holder,
-    Reading,
     Rules,
     learn,
     unknown,
@@ -64,12 +64,12 @@ class Allotment:
 class Concurrencies(Protocol):
     """How many creates may be in flight at one target, shared by all its workers."""
 
-    async def exchange(self, worker: int, told: Reading) -> Allotment:
+    async def exchange(self, worker: int, told: CallReport) -> Allotment:
         """Tell what calls showed and how many could be used, and hear how many may be. Raises `DatabaseUnavailable`."""
 
 
 def exchange(
-    state: Concurrency, worker: int, told: Reading, *, rules: Rules, now: float, alive: Collection[int]
+    state: Concurrency, worker: int, told: CallReport, *, rules: Rules, now: float, alive: Collection[int]
 ) -> tuple[Concurrency, Allotment]:
     """Learn what one worker tells, and say how many slots it has; those of workers that are not `alive` are free."""
     others = tuple(each for each in state.holders if each.worker != worker and each.worker in alive)
@@ -108,7 +108,7 @@ def exchange(
 
 
 def _part(
-    state: Concurrency, mine: Holder, told: Reading, others: Collection[Holder], turn: int
+    state: Concurrency, mine: Holder, told: CallReport, others: Collection[Holder], turn: int
 ) -> tuple[int, bool, bool]:
     """How many slots a worker has now, whether others have fewer than their share, and whether it has itself.
 

@@ -7,7 +7,7 @@ that never jumps.
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from provisioner.core.concurrency import FIRST_PATIENCE, SELF_HOSTED, Reading
+from provisioner.core.concurrency import FIRST_PATIENCE, SELF_HOSTED, CallReport
 from provisioner.core.sharing import Allotment
 
 
@@ -130,11 +130,11 @@ class Slots:
         """Whether the failure of a call that began then is blamed on how many were in flight, and on nobody else."""
         return self._stalled or began <= self._stalled_until
 
-    def read(self, wanted: int, now: float) -> Reading:
+    def read(self, wanted: int, now: float) -> CallReport:
         """What there is to tell: it counts as told."""
         tally, pressed = self._tally, self._pressed
         self._tally, self._pressed = _Tally(), not self.is_free
-        return Reading(
+        return CallReport(
             wanted=wanted,
             running=len(self._out),
             calls=tally.calls,
@@ -151,7 +151,7 @@ class Slots:
             ended_ago=max(0.0, now - self._ended_at) if tally.calls else 0.0,
         )
 
-    def obey(self, allotment: Allotment, now: float, *, told: Reading) -> None:
+    def obey(self, allotment: Allotment, now: float, *, told: CallReport) -> None:
         """Take over what was allotted to us for what we told."""
         self.slots, self.limit = allotment.slots, allotment.limit
         self._held, self._asked = max(allotment.slots, told.running), told.wanted

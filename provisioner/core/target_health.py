@@ -16,7 +16,7 @@ TROUBLE: Final = frozenset(
     {Result.UNKNOWN, Result.NOT_SENT, Result.TOKEN_TROUBLE, Result.MISCONFIGURED, Result.PLAN_RESTRICTED}
 )
 # One answer tells it for all, and it stays so until a person changes it.
-LASTING: Final = frozenset({Result.PLAN_RESTRICTED})
+PERSISTENT: Final = frozenset({Result.PLAN_RESTRICTED})
 # What never left this process says nothing about the target.
 _NEUTRAL: Final = frozenset(
     {Result.CREDENTIAL_UNKNOWN, Result.CREDENTIAL_UNREADABLE, Result.CREDENTIAL_AWAY, Result.THROTTLED}
@@ -68,7 +68,7 @@ class Breaker:
         if result not in TROUBLE:
             self._in_a_row, self._pause, self._worked_at, self.reason = 0, FIRST_PAUSE, now, ""
             return was_open
-        lasting = result in LASTING
+        lasting = result in PERSISTENT
         self._in_a_row = THRESHOLD if lasting else self._in_a_row + 1
         if self.is_open and (now >= self._probe_at or not was_open):
             self._probe_at = now + (LASTING_PAUSE if lasting else self._pause)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from provisioner.core.comparison import NO_PRINTS, AnyRecorded, Difference, Project, differences
+from provisioner.core.comparison import NO_FINGERPRINTS, AnyRecorded, Difference, Project, differences
 
 # A replica that lags may not have a connection that is there; after so long it would.
 AGAIN: Final = timedelta(seconds=60)
@@ -45,15 +45,15 @@ def judge(
     project: Project | None,
     missed_at: datetime | None,
     now: datetime,
-    prints: Mapping[str, str] = NO_PRINTS,
+    fingerprints: Mapping[str, str] = NO_FINGERPRINTS,
 ) -> Verdict:
     """Judge what a look showed; `project` is None if it could not be read. `missed_at`: since when it was missed.
 
-    `prints` are the fingerprints of the keys that credentials have now, as far as they are known here.
+    `fingerprints` are the fingerprints of the keys that credentials have now, as far as they are known here.
     """
     if project is None:
         return Verdict(id=recorded.id, missed_at=missed_at, unread=True)
-    found = differences(recorded, project, prints)
+    found = differences(recorded, project, fingerprints)
     if Difference.GONE not in found:
         return Verdict(id=recorded.id, drift=", ".join(sorted(each.value for each in found)) or None)
     missed_at = missed_at or now

@@ -22,11 +22,11 @@ class TargetVitals:
 class Vitals:
     """How one worker is. `worker` is 0 until it is entered in the list.
 
-    `turned_at` is when its keeper last went round, well or not, on the monotonic clock.
+    `last_round_at` is when its keeper last went round, well or not, on the monotonic clock.
     """
 
     worker: WorkerId
-    turned_at: float
+    last_round_at: float
     lease_good: bool
     database_away: bool
     stopping: bool

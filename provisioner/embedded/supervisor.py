@@ -95,7 +95,7 @@ class KeptCluster(Cluster):
             case _:
                 return
         if not self._is_server(pid):
-            self._disown(first)
+            self._fail_unknown_targets(first)
             return
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGINT)
@@ -114,7 +114,7 @@ class KeptCluster(Cluster):
             return os.fsencode(self.data) in said.stdout
         return False
 
-    def _disown(self, first: str) -> None:
+    def _fail_unknown_targets(self, first: str) -> None:
         """Let the pid file of a dead server name us: PostgreSQL never takes its parent for another server.
 
         It still looks whether anything uses the shared memory that the file names.

@@ -17,7 +17,7 @@ LONGEST: Final = 2**16  # bytes; an answer is about one kilobyte
 
 
 class OpenRouter:
-    """`core.ports.KeyAsker` at one address."""
+    """`core.ports.KeyChecker` at one address."""
 
     def __init__(self, url: str, *, proxy: Secret | Callable[[], Secret] | None = None) -> None:
         self._url = URL(url) / "key"

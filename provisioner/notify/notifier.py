@@ -22,7 +22,7 @@ SELDOM: Final = 300.0
 FIRST_PAUSE: Final = 10.0
 LAST_PAUSE: Final = 300.0
 # What is left to tell when a run ends may take so many seconds.
-FAREWELL: Final = 15.0
+SIGN_OFF_TIMEOUT: Final = 15.0
 
 
 class Notifier:
@@ -51,7 +51,7 @@ class Notifier:
         pause = 0.0
         while True:
             try:
-                if await self._outbox.look():
+                if await self._outbox.collect():
                     await self._send()
                 pause = 0.0
             except ProvisionerError as error:
@@ -67,8 +67,8 @@ class Notifier:
     async def finish(self) -> None:
         """Tell what is left to tell when everything is done, if that takes no longer than some seconds."""
         with suppress(TimeoutError, ProvisionerError):
-            async with asyncio.timeout(FAREWELL):
-                await self._outbox.look(last=True)
+            async with asyncio.timeout(SIGN_OFF_TIMEOUT):
+                await self._outbox.collect(last=True)
                 await self._send()
 
     async def _send(self) -> None:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from provisioner import __version__
 from provisioner.core.alerts import ADVICE
-from provisioner.core.explain import Words, explain
-from provisioner.core.requests import Detail, Found, Query, Story
+from provisioner.core.explain import Formatters, explain
+from provisioner.core.requests import Detail, Found, Query, RequestHistory
 from provisioner.observe.words import duration, environment, link, masked, moment
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ STATES: Final = (
 )
 _KINDS: Final = {"succeeded": "good", "failed": "bad", "quarantined": "bad"}
 _STUCK: Final = frozenset({"failed", "cancelled", "retrying", "quarantined"})  # a retry goes on with these
-_WORDS: Final = Words(moment, duration)
+_WORDS: Final = Formatters(moment, duration)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +60,9 @@ class ListView:
     @property
     def further(self) -> str:
         """The way on, where there was no time to look through all; empty if there was."""
-        if self.found is None or self.found.looked_to is None:
+        if self.found is None or self.found.searched_to is None:
             return ""
-        edge = self.found.looked_to
+        edge = self.found.searched_to
         if self.query.after is not None:
             return address(replace(self.query, after=edge))
         return address(replace(self.query, before=edge))
@@ -76,11 +76,11 @@ class ListView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StoryView:
+class RequestView:
     """One request, and why nothing is known of it, if nobody could look."""
 
     request: int
-    story: Story | None
+    story: RequestHistory | None
     trouble: str = ""
 
     @property
@@ -164,7 +164,7 @@ def render_list(view: ListView) -> str:
     )
 
 
-def render_story(view: StoryView) -> str:
+def render_story(view: RequestView) -> str:
     """The page of one request."""
     return _environment().get_template("request.html").render(view=view, version=__version__, root="../")
 
@@ -177,7 +177,7 @@ def _environment() -> "Environment":
     return made
 
 
-def _facts(story: Story) -> Iterator[tuple[str, str | datetime]]:
+def _facts(story: RequestHistory) -> Iterator[tuple[str, str | datetime]]:
     detail = story.detail
     facts: dict[str, object] = {
         "project": detail.project_id,

@@ -17,7 +17,7 @@ SHARE: Final = 0.1  # of the time that may be spent on looking: a slow look is r
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Look(Generic[T]):
+class CachedRead(Generic[T]):
     """What was seen last, if anything was; `trouble` is why the newest look saw nothing."""
 
     seen: T | None = None
@@ -39,7 +39,7 @@ class Gate:
         self._next_at = self.monotonic() + self._every
 
 
-class Looks(Generic[T]):
+class CachedQuery(Generic[T]):
     """One question to the database, asked again after `fresh` seconds. What takes longer than `timeout` is given up."""
 
     def __init__(self, ask: Callable[[], Awaitable[T]], gate: Gate, *, timeout: float, fresh: float = EVERY) -> None:
@@ -47,11 +47,11 @@ class Looks(Generic[T]):
         self._fresh = fresh
         self._gate = gate
         self._timeout = timeout
-        self._last: Look[T] = Look()
+        self._last: CachedRead[T] = CachedRead()
         self._asked_at = float("-inf")
         self._fresh_until = float("-inf")
 
-    async def look(self) -> Look[T]:
+    async def read(self) -> CachedRead[T]:
         """Return what is seen now, or was a moment ago."""
         came_at = self._gate.monotonic()
         if came_at >= self._fresh_until:
@@ -66,30 +66,32 @@ class Looks(Generic[T]):
         begins = self._asked_at = self._gate.monotonic()
         try:
             async with asyncio.timeout(self._timeout):
-                self._last = Look(seen=await self._ask())
+                self._last = CachedRead(seen=await self._ask())
         except TimeoutError:
-            self._last = Look(seen=self._last.seen, trouble=f"the database did not answer within {self._timeout:g} s")
+            self._last = CachedRead(
+                seen=self._last.seen, trouble=f"the database did not answer within {self._timeout:g} s"
+            )
         except ProvisionerError as error:
-            self._last = Look(seen=self._last.seen, trouble=f"the database cannot be reached: {error}")
+            self._last = CachedRead(seen=self._last.seen, trouble=f"the database cannot be reached: {error}")
         ends = self._gate.monotonic()
         self._fresh_until = max(begins + self._fresh, ends + (ends - begins) / SHARE)
 
 
-class KeyedLooks(Generic[K, T]):
+class KeyedCachedQuery(Generic[K, T]):
     """One question to the database with something to fill in; the latest answers are kept for a moment."""
 
     def __init__(self, ask: Callable[[K], Awaitable[T]], gate: Gate, *, timeout: float) -> None:
         self._ask = ask
         self._gate = gate
         self._timeout = timeout
-        self._looks: OrderedDict[K, Looks[T]] = OrderedDict()
+        self._queries: OrderedDict[K, CachedQuery[T]] = OrderedDict()
 
-    async def look(self, key: K) -> Look[T]:
+    async def read(self, key: K) -> CachedRead[T]:
         """Return what is seen now, or was a moment ago."""
-        looks = self._looks.get(key)
-        if looks is None:
-            looks = self._looks[key] = Looks(lambda: self._ask(key), self._gate, timeout=self._timeout)
-        self._looks.move_to_end(key)
-        while len(self._looks) > KEPT:
-            self._looks.popitem(last=False)
-        return await looks.look()
+        query = self._queries.get(key)
+        if query is None:
+            query = self._queries[key] = CachedQuery(lambda: self._ask(key), self._gate, timeout=self._timeout)
+        self._queries.move_to_end(key)
+        while len(self._queries) > KEPT:
+            self._queries.popitem(last=False)
+        return await query.read()

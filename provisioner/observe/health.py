@@ -32,7 +32,7 @@ class Health:
         vitals = self._vitals()
         if not vitals.worker or vitals.database_away:
             return ""
-        silent = self._monotonic() - vitals.turned_at
+        silent = self._monotonic() - vitals.last_round_at
         if silent > self._patience:
             return f"maintenance has not run for {silent:.0f} s"
         # Stopping, it holds nothing any more that the lease would protect.

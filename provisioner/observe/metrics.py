@@ -88,7 +88,7 @@ def _shared(gauges: Gauges | None) -> Iterator[Family]:
     yield _gauge(c.WINDOW, {key: each.period for key, each in limited.items()})
     yield _gauge(c.USED, {key: each.used for key, each in limited.items()})
     yield _gauge(c.BLOCKED, {(each.target, each.kind): each.blocked for each in budgets})
-    yield _gauge(c.WRITES_LIMIT, {(target, source, by): pace for target, source, by, pace in gauges.rulers()})
+    yield _gauge(c.WRITES_LIMIT, {(target, source, by): pace for target, source, by, pace in gauges.create_limits()})
     yield _gauge(c.LIMIT_SET, {(target, limit.by or ""): 1 for target, limit in gauges.limits.items()})
     yield _gauge(c.IN_FLIGHT_LIMIT, {(each.target,): each.in_flight_limit for each in gauges.concurrency})
     cliffs: Values = {(each.target,): each.cliff for each in gauges.concurrency if each.cliff is not None}

@@ -11,7 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from provisioner import __version__
-from provisioner.core.alerts import alerts, incidents
+from provisioner.core.alerts import alert_messages, incidents
 from provisioner.core.history import History, total
 from provisioner.core.reports import Failures, Progress, RefusedKey, Retries, Status, TargetReport, WorkerReport
 from provisioner.core.vitals import Vitals
@@ -127,7 +127,7 @@ def _environment() -> "Environment":
 def _page(view: View) -> Page:
     status = view.status
     progress = status.progress if status else None
-    needed = alerts(status) if status else ()
+    needed = alert_messages(status) if status else ()
     passing = [*(incidents(status) if status else ()), *_own_incidents(view)]
     kind, sign, headline = _verdict(view, needed, passing)
     return Page(
@@ -260,7 +260,7 @@ def _conditions(target: TargetReport, now: datetime) -> list[tuple[str, datetime
         words = "working" if target.workers and target.pending else "idle" if target.workers else "no worker"
         found.append((words, None))
     if target.limited_at is not None:
-        found.append((target.ordered, target.limited_at))
+        found.append((target.operator_limit, target.limited_at))
     return found
 
 

@@ -15,14 +15,14 @@ import orjson
 import structlog
 from aiohttp import web
 
-from provisioner.core.alerts import alerts, incidents
+from provisioner.core.alerts import alert_messages, incidents
 from provisioner.core.errors import ProvisionerError
 from provisioner.core.history import History
 from provisioner.core.reports import Gauges, Status
-from provisioner.core.requests import Found, Query, Story
+from provisioner.core.requests import Found, Query, RequestHistory
 from provisioner.observe import metrics
-from provisioner.observe.browsing import ListView, StoryView, parse_id, parse_query, render_list, render_story
-from provisioner.observe.cached_reads import EVERY, Gate, KeyedLooks, Look, Looks
+from provisioner.observe.browsing import ListView, RequestView, parse_id, parse_query, render_list, render_story
+from provisioner.observe.cached_reads import EVERY, CachedQuery, CachedRead, Gate, KeyedCachedQuery
 from provisioner.observe.connection_limits import HEADER_TIME, Doorkeeper, Guard
 from provisioner.observe.health import Health
 from provisioner.observe.logs import redact_event
@@ -70,7 +70,7 @@ class Sources:
     read_gauges: Callable[[], Awaitable[Gauges]]
     read_history: Callable[[], Awaitable[History]]
     find: Callable[[Query], Awaitable[Found]]
-    tell: Callable[[int], Awaitable[Story | None]]
+    tell: Callable[[int], Awaitable[RequestHistory | None]]
 
 
 class PortUnusable(ProvisionerError):
@@ -84,13 +84,13 @@ class StatusPort:
         self._stream_time = stream_time
         gate = Gate(monotonic=monotonic)
         self._sources = sources
-        self._status = Looks(sources.read_status, gate, timeout=STATUS_TIME)
-        self._gauges = Looks(sources.read_gauges, gate, timeout=GAUGES_TIME)
+        self._status = CachedQuery(sources.read_status, gate, timeout=STATUS_TIME)
+        self._gauges = CachedQuery(sources.read_gauges, gate, timeout=GAUGES_TIME)
         # What people click is answered at once, and not behind what a page asks for each second.
         clicks = Gate(monotonic=monotonic, every=BETWEEN_CLICKS)
-        self._history = Looks(sources.read_history, clicks, timeout=GAUGES_TIME, fresh=HISTORY_FRESH)
-        self._found = KeyedLooks(sources.find, clicks, timeout=SEARCH_TIME)
-        self._told = KeyedLooks(sources.tell, clicks, timeout=SEARCH_TIME)
+        self._history = CachedQuery(sources.read_history, clicks, timeout=GAUGES_TIME, fresh=HISTORY_FRESH)
+        self._found = KeyedCachedQuery(sources.find, clicks, timeout=SEARCH_TIME)
+        self._told = KeyedCachedQuery(sources.tell, clicks, timeout=SEARCH_TIME)
         self._closing = asyncio.Event()
         self._streams = 0
         self.local = True
@@ -141,27 +141,27 @@ class StatusPort:
 
     async def _metrics(self, _request: web.Request) -> web.Response:
         health = self._sources.health
-        look = await self._gauges.look()
-        gauges = None if look.trouble else look.seen
+        read = await self._gauges.read()
+        gauges = None if read.trouble else read.seen
         body = metrics.exposition(self._sources.meter, health.vitals, gauges, ready=not health.absence())
         return web.Response(body=body, headers={"Content-Type": metrics.CONTENT_TYPE})
 
     async def _document(self, _request: web.Request) -> web.Response:
-        look = await self._status.look()
-        document = self._described(look)
-        status = 503 if look.trouble else 200
+        read = await self._status.read()
+        document = self._described(read)
+        status = 503 if read.trouble else 200
         body = orjson.dumps(redact_event(None, "", document))
         return web.Response(status=status, body=body, content_type="application/json")
 
-    def _described(self, look: Look[Status]) -> dict[str, object]:
-        status = look.seen
+    def _described(self, read: CachedRead[Status]) -> dict[str, object]:
+        status = read.seen
         known = {} if status is None else asdict(status)
         health = self._sources.health
         return {
             **known,
-            "concerns": alerts(status) if status else (),
+            "concerns": alert_messages(status) if status else (),
             "incidents": incidents(status) if status else (),
-            "error": look.trouble or None,
+            "error": read.trouble or None,
             "worker": {**asdict(health.vitals), "absence": health.absence() or None},
         }
 
@@ -169,25 +169,25 @@ class StatusPort:
         return web.Response(text=render_page(await self._view()), content_type="text/html")
 
     async def _view(self) -> View:
-        look, health = await self._status.look(), self._sources.health
-        history = None if look.trouble else (await self._history.look()).seen
+        read, health = await self._status.read(), self._sources.health
+        history = None if read.trouble else (await self._history.read()).seen
         return View(
-            status=look.seen, trouble=look.trouble, absence=health.absence(), vitals=health.vitals, history=history
+            status=read.seen, trouble=read.trouble, absence=health.absence(), vitals=health.vitals, history=history
         )
 
     async def _requests(self, request: web.Request) -> web.Response:
         query = parse_query(request.query)
-        look = await self._found.look(query)
-        view = ListView(query=query, found=None if look.trouble else look.seen, trouble=_slow(look.trouble))
-        return web.Response(status=503 if look.trouble else 200, text=render_list(view), content_type="text/html")
+        read = await self._found.read(query)
+        view = ListView(query=query, found=None if read.trouble else read.seen, trouble=_slow(read.trouble))
+        return web.Response(status=503 if read.trouble else 200, text=render_list(view), content_type="text/html")
 
     async def _request(self, request: web.Request) -> web.Response:
         number = parse_id(request.match_info["id"])
         if number is None:
             raise web.HTTPNotFound(text="a request has a number\n")
-        look = await self._told.look(number)
-        view = StoryView(request=number, story=None if look.trouble else look.seen, trouble=look.trouble)
-        status = 503 if look.trouble else 200 if look.seen else 404
+        read = await self._told.read(number)
+        view = RequestView(request=number, story=None if read.trouble else read.seen, trouble=read.trouble)
+        status = 503 if read.trouble else 200 if read.seen else 404
         return web.Response(status=status, text=render_story(view), content_type="text/html")
 
     async def _errors(self, _request: web.Request) -> web.Response:

@@ -11,7 +11,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
-from provisioner.core.alerts import ADVICE, remedy
+from provisioner.core.alerts import ADVICE, advice_for
 from provisioner.core.text import printable
 from provisioner.observe.logs import redact_text
 
@@ -50,7 +50,7 @@ def environment() -> "Environment":
         "link": link,
         "masked": masked,
         "pieces": _pieces,
-        "remedy": remedy,
+        "remedy": advice_for,
         "utc": lambda moment, form: f"{moment.astimezone(UTC):{form}} UTC",
     }
     return made

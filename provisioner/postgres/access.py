@@ -178,7 +178,7 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
             _function,
             (
                 "wipe_boxes(provisioner.failed_boxes[])",
-                "disown(text,integer,text,text)",
+                "fail_unknown_targets(text,integer,text,text)",
                 "disown_requests(bigint[],text,text)",
             ),
         ),

@@ -7,7 +7,7 @@ it is read again. No lock is held in between and nothing belongs to a session, s
 from dataclasses import astuple, fields, replace
 from typing import Final
 
-from provisioner.core.concurrency import Concurrency, Holder, Reading, Rules, unknown
+from provisioner.core.concurrency import CallReport, Concurrency, Holder, Rules, unknown
 from provisioner.core.pacing import Allowance
 from provisioner.core.queue_values import WorkerId
 from provisioner.core.sharing import Allotment, exchange
@@ -36,7 +36,7 @@ class SharedConcurrency:
         self._rules = rules
         self._sql = statements("concurrency")
 
-    async def exchange(self, worker: WorkerId, told: Reading) -> Allotment:
+    async def exchange(self, worker: WorkerId, told: CallReport) -> Allotment:
         """Tell what calls showed and how many slots could be used, and hear how many there are.
 
         Raises `DatabaseUnavailable`.

@@ -82,13 +82,13 @@ class SharedCredentialHealth:
         await self._change(credential, fingerprint, change)
         return state
 
-    async def condemned(self, credential: str, fingerprint: str, reason: str) -> bool:
+    async def found_invalid(self, credential: str, fingerprint: str, reason: str) -> bool:
         """Note that OpenRouter itself says no to a key; returns whether that quarantined it."""
         newly = False
 
         def change(health: KeyHealth, now: datetime) -> KeyHealth:
             nonlocal newly
-            health, newly = key_health.condemned(health, reason, now)
+            health, newly = key_health.found_invalid(health, reason, now)
             return health
 
         await self._change(credential, fingerprint, change)

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Final
 
 from provisioner.core.forecast import (
     SOON,
+    BatchInFront,
+    BatchPart,
     Forecast,
-    Line,
+    LineSample,
+    LineState,
     Measured,
-    Part,
-    Seen,
-    Survey,
+    NoForecast,
     Waits,
-    Why,
-    foresee,
+    estimated_places,
+    forecast_part,
     measure,
     obstacle,
     pace_of,
-    places,
     rate_of,
 )
 from provisioner.core.pacing import Allowance, Budget
@@ -46,7 +46,7 @@ QUICK: Final = 0.3
 
 # Why a request is not in line, if it goes on by itself; else it is held.
 _PASSING: Final = frozenset({"in_flight", "retried", "scheduled"})
-_HELD: Final = {"credential": Why.KEY, "project": Why.PROJECT, "connection": Why.CONNECTION}
+_HELD: Final = {"credential": NoForecast.KEY, "project": NoForecast.PROJECT, "connection": NoForecast.CONNECTION}
 
 _FIELDS: Final = tuple(each.name for each in fields(Budget))
 
@@ -79,10 +79,10 @@ class _Left:
         """How many are in line."""
         return max(0, self.requests - sum(each.requests for each in self.moving.values()))
 
-    def part(self, place: int) -> Part:
+    def part(self, place: int) -> BatchPart:
         """The same as a forecast needs it."""
-        held = [_HELD.get(kind, Why.KEY) for kind in self.moving if kind not in _PASSING]
-        return Part(
+        held = [_HELD.get(kind, NoForecast.KEY) for kind in self.moving if kind not in _PASSING]
+        return BatchPart(
             ready=self.ready,
             in_flight=self.moving.get("in_flight", Waits()).requests,
             place=place,
@@ -105,17 +105,19 @@ async def renew_forecasts(database: Database, *, every: float) -> bool:
         rows = await connection.fetch(sql["lines"])
         lines, batches = await _left(connection, {row["target"]: row["pending"] for row in rows})
         where = await _places(connection, {target: line.ready for target, line in lines.items()}, batches)
-        foreseen, told = [], []
+        forecasts, told = [], []
         for row in rows:
             target = row["target"]
             left = lines[target]
             line, measured = _line(row, left)
             pace = line.pace.ended if line.pace else None
-            foreseen.append((target, measured, pace, foresee(line, left.part(line.ready))))
-            told += [(key, foresee(line, each.part(where[key]))) for key, each in batches.items() if key[0] == target]
-        await _write(connection, foreseen, told)
+            forecasts.append((target, measured, pace, forecast_part(line, left.part(line.ready))))
+            told += [
+                (key, forecast_part(line, each.part(where[key]))) for key, each in batches.items() if key[0] == target
+            ]
+        await _write(connection, forecasts, told)
         # A line that began a moment ago is looked at again soon.
-        known = all(forecast.why is not Why.PACE for _, _, _, forecast in foreseen)
+        known = all(forecast.why is not NoForecast.PACE for _, _, _, forecast in forecasts)
         pause = max(0.0, time.monotonic() - began - QUICK) / LOAD if known else 0.0
         await connection.execute(sql["made"], timedelta(seconds=pause))
         return True
@@ -142,7 +144,7 @@ async def _left(
     return lines, batches
 
 
-def _line(row: "asyncpg.Record", left: _Left) -> tuple[Line, Measured]:
+def _line(row: "asyncpg.Record", left: _Left) -> tuple[LineState, Measured]:
     """One line, and what was measured of it up to now."""
     budget, now = _budget(row), row["now"]
     allowance = Allowance(row["writes_limit"], row["writes_period"]) if row["writes_limit"] else None
@@ -156,7 +158,7 @@ def _line(row: "asyncpg.Record", left: _Left) -> tuple[Line, Measured]:
             permits=row["allowed"],
             got=row["got"],
         )
-    line = Line(
+    line = LineState(
         paused=row["paused"],
         workers=row["workers"],
         troubled=row["troubled"],
@@ -186,14 +188,14 @@ async def _places(
 ) -> Mapping[Key, int]:
     """Where the last request of each batch stands."""
     sql = statements("forecast")
-    front: defaultdict[str, dict[str, Seen]] = defaultdict(dict)
+    front: defaultdict[str, dict[str, BatchInFront]] = defaultdict(dict)
     for row in await connection.fetch(sql["front"], [target for target, requests in ready.items() if requests], HEAD):
-        front[row["target"]][row["batch"]] = Seen(row["requests"], row["place"])
+        front[row["target"]][row["batch"]] = BatchInFront(row["requests"], row["place"])
     edges, samples, newest = await _behind(connection, [t for t, many in ready.items() if many > HEAD], batches)
     found: dict[Key, int] = {}
     for target, length in ready.items():
         ours = {batch: left.ready for (line, batch), left in batches.items() if line == target}
-        survey = Survey(
+        survey = LineSample(
             length=length,
             head=HEAD,
             front=front[target],
@@ -201,7 +203,7 @@ async def _places(
             sample=samples[target],
             newest=newest[target],
         )
-        found |= {(target, batch): place for batch, place in places(survey, ours).items()}
+        found |= {(target, batch): place for batch, place in estimated_places(survey, ours).items()}
     return found
 
 

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from provisioner.core.alerts import concerns
-from provisioner.core.notices import Delivery, Event, Finished, Known, Notice, Outcome, decide
+from provisioner.core.alerts import find_alerts
+from provisioner.core.notices import Delivery, Event, Finished, KnownAlert, Notice, Outcome, decide
 from provisioner.core.reports import Status
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
@@ -40,7 +40,7 @@ class NoticeBoard:
         self._read_status = read_status
         self._sql = statements("notices")
 
-    async def look(self, *, last: bool = False) -> bool:
+    async def collect(self, *, last: bool = False) -> bool:
         """Put what is to be told into the outbox, if it is this worker's turn; tells whether it is."""
         taken_at = await self._database.fetchrow(self._sql["turn"], timedelta(0) if last else TURN)
         if taken_at is None:
@@ -55,9 +55,9 @@ class NoticeBoard:
         return True
 
     async def _notice(self, connection: "PoolConnectionProxy[asyncpg.Record]", status: Status, *, last: bool) -> None:
-        known = [Known(**dict(row)) for row in await connection.fetch(self._sql["known"])]
+        known = [KnownAlert(**dict(row)) for row in await connection.fetch(self._sql["known"])]
         finished = [Finished(**dict(row)) for row in await connection.fetch(self._sql["finished"])]
-        found = decide(known, concerns(status), finished, events=self._events, now=status.now, last=last)
+        found = decide(known, find_alerts(status), finished, events=self._events, now=status.now, last=last)
         if set(found.known) != set(known):
             await connection.execute(self._sql["forget"])
             await connection.execute(self._sql["remember"], *_columns(found))

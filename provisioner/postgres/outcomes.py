@@ -89,7 +89,7 @@ async def set_aside(connection: "Session", worker: "WorkerId", settlement: Settl
             return await connection.fetchval(sql, *arguments) is not None
 
 
-async def record_kept(connection: "Session", request: int, fence: int, kept: str) -> str | None:
+async def record_set_aside(connection: "Session", request: int, fence: int, kept: str) -> str | None:
     """Try to record an outcome that was set aside; why not, if not."""
     sql = statements("settle")
     try:

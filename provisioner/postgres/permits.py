@@ -10,7 +10,7 @@ from dataclasses import astuple, dataclass, fields, replace
 from typing import Final, NamedTuple
 
 from provisioner.core.model import RateHeaders
-from provisioner.core.pacing import Allowance, Budget, Grant, Lesson, give_back, grant, learn, named
+from provisioner.core.pacing import Allowance, Budget, Grant, LimiterReply, give_back, grant, learn, named
 from provisioner.core.ports import Clock
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
@@ -107,7 +107,7 @@ class LonePermits:
     ) -> Budget:
         budget = self._named(budget, allowance)
         for at, rate, throttled_for, elapsed, lost in heard:
-            lesson = Lesson(at=at + ahead, rate=rate, throttled_for=throttled_for, elapsed=elapsed, lost=lost)
+            lesson = LimiterReply(at=at + ahead, rate=rate, throttled_for=throttled_for, elapsed=elapsed, lost=lost)
             budget = learn(budget, lesson)
         # Without a limit in the settings only headers bound what an operator allows.
         if self._start.metered is False and (allowance is None or budget.bare_since is None):

@@ -10,25 +10,25 @@ from typing import TYPE_CHECKING, Final
 
 from provisioner import __version__
 from provisioner.core.description import SPACE
-from provisioner.core.endings import UNSENT, lost, standing, unknown_target
+from provisioner.core.endings import UNSENT, lost, status_after, unknown_target
 from provisioner.core.errors import DatabaseUnusable, LeaseLost, StatementRefused, Unstorable
 from provisioner.core.model import Claim, Edits, OnConflict, Proof, Request, SentCreate, Settlement
 from provisioner.core.queue_values import (
     Claims,
     Heartbeat,
-    Late,
+    LateRecord,
+    OperatorLimit,
     QueuePosition,
     QueueSnapshot,
     Report,
     Rescue,
-    StandingLimit,
-    Swept,
+    SweepResult,
     Wiped,
     WorkerId,
 )
 from provisioner.postgres.forecasts import renew_forecasts
 from provisioner.postgres.kinds import CONFLICTS, Kind, kind_of, kind_of_line
-from provisioner.postgres.outcomes import record_kept, set_aside, told_apart
+from provisioner.postgres.outcomes import record_set_aside, set_aside, told_apart
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 from provisioner.postgres.settling import write_settlements
@@ -139,7 +139,7 @@ class PostgresQueue:
             return
         sql = self._claim if kind is None else kind.sql("claim")
         try:
-            called_off = [standing(type(UNSENT), doubted=doubted).if_cancelled for doubted in (False, True)]
+            called_off = [status_after(type(UNSENT), doubted=doubted).if_cancelled for doubted in (False, True)]
             await self._database.execute(sql["release"], worker, list(fences), list(set(fences.values())), *called_off)
         except (StatementRefused, DatabaseUnusable):
             if len(fences) == 1:
@@ -169,19 +169,19 @@ class PostgresQueue:
         async with self._database.acquire() as connection:
             return await set_aside(connection, worker, settlement, reason)
 
-    async def record_kept(self, limit: int) -> Sequence[Late]:
+    async def record_set_aside(self, limit: int) -> Sequence[LateRecord]:
         """Try again to record outcomes that were set aside, at most `limit` of those whose time has come."""
         tried = []
         for row in await self._database.fetch(self._settle["take_aside"], limit):
             async with self._database.acquire() as connection:
-                reason = await record_kept(connection, row["id"], row["fence"], row["calls"])
-            tried.append(Late(request=row["id"], reason=reason))
+                reason = await record_set_aside(connection, row["id"], row["fence"], row["calls"])
+            tried.append(LateRecord(request=row["id"], reason=reason))
         return tried
 
-    async def look(self, *, marks: dict[str, QueuePosition], served: dict[str, QueuePosition]) -> QueueSnapshot:
+    async def poll(self, *, marks: dict[str, QueuePosition], served: dict[str, QueuePosition]) -> QueueSnapshot:
         """Look at what there is to do from the given marks on, and tell how far the queues have been served."""
         ids = [mark.id for mark in marks.values()]
-        row = await self._database.fetchrow(self._keep["look"], *_columns(marks), *_columns(served), ids)
+        row = await self._database.fetchrow(self._keep["poll"], *_columns(marks), *_columns(served), ids)
         if row is None:  # a SELECT without FROM has exactly one row
             raise AssertionError
         heads = zip(row["targets"], row["ranks"], row["turns"], row["ids"], strict=True)
@@ -191,14 +191,14 @@ class PostgresQueue:
             lapsed=row["lapsed"],
             paused=frozenset(row["paused"]),
             heads={target: QueuePosition(rank, turn, id_) for target, rank, turn, id_ in heads},
-            unforeseen=row["unforeseen"],
+            forecast_due=row["forecast_due"],
             late=row["late"],
             troubled=frozenset(row["troubled"]),
             awaited=frozenset(row["awaited"]),
-            limits={target: StandingLimit(**limit) for target, limit in json.loads(row["limits"] or "{}").items()},
+            limits={target: OperatorLimit(**limit) for target, limit in json.loads(row["limits"] or "{}").items()},
         )
 
-    async def foresee(self, *, every: float) -> bool:
+    async def renew_forecasts(self, *, every: float) -> bool:
         """Renew the forecasts, if that is due and nobody else is about it; whether it was done."""
         return await renew_forecasts(self._database, every=every)
 
@@ -217,12 +217,12 @@ class PostgresQueue:
         )
         return Rescue(requests=row["requests"], workers=row["workers"]) if row else Rescue()
 
-    async def disown(self, limit: int) -> Sequence[int]:
+    async def fail_unknown_targets(self, limit: int) -> Sequence[int]:
         """Fail requests for targets that no worker has ever known; returns their ids."""
         ids: list[int] = []
         for row in await self._database.fetch(self._keep["strangers"]):
             line, end = row["target"], unknown_target(row["target"].partition("/")[0])
-            failed = await self._database.fetch(self._keep["disown"], line, limit, end.code, end.message)
+            failed = await self._database.fetch(self._keep["fail_unknown_targets"], line, limit, end.code, end.message)
             ids += [one["id"] for one in failed]
         return ids
 
@@ -236,10 +236,10 @@ class PostgresQueue:
         row = await self._database.fetchrow(self._keep["turn_log"], timedelta(seconds=keep))
         return bool(row and row["turned"])
 
-    async def sweep(self, limit: int, *, pause: float) -> Swept:
+    async def sweep(self, limit: int, *, pause: float) -> SweepResult:
         """Put about `limit` requests in line that have no place, unless that was looked for within `pause` seconds."""
         row = await self._database.fetchrow(self._keep["sweep"], limit, timedelta(seconds=pause))
-        return Swept(found=row["seen"], placed=row["placed"], done=row["done"]) if row else Swept()
+        return SweepResult(found=row["seen"], placed=row["placed"], done=row["done"]) if row else SweepResult()
 
     async def sweep_all(self, limit: int) -> int:
         """Put every request in line that has no place, looking at `limit` at a time; returns how many."""

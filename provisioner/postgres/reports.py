@@ -4,18 +4,18 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from provisioner.core.concurrency import MEMORY
-from provisioner.core.queue_values import StandingLimit
+from provisioner.core.queue_values import OperatorLimit
 from provisioner.core.reports import (
     BudgetReport,
     ConcurrencyReport,
     Failures,
     Gauges,
+    InaccessibleProjects,
     Leftovers,
-    Line,
-    Outside,
     Progress,
     RefusedKey,
     Retries,
+    StateCount,
     Status,
     TargetReport,
     Unrecorded,
@@ -39,8 +39,8 @@ __all__ = [
     "Failures",
     "Gauges",
     "Leftovers",
-    "Line",
     "Progress",
+    "StateCount",
     "Status",
     "TargetReport",
     "WorkerReport",
@@ -89,7 +89,7 @@ async def read_status(
             workers=await _workers(connection),
             failures=tuple(Failures(**dict(row)) for row in failures),
             unrecorded=Unrecorded(**dict((await connection.fetch(sql["unrecorded"], batch))[0])),
-            outside=tuple(Outside(**dict(row)) for row in await there("outside", batch)),
+            outside=tuple(InaccessibleProjects(**dict(row)) for row in await there("outside", batch)),
             retries=tuple(Retries(**dict(row)) for row in await there("retries", batch)),
             refused_keys=tuple(RefusedKey(**dict(row)) for row in await there("keys")),
             drifted=sum(row["requests"] for row in drifted),
@@ -114,7 +114,7 @@ async def read_gauges(database: Database) -> Gauges:
         await database.set_up(connection)
         sql = await readable(connection, _SQL)
         return Gauges(
-            lines=tuple(Line(**dict(row)) for row in await connection.fetch(sql["lines"])),
+            lines=tuple(StateCount(**dict(row)) for row in await connection.fetch(sql["lines"])),
             budgets=tuple(BudgetReport(**dict(row)) for row in await connection.fetch(sql["budgets"])),
             workers=await _workers(connection),
             drifted={row["target"]: row["requests"] for row in await connection.fetch(sql["drifted"], None)},
@@ -123,7 +123,7 @@ async def read_gauges(database: Database) -> Gauges:
                 ConcurrencyReport(**dict(row)) for row in await connection.fetch(sql["concurrency"], MEMORY)
             ),
             ends={row["target"]: row["seconds"] for row in await connection.fetch(sql["ends"])},
-            limits={target: StandingLimit(*limit) for target, *limit in await connection.fetch(sql["limits"])},
+            limits={target: OperatorLimit(*limit) for target, *limit in await connection.fetch(sql["limits"])},
         )
 
 

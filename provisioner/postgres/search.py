@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from provisioner.core.requests import Found, Listed, Query, Story
+from provisioner.core.requests import Found, Listed, Query, RequestHistory
 from provisioner.postgres.browse import listed
 from provisioner.postgres.candidates import TOP, Range, called, matching
 from provisioner.postgres.detail import read_attempts, read_detail
@@ -110,8 +110,8 @@ async def find(database: Database, query: Query) -> Found:
     more = found.edge is None and len(rows) > PAGE
     requests = [listed(row) for row in rows[:PAGE]]
     if oldest_first:
-        return Found(requests=tuple(reversed(requests)), newer=more, older=True, looked_to=found.edge)
-    return Found(requests=tuple(requests), newer=query.before is not None, older=more, looked_to=found.edge)
+        return Found(requests=tuple(reversed(requests)), newer=more, older=True, searched_to=found.edge)
+    return Found(requests=tuple(requests), newer=query.before is not None, older=more, searched_to=found.edge)
 
 
 @asynccontextmanager
@@ -135,7 +135,7 @@ def _range(before: int | None, after: int | None, *, oldest_first: bool) -> Rang
     )
 
 
-async def tell(database: Database, request: int) -> Story | None:
+async def tell(database: Database, request: int) -> RequestHistory | None:
     """The story of one request; None if there is none of that id. Raises as `find` does."""
     detail = await read_detail(database, request)
     if detail is None:
@@ -143,7 +143,7 @@ async def tell(database: Database, request: int) -> Story | None:
     attempts, earlier = await read_attempts(database, request, limit=CALLS)
     row = await database.fetchrow(statements(_SQL)["drift"], request)
     compared = dict(row) if row else {}
-    return Story(detail=detail, attempts=tuple(attempts), earlier=earlier, **compared)
+    return RequestHistory(detail=detail, attempts=tuple(attempts), earlier=earlier, **compared)
 
 
 def _meant(text: str) -> tuple[list[int], list[str], str]:

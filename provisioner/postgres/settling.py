@@ -5,8 +5,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from provisioner.core.doubt import unheard, with_doubt
-from provisioner.core.endings import UNSENT, standing
+from provisioner.core.doubt import possible_create, with_doubt
+from provisioner.core.endings import UNSENT, status_after
 from provisioner.core.model import (
     UNEDITED,
     AttemptRecord,
@@ -146,7 +146,7 @@ def _left_behind(settlement: Settlement) -> Iterator[tuple[object, ...]]:
 def _confessed(settlements: Sequence[Settlement], settled: Collection[int]) -> Iterator[Call]:
     """Others have taken some of these over, whose creates have worked all the same: who has them now must know."""
     late = [
-        with_doubt(one.claim, unheard(one.claim, call.started_at + timedelta(seconds=call.elapsed)))
+        with_doubt(one.claim, possible_create(one.claim, call.started_at + timedelta(seconds=call.elapsed)))
         for one in settlements
         if one.claim.request.id not in settled
         for call in one.records[:1]
@@ -180,12 +180,12 @@ def _row(settlement: Settlement, *, plain: bool) -> tuple[object, ...]:
             return (*who, *what, claim.request.credential[:COMPARED], *logged, claim.claimed_at)
         case Fail(code=code, message=message):
             failures, absent = claim.failures + 1, claim.request.absent
-            stands = standing(Fail, doubted=bool(claim.doubt))
+            stands = status_after(Fail, doubted=bool(claim.doubt))
             return (*who, sent, failures, claim.first_tried_at, absent, code, message, *stands)
         case Retry(code=code, message=message, counted=counted, delay=delay, quarantine=quarantine):
             failures = claim.failures + counted
             streak = (streak_after(claim, code), code) if counted and code else (claim.streak, claim.streak_of)
-            stands = standing(Retry, doubted=bool(claim.doubt))
+            stands = status_after(Retry, doubted=bool(claim.doubt))
             why = (code, message, delay, quarantine, *streak, stands.status, stands.if_cancelled)
             return (*who, sent, failures, claim.first_tried_at, *why)
         case Cancel() | Remove():
@@ -194,7 +194,7 @@ def _row(settlement: Settlement, *, plain: bool) -> tuple[object, ...]:
 
 def _standing_of_all(outcome: type[Outcome]) -> tuple[str, ...]:
     """The statuses that a statement is told once, where they are the same whatever is in doubt."""
-    stands = standing(outcome, doubted=False)
+    stands = status_after(outcome, doubted=False)
     if outcome in {Succeed, Remove}:
         return stands.status, stands.if_edited
     return (stands.status,) if outcome is Cancel else ()

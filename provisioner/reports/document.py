@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
-from provisioner.core.alerts import remedy
+from provisioner.core.alerts import advice_for
 from provisioner.core.text import printable, without_keys
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _environment() -> "Environment":
         "kind": lambda state: _KINDS.get(state, "off"),
         "line": _line,
         "percent": lambda part, whole: f"{100 * part / whole:.2f}" if whole else "0",
-        "remedy": remedy,
+        "remedy": advice_for,
         "secret": lambda row: f"{row['environment']}:{row['secret_path'].rstrip('/')}/{row['secret_name']}",
         "utc": lambda moment: f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
     }

@@ -10,8 +10,8 @@ from typing import Final
 import structlog
 
 from provisioner.core.changes import first_step, recorded_twice
-from provisioner.core.doubt import is_evidence, left_in_doubt, unheard, with_doubt
-from provisioner.core.endings import not_known, telling_what_is_left, without_budget
+from provisioner.core.doubt import is_evidence, left_in_doubt, possible_create, with_doubt
+from provisioner.core.endings import database_silent, with_leftovers, without_budget
 from provisioner.core.errors import (
     CredentialUnavailable,
     CredentialUnknown,
@@ -80,7 +80,7 @@ class Creator:
         except Exception as error:  # the row must not be lost, and the others must go on
             log.exception("creator_failed", request=claim.request.id)
             message = f"an error of the provisioner's own: {type(error).__name__}"
-            claim = with_doubt(claim, unheard(claim, self._clock.now()))
+            claim = with_doubt(claim, possible_create(claim, self._clock.now()))
             outcome = decide(
                 claim,
                 Action.CREATE,
@@ -146,7 +146,7 @@ class Creator:
                 break
             action, subject = decision.action, decision.connection
             if decision.delay:
-                with self._target.gate.lend():
+                with self._target.gate.without_slot():
                     await asyncio.sleep(decision.delay)
         fingerprint = await self._accepted(claim, outcome, key)
         return self._settlement(claim, outcome, sent, records, fingerprint)
@@ -175,7 +175,7 @@ class Creator:
         changed = self._target.shared_budget and any(record.action in _FIRST_CHANGES for record in records)
         if sent == claim.sent and not changed:
             self._target.writes.give_back(1)
-        outcome = telling_what_is_left(claim, outcome)
+        outcome = with_leftovers(claim, outcome)
         if claim.doubt and (left := left_in_doubt(claim, outcome)) != claim.doubt:
             claim = replace(claim, doubt=left)
         return Settlement(
@@ -215,7 +215,7 @@ class Creator:
         try:
             other = await recorded(claim.request, observation.connection)
         except DatabaseUnavailable as error:
-            return not_known(str(error))
+            return database_silent(str(error))
         return recorded_twice(claim, observation.connection, other) if other else None
 
     async def _call(
@@ -223,7 +223,7 @@ class Creator:
     ) -> tuple[Observation, Secret | None]:
         """Make one call; returns what it showed, and the key that was sent."""
         if action not in _WITH_KEY and not (action is Action.UPDATE and claim.request.edits.credential):
-            with self._target.gate.lend():
+            with self._target.gate.without_slot():
                 return await self._call_without_key(action, claim, subject), None
         target, request, keys = self._target, claim.request, self._target.keys
         if target.projects is not None and action is Action.CREATE and target.projects.is_wary(claim):
@@ -278,7 +278,7 @@ class Creator:
         elif self._target.shared_budget and action not in _LOOKING:
             return 0.0  # the claim has its permit
         budget = self._budget(action)
-        with self._target.gate.lend():
+        with self._target.gate.without_slot():
             while (wait := await _permit_of(budget)) and wait <= patience:
                 patience -= wait
                 await asyncio.sleep(wait)

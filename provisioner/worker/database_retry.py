@@ -44,7 +44,7 @@ class DatabaseRetry:
         """Whether the database was away when it was last asked for."""
         return self._lost_at is not None
 
-    async def insist(self, call: Callable[[], Awaitable[T]], *, refusable: bool = False) -> T:
+    async def call(self, call: Callable[[], Awaitable[T]], *, refusable: bool = False) -> T:
         """Make a call until the database answers it. Raises what is not `DatabaseUnavailable`.
 
         `refusable`: a `StatementRefused` is an answer too, and is raised.

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 import structlog
 
 from provisioner.core.errors import DatabaseUnavailable, ProvisionerError, StatementRefused
-from provisioner.core.gone import LASTING, Absence, is_gone, is_there, to_ask, too_many
+from provisioner.core.gone import MISSING_FOR, Absence, is_gone, is_there, to_ask, too_many
 from provisioner.core.model import Observation, Result
 from provisioner.core.ports import Clock, JoinedProjects, Permits
 from provisioner.core.projects import ProjectFilter, SeenProject, chosen
@@ -52,7 +52,7 @@ class Removing:
 
     address: str
     clock: Clock
-    lasting: timedelta = LASTING
+    lasting: timedelta = MISSING_FOR
 
 
 class Discoverer:

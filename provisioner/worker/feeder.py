@@ -7,13 +7,13 @@ from typing import Final
 
 import structlog
 
-from provisioner.core.doubt import unheard, with_doubt
+from provisioner.core.doubt import possible_create, with_doubt
 from provisioner.core.endings import ABANDONED
 from provisioner.core.errors import DatabaseUnavailable
-from provisioner.core.line import Line
+from provisioner.core.line import LineCursor
 from provisioner.core.model import Claim, Settlement
 from provisioner.core.ports import Clock, ClockStore, Queue
-from provisioner.core.queue_values import QueuePosition, StandingLimit
+from provisioner.core.queue_values import OperatorLimit, QueuePosition
 from provisioner.worker.creator import Creator
 from provisioner.worker.database_retry import DatabaseRetry, jittered
 from provisioner.worker.lease_state import LeaseState
@@ -56,7 +56,7 @@ class Feeder:
     ) -> None:
         self.target = target
         self.paused = False
-        self._line = Line()
+        self._line = LineCursor()
         self._hints: list[QueuePosition] = []  # that came while a claim was under way
         self._capacity = capacity
         self._queue = queue
@@ -79,7 +79,7 @@ class Feeder:
         self._widened = asyncio.Event()
         self._reported = True  # a worker before us may have left a report
         self._troubled = True  # a key or a project may be quarantined
-        self._allowed: StandingLimit | None = None
+        self._allowed: OperatorLimit | None = None
 
     @property
     def mark(self) -> QueuePosition:
@@ -110,7 +110,7 @@ class Feeder:
             self.paused = paused
             self._stir.set()
 
-    def note(self, *, troubled: bool, awaited: bool, allowed: StandingLimit | None) -> None:
+    def note(self, *, troubled: bool, awaited: bool, allowed: OperatorLimit | None) -> None:
         """Whether keys or projects are quarantined, whether others wait for slots, and what an operator allows."""
         self._troubled = troubled
         if allowed != self._allowed:
@@ -119,9 +119,9 @@ class Feeder:
             else:
                 log.info("limit_applied", target=self.target.name, by=allowed.by, **allowed.stated)
             self._allowed = allowed
-            self.target.gate.nudge()
+            self.target.gate.renegotiate()
         elif awaited:
-            self.target.gate.nudge()
+            self.target.gate.renegotiate()
 
     async def run(self) -> None:
         """Feed the creators until told to stop; then return once nothing is in hand any more."""
@@ -157,7 +157,7 @@ class Feeder:
         unsent = []
         while not self._work.empty():
             unsent.append(self._work.get_nowait())
-        self._lease_state.let_go(unsent)
+        self._lease_state.discard(unsent)
         self.target.writes.give_back(len(unsent))
         self._emptied.set()
         return unsent
@@ -171,7 +171,10 @@ class Feeder:
         """Give up waiting for the answers that are still out: their outcome is unknown, and is written down as that."""
         for claim in tuple(self._running.values()):
             now = self._clock.now()
-            doubted, records = with_doubt(claim, unheard(claim, now)), lost_attempt(claim, now, ABANDONED.message)
+            doubted, records = (
+                with_doubt(claim, possible_create(claim, now)),
+                lost_attempt(claim, now, ABANDONED.message),
+            )
             self._settler.add(Settlement(claim=doubted, outcome=ABANDONED, sent=claim.sent + 1, records=(records,)))
 
     async def _feed(self) -> None:
@@ -288,7 +291,7 @@ class Feeder:
 
     async def _share_clock(self, store: ClockStore) -> None:
         """Begin with what others knew of Infisical's clock, and leave what is known here for those who come later."""
-        made, told = self.target.clock.made, await self._database_retry.insist(store.load)
+        made, told = self.target.clock.made, await self._database_retry.call(store.load)
         if told is not None and made.bounds is None:
             made.note(told)
         while True:
@@ -330,4 +333,4 @@ class Feeder:
         self._more = True
         await self._wait(jittered(0.1))
         worker, target, held = self._lease_state.worker, self.target.name, self._lease_state.held
-        await self._database_retry.insist(lambda: self._queue.release_lost(worker, target=target, known=tuple(held)))
+        await self._database_retry.call(lambda: self._queue.release_lost(worker, target=target, known=tuple(held)))

@@ -37,7 +37,7 @@ class Forecaster:
             await self._due.wait()
             self._due.clear()
             try:
-                await self._queue.foresee(every=self._every)
+                await self._queue.renew_forecasts(every=self._every)
                 self._pause = FIRST_PAUSE
             except ProvisionerError as error:
                 self._not_before = self._clock.monotonic() + self._pause

@@ -4,7 +4,7 @@ import asyncio
 from typing import Final
 
 from provisioner.core.key_check import KeyKind
-from provisioner.core.ports import Clock, KeyAsker, KeyVerdicts
+from provisioner.core.ports import Clock, KeyChecker, KeyVerdicts
 from provisioner.core.secret import Secret
 
 # Seconds for which OpenRouter is not asked again after it could not say anything.
@@ -16,7 +16,7 @@ STALE: Final = 20.0
 class KeyChecks:
     """What is known of keys from OpenRouter itself."""
 
-    def __init__(self, *, asker: KeyAsker, verdicts: KeyVerdicts, clock: Clock) -> None:
+    def __init__(self, *, asker: KeyChecker, verdicts: KeyVerdicts, clock: Clock) -> None:
         self._asker = asker
         self._verdicts = verdicts
         self._clock = clock

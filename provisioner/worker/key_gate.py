@@ -262,7 +262,7 @@ class KeyGate:
         verdict = KeyKind.UNKNOWN if self._checks is None else await self._checks.check(key.secret, key.fingerprint)
         if verdict not in REASONS:
             return
-        newly = await self._health.condemned(*key.id, REASONS[verdict])
+        newly = await self._health.found_invalid(*key.id, REASONS[verdict])
         key.learn(good=False, quarantined=True)
         key.probing = False
         if newly:

@@ -34,7 +34,7 @@ class LeaseState:
         """These claims are ours now."""
         self.held.update({claim.request.id: claim.mark for claim in claims})
 
-    def let_go(self, claims: Iterable[Claim]) -> None:
+    def discard(self, claims: Iterable[Claim]) -> None:
         """These claims are settled or given back; a later attempt of the same request stays ours."""
         for claim in claims:
             if self.held.get(claim.request.id) == claim.mark:

@@ -62,7 +62,7 @@ class Maintenance:
         poll: float,
         keep_log: float,
         keep_failed: float,
-        unforeseen: Callable[[], None],
+        forecast_due: Callable[[], None],
     ) -> None:
         self._feeders = feeders
         self._name = name
@@ -74,7 +74,7 @@ class Maintenance:
         self._poll = poll
         self._keep_log = keep_log
         self._keep_failed = keep_failed
-        self._unforeseen = unforeseen
+        self._forecast_due = forecast_due
         self._stopping = False
         self._stir = asyncio.Event()
         self._front_at = 0.0
@@ -85,7 +85,7 @@ class Maintenance:
         self._blocked = False
         self._wiped_at_once = WIPED_AT_ONCE
         self._counted = (clock.monotonic(), 0)
-        self.turned_at = self.busy_at = clock.monotonic()
+        self.last_round_at = self.busy_at = clock.monotonic()
         self.late = True
         self.notified = False
 
@@ -93,14 +93,14 @@ class Maintenance:
         """Enter the list of workers, with a new lease, and learn the time: nothing is claimed before that."""
         asked_at = self._clock.monotonic()
         targets = tuple(self._feeders)
-        worker = await self._database_retry.insist(
+        worker = await self._database_retry.call(
             lambda: self._queue.register(name=self._name, targets=targets, lease=self._lease)
         )
         self._lease_state.enter(worker)
         self._lease_state.renewed(asked_at)
         self._due["renew"] = asked_at + self._lease / 3
-        await self._database_retry.insist(self._look)
-        self.turned_at = self._clock.monotonic()
+        await self._database_retry.call(self._look)
+        self.last_round_at = self._clock.monotonic()
 
     def hurry(self) -> None:
         """Look now at what there is to do: something may be due."""
@@ -110,7 +110,7 @@ class Maintenance:
         """There is something in line: no look need tell."""
         self.busy_at = self._clock.monotonic()
 
-    def stranger(self) -> None:
+    def unknown_target_seen(self) -> None:
         """There is something in line for a target that is not ours: it may be nobody's."""
         self._due["strangers"] = min(self._due.get("strangers", 0.0), self._stranger_at)
 
@@ -129,7 +129,7 @@ class Maintenance:
                 self._database_retry.back()
             except DatabaseUnavailable as error:
                 self._database_retry.lost(error)
-            self.turned_at = self._clock.monotonic()
+            self.last_round_at = self._clock.monotonic()
             await self._sleep(snapshot)
 
     async def _round(self) -> QueueSnapshot:
@@ -146,7 +146,7 @@ class Maintenance:
             await self._apart("forgotten", self._release_forgotten)
         if self._is_due("strangers", STRANGERS):
             self._stranger_at = self._clock.monotonic() + STRANGERS_SOON
-            await self._apart("strangers", self._disown)
+            await self._apart("strangers", self._fail_unknown_targets)
         if self._is_due("wipe", WIPING):
             await self._apart("wipe", self._wipe)
         if self._lease_state.held or snapshot.heads:
@@ -172,8 +172,8 @@ class Maintenance:
             self._due["log"] = self._clock.monotonic() + LOG_AGAIN
             log.info("attempt_log_not_turned", reason="it is locked by somebody else", again_in=LOG_AGAIN)
 
-    async def _disown(self) -> None:
-        for request in await self._queue.disown(LOT):
+    async def _fail_unknown_targets(self) -> None:
+        for request in await self._queue.fail_unknown_targets(LOT):
             log.warning("request_failed", request=request, code="target_unknown")
 
     async def _fold(self) -> None:
@@ -204,15 +204,15 @@ class Maintenance:
             for name, feeder in self._feeders.items()
             if feeder.mark != FRONT and (turn := replace(feeder.mark, id=0)) != self._told.get(name)
         }
-        snapshot = await self._queue.look(marks=marks, served=served)
+        snapshot = await self._queue.poll(marks=marks, served=served)
         took = self._clock.monotonic() - now
         if from_front:
             self._front_at = now + took / SHARE
         self._told.update(served)
         self._clock.set_by(snapshot.now, took=took)
         self.late = snapshot.late
-        if snapshot.unforeseen:
-            self._unforeseen()
+        if snapshot.forecast_due:
+            self._forecast_due()
         for name, feeder in self._feeders.items():
             feeder.resume(paused=name in snapshot.paused)
             feeder.note(

@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from provisioner.core.endings import not_known
+from provisioner.core.endings import database_silent
 from provisioner.core.errors import DatabaseUnavailable
 from provisioner.core.model import Claim, ErrorCode, Observation, Proof, Result, Retry
 from provisioner.core.ports import Clock, JoinedProjects, Permits, ProjectHealth
@@ -108,7 +108,7 @@ class ProjectGate:
             await self._check(project)
         except DatabaseUnavailable as error:
             message = "whether the machine identity is in the project is not known just now"
-            raise Postponed(not_known(message)) from error
+            raise Postponed(database_silent(message)) from error
 
     def _is_known(self, project: str) -> bool:
         """Whether nothing can be learned from a create there: it is known to pass, or to be refused."""
@@ -161,7 +161,7 @@ class ProjectGate:
             if cause is Cause.NOT_IN_PROJECT:
                 await self._read(refused=True)
         except DatabaseUnavailable:
-            return replace(not_known(observation.message), code=ErrorCode.PERMISSION_DENIED)
+            return replace(database_silent(observation.message), code=ErrorCode.PERMISSION_DENIED)
         finally:
             self._trials.leave(project, claim.request.id, passed=False)
             self._open.set()

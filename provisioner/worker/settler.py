@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 import structlog
 
-from provisioner.core.doubt import unheard, with_doubt
+from provisioner.core.doubt import possible_create, with_doubt
 from provisioner.core.endings import UNSTORABLE
 from provisioner.core.errors import DatabaseUnusable, OutcomeDelayed, OutcomeRefused, OutcomeUnstorable
 from provisioner.core.model import Fail, Retry, Settlement, Succeed
@@ -140,7 +140,7 @@ class Settler:
         took = self._clock.monotonic() - began
         self._resize(len(batch), took)
         self._observer.settled(batch, report, took)
-        self._lease_state.let_go([settlement.claim for settlement in batch])
+        self._lease_state.discard([settlement.claim for settlement in batch])
         unsuccessful = [settlement for settlement in batch if type(settlement.outcome) is not Succeed]
         self._lease_state.created += len(batch) - len(unsuccessful)
         self._lease_state.retried.update(
@@ -153,7 +153,7 @@ class Settler:
         """Make a call until the database answers; what it says is no absence a few times over, but for slowness."""
         for number in range(1, TRIES + 1):
             try:
-                return await self._database_retry.insist(call)
+                return await self._database_retry.call(call)
             except OutcomeDelayed as error:
                 if error.slow or number == TRIES:
                     raise
@@ -170,7 +170,7 @@ class Settler:
     async def _replace(self, settlement: Settlement, error: OutcomeUnstorable) -> None:
         """What came cannot be stored: that is what is recorded; if not even that can be, it is set aside."""
         log.error("settlement_unstorable", request=settlement.claim.request.id, error=str(error))
-        claim = with_doubt(settlement.claim, unheard(settlement.claim, self._clock.now()))
+        claim = with_doubt(settlement.claim, possible_create(settlement.claim, self._clock.now()))
         fitting = replace(settlement, claim=claim, outcome=UNSTORABLE, records=())
         try:
             await self._write([fitting])
@@ -192,7 +192,7 @@ class Settler:
             return
         self._pauses.pop(claim.mark, None)
         log.error("outcome_set_aside", request=claim.request.id, connection=made, reason=reason)
-        self._lease_state.let_go([claim])
+        self._lease_state.discard([claim])
 
 
 def _tell(batch: Sequence[Settlement], report: Report) -> None:

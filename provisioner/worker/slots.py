@@ -42,7 +42,7 @@ class OpenGate:
         """Send a create, or credentials, as soon as there is a slot for it."""
         return await call()
 
-    def lend(self) -> AbstractContextManager[None]:
+    def without_slot(self) -> AbstractContextManager[None]:
         """Somebody who has a claim does something that needs no slot: another claim may be worked on meanwhile."""
         return nullcontext()
 
@@ -56,7 +56,7 @@ class OpenGate:
     def rest(self) -> None:
         """There is nothing to do: the others, if there are any, may have our slots."""
 
-    def nudge(self) -> None:
+    def renegotiate(self) -> None:
         """Others wait for slots, or an operator has changed the limit: what we have is agreed on anew."""
 
     def forget(self) -> None:
@@ -136,7 +136,7 @@ class SlotGate(OpenGate):
                 raise
 
     @contextmanager
-    def lend(self) -> Iterator[None]:
+    def without_slot(self) -> Iterator[None]:
         """Somebody who has a claim does something that needs no slot: another claim may be worked on meanwhile."""
         self._lent += 1
         self._changed()
@@ -159,7 +159,7 @@ class SlotGate(OpenGate):
         if self._slots.awaited:
             self._stir.set()
 
-    def nudge(self) -> None:
+    def renegotiate(self) -> None:
         """Others wait for slots, or an operator has changed the limit: what we have is agreed on anew."""
         if self._slots.slots:
             self._stir.set()

@@ -74,7 +74,7 @@ class Upkeep:
             await self._record_some()
 
     async def _record_some(self) -> int:
-        tried = await self._queue.record_kept(LATE_AT_ONCE)
+        tried = await self._queue.record_set_aside(LATE_AT_ONCE)
         for late in tried:
             if late.reason is None:
                 log.info("outcome_recorded_late", request=late.request)

@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from provisioner.core.comparison import NO_PRINTS, AnyRecorded, Project
+from provisioner.core.comparison import NO_FINGERPRINTS, AnyRecorded, Project
 from provisioner.core.errors import DatabaseUnavailable, ProvisionerError, StatementRefused
 from provisioner.core.model import Result
 from provisioner.core.ports import Clock, Permits
@@ -32,7 +32,7 @@ class _Interrupted(Exception):
 class Verifier:
     """Goes over one target, again and again; only one of all workers at a time.
 
-    `prints` tells the fingerprints of the keys that credentials have now, by their canonical names.
+    `fingerprints` tells the fingerprints of the keys that credentials have now, by their canonical names.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Verifier:
         reads: Permits,
         ledger: DriftLedger,
         clock: Clock,
-        prints: Callable[[], Awaitable[Mapping[str, str]]] | None = None,
+        fingerprints: Callable[[], Awaitable[Mapping[str, str]]] | None = None,
         poll: float = POLL,
     ) -> None:
         self._target = target
@@ -52,8 +52,8 @@ class Verifier:
         self._ledger = ledger
         self._clock = clock
         self._poll = poll
-        self._ask_prints = prints
-        self._prints = NO_PRINTS
+        self._ask_fingerprints = fingerprints
+        self._prints = NO_FINGERPRINTS
         self.pause = PAUSE
 
     async def run(self) -> None:
@@ -79,8 +79,8 @@ class Verifier:
     async def _round(self, turn: Round) -> None:
         """Compare all that is left of the round, then what was missed once more."""
         while projects := await self._ledger.page(turn):
-            if self._ask_prints is not None:
-                self._prints = await self._ask_prints()
+            if self._ask_fingerprints is not None:
+                self._prints = await self._ask_fingerprints()
             for recorded in projects.values():
                 await self._compare(turn, recorded, behind=recorded[-1])
                 turn = replace(turn, project_id=recorded[-1].project_id, name=recorded[-1].place)

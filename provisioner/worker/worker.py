@@ -26,7 +26,7 @@ from provisioner.worker.upkeep import Upkeep
 log = structlog.stdlib.get_logger()
 
 # What is left to say to the database when stopping may take so many seconds.
-FAREWELL: Final = 5.0
+SIGN_OFF_TIMEOUT: Final = 5.0
 # The forecasts are renewed every so many polls.
 FORECAST: Final = 2
 # When draining ends all requests are looked at, so many at a time: well within a statement's time on any disk.
@@ -89,7 +89,7 @@ class Worker:
             poll=options.poll,
             keep_log=options.keep_log,
             keep_failed=options.keep_failed,
-            unforeseen=self._forecaster.hurry,
+            forecast_due=self._forecaster.hurry,
         )
 
         self._upkeep = Upkeep(queue, clock=clock, late=lambda: self._maintenance.late)
@@ -103,7 +103,7 @@ class Worker:
         """How this worker is, for those who look after it."""
         return Vitals(
             worker=self._lease_state.worker,
-            turned_at=self._maintenance.turned_at,
+            last_round_at=self._maintenance.last_round_at,
             lease_good=self._lease_state.leased,
             database_away=self._database_retry.away,
             stopping=self._stop.is_set(),
@@ -121,7 +121,7 @@ class Worker:
         if target is None or target in self.feeders:
             self._maintenance.heard()
         else:
-            self._maintenance.stranger()
+            self._maintenance.unknown_target_seen()
         if target is None:  # it may be about what waits, too
             self._maintenance.hurry()
 
@@ -167,7 +167,7 @@ class Worker:
                 task.cancel()
         # Only now does nobody renew the lease any more.
         with suppress(TimeoutError, DatabaseUnavailable):
-            async with asyncio.timeout(FAREWELL):
+            async with asyncio.timeout(SIGN_OFF_TIMEOUT):
                 await self._queue.leave(self._lease_state.worker)
         log.info("worker_stopped", worker=self._lease_state.worker, created=self.created)
 
@@ -184,7 +184,7 @@ class Worker:
             for feeder in self.feeders.values():
                 feeder.abandon()
         with suppress(TimeoutError, DatabaseUnavailable):
-            async with asyncio.timeout(FAREWELL):
+            async with asyncio.timeout(SIGN_OFF_TIMEOUT):
                 await self._settler.flushed()
 
     async def _drain(self) -> None:
@@ -198,17 +198,17 @@ class Worker:
             if feeder.target.projects is not None:
                 await feeder.target.projects.refreshed.wait()
         while True:
-            if await self._database_retry.insist(lambda: self._queue.work_left(targets)) or self._lease_state.held:
+            if await self._database_retry.call(lambda: self._queue.work_left(targets)) or self._lease_state.held:
                 complete = False
                 await asyncio.sleep(min(self._options.poll, 0.2))
             elif complete:
                 return self.stop()
             else:
                 # An outcome that was set aside is work, too, once its time has come.
-                await self._database_retry.insist(self._upkeep.record_due)
+                await self._database_retry.call(self._upkeep.record_due)
                 # What was written with triggers off has no place where it could be seen. Once
                 # it is in line, no matter who put it there, there is work left.
-                placed = await self._database_retry.insist(lambda: self._queue.sweep_all(SWEPT_AT_ONCE))
+                placed = await self._database_retry.call(lambda: self._queue.sweep_all(SWEPT_AT_ONCE))
                 if placed:
                     log.warning(
                         "requests_put_in_line", requests=placed, reason="they were pending without a place in line"

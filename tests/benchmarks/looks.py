@@ -72,7 +72,7 @@ def looks(rows: int) -> Mapping[str, Look]:
         {"after": rows // 2, "state": "pending"},
     )
     found: dict[str, Look] = {
-        "a worker's look": lambda pool: PostgresQueue(pool).look(marks={"default": FRONT}, served={}),
+        "a worker's look": lambda pool: PostgresQueue(pool).poll(marks={"default": FRONT}, served={}),
         "status, page": partial(read_status, batches=50),
         "status of one batch": partial(read_status, batch=last),
         "metrics": read_gauges,

@@ -15,7 +15,7 @@ from uuid import UUID
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from provisioner.core.doubt import is_evidence, left_in_doubt, unheard, with_doubt
+from provisioner.core.doubt import is_evidence, left_in_doubt, possible_create, with_doubt
 from provisioner.core.errors import LeaseLost, StatementRefused
 from provisioner.core.model import (
     Action,
@@ -328,7 +328,7 @@ class Journey(RuleBasedStateMachine):
     def _see(self, flight: Flight, seen: Observation, *, works: bool) -> None:
         now = datetime.now(UTC)
         if flight.action is Action.CREATE and is_evidence(seen):
-            sent = replace(unheard(flight.claim, now), sent_at=flight.left_at or now)
+            sent = replace(possible_create(flight.claim, now), sent_at=flight.left_at or now)
             proof = Proof.TAKEN if seen.proof is Proof.TAKEN else Proof.NONE
             flight.claim = with_doubt(flight.claim, replace(sent, proof=proof))
         # A late commit is possible for as long as one is on its way, and after that it is long ago.

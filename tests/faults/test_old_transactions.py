@@ -89,7 +89,7 @@ async def _entries_of_one_round(url: str, mark: QueuePosition, worker: int, old:
     queue = PostgresQueue(pool)
     brought = await queue.claim(worker, target="default", start=mark, limit=10)
     assert len(brought.claims) == 10
-    await queue.look(marks={"default": mark}, served={})
+    await queue.poll(marks={"default": mark}, served={})
     await pool.close()
     await eventually(alone)
     after = await watcher.fetchval(ENTRIES)

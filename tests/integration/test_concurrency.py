@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
-from provisioner.core.concurrency import MEMORY, SELF_HOSTED, START, SUSPICION, UPSTREAM, Reading, Rules
+from provisioner.core.concurrency import MEMORY, SELF_HOSTED, START, SUSPICION, UPSTREAM, CallReport, Rules
 from provisioner.postgres.concurrency import SharedConcurrency
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.reports import read_gauges
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 SELF = Options(mode="self-hosted", projects=400)
 HERE = Rules(address="https://infisical.example")
-MANY = Reading(wanted=100)
+MANY = CallReport(wanted=100)
 JOIN = (
     "INSERT INTO provisioner.workers (name, version, targets, lease_until)"
     " VALUES ('w', '1', '{default}', now() + interval '30 s') RETURNING id"

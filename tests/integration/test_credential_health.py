@@ -48,9 +48,9 @@ async def refuse(health: SharedCredentialHealth, times: int = 3) -> tuple[bool, 
 
 def test_a_fingerprint_leads_nowhere_back() -> None:
     """It tells keys and databases apart, and holds nothing of the key."""
-    prints = {fingerprint(Secret(key), salt) for key in ("sk-or-v1-a", "sk-or-v1-b") for salt in ("one", "two")}
-    assert len(prints) == 4
-    assert all(len(print_) == FINGERPRINT_LENGTH and "sk-" not in print_ for print_ in prints)
+    fingerprints = {fingerprint(Secret(key), salt) for key in ("sk-or-v1-a", "sk-or-v1-b") for salt in ("one", "two")}
+    assert len(fingerprints) == 4
+    assert all(len(print_) == FINGERPRINT_LENGTH and "sk-" not in print_ for print_ in fingerprints)
 
 
 async def test_all_workers_share_the_salt(health: SharedCredentialHealth) -> None:

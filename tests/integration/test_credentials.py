@@ -88,9 +88,9 @@ async def test_a_key_in_infisical_is_read_once_for_all(database: Database, logge
         state = fleet.simulator.state()
         assert GOOD not in repr(state)
         assert GOOD not in repr(logged)
-        prints = {each["keyFingerprint"] for each in state["connections"]}
+        fingerprints = {each["keyFingerprint"] for each in state["connections"]}
         plain = await fleet.session.fetchval("SELECT count(*) FROM provisioner.connection_requests")
-        assert (len(prints), plain) == (1, 1000)
+        assert (len(fingerprints), plain) == (1, 1000)
 
 
 async def test_an_older_infisical_is_asked_by_its_own_route(database: Database) -> None:

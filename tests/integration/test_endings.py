@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from provisioner.core.doubt import LATE_COMMIT, REPLICA_LAG
-from provisioner.core.endings import Status, standing
+from provisioner.core.endings import Status, status_after
 from provisioner.core.model import Cancel, ErrorCode, Fail, Outcome, Remove, Retry, Succeed
 from provisioner.core.queue_values import FRONT
 from provisioner.postgres.pool import Database as Pool
@@ -48,7 +48,7 @@ class Case(NamedTuple):
 
     def expected(self) -> Status:
         """What the core says."""
-        stands = standing(type(self.outcome), doubted=self.in_doubt)
+        stands = status_after(type(self.outcome), doubted=self.in_doubt)
         match self.outcome:
             case Succeed():
                 edited = self.wished or self.rekeyed

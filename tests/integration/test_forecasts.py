@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from provisioner.core.forecast import Why
+from provisioner.core.forecast import NoForecast
 from provisioner.postgres import forecasts
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queue import PostgresQueue
@@ -78,7 +78,7 @@ async def foreseen(session: Session, queue: PostgresQueue, *, measured: bool = F
     await session.execute("UPDATE provisioner.forecast_turn SET due_at = '-infinity'")
     if not measured:
         await session.execute("UPDATE provisioner.line_forecasts SET busy = false")
-    assert await queue.foresee(every=2.0)
+    assert await queue.renew_forecasts(every=2.0)
     return await shown(session)
 
 
@@ -129,7 +129,7 @@ class TestPlaces:
         await ask(session, "old", 10)
         await foreseen(session, queue)
         await ask(session, "new", 10)
-        assert (await shown(session))["new"] == Why.NEW
+        assert (await shown(session))["new"] == NoForecast.NEW
         assert (await foreseen(session, queue))["new"] == 20.0
 
     async def test_batches_that_are_too_many_end_with_their_line(
@@ -149,7 +149,7 @@ class TestPlaces:
         await session.execute("DELETE FROM provisioner.connection_requests")
         await foreseen(session, queue)
         assert await count(session, "forecasts") == 0
-        assert not (await queue.look(marks={}, served={})).unforeseen
+        assert not (await queue.poll(marks={}, served={})).forecast_due
 
 
 class TestTimes:
@@ -206,29 +206,29 @@ class TestNoForecast:
     @pytest.mark.parametrize(
         ("statement", "why"),
         [
-            ("SELECT provisioner.pause('default')", Why.PAUSED),
-            ("DELETE FROM provisioner.workers", Why.NOBODY),
+            ("SELECT provisioner.pause('default')", NoForecast.PAUSED),
+            ("DELETE FROM provisioner.workers", NoForecast.NOBODY),
             (
                 "INSERT INTO provisioner.target_incidents (target, reporter, reason) VALUES ('default', 'w', 'down')",
-                Why.TROUBLE,
+                NoForecast.TROUBLE,
             ),
             (
                 (
                     "INSERT INTO provisioner.concurrency (target, address, in_flight_limit, stalled_at)"
                     " VALUES ('default', 'https://a', 1, extract(EPOCH FROM now()) - 100)"
                 ),
-                Why.TROUBLE,
+                NoForecast.TROUBLE,
             ),
-            (HOLD.format("'credential:default'"), Why.KEY),
-            (HOLD.format("'project:' || project_id"), Why.PROJECT),
-            (HOLD.format("'connection'"), Why.CONNECTION),
-            ("UPDATE provisioner.connection_requests SET not_before = now() + interval '1 hour'", Why.SCHEDULED),
-            ("UPDATE provisioner.permits SET metered = NULL", Why.PACE),
-            ("UPDATE provisioner.permits SET metered = false", Why.PACE),
+            (HOLD.format("'credential:default'"), NoForecast.KEY),
+            (HOLD.format("'project:' || project_id"), NoForecast.PROJECT),
+            (HOLD.format("'connection'"), NoForecast.CONNECTION),
+            ("UPDATE provisioner.connection_requests SET not_before = now() + interval '1 hour'", NoForecast.SCHEDULED),
+            ("UPDATE provisioner.permits SET metered = NULL", NoForecast.PACE),
+            ("UPDATE provisioner.permits SET metered = false", NoForecast.PACE),
         ],
     )
     async def test_what_is_in_the_way_is_said(
-        self, session: Session, queue: PostgresQueue, statement: str, why: Why
+        self, session: Session, queue: PostgresQueue, statement: str, why: NoForecast
     ) -> None:
         """Each obstacle, where there was a forecast before."""
         await insert(session, batch="b")
@@ -241,18 +241,18 @@ class TestNoForecast:
         await insert(session, batch="b")
         await foreseen(session, queue)
         await session.execute("SELECT provisioner.pause('default')")
-        assert await shown(session) == {"b": Why.PAUSED, "total": Why.PAUSED}
+        assert await shown(session) == {"b": NoForecast.PAUSED, "total": NoForecast.PAUSED}
         await session.execute("SELECT provisioner.resume('default')")
-        assert await shown(session) == {"b": Why.NEW, "total": Why.NEW}
+        assert await shown(session) == {"b": NoForecast.NEW, "total": NoForecast.NEW}
 
     async def test_what_nobody_renews_is_no_forecast(self, session: Session, queue: PostgresQueue) -> None:
         """When the last look is long ago, that is said, and whether a worker is there that could look."""
         await insert(session, batch="b")
         await foreseen(session, queue)
         await session.execute("UPDATE provisioner.forecast_turn SET due_at = now() - interval '1 minute'")
-        assert (await shown(session))["b"] == Why.NEW
+        assert (await shown(session))["b"] == NoForecast.NEW
         await session.execute("DELETE FROM provisioner.workers")
-        assert (await shown(session))["b"] == Why.NOBODY
+        assert (await shown(session))["b"] == NoForecast.NOBODY
 
 
 class TestMeasured:
@@ -285,11 +285,11 @@ class TestMeasured:
 
 async def test_one_worker_looks_for_all(session: Session, queue: PostgresQueue) -> None:
     """It is due when there is work, until somebody has looked; who comes second does nothing."""
-    assert not (await queue.look(marks={}, served={})).unforeseen
+    assert not (await queue.poll(marks={}, served={})).forecast_due
     await insert(session, batch="b")
     await session.execute("SELECT provisioner.cancel(ARRAY [0::bigint])")
     await foreseen(session, queue)
-    assert not (await queue.look(marks={}, served={})).unforeseen
-    assert not await queue.foresee(every=2.0)
+    assert not (await queue.poll(marks={}, served={})).forecast_due
+    assert not await queue.renew_forecasts(every=2.0)
     await session.execute("UPDATE provisioner.forecast_turn SET due_at = now()")
-    assert (await queue.look(marks={}, served={})).unforeseen
+    assert (await queue.poll(marks={}, served={})).forecast_due

@@ -15,7 +15,7 @@ from tests.support.fleet import Fleet
 if TYPE_CHECKING:
     from tests.support.postgres import Database
 
-LOOK = statements("maintenance")["look"]
+LOOK = statements("maintenance")["poll"]
 LEASE = statements("maintenance")["renew"]
 IN_A_ROW = 40  # looks, in two seconds: whatever is asked every second would be among them
 

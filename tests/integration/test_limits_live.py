@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from provisioner.core.concurrency import Reading, Rules
+from provisioner.core.concurrency import CallReport, Rules
 from provisioner.core.pacing import Allowance, Budget, fixed
 from provisioner.postgres.concurrency import SharedConcurrency
 from provisioner.postgres.permits import UNLIMITED, Allowed, LonePermits, SharedPermits
@@ -93,13 +93,13 @@ class TestTheRow:
                 allowed = Allowed()
                 rules = Rules(address="https://a.example", most=2)
                 shared = SharedConcurrency(pool, target=target, rules=rules, allowed=allowed, capped=capped)
-                told = Reading(wanted=9, calls=9, accepted=9, elapsed=0.9, pressed=True, quick=True)
+                told = CallReport(wanted=9, calls=9, accepted=9, elapsed=0.9, pressed=True, quick=True)
                 for _ in range(9):
                     allotment = await shared.exchange(1, told)
                 assert allotment.limit == most
                 assert allowed.writes == Allowance(60, 60.0)
             await session.execute("SELECT provisioner.set_limit('default')")
-            await shared.exchange(1, Reading(wanted=9))
+            await shared.exchange(1, CallReport(wanted=9))
             assert allowed.writes is None
         await pool.close()
 

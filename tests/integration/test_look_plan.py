@@ -17,6 +17,7 @@ from provisioner.core.queue_values import FRONT
 from provisioner.core.requests import Query
 from provisioner.postgres.browse import exporting, requested_targets, unknown_batches
 from provisioner.postgres.candidates import is_narrow
+from provisioner.postgres.desired_changes import TakesTooLong, outdated
 from provisioner.postgres.filters import Filter, State
 from provisioner.postgres.history import read_history
 from provisioner.postgres.pool import Database as Pool
@@ -24,7 +25,6 @@ from provisioner.postgres.queries import statements
 from provisioner.postgres.queue import PostgresQueue
 from provisioner.postgres.reports import read_gauges, read_leftovers, read_outlook, read_status
 from provisioner.postgres.search import find, page, tell
-from provisioner.postgres.wishes import TakesTooLong, outdated
 from tests.benchmarks.crowd import gather
 from tests.support import eventually
 from tests.support.sessions import connected
@@ -57,7 +57,7 @@ STATUS: Final[dict[str, Look]] = {
     "story": lambda pool: tell(pool, 95_000),
     "targets": requested_targets,
     "batches": lambda pool: unknown_batches(pool, ["import-0001", "no such batch"]),
-    "worker": lambda pool: PostgresQueue(pool).look(marks={"default": FRONT, "default/rotations": FRONT}, served={}),
+    "worker": lambda pool: PostgresQueue(pool).poll(marks={"default": FRONT, "default/rotations": FRONT}, served={}),
 }
 FILTERS: Final[tuple[dict[str, Any], ...]] = (
     {},
@@ -190,9 +190,9 @@ async def test_old_keys_are_not_counted_for_longer_than_a_person_waits(
     """To compare all keys reads the whole table: that ends in time, and says so."""
     pool = Pool(crowd.url, size=1)
     try:
-        monkeypatch.setattr("provisioner.postgres.wishes.SOON", 60_000)
+        monkeypatch.setattr("provisioner.postgres.desired_changes.SOON", 60_000)
         assert await outdated(pool, {"default": "another"}, None, of=ROWS) > 0
-        monkeypatch.setattr("provisioner.postgres.wishes.SOON", 1)
+        monkeypatch.setattr("provisioner.postgres.desired_changes.SOON", 1)
         with pytest.raises(TakesTooLong):
             await outdated(pool, {"default": "another"}, None, of=ROWS)
         with pytest.raises(TakesTooLong):

@@ -154,27 +154,27 @@ class TestOutbox:
         """However many workers look at once, one takes the turn, and the notice is there once."""
         a_finished_batch(database, failed=2)
         async with boards(database, 4) as fleet:
-            assert sorted(await asyncio.gather(*(board.look() for board in fleet))) == [False, False, False, True]
+            assert sorted(await asyncio.gather(*(board.collect() for board in fleet))) == [False, False, False, True]
             events = [delivery.notice.event.value for delivery in await taken(fleet[0])]
             assert sorted(events) == ["batch_finished", "needs_attention"]
             query(database, TURN)
-            assert await fleet[1].look()
+            assert await fleet[1].collect()
             assert await taken(fleet[1]) == []
 
     async def test_an_idle_worker_writes_nothing(self, database: Lent) -> None:
         """Who is not on turn asks one statement, which changes no row."""
         async with boards(database, 2) as (one, other):
             query(database, TURN)
-            assert await one.look()
+            assert await one.collect()
             before = query(database, "SELECT xmin, ctid FROM provisioner.notice_turn")
-            assert not await other.look()
+            assert not await other.collect()
             assert query(database, "SELECT xmin, ctid FROM provisioner.notice_turn") == before
 
     async def test_what_a_dead_worker_took_is_sent_by_another(self, database: Lent) -> None:
         """The same notice, with the same id, is due again when its lease has expired, and not before."""
         a_finished_batch(database)
         async with boards(database, 2) as (one, other):
-            await one.look()
+            await one.collect()
             (mine,) = await taken(one)
             assert await taken(other) == []
             query(database, "UPDATE provisioner.notices SET due_at = now()")
@@ -197,9 +197,9 @@ class TestOutbox:
             with monkeypatch.context() as dying:
                 dying.setattr(one, "_enqueue", die)
                 with pytest.raises(RuntimeError):
-                    await one.look()
+                    await one.collect()
             query(database, TURN)
-            assert await other.look()
+            assert await other.collect()
             assert len(await taken(other)) == 2
 
     async def test_a_worker_that_was_frozen_on_its_turn_notices_nothing(self, database: Lent) -> None:
@@ -211,11 +211,11 @@ class TestOutbox:
             async def slow() -> object:
                 seen = await real()
                 query(database, TURN)
-                assert await other.look()
+                assert await other.collect()
                 return seen
 
             frozen._read_status = slow  # type: ignore[assignment]
-            assert not await frozen.look()
+            assert not await frozen.collect()
             assert len(await taken(other)) == 1
 
     async def test_a_batch_that_goes_on_is_told_again(self, database: Lent) -> None:
@@ -223,23 +223,23 @@ class TestOutbox:
         async with boards(database) as (board,):
             ids = ask(database, 2, batch="'old'")
             finish(database, ids)
-            assert await board.look()  # the first look ever
+            assert await board.collect()  # the first look ever
             query(database, TURN.replace("2 hours", "0 hours"))
-            assert await board.look()
+            assert await board.collect()
             assert await taken(board) == []
             a_finished_batch(database)
             query(database, TURN.replace("now() - interval '2 hours'", "now() - interval '70 seconds'"))
             query(database, "UPDATE provisioner.counts SET ended_at = now() - interval '1 hour' WHERE batch = 'old'")
-            await board.look()
+            await board.collect()
             (first,) = await taken(board)
             assert first.notice.batch is not None
             assert (first.notice.batch["name"], first.notice.batch["requests"]) == ("b", 3)
             (more,) = ask(database, batch="'b'", name="'another'")
             query(database, TURN)
-            await board.look()
+            await board.collect()
             finish(database, [more])
             query(database, f"SELECT provisioner.fold_counts(1000); {TURN}")
-            await board.look(last=True)
+            await board.collect(last=True)
             assert [
                 each.notice.batch["requests"]
                 for each in await taken(board)
@@ -290,7 +290,7 @@ async def test_a_run_that_ends_tells_before_it_goes(database: Lent) -> None:
 
 async def test_requests_do_not_wait_for_a_receiver_that_hangs(database: Lent, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a notice is on its way requests are worked on, and a run ends in time."""
-    monkeypatch.setattr("provisioner.notify.notifier.FAREWELL", 0.2)
+    monkeypatch.setattr("provisioner.notify.notifier.SIGN_OFF_TIMEOUT", 0.2)
     a_finished_batch(database, "before")
     async with Simulator(Options(any_project=True)) as simulator, Receiver("hang") as receiver:
         chosen = {"PROVISIONER_DATABASE_URL": database.url, "PROVISIONER_NOTIFY__URL": receiver.url}

@@ -196,7 +196,7 @@ class TestOrder:
         assert mark is not None
         urgent = await insert(session, priority=5)
         assert urgent not in ids(await claim(queue, worker, 5, start=mark))
-        heard = (await queue.look(marks={"default": FRONT}, served={})).heads["default"]
+        heard = (await queue.poll(marks={"default": FRONT}, served={})).heads["default"]
         assert heard == QueuePosition(-5, 1, urgent)
         assert ids(await claim(queue, worker, 5, start=min(mark, heard)))[0] == urgent
 
@@ -224,7 +224,7 @@ class TestOrder:
         if when == "while claims have begun":
             for _ in range(30):
                 start = (await claim(queue, worker, 10, start=start)).last or start
-            await queue.look(marks={}, served={"default": start})
+            await queue.poll(marks={}, served={"default": start})
         if when != "before":
             await insert_many(session, 40, first=100)
         for row in await session.fetch("SELECT id FROM provisioner.ready WHERE project_id <> $1", project(1)):
@@ -239,7 +239,7 @@ class TestOrder:
         await insert_many(session, 2, each=100)
         mark = (await claim(queue, worker, 100)).last
         assert mark is not None
-        await queue.look(marks={}, served={"default": mark})
+        await queue.poll(marks={}, served={"default": mark})
         newcomer = await insert(session, project_id=project(50))
         assert newcomer in ids(await claim(queue, worker, 3, start=mark))
 
@@ -453,7 +453,7 @@ class TestLook:
     async def test_an_idle_system_shows_nothing(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
         """Nothing in line, nothing due, nobody lapsed: only the time."""
         assert worker
-        snapshot = await queue.look(marks={"default": FRONT}, served={})
+        snapshot = await queue.poll(marks={"default": FRONT}, served={})
         assert (snapshot.next_due, snapshot.lapsed, snapshot.paused, snapshot.heads) == (None, False, frozenset(), {})
         assert abs(snapshot.now - await session.fetchval("SELECT now()")) < timedelta(seconds=5)
 
@@ -466,7 +466,7 @@ class TestLook:
         await insert(session, name="later", not_before=later)
         await session.execute("SELECT provisioner.pause('eu')")
         await lapse(session, worker)
-        snapshot = await queue.look(marks={"default": FRONT, "eu": FRONT, "us": FRONT}, served={})
+        snapshot = await queue.poll(marks={"default": FRONT, "eu": FRONT, "us": FRONT}, served={})
         assert snapshot.heads == {"default": QueuePosition(-4, 1, first), "eu": QueuePosition(0, 1, second)}
         assert snapshot.next_due == later
         assert snapshot.paused == {"eu"}
@@ -476,15 +476,15 @@ class TestLook:
         """What stands before the mark is not reported."""
         await insert_many(session, 1, each=5)
         third = await session.fetchval("SELECT id FROM provisioner.ready WHERE turn = 3")
-        assert (await queue.look(marks={"default": QueuePosition(0, 3)}, served={})).heads == {
+        assert (await queue.poll(marks={"default": QueuePosition(0, 3)}, served={})).heads == {
             "default": QueuePosition(0, 3, third)
         }
-        assert (await queue.look(marks={"default": QueuePosition(0, 6)}, served={})).heads == {}
+        assert (await queue.poll(marks={"default": QueuePosition(0, 6)}, served={})).heads == {}
 
     async def test_tells_newcomers_how_far_it_was_served(self, queue: PostgresQueue, session: "Session") -> None:
         """Only forward: a worker that lags behind does not move the place back."""
         for turn in (5, 9, 7):
-            await queue.look(marks={}, served={"default": QueuePosition(0, turn)})
+            await queue.poll(marks={}, served={"default": QueuePosition(0, turn)})
         await insert(session)
         assert await session.fetchval("SELECT turn FROM provisioner.ready") == 10
 
@@ -564,7 +564,7 @@ class TestDisown:
         """They are failed with what to do about it; those of living workers' targets are left alone."""
         assert worker
         known, strange = await insert(session), await insert(session, target="nowhere")
-        assert list(await queue.disown(100)) == [strange]
+        assert list(await queue.fail_unknown_targets(100)) == [strange]
         row = await row_of(session, strange)
         assert (row["status"], row["error_code"]) == ("failed", "target_unknown")
         assert "[targets.nowhere]" in row["error_message"]
@@ -577,7 +577,7 @@ class TestDisown:
         assert worker
         for number in range(5):
             await insert(session, target="nowhere", name=f"n{number}")
-        assert [len(await queue.disown(3)) for _ in range(3)] == [3, 2, 0]
+        assert [len(await queue.fail_unknown_targets(3)) for _ in range(3)] == [3, 2, 0]
 
     async def test_an_outage_of_its_workers_fails_nobody(self, queue: PostgresQueue, session: "Session") -> None:
         """While the only worker of a target is restarted, other targets' workers leave its requests alone."""
@@ -585,20 +585,20 @@ class TestDisown:
         await queue.register(name="us", targets=["us"], lease=60.0)
         await insert(session, target="eu")
         await queue.leave(gone)
-        assert list(await queue.disown(100)) == []
+        assert list(await queue.fail_unknown_targets(100)) == []
 
     async def test_what_was_known_is_forgotten(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
         """Somebody empties `targets`, or restores without it: a worker that is there still knows its own."""
         assert worker
         await insert(session)
         await session.execute("TRUNCATE provisioner.targets")
-        assert list(await queue.disown(100)) == []
+        assert list(await queue.fail_unknown_targets(100)) == []
 
     async def test_a_lapsed_worker_fails_nobody(self, queue: PostgresQueue, worker: int, session: "Session") -> None:
         """A lone worker that was stopped for a while, and asks before it renews, does not fail its own requests."""
         await insert(session)
         await lapse(session, worker)
-        assert list(await queue.disown(100)) == []
+        assert list(await queue.fail_unknown_targets(100)) == []
 
 
 class TestWorkLeft:

@@ -155,7 +155,7 @@ async def looking(bench: Bench, queue: PostgresQueue) -> None:
     """Look around from where the queue is served."""
     for turn in range(ROUNDS):
         mark = QueuePosition(0, bench.start.turn + turn if bench.start != FRONT else turn)
-        assert (await queue.look(marks={"default": mark}, served={"default": mark})).heads
+        assert (await queue.poll(marks={"default": mark}, served={"default": mark})).heads
 
 
 async def promoting(_bench: Bench, queue: PostgresQueue) -> None:
@@ -184,7 +184,7 @@ async def disowning(bench: Bench, queue: PostgresQueue) -> None:
     """Look for targets that nobody knows, when there is none."""
     bench.worker = bench.worker or await queue.register(name="w", targets=["default"], lease=600.0)
     for _ in range(ROUNDS):
-        assert list(await queue.disown(LOT)) == []
+        assert list(await queue.fail_unknown_targets(LOT)) == []
 
 
 async def rescuing(bench: Bench, queue: PostgresQueue) -> None:
@@ -229,10 +229,10 @@ STEPS: Final[dict[str, Step]] = {
     "claim, cancel": settling(Cancel()),
     "claim, release": releasing,
     "claim, rescue": rescuing,
-    "look": looking,
+    "poll": looking,
     "promote": promoting,
     "promote, claim retried": retrying,
-    "disown": disowning,
+    "fail_unknown_targets": disowning,
     "wipe": wiping,
     "insert": inserting,
     "edit, cancel, delete": editing,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from provisioner.core.alerts import Kind, concerns, incidents
+from provisioner.core.alerts import Kind, find_alerts, incidents
 from provisioner.postgres.kinds import ROTATIONS
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.reports import read_status
@@ -90,7 +90,7 @@ async def test_a_plan_without_rotations_holds_all_and_spends_no_row(database: Da
             seen = await read_status(pool)
         finally:
             await pool.close()
-        assert [(each.kind, each.subject, each.requests) for each in concerns(seen)] == [
+        assert [(each.kind, each.subject, each.requests) for each in find_alerts(seen)] == [
             (Kind.HELD, "default/rotations", 6)
         ]
         assert incidents(seen) == ()

@@ -116,13 +116,13 @@ async def test_a_search_without_time_goes_on_where_it_stopped(database: Lent, mo
     ids = ask(database, 35, name="'n-' || i")
     async with opened(database) as ours:
         seen, query_ = [], Query(text="-7")
-        while (found_ := await find(ours, query_)).looked_to is not None:
+        while (found_ := await find(ours, query_)).searched_to is not None:
             seen.append([each.id for each in found_.requests])
-            query_ = Query(text="-7", before=found_.looked_to)
+            query_ = Query(text="-7", before=found_.searched_to)
         assert [*seen, [each.id for each in found_.requests]] == [[], [], [ids[6]], []]
         early = await find(ours, Query(text="-30", after=ids[0] - 1))
-        late = await find(ours, Query(text="-30", after=early.looked_to))
-        last = await find(ours, Query(text="-30", after=late.looked_to))
+        late = await find(ours, Query(text="-30", after=early.searched_to))
+        last = await find(ours, Query(text="-30", after=late.searched_to))
         assert [[each.id for each in part.requests] for part in (early, late, last)] == [[], [], [ids[29]]]
 
 
@@ -159,6 +159,6 @@ async def test_what_is_called_so_is_found_at_once(database: Lent, monkeypatch: p
     async with opened(database) as ours:
         found_ = await find(ours, Query(text="Ledger"))
         assert [each.id for each in found_.requests] == [project, named]
-        assert found_.looked_to is not None
+        assert found_.searched_to is not None
         assert await found(ours, text="ledger 7") == [project]
         assert await found(ours, text="ledger", target="elsewhere") == []

@@ -253,8 +253,8 @@ class TestUpkeep:
             for name in ("one", "bad", "two"):
                 await insert(it.session, name=name, target="nowhere")
             await it.session.execute(made)
-            assert len(await it.queue.disown(10)) == 2
-            assert await it.queue.disown(10) == []
+            assert len(await it.queue.fail_unknown_targets(10)) == 2
+            assert await it.queue.fail_unknown_targets(10) == []
             assert await places(it.session) == {"waiting": 1}
             it.start()
 

@@ -128,7 +128,7 @@ class TestWiping:
         """A request for a target that no worker knows loses its key like any other."""
         request = await insert(session, credential=SEALED, target="nowhere")
         await queue.register(name="first", targets=["default"], lease=60.0)
-        assert await queue.disown(10) == [request]
+        assert await queue.fail_unknown_targets(10) == [request]
         await age(session, 31)
         assert await queue.wipe(10, keep=MONTH) == Wiped(keys=1)
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from provisioner.core.changes import first_step
 from provisioner.core.description import describe
-from provisioner.core.doubt import unheard, with_doubt
+from provisioner.core.doubt import possible_create, with_doubt
 from provisioner.core.model import (
     Action,
     AttemptRecord,
@@ -94,7 +94,7 @@ def a_doubted_claim(request: Request | None = None, **changes: Any) -> Claim:
 
 def doubted(claim: Claim) -> Claim:
     """The same claim, whose create was sent at once and answered by nobody."""
-    return with_doubt(claim, unheard(claim, claim.claimed_at + timedelta(seconds=5)))
+    return with_doubt(claim, possible_create(claim, claim.claimed_at + timedelta(seconds=5)))
 
 
 PROOFS = {

@@ -10,7 +10,7 @@ from typing import Any
 from provisioner.core.errors import DatabaseUnavailable
 from provisioner.core.history import HOURS, MINUTES, History, Slot
 from provisioner.core.reports import Failures, RefusedKey, Retries, Status, TargetReport, Workers
-from provisioner.core.requests import Attempt, Detail, Found, Listed, Story
+from provisioner.core.requests import Attempt, Detail, Found, Listed, RequestHistory
 from tests.support.builders import NOON, at, project
 from tests.support.status_port import Answers, a_progress, a_status, a_worker
 
@@ -85,14 +85,14 @@ def a_waiting(number: int) -> Listed:
     )
 
 
-def a_story(listed: Listed) -> Story:
+def a_story(listed: Listed) -> RequestHistory:
     """What happened to it."""
     values = {name: getattr(listed, name) for name in Listed.__dataclass_fields__}
     detail = Detail(
         **values,
         now=NOON,
         unknown=False,
-        called_off=False,
+        cancel_requested=False,
         failures=2 if listed.error_code else 0,
         quarantine=None,
         claimed_at=None,
@@ -122,7 +122,7 @@ def a_story(listed: Listed) -> Story:
         )
         for number in range(4)
     ]
-    return Story(detail=detail, attempts=tuple(calls), earlier=0)
+    return RequestHistory(detail=detail, attempts=tuple(calls), earlier=0)
 
 
 def busy(**changes: Any) -> Status:

@@ -91,10 +91,10 @@ class Obstructed(PostgresQueue):
         self.promotions += 1
         return await super().promote(limit)
 
-    async def look(self, *, marks: dict[str, QueuePosition], served: dict[str, QueuePosition]) -> QueueSnapshot:
+    async def poll(self, *, marks: dict[str, QueuePosition], served: dict[str, QueuePosition]) -> QueueSnapshot:
         """Let something be noticed, and look."""
         self.before_look()
-        return await super().look(marks=marks, served=served)
+        return await super().poll(marks=marks, served=served)
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from provisioner.core.history import History
 from provisioner.core.reports import Failures, Gauges, Progress, Status, TargetReport, WorkerReport, Workers
-from provisioner.core.requests import Found, Query, Story
+from provisioner.core.requests import Found, Query, RequestHistory
 from provisioner.core.vitals import TargetVitals, Vitals
 from provisioner.observe.connection_limits import HEADER_TIME
 from provisioner.observe.health import Health
@@ -105,7 +105,7 @@ class Answers:
     vitals: Vitals = field(
         default_factory=lambda: Vitals(
             worker=7,
-            turned_at=time.monotonic(),
+            last_round_at=time.monotonic(),
             lease_good=True,
             database_away=False,
             stopping=False,
@@ -115,7 +115,7 @@ class Answers:
     looks: int = 0
     history: History = field(default_factory=History)
     found: Found = field(default_factory=lambda: Found(requests=()))
-    stories: dict[int, Story] = field(default_factory=dict)
+    stories: dict[int, RequestHistory] = field(default_factory=dict)
     queries: list[Query] = field(default_factory=list)
 
     async def read_status(self) -> Status:
@@ -145,7 +145,7 @@ class Answers:
             raise self.error
         return self.found
 
-    async def tell(self, request: int) -> Story | None:
+    async def tell(self, request: int) -> RequestHistory | None:
         """Tell the story of one."""
         if self.error is not None:
             raise self.error

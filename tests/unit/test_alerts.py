@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from provisioner.core.alerts import PATIENCE, Kind, alerts, concerns, incidents
+from provisioner.core.alerts import PATIENCE, Kind, alert_messages, find_alerts, incidents
 from provisioner.core.notices import Event, decide
 from provisioner.core.reports import Retries, Status, TargetReport
 from tests.support.builders import NOON, at
@@ -45,21 +45,21 @@ def test_what_is_retried_needs_a_person_once_it_lasts(code: str, ago: float, nee
     """If a person can do something about it, and a few attempts have not helped; before that it is only told."""
     status = retried(code, ago=ago)
     assert NOON - at(-ago) == timedelta(seconds=ago)
-    assert [each.kind for each in concerns(status)] == [Kind.RETRYING] * needed
-    assert bool(alerts(status)) is needed
+    assert [each.kind for each in find_alerts(status)] == [Kind.RETRYING] * needed
+    assert bool(alert_messages(status)) is needed
     assert [said.startswith("3 requests are retried") for said in incidents(status)] == [True] * (not needed)
 
 
 def test_a_quarantine_is_told_by_what_it_is_about() -> None:
     """Not once more as a retry."""
     status = retried("credential_refused", ago=9000, quarantine="credential:team-a")
-    assert (concerns(status), incidents(status)) == ((), ())
+    assert (find_alerts(status), incidents(status)) == ((), ())
 
 
 def test_one_cause_at_two_targets_is_one_concern() -> None:
     """Their requests are added up."""
     one, two = (retried("in_use", ago=9000, target=name, requests=n).retries for name, n in (("a", 1), ("b", 2)))
-    (found,) = concerns(a_status(retries=one + two))
+    (found,) = find_alerts(a_status(retries=one + two))
     assert (found.subject, found.requests) == ("in_use", 3)
     assert found.said.startswith("3 requests are retried with in_use: remove what uses the connection")
 
@@ -67,12 +67,12 @@ def test_one_cause_at_two_targets_is_one_concern() -> None:
 @pytest.mark.parametrize(("rotations", "counted"), [(1, "1 rotation may"), (1200, "1,200 rotations may")])
 def test_keys_that_may_be_left_behind_need_a_person(rotations: int, counted: str) -> None:
     """The sentence says how many rotations left some, which command names them, and how to say that they are gone."""
-    (found,) = concerns(a_status(leaving=rotations))
+    (found,) = find_alerts(a_status(leaving=rotations))
     assert (found.kind, found.subject, found.requests) == (Kind.LEFT_BEHIND, "", rotations)
     assert found.said.startswith(counted)
     assert "`provisioner rotations --left-behind`" in found.said
     assert "`provisioner rotations ID… --deleted`" in found.said
-    assert alerts(a_status(leaving=rotations)) == (found.said,)
+    assert alert_messages(a_status(leaving=rotations)) == (found.said,)
 
 
 @pytest.mark.parametrize("ago", [1, 9000])
@@ -86,13 +86,13 @@ def test_a_plan_without_rotations_needs_a_person_at_once_and_is_told_once(ago: f
     )
     retries = retried("plan_restricted", ago=ago, target=line.target, requests=2).retries
     status = a_status(targets=(line,), retries=retries)
-    (found,) = concerns(status)
+    (found,) = find_alerts(status)
     assert (found.kind, found.subject, found.requests) == (Kind.HELD, "default/rotations", 300)
     assert found.said.startswith("300 rotations wait because the plan of Infisical at default/rotations has no")
     assert "change the plan, and the rotations go on by themselves, or cancel them" in found.said
     assert incidents(status) == ()
     over = replace(status, targets=(replace(line, pending=0),), retries=())
-    assert (concerns(over), incidents(over)) == ((), ())
+    assert (find_alerts(over), incidents(over)) == ((), ())
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_plan_without_rotations_needs_a_person_at_once_and_is_told_once(ago: f
 )
 def test_what_is_not_as_recorded_is_counted_by_kind(connections: int, rotations: int, counted: str) -> None:
     """Nobody looks for a connection where only rotations differ; the notice says the same."""
-    (found,) = concerns(a_status(drifted=connections + rotations, drifted_rotations=rotations))
+    (found,) = find_alerts(a_status(drifted=connections + rotations, drifted_rotations=rotations))
     assert found.said.startswith(f"{counted} not as recorded in Infisical: `provisioner verify`")
     (notice,) = decide((), (found,), (), events=tuple(Event), now=NOON).notices
     assert notice.text == f"{counted} not as recorded in Infisical. `provisioner verify` says which."

@@ -13,11 +13,11 @@ from hypothesis import given, strategies as st
 
 from provisioner.core.alerts import ADVICE
 from provisioner.core.history import Slot
-from provisioner.core.requests import Found, Listed, Query, Story
+from provisioner.core.requests import Found, Listed, Query, RequestHistory
 from provisioner.observe.browsing import (
     LARGEST_ID,
     ListView,
-    StoryView,
+    RequestView,
     address,
     parse_id,
     parse_query,
@@ -66,7 +66,7 @@ def pages(foreign: str) -> list[str]:
     found = Found(requests=(planted(foreign),), newer=True, older=True)
     return [
         render_list(ListView(query=query, found=found, trouble=foreign)),
-        render_story(StoryView(request=9, story=replace(story, attempts=calls))),
+        render_story(RequestView(request=9, story=replace(story, attempts=calls))),
     ]
 
 
@@ -129,14 +129,14 @@ def test_the_command_fits(listed: Listed, changes: dict[str, Any], command: str)
     """What is to be copied is what a person would do next, safe in a shell."""
     story = a_story(listed)
     story = replace(story, detail=replace(story.detail, **changes))
-    view = StoryView(request=9, story=story)
+    view = RequestView(request=9, story=story)
     assert view.command == command
     assert command in unescape(render_story(view))
 
 
 def test_a_search_that_takes_long_says_how_far_it_came() -> None:
     """What was not looked through is not called missing, and one click goes on from there, in the same direction."""
-    some, none = Found(requests=(a_failed(9_000),), looked_to=8_000), Found(requests=(), looked_to=8_000)
+    some, none = Found(requests=(a_failed(9_000),), searched_to=8_000), Found(requests=(), searched_to=8_000)
     newest = render_list(ListView(query=Query(text="ledger"), found=some))
     assert "requests?q=ledger&before=8000" in Tags(newest).links
     oldest = render_list(ListView(query=Query(text="ledger", after=7_000), found=none))
@@ -147,7 +147,7 @@ def test_a_search_that_takes_long_says_how_far_it_came() -> None:
 
 def test_a_story_tells_every_call() -> None:
     """Each call has its time, its HTTP status, its reqId and what came of it; calls that are left out are counted."""
-    page = unescape(render_story(StoryView(request=9, story=replace(a_story(a_failed(9)), earlier=3))))
+    page = unescape(render_story(RequestView(request=9, story=replace(a_story(a_failed(9)), earlier=3))))
     for part in ("req-4711", "req-4714", "0.40 s", "look up", "name taken", ">400<", "3 earlier calls are not shown"):
         assert part in page
 
@@ -155,19 +155,19 @@ def test_a_story_tells_every_call() -> None:
 def test_a_drift_is_told() -> None:
     """What standing verification found of a connection stands with what is known of it."""
     story = replace(a_story(a_listed(9)), drift="renamed, rewritten", verified_at=NOON)
-    page = unescape(render_story(StoryView(request=9, story=story)))
+    page = unescape(render_story(RequestView(request=9, story=story)))
     assert "renamed, rewritten" in page
     assert "compared with Infisical" in page
-    assert "not as recorded" not in render_story(StoryView(request=9, story=a_story(a_listed(9))))
+    assert "not as recorded" not in render_story(RequestView(request=9, story=a_story(a_listed(9))))
 
 
 def test_nothing_known_is_told() -> None:
     """An unknown request, and one that nobody could look at, have a page that says so."""
-    unknown = render_story(StoryView(request=9, story=None))
+    unknown = render_story(RequestView(request=9, story=None))
     assert "There is no request 9" in unknown
-    assert "the database is away" in render_story(StoryView(request=9, story=None, trouble="the database is away"))
-    untried: Story = replace(a_story(a_listed(9)), attempts=())
-    assert "No call is known" in render_story(StoryView(request=9, story=untried))
+    assert "the database is away" in render_story(RequestView(request=9, story=None, trouble="the database is away"))
+    untried: RequestHistory = replace(a_story(a_listed(9)), attempts=())
+    assert "No call is known" in render_story(RequestView(request=9, story=untried))
 
 
 def test_every_error_code_leads_to_its_section() -> None:
@@ -177,7 +177,7 @@ def test_every_error_code_leads_to_its_section() -> None:
     assert {link.removeprefix("#") for link in tags.links if link.startswith("#") and link != "#main"} <= set(tags.ids)
     listing = Tags(render_list(ListView(query=Query(), found=Found(requests=(a_failed(9),)))))
     assert "errors#name_conflict" in listing.links
-    assert "../errors#name_conflict" in Tags(render_story(StoryView(request=9, story=a_story(a_failed(9))))).links
+    assert "../errors#name_conflict" in Tags(render_story(RequestView(request=9, story=a_story(a_failed(9))))).links
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**9), st.integers(0, 10**9)), min_size=1, max_size=30))

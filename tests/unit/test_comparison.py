@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from provisioner.core.comparison import WRONG, Difference, Project, Prospect, Recorded, differences, prospect
+from provisioner.core.comparison import (
+    WRONG,
+    Difference,
+    PlannedOutcome,
+    Project,
+    Recorded,
+    differences,
+    planned_outcome,
+)
 from provisioner.core.description import describe
 from provisioner.core.rotations import RecordedRotation, Rotation
 from tests.support.builders import a_connection, project
@@ -79,7 +87,7 @@ def test_what_was_replaced_keeps_its_description_unless_there_is_another() -> No
 
 
 @pytest.mark.parametrize(
-    ("recorded", "prints", "expected"),
+    ("recorded", "fingerprints", "expected"),
     [
         ("old", {"default": "new"}, {Difference.OLD_KEY}),
         ("new", {"default": "new"}, set()),
@@ -88,11 +96,11 @@ def test_what_was_replaced_keeps_its_description_unless_there_is_another() -> No
     ],
 )
 def test_an_old_key_is_told_where_both_are_known(
-    recorded: str | None, prints: dict[str, str], expected: set[Difference]
+    recorded: str | None, fingerprints: dict[str, str], expected: set[Difference]
 ) -> None:
     """A key that this host does not have, or of which nothing was recorded, is not compared."""
     known = replace(ALIKE, credential="default", key_fingerprint=recorded)
-    assert differences(known, Project.of([MADE]), prints).keys() == expected
+    assert differences(known, Project.of([MADE]), fingerprints).keys() == expected
 
 
 def test_an_unknown_hash_is_not_compared() -> None:
@@ -103,18 +111,18 @@ def test_an_unknown_hash_is_not_compared() -> None:
 @pytest.mark.parametrize(
     ("name", "on_conflict", "recorded", "expected"),
     [
-        ("new", "fail", None, Prospect.CREATE),
-        (MADE.name, "fail", None, Prospect.CONFLICT),
-        (MADE.name, "adopt", None, Prospect.ADOPT),
-        (MADE.name, "replace", None, Prospect.REPLACE),
-        (MADE.name, "fail", MADE.id.upper(), Prospect.EXISTS),
-        ("renamed-since", "fail", MADE.id, Prospect.EXISTS),
-        (MADE.name, "fail", project(9), Prospect.GONE),
+        ("new", "fail", None, PlannedOutcome.CREATE),
+        (MADE.name, "fail", None, PlannedOutcome.CONFLICT),
+        (MADE.name, "adopt", None, PlannedOutcome.ADOPT),
+        (MADE.name, "replace", None, PlannedOutcome.REPLACE),
+        (MADE.name, "fail", MADE.id.upper(), PlannedOutcome.EXISTS),
+        ("renamed-since", "fail", MADE.id, PlannedOutcome.EXISTS),
+        (MADE.name, "fail", project(9), PlannedOutcome.GONE),
     ],
 )
-def test_every_prospect_is_told(name: str, on_conflict: str, recorded: str | None, expected: Prospect) -> None:
+def test_every_prospect_is_told(name: str, on_conflict: str, recorded: str | None, expected: PlannedOutcome) -> None:
     """Who has the name, and what is to be done then, decides."""
-    assert prospect(name, on_conflict, Project.of([MADE]), recorded_id=recorded) is expected
+    assert planned_outcome(name, on_conflict, Project.of([MADE]), recorded_id=recorded) is expected
 
 
 ROTATION = Rotation(

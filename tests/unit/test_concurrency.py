@@ -18,9 +18,9 @@ from provisioner.core.concurrency import (
     START,
     SUSPICION,
     UPSTREAM,
+    CallReport,
     Concurrency,
     Holder,
-    Reading,
     Rules,
     unknown,
 )
@@ -326,7 +326,7 @@ def test_a_cliff_whose_errors_never_arrive_is_met_less_and_less_often() -> None:
 def test_one_word_of_the_server_makes_a_suspicion_a_cliff(again: bool) -> None:
     """Timeouts come first, then a late error of Infisical's own: it is kept for six hours, in whatever order."""
     state = Concurrency(address=HERE, limit=1, usual=0.1, ended_at=990.0, stalled_at=994.0, stalled_with=8)
-    readings = [Reading(calls=1, failed=1, lost=1), Reading(calls=1, failed=1, slow=1)]
+    readings = [CallReport(calls=1, failed=1, lost=1), CallReport(calls=1, failed=1, slow=1)]
     for second, told in enumerate([*readings, readings[0]] if again else readings):
         state, _ = exchange(state, 1, told, rules=AUTO, now=1000.0 + second, alive={1})
     assert (state.cliff, state.memory, state.bar) == (8, MEMORY, 6)
@@ -342,7 +342,7 @@ def test_calls_beyond_what_any_server_bears_at_once_are_spread(slots: int, limit
     others = Holder(worker=2, held=limit - slots, wanted=limit - slots)
     state = replace(state, holders=(others,))
     rules = Rules(address=HERE, most=limit)
-    told = Reading(wanted=slots)
+    told = CallReport(wanted=slots)
     _, allotment = exchange(state, 1, told, rules=rules, now=1.0, alive={1, 2})
     assert allotment.slots == slots
     mine = Slots()
@@ -368,7 +368,7 @@ def test_spreading_costs_a_server_without_a_pool_next_to_nothing(
 
 def test_calls_that_follow_others_are_not_held_up() -> None:
     """When each call begins as another ends, at the usual latency, none of them waits."""
-    mine, told = Slots(), Reading(wanted=16)
+    mine, told = Slots(), CallReport(wanted=16)
     mine.obey(Allotment(slots=16, limit=16, pause=1.0, burst=8, spacing=0.01), 0.0, told=told)
     out = [mine.begin(0.0) for _ in range(16)]
     ends = [(sent + 0.32, number) for number, sent in out]
@@ -385,10 +385,10 @@ def test_calls_that_follow_others_are_not_held_up() -> None:
 def test_fast_failures_halve_and_are_forgotten() -> None:
     """A server in distress gets half as many, and all of them again when it has recovered."""
     state = Concurrency(address=HERE, limit=8, usual=0.05)
-    bad = Reading(wanted=64, running=8, calls=8, failed=8)
+    bad = CallReport(wanted=64, running=8, calls=8, failed=8)
     state, _ = exchange(state, 1, bad, rules=AUTO, now=1000.0, alive={1})
     assert (state.limit, state.cliff) == (4, None)
-    good = Reading(wanted=64, running=4, calls=8, accepted=8, elapsed=0.4, pressed=True)
+    good = CallReport(wanted=64, running=4, calls=8, accepted=8, elapsed=0.4, pressed=True)
     for second in range(4):
         state, _ = exchange(state, 1, good, rules=AUTO, now=1001.0 + second, alive={1})
     assert state.limit == 8
@@ -397,7 +397,7 @@ def test_fast_failures_halve_and_are_forgotten() -> None:
 def test_what_was_learned_ends_with_the_address() -> None:
     """The limit and the cliff of one server are not those of another."""
     state = Concurrency(address=HERE, limit=64, metered=True, cliff=20, bar=15, cliff_at=10.0)
-    after, _ = exchange(state, 1, Reading(wanted=9), rules=Rules(address="https://other"), now=20.0, alive={1})
+    after, _ = exchange(state, 1, CallReport(wanted=9), rules=Rules(address="https://other"), now=20.0, alive={1})
     assert after == Concurrency(address="https://other", holders=after.holders)
     assert after.limit == START
 
@@ -405,7 +405,7 @@ def test_what_was_learned_ends_with_the_address() -> None:
 def test_a_dead_workers_slots_are_free_at_once() -> None:
     """What a worker held whose lease has run out, the others have at their next exchange."""
     state = Concurrency(address=HERE, limit=8, usual=0.05)
-    many = Reading(wanted=64)
+    many = CallReport(wanted=64)
     state, first = exchange(state, 1, many, rules=AUTO, now=1.0, alive={1, 2})
     state, second = exchange(state, 2, many, rules=AUTO, now=1.1, alive={1, 2})
     assert (first.slots, second.slots) == (8, 0)
@@ -450,7 +450,7 @@ def test_shares_are_fair(wanted: dict[int, int], slots: int, turn: int) -> None:
 
 
 _readings = st.builds(
-    Reading,
+    CallReport,
     wanted=st.integers(0, 100),
     running=st.integers(0, 20),
     calls=st.integers(0, 100),
@@ -474,7 +474,7 @@ _readings = st.builds(
 )
 @settings(deadline=None)
 def test_whatever_is_told_the_slots_of_all_are_within_the_limit(
-    told: list[tuple[int, Reading, float]], most: int | None
+    told: list[tuple[int, CallReport, float]], most: int | None
 ) -> None:
     """Nobody is allotted a slot beyond what the others leave of the limit, which stays between one and the most."""
     rules, now = Rules(address=HERE, most=most), 1000.0
@@ -489,6 +489,6 @@ def test_whatever_is_told_the_slots_of_all_are_within_the_limit(
         if state.cliff is not None and now - state.cliff_at < state.memory:
             assert state.limit < max(3, state.cliff)
     state, allotment = exchange(
-        state, 1, Reading(wanted=9, calls=1), rules=rules, now=now + LONGEST_STALL + 1, alive=range(1, 6)
+        state, 1, CallReport(wanted=9, calls=1), rules=rules, now=now + LONGEST_STALL + 1, alive=range(1, 6)
     )
     assert not allotment.stalled

@@ -7,7 +7,7 @@ from typing import Any, Final
 import pytest
 from hypothesis import given, strategies as st
 
-from provisioner.core.doubt import LATE_COMMIT, is_ours, latest, merged, unheard, with_doubt
+from provisioner.core.doubt import LATE_COMMIT, is_ours, latest, merged, possible_create, with_doubt
 from provisioner.core.model import Claim, Proof, SentCreate
 from provisioner.core.skew import CLOCK_SLACK, CLOCK_TOLERANCE, Bounds, Reading
 from tests.support.builders import a_claim, a_connection, a_request, a_sent_create, at, project
@@ -134,7 +134,7 @@ class TestOurs:
 
     def test_a_lost_worker_may_have_marked_it(self) -> None:
         """What a worker sent that died is only known from the row: both descriptions are its own."""
-        claim = replace(self.claim, doubt=(unheard(self.claim, at(9)),))
+        claim = replace(self.claim, doubt=(possible_create(self.claim, at(9)),))
         assert self.ours(claim=claim)
         assert self.ours(claim=claim, description="made by us [provisioner:here:1]")
         assert not self.ours(claim=claim, description="made by us [provisioner:here:2]")
@@ -144,7 +144,7 @@ class TestOurs:
     def test_descriptions_are_compared_as_infisical_keeps_them(self, space: str, kept: str) -> None:
         """What JavaScript trims is gone when it comes back, and what only others would trim is still there."""
         request = a_request(description=f"{space}{kept}by us{kept}{space}")
-        for sent in (a_sent_create(request), unheard(a_claim(request), at(9))):
+        for sent in (a_sent_create(request), possible_create(a_claim(request), at(9))):
             claim = a_claim(request, doubt=(sent,))
             assert self.ours(claim=claim, description=f"{kept}by us{kept}")
             assert not self.ours(claim=claim, description="by us")

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from hypothesis import event, given, settings, strategies as st
 
-from provisioner.core.doubt import LATE_COMMIT, is_evidence, latest, left_in_doubt, unheard, with_doubt
+from provisioner.core.doubt import LATE_COMMIT, is_evidence, latest, left_in_doubt, possible_create, with_doubt
 from provisioner.core.model import (
     Action,
     Claim,
@@ -185,7 +185,7 @@ class Row:
             self._between(0.2)
             seen = self._call(action, subject)
             if seen is None:  # the worker died, or was told to stop: its claim is the evidence
-                self.claim = with_doubt(self.claim, unheard(self.claim, self.time()))
+                self.claim = with_doubt(self.claim, possible_create(self.claim, self.time()))
                 return Retry(delay=self.draw([1.0, 30.0]), message="nobody heard")
             context = DecisionContext(
                 now=self.time(), jitter=0.5, clock=self.clock, target_works=self.data.draw(st.booleans())
@@ -231,7 +231,7 @@ class Row:
         seen = self._fate(fate, description)
         self.infisical.pass_time(0.1)
         sent = replace(
-            unheard(self.claim, self.time()),
+            possible_create(self.claim, self.time()),
             description=description,
             exact=True,
             sent_at=left_at,

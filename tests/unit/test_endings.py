@@ -10,11 +10,11 @@ from provisioner.core.endings import (
     SPREAD,
     UNSENT,
     UNSTORABLE,
-    Standing,
     Status,
+    StatusAfter,
+    database_silent,
     lost,
-    not_known,
-    standing,
+    status_after,
     unknown_target,
     without_budget,
 )
@@ -45,7 +45,7 @@ AGAIN: Final = Retry(delay=1.0, message="later")
 )
 def test_every_outcome(outcome: Outcome, doubted: bool, expected: tuple[Status, Status, Status]) -> None:
     """As such, called off meanwhile, and edited meanwhile: nothing in doubt is cancelled unseen."""
-    assert standing(type(outcome), doubted=doubted) == Standing(*expected)
+    assert status_after(type(outcome), doubted=doubted) == StatusAfter(*expected)
 
 
 def test_what_ends_a_claim_without_an_answer() -> None:
@@ -68,6 +68,6 @@ def test_those_without_a_permit_come_back_apart(wait: float, jitter: float) -> N
 def test_no_end_without_an_answer_costs_an_attempt() -> None:
     """What a worker, the database or a key of others is to blame for is not the request's fault."""
     waits = waiting_for_key("team-a")
-    assert not any(one.counted for one in (UNSENT, ABANDONED, lost(1.0), not_known("away"), waits))
+    assert not any(one.counted for one in (UNSENT, ABANDONED, lost(1.0), database_silent("away"), waits))
     assert (ABANDONED.code, UNSTORABLE.code) == (ErrorCode.OUTCOME_UNKNOWN, ErrorCode.OUTCOME_UNKNOWN)
     assert waits.quarantine == "credential:team-a"

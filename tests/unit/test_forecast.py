@@ -12,19 +12,19 @@ from provisioner.core.forecast import (
     FAR,
     LEAST,
     MOST,
+    BatchInFront,
+    BatchPart,
     Forecast,
-    Line,
+    LineSample,
+    LineState,
     Measured,
+    NoForecast,
     Pace,
-    Part,
-    Seen,
-    Survey,
     Waits,
-    Why,
-    foresee,
+    estimated_places,
+    forecast_part,
     measure,
     pace_of,
-    places,
     rate_of,
     together,
 )
@@ -40,13 +40,13 @@ ONE = Waits(requests=1, first=5.0, last=5.0)
 lines = st.lists(st.sampled_from("abcde"), min_size=1, max_size=120)
 
 
-def survey(line: list[str], head: int, every: int = 1) -> Survey:
+def survey(line: list[str], head: int, every: int = 1) -> LineSample:
     """What is seen of a line whose requests belong to these batches, with each so-manieth behind its front."""
-    front: dict[str, Seen] = {}
+    front: dict[str, BatchInFront] = {}
     for place, batch in enumerate(line[:head], start=1):
-        front[batch] = Seen(front[batch].requests + 1 if batch in front else 1, place)
+        front[batch] = BatchInFront(front[batch].requests + 1 if batch in front else 1, place)
     spots = [(QueuePosition(0, place), batch) for place, batch in enumerate(line, start=1)]
-    return Survey(
+    return LineSample(
         length=len(line),
         head=head,
         front=front,
@@ -63,14 +63,14 @@ class TestPlaces:
     def test_in_the_front_they_are_exact(self, line: list[str]) -> None:
         """Each batch ends where its last request stands."""
         last = {batch: place for place, batch in enumerate(line, start=1)}
-        assert places(survey(line, len(line)), {batch: line.count(batch) for batch in last}) == last
+        assert estimated_places(survey(line, len(line)), {batch: line.count(batch) for batch in last}) == last
 
     @given(lines, st.integers(1, 119), st.integers(1, 9))
     def test_behind_it_they_are_near(self, line: list[str], head: int, every: int) -> None:
         """No estimate lies behind the line, nor before what was seen; the newest being last, it is a few parts off."""
         last = {batch: place for place, batch in enumerate(line, start=1)}
         counted = {batch: line.count(batch) for batch in last}
-        found = places(survey(line, min(head, len(line)), every), counted)
+        found = estimated_places(survey(line, min(head, len(line)), every), counted)
         for batch, place in found.items():
             assert 1 <= place <= len(line)
             if last[batch] <= head:
@@ -80,14 +80,14 @@ class TestPlaces:
 
     def test_a_batch_of_which_nothing_was_seen_ends_with_the_line(self) -> None:
         """No hit and no newest request: nothing later than the line's end can be true."""
-        blind = Survey(length=9000, head=5000, front={}, edge=QueuePosition(0, 7))
-        assert places(blind, {"a": 3}) == {"a": 9000}
+        blind = LineSample(length=9000, head=5000, front={}, edge=QueuePosition(0, 7))
+        assert estimated_places(blind, {"a": 3}) == {"a": 9000}
 
     def test_a_whale_that_came_first_is_seen_by_its_hits(self) -> None:
         """Its newest request says little, for it came with a small project at its end; the sample says enough."""
         line = ["small"] * 10 + ["whale"] * 990
         seen = survey(line, 10, 10)
-        misled = Survey(
+        misled = LineSample(
             length=1000,
             head=10,
             front=seen.front,
@@ -95,7 +95,7 @@ class TestPlaces:
             sample=seen.sample,
             newest={"whale": QueuePosition(0, 1)},
         )
-        assert places(misled, {"whale": 990})["whale"] == pytest.approx(1000, rel=0.02)
+        assert estimated_places(misled, {"whale": 990})["whale"] == pytest.approx(1000, rel=0.02)
 
 
 class TestPace:
@@ -226,47 +226,52 @@ class TestForesee:
             (False, True),
             (0, 1),
             (False, True),
-            (None, Why.KEY, Why.PROJECT, Why.CONNECTION),
+            (None, NoForecast.KEY, NoForecast.PROJECT, NoForecast.CONNECTION),
             (0, 3),
             (Waits(), ONE),
             (0, 1),
             (Waits(), ONE),
             (None, STEADY),
         ):
-            line = Line(paused=paused, workers=workers, troubled=troubled, ready=ready, in_flight=flying, pace=pace)
-            part = Part(ready=ready, in_flight=flying, place=ready, held=held, again=again, later=later)
+            line = LineState(
+                paused=paused, workers=workers, troubled=troubled, ready=ready, in_flight=flying, pace=pace
+            )
+            part = BatchPart(ready=ready, in_flight=flying, place=ready, held=held, again=again, later=later)
             true = {
-                Why.PAUSED: paused,
-                Why.NOBODY: not workers,
-                Why.TROUBLE: troubled,
+                NoForecast.PAUSED: paused,
+                NoForecast.NOBODY: not workers,
+                NoForecast.TROUBLE: troubled,
                 **({held: True} if held else {}),
-                Why.SCHEDULED: bool(later.requests) and not (ready or flying or again.requests),
-                Why.PACE: pace is None,
+                NoForecast.SCHEDULED: bool(later.requests) and not (ready or flying or again.requests),
+                NoForecast.PACE: pace is None,
             }
-            told = foresee(line, part)
-            assert told.why == next((why for why in Why if true.get(why)), None)
+            told = forecast_part(line, part)
+            assert told.why == next((why for why in NoForecast if true.get(why)), None)
             assert (told.seconds is None) == (told.why is not None)
 
     @pytest.mark.parametrize(
         ("part", "seconds"),
         [
-            (Part(ready=5, place=7), 9.0),  # two are in flight before it
-            (Part(in_flight=2), 2.0),
-            (Part(again=Waits(requests=1, first=20.0, last=20.0)), 21.0),  # what stands in line does not go before it
-            (Part(again=Waits(requests=9, first=20.0, last=20.0)), 29.0),
-            (Part(again=Waits(requests=2, first=0.0, last=50.0)), 51.0),
-            (Part(ready=1, place=1, again=Waits(requests=1, first=20.0, last=20.0)), 21.0),
-            (Part(ready=1, place=1, later=Waits(requests=1, first=20.0, last=20.0)), 103.0),
-            (Part(ready=1, place=1, later=Waits(requests=3, first=900.0, last=900.0)), 903.0),
+            (BatchPart(ready=5, place=7), 9.0),  # two are in flight before it
+            (BatchPart(in_flight=2), 2.0),
+            (
+                BatchPart(again=Waits(requests=1, first=20.0, last=20.0)),
+                21.0,
+            ),  # what stands in line does not go before it
+            (BatchPart(again=Waits(requests=9, first=20.0, last=20.0)), 29.0),
+            (BatchPart(again=Waits(requests=2, first=0.0, last=50.0)), 51.0),
+            (BatchPart(ready=1, place=1, again=Waits(requests=1, first=20.0, last=20.0)), 21.0),
+            (BatchPart(ready=1, place=1, later=Waits(requests=1, first=20.0, last=20.0)), 103.0),
+            (BatchPart(ready=1, place=1, later=Waits(requests=3, first=900.0, last=900.0)), 903.0),
         ],
     )
-    def test_the_last_request_of_a_batch_tells(self, part: Part, seconds: float) -> None:
+    def test_the_last_request_of_a_batch_tells(self, part: BatchPart, seconds: float) -> None:
         """What is in line, what is retried and what is scheduled each end at some time, and the latest counts."""
-        assert foresee(Line(in_flight=2, ready=100, pace=STEADY), part) == Forecast(seconds)
+        assert forecast_part(LineState(in_flight=2, ready=100, pace=STEADY), part) == Forecast(seconds)
 
     def test_lines_move_side_by_side(self) -> None:
         """Of several lines the slowest counts, and the most urgent reason, in every combination."""
-        every = [Forecast(1.0), Forecast(2.0), *(Forecast(None, why) for why in Why)]
+        every = [Forecast(1.0), Forecast(2.0), *(Forecast(None, why) for why in NoForecast)]
         for one, other in product(every, repeat=2):
             told = together([one, other])
             reasons = sorted((each.why for each in (one, other) if each.why), key=lambda why: why.order)
@@ -278,6 +283,6 @@ class TestForesee:
     @given(st.integers(0, 500), st.integers(1, 500), st.floats(0.1, 10))
     def test_a_batch_never_ends_after_its_line(self, ready: int, place: int, rate: float) -> None:
         """Whatever its place, what is in line ends no later than the line."""
-        line = Line(ready=max(ready, place), pace=Pace(rate=rate))
-        part, whole = Part(ready=1, place=place), Part(ready=line.ready, place=line.ready)
-        assert (foresee(line, part).seconds or 0) <= (foresee(line, whole).seconds or 0)
+        line = LineState(ready=max(ready, place), pace=Pace(rate=rate))
+        part, whole = BatchPart(ready=1, place=place), BatchPart(ready=line.ready, place=line.ready)
+        assert (forecast_part(line, part).seconds or 0) <= (forecast_part(line, whole).seconds or 0)

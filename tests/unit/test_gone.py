@@ -8,7 +8,18 @@ import orjson
 import pytest
 from hypothesis import given, strategies as st
 
-from provisioner.core.gone import ASKED, FEW, LASTING, LOOKS, SHARE, Absence, is_gone, is_there, to_ask, too_many
+from provisioner.core.gone import (
+    ASKED,
+    FEW,
+    MISSING_FOR,
+    MISSING_LISTS,
+    SHARE,
+    Absence,
+    is_gone,
+    is_there,
+    to_ask,
+    too_many,
+)
 from provisioner.core.model import Action, Observation, Result
 from provisioner.infisical.parts import Asked
 from provisioner.infisical.projects import read_project
@@ -20,7 +31,7 @@ JSON = {"content-type": "application/json; charset=utf-8"}
 MISSING = f"Project with ID '{PROJECT}' not found"
 
 
-def an_absence(number: int = 0, looks: int = LOOKS, since: float = 0.0) -> Absence:
+def an_absence(number: int = 0, looks: int = MISSING_LISTS, since: float = 0.0) -> Absence:
     """A project that has been missing since so many seconds after the beginning."""
     return Absence(project_id=f"{number:04}", project_name="", looks=looks, since=at(since))
 
@@ -29,7 +40,7 @@ def an_absence(number: int = 0, looks: int = LOOKS, since: float = 0.0) -> Absen
 def test_a_project_is_asked_for_after_some_looks_and_a_while(looks: int, minutes: int) -> None:
     """Neither many looks within a moment nor a long time between two looks are enough."""
     asked = to_ask([an_absence(looks=looks)], 100, at(60.0 * minutes))
-    assert bool(asked) == (looks >= LOOKS and timedelta(minutes=minutes) >= LASTING)
+    assert bool(asked) == (looks >= MISSING_LISTS and timedelta(minutes=minutes) >= MISSING_FOR)
 
 
 @given(missing=st.integers(0, 60), known=st.integers(0, 200))

@@ -6,9 +6,9 @@ from hypothesis import given, strategies as st
 from provisioner.core.model import Result
 from provisioner.core.target_health import (
     FIRST_PAUSE,
-    LASTING,
     LASTING_PAUSE,
     LONGEST_PAUSE,
+    PERSISTENT,
     RECENT,
     THRESHOLD,
     TROUBLE,
@@ -17,7 +17,7 @@ from provisioner.core.target_health import (
 
 NEUTRAL = [Result.THROTTLED, Result.CREDENTIAL_UNKNOWN, Result.CREDENTIAL_UNREADABLE, Result.CREDENTIAL_AWAY]
 WORKS = sorted(set(Result) - TROUBLE - set(NEUTRAL), key=str)
-BAD = sorted(TROUBLE - LASTING, key=str)
+BAD = sorted(TROUBLE - PERSISTENT, key=str)
 
 
 def broken(at: float = 0.0) -> Breaker:
@@ -63,7 +63,7 @@ class TestOpening:
         assert not open_.observe(seen, "", 1.0)
         assert open_.is_open
 
-    @pytest.mark.parametrize("seen", sorted(LASTING))
+    @pytest.mark.parametrize("seen", sorted(PERSISTENT))
     def test_what_only_a_person_changes_holds_all_at_once(self, seen: Result) -> None:
         """One answer opens it, for as long as people take; one that works closes it."""
         breaker = Breaker()
@@ -161,7 +161,7 @@ class TestWorks:
         assert not breaker.works(0.1)
 
 
-@given(st.lists(st.tuples(st.sampled_from(sorted(set(Result) - LASTING)), st.floats(0, 30)), max_size=60))
+@given(st.lists(st.tuples(st.sampled_from(sorted(set(Result) - PERSISTENT)), st.floats(0, 30)), max_size=60))
 def test_it_never_holds_for_longer_than_its_bound(happened: list[tuple[Result, float]]) -> None:
     """Whatever came in which order: either any number may go, or one may within five seconds."""
     breaker, now = Breaker(), 0.0

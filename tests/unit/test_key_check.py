@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from provisioner.core.key_check import KeyKind, verdict_of
-from provisioner.core.key_health import REFUSALS, KeyHealth, condemned, due_probe
+from provisioner.core.key_health import REFUSALS, KeyHealth, due_probe, found_invalid
 from tests.support.builders import at
 
 REFUSED = {"error": {"message": "User not found.", "code": 401}}
@@ -41,12 +41,12 @@ def test_only_openrouters_own_words_count(status: int, data: Any, verdict: KeyKi
 
 def test_a_condemned_key_is_quarantined_at_once() -> None:
     """No create has to be refused for it; a second condemnation keeps its pace and ends its probe."""
-    first, newly = condemned(KeyHealth(accepted_at=at(0)), "inference", at(1))
+    first, newly = found_invalid(KeyHealth(accepted_at=at(0)), "inference", at(1))
     assert newly
     assert first.is_quarantined
     assert (first.refusals, first.accepted_at, first.reason) == (REFUSALS, None, "inference")
     probing = due_probe(first, at(100))
     assert probing is not None
-    again, newly = condemned(probing, "still", at(101))
+    again, newly = found_invalid(probing, "still", at(101))
     assert not newly
     assert (again.probing, again.reason, again.probe_at) == (False, "still", probing.probe_at)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from hypothesis import given, settings, strategies as st
 
-from provisioner.core.line import Line, Part
+from provisioner.core.line import ClaimRange, LineCursor
 from provisioner.core.queue_values import FRONT, Claims, QueuePosition
 from tests.support.builders import a_claim
 
@@ -22,7 +22,7 @@ class World:
     """A line, and a worker who claims from it as it is told to."""
 
     standing: list[QueuePosition] = field(default_factory=list)
-    line: Line = field(default_factory=Line)
+    line: LineCursor = field(default_factory=LineCursor)
     served: list[QueuePosition] = field(default_factory=list)
 
     def add(self, found: QueuePosition) -> None:
@@ -115,8 +115,8 @@ def test_what_is_urgent_goes_before_what_was_tried_before() -> None:
 
 def test_going_back_for_a_retry_passes_nothing_that_was_served() -> None:
     """A claim of retries alone ends where the others begin, for dead entries of an index may stand there."""
-    line = Line(mark=place(0, 7, 7)).hint(place(0, LANE, 0))
-    assert line.part() == Part(start=place(0, LANE, 0), retried_only=True)
+    line = LineCursor(mark=place(0, 7, 7)).hint(place(0, LANE, 0))
+    assert line.part() == ClaimRange(start=place(0, LANE, 0), retried_only=True)
     after = line.after(line.part(), Claims(claims=[a_claim()], last=place(0, LANE, 3), retried=1), limit=5)
-    assert (after.part(), after.retried) == (Part(start=place(0, 7, 7)), None)
-    assert Line().hint(FRONT).part() == Part(start=FRONT)
+    assert (after.part(), after.retried) == (ClaimRange(start=place(0, 7, 7)), None)
+    assert LineCursor().hint(FRONT).part() == ClaimRange(start=FRONT)

@@ -12,8 +12,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from provisioner.core.model import Action, Cancel, ErrorCode, Fail, Result, Retry
-from provisioner.core.queue_values import Report, StandingLimit
-from provisioner.core.reports import BudgetReport, ConcurrencyReport, Gauges, Line, Workers
+from provisioner.core.queue_values import OperatorLimit, Report
+from provisioner.core.reports import BudgetReport, ConcurrencyReport, Gauges, StateCount, Workers
 from provisioner.core.vitals import TargetVitals, Vitals
 from provisioner.observe.catalogue import METRICS, Kind
 from provisioner.observe.meter import LOGINS, Meter
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 OBSERVABILITY = Path(__file__).resolve().parents[2] / "config" / "observability"
 VITALS = Vitals(
     worker=7,
-    turned_at=0.0,
+    last_round_at=0.0,
     lease_good=True,
     database_away=False,
     stopping=False,
@@ -35,8 +35,8 @@ VITALS = Vitals(
 )
 GAUGES = Gauges(
     lines=(
-        Line(target="default", state="ready", requests=12, oldest=90.5),
-        Line(target="default", state="waiting", requests=4, oldest=None),
+        StateCount(target="default", state="ready", requests=12, oldest=90.5),
+        StateCount(target="default", state="waiting", requests=4, oldest=None),
     ),
     budgets=(
         BudgetReport(target="default", kind="write", metered=True, permits=200, period=60.0, used=150, blocked=7.5),
@@ -50,7 +50,7 @@ GAUGES = Gauges(
     drifted={"eu": 2},
     leaving={"eu": 3},
     ends={"eu": 90.0},
-    limits={"default": StandingLimit(60, 60.0, 16, "ann")},
+    limits={"default": OperatorLimit(60, 60.0, 16, "ann")},
 )
 
 
@@ -93,12 +93,12 @@ def test_the_limit_that_rules_is_told_with_its_source() -> None:
     name = "provisioner_writes_limit"
     assert value(Meter(), name, target="default", source="operator", by="ann") == 1.0
     assert value(Meter(), "provisioner_limit_set", target="default", by="ann") == 1
-    generous = replace(GAUGES, limits={"default": StandingLimit(600, 60.0, None, "ann")})
+    generous = replace(GAUGES, limits={"default": OperatorLimit(600, 60.0, None, "ann")})
     assert value(Meter(), name, generous, target="default", source="infisical", by="") == pytest.approx(200 / 60)
     lifted = replace(GAUGES, limits={}, budgets=(replace(GAUGES.budgets[0], configured=True),))
     assert value(Meter(), name, lifted, target="default", source="settings", by="") == pytest.approx(200 / 60)
     assert value(Meter(), "provisioner_limit_set", lifted, target="default", by="ann") is None
-    alone = replace(GAUGES, budgets=(), limits={"eu": StandingLimit(30, 60.0, None, None)})
+    alone = replace(GAUGES, budgets=(), limits={"eu": OperatorLimit(30, 60.0, None, None)})
     assert value(Meter(), name, alone, target="eu", source="operator", by="") == 0.5
 
 

@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given, strategies as st
 
-from provisioner.core.alerts import Concern, Kind, concerns
+from provisioner.core.alerts import Alert, Kind, find_alerts
 from provisioner.core.notices import (
     CALM,
     KEPT,
@@ -20,7 +20,7 @@ from provisioner.core.notices import (
     Delivery,
     Event,
     Finished,
-    Known,
+    KnownAlert,
     Notice,
     decide,
     is_given_up,
@@ -34,17 +34,17 @@ from tests.support.builders import NOON, at
 from tests.support.status_port import a_status, a_troubled_status
 
 ALL = ("batch_finished", "needs_attention", "recovered")
-FAILED = Concern(kind=Kind.FAILED, subject="gave_up", requests=3, said="-")
-UNSERVED = Concern(kind=Kind.UNSERVED, subject="eu", requests=2, said="-")
+FAILED = Alert(kind=Kind.FAILED, subject="gave_up", requests=3, said="-")
+UNSERVED = Alert(kind=Kind.UNSERVED, subject="eu", requests=2, said="-")
 DONE = Finished(batch="b", requests=5, succeeded=3, failed=1, started_at=NOON, ended_at=at(60))
 KEY = "sk-or-v1-0123456789abcdef"
 
 
 def told(
-    *steps: tuple[float, list[Concern]], finished: list[Finished] | None = None, events: tuple[str, ...] = ALL
+    *steps: tuple[float, list[Alert]], finished: list[Finished] | None = None, events: tuple[str, ...] = ALL
 ) -> list[tuple[float, str]]:
     """What is told at which second, when this is seen at these seconds; batches as long as they were not told."""
-    known: tuple[Known, ...] = ()
+    known: tuple[KnownAlert, ...] = ()
     left = list(finished or [])
     said = []
     for second, present in steps:
@@ -94,7 +94,7 @@ class TestConcerns:
             concern = replace(FAILED, kind=kind, subject="x")
             found = decide((), [concern], [], events=ALL, now=NOON)
             later = decide(
-                [Known(kind=kind.value, subject="x", since=NOON, told=True, gone_at=NOON)],
+                [KnownAlert(kind=kind.value, subject="x", since=NOON, told=True, gone_at=NOON)],
                 [],
                 [],
                 events=ALL,
@@ -144,7 +144,7 @@ def test_nothing_that_others_wrote_is_told() -> None:
         targets=(*usual.targets, replace(usual.targets[1], target=f"eu\n{KEY}")),
     )
     batch = replace(DONE, batch=f"my batch\n{KEY}")
-    found = decide((), concerns(status), [batch], events=ALL, now=at(600))
+    found = decide((), find_alerts(status), [batch], events=ALL, now=at(600))
     whole = " ".join(str(notice) for notice in found.notices)
     assert len(found.notices) >= 4
     assert KEY not in whole
@@ -155,7 +155,7 @@ def test_nothing_that_others_wrote_is_told() -> None:
 
 def test_a_healthy_status_concerns_nobody() -> None:
     """What goes well is not told."""
-    assert concerns(a_status()) == ()
+    assert find_alerts(a_status()) == ()
 
 
 def test_pauses_grow_and_end() -> None:

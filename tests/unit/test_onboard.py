@@ -9,7 +9,7 @@ import pytest
 
 from provisioner.cli.bulk.live import Pace, facts, folded, trouble
 from provisioner.cli.onboard.ahead import Ahead, question
-from provisioner.core.comparison import Prospect
+from provisioner.core.comparison import PlannedOutcome
 from provisioner.core.outlook import expected
 from provisioner.core.reports import Leftovers, TargetReport
 from provisioner.postgres.onboarding import Tally
@@ -78,12 +78,12 @@ def test_what_is_expected_before_the_first_create(metered: bool, reads: int | No
 def test_the_question_names_what_would_be_made() -> None:
     """Conflicts are not promised, and requests from earlier are told apart."""
     ahead = Ahead(requests=10)
-    ahead.new[Prospect.CREATE] = 1
-    ahead.new[Prospect.CONFLICT] = 2
+    ahead.new[PlannedOutcome.CREATE] = 1
+    ahead.new[PlannedOutcome.CONFLICT] = 2
     assert question(ahead) == "Create 1 connection?"
     ahead.known["pending"] = 3
     assert question(ahead) == "Create 1 connection and carry out 3 other requests?"
-    ahead.new[Prospect.CREATE] = 0
+    ahead.new[PlannedOutcome.CREATE] = 0
     assert question(ahead) == "Carry out 3 requests?"
 
 

@@ -23,7 +23,7 @@ from provisioner.core.pacing import (
     SMALLEST_LIMIT,
     Allowance,
     Budget,
-    Lesson,
+    LimiterReply,
     fixed,
     give_back,
     grant,
@@ -39,12 +39,12 @@ NOW = 1_772_366_400.0
 def known(limit: int = 200, remaining: int = 199, reset: float = 60.0) -> Budget:
     """A budget whose first request was answered just now."""
     asked, _ = grant(Budget(), 1, NOW)
-    return learn(asked, Lesson(at=NOW, rate=rate(limit, remaining, reset)))
+    return learn(asked, LimiterReply(at=NOW, rate=rate(limit, remaining, reset)))
 
 
-def answered(at: float, headers: RateHeaders | None, throttled_for: float | None = None) -> Lesson:
+def answered(at: float, headers: RateHeaders | None, throttled_for: float | None = None) -> LimiterReply:
     """What an answer said, so many seconds from now."""
-    return Lesson(at=NOW + at, rate=headers, throttled_for=throttled_for)
+    return LimiterReply(at=NOW + at, rate=headers, throttled_for=throttled_for)
 
 
 class TestWhileNothingIsKnown:
@@ -240,10 +240,12 @@ class TestOthers:
     def test_our_own_requests_are_not_theirs(self) -> None:
         """What was under way when the window began counts for us, not for others."""
         budget, _ = grant(known(200, 0, 1.0), 1, NOW + 0.5)
-        budget = learn(budget, Lesson(at=NOW + 2, rate=None, lost=True))
+        budget = learn(budget, LimiterReply(at=NOW + 2, rate=None, lost=True))
         after, granted = grant(known(12_000, 6_000, 30.0), 64, NOW + 1)
         later, _ = grant(after, 1, NOW + 31)
-        later = learn(later, Lesson(at=NOW + 31.2, rate=rate(12_000, 12_000 - granted.permits, 60.0), elapsed=0.1))
+        later = learn(
+            later, LimiterReply(at=NOW + 31.2, rate=rate(12_000, 12_000 - granted.permits, 60.0), elapsed=0.1)
+        )
         assert later.late == granted.permits
         assert later.theirs == 0
 
@@ -254,20 +256,20 @@ class TestLateAnswers:
     def test_a_slow_answer_does_not_begin_a_window(self) -> None:
         """Its `reset` was true when the server counted, some time between the sending and the answer."""
         budget = known(200, 100, 5.0)
-        budget = learn(budget, Lesson(at=NOW + 7, rate=rate(200, 99, 4.0), elapsed=6.0))
+        budget = learn(budget, LimiterReply(at=NOW + 7, rate=rate(200, 99, 4.0), elapsed=6.0))
         assert budget.ends_at == pytest.approx(NOW + 5)
         assert budget.used == 101
 
     def test_an_answer_from_the_last_window_is_passed_over(self) -> None:
         """A request from before this window, whose answer tells of a window that is nearly over, is no news."""
         budget, _ = grant(known(200, 0, 60.0), 1, NOW + 60)
-        assert learn(budget, Lesson(at=NOW + 60.5, rate=rate(200, 0, 1.0), elapsed=1.0)) == budget
+        assert learn(budget, LimiterReply(at=NOW + 60.5, rate=rate(200, 0, 1.0), elapsed=1.0)) == budget
 
     def test_a_lost_answer_frees_its_permit(self) -> None:
         """Whether the server counted it the next answer tells; until then nothing is held back for it."""
         budget, _ = grant(known(200, 100, 60.0), 1, NOW)
         assert budget.left == 99
-        assert learn(budget, Lesson(at=NOW + 1, rate=None, lost=True)).left == 100
+        assert learn(budget, LimiterReply(at=NOW + 1, rate=None, lost=True)).left == 100
 
     def test_a_window_of_another_length_is_noticed(self) -> None:
         """The next window's first answer tells how long windows are, whatever was assumed before."""
@@ -316,7 +318,7 @@ class TestWithoutHeaders:
             count = min(budget.permits or 0, 200)
             budget = replace(budget, granted=budget.permits or 0, answered=count, used=count)
             if (budget.permits or 0) > 200:
-                refusal = Lesson(at=now + 50, rate=None, throttled_for=10, elapsed=0.1)
+                refusal = LimiterReply(at=now + 50, rate=None, throttled_for=10, elapsed=0.1)
                 budget = learn(replace(budget, answered=201), refusal)
             now += 61
         assert limits == [90, 113, 142, 178, 223, 200, 200, 200]
@@ -355,11 +357,11 @@ def test_nothing_ever_hangs(steps: list[tuple[str, int, float, float]], start: B
                 budget = give_back(budget, number)
             case "learn":
                 headers = rate(number, int(number * share), reset)
-                budget = learn(budget, Lesson(at=now, rate=headers))
+                budget = learn(budget, LimiterReply(at=now, rate=headers))
             case "refuse":
-                budget = learn(budget, Lesson(at=now, rate=None, throttled_for=share))
+                budget = learn(budget, LimiterReply(at=now, rate=None, throttled_for=share))
             case "silence":
-                budget = learn(budget, Lesson(at=now, rate=None))
+                budget = learn(budget, LimiterReply(at=now, rate=None))
             case "wait":
                 now += share
         assert budget.left >= 0
@@ -407,7 +409,7 @@ class Run:
         self._random = random.Random(seed)  # noqa: S311 - repeatable, keeps no secret
         self._order = itertools.count()
         self._coming: list[tuple[float, int, Callable[[float], None]]] = []
-        self._lessons: list[list[Lesson]] = [[] for _ in range(workers)]
+        self._lessons: list[list[LimiterReply]] = [[] for _ in range(workers)]
         self._room = [64] * workers
         self._full = [False] * workers
         for worker in range(workers):
@@ -442,10 +444,10 @@ class Run:
     def _send(self, worker: int, sent_at: float, now: float) -> None:
         headers, refused_for = self.limiter.count(now)
         back = now + self._latency * self._random.uniform(0.5, 1.0)
-        lesson = Lesson(at=back, rate=headers, throttled_for=refused_for, elapsed=back - sent_at)
+        lesson = LimiterReply(at=back, rate=headers, throttled_for=refused_for, elapsed=back - sent_at)
         self._at(back, lambda _: self._answer(worker, lesson))
 
-    def _answer(self, worker: int, lesson: Lesson) -> None:
+    def _answer(self, worker: int, lesson: LimiterReply) -> None:
         self._room[worker] += 1
         self._lessons[worker].append(lesson)
         if self._full[worker]:
@@ -506,7 +508,7 @@ def test_a_fixed_limit_is_kept_without_a_word_from_the_server() -> None:
         budget, granted = grant(budget, 64, now)
         times += [now] * granted.permits
         for _ in range(granted.permits):
-            budget = learn(budget, Lesson(at=now, rate=None))
+            budget = learn(budget, LimiterReply(at=now, rate=None))
         now += granted.wait or 0.001
     assert len(times) >= 0.9 * 20 * 10
     for begin in times:

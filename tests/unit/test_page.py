@@ -18,7 +18,9 @@ from provisioner.observe.words import duration
 from tests.support.builders import NOON
 from tests.support.status_port import a_progress, a_status, a_troubled_status
 
-VITALS = Vitals(worker=7, turned_at=time.monotonic(), lease_good=True, database_away=False, stopping=False, targets=())
+VITALS = Vitals(
+    worker=7, last_round_at=time.monotonic(), lease_good=True, database_away=False, stopping=False, targets=()
+)
 
 
 class Tags(HTMLParser):

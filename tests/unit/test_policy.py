@@ -34,8 +34,8 @@ from provisioner.core.policy import (
     DecisionContext,
     Rules,
     backoff,
-    breather,
     decide,
+    no_fault_pause,
 )
 from provisioner.core.skew import Bounds, Reading
 from tests.support.builders import (
@@ -179,7 +179,7 @@ class TestAnything:
             case Retry(delay=delay):
                 assert 0 <= delay <= max(45.0, ruled.cap)
             case Remove():  # or it was found gone: then it is forgotten, and looked up before it is made again
-                assert claim.request.absent or claim.request.looks_first
+                assert claim.request.absent or claim.request.looks_up_first
             case Fail(message=message):
                 assert message
             case Do(action=following, connection=connection):
@@ -314,7 +314,7 @@ class TestNobodysFault:
     @given(st.integers(1, 10**6), st.floats(0, 1, exclude_max=True))
     def test_the_pause_is_short_and_never_nothing(self, attempt: int, jitter: float) -> None:
         """Trouble is tried again between half a second and ten seconds later."""
-        assert DOUBT_PAUSE / 2 <= breather(attempt, jitter=jitter) <= TROUBLE_CAP
+        assert DOUBT_PAUSE / 2 <= no_fault_pause(attempt, jitter=jitter) <= TROUBLE_CAP
 
 
 class TestOwnFault:

@@ -10,7 +10,7 @@ import pytest
 from provisioner.core.vitals import Vitals
 from provisioner.observe.health import Health
 
-WELL = Vitals(worker=7, turned_at=100.0, lease_good=True, database_away=False, stopping=False)
+WELL = Vitals(worker=7, last_round_at=100.0, lease_good=True, database_away=False, stopping=False)
 
 
 def health(now: float = 101.0, *, poll: float = 1.0, **changes: Any) -> Health:

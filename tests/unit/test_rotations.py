@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from provisioner.core.description import units
-from provisioner.core.doubt import is_ours, unheard, with_doubt
-from provisioner.core.endings import telling_what_is_left
+from provisioner.core.doubt import is_ours, possible_create, with_doubt
+from provisioner.core.endings import with_leftovers
 from provisioner.core.model import (
     Action,
     Cancel,
@@ -96,7 +96,7 @@ def doubting(*attempts: int) -> Claim:
     """A claim of which these earlier attempts sent a create that got no answer."""
     found = claim(attempt=9)
     for attempt in attempts:
-        found = with_doubt(found, unheard(claim(attempt), NOW))
+        found = with_doubt(found, possible_create(claim(attempt), NOW))
     return found
 
 
@@ -120,13 +120,13 @@ def test_the_others_are_said_to_be_left_behind() -> None:
     assert '"Billing prod #7.1-0000ff"' in words
     assert "7.2" not in words
     assert late.request.left_behind(claim().doubt, None) == ""
-    failed = telling_what_is_left(late, Fail(code=ErrorCode.GAVE_UP, message="it failed"))
+    failed = with_leftovers(late, Fail(code=ErrorCode.GAVE_UP, message="it failed"))
     assert isinstance(failed, Fail)
     assert failed.message.startswith("it failed; creates got no answer and may have left keys behind")
-    ended = telling_what_is_left(late, Cancel())
+    ended = with_leftovers(late, Cancel())
     assert isinstance(ended, Fail)
     assert ended.code is ErrorCode.OUTCOME_UNKNOWN
-    assert telling_what_is_left(claim(), Cancel()) == Cancel()
+    assert with_leftovers(claim(), Cancel()) == Cancel()
 
 
 @given(st.text(max_size=300), st.integers(1, 10**15), st.integers(1, 10**6), st.integers(0, 2**63))

@@ -15,7 +15,7 @@ from provisioner.cli.look.findings import Plan, Planned, Unasked, tell_plan
 from provisioner.cli.terminal.bars import counting
 from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
 from provisioner.cli.terminal.progress import reading
-from provisioner.core.comparison import Project, Prospect, prospect
+from provisioner.core.comparison import PlannedOutcome, Project, planned_outcome
 from provisioner.core.model import Observation, Result
 from provisioner.intake.checked import CheckedFile, check_file
 from provisioner.intake.errors import FileUnusable
@@ -161,7 +161,7 @@ async def _ask(database: "Database", surveyor: "Surveyor", target: str, projects
             return
         for name, planned in names.items():
             what, pending = _prospect(planned, project, asked.get((project_id, name)))
-            if what is Prospect.CREATE and result.by_name:
+            if what is PlannedOutcome.CREATE and result.by_name:
                 free.append((project_id, name))
             else:
                 result.add(what, planned, project.by_name.get(name), pending=pending)
@@ -173,15 +173,17 @@ async def _ask(database: "Database", surveyor: "Surveyor", target: str, projects
         planned, found = projects[project_id][name], seen.connection
         project = Project.of([found] if found else [])
         what, pending = _prospect(planned, project, asked.get((project_id, name)))
-        result.add(Prospect.CONFLICT if seen.result is Result.OTHER_APP else what, planned, found, pending=pending)
+        result.add(
+            PlannedOutcome.CONFLICT if seen.result is Result.OTHER_APP else what, planned, found, pending=pending
+        )
 
     await surveyor.survey(projects, tell)
     await surveyor.look_up(free, tell_name)
 
 
-def _prospect(planned: Planned, project: Project, asked: "Asked | None") -> tuple[Prospect, bool]:
+def _prospect(planned: Planned, project: Project, asked: "Asked | None") -> tuple[PlannedOutcome, bool]:
     recorded = asked.connection_id if asked and asked.status == "succeeded" else None
-    what = prospect(planned.name, planned.on_conflict, project, recorded_id=recorded)
+    what = planned_outcome(planned.name, planned.on_conflict, project, recorded_id=recorded)
     return what, asked is not None and asked.status == "pending"
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from provisioner.cli.terminal.frame import print_json, say, several, tell_detail, tell_error, tell_warning
 from provisioner.cli.terminal.progress import duration
-from provisioner.core.comparison import AnyRecorded, Difference, Prospect, Recorded
+from provisioner.core.comparison import AnyRecorded, Difference, PlannedOutcome, Recorded
 from provisioner.core.model import Connection
 from provisioner.intake.errors import Problem
 
@@ -15,12 +15,12 @@ FEW: Final = 10  # projects without the identity, one by one
 SHOWN: Final = 20  # of a kind, one by one; --json has all
 
 _PROSPECTS: Final = {
-    Prospect.EXISTS: "exist already, made by earlier requests",
-    Prospect.CREATE: "would be created",
-    Prospect.ADOPT: "exist, and would be adopted: recorded as they are",
-    Prospect.REPLACE: "exist, and would be replaced: given our key, then recorded",
-    Prospect.CONFLICT: "would conflict: somebody else's connection has the name",
-    Prospect.GONE: "were made by earlier requests and are gone; requesting them again changes nothing",
+    PlannedOutcome.EXISTS: "exist already, made by earlier requests",
+    PlannedOutcome.CREATE: "would be created",
+    PlannedOutcome.ADOPT: "exist, and would be adopted: recorded as they are",
+    PlannedOutcome.REPLACE: "exist, and would be replaced: given our key, then recorded",
+    PlannedOutcome.CONFLICT: "would conflict: somebody else's connection has the name",
+    PlannedOutcome.GONE: "were made by earlier requests and are gone; requesting them again changes nothing",
 }
 _LEFT_ALONE: Final = {
     "adopted": "they were adopted, and belong to somebody else",
@@ -28,7 +28,7 @@ _LEFT_ALONE: Final = {
     "failing": "Infisical could not replace their keys, and tries again by itself: fix what the message says",
     "not now": "they have been changed meanwhile",
 }
-_BAD: Final = (Prospect.CONFLICT, Prospect.GONE)
+_BAD: Final = (PlannedOutcome.CONFLICT, PlannedOutcome.GONE)
 
 
 def called(project_name: str | None, project_id: str) -> str:
@@ -82,9 +82,9 @@ class Plan:
     lines: int
     problems: Sequence[Problem]
     skipped: int = 0
-    counts: Counter[Prospect] = field(default_factory=Counter)
+    counts: Counter[PlannedOutcome] = field(default_factory=Counter)
     work: Counter[str] = field(default_factory=Counter)
-    bad: dict[Prospect, list[tuple[Planned, str | None]]] = field(default_factory=dict)
+    bad: dict[PlannedOutcome, list[tuple[Planned, str | None]]] = field(default_factory=dict)
     unasked: list[Unasked] = field(default_factory=list)
     outside: list[Planned] = field(default_factory=list)
     projects: int = 0
@@ -98,12 +98,12 @@ class Plan:
         """Whether all of it can be done."""
         return not (self.skipped or self.unasked or self.bad or self.outside or self.wrong_keys)
 
-    def add(self, what: Prospect, planned: Planned, found: Connection | None, *, pending: bool) -> None:
+    def add(self, what: PlannedOutcome, planned: Planned, found: Connection | None, *, pending: bool) -> None:
         """Count one connection; `pending` is one that is asked for already."""
         self.counts[what] += 1
         if what in _BAD:
             self.bad.setdefault(what, []).append((planned, found.id if found else None))
-        elif what is not Prospect.EXISTS and not pending:
+        elif what is not PlannedOutcome.EXISTS and not pending:
             self.work[planned.target] += 1
 
     def document(self) -> dict[str, Any]:
@@ -114,10 +114,10 @@ class Plan:
             "by_name": self.by_name,
             "skipped": self.skipped,
             "problems": self.problems,
-            "counts": {what.value: self.counts[what] for what in Prospect},
+            "counts": {what.value: self.counts[what] for what in PlannedOutcome},
             **{
                 name: [{**_as_dict(planned), "connection_id": found} for planned, found in self.bad.get(what, ())]
-                for name, what in (("conflicts", Prospect.CONFLICT), ("gone", Prospect.GONE))
+                for name, what in (("conflicts", PlannedOutcome.CONFLICT), ("gone", PlannedOutcome.GONE))
             },
             "not_asked": self.unasked,
             "outside": [
@@ -157,11 +157,11 @@ class Finding:
 class Verified:
     """What a comparison showed, and with `repaired` what becomes of each request that differs.
 
-    `prints` are the fingerprints of the keys that this host has; `unknown_keys` counts the connections whose key could
-    not be compared, by credential.
+    `fingerprints` are those of the keys that this host has; `unknown_keys` counts, by credential, the connections whose
+    key could not be compared.
     """
 
-    prints: Mapping[str, str] = field(default_factory=dict)
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
     compared: int = 0
     rotations: int = 0
     projects: set[tuple[str, str]] = field(default_factory=set)
@@ -188,7 +188,7 @@ class Verified:
     def note_key(self, recorded: Recorded) -> None:
         """Count a connection whose key cannot be compared. A sealed key is nobody else's, and never outdated."""
         if recorded.key_fingerprint and not recorded.credential.startswith("sealed:"):
-            self.unknown_keys.update([recorded.credential] if recorded.credential not in self.prints else [])
+            self.unknown_keys.update([recorded.credential] if recorded.credential not in self.fingerprints else [])
 
 
 def _as_dict(planned: Planned) -> dict[str, Any]:
@@ -209,7 +209,7 @@ def tell_plan(plan: Plan, *, as_json: bool) -> None:
             tell_detail(f"nothing was looked up; correct the {'line' if plan.skipped == 1 else 'lines'}{others}")
             return
     say(f"{plan.file}: {several(plan.lines, 'line')}; nothing was changed")
-    for what, number in sorted(plan.counts.items(), key=lambda each: list(Prospect).index(each[0])):
+    for what, number in sorted(plan.counts.items(), key=lambda each: list(PlannedOutcome).index(each[0])):
         say(f"{number:>9,} {_PROSPECTS[what]}")
         for planned, found in plan.bad.get(what, ())[:SHOWN]:
             made = f": connection {found}" if found else ""
@@ -220,7 +220,7 @@ def tell_plan(plan: Plan, *, as_json: bool) -> None:
     for said, lines, first in plan.wrong_keys:
         where = f"line {first}" if lines == 1 else f"line {first} is the first"
         say(f"{lines:>9,} {'has' if lines == 1 else 'have'} a wrong key ({where}): {said}")
-    if plan.counts[Prospect.CREATE] and not plan.by_name:
+    if plan.counts[PlannedOutcome.CREATE] and not plan.by_name:
         say("connections of other apps are not seen; --by-name looks up each name, at one more read each")
     for warning in plan.warnings:
         tell_warning(warning)

@@ -15,7 +15,7 @@ from provisioner.intake.rows import SEALED
 
 if TYPE_CHECKING:
     from provisioner.core.model import Request
-    from provisioner.core.ports import KeyAsker
+    from provisioner.core.ports import KeyChecker
     from provisioner.core.secret import Secret
 
 AT_ONCE: Final = 8  # questions under way
@@ -39,7 +39,7 @@ class KeysAsked:
 
 
 async def ask_about_keys(
-    vault: Opens, asker: "KeyAsker | None", requests: "Iterable[Request]", shown: "Mapping[str, Secret] | None" = None
+    vault: Opens, asker: "KeyChecker | None", requests: "Iterable[Request]", shown: "Mapping[str, Secret] | None" = None
 ) -> KeysAsked:
     """Ask about the keys of these requests; `shown` are keys that are in nobody's vault, by the credential."""
     keys, missing, boxes = dict(shown or {}), dict[str, str](), 0
@@ -60,7 +60,7 @@ async def ask_about_keys(
     return KeysAsked(missing=missing, refused=refused)
 
 
-async def _asked(asker: "KeyAsker", keys: "set[Secret]") -> "Mapping[Secret, KeyKind]":
+async def _asked(asker: "KeyChecker", keys: "set[Secret]") -> "Mapping[Secret, KeyKind]":
     kinds: dict[Secret, KeyKind] = {}
     left = iter(keys)
 

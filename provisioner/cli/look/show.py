@@ -45,7 +45,7 @@ def show(request: Id, config: Config = None, as_json: Json = False) -> None:
 async def _show(settings: "Settings", request: int, *, as_json: bool) -> int:
     from provisioner.cli.terminal.progress import duration
     from provisioner.cli.terminal.tables import local_time
-    from provisioner.core.explain import Words, explain
+    from provisioner.core.explain import Formatters, explain
     from provisioner.postgres.detail import read_attempts, read_detail
 
     async with open_database(settings) as database:
@@ -54,7 +54,7 @@ async def _show(settings: "Settings", request: int, *, as_json: bool) -> int:
     if detail is None:
         tell_unknown([request])
         return NOT_DONE
-    words = Words(local_time, duration)
+    words = Formatters(local_time, duration)
     if as_json:
         tried = [{**asdict(attempt), "took": attempt.took} for attempt in attempts]
         print_json({**asdict(detail), "what_next": explain(detail, words), "tried": tried})

@@ -24,7 +24,7 @@ from provisioner.cli.terminal.frame import (
     tell_detail,
     tell_error,
 )
-from provisioner.core.alerts import alerts
+from provisioner.core.alerts import alert_messages
 from provisioner.core.errors import DatabaseUnavailable, DatabaseUnusable
 from provisioner.postgres.reports import Status, read_status
 
@@ -85,7 +85,7 @@ async def _status(settings: "Settings", asked: Asked, *, watch: bool, as_json: b
     if old_keys and not as_json:
         have = "connection has" if old_keys == 1 else "connections have"
         say(f"{old_keys:,} {have} another key than the credential has now: `provisioner rekey --outdated` sends it")
-    return NOT_DONE if alerts(seen) else DONE
+    return NOT_DONE if alert_messages(seen) else DONE
 
 
 async def _read(database: "Database", asked: Asked, most: int | None) -> Status:
@@ -102,12 +102,12 @@ def _tell_nothing(asked: Asked) -> None:
 
 async def _old_keys(settings: "Settings", database: "Database", batch: str | None, *, connections: int) -> int | None:
     """How many connections have another key than their credential has now; None where that cannot be compared."""
-    from provisioner.keyring import present_prints
-    from provisioner.postgres.wishes import TakesTooLong, outdated
+    from provisioner.keyring import present_fingerprints
+    from provisioner.postgres.desired_changes import TakesTooLong, outdated
 
     try:
-        prints, _ = await present_prints(settings, database)
-        return await outdated(database, prints, batch, of=connections) if prints else None
+        fingerprints, _ = await present_fingerprints(settings, database)
+        return await outdated(database, fingerprints, batch, of=connections) if fingerprints else None
     except TakesTooLong:
         tell_detail("too many connections to compare their keys at once: `provisioner rekey --outdated --dry-run` does")
         return None

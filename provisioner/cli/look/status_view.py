@@ -15,7 +15,7 @@ from rich.text import Text
 
 from provisioner.cli.terminal.progress import duration
 from provisioner.cli.terminal.tables import one_line as one_line_text
-from provisioner.core.alerts import alerts, remedy
+from provisioner.core.alerts import advice_for, alert_messages
 from provisioner.core.reports import Retries
 from provisioner.core.text import printable_json
 from provisioner.postgres.reports import Failures, Progress, Status, TargetReport
@@ -64,7 +64,7 @@ def changes(before: Status, after: Status) -> str:
 def as_document(status: Status, *, one_line: bool, old_keys: int | None = None) -> str:
     """The whole status, for a program."""
     document: dict[str, Any] = asdict(status)
-    document["concerns"] = alerts(status)
+    document["concerns"] = alert_messages(status)
     document["old_keys"] = old_keys
     return printable_json(orjson.dumps(document, option=0 if one_line else orjson.OPT_INDENT_2).decode())
 
@@ -88,7 +88,7 @@ def _parts(status: Status, screen: Console) -> Iterator[RenderableType]:
         yield from gap
         lines = (_failure_lines(each) for each in status.failures)
         yield _fitted(screen, _failure_table(status.failures, screen), lines)
-    if found := alerts(status):
+    if found := alert_messages(status):
         yield from gap
         for concern in found:
             yield Text(f"! {concern}", style="bold red")
@@ -169,7 +169,7 @@ def _failure_lines(each: Failures) -> Sequence[Text]:
     return (
         Text(f"failed with {each.error_code or '(no code)'}"),
         Text(f"{count}{example}"),
-        Text(f"to do: {remedy(each.error_code)}"),
+        Text(f"to do: {advice_for(each.error_code)}"),
     )
 
 
@@ -273,7 +273,7 @@ def _condition(target: TargetReport, now: datetime) -> str:
     if not found:
         found.append("working" if target.workers and target.pending else "idle" if target.workers else "no worker")
     if target.limited_at is not None:
-        found.append(f"{target.ordered} since {target.limited_at.astimezone():%Y-%m-%d %H:%M}")
+        found.append(f"{target.operator_limit} since {target.limited_at.astimezone():%Y-%m-%d %H:%M}")
     return "; ".join(found)
 
 
@@ -289,6 +289,6 @@ def _failure_table(failures: Sequence[Failures], screen: Console) -> Table:
     for each in failures:
         known = each.example_id is not None
         example = f"request {each.example_id}: {' '.join((each.example or '').split())}" if known else "—"
-        cells = each.error_code or "(no code)", f"{each.requests:,}", example, remedy(each.error_code)
+        cells = each.error_code or "(no code)", f"{each.requests:,}", example, advice_for(each.error_code)
         table.add_row(*map(Text, cells))
     return table

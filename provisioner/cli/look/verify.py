@@ -52,16 +52,16 @@ def verify(  # noqa: PLR0917  # the command line names them
 
 
 async def _verify(settings: "Settings", wanted: "Filter", *, repairing: bool, as_json: bool) -> int:
-    from provisioner.keyring import present_prints
+    from provisioner.keyring import present_fingerprints
     from provisioner.postgres.browse import count
-    from provisioner.postgres.wishes import repair
+    from provisioner.postgres.desired_changes import repair
 
     async with open_database(settings) as database:
         if await tell_unknown_of(database, wanted):
             return NOT_DONE
         total = sum((await count(database, wanted)).values())
-        prints, _ = await present_prints(settings, database) if total else ({}, ())
-        verified = Verified(prints=prints)
+        fingerprints, _ = await present_fingerprints(settings, database) if total else ({}, ())
+        verified = Verified(fingerprints=fingerprints)
         with counting("comparing", total=total, quiet=as_json) as advance:
             await _compare_all(settings, database, wanted, verified, advance)
         if repairing:
@@ -137,7 +137,7 @@ async def _compare(
                 verified.note_key(one)
             else:
                 verified.rotations += 1
-            if found := differences(one, project, verified.prints):
+            if found := differences(one, project, verified.fingerprints):
                 verified.findings.append(Finding(recorded=one, differences=found))
 
     def sure(project_id: str, project: Project) -> bool:

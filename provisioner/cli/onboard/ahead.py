@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from provisioner.cli.onboard.asking import Told, ask
 from provisioner.cli.terminal.frame import several
 from provisioner.cli.terminal.progress import duration
-from provisioner.core.comparison import Prospect, prospect
+from provisioner.core.comparison import PlannedOutcome, planned_outcome
 from provisioner.core.model import Request
 from provisioner.core.outlook import expected
 from provisioner.intake.rows import SEALED
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 AT_ONCE: Final = 5_000  # connections that the table is asked for in one statement
 NAMED: Final = 5  # of a kind, one by one
 _WORDS: Final = {
-    Prospect.CREATE: "to create",
-    Prospect.ADOPT: "exist already and will be adopted: recorded as they are",
-    Prospect.REPLACE: "exist already and will be replaced: given our key",
-    Prospect.CONFLICT: "conflict: somebody else's connection has the name",
+    PlannedOutcome.CREATE: "to create",
+    PlannedOutcome.ADOPT: "exist already and will be adopted: recorded as they are",
+    PlannedOutcome.REPLACE: "exist already and will be replaced: given our key",
+    PlannedOutcome.CONFLICT: "conflict: somebody else's connection has the name",
 }
 
 
@@ -54,7 +54,7 @@ class Ahead:
 
     requests: int = 0
     known: Counter[str] = field(default_factory=Counter)
-    new: Counter[Prospect] = field(default_factory=Counter)
+    new: Counter[PlannedOutcome] = field(default_factory=Counter)
     conflicts: list[Line] = field(default_factory=list)
     strangers: list[Line] = field(default_factory=list)
     blocked: Counter[str] = field(default_factory=Counter)
@@ -161,12 +161,12 @@ def _judge(line: Line, told: Told, ahead: Ahead) -> None:
     project = told.project(line.project_id)
     if project is None:
         ahead.unseen += 1
-        ahead.new[Prospect.CREATE] += 1
+        ahead.new[PlannedOutcome.CREATE] += 1
         ahead.work[line.target] += 1
         return
-    what = prospect(line.name, line.on_conflict, project, recorded_id=None)
+    what = planned_outcome(line.name, line.on_conflict, project, recorded_id=None)
     ahead.new[what] += 1
-    if what is Prospect.CONFLICT:
+    if what is PlannedOutcome.CONFLICT:
         ahead.conflicts.append(line)
     else:
         ahead.work[line.target] += 1
@@ -194,8 +194,8 @@ async def _foretell(settings: "Settings", database: "Database", ahead: Ahead) ->
 
 def question(ahead: Ahead) -> str:
     """What is asked before anything is written."""
-    created = ahead.new[Prospect.CREATE]
-    others = ahead.to_do - created - ahead.new[Prospect.CONFLICT]
+    created = ahead.new[PlannedOutcome.CREATE]
+    others = ahead.to_do - created - ahead.new[PlannedOutcome.CONFLICT]
     if not created:
         return f"Carry out {several(others, 'request')}?"
     return f"Create {several(created, 'connection')}" + (

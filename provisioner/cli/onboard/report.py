@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 from provisioner.cli.terminal.frame import several
 from provisioner.cli.terminal.tables import one_line
-from provisioner.core.alerts import remedy
+from provisioner.core.alerts import advice_for
 from provisioner.postgres.filters import Filter, State
 from provisioner.postgres.onboarding import OF_CREDENTIALS, Tally, rotations
 from provisioner.postgres.search import page
@@ -35,7 +35,7 @@ async def told(database: "Database", ids: Sequence[int], done: Tally, *, command
         if more := asked.leaving - len(asked.left_behind):
             lines.append(f"  … and {more:,} more: `{command} rotations --left-behind` lists them")
     for code, count in done.failed.items():
-        lines.append(f"{count:,} failed with {code or 'no error code'}: {remedy(code)}")
+        lines.append(f"{count:,} failed with {code or 'no error code'}: {advice_for(code)}")
         wanted = Filter(ids=ids, states=(State.FAILED,), errors=(code,) if code else ())
         listed = (await page(database, wanted, limit=NAMED, oldest_first=True)).requests
         lines += [

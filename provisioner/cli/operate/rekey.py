@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from provisioner.cli.operate.changes import All, DryRun, Yes
-from provisioner.cli.operate.wishes import Wished, brought
+from provisioner.cli.operate.desired_changes import Requested, brought
 from provisioner.cli.terminal.filters import Batches, Ids, Projects, Targets, filtered
 from provisioner.cli.terminal.frame import NOT_DONE, Config, Json, load, open_database, run_async, tell_error
 from provisioner.core.key_health import canonical
-from provisioner.postgres.wishes import Rekeying
+from provisioner.postgres.desired_changes import Rekeying
 
 if TYPE_CHECKING:
     from provisioner.settings import Settings
@@ -51,22 +51,22 @@ def rekey(  # noqa: PLR0917  # the command line names them
     if everything and (credentials or not wanted.is_empty):
         raise typer.BadParameter("--all cannot be combined with ids or filters")
     names = None if credentials is None else tuple(map(canonical, credentials))
-    wish = Wished(deed=Rekeying(credentials=names), wanted=wanted, yes=yes, dry_run=dry_run, as_json=as_json)
+    wish = Requested(change=Rekeying(credentials=names), wanted=wanted, yes=yes, dry_run=dry_run, as_json=as_json)
     raise typer.Exit(run_async(_rekey(load(config), wish, names, outdated=outdated)))
 
 
-async def _rekey(settings: "Settings", wish: Wished, names: tuple[str, ...] | None, *, outdated: bool) -> int:
-    from provisioner.keyring import present_prints
+async def _rekey(settings: "Settings", wish: Requested, names: tuple[str, ...] | None, *, outdated: bool) -> int:
+    from provisioner.keyring import present_fingerprints
 
     async with open_database(settings) as database:
         if not outdated:
             return await brought(database, wish)
-        prints, unread = await present_prints(settings, database, names)
-        if not prints:
+        fingerprints, unread = await present_fingerprints(settings, database, names)
+        if not fingerprints:
             told = "; ".join(unread) or "no credential is in the settings of this host"
             tell_error(f"there is no key to compare with: {told}")
             return NOT_DONE
-        deed = Rekeying(credentials=names, prints=prints)
+        change = Rekeying(credentials=names, fingerprints=fingerprints)
         return await brought(
-            database, replace(wish, deed=deed, remarks=tuple(f"not compared: {each}" for each in unread))
+            database, replace(wish, change=change, remarks=tuple(f"not compared: {each}" for each in unread))
         )

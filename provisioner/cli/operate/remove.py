@@ -5,10 +5,10 @@ from typing import Annotated
 import typer
 
 from provisioner.cli.operate.changes import All, DryRun, Yes, checked
-from provisioner.cli.operate.wishes import Wished, bring
+from provisioner.cli.operate.desired_changes import Requested, bring
 from provisioner.cli.terminal.filters import Batches, Errors, Ids, Projects, States, Targets, filtered
 from provisioner.cli.terminal.frame import Config, Json, load
-from provisioner.postgres.wishes import Removal
+from provisioner.postgres.desired_changes import Removal
 
 
 def remove(  # noqa: PLR0917  # the command line names them
@@ -44,8 +44,8 @@ def remove(  # noqa: PLR0917  # the command line names them
     Example: provisioner remove --batch onboarding --dry-run
     """
     wanted = filtered(ids=ids, states=states, batches=batches, projects=projects, errors=errors, targets=targets)
-    wish = Wished(
-        deed=Removal(adopted=adopted, with_secrets=with_secrets, revoke_keys=revoke_keys),
+    wish = Requested(
+        change=Removal(adopted=adopted, with_secrets=with_secrets, revoke_keys=revoke_keys),
         wanted=checked(wanted, everything=everything),
         yes=yes,
         dry_run=dry_run,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from provisioner.cli.terminal.frame import DONE, NOT_DONE, PARTLY
-from provisioner.core.alerts import remedy
+from provisioner.core.alerts import advice_for
 from provisioner.core.reports import Leftovers
 
 
@@ -25,7 +25,7 @@ def told(left: Leftovers) -> Iterator[str]:
     yield f"{left.succeeded:,} succeeded, {failed:,} failed, {waiting:,} left"
     for code, count in left.failed.items():
         yield (
-            f"{count:,} failed with {code or 'no error code'}: {remedy(code)};"
+            f"{count:,} failed with {code or 'no error code'}: {advice_for(code)};"
             f" then run `provisioner retry --error {code}`"
         )
     for target, count in left.paused.items():

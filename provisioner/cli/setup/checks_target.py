@@ -9,7 +9,7 @@ from provisioner.cli.look.survey import opened, permit
 from provisioner.cli.setup.checks import Check, ok, problem, warning
 from provisioner.cli.setup.checks_host import through
 from provisioner.cli.terminal.progress import duration
-from provisioner.core.alerts import remedy
+from provisioner.core.alerts import advice_for
 from provisioner.core.errors import (
     CredentialUnavailable,
     CredentialUnknown,
@@ -141,7 +141,7 @@ def _permission(name: str, project: str, seen: Observation | None) -> Check:
     if seen.result is Result.FOUND:
         said = f"{name}: project {project} can be read; creating was not tested, as it would create one"
         return ok("permission", said)
-    advice = remedy(ErrorCode.PROJECT_NOT_FOUND) if seen.result in {Result.PROJECT_MISSING, Result.ABSENT} else ""
+    advice = advice_for(ErrorCode.PROJECT_NOT_FOUND) if seen.result in {Result.PROJECT_MISSING, Result.ABSENT} else ""
     return problem("permission", f"{name}: {seen.message}", advice)
 
 
@@ -173,7 +173,7 @@ async def _proven(settings: "Settings", name: str, key: "Secret", asker: "OpenRo
     """What OpenRouter itself says of a key; that it cannot be asked matters only to those who want it asked."""
     verdict = KeyKind.UNKNOWN if asker is None else await asker.ask(key)
     if verdict in REASONS:
-        return problem("credential", f"{name}: {REASONS[verdict]}", remedy(ErrorCode.CREDENTIAL_REFUSED))
+        return problem("credential", f"{name}: {REASONS[verdict]}", advice_for(ErrorCode.CREDENTIAL_REFUSED))
     if verdict is KeyKind.MANAGEMENT:
         return ok("credential", f"{name} is available, and OpenRouter says that it is a management key")
     if settings.openrouter.check is True:

@@ -9,7 +9,7 @@ WITH its AS (
 SELECT
     clock_timestamp() AS now,
     EXISTS (SELECT FROM provisioner.sent_creates AS e WHERE e.id = q.id) AS unknown,
-    coalesce(s.cancelled, false) OR coalesce(f.cancelled, false) AS called_off,
+    coalesce(s.cancelled, false) OR coalesce(f.cancelled, false) AS cancel_requested,
     coalesce(s.failures, 0) AS failures,
     w.quarantine,
     f.claimed_at, k.name AS worker,

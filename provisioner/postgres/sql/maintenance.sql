@@ -22,7 +22,7 @@ DELETE FROM provisioner.workers AS w
 WHERE w.id = $1 AND NOT EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.worker = w.id)
 RETURNING w.id;
 
--- :name look
+-- :name poll
 -- What a worker looks at every second: whether anything is in line for its targets $1 from (rank, turn, id) = ($2, $3, $7) on,
 -- whether something is due, whose lease ran out, who is paused. Also tells newcomers how far the queues $4 have been served ($5, $6).
 -- And whether anything is to be looked at more closely, so that nobody asks who has nothing to do: outcomes that were set aside and are
@@ -89,7 +89,7 @@ SELECT
         EXISTS (SELECT FROM lines)
         OR EXISTS (SELECT FROM provisioner.forecasts)
         OR EXISTS (SELECT FROM provisioner.waiting AS w WHERE w.run_at < 'infinity' ORDER BY w.run_at LIMIT 1)
-    ) AS unforeseen;
+    ) AS forecast_due;
 
 -- :name promote
 -- Put at most $1 requests whose time has come in line, each project's one behind the other. What was tried before has waited for its turn
@@ -245,9 +245,9 @@ WHERE
     AND NOT EXISTS (SELECT FROM provisioner.targets AS t WHERE t.target = q.target AND t.known_at IS NOT NULL)
     AND NOT EXISTS (SELECT FROM provisioner.workers AS w WHERE q.target = ANY (w.targets));
 
--- :name disown
+-- :name fail_unknown_targets
 -- Fail at most $2 requests in line for target $1, which no worker has ever known, with the error $3 and the words $4.
-SELECT d.id FROM provisioner.disown($1, $2, $3, $4) AS d (id);
+SELECT d.id FROM provisioner.fail_unknown_targets($1, $2, $3, $4) AS d (id);
 
 -- :name left
 -- What `run --drain` still waits for: ready, in flight, or waiting for another attempt; not what is scheduled for later, nor

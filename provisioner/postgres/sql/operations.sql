@@ -32,7 +32,7 @@ SELECT t.target FROM provisioner.targets AS t
 UNION
 SELECT p.target FROM provisioner.permits AS p;
 
--- :name removal_foreseen
+-- :name removal_preview
 -- What `remove` would do to each of the requests $1, if what was adopted is meant too ($2): the words of the function, or why it
 -- would do nothing.
 SELECT
@@ -60,7 +60,7 @@ ORDER BY q.id;
 -- Have requests $1 removed, adopted ones too if $2, and count what became of them.
 SELECT r.outcome AS word, count(*) AS requests FROM provisioner.remove($1, $2) AS r GROUP BY r.outcome;
 
--- :name rekeying_foreseen
+-- :name rekeying_preview
 -- What `rekey` would do to each of the requests $1 whose credential is one of $2 (NULL: any): `sent`, or why it would do nothing.
 -- With fingerprints $4 of the credentials $3, those that have the key already are left as they are; NULL: nobody asks.
 SELECT

@@ -181,7 +181,7 @@ WHERE
 ORDER BY CASE WHEN $10::boolean THEN v.id END DESC, v.id
 LIMIT $9;
 
--- :name rekeying_foreseen
+-- :name rekeying_preview
 -- Nobody sends a rotation a key: Infisical makes it. The arguments are those of `operations.sql`.
 SELECT q.id, 'rotation' AS word
 FROM provisioner.rotation_requests AS q

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from unittest.mock import patch
 
 from provisioner.core import policy
-from provisioner.core.forecast import Why
+from provisioner.core.forecast import NoForecast
 from provisioner.sandbox.simulator import Options
 from tests.support import eventually
 from tests.support.fleet import Fleet, Stranger
@@ -224,7 +224,11 @@ SCENARIOS: Final[dict[str, Callable[[World], Awaitable[list[Outcome]]]]] = {
     "a second client on the address": second_client,
     "removals and edits among creates": removals,
 }
-REASONS: Final = {("an outage", "all"): Why.TROUBLE, ("a pause", "all"): Why.PAUSED, ("a wrong key", "bad"): Why.KEY}
+REASONS: Final = {
+    ("an outage", "all"): NoForecast.TROUBLE,
+    ("a pause", "all"): NoForecast.PAUSED,
+    ("a wrong key", "bad"): NoForecast.KEY,
+}
 
 
 async def play(url: str, name: str) -> list[Outcome]:

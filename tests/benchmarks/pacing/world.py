@@ -11,7 +11,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from provisioner.core.model import RateHeaders
-from provisioner.core.pacing import Budget, Lesson, grant, learn
+from provisioner.core.pacing import Budget, LimiterReply, grant, learn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,7 +89,7 @@ class _Worker:
     skew: float
     room: int = ROOM
     full: bool = False
-    lessons: list[Lesson] = field(default_factory=list)
+    lessons: list[LimiterReply] = field(default_factory=list)
 
 
 class World:
@@ -143,7 +143,7 @@ class World:
         tally = self.ours[worker.fleet]
         (tally.made if passed else tally.refused).append(now)
         back = now + self.scenario.latency * self._random.uniform(0.6, 1.0)
-        lesson = Lesson(
+        lesson = LimiterReply(
             at=back + worker.skew,
             rate=None if self._random.random() < self.scenario.lost else headers,
             throttled_for=None if passed else headers.reset,
@@ -151,7 +151,7 @@ class World:
         )
         self._at(back, partial(self._answer, worker, lesson))
 
-    def _answer(self, worker: _Worker, lesson: Lesson, now: float) -> None:
+    def _answer(self, worker: _Worker, lesson: LimiterReply, now: float) -> None:
         worker.room += 1
         worker.lessons.append(lesson)
         if worker.full:

@@ -33,7 +33,7 @@ class Removal:
     revoke_keys: bool = False
     changes: tuple[str, ...] = ("removing", "let go", "removed")
     name: Literal["remove"] = "remove"
-    foreseen: Literal["removal_foreseen"] = "removal_foreseen"
+    preview: Literal["removal_preview"] = "removal_preview"
 
     def narrowing(self) -> tuple[object, ...]:
         """What else the foreseeing statement has to know."""
@@ -48,61 +48,61 @@ class Removal:
 class Rekeying:
     """That connections get their credential's present key: of these credentials, or of any.
 
-    With `prints`, the fingerprints of credentials, only those that have another key than that.
+    With `fingerprints`, the fingerprints of credentials, only those that have another key than that.
     """
 
     credentials: Collection[str] | None = None
-    prints: Mapping[str, str] | None = None
+    fingerprints: Mapping[str, str] | None = None
     changes: tuple[str, ...] = ("sent",)
     name: Literal["rekey"] = "rekey"
-    foreseen: Literal["rekeying_foreseen"] = "rekeying_foreseen"
+    preview: Literal["rekeying_preview"] = "rekeying_preview"
 
     def narrowing(self) -> tuple[object, ...]:
         """What else the foreseeing statement has to know."""
         credentials = None if self.credentials is None else list(self.credentials)
-        if self.prints is None:
+        if self.fingerprints is None:
             return credentials, None, None
-        return credentials, list(self.prints), list(self.prints.values())
+        return credentials, list(self.fingerprints), list(self.fingerprints.values())
 
     def arguments(self) -> tuple[object, ...]:
         """What else the function has to know."""
         return ()
 
 
-Deed = Removal | Rekeying
+DesiredChange = Removal | Rekeying
 
 
-async def foresee(database: Database, deed: Deed, wanted: Filter) -> Counter[str]:
+async def preview(database: Database, change: DesiredChange, wanted: Filter) -> Counter[str]:
     """What the deed would do to the requests that the filter matches, in its words.
 
     Raises `DatabaseUnavailable` and `DatabaseUnusable`, as `bring_about` does.
     """
     found: Counter[str] = Counter()
-    async for words in _foreseen(database, deed, wanted):
+    async for words in _previewed(database, change, wanted):
         found.update(words.values())
     return found
 
 
-async def bring_about(database: Database, deed: Deed, wanted: Filter) -> AsyncIterator[Step]:
+async def bring_about(database: Database, change: DesiredChange, wanted: Filter) -> AsyncIterator[Step]:
     """Do it, each batch in a transaction of its own. The batches before an error were done; once more is harmless."""
-    async for words in _foreseen(database, deed, wanted):
-        ids = [each for each, word in words.items() if word in deed.changes]
+    async for words in _previewed(database, change, wanted):
+        ids = [each for each, word in words.items() if word in change.changes]
         if not ids:
             continue
-        if isinstance(deed, Removal) and (deed.with_secrets or deed.revoke_keys):
-            await database.execute(statements(_SQL)["take_along"], ids, deed.with_secrets, deed.revoke_keys)
-        rows = await database.fetch(statements(_SQL)[deed.name], ids, *deed.arguments())
+        if isinstance(change, Removal) and (change.with_secrets or change.revoke_keys):
+            await database.execute(statements(_SQL)["take_along"], ids, change.with_secrets, change.revoke_keys)
+        rows = await database.fetch(statements(_SQL)[change.name], ids, *change.arguments())
         changed = Counter({row["word"]: row["requests"] for row in rows if row["requests"]})
         yield Step(seen=len(ids), changed=changed)
 
 
-async def _foreseen(database: Database, deed: Deed, wanted: Filter) -> AsyncIterator[Mapping[int, str]]:
+async def _previewed(database: Database, change: DesiredChange, wanted: Filter) -> AsyncIterator[Mapping[int, str]]:
     # Rotations before the connections that they use, whose removal would remove them, too.
     for kind, its in reversed(parts(wanted)):
         last = -1
         while ids := await ids_after(database, kind, its, last, limit=BATCH):
-            sql = statements(_SQL) if isinstance(deed, Removal) else sql_of(kind, _SQL)
-            rows = await database.fetch(sql[deed.foreseen], ids, *deed.narrowing())
+            sql = statements(_SQL) if isinstance(change, Removal) else sql_of(kind, _SQL)
+            rows = await database.fetch(sql[change.preview], ids, *change.narrowing())
             yield {row["id"]: row["word"] for row in rows}
             last = ids[-1]
 
@@ -127,7 +127,7 @@ class TakesTooLong(ProvisionerError):
     """There are too many connections to compare them while somebody waits."""
 
 
-async def outdated(database: Database, prints: Mapping[str, str], batch: str | None, *, of: int) -> int:
+async def outdated(database: Database, fingerprints: Mapping[str, str], batch: str | None, *, of: int) -> int:
     """How many connections of a batch, or of all, have another key than these of their credentials; there are `of`.
 
     Raises `TakesTooLong`, and as above.
@@ -141,7 +141,7 @@ async def outdated(database: Database, prints: Mapping[str, str], batch: str | N
         await database.set_up(connection)
         await connection.execute(sql["soon"], str(SOON))
         try:
-            found = await connection.fetchval(sql["outdated"], list(prints), list(prints.values()), batch)
+            found = await connection.fetchval(sql["outdated"], list(fingerprints), list(fingerprints.values()), batch)
         except QueryCanceledError as error:
             raise TakesTooLong from error
     return int(found)

@@ -13,7 +13,7 @@ from provisioner.cli.terminal.bars import counting
 from provisioner.cli.terminal.filters import tell_unknown_of
 from provisioner.cli.terminal.frame import DONE, NOT_DONE, console, open_database, print_json, run_async, say
 from provisioner.core.errors import ProvisionerError
-from provisioner.postgres.wishes import Deed, Removal, bring_about, foresee
+from provisioner.postgres.desired_changes import DesiredChange, Removal, bring_about, preview
 
 if TYPE_CHECKING:
     from provisioner.postgres.filters import Filter
@@ -46,10 +46,10 @@ _LEFT: Final = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wished:
+class Requested:
     """What the command line asks for; `remarks` are told to people beside it."""
 
-    deed: Deed
+    change: DesiredChange
     wanted: "Filter"
     yes: bool
     dry_run: bool
@@ -69,58 +69,58 @@ class Result:
     remarks: Sequence[str] = ()
 
 
-def bring(settings: "Settings", wish: Wished) -> int:
+def bring(settings: "Settings", requested: Requested) -> int:
     """Do it and return the exit status."""
-    return run_async(_brought(settings, wish))
+    return run_async(_brought(settings, requested))
 
 
-async def _brought(settings: "Settings", wish: Wished) -> int:
+async def _brought(settings: "Settings", requested: Requested) -> int:
     async with open_database(settings) as database:
-        return await brought(database, wish)
+        return await brought(database, requested)
 
 
-async def brought(database: "Database", wish: Wished) -> int:
+async def brought(database: "Database", requested: Requested) -> int:
     """The same with a database that is open."""
-    if await tell_unknown_of(database, wish.wanted):
+    if await tell_unknown_of(database, requested.wanted):
         return NOT_DONE
-    found = await foresee(database, wish.deed, wish.wanted)
+    found = await preview(database, requested.change, requested.wanted)
     result = Result(
-        operation=wish.deed.name,
-        dry_run=wish.dry_run,
-        would_change={word: found[word] for word in wish.deed.changes if found[word]},
+        operation=requested.change.name,
+        dry_run=requested.dry_run,
+        would_change={word: found[word] for word in requested.change.changes if found[word]},
         unchanged={word: found[word] for word in _LEFT if found[word]},
-        remarks=wish.remarks,
+        remarks=requested.remarks,
     )
     expected = sum(result.would_change.values())
-    if expected and not wish.dry_run:
-        if not _agreed(wish, result, expected):
+    if expected and not requested.dry_run:
+        if not _agreed(requested, result, expected):
             say("nothing was changed")
             return NOT_DONE
-        result = await _done(database, wish, result, expected)
-    _tell(result, as_json=wish.as_json)
+        result = await _done(database, requested, result, expected)
+    _tell(result, as_json=requested.as_json)
     # Ids were meant one by one: if nothing could be done for any of them, it could not be done.
-    return NOT_DONE if wish.wanted.ids and not expected else DONE
+    return NOT_DONE if requested.wanted.ids and not expected else DONE
 
 
-def _agreed(wish: Wished, result: Result, expected: int) -> bool:
-    if wish.yes or expected <= MANY or not (sys.stdin.isatty() and console(stderr=True).is_terminal):
+def _agreed(requested: Requested, result: Result, expected: int) -> bool:
+    if requested.yes or expected <= MANY or not (sys.stdin.isatty() and console(stderr=True).is_terminal):
         return True
-    if not isinstance(wish.deed, Removal):
+    if not isinstance(requested.change, Removal):
         return typer.confirm(f"Send the present key to {expected:,} connections?", err=True)
     deleted = result.would_change.get("removing", 0)
     return typer.confirm(f"Remove {expected:,} requests, and delete what {deleted:,} of them have made?", err=True)
 
 
-async def _done(database: "Database", wish: Wished, result: Result, expected: int) -> Result:
+async def _done(database: "Database", requested: Requested, result: Result, expected: int) -> Result:
     changed: Counter[str] = Counter()
     try:
-        with counting(wish.deed.name, total=expected, quiet=wish.as_json) as advance:
-            async for step in bring_about(database, wish.deed, wish.wanted):
+        with counting(requested.change.name, total=expected, quiet=requested.as_json) as advance:
+            async for step in bring_about(database, requested.change, requested.wanted):
                 changed.update(step.changed)
                 advance(step.seen)
     except ProvisionerError:
         if changed:  # these stay changed; the caller has to know
-            _tell(replace(result, changed=dict(changed)), as_json=wish.as_json)
+            _tell(replace(result, changed=dict(changed)), as_json=requested.as_json)
         raise
     return replace(result, changed=dict(changed))
 
