@@ -66,7 +66,7 @@ ABANDONED: Final = Retry(
 )
 # How one ends whose answer holds what no database can.
 UNSTORABLE: Final = Fail(
-    code=ErrorCode.OUTCOME_UNKNOWN, message="what Infisical answered cannot be stored; look in the project"
+    code=ErrorCode.OUTCOME_UNKNOWN, message="Infisical's answer cannot be stored; look in the project"
 )
 # Many wait for the same moment of a budget. Together they would be claimed and put back again and again, so they come
 # back within so many seconds after it.

@@ -145,7 +145,7 @@ async def read_leftovers(database: Database, targets: Collection[str]) -> Leftov
 
 
 def seconds_left(targets: Iterable[TargetReport], workers: Workers) -> float | None:
-    """How long all that is pending takes at the present pace; None when that cannot be known.
+    """How long all that is pending takes at the current pace; None when that cannot be known.
 
     The targets are worked on side by side, so the slowest counts.
     """

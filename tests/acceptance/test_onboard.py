@@ -132,7 +132,7 @@ def test_ctrl_c(database: Database) -> None:
             process.send_signal(signal.SIGINT)
             _, said = process.communicate()
             assert process.returncode == 1
-            assert "nothing is lost: the same command goes on" in said
+            assert "nothing is lost: run the same command to continue" in said
         again = onboard(database, infisical)
         assert again.returncode == 0, again.stderr
         assert made(infisical) == sorted(infisical.projects)
@@ -204,7 +204,7 @@ def test_which_projects_are_meant(database: Database, infisical: Infisical) -> N
     infisical.set(plant=[{"projectId": infisical.projects[0], "name": "theirs"}])
     done = onboard(database, infisical, "--name", "PROJECT [12]", "--without-connection", "--type", "secret-manager")
     assert done.returncode == 0, done.stderr
-    assert "8 projects, 1 of them are meant" in done.stdout
+    assert "8 projects, 1 of them selected" in done.stdout
     assert made(infisical) == [infisical.projects[1]]
 
 

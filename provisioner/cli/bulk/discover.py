@@ -66,7 +66,7 @@ def discover(  # noqa: PLR0917  # the command line names them
         typer.Option(
             "--name",
             metavar="GLOB",
-            help="Projects whose name or slug matches, such as 'team-*'; without case.",
+            help="Projects whose name or slug matches, such as 'team-*', ignoring case.",
             show_default=False,
         ),
     ] = None,
@@ -97,7 +97,9 @@ def discover(  # noqa: PLR0917  # the command line names them
     wanted = ProjectFilter(types=types, names=tuple(names or ()), exclude=tuple(exclude or ()))
     written = Form(form) if form else form_of(output) or Form.CSV
     if written is Form.HTML:
-        raise typer.BadParameter("is csv or jsonl: name one, or another suffix of --output", param_hint="--format")
+        raise typer.BadParameter(
+            "must be csv or jsonl: choose one, or use another suffix for --output", param_hint="--format"
+        )
     where = _target(settings, target)
     found = run_async(_discover(settings, where, wanted, without_connection=without_connection))
     _write(where, found.projects, written, output)
@@ -127,7 +129,7 @@ class Discovered:
             )
         if not self.unasked:
             return DONE
-        tell_error(f"{several(len(self.unasked), 'project')} could not be asked and left out")
+        tell_error(f"left out {several(len(self.unasked), 'project')} that could not be read")
         for project, problem in self.unasked[:NAMED]:
             tell_detail(f"{project.name or project.id}: {problem}")
         if (more := len(self.unasked) - NAMED) > 0:
@@ -171,7 +173,7 @@ def _target(settings: "Settings", given: str | None) -> str:
     name = given or (known[0] if len(known) == 1 else "default")
     if name not in settings.targets:
         raise typer.BadParameter(
-            f"target {printable(name)} is not in the settings; there are {', '.join(known) or 'none'}",
+            f"target {printable(name)} is not in the settings; configured targets: {', '.join(known) or 'none'}",
             param_hint="--target",
         )
     return name

@@ -12,18 +12,18 @@ WithRotation = Annotated[
     bool,
     typer.Option(
         "--with-rotation",
-        help="Also give every project a secret rotation: an API key of its own, in a secret.",
+        help="Also request a secret rotation for every project: an API key of its own, in a secret.",
     ),
 ]
 Rotations = Annotated[
-    bool, typer.Option("--rotations", help="The lines ask for rotations alone, with the columns of those.")
+    bool, typer.Option("--rotations", help="Load rotations alone: the columns are those of rotation_requests.")
 ]
 Rotation = Annotated[
     list[str] | None,
     typer.Option(
         "--rotation",
         metavar="COLUMN=VALUE",
-        help="What every rotation is like unless its line says otherwise: "
+        help="Default for a column of every rotation, where its line leaves it empty: "
         f"{', '.join(column.removeprefix(PREFIX) for column in ROTATION_COLUMNS)}. Example: --rotation spend_limit=10.",
         show_default=False,
     ),

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 STDIN: Final = "-"
 
-Update = Annotated[bool, typer.Option("--update", help="Take over changed values of requests that are there already.")]
+Update = Annotated[bool, typer.Option("--update", help="Update existing requests with the changed values of the file.")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,9 +103,9 @@ def submit(  # noqa: PLR0917  # the command line names them
     Example: provisioner submit projects.csv --batch onboarding --dry-run
     """
     if wait and dry_run:
-        raise typer.BadParameter("--wait and --dry-run exclude each other")
+        raise typer.BadParameter("--wait and --dry-run cannot be combined")
     if rotations and update:
-        raise typer.BadParameter("--rotations and --update exclude each other")
+        raise typer.BadParameter("--rotations and --update cannot be combined")
     wish = Wish(
         file=file,
         form=form,

@@ -15,18 +15,18 @@ FEW: Final = 10  # projects without the identity, one by one
 SHOWN: Final = 20  # of a kind, one by one; --json has all
 
 _PROSPECTS: Final = {
-    PlannedOutcome.EXISTS: "exist already, made by earlier requests",
+    PlannedOutcome.EXISTS: "already exist, made by earlier requests",
     PlannedOutcome.CREATE: "would be created",
     PlannedOutcome.ADOPT: "exist, and would be adopted: recorded as they are",
-    PlannedOutcome.REPLACE: "exist, and would be replaced: given our key, then recorded",
+    PlannedOutcome.REPLACE: "exist, and would be replaced: they get our key and are recorded",
     PlannedOutcome.CONFLICT: "would conflict: somebody else's connection has the name",
-    PlannedOutcome.GONE: "were made by earlier requests and are gone; requesting them again changes nothing",
+    PlannedOutcome.GONE: "were made earlier and no longer exist; `provisioner verify --repair` creates them again",
 }
 _LEFT_ALONE: Final = {
     "adopted": "they were adopted, and belong to somebody else",
-    "wiped": "their sealed key is wiped, so set credential to a new one",
-    "failing": "Infisical could not replace their keys, and tries again by itself: fix what the message says",
-    "not now": "they have been changed meanwhile",
+    "wiped": "their sealed key was wiped: set credential to a new one",
+    "failing": "Infisical could not replace their keys, and tries again automatically: fix what the message says",
+    "not now": "they have changed in the meantime",
 }
 _BAD: Final = (PlannedOutcome.CONFLICT, PlannedOutcome.GONE)
 
@@ -221,7 +221,7 @@ def tell_plan(plan: Plan, *, as_json: bool) -> None:
         where = f"line {first}" if lines == 1 else f"line {first} is the first"
         say(f"{lines:>9,} {'has' if lines == 1 else 'have'} a wrong key ({where}): {said}")
     if plan.counts[PlannedOutcome.CREATE] and not plan.by_name:
-        say("connections of other apps are not seen; --by-name looks up each name, at one more read each")
+        say("connections of other apps are not checked; --by-name looks up each name, with one more read each")
     for warning in plan.warnings:
         tell_warning(warning)
     _tell_outlook(plan)
@@ -287,16 +287,16 @@ def tell_verified(verified: Verified, *, as_json: bool) -> None:
         _tell_more(len(alike))
     _tell_unasked(verified.unasked)
     for credential, number in sorted(verified.unknown_keys.items()):
-        say(f"{number:>9,} have a key of credential {credential!r}, which this host does not have: not compared")
+        say(f"{number:>9,} not compared: this host does not have the key of credential {credential!r}")
     if verified.is_fine and verified.compared:
-        say("all are as recorded")
+        say("everything is as recorded")
     elif verified.repaired is not None:
         _tell_repaired(verified)
 
 
 def _tell_repaired(verified: Verified) -> None:
     repairing = sum(outcome == "repairing" for outcome in (verified.repaired or {}).values())
-    say(f"{repairing:>9,} are put in line by the workers")
+    say(f"{repairing:>9,} will be repaired by the workers")
     for outcome, findings in verified.left_alone.items():
         say(f"{len(findings):>9,} left alone: {_LEFT_ALONE[outcome]}")
         for finding in findings[:SHOWN]:

@@ -54,7 +54,7 @@ def rotations(  # noqa: PLR0917  # the command line names them
         bool, typer.Option("--left-behind", help="Only those that may have left a key behind at OpenRouter.")
     ] = False,
     deleted: Annotated[
-        bool, typer.Option("--deleted", help="The keys that these left behind are deleted: name them no more.")
+        bool, typer.Option("--deleted", help="Record that the keys that these rotations left behind are deleted.")
     ] = False,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="Maximum number of rotations to show.")] = 50,
     as_json: Json = False,

@@ -30,9 +30,7 @@ def verify(  # noqa: PLR0917  # the command line names them
     batches: Batches = None,
     projects: Projects = None,
     targets: Targets = None,
-    repair: Annotated[
-        bool, typer.Option("--repair", help="Have workers put in line what differs: made again, or sent again.")
-    ] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Have workers repair what differs.")] = False,
     as_json: Json = False,
 ) -> None:
     """Compare succeeded requests with Infisical: gone, renamed, described otherwise, credentials rewritten, old key.

@@ -90,7 +90,9 @@ def onboard(  # noqa: PLR0917  # the command line names them
     if file is not None and (kinds or names or exclude or without_connection or target != "default"):
         raise typer.BadParameter("--target, --type, --name, --exclude and --without-connection need --from-infisical")
     if not yes and (file == STDIN or not sys.stdin.isatty()):
-        raise typer.BadParameter("standard input is no terminal, so nothing can be asked: add --yes to go ahead")
+        raise typer.BadParameter(
+            "standard input is not a terminal, so the question cannot be asked: add --yes to proceed"
+        )
     _require_report(report)
     order = Order(
         file=file,
@@ -210,7 +212,7 @@ async def _projects(order: Order, settings: "Settings", told: dict[str, Told]) -
         if order.without_connection:
             projects = list(await without_connection(settings, database, order.target, answer, projects))
     listed = several(len(answer.projects), "project")
-    meant = "" if len(projects) == len(answer.projects) else f", {len(projects):,} of them are meant"
+    meant = "" if len(projects) == len(answer.projects) else f", {len(projects):,} of them selected"
     _label("Infisical", f"{settings.targets[order.target].url}: {listed}{meant}")
     checked = CheckedFile()
     for number, project in enumerate(projects, start=1):
@@ -280,7 +282,7 @@ def _agreed(order: Order, ahead: "Ahead") -> bool:
     for line in ahead.told():
         say(f"{'':{LABEL - 8}}{line}")
     if ahead.is_hopeless:
-        tell_error("nothing was loaded: correct what is said above, then run the same command again")
+        tell_error("nothing was loaded: fix the problems above, then run the same command again")
         return False
     if not ahead.to_do:
         return True
@@ -381,7 +383,9 @@ def _tell_left(done: "Tally", left: "Leftovers") -> None:
 
     sys.stdout.flush()  # the last word is what is in the way
     if left.unfinished:
-        tell_error(f"stopped with {several(done.pending, 'request')} to do; nothing is lost: the same command goes on")
+        tell_error(
+            f"stopped with {several(done.pending, 'request')} to do; nothing is lost: run the same command to continue"
+        )
         return
     for line in list(told(left))[1:]:
         if " failed with " not in line:

@@ -22,25 +22,25 @@ if TYPE_CHECKING:
 
 _WOULD: Final = {
     "removing": "would be deleted from Infisical",
-    "let go": "were adopted and would be let go: what they adopted stays (--adopted deletes that too)",
+    "let go": "were adopted: only the record would be removed, and what they adopted stays (--adopted deletes it too)",
     "removed": "have made nothing, and would be removed at once",
-    "sent": "would get the present key",
+    "sent": "would get the current key",
 }
 _DONE: Final = {
-    "removing": "are deleted from Infisical by the workers",
-    "let go": "were adopted and are let go: what they adopted stays (--adopted deletes that too)",
+    "removing": "will be deleted from Infisical by the workers",
+    "let go": "were adopted: only the record is removed, and what they adopted stays (--adopted deletes it too)",
     "removed": "had made nothing, and are removed",
-    "sent": "get the present key from the workers",
+    "sent": "will get the current key from the workers",
 }
 _LEFT: Final = {
     "absent": "are removed already",
     "on its way": "are being removed already",
-    "nothing": "have no connection that is wanted",
-    "rotation": "are rotations: Infisical makes their keys, and replaces them by itself",
+    "nothing": "have no connection to send a key to",
+    "rotation": "are rotations: Infisical makes and replaces their keys itself",
     "adopted": "were adopted: their connections keep the key that they have",
     "wiped": "have a sealed key that is wiped: set credential to a new one",
     "not known": "cannot be compared: this host does not have the key, or it is not known which key they have",
-    "present": "have the present key",
+    "present": "have the current key",
     "in flight": "are in flight: rekey them when they have ended",
 }
 
@@ -106,7 +106,7 @@ def _agreed(requested: Requested, result: Result, expected: int) -> bool:
     if requested.yes or expected <= MANY or not (sys.stdin.isatty() and console(stderr=True).is_terminal):
         return True
     if not isinstance(requested.change, Removal):
-        return typer.confirm(f"Send the present key to {expected:,} connections?", err=True)
+        return typer.confirm(f"Send the current key to {expected:,} connections?", err=True)
     deleted = result.would_change.get("removing", 0)
     return typer.confirm(f"Remove {expected:,} requests, and delete what {deleted:,} of them have made?", err=True)
 
@@ -143,4 +143,4 @@ def _tell(result: Result, *, as_json: bool) -> None:
     if result.dry_run:
         say("nothing was changed (--dry-run)")
     elif missed > 0:
-        say(f"{missed:>7,} unchanged: changed by somebody else meanwhile, or kept by a trigger or constraint")
+        say(f"{missed:>7,} unchanged: changed by somebody else in the meantime, or kept by a trigger or constraint")

@@ -27,7 +27,7 @@ def rekey(  # noqa: PLR0917  # the command line names them
         typer.Option("--credential", metavar="NAME", help="Requests with this credential.", show_default=False),
     ] = None,
     outdated: Annotated[
-        bool, typer.Option("--outdated", help="Only connections with another key than their credential has now.")
+        bool, typer.Option("--outdated", help="Only connections whose key is not the current one of their credential.")
     ] = False,
     everything: All = False,
     yes: Yes = False,

@@ -31,7 +31,7 @@ def remove(  # noqa: PLR0917  # the command line names them
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Have connections and rotations deleted from Infisical, by workers and by their recorded ids. The rows stay.
+    """Delete connections and rotations from Infisical: workers delete them by their recorded ids. The rows stay.
 
     Rotations that use a connection are deleted before it; their secrets and keys stay unless you say otherwise, and a
     key that stays is named in left_behind. What was adopted is let go: the row forgets it, and it stays in Infisical. A

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from provisioner.postgres.access import Change, Kind
 
 MAY = {
-    "requester": "may ask for connections and see what becomes of its own requests",
+    "requester": "may request connections and see its own requests",
     "reader": "may see everything but credentials",
     "worker": "may run workers",
 }

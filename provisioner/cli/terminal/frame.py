@@ -171,7 +171,10 @@ def _advised(error: ProvisionerError) -> str:
 
     if isinstance(error, DatabaseUnavailable) and not isinstance(error, StatementRefused):
         reason = re.sub(r"^(\w+: )?(\[Errno -?\d+\] )?", "", str(error))  # the sentence, without Python's words for it
-        return f"the database cannot be reached: {reason}; see that it runs and that PROVISIONER_DATABASE_URL is right"
+        return (
+            f"the database cannot be reached: {reason}; check that it is running and that PROVISIONER_DATABASE_URL is"
+            " right"
+        )
     return str(error)
 
 
