@@ -200,7 +200,7 @@ def test_names_of_other_apps_are_seen_when_asked_for_one_by_one(
     done = provisioner("plan", file, database=database, more=infisical.variables)
     assert (done.returncode, done.stderr) == (0, "")
     assert "3 would be created\n" in done.stdout
-    assert "connections of other apps are not seen; --by-name looks up each name" in done.stdout
+    assert "connections of other apps are not checked; --by-name looks up each name" in done.stdout
     done = provisioner("plan", file, "--by-name", database=database, more=infisical.variables)
     assert (done.returncode, done.stderr) == (1, "")
     assert "2 would be created\n" in done.stdout

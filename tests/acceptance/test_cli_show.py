@@ -108,7 +108,7 @@ def test_a_held_key_is_named(database: Database) -> None:
     (request,) = ask(database)
     postpone(database, request, code="credential_refused")
     query(database, "UPDATE provisioner.waiting SET quarantine = 'credential:team-a'")
-    assert "like others with the same cause: the key of credential team-a was refused" in shown(database, request)
+    assert "that have the same problem: the key of credential team-a was refused" in shown(database, request)
 
 
 def test_its_attempts_are_shown_in_order(database: Database) -> None:

@@ -191,7 +191,7 @@ def test_what_differs_is_repaired_by_workers(database: Database, infisical: Infi
     assert (done.returncode, done.stderr) == (3, "")
     for said in (
         "its key is not the current one of credential 'default'",
-        "1 have a key of credential 'not-here', which this host does not have: not compared",
+        "1 not compared: this host does not have the key of credential 'not-here'",
         "6 will be repaired by the workers",
         "1 left alone: they were adopted, and belong to somebody else",
     ):

@@ -97,7 +97,7 @@ def test_a_key_of_its_own_for_every_project(database: Database, infisical: Infis
     assert {(key["limit"], key["limitReset"]) for key in state["keys"]} == {(10, "monthly")}
     assert {key["name"].split(" prod #")[0] for key in state["keys"]} == {f"project {n}" for n in range(1, 9)}
     removing = ("remove", "--all", "--with-secrets", "--revoke-keys", "--yes")
-    assert "16 are deleted from Infisical" in provisioner(*removing, database=database).stdout
+    assert "16 will be deleted from Infisical" in provisioner(*removing, database=database).stdout
     drained = provisioner("run", "--drain", "--listen", "off", database=database, more={**infisical.variables, **QUICK})
     assert drained.returncode == 0, drained.stderr
     state = infisical.state()
@@ -221,7 +221,7 @@ def test_projects_without_the_identity_are_told(database: Database, infisical: I
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--from-infisical",), "add --yes to go ahead"),
+        (("--from-infisical",), "add --yes to proceed"),
         (("--yes",), "give either a FILE or --from-infisical"),
         (("projects.csv", "--from-infisical", "--yes"), "give either a FILE or --from-infisical"),
         (("projects.csv", "--yes", "--name", "a*"), "need --from-infisical"),

@@ -47,7 +47,7 @@ def test_what_is_retried_needs_a_person_once_it_lasts(code: str, ago: float, nee
     assert NOON - at(-ago) == timedelta(seconds=ago)
     assert [each.kind for each in find_alerts(status)] == [Kind.RETRYING] * needed
     assert bool(alert_messages(status)) is needed
-    assert [said.startswith("3 requests are retried") for said in incidents(status)] == [True] * (not needed)
+    assert [said.startswith("3 requests are being retried") for said in incidents(status)] == [True] * (not needed)
 
 
 def test_a_quarantine_is_told_by_what_it_is_about() -> None:

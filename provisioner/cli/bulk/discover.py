@@ -83,12 +83,12 @@ def discover(  # noqa: PLR0917  # the command line names them
     ] = None,
     output: Output = None,
 ) -> None:
-    """List the projects that the machine identity can see, as a file that submit and plan read. Changes nothing.
+    """List the projects that the machine identity can see, as a file for submit and plan. Changes nothing.
 
-    Infisical shows an identity only the projects that it is a member of. There is one login and one read; for
-    --without-connection one more of the whole organization, or one per project where the identity may not read that,
-    within half of the read budget. No database is needed. --type, --name and --exclude can be repeated. Exits 1 if a
-    project could not be asked for its connections; it is then left out.
+    Infisical shows an identity only the projects that it is a member of. The command needs no database. It logs in once
+    and makes one read; with --without-connection it also reads the connections of the whole organization or, if the
+    identity may not do that, of each project, using at most half of the read budget. A project whose connections cannot
+    be read is left out, and the exit status is 1. --type, --name and --exclude can be repeated.
 
     Example: provisioner discover --name 'team-*' --without-connection -o projects.csv
     """

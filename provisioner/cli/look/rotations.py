@@ -61,9 +61,9 @@ def rotations(  # noqa: PLR0917  # the command line names them
 ) -> None:
     """List rotations, the newest first: the secret of each, the name of its key, and what it waits for.
 
-    Filters work as those of list. --left-behind also prints which keys to look for at OpenRouter. When you have deleted
-    those that are there, name the rotations with --deleted. `provisioner show` tells everything about one. Exits 1 if a
-    given id is no rotation's.
+    The filters are those of list. --left-behind also prints which keys to look for at OpenRouter; after you have
+    deleted them there, name the rotations with --deleted. `provisioner show` shows everything about one rotation. Exits
+    1 if a given id is not a rotation.
 
     Example: provisioner rotations --left-behind
     """

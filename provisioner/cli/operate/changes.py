@@ -32,12 +32,12 @@ _PAST: Final[Mapping[Operation, str]] = {"cancel": "cancelled", "retry": "retrie
 _WORDS: Final = {
     "cancelled": "cancelled",
     "ending": "in flight: their last attempt may finish, and its connection is recorded",
-    "put aside": "had failed, and are cancelled now, so nobody has to act on them",
-    "removed": "had been removed, and are made again",
-    "failed": "had failed, and will be retried with a fresh set of attempts",
-    "cancelled before": "had been cancelled, and will be retried",
-    "retrying": "were waiting for their next attempt, and are retried at once",
-    "quarantined": "were quarantined, and continue as soon as a probe succeeds; the next one is due now",
+    "put aside": "failed: now cancelled, so nobody has to act",
+    "removed": "removed: will be created again",
+    "failed": "failed: will be retried with a fresh set of attempts",
+    "cancelled before": "cancelled: will be retried",
+    "retrying": "waiting for their next attempt: retried at once",
+    "quarantined": "quarantined: will continue as soon as a probe succeeds; the next one is due now",
 }
 
 

@@ -20,28 +20,29 @@ if TYPE_CHECKING:
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
 
+# After a number, so that each fits one and many.
 _WOULD: Final = {
     "removing": "would be deleted from Infisical",
-    "let go": "were adopted: only the record would be removed, and what they adopted stays (--adopted deletes it too)",
-    "removed": "have made nothing, and would be removed at once",
+    "let go": "adopted: would be forgotten here and stay in Infisical (--adopted deletes them as well)",
+    "removed": "with nothing in Infisical: would be removed at once",
     "sent": "would get the current key",
 }
 _DONE: Final = {
     "removing": "will be deleted from Infisical by the workers",
-    "let go": "were adopted: only the record is removed, and what they adopted stays (--adopted deletes it too)",
-    "removed": "had made nothing, and are removed",
+    "let go": "adopted: forgotten here, and left in Infisical (--adopted deletes them as well)",
+    "removed": "with nothing in Infisical: removed at once",
     "sent": "will get the current key from the workers",
 }
 _LEFT: Final = {
-    "absent": "are removed already",
-    "on its way": "are being removed already",
-    "nothing": "have no connection to send a key to",
-    "rotation": "are rotations: Infisical makes and replaces their keys itself",
-    "adopted": "were adopted: their connections keep the key that they have",
-    "wiped": "have a sealed key that is wiped: set credential to a new one",
-    "not known": "cannot be compared: this host does not have the key, or it is not known which key they have",
-    "present": "have the current key",
-    "in flight": "are in flight: rekey them when they have ended",
+    "absent": "already removed",
+    "on its way": "already being removed",
+    "nothing": "without a connection to send a key to",
+    "rotation": "skipped: Infisical makes and replaces the keys of rotations itself",
+    "adopted": "adopted: their connections keep the key that they have",
+    "wiped": "with a wiped sealed key: set credential to a new one",
+    "not known": "not comparable: this host does not have the key, or it is unknown which key they have",
+    "present": "with the current key already",
+    "in flight": "in flight: rekey them when they have ended",
 }
 
 

@@ -37,8 +37,9 @@ def limit(  # noqa: PLR0917  # Typer passes names
 ) -> None:
     """Limit a target while workers run; all of them obey within about a second.
 
-    The limit applies in place of `write_limit` and `max_in_flight`, until it is lifted, also after a restart. What you
-    do not name stays as it is. It never goes beyond what Infisical's answers allow. `provisioner status` shows it.
+    The limit replaces `write_limit` and `max_in_flight` until you lift it with --as-configured, also across restarts.
+    An option that you leave out stays as it is. The limit never exceeds what Infisical's answers allow. `provisioner
+    status` shows it.
 
     Example: provisioner limit default --writes 60/min --in-flight 16
     """

@@ -34,13 +34,13 @@ def rekey(  # noqa: PLR0917  # the command line names them
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Send connections the present key of their credential, after the key was rotated.
+    """Send connections the current key of their credential, after the key was rotated.
 
-    Each costs one PATCH by the workers. A few requests try the key first; if it is refused, the others keep the old
-    key. --outdated compares fingerprints, so it needs the keys in the settings of this host. What was adopted is left
-    alone, and so is a connection whose sealed key is wiped. On a terminal you are asked before more than 20 requests
-    are changed. Exits 1 if an id or a batch does not exist, if none of the given ids could be changed, or if no key is
-    there to compare with.
+    Each connection costs one PATCH by the workers. A few requests try the key first; if it is refused, the others keep
+    the old key. --outdated compares fingerprints, so it needs the keys in the settings of this host. Adopted
+    connections are left alone, and so are connections whose sealed key was wiped. On a terminal you are asked before
+    more than 20 requests are changed. Exits 1 if an id or a batch does not exist, if none of the given ids could be
+    changed, or if there is no key to compare with.
 
     Example: provisioner rekey --credential team-a --outdated
     """

@@ -33,13 +33,15 @@ def remove(  # noqa: PLR0917  # the command line names them
 ) -> None:
     """Delete connections and rotations from Infisical: workers delete them by their recorded ids. The rows stay.
 
-    Rotations that use a connection are deleted before it; their secrets and keys stay unless you say otherwise, and a
-    key that stays is named in left_behind. What was adopted is let go: the row forgets it, and it stays in Infisical. A
-    request that has made nothing is removed at once. `provisioner retry` makes a removed one again. With --batch it
-    undoes a batch; --dry-run says first how many would be deleted and how many let go. A filter can be repeated: a
-    request matches if any of its values does. Different filters must all match. On a terminal you are asked before more
-    than 20 requests are changed. Exits 1 if an id or a batch does not exist, or if none of the given ids could be
-    changed.
+    Rotations that use a connection are deleted before it. Their secrets and keys stay unless you say otherwise, and
+    left_behind names the keys that stay. Adopted connections and rotations are only forgotten: they stay in Infisical
+    unless you add --adopted. A request that has made nothing is removed at once. `provisioner retry` creates a removed
+    one again.
+
+    To undo a batch, use --batch; --dry-run says how many would be deleted and how many forgotten. A filter can be
+    repeated: a request matches if any of its values does. Different filters must all match. On a terminal you are asked
+    before more than 20 requests are changed. Exits 1 if an id or a batch does not exist, or if none of the given ids
+    could be changed.
 
     Example: provisioner remove --batch onboarding --dry-run
     """
