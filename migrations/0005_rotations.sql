@@ -61,6 +61,12 @@ COMMENT ON COLUMN provisioner.rotation_requests.revoke_keys IS 'Whether removing
 COMMENT ON COLUMN provisioner.rotation_requests.key_issued IS 'The name under which OpenRouter lists the key';
 COMMENT ON COLUMN provisioner.rotation_requests.left_behind IS 'Which other keys stay or may stay at OpenRouter, and what to do; set it to NULL when that is done';
 
+-- What was left behind at OpenRouter, in words: what was said before, and what has come to light, once. Written so that it is inlined.
+CREATE FUNCTION provisioner.also_left(before text, more text) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT CASE WHEN position(more IN before) > 0 THEN before ELSE nullif(concat_ws('; ', before, more), '') END
+$$;
+
 -- What both kinds have in common, with the line that each request stands in.
 CREATE VIEW provisioner.requests AS
 SELECT

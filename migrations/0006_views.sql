@@ -30,7 +30,7 @@ $$;
 -- rows, so it is for those who may see all.
 CREATE VIEW provisioner.listed_requests AS
 SELECT
-    q.id, q.target, q.project_id, q.name, q.description,
+    q.id, q.target, q.project_id, q.name, q.name AS place, q.description,
     CASE WHEN q.credential LIKE 'sealed:%' THEN 'sealed:' || split_part(q.credential, ':', 2) ELSE q.credential END AS credential,
     CASE
         WHEN q.credential LIKE 'sealed:%' AND q.credential NOT LIKE '%:wiped' THEN split_part(q.credential, ':', 2)
@@ -50,7 +50,30 @@ LEFT JOIN provisioner.waiting AS w ON w.id = q.id
 LEFT JOIN provisioner.attempt_state AS s ON s.id = q.id;
 
 COMMENT ON VIEW provisioner.listed_requests IS 'Every request with its live state; of a sealed credential only its key''s id';
+COMMENT ON COLUMN provisioner.listed_requests.place IS 'Where it is in its project: in this order what was recorded is compared';
 COMMENT ON COLUMN provisioner.listed_requests.sealed_by IS 'The key that still seals it; NULL when there is no box (any more)';
+
+-- The same of rotations. What they wait for is their connection.
+CREATE VIEW provisioner.listed_rotations AS
+SELECT
+    q.id, q.target, q.project_id, q.name, q.environment || ':' || q.secret_path || ':' || q.name AS place, q.description,
+    q.connection, q.environment, q.secret_path, q.secret_name, q.interval_days, q.rotate_at, q.key_name, q.spend_limit,
+    q.limit_reset, q.include_byok, q.on_conflict, q.priority, q.batch, q.project_name, q.wanted, q.not_before, q.requested_by,
+    q.created_at, q.status,
+    provisioner.live_state(q.status, q.wanted, q.rotation_id, f.id, w.id, w.quarantine, s.error_message, s.cancelled) AS state,
+    CASE WHEN w.quarantine = 'connection' THEN q.connection END AS waits_for,
+    CASE WHEN q.status = 'pending' THEN coalesce(s.sent, q.attempts) ELSE q.attempts END AS attempts,
+    q.rotation_id, q.connection_id, q.key_issued, q.adopted, q.left_behind,
+    CASE WHEN q.status = 'pending' THEN s.error_code ELSE q.error_code END AS error_code,
+    CASE WHEN q.status = 'pending' THEN s.error_message ELSE q.error_message END AS error_message,
+    CASE WHEN isfinite(w.run_at) THEN w.run_at END AS next_attempt_at, q.finished_at
+FROM provisioner.rotation_requests AS q
+LEFT JOIN provisioner.in_flight AS f ON f.id = q.id
+LEFT JOIN provisioner.waiting AS w ON w.id = q.id
+LEFT JOIN provisioner.attempt_state AS s ON s.id = q.id;
+
+COMMENT ON VIEW provisioner.listed_rotations IS 'Every rotation with its live state';
+COMMENT ON COLUMN provisioner.listed_rotations.place IS 'Where it is in its project: in this order what was recorded is compared';
 
 -- The first thousand requests of each target's line have a place: to number a line of a million takes a second, even to show one
 -- row. The places are looked up in one object that is made once a statement, and only if somebody asks for the column: a join
@@ -285,28 +308,23 @@ COMMENT ON VIEW provisioner.miscounted IS 'By how much the counts of requests ar
 
 CREATE VIEW provisioner.rotation_status WITH (security_barrier) AS
 SELECT
-    r.id, r.target, r.project_id, r.name, r.connection, r.environment, r.secret_path, r.secret_name, r.batch, r.priority,
-    r.requested_by, r.created_at,
-    provisioner.live_state(
-        r.status, r.wanted, r.rotation_id, f.id, w.id, w.quarantine, s.error_message, s.cancelled
-    ) AS state,
-    CASE WHEN w.quarantine = 'connection' THEN r.connection END AS waits_for,
-    CASE WHEN r.status = 'pending' THEN coalesce(s.sent, r.attempts) ELSE r.attempts END AS attempts,
-    r.rotation_id, r.connection_id, r.key_issued, r.adopted, r.left_behind,
-    CASE WHEN r.status = 'pending' THEN s.error_code ELSE r.error_code END AS error_code,
-    CASE WHEN r.status = 'pending' THEN s.error_message ELSE r.error_message END AS error_message,
-    CASE WHEN isfinite(w.run_at) THEN w.run_at END AS next_attempt_at,
-    r.finished_at, r.project_name,
-    CASE WHEN r.status = 'succeeded' AND d.seen_at > r.finished_at THEN d.drift END AS drift,
-    r.description, r.on_conflict, r.not_before, r.wanted, r.interval_days, r.rotate_at, r.key_name, r.spend_limit, r.limit_reset,
-    r.include_byok
-FROM provisioner.rotation_requests AS r
-LEFT JOIN provisioner.drifts AS d ON d.id = r.id
-LEFT JOIN provisioner.in_flight AS f ON f.id = r.id
-LEFT JOIN provisioner.waiting AS w ON w.id = r.id
-LEFT JOIN provisioner.attempt_state AS s ON s.id = r.id
-WHERE r.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT'));
+    q.id, q.target, q.project_id, q.name, q.connection, q.environment, q.secret_path, q.secret_name, q.batch, q.priority,
+    q.requested_by, q.created_at, q.state, q.waits_for, q.attempts, q.rotation_id, q.connection_id, q.key_issued, q.adopted,
+    q.left_behind, q.error_code, q.error_message, q.next_attempt_at, q.finished_at, q.project_name,
+    CASE WHEN q.status = 'succeeded' AND d.seen_at > q.finished_at THEN d.drift END AS drift,
+    CASE
+        WHEN q.status <> 'succeeded' OR d.unread THEN NULL
+        WHEN q.finished_at < v.started_at AND (v.finished_at IS NOT NULL OR (q.project_id, q.place) <= (v.project_id, v.name)) THEN v.started_at
+        WHEN q.finished_at < v.previous_at THEN v.previous_at
+    END AS verified_at,
+    q.description, q.on_conflict, q.not_before, q.wanted, q.interval_days, q.rotate_at, q.key_name, q.spend_limit, q.limit_reset,
+    q.include_byok
+FROM provisioner.listed_rotations AS q
+LEFT JOIN provisioner.drifts AS d ON d.id = q.id
+LEFT JOIN provisioner.verify_rounds AS v ON v.target = q.target || '/rotations'
+WHERE q.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT'));
 
+COMMENT ON COLUMN provisioner.rotation_status.verified_at IS 'When it was compared last, at the earliest: that round began then';
 COMMENT ON COLUMN provisioner.rotation_status.drift IS 'How it differs from what was recorded, as standing verification found';
 COMMENT ON VIEW provisioner.rotation_status IS 'Every rotation with its live state, and what it waits for';
 COMMENT ON COLUMN provisioner.rotation_status.waits_for IS 'The connection of the same project that has to be there first';
@@ -346,6 +364,9 @@ SELECT q.* FROM provisioner.requests AS q WHERE q.requested_by = current_user;
 
 CREATE VIEW provisioner.own_listed_requests WITH (security_barrier) AS
 SELECT v.* FROM provisioner.listed_requests AS v WHERE v.requested_by = current_user;
+
+CREATE VIEW provisioner.own_listed_rotations WITH (security_barrier) AS
+SELECT v.* FROM provisioner.listed_rotations AS v WHERE v.requested_by = current_user;
 
 CREATE VIEW provisioner.own_waiting WITH (security_barrier) AS
 SELECT t.* FROM provisioner.waiting AS t WHERE EXISTS (SELECT FROM provisioner.requests AS q WHERE q.id = t.id AND q.requested_by = current_user);

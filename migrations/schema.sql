@@ -19,6 +19,12 @@ CREATE FUNCTION provisioner.add_history(targets text[], succeeded bigint[], fail
         succeeded = h.succeeded + excluded.succeeded, failed = h.failed + excluded.failed, retried = h.retried + excluded.retried;
 $$;
 
+CREATE FUNCTION provisioner.also_left(before text, more text) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    SELECT CASE WHEN position(more IN before) > 0 THEN before ELSE nullif(concat_ws('; ', before, more), '') END
+$$;
+
 CREATE FUNCTION provisioner.box_failed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2788,6 +2794,7 @@ CREATE VIEW provisioner.listed_requests AS
     q.target,
     q.project_id,
     q.name,
+    q.name AS place,
     q.description,
         CASE
             WHEN (q.credential ~~ 'sealed:%'::text) THEN ('sealed:'::text || split_part(q.credential, ':'::text, 2))
@@ -2833,7 +2840,71 @@ CREATE VIEW provisioner.listed_requests AS
 
 COMMENT ON VIEW provisioner.listed_requests IS 'Every request with its live state; of a sealed credential only its key''s id';
 
+COMMENT ON COLUMN provisioner.listed_requests.place IS 'Where it is in its project: in this order what was recorded is compared';
+
 COMMENT ON COLUMN provisioner.listed_requests.sealed_by IS 'The key that still seals it; NULL when there is no box (any more)';
+
+CREATE VIEW provisioner.listed_rotations AS
+ SELECT q.id,
+    q.target,
+    q.project_id,
+    q.name,
+    ((((q.environment || ':'::text) || q.secret_path) || ':'::text) || q.name) AS place,
+    q.description,
+    q.connection,
+    q.environment,
+    q.secret_path,
+    q.secret_name,
+    q.interval_days,
+    q.rotate_at,
+    q.key_name,
+    q.spend_limit,
+    q.limit_reset,
+    q.include_byok,
+    q.on_conflict,
+    q.priority,
+    q.batch,
+    q.project_name,
+    q.wanted,
+    q.not_before,
+    q.requested_by,
+    q.created_at,
+    q.status,
+    provisioner.live_state(q.status, q.wanted, q.rotation_id, f.id, w.id, w.quarantine, s.error_message, s.cancelled) AS state,
+        CASE
+            WHEN (w.quarantine = 'connection'::text) THEN q.connection
+            ELSE NULL::text
+        END AS waits_for,
+        CASE
+            WHEN (q.status = 'pending'::text) THEN COALESCE(s.sent, q.attempts)
+            ELSE q.attempts
+        END AS attempts,
+    q.rotation_id,
+    q.connection_id,
+    q.key_issued,
+    q.adopted,
+    q.left_behind,
+        CASE
+            WHEN (q.status = 'pending'::text) THEN s.error_code
+            ELSE q.error_code
+        END AS error_code,
+        CASE
+            WHEN (q.status = 'pending'::text) THEN s.error_message
+            ELSE q.error_message
+        END AS error_message,
+        CASE
+            WHEN isfinite(w.run_at) THEN w.run_at
+            ELSE NULL::timestamp with time zone
+        END AS next_attempt_at,
+    q.finished_at
+   FROM (((provisioner.rotation_requests q
+     LEFT JOIN provisioner.in_flight f ON ((f.id = q.id)))
+     LEFT JOIN provisioner.waiting w ON ((w.id = q.id)))
+     LEFT JOIN provisioner.attempt_state s ON ((s.id = q.id)));
+
+COMMENT ON VIEW provisioner.listed_rotations IS 'Every rotation with its live state';
+
+COMMENT ON COLUMN provisioner.listed_rotations.place IS 'Where it is in its project: in this order what was recorded is compared';
 
 CREATE TABLE provisioner.migrations (
     version integer NOT NULL,
@@ -3015,6 +3086,7 @@ CREATE VIEW provisioner.own_listed_requests WITH (security_barrier='true') AS
     target,
     project_id,
     name,
+    place,
     description,
     credential,
     sealed_by,
@@ -3039,6 +3111,47 @@ CREATE VIEW provisioner.own_listed_requests WITH (security_barrier='true') AS
     next_attempt_at,
     finished_at
    FROM provisioner.listed_requests v
+  WHERE (requested_by = CURRENT_USER);
+
+CREATE VIEW provisioner.own_listed_rotations WITH (security_barrier='true') AS
+ SELECT id,
+    target,
+    project_id,
+    name,
+    place,
+    description,
+    connection,
+    environment,
+    secret_path,
+    secret_name,
+    interval_days,
+    rotate_at,
+    key_name,
+    spend_limit,
+    limit_reset,
+    include_byok,
+    on_conflict,
+    priority,
+    batch,
+    project_name,
+    wanted,
+    not_before,
+    requested_by,
+    created_at,
+    status,
+    state,
+    waits_for,
+    attempts,
+    rotation_id,
+    connection_id,
+    key_issued,
+    adopted,
+    left_behind,
+    error_code,
+    error_message,
+    next_attempt_at,
+    finished_at
+   FROM provisioner.listed_rotations v
   WHERE (requested_by = CURRENT_USER);
 
 CREATE TABLE provisioner.project_health (
@@ -3386,72 +3499,63 @@ ALTER TABLE provisioner.rotation_requests ALTER COLUMN id ADD GENERATED ALWAYS A
 );
 
 CREATE VIEW provisioner.rotation_status WITH (security_barrier='true') AS
- SELECT r.id,
-    r.target,
-    r.project_id,
-    r.name,
-    r.connection,
-    r.environment,
-    r.secret_path,
-    r.secret_name,
-    r.batch,
-    r.priority,
-    r.requested_by,
-    r.created_at,
-    provisioner.live_state(r.status, r.wanted, r.rotation_id, f.id, w.id, w.quarantine, s.error_message, s.cancelled) AS state,
+ SELECT q.id,
+    q.target,
+    q.project_id,
+    q.name,
+    q.connection,
+    q.environment,
+    q.secret_path,
+    q.secret_name,
+    q.batch,
+    q.priority,
+    q.requested_by,
+    q.created_at,
+    q.state,
+    q.waits_for,
+    q.attempts,
+    q.rotation_id,
+    q.connection_id,
+    q.key_issued,
+    q.adopted,
+    q.left_behind,
+    q.error_code,
+    q.error_message,
+    q.next_attempt_at,
+    q.finished_at,
+    q.project_name,
         CASE
-            WHEN (w.quarantine = 'connection'::text) THEN r.connection
-            ELSE NULL::text
-        END AS waits_for,
-        CASE
-            WHEN (r.status = 'pending'::text) THEN COALESCE(s.sent, r.attempts)
-            ELSE r.attempts
-        END AS attempts,
-    r.rotation_id,
-    r.connection_id,
-    r.key_issued,
-    r.adopted,
-    r.left_behind,
-        CASE
-            WHEN (r.status = 'pending'::text) THEN s.error_code
-            ELSE r.error_code
-        END AS error_code,
-        CASE
-            WHEN (r.status = 'pending'::text) THEN s.error_message
-            ELSE r.error_message
-        END AS error_message,
-        CASE
-            WHEN isfinite(w.run_at) THEN w.run_at
-            ELSE NULL::timestamp with time zone
-        END AS next_attempt_at,
-    r.finished_at,
-    r.project_name,
-        CASE
-            WHEN ((r.status = 'succeeded'::text) AND (d.seen_at > r.finished_at)) THEN d.drift
+            WHEN ((q.status = 'succeeded'::text) AND (d.seen_at > q.finished_at)) THEN d.drift
             ELSE NULL::text
         END AS drift,
-    r.description,
-    r.on_conflict,
-    r.not_before,
-    r.wanted,
-    r.interval_days,
-    r.rotate_at,
-    r.key_name,
-    r.spend_limit,
-    r.limit_reset,
-    r.include_byok
-   FROM ((((provisioner.rotation_requests r
-     LEFT JOIN provisioner.drifts d ON ((d.id = r.id)))
-     LEFT JOIN provisioner.in_flight f ON ((f.id = r.id)))
-     LEFT JOIN provisioner.waiting w ON ((w.id = r.id)))
-     LEFT JOIN provisioner.attempt_state s ON ((s.id = r.id)))
-  WHERE ((r.requested_by = CURRENT_USER) OR ( SELECT has_table_privilege(('provisioner.ready'::regclass)::oid, 'SELECT'::text) AS has_table_privilege));
+        CASE
+            WHEN ((q.status <> 'succeeded'::text) OR d.unread) THEN NULL::timestamp with time zone
+            WHEN ((q.finished_at < v.started_at) AND ((v.finished_at IS NOT NULL) OR (ROW(q.project_id, q.place) <= ROW(v.project_id, v.name)))) THEN v.started_at
+            WHEN (q.finished_at < v.previous_at) THEN v.previous_at
+            ELSE NULL::timestamp with time zone
+        END AS verified_at,
+    q.description,
+    q.on_conflict,
+    q.not_before,
+    q.wanted,
+    q.interval_days,
+    q.rotate_at,
+    q.key_name,
+    q.spend_limit,
+    q.limit_reset,
+    q.include_byok
+   FROM ((provisioner.listed_rotations q
+     LEFT JOIN provisioner.drifts d ON ((d.id = q.id)))
+     LEFT JOIN provisioner.verify_rounds v ON ((v.target = (q.target || '/rotations'::text))))
+  WHERE ((q.requested_by = CURRENT_USER) OR ( SELECT has_table_privilege(('provisioner.ready'::regclass)::oid, 'SELECT'::text) AS has_table_privilege));
 
 COMMENT ON VIEW provisioner.rotation_status IS 'Every rotation with its live state, and what it waits for';
 
 COMMENT ON COLUMN provisioner.rotation_status.waits_for IS 'The connection of the same project that has to be there first';
 
 COMMENT ON COLUMN provisioner.rotation_status.drift IS 'How it differs from what was recorded, as standing verification found';
+
+COMMENT ON COLUMN provisioner.rotation_status.verified_at IS 'When it was compared last, at the earliest: that round began then';
 
 CREATE TABLE provisioner.salt (
     salt uuid DEFAULT gen_random_uuid() NOT NULL
@@ -3786,6 +3890,8 @@ CASE
 END IS NOT NULL));
 
 REVOKE ALL ON FUNCTION provisioner.add_history(targets text[], succeeded bigint[], failed bigint[], retried bigint[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION provisioner.also_left(before text, more text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION provisioner.box_failed() FROM PUBLIC;
 

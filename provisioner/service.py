@@ -26,7 +26,7 @@ from provisioner.observe.meter import Meter
 from provisioner.observe.systemd import Systemd
 from provisioner.observe.traces import traced
 from provisioner.postgres.access import Kind, require_rights
-from provisioner.postgres.kinds import ROTATIONS
+from provisioner.postgres.kinds import KINDS
 from provisioner.postgres.listener import Listener
 from provisioner.postgres.migrations import require_schema
 from provisioner.postgres.pool import Database
@@ -137,7 +137,7 @@ def _verifiers(
 
     ledgers = [
         DriftLedger(database, holder=str(uuid4()), every=timedelta(seconds=settings.verify.seconds), kind=kind)
-        for kind in (None, ROTATIONS)
+        for kind in KINDS
     ]
     return {
         f"verifier-{way.name}": Verifier(
@@ -185,7 +185,7 @@ def _discoverers(
 async def _leftovers(settings: Settings, database: Database) -> "Leftovers":
     from provisioner.postgres.reports import read_leftovers  # noqa: PLC0415 - reports are for those who look
 
-    lines = [line for name in settings.targets for line in (name, f"{name}/{ROTATIONS.line}")]
+    lines = [f"{name}{kind.words.line}" for name in settings.targets for kind in KINDS]
     return await read_leftovers(database, lines)
 
 
@@ -197,7 +197,7 @@ async def _require_place(database: Database) -> None:
 @asynccontextmanager
 async def observed(settings: Settings, worker: Worker, meter: Meter) -> AsyncIterator[Systemd]:
     """Serve the status port and tell systemd how it goes, until the end of the block. Raises `PortUnusable`."""
-    health = Health(worker.vitals, monotonic=time.monotonic, poll=settings.worker.poll)
+    health = Health(worker.vitals, poll=settings.worker.poll)
     systemd = Systemd.from_environment(os.environ, pid=os.getpid())
     async with AsyncExitStack() as stack:
         if (endpoint := settings.listen.endpoint) is not None:
@@ -222,11 +222,13 @@ async def observed(settings: Settings, worker: Worker, meter: Meter) -> AsyncIte
             await stack.enter_async_context(serving(port, *endpoint))
         group = await stack.enter_async_context(asyncio.TaskGroup())
         attending = group.create_task(systemd.attend(absence=health.absence, ailment=health.ailment), name="systemd")
+        watching = group.create_task(health.watch(), name="health")
         try:
             yield systemd
         finally:
             systemd.stopping()
             attending.cancel()
+            watching.cancel()
 
 
 def _spare_the_collector() -> None:

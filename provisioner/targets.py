@@ -168,7 +168,7 @@ def _line_of_rotations(
     permits: Callable[..., Permits],
 ) -> Target:
     """The line of a target's rotations: no keys are sent there, and its routes have limits of their own."""
-    chosen, line = settings.targets[of.name], f"{of.name}/{ROTATIONS.line}"
+    chosen, line = settings.targets[of.name], f"{of.name}{ROTATIONS.words.line}"
     write, read = chosen.write_limit, chosen.read_limit
     allowed = Allowed()
     writes, reads, changes, removals = (

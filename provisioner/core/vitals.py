@@ -22,11 +22,11 @@ class TargetVitals:
 class Vitals:
     """How one worker is. `worker` is 0 until it is entered in the list.
 
-    `last_round_at` is when its keeper last went round, well or not, on the monotonic clock.
+    `moves` counts what its maintenance has begun and ended, well or not.
     """
 
     worker: WorkerId
-    last_round_at: float
+    moves: int
     lease_good: bool
     database_away: bool
     stopping: bool

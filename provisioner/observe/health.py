@@ -1,42 +1,54 @@
 """Is this worker well? What the probes are told.
 
 Alive means that restarting would not help; ready means that requests are being taken on. A database that is away is
-no reason to restart a worker, for it waits and goes on by itself.
+no reason to restart a worker, for it waits and goes on by itself. Neither is a host that gives the worker no time: a
+restart takes more of it.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Final
 
 from provisioner.core.vitals import Vitals
 
-# Maintenance that has not run for this many polls has stopped, unless it still waits for a statement.
+# Seconds between two looks at what maintenance does. Only looks count as time: a process that stands still has none.
+EVERY: Final = 1.0
+# So long, seconds, or for this many polls, maintenance has to have done nothing at all: a statement may take ten, and
+# on a busy host it waits for its turn, too.
+PATIENCE: Final = 30.0
 POLLS: Final = 5
-STATEMENT: Final = 15.0  # seconds; a little more than a statement may take
 
 
 class Health:
     """What the vitals of one worker mean; `poll` is the seconds between two rounds of its maintenance."""
 
-    def __init__(self, vitals: Callable[[], Vitals], *, monotonic: Callable[[], float], poll: float) -> None:
+    def __init__(self, vitals: Callable[[], Vitals], *, poll: float) -> None:
         self._vitals = vitals
-        self._monotonic = monotonic
-        self._patience = max(POLLS * poll, STATEMENT)
+        self._patience = max(POLLS * poll, PATIENCE)
+        self._seen = -1
+        self._silent = 0.0
 
     @property
     def vitals(self) -> Vitals:
         """How the worker is."""
         return self._vitals()
 
+    async def watch(self) -> None:
+        """Look again and again, until cancelled."""
+        while True:
+            self.look()
+            await asyncio.sleep(EVERY)
+
+    def look(self) -> None:
+        """See whether maintenance has gone on since the last look."""
+        vitals = self._vitals()
+        still = vitals.moves == self._seen and vitals.worker and not vitals.database_away
+        self._silent = self._silent + EVERY if still else 0.0
+        self._seen = vitals.moves
+
     def ailment(self) -> str:
         """Why this process should be restarted; nothing when it is well."""
-        vitals = self._vitals()
-        if not vitals.worker or vitals.database_away:
-            return ""
-        silent = self._monotonic() - vitals.last_round_at
-        if silent > self._patience:
-            return f"maintenance has not run for {silent:.0f} s"
-        # Stopping, it holds nothing any more that the lease would protect.
-        return "" if vitals.lease_good or vitals.stopping else "the lease has expired and was not renewed"
+        return f"maintenance has not run for {self._silent:.0f} s" if self._silent > self._patience else ""
 
     def absence(self) -> str:
         """Why no request is taken on just now; nothing when they are."""
@@ -47,4 +59,5 @@ class Health:
             return "the database cannot be reached; trying again"
         if not vitals.worker:
             return "starting"
-        return self.ailment()
+        # A worker that had no time to renew its lease takes a new one.
+        return self.ailment() or ("" if vitals.lease_good else "the lease has expired and was not renewed")

@@ -90,7 +90,7 @@ _READING: Final[Sequence[Right]] = (
     _table(_REQUESTS, "SELECT", columns=SEEN),
     *(_table(name, "SELECT") for name in ("request_status", "batch_progress", "request_counts", "target_progress")),
     _table("forecasts", "SELECT"),
-    _table("listed_requests", "SELECT"),
+    *(_table(name, "SELECT") for name in ("listed_requests", "listed_rotations")),
     *(
         _table(name, "SELECT")
         for name in ("ready", "waiting", "in_flight", "attempt_state", "fair_cursors", "attempts")
@@ -173,7 +173,7 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         _function("add_history(text[],bigint[],bigint[],bigint[])"),
         *map(_function, ("fold_counts(integer)", "recount()", "not_updated(bigint)", "sweep(integer,interval)")),
         *map(_function, ("misplaced(bigint,integer)", "put_in_line(bigint[])")),
-        *map(_function, ("wiped(text,text)", "wipe_failed_boxes(interval,integer)")),
+        *map(_function, ("also_left(text,text)", "wiped(text,text)", "wipe_failed_boxes(interval,integer)")),
         *map(
             _function,
             (

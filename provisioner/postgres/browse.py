@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 from provisioner.core.requests import Listed
 from provisioner.postgres.candidates import Range, is_narrow, lots
 from provisioner.postgres.filters import Filter, State, parts
-from provisioner.postgres.kinds import KINDS, Kind, sql_of
+from provisioner.postgres.kinds import KINDS, Kind
 from provisioner.postgres.moments import EARLIEST
-from provisioner.postgres.own import own, readable, sees_all
+from provisioner.postgres.own import sees_all
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
@@ -60,30 +60,32 @@ def listed(row: "asyncpg.Record") -> Listed:
     return Listed(**{name: values[name] for name in _LISTED if name in values})
 
 
-async def count(database: Database, wanted: Filter, *, kinds: Sequence[Kind | None] = KINDS) -> Mapping[State, int]:
+async def count(database: Database, wanted: Filter, *, kinds: Sequence[Kind] = KINDS) -> Mapping[State, int]:
     """Count what the filter matches, of these kinds, by state.
 
     Raises `DatabaseUnavailable` and `DatabaseUnusable`, as all of these do.
     """
     found: Counter[State] = Counter()
-    adapted = str if await sees_all(database) else own
+    own = not await sees_all(database)
     for kind, its in parts(wanted, kinds):
-        for row in await database.fetch(adapted(sql_of(kind, _SQL)["counts"]), *its.arguments()):
+        for row in await database.fetch(kind.sql(_SQL, own=own)["counts"], *its.arguments()):
             found[State(row["state"])] += row["requests"]
     return {state: found[state] for state in State if state in found}
 
 
-async def ids_after(database: Database, kind: Kind | None, its: Filter, last: int, *, limit: int) -> Sequence[int]:
+async def ids_after(database: Database, kind: Kind, its: Filter, last: int, *, limit: int) -> Sequence[int]:
     """The ids of the oldest `limit` requests of a kind above the id `last` that its filter matches, in order."""
-    adapted = str if await sees_all(database) else own
-    rows = await database.fetch(adapted(sql_of(kind, _SQL)["ids"]), *its.arguments(), last, limit)
+    sql = kind.sql(_SQL, own=not await sees_all(database))
+    rows = await database.fetch(sql["ids"], *its.arguments(), last, limit)
     return [row["id"] for row in rows]
 
 
 async def unknown_ids(database: Database, ids: Collection[int]) -> Sequence[int]:
     """Those of the ids that no request has."""
-    rows = await database.fetch((await readable(database, _SQL))["unknown"], list(ids)) if ids else []
-    return [row["id"] for row in rows]
+    if not ids:
+        return []
+    sql = statements(_SQL, own=not await sees_all(database))
+    return [row["id"] for row in await database.fetch(sql["unknown"], list(ids))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +114,15 @@ class Snapshot:
 
 async def unknown_batches(database: Database, batches: Collection[str]) -> Sequence[str]:
     """Those of the batches that no request is in."""
-    rows = await database.fetch((await readable(database, _SQL))["unknown_batches"], list(batches)) if batches else []
-    return [row["batch"] for row in rows]
+    if not batches:
+        return []
+    sql = statements(_SQL, own=not await sees_all(database))
+    return [row["batch"] for row in await database.fetch(sql["unknown_batches"], list(batches))]
 
 
 @asynccontextmanager
 async def exporting(
-    database: Database, wanted: Filter, *, columns: Sequence[str] = COLUMNS, kinds: Sequence[Kind | None] = KINDS
+    database: Database, wanted: Filter, *, columns: Sequence[str] = COLUMNS, kinds: Sequence[Kind] = KINDS
 ) -> AsyncIterator[Snapshot]:
     """Give every request of these kinds that the filter matches: these of its values.
 
@@ -132,7 +136,6 @@ async def exporting(
     ):
         await database.set_up(connection)
         everything = await sees_all(connection)
-        adapted = str if everything else own
 
         async def rows() -> AsyncIterator[Sequence[object]]:
             if everything and is_narrow(wanted):
@@ -145,7 +148,7 @@ async def exporting(
                 return
             for kind, its in meant:
                 # Without a name: through a pooler it would outlive us in a session that is somebody else's next.
-                statement = await connection.prepare(adapted(sql_of(kind, _SQL)["requests"]), name="")
+                statement = await connection.prepare(kind.sql(_SQL, own=not everything)["requests"], name="")
                 pick = _picking(columns, [each.name for each in statement.get_attributes()])
                 async for row in statement.cursor(*its.arguments(), None, None, None, False, prefetch=PAGE):
                     yield pick(row)
@@ -153,7 +156,7 @@ async def exporting(
         async def fetch(name: str) -> Sequence["asyncpg.Record"]:
             found: list[asyncpg.Record] = []
             for kind, its in meant:
-                found += await connection.fetch(adapted(sql_of(kind, _SQL)[name]), *its.arguments())
+                found += await connection.fetch(kind.sql(_SQL, own=not everything)[name], *its.arguments())
             return found
 
         yield Snapshot(await connection.fetchval(statements("reports")["now"]), rows(), fetch)
@@ -169,5 +172,5 @@ def _picking(columns: Sequence[str], known: Sequence[str]) -> Callable[["asyncpg
 
 async def requested_targets(database: Database) -> Sequence[str]:
     """Every target that a request of any kind names."""
-    found = [row["target"] for kind in KINDS for row in await database.fetch(sql_of(kind, _SQL)["targets"])]
+    found = [row["target"] for kind in KINDS for row in await database.fetch(kind.sql(_SQL)["targets"])]
     return list(dict.fromkeys(found))

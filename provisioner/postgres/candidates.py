@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from provisioner.postgres.filters import ENDED, SET_APART, UNFINISHED, Filter, State, parts
-from provisioner.postgres.kinds import KINDS, Kind, sql_of
+from provisioner.postgres.kinds import CONNECTIONS, KINDS, Kind
 from provisioner.postgres.queries import statements
 
 if TYPE_CHECKING:
@@ -40,12 +40,10 @@ class Range:
         """What is left once all up to an id was looked at."""
         return replace(self, low=edge) if self.oldest_first else replace(self, high=edge)
 
-    def of(self, kind: Kind | None) -> "Range":
+    def of(self, kind: Kind) -> "Range":
         """The part that ids of a kind can be in: those of each kind are above all of the kind before."""
-        place = KINDS.index(kind)
-        first = 0 if kind is None else kind.first
-        following = KINDS[place + 1].first if place + 1 < len(KINDS) else TOP  # type: ignore[union-attr]  # None is first
-        return replace(self, low=max(self.low, first - 1), high=min(self.high, following))
+        following = next((each.first for each in KINDS if each.first > kind.first), TOP)
+        return replace(self, low=max(self.low, kind.first - 1), high=min(self.high, following))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +75,7 @@ class _Counted:
 
 
 async def choose(
-    connection: "Connection", wanted: Filter, text: str = "", *, kind: Kind | None = None
+    connection: "Connection", wanted: Filter, text: str = "", *, kind: Kind = CONNECTIONS
 ) -> Source | None:
     """Where to look for what a filter matches of a kind; None if nothing does."""
     if wanted.ids:
@@ -108,7 +106,7 @@ async def matching(
     limit: int,
     text: str = "",
     until: float = float("inf"),
-    kinds: Sequence[Kind | None] = KINDS,
+    kinds: Sequence[Kind] = KINDS,
 ) -> Matches:
     """At most `limit` requests that a filter matches, of those that can be looked at by the monotonic time `until`."""
     rows: list[asyncpg.Record] = []
@@ -128,7 +126,7 @@ async def lots(
     *,
     limit: int | None = None,
     text: str = "",
-    kinds: Sequence[Kind | None] = KINDS,
+    kinds: Sequence[Kind] = KINDS,
 ) -> AsyncIterator[tuple[Sequence["asyncpg.Record"], int | None]]:
     """What a filter matches, lot by lot, each with the id up to which that is all; at most `limit` of each lot."""
     meant = parts(wanted, kinds)
@@ -138,7 +136,7 @@ async def lots(
 
 
 async def _lots_of(
-    kind: Kind | None, connection: "Connection", wanted: Filter, within: Range, *, limit: int | None, text: str
+    kind: Kind, connection: "Connection", wanted: Filter, within: Range, *, limit: int | None, text: str
 ) -> AsyncIterator[tuple[Sequence["asyncpg.Record"], int | None]]:
     source = await choose(connection, wanted, text, kind=kind)
     if source is None:
@@ -148,13 +146,13 @@ async def _lots_of(
     while edge is not None:
         ids, edge = await _lot(kind, connection, source, within, step)
         if ids and text and source.name != "walk":
-            found = await connection.fetch(sql_of(kind, _SQL)["named_so"], ids, f"%{escaped(text)}%")
+            found = await connection.fetch(kind.sql(_SQL)["named_so"], ids, f"%{escaped(text)}%")
             ids = [row["id"] for row in found]
         rows: Sequence[asyncpg.Record] = ()
         if ids:
             asked = replace(wanted, ids=ids).arguments()
             rows = await connection.fetch(
-                sql_of(kind, "browse")["requests"], *asked, within.low, within.high, limit, not within.oldest_first
+                kind.sql("browse")["requests"], *asked, within.low, within.high, limit, not within.oldest_first
             )
         yield rows, edge
         if edge is not None:
@@ -165,7 +163,7 @@ async def called(
     connection: "Connection", wanted: Filter, text: str, within: Range, *, limit: int
 ) -> Sequence["asyncpg.Record"]:
     """Connections that a filter matches and that are called so, or something that begins so: found at once."""
-    text, within = text.lower(), within.of(None)
+    text, within = text.lower(), within.of(CONNECTIONS)
     asked = (within.low, within.high, FIRST, not within.oldest_first, text, text + LAST)
     ids = [row["id"] for row in await connection.fetch(statements(_SQL)["called"], *asked)]
     if not ids:
@@ -210,7 +208,7 @@ def _of_states(wanted: Filter, states: frozenset[State], counted: _Counted) -> t
     return None, float("inf")
 
 
-async def _count(connection: "Connection", wanted: Filter, kind: Kind | None) -> _Counted:
+async def _count(connection: "Connection", wanted: Filter, kind: Kind) -> _Counted:
     _, _, batches, _, errors, targets = wanted.arguments()
     states = frozenset(wanted.states)
     kinds = [str(state) for state in states] if _are_counted(states) else None
@@ -220,7 +218,7 @@ async def _count(connection: "Connection", wanted: Filter, kind: Kind | None) ->
         batches,
         errors if states and states <= ENDED else None,
         targets,
-        "" if kind is None else kind.line,
+        kind.words.line.removeprefix("/"),
     )
     if row is None:  # an aggregate without GROUP BY has exactly one row
         raise AssertionError
@@ -228,10 +226,10 @@ async def _count(connection: "Connection", wanted: Filter, kind: Kind | None) ->
 
 
 async def _lot(
-    kind: Kind | None, connection: "Connection", source: Source, within: Range, step: int
+    kind: Kind, connection: "Connection", source: Source, within: Range, step: int
 ) -> tuple[list[int], int | None]:
     """The next ids, and up to where that is all; None at the end."""
-    sql, most = sql_of(kind, _SQL), min(FIRST * 4**step, LARGEST)
+    sql, most = kind.sql(_SQL), min(FIRST * 4**step, LARGEST)
     low, high, edge = within.low, within.high, None
     if source.name == "walk":
         ends = await connection.fetchrow(sql["ends"], low, high)

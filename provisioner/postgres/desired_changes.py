@@ -8,7 +8,7 @@ from typing import Final, Literal
 from provisioner.core.errors import ProvisionerError
 from provisioner.postgres.browse import ids_after
 from provisioner.postgres.filters import Filter, parts
-from provisioner.postgres.kinds import sql_of
+from provisioner.postgres.kinds import ROTATIONS
 from provisioner.postgres.operations import Step
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
@@ -101,9 +101,11 @@ async def _previewed(database: Database, change: DesiredChange, wanted: Filter) 
     for kind, its in reversed(parts(wanted)):
         last = -1
         while ids := await ids_after(database, kind, its, last, limit=BATCH):
-            sql = statements(_SQL) if isinstance(change, Removal) else sql_of(kind, _SQL)
-            rows = await database.fetch(sql[change.preview], ids, *change.narrowing())
-            yield {row["id"]: row["word"] for row in rows}
+            if isinstance(change, Rekeying) and kind is ROTATIONS:
+                yield dict.fromkeys(ids, "rotation")  # nobody sends a rotation a key: Infisical makes it
+            else:
+                rows = await database.fetch(statements(_SQL)[change.preview], ids, *change.narrowing())
+                yield {row["id"]: row["word"] for row in rows}
             last = ids[-1]
 
 

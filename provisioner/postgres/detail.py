@@ -8,8 +8,7 @@ from provisioner.core.model import ErrorCode
 from provisioner.core.requests import Attempt, Detail
 from provisioner.postgres.browse import listed
 from provisioner.postgres.filters import Filter, parts
-from provisioner.postgres.kinds import sql_of
-from provisioner.postgres.own import own, readable, sees_all
+from provisioner.postgres.own import sees_all
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
@@ -19,21 +18,21 @@ _SQL: Final = "detail"
 async def read_detail(database: Database, request: int) -> Detail | None:
     """One request, None if there is none of that id. Raises `DatabaseUnavailable` and `DatabaseUnusable`."""
     everything = await sees_all(database)
-    adapted = str if everything else own
+    sql = statements(_SQL, own=not everything)
     async with (
         database.acquire() as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
         await database.set_up(connection)
         for kind, wanted in parts(Filter(ids=[request])):
-            sql = adapted(sql_of(kind, "browse")["requests"])
-            if row := await connection.fetchrow(sql, *wanted.arguments(), None, None, 1, False):
+            its_sql = kind.sql("browse", own=not everything)
+            if row := await connection.fetchrow(its_sql["requests"], *wanted.arguments(), None, None, 1, False):
                 its = listed(row)
-                standing = await connection.fetchrow(adapted(statements(_SQL)["standing"]), request)
+                standing = await connection.fetchrow(sql["standing"], request)
                 waits = its.waits_for is not None or its.error_code == ErrorCode.CONNECTION_FAILED
-                awaited = await connection.fetchrow(statements("rotations")["awaited"], request) if waits else None
+                awaited = await connection.fetchrow(sql["awaited"], request) if waits else None
                 # Who does not see the line is told where in it a request stands by its live state.
-                place = None if everything else await connection.fetchrow(statements(_SQL)["place"], request)
+                place = None if everything else await connection.fetchrow(sql["place"], request)
                 return Detail(
                     **{each.name: getattr(its, each.name) for each in fields(its)},
                     **(dict(standing or {}) | dict(place or {})),
@@ -44,7 +43,8 @@ async def read_detail(database: Database, request: int) -> Detail | None:
 
 async def read_attempts(database: Database, request: int, *, limit: int | None = None) -> tuple[Sequence[Attempt], int]:
     """The latest calls that were made for a request, the oldest of them first, and how many more are remembered."""
-    rows = [dict(row) for row in await database.fetch((await readable(database, _SQL))["attempts"], request, limit)]
+    sql = statements(_SQL, own=not await sees_all(database))
+    rows = [dict(row) for row in await database.fetch(sql["attempts"], request, limit)]
     found = rows[0]["found"] if rows else 0
     attempts = [Attempt(**{name: value for name, value in row.items() if name != "found"}) for row in rows]
     return attempts, found - len(attempts)

@@ -55,17 +55,16 @@ class Filter:
         """The arguments of the statements, in their order."""
         return tuple(list(kind) or None for kind in self._kinds())
 
-    def of(self, kind: Kind | None) -> "Filter | None":
+    def of(self, kind: Kind) -> "Filter | None":
         """The same for one kind of request, whose line a target may be named with; None if none of it can match."""
-        line = "" if kind is None else kind.line
         places = [target.partition("/") for target in self.targets]
-        targets = tuple(target for target, _, of in places if of in {"", line})
+        targets = tuple(target for target, slash, of in places if slash + of in {"", kind.words.line})
         return replace(self, targets=targets) if targets or not places else None
 
     def _kinds(self) -> tuple[Collection[object], ...]:
         return (self.ids, self.states, self.batches, self.projects, self.errors, self.targets)
 
 
-def parts(wanted: Filter, kinds: Sequence[Kind | None] = KINDS) -> Sequence[tuple[Kind | None, Filter]]:
+def parts(wanted: Filter, kinds: Sequence[Kind] = KINDS) -> Sequence[tuple[Kind, Filter]]:
     """The filter for each of these kinds that can match it, in the order of their ids."""
     return [(kind, its) for kind in kinds if (its := wanted.of(kind)) is not None]

@@ -1,164 +1,169 @@
-"""The kinds of request, as far as SQL tells them apart: a table of the users', what a claim reads, what is recorded.
+"""The kinds of request: what each is called in SQL, how its claims are read, and what is recorded of it.
 
-Everything else is the same statement: where a kind has none of its own, that of connections is used with its table
-instead. So a fix of the queue is a fix for all kinds.
+Everything else is one statement for all of them, so a fix of the queue is a fix for all kinds.
 """
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from provisioner.core.comparison import AnyRecorded
+from provisioner.core.comparison import AnyRecorded, Recorded
 from provisioner.core.model import Action, Claim, OnConflict, Request, Result, Settlement, Succeed
 from provisioner.core.rotations import RecordedRotation, Rotation, RotationRequest, filled_in, mark_of_claim
-from provisioner.postgres.queries import statements
+from provisioner.postgres import queries
+from provisioner.postgres.queries import Words, statements
 
 if TYPE_CHECKING:
     import asyncpg
 
-CONFLICTS: Final = {str(choice): choice for choice in OnConflict}
-_LISTED: Final = "provisioner.listed_requests"
-# Only connections have a sealed key, which is wiped in the statement that records their end.
-_wiping: Final = re.compile(
-    r",\s*credential = (?:CASE\s.*?\sEND|provisioner\.wiped\(q\.credential\))(?=\s+FROM )", re.DOTALL
-)
+_CONFLICTS: Final = {str(choice): choice for choice in OnConflict}
+COMPARED: Final = 160  # characters of a credential that tell whether the row has another one meanwhile
 
 Row = tuple[object, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Kind:
-    """One kind of request besides connections.
+    """One kind of request.
 
-    `line` is what its lines' names end with, `first` its lowest id, `table` the users' table, `listed` a view with the
-    live state. `file` has the statements of its own, beside those of connections or in their place. `claim` reads a row
-    of its claim, `result` tells what is recorded of a success, and `removal` of a removal.
+    `first` is its lowest id, `request` the class of its requests. `read` makes one: of what every request has, of the
+    columns that only this kind has, and of the claim's attempt and fence. `result` and `removal` are the columns that
+    only this kind records of a success and of a removal. `recorded` is what is compared with Infisical.
     """
 
-    line: str
+    words: Words
     first: int
-    table: str
-    listed: str
-    file: str
-    claim: Callable[["asyncpg.Record", int], Claim]
+    request: type[Request]
+    read: Callable[[dict[str, Any], Sequence[Any], int, int], Request]
     result: Callable[[Settlement, Succeed], Row]
     removal: Callable[[Settlement], Row]
     recorded: Callable[["asyncpg.Record"], AnyRecorded]
 
-    def sql(self, file: str) -> Mapping[str, str]:
-        """The statements of a file, as they are for this kind."""
-        return _adapted(self, file)
+    @property
+    def name(self) -> str:
+        """What it is called in SQL and where outcomes are set aside."""
+        return self.words.only
+
+    def sql(self, file: str, *, own: bool = False) -> Mapping[str, str]:
+        """The statements of a file for this kind; `own` for a role that sees its own requests alone."""
+        return statements(file, self.words, own=own)
+
+    def claim(self, row: "asyncpg.Record", line: str, fence: int) -> Claim:
+        """One row of a claim in a line."""
+        # By position: this runs once a request, and names would be looked up each time. A row that was written past the
+        # triggers may hold anything: it comes to nothing by itself, and ends no worker.
+        id_, project, name, described, conflict, recorded_id, wanted, adopted, project_name, *rest = row
+        attempt, at, sent, failures, streak, of, since, cancelled, _, _, *its = rest
+        common = {
+            "id": id_,
+            "project_id": project,
+            "name": name or "",
+            "description": described,
+            "on_conflict": _CONFLICTS.get(conflict, OnConflict.FAIL),
+            "target": line.removesuffix(self.words.line),
+            "project_name": project_name,
+            "recorded_id": recorded_id,
+            "adopted": bool(adopted),
+            "absent": wanted == "absent",
+        }
+        return Claim(
+            request=self.read(common, its, attempt, fence),
+            attempt=attempt,
+            fence=fence,
+            claimed_at=at,
+            sent=sent or 0,
+            failures=failures or 0,
+            streak=streak or 0,
+            streak_of=of,
+            since=since,
+            cancelled=bool(cancelled),
+        )
 
 
-@cache
-def _adapted(kind: Kind, file: str) -> Mapping[str, str]:
-    return {name: _for_table(text, kind) for name, text in statements(file).items()} | statements(kind.file)
+def kind_of_id(request: int) -> Kind:
+    """The kind that has such ids."""
+    return next((kind for kind in reversed(KINDS) if request >= kind.first), CONNECTIONS)
 
 
-def _for_table(text: str, kind: Kind) -> str:
-    placed = text.replace("u.target, -u.priority", f"u.target || '/{kind.line}', -u.priority")
-    return _wiping.sub("", placed).replace("provisioner.connection_requests", kind.table).replace(_LISTED, kind.listed)
+def kind_of_line(line: str) -> Kind:
+    """The kind whose requests stand in a line."""
+    return ROTATIONS if line.endswith(ROTATIONS.words.line) else CONNECTIONS
 
 
-def sql_of(kind: Kind | None, file: str) -> Mapping[str, str]:
-    """The statements of a file, for a kind; None for connections."""
-    return statements(file) if kind is None else kind.sql(file)
+def kind_of(request: Request) -> Kind:
+    """The kind of a request."""
+    return _BY_REQUEST[type(request)]
 
 
-def kind_of_id(request: int) -> Kind | None:
-    """The kind that has such ids; None for connections."""
-    return next((kind for kind in reversed(KINDS) if kind is not None and request >= kind.first), None)
+def _connection(common: dict[str, Any], its: Sequence[Any], attempt: int, fence: int) -> Request:  # noqa: ARG001 - as below
+    return Request(credential=its[0] or "", **common)
 
 
-def kind_of_line(line: str) -> Kind | None:
-    """The kind whose requests stand in a line; None for connections."""
-    return _BY_LINE.get(line.partition("/")[2])
+def _connection_result(settlement: Settlement, outcome: Succeed) -> Row:
+    made, credential = outcome.connection, settlement.claim.request.credential
+    return (made.org_id, made.credentials_hash, settlement.key_fingerprint, credential[:COMPARED])
 
 
-def kind_of(request: Request) -> Kind | None:
-    """The kind of a request; None for connections."""
-    return _BY_REQUEST.get(type(request))
-
-
-def _rotation_claim(row: "asyncpg.Record", fence: int) -> Claim:
-    project_id = row["project_id"]
-    return Claim(
-        request=RotationRequest(
-            id=row["id"],
-            project_id=project_id,
-            name=row["name"],
-            description=row["description"],
-            credential="",
-            on_conflict=CONFLICTS.get(row["on_conflict"], OnConflict.FAIL),
-            target=row["target"],
-            project_name=row["project_name"],
-            recorded_id=row["rotation_id"],
-            adopted=row["adopted"],
-            absent=row["wanted"] == "absent",
-            with_secrets=row["with_secrets"],
-            revoke_keys=row["revoke_keys"],
-            mark=mark_of_claim(row["id"], row["attempt"], fence),
-            connection_id=row["connection_id"] or "",
-            environment=row["environment"],
-            secret_path=row["secret_path"],
-            secret_name=row["secret_name"],
-            interval_days=row["interval_days"],
-            rotate_at=(row["rotate_at"].hour, row["rotate_at"].minute),
-            key_name=filled_in(
-                row["key_name"],
-                project_name=row["project_name"],
-                project_id=project_id,
-                environment=row["environment"],
-            ),
-            spend_limit=row["spend_limit"],
-            limit_reset=row["limit_reset"],
-            include_byok=row["include_byok"],
-            key_issued=row["key_issued"],
-        ),
-        attempt=row["attempt"],
-        fence=fence,
-        claimed_at=row["claimed_at"],
-        sent=row["sent"] or 0,
-        failures=row["failures"] or 0,
-        streak=row["streak"] or 0,
-        streak_of=row["streak_of"],
-        since=row["since"],
-        cancelled=bool(row["cancelled"]),
+def _rotation(common: dict[str, Any], its: Sequence[Any], attempt: int, fence: int) -> RotationRequest:
+    connection_id, environment, path, secret, days, at, key_name, limit, reset, byok, with_secrets, revoke, issued = its
+    named = filled_in(
+        key_name, project_name=common["project_name"], project_id=common["project_id"], environment=environment
+    )
+    return RotationRequest(
+        **common,
+        credential="",
+        mark=mark_of_claim(common["id"], attempt, fence),
+        connection_id=connection_id or "",
+        environment=environment,
+        secret_path=path,
+        secret_name=secret,
+        interval_days=days,
+        rotate_at=(at.hour, at.minute),
+        key_name=named,
+        spend_limit=limit,
+        limit_reset=reset,
+        include_byok=byok,
+        with_secrets=with_secrets,
+        revoke_keys=revoke,
+        key_issued=issued,
     )
 
 
 def _rotation_result(settlement: Settlement, outcome: Succeed) -> Row:
     claim, made = settlement.claim, outcome.connection
     connection_id, key = (made.connection_id or None, made.key_name) if isinstance(made, Rotation) else (None, None)
-    left = claim.request.left_behind(claim.doubt, made) or None
-    return (claim.request.id, claim.attempt, made.id, connection_id, key, outcome.adopted, settlement.sent, left)
+    return (connection_id, key, claim.request.left_behind(claim.doubt, made) or None)
 
 
 def _rotation_removal(settlement: Settlement) -> Row:
     claim = settlement.claim
     deleted = any(call.action is Action.DELETE and call.result is Result.REMOVED for call in settlement.records)
-    left = claim.request.left_by_removal(claim.doubt, deleted=deleted) or None
-    return (claim.request.id, claim.attempt, settlement.sent, left)
+    return (claim.request.left_by_removal(claim.doubt, deleted=deleted) or None,)
 
 
 def _rotation_recorded(row: "asyncpg.Record") -> RecordedRotation:
     return RecordedRotation(**dict(row) | {"rotate_at": (row["rotate_at"].hour, row["rotate_at"].minute)})
 
 
+CONNECTIONS: Final = Kind(
+    words=queries.CONNECTIONS,
+    first=-(2**63),
+    request=Request,
+    read=_connection,
+    result=_connection_result,
+    removal=lambda _: (),
+    recorded=lambda row: Recorded(**dict(row)),
+)
 ROTATIONS: Final = Kind(
-    line="rotations",
+    words=queries.ROTATIONS,
     first=1_000_000_000_001,
-    table="provisioner.rotation_requests",
-    listed="provisioner.rotation_status",
-    file="rotations",
-    claim=_rotation_claim,
+    request=RotationRequest,
+    read=_rotation,
     result=_rotation_result,
     removal=_rotation_removal,
     recorded=_rotation_recorded,
 )
-# Every kind, in the order of their ids; None stands for connections.
-KINDS: Final[tuple[Kind | None, ...]] = (None, ROTATIONS)
-_BY_LINE: Final = {kind.line: kind for kind in KINDS if kind is not None}
-_BY_REQUEST: Final[dict[type[Request], Kind]] = {RotationRequest: ROTATIONS}
+# Every kind, in the order of their ids.
+KINDS: Final = (CONNECTIONS, ROTATIONS)
+BY_NAME: Final = {kind.name: kind for kind in KINDS}
+_BY_REQUEST: Final = {kind.request: kind for kind in KINDS}

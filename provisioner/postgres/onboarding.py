@@ -45,7 +45,7 @@ async def tally(database: Database, ids: Sequence[int], *, own: bool = False) ->
     counts: Counter[str] = Counter()
     failed: Counter[str] = Counter()
     retried = 0
-    for row in await database.fetch(statements(_SQL)["progress_own" if own else "progress"], ids):
+    for row in await database.fetch(statements(_SQL, own=own)["progress"], ids):
         retried += row["retried"]
         if row["status"] == "failed":
             failed[row["error_code"]] += row["requests"]

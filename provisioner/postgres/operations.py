@@ -1,7 +1,7 @@
 """What operators do to many requests, and to a target: the functions of the schema, in batches where there are many."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Literal
@@ -69,6 +69,21 @@ async def carry_out(database: Database, operation: Operation, wanted: Filter) ->
             rows = await database.fetch(statements(_SQL)[operation], ids)
             yield Step(seen=len(ids), changed=Counter({row["word"]: row["requests"] for row in rows}))
             last = ids[-1]
+
+
+async def leaving(database: Database, wanted: Filter) -> Filter | None:
+    """The filter for those rotations alone that may have left a key behind; None if there are none.
+
+    Raises `DatabaseUnavailable` and `DatabaseUnusable`, as `deleted` does.
+    """
+    rows = await database.fetch(statements(_SQL)["left_behind"])
+    ids = [row["id"] for row in rows if not wanted.ids or row["id"] in set(wanted.ids)]
+    return replace(wanted, ids=ids) if ids else None
+
+
+async def deleted(database: Database, ids: Sequence[int]) -> int:
+    """Note that the keys are deleted that these rotations left behind, and tell how many had left any."""
+    return len(await database.fetch(statements(_SQL)["keys_deleted"], list(ids)))
 
 
 async def pause(database: Database, target: str) -> Hold:

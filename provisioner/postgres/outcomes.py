@@ -69,7 +69,7 @@ def as_kept(calls: Sequence[Call]) -> str:
 
 def from_kept(kept: str) -> list[Call]:
     """The calls that were kept."""
-    return [(name, columns) for name, columns in json.loads(kept, object_hook=_context)]
+    return [(kind, name, columns) for kind, name, columns in json.loads(kept, object_hook=_context)]
 
 
 def _context(value: dict[str, Any]) -> object:

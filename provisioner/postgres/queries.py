@@ -1,24 +1,89 @@
 """The named statements of the `.sql` files in this package.
 
 A file holds blocks: a line `-- :name NAME`, a comment with the reason, the statement. Nobody else writes SQL.
+
+One statement serves every kind of request and everybody who may look. What differs is marked in it:
+
+- `{requests}`, `{listed}`, `{made}` and `{line}` are what a kind calls these things, see `Words`.
+- Lines from `-- :only KIND` to the next such line, or to `-- :all`, are for that kind.
+- `{own}` before the name of a table is `own_` for a role that sees its own requests alone, and nothing for others.
+- A block `-- :part NAME` is no statement: its text stands wherever the file says `{NAME}`.
+
+A brace that is meant as such is doubled before a letter.
 """
 
 import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Final
 
-_NAME: Final = re.compile(r"^-- :name (\w+)$", re.MULTILINE)
+_BLOCK: Final = re.compile(r"^-- :(name|part) (\w+)$", re.MULTILINE)
+_ONLY: Final = "-- :only "
+_ALL: Final = "-- :all"
+_WORD: Final = re.compile(r"(?<!\{)\{[a-z_]+\}(?!\})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Words:
+    """What one kind of request is called in SQL.
+
+    `only` is its name in `-- :only`, `requests` its table, `listed` the view with the live state, `made` the column
+    with the id of what was made. `line` is what its line adds to the target's name.
+    """
+
+    only: str
+    requests: str
+    listed: str
+    made: str
+    line: str = ""
+
+
+CONNECTIONS: Final = Words(
+    only="connections", requests="connection_requests", listed="listed_requests", made="connection_id"
+)
+ROTATIONS: Final = Words(
+    only="rotations", requests="rotation_requests", listed="listed_rotations", made="rotation_id", line="/rotations"
+)
+_KINDS: Final = frozenset({CONNECTIONS.only, ROTATIONS.only})
 
 
 @cache
-def statements(file: str) -> dict[str, str]:
-    """Every statement of `sql/<file>.sql` by its name, without comments. Raises `FileNotFoundError`."""
+def statements(file: str, words: Words = CONNECTIONS, *, own: bool = False) -> Mapping[str, str]:
+    """Every statement of `sql/<file>.sql` by its name, without comments, for a kind of request.
+
+    `own`: for a role that sees its own requests alone. Raises `FileNotFoundError`, and `ValueError` for a mark that
+    nobody knows.
+    """
     text = (files("provisioner.postgres") / "sql" / f"{file}.sql").read_text(encoding="utf-8")
-    parts = _NAME.split(text)[1:]
-    return {name: _bare(body) for name, body in zip(parts[::2], parts[1::2], strict=True)}
+    known = asdict(words) | {"own": "own_" if own else ""}
+    found: dict[str, str] = {}
+    _, *blocks = _BLOCK.split(text)
+    for what, name, body in zip(blocks[::3], blocks[1::3], blocks[2::3], strict=True):
+        statement = "\n".join(_lines(body, words)).rstrip(";")
+        for word, meaning in known.items():
+            statement = statement.replace(f"{{{word}}}", meaning)
+        if unknown := _WORD.search(statement):
+            raise ValueError(f"{file}.sql, {name}: nobody knows {unknown[0]}")
+        if what == "part":
+            known[name] = statement.strip()
+        else:
+            found[name] = statement.strip().replace("{{", "{").replace("}}", "}")
+    return found
 
 
-def _bare(body: str) -> str:
-    lines = (line for line in body.strip().splitlines() if not line.lstrip().startswith("--"))
-    return "\n".join(lines).rstrip(";")
+def _lines(body: str, words: Words) -> list[str]:
+    """The lines of a block that are for this kind, without comments."""
+    lines, kind = [], words.only
+    for line in body.strip().splitlines():
+        mark = line.strip()
+        if mark.startswith(_ONLY):
+            kind = mark.removeprefix(_ONLY)
+            if kind not in _KINDS:
+                raise ValueError(f"there is no kind of request {kind!r}")
+        elif mark == _ALL:
+            kind = words.only
+        elif kind == words.only and not mark.startswith("--"):
+            lines.append(line)
+    return lines

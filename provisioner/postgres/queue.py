@@ -6,13 +6,13 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from provisioner import __version__
 from provisioner.core.description import SPACE
 from provisioner.core.endings import UNSENT, lost, status_after, unknown_target
 from provisioner.core.errors import DatabaseUnusable, LeaseLost, StatementRefused, Unstorable
-from provisioner.core.model import Claim, Edits, OnConflict, Proof, Request, SentCreate, Settlement
+from provisioner.core.model import Claim, Edits, Proof, SentCreate, Settlement
 from provisioner.core.queue_values import (
     Claims,
     Heartbeat,
@@ -27,14 +27,11 @@ from provisioner.core.queue_values import (
     WorkerId,
 )
 from provisioner.postgres.forecasts import renew_forecasts
-from provisioner.postgres.kinds import CONFLICTS, Kind, kind_of, kind_of_line
+from provisioner.postgres.kinds import Kind, kind_of, kind_of_line
 from provisioner.postgres.outcomes import record_set_aside, set_aside, told_apart
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 from provisioner.postgres.settling import write_settlements
-
-if TYPE_CHECKING:
-    import asyncpg
 
 RECOUNT: Final = 600.0  # seconds that counting all requests may take: it reads the whole table, and nobody waits for it
 
@@ -78,7 +75,7 @@ class PostgresQueue:
             if not limit:
                 return Claims(claims=[], last=None)
         fence, kind = secrets.randbits(63), kind_of_line(target)
-        sql = self._claim if kind is None else kind.sql("claim")
+        sql = kind.sql("claim")
         claiming = (sql["claim"], target, start.rank, start.turn, limit, worker, start.id, fence)
         try:
             rows = await self._database.fetch(*claiming)
@@ -87,7 +84,7 @@ class PostgresQueue:
             rows = await self._database.fetch(*claiming)
         last = QueuePosition(rows[-1]["rank"], rows[-1]["turn"], rows[-1]["id"]) if rows else None
         retried = sum(row["turn"] < 0 for row in rows)
-        claims = [_claim(row, target, fence) if kind is None else kind.claim(row, fence) for row in rows]
+        claims = [kind.claim(row, target, fence) for row in rows]
         if again := [claim.request.id for claim in claims if claim.attempt > 1]:
             doubt = await self._doubt(again)
             claims = [replace(claim, doubt=tuple(doubt.get(claim.request.id, ()))) for claim in claims]
@@ -134,13 +131,13 @@ class PostgresQueue:
             fences = {claim.request.id: claim.fence for claim in claims if kind_of(claim.request) is kind}
             await self._release(worker, fences, kind)
 
-    async def _release(self, worker: WorkerId, fences: Mapping[int, int], kind: Kind | None) -> None:
+    async def _release(self, worker: WorkerId, fences: Mapping[int, int], kind: Kind) -> None:
         if not fences:
             return
-        sql = self._claim if kind is None else kind.sql("claim")
         try:
             called_off = [status_after(type(UNSENT), doubted=doubted).if_cancelled for doubted in (False, True)]
-            await self._database.execute(sql["release"], worker, list(fences), list(set(fences.values())), *called_off)
+            release = kind.sql("claim")["release"]
+            await self._database.execute(release, worker, list(fences), list(set(fences.values())), *called_off)
         except (StatementRefused, DatabaseUnusable):
             if len(fences) == 1:
                 ((request, fence),) = fences.items()
@@ -280,53 +277,3 @@ def _columns(places: dict[str, QueuePosition]) -> tuple[list[str], list[int], li
 
 def _edited(claim: Claim, edits: Edits | None) -> Claim:
     return claim if edits is None else replace(claim, request=replace(claim.request, edits=edits))
-
-
-def _claim(row: "asyncpg.Record", target: str, fence: int) -> Claim:
-    # By position: this runs once a request, and names would be looked up each time. A row that was written past the
-    # triggers may hold anything: it comes to nothing by itself, and ends no worker.
-    (
-        id_,
-        project,
-        name,
-        description,
-        credential,
-        conflict,
-        attempt,
-        at,
-        sent,
-        failures,
-        streak,
-        of,
-        since,
-        cancelled,
-        recorded_id,
-        wanted,
-        adopted,
-        project_name,
-        *_,
-    ) = row
-    return Claim(
-        request=Request(
-            id=id_,
-            project_id=project,
-            name=name or "",
-            description=description,
-            credential=credential or "",
-            on_conflict=CONFLICTS.get(conflict, OnConflict.FAIL),
-            target=target,
-            project_name=project_name,
-            recorded_id=recorded_id,
-            adopted=bool(adopted),
-            absent=wanted == "absent",
-        ),
-        attempt=attempt,
-        fence=fence,
-        claimed_at=at,
-        sent=sent or 0,
-        failures=failures or 0,
-        streak=streak or 0,
-        streak_of=of,
-        since=since,
-        cancelled=bool(cancelled),
-    )

@@ -3,17 +3,14 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from provisioner.core.comparison import AnyRecorded, Recorded
+from provisioner.core.comparison import AnyRecorded
 from provisioner.core.model import Connection, Request
 from provisioner.postgres.filters import Filter
-from provisioner.postgres.kinds import Kind
+from provisioner.postgres.kinds import CONNECTIONS, Kind
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
-
-if TYPE_CHECKING:
-    import asyncpg
 
 _SQL: Final = "recorded"
 PAGE: Final = 5_000  # requests that are compared at a time
@@ -30,30 +27,23 @@ class Asked:
     connection_id: str | None
 
 
-def of_kind(kind: Kind | None) -> str:
-    """The statement that reads what was recorded of a kind of request; None is connections."""
-    return (statements(_SQL) if kind is None else kind.sql(_SQL))["succeeded"]
-
-
-def read_recorded(row: "asyncpg.Record", kind: Kind | None) -> AnyRecorded:
-    """One row of it."""
-    return Recorded(**dict(row)) if kind is None else kind.recorded(row)
-
-
 async def recorded_by_project(
-    database: Database, wanted: Filter, kind: Kind | None = None
+    database: Database, wanted: Filter, kind: Kind = CONNECTIONS
 ) -> AsyncIterator[Mapping[Place, Sequence[AnyRecorded]]]:
     """Give the succeeded requests of a kind that the filter matches, a page of projects at a time.
 
     The filter's states and errors do not count. A project is on one page, unless it has more than fits. Raises
     `DatabaseUnavailable` and `DatabaseUnusable`.
     """
-    ids, _, batches, projects, _, targets = wanted.arguments()
+    its = wanted.of(kind)
+    if its is None:
+        return
+    ids, _, batches, projects, _, targets = its.arguments()
     last: tuple[str | None, str | None, str | None] = (None, None, None)
     more = True
     while more:
-        rows = await database.fetch(of_kind(kind), ids, batches, projects, targets, *last, PAGE)
-        page = [read_recorded(row, kind) for row in rows]
+        rows = await database.fetch(kind.sql(_SQL)["succeeded"], ids, batches, projects, targets, *last, PAGE)
+        page = [kind.recorded(row) for row in rows]
         places = {place: tuple(each) for place, each in groupby(page, key=lambda one: (one.target, one.project_id))}
         more = len(page) == PAGE
         if more and len(places) > 1:

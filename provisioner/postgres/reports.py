@@ -22,7 +22,7 @@ from provisioner.core.reports import (
     WorkerReport,
     Workers,
 )
-from provisioner.postgres.own import readable
+from provisioner.postgres.own import sees_all
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
@@ -65,7 +65,7 @@ async def read_status(
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
         await database.set_up(connection)
-        sql = await readable(connection, _SQL)
+        sql = statements(_SQL, own=not await sees_all(connection))
         now = await connection.fetchval(sql["now"])
         asked: tuple[object, ...] = (batch, None if batches is None else batches + 1)
         if target is None:
@@ -112,7 +112,7 @@ async def read_gauges(database: Database) -> Gauges:
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
         await database.set_up(connection)
-        sql = await readable(connection, _SQL)
+        sql = statements(_SQL, own=not await sees_all(connection))
         return Gauges(
             lines=tuple(StateCount(**dict(row)) for row in await connection.fetch(sql["lines"])),
             budgets=tuple(BudgetReport(**dict(row)) for row in await connection.fetch(sql["budgets"])),

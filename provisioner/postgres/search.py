@@ -13,8 +13,8 @@ from provisioner.postgres.browse import listed
 from provisioner.postgres.candidates import TOP, Range, called, matching
 from provisioner.postgres.detail import read_attempts, read_detail
 from provisioner.postgres.filters import UNFINISHED, Filter, State, parts
-from provisioner.postgres.kinds import KINDS, Kind, sql_of
-from provisioner.postgres.own import own, sees_all
+from provisioner.postgres.kinds import KINDS, Kind
+from provisioner.postgres.own import sees_all
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
@@ -52,7 +52,7 @@ async def page(
     before: int | None = None,
     after: int | None = None,
     oldest_first: bool = False,
-    kinds: Sequence[Kind | None] = KINDS,
+    kinds: Sequence[Kind] = KINDS,
 ) -> Page:
     """The newest (or oldest) `limit` requests that the filter matches, of those between two ids; and how many more.
 
@@ -72,15 +72,13 @@ async def page(
     return Page(requests=requests, more=len(rest.rows), is_all=rest.edge is None and len(rest.rows) <= COUNTED)
 
 
-async def _own_page(
-    database: Database, meant: Sequence[tuple[Kind | None, Filter]], within: Range, *, limit: int
-) -> Page:
+async def _own_page(database: Database, meant: Sequence[tuple[Kind, Filter]], within: Range, *, limit: int) -> Page:
     """The same for who sees their own requests alone: these are few, so all of them are looked at."""
     rows: list[asyncpg.Record] = []
     most = limit + COUNTED + 1
     for kind, its in meant if within.oldest_first else reversed(meant):
         arguments = (*its.arguments(), within.low, within.high, most - len(rows), not within.oldest_first)
-        rows += await database.fetch(own(sql_of(kind, "browse")["requests"]), *arguments)
+        rows += await database.fetch(kind.sql("browse", own=True)["requests"], *arguments)
     more = max(0, len(rows) - limit)
     return Page(requests=[listed(row) for row in rows[:limit]], more=more, is_all=more <= COUNTED)
 

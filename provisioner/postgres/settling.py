@@ -1,6 +1,5 @@
 """Write how claims ended: settlements become a few statements over arrays, one for each kind of outcome."""
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -22,8 +21,7 @@ from provisioner.core.model import (
 )
 from provisioner.core.policy import streak_after
 from provisioner.core.queue_values import WorkerId
-from provisioner.postgres.kinds import Kind, kind_of, kind_of_line
-from provisioner.postgres.queries import statements
+from provisioner.postgres.kinds import BY_NAME, KINDS, Kind, kind_of
 
 if TYPE_CHECKING:
     import asyncpg
@@ -33,15 +31,14 @@ if TYPE_CHECKING:
 # The statement for each outcome, and its arrays' columns for one settlement.
 _STATEMENT: Final = {Succeed: "succeed", Fail: "fail", Retry: "put_back", Cancel: "cancel", Remove: "remove"}
 _CHANGE: Final = "change"
-COMPARED: Final = 160  # characters of a credential that tell whether the row has another one meanwhile
 _LOG: Final = "log_attempts"
 _DOUBT: Final = "doubt"
 _LEFT: Final = "leave_behind"
 _TOLD: Final = frozenset({_LOG, _DOUBT, _CHANGE, _LEFT})  # these come last, and are told what was settled
 
 
-# A statement of `settle.sql` by its name, with its arrays.
-Call = tuple[str, list[Any]]
+# A kind of request, a statement of `settle.sql`, and its arrays.
+Call = tuple[str, str, list[Any]]
 
 
 async def write_settlements(
@@ -62,41 +59,34 @@ async def write_settlements(
 async def carry_out(connection: "Session", worker: WorkerId, calls: Iterable[Call]) -> set[int]:
     """Carry out the calls in their order; returns the ids that were settled. What is told them comes last."""
     settled = set[int]()
-    for name, columns in calls:
-        line, _, statement = name.rpartition(":")
-        kind = kind_of_line(f"/{line}")
-        sql = statements("settle") if kind is None else kind.sql("settle")
+    for kind, statement, columns in calls:
         arguments = [*columns, list(settled)] if statement in _TOLD else columns
-        rows = await connection.fetch(sql[statement], worker, *arguments)
+        rows = await connection.fetch(BY_NAME[kind].sql("settle")[statement], worker, *arguments)
         settled.update([row[0] for row in rows if row[0] is not None])
     return settled
 
 
 def calls_for(settlements: Sequence[Settlement]) -> Iterator[Call]:
-    """The calls that record a batch: those for connections, then those of each other kind under its line's name."""
-    others: defaultdict[Kind, list[Settlement]] = defaultdict(list)
-    connections: list[Settlement] = []
+    """The calls that record a batch, kind by kind."""
+    groups: dict[Kind, list[Settlement]] = {kind: [] for kind in KINDS}
     for settlement in settlements:
-        kind = kind_of(settlement.claim.request)
-        (connections if kind is None else others[kind]).append(settlement)
-    yield from _calls_for(connections)
-    for kind, group in others.items():
-        for name, columns in _calls_for(group, kind):
-            yield f"{kind.line}:{name}", columns
+        groups[kind_of(settlement.claim.request)].append(settlement)
+    for kind, group in groups.items():
+        for statement, columns in _calls_for(group, kind):
+            yield kind.name, statement, columns
 
 
-def _calls_for(settlements: Sequence[Settlement], kind: Kind | None = None) -> Iterator[Call]:
-    rows: dict[type[Outcome], list[tuple[object, ...]]] = {kind: [] for kind in _STATEMENT}
+def _calls_for(settlements: Sequence[Settlement], kind: Kind) -> Iterator[tuple[str, list[Any]]]:
+    rows: dict[type[Outcome], list[tuple[object, ...]]] = {outcome: [] for outcome in _STATEMENT}
     traces: list[tuple[object, ...]] = []
     for settlement in settlements:
-        plain = kind is None and _is_plain(settlement)
-        row = _row(settlement, plain=plain) if kind is None else _row_of(kind, settlement)
-        rows[type(settlement.outcome)].append((*row, settlement.claim.fence))
+        plain = _is_plain(settlement)
+        rows[type(settlement.outcome)].append(_row(settlement, kind, plain=plain))
         if not plain:
             traces += [_record_of(settlement, records) for records in settlement.records]
     for outcome, statement in _STATEMENT.items():
         if rows[outcome]:
-            yield statement, [*_columns(rows[outcome]), *_standing_of_all(outcome)]
+            yield statement, [*_standing_of_all(outcome), *_columns(rows[outcome])]
     if changed := [one.claim.request.id for one in settlements if _is_change(one)]:
         yield _CHANGE, [changed]
     if doubt := [row for settlement in settlements for row in _doubt(settlement)]:
@@ -105,16 +95,6 @@ def _calls_for(settlements: Sequence[Settlement], kind: Kind | None = None) -> I
         yield _LEFT, _columns(left)
     if traces:
         yield _LOG, _columns(traces)
-
-
-def _row_of(kind: Kind, settlement: Settlement) -> tuple[object, ...]:
-    match settlement.outcome:
-        case Succeed() as success:
-            return kind.result(settlement, success)
-        case Remove():
-            return kind.removal(settlement)
-        case _:
-            return _row(settlement, plain=False)
 
 
 def _is_change(settlement: Settlement) -> bool:
@@ -153,7 +133,7 @@ def _confessed(settlements: Sequence[Settlement], settled: Collection[int]) -> I
         if call.result is Result.CREATED
     ]
     known = [Settlement(claim=claim, outcome=UNSENT, sent=claim.sent + 1) for claim in late]
-    return (call for call in calls_for(known) if call[0].rpartition(":")[2] == _DOUBT)
+    return (call for call in calls_for(known) if call[1] == _DOUBT)
 
 
 def _is_plain(settlement: Settlement) -> bool:
@@ -169,27 +149,27 @@ def _columns(rows: Iterable[tuple[object, ...]]) -> list[list[object]]:
     return [list(column) for column in zip(*rows, strict=True)]
 
 
-def _row(settlement: Settlement, *, plain: bool) -> tuple[object, ...]:
-    claim, outcome, sent = settlement.claim, settlement.outcome, settlement.sent
-    who = (claim.request.id, claim.attempt)
+def _row(settlement: Settlement, kind: Kind, *, plain: bool) -> tuple[object, ...]:
+    claim, outcome = settlement.claim, settlement.outcome
+    who = (claim.request.id, claim.fence, claim.attempt, settlement.sent)
     match outcome:
         case Succeed(connection=made, adopted=adopted):
             call = settlement.records[0] if plain else None
             logged = (call.started_at, call.elapsed, call.status, call.req_id) if call else (None, None, None, None)
-            what = (made.id, made.org_id, made.credentials_hash, adopted, sent, settlement.key_fingerprint)
-            return (*who, *what, claim.request.credential[:COMPARED], *logged, claim.claimed_at)
+            return (*who, made.id, adopted, *logged, claim.claimed_at, *kind.result(settlement, outcome))
         case Fail(code=code, message=message):
-            failures, absent = claim.failures + 1, claim.request.absent
             stands = status_after(Fail, doubted=bool(claim.doubt))
-            return (*who, sent, failures, claim.first_tried_at, absent, code, message, *stands)
+            said = (claim.request.absent, code, message)
+            return (*who, claim.failures + 1, claim.first_tried_at, *said, *stands)
         case Retry(code=code, message=message, counted=counted, delay=delay, quarantine=quarantine):
-            failures = claim.failures + counted
             streak = (streak_after(claim, code), code) if counted and code else (claim.streak, claim.streak_of)
             stands = status_after(Retry, doubted=bool(claim.doubt))
             why = (code, message, delay, quarantine, *streak, stands.status, stands.if_cancelled)
-            return (*who, sent, failures, claim.first_tried_at, *why)
-        case Cancel() | Remove():
-            return (*who, sent)
+            return (*who, claim.failures + counted, claim.first_tried_at, *why)
+        case Remove():
+            return (*who, *kind.removal(settlement))
+        case Cancel():
+            return who
 
 
 def _standing_of_all(outcome: type[Outcome]) -> tuple[str, ...]:

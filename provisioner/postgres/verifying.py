@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from provisioner.core.comparison import AnyRecorded
 from provisioner.core.verifying import AGAIN, Round, Verdict
-from provisioner.postgres.kinds import Kind
+from provisioner.postgres.kinds import CONNECTIONS, Kind
 from provisioner.postgres.pool import Database
-from provisioner.postgres.queries import statements
-from provisioner.postgres.recorded import of_kind, read_recorded
 
 if TYPE_CHECKING:
     import asyncpg
@@ -20,17 +18,17 @@ PAGE: Final = 500  # requests that are looked at in one go
 
 
 class DriftLedger:
-    """`core.ports.DriftLedger` on its tables, for one kind of request; None is connections.
+    """`core.ports.DriftLedger` on its tables, for one kind of request.
 
     `every`: a round begins that long after the last one began.
     """
 
-    def __init__(self, database: Database, *, holder: str, every: timedelta, kind: Kind | None = None) -> None:
+    def __init__(self, database: Database, *, holder: str, every: timedelta, kind: Kind = CONNECTIONS) -> None:
         self._database = database
         self._holder = holder
         self._every = every
         self._kind = kind
-        self._sql = statements("verifying") if kind is None else kind.sql("verifying")
+        self._sql = {**kind.sql("verifying"), **kind.sql("recorded")}
 
     async def take(self, target: str) -> Round | None:
         """Take the turn at a target, if it is ours."""
@@ -39,8 +37,9 @@ class DriftLedger:
 
     async def page(self, turn: Round) -> Mapping[str, Sequence[AnyRecorded]]:
         """What comes next, by project; empty at the end of the round."""
-        last = (turn.target, turn.project_id, turn.name) if turn.project_id else (None, None, None)
-        rows = await self._database.fetch(of_kind(self._kind), None, None, None, [turn.target], *last, PAGE)
+        target = turn.target.removesuffix(self._kind.words.line)
+        last = (target, turn.project_id, turn.name) if turn.project_id else (None, None, None)
+        rows = await self._database.fetch(self._sql["succeeded"], None, None, None, [target], *last, PAGE)
         projects = self._by_project(rows)
         if len(rows) == PAGE and len(projects) > 1:
             projects.popitem()  # it may go on behind this page; the next one has all of it
@@ -89,5 +88,5 @@ class DriftLedger:
         await self._database.execute(self._sql["leave"], turn.target, self._holder)
 
     def _by_project(self, rows: "Sequence[asyncpg.Record]") -> dict[str, Sequence[AnyRecorded]]:
-        recorded = [read_recorded(row, self._kind) for row in rows]
+        recorded = [self._kind.recorded(row) for row in rows]
         return {project: tuple(each) for project, each in groupby(recorded, key=lambda one: one.project_id)}

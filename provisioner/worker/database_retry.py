@@ -49,13 +49,16 @@ class DatabaseRetry:
 
         `refusable`: a `StatementRefused` is an answer too, and is raised.
         """
+        asked_at = 0.0
 
         async def attempt() -> T:
+            nonlocal asked_at
+            asked_at = self._clock.monotonic()
             return await call()  # tenacity awaits a coroutine function only
 
         retrying = self._retrying.copy(retry=_UNLESS_REFUSED) if refusable else self._retrying.copy()
         result: T = await retrying(attempt)
-        self.back()
+        self.back(asked_at)
         return result
 
     def lost(self, error: BaseException | None) -> None:
@@ -76,9 +79,13 @@ class DatabaseRetry:
             self._refusing = True
             log.warning("database_refuses", error=str(error))
 
-    def back(self) -> None:
-        """Note that the database answers."""
-        if self._lost_at is not None:
+    def back(self, asked_at: float) -> None:
+        """Note that the database has answered what it was asked at `asked_at`.
+
+        What was asked before the absence was noticed says nothing about it: one session may still answer while
+        another is refused already.
+        """
+        if self._lost_at is not None and asked_at >= self._lost_at:
             if not self._quiet:
                 log.info("database_back", away_for=round(self._clock.monotonic() - self._lost_at, 3))
             self._lost_at, self._refusing = None, False

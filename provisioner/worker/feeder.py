@@ -208,7 +208,7 @@ class Feeder:
             worker, target=self.target.name, start=part.start, limit=limit, retried_only=part.retried_only
         )
         self.target.observer.claimed(self.target.name, len(brought.claims), self._clock.monotonic() - asked_at)
-        self._database_retry.back()
+        self._database_retry.back(asked_at)
         if worker != self._lease_state.worker:  # the lease was lost meanwhile: others take these over
             self.target.writes.give_back(limit)
             self._more = True

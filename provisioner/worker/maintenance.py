@@ -4,18 +4,19 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
 from provisioner.core.errors import DatabaseUnavailable, LeaseLost, ProvisionerError, StatementRefused
 from provisioner.core.ports import Clock, Queue
-from provisioner.core.queue_values import FRONT, Heartbeat, QueuePosition, QueueSnapshot
+from provisioner.core.queue_values import FRONT, Heartbeat, QueuePosition, QueueSnapshot, WorkerId
 from provisioner.worker.database_retry import DatabaseRetry
 from provisioner.worker.feeder import Feeder
 from provisioner.worker.lease_state import LeaseState
 
 log = structlog.stdlib.get_logger()
+T = TypeVar("T")
 
 # What is due is put in line in lots of this size.
 LOT: Final = 1000
@@ -85,22 +86,25 @@ class Maintenance:
         self._blocked = False
         self._wiped_at_once = WIPED_AT_ONCE
         self._counted = (clock.monotonic(), 0)
-        self.last_round_at = self.busy_at = clock.monotonic()
+        self.moves = 0
+        self.busy_at = clock.monotonic()
         self.late = True
         self.notified = False
 
     async def enter(self) -> None:
         """Enter the list of workers, with a new lease, and learn the time: nothing is claimed before that."""
-        asked_at = self._clock.monotonic()
-        targets = tuple(self._feeders)
-        worker = await self._database_retry.call(
-            lambda: self._queue.register(name=self._name, targets=targets, lease=self._lease)
-        )
+        asked_at, targets = 0.0, tuple(self._feeders)
+
+        async def register() -> WorkerId:
+            nonlocal asked_at
+            asked_at = self._clock.monotonic()
+            return await self._ask(self._queue.register(name=self._name, targets=targets, lease=self._lease))
+
+        worker = await self._database_retry.call(register)
         self._lease_state.enter(worker)
         self._lease_state.renewed(asked_at)
         self._due["renew"] = asked_at + self._lease / 3
         await self._database_retry.call(self._look)
-        self.last_round_at = self._clock.monotonic()
 
     def hurry(self) -> None:
         """Look now at what there is to do: something may be due."""
@@ -123,13 +127,13 @@ class Maintenance:
     async def run(self) -> None:
         """Keep until cancelled."""
         while True:
-            snapshot = None
+            snapshot, began = None, self._clock.monotonic()
             try:
                 snapshot = await self._round()
-                self._database_retry.back()
+                self._database_retry.back(began)
             except DatabaseUnavailable as error:
                 self._database_retry.lost(error)
-            self.last_round_at = self._clock.monotonic()
+            self.moves += 1
             await self._sleep(snapshot)
 
     async def _round(self) -> QueueSnapshot:
@@ -167,25 +171,30 @@ class Maintenance:
                 raise  # the database is away, or this takes too long: the next round begins with the others
             log.warning("upkeep_failed", duty=duty, error=str(error), again_in=pause)
 
+    async def _ask(self, statement: Awaitable[T]) -> T:
+        """Wait for one statement. Each is a sign of life: on a busy machine a whole round of them may take long."""
+        self.moves += 1
+        return await statement
+
     async def _turn_log(self) -> None:
-        if not await self._queue.turn_log(keep=self._keep_log):
+        if not await self._ask(self._queue.turn_log(keep=self._keep_log)):
             self._due["log"] = self._clock.monotonic() + LOG_AGAIN
             log.info("attempt_log_not_turned", reason="another session has locked it", again_in=LOG_AGAIN)
 
     async def _fail_unknown_targets(self) -> None:
-        for request in await self._queue.fail_unknown_targets(LOT):
+        for request in await self._ask(self._queue.fail_unknown_targets(LOT)):
             log.warning("request_failed", request=request, code="target_unknown")
 
     async def _fold(self) -> None:
         retried, self._lease_state.retried = self._lease_state.retried, Counter()
-        if await self._queue.fold(FOLDED_AT_ONCE, retried=retried):
+        if await self._ask(self._queue.fold(FOLDED_AT_ONCE, retried=retried)):
             self._due["fold"] = 0.0
 
     async def _renew(self) -> None:
         asked_at = self._clock.monotonic()
         heartbeat = Heartbeat(created=self._lease_state.created, pace=self._measure(), stopping=self._stopping)
         try:
-            await self._queue.renew(self._lease_state.worker, lease=self._lease, heartbeat=heartbeat)
+            await self._ask(self._queue.renew(self._lease_state.worker, lease=self._lease, heartbeat=heartbeat))
             self._lease_state.renewed(asked_at)
         except DatabaseUnavailable:
             self._due["renew"] = 0.0  # nothing is more urgent once the database is back
@@ -204,7 +213,7 @@ class Maintenance:
             for name, feeder in self._feeders.items()
             if feeder.mark != FRONT and (turn := replace(feeder.mark, id=0)) != self._told.get(name)
         }
-        snapshot = await self._queue.poll(marks=marks, served=served)
+        snapshot = await self._ask(self._queue.poll(marks=marks, served=served))
         took = self._clock.monotonic() - now
         if from_front:
             self._front_at = now + took / SHARE
@@ -225,7 +234,7 @@ class Maintenance:
         return snapshot
 
     async def _promote(self) -> None:
-        heads = await self._queue.promote(LOT)
+        heads = await self._ask(self._queue.promote(LOT))
         # What is due and cannot be taken is in somebody's hand, who may keep it for hours.
         self._blocked = not heads
         for name, place in heads.items():
@@ -233,14 +242,14 @@ class Maintenance:
                 self._feeders[name].hint(place)
 
     async def _rescue(self) -> None:
-        rescued = await self._queue.rescue(pause=RESCUE_PAUSE)
+        rescued = await self._ask(self._queue.rescue(pause=RESCUE_PAUSE))
         if rescued.requests or rescued.workers:
             log.warning("requests_rescued", requests=rescued.requests, workers=list(rescued.workers))
 
     async def _wipe(self) -> None:
         """Wipe sealed keys that failed requests have kept for long enough; what is left of a large lot next time."""
         lot, self._wiped_at_once = self._wiped_at_once, max(1, self._wiped_at_once // 4)
-        wiped = await self._queue.wipe(lot, keep=self._keep_failed)
+        wiped = await self._ask(self._queue.wipe(lot, keep=self._keep_failed))
         self._wiped_at_once = min(2 * lot, WIPED_AT_ONCE)  # a lot that took too long comes again as a quarter
         if wiped.more:
             self._due["wipe"] = 0.0
@@ -251,7 +260,7 @@ class Maintenance:
         """Give back what a claim brought whose answer was lost, and which was committed only after we had looked."""
         worker, known = self._lease_state.worker, tuple(self._lease_state.held)
         for name in self._feeders:
-            if lost := await self._queue.release_lost(worker, target=name, known=known, older=FORGOTTEN):
+            if lost := await self._ask(self._queue.release_lost(worker, target=name, known=known, older=FORGOTTEN)):
                 log.warning("claims_forgotten", target=name, requests=lost)
 
     def _is_due(self, what: str, every: float) -> bool:

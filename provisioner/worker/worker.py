@@ -103,7 +103,7 @@ class Worker:
         """How this worker is, for those who look after it."""
         return Vitals(
             worker=self._lease_state.worker,
-            last_round_at=self._maintenance.last_round_at,
+            moves=self._maintenance.moves,
             lease_good=self._lease_state.leased,
             database_away=self._database_retry.away,
             stopping=self._stop.is_set(),

@@ -191,7 +191,7 @@ def test_probes_ask_what_is_answered(tmp_path: Path) -> None:
     (container,) = template["spec"]["containers"]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     answers = Answers()
-    health = Health(lambda: answers.vitals, monotonic=time.monotonic, poll=1.0)
+    health = Health(lambda: answers.vitals, poll=1.0)
     sources = sources_of(answers, health)
     served = {
         route.resource.canonical

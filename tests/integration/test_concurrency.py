@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
-from provisioner.core.concurrency import MEMORY, SELF_HOSTED, START, SUSPICION, UPSTREAM, CallReport, Rules
+from provisioner.core.concurrency import MEMORY, PATIENCE, SELF_HOSTED, START, SUSPICION, UPSTREAM, CallReport, Rules
 from provisioner.postgres.concurrency import SharedConcurrency
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.reports import read_gauges
@@ -19,6 +19,7 @@ from provisioner.sandbox.simulator import Options
 from provisioner.worker.slots import SlotGate
 from tests.support import eventually
 from tests.support.fleet import Fleet
+from tests.support.gateway import CREATES, Gateway, in_json
 from tests.support.sessions import connected
 
 if TYPE_CHECKING:
@@ -34,6 +35,12 @@ JOIN = (
     "INSERT INTO provisioner.workers (name, version, targets, lease_until)"
     " VALUES ('w', '1', '{default}', now() + interval '30 s') RETURNING id"
 )
+TOO_MANY = {
+    "reqId": "req-Ab3dE6gH9jK2mN",
+    "statusCode": 500,
+    "error": "InternalServerError",
+    "message": "Something went wrong",
+}
 LOGIN = "/api/v1/auth/universal-auth/login"
 
 
@@ -211,12 +218,46 @@ async def test_a_number_is_the_most_over_all_workers(database: Database, most: s
         assert sum(worker.created > 0 for worker in fleet.workers) > (most != "1")
 
 
+class Cliff(Gateway):
+    """A server that stops for some seconds as soon as `at` creates are in flight, and answers none of them well."""
+
+    def __init__(self, target: str, *, at: int) -> None:
+        super().__init__(target)
+        self.at = at
+        self.running = self.busiest = self.stops = 0
+        self._stopped: asyncio.Task[None] | None = None
+
+    async def _answer(
+        self, writer: asyncio.StreamWriter, method: str, path: str, lines: list[str], body: bytes
+    ) -> None:
+        if (method, path) != ("POST", CREATES):
+            await super()._answer(writer, method, path, lines, body)
+            return
+        self.running += 1
+        self.busiest = max(self.busiest, self.running)
+        try:
+            if self.running >= self.at and self._stopped is None:
+                self.stops += 1
+                self._stopped = asyncio.create_task(asyncio.sleep(PATIENCE + 2))  # long enough to be noticed
+            if self._stopped is None:
+                await super()._answer(writer, method, path, lines, body)
+            else:
+                await asyncio.shield(self._stopped)
+                writer.write(in_json(500, TOO_MANY))
+        finally:
+            self.running -= 1
+            if not self.running:
+                self._stopped = None
+
+
 async def test_a_cliff_is_remembered(database: Database) -> None:
-    """A server that stops at fewer is not held for down: it is left in peace, and stays below its cliff afterwards."""
-    small = replace(SELF, pool=3, pool_wait=6.0, pool_step=0.004)
-    async with Fleet(database.url, small, workers=2) as fleet:
-        await fleet.start()
-        await fleet.insert(60)
+    """A server that stops at six is not held for down: it is left in peace, and never gets to its cliff again."""
+    async with (
+        Fleet(database.url, replace(SELF, latency=0.02), workers=2) as fleet,
+        Cliff(fleet.simulator.url, at=6) as server,
+    ):
+        await fleet.start(INFISICAL_HOST=server.url)
+        await fleet.insert(100)
 
         async def cliff() -> Any:
             assert not await fleet.session.fetchval("SELECT count(*) FROM provisioner.target_incidents")
@@ -224,20 +265,20 @@ async def test_a_cliff_is_remembered(database: Database) -> None:
 
         await eventually(cliff, within=30.0)
         met = await known(fleet.session, "cliff, bar, cliff_at")
+        assert server.stops == 1
+        assert server.at <= met[0] <= SELF_HOSTED
+        server.busiest = 0
         await fleet.done(within=60.0)
-        assert await fleet.states() == {"succeeded": 60}
-        assert len(fleet.simulator.world.store.connections) == 60
-        # Where it was met at six it may be met at five and at four, but not again and again.
-        for number in range(small.pool + 1):
-            before, met = met, ()
-            await fleet.insert(100, name=f"more-{number}")
-            await fleet.done(within=60.0)
-            met = await known(fleet.session, "cliff, bar, cliff_at")
-            (limit,) = await known(fleet.session, "in_flight_limit")
-            assert limit <= met[1] < met[0] <= before[0]
-            if met == before:
-                break
-        assert met == before
+        await fleet.insert(200, name="more")
+        await fleet.done(within=60.0)
+        assert await fleet.states() == {"succeeded": 300}
+        assert len(fleet.simulator.world.store.connections) == 300
+        assert await known(fleet.session, "cliff, bar, cliff_at") == met
+        assert 1 < server.busiest <= met[1] < server.at
+        assert server.stops == 1
+        for worker in fleet.workers:
+            worker.stop()
+        await fleet.ended()  # while the server is there to be logged out of
 
 
 class TestShared:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from provisioner.core.alerts import Kind, find_alerts, incidents
-from provisioner.postgres.kinds import ROTATIONS
+from provisioner.postgres import kinds
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.reports import read_status
 from provisioner.sandbox.audit import audit_rotations
@@ -237,13 +237,18 @@ async def test_pausing_the_target_pauses_its_rotations(database: Database) -> No
         await becomes(it, request, "succeeded")
 
 
-@pytest.mark.parametrize("file", ["claim", "settle"])
-async def test_every_statement_is_for_its_own_table(database: Database, file: str) -> None:
-    """What is taken over from connections names the table of rotations, and PostgreSQL accepts it."""
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("kind", kinds.KINDS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize(
+    "file", ["browse", "candidates", "claim", "detail", "recorded", "reports", "settle", "verifying"]
+)
+async def test_every_statement_is_for_its_own_table(database: Database, file: str, kind: kinds.Kind, own: bool) -> None:
+    """PostgreSQL accepts each statement for each kind and whoever asks; what is changed is in the kind's own table."""
+    other = next(each for each in kinds.KINDS if each is not kind)
     async with connected(database.url) as session:
-        for name, sql in ROTATIONS.sql(file).items():
-            assert "UPDATE provisioner.connection_requests" not in sql, name
-            assert "credential = " not in sql, name
+        for name, sql in kind.sql(file, own=own).items():
+            if name != "leave_behind":  # only rotations leave anything behind
+                assert f"UPDATE provisioner.{other.words.requests}" not in sql, name
             await session.prepare(sql)
 
 

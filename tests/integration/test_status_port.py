@@ -25,7 +25,10 @@ from provisioner.postgres.history import read_history
 from provisioner.postgres.pool import Database
 from provisioner.postgres.reports import read_gauges, read_status
 from provisioner.postgres.search import find, tell
+from provisioner.sandbox.simulator import Options, Simulator
 from tests.support import eventually
+from tests.support.daemon import working
+from tests.support.scripted import free_port
 from tests.support.sessions import connected, insert_many
 from tests.support.situations import browsable
 from tests.support.status_port import Answers, a_progress, a_status, a_troubled_status, served
@@ -80,6 +83,33 @@ async def test_probes_tell_whether_the_worker_is_well() -> None:
     async with served(Answers()) as url:
         assert await text_of(f"{url}/healthz") == (200, "ok\n")
         assert await text_of(f"{url}/readyz") == (200, "ok\n")
+
+
+async def test_a_worker_whose_maintenance_hangs_is_to_be_restarted(
+    database: Lent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A daemon watches itself: when its maintenance does nothing any more, it says so to whoever can restart it."""
+    hung = asyncio.Event()
+    monkeypatch.setattr("provisioner.observe.health.PATIENCE", 0.0)
+    monkeypatch.setattr("provisioner.observe.health.EVERY", 0.3)
+    monkeypatch.setattr("provisioner.worker.maintenance.Maintenance._round", lambda _: hung.wait())
+    number = free_port()
+    async with (
+        Simulator(Options()) as simulator,
+        working(
+            simulator,
+            PROVISIONER_DATABASE_URL=database.url,
+            PROVISIONER_LISTEN__ADDRESS=f"127.0.0.1:{number}",
+        ),
+    ):
+
+        async def ailing() -> bool:
+            with suppress(aiohttp.ClientError):
+                status, text = await text_of(f"http://127.0.0.1:{number}/healthz")
+                return status == 503 and text.startswith("maintenance has not run")
+            return False
+
+        await eventually(ailing)  # type: ignore[arg-type]  # mypy infers no T for a coroutine function
 
 
 async def test_a_worker_that_stops_is_alive_and_not_ready() -> None:
@@ -156,7 +186,7 @@ async def test_it_tells_what_is_in_the_database(database: Lent) -> None:
     ours = Database(database.url, size=1)
     vitals = Answers().vitals
     sources = Sources(
-        health=Health(lambda: vitals, monotonic=asyncio.get_running_loop().time, poll=1.0),
+        health=Health(lambda: vitals, poll=1.0),
         meter=Meter(),
         read_status=lambda: read_status(ours, batches=5),
         read_gauges=lambda: read_gauges(ours),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from provisioner.core.errors import DatabaseUnavailable
 from provisioner.core.model import Claim, Observation, Result
 from provisioner.core.queue_values import FRONT
 from provisioner.worker import settler
@@ -53,6 +54,38 @@ class TestLastOnes:
             await insert_many(it.session, 3 * settler.FEW)
             it.start()
             await it.done()
+
+
+class TestBusyHost:
+    """A host that gives the worker little time."""
+
+    async def test_each_statement_is_a_sign_of_life(self, database: Database) -> None:
+        """However long the statements of one round of maintenance take together, nobody takes it for dead."""
+        async with SmallWorld(database) as it:
+            seen: list[int] = []
+            it.queue.after_renewal = it.queue.before_look = lambda: seen.append(it.worker.vitals().moves)
+            it.start()
+            await eventually(lambda: len(seen) > 6)
+            assert len(set(seen)) == len(seen)
+
+    async def test_a_late_entry_has_a_whole_lease(self, database: Database) -> None:
+        """The lease counts from the attempt that was answered, not from the first one, which met no database."""
+        async with SmallWorld(database) as it:
+            register, tries = it.queue.register, [1]
+
+            async def late(**entry: Any) -> int:
+                if tries:
+                    tries.pop()
+                    it.time.jump(FAR)
+                    raise DatabaseUnavailable("it is away")
+                return await register(**entry)
+
+            it.queue.register = late  # type: ignore[method-assign]  # for this test's worker
+            it.queue.renewals.clear()
+            it.start()
+            await eventually(lambda: it.worker.vitals().worker)
+            assert it.worker.vitals().lease_good
+            it.queue.renewals.set()
 
 
 class TestLease:

@@ -105,7 +105,7 @@ class Answers:
     vitals: Vitals = field(
         default_factory=lambda: Vitals(
             worker=7,
-            last_round_at=time.monotonic(),
+            moves=1,
             lease_good=True,
             database_away=False,
             stopping=False,
@@ -175,7 +175,7 @@ async def served(
     stream_time: float = STREAM_WRITE,
 ) -> AsyncIterator[str]:
     """Serve the answers; gives the URL."""
-    health = Health(lambda: answers.vitals, monotonic=time.monotonic, poll=1.0)
+    health = Health(lambda: answers.vitals, poll=1.0)
     port = StatusPort(sources_of(answers, health), monotonic=time.monotonic, stream_time=stream_time)
     async with serving(port, host, number, header_time=header_time) as bound:
         yield f"http://127.0.0.1:{bound}"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 OBSERVABILITY = Path(__file__).resolve().parents[2] / "config" / "observability"
 VITALS = Vitals(
     worker=7,
-    last_round_at=0.0,
+    moves=0,
     lease_good=True,
     database_away=False,
     stopping=False,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from datetime import timedelta
 from html.parser import HTMLParser
@@ -18,9 +17,7 @@ from provisioner.observe.words import duration
 from tests.support.builders import NOON
 from tests.support.status_port import a_progress, a_status, a_troubled_status
 
-VITALS = Vitals(
-    worker=7, last_round_at=time.monotonic(), lease_good=True, database_away=False, stopping=False, targets=()
-)
+VITALS = Vitals(worker=7, moves=1, lease_good=True, database_away=False, stopping=False, targets=())
 
 
 class Tags(HTMLParser):

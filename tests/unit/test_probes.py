@@ -2,50 +2,97 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from provisioner.core.vitals import Vitals
-from provisioner.observe.health import Health
+from provisioner.observe.health import PATIENCE, Health
+from tests.support.virtual_time import in_virtual_time
 
-WELL = Vitals(worker=7, last_round_at=100.0, lease_good=True, database_away=False, stopping=False)
+WELL = Vitals(worker=7, moves=100, lease_good=True, database_away=False, stopping=False)
 
 
-def health(now: float = 101.0, *, poll: float = 1.0, **changes: Any) -> Health:
-    """The health of a worker that is well but for the changes; its keeper came round at 100."""
-    return Health(lambda: replace(WELL, **changes), monotonic=lambda: now, poll=poll)
+def health(silent: int = 1, *, poll: float = 1.0, **changes: Any) -> Health:
+    """The health of a worker that is well but for the changes; its maintenance has done nothing for so many looks."""
+    seen = Health(lambda: replace(WELL, **changes), poll=poll)
+    for _ in range(silent + 1):
+        seen.look()
+    return seen
 
 
 def test_a_worker_at_work_is_well_and_ready() -> None:
-    """Nothing ails it and nothing is missing."""
+    """Nothing ails it and nothing is missing, before the first look either."""
     assert (health().ailment(), health().absence()) == ("", "")
+    assert Health(lambda: WELL, poll=1.0).ailment() == ""
 
 
-def test_a_keeper_that_stopped_is_an_ailment() -> None:
-    """Several polls without a round of the keeper mean that the worker has to be restarted."""
-    assert health(114.0).ailment() == ""
-    assert health(116.0).ailment() == "maintenance has not run for 16 s"
-    assert health(116.0).absence() == "maintenance has not run for 16 s"
+def test_maintenance_that_stopped_is_an_ailment() -> None:
+    """Half a minute of looks that see nothing happen means that the worker has to be restarted."""
+    assert health(30).ailment() == ""
+    assert health(31).ailment() == "maintenance has not run for 31 s"
+    assert health(31).absence() == "maintenance has not run for 31 s"
 
 
-def test_a_leisurely_keeper_is_given_its_time() -> None:
-    """With long polls the keeper may be silent for longer."""
-    assert health(140.0, poll=10.0).ailment() == ""
-    assert health(151.0, poll=10.0).ailment() != ""
+def test_whatever_maintenance_does_is_a_sign_of_life() -> None:
+    """A round that takes minutes because each of its statements does is no reason to restart anything."""
+    vitals = WELL
+    seen = Health(lambda: vitals, poll=1.0)
+    for number in range(300):
+        seen.look()
+        assert seen.ailment() == ""
+        if number % 25 == 0:
+            vitals = replace(vitals, moves=vitals.moves + 1)
+    for _ in range(31):
+        seen.look()
+    assert seen.ailment() != ""
+    vitals = replace(vitals, moves=vitals.moves + 1)
+    seen.look()
+    assert seen.ailment() == ""
+
+
+@in_virtual_time
+async def test_it_looks_each_second() -> None:
+    """Only looks count: a process that stood still, for want of time, is asked the moment it goes on, and is well."""
+    seen = Health(lambda: WELL, poll=1.0)
+    looking = asyncio.create_task(seen.watch())
+    await asyncio.sleep(30.5)
+    assert seen.ailment() == ""
+    await asyncio.sleep(1)
+    assert seen.ailment() != ""
+    looking.cancel()
+
+
+def test_leisurely_maintenance_is_given_its_time() -> None:
+    """With long polls maintenance may be silent for longer."""
+    assert health(100, poll=20.0).ailment() == ""
+    assert health(101, poll=20.0).ailment() != ""
 
 
 def test_a_database_that_is_away_is_no_ailment() -> None:
     """Restarting does not bring a database back: the worker lives on, whatever else stands still, but is not ready."""
-    gone = health(1000.0, database_away=True, lease_good=False)
+    gone = health(1000, database_away=True, lease_good=False)
     assert gone.ailment() == ""
     assert gone.absence() == "the database cannot be reached; trying again"
 
 
-def test_a_lease_that_ran_out_is_an_ailment() -> None:
-    """A worker that reaches the database and has no lease does not do its work."""
-    assert health(lease_good=False).ailment() == "the lease has expired and was not renewed"
+def test_an_absence_gives_maintenance_its_time_anew() -> None:
+    """What stood still while the database was away has only begun to be silent when it is back."""
+    vitals = WELL
+    seen = Health(lambda: vitals, poll=1.0)
+    for away in (False, True, False):
+        vitals = replace(vitals, database_away=away)
+        for _ in range(int(PATIENCE)):
+            seen.look()
+    assert seen.ailment() == ""
+
+
+def test_a_lease_that_ran_out_is_no_ailment() -> None:
+    """Whoever had no time to renew it takes a new one without a restart, and takes nothing on before."""
+    late = health(lease_good=False)
+    assert (late.ailment(), late.absence()) == ("", "the lease has expired and was not renewed")
 
 
 @pytest.mark.parametrize("lease_good", [True, False])
@@ -56,6 +103,6 @@ def test_a_worker_that_stops_is_well_and_not_ready(lease_good: bool) -> None:
 
 
 def test_a_worker_that_starts_is_well_and_not_ready() -> None:
-    """Before it is in the list of workers it has neither a lease nor a keeper."""
-    starting = health(1000.0, worker=0, lease_good=False)
+    """Before it is in the list of workers it has neither a lease nor maintenance."""
+    starting = health(1000, worker=0, lease_good=False)
     assert (starting.ailment(), starting.absence()) == ("", "starting")

@@ -1,7 +1,6 @@
 """The simulator's pool of database connections: what too many creates at once do to a server, as it was recorded."""
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,14 +11,19 @@ import pytest
 
 from provisioner.sandbox.simulator import Options, Simulator
 from tests.support import eventually
+from tests.support.virtual_time import in_virtual_time
 
 CONNECTIONS = "/api/v1/app-connections/open-router"
 LOGIN = "/api/v1/auth/universal-auth/login"
-# Turns so long that twelve requests sent together are at once on any machine.
-STEP = 0.02
-WAIT = 1.5
+# The recorded server waited for a minute.
+WAIT = Options().pool_wait
 
 Outcome = tuple[int, str | None]
+
+
+def now() -> float:
+    """The time of the event loop, in which all of this happens."""
+    return asyncio.get_running_loop().time()
 
 
 def present(sim: Simulator) -> tuple[int, int]:
@@ -72,7 +76,7 @@ class Crowd:
 @asynccontextmanager
 async def crowd(**options: Any) -> AsyncIterator[Crowd]:
     """Serve a simulator to any number of clients at once."""
-    chosen = Options(**{"mode": "self-hosted", "pool_step": STEP, "pool_wait": WAIT, **options})
+    chosen = Options(**{"mode": "self-hosted", **options})
     async with (
         Simulator(chosen) as sim,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
@@ -81,52 +85,59 @@ async def crowd(**options: Any) -> AsyncIterator[Crowd]:
 
 
 @pytest.mark.parametrize("mode", ["cloud", "self-hosted"])
+@in_virtual_time
 async def test_eleven_creates_at_once_are_made(mode: str) -> None:
-    """Eleven creates at once are all made, and nobody has waited for the pool's patience to end."""
-    async with crowd(mode=mode, pool_wait=60.0) as at:
-        began = time.monotonic()
+    """Eleven creates at once are all made in no time."""
+    async with crowd(mode=mode) as at:
+        began = now()
         assert await at.create_all(11) == {(200, None): 11}
-        assert time.monotonic() - began < 30
+        assert now() - began < 1
         assert present(at.sim) == (0, 0)
 
 
+@in_virtual_time
 async def test_twelve_creates_at_once_stand_still_and_eight_fail() -> None:
     """Twelve creates at once stand still until the wait ends; then eight of them are 500 and four are made."""
     async with crowd() as at:
-        began = time.monotonic()
+        began = now()
         outcomes = await at.create_all(12)
         assert outcomes == {(500, "Find by id"): 8, (200, None): 4}
         pool = at.sim.state()["pool"]
         assert (pool["mostWaiting"], pool["timedOut"]) == (10, 8)
-        assert time.monotonic() - began >= WAIT
+        assert WAIT <= now() - began < WAIT + 1
         assert len(at.sim.state()["connections"]) == 4
         assert await at.login() == (200, None)
 
 
+@in_virtual_time
 async def test_a_stranger_waits_with_them_and_fails() -> None:
     """While 64 creates stand still a stranger's login and read hang for the whole time and are 500 `Find one`."""
-    async with crowd(pool_step=0.001) as at:
+    async with crowd() as at:
         creates = asyncio.create_task(at.create_all(64))
         await eventually(lambda: at.sim.state()["pool"]["waiting"] > 20)
-        began = time.monotonic()
+        began = now()
         answers = await asyncio.gather(at.login(), at.call("GET", f"{CONNECTIONS}?projectId={at.sim.projects[0]}"))
         assert list(answers) == [(500, "Find one"), (500, "Find one")]
-        assert time.monotonic() - began >= WAIT * 0.9
+        assert WAIT - 1 <= now() - began < WAIT + 1
         outcomes = await creates
         assert outcomes[200, None] < 20
         assert outcomes[500, "InternalServerError"] > 40
 
 
+@in_virtual_time
 async def test_status_needs_no_database() -> None:
     """`/api/status` answers while everything else stands still."""
-    async with crowd(pool_wait=60.0) as at:
+    async with crowd() as at:
         creates = asyncio.create_task(at.create_all(12))
         await at.stand_still(10)
+        began = now()
         assert await at.call("GET", "/api/status") == (200, None)
+        assert now() - began < 1
         at.sim.configure(pool=0)
         assert await creates == {(200, None): 12}
 
 
+@in_virtual_time
 async def test_new_keys_stop_it_just_so() -> None:
     """PATCH with credentials holds and takes connections as a create does; without credentials it does not."""
     async with crowd(pool=0) as at:
@@ -142,25 +153,27 @@ async def test_new_keys_stop_it_just_so() -> None:
         assert await patch_all({"credentials": {"apiKey": "k"}}) == {(500, "Find by id"): 8, (200, None): 4}
 
 
+@in_virtual_time
 async def test_ten_in_flight_is_what_it_bears() -> None:
-    """Ten in flight for long are served at the recorded pace of 90 to 120 a second, and none ever waits."""
-    async with crowd(pool_step=Options().pool_step, pool_wait=60.0) as at:
-        began = time.monotonic()
+    """Ten in flight for long are served at the recorded pace of 90 to 120 a second, and none ever waits in vain."""
+    async with crowd() as at:
+        began = now()
         assert await at.keep_creating(200, 10) == {(200, None): 200}
-        # The thread alone takes so long; a busy machine may add to it.
-        assert 200 / 120 <= time.monotonic() - began < 20
+        assert 200 / 120 <= now() - began <= 200 / 90
 
 
+@in_virtual_time
 async def test_sixteen_wait_for_a_slow_openrouter_together() -> None:
     """With an OpenRouter that takes 67 turns sixteen in flight never meet in their transactions."""
-    # Three times as slow as the real one: a busy machine that stands still for a moment brings none of them together.
-    async with crowd(pool_step=3 * Options().pool_step, pool_wait=60.0, upstream_pace=0.3) as at:
-        assert await at.keep_creating(32, 16, "k-mode-delay3") == {(200, None): 32}
+    async with crowd(upstream_pace=0.1) as at:
+        assert await at.keep_creating(64, 16, "k-mode-delay3") == {(200, None): 64}
+        assert at.sim.state()["pool"]["timedOut"] == 0
 
 
+@in_virtual_time
 async def test_clients_that_leave_or_are_cut_hold_nothing_for_ever() -> None:
     """Creates whose clients are gone, and creates cut for their silence, go on and give back what they hold."""
-    async with crowd(cut_after=0.3) as at:
+    async with crowd(cut_after=0.3, pool_wait=1.5) as at:
         tasks = [asyncio.create_task(at.create(number)) for number in range(12)]
         await at.stand_still(10)
         for task in tasks[:6]:
@@ -171,16 +184,20 @@ async def test_clients_that_leave_or_are_cut_hold_nothing_for_ever() -> None:
         assert len(at.sim.state()["connections"]) == 4
 
 
+@in_virtual_time
 async def test_a_pool_of_none_is_no_limit() -> None:
     """With `pool` 0 a hundred creates at once are made, without turns."""
     async with crowd(pool=0, pool_step=60.0) as at:
         assert await at.create_all(100) == {(200, None): 100}
 
 
+@in_virtual_time
 async def test_it_stops_while_everything_waits() -> None:
     """A server that stands still can be stopped at once."""
-    async with crowd(pool_wait=600.0) as at:
+    async with crowd() as at:
         creates = [asyncio.create_task(at.create(number)) for number in range(12)]
         await at.stand_still(10)
+        began = now()
     outcomes = await asyncio.gather(*creates, return_exceptions=True)
     assert sum(isinstance(outcome, aiohttp.ClientError) for outcome in outcomes) == 10
+    assert now() - began < WAIT / 2

@@ -83,25 +83,25 @@ class Task:
     form: Form
     output: Path | None
     bom: bool
-    kinds: "Sequence[Kind | None]"
+    kinds: "Sequence[Kind]"
     columns: Sequence[str]
 
 
-def _meant(wanted: "Filter", form: Form, *, rotations: bool) -> "tuple[Sequence[Kind | None], Sequence[str]]":
+def _meant(wanted: "Filter", form: Form, *, rotations: bool) -> "tuple[Sequence[Kind], Sequence[str]]":
     """Which kinds are meant, and the columns of those: each kind has a file of its own. Raises bad usage."""
     from provisioner.postgres.browse import COLUMNS, REPORT_COLUMNS, ROTATION_COLUMNS
-    from provisioner.postgres.kinds import KINDS, ROTATIONS, kind_of_id
+    from provisioner.postgres.kinds import CONNECTIONS, KINDS, ROTATIONS, kind_of_id
 
     named = {kind_of_id(each) for each in wanted.ids}
     if form is Form.HTML:
         return [ROTATIONS] if rotations else KINDS, REPORT_COLUMNS
-    if len(named) > 1 or (rotations and None in named):
+    if len(named) > 1 or (rotations and CONNECTIONS in named):
         raise typer.BadParameter(
             f"these ids are those of connections and of rotations, which {form} has in two files: export each by itself"
         )
     if rotations or ROTATIONS in named:
         return [ROTATIONS], ROTATION_COLUMNS
-    return [None], COLUMNS
+    return [CONNECTIONS], COLUMNS
 
 
 async def _export(settings: "Settings", wanted: "Filter", task: Task) -> int:

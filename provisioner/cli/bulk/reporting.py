@@ -21,7 +21,7 @@ async def write_report(
     output: Path | None,
     *,
     columns: Sequence[str],
-    kinds: "Sequence[Kind | None]",
+    kinds: "Sequence[Kind]",
     title: str = "Requests and their results",
     asked: str = "",
     bom: bool = False,

@@ -76,7 +76,7 @@ def rotations(  # noqa: PLR0917  # the command line names them
 
 
 async def _deleted(settings: "Settings", wanted: "Filter", *, as_json: bool) -> int:
-    from provisioner.postgres.rotations import deleted
+    from provisioner.postgres.operations import deleted
 
     async with open_database(settings) as database:
         if await tell_unknown_of(database, wanted):
@@ -91,7 +91,7 @@ async def _deleted(settings: "Settings", wanted: "Filter", *, as_json: bool) -> 
 
 async def _list(settings: "Settings", wanted: "Filter", limit: int, *, left_behind: bool, as_json: bool) -> int:
     from provisioner.postgres.kinds import ROTATIONS
-    from provisioner.postgres.rotations import leaving
+    from provisioner.postgres.operations import leaving
     from provisioner.postgres.search import page
 
     found: Sequence[Listed] = ()

@@ -340,7 +340,7 @@ async def _conclude(settings: "Settings", ids: Sequence[int], order: Order, left
     from provisioner.cli.onboard.report import told
     from provisioner.postgres.browse import COLUMNS as OF_CONNECTIONS, REPORT_COLUMNS
     from provisioner.postgres.filters import Filter
-    from provisioner.postgres.kinds import KINDS, kind_of_id
+    from provisioner.postgres.kinds import KINDS, ROTATIONS, kind_of_id
     from provisioner.postgres.onboarding import tally
     from provisioner.reports.forms import Form, form_of
 
@@ -351,7 +351,7 @@ async def _conclude(settings: "Settings", ids: Sequence[int], order: Order, left
             say(line)
         if order.report is not None:
             form = form_of(order.report) or Form.CSV
-            both = form is Form.HTML or kind_of_id(max(ids, default=0)) is not None
+            both = form is Form.HTML or kind_of_id(max(ids, default=0)) is ROTATIONS
             columns = REPORT_COLUMNS if both else OF_CONNECTIONS
             wanted = Filter(ids=ids)
             await write_report(database, wanted, form, order.report, columns=columns, kinds=KINDS, title="Onboarding")

@@ -1,20 +1,31 @@
 -- Looking at many requests. The filter is the same everywhere: ids $1, live states $2, batches $3, projects $4, error codes
--- $5, targets $6; NULL means any. It is written so that what is NULL leaves nothing behind in the plan.
+-- $5, targets $6; NULL means any.
 
--- :name requests
--- Requests with their live state, between ids $7 and $8 (both left out), at most $9, the newest first if $10.
-SELECT
-    v.id, v.target, v.project_id::text AS project_id, v.name, v.description, v.credential, v.on_conflict, v.priority, v.batch,
-    v.project_name, v.not_before, v.requested_by, v.created_at, v.state, v.attempts, v.connection_id::text AS connection_id,
-    v.org_id::text AS org_id, v.credentials_hash, v.adopted, v.error_code, v.error_message, v.next_attempt_at, v.finished_at
-FROM provisioner.listed_requests AS v
-WHERE
+-- :part matches
+-- Written so that what is NULL leaves nothing behind in the plan.
     ($1::bigint[] IS NULL OR v.id = ANY ($1))
     AND ($2::text[] IS NULL OR v.state = ANY ($2))
     AND ($3::text[] IS NULL OR v.batch = ANY ($3))
     AND ($4::uuid[] IS NULL OR v.project_id = ANY ($4))
     AND ($5::text[] IS NULL OR v.error_code = ANY ($5))
     AND ($6::text[] IS NULL OR v.target = ANY ($6))
+
+-- :name requests
+-- Requests with their live state, between ids $7 and $8 (both left out), at most $9, the newest first if $10.
+SELECT
+    v.id, v.target, v.project_id::text AS project_id, v.name, v.description, v.on_conflict, v.priority, v.batch, v.project_name,
+    v.not_before, v.requested_by, v.created_at, v.state, v.attempts, v.connection_id::text AS connection_id, v.adopted,
+    v.error_code, v.error_message, v.next_attempt_at, v.finished_at,
+    -- :only connections
+    v.credential, v.org_id::text AS org_id, v.credentials_hash
+    -- :only rotations
+    '' AS credential, NULL AS org_id, NULL AS credentials_hash, 'rotation' AS kind, v.rotation_id::text AS rotation_id, v.connection,
+    v.waits_for, v.environment, v.secret_path, v.secret_name, v.interval_days, to_char(v.rotate_at, 'HH24:MI') AS rotate_at,
+    v.key_name, v.spend_limit::float8 AS spend_limit, v.limit_reset, v.include_byok, v.key_issued, v.left_behind
+    -- :all
+FROM provisioner.{own}{listed} AS v
+WHERE
+    {matches}
     AND ($7::bigint IS NULL OR v.id > $7)
     AND ($8::bigint IS NULL OR v.id < $8)
 ORDER BY CASE WHEN $10::boolean THEN v.id END DESC, v.id
@@ -23,27 +34,17 @@ LIMIT $9;
 -- :name counts
 -- How many requests the filter matches, by their live state.
 SELECT v.state, count(*) AS requests
-FROM provisioner.listed_requests AS v
+FROM provisioner.{own}{listed} AS v
 WHERE
-    ($1::bigint[] IS NULL OR v.id = ANY ($1))
-    AND ($2::text[] IS NULL OR v.state = ANY ($2))
-    AND ($3::text[] IS NULL OR v.batch = ANY ($3))
-    AND ($4::uuid[] IS NULL OR v.project_id = ANY ($4))
-    AND ($5::text[] IS NULL OR v.error_code = ANY ($5))
-    AND ($6::text[] IS NULL OR v.target = ANY ($6))
+    {matches}
 GROUP BY v.state;
 
 -- :name ids
 -- The ids above $7 of the first $8 requests that the filter matches, in order.
 SELECT v.id
-FROM provisioner.listed_requests AS v
+FROM provisioner.{own}{listed} AS v
 WHERE
-    ($1::bigint[] IS NULL OR v.id = ANY ($1))
-    AND ($2::text[] IS NULL OR v.state = ANY ($2))
-    AND ($3::text[] IS NULL OR v.batch = ANY ($3))
-    AND ($4::uuid[] IS NULL OR v.project_id = ANY ($4))
-    AND ($5::text[] IS NULL OR v.error_code = ANY ($5))
-    AND ($6::text[] IS NULL OR v.target = ANY ($6))
+    {matches}
     AND v.id > $7
 ORDER BY v.id
 LIMIT $8;
@@ -51,7 +52,7 @@ LIMIT $8;
 -- :name causes
 -- Why requests that the filter matches have failed, and how many for each reason, the most frequent first.
 SELECT coalesce(q.error_code, '') AS error_code, count(*) AS requests
-FROM provisioner.connection_requests AS q
+FROM provisioner.{requests} AS q
 WHERE
     q.status = 'failed'
     AND ($1::bigint[] IS NULL OR q.id = ANY ($1))
@@ -67,23 +68,23 @@ ORDER BY 2 DESC, 1;
 -- Which of the ids $1 no request of any kind has, in the order in which they were given.
 SELECT i.id
 FROM unnest($1::bigint[]) WITH ORDINALITY AS i (id, place)
-WHERE NOT EXISTS (SELECT FROM provisioner.requests AS q WHERE q.id = i.id)
+WHERE NOT EXISTS (SELECT FROM provisioner.{own}requests AS q WHERE q.id = i.id)
 ORDER BY i.place;
 
 -- :name unknown_batches
 -- Which of the batches $1 no request of any kind is in, in the order in which they were given.
 SELECT b.batch
 FROM unnest($1::text[]) WITH ORDINALITY AS b (batch, place)
-WHERE NOT EXISTS (SELECT FROM provisioner.requests AS q WHERE q.batch = b.batch)
+WHERE NOT EXISTS (SELECT FROM provisioner.{own}requests AS q WHERE q.batch = b.batch)
 ORDER BY b.place;
 
 -- :name targets
 -- Every target that a request names. By jumping from one to the next in the index: there are few, and many requests.
 WITH RECURSIVE named AS (
-    (SELECT q.target FROM provisioner.connection_requests AS q ORDER BY q.target LIMIT 1)
+    (SELECT q.target FROM provisioner.{requests} AS q ORDER BY q.target LIMIT 1)
     UNION ALL
     SELECT (
-        SELECT q.target FROM provisioner.connection_requests AS q WHERE q.target > n.target ORDER BY q.target LIMIT 1
+        SELECT q.target FROM provisioner.{requests} AS q WHERE q.target > n.target ORDER BY q.target LIMIT 1
     )
     FROM named AS n
     WHERE n.target IS NOT NULL

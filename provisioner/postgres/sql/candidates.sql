@@ -36,16 +36,16 @@ LIMIT $3;
 -- :name of_projects
 -- Of projects $5 at targets $6, or at any: those are found by jumping from one to the next.
 WITH RECURSIVE named AS (
-    (SELECT q.target FROM provisioner.connection_requests AS q ORDER BY q.target LIMIT 1)
+    (SELECT q.target FROM provisioner.{requests} AS q ORDER BY q.target LIMIT 1)
     UNION ALL
-    SELECT (SELECT q.target FROM provisioner.connection_requests AS q WHERE q.target > n.target ORDER BY q.target LIMIT 1)
+    SELECT (SELECT q.target FROM provisioner.{requests} AS q WHERE q.target > n.target ORDER BY q.target LIMIT 1)
     FROM named AS n
     WHERE n.target IS NOT NULL
 )
 SELECT q.id
 FROM (SELECT unnest($6::text[]) AS target UNION SELECT n.target FROM named AS n WHERE $6::text[] IS NULL AND n.target IS NOT NULL) AS t
 CROSS JOIN unnest($5::uuid[]) AS p (project_id)
-JOIN provisioner.connection_requests AS q ON q.target = t.target AND q.project_id = p.project_id
+JOIN provisioner.{requests} AS q ON q.target = t.target AND q.project_id = p.project_id
 WHERE q.id > $1 AND q.id < $2
 ORDER BY CASE WHEN $4::boolean THEN q.id END DESC, q.id
 LIMIT $3;
@@ -56,7 +56,7 @@ SELECT l.id
 FROM unnest($5::text[]) AS b (batch)
 CROSS JOIN LATERAL (
     SELECT q.id
-    FROM provisioner.connection_requests AS q
+    FROM provisioner.{requests} AS q
     WHERE q.batch = b.batch AND q.id > $1 AND q.id < $2
     ORDER BY CASE WHEN $4::boolean THEN q.id END DESC, q.id
     LIMIT $3
@@ -141,14 +141,14 @@ LIMIT $3;
 -- :name ends
 -- The oldest and the newest request between $1 and $2.
 SELECT
-    (SELECT q.id FROM provisioner.connection_requests AS q WHERE q.id > $1 AND q.id < $2 ORDER BY q.id LIMIT 1) AS oldest,
-    (SELECT q.id FROM provisioner.connection_requests AS q WHERE q.id > $1 AND q.id < $2 ORDER BY q.id DESC LIMIT 1) AS newest;
+    (SELECT q.id FROM provisioner.{requests} AS q WHERE q.id > $1 AND q.id < $2 ORDER BY q.id LIMIT 1) AS oldest,
+    (SELECT q.id FROM provisioner.{requests} AS q WHERE q.id > $1 AND q.id < $2 ORDER BY q.id DESC LIMIT 1) AS newest;
 
 -- :name walk
 -- All that ended as one of $5, at targets $6, with a name like $7; NULL means any. Nothing is joined: where few of many match, what a
 -- row costs that does not is all that counts.
 SELECT q.id
-FROM provisioner.connection_requests AS q
+FROM provisioner.{requests} AS q
 WHERE
     q.id > $1 AND q.id < $2
     AND ($5::text[] IS NULL OR q.status = ANY ($5))
@@ -161,7 +161,7 @@ LIMIT $3;
 -- Which of the requests $1 have a name like $2, in their order.
 SELECT g.id
 FROM unnest($1::bigint[]) WITH ORDINALITY AS g (id, place)
-JOIN provisioner.connection_requests AS q ON q.id = g.id
+JOIN provisioner.{requests} AS q ON q.id = g.id
 WHERE q.name ILIKE $2 OR q.project_name ILIKE $2 OR q.batch ILIKE $2
 ORDER BY g.place;
 
@@ -171,23 +171,23 @@ ORDER BY g.place;
 SELECT l.id
 FROM (
     (
-        SELECT q.id FROM provisioner.connection_requests AS q
+        SELECT q.id FROM provisioner.{requests} AS q
         WHERE q.name = $5 AND q.id > $1 AND q.id < $2
         ORDER BY CASE WHEN $4::boolean THEN q.id END DESC, q.id
         LIMIT $3
     )
     UNION
     (
-        SELECT q.id FROM provisioner.connection_requests AS q
+        SELECT q.id FROM provisioner.{requests} AS q
         WHERE q.project_name IS NOT NULL AND lower(q.project_name) = $5 AND q.id > $1 AND q.id < $2
         ORDER BY CASE WHEN $4::boolean THEN q.id END DESC, q.id
         LIMIT $3
     )
     UNION
-    (SELECT q.id FROM provisioner.connection_requests AS q WHERE q.name ~>=~ $5 AND q.name ~<~ $6 LIMIT 2000)
+    (SELECT q.id FROM provisioner.{requests} AS q WHERE q.name ~>=~ $5 AND q.name ~<~ $6 LIMIT 2000)
     UNION
     (
-        SELECT q.id FROM provisioner.connection_requests AS q
+        SELECT q.id FROM provisioner.{requests} AS q
         WHERE q.project_name IS NOT NULL AND lower(q.project_name) ~>=~ $5 AND lower(q.project_name) ~<~ $6
         LIMIT 2000
     )

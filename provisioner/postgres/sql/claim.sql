@@ -19,11 +19,17 @@ WITH picked AS (
 ),
 wanted AS MATERIALIZED (
     SELECT
-        q.id, q.project_id, q.name, q.description, q.credential, q.on_conflict, q.connection_id, q.wanted, q.adopted, q.project_name, s.attempt,
-        coalesce(s.sent, CASE WHEN q.connection_id IS NOT NULL THEN q.attempts END) AS sent, s.failures,
-        s.streak, s.streak_of, s.since, s.cancelled, p.rank, p.turn
+        q.id, q.project_id, q.name, q.description, q.on_conflict, q.{made} AS recorded_id, q.wanted, q.adopted, q.project_name,
+        -- :only connections
+        q.credential,
+        -- :only rotations
+        q.target, q.connection, q.environment, q.secret_path, q.secret_name, q.interval_days, q.rotate_at, q.key_name, q.spend_limit,
+        q.limit_reset, q.include_byok, q.with_secrets, q.revoke_keys, q.key_issued,
+        -- :all
+        s.attempt, coalesce(s.sent, CASE WHEN q.{made} IS NOT NULL THEN q.attempts END) AS sent, s.failures, s.streak, s.streak_of,
+        s.since, s.cancelled, p.rank, p.turn
     FROM picked AS p
-    JOIN provisioner.connection_requests AS q ON q.id = p.id AND q.status = 'pending'
+    JOIN provisioner.{requests} AS q ON q.id = p.id AND q.status = 'pending'
     LEFT JOIN provisioner.attempt_state AS s ON s.id = p.id
 ),
 marked AS (
@@ -33,11 +39,23 @@ marked AS (
     RETURNING id, attempt, claimed_at
 )
 SELECT
-    w.id, w.project_id::text, w.name, w.description, w.credential, w.on_conflict,
-    m.attempt, m.claimed_at, w.sent, w.failures, w.streak, w.streak_of, w.since, w.cancelled,
-    w.connection_id::text, w.wanted, w.adopted, w.project_name, w.rank, w.turn
+    w.id, w.project_id::text, w.name, w.description, w.on_conflict, w.recorded_id::text, w.wanted, w.adopted, w.project_name,
+    m.attempt, m.claimed_at, w.sent, w.failures, w.streak, w.streak_of, w.since, w.cancelled, w.rank, w.turn,
+    -- :only connections
+    w.credential
+    -- :only rotations
+    c.connection_id::text, w.environment, w.secret_path, w.secret_name, w.interval_days, w.rotate_at, w.key_name,
+    w.spend_limit::float8, w.limit_reset, w.include_byok, w.with_secrets, w.revoke_keys, w.key_issued
+    -- :all
 FROM wanted AS w
 JOIN marked AS m ON m.id = w.id
+-- :only rotations
+LEFT JOIN LATERAL (
+    SELECT k.connection_id FROM provisioner.connection_requests AS k
+    WHERE k.target = w.target AND k.project_id = w.project_id AND k.name = w.connection
+    LIMIT 1
+) AS c ON true
+-- :all
 ORDER BY w.rank, w.turn, w.id;
 
 -- :name retried
@@ -92,10 +110,12 @@ remembered AS (
     WHERE s.id = f.id AND f.cancelled AND f.standing = 'pending'
 ),
 ended AS (
-    UPDATE provisioner.connection_requests AS q
+    UPDATE provisioner.{requests} AS q
     SET
-        status = f.standing, finished_at = clock_timestamp(),
-        credential = provisioner.wiped(q.credential)
+        -- :only connections
+        credential = provisioner.wiped(q.credential),
+        -- :all
+        status = f.standing, finished_at = clock_timestamp()
     FROM freed AS f
     WHERE q.id = f.id AND f.standing <> 'pending'
     RETURNING q.id

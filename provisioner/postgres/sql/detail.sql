@@ -4,11 +4,11 @@
 -- Where request $1, of any kind, stands: its place in line, who it waits for, what is in its way. The place is counted among those
 -- before it only. Its line is also the name of what workers serve; a person pauses the target, with all of its lines.
 WITH its AS (
-    SELECT r.target, r.rank, r.turn, r.id FROM provisioner.ready AS r WHERE r.id = $1
+    SELECT r.target, r.rank, r.turn, r.id FROM provisioner.{own}ready AS r WHERE r.id = $1
 )
 SELECT
     clock_timestamp() AS now,
-    EXISTS (SELECT FROM provisioner.sent_creates AS e WHERE e.id = q.id) AS unknown,
+    EXISTS (SELECT FROM provisioner.{own}sent_creates AS e WHERE e.id = q.id) AS unknown,
     coalesce(s.cancelled, false) OR coalesce(f.cancelled, false) AS cancel_requested,
     coalesce(s.failures, 0) AS failures,
     w.quarantine,
@@ -17,7 +17,7 @@ SELECT
     (
         SELECT nullif(count(*), 0)
         FROM its AS m
-        JOIN provisioner.ready AS r ON r.target = m.target AND (r.rank, r.turn, r.id) <= (m.rank, m.turn, m.id)
+        JOIN provisioner.{own}ready AS r ON r.target = m.target AND (r.rank, r.turn, r.id) <= (m.rank, m.turn, m.id)
         WHERE q.status = 'pending'
     ) AS place,
     (
@@ -32,12 +32,12 @@ SELECT
         ORDER BY d.reported_at DESC
         LIMIT 1
     ) AS trouble
-FROM provisioner.requests AS q
-LEFT JOIN provisioner.in_flight AS f ON f.id = q.id AND q.status = 'pending'
+FROM provisioner.{own}requests AS q
+LEFT JOIN provisioner.{own}in_flight AS f ON f.id = q.id AND q.status = 'pending'
 LEFT JOIN provisioner.workers AS k ON k.id = f.worker
-LEFT JOIN provisioner.unrecorded AS u ON u.id = f.id AND u.fence = f.fence
-LEFT JOIN provisioner.waiting AS w ON w.id = q.id AND q.status = 'pending'
-LEFT JOIN provisioner.attempt_state AS s ON s.id = q.id
+LEFT JOIN provisioner.{own}unrecorded AS u ON u.id = f.id AND u.fence = f.fence
+LEFT JOIN provisioner.{own}waiting AS w ON w.id = q.id AND q.status = 'pending'
+LEFT JOIN provisioner.{own}attempt_state AS s ON s.id = q.id
 LEFT JOIN provisioner.targets AS t ON t.target = split_part(q.target, '/', 1)
 WHERE q.id = $1;
 
@@ -45,13 +45,20 @@ WHERE q.id = $1;
 -- Where request $1 of our own stands in line; NULL behind the first thousand.
 SELECT s.queue_position AS place FROM provisioner.request_status AS s WHERE s.id = $1;
 
+-- :name awaited
+-- The request of the connection that rotation $1 needs. No row: nobody has asked for it.
+SELECT q.id AS awaited_id, q.status AS awaited_status
+FROM provisioner.rotation_requests AS r
+JOIN provisioner.connection_requests AS q ON q.target = r.target AND q.project_id = r.project_id AND q.name = r.connection
+WHERE r.id = $1;
+
 -- :name attempts
 -- The latest $2 calls that were made for request $1 and are still remembered, the oldest of them first, and how many there are.
 -- What ended before the request came to be belongs to another one that had its id, before a TRUNCATE … RESTART IDENTITY.
 WITH latest AS (
     SELECT a.*, count(*) OVER () AS found
-    FROM provisioner.attempts AS a
-    JOIN provisioner.requests AS q ON q.id = a.request_id
+    FROM provisioner.{own}attempts AS a
+    JOIN provisioner.{own}requests AS q ON q.id = a.request_id
     WHERE a.request_id = $1 AND (a.ended_at >= q.created_at OR q.created_at > clock_timestamp())
     ORDER BY a.ended_at DESC, a.started_at DESC
     LIMIT $2

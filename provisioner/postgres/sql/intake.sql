@@ -29,7 +29,7 @@ SELECT
     coalesce(s.rotation_environment, 'prod') AS environment, coalesce(s.rotation_secret_path, '/') AS secret_path,
     coalesce(s.rotation_secret_name, 'OPENROUTER_API_KEY') AS secret_name, coalesce(s.rotation_interval_days, 30) AS interval_days,
     coalesce(s.rotation_rotate_at, '00:00')::time AS rotate_at,
-    coalesce(s.rotation_key_name, '{project_name} {environment}') AS key_name, s.rotation_spend_limit::numeric AS spend_limit,
+    coalesce(s.rotation_key_name, '{{project_name}} {{environment}}') AS key_name, s.rotation_spend_limit::numeric AS spend_limit,
     s.rotation_limit_reset AS limit_reset, s.rotation_include_byok AS include_byok, s.rotation_description AS description,
     coalesce(s.rotation_on_conflict, 'fail') AS on_conflict, s.priority, s.batch, s.project_name, s.not_before
 FROM pg_temp.submitted AS s

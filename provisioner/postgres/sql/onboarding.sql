@@ -5,8 +5,8 @@
 SELECT
     q.status, coalesce(q.error_code, '') AS error_code, count(*) AS requests,
     count(*) FILTER (WHERE greatest(q.attempts, coalesce(s.sent, 0)) > 1) AS retried
-FROM provisioner.requests AS q
-LEFT JOIN provisioner.attempt_state AS s ON s.id = q.id
+FROM provisioner.{own}requests AS q
+LEFT JOIN provisioner.{own}attempt_state AS s ON s.id = q.id
 WHERE q.id = ANY ($1::bigint[])
 GROUP BY 1, 2;
 
@@ -22,19 +22,6 @@ FROM provisioner.retry(
             AND q.error_code = ANY ($2::text[])
     )
 );
-
--- :name progress_own
--- The same for who sees only their own requests, and no queue.
-SELECT
-    q.status, coalesce(q.error_code, '') AS error_code, count(*) AS requests,
-    count(*) FILTER (WHERE q.attempts > 1) AS retried
-FROM (
-    SELECT c.id, c.status, c.error_code, c.attempts FROM provisioner.connection_requests AS c
-    UNION ALL
-    SELECT r.id, r.status, r.error_code, r.attempts FROM provisioner.rotation_requests AS r
-) AS q
-WHERE q.id = ANY ($1::bigint[])
-GROUP BY 1, 2;
 
 -- :name standing
 -- What those of the requests $1 wait for that are not finished: `kind`, whose, how many.

@@ -117,3 +117,11 @@ JOIN unnest($1::text[], $2::text[]) AS k (credential, print) ON k.credential = r
 WHERE
     q.status = 'succeeded' AND q.key_fingerprint <> k.print AND (NOT q.adopted OR q.on_conflict = 'replace')
     AND ($3::text IS NULL OR q.batch = $3);
+
+-- :name left_behind
+-- Rotations that may have left keys behind at OpenRouter.
+SELECT r.id FROM provisioner.rotation_requests AS r WHERE r.left_behind IS NOT NULL ORDER BY r.id;
+
+-- :name keys_deleted
+-- The keys that rotations $1 left behind are deleted at OpenRouter.
+SELECT d.id FROM provisioner.keys_deleted($1) AS d;

@@ -1,22 +1,43 @@
 -- What was recorded, to be compared with what Infisical has.
 
+-- :part facts
+-- What is compared.
+    q.id, q.target, q.project_id::text AS project_id, q.project_name, q.name, q.description, q.adopted, q.{made}::text AS {made},
+    -- :only connections
+    q.on_conflict, q.credentials_hash, q.key_fingerprint, replace(lower(btrim(q.credential)), '_', '-') AS credential
+    -- :only rotations
+    q.environment, q.secret_path, q.secret_name, q.interval_days, q.rotate_at, q.spend_limit::float8 AS spend_limit, q.limit_reset,
+    q.include_byok
+    -- :all
+
 -- :name succeeded
 -- Succeeded requests in the order of their projects, so that each project is asked for once: at most $8 from behind the place
--- (target $5, project $6, name $7) on, if ids $1, batches $2, projects $3 and targets $4 allow; NULL means any.
+-- (target $5, project $6, place $7) on, if ids $1, batches $2, projects $3 and targets $4 allow; NULL means any.
 SELECT
-    q.id, q.target, q.project_id::text AS project_id, q.name, q.description, q.on_conflict, q.adopted,
-    q.connection_id::text AS connection_id, q.credentials_hash,
-    replace(lower(btrim(q.credential)), '_', '-') AS credential, q.key_fingerprint, q.project_name
-FROM provisioner.listed_requests AS q
+    {facts}
+FROM provisioner.{listed} AS q
 WHERE
-    q.status = 'succeeded' AND q.connection_id IS NOT NULL
+    q.status = 'succeeded' AND q.{made} IS NOT NULL
     AND ($1::bigint[] IS NULL OR q.id = ANY ($1))
     AND ($2::text[] IS NULL OR q.batch = ANY ($2))
     AND ($3::uuid[] IS NULL OR q.project_id = ANY ($3))
     AND ($4::text[] IS NULL OR q.target = ANY ($4))
-    AND ($5::text IS NULL OR (q.target, q.project_id, q.name) > ($5, $6::uuid, $7::text))
-ORDER BY q.target, q.project_id, q.name
+    AND ($5::text IS NULL OR (q.target, q.project_id, q.place) > ($5, $6::uuid, $7::text))
+ORDER BY q.target, q.project_id, q.place
 LIMIT $8;
+
+-- :name missed
+-- Those of line $1 that were missed $2 ago or earlier, in this round of standing verification or before, and were not looked for again:
+-- at most $3.
+SELECT
+    {facts}
+FROM provisioner.drifts AS d
+JOIN provisioner.{listed} AS q ON q.id = d.id
+WHERE
+    d.target = $1 AND d.drift IS NULL AND d.missed_at < clock_timestamp() - $2::interval
+    AND q.status = 'succeeded' AND q.{made} IS NOT NULL
+ORDER BY q.target, q.project_id, q.place
+LIMIT $3;
 
 -- :name asked_for
 -- Which of the connections (project $2, name $3) at target $1 were asked for before: the request's status and what it made.

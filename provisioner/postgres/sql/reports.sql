@@ -101,7 +101,7 @@ SELECT
     w.id, w.name, w.version, w.targets, w.started_at, w.seen_at, w.lease_until > clock_timestamp() AS alive, w.stopping,
     w.created, w.pace, coalesce(f.requests, 0) AS in_flight
 FROM provisioner.workers AS w
-LEFT JOIN (SELECT i.worker, count(*) AS requests FROM provisioner.in_flight AS i GROUP BY i.worker) AS f ON f.worker = w.id
+LEFT JOIN (SELECT i.worker, count(*) AS requests FROM provisioner.{own}in_flight AS i GROUP BY i.worker) AS f ON f.worker = w.id
 ORDER BY w.id
 LIMIT 200;
 
@@ -129,17 +129,17 @@ moving AS (
             END AS state
         FROM (
             SELECT f.id, f.target, f.claimed_at, NULL AS quarantine, NULL AS error_message, false AS cancelled
-            FROM provisioner.in_flight AS f
+            FROM provisioner.{own}in_flight AS f
             UNION ALL
             SELECT w.id, w.target, NULL, w.quarantine, s.error_message, s.cancelled
-            FROM provisioner.waiting AS w
-            LEFT JOIN provisioner.attempt_state AS s ON s.id = w.id
+            FROM provisioner.{own}waiting AS w
+            LEFT JOIN provisioner.{own}attempt_state AS s ON s.id = w.id
         ) AS k
         CROSS JOIN LATERAL (
             SELECT
                 CASE
                     WHEN (SELECT count(*) FILTER (WHERE p.counted_as <> 'pending') FROM pending AS p) = 0 THEN 'pending'
-                    ELSE (SELECT q.counted_as FROM provisioner.requests AS q WHERE q.id = k.id)
+                    ELSE (SELECT q.counted_as FROM provisioner.{own}requests AS q WHERE q.id = k.id)
                 END AS counted_as
         ) AS c
     ) AS m
@@ -172,7 +172,7 @@ SELECT
                         THEN extract(EPOCH FROM clock_timestamp() - greatest(q.created_at, q.not_before))::float8
                 END
             FROM provisioner.connection_requests AS q
-            WHERE q.id = (SELECT r.id FROM provisioner.ready AS r WHERE r.target = s.target ORDER BY r.id LIMIT 1)
+            WHERE q.id = (SELECT r.id FROM provisioner.{own}ready AS r WHERE r.target = s.target ORDER BY r.id LIMIT 1)
         )
     END AS oldest
 FROM summed AS s;
@@ -223,7 +223,7 @@ LEFT JOIN LATERAL (
     UNION ALL
     (
         SELECT q.id, q.error_message
-        FROM provisioner.attempt_state AS s
+        FROM provisioner.{own}attempt_state AS s
         JOIN provisioner.connection_requests AS q ON q.id = s.id
         WHERE
             q.status = 'failed' AND coalesce(q.error_code, '') = g.error_code
@@ -296,8 +296,8 @@ SELECT
     (array_agg(o.reason ORDER BY o.since, o.project_id))[1] AS reason
 FROM (
     SELECT h.target, h.project_id, q.project_name, h.since, h.reason
-    FROM provisioner.project_health AS h
-    JOIN provisioner.waiting AS w ON w.target = h.target AND w.quarantine = 'project:' || h.project_id
+    FROM provisioner.{own}project_health AS h
+    JOIN provisioner.{own}waiting AS w ON w.target = h.target AND w.quarantine = 'project:' || h.project_id
     JOIN provisioner.connection_requests AS q ON q.id = w.id
     WHERE $1::text IS NULL OR q.batch = $1
 ) AS o
@@ -307,7 +307,7 @@ ORDER BY o.target;
 -- :name unrecorded
 -- Outcomes that the database does not record: how many there are, and the one that has waited longest.
 SELECT count(*) AS requests, (array_agg(u.id ORDER BY u.since))[1] AS example_id, (array_agg(u.reason ORDER BY u.since))[1] AS example
-FROM provisioner.unrecorded AS u
+FROM provisioner.{own}unrecorded AS u
 WHERE
     $1::text IS NULL
     OR EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.id = u.id AND q.batch = $1);
@@ -336,12 +336,12 @@ WITH stuck AS (
             CASE WHEN w.quarantine LIKE 'project:%' THEN 'permission_denied' WHEN w.quarantine LIKE 'credential:%' THEN 'credential_refused' END,
             ''
         ) AS error_code
-    FROM provisioner.waiting AS w
-    LEFT JOIN provisioner.attempt_state AS s ON s.id = w.id
+    FROM provisioner.{own}waiting AS w
+    LEFT JOIN provisioner.{own}attempt_state AS s ON s.id = w.id
     WHERE
         (w.quarantine LIKE '%:%' OR (s.error_message IS NOT NULL AND NOT s.cancelled))
         -- What waits is pending: nobody looks at each of them for that.
-        AND ($1::text IS NULL OR EXISTS (SELECT FROM provisioner.requests AS q WHERE q.id = w.id AND q.batch = $1))
+        AND ($1::text IS NULL OR EXISTS (SELECT FROM provisioner.{own}requests AS q WHERE q.id = w.id AND q.batch = $1))
 ),
 causes AS (
     SELECT
@@ -353,15 +353,15 @@ causes AS (
 SELECT
     c.target, c.error_code, c.quarantine, c.requests, coalesce(h.since, c.since) AS since, coalesce(h.next_at, c.next_at) AS next_at,
     c.example_id,
-    coalesce((SELECT s.error_message FROM provisioner.attempt_state AS s WHERE s.id = c.telling), h.reason) AS example
+    coalesce((SELECT s.error_message FROM provisioner.{own}attempt_state AS s WHERE s.id = c.telling), h.reason) AS example
 FROM causes AS c
 LEFT JOIN LATERAL (
     SELECT min(k.quarantined_since) AS since, min(k.probe_at) AS next_at, min(k.reason) AS reason
-    FROM provisioner.credential_health AS k
+    FROM provisioner.{own}credential_health AS k
     WHERE k.target = c.target AND c.quarantine = 'credential:' || k.credential AND k.quarantined_since IS NOT NULL
     UNION ALL
     SELECT min(p.since), min(p.probe_at), min(p.reason)
-    FROM provisioner.project_health AS p
+    FROM provisioner.{own}project_health AS p
     WHERE p.target = c.target AND c.quarantine = 'project'
     ORDER BY 1
     LIMIT 1
@@ -372,7 +372,7 @@ LIMIT 50;
 -- :name keys
 -- Keys that OpenRouter refuses: since when, why, when the next probe is sent, and how many requests wait for them.
 SELECT k.target, k.credential, k.since, k.reason, k.next_probe_at, k.requests
-FROM provisioner.quarantined_credentials AS k
+FROM provisioner.{own}quarantined_credentials AS k
 ORDER BY k.requests DESC, k.since
 LIMIT 50;
 
@@ -387,11 +387,11 @@ ORDER BY r.target;
 -- :name drifted
 -- How many recorded connections and rotations of each line are not as they were recorded. Those that are recorded no more do not count.
 SELECT d.target, count(*) AS requests, d.target LIKE '%/rotations' AS are_rotations
-FROM provisioner.drifts AS d
+FROM provisioner.{own}drifts AS d
 WHERE
     d.drift IS NOT NULL
     AND EXISTS (
-        SELECT FROM provisioner.requests AS q
+        SELECT FROM provisioner.{own}requests AS q
         WHERE q.id = d.id AND q.status = 'succeeded' AND d.seen_at > q.finished_at AND ($1::text IS NULL OR q.batch = $1)
     )
 GROUP BY d.target

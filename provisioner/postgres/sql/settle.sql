@@ -10,27 +10,55 @@
 -- session. How the request stands then is decided in `core/endings.py`: as such, or if it was called off meanwhile, or if its wish
 -- (`wanted`) or its credential is another one. What is pending then is in line at once.
 
+-- :part settled
+-- Who was settled; and an error if a trigger of somebody's has kept one of them from being updated.
+SELECT u.id FROM updated AS u
+UNION ALL
+SELECT provisioner.not_updated(s.id) FROM settled AS s WHERE (s.id IN (SELECT u.id FROM updated AS u)) IS NOT TRUE
+
+-- :part back_in_line
+-- What was updated and is pending has something else to be done for it.
+    INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
+    SELECT u.id, clock_timestamp(), u.target || '{line}', -u.priority, u.project_id FROM updated AS u WHERE u.status = 'pending'
+
+-- :part create
+-- A create that was all that was sent, as the log has it.
+    INSERT INTO provisioner.attempts (
+        request_id, attempt, worker, action, started_at, ended_at, http_status, req_id, outcome
+    )
+    SELECT
+        o.id, o.attempt, $1, 'create', o.started_at, o.started_at + make_interval(secs => o.elapsed), o.http_status,
+        o.req_id, 'created'
+
 -- :name succeed
--- Record connections, which then stand as $17, or as $18 if something else is wanted: one update of the wide row, the sealed key wiped in the same statement. Where a single create was all
--- that was sent, it is logged here too: that is nearly always so, and saves a statement and a transaction block. What lost its
--- claim was sent all the same and is logged, unless it is (the answer to its settlement may have been lost) or belongs to another
--- request, older than the one that has its id now. That is an insert of its own: what has just ended cannot be there already, and
--- ON CONFLICT would log a second record for each row (measured: 48 of 1 180 bytes).
+-- Record what was made, which then stands as $2, or as $3 if something else is wanted: one update of the wide row, the sealed key wiped
+-- in the same statement. Where a single create was all that was sent, it is logged here too: that is nearly always so, and saves a
+-- statement and a transaction block. What lost its claim was sent all the same and is logged, unless it is (the answer to its settlement
+-- may have been lost) or belongs to another request, older than the one that has its id now. That is an insert of its own: what has just
+-- ended cannot be there already, and ON CONFLICT would log a second record for each row (measured: 48 of 1 180 bytes).
 WITH outcomes AS (
     SELECT *
     FROM unnest(
-        $2::bigint[], $3::integer[], $4::uuid[], $5::uuid[], $6::text[], $7::boolean[], $8::integer[],
-        $9::text[], $10::text[], $11::timestamptz[], $12::double precision[], $13::smallint[], $14::text[], $15::timestamptz[],
-        $16::bigint[]
+        $4::bigint[], $5::bigint[], $6::integer[], $7::integer[], $8::uuid[], $9::boolean[], $10::timestamptz[],
+        $11::double precision[], $12::smallint[], $13::text[], $14::timestamptz[],
+        -- :only connections
+        $15::uuid[], $16::text[], $17::text[], $18::text[]
+        -- :only rotations
+        $15::uuid[], $16::text[], $17::text[]
+        -- :all
     ) AS o (
-        id, attempt, connection_id, org_id, credentials_hash, adopted, sent, key_fingerprint, credential, started_at, elapsed,
-        http_status, req_id, claimed_at, fence
+        id, fence, attempt, sent, made, adopted, started_at, elapsed, http_status, req_id, claimed_at,
+        -- :only connections
+        org_id, credentials_hash, key_fingerprint, credential
+        -- :only rotations
+        connection_id, key_issued, left_behind
+        -- :all
     )
 ),
 gone AS (
     DELETE FROM provisioner.in_flight AS f
     WHERE
-        f.id = ANY ($2::bigint[]) AND f.worker = $1 AND (SELECT set_config('provisioner.recording', 'on', true)) = 'on'
+        f.id = ANY ($4::bigint[]) AND f.worker = $1 AND (SELECT set_config('provisioner.recording', 'on', true)) = 'on'
         AND ((f.id, f.fence) IN (SELECT o.id, o.fence FROM outcomes AS o)) IS TRUE
     RETURNING f.id, f.fence, f.attempt
 ),
@@ -38,27 +66,17 @@ settled AS (
     SELECT o.* FROM outcomes AS o WHERE ((o.id, o.fence) IN (SELECT g.id, g.fence FROM gone AS g)) IS TRUE
 ),
 logged AS (
-    INSERT INTO provisioner.attempts (
-        request_id, attempt, worker, action, started_at, ended_at, http_status, req_id, outcome
-    )
-    SELECT
-        o.id, o.attempt, $1, 'create', o.started_at, o.started_at + make_interval(secs => o.elapsed), o.http_status,
-        o.req_id, 'created'
+    {create}
     FROM settled AS o
     WHERE o.started_at IS NOT NULL
 ),
 confessed AS (
-    INSERT INTO provisioner.attempts (
-        request_id, attempt, worker, action, started_at, ended_at, http_status, req_id, outcome
-    )
-    SELECT
-        o.id, o.attempt, $1, 'create', o.started_at, o.started_at + make_interval(secs => o.elapsed), o.http_status,
-        o.req_id, 'created'
+    {create}
     FROM outcomes AS o
     WHERE
         o.started_at IS NOT NULL
         AND ((o.id, o.fence) IN (SELECT g.id, g.fence FROM gone AS g)) IS NOT TRUE
-        AND EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.id = o.id AND q.created_at <= o.claimed_at)
+        AND EXISTS (SELECT FROM provisioner.{requests} AS q WHERE q.id = o.id AND q.created_at <= o.claimed_at)
         AND NOT EXISTS (
             SELECT FROM provisioner.attempts AS a
             WHERE a.request_id = o.id AND a.attempt = o.attempt AND a.action = 'create' AND a.started_at = o.started_at
@@ -69,40 +87,42 @@ forgotten AS (
     DELETE FROM provisioner.attempt_state AS s WHERE s.id = ANY (ARRAY (SELECT g.id FROM gone AS g WHERE g.attempt > 1))
 ),
 updated AS (
-    UPDATE provisioner.connection_requests AS q
+    UPDATE provisioner.{requests} AS q
     SET
-        status = CASE WHEN q.wanted = 'absent' OR left(q.credential, 160) <> o.credential THEN $18::text ELSE $17::text END,
-        connection_id = o.connection_id,
-        org_id = o.org_id,
-        credentials_hash = o.credentials_hash,
-        adopted = o.adopted,
-        key_fingerprint = coalesce(
-            o.key_fingerprint, CASE WHEN q.connection_id = o.connection_id THEN q.key_fingerprint END
-        ),
-        attempts = o.sent,
-        error_code = NULL,
-        error_message = NULL,
+        status = CASE
+            WHEN q.wanted = 'absent' THEN $3::text
+            -- :only connections
+            WHEN left(q.credential, 160) <> o.credential THEN $3::text
+            -- :all
+            ELSE $2::text
+        END,
+        {made} = o.made, adopted = o.adopted, attempts = o.sent, error_code = NULL, error_message = NULL,
         finished_at = clock_timestamp(),
+        -- :only connections
+        org_id = o.org_id, credentials_hash = o.credentials_hash,
+        key_fingerprint = coalesce(o.key_fingerprint, CASE WHEN q.connection_id = o.made THEN q.key_fingerprint END),
         credential = CASE
             WHEN NOT left(q.credential, 160) <> o.credential THEN provisioner.wiped(q.credential)
             ELSE q.credential
         END
+        -- :only rotations
+        connection_id = o.connection_id, key_issued = o.key_issued, left_behind = provisioner.also_left(q.left_behind, o.left_behind)
+        -- :all
     FROM settled AS o
     WHERE q.id = o.id
     RETURNING q.id, q.status, q.wanted, q.target, q.priority, q.project_id
 ),
-wished_otherwise AS (
-    INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
-    SELECT u.id, clock_timestamp(), u.target, -u.priority, u.project_id FROM updated AS u WHERE u.status = 'pending'
-),
+-- :only connections
 rekeyed AS (
     INSERT INTO provisioner.edits AS e (id, credential)
     SELECT u.id, true FROM updated AS u WHERE u.status = 'pending' AND u.wanted <> 'absent'
     ON CONFLICT (id) DO UPDATE SET credential = true
+),
+-- :all
+wished_otherwise AS (
+    {back_in_line}
 )
-SELECT u.id FROM updated AS u
-UNION ALL
-SELECT provisioner.not_updated(s.id) FROM settled AS s WHERE (s.id IN (SELECT u.id FROM updated AS u)) IS NOT TRUE;
+{settled};
 
 -- :name change
 -- What was edited of those of requests $2 that worker $1 has just settled ($3) is in Infisical now. What got another
@@ -110,14 +130,25 @@ SELECT provisioner.not_updated(s.id) FROM settled AS s WHERE (s.id IN (SELECT u.
 DELETE FROM provisioner.edits AS e
 WHERE
     e.id = ANY ($2::bigint[]) AND e.id = ANY ($3::bigint[]) AND $1::bigint IS NOT NULL
-    AND EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.id = e.id AND q.status = 'succeeded');
+    AND EXISTS (SELECT FROM provisioner.{requests} AS q WHERE q.id = e.id AND q.status = 'succeeded');
 
 -- :name remove
--- Nothing of ours is there any more: forget the connection, which then stands as $6, or as $7 if it is wanted again; wipe a sealed key.
+-- Nothing of ours is there any more: forget what was made, which then stands as $2, or as $3 if it is wanted again, and goes back in line;
+-- wipe a sealed key. What stays or may stay at OpenRouter is said, as what was left before is.
 WITH settled AS (
     DELETE FROM provisioner.in_flight AS f
-    USING unnest($2::bigint[], $3::integer[], $4::integer[], $5::bigint[]) AS o (id, attempt, sent, fence)
-    WHERE f.id = ANY ($2::bigint[]) AND f.id = o.id AND f.fence = o.fence AND f.worker = $1 AND (SELECT set_config('provisioner.recording', 'on', true)) = 'on'
+    USING unnest(
+        $4::bigint[], $5::bigint[], $6::integer[], $7::integer[]
+        -- :only rotations
+        , $8::text[]
+        -- :all
+    ) AS o (
+        id, fence, attempt, sent
+        -- :only rotations
+        , left_behind
+        -- :all
+    )
+    WHERE f.id = ANY ($4::bigint[]) AND f.id = o.id AND f.fence = o.fence AND f.worker = $1 AND (SELECT set_config('provisioner.recording', 'on', true)) = 'on'
     RETURNING o.*
 ),
 forgotten AS (
@@ -127,26 +158,25 @@ unedited AS (
     DELETE FROM provisioner.edits AS e USING settled AS o WHERE e.id = o.id
 ),
 updated AS (
-    UPDATE provisioner.connection_requests AS q
+    UPDATE provisioner.{requests} AS q
     SET
-        status = CASE WHEN q.wanted = 'absent' THEN $6::text ELSE $7::text END,
-        attempts = o.sent, finished_at = clock_timestamp(), error_code = NULL, error_message = NULL,
-        connection_id = NULL, org_id = NULL, credentials_hash = NULL, adopted = false, key_fingerprint = NULL,
-        credential = CASE
-            WHEN q.wanted = 'absent' THEN provisioner.wiped(q.credential)
-            ELSE q.credential
-        END
+        status = CASE WHEN q.wanted = 'absent' THEN $2::text ELSE $3::text END,
+        attempts = o.sent, finished_at = clock_timestamp(), error_code = NULL, error_message = NULL, connection_id = NULL,
+        adopted = false,
+        -- :only connections
+        org_id = NULL, credentials_hash = NULL, key_fingerprint = NULL,
+        credential = CASE WHEN q.wanted = 'absent' THEN provisioner.wiped(q.credential) ELSE q.credential END
+        -- :only rotations
+        rotation_id = NULL, key_issued = NULL, left_behind = provisioner.also_left(q.left_behind, o.left_behind)
+        -- :all
     FROM settled AS o
     WHERE q.id = o.id
-    RETURNING q.id, q.wanted, q.target, q.priority, q.project_id
+    RETURNING q.id, q.status, q.target, q.priority, q.project_id
 ),
 wanted_again AS (
-    INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
-    SELECT u.id, clock_timestamp(), u.target, -u.priority, u.project_id FROM updated AS u WHERE u.wanted <> 'absent'
+    {back_in_line}
 )
-SELECT u.id FROM updated AS u
-UNION ALL
-SELECT provisioner.not_updated(s.id) FROM settled AS s WHERE (s.id IN (SELECT u.id FROM updated AS u)) IS NOT TRUE;
+{settled};
 
 -- :name fail
 -- Record failures that need a person. What is known of their attempts is kept: a later `retry` must still know whether one of
@@ -154,10 +184,10 @@ SELECT provisioner.not_updated(s.id) FROM settled AS s WHERE (s.id IN (SELECT u.
 WITH settled AS (
     DELETE FROM provisioner.in_flight AS f
     USING unnest(
-        $2::bigint[], $3::integer[], $4::integer[], $5::integer[], $6::timestamptz[], $7::boolean[], $8::text[], $9::text[],
-        $10::text[], $11::text[], $12::text[], $13::bigint[]
+        $2::bigint[], $3::bigint[], $4::integer[], $5::integer[], $6::integer[], $7::timestamptz[], $8::boolean[], $9::text[],
+        $10::text[], $11::text[], $12::text[], $13::text[]
     ) AS o (
-        id, attempt, sent, failures, since, absent, error_code, error_message, status, if_cancelled, if_edited, fence
+        id, fence, attempt, sent, failures, since, absent, error_code, error_message, status, if_cancelled, if_edited
     )
     WHERE f.id = ANY ($2::bigint[]) AND f.id = o.id AND f.fence = o.fence AND f.worker = $1 AND (SELECT set_config('provisioner.recording', 'on', true)) = 'on'
     RETURNING o.*, CASE WHEN f.cancelled THEN o.if_cancelled ELSE o.status END AS standing
@@ -170,39 +200,37 @@ kept AS (
         error_code = excluded.error_code, error_message = excluded.error_message, updated_at = now()
 ),
 updated AS (
-    UPDATE provisioner.connection_requests AS q
+    UPDATE provisioner.{requests} AS q
     SET
         status = CASE WHEN (q.wanted = 'absent') <> o.absent THEN o.if_edited ELSE o.standing END,
         attempts = o.sent,
         error_code = o.error_code,
         error_message = o.error_message,
-        finished_at = clock_timestamp(),
+        -- :only connections
         credential = CASE
             WHEN (q.wanted = 'absent') = o.absent AND o.standing = 'cancelled' THEN provisioner.wiped(q.credential)
             ELSE q.credential
-        END
+        END,
+        -- :all
+        finished_at = clock_timestamp()
     FROM settled AS o
     WHERE q.id = o.id
     RETURNING q.id, q.status, q.target, q.priority, q.project_id
 ),
 wished_otherwise AS (
-    INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
-    SELECT u.id, clock_timestamp(), u.target, -u.priority, u.project_id FROM updated AS u WHERE u.status = 'pending'
+    {back_in_line}
 )
-SELECT u.id FROM updated AS u
-UNION ALL
-SELECT provisioner.not_updated(s.id) FROM settled AS s WHERE (s.id IN (SELECT u.id FROM updated AS u)) IS NOT TRUE;
+{settled};
 
 -- :name put_back
 -- Let requests wait for another attempt, or finish those that were called off and certainly made nothing.
 WITH settled AS (
     DELETE FROM provisioner.in_flight AS f
     USING unnest(
-        $2::bigint[], $3::integer[], $4::integer[], $5::integer[], $6::timestamptz[], $7::text[], $8::text[],
-        $9::double precision[], $10::text[], $11::integer[], $12::text[], $13::text[], $14::text[], $15::bigint[]
+        $2::bigint[], $3::bigint[], $4::integer[], $5::integer[], $6::integer[], $7::timestamptz[], $8::text[], $9::text[],
+        $10::double precision[], $11::text[], $12::integer[], $13::text[], $14::text[], $15::text[]
     ) AS o (
-        id, attempt, sent, failures, since, error_code, error_message, delay, quarantine, streak, streak_of, status, if_cancelled,
-        fence
+        id, fence, attempt, sent, failures, since, error_code, error_message, delay, quarantine, streak, streak_of, status, if_cancelled
     )
     WHERE f.id = ANY ($2::bigint[]) AND f.id = o.id AND f.fence = o.fence AND f.worker = $1 AND (SELECT set_config('provisioner.recording', 'on', true)) = 'on'
     RETURNING
@@ -228,10 +256,12 @@ waiting AS (
     WHERE o.standing = 'pending'
 ),
 ended AS (
-    UPDATE provisioner.connection_requests AS q
+    UPDATE provisioner.{requests} AS q
     SET
-        status = o.standing, attempts = o.sent, finished_at = clock_timestamp(),
-        credential = provisioner.wiped(q.credential)
+        -- :only connections
+        credential = provisioner.wiped(q.credential),
+        -- :all
+        status = o.standing, attempts = o.sent, finished_at = clock_timestamp()
     FROM settled AS o
     WHERE q.id = o.id AND o.standing <> 'pending'
     RETURNING q.id
@@ -243,28 +273,28 @@ FROM settled AS o
 WHERE o.standing <> 'pending' AND (o.id IN (SELECT e.id FROM ended AS e)) IS NOT TRUE;
 
 -- :name cancel
--- Finish requests that were called off and, as is certain now, made nothing: they stand as $6.
+-- Finish requests that were called off and, as is certain now, made nothing: they stand as $2.
 WITH settled AS (
     DELETE FROM provisioner.in_flight AS f
-    USING unnest($2::bigint[], $3::integer[], $4::integer[], $5::bigint[]) AS o (id, attempt, sent, fence)
-    WHERE f.id = ANY ($2::bigint[]) AND f.id = o.id AND f.fence = o.fence AND f.worker = $1 AND (SELECT set_config('provisioner.recording', 'on', true)) = 'on'
+    USING unnest($3::bigint[], $4::bigint[], $5::integer[], $6::integer[]) AS o (id, fence, attempt, sent)
+    WHERE f.id = ANY ($3::bigint[]) AND f.id = o.id AND f.fence = o.fence AND f.worker = $1 AND (SELECT set_config('provisioner.recording', 'on', true)) = 'on'
     RETURNING o.*
 ),
 forgotten AS (
     DELETE FROM provisioner.attempt_state AS s USING settled AS o WHERE s.id = o.id
 ),
 updated AS (
-    UPDATE provisioner.connection_requests AS q
+    UPDATE provisioner.{requests} AS q
     SET
-        status = $6::text, attempts = o.sent, finished_at = clock_timestamp(),
-        credential = provisioner.wiped(q.credential)
+        -- :only connections
+        credential = provisioner.wiped(q.credential),
+        -- :all
+        status = $2::text, attempts = o.sent, finished_at = clock_timestamp()
     FROM settled AS o
     WHERE q.id = o.id
     RETURNING q.id
 )
-SELECT u.id FROM updated AS u
-UNION ALL
-SELECT provisioner.not_updated(s.id) FROM settled AS s WHERE (s.id IN (SELECT u.id FROM updated AS u)) IS NOT TRUE;
+{settled};
 
 -- :name doubt
 -- What is in doubt of requests $2, as worker $1 knows it: of those that were just settled ($12) these creates and no others, of those
@@ -301,11 +331,18 @@ WHERE
     k.sent_at IS NOT NULL
     AND (
         k.id = ANY ($12::bigint[])
-        OR EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.id = k.id AND q.created_at <= k.sent_at)
+        OR EXISTS (SELECT FROM provisioner.{requests} AS q WHERE q.id = k.id AND q.created_at <= k.sent_at)
     )
 ON CONFLICT (id, sent_at) DO UPDATE SET
     ended_at = greatest(sent_creates.ended_at, excluded.ended_at), proof = excluded.proof
 WHERE excluded.ended_at > sent_creates.ended_at OR excluded.proof <> sent_creates.proof;
+
+-- :name leave_behind
+-- Rotations $2 have failed and may have left behind what $3 says: keep it, for those of them that were settled by worker $1, $4.
+UPDATE provisioner.rotation_requests AS q
+SET left_behind = provisioner.also_left(q.left_behind, o.left_behind)
+FROM unnest($2::bigint[], $3::text[]) AS o (id, left_behind)
+WHERE q.id = o.id AND q.id = ANY ($4::bigint[]) AND $1::bigint IS NOT NULL;
 
 -- :name log_attempts
 -- Write down what was tried; an attempt that lost its claim (it is not among the settled ones $13) is written down too, for it
@@ -325,7 +362,7 @@ WHERE
     t.id = ANY ($13::bigint[])
     OR (
         -- When it was claimed is told by this server's clock, when it began by the worker's idea of it.
-        EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.id = t.id AND q.created_at <= t.claimed_at)
+        EXISTS (SELECT FROM provisioner.{requests} AS q WHERE q.id = t.id AND q.created_at <= t.claimed_at)
         AND NOT EXISTS (
             SELECT FROM provisioner.attempts AS a
             WHERE a.request_id = t.id AND a.attempt = t.attempt AND a.action = t.action AND a.started_at = t.started_at

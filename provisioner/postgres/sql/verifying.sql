@@ -16,20 +16,6 @@ ON CONFLICT (target) DO UPDATE SET
 WHERE r.lease_until < clock_timestamp() AND (r.finished_at IS NULL OR r.started_at < clock_timestamp() - $4::interval)
 RETURNING r.target, r.holder, r.started_at, r.project_id::text AS project_id, r.name;
 
--- :name missed
--- Connections of target $1 that were missed $2 ago or earlier in this round or before, and were not looked for again: at most $3.
-SELECT
-    q.id, q.target, q.project_id::text AS project_id, q.name, q.description, q.on_conflict, q.adopted,
-    q.connection_id::text AS connection_id, q.credentials_hash,
-    replace(lower(btrim(q.credential)), '_', '-') AS credential, q.key_fingerprint, q.project_name
-FROM provisioner.drifts AS d
-JOIN provisioner.connection_requests AS q ON q.id = d.id
-WHERE
-    d.target = $1 AND d.drift IS NULL AND d.missed_at < clock_timestamp() - $2::interval
-    AND q.status = 'succeeded' AND q.connection_id IS NOT NULL
-ORDER BY q.target, q.project_id, q.name
-LIMIT $3;
-
 -- :name next_missed
 -- When the next of those that were missed at target $1 may be looked for again, $2 after they were missed. No row: none is missed.
 SELECT d.missed_at + $2::interval AS at
@@ -77,7 +63,7 @@ DELETE FROM provisioner.drifts AS d
 USING ended AS e
 WHERE
     d.target = e.target
-    AND NOT EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.id = d.id AND q.status = 'succeeded');
+    AND NOT EXISTS (SELECT FROM provisioner.{requests} AS q WHERE q.id = d.id AND q.status = 'succeeded');
 
 -- :name leave
 -- Let another worker go on at target $1, from where $2 came to.
