@@ -16,14 +16,28 @@ from typer.core import TyperGroup
 from provisioner import __version__
 from provisioner.cli.terminal.frame import EXIT_STATUSES, Config, guarded
 
-# The module `provisioner.cli.FAMILY.NAME` has a function of that name; both are imported only when the command is used.
-FAMILIES: Final = {
-    "onboard": ("onboard",),
-    "serve": ("demo", "run", "simulate", "healthcheck"),
-    "bulk": ("discover", "submit", "plan", "export"),
-    "look": ("status", "list", "show", "rotations", "verify"),
-    "operate": ("retry", "cancel", "remove", "rekey", "pause", "resume", "limit"),
-    "setup": ("migrate", "doctor", "grant", "database", "keys", "seal", "settings"),
+# The functions of a module `provisioner.cli.MODULE` that are commands; it is imported when one of them is used.
+MODULES: Final = {
+    "onboard.onboard": ("onboard",),
+    "bulk.discover": ("discover",),
+    "bulk.export": ("export",),
+    "bulk.plan": ("plan",),
+    "bulk.submit": ("submit",),
+    "look.listing": ("list", "rotations"),
+    "look.show": ("show",),
+    "look.status": ("status",),
+    "look.verify": ("verify",),
+    "operate.connections": ("remove", "rekey"),
+    "operate.requests": ("retry", "cancel"),
+    "operate.targets": ("pause", "resume", "limit"),
+    "serve.demo": ("demo",),
+    "serve.healthcheck": ("healthcheck",),
+    "serve.run": ("run",),
+    "serve.simulate": ("simulate",),
+    "setup.database": ("migrate", "grant", "database"),
+    "setup.doctor": ("doctor",),
+    "setup.keys": ("keys", "seal"),
+    "setup.settings": ("settings",),
 }
 COMMANDS: Final = {
     "demo": "Run the whole product on this machine and check the result.",
@@ -69,8 +83,8 @@ class LazyGroup(TyperGroup):
 
 def load_command(name: str) -> Any:
     """Import one of `COMMANDS` and make it what Typer runs."""
-    family = next(family for family, names in FAMILIES.items() if name in names)
-    function = getattr(import_module(f"provisioner.cli.{family}.{name}"), name)
+    module = next(module for module, names in MODULES.items() if name in names)
+    function = getattr(import_module(f"provisioner.cli.{module}"), name)
     if isinstance(function, typer.Typer):
         return typer.main.get_command(function)
     single = typer.Typer(add_completion=False, rich_markup_mode=None)

@@ -1,4 +1,4 @@
-"""What of a status is wrong, and what to do about it."""
+"""Find what is wrong in a status report, and say what to do about it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from provisioner.core.reports import Retries, Status
 
-# What to do about each error code of `core.model.ErrorCode`, in one sentence.
+# One sentence of advice for each `core.model.ErrorCode`.
 ADVICE: Final = {
     "name_conflict": "rename one of the two connections, or set on_conflict to adopt or replace",
     "credential_refused": "replace the key with a valid management key: OpenRouter does not accept this one",
@@ -34,19 +34,19 @@ ADVICE: Final = {
 }
 PLAN: Final = "plan_restricted"
 OTHERWISE: Final = "read the message"
-# What is retried for less may yet go by itself: most backoffs of eight attempts fit into it.
+# Retries are reported only after this long: most backoffs of eight attempts fit into it, so they may still succeed.
 PATIENCE: Final = timedelta(minutes=5)
-# Nobody can do anything about these before the request has failed.
+# A person can do nothing about these codes until the request has failed.
 _NOBODYS: Final = frozenset({"", "outcome_unknown", "gave_up"})
 
 
 def advice_for(error_code: str) -> str:
-    """What to do about requests that failed with this code."""
+    """Return the advice for requests that failed with this code."""
     return ADVICE.get(error_code, OTHERWISE)
 
 
 class Kind(StrEnum):
-    """What can need a person."""
+    """The kinds of alerts."""
 
     FAILED = "requests_failed"
     UNRECORDED = "outcomes_unrecorded"
@@ -62,10 +62,10 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
-    """One thing that will not get better by waiting: of which kind, and about what: an error code, or a target.
+    """One problem that will not get better by waiting. `subject` is an error code or the name of a target.
 
-    `said` is a sentence that says what to do; it may hold what others wrote. `counted` says in our words how many
-    connections and rotations, where they may be both.
+    `said` is a sentence that says what to do, and may contain text from outside. `counted` is our own wording of the
+    number of connections and rotations, for alerts about both.
     """
 
     kind: Kind
@@ -76,12 +76,12 @@ class Alert:
 
 
 def find_alerts(status: Status) -> tuple[Alert, ...]:
-    """Everything that will not get better by waiting, one by one."""
+    """List every problem that will not get better by waiting."""
     return (*_failed(status), *_others(status))
 
 
 def alert_messages(status: Status) -> tuple[str, ...]:
-    """The same in sentences that say what to do, all failures in one."""
+    """Return the alerts as sentences that say what to do, with all failures in one sentence."""
     found = []
     if status.progress is not None and status.progress.failed:
         count = _count(status.progress.failed, "request has", "requests have")
@@ -136,7 +136,7 @@ def _others(status: Status) -> Iterator[Alert]:
 
 
 def _waiting(status: Status) -> Iterator[Alert]:
-    """Targets for which requests wait until a person does something."""
+    """Yield the targets whose requests wait until a person acts."""
     for target in status.targets:
         name = target.target
         if target.pending and target.restricted:
@@ -161,23 +161,23 @@ def _retried(status: Status) -> Iterator[Alert]:
 
 
 def needs_a_person(retries: Retries, status: Status) -> bool:
-    """Whether these requests were retried for long enough, and for a reason that a person can do something about."""
+    """Whether these requests have been retried for long enough, for a reason that a person can fix."""
     if retries.quarantine or retries.error_code in _NOBODYS or retries.since is None:
-        return False  # a quarantine is told by what it is about: a key, or projects
+        return False  # another alert names the key or the projects of a quarantine
     if _is_held(retries, status):
         return False
     return status.now - retries.since >= PATIENCE
 
 
 def _is_held(retries: Retries, status: Status) -> bool:
-    """Whether all of the target wait for another plan, which is told once."""
+    """Whether the whole target waits for another plan, for which there is one alert already."""
     return retries.error_code == PLAN and any(
         each.restricted for each in status.targets if each.target == retries.target
     )
 
 
 def incidents(status: Status) -> tuple[str, ...]:
-    """What is wrong and is being dealt with: nobody has to do anything, and nothing is lost."""
+    """List the problems that are being handled: nobody has to act, and nothing is lost."""
     return tuple(_incidents(status))
 
 
@@ -200,7 +200,7 @@ def _incidents(status: Status) -> Iterator[str]:
 
 
 def _which(codes: Collection[str]) -> str:
-    """The option that selects the failed requests: by their code if they have one in common."""
+    """Return the options that select the failed requests: by error code if they have one in common."""
     return " ".join(("--error", *codes)) if len(codes) == 1 and all(codes) else "--state failed"
 
 

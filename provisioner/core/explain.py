@@ -1,4 +1,4 @@
-"""What happened to one request, what happens next, and what to do: in an operator's words. Pure."""
+"""Explain to an operator what happened to a request, what happens next, and what to do. Pure."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from provisioner.core.requests import Detail
 
 @dataclass(frozen=True, slots=True)
 class Formatters:
-    """How a reader is told points in time and durations, which are seconds."""
+    """The functions that format points in time, and durations in seconds."""
 
     moment: Callable[[datetime | None], str]
     duration: Callable[[float], str]
 
 
 def explain(request: Detail, words: Formatters) -> list[str]:
-    """Tell it in a few sentences."""
+    """Explain a request in a few sentences."""
     return list(_EXPLAIN.get(request.state, _astray)(request, words))
 
 

@@ -88,6 +88,12 @@ SETTLED: Final = _counter(
 FENCED: Final = _counter(
     "fenced", "requests", help="Settlements that came too late: another worker had taken the request over."
 )
+NOTICES: Final = _counter(
+    "notices",
+    "deliveries",
+    "outcome",
+    help="Deliveries of notices to `notify.url`: sent, failed (tried again), or given_up (not tried any more).",
+)
 SETTLE_SECONDS: Final = _histogram(
     "settle_seconds", help="Duration of recording one batch, including the wait for an unavailable database."
 )
@@ -193,7 +199,6 @@ WORKERS: Final = _gauge(
     shared=True,
     help="Workers that are alive, and those that are lost: their lease expired without them signing off.",
 )
-
 ENDS: Final = _gauge(
     "forecast_seconds",
     "seconds",
@@ -215,46 +220,8 @@ LEFT_BEHIND: Final = _gauge(
     shared=True,
     help="Rotations that may have left keys behind at OpenRouter, which can spend money until somebody deletes them.",
 )
-NOTICES: Final = _counter(
-    "notices",
-    "deliveries",
-    "outcome",
-    help="Deliveries of notices to `notify.url`: sent, failed (tried again), or given_up (not tried any more).",
-)
 
-METRICS: Final = (
-    CALLS,
-    CALL_SECONDS,
-    REFUSED,
-    LOGINS,
-    CLAIMED,
-    CLAIM_SECONDS,
-    SETTLED,
-    FENCED,
-    NOTICES,
-    SETTLE_SECONDS,
-    IN_HAND,
-    HELD,
-    PAUSED,
-    READY,
-    DATABASE_UP,
-    BUILD,
-    QUEUE,
-    OLDEST,
-    LIMIT,
-    WINDOW,
-    USED,
-    BLOCKED,
-    WRITES_LIMIT,
-    LIMIT_SET,
-    IN_FLIGHT_LIMIT,
-    CLIFF,
-    STALLED,
-    WORKERS,
-    ENDS,
-    DRIFTED,
-    LEFT_BEHIND,
-)
+METRICS: Final = tuple(each for each in tuple(globals().values()) if isinstance(each, Metric))  # in the order above
 
 
 def metrics_table() -> str:

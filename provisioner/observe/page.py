@@ -13,18 +13,15 @@ from typing import TYPE_CHECKING, Final
 from provisioner import __version__
 from provisioner.core.alerts import alert_messages, incidents
 from provisioner.core.history import History, total
-from provisioner.core.reports import Failures, Progress, RefusedKey, Retries, Status, TargetReport, WorkerReport
+from provisioner.core.reports import STATES, Failures, Progress, RefusedKey, Retries, Status, TargetReport, WorkerReport
+from provisioner.core.text import duration
 from provisioner.core.vitals import Vitals
 from provisioner.observe.charts import chart
-from provisioner.observe.words import duration, environment, link
+from provisioner.observe.words import environment, link
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-STATES: Final = (
-    *("succeeded", "failed", "cancelled", "removed", "in_flight", "updating", "removing"),
-    *("ready", "waiting", "retrying", "quarantined"),
-)
 ALWAYS: Final = frozenset({"succeeded", "failed", "in_flight", "ready", "waiting"})  # shown though there are none
 MADE: Final = (("succeeded", "good"), ("failed", "bad"))
 AGAIN: Final = (("retried", "off"),)

@@ -8,9 +8,9 @@ from datetime import datetime
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from provisioner.core.requests import Listed
+from provisioner.core.requests import Listed, State
 from provisioner.postgres.candidates import Range, is_narrow, lots
-from provisioner.postgres.filters import Filter, State, parts
+from provisioner.postgres.filters import Filter, parts
 from provisioner.postgres.kinds import KINDS, Kind
 from provisioner.postgres.moments import EARLIEST
 from provisioner.postgres.own import sees_all

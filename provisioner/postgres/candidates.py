@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from provisioner.postgres.filters import ENDED, SET_APART, UNFINISHED, Filter, State, parts
+from provisioner.core.requests import ENDED, SET_APART, UNFINISHED, State
+from provisioner.postgres.filters import Filter, parts
 from provisioner.postgres.kinds import CONNECTIONS, KINDS, Kind
 from provisioner.postgres.queries import statements
 

@@ -2,37 +2,9 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
-from typing import Final
 
+from provisioner.core.requests import State
 from provisioner.postgres.kinds import KINDS, Kind
-
-
-class State(StrEnum):
-    """Where a request is in its life."""
-
-    WAITING = "waiting"
-    RETRYING = "retrying"
-    QUARANTINED = "quarantined"
-    READY = "ready"
-    IN_FLIGHT = "in_flight"
-    UPDATING = "updating"
-    REMOVING = "removing"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    REMOVED = "removed"
-
-
-UNFINISHED: Final = (
-    *(State.WAITING, State.RETRYING, State.QUARANTINED, State.READY),
-    *(State.IN_FLIGHT, State.UPDATING, State.REMOVING),
-)
-
-
-ENDED: Final = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.REMOVED})
-# What ended otherwise than it should: few, as a rule, and kept in a table of their own.
-SET_APART: Final = ENDED - {State.SUCCEEDED}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
+from provisioner.core.requests import UNFINISHED, State
 from provisioner.postgres.browse import ids_after, requested_targets
-from provisioner.postgres.filters import UNFINISHED, Filter, State, parts
+from provisioner.postgres.filters import Filter, parts
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 

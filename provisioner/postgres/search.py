@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from provisioner.core.requests import Found, Listed, Query, RequestHistory
+from provisioner.core.requests import UNFINISHED, Found, Listed, Query, RequestHistory, State
 from provisioner.postgres.browse import listed
 from provisioner.postgres.candidates import TOP, Range, called, matching
 from provisioner.postgres.detail import read_attempts, read_detail
-from provisioner.postgres.filters import UNFINISHED, Filter, State, parts
+from provisioner.postgres.filters import Filter, parts
 from provisioner.postgres.kinds import KINDS, Kind
 from provisioner.postgres.own import sees_all
 from provisioner.postgres.pool import Database

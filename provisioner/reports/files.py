@@ -28,14 +28,19 @@ def telling(name: object) -> Iterator[None]:
 
 @contextmanager
 def opened(output: Path | None) -> Iterator[TextIO]:
-    """The file, or standard output for None. Raises `NotWritable`."""
-    if output is None:
+    """The file, or standard output for None. Raises `NotWritable`; `BrokenPipeError` if its reader has seen enough."""
+    try:
+        if output is not None:
+            with telling(output), _replacing(output) as stream:
+                yield stream
+            return
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8", newline="")  # data is the same whatever the terminal can show
         yield sys.stdout
-        return
-    with telling(output), _replacing(output) as stream:
-        yield stream
+    except NotWritable as error:
+        if isinstance(error.__cause__, BrokenPipeError):
+            raise error.__cause__ from None
+        raise
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Renew the forecasts, beside everything else: what somebody looks at now and then keeps no lease waiting."""
+"""Renew the forecasts in a task of their own, so that no lease waits for them."""
 
 import asyncio
 from typing import Final
@@ -10,13 +10,13 @@ from provisioner.core.ports import Clock, Queue
 
 log = structlog.stdlib.get_logger()
 
-# What failed is left alone for so long at first, seconds, and for so long at last.
+# After a failure, wait this many seconds at first, and at most.
 FIRST_PAUSE: Final = 5.0
 LAST_PAUSE: Final = 300.0
 
 
 class Forecaster:
-    """Renews the forecasts of the whole fleet when the keeper saw that it is time; whoever comes first does it."""
+    """Renews the forecasts of the whole fleet when they are due; the first worker to notice does it."""
 
     def __init__(self, queue: Queue, *, clock: Clock, every: float) -> None:
         self._queue = queue
@@ -27,12 +27,12 @@ class Forecaster:
         self._pause = FIRST_PAUSE
 
     def hurry(self) -> None:
-        """It is time, unless that failed a moment ago."""
+        """Note that the forecasts are due; ignored shortly after a failure."""
         if self._clock.monotonic() >= self._not_before:
             self._due.set()
 
     async def run(self) -> None:
-        """Renew them until cancelled."""
+        """Renew the forecasts until cancelled."""
         while True:
             await self._due.wait()
             self._due.clear()

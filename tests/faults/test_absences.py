@@ -48,7 +48,7 @@ async def test_a_restart_under_load(
             await asyncio.to_thread(durable_server.start)
             it.tally[f"restarts, {mode}"] += 1
             # What is in hand when it comes back, and as many again.
-            made = len(it.simulator.world.store.connections)
+            made = len(it.simulator.world.connections)
             await it.finished(min(made + 16, requests), within=10)
         await it.done(within=60)
         assert [await it.ends(worker) for worker in workers] == [0, 0]
@@ -78,7 +78,7 @@ async def test_the_connection_is_cut(
             proxy.cut(refuse=refuse)
             it.tally["cuts"] += 1
             if refuse:
-                await it.made(min(requests, len(it.simulator.world.store.connections) + 4))
+                await it.made(min(requests, len(it.simulator.world.connections) + 4))
                 proxy.mend()
         await it.done(within=60)
         assert [await it.ends(worker) for worker in workers] == [0, 0]

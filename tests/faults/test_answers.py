@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from provisioner.sandbox.simulator.options import Options
-from provisioner.sandbox.simulator.settings import SettingsError
+from provisioner.sandbox.simulator.options import Options, SettingsError
 from tests.faults.world import UNLIMITED
 
 if TYPE_CHECKING:

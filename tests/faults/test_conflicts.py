@@ -39,7 +39,7 @@ class Rivals:
     async def plant_after_a_lost_create(self, projects: list[str], *, description: str | None) -> None:
         """Wait until our create was lost in each of these projects, and then be there before our look-up."""
         left = set(projects)
-        creates = self.it.simulator.world.store.creates
+        creates = self.it.simulator.world.creates
         while left:
             await asyncio.sleep(0.005)
             for one in creates:
@@ -49,7 +49,7 @@ class Rivals:
 
     def of(self, project: str) -> Any:
         """The connection of that name in a project."""
-        return self.it.simulator.world.store.named("openrouter", project)
+        return self.it.simulator.world.named("openrouter", project)
 
 
 def _outcome(row: Any) -> tuple[str, str | None, bool]:
@@ -130,7 +130,7 @@ async def test_what_a_failed_request_had_made_is_its_own(world: Callable[..., Wo
         # Its name is taken, but nobody can see by whom: a person has to look.
         rows = [await it.row(request) for request in requests]
         assert [_outcome(row) for row in rows] == [("failed", "gave_up", False)] * 3
-        connections = list(it.simulator.world.store.connections.values())
+        connections = list(it.simulator.world.connections.values())
         hashes = [one.credentials_hash for one in connections]
         for one in connections:
             one.visible_at = 0.0
@@ -138,7 +138,7 @@ async def test_what_a_failed_request_had_made_is_its_own(world: Callable[..., Wo
         await it.done(within=20)
         rows = [await it.row(request) for request in requests]
         assert [_outcome(row) for row in rows] == [("succeeded", None, False)] * 3
-        assert hashes == [one.credentials_hash for one in it.simulator.world.store.connections.values()]
+        assert hashes == [one.credentials_hash for one in it.simulator.world.connections.values()]
         await it.audit()
 
 
@@ -148,7 +148,7 @@ async def test_the_mark_needs_no_clock(world: Callable[..., World]) -> None:
     async with world(options, seed=64, **MARKED, **UNLIMITED) as it:
         await it.request()
         it.work()
-        await it.simulator.until(lambda: len(it.simulator.world.store.connections) == 4)
+        await it.simulator.until(lambda: len(it.simulator.world.connections) == 4)
         it.simulator.configure(clock_offset=9000.0, faults={})
         await it.done(within=20)
         found = await it.audit()

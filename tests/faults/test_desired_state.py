@@ -56,7 +56,7 @@ async def adversary(it: World, rounds: int) -> None:
 
 async def agree(it: World) -> list[str]:
     """Where the table and Infisical differ, in words."""
-    there = dict(it.simulator.world.store.connections)
+    there = dict(it.simulator.world.connections)
     wrong = []
     for row in await it.fetch("SELECT * FROM provisioner.connection_requests"):
         connection = there.pop(str(row["connection_id"]), None)
@@ -81,7 +81,7 @@ async def test_after_quiet_the_table_and_infisical_agree(
     """Whatever was lost, killed and edited: each wish is what Infisical has, and nothing is there that no row knows."""
     options = Options(mode="self-hosted", projects=projects, faults=LOST, seed=seed, late_by=0.3)
     async with world(options, seed=seed, **UNLIMITED, **SHORT) as it:
-        it.simulator.world.change({"changeFaults": LOST})
+        it.simulator.configure(change_faults=LOST)
         await it.request(description="first")
         workers = [it.work(), it.work()]
         await it.finished(projects // 3, within=60)
@@ -92,7 +92,7 @@ async def test_after_quiet_the_table_and_infisical_agree(
             it.kill(victim)
             workers.append(it.work())
         await editing
-        it.simulator.world.change({"changeFaults": {}, "faults": {}})
+        it.simulator.configure(change_faults={}, faults={})
         # What nobody could retry any more, or was cut off by a name that two rows wanted, is tried once more.
         await it.fetch("UPDATE provisioner.connection_requests SET status = 'pending' WHERE status = 'failed'")
         await it.done(within=150)

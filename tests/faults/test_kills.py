@@ -50,7 +50,7 @@ async def test_workers_killed_at_random(
         await it.at_work(2)
         for _ in range(kills):
             # At most a second apart, and at the very moment when an answer is on its way.
-            before = len(it.simulator.world.store.connections)
+            before = len(it.simulator.world.connections)
             if before >= requests:
                 break
             await it.made(min(requests, before + it.random.randrange(1, int(2 * in_flight / latency))))
@@ -151,7 +151,7 @@ async def test_a_worker_that_meets_its_own_past(world: Callable[..., World]) -> 
     async with world(options, seed=14, OPENROUTER_PROVISIONING_KEY=SLOW_KEY, **UNLIMITED) as it:
         await it.request()
         worker = it.work()
-        await it.simulator.until(lambda: len(it.simulator.world.store.creates) == 3)
+        await it.simulator.until(lambda: len(it.simulator.world.creates) == 3)
         await it.fetch(EXPIRE)
         await eventually(lambda: "lease_lost" in worker.log())
         await it.done(within=30)
@@ -176,7 +176,7 @@ async def test_workers_stalled_for_longer_than_their_lease(
         await it.at_work(2)
         lot = requests // stalls
         for number in range(stalls):
-            before = len(it.simulator.world.store.creates)
+            before = len(it.simulator.world.creates)
             projects = it.simulator.projects[number * lot : number * lot + lot]
             await it.request(projects, on_conflict=it.random.choice(["fail", "replace"]))
             await _created(it, before + it.random.randrange(1, 12))
@@ -197,7 +197,7 @@ async def test_workers_stalled_for_longer_than_their_lease(
 
 
 async def _created(it: World, creates: int) -> None:
-    await it.simulator.until(lambda: len(it.simulator.world.store.creates) >= creates)
+    await it.simulator.until(lambda: len(it.simulator.world.creates) >= creates)
 
 
 async def test_a_late_answer_does_not_set_the_clock(

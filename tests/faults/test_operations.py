@@ -63,7 +63,7 @@ async def test_called_off_while_its_create_is_under_way(world: Callable[..., Wor
         it.work()
         await it.done(within=20)
         requests = await it.request()
-        await it.simulator.until(lambda: len(it.simulator.world.store.creates) == 6)
+        await it.simulator.until(lambda: len(it.simulator.world.creates) == 6)
         assert [row["outcome"] for row in await it.fetch(CANCEL, requests)] == ["ending"] * 3
         await it.done(within=20)
         found = await it.audit()
@@ -85,7 +85,7 @@ async def test_called_off_in_doubt(world: Callable[..., World], fault: str, ends
     async with world(options, seed=73, **UNLIMITED) as it:
         requests = await it.request()
         it.work()
-        await it.simulator.until(lambda: len(it.simulator.world.store.creates) == 3)
+        await it.simulator.until(lambda: len(it.simulator.world.creates) == 3)
         if moment == "in doubt":
             waiting = "SELECT count(*) FROM provisioner.waiting"
             await it.until(lambda: it.value(waiting), lambda n: n == 3)
@@ -96,7 +96,7 @@ async def test_called_off_in_doubt(world: Callable[..., World], fault: str, ends
         if ends == "cancelled":
             called_off = "SELECT count(*) FROM provisioner.waiting WHERE run_at > now() + interval '25 seconds'"
             await it.until(lambda: it.value(called_off), lambda n: n == 3)
-            creates = len(it.simulator.world.store.creates)
+            creates = len(it.simulator.world.creates)
             await it.fetch(LONG_AGO)
             await it.fetch(HURRY)
         await it.done(within=20)
@@ -115,11 +115,11 @@ async def test_a_paused_target(world: Callable[..., World]) -> None:
         assert len(await it.fetch("SELECT * FROM provisioner.pause('default')")) == 1
         await eventually(lambda: "target_paused" in worker.log())
         await it.until(lambda: it.value("SELECT count(*) FROM provisioner.in_flight"), lambda n: n == 0)
-        creates = len(it.simulator.world.store.creates)
+        creates = len(it.simulator.world.creates)
         more = await it.request(it.simulator.projects[:1], name="another")
         looked = await it.value("SELECT max(seen_at) FROM provisioner.workers")
         await it.until(lambda: it.value("SELECT max(seen_at) FROM provisioner.workers"), lambda seen: seen > looked)
-        assert len(it.simulator.world.store.creates) == creates < 61
+        assert len(it.simulator.world.creates) == creates < 61
         assert len(await it.fetch("SELECT * FROM provisioner.resume('default')")) == 1
         await it.done(within=30)
         assert (await it.row(more[0]))["status"] == "succeeded"

@@ -57,7 +57,7 @@ async def test_an_outage_costs_nobody_anything(
         workers = [it.work(), it.work()]
         for number in range(outages):
             await it.made(requests * (2 * number + 1) // (2 * outages + 1))
-            store = it.simulator.world.store
+            store = it.simulator.world
             creates = len(store.creates)
             it.simulator.configure(**OUTAGES[outage])
             it.tally["outages"] += 1

@@ -54,7 +54,7 @@ async def test_told_twice(world: Callable[..., World], second: signal.Signals) -
     async with world(options, seed=52, **slow, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT="8", **UNLIMITED) as it:
         await it.request()
         worker = it.work()
-        await it.simulator.until(lambda: len(it.simulator.world.store.creates) >= 3)
+        await it.simulator.until(lambda: len(it.simulator.world.creates) >= 3)
         worker.signal(signal.SIGTERM)
         await eventually(lambda: "worker_stopping" in worker.log())
         status = await it.ends(worker, second)
@@ -77,7 +77,7 @@ async def test_the_grace_ends_before_the_answers_come(world: Callable[..., World
         await it.done(within=20)
         it.simulator.configure(upstream_pace=1.0)
         await it.request()
-        await it.simulator.until(lambda: len(it.simulator.world.store.creates) == 6)
+        await it.simulator.until(lambda: len(it.simulator.world.creates) == 6)
         assert await it.ends(worker) == 0
         assert await it.value("SELECT count(*) FROM provisioner.in_flight") == 0
         assert await it.value("SELECT count(*) FROM provisioner.sent_creates") == 3

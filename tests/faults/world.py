@@ -223,7 +223,7 @@ class World:
 
     async def made(self, least: int, *, within: float = 30.0) -> None:
         """Wait until the server has so many connections."""
-        await self.simulator.until(lambda: len(self.simulator.world.store.connections) >= least, within=within)
+        await self.simulator.until(lambda: len(self.simulator.world.connections) >= least, within=within)
 
     async def row(self, request: int) -> Mapping[str, Any]:
         """A request as its requester sees it."""
@@ -253,7 +253,7 @@ class World:
         """Whether nothing is in flight, and each connection that was made stands in the table."""
         flying = await self.value("SELECT count(*) FROM provisioner.in_flight")
         recorded = {row["connection_id"] for row in await self.fetch(ROWS) if row["status"] == "succeeded"}
-        return flying == 0 and recorded == set(self.simulator.world.store.connections)
+        return flying == 0 and recorded == set(self.simulator.world.connections)
 
     def calm(self, *, lines: int) -> bool:
         """Whether each worker has said what happened in so many lines at most, and none of them is a traceback."""

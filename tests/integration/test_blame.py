@@ -52,7 +52,7 @@ def arrived(fleet: Fleet) -> int:
 
 def spent(fleet: Fleet, name: str) -> int:
     """Creates that were sent for connections of this name."""
-    return sum(record.name == name for record in fleet.simulator.world.store.creates)
+    return sum(record.name == name for record in fleet.simulator.world.creates)
 
 
 async def held(fleet: Fleet) -> int:

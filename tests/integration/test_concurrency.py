@@ -272,7 +272,7 @@ async def test_a_cliff_is_remembered(database: Database) -> None:
         await fleet.insert(200, name="more")
         await fleet.done(within=60.0)
         assert await fleet.states() == {"succeeded": 300}
-        assert len(fleet.simulator.world.store.connections) == 300
+        assert len(fleet.simulator.world.connections) == 300
         assert await known(fleet.session, "cliff, bar, cliff_at") == met
         assert 1 < server.busiest <= met[1] < server.at
         assert server.stops == 1

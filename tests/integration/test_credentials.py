@@ -178,7 +178,7 @@ async def test_a_replaced_secret_is_read_again_before_its_key_is_blamed(
         fleet.simulator.configure(latency=0.3)
         await fleet.insert(40, credential="vaulted")
         await eventually(lambda: reads(fleet))
-        await eventually(lambda: fleet.simulator.world.store.creates)
+        await eventually(lambda: fleet.simulator.world.creates)
         plant(fleet, GOOD)
         await fleet.done()
         assert set(await fleet.states()) == {"succeeded"}

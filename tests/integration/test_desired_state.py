@@ -60,7 +60,7 @@ def requests(fleet: Fleet, route: str) -> dict[str, int]:
 
 def there(fleet: Fleet, connection_id: object) -> Any:
     """A connection as the server has it; None when it is gone."""
-    return fleet.simulator.world.store.connections.get(str(connection_id))
+    return fleet.simulator.world.connections.get(str(connection_id))
 
 
 async def test_an_edit_changes_the_connection(fleet: Fleet) -> None:
@@ -102,9 +102,7 @@ async def test_a_key_and_a_description_are_one_change(fleet: Fleet) -> None:
 async def test_rekeying_sends_the_present_key(fleet: Fleet) -> None:
     """Each connection costs one PATCH; what was adopted and is only watched is left alone."""
     rows = await made(fleet, 5)
-    fleet.simulator.world.change(
-        {"plant": [{"name": "theirs", "projectId": fleet.simulator.projects[5], "createdAt": OLD}]}
-    )
+    fleet.simulator.configure(plant=[{"name": "theirs", "projectId": fleet.simulator.projects[5], "createdAt": OLD}])
     (theirs,) = await fleet.session.fetch(
         "INSERT INTO provisioner.connection_requests (project_id, name, on_conflict) VALUES ($1, 'theirs', 'adopt')"
         " RETURNING id",
@@ -143,7 +141,7 @@ async def test_what_is_not_wanted_is_deleted_and_made_again(fleet: Fleet) -> Non
 async def test_what_was_adopted_is_let_go(fleet: Fleet) -> None:
     """Somebody else's connection stays, unless its removal is meant in so many words."""
     project = fleet.simulator.projects[0]
-    fleet.simulator.world.change({"plant": [{"name": "openrouter", "projectId": project, "createdAt": OLD}]})
+    fleet.simulator.configure(plant=[{"name": "openrouter", "projectId": project, "createdAt": OLD}])
     (theirs,) = await made(fleet, on_conflict="adopt")
     assert theirs["adopted"]
     with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError, match="adopted somebody else's connection"):
@@ -176,7 +174,7 @@ async def test_what_is_in_use_needs_a_person(fleet: Fleet) -> None:
 async def test_what_somebody_deleted_is_made_again(fleet: Fleet) -> None:
     """A retry of a succeeded row looks at its connection, and makes it again if it is gone; an edit does so too."""
     first, second = await made(fleet, 2)
-    store = fleet.simulator.world.store
+    store = fleet.simulator.world
     for each in (first, second):
         store.remove(store.connections[str(each["connection_id"])])
     again = await edit(fleet, first["id"], status="pending")
@@ -198,13 +196,13 @@ async def test_nothing_wanted_and_nothing_made_ends_at_once(database: Database) 
 
 async def test_a_wish_that_changes_in_flight_is_kept(fleet: Fleet) -> None:
     """What is called off while its create is under way is deleted when that has ended."""
-    fleet.simulator.world.change({"latency": 0.5})
+    fleet.simulator.configure(latency=0.5)
     (request,) = await fleet.insert(1)
     await eventually(lambda: fleet.session.fetchval("SELECT count(*) = 1 FROM provisioner.in_flight"))
     await fleet.session.execute("UPDATE provisioner.connection_requests SET wanted = 'absent' WHERE id = $1", request)
     await fleet.done()
     assert (await row(fleet, request))["status"] == "removed"
-    assert fleet.simulator.world.store.connections == {}
+    assert fleet.simulator.world.connections == {}
     assert fleet.created() == 1
 
 
@@ -265,14 +263,14 @@ async def test_a_lost_answer_loses_nothing(database: Database, fault: str, chang
     async with Fleet(database.url, Options(mode="self-hosted", projects=1, seed=3)) as it:
         await it.start()
         (before,) = await made(it)
-        it.simulator.world.change({"changeFaults": {fault: 1.0}})
+        it.simulator.configure(change_faults={fault: 1.0})
         sets = ", ".join(f"{name} = '{value}'" for name, value in change.items())
         await it.session.execute(f"UPDATE provisioner.connection_requests SET {sets}")
         await eventually(lambda: it.simulator.world.change_faults.struck)
-        it.simulator.world.change({"changeFaults": {}})
+        it.simulator.configure(change_faults={})
         await it.done()
         after = await row(it, before["id"])
-        connections = it.simulator.world.store.connections
+        connections = it.simulator.world.connections
         if "wanted" in change:
             assert (after["status"], connections) == ("removed", {})
         else:

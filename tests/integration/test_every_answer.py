@@ -107,7 +107,7 @@ class Bench:
         """Answer one create so, carry its request to its end, and hold that against the server."""
         self.gateway.script[case.project] = [Step(sent_on=int(case.committed), answer=BODIES[case.body](case.status))]
         outcome = await self._carried(case)
-        there = [one for one in self.simulator.world.store.connections.values() if one.project_id == case.project]
+        there = [one for one in self.simulator.world.connections.values() if one.project_id == case.project]
         refused = isinstance(outcome, Fail) and outcome.code is ErrorCode.INVALID_REQUEST and outcome.message
         own = isinstance(outcome, Succeed) and [one.id for one in there] == [outcome.connection.id]
         if not own and not (case.believed and refused and not there):

@@ -68,7 +68,7 @@ async def test_a_wrong_key_costs_no_create(
         await eventually(lambda: _wait(fleet, 20))
         await eventually(lambda: _quarantines(logged))
         assert len(_quarantines(logged)) == 1
-        assert fleet.simulator.world.store.creates == []
+        assert fleet.simulator.world.creates == []
         assert await fleet.states() == {"pending": 20}
         assert reason in str(await fleet.session.fetchval("SELECT reason FROM provisioner.quarantined_credentials"))
         assert sum(fleet.simulator.world.requests[ASKED].values()) <= 2

@@ -11,12 +11,13 @@ import pytest
 from asyncpg import PostgresError
 
 from provisioner.core.errors import DatabaseUnusable
+from provisioner.core.requests import State
 from provisioner.postgres import search
 from provisioner.postgres.access import Kind, lacking
 from provisioner.postgres.browse import COLUMNS, count, exporting, unknown_ids
 from provisioner.postgres.condition import holders, read_server
 from provisioner.postgres.detail import read_detail
-from provisioner.postgres.filters import Filter, State
+from provisioner.postgres.filters import Filter
 from provisioner.postgres.operations import carry_out, changeable, known_targets, pause, resume
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements

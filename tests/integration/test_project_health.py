@@ -60,7 +60,7 @@ async def test_five_hundred_projects_that_nobody_joined_cost_five_creates(
         await fleet.insert(500)
         await fleet.start()
         await eventually(lambda: _all_wait(fleet, 500))
-        creates, reads = len(fleet.simulator.world.store.creates), fleet.simulator.world.requests[LIST]
+        creates, reads = len(fleet.simulator.world.creates), fleet.simulator.world.requests[LIST]
         assert creates <= 5
         assert reads == {"200": 1}
         assert await fleet.states() == {"pending": 500}
@@ -73,7 +73,7 @@ async def test_five_hundred_projects_that_nobody_joined_cost_five_creates(
         await fleet.session.execute(DUE[0])
         await fleet.done(within=30)
         assert await fleet.states() == {"succeeded": 500}
-        assert len(fleet.simulator.world.store.creates) == creates + 500
+        assert len(fleet.simulator.world.creates) == creates + 500
         assert await fleet.session.fetchval("SELECT count(*) FROM provisioner.project_health") == 0
     assert "projects_released" in {entry["event"] for entry in logged}
 
@@ -91,13 +91,13 @@ async def test_the_others_go_on(database: Database) -> None:
         await fleet.start()
         await eventually(lambda: _all_wait(fleet, 50))
         await eventually(lambda: _states(fleet, {"succeeded": 150, "pending": 50}))
-        assert len(fleet.simulator.world.store.creates) <= 150 + 8
+        assert len(fleet.simulator.world.creates) <= 150 + 8
         # What is asked for later waits without a create, and without another read as long as the list is fresh.
-        created = len(fleet.simulator.world.store.creates)
+        created = len(fleet.simulator.world.creates)
         await fleet.insert(200, name="later")
         await eventually(lambda: _all_wait(fleet, 100))
         await eventually(lambda: _states(fleet, {"succeeded": 300, "pending": 100}))
-        assert len(fleet.simulator.world.store.creates) == created + 150
+        assert len(fleet.simulator.world.creates) == created + 150
 
 
 async def _states(fleet: Fleet, expected: dict[str, int]) -> Any:
@@ -113,13 +113,13 @@ async def test_a_missing_permission_is_probed(database: Database) -> None:
             await fleet.insert(3, name=f"n-{number}")
         await fleet.start()
         await eventually(lambda: _all_wait(fleet, 30))
-        assert len(fleet.simulator.world.store.creates) <= 8
-        before = len(fleet.simulator.world.store.creates)
+        assert len(fleet.simulator.world.creates) <= 8
+        before = len(fleet.simulator.world.creates)
         await fleet.session.execute(DUE[0])
         await fleet.session.execute(DUE[1])
-        await fleet.simulator.until(lambda: len(fleet.simulator.world.store.creates) > before)
+        await fleet.simulator.until(lambda: len(fleet.simulator.world.creates) > before)
         await eventually(lambda: _all_wait(fleet, 30))
-        assert len(fleet.simulator.world.store.creates) == before + 1
+        assert len(fleet.simulator.world.creates) == before + 1
         fleet.simulator.configure(permissions=dict.fromkeys(projects, ALLOWED))
         await fleet.session.execute(DUE[0])
         await fleet.session.execute(DUE[1])
@@ -194,10 +194,10 @@ async def test_many_in_flight_cost_five_creates_too(
         await fleet.start()
         await fleet.session.execute(INSERT, [home], [f"warm-{number}" for number in range(100)])
         await fleet.done()
-        creates = len(fleet.simulator.world.store.creates)
+        creates = len(fleet.simulator.world.creates)
         await fleet.session.execute(INSERT, outside[:projects], [f"name-{number}" for number in range(names)])
         await eventually(partial(_all_wait, fleet, projects * names))
-        assert len(fleet.simulator.world.store.creates) - creates <= 5
+        assert len(fleet.simulator.world.creates) - creates <= 5
         assert fleet.simulator.world.requests[LIST] == {"200": 1}
         assert await fleet.states() == {"succeeded": 100, "pending": projects * names}
 

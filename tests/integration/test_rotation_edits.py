@@ -164,9 +164,11 @@ async def test_one_that_is_gone_is_made_again(database: Database) -> None:
     async with fleet(database) as it:
         request = await made(it)
         before = await row(it, request)
-        it.simulator.world.rotations.remove_projects(it.simulator.projects)
+        world = it.simulator.world
+        for rotation in list(world.rotations.values()):
+            world.remove_rotation(rotation)
         await it.session.execute("DELETE FROM provisioner.attempts")
-        it.simulator.world.secrets.release((it.simulator.projects[0], "prod", "/", "OPENROUTER_API_KEY"), delete=True)
+        world.release_secret((it.simulator.projects[0], "prod", "/", "OPENROUTER_API_KEY"), delete=True)
         await edit(it, "interval_days = 7")
         await comes_to(it, True, f"SELECT rotation_id <> '{before['rotation_id']}' FROM provisioner.rotation_requests")
         after = await becomes(it, request, "succeeded")

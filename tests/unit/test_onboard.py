@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from provisioner.cli.bulk.live import Pace, facts, folded, trouble
+from provisioner.cli.bulk.watching import Pace, facts, folded, trouble
 from provisioner.cli.onboard.ahead import Ahead, question
 from provisioner.core.comparison import PlannedOutcome
 from provisioner.core.outlook import expected

@@ -14,7 +14,7 @@ import typer
 from typer.testing import CliRunner
 
 from provisioner.cli.serve.simulate import simulate
-from provisioner.sandbox.simulator.faults import FAULTS
+from provisioner.sandbox.simulator.chance import FAULTS
 
 START = "import typer; from provisioner.cli.serve.simulate import simulate; typer.run(simulate)"
 LIGHT = """

@@ -7,25 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from provisioner.cli.terminal.bars import counting
-from provisioner.cli.terminal.frame import (
-    DONE,
-    NOT_DONE,
-    Config,
-    load,
-    run_async,
-    several,
-    tell_detail,
-    tell_error,
-    tell_warning,
-)
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, load, run_async
+from provisioner.cli.terminal.output import several, tell_detail, tell_error, tell_warning
+from provisioner.cli.terminal.progress import counting
 from provisioner.cli.terminal.streams import tell
 from provisioner.core.projects import ProjectFilter, ProjectType, SeenProject, chosen
 from provisioner.core.text import printable
 from provisioner.reports.forms import Form, form_of
 
 if TYPE_CHECKING:
-    from provisioner.cli.look.survey import Surveyor
+    from provisioner.cli.asking.infisical import Surveyor
     from provisioner.core.comparison import Project
     from provisioner.settings import Settings
 
@@ -140,7 +131,7 @@ class Discovered:
 async def _discover(
     settings: "Settings", target: str, wanted: ProjectFilter, *, without_connection: bool
 ) -> Discovered:
-    from provisioner.cli.look.survey import looking
+    from provisioner.cli.asking.infisical import looking
 
     async with looking(settings, target) as surveyor:
         projects = await surveyor.projects(None)
@@ -180,16 +171,11 @@ def _target(settings: "Settings", given: str | None) -> str:
 
 
 def _write(target: str, projects: Sequence[SeenProject], form: Form, output: Path | None) -> None:
-    from provisioner.reports.files import NotWritable, opened, telling
+    from provisioner.reports.files import opened, telling
     from provisioner.reports.forms import begin_rows
 
-    try:
-        with opened(output) as stream, telling(stream.name):
-            writer = begin_rows(form, stream, COLUMNS)
-            for project in projects:
-                writer.write((target, project.id, project.name or None))
-            writer.end()
-    except NotWritable as error:
-        if isinstance(error.__cause__, BrokenPipeError):
-            raise error.__cause__ from None  # the reader has seen enough
-        raise
+    with opened(output) as stream, telling(stream.name):
+        writer = begin_rows(form, stream, COLUMNS)
+        for project in projects:
+            writer.write((target, project.id, project.name or None))
+        writer.end()

@@ -7,33 +7,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from provisioner.cli.terminal.filters import Batches, Errors, Ids, Projects, States, Targets, filtered, tell_unknown_of
-from provisioner.cli.terminal.frame import (
-    DONE,
-    NOT_DONE,
-    Config,
-    load,
-    open_database,
-    run_async,
-    several,
-    tell_detail,
-)
-from provisioner.reports.forms import Form, form_of
+from provisioner.cli.terminal.filters import filtering, tell_unknown_of
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, load, open_database, run_async
+from provisioner.cli.terminal.output import several, tell_detail
+from provisioner.postgres.filters import Filter
+from provisioner.reports.document import Heading
+from provisioner.reports.files import opened, telling
+from provisioner.reports.forms import Form, begin, form_of
 
 if TYPE_CHECKING:
-    from provisioner.postgres.filters import Filter
     from provisioner.postgres.kinds import Kind
+    from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
 
 
-def export(  # noqa: PLR0917  # the command line names them
-    ids: Ids = None,
+@filtering()
+def export(
     config: Config = None,
-    states: States = None,
-    batches: Batches = None,
-    projects: Projects = None,
-    errors: Errors = None,
-    targets: Targets = None,
+    *,
+    wanted: Filter,
     form: Annotated[
         Form | None,
         typer.Option(
@@ -67,7 +59,6 @@ def export(  # noqa: PLR0917  # the command line names them
 
     Example: provisioner export --state succeeded --batch onboarding --output connections.csv
     """
-    wanted = filtered(ids=ids, states=states, batches=batches, projects=projects, errors=errors, targets=targets)
     chosen = form or form_of(output) or Form.CSV
     if bom and chosen is not Form.CSV:
         raise typer.BadParameter(f"works only with CSV, and the format is {chosen}", param_hint="--bom")
@@ -87,7 +78,7 @@ class Task:
     columns: Sequence[str]
 
 
-def _meant(wanted: "Filter", form: Form, *, rotations: bool) -> "tuple[Sequence[Kind], Sequence[str]]":
+def _meant(wanted: Filter, form: Form, *, rotations: bool) -> "tuple[Sequence[Kind], Sequence[str]]":
     """Which kinds are meant, and the columns of those: each kind has a file of its own. Raises bad usage."""
     from provisioner.postgres.browse import COLUMNS, REPORT_COLUMNS, ROTATION_COLUMNS
     from provisioner.postgres.kinds import CONNECTIONS, KINDS, ROTATIONS, kind_of_id
@@ -104,8 +95,7 @@ def _meant(wanted: "Filter", form: Form, *, rotations: bool) -> "tuple[Sequence[
     return [CONNECTIONS], COLUMNS
 
 
-async def _export(settings: "Settings", wanted: "Filter", task: Task) -> int:
-    from provisioner.cli.bulk.reporting import write_report
+async def _export(settings: "Settings", wanted: Filter, task: Task) -> int:
     from provisioner.postgres.browse import count
     from provisioner.postgres.kinds import KINDS, ROTATIONS
 
@@ -132,7 +122,7 @@ async def _export(settings: "Settings", wanted: "Filter", task: Task) -> int:
     return DONE
 
 
-def _asked(wanted: "Filter") -> Iterator[str]:
+def _asked(wanted: Filter) -> Iterator[str]:
     """What was asked for, in words."""
     kinds = {
         "state": wanted.states,
@@ -146,3 +136,39 @@ def _asked(wanted: "Filter") -> Iterator[str]:
     for kind, values in kinds.items():
         if values:
             yield f"{kind} {' or '.join(map(str, values))}"
+
+
+async def write_report(
+    database: "Database",
+    wanted: Filter,
+    form: Form,
+    output: Path | None,
+    *,
+    columns: Sequence[str],
+    kinds: "Sequence[Kind]",
+    title: str = "Requests and their results",
+    asked: str = "",
+    bom: bool = False,
+) -> None:
+    """Write every request of some kinds that the filter matches, the oldest first, all of one moment.
+
+    Without `output` to standard output.
+
+    A page is called `title`, and says what was `asked` for. Raises `NotWritable`; a file that was there before is then
+    as it was.
+    """
+    from provisioner.postgres.browse import exporting
+
+    with opened(output) as stream:
+        async with exporting(database, wanted, columns=columns, kinds=kinds) as snapshot:
+            states = await snapshot.states() if form is Form.HTML else {}
+            causes = await snapshot.causes() if form is Form.HTML else {}
+            heading = Heading(title=title, made_at=snapshot.at, asked=asked, states=states, causes=causes)
+            # Told apart from trouble with the database here, where it is known which of the two it is.
+            with telling(stream.name):
+                writer = begin(form, stream, columns, heading=heading, bom=bom)
+            async for row in snapshot.rows:
+                with telling(stream.name):
+                    writer.write(row)
+            with telling(stream.name):
+                writer.end()

@@ -10,20 +10,8 @@ import typer
 
 from provisioner.cli.look.status_view import as_document, changes, one_line, view
 from provisioner.cli.terminal.filters import tell_unknown_batch
-from provisioner.cli.terminal.frame import (
-    DONE,
-    NOT_DONE,
-    Config,
-    Json,
-    console,
-    load,
-    open_database,
-    run_async,
-    say,
-    show,
-    tell_detail,
-    tell_error,
-)
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
+from provisioner.cli.terminal.output import console, say, show, tell_detail, tell_error
 from provisioner.core.alerts import alert_messages
 from provisioner.core.errors import DatabaseUnavailable, DatabaseUnusable
 from provisioner.postgres.reports import Status, read_status

@@ -6,28 +6,23 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 import orjson
-from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from provisioner.cli.terminal.progress import duration
-from provisioner.cli.terminal.tables import one_line as one_line_text
+from provisioner.cli.terminal.output import one_line as one_line_text
+from provisioner.cli.terminal.tables import plain_table
 from provisioner.core.alerts import advice_for, alert_messages
-from provisioner.core.reports import Retries
-from provisioner.core.text import printable_json
+from provisioner.core.reports import STATES, Retries
+from provisioner.core.text import duration, printable_json
 from provisioner.postgres.reports import Failures, Progress, Status, TargetReport
 
 BAR: Final = 12  # columns
 ROOMY: Final = 120  # columns: from here on there is room for when it started
 WIDEST: Final = 10_000  # columns, which no line has
 ALWAYS: Final = ("succeeded", "failed")
-STATES: Final = (
-    *("succeeded", "failed", "cancelled", "removed", "in_flight", "updating", "removing"),
-    *("ready", "waiting", "retrying", "quarantined"),
-)
 
 
 def view(status: Status, screen: Console) -> RenderableType:
@@ -142,7 +137,7 @@ def _retry_lines(each: Retries, now: datetime) -> Sequence[Text]:
 
 def _retry_table(status: Status, screen: Console) -> Table:
     headings = ("state", "because of", "requests", "target", "since", "next attempt", "for example")
-    table = _table(screen, *headings, right=("requests",))
+    table = plain_table(screen, *headings, right=("requests",), wrap=True)
     for each in status.retries:
         since = _clock(each.since) if each.since else "—"
         cells = each.state, each.error_code or "(no code)", f"{each.requests:,}", each.target, since
@@ -173,14 +168,6 @@ def _failure_lines(each: Failures) -> Sequence[Text]:
     )
 
 
-def _table(screen: Console, *headings: str, right: Sequence[str] = ()) -> Table:
-    table = Table(box=box.SIMPLE_HEAD if screen.is_terminal else None, pad_edge=False)
-    for heading in headings:
-        number = heading in right
-        table.add_column(heading, justify="right" if number else "left", no_wrap=number, overflow="fold")
-    return table
-
-
 def _progress_table(status: Status, screen: Console) -> Table:
     rows = [status.progress] if status.progress else []
     rows += [batch for batch in status.batches if batch is not status.progress]
@@ -193,7 +180,7 @@ def _progress_table(status: Status, screen: Console) -> Table:
     roomy = screen.width >= ROOMY
     headings = ["requests", *(state.replace("_", " ") for state in states)]
     started = ["started"] if roomy else []
-    table = _table(screen, "batch", "done", *headings, *started, "ends", right=headings)
+    table = plain_table(screen, "batch", "done", *headings, *started, "ends", right=headings, wrap=True)
     for row in rows:
         name = "everything" if row.total else row.batch or "(no batch)"
         cells = [_number(row.requests), *(_number(getattr(row, state), state) for state in states)]
@@ -238,7 +225,7 @@ def _ahead(moment: datetime, now: datetime) -> str:
 
 def _target_table(status: Status, screen: Console) -> Table:
     numbers = ("pending", "workers")
-    table = _table(screen, "target", *numbers, "limit", "condition", right=numbers)
+    table = plain_table(screen, "target", *numbers, "limit", "condition", right=numbers, wrap=True)
     for target in status.targets:
         condition = _condition(target, status.now)
         style = "" if condition == "working" else "yellow"
@@ -285,7 +272,7 @@ def _workers(status: Status) -> str:
 
 
 def _failure_table(failures: Sequence[Failures], screen: Console) -> Table:
-    table = _table(screen, "failed with", "requests", "for example", "what to do", right=("requests",))
+    table = plain_table(screen, "failed with", "requests", "for example", "what to do", right=("requests",), wrap=True)
     for each in failures:
         known = each.example_id is not None
         example = f"request {each.example_id}: {' '.join((each.example or '').split())}" if known else "—"

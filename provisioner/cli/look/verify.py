@@ -2,34 +2,33 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Annotated, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from provisioner.cli.look.findings import Finding, Unasked, Verified, tell_verified
-from provisioner.cli.terminal.bars import counting
-from provisioner.cli.terminal.filters import Batches, Ids, Projects, StateChoice, Targets, filtered, tell_unknown_of
+from provisioner.cli.terminal.filters import filtering, tell_unknown_of
 from provisioner.cli.terminal.frame import DONE, NOT_DONE, PARTLY, Config, Json, load, open_database, run_async
+from provisioner.cli.terminal.progress import counting
 from provisioner.core.comparison import WRONG, AnyRecorded, Difference, Project, Recorded, differences
+from provisioner.core.requests import State
+from provisioner.postgres.filters import Filter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from provisioner.cli.look.survey import Surveyor
-    from provisioner.postgres.filters import Filter
+    from provisioner.cli.asking.infisical import Surveyor
     from provisioner.postgres.pool import Database
     from provisioner.postgres.recorded import Place
     from provisioner.settings import Settings
 
-SUCCEEDED: Final = (StateChoice.SUCCEEDED,)
 
-
-def verify(  # noqa: PLR0917  # the command line names them
-    ids: Ids = None,
+@filtering("ids", "batches", "projects", "targets")
+def verify(
     config: Config = None,
-    batches: Batches = None,
-    projects: Projects = None,
-    targets: Targets = None,
+    *,
+    wanted: Filter,
     repair: Annotated[bool, typer.Option("--repair", help="Have workers repair what differs.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -47,11 +46,11 @@ def verify(  # noqa: PLR0917  # the command line names them
 
     Example: provisioner verify --batch onboarding --repair
     """
-    wanted = filtered(ids=ids, states=SUCCEEDED, batches=batches, projects=projects, targets=targets)
+    wanted = replace(wanted, states=(State.SUCCEEDED,))
     raise typer.Exit(run_async(_verify(load(config), wanted, repairing=repair, as_json=as_json)))
 
 
-async def _verify(settings: "Settings", wanted: "Filter", *, repairing: bool, as_json: bool) -> int:
+async def _verify(settings: "Settings", wanted: Filter, *, repairing: bool, as_json: bool) -> int:
     from provisioner.keyring import present_fingerprints
     from provisioner.postgres.browse import count
     from provisioner.postgres.desired_changes import repair
@@ -79,9 +78,9 @@ async def _verify(settings: "Settings", wanted: "Filter", *, repairing: bool, as
 
 
 async def _compare_all(
-    settings: "Settings", database: "Database", wanted: "Filter", verified: Verified, advance: "Callable[[int], None]"
+    settings: "Settings", database: "Database", wanted: Filter, verified: Verified, advance: "Callable[[int], None]"
 ) -> None:
-    from provisioner.cli.look.survey import surveying
+    from provisioner.cli.asking.infisical import surveying
 
     async with AsyncExitStack() as stack:
         surveyors: dict[str, Surveyor] = {}
@@ -98,7 +97,7 @@ async def _compare_all(
 
 
 async def _pages(
-    database: "Database", wanted: "Filter"
+    database: "Database", wanted: Filter
 ) -> "AsyncIterator[tuple[Mapping[Place, Sequence[AnyRecorded]], Callable[[Surveyor], Surveyor]]]":
     """What was recorded of each kind, with who is to be asked for it."""
     from provisioner.postgres.kinds import ROTATIONS

@@ -1,16 +1,19 @@
 """What lies ahead: what would be created, exists already or conflicts, how long it takes, and what is in the way."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from provisioner.cli.onboard.asking import Told, ask
-from provisioner.cli.terminal.frame import several
-from provisioner.cli.terminal.progress import duration
-from provisioner.core.comparison import PlannedOutcome, planned_outcome
+from provisioner.cli.asking.infisical import Surveyor, opened
+from provisioner.cli.asking.openrouter import ask_about_keys
+from provisioner.cli.bulk.lines import Line, request_of
+from provisioner.cli.bulk.plan import time_left
+from provisioner.cli.terminal.output import several
+from provisioner.core.comparison import PlannedOutcome, Project, planned_outcome
 from provisioner.core.model import Request
-from provisioner.core.outlook import expected
+from provisioner.core.projects import SeenProject
+from provisioner.core.text import duration
 from provisioner.intake.rows import SEALED
 
 if TYPE_CHECKING:
@@ -28,18 +31,22 @@ _WORDS: Final = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """One connection that is wanted."""
+class Told:
+    """What a target told: the projects that the identity is in, and what is in them.
 
-    target: str
-    project_id: str
-    name: str
-    on_conflict: str
-    credential: str
-    project_name: str | None
+    `organization` has the projects with connections; None if the identity may not read those of the organization.
+    `missing` says of credentials, as they stand in the rows, why they cannot be used.
+    """
 
-    def __str__(self) -> str:
-        return f"{self.project_name} ({self.project_id})" if self.project_name else self.project_id
+    projects: Mapping[str, SeenProject]
+    organization: Mapping[str, Project] | None
+    missing: Mapping[str, str]
+
+    def project(self, project_id: str) -> Project | None:
+        """A project with its connections; None if they are not known."""
+        if self.organization is None:
+            return None
+        return self.organization.get(project_id.lower(), Project.of(()))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -104,7 +111,7 @@ class Ahead:
 
 def _some(lines: Sequence[Line]) -> Iterator[str]:
     for line in lines[:NAMED]:
-        yield f"{'':10}{line}"
+        yield f"{'':10}{line.project}"
     if len(lines) > NAMED:
         yield f"{'':10}… and {len(lines) - NAMED:,} more"
 
@@ -124,16 +131,11 @@ async def look_ahead(
         if not fresh and not ahead.known["pending"]:
             continue
         if target not in known:
-            known[target] = await ask(settings, database, target, map(_request, of_target))
+            known[target] = await ask(settings, database, target, map(request_of, of_target))
         for line in fresh:
             _judge(line, known[target], ahead)
-    await _foretell(settings, database, ahead)
+    ahead.seconds, ahead.why = await time_left(settings, database, ahead.work, settings.targets)
     return ahead
-
-
-def _request(line: Line) -> Request:
-    """The request of a line, as far as its key needs it."""
-    return Request(id=0, project_id=line.project_id, name=line.name, description=None, credential=line.credential)
 
 
 async def _unknown(database: "Database", target: str, lines: Sequence[Line], ahead: Ahead) -> Sequence[Line]:
@@ -172,26 +174,6 @@ def _judge(line: Line, told: Told, ahead: Ahead) -> None:
         ahead.work[line.target] += 1
 
 
-async def _foretell(settings: "Settings", database: "Database", ahead: Ahead) -> None:
-    """From the limit that is known, else from what the reads showed; the slowest target counts."""
-    from provisioner.postgres.reports import read_gauges, read_outlook
-
-    targets, _ = await read_outlook(database)
-    reads = {each.target: each for each in (await read_gauges(database)).budgets if each.kind == "read"}
-    pending = {each.target: each.pending for each in targets}
-    allowed = {each.target: each.allowed for each in targets}
-    slowest: float | None = None
-    for target in settings.targets:
-        work = pending.get(target, 0) + ahead.work[target]
-        pace, why = allowed.get(target), ""
-        if not pace and (budget := reads.get(target)):
-            guess = expected(metered=budget.metered, reads=budget.permits, period=budget.period)
-            pace, why = (guess.pace, guess.reason) if guess else (None, "")
-        if work and pace and (slowest is None or work / pace > slowest):
-            slowest, ahead.why = work / pace, why
-    ahead.seconds = slowest
-
-
 def question(ahead: Ahead) -> str:
     """What is asked before anything is written."""
     created = ahead.new[PlannedOutcome.CREATE]
@@ -201,3 +183,39 @@ def question(ahead: Ahead) -> str:
     return f"Create {several(created, 'connection')}" + (
         f" and carry out {several(others, 'other request')}?" if others else "?"
     )
+
+
+async def ask(settings: "Settings", database: "Database", target: str, requests: Iterable[Request]) -> Told:
+    """Log in once, read two lists, and see whether the keys of these requests are there, and are management keys.
+
+    Raises `SettingsError`, `TargetUnusable` with what to do, `DatabaseUnavailable` and `DatabaseUnusable`.
+    """
+    from provisioner.keyring import open_vault
+    from provisioner.targets import key_asker
+
+    async with opened(settings, database, target, open_vault(settings)) as found:
+        surveyor, asker = Surveyor(found.way), key_asker(settings, settings.targets[target].url)
+        projects = await surveyor.projects(None)
+        keys = await ask_about_keys(found.connections.vault, asker, requests)
+        return Told(
+            projects={project.id.lower(): project for project in projects},
+            organization=await surveyor.organization(),
+            missing={**keys.missing, **keys.refused},
+        )
+
+
+async def without_connection(
+    settings: "Settings", database: "Database", target: str, told: Told, projects: Sequence[SeenProject]
+) -> Sequence[SeenProject]:
+    """Those of the projects that have no OpenRouter connection: one more read a project, if there is no other way."""
+    empty: dict[str, bool] = {}
+    if told.organization is not None:
+        empty = {each.id: not (told.organization.get(each.id.lower()) or Project.of(())).by_id for each in projects}
+    else:
+
+        def tell(project_id: str, project: Project | None, _: str) -> None:
+            empty[project_id] = project is not None and not project.by_id
+
+        async with opened(settings, database, target) as found:
+            await Surveyor(found.way).survey([each.id for each in projects], tell)
+    return [each for each in projects if empty.get(each.id)]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from rich.markup import escape
 
-from provisioner.cli.terminal.program import program
+from provisioner.cli.terminal.output import program
 from provisioner.postgres.queries import statements
 
 if TYPE_CHECKING:

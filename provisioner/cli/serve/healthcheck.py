@@ -5,7 +5,8 @@ from typing import Annotated, Final
 
 import typer
 
-from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, say, tell_error
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config
+from provisioner.cli.terminal.output import say, tell_error
 
 PATIENCE: Final = 3.0  # seconds
 LONGEST: Final = 500  # bytes of an answer that are shown

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from provisioner.sandbox.simulator.faults import FAULTS, ROTATION_FAULTS, parse_faults
+from provisioner.sandbox.simulator.chance import FAULTS, ROTATION_FAULTS, parse_faults
 
 if TYPE_CHECKING:
     from provisioner.sandbox.simulator import Simulator
@@ -141,7 +141,7 @@ async def _serve(options: "Options", env: Path | None) -> int:
     import signal
 
     from provisioner.sandbox.simulator.app import PortTaken, Simulator
-    from provisioner.sandbox.simulator.settings import SettingsError
+    from provisioner.sandbox.simulator.options import SettingsError
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

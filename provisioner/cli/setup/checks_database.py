@@ -5,11 +5,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from provisioner.cli.setup.checks import Check, ok, problem, warning
-from provisioner.cli.terminal.frame import several
-from provisioner.cli.terminal.progress import duration
-from provisioner.cli.terminal.tables import local_time
+from provisioner.cli.terminal.output import local_time, several
 from provisioner.core.alerts import ADVICE, PLAN
 from provisioner.core.errors import DatabaseUnavailable, ProvisionerError, SchemaMismatch
+from provisioner.core.text import duration
 from provisioner.postgres.access import Kind, lacking
 from provisioner.postgres.condition import Server, defaults, holders, publications, read_server
 from provisioner.postgres.migrations import require_schema

@@ -8,7 +8,8 @@ from uuid import UUID
 import typer
 
 from provisioner.cli.setup.checks import Check, ok, problem
-from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, console, load, print_json, run_async
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, run_async
+from provisioner.cli.terminal.output import console, print_json
 from provisioner.core.errors import DatabaseUnusable
 
 if TYPE_CHECKING:
@@ -65,9 +66,14 @@ async def _checks(
     settings: "Settings", targets: list[str], project: str | None, *, notify: bool
 ) -> AsyncIterator[Check]:
     from provisioner.cli.setup.checks_database import check_database
-    from provisioner.cli.setup.checks_host import check_files, check_proxy
-    from provisioner.cli.setup.checks_notify import check_notify
-    from provisioner.cli.setup.checks_target import check_credentials, check_sealing, check_target
+    from provisioner.cli.setup.checks_host import (
+        check_credentials,
+        check_files,
+        check_notify,
+        check_proxy,
+        check_sealing,
+    )
+    from provisioner.cli.setup.checks_target import check_target
 
     yield ok("settings", f"they can be used; {', '.join(settings.targets)} configured")
     for check in check_files(settings):

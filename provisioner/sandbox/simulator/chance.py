@@ -1,12 +1,15 @@
-"""What can go wrong with a create by chance, and the seeded draw that decides when.
+"""What a seed decides: ids, secrets, and which creates meet which fault.
 
 Standard library only: the command line reads `FAULTS` for its help.
 """
 
+import hashlib
 from collections.abc import Mapping
 from random import Random
+from string import ascii_letters, digits
+from uuid import UUID
 
-__all__ = ["FAULTS", "ROTATION_FAULTS", "Faults", "check_shares", "parse_faults"]
+__all__ = ["FAULTS", "ROTATION_FAULTS", "Faults", "Seeds", "check_shares", "parse_faults"]
 
 FAULTS: dict[str, str] = {
     "cut-before-commit": "the connection is cut and nothing is inserted",
@@ -64,6 +67,11 @@ def parse_faults(text: str, known: Mapping[str, str] = FAULTS) -> dict[str, floa
     return check_shares(shares, known)
 
 
+def _stream(seed: int, purpose: str) -> Random:
+    """Return the randomness of one purpose, so that none disturbs the order of another."""
+    return Random(f"{seed}:{purpose}")  # noqa: S311 - repeatable on purpose, and nothing here is secret
+
+
 class Faults:
     """Decides which creates meet which fault: the same for the same seed and shares, in the order of the creates.
 
@@ -74,16 +82,16 @@ class Faults:
     def __init__(self, seed: int, shares: Mapping[str, float], purpose: str = "faults") -> None:
         self._purpose = purpose
         self.struck: dict[str, int] = {}
-        self.shares = dict(shares)
+        self.shares = shares
         self.reseed(seed)
 
     def share(self, shares: Mapping[str, float]) -> None:
         """Use these shares from now on; the sequence of draws goes on."""
-        self.shares = dict(shares)
+        self.shares = shares
 
     def reseed(self, seed: int) -> None:
         """Begin the sequence of this seed."""
-        self._random = Random(f"{seed}:{self._purpose}")  # noqa: S311 - a repeatable sequence is the point
+        self._random = _stream(seed, self._purpose)
         self._draw = self._random.random()
 
     def peek(self) -> str | None:
@@ -102,3 +110,37 @@ class Faults:
     def strike(self, name: str) -> None:
         """Count that a fault really had its effect."""
         self.struck[name] = self.struck.get(name, 0) + 1
+
+
+class Seeds:
+    """Every id and secret of the simulator."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._ids, self._requests, self._nonces, self._jitter = (
+            _stream(seed, purpose) for purpose in ("ids", "requests", "nonces", "jitter")
+        )
+
+    def named_uuid(self, name: str) -> str:
+        """Return the one id of this name, such as the organization's."""
+        return str(UUID(int=_stream(self._seed, name).getrandbits(128), version=4))
+
+    def named_secret(self, name: str) -> str:
+        """Return the one secret of this name: 64 hexadecimal digits."""
+        return hashlib.sha256(f"{self._seed}:{name}".encode()).hexdigest()
+
+    def uuid(self) -> str:
+        """Return the next id."""
+        return str(UUID(int=self._ids.getrandbits(128), version=4))
+
+    def request_id(self) -> str:
+        """Return the next `reqId`."""
+        return "req-" + "".join(self._requests.choices(ascii_letters + digits, k=14))
+
+    def ciphertext_hash(self) -> str:
+        """Return the hash of a fresh encryption: never the same twice, whatever was encrypted."""
+        return hashlib.sha256(self._nonces.randbytes(28)).hexdigest()
+
+    def jitter(self) -> float:
+        """Return a number from 0 to 1."""
+        return self._jitter.random()

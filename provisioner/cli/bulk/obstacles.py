@@ -6,10 +6,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from provisioner.cli.terminal.frame import several
+from provisioner.cli.bulk.lines import lines_of, request_of
+from provisioner.cli.terminal.output import several
 from provisioner.core.errors import ProvisionerError
+from provisioner.core.key_health import canonical
 from provisioner.intake.checked import CheckedFile
-from provisioner.intake.rows import COLUMNS, SEALED
+from provisioner.intake.rows import SEALED
 
 if TYPE_CHECKING:
     from provisioner.core.secret import Secret
@@ -25,13 +27,12 @@ def forewarned(checked: CheckedFile, settings: "Settings", served: Collection[st
 
     `served` are the targets that living workers serve. Their credentials are not known here.
     """
-    target, credential = COLUMNS.index("target") + 1, COLUMNS.index("credential") + 1  # behind the line's number
     targets: Counter[str] = Counter()
     credentials: Counter[str] = Counter()
-    for row in checked.rows():
-        targets[str(row[target])] += 1
-        if not str(row[credential]).startswith(SEALED):
-            credentials[_normal(str(row[credential]))] += 1
+    for line in lines_of(checked):
+        targets[line.target] += 1
+        if not line.credential.startswith(SEALED):
+            credentials[canonical(line.credential)] += 1
     for name, count in targets.items():
         if name not in settings.targets and name not in served:
             yield (
@@ -53,31 +54,19 @@ async def wrong_keys(
 
     Only keys that this host has can be asked about, and those in the file itself (`shown`, by the words in its rows).
     """
-    from provisioner.cli.look.keys_asked import ask_about_keys
-    from provisioner.core.model import Request
+    from provisioner.cli.asking.openrouter import ask_about_keys
     from provisioner.keyring import open_vault
     from provisioner.targets import key_asker
 
     if (asker := key_asker(settings, *(target.url for target in settings.targets.values()))) is None:
         return ()
-    project, name, credential = (COLUMNS.index(column) + 1 for column in ("project_id", "name", "credential"))
-
-    def requests() -> Iterator[Request]:
-        for row in checked.rows():
-            yield Request(
-                id=0,
-                project_id=str(row[project]),
-                name=str(row[name]),
-                description=None,
-                credential=str(row[credential]),
-            )
-
-    asked = await ask_about_keys(open_vault(settings), asker, requests(), shown)
+    asked = await ask_about_keys(open_vault(settings), asker, map(request_of, lines_of(checked)), shown)
     lines: dict[str, list[int]] = {}
-    for row in checked.rows() if asked.refused else ():
-        if why := asked.refused.get(word := str(row[credential])):
-            whose = "the API key" if word.startswith(SEALED) else f"credential {_normal(word)}"
-            lines.setdefault(f"{whose}: {why}", []).append(int(str(row[0])))
+    for line in lines_of(checked) if asked.refused else ():
+        if why := asked.refused.get(line.credential):
+            sealed = line.credential.startswith(SEALED)
+            whose = "the API key" if sealed else f"credential {canonical(line.credential)}"
+            lines.setdefault(f"{whose}: {why}", []).append(line.number)
     return [(said, len(numbers), numbers[0]) for said, numbers in lines.items()]
 
 
@@ -87,11 +76,9 @@ async def outsiders(checked: CheckedFile, settings: "Settings", database: "Datab
     One login and one read a target. It is a help and no check: what stands in the way of it is passed over.
     """
     wanted: dict[str, dict[str, str]] = {}
-    target, project, name = (COLUMNS.index(column) + 1 for column in ("target", "project_id", "project_name"))
-    for row in checked.rows():
-        if (one := str(row[target])) in settings.targets:
-            called = f"{row[name]} ({row[project]})" if row[name] else str(row[project])
-            wanted.setdefault(one, {}).setdefault(str(row[project]), called)
+    for line in lines_of(checked):
+        if line.target in settings.targets:
+            wanted.setdefault(line.target, {}).setdefault(line.project_id, line.project)
     told = []
     for one, projects in wanted.items():
         with suppress(ProvisionerError, TimeoutError):
@@ -103,7 +90,7 @@ async def outsiders(checked: CheckedFile, settings: "Settings", database: "Datab
 
 
 async def _joined(settings: "Settings", database: "Database", target: str) -> frozenset[str] | None:
-    from provisioner.cli.look.survey import surveying
+    from provisioner.cli.asking.infisical import surveying
 
     async with surveying(settings, database, target) as surveyor:
         return await surveyor.joined()
@@ -117,8 +104,3 @@ def _lacking(target: str, outside: Sequence[str], projects: int) -> str:
         " exist; their requests wait until it is added there with a role that may create app connections:"
         f" {', '.join(outside[:FEW])}{more}"
     )
-
-
-def _normal(name: str) -> str:
-    """A credential's name as the settings have it."""
-    return name.lower().replace("_", "-")

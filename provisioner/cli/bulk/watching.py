@@ -1,4 +1,4 @@
-"""How far an onboarding is, while it works: a display that keeps its counts, or lines where there is no terminal."""
+"""How far requests are, while somebody watches: a display that keeps its counts, or lines without a terminal."""
 
 import asyncio
 import sys
@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from provisioner.cli.terminal.frame import say
-from provisioner.cli.terminal.progress import duration
+from provisioner.cli.terminal.output import console, say
 from provisioner.core.errors import DatabaseUnavailable
-from provisioner.postgres.onboarding import Tally, tally
+from provisioner.core.reports import Leftovers
+from provisioner.core.text import duration
+from provisioner.postgres.onboarding import Tally, standing, tally
 from provisioner.postgres.reports import TargetReport, Workers, read_outlook, seconds_left
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ REFRESH: Final = 0.5  # seconds
 PLAIN: Final = 10.0  # seconds between two lines where there is no terminal
 LATELY: Final = 15.0  # seconds
 BIG: Final = 20_000  # requests, above which counting them is worth a longer pause
+LOOK: Final = 1.0  # seconds between two looks of those who only wait
+PATIENCE: Final = 30.0  # seconds without a worker: one that is restarted is back by then
 CAUSES: Final = 3  # error codes that have room
 
 
@@ -155,3 +158,34 @@ def folded(parts: Sequence[str], width: int) -> Iterator[str]:
             line = joined
     if line:
         yield line
+
+
+async def wait(database: "Database", ids: Sequence[int], *, sees_all: bool, quiet: bool) -> Leftovers:
+    """Show how far they are, and tell what is left in the end; who does not `sees_all` waits for every one of them."""
+    showing = None
+    if sees_all and not quiet:
+        showing = asyncio.create_task(watch(database, ids, console(stderr=True)), name="progress")
+    try:
+        return await _ended(database, ids, sees_all=sees_all)
+    finally:
+        if showing is not None:
+            showing.cancel()
+            with suppress(asyncio.CancelledError):
+                await showing
+
+
+async def _ended(database: "Database", ids: Sequence[int], *, sees_all: bool) -> Leftovers:
+    served = time.monotonic()
+    while True:
+        with suppress(DatabaseUnavailable):
+            if not sees_all:
+                done = await tally(database, ids, own=True)
+                if not done.pending:
+                    return Leftovers(succeeded=done.succeeded, failed=dict(done.failed))
+            else:
+                left = await standing(database, ids)
+                if not left.unserved:
+                    served = time.monotonic()
+                if not left.unfinished and (not left.unserved or time.monotonic() - served > PATIENCE):
+                    return left
+        await asyncio.sleep(LOOK)

@@ -2,10 +2,10 @@
 
 from dataclasses import asdict, dataclass
 
-from provisioner.cli.serve.leftovers import told as told_left
-from provisioner.cli.terminal.frame import print_json, say, several, tell_detail, tell_error, tell_warning
-from provisioner.cli.terminal.progress import duration
+from provisioner.cli.serve.run import told as told_left
+from provisioner.cli.terminal.output import print_json, say, several, tell_detail, tell_error, tell_warning
 from provisioner.core.reports import Leftovers
+from provisioner.core.text import duration
 from provisioner.intake.errors import Problem
 
 
