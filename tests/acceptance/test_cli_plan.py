@@ -58,7 +58,7 @@ def test_every_prospect_is_told(database: Database, infisical: Infisical, file: 
     lines = [line.split() for line in done.stdout.splitlines()]
     told = {line[-1] if line[0] == "…" else " ".join(line[1:3]): line[0] for line in lines if line[0].isdigit()}
     assert told == {
-        "exist already,": "1",
+        "already exist,": "1",
         "would be": "2",
         "exist, and": "1",
         "would conflict:": "1",

@@ -184,7 +184,7 @@ def test_a_rotation_alone_is_removed_by_its_id(database: Database) -> None:
     finish(database, [connection])
     request = rotation(database, connection, revoke_keys="true")
     said = provisioner("remove", str(request), "--with-secrets", database=database)
-    assert said.stdout.split()[:2] == ["1", "are"]
+    assert said.stdout.split()[:2] == ["1", "will"]
     assert wishes(database) == ["absent|t|t"]
     assert states(database)[connection] == "succeeded"
     again = provisioner("remove", str(request), database=database)

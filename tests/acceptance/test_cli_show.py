@@ -46,7 +46,7 @@ def test_an_unknown_id_is_told(database: Database) -> None:
         ("cancelled", ["it was cancelled", "`provisioner retry {id}` requests it again"]),
         ("retrying", ["it is retried in 60 min, at 20", "2 creates were sent so far, and 1 counted as failures"]),
         ("in_flight", ["in flight on worker host:7 since 20"]),
-        ("ready", ["it is in line for target default, place 1, due in about 0 s at the current pace"]),
+        ("ready", ["it is in the queue of target default at place 1, due in about 0 s at the current pace"]),
     ],
 )
 def test_each_state_says_what_happens_next(database: Database, state: str, said: list[str]) -> None:
