@@ -1,8 +1,8 @@
--- How the second kind of request moves: a secret rotation, which makes an ordinary API key with a connection's management key and
--- writes it into a secret. Its queue, leases, evidence and attempts are those of connections: ids tell the kinds apart, and its
--- line is that of `target/rotations`, a target of its own with budgets and incidents of its own.
+-- The second kind of request: a secret rotation, which makes an ordinary API key with a connection's management key and
+-- writes it into a secret. It shares the queue, leases, evidence and attempts of connections: the ids tell the kinds
+-- apart, and its line is `target/rotations`, which acts as a target with its own budgets and incidents.
 
--- Nothing in it is secret, so its rules are plain constraints. Ids begin where those of connections never come.
+-- No column is secret, so the rules are plain constraints. Its ids begin where those of connections never get.
 CREATE TABLE provisioner.rotation_requests (
     id bigint GENERATED ALWAYS AS IDENTITY (START WITH 1000000000001) PRIMARY KEY,
     target text NOT NULL DEFAULT 'default' CHECK (target ~ '^[a-z0-9][a-z0-9-]{0,62}$'),
@@ -13,9 +13,9 @@ CREATE TABLE provisioner.rotation_requests (
     secret_path text NOT NULL DEFAULT '/' CHECK (secret_path ~ '^/([^/\s]+/)*[^/\s]*$' AND length(secret_path) <= 500),
     secret_name text NOT NULL DEFAULT 'OPENROUTER_API_KEY' CHECK (secret_name ~ '^[^:/\s]{1,200}$'),
     interval_days integer NOT NULL DEFAULT 30 CHECK (interval_days BETWEEN 1 AND 3650),
-    rotate_at time NOT NULL DEFAULT '00:00',
+    rotate_at time NOT NULL DEFAULT '00:00' CHECK (rotate_at < '24:00'),
     key_name text NOT NULL DEFAULT '{project_name} {environment}' CHECK (key_name ~ '\S' AND length(key_name) <= 200),
-    spend_limit numeric CHECK (spend_limit > 0 AND spend_limit < 1e9),
+    spend_limit numeric CHECK (spend_limit >= 0.000001 AND spend_limit < 1e9),
     limit_reset text CHECK (limit_reset IN ('daily', 'weekly', 'monthly')),
     include_byok boolean,
     description text CHECK (provisioner.utf16_length(description) <= 255),
@@ -26,9 +26,10 @@ CREATE TABLE provisioner.rotation_requests (
     wanted text NOT NULL DEFAULT 'present' CHECK (wanted IN ('present', 'absent')),
     with_secrets boolean NOT NULL DEFAULT false,
     revoke_keys boolean NOT NULL DEFAULT false,
-    not_before timestamptz CHECK (isfinite(not_before)),
-    requested_by text NOT NULL DEFAULT current_user,
-    created_at timestamptz NOT NULL DEFAULT now() CHECK (isfinite(created_at)),
+    not_before timestamptz CHECK (not_before >= '0001-01-02 00:00:00+00' AND not_before < '9999-01-01 00:00:00+00'),
+    requested_by text NOT NULL DEFAULT current_user CHECK (length(requested_by) <= 200),
+    created_at timestamptz NOT NULL DEFAULT now()
+        CHECK (created_at >= '0001-01-02 00:00:00+00' AND created_at < '9999-01-01 00:00:00+00'),
     status text NOT NULL DEFAULT 'pending' CHECK (status IN ('pending', 'succeeded', 'failed', 'cancelled', 'removed')),
     rotation_id uuid,
     connection_id uuid,
@@ -50,24 +51,24 @@ CREATE TABLE provisioner.rotation_requests (
 
 CREATE INDEX rotation_requests_batch ON provisioner.rotation_requests (batch) WHERE batch IS NOT NULL;
 
--- Few rotations have left a key behind, and everybody who looks at the status asks for them.
+-- Few rotations have left a key behind, and every status asks for them.
 CREATE INDEX rotation_requests_left_behind ON provisioner.rotation_requests (id) WHERE left_behind IS NOT NULL;
 
-COMMENT ON TABLE provisioner.rotation_requests IS 'One row is one secret rotation that somebody wants: a key of its own for a project';
-COMMENT ON COLUMN provisioner.rotation_requests.connection IS 'The connection with the management key, by its name in the same project';
-COMMENT ON COLUMN provisioner.rotation_requests.key_name IS 'The key''s name at OpenRouter; {project_name}, {project_id} and {environment} are filled in';
-COMMENT ON COLUMN provisioner.rotation_requests.with_secrets IS 'Whether removing it deletes its secret, too';
-COMMENT ON COLUMN provisioner.rotation_requests.revoke_keys IS 'Whether removing it revokes its keys at OpenRouter, too';
+COMMENT ON TABLE provisioner.rotation_requests IS 'Each row requests one secret rotation: a key of its own for a project';
+COMMENT ON COLUMN provisioner.rotation_requests.connection IS 'The name of the connection with the management key, in the same project';
+COMMENT ON COLUMN provisioner.rotation_requests.key_name IS 'The key''s name at OpenRouter, in which {project_name}, {project_id} and {environment} are replaced';
+COMMENT ON COLUMN provisioner.rotation_requests.with_secrets IS 'Whether removing it also deletes its secret';
+COMMENT ON COLUMN provisioner.rotation_requests.revoke_keys IS 'Whether removing it also revokes its keys at OpenRouter';
 COMMENT ON COLUMN provisioner.rotation_requests.key_issued IS 'The name under which OpenRouter lists the key';
 COMMENT ON COLUMN provisioner.rotation_requests.left_behind IS 'Which other keys stay or may stay at OpenRouter, and what to do; set it to NULL when that is done';
 
--- What was left behind at OpenRouter, in words: what was said before, and what has come to light, once. Written so that it is inlined.
+-- Combine descriptions of what was left behind at OpenRouter, without repetition. Written so that it is inlined.
 CREATE FUNCTION provisioner.also_left(before text, more text) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT CASE WHEN position(more IN before) > 0 THEN before ELSE nullif(concat_ws('; ', before, more), '') END
 $$;
 
--- What both kinds have in common, with the line that each request stands in.
+-- The common columns of both kinds, with each request's line.
 CREATE VIEW provisioner.requests AS
 SELECT
     q.id, q.target, q.batch, q.requested_by, q.status, q.error_code, q.created_at, q.finished_at, q.attempts,
@@ -83,8 +84,9 @@ FROM provisioner.rotation_requests AS r;
 
 COMMENT ON VIEW provisioner.requests IS 'All requests of every kind, in brief; a rotation''s target is that of its line';
 
--- Give the pending ones of these rotations a place, unless they have one: until its connection is there a rotation waits for ever,
--- in no scan of what is due. Those whose connection failed for good fail with it. What is recorded already needs no connection.
+-- Give pending rotations without a place one. A rotation waits without a time limit for its connection, and no scan for
+-- due requests finds it. If the connection failed for good, the rotation fails with it. A recorded rotation needs no
+-- connection.
 CREATE FUNCTION provisioner.place_rotations(ids bigint[]) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -111,14 +113,14 @@ BEGIN
 END
 $$;
 
--- Let those of these rotations that wait for their connection go its way.
+-- Update these rotations after a change of the connection they wait for.
 CREATE FUNCTION provisioner.follow_connections(ids bigint[]) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     before text := coalesce(current_setting('provisioner.recording', true), '');
 BEGIN
     IF coalesce(cardinality(follow_connections.ids), 0) = 0 THEN
-        RETURN;  -- nobody is woken for nothing: a sweep asks every few seconds
+        RETURN;  -- nothing is woken needlessly: a sweep calls this every few seconds
     END IF;
     PERFORM set_config('provisioner.recording', 'on', true);
     UPDATE provisioner.waiting AS w
@@ -152,7 +154,7 @@ BEGIN
     FROM failed AS f
     WHERE r.id = f.id AND r.id IN (SELECT u.id FROM unplaced AS u);
     PERFORM set_config('provisioner.recording', before, true);
-    -- Heard as: look at everything.
+    -- An empty payload means: poll everything.
     PERFORM pg_notify('provisioner', '');
 END
 $$;
@@ -168,8 +170,8 @@ $$;
 CREATE TRIGGER rotations_inserted AFTER INSERT ON provisioner.rotation_requests
 REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_inserted();
 
--- Whatever changes a connection's status, by whomever: the rotations that wait for it hear of it, and those that failed with it are
--- pending again as soon as it is. Costs a statement nothing while there are no rotations.
+-- When a connection's status changes, update the rotations that wait for it; those that failed with it become pending
+-- again with it. This costs a statement nothing while there are no rotations.
 CREATE FUNCTION provisioner.connections_followed() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -212,7 +214,7 @@ $$;
 CREATE TRIGGER connections_followed AFTER UPDATE ON provisioner.connection_requests
 REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.connections_followed();
 
--- A connection that is asked for after its rotation, and that has ended already: a row that somebody writes so.
+-- Handle a connection that is inserted after its rotation with a final status, as somebody may write it.
 CREATE FUNCTION provisioner.connections_joined() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -236,15 +238,15 @@ $$;
 CREATE TRIGGER connections_joined AFTER INSERT ON provisioner.connection_requests
 REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.connections_joined();
 
--- Put a rotation in line anew, whatever its status and its place; whether nobody has it in hand. A change or a create that was lost
--- lately may still be carried out, and what is done now must come after it.
+-- Put a rotation in line anew, whatever its status and place; whether no worker has it. A lost update or create may
+-- still be carried out, and what is done now must come after it.
 CREATE FUNCTION provisioner.reopen_rotation(r provisioner.rotation_requests) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     before text := coalesce(current_setting('provisioner.recording', true), '');
     lately timestamptz;
 BEGIN
-    -- It may change places between two statements, so it is looked for again.
+    -- It may change places between two statements, so this is repeated.
     FOR round IN 1..20 LOOP
         DELETE FROM provisioner.waiting AS w WHERE w.id = r.id;
         EXIT WHEN FOUND;
@@ -268,8 +270,9 @@ BEGIN
 END
 $$;
 
--- A rotation that is edited. What Infisical takes in a PATCH is noted once the rotation is recorded, and sent; what it was made with
--- stays. Nothing of it can be edited while a create is under way or in doubt: what that makes would be recorded as something else.
+-- Handle an edit of a rotation. What Infisical accepts in a PATCH is noted after the rotation is recorded, and sent;
+-- what it was made with stays. Nothing can be edited while a create is in flight or in doubt, because its result would
+-- be recorded with the wrong values.
 CREATE FUNCTION provisioner.rotation_edited() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -287,7 +290,7 @@ DECLARE
         SELECT c FROM unnest(changed) AS c
         WHERE c IN ('target', 'project_id', 'connection', 'environment', 'secret_path', 'key_name')
     );
-    -- The name of a key that may have been left behind is told as it was sent.
+    -- The name of a key that may have been left behind is reported as it was sent.
     naming text[] := ARRAY (
         SELECT c FROM unnest(changed) AS c WHERE c = 'project_name' AND new.key_name LIKE '%{project_name}%'
     );
@@ -343,7 +346,8 @@ limit_reset, include_byok, description, priority, not_before, project_name
 ON provisioner.rotation_requests
 FOR EACH ROW EXECUTE FUNCTION provisioner.rotation_edited();
 
--- A rotation that somebody sets to pending is to be tried again, and made again if it was removed: it gets a place, unless it has one.
+-- A rotation that somebody sets to pending is retried, and made again if it was removed: it gets a place, unless it has
+-- one.
 CREATE FUNCTION provisioner.rotation_status_edited() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -370,7 +374,8 @@ CREATE TRIGGER rotation_status_edited AFTER UPDATE OF status ON provisioner.rota
 FOR EACH ROW WHEN (new.status = 'pending' AND old.status <> 'pending')
 EXECUTE FUNCTION provisioner.rotation_status_edited();
 
--- As with connections: what workers record is not for others to write. That a left-behind key has been deleted is for people to say.
+-- As for connections, only workers may write what they record. People may note that a key that was left behind is
+-- deleted.
 CREATE FUNCTION provisioner.refuse_recorded_of_rotations() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -402,15 +407,15 @@ WHEN (
 )
 EXECUTE FUNCTION provisioner.refuse_recorded_of_rotations();
 
--- Another wish. What is not wanted and certainly never was made has ended at once; everything else is the workers' to do, and does
--- not wait for its connection. What is in flight is put back in line when its attempt has ended.
+-- Handle an edit of `wanted`. What is not wanted and was certainly never made ends at once; everything else is work for
+-- a worker, and does not wait for the connection. A rotation in flight is put back in line when its attempt has ended.
 CREATE FUNCTION provisioner.rotation_wished() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     before text := coalesce(current_setting('provisioner.recording', true), '');
 BEGIN
     IF new.wanted = 'present' AND new.status = 'cancelled' THEN
-        RETURN NULL;  -- what was cancelled stays that, until somebody retries it
+        RETURN NULL;  -- a cancelled request stays cancelled until somebody retries it
     END IF;
     IF EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.id = new.id) THEN
         RETURN NULL;
@@ -438,8 +443,9 @@ CREATE TRIGGER rotation_wished AFTER UPDATE OF wanted ON provisioner.rotation_re
 FOR EACH ROW WHEN (new.wanted IS DISTINCT FROM old.wanted)
 EXECUTE FUNCTION provisioner.rotation_wished();
 
--- Have the rotations removed that use a connection which is not wanted any more: Infisical does not delete what is in use. The
--- connection waits for them, in no scan of what is due. What was adopted stays, unless its removal was asked for.
+-- Remove the rotations that use a connection which is no longer wanted: Infisical does not delete what is in use. The
+-- connection waits for them, and no scan for due requests finds it. Adopted rotations stay, unless their removal was
+-- requested.
 CREATE FUNCTION provisioner.remove_rotations_of(c provisioner.connection_requests, adopted boolean) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -472,7 +478,7 @@ CREATE TRIGGER rotations_first AFTER UPDATE OF wanted ON provisioner.connection_
 FOR EACH ROW WHEN (new.wanted = 'absent' AND old.wanted IS DISTINCT FROM 'absent')
 EXECUTE FUNCTION provisioner.rotations_first();
 
--- The last of the rotations that a connection's removal waits for has ended, well or not, or is wanted again.
+-- The last rotation that a connection's removal waits for has ended, or is wanted again.
 CREATE FUNCTION provisioner.rotation_ended() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -512,7 +518,7 @@ FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_truncated('100000000000
 -- Rotations are counted under the targets of their lines.
 SELECT provisioner.keep_counts('provisioner.rotation_requests', '/rotations', 'rotation_id');
 
--- Try rotations again, as `retry` does with connections. Those that wait for their connection go on waiting.
+-- Retry rotations, as `retry` does with connections. Rotations that wait for their connection continue to wait.
 CREATE FUNCTION provisioner.retry_rotations(ids bigint[]) RETURNS TABLE (id bigint, was text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
@@ -540,7 +546,7 @@ BEGIN
 END
 $$;
 
--- Somebody has deleted the keys at OpenRouter that these rotations left behind, so nobody needs to look for them any more.
+-- Note that the keys which these rotations left behind at OpenRouter have been deleted.
 CREATE FUNCTION provisioner.keys_deleted(ids bigint[]) RETURNS TABLE (id bigint)
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     UPDATE provisioner.rotation_requests AS r SET left_behind = NULL
@@ -550,8 +556,9 @@ $$;
 
 COMMENT ON FUNCTION provisioner.keys_deleted(bigint[]) IS 'Note that the keys which rotations left behind are deleted at OpenRouter';
 
--- Put rotations in line that are not as they were recorded, as `repair` does with connections. What is wrong is `gone`, `failing`, a
--- column, or `automatic`: that somebody switched the rotation off. Infisical itself repeats what failed: the outcome is `failing`.
+-- Put rotations in line that differ from what was recorded, as `repair` does with connections. The difference is
+-- `gone`, `failing`, a column, or `automatic`: somebody switched the rotation off. Infisical itself repeats what
+-- failed: then the outcome is `failing`.
 CREATE FUNCTION provisioner.repair_rotations(ids bigint[], wrong text[]) RETURNS TABLE (id bigint, outcome text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column

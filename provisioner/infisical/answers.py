@@ -1,10 +1,10 @@
-"""Turn an answer of Infisical into an observation.
+"""Interpret an answer as an observation.
 
-Pure: no clock, no I/O, and never an exception, whatever the answer is. Read by status, then by `error`, then by how
-`message` begins. What an answer means and what it proves are two things: a gateway's page may say clearly that the
-address is wrong, and may have come after the create went through. Only the promised answer proves that a connection was
-made, and only Infisical's own refusal that none was. A doubt costs a look-up; a wrong guess would cost a connection
-made twice or lost.
+Pure: no clock, no I/O, and never an exception, whatever the answer. The status decides first, then `error`, then the
+beginning of `message`. What an answer means and what it proves are two things: a gateway's page may say clearly that
+the address is wrong, and still follow a create that went through. Only the documented answer proves that a connection
+was made, and only Infisical's own refusal that none was. A doubt costs a look-up; a wrong guess would duplicate or lose
+a connection.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,12 +35,11 @@ def read_answer(
     began: float | None = None,
     elapsed: float = 0.0,
 ) -> Observation:
-    """What an answer shows.
+    """Interpret an answer.
 
-    `headers` are looked up in lower case. The observation holds no part of the key that was sent. `now` is the time of
-    receipt in seconds since 1970, `began` when it was sent on the monotonic clock, and `elapsed` the seconds that the
-    call took. See `is_unexplained` for a 401 that does
-    not say whether it is about the token or the key.
+    Look headers up in lower case. The observation contains no part of the key that was sent. `now` is the time of
+    receipt in seconds since 1970, `began` the monotonic time of sending, and `elapsed` the duration in seconds. See
+    `is_unexplained` for a 401 that does not say whether it is about the token or the key.
     """
     reply = Reply(asked, status, headers, body, now, began, elapsed)
     return _read_success(reply) if 200 <= status < 300 else read_refusal(reply)
@@ -55,7 +54,7 @@ def read_list(
     now: float | None = None,
     elapsed: float = 0.0,
 ) -> tuple[Observation, tuple[Connection, ...]]:
-    """What the list of a project's connections shows, and the connections if it is `FOUND`."""
+    """Interpret the list of a project's connections; returns them too if it is `FOUND`."""
     reply = Reply(asked, status, headers, body, now, None, elapsed)
     if not 200 <= status < 300:
         return read_refusal(reply), ()
@@ -67,15 +66,13 @@ def read_list(
 
 
 def is_unexplained(observation: Observation) -> bool:
-    """Whether this is a 401 that may be about the token as well as about the key: one cheap call settles it."""
+    """Whether this 401 may be about the token as well as the key, which one cheap call will settle."""
     return observation.result is Result.TOKEN_TROUBLE and observation.message.startswith((UNEXPLAINED, FOREIGN))
 
 
 def _read_success(reply: Reply) -> Observation:
     asked = reply.asked
     try:
-        if asked.action in _DELETING and not reply.body:
-            return reply.shows(Result.REMOVED)
         data = read_json(reply.body)
         return _SUCCESS[asked.action](reply, data.get("appConnection") if isinstance(data, dict) else None)
     except Unreadable as exc:
@@ -83,7 +80,7 @@ def _read_success(reply: Reply) -> Observation:
 
 
 def not_understood(reply: Reply, problem: Unreadable) -> Observation:
-    """An answer of success that shows nothing: another server's if it is no JSON, else the outcome is unknown."""
+    """Interpret a success that shows nothing: another server if it is not JSON, else an unknown outcome."""
     if reply.kind and not reply.kind.endswith("json"):
         kind = clean(reply.kind, secret=reply.asked.key)
         message = f"the server answered {reply.status} with {kind} instead of JSON: check the target's url"
@@ -112,7 +109,7 @@ def _replaced(reply: Reply, data: Any) -> Observation:
 
 
 def _deleted(reply: Reply, data: Any) -> Observation:
-    """Infisical answers with what it has deleted."""
+    """Interpret the answer to a deletion: Infisical returns what it has deleted."""
     _replaced(reply, data)
     return reply.shows(Result.REMOVED)
 
@@ -129,7 +126,6 @@ def _looked_up(reply: Reply, data: Any) -> Observation:
     return reply.shows(Result.FOUND, connection=connection)
 
 
-_DELETING: Final = frozenset({Action.REMOVE, Action.DELETE})
 _SUCCESS: Final[dict[Action, Callable[[Reply, Any], Observation]]] = {
     Action.CREATE: _made,
     Action.REPLACE: _replaced,

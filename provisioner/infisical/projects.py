@@ -1,6 +1,6 @@
-"""Read what Infisical says of projects: the list of those that the machine identity is a member of, or a single one.
+"""Interpret what Infisical says about projects: the list of the identity's projects, or a single one.
 
-Pure. One list tells all of them, so it is also the cheapest test of membership (`infisical-api.md` §11).
+Pure. One list covers all projects, so it is also the cheapest test of membership (`infisical-api.md` §11).
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ def read_projects(
     now: float | None = None,
     elapsed: float = 0.0,
 ) -> tuple[Observation, tuple[SeenProject, ...]]:
-    """`FOUND` with the projects, or what stood in the way."""
+    """Return `FOUND` with the projects, or what prevented it."""
     reply = Reply(asked, status, headers, body, now, None, elapsed)
     if not 200 <= status < 300:
         return read_refusal(reply), ()
@@ -43,7 +43,7 @@ def read_project(
     began: float | None = None,
     elapsed: float = 0.0,
 ) -> Observation:
-    """`FOUND` if there is such a project, `PROJECT_MISSING` if Infisical says of this very id that there is none."""
+    """Return `FOUND` if the project exists, `PROJECT_MISSING` if Infisical says that this very id does not exist."""
     reply = Reply(asked, status, headers, body, now, began, elapsed)
     if not 200 <= status < 300:
         seen, said = read_refusal(reply), read_envelope(body, secret="")
@@ -68,7 +68,7 @@ def _projects(data: Any) -> tuple[SeenProject, ...]:
 
 
 def _project(data: Any) -> SeenProject:
-    """A project as it is listed. One without an id spoils the list: what is missing in it would be taken for gone."""
+    """Read a listed project. Raises `Unreadable` without an id: an incomplete list would make projects look deleted."""
     id_ = data.get("id") if isinstance(data, dict) else None
     if not isinstance(id_, str) or not is_uuid(id_):
         raise Unreadable("a project in it has no id")

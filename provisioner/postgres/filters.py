@@ -1,4 +1,4 @@
-"""Which requests are meant: what people say of them, on the command line and on the page."""
+"""Select requests by what people say about them, on the command line and on the page."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ from provisioner.postgres.kinds import KINDS, Kind
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """Which requests are meant: those that have one of the values of each kind; a kind without values means any."""
+    """A selection of requests: each field lists the accepted values, and an empty field accepts any."""
 
     ids: Collection[int] = ()
     states: Collection[State] = ()
@@ -24,11 +24,11 @@ class Filter:
         return not any(self._kinds())
 
     def arguments(self) -> tuple[list[object] | None, ...]:
-        """The arguments of the statements, in their order."""
+        """The arguments of the statements, in order."""
         return tuple(list(kind) or None for kind in self._kinds())
 
     def of(self, kind: Kind) -> "Filter | None":
-        """The same for one kind of request, whose line a target may be named with; None if none of it can match."""
+        """Return the filter for one kind of request; None if none can match. A target may name the kind's line."""
         places = [target.partition("/") for target in self.targets]
         targets = tuple(target for target, slash, of in places if slash + of in {"", kind.words.line})
         return replace(self, targets=targets) if targets or not places else None
@@ -38,5 +38,5 @@ class Filter:
 
 
 def parts(wanted: Filter, kinds: Sequence[Kind] = KINDS) -> Sequence[tuple[Kind, Filter]]:
-    """The filter for each of these kinds that can match it, in the order of their ids."""
+    """Return the filter for each of these kinds that can match, in the order of their ids."""
     return [(kind, its) for kind in kinds if (its := wanted.of(kind)) is not None]

@@ -8,7 +8,7 @@ import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, retry_if_not_exception_type
 from tenacity.wait import wait_exponential, wait_random
 
-from provisioner.core.errors import DatabaseRefusing, DatabaseUnavailable, StatementRefused
+from provisioner.core.errors import DatabaseRefusing, DatabaseUnavailable, ProvisionerError, StatementRefused, is_outage
 from provisioner.core.ports import Clock
 
 log = structlog.stdlib.get_logger()
@@ -96,3 +96,9 @@ class DatabaseRetry:
 def jittered(seconds: float) -> float:
     """Return a pause of about this many seconds, randomised so that workers do not act in step."""
     return seconds * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load, keeps no secret
+
+
+def log_failure(duty: str, error: ProvisionerError, again_in: float) -> None:
+    """Log that a duty failed and is tried again; an outage of the database is logged by those who wait for it."""
+    if not is_outage(error):
+        log.warning("upkeep_failed", duty=duty, error=str(error), again_in=again_in)

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from provisioner.core.comparison import Project
 from provisioner.core.errors import ProvisionerError
 from provisioner.core.model import Connection, Observation, Request, Result
+from provisioner.worker.reads import learn_from, take_permit
 
 if TYPE_CHECKING:
-    from provisioner.core.pacing import Grant
-    from provisioner.core.ports import Permits
     from provisioner.core.projects import SeenProject
     from provisioner.credentials.vault import NamedVault
     from provisioner.infisical.connections import Found
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 AT_ONCE: Final = 8  # reads in flight
 PATIENCE: Final = 5  # projects in a row without an answer, after which the target is given up
 FEW: Final = 3  # projects that are asked for one by one: the list of the organization may hold 100 000 connections
-BREATH: Final = 0.05  # seconds; the shortest wait for a permit
 
 T = TypeVar("T")
 
@@ -155,7 +153,7 @@ class Surveyor:
             await self._permit()
             found = await call()
             seen = found[0]
-            self._reads.learn(seen.rate, metered=seen.metered, throttled_for=seen.retry_after, elapsed=seen.elapsed)
+            learn_from(self._reads, seen)
             if seen.result is not Result.THROTTLED:  # else the budget is blocked now, and waits as long as it has to
                 self._count(seen.result, seen.message)
                 return found
@@ -165,7 +163,7 @@ class Surveyor:
         clock = asyncio.get_running_loop().time
         async with self._turn:
             await asyncio.sleep(self._next - clock())
-            granted = await permit(self._reads, spare=True)
+            granted = await take_permit(self._reads, spare=True)
             self._next = clock() + granted.wait
 
     def _count(self, seen: Result, message: str) -> None:
@@ -179,15 +177,6 @@ def _by_project(connections: Iterable[Connection]) -> Mapping[str, Project]:
     for connection in connections:
         projects.setdefault((connection.project_id or "").lower(), []).append(connection)
     return {project: Project.of(found) for project, found in projects.items()}
-
-
-async def permit(reads: "Permits", *, spare: bool = False) -> "Grant":
-    """Wait for the permit to send one call. Raises `DatabaseUnavailable`."""
-    while True:
-        granted = await reads.acquire(1, spare=spare)
-        if granted.permits:
-            return granted
-        await asyncio.sleep(max(granted.wait, BREATH))
 
 
 @asynccontextmanager

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from provisioner.cli.terminal.output import called, print_json, say, several
+from provisioner.cli.terminal.output import called, print_json, say
 from provisioner.core.comparison import AnyRecorded, Difference, Recorded
+from provisioner.core.text import several
 
 SHOWN: Final = 20  # of a kind, one by one; --json has all
 

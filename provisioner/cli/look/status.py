@@ -14,6 +14,7 @@ from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, o
 from provisioner.cli.terminal.output import console, say, show, tell_detail, tell_error
 from provisioner.core.alerts import alert_messages
 from provisioner.core.errors import DatabaseUnavailable, DatabaseUnusable
+from provisioner.core.text import several
 from provisioner.postgres.reports import Status, read_status
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ def status(
     """Show the progress, the pace, and what needs your attention.
 
     Exits 1 if something needs attention: a failed request, pending requests that no worker serves, or a paused target
-    that requests wait for. If this host has a credential's key, the command also counts the connections that have an
-    old one. --watch also shows what has changed since it began; with --json it prints one line of JSON per second.
+    that requests wait for. Where this host has a credential's key, it also says how many connections have another one.
+    --watch also says what has changed since it began; with --json it prints one line of JSON a second.
 
     Example: provisioner status --batch onboarding --watch
     """
@@ -71,8 +72,8 @@ async def _status(settings: "Settings", asked: Asked, *, watch: bool, as_json: b
         screen = console()
         show(view(seen, screen), screen)
     if old_keys and not as_json:
-        have = "connection has" if old_keys == 1 else "connections have"
-        say(f"{old_keys:,} {have} an old key: `provisioner rekey --outdated` sends the current one")
+        have = several(old_keys, "connection has", "connections have")
+        say(f"{have} another key than the credential has now: `provisioner rekey --outdated` sends it")
     return NOT_DONE if alert_messages(seen) else DONE
 
 

@@ -9,11 +9,10 @@ from provisioner.cli.asking.infisical import Surveyor, opened
 from provisioner.cli.asking.openrouter import ask_about_keys
 from provisioner.cli.bulk.lines import Line, request_of
 from provisioner.cli.bulk.plan import time_left
-from provisioner.cli.terminal.output import several
 from provisioner.core.comparison import PlannedOutcome, Project, planned_outcome
 from provisioner.core.model import Request
 from provisioner.core.projects import SeenProject
-from provisioner.core.text import duration
+from provisioner.core.text import duration, several
 from provisioner.intake.rows import SEALED
 
 if TYPE_CHECKING:

@@ -22,9 +22,10 @@ from provisioner.cli.bulk.lines import (
     parse_rotation,
 )
 from provisioner.cli.terminal.frame import NOT_DONE, Config, open_database, run_async
-from provisioner.cli.terminal.output import console, say, several, tell_detail, tell_error
+from provisioner.cli.terminal.output import console, say, tell_detail, tell_error
 from provisioner.core.model import Request
 from provisioner.core.projects import ProjectFilter, ProjectType, chosen
+from provisioner.core.text import several
 from provisioner.intake.checked import CheckedFile
 from provisioner.intake.rows import Row
 

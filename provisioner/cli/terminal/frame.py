@@ -13,7 +13,7 @@ import typer
 
 from provisioner.cli.terminal.output import tell_detail, tell_error, tell_warning
 from provisioner.cli.terminal.streams import OutputUnwritable, abandon, flush_output, prepare_streams
-from provisioner.core.errors import ProvisionerError
+from provisioner.core.errors import ProvisionerError, is_outage
 
 if TYPE_CHECKING:
     from provisioner.postgres.pool import Database
@@ -159,12 +159,10 @@ def _tell_unforeseen(error: BaseException) -> int:
 
 
 def _advised(error: ProvisionerError) -> str:
-    from provisioner.core.errors import DatabaseUnavailable, StatementRefused
-
     if said := re.match(r"permission denied for [^;]+", str(error)):
         return f"{said[0]}: {_who_may()}"
 
-    if isinstance(error, DatabaseUnavailable) and not isinstance(error, StatementRefused):
+    if is_outage(error):
         reason = re.sub(r"^(\w+: )?(\[Errno -?\d+\] )?", "", str(error))  # the sentence, without Python's words for it
         return (
             f"the database cannot be reached: {reason}; check that it is running and that PROVISIONER_DATABASE_URL is"
