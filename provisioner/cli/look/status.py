@@ -73,7 +73,7 @@ async def _status(settings: "Settings", asked: Asked, *, watch: bool, as_json: b
         show(view(seen, screen), screen)
     if old_keys and not as_json:
         have = several(old_keys, "connection has", "connections have")
-        say(f"{have} another key than the credential has now: `provisioner rekey --outdated` sends it")
+        say(f"{have} an old key: `provisioner rekey --outdated` sends the current one")
     return NOT_DONE if alert_messages(seen) else DONE
 
 
