@@ -1,4 +1,4 @@
-"""How every command runs: its exit status, what is told of its errors, its settings and its database."""
+"""How every command runs: its exit status, what receives its errors, its settings and its database."""
 
 import errno
 import os
