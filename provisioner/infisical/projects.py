@@ -36,10 +36,10 @@ def read_project(reply: Reply) -> Observation:
 
 
 def _projects(data: Any) -> tuple[SeenProject, ...]:
-    listed = data.get("projects") if isinstance(data, dict) else None
-    if not isinstance(listed, list):
+    found = data.get("projects") if isinstance(data, dict) else None
+    if not isinstance(found, list):
         raise Unreadable("it holds no list of projects")
-    return tuple(map(_project, listed))
+    return tuple(map(_project, found))
 
 
 def _project(data: Any) -> SeenProject:
