@@ -57,8 +57,6 @@ def is_unexplained(observation: Observation) -> bool:
 def _read_success(reply: Reply) -> Observation:
     asked = reply.asked
     try:
-        if asked.action in _DELETING and not reply.body:
-            return reply.shows(Result.REMOVED)
         data = read_json(reply.body)
         return _SUCCESS[asked.action](reply, data.get("appConnection") if isinstance(data, dict) else None)
     except Unreadable as exc:
@@ -112,7 +110,6 @@ def _looked_up(reply: Reply, data: Any) -> Observation:
     return reply.shows(Result.FOUND, connection=connection)
 
 
-_DELETING: Final = frozenset({Action.REMOVE, Action.DELETE})
 _SUCCESS: Final[dict[Action, Callable[[Reply, Any], Observation]]] = {
     Action.CREATE: _made,
     Action.REPLACE: _replaced,

@@ -55,13 +55,17 @@ class Unreadable(ValueError):
 
 
 class Asked(NamedTuple):
-    """What was asked for, which the answer has to match. `key` is the API key that was sent."""
+    """What was asked for, which the answer has to match. `key` is the API key that was sent.
+
+    `folder` is the environment and the path of a rotation.
+    """
 
     action: Action
     project_id: str | None = None
     name: str = ""
     connection_id: str | None = None
     key: str = ""
+    folder: tuple[str, str] | None = None
 
 
 class Reply(NamedTuple):

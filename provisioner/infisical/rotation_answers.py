@@ -16,6 +16,7 @@ _REFUSED: Final[tuple[tuple[str, Result], ...]] = (
     ("secrets already exist", Result.SECRET_EXISTS),
     ("Could not find App Connection", Result.CONNECTION_MISSING),
 )
+_SHOWS: Final = {Action.CREATE: Result.CREATED, Action.UPDATE: Result.UPDATED, Action.LOOK_UP: Result.FOUND}
 _Number = TypeVar("_Number", int, float)
 # A deletion that revokes keys does so first, and deletes nothing if OpenRouter refuses.
 _NOT_ISSUED: Final = ("Failed to create OpenRouter API key", "Failed to delete OpenRouter API key")
@@ -28,30 +29,37 @@ def read_rotation(reply: Reply) -> Observation:
     if not reply.is_success:
         return _refined(reply.asked, read_refusal(reply))
     try:
-        if reply.asked.action is Action.REMOVE:
-            if reply.body:
-                read_json(reply.body)
-            return reply.shows(Result.REMOVED)
         data = read_json(reply.body)
         rotation = _rotation(data.get("secretRotation") if isinstance(data, dict) else None)
+        return _about(reply, rotation)
     except Unreadable as exc:
         return not_understood(reply, exc)
-    return _about(reply, rotation)
 
 
 def _about(reply: Reply, rotation: Rotation) -> Observation:
-    """Interpret an answer that describes a rotation: as success, unless it describes another one."""
+    """Interpret an answer that describes a rotation; raises `Unreadable` if it describes another one."""
     asked = reply.asked
-    match asked.action:
-        case Action.CREATE:
-            right = _lowered(rotation.name, rotation.project_id) == _lowered(asked.name, asked.project_id)
-            seen = reply.shows(Result.CREATED, connection=rotation, proof=Proof.MADE)
-        case Action.UPDATE:
-            right = _lowered(rotation.id) == _lowered(asked.connection_id)
-            seen = reply.shows(Result.UPDATED, connection=rotation)
-        case _:
-            return reply.shows(Result.FOUND, connection=rotation)
-    return seen if right else not_understood(reply, Unreadable("it is about another rotation"))
+    if not _is_asked_for(asked, rotation):
+        if asked.action is not Action.LOOK_UP:
+            raise Unreadable("it is about another rotation")
+        message = "a look-up brought another rotation: check what stands in front of Infisical"
+        return reply.shows(Result.MISCONFIGURED, message, metered=False)
+    if asked.action is Action.REMOVE:
+        return reply.shows(Result.REMOVED)
+    proof = Proof.MADE if asked.action is Action.CREATE else Proof.NONE
+    return reply.shows(_SHOWS[asked.action], connection=rotation, proof=proof)
+
+
+def _is_asked_for(asked: Asked, rotation: Rotation) -> bool:
+    """Whether a rotation is the one of the id, or of the project, folder and name, that was asked for."""
+    if asked.connection_id is not None:
+        return _lowered(rotation.id) == _lowered(asked.connection_id)
+    environment, path = rotation.environment, rotation.secret_path
+    elsewhere = asked.folder is not None and (
+        (environment is not None and environment.lower() != asked.folder[0].lower())
+        or (path is not None and path.rstrip("/") != asked.folder[1].rstrip("/"))
+    )
+    return not elsewhere and _lowered(rotation.name, rotation.project_id) == _lowered(asked.name, asked.project_id)
 
 
 def _lowered(*texts: str | None) -> list[str]:

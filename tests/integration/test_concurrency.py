@@ -276,9 +276,7 @@ async def test_a_cliff_is_remembered(database: Database) -> None:
         assert await known(fleet.session, "cliff, bar, cliff_at") == met
         assert 1 < server.busiest <= met[1] < server.at
         assert server.stops == 1
-        for worker in fleet.workers:
-            worker.stop()
-        await fleet.ended()  # while the server is there to be logged out of
+        await fleet.stop()  # while the server is there to be logged out of
 
 
 class TestShared:

@@ -354,7 +354,8 @@ def test_look_ups(action: Action, status: int, body: bytes, seen: Result) -> Non
         (Action.REPLACE, 404, error(404, "NotFound", "Could not find App Connection with ID x"), Result.ABSENT),
         (Action.REPLACE, 409, error(409, "Conflict", TAKEN), Result.INVALID),
         (Action.REMOVE, 200, connection(), Result.REMOVED),
-        (Action.REMOVE, 204, b"", Result.REMOVED),
+        (Action.REMOVE, 204, b"", Result.UNKNOWN),
+        (Action.DELETE, 200, b"", Result.UNKNOWN),
         (Action.REMOVE, 404, error(404, "NotFound", "Could not find App Connection with ID x"), Result.ABSENT),
         (Action.REMOVE, 400, error(400, "BadRequest", "Cannot delete App Connection with existing"), Result.IN_USE),
         (Action.REMOVE, 200, connection(id=ORG), Result.UNKNOWN),
@@ -363,7 +364,7 @@ def test_look_ups(action: Action, status: int, body: bytes, seen: Result) -> Non
     ],
 )
 def test_changes(action: Action, status: int, body: bytes, seen: Result) -> None:
-    """A replacement is never taken for a create in the wrong scope, and a removal needs no connection in its answer."""
+    """A replacement is never taken for a create in the wrong scope, and a removal names what was removed."""
     assert read(status, body, action=action, connection_id=ID).result is seen
 
 

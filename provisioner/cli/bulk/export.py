@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from provisioner.postgres.kinds import Kind
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
+
+# The forms of spreadsheets, which open CSV but not under these names.
+SPREADSHEETS: Final = frozenset({".xlsx", ".xls", ".ods", ".numbers"})
 
 
 @filtering()
@@ -60,12 +63,20 @@ def export(
 
     Example: provisioner export --state succeeded --batch onboarding --output connections.csv
     """
-    chosen = form or form_of(output) or Form.CSV
+    chosen = chosen_form(form, output)
     if bom and chosen is not Form.CSV:
         raise typer.BadParameter(f"is for CSV, and the format is {chosen}", param_hint="--bom")
     kinds, columns = _meant(wanted, chosen, rotations=rotations)
     task = Task(form=chosen, output=output, bom=bom, kinds=kinds, columns=columns)
     raise typer.Exit(run_async(_export(load(config), wanted, task)))
+
+
+def chosen_form(form: Form | None, output: Path | None) -> Form:
+    """Return the form that was asked for, or that the file's suffix stands for. A spreadsheet's own is bad usage."""
+    if form is None and output is not None and output.suffix.lower() in SPREADSHEETS:
+        message = f"{output.suffix} cannot be written: name a .csv file, which spreadsheets open"
+        raise typer.BadParameter(message, param_hint="--output")
+    return form or form_of(output) or Form.CSV
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -97,10 +97,10 @@ async def _joined(settings: "Settings", database: "Database", target: str) -> fr
 
 
 def _lacking(target: str, outside: Sequence[str], projects: int) -> str:
-    lack = "lacks" if len(outside) == 1 else "lack"
+    lack, exist = ("lacks", "does") if len(outside) == 1 else ("lack", "do")
     more = f" and {len(outside) - FEW:,} more" if len(outside) > FEW else ""
     return (
-        f"{len(outside):,} of {several(projects, 'project')} {lack} the machine identity of target {target}, or do not"
-        " exist; their requests wait until it is added there with a role that may create app connections:"
+        f"{len(outside):,} of {several(projects, 'project')} {lack} the machine identity of target {target}, or {exist}"
+        " not exist; their requests wait until it is added there with a role that may create app connections:"
         f" {', '.join(outside[:FEW])}{more}"
     )

@@ -130,10 +130,10 @@ def tell_plan(plan: Plan, *, as_json: bool) -> None:
 def _tell_outside(plan: Plan) -> None:
     if not plan.outside:
         return
-    lack = "lacks" if len(plan.outside) == 1 else "lack"
+    lack, exist = ("lacks", "does") if len(plan.outside) == 1 else ("lack", "do")
     say(
-        f"{len(plan.outside):>9,} of {several(plan.projects, 'project')} {lack} the machine identity, or do not exist:"
-        " add it to them with a role that may create app connections"
+        f"{len(plan.outside):>9,} of {several(plan.projects, 'project')} {lack} the machine identity, or {exist} not"
+        " exist: add it to them with a role that may create app connections"
     )
     for line in plan.outside[:FEW]:
         say(f"{'':10}{line.project}")
