@@ -69,7 +69,7 @@ async def check_credentials(settings: "Settings") -> AsyncIterator[Check]:
     vault = open_vault(settings)
     asker = key_asker(settings, *(target.url for target in settings.targets.values()))
     for name, credential in settings.credentials.items():
-        if credential.infisical is not None:
+        if credential.place is not None:
             continue  # fetched where its target is checked
         try:
             key = await vault.open(asking(name))
