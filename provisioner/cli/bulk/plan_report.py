@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from provisioner.cli.asking.infisical import SHOWN, Unasked, tell_more, tell_unasked
 from provisioner.cli.bulk.lines import Line
-from provisioner.cli.look.findings import SHOWN, Unasked, tell_more, tell_unasked
 from provisioner.cli.terminal.output import print_json, say, tell_detail, tell_error, tell_warning
 from provisioner.core.comparison import PlannedOutcome
 from provisioner.core.model import Connection

@@ -214,14 +214,14 @@ def _require_files() -> None:
 
 
 @asynccontextmanager
-async def open_database(settings: "Settings", *, size: int = 1) -> "AsyncIterator[Database]":
+async def open_database(settings: "Settings") -> "AsyncIterator[Database]":
     """Lend the database of the settings, closed afterwards. Raises `SettingsError` when none is set."""
     from provisioner.embedded.server import source_of
     from provisioner.postgres.pool import Database
 
     database = Database(
         source_of(settings.database_url()),
-        size=size,
+        size=1,
         ssl_root_cert=settings.database.ssl_root_cert,
         name="provisioner command line",
     )
