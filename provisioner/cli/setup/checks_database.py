@@ -14,7 +14,7 @@ from provisioner.postgres.access import Kind, lacking
 from provisioner.postgres.condition import Server, defaults, holders, publications, read_server
 from provisioner.postgres.migrations import require_schema
 from provisioner.postgres.reports import read_outlook
-from provisioner.postgres.rows import read_rows, unasked, unplaced, unrecorded
+from provisioner.postgres.rows import read_rows, unasked, unrecorded
 
 if TYPE_CHECKING:
     from provisioner.core.reports import TargetReport
@@ -210,7 +210,8 @@ async def _rows(database: "Database") -> AsyncIterator[Check]:
     rows = await read_rows(database)
     if rows.misplaced:
         some = ", ".join(map(str, rows.misplaced[:SOME]))
-        said = f"{len(rows.misplaced):,} pending requests have no place in line, for example {some}"
+        have = "has" if len(rows.misplaced) == 1 else "have"
+        said = f"{several(len(rows.misplaced), 'pending request')} {have} no place in line, for example {some}"
         remedy = "a worker will put them in line; `provisioner.recount()` in SQL corrects the counts"
         yield warning("requests", f"{said}: they were written with triggers off", remedy)
     elif rows.whole:
@@ -224,12 +225,8 @@ async def _rows(database: "Database") -> AsyncIterator[Check]:
 
 
 async def _rotations(database: "Database") -> AsyncIterator[Check]:
-    """Whether each pending rotation has a place, and will have its connection some day."""
-    lost, waits = await unplaced(database), await unasked(database)
-    if lost.rotations:
-        have = "has" if lost.rotations == 1 else "have"
-        said = f"{several(lost.rotations, 'pending rotation')} {have} no place in line, for example {lost.example_id}"
-        yield warning("rotations", f"{said}: written with triggers off", "a worker will put them in line")
+    """Whether each pending rotation will have its connection some day."""
+    waits = await unasked(database)
     if waits.rotations:
         wait = "waits" if waits.rotations == 1 else "wait"
         said = (
@@ -238,8 +235,8 @@ async def _rotations(database: "Database") -> AsyncIterator[Check]:
         )
         advice = f"request the connection in the same project, or run `provisioner cancel {waits.example_id}`"
         yield warning("rotations", said, advice)
-    if not lost.rotations and not waits.rotations:
-        yield ok("rotations", "every pending one has its place in line, and its connection is requested")
+    else:
+        yield ok("rotations", "the connection of every pending one is requested")
 
 
 async def _work(database: "Database") -> AsyncIterator[Check]:
