@@ -1,16 +1,17 @@
--- The users' table, the small tables that move behind it, and what workers tell one another.
+-- The requesters' table, the small tables behind it, and what workers share with each other.
 --
--- The users' row is wide and gets one INSERT and one UPDATE in its life; whatever changes more often lives in tables that
--- stay small. So no column of the wide table that is ever updated may be indexed, and there is room on each page for the
--- new version of the row (HOT): measured, the table ends up smaller this way than with pages that are full at first.
+-- A row of the requesters' table is wide, and gets one INSERT and one UPDATE in its life; everything that changes more
+-- often is in small tables. So no column of the wide table that is ever updated may be indexed, and each page has room
+-- for the row's new version (HOT). In measurements the table ends up smaller this way than with pages that are full at
+-- first.
 --
--- Every table has a primary key: in a database whose tables are all published (`FOR ALL TABLES`), PostgreSQL refuses to
--- update and delete rows that nothing identifies.
+-- Every table has a primary key: if all tables of a database are published (`FOR ALL TABLES`), PostgreSQL refuses to
+-- update and delete rows of tables without a replica identity.
 
 CREATE SCHEMA IF NOT EXISTS provisioner;
 
--- Rules are kept by triggers (`0002_triggers.sql`), not by CHECK or NOT NULL: those print the failing row, and with it the
--- row's credential, to the client and into the server's log.
+-- Rules are enforced by triggers (`0002_triggers.sql`), not by CHECK or NOT NULL: those print the failing row,
+-- including its credential, to the client and into the server's log.
 CREATE TABLE provisioner.connection_requests (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     target text DEFAULT 'default',
@@ -45,18 +46,18 @@ CREATE TABLE provisioner.connection_requests (
     autovacuum_analyze_threshold = 50000
 );
 
--- With the id, so that a page of a large batch is a walk along the index.
+-- With the id, so that a page of a large batch is one range of the index.
 CREATE INDEX connection_requests_batch ON provisioner.connection_requests (batch, id) WHERE batch IS NOT NULL;
--- For those who look for a name, among ten million. Neither changes when a request is settled.
+-- For searches by name among ten million requests. Neither column changes when a request is settled.
 CREATE INDEX connection_requests_name ON provisioner.connection_requests (name text_pattern_ops, id);
 CREATE INDEX connection_requests_project_name ON provisioner.connection_requests (lower(project_name) text_pattern_ops, id)
 WHERE project_name IS NOT NULL;
-COMMENT ON COLUMN provisioner.connection_requests.project_name IS 'What people call the project: shown, never sent';
-COMMENT ON COLUMN provisioner.connection_requests.wanted IS 'present, or absent: no connection of ours shall be there';
-COMMENT ON COLUMN provisioner.connection_requests.key_fingerprint IS 'Salted fingerprint of the key that Infisical accepted last';
-COMMENT ON TABLE provisioner.connection_requests IS 'One row is one connection that somebody wants in an Infisical project';
+COMMENT ON COLUMN provisioner.connection_requests.project_name IS 'The project''s name for people: shown, never sent';
+COMMENT ON COLUMN provisioner.connection_requests.wanted IS 'present, or absent: no connection of ours is to exist';
+COMMENT ON COLUMN provisioner.connection_requests.key_fingerprint IS 'Salted fingerprint of the last key that Infisical accepted';
+COMMENT ON TABLE provisioner.connection_requests IS 'Each row requests one connection in an Infisical project';
 
--- How long Infisical takes a text to be: it counts UTF-16 code units, so what lies beyond U+FFFF counts as two.
+-- The length of a text as Infisical counts it: in UTF-16 code units, so a character beyond U+FFFF counts as two.
 CREATE FUNCTION provisioner.utf16_length(given text) RETURNS integer
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT length(given) + length(regexp_replace(given, '[^\U00010000-\U0010FFFF]', '', 'g'))
@@ -74,9 +75,9 @@ CREATE TABLE provisioner.rotation_requests (
     secret_path text NOT NULL DEFAULT '/' CHECK (secret_path ~ '^/([^/\s]+/)*[^/\s]*$' AND length(secret_path) <= 500),
     secret_name text NOT NULL DEFAULT 'OPENROUTER_API_KEY' CHECK (secret_name ~ '^[^:/\s]{1,200}$'),
     interval_days integer NOT NULL DEFAULT 30 CHECK (interval_days BETWEEN 1 AND 3650),
-    rotate_at time NOT NULL DEFAULT '00:00',
+    rotate_at time NOT NULL DEFAULT '00:00' CHECK (rotate_at < '24:00'),
     key_name text NOT NULL DEFAULT '{project_name} {environment}' CHECK (key_name ~ '\S' AND length(key_name) <= 200),
-    spend_limit numeric CHECK (spend_limit > 0 AND spend_limit < 1e9),
+    spend_limit numeric CHECK (spend_limit >= 0.000001 AND spend_limit < 1e9),
     limit_reset text CHECK (limit_reset IN ('daily', 'weekly', 'monthly')),
     include_byok boolean,
     description text CHECK (provisioner.utf16_length(description) <= 255),
@@ -87,9 +88,10 @@ CREATE TABLE provisioner.rotation_requests (
     wanted text NOT NULL DEFAULT 'present' CHECK (wanted IN ('present', 'absent')),
     with_secrets boolean NOT NULL DEFAULT false,
     revoke_keys boolean NOT NULL DEFAULT false,
-    not_before timestamptz CHECK (isfinite(not_before)),
-    requested_by text NOT NULL DEFAULT current_user,
-    created_at timestamptz NOT NULL DEFAULT now() CHECK (isfinite(created_at)),
+    not_before timestamptz CHECK (not_before >= '0001-01-02 00:00:00+00' AND not_before < '9999-01-01 00:00:00+00'),
+    requested_by text NOT NULL DEFAULT current_user CHECK (length(requested_by) <= 200),
+    created_at timestamptz NOT NULL DEFAULT now()
+        CHECK (created_at >= '0001-01-02 00:00:00+00' AND created_at < '9999-01-01 00:00:00+00'),
     status text NOT NULL DEFAULT 'pending' CHECK (status IN ('pending', 'succeeded', 'failed', 'cancelled', 'removed')),
     rotation_id uuid,
     connection_id uuid,
@@ -111,30 +113,30 @@ CREATE TABLE provisioner.rotation_requests (
 
 CREATE INDEX rotation_requests_batch ON provisioner.rotation_requests (batch) WHERE batch IS NOT NULL;
 
--- Few rotations have left a key behind, and everybody who looks at the status asks for them.
+-- Few rotations have left a key behind, and every status asks for them.
 CREATE INDEX rotation_requests_left_behind ON provisioner.rotation_requests (id) WHERE left_behind IS NOT NULL;
 
-COMMENT ON TABLE provisioner.rotation_requests IS 'One row is one secret rotation that somebody wants: a key of its own for a project';
-COMMENT ON COLUMN provisioner.rotation_requests.connection IS 'The connection with the management key, by its name in the same project';
-COMMENT ON COLUMN provisioner.rotation_requests.key_name IS 'The key''s name at OpenRouter; {project_name}, {project_id} and {environment} are filled in';
-COMMENT ON COLUMN provisioner.rotation_requests.with_secrets IS 'Whether removing it deletes its secret, too';
-COMMENT ON COLUMN provisioner.rotation_requests.revoke_keys IS 'Whether removing it revokes its keys at OpenRouter, too';
+COMMENT ON TABLE provisioner.rotation_requests IS 'Each row requests one secret rotation: a key of its own for a project';
+COMMENT ON COLUMN provisioner.rotation_requests.connection IS 'The name of the connection with the management key, in the same project';
+COMMENT ON COLUMN provisioner.rotation_requests.key_name IS 'The key''s name at OpenRouter, in which {project_name}, {project_id} and {environment} are replaced';
+COMMENT ON COLUMN provisioner.rotation_requests.with_secrets IS 'Whether removing it also deletes its secret';
+COMMENT ON COLUMN provisioner.rotation_requests.revoke_keys IS 'Whether removing it also revokes its keys at OpenRouter';
 COMMENT ON COLUMN provisioner.rotation_requests.key_issued IS 'The name under which OpenRouter lists the key';
 COMMENT ON COLUMN provisioner.rotation_requests.left_behind IS 'Which other keys stay or may stay at OpenRouter, and what to do; set it to NULL when that is done';
 
--- Which database this is. A marker in a description names it, so that two databases on one organization, such as production
--- and staging, never take each other's connections for their own. A copy of a database is to be given another id.
+-- The identity of this database. Markers in descriptions contain it, so that two databases of one organization, such as
+-- production and staging, never claim each other's connections. A copy of a database must be given another id.
 CREATE TABLE provisioner.installation (
     id text PRIMARY KEY DEFAULT left(md5(gen_random_uuid()::text), 8)
 );
 
 INSERT INTO provisioner.installation DEFAULT VALUES;
 
-COMMENT ON TABLE provisioner.installation IS 'The id of this database, as markers in descriptions name it';
+COMMENT ON TABLE provisioner.installation IS 'The id of this database, which markers in descriptions contain';
 
--- Requests that may be claimed, in the order in which they are claimed. `rank` is the negated priority. `turn` is the virtual time
--- of fair queueing: each project has at most about one request a turn, so claiming in the order of turns serves the
--- projects one after another and is still one plain range of one index.
+-- Requests that may be claimed, in the order in which they are claimed. `rank` is the negated priority. `turn` is the
+-- virtual time of fair queueing: each project has at most about one request per turn, so claiming in the order of turns
+-- serves the projects in rotation, and is still one plain range of one index.
 CREATE TABLE provisioner.ready (
     target text NOT NULL,
     rank integer NOT NULL,
@@ -146,10 +148,11 @@ CREATE TABLE provisioner.ready (
 
 CREATE INDEX ready_of_project ON provisioner.ready (target, project_id, rank, turn);
 
--- For those who edit, cancel or delete requests: a project may have tens of thousands in line.
+-- For edits, cancellations and deletions: a project may have tens of thousands of requests in line.
 CREATE INDEX ready_by_id ON provisioner.ready (id);
 
--- Up to which turn each queue has been served: where new requests join. Workers write it about once a second.
+-- The turn up to which each queue has been served, which is where new requests join. Workers update it about once a
+-- second.
 CREATE TABLE provisioner.fair_cursors (
     target text NOT NULL,
     rank integer NOT NULL,
@@ -157,7 +160,7 @@ CREATE TABLE provisioner.fair_cursors (
     PRIMARY KEY (target, rank)
 ) WITH (fillfactor = 50);
 
--- Requests whose time has not come: scheduled ones, and those that are tried again later.
+-- Requests that are not due yet: scheduled ones, and retries.
 CREATE TABLE provisioner.waiting (
     id bigint PRIMARY KEY,
     run_at timestamptz NOT NULL,
@@ -168,13 +171,13 @@ CREATE TABLE provisioner.waiting (
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
 CREATE INDEX waiting_until ON provisioner.waiting (run_at);
-COMMENT ON COLUMN provisioner.waiting.quarantine IS 'Why it is held back together with others, such as the credential that was refused';
+COMMENT ON COLUMN provisioner.waiting.quarantine IS 'What the request waits for together with others, such as a credential that was refused';
 CREATE INDEX waiting_quarantined ON provisioner.waiting (target, quarantine) WHERE quarantine IS NOT NULL;
 
--- Requests that a worker has claimed: the durable intent, committed before the first byte is sent.
--- `fence` is a random number, new with each claim: after a TRUNCATE … RESTART IDENTITY or a restore, ids and attempts are used
--- again, and the answers of what was in flight before must not be recorded for what has their numbers now. Worker 0 is no worker:
--- what cannot be recorded is set aside under it, see `unrecorded`. The columns are in an order that needs no padding.
+-- Requests that a worker has claimed: the durable intent, committed before the first byte is sent. `fence` is a random
+-- number, new with each claim: after a TRUNCATE … RESTART IDENTITY or a restore, ids and attempts are used again, and
+-- answers to earlier calls must not be recorded for the requests that have the same numbers now. Worker 0 is not a
+-- worker: it owns outcomes that are set aside, see `unrecorded`. The columns are in an order that needs no padding.
 CREATE TABLE provisioner.in_flight (
     id bigint PRIMARY KEY,
     worker bigint NOT NULL,
@@ -187,10 +190,10 @@ CREATE TABLE provisioner.in_flight (
     target text NOT NULL
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
 
--- Outcomes that the database would not record, because of the row or of what somebody's trigger, index or constraint makes of
--- it. The request stays in flight, under worker 0, so nobody makes its connection a second time; maintenance tries to record
--- the outcome again, with growing pauses, and it is when the cause is gone. `calls` are the statements of `settle.sql` with
--- their arguments.
+-- Outcomes that the database refused to record, because of the row itself or of somebody's trigger, index or
+-- constraint. The request stays in flight, under worker 0, so that its connection is not created twice. Upkeep tries
+-- again to record the outcome, with growing pauses, and succeeds when the cause is gone. `calls` are the statements of
+-- `settle.sql` with their arguments.
 CREATE TABLE provisioner.unrecorded (
     id bigint PRIMARY KEY,
     fence bigint NOT NULL,
@@ -203,10 +206,10 @@ CREATE TABLE provisioner.unrecorded (
 ) WITH (fillfactor = 50);
 
 COMMENT ON TABLE provisioner.unrecorded IS 'Outcomes that could not be recorded yet, and why; they are recorded when the cause is gone';
-COMMENT ON COLUMN provisioner.unrecorded.connection_id IS 'The connection that was made, if one was';
+COMMENT ON COLUMN provisioner.unrecorded.connection_id IS 'The connection that was made, if any';
 
--- What happened so far to requests that met anything but success at once. `since` is when the first attempt began,
--- `streak` how many of the last failures in a row were of the kind `streak_of`.
+-- The history of requests that did not succeed at once. `since` is the beginning of the first attempt, and `streak` the
+-- number of latest failures in a row of the kind `streak_of`.
 CREATE TABLE provisioner.attempt_state (
     id bigint PRIMARY KEY,
     attempt integer NOT NULL,
@@ -221,11 +224,11 @@ CREATE TABLE provisioner.attempt_state (
     updated_at timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
--- Those with an error are looked for by it.
+-- For searches by error code.
 CREATE INDEX attempt_state_error ON provisioner.attempt_state (error_code, id) WHERE error_code IS NOT NULL;
 
--- Requests that ended otherwise than they should: few among many that succeeded. Of the wide table no index can tell them, for its
--- status is updated. Only for those who look: whether one is here decides nothing.
+-- Requests that ended without success: few among many. An index of the wide table cannot find them, because its status
+-- is updated. This table is only for searches: nothing else depends on it.
 CREATE TABLE provisioner.set_apart (
     id bigint PRIMARY KEY,
     status text NOT NULL,
@@ -234,10 +237,11 @@ CREATE TABLE provisioner.set_apart (
 
 CREATE INDEX set_apart_by_status ON provisioner.set_apart (status, id);
 CREATE INDEX set_apart_by_error ON provisioner.set_apart (error_code, id) WHERE error_code IS NOT NULL;
-COMMENT ON TABLE provisioner.set_apart IS 'Requests that failed, were cancelled or are removed, for those who look for them';
+COMMENT ON TABLE provisioner.set_apart IS 'Requests that failed, were cancelled or are removed, for searches';
 
--- What was edited of requests whose connection is recorded, until the connection has it: a change sends that and no more.
--- `others` are columns that connections do not have. `adopted`: what somebody else made is to be deleted too.
+-- What was edited of requests with a recorded connection, until Infisical has it: an update sends exactly this.
+-- `others` are columns that connections do not have. `adopted`: a connection that somebody else made is to be deleted
+-- too.
 CREATE TABLE provisioner.edits (
     id bigint PRIMARY KEY,
     name boolean NOT NULL DEFAULT false,
@@ -247,11 +251,12 @@ CREATE TABLE provisioner.edits (
     others text[] NOT NULL DEFAULT '{}'
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
-COMMENT ON TABLE provisioner.edits IS 'What was edited of recorded requests and is not in Infisical yet';
+COMMENT ON TABLE provisioner.edits IS 'Edits of recorded requests that are not in Infisical yet';
 
--- Creates that left and whose outcome no answer proved: what was sent, when, and when their end was known. A connection that is
--- found is the request's own when one of these can have made it. A request that is answered at its first attempt never has one:
--- its row of `in_flight` is all the evidence there is. Gone with what else is known of the request's attempts.
+-- Creates that were sent and whose outcome no answer proved: what was sent, when it was sent, and when it ended. A
+-- connection that is found belongs to the request if one of these can have made it. A request that is answered at its
+-- first attempt never has a row here, because its row in `in_flight` is all the evidence it needs. Rows are deleted
+-- with the rest of the request's attempt state.
 CREATE TABLE provisioner.sent_creates (
     id bigint NOT NULL REFERENCES provisioner.attempt_state (id) ON DELETE CASCADE,
     sent_at timestamptz NOT NULL,
@@ -268,10 +273,10 @@ CREATE TABLE provisioner.sent_creates (
 
 COMMENT ON TABLE provisioner.sent_creates IS 'Creates whose outcome is not proven: they may have made the connection';
 COMMENT ON COLUMN provisioner.sent_creates.proof IS 'none: it may be committed later; taken: Infisical answered that the name is taken';
-COMMENT ON COLUMN provisioner.sent_creates.exact IS 'Whether description is what was sent, or a marker may have been added';
+COMMENT ON COLUMN provisioner.sent_creates.exact IS 'Whether description is exactly what was sent; false if a marker may have been added';
 
--- The attempt log. Partitioned by day, so that forgetting is dropping. Its key is the call: one that is written down again,
--- because nobody heard that it was, is there already.
+-- The attempt log, partitioned by day so that old entries can be dropped. Its key identifies the call: a record that is
+-- repeated after a lost commit already exists.
 CREATE TABLE provisioner.attempts (
     request_id bigint NOT NULL,
     attempt integer NOT NULL,
@@ -289,10 +294,10 @@ CREATE TABLE provisioner.attempts (
 
 CREATE TABLE provisioner.attempts_other PARTITION OF provisioner.attempts DEFAULT;
 
--- How many requests there are of each kind, kept by counting what each statement changes: to count the wide table means to
--- read it, which a person at a terminal can wait for with a million rows, and not with twenty. A statement appends what it
--- changed to `count_changes`: no row is shared, so nobody waits for anybody. Workers fold the changes into `counts` every few
--- seconds. Empty text stands for NULL, so that the columns can be a key.
+-- The number of requests of each kind, maintained by counting the changes of each statement: counting the wide table
+-- means reading it, which a person can wait for with a million rows but not with twenty million. A statement appends
+-- its changes to `count_changes`, so no row is shared and nothing waits. Workers fold the changes into `counts` every
+-- few seconds. Empty text stands for NULL, so that the columns can be a key.
 
 CREATE TABLE provisioner.counts (
     target text NOT NULL,
@@ -310,12 +315,12 @@ CREATE TABLE provisioner.counts (
 CREATE TABLE provisioner.count_changes (LIKE provisioner.counts, change bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY)
 WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
-COMMENT ON TABLE provisioner.counts IS 'How many requests there are of each kind, but for what count_changes adds';
-COMMENT ON TABLE provisioner.count_changes IS 'What statements changed, until a worker folds it into counts';
-COMMENT ON COLUMN provisioner.counts.newest IS 'The largest id that ever came to be of this kind';
+COMMENT ON TABLE provisioner.counts IS 'The number of requests of each kind, without the changes in count_changes';
+COMMENT ON TABLE provisioner.count_changes IS 'Changes by statements, until a worker folds them into counts';
+COMMENT ON COLUMN provisioner.counts.newest IS 'The largest id that was ever of this kind';
 
--- What happened lately, by the minute and by the hour: how many requests succeeded and failed, and how many attempts came to
--- nothing. Written when changes of counts are folded, every few seconds, and never by a request.
+-- Recent history by minute and by hour: how many requests succeeded and failed, and how many attempts ended in a retry.
+-- Written when changes of counts are folded, every few seconds, and never by a request.
 CREATE TABLE provisioner.history (
     span integer NOT NULL,
     at timestamptz NOT NULL,
@@ -327,12 +332,12 @@ CREATE TABLE provisioner.history (
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
 
 COMMENT ON TABLE provisioner.history IS 'What happened in each minute of the last hours, and in each hour of the last weeks';
-COMMENT ON COLUMN provisioner.history.span IS 'Seconds that the row is about: 60 or 3600, from `at` on';
-COMMENT ON COLUMN provisioner.history.retried IS 'Attempts that came to nothing and are made again';
+COMMENT ON COLUMN provisioner.history.span IS 'Length of the period in seconds, 60 or 3600, beginning at `at`';
+COMMENT ON COLUMN provisioner.history.retried IS 'Attempts that ended in a retry';
 
--- One row for each sealed key that a failed request has had. `box` is a hash of it: should the request be given another
--- key meanwhile, that one has a row, and a time, of its own. The time stands first in the key: a request
--- that fails again has another one, and never waits for a wiper.
+-- One row for each sealed key that a failed request has had. `box` is a hash of the key: if the request is given
+-- another key meanwhile, that key has its own row and time. The time comes first in the key, so that a request that
+-- fails again gets a new row and never waits for the wiping.
 CREATE TABLE provisioner.failed_boxes (
     id bigint NOT NULL,
     failed_at timestamptz NOT NULL,
@@ -342,7 +347,7 @@ CREATE TABLE provisioner.failed_boxes (
 
 COMMENT ON TABLE provisioner.failed_boxes IS 'Sealed keys of failed requests, which are wiped after a time';
 
--- How far the sweep is. One row; who sweeps has it locked, which only the roles of this schema can.
+-- The progress of the sweep. One row, locked while a sweep runs; only this schema's roles can lock it.
 CREATE TABLE provisioner.sweeps (
     one boolean PRIMARY KEY DEFAULT true,
     position bigint NOT NULL DEFAULT 0,
@@ -351,9 +356,9 @@ CREATE TABLE provisioner.sweeps (
 
 INSERT INTO provisioner.sweeps DEFAULT VALUES;
 
-COMMENT ON TABLE provisioner.sweeps IS 'How far the search for pending requests without a place has come';
+COMMENT ON TABLE provisioner.sweeps IS 'The progress of the search for pending requests without a place in line';
 
--- Who is at work. A worker's requests are its own until `lease_until`; it renews the lease for all of them at once.
+-- The workers. A worker owns its claims until `lease_until`; it renews the lease for all of them at once.
 CREATE TABLE provisioner.workers (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name text NOT NULL,
@@ -367,9 +372,9 @@ CREATE TABLE provisioner.workers (
     pace double precision NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
 
-COMMENT ON COLUMN provisioner.workers.pace IS 'Creates a second over the last while';
+COMMENT ON COLUMN provisioner.workers.pace IS 'Recent creates a second';
 
--- What operators decide about a target, and what the workers found out about it.
+-- What operators have set for a target, and what workers found out about it.
 CREATE TABLE provisioner.targets (
     target text PRIMARY KEY,
     known_at timestamptz,
@@ -389,10 +394,10 @@ CREATE TABLE provisioner.targets (
 COMMENT ON COLUMN provisioner.targets.writes_limit IS 'Writes in writes_period seconds that an operator allows; NULL for what the settings say';
 COMMENT ON COLUMN provisioner.targets.in_flight_limit IS 'Creates in flight that an operator allows, over all workers; NULL for what the settings say';
 
-COMMENT ON COLUMN provisioner.targets.clock_low IS 'Seconds that Infisical''s createdAt is ahead of this server''s clock, at the least';
+COMMENT ON COLUMN provisioner.targets.clock_low IS 'By how many seconds Infisical''s createdAt is ahead of this server''s clock, at least';
 
--- Why workers hold creates back at a target. Each worker has breakers of its own and reports again about once a second; a
--- report that is not repeated is over.
+-- Why workers withhold creates at a target. Each worker has its own breakers and repeats its report about once a
+-- second; a report that is not repeated has expired.
 CREATE TABLE provisioner.target_incidents (
     target text NOT NULL,
     reporter text NOT NULL,
@@ -402,7 +407,7 @@ CREATE TABLE provisioner.target_incidents (
     PRIMARY KEY (target, reporter)
 ) WITH (fillfactor = 50);
 
--- One row a budget: a target's writes, reads or logins within the rate limits, shared by all workers.
+-- One row per budget: a target's writes, reads or logins within the rate limits, shared by all workers.
 CREATE TABLE provisioner.permits (
     target text NOT NULL,
     kind text NOT NULL,
@@ -432,22 +437,22 @@ CREATE TABLE provisioner.permits (
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
 
 COMMENT ON TABLE provisioner.permits IS 'Budgets within the rate limits; times are seconds since 1970 on this server''s clock';
-COMMENT ON COLUMN provisioner.permits.metered IS 'Whether there is a limiter; NULL while nobody knows';
-COMMENT ON COLUMN provisioner.permits.permits IS 'Permits a window';
+COMMENT ON COLUMN provisioner.permits.metered IS 'Whether there is a rate limiter; NULL while that is unknown';
+COMMENT ON COLUMN provisioner.permits.permits IS 'Permits per window';
 COMMENT ON COLUMN provisioner.permits.period IS 'Length of a window in seconds';
 COMMENT ON COLUMN provisioner.permits.ends_at IS 'The earliest bound that the answers gave for the end of this window';
-COMMENT ON COLUMN provisioner.permits.late IS 'Requests that were under way when this window began';
-COMMENT ON COLUMN provisioner.permits.theirs IS 'Permits that others certainly used in this window';
-COMMENT ON COLUMN provisioner.permits.their_pace IS 'Permits a second that others used lately';
-COMMENT ON COLUMN provisioner.permits.searching IS 'Whether no answer names the limit, and it is searched';
-COMMENT ON COLUMN provisioner.permits.used IS 'Permits used in this window as the server counts, by us and by others';
-COMMENT ON COLUMN provisioner.permits.bare_since IS 'Since when answers that should carry the limiter''s headers do not';
-COMMENT ON COLUMN provisioner.permits.slowed_until IS 'No permit before this because an operator limits the writes';
-COMMENT ON COLUMN provisioner.permits.configured IS 'Whether the settings name the limit, and no answer';
+COMMENT ON COLUMN provisioner.permits.late IS 'Requests that were in flight when this window began';
+COMMENT ON COLUMN provisioner.permits.theirs IS 'Permits that other clients certainly used in this window';
+COMMENT ON COLUMN provisioner.permits.their_pace IS 'Permits a second that other clients used recently';
+COMMENT ON COLUMN provisioner.permits.searching IS 'Whether no answer names the limit, so that it has to be searched';
+COMMENT ON COLUMN provisioner.permits.used IS 'Permits used in this window according to the server, by us and by others';
+COMMENT ON COLUMN provisioner.permits.bare_since IS 'Since when answers lack the limiter headers that they should carry';
+COMMENT ON COLUMN provisioner.permits.slowed_until IS 'No permit before this time, because of an operator''s limit';
+COMMENT ON COLUMN provisioner.permits.configured IS 'Whether the limit comes from the settings, not from answers';
 COMMENT ON COLUMN provisioner.permits.address IS 'The server that this was learned from: a target with another address starts anew';
 
--- How many creates may be in flight at a target, over all its workers: one row a target, with what was learned of its server
--- and each worker's part of the limit. It is read, decided on, and written back unless somebody else was quicker.
+-- The limit on a target's creates in flight over all workers: one row per target, with what was learned about its
+-- server, and each worker's part of the limit. It is read, decided on, and written back with optimistic locking.
 CREATE TABLE provisioner.concurrency (
     target text PRIMARY KEY,
     version bigint NOT NULL DEFAULT 0,
@@ -475,18 +480,19 @@ CREATE TABLE provisioner.concurrency (
     updated_at timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
 
-COMMENT ON TABLE provisioner.concurrency IS 'How many creates may be in flight at a target, over all its workers; times as in permits';
+COMMENT ON TABLE provisioner.concurrency IS 'The limit on a target''s creates in flight over all its workers; times as in permits';
 COMMENT ON COLUMN provisioner.concurrency.address IS 'The server that this was learned from: a target with another address starts anew';
 COMMENT ON COLUMN provisioner.concurrency.usual IS 'Latency of creates in seconds while few are in flight';
 COMMENT ON COLUMN provisioner.concurrency.calls IS 'Calls of the present round; likewise the five columns after it';
-COMMENT ON COLUMN provisioner.concurrency.stalled_at IS 'When it was noticed that no call ends any more; NULL while calls end';
-COMMENT ON COLUMN provisioner.concurrency.cliff IS 'As many in flight at once stopped the server, at cliff_at';
-COMMENT ON COLUMN provisioner.concurrency.bar IS 'How far the limit goes after the cliff, until hours have gone by';
-COMMENT ON COLUMN provisioner.concurrency.memory IS 'For how many seconds the limit does not go beyond the bar; less than six hours: the cliff is only suspected';
-COMMENT ON COLUMN provisioner.concurrency.held IS 'Slots of each of the workers, in their order; likewise wanted and running';
+COMMENT ON COLUMN provisioner.concurrency.stalled_at IS 'When the present stall was noticed; NULL while calls end';
+COMMENT ON COLUMN provisioner.concurrency.cliff IS 'The number in flight that stopped the server, at cliff_at';
+COMMENT ON COLUMN provisioner.concurrency.bar IS 'The highest limit after the cliff, until hours have passed';
+COMMENT ON COLUMN provisioner.concurrency.memory IS 'For how many seconds the bar applies; less than six hours for a suspected cliff';
+COMMENT ON COLUMN provisioner.concurrency.held IS 'Slots of each worker, in their order; likewise wanted and running';
 
--- When what is left will end, as one worker foresees it for all every few seconds (`core/forecast.py`), so that looking at it costs
--- nothing. One row, whose turn it is; who looks has it locked. What is overdue by far nobody renews any more.
+-- When the remaining work will end, as forecast for all by one worker every few seconds (`core/forecast.py`), so that
+-- reading it is cheap. One row holds the turn, and is locked during a forecast. If it is long overdue, nobody renews
+-- the forecasts any more.
 CREATE TABLE provisioner.forecast_turn (
     one boolean PRIMARY KEY DEFAULT true,
     made_at timestamptz NOT NULL DEFAULT '-infinity',
@@ -495,7 +501,7 @@ CREATE TABLE provisioner.forecast_turn (
 
 INSERT INTO provisioner.forecast_turn DEFAULT VALUES;
 
--- One row a line: what came of its permits lately, the pace that follows from it, and the forecast for all that is left there.
+-- One row per line: what its permits achieved recently, the resulting pace, and the forecast for everything in it.
 CREATE TABLE provisioner.line_forecasts (
     target text PRIMARY KEY,
     seen_at double precision NOT NULL,
@@ -510,12 +516,12 @@ CREATE TABLE provisioner.line_forecasts (
     urgency smallint
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
 
-COMMENT ON TABLE provisioner.line_forecasts IS 'How fast each line moves, and when all that is left in it will have ended';
-COMMENT ON COLUMN provisioner.line_forecasts.pace IS 'Requests a second that will end; NULL while nobody knows';
-COMMENT ON COLUMN provisioner.line_forecasts.permits IS 'Permits that the limiter left us in the last `seconds` with work in line; `got` requests ended of them';
-COMMENT ON COLUMN provisioner.line_forecasts.urgency IS 'The place of ends_why among the reasons: the smallest is told';
+COMMENT ON TABLE provisioner.line_forecasts IS 'How fast each line moves, and when everything in it will have ended';
+COMMENT ON COLUMN provisioner.line_forecasts.pace IS 'Requests a second that will end; NULL while that is unknown';
+COMMENT ON COLUMN provisioner.line_forecasts.permits IS 'Permits that the limiter left us in the last `seconds` with work in line; `got` requests ended with them';
+COMMENT ON COLUMN provisioner.line_forecasts.urgency IS 'The position of ends_why among the reasons: the smallest is given';
 
--- The forecast of each batch in each line; the empty batch is of requests without one.
+-- The forecast of each batch in each line; the empty batch contains requests without one.
 CREATE TABLE provisioner.forecasts (
     target text NOT NULL,
     batch text NOT NULL,
@@ -525,17 +531,17 @@ CREATE TABLE provisioner.forecasts (
     PRIMARY KEY (target, batch)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
 
-COMMENT ON TABLE provisioner.forecasts IS 'When each batch will have ended in each line, or why nobody can say';
+COMMENT ON TABLE provisioner.forecasts IS 'When each batch will have ended in each line, or why that is unknown';
 
--- A fingerprint has to be the same for all workers of this database, and say nothing to anybody else.
+-- Fingerprints must be the same for all workers of this database, and useless to anybody else.
 CREATE TABLE provisioner.salt (
     salt uuid PRIMARY KEY DEFAULT gen_random_uuid()
 );
 
 INSERT INTO provisioner.salt DEFAULT VALUES;
 
--- One row a key: a credential whose key is replaced has another row, and nothing is known against it. What the columns mean and
--- how they change is `core/key_health.py`; `version` tells whether somebody else has written meanwhile.
+-- One row per key: a credential whose key is replaced gets a new row, with nothing held against it.
+-- `core/key_health.py` defines what the columns mean and how they change; `version` is for optimistic locking.
 CREATE TABLE provisioner.credential_health (
     target text NOT NULL,
     credential text NOT NULL,
@@ -553,22 +559,22 @@ CREATE TABLE provisioner.credential_health (
     PRIMARY KEY (target, credential, fingerprint)
 ) WITH (fillfactor = 50);
 
-COMMENT ON TABLE provisioner.credential_health IS 'What OpenRouter said lately of the API keys in use, known by salted fingerprints';
+COMMENT ON TABLE provisioner.credential_health IS 'What OpenRouter said recently about the API keys in use, identified by salted fingerprints';
 COMMENT ON COLUMN provisioner.credential_health.quarantined_since IS 'Since when requests with this key wait; NULL while they do not';
 
--- Each worker asks about once a second for those of named credentials; there may be thousands of sealed ones.
+-- Each worker reads the rows of named credentials about once a second; there may be thousands of sealed ones.
 CREATE INDEX credential_health_quarantined ON provisioner.credential_health (target)
 WHERE quarantined_since IS NOT NULL AND credential NOT LIKE 'sealed-%';
 
--- What OpenRouter said when it was asked about a key, known by its salted fingerprint.
+-- OpenRouter's answers about keys, identified by salted fingerprints.
 CREATE TABLE provisioner.key_verdicts (
     fingerprint text PRIMARY KEY,
     verdict text NOT NULL,
     asked_at timestamptz NOT NULL
 );
 
--- One row a project in which the machine identity may not create, whose requests wait. What the columns mean and how they change
--- is `core/project_health.py`.
+-- One row per project in which the machine identity may not create, and whose requests wait. `core/project_health.py`
+-- defines what the columns mean and how they change.
 CREATE TABLE provisioner.project_health (
     target text NOT NULL,
     project_id uuid NOT NULL,
@@ -583,9 +589,9 @@ CREATE TABLE provisioner.project_health (
 ) WITH (fillfactor = 50);
 
 COMMENT ON TABLE provisioner.project_health IS 'Projects whose requests wait until the machine identity may create there';
-COMMENT ON COLUMN provisioner.project_health.confirmed IS 'A create was refused there; else only a list showed the identity to be outside';
+COMMENT ON COLUMN provisioner.project_health.confirmed IS 'A create was refused there; otherwise only a list showed the identity to be outside';
 
--- When the list of a target's projects was read, and a project probed, by whichever worker.
+-- When any worker last read the list of a target's projects, and probed a project.
 CREATE TABLE provisioner.project_checks (
     target text PRIMARY KEY,
     read_at timestamptz,
@@ -601,7 +607,8 @@ CREATE TABLE provisioner.sealing_keys (
     retired_at timestamptz
 );
 
--- What the fleet tells others, used only where `notify.url` is set: whose turn it is to look, one row: the worker that moves `checked_at` on looks and sends. What ended before `since` is not told.
+-- Notices of the fleet, used only if `notify.url` is set. One row holds the turn: the worker that moves `checked_at` on
+-- checks for notices and sends them. What ended before `since` is not reported.
 CREATE TABLE provisioner.notice_turn (
     one boolean PRIMARY KEY DEFAULT true,
     checked_at timestamptz NOT NULL DEFAULT '-infinity',
@@ -610,7 +617,7 @@ CREATE TABLE provisioner.notice_turn (
 
 INSERT INTO provisioner.notice_turn DEFAULT VALUES;
 
--- What needs a person and was seen: since when, whether others were told, since when it is not seen any more.
+-- Problems that need a person: since when, whether a notice was sent, and since when the problem is gone.
 CREATE TABLE provisioner.notice_concerns (
     kind text NOT NULL,
     subject text NOT NULL,
@@ -620,15 +627,16 @@ CREATE TABLE provisioner.notice_concerns (
     PRIMARY KEY (kind, subject)
 );
 
--- Batches whose end was told, and which end: one that goes on, and ends again, is told again.
+-- Batches whose end was reported, and which end: a batch that continues and ends again is reported again.
 CREATE TABLE provisioner.notice_batches (
     batch text PRIMARY KEY,
     ended_at timestamptz NOT NULL
 );
 
--- The outbox. What is noticed is written in the transaction that remembers it, and sent after that: `due_at` is when it may be
--- taken (again), moved on by its taker, so that another worker sends what a dead one took. The id is what receivers tell
--- repeats by. Ids are drawn by lot, so that they are unlike those of another installation at the same receiver.
+-- The outbox. A notice is written in the transaction that remembers its event, and sent afterwards. At `due_at` it may
+-- be taken (again); taking it moves that time on, so that another worker sends what a dead one took. Receivers
+-- recognise repeated deliveries by the id. Ids are random, so that they differ from those of another installation at
+-- the same receiver.
 CREATE TABLE provisioner.notices (
     id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
     event text NOT NULL,
@@ -640,17 +648,18 @@ CREATE TABLE provisioner.notices (
     error text
 );
 
-COMMENT ON TABLE provisioner.notices IS 'What is told to notify.url: sent once sent_at is set, otherwise tried (again) at due_at';
-COMMENT ON COLUMN provisioner.notices.error IS 'Why the last try to send it came to nothing';
+COMMENT ON TABLE provisioner.notices IS 'Notices for notify.url: delivered once sent_at is set, otherwise tried (again) at due_at';
+COMMENT ON COLUMN provisioner.notices.error IS 'Why the last delivery failed';
 
--- When Infisical was last asked for new projects, by whichever worker.
+-- When any worker last asked Infisical for new projects.
 CREATE TABLE provisioner.discover_rounds (
     target text PRIMARY KEY,
     started_at timestamptz NOT NULL
 );
 
--- Projects with requests that were seen in a list of Infisical's at this address, where `discover.on_gone` says that what is gone is
--- removed: only these can be missed. `missed`: how many lists in a row have lacked it since.
+-- Projects with requests that appeared in a list of Infisical's at this address, if `discover.on_gone` says that the
+-- requests of deleted projects are removed: only these can be missed. `missed` counts the lists in a row that lacked
+-- the project.
 CREATE TABLE provisioner.seen_projects (
     target text NOT NULL,
     project_id uuid NOT NULL,
@@ -660,8 +669,9 @@ CREATE TABLE provisioner.seen_projects (
     PRIMARY KEY (target, project_id)
 ) WITH (fillfactor = 70);
 
--- Standing verification: one row a target. A round goes over all that was recorded there in the order of projects and names; who
--- holds the lease goes on behind (project_id, name). Nothing is written to a request that is as it was recorded.
+-- Standing verification: one row per target. A round goes over everything recorded there, ordered by project and name;
+-- the holder of the lease continues after (project_id, name). Nothing is written for a request that is as it was
+-- recorded.
 CREATE TABLE provisioner.verify_rounds (
     target text PRIMARY KEY,
     holder text NOT NULL,
@@ -673,9 +683,10 @@ CREATE TABLE provisioner.verify_rounds (
     finished_at timestamptz
 ) WITH (fillfactor = 50);
 
-COMMENT ON COLUMN provisioner.verify_rounds.previous_at IS 'When the round before this one began, which came to its end';
+COMMENT ON COLUMN provisioner.verify_rounds.previous_at IS 'When the previous round began, if it was completed';
 
--- Recorded connections that are not, or perhaps not, as they were recorded. `missed_at`: it was not there, and is looked for again.
+-- Recorded connections that differ, or may differ, from what was recorded. `missed_at`: it was missing, and is checked
+-- again.
 CREATE TABLE provisioner.drifts (
     id bigint PRIMARY KEY,
     target text NOT NULL,
@@ -690,7 +701,7 @@ CREATE INDEX drifts_missed ON provisioner.drifts (target, missed_at) WHERE drift
 
 COMMENT ON TABLE provisioner.drifts IS 'Recorded connections that differ from what Infisical has';
 COMMENT ON COLUMN provisioner.drifts.drift IS 'How it differs; NULL while that is not certain';
-COMMENT ON COLUMN provisioner.drifts.seen_at IS 'When it was looked at last: what was recorded after that is not known to differ';
+COMMENT ON COLUMN provisioner.drifts.seen_at IS 'When it was last checked: anything recorded later is not known to differ';
 COMMENT ON COLUMN provisioner.drifts.unread IS 'Its project could not be read in the last round';
 
 -- What a request is counted as: its status, and while it is pending and changes or removes what was made, that. Empty text stands

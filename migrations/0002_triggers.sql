@@ -1,8 +1,8 @@
--- What happens when rows of the users' table are inserted, changed and deleted: the rules are kept, requests get their place in
--- line, and they are counted. All but what a row alone decides is done once a statement.
+-- Triggers on the requesters' table: they enforce the rules, give requests their place in line, and count them. Except
+-- for what depends on a single row, this is done once per statement.
 
--- What is left of a credential when its sealed key is wiped: the id of the key that sealed it, and `day` if that is to be said, as
--- `:2026-11-28`. What is wiped already and every other credential stays as it is.
+-- What remains of a credential after its sealed key is wiped: the id of the sealing key and, on request, `day` as in
+-- `:2026-11-28`. Wiped and other credentials are unchanged.
 CREATE FUNCTION provisioner.wiped(credential text, day text DEFAULT '') RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT CASE
@@ -12,7 +12,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     END
 $$;
 
--- Which rule a row breaks, as the name of its column; NULL when it breaks none.
+-- The rule that a row breaks, as the name of its column; NULL if it breaks none.
 CREATE FUNCTION provisioner.broken_rule(r provisioner.connection_requests) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT CASE
@@ -29,6 +29,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
         WHEN r.priority IS NULL OR r.priority = -32768 THEN 'priority'
         WHEN length(r.batch) NOT BETWEEN 1 AND 200 THEN 'batch'
         WHEN length(r.project_name) NOT BETWEEN 1 AND 200 OR r.project_name ~ '[\u0001-\u001F\u007F-\u009F]' THEN 'project_name'
+        WHEN length(r.requested_by) > 200 THEN 'requested_by'
         WHEN r.wanted IS NULL OR r.wanted NOT IN ('present', 'absent') THEN 'wanted'
         WHEN r.not_before < '0001-01-02 00:00:00+00' OR r.not_before >= '9999-01-01 00:00:00+00' THEN 'not_before'
         WHEN r.created_at < '0001-01-02 00:00:00+00' OR r.created_at >= '9999-01-01 00:00:00+00' THEN 'created_at'
@@ -36,7 +37,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     END
 $$;
 
--- Refuse a row in words that name the column and the rule, and never show the credential.
+-- Refuse a row with a message that names the column and the rule, and never shows the credential.
 CREATE FUNCTION provisioner.refuse(rule text, r provisioner.connection_requests) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -57,6 +58,7 @@ DECLARE
         WHEN 'priority' THEN 'must be a number from -32767 to 32767; 0 is the default'
         WHEN 'batch' THEN 'must be 1 to 200 characters'
         WHEN 'project_name' THEN 'must be one line of 1 to 200 characters'
+        WHEN 'requested_by' THEN 'must be at most 200 characters'
         WHEN 'not_before' THEN 'must be a point in time before the year 9999; infinity is none'
         WHEN 'created_at' THEN 'must be a point in time before the year 9999; infinity is none'
         WHEN 'wanted' THEN 'must be present or absent'
@@ -71,9 +73,9 @@ BEGIN
 END
 $$;
 
--- A readable key in an insert is taken out before the row is stored, and the row is refused after the statement as ever.
--- Otherwise the refused row would stand in the table's file until the next vacuum, and in the WAL for longer. It does not
--- refuse by itself: an error that a COPY meets at one of its rows shows the whole line, to the client and in the server's log.
+-- Remove a readable key from an insert before the row is stored; the row is then refused after the statement as usual.
+-- Otherwise the refused row would remain in the table's file until the next vacuum, and in the WAL for longer. This
+-- trigger does not refuse by itself: an error during COPY shows the whole line to the client and in the server's log.
 CREATE FUNCTION provisioner.withhold_readable_key() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -91,8 +93,9 @@ WHEN (
 )
 EXECUTE FUNCTION provisioner.withhold_readable_key();
 
--- Put rows in line. One notification a statement: a commit with notifications takes a lock of the whole database. Its
--- payload says where in line the new requests stand, as target,rank,turn;…: workers need not look at what they have passed.
+-- Put rows in line, with one notification per statement: a commit with notifications takes a lock of the whole
+-- database. The payload contains the positions of the new requests, as target,rank,turn;…, so that workers need not
+-- read positions that they have passed.
 CREATE FUNCTION provisioner.requests_inserted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -109,8 +112,8 @@ BEGIN
     FROM new_rows AS n
     WHERE n.status = 'pending' AND n.not_before > now();
 
-    -- A project's new requests stand one behind the other, after those that it has in line already. Written with arrays, so
-    -- that no plan can compare every row with every project.
+    -- A project's new requests follow each other, after those that it already has in line. Written with arrays, so that
+    -- no plan can compare every row with every project.
     WITH newcomers AS (
         SELECT n.target, -n.priority AS rank, n.project_id, array_agg(n.id ORDER BY n.id) AS ids
         FROM new_rows AS n
@@ -341,10 +344,10 @@ BEGIN
 END
 $$;
 
--- A request that is edited keeps the rules, and takes its place anew while it is pending. What it is known by (target, project,
--- name, description) cannot be edited while a call is under way or in doubt: the connection that this call makes would be
--- recorded nowhere. What is edited of a recorded connection is noted, and the request is pending until Infisical has it. The
--- workers' own updates never come here: of these columns they only ever wipe a sealed credential.
+-- An edited request must keep the rules, and takes its place anew while it is pending. Its identity (target, project,
+-- name, description) cannot be edited while a call is in flight or in doubt: the connection that this call makes would
+-- be recorded nowhere. Edits of a recorded connection are noted, and the request is pending until Infisical has them.
+-- The workers' own updates never fire this trigger: of these columns they only ever wipe a sealed credential.
 CREATE FUNCTION provisioner.request_edited() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -356,7 +359,7 @@ DECLARE
     placed boolean := moved OR (old.priority, old.not_before) IS DISTINCT FROM (new.priority, new.not_before);
     recorded boolean := new.connection_id IS NOT NULL;
 BEGIN
-    -- What is left of a wiped key is no credential, and stays with the row.
+    -- What remains of a wiped key is not a credential, and stays with the row.
     IF new.credential LIKE 'sealed:%:wiped' AND new.credential = old.credential THEN
         checked.credential := 'default';
     END IF;
@@ -364,7 +367,7 @@ BEGIN
     IF rule IS NOT NULL THEN
         PERFORM provisioner.refuse(rule, new);
     END IF;
-    -- Under another id its answer would be recorded nowhere, and its place in line would be nobody's.
+    -- Under another id its answer could not be recorded, and its place in line would belong to nothing.
     IF old.id <> new.id THEN
         RAISE EXCEPTION 'request % keeps its id: id cannot be changed', old.id
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert another request.';
@@ -379,7 +382,7 @@ BEGIN
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Set on_conflict to replace if the connection is yours to change.';
     END IF;
 
-    -- A claim that is made meanwhile would send what it was before, so the request leaves its place first.
+    -- A claim that is made meanwhile would send the old values, so the request leaves its place first.
     IF new.status = 'pending' AND old.status = 'pending' AND (renamed OR placed) THEN
         IF NOT provisioner.take_place(new.id, CASE WHEN placed THEN coalesce(new.not_before, now()) END) THEN
             RAISE EXCEPTION 'request % is in flight: its target, project_id, name, description, priority and not_before cannot be'
@@ -389,7 +392,7 @@ BEGIN
     END IF;
 
     IF renamed THEN
-        -- Who has the name is known after a conflict: what was sent before is of no use under another one.
+        -- After a conflict it is known who has the name, so earlier creates do not matter under another name.
         IF old.status = 'failed' AND old.error_code = 'name_conflict' THEN
             DELETE FROM provisioner.sent_creates AS c WHERE c.id = new.id;
         ELSIF EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = new.id) THEN
@@ -400,7 +403,7 @@ BEGIN
         END IF;
     END IF;
 
-    -- What a create in doubt has made has the old key, too.
+    -- What a create in doubt has made has the old key too.
     IF
         (recorded AND (renamed OR rekeyed))
         OR (rekeyed AND EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = new.id))
@@ -524,7 +527,8 @@ WHEN (
 )
 EXECUTE FUNCTION provisioner.request_credential_edited();
 
--- A trigger and no part of the settlement: whatever fails a request, older workers too, it is noticed.
+-- A trigger instead of a part of the settlement, so that it covers every way to fail a request, including older
+-- workers.
 CREATE FUNCTION provisioner.box_failed() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -542,7 +546,8 @@ WHEN (
 )
 EXECUTE FUNCTION provisioner.box_failed();
 
--- Where requests that ended otherwise than they should are found. One by one, for they are few; what succeeds costs a comparison.
+-- Maintains the table of requests that ended without success. One by one, because they are few; a success costs a
+-- comparison.
 CREATE FUNCTION provisioner.request_set_apart() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -573,8 +578,9 @@ CREATE TRIGGER request_forgotten AFTER DELETE ON provisioner.connection_requests
 FOR EACH ROW WHEN (old.status IN ('failed', 'cancelled', 'removed'))
 EXECUTE FUNCTION provisioner.request_set_apart();
 
--- What workers record is not for others to write: a connection that is not the one that was made would be changed or removed
--- by mistake. Statements that record say so by a setting of their own transaction; `status = 'pending'` is anybody's retry.
+-- Only workers may write what they record: with a false connection id, the wrong connection would be changed or
+-- removed. Statements that record set a parameter of their own transaction; anyone may retry by setting `status =
+-- 'pending'`.
 CREATE FUNCTION provisioner.refuse_recorded_columns() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -584,7 +590,7 @@ BEGIN
 END
 $$;
 
--- AFTER: a trigger before an update locks each row first, which costs every settlement a record of 80 bytes in the WAL.
+-- AFTER, because a trigger before an update locks each row first, which costs each settlement 80 bytes of WAL.
 CREATE TRIGGER refuse_recorded_columns
 AFTER UPDATE OF status, connection_id, org_id, credentials_hash, adopted, key_fingerprint, attempts, error_code, error_message, finished_at
 ON provisioner.connection_requests
@@ -636,7 +642,7 @@ EXECUTE FUNCTION provisioner.refuse_recorded_columns(
 CREATE FUNCTION provisioner.requests_deleted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    -- In the order of the journey: what changes places meanwhile is met at the next one.
+    -- In the order of a request's journey, so that a request that moves meanwhile is found at its next place.
     DELETE FROM provisioner.waiting AS w USING old_rows AS o WHERE w.id = o.id;
     DELETE FROM provisioner.ready AS r USING old_rows AS o WHERE r.id = o.id;
     DELETE FROM provisioner.in_flight AS f USING old_rows AS o WHERE f.id = o.id;
@@ -686,10 +692,10 @@ FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_truncated('0', '1000000
 CREATE TRIGGER requests_truncated AFTER TRUNCATE ON provisioner.rotation_requests
 FOR EACH STATEMENT EXECUTE FUNCTION provisioner.requests_truncated('1000000000001', '9223372036854775807');
 
--- Keep the counts of a table of requests. `line` is what its lines are called behind the target's name, `recorded` the column that has
--- the id of what was made. Every kind of request has a function of its own, made of this text: the rows of a transition table have no
--- type, so one that serves all kinds could not tell where that id is. Only the branch of an event is planned, so each may read what
--- only its event has.
+-- Maintain the counts of a table of requests. `line` is the suffix of its lines after the target's name, and `recorded`
+-- the column with the id of what was made. Each kind of request has its own function, generated from this text: the
+-- rows of a transition table have no type, so a function for all kinds could not refer to that column. Only the branch
+-- of the present event is planned, so each branch may use what only its event has.
 CREATE FUNCTION provisioner.keep_counts(requests regclass, line text, recorded text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $keep$
 DECLARE
@@ -754,5 +760,5 @@ $keep$;
 SELECT provisioner.keep_counts('provisioner.connection_requests', '', 'connection_id');
 SELECT provisioner.keep_counts('provisioner.rotation_requests', '/rotations', 'rotation_id');
 
--- Functions belong to their owner alone until `provisioner grant` says otherwise.
+-- Functions belong to their owner alone until `provisioner grant` gives others the right.
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA provisioner FROM PUBLIC;

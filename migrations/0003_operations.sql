@@ -1,17 +1,17 @@
--- What people call: cancel requests, try them again, hold a target, correct the counts, seal a key.
+-- Functions for operators: cancel, retry, pause a target, correct the counts, seal a key.
 
--- Whether an error is about more than the row that it came with: then to try the others one by one only takes time.
+-- Whether an error concerns more than its own row: then trying the other rows one by one only takes time.
 CREATE FUNCTION provisioner.is_about_all(code text) RETURNS boolean
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT left(code, 2) IN ('25', '53', '57', '58', 'XX') OR code IN ('40001', '55P03')
 $$;
 
-COMMENT ON FUNCTION provisioner.is_about_all(text) IS 'Whether an error code is about more than one row';
+COMMENT ON FUNCTION provisioner.is_about_all(text) IS 'Whether an error code concerns more than one row';
 
--- Cancel requests. One that is in line ends at once; one that is in flight goes on to its end, and a connection that it made is
--- recorded; one with an attempt in doubt is looked up, and for the last time once a late commit would show (`core/policy.py`).
--- Returns what changed: `cancelled`, or `ending` for those whose end is still to come. What a trigger or constraint of somebody
--- else's refuses is left as it is, and named in a notice.
+-- Cancel requests. One that is in line ends at once. One in flight finishes, and a connection that it makes is
+-- recorded. One with an attempt in doubt is looked up, the last time after a late commit would show (`core/policy.py`).
+-- Returns what changed: `cancelled`, or `ending` for requests that have yet to end. Requests that somebody's trigger or
+-- constraint refuses are left alone, and named in a notice.
 CREATE FUNCTION provisioner.cancel(ids bigint[]) RETURNS TABLE (id bigint, outcome text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
@@ -37,8 +37,8 @@ BEGIN
         aside := '{}';
     END;
 
-    -- A request may change places between two statements, so what was not found is looked for again; each round sees what
-    -- was committed before it began. A deadlock with a worker, which takes many at once too, costs a round.
+    -- A request may change places between two statements, so missing ones are searched again; each round sees what was
+    -- committed before it began. A deadlock with a worker, which also takes many rows at once, costs one round.
     FOR round IN 1..20 LOOP
         BEGIN
             SELECT array_agg(q.id) INTO undone
@@ -46,7 +46,8 @@ BEGIN
             WHERE q.id = ANY (cancel.ids) AND q.status = 'pending' AND q.id <> ALL (done || refused);
             EXIT WHEN undone IS NULL;
 
-            -- Locks are taken as others take them: who is in flight before its request, its request before its place in line.
+            -- Locks are taken in the common order: the row in flight before its request, and the request before its
+            -- place in line.
             UPDATE provisioner.in_flight AS f SET cancelled = true
             FROM (SELECT g.id FROM provisioner.in_flight AS g WHERE g.id = ANY (undone) ORDER BY g.id FOR UPDATE) AS held
             WHERE f.id = held.id;
@@ -63,7 +64,7 @@ BEGIN
             found AS (
                 SELECT u.*, d.id IS NOT NULL AS doubted
                 FROM (SELECT * FROM unlined UNION ALL SELECT * FROM unscheduled) AS u
-                -- One by one, so that no plan reads the evidence of all.
+                -- One by one, so that no plan reads all evidence.
                 LEFT JOIN LATERAL (SELECT c.id FROM provisioner.sent_creates AS c WHERE c.id = u.id LIMIT 1) AS d ON true
             ),
             postponed AS (
@@ -72,7 +73,7 @@ BEGIN
                 ON CONFLICT (id) DO UPDATE SET run_at = excluded.run_at
                 RETURNING waiting.id
             ),
-            -- In this statement, not before it: only now is it certain that nobody has the request in hand.
+            -- In this statement, not before it: only now is it certain that no worker has the request.
             remembered AS (
                 UPDATE provisioner.attempt_state AS s SET cancelled = true FROM found AS f
                 WHERE s.id = f.id AND s.id = ANY (undone) AND f.doubted
@@ -92,7 +93,7 @@ BEGIN
             WHERE f.id = ANY (undone) AND f.cancelled AND f.id <> ALL (done);
         EXCEPTION
             WHEN deadlock_detected THEN
-                NULL;  -- this round is undone, and the next one tries again
+                NULL;  -- this round is rolled back, and the next one tries again
             WHEN OTHERS THEN
                 IF provisioner.is_about_all(SQLSTATE) THEN
                     RAISE;
@@ -100,7 +101,7 @@ BEGIN
                     RAISE NOTICE 'request % is left as it is: %', undone[1], SQLERRM;
                     refused := refused || undone;
                 ELSE
-                    -- Somebody's trigger or constraint refuses one of them: the others are not kept from it.
+                    -- Somebody's trigger or constraint refuses one of them; the others are done anyway.
                     FOREACH one IN ARRAY undone LOOP
                         SELECT
                             done || coalesce(array_agg(c.id), '{}'),
@@ -124,7 +125,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION provisioner.cancel(bigint[]) IS 'Call requests off, or put failed ones aside; returns what changed';
+COMMENT ON FUNCTION provisioner.cancel(bigint[]) IS 'Cancel requests, including failed ones; returns what changed';
 
 -- Try requests again: failed and cancelled ones with all their attempts before them, those that wait for their next attempt at once.
 -- Whether an earlier attempt may have made something stays known. Returns what changed; what is refused is named in a notice, as above.
@@ -166,14 +167,16 @@ BEGIN
                 WHERE w.id = f.id
                 RETURNING w.id, CASE WHEN f.quarantine IS NULL THEN 'retrying' ELSE 'quarantined' END AS was
             ),
-            -- A request that waits for a quarantined key cannot go before it: the key's next probe is due now.
+            -- A request that waits for a quarantined key cannot precede its release, so the key's next probe becomes
+            -- due now.
             probed AS (
                 UPDATE provisioner.credential_health AS h
                 SET probe_at = now(), version = h.version + 1
                 WHERE h.quarantined_since IS NOT NULL
                     AND EXISTS (SELECT FROM waits AS w WHERE w.target = h.target AND w.quarantine = 'credential:' || h.credential)
             ),
-            -- Likewise a project without the machine identity: the list of its projects is read once more, or a create is due.
+            -- Likewise for a project without the machine identity: the list of projects is read again, or a create
+            -- becomes due.
             listed AS (
                 UPDATE provisioner.project_checks AS k
                 SET read_pause = '0 seconds', probed_at = NULL
@@ -213,11 +216,11 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION provisioner.retry(bigint[]) IS 'Try failed, cancelled, removed or waiting requests again';
+COMMENT ON FUNCTION provisioner.retry(bigint[]) IS 'Retry failed, cancelled, removed or waiting requests';
 
--- Have connections removed: sets `wanted` to absent. What was adopted is let go, and deleted only with `adopted`. Returns what is
--- to come: `removing`, `let go` (what somebody else made stays where it is), or `removed` where nothing was made. What somebody's
--- trigger or constraint refuses is left as it is, and named in a notice.
+-- Remove connections by setting `wanted` to absent. Adopted ones are let go, and deleted only with `adopted`. Returns
+-- what will happen: `removing`, `let go` (somebody else's connection stays), or `removed` if nothing was made. Requests
+-- that somebody's trigger or constraint refuses are left alone, and named in a notice.
 CREATE FUNCTION provisioner.remove(ids bigint[], adopted boolean DEFAULT false) RETURNS TABLE (id bigint, outcome text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
@@ -267,10 +270,10 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION provisioner.remove(bigint[], boolean) IS 'Have connections and rotations removed; what was adopted only with adopted => true';
+COMMENT ON FUNCTION provisioner.remove(bigint[], boolean) IS 'Remove connections and rotations; adopted ones only with adopted => true';
 
--- Send the present key of the credential again. Not to what was adopted and is left as it is, nor where the key is gone: a sealed key
--- is wiped once it is used. Returns the requests whose connection gets its key.
+-- Send the credential's present key again, except to adopted connections that are left alone, and without a key: a
+-- sealed key is wiped after its use. Returns the requests whose connection gets its key.
 CREATE FUNCTION provisioner.rekey(ids bigint[]) RETURNS TABLE (id bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
@@ -302,7 +305,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION provisioner.rekey(bigint[]) IS 'Send the credential''s present key again; returns the requests that it is sent for';
+COMMENT ON FUNCTION provisioner.rekey(bigint[]) IS 'Send the credential''s present key again; returns the requests for which it is sent';
 
 -- Put requests in line whose connection or rotation is not as it was recorded: request by request what is wrong with it, which is `gone`, a
 -- column, `automatic` (somebody switched the rotation off) or `failing` (its key could not be replaced, which Infisical itself repeats).
@@ -356,12 +359,12 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION provisioner.repair(bigint[], text[]) IS 'Put connections and rotations in line that are not as they were recorded';
+COMMENT ON FUNCTION provisioner.repair(bigint[], text[]) IS 'Put connections and rotations in line that differ from what was recorded';
 
--- Hold a target: nothing more of it is claimed; what is in flight ends.
+-- Pause a target: no more claims; what is in flight finishes.
 CREATE FUNCTION provisioner.pause(target text) RETURNS TABLE (target text, paused_at timestamptz, paused_by text)
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    -- Whoever looks next is told so, and not what was foreseen before.
+    -- The forecasts are renewed at the next poll, because the present ones do not know of the pause.
     UPDATE provisioner.forecast_turn SET due_at = clock_timestamp();
     UPDATE provisioner.line_forecasts AS l SET ends_at = NULL, ends_why = 'paused', urgency = 0
     WHERE split_part(l.target, '/', 1) = pause.target;
@@ -373,7 +376,7 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     RETURNING t.target, t.paused_at, t.paused_by
 $$;
 
-COMMENT ON FUNCTION provisioner.pause(text) IS 'Hold a target; returns nothing if it was held already';
+COMMENT ON FUNCTION provisioner.pause(text) IS 'Pause a target; returns nothing if it was paused already';
 
 CREATE FUNCTION provisioner.resume(target text) RETURNS TABLE (target text, paused_at timestamptz, paused_by text)
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -389,9 +392,9 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT h.target, h.paused_at, h.paused_by FROM held AS h
 $$;
 
-COMMENT ON FUNCTION provisioner.resume(text) IS 'Let a held target go on; returns since when it was held and by whom';
+COMMENT ON FUNCTION provisioner.resume(text) IS 'Resume a paused target; returns since when it was paused and by whom';
 
--- Limit a target while workers run. What is not given stays as it is; with nothing given, all is as the settings have it.
+-- Limit a target while workers run. Omitted arguments leave a limit unchanged; the target alone restores the settings.
 CREATE FUNCTION provisioner.set_limit(
     target text, writes integer DEFAULT NULL, period interval DEFAULT '1 minute', in_flight integer DEFAULT NULL
 )
@@ -417,16 +420,16 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     RETURNING t.target, t.writes_limit, t.writes_period, t.in_flight_limit, t.limited_at, t.limited_by
 $$;
 
-COMMENT ON FUNCTION provisioner.set_limit(text, integer, interval, integer) IS 'Limit a target while workers run; with the target alone, as the settings have it';
+COMMENT ON FUNCTION provisioner.set_limit(text, integer, interval, integer) IS 'Limit a target while workers run; with the target alone, restore the settings';
 
--- Correct the counts; returns how many were wrong. One statement, so one moment: a transaction that changes requests also writes
--- down what that changes in the counts, so nothing has to stop for it.
+-- Correct the counts; returns how many were wrong. It is one statement and so sees one moment: a transaction that
+-- changes requests also writes its changes of the counts, so nothing has to stop for this.
 CREATE FUNCTION provisioner.recount() RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     corrected bigint;
 BEGIN
-    PERFORM FROM provisioner.sweeps FOR UPDATE;  -- two at once would both correct
+    PERFORM FROM provisioner.sweeps FOR UPDATE;  -- two at once would both correct them
     INSERT INTO provisioner.count_changes (target, batch, requested_by, status, error_code, requests, started_at, ended_at, newest)
     SELECT m.* FROM provisioner.miscounted AS m;
     GET DIAGNOSTICS corrected = ROW_COUNT;
@@ -458,5 +461,5 @@ $$;
 
 COMMENT ON FUNCTION provisioner.sealing_key() IS 'The current sealing key: its id and its public half in base64';
 
--- Functions belong to their owner alone until `provisioner grant` says otherwise.
+-- Functions belong to their owner alone until `provisioner grant` gives others the right.
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA provisioner FROM PUBLIC;

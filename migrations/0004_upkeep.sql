@@ -1,8 +1,8 @@
--- What workers call beside claiming and settling, so that every request goes on, whatever one row holds and whatever
--- somebody's trigger makes of it.
+-- Functions for workers, beside claiming and settling, that keep every request moving whatever a row contains and
+-- whatever somebody's trigger does with it.
 
--- A trigger of the user's that returns NULL lets an update silently not happen. Then the whole settlement must not: its
--- connection would be recorded nowhere. A request that is not there any more has nothing to be recorded in.
+-- A user's trigger that returns NULL silently skips an update. The settlement must then fail as a whole, because its
+-- connection would be recorded nowhere. A deleted request has nothing to be recorded in.
 CREATE FUNCTION provisioner.not_updated(request bigint) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -14,9 +14,10 @@ BEGIN
 END
 $$;
 
--- Wipe at most `most` sealed keys of requests that failed `keep` ago or earlier, if they are still failed and still have that
--- key. The day stands in what is left of the credential, for `retry` forgets the message. Rows are found by id out of an array:
--- the wide table is never read whole. All at once; if one of them cannot be updated, one by one, and that one again in an hour.
+-- Wipe at most `most` sealed keys of requests that failed at least `keep` ago, if they are still failed and still have
+-- that key. The day is kept in the rest of the credential, because `retry` clears the message. Rows are found by id
+-- from an array, so the wide table is never read as a whole. All at once; if one cannot be updated, one by one, and
+-- that one again in an hour.
 CREATE FUNCTION provisioner.wipe_failed_boxes(keep interval, most integer, OUT due integer, OUT wiped integer)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -38,7 +39,7 @@ BEGIN
     END IF;
     BEGIN
         wiped := provisioner.wipe_boxes(boxes);
-        SET CONSTRAINTS ALL IMMEDIATE;  -- a deferred trigger is to be heard of here
+        SET CONSTRAINTS ALL IMMEDIATE;  -- deferred triggers must fire here
         RETURN;
     EXCEPTION WHEN OTHERS THEN
         wiped := 0;
@@ -92,9 +93,9 @@ BEGIN
 END
 $$;
 
--- Fail at most `most` requests in line for a target that no worker has ever known, with this error; returns their ids. A target whose
--- workers are away is another matter: its requests wait for them. All at once; if one of them cannot be updated, one by one, and that one
--- leaves the line for a while.
+-- Fail at most `most` requests in line for a target that no worker has ever had, with this error; returns their ids. If
+-- a target's workers are merely away, its requests wait for them. All at once; if one cannot be updated, one by one,
+-- and that one leaves the line for a while.
 CREATE FUNCTION provisioner.fail_unknown_targets(target text, most integer, code text, message text) RETURNS SETOF bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -147,9 +148,10 @@ BEGIN
 END
 $$;
 
--- Which of the `most` requests above the id `after` are pending and have no place: neither in line, nor waiting, nor in flight.
--- Such rows were written with triggers off (a restore, replication) and nobody would ever claim them. One statement, so one
--- moment: whatever moves has a place in each. `last` is the last id that was looked at, NULL behind the end.
+-- Find the pending requests without a place (in line, waiting or in flight) among the `most` requests above the id
+-- `after`. Such rows were written with triggers off (a restore, replication) and would never be claimed. It is one
+-- statement and so sees one moment, in which every moving request has a place. `last` is the last id that was checked,
+-- NULL at the end.
 CREATE FUNCTION provisioner.misplaced(after bigint, most integer, OUT ids bigint[], OUT last bigint)
 LANGUAGE sql STABLE AS $$
     WITH part AS MATERIALIZED (
@@ -166,8 +168,8 @@ LANGUAGE sql STABLE AS $$
     FROM part AS p
 $$;
 
--- Put requests that are pending and have no place in line; returns how many got one, or were failed because they break a rule
--- that nobody checked. By the rights of the owner, who alone may put others' requests in line.
+-- Put pending requests without a place in line; returns how many got one, or were failed because they break a rule that
+-- nothing had checked. Runs with the rights of the owner, who alone may put other users' requests in line.
 CREATE FUNCTION provisioner.put_in_line(ids bigint[]) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -196,15 +198,16 @@ BEGIN
             SET CONSTRAINTS ALL IMMEDIATE;
             broken := broken + 1;
         EXCEPTION WHEN OTHERS THEN
-            NULL;  -- somebody's trigger will not have it: `doctor` names it
+            NULL;  -- somebody's trigger refuses it; `doctor` names it
         END;
     END LOOP;
     RETURN broken + provisioner.place(ids);
 END
 $$;
 
--- Look at the newest `most` requests, and at the next `most` behind the place where the last sweep ended, and put in line what
--- has no place. Does nothing within `pause` of the last sweep. `done`: the end was reached, and the next sweep begins anew.
+-- Check the newest `most` requests, and the next `most` after the end of the last sweep, and put those without a place
+-- in line. Does nothing within `pause` after the last sweep. `done`: the end was reached, and the next sweep starts
+-- over.
 CREATE FUNCTION provisioner.sweep(most integer, pause interval, OUT seen integer, OUT placed integer, OUT done boolean)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -226,7 +229,7 @@ BEGIN
     SELECT min(n.id) INTO newest
     FROM (SELECT q.id FROM provisioner.connection_requests AS q ORDER BY q.id DESC LIMIT sweep.most / 4) AS n;
     SELECT m.ids, m.last INTO strays, next FROM provisioner.misplaced(place, sweep.most) AS m;
-    -- What was looked at just now is not looked at again.
+    -- What was just checked is not checked again.
     SELECT m.ids INTO fresh FROM provisioner.misplaced(greatest(newest - 1, next, place), sweep.most) AS m;
     strays := ARRAY (SELECT unnest(strays) UNION SELECT unnest(fresh));
     seen := cardinality(strays);
@@ -238,7 +241,7 @@ BEGIN
 END
 $$;
 
--- Add what happened just now to this minute and this hour, and forget what is too old to be looked at.
+-- Add recent events to the present minute and hour, and delete what is too old to be shown.
 CREATE FUNCTION provisioner.add_history(targets text[], succeeded bigint[], failed bigint[], retried bigint[]) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     DELETE FROM provisioner.history AS h WHERE h.span = 60 AND h.at < clock_timestamp() - interval '6 hours';
@@ -248,15 +251,15 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     FROM unnest(add_history.targets, add_history.succeeded, add_history.failed, add_history.retried)
         AS a (target, succeeded, failed, retried)
     CROSS JOIN (VALUES (60), (3600)) AS s (span)
-    -- In one order, so that two who add at once wait for each other, and never for ever.
+    -- In a fixed order, so that two concurrent calls wait for each other without a deadlock.
     ORDER BY s.span, a.target
     ON CONFLICT (span, at, target) DO UPDATE SET
         succeeded = h.succeeded + excluded.succeeded, failed = h.failed + excluded.failed, retried = h.retried + excluded.retried;
 $$;
 
--- Fold at most `most` changes into the counts; returns how many. Two who fold at once take different changes, and rows in the
--- same order. A count of zero is taken out, so the batches whose requests were deleted leave nothing behind. What succeeded or failed
--- is history, too.
+-- Fold at most `most` changes into the counts; returns how many. Two concurrent calls take different changes, and lock
+-- rows in the same order. A count of zero is deleted, so batches whose requests were deleted leave nothing behind.
+-- Successes and failures also go into the history.
 CREATE FUNCTION provisioner.fold_counts(most integer) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -281,7 +284,7 @@ BEGIN
         ORDER BY t.target, t.batch, t.requested_by, t.status, t.error_code
         ON CONFLICT (target, batch, requested_by, status, error_code) DO UPDATE SET
             requests = k.requests + excluded.requests,
-            -- What there was long ago, and is no more, began nothing.
+            -- Requests that existed long ago and are gone do not count for the beginning.
             started_at = CASE WHEN k.requests = 0 THEN excluded.started_at ELSE least(k.started_at, excluded.started_at) END,
             ended_at = greatest(k.ended_at, excluded.ended_at),
             newest = greatest(k.newest, excluded.newest)
@@ -300,7 +303,7 @@ BEGIN
         (SELECT array_agg(h.target) FROM happened AS h), (SELECT array_agg(h.succeeded) FROM happened AS h),
         (SELECT array_agg(h.failed) FROM happened AS h)
     INTO folded, zeros, targets, succeeded, failed;
-    -- They are locked since they were changed, so nobody has added to them meanwhile.
+    -- They have been locked since they were changed, so nothing was added to them meanwhile.
     DELETE FROM provisioner.counts AS k WHERE k.ctid = ANY (zeros) AND k.requests = 0;
     IF targets IS NOT NULL THEN
         PERFORM provisioner.add_history(targets, succeeded, failed, array_fill(0::bigint, ARRAY [cardinality(targets)]));
@@ -309,10 +312,11 @@ BEGIN
 END
 $$;
 
--- Days of the attempt log: makes the next ones, drops those that are older than `keep`. Runs with the owner's rights, for
--- workers may not change the schema. Days are UTC days. It waits for nobody: while it waited for a dump, or for a transaction
--- that was left open, every settlement would stand behind it. False: somebody is in the way, and it is to be called again;
--- there is time, for days are made two ahead and what has no day has a place all the same. Two at once: the second finds it done.
+-- Rotate the attempt log: create partitions for the next days, and drop those older than `keep`. It runs with the
+-- owner's rights, because workers may not change the schema. Days are UTC days. It waits for no lock: behind a dump or
+-- an open transaction, every settlement would queue behind it. Returns false if something was in the way; call it again
+-- then. There is time, because partitions are created two days ahead, and records without one go to the default
+-- partition. Of two concurrent calls, the second finds nothing to do.
 CREATE FUNCTION provisioner.turn_attempt_log(keep interval) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET lock_timeout = '100ms' AS $$
 DECLARE
@@ -322,8 +326,8 @@ BEGIN
     FOR day IN SELECT d::date FROM generate_series(current_date, current_date + 2, interval '1 day') AS d LOOP
         part := 'attempts_' || to_char(day, 'YYYYMMDD');
         IF to_regclass('provisioner.' || part) IS NULL THEN
-            -- What came before its day had a place is moved into it. The table itself comes first: writers lock it
-            -- before the days.
+            -- Records in the default partition are moved into their day. The parent table is locked first, because
+            -- writers lock it before the partitions.
             LOCK TABLE provisioner.attempts IN SHARE UPDATE EXCLUSIVE MODE;
             LOCK TABLE provisioner.attempts_other IN ACCESS EXCLUSIVE MODE;
             CONTINUE WHEN to_regclass('provisioner.' || part) IS NOT NULL;
@@ -355,11 +359,11 @@ $$;
 
 SELECT provisioner.turn_attempt_log(interval '30 days');
 
--- Functions belong to their owner alone until `provisioner grant` says otherwise.
+-- Functions belong to their owner alone until `provisioner grant` gives others the right.
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA provisioner FROM PUBLIC;
 
--- Ask for a connection in each of these projects, unless somebody has asked already; returns how many are new. With the owner's rights:
--- workers may not insert requests otherwise.
+-- Request a connection in each of these projects that has no request yet; returns how many are new. With the owner's
+-- rights, because workers may not insert requests otherwise.
 CREATE FUNCTION provisioner.request_discovered(target text, projects uuid[], names text[], credential text, batch text)
 RETURNS bigint
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -376,9 +380,9 @@ $$;
 
 REVOKE EXECUTE ON FUNCTION provisioner.request_discovered(text, uuid[], text[], text, text) FROM PUBLIC;
 
--- A project is gone from Infisical for sure: what was asked for there is not wanted any more; returns how many requests that is. Each
--- recorded connection is still deleted by its id, and Infisical's 404 ends the request as removed. What was cancelled is left as it is.
--- With the owner's rights: workers may not remove otherwise.
+-- Mark the requests of a project that was certainly deleted from Infisical as not wanted; returns how many. Each
+-- recorded connection is still deleted by its id, and Infisical's 404 ends the request as removed. Cancelled requests
+-- are left alone. With the owner's rights, because workers may not remove otherwise.
 CREATE FUNCTION provisioner.remove_gone(target text, project uuid) RETURNS bigint
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     DELETE FROM provisioner.seen_projects AS s WHERE s.target = remove_gone.target AND s.project_id = remove_gone.project;

@@ -1,8 +1,8 @@
--- How the second kind of request moves: a secret rotation, which makes an ordinary API key with a connection's management key and
--- writes it into a secret. Its queue, leases, evidence and attempts are those of connections: ids tell the kinds apart, and its
--- line is that of `target/rotations`, a target of its own with budgets and incidents of its own.
+-- The second kind of request: a secret rotation, which makes an ordinary API key with a connection's management key and
+-- writes it into a secret. It shares the queue, leases, evidence and attempts of connections: the ids tell the kinds
+-- apart, and its line is `target/rotations`, which acts as a target with its own budgets and incidents.
 
--- What was left behind at OpenRouter, in words: what was said before, and what has come to light, once. Written so that it is inlined.
+-- Combine descriptions of what was left behind at OpenRouter, without repetition. Written so that it is inlined.
 CREATE FUNCTION provisioner.also_left(before text, more text) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT CASE WHEN position(more IN before) > 0 THEN before ELSE nullif(concat_ws('; ', before, more), '') END
@@ -36,7 +36,7 @@ BEGIN
             r.id,
             'its connection ' || quote_literal(r.connection) || ' (request ' || c.id || ') '
             || CASE c.status WHEN 'failed' THEN 'failed with ' || coalesce(c.error_code, 'an error') ELSE 'is ' || c.status END
-            || '; once that is fixed and retried, this rotation goes on by itself' AS reason
+            || '; once that is fixed and retried, this rotation continues automatically' AS reason
         FROM provisioner.rotation_requests AS r
         JOIN provisioner.connection_requests AS c
             ON c.target = r.target AND c.project_id = r.project_id AND c.name = r.connection
@@ -54,7 +54,7 @@ BEGIN
     FROM failed AS f
     WHERE r.id = f.id AND r.id IN (SELECT u.id FROM unplaced AS u);
     PERFORM set_config('provisioner.recording', before, true);
-    -- Heard as: look at everything.
+    -- An empty payload means: poll everything.
     PERFORM pg_notify('provisioner', '');
 END
 $$;
@@ -70,8 +70,8 @@ $$;
 CREATE TRIGGER rotations_inserted AFTER INSERT ON provisioner.rotation_requests
 REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_inserted();
 
--- Whatever changes a connection's status, by whomever: the rotations that wait for it hear of it, and those that failed with it are
--- pending again as soon as it is. Costs a statement nothing while there are no rotations.
+-- When a connection's status changes, update the rotations that wait for it; those that failed with it become pending
+-- again with it. This costs a statement nothing while there are no rotations.
 CREATE FUNCTION provisioner.connections_followed() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -106,7 +106,7 @@ $$;
 CREATE TRIGGER connections_followed AFTER UPDATE ON provisioner.connection_requests
 REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.connections_followed();
 
--- A connection that is asked for after its rotation, and that has ended already: a row that somebody writes so.
+-- Handle a connection that is inserted after its rotation with a final status, as somebody may write it.
 CREATE FUNCTION provisioner.connections_joined() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -147,7 +147,7 @@ DECLARE
         SELECT c FROM unnest(changed) AS c
         WHERE c IN ('target', 'project_id', 'connection', 'environment', 'secret_path', 'key_name')
     );
-    -- The name of a key that may have been left behind is told as it was sent.
+    -- The name of a key that may have been left behind is reported as it was sent.
     naming text[] := ARRAY (
         SELECT c FROM unnest(changed) AS c WHERE c = 'project_name' AND new.key_name LIKE '%{project_name}%'
     );
@@ -231,7 +231,7 @@ CREATE TRIGGER rotations_first AFTER UPDATE OF wanted ON provisioner.connection_
 FOR EACH ROW WHEN (new.wanted = 'absent' AND old.wanted IS DISTINCT FROM 'absent')
 EXECUTE FUNCTION provisioner.rotations_first();
 
--- The last of the rotations that a connection's removal waits for has ended, well or not, or is wanted again.
+-- The last rotation that a connection's removal waits for has ended, or is wanted again.
 CREATE FUNCTION provisioner.rotation_ended() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

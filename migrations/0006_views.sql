@@ -1,14 +1,14 @@
--- What people look at: every request with its live state, how many there are, and the progress of batches.
+-- Views for people: every request with its live state, counts, and the progress of batches.
 --
--- Views read with their owner's rights, whom row-level security lets through. So they choose the rows themselves, by the rule
--- of `0007_access.sql`: who may read the line sees every request, everybody else their own. They are barriers, for a
--- function in somebody's WHERE must not be shown what the rule leaves out.
+-- Views read with the rights of their owner, who bypasses row-level security. So they choose the rows themselves, by
+-- the rule of `0007_access.sql`: a role that may read the line sees every request, other roles their own. They are
+-- security barriers, so that a function in a user's WHERE never sees excluded rows.
 
--- The live state of a request. `recorded` is what was made for it, `flying` and `waits` are its id where it is in flight, or waits;
--- `quarantine` is why it waits together with others, `said` why its last attempt came to nothing, `cancelled` that nobody attempts it
--- again. What keeps it from going on says more than what is to be done, so that comes first. A quarantine is `credential:…` or
--- `project:…`; what only waits for another request, such as a rotation for its connection, is not quarantined. Written so that it is
--- inlined.
+-- The live state of a request. `recorded` is what was made for it; `flying` and `waits` are its id if it is in flight
+-- or waits; `quarantine` is what it waits for together with others; `said` is why its last attempt failed; `cancelled`
+-- means that it will not be tried again. What blocks it says more than what remains to be done, so that comes first. A
+-- quarantine is `credential:…` or `project:…`; a request that waits for another one, such as a rotation for its
+-- connection, is not quarantined. Written so that it is inlined.
 CREATE FUNCTION provisioner.live_state(
     status text, wanted text, recorded uuid, flying bigint, waits bigint, quarantine text, said text, cancelled boolean
 ) RETURNS text
@@ -25,9 +25,9 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     END
 $$;
 
--- Every request as listings show it: with its live state, with what is known of its attempts while it is pending, and of a sealed
--- credential with its key's id alone. Other views and queries are made of it; what they do not ask for is not looked up. It chooses no
--- rows, so it is for those who may see all.
+-- Every request in the form of listings: with its live state, with its attempts while it is pending, and with only the
+-- key's id for a sealed credential. Other views and queries build on it, and columns that they do not use cost nothing.
+-- It does not restrict rows, so it is for roles that may see all of them.
 CREATE VIEW provisioner.listed_requests AS
 SELECT
     q.id, q.target, q.project_id, q.name, q.name AS place, q.description,
@@ -49,11 +49,11 @@ LEFT JOIN provisioner.in_flight AS f ON f.id = q.id
 LEFT JOIN provisioner.waiting AS w ON w.id = q.id
 LEFT JOIN provisioner.attempt_state AS s ON s.id = q.id;
 
-COMMENT ON VIEW provisioner.listed_requests IS 'Every request with its live state; of a sealed credential only its key''s id';
-COMMENT ON COLUMN provisioner.listed_requests.place IS 'Where it is in its project: in this order what was recorded is compared';
-COMMENT ON COLUMN provisioner.listed_requests.sealed_by IS 'The key that still seals it; NULL when there is no box (any more)';
+COMMENT ON VIEW provisioner.listed_requests IS 'Every request with its live state; for a sealed credential only its key''s id';
+COMMENT ON COLUMN provisioner.listed_requests.place IS 'Its position in its project, the order in which recorded requests are compared';
+COMMENT ON COLUMN provisioner.listed_requests.sealed_by IS 'The key that seals it at present; NULL if there is no box (any more)';
 
--- The same of rotations. What they wait for is their connection.
+-- The same for rotations. What they wait for is their connection.
 CREATE VIEW provisioner.listed_rotations AS
 SELECT
     q.id, q.target, q.project_id, q.name, q.environment || ':' || q.secret_path || ':' || q.name AS place, q.description,
@@ -73,11 +73,12 @@ LEFT JOIN provisioner.waiting AS w ON w.id = q.id
 LEFT JOIN provisioner.attempt_state AS s ON s.id = q.id;
 
 COMMENT ON VIEW provisioner.listed_rotations IS 'Every rotation with its live state';
-COMMENT ON COLUMN provisioner.listed_rotations.place IS 'Where it is in its project: in this order what was recorded is compared';
+COMMENT ON COLUMN provisioner.listed_rotations.place IS 'Its position in its project, the order in which recorded requests are compared';
 
--- The first thousand requests of each target's line have a place: to number a line of a million takes a second, even to show one
--- row. The places are looked up in one object that is made once a statement, and only if somebody asks for the column: a join
--- would change the plans of everybody else. Targets are found by jumping from one to the next in the index: there are few.
+-- Only the first thousand requests of each target's line have a position: numbering a line of a million takes a second,
+-- even to show one row. The positions are computed once per statement into one object, and only if the column is used:
+-- a join would change every other plan. Targets are found by jumping from one to the next in the index, because there
+-- are few.
 CREATE VIEW provisioner.request_status WITH (security_barrier) AS
 SELECT
     q.id, q.target, q.project_id, q.name, q.batch, q.priority, q.requested_by, q.created_at,
@@ -108,7 +109,7 @@ SELECT
     q.key_fingerprint,
     CASE WHEN q.status = 'succeeded' AND d.seen_at > q.finished_at THEN d.drift END AS drift,
     CASE
-        -- What was recorded while a round was under way may have been behind it already: the next one sees it.
+        -- A request recorded during a round may be behind its position already; the next round checks it.
         WHEN q.status <> 'succeeded' OR d.unread THEN NULL
         WHEN q.finished_at < v.started_at AND (v.finished_at IS NOT NULL OR (q.project_id, q.name) <= (v.project_id, v.name)) THEN v.started_at
         WHEN q.finished_at < v.previous_at THEN v.previous_at
@@ -119,11 +120,11 @@ LEFT JOIN provisioner.verify_rounds AS v ON v.target = q.target
 WHERE q.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT'));
 
 COMMENT ON VIEW provisioner.request_status IS 'Every request with its live state';
-COMMENT ON COLUMN provisioner.request_status.drift IS 'How its connection differs from what was recorded, as standing verification found';
-COMMENT ON COLUMN provisioner.request_status.verified_at IS 'When it was compared last, at the earliest: that round began then';
-COMMENT ON COLUMN provisioner.request_status.queue_position IS 'Its place in the line of its target; NULL behind the first thousand';
+COMMENT ON COLUMN provisioner.request_status.drift IS 'How its connection differs from what was recorded, according to standing verification';
+COMMENT ON COLUMN provisioner.request_status.verified_at IS 'When it was last compared, at the earliest: the beginning of that round';
+COMMENT ON COLUMN provisioner.request_status.queue_position IS 'Its position in the line of its target; NULL beyond the first thousand';
 
--- Who may read the line sees all, everybody else what they asked for themselves: the rule of `0007_access.sql`.
+-- A role that may read the line sees all requests, other roles their own: the rule of `0007_access.sql`.
 CREATE VIEW provisioner.request_counts WITH (security_barrier) AS
 SELECT
     c.target, nullif(c.batch, '') AS batch, nullif(c.requested_by, '') AS requested_by,
@@ -141,17 +142,18 @@ WHERE c.requested_by = current_user OR (SELECT has_table_privilege('provisioner.
 GROUP BY c.target, c.batch, c.requested_by, c.status, c.error_code
 HAVING sum(c.requests) <> 0;
 
-COMMENT ON VIEW provisioner.request_counts IS 'How many requests there are of each kind, quick whatever their number';
-COMMENT ON COLUMN provisioner.request_counts.counted_as IS 'The status; of a pending one that changes or removes what was made, updating or removing';
+COMMENT ON VIEW provisioner.request_counts IS 'The number of requests of each kind, quickly in a table of any size';
+COMMENT ON COLUMN provisioner.request_counts.counted_as IS 'The status, or updating or removing for a pending request that does that';
 
--- What keeps workers from creating. Who has not said so again for a while is gone, or does not hold the target back any more.
+-- What prevents workers from creating. A worker that has not repeated its report is gone, or no longer withholds calls.
 CREATE VIEW provisioner.present_incidents AS
 SELECT d.* FROM provisioner.target_incidents AS d WHERE d.reported_at > clock_timestamp() - interval '15 seconds';
 
-COMMENT ON VIEW provisioner.present_incidents IS 'Why workers hold creates back at a target just now';
+COMMENT ON VIEW provisioner.present_incidents IS 'Why workers withhold creates at a target at present';
 
--- One row for each target and batch, one (batch NULL, total false) for its requests without a batch, one (total true) for the target. The end
--- is what a worker foresaw last. Only what is in flight or waits is looked at one by one; what else is pending is in line.
+-- One row for each target and batch, one (batch NULL, total false) for its requests without a batch, one (total true)
+-- for the target. The end is the latest forecast. Only requests in flight or waiting are read one by one; all other
+-- pending requests are in line.
 CREATE VIEW provisioner.target_progress WITH (security_barrier) AS
 WITH lines AS (
     SELECT
@@ -167,7 +169,7 @@ WITH lines AS (
         q.status = 'pending'
         AND (q.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT')))
     UNION ALL
-    -- Not by the view of all kinds: many may wait, and each would be looked for among all kinds.
+    -- Not through the view of all kinds: there may be many waiting requests, and each would be looked up in every kind.
     SELECT
         q.batch, q.target, provisioner.counted_as(q.status, q.wanted, q.connection_id),
         provisioner.live_state(q.status, q.wanted, q.connection_id, NULL, w.id, w.quarantine, s.error_message, s.cancelled), 1,
@@ -190,7 +192,8 @@ WITH lines AS (
         r.status = 'pending'
         AND (r.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT')))
 ),
--- What changes or removes a connection is told apart wherever it is, unless it is retried or quarantined: then that is its state.
+-- Updates and removals are shown as such wherever they are, unless they are retried or quarantined: then that is the
+-- state.
 summed AS (
     SELECT
         l.batch, l.target, grouping(l.batch) = 1 AS total,
@@ -212,8 +215,8 @@ summed AS (
     FROM lines AS l
     GROUP BY GROUPING SETS ((l.batch, l.target), (l.target))
 ),
--- A forecast that nobody renews is none. A batch that came after the last look has none yet; one of too many to have a forecast of
--- its own ends with its line at the latest.
+-- A forecast that is not renewed is ignored. A batch that is newer than the last forecast has none yet; if there are
+-- too many batches, one without its own forecast ends no later than its line.
 foreseen AS (
     SELECT
         s.*,
@@ -255,10 +258,10 @@ SELECT
 FROM foreseen AS f
 WHERE f.requests > 0;
 
-COMMENT ON VIEW provisioner.target_progress IS 'How far each target has come, all of it and batch by batch';
+COMMENT ON VIEW provisioner.target_progress IS 'The progress of each target, in total and by batch';
 
--- The same over all targets: one row a batch, one (batch NULL, total false) for requests without a batch, one (total true) for
--- everything. The slowest target decides when it ends.
+-- The same over all targets: one row per batch, one (batch NULL, total false) for requests without a batch, one (total
+-- true) for everything. The slowest target determines the end.
 CREATE VIEW provisioner.batch_progress WITH (security_barrier) AS
 WITH shown AS (
     SELECT
@@ -281,9 +284,9 @@ UNION ALL
 SELECT NULL, true, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, 0, NULL, 0, 0, 0, 0
 WHERE NOT EXISTS (SELECT FROM shown);
 
-COMMENT ON VIEW provisioner.batch_progress IS 'How far each batch and everything together has come, and when it will end';
+COMMENT ON VIEW provisioner.batch_progress IS 'The progress of each batch and of everything, and when it will end';
 
--- What the counts lack.
+-- What must be added to the counts to correct them.
 CREATE VIEW provisioner.miscounted AS
 SELECT
     c.target, c.batch, c.requested_by, c.status, c.error_code, sum(c.requests)::bigint AS requests,
@@ -324,10 +327,10 @@ LEFT JOIN provisioner.drifts AS d ON d.id = q.id
 LEFT JOIN provisioner.verify_rounds AS v ON v.target = q.target || '/rotations'
 WHERE q.requested_by = current_user OR (SELECT has_table_privilege('provisioner.ready'::regclass, 'SELECT'));
 
-COMMENT ON COLUMN provisioner.rotation_status.verified_at IS 'When it was compared last, at the earliest: that round began then';
-COMMENT ON COLUMN provisioner.rotation_status.drift IS 'How it differs from what was recorded, as standing verification found';
+COMMENT ON COLUMN provisioner.rotation_status.verified_at IS 'When it was last compared, at the earliest: the beginning of that round';
+COMMENT ON COLUMN provisioner.rotation_status.drift IS 'How it differs from what was recorded, according to standing verification';
 COMMENT ON VIEW provisioner.rotation_status IS 'Every rotation with its live state, and what it waits for';
-COMMENT ON COLUMN provisioner.rotation_status.waits_for IS 'The connection of the same project that has to be there first';
+COMMENT ON COLUMN provisioner.rotation_status.waits_for IS 'The connection of the same project that has to exist first';
 
 CREATE VIEW provisioner.quarantined_projects AS
 SELECT
@@ -358,7 +361,7 @@ WHERE h.quarantined_since IS NOT NULL;
 
 COMMENT ON VIEW provisioner.quarantined_credentials IS 'Credentials whose API key is refused: correct the key, and their requests go on';
 
--- What stands behind the requests, for those who see their own alone: the columns are those of the tables. See `own.py`.
+-- The tables behind the requests, for roles that only see their own requests; they have the same columns. See `own.py`.
 CREATE VIEW provisioner.own_requests WITH (security_barrier) AS
 SELECT q.* FROM provisioner.requests AS q WHERE q.requested_by = current_user;
 
@@ -390,10 +393,10 @@ CREATE VIEW provisioner.own_attempts WITH (security_barrier) AS
 SELECT t.* FROM provisioner.attempts AS t
 WHERE EXISTS (SELECT FROM provisioner.requests AS q WHERE q.id = t.request_id AND q.requested_by = current_user);
 
--- How long the line before one's own requests is, their live state tells: `queue_position`.
+-- The live state tells how long the line before a request is: `queue_position`.
 CREATE VIEW provisioner.own_ready AS SELECT r.* FROM provisioner.ready AS r WHERE false;
 
--- Keys and projects that one's own requests wait for.
+-- Keys and projects that the role's own requests wait for.
 CREATE VIEW provisioner.own_credential_health WITH (security_barrier) AS
 SELECT h.target, h.credential, h.quarantined_since, h.probe_at, h.reason
 FROM provisioner.credential_health AS h

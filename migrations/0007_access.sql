@@ -1,16 +1,16 @@
--- Who sees which requests. Who may do what is a matter of plain GRANTs, which `provisioner grant` gives; the rows follow from
--- them: a role that may read the line (the table `ready`) sees every request, everybody else sees those that they asked for
--- themselves, and asks in no other name. So there is no list of roles to keep, membership in roles works as it does everywhere,
--- and nobody can take requests out of the line without seeing them.
+-- Which requests a role sees. Plain GRANTs, given by `provisioner grant`, say what a role may do, and the visible rows
+-- follow from them: a role that may read the line (the table `ready`) sees every request, and other roles see the
+-- requests that they inserted, and can only insert in their own name. So there is no list of roles to maintain, role
+-- membership works as everywhere, and no role can take requests out of the line without seeing them.
 --
--- The owner is not bound by this, and neither are superusers: their COPY goes straight into the table. PostgreSQL refuses COPY
--- to those who are bound; they copy into a temporary table and insert from there.
+-- The owner and superusers are exempt, so their COPY goes straight into the table. PostgreSQL refuses COPY for roles
+-- under row-level security; they copy into a temporary table and insert from there.
 
 ALTER TABLE provisioner.connection_requests ENABLE ROW LEVEL SECURITY;
 
--- The look at the privilege is a query of its own, so that it is done once a statement, not once a row. The CASE is for the
--- planner: of a plain OR it thinks that half of the rows pass, and joins a worker's claims in a quadratic way; of IS NOT NULL it
--- thinks that nearly all do, and plans as it does for the owner.
+-- The privilege is checked in a subquery, so that this happens once per statement instead of once per row. The CASE is
+-- for the planner: for a plain OR it assumes that half of the rows pass, and joins a worker's claims quadratically; for
+-- IS NOT NULL it assumes that nearly all do, and plans as for the owner.
 CREATE POLICY visible ON provisioner.connection_requests FOR SELECT
 USING (
     CASE
@@ -21,7 +21,7 @@ USING (
 CREATE POLICY in_their_own_name ON provisioner.connection_requests FOR INSERT
 WITH CHECK (requested_by = current_user);
 
--- Privileges alone decide who changes and deletes what they see.
+-- Privileges alone decide who changes and deletes visible rows.
 CREATE POLICY editable ON provisioner.connection_requests FOR UPDATE USING (true);
 
 CREATE POLICY deletable ON provisioner.connection_requests FOR DELETE USING (true);

@@ -13,7 +13,7 @@ CREATE FUNCTION provisioner.add_history(targets text[], succeeded bigint[], fail
     FROM unnest(add_history.targets, add_history.succeeded, add_history.failed, add_history.retried)
         AS a (target, succeeded, failed, retried)
     CROSS JOIN (VALUES (60), (3600)) AS s (span)
-    -- In one order, so that two who add at once wait for each other, and never for ever.
+    -- In a fixed order, so that two concurrent calls wait for each other without a deadlock.
     ORDER BY s.span, a.target
     ON CONFLICT (span, at, target) DO UPDATE SET
         succeeded = h.succeeded + excluded.succeeded, failed = h.failed + excluded.failed, retried = h.retried + excluded.retried;
@@ -107,13 +107,13 @@ CREATE TABLE provisioner.connection_requests (
 )
 WITH (fillfactor='35', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='50000', autovacuum_analyze_scale_factor='0', autovacuum_analyze_threshold='50000');
 
-COMMENT ON TABLE provisioner.connection_requests IS 'One row is one connection that somebody wants in an Infisical project';
+COMMENT ON TABLE provisioner.connection_requests IS 'Each row requests one connection in an Infisical project';
 
-COMMENT ON COLUMN provisioner.connection_requests.project_name IS 'What people call the project: shown, never sent';
+COMMENT ON COLUMN provisioner.connection_requests.project_name IS 'The project''s name for people: shown, never sent';
 
-COMMENT ON COLUMN provisioner.connection_requests.wanted IS 'present, or absent: no connection of ours shall be there';
+COMMENT ON COLUMN provisioner.connection_requests.wanted IS 'present, or absent: no connection of ours is to exist';
 
-COMMENT ON COLUMN provisioner.connection_requests.key_fingerprint IS 'Salted fingerprint of the key that Infisical accepted last';
+COMMENT ON COLUMN provisioner.connection_requests.key_fingerprint IS 'Salted fingerprint of the last key that Infisical accepted';
 
 CREATE FUNCTION provisioner.broken_rule(r provisioner.connection_requests) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -132,6 +132,7 @@ CREATE FUNCTION provisioner.broken_rule(r provisioner.connection_requests) RETUR
         WHEN r.priority IS NULL OR r.priority = -32768 THEN 'priority'
         WHEN length(r.batch) NOT BETWEEN 1 AND 200 THEN 'batch'
         WHEN length(r.project_name) NOT BETWEEN 1 AND 200 OR r.project_name ~ '[\u0001-\u001F\u007F-\u009F]' THEN 'project_name'
+        WHEN length(r.requested_by) > 200 THEN 'requested_by'
         WHEN r.wanted IS NULL OR r.wanted NOT IN ('present', 'absent') THEN 'wanted'
         WHEN r.not_before < '0001-01-02 00:00:00+00' OR r.not_before >= '9999-01-01 00:00:00+00' THEN 'not_before'
         WHEN r.created_at < '0001-01-02 00:00:00+00' OR r.created_at >= '9999-01-01 00:00:00+00' THEN 'created_at'
@@ -165,15 +166,16 @@ BEGIN
         RAISE NOTICE 'failed requests are left as they are: %', SQLERRM;
         aside := '{}';
     END;
-    -- A request may change places between two statements, so what was not found is looked for again; each round sees what
-    -- was committed before it began. A deadlock with a worker, which takes many at once too, costs a round.
+    -- A request may change places between two statements, so missing ones are searched again; each round sees what was
+    -- committed before it began. A deadlock with a worker, which also takes many rows at once, costs one round.
     FOR round IN 1..20 LOOP
         BEGIN
             SELECT array_agg(q.id) INTO undone
             FROM provisioner.requests AS q
             WHERE q.id = ANY (cancel.ids) AND q.status = 'pending' AND q.id <> ALL (done || refused);
             EXIT WHEN undone IS NULL;
-            -- Locks are taken as others take them: who is in flight before its request, its request before its place in line.
+            -- Locks are taken in the common order: the row in flight before its request, and the request before its
+            -- place in line.
             UPDATE provisioner.in_flight AS f SET cancelled = true
             FROM (SELECT g.id FROM provisioner.in_flight AS g WHERE g.id = ANY (undone) ORDER BY g.id FOR UPDATE) AS held
             WHERE f.id = held.id;
@@ -189,7 +191,7 @@ BEGIN
             found AS (
                 SELECT u.*, d.id IS NOT NULL AS doubted
                 FROM (SELECT * FROM unlined UNION ALL SELECT * FROM unscheduled) AS u
-                -- One by one, so that no plan reads the evidence of all.
+                -- One by one, so that no plan reads all evidence.
                 LEFT JOIN LATERAL (SELECT c.id FROM provisioner.sent_creates AS c WHERE c.id = u.id LIMIT 1) AS d ON true
             ),
             postponed AS (
@@ -198,7 +200,7 @@ BEGIN
                 ON CONFLICT (id) DO UPDATE SET run_at = excluded.run_at
                 RETURNING waiting.id
             ),
-            -- In this statement, not before it: only now is it certain that nobody has the request in hand.
+            -- In this statement, not before it: only now is it certain that no worker has the request.
             remembered AS (
                 UPDATE provisioner.attempt_state AS s SET cancelled = true FROM found AS f
                 WHERE s.id = f.id AND s.id = ANY (undone) AND f.doubted
@@ -217,7 +219,7 @@ BEGIN
             WHERE f.id = ANY (undone) AND f.cancelled AND f.id <> ALL (done);
         EXCEPTION
             WHEN deadlock_detected THEN
-                NULL;  -- this round is undone, and the next one tries again
+                NULL;  -- this round is rolled back, and the next one tries again
             WHEN OTHERS THEN
                 IF provisioner.is_about_all(SQLSTATE) THEN
                     RAISE;
@@ -225,7 +227,7 @@ BEGIN
                     RAISE NOTICE 'request % is left as it is: %', undone[1], SQLERRM;
                     refused := refused || undone;
                 ELSE
-                    -- Somebody's trigger or constraint refuses one of them: the others are not kept from it.
+                    -- Somebody's trigger or constraint refuses one of them; the others are done anyway.
                     FOREACH one IN ARRAY undone LOOP
                         SELECT
                             done || coalesce(array_agg(c.id), '{}'),
@@ -248,7 +250,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION provisioner.cancel(ids bigint[]) IS 'Call requests off, or put failed ones aside; returns what changed';
+COMMENT ON FUNCTION provisioner.cancel(ids bigint[]) IS 'Cancel requests, including failed ones; returns what changed';
 
 CREATE FUNCTION provisioner.connection_requests_counted() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -486,7 +488,7 @@ BEGIN
         ORDER BY t.target, t.batch, t.requested_by, t.status, t.error_code
         ON CONFLICT (target, batch, requested_by, status, error_code) DO UPDATE SET
             requests = k.requests + excluded.requests,
-            -- What there was long ago, and is no more, began nothing.
+            -- Requests that existed long ago and are gone do not count for the beginning.
             started_at = CASE WHEN k.requests = 0 THEN excluded.started_at ELSE least(k.started_at, excluded.started_at) END,
             ended_at = greatest(k.ended_at, excluded.ended_at),
             newest = greatest(k.newest, excluded.newest)
@@ -505,7 +507,7 @@ BEGIN
         (SELECT array_agg(h.target) FROM happened AS h), (SELECT array_agg(h.succeeded) FROM happened AS h),
         (SELECT array_agg(h.failed) FROM happened AS h)
     INTO folded, zeros, targets, succeeded, failed;
-    -- They are locked since they were changed, so nobody has added to them meanwhile.
+    -- They have been locked since they were changed, so nothing was added to them meanwhile.
     DELETE FROM provisioner.counts AS k WHERE k.ctid = ANY (zeros) AND k.requests = 0;
     IF targets IS NOT NULL THEN
         PERFORM provisioner.add_history(targets, succeeded, failed, array_fill(0::bigint, ARRAY [cardinality(targets)]));
@@ -542,7 +544,7 @@ BEGIN
             r.id,
             'its connection ' || quote_literal(r.connection) || ' (request ' || c.id || ') '
             || CASE c.status WHEN 'failed' THEN 'failed with ' || coalesce(c.error_code, 'an error') ELSE 'is ' || c.status END
-            || '; once that is fixed and retried, this rotation goes on by itself' AS reason
+            || '; once that is fixed and retried, this rotation continues automatically' AS reason
         FROM provisioner.rotation_requests AS r
         JOIN provisioner.connection_requests AS c
             ON c.target = r.target AND c.project_id = r.project_id AND c.name = r.connection
@@ -560,7 +562,7 @@ BEGIN
     FROM failed AS f
     WHERE r.id = f.id AND r.id IN (SELECT u.id FROM unplaced AS u);
     PERFORM set_config('provisioner.recording', before, true);
-    -- Heard as: look at everything.
+    -- An empty payload means: poll everything.
     PERFORM pg_notify('provisioner', '');
 END
 $$;
@@ -572,7 +574,7 @@ CREATE FUNCTION provisioner.is_about_all(code text) RETURNS boolean
     SELECT left(code, 2) IN ('25', '53', '57', '58', 'XX') OR code IN ('40001', '55P03')
 $$;
 
-COMMENT ON FUNCTION provisioner.is_about_all(code text) IS 'Whether an error code is about more than one row';
+COMMENT ON FUNCTION provisioner.is_about_all(code text) IS 'Whether an error code concerns more than one row';
 
 CREATE FUNCTION provisioner.keep_counts(requests regclass, line text, recorded text) RETURNS void
     LANGUAGE plpgsql
@@ -720,7 +722,7 @@ CREATE FUNCTION provisioner.pause(target text) RETURNS TABLE(target text, paused
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-    -- Whoever looks next is told so, and not what was foreseen before.
+    -- The forecasts are renewed at the next poll, because the present ones do not know of the pause.
     UPDATE provisioner.forecast_turn SET due_at = clock_timestamp();
     UPDATE provisioner.line_forecasts AS l SET ends_at = NULL, ends_why = 'paused', urgency = 0
     WHERE split_part(l.target, '/', 1) = pause.target;
@@ -732,7 +734,7 @@ CREATE FUNCTION provisioner.pause(target text) RETURNS TABLE(target text, paused
     RETURNING t.target, t.paused_at, t.paused_by
 $$;
 
-COMMENT ON FUNCTION provisioner.pause(target text) IS 'Hold a target; returns nothing if it was held already';
+COMMENT ON FUNCTION provisioner.pause(target text) IS 'Pause a target; returns nothing if it was paused already';
 
 CREATE FUNCTION provisioner.place(ids bigint[]) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -795,7 +797,7 @@ BEGIN
             SET CONSTRAINTS ALL IMMEDIATE;
             broken := broken + 1;
         EXCEPTION WHEN OTHERS THEN
-            NULL;  -- somebody's trigger will not have it: `doctor` names it
+            NULL;  -- somebody's trigger refuses it; `doctor` names it
         END;
     END LOOP;
     RETURN broken + provisioner.place(ids);
@@ -809,7 +811,7 @@ CREATE FUNCTION provisioner.recount() RETURNS bigint
 DECLARE
     corrected bigint;
 BEGIN
-    PERFORM FROM provisioner.sweeps FOR UPDATE;  -- two at once would both correct
+    PERFORM FROM provisioner.sweeps FOR UPDATE;  -- two at once would both correct them
     INSERT INTO provisioner.count_changes (target, batch, requested_by, status, error_code, requests, started_at, ended_at, newest)
     SELECT m.* FROM provisioner.miscounted AS m;
     GET DIAGNOSTICS corrected = ROW_COUNT;
@@ -850,6 +852,7 @@ DECLARE
         WHEN 'priority' THEN 'must be a number from -32767 to 32767; 0 is the default'
         WHEN 'batch' THEN 'must be 1 to 200 characters'
         WHEN 'project_name' THEN 'must be one line of 1 to 200 characters'
+        WHEN 'requested_by' THEN 'must be at most 200 characters'
         WHEN 'not_before' THEN 'must be a point in time before the year 9999; infinity is none'
         WHEN 'created_at' THEN 'must be a point in time before the year 9999; infinity is none'
         WHEN 'wanted' THEN 'must be present or absent'
@@ -908,7 +911,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION provisioner.rekey(ids bigint[]) IS 'Send the credential''s present key again; returns the requests that it is sent for';
+COMMENT ON FUNCTION provisioner.rekey(ids bigint[]) IS 'Send the credential''s present key again; returns the requests for which it is sent';
 
 CREATE FUNCTION provisioner.remove(ids bigint[], adopted boolean DEFAULT false) RETURNS TABLE(id bigint, outcome text)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -961,7 +964,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION provisioner.remove(ids bigint[], adopted boolean) IS 'Have connections and rotations removed; what was adopted only with adopted => true';
+COMMENT ON FUNCTION provisioner.remove(ids bigint[], adopted boolean) IS 'Remove connections and rotations; adopted ones only with adopted => true';
 
 CREATE FUNCTION provisioner.remove_gone(target text, project uuid) RETURNS bigint
     LANGUAGE sql SECURITY DEFINER
@@ -1070,7 +1073,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION provisioner.repair(ids bigint[], wrong text[]) IS 'Put connections and rotations in line that are not as they were recorded';
+COMMENT ON FUNCTION provisioner.repair(ids bigint[], wrong text[]) IS 'Put connections and rotations in line that differ from what was recorded';
 
 CREATE FUNCTION provisioner.request_credential_edited() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1110,7 +1113,7 @@ DECLARE
     placed boolean := moved OR (old.priority, old.not_before) IS DISTINCT FROM (new.priority, new.not_before);
     recorded boolean := new.connection_id IS NOT NULL;
 BEGIN
-    -- What is left of a wiped key is no credential, and stays with the row.
+    -- What remains of a wiped key is not a credential, and stays with the row.
     IF new.credential LIKE 'sealed:%:wiped' AND new.credential = old.credential THEN
         checked.credential := 'default';
     END IF;
@@ -1118,7 +1121,7 @@ BEGIN
     IF rule IS NOT NULL THEN
         PERFORM provisioner.refuse(rule, new);
     END IF;
-    -- Under another id its answer would be recorded nowhere, and its place in line would be nobody's.
+    -- Under another id its answer could not be recorded, and its place in line would belong to nothing.
     IF old.id <> new.id THEN
         RAISE EXCEPTION 'request % keeps its id: id cannot be changed', old.id
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert another request.';
@@ -1132,7 +1135,7 @@ BEGIN
             ' credential cannot be changed', new.id
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Set on_conflict to replace if the connection is yours to change.';
     END IF;
-    -- A claim that is made meanwhile would send what it was before, so the request leaves its place first.
+    -- A claim that is made meanwhile would send the old values, so the request leaves its place first.
     IF new.status = 'pending' AND old.status = 'pending' AND (renamed OR placed) THEN
         IF NOT provisioner.take_place(new.id, CASE WHEN placed THEN coalesce(new.not_before, now()) END) THEN
             RAISE EXCEPTION 'request % is in flight: its target, project_id, name, description, priority and not_before cannot be'
@@ -1141,7 +1144,7 @@ BEGIN
         END IF;
     END IF;
     IF renamed THEN
-        -- Who has the name is known after a conflict: what was sent before is of no use under another one.
+        -- After a conflict it is known who has the name, so earlier creates do not matter under another name.
         IF old.status = 'failed' AND old.error_code = 'name_conflict' THEN
             DELETE FROM provisioner.sent_creates AS c WHERE c.id = new.id;
         ELSIF EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = new.id) THEN
@@ -1151,7 +1154,7 @@ BEGIN
                 HINT = 'Retry it, so that the connection is looked up, or cancel it; edit it when it has ended.';
         END IF;
     END IF;
-    -- What a create in doubt has made has the old key, too.
+    -- What a create in doubt has made has the old key too.
     IF
         (recorded AND (renamed OR rekeyed))
         OR (rekeyed AND EXISTS (SELECT FROM provisioner.sent_creates AS c WHERE c.id = new.id))
@@ -1243,7 +1246,7 @@ CREATE FUNCTION provisioner.requests_deleted() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
-    -- In the order of the journey: what changes places meanwhile is met at the next one.
+    -- In the order of a request's journey, so that a request that moves meanwhile is found at its next place.
     DELETE FROM provisioner.waiting AS w USING old_rows AS o WHERE w.id = o.id;
     DELETE FROM provisioner.ready AS r USING old_rows AS o WHERE r.id = o.id;
     DELETE FROM provisioner.in_flight AS f USING old_rows AS o WHERE f.id = o.id;
@@ -1271,8 +1274,8 @@ BEGIN
     SELECT n.id, n.not_before, n.target, -n.priority, n.project_id
     FROM new_rows AS n
     WHERE n.status = 'pending' AND n.not_before > now();
-    -- A project's new requests stand one behind the other, after those that it has in line already. Written with arrays, so
-    -- that no plan can compare every row with every project.
+    -- A project's new requests follow each other, after those that it already has in line. Written with arrays, so that
+    -- no plan can compare every row with every project.
     WITH newcomers AS (
         SELECT n.target, -n.priority AS rank, n.project_id, array_agg(n.id ORDER BY n.id) AS ids
         FROM new_rows AS n
@@ -1349,7 +1352,7 @@ CREATE FUNCTION provisioner.resume(target text) RETURNS TABLE(target text, pause
     SELECT h.target, h.paused_at, h.paused_by FROM held AS h
 $$;
 
-COMMENT ON FUNCTION provisioner.resume(target text) IS 'Let a held target go on; returns since when it was held and by whom';
+COMMENT ON FUNCTION provisioner.resume(target text) IS 'Resume a paused target; returns since when it was paused and by whom';
 
 CREATE FUNCTION provisioner.retry(ids bigint[]) RETURNS TABLE(id bigint, was text)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1390,14 +1393,16 @@ BEGIN
                 WHERE w.id = f.id
                 RETURNING w.id, CASE WHEN f.quarantine IS NULL THEN 'retrying' ELSE 'quarantined' END AS was
             ),
-            -- A request that waits for a quarantined key cannot go before it: the key's next probe is due now.
+            -- A request that waits for a quarantined key cannot precede its release, so the key's next probe becomes
+            -- due now.
             probed AS (
                 UPDATE provisioner.credential_health AS h
                 SET probe_at = now(), version = h.version + 1
                 WHERE h.quarantined_since IS NOT NULL
                     AND EXISTS (SELECT FROM waits AS w WHERE w.target = h.target AND w.quarantine = 'credential:' || h.credential)
             ),
-            -- Likewise a project without the machine identity: the list of its projects is read once more, or a create is due.
+            -- Likewise for a project without the machine identity: the list of projects is read again, or a create
+            -- becomes due.
             listed AS (
                 UPDATE provisioner.project_checks AS k
                 SET read_pause = '0 seconds', probed_at = NULL
@@ -1437,7 +1442,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION provisioner.retry(ids bigint[]) IS 'Try failed, cancelled, removed or waiting requests again';
+COMMENT ON FUNCTION provisioner.retry(ids bigint[]) IS 'Retry failed, cancelled, removed or waiting requests';
 
 CREATE FUNCTION provisioner.rotation_edited() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1458,7 +1463,7 @@ DECLARE
         SELECT c FROM unnest(changed) AS c
         WHERE c IN ('target', 'project_id', 'connection', 'environment', 'secret_path', 'key_name')
     );
-    -- The name of a key that may have been left behind is told as it was sent.
+    -- The name of a key that may have been left behind is reported as it was sent.
     naming text[] := ARRAY (
         SELECT c FROM unnest(changed) AS c WHERE c = 'project_name' AND new.key_name LIKE '%{project_name}%'
     );
@@ -1627,7 +1632,7 @@ CREATE FUNCTION provisioner.set_limit(target text, writes integer DEFAULT NULL::
     RETURNING t.target, t.writes_limit, t.writes_period, t.in_flight_limit, t.limited_at, t.limited_by
 $$;
 
-COMMENT ON FUNCTION provisioner.set_limit(target text, writes integer, period interval, in_flight integer) IS 'Limit a target while workers run; with the target alone, as the settings have it';
+COMMENT ON FUNCTION provisioner.set_limit(target text, writes integer, period interval, in_flight integer) IS 'Limit a target while workers run; with the target alone, restore the settings';
 
 CREATE FUNCTION provisioner.sweep(most integer, pause interval, OUT seen integer, OUT placed integer, OUT done boolean) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1652,7 +1657,7 @@ BEGIN
     SELECT min(n.id) INTO newest
     FROM (SELECT q.id FROM provisioner.connection_requests AS q ORDER BY q.id DESC LIMIT sweep.most / 4) AS n;
     SELECT m.ids, m.last INTO strays, next FROM provisioner.misplaced(place, sweep.most) AS m;
-    -- What was looked at just now is not looked at again.
+    -- What was just checked is not checked again.
     SELECT m.ids INTO fresh FROM provisioner.misplaced(greatest(newest - 1, next, place), sweep.most) AS m;
     strays := ARRAY (SELECT unnest(strays) UNION SELECT unnest(fresh));
     seen := cardinality(strays);
@@ -1710,8 +1715,8 @@ BEGIN
     FOR day IN SELECT d::date FROM generate_series(current_date, current_date + 2, interval '1 day') AS d LOOP
         part := 'attempts_' || to_char(day, 'YYYYMMDD');
         IF to_regclass('provisioner.' || part) IS NULL THEN
-            -- What came before its day had a place is moved into it. The table itself comes first: writers lock it
-            -- before the days.
+            -- Records in the default partition are moved into their day. The parent table is locked first, because
+            -- writers lock it before the partitions.
             LOCK TABLE provisioner.attempts IN SHARE UPDATE EXCLUSIVE MODE;
             LOCK TABLE provisioner.attempts_other IN ACCESS EXCLUSIVE MODE;
             CONTINUE WHEN to_regclass('provisioner.' || part) IS NOT NULL;
@@ -1817,7 +1822,7 @@ BEGIN
     END IF;
     BEGIN
         wiped := provisioner.wipe_boxes(boxes);
-        SET CONSTRAINTS ALL IMMEDIATE;  -- a deferred trigger is to be heard of here
+        SET CONSTRAINTS ALL IMMEDIATE;  -- deferred triggers must fire here
         RETURN;
     EXCEPTION WHEN OTHERS THEN
         wiped := 0;
@@ -1913,7 +1918,7 @@ CREATE TABLE provisioner.count_changes (
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
 
-COMMENT ON TABLE provisioner.count_changes IS 'What statements changed, until a worker folds it into counts';
+COMMENT ON TABLE provisioner.count_changes IS 'Changes by statements, until a worker folds them into counts';
 
 CREATE TABLE provisioner.counts (
     target text NOT NULL,
@@ -1928,9 +1933,9 @@ CREATE TABLE provisioner.counts (
 )
 WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
 
-COMMENT ON TABLE provisioner.counts IS 'How many requests there are of each kind, but for what count_changes adds';
+COMMENT ON TABLE provisioner.counts IS 'The number of requests of each kind, without the changes in count_changes';
 
-COMMENT ON COLUMN provisioner.counts.newest IS 'The largest id that ever came to be of this kind';
+COMMENT ON COLUMN provisioner.counts.newest IS 'The largest id that was ever of this kind';
 
 CREATE TABLE provisioner.forecast_turn (
     one boolean DEFAULT true NOT NULL,
@@ -1948,7 +1953,7 @@ CREATE TABLE provisioner.forecasts (
 )
 WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500');
 
-COMMENT ON TABLE provisioner.forecasts IS 'When each batch will have ended in each line, or why nobody can say';
+COMMENT ON TABLE provisioner.forecasts IS 'When each batch will have ended in each line, or why that is unknown';
 
 CREATE TABLE provisioner.in_flight (
     id bigint NOT NULL,
@@ -1978,13 +1983,13 @@ CREATE TABLE provisioner.line_forecasts (
 )
 WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500');
 
-COMMENT ON TABLE provisioner.line_forecasts IS 'How fast each line moves, and when all that is left in it will have ended';
+COMMENT ON TABLE provisioner.line_forecasts IS 'How fast each line moves, and when everything in it will have ended';
 
-COMMENT ON COLUMN provisioner.line_forecasts.permits IS 'Permits that the limiter left us in the last `seconds` with work in line; `got` requests ended of them';
+COMMENT ON COLUMN provisioner.line_forecasts.permits IS 'Permits that the limiter left us in the last `seconds` with work in line; `got` requests ended with them';
 
-COMMENT ON COLUMN provisioner.line_forecasts.pace IS 'Requests a second that will end; NULL while nobody knows';
+COMMENT ON COLUMN provisioner.line_forecasts.pace IS 'Requests a second that will end; NULL while that is unknown';
 
-COMMENT ON COLUMN provisioner.line_forecasts.urgency IS 'The place of ends_why among the reasons: the smallest is told';
+COMMENT ON COLUMN provisioner.line_forecasts.urgency IS 'The position of ends_why among the reasons: the smallest is given';
 
 CREATE TABLE provisioner.ready (
     target text NOT NULL,
@@ -2035,9 +2040,9 @@ CREATE VIEW provisioner.request_counts WITH (security_barrier='true') AS
   GROUP BY target, batch, requested_by, status, error_code
  HAVING (sum(requests) <> (0)::numeric);
 
-COMMENT ON VIEW provisioner.request_counts IS 'How many requests there are of each kind, quick whatever their number';
+COMMENT ON VIEW provisioner.request_counts IS 'The number of requests of each kind, quickly in a table of any size';
 
-COMMENT ON COLUMN provisioner.request_counts.counted_as IS 'The status; of a pending one that changes or removes what was made, updating or removing';
+COMMENT ON COLUMN provisioner.request_counts.counted_as IS 'The status, or updating or removing for a pending request that does that';
 
 CREATE TABLE provisioner.rotation_requests (
     id bigint NOT NULL,
@@ -2076,35 +2081,37 @@ CREATE TABLE provisioner.rotation_requests (
     error_message text,
     finished_at timestamp with time zone,
     CONSTRAINT rotation_requests_batch_check CHECK (((length(batch) >= 1) AND (length(batch) <= 200))),
-    CONSTRAINT rotation_requests_created_at_check CHECK (isfinite(created_at)),
+    CONSTRAINT rotation_requests_created_at_check CHECK (((created_at >= '0001-01-02 00:00:00+00'::timestamp with time zone) AND (created_at < '9999-01-01 00:00:00+00'::timestamp with time zone))),
     CONSTRAINT rotation_requests_description_check CHECK ((provisioner.utf16_length(description) <= 255)),
     CONSTRAINT rotation_requests_environment_check CHECK (((environment ~ '^[a-z0-9]+(-[a-z0-9]+)*$'::text) AND (length(environment) <= 64))),
     CONSTRAINT rotation_requests_interval_days_check CHECK (((interval_days >= 1) AND (interval_days <= 3650))),
     CONSTRAINT rotation_requests_key_name_check CHECK (((key_name ~ '\S'::text) AND (length(key_name) <= 200))),
     CONSTRAINT rotation_requests_limit_reset_check CHECK ((limit_reset = ANY (ARRAY['daily'::text, 'weekly'::text, 'monthly'::text]))),
     CONSTRAINT rotation_requests_name_check CHECK (((length(name) <= 64) AND (name ~ '^[a-z0-9]+(-[a-z0-9]+)*$'::text))),
-    CONSTRAINT rotation_requests_not_before_check CHECK (isfinite(not_before)),
+    CONSTRAINT rotation_requests_not_before_check CHECK (((not_before >= '0001-01-02 00:00:00+00'::timestamp with time zone) AND (not_before < '9999-01-01 00:00:00+00'::timestamp with time zone))),
     CONSTRAINT rotation_requests_on_conflict_check CHECK ((on_conflict = ANY (ARRAY['fail'::text, 'adopt'::text]))),
     CONSTRAINT rotation_requests_priority_check CHECK ((priority > '-32768'::integer)),
     CONSTRAINT rotation_requests_project_name_check CHECK ((((length(project_name) >= 1) AND (length(project_name) <= 200)) AND (project_name !~ '[\u0001-\u001F\u007F-\u009F]'::text))),
+    CONSTRAINT rotation_requests_requested_by_check CHECK ((length(requested_by) <= 200)),
+    CONSTRAINT rotation_requests_rotate_at_check CHECK ((rotate_at < '24:00:00'::time without time zone)),
     CONSTRAINT rotation_requests_secret_name_check CHECK ((secret_name ~ '^[^:/\s]{1,200}$'::text)),
     CONSTRAINT rotation_requests_secret_path_check CHECK (((secret_path ~ '^/([^/\s]+/)*[^/\s]*$'::text) AND (length(secret_path) <= 500))),
-    CONSTRAINT rotation_requests_spend_limit_check CHECK (((spend_limit > (0)::numeric) AND (spend_limit < '1000000000'::numeric))),
+    CONSTRAINT rotation_requests_spend_limit_check CHECK (((spend_limit >= 0.000001) AND (spend_limit < '1000000000'::numeric))),
     CONSTRAINT rotation_requests_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'succeeded'::text, 'failed'::text, 'cancelled'::text, 'removed'::text]))),
     CONSTRAINT rotation_requests_target_check CHECK ((target ~ '^[a-z0-9][a-z0-9-]{0,62}$'::text)),
     CONSTRAINT rotation_requests_wanted_check CHECK ((wanted = ANY (ARRAY['present'::text, 'absent'::text])))
 )
 WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='50000', autovacuum_analyze_scale_factor='0', autovacuum_analyze_threshold='50000');
 
-COMMENT ON TABLE provisioner.rotation_requests IS 'One row is one secret rotation that somebody wants: a key of its own for a project';
+COMMENT ON TABLE provisioner.rotation_requests IS 'Each row requests one secret rotation: a key of its own for a project';
 
-COMMENT ON COLUMN provisioner.rotation_requests.connection IS 'The connection with the management key, by its name in the same project';
+COMMENT ON COLUMN provisioner.rotation_requests.connection IS 'The name of the connection with the management key, in the same project';
 
-COMMENT ON COLUMN provisioner.rotation_requests.key_name IS 'The key''s name at OpenRouter; {project_name}, {project_id} and {environment} are filled in';
+COMMENT ON COLUMN provisioner.rotation_requests.key_name IS 'The key''s name at OpenRouter, in which {project_name}, {project_id} and {environment} are replaced';
 
-COMMENT ON COLUMN provisioner.rotation_requests.with_secrets IS 'Whether removing it deletes its secret, too';
+COMMENT ON COLUMN provisioner.rotation_requests.with_secrets IS 'Whether removing it also deletes its secret';
 
-COMMENT ON COLUMN provisioner.rotation_requests.revoke_keys IS 'Whether removing it revokes its keys at OpenRouter, too';
+COMMENT ON COLUMN provisioner.rotation_requests.revoke_keys IS 'Whether removing it also revokes its keys at OpenRouter';
 
 COMMENT ON COLUMN provisioner.rotation_requests.key_issued IS 'The name under which OpenRouter lists the key';
 
@@ -2169,7 +2176,7 @@ CREATE TABLE provisioner.waiting (
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
 
-COMMENT ON COLUMN provisioner.waiting.quarantine IS 'Why it is held back together with others, such as the credential that was refused';
+COMMENT ON COLUMN provisioner.waiting.quarantine IS 'What the request waits for together with others, such as a credential that was refused';
 
 CREATE TABLE provisioner.workers (
     id bigint NOT NULL,
@@ -2185,7 +2192,7 @@ CREATE TABLE provisioner.workers (
 )
 WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500');
 
-COMMENT ON COLUMN provisioner.workers.pace IS 'Creates a second over the last while';
+COMMENT ON COLUMN provisioner.workers.pace IS 'Recent creates a second';
 
 CREATE VIEW provisioner.target_progress WITH (security_barrier='true') AS
  WITH lines AS (
@@ -2336,7 +2343,7 @@ CREATE VIEW provisioner.target_progress WITH (security_barrier='true') AS
    FROM foreseen f
   WHERE (requests > (0)::numeric);
 
-COMMENT ON VIEW provisioner.target_progress IS 'How far each target has come, all of it and batch by batch';
+COMMENT ON VIEW provisioner.target_progress IS 'The progress of each target, in total and by batch';
 
 CREATE VIEW provisioner.batch_progress WITH (security_barrier='true') AS
  WITH shown AS (
@@ -2408,7 +2415,7 @@ UNION ALL
   WHERE (NOT (EXISTS ( SELECT
            FROM shown)));
 
-COMMENT ON VIEW provisioner.batch_progress IS 'How far each batch and everything together has come, and when it will end';
+COMMENT ON VIEW provisioner.batch_progress IS 'The progress of each batch and of everything, and when it will end';
 
 CREATE TABLE provisioner.concurrency (
     target text NOT NULL,
@@ -2438,7 +2445,7 @@ CREATE TABLE provisioner.concurrency (
 )
 WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500');
 
-COMMENT ON TABLE provisioner.concurrency IS 'How many creates may be in flight at a target, over all its workers; times as in permits';
+COMMENT ON TABLE provisioner.concurrency IS 'The limit on a target''s creates in flight over all its workers; times as in permits';
 
 COMMENT ON COLUMN provisioner.concurrency.address IS 'The server that this was learned from: a target with another address starts anew';
 
@@ -2446,15 +2453,15 @@ COMMENT ON COLUMN provisioner.concurrency.usual IS 'Latency of creates in second
 
 COMMENT ON COLUMN provisioner.concurrency.calls IS 'Calls of the present round; likewise the five columns after it';
 
-COMMENT ON COLUMN provisioner.concurrency.stalled_at IS 'When it was noticed that no call ends any more; NULL while calls end';
+COMMENT ON COLUMN provisioner.concurrency.stalled_at IS 'When the present stall was noticed; NULL while calls end';
 
-COMMENT ON COLUMN provisioner.concurrency.cliff IS 'As many in flight at once stopped the server, at cliff_at';
+COMMENT ON COLUMN provisioner.concurrency.cliff IS 'The number in flight that stopped the server, at cliff_at';
 
-COMMENT ON COLUMN provisioner.concurrency.bar IS 'How far the limit goes after the cliff, until hours have gone by';
+COMMENT ON COLUMN provisioner.concurrency.bar IS 'The highest limit after the cliff, until hours have passed';
 
-COMMENT ON COLUMN provisioner.concurrency.memory IS 'For how many seconds the limit does not go beyond the bar; less than six hours: the cliff is only suspected';
+COMMENT ON COLUMN provisioner.concurrency.memory IS 'For how many seconds the bar applies; less than six hours for a suspected cliff';
 
-COMMENT ON COLUMN provisioner.concurrency.held IS 'Slots of each of the workers, in their order; likewise wanted and running';
+COMMENT ON COLUMN provisioner.concurrency.held IS 'Slots of each worker, in their order; likewise wanted and running';
 
 ALTER TABLE provisioner.connection_requests ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME provisioner.connection_requests_id_seq
@@ -2491,7 +2498,7 @@ CREATE TABLE provisioner.credential_health (
 )
 WITH (fillfactor='50');
 
-COMMENT ON TABLE provisioner.credential_health IS 'What OpenRouter said lately of the API keys in use, known by salted fingerprints';
+COMMENT ON TABLE provisioner.credential_health IS 'What OpenRouter said recently about the API keys in use, identified by salted fingerprints';
 
 COMMENT ON COLUMN provisioner.credential_health.quarantined_since IS 'Since when requests with this key wait; NULL while they do not';
 
@@ -2515,7 +2522,7 @@ COMMENT ON TABLE provisioner.drifts IS 'Recorded connections that differ from wh
 
 COMMENT ON COLUMN provisioner.drifts.drift IS 'How it differs; NULL while that is not certain';
 
-COMMENT ON COLUMN provisioner.drifts.seen_at IS 'When it was looked at last: what was recorded after that is not known to differ';
+COMMENT ON COLUMN provisioner.drifts.seen_at IS 'When it was last checked: anything recorded later is not known to differ';
 
 COMMENT ON COLUMN provisioner.drifts.unread IS 'Its project could not be read in the last round';
 
@@ -2529,7 +2536,7 @@ CREATE TABLE provisioner.edits (
 )
 WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
 
-COMMENT ON TABLE provisioner.edits IS 'What was edited of recorded requests and is not in Infisical yet';
+COMMENT ON TABLE provisioner.edits IS 'Edits of recorded requests that are not in Infisical yet';
 
 CREATE TABLE provisioner.fair_cursors (
     target text NOT NULL,
@@ -2550,15 +2557,15 @@ WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_thr
 
 COMMENT ON TABLE provisioner.history IS 'What happened in each minute of the last hours, and in each hour of the last weeks';
 
-COMMENT ON COLUMN provisioner.history.span IS 'Seconds that the row is about: 60 or 3600, from `at` on';
+COMMENT ON COLUMN provisioner.history.span IS 'Length of the period in seconds, 60 or 3600, beginning at `at`';
 
-COMMENT ON COLUMN provisioner.history.retried IS 'Attempts that came to nothing and are made again';
+COMMENT ON COLUMN provisioner.history.retried IS 'Attempts that ended in a retry';
 
 CREATE TABLE provisioner.installation (
     id text DEFAULT "left"(md5((gen_random_uuid())::text), 8) NOT NULL
 );
 
-COMMENT ON TABLE provisioner.installation IS 'The id of this database, as markers in descriptions name it';
+COMMENT ON TABLE provisioner.installation IS 'The id of this database, which markers in descriptions contain';
 
 CREATE TABLE provisioner.key_verdicts (
     fingerprint text NOT NULL,
@@ -2615,11 +2622,11 @@ CREATE VIEW provisioner.listed_requests AS
      LEFT JOIN provisioner.waiting w ON ((w.id = q.id)))
      LEFT JOIN provisioner.attempt_state s ON ((s.id = q.id)));
 
-COMMENT ON VIEW provisioner.listed_requests IS 'Every request with its live state; of a sealed credential only its key''s id';
+COMMENT ON VIEW provisioner.listed_requests IS 'Every request with its live state; for a sealed credential only its key''s id';
 
-COMMENT ON COLUMN provisioner.listed_requests.place IS 'Where it is in its project: in this order what was recorded is compared';
+COMMENT ON COLUMN provisioner.listed_requests.place IS 'Its position in its project, the order in which recorded requests are compared';
 
-COMMENT ON COLUMN provisioner.listed_requests.sealed_by IS 'The key that still seals it; NULL when there is no box (any more)';
+COMMENT ON COLUMN provisioner.listed_requests.sealed_by IS 'The key that seals it at present; NULL if there is no box (any more)';
 
 CREATE VIEW provisioner.listed_rotations AS
  SELECT q.id,
@@ -2681,7 +2688,7 @@ CREATE VIEW provisioner.listed_rotations AS
 
 COMMENT ON VIEW provisioner.listed_rotations IS 'Every rotation with its live state';
 
-COMMENT ON COLUMN provisioner.listed_rotations.place IS 'Where it is in its project: in this order what was recorded is compared';
+COMMENT ON COLUMN provisioner.listed_rotations.place IS 'Its position in its project, the order in which recorded requests are compared';
 
 CREATE TABLE provisioner.migrations (
     version integer NOT NULL,
@@ -2769,9 +2776,9 @@ CREATE TABLE provisioner.notices (
     error text
 );
 
-COMMENT ON TABLE provisioner.notices IS 'What is told to notify.url: sent once sent_at is set, otherwise tried (again) at due_at';
+COMMENT ON TABLE provisioner.notices IS 'Notices for notify.url: delivered once sent_at is set, otherwise tried (again) at due_at';
 
-COMMENT ON COLUMN provisioner.notices.error IS 'Why the last try to send it came to nothing';
+COMMENT ON COLUMN provisioner.notices.error IS 'Why the last delivery failed';
 
 CREATE VIEW provisioner.own_attempt_state WITH (security_barrier='true') AS
  SELECT id,
@@ -2946,7 +2953,7 @@ WITH (fillfactor='50');
 
 COMMENT ON TABLE provisioner.project_health IS 'Projects whose requests wait until the machine identity may create there';
 
-COMMENT ON COLUMN provisioner.project_health.confirmed IS 'A create was refused there; else only a list showed the identity to be outside';
+COMMENT ON COLUMN provisioner.project_health.confirmed IS 'A create was refused there; otherwise only a list showed the identity to be outside';
 
 CREATE VIEW provisioner.own_project_health WITH (security_barrier='true') AS
  SELECT target,
@@ -3022,7 +3029,7 @@ COMMENT ON TABLE provisioner.sent_creates IS 'Creates whose outcome is not prove
 
 COMMENT ON COLUMN provisioner.sent_creates.proof IS 'none: it may be committed later; taken: Infisical answered that the name is taken';
 
-COMMENT ON COLUMN provisioner.sent_creates.exact IS 'Whether description is what was sent, or a marker may have been added';
+COMMENT ON COLUMN provisioner.sent_creates.exact IS 'Whether description is exactly what was sent; false if a marker may have been added';
 
 CREATE VIEW provisioner.own_sent_creates WITH (security_barrier='true') AS
  SELECT id,
@@ -3054,7 +3061,7 @@ WITH (fillfactor='50');
 
 COMMENT ON TABLE provisioner.unrecorded IS 'Outcomes that could not be recorded yet, and why; they are recorded when the cause is gone';
 
-COMMENT ON COLUMN provisioner.unrecorded.connection_id IS 'The connection that was made, if one was';
+COMMENT ON COLUMN provisioner.unrecorded.connection_id IS 'The connection that was made, if any';
 
 CREATE VIEW provisioner.own_unrecorded WITH (security_barrier='true') AS
  SELECT id,
@@ -3100,31 +3107,31 @@ WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_thr
 
 COMMENT ON TABLE provisioner.permits IS 'Budgets within the rate limits; times are seconds since 1970 on this server''s clock';
 
-COMMENT ON COLUMN provisioner.permits.metered IS 'Whether there is a limiter; NULL while nobody knows';
+COMMENT ON COLUMN provisioner.permits.metered IS 'Whether there is a rate limiter; NULL while that is unknown';
 
-COMMENT ON COLUMN provisioner.permits.permits IS 'Permits a window';
+COMMENT ON COLUMN provisioner.permits.permits IS 'Permits per window';
 
 COMMENT ON COLUMN provisioner.permits.period IS 'Length of a window in seconds';
 
 COMMENT ON COLUMN provisioner.permits.ends_at IS 'The earliest bound that the answers gave for the end of this window';
 
-COMMENT ON COLUMN provisioner.permits.used IS 'Permits used in this window as the server counts, by us and by others';
+COMMENT ON COLUMN provisioner.permits.used IS 'Permits used in this window according to the server, by us and by others';
 
-COMMENT ON COLUMN provisioner.permits.late IS 'Requests that were under way when this window began';
+COMMENT ON COLUMN provisioner.permits.late IS 'Requests that were in flight when this window began';
 
-COMMENT ON COLUMN provisioner.permits.theirs IS 'Permits that others certainly used in this window';
+COMMENT ON COLUMN provisioner.permits.theirs IS 'Permits that other clients certainly used in this window';
 
-COMMENT ON COLUMN provisioner.permits.their_pace IS 'Permits a second that others used lately';
+COMMENT ON COLUMN provisioner.permits.their_pace IS 'Permits a second that other clients used recently';
 
-COMMENT ON COLUMN provisioner.permits.searching IS 'Whether no answer names the limit, and it is searched';
+COMMENT ON COLUMN provisioner.permits.searching IS 'Whether no answer names the limit, so that it has to be searched';
 
-COMMENT ON COLUMN provisioner.permits.bare_since IS 'Since when answers that should carry the limiter''s headers do not';
+COMMENT ON COLUMN provisioner.permits.bare_since IS 'Since when answers lack the limiter headers that they should carry';
 
 COMMENT ON COLUMN provisioner.permits.address IS 'The server that this was learned from: a target with another address starts anew';
 
-COMMENT ON COLUMN provisioner.permits.slowed_until IS 'No permit before this because an operator limits the writes';
+COMMENT ON COLUMN provisioner.permits.slowed_until IS 'No permit before this time, because of an operator''s limit';
 
-COMMENT ON COLUMN provisioner.permits.configured IS 'Whether the settings name the limit, and no answer';
+COMMENT ON COLUMN provisioner.permits.configured IS 'Whether the limit comes from the settings, not from answers';
 
 CREATE VIEW provisioner.places AS
  SELECT w.id
@@ -3156,7 +3163,7 @@ CREATE VIEW provisioner.present_incidents AS
    FROM provisioner.target_incidents d
   WHERE (reported_at > (clock_timestamp() - '00:00:15'::interval));
 
-COMMENT ON VIEW provisioner.present_incidents IS 'Why workers hold creates back at a target just now';
+COMMENT ON VIEW provisioner.present_incidents IS 'Why workers withhold creates at a target at present';
 
 CREATE TABLE provisioner.project_checks (
     target text NOT NULL,
@@ -3211,7 +3218,7 @@ CREATE TABLE provisioner.verify_rounds (
 )
 WITH (fillfactor='50');
 
-COMMENT ON COLUMN provisioner.verify_rounds.previous_at IS 'When the round before this one began, which came to its end';
+COMMENT ON COLUMN provisioner.verify_rounds.previous_at IS 'When the previous round began, if it was completed';
 
 CREATE VIEW provisioner.request_status WITH (security_barrier='true') AS
  SELECT q.id,
@@ -3277,11 +3284,11 @@ CREATE VIEW provisioner.request_status WITH (security_barrier='true') AS
 
 COMMENT ON VIEW provisioner.request_status IS 'Every request with its live state';
 
-COMMENT ON COLUMN provisioner.request_status.queue_position IS 'Its place in the line of its target; NULL behind the first thousand';
+COMMENT ON COLUMN provisioner.request_status.queue_position IS 'Its position in the line of its target; NULL beyond the first thousand';
 
-COMMENT ON COLUMN provisioner.request_status.drift IS 'How its connection differs from what was recorded, as standing verification found';
+COMMENT ON COLUMN provisioner.request_status.drift IS 'How its connection differs from what was recorded, according to standing verification';
 
-COMMENT ON COLUMN provisioner.request_status.verified_at IS 'When it was compared last, at the earliest: that round began then';
+COMMENT ON COLUMN provisioner.request_status.verified_at IS 'When it was last compared, at the earliest: the beginning of that round';
 
 ALTER TABLE provisioner.rotation_requests ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME provisioner.rotation_requests_id_seq
@@ -3345,11 +3352,11 @@ CREATE VIEW provisioner.rotation_status WITH (security_barrier='true') AS
 
 COMMENT ON VIEW provisioner.rotation_status IS 'Every rotation with its live state, and what it waits for';
 
-COMMENT ON COLUMN provisioner.rotation_status.waits_for IS 'The connection of the same project that has to be there first';
+COMMENT ON COLUMN provisioner.rotation_status.waits_for IS 'The connection of the same project that has to exist first';
 
-COMMENT ON COLUMN provisioner.rotation_status.drift IS 'How it differs from what was recorded, as standing verification found';
+COMMENT ON COLUMN provisioner.rotation_status.drift IS 'How it differs from what was recorded, according to standing verification';
 
-COMMENT ON COLUMN provisioner.rotation_status.verified_at IS 'When it was compared last, at the earliest: that round began then';
+COMMENT ON COLUMN provisioner.rotation_status.verified_at IS 'When it was last compared, at the earliest: the beginning of that round';
 
 CREATE TABLE provisioner.salt (
     salt uuid DEFAULT gen_random_uuid() NOT NULL
@@ -3378,7 +3385,7 @@ CREATE TABLE provisioner.set_apart (
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
 
-COMMENT ON TABLE provisioner.set_apart IS 'Requests that failed, were cancelled or are removed, for those who look for them';
+COMMENT ON TABLE provisioner.set_apart IS 'Requests that failed, were cancelled or are removed, for searches';
 
 CREATE TABLE provisioner.sweeps (
     one boolean DEFAULT true NOT NULL,
@@ -3387,7 +3394,7 @@ CREATE TABLE provisioner.sweeps (
 )
 WITH (fillfactor='50');
 
-COMMENT ON TABLE provisioner.sweeps IS 'How far the search for pending requests without a place has come';
+COMMENT ON TABLE provisioner.sweeps IS 'The progress of the search for pending requests without a place in line';
 
 CREATE TABLE provisioner.targets (
     target text NOT NULL,
@@ -3409,7 +3416,7 @@ CREATE TABLE provisioner.targets (
 )
 WITH (fillfactor='50');
 
-COMMENT ON COLUMN provisioner.targets.clock_low IS 'Seconds that Infisical''s createdAt is ahead of this server''s clock, at the least';
+COMMENT ON COLUMN provisioner.targets.clock_low IS 'By how many seconds Infisical''s createdAt is ahead of this server''s clock, at least';
 
 COMMENT ON COLUMN provisioner.targets.writes_limit IS 'Writes in writes_period seconds that an operator allows; NULL for what the settings say';
 

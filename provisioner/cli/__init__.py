@@ -16,14 +16,28 @@ from typer.core import TyperGroup
 from provisioner import __version__
 from provisioner.cli.terminal.frame import EXIT_STATUSES, Config, guarded
 
-# The module `provisioner.cli.FAMILY.NAME` has a function of that name; both are imported only when the command is used.
-FAMILIES: Final = {
-    "onboard": ("onboard",),
-    "serve": ("demo", "run", "simulate", "healthcheck"),
-    "bulk": ("discover", "submit", "plan", "export"),
-    "look": ("status", "list", "show", "rotations", "verify"),
-    "operate": ("retry", "cancel", "remove", "rekey", "pause", "resume", "limit"),
-    "setup": ("migrate", "doctor", "grant", "database", "keys", "seal", "settings"),
+# The functions of a module `provisioner.cli.MODULE` that are commands; it is imported when one of them is used.
+MODULES: Final = {
+    "onboard.onboard": ("onboard",),
+    "bulk.discover": ("discover",),
+    "bulk.export": ("export",),
+    "bulk.plan": ("plan",),
+    "bulk.submit": ("submit",),
+    "look.listing": ("list", "rotations"),
+    "look.show": ("show",),
+    "look.status": ("status",),
+    "look.verify": ("verify",),
+    "operate.connections": ("remove", "rekey"),
+    "operate.requests": ("retry", "cancel"),
+    "operate.targets": ("pause", "resume", "limit"),
+    "serve.demo": ("demo",),
+    "serve.healthcheck": ("healthcheck",),
+    "serve.run": ("run",),
+    "serve.simulate": ("simulate",),
+    "setup.database": ("migrate", "grant", "database"),
+    "setup.doctor": ("doctor",),
+    "setup.keys": ("keys", "seal"),
+    "setup.settings": ("settings",),
 }
 COMMANDS: Final = {
     "demo": "Run the whole product on this machine and check the result.",
@@ -32,20 +46,20 @@ COMMANDS: Final = {
     "run": "Run a worker until it is told to stop.",
     "discover": "List the projects that the machine identity can see.",
     "submit": "Load requests in bulk from CSV or JSON Lines.",
-    "plan": "Show what a bulk file would change; nothing is changed.",
+    "plan": "Show what a bulk file would change, and change nothing.",
     "status": "Show the progress, and what needs your attention.",
     "list": "List requests.",
     "show": "Show one request, its attempts, and what happens next.",
-    "rotations": "List rotations, and the keys that they have.",
+    "rotations": "List rotations and their keys.",
     "retry": "Retry failed, cancelled or waiting requests.",
     "cancel": "Cancel requests that have not finished.",
-    "remove": "Have connections deleted from Infisical.",
-    "rekey": "Send connections the present key of their credential.",
+    "remove": "Delete connections from Infisical.",
+    "rekey": "Send connections the current key of their credential.",
     "pause": "Pause a target: workers claim none of its requests.",
     "resume": "Resume a paused target.",
     "limit": "Limit a target while workers run.",
     "export": "Export requests and results as CSV, JSON Lines or a page.",
-    "verify": "Compare the recorded connections with Infisical's.",
+    "verify": "Compare the recorded connections with Infisical.",
     "doctor": "Check every precondition, and say how to fix problems.",
     "healthcheck": "Check whether the worker on this host is healthy.",
     "keys": "Manage the key pairs that seal API keys.",
@@ -69,8 +83,8 @@ class LazyGroup(TyperGroup):
 
 def load_command(name: str) -> Any:
     """Import one of `COMMANDS` and make it what Typer runs."""
-    family = next(family for family, names in FAMILIES.items() if name in names)
-    function = getattr(import_module(f"provisioner.cli.{family}.{name}"), name)
+    module = next(module for module, names in MODULES.items() if name in names)
+    function = getattr(import_module(f"provisioner.cli.{module}"), name)
     if isinstance(function, typer.Typer):
         return typer.main.get_command(function)
     single = typer.Typer(add_completion=False, rich_markup_mode=None)

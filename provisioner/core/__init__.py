@@ -1,1 +1,1 @@
-"""What we know and decide: no I/O, no clock, no randomness."""
+"""Values and decisions. This package does no I/O and reads neither the clock nor random numbers."""

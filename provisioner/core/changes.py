@@ -1,9 +1,9 @@
-"""What is recorded, and what is not wanted: which call comes first, and what its answer means. Pure.
+"""Choose the first call for a recorded or unwanted connection, and interpret its answer. Pure.
 
-The row is a wish that stays. What differs between it and what was recorded is work: an update sends what was edited, a
-deletion ends what is not wanted any more. Both are made by id, and only by an id that was recorded or that evidence
-shows to be ours, so both may be repeated. Where all that was edited can be read, a lost update is found out first.
-What somebody else made is left as it is unless the wish says otherwise.
+A row is desired state, and any difference from what was recorded is work. An update sends what was edited; a deletion
+removes what is no longer wanted. Both name an id that was recorded, or that evidence shows to be ours, so both may be
+repeated. If everything that was edited can be read back, a lost update is checked by a read first. A connection that
+somebody else made is left alone unless the row says otherwise.
 """
 
 from datetime import datetime
@@ -33,9 +33,10 @@ _NOT_OURS: Final = frozenset({Result.ABSENT, Result.OTHER_APP, Result.PROJECT_MI
 
 
 def first_step(claim: Claim, now: datetime) -> Decision:
-    """What to do first; `now` is on the database's clock.
+    """Return the first call for a claim; `now` is on the database's clock.
 
-    What is recorded is changed or deleted by its id. What may have been made already is looked up before it is made.
+    A recorded connection is updated or deleted by its id. If an earlier create may have succeeded, the connection is
+    looked up before it is created again.
     """
     if claim.request.recorded_id is not None:
         return Cancel() if claim.cancelled else _change(claim)
@@ -49,9 +50,9 @@ def first_step(claim: Claim, now: datetime) -> Decision:
 def after_change(
     claim: Claim, action: Action, observation: Observation, *, marker: str, clock: Reading, now: datetime
 ) -> Decision | None:
-    """What happens after a call for a request that has a connection, or wants none.
+    """Decide after a call for a request that has a connection, or wants none.
 
-    None: it is decided as for every other request.
+    Returns None if the ordinary rules of `core.policy` apply.
     """
     if action is Action.DELETE:
         return _after_delete(claim, observation, now)
@@ -66,7 +67,7 @@ def after_change(
 
 
 def recorded_twice(claim: Claim, connection: Connection, other: str) -> Decision:
-    """What to do when `other`, a request of another target, has recorded the connection that was found."""
+    """Decide what to do when `other`, a request of another target, has already recorded this connection."""
     if claim.cancelled:
         return Cancel()
     return Fail(
@@ -77,7 +78,7 @@ def recorded_twice(claim: Claim, connection: Connection, other: str) -> Decision
 
 
 def _change(claim: Claim) -> Decision:
-    """The call by which what is recorded becomes what is wanted."""
+    """Return the call that turns the recorded connection into the requested one."""
     request = claim.request
     if request.absent:
         letting_go = request.adopted and not request.edits.adopted
@@ -89,7 +90,7 @@ def _change(claim: Claim) -> Decision:
 
 
 def recorded(claim: Claim) -> Connection:
-    """The connection that a request has recorded, as far as the request knows it."""
+    """Return the connection that a request has recorded, as far as the request knows it."""
     request = claim.request
     return Connection(
         id=request.recorded_id or "",
@@ -105,7 +106,7 @@ def recorded(claim: Claim) -> Connection:
 
 
 def _after_update(claim: Claim, action: Action, observation: Observation) -> Decision | None:
-    """What an update, or a look at what is recorded, showed."""
+    """Decide after an update, or after a read of a recorded connection."""
     request = claim.request
     match observation.result:
         case Result.FOUND if (
@@ -121,7 +122,7 @@ def _after_update(claim: Claim, action: Action, observation: Observation) -> Dec
         case Result.ABSENT if request.looks_up_first:
             return Remove()
         case Result.ABSENT:
-            # Somebody has deleted it: it is made anew, and what may have been made since is looked up before.
+            # Somebody deleted it, so it is created again. A create of ours that is in doubt is looked up before that.
             return Do(action=Action.LOOK_UP if claim.doubt else Action.CREATE)
         case Result.NAME_TAKEN:
             return Fail(
@@ -134,23 +135,23 @@ def _after_update(claim: Claim, action: Action, observation: Observation) -> Dec
 
 
 def _after_delete(claim: Claim, observation: Observation, now: datetime) -> Decision | None:
-    """It is gone, or it is in use. With another end it is deleted again: nobody else has its id."""
+    """Decide after a deletion. Unless it is gone or in use it is deleted again: no other connection can have its id."""
     if observation.result is Result.IN_USE:
         return Fail(
             code=ErrorCode.IN_USE,
-            message=f"Infisical does not delete the {claim.request.thing}, for something uses it"
+            message=f"Infisical does not delete the {claim.request.thing}, because something uses it"
             f" ({observation.message})",
         )
     if observation.result not in _GONE:
         return None
     deleted = observation.connection
     if deleted is not None and deleted.id != claim.request.recorded_id:
-        return Remove()  # it was looked for, and found
+        return Remove()  # the connection was found by a look-up
     return _look_for_the_unwanted(claim, now)
 
 
 def _look_for_the_unwanted(claim: Claim, now: datetime) -> Decision:
-    """Look for what a create in doubt may have made, once that cannot be carried out any later."""
+    """Look for the result of a create in doubt, once that create can no longer be committed."""
     if not claim.doubt:
         return Remove()
     if pause := late_commit_wait(claim, now):

@@ -1,4 +1,4 @@
-"""Compare what is asked for or was recorded with what Infisical has. Pure."""
+"""Compare requests, or what was recorded for them, with what Infisical has. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ NO_FINGERPRINTS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Difference(StrEnum):
-    """What is no longer as it was recorded."""
+    """The ways in which a connection or rotation can differ from what was recorded."""
 
     GONE = "gone"
     RENAMED = "renamed"
@@ -40,11 +40,11 @@ WRONG: Final[Mapping[Difference, frozenset[str]]] = {
     Difference.SWITCHED_OFF: frozenset({AUTOMATIC}),
     Difference.FAILING: frozenset({"failing"}),
 }
-"""What has to be sent again, as `provisioner.repair` names it."""
+"""What has to be sent again, in the words of `provisioner.repair`."""
 
 
 class PlannedOutcome(StrEnum):
-    """What would come of a request for a connection."""
+    """What a request for a connection would lead to."""
 
     EXISTS = "exists"
     CREATE = "create"
@@ -56,9 +56,9 @@ class PlannedOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:
-    """A succeeded request, as far as Infisical's side can be compared with it.
+    """A succeeded request, with the fields that can be compared with Infisical.
 
-    `credential` is its canonical name, and `key_fingerprint` of the key that Infisical accepted last.
+    `credential` is the canonical name. `key_fingerprint` is that of the last key that Infisical accepted.
     """
 
     id: int
@@ -76,7 +76,7 @@ class Recorded:
 
     @property
     def thing(self) -> str:
-        """What was made, in a word."""
+        """The noun for what was made."""
         return "connection"
 
     @property
@@ -86,7 +86,7 @@ class Recorded:
 
     @property
     def place(self) -> str:
-        """Where it is in its project: in this order they are compared."""
+        """Where it is in its project; comparisons go in this order."""
         return self.name
 
 
@@ -95,23 +95,23 @@ AnyRecorded = Recorded | RecordedRotation
 
 _OF_ROTATION: Final = {
     Difference.DESCRIBED: "its description differs from the requested one",
-    Difference.RESCHEDULED: "its key is replaced at other times than requested",
-    Difference.OTHER_SPENDING: "its keys may spend something else than requested",
+    Difference.RESCHEDULED: "its key is replaced on another schedule than requested",
+    Difference.OTHER_SPENDING: "the spending limit of its keys is not the requested one",
     Difference.OTHER_SECRET: "its key is in another secret than requested",
-    Difference.SWITCHED_OFF: "its key is not replaced by itself any more",
+    Difference.SWITCHED_OFF: "its key is no longer replaced automatically",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """All connections of a project, or all its rotations, to be found by id and by name."""
+    """All connections, or all rotations, of a project, indexed by id and by name."""
 
     by_id: Mapping[str, Connection]
     by_name: Mapping[str, Connection]
 
     @classmethod
     def of(cls, connections: Iterable[Connection]) -> "Project":
-        """The project with these connections."""
+        """Index these connections."""
         listed = list(connections)
         return cls({each.id.lower(): each for each in listed}, {each.name: each for each in listed})
 
@@ -119,9 +119,9 @@ class Project:
 def differences(
     recorded: AnyRecorded, project: Project, fingerprints: Mapping[str, str] = NO_FINGERPRINTS
 ) -> Mapping[Difference, str]:
-    """What differs, each with a sentence that says how; empty when all is as it was recorded.
+    """Return the differences, each with a sentence that describes it; empty if nothing has changed.
 
-    `fingerprints` are the fingerprints of the keys that credentials have now, as far as they are known here.
+    `fingerprints` are those of the credentials' present keys, as far as this process knows them.
     """
     if isinstance(recorded, RecordedRotation):
         return dict(_changes_of_rotation(recorded, project))
@@ -134,7 +134,7 @@ def differences(
 
 
 def _changes_of_rotation(recorded: RecordedRotation, project: Project) -> Iterator[tuple[Difference, str]]:
-    """As of a connection; what was adopted keeps what somebody else chose."""
+    """Compare a rotation. An adopted one keeps what its creator chose."""
     found = project.by_id.get(recorded.rotation_id.lower())
     if not isinstance(found, Rotation):
         yield Difference.GONE, f"the project has no rotation {recorded.rotation_id}"
@@ -161,19 +161,19 @@ def _changes(
     ):
         yield Difference.DESCRIBED, "its description differs from the requested one"
     if has_old_key(recorded, fingerprints):
-        yield Difference.OLD_KEY, f"it has another key than credential {recorded.credential!r} has now"
+        yield Difference.OLD_KEY, f"its key is not the current one of credential {recorded.credential!r}"
 
 
 def has_old_key(recorded: Recorded, fingerprints: Mapping[str, str]) -> bool:
-    """Whether its key is another one than its credential has now, for all that is known."""
+    """Whether the connection is known to have another key than its credential has now."""
     present = fingerprints.get(recorded.credential)
     return None not in {present, recorded.key_fingerprint} and present != recorded.key_fingerprint
 
 
 def _has_our_description(recorded: Recorded) -> bool:
-    """Whether it has to be described as its request says: what was adopted keeps what somebody else wrote.
+    """Whether the description has to match the request. An adopted connection keeps its creator's description.
 
-    What was replaced has our description if the request gives one.
+    A replaced connection gets our description if the request has one.
     """
     if recorded.adopted and recorded.on_conflict == OnConflict.REPLACE:
         return recorded.description is not None
@@ -181,7 +181,7 @@ def _has_our_description(recorded: Recorded) -> bool:
 
 
 def planned_outcome(name: str, on_conflict: str, project: Project, *, recorded_id: str | None) -> PlannedOutcome:
-    """What would come of asking for a connection; `recorded_id` is the one that a request for it has made already."""
+    """Predict the result of a request; `recorded_id` is the connection that an earlier request for it recorded."""
     found = project.by_name.get(name)
     if recorded_id is not None:
         return PlannedOutcome.EXISTS if recorded_id.lower() in project.by_id else PlannedOutcome.GONE

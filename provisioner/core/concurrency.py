@@ -1,72 +1,72 @@
-"""How many creates may be in flight at a target, over all its workers? As many as its server bears.
+"""Find how many creates may be in flight at a target over all its workers: as many as its server can handle.
 
 A self-hosted Infisical has a pool of ten database connections, and a create holds one of them while it waits for a
-second (`infisical-api.md` §2). Twelve creates at once stop the server for a minute, for everybody who uses it. So a
-target has one limit that all its workers share. It starts small, widens while answers stay quick, and falls to one when
-no call ends any more: that is a *stall*. When the calls of a stall end in late errors of Infisical's own, the number
-that was in flight is the *cliff*. It is remembered, and the limit stays well below it for hours.
+second (`infisical-api.md` §2). Twelve creates at once stop the server for a minute, for everybody who uses it. So each
+target has one limit that all its workers share. It starts small, grows while answers stay quick, and falls to one when
+calls stop ending, which is a *stall*. When the calls of a stall end in late errors from Infisical itself, the number in
+flight was the *cliff*. The limit then stays well below the cliff for hours.
 
-When they end without any word of Infisical's (timeouts, resets, a gateway's page), a network that swallows packets
-looks the same as a pool that waits longer than we do. Then the number is only suspected: the limit stays below it for
-minutes, and for twice as long each time that it happens again. A false suspicion costs little, and a true cliff whose
-errors never reach us is met less and less often. A read that hangs too proves neither: it hangs in both.
+If the calls end without any answer from Infisical (timeouts, resets, a gateway's page), the cause may be a network that
+drops packets or a pool that outlasts our timeout. The number is then only *suspected*: the limit stays below it for
+minutes, and for twice as long each time it happens again. A false suspicion costs little, and a true cliff whose errors
+never reach us is met less and less often. A read that hangs as well proves neither case, because it hangs in both.
 
-Who has how many of the slots, `core.sharing` says. Pure: no clock, no I/O. Times are seconds since 1970 on the
-database's clock, for all workers share that one.
+`core.sharing` divides the slots among the workers. Pure: no clock, no I/O. Times are seconds since 1970 on the
+database's clock, which all workers share.
 """
 
 from dataclasses import dataclass, replace
 from typing import Final
 
-# Creates in flight at a server of which nothing is known.
+# The limit for a server of which nothing is known.
 START: Final = 4
-# Where no limiter sets the pace: most of a pool of ten, which leaves room for the server's other clients.
+# The limit without a rate limiter: most of a pool of ten, leaving room for the server's other clients.
 SELF_HOSTED: Final = 8
-# As many at once were seen to pass a pool of ten, and one more was not. Only where the time goes by elsewhere.
+# A pool of ten was measured to handle 11 creates at once, and to stop at 12. Used only if OpenRouter takes the time.
 UPSTREAM: Final = 11
-# A create that takes so long, seconds, with few in flight, waits for OpenRouter and not for Infisical's database.
+# A create that takes this many seconds with few in flight waits for OpenRouter, not for Infisical's database.
 ELSEWHERE: Final = 0.15
-# It does so as long as its latency stays below this multiple of the usual one while more are in flight.
+# It still does while the latency with more in flight stays below this multiple of the usual latency.
 FLAT: Final = 1.5
-# Behind a limiter the pace is set by that; more are not needed at any of Infisical's rates.
+# A rate limiter sets the pace by itself; no rate of Infisical's needs more than this.
 METERED: Final = 64
-# A number in the settings vouches for the server: the limit begins at this part of it, and grows by this factor.
-# At 50 ms a call it is at 64 after 0.05 s, which costs 5 000 creates 1 % of their time; from four on it would be 2 %.
+# A number in the settings vouches for the server: the limit starts at this fraction of it, and grows by this factor. At
+# 50 ms a call it reaches 64 after 0.05 s, which costs 5 000 creates 1 % of their time; growing from 4 would cost 2 %.
 VOUCHED: Final = 4
-# A round is as many calls as may be in flight, and at least this many.
+# A round has as many calls as may be in flight, and at least this many.
 LEAST: Final = 4
-# The share of a round's calls that failed, from which on the server is in distress; fewer are bad luck.
+# If at least this share of a round's calls failed, the server is in distress. Fewer failures are bad luck.
 DISTRESS: Final = 0.5
-# A latency above this multiple of the usual one, and above it by this many seconds, is distress too.
+# A latency this many times the usual one, and this many seconds above it, is distress too.
 SLOWER: Final = 3.0
 MUCH: Final = 0.5
-# What was distress becomes the usual latency, by this factor a round, if it stays.
+# The usual latency grows by this factor each round while the latency stays high.
 GETTING_USED: Final = 1.25
 # A stall: no call ends for this multiple of the usual latency, and for at least this many seconds.
 LONG: Final = 8.0
 PATIENCE: Final = 4.0
-# The same while no latency is known, seconds.
+# The same, in seconds, before any latency is known.
 FIRST_PATIENCE: Final = 10.0
-# Fewer calls than this that do not end are slow calls, not too many at once.
+# If fewer calls than this hang, they are slow calls rather than too many at once.
 CROWD: Final = 3
-# Below a cliff the limit keeps to this share of it, and to at least so many.
+# Below a cliff the limit is this share of it, and at least this many.
 BELOW: Final = 0.75
 LOWEST: Final = 2
-# So long, seconds, nothing more is tried; then one step more for each further such time.
+# The limit stays there for this many seconds, and then grows by one step in each further such period.
 MEMORY: Final = 6 * 3600.0
-# So long, seconds, a suspicion lasts at first: as many stalls an hour as a person would bear who has such a server.
+# The first suspicion lasts this many seconds: an owner of such a server would tolerate this many stalls per hour.
 SUSPICION: Final = 600.0
-# The pool gives up after 60 s and our client after 120 s at most: what stalls longer than this, seconds, is an outage.
+# Infisical's pool gives up after 60 s, and our client after 120 s at most. A longer stall, in seconds, is an outage.
 LONGEST_STALL: Final = 150.0
-# After so many seconds without a call nothing is known of the present latency.
+# After this many seconds without a call, the present latency is unknown.
 FORGOTTEN: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What the settings say: the server's address, and `most` creates in flight there, None for what it seems to bear.
+    """What the settings say: the server's address, and at most `most` creates in flight (None: find out).
 
-    `sharers` targets are at that address, and each keeps to its part of the default.
+    `sharers` targets have the same address, so each gets its part of the default.
     """
 
     address: str
@@ -76,7 +76,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """One worker's part: slots that it has, slots that it could use, calls that it had out when it last told."""
+    """One worker's part: the slots it has, the slots it could use, and the calls it last reported as running."""
 
     worker: int
     held: int = 0
@@ -86,17 +86,19 @@ class Holder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallReport:
-    """What one worker tells: its calls since it told last, and what it has out now.
+    """What one worker reports: the calls that ended since its last report, those running now, and the slots it has.
 
-    Of the `calls` that ended, `accepted` took `elapsed` seconds together and were accepted by the server; `failed` look
-    as if it could not cope; `slow` of these were Infisical's own server errors after a long silence, `lost` ended after
-    one without any word of Infisical's; `refused` were never sent, for nobody listened; `metered` carried the limiter's
-    headers. `quick`: one was answered without a long silence, and not by a server in trouble. `pressed`: all slots were
-    in use at once. `oldest` is for how long the oldest call has been out, `ended_ago` when the last one ended.
+    `accepted` of the `calls` that ended were accepted by the server, and took `elapsed` seconds in total. `failed`
+    calls suggest that the server could not cope. Of these, `slow` ended in Infisical's own server errors after a long
+    silence, and `lost` ended after one without an answer from Infisical. `refused` calls were never sent, because
+    nothing listened. `metered` calls carried the limiter's headers. `quick`: at least one was answered promptly by a
+    healthy server. `pressed`: all slots were in use at once. `oldest` is the age of the oldest running call, and
+    `ended_ago` the time since the last call ended, in seconds. Until the worker is answered it may fill its `slots`.
     """
 
     wanted: int = 0
     running: int = 0
+    slots: int = 0
     calls: int = 0
     accepted: int = 0
     elapsed: float = 0.0
@@ -113,12 +115,12 @@ class CallReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Concurrency:
-    """What all workers know together of one target's server.
+    """What all workers know about one target's server.
 
-    `usual` is the latency of creates while few are in flight. `calls`, `accepted`, `elapsed`, `failed`, `headers` and
-    `pressed` belong to the present round. `stalled_at` is when the present stall was noticed, `stalled_with` how many
-    were in flight then. A `cliff` was met at `cliff_at`, and `bar` is how far the limit went at most right after it,
-    for `memory` seconds; one that is remembered for less than `MEMORY` is a suspicion.
+    `usual` is the latency of creates while few are in flight, in seconds. `calls`, `accepted`, `elapsed`, `failed`,
+    `headers` and `pressed` belong to the present round. The present stall was noticed at `stalled_at` with
+    `stalled_with` calls in flight. The last cliff is `cliff`, met at `cliff_at`. `bar` is the highest limit allowed
+    since then, for `memory` seconds; a cliff remembered for less than `MEMORY` is a suspicion.
     """
 
     address: str
@@ -142,20 +144,20 @@ class Concurrency:
 
     @property
     def patience(self) -> float:
-        """Seconds without an end of any call that make a stall."""
+        """Seconds without any call ending that make a stall."""
         return FIRST_PATIENCE if self.usual is None else max(PATIENCE, LONG * self.usual)
 
     def stalls(self, now: float) -> bool:
-        """Whether too many were in flight, and have not ended yet."""
+        """Whether too many calls were in flight and have not ended yet."""
         return self.stalled_at is not None and now - self.stalled_at < LONGEST_STALL
 
     @property
     def proven(self) -> int | None:
-        """The cliff, if Infisical itself has said so; a suspicion concerns nobody but the limit."""
+        """The cliff, if Infisical's own errors proved it; a suspicion only lowers the limit."""
         return self.cliff if self.memory >= MEMORY else None
 
     def ceiling(self, rules: Rules, now: float) -> int:
-        """How far the limit may go, whatever the present latency."""
+        """The highest limit allowed, whatever the present latency."""
         if rules.most is not None:
             most = rules.most
         elif self.metered:
@@ -170,13 +172,13 @@ class Concurrency:
 
 
 def unknown(rules: Rules) -> Concurrency:
-    """A server of which nothing is known but what the settings say."""
-    # A larger number is no reason to begin with more at once: if it is wrong, fewer stalls show it.
+    """Return the state for a server of which only the settings are known."""
+    # A larger setting does not start higher: if the setting is wrong, a slow start finds out with fewer stalls.
     return Concurrency(address=rules.address, limit=max(START, min(rules.most or 0, METERED) // VOUCHED))
 
 
 def learn(state: Concurrency, told: CallReport, *, in_flight: int, rules: Rules, now: float) -> Concurrency:
-    """Take in what one worker tells; `in_flight` is what all have out."""
+    """Apply one worker's report; `in_flight` is the number of calls of all workers."""
     if told.calls:
         if state.ended_at and now - state.ended_at > FORGOTTEN:
             state = replace(state, limit=min(state.limit, START), usual=None)
@@ -203,27 +205,27 @@ def learn(state: Concurrency, told: CallReport, *, in_flight: int, rules: Rules,
 
 
 def _is_met(state: Concurrency, now: float) -> bool:
-    """Whether the present stall has left its cliff already."""
+    """Whether the present stall has already produced its cliff."""
     return state.cliff == state.stalled_with and now - state.cliff_at < LONGEST_STALL
 
 
 def _suspicion(state: Concurrency, now: float) -> float:
-    """How long a stall is remembered that ended without a word: longer than the last time, if that was lately."""
+    """Seconds for which to remember a stall that ended without an answer: twice as long if one happened recently."""
     again = state.cliff is not None and now - state.cliff_at < MEMORY
     return min(MEMORY, 2 * state.memory) if again else SUSPICION
 
 
 def _meet_cliff(state: Concurrency, memory: float, now: float) -> Concurrency:
-    """The calls of a stall have ended as those do that are too many, or may be."""
+    """Record a cliff, proven or suspected, after the calls of a stall have ended."""
     number = state.stalled_with
-    # After so many as nothing but a number in the settings allows, the cliff may lie anywhere above the step before.
+    # If only a setting allowed this many, the cliff may be anywhere above the previous step.
     below = int(number * BELOW) if number <= UPSTREAM else max(SELF_HOSTED, number // VOUCHED)
     bar = max(LOWEST, min(below, number - 1))
     return replace(state, cliff=number, cliff_at=now, bar=bar, memory=memory, limit=min(state.limit, START, bar))
 
 
 def _recover(state: Concurrency, told: CallReport, now: float) -> Concurrency:
-    """Has a stall ended? It has when a call that began after it is answered well, or when nobody listens: an outage."""
+    """End a stall if a call that began after it succeeded, or if nothing listens, which is an outage."""
     if told.refused:
         return replace(state, limit=LOWEST, stalled_at=None, stalled_with=0)
     if told.quick:
@@ -234,7 +236,7 @@ def _recover(state: Concurrency, told: CallReport, now: float) -> Concurrency:
 
 
 def _round(state: Concurrency, rules: Rules, now: float) -> Concurrency:
-    """Judge what a round's calls showed."""
+    """Adjust the limit after a round of calls."""
     state = replace(state, metered=state.headers > 0, stalled_with=0)
     latency = state.elapsed / state.accepted if state.accepted else None
     usual = state.usual

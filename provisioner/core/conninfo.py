@@ -1,6 +1,6 @@
-"""Read connection strings as libpq does: the URL form, the keyword form, and what each parameter means to us.
+"""Read connection strings as libpq does: the URL form, the keyword form, and the meaning of each parameter.
 
-Pure: nothing is looked up. No message repeats a value, for any part of a string may be part of a password.
+Pure: nothing is looked up. Messages never repeat a value, because any part of a string may be part of a password.
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import Final
 from provisioner.core.libpq import KEYWORDS
 
 DEFAULT_PORT: Final = 5432
-_SCHEME: Final = re.compile(r"postgres(?:ql)?(?:\+\w+)?://", re.IGNORECASE)  # SQLAlchemy names its driver there
+_SCHEME: Final = re.compile(r"postgres(?:ql)?(?:\+\w+)?://", re.IGNORECASE)  # SQLAlchemy puts its driver's name there
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,40}")
 _PAIR: Final = re.compile(r"\s*(\w+)\s*=\s*(?:'((?:\\.|[^'\\])*)'|((?:\\.|[^\s'\\])*))(?=\s|$)", re.DOTALL)
 _ENCODE: Final = (
@@ -21,7 +21,7 @@ _ADVICE: Final = "remove it; a server setting is written as options=-c%20NAME%3D
 
 
 class ConninfoError(ValueError):
-    """What is wrong with a connection string, as the predicate of a sentence; its subject, if it is not the string."""
+    """What is wrong with a connection string, as the predicate of a sentence. `subject` replaces "the string"."""
 
     def __init__(self, rule: str, *, subject: str | None = None) -> None:
         super().__init__(f"{subject} {rule}" if subject else rule)
@@ -34,9 +34,9 @@ _SECRETS: Final = ("password", "sslpassword")
 
 
 def parse(text: str) -> dict[str, str]:
-    """The parameters of a connection string, each known and with a value that it can have.
+    """Parse a connection string and check the name and value of every parameter.
 
-    White space and quotes around the string are a shell's or an editor's, and go. Raises `ConninfoError`.
+    Strips white space and quotes that a shell or an editor left around the string. Raises `ConninfoError`.
     """
     text = unwrapped(text)
     if scheme := _SCHEME.match(text):
@@ -55,7 +55,7 @@ def parse(text: str) -> dict[str, str]:
 
 
 def unwrapped(text: str) -> str:
-    """The string without white space and quotes around it."""
+    """Strip white space and quotes around the string."""
     text = text.strip()
     if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
         text = text[1:-1].strip()
@@ -63,14 +63,14 @@ def unwrapped(text: str) -> str:
 
 
 def checked(given: Mapping[str, str], *, variables: bool = False, subject: str | None = None) -> dict[str, str]:
-    """The parameters that say something. Raises `ConninfoError` for those that cannot be obeyed.
+    """Check parameters and drop the empty ones. Raises `ConninfoError` for those that cannot be honoured.
 
-    `variables`: they come from the environment, and are called by its names. `subject` is what else they are in.
+    `variables`: they are environment variables, and messages use those names. `subject` names another source.
     """
     kept = {}
     for name, value in given.items():
         keyword = KEYWORDS[name]
-        if not value:  # says nothing, as to libpq
+        if not value:  # libpq ignores empty values too
             continue
         who = keyword.variable if variables else subject
         if keyword.how == "refused" and value not in keyword.values:
@@ -87,7 +87,7 @@ def checked(given: Mapping[str, str], *, variables: bool = False, subject: str |
 
 
 def from_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """What libpq's own variables say. Raises `ConninfoError`."""
+    """Read libpq's own environment variables. Raises `ConninfoError`."""
     found = {
         keyword.name: environ[keyword.variable]
         for keyword in KEYWORDS.values()
@@ -97,7 +97,7 @@ def from_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def from_service(name: str, text: str, file: str) -> dict[str, str] | None:
-    """The parameters of a service in a service file; None if it is not there. Raises `ConninfoError`."""
+    """Return the parameters of a service in a service file; None if it has no such service. Raises `ConninfoError`."""
     section = ""
     found: dict[str, str] | None = None
     for line in map(str.strip, text.splitlines()):
@@ -116,7 +116,7 @@ def from_service(name: str, text: str, file: str) -> dict[str, str] | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """A server to try: by its name, at an address that may be another, on a port."""
+    """A server to try: its name, its address (which may differ), and its port."""
 
     name: str
     address: str
@@ -124,12 +124,12 @@ class Host:
 
     @property
     def is_socket(self) -> bool:
-        """Whether it is a directory with a socket."""
+        """Whether it is the directory of a socket."""
         return self.address.startswith("/")
 
 
 def hosts_of(parameters: Mapping[str, str], default: tuple[str, ...]) -> list[Host]:
-    """The servers that are named, in order; `default` where none is. Raises `ConninfoError`."""
+    """Return the servers that are named, in order, or `default` if there are none. Raises `ConninfoError`."""
     names = parameters["host"].split(",") if "host" in parameters else []
     addresses = parameters["hostaddr"].split(",") if "hostaddr" in parameters else []
     if names and addresses and len(names) != len(addresses):
@@ -155,7 +155,7 @@ def hosts_of(parameters: Mapping[str, str], default: tuple[str, ...]) -> list[Ho
 
 
 def number_of(parameters: Mapping[str, str], name: str, *, least: int = 0) -> int | None:
-    """The whole number that a parameter is. Raises `ConninfoError`."""
+    """Read a parameter that is a whole number. Raises `ConninfoError`."""
     text = parameters.get(name)
     if not text:
         return None
@@ -176,7 +176,7 @@ def _parse_url(text: str) -> dict[str, str]:
     try:
         names, ports = zip(*map(_host, hosts.split(",")), strict=True)
     except ConninfoError:
-        # What stands before the first / or ? may have been meant as user and password.
+        # The part before the first / or ? may have been meant as user and password.
         raise (
             ConninfoError(_ENCODE) if "@" in rest else ConninfoError("names a host or port that cannot be read")
         ) from None
@@ -193,10 +193,10 @@ def _host(text: str) -> tuple[str, str]:
 
 
 def _parse_query(query: str) -> Iterator[tuple[str, str]]:
-    secret = False  # an unknown name may be the rest of a password with a & in it
+    secret = False  # an unknown name may be the rest of a password that contains &
     for part in query.split("&"):
         name, equals, value = part.partition("=")
-        if (name, value) == ("ssl", "true"):  # JDBC's, which libpq takes too
+        if (name, value) == ("ssl", "true"):  # JDBC's spelling, which libpq accepts too
             name, value = "sslmode", "require"
         if not equals or name not in KEYWORDS:
             if "@" in query:

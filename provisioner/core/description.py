@@ -1,23 +1,23 @@
-"""Descriptions as Infisical keeps them: what it trims, how it counts, and our mark in them.
+"""Descriptions the way Infisical keeps them: what it trims, how it counts length, and our marker.
 
-Infisical runs on JavaScript, whose white space and whose lengths are not quite Python's. What is sent has to be what it
-will store, for a connection is known as ours by its description too.
+Infisical runs on JavaScript, whose white space and string lengths differ from Python's. The text that is sent must
+equal the text that Infisical stores, because the description is part of the evidence that a connection is ours.
 """
 
 import re
 from typing import Final
 
-# What String.prototype.trim removes: str.strip() would take more (U+001C to U+001F, U+0085) and leave U+FEFF.
+# What String.prototype.trim removes. str.strip() also removes U+001C to U+001F and U+0085, and keeps U+FEFF.
 SPACE: Final = (
     "\t\n\v\f\r \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005"
     "\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
 )
-# In UTF-16 code units: a letter beyond U+FFFF, such as an emoji, counts as two.
+# In UTF-16 code units: a character beyond U+FFFF, such as an emoji, counts as two.
 LONGEST: Final = 255
 
 
 def units(text: str) -> int:
-    """How long Infisical takes a text to be."""
+    """Return the length of a text as Infisical counts it."""
     return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
@@ -25,9 +25,9 @@ _MARK: Final = re.compile(r"\[provisioner:(?P<marker>[0-9a-z-]+):(?P<request>[0-
 
 
 def describe(request_id: int, description: str | None, *, marker: str) -> str:
-    """A request's description as it is sent: trimmed, and marked as ours where the target's settings ask for it.
+    """Return the description to send: trimmed, and with our marker if the target's settings ask for it.
 
-    `marker` is the id of the installation, or empty for no mark.
+    `marker` is the installation's id, or empty for no marker.
     """
     text = (description or "").strip(SPACE)
     if not marker:
@@ -37,12 +37,12 @@ def describe(request_id: int, description: str | None, *, marker: str) -> str:
 
 
 def mark_of(request_id: int, marker: str) -> str:
-    """How descriptions of a request's own making end, where they are marked: nobody else writes that."""
+    """Return the ending of the descriptions of this request's connections; nobody else writes it."""
     return f"[provisioner:{marker}:{request_id}]"
 
 
 def is_description_of(request_id: int, description: str | None, described: str) -> bool:
-    """Whether a connection is described as a request asks for, marked or not."""
+    """Whether a description is the one that a request asks for, with or without a marker."""
     if described == describe(request_id, description, marker=""):
         return True
     mark = _MARK.search(described)
@@ -50,7 +50,7 @@ def is_description_of(request_id: int, description: str | None, described: str) 
 
 
 def _cut(text: str, longest: int) -> str:
-    """The beginning of a text, without half a letter at its end."""
+    """Cut a text to a length without splitting a surrogate pair."""
     if text.isascii():
         return text[:longest]
     return text.encode("utf-16-le", "surrogatepass")[: 2 * longest].decode("utf-16-le", "ignore")

@@ -1,7 +1,7 @@
-"""Which creates may have made a connection, and can one of them have made this one? Pure.
+"""Keep evidence of creates whose outcome is unknown, and decide whether one of them made a connection. Pure.
 
-A create that left is evidence until its outcome is proven: what was sent, when it left, when its end was known, and
-what that end proved. A connection is ours when one of these creates can have made it. `docs/doubt.md` has the proof.
+Every create that was sent is evidence until its outcome is proven: what was sent, when it was sent, when it ended, and
+what its end proved. A connection is ours if one of these creates can have made it. `docs/doubt.md` has the proof.
 """
 
 from collections.abc import Iterable
@@ -26,24 +26,24 @@ from provisioner.core.skew import Reading
 APP: Final = frozenset({"open-router", "openrouter"})
 METHOD: Final = "api-key"
 
-# A create that was given up may still be committed so many seconds later: Infisical goes on when its caller has hung
-# up, asks OpenRouter up to four times, and may wait for a connection to its own database. What comes later than this
-# is told from a stranger's by the marker alone.
+# A create that we gave up may still be committed this many seconds later. Infisical continues when its caller hangs up,
+# asks OpenRouter up to four times, and may wait for a connection to its own database. Only a marker can tell a later
+# commit from somebody else's connection.
 LATE_COMMIT: Final = 30.0
-# A connection that was just made may be missing on a replica for so many seconds.
+# A replica may lack a new connection for this many seconds.
 REPLICA_LAG: Final = 10.0
 _PROVEN: Final = frozenset({Proof.MADE, Proof.REFUSED, Proof.UNSENT})
 
 
 def is_evidence(observation: Observation) -> bool:
-    """Whether the create that showed this may have made a connection that is not known yet."""
+    """Whether a create with this observation may have made a connection that we do not know."""
     return observation.result is not Result.CREATED and observation.proof not in _PROVEN
 
 
 def left_in_doubt(claim: Claim, outcome: Outcome) -> tuple[SentCreate, ...]:
-    """The creates that are still in doubt once a claim has ended so.
+    """Return the creates that are still in doubt after a claim has ended.
 
-    Who has the name is known after a conflict, and a create that was answered with it has no late commit.
+    After a name conflict it is known who has the name, and a create that was answered with one has no late commit.
     """
     if isinstance(outcome, Fail) and outcome.code is ErrorCode.NAME_CONFLICT:
         return tuple(sent for sent in claim.doubt if sent.proof is not Proof.TAKEN)
@@ -51,7 +51,7 @@ def left_in_doubt(claim: Claim, outcome: Outcome) -> tuple[SentCreate, ...]:
 
 
 def possible_create(claim: Claim, until: datetime) -> SentCreate:
-    """The create that a claim may have sent at any time until then, as far as its claim tells."""
+    """Return the create that a claim may have sent at any time until `until`, as far as the claim tells."""
     return SentCreate(
         target=claim.request.target,
         project_id=claim.request.project_id,
@@ -65,15 +65,15 @@ def possible_create(claim: Claim, until: datetime) -> SentCreate:
 
 
 def with_doubt(claim: Claim, sent: SentCreate) -> Claim:
-    """The claim with one more create in doubt."""
+    """Add a create in doubt to a claim."""
     return replace(claim, doubt=merged((*claim.doubt, sent)))
 
 
 def merged(doubt: Iterable[SentCreate]) -> tuple[SentCreate, ...]:
-    """The same evidence in as few pieces as possible.
+    """Combine evidence into as few pieces as possible.
 
-    Creates that were sent alike are one piece where the next left before a late commit of the former was out of the
-    question: both allow the same, and an outage of days leaves one row behind instead of thousands.
+    Identical creates become one piece if the next was sent while a late commit of the previous one was still possible.
+    Both allow the same connections, and an outage of days leaves one row instead of thousands.
     """
     pieces: list[SentCreate] = []
     for sent in sorted(doubt, key=_order):
@@ -87,19 +87,19 @@ def merged(doubt: Iterable[SentCreate]) -> tuple[SentCreate, ...]:
 
 
 def latest(sent: SentCreate) -> datetime:
-    """When a create can have been committed at the latest: one that was answered was at work no longer."""
+    """Return the latest possible commit time of a create; an answered create is committed by its answer."""
     return sent.ended_at if sent.proof is Proof.TAKEN else sent.ended_at + timedelta(seconds=LATE_COMMIT)
 
 
 def late_commit_wait(claim: Claim, now: datetime) -> float:
-    """Seconds until whatever the claim's creates in doubt have made must show; 0 when nothing can come any more."""
+    """Return the seconds for which a create in doubt may still be committed; 0 if none can be any more."""
     if not claim.doubt:
         return 0.0
     return max(0.0, (max(map(latest, claim.doubt)) - now).total_seconds() + REPLICA_LAG)
 
 
 def can_have_made(sent: SentCreate, connection: Connection, claim: Claim, clock: Reading) -> bool:
-    """Whether a create of this claim's request can have made a connection."""
+    """Whether a create of this claim's request can have made this connection."""
     request = claim.request
     if (sent.target, sent.project_id, sent.name) != (request.target, request.project_id, request.name):
         return False
@@ -115,10 +115,10 @@ def can_have_made(sent: SentCreate, connection: Connection, claim: Claim, clock:
 
 
 def is_ours(claim: Claim, connection: Connection, *, marker: str, clock: Reading) -> bool:
-    """Whether a connection that was found is of this request's own making.
+    """Whether a connection that was found was made by this request.
 
-    It has our app and method, and one of the creates in doubt can have made it. Where descriptions are marked, the
-    mark alone is enough and needs no clock: nobody else writes it.
+    It has our app and method, and one of the creates in doubt can have made it. If descriptions carry a marker, the
+    marker alone is enough, and no clock is needed.
     """
     bears_mark = bool(marker) and (connection.description or "").endswith(mark_of(claim.request.id, marker))
     if (told := claim.request.recognises(connection, claim.doubt)) is not None:

@@ -1,8 +1,7 @@
-"""How a request stands once a claim of it has ended. Pure.
+"""Decide the status of a request after one of its claims has ended. Pure.
 
-While a claim lasts, its request may be called off or edited until the very moment at which its outcome is recorded, and
-only the statement that records it sees that. So an outcome comes with a status for each case, decided here, and the
-statement takes the one that fits.
+A request may be cancelled or edited up to the moment at which its outcome is recorded, and only the recording statement
+sees that. So each outcome comes with a status for each case, decided here, and the statement picks the right one.
 """
 
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from provisioner.core.model import Cancel, Claim, ErrorCode, Fail, Outcome, Remo
 
 
 class Status(StrEnum):
-    """How a request stands: the words of `connection_requests.status`."""
+    """The values of `connection_requests.status`."""
 
     PENDING = "pending"
     SUCCEEDED = "succeeded"
@@ -24,10 +23,10 @@ class Status(StrEnum):
 
 
 class StatusAfter(NamedTuple):
-    """The status after an outcome; the one after it if the request was called off meanwhile; the one if it was edited.
+    """The status after an outcome, and the statuses if the request was cancelled or edited meanwhile.
 
-    Edited means that it wants something else than the outcome brought: to be there or not, or another key. That counts
-    for more than being called off.
+    Edited means that the row now wants something other than the outcome delivered: present or absent, or another key.
+    An edit takes precedence over a cancellation.
     """
 
     status: Status
@@ -36,10 +35,10 @@ class StatusAfter(NamedTuple):
 
 
 def status_after(outcome: type[Outcome], *, doubted: bool) -> StatusAfter:
-    """How a request stands after an outcome that leaves creates of it in doubt, or none.
+    """Return the statuses after an outcome; `doubted` says that creates of the request are still in doubt.
 
-    What was made is recorded even if it was called off. Nobody looks again for what a cancelled request may have made,
-    so one in doubt stays as it is: it is looked up, or a person is asked.
+    A connection that was made is recorded even if the request was cancelled. Nothing looks for the possible results of
+    a cancelled request, so a request in doubt is not cancelled: it is looked up, or a person is asked.
     """
     return _STANDINGS[outcome, doubted]
 
@@ -58,33 +57,33 @@ _STANDINGS: Final[Mapping[tuple[type[Outcome], bool], StatusAfter]] = {
     (Remove, True): StatusAfter(_R, if_cancelled=_R, if_edited=_P),
 }
 
-# How a claim ends that was never sent.
+# The outcome of a claim that was never sent.
 UNSENT: Final = Retry(delay=0.0, message="the claim was given back before anything was sent")
-# How one ends whose answer a worker that stops no longer waits for.
+# The outcome of a claim whose answer a stopping worker no longer waits for.
 ABANDONED: Final = Retry(
     delay=1.0, message="the worker was stopped before the answer came", code=ErrorCode.OUTCOME_UNKNOWN
 )
-# How one ends whose answer holds what no database can.
+# The outcome of a claim whose answer contains a value that no database can store.
 UNSTORABLE: Final = Fail(
-    code=ErrorCode.OUTCOME_UNKNOWN, message="what Infisical answered cannot be stored; look in the project"
+    code=ErrorCode.OUTCOME_UNKNOWN, message="Infisical's answer cannot be stored; look in the project"
 )
-# Many wait for the same moment of a budget. Together they would be claimed and put back again and again, so they come
-# back within so many seconds after it.
+# Many requests wait for the same budget window. If they returned together they would be claimed and put back again and
+# again, so they return spread over this many seconds.
 SPREAD: Final = 12.0
 
 
 def without_budget(wait: float, *, jitter: float) -> Retry:
-    """How a claim ends that has no permit for the call it needs, and will find one in `wait` seconds."""
+    """Return the outcome of a claim that lacks a permit for its call; one will be available in `wait` seconds."""
     return Retry(delay=wait + SPREAD * jitter, message="the budget for such calls is used up")
 
 
 def database_silent(message: str) -> Retry:
-    """How a claim ends for which the database has to say something first that it does not say just now."""
+    """Return the outcome of a claim that cannot go on while the database is unavailable."""
     return Retry(delay=1.0, message=message)
 
 
 def lost(pause: float) -> Retry:
-    """How a claim ends whose worker was lost: its create may have left, so it is looked up after a pause."""
+    """Return the outcome of a lost worker's claim: it is looked up first, after `pause` seconds."""
     return Retry(
         delay=pause,
         message="the worker was lost while it worked on this; the connection is looked up before it is created again",
@@ -93,7 +92,7 @@ def lost(pause: float) -> Retry:
 
 
 def unknown_target(target: str) -> Fail:
-    """How a request ends whose target no worker has ever known."""
+    """Return the outcome of a request whose target no worker has ever had."""
     return Fail(
         code=ErrorCode.TARGET_UNKNOWN,
         message=f"no worker knows the target '{target}'; name it in the settings as [targets.{target}], then retry",
@@ -101,9 +100,9 @@ def unknown_target(target: str) -> Fail:
 
 
 def with_leftovers(claim: Claim, outcome: Outcome) -> Outcome:
-    """The outcome, with what the claim's creates may have left behind in its words.
+    """Add to an outcome's message what the claim's creates may have left behind.
 
-    Nobody hears of that once a request is cancelled, so it fails instead.
+    A cancelled request would hide that, so it fails instead.
     """
     if not isinstance(outcome, Fail | Cancel) or not (left := claim.request.left_behind(claim.doubt, None)):
         return outcome

@@ -1,4 +1,4 @@
-"""What can go wrong, in words that say what the caller may do."""
+"""The errors of the provisioner, named and described by what the caller can do."""
 
 
 class ProvisionerError(Exception):
@@ -9,11 +9,11 @@ class ProvisionerError(Exception):
 
 
 class DatabaseUnavailable(ProvisionerError):
-    """The database cannot be reached just now; the same call may be made again."""
+    """The database cannot be reached at present; the same call may be made again."""
 
 
 class DatabaseRefusing(DatabaseUnavailable):
-    """The database refuses what it allowed before; the same call may be made again, and a person may have to act."""
+    """The database refuses what it used to allow; the same call may be made again, but a person may have to act."""
 
 
 class DatabaseUnusable(ProvisionerError):
@@ -21,23 +21,23 @@ class DatabaseUnusable(ProvisionerError):
 
 
 class StatementRefused(DatabaseUnavailable):
-    """The database refuses a statement for what it is: a defect; the same call is likely to be refused again."""
+    """The database refuses a statement because of a defect in it; repeating the call is unlikely to help."""
 
 
 class Unstorable(StatementRefused):
-    """The database refuses a value for what it is, or a rule or trigger does; the same call will be refused again."""
+    """The database refuses a value because of its type, a constraint or a trigger; repeating the call will not help."""
 
 
 class OutcomeRefused(ProvisionerError):
-    """The database, or what its owner added to it, refuses to record an outcome; it may be asked again much later."""
+    """The database, or a trigger or constraint of its owner, refuses to record an outcome; try again much later."""
 
 
 class OutcomeUnstorable(OutcomeRefused):
-    """An outcome holds a value that the database cannot store."""
+    """An outcome contains a value that the database cannot store."""
 
 
 class OutcomeDelayed(ProvisionerError):
-    """The database answers, and did not record outcomes just now; fewer of them, or later, it may."""
+    """The database answered but did not record the outcomes; a smaller batch, or a later attempt, may succeed."""
 
     def __init__(self, detail: str = "", *, slow: bool = False) -> None:
         super().__init__(detail)
@@ -49,7 +49,7 @@ class SchemaMismatch(DatabaseUnusable):
 
 
 class LeaseLost(ProvisionerError):
-    """This worker's lease ran out: others own its requests now."""
+    """This worker's lease has expired; other workers now own its requests."""
 
 
 class IdentityRefused(ProvisionerError):
@@ -57,7 +57,7 @@ class IdentityRefused(ProvisionerError):
 
 
 class LoginUnavailable(ProvisionerError):
-    """No access token can be had just now; later it may."""
+    """No access token is available at present; try again later."""
 
 
 class CredentialUnknown(ProvisionerError):
@@ -69,8 +69,13 @@ class CredentialUnreadable(ProvisionerError):
 
 
 class CredentialUnavailable(ProvisionerError):
-    """The credential cannot be fetched just now; in `retry_after` seconds it may."""
+    """The credential cannot be fetched at present; try again after `retry_after` seconds."""
 
     def __init__(self, detail: str, *, retry_after: float = 0.0) -> None:
         super().__init__(detail)
         self.retry_after = retry_after
+
+
+def is_outage(error: BaseException | None) -> bool:
+    """Whether the database is unavailable, which passes by itself; a statement that it refuses is no outage."""
+    return isinstance(error, DatabaseUnavailable) and not isinstance(error, StatementRefused)

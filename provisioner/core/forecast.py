@@ -1,14 +1,14 @@
-"""When will it end? From what stands before it in line, what the target allows, and what came of that lately. Pure.
+"""Forecast when requests end, from their place in line, what the target allows, and how fast it went lately. Pure.
 
-One worker of the fleet computes the forecasts every few seconds and leaves them in the database, where the views and
-everybody else read them. Durations are seconds from the moment of the look. `docs/forecast.md` tells people how a
-forecast is made; a change here is a change there.
+One worker of the fleet computes the forecasts every few seconds and stores them in the database, where the views and
+everything else read them. Durations are seconds from the moment of the computation. `docs/forecast.md` explains
+forecasts to users: change it whenever this changes.
 """
 
 import math
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
@@ -16,26 +16,25 @@ from typing import Final
 from provisioner.core.pacing import SHARE, Allowance, Budget
 from provisioner.core.queue_values import QueuePosition
 
-# What nobody tried yet is scheduled if it is due later than this, seconds: sooner it is put in line any moment.
+# An untried request due later than this, in seconds, counts as scheduled; earlier ones are about to enter the line.
 SOON: Final = 5.0
-# At first every permit is taken to end a request: with the weight of this share of a window, and it fades.
+# At first every permit is assumed to end one request. This assumption has the weight of this share of a window.
 PRIOR: Final = 0.05
-# A permit ends so much of a request, at the least and at the most. Changes and removals have permits of their own, so a
-# little more than one; but within a window the pace is above the limit's, for its first answer was waited for: what
-# looks like much more in the first window is that. With 3.0 forecasts were a tenth too early, with 1.0 a sixth too late
-# beside a second client.
+# The limits for how many requests one permit ends. Updates and removals have permits of their own, so slightly more
+# than one is possible. The first window also looks faster than its limit, because its first answer was waited for. With
+# 3.0, forecasts were 10 % too early; with 1.0, 17 % too late beside a second client.
 LEAST: Final = 0.02
 MOST: Final = 1.1
-# Two looks that are further apart, seconds, tell nothing of what happened in between.
+# Two measurements further apart than this, in seconds, say nothing about the time in between.
 APART: Final = 60.0
-# Where there is no limiter, the pace is that of about the last so many seconds.
+# Without a rate limiter, the pace is averaged over about this many seconds.
 LATELY: Final = 30.0
-# No forecast goes further than this, seconds: three centuries.
+# The longest forecast, in seconds: three centuries.
 FAR: Final = 1e10
 
 
 class NoForecast(StrEnum):
-    """Why there is no forecast, in the words of `ends_why`; the first that holds is told."""
+    """Why there is no forecast, in the words of `ends_why`. If several apply, the first is given."""
 
     PAUSED = "paused"
     NOBODY = "nobody at work"
@@ -49,7 +48,7 @@ class NoForecast(StrEnum):
 
     @property
     def order(self) -> int:
-        """Its place among the others."""
+        """Its position among the reasons."""
         return _ORDER[self]
 
 
@@ -58,7 +57,7 @@ _ORDER: Final = {why: number for number, why in enumerate(NoForecast)}
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """In how many seconds it ends, or why nobody can say."""
+    """The seconds until the end, or why that is unknown."""
 
     seconds: float | None
     why: NoForecast | None = None
@@ -66,10 +65,10 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """How fast requests of a line end.
+    """How fast the requests of a line end.
 
-    Nothing before `wait` is over. The present window has `first` permits for us in `span` seconds, each one after it
-    `rate` a second. A permit ends `share` of a request: the others are retried.
+    Nothing ends before `wait` seconds. The present window has `first` permits for us over `span` seconds; later windows
+    have `rate` permits a second. A permit ends `share` of a request, because some requests are retried.
     """
 
     rate: float
@@ -84,7 +83,7 @@ class Pace:
         return self.rate * self.share
 
     def seconds(self, requests: float) -> float:
-        """How long so many requests take from now on."""
+        """Return the seconds that this many requests take from now on."""
         permits = requests / self.share
         if permits <= self.first:
             return self.wait + permits * self.span / self.first if permits else self.wait
@@ -93,10 +92,10 @@ class Pace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What came of the permits of a line while there was work in it; what is long past fades.
+    """What a line's permits achieved while there was work; old measurements fade.
 
-    Up to `seen_at`, when `ended` requests of it had ended and it had work (`busy`): in `seconds` the limiter left us
-    `permits`, and `got` requests ended.
+    At `seen_at`, `ended` requests had ended and `busy` said whether there was work. In `seconds`, the limiter left us
+    `permits` permits and `got` requests ended.
     """
 
     seen_at: float = 0.0
@@ -108,17 +107,17 @@ class Measured:
 
     @property
     def share(self) -> float:
-        """How many requests a permit ends."""
+        """How many requests one permit ends."""
         return min(max(self.got / self.permits, LEAST), MOST) if self.permits else 1.0
 
     @property
     def pace(self) -> float | None:
-        """Requests a second; None if nothing was seen."""
+        """Requests a second; None before anything was measured."""
         return self.got / self.seconds if self.seconds and self.got else None
 
 
 def measure(before: Measured, *, now: float, ended: int, busy: bool, budget: Budget, rate: float | None) -> Measured:
-    """Look once more: only what lies between two looks that both saw work in line tells of the pace."""
+    """Update the measurement. Only the time between two measurements that both found work says anything about pace."""
     after = replace(before, seen_at=now, ended=ended, busy=busy)
     passed, got = now - before.seen_at, ended - before.ended
     if not (before.busy and busy and 0 < passed <= APART and got >= 0):
@@ -126,7 +125,7 @@ def measure(before: Measured, *, now: float, ended: int, busy: bool, budget: Bud
     if not budget.metered:
         fade = math.exp(-passed / LATELY)
         return replace(after, seconds=before.seconds * fade + passed, got=before.got * fade + got, permits=0.0)
-    # A window that is used up, or blocked, allows nothing: that is not held against what a permit brings.
+    # A window that is used up or blocked allows nothing, which says nothing about what a permit achieves.
     spent = budget.blocked_until > now or (budget.end(now) > now and not budget.left)
     fade, allowed = math.exp(-passed / budget.period), 0.0 if spent else rate or 0.0
     permits, ours = (before.permits, before.got) if before.permits else ((rate or 0.0) * budget.period * PRIOR,) * 2
@@ -139,7 +138,7 @@ def measure(before: Measured, *, now: float, ended: int, busy: bool, budget: Bud
 
 
 def rate_of(budget: Budget, now: float, allowance: Allowance | None) -> float | None:
-    """Permits a second that the limiter, other clients and an operator leave us in the long run; None if not known."""
+    """Return the permits a second left by limiter, other clients and operator in the long run; None if unknown."""
     if budget.metered and budget.permits:
         full = budget.permits / budget.period
         theirs = budget.their_pace if budget.seen_at > now - budget.period else 0.0
@@ -149,10 +148,10 @@ def rate_of(budget: Budget, now: float, allowance: Allowance | None) -> float | 
 
 
 def pace_of(budget: Budget, now: float, allowance: Allowance | None, measured: Measured) -> Pace | None:
-    """How fast requests end, as far as that can be known now."""
+    """Return how fast requests end, as far as it is known."""
     rate, lately = rate_of(budget, now, allowance), measured.pace
     if not budget.metered:
-        # What a server without a limiter does shows only in what it did; an operator's limit is no promise.
+        # Without a limiter only past throughput shows what the server does; an operator's limit promises nothing.
         known = [each for each in (rate, lately) if each]
         return Pace(rate=min(known)) if lately or (rate and budget.metered is None) else None
     if not rate:
@@ -170,7 +169,7 @@ def pace_of(budget: Budget, now: float, allowance: Allowance | None, measured: M
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineState:
-    """One line: is anything in its way, and how fast does it move? `in_flight` are all of it."""
+    """The state of one line: what blocks it, and how fast it moves. `in_flight` counts all of its requests."""
 
     paused: bool = False
     workers: int = 1
@@ -182,7 +181,7 @@ class LineState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waits:
-    """Requests that wait for their time: how many, and when the first and the last of them are due."""
+    """Requests that wait for their time: how many, and when the first and the last are due."""
 
     requests: int = 0
     first: float = 0.0
@@ -191,9 +190,9 @@ class Waits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchPart:
-    """What is left of one batch in one line; `place` is where the last of its `ready` requests stands.
+    """The rest of one batch in one line; `place` is the position of its last `ready` request.
 
-    `held`: why some of it waits until somebody does something, if some does. `later` are scheduled, `again` retried.
+    `held`: why some of it waits until a person acts, if some does. `later` are scheduled, `again` are retried.
     """
 
     ready: int = 0
@@ -205,7 +204,7 @@ class BatchPart:
 
 
 def obstacle(line: LineState) -> NoForecast | None:
-    """Why nothing in this line moves, if that is so."""
+    """Return why nothing in this line moves, or None if it moves."""
     if line.paused:
         return NoForecast.PAUSED
     if not line.workers:
@@ -214,7 +213,7 @@ def obstacle(line: LineState) -> NoForecast | None:
 
 
 def forecast_part(line: LineState, part: BatchPart) -> Forecast:
-    """When the last request of a batch ends, or why nobody can say."""
+    """Forecast when the last request of a batch ends, or say why that is unknown."""
     why = obstacle(line) or part.held
     if why is None and part.later.requests and not (part.ready or part.in_flight or part.again.requests):
         why = NoForecast.SCHEDULED
@@ -228,7 +227,7 @@ def forecast_part(line: LineState, part: BatchPart) -> Forecast:
         ends = pace.seconds(line.in_flight + part.place)
     elif part.in_flight:
         ends = pace.seconds(part.in_flight)
-    # What has waited its backoff goes first; what was scheduled joins the line at its end.
+    # Retries whose backoff is over go first; scheduled requests join the line at its end.
     if part.again.requests:
         ends = max(ends, _served(part.again, pace))
     if part.later.requests:
@@ -237,24 +236,13 @@ def forecast_part(line: LineState, part: BatchPart) -> Forecast:
 
 
 def _served(waits: Waits, pace: Pace) -> float:
-    """When the last of them has been served: no sooner than due, and no more at once than the pace allows."""
+    """Return when the last of them is served: not before it is due, and not faster than the pace allows."""
     return max(waits.last + 1 / pace.ended, waits.first + waits.requests / pace.ended, pace.seconds(waits.requests))
-
-
-def together(forecasts: Iterable[Forecast]) -> Forecast:
-    """The forecast of what stands in several lines, which move side by side."""
-    latest = 0.0
-    first: NoForecast | None = None
-    for each in forecasts:
-        if each.why is not None and (first is None or each.why.order < first.order):
-            first = each.why
-        latest = max(latest, each.seconds or 0.0)
-    return Forecast(latest) if first is None else Forecast(None, first)
 
 
 @dataclass(frozen=True, slots=True)
 class BatchInFront:
-    """What of a batch stands among the first of a line: how many, and the place of the last."""
+    """The requests of one batch in the front of a line: how many, and the position of the last."""
 
     requests: int
     place: int
@@ -262,10 +250,11 @@ class BatchInFront:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineSample:
-    """What was seen of a line of `length`.
+    """A sample of a line of `length` requests.
 
-    Its `head` requests are known one by one: `front` by batch. Behind the place `edge`, `sample` are some, chosen by
-    chance, with their batches, and `newest` stands the newest request of a batch.
+    The first `head` requests are known one by one, and counted by batch in `front`. Beyond the position `edge`,
+    `sample` contains some requests chosen at random, with their batches. `newest` has the position of each batch's
+    newest request.
     """
 
     length: int
@@ -277,10 +266,11 @@ class LineSample:
 
 
 def estimated_places(survey: LineSample, batches: Mapping[str, int]) -> Mapping[str, int]:
-    """Where the last request of each batch stands, of which so many are in line: exact in the front, estimated behind.
+    """Estimate the position of each batch's last request; `batches` counts those in line. Exact in the front.
 
-    The sample divides what is behind the front into equal parts. Of a batch that is hit often, the last hit and the
-    usual distance between two tell; of another one its newest request does, which seldom stands far from its end.
+    The sample divides the rest of the line into equal parts. For a batch with many hits, the last hit and the usual
+    distance between hits give the estimate. For other batches the newest request does, because it is rarely far from
+    the end.
     """
     edge = survey.edge
     if edge is None:

@@ -1,10 +1,11 @@
-"""Decide which projects are gone from Infisical for sure.
+"""Decide which projects have certainly been deleted from Infisical.
 
-A list leaves a project out for many reasons: the identity was taken out of it, a replica lags, the address is that of
-another Infisical. So a project has to be missing from several lists over a while; then it is asked for by itself, and
-only Infisical's own word that there is no such project counts. Where many are missing at once, nobody deleted them.
+A project can be missing from a list for many reasons: the identity was removed from it, a replica lags, or the address
+now leads to another Infisical. So a project must be missing from several lists over a period. It is then queried
+individually, and only Infisical's own answer that it does not exist counts. If many are missing at once, none is
+assumed to be deleted.
 
-Pure. Only projects that were seen in a list of the same address are known here.
+Pure. Only projects that appeared in an earlier list from the same address are considered.
 """
 
 from collections.abc import Sequence
@@ -14,11 +15,11 @@ from typing import Final
 
 from provisioner.core.model import Observation, Proof, Result
 
-MISSING_LISTS: Final = 3  # lists in a row in which a project is missing before it is asked for
+MISSING_LISTS: Final = 3  # consecutive lists that lack a project before it is queried individually
 MISSING_FOR: Final = timedelta(minutes=5)  # a replica lags for seconds, an upgrade of a server for minutes
-ASKED: Final = 20  # projects that are asked for in a round: each takes a read
-# A person deletes a few projects at a time. More than these, and more than this share of all, is another Infisical, a
-# restored backup, or a list that is not whole.
+ASKED: Final = 20  # projects queried per round, at one read each
+# A person deletes a few projects at a time. More than this number, and more than this share of all, means another
+# Infisical, a restored backup, or an incomplete list.
 FEW: Final = 3
 SHARE: Final = 0.25
 _THERE: Final = frozenset({Result.FOUND, Result.NOT_IN_PROJECT, Result.FORBIDDEN, Result.FOREIGN_PROJECT})
@@ -26,7 +27,7 @@ _THERE: Final = frozenset({Result.FOUND, Result.NOT_IN_PROJECT, Result.FORBIDDEN
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Absence:
-    """A project that was seen once and is missing now: from how many lists in a row, and since when."""
+    """A project that used to be listed and is missing: from how many consecutive lists, and since when."""
 
     project_id: str
     project_name: str
@@ -35,14 +36,14 @@ class Absence:
 
 
 def too_many(missing: int, known: int) -> bool:
-    """Whether so many of all `known` projects are missing that the list is not to be believed."""
+    """Whether too many of the `known` projects are missing for the list to be believed."""
     return missing > max(FEW, SHARE * known)
 
 
 def to_ask(
     absences: Sequence[Absence], known: int, now: datetime, *, lasting: timedelta = MISSING_FOR
 ) -> Sequence[Absence]:
-    """Those that are asked for by themselves now, the longest missing first; none if too many are missing."""
+    """Return the projects to query now, the longest missing first; none if too many are missing."""
     if too_many(len(absences), known):
         return ()
     ripe = [each for each in absences if each.looks >= MISSING_LISTS and now - each.since >= lasting]
@@ -50,10 +51,10 @@ def to_ask(
 
 
 def is_gone(seen: Observation) -> bool:
-    """Whether the answer about one project is Infisical's own word that there is none."""
+    """Whether an answer is Infisical's own statement that the project does not exist."""
     return seen.result is Result.PROJECT_MISSING and seen.proof is Proof.REFUSED
 
 
 def is_there(seen: Observation) -> bool:
-    """Whether the answer about one project shows that there is one, be the identity in it or not."""
+    """Whether an answer shows that the project exists, with or without the identity as a member."""
     return seen.result in _THERE

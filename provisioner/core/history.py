@@ -1,4 +1,4 @@
-"""What happened lately, minute by minute and hour by hour. Pure."""
+"""Count what happened recently, per minute and per hour. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ HOURS: Final = 168  # a week
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
-    """A minute or an hour: requests that succeeded and failed, and attempts that came to nothing and are made again."""
+    """A minute or an hour: requests that succeeded and failed, and attempts that will be retried."""
 
     at: datetime
     succeeded: int = 0
@@ -26,14 +26,14 @@ class Slot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """The last hours by the minute and the last days by the hour, without gaps; the last slot is not over yet."""
+    """The last hours by minute and the last days by hour, without gaps; the last slot is still in progress."""
 
     minutes: tuple[Slot, ...] = ()
     hours: tuple[Slot, ...] = ()
 
 
 def without_gaps(slots: Iterable[Slot], *, now: datetime, span: timedelta, number: int) -> tuple[Slot, ...]:
-    """The last `number` slots up to now: those that are missing had nothing to tell."""
+    """Return the last `number` slots up to now, with empty ones for those that are missing."""
     known = {slot.at: slot for slot in slots}
     last = now - timedelta(seconds=now.timestamp() % span.total_seconds())
     last = last.replace(microsecond=0)
@@ -41,7 +41,7 @@ def without_gaps(slots: Iterable[Slot], *, now: datetime, span: timedelta, numbe
 
 
 def total(slots: Iterable[Slot]) -> Slot | None:
-    """What happened in all of them together, since the first; None of none."""
+    """Add up all slots, starting at the first; None if there are none."""
     summed: Slot | None = None
     for slot in slots:
         summed = (

@@ -1,6 +1,7 @@
-"""Read what OpenRouter itself says of a key: whether it is a management key, before a create is spent on it.
+"""Interpret what OpenRouter itself says about a key: whether it is a management key.
 
-Pure. Only OpenRouter's own words count: what a gateway says, or what is not understood, says nothing.
+This is checked before a create is spent on the key. Pure. A gateway's answer, or one we do not understand, is
+`UNKNOWN`.
 """
 
 from enum import StrEnum
@@ -8,7 +9,7 @@ from typing import Any, Final
 
 
 class KeyKind(StrEnum):
-    """What a key is; `UNKNOWN` while nobody could say."""
+    """The kind of a key; `UNKNOWN` while it could not be determined."""
 
     MANAGEMENT = "management"
     INFERENCE = "inference"
@@ -20,11 +21,11 @@ REASONS: Final = {
     KeyKind.INFERENCE: "OpenRouter says that this is an inference key: a management (provisioning) key is needed",
     KeyKind.NO_KEY: "OpenRouter does not know this key: it is mistyped, deleted or expired",
 }
-_KINDS: Final = ("is_management_key", "is_provisioning_key")  # the older name is the second
+_KINDS: Final = ("is_management_key", "is_provisioning_key")  # the second is the older name
 
 
 def verdict_of(status: int, data: Any) -> KeyKind:
-    """What an answer of `GET /key` says, `data` being its JSON, or None if it has none."""
+    """Interpret an answer of `GET /key`; `data` is its JSON, or None if it has none."""
     if not isinstance(data, dict):
         return KeyKind.UNKNOWN
     if status == 401 and isinstance(data.get("error"), dict):

@@ -1,8 +1,8 @@
-"""What a key, a token or a client secret looks like, and what is left of a text that people took for one.
+"""Clean and check the text of a key, a token or a client secret.
 
-Editors, shells and spreadsheets put things around a key: a byte-order mark, line ends, characters that nobody sees.
-What stands around it is taken away; what stands inside it makes it no key, and it is not sent to be counted as a
-failed attempt. Pure; no reason shows a part of the text.
+Editors, shells and spreadsheets put things around a key: a byte-order mark, line ends, invisible characters. These are
+stripped. Inside the text they make the key invalid, and it is not sent, because that would count as a failed attempt.
+Pure; error messages never show a part of the text.
 """
 
 import codecs
@@ -19,21 +19,21 @@ _ENCODINGS: Final = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-
 
 
 class NoKey(ValueError):
-    """A text cannot be a key; the message continues a sentence that begins with where the text is."""
+    """The text cannot be a key. The message continues a sentence that begins with where the text is."""
 
 
 def decoded(octets: bytes) -> str:
-    """The text of a file: UTF-8, or what its byte-order mark says, as Windows writes it. Raises `NoKey`."""
+    """Decode the text of a file: UTF-8, or what its byte-order mark says, as Windows writes it. Raises `NoKey`."""
     encoding = next((name for mark, name in _ENCODINGS if octets.startswith(mark)), "utf-8")
     try:
         return octets.decode(encoding)
     except UnicodeDecodeError:
-        # The cause would carry the content along.
+        # The chained exception would carry the content along.
         raise NoKey("is not UTF-8 text") from None
 
 
 def bare(text: str) -> str:
-    """The text without what nobody sees around it: white space, byte-order marks, control and zero-width characters."""
+    """Strip what is invisible around a text: white space, byte-order marks, control and zero-width characters."""
     begins, ends = 0, len(text)
     while begins < ends and _is_invisible(text[begins]):
         begins += 1
@@ -43,7 +43,7 @@ def bare(text: str) -> str:
 
 
 def key_in(text: str) -> Secret:
-    """The key that a text holds. Raises `NoKey` if that cannot be one."""
+    """Return the key that a text contains. Raises `NoKey` if it cannot be one."""
     key = bare(text)
     if reason := _flaw(key):
         raise NoKey(reason)
@@ -62,7 +62,7 @@ def _flaw(key: str) -> str:
 
 
 def _called(letter: str) -> str:
-    """What people call a character that is out of place."""
+    """Name a misplaced character the way people do."""
     if letter in "\r\n\u2028\u2029\x85":
         return "a line break"
     if letter == " ":

@@ -1,4 +1,4 @@
-"""Every parameter that libpq of PostgreSQL 14 to 18 knows, with its environment variable, and what it means to us."""
+"""All parameters that libpq of PostgreSQL 14 to 18 knows, with their environment variables and how we treat them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ How = Literal["obeyed", "dropped", "refused"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keyword:
-    """A parameter of libpq: its environment variable, what becomes of it, and why.
+    """A parameter of libpq: its environment variable, how we treat it, and why.
 
-    `values` are the only ones that it can have; of a parameter that is refused, those that change nothing.
+    `values` are the only valid values. For a parameter that we refuse, they are the values that change nothing.
     """
 
     name: str
@@ -146,7 +146,7 @@ KEYWORDS: Final[Mapping[str, Keyword]] = {
         _one("dropped", "tty", None, "has no meaning since PostgreSQL 14"),
     )
 }
-# Variables that are no parameters.
+# Environment variables without a parameter.
 VARIABLES: Final[Mapping[str, tuple[How, str]]] = {
     "PGSYSCONFDIR": ("obeyed", "directory of `pg_service.conf`, if it is not in the home directory"),
     "PGDATESTYLE": ("dropped", "dates are not exchanged as text"),

@@ -1,8 +1,8 @@
-"""Where in line a worker claims next: what was tried before goes first, and gets at most every other claim. Pure.
+"""Decide where in line a worker claims next: retried requests go first, but get at most every other claim. Pure.
 
-In each rank requests that were tried before stand before all others: their turns are below nought. Were they always
-claimed first, a flood of them would keep everybody else waiting. So after some of them as many others are claimed, if
-there are any.
+Within each rank, retried requests come before all others: their turns are negative. If they were always claimed first,
+a flood of them would keep everything else waiting. So after some retried requests have been claimed, as many others are
+claimed, if there are any.
 """
 
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from provisioner.core.queue_values import FRONT, Claims, QueuePosition
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimRange:
-    """A part of the line: from a place on, all, or only what was tried before and has the rank of that place."""
+    """A part of the line: everything from a position on, or only the retried requests in that position's rank."""
 
     start: QueuePosition
     retried_only: bool = False
@@ -21,10 +21,10 @@ class ClaimRange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineCursor:
-    """What a worker knows of a line: nothing that was never tried stands before `mark`.
+    """What a worker knows about a line: no untried request comes before `mark`.
 
-    `retried` is the foremost place of what was tried before, if that stands before the mark. So many others are `owed`
-    a claim before that.
+    `retried` is the first position of a retried request, if that is before the mark. `owed` other requests are to be
+    claimed before that one.
     """
 
     mark: QueuePosition = FRONT
@@ -32,21 +32,21 @@ class LineCursor:
     owed: int = 0
 
     def hint(self, place: QueuePosition) -> Self:
-        """There is something at that place."""
+        """Note that a request is in line at this position."""
         if place == FRONT or place.turn >= 0:
             return replace(self, mark=min(self.mark, place))
         first = place if self.retried is None else min(self.retried, place)
-        earlier = place.rank < self.mark.rank  # then there may be others, too
+        earlier = place.rank < self.mark.rank  # then there may be more of them
         return replace(self, retried=first, mark=_untried(place) if earlier else self.mark)
 
     def part(self) -> ClaimRange:
-        """Which part to claim from now."""
+        """Return the part of the line to claim from next."""
         if self.retried is None or self.owed or self.retried > self.mark:
             return ClaimRange(start=self.mark)
         return ClaimRange(start=self.retried, retried_only=True)
 
     def after(self, part: ClaimRange, brought: Claims, *, limit: int) -> Self:
-        """What is known once a part was claimed from, of which at most `limit` were asked for."""
+        """Update what is known after up to `limit` requests of a part were claimed."""
         claimed, last = len(brought.claims), brought.last
         short = claimed < limit
         if part.retried_only:
@@ -61,5 +61,5 @@ class LineCursor:
 
 
 def _untried(place: QueuePosition) -> QueuePosition:
-    """Where in the rank of this place those begin that were never tried."""
+    """Return the position in this rank at which untried requests begin."""
     return QueuePosition(place.rank, 0)

@@ -1,7 +1,7 @@
-"""The values that travel through the house: what was asked for, what was seen, what is to be done.
+"""The values that the parts of the provisioner exchange: requests, claims, observations, decisions.
 
-Frozen, without behaviour beyond reading themselves, compared whole in tests. Times are on the database's clock
-(`datetime`, aware) unless a name says otherwise; durations are seconds.
+They are frozen, have no behaviour beyond reading their own fields, and are compared whole in tests. Times are aware
+`datetime`s on the database's clock unless a name says otherwise; durations are seconds.
 """
 
 from dataclasses import dataclass
@@ -9,22 +9,22 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final, TypeVar, dataclass_transform
 
-ERROR_MESSAGE_LENGTH: Final = 500  # characters of a foreign message that are worth keeping in a row
+ERROR_MESSAGE_LENGTH: Final = 500  # characters of an external message to keep in a row
 
 _T = TypeVar("_T")
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=())
 def value(cls: type[_T]) -> type[_T]:
-    """A frozen dataclass whose frozenness the type checker keeps, not the interpreter.
+    """Make a frozen dataclass that only the type checker keeps frozen.
 
-    For what is made several times a request: `frozen=True` makes building a value twice as dear.
+    It is for values that are built several times per request: `frozen=True` doubles the cost of building one.
     """
     return dataclass(slots=True, kw_only=True, unsafe_hash=True)(cls)
 
 
 class OnConflict(StrEnum):
-    """What to do when the name is already taken by a connection that is not ours."""
+    """What to do when somebody else's connection already has the name."""
 
     FAIL = "fail"
     ADOPT = "adopt"
@@ -32,7 +32,7 @@ class OnConflict(StrEnum):
 
 
 class ErrorCode(StrEnum):
-    """Why a request failed: the words of `connection_requests.error_code`, for programs."""
+    """Why a request failed, for programs: the values of `connection_requests.error_code`."""
 
     NAME_CONFLICT = "name_conflict"
     CREDENTIAL_REFUSED = "credential_refused"
@@ -54,21 +54,21 @@ class ErrorCode(StrEnum):
 
 
 class Action(StrEnum):
-    """A call that a worker makes for a claim; also the word in the attempt log."""
+    """A call that a worker makes for a claim; these are also the words of the attempt log."""
 
     CREATE = "create"
-    LOOK_UP = "look_up"  # has an earlier attempt made it?
-    IDENTIFY = "identify"  # the name is taken: by whom?
+    LOOK_UP = "look_up"  # did an earlier attempt make it?
+    IDENTIFY = "identify"  # the name is taken: by which connection?
     REPLACE = "replace"
     REMOVE = "remove"
-    INSPECT = "inspect"  # what is the connection that an answer named?
-    UPDATE = "update"  # what was edited of a recorded connection
-    CONFIRM = "confirm"  # is a recorded connection still there?
-    DELETE = "delete"  # what is not wanted any more
+    INSPECT = "inspect"  # which connection did an answer name?
+    UPDATE = "update"  # send what was edited of a recorded connection
+    CONFIRM = "confirm"  # does a recorded connection still exist?
+    DELETE = "delete"  # remove what is no longer wanted
 
 
 class Result(StrEnum):
-    """What one call showed, after `infisical-api.md` §8: the alphabet that the policy decides on."""
+    """What one call showed, after `infisical-api.md` §8. The policy decides on these values."""
 
     CREATED = "created"
     UPDATED = "updated"
@@ -80,8 +80,8 @@ class Result(StrEnum):
     OTHER_APP = "other_app"
     KEY_REFUSED = "key_refused"
     FORBIDDEN = "forbidden"
-    NOT_IN_PROJECT = "not_in_project"  # the machine identity is not
-    FOREIGN_PROJECT = "foreign_project"  # another organization's
+    NOT_IN_PROJECT = "not_in_project"  # the machine identity is not a member
+    FOREIGN_PROJECT = "foreign_project"  # the project belongs to another organization
     PROJECT_MISSING = "project_missing"
     INVALID = "invalid"
     IN_USE = "in_use"
@@ -101,21 +101,21 @@ class Result(StrEnum):
 
 
 class Proof(StrEnum):
-    """What the end of a create proves about the connection that it asked for. What proves nothing leaves a doubt."""
+    """What the end of a create proves about its connection. If it proves nothing, the create stays in doubt."""
 
-    MADE = "made"  # the promised answer
-    REFUSED = "refused"  # Infisical's own refusal of a stage before the insert
-    TAKEN = "taken"  # Infisical's own "already exists": this call inserted nothing, unless a gateway had repeated it
+    MADE = "made"  # the documented answer
+    REFUSED = "refused"  # Infisical's own refusal, at a stage before the insert
+    TAKEN = "taken"  # Infisical's own "already exists": this call inserted nothing, unless a gateway sent it twice
     UNSENT = "unsent"  # nothing left this process
     NONE = "none"
 
 
 @value
 class Edits:
-    """What was edited of a request since its connection was recorded: an update sends that and no more.
+    """What was edited since the connection was recorded; an update sends exactly this.
 
-    `others` are columns that only this kind of request has. `adopted`: its removal deletes also what somebody else
-    made.
+    `others` are columns that only this kind of request has. `adopted`: the removal also deletes a connection that
+    somebody else made.
     """
 
     name: bool = False
@@ -135,11 +135,11 @@ UNEDITED: Final = Edits()
 
 @value
 class Request:
-    """One row of `connection_requests`, as far as its connection needs it.
+    """One row of `connection_requests`, with the fields that its connection needs.
 
-    `project_name` is for people. `recorded_id` is the connection that it has recorded, and `adopted` says that somebody
-    else made that. `absent`: no connection of ours shall be there. `mark` is in what this claim's create makes, and in
-    nothing else, where the kind of request has such a mark.
+    `project_name` is for people. `recorded_id` is the recorded connection, and `adopted` says that somebody else made
+    it. `absent`: the row asks for no connection. `mark` identifies what this claim's create makes, for kinds of request
+    that have such a mark.
     """
 
     id: int
@@ -158,56 +158,57 @@ class Request:
 
     @property
     def thing(self) -> str:
-        """What it asks for, in a word."""
+        """The noun for what it asks for."""
         return "connection"
 
     @property
     def taking_over(self) -> str:
-        """Which choices of `on_conflict` take over what somebody else made."""
+        """The values of `on_conflict` that take over somebody else's connection."""
         return f"{OnConflict.ADOPT} or {OnConflict.REPLACE}"
 
     @property
     def looks_up_first(self) -> bool:
-        """Whether it is looked up before its very first create, too.
+        """Whether it is looked up even before its first create.
 
-        Then a claim that finds what is recorded gone does not create: it forgets that, and the next one looks first.
+        Then a claim that finds its recorded object gone does not create: it clears the record, and the next claim looks
+        first.
         """
         return False
 
     @property
     def reads_back(self) -> bool:
-        """Whether all that can be edited can be read: then an update whose answer is lost is found out by a read."""
+        """Whether everything that can be edited can be read, so that a read shows whether a lost update succeeded."""
         return False
 
     def has_edits(self, found: "Connection") -> bool:  # noqa: ARG002 - see `reads_back`
-        """Whether what was edited is there already."""
+        """Whether Infisical already has what was edited."""
         return False
 
     def recognises(self, found: "Connection", doubt: "tuple[SentCreate, ...]") -> bool | None:  # noqa: ARG002 - see below
-        """Whether a mark tells that one of these creates made what was found; None if there are no such marks."""
+        """Whether one of these creates made what was found, by its mark; None if this kind has no marks."""
         return None
 
     def removing(self, found: "Connection") -> "Connection":
-        """What is to be deleted, as the wish says how."""
+        """Return what to delete, with the request's options for the deletion."""
         return found
 
     def left_behind(self, doubt: "tuple[SentCreate, ...]", recorded: "Connection | None") -> str:  # noqa: ARG002
-        """In words, what these creates may have left behind besides what is recorded; mostly nothing."""
+        """Describe what these creates may have left behind besides what is recorded; usually empty."""
         return ""
 
     def left_by_removal(self, doubt: "tuple[SentCreate, ...]", *, deleted: bool) -> str:  # noqa: ARG002
-        """In words, what stays or may stay somewhere once it is removed; `deleted` by a call that was answered."""
+        """Describe what stays after a removal; `deleted` says that a call of ours was answered."""
         return ""
 
 
 @value
 class SentCreate:
-    """One create that left and may have made a connection: the evidence by which that is known for ours.
+    """One create that was sent and may have made a connection: evidence that the connection is ours.
 
-    `description` is as it was sent; where `exact` is false nobody knows whether a mark was added to it. It left at
-    `sent_at` or later, and its answer came, or was given up, at `ended_at`. `proof` is what the answer proved: `NONE`
-    or `TAKEN`. `key_fingerprint` is of the key that was sent, where that is known; of a create that
-    makes a key it is the mark in that key's name.
+    `description` is the text that was sent; `exact` is false if a marker may have been added to it. It was sent at
+    `sent_at` or later, and it was answered or given up at `ended_at`. `proof` is what the answer proved: `NONE` or
+    `TAKEN`. `key_fingerprint` is that of the key that was sent, if known; for a create that makes a key it is the mark
+    in that key's name.
     """
 
     target: str
@@ -223,13 +224,13 @@ class SentCreate:
 
 @value
 class Claim:
-    """One worker's hold on one request, for one attempt.
+    """One worker's right to one request, for one attempt.
 
-    `fence` was drawn by lot for it: a settlement whose claim is no longer in flight under its fence changes nothing,
-    even where the id has come again meanwhile. `attempt` counts for people. `sent` counts the
-    creates sent by earlier attempts, `failures` those that were the row's own fault, `streak` how many of the last of
-    these in a row were of the kind `streak_of`. `since` is when the first attempt began. `doubt` are the creates of
-    this request whose outcome is not proven.
+    `fence` is a random number: a settlement whose claim is no longer in flight under its fence changes nothing, even if
+    the id has been used again. `attempt` is a count for people. `sent` counts the creates that earlier attempts sent,
+    `failures` those that failed because of the row itself, and `streak` how many of the latest of these in a row were
+    of the kind `streak_of`. The first attempt began at `since`. `doubt` contains the creates whose outcome is not
+    proven.
     """
 
     request: Request
@@ -246,7 +247,7 @@ class Claim:
 
     @property
     def mark(self) -> tuple[int, int]:
-        """What tells this claim of its request from every other."""
+        """What distinguishes this claim from every other claim of its request."""
         return (self.attempt, self.fence)
 
     @property
@@ -272,7 +273,7 @@ class Connection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateHeaders:
-    """The limiter's own word on one answer: permits a window, permits left in it, seconds until it ends."""
+    """The rate limiter's headers on one answer: permits per window, permits left, seconds until the window ends."""
 
     limit: int
     remaining: int
@@ -283,11 +284,11 @@ class RateHeaders:
 class Observation:
     """What one call showed.
 
-    `result` is what it means for what happens next, `proof` what it proves of a create; neither follows from the other.
-    `retry_after` is in seconds, for `THROTTLED` and `CREDENTIAL_AWAY`. `metered` says that the answer came from behind
-    the rate limiter, so that missing `rate` headers mean that there is no limiter. `skew` is the server's clock minus
-    ours in seconds, where the answer told. `began` is when the call was sent, on the monotonic clock, and `elapsed` the
-    seconds until its end. `message` is safe to show and to store.
+    `result` decides what happens next, and `proof` is what it proves about a create; neither follows from the other.
+    `retry_after` is in seconds, for `THROTTLED` and `CREDENTIAL_AWAY`. `metered`: the answer came through the rate
+    limiter, so missing `rate` headers mean that there is no limit. `skew` is the server's clock minus ours in seconds,
+    if the answer told. `began` is when the call was sent, on the monotonic clock; `elapsed` is its duration in seconds.
+    `message` is safe to show and to store.
     """
 
     result: Result
@@ -306,7 +307,7 @@ class Observation:
 
 @value
 class Succeed:
-    """Record the connection. `adopted`: somebody else made it, and `on_conflict` says to record or to replace it."""
+    """Record the connection. `adopted`: somebody else made it, and `on_conflict` allows recording or replacing it."""
 
     connection: Connection
     adopted: bool = False
@@ -314,7 +315,7 @@ class Succeed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fail:
-    """Record that a person has to act, and what may have been `left_behind` outside, in words."""
+    """Record a failure that needs a person. `left_behind` describes what may still exist outside."""
 
     code: ErrorCode
     message: str
@@ -323,10 +324,10 @@ class Fail:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """Put it back for `delay` seconds.
+    """Put the request back for `delay` seconds.
 
-    `counted`: this attempt was the row's own fault. `quarantine`: why it waits together with others until
-    they are released.
+    `counted`: this attempt failed because of the row itself. `quarantine`: what the request waits for, together with
+    others, until that is released.
     """
 
     delay: float
@@ -338,9 +339,9 @@ class Retry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Do:
-    """Make another call for the same claim in `delay` seconds.
+    """Make another call for the same claim after `delay` seconds.
 
-    `connection` is what it is about, unless it is a create or a look-up by name.
+    `connection` is its subject, unless the call is a create or a look-up by name.
     """
 
     action: Action
@@ -350,12 +351,12 @@ class Do:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancel:
-    """Record that the request was called off, now that it is certain that it made nothing."""
+    """Record that the request was cancelled; it certainly made nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remove:
-    """Record that nothing of ours is there, as was wanted."""
+    """Record that no connection of ours exists, as requested."""
 
 
 Outcome = Succeed | Fail | Retry | Cancel | Remove
@@ -364,7 +365,7 @@ Decision = Outcome | Do
 
 @value
 class AttemptRecord:
-    """One call that was made for a claim: a row of the attempt log."""
+    """One call for a claim: a row of the attempt log."""
 
     action: Action
     started_at: datetime
@@ -377,9 +378,9 @@ class AttemptRecord:
 
 @value
 class Settlement:
-    """How one claim ended: what the settler writes. The claim's `doubt` is what is in doubt now.
+    """How one claim ended: what the settler records. The claim's `doubt` contains what is still in doubt.
 
-    `key_fingerprint` is of the key that Infisical accepted, where one was sent.
+    `key_fingerprint` is that of the key that Infisical accepted, if one was sent.
     """
 
     claim: Claim

@@ -1,7 +1,7 @@
-"""What the fleet tells others, and when: a batch that finished, something that needs a person, its end. Pure.
+"""Decide which notices to send: a batch that finished, a problem that needs a person, its recovery. Pure.
 
-Everything told is told once: what was told already is an argument, and what is to be remembered is in the answer. No
-notice holds a text that others wrote but for names of batches and targets, from which keys are taken out.
+Each event is sent once: what was already sent is an argument, and what to remember is in the result. Apart from the
+names of batches and targets, from which keys are removed, notices contain no text that others wrote.
 """
 
 from collections.abc import Collection, Mapping
@@ -11,22 +11,22 @@ from enum import StrEnum
 from typing import Final
 
 from provisioner.core.alerts import Alert, Kind, advice_for
-from provisioner.core.text import printable, without_keys
+from provisioner.core.text import printable, several, without_keys
 
-# A batch that is loaded row by row has nothing pending now and then: it has finished when that lasts, seconds.
+# A batch that is loaded row by row may briefly have nothing pending, so it counts as finished after this long.
 QUIET: Final = timedelta(seconds=10)
-# Where workers are replaced, a target has none for a moment: only then is it nobody's, seconds.
+# While workers are replaced, a target briefly has none, so it counts as unserved only after this long.
 PATIENCE: Final[Mapping[str, timedelta]] = {Kind.UNSERVED: timedelta(seconds=60)}
-# Failures that are retried are none for a moment: what is over has recovered when that lasts, seconds.
+# Failures that are retried briefly disappear, so a problem counts as recovered only after it is gone for this long.
 CALM: Final = timedelta(seconds=30)
 FIRST_PAUSE: Final = 10.0  # seconds before a delivery that failed is tried again; doubles each time
 LAST_PAUSE: Final = 3600.0
-KEPT: Final = timedelta(days=3)  # a receiver that is repaired after a weekend still hears of it
+KEPT: Final = timedelta(days=3)  # a receiver that is repaired after a weekend still gets them
 LONGEST: Final = 200  # characters of a name that somebody else chose
 
 
 class Event(StrEnum):
-    """What is told."""
+    """The kinds of events."""
 
     BATCH_FINISHED = "batch_finished"
     NEEDS_ATTENTION = "needs_attention"
@@ -36,7 +36,7 @@ class Event(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """A batch in which nothing is pending, and when its last request ended."""
+    """A batch with nothing pending, and when its last request ended."""
 
     batch: str
     requests: int
@@ -48,7 +48,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownAlert:
-    """A concern that was seen before: since when, whether it was told, and since when it is not seen any more."""
+    """An alert that was seen before: since when, whether it was sent, and since when it has been gone."""
 
     kind: str
     subject: str
@@ -59,7 +59,7 @@ class KnownAlert:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    """One thing to tell, as plain values: what programs read, and a sentence for people."""
+    """One event to send, as plain values for programs and a sentence for people."""
 
     event: Event
     text: str
@@ -69,7 +69,7 @@ class Notice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """A notice on its way: by which id receivers know it again, when it was noticed, at which try it is."""
+    """A notice to deliver: the id by which receivers recognise it, when the event was noticed, and the try's number."""
 
     id: str
     notice: Notice
@@ -80,7 +80,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What is to be told now, and what is to be remembered: the concerns, and the batches that were told."""
+    """The notices to send now, and what to remember: the alerts, and the batches that were reported."""
 
     notices: tuple[Notice, ...]
     known: tuple[KnownAlert, ...]
@@ -96,9 +96,10 @@ def decide(
     now: datetime,
     last: bool = False,
 ) -> Outcome:
-    """Decide what to tell. `finished` are batches that were not told since they ended.
+    """Decide which notices to send. `finished` are batches whose end was not reported yet.
 
-    `events` are told, the others only remembered. `last`: nobody will look again, so a batch need not be quiet first.
+    Only `events` are sent; others are just remembered. `last`: this is the last check, so a batch need not be quiet
+    first.
     """
     notices: list[Notice] = []
     kept: list[KnownAlert] = []
@@ -111,7 +112,7 @@ def decide(
             notices.append(_attention(concern, state.since))
         kept.append(state)
     for key, state in before.items():
-        if key in seen or not state.told or state.kind not in set(Kind):  # a kind of another version
+        if key in seen or not state.told or state.kind not in set(Kind):  # a kind that only another version knows
             continue
         gone_at = state.gone_at or now
         if now - gone_at >= CALM:
@@ -125,17 +126,17 @@ def decide(
 
 
 def pause_after(tries: int) -> float:
-    """How many seconds to wait after so many deliveries of a notice have failed."""
+    """Return the seconds to wait after this many failed deliveries of a notice."""
     return min(FIRST_PAUSE * 2.0 ** min(tries - 1, 20), LAST_PAUSE)
 
 
 def is_given_up(age: timedelta) -> bool:
-    """Whether a notice this old is not tried any more."""
+    """Whether a notice is too old to be tried again."""
     return age >= KEPT
 
 
 def trial_notice() -> Notice:
-    """What `doctor --notify` sends."""
+    """Return the notice that `doctor --notify` sends."""
     return Notice(event=Event.TEST, text="This is a test: notices of the provisioner arrive here.")
 
 
@@ -165,8 +166,8 @@ def _attention(concern: Alert, since: datetime) -> Notice:
         subject=subject or "no error code",
         requests=_requests(concern.requests),
         counted=concern.counted,
-        rotations=_several(concern.requests, "rotation"),
-        outcomes=_several(concern.requests, "outcome"),
+        rotations=several(concern.requests, "rotation"),
+        outcomes=several(concern.requests, "outcome"),
         be="is" if concern.requests == 1 else "are",
         have="has" if concern.requests == 1 else "have",
         wait="waits" if concern.requests == 1 else "wait",
@@ -199,49 +200,45 @@ def _recovered(state: KnownAlert, gone_at: datetime) -> Notice:
     )
 
 
-# In our own words alone.
+# Without any text that others wrote.
 _ATTENTION: Final[Mapping[Kind, str]] = {
     Kind.FAILED: "{requests} {have} failed with {subject}. What to do: {remedy}; then run `provisioner retry`.",
     Kind.UNRECORDED: "The database refuses to record {outcomes}. `provisioner status` says why.",
     Kind.PAUSED: "Target {subject} is paused, and {requests} {wait} for it. `provisioner resume {subject}` resumes it.",
     Kind.OUTSIDE: "{requests} {wait} for projects in which the machine identity of target {subject} may not create:"
-    " add it to them; they go on by themselves",
+    " add it there, and they continue automatically",
     Kind.REFUSED: "{requests} {wait} because OpenRouter refuses the key of credential {subject}. Replace the key.",
     Kind.HELD: "{rotations} {wait} because the plan of Infisical at {subject} has no secret rotations: change the plan,"
-    " and they go on by themselves, or cancel them.",
-    Kind.RETRYING: "{requests} {be} retried with {subject} for minutes. What to do: {remedy}.",
-    Kind.DRIFTED: "{counted} not as recorded in Infisical. `provisioner verify` says which.",
+    " and they continue automatically, or cancel them.",
+    Kind.RETRYING: "{requests} {be} being retried with {subject} for minutes. What to do: {remedy}.",
+    Kind.DRIFTED: "{counted} not as recorded in Infisical. `provisioner verify` shows the differences.",
     Kind.LEFT_BEHIND: "{rotations} may have left keys behind at OpenRouter that can spend money."
     " `provisioner rotations --left-behind` says which; delete them there, then run"
     " `provisioner rotations ID… --deleted`.",
     Kind.UNSERVED: "No worker serves target {subject}, and {requests} {wait} for it. `provisioner run` starts one.",
 }
 _RECOVERED: Final[Mapping[Kind, str]] = {
-    Kind.FAILED: "No request is failed with {subject} any more.",
+    Kind.FAILED: "No request has status failed with {subject} any more.",
     Kind.UNRECORDED: "Every outcome has been recorded.",
     Kind.PAUSED: "Target {subject} is not paused any more, or nothing waits for it.",
     Kind.OUTSIDE: "The machine identity of target {subject} may create in every project that requests wait for.",
     Kind.REFUSED: "No request waits for the key of credential {subject} any more.",
     Kind.HELD: "No rotation waits for another plan of Infisical at {subject} any more.",
-    Kind.RETRYING: "No request is retried with {subject} any more.",
-    Kind.DRIFTED: "Everything that was compared is as it was recorded.",
+    Kind.RETRYING: "No request is being retried with {subject} any more.",
+    Kind.DRIFTED: "Everything that was compared is as recorded.",
     Kind.LEFT_BEHIND: "No rotation has a key left behind at OpenRouter any more.",
     Kind.UNSERVED: "A worker serves target {subject} again, or nothing waits for it.",
 }
 
 
 def _name(foreign: str) -> str:
-    """A name that somebody else chose: printable, in one line, cut, and without what may be a key."""
+    """Make a foreign name safe: printable, one line, truncated, and without anything that may be a key."""
     line = " ".join(printable(without_keys(foreign)).split())
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
 
 
 def _requests(number: int) -> str:
-    return _several(number, "request")
-
-
-def _several(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return several(number, "request")
 
 
 def _iso(moment: datetime | None) -> str | None:

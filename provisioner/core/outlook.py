@@ -1,25 +1,25 @@
-"""How fast a target probably takes creates, before the first one has told. Pure."""
+"""Estimate how fast a target takes creates before the first one has been answered. Pure."""
 
 from dataclasses import dataclass
 from typing import Final
 
-# Reads and creates a minute of Infisical's plans: who is allowed so many reads is allowed so many creates.
+# Reads and creates per minute of Infisical's plans: the read limit shows the plan, and so the create limit.
 PLANS: Final = ((200, 90, "Free"), (350, 200, "Pro"))
 MINUTE: Final = 60.0
-# Without a limiter: what a self-hosted server did with 8 creates in flight and an OpenRouter that takes 0.3 s.
+# Without a limiter: measured on a self-hosted server with 8 creates in flight and 0.3 s per call to OpenRouter.
 SELF_HOSTED: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """Creates a second, and why."""
+    """Creates per second, and the reason for the estimate."""
 
     pace: float
     reason: str
 
 
 def expected(*, metered: bool | None, reads: int | None, period: float) -> Expectation | None:
-    """What to expect of a target whose reads showed this limit; None if nothing was read there yet."""
+    """Estimate the pace of a target from the limit on its reads; None if nothing was read yet."""
     if metered is None:
         return None
     if not metered or not reads:
@@ -27,7 +27,7 @@ def expected(*, metered: bool | None, reads: int | None, period: float) -> Expec
     for allowed, creates, plan in PLANS:
         if reads == allowed and period == MINUTE:
             return Expectation(creates / MINUTE, f"{creates} creates a minute, as on Infisical's {plan} plan")
-    # Plans of their own: creates are about half of the reads on those that are known.
+    # A custom plan: on the known plans, the create limit is about half of the read limit.
     return Expectation(
         reads / period / 2, f"about {reads / 2 / period * MINUTE:.0f} creates a minute, half of its reads"
     )

@@ -1,13 +1,14 @@
-"""How fast may we go? Permits within a rate limit that is learned from the answers.
+"""Grant permits within a rate limit that is learned from the answers.
 
 Infisical counts requests in fixed windows that begin with their first request (`infisical-api.md` §6). A `Budget` is
-what all workers behind one address know together about one such window; these functions grant permits from it and
-correct it by what the answers say. Pure: no clock, no I/O. Times are seconds since 1970 on the database's clock, for
-all workers share that one.
+what all workers behind one address know about one such window. These functions grant permits from it, and correct it
+after each answer. Pure: no clock, no I/O. Times are seconds since 1970 on the database's clock, which all workers
+share.
 
-The pace is what is left over the time that is left, less what others will need: what the server counted and we did not
-send was theirs, and who used the address lately is taken to go on. So the permits are spread over the window
-instead of hitting OpenRouter all at once, and who shares the address with us hardly meets a refusal.
+The pace is the permits that are left, minus what other clients will need, divided by the time that is left. What the
+server counted and we did not send was used by other clients, and whoever used the address recently is expected to
+continue. So permits are spread over the window instead of hitting OpenRouter all at once, and other clients of the
+address are rarely refused.
 """
 
 import math
@@ -16,40 +17,40 @@ from typing import Final
 
 from provisioner.core.model import RateHeaders
 
-# One lot lasts about this long, seconds: so the database is asked a few times a second at most, whatever the rate.
+# One lot of permits lasts about this many seconds, so the database is asked only a few times a second at any rate.
 LOT: Final = 0.25
-# The last permits of a window are used this long before it ends, seconds: a request that arrives later counts in the
-# next.
+# The last permits of a window are used this many seconds before it ends, because a request that arrives later counts in
+# the next window.
 EDGE: Final = 0.25
-# Who waits because of an operator's limit asks again after so many seconds at most: it may have been lifted.
+# When an operator's limit applies, ask again after this many seconds at most: it may have been lifted.
 OBEYED: Final = 1.0
-# While nothing is known one request asks first; if it has no answer after so many seconds, another one may.
+# While nothing is known, one request asks first. If it has no answer after this many seconds, another one may.
 PROBE: Final = 10.0
-# Asked again after so many seconds while somebody else's first request is under way.
+# Seconds between two polls while another worker's first request is in flight.
 PROBE_POLL: Final = 0.05
-# A refusal that names no limit: the smallest that Infisical's plans have, permits a minute.
+# After a refusal that names no limit, assume the smallest of Infisical's plans, in permits per minute.
 SMALLEST_LIMIT: Final = 90
 DEFAULT_PERIOD: Final = 60.0
-# Where no answer names the limit it is searched from the smallest upwards, by this factor a window that went well.
+# If no answer names the limit, it is searched upwards by this factor after each window without a refusal.
 SEARCH: Final = 1.25
-# What others did is remembered for about this share of a window.
+# Other clients' use is remembered for about this share of a window.
 MEMORY: Final = 0.25
-# What others will use is taken to be so many standard deviations more than they did lately.
+# Other clients are expected to use this many standard deviations more than they did recently.
 CARE: Final = 1.5
-# However much others use, this share of what is left is ours: two polite clients must not wait for each other for ever.
+# This share of what is left is always ours: otherwise two polite clients could wait for each other for ever.
 SHARE: Final = 0.25
-# What can wait leaves this share of a window alone, all calls counted: it is for those that finish a create.
+# Calls that can wait leave this share of a window unused, for the calls that finish a create.
 RESERVED: Final = 0.5
-# An answer to a request from before this window began is about this window only if that ends later than this share of
-# a window from its beginning; else it is a late answer about the last one.
+# An answer to a request that was sent before this window began is about this window only if its window ends later than
+# this share of a window after the beginning. Otherwise it is a late answer about the previous window.
 LATE: Final = 0.75
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """Permits that were granted. With none granted, `wait` says in how many seconds asking again may help.
+    """Permits that were granted. If there are none, ask again after `wait` seconds.
 
-    With a spare one granted, `wait` says how many seconds to let pass before asking for the next one.
+    After a spare permit, wait `wait` seconds before asking for the next one.
     """
 
     permits: int
@@ -58,17 +59,17 @@ class Grant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """What is known of one limiter's present window.
+    """What is known about one rate limiter's present window.
 
-    `metered` is whether there is a limiter at all, None while nobody knows. `permits` a window of `period` seconds. The
-    last window ended at `ended_at`. `granted` were handed out in this window, `answered` of these have come back,
-    `used` is the server's count, others' included. `ends_at` is the earliest bound that the answers gave for the
-    window's end. No permit before `next_at`. `late` were under way when the window began, and may count in it. `theirs`
-    is how many others certainly used in this window, `their_pace` how many a second lately, as of `seen_at`.
-    `searching`: no answer names the limit, and `permits` is what went well so far. `bare_since`: since when answers
-    lack the headers that taught it; 0 while they have them, None where headers taught nothing. `address` is the
-    server's, as the settings have it. No permit before `slowed_until`, for an operator's limit. `configured`: the
-    settings name the limit, and no answer.
+    `metered` says whether there is a limiter at all; None while that is unknown. `permits` are allowed per window of
+    `period` seconds. The previous window ended at `ended_at`. `granted` permits were handed out in this window, and
+    `answered` of these calls have been answered. `used` is the server's count, including other clients. `ends_at` is
+    the earliest bound for the window's end that the answers gave. No permit is granted before `next_at`. `late` calls
+    were in flight when the window began, and may count in it. Other clients certainly used `theirs` in this window, and
+    recently `their_pace` a second, as of `seen_at`. `searching`: no answer names the limit, and `permits` is what has
+    worked so far. `bare_since` is since when answers lack the headers that taught the limit: 0 while they have them,
+    None if headers never taught it. `address` is the server's, from the settings. `slowed_until` delays permits because
+    of an operator's limit. `configured`: the limit comes from the settings, not from answers.
     """
 
     metered: bool | None = None
@@ -94,20 +95,20 @@ class Budget:
 
     @property
     def left(self) -> int:
-        """Permits that are neither used nor handed out."""
+        """Permits that are neither used nor granted."""
         on_their_way = max(0, self.granted - self.answered)
         return max(0, (self.permits or 0) - self.used - on_their_way)
 
     def end(self, now: float) -> float:
-        """When the window ends, as far as is known; one that has not begun begins now."""
+        """When the window ends, as far as is known; a window that has not begun would begin now."""
         if self.ends_at is not None:
             return self.ends_at
         return (now if self.starts_at is None else self.starts_at) + self.period
 
     def ours(self, now: float) -> float:
-        """Permits that are left for us when others go on as they did lately, or do a little more."""
+        """Permits left for us if other clients continue as recently, or slightly faster."""
         memory, end = self.period * MEMORY, self.end(now)
-        # What they did since the last answer, and in this window, has not been seen yet.
+        # What they did since the last answer, in this window, is not known yet.
         unseen = now - max(self.seen_at, end - self.period)
         faded = math.exp(-max(0.0, now - self.seen_at - memory) / memory)
         theirs = self.their_pace * faded * (max(0.0, unseen) + end - now)
@@ -116,10 +117,10 @@ class Budget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimiterReply:
-    """What one answer, received at `at`, said of the limiter.
+    """What one answer, received at `at`, said about the limiter.
 
-    `throttled_for`: it was a refusal, for so many seconds. `elapsed`: so many seconds after the request was sent.
-    `lost`: there was no answer, or one that never passed the limiter.
+    `throttled_for`: it was a refusal, for this many seconds. It arrived `elapsed` seconds after the request was sent.
+    `lost`: there was no answer, or none that had passed the limiter.
     """
 
     at: float
@@ -131,7 +132,7 @@ class LimiterReply:
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What an operator allows while workers run: so many `permits` in `period` seconds, whatever the limiter allows."""
+    """What an operator allows while workers run: `permits` per `period` seconds, whatever the limiter allows."""
 
     permits: int
     period: float
@@ -148,45 +149,45 @@ class Allowance:
 
     @property
     def lot(self) -> int:
-        """Permits that are handed out at once."""
+        """Permits that are granted at once."""
         return max(1, int(LOT / self.spacing))
 
 
 def fixed(permits: int, period: float) -> Budget:
-    """A budget whose limit the settings name."""
+    """Return a budget whose limit comes from the settings."""
     return Budget(metered=True, permits=permits, period=period, configured=True)
 
 
 def named(budget: Budget, permits: int, period: float) -> Budget:
-    """The budget with a limit that a person names, if it has another one."""
+    """Return the budget with a limit that a person set, if it has a different one."""
     if budget.metered and budget.configured and (budget.permits, budget.period) == (permits, period):
         return budget
     ends_at = budget.ends_at
     if budget.starts_at is not None and ends_at is not None:
-        ends_at = min(ends_at, budget.starts_at + period)  # the present window is no longer than one of these
+        ends_at = min(ends_at, budget.starts_at + period)  # the present window cannot be longer than the new period
     return replace(budget, metered=True, permits=permits, period=period, ends_at=ends_at, configured=True)
 
 
 def grant(
     budget: Budget, wanted: int, now: float, *, spare: bool = False, allowance: Allowance | None = None
 ) -> tuple[Budget, Grant]:
-    """Hand out up to `wanted` permits. A `spare` one is for what can wait: one at a time, and delaying nobody."""
+    """Grant up to `wanted` permits. A `spare` permit is for calls that can wait: one at a time, and delaying nobody."""
     if allowance is None or not wanted:
         return _grant_all(budget, wanted, now, spare=spare)
-    # What a slower allowance put off is not waited for under this one.
+    # A delay caused by an earlier, slower allowance no longer applies.
     slowed = min(budget.slowed_until, now + allowance.lot * allowance.spacing)
     if slowed > now:
         return budget, Grant(permits=0, wait=min(slowed - now, OBEYED))
     budget, granted = _grant_all(budget, min(wanted, allowance.lot), now, spare=spare)
     if not granted.permits:
         return budget, replace(granted, wait=min(granted.wait, OBEYED))
-    # Who comes a little late loses nothing of the pace.
+    # A caller that comes slightly late loses nothing of the pace.
     slowed = max(slowed, now - LOT) + granted.permits * allowance.spacing
     return replace(budget, slowed_until=slowed), granted
 
 
 def _grant_all(budget: Budget, wanted: int, now: float, *, spare: bool) -> tuple[Budget, Grant]:
-    """Hand out what the limiter allows."""
+    """Grant what the limiter allows."""
     if not wanted:
         return budget, Grant(permits=0)
     if budget.blocked_until > now:
@@ -200,7 +201,7 @@ def _grant_all(budget: Budget, wanted: int, now: float, *, spare: bool) -> tuple
 
 
 def _grant(budget: Budget, wanted: int, now: float) -> tuple[Budget, Grant]:
-    """Hand out permits of a window at the pace that uses it up."""
+    """Grant permits of a window, at the pace that uses it up exactly."""
     if budget.left == 0:
         return budget, Grant(permits=0, wait=max(budget.end(now) - now, PROBE_POLL))
     if budget.next_at > now:
@@ -217,7 +218,7 @@ def _grant(budget: Budget, wanted: int, now: float) -> tuple[Budget, Grant]:
 
 
 def _grant_spare(budget: Budget, now: float) -> tuple[Budget, Grant]:
-    """Hand out a permit that does not put off the next one, unless only the reserved share is left."""
+    """Grant a permit that does not delay the next one, unless only the reserved share is left."""
     time = budget.end(now) - now
     if budget.left <= int((budget.permits or 0) * RESERVED):
         return budget, Grant(permits=0, wait=max(time, PROBE_POLL))
@@ -229,7 +230,7 @@ def _grant_spare(budget: Budget, now: float) -> tuple[Budget, Grant]:
 
 
 def give_back(budget: Budget, permits: int, allowance: Allowance | None = None) -> Budget:
-    """Take back permits that were not used; the limiter's next may be had at once."""
+    """Take back unused permits; the limiter's next permit is available at once."""
     slowed = budget.slowed_until - permits * allowance.spacing if allowance else budget.slowed_until
     return replace(
         budget, granted=max(budget.answered, budget.granted - permits), next_at=0.0, slowed_until=max(0.0, slowed)
@@ -237,15 +238,15 @@ def give_back(budget: Budget, permits: int, allowance: Allowance | None = None) 
 
 
 def learn(budget: Budget, lesson: LimiterReply) -> Budget:
-    """Correct the budget by what one answer said."""
+    """Correct the budget after one answer."""
     if lesson.rate is not None:
         budget = _heed(budget, lesson.rate, lesson)
     elif lesson.lost:
-        # Whether the server counted it the next answer tells.
+        # The next answer shows whether the server counted it.
         next_at = 0.0 if budget.metered is None else budget.next_at
         budget = replace(budget, answered=min(budget.granted, budget.answered + 1), next_at=next_at)
     elif budget.metered is None and lesson.throttled_for is None:
-        # The answer passed the place where the limiter would be, and it says nothing: there is none.
+        # The answer passed the place of the limiter without limiter headers, so there is none.
         budget = replace(budget, metered=False, granted=0, starts_at=None)
     elif budget.metered and lesson.throttled_for is None:
         budget = _count(budget, lesson)
@@ -263,7 +264,7 @@ def _ask_first(budget: Budget, now: float) -> tuple[Budget, Grant]:
 def _roll(budget: Budget, now: float) -> Budget:
     """Begin a new window if the old one is over.
 
-    The new one begins with its first request, not when the old one ends.
+    A new window begins with its first request, not at the end of the old one.
     """
     if budget.starts_at is None or now < budget.end(now):
         return budget
@@ -295,15 +296,15 @@ def _was_sent_before(budget: Budget, lesson: LimiterReply) -> bool:
 
 
 def _heed(budget: Budget, rate: RateHeaders, lesson: LimiterReply) -> Budget:
-    # `reset` is whole seconds rounded up: the window ended no later than if the server had counted just before the
-    # answer came, and later than if it had counted when the request was sent, a second less.
+    # `reset` is whole seconds, rounded up. The window ends no later than `reset` after the answer arrived, and later
+    # than `reset` minus one second after the request was sent.
     at, sent_at = lesson.at, lesson.at - lesson.elapsed
     latest, earliest = at + rate.reset, sent_at + rate.reset - 1.0
     before = _was_sent_before(budget, lesson)
     if before and latest < (budget.starts_at or 0.0) + budget.period * LATE:
         return budget
     if budget.ends_at is not None and earliest > budget.ends_at:
-        # Another client, or a late request of ours, has begun the next window already.
+        # Another client, or a late request of ours, has already begun the next window.
         budget = _begin_window(budget, sent_at)
     ends_at = latest if budget.ends_at is None else min(budget.ends_at, latest)
     budget = replace(
@@ -324,16 +325,16 @@ def _heed(budget: Budget, rate: RateHeaders, lesson: LimiterReply) -> Budget:
 
 
 def _period(budget: Budget, rate: RateHeaders, sent_at: float) -> float:
-    """How long a window is: as long as its first request is told that it lasts."""
+    """Return the length of a window: the `reset` of its first request."""
     first = rate.remaining == rate.limit - 1
     if budget.ends_at is None and budget.ended_at is not None and sent_at < budget.ended_at + 1.0:
-        # It began when the last one ended, or a moment later.
+        # It began when the previous one ended, or slightly later.
         first = first or rate.reset < budget.period - 1.0
     return max(rate.reset, 1.0) if first else max(budget.period, rate.reset)
 
 
 def _watch_others(budget: Budget, at: float) -> Budget:
-    """Note what others used since the last answer: a rate that fades with time."""
+    """Update the rate at which other clients use permits, which fades over time."""
     theirs = max(budget.theirs, budget.used - budget.late - max(budget.granted, budget.answered))
     since = max(budget.seen_at, budget.end(at) - budget.period)
     if at <= since:
@@ -346,11 +347,11 @@ def _watch_others(budget: Budget, at: float) -> Budget:
 
 
 def _count(budget: Budget, lesson: LimiterReply) -> Budget:
-    """Count for ourselves what no header tells."""
+    """Count our own requests if no header does."""
     if budget.bare_since == 0.0:
         budget = replace(budget, bare_since=lesson.at)
     elif budget.bare_since is not None and lesson.at - budget.bare_since >= budget.period:
-        # For a whole window nothing has been said of the limit that headers once taught: there is none any more.
+        # For a whole window no answer had the headers that once taught the limit, so there is no limit any more.
         return Budget(metered=False, address=budget.address, slowed_until=budget.slowed_until)
     if _was_sent_before(budget, lesson):
         return budget
@@ -360,10 +361,10 @@ def _count(budget: Budget, lesson: LimiterReply) -> Budget:
 
 
 def _block(budget: Budget, lesson: LimiterReply) -> Budget:
-    """Nobody sends until a refusal's time is over."""
+    """Block the budget until the refusal is over."""
     until = lesson.at + (lesson.throttled_for or 0.0)
     if lesson.rate is not None and budget.ends_at is not None and until - 1.0 < budget.ends_at < until:
-        until = budget.ends_at  # its seconds were rounded up
+        until = budget.ends_at  # the refusal's seconds were rounded up
     permits, searching = budget.permits or SMALLEST_LIMIT, budget.searching
     if lesson.rate is None and budget.metered is not True:
         searching = True
@@ -379,7 +380,7 @@ def _block(budget: Budget, lesson: LimiterReply) -> Budget:
         ends_at=until if budget.ends_at is None else budget.ends_at,
         next_at=0.0,
     )
-    # Where headers tell nothing, the refusal does: this window is used up, and over when the refusal is.
+    # Without headers, the refusal itself says that this window is used up, and when it ends.
     if lesson.rate is not None:
         return budget
     return replace(budget, used=max(budget.used, permits), ends_at=until, bare_since=None)

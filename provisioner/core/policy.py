@@ -1,15 +1,15 @@
 """Decide what happens next to a claimed request.
 
-Pure functions: no clock, no randomness, no I/O; callers pass all three in. What each observation means is laid down in
-the table of `infisical-api.md` §8. The idea: a create may always be sent again under the same name, for the name is
-unique in the project; but after an attempt whose outcome is unknown the connection is looked up first, and a
-connection that is found is recorded only when it is provably of our own making.
+These functions are pure: callers pass the time and random numbers. The table in `infisical-api.md` §8 defines what each
+observation means. A create may always be repeated with the same name, because names are unique in a project. But after
+an attempt with an unknown outcome the connection is looked up first, and a connection that is found is recorded only if
+it is provably ours.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from provisioner.core.changes import STILL_TO_COME, after_change
 from provisioner.core.description import describe
@@ -33,16 +33,15 @@ from provisioner.core.model import (
 )
 from provisioner.core.skew import Reading
 
-# A pause after an unknown outcome, seconds: a late commit usually follows within moments, and reads may come from a
-# replica.
+# The pause after an unknown outcome, in seconds: a late commit usually follows within moments, and a replica may lag.
 DOUBT_PAUSE: Final = 1.0
-# What is nobody's fault is tried again soon, but not by everybody at once.
+# Trouble that is nobody's fault is retried soon, but spread out.
 TROUBLE_CAP: Final = 10.0
-# What was made in the wrong place is tried to be deleted for so many seconds after the claim: two windows of a limiter.
+# A connection in the wrong place is deleted within this many seconds of the claim: two windows of a rate limiter.
 REMOVE_FOR: Final = 120.0
 _PASSING: Final = frozenset({Result.THROTTLED, Result.NOT_SENT, Result.UNKNOWN, Result.TOKEN_TROUBLE})
 _DENIED: Final = (Result.FORBIDDEN, Result.NOT_IN_PROJECT, Result.FOREIGN_PROJECT)
-# What only Infisical itself can say of a request: where it is not proven that it did, the outcome is unknown.
+# Only Infisical itself can say these things about a request. Without proof that it did, the outcome is unknown.
 _VERDICTS: Final = frozenset({*_DENIED, Result.KEY_REFUSED, Result.PROJECT_MISSING, Result.INVALID})
 _OWN_TROUBLE: Final = {
     Result.KEY_REFUSED: ErrorCode.CREDENTIAL_REFUSED,
@@ -57,14 +56,14 @@ _NOTHING_KNOWN: Final = Reading()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How often the row's own trouble is tried before it fails, and for how many seconds at the least."""
+    """How many attempts, over how many seconds at least, the row's own trouble gets before the request fails."""
 
     attempts: int
     seconds: float = 0.0
 
 
-# Fewer tries than `max_attempts` where trying again seldom helps. A fresh grant takes about 10 s to show, a fresh
-# project may be missing on a replica; a refused key may be OpenRouter in trouble for a moment.
+# Fewer attempts than `max_attempts` where retrying rarely helps. A new grant takes about 10 s to show, a new project
+# may be missing on a replica, and a refused key may be a short incident at OpenRouter.
 PATIENCE: Final = {
     ErrorCode.CREDENTIAL_REFUSED: Patience(attempts=3),
     ErrorCode.PERMISSION_DENIED: Patience(attempts=5, seconds=15.0),
@@ -79,7 +78,7 @@ PATIENCE: Final = {
 class Rules:
     """The settings that decisions depend on: attempts, and the backoff's base and cap in seconds.
 
-    `marker` is the id of this installation where descriptions are marked, else empty.
+    `marker` is this installation's id if descriptions carry a marker, else empty.
     """
 
     max_attempts: int = 8
@@ -90,10 +89,10 @@ class Rules:
 
 @value
 class DecisionContext:
-    """What is true at the time of a decision.
+    """The circumstances of a decision.
 
-    `now` is on the database's clock, `clock` what is known of Infisical's. `jitter` is a random number in [0, 1).
-    `breaker_closed` says that others get through: trouble is then the row's own.
+    `now` is on the database's clock, and `clock` is what is known about Infisical's. `jitter` is a random number in [0,
+    1). `target_works`: other requests succeed at the target, so trouble is the row's own.
     """
 
     now: datetime
@@ -102,14 +101,29 @@ class DecisionContext:
     target_works: bool = False
 
 
+class _Facts(NamedTuple):
+    """Everything that a decision depends on."""
+
+    claim: Claim
+    action: Action
+    observation: Observation
+    rules: Rules
+    context: DecisionContext
+
+    @property
+    def pause(self) -> float:
+        """The seconds to wait after trouble that is not the row's fault."""
+        return no_fault_pause(self.claim.attempt, jitter=self.context.jitter)
+
+
 def decide(
     claim: Claim, action: Action, observation: Observation, *, rules: Rules, context: DecisionContext
 ) -> Decision:
-    """What happens next, after `action` showed `observation`. A create in doubt is in the claim already.
+    """Decide what happens after `action` showed `observation`. The claim's doubt already contains this create.
 
-    The calls for one claim never run in a circle: update, confirm or delete, look up, create, identify, replace,
-    inspect or remove, each at most once; but what stands in the way of an inspection or a removal is waited out for a
-    while.
+    The calls for one claim never loop: update, confirm, delete, look up, create, identify, replace, inspect and remove
+    happen at most once each. Only an inspection or a removal is repeated for a while if something temporary prevents
+    it.
     """
     if action is Action.INSPECT:
         return _after_inspect(claim, observation, rules, context)
@@ -119,47 +133,46 @@ def decide(
         decision := after_change(claim, action, observation, marker=rules.marker, clock=context.clock, now=context.now)
     ):
         return decision
+    facts = _Facts(claim, action, observation, rules, context)
     if action is Action.CREATE and observation.proof is Proof.NONE and observation.result in _VERDICTS:
-        return _unknown(claim, action, observation, rules, context)
-    return plain_success(observation) or _DECIDE[observation.result](claim, action, observation, rules, context)
+        return _unknown(facts)
+    return plain_success(observation) or _DECIDE[observation.result](facts)
 
 
 def plain_success(observation: Observation) -> Succeed | None:
-    """The decision that depends on nothing but the observation: the create that was sent has worked."""
+    """Return the decision for the usual case, which depends only on the observation: the create succeeded."""
     return Succeed(connection=_the(observation)) if observation.result is Result.CREATED else None
 
 
 def sent_description(claim: Claim, rules: Rules) -> str:
-    """The description that a create of this claim carries, as Infisical keeps it."""
+    """Return the description that a create of this claim sends, in the form that Infisical stores."""
     return describe(claim.request.id, claim.request.description, marker=rules.marker)
 
 
 def streak_after(claim: Claim, code: ErrorCode) -> int:
-    """How many failures of the same kind in a row another one makes: each kind has a patience of its own."""
+    """Return how many failures of this kind there are in a row after another one; each kind has its own patience."""
     return claim.streak + 1 if claim.streak_of == code else 1
 
 
 def backoff(failures: int, *, rules: Rules, jitter: float) -> float:
-    """Seconds to wait after the `failures`-th counted failure: exponential, with full jitter."""
+    """Return the seconds to wait after the `failures`-th counted failure: exponential, with full jitter."""
     return jitter * min(rules.cap, rules.base * 2.0 ** min(failures - 1, 60))
 
 
 def no_fault_pause(attempt: int, *, jitter: float) -> float:
-    """Seconds to wait after trouble that was not the row's fault: short, never nothing, longer when it lasts."""
+    """Return the seconds to wait after trouble that is not the row's fault: short, never zero, growing slowly."""
     return (0.5 + jitter / 2) * min(TROUBLE_CAP, DOUBT_PAUSE * 2.0 ** min(attempt - 1, 10))
 
 
-def _wrong_scope(
-    _claim: Claim, _action: Action, observation: Observation, _rules: Rules, _context: DecisionContext
-) -> Decision:
-    # An answer without a project proves little: perhaps an old server left the field out, or a proxy mixed answers up.
-    return Do(action=Action.INSPECT, connection=_the(observation))
+def _wrong_scope(facts: _Facts) -> Decision:
+    # An answer without a project proves little: an old server may omit the field, or a proxy may have mixed up answers.
+    return Do(action=Action.INSPECT, connection=_the(facts.observation))
 
 
 def _after_inspect(claim: Claim, observation: Observation, rules: Rules, context: DecisionContext) -> Decision:
-    """What a create's answer named was looked up by its id: record it, remove it, or leave it alone and look again.
+    """Decide after an inspection of the connection that a create's answer named: record, remove, or look up by name.
 
-    It is removed only if it belongs to the whole organization and this request's create can have made it.
+    It is removed only if it belongs to the whole organization and a create of this request can have made it.
     """
     named = _the(observation)
     if pause := _waits(claim, observation, context, absent_for=REPLICA_LAG):
@@ -168,7 +181,7 @@ def _after_inspect(claim: Claim, observation: Observation, rules: Rules, context
         return Fail(
             code=ErrorCode.WRONG_SCOPE,
             message=f"the create was answered without a project, and connection {named.id}, which it named, cannot be"
-            f" looked at ({observation.message}): see whether it is in the project or is the whole organization's",
+            f" looked at ({observation.message}): check whether it belongs to the project or to the whole organization",
         )
     if (
         observation.result is Result.FOUND
@@ -180,11 +193,11 @@ def _after_inspect(claim: Claim, observation: Observation, rules: Rules, context
         if named.project_id.lower() == claim.request.project_id.lower():
             return Succeed(connection=named)
     message = "the create was answered without a project, and what it named is not this request's connection"
-    return _unknown(claim, Action.CREATE, replace(observation, message=message), rules, context)
+    return _unknown(_Facts(claim, Action.CREATE, replace(observation, message=message), rules, context))
 
 
 def _waits(claim: Claim, observation: Observation, context: DecisionContext, *, absent_for: float = 0.0) -> float:
-    """Seconds to wait for what passes, before the same call is made again; none once it has lasted too long."""
+    """Return the seconds to wait before the same call is repeated; 0 once the trouble has lasted too long."""
     longest = (
         absent_for if observation.result is Result.ABSENT else REMOVE_FOR if observation.result in _PASSING else 0.0
     )
@@ -194,7 +207,7 @@ def _waits(claim: Claim, observation: Observation, context: DecisionContext, *, 
 
 
 def _after_remove(claim: Claim, observation: Observation, context: DecisionContext) -> Decision:
-    """Fail loudly, once it is gone or cannot be deleted: no later attempt would find it outside the project."""
+    """Fail after the removal, because no later attempt would find the connection outside the project."""
     if pause := _waits(claim, observation, context):
         return Do(action=Action.REMOVE, connection=_the(observation), delay=pause)
     if observation.result in {Result.REMOVED, Result.ABSENT}:
@@ -203,34 +216,30 @@ def _after_remove(claim: Claim, observation: Observation, context: DecisionConte
         end = f"it could not be deleted again ({observation.message}): delete it by hand"
     return Fail(
         code=ErrorCode.WRONG_SCOPE,
-        message=f"Infisical made the connection outside the project that was asked for; {end}."
+        message=f"Infisical made the connection outside the requested project; {end}."
         " Is this Infisical recent enough to have project connections?",
     )
 
 
-def _updated(
-    _claim: Claim, _action: Action, observation: Observation, _rules: Rules, _context: DecisionContext
-) -> Decision:
+def _updated(facts: _Facts) -> Decision:
     # Only somebody else's connection is ever replaced.
-    return Succeed(connection=_the(observation), adopted=True)
+    return Succeed(connection=_the(facts.observation), adopted=True)
 
 
-def _name_taken(
-    _claim: Claim, _action: Action, _seen: Observation, _rules: Rules, _context: DecisionContext
-) -> Decision:
+def _name_taken(_facts: _Facts) -> Decision:
     return Do(action=Action.IDENTIFY)
 
 
-def _found(claim: Claim, _action: Action, observation: Observation, rules: Rules, context: DecisionContext) -> Decision:
-    connection, request = _the(observation), claim.request
+def _found(facts: _Facts) -> Decision:
+    connection, request = _the(facts.observation), facts.claim.request
     recorded = request.recorded_id is not None and connection.id.lower() == request.recorded_id.lower()
-    if recorded or is_ours(claim, connection, marker=rules.marker, clock=context.clock):
-        if request.edits.credential and not (recorded or claim.cancelled):
-            return Do(action=Action.UPDATE, connection=connection)  # it was made with the key that it had then
+    if recorded or is_ours(facts.claim, connection, marker=facts.rules.marker, clock=facts.context.clock):
+        if request.edits.credential and not (recorded or facts.claim.cancelled):
+            return Do(action=Action.UPDATE, connection=connection)  # it was made with an earlier key
         return Succeed(connection=connection, adopted=recorded and request.adopted)
-    if claim.cancelled:
+    if facts.claim.cancelled:
         return Cancel()
-    match claim.request.on_conflict:
+    match facts.claim.request.on_conflict:
         case OnConflict.ADOPT:
             return Succeed(connection=connection, adopted=True)
         case OnConflict.REPLACE:
@@ -243,102 +252,85 @@ def _found(claim: Claim, _action: Action, observation: Observation, rules: Rules
             )
 
 
-def _other_app(claim: Claim, _action: Action, _seen: Observation, _rules: Rules, _context: DecisionContext) -> Decision:
-    if claim.cancelled:
+def _other_app(facts: _Facts) -> Decision:
+    if facts.claim.cancelled:
         return Cancel()
     return Fail(
         code=ErrorCode.NAME_CONFLICT,
-        message=f"the project already has a connection {claim.request.name!r} of another app;"
+        message=f"the project already has a connection {facts.claim.request.name!r} of another app;"
         " rename one of them and retry",
     )
 
 
-def _absent(claim: Claim, action: Action, observation: Observation, rules: Rules, context: DecisionContext) -> Decision:
-    if action is not Action.LOOK_UP:
-        message = f"the name is taken, but the connection that has it cannot be seen: {observation.message}"
-        return _again(claim, ErrorCode.GAVE_UP, message, rules, context)
-    if not claim.cancelled:
+def _absent(facts: _Facts) -> Decision:
+    if facts.action is not Action.LOOK_UP:
+        message = f"the name is taken, but the connection that has it cannot be seen: {facts.observation.message}"
+        return _again(facts, ErrorCode.GAVE_UP, message)
+    if not facts.claim.cancelled:
         return Do(action=Action.CREATE)
-    # Nobody looks again once it is cancelled, so this is the last look only when nothing can come any more.
-    if pause := late_commit_wait(claim, context.now):
+    # After a cancellation nothing looks again, so this look-up is the last only if no commit can follow.
+    if pause := late_commit_wait(facts.claim, facts.context.now):
         return Retry(delay=pause, message=STILL_TO_COME)
     return Cancel()
 
 
-def _own_trouble(
-    claim: Claim, _action: Action, observation: Observation, rules: Rules, context: DecisionContext
-) -> Decision:
-    return _again(claim, _OWN_TROUBLE[observation.result], observation.message, rules, context)
+def _own_trouble(facts: _Facts) -> Decision:
+    return _again(facts, _OWN_TROUBLE[facts.observation.result], facts.observation.message)
 
 
-def _invalid(
-    _claim: Claim, _action: Action, observation: Observation, _rules: Rules, _context: DecisionContext
-) -> Decision:
-    return Fail(code=ErrorCode.INVALID_REQUEST, message=observation.message)
+def _invalid(facts: _Facts) -> Decision:
+    return Fail(code=ErrorCode.INVALID_REQUEST, message=facts.observation.message)
 
 
-def _plan_restricted(
-    claim: Claim, _action: Action, observation: Observation, _rules: Rules, context: DecisionContext
-) -> Decision:
-    # The whole organization's, so nobody's row is at fault: the breaker opens, and all wait for another plan.
-    pause = no_fault_pause(claim.attempt, jitter=context.jitter)
-    return Retry(delay=pause, message=observation.message, code=ErrorCode.PLAN_RESTRICTED)
+def _plan_restricted(facts: _Facts) -> Decision:
+    # The plan applies to the whole organization, so no row is at fault: the breaker opens, and all wait for another
+    # plan.
+    pause = facts.pause
+    return Retry(delay=pause, message=facts.observation.message, code=ErrorCode.PLAN_RESTRICTED)
 
 
-def _secret_exists(
-    _claim: Claim, _action: Action, observation: Observation, _rules: Rules, _context: DecisionContext
-) -> Decision:
-    return Fail(code=ErrorCode.SECRET_EXISTS, message=observation.message)
+def _secret_exists(facts: _Facts) -> Decision:
+    return Fail(code=ErrorCode.SECRET_EXISTS, message=facts.observation.message)
 
 
-def _no_fault(
-    claim: Claim, _action: Action, observation: Observation, _rules: Rules, context: DecisionContext
-) -> Decision:
-    return Retry(delay=no_fault_pause(claim.attempt, jitter=context.jitter), message=observation.message)
+def _no_fault(facts: _Facts) -> Decision:
+    return Retry(delay=facts.pause, message=facts.observation.message)
 
 
-def _throttled(
-    _claim: Claim, _action: Action, observation: Observation, _rules: Rules, _context: DecisionContext
-) -> Decision:
-    # Back in line at once: the blocked budget makes everybody wait, the row has lost nothing.
-    return Retry(delay=0.0, message=observation.message)
+def _throttled(facts: _Facts) -> Decision:
+    # Back in line at once: the blocked budget already delays everything, and the row has lost nothing.
+    return Retry(delay=0.0, message=facts.observation.message)
 
 
-def _unknown(
-    claim: Claim, _action: Action, observation: Observation, rules: Rules, context: DecisionContext
-) -> Decision:
-    if context.target_works:
-        # Others get through, so it is this row that the server cannot digest.
-        return _again(claim, ErrorCode.OUTCOME_UNKNOWN, observation.message, rules, context)
-    pause = no_fault_pause(claim.attempt, jitter=context.jitter)
-    return Retry(delay=pause, message=observation.message, code=ErrorCode.OUTCOME_UNKNOWN)
+def _unknown(facts: _Facts) -> Decision:
+    if facts.context.target_works:
+        # Other requests succeed, so the server cannot handle this one.
+        return _again(facts, ErrorCode.OUTCOME_UNKNOWN, facts.observation.message)
+    pause = facts.pause
+    return Retry(delay=pause, message=facts.observation.message, code=ErrorCode.OUTCOME_UNKNOWN)
 
 
-def _no_key(
-    _claim: Claim, _action: Action, observation: Observation, _rules: Rules, _context: DecisionContext
-) -> Decision:
-    unknown = observation.result is Result.CREDENTIAL_UNKNOWN
+def _no_key(facts: _Facts) -> Decision:
+    unknown = facts.observation.result is Result.CREDENTIAL_UNKNOWN
     code = ErrorCode.CREDENTIAL_UNKNOWN if unknown else ErrorCode.CREDENTIAL_UNREADABLE
-    return Fail(code=code, message=observation.message)
+    return Fail(code=code, message=facts.observation.message)
 
 
-def _credential_away(
-    claim: Claim, _action: Action, observation: Observation, _rules: Rules, context: DecisionContext
-) -> Decision:
-    # Where the key is kept is out of reach: that is no fault of the row, however long it lasts.
-    pause = max(observation.retry_after or 0.0, no_fault_pause(claim.attempt, jitter=context.jitter))
-    return Retry(delay=pause, message=observation.message)
+def _credential_away(facts: _Facts) -> Decision:
+    # The place where the key is kept is unreachable, which is never the row's fault.
+    pause = max(facts.observation.retry_after or 0.0, facts.pause)
+    return Retry(delay=pause, message=facts.observation.message)
 
 
-def _again(claim: Claim, code: ErrorCode, message: str, rules: Rules, context: DecisionContext) -> Decision:
-    """Try again what is the row's own trouble, until its patience is at an end."""
-    failures = claim.failures + 1
-    streak = streak_after(claim, code)
-    patience = PATIENCE.get(code, Patience(attempts=rules.max_attempts))
-    tried_for = (context.now - claim.first_tried_at).total_seconds()
-    if failures >= rules.max_attempts or (streak >= patience.attempts and tried_for >= patience.seconds):
+def _again(facts: _Facts, code: ErrorCode, message: str) -> Decision:
+    """Retry the row's own trouble until its patience runs out."""
+    failures = facts.claim.failures + 1
+    streak = streak_after(facts.claim, code)
+    patience = PATIENCE.get(code, Patience(attempts=facts.rules.max_attempts))
+    tried_for = (facts.context.now - facts.claim.first_tried_at).total_seconds()
+    if failures >= facts.rules.max_attempts or (streak >= patience.attempts and tried_for >= patience.seconds):
         return Fail(code=code, message=message)
-    pause = max(backoff(failures, rules=rules, jitter=context.jitter), DOUBT_PAUSE / 2)
+    pause = max(backoff(failures, rules=facts.rules, jitter=facts.context.jitter), DOUBT_PAUSE / 2)
     return Retry(delay=pause, message=message, code=code, counted=True)
 
 
@@ -348,7 +340,7 @@ def _the(observation: Observation) -> Connection:
     return observation.connection
 
 
-_DECIDE: Final[dict[Result, Callable[[Claim, Action, Observation, Rules, DecisionContext], Decision]]] = {
+_DECIDE: Final[dict[Result, Callable[[_Facts], Decision]]] = {
     Result.UPDATED: _updated,
     Result.REMOVED: _no_fault,
     Result.IN_USE: _invalid,

@@ -1,4 +1,4 @@
-"""What the journey of a request needs from the outside, as protocols; `ports_beside.py` has the others.
+"""The protocols through which the worker reaches the outside; `ports_beside.py` has those for other tasks.
 
 Times are aware `datetime`s on the database's clock, durations are seconds.
 """
@@ -32,71 +32,71 @@ from provisioner.core.skew import Bounds
 class Queue(Protocol):
     """The queue of requests.
 
-    Every method raises `DatabaseUnavailable` when the database cannot be reached just now: the call may then have taken
-    effect or not, and may be made again.
+    Every method raises `DatabaseUnavailable` if the database cannot be reached. The call may or may not have taken
+    effect, and may be repeated.
     """
 
     async def register(self, *, name: str, targets: Sequence[str], lease: float) -> WorkerId:
-        """Enter this process as a worker whose lease lasts `lease` seconds."""
+        """Register this process as a worker whose lease lasts `lease` seconds."""
 
     async def renew(self, worker: WorkerId, *, lease: float, heartbeat: Heartbeat) -> None:
-        """Renew the lease of everything that the worker holds. Raises `LeaseLost`."""
+        """Renew the lease of everything that the worker has claimed. Raises `LeaseLost`."""
 
     async def leave(self, worker: WorkerId) -> None:
-        """Strike the worker off the list if it holds nothing."""
+        """Remove the worker from the list if it has no claims."""
 
     async def claim(
         self, worker: WorkerId, *, target: str, start: QueuePosition, limit: int, retried_only: bool = False
     ) -> Claims:
         """Claim up to `limit` requests in line from `start` on; the intent is durable when this returns.
 
-        `retried_only`: only those that were tried before, unless somebody else claims them meanwhile.
+        `retried_only`: only retried requests, unless another worker claims them first.
         """
 
     async def release(self, worker: WorkerId, claims: Collection[Claim]) -> None:
-        """Give back claims that were never sent."""
+        """Give back claims for which nothing was sent."""
 
     async def release_lost(self, worker: WorkerId, *, target: str, known: Collection[int], older: float = 0.0) -> int:
-        """Give back what a claim whose answer was lost had claimed, `older` seconds ago or more; returns how many."""
+        """Give back claims of this worker, `older` seconds old or more, whose answer was lost; returns how many."""
 
     async def settle(self, worker: WorkerId, settlements: Sequence[Settlement]) -> Report:
-        """Record how claims ended, in one transaction, each only if the worker still holds it under that fence.
+        """Record how claims ended, in one transaction; each only if the worker still has it under that fence.
 
-        Raises `OutcomeRefused` or `OutcomeDelayed` when the database answers and does not record them.
+        Raises `OutcomeRefused` or `OutcomeDelayed` if the database answers but does not record them.
         """
 
     async def set_aside(self, worker: WorkerId, settlement: Settlement, *, reason: str) -> bool:
-        """Keep an outcome that is not recorded; whether the worker still held its claim. Raises as `settle` does."""
+        """Set aside an outcome that could not be recorded; whether its claim was still ours. Raises like `settle`."""
 
     async def record_set_aside(self, limit: int) -> Sequence[LateRecord]:
-        """Try again to record outcomes that were set aside, at most `limit` of those whose time has come."""
+        """Try again to record outcomes that were set aside and are due, at most `limit`."""
 
     async def poll(self, *, marks: dict[str, QueuePosition], served: dict[str, QueuePosition]) -> QueueSnapshot:
-        """Look at what there is to do from the given marks on, and tell how far the queues have been served."""
+        """Read what there is to do, from the given marks on, and store how far the queues have been served."""
 
     async def renew_forecasts(self, *, every: float) -> bool:
-        """Renew the forecasts, if that is due and nobody else is about it; whether it was done."""
+        """Renew the forecasts if they are due and no other worker is doing it; whether it was done."""
 
     async def promote(self, limit: int) -> dict[str, QueuePosition]:
-        """Put what is due in line; returns the foremost place of the newcomers by target."""
+        """Put due requests in line; returns, by target, the first position at which one was added."""
 
     async def rescue(self, *, pause: float) -> Rescue:
-        """Take over what lapsed workers held; it is tried again after `pause` seconds."""
+        """Take over the claims of lost workers; each is retried after `pause` seconds."""
 
     async def fail_unknown_targets(self, limit: int) -> Sequence[int]:
-        """Fail requests for targets that no worker has ever known; returns their ids."""
+        """Fail requests for targets that no worker has ever had; returns their ids."""
 
     async def work_left(self, targets: Collection[str]) -> bool:
-        """Whether anything is still to be done for these targets, apart from what is scheduled or paused."""
+        """Whether these targets have any work left, apart from what is scheduled or paused."""
 
     async def turn_log(self, *, keep: float) -> bool:
-        """Make room in the attempt log and forget what is older than `keep` seconds; whether nobody was in the way."""
+        """Add partitions to the attempt log and drop those older than `keep` seconds; whether no lock prevented it."""
 
     async def sweep(self, limit: int, *, pause: float) -> SweepResult:
-        """Put about `limit` requests in line that have no place, unless that was looked for within `pause` seconds."""
+        """Put up to about `limit` requests without a place in line, unless that was done within `pause` seconds."""
 
     async def sweep_all(self, limit: int) -> int:
-        """Put every request in line that has no place, looking at `limit` at a time; returns how many."""
+        """Put every request without a place in line, checking `limit` at a time; returns how many."""
 
     async def recount(self) -> int:
         """Correct the counts of requests; returns how many were wrong."""
@@ -104,21 +104,21 @@ class Queue(Protocol):
     async def fold(self, limit: int, *, retried: Mapping[str, int]) -> bool:
         """Fold at most `limit` changes into the counts of requests; whether there may be more.
 
-        `retried`: how many attempts of each target came to nothing since, and are made again.
+        `retried`: by target, how many attempts since the last call ended in a retry.
         """
 
     async def wipe(self, limit: int, *, keep: float) -> Wiped:
-        """Wipe sealed keys of requests that failed `keep` seconds ago or earlier, at most `limit` of them."""
+        """Wipe sealed keys of requests that failed at least `keep` seconds ago, at most `limit` of them."""
 
 
 class Connections(Protocol):
-    """The app-connection calls of one target. They never raise for what the other side did: that is the observation."""
+    """The app-connection calls of one target. Trouble on the other side never raises: it is in the observation."""
 
     async def create(self, request: Request, key: Secret) -> Observation:
-        """Create the connection. At most one request is sent: a create is never repeated in here."""
+        """Create the connection. At most one request is sent: this never repeats a create."""
 
     async def look_up(self, request: Request) -> Observation:
-        """Find the connection of that name in the request's project."""
+        """Find the connection with the request's name in its project."""
 
     async def get(self, connection_id: str) -> Observation:
         """Find a connection by its id, wherever it is."""
@@ -127,7 +127,7 @@ class Connections(Protocol):
         """Set the credentials of an existing connection."""
 
     async def update(self, request: Request, connection: Connection, key: Secret | None) -> Observation:
-        """Send what was edited of a request to its connection; `key` where its credential was."""
+        """Send what was edited of a request to its connection; with `key` if the credential was edited."""
 
     async def remove(self, connection: Connection) -> Observation:
         """Delete a connection."""
@@ -137,83 +137,84 @@ class Vault(Protocol):
     """Where API keys come from."""
 
     async def open(self, request: Request) -> Secret:
-        """The API key for a request.
+        """Return the API key for a request.
 
-        Raises `CredentialUnknown`, `CredentialUnreadable`, or `CredentialUnavailable` when it may be had later.
+        Raises `CredentialUnknown`, `CredentialUnreadable`, or `CredentialUnavailable` if it may be available later.
         """
 
     async def reopen(self, request: Request) -> Secret:
-        """The key as it is now, after it was refused: read once more where `open` may give an older one.
+        """Return the key after a refusal; it is read again if `open` may return an older one.
 
         Raises as `open` does.
         """
 
 
 class CredentialHealth(Protocol):
-    """What all workers know together about the API keys of one target; see `core.key_health`.
+    """What all workers know about the API keys of one target; see `core.key_health`.
 
-    A key is named by its credential's canonical name and its fingerprint. Every method raises `DatabaseUnavailable`.
+    A key is identified by its credential's canonical name and its fingerprint. Every method raises
+    `DatabaseUnavailable`.
     """
 
     async def salt(self) -> str:
-        """What fingerprints are salted with, the same for all workers."""
+        """Return the salt of fingerprints, which is the same for all workers."""
 
     async def ask(self, credential: str, fingerprint: str, *, confirming: bool) -> TrialPermit:
-        """Ask to try a key that nobody here knows; few may at a time, counted over all workers.
+        """Ask to try an unknown key; only a few workers may at a time.
 
         `confirming`: the request was refused with this key before.
         """
 
     async def undecided(self, credential: str, fingerprint: str) -> None:
-        """Note that a trial said nothing about the key."""
+        """Note that a trial showed nothing about the key."""
 
     async def accepted(self, credential: str, fingerprint: str) -> bool:
         """Note that the key works; returns whether that released requests."""
 
     async def suspected(self, credential: str, fingerprint: str) -> None:
-        """Note that a key that worked is refused: it has to be tried like an unknown one."""
+        """Note that a key that used to work is refused: it needs a trial like an unknown one."""
 
     async def refused(self, credential: str, fingerprint: str, reason: str) -> tuple[bool, bool]:
-        """Note a refusal; returns whether the key is quarantined now, and whether by this refusal."""
+        """Note a refusal; returns whether the key is quarantined now, and whether this refusal did it."""
 
     async def found_invalid(self, credential: str, fingerprint: str, reason: str) -> bool:
-        """Note that OpenRouter itself says no to a key; returns whether that quarantined it."""
+        """Note that OpenRouter itself calls a key invalid; returns whether that quarantined it."""
 
     async def hold_back(self, credential: str) -> int:
         """Take the requests with this credential out of the line; returns how many."""
 
     async def quarantined(self, ours: Collection[tuple[str, str]]) -> Sequence[QuarantinedKey]:
-        """The quarantined keys that concern this worker, whose own keys are `ours`: (credential, fingerprint).
+        """Return the quarantined keys that concern this worker; `ours` are its own, as (credential, fingerprint).
 
-        Where a probe of one of ours is due, one request that waits for it is put in line.
+        If a probe of one of them is due, one request that waits for it is put in line.
         """
 
     async def replaced(self, credential: str, fingerprint: str) -> bool:
-        """Note that this key has taken the place of those that are quarantined; returns whether that released any."""
+        """Note that this key has replaced the quarantined ones; returns whether that released any."""
 
     async def forget(self) -> None:
-        """Forget keys that nobody tried for long, and for which nothing waits."""
+        """Forget keys that were not tried for long and for which nothing waits."""
 
 
 class KeyChecker(Protocol):
-    """Somebody who knows keys: OpenRouter itself."""
+    """A service that knows keys: OpenRouter itself."""
 
     async def ask(self, key: Secret) -> KeyKind:
-        """What the key is; `UNKNOWN` if that cannot be asked just now. It never raises for what the other side did."""
+        """Return a key's kind; `UNKNOWN` if it cannot be determined now. Trouble on the other side never raises."""
 
 
 class KeyVerdicts(Protocol):
-    """What all workers know together of keys that were asked about. Every method raises `DatabaseUnavailable`."""
+    """What all workers know about keys that were checked. Every method raises `DatabaseUnavailable`."""
 
     async def load(self, fingerprint: str) -> tuple[KeyKind, float]:
         """The verdict and its age in seconds; `UNKNOWN` if there is none."""
 
     async def save(self, fingerprint: str, verdict: KeyKind) -> None:
-        """Keep a verdict."""
+        """Store a verdict."""
 
 
 class ProjectHealth(Protocol):
-    """What all workers know together of projects in which the identity may not create; see `core.project_health`.
+    """What all workers know about projects in which the identity may not create; see `core.project_health`.
 
     Every method raises `DatabaseUnavailable`.
     """
@@ -222,121 +223,121 @@ class ProjectHealth(Protocol):
         """The projects whose requests wait."""
 
     async def keep(self, projects: Mapping[str, QuarantinedProject]) -> int:
-        """Quarantine projects, or keep them so; returns how many requests that took out of the line."""
+        """Quarantine projects, or keep them quarantined; returns how many requests that took out of the line."""
 
     async def release(self, projects: Collection[str]) -> int:
-        """Let the requests of these projects go on; returns how many waited."""
+        """Release the requests of these projects; returns how many waited."""
 
     async def release_stragglers(self, projects: Collection[str] | None) -> None:
-        """Let requests go on that wait for one of these projects, or any (None), though it is not quarantined."""
+        """Release requests that wait for one of these projects, or any (None), although it is not quarantined."""
 
     async def wanted(self) -> Sequence[str]:
-        """The projects that requests in flight or in line are for."""
+        """Return the projects for which requests are in flight or in line."""
 
     async def called(self, project: str) -> str | None:
-        """The project's name, if a request tells it."""
+        """Return the project's name, if a request has it."""
 
     async def may_read(self, *, refused: bool) -> bool:
-        """Take the turn to read the list of the identity's projects, if it is time for that."""
+        """Take the turn to read the list of the identity's projects, if a read is due."""
 
     async def may_probe(self, *, passed: bool) -> bool:
-        """Take the turn to probe projects, if it is time for that."""
+        """Take the turn to probe projects, if probes are due."""
 
     async def probe(self, project: str) -> None:
-        """Let one request create in a project whose permission was missing."""
+        """Let one request create in a project for which the permission was missing."""
 
     async def take_probe(self, project: str) -> bool:
-        """Take the one create that may go out there now, if nobody has."""
+        """Take the one create that may be sent to this project now, unless another worker has."""
 
     async def forget(self) -> None:
         """Forget projects for which nothing waits."""
 
 
 class JoinedProjects(Protocol):
-    """Tells in which projects the machine identity is."""
+    """The projects that the machine identity is a member of."""
 
     async def projects(self) -> tuple[Observation, tuple[SeenProject, ...]]:
-        """`FOUND` with all of them, or what stood in the way. It never raises for what the other side did."""
+        """Return `FOUND` with all of them, or what prevented it. Trouble on the other side never raises."""
 
     async def project(self, project_id: str) -> Observation:
-        """`FOUND`, `PROJECT_MISSING` if there is no such project, or what stood in the way. It never raises either."""
+        """Return `FOUND`, `PROJECT_MISSING` if it does not exist, or what prevented the answer. Never raises either."""
 
 
 class Incidents(Protocol):
-    """What the workers report together about trouble at one target."""
+    """The workers' shared reports about trouble at one target."""
 
     async def report(self, reason: str | None) -> None:
-        """Report why this worker holds creates back, or, with None, that the target works for it.
+        """Report why this worker withholds creates, or None if the target works for it.
 
         Raises `DatabaseUnavailable`.
         """
 
 
 class SecretStore(Protocol):
-    """Where a named credential is kept outside of this process: the secrets of one Infisical."""
+    """A place outside this process that keeps named credentials: the secrets of one Infisical."""
 
     async def read(self, place: SecretLocation) -> Secret:
-        """The secret's value, trimmed. Raises `CredentialUnreadable` or `CredentialUnavailable`."""
+        """Return the secret's value, trimmed. Raises `CredentialUnreadable` or `CredentialUnavailable`."""
 
 
 class Permits(Protocol):
     """The budget of one target and one kind of call, shared by all workers behind one address."""
 
     async def acquire(self, wanted: int, *, spare: bool = False) -> Grant:
-        """Ask for permits to send `wanted` calls; `spare` for what can wait. Raises `DatabaseUnavailable`."""
+        """Ask for permits to send `wanted` calls; `spare` for calls that can wait. Raises `DatabaseUnavailable`."""
 
     async def share(self) -> None:
-        """Tell the others at once what was learned and given back. Raises `DatabaseUnavailable`."""
+        """Share what was learned and given back with the other workers now. Raises `DatabaseUnavailable`."""
 
     def give_back(self, permits: int) -> None:
-        """Hand back permits that will not be used."""
+        """Return permits that will not be used."""
 
     def learn(
         self, rate: RateHeaders | None, *, metered: bool, throttled_for: float | None, elapsed: float = 0.0
     ) -> None:
-        """Note what one answer said of the limiter, `elapsed` after the call; it is shared with the next `acquire`."""
+        """Note what an answer, `elapsed` seconds after the call, said of the limiter; the next `acquire` shares it."""
 
 
 class ClockStore(Protocol):
-    """Where workers of one target leave what they know of its Infisical's clock for those who start later."""
+    """The stored measurements of one Infisical's clock, for workers that start later."""
 
     async def load(self) -> Bounds | None:
-        """What was left there lately. Raises `DatabaseUnavailable`."""
+        """Return the latest measurement. Raises `DatabaseUnavailable`."""
 
     async def save(self, bounds: Bounds) -> None:
-        """Leave this for others. Raises `DatabaseUnavailable`."""
+        """Store a measurement for other workers. Raises `DatabaseUnavailable`."""
 
 
 class Clock(Protocol):
-    """Where the present comes from."""
+    """A source of the present time."""
 
     def now(self) -> datetime:
-        """The present on the database's clock, as well as it is known."""
+        """Return the present on the database's clock, as precisely as it is known."""
 
     def epoch(self) -> float:
-        """The same in seconds since 1970: cheaper, for what happens at each call."""
+        """Return the same in seconds since 1970, which is cheaper for every call."""
 
     def at(self, monotonic: float) -> datetime:
-        """What the database's clock showed at a monotonic time."""
+        """Return what the database's clock showed at a monotonic time."""
 
     def monotonic(self) -> float:
-        """Seconds of a clock that never jumps."""
+        """Return the seconds of a clock that never jumps."""
 
     def set_by(self, theirs: datetime, *, took: float = 0.0) -> None:
-        """Correct the clock: the database has said what time it is, in a call that lasted `took` seconds."""
+        """Correct the clock by the database's time, which was read in a call of `took` seconds."""
 
 
 class Observer(Protocol):
-    """Hears what a worker does.
+    """Receives the events of a worker.
 
-    Told of every call, so it counts and nothing else: it neither waits nor raises. `took` is in seconds.
+    It is called for every call, so it only counts: it neither waits nor raises. `took` is in seconds.
     """
 
     def called(self, target: str, action: Action, observation: Observation) -> None:
         """A call to Infisical has ended."""
 
     def claimed(self, target: str, requests: int, took: float) -> None:
-        """A claim brought so many requests."""
+        """A claim returned this many requests."""
 
     def settled(self, settlements: Sequence[Settlement], report: Report, took: float) -> None:
         """A batch was recorded."""

@@ -1,4 +1,4 @@
-"""What runs beside the journey needs from the outside, as protocols: telling others, and standing verification.
+"""The protocols for tasks beside the worker's journey: notices and standing verification.
 
 Times are aware `datetime`s on the database's clock, durations are seconds.
 """
@@ -14,61 +14,61 @@ from provisioner.core.verifying import Round, Verdict
 
 
 class Outbox(Protocol):
-    """What the fleet has to tell others. Every method raises `DatabaseUnavailable` as those of `Queue` do."""
+    """The notices of the fleet. Every method raises `DatabaseUnavailable` as those of `Queue` do."""
 
     async def collect(self, *, last: bool = False) -> bool:
-        """Put what is to be told into the outbox, if it is this worker's turn; tells whether it is.
+        """Put new notices into the outbox if it is this worker's turn; whether it is.
 
-        `last`: nobody will look again.
+        `last`: no other check will follow.
         """
 
     async def take(self) -> Delivery | None:
-        """The notice that has been due for longest; it is ours for a while."""
+        """Return the notice that has been due longest; it is reserved for this worker for a while."""
 
     async def sent(self, delivery: Delivery) -> None:
-        """It has arrived."""
+        """Note that a notice was delivered."""
 
     async def failed(self, delivery: Delivery, *, reason: str, pause: float | None) -> None:
-        """It has not; it is due again after `pause` seconds, never if that is None."""
+        """Note a failed delivery; it is due again after `pause` seconds, or never if that is None."""
 
 
 class Receiver(Protocol):
-    """Whom notices are told to."""
+    """The receiver of notices."""
 
     async def deliver(self, delivery: Delivery) -> str:
-        """Bring it; returns why it has not arrived, empty if it has. Never raises for what the other side did."""
+        """Deliver a notice; returns why it failed, empty on success. Trouble on the other side never raises."""
 
 
 class Lister(Protocol):
-    """Whom standing verification asks what a project has."""
+    """Lists what a project contains, for standing verification."""
 
     async def list(self, project_id: str | None) -> tuple[Observation, tuple[Connection, ...]]:
-        """All connections of our app in a project: `FOUND` with them, or what stood in the way."""
+        """Return all connections of our app in a project: `FOUND` with them, or what prevented it."""
 
 
 class DriftLedger(Protocol):
-    """How far standing verification has come, and what it found. Every method raises `DatabaseUnavailable`."""
+    """The progress and findings of standing verification. Every method raises `DatabaseUnavailable`."""
 
     async def take(self, target: str) -> Round | None:
-        """Take the turn at a target, if it is ours."""
+        """Take the turn at a target, if it is this worker's."""
 
     async def page(self, turn: Round) -> Mapping[str, Sequence[AnyRecorded]]:
-        """What comes next, by project; empty at the end of the round."""
+        """Return the next recorded requests, by project; empty at the end of the round."""
 
     async def missed(self, target: str) -> Mapping[str, Sequence[AnyRecorded]]:
-        """What was missed long enough ago to be looked for again, by project."""
+        """Return what was missed long enough ago to be checked again, by project."""
 
     async def next_missed(self, target: str) -> datetime | None:
-        """When something that was missed may be looked for again; None if nothing is missed."""
+        """Return when something that was missed may be checked again; None if nothing is missed."""
 
     async def since(self, recorded: Sequence[AnyRecorded]) -> Mapping[int, datetime]:
-        """Since when those that were missed are missed."""
+        """Return since when each of these has been missed."""
 
     async def save(self, turn: Round, verdicts: Sequence[Verdict], *, behind: AnyRecorded | None) -> bool:
-        """Write down what was found, and how far the round has come; whether the turn is still ours."""
+        """Store findings and progress; whether the turn is still ours."""
 
     async def finish(self, turn: Round) -> None:
-        """The round is over."""
+        """Finish the round."""
 
     async def leave(self, turn: Round) -> None:
-        """Let another worker go on."""
+        """Let another worker continue the round."""

@@ -1,12 +1,12 @@
 """Decide which projects are quarantined: the state machine that all workers of a target share.
 
-A project is quarantined when Infisical refuses a create there because the machine identity is not in it, or may not
-create. Its requests wait, and none of them fails for it. Whether the identity has *joined* is read: one list tells it
-of all projects, and releases them. Whether it *may create* shows only a create: single ones probe it, at growing
-intervals. The list that shows a refused project to be outside quarantines the others outside as well, before anything
-is created there.
+A project is quarantined when Infisical refuses a create there because the machine identity is not a member, or may not
+create. Its requests wait, and none of them fails for this reason. Whether the identity has *joined* can be read: one
+list covers all projects, and releases those it has joined. Whether it *may create* shows only in a create, so single
+creates probe it at growing intervals. A list that shows a refused project to be outside also quarantines the other
+projects outside, before any create is sent there.
 
-Pure. A project is known by (target, id), the time is the database's; PostgreSQL only stores the states.
+Pure. A project is identified by (target, id), and times are on the database's clock; PostgreSQL only stores the states.
 """
 
 from collections.abc import Collection, Mapping
@@ -17,19 +17,19 @@ from typing import Final
 
 from provisioner.core.model import ErrorCode, Retry
 
-# The list is read at once on a refusal, yet not by all whose creates are refused at the same time.
+# The list is read at once after a refusal, but only once for creates that are refused at the same time.
 FRESH: Final = timedelta(seconds=2)
-# While projects wait for the identity the list is read again, soon at first: somebody may be adding it just now.
+# While projects wait for the identity the list is read again, soon at first, because somebody may be adding it now.
 FIRST_READ: Final = timedelta(seconds=15)
 LONGEST_READ: Final = timedelta(minutes=5)
-# A fresh grant takes about 10 s to show.
+# A new grant takes about 10 s to show.
 FIRST_PROBE: Final = timedelta(seconds=5)
 LONGEST_PROBE: Final = timedelta(hours=1)
-# Between two probes of a target's projects: hundreds may lack the same permission, and a probe is a create.
+# Between two probes of a target's projects: hundreds may lack the same permission, and each probe is a create.
 PROBE_GAP: Final = timedelta(seconds=10)
-# What only a list showed is tried after this long all the same: a list may leave out what can be used.
+# A project that only a list showed to be outside is tried after this long anyway, because a list may be incomplete.
 UNCONFIRMED: Final = timedelta(hours=1)
-# A request that waits for a quarantined project looks again after this long, whatever else happened.
+# A request that waits for a quarantined project is tried again after this long in any case.
 QUARANTINE_RECHECK: Final = timedelta(hours=1)
 
 
@@ -41,7 +41,7 @@ class Cause(StrEnum):
 
 
 def quarantine_of(project_id: str) -> str:
-    """What `waiting.quarantine` says of a request that waits for this project."""
+    """Return the value of `waiting.quarantine` for requests that wait for this project."""
     return f"project:{project_id}"
 
 
@@ -49,8 +49,8 @@ def quarantine_of(project_id: str) -> str:
 class QuarantinedProject:
     """A project whose requests wait.
 
-    `confirmed`: a create was refused there; else a list alone showed the identity to be outside. `probing`: one request
-    may create there now. `probe_at` is when that is due next, for a permission that is missing.
+    `confirmed`: a create was refused there; otherwise only a list showed the identity to be outside. `probing`: one
+    request may create there now. `probe_at` is when the next probe for a missing permission is due.
     """
 
     cause: Cause
@@ -62,12 +62,12 @@ class QuarantinedProject:
     probe_pause: timedelta = FIRST_PROBE
 
     def may_try(self, now: datetime) -> bool:
-        """Whether a create may go out to learn what only a list has shown."""
+        """Whether a create may be sent to confirm what only a list has shown."""
         return not self.confirmed and now - self.since >= UNCONFIRMED
 
 
 def refused(before: QuarantinedProject | None, cause: Cause, reason: str, now: datetime) -> QuarantinedProject:
-    """Return a project in which a create was refused, for the first time or again."""
+    """Return a project after a create in it was refused."""
     if before is None or before.cause is not cause:
         probe_at = now + FIRST_PROBE if cause is Cause.NO_PERMISSION else None
         since = now if before is None else before.since
@@ -76,13 +76,13 @@ def refused(before: QuarantinedProject | None, cause: Cause, reason: str, now: d
 
 
 def probed(project: QuarantinedProject, now: datetime) -> QuarantinedProject:
-    """Return a project in which one request may create now."""
+    """Return a project with a probe granted: one request may create there now."""
     pause = min(project.probe_pause * 2, LONGEST_PROBE)
     return replace(project, probing=True, probe_at=now + project.probe_pause, probe_pause=pause)
 
 
 def due_probes(projects: Mapping[str, QuarantinedProject], now: datetime, *, most: int) -> list[str]:
-    """Return the projects to probe now: those that have been due for longest, at most `most` of them."""
+    """Return the projects to probe now: those that have been due longest, at most `most` of them."""
     due = [
         (project.probe_at, id_)
         for id_, project in projects.items()
@@ -101,9 +101,9 @@ class Checks:
 
 
 def read_now(checks: Checks, now: datetime, *, refused: bool) -> Checks | None:
-    """Return the checks with a read of the list that may go out now; None if it has to wait.
+    """Return the checks with a read of the list granted; None if it has to wait.
 
-    `refused`: a create was refused just now. Else the list is read because projects wait for the identity.
+    `refused`: a create was refused just now. Otherwise the list is read because projects wait for the identity.
     """
     wait = FRESH if refused else checks.read_pause
     if checks.read_at is not None and now - checks.read_at < wait:
@@ -113,7 +113,7 @@ def read_now(checks: Checks, now: datetime, *, refused: bool) -> Checks | None:
 
 
 def probe_now(checks: Checks, now: datetime, *, passed: bool) -> Checks | None:
-    """Return the checks with probes that may go out now; None if they have to wait. `passed`: the last ones did."""
+    """Return the checks with probes granted; None if they have to wait. `passed`: the previous probes succeeded."""
     if not passed and checks.probed_at is not None and now - checks.probed_at < PROBE_GAP:
         return None
     return replace(checks, probed_at=now)
@@ -121,7 +121,7 @@ def probe_now(checks: Checks, now: datetime, *, passed: bool) -> Checks | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
-    """What a list of the identity's projects means for those that requests are for."""
+    """The changes that follow from a list of the identity's projects."""
 
     quarantine: frozenset[str] = frozenset()
     release: frozenset[str] = frozenset()
@@ -134,9 +134,9 @@ def listed(
     wanted: Collection[str],
     accepted: Collection[str],
 ) -> Listed:
-    """Decide after a list of the `joined` projects: requests want `wanted`, and creates passed in `accepted` lately.
+    """Compare a list of the `joined` projects with those that requests want and those that accepted creates recently.
 
-    A list that lacks an accepted project lacks others too, so it quarantines nothing, and nothing for its sake.
+    A list that lacks an accepted project is incomplete, so it quarantines nothing.
     """
     inside = {id_ for id_, project in projects.items() if project.cause is Cause.NOT_IN_PROJECT and id_ in joined}
     if not set(accepted) <= set(joined):
@@ -146,7 +146,7 @@ def listed(
 
 
 def waiting_for_permission(project: str, one: QuarantinedProject) -> Retry:
-    """How a claim ends whose project is quarantined."""
+    """Return the outcome of a claim whose project is quarantined."""
     return Retry(
         delay=QUARANTINE_RECHECK.total_seconds(),
         message=one.reason,

@@ -1,6 +1,6 @@
-"""Choose among the projects that a machine identity can see.
+"""Select among the projects that a machine identity can see.
 
-Pure. A project is known by its id; its name is for people, who may change it any time.
+Pure. A project is identified by its id; its name is for people and may change at any time.
 """
 
 from collections.abc import Collection, Iterable
@@ -9,11 +9,11 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Final
 
-LONGEST_NAME: Final = 200  # characters; what the table takes
+LONGEST_NAME: Final = 200  # characters; the limit of the table's column
 
 
 class ProjectType(StrEnum):
-    """What a project is for; OpenRouter's connections are used by secret managers."""
+    """What a project is for; OpenRouter connections are used by secret managers."""
 
     SECRET_MANAGER = "secret-manager"  # noqa: S105  # a word of Infisical's
     CERT_MANAGER = "cert-manager"
@@ -37,9 +37,9 @@ class SeenProject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProjectFilter:
-    """Which projects are meant: of these types, and by globs over name and slug, compared without case.
+    """A selection of projects: by type, and by globs over name and slug that ignore case.
 
-    Without `names` all of the type are; `exclude` takes precedence.
+    Without `names`, all projects of the types are selected; `exclude` takes precedence.
     """
 
     types: tuple[str, ...] = (ProjectType.SECRET_MANAGER,)
@@ -47,7 +47,7 @@ class ProjectFilter:
     exclude: tuple[str, ...] = ()
 
     def matches(self, project: SeenProject) -> bool:
-        """Whether this project is meant. A project whose type nobody told is of any type."""
+        """Whether this project is selected. A project of unknown type matches every type."""
         if ProjectType.ALL not in self.types and project.type not in {"", *self.types}:
             return False
         if _any(self.exclude, project):
@@ -61,6 +61,6 @@ def _any(globs: Collection[str], project: SeenProject) -> bool:
 
 
 def chosen(projects: Iterable[SeenProject], wanted: ProjectFilter) -> list[SeenProject]:
-    """The projects that are meant, each once, by name and then by id."""
+    """Return the selected projects without duplicates, ordered by name and then by id."""
     found = {project.id: project for project in projects if wanted.matches(project)}
     return sorted(found.values(), key=lambda project: (project.name.casefold(), project.id))

@@ -1,4 +1,4 @@
-"""What the queue of requests takes and gives: places in line, claims, and what a round of upkeep brought."""
+"""The values that the queue of requests takes and returns: positions, claims, and results of maintenance."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,11 +11,11 @@ WorkerId = int
 
 @dataclass(frozen=True, slots=True, order=True)
 class QueuePosition:
-    """A place in line.
+    """A position in line.
 
-    Smaller is served earlier. `rank` is the negated priority, `turn` the virtual time of fair queueing, below nought
-    for what was tried before; within a turn, which may have a request of each of a hundred thousand projects, it is
-    the request's `id` that counts.
+    Smaller positions are served earlier. `rank` is the negated priority. `turn` is the virtual time of fair queueing,
+    negative for retried requests. Within a turn, which may contain one request of each of a hundred thousand projects,
+    the request's `id` decides.
     """
 
     rank: int
@@ -28,7 +28,7 @@ FRONT = QueuePosition(-(2**31), -(2**63))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claims:
-    """What one claim brought, the place in line of its last request, and how many were tried before."""
+    """The result of one claim statement: the claims, the last one's position, and how many were retried requests."""
 
     claims: Sequence[Claim]
     last: QueuePosition | None
@@ -37,7 +37,7 @@ class Claims:
 
 @dataclass(frozen=True, slots=True)
 class OperatorLimit:
-    """What an operator allows at a target while workers run: None for what the settings say."""
+    """What an operator allows at a target while workers run; None means what the settings say."""
 
     writes: int | None
     period: float | None
@@ -46,17 +46,17 @@ class OperatorLimit:
 
     @property
     def stated(self) -> Mapping[str, object]:
-        """What is allowed, without what is left to the settings."""
+        """Return what is allowed, without the fields that are left to the settings."""
         said = {"writes": self.writes, "period": self.period, "in_flight": self.in_flight}
         return {name: value for name, value in said.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueSnapshot:
-    """What a look at the database told: see the query `look`.
+    """The result of one poll of the database; see the query `poll`.
 
-    `late`: an outcome that was set aside may be recorded now. At `troubled` targets keys or projects are quarantined,
-    at `awaited` ones somebody waits for slots. `limits` are what an operator allows, by target.
+    `late`: an outcome that was set aside may be due. At `troubled` targets keys or projects are quarantined, and at
+    `awaited` ones a worker waits for slots. `limits` are the operators' limits by target.
     """
 
     now: datetime
@@ -73,7 +73,7 @@ class QueueSnapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rescue:
-    """What was taken over from workers that lost their lease: how many requests, and the workers' names."""
+    """What was taken over from lost workers: the number of requests, and the workers' names."""
 
     requests: int = 0
     workers: Sequence[str] = ()
@@ -81,7 +81,7 @@ class Rescue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wiped:
-    """What one round of wiping did: sealed keys that were wiped, and whether more may be due."""
+    """The result of one round of wiping: sealed keys that were wiped, and whether more may be due."""
 
     keys: int = 0
     more: bool = False
@@ -89,7 +89,7 @@ class Wiped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LateRecord:
-    """What another try to record an outcome brought that was set aside: `reason` says why not, None that it did."""
+    """The result of another try to record an outcome; `reason` is why it failed, None on success."""
 
     request: int
     reason: str | None
@@ -97,7 +97,7 @@ class LateRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepResult:
-    """What a look for pending requests without a place found, how many got one, and whether it has come to the end."""
+    """The result of one sweep: pending requests without a place, how many got one, and whether it is complete."""
 
     found: int = 0
     placed: int = 0
@@ -106,7 +106,7 @@ class SweepResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
-    """How a worker fares, for the list of workers: creates that succeeded so far, creates a second lately."""
+    """A worker's progress, for the list of workers: creates that succeeded so far, and creates a second recently."""
 
     created: int = 0
     pace: float = 0.0
@@ -115,7 +115,7 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What settling brought: ids recorded, and ids that others had taken over meanwhile."""
+    """The result of settling: the ids that were recorded, and those that other workers had taken over."""
 
     settled: frozenset[int] = field(default_factory=frozenset)
     fenced: frozenset[int] = field(default_factory=frozenset)

@@ -1,20 +1,28 @@
-"""What people and probes are told: how far everything has come, at which pace, and what went wrong."""
+"""What people and probes are told: progress, pace, and problems."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Final
 
 from provisioner.core.forecast import LineState as ForecastLine, NoForecast, obstacle
 from provisioner.core.pacing import SHARE
 from provisioner.core.queue_values import OperatorLimit
+from provisioner.core.text import several
+
+# The states of `Progress`, in the order in which people are told of them.
+STATES: Final = (
+    *("succeeded", "failed", "cancelled", "removed", "in_flight", "updating", "removing"),
+    *("ready", "waiting", "retrying", "quarantined"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far one batch has come, or everything (`total`). `batch` None and not `total`: requests without a batch.
+    """The progress of one batch, or of everything (`total`). `batch` None without `total`: requests without a batch.
 
-    `ended_at` is when the last one finished, `ends_at` when the last one probably will; at most one of them is known.
-    `ends_why` says why neither is. Each request is counted in one state.
+    The last request ended at `ended_at`, or will probably end at `ends_at`; at most one of them is known. `ends_why`
+    says why neither is. Each request is counted in one state.
     """
 
     batch: str | None
@@ -38,26 +46,27 @@ class Progress:
 
     @property
     def pending(self) -> int:
-        """How many are not finished."""
+        """The number of requests that have not ended."""
         stuck = self.waiting + self.retrying + self.quarantined
         return stuck + self.ready + self.in_flight + self.updating + self.removing
 
     @property
     def finished(self) -> int:
-        """How many have ended, well or not."""
+        """The number of requests that have ended, in success or failure."""
         return self.succeeded + self.failed + self.cancelled + self.removed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetReport:
-    """One target: how many requests are `pending` there, how many living workers serve it, what limits it.
+    """One target: its `pending` requests, the number of live workers that serve it, and its limits.
 
-    `metered` is None while nobody knows whether there is a limiter; `permits` creates in `period` seconds, of which
-    `others` a second go to other clients of the same address. `troubled` workers hold it back, because of `trouble`.
-    `configured`: the settings name the limit. What an operator allowed meanwhile, `limited_by` whom since `limited_at`:
-    `allowed_writes` in `allowed_period` seconds, `allowed_in_flight` over all workers; None for what the settings say.
-    All workers together may have `in_flight_limit` creates in flight; `cliff` at once stopped the server at `cliff_at`.
-    `stalled_at` is since when no call ends any more. `pace` requests a second end, as was measured lately.
+    `metered` is None while it is unknown whether there is a rate limiter. It allows `permits` creates in `period`
+    seconds, of which other clients of the same address use `others` a second. `troubled` workers withhold calls,
+    because of `trouble`. `configured`: the limit comes from the settings. An operator, `limited_by`, set other limits
+    at `limited_at`: `allowed_writes` in `allowed_period` seconds, and `allowed_in_flight` over all workers; None means
+    what the settings say. All workers together may have `in_flight_limit` creates in flight; `cliff` at once stopped
+    the server at `cliff_at`. No call has ended since `stalled_at`. `pace` is the recently measured number of requests
+    that end per second.
     """
 
     target: str
@@ -87,29 +96,29 @@ class TargetReport:
 
     @property
     def expected(self) -> float | None:
-        """Requests a second that will end: as was measured lately, else what is allowed; None if neither is known."""
+        """Requests that will end per second: as recently measured, else as allowed; None if neither is known."""
         return self.pace or self.allowed
 
     @property
     def obstacle(self) -> NoForecast | None:
-        """Why nobody can say when what is pending ends, though workers may be there."""
+        """Why there is no forecast for what is pending, even if there are workers."""
         if not self.pending:
             return None
         return obstacle(ForecastLine(paused=self.paused_at is not None, troubled=self.trouble is not None))
 
     @property
     def partly(self) -> str:
-        """For how many of the workers it is in trouble, if not for all: each finds out for itself."""
+        """For how many of the workers it is in trouble, if not for all: each worker finds out by itself."""
         return f" for {self.troubled:,} of {self.workers:,} workers" if 0 < self.troubled < self.workers else ""
 
     @property
     def restricted(self) -> bool:
-        """Whether Infisical says that its plan lacks what is asked for: that lasts until a person changes it."""
+        """Whether Infisical says that its plan lacks the feature; that lasts until a person changes the plan."""
         return "plan restriction" in (self.trouble or "").lower()
 
     @property
     def troubles(self) -> str:
-        """That it is in trouble and why, in words; OpenRouter's trouble names itself. Empty if it is not."""
+        """That it is in trouble and why, in words, naming OpenRouter if the trouble is there. Empty if it is not."""
         if not self.trouble:
             return ""
         if self.trouble.startswith("OpenRouter is in trouble"):
@@ -118,7 +127,7 @@ class TargetReport:
 
     @property
     def at_once(self) -> str:
-        """How many creates may be in flight, in words, with the number that stopped the server; empty if not known."""
+        """How many creates may be in flight, in words, with the number that stopped the server; empty if unknown."""
         if self.in_flight_limit is None:
             return ""
         stopped = f" ({self.cliff:,} stalled the server)" if self.cliff is not None else ""
@@ -126,7 +135,7 @@ class TargetReport:
 
     @property
     def allowed(self) -> float | None:
-        """Creates a second that the limiter and an operator leave us; None where neither does, as far as known."""
+        """Creates a second that the limiter and an operator allow; None if neither sets a limit."""
         most = self.allowed_writes / self.allowed_period if self.allowed_writes and self.allowed_period else None
         if not (self.metered and self.permits and self.period):
             return most
@@ -136,7 +145,7 @@ class TargetReport:
 
     @property
     def operator_limit(self) -> str:
-        """What an operator allowed while workers run, and who it was, in words; empty if nobody did."""
+        """The limit that an operator set while workers run, and who set it, in words; empty if there is none."""
         if self.limited_at is None:
             return ""
         parts = []
@@ -149,7 +158,7 @@ class TargetReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workers:
-    """Workers whose lease is good, workers whose lease ran out, and creates a second lately of the former."""
+    """Workers with a valid lease, workers whose lease has expired, and the former's creates a second recently."""
 
     living: int
     lost: int
@@ -158,7 +167,7 @@ class Workers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerReport:
-    """One worker. `alive`: its lease is good. `created` since it started, `pace` creates a second lately."""
+    """One worker. `alive`: its lease is valid. `created` since it started, `pace` creates a second recently."""
 
     id: int
     name: str
@@ -175,21 +184,21 @@ class WorkerReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failures:
-    """Requests that failed for one reason, when the newest of them did, and one, if known, that stands for them."""
+    """Requests that failed with one code, when the latest failed, and an example if there is one."""
 
     error_code: str
     requests: int
     example_id: int | None
     example: str | None
-    newest_at: datetime | None = field(default=None, compare=False)  # the same failures, seen at another time
+    newest_at: datetime | None = field(default=None, compare=False)  # equal failures may be seen at different times
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retries:
-    """Requests of a target that are retried or quarantined, for one reason.
+    """Requests of a target that are retried or quarantined for one reason.
 
-    `since` that is so, `next_at` the next attempt of any of them is due. `quarantine`: they wait together for a
-    credential, such as `credential:team-a`, or each for its `project`, until the cause is gone.
+    This began at `since`, and the next attempt of any of them is due at `next_at`. `quarantine`: they wait together for
+    a credential, such as `credential:team-a`, or each for its `project`, until the cause is gone.
     """
 
     target: str
@@ -209,7 +218,7 @@ class Retries:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefusedKey:
-    """A key that OpenRouter refuses, and how many requests wait for another one or for its acceptance."""
+    """A key that OpenRouter refuses, and how many requests wait for its replacement or acceptance."""
 
     target: str
     credential: str
@@ -221,7 +230,7 @@ class RefusedKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unrecorded:
-    """How many outcomes the database does not record, and why one of them, the longest."""
+    """The number of outcomes that the database does not record, and the longest-standing one's reason."""
 
     requests: int = 0
     example_id: int | None = None
@@ -230,7 +239,7 @@ class Unrecorded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InaccessibleProjects:
-    """Projects of a target in which the machine identity may not create, the requests that wait for them, and one."""
+    """Projects of a target in which the machine identity may not create, how many requests wait, and an example."""
 
     target: str
     projects: int
@@ -243,10 +252,9 @@ class InaccessibleProjects:
 class Status:
     """Everything at one moment, or one batch.
 
-    `progress` is that of all that was asked about, None if that is an unknown batch. `more_batches` were not listed.
-    `crew` are the workers one by one. `drifted` recorded requests are not as they were recorded, of which
-    `drifted_rotations` are rotations.
-    `leaving` rotations may have left keys behind at OpenRouter.
+    `progress` covers all that was asked about; None if that is an unknown batch. `more_batches` were left out. `crew`
+    are the individual workers. `drifted` recorded requests, of which `drifted_rotations` are rotations, differ from
+    what was recorded. `leaving` rotations may have left keys behind at OpenRouter.
     """
 
     now: datetime
@@ -267,20 +275,19 @@ class Status:
 
     @property
     def drifted_words(self) -> str:
-        """How many of each kind are not as they were recorded, such as: 2 connections and 1 rotation are."""
+        """How many of each kind differ from what was recorded, such as: 2 connections and 1 rotation are."""
         kinds = (("connection", self.drifted - self.drifted_rotations), ("rotation", self.drifted_rotations))
-        parts = [f"{number:,} {kind}{'' if number == 1 else 's'}" for kind, number in kinds if number]
+        parts = [several(number, kind) for kind, number in kinds if number]
         return f"{' and '.join(parts)} {'is' if self.drifted == 1 else 'are'}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leftovers:
-    """Requests of some targets that are not done and that `run --drain` does not wait for, by what stands in the way.
+    """Unfinished requests of some targets that `run --drain` does not wait for, by what prevents them.
 
-    `paused` and `unserved` by target, `quarantined` by credential, `outside` (for projects in which the identity
-    may not create) by target, `failed` by error code; `scheduled` are to start
-    later, and `unfinished` were left because the run was told to stop. `unrecorded` have ended, and the database
-    refuses to record how.
+    `paused`, `unserved` and `outside` (the identity may not create in the project) are by target, `quarantined` by
+    credential, `failed` by error code. `scheduled` requests start later, and `unfinished` ones were left because the
+    run was told to stop. `unrecorded` ones have ended, but the database refuses to record how.
     """
 
     paused: dict[str, int] = field(default_factory=dict)
@@ -294,7 +301,7 @@ class Leftovers:
     unrecorded: int = 0
 
     def since(self, before: "Leftovers") -> "Leftovers":
-        """What is left now, with what ended after an earlier look alone."""
+        """Return what is left now, counting only requests that ended after an earlier snapshot."""
         failed = {code: count - before.failed.get(code, 0) for code, count in self.failed.items()}
         return replace(
             self,
@@ -305,7 +312,7 @@ class Leftovers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateCount:
-    """How many requests of a target are in one state, and how many seconds ago the oldest of them was asked for."""
+    """How many requests of a target are in one state, and the age of the oldest in seconds."""
 
     target: str
     state: str
@@ -315,10 +322,10 @@ class StateCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetReport:
-    """One budget that all workers share: permits a window of `period` seconds, those used in the present window.
+    """One budget that all workers share: permits per window of `period` seconds, and those used in the present window.
 
-    `blocked` is how many seconds it is blocked for, after a refusal. `metered` is None while nobody knows whether there
-    is a limiter. `configured`: the settings name the limit, and no answer.
+    After a refusal it is blocked for `blocked` seconds. `metered` is None while it is unknown whether there is a
+    limiter. `configured`: the limit comes from the settings, not from answers.
     """
 
     target: str
@@ -333,7 +340,7 @@ class BudgetReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConcurrencyReport:
-    """How many creates may be in flight at one target, over all workers, and how many at once stopped its server."""
+    """The limit on a target's creates in flight over all workers, and the number at once that stopped its server."""
 
     target: str
     in_flight_limit: int
@@ -343,7 +350,7 @@ class ConcurrencyReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gauges:
-    """What all workers share and a monitor wants to know often: quick to read, whatever the table's size."""
+    """The shared figures that a monitor reads often: quick to query, whatever the table's size."""
 
     lines: tuple[StateCount, ...]
     budgets: tuple[BudgetReport, ...]
@@ -355,7 +362,7 @@ class Gauges:
     ends: Mapping[str, float] = field(default_factory=dict)
 
     def create_limits(self) -> Iterator[tuple[str, str, str, float]]:
-        """For each target what bounds its creates: where that comes from, who set it, how many a second it allows."""
+        """Yield each target's limits on creates: the source, who set it, and creates per second."""
         known = {each.target: each for each in self.budgets if each.kind == "write" and each.metered and each.permits}
         for target in sorted(known.keys() | self.limits.keys()):
             budget, limit = known.get(target), self.limits.get(target)

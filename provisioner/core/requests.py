@@ -1,12 +1,39 @@
-"""Requests as people look at them: in a list, one by one, with what was tried."""
+"""Requests as people see them: in lists, one by one, with their attempts."""
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+
+class State(StrEnum):
+    """Where a request is in its life."""
+
+    WAITING = "waiting"
+    RETRYING = "retrying"
+    QUARANTINED = "quarantined"
+    READY = "ready"
+    IN_FLIGHT = "in_flight"
+    UPDATING = "updating"
+    REMOVING = "removing"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    REMOVED = "removed"
+
+
+UNFINISHED: Final = (
+    *(State.WAITING, State.RETRYING, State.QUARANTINED, State.READY),
+    *(State.IN_FLIGHT, State.UPDATING, State.REMOVING),
+)
+ENDED: Final = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.REMOVED})
+# What ended otherwise than it should: few, as a rule, and kept in a table of their own.
+SET_APART: Final = ENDED - {State.SUCCEEDED}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
-    """One request as a list or an export shows it. A sealed credential is only `sealed:<key id>`."""
+    """One request in a list or an export. A sealed credential is shown as `sealed:<key id>`."""
 
     id: int
     target: str
@@ -31,7 +58,7 @@ class Listed:
     error_message: str | None
     next_attempt_at: datetime | None
     finished_at: datetime | None
-    # What only rotations have.
+    # Only rotations have these.
     kind: str = "connection"
     rotation_id: str | None = None
     connection: str | None = None
@@ -44,7 +71,7 @@ class Listed:
 
     @property
     def is_rotation(self) -> bool:
-        """Whether it asks for a rotation, not for a connection."""
+        """Whether it asks for a rotation instead of a connection."""
         return self.kind == "rotation"
 
     @property
@@ -64,11 +91,11 @@ class Listed:
 class Detail(Listed):
     """One request at the moment `now`, on the database's clock.
 
-    `unknown`: an attempt may have made the connection. `cancel_requested`: it is cancelled as soon as that is certain.
-    `quarantine`: why it waits together with others. `place`: how many are served up to and with it, if it is in line.
-    `workers` live and serve its target, at `pace` creates a second, None if that is not known. `worker` has it in
-    flight since `claimed_at`. `unrecorded`: why its outcome could not be recorded yet. `awaited_id` is the request of
-    the connection that a rotation waits for.
+    `unknown`: an attempt may have made the connection. `cancel_requested`: it is cancelled as soon as that is resolved.
+    `quarantine`: what it waits for, together with others. `place`: how many requests are served before and including
+    it, if it is in line. `workers` are live and serve its target, at `pace` creates a second, None if unknown. `worker`
+    has had it in flight since `claimed_at`. `unrecorded`: why its outcome could not be recorded yet. `awaited_id` is
+    the request of the connection that a rotation waits for.
     """
 
     now: datetime
@@ -93,7 +120,7 @@ class Detail(Listed):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One call that was made for a request, as the log has it."""
+    """One call for a request, as recorded in the log."""
 
     attempt: int
     worker: int
@@ -108,16 +135,16 @@ class Attempt:
 
     @property
     def took(self) -> float:
-        """How long it took, in seconds."""
+        """Its duration in seconds."""
         return (self.ended_at - self.started_at).total_seconds()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """Which requests somebody looks for; empty means any.
+    """A search for requests; empty fields match everything.
 
     `text` is an id, the UUID of a project, or a part of the name of a request, a project or a batch. `state` may also
-    be `pending`: not finished. `before` and `after` are ids: those older, or those newer.
+    be `pending`. `before` and `after` are ids: only older, or only newer requests.
     """
 
     text: str = ""
@@ -131,9 +158,9 @@ class Query:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A page of requests, the newest first, and whether there are newer and older ones.
+    """A page of requests, newest first, and whether there are newer and older ones.
 
-    `searched_to`: there was no time to look at all; those up to this id were looked at.
+    `searched_to`: the time was up, and only requests down or up to this id were searched.
     """
 
     requests: tuple[Listed, ...]
@@ -144,9 +171,9 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestHistory:
-    """One request with the latest calls that were made for it, the oldest first; so many `earlier` are left out.
+    """One request with its latest calls, oldest first, and the number of `earlier` calls that are left out.
 
-    `drift`: how its connection differs from what was recorded, as standing verification found; `verified_at`: when.
+    `drift`: how its connection differs from what was recorded, according to standing verification at `verified_at`.
     """
 
     detail: Detail

@@ -1,8 +1,8 @@
-"""Secret rotations: what is asked for, what Infisical has, and which of them is our own making. Pure.
+"""Secret rotations: what is requested, what Infisical has, and which rotations are ours. Pure.
 
-Every create of ours names its key at OpenRouter for itself: the name that was asked for, and a mark that no other
-create has. So the rotation that is found tells which create made it, without any clock, and the keys that others of our
-creates may have left behind are known by name.
+Each of our creates gives its key at OpenRouter a unique name: the requested name and a mark that no other create has.
+So a rotation that is found shows which create made it, without any clock, and the keys that our other creates may have
+left behind are known by name.
 """
 
 from collections.abc import Sequence
@@ -11,20 +11,20 @@ from typing import Final
 from provisioner.core.description import is_description_of
 from provisioner.core.model import Connection, OnConflict, Request, SentCreate, value
 
-# What Infisical takes for the name of a key.
+# Infisical's limit for the name of a key.
 LONGEST_KEY_NAME: Final = 100
-# Columns whose new value only the next key has; they are sent together.
+# Columns that only apply to the next key; they are sent together.
 SPENDING: Final = frozenset({"spend_limit", "limit_reset", "include_byok"})
-# No column: that the key is replaced by itself, which somebody may have switched off in Infisical.
+# Not a column: whether the key is replaced automatically, which can be switched off in Infisical.
 AUTOMATIC: Final = "automatic"
 
 
 @value
 class RotationRequest(Request):
-    """One row of `rotation_requests`, as far as making the rotation needs it.
+    """One row of `rotation_requests`, with the fields that making the rotation needs.
 
-    `connection_id` is empty where its connection is not recorded. `spend_limit` is in OpenRouter's credits.
-    `key_issued` is the name of the recorded rotation's key.
+    `connection_id` is empty if its connection is not recorded. `spend_limit` is in OpenRouter's credits. `key_issued`
+    is the name of the recorded rotation's key.
     """
 
     connection_id: str
@@ -43,21 +43,26 @@ class RotationRequest(Request):
 
     @property
     def thing(self) -> str:
-        """What it asks for, in a word."""
+        """The noun for what it asks for."""
         return "rotation"
 
     @property
+    def folder(self) -> tuple[str, str]:
+        """Where it is in its project."""
+        return (self.environment, self.secret_path)
+
+    @property
     def taking_over(self) -> str:
-        """Nothing of somebody else's rotation is replaced: its key is in use."""
+        """None: somebody else's rotation is never replaced, because its key is in use."""
         return str(OnConflict.ADOPT)
 
     @property
     def reads_back(self) -> bool:
-        """All that can be edited can be read."""
+        """Everything that can be edited can be read."""
         return True
 
     def has_edits(self, found: Connection) -> bool:
-        """Whether what was edited is there already."""
+        """Whether Infisical already has what was edited."""
         return isinstance(found, Rotation) and not self.edited.intersection(differing(self, found))
 
     @property
@@ -68,7 +73,7 @@ class RotationRequest(Request):
 
     @property
     def looks_up_first(self) -> bool:
-        """A create that is repeated makes a second key, which can spend money and is known to nobody."""
+        """A repeated create makes a second key, which can spend money and which nobody knows."""
         return True
 
     @property
@@ -83,7 +88,7 @@ class RotationRequest(Request):
         )
 
     def removing(self, found: Connection) -> Connection:
-        """The rotation, with what is to become of its secret and its keys."""
+        """Return the rotation, with what the request says about its secret and its keys."""
         return Rotation(
             id=found.id,
             project_id=found.project_id,
@@ -101,9 +106,9 @@ class RotationRequest(Request):
         )
 
     def left_by_removal(self, doubt: tuple[SentCreate, ...], *, deleted: bool) -> str:
-        """In words, which keys stay at OpenRouter once the rotation is not there any more.
+        """Describe the keys that stay at OpenRouter after the rotation is gone.
 
-        `deleted`: our own call deleted it, as its answer says. Otherwise somebody else did, or the answer was lost.
+        `deleted`: our own call deleted it. Otherwise somebody else did, or our call's answer was lost.
         """
         names = [marked(self.key_name, sent.key_fingerprint) for sent in doubt if sent.key_fingerprint is not None]
         revoked = deleted and self.revoke_keys
@@ -114,7 +119,7 @@ class RotationRequest(Request):
         return "; ".join(filter(None, (stays(self.key_issued, deleted=deleted), described(names))))
 
     def left_behind(self, doubt: tuple[SentCreate, ...], recorded: Connection | None) -> str:
-        """In words, which keys these creates may have left behind at OpenRouter."""
+        """Describe the keys that these creates may have left behind at OpenRouter."""
         has = recorded.key_name if isinstance(recorded, Rotation) else None
         names = [marked(self.key_name, sent.key_fingerprint) for sent in doubt if sent.key_fingerprint is not None]
         return described([name for name in dict.fromkeys(names) if name != has])
@@ -124,8 +129,8 @@ class RotationRequest(Request):
 class Rotation(Connection):
     """A secret rotation as Infisical describes it. Its key is never read.
 
-    `with_secrets` and `revoke_keys` say what a deletion takes with it. What its description lacks is None. `failure`:
-    why its key could not be replaced the last time, empty if it was.
+    `with_secrets` and `revoke_keys` say what a deletion also removes. Fields that Infisical does not return are None.
+    `failure`: why the last replacement of its key failed; empty if it succeeded.
     """
 
     connection_id: str
@@ -145,13 +150,13 @@ class Rotation(Connection):
 
     @property
     def described(self) -> str:
-        """Which one it is, for people."""
+        """Its identity, for people."""
         return f"secret rotation {self.name!r} in {self.environment or '?'}:{self.secret_path or '?'}"
 
 
 @value
 class RecordedRotation:
-    """A succeeded request, as far as Infisical's side can be compared with it."""
+    """A succeeded request, with the fields that can be compared with Infisical."""
 
     id: int
     target: str
@@ -172,7 +177,7 @@ class RecordedRotation:
 
     @property
     def thing(self) -> str:
-        """What was made, in a word."""
+        """The noun for what was made."""
         return "rotation"
 
     @property
@@ -182,12 +187,12 @@ class RecordedRotation:
 
     @property
     def place(self) -> str:
-        """Where it is in its project: in this order they are compared."""
+        """Where it is in its project; comparisons go in this order."""
         return f"{self.environment}:{self.secret_path}:{self.name}"
 
 
 def differing(asked: RotationRequest | RecordedRotation, found: Rotation) -> frozenset[str]:
-    """The columns in which a rotation is not as it was asked for. What was left to Infisical is as it should be."""
+    """Return the columns in which a rotation differs from the request, ignoring those left to Infisical."""
     same = {
         "name": found.name == asked.name,
         "description": is_description_of(asked.id, asked.description, found.description or ""),
@@ -203,12 +208,12 @@ def differing(asked: RotationRequest | RecordedRotation, found: Rotation) -> fro
 
 
 def mark_of_claim(request: int, attempt: int, fence: int) -> str:
-    """What tells the key of one claim's create from all others; SQL that takes claims over writes the same."""
+    """Return the mark of the key of one claim's create; the SQL that takes over claims writes the same."""
     return f"{request}.{attempt}-{fence & 0xFFFFFF:06x}"
 
 
 def filled_in(template: str, *, project_name: str | None, project_id: str, environment: str) -> str:
-    """The name of a key, as its template says; a project without a name is named by its id."""
+    """Fill in the template of a key's name; a project without a name is represented by its id."""
     for word, text in (
         ("{project_name}", project_name or project_id),
         ("{project_id}", project_id),
@@ -219,13 +224,13 @@ def filled_in(template: str, *, project_name: str | None, project_id: str, envir
 
 
 def marked(name: str, mark: str | None) -> str:
-    """A key's name with its mark, as long as Infisical takes it."""
+    """Append a mark to a key's name, within Infisical's limit."""
     suffix = f" #{mark}" if mark else ""
     return f"{name[: LONGEST_KEY_NAME - len(suffix)].rstrip()}{suffix}"
 
 
 def stays(key: str, *, deleted: bool) -> str:
-    """What to do about the key of a rotation that is not there any more."""
+    """Say what to do about the key of a rotation that no longer exists."""
     if deleted:
         return (
             f'its key stays at OpenRouter, as it was removed without revoke_keys: delete the key named "{key}" there'
@@ -235,7 +240,7 @@ def stays(key: str, *, deleted: bool) -> str:
 
 
 def described(names: Sequence[str]) -> str:
-    """What to do about keys of these names."""
+    """Say what to do about keys with these names."""
     if not names:
         return ""
     listed = ", ".join(f'"{name}"' for name in names)

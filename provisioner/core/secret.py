@@ -1,7 +1,7 @@
-"""Text that must not show itself: API keys, tokens, passwords.
+"""Text that must not be shown: API keys, tokens, passwords.
 
-A secret is read in one place, `reveal()`, and nowhere by accident: not by printing, formatting, logging, pickling or
-serialising whatever holds it.
+A secret is read in one way, `reveal()`, and never by accident: not by printing, formatting, logging, pickling or
+serialising an object that contains it.
 """
 
 import hmac
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 if TYPE_CHECKING:
     from pydantic_core import CoreSchema
 
-MASK: Final = "••••"  # what people see in a secret's place
+MASK: Final = "••••"  # what people see instead of a secret
 
 
 class Secret:
-    """Text that never shows itself by accident; empty text is false."""
+    """Text that is never shown by accident; empty text is false."""
 
     __slots__ = ("_text",)
     _text: str
@@ -64,8 +64,8 @@ class Secret:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> "CoreSchema":
-        """Make this a field type of pydantic: text or a Secret comes in, only the mask goes out."""
-        from pydantic_core import core_schema  # noqa: PLC0415  # who asks for a schema has pydantic
+        """Make this a field type of pydantic: it accepts text or a Secret, and serialises to the mask."""
+        from pydantic_core import core_schema  # noqa: PLC0415  # only pydantic calls this
 
         wrapped = core_schema.no_info_after_validator_function(cls, core_schema.str_schema(strict=True))
         return core_schema.union_schema(
@@ -77,13 +77,13 @@ class Secret:
 
 
 def _octets(text: str) -> bytes:
-    # An environment variable that is no UTF-8 arrives with lone surrogates; they are compared too.
+    # An environment variable that is not UTF-8 arrives with lone surrogates, and must be comparable too.
     return text.encode("utf-8", "surrogatepass")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecretLocation:
-    """The address of a secret: in a project's environment (its slug), in a folder, under a name."""
+    """The address of a secret: a project, an environment (its slug), a folder, and a name."""
 
     project: str
     environment: str
@@ -91,5 +91,5 @@ class SecretLocation:
     name: str
 
     def __str__(self) -> str:
-        """Say where it is, for people."""
+        """Return the address in a form for people."""
         return f"secret {self.name} in project {self.project}, environment {self.environment}, path {self.path}"

@@ -1,41 +1,36 @@
-"""How far apart are Infisical's clock and ours? Pure.
+"""Measure the difference between Infisical's clock and ours. Pure.
 
-What counts is the clock that `createdAt` is told by, the one of Infisical's database. Every create that was plainly
-answered bounds it: its connection was made between the sending and the receipt. `Date` headers are told by another
-host's clock, or a cache's; they are a guess for as long as nothing was made yet.
+The clock that matters is the one that writes `createdAt`, in Infisical's database. Every create with a plain answer
+bounds it, because its connection was made between sending and receipt. `Date` headers come from another host's clock,
+or from a cache; they are only an estimate until something has been made.
 """
 
 from dataclasses import dataclass, field
 from typing import Final
 
-# `Date` has no fractions; a measurement takes the middle of its second.
+# `Date` has no fractions; a measurement uses the middle of its second.
 HALF_SECOND: Final = 0.5
-# `createdAt` has milliseconds, and leaves the rest of them out.
+# `createdAt` has milliseconds and truncates the rest.
 MILLISECOND: Final = 0.001
-# Seconds that are allowed for beside what was measured: as well as workers know the database's clock. Somebody who took
-# a name half a second before us must not be taken for us.
+# A tolerance in seconds beside what was measured: workers know the database's clock about this well. Somebody who took
+# a name half a second before us must not be mistaken for us.
 CLOCK_SLACK: Final = 0.25
-# The same for a worker that has measured Infisical's clock and sent the create itself, on one and the same clock.
+# The same for a worker that measured Infisical's clock and sent the create itself, all on one clock.
 OWN_SLACK: Final = 0.02
-# While no answer has told a `createdAt`, seconds: hosts of one service that all keep time are hardly further apart, and
-# it is less than what lies between a lost create's late commit and the next one's.
+# The tolerance in seconds before any `createdAt` is known. Hosts of one service that keep time hardly differ more, and
+# it is less than the time between a lost create's late commit and the next create's.
 CLOCK_TOLERANCE: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Infisical's clock minus ours, in seconds: somewhere from `low` to `high`."""
+    """Infisical's clock minus ours, in seconds: between `low` and `high`."""
 
     low: float
     high: float
 
-    @property
-    def middle(self) -> float:
-        """The best guess."""
-        return (self.low + self.high) / 2
-
     def widened(self, seconds: float) -> "Bounds":
-        """The same, less certain by so many seconds to either side."""
+        """Return bounds that are wider by this many seconds on either side."""
         return Bounds(self.low - seconds, self.high + seconds)
 
     def meets(self, other: "Bounds") -> bool:
@@ -43,7 +38,7 @@ class Bounds:
         return self.low <= other.high and other.low <= self.high
 
     def within(self, other: "Bounds") -> "Bounds":
-        """What both allow."""
+        """Return the intersection."""
         return Bounds(max(self.low, other.low), min(self.high, other.high))
 
 
@@ -55,56 +50,56 @@ class Skew:
         self._rival: Bounds | None = None
 
     def note(self, measured: Bounds) -> None:
-        """Take in one measurement. One that contradicts all others is believed once another agrees with it."""
+        """Add one measurement. One that contradicts all others is believed once another agrees with it."""
         if self.bounds is None or self.bounds.meets(measured):
             self.bounds, self._rival = measured if self.bounds is None else self.bounds.within(measured), None
-        elif self._rival is not None and self._rival.meets(measured):  # a clock was set
+        elif self._rival is not None and self._rival.meets(measured):  # the clock was set
             self.bounds, self._rival = self._rival.within(measured), None
         else:
             self._rival = measured
 
     @property
     def cautious(self) -> Bounds | None:
-        """The bounds, with room for a measurement that contradicts them and is neither confirmed nor refuted yet."""
+        """The bounds, widened by a contradicting measurement that is neither confirmed nor refuted yet."""
         if self.bounds is None or self._rival is None:
             return self.bounds
         return Bounds(min(self.bounds.low, self._rival.low), max(self.bounds.high, self._rival.high))
 
 
 def dated(measured: float, elapsed: float) -> Bounds:
-    """What one `Date` header tells: it was written between the sending and the receipt of a call of `elapsed` s."""
+    """Return the bounds from one `Date` header, written during a call that took `elapsed` seconds."""
     return Bounds(measured - HALF_SECOND, measured + HALF_SECOND + elapsed)
 
 
 @dataclass(slots=True)
 class ServerClock:
-    """What is known of one Infisical's clocks: by `createdAt`, and by `Date`."""
+    """What is known about one Infisical's clocks: from `createdAt`, and from `Date`."""
 
     made: Skew = field(default_factory=Skew)
     headers: Skew = field(default_factory=Skew)
 
     def note_made(self, created: float, *, sent: float, received: float) -> None:
-        """A connection was made at `created` by a call that lasted from `sent` to `received`; seconds since 1970."""
+        """Note that a call from `sent` to `received` made a connection at `created`; seconds since 1970."""
         self.made.note(Bounds(created - received, created + MILLISECOND - sent))
 
     def reading(self) -> "Reading":
-        """What is known now."""
+        """Return what is known now."""
         return Reading(self.made.cautious, self.headers.cautious)
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What was known of Infisical's clocks at the time of a decision."""
+    """What was known about Infisical's clocks at the time of a decision."""
 
     made: Bounds | None = None
     headers: Bounds | None = None
 
     def bounds(self, *, lost: bool) -> Bounds:
-        """What to allow for when a `createdAt` is read.
+        """Return the tolerance for reading a `createdAt`.
 
-        Where the answer of a create was `lost`, calling its connection a stranger's would lose it: much is allowed for
-        while nothing is measured. Where Infisical answered that the name was taken, it was nearly always taken before,
-        and only what is known of the clocks is allowed for: clocks that may agree are taken to agree.
+        If the answer of a create was `lost`, mistaking its connection for somebody else's would lose it, so the
+        tolerance is large until something is measured. If Infisical answered that the name was taken, it was nearly
+        always taken before, so only the known uncertainty counts: clocks that may agree are assumed to agree.
         """
         if self.made is not None:
             return self.made.widened(CLOCK_SLACK if lost else OWN_SLACK)

@@ -1,7 +1,7 @@
-"""One worker's part of a target's concurrency: which calls are out, what they showed, what it has to tell.
+"""One worker's part of a target's concurrency: its running calls, what they showed, and what to report.
 
-The arithmetic between two exchanges (`core.concurrency`), without I/O and without a clock: callers pass seconds of one
-that never jumps.
+This is the bookkeeping between two exchanges (`core.concurrency`), without I/O or a clock: callers pass seconds of a
+clock that never jumps.
 """
 
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from provisioner.core.sharing import Allotment
 
 
 class Ending(Enum):
-    """What the end of a call says of the server's strength."""
+    """What the end of a call says about the server's capacity."""
 
-    ACCEPTED = auto()  # it went all the way: its latency counts
-    ANSWERED = auto()  # refused on the way, by a server that works
-    FAILED = auto()  # no word of the server's
+    ACCEPTED = auto()  # it went all the way, so its latency counts
+    ANSWERED = auto()  # refused on the way by a server that works
+    FAILED = auto()  # no answer from the server
     BROKEN = auto()  # the server's own error
-    STRAINED = auto()  # refused after several tries upstream
-    REFUSED = auto()  # never sent: nobody listened, or nobody let us in
+    STRAINED = auto()  # refused after several attempts upstream
+    REFUSED = auto()  # never sent: nothing listened, or we were not let in
     NOTHING = auto()  # says nothing
 
 
@@ -37,7 +37,7 @@ class _Tally:
 
 
 class Slots:
-    """Counts a worker's calls against the slots that it has."""
+    """Counts a worker's calls against its slots."""
 
     def __init__(self) -> None:
         self.slots = 0
@@ -60,12 +60,12 @@ class Slots:
 
     @property
     def running(self) -> int:
-        """Calls that are out."""
+        """The number of calls in flight."""
         return len(self._out)
 
     @property
     def rests(self) -> bool:
-        """Whether the others were told last that we use none."""
+        """Whether our last report said that we use no slots."""
         return not self._asked and not self._tally.calls and not self._out
 
     @property
@@ -74,12 +74,12 @@ class Slots:
         return len(self._out) < self.slots
 
     def could_use(self, wanted: int) -> bool:
-        """Whether more slots than we asked for could be used, and there may be more."""
+        """Whether we could use more slots than we asked for, and there may be more."""
         return self.slots < min(wanted, max(self.limit, 1)) and wanted > self._asked
 
     @property
     def is_due(self) -> bool:
-        """Whether there is something that the others are waiting for: a round is over, a slot is to be given back."""
+        """Whether the others wait for a report: a round is over, or a slot must be given back."""
         running = len(self._out)
         if self._held > self.slots and running < self._held:
             return True
@@ -88,10 +88,10 @@ class Slots:
         return self._round is not None and self._tally.calls >= self._round
 
     def begin(self, now: float) -> tuple[int, float]:
-        """A call takes a slot; returns its number, and when it may be sent.
+        """Take a slot for a call; returns its number, and when it may be sent.
 
-        Where many slots are free at once (they are new, or their calls have ended together), the calls are spread: a
-        server may bear a number in flight and stop when as many arrive in the same moment.
+        If many slots become free at once (they are new, or their calls ended together), calls are spread: a server may
+        handle a number in flight and yet stop if that many arrive at the same moment.
         """
         sent_at = now
         if self._spacing:
@@ -104,7 +104,7 @@ class Slots:
         return self._number, sent_at
 
     def end(self, number: int, ending: Ending, now: float, *, metered: bool = False) -> None:
-        """A call has ended. `metered`: its answer carried a limiter's headers."""
+        """Note that a call has ended. `metered`: its answer carried a rate limiter's headers."""
         elapsed = now - self._out.pop(number)
         if ending is Ending.NOTHING:
             return
@@ -115,7 +115,7 @@ class Slots:
         tally.calls += 1
         tally.metered += metered
         self._ended_at = now
-        if ending is Ending.ACCEPTED:  # nearly always
+        if ending is Ending.ACCEPTED:  # the usual case
             tally.accepted += 1
             tally.elapsed += elapsed
         elif ending is not Ending.ANSWERED:
@@ -127,16 +127,17 @@ class Slots:
             tally.quick = True
 
     def excuses(self, began: float) -> bool:
-        """Whether the failure of a call that began then is blamed on how many were in flight, and on nobody else."""
+        """Whether the failure of a call that began then is blamed on the number in flight alone."""
         return self._stalled or began <= self._stalled_until
 
     def read(self, wanted: int, now: float) -> CallReport:
-        """What there is to tell: it counts as told."""
+        """Return the report; its contents count as reported."""
         tally, pressed = self._tally, self._pressed
         self._tally, self._pressed = _Tally(), not self.is_free
         return CallReport(
             wanted=wanted,
             running=len(self._out),
+            slots=self.slots,
             calls=tally.calls,
             accepted=tally.accepted,
             elapsed=tally.elapsed,
@@ -152,9 +153,9 @@ class Slots:
         )
 
     def obey(self, allotment: Allotment, now: float, *, told: CallReport) -> None:
-        """Take over what was allotted to us for what we told."""
+        """Apply the allotment that was given for a report."""
         self.slots, self.limit = allotment.slots, allotment.limit
-        self._held, self._asked = max(allotment.slots, told.running), told.wanted
+        self._held, self._asked = max(allotment.slots, told.running, told.slots), told.wanted
         self._round, self._patience = allotment.round, allotment.patience
         self._stalled, self.awaited = allotment.stalled, allotment.awaited
         self._burst, self._spacing = allotment.burst, allotment.spacing
@@ -162,5 +163,5 @@ class Slots:
             self._stalled_until = now
 
     def forget(self) -> None:
-        """Our slots have gone to others: the lease was lost."""
+        """Note that our slots have gone to others, because the lease was lost."""
         self.slots = self._held = 0

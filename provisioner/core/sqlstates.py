@@ -1,7 +1,7 @@
-"""What an error of the server, of a pooler or of a proxy means to us, by its SQLSTATE.
+"""Classify errors of the server, of a pooler or of a proxy by their SQLSTATE.
 
-The rule: what cannot serve us just now is waited for. A person is called only for what no waiting can cure before
-anything has worked, and a statement is given up only if it was refused for what it is.
+The rule: temporary trouble is waited out. A person is called only for trouble that waiting cannot fix and that appears
+before anything has worked. A statement is given up only if it was refused because of itself.
 """
 
 from enum import Enum, auto
@@ -9,26 +9,26 @@ from typing import Final
 
 
 class Blame(Enum):
-    """Who or what an error is about."""
+    """What an error is about."""
 
     PASSING = auto()
-    """The server, or what is in between, cannot serve just now."""
+    """The server, or something in between, cannot serve at present."""
     READ_ONLY = auto()
-    """It answers, and takes no changes: a standby, or a default of the database or role."""
+    """It answers but accepts no changes: a standby, or a default of the database or role."""
     ACCESS = auto()
-    """It does not let us in, or knows no such database."""
+    """It does not let us in, or the database does not exist."""
     RIGHTS = auto()
-    """Our role may not do it."""
+    """Our role lacks the privilege."""
     SCHEMA = auto()
-    """Something of our schema is not there."""
+    """An object of our schema is missing."""
     SESSION = auto()
-    """It does not take what we ask for in the beginning."""
+    """It rejects what we send at the beginning of a session."""
     LOST_STATEMENT = auto()
-    """A prepared statement is not there: a pooler in between that nobody noticed."""
+    """A prepared statement is missing: there is a pooler that was not detected."""
     VALUE = auto()
-    """It refuses a value: for its type, or by a rule or a trigger of somebody's."""
+    """It rejects a value: because of its type, or by somebody's constraint or trigger."""
     DEFECT = auto()
-    """It refuses the statement for what it is."""
+    """It rejects the statement itself."""
 
 
 _EXACT: Final = {
@@ -41,20 +41,20 @@ _EXACT: Final = {
     "42883": Blame.SCHEMA,
     "42P01": Blame.SCHEMA,
     "42P05": Blame.LOST_STATEMENT,
-    "55006": Blame.DEFECT,  # our own triggers say so of an edit that is refused now
+    "55006": Blame.DEFECT,  # our own triggers raise it for an edit that is refused
 }
 _CLASSES: Final = {
     **dict.fromkeys(("0L", "0P", "28"), Blame.ACCESS),
-    # 09, 27, 38, 39, P0: others' triggers and functions. 54: others' index, on what is long. HV: a foreign table.
+    # 09, 27, 38, 39, P0: other people's triggers and functions. 54: their index on a long value. HV: a foreign table.
     **dict.fromkeys(("09", "20", "21", "22", "23", "27", "2F", "38", "39", "44", "54", "HV", "P0"), Blame.VALUE),
     **dict.fromkeys(("03", "0A", "10", "24", "34", "36", "42"), Blame.DEFECT),
 }
-# In the beginning no statement of ours was sent yet: what is refused then is how we introduce ourselves.
+# At the beginning of a session we have sent no statement, so these refuse how we introduced ourselves.
 _BEGINNING: Final = ("0A", "22", "42")
 
 
 def blame(sqlstate: str | None, *, fatal: bool = False) -> Blame:
-    """Tell what an error is about. `fatal`: the session has ended with it, and so it is no matter of a statement."""
+    """Classify an error. `fatal`: it ended the session, so it is not about a statement."""
     state = sqlstate or ""
     found = _EXACT.get(state) or _CLASSES.get(state[:2], Blame.PASSING)
     if not fatal:

@@ -1,8 +1,8 @@
-"""Who is to blame: the row, its key, OpenRouter, or Infisical? One answer does not tell, what came lately does.
+"""Decide who is to blame: the row, its key, OpenRouter, or Infisical. One answer cannot tell, recent history can.
 
-A `Breaker` opens when nothing gets through to Infisical any more. `Upstream` tells a key that OpenRouter refuses from
-an OpenRouter that refuses every key. Both let single probes through until something works again. They keep no clock:
-callers pass seconds of one that never jumps.
+A `Breaker` opens when nothing gets through to Infisical any more. `Upstream` distinguishes a key that OpenRouter
+refuses from an OpenRouter that refuses every key. Both let single probes through until something works again. They have
+no clock: callers pass seconds of a clock that never jumps.
 """
 
 from dataclasses import dataclass, field
@@ -11,30 +11,30 @@ from typing import Final
 
 from provisioner.core.model import Result
 
-# What says nothing about the row, only that the target cannot be used just now.
+# Results that say nothing about the row, only that the target cannot be used at present.
 TROUBLE: Final = frozenset(
     {Result.UNKNOWN, Result.NOT_SENT, Result.TOKEN_TROUBLE, Result.MISCONFIGURED, Result.PLAN_RESTRICTED}
 )
-# One answer tells it for all, and it stays so until a person changes it.
+# One such answer applies to all requests, until a person changes something.
 PERSISTENT: Final = frozenset({Result.PLAN_RESTRICTED})
-# What never left this process says nothing about the target.
+# Calls that never left this process say nothing about the target.
 _NEUTRAL: Final = frozenset(
     {Result.CREDENTIAL_UNKNOWN, Result.CREDENTIAL_UNREADABLE, Result.CREDENTIAL_AWAY, Result.THROTTLED}
 )
 
-# So many calls in a row without one that works, and the target is held.
+# This many calls in a row without a success open the breaker.
 THRESHOLD: Final = 5
-# Seconds until the first probe, and at most between two of them: work resumes within seconds of an outage's end.
+# Seconds until the first probe, and at most between two probes: work resumes within seconds after an outage.
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 5.0
-# Seconds between two probes where only a person can help.
+# Seconds between two probes if only a person can help.
 LASTING_PAUSE: Final = 60.0
-# Others got through so lately, seconds, that trouble is the row's own.
+# If others got through within this many seconds, trouble is the row's own.
 RECENT: Final = 10.0
 
 
 class Breaker:
-    """Holds one target's calls back while nothing works there."""
+    """Withholds a target's calls while nothing works there."""
 
     def __init__(self) -> None:
         self._in_a_row = 0
@@ -45,15 +45,15 @@ class Breaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether calls are held back."""
+        """Whether calls are withheld."""
         return self._in_a_row >= THRESHOLD
 
     def works(self, now: float) -> bool:
-        """Whether others get through: trouble is then the row's own."""
+        """Whether other requests get through, so that trouble is the row's own."""
         return not self.is_open and now - self._worked_at < RECENT
 
     def allowance(self, now: float) -> tuple[int | None, float]:
-        """How many calls may be under way (None: any number), and in how many seconds that may change."""
+        """Return how many calls may run at once (None: any number), and the seconds until that may change."""
         if not self.is_open:
             return None, 0.0
         if now < self._probe_at:
@@ -61,7 +61,7 @@ class Breaker:
         return 1, self._pause
 
     def observe(self, result: Result, reason: str, now: float) -> bool:
-        """Note what one call showed; returns whether the breaker opened or closed by it."""
+        """Note the result of one call; returns whether it opened or closed the breaker."""
         if result in _NEUTRAL:
             return False
         was_open = self.is_open
@@ -85,19 +85,19 @@ class Blame(Enum):
     NOBODY_YET = "more has to be seen"
 
 
-# A key that was accepted so lately, seconds, hardly became a bad one: OpenRouter is suspected first.
+# A key that was accepted within this many seconds has hardly become bad: OpenRouter is suspected first.
 LATELY: Final = 300.0
-# Infisical asks OpenRouter four times before it gives up, which takes at least so many seconds more than a refusal.
+# Infisical asks OpenRouter four times before it gives up, which takes at least this many seconds longer than a refusal.
 SLOW: Final = 1.4
-# So many different requests have to be refused before a key that worked lately, or OpenRouter, is blamed.
+# This many different requests must be refused before a key that worked recently, or OpenRouter, is blamed.
 SEVERAL: Final = 3
-# So many slow refusals in a row are enough.
+# This many slow refusals in a row are enough.
 FEW_SLOW: Final = 2
 
 
 @dataclass(slots=True)
 class _Series:
-    """Refusals of one key with nothing accepted in between."""
+    """Consecutive refusals of one key."""
 
     since: float
     requests: set[int] = field(default_factory=set)
@@ -105,7 +105,7 @@ class _Series:
 
 
 class Upstream:
-    """Whether OpenRouter, as Infisical sees it, can be asked at all."""
+    """Whether OpenRouter, as seen through Infisical, is available at all."""
 
     def __init__(self) -> None:
         self._accepted: dict[str, float] = {}
@@ -117,7 +117,7 @@ class Upstream:
         self.reason = ""
 
     def remember(self, key: str, at: float) -> None:
-        """A key was accepted at that time, by others or before this process began."""
+        """Note that a key was accepted at that time, by another worker or before this process began."""
         self._accepted[key] = max(at, self._accepted.get(key, at))
 
     def accepted_since(self, key: str, at: float) -> bool:
@@ -125,7 +125,7 @@ class Upstream:
         return self._accepted.get(key, at) > at
 
     def accepted(self, key: str, elapsed: float, now: float) -> bool:
-        """Note that a key was accepted after `elapsed` seconds; returns whether that ended a hold."""
+        """Note that a key was accepted after `elapsed` seconds; returns whether that ended an outage."""
         self._accepted[key] = now
         self._usual += (elapsed - self._usual) / 16
         if self._refused:
@@ -137,7 +137,7 @@ class Upstream:
         return True
 
     def refused(self, key: str, request: int, elapsed: float, reason: str, now: float) -> Blame:
-        """Note that a key was refused for a request after `elapsed` seconds; says who is at fault."""
+        """Note that a key was refused for a request after `elapsed` seconds; returns who is at fault."""
         series = self._refused.setdefault(key, _Series(since=now))
         series.requests.add(request)
         slow = elapsed - self._usual >= SLOW
@@ -155,7 +155,7 @@ class Upstream:
         return Blame.NOBODY_YET
 
     def allowance(self, now: float) -> tuple[int | None, float]:
-        """How many creates may be under way (None: any number), and in how many seconds that may change."""
+        """Return how many creates may run at once (None: any number), and the seconds until that may change."""
         if not self.is_open:
             return None, 0.0
         if now < self._probe_at:
@@ -163,7 +163,7 @@ class Upstream:
         return 1, self._pause
 
     def may_send(self, now: float) -> bool:
-        """Whether a create may be sent; while held, who is told so is the probe."""
+        """Whether a create may be sent; during an outage, the caller that gets True is the probe."""
         if not self.is_open:
             return True
         if now < self._probe_at:
@@ -178,7 +178,7 @@ class Upstream:
             name != key and now - self._accepted.get(name, now - LATELY) < LATELY for name in self._refused
         ):
             return Blame.UPSTREAM
-        # Nobody's key was accepted within minutes, and this one is refused at once: OpenRouter can be asked.
+        # No key was accepted for minutes, and this one is refused at once: OpenRouter is available.
         self.is_open, self.reason, self._pause = False, "", FIRST_PAUSE
         self._refused.clear()
         return Blame.KEY
@@ -187,5 +187,5 @@ class Upstream:
         return any(at >= since for name, at in self._accepted.items() if name != key)
 
     def _refused_together(self) -> int:
-        """Different requests whose keys are refused with nothing accepted in between, of all keys."""
+        """The number of different requests whose keys are refused without any acceptance in between, over all keys."""
         return sum(len(series.requests) for series in self._refused.values())

@@ -1,4 +1,4 @@
-"""The observer where nobody watches."""
+"""An observer that ignores everything."""
 
 from collections.abc import Sequence
 
@@ -11,16 +11,16 @@ class Unobserved(Observer):
     """The observer of a worker that nobody watches."""
 
     def called(self, target: str, action: Action, observation: Observation) -> None:
-        """Hear nothing."""
+        """Do nothing."""
 
     def claimed(self, target: str, requests: int, took: float) -> None:
-        """Hear nothing."""
+        """Do nothing."""
 
     def settled(self, settlements: Sequence[Settlement], report: Report, took: float) -> None:
-        """Hear nothing."""
+        """Do nothing."""
 
     def logged_in(self, target: str, outcome: str) -> None:
-        """Hear nothing."""
+        """Do nothing."""
 
 
 UNOBSERVED = Unobserved()

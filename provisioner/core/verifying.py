@@ -1,4 +1,4 @@
-"""What standing verification makes of a look at Infisical: nothing is called gone that was missed once. Pure."""
+"""Judge the findings of standing verification: nothing is called gone after being missed only once. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,15 +7,15 @@ from typing import Final
 
 from provisioner.core.comparison import NO_FINGERPRINTS, AnyRecorded, Difference, Project, differences
 
-# A replica that lags may not have a connection that is there; after so long it would.
+# A lagging replica may lack a connection that exists; after this long it would have it.
 AGAIN: Final = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What is known of one recorded connection: how it differs, since when it is missed, whether it could be read.
+    """The verdict on one recorded connection: how it differs, since when it is missed, whether it could be read.
 
-    `drift` names the differences, with commas in between; None if there is none that is certain.
+    `drift` names the certain differences, separated by commas; None if there are none.
     """
 
     id: int
@@ -31,7 +31,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
-    """A worker's turn in a round over all that was recorded at a target; it goes on behind `project_id` and `name`."""
+    """A worker's turn in a round over everything recorded at a target; it continues after `project_id` and `name`."""
 
     target: str
     holder: str
@@ -47,9 +47,9 @@ def judge(
     now: datetime,
     fingerprints: Mapping[str, str] = NO_FINGERPRINTS,
 ) -> Verdict:
-    """Judge what a look showed; `project` is None if it could not be read. `missed_at`: since when it was missed.
+    """Judge one recorded connection; `project` is None if it could not be read. It has been missed since `missed_at`.
 
-    `fingerprints` are the fingerprints of the keys that credentials have now, as far as they are known here.
+    `fingerprints` are those of the credentials' present keys, as far as this process knows them.
     """
     if project is None:
         return Verdict(id=recorded.id, missed_at=missed_at, unread=True)

@@ -1,4 +1,4 @@
-"""How a worker is, for the status page, the probes and the metrics."""
+"""The state of a worker, for the status page, the probes and the metrics."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from provisioner.core.queue_values import WorkerId
 class TargetVitals:
     """One target as one worker sees it.
 
-    `in_hand` requests are claimed and not carried out, `held` says why calls are held back, if they are.
+    `in_hand` requests are claimed and not settled. `held` says why calls are withheld, if they are.
     """
 
     target: str
@@ -20,9 +20,9 @@ class TargetVitals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vitals:
-    """How one worker is. `worker` is 0 until it is entered in the list.
+    """The state of one worker. `worker` is 0 before it is registered.
 
-    `moves` counts what its maintenance has begun and ended, well or not.
+    `moves` counts the statements and rounds of its maintenance, successful or not.
     """
 
     worker: WorkerId

@@ -1,1 +1,1 @@
-"""API keys: named ones from the settings, sealed ones from the rows."""
+"""API keys: named ones from the settings, and sealed ones from the rows."""

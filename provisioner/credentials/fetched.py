@@ -1,4 +1,4 @@
-"""Keep a key that was fetched for a while, and fetch it once however many requests wait for it."""
+"""Cache a key that was fetched from a store, and fetch it once however many requests wait for it."""
 
 import asyncio
 import time
@@ -9,14 +9,14 @@ from provisioner.core.errors import CredentialUnavailable, CredentialUnreadable
 from provisioner.core.ports import SecretStore
 from provisioner.core.secret import Secret, SecretLocation
 
-# After one that failed, the next read is made in so many seconds at the earliest: thousands of requests may be waiting.
+# After a failed read, the next one waits at least this many seconds: thousands of requests may be waiting.
 PAUSE: Final = 5.0
-# A refused key is read again at once, and then every so many seconds for as long as it stays the same.
+# A refused key is read again at once, and then this often, in seconds, while it stays the same.
 RECHECK: Final = 15.0
 
 
 class FetchedSecret:
-    """One credential in a store. `cache` is for how many seconds it is kept; `monotonic` tells them."""
+    """One credential in a store, cached for `cache` seconds as counted by `monotonic`."""
 
     def __init__(
         self,
@@ -40,14 +40,14 @@ class FetchedSecret:
         self._problem_until = 0.0
 
     async def get(self) -> Secret:
-        """The key, read at most `cache` seconds ago. Raises `CredentialUnreadable` or `CredentialUnavailable`."""
+        """Return the key, at most `cache` seconds old. Raises `CredentialUnreadable` or `CredentialUnavailable`."""
         if (secret := self._fresh()) is not None:
             return secret
         async with self._lock:
             return self._fresh() or await self._read()
 
     async def again(self) -> Secret:
-        """The key after a refusal: read again, but not all the time while it stays the same. Raises as `get`."""
+        """Read the key again after a refusal, at a limited rate while it stays the same. Raises as `get`."""
         refused = self._secret
         async with self._lock:
             others_did = self._secret is not refused
@@ -71,7 +71,7 @@ class FetchedSecret:
             pause = max(PAUSE, error.retry_after) if isinstance(error, CredentialUnavailable) else PAUSE
             self._problem, self._problem_until = error, self._monotonic() + pause
             if isinstance(error, CredentialUnreadable):
-                self._secret = None  # it was taken away so that it is used no more
+                self._secret = None  # it was removed so that it is no longer used
             raise self._told(error, pause) from error
         self._problem, self._read_at = None, self._monotonic()
         if self._secret is not None and secret == self._secret:
@@ -82,7 +82,7 @@ class FetchedSecret:
     def _told(
         self, problem: CredentialUnavailable | CredentialUnreadable, pause: float
     ) -> CredentialUnavailable | CredentialUnreadable:
-        """The problem anew, for each who asks: an exception that is raised twice keeps its frames."""
+        """Return a new copy of the error for each caller: an exception that is raised twice accumulates frames."""
         text = f"credential {self._credential} ({self._place}): {problem}"
         if isinstance(problem, CredentialUnreadable):
             return CredentialUnreadable(text)

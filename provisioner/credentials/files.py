@@ -1,4 +1,4 @@
-"""Read secrets from files that others may replace at any time."""
+"""Read secrets from files that may be replaced at any time."""
 
 import time
 from collections.abc import Callable
@@ -8,23 +8,22 @@ from typing import Final
 from provisioner.core.key_text import NoKey, bare, decoded, key_in
 from provisioner.core.secret import Secret
 
-# A secret is a line; a large file is the wrong file.
+# A secret is one line; a larger file is the wrong file.
 LARGEST: Final = 65536
-CHECK_EVERY: Final = 1.0  # seconds between looks at the file
-# Seconds for which the last secret still serves when the file cannot be read: a replacement in two steps
-# leaves a moment without it.
+CHECK_EVERY: Final = 1.0  # seconds between two checks of the file
+# Seconds for which the last secret is used if the file cannot be read: a replacement in two steps leaves a short gap.
 GRACE: Final = 60.0
 
 
 class FileUnreadable(ValueError):
-    """A secret cannot be read from its file; the text names the file and says why."""
+    """A secret cannot be read from its file; the message names the file and the reason."""
 
 
 class FileSecret:
-    """The secret in a file, without what nobody sees around it, read again when the file has changed.
+    """The secret in a file, without invisible characters around it, read again when the file has changed.
 
-    However it is replaced: written anew, renamed into place, or a link that points elsewhere. `read` makes a secret of
-    the file's text, or raises `ValueError`: other secrets than keys may hold anything.
+    Any kind of replacement is noticed: a rewrite, a rename into place, or a symbolic link with a new target. `read`
+    turns the file's text into a secret, or raises `ValueError`: secrets that are not keys may contain anything.
     """
 
     def __init__(
@@ -43,7 +42,7 @@ class FileSecret:
         self._good = 0.0
 
     def __call__(self) -> Secret:
-        """The secret as it is now, up to `CHECK_EVERY`. Raises `FileUnreadable`."""
+        """Return the secret, at most `CHECK_EVERY` seconds old. Raises `FileUnreadable`."""
         now = self._monotonic()
         if self._secret is not None and now - self._checked < CHECK_EVERY:
             return self._secret
@@ -78,7 +77,7 @@ class FileSecret:
 
 
 def any_text(text: str) -> Secret:
-    """A secret that is no key, such as a URL. Raises `NoKey` if there is nothing."""
+    """Return a secret that is not a key, such as a URL. Raises `NoKey` if it is empty."""
     if not (left := bare(text)):
         raise NoKey("is empty")
     return Secret(left)

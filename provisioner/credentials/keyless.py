@@ -1,4 +1,4 @@
-"""For requests that send no key: the connection that they name has one."""
+"""A vault for requests that send no key, because the connection they name has one."""
 
 from provisioner.core.model import Request
 from provisioner.core.secret import Secret
@@ -7,12 +7,12 @@ _NONE = Secret("")
 
 
 class Keyless:
-    """`core.ports.Vault` without any key."""
+    """`core.ports.Vault` without keys."""
 
     async def open(self, _request: Request) -> Secret:
-        """No key."""
+        """Return no key."""
         return _NONE
 
     async def reopen(self, _request: Request) -> Secret:
-        """No key."""
+        """Return no key."""
         return _NONE

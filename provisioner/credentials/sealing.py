@@ -1,8 +1,7 @@
-"""Seal API keys for the workers, and open what was sealed.
+"""Seal API keys for the workers, and open sealed keys.
 
-A box is a libsodium sealed box: who has the public key can make one, only the holder of the private key can open
-it. Inside are the key and the project and name that it is for, so a box that is copied into another row opens nothing
-there.
+A box is a libsodium sealed box: anyone with the public key can make one, and only the private key opens it. It contains
+the key, and the project and name that the key is for, so a box that is copied into another row is refused there.
 """
 
 import base64
@@ -36,18 +35,18 @@ class KeyFileUnusable(ProvisionerError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SealingKey:
-    """The public half: what seals."""
+    """The public half, which seals."""
 
     key_id: str
     public: bytes
 
     @classmethod
     def of(cls, public: bytes) -> "SealingKey":
-        """The key with the id that follows from it."""
+        """Return the key with the id that is derived from it."""
         return cls(key_id=f"k{hashlib.sha256(public).hexdigest()[:12]}", public=public)
 
     def seal(self, api_key: Secret, *, project_id: str, name: str) -> str:
-        """Seal a key for the connection of that name in that project: what a row's `credential` holds."""
+        """Seal a key for one connection in one project; returns the value of a row's `credential`."""
         content = {"apiKey": api_key.reveal(), "projectId": project_id, "name": name}
         box = SealedBox(PublicKey(self.public)).encrypt(orjson.dumps(content))
         return f"{PREFIX}{self.key_id}:{base64.b64encode(box).decode()}"
@@ -55,7 +54,7 @@ class SealingKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SealingPair:
-    """Both halves. `line` is what the key file holds of it."""
+    """Both halves. `line` is their representation in the key file."""
 
     key: SealingKey
     private: Secret
@@ -75,7 +74,7 @@ class SealingPair:
 
 
 def add_to_file(path: Path, pair: SealingPair) -> None:
-    """Add a pair to the key file, which only its owner may read. Raises `KeyFileUnusable`."""
+    """Add a pair to the key file, which only its owner can read. Raises `KeyFileUnusable`."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, PRIVATE_MODE)
@@ -89,7 +88,7 @@ def add_to_file(path: Path, pair: SealingPair) -> None:
 
 
 def read_file(path: Path) -> Mapping[str, PrivateKey]:
-    """Every private key of the file by its id; none if there is no file. Raises `KeyFileUnusable`."""
+    """Return the file's private keys by id; none if there is no file. Raises `KeyFileUnusable`."""
     try:
         with path.open(encoding="ascii") as file:
             _require_private(path, os.fstat(file.fileno()))
@@ -112,10 +111,10 @@ def _read_line(path: Path, number: int, line: str) -> tuple[str, PrivateKey]:
 
 
 def is_private(mode: int, *, owner: int, reader: int) -> bool:
-    """Tell whether nobody but its reader may see a file; `owner` and `reader` are user ids.
+    """Whether only its reader can see a file; `owner` and `reader` are user ids.
 
-    A service manager or a cluster keeps a secret as root's and lends it to the service through its group: PostgreSQL
-    allows the same for the key of its certificate.
+    Service managers and clusters own a secret as root and give the service access through its group. PostgreSQL allows
+    the same for the key of its certificate.
     """
     return not mode & (_OTHERS_BUT_GROUP if owner == 0 != reader else _OTHERS)
 
@@ -131,7 +130,7 @@ def _wiped(day: str) -> str:
 
 
 class BoxOpener:
-    """Opens sealed credentials with every key of the key file; reads the file again when it meets an unknown key."""
+    """Opens sealed credentials with all keys of the key file; an unknown key id makes it read the file again."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -139,7 +138,7 @@ class BoxOpener:
         self._stamp: tuple[int, int] | None = None
 
     def open(self, request: Request) -> Secret:
-        """The API key in the request's box. Raises `CredentialUnreadable`."""
+        """Return the API key in the request's box. Raises `CredentialUnreadable`."""
         key_id, _, text = request.credential.removeprefix(PREFIX).partition(":")
         day, _, left = text.rpartition(":")
         if left == WIPED:

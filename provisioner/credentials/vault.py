@@ -1,8 +1,8 @@
-"""Find the API key of a request: a named credential from the settings, or one that is sealed in the row.
+"""Find the API key of a request: a named credential from the settings, or a sealed one in the row.
 
-Names are compared without case, and `_` is `-`. Keys in the environment are read once, keys in files again when they
-change; opening one of these does no I/O but a look at its file, once a second at most. Keys in Infisical are fetched
-with the identity of the request's target, or of the target that the settings name, and kept for a while.
+Names are compared without case, and `_` equals `-`. Keys in the environment are read once, and keys in files again when
+they change; opening one of these does no I/O except a check of its file, at most once a second. Keys in Infisical are
+fetched with the identity of the request's target, or of the target in the settings, and cached.
 """
 
 import os
@@ -36,14 +36,14 @@ class FromVariable:
 
 @dataclass(frozen=True, slots=True)
 class FromFile:
-    """The key is in a file; it may be replaced at any time."""
+    """The key is in a file, which may be replaced at any time."""
 
     path: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FromInfisical:
-    """The key is a secret in Infisical; it is kept for `cache` seconds. `target` None: the request's own."""
+    """The key is a secret in Infisical, cached for `cache` seconds. `target` None means the request's own."""
 
     place: SecretLocation
     target: str | None = None
@@ -51,20 +51,20 @@ class FromInfisical:
 
 
 Source = FromVariable | FromFile | FromInfisical | Secret
-"""Where a named credential comes from; a `Secret` is the key itself."""
+"""The source of a named credential; a `Secret` is the key itself."""
 
 
 class Opener(Protocol):
-    """Opens credentials that are sealed in rows."""
+    """Opens sealed credentials of rows."""
 
     def open(self, request: Request) -> Secret:
-        """The API key in the request's box. Raises `CredentialUnreadable`."""
+        """Return the API key in the request's box. Raises `CredentialUnreadable`."""
 
 
 class NamedVault:
     """The credentials of this worker.
 
-    Raises `ValueError` when two names are the same. `environ` is read at once; `opener` opens sealed credentials.
+    Raises `ValueError` if two names are the same. `environ` is read at once; `opener` opens sealed credentials.
     """
 
     def __init__(
@@ -94,21 +94,21 @@ class NamedVault:
             self._add(name, source, environ, monotonic)
 
     async def open(self, request: Request) -> Secret:
-        """The API key for a request of no target. Raises as `TargetVault.open`."""
+        """Return the API key for a request without a target. Raises as `TargetVault.open`."""
         key = self.at_hand(request)
         return key if key is not None else self._find(request)
 
     def at_hand(self, request: Request) -> Secret | None:
-        """The API key, if it is in memory under the very name that the request uses: nearly always."""
+        """Return the API key if it is in memory under exactly the request's name, which is the usual case."""
         return self._keys.get(request.credential)
 
     def at(self, target: str, store: SecretStore) -> "TargetVault":
-        """The vault for the requests of one target; credentials that are to come from there come from `store`."""
+        """Return the vault for the requests of one target; credentials kept in that target come from `store`."""
         self._stores[target] = store
         return TargetVault(self, target)
 
     def fetched(self, request: Request, target: str) -> FetchedSecret | None:
-        """Where to fetch the request's credential, if it is one to fetch. Raises `CredentialUnreadable`."""
+        """Return where to fetch the request's credential, if it must be fetched. Raises `CredentialUnreadable`."""
         name = canonical(request.credential)
         if (source := self._fetching.get(name)) is None:
             return None
@@ -170,9 +170,9 @@ class TargetVault:
         self._target = target
 
     async def open(self, request: Request) -> Secret:
-        """The API key for a request.
+        """Return the API key for a request.
 
-        Raises `CredentialUnknown`, `CredentialUnreadable`, or `CredentialUnavailable` when it may be had later.
+        Raises `CredentialUnknown`, `CredentialUnreadable`, or `CredentialUnavailable` if it may be available later.
         """
         if (key := self._vault.at_hand(request)) is not None:
             return key
@@ -180,14 +180,14 @@ class TargetVault:
         return await (self._vault.open(request) if fetched is None else fetched.get())
 
     async def reopen(self, request: Request) -> Secret:
-        """The key as it is now, after it was refused. Raises as `open` does."""
+        """Return the present key after a refusal. Raises as `open`."""
         fetched = self._vault.fetched(request, self._target)
         return await (self._vault.open(request) if fetched is None else fetched.again())
 
 
 def _unknown(name: str) -> str:
     if not _is_name(name) or name.startswith("sk-"):
-        # It may be a key that somebody put where a name belongs: it must not get into logs and rows.
+        # It may be a key in the place of a name, which must not get into logs and rows.
         return "the request's credential is neither the name of a credential nor a sealed one"
     return (
         f"credential {name!r} is not configured on this worker: add [credentials.{name}] to its settings, or set"

@@ -10,11 +10,11 @@ from provisioner.core.errors import DatabaseUnusable
 
 WORD: Final = "embedded"
 ELSEWHERE: Final = "set database.url to embedded:/PATH with a directory of your own"
-SYSTEM: Final = Path("/var/lib")  # root's: the server runs as another account, which cannot enter root's home
+SYSTEM: Final = Path("/var/lib")  # for root: the server runs as another account, which cannot enter root's home
 
 
 def is_embedded(url: str) -> bool:
-    """Whether a database's address means the embedded one."""
+    """Whether a database address means the embedded one."""
     return url == WORD or url.startswith(f"{WORD}:")
 
 
@@ -26,7 +26,7 @@ def directory_of(
     root: bool | None = None,
     home: Path | None = None,
 ) -> Path:
-    """The directory that `embedded` or `embedded:/path` means. Raises `DatabaseUnusable` where none is known."""
+    """Return the directory that `embedded` or `embedded:/path` means. Raises `DatabaseUnusable` if there is none."""
     named = url.removeprefix(WORD).removeprefix(":")
     if named:
         return Path(named)
@@ -35,7 +35,7 @@ def directory_of(
 
 def _user_data(environ: Mapping[str, str], platform: str, root: bool, home: Path | None) -> Path:
     given = environ.get("XDG_DATA_HOME", "")
-    if os.path.isabs(given):  # noqa: PTH117 - XDG's rule for the text: a relative one is ignored
+    if os.path.isabs(given):  # noqa: PTH117 - XDG's rule: a relative path is ignored
         return Path(given)
     if root:
         return SYSTEM

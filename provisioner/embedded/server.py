@@ -1,4 +1,4 @@
-"""The embedded database as a command uses it: there when its address is asked for, and until the command ends."""
+"""The embedded database as a command uses it: started when its address is needed, kept until the command ends."""
 
 import errno
 import fcntl
@@ -22,11 +22,11 @@ from provisioner.embedded.place import ELSEWHERE, directory_of, is_embedded
 from provisioner.embedded.supervisor import DATABASE, STATE, SUPERVISOR, USERS
 from provisioner.sandbox.postgres import INSTALL, SETTINGS, USER, SandboxUnavailable, bundled, other_account, reachable
 
-PATIENCE: Final = 90.0  # seconds for a start: recovery after a kill may have much to replay
+PATIENCE: Final = 90.0  # seconds for a start: recovery after a kill may take long
 SPARE: Final = 20 << 20  # bytes; a server that cannot write its next file of 16 MiB does not start
-BREATH: Final = 0.05  # seconds between two looks
+BREATH: Final = 0.05  # seconds between two checks
 LONGEST_PATH: Final = 900  # bytes; PostgreSQL keeps paths below the directory in 1,024
-# A laptop's worth: enough for some workers and a person who looks. What is made here can be moved with pg_dump.
+# Sized for a laptop: enough for some workers and one person. The data can be moved with pg_dump.
 KEPT_SETTINGS: Final = SETTINGS | {"max_connections": "60", "shared_buffers": "128MB", "log_timezone": "UTC"}
 _REASONS: Final = {
     errno.ENOSPC: "the disk is full: free some space, then run the command again; no data are lost",
@@ -42,26 +42,26 @@ _REASONS: Final = {
 
 
 def source_of(secret: Secret) -> Secret | Callable[[], Secret]:
-    """The address of the database, or for the embedded one a function that sees that it runs and tells where."""
+    """Return the database's address, or for the embedded one a function that starts it and returns its address."""
     url = secret.reveal()
     return embedded_at(directory_of(url)).url if is_embedded(url) else secret
 
 
 @cache
 def embedded_at(directory: Path) -> "EmbeddedDatabase":
-    """The embedded database in a directory: one a process, because its lock is held until the process ends."""
+    """Return the embedded database of a directory: one per process, because its lock is held until the process ends."""
     return EmbeddedDatabase(directory)
 
 
 class EmbeddedDatabase:
-    """One data directory. What cannot be done raises `DatabaseUnusable`, in a sentence that says what to do."""
+    """One data directory. Failures raise `DatabaseUnusable`, with a sentence that says what to do."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._users: int | None = None
 
     def url(self) -> Secret:
-        """Where the server is, started if it does not run; it stays up as long as this process."""
+        """Start the server if it does not run, and return its address; it stays up as long as this process."""
         port = self.state()["port"]
         try:
             password = (self.directory / "password").read_text(encoding="utf-8").strip()
@@ -72,7 +72,7 @@ class EmbeddedDatabase:
         return Secret(f"postgresql://{USER}:{password}@127.0.0.1:{port}/{DATABASE}?sslmode=disable")
 
     def state(self) -> dict[str, Any]:
-        """What the supervisor says about the server: its port, process and version; started if it does not run."""
+        """Start the server if it does not run, and return the supervisor's description: port, process, version."""
         try:
             self._enter()
             deadline = time.monotonic() + PATIENCE
@@ -92,11 +92,11 @@ class EmbeddedDatabase:
 
     @property
     def programs(self) -> Path:
-        """The directory of the programs that fit the data, such as psql and pg_dump."""
+        """Return the directory of the programs for this data, such as psql and pg_dump."""
         return self._bundled()[0]
 
     def _enter(self) -> None:
-        """Say that we use it: until this process ends, however it ends."""
+        """Take the users' lock, until this process ends in whatever way."""
         if self._users is not None:
             return
         if len(os.fsencode(self.directory)) > LONGEST_PATH:
@@ -105,7 +105,7 @@ class EmbeddedDatabase:
         self._make_directory()
         users = os.open(self.directory / USERS, os.O_RDWR | os.O_CREAT, 0o600)
         deadline = time.monotonic() + PATIENCE
-        while not _locked(users, fcntl.LOCK_SH):  # the last command has left, and the server is being stopped
+        while not _locked(users, fcntl.LOCK_SH):  # the last command has left, and the server is stopping
             if time.monotonic() > deadline:
                 os.close(users)
                 raise self._unusable(f"it has not stopped within {PATIENCE:.0f} s: see server.log there")
@@ -128,7 +128,7 @@ class EmbeddedDatabase:
         directory.mkdir(mode=0o700, exist_ok=True)
 
     def _supervisor_lock(self) -> int | None:
-        """The supervisor's lock, if nobody has it: then there is no supervisor."""
+        """Return the supervisor's lock if it is free, which means that there is no supervisor."""
         lock = os.open(self.directory / SUPERVISOR, os.O_RDWR | os.O_CREAT, 0o600)
         if _locked(lock, fcntl.LOCK_EX):
             return lock
@@ -141,7 +141,7 @@ class EmbeddedDatabase:
         return None
 
     def _start(self, lock: int) -> None:
-        """Start a supervisor, which gets the lock; return when the server takes connections."""
+        """Start a supervisor and hand it the lock; return when the server accepts connections."""
         programs, version = self._bundled()
         account = _account()
         spec = {
@@ -170,7 +170,7 @@ class EmbeddedDatabase:
             raise self._refusal(error)
 
     def _bundled(self) -> tuple[Path, str]:
-        """The programs that fit the data that are there, else the newest."""
+        """Return the bundled programs that fit existing data, else the newest ones."""
         try:
             made_by = int((self.directory / "data" / "PG_VERSION").read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -210,7 +210,7 @@ class EmbeddedDatabase:
 
 
 def _answers(port: int) -> bool:
-    """Whether anybody listens there: what was written about a server that was killed just now is still to be read."""
+    """Whether anything listens there: the description may be that of a server that was just killed."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
@@ -231,7 +231,7 @@ def _locked(file: int, kind: int) -> bool:
 
 
 def _exchange(supervisor: "subprocess.Popen[bytes]", line: bytes) -> tuple[dict[str, Any] | None, str]:
-    """What the supervisor answers, or how it ended instead; it goes its own way afterwards."""
+    """Return the supervisor's answer, or how it ended instead; it continues on its own afterwards."""
     if supervisor.stdin is None or supervisor.stdout is None or supervisor.stderr is None:
         raise AssertionError  # they are pipes
     with suppress(BrokenPipeError):

@@ -1,9 +1,9 @@
-"""Keep one embedded PostgreSQL while any command uses it: a process of its own, started by the first command.
+"""Run one embedded PostgreSQL while any command uses it, in a process of its own that the first command starts.
 
-Locks say who is there, because the system releases them however a process ends. Each command holds `users.lock` shared,
-and this process stops the server as soon as it gets that lock for itself alone. `supervisor.lock` comes locked from the
-command that started this process: who gets it knows that there is no supervisor. The first line on standard output
-says how the start went.
+File locks show which processes exist, because the system releases them however a process ends. Each command holds a
+shared lock on `users.lock`, and this process stops the server as soon as it gets that lock exclusively.
+`supervisor.lock` is inherited in its locked state from the command that started this process: any process that can lock
+it knows that there is no supervisor. The first line on standard output reports the result of the start.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ DATABASE: Final = "provisioner"
 STATE: Final = "server.json"
 USERS: Final = "users.lock"
 SUPERVISOR: Final = "supervisor.lock"
-LOOK: Final = 0.2  # seconds between two looks whether anybody is left
-RESTARTS: Final = 3  # of a server that ended by itself, within
+LOOK: Final = 0.2  # seconds between two checks whether anybody still uses the server
+RESTARTS: Final = 3  # of a server that ended unexpectedly, within
 LATELY: Final = 60.0  # seconds
 LARGEST_LOG: Final = 4 << 20  # bytes, above which the next start begins a new one
-NEEDED: Final = 100 << 20  # bytes; an empty database has about half of it
+NEEDED: Final = 100 << 20  # bytes; an empty database takes about half
 GONE_AFTER: Final = 30.0  # seconds that a server may take to stop
 
 
 @dataclass(slots=True, kw_only=True)
 class KeptCluster(Cluster):
-    """A data directory whose contents somebody needs: nothing that may hold data is ever removed."""
+    """A data directory that somebody needs: nothing that may contain data is ever removed."""
 
     def _pause(self, seconds: float) -> None:
-        """Wait; nobody is a parent here."""
+        """Sleep; there is no parent process to watch."""
         time.sleep(seconds)
 
     def prepare(self, *, password: str, copy: bool) -> None:
-        """Bring in the programs if need be, and make the data unless they are there: all of it, or nothing."""
+        """Copy the programs if necessary, and create the data directory unless it exists: completely, or not at all."""
         self.directory.chmod(0o700)
         self._own(self.directory)
         if copy:
@@ -55,10 +55,10 @@ class KeptCluster(Cluster):
             log.replace(log.with_suffix(".log.1"))
         if self.data.exists():
             return
-        if shutil.disk_usage(self.directory).free < NEEDED:  # initdb's own words for it vary, and some say nothing
+        if shutil.disk_usage(self.directory).free < NEEDED:  # initdb's own messages for it vary, and some are empty
             raise OrderError(os.strerror(errno.ENOSPC))
         fresh, secret = self.directory / "data.new", self.directory / "password"
-        shutil.rmtree(fresh, ignore_errors=True)  # half-made by a start that was cut short: nothing was ever in it
+        shutil.rmtree(fresh, ignore_errors=True)  # left by a start that was interrupted, and never used
         self._write(secret, password)
         self._initdb(secret, fresh)
         self._make_database(fresh)
@@ -88,14 +88,14 @@ class KeptCluster(Cluster):
             raise OrderError(with_last_lines("the database could not be made", made.stdout))
 
     def take_over(self) -> None:
-        """Stop a server that a killed supervisor left on this data, so that the next start finds it free."""
+        """Stop a server that a killed supervisor left running on this data, so that the next start succeeds."""
         match self._pid_file():
             case [first, *_] if first.strip().isdigit():
                 pid = int(first)
             case _:
                 return
         if not self._is_server(pid):
-            self._fail_unknown_targets(first)
+            self._own_pid_file(first)
             return
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGINT)
@@ -106,7 +106,7 @@ class KeptCluster(Cluster):
             time.sleep(0.05)
 
     def _is_server(self, pid: int) -> bool:
-        """Whether a process is a server on this data: it works in that directory, and a reused number does not."""
+        """Whether a process is a server on this data: such a process runs in that directory."""
         with suppress(OSError):
             if Path("/proc/self").exists():
                 return Path(f"/proc/{pid}/cwd").readlink() == self.data
@@ -114,10 +114,10 @@ class KeptCluster(Cluster):
             return os.fsencode(self.data) in said.stdout
         return False
 
-    def _fail_unknown_targets(self, first: str) -> None:
-        """Let the pid file of a dead server name us: PostgreSQL never takes its parent for another server.
+    def _own_pid_file(self, first: str) -> None:
+        """Put our process id into a dead server's pid file: PostgreSQL never mistakes its parent for another server.
 
-        It still looks whether anything uses the shared memory that the file names.
+        PostgreSQL still checks whether anything uses the shared memory that the file names.
         """
         file = self.data / "postmaster.pid"
         with suppress(OSError):
@@ -137,7 +137,7 @@ class Supervisor:
         self._ends: list[float] = []
 
     def start(self) -> None:
-        """Start the server and say where it is."""
+        """Start the server and report its address."""
         self._state.unlink(missing_ok=True)
         self._cluster.take_over()
         said = self._cluster.start()
@@ -148,11 +148,11 @@ class Supervisor:
         fresh.replace(self._state)
 
     def stop_soon(self, *_: object) -> None:
-        """Stop at the next look: the machine shuts down, or somebody wants it."""
+        """Stop at the next check: the machine shuts down, or somebody asked for it."""
         self._told_to_stop = True
 
     def keep(self) -> None:
-        """Keep the server up until nobody uses it; one that ends by itself is started again."""
+        """Keep the server running until nobody uses it; restart it if it ends unexpectedly."""
         while not self._told_to_stop and not self._alone():
             server = self._cluster.server
             try:
@@ -178,13 +178,13 @@ class Supervisor:
         return len(self._ends) > RESTARTS
 
     def close(self) -> None:
-        """Stop the server; its data stay."""
+        """Stop the server; its data remain."""
         self._state.unlink(missing_ok=True)
         self._cluster.stop("fast")
 
 
 def main(spec: dict[str, Any]) -> None:
-    """Start what the specification says, tell how that went, and keep it."""
+    """Start the server as specified, report the result, and keep it running."""
     supervisor = None
     try:
         cluster = KeptCluster(
@@ -207,13 +207,13 @@ def main(spec: dict[str, Any]) -> None:
         return
     _answer({})
     try:
-        # The command that started us goes its own way, and nobody reads what is printed from here on.
+        # The command that started us has gone on, and nobody reads further output.
         null = os.open(os.devnull, os.O_RDWR)
         for stream in (1, 2):
             os.dup2(null, stream)
         with suppress(
             OrderError, OSError, subprocess.SubprocessError
-        ):  # the next command starts it again, and says why
+        ):  # the next command starts it again, and reports the reason
             supervisor.keep()
     finally:
         supervisor.close()
@@ -228,6 +228,6 @@ if __name__ == "__main__":
     for ignored in (signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, lambda *_: None)  # not SIG_IGN, which the server would inherit
     order = sys.stdin.readline()
-    # The command waits for its own child alone, so that it leaves none behind; this one is on its own.
+    # The command waits only for its direct child; this process continues on its own.
     if os.fork() == 0:
         main(json.loads(order))

@@ -1,1 +1,1 @@
-"""The only rooms that speak to Infisical."""
+"""The only modules that speak to Infisical."""

@@ -1,19 +1,18 @@
-"""Turn an answer of Infisical into an observation.
+"""Interpret an answer as an observation.
 
-Pure: no clock, no I/O, and never an exception, whatever the answer is. Read by status, then by `error`, then by how
-`message` begins. What an answer means and what it proves are two things: a gateway's page may say clearly that the
-address is wrong, and may have come after the create went through. Only the promised answer proves that a connection was
-made, and only Infisical's own refusal that none was. A doubt costs a look-up; a wrong guess would cost a connection
-made twice or lost.
+Pure: no clock, no I/O, and never an exception, whatever the answer. The status decides first, then `error`, then the
+beginning of `message`. What an answer means and what it proves are two things: a gateway's page may say clearly that
+the address is wrong, and still follow a create that went through. Only the documented answer proves that a connection
+was made, and only Infisical's own refusal that none was. A doubt costs a look-up; a wrong guess would duplicate or lose
+a connection.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 from provisioner.core.doubt import APP
 from provisioner.core.model import Action, Connection, Observation, Proof, Result
 from provisioner.infisical.parts import (
-    Asked,
     Reply,
     Unreadable,
     clean,
@@ -24,58 +23,40 @@ from provisioner.infisical.parts import (
 )
 from provisioner.infisical.refusals import FOREIGN, UNEXPLAINED, read_refusal
 
+T = TypeVar("T")
 
-def read_answer(
-    asked: Asked,
-    status: int,
-    headers: Mapping[str, str],
-    body: bytes,
-    *,
-    now: float | None = None,
-    began: float | None = None,
-    elapsed: float = 0.0,
-) -> Observation:
-    """What an answer shows.
 
-    `headers` are looked up in lower case. The observation holds no part of the key that was sent. `now` is the time of
-    receipt in seconds since 1970, `began` when it was sent on the monotonic clock, and `elapsed` the seconds that the
-    call took. See `is_unexplained` for a 401 that does
-    not say whether it is about the token or the key.
+def read_answer(reply: Reply) -> Observation:
+    """Interpret an answer about a connection. The observation contains no part of the key that was sent.
+
+    See `is_unexplained` for a 401 that does not say whether it is about the token or the key.
     """
-    reply = Reply(asked, status, headers, body, now, began, elapsed)
-    return _read_success(reply) if 200 <= status < 300 else read_refusal(reply)
+    return _read_success(reply) if reply.is_success else read_refusal(reply)
 
 
-def read_list(
-    asked: Asked,
-    status: int,
-    headers: Mapping[str, str],
-    body: bytes,
-    *,
-    now: float | None = None,
-    elapsed: float = 0.0,
-) -> tuple[Observation, tuple[Connection, ...]]:
-    """What the list of a project's connections shows, and the connections if it is `FOUND`."""
-    reply = Reply(asked, status, headers, body, now, None, elapsed)
-    if not 200 <= status < 300:
+def read_list(reply: Reply) -> tuple[Observation, tuple[Connection, ...]]:
+    """Interpret the list of a project's connections; returns them too if it is `FOUND`."""
+    return listed(reply, lambda data: _connections(data, reply.asked.project_id))
+
+
+def listed(reply: Reply, read: Callable[[Any], tuple[T, ...]]) -> tuple[Observation, tuple[T, ...]]:
+    """Interpret a list, whose content `read` takes out of its JSON; returns that too if it is `FOUND`."""
+    if not reply.is_success:
         return read_refusal(reply), ()
     try:
-        connections = _connections(read_json(body), asked.project_id)
+        return reply.shows(Result.FOUND), read(read_json(reply.body))
     except Unreadable as exc:
         return not_understood(reply, exc), ()
-    return reply.shows(Result.FOUND), connections
 
 
 def is_unexplained(observation: Observation) -> bool:
-    """Whether this is a 401 that may be about the token as well as about the key: one cheap call settles it."""
+    """Whether this 401 may be about the token as well as the key, which one cheap call will settle."""
     return observation.result is Result.TOKEN_TROUBLE and observation.message.startswith((UNEXPLAINED, FOREIGN))
 
 
 def _read_success(reply: Reply) -> Observation:
     asked = reply.asked
     try:
-        if asked.action in _DELETING and not reply.body:
-            return reply.shows(Result.REMOVED)
         data = read_json(reply.body)
         return _SUCCESS[asked.action](reply, data.get("appConnection") if isinstance(data, dict) else None)
     except Unreadable as exc:
@@ -83,7 +64,7 @@ def _read_success(reply: Reply) -> Observation:
 
 
 def not_understood(reply: Reply, problem: Unreadable) -> Observation:
-    """An answer of success that shows nothing: another server's if it is no JSON, else the outcome is unknown."""
+    """Interpret a success that shows nothing: another server if it is not JSON, else an unknown outcome."""
     if reply.kind and not reply.kind.endswith("json"):
         kind = clean(reply.kind, secret=reply.asked.key)
         message = f"the server answered {reply.status} with {kind} instead of JSON: check the target's url"
@@ -112,7 +93,7 @@ def _replaced(reply: Reply, data: Any) -> Observation:
 
 
 def _deleted(reply: Reply, data: Any) -> Observation:
-    """Infisical answers with what it has deleted."""
+    """Interpret the answer to a deletion: Infisical returns what it has deleted."""
     _replaced(reply, data)
     return reply.shows(Result.REMOVED)
 
@@ -129,7 +110,6 @@ def _looked_up(reply: Reply, data: Any) -> Observation:
     return reply.shows(Result.FOUND, connection=connection)
 
 
-_DELETING: Final = frozenset({Action.REMOVE, Action.DELETE})
 _SUCCESS: Final[dict[Action, Callable[[Reply, Any], Observation]]] = {
     Action.CREATE: _made,
     Action.REPLACE: _replaced,

@@ -1,6 +1,6 @@
-"""How a machine identity proves itself, and what Infisical answers to a login.
+"""The login methods of a machine identity, and the interpretation of answers to a login.
 
-Pure, but for reading a secret from where it is kept: that happens anew at each login, so that a changed file counts at
+Pure, except for reading a secret from its source: that happens at each login, so that a changed file takes effect at
 once.
 """
 
@@ -19,13 +19,13 @@ from provisioner.infisical.refusals import elsewhere, misled_by, quoting
 
 SecretSource = Secret | Callable[[], Secret]
 
-# A token goes into a header: anything but these would end the header or be refused by the HTTP library.
+# A token goes into a header: any other character would end the header or be refused by the HTTP library.
 _is_token = re.compile(r"[!-~]{1,16384}").fullmatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UniversalAuth:
-    """A client id with a client secret. `organization_slug` chooses among the identity's organizations."""
+    """A client id with a client secret. `organization_slug` selects among the identity's organizations."""
 
     client_id: str
     client_secret: SecretSource
@@ -33,15 +33,15 @@ class UniversalAuth:
 
     @property
     def method(self) -> str:
-        """The login's name in its path."""
+        """The login's name in the URL path."""
         return "universal-auth"
 
     def secret(self) -> Secret:
-        """The client secret as it is now. Raises `ValueError` for what cannot be one: it would count as a failure."""
+        """Return the present client secret. Raises `ValueError` if it cannot be one: a failed login counts."""
         return _checked(self.client_secret, "the client secret")
 
     def body(self, secret: Secret) -> bytes:
-        """The body of a login; raises `TypeError` for text that is no Unicode."""
+        """Return the body of a login. Raises `TypeError` for invalid Unicode."""
         body = {"clientId": self.client_id, "clientSecret": secret.reveal()}
         if self.organization_slug:
             body["organizationSlug"] = self.organization_slug
@@ -50,7 +50,7 @@ class UniversalAuth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenExchange:
-    """Another issuer's token, such as a Kubernetes service account's, is exchanged for an access token."""
+    """Exchanges another issuer's token, such as a Kubernetes service account's, for an access token."""
 
     method: Literal["kubernetes-auth", "oidc-auth", "jwt-auth"]
     identity_id: str
@@ -58,11 +58,11 @@ class TokenExchange:
     organization_slug: str | None = None
 
     def secret(self) -> Secret:
-        """The issuer's token as it is now. Raises `ValueError` for what cannot be one."""
+        """Return the issuer's present token. Raises `ValueError` if it cannot be one."""
         return _checked(self.jwt, "the identity's signed token")
 
     def body(self, secret: Secret) -> bytes:
-        """The body of a login; raises `TypeError` for text that is no Unicode."""
+        """Return the body of a login. Raises `TypeError` for invalid Unicode."""
         body = {"identityId": self.identity_id, "jwt": secret.reveal()}
         if self.organization_slug:
             body["organizationSlug"] = self.organization_slug
@@ -71,12 +71,12 @@ class TokenExchange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StaticToken:
-    """An access token from the settings: there is no login, and none can replace it."""
+    """An access token from the settings: there is no login that could replace it."""
 
     token: SecretSource
 
     def secret(self) -> Secret:
-        """The token as it is now. Raises `ValueError` for what no header can carry."""
+        """Return the present token. Raises `ValueError` if no header can carry it."""
         return _checked(self.token, "the access token")
 
 
@@ -85,7 +85,7 @@ Auth = UniversalAuth | TokenExchange | StaticToken
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Granted:
-    """A login brought a token that lives for `lifetime` seconds, infinitely long if it never expires."""
+    """A login returned a token that lives for `lifetime` seconds; infinite if it never expires."""
 
     token: Secret
     lifetime: float
@@ -93,10 +93,10 @@ class Granted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """A person may have to act.
+    """The login was refused, and a person may have to act.
 
-    `counted`: Infisical counts the refusal, and after three of them locks the client id for everybody who uses it.
-    `locked`: it has done so, and even the right secret is refused for a while.
+    `counted`: Infisical counts the refusal, and locks the client id for everybody who uses it after three of them.
+    `locked`: it has done so, and refuses even the right secret for a while.
     """
 
     message: str
@@ -106,7 +106,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limited:
-    """Over the rate limit of logins: none for `pause` seconds."""
+    """The rate limit of logins is reached: none may be sent for `pause` seconds."""
 
     pause: float
 
@@ -142,9 +142,9 @@ def read_login(
     method: str = "universal-auth",
     host: str = "",
 ) -> Login:
-    """What the answer to a login means.
+    """Interpret the answer to a login.
 
-    `secret` is what was sent: no message holds it. `host` is who was asked: Infisical's cloud has regions.
+    `secret` is what was sent; no message contains it. `host` is who was asked: Infisical's cloud has regions.
     """
     if 200 <= status < 300:
         return _granted(status, headers, body)
@@ -152,7 +152,7 @@ def read_login(
     message = envelope.message if envelope else ""
     if status == 429:
         return Limited(pause=read_retry_after(headers, message, None))
-    # A gateway may put a page of its own into the place of Infisical's refusal, which was counted all the same.
+    # A gateway may replace Infisical's refusal by its own page, but the refusal was counted all the same.
     counted = status == 401 and method == "universal-auth"
     if misled := misled_by(status, headers, envelope):
         return Refused(message=shorten(f"the login failed: {clean(misled, secret=secret.reveal())}"))
@@ -164,7 +164,7 @@ def read_login(
 
 
 def _foreign(status: int, headers: Mapping[str, str], *, counted: bool) -> Refused | Trouble:
-    """What an answer means that Infisical does not give."""
+    """Interpret an answer that does not come from Infisical."""
     said = f"the login was answered with {status} and {content(headers)}, which is not how Infisical answers"
     if status < 500:
         advice = "a gateway in front of it may require its own login; check the target's url and proxy"
@@ -187,7 +187,7 @@ def _granted(status: int, headers: Mapping[str, str], body: bytes) -> Granted | 
 
 
 def _advice(status: int, message: str, host: str) -> str:
-    """What to do about a refusal, with Infisical's own words behind it."""
+    """Say what to do about a refusal, followed by Infisical's own words."""
     if _LOCKED in message:
         advice = "logins of this identity are locked for a while after failed ones: check the client secret"
     elif message.startswith(_UNKNOWN):
@@ -201,7 +201,7 @@ def _advice(status: int, message: str, host: str) -> str:
 
 
 def _lifetime(expires_in: object) -> float:
-    """Seconds; 0 means for ever. Where it is not told, the token is used until it is refused."""
+    """Return seconds; 0 means for ever. If the lifetime is missing, the token is used until it is refused."""
     if isinstance(expires_in, bool) or not isinstance(expires_in, int | float) or expires_in <= 0:
         return math.inf
     return float(expires_in)

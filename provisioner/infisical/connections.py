@@ -1,8 +1,7 @@
-"""Make the app-connection calls of one target, each authorised and each read into an observation.
+"""Make the app-connection calls of one target: authorise each, and interpret its answer as an observation.
 
-A create or a replacement is sent once. Only when Infisical itself refused the token, which is certain not to have
-changed anything, the same request is sent once more with a new token. Reads are repeated a little when nothing came
-back.
+A create or a replacement is sent once. Only if Infisical itself refused the token, and so certainly changed nothing, is
+the same request sent once more with a new token. Reads are repeated a few times if no answer comes back.
 """
 
 import asyncio
@@ -21,7 +20,7 @@ from provisioner.core.rotations import Rotation
 from provisioner.core.secret import Secret
 from provisioner.infisical.answers import is_unexplained, read_answer, read_list
 from provisioner.infisical.identity import Identity, Token
-from provisioner.infisical.parts import Asked
+from provisioner.infisical.parts import Asked, Reply
 from provisioner.infisical.projects import read_project, read_projects
 from provisioner.infisical.refusals import is_used_up, key_refused
 from provisioner.infisical.rotation_answers import read_rotations
@@ -29,21 +28,21 @@ from provisioner.infisical.transport import LONGEST_ANSWER, AnswerLost, NotSent,
 from provisioner.infisical.wire import Routes, create_body, replace_body, update_body
 
 READ_TRIES: Final = 3
-USED_UP_TRIES: Final = 4  # tokens after the first one, while each turns out to be used up by others of our calls
-NAMED: Final = 5  # rotations that use a connection which cannot be deleted
+USED_UP_TRIES: Final = 4  # further tokens to try while other calls of ours keep using them up
+NAMED: Final = 5  # how many rotations to name that use a connection which cannot be deleted
 LONGEST_LIST: Final = 64 * 2**20  # bytes; a connection is about 1 KiB, and the list has no pages
 _NO_ANSWER: Final = frozenset({Result.NOT_SENT, Result.UNKNOWN})
 
 
 class Call(NamedTuple):
-    """One request, what its answer has to be about, and who reads it."""
+    """One request, what its answer has to match, and the function that interprets it."""
 
     asked: Asked
     method: str
     url: URL
     body: bytes | None = None
-    listing: "Callable[..., tuple[Observation, tuple[Any, ...]]] | None" = None
-    read: Callable[..., Observation] = read_answer
+    listing: "Callable[[Reply], tuple[Observation, tuple[Any, ...]]] | None" = None
+    read: Callable[[Reply], Observation] = read_answer
 
 
 Found = tuple[Observation, tuple[Connection, ...]]
@@ -51,10 +50,10 @@ _Read = tuple[Observation, tuple[Any, ...]]
 
 
 class InfisicalConnections:
-    """The app connections of one target.
+    """The calls about app connections of one target.
 
-    `marker` is the id of this installation where descriptions are marked. `read_pause` is the longest first pause
-    between tries of a read, in seconds. `now` tells the time in seconds since 1970, `monotonic` measures calls.
+    `marker` is this installation's id if descriptions carry a marker. `read_pause` is the longest first pause between
+    tries of a read, in seconds. `now` returns seconds since 1970; `monotonic` times the calls.
     """
 
     def __init__(
@@ -77,7 +76,7 @@ class InfisicalConnections:
         self._monotonic = monotonic
 
     async def create(self, request: Request, key: Secret) -> Observation:
-        """Create the connection. At most one create passes Infisical's token check: it is never repeated after that."""
+        """Create the connection. At most one create passes Infisical's token check; after that it is never repeated."""
         try:
             body = create_body(request, key, marker=self._marker)
         except TypeError:
@@ -87,39 +86,38 @@ class InfisicalConnections:
         return (await self._authorised(call))[0]
 
     async def look_up(self, request: Request) -> Observation:
-        """Find the connection of that name in the request's project."""
+        """Find the connection with the request's name in its project."""
         return (await self._patiently(self._by_name(request.name, request.project_id)))[0]
 
     async def get(self, connection_id: str) -> Observation:
-        """Find a connection by its id: `FOUND` or `ABSENT`, or what stood in the way."""
+        """Find a connection by its id: `FOUND`, `ABSENT`, or what prevented the answer."""
         call = Call(Asked(Action.CONFIRM, connection_id=connection_id), "GET", self._routes.by_id(connection_id))
         return (await self._patiently(call))[0]
 
     async def list(self, project_id: str | None) -> Found:
-        """All OpenRouter connections of a project, or with None of the organization, where the identity may read those.
+        """Return all OpenRouter connections of a project, or (None) of the organization if the identity may read those.
 
-        `FOUND` with the connections, or what stood in the way.
+        The observation is `FOUND`, or what prevented it.
         """
         url = self._routes.listing(project_id)
         return await self._patiently(Call(Asked(Action.LOOK_UP, project_id), "GET", url, listing=read_list))
 
     async def projects(self, kind: str | None = None) -> tuple[Observation, tuple[SeenProject, ...]]:
-        """All projects of a type, or of any, that the machine identity is a member of: `FOUND` with them, in one read.
+        """Return all projects of a type, or of any, that the machine identity is a member of, in one read.
 
-        It has no pages.
+        The list has no pages. The observation is `FOUND`, or what prevented it.
         """
         call = Call(Asked(Action.LOOK_UP), "GET", self._routes.projects(kind), listing=read_projects)
         return await self._patiently(call)
 
     async def project(self, project_id: str) -> Observation:
-        """Ask for one project: `FOUND`, `PROJECT_MISSING` if there is none, or what stood in the way."""
+        """Look up one project: `FOUND`, `PROJECT_MISSING` if it does not exist, or what prevented the answer."""
         asked = Asked(Action.LOOK_UP, project_id.lower())
-        return (await self._patiently(Call(asked, "GET", self._routes.project(project_id.lower()), read=read_project)))[
-            0
-        ]
+        call = Call(asked, "GET", self._routes.project(project_id.lower()), read=read_project)
+        return (await self._patiently(call))[0]
 
     async def replace(self, request: Request, connection: Connection, key: Secret) -> Observation:
-        """Set the key and, where one is asked for, the description of an existing connection. It is never repeated."""
+        """Set the key of an existing connection, and its description if one is requested. Never repeated."""
         try:
             body = replace_body(request, key)
         except TypeError:
@@ -129,7 +127,7 @@ class InfisicalConnections:
         return (await self._authorised(call))[0]
 
     async def update(self, request: Request, connection: Connection, key: Secret | None) -> Observation:
-        """Send what was edited of a request; `key` where its credential was. It is never repeated."""
+        """Send what was edited of a request; with `key` if its credential was. Never repeated."""
         try:
             body = update_body(request, key, marker=self._marker)
         except TypeError:
@@ -139,7 +137,7 @@ class InfisicalConnections:
         return (await self._authorised(call))[0]
 
     async def remove(self, connection: Connection) -> Observation:
-        """Delete a connection. Where something uses it, the rotations that do are named: Infisical itself does not."""
+        """Delete a connection. If rotations use it, the observation names them, because Infisical itself does not."""
         asked = Asked(Action.REMOVE, connection.project_id, connection_id=connection.id)
         call = Call(asked, "DELETE", self._routes.by_id(connection.id))
         seen = (await self._authorised(call))[0]
@@ -151,7 +149,7 @@ class InfisicalConnections:
         return replace(seen, message=f"{seen.message.rstrip('.')}: {named}") if users else seen
 
     async def _rotations(self, project_id: str) -> tuple[Observation, tuple[Rotation, ...]]:
-        """All secret rotations of a project."""
+        """Return all secret rotations of a project."""
         url = self._routes.rotations.with_query({"projectId": project_id})
         return await self._patiently(Call(Asked(Action.LOOK_UP, project_id), "GET", url, listing=read_rotations))
 
@@ -159,7 +157,7 @@ class InfisicalConnections:
         return Call(Asked(Action.LOOK_UP, project_id, name), "GET", self._routes.by_name(name, project_id))
 
     async def _patiently(self, call: Call) -> _Read:
-        """Read, and read again if nothing came back."""
+        """Read, and retry if no answer came back."""
         retrying = AsyncRetrying(
             stop=stop_after_attempt(READ_TRIES),
             wait=wait_random_exponential(multiplier=self._read_pause, max=2.0),
@@ -176,8 +174,9 @@ class InfisicalConnections:
     async def _authorised(self, call: Call) -> _Read:
         """Send a request, and once more with a new token if the token was refused.
 
-        Several calls may take the last use of a token; who comes too late for that takes the next one. What carries a
-        key is not sent again while somebody else than Infisical may have said so: it may have arrived.
+        Several calls may compete for the last use of a token; a call that comes too late takes the next token. A
+        request that carries a key is repeated only if the refusal is certainly Infisical's own: otherwise it may have
+        arrived.
         """
         found, used_up = await self._once(call)
         left = USED_UP_TRIES
@@ -188,11 +187,11 @@ class InfisicalConnections:
 
     @staticmethod
     def _may_repeat(call: Call, observation: Observation) -> bool:
-        """Whether the token was refused, and it is certain that the call has done nothing."""
+        """Whether the token was refused, and the call has certainly done nothing."""
         return observation.result is Result.TOKEN_TROUBLE and (call.body is None or observation.proof is not Proof.NONE)
 
     async def _once(self, call: Call) -> tuple[_Read, bool]:
-        """Send a request with the token in use; returns also whether that turned out to be used up."""
+        """Send a request with the present token; returns also whether the token turned out to be used up."""
         try:
             token = self._identity.current() or await self._identity.token()
         except (IdentityRefused, LoginUnavailable) as exc:
@@ -213,7 +212,7 @@ class InfisicalConnections:
         return found, used_up
 
     async def _accepts(self, call: Call, token: Token) -> bool:
-        """Whether Infisical still accepts a token: any answer from behind the token check says so."""
+        """Whether Infisical still accepts a token: any answer from behind the token check proves it."""
         token.uses += 1
         probe = self._by_name(call.asked.name, call.asked.project_id or "")
         return (await self._send(probe, token))[0].metered
@@ -231,10 +230,8 @@ class InfisicalConnections:
             elapsed = self._monotonic() - began
             return Observation(result=Result.UNKNOWN, message=str(exc), began=began, elapsed=elapsed), ()
         elapsed = self._monotonic() - began
-        status, received, body = answer
-        if call.listing:
-            return call.listing(call.asked, status, received, body, now=self._now(), elapsed=elapsed)
-        return call.read(call.asked, status, received, body, now=self._now(), began=began, elapsed=elapsed), ()
+        reply = Reply(call.asked, *answer, now=self._now(), began=began, elapsed=elapsed)
+        return call.listing(reply) if call.listing else (call.read(reply), ())
 
 
 _UNWRITABLE: Final = Observation(

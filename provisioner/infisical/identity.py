@@ -1,8 +1,8 @@
 """Keep one access token for all calls of a target.
 
-However many calls find the token gone, one of them logs in and the others wait for it. A refused login is not repeated
-by itself: three failures lock the client id for every worker that uses it. A token is renewed by logging in again, for
-Infisical's own renewal fails with its default settings and deletes the living token.
+When the token is missing, one call logs in and the others wait for it. A refused login is not repeated automatically,
+because three failures lock the client id for every worker that uses it. A token is renewed by logging in again:
+Infisical's own renewal fails with its default settings, and deletes the live token.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ from provisioner.infisical.transport import AnswerLost, NotSent, Transport
 from provisioner.infisical.wire import Routes
 
 LONGEST_PAUSE: Final = 60.0  # seconds between logins that are refused, or whose tokens are refused at once
-FORGOTTEN: Final = 600.0  # seconds after which a token may turn out to have more uses than it used to
+FORGOTTEN: Final = 600.0  # seconds after which a token is assumed to have unlimited uses again
 
 log = structlog.stdlib.get_logger()
 
@@ -45,9 +45,9 @@ log = structlog.stdlib.get_logger()
 class Token:
     """An access token in use.
 
-    `bare` and `json` are the headers that carry it, without and with a body. It is renewed at `renew_at` and useless
-    after `ends`, on the monotonic clock. Each call that sees it accepted says so in `worked`. `uses` counts the calls
-    that took it, `refused` those of them to which Infisical said that it was used up.
+    `bare` and `json` are the headers that carry it, without and with a body. It is renewed at `renew_at` and expires at
+    `ends`, on the monotonic clock. Each call that sees it accepted sets `worked`. `uses` counts the calls that took it,
+    and `refused` those for which Infisical said that its uses were exhausted.
     """
 
     secret: Secret
@@ -64,10 +64,10 @@ class Token:
 class Patience:
     """When to log in again, in seconds.
 
-    `lockout`: after a refusal that counts towards the lockout of Universal Auth, a little more than the server's 300 s.
-    `refused`: after another refusal, doubled with each one that follows. `tries` and `first_pause`: within one login
-    that meets an outage. `outage`: after a login that failed for good. `farewell`: for ending the token, since a clean
-    stop does not wait for a courtesy.
+    `lockout`: after a refusal that counts towards the lockout of Universal Auth; slightly more than the server's 300 s.
+    `refused`: after another refusal, doubled each time. `tries` and `first_pause`: within one login during an outage.
+    `outage`: after a login that failed despite these tries. `farewell`: for revoking the token, because a clean stop
+    does not wait for a courtesy.
     """
 
     lockout: float = 305.0
@@ -80,7 +80,7 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class _Hold:
-    """No login until then, unless the secret that was refused has been replaced."""
+    """No login until this time, unless the refused secret has been replaced."""
 
     error: type[IdentityRefused | LoginUnavailable]
     message: str
@@ -89,7 +89,7 @@ class _Hold:
 
 
 class Identity:
-    """The machine identity of one target. `heard` is told how each login ended, in a word."""
+    """The machine identity of one target. `heard` is called with the outcome of each login."""
 
     def __init__(
         self,
@@ -119,25 +119,25 @@ class Identity:
         self._log = log.bind(target=target)
 
     def current(self) -> Token | None:
-        """The token in use, for one call; None when there is none, it is to be renewed, or it is used up."""
+        """Return the token for one call; None if there is none, or it must be renewed or is used up."""
         token, now = self._token, self._monotonic()
         return token if token is not None and now < token.renew_at and self._take(token, now) else None
 
     async def token(self) -> Token:
-        """A token that ought to work, for one call. Raises `IdentityRefused` or `LoginUnavailable`."""
+        """Return a token that should work for one call. Raises `IdentityRefused` or `LoginUnavailable`."""
         if (token := self.current()) is not None:
             return token
         token, now = self._token, self._monotonic()
         if token is not None and now < token.ends and self._lock.locked() and self._take(token, now):
-            return token  # another call renews it ahead of time; this one does not have to wait
+            return token  # another call renews it early; this one need not wait
         async with self._lock:
             return await self._renewed()
 
     def invalidate(self, token: Token, *, used_up: bool = False) -> bool:
-        """Say that Infisical refuses this token. If it has been replaced meanwhile, nothing happens.
+        """Note that Infisical refuses this token; ignored if it has been replaced meanwhile.
 
-        `used_up`: because it may be used only so often, which is learned, so that later ones are replaced in time. A
-        server may say so once and then no longer know the token; returns whether it was that.
+        `used_up`: its number of uses is exhausted. The number is remembered, so that later tokens are replaced in time.
+        A server may say so once and then no longer know the token; returns whether that was the reason.
         """
         now = self._monotonic()
         used_up = used_up or token.refused > 0
@@ -157,18 +157,18 @@ class Identity:
             self._hold = _Hold(IdentityRefused, message, now + self._next_pause(), token.secret)
             self._log.error("login_refused", reason=message)
             return used_up
-        # What was used up has worked, though the answers to the calls that it was used for may be still to come.
+        # A token that is used up has worked, even if the answers to its calls are still outstanding.
         worked = token.worked or (used_up and token.refused < token.uses)
         self._stillborn = 0 if worked else self._stillborn + 1
         if self._stillborn > 1:
             # Logging in does not help, and at the pace of the calls it would be a storm.
             pause = min(LONGEST_PAUSE, 2.0 ** min(self._stillborn - 2, 10))
-            message = "Infisical refuses access tokens that it has just given out"
+            message = "Infisical refuses access tokens that it has just issued"
             self._hold = _Hold(LoginUnavailable, message, now + pause)
         return used_up
 
     async def revoke(self) -> None:
-        """End the token, as a courtesy at a clean stop: it is tried once, and failing does not matter."""
+        """Revoke the token, as a courtesy at a clean stop: one attempt, whose failure does not matter."""
         token, self._token = self._token, None
         if token is None or isinstance(self._auth, StaticToken):
             return
@@ -180,7 +180,7 @@ class Identity:
             self._log.debug("token_not_revoked", reason=str(exc))
 
     async def _renewed(self) -> Token:
-        """The token of the one who logged in while we waited for the lock, or a new one."""
+        """Return the token of the task that logged in while we waited for the lock, or a new one."""
         if (current := self.current()) is not None:
             return current
         token, now = self._token, self._monotonic()
@@ -194,7 +194,7 @@ class Identity:
         return self._token
 
     def _take(self, token: Token, now: float) -> bool:
-        """Use the token once more, unless it is used up by what is known of the ones before it."""
+        """Count a use of the token, unless it is used up according to earlier tokens."""
         if now - self._uses_told > FORGOTTEN:
             self._most_uses = math.inf
         if token.uses >= self._most_uses:
@@ -203,7 +203,7 @@ class Identity:
         return True
 
     def _next_pause(self) -> float:
-        """Seconds until a login that nothing but our patience limits is tried again."""
+        """Return the seconds until the next login, where only our own patience limits it."""
         pause = min(LONGEST_PAUSE, self._patience.refused * 2.0 ** min(self._refusals, 10))
         self._refusals += 1
         return pause
@@ -253,7 +253,7 @@ class Identity:
         return error(message)
 
     async def _try(self, auth: UniversalAuth | TokenExchange, secret: Secret) -> Login:
-        """Log in, and again if only the way there was in trouble."""
+        """Log in, and retry only if the way to Infisical was in trouble."""
         pause = self._patience.first_pause
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self._patience.tries),
@@ -286,7 +286,7 @@ _JSON: Final[Mapping[str, str]] = CIMultiDict({"Content-Type": "application/json
 
 def _token(granted: Granted, begins: float) -> Token:
     lifetime = granted.lifetime
-    # Renewed when a fifth of its life is left, but a minute ahead where it lives long enough for that.
+    # A token is renewed when a fifth of its life is left, but at least a minute early if it lives long enough.
     ahead = max(lifetime / 5, min(60.0, lifetime / 2)) if lifetime < math.inf else 0.0
     bearer = {"Authorization": f"Bearer {granted.token.reveal()}"}
     return Token(

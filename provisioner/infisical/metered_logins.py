@@ -1,4 +1,4 @@
-"""Keep to the rate limit of logins, which all workers behind one address share."""
+"""Respect the rate limit of logins, which all workers behind one address share."""
 
 import asyncio
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ from provisioner.infisical.transport import LONGEST_ANSWER, Answer, AnswerLost, 
 
 
 class MeteredLogins(Transport):
-    """A transport for an identity: logins wait for a permit, what else it sends does not."""
+    """A transport for an identity: logins wait for a permit, other requests do not."""
 
-    def __init__(self, transport: Transport, permits: Permits) -> None:  # its connections are the other transport's
+    def __init__(self, transport: Transport, permits: Permits) -> None:  # its connections belong to the other transport
         self._transport = transport
         self._permits = permits
 
     async def close(self) -> None:
-        """Leave the connections to the transport that they belong to."""
+        """Do nothing: the connections belong to the other transport."""
 
     async def send(
         self,
@@ -50,7 +50,7 @@ class MeteredLogins(Transport):
         return answer
 
     async def _wait(self) -> None:
-        """Wait for a permit. Without the database nobody else can be asked, and one login hurts nobody."""
+        """Wait for a permit. If the database is unavailable, log in without one: a single login does no harm."""
         while True:
             try:
                 granted = await self._permits.acquire(1)
@@ -71,4 +71,4 @@ class MeteredLogins(Transport):
         try:
             await self._permits.share()
         except (DatabaseUnavailable, DatabaseUnusable):
-            return  # told with the next question
+            return  # it is shared with the next permit

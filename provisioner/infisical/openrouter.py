@@ -1,4 +1,4 @@
-"""Ask OpenRouter about a key, through the same transport: no redirect is followed, and no answer quotes the key."""
+"""Ask OpenRouter about a key, over the same transport: redirects are not followed, and answers never quote the key."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,7 +12,7 @@ from provisioner.core.secret import Secret
 from provisioner.infisical.transport import AnswerLost, NotSent, Transport, TransportOptions
 
 TIMEOUT: Final = 5.0  # seconds: creates wait for the first answer
-CONNECT_TIMEOUT: Final = 2.0  # seconds: where egress is closed, nobody waits for long
+CONNECT_TIMEOUT: Final = 2.0  # seconds: short, for hosts whose egress is closed
 LONGEST: Final = 2**16  # bytes; an answer is about one kilobyte
 
 
@@ -26,12 +26,12 @@ class OpenRouter:
         )
 
     async def ask(self, key: Secret) -> KeyKind:
-        """What OpenRouter says of the key; `UNKNOWN` if it cannot be asked just now."""
+        """Return the kind of a key; `UNKNOWN` if it cannot be determined now."""
         headers = {"Authorization": f"Bearer {key.reveal()}"}
         try:
             async with Transport(self._options) as transport:
                 answer = await transport.send("GET", self._url, headers, most=LONGEST)
-        except (NotSent, AnswerLost, ValueError):  # the last of text that no header can hold
+        except (NotSent, AnswerLost, ValueError):  # the last for text that no header can contain
             return KeyKind.UNKNOWN
         data: Any = None
         with suppress(orjson.JSONDecodeError):

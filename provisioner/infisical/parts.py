@@ -1,8 +1,8 @@
-"""Read the parts that any answer of Infisical, or of what stands before it, has: JSON, errors, headers, words.
+"""Read what all answers have in common: JSON, errors, headers, foreign text.
 
-Pure. Lenient, for newer and older servers add or lack fields, and headers are advice from outside: what cannot be true
-is passed over. Strict about what is recorded or acted on, and about foreign text: it loses what terminals, logs and
-PostgreSQL cannot take, and the secret where it is quoted.
+Pure. Reading is lenient where servers of other versions add or lack fields, and ignores headers that cannot be true. It
+is strict about everything that is recorded or acted on, and about foreign text: characters that terminals, logs or
+PostgreSQL cannot handle are removed, and quoted secrets are masked.
 """
 
 import re
@@ -19,25 +19,26 @@ from provisioner.core.model import ERROR_MESSAGE_LENGTH, Action, Connection, Obs
 from provisioner.core.secret import MASK
 from provisioner.core.skew import HALF_SECOND
 
-# Longer than any window or pause that makes sense, in seconds. An epoch in `reset`, milliseconds and jokes are above.
+# The longest plausible window or pause, in seconds. An epoch in `reset`, or milliseconds, would be longer.
 LONGEST_PAUSE: Final = 3600.0
-# A limiter that says "now" would be asked again at once, and again.
+# The shortest pause after "now", in seconds, so that the limiter is not asked again and again.
 SHORTEST_PAUSE: Final = 1.0
-# One window of the limiter: what is waited when nothing tells how long.
+# One window of the limiter, in seconds: the pause when the answer names none.
 USUAL_PAUSE: Final = 60.0
-# A shorter secret is found in ordinary words: it is masked only where it stands alone.
+# A secret shorter than this occurs in ordinary words, so it is masked only as a separate word.
 TELLTALE: Final = 8
-# A quotation that breaks off shows a secret's beginning: so much of it is not found in anything else. Keys of one
-# kind begin alike (`sk-or-v1-`), and ids, which may well share a run of digits with a key, do not begin like one.
+# A truncated quotation shows the beginning of a secret. Nothing else contains this many of its first characters: keys
+# of one kind share a prefix (`sk-or-v1-`), and ids, which may share a run of digits with a key, do not have that
+# prefix.
 BEGINNING: Final = 16
-# Longer than a UUID: what shares such a run with a secret is no id.
+# Longer than a UUID: text that shares a run of this length with a secret is not an id.
 LONG_RUN: Final = 37
-# What JSON, URLs and HTML write otherwise: a quotation in one of these has the parts of a secret between as they are.
+# Characters that JSON, URLs and HTML escape: between them, a quoted secret is unchanged.
 _rewritten: Final = re.compile(r"[^0-9A-Za-z._~-]+").split
 LONGEST_KIND: Final = 60  # characters of a content type
-# More of a foreign text is not even looked at: a message is a sentence, a proxy's error page is not.
+# Longer foreign text is not examined at all: messages are sentences, unlike a proxy's error page.
 GLANCE: Final = 4 * ERROR_MESSAGE_LENGTH
-# What cannot be the time of a connection would break arithmetic later.
+# An earlier year cannot be a connection's creation time, and would break arithmetic later.
 EARLIEST: Final = 2000
 LATEST: Final = 9000
 
@@ -50,24 +51,28 @@ _is_request_id = re.compile(r"[0-9A-Za-z_.-]{1,64}").fullmatch
 
 
 class Unreadable(ValueError):
-    """An answer lacks what is needed; the text says what."""
+    """An answer lacks something that is needed; the message says what."""
 
 
 class Asked(NamedTuple):
-    """What was asked for: the answer has to be about it, where it is given. `key` is the API key that was sent."""
+    """What was asked for, which the answer has to match. `key` is the API key that was sent.
+
+    `folder` is the environment and the path of a rotation.
+    """
 
     action: Action
     project_id: str | None = None
     name: str = ""
     connection_id: str | None = None
     key: str = ""
+    folder: tuple[str, str] | None = None
 
 
 class Reply(NamedTuple):
-    """One answer to what was asked; `headers` are looked up in lower case.
+    """One answer and what it answers; look headers up in lower case.
 
-    `now` is the time of receipt in seconds since 1970, `began` when the call was sent on the monotonic clock, and
-    `elapsed` the seconds that it took.
+    `now` is the time of receipt in seconds since 1970, `began` the monotonic time of sending, and `elapsed` the
+    duration in seconds.
     """
 
     asked: Asked
@@ -79,8 +84,13 @@ class Reply(NamedTuple):
     elapsed: float = 0.0
 
     @property
+    def is_success(self) -> bool:
+        """Whether the status says so."""
+        return 200 <= self.status < 300
+
+    @property
     def kind(self) -> str:
-        """The kind of content that it says it has, in lower case."""
+        """The declared content type, in lower case."""
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     def shows(
@@ -94,7 +104,7 @@ class Reply(NamedTuple):
         retry_after: float | None = None,
         proof: Proof = Proof.NONE,
     ) -> Observation:
-        """What it shows, with what its headers tell besides."""
+        """Return an observation, including what the headers say."""
         return Observation(
             result=result,
             proof=proof,
@@ -112,9 +122,9 @@ class Reply(NamedTuple):
 
 
 class Envelope(NamedTuple):
-    """An error as Infisical words it: `error` names its kind, `message` is safe to show, `req_id` finds it in logs.
+    """An error in Infisical's form: `error` is its kind, `message` is safe to show, `req_id` is for its logs.
 
-    `status` is the one that the envelope itself names, where it does.
+    `status` is the status in the envelope itself, if it has one.
     """
 
     error: str
@@ -124,7 +134,7 @@ class Envelope(NamedTuple):
 
 
 def read_json(body: bytes) -> Any:
-    """The JSON of a body; raises `Unreadable`."""
+    """Parse the JSON of a body. Raises `Unreadable`."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as exc:
@@ -132,7 +142,7 @@ def read_json(body: bytes) -> Any:
 
 
 def read_connection(data: Any) -> Connection:
-    """A connection as Infisical describes it; raises `Unreadable` without an id. A hash that cannot be one is empty."""
+    """Read a connection as Infisical describes it. Raises `Unreadable` without an id. An invalid hash becomes empty."""
     if not isinstance(data, dict):
         raise Unreadable("it holds no connection")
     get = data.get
@@ -153,14 +163,14 @@ def read_connection(data: Any) -> Connection:
 
 
 def recordable(connection: Connection) -> Connection:
-    """The connection, if it has all that is recorded of it; raises `Unreadable`."""
+    """Return the connection if it has everything that gets recorded. Raises `Unreadable`."""
     if not connection.credentials_hash:
         raise Unreadable("the connection has no credentialsHash; is this Infisical too old?")
     return connection
 
 
 def read_envelope(body: bytes, *, secret: str) -> Envelope | None:
-    """The error in a body, or None if the body is not an Infisical error. `secret` is kept out of what is returned."""
+    """Return the error in a body; None if the body is not an Infisical error. `secret` is masked in the result."""
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -178,7 +188,7 @@ def read_envelope(body: bytes, *, secret: str) -> Envelope | None:
 
 
 def _issue(issue: Any) -> str:
-    """One issue of a 422: where it is, and what is wrong there."""
+    """Describe one issue of a 422: its place, and what is wrong there."""
     if not isinstance(issue, dict):
         return text_of(issue)
     path, message = issue.get("path"), text_of(issue.get("message"))
@@ -187,12 +197,12 @@ def _issue(issue: Any) -> str:
 
 
 def text_of(value: Any) -> str:
-    """A field that should be text; empty if it is not."""
+    """Return a field that should be text; empty if it is not."""
     return value if isinstance(value, str) else ""
 
 
 def moment_of(value: Any) -> datetime | None:
-    """A field that should be a point in time; None if it is none that can be."""
+    """Return a field that should be a point in time; None if it is not a possible one."""
     if not isinstance(value, str):
         return None
     try:
@@ -205,7 +215,7 @@ def moment_of(value: Any) -> datetime | None:
 
 
 def read_rate(headers: Mapping[str, str]) -> RateHeaders | None:
-    """What the limiter said of its window; None if it said nothing, or nothing that can be true."""
+    """Return what the headers say about the limiter's window; None if nothing, or nothing that can be true."""
     limit = headers.get("x-ratelimit-limit")
     if limit is None:
         return None
@@ -218,9 +228,9 @@ def read_rate(headers: Mapping[str, str]) -> RateHeaders | None:
 
 
 def read_retry_after(headers: Mapping[str, str], message: str, now: float | None) -> float:
-    """Seconds for which nobody should send, after an answer 429.
+    """Return the seconds for which nothing should be sent after a 429.
 
-    The first that makes sense of: `retry-after` as seconds or as a date, `x-ratelimit-reset`, the number in the
+    The first plausible value counts: `retry-after` as seconds or as a date, `x-ratelimit-reset`, the number in the
     message, one window. `now` is in seconds since 1970.
     """
     asked = headers.get("retry-after")
@@ -235,7 +245,7 @@ def read_retry_after(headers: Mapping[str, str], message: str, now: float | None
 
 
 def read_skew(headers: Mapping[str, str], now: float | None) -> float | None:
-    """The server's clock minus ours in seconds, from `Date`; `now` is our time of receipt in seconds since 1970."""
+    """Return the server's clock minus ours in seconds, from `Date`; `now` is our time of receipt since 1970."""
     date = headers.get("date")
     if date is None or now is None:
         return None
@@ -252,14 +262,14 @@ def _seconds(text: str | None) -> float | None:
 
 def _until(text: str | None, headers: Mapping[str, str], now: float | None) -> float | None:
     moment = _epoch(text) if text else None
-    # The server's own clock, where it told it, agrees better with the moment that it named.
+    # If the server sent its own time, that fits the moment it names better than our clock.
     present = _epoch(headers.get("date", "")) or now
     if moment is None or present is None or not 0 < moment - present <= LONGEST_PAUSE:
         return None
     return moment - present
 
 
-@lru_cache(maxsize=16)  # all answers of one second carry the same date
+@lru_cache(maxsize=16)  # all answers of one second have the same date
 def _epoch(date: str) -> float | None:
     try:
         moment = parsedate_to_datetime(date)
@@ -269,23 +279,23 @@ def _epoch(date: str) -> float | None:
 
 
 def clean(text: str, *, secret: str = "") -> str:
-    """Foreign text in one line, at most `ERROR_MESSAGE_LENGTH` characters, in which `secret` is masked.
+    """Make foreign text one line of at most `ERROR_MESSAGE_LENGTH` characters, with `secret` masked.
 
-    The secret itself and a quotation of it that breaks off; never what merely has some characters in common with it,
+    The whole secret and truncated quotations of it are masked, but not text that merely shares some characters with it,
     such as the id by which people find their project.
     """
-    # Control characters, marks that turn the writing around, halves of characters: none of them is printable.
+    # Control characters, bidirectional marks and lone surrogates are not printable.
     line = " ".join("".join(letter if letter.isprintable() else " " for letter in text[:GLANCE]).split())
     return shorten(_without(line, secret.strip()) if secret else line)
 
 
 def content(headers: Mapping[str, str]) -> str:
-    """The kind of content that an answer says it has, for people; `headers` are looked up in lower case."""
+    """Return the declared content type, for people; look headers up in lower case."""
     return clean(headers.get("content-type", "").partition(";")[0].lower())[:LONGEST_KIND] or "no content type"
 
 
 def shorten(text: str) -> str:
-    """Text that fits a row's error message."""
+    """Shorten text to the length of a row's error message."""
     return text if len(text) <= ERROR_MESSAGE_LENGTH else f"{text[: ERROR_MESSAGE_LENGTH - 1]}…"
 
 
@@ -313,7 +323,7 @@ def _without(text: str, secret: str) -> str:
 
 
 def _quoted(text: str, at: int, secret: str) -> int:
-    """How many characters from `at` on quote the secret; 0 if it is not quoted there."""
+    """Return how many characters from `at` on quote the secret; 0 if none do."""
     if text.startswith(secret[:BEGINNING], at):
         begins = 0
     elif at + LONG_RUN <= len(text) and text[at : at + LONG_RUN] in secret:

@@ -1,10 +1,10 @@
-"""Read the answers by which Infisical, or what stands before it, refuses, and say what to fix.
+"""Interpret refusals of Infisical or of a gateway, and say what to fix.
 
-Pure. Decided by status, then by `error`, then by how `message` begins; about the access token by what kind of sentence
-it is, for servers word it differently.
+Pure. The status decides first, then `error`, then the beginning of `message`. Sentences about the access token are
+recognised by their subject, because servers word them differently.
 
-What is not Infisical's own refusal proves nothing of a create that was sent: a gateway, a firewall or a login page may
-answer after it went through.
+A refusal that is not Infisical's own proves nothing about a create: a gateway, a firewall or a login page may answer
+after it went through.
 """
 
 import re
@@ -22,7 +22,7 @@ OUTSIDE: Final = "You are not a member of this project"
 UNEXPLAINED: Final = "Infisical answered 401 without a reason that we know"
 FOREIGN: Final = "the server answered 401 and not as Infisical does"
 
-# The refusals that Infisical gives before it inserts anything, by status: `error` in its envelope. A 409 is what the
+# The refusals that Infisical gives before it inserts anything: `error` in its envelope, by status. A 409 is what the
 # documentation promises for a name that is taken.
 REFUSALS: Final[dict[int, frozenset[str]]] = {
     400: frozenset({"BadRequest"}),
@@ -33,7 +33,7 @@ REFUSALS: Final[dict[int, frozenset[str]]] = {
     422: frozenset({"ValidationFailure"}),
     429: frozenset({"RateLimitExceeded"}),
 }
-# Each region of Infisical's cloud has identities of its own; `app` is the name that the US region had first.
+# Each region of Infisical's cloud has its own identities; `app` is the US region's older name.
 _REGIONS: Final = {
     "us.infisical.com": ("US", "https://eu.infisical.com", "EU"),
     "app.infisical.com": ("US", "https://eu.infisical.com", "EU"),
@@ -44,7 +44,7 @@ _WITH_KEY: Final = frozenset({Action.CREATE, Action.REPLACE, Action.UPDATE})
 _LOOKING: Final = frozenset({Action.LOOK_UP, Action.IDENTIFY, Action.INSPECT, Action.CONFIRM})
 _DELETING: Final = frozenset({Action.REMOVE, Action.DELETE})
 _NAMING: Final = frozenset({Action.CREATE, Action.UPDATE})
-# What only Infisical itself can say of a request.
+# Results that only Infisical itself can state about a request.
 _OWN: Final = frozenset(
     {
         Result.NOT_IN_PROJECT,
@@ -60,15 +60,15 @@ _OWN: Final = frozenset(
 
 KEY_MESSAGE: Final = "Unable to validate connection"
 
-# What a sentence about a token, about who holds it or about how it was obtained speaks of.
+# The words of a sentence about a token, its owner, or how it was obtained.
 _about_token: Final = re.compile(
     r"\b(?:tokens?|jwt|re-?authenticate|client secret|auth(?:entication)? method|identity|membership|log ?in)\b",
     re.IGNORECASE,
 ).search
-# What a sentence about the API key or OpenRouter speaks of: then only another call tells.
+# The words of a sentence about the API key or OpenRouter: only another call can tell which.
 _about_key: Final = re.compile(r"api[ -]?key|openrouter|validate|upstream", re.IGNORECASE).search
 _used_up: Final = re.compile(r"usage limit|uses limit|number of uses", re.IGNORECASE).search
-# Older servers say these with 400, a status that otherwise is about the request.
+# Older servers use 400 for these, a status that is otherwise about the request.
 _OLD_400: Final = (
     "Unable to renew because access token number of uses limit",
     "Identity does not belong to this organization",
@@ -78,7 +78,7 @@ _ROTATIONS: Final = "secret-rotation"
 
 
 def read_refusal(reply: Reply) -> Observation:
-    """What an answer that is no success means, and proves."""
+    """Interpret an answer that is not a success: what it means, and what it proves."""
     envelope = read_envelope(reply.body, secret=reply.asked.key)
     seen = _meaning(reply, envelope)
     if envelope is None:
@@ -90,12 +90,12 @@ def read_refusal(reply: Reply) -> Observation:
 
 
 def _is_infisicals(reply: Reply, envelope: Envelope) -> bool:
-    """Whether this is Infisical's own refusal, of a stage before the insert: its envelope, and nothing that is odd."""
+    """Whether this is Infisical's own refusal before the insert: its envelope, without anything odd."""
     return _is_enveloped(reply, envelope) and envelope.error in REFUSALS.get(reply.status, ())
 
 
 def _is_enveloped(reply: Reply, envelope: Envelope) -> bool:
-    """Whether the answer is in Infisical's envelope, whatever kind of error it names."""
+    """Whether the answer has Infisical's envelope, whatever error it names."""
     return envelope.req_id is not None and envelope.status in {None, reply.status} and reply.kind == "application/json"
 
 
@@ -113,15 +113,12 @@ def _meaning(reply: Reply, envelope: Envelope | None) -> Observation:
         message = quoting(f"the server answered {status}", envelope.message)
         return reply.shows(Result.UNKNOWN, message, metered=False)
     seen = read(reply, envelope)
-    if asked.action not in _WITH_KEY:
-        own = envelope.req_id is not None  # Infisical has more reasons not to show something than not to make it
-    elif seen.result is Result.KEY_REFUSED:
-        # Its sentence about the key says enough: another word for the kind of error proves nothing, and no login helps.
-        own = _is_enveloped(reply, envelope)
-    else:
-        own = _is_infisicals(reply, envelope)
+    # Infisical hides or keeps things for more reasons than it refuses to make any. A sentence about the key is enough:
+    # another `error` proves nothing, and a login would not help.
+    any_kind = asked.action not in _WITH_KEY or seen.result is Result.KEY_REFUSED
+    own = _is_enveloped(reply, envelope) if any_kind else _is_infisicals(reply, envelope)
     if seen.result in _OWN and not own:
-        # Somebody else's word: it fails no request.
+        # It is not Infisical's word, so it fails no request.
         said = f": {envelope.message}" if envelope.message else ""
         message = shorten(f"the server answered {status} and not as Infisical does{said}")
         return reply.shows(Result.TOKEN_TROUBLE if status == 401 else Result.UNKNOWN, message, metered=False)
@@ -129,7 +126,7 @@ def _meaning(reply: Reply, envelope: Envelope | None) -> Observation:
 
 
 def misled_by(status: int, headers: Mapping[str, str], envelope: Envelope | None) -> str:
-    """What to fix if this is not Infisical, or not the address of its API; empty if it may well be."""
+    """Say what to fix if this is not Infisical, or not the address of its API; empty if it may be."""
     if 300 <= status < 400:
         return _redirected(status, headers)
     if status == 404 and (envelope is None or envelope.req_id is None):
@@ -142,7 +139,7 @@ def misled_by(status: int, headers: Mapping[str, str], envelope: Envelope | None
 
 def _throttled(reply: Reply, envelope: Envelope | None) -> Observation:
     if envelope is None:
-        # A gateway's limiter: it says nothing about Infisical's own.
+        # A gateway's limiter says nothing about Infisical's.
         pause = read_retry_after(reply.headers, "", reply.now)
         return reply.shows(Result.THROTTLED, "over a rate limit before Infisical", metered=False, retry_after=pause)
     pause = read_retry_after(reply.headers, envelope.message, reply.now)
@@ -186,7 +183,7 @@ def _forbidden(reply: Reply, envelope: Envelope) -> Observation:
     if envelope.error == "TokenError":
         return reply.shows(Result.TOKEN_TROUBLE, envelope.message, metered=False)
     if envelope.message.startswith(ADDRESS_MESSAGE):
-        # Nobody's row is at fault and no login helps: the whole target waits until the identity is fixed.
+        # No row is at fault and a login does not help: the whole target waits until the identity is fixed.
         return reply.shows(Result.MISCONFIGURED, untrusted_address(envelope.message), metered=False)
     message = forbidden(envelope, reply.asked.project_id)
     if is_outside(envelope):
@@ -220,12 +217,12 @@ _FAILURE: Final[dict[int, Callable[[Reply, Envelope], Observation]]] = {
 
 
 def is_about_key(envelope: Envelope) -> bool:
-    """Whether a 401 says that OpenRouter did not accept the key, or could not be asked."""
+    """Whether a 401 says that OpenRouter did not accept the key, or could not be reached."""
     return envelope.message.startswith(KEY_MESSAGE)
 
 
 def is_about_token(envelope: Envelope) -> bool:
-    """Whether a 401 is Infisical's own refusal of the access token: the call did not get past the door."""
+    """Whether a 401 is Infisical's own refusal of the access token, before the call did anything."""
     if envelope.req_id is None:
         return False
     if envelope.error == "TokenError":
@@ -235,22 +232,22 @@ def is_about_token(envelope: Envelope) -> bool:
 
 
 def is_old_token_error(envelope: Envelope) -> bool:
-    """Whether a 400, which otherwise is about the request, is an older server's refusal of the access token."""
+    """Whether a 400, which is otherwise about the request, is an older server's refusal of the access token."""
     return envelope.message.startswith(_OLD_400)
 
 
 def is_used_up(message: str) -> bool:
-    """Whether a token was refused because it has been used as often as it may be: the next login brings another."""
+    """Whether a token was refused because its number of uses is exhausted; the next login gets another."""
     return _used_up(message) is not None
 
 
 def quoting(advice: str, message: str) -> str:
-    """Advice with Infisical's own words behind it."""
+    """Return advice followed by Infisical's own words."""
     return shorten(f"{advice} (Infisical: {message})" if message else advice)
 
 
 def elsewhere(host: str) -> str:
-    """Add that the identity may be known at another Infisical than the one that was asked."""
+    """Add that the identity may belong to another Infisical than the one that was asked."""
     if host not in _REGIONS:
         return ", and that the target's url is that of the Infisical that has the identity" if host else ""
     region, other, other_region = _REGIONS[host]
@@ -266,7 +263,7 @@ def is_outside(envelope: Envelope) -> bool:
 
 
 def forbidden(envelope: Envelope, project_id: str | None) -> str:
-    """Name the permission that is missing, where it is missing, and who can give it."""
+    """Name the missing permission, where it is missing, and who can grant it."""
     project = f"project {project_id}" if project_id else "the project"
     message = envelope.message
     if message.startswith(FOREIGN_PROJECT):
@@ -284,18 +281,18 @@ def forbidden(envelope: Envelope, project_id: str | None) -> str:
         ability = f"{ability} on {_ROTATIONS}" if rotations else ability
         advice = (
             f"the machine identity lacks the permission {ability} in {project}: give it a role there that allows"
-            f" '{verb}' on {subject}; a fresh grant takes about 10 s to show"
+            f" '{verb}' on {subject}; a new grant takes about 10 s to take effect"
         )
     return quoting(advice, message)
 
 
 def project_missing(envelope: Envelope, project_id: str | None) -> str:
-    """Say that the project is not there for this organization."""
+    """Say that the project does not exist for this organization."""
     return quoting(f"there is no project {project_id}: check project_id and the target", envelope.message)
 
 
 def key_refused(message: str) -> str:
-    """Say what the refusal of a key means, and what it may mean besides."""
+    """Say what the refusal of a key means, and what else it may mean."""
     return quoting(
         "OpenRouter does not accept the key, or could not be asked: it has to be a valid management"
         " (provisioning) key, not an inference key",
@@ -304,5 +301,5 @@ def key_refused(message: str) -> str:
 
 
 def untrusted_address(message: str) -> str:
-    """Say that the identity may not be used from where this worker runs."""
+    """Say that the identity may not be used from this worker's address."""
     return quoting("the machine identity does not trust this worker's address: add it to its trusted IPs", message)

@@ -1,6 +1,6 @@
 """Make the secret-rotation calls of one target.
 
-The calls are authorised and sent as those of connections are. The generated keys are never asked for.
+They are authorised and sent like the calls about connections. The generated keys are never read.
 """
 
 from typing import Any
@@ -17,34 +17,34 @@ from provisioner.infisical.rotation_answers import read_rotation
 
 
 class InfisicalRotations(InfisicalConnections):
-    """The OpenRouter rotations of one target."""
+    """The calls about OpenRouter rotations of one target."""
 
     async def create(self, request: Request, key: Secret) -> Observation:  # noqa: ARG002 - the connection has the key
-        """Create the rotation. At most one create passes Infisical's token check: it is never repeated after that."""
-        assert isinstance(request, RotationRequest)  # noqa: S101 - nothing else stands in this line
+        """Create the rotation. At most one create passes Infisical's token check; after that it is never repeated."""
+        assert isinstance(request, RotationRequest)  # noqa: S101 - only rotations are in this line
         if not request.connection_id:
             message = "its connection is not recorded any more"
             return Observation(result=Result.CONNECTION_MISSING, proof=Proof.UNSENT, message=message)
-        asked = Asked(Action.CREATE, request.project_id, request.name)
+        asked = Asked(Action.CREATE, request.project_id, request.name, folder=request.folder)
         body = create_body(request, marker=self._marker)
         return (await self._authorised(Call(asked, "POST", self._routes.rotations, body, read=read_rotation)))[0]
 
     async def look_up(self, request: Request) -> Observation:
-        """Find the rotation of that name in the request's folder."""
-        assert isinstance(request, RotationRequest)  # noqa: S101 - nothing else stands in this line
+        """Find the rotation with the request's name in its folder."""
+        assert isinstance(request, RotationRequest)  # noqa: S101 - only rotations are in this line
         url = self._routes.rotation_by_name(request.name, request.project_id, request.environment, request.secret_path)
-        asked = Asked(Action.LOOK_UP, request.project_id, request.name)
+        asked = Asked(Action.LOOK_UP, request.project_id, request.name, folder=request.folder)
         return (await self._patiently(Call(asked, "GET", url, read=read_rotation)))[0]
 
     async def get(self, connection_id: str) -> Observation:
-        """Find a rotation by its id: `FOUND` or `ABSENT`, or what stood in the way."""
+        """Find a rotation by its id: `FOUND`, `ABSENT`, or what prevented the answer."""
         asked = Asked(Action.LOOK_UP, connection_id=connection_id)
         url = self._routes.rotations / connection_id
         return (await self._patiently(Call(asked, "GET", url, read=read_rotation)))[0]
 
     async def update(self, request: Request, connection: Connection, key: Secret | None) -> Observation:  # noqa: ARG002 - as above
         """Send what was edited of a request, and nothing else."""
-        assert isinstance(request, RotationRequest)  # noqa: S101 - nothing else stands in this line
+        assert isinstance(request, RotationRequest)  # noqa: S101 - only rotations are in this line
         asked = Asked(Action.UPDATE, request.project_id, request.name, connection.id)
         body = update_body(request, marker=self._marker)
         return (
@@ -54,12 +54,12 @@ class InfisicalRotations(InfisicalConnections):
         )[0]
 
     async def list(self, project_id: str | None) -> Found:
-        """All rotations of a project: `FOUND` with them, or what stood in the way. No list has more projects."""
+        """Return all rotations of a project: `FOUND` with them, or what prevented it. Only projects have lists."""
         assert project_id  # noqa: S101 - see above
         return await self._rotations(project_id)
 
     async def remove(self, connection: Connection) -> Observation:
-        """Delete a rotation; its secret and its keys only where that was asked for."""
+        """Delete a rotation; its secret and its keys only if that was requested."""
         url = self._routes.rotations / connection.id
         if isinstance(connection, Rotation):
             chosen = {"deleteSecrets": connection.with_secrets, "revokeGeneratedCredentials": connection.revoke_keys}
@@ -69,7 +69,7 @@ class InfisicalRotations(InfisicalConnections):
 
 
 def create_body(request: RotationRequest, *, marker: str) -> bytes:
-    """The body of a rotation's create."""
+    """Return the body of a rotation's create."""
     body: dict[str, Any] = {
         "name": request.name,
         "projectId": request.project_id,
@@ -88,9 +88,9 @@ def create_body(request: RotationRequest, *, marker: str) -> bytes:
 
 
 def update_body(request: RotationRequest, *, marker: str) -> bytes:
-    """The body of a PATCH with what was edited and nothing else; parameters are replaced all together.
+    """Return the body of a PATCH with exactly what was edited; parameters are always replaced as a whole.
 
-    The key's name stays: it tells which create made the rotation.
+    The key's name does not change, because it tells which create made the rotation.
     """
     edited = request.edited
     body: dict[str, Any] = {}

@@ -1,11 +1,11 @@
 """Read one secret of an Infisical project: an API key that is kept there.
 
-The routes are those of Infisical's public server source: `GET /api/v4/secrets/{name}` with `projectId`, `environment`
-and `secretPath`, and on servers that do not have it the older `GET /api/v3/secrets/raw/{name}` with `workspaceId`
-instead of `projectId`. Both answer `{"secret": {"secretValue": "…", "secretValueHidden": false}}`; references are
-expanded and imports followed when asked for, as Infisical's own clients do. A missing folder, secret or project is a
-404, a missing permission a 403, whose messages name what is missing and never the value. The server limits these reads
-apart from the others; they are counted with them here, which is the stricter reading.
+The routes come from Infisical's public server source: `GET /api/v4/secrets/{name}` with `projectId`, `environment` and
+`secretPath`; on servers without it the older `GET /api/v3/secrets/raw/{name}` with `workspaceId` instead of
+`projectId`. Both answer `{"secret": {"secretValue": "…", "secretValueHidden": false}}`. References are expanded and
+imports followed on request, as Infisical's own clients do. A missing folder, secret or project is a 404 and a missing
+permission a 403; their messages name what is missing and never the value. The server limits these reads separately;
+here they count with the other reads, which is stricter.
 """
 
 import asyncio
@@ -32,11 +32,11 @@ from provisioner.infisical.transport import Answer, AnswerLost, NotSent, Transpo
 from provisioner.infisical.wire import Routes
 
 PATIENCE: Final = (
-    10.0  # seconds for one read, permits and logins included: requests of other credentials wait behind it
+    10.0  # seconds for one read with its permits and logins: requests with other credentials wait behind it
 )
 
 _ASKED: Final = Asked(Action.LOOK_UP, None, "", None, "")
-# What a person has to fix, in the order in which to look.
+# What a person has to fix, in the order in which to check it.
 _LASTING: Final = {
     Result.ABSENT: "there is no such secret: check project, environment, path and secret",
     Result.PROJECT_MISSING: "there is no such project: check project and the target",
@@ -48,7 +48,7 @@ _LASTING: Final = {
 
 
 class InfisicalSecrets:
-    """`core.ports.SecretStore` of one target. Reads keep to the target's budget of reads."""
+    """`core.ports.SecretStore` for one target. Its reads use the target's read budget."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class InfisicalSecrets:
         self._old = False
 
     async def read(self, place: SecretLocation) -> Secret:
-        """The secret's value, trimmed. Raises `CredentialUnreadable` or `CredentialUnavailable`."""
+        """Return the secret's value, trimmed. Raises `CredentialUnreadable` or `CredentialUnavailable`."""
         try:
             async with asyncio.timeout(self._patience):
                 return await self._read(place)
@@ -81,15 +81,15 @@ class InfisicalSecrets:
     async def _read(self, place: SecretLocation) -> Secret:
         answer = await self._authorised(place)
         if answer.status == 404 and not self._old and self._seen(answer).result is Result.MISCONFIGURED:
-            self._old = True  # a server from before that route
+            self._old = True  # the server is older than that route
             answer = await self._authorised(place)
             self._old = self._seen(answer).result is not Result.MISCONFIGURED
         if answer.status == 200:
-            return value_in(answer)
+            return value_in(answer, place.name)
         raise self._refusal(answer)
 
     async def _authorised(self, place: SecretLocation) -> Answer:
-        """Send the request, and once more with a new token if the token was refused."""
+        """Send the request, and repeat it once with a new token if the token was refused."""
         answer = await self._once(place)
         return await self._once(place) if self._is_about_token(answer) else answer
 
@@ -131,7 +131,7 @@ class InfisicalSecrets:
         return answer.status != 200 and self._seen(answer).result is Result.TOKEN_TROUBLE
 
     def _seen(self, answer: Answer) -> Observation:
-        return read_refusal(Reply(_ASKED, answer.status, answer.headers, answer.body, self._now()))
+        return read_refusal(Reply(_ASKED, *answer, self._now()))
 
     def _refusal(self, answer: Answer) -> CredentialUnavailable | CredentialUnreadable:
         seen = self._seen(answer)
@@ -142,16 +142,18 @@ class InfisicalSecrets:
         return CredentialUnreadable(quoting(advice, envelope.message if envelope else ""))
 
 
-def value_in(answer: Answer) -> Secret:
-    """The value in an answer; no error shows a part of it."""
+def value_in(answer: Answer, name: str) -> Secret:
+    """Return the value in an answer about the secret of that name; no error shows a part of it."""
     try:
         data = read_json(answer.body)
     except Unreadable:
-        raise CredentialUnavailable(
-            "the server answered 200 but not as Infisical does: check the target's url"
-        ) from None
+        data = None
     secret: Any = data.get("secret") if isinstance(data, dict) else None
-    value = secret.get("secretValue") if isinstance(secret, dict) else None
+    if not isinstance(secret, dict):
+        raise CredentialUnavailable("the server answered 200 but not as Infisical does: check the target's url")
+    if str(secret.get("secretKey", name)).lower() != name.lower():
+        raise CredentialUnavailable("the answer is about another secret: check what stands in front of Infisical")
+    value = secret.get("secretValue")
     if not isinstance(value, str):
         raise CredentialUnreadable("Infisical's answer holds no value")
     if secret.get("secretValueHidden") is True:

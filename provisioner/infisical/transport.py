@@ -1,8 +1,8 @@
-"""Carry one HTTP request to Infisical and one answer back, or say whether the request can have arrived.
+"""Send one HTTP request to Infisical and read one answer, or say whether the request can have arrived.
 
-Nothing is repeated in here, and no redirect is followed: a token never goes to another host. aiohttp itself sends a
-request again when a kept connection turns out to be closed, but only with idempotent methods; so a GET or a DELETE may
-arrive twice, a POST or a PATCH never does.
+Nothing is repeated here, and redirects are not followed, so a token never goes to another host. aiohttp itself repeats
+a request if a kept connection turns out to be closed, but only for idempotent methods: a GET or a DELETE may arrive
+twice, a POST or a PATCH never does.
 """
 
 import asyncio
@@ -23,15 +23,15 @@ from provisioner.core.errors import ProvisionerError
 from provisioner.core.secret import MASK, Secret
 from provisioner.infisical.parts import TELLTALE, clean
 
-LONGEST_ANSWER: Final = 2**20  # bytes; the list of thousands of connections asks for more, see `send`
-# Seconds an idle connection is kept: below the 60 s after which common load balancers drop it, let alone the server's
-# 72 s, so that it is hardly ever closed under a request that is on its way.
+LONGEST_ANSWER: Final = 2**20  # bytes; a list of thousands of connections needs more, see `send`
+# Seconds to keep an idle connection. Common load balancers close it after 60 s and the server after 72 s, so it is
+# hardly ever closed while a request is being sent on it.
 KEEP_ALIVE: Final = 50.0
-# Gateways put long headers on their answers, and many: session cookies, security policies, traces. What is read is an
-# answer; what is not would look like a connection that breaks, again and again.
+# Gateways add many long headers to answers: session cookies, security policies, traces. An answer that exceeded the
+# limits would look like a connection that keeps breaking.
 LONGEST_HEADER: Final = 2**18  # bytes, name and value
 MOST_HEADERS: Final = 4096
-DNS_TTL: Final = 30  # seconds; an instance that moves is found again soon
+DNS_TTL: Final = 30  # seconds; soon enough to find an instance that moves
 
 
 _NO_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
@@ -39,15 +39,15 @@ _NO_FILES_LEFT: Final = "this process cannot open more files and connections; ra
 
 
 class NotSent(ProvisionerError):
-    """Nothing was sent: the same request may be made again."""
+    """Nothing was sent, so the same request may be made again."""
 
 
 class AnswerLost(ProvisionerError):
-    """The request may have arrived, and no answer came back."""
+    """The request may have arrived, but no answer came back."""
 
 
 class Answer(NamedTuple):
-    """An HTTP answer; `headers` are looked up without regard to case."""
+    """An HTTP answer; header names ignore case."""
 
     status: int
     headers: Mapping[str, str]
@@ -58,10 +58,10 @@ class Answer(NamedTuple):
 class TransportOptions:
     """How to reach one Infisical.
 
-    `timeout` is for a whole call in seconds: the server cuts silent sockets at 100, so later answers never come.
-    `connect_timeout` is for everything before the request is sent. `ca_file` replaces the system's certificate
-    authorities. `proxy` is a URL, secret because it may hold a password, or where to read it before each call.
-    `max_connections` is the most calls at once: what may be in flight, and a few for look-ups and logins.
+    `timeout` is for a whole call in seconds: the server cuts silent connections after 100, so no answer comes later.
+    `connect_timeout` covers everything before the request is sent. `ca_file` replaces the system's certificate
+    authorities. `proxy` is a URL, secret because it may contain a password, or a function that reads it before each
+    call. `max_connections` is the most calls at once: the creates in flight, and a few look-ups and logins.
     """
 
     base_url: str
@@ -73,11 +73,11 @@ class TransportOptions:
 
 
 class Transport:
-    """The connections to one Infisical. Made inside a running event loop; to be closed, or used in `async with`."""
+    """The connections to one Infisical. Create it inside a running event loop; close it, or use `async with`."""
 
     def __init__(self, options: TransportOptions) -> None:
         self._timeout = options.timeout
-        # Who waits for one of our own connections is not kept waiting by the other side: no timeout runs meanwhile.
+        # Waiting for one of our own connections says nothing about the other side, so no timeout runs meanwhile.
         self._slots = asyncio.Semaphore(options.max_connections)
         self._proxy = options.proxy
         connector = aiohttp.TCPConnector(
@@ -143,12 +143,12 @@ class Transport:
             except aiohttp.ClientResponseError as exc:
                 raise AnswerLost(_unreadable(exc)) from exc
             except (aiohttp.ClientError, OSError) as exc:
-                # The text of some of these quotes what was received; the class says enough.
+                # Some of these messages quote what was received; the class says enough.
                 raise AnswerLost(f"the connection broke before the answer was read ({type(exc).__name__})") from exc
             return Answer(response.status, response.headers, self._unquoted(answer, headers, proxy))
 
     def _through(self) -> str | None:
-        """The proxy as it is now. Raises `NotSent` when the file that holds it cannot be read."""
+        """Return the present proxy. Raises `NotSent` if its file cannot be read."""
         proxy = self._proxy
         try:
             secret = proxy if proxy is None or isinstance(proxy, Secret) else proxy()
@@ -158,7 +158,7 @@ class Transport:
 
     @staticmethod
     def _unquoted(answer: bytes, headers: Mapping[str, str], proxy: str | None) -> bytes:
-        """The answer without the secrets of the request's headers: a proxy's error page may quote a whole request."""
+        """Mask the secrets of the request in the answer: a proxy's error page may quote a whole request."""
         for secret in _sent_secrets(headers.get("Authorization", ""), proxy):
             if secret in answer:
                 answer = answer.replace(secret, MASK.encode())
@@ -167,7 +167,7 @@ class Transport:
 
 @lru_cache(maxsize=4)  # neither changes often
 def _sent_secrets(authorization: str, proxy: str | None) -> tuple[bytes, ...]:
-    """What must not come back: the token, and a proxy's password as it is and as it is sent."""
+    """Return what must not come back: the token, and a proxy's password as given and as sent."""
     secrets = [authorization.removeprefix("Bearer ").encode()]
     url = URL(proxy or "")
     if url.password:
@@ -176,7 +176,7 @@ def _sent_secrets(authorization: str, proxy: str | None) -> tuple[bytes, ...]:
 
 
 def _unreadable(error: aiohttp.ClientResponseError) -> str:
-    """Why the head of an answer was not read. The library's own text quotes what was received."""
+    """Say why the head of an answer could not be read. The library's own text quotes what was received."""
     if "Got more than" in error.message:
         return f"the answer has a header longer than {LONGEST_HEADER} bytes: check the gateway in front of Infisical"
     if "Too many" in error.message:
@@ -197,7 +197,7 @@ async def _rest(content: aiohttp.StreamReader, first: bytes, most: int) -> bytes
 
 def _tls(ca_file: str | None) -> ssl.SSLContext | bool:
     if ca_file is None:
-        return True  # aiohttp has one with the system's authorities; to read them once more takes a start 15 ms
+        return True  # aiohttp has one with the system's authorities; reading them again takes 15 ms at the start
     try:
         return ssl.create_default_context(cafile=ca_file)
     except OSError as exc:  # ssl.SSLError is one

@@ -1,7 +1,7 @@
-"""Write what Infisical is sent: the addresses and bodies of the app-connection calls.
+"""Build the addresses and bodies of the calls.
 
-Pure. Bodies hold exactly the documented fields: Infisical drops others without a word, and a misspelt `projectId`
-would make a connection for the whole organization.
+Pure. Bodies contain exactly the documented fields: Infisical silently drops others, and a misspelt `projectId` would
+create a connection for the whole organization.
 """
 
 from typing import Final
@@ -23,7 +23,7 @@ ROTATIONS: Final = "api/v2/secret-rotations/open-router-api-key"
 
 
 class Routes:
-    """The addresses below one base URL; the base may have a path of its own."""
+    """The addresses below one base URL, which may have a path of its own."""
 
     def __init__(self, base_url: str) -> None:
         base = URL(base_url)
@@ -36,33 +36,33 @@ class Routes:
         self.revoke: Final = self._api / "auth/token/revoke"
 
     def login(self, method: str) -> URL:
-        """Where a machine identity logs in with this method."""
+        """Return the login address of a method."""
         return self._api / "auth" / method / "login"
 
     def listing(self, project_id: str | None) -> URL:
-        """The list of a project's connections, or with None of the organization's."""
+        """Return the list of a project's connections, or (None) the organization's."""
         return self.connections.with_query({"projectId": project_id} if project_id else {})
 
     def projects(self, kind: str | None) -> URL:
-        """The projects that the identity is a member of, of one type or of any."""
+        """Return the list of the identity's projects, of one type or of any."""
         return (self._api / "projects").with_query({"includeRoles": "false"} | ({"type": kind} if kind else {}))
 
     def project(self, project_id: str) -> URL:
-        """One project."""
+        """Return the address of one project."""
         return self._api / "projects" / project_id
 
     def by_name(self, name: str, project_id: str) -> URL:
-        """The connection of that name in a project."""
+        """Return the address of a connection by its name in a project."""
         return (self.connections / "connection-name" / name).with_query({"projectId": project_id})
 
     def rotation_by_name(self, name: str, project_id: str, environment: str, path: str) -> URL:
-        """The rotation of that name in a folder."""
+        """Return the address of a rotation by its name in a folder."""
         query = {"projectId": project_id, "environment": environment, "secretPath": path}
         return (self.rotations / "rotation-name" / name).with_query(query)
 
     def secret(self, place: SecretLocation, *, old: bool = False) -> URL:
-        """A secret's value; `old` for servers that lack the present route."""
-        # Joined by hand, for a name may hold a slash, and yarl takes `.` and `..` for steps.
+        """Return the address of a secret's value; `old` for servers without the present route."""
+        # Joined by hand, because a name may contain a slash, and yarl treats `.` and `..` as steps.
         root = self._base / (OLD_SECRETS if old else SECRETS)
         query = {
             "workspaceId" if old else "projectId": place.project,
@@ -74,12 +74,12 @@ class Routes:
         return URL(f"{root}/{quote(place.name, safe='')}", encoded=True).with_query(query)
 
     def by_id(self, connection_id: str) -> URL:
-        """One connection."""
+        """Return the address of a connection."""
         return self.connections / connection_id
 
 
 def create_body(request: Request, key: Secret, *, marker: str) -> bytes:
-    """The body of a create; raises `TypeError` for text that is no Unicode."""
+    """Return the body of a create. Raises `TypeError` for invalid Unicode."""
     body = {
         "name": request.name,
         "method": METHOD,
@@ -92,7 +92,7 @@ def create_body(request: Request, key: Secret, *, marker: str) -> bytes:
 
 
 def update_body(request: Request, key: Secret | None, *, marker: str) -> bytes:
-    """The body of a PATCH with what was edited and nothing else; raises `TypeError` for text that is no Unicode."""
+    """Return the body of a PATCH with exactly what was edited. Raises `TypeError` for invalid Unicode."""
     edits = request.edits
     body: dict[str, object] = {}
     if edits.name:
@@ -105,9 +105,9 @@ def update_body(request: Request, key: Secret | None, *, marker: str) -> bytes:
 
 
 def replace_body(request: Request, key: Secret) -> bytes:
-    """The body of a PATCH that takes an existing connection over; raises `TypeError` for text that is no Unicode.
+    """Return the body of a PATCH that takes over an existing connection. Raises `TypeError` for invalid Unicode.
 
-    It has the request's description where there is one, without a mark: that is only on what we have made.
+    It includes the request's description, if any, without a marker: only connections that we made carry one.
     """
     body: dict[str, object] = {"credentials": {"apiKey": key.reveal()}}
     if request.description is not None:

@@ -1,4 +1,4 @@
-"""Bulk files: read them, check every line, and keep what passed until it is loaded.
+"""Bulk files: read them, check every line, and keep valid lines until they are loaded.
 
-Knows nothing of the database. No message here shows what may be a key.
+This package does not use the database. No message shows anything that may be a key.
 """

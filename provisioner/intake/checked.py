@@ -1,7 +1,7 @@
-"""Check a whole file before any of it is loaded, and keep what passed.
+"""Check a whole file before any of it is loaded, and keep the valid lines.
 
-So one reading is enough, also of a pipe, memory does not grow with the file, and what waits to be loaded is only what
-the table may hold.
+So one pass is enough, even over a pipe; memory does not grow with the file; and only data that the table accepts waits
+for loading.
 """
 
 import io
@@ -18,26 +18,26 @@ from provisioner.intake.rotation import CALLED
 from provisioner.intake.rows import API_KEY, COLUMNS, Row, Seal, check
 from provisioner.intake.spool import Spool
 
-SHOWN: Final = 20  # problems that are told one by one
-_NOT_BEFORE: Final = COLUMNS.index("not_before") + 1  # behind the line's number
-STEP: Final = 1000  # lines between two reports of progress
+SHOWN: Final = 20  # problems that are described individually
+_NOT_BEFORE: Final = COLUMNS.index("not_before") + 1  # after the line's number
+STEP: Final = 1000  # lines between two progress reports
 
 
 class CheckedFile:
-    """The lines of a file that may be loaded, how many may not, and what is wrong with the first of those.
+    """The lines of a file that may be loaded, the number of bad ones, and the first problems.
 
-    A context manager: what was kept is gone afterwards.
+    A context manager: stored lines are discarded at its end.
     """
 
     def __init__(self) -> None:
-        self.lines = 0  # that ask for something, good and bad
+        self.lines = 0  # non-empty lines, good and bad
         self.bad = 0
         self.problems: list[Problem] = []
         self._spool = Spool()
 
     @property
     def good(self) -> int:
-        """How many lines may be loaded."""
+        """The number of lines that may be loaded."""
         return self.lines - self.bad
 
     def __enter__(self) -> Self:
@@ -47,24 +47,24 @@ class CheckedFile:
         self._spool.close()
 
     def add(self, line: int, row: Row, given: Sequence[str] = ()) -> None:
-        """Keep a row for loading; `given` are the columns that its line names a value for."""
+        """Store a row for loading; `given` are the columns for which its line has a value."""
         self.lines += 1
         self._spool.add(orjson.dumps((line, *row.columns(), given), option=orjson.OPT_APPEND_NEWLINE))
 
     def refuse(self, problems: list[Problem]) -> None:
-        """Count a bad line, and those that are lost with it; keep what is wrong, if it is among the first."""
+        """Count a bad line and the lines lost with it; keep the problems if they are among the first."""
         lost = max((problem.lines for problem in problems), default=1)
         self.lines += lost
         self.bad += lost
         self.problems += problems[: SHOWN - len(self.problems)]
 
     def rows(self) -> Iterator[tuple[object, ...]]:
-        """Give what may be loaded, in order: the line's number, then the values in the order of `rows.COLUMNS`."""
+        """Yield the rows to load, in order: the line's number, then the values in the order of `rows.COLUMNS`."""
         for values in self.rows_and_given():
             yield values[:-1]
 
     def rows_and_given(self) -> Iterator[tuple[object, ...]]:
-        """The same, and last the columns that the line itself names a value for."""
+        """Yield the same rows, each followed by the columns for which its line has a value."""
         for kept in self._spool.lines():
             values = orjson.loads(kept)
             if not_before := values[_NOT_BEFORE]:
@@ -83,12 +83,12 @@ def check_file(
     rotations: bool = False,
     progress: Callable[[], None] = lambda: None,
 ) -> CheckedFile:
-    """Read and check a whole file; rows without a batch get `batch`, those without a rotation's column its `rotation`.
+    """Read and check a whole file. Rows without a batch get `batch`, rows without a rotation column that of `rotation`.
 
-    With `rotations` the lines ask for those alone. Calls `progress` now and then.
+    With `rotations`, the lines request rotations only. Calls `progress` now and then.
 
-    Readable keys are sealed at once, so that none is kept. The caller closes what is returned. Raises `FileUnusable`
-    and `OSError`.
+    Readable keys are sealed at once, so that none is stored. The caller closes the result. Raises `FileUnusable` and
+    `OSError`.
     """
     checked = CheckedFile()
     try:
@@ -120,5 +120,5 @@ def check_file(
 
 
 def _as_called(problem: Problem) -> Problem:
-    """The problem with a column as it is called in a file of rotations."""
+    """Return the problem with its column named as in a file of rotations."""
     return replace(problem, column=CALLED.get(problem.column, problem.column)) if problem.column else problem

@@ -11,9 +11,9 @@ class FileUnusable(ProvisionerError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """What is wrong with one line, counted from 1; `column` is None when it is not one column's fault.
+    """What is wrong with one line, counted from 1; `column` is None if no single column is at fault.
 
-    `lines` are lost with it: more than one when a quotation mark swallowed the next ones.
+    `lines` is how many lines are lost: more than one if a quotation mark swallowed the following ones.
     """
 
     line: int

@@ -1,4 +1,4 @@
-"""What the columns of a bulk file are: known however people write them, or named with what was probably meant."""
+"""Recognise the columns of a bulk file however people write them, or suggest what was probably meant."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -10,9 +10,9 @@ from provisioner.intake.rotation import OF_ROTATIONS
 from provisioner.intake.rows import API_KEY, COLUMNS, RESULTS, SIMPLE, unknown_column
 
 DELIMITERS: Final = ",;\t|"
-# What spreadsheets are told the delimiter by, in the first line.
+# The first line by which spreadsheets are told the delimiter.
 _SEPARATOR: Final = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
-_EXPORTED: Final = frozenset({"id", "state", "created_at"})  # all of these only an export has
+_EXPORTED: Final = frozenset({"id", "state", "created_at"})  # only an export has all of these
 
 
 def _plain(name: str) -> str:
@@ -33,40 +33,40 @@ OTHER_KIND: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The columns in their order; None where a column has no name, or holds what is not asked for."""
+    """The columns in order; None for a column without a name, or one that is ignored."""
 
     columns: tuple[str | None, ...]
     nameless: frozenset[int]
 
 
 def column_of(name: str, *, rotations: bool = False) -> str:
-    """Return the column that is meant, whatever its case, spaces and hyphens; an unknown name stays as it is.
+    """Return the column's name in our spelling, ignoring case, spaces and hyphens; an unknown name is unchanged.
 
-    In a file of `rotations` alone, columns are called otherwise.
+    In a file of `rotations`, columns have other names.
     """
     return (_KNOWN_OF_ROTATIONS if rotations else _KNOWN).get(_plain(name), name)
 
 
 def is_export(columns: Iterable[str]) -> bool:
-    """Tell whether these are the columns of an export, whose results are not asked for again."""
+    """Whether these are the columns of an export, whose results are not requested again."""
     return set(columns) >= _EXPORTED
 
 
 def separator(line: str) -> str | None:
-    """Return the delimiter that a first line `sep=;` names."""
+    """Return the delimiter that a first line such as `sep=;` names."""
     found = _SEPARATOR.fullmatch(line.strip("\ufeff\r\n"))
     return found[1] if found else None
 
 
 def delimiter(first: str) -> str:
-    """Return the delimiter that makes the most of the header's names ours."""
+    """Return the delimiter that yields the most known column names."""
     return max(DELIMITERS, key=lambda mark: sum(_plain(name) in _KNOWN for name in first.split(mark)))
 
 
 def read_header(cells: Sequence[str], *, rotations: bool = False) -> Header:
-    """Understand a header. Raises `FileUnusable` saying what is wrong with it."""
+    """Interpret a header. Raises `FileUnusable` saying what is wrong with it."""
     names = [column_of(cell, rotations=rotations) if _plain(cell) else "" for cell in cells]
-    while names and not names[-1]:  # a spreadsheet's empty columns at the end
+    while names and not names[-1]:  # empty columns that a spreadsheet adds at the end
         names.pop()
     known = set(OF_ROTATIONS.values()) if rotations else {*COLUMNS, API_KEY}
     if not known.intersection(names):

@@ -1,4 +1,4 @@
-"""One line of JSON Lines, read more strictly than usual: nothing in it is guessed, and nothing is lost in silence."""
+"""Parse one line of JSON Lines, more strictly than usual: nothing is guessed or silently lost."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from provisioner.intake.errors import Problem
 from provisioner.intake.header import OTHER_KIND, column_of, is_export
 from provisioner.intake.rows import COLUMNS, HALF, NOT_UTF_8, RESULTS, halves, shown_name
 
-_DIGITS: Final = 40  # of a number; a longer one is out of every column's reach, and slow to read
+_DIGITS: Final = 40  # digits of a number; a longer one exceeds every column's range and is slow to read
 _NO_LINE: Final = re.compile(r"\s*(\[|\{\s*$)")
 
 
@@ -18,12 +18,12 @@ class _Refused(ValueError):
 
 
 def is_one_document(line: str) -> bool:
-    """Tell whether a file that begins with this line is one JSON document, and no JSON Lines."""
+    """Whether a file that begins with this line is a single JSON document instead of JSON Lines."""
     return _NO_LINE.match(line) is not None
 
 
 def parse(number: int, text: str, *, rotations: bool = False) -> dict[str, object] | Problem:
-    """Return what a line says by column, or what is wrong with it."""
+    """Return a line's values by column, or what is wrong with it."""
     try:
         named = _parsed(text, rotations=rotations)
     except UnicodeEncodeError:
@@ -42,7 +42,7 @@ def parse(number: int, text: str, *, rotations: bool = False) -> dict[str, objec
 
 
 def _parsed(text: str, *, rotations: bool) -> dict[str, Any]:
-    text.encode()  # as strict as the file ought to be
+    text.encode()  # raises for lone surrogates
     given = _DECODER.decode(text)
     if not isinstance(given, dict):
         raise _Refused('is not a JSON object, such as {"project_id": "…", "name": "…"}')
@@ -53,7 +53,7 @@ def _parsed(text: str, *, rotations: bool) -> dict[str, Any]:
 
 
 def _column_in(name: str) -> str | None:
-    """Return the name if it is a column's: else nobody knows what it holds."""
+    """Return the name if it is a known column's; the contents of others are unknown."""
     return name if name in COLUMNS else None
 
 

@@ -1,7 +1,7 @@
-"""Take a file apart into lines: CSV with a header, or JSON Lines.
+"""Split a file into lines: CSV with a header, or JSON Lines.
 
-Nothing is kept: a file may be larger than the memory. What cannot be read at all raises `FileUnusable`; what is wrong
-with one line is given in its place.
+Nothing is kept, so a file may be larger than the memory. An unreadable file raises `FileUnusable`; a bad line yields a
+`Problem` in its place.
 """
 
 import csv
@@ -19,13 +19,13 @@ from provisioner.intake.errors import FileUnusable, Problem
 from provisioner.intake.header import Header, delimiter, read_header, separator
 from provisioner.intake.json_lines import is_one_document, parse
 
-LONGEST: Final = 1 << 20  # characters: a longer line is no list of requests, and would fill the memory
-# Around a value: what a copied page or a spreadsheet leaves, and nobody sees.
+LONGEST: Final = 1 << 20  # characters: a longer line is not a request, and would fill the memory
+# Invisible characters around a value, from a copied page or a spreadsheet.
 _INVISIBLE: Final = " \t\r\n\v\f\u00a0\ufeff\u200b\u200c\u200d\u200e\u200f\u202a\u202c\u2060"
-_FREE: Final = frozenset({"description", "rotation_description"})  # text that is taken as it is
+_FREE: Final = frozenset({"description", "rotation_description"})  # text that is kept unchanged
 _TEXTS: Final = frozenset(
     {"description", "batch", "project_name", "rotation_key_name", "rotation_description"}
-)  # what a spreadsheet may take for a formula
+)  # columns that a spreadsheet may take for a formula
 _FOREIGN: Final = {
     b"\xff\xfe\0\0": "is UTF-32 text; save it as UTF-8",
     b"\0\0\xfe\xff": "is UTF-32 text; save it as UTF-8",
@@ -35,15 +35,16 @@ _FOREIGN: Final = {
     b"\x28\xb5\x2f\xfd": "is compressed; unpack it first (zstd -dc FILE | provisioner submit -)",
     b"%PDF": "is a PDF; export the list as CSV",
 }
+_PAGES: Final = (b"<!doctype", b"<html", b"<?xml")
 _UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")
-# A line of a cell that looks like a line of the file: it begins with a project.
+# A line within a cell that looks like a line of the file: it begins with a project.
 _REQUEST: Final = pattern(
     r"^[\"'{]?[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}[\"'}]?\s*[,;\t]", IGNORECASE | MULTILINE
 )
 
 
 class Format(StrEnum):
-    """How a file is written."""
+    """The formats of bulk files."""
 
     CSV = "csv"
     JSONL = "jsonl"
@@ -51,7 +52,7 @@ class Format(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What one line says, by column; a column that it leaves out or leaves empty is not there."""
+    """The values of one line by column; missing and empty columns are left out."""
 
     line: int
     values: dict[str, object]
@@ -69,21 +70,24 @@ _SUFFIXES: Final = {
 def read(
     stream: io.BufferedReader, *, name: str, form: Format | None = None, rotations: bool = False
 ) -> Iterator[Record | Problem]:
-    """Give every line of a file. `name` is the file's, for its suffix; `form` overrides what that says.
+    """Yield every line of a file. The suffix of `name` tells the format, unless `form` overrides it.
 
-    The lines ask for connections, or for `rotations` alone.
+    The lines request connections, or only `rotations`.
 
-    Raises `FileUnusable`, and `OSError` when the file cannot be read to its end.
+    Raises `FileUnusable`, and `OSError` if the file cannot be read to its end.
     """
     head = stream.peek(4096)[:4096]
     for signature, said in _FOREIGN.items():
         if head.startswith(signature):
             raise FileUnusable(said)
+    bare = head.translate(None, b"\0\xef\xbb\xbf\xfe\xff").lstrip()  # without the marks and the zeros of UTF-16
+    if bare[:9].lower().startswith(_PAGES):
+        raise FileUnusable("is a page, not a list; export the list as CSV")
     wide = head.startswith(_UTF_16)
     if not wide and b"\0" in head[:4]:
         raise FileUnusable("is UTF-16 text without a byte order mark, or not text; save it as UTF-8")
-    form = form or _SUFFIXES.get(PurePath(name).suffix.lower()) or _guessed(head)
-    # What is no UTF-8 survives as lone surrogates, so that it is found with its line and column.
+    form = form or _SUFFIXES.get(PurePath(name).suffix.lower()) or _guessed(bare)
+    # Invalid UTF-8 becomes lone surrogates, so that it is reported with its line and column.
     encoding, errors = ("utf-16", "surrogatepass") if wide else ("utf-8-sig", "surrogateescape")
     text = io.TextIOWrapper(stream, encoding=encoding, errors=errors, newline="")
     try:
@@ -93,11 +97,11 @@ def read(
         raise FileUnusable("is cut off: its UTF-16 text ends in the middle of a character") from None
     finally:
         if not text.closed:
-            text.detach()  # the stream is its owner's to close
+            text.detach()  # the stream belongs to the caller
 
 
-def _guessed(head: bytes) -> Format:
-    return Format.JSONL if head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in {b"{", b"["} else Format.CSV
+def _guessed(bare: bytes) -> Format:
+    return Format.JSONL if bare[:1] in {b"{", b"["} else Format.CSV
 
 
 def _lines(text: io.TextIOWrapper) -> Iterator[str]:
@@ -110,7 +114,7 @@ def _lines(text: io.TextIOWrapper) -> Iterator[str]:
 
 
 def _read_csv(lines: Iterator[str], *, rotations: bool) -> Iterator[Record | Problem]:
-    # The header is on the first line that is not empty, or below Excel's own.
+    # The header is on the first non-empty line, or below Excel's `sep=` line.
     skipped, first = _first(enumerate(lines))
     if mark := separator(first):
         skipped, first = _first(enumerate(lines, start=skipped + 1))
@@ -119,7 +123,7 @@ def _read_csv(lines: Iterator[str], *, rotations: bool) -> Iterator[Record | Pro
     try:
         header = read_header(next(reader), rotations=rotations)
     except csv.Error as error:
-        said = str(error).replace("\t", "tab")  # a delimiter that nobody sees
+        said = str(error).replace("\t", "tab")  # an invisible delimiter
         raise FileUnusable(f"has a header that is not CSV: {said}") from error
     end = skipped + reader.line_num
     while True:
@@ -145,7 +149,7 @@ def _read_csv(lines: Iterator[str], *, rotations: bool) -> Iterator[Record | Pro
 
 
 def _first(numbered: Iterable[tuple[int, str]]) -> tuple[int, str]:
-    """Return the first line that is not empty, and how many were before it."""
+    """Return the first non-empty line, and how many lines precede it."""
     return next(((number, line) for number, line in numbered if line.strip()), (0, ""))
 
 
@@ -162,7 +166,7 @@ def _record(line: int, header: Header, cells: list[str]) -> Record | Problem:
     width = len(header.columns)
     beyond = [cell for cell in cells[width:] if cell and not cell.isspace()]
     if len(cells) < width or beyond:
-        # Spreadsheets fill lines up, at the end.
+        # Spreadsheets pad lines at the end.
         said = f"has {len(cells)} cells, the header has {width}; a cell that contains the delimiter must be in quotes"
         return Problem(line=line, problem=said)
     values: dict[str, object] = {}
@@ -198,7 +202,7 @@ def _read_jsonl(lines: Iterator[str], *, rotations: bool) -> Iterator[Record | P
 
 
 def _said(given: Mapping[str, object]) -> dict[str, object]:
-    """Leave out what says nothing, as an empty cell does."""
+    """Leave out empty values, as for an empty cell."""
     values = {
         column: value.strip(_INVISIBLE) if isinstance(value, str) and column not in _FREE else value
         for column, value in given.items()

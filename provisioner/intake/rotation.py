@@ -1,6 +1,6 @@
-"""The columns `rotation_…` of a bulk file: with any of them a line asks for a rotation beside its connection.
+"""The columns `rotation_…` of a bulk file: with any of them a line also requests a rotation.
 
-The same rules as the table's own constraints, so that a bad line is found with its number. Pure.
+The rules equal the table's own constraints, so that a bad line is found with its number. Pure.
 """
 
 from re import compile as pattern
@@ -24,7 +24,7 @@ RULES: Final = {
     "rotation_interval_days": f"must be a whole number of days from 1 to {_LONGEST_INTERVAL}",
     "rotation_rotate_at": "must be a time of day in UTC, such as 03:30",
     "rotation_key_name": "must be 1 to 200 characters; {project_name}, {project_id} and {environment} are filled in",
-    "rotation_spend_limit": "must be a number of credits above 0",
+    "rotation_spend_limit": "must be a number of credits, at least 0.000001",
     "rotation_limit_reset": "must be daily, weekly or monthly",
     "rotation_include_byok": "must be true or false",
     "rotation_description": "must be text of at most 255 characters, an emoji counted as two",
@@ -50,7 +50,7 @@ def _credits(given: object) -> float:
 
 def _limit(given: object) -> float:
     number = _credits(given)
-    if not 0 < number < 10**9:
+    if not 10**-6 <= number < 10**9:
         raise ValueError
     return number
 
@@ -75,7 +75,7 @@ def _printable(text: str) -> str:
 
 
 class RotationColumns(BaseModel):
-    """What a line asks for of its project's rotation; a column that is not given has the table's own default."""
+    """The rotation that a line requests; a missing column gets the table's default."""
 
     rotation_name: Annotated[str, StringConstraints(max_length=64, pattern=_SLUG)] | None = None
     rotation_environment: Annotated[str, StringConstraints(max_length=64, pattern=_SLUG)] | None = None
@@ -96,7 +96,7 @@ class RotationColumns(BaseModel):
 
 
 ROTATION_COLUMNS: Final = tuple(RotationColumns.model_fields)
-# The columns of a file of rotations alone, and what each is called in a file of connections.
+# The columns of a file of rotations, and what each is called in a file of connections.
 _SHARED: Final = ("target", "project_id", "priority", "batch", "project_name", "not_before")
 OF_ROTATIONS: Final = {
     **{column: column for column in _SHARED},

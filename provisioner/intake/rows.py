@@ -1,7 +1,7 @@
-"""What a line may say: the rules of the table, checked before anything is sent.
+"""The rules for a line, which are those of the table, checked before anything is sent.
 
-The same rules as the database's own (`provisioner.broken_rule`), so that a bad line is found with its number and all of
-them at once. Pure: no files, no clock.
+They equal the database's own rules (`provisioner.broken_rule`), so that all bad lines are found at once, with their
+numbers. Pure: no files, no clock.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,10 +24,10 @@ API_KEY: Final = "api_key"
 _SEALED: Final = pattern(r"sealed:[A-Za-z0-9_-]{1,64}:[A-Za-z0-9+/]+={0,2}")
 _EMPTIED: Final = pattern(r"sealed:[A-Za-z0-9_-]{1,64}")
 _CREDENTIAL: Final = pattern(r"(?!sk-)[a-z0-9][a-z0-9_-]{0,39}", IGNORECASE)
-# A priority is negated inside the database: the smallest number of its type has no opposite.
+# The database negates priorities, and the smallest number of its type has no opposite.
 _PRIORITY: Final = 32767
 _LONGEST_KEY: Final = 1000
-# Python and JSON know more ways to write a number; a spreadsheet writes 5.0 for 5, and 1E+05 for what it has rounded.
+# Python and JSON accept more notations; spreadsheets write 5.0 for 5, and 1E+05 for a rounded number.
 _WHOLE: Final = pattern(r"([+-]?[0-9]{1,9})(?:\.0{1,9})?")
 _CONTROL: Final = pattern(r"[\x00-\x1f\x7f-\x9f]")
 _HALF: Final = pattern("[\ud800-\udfff]")
@@ -36,7 +36,7 @@ NOT_UTF_8: Final = (
     "`iconv -f WINDOWS-1252 -t UTF-8 FILE` if it came from an older program"
 )
 HALF: Final = "contains half of a character ({}), which cannot be stored; write the whole character"
-_SHOWN: Final = 60  # characters of a wrong value that help to find it
+_SHOWN: Final = 60  # characters of a wrong value that are shown
 
 _RULES: Final = {
     "target": "must be the name of a configured target: 1 to 63 lower-case letters, digits and hyphens",
@@ -57,7 +57,7 @@ _RULES: Final = {
     ),
     **RULES,
 }
-# Columns of the table, or of an export, that are not for requesters.
+# Columns of the table, or of an export, that requesters do not set.
 RESULTS: Final = frozenset(
     {
         "id",
@@ -113,7 +113,7 @@ def _credential(text: str) -> str:
     return text
 
 
-# The table's own bounds: what lies beyond cannot be shown in every time zone.
+# The table's own bounds: beyond them, a time cannot be shown in every time zone.
 _FIRST: Final = datetime(1, 1, 2, tzinfo=UTC)
 _TOO_LATE: Final = datetime(9999, 1, 1, tzinfo=UTC)
 
@@ -152,14 +152,14 @@ Stored = AfterValidator(_storable)
 
 
 class Seal(Protocol):
-    """Puts an API key into a box that only the workers can open."""
+    """Seals an API key so that only the workers can open it."""
 
     def __call__(self, api_key: Secret, *, project_id: str, name: str) -> str:
-        """What the column credential holds instead of the key."""
+        """Return the value of the column credential for a key."""
 
 
 class Row(RotationColumns):
-    """What one line asks for; a column that is not given has the table's own default."""
+    """The request in one line; a missing column gets the table's default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -178,41 +178,41 @@ class Row(RotationColumns):
     api_key: Annotated[Secret, PlainValidator(_api_key)] | None = None
 
     def sealed(self, seal: Seal) -> "Row":
-        """The row as it may be stored: its readable key, if it has one, in a box."""
+        """Return the row in its stored form, with a readable key sealed."""
         if self.api_key is None:
             return self
         box = seal(self.api_key, project_id=str(self.project_id), name=self.name)
         return self.model_copy(update={"credential": box, "api_key": None})
 
     def columns(self) -> tuple[object, ...]:
-        """The values in the order of `COLUMNS`."""
+        """Return the values in the order of `COLUMNS`."""
         return tuple(self.__dict__[name] for name in COLUMNS)
 
 
-# In this order everywhere: what a connection is asked for with, then what a rotation is.
+# This order is used everywhere: the columns of a connection, then those of a rotation.
 SIMPLE: Final = tuple(name for name in Row.model_fields if name != API_KEY and not name.startswith(PREFIX))
 COLUMNS: Final = (*SIMPLE, *ROTATION_COLUMNS)
 BATCH_RULE: Final = _RULES["batch"]
 
 
 def is_batch(text: str) -> bool:
-    """Whether this may be the label of a batch."""
+    """Whether this is a valid batch label."""
     return 1 <= len(text) <= 200 and text.isprintable() and text == text.strip()
 
 
 def check(line: int, values: Mapping[str, object]) -> Row | Sequence[Problem]:
-    """The row that a line asks for, or everything that is wrong with it."""
+    """Return the row that a line contains, or everything that is wrong with it."""
     if values.get(API_KEY) is not None and values.get("credential") is not None:
         return [Problem(line=line, column=API_KEY, problem=_RULES[API_KEY])]
     try:
         return Row.model_validate(values)
     except ValidationError as error:
-        # What pydantic says speaks to programmers, and would hold what was given.
+        # pydantic's own messages are for programmers, and would contain the value.
         return [_problem(line, problem, values) for problem in error.errors(include_url=False)]
 
 
 def unknown_column(name: str, *, rotations: bool = False) -> str:
-    """What is wrong with a column that no line may have, in a file of connections or of `rotations` alone."""
+    """Describe an unknown column in a file of connections, or of `rotations`."""
     if name in RESULTS:
         return f"{name!r} is filled in by provisioner; leave it out"
     if rotations:
@@ -225,12 +225,12 @@ def unknown_column(name: str, *, rotations: bool = False) -> str:
 
 
 def shown_name(name: str) -> str:
-    """Return a name for a message: what it is called here, or what it holds in a form that does no harm."""
+    """Return a column name for a message, in our spelling, or in a harmless form."""
     return name if name in {*COLUMNS, API_KEY} or (name.isidentifier() and "sk-" not in name.lower()) else _shown(name)
 
 
 def halves(text: str) -> str:
-    """Return the first half of a character in a text: JSON can write one, and no database stores it."""
+    """Return the first lone surrogate in a text: JSON can contain one, and no database stores it."""
     found = _HALF.search(text)
     return found[0] if found else ""
 
@@ -267,7 +267,7 @@ def _given(column: str, value: object) -> str:
 
 def _shown(value: object) -> str:
     if isinstance(value, int) and abs(value) > 10**_SHOWN:
-        return f"a number of more than {_SHOWN} digits"  # Python refuses to write very long ones
+        return f"a number of more than {_SHOWN} digits"  # Python refuses to print very long numbers
     text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
     if "sk-" in text.lower():
         return "what looks like an API key"  # columns can be mixed up

@@ -1,4 +1,4 @@
-"""Keep what was read until it is needed again: small in memory, larger on the disk, without a disk packed in memory."""
+"""Store lines for reading later: in memory while small, on disk when large, compressed in memory without a disk."""
 
 import gzip
 import io
@@ -9,12 +9,12 @@ from typing import IO, Final
 
 from provisioner.intake.errors import FileUnusable
 
-IN_MEMORY: Final = 8 << 20  # bytes; what is larger goes to the disk
-QUICK: Final = 1  # gzip's level: lines of a list shrink to a tenth at any, and this one costs the least time
+IN_MEMORY: Final = 8 << 20  # bytes; larger contents go to the disk
+QUICK: Final = 1  # gzip's level: any level reduces the lines of a list to a tenth, and this is the fastest
 
 
 def has_disk() -> bool:
-    """Tell whether temporary files can be made; a container whose root is read-only may have no place for them."""
+    """Whether temporary files can be created; a container with a read-only root may have no place for them."""
     try:
         tempfile.gettempdir()
     except OSError:
@@ -23,14 +23,14 @@ def has_disk() -> bool:
 
 
 class Spool:
-    """Lines that are written once and then read, as often as one likes."""
+    """Lines that are written once and then read any number of times."""
 
     def __init__(self) -> None:
         self._memory = io.BytesIO()
         self._file: IO[bytes] | gzip.GzipFile | None = None
 
     def add(self, line: bytes) -> None:
-        """Keep a line. Raises `FileUnusable` when there is no room for it."""
+        """Store a line. Raises `FileUnusable` if there is no room."""
         try:
             (self._file or self._memory).write(line)
             if self._file is None and self._memory.tell() > IN_MEMORY:
@@ -42,9 +42,9 @@ class Spool:
             ) from error
 
     def lines(self) -> Iterator[bytes]:
-        """Give the lines in order."""
+        """Yield the lines in order."""
         if isinstance(self._file, gzip.GzipFile):
-            self._file.close()  # its end is written; the memory below it stays, and is shared, not copied
+            self._file.close()  # this completes the data; the memory below is shared, not copied
             with gzip.GzipFile(fileobj=io.BytesIO(self._memory.getvalue())) as packed:
                 yield from packed
             return
@@ -53,14 +53,14 @@ class Spool:
         yield from kept
 
     def close(self) -> None:
-        """Forget all of it."""
+        """Discard everything."""
         if self._file is not None:
-            with suppress(OSError, ValueError, MemoryError):  # it writes what it still holds, where there is no room
+            with suppress(OSError, ValueError, MemoryError):  # closing writes buffered data, which may fail
                 self._file.close()
         self._memory = io.BytesIO()
 
     def _larger(self) -> IO[bytes] | gzip.GzipFile:
-        """Move what is in memory to where more fits."""
+        """Move the contents from memory to a larger place."""
         kept, self._memory = self._memory.getvalue(), io.BytesIO()
         larger: IO[bytes] | gzip.GzipFile
         try:

@@ -1,1 +1,1 @@
-"""Telling others: notices as HTTP calls to one receiver. Knows nothing of the database."""
+"""Notices as HTTP calls to one receiver. This package does not use the database."""

@@ -1,4 +1,4 @@
-"""What a receiver gets: the body, and the headers by which it knows whose it is and whether it had it before. Pure."""
+"""Build a notice's body, and the headers that identify its sender and repeated deliveries. Pure."""
 
 import hashlib
 import hmac
@@ -19,19 +19,19 @@ _SIGNS: Final = {"batch_finished": "✓", "needs_attention": "!", "recovered": "
 
 
 def format_of(url: str) -> str:
-    """The format that is meant by a URL's host."""
+    """Return the format that a URL's host implies."""
     return "slack" if urlsplit(url).hostname in _SLACK else "json"
 
 
 def body_of(delivery: Delivery, form: str) -> bytes:
-    """The body of a notice: the same for each try."""
+    """Return the body of a notice, which is the same for each try."""
     notice = delivery.notice
     content = _slack(notice) if form == "slack" else _json(delivery.id, notice, delivery.noticed_at)
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def headers_of(delivery: Delivery, body: bytes, key: Secret | None) -> dict[str, str]:
-    """The headers of a notice. The signature is the HMAC-SHA256 of the body, in hexadecimal digits."""
+    """Return the headers of a notice. The signature is the HMAC-SHA256 of the body, in hexadecimal digits."""
     headers = {"Content-Type": "application/json", ID: delivery.id, EVENT: delivery.notice.event.value}
     if key is not None:
         headers[SIGNATURE] = f"sha256={hmac.new(key.reveal().encode(), body, hashlib.sha256).hexdigest()}"
@@ -53,7 +53,7 @@ def _json(id_: str, notice: Notice, at: datetime) -> Mapping[str, Any]:
 
 
 def _slack(notice: Notice) -> Mapping[str, str]:
-    # Slack's three special characters; what is left cannot mention anybody, nor hide an address behind a word.
+    # Slack's three special characters; the rest cannot mention anybody or hide an address behind a word.
     text = notice.text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     sign = _SIGNS.get(notice.event.value, "")
     return {"text": f"{sign} {text}".strip()}

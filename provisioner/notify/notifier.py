@@ -1,4 +1,4 @@
-"""The part of a worker that tells others: beside its requests, which never wait for it."""
+"""Send notices from a worker; requests never wait for them."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,28 +7,28 @@ from typing import Final
 
 import structlog
 
-from provisioner.core.errors import DatabaseUnavailable, ProvisionerError, StatementRefused
+from provisioner.core.errors import ProvisionerError, is_outage
 from provisioner.core.notices import is_given_up, pause_after
 from provisioner.core.ports_beside import Outbox, Receiver
 
 log = structlog.stdlib.get_logger()
 
-# The fleet looks every so many seconds, by whichever worker comes first; one small statement for each of the others.
+# Seconds between two checks for notices by the fleet: one worker checks, at the cost of a small statement for the rest.
 EVERY: Final = 10.0
-# A worker that has had nothing to do for so long looks more seldom: what needs a person shows at work.
+# A worker that was idle for this many seconds checks less often, because problems show when there is work.
 RESTED: Final = 30.0
 SELDOM: Final = 300.0
-# What failed is left alone for so long at first, seconds, and for so long at last.
+# After a failure, wait this many seconds at first, and at most.
 FIRST_PAUSE: Final = 10.0
 LAST_PAUSE: Final = 300.0
-# What is left to tell when a run ends may take so many seconds.
+# When a run ends, the last notices may take this many seconds.
 SIGN_OFF_TIMEOUT: Final = 15.0
 
 
 class Notifier:
-    """Looks for what is to be told, and tells it. `heard` counts how deliveries end: sent, failed, given_up.
+    """Checks for new notices, and delivers them. `heard` counts how deliveries end: sent, failed, given_up.
 
-    `rested`: whether there has been nothing to do for so many seconds.
+    `rested` returns whether there has been nothing to do for a number of seconds.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Notifier:
         self._rested = rested
 
     async def run(self) -> None:
-        """Tell until cancelled."""
+        """Send notices until cancelled."""
         pause = 0.0
         while True:
             try:
@@ -56,7 +56,7 @@ class Notifier:
                 pause = 0.0
             except ProvisionerError as error:
                 pause = min(max(2 * pause, FIRST_PAUSE), LAST_PAUSE)
-                if not isinstance(error, DatabaseUnavailable) or isinstance(error, StatementRefused):
+                if not is_outage(error):
                     log.warning("upkeep_failed", duty="notices", error=str(error), again_in=pause)
             await asyncio.sleep(max(pause, self._every))
             for _ in range(round(SELDOM / self._every)):
@@ -65,14 +65,14 @@ class Notifier:
                 await asyncio.sleep(self._every)
 
     async def finish(self) -> None:
-        """Tell what is left to tell when everything is done, if that takes no longer than some seconds."""
+        """Send the last notices after everything is done, within a few seconds."""
         with suppress(TimeoutError, ProvisionerError):
             async with asyncio.timeout(SIGN_OFF_TIMEOUT):
                 await self._outbox.collect(last=True)
                 await self._send()
 
     async def _send(self) -> None:
-        """Send what is due; after a failure not more: who does not answer once keeps nobody waiting ten times."""
+        """Send what is due; stop after a failure, so that a receiver that hangs delays this only once."""
         while (delivery := await self._outbox.take()) is not None:
             event = delivery.notice.event.value
             if not (reason := await self._receiver.deliver(delivery)):

@@ -1,4 +1,4 @@
-"""Bring a notice to its receiver: one POST that ends in time, whose answer is a status and nothing else."""
+"""Deliver a notice to its receiver: one POST with a time limit; only the status of the answer matters."""
 
 import ssl
 from collections.abc import Callable
@@ -12,14 +12,14 @@ from provisioner.core.notices import Delivery
 from provisioner.core.secret import Secret
 from provisioner.notify.bodies import body_of, headers_of
 
-Held = Secret | Callable[[], Secret]  # a secret, or where to read it
+Held = Secret | Callable[[], Secret]  # a secret, or a function that reads it
 
 TIME: Final = 10.0  # seconds that a receiver may take
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceiverOptions:
-    """Who is told, and how. Secrets in files are read before each call: they may have changed."""
+    """Where and how to send notices. Secrets in files are read before each call, because they may have changed."""
 
     url: Held
     form: str
@@ -30,13 +30,13 @@ class ReceiverOptions:
 
 
 class HttpReceiver:
-    """`core.ports.Receiver` over HTTP. A session of its own for each notice: they are few and far between."""
+    """`core.ports.Receiver` over HTTP. Each notice gets a session of its own, because notices are rare."""
 
     def __init__(self, options: ReceiverOptions) -> None:
         self._options = options
 
     async def deliver(self, delivery: Delivery) -> str:
-        """Bring it; returns why it has not arrived, empty if it has. The reason names no address: that is a secret."""
+        """Deliver a notice; returns why it failed, empty on success. The reason omits the address, which is secret."""
         chosen = self._options
         body = body_of(delivery, chosen.form)
         try:
@@ -49,7 +49,7 @@ class HttpReceiver:
             return f"the proxy refused to connect ({error.status})"
         except aiohttp.ClientConnectorCertificateError:
             return "the receiver's certificate is not trusted"
-        except (aiohttp.ClientError, OSError, ValueError) as error:  # the text of some quotes the address
+        except (aiohttp.ClientError, OSError, ValueError) as error:  # some of these messages quote the address
             return f"the connection failed ({type(error).__name__})"
 
     async def _post(self, url: str, body: bytes, headers: dict[str, str], proxy: str | None) -> str:
@@ -63,7 +63,7 @@ class HttpReceiver:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 connector=aiohttp.TCPConnector(ssl=tls, force_close=True),
             ) as session,
-            # A redirect is not followed: what is said is for this address alone.
+            # Redirects are not followed: the notice is for this address alone.
             session.post(url, data=body, headers=headers, proxy=proxy, allow_redirects=False) as answer,
         ):
             if 200 <= answer.status < 300:

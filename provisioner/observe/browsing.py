@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Final
 from provisioner import __version__
 from provisioner.core.alerts import ADVICE
 from provisioner.core.explain import Formatters, explain
-from provisioner.core.requests import Detail, Found, Query, RequestHistory
-from provisioner.observe.words import duration, environment, link, masked, moment
+from provisioner.core.requests import Detail, Found, Query, RequestHistory, State
+from provisioner.core.text import duration
+from provisioner.observe.words import environment, link, masked, moment
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -23,10 +24,7 @@ if TYPE_CHECKING:
 LONGEST: Final = 200  # characters that somebody may look for
 LARGEST_ID: Final = 2**63 - 1
 _ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # as the database writes it: on one line
-STATES: Final = (
-    *("pending", "waiting", "retrying", "quarantined", "ready", "in_flight", "updating", "removing"),
-    *("succeeded", "failed", "cancelled", "removed"),
-)
+STATES: Final = ("pending", *State)
 _KINDS: Final = {"succeeded": "good", "failed": "bad", "quarantined": "bad"}
 _STUCK: Final = frozenset({"failed", "cancelled", "retrying", "quarantined"})  # a retry goes on with these
 _WORDS: Final = Formatters(moment, duration)

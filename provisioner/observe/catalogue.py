@@ -88,10 +88,16 @@ SETTLED: Final = _counter(
 FENCED: Final = _counter(
     "fenced", "requests", help="Settlements that came too late: another worker had taken the request over."
 )
+NOTICES: Final = _counter(
+    "notices",
+    "deliveries",
+    "outcome",
+    help="Deliveries of notices to `notify.url`: sent, failed (tried again), or given_up (not tried any more).",
+)
 SETTLE_SECONDS: Final = _histogram(
     "settle_seconds", help="Duration of recording one batch, including the wait for an unavailable database."
 )
-IN_HAND: Final = _gauge("in_hand", "requests", "target", help="Claims that this worker has and has not settled.")
+IN_HAND: Final = _gauge("in_hand", "requests", "target", help="Claims of this worker that are not settled yet.")
 HELD: Final = _gauge(
     "breaker_open",
     "0 or 1",
@@ -145,7 +151,7 @@ BLOCKED: Final = _gauge(
     "target",
     "kind",
     shared=True,
-    help="How long nothing is sent, after a refusal; 0 if nothing is blocked.",
+    help="Seconds until calls are sent again after a refusal; 0 if nothing is blocked.",
 )
 WRITES_LIMIT: Final = _gauge(
     "writes_limit",
@@ -184,7 +190,7 @@ STALLED: Final = _gauge(
     "0 or 1",
     "target",
     shared=True,
-    help="Whether creates have stopped ending because too many were in flight, and all workers wait.",
+    help="Whether the server has stalled because too many creates were in flight, and all workers wait.",
 )
 WORKERS: Final = _gauge(
     "workers",
@@ -193,13 +199,12 @@ WORKERS: Final = _gauge(
     shared=True,
     help="Workers that are alive, and those that are lost: their lease expired without them signing off.",
 )
-
 ENDS: Final = _gauge(
     "forecast_seconds",
     "seconds",
     "target",
     shared=True,
-    help="In how many seconds all that is pending at the target will have ended; missing while nobody can say.",
+    help="Seconds until everything pending at the target has ended, as forecast; missing while there is no forecast.",
 )
 DRIFTED: Final = _gauge(
     "drifted_connections",
@@ -215,46 +220,8 @@ LEFT_BEHIND: Final = _gauge(
     shared=True,
     help="Rotations that may have left keys behind at OpenRouter, which can spend money until somebody deletes them.",
 )
-NOTICES: Final = _counter(
-    "notices",
-    "deliveries",
-    "outcome",
-    help="Deliveries of notices to `notify.url`: sent, failed (tried again), or given_up (not tried any more).",
-)
 
-METRICS: Final = (
-    CALLS,
-    CALL_SECONDS,
-    REFUSED,
-    LOGINS,
-    CLAIMED,
-    CLAIM_SECONDS,
-    SETTLED,
-    FENCED,
-    NOTICES,
-    SETTLE_SECONDS,
-    IN_HAND,
-    HELD,
-    PAUSED,
-    READY,
-    DATABASE_UP,
-    BUILD,
-    QUEUE,
-    OLDEST,
-    LIMIT,
-    WINDOW,
-    USED,
-    BLOCKED,
-    WRITES_LIMIT,
-    LIMIT_SET,
-    IN_FLIGHT_LIMIT,
-    CLIFF,
-    STALLED,
-    WORKERS,
-    ENDS,
-    DRIFTED,
-    LEFT_BEHIND,
-)
+METRICS: Final = tuple(each for each in tuple(globals().values()) if isinstance(each, Metric))  # in the order above
 
 
 def metrics_table() -> str:

@@ -13,18 +13,15 @@ from typing import TYPE_CHECKING, Final
 from provisioner import __version__
 from provisioner.core.alerts import alert_messages, incidents
 from provisioner.core.history import History, total
-from provisioner.core.reports import Failures, Progress, RefusedKey, Retries, Status, TargetReport, WorkerReport
+from provisioner.core.reports import STATES, Failures, Progress, RefusedKey, Retries, Status, TargetReport, WorkerReport
+from provisioner.core.text import duration
 from provisioner.core.vitals import Vitals
 from provisioner.observe.charts import chart
-from provisioner.observe.words import duration, environment, link
+from provisioner.observe.words import environment, link
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-STATES: Final = (
-    *("succeeded", "failed", "cancelled", "removed", "in_flight", "updating", "removing"),
-    *("ready", "waiting", "retrying", "quarantined"),
-)
 ALWAYS: Final = frozenset({"succeeded", "failed", "in_flight", "ready", "waiting"})  # shown though there are none
 MADE: Final = (("succeeded", "good"), ("failed", "bad"))
 AGAIN: Final = (("retried", "off"),)
@@ -169,7 +166,7 @@ def _without_database(view: View) -> str:
         return ""
     reason = view.trouble.removeprefix("the database cannot be reached: ")
     old = "; the figures below are old" if view.status else ""
-    return f"{reason}{old}. Nothing is lost: workers go on when it is back. `provisioner doctor` looks closer"
+    return f"{reason}{old}. Nothing is lost: workers continue when it is back. `provisioner doctor` says more"
 
 
 def _own_incidents(view: View) -> Iterator[str]:
@@ -271,7 +268,7 @@ def _why(retries: Retries) -> str:
         return f"quarantined until the key of credential {credential} is accepted or replaced"
     if what == "project":
         return "quarantined until the machine identity may create in their projects"
-    return retries.example or retries.error_code or "the last attempt came to nothing"
+    return retries.example or retries.error_code or "the last attempt did not succeed"
 
 
 def _why_refused(key: RefusedKey) -> str:

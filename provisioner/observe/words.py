@@ -4,15 +4,14 @@ Jinja2 escapes everything. What comes from outside is masked, printable and cut 
 """
 
 import re
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
 from provisioner.core.alerts import ADVICE, advice_for
-from provisioner.core.text import printable
+from provisioner.core.text import duration, printable
 from provisioner.observe.logs import redact_text
 
 if TYPE_CHECKING:
@@ -56,11 +55,6 @@ def environment() -> "Environment":
     return made
 
 
-def add_filters(filters: Mapping[str, Callable[..., Any]]) -> None:
-    """Let templates use more filters."""
-    environment().filters.update(filters)
-
-
 def link(page: str, **query: object) -> str:
     """The address of a page with what is asked of it; what is empty is left out."""
     asked = urlencode({name: value for name, value in query.items() if value not in {None, ""}})
@@ -83,16 +77,3 @@ def _pieces(foreign: str) -> list[str]:
     """A text from outside, masked, printable, in one line and cut; every second piece is code."""
     line = " ".join(printable(masked(foreign)).split())
     return _CODE.split(line if len(line) <= LONGEST else f"{line[:LONGEST]}…")
-
-
-def duration(span: timedelta | float) -> str:
-    """About how long that is, in one or two units."""
-    seconds = span.total_seconds() if isinstance(span, timedelta) else span
-    whole = max(0, round(seconds))
-    if whole < 100:
-        return f"{whole} s"
-    minutes = round(whole / 60)
-    if minutes < 100:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"

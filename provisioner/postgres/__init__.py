@@ -1,1 +1,1 @@
-"""The only rooms that speak SQL."""
+"""The only modules that speak SQL."""

@@ -1,6 +1,6 @@
-"""Least privilege: what a requester, a reader and a worker need in the database, and nothing more.
+"""Least privilege: the rights that a requester, a reader and a worker need in the database, and no others.
 
-The rights are plain privileges on the objects of the schema. Which rows a role sees follows from them: see
+The rights are plain privileges on the objects of the schema. They also determine which rows a role sees: see
 `migrations/0007_access.sql`.
 """
 
@@ -71,13 +71,13 @@ ROTATION_RESULT: Final = (
     *("status", "rotation_id", "connection_id", "key_issued", "adopted", "attempts", "left_behind"),
     *("error_code", "error_message", "finished_at"),
 )
-# Everything but `credential`.
+# All columns except `credential`.
 SEEN: Final = ("id", *(each for each in WISH if each != "credential"), "requested_by", "created_at", *RESULT)
 
 _REQUESTS: Final = "connection_requests"
 _USAGE: Final = Right(privileges=("USAGE",), on="provisioner", kind="SCHEMA")
 
-# What the views compute with, which is done in the name of who looks.
+# What the views read with the rights of their user.
 _LIVE: Final = (
     _function("live_state(text,text,uuid,bigint,bigint,text,text,boolean)"),
     _function("counted_as(text,text,uuid)"),
@@ -86,7 +86,7 @@ _LIVE: Final = (
 _READING: Final[Sequence[Right]] = (
     _USAGE,
     *(_table(name, "SELECT") for name in ("rotation_requests", "rotation_status", "requests")),
-    _table("salt", "SELECT"),  # to tell whether a connection has the key that its credential has now
+    _table("salt", "SELECT"),  # to compare a connection's key with its credential's present one
     _table(_REQUESTS, "SELECT", columns=SEEN),
     *(_table(name, "SELECT") for name in ("request_status", "batch_progress", "request_counts", "target_progress")),
     _table("forecasts", "SELECT"),
@@ -120,7 +120,7 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
         _table("rotation_requests", "INSERT", columns=ROTATION_WISH),
         *(_table(name, "SELECT") for name in ("rotation_status", "request_status")),
         *(_table(name, "SELECT") for name in ("batch_progress", "request_counts", "target_progress", "migrations")),
-        # What stands behind its own requests, and how the fleet fares.
+        # What it may know beyond its own requests.
         *(_table(f"own_{name}", "SELECT") for name in NARROWED),
         *(
             _table(name, "SELECT")
@@ -139,7 +139,7 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
     ),
     Kind.READER: _READING,
     Kind.WORKER: (
-        *_READING,  # its page shows what a reader sees
+        *_READING,  # its status page shows what a reader sees
         _table(_REQUESTS, "SELECT"),
         _table(_REQUESTS, "UPDATE", columns=("credential", *RESULT)),
         *(_table(name, "SELECT") for name in ("rotation_requests", "requests")),
@@ -189,15 +189,15 @@ RIGHTS: Final[Mapping[Kind, Sequence[Right]]] = {
 
 
 class RoleUnusable(DatabaseUnusable):
-    """The role cannot be given rights, or we cannot give them."""
+    """The role cannot be given rights, or we may not give them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Role:
     """A role of the database server.
 
-    `unbound`: it is a superuser or passes row-level security by. `as_owner`: it may act as the schema's owner.
-    `connects`, `stages`: it may connect to the database, and make temporary tables there.
+    `unbound`: it is a superuser or bypasses row-level security. `as_owner`: it may act as the schema's owner.
+    `connects`, `stages`: it may connect to the database, and create temporary tables there.
     """
 
     name: str
@@ -211,14 +211,14 @@ class Role:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What `plan` found: the statements that do it, and what they cannot do."""
+    """The result of `plan`: the statements to run, and warnings about what they cannot do."""
 
     statements: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
 async def plan(database: Database, *, grants: Mapping[str, Collection[Kind]], revokes: Collection[str]) -> Change:
-    """Tell how to take everything back from the roles `revokes`, then to give those of `grants` what they need.
+    """Plan to revoke everything from the roles `revokes`, and to grant the roles of `grants` what they need.
 
     Raises `RoleUnusable`, `SchemaMismatch`, `DatabaseUnavailable` and `DatabaseUnusable`.
     """
@@ -246,7 +246,7 @@ async def plan(database: Database, *, grants: Mapping[str, Collection[Kind]], re
 
 
 async def apply(database: Database, change: Change) -> None:
-    """Carry a change out, all of it or nothing. Doing it again is harmless. Raises as `plan` does."""
+    """Carry out a change in one transaction. Repeating it is harmless. Raises as `plan` does."""
     async with database.acquire() as connection, connection.transaction():
         await connection.execute(statements(_SQL)["lock"])
         for statement in change.statements:
@@ -254,7 +254,7 @@ async def apply(database: Database, change: Change) -> None:
 
 
 async def lacking(database: Database, kind: Kind, role: str | None = None) -> Sequence[str]:
-    """Which rights a role, ours unless named, lacks for its purpose: such as `UPDATE on ready`."""
+    """Return the rights that a role (ours by default) lacks for its purpose, such as `UPDATE on ready`."""
     single = [
         (privilege, right, column)
         for right in RIGHTS[kind]
@@ -277,7 +277,7 @@ async def lacking(database: Database, kind: Kind, role: str | None = None) -> Se
 
 
 async def require_rights(database: Database, kind: Kind) -> None:
-    """Raise `DatabaseUnusable` unless our role has all that its purpose needs."""
+    """Raise `DatabaseUnusable` unless our role has all rights for its purpose."""
     if missing := await lacking(database, kind):
         place = await database.fetchrow(statements(_SQL)["place"])
         role = place["role"] if place else ""
@@ -287,10 +287,10 @@ async def require_rights(database: Database, kind: Kind) -> None:
 
 
 async def overview(database: Database) -> Mapping[str, Sequence[Kind]]:
-    """Every role that may look into the schema, with what it can act as. Raises as `plan` does."""
+    """Return every role that may access the schema, with the purposes it fits. Raises as `plan` does."""
     roles = [row["role"] for row in await database.fetch(statements(_SQL)["grantees"])]
     found = {role: [kind for kind in Kind if not await lacking(database, kind, role)] for role in roles}
-    # A worker may read all, which needs no saying.
+    # A worker can always act as a reader, so that is left out.
     return {
         role: [kind for kind in kinds if kind is not Kind.READER or Kind.WORKER not in kinds]
         for role, kinds in found.items()
@@ -311,7 +311,7 @@ def _granting(role: Role, kinds: Collection[Kind]) -> Iterator[str]:
 
 
 def _revoking(role: Role) -> Iterator[str]:
-    """Whatever it was given in the schema, by us or by hand."""
+    """Yield statements that revoke every right in the schema, whoever granted it."""
     for what in ("TABLES", "SEQUENCES", "FUNCTIONS"):
         yield f"REVOKE ALL ON ALL {what} IN SCHEMA provisioner FROM {role.quoted}"
     yield f"REVOKE ALL ON SCHEMA provisioner FROM {role.quoted}"

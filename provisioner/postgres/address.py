@@ -1,6 +1,6 @@
-"""Where the database is and how to get in: the connection string, the service file and libpq's variables put together.
+"""Find the database and how to log in: connection string, service file and libpq's variables combined.
 
-Looks up only what is needed: no account where a user is named, no home directory where nothing is in it.
+It looks up only what is needed: no account if a user is named, no home directory if nothing in it is used.
 """
 
 import os
@@ -27,17 +27,17 @@ from provisioner.core.conninfo import (
 from provisioner.core.errors import DatabaseUnusable
 
 URL: Final = "PROVISIONER_DATABASE_URL"
-# Where systems keep the server's socket, and the machine itself where there is none.
+# The usual directories of the server's socket, then the host itself.
 LOCAL: Final = ("/run/postgresql", "/var/run/postgresql", "/tmp", "localhost")  # noqa: S108 - where PostgreSQL puts it
-PATIENCE: Final = 10  # seconds for one host to let us in
-LONGEST: Final = 60  # seconds that this can be set to: the lease of a worker that waits for longer has ended
+PATIENCE: Final = 10  # seconds until one host must have accepted the login
+LONGEST: Final = 60  # seconds; the highest setting, because a worker that waits longer loses its lease
 _FILES: Final = ("sslcert", "sslkey", "sslrootcert", "sslcrl", "sslcrldir")
 _STRICT: Final = ("require", "verify-ca", "verify-full")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """Everything that a connect needs to know. `note` is why there is no password, where one was expected."""
+    """Everything needed to connect. `note` explains a missing password where one was expected."""
 
     hosts: tuple[Host, ...]
     user: str
@@ -49,17 +49,17 @@ class Address:
 
     @property
     def patience(self) -> float:
-        """Seconds that one host has to let us in; at least two, as libpq has it, and never for ever."""
+        """Seconds for one host to accept the login; at least two, as in libpq, and never unlimited."""
         given = number_of(self.parameters, "connect_timeout") or PATIENCE
         return float(min(max(given, 2), LONGEST))
 
     @property
     def session(self) -> dict[str, str]:
-        """What the server is to be told in the beginning."""
+        """The parameters to send at the beginning of a session."""
         return {name: self.parameters[name] for name in ("application_name", "options") if name in self.parameters}
 
     def ways(self, host: Host) -> Iterator[ssl.SSLContext | None]:
-        """How to try a host, the best first: with TLS or without. Raises `DatabaseUnusable` and `ssl.SSLError`."""
+        """Yield ways to try a host, best first: with TLS or without. Raises `DatabaseUnusable` and `ssl.SSLError`."""
         if host.is_socket or self.sslmode == "disable":
             return iter((None,))
         context = _context(self, host)
@@ -67,7 +67,7 @@ class Address:
         return iter(ways.get(self.sslmode, (context,)))
 
     def socket_options(self) -> Iterator[tuple[str, int]]:
-        """Options of TCP by their names, with their values; a system has those that it has."""
+        """Yield TCP options with their values, as far as this system has them."""
         yield "TCP_USER_TIMEOUT", number_of(self.parameters, "tcp_user_timeout") or 0
         if self.parameters.get("keepalives") != "0":
             for option, name in (("KEEPIDLE", "idle"), ("KEEPINTVL", "interval"), ("KEEPCNT", "count")):
@@ -75,7 +75,7 @@ class Address:
 
 
 def address_of(url: str, ssl_root_cert: Path | None = None, environ: Mapping[str, str] = os.environ) -> Address:
-    """Put the address together, as it is just now. Raises `DatabaseUnusable` for what cannot work, in one sentence."""
+    """Build the present address. Raises `DatabaseUnusable`, in one sentence, if it cannot work."""
     try:
         return _address(url, ssl_root_cert, environ)
     except ConninfoError as error:
@@ -110,13 +110,13 @@ def _address(url: str, ssl_root_cert: Path | None, environ: Mapping[str, str]) -
 
 
 def home(*parts: str) -> Path | None:
-    """A file below the home directory; None for an account that has none."""
+    """Return a path below the home directory; None for an account without one."""
     found = os.path.expanduser("~")  # noqa: PTH111 - Path's raises without a home
     return Path(found, *parts) if Path(found).is_absolute() else None
 
 
 def _usual(name: str) -> str | None:
-    """A file of the user's for TLS, if it is there for us."""
+    """Return a file from the user's directory of TLS files, if it exists."""
     found = home(".postgresql", name)
     return str(found) if found is not None and os.access(found, os.R_OK) else None
 
@@ -156,7 +156,7 @@ def _reason(error: OSError | ValueError) -> str:
 
 
 def _mode(merged: Mapping[str, str], ssl_root_cert: Path | None) -> str:
-    """The `sslmode` that is in force. Raises `DatabaseUnusable` where two parameters exclude each other."""
+    """Return the effective `sslmode`. Raises `DatabaseUnusable` if two parameters contradict each other."""
     default = "require" if merged.get("requiressl") == "1" else "prefer"
     mode = merged.get("sslmode", "verify-full" if merged.get("sslrootcert") == "system" else default)
     if ssl_root_cert is not None:
@@ -189,7 +189,7 @@ def _check_files(given: Mapping[str, str], *, environ: bool) -> None:
 
 
 def _passwords(hosts: list[Host], merged: Mapping[str, str], database: str, user: str) -> tuple[dict[Host, str], str]:
-    """The passwords of the password file, and why there are none if its owner will wonder."""
+    """Return the passwords of the password file, and a note if the file is unexpectedly ignored."""
     named = merged.get("passfile")
     file = Path(named) if named else home(".pgpass")
     if file is None:
@@ -216,12 +216,12 @@ def _passwords(hosts: list[Host], merged: Mapping[str, str], database: str, user
 
 
 def _fields(line: str) -> list[str]:
-    """The fields of a line; a backslash takes a colon or a backslash as it is."""
+    """Split a line into fields; a backslash escapes a colon or a backslash."""
     return [re.sub(r"\\(.)", r"\1", part) for part in re.findall(r"((?:\\.|[^:\\])*)(?::|$)", line)]
 
 
 class _Context(ssl.SSLContext):
-    """TLS with a server that is called otherwise than what we connect to, or is not told what it is called."""
+    """TLS with a server whose name differs from the address, or must not be sent."""
 
     server: str | None = None
 
@@ -230,15 +230,15 @@ class _Context(ssl.SSLContext):
         incoming: ssl.MemoryBIO,
         outgoing: ssl.MemoryBIO,
         server_side: bool = False,
-        server_hostname: str | bytes | None = None,  # noqa: ARG002 - what is connected to
+        server_hostname: str | bytes | None = None,  # noqa: ARG002 - the address
         session: ssl.SSLSession | None = None,
     ) -> ssl.SSLObject:
-        """Wrap, with the name of the server."""
+        """Wrap, using the server's name."""
         return super().wrap_bio(incoming, outgoing, server_side, self.server, session)
 
 
 def _context(address: Address, host: Host) -> ssl.SSLContext:
-    """How to speak TLS with a host, as libpq does. Raises `DatabaseUnusable`, `OSError` and `ssl.SSLError`."""
+    """Return the TLS settings for a host, following libpq. Raises `DatabaseUnusable`, `OSError` and `ssl.SSLError`."""
     given = address.parameters
     context = _Context(ssl.PROTOCOL_TLS_CLIENT)
     context.server = None if given.get("sslsni") == "0" else host.name
@@ -263,7 +263,7 @@ def _version(name: str) -> ssl.TLSVersion:
 
 
 def _trust(context: ssl.SSLContext, address: Address) -> None:
-    """Load what the server's certificate is checked against."""
+    """Load the authorities that verify the server's certificate."""
     given = address.parameters
     root = given.get("sslrootcert") or _usual("root.crt")
     if root == "system" or (not root and given.get("channel_binding") == "require"):
@@ -288,7 +288,7 @@ def _trust(context: ssl.SSLContext, address: Address) -> None:
 
 
 def _show(context: ssl.SSLContext, given: Mapping[str, str]) -> None:
-    """Load the certificate that we show."""
+    """Load the client certificate."""
     if given.get("sslcertmode") == "disable":
         return
     if certificate := given.get("sslcert") or _usual("postgresql.crt"):

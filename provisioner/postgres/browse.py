@@ -1,4 +1,4 @@
-"""Look at many requests: list, count and export those that a filter matches, quick whatever the table's size."""
+"""List, count and export the requests that a filter matches, quickly in a table of any size."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
@@ -8,9 +8,9 @@ from datetime import datetime
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from provisioner.core.requests import Listed
+from provisioner.core.requests import Listed, State
 from provisioner.postgres.candidates import Range, is_narrow, lots
-from provisioner.postgres.filters import Filter, State, parts
+from provisioner.postgres.filters import Filter, parts
 from provisioner.postgres.kinds import KINDS, Kind
 from provisioner.postgres.moments import EARLIEST
 from provisioner.postgres.own import sees_all
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     import asyncpg
 
 _SQL: Final = "browse"
-PAGE: Final = 2_000  # rows that the server hands over at a time
-EXPORT_TIME: Final = 600_000  # milliseconds that one of its statements may take
+PAGE: Final = 2_000  # rows per fetch from the server's cursor
+EXPORT_TIME: Final = 600_000  # milliseconds that one statement of an export may take
 
 
 _LISTED: Final = tuple(field.name for field in fields(Listed))
-# What an export of connections has, an export of rotations, and a report of both.
+# The columns of an export of connections, of rotations, and of a report of both.
 COLUMNS: Final = _LISTED[: _LISTED.index("kind")]
 ROTATION_COLUMNS: Final = (
     *("id", "target", "project_id", "name", "connection", "environment", "secret_path", "secret_name", "interval_days"),
@@ -39,7 +39,7 @@ REPORT_COLUMNS: Final = _LISTED
 _ELSE: Final = {field.name: field.default for field in fields(Listed) if field.default is not MISSING}
 
 
-# A row that was written past the triggers may lack what every row has: that must not end anybody's listing.
+# A row that was written with triggers off may lack what every row has; that must not break a listing.
 _LACKING: Final[Mapping[str, object]] = {
     **dict.fromkeys(("target", "project_id", "name", "credential", "on_conflict", "state"), ""),
     "priority": 0,
@@ -50,20 +50,20 @@ _LACKING: Final[Mapping[str, object]] = {
 
 
 def whole(row: "asyncpg.Record") -> dict[str, Any]:
-    """A row's values by their names, with something in the place of what should be there and is not."""
+    """Return a row's values by name, with substitutes for missing ones."""
     return {name: _LACKING.get(name) if value is None else value for name, value in row.items()}
 
 
 def listed(row: "asyncpg.Record") -> Listed:
-    """A request as it is listed."""
+    """Return a request for a list."""
     values = whole(row)
     return Listed(**{name: values[name] for name in _LISTED if name in values})
 
 
 async def count(database: Database, wanted: Filter, *, kinds: Sequence[Kind] = KINDS) -> Mapping[State, int]:
-    """Count what the filter matches, of these kinds, by state.
+    """Count the requests of these kinds that the filter matches, by state.
 
-    Raises `DatabaseUnavailable` and `DatabaseUnusable`, as all of these do.
+    Raises `DatabaseUnavailable` and `DatabaseUnusable`, as all functions here do.
     """
     found: Counter[State] = Counter()
     own = not await sees_all(database)
@@ -74,14 +74,14 @@ async def count(database: Database, wanted: Filter, *, kinds: Sequence[Kind] = K
 
 
 async def ids_after(database: Database, kind: Kind, its: Filter, last: int, *, limit: int) -> Sequence[int]:
-    """The ids of the oldest `limit` requests of a kind above the id `last` that its filter matches, in order."""
+    """Return the ids of the oldest `limit` requests of a kind above the id `last` that its filter matches, in order."""
     sql = kind.sql(_SQL, own=not await sees_all(database))
     rows = await database.fetch(sql["ids"], *its.arguments(), last, limit)
     return [row["id"] for row in rows]
 
 
 async def unknown_ids(database: Database, ids: Collection[int]) -> Sequence[int]:
-    """Those of the ids that no request has."""
+    """Return the ids that no request has."""
     if not ids:
         return []
     sql = statements(_SQL, own=not await sees_all(database))
@@ -90,19 +90,19 @@ async def unknown_ids(database: Database, ids: Collection[int]) -> Sequence[int]
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a filter matches at one moment: every request, oldest first, its values in the order that was asked for."""
+    """The requests that a filter matches at one moment, oldest first, with the requested columns."""
 
     at: datetime
     rows: AsyncIterator[Sequence[object]]
     _fetch: Callable[[str], Awaitable[Sequence["asyncpg.Record"]]]
 
     async def states(self) -> Mapping[str, int]:
-        """How many are in each state; to be asked before the rows."""
+        """Count the requests by state; call this before reading the rows."""
         found = await self._summed("counts", "state")
         return {state.value: found[state] for state in State if state in found}
 
     async def causes(self) -> Mapping[str, int]:
-        """How many failed for each reason, the most frequent first; to be asked before the rows."""
+        """Count the failures by error code, most frequent first; call this before reading the rows."""
         return dict((await self._summed("causes", "error_code")).most_common())
 
     async def _summed(self, name: str, by: str) -> Counter[str]:
@@ -113,7 +113,7 @@ class Snapshot:
 
 
 async def unknown_batches(database: Database, batches: Collection[str]) -> Sequence[str]:
-    """Those of the batches that no request is in."""
+    """Return the batches that contain no request."""
     if not batches:
         return []
     sql = statements(_SQL, own=not await sees_all(database))
@@ -124,9 +124,9 @@ async def unknown_batches(database: Database, batches: Collection[str]) -> Seque
 async def exporting(
     database: Database, wanted: Filter, *, columns: Sequence[str] = COLUMNS, kinds: Sequence[Kind] = KINDS
 ) -> AsyncIterator[Snapshot]:
-    """Give every request of these kinds that the filter matches: these of its values.
+    """Export the requests of these kinds that the filter matches, with these columns.
 
-    All are of one moment. They come in small lots from a cursor of the server, so memory does not grow with their
+    All rows are of one moment. They come in small lots from a cursor of the server, so memory does not grow with their
     number.
     """
     meant = parts(wanted, kinds)
@@ -147,7 +147,7 @@ async def exporting(
                             yield pick(row)
                 return
             for kind, its in meant:
-                # Without a name: through a pooler it would outlive us in a session that is somebody else's next.
+                # Unnamed: behind a pooler a named statement would outlive us in a session that others use next.
                 statement = await connection.prepare(kind.sql(_SQL, own=not everything)["requests"], name="")
                 pick = _picking(columns, [each.name for each in statement.get_attributes()])
                 async for row in statement.cursor(*its.arguments(), None, None, None, False, prefetch=PAGE):
@@ -163,7 +163,7 @@ async def exporting(
 
 
 def _picking(columns: Sequence[str], known: Sequence[str]) -> Callable[["asyncpg.Record"], Sequence[object]]:
-    """What picks the columns out of a row; those that its kind does not have are as they are by default."""
+    """Return a function that picks columns from a row; columns that its kind lacks get their default."""
     lacking = [name for name in columns if name not in known]
     rest = [_ELSE.get(name) for name in lacking]
     pick = itemgetter(*((*known, *lacking).index(name) for name in columns))
@@ -171,6 +171,6 @@ def _picking(columns: Sequence[str], known: Sequence[str]) -> Callable[["asyncpg
 
 
 async def requested_targets(database: Database) -> Sequence[str]:
-    """Every target that a request of any kind names."""
+    """Return every target that a request of any kind names."""
     found = [row["target"] for kind in KINDS for row in await database.fetch(kind.sql(_SQL)["targets"])]
     return list(dict.fromkeys(found))

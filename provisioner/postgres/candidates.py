@@ -1,7 +1,7 @@
-"""Which ids to look at for a filter, in order, a lot at a time: from the smallest table that has all that match.
+"""Choose which ids to check for a filter, in order and in lots: from the smallest table that has all matches.
 
-What matches is decided by the statement that shows it. Here is only said where to look, so that nobody reads ten
-million rows for fifty. A search may be given a deadline: then it says how far it has come.
+The statement that shows a request decides whether it matches. This module only says where to look, so that nobody reads
+ten million rows to find fifty. A search may have a deadline: then it says how far it has come.
 """
 
 import time
@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from provisioner.postgres.filters import ENDED, SET_APART, UNFINISHED, Filter, State, parts
+from provisioner.core.requests import ENDED, SET_APART, UNFINISHED, State
+from provisioner.postgres.filters import Filter, parts
 from provisioner.postgres.kinds import CONNECTIONS, KINDS, Kind
 from provisioner.postgres.queries import statements
 
@@ -20,44 +21,44 @@ if TYPE_CHECKING:
     Connection = PoolConnectionProxy[asyncpg.Record]
 
 _SQL: Final = "candidates"
-FIRST: Final = 500  # ids of the first lot, each further one being four times as large
+FIRST: Final = 500  # ids in the first lot; each further one is four times as large
 LARGEST: Final = 8_000
-FIRST_SPAN: Final = 10_000  # ids between which all rows are read, likewise
+FIRST_SPAN: Final = 10_000  # the first span of ids whose rows are all read; it grows in the same way
 LARGEST_SPAN: Final = 160_000  # a sixth of a second
 TOP: Final = 2**63 - 1
-LAST: Final = "\U0010ffff"  # behind everything that begins with what stands before it
+LAST: Final = "\U0010ffff"  # sorts after every text that begins with what precedes it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
-    """Ids between two others, both left out, from the newest on or from the oldest."""
+    """The ids between two others, exclusive, in ascending or descending order."""
 
     low: int = -1
     high: int = TOP
     oldest_first: bool = False
 
     def behind(self, edge: int) -> "Range":
-        """What is left once all up to an id was looked at."""
+        """Return the range that is left after everything up to an id was checked."""
         return replace(self, low=edge) if self.oldest_first else replace(self, high=edge)
 
     def of(self, kind: Kind) -> "Range":
-        """The part that ids of a kind can be in: those of each kind are above all of the kind before."""
+        """Return the part with the ids of a kind; each kind's ids are above those of the previous kind."""
         following = next((each.first for each in KINDS if each.first > kind.first), TOP)
         return replace(self, low=max(self.low, kind.first - 1), high=min(self.high, following))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A statement of `candidates.sql` that gives ids in order, with what it is asked for; `walk` reads the table."""
+    """A statement of `candidates.sql` that yields ids in order, with its arguments; `walk` reads the whole table."""
 
     name: str
     arguments: tuple[object, ...] = ()
-    top: int = TOP  # nothing that matches is newer
+    top: int = TOP  # no newer request matches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Matches:
-    """Rows that match, in order; `edge` is the id up to which was looked when time ran out, else None."""
+    """Matching rows in order; `edge` is the id up to which was searched when time ran out, else None."""
 
     rows: Sequence["asyncpg.Record"]
     edge: int | None = None
@@ -65,7 +66,7 @@ class Matches:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Counted:
-    """How many there are of each thing that a filter names, whatever else it names; `matching`: of all together."""
+    """How many requests have each value that a filter names; `matching` have all of them."""
 
     matching: int
     newest: int | None
@@ -77,7 +78,7 @@ class _Counted:
 async def choose(
     connection: "Connection", wanted: Filter, text: str = "", *, kind: Kind = CONNECTIONS
 ) -> Source | None:
-    """Where to look for what a filter matches of a kind; None if nothing does."""
+    """Return where to look for a filter's matches of a kind; None if there are none."""
     if wanted.ids:
         return Source(name="given", arguments=(list(wanted.ids),))
     if wanted.projects:
@@ -108,7 +109,7 @@ async def matching(
     until: float = float("inf"),
     kinds: Sequence[Kind] = KINDS,
 ) -> Matches:
-    """At most `limit` requests that a filter matches, of those that can be looked at by the monotonic time `until`."""
+    """Return at most `limit` matches, among the requests that can be checked by the monotonic time `until`."""
     rows: list[asyncpg.Record] = []
     async for lot, edge in lots(connection, wanted, within, limit=limit, text=text, kinds=kinds):
         rows += lot
@@ -128,7 +129,7 @@ async def lots(
     text: str = "",
     kinds: Sequence[Kind] = KINDS,
 ) -> AsyncIterator[tuple[Sequence["asyncpg.Record"], int | None]]:
-    """What a filter matches, lot by lot, each with the id up to which that is all; at most `limit` of each lot."""
+    """Yield a filter's matches in lots of at most `limit`, each with the id up to which it is complete."""
     meant = parts(wanted, kinds)
     for kind, its in meant if within.oldest_first else reversed(meant):
         async for lot in _lots_of(kind, connection, its, within.of(kind), limit=limit, text=text):
@@ -162,7 +163,7 @@ async def _lots_of(
 async def called(
     connection: "Connection", wanted: Filter, text: str, within: Range, *, limit: int
 ) -> Sequence["asyncpg.Record"]:
-    """Connections that a filter matches and that are called so, or something that begins so: found at once."""
+    """Return the filter's matches with this name, or a name that begins with it, using an index."""
     text, within = text.lower(), within.of(CONNECTIONS)
     asked = (within.low, within.high, FIRST, not within.oldest_first, text, text + LAST)
     ids = [row["id"] for row in await connection.fetch(statements(_SQL)["called"], *asked)]
@@ -176,14 +177,14 @@ async def called(
 
 
 def is_narrow(wanted: Filter) -> bool:
-    """Whether there is a better way to all that a filter matches than to read the whole table."""
+    """Whether there is a better way to all matches of a filter than to read the whole table."""
     states = frozenset(wanted.states)
     few = bool(states) and (states <= SET_APART or states <= frozenset(UNFINISHED))
     return bool(few or wanted.ids or wanted.projects or wanted.batches or (wanted.errors and not states))
 
 
 def escaped(text: str) -> str:
-    """A text as LIKE takes it literally."""
+    """Escape a text for LIKE."""
     return text.translate(_LITERAL)
 
 
@@ -191,12 +192,12 @@ _LITERAL: Final = str.maketrans({sign: f"\\{sign}" for sign in "\\%_"})
 
 
 def _are_counted(states: frozenset[State]) -> bool:
-    """Whether the counts know these states: where requests in line are, they do not."""
+    """Whether the counts cover these states: they do not say where pending requests are."""
     return bool(states) and states <= ENDED | {State.UPDATING, State.REMOVING}
 
 
 def _of_states(wanted: Filter, states: frozenset[State], counted: _Counted) -> tuple[Source | None, float]:
-    """The source that has all in these states, and how many it has."""
+    """Return the source that has all requests in these states, and how many it has."""
     if states and states <= SET_APART:
         arguments = ([str(state) for state in states], list(wanted.errors) or None)
         return Source(name="apart", arguments=arguments), counted.of_kind
@@ -228,7 +229,7 @@ async def _count(connection: "Connection", wanted: Filter, kind: Kind) -> _Count
 async def _lot(
     kind: Kind, connection: "Connection", source: Source, within: Range, step: int
 ) -> tuple[list[int], int | None]:
-    """The next ids, and up to where that is all; None at the end."""
+    """Return the next ids, and the id up to which they are complete; None at the end."""
     sql, most = kind.sql(_SQL), min(FIRST * 4**step, LARGEST)
     low, high, edge = within.low, within.high, None
     if source.name == "walk":

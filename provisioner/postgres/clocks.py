@@ -1,4 +1,4 @@
-"""What workers know of an Infisical's clock, kept with its target for those who start later."""
+"""Store what workers know about an Infisical's clock with its target, for workers that start later."""
 
 from provisioner.core.skew import Bounds
 from provisioner.postgres.pool import Database
@@ -14,10 +14,10 @@ class TargetClock:
         self._sql = statements("clocks")
 
     async def load(self) -> Bounds | None:
-        """What was left there lately. Raises `DatabaseUnavailable`."""
+        """Return the latest measurement. Raises `DatabaseUnavailable`."""
         row = await self._database.fetchrow(self._sql["load"], self._target)
         return Bounds(row["low"], row["high"]) if row else None
 
     async def save(self, bounds: Bounds) -> None:
-        """Leave this for others. Raises `DatabaseUnavailable`."""
+        """Store a measurement for other workers. Raises `DatabaseUnavailable`."""
         await self._database.execute(self._sql["save"], self._target, bounds.low, bounds.high)

@@ -1,7 +1,7 @@
-"""How many creates may be in flight, as a row that all workers of a target share.
+"""The limit on creates in flight, as a row that all workers of a target share.
 
-The row is read, the pure `core.concurrency` decides, and the row is written back unless somebody else was quicker; then
-it is read again. No lock is held in between and nothing belongs to a session, so any pooler will do.
+The row is read, the pure `core.concurrency` decides, and the row is written back with optimistic locking; on a conflict
+it is read again. No lock is held in between and nothing belongs to a session, so any pooler works.
 """
 
 from dataclasses import astuple, fields, replace
@@ -15,15 +15,15 @@ from provisioner.postgres.permits import Allowed
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
-# `holders` come last, and are four columns of the row.
+# `holders` come last, as four columns of the row.
 _FIELDS: Final = tuple(field.name for field in fields(Concurrency) if field.name != "holders")
 
 
 class SharedConcurrency:
-    """`core.sharing.Concurrencies` for one target. What an operator allows there is told to its budgets by `allowed`.
+    """`core.sharing.Concurrencies` for one target. It stores an operator's limit on writes in `allowed`.
 
-    So a worker obeys an operator as often as it agrees with the others, which is every second at least, and asks for
-    nothing more. `capped`: an operator cannot allow more in flight than `rules` do.
+    So a worker notices an operator's limit at each exchange, at least once a second, without another query. `capped`:
+    an operator cannot allow more in flight than `rules` do.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class SharedConcurrency:
         self._sql = statements("concurrency")
 
     async def exchange(self, worker: WorkerId, told: CallReport) -> Allotment:
-        """Tell what calls showed and how many slots could be used, and hear how many there are.
+        """Report calls and wanted slots; returns what this worker may do now.
 
         Raises `DatabaseUnavailable`.
         """
@@ -65,7 +65,7 @@ class SharedConcurrency:
         return version, now, alive, most, Concurrency(**dict(zip(_FIELDS, columns, strict=True)), holders=holders)
 
     async def _store(self, version: int, state: Concurrency) -> bool:
-        """Write it back; whether nobody was quicker."""
+        """Write the state back; whether no other worker was quicker."""
         *columns, _ = (getattr(state, field.name) for field in fields(Concurrency))
         parts = [list(part) for part in zip(*(astuple(each) for each in state.holders), strict=True)] or [
             [],

@@ -1,4 +1,4 @@
-"""The database's condition, for `doctor`: what the server is, what our role may, what holds up the clean-up."""
+"""Check the database for `doctor`: the server, our role's rights, and what blocks vacuum."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ _SQL: Final = "condition"
 class Server:
     """The server and our session on it.
 
-    `pooled`: a pooler is between us and the server. `keeps_statements`: it finds prepared statements again in whatever
-    session it gives us. `notifies`: notifications reach us. `sees_all`: our role sees what others' sessions do.
+    `pooled`: there is a pooler between us and the server. `keeps_statements`: it supports prepared statements across
+    sessions. `notifies`: notifications reach us. `sees_all`: our role sees other sessions' activity.
     """
 
     version: str
@@ -40,7 +40,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """A publication that has tables of ours; `bare` are those whose rows nothing identifies."""
+    """A publication with tables of ours; `bare` are those whose rows have no replica identity."""
 
     publication: str
     tables: int
@@ -49,9 +49,9 @@ class Published:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """Something that holds up the clean-up: since how many seconds, if that can be seen, and the SQL that ends it.
+    """Something that blocks vacuum: for how many seconds, if that is visible, and the SQL that ends it.
 
-    `query` is how its last statement begins, up to the first literal; `wal` the bytes that the server keeps for it.
+    `query` is the beginning of its last statement, up to the first literal; `wal` is the number of bytes kept for it.
     """
 
     what: str
@@ -64,7 +64,7 @@ class Holder:
 
 
 async def read_server(database: Database) -> Server:
-    """Look at the server. Raises `DatabaseUnavailable` and `DatabaseUnusable`, as all of these do."""
+    """Read the server's state. Raises `DatabaseUnavailable` and `DatabaseUnusable`, as all functions here do."""
     row = await database.fetchrow(statements(_SQL)["server"])
     if row is None:  # it has no FROM
         raise AssertionError
@@ -80,18 +80,18 @@ async def read_server(database: Database) -> Server:
 
 
 async def defaults(database: Database) -> Sequence[str]:
-    """What is set for our role and database and concerns our sessions: they set it as they need it."""
+    """Return defaults of our role and database that affect our sessions; the sessions override them."""
     rows = await database.fetch(statements(_SQL)["defaults"])
     return [row["setting"] for row in rows if row["setting"].partition("=")[0].lower() in NEEDED]
 
 
 async def publications(database: Database) -> Sequence[Published]:
-    """The publications that have tables of ours."""
+    """Return the publications that contain tables of ours."""
     rows = await database.fetch(statements(_SQL)["published"])
     return [Published(**{**dict(row), "bare": row["bare"] or ()}) for row in rows]
 
 
 async def holders(database: Database, *, older_than: float) -> Sequence[Holder]:
-    """Who holds up the clean-up for longer than so many seconds, the longest first."""
+    """Return what blocks vacuum for longer than this many seconds, longest first."""
     rows = await database.fetch(statements(_SQL)["holding"], timedelta(seconds=older_than))
     return [Holder(**dict(row)) for row in rows]

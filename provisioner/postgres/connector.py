@@ -1,8 +1,8 @@
-"""Open sessions that fit what is between us and the server: TLS, and poolers that share sessions.
+"""Open sessions that suit what is between us and the server: TLS, and poolers that share sessions.
 
-A pooler in transaction mode hands a session on at every commit. Statements that were prepared by name are then not
-there any more, or worse, are somebody else's. So each new session is asked once whether names are safe in it, and what
-it needs is then set in each transaction.
+A pooler in transaction mode switches sessions at every commit. Statements prepared by name are then missing or, worse,
+somebody else's. So each new session is asked once whether names are safe, and the settings it needs are then set in
+each transaction.
 """
 
 import secrets
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Session = asyncpg.Connection[asyncpg.Record]
 
 _BACKEND: Final = "SELECT pg_catalog.pg_backend_pid()"
-# Its own row: what the server calls this very statement.
+# Its own row: the server's name for this statement.
 _NAMED: Final = "SELECT name FROM pg_catalog.pg_prepared_statements WHERE statement LIKE '%/* {} */%'"
 _WRITABLE: Final = (
     "SELECT pg_catalog.pg_is_in_recovery() AS standby,"
@@ -41,15 +41,15 @@ _ATTRIBUTES: Final[Mapping[str, Callable[[bool, bool], bool]]] = {
     "standby": lambda standby, _: standby,
     "prefer-standby": lambda standby, _: standby,
 }
-# What a pooler says that refuses to be told more than it knows: of the protocol, of features, of a parameter.
+# SQLSTATEs of poolers that reject unknown input: of the protocol, of features, of a parameter.
 _TOO_MUCH: Final = ("08P01", "0A000", "22023", "42704")
 
 
 class Connector:
-    """Opens sessions at one address, with what was learned from the earlier ones.
+    """Opens sessions at one address, using what earlier sessions have shown.
 
-    `url` is asked before each connect, so that a password that was changed counts at once. `ssl_root_cert` holds the
-    authorities that the server's certificate has to come from. `wanting` is what has to be set in each transaction.
+    `url` is called before each connect, so that a changed password takes effect at once. `ssl_root_cert` contains the
+    authorities for the server's certificate. `wanting` is what must be set in each transaction.
     """
 
     def __init__(self, url: Callable[[], Secret], *, name: str, ssl_root_cert: Path | None = None) -> None:
@@ -61,15 +61,15 @@ class Connector:
         self.wanting: Mapping[str, str] = {}
 
     def distrust_names(self) -> None:
-        """Prepare no statement by name any more in the sessions that are opened from now on."""
+        """Prepare no more statements by name in sessions that are opened from now on."""
         self._named = False
 
     def note(self) -> str:
-        """What its owner may want to know about the password file."""
+        """A remark for the owner of the password file."""
         return address_of(self._address().reveal(), self._ssl_root_cert).note
 
     async def open(self, *_: object, **options: Any) -> "Session":
-        """A new session in which every statement may be used; `options` are the driver's."""
+        """Open a session in which every statement may be used; `options` are the driver's."""
         connection = await self._open_usable(options)
         try:
             await read_moments(connection)
@@ -98,7 +98,7 @@ class Connector:
             self.wanting = {name: value for name, value in facts.wanting.items() if name not in BESIDES}
         elif facts.wanting:
             await put_right(connection, facts.wanting, local=False)
-        if facts.encoding == "SQL_ASCII":  # it keeps what it is given, and gives it back as it is
+        if facts.encoding == "SQL_ASCII":  # the database stores text in any encoding, and returns it unchanged
             for kind in ("text", "varchar", "bpchar", "name"):
                 await connection.set_type_codec(
                     kind, schema="pg_catalog", format="binary", encoder=str.encode, decoder=_lenient
@@ -106,7 +106,7 @@ class Connector:
             await connection.execute("SET client_encoding = SQL_ASCII")
 
     async def _open(self, options: dict[str, Any]) -> "Session":
-        tells = self._tells  # another session, opened at the same time, may learn it meanwhile
+        tells = self._tells  # another session that is opened at the same time may learn it meanwhile
         try:
             return await self._connect(options, FIRST if tells else {})
         except asyncpg.PostgresError as error:
@@ -140,18 +140,18 @@ class Connector:
     def _address(self) -> Secret:
         try:
             return self._url()
-        except (OSError, ValueError) as error:  # its file cannot be read just now
+        except (OSError, ValueError) as error:  # its file cannot be read at present
             raise DatabaseUnavailable(str(error)) from error
 
 
 async def _reach(address: Address, host: Host, **options: Any) -> "Session":
-    """A session at one host, in the first way that it accepts."""
+    """Open a session at one host, in the first way that the host accepts."""
     *others, last = address.ways(host)
     for way in others:
         try:
             return await _enter(address, host, way, **options)
         except (OSError, asyncpg.InvalidAuthorizationSpecificationError) as error:
-            # A password that is wrong with TLS is wrong without, and a host that is away is away.
+            # A password that is wrong with TLS is wrong without it too, and a host that is down stays down.
             if isinstance(
                 error, asyncpg.InvalidPasswordError | ConnectionRefusedError | TimeoutError | socket.gaierror
             ):
@@ -166,7 +166,7 @@ async def _enter(address: Address, host: Host, way: ssl.SSLContext | None, **opt
             host=host.address,
             port=host.port,
             user=address.user,
-            # A function, for else the driver looks for one by itself, in places that may not be there.
+            # A function: otherwise the driver looks for a password by itself, in places that may not exist.
             password=lambda: password,
             database=address.database,
             ssl=way or False,
@@ -181,7 +181,7 @@ async def _enter(address: Address, host: Host, way: ssl.SSLContext | None, **opt
 
 
 def _tune(connection: "Session", address: Address) -> None:
-    """Let the system notice a host that died without a word."""
+    """Make the system detect a host that died silently."""
     used: socket.socket | None = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]  # noqa: SLF001 - the driver gives no other way to it
     if used is None or used.family not in {socket.AF_INET, socket.AF_INET6}:
         return
@@ -205,13 +205,13 @@ async def _fits(connection: "Session", address: Address) -> bool:
 
 
 async def is_pooled(connection: "Session") -> bool:
-    """Whether a pooler is in between: it makes up the process id that it tells its clients."""
+    """Whether there is a pooler in between: it invents the process id that it tells its clients."""
     statement = await connection.prepare(_BACKEND, name="")
     return bool(await statement.fetchval() != connection.get_server_pid())
 
 
 async def translates_names(connection: "Session") -> bool:
-    """Whether the pooler gives prepared statements names of its own, and so finds them again in every session."""
+    """Whether the pooler renames prepared statements, and so finds them again in every session."""
     name = f"provisioner_{secrets.token_hex(8)}"
     statement = await connection.prepare(_NAMED.format(name), name=name)
     try:
@@ -222,17 +222,17 @@ async def translates_names(connection: "Session") -> bool:
 
 
 def _lenient(octets: bytes) -> str:
-    """Text of a database that does not know its encoding: what is no UTF-8 in it must not keep the rest from us."""
+    """Decode text of a database without an encoding: invalid UTF-8 must not hide the rest."""
     return octets.decode(errors="replace")
 
 
 @contextmanager
 def login_note(address: Address) -> Iterator[None]:
-    """Say with a refused login why there was no password, and what of our introduction is refused."""
+    """Explain a refused login: why there was no password, or which parameter is refused."""
     try:
         yield
     except asyncpg.PostgresError as error:
-        # Some poolers say ERROR. There is no statement yet that it could be about.
+        # Some poolers say ERROR. No statement was sent yet that it could be about.
         error.severity = error.severity_en = "FATAL"
         found = blame(error.sqlstate, fatal=True)
         if address.note and found is Blame.ACCESS:
@@ -246,7 +246,7 @@ def login_note(address: Address) -> Iterator[None]:
 
 @contextmanager
 def tls_errors() -> Iterator[None]:
-    """Turn what is wrong with TLS into `DatabaseUnusable` that names the settings."""
+    """Turn TLS errors into `DatabaseUnusable` that names the settings."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What all workers know together about the API keys of one target."""
+"""What all workers know about the API keys of one target."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import astuple, fields
@@ -13,19 +13,19 @@ from provisioner.postgres.queries import statements
 if TYPE_CHECKING:
     import asyncpg
 
-LOT: Final = 5000  # requests that are taken out of the line by one statement
-# A key that nobody tried for this long is unknown again; a bad sealed key must not be remembered for ever.
+LOT: Final = 5000  # requests taken out of the line per statement
+# A key that nobody tried for this long is unknown again, so that bad sealed keys are not kept for ever.
 FORGET_AFTER: Final = timedelta(hours=1)
-FORGET_LOT: Final = 1000  # keys that are forgotten by one statement
+FORGET_LOT: Final = 1000  # keys forgotten per statement
 _COLUMNS: Final = tuple(field.name for field in fields(KeyHealth))
-_ALL: Final = None  # as a limit: no limit
+_ALL: Final = None  # no limit
 
 
 class SharedCredentialHealth:
     """`core.ports.CredentialHealth` on the table `credential_health`.
 
-    A state is read, changed by `core.key_health` and written back if nobody was quicker, else once more: at most a few
-    requests at a time are concerned with one key.
+    A state is read, changed by `core.key_health` and written back with optimistic locking; on a conflict this is
+    repeated. Only a few requests at a time concern one key.
     """
 
     def __init__(self, database: Database, *, target: str) -> None:
@@ -34,11 +34,11 @@ class SharedCredentialHealth:
         self._sql = statements("credential_health")
 
     async def salt(self) -> str:
-        """What fingerprints are salted with, the same for all workers."""
+        """Return the salt of fingerprints, which is the same for all workers."""
         return str((await self._row("salt"))["salt"])
 
     async def ask(self, credential: str, fingerprint: str, *, confirming: bool) -> TrialPermit:
-        """Ask to try a key that nobody here knows; few may at a time, counted over all workers."""
+        """Ask to try an unknown key; only a few workers may at a time."""
         permit = TrialPermit(granted=False)
 
         def change(health: KeyHealth, now: datetime) -> KeyHealth:
@@ -50,7 +50,7 @@ class SharedCredentialHealth:
         return permit
 
     async def undecided(self, credential: str, fingerprint: str) -> None:
-        """Note that a trial said nothing about the key."""
+        """Note that a trial showed nothing about the key."""
         await self._change(credential, fingerprint, lambda health, _now: key_health.undecided(health))
 
     async def accepted(self, credential: str, fingerprint: str) -> bool:
@@ -66,11 +66,11 @@ class SharedCredentialHealth:
         return was_quarantined or released > 0
 
     async def suspected(self, credential: str, fingerprint: str) -> None:
-        """Note that a key that worked is refused: it has to be tried like an unknown one."""
+        """Note that a key that used to work is refused: it needs a trial like an unknown one."""
         await self._change(credential, fingerprint, lambda health, _now: key_health.suspected(health))
 
     async def refused(self, credential: str, fingerprint: str, reason: str) -> tuple[bool, bool]:
-        """Note a refusal; returns whether the key is quarantined now, and whether by this refusal."""
+        """Note a refusal; returns whether the key is quarantined now, and whether this refusal did it."""
         state = (False, False)
 
         def change(health: KeyHealth, now: datetime) -> KeyHealth:
@@ -83,7 +83,7 @@ class SharedCredentialHealth:
         return state
 
     async def found_invalid(self, credential: str, fingerprint: str, reason: str) -> bool:
-        """Note that OpenRouter itself says no to a key; returns whether that quarantined it."""
+        """Note that OpenRouter itself calls a key invalid; returns whether that quarantined it."""
         newly = False
 
         def change(health: KeyHealth, now: datetime) -> KeyHealth:
@@ -104,9 +104,9 @@ class SharedCredentialHealth:
                 return taken
 
     async def quarantined(self, ours: Collection[tuple[str, str]]) -> Sequence[QuarantinedKey]:
-        """The quarantined keys that concern this worker, whose own keys are `ours`: (credential, fingerprint).
+        """Return the quarantined keys that concern this worker; `ours` are its own, as (credential, fingerprint).
 
-        Where a probe of one of ours is due, one request that waits for it is put in line.
+        If a probe of one of them is due, one request that waits for it is put in line.
         """
         sealed = [credential for credential, _ in ours if credential.startswith(key_health.SEALED)]
         rows = await self._database.fetch(self._sql["quarantined"], self._target, sealed)
@@ -121,11 +121,11 @@ class SharedCredentialHealth:
         return QuarantinedKey(credential=credential, fingerprint=fingerprint, probing=health.probing)
 
     async def replaced(self, credential: str, fingerprint: str) -> bool:
-        """Note that this key has taken the place of those that are quarantined; returns whether that released any."""
+        """Note that this key has replaced the quarantined ones; returns whether that released any."""
         return bool((await self._row("replace", self._target, credential, fingerprint))["released"])
 
     async def forget(self) -> None:
-        """Forget keys that nobody tried for long, and for which nothing waits."""
+        """Forget keys that were not tried for long and for which nothing waits."""
         await self._database.execute(self._sql["forget"], self._target, FORGET_AFTER, FORGET_LOT)
 
     async def _change(
@@ -150,7 +150,7 @@ class SharedCredentialHealth:
     async def _write(
         self, credential: str, fingerprint: str, version: int, health: KeyHealth, *, release: int | None
     ) -> int | None:
-        """Write a state back and release requests; None when somebody else was quicker."""
+        """Write a state back and release requests; None if another worker was quicker."""
         row = await self._database.fetchrow(
             self._sql["write"], self._target, credential, fingerprint, version, *astuple(health), release
         )
@@ -158,11 +158,11 @@ class SharedCredentialHealth:
 
     async def _row(self, name: str, *arguments: object) -> "asyncpg.Record":
         row = await self._database.fetchrow(self._sql[name], *arguments)
-        if row is None:  # each of these selects exactly one row
+        if row is None:  # each of these returns exactly one row
             raise AssertionError(name)
         return row
 
 
 def _health(row: "asyncpg.Record") -> KeyHealth:
-    """The state in a row; of a key without a row nothing is known."""
+    """Return the state in a row; without a row, the key is unknown."""
     return KeyHealth() if row["version"] is None else KeyHealth(**{name: row[name] for name in _COLUMNS})

@@ -1,4 +1,4 @@
-"""What operators wish of connections that are there: that they go, or get the present key; foreseen, then done."""
+"""Changes that operators request for existing connections: removal, or the present key. Preview, then apply."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Mapping
@@ -13,19 +13,19 @@ from provisioner.postgres.operations import Step
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
-COMPARED: Final = 1_000_000  # connections: of more it is not even tried
+COMPARED: Final = 1_000_000  # connections; a larger number is not compared at all
 SOON: Final = 300  # milliseconds
 _SQL: Final = "operations"
-# Requests in one transaction. Each is changed by itself, so that what refuses one keeps no other from it.
+# Requests in one transaction. Each is changed separately, so an error in one does not stop the others.
 BATCH: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removal:
-    """That connections and rotations go; with `adopted`, also those that somebody else made.
+    """Remove connections and rotations; with `adopted`, also those that somebody else made.
 
-    Rotations that use these connections go first; with them their secrets and their keys at OpenRouter, where that is
-    said.
+    Rotations that use these connections are removed first, on request together with their secrets and their keys at
+    OpenRouter.
     """
 
     adopted: bool = False
@@ -36,19 +36,19 @@ class Removal:
     preview: Literal["removal_preview"] = "removal_preview"
 
     def narrowing(self) -> tuple[object, ...]:
-        """What else the foreseeing statement has to know."""
+        """Further arguments of the preview statement."""
         return (self.adopted,)
 
     def arguments(self) -> tuple[object, ...]:
-        """What else the function has to know."""
+        """Further arguments of the function."""
         return (self.adopted,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rekeying:
-    """That connections get their credential's present key: of these credentials, or of any.
+    """Send the credential's present key to connections of these credentials, or of all.
 
-    With `fingerprints`, the fingerprints of credentials, only those that have another key than that.
+    With `fingerprints`, by credential, only to connections whose key differs.
     """
 
     credentials: Collection[str] | None = None
@@ -58,14 +58,14 @@ class Rekeying:
     preview: Literal["rekeying_preview"] = "rekeying_preview"
 
     def narrowing(self) -> tuple[object, ...]:
-        """What else the foreseeing statement has to know."""
+        """Further arguments of the preview statement."""
         credentials = None if self.credentials is None else list(self.credentials)
         if self.fingerprints is None:
             return credentials, None, None
         return credentials, list(self.fingerprints), list(self.fingerprints.values())
 
     def arguments(self) -> tuple[object, ...]:
-        """What else the function has to know."""
+        """Further arguments of the function."""
         return ()
 
 
@@ -73,7 +73,7 @@ DesiredChange = Removal | Rekeying
 
 
 async def preview(database: Database, change: DesiredChange, wanted: Filter) -> Counter[str]:
-    """What the deed would do to the requests that the filter matches, in its words.
+    """Count what the change would do to the requests that the filter matches, by word.
 
     Raises `DatabaseUnavailable` and `DatabaseUnusable`, as `bring_about` does.
     """
@@ -84,7 +84,7 @@ async def preview(database: Database, change: DesiredChange, wanted: Filter) -> 
 
 
 async def bring_about(database: Database, change: DesiredChange, wanted: Filter) -> AsyncIterator[Step]:
-    """Do it, each batch in a transaction of its own. The batches before an error were done; once more is harmless."""
+    """Apply the change, each batch in its own transaction. Batches before an error stay done; repeating is harmless."""
     async for words in _previewed(database, change, wanted):
         ids = [each for each, word in words.items() if word in change.changes]
         if not ids:
@@ -97,12 +97,12 @@ async def bring_about(database: Database, change: DesiredChange, wanted: Filter)
 
 
 async def _previewed(database: Database, change: DesiredChange, wanted: Filter) -> AsyncIterator[Mapping[int, str]]:
-    # Rotations before the connections that they use, whose removal would remove them, too.
+    # Rotations before the connections that they use, because removing those would remove them too.
     for kind, its in reversed(parts(wanted)):
         last = -1
         while ids := await ids_after(database, kind, its, last, limit=BATCH):
             if isinstance(change, Rekeying) and kind is ROTATIONS:
-                yield dict.fromkeys(ids, "rotation")  # nobody sends a rotation a key: Infisical makes it
+                yield dict.fromkeys(ids, "rotation")  # a rotation is never sent a key: Infisical makes it
             else:
                 rows = await database.fetch(statements(_SQL)[change.preview], ids, *change.narrowing())
                 yield {row["id"]: row["word"] for row in rows}
@@ -110,9 +110,9 @@ async def _previewed(database: Database, change: DesiredChange, wanted: Filter) 
 
 
 async def repair(database: Database, wrong: Mapping[int, Collection[str]]) -> Mapping[int, str]:
-    """Put requests in line, each in all that is wrong with it; what becomes of each.
+    """Put requests in line for everything that is wrong with each; returns the outcome for each.
 
-    Raises `DatabaseUnavailable` and `DatabaseUnusable`; the batches before were done, and once more is harmless.
+    Raises `DatabaseUnavailable` and `DatabaseUnusable`; earlier batches stay done, and repeating is harmless.
     """
     outcomes: dict[int, str] = {}
     ids = sorted(wrong)
@@ -126,17 +126,17 @@ async def repair(database: Database, wrong: Mapping[int, Collection[str]]) -> Ma
 
 
 class TakesTooLong(ProvisionerError):
-    """There are too many connections to compare them while somebody waits."""
+    """There are too many connections to compare while somebody waits."""
 
 
 async def outdated(database: Database, fingerprints: Mapping[str, str], batch: str | None, *, of: int) -> int:
-    """How many connections of a batch, or of all, have another key than these of their credentials; there are `of`.
+    """Count a batch's connections, or all, whose key differs from these of their credentials; there are `of` in total.
 
-    Raises `TakesTooLong`, and as above.
+    Raises `TakesTooLong`, and the same as above.
     """
     if of > COMPARED:
         raise TakesTooLong
-    from asyncpg import QueryCanceledError  # noqa: PLC0415 - the driver is there once somebody has connected
+    from asyncpg import QueryCanceledError  # noqa: PLC0415 - the driver is loaded only when there is a connection
 
     sql = statements(_SQL)
     async with database.acquire() as connection, connection.transaction(readonly=True):

@@ -1,4 +1,4 @@
-"""Everything about one request: what it is, where it stands, what was tried."""
+"""Everything about one request: its columns, where it is, and what was tried."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -16,7 +16,7 @@ _SQL: Final = "detail"
 
 
 async def read_detail(database: Database, request: int) -> Detail | None:
-    """One request, None if there is none of that id. Raises `DatabaseUnavailable` and `DatabaseUnusable`."""
+    """Return one request; None if the id is unknown. Raises `DatabaseUnavailable` and `DatabaseUnusable`."""
     everything = await sees_all(database)
     sql = statements(_SQL, own=not everything)
     async with (
@@ -31,7 +31,7 @@ async def read_detail(database: Database, request: int) -> Detail | None:
                 standing = await connection.fetchrow(sql["standing"], request)
                 waits = its.waits_for is not None or its.error_code == ErrorCode.CONNECTION_FAILED
                 awaited = await connection.fetchrow(sql["awaited"], request) if waits else None
-                # Who does not see the line is told where in it a request stands by its live state.
+                # A role that cannot read the line gets the position with the live state.
                 place = None if everything else await connection.fetchrow(sql["place"], request)
                 return Detail(
                     **{each.name: getattr(its, each.name) for each in fields(its)},
@@ -42,7 +42,7 @@ async def read_detail(database: Database, request: int) -> Detail | None:
 
 
 async def read_attempts(database: Database, request: int, *, limit: int | None = None) -> tuple[Sequence[Attempt], int]:
-    """The latest calls that were made for a request, the oldest of them first, and how many more are remembered."""
+    """Return the latest calls for a request, oldest first, and how many earlier ones are stored."""
     sql = statements(_SQL, own=not await sees_all(database))
     rows = [dict(row) for row in await database.fetch(sql["attempts"], request, limit)]
     found = rows[0]["found"] if rows else 0

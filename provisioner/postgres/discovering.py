@@ -1,4 +1,4 @@
-"""Requests for projects that were discovered, and for those that are gone."""
+"""Requests for projects that were discovered or deleted."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -10,7 +10,7 @@ from provisioner.postgres.queries import statements
 
 
 class DiscoveredRequests:
-    """What the discoverer needs, on the table of requests; a round begins `every` so often."""
+    """`core` of discovery on the table of requests; a round begins once in `every`."""
 
     def __init__(self, database: Database, *, every: timedelta, credential: str, batch: str | None) -> None:
         self._database = database
@@ -20,17 +20,17 @@ class DiscoveredRequests:
         self._sql = statements("discovering")
 
     async def take(self, target: str) -> bool:
-        """Take the turn at a target, if it is time for a round and nobody else has it."""
+        """Take the turn at a target if a round is due and no other worker has it."""
         return await self._database.fetchrow(self._sql["take"], target, self._every) is not None
 
     async def ask(self, target: str, projects: Sequence[SeenProject]) -> int:
-        """Ask for a connection in each project, unless somebody has; returns how many are new."""
+        """Request a connection in each project that has no request; returns how many are new."""
         ids, names = [project.id for project in projects], [project.name or None for project in projects]
         row = await self._database.fetchrow(self._sql["ask"], target, ids, names, self._credential, self._batch)
         return int(row["requests"]) if row else 0
 
     async def miss(self, target: str, address: str, projects: Sequence[SeenProject]) -> tuple[Sequence[Absence], int]:
-        """Note which projects a list of this address has; returns those that it lacks, and how many are known."""
+        """Note which projects a list from this address contains; returns those it lacks, and how many are known."""
         rows = await self._database.fetch(self._sql["miss"], target, address, [project.id for project in projects])
         missing = [
             Absence(
@@ -44,10 +44,10 @@ class DiscoveredRequests:
         return missing, int(rows[0]["known"]) if rows else 0
 
     async def spare(self, target: str, project_id: str) -> None:
-        """Note that a project is not gone, though the list lacks it."""
+        """Note that a project still exists although the list lacks it."""
         await self._database.execute(self._sql["spare"], target, project_id)
 
     async def remove_gone(self, target: str, project_id: str) -> int:
-        """Mark the requests of a project that is gone for removal; returns how many."""
+        """Mark the requests of a deleted project for removal; returns how many."""
         row = await self._database.fetchrow(self._sql["remove_gone"], target, project_id)
         return int(row["requests"]) if row else 0

@@ -1,43 +1,15 @@
-"""Which requests are meant: what people say of them, on the command line and on the page."""
+"""Select requests by what people say about them, on the command line and on the page."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
-from typing import Final
 
+from provisioner.core.requests import State
 from provisioner.postgres.kinds import KINDS, Kind
-
-
-class State(StrEnum):
-    """Where a request is in its life."""
-
-    WAITING = "waiting"
-    RETRYING = "retrying"
-    QUARANTINED = "quarantined"
-    READY = "ready"
-    IN_FLIGHT = "in_flight"
-    UPDATING = "updating"
-    REMOVING = "removing"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    REMOVED = "removed"
-
-
-UNFINISHED: Final = (
-    *(State.WAITING, State.RETRYING, State.QUARANTINED, State.READY),
-    *(State.IN_FLIGHT, State.UPDATING, State.REMOVING),
-)
-
-
-ENDED: Final = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.REMOVED})
-# What ended otherwise than it should: few, as a rule, and kept in a table of their own.
-SET_APART: Final = ENDED - {State.SUCCEEDED}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """Which requests are meant: those that have one of the values of each kind; a kind without values means any."""
+    """A selection of requests: each field lists the accepted values, and an empty field accepts any."""
 
     ids: Collection[int] = ()
     states: Collection[State] = ()
@@ -52,11 +24,11 @@ class Filter:
         return not any(self._kinds())
 
     def arguments(self) -> tuple[list[object] | None, ...]:
-        """The arguments of the statements, in their order."""
+        """The arguments of the statements, in order."""
         return tuple(list(kind) or None for kind in self._kinds())
 
     def of(self, kind: Kind) -> "Filter | None":
-        """The same for one kind of request, whose line a target may be named with; None if none of it can match."""
+        """Return the filter for one kind of request; None if none can match. A target may name the kind's line."""
         places = [target.partition("/") for target in self.targets]
         targets = tuple(target for target, slash, of in places if slash + of in {"", kind.words.line})
         return replace(self, targets=targets) if targets or not places else None
@@ -66,5 +38,5 @@ class Filter:
 
 
 def parts(wanted: Filter, kinds: Sequence[Kind] = KINDS) -> Sequence[tuple[Kind, Filter]]:
-    """The filter for each of these kinds that can match it, in the order of their ids."""
+    """Return the filter for each of these kinds that can match, in the order of their ids."""
     return [(kind, its) for kind in kinds if (its := wanted.of(kind)) is not None]

@@ -1,4 +1,4 @@
-"""Renew the forecasts that all workers, views and commands read: the facts are read here, `core.forecast` decides."""
+"""Renew the forecasts that workers, views and commands read: this module reads the facts, `core.forecast` decides."""
 
 import time
 from collections import defaultdict
@@ -35,34 +35,34 @@ if TYPE_CHECKING:
 
     Connection = PoolConnectionProxy[asyncpg.Record]
 
-# So many requests of each line are looked at one by one, and about so many of what is behind them.
+# This many requests of each line are read one by one, and a sample of about this many of those behind.
 HEAD: Final = 5000
 SAMPLE: Final = 4000
-# Batches that have a forecast of their own, the newest; the others end no later than their line.
+# The newest batches get a forecast of their own; all others end no later than their line.
 BATCHES: Final = 500
-# The looks take this share of the time at most, but for so many seconds of each: the first prepares its statements.
+# Forecasting may take this share of the time, not counting some seconds each time: the first run prepares statements.
 LOAD: Final = 0.05
 QUICK: Final = 0.3
 
-# Why a request is not in line, if it goes on by itself; else it is held.
+# Reasons not to be in line that pass by themselves; for all others the request waits for somebody.
 _PASSING: Final = frozenset({"in_flight", "retried", "scheduled"})
 _HELD: Final = {"credential": NoForecast.KEY, "project": NoForecast.PROJECT, "connection": NoForecast.CONNECTION}
 
 _FIELDS: Final = tuple(each.name for each in fields(Budget))
 
-Key = tuple[str, str]  # of a line, the batch
+Key = tuple[str, str]  # a line, and a batch
 
 
 @dataclass(slots=True)
 class _Left:
-    """What is left of a batch in one line, or of all that stands there; `moving` is what is not in line, by why."""
+    """What is left of a batch in one line, or of a whole line; `moving` counts what is not in line, by reason."""
 
     requests: int
     newest: int | None = None
     moving: dict[str, Waits] = field(default_factory=dict)
 
     def take(self, kind: str, waits: Waits) -> None:
-        """So many more are not in line."""
+        """Add requests that are not in line."""
         had = self.moving.get(kind)
         self.moving[kind] = (
             waits
@@ -76,11 +76,11 @@ class _Left:
 
     @property
     def ready(self) -> int:
-        """How many are in line."""
+        """The number of requests in line."""
         return max(0, self.requests - sum(each.requests for each in self.moving.values()))
 
     def part(self, place: int) -> BatchPart:
-        """The same as a forecast needs it."""
+        """Return it in the form that a forecast needs."""
         held = [_HELD.get(kind, NoForecast.KEY) for kind in self.moving if kind not in _PASSING]
         return BatchPart(
             ready=self.ready,
@@ -93,9 +93,9 @@ class _Left:
 
 
 async def renew_forecasts(database: Database, *, every: float) -> bool:
-    """Foresee when everything ends, if that is due and nobody else is about it; whether it was done.
+    """Renew the forecasts if they are due and no other worker is doing it; whether it was done.
 
-    It is due again after `every` seconds, or later if looking takes long. Raises `DatabaseUnavailable`.
+    They are due again after `every` seconds, or later if this takes long. Raises `DatabaseUnavailable`.
     """
     sql, began = statements("forecast"), time.monotonic()
     async with database.acquire() as connection, connection.transaction(isolation="read_committed"):
@@ -116,7 +116,7 @@ async def renew_forecasts(database: Database, *, every: float) -> bool:
                 (key, forecast_part(line, each.part(where[key]))) for key, each in batches.items() if key[0] == target
             ]
         await _write(connection, forecasts, told)
-        # A line that began a moment ago is looked at again soon.
+        # A line that has just begun is forecast again soon.
         known = all(forecast.why is not NoForecast.PACE for _, _, _, forecast in forecasts)
         pause = max(0.0, time.monotonic() - began - QUICK) / LOAD if known else 0.0
         await connection.execute(sql["made"], timedelta(seconds=pause))
@@ -126,7 +126,7 @@ async def renew_forecasts(database: Database, *, every: float) -> bool:
 async def _left(
     connection: "Connection", pending: Mapping[str, int]
 ) -> tuple[Mapping[str, _Left], Mapping[Key, _Left]]:
-    """What is left in each line, and of each batch there."""
+    """Return what is left of each line, and of each batch in it."""
     sql = statements("forecast")
     lines = {target: _Left(requests) for target, requests in pending.items()}
     batches = {
@@ -137,7 +137,7 @@ async def _left(
     for row in await connection.fetch(sql["moving"]):
         waits = Waits(requests=row["requests"], first=max(0.0, row["first"]), last=max(0.0, row["last"]))
         if row["kind"] == "scheduled" and waits.last <= SOON:
-            continue  # it is put in line any moment
+            continue  # it is about to be put in line
         for left in (lines.get(row["target"]), batches.get((row["target"], row["batch"]))):
             if left is not None:
                 left.take(row["kind"], waits)
@@ -145,7 +145,7 @@ async def _left(
 
 
 def _line(row: "asyncpg.Record", left: _Left) -> tuple[LineState, Measured]:
-    """One line, and what was measured of it up to now."""
+    """Return one line's state, and its measurements so far."""
     budget, now = _budget(row), row["now"]
     allowance = Allowance(row["writes_limit"], row["writes_period"]) if row["writes_limit"] else None
     before = Measured()
@@ -177,7 +177,7 @@ def _line(row: "asyncpg.Record", left: _Left) -> tuple[LineState, Measured]:
 
 
 def _budget(row: "asyncpg.Record") -> Budget:
-    """The budget of a line's creates; nothing is known where nobody has asked for a permit yet."""
+    """Return the budget of a line's creates, which is unknown until a permit was asked for."""
     if row["period"] is None:
         return Budget()
     return Budget(**{name: row["others_seen_at" if name == "seen_at" else name] for name in _FIELDS})
@@ -186,7 +186,7 @@ def _budget(row: "asyncpg.Record") -> Budget:
 async def _places(
     connection: "Connection", ready: Mapping[str, int], batches: Mapping[Key, _Left]
 ) -> Mapping[Key, int]:
-    """Where the last request of each batch stands."""
+    """Return the position of each batch's last request."""
     sql = statements("forecast")
     front: defaultdict[str, dict[str, BatchInFront]] = defaultdict(dict)
     for row in await connection.fetch(sql["front"], [target for target, requests in ready.items() if requests], HEAD):
@@ -214,7 +214,7 @@ async def _behind(
     Mapping[str, Sequence[tuple[QueuePosition, str]]],
     Mapping[str, Mapping[str, QueuePosition]],
 ]:
-    """Of lines that are too long to look at each request: where the front ends, a sample, the newest of each batch."""
+    """For lines that are too long to read: the end of the front, a sample, and each batch's newest request."""
     sql = statements("forecast")
     samples: defaultdict[str, list[tuple[QueuePosition, str]]] = defaultdict(list)
     newest: defaultdict[str, dict[str, QueuePosition]] = defaultdict(dict)

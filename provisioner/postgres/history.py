@@ -1,4 +1,4 @@
-"""What happened lately, as the workers wrote it down."""
+"""What happened recently, as recorded by the workers."""
 
 from datetime import timedelta
 from typing import Final
@@ -13,7 +13,7 @@ HOUR: Final = timedelta(hours=1)
 
 
 async def read_history(database: Database) -> History:
-    """Look at the last hours and days of all targets. Raises `DatabaseUnavailable` and `DatabaseUnusable`."""
+    """Return the last hours and days of all targets. Raises `DatabaseUnavailable` and `DatabaseUnusable`."""
     sql = statements(_SQL)
     found: dict[int, list[Slot]] = {60: [], 3600: []}
     async with (

@@ -1,4 +1,4 @@
-"""Load many requests at once: all or nothing, and harmless to repeat."""
+"""Load many requests in one transaction; repeating it is harmless."""
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -45,7 +45,7 @@ COLUMNS: Final = (
     ),
 )
 
-# What an edit meets when it is not its time: the request is in flight or in doubt, or the connection is not ours.
+# An edit is refused for now: the request is in flight or in doubt, or the connection is not ours.
 _NOT_NOW: Final = (asyncpg.ObjectInUseError, asyncpg.ObjectNotInPrerequisiteStateError)
 
 
@@ -55,7 +55,7 @@ class RowsRefused(ProvisionerError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conflict:
-    """A line that asks for the same connection as an earlier one, but otherwise: in these columns."""
+    """A line for the same connection as an earlier one, with other values in these columns."""
 
     line: int
     first_line: int
@@ -64,7 +64,7 @@ class Conflict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repeats:
-    """Lines that ask for what an earlier line asks for: how many alike, how many otherwise, the first of these."""
+    """Lines that repeat an earlier line: identical ones, conflicting ones, and the first conflicts."""
 
     identical: int = 0
     conflicting: int = 0
@@ -73,10 +73,10 @@ class Repeats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """What one target's lines find in the table: how many are wanted, and the states of those that are there already.
+    """One target's lines compared with the table: how many there are, and the states of those that exist already.
 
-    `different` are there with another description, credential, on_conflict or project_name; `first_different` is such
-    a line.
+    `different` exist with another description, credential, on_conflict or project_name; `first_different` is the first
+    such line.
     """
 
     target: str
@@ -90,12 +90,12 @@ class Comparison:
 
     @property
     def existing(self) -> int:
-        """How many are there already."""
+        """How many exist already."""
         return self.pending + self.succeeded + self.failed + self.cancelled
 
 
 class Staging:
-    """Rows that wait in a transaction: nobody else sees them yet. `sees_all`: we are shown others' requests too."""
+    """Rows in an open transaction, invisible to others. `sees_all`: our role sees other people's requests too."""
 
     def __init__(
         self, connection: "PoolConnectionProxy[asyncpg.Record]", *, sees_all: bool, updates: bool = False
@@ -106,21 +106,21 @@ class Staging:
         self._sql = statements("intake")
 
     async def take(self, rows: Iterable[tuple[object, ...]], *, given: bool = False) -> None:
-        """Copy rows, their values in the order of `COLUMNS`, next to the table. Raises `RowsRefused`.
+        """Copy rows, with values in the order of `COLUMNS`, into a temporary table. Raises `RowsRefused`.
 
-        With `given` each row also says, last, which columns its line names a value for.
+        With `given`, each row has one more value: the columns for which its line has a value.
         """
         await self._connection.execute(self._sql["stage"])
         columns = (*COLUMNS, "given") if given else COLUMNS
         await self._connection.copy_records_to_table("submitted", schema_name="pg_temp", columns=columns, records=rows)
 
     async def changes(self) -> Mapping[int, int]:
-        """The requests that are there with other values than a line names, each with that line."""
+        """Return the existing requests whose values differ from a line's, each with that line."""
         await self._connection.execute(self._sql["stage_changes"])
         return {row["id"]: row["line"] for row in await self._connection.fetch(self._sql["changes"])}
 
     async def change(self, changes: Mapping[int, int]) -> Sequence[tuple[int, str]]:
-        """Take over the values that `changes` named; the lines of those that the schema refuses now, and why.
+        """Apply the values that `changes` found; returns the lines of refused changes, with the reasons.
 
         Raises `DatabaseUnusable` if our role may not change requests.
         """
@@ -143,9 +143,9 @@ class Staging:
             await self._connection.execute(self._sql["change"], ids)
 
     async def set_rotations_apart(self, shown: int, *, alone: bool = False) -> Repeats:
-        """Keep what rotations the rows ask for, before repeated connections are dropped; and drop repeated rotations.
+        """Store the rotations that the rows request, before repeated connections are dropped; drop repeated rotations.
 
-        `alone`: nothing else is asked for, so no connections are.
+        `alone`: the rows request rotations only, and no connections.
         """
         await self._connection.execute(self._sql["stage_rotations"])
         if alone:
@@ -153,33 +153,33 @@ class Staging:
         return _repeats(await self._connection.fetch(self._sql["rotation_repeats"], shown))
 
     async def rotations(self) -> tuple[int, int, int | None]:
-        """How many rotations are asked for, how many are there already with other values, and the first such line."""
+        """Count the requested rotations and the existing ones with other values; returns also the first such line."""
         row = await self._connection.fetchrow(self._sql["staged_rotations"])
         return (row["rotations"], row["different"], row["first_different"]) if row else (0, 0, None)
 
     async def insert_rotations(self) -> int:
-        """Put those rotations into their table that are not there yet, and tell how many. Raises `RowsRefused`."""
+        """Insert the rotations that do not exist yet; returns how many. Raises `RowsRefused`."""
         return int(await self._connection.fetchval(self._sql["insert_rotations"]))
 
     async def rotation_ids(self) -> Sequence[int]:
-        """The rotations of all rows, those that were there before included."""
+        """Return the ids of all rows' rotations, including existing ones."""
         return [row["id"] for row in await self._connection.fetch(self._sql["rotation_ids"])]
 
     async def drop_repeats(self, shown: int) -> Repeats:
-        """Keep the first line for each connection, and tell of the others: the first `shown` conflicts one by one."""
+        """Keep the first line for each connection; returns the repeats, with the first `shown` conflicts in detail."""
         return _repeats(await self._connection.fetch(self._sql["repeats"], shown))
 
     async def compare(self) -> Sequence[Comparison]:
-        """Tell by target what is in the table already, as far as we are shown it."""
+        """Compare the rows with the table by target, as far as our role sees it."""
         statement = self._sql["compare" if self.sees_all else "compare_own"]
         return [Comparison(**dict(row)) for row in await self._connection.fetch(statement)]
 
     async def insert(self) -> int:
-        """Put what is not there yet into the table, and tell how many. Raises `RowsRefused`."""
+        """Insert the requests that do not exist yet; returns how many. Raises `RowsRefused`."""
         return int(await self._connection.fetchval(self._sql["insert"]))
 
     async def ids(self) -> Sequence[int]:
-        """The requests of all rows, those that were there before included."""
+        """Return the ids of all rows' requests, including existing ones."""
         return [row["id"] for row in await self._connection.fetch(self._sql["ids"])]
 
 
@@ -199,7 +199,7 @@ def _repeats(rows: Sequence[asyncpg.Record]) -> Repeats:
 
 @asynccontextmanager
 async def staging(database: Database) -> AsyncIterator[Staging]:
-    """Open a transaction for one file; it is committed at the end of the block, and undone by any exception.
+    """Open a transaction for one file; it is committed at the end of the block, and rolled back by any exception.
 
     Raises `RowsRefused`, `DatabaseUnavailable` (nothing was loaded, unless it happened during the commit: loading again
     is harmless) and `DatabaseUnusable`.
@@ -227,5 +227,5 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError, asyncpg.RaiseError) as error:
-        # Without the detail: of a constraint that somebody added, that is the whole row.
+        # Without the detail: for a constraint that somebody added, it contains the whole row.
         raise RowsRefused(f"the database refuses a row, nothing was loaded: {error.args[0]}") from None

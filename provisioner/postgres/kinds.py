@@ -1,6 +1,6 @@
-"""The kinds of request: what each is called in SQL, how its claims are read, and what is recorded of it.
+"""The kinds of request: their names in SQL, how their claims are read, and what is recorded for them.
 
-Everything else is one statement for all of them, so a fix of the queue is a fix for all kinds.
+Everything else is one statement for all kinds, so that a fix of the queue applies to each of them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import asyncpg
 
 _CONFLICTS: Final = {str(choice): choice for choice in OnConflict}
-COMPARED: Final = 160  # characters of a credential that tell whether the row has another one meanwhile
+COMPARED: Final = 160  # characters of a credential that show whether the row has another one meanwhile
 
 Row = tuple[object, ...]
 
@@ -26,9 +26,9 @@ Row = tuple[object, ...]
 class Kind:
     """One kind of request.
 
-    `first` is its lowest id, `request` the class of its requests. `read` makes one: of what every request has, of the
-    columns that only this kind has, and of the claim's attempt and fence. `result` and `removal` are the columns that
-    only this kind records of a success and of a removal. `recorded` is what is compared with Infisical.
+    `first` is its lowest id, `request` the class of its requests. `read` builds one from the columns that every request
+    has, the columns of this kind alone, and the claim's attempt and fence. `result` and `removal` return the columns
+    that only this kind records for a success and for a removal. `recorded` builds what is compared with Infisical.
     """
 
     words: Words
@@ -41,17 +41,17 @@ class Kind:
 
     @property
     def name(self) -> str:
-        """What it is called in SQL and where outcomes are set aside."""
+        """Its name in SQL, and for outcomes that are set aside."""
         return self.words.only
 
     def sql(self, file: str, *, own: bool = False) -> Mapping[str, str]:
-        """The statements of a file for this kind; `own` for a role that sees its own requests alone."""
+        """Return the statements of a file for this kind; `own` for a role that only sees its own requests."""
         return statements(file, self.words, own=own)
 
     def claim(self, row: "asyncpg.Record", line: str, fence: int) -> Claim:
-        """One row of a claim in a line."""
-        # By position: this runs once a request, and names would be looked up each time. A row that was written past the
-        # triggers may hold anything: it comes to nothing by itself, and ends no worker.
+        """Return the claim in one row of a line."""
+        # By position, because this runs for every request and names would be looked up each time. A row that was
+        # written with triggers off may contain anything: it fails by itself, and does not end the worker.
         id_, project, name, described, conflict, recorded_id, wanted, adopted, project_name, *rest = row
         attempt, at, sent, failures, streak, of, since, cancelled, _, _, *its = rest
         common = {
@@ -81,17 +81,17 @@ class Kind:
 
 
 def kind_of_id(request: int) -> Kind:
-    """The kind that has such ids."""
+    """Return the kind with this id."""
     return next((kind for kind in reversed(KINDS) if request >= kind.first), CONNECTIONS)
 
 
 def kind_of_line(line: str) -> Kind:
-    """The kind whose requests stand in a line."""
+    """Return the kind whose requests use this line."""
     return ROTATIONS if line.endswith(ROTATIONS.words.line) else CONNECTIONS
 
 
 def kind_of(request: Request) -> Kind:
-    """The kind of a request."""
+    """Return the kind of a request."""
     return _BY_REQUEST[type(request)]
 
 
@@ -163,7 +163,7 @@ ROTATIONS: Final = Kind(
     removal=_rotation_removal,
     recorded=_rotation_recorded,
 )
-# Every kind, in the order of their ids.
+# All kinds, in the order of their ids.
 KINDS: Final = (CONNECTIONS, ROTATIONS)
 BY_NAME: Final = {kind.name: kind for kind in KINDS}
 _BY_REQUEST: Final = {kind.request: kind for kind in KINDS}

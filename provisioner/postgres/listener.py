@@ -1,6 +1,6 @@
-"""Hear of new requests at once, by `LISTEN` on a connection of its own.
+"""Learn of new requests at once, by `LISTEN` on a connection of its own.
 
-Optional: polling finds them too, a little later.
+This is optional: polling finds them too, slightly later.
 """
 
 import asyncio
@@ -23,24 +23,24 @@ if TYPE_CHECKING:
 log = structlog.stdlib.get_logger()
 
 CHANNEL: Final = "provisioner"
-# A connection that died without a word is found out by a question every so many seconds.
+# Seconds between two probes that detect a connection that died silently.
 PROBE: Final = 30.0
 ECHO: Final = 2.0  # seconds that a notification may take through a pooler
-# Any role that connects may notify. What comes within this time after the last one is passed on as one: a look and
-# a claim from the front take some milliseconds each, and people do not notice a tenth of a second.
+# Any role that can connect may notify. Notifications within this time after the last delivery are merged: a poll and a
+# claim from the front take some milliseconds each, and people do not notice a tenth of a second.
 GATHER: Final = 0.1
-DISTINCT: Final = 16  # payloads that differ; more of them mean that anything may have happened
-# With more than so many a second nobody listens for a while: merely hearing them takes much of a core. Polling does it.
+DISTINCT: Final = 16  # different payloads; more of them are treated as "anything may have happened"
+# Above this many notifications a second, stop listening for a while: receiving them takes much of a core. Polling does.
 FLOOD: Final = 2000
 PEACE: Final = 10.0
 LONGEST_PEACE: Final = 300.0
 
 
 def read_payload(payload: str) -> dict[str, QueuePosition]:
-    """Where newcomers stand in line, by target.
+    """Return the positions of new requests by target.
 
-    `target,rank,turn;…`. Empty when the payload says nothing that we know: anybody may notify, and a place
-    that no column can hold would end every claim in an error.
+    The payload is `target,rank,turn;…`. The result is empty for any other payload: anyone may notify, and a position
+    that no column can hold would make every claim fail.
     """
     places: dict[str, QueuePosition] = {}
     for part in payload.split(";"):
@@ -51,19 +51,19 @@ def read_payload(payload: str) -> dict[str, QueuePosition]:
         except ValueError:
             return {}
         if not (abs(found.rank) < 2**31 and abs(found.turn) < 2**63):
-            return {}  # anybody may notify: what does not fit the columns is nobody's place
+            return {}  # anyone may notify: a position that does not fit the columns is not ours
         places[target] = min(found, places.get(target, found))
     return places
 
 
 class NotificationsLost(ProvisionerError):
-    """A pooler in between shares sessions, so notifications do not get through; polling finds new requests."""
+    """A pooler shares sessions, so notifications do not arrive; polling finds new requests."""
 
 
 async def hears(connection: "asyncpg.Connection[asyncpg.Record]", database: Database) -> bool:
-    """Whether what another session says reaches this one; through a pooler that shares sessions it does not.
+    """Whether another session's notifications reach this one; through a pooler that shares sessions they do not.
 
-    What this session says itself would come back even there. Takes `ECHO` seconds to say no.
+    A session's own notifications would arrive even there. A negative answer takes `ECHO` seconds.
     """
     channel, heard = f"{CHANNEL}_{secrets.token_hex(8)}", asyncio.Event()
 
@@ -83,7 +83,7 @@ async def hears(connection: "asyncpg.Connection[asyncpg.Record]", database: Data
 
 
 async def first_of(*events: asyncio.Event) -> None:
-    """Wait until one of the events has come."""
+    """Wait until one of the events is set."""
     async with asyncio.TaskGroup() as group:
         waiting = [group.create_task(event.wait()) for event in events]
         try:
@@ -94,10 +94,10 @@ async def first_of(*events: asyncio.Event) -> None:
 
 
 class Listener:
-    """Listens for as long as it runs, and comes back after the database does.
+    """Listens while it runs, and reconnects when the database comes back.
 
-    `hear` is called with a target's name, or None for all of them, and the place from which on there is something in
-    line. `notified` is told whether notifications reach us from now on.
+    `hear` is called with a target's name, or None for all targets, and the first position at which a request is in
+    line. `notified` is called when notifications begin or cease to arrive.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Listener:
         )
 
     async def run(self) -> None:
-        """Listen until cancelled, or until notifications turn out not to reach us: then polling does it."""
+        """Listen until cancelled, or until notifications prove not to arrive: then polling has to do."""
         peace = PEACE
         while True:
             try:
@@ -136,7 +136,7 @@ class Listener:
                 return
 
     async def _listen(self) -> None:
-        """Listen once, until the connection is gone. Raises `DatabaseUnavailable` if it never came to that."""
+        """Listen until the connection is lost. Raises `DatabaseUnavailable` if it could not be opened."""
         connection: asyncpg.Connection[asyncpg.Record] = await self._database.connect()
         try:
             gone = asyncio.Event()
@@ -145,7 +145,7 @@ class Listener:
                 if await is_pooled(connection) and not await hears(connection, self._database):
                     raise NotificationsLost
                 await connection.add_listener(CHANNEL, self._notified)
-            self._hear(None, FRONT)  # whatever was said while nobody listened
+            self._hear(None, FRONT)  # notifications may have been missed meanwhile
             self._tell_notified(True)
             try:
                 await self._attend(connection, gone)
@@ -179,7 +179,7 @@ class Listener:
             loop.call_at(max(now, self._told_at + GATHER), self._tell)
 
     def _tell(self) -> None:
-        """Pass on what was heard since the last time, as one."""
+        """Deliver what arrived since the last delivery, merged."""
         self._telling, self._told_at = False, asyncio.get_running_loop().time()
         payloads, self._payloads = self._payloads, set()
         foremost: dict[str, QueuePosition] = {}

@@ -1,7 +1,7 @@
 """Bring the schema up to date: numbered SQL files, forward only, one transaction each.
 
-What was applied is written down with its checksum. Two migrators at once cannot collide: each step takes a lock that
-ends with its transaction, then looks again at what is left to do.
+Applied steps are stored with their checksums. Two migrators at once cannot collide: each step takes a lock that ends
+with its transaction, and then checks again what is outstanding.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from provisioner.core.secret import Secret
 from provisioner.postgres.pool import Database, database_errors
 
 _FILE: Final = re.compile(r"^(\d{4})_(\w+)\.sql$")
-# Only who owns the schema can take it; an advisory lock could be taken, and kept, by anybody who may connect.
+# Only the schema's owner can take it; an advisory lock could be taken, and kept, by anyone who can connect.
 _LOCK: Final = "LOCK TABLE provisioner.migrations IN SHARE ROW EXCLUSIVE MODE"
 _LEDGER: Final = """
 CREATE SCHEMA IF NOT EXISTS provisioner;
@@ -47,7 +47,7 @@ class Migration:
 
     @property
     def checksum(self) -> str:
-        """What tells whether a step that was applied is still the step that we have."""
+        """The checksum that shows whether an applied step equals ours."""
         return hashlib.sha256(self.sql.encode()).hexdigest()
 
     def __str__(self) -> str:
@@ -55,7 +55,7 @@ class Migration:
 
 
 def known_migrations() -> Sequence[Migration]:
-    """Every step that this version brings, in order."""
+    """Return the steps that this version contains, in order."""
     found = [
         Migration(version=int(match[1]), name=match[2], sql=file.read_text(encoding="utf-8"))
         for file in _folder().iterdir()
@@ -65,9 +65,9 @@ def known_migrations() -> Sequence[Migration]:
 
 
 def outstanding(known: Sequence[Migration], applied: Sequence[tuple[int, str, str]]) -> Sequence[Migration]:
-    """The steps that are left to do.
+    """Return the outstanding steps.
 
-    Raises `SchemaMismatch` when the schema is newer than this version, or was made by other steps than ours.
+    Raises `SchemaMismatch` if the schema is newer than this version, or was made by other steps.
     """
     ours = {step.version: step for step in known}
     for version, name, checksum in applied:
@@ -88,7 +88,7 @@ def outstanding(known: Sequence[Migration], applied: Sequence[tuple[int, str, st
 async def migrate(
     url: str | Secret | Callable[[], Secret], *, ssl_root_cert: Path | None = None
 ) -> Sequence[Migration]:
-    """Apply what is left to do and return it. Raises `SchemaMismatch`, `DatabaseUnavailable` or `DatabaseUnusable`."""
+    """Apply and return the outstanding steps. Raises `SchemaMismatch`, `DatabaseUnavailable` or `DatabaseUnusable`."""
     database = Database(url, size=1, ssl_root_cert=ssl_root_cert, name="provisioner migrate")
     connection = await database.connect()
     applied = []
@@ -103,7 +103,7 @@ async def migrate(
 
 
 async def pending(database: Database) -> Sequence[Migration]:
-    """The steps that are left to do, without doing them. Raises as `migrate` does."""
+    """Return the outstanding steps without applying them. Raises as `migrate` does."""
     try:
         rows = await database.fetch(_APPLIED)
     except SchemaMismatch:
@@ -112,7 +112,7 @@ async def pending(database: Database) -> Sequence[Migration]:
 
 
 async def require_schema(database: Database) -> None:
-    """Raise `SchemaMismatch` unless the schema is the one that we need, and `DatabaseUnusable` if it cannot be here."""
+    """Raise `SchemaMismatch` unless the schema is ours, and `DatabaseUnusable` if this database cannot have it."""
     for row in await database.fetch(_ENCODING):
         _require_unicode(row[0])
     if steps := await pending(database):
@@ -120,7 +120,7 @@ async def require_schema(database: Database) -> None:
 
 
 def _require_unicode(encoding: str) -> None:
-    """Raise `DatabaseUnusable` unless every text can be stored, and is what it was when it is read again."""
+    """Raise `DatabaseUnusable` unless every text can be stored and is read back unchanged."""
     if encoding != "UTF8":
         raise DatabaseUnusable(
             f"the database stores text as {encoding}, which cannot represent every text: create one with"
@@ -129,12 +129,12 @@ def _require_unicode(encoding: str) -> None:
 
 
 class _OvertakenError(Exception):
-    """Another migrator has made the ledger meanwhile."""
+    """Another migrator has created the ledger meanwhile."""
 
 
 async def _apply_next(database: Database, connection: "asyncpg.Connection[asyncpg.Record]") -> Migration | None:
     with database_errors():
-        while True:  # who is overtaken finds the ledger the next time
+        while True:  # after being overtaken, this one finds the ledger
             with suppress(_OvertakenError):
                 async with connection.transaction():
                     await database.set_up(connection)
@@ -152,7 +152,7 @@ async def _apply(connection: "asyncpg.Connection[asyncpg.Record]") -> Migration 
     steps = outstanding(known_migrations(), applied)
     if not steps:
         return None
-    # A session that waits for a lock blocks all that come after it; better to fail and be called again.
+    # A session that waits for a lock blocks all later ones, so it is better to fail and be called again.
     await connection.execute("SET LOCAL lock_timeout = '10s'")
     await connection.execute(steps[0].sql)
     await connection.execute(_RECORD, steps[0].version, steps[0].name, steps[0].checksum)
@@ -160,7 +160,7 @@ async def _apply(connection: "asyncpg.Connection[asyncpg.Record]") -> Migration 
 
 
 def _folder() -> Traversable:
-    """Where the steps are: inside the installed package, or at the top of a checkout."""
+    """Return the folder of the steps: inside the installed package, or at the top of a checkout."""
     packaged = files("provisioner.postgres") / "migrations"
     if packaged.is_dir():
         return packaged

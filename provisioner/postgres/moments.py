@@ -1,7 +1,7 @@
-"""Points in time between PostgreSQL and Python: a server holds more of them than a `datetime` can.
+"""Convert points in time between PostgreSQL and Python: PostgreSQL's range is larger than that of `datetime`.
 
-From 4713 BC to the year 294276, and infinity. One such value in one row must not end a worker or somebody's listing, so
-what lies outside is shown as the nearest that every time zone can show.
+It extends from 4713 BC to the year 294276, and includes infinity. One such value in a row must not end a worker or
+break a listing, so out-of-range values become the nearest time that every time zone can show.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     import asyncpg
 
-_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)  # the wire counts microseconds from here
+_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)  # the wire format counts microseconds from here
 _MICROSECOND: Final = timedelta(microseconds=1)
-# A day from the ends of the calendar, for a zone may be up to a day away.
+# One day from the ends of the calendar, because a time zone may be up to one day away.
 EARLIEST: Final = datetime(1, 1, 2, tzinfo=UTC)
 LATEST: Final = datetime(9999, 12, 30, tzinfo=UTC)
 
 
 def encode(moment: datetime) -> tuple[int]:
-    """What goes over the wire for an aware `datetime`."""
+    """Return the wire format of an aware `datetime`."""
     return ((moment - _EPOCH) // _MICROSECOND,)
 
 
@@ -27,12 +27,12 @@ def encode(moment: datetime) -> tuple[int]:
 
 
 def decode(wire: tuple[int]) -> datetime:
-    """The moment that came over the wire, or the nearest one that can be shown."""
-    # These run several times for each request.
+    """Return the point in time from the wire, or the nearest one that can be shown."""
+    # These run several times per request.
     (moment,) = wire
     return _EPOCH + timedelta(0, 0, moment if _FIRST <= moment <= _LAST else min(max(moment, _FIRST), _LAST))
 
 
 async def read_moments(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-    """Let a session read whatever point in time a row holds."""
+    """Make a session accept any point in time that a row contains."""
     await connection.set_type_codec("timestamptz", schema="pg_catalog", encoder=encode, decoder=decode, format="tuple")

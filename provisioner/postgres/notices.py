@@ -1,4 +1,4 @@
-"""The outbox of notices, and what was told already."""
+"""The outbox of notices, and the record of what was sent."""
 
 import json
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     import asyncpg
     from asyncpg.pool import PoolConnectionProxy
 
-TURN: Final = timedelta(seconds=9)  # a little less than the time between two looks, or each second one would be in vain
+TURN: Final = timedelta(seconds=9)  # slightly less than the time between checks, or every other one would be in vain
 LEASE: Final = timedelta(seconds=60)  # several times as long as a delivery may take
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Undelivered:
-    """How many notices have not arrived though they were tried, since when, and why."""
+    """How many notices could not be delivered yet, since when, and why."""
 
     notices: int
     since: datetime | None
@@ -30,7 +30,7 @@ class Undelivered:
 
 
 class NoticeBoard:
-    """`core.ports.Outbox` on the tables of notices; `read_status` is how everything is seen."""
+    """`core.ports_beside.Outbox` on the tables of notices; `read_status` returns the present status."""
 
     def __init__(
         self, database: Database, *, events: Collection[str], read_status: Callable[[], Awaitable[Status]]
@@ -41,14 +41,14 @@ class NoticeBoard:
         self._sql = statements("notices")
 
     async def collect(self, *, last: bool = False) -> bool:
-        """Put what is to be told into the outbox, if it is this worker's turn; tells whether it is."""
+        """Put new notices into the outbox if it is this worker's turn; whether it is."""
         taken_at = await self._database.fetchrow(self._sql["turn"], timedelta(0) if last else TURN)
         if taken_at is None:
             return False
         status = await self._read_status()
         async with self._database.acquire() as connection, connection.transaction(isolation="read_committed"):
             await self._database.set_up(connection)
-            # A worker that was frozen since it took the turn has seen what is old by now.
+            # If this worker was frozen after taking the turn, its status is outdated by now.
             if await connection.fetchrow(self._sql["hold"], taken_at["checked_at"]) is None:
                 return False
             await self._notice(connection, status, last=last)
@@ -73,7 +73,7 @@ class NoticeBoard:
         await connection.execute(self._sql["enqueue"], [notice.event.value for notice in notices], contents)
 
     async def take(self) -> Delivery | None:
-        """The notice that has been due for longest; it is ours for a minute."""
+        """Return the notice that has been due longest; it is reserved for this worker for a minute."""
         row = await self._database.fetchrow(self._sql["take"], LEASE)
         if row is None:
             return None
@@ -84,11 +84,11 @@ class NoticeBoard:
         )
 
     async def sent(self, delivery: Delivery) -> None:
-        """It has arrived."""
+        """Note that a notice was delivered."""
         await self._database.execute(self._sql["sent"], delivery.id)
 
     async def failed(self, delivery: Delivery, *, reason: str, pause: float | None) -> None:
-        """It has not; it is due again after `pause` seconds, never if that is None."""
+        """Note a failed delivery; it is due again after `pause` seconds, or never if that is None."""
         if pause is None:
             await self._database.execute(self._sql["drop"], delivery.id)
         else:
@@ -97,7 +97,7 @@ class NoticeBoard:
 
 
 async def read_undelivered(database: Database) -> Undelivered:
-    """Look at what could not be delivered. Raises `DatabaseUnavailable` and `DatabaseUnusable`."""
+    """Return what could not be delivered. Raises `DatabaseUnavailable` and `DatabaseUnusable`."""
     row = await database.fetchrow(statements("notices")["waiting"])
     if row is None:  # an aggregate without GROUP BY has exactly one row
         raise AssertionError
@@ -105,7 +105,7 @@ async def read_undelivered(database: Database) -> Undelivered:
 
 
 def _columns(found: Outcome) -> tuple[list[object], ...]:
-    """What is to be remembered, column by column."""
+    """Return what to remember, as columns."""
     known = found.known
     return (
         [each.kind for each in known],

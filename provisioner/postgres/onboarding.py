@@ -1,4 +1,4 @@
-"""How far the requests of one command are."""
+"""The progress of one command's requests."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,13 +10,13 @@ from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
 _SQL: Final = "onboarding"
-# The settings at hand may have another key than those that these requests failed with.
+# The present settings may have another key than the one with which these requests failed.
 OF_CREDENTIALS: Final = ("credential_refused", "credential_unknown", "credential_unreadable")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
-    """How many requests are in each status; `failed` by error code. `retried` were tried more than once."""
+    """How many requests are in each status; `failed` by error code. `retried` needed more than one attempt."""
 
     pending: int = 0
     succeeded: int = 0
@@ -26,22 +26,22 @@ class Tally:
 
     @property
     def failures(self) -> int:
-        """How many failed."""
+        """The number of failures."""
         return sum(self.failed.values())
 
     @property
     def ended(self) -> int:
-        """How many have ended, well or not."""
+        """The number of requests that have ended, in success or failure."""
         return self.succeeded + self.failures + self.cancelled
 
     @property
     def requests(self) -> int:
-        """How many there are."""
+        """The number of requests."""
         return self.pending + self.ended
 
 
 async def tally(database: Database, ids: Sequence[int], *, own: bool = False) -> Tally:
-    """Count them; `own` for a role that sees no queues. Raises `DatabaseUnavailable` and `DatabaseUnusable`."""
+    """Count them; `own` for a role that cannot see the queues. Raises `DatabaseUnavailable` and `DatabaseUnusable`."""
     counts: Counter[str] = Counter()
     failed: Counter[str] = Counter()
     retried = 0
@@ -62,7 +62,7 @@ async def tally(database: Database, ids: Sequence[int], *, own: bool = False) ->
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rotations:
-    """How many of the requests are rotations, and what `leaving` of them may have left behind, some of it in words."""
+    """The number of rotations, and how many of them (`leaving`) may have left something behind, with descriptions."""
 
     rotations: int = 0
     leaving: int = 0
@@ -70,7 +70,7 @@ class Rotations:
 
 
 async def rotations(database: Database, ids: Sequence[int]) -> Rotations:
-    """Tell of the rotations among them. Raises as `tally` does."""
+    """Return the rotations among these requests. Raises as `tally` does."""
     row = await database.fetchrow(statements(_SQL)["rotations"], ids)
     if row is None:  # a count has one row
         raise AssertionError
@@ -78,13 +78,13 @@ async def rotations(database: Database, ids: Sequence[int]) -> Rotations:
 
 
 async def retry_credentials(database: Database, ids: Sequence[int]) -> int:
-    """Retry those that failed because of their credential, and tell how many. Raises as `tally` does."""
+    """Retry the requests that failed because of their credential; returns how many. Raises as `tally` does."""
     rows = await database.fetch(statements(_SQL)["retry"], ids, list(OF_CREDENTIALS))
     return int(rows[0][0])
 
 
 async def standing(database: Database, ids: Sequence[int]) -> Leftovers:
-    """What became of them, and what those that are left wait for. Raises as `tally` does."""
+    """Return the outcome of these requests, and what the remaining ones wait for. Raises as `tally` does."""
     found: dict[str, dict[str, int]] = {}
     for kind, whose, requests in await database.fetch(statements(_SQL)["standing"], ids):
         found.setdefault(kind, {})[whose] = requests

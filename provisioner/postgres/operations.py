@@ -1,4 +1,4 @@
-"""What operators do to many requests, and to a target: the functions of the schema, in batches where there are many."""
+"""Operations on many requests, in batches, and on targets: the functions of the schema."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -6,17 +6,18 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
+from provisioner.core.requests import UNFINISHED, State
 from provisioner.postgres.browse import ids_after, requested_targets
-from provisioner.postgres.filters import UNFINISHED, Filter, State, parts
+from provisioner.postgres.filters import Filter, parts
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
 _SQL: Final = "operations"
-BATCH: Final = 10_000  # requests in one transaction: the locks of a million would hold the workers up for minutes
+BATCH: Final = 10_000  # requests per transaction: the locks of a million would block the workers for minutes
 
 Operation = Literal["cancel", "retry"]
 
-# What each deed can change; all else is left alone by the functions themselves.
+# The states that each operation can change; the functions themselves ignore all others.
 CHANGEABLE: Final[Mapping[Operation, tuple[State, ...]]] = {
     "cancel": (*UNFINISHED, State.FAILED),
     "retry": (State.FAILED, State.CANCELLED, State.REMOVED, State.RETRYING, State.QUARANTINED),
@@ -25,7 +26,7 @@ CHANGEABLE: Final[Mapping[Operation, tuple[State, ...]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One batch of a deed: how many requests were looked at, and how many of each kind it changed."""
+    """One batch of an operation: the number of requests it processed, and how many it changed in which way."""
 
     seen: int
     changed: Mapping[str, int]
@@ -33,7 +34,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
-    """Since when a target is held, or was until now, and by whom; `changed` unless it was so before."""
+    """When and by whom a target was paused, now or before `resume`; `changed` is false if nothing had to be done."""
 
     changed: bool
     paused_at: datetime | None = None
@@ -42,7 +43,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
-    """What is allowed at a target by whom since when: `writes` in `period` seconds; None is what the settings say."""
+    """An operator's limit at a target: `writes` in `period` seconds; None means what the settings say."""
 
     writes: int | None = None
     period: float | None = None
@@ -52,15 +53,15 @@ class Limit:
 
 
 def changeable(operation: Operation, wanted: Filter) -> Filter | None:
-    """The same filter, without the states that the deed cannot change; None if nothing is left of it."""
+    """Return the filter without the states that the operation cannot change; None if nothing is left."""
     states = tuple(state for state in CHANGEABLE[operation] if not wanted.states or state in wanted.states)
     return replace(wanted, states=states) if states else None
 
 
 async def carry_out(database: Database, operation: Operation, wanted: Filter) -> AsyncIterator[Step]:
-    """Do it to every request that the filter matches, each batch in a transaction of its own.
+    """Apply an operation to every request that the filter matches, each batch in its own transaction.
 
-    Raises `DatabaseUnavailable` and `DatabaseUnusable`; the batches before were done. Doing it again is harmless.
+    Raises `DatabaseUnavailable` and `DatabaseUnusable`; earlier batches stay done. Repeating it is harmless.
     """
     chosen = changeable(operation, wanted)
     for kind, its in parts(chosen) if chosen is not None else ():
@@ -72,7 +73,7 @@ async def carry_out(database: Database, operation: Operation, wanted: Filter) ->
 
 
 async def leaving(database: Database, wanted: Filter) -> Filter | None:
-    """The filter for those rotations alone that may have left a key behind; None if there are none.
+    """Return the filter for the rotations that may have left a key behind; None if there are none.
 
     Raises `DatabaseUnavailable` and `DatabaseUnusable`, as `deleted` does.
     """
@@ -82,12 +83,12 @@ async def leaving(database: Database, wanted: Filter) -> Filter | None:
 
 
 async def deleted(database: Database, ids: Sequence[int]) -> int:
-    """Note that the keys are deleted that these rotations left behind, and tell how many had left any."""
+    """Note that the keys which these rotations left behind were deleted; returns how many had left any."""
     return len(await database.fetch(statements(_SQL)["keys_deleted"], list(ids)))
 
 
 async def pause(database: Database, target: str) -> Hold:
-    """Hold a target: nothing more of it is claimed, what is in flight ends. Harmless when it is held already."""
+    """Pause a target: no more claims; what is in flight finishes. Harmless if it is paused already."""
     row = await database.fetchrow(statements(_SQL)["pause"], target)
     if row is not None:
         return Hold(changed=True, paused_at=row["paused_at"], paused_by=row["paused_by"])
@@ -96,7 +97,7 @@ async def pause(database: Database, target: str) -> Hold:
 
 
 async def resume(database: Database, target: str) -> Hold:
-    """Let a target go on. Harmless when it is not held."""
+    """Resume a target. Harmless if it is not paused."""
     row = await database.fetchrow(statements(_SQL)["resume"], target)
     return Hold(changed=row is not None, **dict(row or {}))
 
@@ -104,12 +105,12 @@ async def resume(database: Database, target: str) -> Hold:
 async def set_limit(
     database: Database, target: str, *, writes: int | None, period: float, in_flight: int | None
 ) -> Limit:
-    """Allow so many writes in `period` seconds, so many in flight; None leaves it, and all of them lift the limit."""
+    """Limit writes per `period` seconds and creates in flight; None means no limit, and three Nones lift the limit."""
     row = await database.fetchrow(statements(_SQL)["set_limit"], target, writes, timedelta(seconds=period), in_flight)
     return Limit(**dict(row or {}))
 
 
 async def known_targets(database: Database) -> frozenset[str]:
-    """Every target that the database has heard of."""
+    """Return every target that the database knows."""
     rows = await database.fetch(statements(_SQL)["served"])
     return frozenset(row["target"] for row in rows).union(await requested_targets(database))

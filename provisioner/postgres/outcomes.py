@@ -1,7 +1,7 @@
-"""Outcomes that the database does not record: told apart from its absences, and set aside with all that is known.
+"""Outcomes that the database refuses to record: distinguish them from outages, and set them aside with all data.
 
-What a trigger, an index or a constraint of the user's says to one row says nothing about the database. The sign is the
-session: it lives, and the server has answered.
+If a trigger, an index or a constraint of the user's refuses one row, that says nothing about the database. It can be
+recognised by the session: it is still alive, and the server has answered.
 """
 
 import json
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
     Session = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
 
-NOBODY: Final = 0  # the worker in whose name outcomes are set aside
-# Classes of SQLSTATE that may pass by themselves: a rollback, no resources, intervention, the system. A trigger may say
-# them, too; so a worker that hears them often enough sets the outcome aside.
+NOBODY: Final = 0  # the worker number of outcomes that are set aside
+# Classes of SQLSTATE that are usually temporary: rollback, resources, intervention, system. A trigger may raise them
+# too, so after several repetitions the worker sets the outcome aside.
 _PASSING: Final = ("08", "40", "53", "57", "58", "XX", "25", "55")
 _SLOW: Final = "57014"
-_NO_TEXT: Final = ("22021", "22P05")  # characters that no text may hold, such as NUL
+_NO_TEXT: Final = ("22021", "22P05")  # characters that no text can contain, such as NUL
 FIRST_PAUSE: Final = timedelta(seconds=1)
-_LOCK_TIME: Final = "SET LOCAL lock_timeout = '2s'"  # it is set aside at once or later, and keeps nobody waiting
+_LOCK_TIME: Final = "SET LOCAL lock_timeout = '2s'"  # it is retried later, and blocks nothing
 
 
 @contextmanager
 def told_apart(connection: "Session") -> Iterator[None]:
-    """Turn what the server says to an outcome into `OutcomeRefused` or `OutcomeDelayed`; absences stay absences."""
+    """Turn the server's refusal of an outcome into `OutcomeRefused` or `OutcomeDelayed`; outages stay as they are."""
     try:
         yield
     except TimeoutError as error:
@@ -45,7 +45,7 @@ def told_apart(connection: "Session") -> Iterator[None]:
         if connection.is_closed():
             raise
         said, code = reason_of(error), error.sqlstate or ""
-        if error.severity is None or code in _NO_TEXT:  # without one, the driver has said it and not the server
+        if error.severity is None or code in _NO_TEXT:  # without a severity it comes from the driver, not the server
             raise OutcomeUnstorable(said) from error
         if code[:2] in _PASSING:
             raise OutcomeDelayed(said, slow=code == _SLOW) from error
@@ -57,18 +57,18 @@ def told_apart(connection: "Session") -> Iterator[None]:
 
 
 def reason_of(error: asyncpg.PostgresError) -> str:
-    """What the server said, without its details: those may show a whole row."""
+    """Return the server's message without its details, which may contain a whole row."""
     said = str(error.args[0]) if error.args else type(error).__name__
     return f"{said[:ERROR_MESSAGE_LENGTH]} ({error.sqlstate})"
 
 
 def as_kept(calls: Sequence[Call]) -> str:
-    """Calls as the table keeps them: JSON, in which a point in time says that it is one."""
+    """Serialise calls for the table: JSON that marks points in time."""
     return json.dumps(calls, default=lambda value: {"at": value.isoformat()})
 
 
 def from_kept(kept: str) -> list[Call]:
-    """The calls that were kept."""
+    """Restore calls from the table."""
     return [(kind, name, columns) for kind, name, columns in json.loads(kept, object_hook=_context)]
 
 
@@ -77,7 +77,7 @@ def _context(value: dict[str, Any]) -> object:
 
 
 async def set_aside(connection: "Session", worker: "WorkerId", settlement: Settlement, reason: str) -> bool:
-    """Keep an outcome that is not recorded, as nobody's; whether it was still this worker's."""
+    """Store an outcome that could not be recorded, owned by no worker; whether the claim was still this worker's."""
     claim, outcome = settlement.claim, settlement.outcome
     made = outcome.connection.id if isinstance(outcome, Succeed) else None
     kept = as_kept(list(calls_for([settlement])))
@@ -90,7 +90,7 @@ async def set_aside(connection: "Session", worker: "WorkerId", settlement: Settl
 
 
 async def record_set_aside(connection: "Session", request: int, fence: int, kept: str) -> str | None:
-    """Try to record an outcome that was set aside; why not, if not."""
+    """Try to record an outcome that was set aside; returns the reason of a failure."""
     sql = statements("settle")
     try:
         with told_apart(connection):

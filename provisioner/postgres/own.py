@@ -1,8 +1,8 @@
-"""Whether we see every request, or our own alone as a requester does.
+"""Whether our role sees every request, or only its own as a requester does.
 
-Whoever may read the line sees every request, by the rule of `migrations/0007_access.sql`. For everybody else each table
-behind the requests has a view of the same columns with the rows of their own requests: a statement reads it where it
-says `{own}`.
+A role that may read the line sees every request, by the rule of `migrations/0007_access.sql`. For other roles, each
+table behind the requests has a view with the same columns and the rows of their own requests. A statement reads the
+view where it says `{own}`.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from provisioner.postgres.pool import Database
 
-# Each has a view `own_…`, see `migrations/0006_views.sql`.
+# Each has a view `own_…`; see `migrations/0006_views.sql`.
 NARROWED: Final = (
     *("ready", "waiting", "in_flight", "attempt_state", "sent_creates", "unrecorded", "attempts", "drifts", "requests"),
     *("listed_requests", "listed_rotations", "credential_health", "project_health", "quarantined_credentials"),
@@ -23,6 +23,6 @@ NARROWED: Final = (
 
 
 async def sees_all(database: "Database | PoolConnectionProxy[asyncpg.Record]") -> bool:
-    """Whether our role sees every request. Raises `DatabaseUnavailable` and `DatabaseUnusable`."""
+    """Return whether our role sees every request. Raises `DatabaseUnavailable` and `DatabaseUnusable`."""
     row = await database.fetchrow(statements("access")["sees_all"])
     return bool(row and row["sees_all"])

@@ -1,8 +1,8 @@
 """Budgets as rows that all workers behind one address share.
 
-The row is read, the pure `core.pacing` decides, and the row is written back unless somebody else was quicker; then it
-is read again. Where there is no limiter, the database is not asked at all. The time is the database's own, read with
-the row: a window's end is known to a few hundredths of a second, and the hosts' clocks need not be.
+The row is read, the pure `core.pacing` decides, and the row is written back with optimistic locking; on a conflict it
+is read again. Without a rate limiter the database is not asked at all. The time comes from the database, in the same
+read: the end of a window is known to a few hundredths of a second, and hosts' clocks need not be that good.
 """
 
 import asyncio
@@ -22,13 +22,13 @@ _FIELDS: Final = tuple(field.name for field in fields(Budget))
 
 @dataclass(slots=True)
 class Allowed:
-    """What an operator allows at a target now. The exchange of slots reads it, for all budgets."""
+    """What an operator allows at a target at present. The exchange of slots updates it, for all budgets."""
 
     writes: Allowance | None = None
 
 
 class _Heard(NamedTuple):
-    """A lesson that the row does not know yet; `at` is monotonic."""
+    """A reply that is not stored in the row yet; `at` is monotonic."""
 
     at: float
     rate: RateHeaders | None
@@ -38,12 +38,12 @@ class _Heard(NamedTuple):
 
 
 class LonePermits:
-    """`core.ports.Permits` for one target and one kind of call: `write`, `read` or `login`; counted in this process.
+    """`core.ports.Permits` for one target and one kind of call (`write`, `read`, `login`), counted in this process.
 
-    The answers' headers tell what others use. `start` is what is known from the settings: `Budget()` for a limit that
-    is to be learned, `core.pacing.fixed(…)` for one that is named, `UNLIMITED` for none, each with the server's
-    address. Where the settings name it, the server's headers do not matter; its refusals always do. While an operator
-    allows something, that rules instead of the settings, and the headers matter.
+    The answers' headers tell what other clients use. `start` comes from the settings: `Budget()` for a limit to be
+    learned, `core.pacing.fixed(…)` for a given one, `UNLIMITED` for none, each with the server's address. If the
+    settings give a limit, only the server's refusals matter, not its headers. An operator's limit replaces the settings
+    while it lasts; then the headers matter.
     """
 
     def __init__(self, clock: Clock, *, target: str, kind: str, start: Budget, allowed: Allowed | None = None) -> None:
@@ -58,14 +58,14 @@ class LonePermits:
         self._asking = asyncio.Lock()
 
     async def acquire(self, wanted: int, *, spare: bool = False) -> Grant:
-        """Ask for permits to send `wanted` calls; `spare` for what can wait. Raises `DatabaseUnavailable`."""
+        """Ask for permits to send `wanted` calls; `spare` for calls that can wait. Raises `DatabaseUnavailable`."""
         if self._free and not self._heard and self._allowed.writes is None:
             return Grant(permits=wanted)
         async with self._asking:
             return await self._ask(wanted, spare=spare)
 
     async def share(self) -> None:
-        """Tell the others at once what was learned and given back. Raises `DatabaseUnavailable`."""
+        """Share what was learned and given back with the other workers now. Raises `DatabaseUnavailable`."""
         if self._heard or self._unused:
             await self.acquire(0)
 
@@ -76,8 +76,8 @@ class LonePermits:
             # What one server's answers taught says nothing about another server.
             before = stored if stored.address == self._start.address else self._start
             heard, unused = tuple(self._heard), self._unused
-            # The server's time is a little later than when we asked for it: so no lesson seems older than it is, and
-            # no window seems to end before it does.
+            # The server's time is slightly later than when we asked. So no reply seems older than it is, and no window
+            # seems to end early.
             allowance = self._allowed.writes
             taught = self._taught(before, heard, unused, ahead=now - asked_at, allowance=allowance)
             after, granted = grant(taught, wanted, now, spare=spare, allowance=allowance)
@@ -88,11 +88,11 @@ class LonePermits:
                 return granted
 
     async def _load(self) -> tuple[int, float, Budget]:
-        """The budget with its version, and what time it is."""
+        """Return the version, the time, and the budget."""
         return 0, self._clock.epoch(), self._budget or self._start
 
-    async def _store(self, version: int, budget: Budget) -> bool:  # noqa: ARG002  # nobody else writes it
-        """Write it back; whether nobody was quicker."""
+    async def _store(self, version: int, budget: Budget) -> bool:  # noqa: ARG002  # no other process writes it
+        """Write the budget back; whether no other worker was quicker."""
         self._budget = budget
         return True
 
@@ -109,15 +109,15 @@ class LonePermits:
         for at, rate, throttled_for, elapsed, lost in heard:
             lesson = LimiterReply(at=at + ahead, rate=rate, throttled_for=throttled_for, elapsed=elapsed, lost=lost)
             budget = learn(budget, lesson)
-        # Without a limit in the settings only headers bound what an operator allows.
+        # Without a limit in the settings, only headers bound what an operator allows.
         if self._start.metered is False and (allowance is None or budget.bare_since is None):
             budget = replace(budget, metered=False)
         return give_back(budget, unused, allowance) if unused else budget
 
     def _named(self, budget: Budget, allowance: Allowance | None) -> Budget:
-        """The budget with the limit that the settings name, or with what an operator allows where that is more.
+        """Return the budget with the limit of the settings, or an operator's if that is higher.
 
-        Once answers have told a limit, it stays for as long as the operator's word does.
+        Once answers have shown a limit, it stays for as long as the operator's limit does.
         """
         start = self._start
         if not (start.metered and start.permits):
@@ -131,16 +131,16 @@ class LonePermits:
         return named(budget, start.permits, start.period)
 
     def give_back(self, permits: int) -> None:
-        """Hand back permits that will not be used."""
+        """Return permits that will not be used."""
         if not self._free or self._allowed.writes is not None:
             self._unused += permits
 
     def learn(
         self, rate: RateHeaders | None, *, metered: bool, throttled_for: float | None, elapsed: float = 0.0
     ) -> None:
-        """Note what one answer said of the limiter; it is shared with the next `acquire`."""
+        """Note what one answer said about the limiter; the next `acquire` shares it."""
         if self._start.metered is not None and self._allowed.writes is None:
-            rate = None  # the settings say what the limit is; only a refusal proves otherwise, for its own time
+            rate = None  # the limit comes from the settings; only a refusal contradicts it, for its own duration
         if rate is None and throttled_for is None and self._free:
             return
         lost = rate is None and throttled_for is None and not metered
@@ -148,7 +148,7 @@ class LonePermits:
 
 
 class OwnPermits(LonePermits):
-    """The same for a role that may read the budgets and not write them: it starts from the row, then counts alone."""
+    """Permits for a role that may read the budgets but not write them: starts from the row, then counts alone."""
 
     def __init__(
         self,
@@ -172,7 +172,7 @@ class OwnPermits(LonePermits):
 
 
 class SharedPermits(LonePermits):
-    """The same, shared by all workers behind one address: a row of the table `permits`."""
+    """Permits that all workers behind one address share: a row of the table `permits`."""
 
     def __init__(
         self,
@@ -209,6 +209,6 @@ class SharedPermits(LonePermits):
 
 
 async def may_share(database: Database) -> bool:
-    """Whether our role may write the budgets that all share. Raises `DatabaseUnavailable` and `DatabaseUnusable`."""
+    """Return whether our role may write shared budgets. Raises `DatabaseUnavailable` and `DatabaseUnusable`."""
     row = await database.fetchrow(statements("permits")["shared"])
     return bool(row and row["shared"])

@@ -1,7 +1,7 @@
-"""Connections to the database, and the translation of what can go wrong with them.
+"""Connections to the database, and the translation of their errors.
 
-A user of a connection sees three things only: it worked, `DatabaseUnavailable` (try again), `DatabaseUnusable` (a
-person must act). Waiting and trying again is the caller's business, for only the caller knows what its call has done.
+Users of a connection see success, `DatabaseUnavailable` (try again) or `DatabaseUnusable` (a person must act). Retrying
+is up to the caller, because only the caller knows what its call has done.
 """
 
 import asyncio
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# The server's word, and the driver's: a session that is gone, an answer that cannot be read, a time that is over.
+# Errors of the server and the driver: a lost session, an unreadable answer, a timeout.
 _ERRORS: Final = (OSError, asyncpg.PostgresError, asyncpg.InternalClientError, asyncpg.InterfaceError)
 _RESETTING: Final = (Blame.LOST_STATEMENT, Blame.READ_ONLY)
 _ENDING: Final = ("FATAL", "PANIC")
-# A statement that met another one's changes has done nothing, and may be made again at once, so many times.
+# A statement that collided with another transaction has done nothing, and may be repeated at once, this many times.
 _COLLIDED: Final = ("40001", "40P01")
 _TRIES: Final = 5
 
@@ -74,7 +74,7 @@ _MEANINGS: Final[Mapping[Blame, tuple[type[ProvisionerError], str]]] = {
 
 @contextmanager
 def database_errors() -> Iterator[None]:
-    """Turn the driver's exceptions into ours, once, at the edge. Others are not the database's, and pass."""
+    """Turn the driver's exceptions into ours, once, at the edge. Exceptions that are not the database's pass."""
     try:
         with tls_errors():
             yield
@@ -112,7 +112,7 @@ def _entry(said: str) -> str:
 
 
 def _is_drivers(error: BaseException) -> bool:
-    """Whether an error comes from the driver's reading of an answer, and not from what was done with it."""
+    """Whether an error comes from the driver reading an answer, and not from our use of it."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -120,7 +120,7 @@ def _is_drivers(error: BaseException) -> bool:
 
 
 async def _keep_session(_connection: object) -> None:
-    """Leave a session as it is between two uses: we change nothing in it, and a reset costs a round trip each time."""
+    """Leave a session unchanged between two uses: we change nothing in it, and a reset costs a round trip."""
 
 
 def _same(secret: Secret) -> Secret:
@@ -130,8 +130,8 @@ def _same(secret: Secret) -> Secret:
 class Database:
     """A small pool of connections, opened when first needed.
 
-    A statement that takes over `timeout` seconds is given up. Where `url` is a function it is asked before each
-    connect, so that a password that was changed counts at once.
+    A statement that takes over `timeout` seconds is cancelled. If `url` is a function it is called before each connect,
+    so that a changed password takes effect at once.
     """
 
     def __init__(
@@ -152,19 +152,19 @@ class Database:
         self._enduring = False
 
     def endure(self) -> None:
-        """From now on wait for all that has worked before: also for a person who is changing a password or a right.
+        """From now on, wait out everything that has worked before, even while a person changes a password or a right.
 
-        What is `DatabaseUnusable` in the beginning is `DatabaseUnavailable` from here on.
+        What was `DatabaseUnusable` at the start becomes `DatabaseUnavailable`.
         """
         self._enduring = True
 
     def note(self) -> str:
-        """Why no password is sent though one may be meant to be, such as a file that others may read; else nothing."""
+        """Why no password is sent although one may be intended, such as a file that others may read; usually empty."""
         return self._connector.note()
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """Turn the driver's exceptions into ours, as it is meant for this database."""
+        """Turn the driver's exceptions into ours, taking `endure` into account."""
         try:
             with database_errors():
                 yield
@@ -174,7 +174,7 @@ class Database:
             raise DatabaseRefusing(str(error)) from error
 
     async def connect(self) -> "asyncpg.Connection[asyncpg.Record]":
-        """A connection of its own, for `LISTEN` or a migration; the caller closes it."""
+        """Open a separate connection, for `LISTEN` or a migration; the caller closes it."""
         with self.errors():
             return await self._connector.open()
 
@@ -183,7 +183,7 @@ class Database:
             if self._pool is None:
                 self._pool = await asyncpg.create_pool(
                     connect=self._connector.open,
-                    min_size=0,  # a pool that keeps a minimum logs its own attempts to, many times an outage
+                    min_size=0,  # a pool with a minimum logs its own attempts to reach it, many times per outage
                     max_size=self._size,
                     command_timeout=self._timeout,
                     reset=_keep_session,
@@ -192,9 +192,9 @@ class Database:
 
     @asynccontextmanager
     async def acquire(self) -> "AsyncIterator[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]":
-        """A connection for a few statements.
+        """Provide a connection for a few statements.
 
-        Raises `DatabaseUnavailable` or `DatabaseUnusable`, also out of the block.
+        Raises `DatabaseUnavailable` or `DatabaseUnusable`, also for errors inside the block.
         """
         with self.errors():
             pool = self._pool or await self._opened()
@@ -205,15 +205,16 @@ class Database:
                     if (found := _blame(error)) in _RESETTING:
                         if found is Blame.LOST_STATEMENT:
                             self._connector.distrust_names()
-                        # What made a session read-only may end, and the session would not notice.
+                        # What made a session read-only may end without the session noticing.
                         await pool.expire_connections()
                     raise
 
     @asynccontextmanager
     async def writing(self) -> "AsyncIterator[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]":
-        """A connection in which a few statements are committed as ours have to be. Raises as `acquire` does.
+        """Provide a connection whose commits are durable. Raises as `acquire` does.
 
-        Where a pooler shares sessions, what a session needs is set in each transaction, and the block is one.
+        If a pooler shares sessions, the session's settings are set in each transaction, and the block is one
+        transaction.
         """
         async with self.acquire() as connection:
             if not self._connector.wanting:
@@ -224,12 +225,12 @@ class Database:
                 yield connection
 
     async def set_up(self, connection: "Session") -> None:
-        """Give a transaction what a session has to have, where a pooler shares sessions."""
+        """Set a transaction's session settings, if a pooler shares sessions."""
         if self._connector.wanting:
             await put_right(connection, self._connector.wanting, local=True)
 
     async def fetch(self, statement: str, *arguments: object) -> "list[asyncpg.Record]":
-        """All rows of one statement, in a transaction of its own."""
+        """Return all rows of one statement, in its own transaction."""
 
         async def run(connection: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]") -> "list[asyncpg.Record]":
             return await connection.fetch(statement, *arguments)
@@ -237,7 +238,7 @@ class Database:
         return await self._alone(run)
 
     async def fetchrow(self, statement: str, *arguments: object) -> "asyncpg.Record | None":
-        """The first row of one statement, in a transaction of its own."""
+        """Return the first row of one statement, in its own transaction."""
 
         async def run(connection: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]") -> "asyncpg.Record | None":
             return await connection.fetchrow(statement, *arguments)
@@ -245,7 +246,7 @@ class Database:
         return await self._alone(run)
 
     async def execute(self, statement: str, *arguments: object) -> None:
-        """Run one statement, in a transaction of its own."""
+        """Run one statement, in its own transaction."""
 
         async def run(connection: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]") -> str:
             return await connection.execute(statement, *arguments)
@@ -253,7 +254,7 @@ class Database:
         await self._alone(run)
 
     async def _alone(self, run: "Callable[[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]], Awaitable[T]]") -> T:
-        """Run a statement; one that collided with another is undone, and made again."""
+        """Run a statement, and repeat it after a collision with another transaction."""
         for _ in range(_TRIES - 1):
             try:
                 async with self.writing() as connection:
@@ -265,7 +266,7 @@ class Database:
             return await run(connection)
 
     async def close(self) -> None:
-        """Close every connection; waits a moment for those in use, then cuts them."""
+        """Close every connection, after waiting a moment for those in use."""
         if self._pool is None:
             return
         pool, self._pool = self._pool, None

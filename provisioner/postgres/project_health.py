@@ -1,4 +1,4 @@
-"""What all workers of one target know together about the projects in which the machine identity may not create."""
+"""What all workers of one target know about the projects in which the machine identity may not create."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import astuple
@@ -17,8 +17,8 @@ from provisioner.core.project_health import (
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
-LOT: Final = 5000  # requests that are taken out of the line by one statement
-MOST: Final = 20_000  # projects that a list is compared with at once
+LOT: Final = 5000  # requests taken out of the line per statement
+MOST: Final = 20_000  # projects compared with a list at once
 FORGET_AFTER: Final = timedelta(hours=1)
 _COLUMNS: Final = ("reason", "since", "confirmed", "probing", "probe_at", "probe_pause")
 
@@ -32,7 +32,7 @@ class SharedProjectHealth:
         self._sql = statements("project_health")
 
     async def quarantined(self) -> Mapping[str, QuarantinedProject]:
-        """The projects whose requests wait."""
+        """Return the projects whose requests wait."""
         rows = await self._database.fetch(self._sql["quarantined"], self._target)
         return {
             row["project_id"]: QuarantinedProject(cause=Cause(row["cause"]), **{name: row[name] for name in _COLUMNS})
@@ -40,7 +40,7 @@ class SharedProjectHealth:
         }
 
     async def keep(self, projects: Mapping[str, QuarantinedProject]) -> int:
-        """Quarantine projects, or keep them so; returns how many requests that took out of the line."""
+        """Quarantine projects, or keep them quarantined; returns how many requests that took out of the line."""
         ids, states = list(projects), list(projects.values())
         columns = [[getattr(state, name) for state in states] for name in ("cause", *_COLUMNS)]
         await self._database.execute(self._sql["keep"], self._target, ids, *columns)
@@ -52,36 +52,36 @@ class SharedProjectHealth:
                 return taken
 
     async def release(self, projects: Collection[str]) -> int:
-        """Let the requests of these projects go on; returns how many waited."""
+        """Release the requests of these projects; returns how many waited."""
         row = await self._database.fetchrow(self._sql["release"], self._target, list(projects))
         return int(row["released"]) if row else 0
 
     async def release_stragglers(self, projects: Collection[str] | None) -> None:
-        """Let requests go on that wait for one of these projects, or for any (None), though it is not quarantined."""
+        """Release requests that wait for one of these projects, or any (None), although it is not quarantined."""
         await self._database.execute(
             self._sql["release_stragglers"], self._target, None if projects is None else list(projects)
         )
 
     async def wanted(self) -> Sequence[str]:
-        """The projects that requests in flight or in line are for."""
+        """Return the projects for which requests are in flight or in line."""
         rows = await self._database.fetch(self._sql["wanted"], self._target, MOST)
         return [row["project_id"] for row in rows]
 
     async def called(self, project: str) -> str | None:
-        """The project's name, if a request tells it."""
+        """Return the project's name, if a request has it."""
         row = await self._database.fetchrow(self._sql["called"], self._target, project)
         return None if row is None else row["project_name"]
 
     async def may_read(self, *, refused: bool) -> bool:
-        """Take the turn to read the list of the identity's projects, if it is time for that."""
+        """Take the turn to read the list of the identity's projects, if a read is due."""
         return await self._check(lambda checks, now: read_now(checks, now, refused=refused))
 
     async def may_probe(self, *, passed: bool) -> bool:
-        """Take the turn to probe projects, if it is time for that."""
+        """Take the turn to probe projects, if probes are due."""
         return await self._check(lambda checks, now: probe_now(checks, now, passed=passed))
 
     async def probe(self, project: str) -> None:
-        """Let one request create in a project whose permission was missing."""
+        """Let one request create in a project for which the permission was missing."""
         _, now = await self._checks()
         if (one := (await self.quarantined()).get(project)) is not None:
             after = probed(one, now)
@@ -90,7 +90,7 @@ class SharedProjectHealth:
             )
 
     async def take_probe(self, project: str) -> bool:
-        """Take the one create that may go out there now, if nobody has."""
+        """Take the one create that may be sent to this project now, unless another worker has."""
         return await self._database.fetchrow(self._sql["take_probe"], self._target, project) is not None
 
     async def forget(self) -> None:
@@ -99,7 +99,7 @@ class SharedProjectHealth:
 
     async def _checks(self) -> tuple[Checks, datetime]:
         row = await self._database.fetchrow(self._sql["checks"], self._target)
-        if row is None:  # it selects exactly one row
+        if row is None:  # it returns exactly one row
             raise AssertionError("checks")
         if row["read_pause"] is None:
             return Checks(), row["now"]

@@ -1,15 +1,16 @@
-"""The named statements of the `.sql` files in this package.
+"""Load the named statements of the `.sql` files in this package.
 
-A file holds blocks: a line `-- :name NAME`, a comment with the reason, the statement. Nobody else writes SQL.
+A file consists of blocks: a line `-- :name NAME`, a comment with the reason, and the statement. No other module
+contains SQL.
 
-One statement serves every kind of request and everybody who may look. What differs is marked in it:
+One statement serves every kind of request and every role. What differs is marked in it:
 
-- `{requests}`, `{listed}`, `{made}` and `{line}` are what a kind calls these things, see `Words`.
-- Lines from `-- :only KIND` to the next such line, or to `-- :all`, are for that kind.
-- `{own}` before the name of a table is `own_` for a role that sees its own requests alone, and nothing for others.
-- A block `-- :part NAME` is no statement: its text stands wherever the file says `{NAME}`.
+- `{requests}`, `{listed}`, `{made}` and `{line}` are a kind's names for these things; see `Words`.
+- Lines from `-- :only KIND` to the next such line, or to `-- :all`, are for that kind only.
+- `{own}` before a table's name becomes `own_` for a role that only sees its own requests, and nothing for others.
+- A block `-- :part NAME` is not a statement: its text replaces `{NAME}` wherever the file uses it.
 
-A brace that is meant as such is doubled before a letter.
+A literal brace before a letter is doubled.
 """
 
 import re
@@ -27,10 +28,10 @@ _WORD: Final = re.compile(r"(?<!\{)\{[a-z_]+\}(?!\})")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Words:
-    """What one kind of request is called in SQL.
+    """The names of one kind of request in SQL.
 
-    `only` is its name in `-- :only`, `requests` its table, `listed` the view with the live state, `made` the column
-    with the id of what was made. `line` is what its line adds to the target's name.
+    `only` is its name in `-- :only`, `requests` its table, `listed` the view with the live state, and `made` the column
+    with the id of what was made. `line` is the suffix of its lines after the target's name.
     """
 
     only: str
@@ -51,10 +52,9 @@ _KINDS: Final = frozenset({CONNECTIONS.only, ROTATIONS.only})
 
 @cache
 def statements(file: str, words: Words = CONNECTIONS, *, own: bool = False) -> Mapping[str, str]:
-    """Every statement of `sql/<file>.sql` by its name, without comments, for a kind of request.
+    """Return the statements of `sql/<file>.sql` by name, without comments, for a kind of request.
 
-    `own`: for a role that sees its own requests alone. Raises `FileNotFoundError`, and `ValueError` for a mark that
-    nobody knows.
+    `own`: for a role that only sees its own requests. Raises `FileNotFoundError`, and `ValueError` for an unknown mark.
     """
     text = (files("provisioner.postgres") / "sql" / f"{file}.sql").read_text(encoding="utf-8")
     known = asdict(words) | {"own": "own_" if own else ""}
@@ -74,7 +74,7 @@ def statements(file: str, words: Words = CONNECTIONS, *, own: bool = False) -> M
 
 
 def _lines(body: str, words: Words) -> list[str]:
-    """The lines of a block that are for this kind, without comments."""
+    """Return the lines of a block for this kind, without comments."""
     lines, kind = [], words.only
     for line in body.strip().splitlines():
         mark = line.strip()

@@ -33,7 +33,7 @@ from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 from provisioner.postgres.settling import write_settlements
 
-RECOUNT: Final = 600.0  # seconds that counting all requests may take: it reads the whole table, and nobody waits for it
+RECOUNT: Final = 600.0  # seconds that counting all requests may take: it reads the whole table, and delays nothing
 
 
 class PostgresQueue:
@@ -46,14 +46,14 @@ class PostgresQueue:
         self._settle = statements("settle")
 
     async def register(self, *, name: str, targets: Sequence[str], lease: float) -> WorkerId:
-        """Enter this process as a worker whose lease lasts `lease` seconds."""
+        """Register this process as a worker whose lease lasts `lease` seconds."""
         row = await self._database.fetchrow(
             self._keep["register"], name, __version__, list(targets), timedelta(seconds=lease)
         )
         return int(row["id"]) if row else 0
 
     async def renew(self, worker: WorkerId, *, lease: float, heartbeat: Heartbeat) -> None:
-        """Renew the lease of everything that the worker holds. Raises `LeaseLost`."""
+        """Renew the lease of everything that the worker has claimed. Raises `LeaseLost`."""
         span = timedelta(seconds=lease)
         row = await self._database.fetchrow(
             self._keep["renew"], worker, span, heartbeat.created, heartbeat.pace, heartbeat.stopping
@@ -62,7 +62,7 @@ class PostgresQueue:
             raise LeaseLost
 
     async def leave(self, worker: WorkerId) -> None:
-        """Strike the worker off the list if it holds nothing."""
+        """Remove the worker from the list if it has no claims."""
         await self._database.execute(self._keep["leave"], worker)
 
     async def claim(
@@ -79,7 +79,7 @@ class PostgresQueue:
         claiming = (sql["claim"], target, start.rank, start.turn, limit, worker, start.id, fence)
         try:
             rows = await self._database.fetch(*claiming)
-        except Unstorable:  # a request that is in flight already, or in line twice, stands in the way
+        except Unstorable:  # a request that is in flight already, or in line twice, prevents the claim
             await self._database.execute(sql["untangle"], target, start.rank, start.turn, limit, start.id)
             rows = await self._database.fetch(*claiming)
         last = QueuePosition(rows[-1]["rank"], rows[-1]["turn"], rows[-1]["id"]) if rows else None
@@ -94,7 +94,7 @@ class PostgresQueue:
         return Claims(claims=claims, last=last, retried=retried)
 
     async def _edits(self, ids: Collection[int]) -> Mapping[int, Edits]:
-        """What was edited since the connections of these requests were recorded."""
+        """Return what was edited since the connections of these requests were recorded."""
         return {
             id_: Edits(
                 name=name, description=description, credential=credential, adopted=adopted, others=frozenset(others)
@@ -105,7 +105,7 @@ class PostgresQueue:
         }
 
     async def _doubt(self, ids: Collection[int]) -> dict[int, list[SentCreate]]:
-        """The creates whose outcome is not proven, by request."""
+        """Return the creates whose outcome is not proven, by request."""
         found: defaultdict[int, list[SentCreate]] = defaultdict(list)
         for id_, target, project, name, description, sent, ended, proof, exact, key in await self._database.fetch(
             self._claim["doubt"], list(ids)
@@ -126,7 +126,7 @@ class PostgresQueue:
         return found
 
     async def release(self, worker: WorkerId, claims: Collection[Claim]) -> None:
-        """Give back claims that were never sent."""
+        """Give back claims for which nothing was sent."""
         for kind in {kind_of(claim.request) for claim in claims}:
             fences = {claim.request.id: claim.fence for claim in claims if kind_of(claim.request) is kind}
             await self._release(worker, fences, kind)
@@ -147,14 +147,14 @@ class PostgresQueue:
                 await self._release(worker, {request: fence}, kind)
 
     async def release_lost(self, worker: WorkerId, *, target: str, known: Collection[int], older: float = 0.0) -> int:
-        """Give back what a claim whose answer was lost had claimed, `older` seconds ago or more; returns how many."""
+        """Give back claims of this worker, `older` seconds old or more, whose answer was lost; returns how many."""
         span = timedelta(seconds=older)
         lost = await self._database.fetch(self._claim["lost"], worker, target, list(known), span)
         await self._release(worker, {row["id"]: row["fence"] for row in lost}, kind_of_line(target))
         return len(lost)
 
     async def settle(self, worker: WorkerId, settlements: Sequence[Settlement]) -> Report:
-        """Record how claims ended, in one transaction, each only if the worker still holds it under that attempt."""
+        """Record how claims ended, in one transaction; each only if the worker still has it under that fence."""
         async with self._database.writing() as connection:
             with told_apart(connection):
                 settled = await write_settlements(connection, worker, settlements)
@@ -162,12 +162,12 @@ class PostgresQueue:
         return Report(settled=settled, fenced=ids - settled)
 
     async def set_aside(self, worker: WorkerId, settlement: Settlement, *, reason: str) -> bool:
-        """Keep an outcome that is not recorded; whether the worker still held its claim."""
+        """Set aside an outcome that could not be recorded; whether the claim was still ours."""
         async with self._database.acquire() as connection:
             return await set_aside(connection, worker, settlement, reason)
 
     async def record_set_aside(self, limit: int) -> Sequence[LateRecord]:
-        """Try again to record outcomes that were set aside, at most `limit` of those whose time has come."""
+        """Try again to record outcomes that were set aside and are due, at most `limit`."""
         tried = []
         for row in await self._database.fetch(self._settle["take_aside"], limit):
             async with self._database.acquire() as connection:
@@ -176,7 +176,7 @@ class PostgresQueue:
         return tried
 
     async def poll(self, *, marks: dict[str, QueuePosition], served: dict[str, QueuePosition]) -> QueueSnapshot:
-        """Look at what there is to do from the given marks on, and tell how far the queues have been served."""
+        """Read what there is to do, from the given marks on, and store how far the queues have been served."""
         ids = [mark.id for mark in marks.values()]
         row = await self._database.fetchrow(self._keep["poll"], *_columns(marks), *_columns(served), ids)
         if row is None:  # a SELECT without FROM has exactly one row
@@ -196,18 +196,18 @@ class PostgresQueue:
         )
 
     async def renew_forecasts(self, *, every: float) -> bool:
-        """Renew the forecasts, if that is due and nobody else is about it; whether it was done."""
+        """Renew the forecasts if they are due and no other worker is doing it; whether it was done."""
         return await renew_forecasts(self._database, every=every)
 
     async def promote(self, limit: int) -> dict[str, QueuePosition]:
-        """Put what is due in line; returns the foremost place of the newcomers by target."""
+        """Put due requests in line; returns, by target, the first position at which one was added."""
         heads: dict[str, QueuePosition] = {}
         for row in await self._database.fetch(self._keep["promote"], limit):
             heads.setdefault(row["target"], QueuePosition(row["rank"], row["turn"]))
         return heads
 
     async def rescue(self, *, pause: float) -> Rescue:
-        """Take over what lapsed workers held; it is tried again after `pause` seconds."""
+        """Take over the claims of lost workers; each is retried after `pause` seconds."""
         end = lost(pause)
         row = await self._database.fetchrow(
             self._keep["rescue"], timedelta(seconds=end.delay), SPACE, end.code, end.message
@@ -215,7 +215,7 @@ class PostgresQueue:
         return Rescue(requests=row["requests"], workers=row["workers"]) if row else Rescue()
 
     async def fail_unknown_targets(self, limit: int) -> Sequence[int]:
-        """Fail requests for targets that no worker has ever known; returns their ids."""
+        """Fail requests for targets that no worker has ever had; returns their ids."""
         ids: list[int] = []
         for row in await self._database.fetch(self._keep["strangers"]):
             line, end = row["target"], unknown_target(row["target"].partition("/")[0])
@@ -224,22 +224,22 @@ class PostgresQueue:
         return ids
 
     async def work_left(self, targets: Collection[str]) -> bool:
-        """Whether anything is still to be done for these targets, apart from what is scheduled or paused."""
+        """Whether these targets have any work left, apart from what is scheduled or paused."""
         row = await self._database.fetchrow(self._keep["left"], list(targets))
         return bool(row and row["left"])
 
     async def turn_log(self, *, keep: float) -> bool:
-        """Make room in the attempt log and forget what is older than `keep` seconds; whether nobody was in the way."""
+        """Add partitions to the attempt log and drop those older than `keep` seconds; whether no lock prevented it."""
         row = await self._database.fetchrow(self._keep["turn_log"], timedelta(seconds=keep))
         return bool(row and row["turned"])
 
     async def sweep(self, limit: int, *, pause: float) -> SweepResult:
-        """Put about `limit` requests in line that have no place, unless that was looked for within `pause` seconds."""
+        """Put up to about `limit` requests without a place in line, unless that was done within `pause` seconds."""
         row = await self._database.fetchrow(self._keep["sweep"], limit, timedelta(seconds=pause))
         return SweepResult(found=row["seen"], placed=row["placed"], done=row["done"]) if row else SweepResult()
 
     async def sweep_all(self, limit: int) -> int:
-        """Put every request in line that has no place, looking at `limit` at a time; returns how many."""
+        """Put every request without a place in line, checking `limit` at a time; returns how many."""
         placed, last = 0, 0
         while True:
             row = await self._database.fetchrow(self._keep["misplaced"], last, limit)
@@ -258,7 +258,7 @@ class PostgresQueue:
     async def fold(self, limit: int, *, retried: Mapping[str, int]) -> bool:
         """Fold at most `limit` changes into the counts of requests; whether there may be more.
 
-        `retried`: how many attempts of each target came to nothing, and are made again.
+        `retried`: by target, how many attempts since the last call ended in a retry.
         """
         if retried:
             await self._database.execute(self._keep["retried"], list(retried), list(retried.values()))
@@ -266,7 +266,7 @@ class PostgresQueue:
         return bool(row and row["folded"] == limit)
 
     async def wipe(self, limit: int, *, keep: float) -> Wiped:
-        """Wipe sealed keys of requests that failed `keep` seconds ago or earlier, at most `limit` of them."""
+        """Wipe sealed keys of requests that failed at least `keep` seconds ago, at most `limit` of them."""
         row = await self._database.fetchrow(self._keep["wipe"], timedelta(seconds=keep), limit)
         return Wiped(keys=row["wiped"], more=row["due"] == limit) if row else Wiped()
 

@@ -1,4 +1,4 @@
-"""What was recorded, project by project, to be compared with what Infisical has."""
+"""What was recorded, by project, for comparison with Infisical."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
 _SQL: Final = "recorded"
-PAGE: Final = 5_000  # requests that are compared at a time
+PAGE: Final = 5_000  # requests compared at a time
 
 Place = tuple[str, str]
 """A target and a project."""
@@ -21,7 +21,7 @@ Place = tuple[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """A request that is in the table already: its status, and the connection that it made."""
+    """An existing request: its status, and the connection that it made."""
 
     status: str
     connection_id: str | None
@@ -30,9 +30,9 @@ class Asked:
 async def recorded_by_project(
     database: Database, wanted: Filter, kind: Kind = CONNECTIONS
 ) -> AsyncIterator[Mapping[Place, Sequence[AnyRecorded]]]:
-    """Give the succeeded requests of a kind that the filter matches, a page of projects at a time.
+    """Yield the succeeded requests of a kind that the filter matches, a page of projects at a time.
 
-    The filter's states and errors do not count. A project is on one page, unless it has more than fits. Raises
+    The filter's states and errors are ignored. A project is on one page, unless it does not fit. Raises
     `DatabaseUnavailable` and `DatabaseUnusable`.
     """
     its = wanted.of(kind)
@@ -47,7 +47,7 @@ async def recorded_by_project(
         places = {place: tuple(each) for place, each in groupby(page, key=lambda one: (one.target, one.project_id))}
         more = len(page) == PAGE
         if more and len(places) > 1:
-            places.popitem()  # it may go on behind this page; the next one has all of it
+            places.popitem()  # it may continue after this page; the next page has all of it
         if places:
             end = next(reversed(places.values()))[-1]
             last = (end.target, end.project_id, end.place)
@@ -57,7 +57,7 @@ async def recorded_by_project(
 async def asked_for(
     database: Database, target: str, wanted: Sequence[tuple[str, str]]
 ) -> Mapping[tuple[str, str], Asked]:
-    """Which of these connections, each a project and a name, were asked for at the target before."""
+    """Return which of these connections, each a project and a name, have a request at the target already."""
     rows = await database.fetch(
         statements(_SQL)["asked_for"], target, [project for project, _ in wanted], [name for _, name in wanted]
     )
@@ -68,7 +68,7 @@ async def asked_for(
 
 
 async def recorded_elsewhere(database: Database, request: Request, connection: Connection) -> str:
-    """The request of another target that has recorded this connection, in words; empty if there is none.
+    """Describe the request of another target that has recorded this connection; empty if there is none.
 
     Raises `DatabaseUnavailable`.
     """
@@ -79,6 +79,6 @@ async def recorded_elsewhere(database: Database, request: Request, connection: C
 
 
 async def installation(database: Database) -> str:
-    """The id of this database, as markers in descriptions name it. Raises `DatabaseUnavailable`."""
+    """Return the id of this database, which markers in descriptions contain. Raises `DatabaseUnavailable`."""
     row = await database.fetchrow(statements(_SQL)["installation"])
     return str(row["id"]) if row else ""

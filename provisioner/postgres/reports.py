@@ -1,4 +1,4 @@
-"""What people and probes want to know: how far everything has come, at which pace, and what went wrong."""
+"""Read what people and probes are told: progress, pace, and problems."""
 
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
@@ -56,7 +56,7 @@ __all__ = [
 async def read_status(
     database: Database, *, batch: str | None = None, target: str | None = None, batches: int | None = None
 ) -> Status:
-    """Look at everything, at one batch, or at one target; at most `batches` of them are listed.
+    """Read the status of everything, one batch, or one target; at most `batches` are listed.
 
     Raises `DatabaseUnavailable` and `DatabaseUnusable`.
     """
@@ -100,13 +100,13 @@ async def read_status(
 
 
 async def read_outlook(database: Database) -> tuple[Sequence[TargetReport], Workers]:
-    """Look at the queues and the pace only, quick whatever the table's size. Raises as `read_status` does."""
+    """Read the queues and the pace only, quickly in a table of any size. Raises as `read_status` does."""
     async with database.acquire() as connection:
         return await _targets(connection, None), await _workers(connection)
 
 
 async def read_gauges(database: Database) -> Gauges:
-    """Look at what a monitor wants to know every few seconds. Raises as `read_status` does."""
+    """Read the figures for a monitor. Raises as `read_status` does."""
     async with (
         database.acquire() as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
@@ -128,7 +128,7 @@ async def read_gauges(database: Database) -> Gauges:
 
 
 async def read_leftovers(database: Database, targets: Collection[str]) -> Leftovers:
-    """Look at what is left of these targets, and why. Raises as `read_status` does."""
+    """Read what is left of these targets, and why. Raises as `read_status` does."""
     found: dict[str, dict[str, int]] = {}
     for kind, whose, requests in await database.fetch(statements(_SQL)["leftovers"], list(targets)):
         found.setdefault(kind, {})[whose] = requests
@@ -145,9 +145,9 @@ async def read_leftovers(database: Database, targets: Collection[str]) -> Leftov
 
 
 def seconds_left(targets: Iterable[TargetReport], workers: Workers) -> float | None:
-    """How long all that is pending takes at the present pace; None when that cannot be known.
+    """Return how long everything pending takes at the current pace; None if that is unknown.
 
-    The targets are worked on side by side, so the slowest counts.
+    The targets are served side by side, so the slowest counts.
     """
     longest = 0.0
     for target in targets:

@@ -1,4 +1,4 @@
-"""Whether the rows are as the triggers would have left them: a look for `doctor`."""
+"""Check for `doctor` whether rows are as the triggers would have left them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from provisioner.core.reports import Unrecorded
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
-MOST: Final = 250_000  # requests that are looked at: half a second; of a larger table the newest
+MOST: Final = 250_000  # requests to check, the newest first; takes half a second
 AT_ONCE: Final = 50_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rows:
-    """What was found: pending requests without a place, and how many counts are wrong, None if nobody counted."""
+    """Pending requests without a place in line, and the number of wrong counts, None if they were not checked."""
 
     misplaced: Sequence[int]
     looked_at: int
@@ -23,7 +23,7 @@ class Rows:
 
 
 async def read_rows(database: Database, *, most: int = MOST) -> Rows:
-    """Look at all requests, or at the newest `most` of them. Raises `DatabaseUnavailable` and `DatabaseUnusable`."""
+    """Check all requests, or the newest `most` of them. Raises `DatabaseUnavailable` and `DatabaseUnusable`."""
     sql, keep = statements("rows"), statements("maintenance")
     start = await database.fetchrow(sql["start"], most)
     last, whole = (start["last"], start["whole"]) if start else (0, True)
@@ -44,7 +44,7 @@ async def read_rows(database: Database, *, most: int = MOST) -> Rows:
 
 
 async def unrecorded(database: Database) -> Unrecorded:
-    """Outcomes that the database does not record. Raises as `read_rows` does."""
+    """Return the outcomes that the database does not record. Raises as `read_rows` does."""
     row = await database.fetchrow(statements("reports")["unrecorded"], None)
     return Unrecorded(**dict(row)) if row else Unrecorded()
 
@@ -59,6 +59,6 @@ class Astray:
 
 
 async def unasked(database: Database) -> Astray:
-    """Find rotations that wait for a connection that nobody has requested. Raises as `read_rows` does."""
+    """Return rotations that wait for a connection without a request. Raises as `read_rows` does."""
     row = await database.fetchrow(statements("rows")["unasked"], MOST)
     return Astray(**dict(row)) if row else Astray()

@@ -1,4 +1,4 @@
-"""Find requests as people look for them, quick whatever the table's size, and tell the story of one."""
+"""Find requests for people, quickly in a table of any size, and return the history of one."""
 
 import re
 import time
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from provisioner.core.requests import Found, Listed, Query, RequestHistory
+from provisioner.core.requests import UNFINISHED, Found, Listed, Query, RequestHistory, State
 from provisioner.postgres.browse import listed
 from provisioner.postgres.candidates import TOP, Range, called, matching
 from provisioner.postgres.detail import read_attempts, read_detail
-from provisioner.postgres.filters import UNFINISHED, Filter, State, parts
+from provisioner.postgres.filters import Filter, parts
 from provisioner.postgres.kinds import KINDS, Kind
 from provisioner.postgres.own import sees_all
 from provisioner.postgres.pool import Database
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
     from provisioner.postgres.candidates import Connection
 
 PAGE: Final = 50
-TIME: Final = 5_000  # milliseconds for one statement; who asks has given up by then
-SOON: Final = 0.35  # seconds: what is not found by then is looked for further when somebody asks for that
-CALLS: Final = 100  # of one request that a page has room for
+TIME: Final = 5_000  # milliseconds for one statement; the asker has given up by then
+SOON: Final = 0.35  # seconds; the search continues only if somebody asks for more
+CALLS: Final = 100  # calls of one request that fit on a page
 COUNTED: Final = 10_000  # requests beyond a page that are counted
 LARGEST_ID: Final = TOP
 _SQL: Final = "search"
 _PENDING: Final = "pending"
-# A key of ours at OpenRouter: its name ends with the rotation that it was made for, see `core/rotations.py`.
+# The name of one of our keys at OpenRouter ends with its rotation's id; see `core/rotations.py`.
 _KEY: Final = re.compile(r"#([0-9]{13,18})\.[0-9]{1,9}-[0-9a-f]{6}$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """Requests, and how many more match, as far as they were counted: `is_all` says whether that is all."""
+    """Requests, and how many more match as far as they were counted; `is_all` says whether all were counted."""
 
     requests: Sequence[Listed]
     more: int = 0
@@ -54,7 +54,7 @@ async def page(
     oldest_first: bool = False,
     kinds: Sequence[Kind] = KINDS,
 ) -> Page:
-    """The newest (or oldest) `limit` requests that the filter matches, of those between two ids; and how many more.
+    """Return the newest (or oldest) `limit` matches between two ids, and how many more there are.
 
     Raises `DatabaseUnavailable` and `DatabaseUnusable`.
     """
@@ -73,7 +73,7 @@ async def page(
 
 
 async def _own_page(database: Database, meant: Sequence[tuple[Kind, Filter]], within: Range, *, limit: int) -> Page:
-    """The same for who sees their own requests alone: these are few, so all of them are looked at."""
+    """Return a page for a role that only sees its own requests: these are few, so all of them are read."""
     rows: list[asyncpg.Record] = []
     most = limit + COUNTED + 1
     for kind, its in meant if within.oldest_first else reversed(meant):
@@ -84,7 +84,7 @@ async def _own_page(database: Database, meant: Sequence[tuple[Kind, Filter]], wi
 
 
 async def find(database: Database, query: Query) -> Found:
-    """A page of the requests that are looked for. Raises `DatabaseUnavailable` and `DatabaseUnusable`."""
+    """Return a page of search results. Raises `DatabaseUnavailable` and `DatabaseUnusable`."""
     states = UNFINISHED if query.state == _PENDING else tuple(state for state in State if state == query.state)
     if query.state and not states:
         return Found(requests=())
@@ -114,7 +114,7 @@ async def find(database: Database, query: Query) -> Found:
 
 @asynccontextmanager
 async def _looking(database: Database) -> AsyncIterator["Connection"]:
-    """A connection whose statements are planned for what they ask for; at one moment."""
+    """Provide a connection at one snapshot that plans each statement for its arguments."""
     async with (
         database.acquire() as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
@@ -134,7 +134,7 @@ def _range(before: int | None, after: int | None, *, oldest_first: bool) -> Rang
 
 
 async def tell(database: Database, request: int) -> RequestHistory | None:
-    """The story of one request; None if there is none of that id. Raises as `find` does."""
+    """Return the history of one request; None if the id is unknown. Raises as `find` does."""
     detail = await read_detail(database, request)
     if detail is None:
         return None
@@ -145,7 +145,7 @@ async def tell(database: Database, request: int) -> RequestHistory | None:
 
 
 def _meant(text: str) -> tuple[list[int], list[str], str]:
-    """What somebody means by a text: an id, the name of a key, a project, or a part of a name."""
+    """Interpret a search text: an id, the name of a key, a project, or a part of a name."""
     if key := _KEY.search(text):
         return [int(key[1])], [], ""
     if re.fullmatch(r"[0-9]{1,19}", text) and 1 <= int(text) <= LARGEST_ID:

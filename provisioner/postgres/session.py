@@ -1,4 +1,4 @@
-"""What a session has to be like, whatever defaults a role, a database or a server gives it."""
+"""The settings that a session needs, whatever the defaults of role, database or server."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     Session = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
 
-# Said in the beginning: as early as a time limit can strike, and at no cost. JIT compiles for longer than any of our
-# statements runs. Time is limited on our side.
+# Sent at the beginning, before any time limit can strike, and at no cost. JIT would compile for longer than our
+# statements run. We limit times ourselves.
 FIRST: Final = {
     "jit": "off",
     "statement_timeout": "0",
@@ -24,7 +24,7 @@ FIRST: Final = {
     "idle_session_timeout": "0",
     "default_transaction_isolation": "read committed",
 }
-# What is not worth setting anew in each transaction: it costs time, or is the pooler's business.
+# Not worth setting in each transaction: it costs time, or is up to the pooler.
 BESIDES: Final = ("jit", "idle_session_timeout")
 
 
@@ -32,12 +32,12 @@ def _is(*values: str) -> Callable[[str], bool]:
     return lambda value: value in values
 
 
-# What is looked at in each new session: what it has to be, and whether what it is will do. Servers that do not have a
-# setting have nothing wrong with it.
+# Checked in each new session: the value to set, and whether the present value is acceptable. Servers that lack a
+# setting are fine.
 _NEEDS: Final[Mapping[str, tuple[str, Callable[[str], bool]]]] = {
     **{name: (value, _is(value)) for name, value in FIRST.items()},
     "transaction_timeout": ("0", _is("0")),
-    "synchronous_commit": ("on", lambda value: value != "off"),  # what is said to be recorded has to be on the disk
+    "synchronous_commit": ("on", lambda value: value != "off"),  # recorded means on disk
     "search_path": ("pg_catalog", lambda value: "pg_catalog" not in value or value.startswith("pg_catalog")),
     "row_security": ("on", _is("on")),
     "session_replication_role": ("origin", _is("origin", "local")),
@@ -54,7 +54,7 @@ NEEDED: Final = frozenset(_NEEDS)
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a new session turned out to be: behind a pooler or not, how text is kept, what has to be set."""
+    """The properties of a new session: behind a pooler or not, the encoding, and the settings to change."""
 
     pooled: bool
     encoding: str
@@ -62,7 +62,7 @@ class Facts:
 
 
 async def look(connection: "Session") -> Facts:
-    """Ask a new session what it is. Without a name for the statement, for nobody knows yet whether names are safe."""
+    """Read a new session's properties, with an unnamed statement, because names may not be safe."""
     statement = await connection.prepare(statements("session")["look"], name="")
     row = await statement.fetchrow(list(_NEEDS))
     if row is None:  # it has no FROM
@@ -75,15 +75,15 @@ async def look(connection: "Session") -> Facts:
 
 
 async def put_right(connection: "Session", wanting: Mapping[str, str], *, local: bool) -> None:
-    """Set what is not as it has to be: for the session, or `local` to the transaction.
+    """Change the settings that need it: for the session, or `local` to the transaction.
 
-    Raises `DatabaseUnusable` where our role may not.
+    Raises `DatabaseUnusable` if our role may not.
     """
     statement = await connection.prepare(statements("session")["set"], name="")
     try:
         await statement.fetch(list(wanting), list(wanting.values()), local)
     except asyncpg.InsufficientPrivilegeError:
-        # Of all of these it is the only one that takes a right to set.
+        # The only one of these that requires a right.
         raise DatabaseUnusable(
             "session_replication_role is not origin for our role, so triggers do not fire, and the role may not change"
             " it: ALTER ROLE … RESET session_replication_role, or ALTER DATABASE … RESET it"

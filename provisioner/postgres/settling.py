@@ -1,4 +1,4 @@
-"""Write how claims ended: settlements become a few statements over arrays, one for each kind of outcome."""
+"""Record how claims ended: turn settlements into a few statements over arrays, one for each kind of outcome."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import timedelta
@@ -34,7 +34,7 @@ _CHANGE: Final = "change"
 _LOG: Final = "log_attempts"
 _DOUBT: Final = "doubt"
 _LEFT: Final = "leave_behind"
-_TOLD: Final = frozenset({_LOG, _DOUBT, _CHANGE, _LEFT})  # these come last, and are told what was settled
+_TOLD: Final = frozenset({_LOG, _DOUBT, _CHANGE, _LEFT})  # these run last, and get the ids that were settled
 
 
 # A kind of request, a statement of `settle.sql`, and its arrays.
@@ -44,9 +44,9 @@ Call = tuple[str, str, list[Any]]
 async def write_settlements(
     connection: "Session", worker: WorkerId, settlements: Sequence[Settlement]
 ) -> frozenset[int]:
-    """Write a batch in one transaction; returns the ids that were still this worker's to settle."""
+    """Record a batch in one transaction; returns the ids that were still this worker's."""
     calls = tuple(calls_for(settlements))
-    if len(calls) == 1:  # a statement alone is a transaction of its own, without three more round trips
+    if len(calls) == 1:  # a single statement is a transaction by itself, without three more round trips
         settled = await carry_out(connection, worker, calls)
     else:
         async with connection.transaction():
@@ -57,7 +57,7 @@ async def write_settlements(
 
 
 async def carry_out(connection: "Session", worker: WorkerId, calls: Iterable[Call]) -> set[int]:
-    """Carry out the calls in their order; returns the ids that were settled. What is told them comes last."""
+    """Run the calls in order; returns the ids that were settled, which the last calls get as an argument."""
     settled = set[int]()
     for kind, statement, columns in calls:
         arguments = [*columns, list(settled)] if statement in _TOLD else columns
@@ -67,7 +67,7 @@ async def carry_out(connection: "Session", worker: WorkerId, calls: Iterable[Cal
 
 
 def calls_for(settlements: Sequence[Settlement]) -> Iterator[Call]:
-    """The calls that record a batch, kind by kind."""
+    """Return the calls that record a batch, kind by kind."""
     groups: dict[Kind, list[Settlement]] = {kind: [] for kind in KINDS}
     for settlement in settlements:
         groups[kind_of(settlement.claim.request)].append(settlement)
@@ -103,9 +103,9 @@ def _is_change(settlement: Settlement) -> bool:
 
 
 def _doubt(settlement: Settlement) -> Iterator[tuple[object, ...]]:
-    """What is in doubt once a claim has ended so: seldom anything, so it is a statement of its own.
+    """Yield what is in doubt after a claim, which is rarely anything, so it is a statement of its own.
 
-    Those that have succeeded have no doubt left, and a conflict may have fewer than before.
+    After a success there is no doubt left, and after a conflict there may be less.
     """
     claim, outcome = settlement.claim, settlement.outcome
     if not isinstance(outcome, Fail | Retry):
@@ -118,13 +118,13 @@ def _doubt(settlement: Settlement) -> Iterator[tuple[object, ...]]:
 
 
 def _left_behind(settlement: Settlement) -> Iterator[tuple[object, ...]]:
-    """What a failure may have left behind, which a kind of request that leaves something has a column for."""
+    """Yield what a failure may have left behind, for kinds of request with a column for it."""
     if isinstance(settlement.outcome, Fail) and settlement.outcome.left_behind:
         yield settlement.claim.request.id, settlement.outcome.left_behind
 
 
 def _confessed(settlements: Sequence[Settlement], settled: Collection[int]) -> Iterator[Call]:
-    """Others have taken some of these over, whose creates have worked all the same: who has them now must know."""
+    """Yield successes of claims that others have taken over: the new owners must know of these creates."""
     late = [
         with_doubt(one.claim, possible_create(one.claim, call.started_at + timedelta(seconds=call.elapsed)))
         for one in settlements
@@ -137,7 +137,7 @@ def _confessed(settlements: Sequence[Settlement], settled: Collection[int]) -> I
 
 
 def _is_plain(settlement: Settlement) -> bool:
-    """Whether a single create was all that was sent, and worked: the statement that records it logs it too."""
+    """Whether a single create was sent and succeeded: the statement that records it also logs it."""
     return (
         type(settlement.outcome) is Succeed
         and len(settlement.records) == 1
@@ -173,7 +173,7 @@ def _row(settlement: Settlement, kind: Kind, *, plain: bool) -> tuple[object, ..
 
 
 def _standing_of_all(outcome: type[Outcome]) -> tuple[str, ...]:
-    """The statuses that a statement is told once, where they are the same whatever is in doubt."""
+    """Return the statuses that a statement gets once, because they do not depend on doubt."""
     stands = status_after(outcome, doubted=False)
     if outcome in {Succeed, Remove}:
         return stands.status, stands.if_edited

@@ -1,11 +1,11 @@
-"""What the workers report together about trouble at one target."""
+"""The workers' shared reports about trouble at one target."""
 
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 
 
 class SharedIncidents:
-    """`core.ports.Incidents` on `target_incidents`. `reporter` is this process among the workers."""
+    """`core.ports.Incidents` on `target_incidents`. `reporter` is this process's name among the workers."""
 
     def __init__(self, database: Database, *, target: str, reporter: str) -> None:
         self._database = database
@@ -14,7 +14,7 @@ class SharedIncidents:
         self._sql = statements("target_incidents")
 
     async def report(self, reason: str | None) -> None:
-        """Report why this worker holds creates back, or, with None, that the target works for it."""
+        """Report why this worker withholds creates, or None if the target works for it."""
         if reason is None:
             await self._database.execute(self._sql["resolve"], self._target, self._reporter)
         else:

@@ -1,4 +1,4 @@
-"""How far standing verification has come, and what it found."""
+"""The progress and findings of standing verification."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     import asyncpg
 
 LEASE: Final = timedelta(seconds=120)  # longer than one read of a project may take
-PAGE: Final = 500  # requests that are looked at in one go
+PAGE: Final = 500  # requests compared at a time
 
 
 class DriftLedger:
     """`core.ports.DriftLedger` on its tables, for one kind of request.
 
-    `every`: a round begins that long after the last one began.
+    `every` is the time from the beginning of one round to that of the next.
     """
 
     def __init__(self, database: Database, *, holder: str, every: timedelta, kind: Kind = CONNECTIONS) -> None:
@@ -31,36 +31,36 @@ class DriftLedger:
         self._sql = {**kind.sql("verifying"), **kind.sql("recorded")}
 
     async def take(self, target: str) -> Round | None:
-        """Take the turn at a target, if it is ours."""
+        """Take the turn at a target, if it is this worker's."""
         row = await self._database.fetchrow(self._sql["take"], target, self._holder, LEASE, self._every)
         return Round(**dict(row)) if row else None
 
     async def page(self, turn: Round) -> Mapping[str, Sequence[AnyRecorded]]:
-        """What comes next, by project; empty at the end of the round."""
+        """Return the next recorded requests, by project; empty at the end of the round."""
         target = turn.target.removesuffix(self._kind.words.line)
         last = (target, turn.project_id, turn.name) if turn.project_id else (None, None, None)
         rows = await self._database.fetch(self._sql["succeeded"], None, None, None, [target], *last, PAGE)
         projects = self._by_project(rows)
         if len(rows) == PAGE and len(projects) > 1:
-            projects.popitem()  # it may go on behind this page; the next one has all of it
+            projects.popitem()  # it may continue after this page; the next page has all of it
         return projects
 
     async def missed(self, target: str) -> Mapping[str, Sequence[AnyRecorded]]:
-        """What was missed long enough ago to be looked for again, by project."""
+        """Return what was missed long enough ago to be checked again, by project."""
         return self._by_project(await self._database.fetch(self._sql["missed"], target, AGAIN, PAGE))
 
     async def next_missed(self, target: str) -> datetime | None:
-        """When something that was missed may be looked for again; None if nothing is missed."""
+        """Return when something that was missed may be checked again; None if nothing is missed."""
         row = await self._database.fetchrow(self._sql["next_missed"], target, AGAIN)
         return row["at"] if row else None
 
     async def since(self, recorded: Sequence[AnyRecorded]) -> Mapping[int, datetime]:
-        """Since when those that were missed are missed."""
+        """Return since when each of these has been missed."""
         rows = await self._database.fetch(self._sql["since"], [each.id for each in recorded])
         return {row["id"]: row["missed_at"] for row in rows}
 
     async def save(self, turn: Round, verdicts: Sequence[Verdict], *, behind: AnyRecorded | None) -> bool:
-        """Write down what was found, and how far the round has come; whether the turn is still ours."""
+        """Store findings and progress; whether the turn is still ours."""
         place = (behind.project_id, behind.place) if behind else (None, None)
         async with self._database.acquire() as connection, connection.transaction(isolation="read_committed"):
             await self._database.set_up(connection)
@@ -80,11 +80,11 @@ class DriftLedger:
         return True
 
     async def finish(self, turn: Round) -> None:
-        """The round is over."""
+        """Finish the round."""
         await self._database.execute(self._sql["finish"], turn.target, self._holder)
 
     async def leave(self, turn: Round) -> None:
-        """Let another worker go on."""
+        """Let another worker continue the round."""
         await self._database.execute(self._sql["leave"], turn.target, self._holder)
 
     def _by_project(self, rows: "Sequence[asyncpg.Record]") -> dict[str, Sequence[AnyRecorded]]:

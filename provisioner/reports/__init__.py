@@ -1,1 +1,1 @@
-"""Results as files: for programs, for spreadsheets, and for people. Knows nothing of the database."""
+"""Results as files for programs, spreadsheets, and people. This package does not use the database."""

@@ -1,4 +1,4 @@
-"""Results as a page for people: what came of them in total, why some failed, and each of them."""
+"""Results as a page for people: totals, causes of failures, and every request."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,14 +12,14 @@ from provisioner.core.text import printable, without_keys
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-# How a state is coloured; what is not named here is neutral.
+# The colours of states; all others are neutral.
 _KINDS: Final = {"succeeded": "good", "failed": "bad", "quarantined": "bad", "retrying": "warn"}
-_LONGEST: Final = 400  # characters of a message that a cell has room for
+_LONGEST: Final = 400  # characters of a message that fit into a cell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heading:
-    """What stands above the rows: how many there are in each state, and how many failed for which reason."""
+    """The top of the page: requests by state, and failures by cause."""
 
     title: str
     made_at: datetime
@@ -29,12 +29,12 @@ class Heading:
 
     @property
     def total(self) -> int:
-        """How many there are."""
+        """The number of requests."""
         return sum(self.states.values())
 
 
 class Document:
-    """A page whose rows come one by one; `columns` name their values."""
+    """A page that is written row by row; `columns` name the values."""
 
     def __init__(self, stream: TextIO, columns: Sequence[str], heading: Heading) -> None:
         self._stream, self._columns, self._heading = stream, columns, heading
@@ -47,13 +47,13 @@ class Document:
         self._stream.write(str(self._parts.row(dict(zip(self._columns, row, strict=True)))))
 
     def end(self) -> None:
-        """Write what stands below them."""
+        """Write the end of the page."""
         self._stream.write(str(self._parts.foot(self._heading)))
 
 
 @cache
 def _environment() -> "Environment":
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - only for this form
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - only for this format
 
     environment = Environment(
         loader=PackageLoader("provisioner.reports"),
@@ -77,6 +77,6 @@ def _environment() -> "Environment":
 
 
 def _line(foreign: str | None) -> str:
-    """A text from outside: printable, in one line, cut, and without what may be a key."""
+    """Make foreign text safe: printable, one line, truncated, and without anything that may be a key."""
     line = " ".join(printable(without_keys(foreign or "")).split())
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"

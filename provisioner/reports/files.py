@@ -1,4 +1,4 @@
-"""Where results go: standard output, or a file that is replaced only when all of it is there."""
+"""Write results to standard output, or to a file that is replaced only when it is complete."""
 
 import io
 import os
@@ -14,12 +14,12 @@ from provisioner.core.errors import ProvisionerError
 
 
 class NotWritable(ProvisionerError):
-    """The file cannot be written; nothing of it was changed."""
+    """The file cannot be written; its previous contents are unchanged."""
 
 
 @contextmanager
 def telling(name: object) -> Iterator[None]:
-    """Tell trouble with the file apart from any other, where it is known which of the two it is."""
+    """Turn errors of this file into `NotWritable`, where other errors could be mistaken for them."""
     try:
         yield
     except OSError as error:
@@ -28,19 +28,24 @@ def telling(name: object) -> Iterator[None]:
 
 @contextmanager
 def opened(output: Path | None) -> Iterator[TextIO]:
-    """The file, or standard output for None. Raises `NotWritable`."""
-    if output is None:
+    """Open the file, or standard output for None. Raises `NotWritable`, and `BrokenPipeError` if its reader stops."""
+    try:
+        if output is not None:
+            with telling(output), _replacing(output) as stream:
+                yield stream
+            return
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(encoding="utf-8", newline="")  # data is the same whatever the terminal can show
+            sys.stdout.reconfigure(encoding="utf-8", newline="")  # data does not depend on what the terminal can show
         yield sys.stdout
-        return
-    with telling(output), _replacing(output) as stream:
-        yield stream
+    except NotWritable as error:
+        if isinstance(error.__cause__, BrokenPipeError):
+            raise error.__cause__ from None
+        raise
 
 
 @contextmanager
 def _replacing(output: Path) -> Iterator[TextIO]:
-    """Write beside the file and put it in its place in the end; what is no plain file, as a pipe, is written to."""
+    """Write a temporary file and rename it at the end; write directly to a pipe or another special file."""
     if output.exists() and not stat.S_ISREG(output.stat().st_mode):
         with output.open("w", encoding="utf-8", newline="") as stream:
             yield stream
@@ -49,9 +54,9 @@ def _replacing(output: Path) -> Iterator[TextIO]:
     descriptor, made = mkstemp(dir=real.parent, prefix=f".{real.name}.")
     beside = Path(made)
     try:
-        with open(descriptor, "w", encoding="utf-8", newline="") as stream:  # noqa: PTH123  # it is open already
+        with open(descriptor, "w", encoding="utf-8", newline="") as stream:  # noqa: PTH123  # it is a descriptor
             yield stream
-        beside.chmod(_mode(real))  # a temporary file is nobody else's to read
+        beside.chmod(_mode(real))  # a temporary file is private
         beside.replace(real)
     except BaseException:
         beside.unlink(missing_ok=True)
@@ -59,7 +64,7 @@ def _replacing(output: Path) -> Iterator[TextIO]:
 
 
 def _mode(file: Path) -> int:
-    """The permissions that the file has, or that a new one would get."""
+    """Return the permissions that the file has, or that a new one would get."""
     if file.exists():
         return stat.S_IMODE(file.stat().st_mode)
     umask = os.umask(0)

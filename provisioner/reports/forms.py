@@ -1,6 +1,6 @@
-"""How results are written: CSV, JSON Lines, or a page that a browser shows and prints without anything else.
+"""The formats of results: CSV, JSON Lines, or a self-contained page.
 
-A writer takes one row after the other, so memory does not grow with their number.
+A writer takes one row at a time, so memory does not grow with their number.
 """
 
 import csv
@@ -19,7 +19,7 @@ BOM: Final = "\ufeff"
 
 
 class Form(StrEnum):
-    """How results are written."""
+    """The formats of results."""
 
     CSV = "csv"
     JSONL = "jsonl"
@@ -37,20 +37,20 @@ _SUFFIXES: Final = {
 
 
 def form_of(file: Path | None) -> Form | None:
-    """The form that a file's suffix stands for, if it does for any."""
+    """Return the format that a file's suffix implies, if any."""
     return _SUFFIXES.get(file.suffix.lower()) if file else None
 
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """Writes a row, whose values are in the order of the columns; and what stands below all of them."""
+    """Writes one row, with values in the order of the columns; `end` completes the file."""
 
     write: Callable[[Sequence[object]], object]
     end: Callable[[], object] = lambda: None
 
 
 def begin(form: Form, stream: TextIO, columns: Sequence[str], *, heading: Heading, bom: bool = False) -> Writer:
-    """Write what stands above the rows. `heading` is for people: only a page shows it. `bom` is for Excel, in CSV."""
+    """Begin a file and return its writer. `heading` appears only on a page. `bom` is for Excel, in CSV."""
     if form is Form.HTML:
         document = Document(stream, columns, heading)
         return Writer(document.write, document.end)
@@ -58,22 +58,22 @@ def begin(form: Form, stream: TextIO, columns: Sequence[str], *, heading: Headin
 
 
 def begin_rows(form: Form, stream: TextIO, columns: Sequence[str], *, bom: bool = False) -> Writer:
-    """The same for programs: rows alone, as CSV or JSON Lines."""
+    """Begin a file for programs, with rows alone: CSV or JSON Lines."""
     return _jsonl(stream, columns) if form is Form.JSONL else _csv(stream, columns, bom=bom)
 
 
 def _csv(stream: TextIO, columns: Sequence[str], *, bom: bool) -> Writer:
     if bom:
         stream.write(BOM)
-    # So that the writer quotes both letters of a line's end wherever they stand; ours is the short one.
+    # The writer then quotes every line-end character; the file itself has the short line ends.
     writer = csv.writer(_ShortLines(stream), lineterminator="\r\n")
-    shown = _shown if stream.isatty() else _kept  # a file keeps what was given, a terminal must not obey it
+    shown = _shown if stream.isatty() else _kept  # a file keeps the original text, a terminal must not obey it
     writer.writerow(columns)
     return Writer(lambda row: writer.writerow([shown(_cell(value)) for value in row]))
 
 
 class _ShortLines:
-    """Ends each line that the writer gives with a line feed alone."""
+    """Replaces the line ends of the CSV writer by line feeds."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -100,7 +100,7 @@ def _kept(value: object) -> object:
 
 
 def _jsonl(stream: TextIO, columns: Sequence[str]) -> Writer:
-    import orjson  # noqa: PLC0415 - only for this form
+    import orjson  # noqa: PLC0415 - only for this format
 
     def write(row: Sequence[object]) -> None:
         line = orjson.dumps(dict(zip(columns, row, strict=True))).decode()

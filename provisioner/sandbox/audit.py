@@ -127,7 +127,7 @@ def audit_rotations(rows: Sequence[Row], state: Row) -> Sequence[str]:
     Every rotation is recorded once, is as its row says, and has one key and one secret. What is removed is not there.
     Every other key is named by a row that says so. A row that has ended must be right; any other may be under way.
     """
-    rotations = {str(one["id"]): one for one in state["rotations"] if not one["planted"]}
+    rotations = {str(one["id"]): one for one in state["rotations"]}
     recorded = Counter(str(row["rotation_id"]) for row in rows if row["rotation_id"])
     problems = [f"rotation {id_} is recorded {n} times" for id_, n in recorded.items() if n > 1]
     problems += [f"rotation {id_} was made but is recorded nowhere" for id_ in rotations if id_ not in recorded]

@@ -1,1 +1,1 @@
-"""The journey of a request: feeder, creator, settler, and the keeper who looks after leases."""
+"""The path of a request through a worker: feeder, creator and settler, with maintenance beside them."""

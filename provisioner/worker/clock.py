@@ -1,18 +1,18 @@
-"""The present on the database's clock, as well as this process knows it."""
+"""Tell the time on the database's clock, as precisely as this process knows it."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
 
-# How far apart a host's monotonic clock and the database's may drift in a second: more than any clock that works.
+# How much a host's monotonic clock and the database's may drift apart per second: more than any working clock does.
 DRIFT: Final = 1e-4
 
 
 class DatabaseClock:
-    """The database's clock, read off our monotonic one: so all workers mean the same when they say now.
+    """The database's clock, derived from our monotonic one, so that all workers agree on the present.
 
-    The wall's clock is looked at only until the database has said what time it is: it may be set at any moment, and a
-    create's times must not move with it.
+    The wall clock is used only until the database's time is known: it may be set at any moment, and the times of a
+    create must not jump with it.
     """
 
     def __init__(self, *, wall: Callable[[], datetime], monotonic: Callable[[], float]) -> None:
@@ -23,27 +23,26 @@ class DatabaseClock:
         self._error = float("inf")
 
     def now(self) -> datetime:
-        """The present on the database's clock."""
+        """Return the present on the database's clock."""
         return self.at(self._monotonic())
 
     def epoch(self) -> float:
-        """The present on the database's clock, in seconds since 1970."""
+        """Return the present on the database's clock, in seconds since 1970."""
         return self._epoch + self._monotonic() - self._ours
 
     def at(self, monotonic: float) -> datetime:
-        """What the database's clock showed at a monotonic time."""
+        """Return what the database's clock showed at a monotonic time."""
         return self._theirs + timedelta(seconds=monotonic - self._ours)
 
     def monotonic(self) -> float:
-        """Seconds of a clock that never jumps."""
+        """Return the seconds of a clock that never jumps."""
         return self._monotonic()
 
     def set_by(self, theirs: datetime, *, took: float = 0.0) -> None:
-        """Correct this clock: the database has said what time it is.
+        """Correct this clock by the database's time, which was read in a call of `took` seconds.
 
-        The answer may be as old as the `took` seconds that its call lasted: one that was late, because this process or
-        the network stood still, says less than what is known already. It is believed all the same where it contradicts
-        that: the database's clock was set, or another host's took its place.
+        The answer may be that old. A late one, because this process or the network stalled, adds nothing to what is
+        known already, unless it contradicts that: then the database's clock was set, or another host has taken over.
         """
         ours, error = self._monotonic(), took / 2
         theirs += timedelta(seconds=error)

@@ -1,4 +1,4 @@
-"""Carry one claim to its end: call, observe, decide, until there is something to settle."""
+"""Carry out one claim: call, observe, decide, and repeat until there is something to settle."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -46,14 +46,15 @@ from provisioner.core.skew import dated
 from provisioner.worker.fault_attribution import FaultAttribution
 from provisioner.worker.key_gate import Postponed
 from provisioner.worker.lease_state import LeaseState
+from provisioner.worker.reads import learn_from
 from provisioner.worker.records import lost_attempt, record_of, was_sent
 from provisioner.worker.target import Target
 
 log = structlog.stdlib.get_logger()
 
-PATIENCE: Final = 12.0  # seconds: a little longer than others may take to find out what the read limit is
-SHORT_PATIENCE: Final = 2.0  # seconds; no longer, for the place could be used for a create meanwhile
-COMPARE: Final = 0.1  # seconds; between two creates that are compared with the clock: each tells as much
+PATIENCE: Final = 12.0  # seconds: slightly longer than another worker may take to find out the read limit
+SHORT_PATIENCE: Final = 2.0  # seconds; short, because a create could use the slot meanwhile
+COMPARE: Final = 0.1  # seconds between two creates that are compared with the clock: each tells the same
 _LOOKING: Final = frozenset({Action.LOOK_UP, Action.IDENTIFY, Action.INSPECT, Action.CONFIRM})
 _DELETING: Final = frozenset({Action.REMOVE, Action.DELETE})
 _WITH_KEY: Final = frozenset({Action.CREATE, Action.REPLACE})
@@ -62,7 +63,7 @@ _BROUGHT_TO_ITS_END: Final = frozenset({Action.REPLACE, Action.REMOVE})
 
 
 class Creator:
-    """Makes the connections of one target, one claim at a time; many run side by side."""
+    """Creates the connections of one target; each task carries out one claim."""
 
     def __init__(self, target: Target, *, lease_state: LeaseState, clock: Clock, random: Callable[[], float]) -> None:
         self._target = target
@@ -73,11 +74,11 @@ class Creator:
         self._attribution = FaultAttribution()
 
     async def carry(self, claim: Claim) -> Settlement:
-        """Carry one claim to its end. A defect of ours costs the row an attempt, not the process its life."""
+        """Carry out one claim. A bug of ours costs the request an attempt, but does not end the process."""
         projects = self._target.projects
         try:
             return await self._carry(claim)
-        except Exception as error:  # the row must not be lost, and the others must go on
+        except Exception as error:  # the request must not be lost, and the others must go on
             log.exception("creator_failed", request=claim.request.id)
             message = f"an error of the provisioner's own: {type(error).__name__}"
             claim = with_doubt(claim, possible_create(claim, self._clock.now()))
@@ -97,7 +98,7 @@ class Creator:
                 projects.leave(claim)
 
     async def _carry(self, claim: Claim) -> Settlement:
-        """Make calls for one claim until its outcome is certain enough to be written down."""
+        """Make calls for one claim until its outcome is certain enough to be recorded."""
         step = first_step(claim, self._clock.now())
         if isinstance(step, Do):
             return await self._call_until_certain(claim, step.action, step.connection)
@@ -115,7 +116,7 @@ class Creator:
             except Postponed as postponed:
                 outcome = postponed.outcome
                 break
-            # It may have waited for a token or a slot before it left.
+            # The call may have waited for a token or a slot before it was sent.
             left_at = self._clock.at(began if observation.began is None else observation.began)
             records.append(record_of(action, left_at, observation))
             now = self._clock.monotonic()
@@ -152,9 +153,9 @@ class Creator:
         return self._settlement(claim, outcome, sent, records, fingerprint)
 
     async def _accepted(self, claim: Claim, outcome: Outcome, key: Secret | None) -> str | None:
-        """The fingerprint of the key that a connection has now; None if it has the one that it had, or an unknown one.
+        """Return the fingerprint of a connection's present key; None if the key is unchanged or unknown.
 
-        `key` was sent last.
+        `key` is the one that was sent last.
         """
         keys = self._target.keys
         if keys is None or not isinstance(outcome, Succeed):
@@ -185,7 +186,7 @@ class Creator:
     async def _evidence(
         self, claim: Claim, observation: Observation, left_at: datetime, key: Secret | None
     ) -> SentCreate:
-        """What is kept of a create whose outcome its end did not prove."""
+        """Return the evidence of a create whose outcome is not proven."""
         request, keys = claim.request, self._target.keys
         ended_at = (
             self._clock.now() if observation.began is None else self._clock.at(observation.began + observation.elapsed)
@@ -203,7 +204,7 @@ class Creator:
         )
 
     async def _recorded_twice(self, claim: Claim, action: Action, observation: Observation) -> Decision | None:
-        """What follows if the connection that was found is another target's, which is the same Infisical."""
+        """Decide for a connection that another target of the same Infisical has already recorded."""
         recorded = self._target.recorded
         if (
             observation.result is not Result.FOUND
@@ -221,7 +222,7 @@ class Creator:
     async def _call(
         self, action: Action, claim: Claim, subject: Connection | None
     ) -> tuple[Observation, Secret | None]:
-        """Make one call; returns what it showed, and the key that was sent."""
+        """Make one call; returns its observation, and the key that was sent."""
         if action not in _WITH_KEY and not (action is Action.UPDATE and claim.request.edits.credential):
             with self._target.gate.without_slot():
                 return await self._call_without_key(action, claim, subject), None
@@ -237,7 +238,7 @@ class Creator:
         return await target.gate.send(partial(self._send, action, claim, key, subject)), key
 
     def _send(self, action: Action, claim: Claim, key: Secret, subject: Connection | None) -> Awaitable[Observation]:
-        """Send a key, to a new connection or to the subject."""
+        """Send a key, to a new connection or to `subject`."""
         if not self._lease_state.holds(claim):
             return _left_unsent()
         if subject is None:
@@ -259,7 +260,7 @@ class Creator:
         return await self._target.connections.look_up(claim.request)
 
     async def _judged(self, claim: Claim, action: Action, observation: Observation, key: Secret) -> Retry | None:
-        """Learn of the request's key and project; returns how it goes on if their refusal is not its own fault."""
+        """Learn about the request's key and project; returns a retry if a refusal is not the request's own fault."""
         keys, projects, back = self._target.keys, self._target.projects, None
         if keys is not None and action is not Action.REPLACE and not keys.accepts(claim, observation):
             back = await keys.judge(claim, observation, key)
@@ -268,15 +269,16 @@ class Creator:
         return back
 
     async def _permit(self, action: Action, *, created: bool) -> float:
-        """Take a permit for what is no create; returns the seconds to come back in when there is none.
+        """Take a permit for a call that is not a create; returns the seconds to wait if there is none.
 
-        A request that is put back costs another claim, and if it has `created`, another create: so it is waited for.
+        Putting a request back costs another claim, and another create if one was `created`, so the call waits a little
+        instead.
         """
         patience = PATIENCE if created else SHORT_PATIENCE
-        if action in _BROUGHT_TO_ITS_END:  # what was begun for a connection
+        if action in _BROUGHT_TO_ITS_END:  # work on a connection is finished once begun
             patience = float("inf")
         elif self._target.shared_budget and action not in _LOOKING:
-            return 0.0  # the claim has its permit
+            return 0.0  # the claim came with its permit
         budget = self._budget(action)
         with self._target.gate.without_slot():
             while (wait := await _permit_of(budget)) and wait <= patience:
@@ -285,7 +287,7 @@ class Creator:
         return wait
 
     def _budget(self, action: Action) -> Permits:
-        """The budget that a call spends."""
+        """Return the budget from which a call takes its permit."""
         target = self._target
         if action in _LOOKING:
             return target.reads
@@ -304,13 +306,8 @@ class Creator:
             self._compared_at = now
             self._compare(observation)
         if was_sent(observation):
-            self._budget(action).learn(
-                observation.rate,
-                metered=observation.metered,
-                throttled_for=observation.retry_after,
-                elapsed=observation.elapsed,
-            )
-        # That nothing is found shows that Infisical reads, and not that it writes: in maintenance it only reads.
+            learn_from(self._budget(action), observation)
+        # A read that finds nothing proves that Infisical can read, not that it can write: in maintenance it only reads.
         if (
             not excused
             and observation.result is not Result.ABSENT
@@ -322,7 +319,7 @@ class Creator:
                 log.info("breaker_closed", target=target.name)
 
     def _compare(self, observation: Observation) -> None:
-        """A create that was plainly answered shows Infisical's clock: it made its connection while it lasted."""
+        """Use a create with a plain answer to measure Infisical's clock: its connection was made during the call."""
         if (
             observation.began is not None
             and observation.connection is not None
@@ -333,7 +330,7 @@ class Creator:
             self._target.clock.note_made(created, sent=sent, received=sent + observation.elapsed)
 
     def _context(self, claim: Claim, observation: Observation, now: float, *, excused: bool) -> DecisionContext:
-        """The present, monotonic time `now`, and whether trouble is the request's own."""
+        """Return the circumstances of a decision at monotonic time `now`."""
         works = self._target.breaker.works(now) and not excused
         if observation.result is Result.UNKNOWN and not self._attribution.blames_request(claim.request.id, now):
             works = False
@@ -346,7 +343,7 @@ class Creator:
 
 
 async def _permit_of(budget: Permits) -> float:
-    """Take a permit; in how many seconds asking again may help, if there is none."""
+    """Take a permit; returns 0, or the seconds after which to ask again."""
     try:
         granted = await budget.acquire(1)
     except DatabaseUnavailable:
@@ -359,7 +356,7 @@ async def _left_unsent() -> Observation:
 
 
 def _keyless(error: CredentialUnknown | CredentialUnreadable | CredentialUnavailable) -> Observation:
-    """What is seen of a request whose key cannot be had."""
+    """Return the observation for a request whose key is not available."""
     match error:
         case CredentialUnavailable(retry_after=retry_after):
             return Observation(result=Result.CREDENTIAL_AWAY, message=str(error), retry_after=retry_after)

@@ -1,68 +1,61 @@
-"""Outlive the database's absences: try again with backoff, and say so once instead of a thousand times."""
+"""Survive outages of the database: retry with backoff, and log an outage once instead of a thousand times."""
 
 import random
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 import structlog
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, retry_if_not_exception_type
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from tenacity.wait import wait_exponential, wait_random
 
-from provisioner.core.errors import DatabaseRefusing, DatabaseUnavailable, StatementRefused
+from provisioner.core.errors import DatabaseRefusing, DatabaseUnavailable, ProvisionerError, StatementRefused, is_outage
 from provisioner.core.ports import Clock
 
 log = structlog.stdlib.get_logger()
 T = TypeVar("T")
 
-REPEATED: Final = 60.0  # seconds; with a full disk each read succeeds and each write fails: one line a minute is enough
-_WAITING: Final = retry_if_exception_type(DatabaseUnavailable)
-_UNLESS_REFUSED: Final = _WAITING & retry_if_not_exception_type(StatementRefused)
+REPEATED: Final = 60.0  # seconds; with a full disk every read succeeds and every write fails: a line a minute is enough
 
 
 class DatabaseRetry:
     """Repeats calls to the database until they succeed; shared by all parts of a worker.
 
-    Only for calls that may be made again: each of the queue's may, for what has taken effect already is then found
-    done.
+    Only for calls that may be repeated. All calls of the queue may: a repeated call finds its work already done.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._lost_at: float | None = None
-        self._said: dict[str, float] = {}  # when each reason was logged last
-        self._quiet = False  # the present absence repeats one that was logged lately
+        self._said: dict[str, float] = {}  # when each reason was last logged
+        self._quiet = False  # the present outage repeats one that was logged recently
         self._refused = ""
         self._refusing = False
         self._retrying = AsyncRetrying(
-            retry=_WAITING,
+            retry=retry_if_exception_type(DatabaseUnavailable),
             wait=wait_exponential(multiplier=0.05, max=2.0) + wait_random(0, 0.2),
             before_sleep=self._note,
         )
 
     @property
     def away(self) -> bool:
-        """Whether the database was away when it was last asked for."""
+        """Whether the database was unavailable when it was last used."""
         return self._lost_at is not None
 
-    async def call(self, call: Callable[[], Awaitable[T]], *, refusable: bool = False) -> T:
-        """Make a call until the database answers it. Raises what is not `DatabaseUnavailable`.
-
-        `refusable`: a `StatementRefused` is an answer too, and is raised.
-        """
+    async def call(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Repeat a call until the database answers it. Raises everything except `DatabaseUnavailable`."""
         asked_at = 0.0
 
         async def attempt() -> T:
             nonlocal asked_at
             asked_at = self._clock.monotonic()
-            return await call()  # tenacity awaits a coroutine function only
+            return await call()  # tenacity only awaits coroutine functions
 
-        retrying = self._retrying.copy(retry=_UNLESS_REFUSED) if refusable else self._retrying.copy()
-        result: T = await retrying(attempt)
+        result: T = await self._retrying.copy()(attempt)
         self.back(asked_at)
         return result
 
     def lost(self, error: BaseException | None) -> None:
-        """Note that the database is away, or refuses a statement; the first to notice says so."""
+        """Note that the database is unavailable or refuses a statement, and log it unless that was done."""
         if isinstance(error, StatementRefused):
             if self._refused != str(error):
                 self._refused = str(error)
@@ -80,10 +73,10 @@ class DatabaseRetry:
             log.warning("database_refuses", error=str(error))
 
     def back(self, asked_at: float) -> None:
-        """Note that the database has answered what it was asked at `asked_at`.
+        """Note that the database has answered a call that was sent at `asked_at`.
 
-        What was asked before the absence was noticed says nothing about it: one session may still answer while
-        another is refused already.
+        A call sent before the outage was noticed proves nothing: one session may still answer while another is already
+        refused.
         """
         if self._lost_at is not None and asked_at >= self._lost_at:
             if not self._quiet:
@@ -95,5 +88,11 @@ class DatabaseRetry:
 
 
 def jittered(seconds: float) -> float:
-    """A pause of about so many seconds that not everybody makes at once."""
+    """Return a pause of about this many seconds, randomised so that workers do not act in step."""
     return seconds * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load, keeps no secret
+
+
+def log_failure(duty: str, error: ProvisionerError, again_in: float) -> None:
+    """Log that a duty failed and is tried again; an outage of the database is logged by those who wait for it."""
+    if not is_outage(error):
+        log.warning("upkeep_failed", duty=duty, error=str(error), again_in=again_in)

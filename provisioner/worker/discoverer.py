@@ -1,6 +1,6 @@
-"""New projects get their request by themselves: the list of the identity's projects is read now and then.
+"""Request connections for new projects automatically, by reading the identity's list of projects regularly.
 
-Where the settings say so, the requests of projects that are gone from Infisical are marked for removal.
+If the settings say so, the requests of projects that were deleted from Infisical are marked for removal.
 """
 
 import asyncio
@@ -11,43 +11,44 @@ from typing import Final, Protocol
 
 import structlog
 
-from provisioner.core.errors import DatabaseUnavailable, ProvisionerError, StatementRefused
+from provisioner.core.errors import ProvisionerError
 from provisioner.core.gone import MISSING_FOR, Absence, is_gone, is_there, to_ask, too_many
-from provisioner.core.model import Observation, Result
+from provisioner.core.model import Result
 from provisioner.core.ports import Clock, JoinedProjects, Permits
 from provisioner.core.projects import ProjectFilter, SeenProject, chosen
-from provisioner.worker.database_retry import jittered
+from provisioner.worker.database_retry import jittered, log_failure
+from provisioner.worker.reads import learn_from, take_permit
 
 log = structlog.stdlib.get_logger()
 
-POLL: Final = 30.0  # seconds between two questions whether a round is to begin, at most
-LEAST: Final = 0.5  # seconds between two questions for a permit
+POLL: Final = 30.0  # seconds between two checks whether a round is due, at most
+LEAST: Final = 0.5  # seconds between two attempts to get a permit
 
 
 class DiscoveredRequests(Protocol):
-    """Requests for projects that were discovered. Every method raises `DatabaseUnavailable`."""
+    """The requests for discovered projects. Every method raises `DatabaseUnavailable`."""
 
     async def take(self, target: str) -> bool:
-        """Take the turn at a target, if it is time for a round and nobody else has it."""
+        """Take the turn at a target if a round is due and no other worker has it."""
 
     async def ask(self, target: str, projects: Sequence[SeenProject]) -> int:
-        """Ask for a connection in each project, unless somebody has; returns how many are new."""
+        """Request a connection in each project that has no request; returns how many are new."""
 
     async def miss(self, target: str, address: str, projects: Sequence[SeenProject]) -> tuple[Sequence[Absence], int]:
-        """Note which projects a list of this address has; returns those that it lacks, and how many are known."""
+        """Note which projects a list from this address contains; returns those it lacks, and how many are known."""
 
     async def spare(self, target: str, project_id: str) -> None:
-        """Note that a project is not gone, though the list lacks it."""
+        """Note that a project still exists although the list lacks it."""
 
     async def remove_gone(self, target: str, project_id: str) -> int:
-        """Mark the requests of a project that is gone for removal; returns how many."""
+        """Mark the requests of a deleted project for removal; returns how many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removing:
-    """The requests of projects that are gone are to be removed; `address` is the target's, on the database's `clock`.
+    """Settings for removing the requests of deleted projects; `address` is the target's, on the database's `clock`.
 
-    A project has to be missing for `lasting`.
+    A project must have been missing for `lasting`.
     """
 
     address: str
@@ -56,7 +57,7 @@ class Removing:
 
 
 class Discoverer:
-    """Asks for a connection in every project of a target that is meant and new; one of all workers in each round."""
+    """Requests a connection in every selected new project of a target; one worker does each round."""
 
     def __init__(
         self,
@@ -79,20 +80,19 @@ class Discoverer:
         self._doubted = False
 
     async def run(self) -> None:
-        """Discover until cancelled."""
+        """Discover projects until cancelled."""
         while True:
             try:
                 if await self._requests.take(self._target):
                     await self._round()
             except ProvisionerError as error:
-                if not isinstance(error, DatabaseUnavailable) or isinstance(error, StatementRefused):
-                    log.warning("upkeep_failed", duty="discover", error=str(error), again_in=self._poll)
+                log_failure("discover", error, self._poll)
             await asyncio.sleep(jittered(self._poll))
 
     async def _round(self) -> None:
-        await self._permit()
+        await take_permit(self._reads, spare=True, breath=LEAST)
         seen, projects = await self._joined.projects()
-        self._learn(seen)
+        learn_from(self._reads, seen)
         if seen.result is not Result.FOUND:
             log.warning("discovery_failed", target=self._target, reason=seen.message)
             return
@@ -107,9 +107,9 @@ class Discoverer:
         if self._doubted and not doubted:
             log.warning("missing_projects_doubted", target=self._target, missing=len(missing), known=known)
         for each in to_ask(missing, known, removing.clock.now(), lasting=removing.lasting):
-            await self._permit()
+            await take_permit(self._reads, spare=True, breath=LEAST)
             seen = await self._joined.project(each.project_id)
-            self._learn(seen)
+            learn_from(self._reads, seen)
             if is_there(seen):
                 await self._requests.spare(self._target, each.project_id)
             if not is_gone(seen):
@@ -122,13 +122,3 @@ class Discoverer:
                 project_name=each.project_name or None,
                 requests=requests,
             )
-
-    async def _permit(self) -> None:
-        """Wait for a read that the others do not need."""
-        granted = await self._reads.acquire(1, spare=True)
-        while not granted.permits:
-            await asyncio.sleep(max(granted.wait, LEAST))
-            granted = await self._reads.acquire(1, spare=True)
-
-    def _learn(self, seen: Observation) -> None:
-        self._reads.learn(seen.rate, metered=seen.metered, throttled_for=seen.retry_after, elapsed=seen.elapsed)

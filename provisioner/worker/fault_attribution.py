@@ -1,20 +1,20 @@
-"""Is trouble a request's own? It is when creates that began after its last trouble got through, and it fails again."""
+"""Decide whether trouble is a request's own: it fails again although later creates of others got through."""
 
 from typing import Final
 
 from provisioner.core.model import Result
 
-# What shows that creates reach Infisical's tables.
+# Results that show that creates reach Infisical's tables.
 THROUGH: Final = frozenset({Result.CREATED, Result.NAME_TAKEN})
-# More requests in trouble at once than this are an outage; forgetting them costs nobody anything.
+# More requests in trouble at once than this are an outage, and forgetting them does no harm.
 MOST: Final = 10_000
 
 
 class FaultAttribution:
-    """Notes the creates of one target that got through, and since when other requests are in trouble.
+    """Records which creates of one target got through, and since when other requests are in trouble.
 
-    The first trouble of a request convicts nobody: it may be the first sign of an outage, and creates that were under
-    way when it began may still get through. Times are monotonic seconds.
+    The first trouble of a request proves nothing: it may be the first sign of an outage, during which creates that
+    began earlier may still get through. Times are monotonic seconds.
     """
 
     def __init__(self) -> None:
@@ -22,13 +22,13 @@ class FaultAttribution:
         self._in_trouble: dict[int, float] = {}
 
     def note(self, request: int, result: Result, *, began: float) -> None:
-        """One create ended that began at that time."""
+        """Note the result of a create that began at that time."""
         if result in THROUGH:
             self._began = max(self._began, began)
             self._in_trouble.pop(request, None)
 
     def blames_request(self, request: int, now: float) -> bool:
-        """Whether a request that is in trouble now has only itself to blame."""
+        """Whether a request that is in trouble now has caused that trouble itself."""
         since = self._in_trouble.get(request)
         if len(self._in_trouble) >= MOST:
             self._in_trouble.clear()

@@ -1,4 +1,4 @@
-"""Keep one target's creators busy: ask for permits, claim that many requests, hand them out."""
+"""Keep one target's creators busy: get permits, claim that many requests, and hand them out."""
 
 import asyncio
 from collections.abc import Sequence
@@ -23,19 +23,19 @@ from provisioner.worker.target import Target
 
 log = structlog.stdlib.get_logger()
 
-# So many seconds' worth of requests are claimed ahead, so that no creator waits for the next claim's transaction. Never
-# more than are worked on at once: with several times as many a worker was seen to need 10 % more CPU, for less of the
-# same kind is then done in a row, and a crash leaves more in doubt.
+# Requests for this many seconds are claimed ahead, so that no creator waits for the next claim's transaction. There are
+# never more than the number being worked on: several times as many cost a worker 10 % more CPU when measured, because
+# it then does less of the same work in a row, and a crash leaves more in doubt.
 AHEAD: Final = 0.05
-# The share of what is claimed ahead that has to be gone before the next claim, so that claims are few and large.
+# This share of the requests claimed ahead must be used up before the next claim, so that claims are few and large.
 REFILL: Final = 0.85
-# The pace is measured over so many seconds: few, for until it is known nothing is claimed ahead.
+# The pace is measured over this many seconds: briefly, because nothing is claimed ahead until it is known.
 SPELL: Final = 0.02
-# Without a lease nothing is claimed; whether there is one again is looked at after so many seconds.
+# Without a lease nothing is claimed; the lease is checked again after this many seconds.
 UNLEASED: Final = 0.1
-# What others found out about API keys is looked up every so many seconds.
+# What other workers found out about API keys is read this often, in seconds.
 WATCH: Final = 1.0
-# What is known of Infisical's clock is left in the database every so many seconds, if it has changed.
+# What is known about Infisical's clock is stored in the database this often, in seconds, if it has changed.
 TELL_CLOCK: Final = 15.0
 
 
@@ -57,7 +57,7 @@ class Feeder:
         self.target = target
         self.paused = False
         self._line = LineCursor()
-        self._hints: list[QueuePosition] = []  # that came while a claim was under way
+        self._hints: list[QueuePosition] = []  # hints that arrived during a claim
         self._capacity = capacity
         self._queue = queue
         self._creator = creator
@@ -68,50 +68,50 @@ class Feeder:
         self._work: asyncio.Queue[Claim] = asyncio.Queue()
         self._running: dict[tuple[int, int, int], Claim] = {}
         self._more = True
-        self._dry = False  # the last claim brought all that was in line
+        self._dry = False  # the last claim took everything that was in line
         self._stopping = False
         self._stir = asyncio.Event()
         self._emptied = asyncio.Event()
         self._finished = 0
         self._pace = 0.0
-        self._low = 0  # with so many in hand, or fewer, it is time to claim
+        self._low = 0  # at this number in hand, or below, the next claim is due
         self._paced_at = clock.monotonic()
         self._widened = asyncio.Event()
-        self._reported = True  # a worker before us may have left a report
+        self._reported = True  # an earlier worker may have left a report
         self._troubled = True  # a key or a project may be quarantined
         self._allowed: OperatorLimit | None = None
 
     @property
     def mark(self) -> QueuePosition:
-        """Where those stand in line that were never tried."""
+        """The position of the first untried request in line."""
         return self._line.mark
 
     @property
     def _limit(self) -> int:
-        """How many claims may be worked on at once."""
+        """The number of claims that may be worked on at once."""
         return min(self._capacity, self.target.gate.room)
 
     @property
     def in_hand(self) -> int:
-        """Requests that are claimed and not yet carried out."""
+        """The number of requests that are claimed and not settled."""
         return self._work.qsize() + len(self._running)
 
     def hint(self, place: QueuePosition) -> None:
-        """There is something in line at that place."""
+        """Note that a request is in line at this position."""
         self._line = self._line.hint(place)
         self._hints.append(place)
         self._more = True
         self._stir.set()
 
     def resume(self, *, paused: bool) -> None:
-        """Hold the target's queue, or let it go on."""
+        """Pause or resume claiming for the target."""
         if self.paused != paused:
             log.info("target_paused" if paused else "target_resumed", target=self.target.name)
             self.paused = paused
             self._stir.set()
 
     def note(self, *, troubled: bool, awaited: bool, allowed: OperatorLimit | None) -> None:
-        """Whether keys or projects are quarantined, whether others wait for slots, and what an operator allows."""
+        """Note whether keys or projects are quarantined, whether others wait for slots, and an operator's limit."""
         self._troubled = troubled
         if allowed != self._allowed:
             if allowed is None:
@@ -124,7 +124,7 @@ class Feeder:
             self.target.gate.renegotiate()
 
     async def run(self) -> None:
-        """Feed the creators until told to stop; then return once nothing is in hand any more."""
+        """Feed the creators until told to stop, then return once nothing is in hand."""
         async with asyncio.TaskGroup() as group:
             runners = [group.create_task(self._run(n), name=f"creator-{n}") for n in range(self._capacity)]
             agreeing = self.target.gate.run(
@@ -147,13 +147,13 @@ class Feeder:
                 runner.cancel()
 
     def stop(self) -> Sequence[Claim]:
-        """Claim nothing more; returns what was claimed and never sent, for it to be given back."""
+        """Claim nothing more; returns the claims that were never sent, to be given back."""
         self._stopping = True
         self._stir.set()
         return self.drop()
 
     def drop(self) -> Sequence[Claim]:
-        """Let go of what was claimed and not yet sent."""
+        """Drop the claims that were not sent yet, and return them."""
         unsent = []
         while not self._work.empty():
             unsent.append(self._work.get_nowait())
@@ -163,12 +163,12 @@ class Feeder:
         return unsent
 
     def lose(self) -> Sequence[Claim]:
-        """The lease was lost: others may have our slots, and what was claimed and not yet sent."""
+        """Drop what was not sent yet, because the lease was lost and others may own it and our slots."""
         self.target.gate.forget()
         return self.drop()
 
     def abandon(self) -> None:
-        """Give up waiting for the answers that are still out: their outcome is unknown, and is written down as that."""
+        """Stop waiting for answers that are outstanding; their outcomes are settled as unknown."""
         for claim in tuple(self._running.values()):
             now = self._clock.now()
             doubted, records = (
@@ -209,12 +209,12 @@ class Feeder:
         )
         self.target.observer.claimed(self.target.name, len(brought.claims), self._clock.monotonic() - asked_at)
         self._database_retry.back(asked_at)
-        if worker != self._lease_state.worker:  # the lease was lost meanwhile: others take these over
+        if worker != self._lease_state.worker:  # the lease was lost meanwhile, so other workers take these over
             self.target.writes.give_back(limit)
             self._more = True
             return
         self._line = line.after(part, brought, limit=limit)
-        for place in self._hints:  # they may point to an earlier place
+        for place in self._hints:  # they may point to an earlier position
             self._line = self._line.hint(place)
         left = limit - len(brought.claims)
         self._dry = left > 0 and not part.retried_only
@@ -240,13 +240,13 @@ class Feeder:
             self._settler.add(settlement)
             self._finished += 1
             left = self.in_hand
-            if left <= self._low or settlement.sent == claim.sent:  # then its permit is free again
+            if left <= self._low or settlement.sent == claim.sent:  # in the second case its permit is free again
                 self._stir.set()
             if not left:
                 self._rest()
 
     def _rest(self) -> None:
-        """With nothing in hand, let go all who wait for that; with nothing in line either, for the last batch too."""
+        """If nothing is in hand, release what waits for that; if nothing is in line either, the last batch too."""
         if not self.in_hand:
             self._emptied.set()
             if self._dry:
@@ -254,21 +254,21 @@ class Feeder:
                 self.target.gate.rest()
 
     def _wants(self) -> int:
-        """How many slots could be used now."""
-        # While a claim is under way nobody knows whether there is more: as long as the last one brought all it could.
+        """The number of slots that could be used now."""
+        # During a claim it is unknown whether there is more: assume so as long as the last claim returned all it could.
         if self._stopping or self.paused or (self._dry and not self._more):
             return self.in_hand
         allowed, _ = self.target.allowance(self._clock.monotonic())
         return self._capacity if allowed is None else max(allowed, self.in_hand)
 
     def _adapt(self) -> None:
-        """Let as many creators work as there is room for; the others rest."""
+        """Let as many creators work as there is room for."""
         self._widened.set()
         self._widened.clear()
         self._stir.set()
 
     async def _watch(self) -> None:
-        """Tell the other workers about once a second what was found out here, and hear what they found out."""
+        """Share findings with the other workers about once a second, and read theirs."""
         while True:
             try:
                 await self.target.reads.share()
@@ -283,14 +283,14 @@ class Feeder:
             await asyncio.sleep(jittered(WATCH))
 
     async def _report_incident(self) -> None:
-        """Report why creates are held back; that they are not is said once, unless somebody else left a report."""
+        """Report why creates are withheld. Report once when they no longer are, or if another worker left a report."""
         reason = self.target.held
         if self.target.incidents is not None and (reason is not None or self._reported):
             await self.target.incidents.report(reason)
             self._reported = reason is not None
 
     async def _share_clock(self, store: ClockStore) -> None:
-        """Begin with what others knew of Infisical's clock, and leave what is known here for those who come later."""
+        """Start from what others knew about Infisical's clock, and store what is known here for later workers."""
         made, told = self.target.clock.made, await self._database_retry.call(store.load)
         if told is not None and made.bounds is None:
             made.note(told)
@@ -304,7 +304,7 @@ class Feeder:
                     self._database_retry.lost(error)
 
     def _room(self) -> int:
-        """How many requests to claim now; none while the last claim still lasts."""
+        """The number of requests to claim now; 0 while enough of the last claim are left."""
         limit = self._limit
         ahead = min(limit, round(self._measure() * AHEAD))
         most = limit + ahead
@@ -312,7 +312,7 @@ class Feeder:
         return most - self.in_hand if self.in_hand <= self._low else 0
 
     def _measure(self) -> float:
-        """Requests a second, lately."""
+        """Return the recent number of requests per second."""
         now = self._clock.monotonic()
         elapsed = now - self._paced_at
         if elapsed >= SPELL:
@@ -322,14 +322,14 @@ class Feeder:
         return self._pace
 
     async def _wait(self, seconds: float | None) -> None:
-        """Wait until something stirs, at most so many seconds."""
+        """Wait until woken, for at most this many seconds."""
         self._stir.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stir.wait()
 
     async def _recover(self) -> None:
-        """A claim may have been committed although its answer was lost: what it brought goes back in line."""
+        """Put back what a claim took whose answer was lost: it may have been committed."""
         self._more = True
         await self._wait(jittered(0.1))
         worker, target, held = self._lease_state.worker, self.target.name, self._lease_state.held

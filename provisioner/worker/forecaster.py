@@ -1,22 +1,19 @@
-"""Renew the forecasts, beside everything else: what somebody looks at now and then keeps no lease waiting."""
+"""Renew the forecasts in a task of their own, so that no lease waits for them."""
 
 import asyncio
 from typing import Final
 
-import structlog
-
-from provisioner.core.errors import DatabaseUnavailable, ProvisionerError, StatementRefused
+from provisioner.core.errors import ProvisionerError
 from provisioner.core.ports import Clock, Queue
+from provisioner.worker.database_retry import log_failure
 
-log = structlog.stdlib.get_logger()
-
-# What failed is left alone for so long at first, seconds, and for so long at last.
+# After a failure, wait this many seconds at first, and at most.
 FIRST_PAUSE: Final = 5.0
 LAST_PAUSE: Final = 300.0
 
 
 class Forecaster:
-    """Renews the forecasts of the whole fleet when the keeper saw that it is time; whoever comes first does it."""
+    """Renews the forecasts of the whole fleet when they are due; the first worker to notice does it."""
 
     def __init__(self, queue: Queue, *, clock: Clock, every: float) -> None:
         self._queue = queue
@@ -27,12 +24,12 @@ class Forecaster:
         self._pause = FIRST_PAUSE
 
     def hurry(self) -> None:
-        """It is time, unless that failed a moment ago."""
+        """Note that the forecasts are due; ignored shortly after a failure."""
         if self._clock.monotonic() >= self._not_before:
             self._due.set()
 
     async def run(self) -> None:
-        """Renew them until cancelled."""
+        """Renew the forecasts until cancelled."""
         while True:
             await self._due.wait()
             self._due.clear()
@@ -41,6 +38,5 @@ class Forecaster:
                 self._pause = FIRST_PAUSE
             except ProvisionerError as error:
                 self._not_before = self._clock.monotonic() + self._pause
-                if not isinstance(error, DatabaseUnavailable) or isinstance(error, StatementRefused):
-                    log.warning("upkeep_failed", duty="forecast", error=str(error), again_in=self._pause)
+                log_failure("forecast", error, self._pause)
                 self._pause = min(2 * self._pause, LAST_PAUSE)

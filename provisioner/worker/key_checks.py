@@ -1,4 +1,4 @@
-"""Have keys checked by OpenRouter once a fingerprint, over all workers, and never wait for it twice."""
+"""Have OpenRouter check each key once over all workers, by fingerprint, and never wait for it twice."""
 
 import asyncio
 from typing import Final
@@ -7,14 +7,14 @@ from provisioner.core.key_check import KeyKind
 from provisioner.core.ports import Clock, KeyChecker, KeyVerdicts
 from provisioner.core.secret import Secret
 
-# Seconds for which OpenRouter is not asked again after it could not say anything.
+# After OpenRouter could not answer, it is not asked again for this many seconds.
 SILENCE: Final = 300.0
-# Seconds after which a key that was no good is asked about again, where a probe is due.
+# An invalid key is checked again after this many seconds, if a probe is due.
 STALE: Final = 20.0
 
 
 class KeyChecks:
-    """What is known of keys from OpenRouter itself."""
+    """What OpenRouter itself says about keys."""
 
     def __init__(self, *, asker: KeyChecker, verdicts: KeyVerdicts, clock: Clock) -> None:
         self._asker = asker
@@ -25,7 +25,7 @@ class KeyChecks:
         self._silent_until = float("-inf")
 
     async def check(self, key: Secret, fingerprint: str) -> KeyKind:
-        """What the key is, as far as OpenRouter says; asks it at most once in a while. Raises `DatabaseUnavailable`."""
+        """Return the kind of a key, asking OpenRouter only once in a while. Raises `DatabaseUnavailable`."""
         async with self._asking:
             if fingerprint in self._good:
                 return KeyKind.MANAGEMENT

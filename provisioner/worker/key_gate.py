@@ -1,8 +1,8 @@
 """Spend no creates on API keys that OpenRouter refuses, and none on any key while OpenRouter is in trouble.
 
-A key that nobody has seen accepted lately is tried by a few requests first, counted over all workers. When these are
-refused the other requests with that key wait, until a probe is accepted or the credential has another key.
-`core.key_health` decides about keys, `core.health` who is to blame; this module asks, waits and remembers.
+A key that was not accepted recently is tried by a few requests first, counted over all workers. If these are refused,
+the other requests with that key wait until a probe is accepted or the credential has another key. `core.key_health`
+decides about keys and `core.target_health` about blame; this module asks, waits and remembers.
 """
 
 import asyncio
@@ -30,19 +30,19 @@ log = structlog.stdlib.get_logger()
 
 _CLOSED: Final = (CredentialUnknown, CredentialUnreadable, CredentialUnavailable)
 TROUBLE: Final = "OpenRouter is in trouble"
-# What Infisical says only after OpenRouter has accepted the key.
+# Results that Infisical only returns after OpenRouter has accepted the key.
 ACCEPTED: Final = frozenset({Result.CREATED, Result.UPDATED, Result.WRONG_SCOPE, Result.NAME_TAKEN})
-# Other requests try the same key: seconds to wait for what they find out, here and then once more in the queue.
+# Seconds to wait for other requests that try the same key: here, and then once more in the queue.
 SOON: Final = 0.3
 # Seconds until a request comes back while OpenRouter is in trouble.
 LATER: Final = 1.0
 # Seconds between two reports to the other workers that a key works.
 RETELL: Final = 60.0
-# Seconds after a release in which workers that have not heard of it may still hold requests back.
+# For this many seconds after a release, workers that do not know of it may still withhold requests.
 SETTLING: Final = 10.0
-# Seconds between two rounds of forgetting keys that nobody uses any more.
+# Seconds between two rounds of forgetting unused keys.
 FORGETTING: Final = 60.0
-# Sealed keys that one worker keeps in mind; each may belong to a single request.
+# Sealed keys that one worker remembers; each may belong to a single request.
 MOST_SEALED: Final = 1000
 
 
@@ -56,10 +56,10 @@ class Postponed(Exception):
 
 @dataclass(slots=True)
 class _Key:
-    """A key in use, whatever the requests call its credential.
+    """A key in use, under whatever names requests give its credential.
 
-    `good`: it was accepted lately. `quarantined`: it was refused. `told_at`: when the others heard that it works.
-    `known` is set as soon as it is good or quarantined.
+    `good`: it was accepted recently. `quarantined`: it was refused. `told_at`: when the other workers were told that it
+    works. `known` is set as soon as it is good or quarantined.
     """
 
     name: str
@@ -73,11 +73,11 @@ class _Key:
 
     @property
     def id(self) -> tuple[str, str]:
-        """What all workers know it by."""
+        """Its identity for all workers."""
         return self.name, self.fingerprint
 
     def learn(self, *, good: bool, quarantined: bool) -> None:
-        """Take over what is known, and tell all who wait for it."""
+        """Take over what is known, and wake all that wait for it."""
         self.good, self.quarantined = good, quarantined
         if good or quarantined:
             self.known.set()
@@ -98,7 +98,7 @@ class KeyGate:
         checks: KeyChecks | None = None,
     ) -> None:
         self.upstream = Upstream()
-        self.refreshed = asyncio.Event()  # what the workers before us left is known
+        self.refreshed = asyncio.Event()  # what earlier workers stored has been read
         self._target = target
         self._health = health
         self._vault = vault
@@ -106,23 +106,23 @@ class KeyGate:
         self._checks = checks
         self._salt = ""
         self._keys: dict[tuple[str, str], _Key] = {}
-        self._by_credential: dict[str, _Key] = {}  # by the word in the row: two may mean one key
+        self._by_credential: dict[str, _Key] = {}  # by the word in the row: two words may mean one key
         self._trying: dict[int, _Key] = {}
         self._released: dict[str, float] = {}
         self._forget_at = clock.monotonic() + FORGETTING
 
     @property
     def trouble(self) -> str | None:
-        """Why creates are held back whatever their key; None when they are not."""
+        """Why creates are withheld whatever their key; None if they are not."""
         return f"{TROUBLE}: {self.upstream.reason}" if self.upstream.is_open else None
 
     def is_fine(self, request: Request, secret: Secret) -> bool:
-        """Whether the request may be sent without asking anybody: nearly always."""
+        """Whether the request may be sent without asking; this is the usual case."""
         key = self._by_credential.get(request.credential)
         return key is not None and key.good and key.secret is secret and not self.upstream.is_open
 
     async def admit(self, claim: Claim, secret: Secret) -> None:
-        """Let a request be sent, or raise `Postponed`."""
+        """Return if a request may be sent, or raise `Postponed`."""
         try:
             key = await self._key(claim.request, secret)
             if key is not None and not key.good:
@@ -134,7 +134,7 @@ class KeyGate:
             raise Postponed(Retry(delay=LATER, message=f"{TROUBLE}: {self.upstream.reason}"))
 
     def accepts(self, claim: Claim, observation: Observation) -> bool:
-        """Note a create's end where that is all there is to do: the key was known to work, and does."""
+        """Note a create's result in the usual case: the key was known to work, and still does."""
         if observation.result not in ACCEPTED or self.upstream.is_open or claim.request.id in self._trying:
             return False
         key = self._by_credential.get(claim.request.credential)
@@ -142,7 +142,7 @@ class KeyGate:
         return key is None or key.good
 
     async def judge(self, claim: Claim, observation: Observation, sent: Secret | None) -> Retry | None:
-        """What a create's end says about the key that was sent: how the request goes on if it is not at fault."""
+        """Learn from a create's result about the key; returns a retry if the request is not at fault."""
         try:
             if observation.result in ACCEPTED:
                 await self._accepted(claim, observation)
@@ -155,21 +155,21 @@ class KeyGate:
         return None
 
     def known_fingerprint(self, request: Request, secret: Secret) -> str | None:
-        """The fingerprint of a request's key if that is at hand, which it nearly always is."""
+        """Return the fingerprint of a request's key if it is known already, which is the usual case."""
         key = self._by_credential.get(request.credential)
         return key.fingerprint if key is not None and key.secret is secret else None
 
     async def fingerprint(self, secret: Secret) -> str | None:
-        """The fingerprint of a key that was sent; None while the database cannot be asked for the salt."""
+        """Return the fingerprint of a key that was sent; None while the database is unavailable for the salt."""
         try:
             return fingerprint(secret, await self._known_salt())
         except DatabaseUnavailable:
             return None
 
     async def refresh(self, *, troubled: bool = True) -> None:
-        """Hear what the other workers found out, and whether a quarantined key was replaced; about once a second.
+        """Read what the other workers found out, and whether a quarantined key was replaced; about once a second.
 
-        Nobody is asked where no named key is quarantined (`troubled`), and nothing here depends on one that was.
+        Does nothing if no named key is quarantined (`troubled`) and nothing here depends on one that was.
         """
         now = self._clock.monotonic()
         for key in tuple(self._keys.values()):
@@ -193,7 +193,7 @@ class KeyGate:
         self.refreshed.set()
 
     async def _compare(self, name: str, refused: set[str], now: float) -> None:
-        """Release what waits for a credential whose key is not among the refused ones any more."""
+        """Release what waits for a credential whose present key is not among the refused ones."""
         request = Request(id=0, project_id="", name="", description=None, credential=name, on_conflict=OnConflict.FAIL)
         try:
             key = await self._key(request, await self._vault.reopen(request))
@@ -206,7 +206,7 @@ class KeyGate:
         self._released.setdefault(name, now + SETTLING)
 
     async def _key(self, request: Request, secret: Secret) -> _Key | None:
-        """What is known of a request's key; None for a sealed one that nothing is known against."""
+        """Return what is known about a request's key; None for a sealed key with nothing against it."""
         key = self._by_credential.get(request.credential)
         if key is not None and (key.secret is secret or key.secret == secret):
             key.secret = secret
@@ -217,7 +217,7 @@ class KeyGate:
         return key
 
     async def _named(self, name: str, secret: Secret) -> _Key:
-        """The key of a named credential; the one that it had before is forgotten."""
+        """Return the key of a named credential, forgetting its previous key."""
         print_ = fingerprint(secret, await self._known_salt())
         if (key := self._keys.get((name, print_))) is None:
             self._keys = {id_: known for id_, known in self._keys.items() if id_[0] != name}
@@ -258,7 +258,7 @@ class KeyGate:
             raise Postponed(Retry(delay=SOON, message=f"others are trying the API key of credential {key.name} first"))
 
     async def _prove(self, key: _Key) -> None:
-        """Spend no create on a key of which OpenRouter itself says that it is none; raises `Postponed`."""
+        """Spend no create on a key that OpenRouter itself calls invalid. Raises `Postponed`."""
         verdict = KeyKind.UNKNOWN if self._checks is None else await self._checks.check(key.secret, key.fingerprint)
         if verdict not in REASONS:
             return
@@ -288,7 +288,7 @@ class KeyGate:
         return now - key.told_at > RETELL and self.upstream.accepted_since(key.name, key.told_at)
 
     async def _replaced(self, claim: Claim, sent: Secret) -> Retry | None:
-        """Whether another key has taken the place of the refused one meanwhile: then nobody is to blame."""
+        """Return a retry if another key has replaced the refused one meanwhile: then nobody is to blame."""
         try:
             if await self._vault.reopen(claim.request) == sent:
                 return None
@@ -330,7 +330,7 @@ class KeyGate:
         )
 
     async def _suspect(self, request: Request, secret: Secret) -> _Key:
-        """The key of a request that was sent without a trial permit."""
+        """Return the key of a request that was sent without a trial permit."""
         key = await self._key(request, secret)
         if key is None:
             name, print_ = id_ = await self._sealed(secret)
@@ -341,7 +341,7 @@ class KeyGate:
         return key
 
     async def _undecided(self, claim: Claim) -> None:
-        """A trial said nothing about the key: another request may try."""
+        """Note that a trial showed nothing about the key, so another request may try."""
         key = self._trying.pop(claim.request.id, None)
         if key is not None:
             await self._health.undecided(*key.id)

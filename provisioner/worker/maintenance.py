@@ -1,4 +1,4 @@
-"""Look after what has time in it: leases, what is due, what others left behind, how far the queues have been served."""
+"""Look after everything with a time limit: leases, due requests, lost workers, progress marks of the queues."""
 
 import asyncio
 from collections import Counter
@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 import structlog
 
-from provisioner.core.errors import DatabaseUnavailable, LeaseLost, ProvisionerError, StatementRefused
+from provisioner.core.errors import DatabaseUnavailable, LeaseLost, ProvisionerError, is_outage
 from provisioner.core.ports import Clock, Queue
 from provisioner.core.queue_values import FRONT, Heartbeat, QueuePosition, QueueSnapshot, WorkerId
 from provisioner.worker.database_retry import DatabaseRetry
@@ -18,37 +18,38 @@ from provisioner.worker.lease_state import LeaseState
 log = structlog.stdlib.get_logger()
 T = TypeVar("T")
 
-# What is due is put in line in lots of this size.
+# Due requests are put in line in lots of this size.
 LOT: Final = 1000
-# A look from the front of a queue passes every entry that was served and that an old transaction keeps from being
-# cleaned away. It may take this share of the time at most.
+# A poll from the front of a queue passes every served entry that an old transaction keeps vacuum from removing. It may
+# take at most this share of the time.
 SHARE: Final = 0.05
-# After a rescue the connection may still be on its way, seconds.
+# Seconds to wait after a rescue, because the lost worker's connection may still be committed.
 RESCUE_PAUSE: Final = 1.0
-# Rows for targets that nobody knows are looked for every so many seconds.
+# Requests for unknown targets are looked for this often, in seconds.
 STRANGERS: Final = 30.0
-STRANGERS_SOON: Final = 2.0  # after one was heard of
+STRANGERS_SOON: Final = 2.0  # after a notification of one
 LOG_TURN: Final = 3600.0
-LOG_AGAIN: Final = 60.0  # there are two days for it
-# What failed is left alone for so long at first, seconds, and for so long at last.
+LOG_AGAIN: Final = 60.0  # partitions exist for two days ahead
+# After a failure, wait this many seconds at first, and at most.
 FIRST_PAUSE: Final = 5.0
 LAST_PAUSE: Final = 300.0
-# Sealed keys of failed requests are looked for every so many seconds, and wiped in lots: each is a write of a wide row.
+# Sealed keys of failed requests are looked for this often, in seconds, and wiped in lots: each is a write to a wide
+# row.
 WIPING: Final = 60.0
 WIPED_AT_ONCE: Final = 200
-# What each statement changed is folded into the counts of requests every so many seconds, so many changes at once.
+# Changes are folded into the counts of requests this often, in seconds, at most this many at once.
 FOLDING: Final = 10.0
-FOLDING_IDLE: Final = 60.0  # without anything to do here
+FOLDING_IDLE: Final = 60.0  # when there is nothing to do here
 FOLDED_AT_ONCE: Final = 10_000
-# No claim's answer is waited for so long, seconds: what is in flight for longer and unknown to us was never sent.
+# No claim's answer takes this many seconds: older claims in flight that we do not know of were never sent.
 FORGOTTEN: Final = 30.0
-# A worker that has had nothing to do for so many seconds, and hears of what is new, looks that many times more seldom.
+# A worker that was idle for this many seconds, and receives notifications, polls this many times less often.
 CALM: Final = 15.0
 UNHURRIED: Final = 2.0
 
 
 class Maintenance:
-    """The part of a worker that runs whatever happens to its requests."""
+    """The part of a worker that runs independently of its requests."""
 
     def __init__(
         self,
@@ -92,7 +93,7 @@ class Maintenance:
         self.notified = False
 
     async def enter(self) -> None:
-        """Enter the list of workers, with a new lease, and learn the time: nothing is claimed before that."""
+        """Register this worker, with a new lease, and learn the time; nothing is claimed before that."""
         asked_at, targets = 0.0, tuple(self._feeders)
 
         async def register() -> WorkerId:
@@ -107,25 +108,25 @@ class Maintenance:
         await self._database_retry.call(self._look)
 
     def hurry(self) -> None:
-        """Look now at what there is to do: something may be due."""
+        """Poll now: something may be due."""
         self._stir.set()
 
     def heard(self) -> None:
-        """There is something in line: no look need tell."""
+        """Note that a notification came, so no poll is needed for it."""
         self.busy_at = self._clock.monotonic()
 
     def unknown_target_seen(self) -> None:
-        """There is something in line for a target that is not ours: it may be nobody's."""
+        """Note that a request is in line for a target that is not ours; it may be nobody's."""
         self._due["strangers"] = min(self._due.get("strangers", 0.0), self._stranger_at)
 
     def stop(self) -> None:
-        """Tell others that this worker is about to leave; go on keeping its lease."""
+        """Tell the others that this worker is about to leave, and keep its lease until then."""
         self._stopping = True
         self._due["renew"] = 0.0
         self._stir.set()
 
     async def run(self) -> None:
-        """Keep until cancelled."""
+        """Run rounds until cancelled."""
         while True:
             snapshot, began = None, self._clock.monotonic()
             try:
@@ -137,7 +138,7 @@ class Maintenance:
             await self._sleep(snapshot)
 
     async def _round(self) -> QueueSnapshot:
-        if self._is_due("log", LOG_TURN):  # first of all: what is written down needs its place
+        if self._is_due("log", LOG_TURN):  # first, because everything that is logged needs a partition
             await self._apart("log", self._turn_log)
         if self._is_due("renew", self._lease / 3):
             await self._renew()
@@ -160,26 +161,26 @@ class Maintenance:
         return snapshot
 
     async def _apart(self, duty: str, act: Callable[[], Awaitable[None]]) -> None:
-        """Do something that nothing else depends on: what the database refuses keeps nobody from the rest."""
+        """Run a duty that nothing else depends on, so that its failure does not stop the others."""
         try:
             await act()
             self._pauses.pop(duty, None)
         except ProvisionerError as error:
             pause = self._pauses[duty] = min(2 * self._pauses.get(duty, FIRST_PAUSE / 2), LAST_PAUSE)
             self._due[duty] = self._clock.monotonic() + pause
-            if isinstance(error, DatabaseUnavailable) and not isinstance(error, StatementRefused):
-                raise  # the database is away, or this takes too long: the next round begins with the others
+            if is_outage(error):
+                raise  # the database is unavailable, or this is too slow: the next round starts with the others
             log.warning("upkeep_failed", duty=duty, error=str(error), again_in=pause)
 
     async def _ask(self, statement: Awaitable[T]) -> T:
-        """Wait for one statement. Each is a sign of life: on a busy machine a whole round of them may take long."""
+        """Run one statement and count it as a sign of life: a whole round may take long on a busy machine."""
         self.moves += 1
         return await statement
 
     async def _turn_log(self) -> None:
         if not await self._ask(self._queue.turn_log(keep=self._keep_log)):
             self._due["log"] = self._clock.monotonic() + LOG_AGAIN
-            log.info("attempt_log_not_turned", reason="it is locked by somebody else", again_in=LOG_AGAIN)
+            log.info("attempt_log_not_turned", reason="another session has locked it", again_in=LOG_AGAIN)
 
     async def _fail_unknown_targets(self) -> None:
         for request in await self._ask(self._queue.fail_unknown_targets(LOT)):
@@ -235,7 +236,7 @@ class Maintenance:
 
     async def _promote(self) -> None:
         heads = await self._ask(self._queue.promote(LOT))
-        # What is due and cannot be taken is in somebody's hand, who may keep it for hours.
+        # A due request that cannot be taken is locked by somebody, perhaps for hours.
         self._blocked = not heads
         for name, place in heads.items():
             if name in self._feeders:
@@ -247,17 +248,17 @@ class Maintenance:
             log.warning("requests_rescued", requests=rescued.requests, workers=list(rescued.workers))
 
     async def _wipe(self) -> None:
-        """Wipe sealed keys that failed requests have kept for long enough; what is left of a large lot next time."""
+        """Wipe sealed keys that failed requests have kept for long enough, one lot at a time."""
         lot, self._wiped_at_once = self._wiped_at_once, max(1, self._wiped_at_once // 4)
         wiped = await self._ask(self._queue.wipe(lot, keep=self._keep_failed))
-        self._wiped_at_once = min(2 * lot, WIPED_AT_ONCE)  # a lot that took too long comes again as a quarter
+        self._wiped_at_once = min(2 * lot, WIPED_AT_ONCE)  # a lot that took too long is halved twice
         if wiped.more:
             self._due["wipe"] = 0.0
         if wiped.keys:
             log.info("sealed_keys_wiped", requests=wiped.keys)
 
     async def _release_forgotten(self) -> None:
-        """Give back what a claim brought whose answer was lost, and which was committed only after we had looked."""
+        """Give back what a claim took whose answer was lost and which was committed after we had checked."""
         worker, known = self._lease_state.worker, tuple(self._lease_state.held)
         for name in self._feeders:
             if lost := await self._ask(self._queue.release_lost(worker, target=name, known=known, older=FORGOTTEN)):
@@ -271,17 +272,17 @@ class Maintenance:
         return True
 
     def idle(self, seconds: float) -> bool:
-        """Whether there has been nothing to do for so long."""
+        """Whether there has been nothing to do for this long."""
         return self._clock.monotonic() - self.busy_at > seconds
 
     def _measure(self) -> float:
-        """Creates a second since the last renewal."""
+        """Return the creates a second since the last renewal."""
         now, (then, before) = self._clock.monotonic(), self._counted
         self._counted = (now, self._lease_state.created)
         return (self._lease_state.created - before) / max(now - then, 1e-3)
 
     async def _sleep(self, snapshot: QueueSnapshot | None) -> None:
-        """Until the next look: a poll away, or when the next request is due."""
+        """Sleep until the next poll, or until the next request is due."""
         pause, blocked, self._blocked = self._poll, self._blocked, False
         if self.notified and self.idle(CALM):
             pause *= UNHURRIED

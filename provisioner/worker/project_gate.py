@@ -1,7 +1,7 @@
 """Spend no creates on projects in which the machine identity may not create.
 
-The first refusal is enough: the project's requests wait from then on, and the list of the identity's projects tells
-which others are outside. `core.project_health` decides; this module asks, waits and remembers.
+The first refusal is enough: from then on the project's requests wait, and the list of the identity's projects shows
+which other projects are outside. `core.project_health` decides; this module asks, waits and remembers.
 """
 
 import asyncio
@@ -27,11 +27,12 @@ from provisioner.core.project_health import (
 )
 from provisioner.worker.key_gate import Postponed
 from provisioner.worker.project_trials import ProjectTrials
+from provisioner.worker.reads import learn_from
 
 log = structlog.stdlib.get_logger()
 
 _CAUSES: Final = {Result.NOT_IN_PROJECT: Cause.NOT_IN_PROJECT, Result.FORBIDDEN: Cause.NO_PERMISSION}
-# What Infisical says only after it has found the identity to be allowed to create in the project.
+# Results that Infisical only returns after it has found that the identity may create in the project.
 PASSED: Final = frozenset({Result.CREATED, Result.NAME_TAKEN, Result.KEY_REFUSED})
 OUTSIDE: Final = (
     "the machine identity is not in project {}, or there is no such project: add it there, with a role that may create"
@@ -39,23 +40,23 @@ OUTSIDE: Final = (
 )
 # Seconds that creates wait at most for a list that is being read.
 PATIENCE: Final = 5.0
-# Seconds between two looks at what others found out, while nothing is quarantined; else each round looks.
+# Seconds between two reads of other workers' findings while nothing is quarantined; otherwise every round reads them.
 CALM: Final = 5.0
-# Seconds that a read by another worker takes to be told, and how often that is waited for.
+# Seconds until another worker's read of the list has been stored, and how often to wait for it.
 SOON: Final = 0.3
 OFTEN: Final = 4
-# Seconds in which a claim that was told to wait has been put back, whatever the database does.
+# Seconds until a claim that was told to wait has certainly been put back.
 SETTLING: Final = 15.0
-# Seconds between two rounds of forgetting projects for which nothing waits any more.
+# Seconds between two rounds of forgetting projects for which nothing waits.
 FORGETTING: Final = 60.0
-MOST_ACCEPTED: Final = 10_000  # projects that one worker remembers to have created in
-MOST_PROBES: Final = 64  # that go out together, once those before have passed
+MOST_ACCEPTED: Final = 10_000  # projects with accepted creates that one worker remembers
+MOST_PROBES: Final = 64  # probes that are sent together once the previous ones passed
 
 
 class ProjectGate:
-    """Lets the requests of one target pass whose projects let the identity create.
+    """Lets the requests of one target pass if the identity may create in their project.
 
-    `eager`: at the start everything that is quarantined is looked at again, whatever the time.
+    `eager`: at the start, everything that is quarantined is checked again at once.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class ProjectGate:
         clock: Clock,
         eager: bool = False,
     ) -> None:
-        self.refreshed = asyncio.Event()  # what the workers before us left is known, and looked at if we are eager
+        self.refreshed = asyncio.Event()  # what earlier workers stored is known, and checked again if we are eager
         self._target = target
         self._health = health
         self._source = joined
@@ -77,7 +78,7 @@ class ProjectGate:
         self._eager = eager
         self._quarantined: Mapping[str, QuarantinedProject] = {}
         self._accepted: set[str] = set()
-        self._joined: frozenset[str] | None = None  # None: not known, or not to be relied upon
+        self._joined: frozenset[str] | None = None  # None: unknown, or not reliable
         self._joined_at = self._told_at = float("-inf")
         self._open = asyncio.Event()
         self._open.set()
@@ -85,20 +86,20 @@ class ProjectGate:
         self._look_at = self._forget_at = float("-inf")
         self._width = 1
         self._trials = ProjectTrials(clock)
-        # Projects that were released lately, until when: who was claimed before may be put back for them after that.
+        # When projects were released: requests claimed before may be put back to wait for them after that.
         self._released: dict[str, float] = {}
 
     def is_wary(self, claim: Claim) -> bool:
-        """Whether a create has to ask: seldom, once a project is known."""
+        """Whether a create has to ask first; rarely true once a project is known."""
         return bool(self._quarantined) or not self._open.is_set() or claim.request.project_id not in self._accepted
 
     def note(self, observation: Observation) -> None:
-        """A create has ended: if it was refused for its project, none leaves until it is known which are like it."""
+        """Note a create's result: after a refusal for its project, creates wait until similar projects are known."""
         if observation.result in _CAUSES and observation.proof is not Proof.NONE:
             self._open.clear()
 
     async def admit(self, claim: Claim) -> None:
-        """Let a request be created, or raise `Postponed`."""
+        """Return if a request may be created, or raise `Postponed`."""
         project = claim.request.project_id.lower()
         await self._trials.enter(project, claim.request.id, is_known=lambda: self._is_known(project))
         with suppress(TimeoutError):
@@ -111,7 +112,7 @@ class ProjectGate:
             raise Postponed(database_silent(message)) from error
 
     def _is_known(self, project: str) -> bool:
-        """Whether nothing can be learned from a create there: it is known to pass, or to be refused."""
+        """Whether a create there would teach nothing: it is known to pass, or to be refused."""
         if project in self._accepted or project in self._quarantined:
             return True
         return self._joined is not None and (project in self._joined or (bool(self._quarantined) and self._is_fresh()))
@@ -121,7 +122,7 @@ class ProjectGate:
         return self._clock.monotonic() - self._joined_at <= FRESH.total_seconds()
 
     def leave(self, claim: Claim) -> None:
-        """A claim has come to its end, whatever it was."""
+        """Note that a claim has ended, whatever its outcome."""
         self._trials.leave(claim.request.project_id.lower(), claim.request.id)
 
     async def _check(self, project: str) -> None:
@@ -129,7 +130,7 @@ class ProjectGate:
         if one is None:
             if not self._quarantined or self._joined is None or project in self._accepted or project in self._joined:
                 return
-            # The list that showed others to be outside lacks this one too; it may have been joined since.
+            # The list that showed others to be outside lacks this project too, but it may have been joined since.
             if self._is_fresh():
                 await self._keep({project: self._outside(project)})
             elif self._clock.monotonic() - self._told_at > FRESH.total_seconds():
@@ -141,7 +142,7 @@ class ProjectGate:
         raise Postponed(waiting_for_permission(project, one))
 
     async def judge(self, claim: Claim, observation: Observation) -> Retry | None:
-        """What a create's end says about its project: how the request goes on if that is to blame."""
+        """Learn from a create's result about its project; returns a retry if the project is to blame."""
         project, cause = claim.request.project_id.lower(), _CAUSES.get(observation.result)
         if observation.result in PASSED:
             if len(self._accepted) >= MOST_ACCEPTED:
@@ -168,9 +169,9 @@ class ProjectGate:
         return waiting_for_permission(project, one)
 
     async def refresh(self, *, troubled: bool = True) -> None:
-        """Hear what the other workers found out, and whether the identity has joined or may create now.
+        """Read what the other workers found out, and whether the identity has joined or may create now.
 
-        Nobody is asked where no project is quarantined (`troubled`), and none was here.
+        Does nothing if no project is quarantined (`troubled`) and none was here.
         """
         now = self._clock.monotonic()
         quiet = not self._quarantined and not self._released and self.refreshed.is_set()
@@ -196,16 +197,16 @@ class ProjectGate:
         self._note_released(before.keys() - self._quarantined.keys())
 
     def _note_released(self, projects: Collection[str]) -> None:
-        """A claim that was told to wait before these were released may be put back after that."""
+        """Remember released projects: a claim that was told to wait may be put back after the release."""
         until = self._clock.monotonic() + SETTLING
         self._released.update(dict.fromkeys(projects, until))
 
     async def _keep(self, projects: Mapping[str, QuarantinedProject]) -> None:
-        """Quarantine projects, or keep them so, and take their requests out of the line."""
+        """Quarantine projects, or keep them quarantined, and take their requests out of the line."""
         new = [project for project in projects if project not in self._quarantined]
         requests = await self._health.keep(projects)
         self._quarantined = {**self._quarantined, **projects}
-        telling = requests or any(one.confirmed for one in projects.values())  # what was claimed meanwhile says no more
+        telling = requests or any(one.confirmed for one in projects.values())  # requests claimed meanwhile add nothing
         for project in new[:1] if telling else ():
             log.warning(
                 "project_quarantined",
@@ -229,7 +230,7 @@ class ProjectGate:
             await self._free([project], "a create was allowed there")
 
     async def _read(self, *, refused: bool) -> None:
-        """Read the list of the identity's projects, unless somebody has just done so."""
+        """Read the list of the identity's projects, unless another worker has just done so."""
         async with self._reading:
             if not await self._health.may_read(refused=refused):
                 await (self._hear() if refused else self._look())
@@ -238,13 +239,13 @@ class ProjectGate:
             if not granted.permits:
                 return
             seen, projects = await self._source.projects()
-            self._reads.learn(seen.rate, metered=seen.metered, throttled_for=seen.retry_after, elapsed=seen.elapsed)
+            learn_from(self._reads, seen)
             if seen.result is not Result.FOUND:
                 return
             await self._conclude(frozenset(project.id for project in projects))
 
     async def _hear(self) -> None:
-        """Wait a little until the worker that reads the list has told what is in it."""
+        """Wait briefly until the worker that reads the list has stored its contents."""
         known = len(self._quarantined)
         for _ in range(OFTEN):
             await asyncio.sleep(SOON)
@@ -265,7 +266,7 @@ class ProjectGate:
             await self._keep({project: self._outside(project) for project in found.quarantine})
 
     async def _probe(self, *, all_of_them: bool) -> None:
-        """Let single requests try whether the identity may create by now."""
+        """Let single requests test whether the identity may create by now."""
         passed = all_of_them or self._width > 1
         if not await self._health.may_probe(passed=passed):
             return

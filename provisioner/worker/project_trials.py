@@ -1,7 +1,8 @@
-"""Few creates at first in projects in which nobody has created: the first one tells whether the identity may.
+"""Limit creates in projects whose permissions are unknown, until the first creates have shown them.
 
-One create at a time leaves for each such project. Over all of them there are as many as have passed, and one at first:
-so the pace doubles with every answer, and a thousand projects without the identity cost one create a worker.
+Each such project has one create in flight. Over all of them, one create may be in flight at first, and then as many as
+have passed. So the pace doubles with every round of answers, and a thousand projects without the identity cost one
+create per worker.
 """
 
 import asyncio
@@ -11,25 +12,25 @@ from typing import Final
 
 from provisioner.core.ports import Clock
 
-# Seconds that a create waits at most for those before it: they take a second, and a server that is slow is no reason
-# to stand still.
+# Seconds that a create waits at most for those before it. They usually take one second; if the server is slow, creating
+# goes on anyway.
 PATIENCE: Final = 10.0
-# Seconds without such creates after which it begins with one again: what is asked for next may be another kind.
+# After this many seconds without such creates the limit is one again: the next projects may be of another kind.
 IDLE: Final = 5.0
 
 
 class ProjectTrials:
-    """Which creates are under way in projects that nobody knows; of one worker and target."""
+    """The creates in flight in unknown projects, for one worker and target."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._passed = 0  # lately, and what refusals left of it
-        self._under_way: dict[str, int] = {}  # the request that is tried, by project
+        self._passed = 0  # recently; refusals reduce it
+        self._under_way: dict[str, int] = {}  # the request being tried, by project
         self._ended = asyncio.Event()
         self._ended_at = float("-inf")
 
     async def enter(self, project: str, request: int, *, is_known: Callable[[], bool]) -> None:
-        """Wait for the turn of a request, as long as its project is not known."""
+        """Wait for a request's turn, as long as its project is unknown."""
         with suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
                 while not is_known() and (project in self._under_way or len(self._under_way) >= self._room()):
@@ -38,7 +39,7 @@ class ProjectTrials:
             self._under_way.setdefault(project, request)
 
     def leave(self, project: str, request: int, *, passed: bool | None = None) -> None:
-        """A request is not tried any more: it `passed`, it was refused, or (None) nothing was learned."""
+        """Note the end of a request's trial: it `passed`, was refused, or (None) showed nothing."""
         if self._under_way.get(project) != request:
             return
         del self._under_way[project]
@@ -49,7 +50,7 @@ class ProjectTrials:
         self._ended = asyncio.Event()
 
     def _room(self) -> int:
-        """How many may be under way."""
+        """Return how many creates may be in flight."""
         if not self._under_way and self._clock.monotonic() - self._ended_at > IDLE:
             self._passed = 0
         return max(1, self._passed)

@@ -1,18 +1,18 @@
-"""Write down what a call was and how it ended, for the attempt log. Pure."""
+"""Make the attempt log's records of calls. Pure."""
 
 from datetime import datetime
 from typing import Final
 
 from provisioner.core.model import Action, AttemptRecord, Claim, Observation, Proof, Result
 
-# What certainly left nothing behind, because it never left.
+# Results of calls that certainly left nothing behind, because they were never sent.
 _UNSENT: Final = frozenset(
     {Result.NOT_SENT, Result.CREDENTIAL_UNKNOWN, Result.CREDENTIAL_UNREADABLE, Result.CREDENTIAL_AWAY}
 )
 
 
 def lost_attempt(claim: Claim, now: datetime, message: str) -> AttemptRecord:
-    """What is logged for a create that may have been sent, and whose answer nobody will read."""
+    """Return the record of a create that may have been sent, and whose answer will never be read."""
     return AttemptRecord(
         action=Action.CREATE,
         started_at=claim.claimed_at,
@@ -34,7 +34,7 @@ def was_sent(observation: Observation) -> bool:
 
 
 def record_of(action: Action, started_at: datetime, observation: Observation) -> AttemptRecord:
-    """What is logged for a call and its end."""
+    """Return the record of a call."""
     return AttemptRecord(
         action=action,
         started_at=started_at,

@@ -1,4 +1,4 @@
-"""Write outcomes down in batches: at once when little is going on, in fewer and larger transactions under load."""
+"""Record outcomes in batches: at once under light load, in fewer and larger transactions under heavy load."""
 
 import asyncio
 import logging
@@ -21,21 +21,21 @@ from provisioner.worker.lease_state import LeaseState
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
-# Under load a batch is written every so many seconds, or as soon as it is this large.
+# Under load a batch is recorded this often, in seconds, or as soon as it is this large.
 GATHER: Final = 0.05
 ENOUGH: Final = 200
-# A batch has some more by the time it is written. They go with it: alone they would be as many transactions once more.
+# More outcomes may arrive while a batch waits. They join it, because alone they would double the transactions.
 LARGEST: Final = 2 * ENOUGH
-# With no more than this many requests in hand, an outcome is written at once: somebody may be waiting for it.
+# With at most this many requests in hand, an outcome is recorded at once: somebody may be waiting for it.
 FEW: Final = 8
-# A batch that was too slow is tried again in lots of a quarter: three of them find the largest lot that ends in its
-# time. Lots that take less than QUICK seconds grow, those that take over SLOW shrink: a statement may take 10 s.
+# A batch that was too slow is retried in lots of a quarter: three such steps find the largest lot that succeeds in
+# time. Lots that take less than QUICK seconds grow, and those that take over SLOW shrink: a statement may take 10 s.
 SHRINK: Final = 4
 QUICK: Final = 1.0
 SLOW: Final = 3.0
-# What the database answers with an error that may pass is tried so often: ten workers that collide are through by then.
+# Temporary errors are retried this often: by then even ten colliding workers have got through.
 TRIES: Final = 6
-# What can neither be recorded nor set aside is tried again after so many seconds at first, and at last.
+# An outcome that can neither be recorded nor set aside is retried after this many seconds at first, and at most.
 AGAIN: Final = 1.0
 LONGEST: Final = 300.0
 
@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 
 class Settler:
-    """Takes settlements from the creators and records them, never losing one while this process lives."""
+    """Takes settlements from the creators and records them; it loses none while this process lives."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Settler:
         self._pauses: dict[tuple[int, int], float] = {}
 
     def add(self, settlement: Settlement) -> None:
-        """Take over one settlement; it will be recorded."""
+        """Accept one settlement; it will be recorded."""
         self._pending.append(settlement)
         self._arrived.set()
         self._written.clear()
@@ -76,7 +76,7 @@ class Settler:
             self._enough.set()
 
     def hurry(self) -> None:
-        """Nothing more is on its way, so what is gathered need not wait for company."""
+        """Record what has been gathered now, because nothing more is coming."""
         if self._pending:
             self._enough.set()
 
@@ -107,7 +107,7 @@ class Settler:
             pass
 
     async def _record(self, batch: Sequence[Settlement]) -> None:
-        """Record a batch: whole, or in lots as large as end in their time, or what is refused one by one."""
+        """Record a batch: as a whole, or in lots small enough to succeed in time, or one by one after a refusal."""
         lots = deque([batch])
         while lots:
             lot = lots.popleft()
@@ -146,11 +146,11 @@ class Settler:
         self._lease_state.retried.update(
             settlement.claim.request.target for settlement in unsuccessful if type(settlement.outcome) is Retry
         )
-        # Successes are counted, not logged, at the default level.
+        # At the default level successes are counted, not logged.
         _tell(batch if log.is_enabled_for(logging.DEBUG) else unsuccessful, report)
 
     async def _try(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Make a call until the database answers; what it says is no absence a few times over, but for slowness."""
+        """Repeat a call until the database answers; any answer except slowness is retried a few times."""
         for number in range(1, TRIES + 1):
             try:
                 return await self._database_retry.call(call)
@@ -161,14 +161,14 @@ class Settler:
         raise AssertionError
 
     def _resize(self, written: int, took: float) -> None:
-        """After a batch was too slow the next ones are small; while they are quick they grow again."""
+        """Reduce the batch size after a slow batch, and increase it while batches are quick."""
         if self._size < LARGEST and took < QUICK:
             self._size = LARGEST if self._size * 2 >= LARGEST else max(self._size, min(self._size * 2, written * 2))
         elif took > SLOW:
             self._size = max(1, min(self._size, written) // 2)
 
     async def _replace(self, settlement: Settlement, error: OutcomeUnstorable) -> None:
-        """What came cannot be stored: that is what is recorded; if not even that can be, it is set aside."""
+        """Record that the outcome cannot be stored; if that fails too, set the outcome aside."""
         log.error("settlement_unstorable", request=settlement.claim.request.id, error=str(error))
         claim = with_doubt(settlement.claim, possible_create(settlement.claim, self._clock.now()))
         fitting = replace(settlement, claim=claim, outcome=UNSTORABLE, records=())
@@ -178,13 +178,13 @@ class Settler:
             await self._set_aside(fitting, str(again))
 
     async def _set_aside(self, settlement: Settlement, reason: str) -> None:
-        """The others go on; with all that is known of it this one waits until it can be recorded."""
+        """Set one outcome aside with all its data, so that the others can go on."""
         worker, claim = self._lease_state.worker, settlement.claim
         made = settlement.outcome.connection.id if isinstance(settlement.outcome, Succeed) else None
         try:
             await self._try(lambda: self._queue.set_aside(worker, settlement, reason=reason))
         except (OutcomeRefused, OutcomeDelayed, DatabaseUnusable) as error:
-            # Not even that: it is kept in hand, and tried again when the others have had their turn.
+            # Even that failed: keep it in memory, and retry it after the others.
             said = {"reason": reason, "error": str(error)}
             log.error("outcome_not_kept", request=claim.request.id, connection=made, **said)  # noqa: TRY400 - no traceback
             pause = self._pauses[claim.mark] = min(2 * self._pauses.get(claim.mark, AGAIN / 2), LONGEST)
@@ -197,7 +197,7 @@ class Settler:
 
 def _tell(batch: Sequence[Settlement], report: Report) -> None:
     """Log what a person may want to know."""
-    if report.fenced:  # others have taken them over, or an earlier try to record them went through unheard
+    if report.fenced:  # other workers have taken them over, or an earlier try was recorded although its answer was lost
         log.info("settlements_fenced", requests=sorted(report.fenced))
     for settlement in batch:
         request = settlement.claim.request

@@ -1,4 +1,4 @@
-"""Let no more creates of a target be out than this worker has slots for, and agree on slots with the others."""
+"""Limit a target's creates in flight to this worker's slots, and agree on slots with the other workers."""
 
 import asyncio
 import sys
@@ -20,47 +20,47 @@ from provisioner.worker.lease_state import LeaseState
 
 log = structlog.stdlib.get_logger()
 
-# The others are asked this often at most, seconds: a worker with fast calls would otherwise do little else.
+# The others are asked at most this often, in seconds: a worker with fast calls would do little else.
 LEAST_PAUSE: Final = 0.02
-# While the database is away, what was allotted last holds, as long as the lease does.
+# While the database is unavailable, the last allotment stays valid as long as the lease does.
 AWAY: Final = 0.5
 _ACCEPTED: Final = frozenset({Result.CREATED, Result.UPDATED, Result.WRONG_SCOPE, Result.NAME_TAKEN})
-# How a call ends that waits for its turn in vain; also the login that it needs.
+# Results of a call that waited for its turn in vain; also of the login that it needs.
 _EXCUSABLE: Final = frozenset({Result.UNKNOWN, Result.TOKEN_TROUBLE})
-# What never reached the server's tables for a reason of its own, or of ours.
+# Results of calls that never reached the server's tables, for another reason.
 _SILENT: Final = frozenset(
     {Result.THROTTLED, Result.CREDENTIAL_UNKNOWN, Result.CREDENTIAL_UNREADABLE, Result.CREDENTIAL_AWAY}
 )
 
 
 class OpenGate:
-    """The gate of a target that bears any number of creates."""
+    """The gate of a target without a limit on creates in flight."""
 
     room: int = sys.maxsize
 
     async def send(self, call: Callable[[], Awaitable[Observation]]) -> Observation:
-        """Send a create, or credentials, as soon as there is a slot for it."""
+        """Send a create, or a key for a connection, as soon as a slot is free."""
         return await call()
 
     def without_slot(self) -> AbstractContextManager[None]:
-        """Somebody who has a claim does something that needs no slot: another claim may be worked on meanwhile."""
+        """Do something for a claim that needs no slot; another claim may be worked on meanwhile."""
         return nullcontext()
 
     def excuses(self, observation: Observation, began: float) -> bool:  # noqa: ARG002  # there are never too many
-        """Whether a failure is blamed on how many were in flight, and neither on the request nor on the target."""
+        """Whether a failure is blamed on the number in flight, and neither on the request nor on the target."""
         return False
 
     def need(self, wanted: int) -> None:
-        """So many slots could be used now: ask for them if that is news."""
+        """Ask for this many slots if that has changed."""
 
     def rest(self) -> None:
-        """There is nothing to do: the others, if there are any, may have our slots."""
+        """Offer our slots to the others: there is nothing to do."""
 
     def renegotiate(self) -> None:
-        """Others wait for slots, or an operator has changed the limit: what we have is agreed on anew."""
+        """Agree on slots again: others wait for some, or an operator has changed the limit."""
 
     def forget(self) -> None:
-        """The lease was lost, and our slots with it."""
+        """Give up our slots: the lease was lost."""
 
     async def run(
         self,
@@ -70,9 +70,9 @@ class OpenGate:
         wants: Callable[[], int],
         changed: Callable[[], None],
     ) -> None:
-        """Agree with the others on who has how many slots, until cancelled.
+        """Agree with the others on the slots until cancelled.
 
-        `wants` tells how many could be used, `changed` is called when there are more or fewer of them than before.
+        `wants` returns how many could be used; `changed` is called when the number of slots changes.
         """
 
 
@@ -93,21 +93,21 @@ class SlotGate(OpenGate):
 
     @property
     def room(self) -> int:  # type: ignore[override]  # computed here
-        """Claims that may be worked on at once: one a slot, and those that are about something else than a create."""
+        """The number of claims that may be worked on at once: one per slot, and those that need no slot at present."""
         return self._slots.slots + self._lent
 
     @property
     def running(self) -> int:
-        """Calls that are out."""
+        """The number of calls in flight."""
         return self._slots.running
 
     async def send(self, call: Callable[[], Awaitable[Observation]]) -> Observation:
-        """Send a create, or credentials, as soon as there is a slot for it."""
+        """Send a create, or a key for a connection, as soon as a slot is free."""
         if not self._slots.is_free:
             await self._wait()
         now = self._clock.monotonic()
         if self._slots.rests:
-            self._stir.set()  # the others hear of it at once, and not when our rest would have ended
+            self._stir.set()  # the others learn of it now, not after our pause
         number, sent_at = self._slots.begin(now)
         ending, metered = Ending.NOTHING, False
         try:
@@ -132,12 +132,12 @@ class SlotGate(OpenGate):
                 await turn
             except asyncio.CancelledError:
                 if turn.done() and not turn.cancelled():
-                    self._let_in()  # somebody else may have it
+                    self._let_in()  # another task may use it
                 raise
 
     @contextmanager
     def without_slot(self) -> Iterator[None]:
-        """Somebody who has a claim does something that needs no slot: another claim may be worked on meanwhile."""
+        """Do something for a claim that needs no slot; another claim may be worked on meanwhile."""
         self._lent += 1
         self._changed()
         try:
@@ -146,26 +146,26 @@ class SlotGate(OpenGate):
             self._lent -= 1
 
     def excuses(self, observation: Observation, began: float) -> bool:
-        """Whether a failure is blamed on how many were in flight, and neither on the request nor on the target."""
+        """Whether a failure is blamed on the number in flight, and neither on the request nor on the target."""
         return observation.result in _EXCUSABLE and self._slots.excuses(began)
 
     def need(self, wanted: int) -> None:
-        """So many slots could be used now: ask for them if that is news."""
+        """Ask for this many slots if that has changed."""
         if self._slots.could_use(wanted):
             self._stir.set()
 
     def rest(self) -> None:
-        """There is nothing to do: the others, if there are any, may have our slots."""
+        """Offer our slots to the others: there is nothing to do."""
         if self._slots.awaited:
             self._stir.set()
 
     def renegotiate(self) -> None:
-        """Others wait for slots, or an operator has changed the limit: what we have is agreed on anew."""
+        """Agree on slots again: others wait for some, or an operator has changed the limit."""
         if self._slots.slots:
             self._stir.set()
 
     def forget(self) -> None:
-        """The lease was lost, and our slots with it."""
+        """Give up our slots: the lease was lost."""
         self._slots.forget()
         self._stir.set()
 
@@ -177,7 +177,7 @@ class SlotGate(OpenGate):
         wants: Callable[[], int],
         changed: Callable[[], None],
     ) -> None:
-        """Agree with the others on who has how many slots, until cancelled."""
+        """Agree with the others on the slots until cancelled."""
         self._changed = changed
         while True:
             pause = AWAY
@@ -195,7 +195,7 @@ class SlotGate(OpenGate):
         worker, asked_at = lease_state.worker, self._clock.monotonic()
         told = self._slots.read(wants(), asked_at)
         allotment = await self._shared.exchange(worker, told)
-        if worker != lease_state.worker:  # the lease was lost meanwhile: it is asked again under another number
+        if worker != lease_state.worker:  # the lease was lost meanwhile: ask again under the new number
             return 0.0
         before = self._slots.slots
         self._slots.obey(allotment, asked_at, told=told)
@@ -236,7 +236,7 @@ def _ending(observation: Observation) -> Ending:
     if observation.result in _SILENT or (observation.result is Result.TOKEN_TROUBLE and observation.status is None):
         return Ending.NOTHING
     if observation.result is Result.UNKNOWN:
-        # Only an error with Infisical's own id was said by Infisical.
+        # Only errors with Infisical's own request id come from Infisical.
         return Ending.FAILED if observation.req_id is None else Ending.BROKEN
     if observation.result is Result.KEY_REFUSED and observation.elapsed >= SLOW:
         return Ending.STRAINED

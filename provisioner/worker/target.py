@@ -1,4 +1,4 @@
-"""One Infisical, as the parts of a worker that deal with it share it."""
+"""One Infisical, as the parts of a worker share it."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -16,14 +16,13 @@ from provisioner.worker.slots import OPEN, OpenGate
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """One Infisical and the ways to it.
+    """One Infisical and the ways to reach it.
 
-    `writes`, `changes` and `removals` are the budgets of creates, PATCHes and DELETEs; with a `shared_budget` all spend
-    that of creates. `keys` keeps creates from being spent on keys that are refused, `projects` on projects
-    without the identity, `incidents` hears why creates are
-    held back, `gate` keeps too many from being in flight; without them nothing does. `recorded` tells which request of
-    another target has recorded a connection, if any. `clock` is what is known of this Infisical's clock, and
-    `clock_store` where that outlives this process.
+    `writes`, `changes` and `removals` are the budgets for creates, PATCHes and DELETEs; with a `shared_budget` all use
+    that of creates. `keys` spends no creates on refused keys, and `projects` none on projects without the identity.
+    `incidents` receives the reasons for withholding creates, and `gate` limits the number in flight; all of these are
+    optional. `recorded` returns which request of another target has recorded a connection, if any. `clock` is what is
+    known about this Infisical's clock, and `clock_store` keeps that beyond this process.
     """
 
     name: str
@@ -46,7 +45,7 @@ class Target:
     clock_store: ClockStore | None = None
 
     def allowance(self, now: float) -> tuple[int | None, float]:
-        """How many creates may be under way (None: any number), and in how many seconds that may change."""
+        """Return how many creates may run at once (None: any number), and the seconds until that may change."""
         allowed, pause = self.breaker.allowance(now)
         if allowed is None and self.keys is not None:
             return self.keys.upstream.allowance(now)
@@ -54,7 +53,7 @@ class Target:
 
     @property
     def held(self) -> str | None:
-        """Why creates are held back; None when they are not."""
+        """Why creates are withheld; None if they are not."""
         if self.breaker.is_open:
             return self.breaker.reason
         return None if self.keys is None else self.keys.trouble

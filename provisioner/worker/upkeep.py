@@ -1,7 +1,7 @@
-"""What may take its time: outcomes that were set aside, requests without a place, the counts.
+"""Do slow work beside the maintenance: outcomes that were set aside, requests without a place in line, the counts.
 
-Beside the keeper, so that no lease waits for any of it. What fails keeps nothing else from being done, and is tried
-again after a pause that grows.
+It has its own tasks, so that no lease waits for it. A failure does not stop the other duties, and is retried after
+growing pauses.
 """
 
 import asyncio
@@ -10,26 +10,26 @@ from typing import Final
 
 import structlog
 
-from provisioner.core.errors import DatabaseUnavailable, ProvisionerError, StatementRefused
+from provisioner.core.errors import ProvisionerError
 from provisioner.core.ports import Clock, Queue
-from provisioner.worker.database_retry import jittered
+from provisioner.worker.database_retry import jittered, log_failure
 
 log = structlog.stdlib.get_logger()
 
-# Whether the cause is gone why an outcome was set aside is seen every so many seconds.
+# Seconds between two checks whether outcomes that were set aside can be recorded.
 LATE: Final = 1.0
 LATE_AT_ONCE: Final = 20
-# So many requests are looked at every so many seconds, by all workers together: a fraction of a percent of a core, and
-# ten million are through in three hours; the newest are looked at each time.
+# This many requests are checked in each such period by all workers together. It costs a fraction of a percent of a
+# core, and covers ten million in three hours; the newest are checked every time.
 SWEEP: Final = 10.0
 SWEPT_AT_ONCE: Final = 10_000
-# What failed is left alone for so long at first, seconds, and for so long at last.
+# After a failure, wait this many seconds at first, and at most.
 FIRST_PAUSE: Final = 5.0
 LAST_PAUSE: Final = 300.0
 
 
 class Upkeep:
-    """Puts right what the keeper need not see every second; `late`: outcomes that were set aside may be due."""
+    """Does the slow duties; `late` says whether outcomes that were set aside may be due."""
 
     def __init__(self, queue: Queue, *, clock: Clock, late: Callable[[], bool] = lambda: True) -> None:
         self._queue = queue
@@ -42,7 +42,7 @@ class Upkeep:
         self._recording = asyncio.Lock()
 
     async def run(self) -> None:
-        """Look after it until cancelled."""
+        """Do the duties until cancelled."""
         while True:
             if self._is_late():
                 await self._duty("late", LATE, self._record_late)
@@ -60,14 +60,13 @@ class Upkeep:
         except ProvisionerError as error:
             pause = self._pauses[name] = min(2 * self._pauses.get(name, FIRST_PAUSE / 2), LAST_PAUSE)
             self._due[name] = now + pause
-            if not isinstance(error, DatabaseUnavailable) or isinstance(error, StatementRefused):
-                log.warning("upkeep_failed", duty=name, error=str(error), again_in=pause)
+            log_failure(name, error, pause)
 
     async def record_due(self) -> None:
-        """Try once to record each outcome whose time has come; what is being recorded just now is waited for."""
+        """Try once to record each outcome that is due, and wait for those being recorded now."""
         async with self._recording:
             while await self._record_some():
-                pass  # each is left for longer the next time, so there are fewer
+                pass  # each waits longer the next time, so fewer remain
 
     async def _record_late(self) -> None:
         async with self._recording:
@@ -85,11 +84,9 @@ class Upkeep:
     async def _sweep(self) -> None:
         swept = await self._queue.sweep(SWEPT_AT_ONCE, pause=0.0 if self._hurried else SWEEP / 2)
         if swept.placed:
-            log.warning(
-                "requests_put_in_line", requests=swept.placed, reason="they were pending without a place in line"
-            )
+            log.warning("requests_requeued", requests=swept.placed, reason="they were pending and not in the queue")
         if swept.placed:
-            # Where one is there are more, and what was written with triggers off was not counted either.
+            # One implies more, and rows written with triggers off were not counted either.
             self._hurried = self._miscounted = True
         if swept.done:
             self._hurried = False

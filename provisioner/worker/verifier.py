@@ -1,4 +1,4 @@
-"""Standing verification: what was recorded is compared with what Infisical has, with reads that nobody else needs."""
+"""Standing verification: compare what was recorded with Infisical, using reads that nothing else needs."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -9,30 +9,31 @@ from typing import Final
 import structlog
 
 from provisioner.core.comparison import NO_FINGERPRINTS, AnyRecorded, Project
-from provisioner.core.errors import DatabaseUnavailable, ProvisionerError, StatementRefused
+from provisioner.core.errors import ProvisionerError
 from provisioner.core.model import Result
 from provisioner.core.ports import Clock, Permits
 from provisioner.core.ports_beside import DriftLedger, Lister
 from provisioner.core.target_health import TROUBLE
 from provisioner.core.verifying import Round, judge
-from provisioner.worker.database_retry import jittered
+from provisioner.worker.database_retry import jittered, log_failure
+from provisioner.worker.reads import learn_from, take_permit
 
 log = structlog.stdlib.get_logger()
 
-# Whether a round is to begin, or to be gone on with, is asked every so many seconds; so is a target in trouble.
+# Seconds between two checks whether a round is due, and after trouble at the target.
 POLL: Final = 60.0
-# Between two reads at least, seconds: nobody is to feel these reads. 10,000 projects take an hour and a half.
+# Seconds between two reads, so that they disturb nobody. 10,000 projects take an hour and a half.
 PAUSE: Final = 0.5
 
 
 class _Interrupted(Exception):
-    """The target is in trouble, or the turn is somebody else's."""
+    """The target is in trouble, or another worker has the turn."""
 
 
 class Verifier:
-    """Goes over one target, again and again; only one of all workers at a time.
+    """Verifies one target again and again; only one worker at a time does.
 
-    `fingerprints` tells the fingerprints of the keys that credentials have now, by their canonical names.
+    `fingerprints` returns those of the credentials' present keys, by canonical name.
     """
 
     def __init__(
@@ -63,8 +64,7 @@ class Verifier:
                 if (turn := await self._ledger.take(self._target)) is not None:
                     await self._go_on(turn)
             except ProvisionerError as error:
-                if not isinstance(error, DatabaseUnavailable) or isinstance(error, StatementRefused):
-                    log.warning("upkeep_failed", duty="verify", error=str(error), again_in=self._poll)
+                log_failure("verify", error, self._poll)
             await asyncio.sleep(jittered(self._poll))
 
     async def _go_on(self, turn: Round) -> None:
@@ -77,7 +77,7 @@ class Verifier:
                 await self._ledger.leave(turn)
 
     async def _round(self, turn: Round) -> None:
-        """Compare all that is left of the round, then what was missed once more."""
+        """Compare the rest of the round, and then what was missed earlier."""
         while projects := await self._ledger.page(turn):
             if self._ask_fingerprints is not None:
                 self._prints = await self._ask_fingerprints()
@@ -103,16 +103,13 @@ class Verifier:
             raise _Interrupted
 
     async def _read(self, project_id: str) -> Project | None:
-        """The project's connections; None if they may not be read."""
+        """Return the project's connections; None if they may not be read."""
         while True:
-            granted = await self._reads.acquire(1, spare=True)
-            if not granted.permits:
-                await asyncio.sleep(max(granted.wait, self.pause))
-                continue
+            granted = await take_permit(self._reads, spare=True, breath=self.pause)
             seen, connections = await self._lister.list(project_id)
-            self._reads.learn(seen.rate, metered=seen.metered, throttled_for=seen.retry_after, elapsed=seen.elapsed)
+            learn_from(self._reads, seen)
             await asyncio.sleep(max(granted.wait, self.pause))
-            if seen.result in {Result.FOUND, Result.PROJECT_MISSING}:  # a project that is gone has no connections
+            if seen.result in {Result.FOUND, Result.PROJECT_MISSING}:  # a deleted project has no connections
                 return Project.of(connections)
             if seen.result in TROUBLE:
                 raise _Interrupted

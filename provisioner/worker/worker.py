@@ -1,4 +1,4 @@
-"""One worker process: the parts put together, started, and stopped without losing anything."""
+"""One worker process: its parts, their start, and a stop that loses nothing."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -25,17 +25,17 @@ from provisioner.worker.upkeep import Upkeep
 
 log = structlog.stdlib.get_logger()
 
-# What is left to say to the database when stopping may take so many seconds.
+# Seconds for signing off at the database.
 SIGN_OFF_TIMEOUT: Final = 5.0
-# The forecasts are renewed every so many polls.
+# Forecasts are renewed once in this many polls.
 FORECAST: Final = 2
-# When draining ends all requests are looked at, so many at a time: well within a statement's time on any disk.
+# Before a drain ends, all requests are checked in lots of this size, each well within a statement's time limit.
 SWEPT_AT_ONCE: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOptions:
-    """How a worker works; times in seconds."""
+    """The options of a worker; times in seconds."""
 
     name: str
     lease: float = 30.0
@@ -47,7 +47,7 @@ class WorkerOptions:
 
 
 class Worker:
-    """Claims requests and carries them out, for several targets side by side."""
+    """Claims requests and carries them out, for several targets at once."""
 
     def __init__(
         self,
@@ -96,11 +96,11 @@ class Worker:
 
     @property
     def created(self) -> int:
-        """Requests that this worker has brought to success."""
+        """The number of requests that this worker has completed successfully."""
         return self._lease_state.created
 
     def vitals(self) -> Vitals:
-        """How this worker is, for those who look after it."""
+        """Return the state of this worker, for probes and monitoring."""
         return Vitals(
             worker=self._lease_state.worker,
             moves=self._maintenance.moves,
@@ -114,7 +114,7 @@ class Worker:
         )
 
     def hear(self, target: str | None, place: QueuePosition) -> None:
-        """There is something in line for a target, or for any."""
+        """Note that a request is in line for a target, or (None) for any."""
         for name, feeder in self.feeders.items():
             if target is None or name == target:
                 feeder.hint(place)
@@ -122,23 +122,23 @@ class Worker:
             self._maintenance.heard()
         else:
             self._maintenance.unknown_target_seen()
-        if target is None:  # it may be about what waits, too
+        if target is None:  # it may also be about waiting requests
             self._maintenance.hurry()
 
     def notified(self, reached: bool) -> None:
-        """Whether notifications reach this worker from now on."""
+        """Note whether notifications reach this worker from now on."""
         self._maintenance.notified = reached
 
     def has_rested(self, seconds: float) -> bool:
-        """Whether there has been nothing to do for so long."""
+        """Whether there has been nothing to do for this long."""
         return self._maintenance.idle(seconds)
 
     def stop(self) -> None:
-        """Claim nothing more, finish what is under way, then let `run` return."""
+        """Claim nothing more, finish what is in flight, and let `run` return."""
         self._stop.set()
 
     async def unless_stopped(self, waiting: Coroutine[Any, Any, None]) -> bool:
-        """Wait for something that may take for ever; tell whether it came before the order to stop."""
+        """Wait for something that may never come; whether it came before the order to stop."""
         async with asyncio.TaskGroup() as group:
             awaited, stopped = group.create_task(waiting), group.create_task(self._stop.wait())
             await asyncio.wait({awaited, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -165,18 +165,18 @@ class Worker:
             await self._wind_up(feeding)
             for task in (*upkeep, *feeding):
                 task.cancel()
-        # Only now does nobody renew the lease any more.
+        # Only from here on the lease is no longer renewed.
         with suppress(TimeoutError, DatabaseUnavailable):
             async with asyncio.timeout(SIGN_OFF_TIMEOUT):
                 await self._queue.leave(self._lease_state.worker)
         log.info("worker_stopped", worker=self._lease_state.worker, created=self.created)
 
     async def _wind_up(self, feeding: Sequence[asyncio.Task[None]]) -> None:
-        """Let what is under way end within the grace, record it, give back what was never sent."""
+        """Let what is in flight finish within the grace period, record it, and give back what was never sent."""
         log.info("worker_stopping", in_flight=len(self._lease_state.held), grace=self._options.grace)
         self._maintenance.stop()
         unsent = [request for feeder in self.feeders.values() for request in feeder.stop()]
-        with suppress(DatabaseUnavailable):  # what is not given back is rescued when the lease ends
+        with suppress(DatabaseUnavailable):  # what is not given back is rescued when the lease expires
             await self._queue.release(self._lease_state.worker, unsent)
         _, late = await asyncio.wait(feeding, timeout=self._options.grace) if feeding else (None, None)
         if late:
@@ -190,7 +190,7 @@ class Worker:
     async def _drain(self) -> None:
         """Stop as soon as nothing is left to do."""
         targets, complete = tuple(self.feeders), False
-        # A key that was replaced, or a project joined, while no worker ran releases what waits for it: only then is it
+        # If a key was replaced or a project joined while no worker ran, requests are released now. Only then is it
         # known what is left.
         for feeder in self.feeders.values():
             if feeder.target.keys is not None:
@@ -204,13 +204,11 @@ class Worker:
             elif complete:
                 return self.stop()
             else:
-                # An outcome that was set aside is work, too, once its time has come.
+                # An outcome that was set aside is work too, once it is due.
                 await self._database_retry.call(self._upkeep.record_due)
-                # What was written with triggers off has no place where it could be seen. Once
-                # it is in line, no matter who put it there, there is work left.
+                # A row written with triggers off has no place in line, so it was not seen. Once it is in line, there is
+                # work left.
                 placed = await self._database_retry.call(lambda: self._queue.sweep_all(SWEPT_AT_ONCE))
                 if placed:
-                    log.warning(
-                        "requests_put_in_line", requests=placed, reason="they were pending without a place in line"
-                    )
+                    log.warning("requests_requeued", requests=placed, reason="they were pending and not in the queue")
                 complete = not placed

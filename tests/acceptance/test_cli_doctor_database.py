@@ -193,7 +193,7 @@ def test_rotations_that_cannot_go_on_are_told(database: Database) -> None:
     assert checks_of(database)["rotations"]["said"] == said
     query(database, f"DELETE FROM provisioner.waiting WHERE id = {oldest}")
     check = checks_of(database)["requests"]
-    assert check["said"].startswith(f"1 pending request has no place in line, for example {oldest}")
+    assert check["said"].startswith(f"1 pending request has no place in the queue, for example {oldest}")
 
 
 def test_a_password_file_that_is_ignored_is_told(database: Database, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from provisioner.cli.serve.leftovers import exit_status, told
+from provisioner.cli.serve.run import exit_status, told
 from provisioner.core.reports import Leftovers
 from tests.support import eventually
 from tests.support.cli import SCRIPT, environment, provisioner, query

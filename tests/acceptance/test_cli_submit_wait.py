@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from provisioner.cli.bulk import waiting
+from provisioner.cli.bulk import watching
 from provisioner.postgres.pool import Database as Pool
 from tests.support import wait_until
 from tests.support.cli import provisioner, query, started
@@ -88,13 +88,13 @@ def test_a_paused_target_ends_the_wait(database: Database, infisical: Infisical)
 
 async def test_without_a_worker_the_wait_ends(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """If no worker serves the target for a while, that is what is left."""
-    monkeypatch.setattr(waiting, "PATIENCE", 0.0)
-    monkeypatch.setattr(waiting, "LOOK", 0.01)
+    monkeypatch.setattr(watching, "PATIENCE", 0.0)
+    monkeypatch.setattr(watching, "LOOK", 0.01)
     row = "INSERT INTO provisioner.connection_requests (project_id) VALUES (gen_random_uuid()) RETURNING id"
     number = int(query(database, row).splitlines()[0])
     pool = Pool(database.url)
     try:
-        left = await waiting.wait(pool, [number], sees_all=True, quiet=True)
+        left = await watching.wait(pool, [number], sees_all=True, quiet=True)
     finally:
         await pool.close()
     assert left.unserved == {"default": 1}

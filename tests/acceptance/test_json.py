@@ -23,7 +23,9 @@ REQUEST = (
     "id target project_id name description credential on_conflict priority batch not_before requested_by created_at"
     " state attempts connection_id org_id credentials_hash adopted error_code error_message next_attempt_at finished_at"
 )
-DETAIL = " now unknown called_off failures quarantine claimed_at worker place workers pace paused_at paused_by tried"
+DETAIL = (
+    " now unknown cancel_requested failures quarantine claimed_at worker place workers pace paused_at paused_by tried"
+)
 CHANGE = "operation dry_run matched would_change changed unknown unchanged"
 HELD = "target paused changed paused_at paused_by"
 REPORT = (

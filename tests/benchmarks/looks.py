@@ -21,9 +21,9 @@ from rich.console import Console
 from rich.table import Table
 
 from provisioner.core.queue_values import FRONT
-from provisioner.core.requests import Query
+from provisioner.core.requests import Query, State
 from provisioner.postgres.browse import exporting
-from provisioner.postgres.filters import Filter, State
+from provisioner.postgres.filters import Filter
 from provisioner.postgres.history import read_history
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queue import PostgresQueue

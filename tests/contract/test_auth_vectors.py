@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from provisioner.sandbox.simulator import jwt
+from provisioner.sandbox.simulator import identity
 
 if TYPE_CHECKING:
     from tests.contract.conftest import Entry, Reply, Scene, Stage
@@ -47,10 +47,12 @@ def forged(header: dict[str, Any], payload: dict[str, Any], *, key: str | None =
 
     async def scene(stage: "Stage", _: "Entry") -> "Reply | None":
         await stage.open()
-        signing = key.encode() if key else stage.sim.world.tokens._key
-        real = jwt.decode_unverified(stage.token) or {}
-        signed = f"{jwt._encode(json.dumps(header).encode())}.{jwt._encode(json.dumps(real | payload).encode())}"
-        signature = "" if header["alg"] == "none" else jwt._signature(signing, signed)
+        signing = key.encode() if key else stage.sim.world.signing_key
+        real = identity.decode_unverified(stage.token) or {}
+        signed = (
+            f"{identity.encode(json.dumps(header).encode())}.{identity.encode(json.dumps(real | payload).encode())}"
+        )
+        signature = "" if header["alg"] == "none" else identity.signature(signing, signed)
         stage.token = f"{signed}.{signature}"
         return None
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
-from provisioner.sandbox.simulator.routes import match
+from provisioner.sandbox.simulator.pipeline import match
 from tests.contract.conftest import recorded
 from tests.contract.test_auth_vectors import HS256, altered, failed, forged, logged_in, revoked
 from tests.support import eventually

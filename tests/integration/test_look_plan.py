@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from provisioner.core.queue_values import FRONT
-from provisioner.core.requests import Query
+from provisioner.core.requests import Query, State
 from provisioner.postgres.browse import exporting, requested_targets, unknown_batches
 from provisioner.postgres.candidates import is_narrow
 from provisioner.postgres.desired_changes import TakesTooLong, outdated
-from provisioner.postgres.filters import Filter, State
+from provisioner.postgres.filters import Filter
 from provisioner.postgres.history import read_history
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queries import statements

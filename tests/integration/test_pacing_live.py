@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import pytest
 
 from provisioner.sandbox.simulator import Options
-from provisioner.sandbox.simulator.limiter import Verdict
+from provisioner.sandbox.simulator.limits import Verdict
 from tests.support import eventually
 from tests.support.fleet import CREATE, Fleet, Stranger
 

@@ -12,8 +12,9 @@ import pytest
 
 from provisioner.core.model import ErrorCode, Fail, Remove, Retry
 from provisioner.core.queue_values import FRONT
+from provisioner.core.requests import UNFINISHED, State
 from provisioner.postgres.browse import count
-from provisioner.postgres.filters import UNFINISHED, Filter, State
+from provisioner.postgres.filters import Filter
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queue import PostgresQueue
 from provisioner.postgres.reports import read_gauges, read_status

@@ -18,7 +18,7 @@ import pytest
 from provisioner.core.secret import Secret
 from provisioner.credentials.sealing import SealingKey, read_file
 from provisioner.sandbox.postgres import PostgresServer
-from provisioner.sandbox.simulator import Options, Simulator
+from provisioner.sandbox.simulator import Options, Simulator, identity
 from tests.security.scene import NAMES, ROLE, Crew, echoing, planted, told_to, verifier
 from tests.security.searching import find
 from tests.support import eventually
@@ -52,8 +52,8 @@ WITH_KEYS = (
 
 def tokens_of(simulator: Simulator) -> list[str]:
     """The access tokens that hold now; what is secret of them is the signature."""
-    tokens = simulator.world.tokens
-    return [tokens._sign(row).rpartition(".")[2] for row in tokens._rows.values()]
+    world = simulator.world
+    return [identity.signed(world, token).rpartition(".")[2] for token in world.tokens.values()]
 
 
 async def fetch(url: str) -> bytes:

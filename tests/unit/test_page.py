@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from provisioner.core.reports import Failures, Status
+from provisioner.core.text import duration
 from provisioner.core.vitals import TargetVitals, Vitals
 from provisioner.observe.page import View, render_main, render_page
-from provisioner.observe.words import duration
 from tests.support.builders import NOON
 from tests.support.status_port import a_progress, a_status, a_troubled_status
 
@@ -68,7 +68,7 @@ def test_there_is_always_a_page(status: Status | None) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(-1, "0 s"), (99, "99 s"), (100, "2 min"), (5940, "99 min"), (6000, "1 h 40 min"), (172800, "2 d 0 h")],
+    [(-1, "0 s"), (99, "99 s"), (100, "2 min"), (5940, "99 min"), (6000, "1 h 40 min"), (172800, "2 d")],
 )
 def test_a_duration_has_one_or_two_units(seconds: float, words: str) -> None:
     """Times are given as coarsely as people speak of them."""

@@ -13,8 +13,8 @@ from rich.progress import Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from provisioner.cli.terminal.console import PlainConsole
-from provisioner.cli.terminal.frame import say, tell_detail, tell_error, tell_warning
+from provisioner.cli.terminal.output import say, tell_detail, tell_error, tell_warning
+from provisioner.cli.terminal.tables import PlainConsole
 from provisioner.core.text import LINES, printable, printable_json
 from provisioner.observe.logs import configure_logging
 from provisioner.observe.page import render_main

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.cli.terminal.program import program
+from provisioner.cli.terminal.output import program
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 
 from provisioner.sandbox.simulator import Options, Simulator
 from provisioner.sandbox.simulator.app import PortTaken
-from provisioner.sandbox.simulator.settings import SettingsError
+from provisioner.sandbox.simulator.options import SettingsError
 
 CONNECTIONS = "/api/v1/app-connections/open-router"
 NOWHERE = "00000000-0000-4000-8000-000000000000"

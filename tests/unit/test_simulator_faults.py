@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from provisioner.sandbox.simulator import Options, Simulator
-from provisioner.sandbox.simulator.faults import FAULTS, Faults, parse_faults
+from provisioner.sandbox.simulator.chance import FAULTS, Faults, parse_faults
 from tests.support import eventually
 
 NOW = 1_800_000_000.0
@@ -91,7 +91,7 @@ async def test_a_late_commit_does_not_come_when_the_name_was_taken_meanwhile() -
     async with serving(faults={"late-commit": 1.0}) as client:
         await client.create("one")
         client.sim.configure(faults={}, plant=[{"name": "one", "projectId": client.sim.projects[0]}])
-        await eventually(lambda: not client.sim._pipeline.waits._tasks)
+        await eventually(lambda: not client.sim.world.waits)
         assert client.names() == ["one"]
         assert not client.sim.state()["creates"][0]["committed"]
 

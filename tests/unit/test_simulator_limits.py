@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from provisioner.sandbox.simulator import Options, Simulator
-from provisioner.sandbox.simulator.limiter import Limiter
+from provisioner.sandbox.simulator.limits import Limiter
 from tests.support import eventually
 
 CONNECTIONS = "/api/v1/app-connections/open-router"
@@ -219,7 +219,7 @@ async def test_closing_ends_what_still_waits() -> None:
     async with desk() as at, asyncio.timeout(5):
 
         async def close() -> None:
-            await eventually(lambda: at.sim._pipeline.waits._tasks)
+            await eventually(lambda: at.sim.world.waits)
             await at.sim.__aexit__(None, None, None)
 
         answers = await asyncio.gather(at.create("a", "k-mode-hang"), close(), return_exceptions=True)

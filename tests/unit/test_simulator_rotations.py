@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from provisioner.sandbox.simulator import Options, Simulator
-from provisioner.sandbox.simulator.faults import ROTATION_FAULTS
+from provisioner.sandbox.simulator.chance import ROTATION_FAULTS
 from tests.support import eventually
 
 NOW = datetime(2026, 11, 28, 8, 16, tzinfo=UTC).timestamp()

@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 
 from provisioner.sandbox.simulator import Options, Simulator
-from provisioner.sandbox.simulator.settings import SettingsError
+from provisioner.sandbox.simulator.options import SettingsError
 
 VALUE = "sk-or-v1-nobody-may-see"
 PATH = "/api/v4/secrets/KEY"

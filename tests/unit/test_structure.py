@@ -94,7 +94,7 @@ def test_everything_public_says_what_it_is_for() -> None:
 def test_sql_stays_in_its_rooms() -> None:
     """Only the PostgreSQL rooms hold statements; the rest asks them."""
     # It sorts a file by the standard library's SQLite, and asks PostgreSQL nothing.
-    sorter = PACKAGE / "cli" / "bulk" / "plan_store.py"
+    sorter = PACKAGE / "cli" / "bulk" / "sorted_lines.py"
     # It makes the embedded database in PostgreSQL's single-user mode, before there is a server to ask.
     maker = PACKAGE / "embedded" / "supervisor.py"
     outside = [path for path in MODULES if PACKAGE / "postgres" not in path.parents and path not in {sorter, maker}]

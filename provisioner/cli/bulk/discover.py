@@ -7,25 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from provisioner.cli.terminal.bars import counting
-from provisioner.cli.terminal.frame import (
-    DONE,
-    NOT_DONE,
-    Config,
-    load,
-    run_async,
-    several,
-    tell_detail,
-    tell_error,
-    tell_warning,
-)
+from provisioner.cli.bulk.export import chosen_form
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, load, run_async
+from provisioner.cli.terminal.output import tell_detail, tell_error, tell_warning
+from provisioner.cli.terminal.progress import counting
 from provisioner.cli.terminal.streams import tell
 from provisioner.core.projects import ProjectFilter, ProjectType, SeenProject, chosen
-from provisioner.core.text import printable
-from provisioner.reports.forms import Form, form_of
+from provisioner.core.text import printable, several
+from provisioner.reports.forms import Form
 
 if TYPE_CHECKING:
-    from provisioner.cli.look.survey import Surveyor
+    from provisioner.cli.asking.infisical import Surveyor
     from provisioner.core.comparison import Project
     from provisioner.settings import Settings
 
@@ -66,7 +58,7 @@ def discover(  # noqa: PLR0917  # the command line names them
         typer.Option(
             "--name",
             metavar="GLOB",
-            help="Projects whose name or slug matches, such as 'team-*'; without case.",
+            help="Projects whose name or slug matches, such as 'team-*', ignoring case.",
             show_default=False,
         ),
     ] = None,
@@ -83,21 +75,23 @@ def discover(  # noqa: PLR0917  # the command line names them
     ] = None,
     output: Output = None,
 ) -> None:
-    """List the projects that the machine identity can see, as a file that submit and plan read. Changes nothing.
+    """List the projects that the machine identity can see, as a file for submit and plan. Changes nothing.
 
-    Infisical shows an identity only the projects that it is a member of. There is one login and one read; for
-    --without-connection one more of the whole organization, or one per project where the identity may not read that,
-    within half of the read budget. No database is needed. --type, --name and --exclude can be repeated. Exits 1 if a
-    project could not be asked for its connections; it is then left out.
+    Infisical shows an identity only the projects that it is a member of. The command needs no database. It logs in once
+    and makes one read; with --without-connection it also reads the connections of the whole organization or, if the
+    identity may not do that, of each project, using at most half of the read budget. A project whose connections cannot
+    be read is left out, and the exit status is 1. --type, --name and --exclude can be repeated.
 
     Example: provisioner discover --name 'team-*' --without-connection -o projects.csv
     """
     settings = load(config)
     types = tuple(kinds or [ProjectType.SECRET_MANAGER])
     wanted = ProjectFilter(types=types, names=tuple(names or ()), exclude=tuple(exclude or ()))
-    written = Form(form) if form else form_of(output) or Form.CSV
+    written = chosen_form(Form(form) if form else None, output)
     if written is Form.HTML:
-        raise typer.BadParameter("is csv or jsonl: name one, or another suffix of --output", param_hint="--format")
+        raise typer.BadParameter(
+            "must be csv or jsonl: choose one, or use another suffix for --output", param_hint="--format"
+        )
     where = _target(settings, target)
     found = run_async(_discover(settings, where, wanted, without_connection=without_connection))
     _write(where, found.projects, written, output)
@@ -127,7 +121,7 @@ class Discovered:
             )
         if not self.unasked:
             return DONE
-        tell_error(f"{several(len(self.unasked), 'project')} could not be asked and left out")
+        tell_error(f"left out {several(len(self.unasked), 'project')} that could not be read")
         for project, problem in self.unasked[:NAMED]:
             tell_detail(f"{project.name or project.id}: {problem}")
         if (more := len(self.unasked) - NAMED) > 0:
@@ -138,7 +132,7 @@ class Discovered:
 async def _discover(
     settings: "Settings", target: str, wanted: ProjectFilter, *, without_connection: bool
 ) -> Discovered:
-    from provisioner.cli.look.survey import looking
+    from provisioner.cli.asking.infisical import looking
 
     async with looking(settings, target) as surveyor:
         projects = await surveyor.projects(None)
@@ -171,23 +165,18 @@ def _target(settings: "Settings", given: str | None) -> str:
     name = given or (known[0] if len(known) == 1 else "default")
     if name not in settings.targets:
         raise typer.BadParameter(
-            f"target {printable(name)} is not in the settings; there are {', '.join(known) or 'none'}",
+            f"target {printable(name)} is not in the settings; configured targets: {', '.join(known) or 'none'}",
             param_hint="--target",
         )
     return name
 
 
 def _write(target: str, projects: Sequence[SeenProject], form: Form, output: Path | None) -> None:
-    from provisioner.reports.files import NotWritable, opened, telling
+    from provisioner.reports.files import opened, telling
     from provisioner.reports.forms import begin_rows
 
-    try:
-        with opened(output) as stream, telling(stream.name):
-            writer = begin_rows(form, stream, COLUMNS)
-            for project in projects:
-                writer.write((target, project.id, project.name or None))
-            writer.end()
-    except NotWritable as error:
-        if isinstance(error.__cause__, BrokenPipeError):
-            raise error.__cause__ from None  # the reader has seen enough
-        raise
+    with opened(output) as stream, telling(stream.name):
+        writer = begin_rows(form, stream, COLUMNS)
+        for project in projects:
+            writer.write((target, project.id, project.name or None))
+        writer.end()

@@ -3,37 +3,33 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from provisioner.cli.terminal.filters import Batches, Errors, Ids, Projects, States, Targets, filtered, tell_unknown_of
-from provisioner.cli.terminal.frame import (
-    DONE,
-    NOT_DONE,
-    Config,
-    load,
-    open_database,
-    run_async,
-    several,
-    tell_detail,
-)
-from provisioner.reports.forms import Form, form_of
+from provisioner.cli.terminal.filters import filtering, tell_unknown_of
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, load, open_database, run_async
+from provisioner.cli.terminal.output import tell_detail
+from provisioner.core.text import several
+from provisioner.postgres.filters import Filter
+from provisioner.reports.document import Heading
+from provisioner.reports.files import opened, telling
+from provisioner.reports.forms import Form, begin, form_of
 
 if TYPE_CHECKING:
-    from provisioner.postgres.filters import Filter
     from provisioner.postgres.kinds import Kind
+    from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
 
+# The forms of spreadsheets, which open CSV but not under these names.
+SPREADSHEETS: Final = frozenset({".xlsx", ".xls", ".ods", ".numbers"})
 
-def export(  # noqa: PLR0917  # the command line names them
-    ids: Ids = None,
+
+@filtering()
+def export(
     config: Config = None,
-    states: States = None,
-    batches: Batches = None,
-    projects: Projects = None,
-    errors: Errors = None,
-    targets: Targets = None,
+    *,
+    wanted: Filter,
     form: Annotated[
         Form | None,
         typer.Option(
@@ -52,7 +48,7 @@ def export(  # noqa: PLR0917  # the command line names them
         bool, typer.Option("--bom", help="Begin the CSV with a byte order mark, so that Excel reads it as UTF-8.")
     ] = False,
     rotations: Annotated[
-        bool, typer.Option("--rotations", help="Export rotations; `submit --rotations` takes them back.")
+        bool, typer.Option("--rotations", help="Export rotations; `submit --rotations` loads such a file.")
     ] = False,
 ) -> None:
     """Export requests and their results as CSV, JSON Lines or a page, the oldest first, in one consistent snapshot.
@@ -67,13 +63,20 @@ def export(  # noqa: PLR0917  # the command line names them
 
     Example: provisioner export --state succeeded --batch onboarding --output connections.csv
     """
-    wanted = filtered(ids=ids, states=states, batches=batches, projects=projects, errors=errors, targets=targets)
-    chosen = form or form_of(output) or Form.CSV
+    chosen = chosen_form(form, output)
     if bom and chosen is not Form.CSV:
-        raise typer.BadParameter(f"is for CSV, and the format is {chosen}", param_hint="--bom")
+        raise typer.BadParameter(f"works only with CSV, and the format is {chosen}", param_hint="--bom")
     kinds, columns = _meant(wanted, chosen, rotations=rotations)
     task = Task(form=chosen, output=output, bom=bom, kinds=kinds, columns=columns)
     raise typer.Exit(run_async(_export(load(config), wanted, task)))
+
+
+def chosen_form(form: Form | None, output: Path | None) -> Form:
+    """Return the form that was asked for, or that the file's suffix stands for. A spreadsheet's own is bad usage."""
+    if form is None and output is not None and output.suffix.lower() in SPREADSHEETS:
+        message = f"{output.suffix} cannot be written: name a .csv file, which spreadsheets open"
+        raise typer.BadParameter(message, param_hint="--output")
+    return form or form_of(output) or Form.CSV
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +90,7 @@ class Task:
     columns: Sequence[str]
 
 
-def _meant(wanted: "Filter", form: Form, *, rotations: bool) -> "tuple[Sequence[Kind], Sequence[str]]":
+def _meant(wanted: Filter, form: Form, *, rotations: bool) -> "tuple[Sequence[Kind], Sequence[str]]":
     """Which kinds are meant, and the columns of those: each kind has a file of its own. Raises bad usage."""
     from provisioner.postgres.browse import COLUMNS, REPORT_COLUMNS, ROTATION_COLUMNS
     from provisioner.postgres.kinds import CONNECTIONS, KINDS, ROTATIONS, kind_of_id
@@ -104,8 +107,7 @@ def _meant(wanted: "Filter", form: Form, *, rotations: bool) -> "tuple[Sequence[
     return [CONNECTIONS], COLUMNS
 
 
-async def _export(settings: "Settings", wanted: "Filter", task: Task) -> int:
-    from provisioner.cli.bulk.reporting import write_report
+async def _export(settings: "Settings", wanted: Filter, task: Task) -> int:
     from provisioner.postgres.browse import count
     from provisioner.postgres.kinds import KINDS, ROTATIONS
 
@@ -132,7 +134,7 @@ async def _export(settings: "Settings", wanted: "Filter", task: Task) -> int:
     return DONE
 
 
-def _asked(wanted: "Filter") -> Iterator[str]:
+def _asked(wanted: Filter) -> Iterator[str]:
     """What was asked for, in words."""
     kinds = {
         "state": wanted.states,
@@ -146,3 +148,39 @@ def _asked(wanted: "Filter") -> Iterator[str]:
     for kind, values in kinds.items():
         if values:
             yield f"{kind} {' or '.join(map(str, values))}"
+
+
+async def write_report(
+    database: "Database",
+    wanted: Filter,
+    form: Form,
+    output: Path | None,
+    *,
+    columns: Sequence[str],
+    kinds: "Sequence[Kind]",
+    title: str = "Requests and their results",
+    asked: str = "",
+    bom: bool = False,
+) -> None:
+    """Write every request of some kinds that the filter matches, the oldest first, all of one moment.
+
+    Without `output` to standard output.
+
+    A page is called `title`, and says what was `asked` for. Raises `NotWritable`; a file that was there before is then
+    as it was.
+    """
+    from provisioner.postgres.browse import exporting
+
+    with opened(output) as stream:
+        async with exporting(database, wanted, columns=columns, kinds=kinds) as snapshot:
+            states = await snapshot.states() if form is Form.HTML else {}
+            causes = await snapshot.causes() if form is Form.HTML else {}
+            heading = Heading(title=title, made_at=snapshot.at, asked=asked, states=states, causes=causes)
+            # Told apart from trouble with the database here, where it is known which of the two it is.
+            with telling(stream.name):
+                writer = begin(form, stream, columns, heading=heading, bom=bom)
+            async for row in snapshot.rows:
+                with telling(stream.name):
+                    writer.write(row)
+            with telling(stream.name):
+                writer.end()

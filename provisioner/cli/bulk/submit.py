@@ -1,85 +1,68 @@
 """`provisioner submit`: bulk onboarding from a file."""
 
-import io
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from provisioner.cli.bulk.forewarning import forewarned, outsiders
-from provisioner.cli.bulk.rotation import Rotation, Rotations, WithRotation, asked_rotation
-from provisioner.cli.bulk.submitted import Report, States, tell
-from provisioner.cli.serve.leftovers import exit_status
+from provisioner.cli.bulk.lines import (
+    BulkFile,
+    File,
+    FileFormat,
+    Rotation,
+    WithRotation,
+    checked_lines,
+    parse_batch,
+    parse_rotation,
+)
+from provisioner.cli.bulk.obstacles import forewarned, outsiders
+from provisioner.cli.bulk.submit_report import Report, States, tell
+from provisioner.cli.serve.run import exit_status
 from provisioner.cli.terminal.frame import DONE, NOT_DONE, PARTLY, Config, Json, load, open_database, run_async
-from provisioner.cli.terminal.progress import loading, reading
-from provisioner.intake.checked import SHOWN, CheckedFile, check_file
-from provisioner.intake.errors import FileUnusable, Problem
-from provisioner.intake.reading import Format
-from provisioner.intake.rows import BATCH_RULE, Seal, is_batch
+from provisioner.cli.terminal.progress import loading
+from provisioner.intake.checked import SHOWN, CheckedFile
+from provisioner.intake.errors import Problem
 from provisioner.postgres.intake import Comparison, Repeats, Staging, staging
 from provisioner.postgres.reports import TargetReport, read_outlook, seconds_left
 
 if TYPE_CHECKING:
-    from provisioner.credentials.sealing import SealingKey
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
 
-STDIN: Final = "-"
-
-Update = Annotated[bool, typer.Option("--update", help="Take over changed values of requests that are there already.")]
+Rotations = Annotated[
+    bool, typer.Option("--rotations", help="Load rotations alone: the columns are those of rotation_requests.")
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class Order:
     """What the command line asks for."""
 
-    file: str
-    form: Format | None
-    batch: str | None
+    file: BulkFile
     dry_run: bool
     skip_invalid: bool
-    quiet: bool
-    wait: bool = False
-    update: bool = False
-    rotation: "dict[str, object] | None" = None
-    rotations: bool = False
-
-    @property
-    def name(self) -> str:
-        """What the file is called in messages."""
-        return "standard input" if self.file == STDIN else self.file or "''"
-
-
-def is_batch_option(value: str | None) -> str | None:
-    """The batch that the command line names."""
-    if value is not None and not is_batch(value):
-        raise typer.BadParameter(BATCH_RULE)
-    return value
+    update: bool
+    wait: bool
+    as_json: bool
 
 
 def submit(  # noqa: PLR0917  # the command line names them
-    file: Annotated[
-        str, typer.Argument(metavar="FILE", help="CSV with a header, or JSON Lines; - for standard input.")
-    ],
+    file: File,
     config: Config = None,
     batch: Annotated[
         str | None,
-        typer.Option(callback=is_batch_option, help="Batch for rows that name none.", show_default=False),
+        typer.Option(callback=parse_batch, help="Batch for rows that name none.", show_default=False),
     ] = None,
-    form: Annotated[
-        Format | None,
-        typer.Option("--format", help="File format. Default: by its suffix or first characters.", show_default=False),
-    ] = None,
+    form: FileFormat = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and compare everything, and load nothing.")] = False,
     skip_invalid: Annotated[
         bool, typer.Option("--skip-invalid", help="Skip invalid lines and load the rest; exit 3 if any were skipped.")
     ] = False,
-    update: Update = False,
+    update: Annotated[
+        bool, typer.Option("--update", help="Update existing requests with the changed values of the file.")
+    ] = False,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait until the file's requests have ended; exits as `run --drain` does.")
     ] = False,
@@ -91,44 +74,46 @@ def submit(  # noqa: PLR0917  # the command line names them
     """Load requests in bulk. Every line is checked first, and loading the same file again is harmless.
 
     Columns: target, project_id (required), name, description, credential, on_conflict, priority, batch, project_name,
-    not_before, and api_key: a readable key, which is sealed before it leaves this process. A missing or empty value
-    means the table's default. If a line is invalid, it is reported and nothing is loaded. With a column of rotations
-    (rotation_…), or --with-rotation, a line also asks for a key of the project's own. With --rotations the lines are
-    rotations alone, with the columns of their table, as `export --rotations` writes them. Where this host can log in to
-    Infisical, one read tells which projects lack the machine identity.
+    not_before, and api_key, which holds a readable key and is sealed before it leaves this process. The table's
+    defaults apply to missing columns and empty cells. If a line is invalid, it is reported and nothing is loaded.
 
-    Requests that are there already stay as they are. With --update they take over the changed values that their line
-    names, and workers change the connections. Exits 3 if some could not be changed.
+    With --with-rotation, or a column that begins with rotation_, a line also requests a rotation. With --rotations, the
+    file holds rotations alone, as `export --rotations` writes it. If this host can log in to Infisical, the command
+    also says which projects lack the machine identity.
+
+    Requests that already exist stay as they are. With --update they get the changed values of their lines, and workers
+    change the connections. Exits 3 if some could not be changed.
 
     Example: provisioner submit projects.csv --batch onboarding --dry-run
     """
     if wait and dry_run:
-        raise typer.BadParameter("--wait and --dry-run exclude each other")
+        raise typer.BadParameter("--wait and --dry-run cannot be combined")
     if rotations and update:
-        raise typer.BadParameter("--rotations and --update exclude each other")
-    wish = Wish(
-        file=file,
-        form=form,
-        batch=batch,
+        raise typer.BadParameter("--rotations and --update cannot be combined")
+    columns = parse_rotation(with_rotation=with_rotation or rotations, columns=rotation)
+    order = Order(
+        file=BulkFile(path=file, form=form, batch=batch, rotation=columns, rotations=rotations),
         dry_run=dry_run,
         skip_invalid=skip_invalid,
-        quiet=as_json,
-        wait=wait,
         update=update,
-        rotation=asked_rotation(with_rotation=with_rotation or rotations, columns=rotation),
-        rotations=rotations,
+        wait=wait,
+        as_json=as_json,
     )
-    raise typer.Exit(_submitted(load(config), wish, as_json=as_json))
+    raise typer.Exit(_submitted(load(config), order))
 
 
-def _submitted(settings: "Settings", wish: Wish, *, as_json: bool) -> int:
+def _submitted(settings: "Settings", order: Order) -> int:
+    from provisioner.cli.setup.keys import sealer
+
     settings.database_url()  # before a long file is read
-    with checked_lines(wish, sealer(settings)) as checked:
+    with checked_lines(order.file, sealer(settings), quiet=order.as_json) as checked:
         problems, bad = tuple(checked.problems), checked.bad
-        report = Report(file=wish.name, dry_run=wish.dry_run, lines=checked.lines, skipped=bad, problems=problems)
-        if wish.skip_invalid or not bad:
-            report = run_async(_submit(wish, settings, checked, report))
-    tell(report, as_json=as_json)
+        report = Report(
+            file=order.file.name, dry_run=order.dry_run, lines=checked.lines, skipped=bad, problems=problems
+        )
+        if order.skip_invalid or not bad:
+            report = run_async(_submit(order, settings, checked, report))
+    tell(report, as_json=order.as_json)
     return _status(report)
 
 
@@ -140,73 +125,26 @@ def _status(report: Report) -> int:
     return PARTLY if (report.skipped or report.not_updated) and ended == DONE else ended
 
 
-def sealer(settings: "Settings") -> Seal:
-    """What seals with the database's current key, which is asked for when the first key is to be sealed."""
-    from provisioner.cli.setup.keys import sealing_key
-
-    @cache
-    def key() -> "SealingKey":
-        return run_async(_current(settings))
-
-    async def _current(settings: "Settings") -> "SealingKey":
-        async with open_database(settings) as database:
-            return await sealing_key(database)
-
-    return lambda api_key, *, project_id, name: key().seal(api_key, project_id=project_id, name=name)
-
-
-@contextmanager
-def checked_lines(wish: Wish, seal: Seal) -> Iterator[CheckedFile]:
-    """Check a whole file. Raises `FileUnusable`."""
-    try:
-        with _opened(wish.file) as stream, reading(stream, quiet=wish.quiet) as progress:
-            checked = check_file(
-                stream,
-                name=wish.file,
-                form=wish.form,
-                seal=seal,
-                batch=wish.batch,
-                rotation=wish.rotation,
-                rotations=wish.rotations,
-                progress=progress,
-            )
-    except FileUnusable as error:
-        raise FileUnusable(f"{wish.name} {error}; nothing was loaded") from error
-    except OSError as error:
-        raise FileUnusable(f"{wish.name} cannot be read: {error.strerror}; nothing was loaded") from error
-    with checked:
-        yield checked
-
-
-@contextmanager
-def _opened(file: str) -> Iterator[io.BufferedReader]:
-    if file == STDIN:
-        yield cast("io.BufferedReader", sys.stdin.buffer)
-        return
-    with Path(file).open("rb") as stream:
-        yield stream
-
-
-async def _submit(wish: Wish, settings: "Settings", checked: CheckedFile, report: Report) -> Report:
+async def _submit(order: Order, settings: "Settings", checked: CheckedFile, report: Report) -> Report:
     async with open_database(settings) as database:
-        report, found, ids = await _load(wish, database, checked, report)
+        report, found, ids = await _load(order, database, checked, report)
         if not report.accepted:
             return report
         sees_all = report.of_others is None
         if sees_all:  # who sees only their own does not see the queues
-            report = await _with_outlook(wish, settings, database, report, checked, found)
-        if wish.wait:
-            from provisioner.cli.bulk.waiting import wait
+            report = await _with_outlook(order, settings, database, report, checked, found)
+        if order.wait:
+            from provisioner.cli.bulk.watching import wait
 
-            if not wish.quiet:
+            if not order.as_json:
                 tell(report, as_json=False)
                 sys.stdout.flush()
-            report = replace(report, outcome=await wait(database, ids, sees_all=sees_all, quiet=wish.quiet))
+            report = replace(report, outcome=await wait(database, ids, sees_all=sees_all, quiet=order.as_json))
     return report
 
 
 async def _with_outlook(  # noqa: PLR0917  # what was found so far
-    wish: Wish,
+    order: Order,
     settings: "Settings",
     database: "Database",
     report: Report,
@@ -216,7 +154,7 @@ async def _with_outlook(  # noqa: PLR0917  # what was found so far
     targets, workers = await read_outlook(database)
     served = {each.target for each in targets if each.workers}
     warnings = (*forewarned(checked, settings, served), *await outsiders(checked, settings, database))
-    if wish.dry_run:
+    if order.dry_run:
         targets = _with_newcomers(targets, found)
     return replace(
         report,
@@ -228,43 +166,43 @@ async def _with_outlook(  # noqa: PLR0917  # what was found so far
 
 
 async def _load(
-    wish: Wish, database: "Database", checked: CheckedFile, report: Report
+    order: Order, database: "Database", checked: CheckedFile, report: Report
 ) -> tuple[Report, Sequence[Comparison], Sequence[int]]:
     async with staging(database) as staged:
-        rows = checked.rows_and_given() if wish.update else checked.rows()
-        await staged.take(loading(rows, total=checked.good, quiet=wish.quiet), given=wish.update)
-        twice = await staged.set_rotations_apart(SHOWN, alone=wish.rotations)
+        rows = checked.rows_and_given() if order.update else checked.rows()
+        await staged.take(loading(rows, total=checked.good, quiet=order.as_json), given=order.update)
+        twice = await staged.set_rotations_apart(SHOWN, alone=order.file.rotations)
         repeats = await staged.drop_repeats(SHOWN)
         report = _with_repeats(_with_repeats(report, repeats), twice, "rotation")
-        if (repeats.conflicting or twice.conflicting) and not wish.skip_invalid:
+        if (repeats.conflicting or twice.conflicting) and not order.skip_invalid:
             return report, (), ()
         found = await staged.compare()
         wanted = sum(each.wanted for each in found)
-        inserted = wanted - sum(each.existing for each in found) if wish.dry_run else await staged.insert()
-        report = await _with_rotations(wish, staged, report)
-        ids = [*await staged.ids(), *await staged.rotation_ids()] if wish.wait else ()
+        inserted = wanted - sum(each.existing for each in found) if order.dry_run else await staged.insert()
+        report = await _with_rotations(order, staged, report)
+        ids = [*await staged.ids(), *await staged.rotation_ids()] if order.wait else ()
         report = _with_result(report, found, inserted=inserted, already=wanted - inserted)
-        if wish.update:
-            report = await _updated(wish, staged, report)
+        if order.update:
+            report = await _updated(order, staged, report)
     return (report if staged.sees_all else _of_one_requester(report, found)), found, ids
 
 
-async def _with_rotations(wish: Wish, staged: Staging, report: Report) -> Report:
+async def _with_rotations(order: Order, staged: Staging, report: Report) -> Report:
     rotations, different, first_different = await staged.rotations()
-    new = 0 if wish.dry_run or not rotations else await staged.insert_rotations()
+    new = 0 if order.dry_run or not rotations else await staged.insert_rotations()
     return replace(
         report,
         rotations=rotations,
         rotations_inserted=new,
-        rotations_alone=wish.rotations,
+        rotations_alone=order.file.rotations,
         rotations_different=different,
         first_different_rotation=first_different,
     )
 
 
-async def _updated(wish: Wish, staged: Staging, report: Report) -> Report:
+async def _updated(order: Order, staged: Staging, report: Report) -> Report:
     changes = await staged.changes()
-    refused = [] if wish.dry_run or not changes else await staged.change(changes)
+    refused = [] if order.dry_run or not changes else await staged.change(changes)
     return replace(
         report,
         updated=len(changes) - len(refused),

@@ -7,20 +7,9 @@ from typing import TYPE_CHECKING, Final
 import typer
 
 from provisioner.cli.terminal.filters import Id, tell_unknown
-from provisioner.cli.terminal.frame import (
-    DONE,
-    NOT_DONE,
-    Config,
-    Json,
-    console,
-    load,
-    open_database,
-    print_json,
-    run_async,
-    say,
-    several,
-    show as show_on,
-)
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
+from provisioner.cli.terminal.output import console, print_json, say, show as show_on
+from provisioner.core.text import several
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,9 +32,9 @@ def show(request: Id, config: Config = None, as_json: Json = False) -> None:
 
 
 async def _show(settings: "Settings", request: int, *, as_json: bool) -> int:
-    from provisioner.cli.terminal.progress import duration
-    from provisioner.cli.terminal.tables import local_time
+    from provisioner.cli.terminal.output import local_time
     from provisioner.core.explain import Formatters, explain
+    from provisioner.core.text import duration
     from provisioner.postgres.detail import read_attempts, read_detail
 
     async with open_database(settings) as database:
@@ -68,14 +57,14 @@ async def _show(settings: "Settings", request: int, *, as_json: bool) -> int:
     if attempts:
         say("")
         if earlier:
-            say(f"{several(earlier, 'earlier call')} {'is' if earlier == 1 else 'are'} not shown; --json has them")
+            say(f"{several(earlier, 'earlier call is', 'earlier calls are')} not shown; --json has them")
         show_on(_attempt_table(attempts, screen), screen)
     return DONE
 
 
 def _facts(request: "Detail") -> Iterator[tuple[str, str]]:
     """What is known of it, without what is not there."""
-    from provisioner.cli.terminal.tables import local_time, one_line
+    from provisioner.cli.terminal.output import local_time, one_line
 
     facts: dict[str, object] = {
         request.kind if request.is_rotation else "request": request.id,
@@ -113,11 +102,12 @@ def _facts(request: "Detail") -> Iterator[tuple[str, str]]:
 def _attempt_table(attempts: "Sequence[Attempt]", screen: "Console") -> "Table":
     from rich.text import Text
 
-    from provisioner.cli.terminal.tables import local_time, one_line, plain_table
+    from provisioner.cli.terminal.output import local_time, one_line
+    from provisioner.cli.terminal.tables import plain_table
 
     table = plain_table(
         screen,
-        *("try", "call", "started", "took", "HTTP", "what came of it", "request id"),
+        *("try", "call", "started", "took", "HTTP", "outcome", "request id"),
         right=("try", "took", "HTTP"),
         whole=("call", "started", "request id"),
     )

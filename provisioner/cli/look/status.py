@@ -10,22 +10,11 @@ import typer
 
 from provisioner.cli.look.status_view import as_document, changes, one_line, view
 from provisioner.cli.terminal.filters import tell_unknown_batch
-from provisioner.cli.terminal.frame import (
-    DONE,
-    NOT_DONE,
-    Config,
-    Json,
-    console,
-    load,
-    open_database,
-    run_async,
-    say,
-    show,
-    tell_detail,
-    tell_error,
-)
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
+from provisioner.cli.terminal.output import console, say, show, tell_detail, tell_error
 from provisioner.core.alerts import alert_messages
 from provisioner.core.errors import DatabaseUnavailable, DatabaseUnusable
+from provisioner.core.text import several
 from provisioner.postgres.reports import Status, read_status
 
 if TYPE_CHECKING:
@@ -83,8 +72,8 @@ async def _status(settings: "Settings", asked: Asked, *, watch: bool, as_json: b
         screen = console()
         show(view(seen, screen), screen)
     if old_keys and not as_json:
-        have = "connection has" if old_keys == 1 else "connections have"
-        say(f"{old_keys:,} {have} another key than the credential has now: `provisioner rekey --outdated` sends it")
+        have = several(old_keys, "connection has", "connections have")
+        say(f"{have} an old key: `provisioner rekey --outdated` sends the current one")
     return NOT_DONE if alert_messages(seen) else DONE
 
 
@@ -109,7 +98,9 @@ async def _old_keys(settings: "Settings", database: "Database", batch: str | Non
         fingerprints, _ = await present_fingerprints(settings, database)
         return await outdated(database, fingerprints, batch, of=connections) if fingerprints else None
     except TakesTooLong:
-        tell_detail("too many connections to compare their keys at once: `provisioner rekey --outdated --dry-run` does")
+        tell_detail(
+            "too many connections to compare their keys here: `provisioner rekey --outdated --dry-run` compares them"
+        )
         return None
     except (DatabaseUnavailable, DatabaseUnusable):
         return None  # our role may not see which keys there are, and the rest of the status is worth its while

@@ -6,34 +6,29 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 import orjson
-from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from provisioner.cli.terminal.progress import duration
-from provisioner.cli.terminal.tables import one_line as one_line_text
+from provisioner.cli.terminal.output import one_line as one_line_text
+from provisioner.cli.terminal.tables import plain_table
 from provisioner.core.alerts import advice_for, alert_messages
-from provisioner.core.reports import Retries
-from provisioner.core.text import printable_json
+from provisioner.core.reports import STATES, Retries
+from provisioner.core.text import duration, printable_json, several
 from provisioner.postgres.reports import Failures, Progress, Status, TargetReport
 
 BAR: Final = 12  # columns
 ROOMY: Final = 120  # columns: from here on there is room for when it started
 WIDEST: Final = 10_000  # columns, which no line has
 ALWAYS: Final = ("succeeded", "failed")
-STATES: Final = (
-    *("succeeded", "failed", "cancelled", "removed", "in_flight", "updating", "removing"),
-    *("ready", "waiting", "retrying", "quarantined"),
-)
 
 
 def view(status: Status, screen: Console) -> RenderableType:
     """The whole status, for a person at this console."""
     if status.progress is None or not status.progress.requests:
-        return Text("no requests yet; `provisioner submit FILE` or an INSERT makes some")
+        return Text("no requests yet; create some with `provisioner submit FILE` or an INSERT")
     return Group(*_parts(status, screen))
 
 
@@ -76,7 +71,7 @@ def _parts(status: Status, screen: Console) -> Iterator[RenderableType]:
     progress = (_progress_lines(each, status.now) for each in dict.fromkeys(rows))
     yield _fitted(screen, _progress_table(status, screen), progress)
     if status.more_batches:
-        yield Text(f"… and {status.more_batches:,} more batch{'' if status.more_batches == 1 else 'es'}")
+        yield Text(f"… and {several(status.more_batches, 'more batch', 'more batches')}")
     yield from gap
     yield _fitted(screen, _target_table(status, screen), (_target_lines(each, status.now) for each in status.targets))
     yield Text(_workers(status))
@@ -111,18 +106,22 @@ def _block(screen: Console, lines: Sequence[Text]) -> RenderableType:
 
 def _progress_lines(row: Progress, now: datetime) -> Sequence[Text]:
     name = "everything" if row.total else row.batch or "(no batch)"
-    count = "1 request" if row.requests == 1 else f"{row.requests:,} requests"
+    count = several(row.requests, "request")
     states = [f"{getattr(row, state):,} {state.replace('_', ' ')}" for state in STATES if getattr(row, state)]
     ended = "ended" if row.ended_at is not None else "ends" if row.ends_at is not None else "end not known:"
     end = f"{ended} {_end(row, now)}" if row.ends_why or row.ended_at or row.ends_at else "end not known yet"
     # The share stands before the name, which may be cut.
     done = 100 * row.finished // max(1, row.requests)
-    return Text(f"{done:>3} % {one_line_text(name)}"), Text(f"{count}: {', '.join(states) or 'none'}"), Text(end)
+    return (
+        Text(f"{done:>3} % {one_line_text(name)}"),
+        Text(f"{count}: {', '.join(states) or 'none'}"),
+        Text(end),
+    )
 
 
 def _target_lines(target: TargetReport, now: datetime) -> Sequence[Text]:
     condition = _condition(target, now)
-    workers = "1 worker" if target.workers == 1 else f"{target.workers:,} workers"
+    workers = several(target.workers, "worker")
     return (
         Text(f"target {target.target}"),
         Text(f"{target.pending:,} pending, {workers}, limit: {_limit(target)}{target.at_once}"),
@@ -131,7 +130,7 @@ def _target_lines(target: TargetReport, now: datetime) -> Sequence[Text]:
 
 
 def _retry_lines(each: Retries, now: datetime) -> Sequence[Text]:
-    count = "1 request" if each.requests == 1 else f"{each.requests:,} requests"
+    count = several(each.requests, "request")
     since = f", since {_clock(each.since)}" if each.since else ""
     return (
         Text(f"{each.state}: {each.error_code or 'no code'}"),
@@ -142,7 +141,7 @@ def _retry_lines(each: Retries, now: datetime) -> Sequence[Text]:
 
 def _retry_table(status: Status, screen: Console) -> Table:
     headings = ("state", "because of", "requests", "target", "since", "next attempt", "for example")
-    table = _table(screen, *headings, right=("requests",))
+    table = plain_table(screen, *headings, right=("requests",), wrap=True)
     for each in status.retries:
         since = _clock(each.since) if each.since else "—"
         cells = each.state, each.error_code or "(no code)", f"{each.requests:,}", each.target, since
@@ -164,21 +163,13 @@ def _clock(moment: datetime) -> str:
 
 
 def _failure_lines(each: Failures) -> Sequence[Text]:
-    count = "1 request" if each.requests == 1 else f"{each.requests:,} requests"
+    count = several(each.requests, "request")
     example = f", for example request {each.example_id}: {one_line_text(each.example)}" if each.example_id else ""
     return (
         Text(f"failed with {each.error_code or '(no code)'}"),
         Text(f"{count}{example}"),
         Text(f"to do: {advice_for(each.error_code)}"),
     )
-
-
-def _table(screen: Console, *headings: str, right: Sequence[str] = ()) -> Table:
-    table = Table(box=box.SIMPLE_HEAD if screen.is_terminal else None, pad_edge=False)
-    for heading in headings:
-        number = heading in right
-        table.add_column(heading, justify="right" if number else "left", no_wrap=number, overflow="fold")
-    return table
 
 
 def _progress_table(status: Status, screen: Console) -> Table:
@@ -193,7 +184,7 @@ def _progress_table(status: Status, screen: Console) -> Table:
     roomy = screen.width >= ROOMY
     headings = ["requests", *(state.replace("_", " ") for state in states)]
     started = ["started"] if roomy else []
-    table = _table(screen, "batch", "done", *headings, *started, "ends", right=headings)
+    table = plain_table(screen, "batch", "done", *headings, *started, "ends", right=headings, wrap=True)
     for row in rows:
         name = "everything" if row.total else row.batch or "(no batch)"
         cells = [_number(row.requests), *(_number(getattr(row, state), state) for state in states)]
@@ -238,7 +229,7 @@ def _ahead(moment: datetime, now: datetime) -> str:
 
 def _target_table(status: Status, screen: Console) -> Table:
     numbers = ("pending", "workers")
-    table = _table(screen, "target", *numbers, "limit", "condition", right=numbers)
+    table = plain_table(screen, "target", *numbers, "limit", "condition", right=numbers, wrap=True)
     for target in status.targets:
         condition = _condition(target, status.now)
         style = "" if condition == "working" else "yellow"
@@ -279,13 +270,13 @@ def _condition(target: TargetReport, now: datetime) -> str:
 
 def _workers(status: Status) -> str:
     workers = status.workers
-    living = "1 worker is running" if workers.living == 1 else f"{workers.living:,} workers are running"
+    living = several(workers.living, "worker is running", "workers are running")
     lost = f", {workers.lost:,} lost" if workers.lost else ""
     return f"{living}{lost}; {workers.pace:.1f} creates/s recently"
 
 
 def _failure_table(failures: Sequence[Failures], screen: Console) -> Table:
-    table = _table(screen, "failed with", "requests", "for example", "what to do", right=("requests",))
+    table = plain_table(screen, "failed with", "requests", "for example", "what to do", right=("requests",), wrap=True)
     for each in failures:
         known = each.example_id is not None
         example = f"request {each.example_id}: {' '.join((each.example or '').split())}" if known else "—"

@@ -2,56 +2,56 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Annotated, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from provisioner.cli.look.findings import Finding, Unasked, Verified, tell_verified
-from provisioner.cli.terminal.bars import counting
-from provisioner.cli.terminal.filters import Batches, Ids, Projects, StateChoice, Targets, filtered, tell_unknown_of
+from provisioner.cli.asking.infisical import Unasked
+from provisioner.cli.look.verify_report import Finding, Verified, tell_verified
+from provisioner.cli.terminal.filters import filtering, tell_unknown_of
 from provisioner.cli.terminal.frame import DONE, NOT_DONE, PARTLY, Config, Json, load, open_database, run_async
+from provisioner.cli.terminal.progress import counting
 from provisioner.core.comparison import WRONG, AnyRecorded, Difference, Project, Recorded, differences
+from provisioner.core.requests import State
+from provisioner.postgres.filters import Filter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from provisioner.cli.look.survey import Surveyor
-    from provisioner.postgres.filters import Filter
+    from provisioner.cli.asking.infisical import Surveyor
     from provisioner.postgres.pool import Database
     from provisioner.postgres.recorded import Place
     from provisioner.settings import Settings
 
-SUCCEEDED: Final = (StateChoice.SUCCEEDED,)
 
-
-def verify(  # noqa: PLR0917  # the command line names them
-    ids: Ids = None,
+@filtering("ids", "batches", "projects", "targets")
+def verify(
     config: Config = None,
-    batches: Batches = None,
-    projects: Projects = None,
-    targets: Targets = None,
-    repair: Annotated[
-        bool, typer.Option("--repair", help="Have workers put in line what differs: made again, or sent again.")
-    ] = False,
+    *,
+    wanted: Filter,
+    repair: Annotated[bool, typer.Option("--repair", help="Have workers repair what differs.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Compare succeeded requests with Infisical: gone, renamed, described otherwise, credentials rewritten, old key.
+    """Compare recorded connections and rotations with Infisical: what is gone, or was changed there.
 
-    Of rotations also: rescheduled, switched off, other spending or another secret than requested, and keys that
-    Infisical could not replace. There is one login, and one read of the whole organization where the identity may read
-    that, else one per project; rotations take one read per project. At most half of the read budget is used, so workers
-    can always look up what they have made. Keys are compared by fingerprint if this host has them. Without --repair
-    nothing is changed, and the exit status is 1 if anything differs or could not be compared. With it workers make what
-    is gone again and send everything else, within their limits; what was adopted is left alone. Then the exit status is
-    0 if all that differs is repaired, 3 if some is left alone, and 1 if something could not be compared.
+    Reported are connections that are gone or renamed, have another description, other credentials or an old key; and
+    rotations with another schedule, spending limit or secret, that are switched off, or whose key Infisical could not
+    replace. Keys are compared by fingerprint, if this host has them. The command logs in once, and reads the
+    connections of the whole organization or, if the identity may not do that, of each project; rotations take one read
+    per project. It uses at most half of the read budget, so workers can always look up what they have made.
+
+    Exits 1 if anything differs or could not be compared. With --repair, workers create again what is gone, and send
+    everything else again; adopted ones are left alone. Then it exits 0 if everything that differs is repaired, 3 if
+    some of it is left alone, and 1 if something could not be compared.
 
     Example: provisioner verify --batch onboarding --repair
     """
-    wanted = filtered(ids=ids, states=SUCCEEDED, batches=batches, projects=projects, targets=targets)
+    wanted = replace(wanted, states=(State.SUCCEEDED,))
     raise typer.Exit(run_async(_verify(load(config), wanted, repairing=repair, as_json=as_json)))
 
 
-async def _verify(settings: "Settings", wanted: "Filter", *, repairing: bool, as_json: bool) -> int:
+async def _verify(settings: "Settings", wanted: Filter, *, repairing: bool, as_json: bool) -> int:
     from provisioner.keyring import present_fingerprints
     from provisioner.postgres.browse import count
     from provisioner.postgres.desired_changes import repair
@@ -79,9 +79,9 @@ async def _verify(settings: "Settings", wanted: "Filter", *, repairing: bool, as
 
 
 async def _compare_all(
-    settings: "Settings", database: "Database", wanted: "Filter", verified: Verified, advance: "Callable[[int], None]"
+    settings: "Settings", database: "Database", wanted: Filter, verified: Verified, advance: "Callable[[int], None]"
 ) -> None:
-    from provisioner.cli.look.survey import surveying
+    from provisioner.cli.asking.infisical import surveying
 
     async with AsyncExitStack() as stack:
         surveyors: dict[str, Surveyor] = {}
@@ -98,7 +98,7 @@ async def _compare_all(
 
 
 async def _pages(
-    database: "Database", wanted: "Filter"
+    database: "Database", wanted: Filter
 ) -> "AsyncIterator[tuple[Mapping[Place, Sequence[AnyRecorded]], Callable[[Surveyor], Surveyor]]]":
     """What was recorded of each kind, with who is to be asked for it."""
     from provisioner.postgres.kinds import ROTATIONS

@@ -3,57 +3,98 @@
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from functools import cache
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from provisioner.cli.bulk.rotation import Rotation, WithRotation, asked_rotation
-from provisioner.cli.bulk.submit import STDIN, Wish, checked_lines
-from provisioner.cli.onboard.asking import Told
-from provisioner.cli.onboard.options import (
-    Batch,
-    Exclude,
-    File,
-    Form,
-    FromInfisical,
-    Kinds,
-    Names,
-    Order,
-    Report,
-    Skip,
-    Target,
-    Without,
-    Yes,
+from provisioner.cli.bulk.lines import (
+    STDIN,
+    BulkFile,
+    FileFormat,
+    Rotation,
+    WithRotation,
+    checked_lines,
+    lines_of,
+    parse_batch,
+    parse_rotation,
 )
-from provisioner.cli.terminal.frame import (
-    DONE,
-    NOT_DONE,
-    PARTLY,
-    Config,
-    console,
-    open_database,
-    run_async,
-    say,
-    several,
-    tell_detail,
-    tell_error,
-)
-from provisioner.cli.terminal.program import program
+from provisioner.cli.terminal.frame import NOT_DONE, Config, open_database, run_async
+from provisioner.cli.terminal.output import console, say, tell_detail, tell_error
 from provisioner.core.model import Request
 from provisioner.core.projects import ProjectFilter, ProjectType, chosen
+from provisioner.core.text import several
 from provisioner.intake.checked import CheckedFile
-from provisioner.intake.rows import COLUMNS, Row, Seal
+from provisioner.intake.rows import Row
 
 if TYPE_CHECKING:
-    from provisioner.cli.onboard.ahead import Ahead, Line
+    from provisioner.cli.bulk.lines import Line
+    from provisioner.cli.onboard.preview import Preview, TargetAnswer
     from provisioner.core.reports import Leftovers
-    from provisioner.postgres.onboarding import Tally
     from provisioner.settings import Settings
 
 LABEL: Final = 10  # columns
+
+File = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[FILE]", help="CSV with a header, or JSON Lines; - for standard input.", show_default=False
+    ),
+]
+FromInfisical = Annotated[
+    bool, typer.Option("--from-infisical", help="Take the projects that the machine identity is in, instead of a file.")
+]
+Target = Annotated[str, typer.Option(help="With --from-infisical: the target to ask.")]
+Kinds = Annotated[
+    list[ProjectType] | None,
+    typer.Option(
+        "--type",
+        metavar="TYPE",
+        help=f"With --from-infisical: type of project, {', '.join(ProjectType)}. Default: secret-manager.",
+        show_default=False,
+    ),
+]
+Names = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--name", metavar="GLOB", help="With --from-infisical: projects whose name or slug matches.", show_default=False
+    ),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude", metavar="GLOB", help="With --from-infisical: leave out projects that match.", show_default=False
+    ),
+]
+Without = Annotated[
+    bool, typer.Option("--without-connection", help="With --from-infisical: projects without an OpenRouter connection.")
+]
+Batch = Annotated[
+    str | None, typer.Option(callback=parse_batch, help="Batch for requests that name none.", show_default=False)
+]
+Skip = Annotated[bool, typer.Option("--skip-invalid", help="Skip invalid lines and onboard the rest.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before anything is created.")]
+Report = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Write a report: .html, .csv or .jsonl, by the suffix.", show_default=False),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What the command line asks for; `file` is None when Infisical is asked for the projects."""
+
+    file: BulkFile | None
+    target: str
+    wanted: ProjectFilter
+    without_connection: bool
+    skip_invalid: bool
+    yes: bool
+    report: Path | None
+    batch: str | None
+    rotation: dict[str, object] | None
 
 
 def onboard(  # noqa: PLR0917  # the command line names them
@@ -66,7 +107,7 @@ def onboard(  # noqa: PLR0917  # the command line names them
     exclude: Exclude = None,
     without_connection: Without = False,
     batch: Batch = None,
-    form: Form = None,
+    form: FileFormat = None,
     skip_invalid: Skip = False,
     yes: Yes = False,
     report: Report = None,
@@ -90,19 +131,21 @@ def onboard(  # noqa: PLR0917  # the command line names them
     if file is not None and (kinds or names or exclude or without_connection or target != "default"):
         raise typer.BadParameter("--target, --type, --name, --exclude and --without-connection need --from-infisical")
     if not yes and (file == STDIN or not sys.stdin.isatty()):
-        raise typer.BadParameter("standard input is no terminal, so nothing can be asked: add --yes to go ahead")
+        raise typer.BadParameter(
+            "standard input is not a terminal, so the question cannot be asked: add --yes to proceed"
+        )
     _require_report(report)
+    columns = parse_rotation(with_rotation=with_rotation, columns=rotation)
     order = Order(
-        file=file,
+        file=None if file is None else BulkFile(path=file, form=form, batch=batch, rotation=columns),
         target=target,
         wanted=wanted,
         without_connection=without_connection,
-        batch=batch,
-        form=form,
         skip_invalid=skip_invalid,
         yes=yes,
         report=report,
-        rotation=asked_rotation(with_rotation=with_rotation, columns=rotation),
+        batch=batch,
+        rotation=columns,
     )
     raise typer.Exit(_onboard(order, config))
 
@@ -119,23 +162,25 @@ def _require_report(report: Path | None) -> None:
 
 
 def _onboard(order: Order, config: Path | None) -> int:
+    from provisioner.cli.onboard.outcome import conclude
+
     settings = _settings(config)
     if order.file is None and order.target not in settings.targets:
         raise typer.BadParameter(f"there is no target {order.target}; configured are {', '.join(settings.targets)}")
     run_async(_prepare(settings))
-    told: dict[str, Told] = {}
+    told: dict[str, TargetAnswer] = {}
     with _source(order, settings, told) as checked:
         if checked.bad and not order.skip_invalid:
             return _refuse(checked)
-        lines = list(_lines(checked))
-        ahead = run_async(_look(settings, lines, told))
-        if not _agreed(order, ahead):
+        lines = list(lines_of(checked))
+        preview = run_async(_look(settings, lines, told))
+        if not _agreed(order, preview):
             return NOT_DONE
         ids = run_async(_load(settings, checked))
     if ids is None:
         return NOT_DONE
     left = run_async(_work(settings, ids))
-    return run_async(_conclude(settings, ids, order, left))
+    return run_async(conclude(settings, ids, order.report, left))
 
 
 def _settings(config: Path | None) -> "Settings":
@@ -175,42 +220,32 @@ async def _prepare(settings: "Settings") -> None:
 
 
 @contextmanager
-def _source(order: Order, settings: "Settings", told: dict[str, Told]) -> Iterator[CheckedFile]:
+def _source(order: Order, settings: "Settings", told: "dict[str, TargetAnswer]") -> Iterator[CheckedFile]:
     """The requests to make, checked: from the file, or one for each project of Infisical's."""
-    given: AbstractContextManager[CheckedFile]
+    from provisioner.cli.setup.keys import sealer
+
     if order.file is None:
-        given = run_async(_projects(order, settings, told))
-    else:
-        wish = Wish(
-            file=order.file,
-            form=order.form,
-            batch=order.batch,
-            dry_run=False,
-            skip_invalid=order.skip_invalid,
-            quiet=False,
-            rotation=order.rotation,
-        )
-        given = checked_lines(wish, _sealer(settings))
-    with given as checked:
-        if order.file is not None:
-            name = "standard input" if order.file == STDIN else order.file
-            _label("file", f"{name}: {several(checked.lines, 'line')}")
+        with run_async(_projects(order, settings, told)) as checked:
+            yield checked
+        return
+    with checked_lines(order.file, sealer(settings, make=True), quiet=False) as checked:
+        _label("file", f"{order.file.name}: {several(checked.lines, 'line')}")
         yield checked
 
 
-async def _projects(order: Order, settings: "Settings", told: dict[str, Told]) -> CheckedFile:
+async def _projects(order: Order, settings: "Settings", told: "dict[str, TargetAnswer]") -> CheckedFile:
     from uuid import UUID
 
-    from provisioner.cli.onboard.asking import ask, without_connection
+    from provisioner.cli.onboard.preview import ask_target, without_connection
 
     async with open_database(settings) as database:
         anybodys = Request(id=0, project_id="", name="openrouter", description=None, credential="default")
-        answer = told[order.target] = await ask(settings, database, order.target, [anybodys])
+        answer = told[order.target] = await ask_target(settings, database, order.target, [anybodys])
         projects = chosen(answer.projects.values(), order.wanted)
         if order.without_connection:
             projects = list(await without_connection(settings, database, order.target, answer, projects))
     listed = several(len(answer.projects), "project")
-    meant = "" if len(projects) == len(answer.projects) else f", {len(projects):,} of them are meant"
+    meant = "" if len(projects) == len(answer.projects) else f", {len(projects):,} of them selected"
     _label("Infisical", f"{settings.targets[order.target].url}: {listed}{meant}")
     checked = CheckedFile()
     for number, project in enumerate(projects, start=1):
@@ -227,21 +262,6 @@ async def _projects(order: Order, settings: "Settings", told: dict[str, Told]) -
     return checked
 
 
-def _sealer(settings: "Settings") -> Seal:
-    """What seals with the database's key, which is made when the first API key is to be sealed and there is none."""
-    from provisioner.cli.setup.keys import ensured_key
-
-    @cache
-    def key() -> Any:
-        return run_async(_current())
-
-    async def _current() -> Any:
-        async with open_database(settings) as database:
-            return await ensured_key(settings, database)
-
-    return lambda api_key, *, project_id, name: key().seal(api_key, project_id=project_id, name=name)
-
-
 def _refuse(checked: CheckedFile) -> int:
     one = checked.bad == 1
     tell_error(f"{several(checked.bad, 'line')} {'is' if one else 'are'} invalid; nothing was loaded")
@@ -251,44 +271,29 @@ def _refuse(checked: CheckedFile) -> int:
     return NOT_DONE
 
 
-def _lines(checked: CheckedFile) -> "Iterator[Line]":
-    from provisioner.cli.onboard.ahead import Line
-
-    for _, *values in checked.rows():
-        row = dict(zip(COLUMNS, values, strict=True))
-        yield Line(
-            target=str(row["target"]),
-            project_id=str(row["project_id"]),
-            name=str(row["name"]),
-            on_conflict=str(row["on_conflict"]),
-            credential=str(row["credential"]),
-            project_name=str(row["project_name"]) if row["project_name"] else None,
-        )
-
-
-async def _look(settings: "Settings", lines: "Sequence[Line]", told: Mapping[str, Told]) -> "Ahead":
-    from provisioner.cli.onboard.ahead import look_ahead
+async def _look(settings: "Settings", lines: "Sequence[Line]", told: "Mapping[str, TargetAnswer]") -> "Preview":
+    from provisioner.cli.onboard.preview import preview_of
 
     async with open_database(settings) as database:
-        return await look_ahead(settings, database, lines, told)
+        return await preview_of(settings, database, lines, told)
 
 
-def _agreed(order: Order, ahead: "Ahead") -> bool:
+def _agreed(order: Order, preview: "Preview") -> bool:
     """Say what lies ahead, and ask."""
-    from provisioner.cli.onboard.ahead import question
+    from provisioner.cli.onboard.preview import question
 
-    for line in ahead.told():
+    for line in preview.told():
         say(f"{'':{LABEL - 8}}{line}")
-    if ahead.is_hopeless:
-        tell_error("nothing was loaded: correct what is said above, then run the same command again")
+    if preview.is_hopeless:
+        tell_error("nothing was loaded: fix the problems above, then run the same command again")
         return False
-    if not ahead.to_do:
+    if not preview.to_do:
         return True
-    _label("time", ahead.time())
+    _label("time", preview.time())
     if order.yes:
         return True
     sys.stdout.flush()
-    if typer.confirm(question(ahead), default=False, err=True):
+    if typer.confirm(question(preview), default=False, err=True):
         return True
     say("nothing was loaded")
     return False
@@ -322,7 +327,7 @@ async def _work(settings: "Settings", ids: Sequence[int]) -> "Leftovers | None":
     """Work until nothing is left to do, in this process; None if there was nothing to do."""
     from functools import partial
 
-    from provisioner.cli.bulk.live import watch
+    from provisioner.cli.bulk.watching import watch
     from provisioner.postgres.onboarding import tally
     from provisioner.service import run_daemon
 
@@ -330,59 +335,3 @@ async def _work(settings: "Settings", ids: Sequence[int]) -> "Leftovers | None":
         if not (await tally(database, ids)).pending:
             return None
     return await run_daemon(settings, drain=True, beside=partial(watch, ids=ids, screen=console()))
-
-
-async def _conclude(settings: "Settings", ids: Sequence[int], order: Order, left: "Leftovers | None") -> int:
-    from provisioner.cli.bulk.reporting import write_report
-    from provisioner.cli.onboard.report import told
-    from provisioner.postgres.browse import COLUMNS as OF_CONNECTIONS, REPORT_COLUMNS
-    from provisioner.postgres.filters import Filter
-    from provisioner.postgres.kinds import KINDS, ROTATIONS, kind_of_id
-    from provisioner.postgres.onboarding import tally
-    from provisioner.reports.forms import Form, form_of
-
-    async with open_database(settings) as database:
-        done = await tally(database, ids)
-        say(_result(done, left))
-        for line in await told(database, ids, done, command=_command(settings)):
-            say(line)
-        if order.report is not None:
-            form = form_of(order.report) or Form.CSV
-            both = form is Form.HTML or kind_of_id(max(ids, default=0)) is ROTATIONS
-            columns = REPORT_COLUMNS if both else OF_CONNECTIONS
-            wanted = Filter(ids=ids)
-            await write_report(database, wanted, form, order.report, columns=columns, kinds=KINDS, title="Onboarding")
-            say(f"the report is in {order.report}")
-    if done.pending and left is not None:
-        _tell_left(done, left)
-        return NOT_DONE
-    return PARTLY if done.failures else DONE
-
-
-def _command(settings: "Settings") -> str:
-    """How this program is called for the same database as this command uses."""
-    database = "PROVISIONER_DATABASE_URL=embedded " if settings.sources()["database.url"] == "command line" else ""
-    return f"{database}{program()}"
-
-
-def _result(done: "Tally", left: "Leftovers | None") -> str:
-    parts = [f"{done.succeeded:,} succeeded", f"{done.failures:,} failed"]
-    parts += [f"{done.cancelled:,} cancelled"] if done.cancelled else []
-    parts += [f"{done.pending:,} not finished"] if done.pending else []
-    parts += [f"{done.retried:,} retried"] if done.retried and left is not None else []
-    if left is None:
-        every = "every request was done earlier" if done.requests else "there is no request"
-        return f"nothing to do: {every}" + (f" ({', '.join(parts)})" if done.requests else "")
-    return f"{done.ended:,} of {several(done.requests, 'request')} done: {', '.join(parts)}"
-
-
-def _tell_left(done: "Tally", left: "Leftovers") -> None:
-    from provisioner.cli.serve.leftovers import told
-
-    sys.stdout.flush()  # the last word is what is in the way
-    if left.unfinished:
-        tell_error(f"stopped with {several(done.pending, 'request')} to do; nothing is lost: the same command goes on")
-        return
-    for line in list(told(left))[1:]:
-        if " failed with " not in line:
-            tell_error(line)

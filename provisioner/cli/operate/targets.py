@@ -1,19 +1,23 @@
-"""What `pause`, `resume` and `limit` share: which target is meant. And what to say of one that is held."""
+"""`provisioner pause`, `resume` and `limit`: hold a target, let it go on, or slow it down, while workers run."""
 
 from collections.abc import Collection
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
+from pydantic_core import PydanticCustomError
 
-from provisioner.cli.terminal.frame import DONE, NOT_DONE, open_database, print_json, say, tell_error
-from provisioner.cli.terminal.tables import local_time
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
+from provisioner.cli.terminal.output import local_time, print_json, say, tell_error
 from provisioner.postgres import operations
+from provisioner.postgres.operations import Hold, Limit
+from provisioner.settings.values import MOST_IN_FLIGHT, RateLimit, parse_limit
 
 if TYPE_CHECKING:
-    from provisioner.postgres.operations import Hold
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
+
+RULE: Final = "must be a number per time, such as 60/min, 5/s or 20/10s"
 
 Target = Annotated[
     str | None,
@@ -23,37 +27,76 @@ Target = Annotated[
 ]
 
 
-async def hold(settings: "Settings", given: str | None, operation: Literal["pause", "resume"], *, as_json: bool) -> int:
+def pause(target: Target = None, config: Config = None, as_json: Json = False) -> None:
+    """Pause a target: workers finish what is in flight there and start nothing more.
+
+    You can still insert requests; they wait. Pausing a paused target changes nothing.
+
+    Example: provisioner pause default
+    """
+    raise typer.Exit(run_async(_hold(load(config), target, "pause", as_json=as_json)))
+
+
+def resume(target: Target = None, config: Config = None, as_json: Json = False) -> None:
+    """Resume a paused target.
+
+    Resuming a target that is not paused changes nothing.
+
+    Example: provisioner resume default
+    """
+    raise typer.Exit(run_async(_hold(load(config), target, "resume", as_json=as_json)))
+
+
+def limit(  # noqa: PLR0917  # Typer passes names
+    target: Target = None,
+    writes: Annotated[
+        str | None, typer.Option(metavar="RATE", help="Maximum rate of writes, such as 60/min.", show_default=False)
+    ] = None,
+    in_flight: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=MOST_IN_FLIGHT, help="Maximum number of creates in flight, over all workers.", show_default=False
+        ),
+    ] = None,
+    as_configured: Annotated[
+        bool, typer.Option("--as-configured", help="Lift the limit: the settings apply again.")
+    ] = False,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Limit a target while workers run; all of them obey within about a second.
+
+    The limit replaces `write_limit` and `max_in_flight` until you lift it with --as-configured, also across restarts.
+    An option that you leave out stays as it is. The limit never exceeds what Infisical's answers allow. `provisioner
+    status` shows it.
+
+    Example: provisioner limit default --writes 60/min --in-flight 16
+    """
+    if as_configured and (writes is not None or in_flight is not None):
+        raise typer.BadParameter("--as-configured cannot be combined with --writes or --in-flight")
+    if not as_configured and writes is None and in_flight is None:
+        raise typer.BadParameter("give --writes, --in-flight, or --as-configured")
+    rate = _rate(writes) if writes is not None else None
+    raise typer.Exit(run_async(_limit(load(config), target, rate, in_flight, as_json=as_json)))
+
+
+async def _hold(
+    settings: "Settings", given: str | None, operation: Literal["pause", "resume"], *, as_json: bool
+) -> int:
     """Pause or resume a target and return the exit status."""
-    target = given or only_target(settings.targets)
+    target = given or _only_target(settings.targets)
     async with open_database(settings) as database:
-        if not await is_known(database, settings, target):
+        if not await _is_known(database, settings, target):
             return NOT_DONE
         done = await (operations.pause if operation == "pause" else operations.resume)(database, target)
     if as_json:
         print_json({"target": target, "paused": operation == "pause", **asdict(done)})
     else:
-        say(_said(target, operation, done))
+        say(_held(target, operation, done))
     return DONE
 
 
-async def is_known(database: "Database", settings: "Settings", target: str) -> bool:
-    """Whether there is such a target, in the settings or in the database; if not, say so."""
-    known = (await operations.known_targets(database)).union(settings.targets)
-    if target not in known:
-        tell_error(f"there is no target {target!r}; known targets: {', '.join(sorted(known))}")
-    return target in known
-
-
-def only_target(targets: Collection[str]) -> str:
-    """The target that is meant where none is named; a usage error where there are several."""
-    if len(targets) != 1:
-        raise typer.BadParameter(f"name one of the targets: {', '.join(sorted(targets))}")
-    (target,) = targets
-    return target
-
-
-def _said(target: str, operation: str, done: "Hold") -> str:
+def _held(target: str, operation: str, done: Hold) -> str:
     since = f"since {local_time(done.paused_at)} by {done.paused_by}" if done.paused_at else ""
     if operation == "pause":
         if done.changed:
@@ -62,3 +105,56 @@ def _said(target: str, operation: str, done: "Hold") -> str:
     if done.changed:
         return f"target {target} is resumed; it was paused {since}"
     return f"target {target} was not paused"
+
+
+def _rate(given: str) -> RateLimit:
+    try:
+        rate = parse_limit(given)
+    except PydanticCustomError:
+        raise typer.BadParameter(RULE, param_hint="--writes") from None
+    if not isinstance(rate, RateLimit):
+        raise typer.BadParameter(f"{RULE}; --as-configured lifts the limit", param_hint="--writes")
+    return rate
+
+
+async def _limit(
+    settings: "Settings", given: str | None, rate: RateLimit | None, in_flight: int | None, *, as_json: bool
+) -> int:
+    target = given or _only_target(settings.targets)
+    writes, period = (rate.permits, rate.window) if rate else (None, 60.0)
+    async with open_database(settings) as database:
+        if not await _is_known(database, settings, target):
+            return NOT_DONE
+        done = await operations.set_limit(database, target, writes=writes, period=period, in_flight=in_flight)
+    if as_json:
+        print_json({"target": target, **asdict(done)})
+    else:
+        say(_limited(target, done))
+    return DONE
+
+
+def _limited(target: str, done: Limit) -> str:
+    parts = []
+    if done.writes and done.period:
+        parts.append(f"{RateLimit(done.writes, done.period)} writes")
+    if done.in_flight:
+        parts.append(f"{done.in_flight:,} creates in flight")
+    if not parts:
+        return f"target {target} is limited as configured"
+    return f"target {target} is limited to {' and '.join(parts)}; `provisioner limit {target} --as-configured` lifts it"
+
+
+async def _is_known(database: "Database", settings: "Settings", target: str) -> bool:
+    """Whether there is such a target, in the settings or in the database; if not, say so."""
+    known = (await operations.known_targets(database)).union(settings.targets)
+    if target not in known:
+        tell_error(f"there is no target {target!r}; known targets: {', '.join(sorted(known))}")
+    return target in known
+
+
+def _only_target(targets: Collection[str]) -> str:
+    """The target that is meant where none is named; a usage error where there are several."""
+    if len(targets) != 1:
+        raise typer.BadParameter(f"name one of the targets: {', '.join(sorted(targets))}")
+    (target,) = targets
+    return target

@@ -5,7 +5,8 @@ from typing import Annotated, Final
 
 import typer
 
-from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, say, tell_error
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config
+from provisioner.cli.terminal.output import say, tell_error
 
 PATIENCE: Final = 3.0  # seconds
 LONGEST: Final = 500  # bytes of an answer that are shown
@@ -20,7 +21,7 @@ Ready = Annotated[bool, typer.Option("--ready", help="Check that it accepts requ
 def healthcheck(config: Config = None, listen: Listen = None, ready: Ready = False) -> None:
     """Exit 0 if the worker on this host is healthy, 1 if it is not or does not answer.
 
-    A worker that waits for the database is healthy, because it resumes by itself; with --ready it is not.
+    A worker that waits for the database is healthy, because it resumes automatically; with --ready it is not.
 
     Example: provisioner healthcheck --ready
     """

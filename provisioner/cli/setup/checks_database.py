@@ -5,11 +5,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from provisioner.cli.setup.checks import Check, ok, problem, warning
-from provisioner.cli.terminal.frame import several
-from provisioner.cli.terminal.progress import duration
-from provisioner.cli.terminal.tables import local_time
+from provisioner.cli.terminal.output import local_time
 from provisioner.core.alerts import ADVICE, PLAN
 from provisioner.core.errors import DatabaseUnavailable, ProvisionerError, SchemaMismatch
+from provisioner.core.text import duration, several
 from provisioner.postgres.access import Kind, lacking
 from provisioner.postgres.condition import Server, defaults, holders, publications, read_server
 from provisioner.postgres.migrations import require_schema
@@ -210,14 +209,14 @@ async def _rows(database: "Database") -> AsyncIterator[Check]:
     rows = await read_rows(database)
     if rows.misplaced:
         some = ", ".join(map(str, rows.misplaced[:SOME]))
-        have = "has" if len(rows.misplaced) == 1 else "have"
-        said = f"{several(len(rows.misplaced), 'pending request')} {have} no place in line, for example {some}"
-        remedy = "a worker will put them in line; `provisioner.recount()` in SQL corrects the counts"
+        have = several(len(rows.misplaced), "pending request has", "pending requests have")
+        said = f"{have} no place in the queue, for example {some}"
+        remedy = "a worker will put them in the queue; `provisioner.recount()` in SQL corrects the counts"
         yield warning("requests", f"{said}: they were written with triggers off", remedy)
     elif rows.whole:
-        yield ok("requests", "every pending request has its place in line")
+        yield ok("requests", "every pending request has its place in the queue")
     else:
-        yield ok("requests", f"every pending request among the newest {rows.looked_at:,} has its place in line")
+        yield ok("requests", f"every pending request among the newest {rows.looked_at:,} has its place in the queue")
     if rows.miscounted:
         yield warning("counts", f"{rows.miscounted:,} are wrong", "`provisioner.recount()` in SQL corrects them")
     elif rows.miscounted == 0:
@@ -228,10 +227,9 @@ async def _rotations(database: "Database") -> AsyncIterator[Check]:
     """Whether each pending rotation will have its connection some day."""
     waits = await unasked(database)
     if waits.rotations:
-        wait = "waits" if waits.rotations == 1 else "wait"
+        wait = several(waits.rotations, "rotation waits", "rotations wait")
         said = (
-            f"{several(waits.rotations, 'rotation')} {wait} for a connection that nobody has requested, for example"
-            f" {waits.example_id} for {waits.connection}"
+            f"{wait} for a connection that nobody has requested, for example {waits.example_id} for {waits.connection}"
         )
         advice = f"request the connection in the same project, or run `provisioner cancel {waits.example_id}`"
         yield warning("rotations", said, advice)
@@ -253,11 +251,11 @@ async def _work(database: "Database") -> AsyncIterator[Check]:
             said = f"{target.target} was paused at {local_time(target.paused_at)} by {by}"
             yield warning("target", said, f"`provisioner resume {target.target}` resumes it")
         if target.trouble:
-            what = ADVICE[PLAN] if target.restricted else "it resumes by itself"
+            what = ADVICE[PLAN] if target.restricted else "it resumes automatically"
             yield warning("target", f"{target.target} is in trouble{target.partly}: {target.trouble}", what)
         if target.pending and not target.workers:
-            wait = "waits" if target.pending == 1 else "wait"
-            said = f"{several(target.pending, 'request')} {wait} for {target.target}, and no worker serves it"
+            wait = several(target.pending, "request waits", "requests wait")
+            said = f"{wait} for {target.target}, and no worker serves it"
             yield warning(
                 "target", said, f"`provisioner run` starts one, with [targets.{target.target}] in its settings"
             )

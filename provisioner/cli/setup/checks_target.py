@@ -1,35 +1,30 @@
-"""The checks of `doctor` that ask Infisical, and those of the credentials."""
+"""The checks of `doctor` that ask Infisical."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Final
-from uuid import UUID
 
-from provisioner.cli.look.survey import opened, permit
+from provisioner.cli.asking.infisical import opened
 from provisioner.cli.setup.checks import Check, ok, problem, warning
-from provisioner.cli.setup.checks_host import through
-from provisioner.cli.terminal.progress import duration
+from provisioner.cli.setup.checks_host import NOBODY, asking, through
 from provisioner.core.alerts import advice_for
 from provisioner.core.errors import (
     CredentialUnavailable,
     CredentialUnknown,
     CredentialUnreadable,
     DatabaseUnavailable,
-    ProvisionerError,
 )
-from provisioner.core.key_check import REASONS, KeyKind
-from provisioner.core.model import ErrorCode, Observation, Request, Result
+from provisioner.core.model import ErrorCode, Observation, Result
+from provisioner.core.text import duration
 from provisioner.settings import SettingsError
+from provisioner.worker.reads import learn_from, take_permit
 
 if TYPE_CHECKING:
-    from provisioner.core.secret import Secret
-    from provisioner.infisical.openrouter import OpenRouter
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
     from provisioner.targets import Lines, Way
     from provisioner.worker.target import Target
 
-NOBODY: Final = UUID(int=0)  # no connection has this id: asking for it proves that the token is accepted
 LONGEST: Final = 70.0  # seconds to wait for a permit: a little more than a window
 SKEW: Final = 5.0  # seconds that Infisical's clock may differ from this host's
 
@@ -57,7 +52,7 @@ async def check_target(
 
 async def _opened(settings: "Settings", lines: "Lines", project: str | None, *, metered: bool) -> AsyncIterator[Check]:
     way = lines.way
-    seen = await _read(way, lambda: way.connections.get(str(NOBODY)), metered=metered)
+    seen = await _read(way, lambda: way.connections.get(NOBODY), metered=metered)
     if seen is None or seen.result not in _ANSWERS:
         yield _unanswered(settings, way.name, seen)
         return
@@ -79,21 +74,16 @@ async def _opened(settings: "Settings", lines: "Lines", project: str | None, *, 
 async def _fetched(settings: "Settings", target: "Target") -> AsyncIterator[Check]:
     """Fetch each credential that comes from this target; no key is shown."""
     for name, credential in settings.credentials.items():
-        secret = credential.infisical
-        if secret is None or (secret.target or target.name) != target.name:
+        if credential.place is None or (credential.target or target.name) != target.name:
             continue
         try:
-            await target.vault.open(_asking(name))
+            await target.vault.open(asking(name))
         except CredentialUnavailable as error:
             yield warning("credential", str(error), "its requests wait and lose no attempt")
         except (CredentialUnknown, CredentialUnreadable) as error:
             yield problem("credential", str(error))
         else:
             yield ok("credential", f"{name} can be fetched through target {target.name}")
-
-
-def _asking(credential: str) -> Request:
-    return Request(id=0, project_id=str(NOBODY), name="openrouter", description=None, credential=credential)
 
 
 def _login(settings: "Settings", name: str) -> str:
@@ -108,11 +98,11 @@ async def _read(way: "Way", call: Callable[[], Awaitable[Observation]], *, meter
         return await call()
     try:
         async with asyncio.timeout(LONGEST):
-            await permit(way.reads)
+            await take_permit(way.reads)
     except (TimeoutError, DatabaseUnavailable):
         return None
     seen = await call()
-    way.reads.learn(seen.rate, metered=seen.metered, throttled_for=seen.retry_after, elapsed=seen.elapsed)
+    learn_from(way.reads, seen)
     return seen
 
 
@@ -143,66 +133,3 @@ def _permission(name: str, project: str, seen: Observation | None) -> Check:
         return ok("permission", said)
     advice = advice_for(ErrorCode.PROJECT_NOT_FOUND) if seen.result in {Result.PROJECT_MISSING, Result.ABSENT} else ""
     return problem("permission", f"{name}: {seen.message}", advice)
-
-
-async def check_credentials(settings: "Settings") -> AsyncIterator[Check]:
-    """Check that each credential is where the settings say; no key is shown."""
-    from provisioner.keyring import open_vault
-    from provisioner.targets import key_asker
-
-    vault = open_vault(settings)
-    asker = key_asker(settings, *(target.url for target in settings.targets.values()))
-    for name, credential in settings.credentials.items():
-        if credential.infisical is not None:
-            continue  # fetched where its target is checked
-        try:
-            key = await vault.open(_asking(name))
-        except (CredentialUnknown, CredentialUnreadable) as error:
-            # The one that is there without being said; nobody may need it.
-            unsaid = settings.sources().get(f"credentials.{name}.env") == "default"
-            if credential.env is not None and unsaid:
-                remedy = "set it if requests use the credential default"
-                yield warning("credential", f"{name}: OPENROUTER_PROVISIONING_KEY is not set", remedy)
-            else:
-                yield problem("credential", f"{name}: {error}")
-        else:
-            yield await _proven(settings, name, key, asker)
-
-
-async def _proven(settings: "Settings", name: str, key: "Secret", asker: "OpenRouter | None") -> Check:
-    """What OpenRouter itself says of a key; that it cannot be asked matters only to those who want it asked."""
-    verdict = KeyKind.UNKNOWN if asker is None else await asker.ask(key)
-    if verdict in REASONS:
-        return problem("credential", f"{name}: {REASONS[verdict]}", advice_for(ErrorCode.CREDENTIAL_REFUSED))
-    if verdict is KeyKind.MANAGEMENT:
-        return ok("credential", f"{name} is available, and OpenRouter says that it is a management key")
-    if settings.openrouter.check is True:
-        advice = "check openrouter.url and openrouter.proxy, or set openrouter.check to auto"
-        return warning("credential", f"{name} is available, but OpenRouter cannot be asked about it", advice)
-    return ok("credential", f"{name} is available")
-
-
-async def check_sealing(settings: "Settings", database: "Database") -> AsyncIterator[Check]:
-    """Check that this host can open what the database's current key seals."""
-    from provisioner.postgres.sealing import current_key
-
-    current = await current_key(database)
-    for check in _sealing(settings, current.key_id if current else None):
-        yield check
-
-
-def _sealing(settings: "Settings", current: str | None) -> Iterator[Check]:
-    from provisioner.credentials.sealing import read_file
-
-    path = settings.sealing.key_file
-    try:
-        kept = read_file(path)
-    except ProvisionerError as error:
-        yield problem("sealing", str(error))
-        return
-    if current is None:
-        yield ok("sealing", "no key is published, so no API key can be sealed; `provisioner keys generate` makes one")
-    elif current in kept:
-        yield ok("sealing", f"key {current} seals, and {path} opens it")
-    else:
-        yield warning("sealing", f"key {current} seals, and this host cannot open it", f"workers need it in {path}")

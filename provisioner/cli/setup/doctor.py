@@ -8,7 +8,8 @@ from uuid import UUID
 import typer
 
 from provisioner.cli.setup.checks import Check, ok, problem
-from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, console, load, print_json, run_async
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, run_async
+from provisioner.cli.terminal.output import console, print_json
 from provisioner.core.errors import DatabaseUnusable
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ def doctor(
 ) -> None:
     """Check every precondition, one line each, and say how to fix what is wrong. Changes nothing.
 
-    Logs in once at each target; a failed login counts towards the identity's lockout. Whether connections can be
-    created cannot be tested without creating one. Exits 1 if there is a problem; a warning is not one.
+    Logs in once at each target; a failed login counts towards the identity's lockout. Creating connections cannot be
+    tested without creating one. Exits 1 if there is a problem; a warning is not one.
 
     Example: provisioner doctor --project 8d7e2b34-6d3c-4d5e-9f4b-2f1f6c1a9b11
     """
@@ -65,9 +66,14 @@ async def _checks(
     settings: "Settings", targets: list[str], project: str | None, *, notify: bool
 ) -> AsyncIterator[Check]:
     from provisioner.cli.setup.checks_database import check_database
-    from provisioner.cli.setup.checks_host import check_files, check_proxy
-    from provisioner.cli.setup.checks_notify import check_notify
-    from provisioner.cli.setup.checks_target import check_credentials, check_sealing, check_target
+    from provisioner.cli.setup.checks_host import (
+        check_credentials,
+        check_files,
+        check_notify,
+        check_proxy,
+        check_sealing,
+    )
+    from provisioner.cli.setup.checks_target import check_target
 
     yield ok("settings", f"they can be used; {', '.join(settings.targets)} configured")
     for check in check_files(settings):

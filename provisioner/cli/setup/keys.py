@@ -1,39 +1,35 @@
-"""`provisioner keys`: the key pairs that seal API keys in rows."""
+"""`provisioner keys` and `seal`: the key pairs that seal API keys in rows, and what they seal."""
 
+import sys
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Final
+from uuid import UUID
 
 import typer
 
-from provisioner.cli.terminal.frame import (
-    NOT_DONE,
-    Config,
-    Json,
-    console,
-    load,
-    open_database,
-    print_json,
-    run_async,
-    say,
-    tell_detail,
-    tell_error,
-)
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
+from provisioner.cli.terminal.output import console, print_json, say, tell_detail, tell_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from provisioner.core.secret import Secret
     from provisioner.credentials.sealing import BoxOpener, SealingKey, SealingPair
+    from provisioner.intake.rows import Seal
     from provisioner.postgres.pool import Database
     from provisioner.postgres.sealing import Box, KnownKey
     from provisioner.settings import Settings
 
 LOT: Final = 1000
+SHOWN: Final = 20  # boxes that are told one by one
+NO_KEY: Final = "there is no sealing key yet: `provisioner keys generate` makes one"
 
 keys = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
 
 @keys.callback()
 def _keys() -> None:
-    """Make and list the key pairs that seal API keys, and seal boxes anew.
+    """Make and list the key pairs that seal API keys, and reseal with the current one.
 
     Example: provisioner keys generate
     """
@@ -46,9 +42,10 @@ def generate(
         bool, typer.Option("--stdout", help="Print the private key instead of adding it to the key file.")
     ] = False,
 ) -> None:
-    """Make a key pair: the private key goes to sealing.key_file, the public key to the database.
+    """Make a key pair.
 
-    From now on the new key seals, and what older keys sealed can still be opened. Copy the key file to every worker.
+    The private key goes to sealing.key_file, and the public key to the database. From then on the new key seals, and
+    older private keys still open what they sealed. Copy the key file to every worker.
 
     Example: provisioner keys generate --stdout | vault kv put secret/sealing key=-
     """
@@ -57,7 +54,9 @@ def generate(
 
 @keys.command(name="list")
 def list_keys(config: Config = None, as_json: Json = False) -> None:
-    """List all keys, which one seals now, and how many requests each of them still seals.
+    """List all keys.
+
+    Shows which key seals now, and how many requests each key still seals.
 
     Example: provisioner keys list
     """
@@ -66,13 +65,35 @@ def list_keys(config: Config = None, as_json: Json = False) -> None:
 
 @keys.command()
 def reseal(config: Config = None) -> None:
-    """Open what older keys sealed, with the private keys of this host, and seal it with the current key.
+    """Seal everything with the current key.
 
+    Opens what older keys sealed, with the private keys of this host, and seals it again.
     Afterwards no request is sealed with an older key, and you can destroy the older private keys.
 
     Example: provisioner keys generate && provisioner keys reseal
     """
     raise typer.Exit(run_async(_reseal(config)))
+
+
+def seal(
+    project: Annotated[UUID, typer.Option(help="Project that the key is for.")],
+    name: Annotated[str, typer.Option(help="Name of the connection that the key is for.")] = "openrouter",
+    config: Config = None,
+) -> None:
+    """Seal the API key on standard input, and print the value for the column credential.
+
+    Only workers can open it, and only for this project and name.
+
+    Example: provisioner seal --project 8d7e2b34-6d3c-4d5e-9f4b-2f1f6c1a9b11 < key.txt
+    """
+    from provisioner.core.key_text import NoKey, decoded, key_in
+
+    try:
+        key = key_in(decoded(sys.stdin.buffer.read()))
+    except NoKey as flaw:
+        said = "contains no API key" if str(flaw) == "is empty" else str(flaw)
+        raise typer.BadParameter(f"standard input {said}") from None
+    run_async(_seal(load(config), key, str(project), name))
 
 
 async def _generate(config: Config, *, stdout: bool) -> None:
@@ -124,22 +145,18 @@ def _show(found: "Sequence[KnownKey]") -> None:
     for key in found:
         made = f"{key.created_at:%Y-%m-%d %H:%M}" if key.created_at else "never published"
         table.add_row(key.key_id, made, "now" if key.current else "no more", str(key.boxes))
-    console().print(table if found else "there is no sealing key yet: `provisioner keys generate` makes one")
+    console().print(table if found else NO_KEY)
 
 
 async def _reseal(config: Config) -> int:
-    from provisioner.credentials.sealing import BoxOpener, SealingKey
-    from provisioner.postgres.sealing import current_key, foreign_boxes, replace_boxes
+    from provisioner.credentials.sealing import BoxOpener
+    from provisioner.postgres.sealing import foreign_boxes, replace_boxes
 
     settings = load(config)
     opener = BoxOpener(settings.sealing.key_file)
     done, problems, after = 0, [], 0
     async with open_database(settings) as database:
-        current = await current_key(database)
-        if current is None:
-            tell_error("there is no sealing key yet: `provisioner keys generate` makes one")
-            return NOT_DONE
-        key = SealingKey(key_id=current.key_id, public=current.public)
+        key = await sealing_key(database)
         while boxes := await foreign_boxes(database, key.key_id, after=after, limit=LOT):
             after = boxes[-1].id
             fresh, failed = _sealed_anew(boxes, opener, key)
@@ -147,10 +164,11 @@ async def _reseal(config: Config) -> int:
             problems += failed
     say(f"sealed with {key.key_id}: {done} more")
     if problems:
-        tell_error(f"{'1 box' if len(problems) == 1 else f'{len(problems):,} boxes'} could not be opened on this host")
-        for problem in problems[:20]:
+        one = len(problems) == 1
+        tell_error(f"{'1 box' if one else f'{len(problems):,} boxes'} could not be opened on this host")
+        for problem in problems[:SHOWN]:
             tell_detail(problem)
-    return NOT_DONE if problems else 0
+    return NOT_DONE if problems else DONE
 
 
 def _sealed_anew(boxes: "Sequence[Box]", opener: "BoxOpener", key: "SealingKey") -> "tuple[dict[Box, str], list[str]]":
@@ -169,6 +187,25 @@ def _sealed_anew(boxes: "Sequence[Box]", opener: "BoxOpener", key: "SealingKey")
     return fresh, problems
 
 
+async def _seal(settings: "Settings", key: "Secret", project: str, name: str) -> None:
+    async with open_database(settings) as database:
+        say((await sealing_key(database)).seal(key, project_id=project, name=name))
+
+
+def sealer(settings: "Settings", *, make: bool = False) -> "Seal":
+    """What seals with the key of the database, which is read, or made, when the first API key is to be sealed."""
+
+    @cache
+    def key() -> "SealingKey":
+        return run_async(_current())
+
+    async def _current() -> "SealingKey":
+        async with open_database(settings) as database:
+            return await (ensured_key(settings, database) if make else sealing_key(database))
+
+    return lambda api_key, *, project_id, name: key().seal(api_key, project_id=project_id, name=name)
+
+
 async def sealing_key(database: "Database") -> "SealingKey":
     """The key that seals now. Raises `CredentialUnreadable` when there is none."""
     from provisioner.core.errors import CredentialUnreadable
@@ -177,7 +214,7 @@ async def sealing_key(database: "Database") -> "SealingKey":
 
     found = await current_key(database)
     if found is None:
-        raise CredentialUnreadable("there is no sealing key yet: `provisioner keys generate` makes one")
+        raise CredentialUnreadable(NO_KEY)
     return SealingKey(key_id=found.key_id, public=found.public)
 
 

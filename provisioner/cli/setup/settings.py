@@ -1,9 +1,7 @@
 """`provisioner settings`: what is in force, and where it came from."""
 
-import json
-import sys
-
-from provisioner.cli.terminal.frame import Config, Json
+from provisioner.cli.terminal.frame import Config, Json, load
+from provisioner.cli.terminal.output import console, print_json, show
 
 
 def settings(config: Config = None, as_json: Json = False) -> None:
@@ -11,35 +9,22 @@ def settings(config: Config = None, as_json: Json = False) -> None:
 
     Example: provisioner settings --config /etc/provisioner.toml
     """
-    from provisioner.settings import load_settings
-    from provisioner.settings.reference import displayed, shown
-    from provisioner.settings.shape import dotted
+    from rich.text import Text
 
-    loaded = load_settings(config=config)
+    from provisioner.cli.terminal.tables import plain_table
+    from provisioner.settings.shape import dotted
+    from provisioner.settings.values import displayed, shown
+
+    loaded = load(config)
     sources = loaded.sources()
     effective = [(dotted(path), value) for path, value in loaded.effective()]
     if as_json:
-        document = {name: {"value": shown(value), "source": sources[name]} for name, value in effective}
-        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        print_json({name: {"value": shown(value), "source": sources[name]} for name, value in effective})
         return
-    _print_table([(name, displayed(value), sources[name]) for name, value in effective])
-
-
-def _print_table(rows: list[tuple[str, str, str]]) -> None:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    from provisioner.cli.terminal.console import PlainConsole
-
-    console = PlainConsole()
-    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
-    for heading in ("setting", "value", "source"):
-        table.add_column(heading, overflow="fold")
-    for row in rows:
+    screen = console()
+    table = plain_table(screen, "setting", "value", "source", wrap=True)
+    for name, value in effective:
         # Text, not markup: a value may hold brackets.
-        style = "dim" if row[2] == "default" else ""
-        table.add_row(*(Text(cell) for cell in row), style=style)
-    if not console.is_terminal:
-        console.width = max(console.width, 400)  # whole lines for grep
-    console.print(table)
+        cells = map(Text, (name, displayed(value), sources[name]))
+        table.add_row(*cells, style="dim" if sources[name] == "default" else "")
+    show(table, screen)

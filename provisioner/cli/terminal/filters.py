@@ -1,16 +1,19 @@
-"""The filters that `list`, `retry`, `cancel`, `export` and `verify` share: which requests are meant."""
+"""Which requests a command means: the options that all who change or show many of them share."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Final
+from functools import wraps
+from inspect import Parameter, signature
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from uuid import UUID
 
 import typer
 
-from provisioner.cli.terminal.frame import tell_error
+from provisioner.cli.terminal.output import tell_error
 from provisioner.core.model import ErrorCode
+from provisioner.core.requests import UNFINISHED, State
 from provisioner.postgres.browse import unknown_batches, unknown_ids
-from provisioner.postgres.filters import UNFINISHED, Filter, State
+from provisioner.postgres.filters import Filter
 
 if TYPE_CHECKING:
     from provisioner.postgres.pool import Database
@@ -80,12 +83,48 @@ Targets = Annotated[
     list[str] | None, typer.Option("--target", metavar="TARGET", help="Requests for this target.", show_default=False)
 ]
 
-REPEATED: Final = (
-    "Each filter may be given several times: then any of its values counts. Different filters must all hold."
-)
+_FILTERS: Final = {
+    "ids": Ids,
+    "states": States,
+    "batches": Batches,
+    "projects": Projects,
+    "errors": Errors,
+    "targets": Targets,
+}
+
+Command = Callable[..., None]
 
 
-def filtered(
+def filtering(*names: str) -> Callable[[Command], Command]:
+    """Give a command these filters, or all of them, in the place of its parameter `wanted`, which is what they mean.
+
+    The ids come first: they are arguments.
+    """
+
+    def decorated(command: Command) -> Command:
+        made = {name: _parameter(name) for name in names or _FILTERS}
+        ids, *options = made.values()
+
+        @wraps(command)
+        def run(**given: Any) -> None:
+            command(wanted=_meant(**{name: given.pop(name) for name in made}), **given)
+
+        own = signature(command)
+        others = [one for each in own.parameters.values() for one in (options if each.name == "wanted" else [each])]
+        shown = [each.replace(kind=Parameter.KEYWORD_ONLY) for each in (ids, *others)]
+        # Both are what Typer reads.
+        run.__signature__ = own.replace(parameters=shown)  # type: ignore[attr-defined]
+        run.__annotations__ = {each.name: each.annotation for each in shown}
+        return run
+
+    return decorated
+
+
+def _parameter(name: str) -> Parameter:
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=_FILTERS[name])
+
+
+def _meant(
     *,
     ids: Sequence[int] | None = None,
     states: Sequence[StateChoice] | None = None,

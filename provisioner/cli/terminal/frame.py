@@ -1,4 +1,4 @@
-"""What every command shares: its errors and exit statuses, its common options, its way to the database."""
+"""How every command runs: its exit status, what receives its errors, its settings and its database."""
 
 import errno
 import os
@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
-from provisioner.cli.terminal.streams import OutputUnwritable, abandon, flush_output, prepare_streams, tell
-from provisioner.core.errors import ProvisionerError
-from provisioner.core.text import LINES, printable, printable_json, without_keys
+from provisioner.cli.terminal.output import tell_detail, tell_error, tell_warning
+from provisioner.cli.terminal.streams import OutputUnwritable, abandon, flush_output, prepare_streams
+from provisioner.core.errors import ProvisionerError, is_outage
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
 
@@ -35,10 +33,7 @@ EXIT_STATUSES: Final = (
 )
 CONFIG_HELP: Final = "Settings file. Default: PROVISIONER_CONFIG, or config/provisioner.toml if it exists."
 DEBUG: Final = "PROVISIONER_LOG__LEVEL"
-LONGEST: Final = 1500  # characters of an error: a name of thousands of letters hides what is wrong with it
-LAST: Final = 400  # of them, the end of the sentence: what to do
 FILES: Final = 16  # that a loop, a connection and its certificates take; libuv aborts the process where it gets none
-PLAIN_WIDTH: Final = 400  # columns where there is no terminal: whole lines for grep
 OWNER: Final = "owner"
 # Which role of the database a command needs, the least that is enough. What is not here needs no database.
 _LOOKING: Final = ("status", "list", "show", "export", "rotations")
@@ -164,14 +159,15 @@ def _tell_unforeseen(error: BaseException) -> int:
 
 
 def _advised(error: ProvisionerError) -> str:
-    from provisioner.core.errors import DatabaseUnavailable, StatementRefused
-
     if said := re.match(r"permission denied for [^;]+", str(error)):
         return f"{said[0]}: {_who_may()}"
 
-    if isinstance(error, DatabaseUnavailable) and not isinstance(error, StatementRefused):
+    if is_outage(error):
         reason = re.sub(r"^(\w+: )?(\[Errno -?\d+\] )?", "", str(error))  # the sentence, without Python's words for it
-        return f"the database cannot be reached: {reason}; see that it runs and that PROVISIONER_DATABASE_URL is right"
+        return (
+            f"the database cannot be reached: {reason}; check that it is running and that PROVISIONER_DATABASE_URL is"
+            " right"
+        )
     return str(error)
 
 
@@ -187,66 +183,6 @@ def _who_may() -> str:
         return f"`provisioner {command}` is for the role that owns the schema"
     own = ", which sees its own requests, or a reader" if kind == "requester" and command in _LOOKING else ""
     return f"`provisioner {command}` is for a {kind}{own}; `provisioner grant --{kind} ROLE` makes one"
-
-
-def tell_error(text: str) -> None:
-    """Say on standard error, in one line, what went wrong and what to do."""
-    line = without_keys(printable(" ".join(text.split())))
-    if len(line) > LONGEST:
-        line = f"{line[: LONGEST - LAST]} … {line[-LAST:]}"
-    tell(f"error: {line}")
-
-
-def tell_warning(text: str) -> None:
-    """Say on standard error, in one line, what may go wrong."""
-    tell(f"warning: {without_keys(printable(' '.join(text.split())))}")
-
-
-def tell_detail(text: str) -> None:
-    """Say on standard error what belongs to the error before."""
-    tell(f"  {without_keys(printable(text))}")
-
-
-def say(text: str) -> None:
-    """Print a line, or several."""
-    sys.stdout.write(f"{printable(text, kept=LINES)}\n")
-
-
-def several(number: int, noun: str) -> str:
-    """Say how many.
-
-    >>> several(1, "line"), several(2000, "line")
-    ('1 line', '2,000 lines')
-    """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def print_json(value: object) -> None:
-    """Print a value, dataclasses and times included, as one JSON document."""
-    import orjson
-
-    say(printable_json(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()))
-
-
-def console(*, stderr: bool = False) -> "Console":
-    """Where to print for people: with colour on a terminal, in lines that are never folded elsewhere."""
-    from provisioner.cli.terminal.console import PlainConsole
-
-    made = PlainConsole(stderr=stderr, highlight=False, emoji=False)
-    if not made.is_terminal:
-        made.width = PLAIN_WIDTH
-    return made
-
-
-def show(what: "RenderableType", screen: "Console") -> None:
-    """Print something for people; where there is no terminal, without the spaces that fill the lines."""
-    if screen.is_terminal:
-        screen.print(what)
-        return
-    with screen.capture() as captured:
-        screen.print(what)
-    for line in captured.get().splitlines():
-        say(line.rstrip())
 
 
 def load(config: Path | None) -> "Settings":
@@ -278,14 +214,14 @@ def _require_files() -> None:
 
 
 @asynccontextmanager
-async def open_database(settings: "Settings", *, size: int = 1) -> "AsyncIterator[Database]":
+async def open_database(settings: "Settings") -> "AsyncIterator[Database]":
     """Lend the database of the settings, closed afterwards. Raises `SettingsError` when none is set."""
     from provisioner.embedded.server import source_of
     from provisioner.postgres.pool import Database
 
     database = Database(
         source_of(settings.database_url()),
-        size=size,
+        size=1,
         ssl_root_cert=settings.database.ssl_root_cert,
         name="provisioner command line",
     )

@@ -1,14 +1,17 @@
 """Tables for people: with lines and colour on a terminal, plain columns and whole lines elsewhere."""
 
-from collections.abc import Sequence
-from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable, Sequence
+from typing import Final
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.table import Table
+from rich.text import Text
 
-    from provisioner.core.requests import Listed
+from provisioner.cli.terminal.output import local_time, one_line
+from provisioner.core.requests import Listed
+from provisioner.core.text import printable
 
 ROOMY: Final = 140  # columns: from here on there is room for a whole project id beside the rest
 RESULT: Final = 43  # columns: an error code and a point in time
@@ -27,38 +30,43 @@ STYLES: Final = {
 }
 
 
-def local_time(when: datetime | None) -> str:
-    """Write a point in time for people, in their own time zone."""
-    return f"{when.astimezone():%Y-%m-%d %H:%M:%S}" if when is not None else ""
+class PlainConsole(Console):
+    """Everything that is shown passes `render` as segments: those that are text lose what is not printable.
+
+    Such characters have no width, so tables stay as they were laid out.
+    """
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """The segments of something."""
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable() or segment.text == "\n":
+                yield segment
+            else:
+                yield Segment(printable(segment.text, kept="\n", instead=""), segment.style)
 
 
-def one_line(text: str | None) -> str:
-    """Put a text on one line: somebody else wrote it, and it may hold anything."""
-    return "".join(letter if letter.isprintable() else " " for letter in " ".join((text or "").split()))
+def plain_table(
+    screen: Console, *headings: str, right: Sequence[str] = (), whole: Sequence[str] = (), wrap: bool = False
+) -> Table:
+    """Make an empty table; on a terminal, cells that do not fit are cut short, but for those of the columns `whole`.
 
-
-def plain_table(screen: "Console", *headings: str, right: Sequence[str] = (), whole: Sequence[str] = ()) -> "Table":
-    """Make an empty table; on a terminal, cells that do not fit are cut short, but for those of the columns `whole`."""
-    from rich import box
-    from rich.table import Table
-
+    With `wrap` they are folded instead.
+    """
     table = Table(box=box.SIMPLE_HEAD if screen.is_terminal else None, pad_edge=False)
     for heading in headings:
         kept = heading in right or heading in whole
         table.add_column(
             heading,
             justify="right" if heading in right else "left",
-            no_wrap=True,
-            overflow="fold" if kept else "ellipsis",
-            min_width=len(heading) if kept else None,
+            no_wrap=kept or not wrap,
+            overflow="fold" if kept or wrap else "ellipsis",
+            min_width=len(heading) if kept and not wrap else None,
         )
     return table
 
 
-def request_table(requests: "Sequence[Listed]", screen: "Console") -> "Table":
+def request_table(requests: Sequence[Listed], screen: Console) -> Table:
     """Make a row of each request; on a terminal without the columns that say the same of all."""
-    from rich.text import Text
-
     columns = {
         "id": [str(each.id) for each in requests],
         "state": [each.state for each in requests],
@@ -105,7 +113,7 @@ def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
-def result(request: "Listed") -> str:
+def result(request: Listed) -> str:
     """What came of a request so far, in few words."""
     if request.waits_for is not None:
         return f"waits for connection {request.waits_for}"

@@ -1,8 +1,8 @@
--- Looking at many requests. The filter is the same everywhere: ids $1, live states $2, batches $3, projects $4, error codes
--- $5, targets $6; NULL means any.
+-- Reading many requests. The filter is the same everywhere: ids $1, live states $2, batches $3, projects $4, error
+-- codes $5, targets $6; NULL accepts any value.
 
 -- :part matches
--- Written so that what is NULL leaves nothing behind in the plan.
+-- Written so that NULL arguments leave nothing behind in the plan.
     ($1::bigint[] IS NULL OR v.id = ANY ($1))
     AND ($2::text[] IS NULL OR v.state = ANY ($2))
     AND ($3::text[] IS NULL OR v.batch = ANY ($3))
@@ -11,7 +11,7 @@
     AND ($6::text[] IS NULL OR v.target = ANY ($6))
 
 -- :name requests
--- Requests with their live state, between ids $7 and $8 (both left out), at most $9, the newest first if $10.
+-- Requests with their live state, between ids $7 and $8 (exclusive), at most $9, newest first if $10.
 SELECT
     v.id, v.target, v.project_id::text AS project_id, v.name, v.description, v.on_conflict, v.priority, v.batch, v.project_name,
     v.not_before, v.requested_by, v.created_at, v.state, v.attempts, v.connection_id::text AS connection_id, v.adopted,
@@ -32,7 +32,7 @@ ORDER BY CASE WHEN $10::boolean THEN v.id END DESC, v.id
 LIMIT $9;
 
 -- :name counts
--- How many requests the filter matches, by their live state.
+-- The number of requests that the filter matches, by live state.
 SELECT v.state, count(*) AS requests
 FROM provisioner.{own}{listed} AS v
 WHERE
@@ -50,7 +50,7 @@ ORDER BY v.id
 LIMIT $8;
 
 -- :name causes
--- Why requests that the filter matches have failed, and how many for each reason, the most frequent first.
+-- The error codes of failed requests that the filter matches, with their numbers, most frequent first.
 SELECT coalesce(q.error_code, '') AS error_code, count(*) AS requests
 FROM provisioner.{requests} AS q
 WHERE
@@ -65,21 +65,22 @@ GROUP BY coalesce(q.error_code, '')
 ORDER BY 2 DESC, 1;
 
 -- :name unknown
--- Which of the ids $1 no request of any kind has, in the order in which they were given.
+-- The ids among $1 that no request of any kind has, in the given order.
 SELECT i.id
 FROM unnest($1::bigint[]) WITH ORDINALITY AS i (id, place)
 WHERE NOT EXISTS (SELECT FROM provisioner.{own}requests AS q WHERE q.id = i.id)
 ORDER BY i.place;
 
 -- :name unknown_batches
--- Which of the batches $1 no request of any kind is in, in the order in which they were given.
+-- The batches among $1 that contain no request of any kind, in the given order.
 SELECT b.batch
 FROM unnest($1::text[]) WITH ORDINALITY AS b (batch, place)
 WHERE NOT EXISTS (SELECT FROM provisioner.{own}requests AS q WHERE q.batch = b.batch)
 ORDER BY b.place;
 
 -- :name targets
--- Every target that a request names. By jumping from one to the next in the index: there are few, and many requests.
+-- Every target that a request names. It jumps from one to the next in the index: there are few targets, and many
+-- requests.
 WITH RECURSIVE named AS (
     (SELECT q.target FROM provisioner.{requests} AS q ORDER BY q.target LIMIT 1)
     UNION ALL

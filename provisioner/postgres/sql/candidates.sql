@@ -1,15 +1,16 @@
--- Ids between $1 and $2 (both left out), at most $3, the newest first if $4: where to look for what a filter matches. Each follows
--- an index, as far as it is asked. See `postgres/candidates.py`.
+-- Ids between $1 and $2 (exclusive), at most $3, newest first if $4: where to look for a filter's matches. Each
+-- statement follows an index only as far as it is read. See `postgres/candidates.py`.
 
 -- :name prepare
--- For this transaction: plan each statement for what it asks for, walk along indexes, and end in $1 milliseconds whatever there is.
+-- For this transaction: plan each statement for its arguments, use index scans, and stop after $1 milliseconds.
 SELECT
     set_config('plan_cache_mode', 'force_custom_plan', true), set_config('enable_seqscan', 'off', true),
     set_config('jit', 'off', true), set_config('statement_timeout', $1, true);
 
 -- :name counted
--- In lines whose names end with $5: how many requests are counted as one of $1 (as anything if NULL), with error codes $3, in batches $2
--- and at targets $4; how many are of that kind in all, how many in the batches, and how many pending. And the newest that ever was of that kind there.
+-- In lines whose names end with $5: how many requests are counted as one of $1 (any if NULL), with error codes $3, in
+-- batches $2 and at targets $4; how many there are of that kind in all, in the batches, and pending; and the newest id
+-- that was ever of that kind.
 SELECT
     coalesce(sum(c.requests) FILTER (WHERE c.is_of_kind AND c.is_in_batch AND c.is_at_target), 0)::bigint AS matching,
     max(c.newest) FILTER (WHERE c.is_of_kind AND c.is_in_batch AND c.is_at_target) AS newest,
@@ -27,14 +28,14 @@ FROM (
 ) AS c;
 
 -- :name given
--- Of the ids $5.
+-- The given ids $5.
 SELECT g.id FROM unnest($5::bigint[]) AS g (id)
 WHERE g.id > $1 AND g.id < $2
 ORDER BY CASE WHEN $4::boolean THEN g.id END DESC, g.id
 LIMIT $3;
 
 -- :name of_projects
--- Of projects $5 at targets $6, or at any: those are found by jumping from one to the next.
+-- Requests of projects $5 at targets $6, or at any: the query jumps from one target to the next.
 WITH RECURSIVE named AS (
     (SELECT q.target FROM provisioner.{requests} AS q ORDER BY q.target LIMIT 1)
     UNION ALL
@@ -51,7 +52,7 @@ ORDER BY CASE WHEN $4::boolean THEN q.id END DESC, q.id
 LIMIT $3;
 
 -- :name in_batches
--- In batches $5.
+-- Requests in batches $5.
 SELECT l.id
 FROM unnest($5::text[]) AS b (batch)
 CROSS JOIN LATERAL (
@@ -65,7 +66,7 @@ ORDER BY CASE WHEN $4::boolean THEN l.id END DESC, l.id
 LIMIT $3;
 
 -- :name apart
--- Set apart as $5, with error codes $6 or any.
+-- Requests that ended without success, with status $5 and error codes $6 or any.
 SELECT l.id
 FROM unnest($5::text[]) AS s (status)
 CROSS JOIN LATERAL (
@@ -89,7 +90,7 @@ ORDER BY CASE WHEN $4::boolean THEN l.id END DESC, l.id
 LIMIT $3;
 
 -- :name tried
--- Whose last error is one of $5, whatever became of them.
+-- Requests whose last error is one of $5, whatever their state.
 SELECT l.id
 FROM unnest($5::text[]) AS e (error_code)
 CROSS JOIN LATERAL (
@@ -111,7 +112,7 @@ ORDER BY CASE WHEN $4::boolean THEN l.id END DESC, l.id
 LIMIT $3;
 
 -- :name in_line
--- In line if $5, waiting if $6, in flight if $7.
+-- Requests in line if $5, waiting if $6, in flight if $7.
 SELECT l.id
 FROM (
     (
@@ -145,8 +146,8 @@ SELECT
     (SELECT q.id FROM provisioner.{requests} AS q WHERE q.id > $1 AND q.id < $2 ORDER BY q.id DESC LIMIT 1) AS newest;
 
 -- :name walk
--- All that ended as one of $5, at targets $6, with a name like $7; NULL means any. Nothing is joined: where few of many match, what a
--- row costs that does not is all that counts.
+-- All requests that ended as one of $5, at targets $6, with a name like $7; NULL accepts any. Nothing is joined: if few
+-- of many match, only the cost of a row that does not match counts.
 SELECT q.id
 FROM provisioner.{requests} AS q
 WHERE
@@ -158,7 +159,7 @@ ORDER BY CASE WHEN $4::boolean THEN q.id END DESC, q.id
 LIMIT $3;
 
 -- :name named_so
--- Which of the requests $1 have a name like $2, in their order.
+-- Those of the requests $1 that have a name like $2, in order.
 SELECT g.id
 FROM unnest($1::bigint[]) WITH ORDINALITY AS g (id, place)
 JOIN provisioner.{requests} AS q ON q.id = g.id
@@ -166,8 +167,8 @@ WHERE q.name ILIKE $2 OR q.project_name ILIKE $2 OR q.batch ILIKE $2
 ORDER BY g.place;
 
 -- :name called
--- Called $5, in their own name or their project's; and of those that are called something that begins so, before $6, some two thousand
--- of each kind.
+-- Requests whose name, or whose project's name, is $5; and of those whose name begins with it, before $6, about two
+-- thousand of each kind.
 SELECT l.id
 FROM (
     (

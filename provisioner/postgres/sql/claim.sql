@@ -1,10 +1,11 @@
 -- :name claim
--- Move the next requests in line of target $1 from (rank, turn, id) = ($2, $3, $6) on, at most $4, into flight for worker $5,
--- and say all that making them needs. The rows are deleted by ctid out of an array: a join with the locking query is planned for a
--- tenth of the table and reads all of it. Starting where the last claim ended keeps dead index entries out of the way, which
--- an old transaction elsewhere may keep there for hours. The wide row is looked up once, for the claim and for its answer. $7 is
--- the fence. What is not pending any more, by somebody's hand, leaves the line and is not claimed. That a request is in flight
--- already is a collision and no case for ON CONFLICT, which would log a second record for each row (measured: 48 bytes).
+-- Move the next requests in line of target $1, from (rank, turn, id) = ($2, $3, $6) on and at most $4, into flight for
+-- worker $5, and return everything needed to carry them out. The rows are deleted by ctid from an array: a join with
+-- the locking query is planned for a tenth of the table and reads all of it. Starting where the last claim ended skips
+-- dead index entries, which an old transaction elsewhere may keep for hours. The wide row is read once, for the claim
+-- and for its result. $7 is the fence. A request that somebody has made not pending leaves the line without being
+-- claimed. A request that is in flight already causes an error instead of using ON CONFLICT, which would write a second
+-- WAL record for each row (measured: 48 bytes).
 WITH picked AS (
     DELETE FROM provisioner.ready
     WHERE ctid = ANY (ARRAY (
@@ -59,8 +60,9 @@ LEFT JOIN LATERAL (
 ORDER BY w.rank, w.turn, w.id;
 
 -- :name retried
--- How many requests of target $1 and rank $2 that were tried before stand in line, counted up to $3. A claim of these alone asks for no
--- more than that: its end as a condition of its own is taken for a small range, which is read whole and sorted.
+-- The number of retried requests in line for target $1 at rank $2, counted up to $3. A claim of retried requests asks
+-- for no more than that: with the end of their range as a condition, the planner assumes a small range, reads it whole
+-- and sorts it.
 SELECT count(*) AS requests
 FROM (
     SELECT FROM provisioner.ready AS r
@@ -70,8 +72,9 @@ FROM (
 ) AS t;
 
 -- :name untangle
--- By some accident a request among the next $4 in line of target $1 from (rank, turn, id) = ($2, $3, $5) on is in flight already, or
--- in line twice: its further places go. Rows that others are claiming just now stand between, so a thousand more are looked at.
+-- By some accident, one of the next $4 requests in line of target $1, from (rank, turn, id) = ($2, $3, $5) on, is in
+-- flight already or in line twice: remove its extra places. Rows that others are claiming may be in between, so a
+-- thousand more are read.
 DELETE FROM provisioner.ready
 WHERE ctid = ANY (ARRAY (
     SELECT r.ctid
@@ -90,8 +93,9 @@ WHERE ctid = ANY (ARRAY (
 ));
 
 -- :name release
--- Give back claims $2 of worker $1, made under the fences $3, that were never sent: they have lost nothing and stand where the queue is
--- served now. Those that were called off meanwhile stand as $4 says, or as $5 does if an earlier attempt is in doubt (`core/endings.py`).
+-- Give back claims $2 of worker $1, made under the fences $3, for which nothing was sent: they return to the position
+-- that the queue has reached. Those that were cancelled meanwhile get status $4, or $5 if an earlier attempt is in
+-- doubt (`core/endings.py`).
 WITH freed AS (
     DELETE FROM provisioner.in_flight AS f
     WHERE
@@ -124,14 +128,14 @@ INSERT INTO provisioner.ready (target, rank, turn, id, project_id)
 SELECT f.target, f.rank, CASE WHEN s.id IS NOT NULL THEN -1000000000000 ELSE coalesce(t.turn, 0) END, f.id, f.project_id
 FROM freed AS f
 LEFT JOIN provisioner.fair_cursors AS t ON t.target = f.target AND t.rank = f.rank
--- One by one, for a join may be planned as a scan of all that was ever tried.
+-- One by one, because a join may be planned as a scan of every request that was ever tried.
 LEFT JOIN LATERAL (SELECT a.id FROM provisioner.attempt_state AS a WHERE a.id = f.id AND a.error_message IS NOT NULL LIMIT 1) AS s ON true
 WHERE f.id NOT IN (SELECT e.id FROM ended AS e)
 RETURNING id;
 
 -- :name abandon
--- Claim $2 of worker $1, made under fence $3, cannot be given back: it was cancelled, and somebody's trigger keeps it from being
--- recorded as that. It becomes nobody's, is rescued, and looked up before its end is recorded, or set aside.
+-- Claim $2 of worker $1, made under fence $3, cannot be given back: it was cancelled, and somebody's trigger prevents
+-- recording that. No worker owns it then, so it is rescued, and looked up before its end is recorded or set aside.
 UPDATE provisioner.in_flight AS f SET worker = 0 WHERE f.worker = $1 AND f.id = $2 AND f.fence = $3;
 
 -- :name doubt
@@ -139,18 +143,18 @@ UPDATE provisioner.in_flight AS f SET worker = 0 WHERE f.worker = $1 AND f.id = 
 SELECT
     c.id, c.target, c.project_id::text, c.name, c.description, c.sent_at, c.ended_at, c.proof, c.exact, c.key_fingerprint
 FROM unnest($1::bigint[]) AS claimed (id)
--- One by one: where nothing is known of the table, more than one would be planned as a scan of all of it.
+-- One by one: without statistics, a larger number of rows would be planned as a scan of the whole table.
 CROSS JOIN LATERAL (SELECT s.* FROM provisioner.sent_creates AS s WHERE s.id = claimed.id LIMIT 1000) AS c;
 
 -- :name edits
--- What was edited of the requests $1 since their connections were recorded.
+-- Edits of the requests $1 since their connections were recorded.
 SELECT e.id, e.name, e.description, e.credential, e.adopted, e.others
 FROM unnest($1::bigint[]) AS claimed (id)
 CROSS JOIN LATERAL (SELECT w.* FROM provisioner.edits AS w WHERE w.id = claimed.id LIMIT 1) AS e;
 
 -- :name lost
--- Claims that worker $1 holds for target $2 without knowing: a claim was committed, but its answer never arrived. $3 are the
--- claims that the worker does know; $4 is how long ago a claim was, at the least.
+-- Claims of worker $1 for target $2 that it does not know: a claim was committed, but its answer was lost. $3 are the
+-- claims that the worker does know; $4 is their minimum age.
 SELECT f.id, f.fence
 FROM provisioner.in_flight AS f
 WHERE f.worker = $1 AND f.target = $2 AND NOT (f.id = ANY ($3::bigint[])) AND f.claimed_at <= clock_timestamp() - $4::interval;

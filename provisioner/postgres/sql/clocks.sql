@@ -1,7 +1,7 @@
--- What is known of the clock by which a target's Infisical tells when a connection was made.
+-- The measured clock that a target's Infisical uses for creation times.
 
 -- :name load
--- The clock of target $1, where a worker measured it within a day: a clock that nobody compares drifts.
+-- The clock of target $1, if a worker measured it within a day: an unchecked clock drifts.
 SELECT t.clock_low AS low, t.clock_high AS high
 FROM provisioner.targets AS t
 WHERE t.target = $1 AND t.clock_at > now() - interval '1 day' AND t.clock_low <= t.clock_high;

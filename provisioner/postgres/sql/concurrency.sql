@@ -1,6 +1,6 @@
 -- :name read
--- The concurrency of target $1, what time it is here, which of the workers that have a part of it have a good lease, and what an
--- operator allows there, in all its lines.
+-- The concurrency of target $1, the time, which of the workers with a part of it have a valid lease, and the operator's
+-- limits there, for all of the target's lines.
 SELECT
     c.version, extract(EPOCH FROM clock_timestamp())::double precision AS now,
     ARRAY (SELECT w.id FROM provisioner.workers AS w WHERE w.id = ANY (c.workers) AND w.lease_until > clock_timestamp()) AS alive,
@@ -13,11 +13,11 @@ LEFT JOIN provisioner.targets AS t ON t.target = split_part(c.target, '/', 1)
 WHERE c.target = $1;
 
 -- :name open
--- Begin with a target that nobody has worked for yet; somebody else may be quicker.
+-- Create the row of a target that no worker has used yet; another worker may be quicker.
 INSERT INTO provisioner.concurrency (target, address, in_flight_limit) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING;
 
 -- :name write
--- Write it back unless somebody else has written it since version $2 was read.
+-- Write the row unless it was changed since version $2 was read.
 UPDATE provisioner.concurrency
 SET
     version = version + 1, workers = $3, held = $4, wanted = $5, running = $6,

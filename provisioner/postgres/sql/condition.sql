@@ -1,7 +1,7 @@
--- What `doctor` looks at in the database. Only what any role may see; where a role sees less, it is said.
+-- The checks of `doctor` in the database, using only what every role may read; incomplete results are marked as such.
 
 -- :name server
--- What this server is, and as whom we are here.
+-- The server, and our role on it.
 SELECT
     current_setting('server_version') AS version, current_setting('server_version_num')::integer / 10000 AS major,
     pg_is_in_recovery() AS standby, current_setting('transaction_read_only') = 'on' AS read_only,
@@ -10,7 +10,7 @@ SELECT
     current_setting('fsync') = 'on' AS fsync, current_setting('full_page_writes') = 'on' AS full_page_writes;
 
 -- :name defaults
--- What is set for our role, for this database or for both, as name=value.
+-- The defaults of our role, of this database or of both, as name=value.
 SELECT c.setting
 FROM pg_db_role_setting AS s
 CROSS JOIN unnest(s.setconfig) AS c (setting)
@@ -20,7 +20,7 @@ WHERE
 ORDER BY c.setting;
 
 -- :name published
--- The publications that have tables of ours, and which of those nothing identifies a row of.
+-- The publications that contain tables of ours, and the tables whose rows have no replica identity.
 SELECT
     p.pubname AS publication, count(*) AS tables,
     array_agg(p.tablename::text ORDER BY p.tablename) FILTER (
@@ -34,9 +34,9 @@ GROUP BY p.pubname
 ORDER BY p.pubname;
 
 -- :name holding
--- Who holds up the clean-up of finished rows: transactions of this database that began over $1 ago and have a snapshot or
--- changed something, prepared transactions of that age, and replication slots that nobody uses or that are far behind.
--- Of a statement only what stands before its first literal, which may be a secret.
+-- What blocks vacuum: transactions of this database that began over $1 ago and have a snapshot or have changed
+-- something, prepared transactions of that age, and replication slots that are unused or far behind. Statements are
+-- shown only up to their first literal, which may be a secret.
 SELECT
     'session ' || a.pid AS what, coalesce(a.usename, '') AS role, coalesce(a.application_name, '') AS application,
     extract(EPOCH FROM clock_timestamp() - a.xact_start)::double precision AS seconds,

@@ -1,11 +1,11 @@
--- What the workers know together about API keys. `core/key_health.py` decides; these statements store what it decided.
+-- The shared state of API keys. `core/key_health.py` decides; these statements store its decisions.
 
 -- :name salt
--- What fingerprints are salted with.
+-- The salt of fingerprints.
 SELECT s.salt::text FROM provisioner.salt AS s;
 
 -- :name read
--- The state of the key with fingerprint $3 of credential $2 at target $1, and what time it is here.
+-- The state of the key with fingerprint $3 of credential $2 at target $1, and the time.
 SELECT
     clock_timestamp() AS now, h.version,
     h.accepted_at, h.trials, h.tried_at, h.refusals, h.quarantined_since, h.reason, h.probing, h.probe_at, h.probe_pause
@@ -13,8 +13,8 @@ FROM (VALUES (1)) AS one (row)
 LEFT JOIN provisioner.credential_health AS h ON h.target = $1 AND h.credential = $2 AND h.fingerprint = $3;
 
 -- :name write
--- Write the state unless somebody else has written it since version $4 was read (0: there was no row), and in the same
--- statement make $14 of the requests that wait for the credential due (NULL: all of them). No row: somebody was quicker.
+-- Write the state unless it was changed since version $4 was read (0: there was no row), and in the same statement make
+-- $14 of the requests that wait for the credential due (NULL: all of them). No row: another worker was quicker.
 WITH written AS (
     INSERT INTO provisioner.credential_health AS h (
         target, credential, fingerprint, version, accepted_at, trials, tried_at, refusals, quarantined_since, reason, probing,
@@ -44,7 +44,7 @@ released AS (
 SELECT (SELECT count(*) FROM released) AS released FROM written;
 
 -- :name replace
--- A key with fingerprint $3 has taken the place of those of credential $2 that are quarantined: who waits is due now.
+-- A key with fingerprint $3 has replaced the quarantined ones of credential $2: the waiting requests are due now.
 WITH replaced AS (
     DELETE FROM provisioner.credential_health AS h
     WHERE h.target = $1 AND h.credential = $2 AND h.fingerprint <> $3 AND h.quarantined_since IS NOT NULL
@@ -59,8 +59,8 @@ released AS (
 SELECT EXISTS (SELECT FROM released) OR EXISTS (SELECT FROM replaced) AS released;
 
 -- :name hold_back
--- Take at most $4 requests with credential $2 out of the line, except those that were refused before: these come to their
--- end. They look again after $3.
+-- Take at most $4 requests with credential $2 out of the line, except those that were refused before, which may finish.
+-- They are tried again after $3.
 WITH gone AS (
     DELETE FROM provisioner.ready
     WHERE ctid = ANY (ARRAY (
@@ -80,8 +80,8 @@ SELECT g.id, clock_timestamp() + $3, g.target, g.rank, g.project_id, 'credential
 RETURNING id;
 
 -- :name quarantined
--- The quarantined keys of target $1 that concern this worker: all of named credentials, for the worker may have another key
--- for them by now, and of sealed keys those that it has in hand ($2), for there may be thousands.
+-- The quarantined keys of target $1 that concern this worker: all of named credentials, because the worker may have
+-- another key for them by now, and those sealed keys that it has in hand ($2), because there may be thousands.
 SELECT
     clock_timestamp() AS now, h.credential, h.fingerprint, h.version,
     h.accepted_at, h.trials, h.tried_at, h.refusals, h.quarantined_since, h.reason, h.probing, h.probe_at, h.probe_pause
@@ -95,7 +95,7 @@ FROM provisioner.credential_health AS h
 WHERE h.target = $1 AND h.credential = ANY ($2::text[]) AND h.quarantined_since IS NOT NULL;
 
 -- :name forget
--- Forget at most $3 keys of target $1 that nobody has tried since $2 ago and for which nothing waits.
+-- Forget at most $3 keys of target $1 that were not tried for $2 and for which nothing waits.
 DELETE FROM provisioner.credential_health
 WHERE (target, credential, fingerprint) IN (
     SELECT h.target, h.credential, h.fingerprint

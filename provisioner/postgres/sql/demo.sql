@@ -1,7 +1,7 @@
--- What the demo looks at.
+-- The queries of the demo.
 
 -- :name progress
--- How many requests have ended.
+-- The number of requests that have ended.
 SELECT succeeded + failed AS ended FROM provisioner.batch_progress WHERE total;
 
 -- :name rows

@@ -1,8 +1,9 @@
 -- Everything about one request.
 
 -- :name standing
--- Where request $1, of any kind, stands: its place in line, who it waits for, what is in its way. The place is counted among those
--- before it only. Its line is also the name of what workers serve; a person pauses the target, with all of its lines.
+-- The situation of request $1, of any kind: its position in line, what it waits for, and what blocks it. The position
+-- only counts the requests before it. Its line is also the name that workers serve, whereas a person pauses the target
+-- with all of its lines.
 WITH its AS (
     SELECT r.target, r.rank, r.turn, r.id FROM provisioner.{own}ready AS r WHERE r.id = $1
 )
@@ -42,19 +43,19 @@ LEFT JOIN provisioner.targets AS t ON t.target = split_part(q.target, '/', 1)
 WHERE q.id = $1;
 
 -- :name place
--- Where request $1 of our own stands in line; NULL behind the first thousand.
+-- The position of our own request $1 in line; NULL beyond the first thousand.
 SELECT s.queue_position AS place FROM provisioner.request_status AS s WHERE s.id = $1;
 
 -- :name awaited
--- The request of the connection that rotation $1 needs. No row: nobody has asked for it.
+-- The request of the connection that rotation $1 needs. No row: there is none.
 SELECT q.id AS awaited_id, q.status AS awaited_status
 FROM provisioner.rotation_requests AS r
 JOIN provisioner.connection_requests AS q ON q.target = r.target AND q.project_id = r.project_id AND q.name = r.connection
 WHERE r.id = $1;
 
 -- :name attempts
--- The latest $2 calls that were made for request $1 and are still remembered, the oldest of them first, and how many there are.
--- What ended before the request came to be belongs to another one that had its id, before a TRUNCATE … RESTART IDENTITY.
+-- The latest $2 stored calls for request $1, oldest first, and how many there are. Calls that ended before the request
+-- was created belong to another request that had its id before a TRUNCATE … RESTART IDENTITY.
 WITH latest AS (
     SELECT a.*, count(*) OVER () AS found
     FROM provisioner.{own}attempts AS a

@@ -1,19 +1,21 @@
--- New projects of an Infisical get their requests by themselves: one worker looks in each round.
+-- Automatic requests for new projects: one worker reads the list in each round.
 
 -- :name take
--- Take the round at target $1, unless one began within the last $2. No row: it is not time, or somebody else's.
+-- Take the round at target $1, unless one began within the last $2. No row: it is not due, or another worker has it.
 INSERT INTO provisioner.discover_rounds AS r (target, started_at) VALUES ($1, clock_timestamp())
 ON CONFLICT (target) DO UPDATE SET started_at = clock_timestamp()
 WHERE r.started_at < clock_timestamp() - $2::interval
 RETURNING r.target;
 
 -- :name ask
--- Ask for a connection in projects $2 of target $1, called $3, with credential $4 and batch $5, where nobody has asked.
+-- Request a connection in projects $2 of target $1, named $3, with credential $4 and batch $5, if there is no request
+-- yet.
 SELECT provisioner.request_discovered($1, $2::uuid[], $3::text[], $4, $5) AS requests;
 
 -- :name miss
--- A list of target $1, whose address is $2, has projects $3. Remember those that requests are for, and count for each that was
--- in an earlier list of this address how many in a row have lacked it. Returns what is missing, with how many are known in all.
+-- A list of target $1, whose address is $2, contains projects $3. Remember those with requests, and count for each
+-- project of an earlier list from this address how many lists in a row have lacked it. Returns the missing projects,
+-- and how many are known in total.
 WITH listed AS (
     SELECT l.id FROM unnest($3::uuid[]) AS l (id)
 ),
@@ -47,9 +49,9 @@ SELECT
 FROM missing AS m;
 
 -- :name spare
--- Project $2 of target $1 is missing from lists, and not gone: it counts from the beginning again.
+-- Project $2 of target $1 is missing from lists but still exists: start counting again.
 UPDATE provisioner.seen_projects AS s SET missed = 0, missed_since = NULL WHERE s.target = $1 AND s.project_id = $2;
 
 -- :name remove_gone
--- Project $2 of target $1 is gone for sure: have its requests removed.
+-- Project $2 of target $1 was certainly deleted: have its requests removed.
 SELECT provisioner.remove_gone($1, $2) AS requests;

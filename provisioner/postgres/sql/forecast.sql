@@ -1,7 +1,7 @@
--- The forecasts, which one worker renews for all: what it has to know, and what it writes down.
+-- The forecasts, which one worker renews for all: the facts it reads, and the results it writes.
 
 -- :name turn
--- Take the turn to look, which comes again in $1. No row: it was not due, or somebody has it.
+-- Take the turn, which comes again in $1. No row: it was not due, or another worker has it.
 UPDATE provisioner.forecast_turn AS t
 SET due_at = clock_timestamp() + $1::interval
 WHERE t.ctid = ANY (ARRAY (
@@ -10,13 +10,13 @@ WHERE t.ctid = ANY (ARRAY (
 RETURNING t.due_at;
 
 -- :name made
--- The look took so long that the next one is not due before $1 from now.
+-- The computation took so long that the next one is not due before $1 from now.
 UPDATE provisioner.forecast_turn
 SET made_at = clock_timestamp(), due_at = greatest(due_at, clock_timestamp() + $1::interval);
 
 -- :name lines
--- Each line with work left: what is in its way, its budget, an operator's limit, and what the last look measured. Rotations share the
--- budget of the connections where they have none of their own.
+-- Each line with work left: what blocks it, its budget, an operator's limit, and the previous measurement. Rotations
+-- share the budget of the connections if they have none of their own.
 SELECT
     c.target, c.pending, c.ended,
     t.paused_at IS NOT NULL AS paused,
@@ -24,7 +24,7 @@ SELECT
     EXISTS (
         SELECT FROM provisioner.present_incidents AS d WHERE d.target = c.target
     ) OR EXISTS (
-        -- A stall: calls do not end any more. After 150 s without one it is an outage.
+        -- A stall: no calls end any more. After 150 s it is an outage instead.
         SELECT FROM provisioner.concurrency AS y
         WHERE y.target = c.target AND y.stalled_at > extract(EPOCH FROM clock_timestamp()) - 150
     ) AS troubled,
@@ -53,7 +53,8 @@ WHERE c.pending > 0
 ORDER BY c.target;
 
 -- :name pending
--- How many are pending of each batch in each line, those that began last first; at most $1. What they are kept from is told by `moving`.
+-- The number of pending requests of each batch in each line, most recently begun first; at most $1. `moving` has what
+-- blocks them.
 SELECT
     c.target, coalesce(c.batch, '') AS batch, sum(c.requests)::bigint AS requests, max(c.newest) AS newest
 FROM provisioner.request_counts AS c
@@ -64,8 +65,8 @@ ORDER BY max(c.newest) DESC
 LIMIT $1;
 
 -- :name moving
--- What of each batch is in flight or waits, by why: scheduled, retried, or kept until somebody does something; and when the first and
--- the last of it are due, in seconds from now.
+-- The requests of each batch that are in flight or waiting, by reason: scheduled, retried, or held until somebody acts;
+-- and when the first and the last of them are due, in seconds from now.
 SELECT
     m.target, coalesce(q.batch, '') AS batch, m.kind, count(*) AS requests,
     coalesce(extract(EPOCH FROM min(m.run_at) - clock_timestamp()), 0)::double precision AS first,
@@ -83,12 +84,12 @@ FROM (
         CASE WHEN isfinite(w.run_at) THEN w.run_at END
     FROM provisioner.waiting AS w
 ) AS m
--- One by one, for a join is planned as a scan of the wide table.
+-- One by one, because a join is planned as a scan of the wide table.
 CROSS JOIN LATERAL (SELECT r.batch FROM provisioner.requests AS r WHERE r.id = m.id AND r.status = 'pending' LIMIT 1) AS q
 GROUP BY m.target, coalesce(q.batch, ''), m.kind;
 
 -- :name front
--- How many requests of each batch stand among the first $2 of the lines $1, and at which place the last of them does.
+-- The number of requests of each batch among the first $2 of the lines $1, and the position of the last of them.
 SELECT h.target, coalesce(q.batch, '') AS batch, count(*) AS requests, max(h.place) AS place
 FROM unnest($1::text[]) AS l (target)
 CROSS JOIN LATERAL (
@@ -100,12 +101,12 @@ CROSS JOIN LATERAL (
         LIMIT $2
     ) AS f
 ) AS h
--- One by one, for a join is planned as a scan of the wide table.
+-- One by one, because a join is planned as a scan of the wide table.
 CROSS JOIN LATERAL (SELECT r.batch FROM provisioner.requests AS r WHERE r.id = h.id LIMIT 1) AS q
 GROUP BY h.target, coalesce(q.batch, '');
 
 -- :name edge
--- Where the requests at place $2 of the lines $1 stand.
+-- The request at position $2 of each of the lines $1.
 SELECT l.target, e.rank, e.turn, e.id
 FROM unnest($1::text[]) AS l (target)
 CROSS JOIN LATERAL (
@@ -117,11 +118,11 @@ CROSS JOIN LATERAL (
 ) AS e;
 
 -- :name sample
--- About $1 requests in line, chosen by chance, whatever the line's length: places in the table's file are drawn, and what stands there
--- is taken. A page holds no more than 120 of them.
+-- About $1 requests in line, chosen at random, whatever the line's length: pages of the table's file are drawn, and the
+-- rows on them are used. A page contains at most 120 of them.
 SELECT r.target, r.rank, r.turn, r.id, coalesce(q.batch, '') AS batch
 FROM provisioner.ready AS r
--- One by one, for a join is planned as a scan of the wide table.
+-- One by one, because a join is planned as a scan of the wide table.
 CROSS JOIN LATERAL (SELECT w.batch FROM provisioner.requests AS w WHERE w.id = r.id LIMIT 1) AS q
 WHERE r.ctid = ANY (ARRAY (
     SELECT ('(' || floor(random() * s.pages)::bigint || ',' || 1 + floor(random() * 120)::integer || ')')::tid
@@ -130,11 +131,11 @@ WHERE r.ctid = ANY (ARRAY (
 ));
 
 -- :name newest
--- Where the requests $1 stand in line; those that do not are left out.
+-- The positions of the requests $1 in line; those not in line are left out.
 SELECT r.id, r.rank, r.turn FROM provisioner.ready AS r WHERE r.id = ANY ($1::bigint[]);
 
 -- :name write_lines
--- Write down what was measured of each line and what is foreseen for all that is left in it.
+-- Store each line's measurement, and the forecast for everything left in it.
 INSERT INTO provisioner.line_forecasts AS l (
     target, seen_at, ended, busy, seconds, permits, got, pace, ends_at, ends_why, urgency
 )
@@ -151,7 +152,7 @@ ON CONFLICT (target) DO UPDATE SET
     urgency = excluded.urgency;
 
 -- :name write
--- Write down what is foreseen for each batch, where it is not what was foreseen before: a hundredth of the time left makes no difference.
+-- Store each batch's forecast if it has changed: a hundredth of the remaining time makes no difference.
 INSERT INTO provisioner.forecasts AS f (target, batch, ends_at, ends_why, urgency)
 SELECT g.target, g.batch, clock_timestamp() + make_interval(secs => g.ends_in), g.ends_why, g.urgency
 FROM unnest($1::text[], $2::text[], $3::float8[], $4::text[], $5::smallint[]) AS g (target, batch, ends_in, ends_why, urgency)
@@ -162,7 +163,7 @@ WHERE
     OR abs(extract(EPOCH FROM f.ends_at - excluded.ends_at)) > 0.01 * extract(EPOCH FROM excluded.ends_at - clock_timestamp());
 
 -- :name forget
--- Nothing is left of what is not among the batches $2 of the lines $1.
+-- Forget batches of which nothing is left: all except the batches $2 of the lines $1.
 WITH idle AS (
     UPDATE provisioner.line_forecasts AS l SET busy = false, ends_at = NULL, ends_why = NULL
     WHERE l.target <> ALL ($1::text[]) AND (l.busy OR l.ends_at IS NOT NULL OR l.ends_why IS NOT NULL)

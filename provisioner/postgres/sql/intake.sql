@@ -1,7 +1,8 @@
--- Bulk loading. Rows wait in a temporary table of the transaction, so that all of them are compared and inserted at once.
+-- Bulk loading. Rows are staged in a temporary table of the transaction, so that all of them are compared and inserted
+-- at once.
 
 -- :name rights
--- Whether our role may insert at all, whether it sees the requests of others and what they carry, and who it is.
+-- Whether our role may insert, whether it sees other people's requests and their contents, and its name.
 SELECT
     has_schema_privilege('provisioner', 'USAGE')
     AND has_column_privilege('provisioner.connection_requests', 'project_id', 'INSERT') AS inserts,
@@ -12,7 +13,7 @@ SELECT
     current_user::text AS role;
 
 -- :name stage
--- A place for the rows of one file. Transaction poolers are fine with it: it ends with the transaction.
+-- A table for the rows of one file. It works with transaction poolers, because it ends with the transaction.
 CREATE TEMPORARY TABLE submitted (
     line bigint, target text, project_id uuid, name text, description text, credential text, on_conflict text,
     priority smallint, batch text, project_name text, not_before timestamptz,
@@ -22,7 +23,7 @@ CREATE TEMPORARY TABLE submitted (
 ) ON COMMIT DROP;
 
 -- :name stage_rotations
--- The rotations that the rows ask for: those with any column of one. Named as the columns of their table.
+-- The rotations that the rows request: those with a value in any rotation column. The names are those of their table.
 CREATE TEMPORARY TABLE submitted_rotations ON COMMIT DROP AS
 SELECT
     s.line, s.target, s.project_id, coalesce(s.rotation_name, 'openrouter') AS name, s.name AS connection,
@@ -41,11 +42,11 @@ WHERE
     ) > 0;
 
 -- :name no_connections
--- The lines ask for rotations alone.
+-- The lines request rotations only.
 DELETE FROM pg_temp.submitted;
 
 -- :name rotation_repeats
--- Keep the first line of each rotation, take out the others, and say what they ask for differently, as `repeats` does.
+-- Keep the first line for each rotation, remove the others, and return their conflicts, as `repeats` does.
 WITH firsts AS (
     SELECT DISTINCT ON (s.target, s.project_id, s.environment, s.secret_path, s.name) s.*
     FROM pg_temp.submitted_rotations AS s
@@ -74,7 +75,7 @@ ORDER BY r.columns = '{}', r.line
 LIMIT $1;
 
 -- :name staged_rotations
--- How many rotations the rows ask for, and how many of them are there already and are asked for otherwise now.
+-- The number of rotations that the rows request, and how many of them exist with other values.
 SELECT
     count(*) AS rotations, count(*) FILTER (WHERE d.different) AS different, min(s.line) FILTER (WHERE d.different) AS first_different
 FROM pg_temp.submitted_rotations AS s
@@ -94,7 +95,7 @@ CROSS JOIN LATERAL (
 ) AS d;
 
 -- :name insert_rotations
--- Ask for the rotations that are not asked for yet.
+-- Insert the rotations that do not exist yet.
 WITH inserted AS (
     INSERT INTO provisioner.rotation_requests (
         target, project_id, name, connection, environment, secret_path, secret_name, interval_days, rotate_at, key_name,
@@ -112,7 +113,7 @@ WITH inserted AS (
 SELECT count(*) FROM inserted;
 
 -- :name rotation_ids
--- The rotations of the file's lines, those that were there before included.
+-- The rotations of the file's lines, including existing ones.
 SELECT q.id
 FROM pg_temp.submitted_rotations AS s
 INNER JOIN provisioner.rotation_requests AS q
@@ -121,8 +122,8 @@ INNER JOIN provisioner.rotation_requests AS q
 ORDER BY q.id;
 
 -- :name repeats
--- Keep the first line of each connection, take out the others, and say what they ask for differently: the first $1 that do,
--- and how many there are. No row: nothing was repeated.
+-- Keep the first line for each connection, remove the others, and return their conflicts: the first $1, and how many
+-- there are. No row: nothing was repeated.
 WITH firsts AS (
     SELECT DISTINCT ON (s.target, s.project_id, s.name) s.*
     FROM pg_temp.submitted AS s
@@ -151,8 +152,8 @@ ORDER BY r.columns = '{}', r.line
 LIMIT $1;
 
 -- :name compare
--- What of the file is in the table already, by target and state. Two sealed credentials cannot be compared: a box is another
--- each time, and is wiped in the end.
+-- What exists already, by target and state. Sealed credentials cannot be compared: each box is different, and is wiped
+-- in the end.
 SELECT
     s.target,
     count(*) AS wanted,
@@ -177,7 +178,7 @@ GROUP BY s.target
 ORDER BY s.target;
 
 -- :name compare_own
--- The same for who sees only their own requests, and no credential.
+-- The same for a role that only sees its own requests, and no credential.
 SELECT
     s.target,
     count(*) AS wanted,
@@ -201,7 +202,8 @@ GROUP BY s.target
 ORDER BY s.target;
 
 -- :name stage_changes
--- What lines ask for otherwise than the requests that are there, as far as they name a value. A sealed key is always another box.
+-- The differences between lines and existing requests, where a line has a value. A sealed key always counts as
+-- different.
 CREATE TEMPORARY TABLE submitted_changes ON COMMIT DROP AS
 SELECT
     s.line, q.id, t.*
@@ -231,7 +233,7 @@ WHERE
 SELECT c.id, c.line FROM pg_temp.submitted_changes AS c ORDER BY c.id;
 
 -- :name change
--- Take the changed values over into requests $1.
+-- Apply the changed values to requests $1.
 UPDATE provisioner.connection_requests AS q
 SET
     description = c.description, credential = c.credential, priority = c.priority, not_before = c.not_before,
@@ -240,7 +242,7 @@ FROM pg_temp.submitted_changes AS c
 WHERE q.id = c.id AND q.id = ANY ($1::bigint[]);
 
 -- :name insert
--- Ask for what is not asked for yet, in the order of the file. One statement, so the workers are notified once.
+-- Insert the requests that do not exist yet, in the order of the file. One statement, so the workers are notified once.
 WITH inserted AS (
     INSERT INTO provisioner.connection_requests (
         target, project_id, name, description, credential, on_conflict, priority, batch, project_name, not_before
@@ -256,7 +258,7 @@ WITH inserted AS (
 SELECT count(*) FROM inserted;
 
 -- :name ids
--- The requests of the file's lines, those that were there before included.
+-- The requests of the file's lines, including existing ones.
 SELECT q.id
 FROM pg_temp.submitted AS s
 INNER JOIN provisioner.connection_requests AS q ON q.target = s.target AND q.project_id = s.project_id AND q.name = s.name

@@ -1,5 +1,5 @@
 -- :name register
--- Enter this process as a worker: name $1, version $2, targets $3, a lease of $4. From then on the targets are known.
+-- Register this process as a worker: name $1, version $2, targets $3, a lease of $4. From now on the targets are known.
 WITH made_known AS (
     INSERT INTO provisioner.targets AS t (target, known_at)
     SELECT unnest($3::text[]), now()
@@ -10,24 +10,26 @@ VALUES ($1, $2, $3, clock_timestamp() + $4)
 RETURNING id;
 
 -- :name renew
--- Renew the lease of worker $1 by $2 and tell how it fares. No row: the lease ran out and others have taken over.
+-- Renew the lease of worker $1 by $2 and store its heartbeat. No row: the lease has expired, and others have taken
+-- over.
 UPDATE provisioner.workers
 SET lease_until = clock_timestamp() + $2, seen_at = clock_timestamp(), created = $3, pace = $4, stopping = $5
 WHERE id = $1
 RETURNING id;
 
 -- :name leave
--- Strike worker $1 off the list, once it holds nothing any more.
+-- Remove worker $1 from the list once it has no claims.
 DELETE FROM provisioner.workers AS w
 WHERE w.id = $1 AND NOT EXISTS (SELECT FROM provisioner.in_flight AS f WHERE f.worker = w.id)
 RETURNING w.id;
 
 -- :name poll
--- What a worker looks at every second: whether anything is in line for its targets $1 from (rank, turn, id) = ($2, $3, $7) on,
--- whether something is due, whose lease ran out, who is paused. Also tells newcomers how far the queues $4 have been served ($5, $6).
--- And whether anything is to be looked at more closely, so that nobody asks who has nothing to do: outcomes that were set aside and are
--- due, quarantined keys and projects, slots that somebody waits for, limits that an operator set, forecasts that are to be renewed. One
--- statement, and no write while nothing moves.
+-- What a worker polls every second: whether anything is in line for its targets $1 from (rank, turn, id) = ($2, $3, $7)
+-- on, whether anything is due, which leases have expired, and which targets are paused. It also stores how far the
+-- queues $4 have been served ($5, $6), which is where new requests join. And it says whether anything needs another
+-- query, so that an idle worker asks nothing else: outcomes that were set aside and are due, quarantined keys and
+-- projects, slots that somebody waits for, operators' limits, forecasts that are due. One statement, and no write while
+-- nothing moves.
 WITH served AS (
     INSERT INTO provisioner.fair_cursors (target, rank, turn)
     SELECT * FROM unnest($4::text[], $5::integer[], $6::bigint[])
@@ -92,9 +94,9 @@ SELECT
     ) AS forecast_due;
 
 -- :name promote
--- Put at most $1 requests whose time has come in line, each project's one behind the other. What was tried before has waited for its turn
--- already: it stands before all that was not, at turns below nought that begin where the first of its kind stands now. There, too, a
--- project's requests stand one behind the other, so one project's thousand retries delay nobody else's.
+-- Put at most $1 due requests in line, each project's one behind the other. Retried requests have had their turn
+-- already, so they go before all untried ones, at negative turns that begin at the present first retried request.
+-- There, too, a project's requests follow each other, so that one project's thousand retries delay nobody else's.
 WITH due AS (
     DELETE FROM provisioner.waiting
     WHERE ctid = ANY (ARRAY (
@@ -110,7 +112,7 @@ WITH due AS (
 told AS (
     SELECT d.*, s.id IS NOT NULL AS tried
     FROM due AS d
-    -- One by one, for a join may be planned as a scan of all that was ever tried.
+    -- One by one, because a join may be planned as a scan of every request that was ever tried.
     LEFT JOIN LATERAL (
         SELECT a.id FROM provisioner.attempt_state AS a
         WHERE a.id = d.id AND a.error_message IS NOT NULL AND NOT a.cancelled
@@ -159,8 +161,9 @@ GROUP BY q.target, q.rank
 ORDER BY q.target, q.rank;
 
 -- :name rescue
--- Take over what workers held whose lease ran out. Their attempts may have made the connection: they wait for $1, and have the
--- error $3 with the words $4. Also takes over claims whose worker is no longer listed at all, but for those that were set aside.
+-- Take over the claims of workers whose lease has expired. Their attempts may have made the connection: they wait for
+-- $1, with the error $3 and the message $4. This also takes over claims whose worker is no longer listed at all, except
+-- those that were set aside.
 WITH lapsed AS (
     SELECT w.id, w.name FROM provisioner.workers AS w WHERE w.lease_until < now() FOR UPDATE SKIP LOCKED
 ),
@@ -188,15 +191,15 @@ kept AS (
         error_code = excluded.error_code, error_message = excluded.error_message, updated_at = now()
 ),
 doubted AS (
-    -- The claim is the evidence. What was sent cannot have been edited since; whether a marker was added, nobody knows.
-    -- Where what is made bears its claim's mark, that is the evidence.
+    -- The claim is the evidence. What was sent cannot have been edited since, but a marker may have been added. For
+    -- requests whose result carries the claim's mark, the mark is the evidence.
     INSERT INTO provisioner.sent_creates (id, sent_at, ended_at, target, project_id, name, description, exact, key_fingerprint)
     SELECT
         t.id, t.claimed_at, clock_timestamp(), q.target, q.project_id, q.name,
         btrim(coalesce(q.description, ''), $2), false,
         CASE WHEN q.marked THEN t.id || '.' || t.attempt || '-' || lpad(to_hex(t.fence & 16777215), 6, '0') END
     FROM taken AS t
-    -- One by one, for a join is planned as a scan of the wide table.
+    -- One by one, because a join is planned as a scan of the wide table.
     CROSS JOIN LATERAL (
         SELECT
             r.target, r.project_id, r.name, r.description, false AS marked,
@@ -209,7 +212,7 @@ doubted AS (
         WHERE r.id = t.id
         LIMIT 1
     ) AS q
-    -- Nothing is created for what is only to be deleted, nor by a claim of a rotation that is recorded.
+    -- Nothing is created for a request that is only to be deleted, nor by a claim of a recorded rotation.
     WHERE q.no_create IS NOT TRUE
     ON CONFLICT (id, sent_at) DO UPDATE SET ended_at = greatest(sent_creates.ended_at, excluded.ended_at)
 ),
@@ -228,8 +231,8 @@ SELECT
     ARRAY (SELECT l.name FROM lapsed AS l) AS workers;
 
 -- :name strangers
--- Targets that have requests in line and that no worker has ever known, nor knows now: `targets` may have been emptied by hand
--- or left out of a restore. One step of the index for each target.
+-- Targets that have requests in line and that no worker has ever had, or has now: `targets` may have been emptied by
+-- hand, or omitted from a restore. One step of the index per target.
 WITH RECURSIVE queues AS (
     (SELECT r.target FROM provisioner.ready AS r ORDER BY r.target, r.rank, r.turn, r.id LIMIT 1)
     UNION ALL
@@ -246,12 +249,13 @@ WHERE
     AND NOT EXISTS (SELECT FROM provisioner.workers AS w WHERE q.target = ANY (w.targets));
 
 -- :name fail_unknown_targets
--- Fail at most $2 requests in line for target $1, which no worker has ever known, with the error $3 and the words $4.
+-- Fail at most $2 requests in line for target $1, which no worker has ever had, with the error $3 and the message $4.
 SELECT d.id FROM provisioner.fail_unknown_targets($1, $2, $3, $4) AS d (id);
 
 -- :name left
--- What `run --drain` still waits for: ready, in flight, or waiting for another attempt; not what is scheduled for later, nor
--- what is held until somebody fixes its credential, nor outcomes that were set aside, nor what belongs to a paused target or to others' targets ($1 are ours).
+-- What `run --drain` still waits for: requests that are ready, in flight, or waiting for another attempt. It does not
+-- wait for what is scheduled for later, held until somebody fixes its credential, set aside, paused, or another
+-- worker's target ($1 are ours).
 SELECT
     EXISTS (
         SELECT FROM provisioner.ready AS r
@@ -268,7 +272,7 @@ SELECT
     ) AS left;
 
 -- :name wipe
--- Wipe at most $2 sealed keys of requests that failed $1 ago or earlier.
+-- Wipe at most $2 sealed keys of requests that failed at least $1 ago.
 SELECT b.due, b.wiped FROM provisioner.wipe_failed_boxes($1::interval, $2) AS b;
 
 -- :name fold
@@ -276,24 +280,24 @@ SELECT b.due, b.wiped FROM provisioner.wipe_failed_boxes($1::interval, $2) AS b;
 SELECT provisioner.fold_counts($1) AS folded;
 
 -- :name retried
--- Attempts that came to nothing and are made again: $2 of the targets $1.
+-- Add $2 attempts that ended in a retry to the history of the targets $1.
 SELECT provisioner.add_history($1::text[], z.none, z.none, $2::bigint[])
 FROM (SELECT array_fill(0::bigint, ARRAY[cardinality($2::bigint[])]) AS none) AS z;
 
 -- :name turn_log
--- Make room in the attempt log and forget what is older than $1; false if somebody is in the way.
+-- Rotate the attempt log, dropping what is older than $1; false if a lock prevented it.
 SELECT provisioner.turn_attempt_log($1) AS turned;
 
 -- :name sweep
--- Put at most about $1 pending requests in line that have no place, unless that was looked for within $2.
+-- Put up to about $1 pending requests without a place in line, unless that was done within $2.
 SELECT s.seen, s.placed, s.done FROM provisioner.sweep($1, $2) AS s;
 
 -- :name misplaced
--- Which of the $2 requests above the id $1 are pending and have no place; and the last id that was looked at.
+-- Those of the $2 requests above the id $1 that are pending without a place in line; and the last id that was checked.
 SELECT coalesce(m.ids, '{}') AS ids, m.last FROM provisioner.misplaced($1, $2) AS m;
 
 -- :name put_in_line
--- Put the requests $1, which are pending and have no place, in line.
+-- Put the requests $1, which are pending without a place, in line.
 SELECT provisioner.put_in_line($1::bigint[]) AS placed;
 
 -- :name recount

@@ -1,7 +1,7 @@
--- One onboarding: the requests that a command asked for, by their ids.
+-- The requests of one command, by their ids.
 
 -- :name progress
--- How the requests $1 are, by status and error, and how many of each were tried more than once.
+-- The requests $1 by status and error, and how many of each needed more than one attempt.
 SELECT
     q.status, coalesce(q.error_code, '') AS error_code, count(*) AS requests,
     count(*) FILTER (WHERE greatest(q.attempts, coalesce(s.sent, 0)) > 1) AS retried
@@ -11,7 +11,7 @@ WHERE q.id = ANY ($1::bigint[])
 GROUP BY 1, 2;
 
 -- :name retry
--- Put those of the requests $1 back in line that failed with one of the codes $2.
+-- Retry those of the requests $1 that failed with one of the codes $2.
 SELECT count(*)
 FROM provisioner.retry(
     ARRAY(
@@ -24,7 +24,7 @@ FROM provisioner.retry(
 );
 
 -- :name standing
--- What those of the requests $1 wait for that are not finished: `kind`, whose, how many.
+-- What the unfinished ones of the requests $1 wait for: `kind`, the subject, and how many.
 WITH pending AS (
     SELECT
         CASE
@@ -55,7 +55,7 @@ GROUP BY 1, 2
 ORDER BY 3 DESC, 1, 2;
 
 -- :name rotations
--- How many of the requests $1 are rotations, and what five of them may have left behind at OpenRouter.
+-- The number of rotations among the requests $1, and what five of them may have left behind at OpenRouter.
 SELECT
     count(*) AS rotations,
     count(q.left_behind) AS leaving,

@@ -1,31 +1,32 @@
--- What operators do: by the functions of the schema, so that the command line can do nothing that SQL could not.
+-- Operators' actions, through the functions of the schema, so that the command line can do nothing that SQL could not.
 
 -- :name cancel
--- Call requests $1 off and count what became of them.
+-- Cancel requests $1 and count the outcomes.
 SELECT c.outcome AS word, count(*) AS requests FROM provisioner.cancel($1) AS c GROUP BY c.outcome;
 
 -- :name retry
--- Try requests $1 again and count what they were.
+-- Retry requests $1 and count their previous states.
 SELECT r.was AS word, count(*) AS requests FROM provisioner.retry($1) AS r GROUP BY r.was;
 
 -- :name pause
--- Hold target $1. No row: it is held already.
+-- Pause target $1. No row: it is paused already.
 SELECT p.paused_at, p.paused_by FROM provisioner.pause($1) AS p;
 
 -- :name resume
--- Let target $1 go on, and tell since when it was held. No row: it was not held.
+-- Resume target $1, and return since when it was paused. No row: it was not paused.
 SELECT p.paused_at, p.paused_by FROM provisioner.resume($1) AS p;
 
 -- :name set_limit
--- Limit target $1 to $2 writes in $3 and to $4 creates in flight; what is NULL stays, and all of them lift the limit.
+-- Limit target $1 to $2 writes in $3 and to $4 creates in flight; NULL leaves a limit unchanged, and all NULL lift the
+-- limits.
 SELECT l.writes, l.period, l.in_flight, l.limited_at, l.limited_by FROM provisioner.set_limit($1, $2, $3, $4) AS l;
 
 -- :name held
--- Since when target $1 is held, and by whom. No row: it is not.
+-- Since when target $1 is paused, and by whom. No row: it is not.
 SELECT t.paused_at, t.paused_by FROM provisioner.targets AS t WHERE t.target = $1 AND t.paused_at IS NOT NULL;
 
 -- :name served
--- Every target that workers serve, or that was held or learned about before.
+-- Every target that workers serve, or that was paused or learned about before.
 SELECT s.target FROM provisioner.workers AS w CROSS JOIN LATERAL unnest(w.targets) AS s (target)
 UNION
 SELECT t.target FROM provisioner.targets AS t
@@ -33,7 +34,7 @@ UNION
 SELECT p.target FROM provisioner.permits AS p;
 
 -- :name removal_preview
--- What `remove` would do to each of the requests $1, if what was adopted is meant too ($2): the words of the function, or why it
+-- What `remove` would do to each of the requests $1, including adopted ones if $2: the words of the function, or why it
 -- would do nothing.
 SELECT
     q.id,
@@ -57,12 +58,13 @@ WHERE q.id = ANY ($1::bigint[])
 ORDER BY q.id;
 
 -- :name remove
--- Have requests $1 removed, adopted ones too if $2, and count what became of them.
+-- Remove requests $1, including adopted ones if $2, and count the outcomes.
 SELECT r.outcome AS word, count(*) AS requests FROM provisioner.remove($1, $2) AS r GROUP BY r.outcome;
 
 -- :name rekeying_preview
--- What `rekey` would do to each of the requests $1 whose credential is one of $2 (NULL: any): `sent`, or why it would do nothing.
--- With fingerprints $4 of the credentials $3, those that have the key already are left as they are; NULL: nobody asks.
+-- What `rekey` would do to each of the requests $1 whose credential is one of $2 (NULL: any): `sent`, or why it would
+-- do nothing. With fingerprints $4 of the credentials $3, connections that have the key already are left alone; NULL:
+-- no comparison.
 SELECT
     q.id,
     CASE
@@ -82,11 +84,11 @@ WHERE
 ORDER BY q.id;
 
 -- :name rekey
--- Send the connections of requests $1 the present key of their credential.
+-- Send the connections of requests $1 their credential's present key.
 SELECT 'sent' AS word, count(*) AS requests FROM provisioner.rekey($1) AS r;
 
 -- :name take_along
--- When rotations are removed that are among the requests $1, or use a connection of one, their secrets ($2) and their keys ($3) go
+-- Of the rotations among the requests $1, or using a connection of one: remove their secrets ($2) and their keys ($3)
 -- with them.
 UPDATE provisioner.rotation_requests AS r
 SET with_secrets = r.with_secrets OR $2, revoke_keys = r.revoke_keys OR $3
@@ -101,16 +103,17 @@ WHERE
     ));
 
 -- :name repair
--- Put requests $1 in line in what is wrong with them, $2.
+-- Put requests $1 in line to correct what is wrong with them, $2.
 SELECT r.id, r.outcome FROM provisioner.repair($1, $2) AS r;
 
 -- :name soon
--- For this transaction: end in $1 milliseconds.
+-- For this transaction: stop after $1 milliseconds.
 SELECT set_config('statement_timeout', $1, true);
 
 -- :name outdated
--- How many connections, of batch $3 where that is given, have another key than the fingerprints $2 of the credentials $1. It reads all
--- requests once, so it is for a person's look and not for every second, and only for as long as a person waits.
+-- The number of connections, of batch $3 if given, whose key differs from the fingerprints $2 of the credentials $1. It
+-- reads all requests once, so it is for a person who looks once, not for every second, and is limited to the time a
+-- person waits.
 SELECT count(*) AS requests
 FROM provisioner.connection_requests AS q
 JOIN unnest($1::text[], $2::text[]) AS k (credential, print) ON k.credential = replace(lower(btrim(q.credential)), '_', '-')
@@ -123,5 +126,5 @@ WHERE
 SELECT r.id FROM provisioner.rotation_requests AS r WHERE r.left_behind IS NOT NULL ORDER BY r.id;
 
 -- :name keys_deleted
--- The keys that rotations $1 left behind are deleted at OpenRouter.
+-- Note that the keys which rotations $1 left behind are deleted at OpenRouter.
 SELECT d.id FROM provisioner.keys_deleted($1) AS d;

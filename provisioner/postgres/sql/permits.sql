@@ -1,5 +1,5 @@
 -- :name read
--- The budget of target $1 for calls of kind $2, and what time it is here.
+-- The budget of target $1 for calls of kind $2, and the time.
 SELECT
     version, extract(EPOCH FROM clock_timestamp())::double precision AS now,
     metered, permits, period, starts_at, ends_at, next_at, granted, answered, used, blocked_until,
@@ -8,13 +8,13 @@ FROM provisioner.permits
 WHERE target = $1 AND kind = $2;
 
 -- :name open
--- Begin a budget that nobody has used yet; somebody else may be quicker.
+-- Create the row of an unused budget; another worker may be quicker.
 INSERT INTO provisioner.permits (target, kind, metered, permits, period, address, configured)
 VALUES ($1, $2, $3, $4, $5, $6, $7)
 ON CONFLICT DO NOTHING;
 
 -- :name write
--- Write the budget back unless somebody else has written it since version $3 was read.
+-- Write the budget unless it was changed since version $3 was read.
 UPDATE provisioner.permits
 SET
     version = version + 1, metered = $4, permits = $5, period = $6, starts_at = $7, ends_at = $8, next_at = $9,
@@ -26,6 +26,6 @@ WHERE target = $1 AND kind = $2 AND version = $3
 RETURNING version;
 
 -- :name shared
--- Whether our role may write budgets, both new ones and old ones.
+-- Whether our role may write budgets, both new and existing ones.
 SELECT
     has_table_privilege('provisioner.permits', 'INSERT') AND has_table_privilege('provisioner.permits', 'UPDATE') AS shared;

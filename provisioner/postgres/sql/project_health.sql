@@ -1,14 +1,15 @@
--- Which projects are quarantined because the machine identity may not create there. `core/project_health.py` decides; these
--- statements store what it decided.
+-- The projects that are quarantined because the machine identity may not create there. `core/project_health.py`
+-- decides; these statements store its decisions.
 
 -- :name checks
--- When the projects of target $1 were checked, and what time it is here.
+-- When the projects of target $1 were checked, and the time.
 SELECT clock_timestamp() AS now, c.read_at, c.read_pause, c.probed_at
 FROM (VALUES (1)) AS one (row)
 LEFT JOIN provisioner.project_checks AS c ON c.target = $1;
 
 -- :name check
--- Write the checks of target $1 unless somebody has checked since they were read ($2, $3). No row: somebody was quicker.
+-- Write the checks of target $1 unless they were changed since they were read ($2, $3). No row: another worker was
+-- quicker.
 INSERT INTO provisioner.project_checks AS c (target, read_at, read_pause, probed_at)
 VALUES ($1, $4, $5, $6)
 ON CONFLICT (target) DO UPDATE SET
@@ -24,7 +25,7 @@ FROM provisioner.project_health AS q
 WHERE q.target = $1;
 
 -- :name keep
--- Quarantine project $2 of target $1, or keep it so.
+-- Quarantine project $2 of target $1, or keep it quarantined.
 INSERT INTO provisioner.project_health AS q (
     target, project_id, cause, reason, since, confirmed, probing, probe_at, probe_pause
 )
@@ -36,7 +37,7 @@ ON CONFLICT (target, project_id) DO UPDATE SET
     probing = excluded.probing, probe_at = excluded.probe_at, probe_pause = excluded.probe_pause;
 
 -- :name hold_back
--- Take at most $4 requests for projects $2 of target $1 out of the line. They look again after $3.
+-- Take at most $4 requests for projects $2 of target $1 out of the line. They are tried again after $3.
 WITH gone AS (
     DELETE FROM provisioner.ready
     WHERE ctid = ANY (ARRAY (
@@ -53,7 +54,7 @@ SELECT g.id, clock_timestamp() + $3::interval, g.target, g.rank, g.project_id, '
 RETURNING id;
 
 -- :name release
--- Projects $2 of target $1 are not quarantined any more: who waits for them is due now.
+-- Projects $2 of target $1 are no longer quarantined: the requests that wait for them are due now.
 WITH free AS (
     DELETE FROM provisioner.project_health AS q WHERE q.target = $1 AND q.project_id = ANY ($2::uuid[])
 ),
@@ -66,7 +67,7 @@ released AS (
 SELECT count(*) AS released FROM released;
 
 -- :name release_stragglers
--- Who waits at target $1 for one of the projects $2, or with NULL for any, and came to wait after it had been released, is due now.
+-- Requests at target $1 that began to wait for one of the projects $2 (NULL: any) after its release are due now.
 UPDATE provisioner.waiting AS w
 SET run_at = now(), quarantine = NULL
 WHERE
@@ -80,7 +81,8 @@ WHERE
     );
 
 -- :name probe
--- One request may create in project $2 of target $1 now; $3 and $4 say when the next may, unless somebody has probed since $5.
+-- One request may create in project $2 of target $1 now; $3 and $4 say when the next may, unless a probe was granted
+-- since $5.
 WITH probed AS (
     UPDATE provisioner.project_health AS q SET probing = true, probe_at = $3, probe_pause = $4
     WHERE q.target = $1 AND q.project_id = $2 AND q.probe_at IS NOT DISTINCT FROM $5
@@ -97,14 +99,14 @@ WHERE w.id = ANY (ARRAY (
 RETURNING w.id;
 
 -- :name take_probe
--- Take the probe of project $2 of target $1, if nobody has.
+-- Take the probe of project $2 of target $1, unless another worker has.
 UPDATE provisioner.project_health AS q SET probing = false
 WHERE q.target = $1 AND q.project_id = $2 AND q.probing
 RETURNING q.project_id;
 
 -- :name wanted
--- At most $2 projects that requests at target $1 are for, in flight or in line: what others have claimed is yet to be sent. From project to project along the index: there may be a
--- million requests for a few projects.
+-- At most $2 projects for which requests at target $1 are in flight or in line; claims of other workers may not have
+-- been sent yet. It jumps from project to project in the index: a few projects may have a million requests.
 WITH RECURSIVE project AS (
     (
         SELECT r.project_id FROM provisioner.ready AS r WHERE r.target = $1 ORDER BY r.target, r.project_id LIMIT 1
@@ -124,13 +126,13 @@ UNION
 SELECT n.project_id::text FROM (SELECT p.project_id FROM project AS p WHERE p.project_id IS NOT NULL LIMIT $2) AS n;
 
 -- :name called
--- What the requests for project $2 of target $1 call it.
+-- The name of project $2 of target $1, according to its requests.
 SELECT q.project_name FROM provisioner.connection_requests AS q
 WHERE q.target = $1 AND q.project_id = $2 AND q.project_name IS NOT NULL
 LIMIT 1;
 
 -- :name forget
--- Forget projects of target $1 that are quarantined for longer than $2 and for which nothing waits.
+-- Forget projects of target $1 that have been quarantined for longer than $2 and for which nothing waits.
 DELETE FROM provisioner.project_health AS q
 WHERE
     q.target = $1 AND q.since < clock_timestamp() - $2::interval

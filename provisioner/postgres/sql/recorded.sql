@@ -1,7 +1,7 @@
--- What was recorded, to be compared with what Infisical has.
+-- What was recorded, for comparison with Infisical.
 
 -- :part facts
--- What is compared.
+-- The columns to compare.
     q.id, q.target, q.project_id::text AS project_id, q.project_name, q.name, q.description, q.adopted, q.{made}::text AS {made},
     -- :only connections
     q.on_conflict, q.credentials_hash, q.key_fingerprint, replace(lower(btrim(q.credential)), '_', '-') AS credential
@@ -11,8 +11,8 @@
     -- :all
 
 -- :name succeeded
--- Succeeded requests in the order of their projects, so that each project is asked for once: at most $8 from behind the place
--- (target $5, project $6, place $7) on, if ids $1, batches $2, projects $3 and targets $4 allow; NULL means any.
+-- Succeeded requests in the order of their projects, so that each project is read once: at most $8 after (target $5,
+-- project $6, place $7), if ids $1, batches $2, projects $3 and targets $4 match; NULL accepts any.
 SELECT
     {facts}
 FROM provisioner.{listed} AS q
@@ -27,8 +27,8 @@ ORDER BY q.target, q.project_id, q.place
 LIMIT $8;
 
 -- :name missed
--- Those of line $1 that were missed $2 ago or earlier, in this round of standing verification or before, and were not looked for again:
--- at most $3.
+-- Requests of line $1 that were missed at least $2 ago, in this round of standing verification or before, and were not
+-- checked again: at most $3.
 SELECT
     {facts}
 FROM provisioner.drifts AS d
@@ -40,14 +40,14 @@ ORDER BY q.target, q.project_id, q.place
 LIMIT $3;
 
 -- :name asked_for
--- Which of the connections (project $2, name $3) at target $1 were asked for before: the request's status and what it made.
+-- Which of the connections (project $2, name $3) at target $1 have a request already: its status and what it made.
 SELECT q.project_id::text AS project_id, q.name, q.status, q.connection_id::text AS connection_id
 FROM unnest($2::uuid[], $3::text[]) AS a (project_id, name)
 JOIN provisioner.connection_requests AS q ON q.target = $1 AND q.project_id = a.project_id AND q.name = a.name;
 
 -- :name elsewhere
--- The request of another target than $1 that has recorded connection $4, which is called $3 in project $2: names are unique
--- there, so one target at a time the unique index leads to it. There is one if two targets are the same Infisical.
+-- The request of another target than $1 that has recorded connection $4, named $3 in project $2. Names are unique
+-- there, so the unique index finds it one target at a time. It exists if two targets are the same Infisical.
 SELECT q.id, q.target
 FROM provisioner.connection_requests AS q
 WHERE
@@ -56,5 +56,5 @@ WHERE
 LIMIT 1;
 
 -- :name installation
--- Which database this is.
+-- The id of this database.
 SELECT i.id FROM provisioner.installation AS i;

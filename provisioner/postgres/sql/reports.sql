@@ -1,7 +1,7 @@
--- What `status` shows. Without a batch ($1 is NULL) everything is meant.
+-- The contents of `status`. Without a batch ($1 is NULL) they cover everything.
 
 -- :name progress
--- The total, or batch $1 alone; then at most $2 batches, those with work left first, the latest first.
+-- The total, or batch $1 alone; then at most $2 batches, those with work left first, and then the latest first.
 SELECT
     p.batch, p.total, p.requests, p.waiting, p.ready, p.in_flight, p.succeeded, p.failed, p.cancelled, p.removed, p.started_at,
     p.ended_at, p.ends_at, p.ends_why, p.retrying, p.quarantined, p.updating, p.removing, count(*) OVER () AS found
@@ -11,7 +11,7 @@ ORDER BY p.total DESC, p.ended_at IS NOT NULL, p.started_at DESC, p.batch
 LIMIT $2;
 
 -- :name progress_of_target
--- The same of target $3 alone. Its rotations have a line of their own, which is named as `TARGET/rotations`.
+-- The same for target $3 alone. Its rotations have their own line, `TARGET/rotations`.
 SELECT
     p.batch, p.total, p.requests, p.waiting, p.ready, p.in_flight, p.succeeded, p.failed, p.cancelled, p.removed, p.started_at,
     p.ended_at, p.ends_at, p.ends_why, p.retrying, p.quarantined, p.updating, p.removing, count(*) OVER () AS found
@@ -21,8 +21,8 @@ ORDER BY p.total DESC, p.ended_at IS NOT NULL, p.started_at DESC, p.batch
 LIMIT $2;
 
 -- :name targets
--- Each target with what is left to do there, what its limiter allows, what operators decided, and how many workers serve it. What stopped
--- its server is told where it is remembered for $2 seconds: else it is only suspected.
+-- Each target with its pending work, its limiter's and operators' limits, and the number of workers that serve it. A
+-- cliff is shown only if it is remembered for $2 seconds; otherwise it is only suspected.
 WITH counted AS (
     SELECT c.target, sum(c.requests)::bigint AS pending
     FROM provisioner.request_counts AS c
@@ -80,7 +80,7 @@ LEFT JOIN stalled AS f ON f.target = k.target
 ORDER BY k.target;
 
 -- :name ends
--- In how many seconds all that is left at each target ends, where that is foreseen.
+-- The seconds until everything at each target ends, if there is a forecast.
 SELECT l.target, greatest(extract(EPOCH FROM l.ends_at - clock_timestamp()), 0)::float8 AS seconds
 FROM provisioner.line_forecasts AS l
 CROSS JOIN provisioner.forecast_turn AS t
@@ -88,7 +88,7 @@ WHERE l.ends_at IS NOT NULL AND t.due_at > clock_timestamp() - interval '15 seco
 ORDER BY l.target;
 
 -- :name workers
--- How many workers live, how many are overdue, and what they create a second lately.
+-- The number of live workers, of lost workers, and the recent creates a second.
 SELECT
     count(*) FILTER (WHERE w.lease_until > clock_timestamp()) AS living,
     count(*) FILTER (WHERE w.lease_until <= clock_timestamp()) AS lost,
@@ -96,7 +96,7 @@ SELECT
 FROM provisioner.workers AS w;
 
 -- :name crew
--- The workers one by one: how each fares and how much it holds.
+-- The individual workers: their heartbeats, and their claims in flight.
 SELECT
     w.id, w.name, w.version, w.targets, w.started_at, w.seen_at, w.lease_until > clock_timestamp() AS alive, w.stopping,
     w.created, w.pace, coalesce(f.requests, 0) AS in_flight
@@ -106,9 +106,9 @@ ORDER BY w.id
 LIMIT 200;
 
 -- :name lines
--- How many requests of each target are in each state that is no end, and since when the oldest waits. What is in line is what else is
--- pending, and the oldest in it is the one with the smallest id: to count the line, or to compare the times of all in it, would read all
--- of it. Only where something is to be changed or removed at all, each request that moves is asked whether it is that.
+-- The number of pending requests of each target by state, and since when the oldest waits. What is in line is the rest
+-- of the pending requests, and the oldest in line has the smallest id: counting the line, or comparing all its times,
+-- would read all of it. Only if there are updates or removals at all is each moving request checked for that.
 WITH pending AS (
     SELECT c.target, c.counted_as, sum(c.requests)::bigint AS requests
     FROM provisioner.request_counts AS c
@@ -145,7 +145,7 @@ moving AS (
     ) AS m
     GROUP BY m.target, m.state, m.counted_as
 ),
--- What is changed or removed is that wherever it is, unless it is retried or quarantined.
+-- Updates and removals are shown as such wherever they are, unless they are retried or quarantined.
 told AS (
     SELECT m.target, m.state, m.requests, m.since FROM moving AS m WHERE m.state NOT IN ('updating', 'removing')
     UNION ALL
@@ -178,7 +178,7 @@ SELECT
 FROM summed AS s;
 
 -- :name budgets
--- The budgets that all workers share. A window that is over has used nothing yet.
+-- The budgets that all workers share. A window that is over counts as unused.
 SELECT
     p.target, p.kind, p.metered, p.permits, p.period, p.configured,
     CASE
@@ -189,22 +189,22 @@ FROM provisioner.permits AS p
 ORDER BY p.target, p.kind;
 
 -- :name limits
--- What operators allow while workers run, and who they are.
+-- The operators' limits, and who set them.
 SELECT t.target, t.writes_limit AS writes, t.writes_period AS period, t.in_flight_limit AS in_flight, t.limited_by AS by
 FROM provisioner.targets AS t
 WHERE t.limited_at IS NOT NULL
 ORDER BY t.target;
 
 -- :name concurrency
--- How many creates may be in flight at each target, and how many at once stopped its server, where that is more than suspected: it is
--- remembered for $1 seconds.
+-- The limit on creates in flight at each target, and the number that stopped its server, if that is proven: a proven
+-- cliff is remembered for $1 seconds.
 SELECT c.target, c.in_flight_limit, CASE WHEN c.memory >= $1 THEN c.cliff END AS cliff, c.stalled_at IS NOT NULL AS stalled
 FROM provisioner.concurrency AS c
 ORDER BY c.target;
 
 -- :name failures
--- Failed requests by their error code; the newest of each stands for the others: where it has been retried meanwhile, the
--- newest whose attempts are still known.
+-- Failed requests by error code; the newest of each is the example, or if it has been retried meanwhile, the newest
+-- whose attempts are still known.
 SELECT g.error_code, g.requests, e.id AS example_id, e.error_message AS example, g.newest_at
 FROM (
     SELECT
@@ -236,7 +236,7 @@ LEFT JOIN LATERAL (
 ORDER BY g.requests DESC, g.error_code;
 
 -- :name leftovers
--- What is left of the targets $1 when `run --drain` ends, by what stands in the way: `kind`, whose, how many.
+-- What is left of the targets $1 when `run --drain` ends, by what blocks it: `kind`, the subject, and how many.
 WITH pending AS (
     SELECT
         CASE
@@ -256,7 +256,7 @@ WITH pending AS (
     FROM provisioner.in_flight AS f
     WHERE f.target = ANY ($1::text[])
     UNION ALL
-    -- What else is pending is in line: nobody counts the line itself.
+    -- All other pending requests are in line; the line itself is not counted.
     SELECT CASE WHEN t.paused_at IS NOT NULL THEN 'paused' ELSE 'unfinished' END, l.target, NULL, l.requests
     FROM (
         SELECT c.target, c.requests FROM provisioner.request_counts AS c WHERE c.status = 'pending'
@@ -285,11 +285,11 @@ SELECT e.kind, e.whose, sum(e.requests)::bigint FROM ended AS e GROUP BY 1, 2 HA
 ORDER BY 3 DESC, 1, 2;
 
 -- :name now
--- What time it is here.
+-- The present time.
 SELECT clock_timestamp();
 
 -- :name outside
--- Projects in which the machine identity may not create, by target, and how many requests wait for them.
+-- Projects in which the machine identity may not create, by target, and the number of requests that wait for them.
 SELECT
     o.target, count(DISTINCT o.project_id) AS projects, count(*) AS requests,
     (array_agg(coalesce(o.project_name, o.project_id::text) ORDER BY o.since, o.project_id))[1] AS example,
@@ -305,7 +305,7 @@ GROUP BY o.target
 ORDER BY o.target;
 
 -- :name unrecorded
--- Outcomes that the database does not record: how many there are, and the one that has waited longest.
+-- Outcomes that the database does not record: how many, and the longest-standing one.
 SELECT count(*) AS requests, (array_agg(u.id ORDER BY u.since))[1] AS example_id, (array_agg(u.reason ORDER BY u.since))[1] AS example
 FROM provisioner.{own}unrecorded AS u
 WHERE
@@ -313,7 +313,7 @@ WHERE
     OR EXISTS (SELECT FROM provisioner.connection_requests AS q WHERE q.id = u.id AND q.batch = $1);
 
 -- :name history
--- What happened in the minutes of the last $1 and the hours of the last $2, all targets together.
+-- The minutes of the last $1 and the hours of the last $2, over all targets.
 SELECT
     h.span, h.at, sum(h.succeeded)::bigint AS succeeded, sum(h.failed)::bigint AS failed, sum(h.retried)::bigint AS retried
 FROM provisioner.history AS h
@@ -324,9 +324,9 @@ GROUP BY h.span, h.at
 ORDER BY h.span, h.at;
 
 -- :name retries
--- Requests that are retried or quarantined, by why: since when that is so, when the next attempt is due, and one, if known, that stands
--- for them. What was taken out of the line for a quarantine was never tried, and has the quarantine's own cause. All projects of a target
--- that are quarantined for the same reason are one cause. Only what waits is looked at.
+-- Retried and quarantined requests by reason: since when, when the next attempt is due, and an example, if known. A
+-- request that was taken out of the line for a quarantine was never tried, and has the quarantine's own reason. All
+-- projects of a target that are quarantined for the same reason count as one cause. Only waiting requests are read.
 WITH stuck AS (
     SELECT
         w.id, w.target, w.run_at, s.since, s.error_message IS NULL AS is_silent,
@@ -340,7 +340,7 @@ WITH stuck AS (
     LEFT JOIN provisioner.{own}attempt_state AS s ON s.id = w.id
     WHERE
         (w.quarantine LIKE '%:%' OR (s.error_message IS NOT NULL AND NOT s.cancelled))
-        -- What waits is pending: nobody looks at each of them for that.
+        -- Every waiting request is pending, so that need not be checked.
         AND ($1::text IS NULL OR EXISTS (SELECT FROM provisioner.{own}requests AS q WHERE q.id = w.id AND q.batch = $1))
 ),
 causes AS (
@@ -370,14 +370,14 @@ ORDER BY c.requests DESC, c.target, c.error_code
 LIMIT 50;
 
 -- :name keys
--- Keys that OpenRouter refuses: since when, why, when the next probe is sent, and how many requests wait for them.
+-- Keys that OpenRouter refuses: since when, why, when the next probe is due, and how many requests wait for them.
 SELECT k.target, k.credential, k.since, k.reason, k.next_probe_at, k.requests
 FROM provisioner.{own}quarantined_credentials AS k
 ORDER BY k.requests DESC, k.since
 LIMIT 50;
 
 -- :name left_behind
--- How many rotations of each target may have left keys behind at OpenRouter. A partial index holds only those.
+-- The number of rotations per target that may have left keys behind at OpenRouter. A partial index contains only those.
 SELECT r.target, count(*) AS rotations
 FROM provisioner.rotation_requests AS r
 WHERE r.left_behind IS NOT NULL AND ($1::text IS NULL OR r.batch = $1)
@@ -385,7 +385,8 @@ GROUP BY r.target
 ORDER BY r.target;
 
 -- :name drifted
--- How many recorded connections and rotations of each line are not as they were recorded. Those that are recorded no more do not count.
+-- The number of recorded connections and rotations per line that differ from what was recorded, if they are still
+-- recorded.
 SELECT d.target, count(*) AS requests, d.target LIKE '%/rotations' AS are_rotations
 FROM provisioner.{own}drifts AS d
 WHERE

@@ -1,13 +1,13 @@
 -- :name publish
--- Make a public key known; the newest one seals.
+-- Publish a public key; the newest one is used for sealing.
 INSERT INTO provisioner.sealing_keys (key_id, public_key) VALUES ($1, $2) ON CONFLICT (key_id) DO NOTHING;
 
 -- :name current
--- The key that seals.
+-- The key used for sealing.
 SELECT k.key_id, decode(k.public_key, 'base64') AS public_key FROM provisioner.sealing_key() AS k;
 
 -- :name known
--- Every key, and how many keys of unfinished requests each still seals.
+-- Every key, and how many unfinished requests have a key sealed with it.
 SELECT
     coalesce(k.key_id, s.key_id) AS key_id, k.created_at, coalesce(s.boxes, 0) AS boxes,
     k.key_id IS NOT DISTINCT FROM (SELECT c.key_id FROM provisioner.sealing_key() AS c) AS current
@@ -21,7 +21,7 @@ FULL JOIN (
 ORDER BY k.created_at DESC NULLS LAST, 1;
 
 -- :name boxes
--- Up to $3 sealed keys after id $2 that another key than $1 seals.
+-- Up to $3 sealed keys after id $2 that were sealed with another key than $1.
 SELECT q.id, q.project_id::text, q.name, q.credential
 FROM provisioner.connection_requests AS q
 WHERE
@@ -31,7 +31,7 @@ ORDER BY q.id
 LIMIT $3;
 
 -- :name reseal
--- Replace boxes by others, where nobody has changed them meanwhile.
+-- Replace boxes by new ones, unless they were changed meanwhile.
 UPDATE provisioner.connection_requests AS q
 SET credential = b.fresh
 FROM unnest($1::bigint[], $2::text[], $3::text[]) AS b (id, stale, fresh)

@@ -1,7 +1,7 @@
--- What each new session is asked, and told.
+-- The first statements of each new session.
 
 -- :name look
--- Who we talk to (a pooler makes up the process id that it tells its clients), how text is kept, and the settings $1.
+-- The server's process id (a pooler invents the one that it tells its clients), the encoding, and the settings $1.
 SELECT
     pg_catalog.pg_backend_pid() AS pid, pg_catalog.current_setting('server_encoding') AS encoding,
     ARRAY(
@@ -11,6 +11,6 @@ SELECT
     ) AS settings;
 
 -- :name set
--- Give the settings $1 the values $2, until the end of the transaction if $3.
+-- Set the settings $1 to the values $2, until the end of the transaction if $3.
 SELECT pg_catalog.set_config(($1::pg_catalog.text[])[s.place], ($2::pg_catalog.text[])[s.place], $3::pg_catalog.bool)
 FROM pg_catalog.generate_subscripts($1::pg_catalog.text[], 1) AS s (place);

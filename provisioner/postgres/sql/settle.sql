@@ -1,28 +1,29 @@
--- Each statement settles a batch of claims of worker $1. Who is no longer in flight under that fence and worker has been
--- rescued by others meanwhile: it is left alone and not returned.
+-- Each statement settles a batch of claims of worker $1. A claim that is no longer in flight under that fence and
+-- worker was rescued by others meanwhile: it is left alone and not returned.
 --
--- Claims are looked up by `id = ANY ($2)`, never by a join alone: between two batches `in_flight` is empty, and once VACUUM has
--- noted that, a join is planned as a scan of all of it, which under an old transaction is every claim of the last hours
--- (measured with 30 000 of them: 445 settlements a second instead of 29 500). IS TRUE keeps an IN from becoming a join: it is
--- a hash table then, where the planner, who expects one row, would compare every row with every row.
+-- Claims are looked up by `id = ANY ($2)`, never by a join alone: between two batches `in_flight` is empty, and once
+-- VACUUM has noted that, a join is planned as a scan of all of it, which under an old transaction is every claim of the
+-- last hours (measured with 30 000 of them: 445 settlements a second instead of 29 500). IS TRUE keeps IN from becoming
+-- a join: it is then a hash table, whereas the planner, expecting one row, would compare every row with every row.
 --
--- Each says by the setting `provisioner.recording` that it records, for no one else may; it holds for the transaction, so it needs no
--- session. How the request stands then is decided in `core/endings.py`: as such, or if it was called off meanwhile, or if its wish
--- (`wanted`) or its credential is another one. What is pending then is in line at once.
+-- Each statement sets the parameter `provisioner.recording`, because nobody else may record; it lasts for the
+-- transaction, so no session is needed. `core/endings.py` decides the statuses that a statement gets: for the usual
+-- case, for a request that was cancelled meanwhile, and for one whose `wanted` or credential has changed. A request
+-- that is then pending is in line at once.
 
 -- :part settled
--- Who was settled; and an error if a trigger of somebody's has kept one of them from being updated.
+-- The settled ids; raises an error if somebody's trigger has skipped one of the updates.
 SELECT u.id FROM updated AS u
 UNION ALL
 SELECT provisioner.not_updated(s.id) FROM settled AS s WHERE (s.id IN (SELECT u.id FROM updated AS u)) IS NOT TRUE
 
 -- :part back_in_line
--- What was updated and is pending has something else to be done for it.
+-- A pending request that was updated has more work to be done.
     INSERT INTO provisioner.waiting (id, run_at, target, rank, project_id)
     SELECT u.id, clock_timestamp(), u.target || '{line}', -u.priority, u.project_id FROM updated AS u WHERE u.status = 'pending'
 
 -- :part create
--- A create that was all that was sent, as the log has it.
+-- A single create that was all that was sent, in the form of the log.
     INSERT INTO provisioner.attempts (
         request_id, attempt, worker, action, started_at, ended_at, http_status, req_id, outcome
     )
@@ -31,11 +32,12 @@ SELECT provisioner.not_updated(s.id) FROM settled AS s WHERE (s.id IN (SELECT u.
         o.req_id, 'created'
 
 -- :name succeed
--- Record what was made, which then stands as $2, or as $3 if something else is wanted: one update of the wide row, the sealed key wiped
--- in the same statement. Where a single create was all that was sent, it is logged here too: that is nearly always so, and saves a
--- statement and a transaction block. What lost its claim was sent all the same and is logged, unless it is (the answer to its settlement
--- may have been lost) or belongs to another request, older than the one that has its id now. That is an insert of its own: what has just
--- ended cannot be there already, and ON CONFLICT would log a second record for each row (measured: 48 of 1 180 bytes).
+-- Record what was made, with status $2, or $3 if something else is wanted: one update of the wide row, which also wipes
+-- the sealed key. If a single create was all that was sent, it is logged here too: this is the usual case, and saves a
+-- statement and a transaction block. A create whose claim was lost was sent all the same and is logged, unless it is
+-- logged already (the answer to its settlement may have been lost) or belongs to an older request that had the same id.
+-- That is a separate insert: what has just ended cannot be there already, and ON CONFLICT would write a second WAL
+-- record for each row (measured: 48 of 1 180 bytes).
 WITH outcomes AS (
     SELECT *
     FROM unnest(
@@ -125,16 +127,16 @@ wished_otherwise AS (
 {settled};
 
 -- :name change
--- What was edited of those of requests $2 that worker $1 has just settled ($3) is in Infisical now. What got another
--- credential meanwhile is pending, and keeps them.
+-- The edits of those of the requests $2 that worker $1 has just settled ($3) are in Infisical now. A request that got
+-- another credential meanwhile is pending, and keeps them.
 DELETE FROM provisioner.edits AS e
 WHERE
     e.id = ANY ($2::bigint[]) AND e.id = ANY ($3::bigint[]) AND $1::bigint IS NOT NULL
     AND EXISTS (SELECT FROM provisioner.{requests} AS q WHERE q.id = e.id AND q.status = 'succeeded');
 
 -- :name remove
--- Nothing of ours is there any more: forget what was made, which then stands as $2, or as $3 if it is wanted again, and goes back in line;
--- wipe a sealed key. What stays or may stay at OpenRouter is said, as what was left before is.
+-- No connection of ours exists any more: clear what was made, with status $2, or $3 if it is wanted again, and put it
+-- back in line; wipe a sealed key. Add a description of what stays or may stay at OpenRouter.
 WITH settled AS (
     DELETE FROM provisioner.in_flight AS f
     USING unnest(
@@ -179,8 +181,8 @@ wanted_again AS (
 {settled};
 
 -- :name fail
--- Record failures that need a person. What is known of their attempts is kept: a later `retry` must still know whether one of
--- them may have made the connection.
+-- Record failures that need a person. The attempt state is kept: a later `retry` must still know whether one of the
+-- attempts may have made the connection.
 WITH settled AS (
     DELETE FROM provisioner.in_flight AS f
     USING unnest(
@@ -223,7 +225,7 @@ wished_otherwise AS (
 {settled};
 
 -- :name put_back
--- Let requests wait for another attempt, or finish those that were called off and certainly made nothing.
+-- Make requests wait for another attempt, or end those that were cancelled and certainly made nothing.
 WITH settled AS (
     DELETE FROM provisioner.in_flight AS f
     USING unnest(
@@ -273,7 +275,7 @@ FROM settled AS o
 WHERE o.standing <> 'pending' AND (o.id IN (SELECT e.id FROM ended AS e)) IS NOT TRUE;
 
 -- :name cancel
--- Finish requests that were called off and, as is certain now, made nothing: they stand as $2.
+-- End requests that were cancelled and, as is now certain, made nothing: they get status $2.
 WITH settled AS (
     DELETE FROM provisioner.in_flight AS f
     USING unnest($3::bigint[], $4::bigint[], $5::integer[], $6::integer[]) AS o (id, fence, attempt, sent)
@@ -297,9 +299,9 @@ updated AS (
 {settled};
 
 -- :name doubt
--- What is in doubt of requests $2, as worker $1 knows it: of those that were just settled ($12) these creates and no others, of those
--- that others have taken over these too, for they were sent all the same, unless another request has that id now. An id without a
--- create has none left. A request that is answered plainly never comes here.
+-- The creates in doubt of requests $2, as worker $1 knows them: for those that were just settled ($12), exactly these;
+-- for those that others have taken over, these in addition, because they were sent all the same, unless another request
+-- has the id now. An id without a create has none left. A request with a plain answer is never among them.
 WITH known AS (
     SELECT k.*
     FROM unnest(
@@ -338,16 +340,16 @@ ON CONFLICT (id, sent_at) DO UPDATE SET
 WHERE excluded.ended_at > sent_creates.ended_at OR excluded.proof <> sent_creates.proof;
 
 -- :name leave_behind
--- Rotations $2 have failed and may have left behind what $3 says: keep it, for those of them that were settled by worker $1, $4.
+-- Rotations $2 have failed and may have left behind what $3 describes: store it, for those that worker $1 settled, $4.
 UPDATE provisioner.rotation_requests AS q
 SET left_behind = provisioner.also_left(q.left_behind, o.left_behind)
 FROM unnest($2::bigint[], $3::text[]) AS o (id, left_behind)
 WHERE q.id = o.id AND q.id = ANY ($4::bigint[]) AND $1::bigint IS NOT NULL;
 
 -- :name log_attempts
--- Write down what was tried; an attempt that lost its claim (it is not among the settled ones $13) is written down too, for it
--- was sent, unless it is there already (the answer to its settlement may have been lost) or was another request's, older than
--- the one that has its id now.
+-- Log the attempts. An attempt whose claim was lost (it is not among the settled ones $13) is logged too, because it
+-- was sent, unless it is logged already (the answer to its settlement may have been lost) or belongs to an older
+-- request that had the same id.
 INSERT INTO provisioner.attempts (
     request_id, attempt, worker, action, started_at, ended_at, http_status, req_id, outcome, error_code, error_message
 )
@@ -361,7 +363,7 @@ FROM unnest(
 WHERE
     t.id = ANY ($13::bigint[])
     OR (
-        -- When it was claimed is told by this server's clock, when it began by the worker's idea of it.
+        -- The claim has this server's time; the beginning has the worker's estimate of it.
         EXISTS (SELECT FROM provisioner.{requests} AS q WHERE q.id = t.id AND q.created_at <= t.claimed_at)
         AND NOT EXISTS (
             SELECT FROM provisioner.attempts AS a
@@ -371,8 +373,8 @@ WHERE
 ON CONFLICT DO NOTHING;
 
 -- :name set_aside
--- Claim $2 of worker $1 ended under fence $3, and the database does not record how. It stays in flight as nobody's, with all that is
--- known of it; the first try to record it again comes after $7. No row: others have taken it over.
+-- Claim $2 of worker $1 ended under fence $3, and the database does not record the outcome. It stays in flight, owned
+-- by no worker, with all its data; the first try to record it again is due after $7. No row: others have taken it over.
 WITH kept AS (
     UPDATE provisioner.in_flight AS f SET worker = 0 WHERE f.id = $2 AND f.fence = $3 AND f.worker = $1 RETURNING f.id
 )
@@ -384,8 +386,8 @@ ON CONFLICT (id) DO UPDATE SET
 RETURNING id;
 
 -- :name take_aside
--- At most $1 outcomes that were set aside and are to be tried again now. Each is left for twice as long as the last time, five
--- minutes at most, and nobody else takes it meanwhile.
+-- At most $1 outcomes that were set aside and are due. Each pause is twice as long as the previous one, up to five
+-- minutes, and no other worker takes the outcome meanwhile.
 UPDATE provisioner.unrecorded
 SET tries = tries + 1, retry_at = clock_timestamp() + make_interval(secs => least(power(2, least(tries, 10)), 300))
 WHERE ctid = ANY (ARRAY (
@@ -398,9 +400,9 @@ WHERE ctid = ANY (ARRAY (
 RETURNING id, fence, calls::text;
 
 -- :name record_aside
--- The outcome of request $1, set aside under fence $2, is recorded.
+-- The outcome of request $1, set aside under fence $2, was recorded.
 DELETE FROM provisioner.unrecorded WHERE id = $1 AND fence = $2;
 
 -- :name explain_aside
--- Why the outcome of request $1, set aside under fence $2, is still not recorded.
+-- Why the outcome of request $1, set aside under fence $2, still cannot be recorded.
 UPDATE provisioner.unrecorded SET reason = $3 WHERE id = $1 AND fence = $2;

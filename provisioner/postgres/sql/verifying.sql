@@ -1,8 +1,8 @@
--- Standing verification: a round over all that was recorded at a target, one worker at a time, and what differed.
+-- Standing verification: a round over everything recorded at a target, one worker at a time, and the differences.
 
 -- :name take
--- Take the turn at target $1 as $2 for $3, if nobody has it, and if a round is under way or the last one began $4 ago. No row: it is
--- not our turn. A new round begins where there was none, or where the last one has ended.
+-- Take the turn at target $1 as $2 for $3, if no worker has it, and if a round is in progress or the last one began $4
+-- ago. No row: it is not our turn. A new round begins if there was none, or if the last one has ended.
 INSERT INTO provisioner.verify_rounds AS r (target, holder, lease_until)
 VALUES ($1, $2, clock_timestamp() + $3::interval)
 ON CONFLICT (target) DO UPDATE SET
@@ -17,7 +17,8 @@ WHERE r.lease_until < clock_timestamp() AND (r.finished_at IS NULL OR r.started_
 RETURNING r.target, r.holder, r.started_at, r.project_id::text AS project_id, r.name;
 
 -- :name next_missed
--- When the next of those that were missed at target $1 may be looked for again, $2 after they were missed. No row: none is missed.
+-- When the next request that was missed at target $1 may be checked again, $2 after it was missed. No row: none is
+-- missed.
 SELECT d.missed_at + $2::interval AS at
 FROM provisioner.drifts AS d
 WHERE d.target = $1 AND d.drift IS NULL AND d.missed_at IS NOT NULL AND NOT d.unread
@@ -25,11 +26,11 @@ ORDER BY d.missed_at
 LIMIT 1;
 
 -- :name since
--- Since when those of the requests $1 that were missed are missed.
+-- Since when those of the requests $1 that were missed have been missed.
 SELECT d.id, d.missed_at FROM provisioner.drifts AS d WHERE d.id = ANY ($1::bigint[]) AND d.missed_at IS NOT NULL;
 
 -- :name advance
--- Keep the turn at target $1 as $2 for $3, behind project $4 and name $5 where that is given. No row: somebody else has it.
+-- Keep the turn at target $1 as $2 for $3, after project $4 and name $5 if given. No row: another worker has it.
 UPDATE provisioner.verify_rounds AS r
 SET
     lease_until = clock_timestamp() + $3::interval,
@@ -38,7 +39,7 @@ WHERE r.target = $1 AND r.holder = $2 AND r.lease_until > clock_timestamp()
 RETURNING r.target;
 
 -- :name note
--- Note what differs of the requests $1 of target $2: drifts $3, missed since $4, not readable $5.
+-- Store the differences of the requests $1 of target $2: drifts $3, missed since $4, unreadable $5.
 INSERT INTO provisioner.drifts AS d (id, target, drift, missed_at, unread)
 SELECT v.id, $2, v.drift, v.missed_at, v.unread
 FROM unnest($1::bigint[], $3::text[], $4::timestamptz[], $5::boolean[]) AS v (id, drift, missed_at, unread)
@@ -52,7 +53,7 @@ ON CONFLICT (id) DO UPDATE SET
 DELETE FROM provisioner.drifts AS d WHERE d.id = ANY ($1::bigint[]);
 
 -- :name finish
--- The round of target $1 that $2 has is over; what differed and is not recorded any more differs no more.
+-- The round of target $1 that $2 has is over; differences of requests that are no longer recorded are cleared.
 WITH ended AS (
     UPDATE provisioner.verify_rounds AS r
     SET finished_at = clock_timestamp(), lease_until = clock_timestamp()
@@ -66,5 +67,5 @@ WHERE
     AND NOT EXISTS (SELECT FROM provisioner.{requests} AS q WHERE q.id = d.id AND q.status = 'succeeded');
 
 -- :name leave
--- Let another worker go on at target $1, from where $2 came to.
+-- Let another worker continue at target $1, from where $2 stopped.
 UPDATE provisioner.verify_rounds AS r SET lease_until = clock_timestamp() WHERE r.target = $1 AND r.holder = $2;

@@ -7,7 +7,6 @@ from typing import Any
 import orjson
 
 __all__ = [
-    "JSON",
     "Answer",
     "BadUrl",
     "Cut",
@@ -16,10 +15,10 @@ __all__ = [
     "Page",
     "Refusal",
     "Stopping",
+    "answer_of",
     "internal",
     "not_found",
     "permission_denied",
-    "success",
 ]
 
 JSON = "application/json; charset=utf-8"
@@ -36,9 +35,9 @@ class Answer:
     close: bool = False
 
 
-def success(body: object) -> Answer:
-    """Return a 200 with this JSON."""
-    return Answer(status=200, body=orjson.dumps(body))
+def answer_of(body: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
+    """Return the response with this JSON."""
+    return Answer(status=status, body=orjson.dumps(body), headers=headers or {})
 
 
 class Cut(Exception):
@@ -46,7 +45,9 @@ class Cut(Exception):
 
 
 class Refusal(Exception):
-    """An answer other than success, in the envelope of the application."""
+    """An answer other than success, in the envelope of the application. Others override what stands in the body."""
+
+    content_type = JSON
 
     def __init__(
         self,
@@ -68,35 +69,57 @@ class Refusal(Exception):
 
     def answer(self, request_id: str) -> Answer:
         """Return the response that says it."""
-        body: dict[str, object] = {"reqId": request_id, "statusCode": self.status, "message": self.message}
-        if self.details is not None:
-            body["details"] = self.details
-        body["error"] = self.error
-        return Answer(status=self.status, body=orjson.dumps(body), headers=self.headers, close=self.close)
+        body = self._body(request_id)
+        return Answer(
+            status=self.status,
+            body=body if isinstance(body, bytes) else orjson.dumps(body),
+            content_type=self.content_type,
+            headers=self.headers,
+            close=self.close,
+        )
+
+    def _body(self, request_id: str) -> dict[str, object] | bytes:
+        details = {} if self.details is None else {"details": self.details}
+        return {
+            "reqId": request_id,
+            "statusCode": self.status,
+            "message": self.message,
+            **details,
+            "error": self.error,
+        }
 
 
-class NoRoute(Refusal):
-    """No such route: the one envelope without `reqId`."""
+class Bare(Refusal):
+    """The envelope of what is below the application, which knows no `reqId`."""
+
+    def _body(self, _: str) -> dict[str, object] | bytes:
+        return {"message": self.message, "error": self.error, "statusCode": self.status}
+
+
+class NoRoute(Bare):
+    """There is no such route."""
 
     def __init__(self, method: str, url: str) -> None:
         super().__init__(404, "Not Found", f"Route {method}:{url} not found")
 
-    def answer(self, request_id: str) -> Answer:  # noqa: ARG002 - this envelope has none
-        """Return the response that says it."""
-        body = {"message": self.message, "error": self.error, "statusCode": self.status}
-        return Answer(status=self.status, body=orjson.dumps(body))
 
+class BadUrl(Bare):
+    """A path that cannot be decoded."""
 
-class BadUrl(Refusal):
-    """A path that cannot be decoded: the router's own envelope, without `reqId`."""
+    content_type = "application/json"
 
     def __init__(self, path: str) -> None:
         super().__init__(400, "Bad Request", f"'{path}' is not a valid url component")
 
-    def answer(self, request_id: str) -> Answer:  # noqa: ARG002 - this envelope has none
-        """Return the response that says it."""
-        body = {"error": self.error, "code": "FST_ERR_BAD_URL", "message": self.message, "statusCode": self.status}
-        return Answer(status=self.status, body=orjson.dumps(body), content_type="application/json")
+    def _body(self, _: str) -> dict[str, object] | bytes:
+        return {"error": self.error, "code": "FST_ERR_BAD_URL", "message": self.message, "statusCode": self.status}
+
+
+class Stopping(Bare):
+    """A server that is on its way out answers on the connections that are still open, and closes them."""
+
+    def __init__(self) -> None:
+        super().__init__(503, "Service Unavailable", "Service Unavailable", close=True)
 
 
 class OpenRouterRefusal(Refusal):
@@ -105,33 +128,21 @@ class OpenRouterRefusal(Refusal):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(status, "", message)
 
-    def answer(self, request_id: str) -> Answer:  # noqa: ARG002 - this envelope has none
-        """Return the response that says it."""
-        return Answer(status=self.status, body=orjson.dumps({"error": {"message": self.message, "code": self.status}}))
-
-
-class Stopping(Refusal):
-    """A server that is on its way out answers on the connections that are still open, and closes them."""
-
-    def __init__(self) -> None:
-        super().__init__(503, "Service Unavailable", "Service Unavailable", close=True)
-
-    def answer(self, request_id: str) -> Answer:  # noqa: ARG002 - this envelope has none
-        """Return the response that says it."""
-        body = {"error": self.error, "message": self.message, "statusCode": self.status}
-        return Answer(status=self.status, body=orjson.dumps(body), close=True)
+    def _body(self, _: str) -> dict[str, object] | bytes:
+        return {"error": {"message": self.message, "code": self.status}}
 
 
 class Page(Refusal):
     """A page of HTML, from a proxy or from the instance's own web interface."""
 
+    content_type = "text/html"
+
     def __init__(self, status: int, title: str) -> None:
         super().__init__(status, title, title)
 
-    def answer(self, request_id: str) -> Answer:  # noqa: ARG002 - a proxy knows none
-        """Return the response that says it."""
-        page = f"<html>\n<head><title>{self.error}</title></head>\n<body><h1>{self.error}</h1></body>\n</html>\n"
-        return Answer(status=self.status, body=page.encode(), content_type="text/html")
+    def _body(self, _: str) -> dict[str, object] | bytes:
+        title = f"<title>{self.error}</title>"
+        return f"<html>\n<head>{title}</head>\n<body><h1>{self.error}</h1></body>\n</html>\n".encode()
 
 
 def internal(*, error: str = "InternalServerError", close: bool = False) -> Refusal:

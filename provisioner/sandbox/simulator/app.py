@@ -7,21 +7,16 @@ from email.utils import formatdate
 from types import TracebackType
 from typing import Any, Self
 
-import orjson
 from aiohttp import web
 
-from provisioner.sandbox.simulator.answers import Answer, success
-from provisioner.sandbox.simulator.clock import Clock, steady_clock
+from provisioner.sandbox.simulator import control, identity, pipeline
+from provisioner.sandbox.simulator.answers import Answer
 from provisioner.sandbox.simulator.options import Options
-from provisioner.sandbox.simulator.pipeline import Pipeline
-from provisioner.sandbox.simulator.settings import SettingsError
-from provisioner.sandbox.simulator.world import World
+from provisioner.sandbox.simulator.world import Clock, World, steady_clock
 
 __all__ = ["PortTaken", "Simulator"]
 
 HOST = "127.0.0.1"
-# Under it are the routes for tests and the curious; they need no token and touch no limiter.
-CONTROL = "/_simulator/"
 # What the server gives connections that are still being answered when it stops.
 SHUTDOWN_TIMEOUT = 0.2
 # How long an idle connection is kept, and what is said about it, in seconds.
@@ -42,8 +37,8 @@ class Simulator:
 
     def __init__(self, options: Options | None = None, *, clock: Clock | None = None) -> None:
         self.options = options or Options()
-        self.world = World.begin(self.options, clock or steady_clock())
-        self._pipeline = Pipeline(self.world)
+        self.world = World(self.options, clock or steady_clock())
+        control.begin(self.world)
         self._runner: web.ServerRunner | None = None
         self._site: web.TCPSite | None = None
         self._port = 0
@@ -74,7 +69,10 @@ class Simulator:
         """Stop listening and end what is still being answered."""
         if self._runner is not None and self._site is not None:
             await self._site.stop()
-            await self._pipeline.waits.cancel()
+            waits = list(self.world.waits)
+            for task in waits:
+                task.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
             await self._runner.cleanup()
         self._runner = self._site = None
 
@@ -86,35 +84,35 @@ class Simulator:
     @property
     def client_id(self) -> str:
         """The client id of the one machine identity."""
-        return self.world.logins.client_id
+        return self.world.identity.client_id
 
     @property
     def client_secret(self) -> str:
         """Its client secret."""
-        return self.world.settings.client_secret
+        return self.world.identity.client_secret
 
     @property
     def identity_id(self) -> str:
         """Its id, for logins with another issuer's token."""
-        return self.world.tokens.identity_id
+        return self.world.identity.id
 
     @property
     def organization_id(self) -> str:
         """The organization's id."""
-        return self.world.store.organization_id
+        return self.world.organization_id
 
     @property
     def projects(self) -> list[str]:
         """The ids of the projects."""
-        return list(self.world.store.projects)
+        return list(self.world.projects)
 
     def token(self) -> str:
         """Return a new access token that never expires."""
-        return self.world.tokens.mint(ttl=0)
+        return identity.mint(self.world, ttl=0)
 
     def state(self) -> dict[str, Any]:
         """Return what GET /_simulator/state tells."""
-        return self.world.state()
+        return control.state(self.world)
 
     async def until(self, holds: Callable[[], object], *, within: float = 20.0) -> None:
         """Wait until something holds, which is looked at whenever a request arrives, makes something or is answered.
@@ -123,11 +121,11 @@ class Simulator:
         """
         async with asyncio.timeout(within):
             while not holds():
-                await self.world.events.wait()
+                await self.world.happening()
 
     def configure(self, **changes: Any) -> None:
         """Change settings as POST /_simulator/settings does, by JSON or Python names; raise `SettingsError`."""
-        self.world.change(changes)
+        control.change(self.world, changes)
 
     def announcement(self) -> dict[str, Any]:
         """Return what the command line prints when it listens."""
@@ -140,9 +138,9 @@ class Simulator:
         }
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        if request.path.startswith(CONTROL):
-            return self._response(await _control(self.world, request), keep=request.keep_alive)
-        answer = await self._pipeline.answer(request)
+        if request.path.startswith(control.ROUTES):
+            return self._response(await control.answer(self.world, request), keep=request.keep_alive)
+        answer = await pipeline.answer(self.world, request)
         # After a cut nobody reads this: aiohttp notices that the connection is gone and drops it.
         return web.Response() if answer is None else self._response(answer, keep=request.keep_alive)
 
@@ -161,31 +159,3 @@ class Simulator:
         if self._date[0] != second:
             self._date = (second, formatdate(second, usegmt=True))
         return self._date[1]
-
-
-async def _control(world: World, request: web.BaseRequest) -> Answer:
-    """Return the answer to a request under `CONTROL`."""
-    match request.method, request.path:
-        case "GET", "/_simulator/state":
-            return success(world.state())
-        case "POST", "/_simulator/settings":
-            return _change(world, await request.read())
-    return _problem(404, {"message": "There are GET /_simulator/state and POST /_simulator/settings"})
-
-
-def _change(world: World, raw: bytes) -> Answer:
-    try:
-        changes = orjson.loads(raw)
-    except ValueError:
-        changes = None
-    if not isinstance(changes, dict):
-        return _problem(400, {"message": "the body must be a JSON object"})
-    try:
-        world.change(changes)
-    except SettingsError as error:
-        return _problem(400, {"message": str(error), "field": error.field})
-    return success({"settings": world.settings.public()})
-
-
-def _problem(status: int, body: dict[str, Any]) -> Answer:
-    return Answer(status=status, body=orjson.dumps(body))

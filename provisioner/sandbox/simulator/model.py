@@ -1,27 +1,60 @@
-"""What the simulated Infisical remembers: projects, roles, connections, and every create in order."""
+"""The rows that the simulated Infisical and OpenRouter keep."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
-from uuid import UUID
 
-from provisioner.sandbox.simulator.answers import Refusal, not_found, permission_denied
-from provisioner.sandbox.simulator.clock import Clock, Events
-from provisioner.sandbox.simulator.seeds import Seeds
+__all__ = [
+    "ABILITIES",
+    "APP",
+    "ENVIRONMENTS",
+    "MADE",
+    "PROJECT_TYPES",
+    "UUID",
+    "Connection",
+    "CreateRecord",
+    "End",
+    "Grant",
+    "Key",
+    "MachineIdentity",
+    "Place",
+    "Revoked",
+    "Rotation",
+    "Secret",
+    "Standing",
+    "Token",
+    "fingerprint",
+]
 
-__all__ = ["ABILITIES", "APP", "ENVIRONMENTS", "PROJECT_TYPES", "Connection", "CreateRecord", "Grant", "Store"]
-
-PROJECT_TYPES = ("secret-manager", "cert-manager", "kms", "ssh", "secret-scanning", "pam", "ai")
 APP = "open-router"
+PROJECT_TYPES = ("secret-manager", "cert-manager", "kms", "ssh", "secret-scanning", "pam", "ai")
+ENVIRONMENTS = {"dev": "Development", "staging": "Staging", "prod": "Production"}
+MADE = "2026-11-01T00:00:00.000Z"
+"""When everything was made whose age nobody asks for."""
+UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z", re.IGNORECASE)
+
 VERBS = ("create", "read", "edit", "delete")
 ABILITIES = frozenset(
     [f"{verb}-app-connections" for verb in VERBS] + [f"{verb}-secret-rotation" for verb in (*VERBS, "rotate")]
 )
-ENVIRONMENTS = {"dev": "Development", "staging": "Staging", "prod": "Production"}
-
 Grant = frozenset[str] | Literal["none", "foreign"]
 """What the identity may do somewhere: abilities; or it is no member; or the project is another organization's."""
+
+Standing = Literal["ok", "removed", "inactive", "untrusted-address"]
+"""Whether the identity may use its tokens."""
+Revoked = Literal["token", "auth method", "client secret", "identity tokens"]
+"""What was revoked, as the refusal names it."""
+End = Revoked | Literal["open", "expired", "lapsed"]
+"""How a token ended: by its own words it has expired, by the server's it has lapsed, or it was revoked."""
+
+Place = tuple[str, str, str, str]
+"""Project, environment, folder, and the name of what is there."""
+
+
+def fingerprint(api_key: str) -> str:
+    """Return what `/_simulator/state` shows instead of a key."""
+    return hashlib.sha256(api_key.encode()).hexdigest()[:12]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,7 +98,7 @@ class Connection:
 
 @dataclass(slots=True, kw_only=True)
 class CreateRecord:
-    """One POST to the create route, as it arrived and as it ended; `status` None means that no answer was delivered."""
+    """One POST to a create route, as it arrived and as it ended; `status` None means that no answer was delivered."""
 
     order: int
     at: str
@@ -76,6 +109,13 @@ class CreateRecord:
     connection_id: str | None = None
     fault: str | None = None
     committed: bool = False
+
+    def note(self, body: object) -> None:
+        """Keep what a body asks for, whatever else may be wrong with it."""
+        if isinstance(body, dict):
+            name, project_id = body.get("name"), body.get("projectId")
+            self.name = name if isinstance(name, str) else None
+            self.project_id = project_id if isinstance(project_id, str) else None
 
     def public(self) -> dict[str, Any]:
         """Return it as `/_simulator/state` shows it."""
@@ -92,217 +132,145 @@ class CreateRecord:
         }
 
 
-def fingerprint(api_key: str) -> str:
-    """Return what `/_simulator/state` shows instead of a key."""
-    return hashlib.sha256(api_key.encode()).hexdigest()[:12]
+@dataclass(slots=True, kw_only=True)
+class Key:
+    """One ordinary API key at OpenRouter. It can spend money from the moment it is issued until it is revoked.
 
+    `made_by` is the fingerprint of the management key that asked for it. `rotation_id` is the rotation that has it;
+    None where whatever asked for it failed afterwards: nobody knows the key, and it stays.
+    """
 
-def _is_uuid(text: str) -> bool:
-    try:
-        return str(UUID(text)) == text.lower()
-    except ValueError:
-        return False
+    hash: str
+    name: str
+    value: str = field(repr=False)
+    made_by: str
+    limit: float | None
+    limit_reset: str | None
+    include_byok: bool
+    created_at: str
+    rotation_id: str | None = None
+
+    def public(self) -> dict[str, Any]:
+        """Return it as `/_simulator/state` shows it, without the key itself."""
+        return {
+            "hash": self.hash,
+            "name": self.name,
+            "madeBy": self.made_by,
+            "limit": self.limit,
+            "limitReset": self.limit_reset,
+            "includeByok": self.include_byok,
+            "createdAt": self.created_at,
+            "rotationId": self.rotation_id,
+        }
 
 
 @dataclass(slots=True, kw_only=True)
-class Store:
-    """The database. Names are unique for (name, project, organization) over all apps."""
+class Rotation:
+    """One rotation; `keys` are those it has at OpenRouter, the newest last."""
 
-    seeds: Seeds
-    organization_id: str
-    projects: list[str]
-    any_project: bool
-    clock: Clock
-    events: Events = field(default_factory=Events)
-    _grants: dict[str, Grant] = field(default_factory=dict)
-    _before: dict[str, tuple[Grant, float]] = field(default_factory=dict)
-    connections: dict[str, Connection] = field(default_factory=dict)
-    creates: list[CreateRecord] = field(default_factory=list)
-    _names: dict[tuple[str, str | None], Connection] = field(default_factory=dict)
-    _by_project: dict[str | None, dict[str, Connection]] = field(default_factory=dict)
-    _numbers: dict[str, int] = field(default_factory=dict)
-    _called: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    id: str
+    name: str
+    description: str | None
+    project_id: str
+    environment: str
+    path: str
+    connection: Connection
+    parameters: dict[str, Any]
+    secret_name: str
+    auto: bool
+    interval: int
+    rotate_at: dict[str, int]
+    created_at: float
+    updated_at: float
+    rotated_at: float
+    visible_at: float
+    active: int = 0
+    failure: str | None = None
+    keys: list[Key] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self._numbers.update({project: number for number, project in enumerate(self.projects, 1)})
+    @property
+    def folder(self) -> tuple[str, str, str]:
+        """Where it is."""
+        return (self.project_id, self.environment, self.path)
 
-    def add_projects(self, projects: Iterable[str]) -> None:
-        """Make these projects exist."""
-        for project in projects:
-            if project not in self._numbers:
-                self.projects.append(project)
-                self._numbers[project] = len(self.projects)
+    @property
+    def place(self) -> Place:
+        """What no other rotation shares."""
+        return (*self.folder, self.name)
 
-    def call_projects(self, called: Mapping[str, Mapping[str, str]]) -> None:
-        """Give projects a name, a slug, a type; those that are not there yet are made."""
-        self.add_projects(called)
-        for project, given in called.items():
-            self._called[project] = {**self._called.get(project, {}), **given}
+    @property
+    def secret(self) -> Place:
+        """Where its key is written."""
+        return (*self.folder, self.secret_name)
 
-    def remove_projects(self, projects: Iterable[str]) -> None:
-        """Delete these projects with all that is in them."""
-        for project in projects:
-            if self._numbers.pop(project, None):
-                self.projects.remove(project)
-            for connection in list(self.inside(project)):
-                self.remove(connection)
 
-    def joined(self) -> list[str]:
-        """Return the projects that the identity is a member of."""
-        return [project for project in self.projects if self.granted(project) not in {"none", "foreign"}]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secret:
+    """A secret. `access` is what the identity may do with it: read, describe, or none."""
 
-    def has_project(self, project_id: str) -> bool:
-        """Tell whether there is such a project."""
-        return project_id in self._numbers or (self.any_project and _is_uuid(project_id))
+    name: str
+    project_id: str
+    environment: str
+    path: str = "/"
+    value: str | None = field(default=None, repr=False)
+    access: str = "read"
+    version: int = 1
+    rotation_id: str | None = None
 
-    def grant(self, grants: Mapping[str, Grant], *, now: float, lag: float) -> None:
-        """Let the identity be allowed this; unless it only joins, what held before still holds for `lag`."""
-        for place, grant in grants.items():
-            before = self.granted(place)
-            if lag and before != "none":
-                self._before[place] = (before, now + lag)
-            self._grants[place] = grant
+    @property
+    def place(self) -> Place:
+        """Where it is."""
+        return (self.project_id, self.environment, self.path, self.name)
 
-    def granted(self, place: str) -> Grant:
-        """Return what the server believes that the identity may do there."""
-        before, until = self._before.get(place, ("none", 0.0))
-        return before if self.clock() < until else self._grants.get(place, ABILITIES)
-
-    def authorize_member(self, project_id: str, *, missing: str = "Project with ID '{}' not found") -> None:
-        """Raise the refusal of an identity that is not in the project at all."""
-        self.authorize(project_id, None, missing=missing)
-
-    def authorize(
-        self, project_id: str | None, ability: str | None, *, missing: str = "Project with ID '{}' not found"
-    ) -> None:
-        """Raise the refusal of an identity that lacks this ability there; no project means the organization."""
-        organization = self.granted(self.organization_id)
-        if organization == "none":
-            raise Refusal(403, "ForbiddenError", _no_member("organization", self.organization_id))
-        if not project_id:
-            if ability is not None and ability not in organization:
-                raise permission_denied(ability.partition("-")[0])
-            return
-        if not self.has_project(project_id):
-            raise not_found(missing.format(project_id))
-        grant = self.granted(project_id)
-        if grant == "foreign":
-            raise Refusal(403, "ForbiddenError", "This project does not belong to your selected organization.")
-        if grant == "none":
-            raise Refusal(403, "ProjectMembershipNotFound", _no_member("project", project_id))
-        if ability is not None and ability not in grant:
-            raise permission_denied(ability)
-
-    def insert(
-        self,
-        *,
-        name: str,
-        description: str | None,
-        project_id: str | None,
-        api_key: str,
-        created_at: str,
-        visible_at: float,
-        app: str = APP,
-        planted: bool = False,
-    ) -> Connection:
-        """Add a connection, or raise the refusal of a duplicate."""
-        if (name, project_id) in self._names:
-            raise _duplicate(name)
-        connection = Connection(
-            id=self.seeds.uuid(),
-            name=name,
-            description=description,
-            project_id=project_id,
-            created_at=created_at,
-            updated_at=created_at,
-            credentials_hash=self.seeds.ciphertext_hash(),
-            fingerprint=fingerprint(api_key),
-            visible_at=visible_at,
-            app=app,
-            planted=planted,
-        )
-        self.connections[connection.id] = self._names[name, project_id] = connection
-        self._by_project.setdefault(project_id, {})[connection.id] = connection
-        self.events.happened()
-        return connection
-
-    def rename(self, connection: Connection, name: str) -> None:
-        """Give a connection another name, or raise the refusal of a duplicate."""
-        if self._names.get((name, connection.project_id), connection) is not connection:
-            raise _duplicate(name)
-        del self._names[connection.name, connection.project_id]
-        connection.name = name
-        self._names[name, connection.project_id] = connection
-
-    def rewrite(self, connection: Connection, api_key: str) -> None:
-        """Store another key: a fresh encryption even of the same key, so another hash."""
-        connection.fingerprint = fingerprint(api_key)
-        connection.credentials_hash = self.seeds.ciphertext_hash()
-
-    def remove(self, connection: Connection) -> None:
-        """Delete a connection."""
-        del self.connections[connection.id]
-        del self._names[connection.name, connection.project_id]
-        del self._by_project[connection.project_id][connection.id]
-
-    def inside(self, project_id: str | None) -> Iterable[Connection]:
-        """Return the connections of a project; None is the whole organization, projects included."""
-        return (self.connections if project_id is None else self._by_project.get(project_id, {})).values()
-
-    def named(self, name: str, project_id: str | None) -> Connection | None:
-        """Return the connection of this name in exactly this project, or organization-wide."""
-        return self._names.get((name, project_id))
-
-    def details(self, project_id: str) -> dict[str, Any]:
-        """Return a project as the routes for projects show it."""
-        environments = [
-            {"name": name, "slug": short, "id": self.seeds.named_uuid(f"environment {project_id} {short}")}
-            for short, name in ENVIRONMENTS.items()
-        ]
-        made = "2026-11-01T00:00:00.000Z"
+    def public(self) -> dict[str, str | None]:
+        """Return where it is; never what is in it."""
         return {
-            **(self.project(project_id) or {}),
-            "_id": project_id,
-            "orgId": self.organization_id,
-            "description": None,
-            "defaultProduct": None,
-            "autoCapitalization": False,
-            "createdAt": made,
-            "updatedAt": made,
-            "version": 3,
-            "upgradeStatus": None,
-            "pitVersionLimit": 10,
-            "kmsCertificateKeyId": None,
-            "auditLogsRetentionDays": None,
-            "hasDeleteProtection": False,
-            "secretSharing": True,
-            "showSnapshotsLegacy": False,
-            "secretDetectionIgnoreValues": None,
-            "enforceEncryptedSecretManagerSecretMetadata": None,
-            "environments": environments,
-            "deletedEnvironments": [],
-        }
-
-    def project(self, project_id: str | None) -> dict[str, Any] | None:
-        """Return a project as the list of connections shows it."""
-        if project_id is None:
-            return None
-        number = self._numbers.get(project_id, 0)
-        return {
-            "name": f"project {number}",
-            "id": project_id,
-            "type": "secret-manager",
-            "slug": f"project-{number}",
-            **self._called.get(project_id, {}),
+            "name": self.name,
+            "projectId": self.project_id,
+            "environment": self.environment,
+            "path": self.path,
+            "access": self.access,
+            "rotationId": self.rotation_id,
         }
 
 
-def _duplicate(name: str) -> Refusal:
-    return Refusal(400, "BadRequest", f'An App Connection with the name "{name}" already exists')
+@dataclass(slots=True, kw_only=True)
+class Token:
+    """What the database knows about an access token; `ttl`, `max_ttl` and `uses_limit` of 0 mean no limit."""
+
+    id: str
+    ttl: int
+    max_ttl: int
+    uses_limit: int
+    created: float
+    renewed: float
+    uses: int = 0
+    end: End = "open"
 
 
-def _no_member(kind: str, identifier: str) -> str:
-    return (
-        f"You are not a member of this {kind} with ID {identifier}. Please assign this identity to the {kind} "
-        "with the appropriate permissions, then try again."
-    )
+@dataclass(slots=True, kw_only=True)
+class MachineIdentity:
+    """The one machine identity: its client secret, and how failed attempts lock it out."""
+
+    id: str
+    client_id: str
+    client_secret: str = field(repr=False)
+    secret_made: float
+    secret_uses: int = 0
+    secret_revoked: bool = False
+    standing: Standing = "ok"
+    failures: int = 0
+    last_failure: float = 0.0
+    locked_until: float = 0.0
+
+    def stand(self, standing: Standing) -> None:
+        """Let it be like this from now on."""
+        self.standing = standing
+
+    def renew_secret(self, secret: str, now: float) -> None:
+        """Begin the life of a new client secret."""
+        self.client_secret, self.secret_made, self.secret_uses, self.secret_revoked = secret, now, 0, False
+
+    def unlock(self) -> None:
+        """Forget failed attempts and end a lock."""
+        self.failures, self.locked_until = 0, 0.0

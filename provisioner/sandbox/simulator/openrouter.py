@@ -1,69 +1,102 @@
-"""The keys at OpenRouter: what Infisical's rotations make there, and what is left behind when one of them fails."""
+"""OpenRouter, as far as Infisical asks it: whether a key is good, and to make and revoke keys."""
 
-from dataclasses import dataclass, field
-from typing import Any
+import math
+import re
+from collections.abc import Iterator
+from typing import Any, Final
 
-from provisioner.sandbox.simulator.seeds import Seeds
+from provisioner.sandbox.simulator.answers import OpenRouterRefusal, Refusal
+from provisioner.sandbox.simulator.exchange import Exchange
+from provisioner.sandbox.simulator.model import Connection, Key
+from provisioner.sandbox.simulator.world import World
 
-__all__ = ["Key", "KeyStore"]
+__all__ = ["describe", "is_well", "issue", "validate"]
+
+# What OpenRouter answers to keys that end so.
+ENDING: Final = re.compile(
+    r"-mode-(inference|200|201|302|401|403|404|429|500|503|delay\d{1,4}|once429|once500|once503|hang|reset)\Z"
+)
+RETRY_DELAYS: Final = (0.2, 0.4, 0.8)
+JITTER: Final = 0.2
+SLOW: Final = 5.0
+RETRIED: Final = frozenset({"500", "503", "reset", "down"})
+ISSUING: Final = 0.05
+# What a fault of a create makes of OpenRouter, just for its call.
+FAULTS: Final = {"openrouter-429": "429", "openrouter-down": "down"}
 
 
-@dataclass(slots=True, kw_only=True)
-class Key:
-    """One ordinary API key. It can spend money from the moment it is issued until it is revoked.
+async def validate(exchange: Exchange, api_key: str) -> None:
+    """Return if the key is accepted, or raise the one refusal for everything else."""
+    fault = FAULTS.get(exchange.fault or "")
+    if fault:
+        exchange.strike()
+    state = fault or _state(exchange.world, api_key)
+    for seconds in _delays(exchange.world, state):
+        await exchange.wait(seconds)
+    if state not in {"ok", "slow", "once500", "once503"} and not state.startswith("delay"):
+        message = "Unable to validate connection: invalid API key or insufficient permissions"
+        raise Refusal(401, "UnauthorizedError", message)
 
-    `made_by` is the fingerprint of the management key that asked for it. `rotation_id` is the rotation that has it;
-    None where whatever asked for it failed afterwards: nobody knows the key, and it stays.
-    """
 
-    hash: str
-    name: str
-    value: str = field(repr=False)
-    made_by: str
-    limit: float | None
-    limit_reset: str | None
-    include_byok: bool
-    created_at: str
-    rotation_id: str | None = None
+def _delays(world: World, state: str) -> Iterator[float]:
+    """What the call waits for: one slow answer, or the pauses before it is sent again."""
+    pace = world.settings.upstream_pace
+    if state == "hang":
+        yield math.inf
+    elif state == "slow" or state.startswith("delay"):
+        yield pace * (SLOW if state == "slow" else float(state.removeprefix("delay")))
+    else:
+        retries = RETRY_DELAYS[:1] if state.startswith("once") else RETRY_DELAYS if state in RETRIED else ()
+        for delay in retries:
+            yield pace * delay * (1 + JITTER * world.seeds.jitter())
 
-    def public(self) -> dict[str, Any]:
-        """Return it as `/_simulator/state` shows it, without the key itself."""
-        return {
-            "hash": self.hash,
-            "name": self.name,
-            "madeBy": self.made_by,
-            "limit": self.limit,
-            "limitReset": self.limit_reset,
-            "includeByok": self.include_byok,
-            "createdAt": self.created_at,
-            "rotationId": self.rotation_id,
+
+async def describe(exchange: Exchange) -> dict[str, Any]:
+    """GET what OpenRouter itself says of the bearer's key, or raise its refusal."""
+    api_key = exchange.request.headers.get("Authorization", "").removeprefix("Bearer ")
+    state = _state(exchange.world, api_key)
+    if state.startswith("delay"):
+        await exchange.wait(float(state.removeprefix("delay")))
+    elif state in {"hang", "reset", "down"}:
+        await exchange.wait(math.inf)
+    elif state in {"401", "404", "302"} or not api_key:
+        raise OpenRouterRefusal(401, "User not found.")
+    elif state.isdigit() and state != "201":
+        raise OpenRouterRefusal(int(state), "OpenRouter is in trouble.")
+    management = state != "inference"
+    return {
+        "data": {
+            "label": f"{api_key[:12]}...",
+            "is_management_key": management,
+            "is_provisioning_key": management,
+            "limit": None,
+            "usage": 0,
+            "expires_at": None,
         }
+    }
 
 
-@dataclass(slots=True, kw_only=True)
-class KeyStore:
-    """OpenRouter's list of keys, by their hash; names need not be unique there."""
+async def issue(exchange: Exchange, connection: Connection, parameters: dict[str, Any]) -> Key:
+    """Let OpenRouter make a key, or raise the refusal of one that it does not make."""
+    world = exchange.world
+    await exchange.wait(ISSUING * world.settings.upstream_pace)
+    refused = exchange.fault == "key-refused"
+    if refused:
+        exchange.strike()
+    if refused or not is_well(world):
+        message = "Failed to create OpenRouter API key: Request failed with status code 402"
+        raise Refusal(400, "BadRequest", message)
+    return world.issue(made_by=connection.fingerprint, parameters=parameters)
 
-    seeds: Seeds
-    keys: dict[str, Key] = field(default_factory=dict)
-    issued: int = 0
 
-    def issue(self, *, made_by: str, parameters: dict[str, Any], at: str) -> Key:
-        """Make a key."""
-        self.issued += 1
-        key = Key(
-            hash=self.seeds.named_secret(f"key {self.issued}"),
-            name=parameters["name"],
-            value=f"sk-or-v1-generated-{self.issued}",
-            made_by=made_by,
-            limit=parameters.get("limit"),
-            limit_reset=parameters.get("limitReset"),
-            include_byok=bool(parameters.get("includeByokInLimit", False)),
-            created_at=at,
-        )
-        self.keys[key.hash] = key
-        return key
+def is_well(world: World) -> bool:
+    """Tell whether OpenRouter makes and revokes keys now."""
+    return world.settings.open_router in {"ok", "slow"}
 
-    def revoke(self, hash_: str) -> None:
-        """Let a key be gone."""
-        self.keys.pop(hash_, None)
+
+def _state(world: World, api_key: str) -> str:
+    """What OpenRouter does with a key."""
+    if world.settings.open_router != "ok":
+        return world.settings.open_router
+    ending = ENDING.search(api_key)
+    return ending[1] if ending and ending[1] != "200" else "ok"

@@ -1,12 +1,15 @@
-"""The stages that a request meets, in Infisical's order: the first that fails answers."""
+"""The routes, and the stages before them, in Infisical's order: the first that fails answers."""
 
 import math
-from collections.abc import Awaitable, Callable
-from typing import Any
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+from urllib.parse import unquote, unquote_to_bytes
 
 from aiohttp import web
 
-from provisioner.sandbox.simulator import bodies, validation
+from provisioner.sandbox.simulator import connections, identity, openrouter, projects, rotations
 from provisioner.sandbox.simulator.answers import (
     Answer,
     BadUrl,
@@ -15,241 +18,284 @@ from provisioner.sandbox.simulator.answers import (
     Page,
     Refusal,
     Stopping,
+    answer_of,
     internal,
-    success,
 )
-from provisioner.sandbox.simulator.clock import iso
-from provisioner.sandbox.simulator.exchange import Exchange, Waits
-from provisioner.sandbox.simulator.faults import Faults
-from provisioner.sandbox.simulator.routes import Match, Route, is_decodable, match
-from provisioner.sandbox.simulator.tokens import LONGEST, Token
+from provisioner.sandbox.simulator.exchange import Exchange
+from provisioner.sandbox.simulator.model import Token
 from provisioner.sandbox.simulator.world import World
 
-__all__ = ["Pipeline"]
+__all__ = ["answer", "match"]
+
+PAGES: Final = {"html-502": (502, "502 Bad Gateway"), "html-503": (503, "503 Service Unavailable")}
+NO_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+# A percent sign without two hexadecimal digits.
+BROKEN: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+
+async def _status(exchange: Exchange) -> dict[str, Any]:
+    return {
+        "date": exchange.world.stamp(),
+        "message": "Ok",
+        "emailConfigured": True,
+        "inviteOnlySignup": True,
+        "redisConfigured": True,
+        "secretScanningConfigured": False,
+        "auditLogStorageDisabled": False,
+        "maxIdentityAccessTokenTTL": identity.LONGEST,
+    }
+
 
 Action = Callable[[Exchange], Awaitable[Any]]
-PAGES = {"html-502": (502, "502 Bad Gateway"), "html-503": (503, "503 Service Unavailable")}
-NO_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
+Budget = Literal["write_limit", "read_limit", "login_limit", "secret_limit"]
+FaultsOf = Literal["faults", "rotation_faults", "change_faults"]
+CreatesOf = Literal["creates", "rotation_creates"]
 
 
-class Pipeline:
-    """Carries requests from their arrival to their answer."""
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One route; without `budget` it is exempt from the limiter, which counts by pattern.
 
-    def __init__(self, world: World) -> None:
-        self.waits = Waits()
-        self._world = world
-        connections, rotations = world.connections, world.rotations
-        self._faults = {
-            "create": world.faults,
-            "create_rotation": world.rotation_faults,
-            **dict.fromkeys(("patch", "delete", "patch_rotation", "delete_rotation"), world.change_faults),
-        }
-        self._actions: dict[str, Action] = {
-            "create": connections.create,
-            "list": connections.list,
-            "get": connections.get,
-            "get_by_name": connections.get_by_name,
-            "patch": connections.patch,
-            "delete": connections.delete,
-            "create_rotation": rotations.create,
-            "list_rotations": rotations.listed,
-            "get_rotation": rotations.get,
-            "get_rotation_by_name": rotations.get_by_name,
-            "patch_rotation": rotations.patch,
-            "delete_rotation": rotations.delete,
-            "rotate": rotations.rotate,
-            "generated_credentials": rotations.credentials,
-            "get_secret": world.secrets.get,
-            "get_raw_secret": world.secrets.get_raw,
-            "list_projects": self._list_projects,
-            "get_project": self._get_project,
-            "openrouter_key": self._openrouter_key,
-            "status": self._status,
-            "universal": self._universal,
-            "by_jwt": self._by_jwt,
-            "renew": self._renew,
-            "revoke": self._revoke,
-        }
+    `faults` and `creates` name the world's faults that may strike it, and its list of creates.
+    """
 
-    async def answer(self, request: web.BaseRequest) -> Answer | None:
-        """Return what to send; None if the connection was cut."""
-        world = self._world
-        path, _, query = request.raw_path.partition("?")
-        if not is_decodable(path):
-            return BadUrl(path).answer("")
-        found = match(request.method, path)
-        if found and found.route.action == "get_secret" and world.settings.old_secrets:
-            found = None  # a server from before that route
-        request_id = world.seeds.request_id()
-        exchange = Exchange(
-            request=request,
-            request_id=request_id,
-            params=found.params if found else {},
-            waits=self.waits,
-            cut_after=world.settings.cut_after,
-            query=query,
-        )
-        if found:
-            exchange.record = world.arrive(found.route.action, request_id)
-        answer: Answer | None
-        try:
-            answer = await self._pass(exchange, found)
-        except Cut:
-            answer = None
-        except Refusal as refusal:
-            answer = refusal.answer(request_id)
-        if exchange.is_cut:
-            answer = None
-        if answer is not None and exchange.record is not None:
-            exchange.record.status = answer.status
-        pattern = found.route.pattern if found else f"{request.method} (no route)"
-        world.count(pattern, str(answer.status) if answer else "cut")
-        return answer
+    action: Action
+    method: str
+    path: str
+    budget: Budget | None
+    authenticated: bool = True
+    faults: FaultsOf | None = None
+    creates: CreatesOf | None = None
 
-    async def _pass(self, exchange: Exchange, found: Match | None) -> Answer:
-        await self._outage(exchange)
-        if found is None:
-            return self._no_route(exchange.request)
-        # Everything that takes time comes before the stages, which then run without a pause: so the order in which
-        # creates pass the limiter is also the order in which faults are drawn.
-        raw = b"" if exchange.request.method in NO_BODY else await bodies.read(exchange.request)
-        await exchange.wait(self._world.settings.latency)
-        if found.route.budget is not None:
-            await self._world.pool.read(exchange, error="Find one")
-        self._admit(exchange, found.route, raw)
-        try:
-            body = await self._actions[found.route.action](exchange)
-        except Refusal as refusal:
-            refusal.headers = exchange.headers
-            raise
-        plain = success(body)
-        return Answer(status=plain.status, body=plain.body, headers=exchange.headers)
+    @property
+    def pattern(self) -> str:
+        """What the limiter and the counts call it."""
+        return f"{self.method} {self.path}"
 
-    async def _outage(self, exchange: Exchange) -> None:
-        match self._world.settings.outage:
-            case "refuse":
-                raise Page(*PAGES["html-503"])
-            case "reset":
-                exchange.reset()
-                raise Cut
-            case "stopping":
-                raise Stopping
-            case "hang":
-                await exchange.wait(math.inf)
 
-    def _no_route(self, request: web.BaseRequest) -> Answer:
-        if request.method == "OPTIONS":
-            if "Origin" in request.headers and "Access-Control-Request-Method" in request.headers:
-                return Answer(status=204)
-            return Answer(status=400, body=b"Invalid Preflight Request", content_type="text/plain")
-        if (
-            self._world.settings.mode == "self-hosted"
-            and self._world.settings.web_interface
-            and request.method == "GET"
-            and not request.path.startswith("/api")
-        ):
-            # A self-hosted instance serves its web interface under every other path.
-            raise Page(200, "Infisical")
-        raise NoRoute(request.method, request.raw_path)
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A route with the parameters of one URL."""
 
-    def _admit(self, exchange: Exchange, route: Route, raw: bytes) -> None:
-        faults = self._faults.get(route.action)
-        fault = faults.peek() if faults else None
-        if faults and fault in PAGES:
-            self._strike(faults, exchange, fault)
-            raise Page(*PAGES[fault])
-        if self._world.settings.maintenance and exchange.request.method not in NO_BODY:
-            raise internal()
-        token = self._authenticate(exchange, route)
-        if token is not None and faults and fault == "token-expired":
-            self._strike(faults, exchange, fault)
-            raise self._world.tokens.expire(token)
-        if exchange.request.method not in NO_BODY:
-            exchange.body = bodies.parse(raw, exchange.request)
-            self._note(exchange)
-        self._limit(exchange, route)
+    route: Route
+    params: Mapping[str, str] = field(default_factory=dict)
+
+
+CONNECTIONS: Final = "/api/v1/app-connections/open-router"
+ROTATIONS: Final = "/api/v2/secret-rotations/open-router-api-key"
+PROJECTS: Final = "/api/v1/projects"
+
+
+def _create(action: Action, path: str, faults: FaultsOf, creates: CreatesOf) -> Route:
+    return Route(action, "POST", path, "write_limit", faults=faults, creates=creates)
+
+
+def _read(action: Action, path: str, budget: Budget = "read_limit") -> Route:
+    return Route(action, "GET", path, budget)
+
+
+def _change(action: Action, method: str, path: str) -> Route:
+    return Route(action, method, path, "write_limit", faults="change_faults")
+
+
+def _open(action: Action, method: str, path: str, budget: Budget | None = "login_limit") -> Route:
+    return Route(action, method, path, budget, authenticated=False)
+
+
+ROUTES: Final = (
+    _create(connections.create, CONNECTIONS, "faults", "creates"),
+    _read(connections.list_all, CONNECTIONS),
+    _read(connections.get_by_name, f"{CONNECTIONS}/connection-name/{{connectionName}}"),
+    _read(connections.get, f"{CONNECTIONS}/{{connectionId}}"),
+    _change(connections.patch, "PATCH", f"{CONNECTIONS}/{{connectionId}}"),
+    _change(connections.delete, "DELETE", f"{CONNECTIONS}/{{connectionId}}"),
+    _create(rotations.create, ROTATIONS, "rotation_faults", "rotation_creates"),
+    _read(rotations.list_all, ROTATIONS),
+    _read(rotations.get_by_name, f"{ROTATIONS}/rotation-name/{{rotationName}}"),
+    _read(rotations.get, f"{ROTATIONS}/{{rotationId}}"),
+    _change(rotations.patch, "PATCH", f"{ROTATIONS}/{{rotationId}}"),
+    _change(rotations.delete, "DELETE", f"{ROTATIONS}/{{rotationId}}"),
+    Route(rotations.rotate, "POST", f"{ROTATIONS}/{{rotationId}}/rotate-secrets", "write_limit"),
+    _read(rotations.credentials, f"{ROTATIONS}/{{rotationId}}/generated-credentials"),
+    _read(projects.list_projects, PROJECTS),
+    _read(projects.get_project, f"{PROJECTS}/{{projectId}}"),
+    _read(projects.get_secret, "/api/v4/secrets/{secretName}", "secret_limit"),
+    _read(projects.get_raw_secret, "/api/v3/secrets/raw/{secretName}", "secret_limit"),
+    _open(identity.universal, "POST", "/api/v1/auth/universal-auth/login"),
+    *(_open(identity.by_jwt, "POST", f"/api/v1/auth/{method}/login") for method in identity.METHODS),
+    _open(identity.renew, "POST", "/api/v1/auth/token/renew"),
+    _open(identity.revoke, "POST", "/api/v1/auth/token/revoke"),
+    _open(_status, "GET", "/api/status", None),
+    _open(openrouter.describe, "GET", "/openrouter/api/v1/key", None),
+)
+FIXED: Final = {(route.method, route.path): route for route in ROUTES if "{" not in route.path}
+# The router takes no id and no name of more than a hundred characters; but for those of secrets and projects.
+PARAMETERS: Final = {"secretName": "[^/]+", "projectId": "[^/]+"}
+
+
+def _compiled(path: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"{(\w+)}", lambda it: f"(?P<{it[1]}>{PARAMETERS.get(it[1], '[^/]{0,100}')})", path))
+
+
+PATTERNS: Final = [(route, _compiled(route.path)) for route in ROUTES if "{" in route.path]
+
+
+def match(method: str, path: str) -> Match | None:
+    """Return the route of a path without its query, or None. A trailing slash does not matter."""
+    path = path.removesuffix("/")
+    method = "GET" if method == "HEAD" else method
+    if route := FIXED.get((method, path)):
+        return Match(route)
+    for route, pattern in PATTERNS:
+        if route.method == method and (found := pattern.fullmatch(path)):
+            return Match(route, {name: unquote(value) for name, value in found.groupdict().items()})
+    return None
+
+
+def _is_decodable(path: str) -> bool:
+    """Tell whether the router can read the path at all."""
+    if BROKEN.search(path):
+        return False
+    try:
+        unquote_to_bytes(path).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+async def answer(world: World, request: web.BaseRequest) -> Answer | None:
+    """Return what to send; None if the connection was cut."""
+    path, _, query = request.raw_path.partition("?")
+    if not _is_decodable(path):
+        return BadUrl(path).answer("")
+    found = match(request.method, path)
+    if found and found.route.action is projects.get_secret and world.settings.old_secrets:
+        found = None  # a server from before that route
+    route = found.route if found else None
+    exchange = Exchange(
+        world=world,
+        request=request,
+        request_id=world.seeds.request_id(),
+        params=found.params if found else {},
+        query=query,
+        faults=getattr(world, route.faults) if route and route.faults else None,
+    )
+    if route and route.creates:
+        exchange.record = world.arrive(getattr(world, route.creates), exchange.request_id)
+    sent: Answer | None
+    try:
+        sent = await _pass(exchange, route)
+    except Cut:
+        sent = None
+    except Refusal as refusal:
+        sent = refusal.answer(exchange.request_id)
+    if exchange.is_cut:
+        sent = None
+    if sent is not None and exchange.record is not None:
+        exchange.record.status = sent.status
+    world.count(route.pattern if route else f"{request.method} (no route)", str(sent.status) if sent else "cut")
+    return sent
+
+
+async def _pass(exchange: Exchange, route: Route | None) -> Answer:
+    world = exchange.world
+    await _meet_outage(exchange)
+    if route is None:
+        return _no_route(exchange)
+    # Everything that takes time comes before the stages, which then run without a pause: so the order in which
+    # creates pass the limiter is also the order in which faults are drawn.
+    raw = b"" if exchange.request.method in NO_BODY else await exchange.read()
+    await exchange.wait(world.settings.latency)
+    if route.budget is not None:
+        await world.pool.read(exchange, error="Find one")
+    _admit(exchange, route, raw)
+    try:
+        body = await route.action(exchange)
+    except Refusal as refusal:
+        refusal.headers = exchange.headers
+        raise
+    return answer_of(body, headers=exchange.headers)
+
+
+async def _meet_outage(exchange: Exchange) -> None:
+    match exchange.world.settings.outage:
+        case "refuse":
+            raise Page(*PAGES["html-503"])
+        case "reset":
+            exchange.reset()
+        case "stopping":
+            raise Stopping
+        case "hang":
+            await exchange.wait(math.inf)
+
+
+def _no_route(exchange: Exchange) -> Answer:
+    request, settings = exchange.request, exchange.world.settings
+    if request.method == "OPTIONS":
+        if "Origin" in request.headers and "Access-Control-Request-Method" in request.headers:
+            return Answer(status=204)
+        return Answer(status=400, body=b"Invalid Preflight Request", content_type="text/plain")
+    outside = request.method == "GET" and not request.path.startswith("/api")
+    if settings.mode == "self-hosted" and settings.web_interface and outside:
+        # A self-hosted instance serves its web interface under every other path.
+        raise Page(200, "Infisical")
+    raise NoRoute(request.method, request.raw_path)
+
+
+def _admit(exchange: Exchange, route: Route, raw: bytes) -> None:
+    world, faults = exchange.world, exchange.faults
+    fault = faults.peek() if faults else None
+
+    def meet() -> None:
+        """Let the fault that was drawn end this request."""
+        exchange.fault = fault
+        exchange.strike()
         if faults:
-            exchange.fault = fault
             faults.advance()
 
-    def _strike(self, faults: Faults, exchange: Exchange, fault: str) -> None:
-        faults.strike(fault)
+    if fault in PAGES:
+        meet()
+        raise Page(*PAGES[fault])
+    if world.settings.maintenance and exchange.request.method not in NO_BODY:
+        raise internal()
+    token = _authenticate(exchange, route)
+    if token is not None and fault == "token-expired":
+        meet()
+        token.end = "expired"
+        raise identity.expired()
+    if exchange.request.method not in NO_BODY:
+        exchange.parse(raw)
+    _limit(exchange, route)
+    exchange.fault = fault
+    if faults:
         faults.advance()
-        if exchange.record is not None:
-            exchange.record.fault = fault
 
-    def _authenticate(self, exchange: Exchange, route: Route) -> Token | None:
-        headers = exchange.request.headers
-        if route.action == "openrouter_key":  # who is asked there is OpenRouter, and the bearer a key of its own
-            return None
-        if "X-Api-Key" in headers:
-            message = "API key authentication is not supported anymore. Please switch to using machine identities."
-            raise Refusal(400, "BadRequest", message)
-        # Routes that need no token check one that comes nevertheless.
-        if not route.authenticated and not headers.get("Authorization"):
-            return None
-        return self._world.tokens.authenticate(headers.get("Authorization"))
 
-    def _note(self, exchange: Exchange) -> None:
-        body, record = exchange.body, exchange.record
-        if record is not None and isinstance(body, dict):
-            name, project_id = body.get("name"), body.get("projectId")
-            record.name = name if isinstance(name, str) else None
-            record.project_id = project_id if isinstance(project_id, str) else None
+def _authenticate(exchange: Exchange, route: Route) -> Token | None:
+    headers = exchange.request.headers
+    if route.action is openrouter.describe:  # who is asked there is OpenRouter, and the bearer a key of its own
+        return None
+    if "X-Api-Key" in headers:
+        message = "API key authentication is not supported anymore. Please switch to using machine identities."
+        raise Refusal(400, "BadRequest", message)
+    # Routes that need no token check one that comes nevertheless.
+    if not route.authenticated and not headers.get("Authorization"):
+        return None
+    return identity.authenticate(exchange.world, headers.get("Authorization"))
 
-    def _limit(self, exchange: Exchange, route: Route) -> None:
-        world = self._world
-        if route.budget is None or world.settings.mode != "cloud":
-            return
-        verdict = world.limiter.hit(
-            address=exchange.address,
-            route=route.pattern,
-            limit=getattr(world.settings, route.budget),
-            length=world.settings.window,
-            now=world.clock(),
-        )
-        exchange.headers = verdict.headers()
-        if not verdict.allowed:
-            message = f"Rate limit exceeded. Please try again in {verdict.reset} seconds"
-            raise Refusal(429, "RateLimitExceeded", message, headers=exchange.headers)
 
-    async def _status(self, _: Exchange) -> dict[str, Any]:
-        return {
-            "date": iso(self._world.clock() + self._world.settings.clock_offset),
-            "message": "Ok",
-            "emailConfigured": True,
-            "inviteOnlySignup": True,
-            "redisConfigured": True,
-            "secretScanningConfigured": False,
-            "auditLogStorageDisabled": False,
-            "maxIdentityAccessTokenTTL": LONGEST,
-        }
-
-    async def _universal(self, exchange: Exchange) -> dict[str, Any]:
-        client_id, secret = validation.strings(exchange.body, ("clientId", "clientSecret"))
-        return self._world.logins.universal(client_id, secret, validation.organization_slug(exchange.body))
-
-    async def _by_jwt(self, exchange: Exchange) -> dict[str, Any]:
-        identity_id, token = validation.strings(exchange.body, ("identityId", "jwt"))
-        method = exchange.request.path.split("/")[4]
-        return self._world.logins.by_jwt(method, identity_id, token, validation.organization_slug(exchange.body))
-
-    async def _openrouter_key(self, exchange: Exchange) -> dict[str, Any]:
-        key = exchange.request.headers.get("Authorization", "").removeprefix("Bearer ")
-        return await self._world.connections.upstream.describe(key, wait=exchange.wait)
-
-    async def _list_projects(self, exchange: Exchange) -> dict[str, Any]:
-        kind = exchange.asked("type")
-        projects = [self._world.store.details(project) for project in self._world.store.joined()]
-        return {"projects": [project for project in projects if kind in {None, project["type"]}]}
-
-    async def _get_project(self, exchange: Exchange) -> dict[str, Any]:
-        project_id = exchange.params["projectId"]
-        self._world.store.authorize_member(project_id)
-        return {"project": self._world.store.details(project_id)}
-
-    async def _renew(self, exchange: Exchange) -> dict[str, Any]:
-        return self._world.logins.renew(*validation.strings(exchange.body, ("accessToken",)))
-
-    async def _revoke(self, exchange: Exchange) -> dict[str, Any]:
-        return self._world.logins.revoke(*validation.strings(exchange.body, ("accessToken",)))
+def _limit(exchange: Exchange, route: Route) -> None:
+    world = exchange.world
+    if route.budget is None or world.settings.mode != "cloud":
+        return
+    verdict = world.limiter.hit(
+        address=exchange.address,
+        route=route.pattern,
+        limit=getattr(world.settings, route.budget),
+        length=world.settings.window,
+        now=world.clock(),
+    )
+    exchange.headers = verdict.headers()
+    if not verdict.allowed:
+        message = f"Rate limit exceeded. Please try again in {verdict.reset} seconds"
+        raise Refusal(429, "RateLimitExceeded", message, headers=exchange.headers)

@@ -1,25 +1,29 @@
 """What the server checks in a request, and the 422 issues it lists: the shapes of zod, in zod's order."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from provisioner.sandbox.simulator.answers import Refusal
+from provisioner.sandbox.simulator.model import UUID
 
 __all__ = [
     "JS_SPACE",
     "UNDEFINED",
     "Changes",
     "NewConnection",
+    "NewRotation",
+    "RotationChanges",
     "connection_id",
     "connection_name",
     "create",
+    "create_rotation",
     "mismatch",
     "organization_slug",
     "patch",
+    "patch_rotation",
     "refuse",
-    "single",
     "strings",
 ]
 
@@ -29,17 +33,18 @@ UNDEFINED: Any = type("Undefined", (), {"__repr__": lambda _: "UNDEFINED"})()
 Issue = dict[str, Any]
 Path = tuple[str, ...]
 
-# What String.prototype.trim removes, which is not quite what str.strip() does.
-JS_SPACE = (
+# What String.prototype.trim removes; str.strip() does not quite.
+JS_SPACE: Final = (
     "\t\n\v\f\r \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005"
     "\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
 )
-SLUG = re.compile(r"(?:[a-z0-9]+(?:-[a-z0-9]+)*)?\Z")
-UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z", re.IGNORECASE)
-NAME_LENGTH = 64
-NOT_SUPPORTED = "Not supported for OpenRouter Connections"
-DESCRIPTION_LENGTH = 256
-KINDS: dict[type, str] = {
+SLUG: Final = re.compile(r"(?:[a-z0-9]+(?:-[a-z0-9]+)*)?\Z")
+NAME_LENGTH: Final = 64
+DESCRIPTION_LENGTH: Final = 256
+KEY_NAME_LENGTH: Final = 100
+RESETS: Final = ("daily", "weekly", "monthly")
+NOT_SUPPORTED: Final = "Not supported for OpenRouter Connections"
+KINDS: Final[dict[type, str]] = {
     bool: "boolean",
     int: "number",
     float: "number",
@@ -70,6 +75,29 @@ class Changes:
     api_key: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RotationChanges:
+    """A valid update; what is UNDEFINED stays as it is."""
+
+    name: str
+    description: str | None
+    auto: bool
+    interval: int
+    rotate_at: dict[str, int]
+    parameters: dict[str, Any]
+    secret_name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRotation(RotationChanges):
+    """A valid create."""
+
+    project_id: str
+    connection_id: str
+    environment: str
+    path: str
+
+
 def refuse(issues: list[Issue]) -> None:
     """Raise the 422 if there is anything to complain about."""
     if issues:
@@ -83,113 +111,82 @@ def mismatch(expected: str, value: object, path: Path) -> Issue:
     return {"code": "invalid_type", "expected": expected, "received": received, "path": list(path), "message": message}
 
 
-def length_in_utf16(text: str) -> int:
-    """Return what JavaScript calls the length."""
-    return len(text) if text.isascii() else len(text.encode("utf-16-le")) // 2
+class _Issues(list[Issue]):
+    """What is wrong with a body, as far as it has been read."""
+
+    def is_a(self, expected: str, value: object, *path: str) -> bool:
+        """Tell whether a value is of this type, noting one that is not."""
+        if KINDS[type(value)] != expected:
+            self.append(mismatch(expected, value, path))
+        return KINDS[type(value)] == expected
+
+    def text(self, fields: dict[str, Any], field: str) -> str:
+        """Return a text that has to be there."""
+        value = fields.get(field, UNDEFINED)
+        return value if self.is_a("string", value, field) else ""
+
+    def bound(self, code: str, limit: int, message: str, *path: str, **more: object) -> None:
+        """Note a text or a number that is `too_small` or `too_big`."""
+        edge = {"code": code, ("minimum" if code == "too_small" else "maximum"): limit, "type": "string"}
+        self.append(edge | {"inclusive": True, "exact": False, "message": message, "path": list(path)} | more)
+
+    def custom(self, message: str, *path: str) -> None:
+        """Note what a rule of Infisical's own refuses."""
+        self.append({"code": "custom", "message": message, "path": list(path)})
 
 
-def bound(code: str, limit: int, path: Path, message: str) -> Issue:
-    """Return the issue of a text that is too short or too long."""
-    return {
-        "code": code,
-        ("minimum" if code == "too_small" else "maximum"): limit,
-        "type": "string",
-        "inclusive": True,
-        "exact": False,
-        "message": message,
-        "path": list(path),
-    }
-
-
-def read_name(value: object, issues: list[Issue]) -> str:
-    """Return the name of what is to be made, noting what is wrong with it."""
-    if not isinstance(value, str):
-        issues.append(mismatch("string", value, ("name",)))
-        return ""
-    name = value.strip(JS_SPACE)
-    if not name:
-        issues.append(bound("too_small", 1, ("name",), "name field must be at least 1 lowercase character"))
-    if length_in_utf16(name) > NAME_LENGTH:
-        issues.append(bound("too_big", NAME_LENGTH, ("name",), "name field must be at most 64 lowercase characters"))
-    if not SLUG.match(name):
-        message = "name field can only contain lowercase letters, numbers, and hyphens"
-        issues.append({"code": "custom", "message": message, "path": ["name"]})
-    return name
-
-
-def read_description(value: object, issues: list[Issue]) -> str | None:
-    """Return the description, noting what is wrong with it."""
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        issues.append(mismatch("string", value, ("description",)))
-        return None
-    text = value.strip(JS_SPACE)
-    if length_in_utf16(text) > DESCRIPTION_LENGTH:
-        message = f"Description cannot exceed {DESCRIPTION_LENGTH} characters"
-        issues.append(bound("too_big", DESCRIPTION_LENGTH, ("description",), message))
-    return text
-
-
-def _api_key(credentials: object, issues: list[Issue]) -> str:
-    if not isinstance(credentials, dict):
-        issues.append(mismatch("object", credentials, ("credentials",)))
-        return ""
-    path = ("credentials", "apiKey")
-    value = credentials.get("apiKey", UNDEFINED)
-    if not isinstance(value, str):
-        issues.append(mismatch("string", value, path))
-        return ""
-    key = value.strip(JS_SPACE)
-    if not key:
-        issues.append(bound("too_small", 1, path, "API Key required"))
-    return key
-
-
-def _unsupported(body: dict[str, Any], issues: list[Issue]) -> None:
-    _false("isPlatformManagedCredentials", body, issues)
-    _nothing("gatewayId", body, issues)
-    _nothing("gatewayPoolId", body, issues)
-    _false("isAutoRotationEnabled", body, issues)
-    _nothing("rotation", body, issues)
-
-
-def _false(field: str, body: dict[str, Any], issues: list[Issue]) -> None:
-    value = body.get(field, False)
-    if value is not False:
-        issues.append(
-            {
-                "received": value,
-                "code": "invalid_literal",
-                "expected": False,
-                "path": [field],
-                "message": NOT_SUPPORTED,
-            }
-        )
-
-
-def _nothing(field: str, body: dict[str, Any], issues: list[Issue]) -> None:
-    value = body.get(field)
-    if value is not None:
-        union = [
-            {"issues": [mismatch(expected, value, (field,)) | {"message": NOT_SUPPORTED}], "name": "ZodError"}
-            for expected in ("undefined", "null")
-        ]
-        issues.append({"code": "invalid_union", "unionErrors": union, "path": [field], "message": "Invalid input"})
-
-
-def read_object(body: object, times: int = 2) -> dict[str, Any]:
+def _object(body: object, times: int) -> dict[str, Any]:
     """Return the fields of a body, or raise the 422, in which a schema complains so many times."""
-    # The schema of a connection is an intersection of two objects, and each of them complains.
     if not isinstance(body, dict):
         refuse([mismatch("object", body, ())] * times)
     return cast("dict[str, Any]", body)
 
 
+def length_in_utf16(text: str) -> int:
+    """Return what JavaScript calls the length."""
+    return len(text) if text.isascii() else len(text.encode("utf-16-le")) // 2
+
+
+# What connections and rotations have in common.
+
+
+def _name(value: object, issues: _Issues) -> str:
+    if not issues.is_a("string", value, "name"):
+        return ""
+    name = cast("str", value).strip(JS_SPACE)
+    if not name:
+        issues.bound("too_small", 1, "name field must be at least 1 lowercase character", "name")
+    if length_in_utf16(name) > NAME_LENGTH:
+        issues.bound("too_big", NAME_LENGTH, "name field must be at most 64 lowercase characters", "name")
+    if not SLUG.match(name):
+        issues.custom("name field can only contain lowercase letters, numbers, and hyphens", "name")
+    return name
+
+
+def _description(value: object, issues: _Issues) -> str | None:
+    if value is None or not issues.is_a("string", value, "description"):
+        return None
+    text = cast("str", value).strip(JS_SPACE)
+    if length_in_utf16(text) > DESCRIPTION_LENGTH:
+        message = f"Description cannot exceed {DESCRIPTION_LENGTH} characters"
+        issues.bound("too_big", DESCRIPTION_LENGTH, message, "description")
+    return text
+
+
+def _inner(value: Any, issues: _Issues, field: str) -> str | None:
+    """Return the text `apiKey` of an object, noting what is wrong with either."""
+    if not issues.is_a("object", value, field):
+        return None
+    text = value.get("apiKey", UNDEFINED)
+    return text if issues.is_a("string", text, field, "apiKey") else None
+
+
+# Connections. Their schema is an intersection of two objects, and each of them complains.
+
+
 def create(body: object) -> NewConnection:
     """Return the valid create that a body asks for, or raise the 422."""
-    fields = read_object(body)
-    issues: list[Issue] = []
+    fields, issues = _object(body, 2), _Issues()
     api_key = ""
     if fields.get("method") == "api-key":
         api_key = _api_key(fields.get("credentials", UNDEFINED), issues)
@@ -198,58 +195,187 @@ def create(body: object) -> NewConnection:
         issues.append(
             {"code": "invalid_union_discriminator", "options": ["api-key"], "path": ["method"], "message": message}
         )
-    name = read_name(fields.get("name", UNDEFINED), issues)
-    description = read_description(fields.get("description"), issues)
-    project_id = fields.get("projectId", UNDEFINED)
-    if project_id is UNDEFINED:
-        project_id = None
-    elif not isinstance(project_id, str):
-        issues.append(mismatch("string", project_id, ("projectId",)))
-    _unsupported(fields, issues)
+    name = _name(fields.get("name", UNDEFINED), issues)
+    description = _description(fields.get("description"), issues)
+    project_id = issues.text(fields, "projectId") if "projectId" in fields else None
+    _check_unsupported(fields, issues)
     refuse(issues)
     return NewConnection(name=name, api_key=api_key, description=description, project_id=project_id)
 
 
 def patch(body: object) -> Changes:
     """Return the valid update that a body asks for, or raise the 422."""
-    fields = read_object(body)
-    issues: list[Issue] = []
+    fields, issues = _object(body, 2), _Issues()
     api_key = _api_key(fields["credentials"], issues) if "credentials" in fields else UNDEFINED
-    name = read_name(fields["name"], issues) if "name" in fields else UNDEFINED
-    description = read_description(fields["description"], issues) if "description" in fields else UNDEFINED
-    _unsupported(fields, issues)
+    name = _name(fields["name"], issues) if "name" in fields else UNDEFINED
+    description = _description(fields["description"], issues) if "description" in fields else UNDEFINED
+    _check_unsupported(fields, issues)
     refuse(issues)
     return Changes(name=name, description=description, api_key=api_key)
 
 
+def _api_key(credentials: object, issues: _Issues) -> str:
+    given = _inner(credentials, issues, "credentials")
+    key = (given or "").strip(JS_SPACE)
+    if given is not None and not key:
+        issues.bound("too_small", 1, "API Key required", "credentials", "apiKey")
+    return key
+
+
+def _check_unsupported(body: dict[str, Any], issues: _Issues) -> None:
+    for field, may_be in (
+        ("isPlatformManagedCredentials", False),
+        ("gatewayId", None),
+        ("gatewayPoolId", None),
+        ("isAutoRotationEnabled", False),
+        ("rotation", None),
+    ):
+        value = body.get(field, may_be)
+        if value is may_be:
+            continue
+        if may_be is False:
+            issue = {"received": value, "code": "invalid_literal", "expected": False, "message": NOT_SUPPORTED}
+        else:
+            union = [
+                {"issues": [mismatch(expected, value, (field,)) | {"message": NOT_SUPPORTED}], "name": "ZodError"}
+                for expected in ("undefined", "null")
+            ]
+            issue = {"code": "invalid_union", "unionErrors": union, "message": "Invalid input"}
+        issues.append(issue | {"path": [field]})
+
+
+# Rotations.
+
+
+def create_rotation(body: object) -> NewRotation:
+    """Return the valid create that a body asks for, or raise the 422."""
+    fields, issues = _object(body, 1), _Issues()
+    found = NewRotation(
+        name=_name(fields.get("name", UNDEFINED), issues),
+        description=_description(fields.get("description"), issues),
+        project_id=issues.text(fields, "projectId"),
+        connection_id=issues.text(fields, "connectionId"),
+        environment=issues.text(fields, "environment"),
+        path=issues.text(fields, "secretPath"),
+        auto=_auto(fields.get("isAutoRotationEnabled", True), issues),
+        interval=_interval(fields.get("rotationInterval", UNDEFINED), issues),
+        rotate_at=_rotate_at(fields.get("rotateAtUtc", {"hours": 0, "minutes": 0}), issues),
+        parameters=_parameters(fields.get("parameters", UNDEFINED), issues),
+        secret_name=_secret_name(fields.get("secretsMapping", UNDEFINED), issues),
+    )
+    refuse(issues)
+    return found
+
+
+def patch_rotation(body: object) -> RotationChanges:
+    """Return the valid update that a body asks for, or raise the 422."""
+    fields, issues = _object(body, 1), _Issues()
+
+    def given(field: str, read: Callable[[Any, _Issues], Any]) -> Any:
+        return read(fields[field], issues) if field in fields else UNDEFINED
+
+    changes = RotationChanges(
+        name=given("name", _name),
+        description=given("description", _description),
+        auto=given("isAutoRotationEnabled", _auto),
+        interval=given("rotationInterval", _interval),
+        rotate_at=given("rotateAtUtc", _rotate_at),
+        parameters=given("parameters", _parameters),
+        secret_name=given("secretsMapping", _secret_name),
+    )
+    refuse(issues)
+    return changes
+
+
+def _auto(value: object, issues: _Issues) -> bool:
+    return issues.is_a("boolean", value, "isAutoRotationEnabled") and bool(value)
+
+
+def _interval(value: object, issues: _Issues) -> int:
+    path = ("rotationInterval",)
+    try:
+        days = int(value)  # type: ignore[call-overload]  # the server coerces whatever comes
+    except (TypeError, ValueError):
+        issue = {"code": "invalid_type", "expected": "number", "received": "nan", "path": list(path)}
+        issues.append(issue | {"message": "Expected number, received nan"})
+        return 0
+    if days < 1:
+        issues.bound("too_small", 1, "Number must be greater than or equal to 1", *path, type="number")
+    return int(days)
+
+
+def _rotate_at(value: Any, issues: _Issues) -> dict[str, int]:
+    if not issues.is_a("object", value, "rotateAtUtc"):
+        return {}
+    for part, most in (("hours", 23), ("minutes", 59)):
+        number = value.get(part, UNDEFINED)
+        if issues.is_a("number", number, "rotateAtUtc", part) and not 0 <= number <= most:
+            issues.bound(
+                "too_big", most, f"Number must be less than or equal to {most}", "rotateAtUtc", part, type="number"
+            )
+    return {part: value.get(part, 0) for part in ("hours", "minutes")}
+
+
+def _parameters(value: Any, issues: _Issues) -> dict[str, Any]:
+    if not issues.is_a("object", value, "parameters"):
+        return {}
+    key_name, limit, reset = value.get("name", UNDEFINED), value.get("limit"), value.get("limitReset")
+    if issues.is_a("string", key_name, "parameters", "name"):
+        if not key_name.strip():
+            issues.bound("too_small", 1, "Key name required", "parameters", "name")
+        elif len(key_name) > KEY_NAME_LENGTH:
+            message = f"String must contain at most {KEY_NAME_LENGTH} character(s)"
+            issues.bound("too_big", KEY_NAME_LENGTH, message, "parameters", "name")
+    if limit is not None and issues.is_a("number", limit, "parameters", "limit") and limit <= 0:
+        issues.bound(
+            "too_small", 0, "Number must be greater than 0", "parameters", "limit", type="number", inclusive=False
+        )
+    if reset is not None and reset not in RESETS:
+        options = " | ".join(f"'{word}'" for word in RESETS)
+        issues.append(
+            {
+                "received": reset,
+                "code": "invalid_enum_value",
+                "options": list(RESETS),
+                "path": ["parameters", "limitReset"],
+                "message": f"Invalid enum value. Expected {options}, received '{reset}'",
+            }
+        )
+    if (byok := value.get("includeByokInLimit")) is not None:
+        issues.is_a("boolean", byok, "parameters", "includeByokInLimit")
+    return {field: value[field] for field in ("name", "limit", "limitReset", "includeByokInLimit") if field in value}
+
+
+def _secret_name(mapping: object, issues: _Issues) -> str:
+    name = _inner(mapping, issues, "secretsMapping")
+    if name is not None and not name.strip():
+        issues.bound("too_small", 1, "Secret name required", "secretsMapping", "apiKey")
+    if name is not None and (":" in name or "/" in name):
+        issues.custom("Secret name cannot contain colon or forward slash.", "secretsMapping", "apiKey")
+    return name or ""
+
+
+# Logins, queries and paths.
+
+
 def strings(body: object, names: Iterable[str]) -> list[str]:
     """Return these required texts of a body, or raise the 422."""
-    if not isinstance(body, dict):
-        refuse([mismatch("object", body, ())])
-    fields = cast("dict[str, Any]", body)
-    values = [(name, fields.get(name, UNDEFINED)) for name in names]
-    refuse([mismatch("string", value, (name,)) for name, value in values if not isinstance(value, str)])
-    return [value for _, value in values]
+    fields, issues = _object(body, 1), _Issues()
+    found = [issues.text(fields, name) for name in names]
+    refuse(issues)
+    return found
 
 
 def organization_slug(body: object) -> str | None:
     """Return the organization that a login names, or raise the 422."""
     slug = body.get("organizationSlug", UNDEFINED) if isinstance(body, dict) else UNDEFINED
-    path = ("organizationSlug",)
     if slug is UNDEFINED:
         return None
-    if not isinstance(slug, str):
-        refuse([mismatch("string", slug, path)])
-    elif not slug:
-        refuse([bound("too_small", 1, path, "Slug field must be at least 1 lowercase character")])
+    issues = _Issues()
+    if issues.is_a("string", slug, "organizationSlug") and not slug:
+        issues.bound("too_small", 1, "Slug field must be at least 1 lowercase character", "organizationSlug")
+    refuse(issues)
     return cast("str", slug)
-
-
-def single(name: str, values: list[str]) -> str | None:
-    """Return what a query says about one thing, or raise the 422 where it says it twice."""
-    if len(values) > 1:
-        refuse([mismatch("string", values, (name,))])
-    return values[0] if values else None
 
 
 def connection_id(value: str, field: str = "connectionId") -> str:
@@ -264,5 +390,7 @@ def connection_name(value: str) -> str:
     """Return the name of a path, or raise the 422."""
     name = value.strip(JS_SPACE)
     if not name:
-        refuse([bound("too_small", 1, ("connectionName",), "Connection name required")])
+        issues = _Issues()
+        issues.bound("too_small", 1, "Connection name required", "connectionName")
+        refuse(issues)
     return name

@@ -1,233 +1,348 @@
-"""Everything that one simulated Infisical consists of, wired together and changed as a whole."""
+"""Everything that one simulated Infisical remembers, and what has to hold between its parts. No network here."""
 
-from collections.abc import Callable, Mapping, Set as AbstractSet
-from dataclasses import dataclass
-from typing import Any, Self
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
 
-from provisioner.sandbox.simulator import settings as live
-from provisioner.sandbox.simulator.clock import Clock, Events, iso
-from provisioner.sandbox.simulator.connections import Connections, Upstream
-from provisioner.sandbox.simulator.faults import Faults
-from provisioner.sandbox.simulator.limiter import Limiter
-from provisioner.sandbox.simulator.logins import Logins
-from provisioner.sandbox.simulator.mishaps import Mishaps
-from provisioner.sandbox.simulator.model import CreateRecord, Grant, Store
-from provisioner.sandbox.simulator.openrouter import KeyStore
-from provisioner.sandbox.simulator.options import Options
-from provisioner.sandbox.simulator.pool import Pool
-from provisioner.sandbox.simulator.rotations import Rotations
-from provisioner.sandbox.simulator.secrets import Secrets
-from provisioner.sandbox.simulator.seeds import Seeds
-from provisioner.sandbox.simulator.settings import Settings, SettingsError
-from provisioner.sandbox.simulator.tokens import Tokens
-
-__all__ = ["World"]
-
-# Options that are settings as well: the start values are held to the same rules as later changes.
-START = (
-    *(
-        "mode",
-        "write_limit",
-        "read_limit",
-        "login_limit",
-        "secret_limit",
-        "window",
-        "latency",
-        "token_ttl",
-        "faults",
-        "rotation_faults",
-        "seed",
-    ),
-    *("cut_after", "late_by", "replica_lag", "clock_offset", "upstream_pace", "secrets"),
-    *("pool", "pool_wait", "pool_step"),
+from provisioner.sandbox.simulator.answers import Refusal, not_found, permission_denied
+from provisioner.sandbox.simulator.chance import Faults, Seeds
+from provisioner.sandbox.simulator.limits import Limiter, Pool
+from provisioner.sandbox.simulator.model import (
+    ABILITIES,
+    APP,
+    Connection,
+    CreateRecord,
+    End,
+    Grant,
+    Key,
+    MachineIdentity,
+    Place,
+    Rotation,
+    Secret,
+    Token,
+    fingerprint,
 )
+from provisioner.sandbox.simulator.options import Options
+
+__all__ = ["Clock", "World", "iso", "steady_clock"]
+
+Clock = Callable[[], float]
+UNKNOWN_PROJECT: Final = "Project with ID '{}' not found"
 
 
-@dataclass(slots=True, kw_only=True)
+def steady_clock() -> Clock:
+    """Return a clock that starts at the real time and then follows the monotonic one."""
+    offset = time.time() - time.monotonic()
+    return lambda: time.monotonic() + offset
+
+
+def iso(moment: float) -> str:
+    """Return ISO 8601 in UTC with milliseconds and `Z`."""
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
 class World:
-    """The state behind the routes. No network here."""
+    """The state behind the routes. Names are unique for (name, project, organization) over all apps."""
 
-    seeds: Seeds
-    clock: Clock
-    settings: Settings
-    store: Store
-    faults: Faults
-    limiter: Limiter
-    tokens: Tokens
-    logins: Logins
-    connections: Connections
-    rotations: Rotations
-    rotation_faults: Faults
-    change_faults: Faults
-    keys: KeyStore
-    rotation_creates: list[CreateRecord]
-    secrets: Secrets
-    pool: Pool
-    requests: dict[str, dict[str, int]]
-    events: Events
-
-    @classmethod
-    def begin(cls, options: Options, clock: Clock) -> Self:
-        """Build the world of these options, or raise `SettingsError`."""
-        if options.projects < 0:
-            raise SettingsError("projects", f"must be at least 0, not {options.projects!r}")
-        seeds = Seeds(options.seed)
-        settings = Settings(client_secret=options.client_secret or seeds.named_secret("client secret"))
-        store = Store(
-            seeds=seeds,
-            organization_id=seeds.named_uuid("organization"),
-            projects=[seeds.named_uuid(f"project {number}") for number in range(1, options.projects + 1)],
-            any_project=options.any_project,
-            clock=clock,
+    def __init__(self, options: Options, clock: Clock) -> None:
+        self.settings = options
+        self.clock = clock
+        self.seeds = seeds = Seeds(options.seed)
+        self.organization_id = seeds.named_uuid("organization")
+        self.identity = MachineIdentity(
+            id=seeds.named_uuid("identity"),
+            client_id=options.client_id or seeds.named_uuid("client id"),
+            client_secret=options.client_secret or seeds.named_secret("client secret"),
+            secret_made=clock(),
         )
-        events = store.events
-        tokens = Tokens(seeds, clock)
-        client_id = options.client_id or seeds.named_uuid("client id")
-        faults = Faults(options.seed, {})
-        rotation_faults = Faults(options.seed, {}, "rotation faults")
-        change_faults = Faults(options.seed, {}, "change faults")
-        secrets = Secrets(store=store)
-        keys = KeyStore(seeds=seeds)
-        upstream = Upstream(settings=settings, seeds=seeds)
-        pool = Pool(settings=settings)
-        world = cls(
-            seeds=seeds,
-            clock=clock,
-            settings=settings,
-            store=store,
-            faults=faults,
-            limiter=Limiter(),
-            tokens=tokens,
-            logins=Logins(tokens=tokens, settings=settings, clock=clock, client_id=client_id),
-            connections=Connections(
-                store=store,
-                upstream=upstream,
-                pool=pool,
-                mishaps=Mishaps(creates=faults, changes=change_faults, settings=settings),
-                settings=settings,
-                clock=clock,
-            ),
-            secrets=secrets,
-            rotations=Rotations(
-                store=store,
-                secrets=secrets,
-                keys=keys,
-                mishaps=Mishaps(creates=rotation_faults, changes=change_faults, settings=settings),
-                settings=settings,
-                clock=clock,
-            ),
-            rotation_faults=rotation_faults,
-            change_faults=change_faults,
-            keys=keys,
-            rotation_creates=[],
-            pool=pool,
-            requests={},
-            events=events,
-        )
-        world.change({name: getattr(options, name) for name in START})
-        return world
+        self.signing_key = seeds.named_secret("signing key").encode()
+        self.tokens: dict[str, Token] = {}
+        self.logins = {"ok": 0, "refused": 0, "locked": 0}
+        self.projects: dict[str, dict[str, str]] = {}
+        self._grants: dict[str, Grant] = {}
+        self._grants_before: dict[str, tuple[Grant, float]] = {}
+        self.connections: dict[str, Connection] = {}
+        self._names: dict[tuple[str, str | None], Connection] = {}
+        self._inside: dict[str | None, dict[str, Connection]] = {}
+        self.rotations: dict[str, Rotation] = {}
+        self.places: dict[Place, Rotation] = {}
+        self.secrets: dict[Place, Secret] = {}
+        self.folders: set[tuple[str, str, str]] = set()
+        self.keys: dict[str, Key] = {}
+        self._issued = 0
+        self.creates: list[CreateRecord] = []
+        self.rotation_creates: list[CreateRecord] = []
+        self.requests: dict[str, dict[str, int]] = {}
+        self.faults = Faults(options.seed, {})
+        self.rotation_faults = Faults(options.seed, {}, "rotation faults")
+        self.change_faults = Faults(options.seed, {}, "change faults")
+        self.limiter = Limiter()
+        self.pool = Pool(world=self)
+        self.waits: set[asyncio.Task[Any]] = set()
+        self._waiting: list[asyncio.Future[None]] = []
+        self.add_projects(seeds.named_uuid(f"project {number}") for number in range(1, options.projects + 1))
 
-    def change(self, changes: dict[str, Any]) -> None:
-        """Change settings, or raise `SettingsError` and change none."""
-        checked = live.check(changes)
-        added = {*checked.get("addProjects", ()), *checked.get("projects", ())}
-        for place in checked.get("permissions", ()):
-            self._check_place("permissions", place, added | {self.store.organization_id})
-        names = set()
-        for plant in checked.get("plant", ()):
-            self._check_place("plant", plant.project_id, added | {None})
-            name = (plant.name, plant.project_id)
-            if name in names or self.store.named(*name):
-                raise SettingsError("plant", f"there is a connection {plant.name!r} already in {plant.project_id}")
-            names.add(name)
-        for secret in checked.get("secrets", ()):
-            self._check_place("secrets", secret.project_id, added)
-        for field, value in checked.items():
-            self._apply(field, value)
+    def stamp(self, moment: float | None = None) -> str:
+        """Return a moment, or else now, as the server's clock has it."""
+        return iso((self.clock() if moment is None else moment) + self.settings.clock_offset)
 
-    def _check_place(self, field: str, place: str | None, others: AbstractSet[str | None]) -> None:
-        if place not in others and not (place and self.store.has_project(place)):
-            raise SettingsError(field, f"there is no project {place}; add it with addProjects")
+    # What happens in the server, for those who wait for it.
 
-    def _apply(self, name: str, value: Any) -> None:
-        switches: dict[str, Callable[[], None]] = {
-            "expireTokens": lambda: self.tokens.end_all("expired"),
-            "lapseTokens": lambda: self.tokens.end_all("lapsed"),
-            "unlock": self.logins.unlock,
-        }
-        effects: dict[str, Callable[[Any], object]] = {
-            "faults": self.faults.share,
-            "rotationFaults": self.rotation_faults.share,
-            "changeFaults": self.change_faults.share,
-            "seed": self._reseed,
-            "folders": self._add_folders,
-            "identity": self.tokens.judge,
-            "revokeTokens": self.tokens.revoke_all,
-            "clientSecret": self.logins.renew_secret,
-            "addProjects": self.store.add_projects,
-            "projects": self.store.call_projects,
-            "removeProjects": self._remove_projects,
-            "permissions": self._grant,
-            "pool": self.pool.resize,
-            "plant": self.connections.plant,
-            "secrets": self.secrets.plant,
-        }
-        if name in effects:
-            effects[name](value)
-        elif name not in switches:
-            setattr(self.settings, live.snake(name), value)
-        elif value:
-            switches[name]()
+    async def happening(self) -> None:
+        """Wait for the next thing that happens."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        await future
 
-    def _reseed(self, seed: int) -> None:
-        self.faults.reseed(seed)
-        self.rotation_faults.reseed(seed)
-        self.change_faults.reseed(seed)
+    def happened(self) -> None:
+        """Wake those who wait."""
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
 
-    def _add_folders(self, folders: list[tuple[str, str, str]]) -> None:
-        self.secrets.add_folders(folders)
-
-    def _remove_projects(self, projects: list[str]) -> None:
-        self.rotations.remove_projects(projects)
-        self.store.remove_projects(projects)
-
-    def _grant(self, grants: Mapping[str, Grant]) -> None:
-        self.store.grant(grants, now=self.clock(), lag=self.settings.role_lag)
-
-    def arrive(self, action: str, request_id: str) -> CreateRecord | None:
+    def arrive(self, creates: list[CreateRecord], request_id: str) -> CreateRecord:
         """Note that a create arrived, of a connection or of a rotation."""
-        creates = {"create": self.store.creates, "create_rotation": self.rotation_creates}.get(action)
-        if creates is None:
-            return None
         record = CreateRecord(order=len(creates) + 1, at=iso(self.clock()), request_id=request_id)
         creates.append(record)
-        self.events.happened()
+        self.happened()
         return record
 
     def count(self, pattern: str, outcome: str) -> None:
         """Count one request of a route by its outcome: a status, or `cut`."""
         outcomes = self.requests.setdefault(pattern, {})
         outcomes[outcome] = outcomes.get(outcome, 0) + 1
-        self.events.happened()
+        self.happened()
 
-    def state(self) -> dict[str, Any]:
-        """Return what GET /_simulator/state tells. Keys are shown by their fingerprints only."""
-        organization_id = self.store.organization_id
-        return {
-            "connections": [
-                connection.public(organization_id)
-                | {"keyFingerprint": connection.fingerprint, "planted": connection.planted}
-                for connection in self.store.connections.values()
-            ],
-            "creates": [record.public() for record in self.store.creates],
-            "requests": {pattern: dict(outcomes) for pattern, outcomes in self.requests.items()},
-            "rotations": self.rotations.public(),
-            "rotationCreates": [record.public() for record in self.rotation_creates],
-            "keys": [key.public() for key in self.keys.keys.values()],
-            "secrets": self.secrets.public(),
-            "faults": dict(self.faults.struck),
-            "rotationFaults": dict(self.rotation_faults.struck),
-            "changeFaults": dict(self.change_faults.struck),
-            "pool": self.pool.public(),
-            "logins": dict(self.logins.counts),
-        }
+    # Projects, and what the identity may do in them.
+
+    def add_projects(self, projects: Iterable[str]) -> None:
+        """Make these projects exist."""
+        for project in projects:
+            number = len(self.projects) + 1
+            self.projects.setdefault(project, {**_called(number), "id": project})
+
+    def call_projects(self, called: Mapping[str, Mapping[str, str]]) -> None:
+        """Give projects a name, a slug, a type; those that are not there yet are made."""
+        self.add_projects(called)
+        for project, given in called.items():
+            self.projects[project].update(given)
+
+    def remove_projects(self, projects: Iterable[str]) -> None:
+        """Delete these projects with all that is in them; the keys of their rotations stay."""
+        for project in projects:
+            self.projects.pop(project, None)
+            for rotation in [one for one in self.rotations.values() if one.project_id == project]:
+                self.remove_rotation(rotation)
+            for connection in list(self.inside(project)):
+                self.remove(connection)
+
+    def has_project(self, project_id: str) -> bool:
+        """Tell whether there is such a project."""
+        return project_id in self.projects or (self.settings.any_project and _is_uuid(project_id))
+
+    def project(self, project_id: str) -> dict[str, str]:
+        """Return a project as the list of connections shows it."""
+        return self.projects.get(project_id) or {**_called(0), "id": project_id}
+
+    def grant(self, grants: Mapping[str, Grant]) -> None:
+        """Let the identity be allowed this; unless it only joins, what held before still holds for `role_lag`."""
+        lag = self.settings.role_lag
+        for place, grant in grants.items():
+            before = self.granted(place)
+            if lag and before != "none":
+                self._grants_before[place] = (before, self.clock() + lag)
+            self._grants[place] = grant
+
+    def granted(self, place: str) -> Grant:
+        """Return what the server believes that the identity may do there."""
+        before, until = self._grants_before.get(place, ("none", 0.0))
+        return before if self.clock() < until else self._grants.get(place, ABILITIES)
+
+    def authorize(self, project_id: str | None, ability: str | None, *, missing: str = UNKNOWN_PROJECT) -> None:
+        """Raise the refusal of an identity that lacks this ability there, or is no member; None is the organization."""
+        organization = self.granted(self.organization_id)
+        if organization == "none":
+            raise Refusal(403, "ForbiddenError", _no_member("organization", self.organization_id))
+        if not project_id:
+            if ability is not None and ability not in organization:
+                raise permission_denied(ability.partition("-")[0])
+            return
+        if not self.has_project(project_id):
+            raise not_found(missing.format(project_id))
+        grant = self.granted(project_id)
+        if grant == "foreign":
+            raise Refusal(403, "ForbiddenError", "This project does not belong to your selected organization.")
+        if grant == "none":
+            raise Refusal(403, "ProjectMembershipNotFound", _no_member("project", project_id))
+        if ability is not None and ability not in grant:
+            raise permission_denied(ability)
+
+    # Connections.
+
+    def insert(
+        self,
+        *,
+        name: str,
+        project_id: str | None,
+        description: str | None = None,
+        api_key: str = "sk-or-v1-planted",
+        created_at: float | None = None,
+        app: str = APP,
+        planted: bool = False,
+    ) -> Connection:
+        """Add a connection, or raise the refusal of a duplicate."""
+        if (name, project_id) in self._names:
+            raise _duplicate(name)
+        now = self.clock()
+        stamp = self.stamp(now) if created_at is None else iso(created_at)
+        connection = Connection(
+            id=self.seeds.uuid(),
+            name=name,
+            description=description,
+            project_id=project_id,
+            created_at=stamp,
+            updated_at=stamp,
+            credentials_hash=self.seeds.ciphertext_hash(),
+            fingerprint=fingerprint(api_key),
+            visible_at=now if planted else now + self.settings.replica_lag,
+            app=app,
+            planted=planted,
+        )
+        self.connections[connection.id] = self._names[name, project_id] = connection
+        self._inside.setdefault(project_id, {})[connection.id] = connection
+        self.happened()
+        return connection
+
+    def rename(self, connection: Connection, name: str) -> None:
+        """Give a connection another name, or raise the refusal of a duplicate."""
+        if self._names.get((name, connection.project_id), connection) is not connection:
+            raise _duplicate(name)
+        del self._names[connection.name, connection.project_id]
+        connection.name = name
+        self._names[name, connection.project_id] = connection
+
+    def rewrite(self, connection: Connection, api_key: str) -> None:
+        """Store another key: a fresh encryption even of the same key, so another hash."""
+        connection.fingerprint = fingerprint(api_key)
+        connection.credentials_hash = self.seeds.ciphertext_hash()
+
+    def remove(self, connection: Connection) -> None:
+        """Delete a connection."""
+        del self.connections[connection.id]
+        del self._names[connection.name, connection.project_id]
+        del self._inside[connection.project_id][connection.id]
+
+    def inside(self, project_id: str | None) -> Iterable[Connection]:
+        """Return the connections of a project; None is the whole organization, projects included."""
+        return (self.connections if project_id is None else self._inside.get(project_id, {})).values()
+
+    def named(self, name: str, project_id: str | None) -> Connection | None:
+        """Return the connection of this name in exactly this project, or organization-wide."""
+        return self._names.get((name, project_id))
+
+    # Rotations, their keys, and the secrets that they write.
+
+    def add_rotation(self, rotation: Rotation, key: Key) -> None:
+        """Add a rotation with its first key."""
+        self.rotations[rotation.id] = self.places[rotation.place] = rotation
+        rotation.connection.used_by.add(rotation.id)
+        self.give(rotation, key)
+
+    def remove_rotation(self, rotation: Rotation) -> None:
+        """Delete a rotation; its secret and its keys stay."""
+        del self.rotations[rotation.id]
+        del self.places[rotation.place]
+        rotation.connection.used_by.discard(rotation.id)
+
+    def issue(self, *, made_by: str, parameters: Mapping[str, Any]) -> Key:
+        """Make a key at OpenRouter, where names need not be unique."""
+        self._issued += 1
+        key = Key(
+            hash=self.seeds.named_secret(f"key {self._issued}"),
+            name=parameters["name"],
+            value=f"sk-or-v1-generated-{self._issued}",
+            made_by=made_by,
+            limit=parameters.get("limit"),
+            limit_reset=parameters.get("limitReset"),
+            include_byok=bool(parameters.get("includeByokInLimit", False)),
+            created_at=self.stamp(),
+        )
+        self.keys[key.hash] = key
+        return key
+
+    def give(self, rotation: Rotation, key: Key) -> None:
+        """Let a rotation have a key, and its secret with it."""
+        key.rotation_id = rotation.id
+        rotation.keys.append(key)
+        self.write_secret(rotation)
+
+    def plant_secrets(self, secrets: Iterable[Secret]) -> None:
+        """Let these secrets exist, change, or without a value be gone."""
+        for secret in secrets:
+            if secret.value is None:
+                self.secrets.pop(secret.place, None)
+            else:
+                self.secrets[secret.place] = secret
+
+    def add_folders(self, folders: Iterable[Mapping[str, str]]) -> None:
+        """Make these folders exist."""
+        self.folders.update((folder["project_id"], folder["environment"], folder["path"]) for folder in folders)
+
+    def write_secret(self, rotation: Rotation) -> None:
+        """Write a rotation's newest key into its secret."""
+        project_id, environment, path, name = rotation.secret
+        before = self.secrets.get(rotation.secret)
+        self.secrets[rotation.secret] = Secret(
+            name=name,
+            project_id=project_id,
+            environment=environment,
+            path=path,
+            value=rotation.keys[-1].value,
+            version=before.version + 1 if before else 1,
+            rotation_id=rotation.id,
+        )
+
+    def release_secret(self, place: Place, *, delete: bool) -> None:
+        """Let a rotation's secret be gone, or an ordinary one from now on."""
+        secret = self.secrets.pop(place, None)
+        if secret is not None and not delete:
+            self.secrets[place] = replace(secret, rotation_id=None)
+
+    def has_folder(self, project_id: str, environment: str, path: str) -> bool:
+        """Tell whether a folder is there: one that was planted, or that holds a secret, itself or further down."""
+        return any(
+            place[:2] == (project_id, environment) and f"{place[2]}/".startswith(f"{path}/")
+            for place in (*self.folders, *self.secrets)
+        )
+
+    def end_tokens(self, end: End | None) -> None:
+        """Let every token that there is end in this way; without one, none ends."""
+        for token in self.tokens.values():
+            token.end = end or token.end
+
+
+def _called(number: int) -> dict[str, str]:
+    return {"name": f"project {number}", "type": "secret-manager", "slug": f"project-{number}"}
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(UUID(text)) == text.lower()
+    except ValueError:
+        return False
+
+
+def _duplicate(name: str) -> Refusal:
+    return Refusal(400, "BadRequest", f'An App Connection with the name "{name}" already exists')
+
+
+def _no_member(kind: str, identifier: str) -> str:
+    return (
+        f"You are not a member of this {kind} with ID {identifier}. Please assign this identity to the {kind} "
+        "with the appropriate permissions, then try again."
+    )

@@ -1,0 +1,1 @@
+"""What commands ask Infisical and OpenRouter, by reading alone."""

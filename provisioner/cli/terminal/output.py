@@ -1,0 +1,98 @@
+"""What a command says: lines for people on both streams, JSON for programs, and the words that many of them share."""
+
+import shlex
+import shutil
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from provisioner.cli.terminal.streams import tell
+from provisioner.core.text import LINES, printable, printable_json, without_keys
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+LONGEST: Final = 1500  # characters of an error: a name of thousands of letters hides what is wrong with it
+LAST: Final = 400  # of them, the end of the sentence: what to do
+PLAIN_WIDTH: Final = 400  # columns where there is no terminal: whole lines for grep
+
+
+def tell_error(text: str) -> None:
+    """Say on standard error, in one line, what went wrong and what to do."""
+    line = without_keys(printable(" ".join(text.split())))
+    if len(line) > LONGEST:
+        line = f"{line[: LONGEST - LAST]} … {line[-LAST:]}"
+    tell(f"error: {line}")
+
+
+def tell_warning(text: str) -> None:
+    """Say on standard error, in one line, what may go wrong."""
+    tell(f"warning: {without_keys(printable(' '.join(text.split())))}")
+
+
+def tell_detail(text: str) -> None:
+    """Say on standard error what belongs to the error before."""
+    tell(f"  {without_keys(printable(text))}")
+
+
+def say(text: str) -> None:
+    """Print a line, or several."""
+    sys.stdout.write(f"{printable(text, kept=LINES)}\n")
+
+
+def called(project_name: str | None, project_id: str) -> str:
+    """A project for people: what they call it, and its id."""
+    return f"{project_name} ({project_id})" if project_name else project_id
+
+
+def print_json(value: object) -> None:
+    """Print a value, dataclasses and times included, as one JSON document."""
+    import orjson
+
+    say(printable_json(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()))
+
+
+def console(*, stderr: bool = False) -> "Console":
+    """Where to print for people: with colour on a terminal, in lines that are never folded elsewhere."""
+    from provisioner.cli.terminal.tables import PlainConsole
+
+    made = PlainConsole(stderr=stderr, highlight=False, emoji=False)
+    if not made.is_terminal:
+        made.width = PLAIN_WIDTH
+    return made
+
+
+def show(what: "RenderableType", screen: "Console") -> None:
+    """Print something for people; where there is no terminal, without the spaces that fill the lines."""
+    if screen.is_terminal:
+        screen.print(what)
+        return
+    with screen.capture() as captured:
+        screen.print(what)
+    for line in captured.get().splitlines():
+        say(line.rstrip())
+
+
+def local_time(when: datetime | None) -> str:
+    """Write a point in time for people, in their own time zone."""
+    return f"{when.astimezone():%Y-%m-%d %H:%M:%S}" if when is not None else ""
+
+
+def one_line(text: str | None) -> str:
+    """Put a text on one line: somebody else wrote it, and it may hold anything."""
+    return "".join(letter if letter.isprintable() else " " for letter in " ".join((text or "").split()))
+
+
+def program() -> str:
+    """The words that start this program; its absolute path if no shorter way is certain."""
+    given = Path(sys.argv[0])
+    if given.name == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m provisioner"
+    found = shutil.which("provisioner")
+    if found and Path(found).resolve() == given.resolve():
+        return "provisioner"
+    try:
+        return shlex.quote(str(given.resolve().relative_to(Path.cwd())))
+    except (ValueError, OSError):
+        return shlex.quote(str(given.resolve()))
