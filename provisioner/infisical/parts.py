@@ -84,6 +84,11 @@ class Reply(NamedTuple):
     elapsed: float = 0.0
 
     @property
+    def is_success(self) -> bool:
+        """Whether the status says so."""
+        return 200 <= self.status < 300
+
+    @property
     def kind(self) -> str:
         """The declared content type, in lower case."""
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -131,7 +131,7 @@ class InfisicalSecrets:
         return answer.status != 200 and self._seen(answer).result is Result.TOKEN_TROUBLE
 
     def _seen(self, answer: Answer) -> Observation:
-        return read_refusal(Reply(_ASKED, answer.status, answer.headers, answer.body, self._now()))
+        return read_refusal(Reply(_ASKED, *answer, self._now()))
 
     def _refusal(self, answer: Answer) -> CredentialUnavailable | CredentialUnreadable:
         seen = self._seen(answer)

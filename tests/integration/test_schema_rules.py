@@ -3,7 +3,7 @@
 import asyncio
 import io
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -19,13 +19,6 @@ if TYPE_CHECKING:
     from tests.support.sessions import Session
 
 KEY = "sk-or-v1-planted0000111122223333444455556666777788889999aaaabbbbccccdddd"
-
-
-@pytest.fixture
-async def session(database: Database) -> AsyncIterator["Session"]:
-    """Lend a connection as any client has one."""
-    async with connected(database.url) as session:
-        yield session
 
 
 BAD: Mapping[str, Sequence[object]] = {

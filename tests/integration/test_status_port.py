@@ -25,13 +25,14 @@ from provisioner.postgres.history import read_history
 from provisioner.postgres.pool import Database
 from provisioner.postgres.reports import read_gauges, read_status
 from provisioner.postgres.search import find, tell
-from provisioner.sandbox.simulator import Options, Simulator
+from provisioner.sandbox.simulator import Options
 from tests.support import eventually
-from tests.support.daemon import working
+from tests.support.fleet import Fleet
 from tests.support.scripted import free_port
 from tests.support.sessions import connected, insert_many
 from tests.support.situations import browsable
 from tests.support.status_port import Answers, a_progress, a_status, a_troubled_status, served
+from tests.support.ways import daemon
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -94,14 +95,8 @@ async def test_a_worker_whose_maintenance_hangs_is_to_be_restarted(
     monkeypatch.setattr("provisioner.observe.health.EVERY", 0.3)
     monkeypatch.setattr("provisioner.worker.maintenance.Maintenance._round", lambda _: hung.wait())
     number = free_port()
-    async with (
-        Simulator(Options()) as simulator,
-        working(
-            simulator,
-            PROVISIONER_DATABASE_URL=database.url,
-            PROVISIONER_LISTEN__ADDRESS=f"127.0.0.1:{number}",
-        ),
-    ):
+    async with Fleet(database.url, Options(), way=daemon) as fleet:
+        await fleet.start(PROVISIONER_LISTEN__ADDRESS=f"127.0.0.1:{number}")
 
         async def ailing() -> bool:
             with suppress(aiohttp.ClientError):
@@ -246,7 +241,7 @@ async def test_requests_are_found_and_told() -> None:
         status, text = await text_of(f"{url}/requests/7")
         assert (status, "There is no request 7" in text) == (404, True)
         assert [await text_of(f"{url}/requests/{word}") for word in ("x", "0", "9" * 30)] == [
-            (404, "a request has a number\n")
+            (404, "a request is named by a number\n")
         ] * 3
 
 
@@ -261,7 +256,7 @@ async def test_a_search_that_takes_too_long_is_given_up(monkeypatch: pytest.Monk
     monkeypatch.setattr(Answers, "find", search)
     async with served(Answers()) as url:
         status, text = await text_of(f"{url}/requests?q=x")
-    assert (status, "name a batch or a target" in text) == (503, True)
+    assert (status, "choose a batch or a target" in text) == (503, True)
 
 
 async def test_what_is_looked_for_again_is_not_asked_again() -> None:

@@ -37,7 +37,7 @@ from provisioner.core.rotations import (
     marked,
 )
 from provisioner.core.skew import Reading
-from provisioner.infisical.parts import Asked
+from provisioner.infisical.parts import Asked, Reply
 from provisioner.infisical.rotation_answers import read_rotation
 from provisioner.infisical.rotations import create_body, update_body
 from provisioner.postgres.kinds import ROTATIONS
@@ -184,7 +184,7 @@ def refusal(status: int, error: str, message: object) -> bytes:
 
 def read(status: int, body: bytes, action: Action = Action.CREATE, headers: Any = None) -> Any:
     """Read the answer to a call for the usual rotation."""
-    return read_rotation(Asked(action, PROJECT, "openrouter"), status, headers or JSON, body)
+    return read_rotation(Reply(Asked(action, PROJECT, "openrouter"), status, headers or JSON, body))
 
 
 def test_what_was_made_and_what_was_found() -> None:
@@ -231,7 +231,7 @@ STAGING = {"environment": {"slug": "staging"}, "folder": {"path": "/"}}
 )
 def test_only_what_was_asked_for_is_believed(asked: Asked, body: bytes, result: Result) -> None:
     """A mixed-up gateway's answer about another rotation, or about none, neither records nor removes anything."""
-    seen = read_rotation(asked, 200, JSON, body)
+    seen = read_rotation(Reply(asked, 200, JSON, body))
     assert (seen.result, seen.connection is None) == (result, result is not Result.FOUND)
 
 

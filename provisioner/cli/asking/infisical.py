@@ -4,10 +4,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from provisioner.cli.terminal.output import say
 from provisioner.core.comparison import Project
 from provisioner.core.errors import ProvisionerError
 from provisioner.core.model import Connection, Observation, Request, Result
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from provisioner.settings import Settings
     from provisioner.targets import Lines, Way
 
+SHOWN: Final = 20  # of a kind, one by one; --json has all
 AT_ONCE: Final = 8  # reads in flight
 PATIENCE: Final = 5  # projects in a row without an answer, after which the target is given up
 FEW: Final = 3  # projects that are asked for one by one: the list of the organization may hold 100 000 connections
@@ -42,6 +45,19 @@ _NO_ANSWER: Final = frozenset({Result.NOT_SENT, Result.UNKNOWN})
 
 class TargetUnusable(ProvisionerError):
     """Infisical cannot be asked; the message says what to fix."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unasked:
+    """Requests whose project could not be asked for, or with `project_id` None whose target."""
+
+    target: str
+    project_id: str | None
+    requests: int
+    problem: str
+
+    def __str__(self) -> str:
+        return f"project {self.project_id}: {self.problem}" if self.project_id else self.problem
 
 
 class Surveyor:
@@ -243,3 +259,19 @@ async def opened(
         # The workers learn what our reads showed: else they would wait for the answer to a question that we asked.
         await found.way.reads.share()
         await found.rotation_way.reads.share()
+
+
+def tell_unasked(unasked: Sequence[Unasked]) -> None:
+    """Say how many requests could not be looked up, and why."""
+    if not unasked:
+        return
+    say(f"{sum(each.requests for each in unasked):>9,} could not be looked up")
+    for each in unasked[:SHOWN]:
+        say(f"{'':10}{each}")
+    tell_more(len(unasked))
+
+
+def tell_more(number: int) -> None:
+    """Say how many are not shown, if any are not."""
+    if number > SHOWN:
+        say(f"{'':10}… and {number - SHOWN:,} more; --json has all")

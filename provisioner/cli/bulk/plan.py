@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from provisioner.cli.asking.infisical import Unasked
 from provisioner.cli.bulk.lines import BulkFile, File, FileFormat, Line, checked_lines, lines_of
 from provisioner.cli.bulk.obstacles import forewarned, wrong_keys
 from provisioner.cli.bulk.plan_report import Plan, tell_plan
 from provisioner.cli.bulk.sorted_lines import Projects, SortedLines, sorted_lines
-from provisioner.cli.look.findings import Unasked
 from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
 from provisioner.cli.terminal.progress import counting
 from provisioner.core.comparison import PlannedOutcome, Project, planned_outcome
@@ -40,12 +40,13 @@ def plan(  # noqa: PLR0917  # the command line names them
 ) -> None:
     """Ask Infisical which connections of a bulk file exist, would be created, or would conflict. Changes nothing.
 
-    The file is the one that `provisioner submit` takes. There is one login, one read of the projects that the machine
-    identity is in, and one read per project that is not in a list of the whole organization, within the half of the
-    read budget that workers do not reserve. A project's list does not show the connections of other apps, whose names
-    count too: --by-name looks up each name. OpenRouter is asked once about each key that this host has. Exits 1 if
-    anything would conflict, has gone missing, or could not be looked up, if projects lack the machine identity, or if a
-    key is no management key.
+    The file is the one for `provisioner submit`. The command logs in once, reads the identity's projects, and then the
+    connections of the whole organization or, if the identity may not do that, of each project, using at most half of
+    the read budget. Connections of other apps are not in these lists, although their names count too: --by-name also
+    looks up each name. OpenRouter is asked once about each key that this host has.
+
+    Exits 1 if anything would conflict, no longer exists, or could not be looked up, if projects lack the machine
+    identity, or if a key is not a management key.
 
     Example: provisioner plan projects.csv
     """

@@ -74,8 +74,7 @@ async def _opened(settings: "Settings", lines: "Lines", project: str | None, *, 
 async def _fetched(settings: "Settings", target: "Target") -> AsyncIterator[Check]:
     """Fetch each credential that comes from this target; no key is shown."""
     for name, credential in settings.credentials.items():
-        secret = credential.infisical
-        if secret is None or (secret.target or target.name) != target.name:
+        if credential.place is None or (credential.target or target.name) != target.name:
             continue
         try:
             await target.vault.open(asking(name))

@@ -1,4 +1,4 @@
-"""How every command runs: its exit status, what is told of its errors, its settings and its database."""
+"""How every command runs: its exit status, what receives its errors, its settings and its database."""
 
 import errno
 import os
@@ -164,7 +164,10 @@ def _advised(error: ProvisionerError) -> str:
 
     if is_outage(error):
         reason = re.sub(r"^(\w+: )?(\[Errno -?\d+\] )?", "", str(error))  # the sentence, without Python's words for it
-        return f"the database cannot be reached: {reason}; see that it runs and that PROVISIONER_DATABASE_URL is right"
+        return (
+            f"the database cannot be reached: {reason}; check that it is running and that PROVISIONER_DATABASE_URL is"
+            " right"
+        )
     return str(error)
 
 
@@ -211,14 +214,14 @@ def _require_files() -> None:
 
 
 @asynccontextmanager
-async def open_database(settings: "Settings", *, size: int = 1) -> "AsyncIterator[Database]":
+async def open_database(settings: "Settings") -> "AsyncIterator[Database]":
     """Lend the database of the settings, closed afterwards. Raises `SettingsError` when none is set."""
     from provisioner.embedded.server import source_of
     from provisioner.postgres.pool import Database
 
     database = Database(
         source_of(settings.database_url()),
-        size=size,
+        size=1,
         ssl_root_cert=settings.database.ssl_root_cert,
         name="provisioner command line",
     )
