@@ -310,6 +310,15 @@ BEGIN
     IF NOT EXISTS (SELECT FROM provisioner.rotation_requests) THEN
         RETURN NULL;
     END IF;
+    IF EXISTS (SELECT FROM new_rows AS n JOIN old_rows AS o ON o.id = n.id WHERE o.name <> n.name) THEN
+        PERFORM set_config('provisioner.renaming', 'on', true);
+        UPDATE provisioner.rotation_requests AS r
+        SET connection = n.name
+        FROM new_rows AS n
+        JOIN old_rows AS o ON o.id = n.id
+        WHERE o.name <> n.name AND r.target = o.target AND r.project_id = o.project_id AND r.connection = o.name;
+        PERFORM set_config('provisioner.renaming', '', true);
+    END IF;
     SELECT array_agg(r.id), array_agg(r.id) FILTER (WHERE r.status = 'failed' AND n.status IN ('pending', 'succeeded'))
     INTO ids, revived
     FROM new_rows AS n
@@ -323,7 +332,7 @@ BEGIN
             AND (t.status = 'pending' OR (t.status = 'failed' AND t.error_code = 'connection_failed'))
         OFFSET 0
     ) AS r
-    WHERE n.status IS DISTINCT FROM o.status;
+    WHERE n.status IS DISTINCT FROM o.status OR n.name IS DISTINCT FROM o.name;
     IF revived IS NOT NULL THEN
         PERFORM provisioner.begin_again(revived);
     END IF;
@@ -1472,6 +1481,9 @@ BEGIN
     IF old.id <> new.id THEN
         RAISE EXCEPTION 'request % keeps its id: id cannot be changed', old.id
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert another request.';
+    END IF;
+    IF current_setting('provisioner.renaming', true) = 'on' THEN
+        RETURN NULL;  -- its connection has another name now, and is the same
     END IF;
     IF recorded AND fixed <> '{}' THEN
         RAISE EXCEPTION 'request % has its rotation, which was made with its %: that cannot be changed any more', new.id,
