@@ -1,4 +1,4 @@
-"""`provisioner plan FILE`: what a bulk file would change, asked of Infisical without changing anything."""
+"""`provisioner plan FILE`: compare a bulk file with Infisical, without changing anything."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from provisioner.postgres.recorded import Asked
     from provisioner.settings import Settings
 
-CHUNK: Final = 500  # projects between two looks into the table
+CHUNK: Final = 500  # projects between two queries of the table
 _ANSWERS: Final = frozenset({Result.FOUND, Result.ABSENT, Result.OTHER_APP})
 
 
@@ -50,7 +50,7 @@ def plan(  # noqa: PLR0917  # the command line names them
     Example: provisioner plan projects.csv
     """
     settings = load(config)
-    settings.database_url()  # before a long file is read
+    settings.database_url()  # before reading a long file
     shown = _Shown()
     given = BulkFile(path=file, form=form)
     with checked_lines(given, shown, quiet=as_json, consequence="") as checked:
@@ -69,7 +69,7 @@ def plan(  # noqa: PLR0917  # the command line names them
 
 
 class _Shown:
-    """Seals nothing: a plan loads nothing. It keeps each key once, under a word, to ask about it."""
+    """A substitute for sealing, because a plan loads nothing. It keeps each key, under a word, to check it later."""
 
     def __init__(self) -> None:
         self.words: dict[Secret, str] = {}
@@ -142,9 +142,9 @@ def _prospect(line: Line, project: Project, asked: "Asked | None") -> tuple[Plan
 async def time_left(
     settings: "Settings", database: "Database", work: Counter[str], targets: Iterable[str]
 ) -> tuple[float | None, str]:
-    """Seconds until all that is pending at these targets, and `work` more, is done, and what that is taken from.
+    """Return the seconds until all pending requests at these targets and `work` more are done, and the basis.
 
-    The slowest target counts; None if nobody knows the limit of one of them.
+    The slowest target counts; None if the limit of any of them is unknown.
     """
     from provisioner.core.outlook import expected
     from provisioner.postgres.reports import read_gauges, read_outlook

@@ -1,4 +1,4 @@
-"""What `verify` finds, and how it is told; and of what could not be looked up, as `plan` does, too."""
+"""The results of `verify`, and how they are printed; also what could not be looked up, for `plan` too."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any, Final
 from provisioner.cli.terminal.output import called, print_json, say, several
 from provisioner.core.comparison import AnyRecorded, Difference, Recorded
 
-SHOWN: Final = 20  # of a kind, one by one; --json has all
+SHOWN: Final = 20  # of a kind that are listed; --json has all
 
 _LEFT_ALONE: Final = {
     "adopted": "they were adopted, and belong to somebody else",
@@ -20,7 +20,7 @@ _LEFT_ALONE: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Unasked:
-    """Requests whose project could not be asked for, or with `project_id` None whose target."""
+    """Requests whose project could not be queried, or (`project_id` None) whose target."""
 
     target: str
     project_id: str | None
@@ -33,13 +33,13 @@ class Unasked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One request whose connection or rotation is not as it was recorded."""
+    """One request whose connection or rotation differs from what was recorded."""
 
     recorded: AnyRecorded
     differences: Mapping[Difference, str]
 
     def document(self) -> dict[str, Any]:
-        """What is told of it, for programs."""
+        """The finding, for programs."""
         one = self.recorded
         return {
             "id": one.id,
@@ -54,7 +54,7 @@ class Finding:
 
 @dataclass(slots=True, kw_only=True)
 class Verified:
-    """What a comparison showed, and with `repaired` what becomes of each request that differs.
+    """The result of a comparison, and with `repaired` what happens to each request that differs.
 
     `fingerprints` are those of the keys that this host has; `unknown_keys` counts, by credential, the connections whose
     key could not be compared.
@@ -71,12 +71,12 @@ class Verified:
 
     @property
     def is_fine(self) -> bool:
-        """Whether all was compared and nothing differs."""
+        """Whether everything was compared and nothing differs."""
         return not (self.findings or self.unasked)
 
     @property
     def left_alone(self) -> Mapping[str, Sequence[Finding]]:
-        """What was to be repaired and is not, by the reason."""
+        """The findings that were not repaired, by reason."""
         left: dict[str, list[Finding]] = {}
         for finding in self.findings:
             outcome = (self.repaired or {}).get(finding.recorded.id, "not now")
@@ -85,13 +85,13 @@ class Verified:
         return left
 
     def note_key(self, recorded: Recorded) -> None:
-        """Count a connection whose key cannot be compared. A sealed key is nobody else's, and never outdated."""
+        """Count a connection whose key cannot be compared. A sealed key is never outdated."""
         if recorded.key_fingerprint and not recorded.credential.startswith("sealed:"):
             self.unknown_keys.update([recorded.credential] if recorded.credential not in self.fingerprints else [])
 
 
 def tell_verified(verified: Verified, *, as_json: bool) -> None:
-    """Print what a comparison showed."""
+    """Print the result of a comparison."""
     if as_json:
         findings = [finding.document() for finding in verified.findings]
         repaired = None
@@ -145,7 +145,7 @@ def _tell_repaired(verified: Verified) -> None:
 
 
 def tell_unasked(unasked: Sequence[Unasked]) -> None:
-    """Say how many requests could not be looked up, and why."""
+    """Report how many requests could not be looked up, and why."""
     if not unasked:
         return
     say(f"{sum(each.requests for each in unasked):>9,} could not be looked up")
@@ -155,6 +155,6 @@ def tell_unasked(unasked: Sequence[Unasked]) -> None:
 
 
 def tell_more(number: int) -> None:
-    """Say how many are not shown, if any are not."""
+    """Report how many are not shown, if any."""
     if number > SHOWN:
         say(f"{'':10}… and {number - SHOWN:,} more; --json has all")

@@ -99,7 +99,7 @@ async def _compare_all(
 async def _pages(
     database: "Database", wanted: Filter
 ) -> "AsyncIterator[tuple[Mapping[Place, Sequence[AnyRecorded]], Callable[[Surveyor], Surveyor]]]":
-    """What was recorded of each kind, with who is to be asked for it."""
+    """Yield what was recorded of each kind, with the surveyor for it."""
     from provisioner.postgres.kinds import ROTATIONS
     from provisioner.postgres.recorded import recorded_by_project
 
@@ -140,7 +140,8 @@ async def _compare(
                 verified.findings.append(Finding(recorded=one, differences=found))
 
     def sure(project_id: str, project: Project) -> bool:
-        # What is missing in the list of all was perhaps made after it: nothing is called gone that was not asked for.
+        # A connection missing in the list of all may have been made after it, so its project is queried before it is
+        # called gone.
         return all(Difference.GONE not in differences(one, project) for one in projects[project_id])
 
     await surveyor.survey(projects, tell, sure=sure)

@@ -1,4 +1,4 @@
-"""`provisioner pause`, `resume` and `limit`: hold a target, let it go on, or slow it down, while workers run."""
+"""`provisioner pause`, `resume` and `limit`: stop, continue or slow down a target while workers run."""
 
 from collections.abc import Collection
 from dataclasses import asdict
@@ -144,7 +144,7 @@ def _limited(target: str, done: Limit) -> str:
 
 
 async def _is_known(database: "Database", settings: "Settings", target: str) -> bool:
-    """Whether there is such a target, in the settings or in the database; if not, say so."""
+    """Whether the settings or the database know this target; if not, say so."""
     known = (await operations.known_targets(database)).union(settings.targets)
     if target not in known:
         tell_error(f"there is no target {target!r}; known targets: {', '.join(sorted(known))}")
@@ -152,7 +152,7 @@ async def _is_known(database: "Database", settings: "Settings", target: str) -> 
 
 
 def _only_target(targets: Collection[str]) -> str:
-    """The target that is meant where none is named; a usage error where there are several."""
+    """Return the target if there is only one; several are a usage error."""
     if len(targets) != 1:
         raise typer.BadParameter(f"name one of the targets: {', '.join(sorted(targets))}")
     (target,) = targets

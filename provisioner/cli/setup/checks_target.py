@@ -1,4 +1,4 @@
-"""The checks of `doctor` that ask Infisical."""
+"""The checks of `doctor` that query Infisical."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from provisioner.targets import Lines, Way
     from provisioner.worker.target import Target
 
-LONGEST: Final = 70.0  # seconds to wait for a permit: a little more than a window
+LONGEST: Final = 70.0  # seconds to wait for a permit: slightly more than a window
 SKEW: Final = 5.0  # seconds that Infisical's clock may differ from this host's
 
 _ANSWERS: Final = frozenset(
@@ -38,7 +38,7 @@ _ANSWERS: Final = frozenset(
 async def check_target(
     settings: "Settings", database: "Database", name: str, project: str | None, *, metered: bool
 ) -> AsyncIterator[Check]:
-    """Log in to a target, once, and read a little; `metered` unless the database, which keeps the budget, is away."""
+    """Log in to a target once, and read a little; `metered` unless the database with the budget is unavailable."""
     from provisioner.keyring import open_vault
 
     try:
@@ -71,7 +71,7 @@ async def _opened(settings: "Settings", lines: "Lines", project: str | None, *, 
 
 
 async def _fetched(settings: "Settings", target: "Target") -> AsyncIterator[Check]:
-    """Fetch each credential that comes from this target; no key is shown."""
+    """Fetch each credential that this target keeps; no key is shown."""
     for name, credential in settings.credentials.items():
         secret = credential.infisical
         if secret is None or (secret.target or target.name) != target.name:
@@ -93,7 +93,7 @@ def _login(settings: "Settings", name: str) -> str:
 
 
 async def _read(way: "Way", call: Callable[[], Awaitable[Observation]], *, metered: bool) -> Observation | None:
-    """Make one call within the read budget; None if it gave no permit for a whole window."""
+    """Make one call within the read budget; None if there was no permit for a whole window."""
     if not metered:
         return await call()
     try:
