@@ -37,8 +37,8 @@ from provisioner.signals import stopping_on_signals
 from provisioner.targets import (
     ROTATIONS_AT_ONCE,
     SPARE,
-    Lines,
-    Way,
+    InfisicalAccess,
+    TargetLines,
     capacity,
     connections_of_a_target,
     open_database,
@@ -82,7 +82,7 @@ async def run_daemon(settings: Settings, *, drain: bool = False, beside: Beside 
         vault, meter = open_vault(settings), Meter(settings.targets)
         observer = await stack.enter_async_context(traced(meter, clock=clock, worker=worker_name(settings)))
         targets: list[tuple[Target, int]] = []
-        ways: list[Lines] = []
+        ways: list[TargetLines] = []
         for name, target in settings.targets.items():
             opened = open_lines(settings, name, database, clock, vault, observer=meter, eager=drain)
             lines = await stack.enter_async_context(opened)
@@ -124,7 +124,7 @@ async def run_daemon(settings: Settings, *, drain: bool = False, beside: Beside 
 
 
 def _verifiers(
-    settings: Settings, database: Database, clock: Clock, ways: Sequence[Lines]
+    settings: Settings, database: Database, clock: Clock, ways: Sequence[TargetLines]
 ) -> Mapping[str, Coroutine[Any, Any, None]]:
     """Return the tasks that compare recorded connections and rotations with Infisical, if the settings ask for them."""
     if settings.verify.seconds is None:
@@ -154,7 +154,7 @@ def _verifiers(
 
 
 def _discoverers(
-    settings: Settings, database: Database, clock: Clock, ways: Sequence[Way]
+    settings: Settings, database: Database, clock: Clock, ways: Sequence[InfisicalAccess]
 ) -> Mapping[str, Coroutine[Any, Any, None]]:
     """Return the tasks that ask Infisical for new projects, if the settings ask for them."""
     chosen = settings.discover
@@ -204,7 +204,7 @@ async def observed(settings: Settings, worker: Worker, meter: Meter) -> AsyncIte
             from provisioner.observe.web import Sources, StatusPort, serving  # noqa: PLC0415 - the server is optional
             from provisioner.postgres.history import read_history  # noqa: PLC0415 - what it serves
             from provisioner.postgres.reports import read_gauges, read_status  # noqa: PLC0415 - as above
-            from provisioner.postgres.search import find, tell  # noqa: PLC0415 - as above
+            from provisioner.postgres.search import find, read_request  # noqa: PLC0415 - as above
 
             # A connection of its own, so that status queries delay no request.
             database = open_database(settings, size=1)
@@ -215,7 +215,7 @@ async def observed(settings: Settings, worker: Worker, meter: Meter) -> AsyncIte
                 read_status=partial(read_status, database, batches=LISTED),
                 read_history=partial(read_history, database),
                 find=partial(find, database),
-                tell=partial(tell, database),
+                read_request=partial(read_request, database),
                 read_gauges=partial(read_gauges, database),
             )
             port = StatusPort(sources, monotonic=time.monotonic)

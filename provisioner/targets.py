@@ -10,7 +10,7 @@ from typing import Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from provisioner.core.concurrency import METERED, Rules as ConcurrencyRules
+from provisioner.core.concurrency import METERED_LIMIT, Rules as ConcurrencyRules
 from provisioner.core.pacing import Budget, fixed
 from provisioner.core.policy import Rules
 from provisioner.core.ports import Clock, Observer, Permits
@@ -89,7 +89,7 @@ async def open_lines(
     observer: Observer = UNOBSERVED,
     permits: Callable[..., Permits] = SharedPermits,
     eager: bool = False,
-) -> AsyncIterator["Lines"]:
+) -> AsyncIterator["TargetLines"]:
     """Open one target with its connections, budgets and breaker; its access token is revoked at the end of the block.
 
     `eager`: requests that wait for the machine identity to join projects are checked again at once.
@@ -137,7 +137,7 @@ async def open_lines(
             transport, identity, routes, marker=marker, now=clock.epoch, monotonic=clock.monotonic
         )
         line = _line_of_rotations(settings, target, rotations, database=database, clock=clock, permits=permits)
-        yield Lines(target, line, way, way._replace(name=line.name, connections=rotations, reads=line.reads))
+        yield TargetLines(target, line, way, way._replace(name=line.name, connections=rotations, reads=line.reads))
 
 
 def _key_checks(settings: Settings, name: str, database: Database, clock: Clock) -> KeyChecks | None:
@@ -199,7 +199,7 @@ def _line_of_rotations(
     )
 
 
-class Way(NamedTuple):
+class InfisicalAccess(NamedTuple):
     """The access to one Infisical, with the budgets for it."""
 
     name: str
@@ -210,7 +210,7 @@ class Way(NamedTuple):
     reads: Permits
 
 
-class Lines(NamedTuple):
+class TargetLines(NamedTuple):
     """A target's line for each kind of request, each with its own budgets; they share one access to Infisical.
 
     `rotation_way` is that access with the calls and the reads of rotations.
@@ -218,8 +218,8 @@ class Lines(NamedTuple):
 
     connections: Target
     rotations: Target
-    way: Way
-    rotation_way: Way
+    way: InfisicalAccess
+    rotation_way: InfisicalAccess
 
 
 @asynccontextmanager
@@ -232,7 +232,7 @@ async def open_infisical(
     observer: Observer = UNOBSERVED,
     marker: str = "",
     allowed: Allowed | None = None,
-) -> AsyncIterator[Way]:
+) -> AsyncIterator[InfisicalAccess]:
     """Open the access to one Infisical; needs no database except for `permits`, which makes the budgets.
 
     `allowed` is the operator's limit on writes, if something keeps it up to date. `marker` is the installation's id if
@@ -256,7 +256,7 @@ async def open_infisical(
         connections = InfisicalConnections(
             transport, identity, Routes(chosen.url), marker=marker, now=clock.epoch, monotonic=clock.monotonic
         )
-        yield Way(name, transport, identity, connections, writes, reads)
+        yield InfisicalAccess(name, transport, identity, connections, writes, reads)
 
 
 @asynccontextmanager
@@ -297,7 +297,7 @@ def connections_of_a_target(settings: Settings) -> int:
 
 def capacity(most: int | Literal["auto"]) -> int:
     """Return the most creates of a target that one worker may ever have in flight."""
-    return METERED if most == "auto" else most
+    return METERED_LIMIT if most == "auto" else most
 
 
 def _concurrency(

@@ -64,7 +64,7 @@ class Patience:
 
 # Fewer attempts than `max_attempts` where retrying rarely helps. A new grant takes about 10 s to show, a new project
 # may be missing on a replica, and a refused key may be a short incident at OpenRouter.
-PATIENCE: Final = {
+PATIENCE_BY_CODE: Final = {
     ErrorCode.CREDENTIAL_REFUSED: Patience(attempts=3),
     ErrorCode.PERMISSION_DENIED: Patience(attempts=5, seconds=15.0),
     ErrorCode.PROJECT_NOT_FOUND: Patience(attempts=3, seconds=5.0),
@@ -334,7 +334,7 @@ def _again(claim: Claim, code: ErrorCode, message: str, rules: Rules, context: D
     """Retry the row's own trouble until its patience runs out."""
     failures = claim.failures + 1
     streak = streak_after(claim, code)
-    patience = PATIENCE.get(code, Patience(attempts=rules.max_attempts))
+    patience = PATIENCE_BY_CODE.get(code, Patience(attempts=rules.max_attempts))
     tried_for = (context.now - claim.first_tried_at).total_seconds()
     if failures >= rules.max_attempts or (streak >= patience.attempts and tried_for >= patience.seconds):
         return Fail(code=code, message=message)

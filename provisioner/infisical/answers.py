@@ -13,7 +13,7 @@ from typing import Any, Final
 from provisioner.core.doubt import APP
 from provisioner.core.model import Action, Connection, Observation, Proof, Result
 from provisioner.infisical.parts import (
-    Asked,
+    Expected,
     Reply,
     Unreadable,
     clean,
@@ -26,7 +26,7 @@ from provisioner.infisical.refusals import FOREIGN, UNEXPLAINED, read_refusal
 
 
 def read_answer(
-    asked: Asked,
+    asked: Expected,
     status: int,
     headers: Mapping[str, str],
     body: bytes,
@@ -46,7 +46,7 @@ def read_answer(
 
 
 def read_list(
-    asked: Asked,
+    asked: Expected,
     status: int,
     headers: Mapping[str, str],
     body: bytes,

@@ -9,12 +9,12 @@ from typing import Any
 from provisioner.core.model import Observation, Result
 from provisioner.core.projects import LONGEST_NAME, SeenProject
 from provisioner.infisical.answers import not_understood
-from provisioner.infisical.parts import Asked, Reply, Unreadable, clean, is_uuid, read_envelope, read_json, text_of
+from provisioner.infisical.parts import Expected, Reply, Unreadable, clean, is_uuid, read_envelope, read_json, text_of
 from provisioner.infisical.refusals import read_refusal
 
 
 def read_projects(
-    asked: Asked,
+    asked: Expected,
     status: int,
     headers: Mapping[str, str],
     body: bytes,
@@ -34,7 +34,7 @@ def read_projects(
 
 
 def read_project(
-    asked: Asked,
+    asked: Expected,
     status: int,
     headers: Mapping[str, str],
     body: bytes,

@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 from provisioner.core.model import Action, Observation, Proof, Result
 from provisioner.core.rotations import Rotation
 from provisioner.infisical.answers import not_understood
-from provisioner.infisical.parts import Asked, Reply, Unreadable, clean, is_uuid, moment_of, read_json, text_of
+from provisioner.infisical.parts import Expected, Reply, Unreadable, clean, is_uuid, moment_of, read_json, text_of
 from provisioner.infisical.refusals import read_refusal
 
 # Refusals before OpenRouter is asked for a key begin like this: they are about the row, and no key was made.
@@ -25,7 +25,7 @@ _OWN_FAULT: Final = tuple(f"status code {status}" for status in (400, 401, 402, 
 
 
 def read_rotation(
-    asked: Asked,
+    asked: Expected,
     status: int,
     headers: Mapping[str, str],
     body: bytes,
@@ -70,7 +70,7 @@ def _lowered(*texts: str | None) -> list[str]:
 
 
 def read_rotations(
-    asked: Asked,
+    asked: Expected,
     status: int,
     headers: Mapping[str, str],
     body: bytes,
@@ -95,7 +95,7 @@ def _listed(data: Any) -> list[Any]:
     return listed
 
 
-def _refined(asked: Asked, seen: Observation) -> Observation:
+def _refined(asked: Expected, seen: Observation) -> Observation:
     """Refine a refusal for rotations; an answer that is not Infisical's own stays unchanged."""
     if asked.action is Action.CREATE and seen.proof is not Proof.REFUSED:
         return seen

@@ -147,7 +147,7 @@ async def test_a_worker_folds(database: Database, monkeypatch: pytest.MonkeyPatc
             return not await count(it.session, "count_changes")
 
         await it.done()
-        it.time.jump(maintenance.FOLDING)
+        it.time.jump(maintenance.FOLD_INTERVAL)
         await eventually(folded)
 
 

@@ -37,7 +37,7 @@ from provisioner.core.rotations import (
     marked,
 )
 from provisioner.core.skew import Reading
-from provisioner.infisical.parts import Asked
+from provisioner.infisical.parts import Expected
 from provisioner.infisical.rotation_answers import read_rotation
 from provisioner.infisical.rotations import create_body, update_body
 from provisioner.postgres.kinds import ROTATIONS
@@ -184,7 +184,7 @@ def refusal(status: int, error: str, message: object) -> bytes:
 
 def read(status: int, body: bytes, action: Action = Action.CREATE, headers: Any = None) -> Any:
     """Read the answer to a call for the usual rotation."""
-    return read_rotation(Asked(action, PROJECT, "openrouter"), status, headers or JSON, body)
+    return read_rotation(Expected(action, PROJECT, "openrouter"), status, headers or JSON, body)
 
 
 def test_what_was_made_and_what_was_found() -> None:

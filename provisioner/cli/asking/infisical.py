@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from provisioner.infisical.connections import Found
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
-    from provisioner.targets import Lines, Way
+    from provisioner.targets import InfisicalAccess, TargetLines
 
 AT_ONCE: Final = 8  # reads in flight
 PATIENCE: Final = 5  # consecutive projects without an answer, after which the target is given up
@@ -52,7 +52,9 @@ class Surveyor:
     `whole` is false if there is no list of a whole organization.
     """
 
-    def __init__(self, way: "Way", *, rotations: "Way | None" = None, whole: bool = True) -> None:
+    def __init__(
+        self, way: "InfisicalAccess", *, rotations: "InfisicalAccess | None" = None, whole: bool = True
+    ) -> None:
         self.rotations = Surveyor(rotations, whole=False) if rotations else self
         self._name = way.name
         self._reads = way.reads
@@ -238,7 +240,7 @@ async def opened(
     vault: "NamedVault | None" = None,
     *,
     shared: bool = True,
-) -> "AsyncIterator[Lines]":
+) -> "AsyncIterator[TargetLines]":
     """Open a target as a worker does; reading needs no credential. `shared` is false if we count permits alone."""
     from provisioner.credentials.vault import NamedVault
     from provisioner.observe.logs import configure_logging

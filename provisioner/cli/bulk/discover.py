@@ -169,10 +169,10 @@ def _target(settings: "Settings", given: str | None) -> str:
 
 
 def _write(target: str, projects: Sequence[SeenProject], form: Form, output: Path | None) -> None:
-    from provisioner.reports.files import opened, telling
+    from provisioner.reports.files import opened, write_errors
     from provisioner.reports.forms import begin_rows
 
-    with opened(output) as stream, telling(stream.name):
+    with opened(output) as stream, write_errors(stream.name):
         writer = begin_rows(form, stream, COLUMNS)
         for project in projects:
             writer.write((target, project.id, project.name or None))

@@ -12,7 +12,7 @@ from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, load, open_da
 from provisioner.cli.terminal.output import several, tell_detail
 from provisioner.postgres.filters import Filter
 from provisioner.reports.document import Heading
-from provisioner.reports.files import opened, telling
+from provisioner.reports.files import opened, write_errors
 from provisioner.reports.forms import Form, begin, form_of
 
 if TYPE_CHECKING:
@@ -165,10 +165,10 @@ async def write_report(
             causes = await snapshot.causes() if form is Form.HTML else {}
             heading = Heading(title=title, made_at=snapshot.at, asked=asked, states=states, causes=causes)
             # Errors of the file must not be mistaken for errors of the database.
-            with telling(stream.name):
+            with write_errors(stream.name):
                 writer = begin(form, stream, columns, heading=heading, bom=bom)
             async for row in snapshot.rows:
-                with telling(stream.name):
+                with write_errors(stream.name):
                     writer.write(row)
-            with telling(stream.name):
+            with write_errors(stream.name):
                 writer.end()

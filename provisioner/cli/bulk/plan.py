@@ -10,7 +10,7 @@ from provisioner.cli.bulk.lines import BulkFile, File, FileFormat, Line, checked
 from provisioner.cli.bulk.obstacles import forewarned, wrong_keys
 from provisioner.cli.bulk.plan_report import Plan, tell_plan
 from provisioner.cli.bulk.sorted_lines import Projects, SortedLines, sorted_lines
-from provisioner.cli.look.findings import Unasked
+from provisioner.cli.look.findings import Unqueried
 from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
 from provisioner.cli.terminal.progress import counting
 from provisioner.core.comparison import PlannedOutcome, Project, planned_outcome
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from provisioner.cli.asking.infisical import Surveyor
     from provisioner.core.secret import Secret
     from provisioner.postgres.pool import Database
-    from provisioner.postgres.recorded import Asked
+    from provisioner.postgres.recorded import ExistingRequest
     from provisioner.settings import Settings
 
 CHUNK: Final = 500  # projects between two queries of the table
@@ -87,7 +87,7 @@ async def _plan(settings: "Settings", wanted: SortedLines, result: Plan, *, quie
             for target, projects, connections in targets:
                 if target not in settings.targets:
                     problem = f"target {target} is not in the settings of this host"
-                    result.unasked.append(Unasked(target, None, connections, problem))
+                    result.unasked.append(Unqueried(target, None, connections, problem))
                     continue
                 result.projects += projects
                 async with surveying(settings, database, target) as surveyor:
@@ -111,7 +111,7 @@ async def _ask(database: "Database", surveyor: "Surveyor", target: str, projects
     def tell(project_id: str, project: Project | None, problem: str) -> None:
         names = projects[project_id]
         if project is None:
-            result.unasked.append(Unasked(target, project_id, len(names), problem))
+            result.unasked.append(Unqueried(target, project_id, len(names), problem))
             return
         for name, line in names.items():
             what, pending = _prospect(line, project, asked.get((project_id, name)))
@@ -122,7 +122,7 @@ async def _ask(database: "Database", surveyor: "Surveyor", target: str, projects
 
     def tell_name(project_id: str, name: str, seen: Observation) -> None:
         if seen.result not in _ANSWERS:
-            result.unasked.append(Unasked(target, project_id, 1, seen.message))
+            result.unasked.append(Unqueried(target, project_id, 1, seen.message))
             return
         line, found = projects[project_id][name], seen.connection
         project = Project.of([found] if found else [])
@@ -133,7 +133,7 @@ async def _ask(database: "Database", surveyor: "Surveyor", target: str, projects
     await surveyor.look_up(free, tell_name)
 
 
-def _prospect(line: Line, project: Project, asked: "Asked | None") -> tuple[PlannedOutcome, bool]:
+def _prospect(line: Line, project: Project, asked: "ExistingRequest | None") -> tuple[PlannedOutcome, bool]:
     recorded = asked.connection_id if asked and asked.status == "succeeded" else None
     what = planned_outcome(line.name, line.on_conflict, project, recorded_id=recorded)
     return what, asked is not None and asked.status == "pending"

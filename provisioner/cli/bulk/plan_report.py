@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from provisioner.cli.bulk.lines import Line
-from provisioner.cli.look.findings import SHOWN, Unasked, tell_more, tell_unasked
+from provisioner.cli.look.findings import SHOWN, Unqueried, tell_more, tell_unasked
 from provisioner.cli.terminal.output import print_json, say, several, tell_detail, tell_error, tell_warning
 from provisioner.core.comparison import PlannedOutcome
 from provisioner.core.model import Connection
@@ -44,7 +44,7 @@ class Plan:
     counts: Counter[PlannedOutcome] = field(default_factory=Counter)
     work: Counter[str] = field(default_factory=Counter)
     bad: dict[PlannedOutcome, list[tuple[Line, str | None]]] = field(default_factory=dict)
-    unasked: list[Unasked] = field(default_factory=list)
+    unasked: list[Unqueried] = field(default_factory=list)
     outside: list[Line] = field(default_factory=list)
     projects: int = 0
     seconds_left: float | None = None

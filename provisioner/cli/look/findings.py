@@ -19,7 +19,7 @@ _LEFT_ALONE: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Unasked:
+class Unqueried:
     """Requests whose project could not be queried, or (`project_id` None) whose target."""
 
     target: str
@@ -65,7 +65,7 @@ class Verified:
     rotations: int = 0
     projects: set[tuple[str, str]] = field(default_factory=set)
     findings: list[Finding] = field(default_factory=list)
-    unasked: list[Unasked] = field(default_factory=list)
+    unasked: list[Unqueried] = field(default_factory=list)
     unknown_keys: Counter[str] = field(default_factory=Counter)
     repaired: Mapping[int, str] | None = None
 
@@ -144,7 +144,7 @@ def _tell_repaired(verified: Verified) -> None:
         tell_more(len(findings))
 
 
-def tell_unasked(unasked: Sequence[Unasked]) -> None:
+def tell_unasked(unasked: Sequence[Unqueried]) -> None:
     """Report how many requests could not be looked up, and why."""
     if not unasked:
         return

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from provisioner.cli.look.findings import Finding, Unasked, Verified, tell_verified
+from provisioner.cli.look.findings import Finding, Unqueried, Verified, tell_verified
 from provisioner.cli.terminal.filters import filtering, tell_unknown_of
 from provisioner.cli.terminal.frame import DONE, NOT_DONE, PARTLY, Config, Json, load, open_database, run_async
 from provisioner.cli.terminal.progress import counting
@@ -89,7 +89,7 @@ async def _compare_all(
                 if target not in settings.targets:
                     requests = sum(map(len, projects.values()))
                     problem = f"target {target} is not in the settings of this host"
-                    verified.unasked.append(Unasked(target, None, requests, problem))
+                    verified.unasked.append(Unqueried(target, None, requests, problem))
                     continue
                 if target not in surveyors:
                     surveyors[target] = await stack.enter_async_context(surveying(settings, database, target))
@@ -127,7 +127,7 @@ async def _compare(
         recorded = projects[project_id]
         advance(len(recorded))
         if project is None:
-            verified.unasked.append(Unasked(target, project_id, len(recorded), problem))
+            verified.unasked.append(Unqueried(target, project_id, len(recorded), problem))
             return
         verified.projects.add((target, project_id))
         verified.compared += len(recorded)

@@ -31,7 +31,7 @@ _WORDS: Final = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class TargetAnswers:
     """What a target reported: the identity's projects, and their contents.
 
     `organization` has the projects with connections; None if the identity may not list those of the organization.
@@ -117,7 +117,7 @@ def _some(lines: Sequence[Line]) -> Iterator[str]:
 
 
 async def look_ahead(
-    settings: "Settings", database: "Database", lines: Sequence[Line], told: Mapping[str, Told] | None = None
+    settings: "Settings", database: "Database", lines: Sequence[Line], told: Mapping[str, TargetAnswers] | None = None
 ) -> Ahead:
     """Query the table and each target; `told` has earlier answers. Raises as `ask` does."""
     ahead = Ahead(requests=len(lines))
@@ -151,7 +151,7 @@ async def _unknown(database: "Database", target: str, lines: Sequence[Line], ahe
     return list(fresh.values())
 
 
-def _judge(line: Line, told: Told, ahead: Ahead) -> None:
+def _judge(line: Line, told: TargetAnswers, ahead: Ahead) -> None:
     if why := told.missing.get(line.credential):
         sealed = line.credential.startswith(SEALED)
         reason = f"{'its API key' if sealed else f'credential {line.credential}'}: {why}"
@@ -185,7 +185,7 @@ def question(ahead: Ahead) -> str:
     )
 
 
-async def ask(settings: "Settings", database: "Database", target: str, requests: Iterable[Request]) -> Told:
+async def ask(settings: "Settings", database: "Database", target: str, requests: Iterable[Request]) -> TargetAnswers:
     """Log in once, read two lists, and check whether these requests' keys are available and are management keys.
 
     Raises `SettingsError`, `TargetUnusable` with what to do, `DatabaseUnavailable` and `DatabaseUnusable`.
@@ -197,7 +197,7 @@ async def ask(settings: "Settings", database: "Database", target: str, requests:
         surveyor, asker = Surveyor(found.way), key_asker(settings, settings.targets[target].url)
         projects = await surveyor.projects(None)
         keys = await ask_about_keys(found.connections.vault, asker, requests)
-        return Told(
+        return TargetAnswers(
             projects={project.id.lower(): project for project in projects},
             organization=await surveyor.organization(),
             missing={**keys.missing, **keys.refused},
@@ -205,7 +205,7 @@ async def ask(settings: "Settings", database: "Database", target: str, requests:
 
 
 async def without_connection(
-    settings: "Settings", database: "Database", target: str, told: Told, projects: Sequence[SeenProject]
+    settings: "Settings", database: "Database", target: str, told: TargetAnswers, projects: Sequence[SeenProject]
 ) -> Sequence[SeenProject]:
     """Return the projects without an OpenRouter connection: at most one more read per project."""
     empty: dict[str, bool] = {}

@@ -30,7 +30,7 @@ from provisioner.intake.rows import Row
 
 if TYPE_CHECKING:
     from provisioner.cli.bulk.lines import Line
-    from provisioner.cli.onboard.ahead import Ahead, Told
+    from provisioner.cli.onboard.ahead import Ahead, TargetAnswers
     from provisioner.core.reports import Leftovers
     from provisioner.settings import Settings
 
@@ -165,7 +165,7 @@ def _onboard(order: Order, config: Path | None) -> int:
     if order.file is None and order.target not in settings.targets:
         raise typer.BadParameter(f"there is no target {order.target}; configured are {', '.join(settings.targets)}")
     run_async(_prepare(settings))
-    told: dict[str, Told] = {}
+    told: dict[str, TargetAnswers] = {}
     with _source(order, settings, told) as checked:
         if checked.bad and not order.skip_invalid:
             return _refuse(checked)
@@ -217,7 +217,7 @@ async def _prepare(settings: "Settings") -> None:
 
 
 @contextmanager
-def _source(order: Order, settings: "Settings", told: "dict[str, Told]") -> Iterator[CheckedFile]:
+def _source(order: Order, settings: "Settings", told: "dict[str, TargetAnswers]") -> Iterator[CheckedFile]:
     """Provide the requests, checked: from the file, or one for each of Infisical's projects."""
     from provisioner.cli.setup.keys import sealer
 
@@ -230,7 +230,7 @@ def _source(order: Order, settings: "Settings", told: "dict[str, Told]") -> Iter
         yield checked
 
 
-async def _projects(order: Order, settings: "Settings", told: "dict[str, Told]") -> CheckedFile:
+async def _projects(order: Order, settings: "Settings", told: "dict[str, TargetAnswers]") -> CheckedFile:
     from uuid import UUID
 
     from provisioner.cli.onboard.ahead import ask, without_connection
@@ -268,7 +268,7 @@ def _refuse(checked: CheckedFile) -> int:
     return NOT_DONE
 
 
-async def _look(settings: "Settings", lines: "Sequence[Line]", told: "Mapping[str, Told]") -> "Ahead":
+async def _look(settings: "Settings", lines: "Sequence[Line]", told: "Mapping[str, TargetAnswers]") -> "Ahead":
     from provisioner.cli.onboard.ahead import look_ahead
 
     async with open_database(settings) as database:

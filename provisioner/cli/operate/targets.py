@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
 from provisioner.cli.terminal.output import local_time, print_json, say, tell_error
 from provisioner.postgres import operations
-from provisioner.postgres.operations import Hold, Limit
+from provisioner.postgres.operations import Limit, PauseState
 from provisioner.settings.values import MOST_IN_FLIGHT, RateLimit, parse_limit
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ async def _hold(
     return DONE
 
 
-def _held(target: str, operation: str, done: Hold) -> str:
+def _held(target: str, operation: str, done: PauseState) -> str:
     since = f"since {local_time(done.paused_at)} by {done.paused_by}" if done.paused_at else ""
     if operation == "pause":
         if done.changed:

@@ -21,7 +21,7 @@ from provisioner.settings import SettingsError
 if TYPE_CHECKING:
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
-    from provisioner.targets import Lines, Way
+    from provisioner.targets import InfisicalAccess, TargetLines
     from provisioner.worker.target import Target
 
 LONGEST: Final = 70.0  # seconds to wait for a permit: slightly more than a window
@@ -49,7 +49,9 @@ async def check_target(
         yield problem("identity", str(error))
 
 
-async def _opened(settings: "Settings", lines: "Lines", project: str | None, *, metered: bool) -> AsyncIterator[Check]:
+async def _opened(
+    settings: "Settings", lines: "TargetLines", project: str | None, *, metered: bool
+) -> AsyncIterator[Check]:
     way = lines.way
     seen = await _read(way, lambda: way.connections.get(NOBODY), metered=metered)
     if seen is None or seen.result not in _ANSWERS:
@@ -92,7 +94,9 @@ def _login(settings: "Settings", name: str) -> str:
     return "logged in (one login; three that fail in a row would lock this identity for 5 minutes)"
 
 
-async def _read(way: "Way", call: Callable[[], Awaitable[Observation]], *, metered: bool) -> Observation | None:
+async def _read(
+    way: "InfisicalAccess", call: Callable[[], Awaitable[Observation]], *, metered: bool
+) -> Observation | None:
     """Make one call within the read budget; None if there was no permit for a whole window."""
     if not metered:
         return await call()
