@@ -89,6 +89,7 @@ CREATE FUNCTION provisioner.broken_rule(r provisioner.connection_requests) RETUR
         WHEN r.priority IS NULL OR r.priority = -32768 THEN 'priority'
         WHEN length(r.batch) NOT BETWEEN 1 AND 200 THEN 'batch'
         WHEN length(r.project_name) NOT BETWEEN 1 AND 200 OR r.project_name ~ '[\u0001-\u001F\u007F-\u009F]' THEN 'project_name'
+        WHEN length(r.requested_by) > 200 THEN 'requested_by'
         WHEN r.wanted IS NULL OR r.wanted NOT IN ('present', 'absent') THEN 'wanted'
         WHEN r.not_before < '0001-01-02 00:00:00+00' OR r.not_before >= '9999-01-01 00:00:00+00' THEN 'not_before'
         WHEN r.created_at < '0001-01-02 00:00:00+00' OR r.created_at >= '9999-01-01 00:00:00+00' THEN 'created_at'
@@ -836,6 +837,7 @@ DECLARE
         WHEN 'priority' THEN 'must be a number from -32767 to 32767; 0 is the default'
         WHEN 'batch' THEN 'must be 1 to 200 characters'
         WHEN 'project_name' THEN 'must be one line of 1 to 200 characters'
+        WHEN 'requested_by' THEN 'must be at most 200 characters'
         WHEN 'not_before' THEN 'must be a point in time before the year 9999; infinity is none'
         WHEN 'created_at' THEN 'must be a point in time before the year 9999; infinity is none'
         WHEN 'wanted' THEN 'must be present or absent'
@@ -1068,20 +1070,22 @@ CREATE TABLE provisioner.rotation_requests (
     error_message text,
     finished_at timestamp with time zone,
     CONSTRAINT rotation_requests_batch_check CHECK (((length(batch) >= 1) AND (length(batch) <= 200))),
-    CONSTRAINT rotation_requests_created_at_check CHECK (isfinite(created_at)),
+    CONSTRAINT rotation_requests_created_at_check CHECK (((created_at >= '0001-01-02 00:00:00+00'::timestamp with time zone) AND (created_at < '9999-01-01 00:00:00+00'::timestamp with time zone))),
     CONSTRAINT rotation_requests_description_check CHECK ((provisioner.utf16_length(description) <= 255)),
     CONSTRAINT rotation_requests_environment_check CHECK (((environment ~ '^[a-z0-9]+(-[a-z0-9]+)*$'::text) AND (length(environment) <= 64))),
     CONSTRAINT rotation_requests_interval_days_check CHECK (((interval_days >= 1) AND (interval_days <= 3650))),
     CONSTRAINT rotation_requests_key_name_check CHECK (((key_name ~ '\S'::text) AND (length(key_name) <= 200))),
     CONSTRAINT rotation_requests_limit_reset_check CHECK ((limit_reset = ANY (ARRAY['daily'::text, 'weekly'::text, 'monthly'::text]))),
     CONSTRAINT rotation_requests_name_check CHECK (((length(name) <= 64) AND (name ~ '^[a-z0-9]+(-[a-z0-9]+)*$'::text))),
-    CONSTRAINT rotation_requests_not_before_check CHECK (isfinite(not_before)),
+    CONSTRAINT rotation_requests_not_before_check CHECK (((not_before >= '0001-01-02 00:00:00+00'::timestamp with time zone) AND (not_before < '9999-01-01 00:00:00+00'::timestamp with time zone))),
     CONSTRAINT rotation_requests_on_conflict_check CHECK ((on_conflict = ANY (ARRAY['fail'::text, 'adopt'::text]))),
     CONSTRAINT rotation_requests_priority_check CHECK ((priority > '-32768'::integer)),
     CONSTRAINT rotation_requests_project_name_check CHECK ((((length(project_name) >= 1) AND (length(project_name) <= 200)) AND (project_name !~ '[\u0001-\u001F\u007F-\u009F]'::text))),
+    CONSTRAINT rotation_requests_requested_by_check CHECK ((length(requested_by) <= 200)),
+    CONSTRAINT rotation_requests_rotate_at_check CHECK ((rotate_at < '24:00:00'::time without time zone)),
     CONSTRAINT rotation_requests_secret_name_check CHECK ((secret_name ~ '^[^:/\s]{1,200}$'::text)),
     CONSTRAINT rotation_requests_secret_path_check CHECK (((secret_path ~ '^/([^/\s]+/)*[^/\s]*$'::text) AND (length(secret_path) <= 500))),
-    CONSTRAINT rotation_requests_spend_limit_check CHECK (((spend_limit > (0)::numeric) AND (spend_limit < '1000000000'::numeric))),
+    CONSTRAINT rotation_requests_spend_limit_check CHECK (((spend_limit >= 0.000001) AND (spend_limit < '1000000000'::numeric))),
     CONSTRAINT rotation_requests_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'succeeded'::text, 'failed'::text, 'cancelled'::text, 'removed'::text]))),
     CONSTRAINT rotation_requests_target_check CHECK ((target ~ '^[a-z0-9][a-z0-9-]{0,62}$'::text)),
     CONSTRAINT rotation_requests_wanted_check CHECK ((wanted = ANY (ARRAY['present'::text, 'absent'::text])))

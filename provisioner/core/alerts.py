@@ -7,6 +7,8 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from provisioner.core.text import several
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
@@ -84,7 +86,7 @@ def alert_messages(status: Status) -> tuple[str, ...]:
     """Return the alerts as sentences that say what to do, with all failures in one sentence."""
     found = []
     if status.progress is not None and status.progress.failed:
-        count = _count(status.progress.failed, "request has", "requests have")
+        count = several(status.progress.failed, "request has", "requests have")
         codes = {failure.error_code for failure in status.failures}
         found.append(f"{count} failed: fix the cause, then run `provisioner retry {_which(codes)}`")
     return (*found, *(each.said for each in _others(status)))
@@ -93,7 +95,7 @@ def alert_messages(status: Status) -> tuple[str, ...]:
 def _failed(status: Status) -> Iterator[Alert]:
     for failure in status.failures:
         code = failure.error_code
-        count = _count(failure.requests, "request has", "requests have")
+        count = several(failure.requests, "request has", "requests have")
         said = f"{count} failed: fix the cause, then run `provisioner retry {_which({code})}`"
         yield Alert(kind=Kind.FAILED, subject=code, requests=failure.requests, said=said)
 
@@ -103,12 +105,12 @@ def _others(status: Status) -> Iterator[Alert]:
         yield Alert(
             kind=Kind.UNRECORDED,
             requests=number,
-            said=f"{_count(number, 'outcome', 'outcomes')} cannot be recorded, for example that of request"
+            said=f"{several(number, 'outcome')} cannot be recorded, for example that of request"
             f" {status.unrecorded.example_id}: {status.unrecorded.example}; remove the cause",
         )
     for outside in status.outside:
-        waits = _count(outside.requests, "request waits", "requests wait")
-        count = _count(outside.projects, "project", "projects")
+        waits = several(outside.requests, "request waits", "requests wait")
+        count = several(outside.projects, "project")
         said = (
             f"{waits} for {count} in which the machine identity of target {outside.target} may not create,"
             f" for example {outside.example}: add it there with a role that may create app connections;"
@@ -117,7 +119,7 @@ def _others(status: Status) -> Iterator[Alert]:
         yield Alert(kind=Kind.OUTSIDE, subject=outside.target, requests=outside.requests, said=said)
     for key in status.refused_keys:
         if key.requests:
-            count = _count(key.requests, "request waits", "requests wait")
+            count = several(key.requests, "request waits", "requests wait")
             said = f"{count} because OpenRouter refuses the key of credential {key.credential}: replace the key"
             yield Alert(kind=Kind.REFUSED, subject=key.credential, requests=key.requests, said=said)
     yield from _retried(status)
@@ -127,7 +129,7 @@ def _others(status: Status) -> Iterator[Alert]:
         yield Alert(kind=Kind.DRIFTED, requests=status.drifted, said=said, counted=count)
     if status.leaving:
         said = (
-            f"{_count(status.leaving, 'rotation', 'rotations')} may have left keys behind at OpenRouter that can spend"
+            f"{several(status.leaving, 'rotation')} may have left keys behind at OpenRouter that can spend"
             " money: `provisioner rotations --left-behind` says which; delete them there, then run"
             " `provisioner rotations ID… --deleted`"
         )
@@ -140,11 +142,11 @@ def _waiting(status: Status) -> Iterator[Alert]:
     for target in status.targets:
         name = target.target
         if target.pending and target.restricted:
-            count = _count(target.pending, "rotation waits", "rotations wait")
+            count = several(target.pending, "rotation waits", "rotations wait")
             said = f"{count} because the plan of Infisical at {name} has no secret rotations: {advice_for(PLAN)}"
             yield Alert(kind=Kind.HELD, subject=name, requests=target.pending, said=said)
         if target.pending and target.paused_at is not None:
-            count = _count(target.pending, "request waits", "requests wait")
+            count = several(target.pending, "request waits", "requests wait")
             said = f"target {name} is paused and {count} for it: `provisioner resume {name}` resumes it"
             yield Alert(kind=Kind.PAUSED, subject=name, requests=target.pending, said=said)
         if target.pending and not target.workers:
@@ -156,7 +158,7 @@ def _retried(status: Status) -> Iterator[Alert]:
     stuck = [each for each in status.retries if needs_a_person(each, status)]
     for code in dict.fromkeys(each.error_code for each in stuck):
         requests = sum(each.requests for each in stuck if each.error_code == code)
-        said = f"{_count(requests, 'request is', 'requests are')} retried with {code}: {advice_for(code)}"
+        said = f"{several(requests, 'request is', 'requests are')} retried with {code}: {advice_for(code)}"
         yield Alert(kind=Kind.RETRYING, subject=code, requests=requests, said=said)
 
 
@@ -192,17 +194,13 @@ def _incidents(status: Status) -> Iterator[str]:
             yield f"target {target.target} is over its rate limit: nothing is sent until the limit resets"
     for each in status.retries:
         if not each.quarantine and not _is_held(each, status) and not needs_a_person(each, status):
-            count = _count(each.requests, "request is", "requests are")
+            count = several(each.requests, "request is", "requests are")
             yield f"{count} retried with {each.error_code or 'no code'} at target {each.target}"
     if status.workers.lost:
-        count = _count(status.workers.lost, "worker was", "workers were")
+        count = several(status.workers.lost, "worker was", "workers were")
         yield f"{count} lost: other workers take over their requests"
 
 
 def _which(codes: Collection[str]) -> str:
     """Return the options that select the failed requests: by error code if they have one in common."""
     return " ".join(("--error", *codes)) if len(codes) == 1 and all(codes) else "--state failed"
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return " ".join((f"{number:,}", one if number == 1 else many))

@@ -86,18 +86,19 @@ class Holder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallReport:
-    """What one worker reports: the calls that ended since its last report, and those running now.
+    """What one worker reports: the calls that ended since its last report, those running now, and the slots it has.
 
     `accepted` of the `calls` that ended were accepted by the server, and took `elapsed` seconds in total. `failed`
     calls suggest that the server could not cope. Of these, `slow` ended in Infisical's own server errors after a long
     silence, and `lost` ended after one without an answer from Infisical. `refused` calls were never sent, because
     nothing listened. `metered` calls carried the limiter's headers. `quick`: at least one was answered promptly by a
     healthy server. `pressed`: all slots were in use at once. `oldest` is the age of the oldest running call, and
-    `ended_ago` the time since the last call ended, in seconds.
+    `ended_ago` the time since the last call ended, in seconds. Until the worker is answered it may fill its `slots`.
     """
 
     wanted: int = 0
     running: int = 0
+    slots: int = 0
     calls: int = 0
     accepted: int = 0
     elapsed: float = 0.0

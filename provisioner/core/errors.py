@@ -74,3 +74,8 @@ class CredentialUnavailable(ProvisionerError):
     def __init__(self, detail: str, *, retry_after: float = 0.0) -> None:
         super().__init__(detail)
         self.retry_after = retry_after
+
+
+def is_outage(error: BaseException | None) -> bool:
+    """Whether the database is unavailable, which passes by itself; a statement that it refuses is no outage."""
+    return isinstance(error, DatabaseUnavailable) and not isinstance(error, StatementRefused)

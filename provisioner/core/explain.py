@@ -6,6 +6,7 @@ from datetime import datetime
 
 from provisioner.core.alerts import advice_for
 from provisioner.core.requests import Detail
+from provisioner.core.text import several
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +187,7 @@ def _blockers(request: Detail, words: Formatters) -> Iterator[str]:
 
 
 def _tries(attempts: int) -> str:
-    return "1 create was sent" if attempts == 1 else f"{attempts:,} creates were sent"
+    return several(attempts, "create was sent", "creates were sent")
 
 
 _EXPLAIN = {

@@ -8,7 +8,7 @@ forecasts to users: change it whenever this changes.
 import math
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
@@ -239,17 +239,6 @@ def forecast_part(line: LineState, part: BatchPart) -> Forecast:
 def _served(waits: Waits, pace: Pace) -> float:
     """Return when the last of them is served: not before it is due, and not faster than the pace allows."""
     return max(waits.last + 1 / pace.ended, waits.first + waits.requests / pace.ended, pace.seconds(waits.requests))
-
-
-def together(forecasts: Iterable[Forecast]) -> Forecast:
-    """Combine the forecasts of lines that move side by side."""
-    latest = 0.0
-    first: NoForecast | None = None
-    for each in forecasts:
-        if each.why is not None and (first is None or each.why.order < first.order):
-            first = each.why
-        latest = max(latest, each.seconds or 0.0)
-    return Forecast(latest) if first is None else Forecast(None, first)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 from provisioner.core.alerts import Alert, Kind, advice_for
-from provisioner.core.text import printable, without_keys
+from provisioner.core.text import printable, several, without_keys
 
 # A batch that is loaded row by row may briefly have nothing pending, so it counts as finished after this long.
 FINISHED_DELAY: Final = timedelta(seconds=10)
@@ -166,8 +166,8 @@ def _attention(concern: Alert, since: datetime) -> Notice:
         subject=subject or "no error code",
         requests=_requests(concern.requests),
         counted=concern.counted,
-        rotations=_several(concern.requests, "rotation"),
-        outcomes=_several(concern.requests, "outcome"),
+        rotations=several(concern.requests, "rotation"),
+        outcomes=several(concern.requests, "outcome"),
         be="is" if concern.requests == 1 else "are",
         have="has" if concern.requests == 1 else "have",
         wait="waits" if concern.requests == 1 else "wait",
@@ -238,11 +238,7 @@ def _name(foreign: str) -> str:
 
 
 def _requests(number: int) -> str:
-    return _several(number, "request")
-
-
-def _several(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return several(number, "request")
 
 
 def _iso(moment: datetime | None) -> str | None:

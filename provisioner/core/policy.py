@@ -9,7 +9,7 @@ it is provably ours.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from provisioner.core.changes import STILL_TO_COME, after_change
 from provisioner.core.description import describe
@@ -101,6 +101,21 @@ class DecisionContext:
     target_works: bool = False
 
 
+class _Facts(NamedTuple):
+    """Everything that a decision depends on."""
+
+    claim: Claim
+    action: Action
+    observation: Observation
+    rules: Rules
+    context: DecisionContext
+
+    @property
+    def pause(self) -> float:
+        """The seconds to wait after trouble that is not the row's fault."""
+        return no_fault_pause(self.claim.attempt, jitter=self.context.jitter)
+
+
 def decide(
     claim: Claim, action: Action, observation: Observation, *, rules: Rules, context: DecisionContext
 ) -> Decision:
@@ -118,9 +133,10 @@ def decide(
         decision := after_change(claim, action, observation, marker=rules.marker, clock=context.clock, now=context.now)
     ):
         return decision
+    facts = _Facts(claim, action, observation, rules, context)
     if action is Action.CREATE and observation.proof is Proof.NONE and observation.result in _VERDICTS:
-        return _unknown(claim, action, observation, rules, context)
-    return plain_success(observation) or _DECIDE[observation.result](claim, action, observation, rules, context)
+        return _unknown(facts)
+    return plain_success(observation) or _DECIDE[observation.result](facts)
 
 
 def plain_success(observation: Observation) -> Succeed | None:
@@ -148,11 +164,9 @@ def no_fault_pause(attempt: int, *, jitter: float) -> float:
     return (0.5 + jitter / 2) * min(TROUBLE_CAP, DOUBT_PAUSE * 2.0 ** min(attempt - 1, 10))
 
 
-def _wrong_scope(
-    _claim: Claim, _action: Action, observation: Observation, _rules: Rules, _context: DecisionContext
-) -> Decision:
+def _wrong_scope(facts: _Facts) -> Decision:
     # An answer without a project proves little: an old server may omit the field, or a proxy may have mixed up answers.
-    return Do(action=Action.INSPECT, connection=_the(observation))
+    return Do(action=Action.INSPECT, connection=_the(facts.observation))
 
 
 def _after_inspect(claim: Claim, observation: Observation, rules: Rules, context: DecisionContext) -> Decision:
@@ -179,7 +193,7 @@ def _after_inspect(claim: Claim, observation: Observation, rules: Rules, context
         if named.project_id.lower() == claim.request.project_id.lower():
             return Succeed(connection=named)
     message = "the create was answered without a project, and what it named is not this request's connection"
-    return _unknown(claim, Action.CREATE, replace(observation, message=message), rules, context)
+    return _unknown(_Facts(claim, Action.CREATE, replace(observation, message=message), rules, context))
 
 
 def _waits(claim: Claim, observation: Observation, context: DecisionContext, *, absent_for: float = 0.0) -> float:
@@ -207,29 +221,25 @@ def _after_remove(claim: Claim, observation: Observation, context: DecisionConte
     )
 
 
-def _updated(
-    _claim: Claim, _action: Action, observation: Observation, _rules: Rules, _context: DecisionContext
-) -> Decision:
+def _updated(facts: _Facts) -> Decision:
     # Only somebody else's connection is ever replaced.
-    return Succeed(connection=_the(observation), adopted=True)
+    return Succeed(connection=_the(facts.observation), adopted=True)
 
 
-def _name_taken(
-    _claim: Claim, _action: Action, _seen: Observation, _rules: Rules, _context: DecisionContext
-) -> Decision:
+def _name_taken(_facts: _Facts) -> Decision:
     return Do(action=Action.IDENTIFY)
 
 
-def _found(claim: Claim, _action: Action, observation: Observation, rules: Rules, context: DecisionContext) -> Decision:
-    connection, request = _the(observation), claim.request
+def _found(facts: _Facts) -> Decision:
+    connection, request = _the(facts.observation), facts.claim.request
     recorded = request.recorded_id is not None and connection.id.lower() == request.recorded_id.lower()
-    if recorded or is_ours(claim, connection, marker=rules.marker, clock=context.clock):
-        if request.edits.credential and not (recorded or claim.cancelled):
+    if recorded or is_ours(facts.claim, connection, marker=facts.rules.marker, clock=facts.context.clock):
+        if request.edits.credential and not (recorded or facts.claim.cancelled):
             return Do(action=Action.UPDATE, connection=connection)  # it was made with an earlier key
         return Succeed(connection=connection, adopted=recorded and request.adopted)
-    if claim.cancelled:
+    if facts.claim.cancelled:
         return Cancel()
-    match claim.request.on_conflict:
+    match facts.claim.request.on_conflict:
         case OnConflict.ADOPT:
             return Succeed(connection=connection, adopted=True)
         case OnConflict.REPLACE:
@@ -242,103 +252,85 @@ def _found(claim: Claim, _action: Action, observation: Observation, rules: Rules
             )
 
 
-def _other_app(claim: Claim, _action: Action, _seen: Observation, _rules: Rules, _context: DecisionContext) -> Decision:
-    if claim.cancelled:
+def _other_app(facts: _Facts) -> Decision:
+    if facts.claim.cancelled:
         return Cancel()
     return Fail(
         code=ErrorCode.NAME_CONFLICT,
-        message=f"the project already has a connection {claim.request.name!r} of another app;"
+        message=f"the project already has a connection {facts.claim.request.name!r} of another app;"
         " rename one of them and retry",
     )
 
 
-def _absent(claim: Claim, action: Action, observation: Observation, rules: Rules, context: DecisionContext) -> Decision:
-    if action is not Action.LOOK_UP:
-        message = f"the name is taken, but the connection that has it cannot be seen: {observation.message}"
-        return _again(claim, ErrorCode.GAVE_UP, message, rules, context)
-    if not claim.cancelled:
+def _absent(facts: _Facts) -> Decision:
+    if facts.action is not Action.LOOK_UP:
+        message = f"the name is taken, but the connection that has it cannot be seen: {facts.observation.message}"
+        return _again(facts, ErrorCode.GAVE_UP, message)
+    if not facts.claim.cancelled:
         return Do(action=Action.CREATE)
     # After a cancellation nothing looks again, so this look-up is the last only if no commit can follow.
-    if pause := late_commit_wait(claim, context.now):
+    if pause := late_commit_wait(facts.claim, facts.context.now):
         return Retry(delay=pause, message=STILL_TO_COME)
     return Cancel()
 
 
-def _own_trouble(
-    claim: Claim, _action: Action, observation: Observation, rules: Rules, context: DecisionContext
-) -> Decision:
-    return _again(claim, _OWN_TROUBLE[observation.result], observation.message, rules, context)
+def _own_trouble(facts: _Facts) -> Decision:
+    return _again(facts, _OWN_TROUBLE[facts.observation.result], facts.observation.message)
 
 
-def _invalid(
-    _claim: Claim, _action: Action, observation: Observation, _rules: Rules, _context: DecisionContext
-) -> Decision:
-    return Fail(code=ErrorCode.INVALID_REQUEST, message=observation.message)
+def _invalid(facts: _Facts) -> Decision:
+    return Fail(code=ErrorCode.INVALID_REQUEST, message=facts.observation.message)
 
 
-def _plan_restricted(
-    claim: Claim, _action: Action, observation: Observation, _rules: Rules, context: DecisionContext
-) -> Decision:
+def _plan_restricted(facts: _Facts) -> Decision:
     # The plan applies to the whole organization, so no row is at fault: the breaker opens, and all wait for another
     # plan.
-    pause = no_fault_pause(claim.attempt, jitter=context.jitter)
-    return Retry(delay=pause, message=observation.message, code=ErrorCode.PLAN_RESTRICTED)
+    pause = facts.pause
+    return Retry(delay=pause, message=facts.observation.message, code=ErrorCode.PLAN_RESTRICTED)
 
 
-def _secret_exists(
-    _claim: Claim, _action: Action, observation: Observation, _rules: Rules, _context: DecisionContext
-) -> Decision:
-    return Fail(code=ErrorCode.SECRET_EXISTS, message=observation.message)
+def _secret_exists(facts: _Facts) -> Decision:
+    return Fail(code=ErrorCode.SECRET_EXISTS, message=facts.observation.message)
 
 
-def _no_fault(
-    claim: Claim, _action: Action, observation: Observation, _rules: Rules, context: DecisionContext
-) -> Decision:
-    return Retry(delay=no_fault_pause(claim.attempt, jitter=context.jitter), message=observation.message)
+def _no_fault(facts: _Facts) -> Decision:
+    return Retry(delay=facts.pause, message=facts.observation.message)
 
 
-def _throttled(
-    _claim: Claim, _action: Action, observation: Observation, _rules: Rules, _context: DecisionContext
-) -> Decision:
+def _throttled(facts: _Facts) -> Decision:
     # Back in line at once: the blocked budget already delays everything, and the row has lost nothing.
-    return Retry(delay=0.0, message=observation.message)
+    return Retry(delay=0.0, message=facts.observation.message)
 
 
-def _unknown(
-    claim: Claim, _action: Action, observation: Observation, rules: Rules, context: DecisionContext
-) -> Decision:
-    if context.target_works:
+def _unknown(facts: _Facts) -> Decision:
+    if facts.context.target_works:
         # Other requests succeed, so the server cannot handle this one.
-        return _again(claim, ErrorCode.OUTCOME_UNKNOWN, observation.message, rules, context)
-    pause = no_fault_pause(claim.attempt, jitter=context.jitter)
-    return Retry(delay=pause, message=observation.message, code=ErrorCode.OUTCOME_UNKNOWN)
+        return _again(facts, ErrorCode.OUTCOME_UNKNOWN, facts.observation.message)
+    pause = facts.pause
+    return Retry(delay=pause, message=facts.observation.message, code=ErrorCode.OUTCOME_UNKNOWN)
 
 
-def _no_key(
-    _claim: Claim, _action: Action, observation: Observation, _rules: Rules, _context: DecisionContext
-) -> Decision:
-    unknown = observation.result is Result.CREDENTIAL_UNKNOWN
+def _no_key(facts: _Facts) -> Decision:
+    unknown = facts.observation.result is Result.CREDENTIAL_UNKNOWN
     code = ErrorCode.CREDENTIAL_UNKNOWN if unknown else ErrorCode.CREDENTIAL_UNREADABLE
-    return Fail(code=code, message=observation.message)
+    return Fail(code=code, message=facts.observation.message)
 
 
-def _credential_away(
-    claim: Claim, _action: Action, observation: Observation, _rules: Rules, context: DecisionContext
-) -> Decision:
+def _credential_away(facts: _Facts) -> Decision:
     # The place where the key is kept is unreachable, which is never the row's fault.
-    pause = max(observation.retry_after or 0.0, no_fault_pause(claim.attempt, jitter=context.jitter))
-    return Retry(delay=pause, message=observation.message)
+    pause = max(facts.observation.retry_after or 0.0, facts.pause)
+    return Retry(delay=pause, message=facts.observation.message)
 
 
-def _again(claim: Claim, code: ErrorCode, message: str, rules: Rules, context: DecisionContext) -> Decision:
+def _again(facts: _Facts, code: ErrorCode, message: str) -> Decision:
     """Retry the row's own trouble until its patience runs out."""
-    failures = claim.failures + 1
-    streak = streak_after(claim, code)
-    patience = PATIENCE_BY_CODE.get(code, Patience(attempts=rules.max_attempts))
-    tried_for = (context.now - claim.first_tried_at).total_seconds()
-    if failures >= rules.max_attempts or (streak >= patience.attempts and tried_for >= patience.seconds):
+    failures = facts.claim.failures + 1
+    streak = streak_after(facts.claim, code)
+    patience = PATIENCE_BY_CODE.get(code, Patience(attempts=facts.rules.max_attempts))
+    tried_for = (facts.context.now - facts.claim.first_tried_at).total_seconds()
+    if failures >= facts.rules.max_attempts or (streak >= patience.attempts and tried_for >= patience.seconds):
         return Fail(code=code, message=message)
-    pause = max(backoff(failures, rules=rules, jitter=context.jitter), DOUBT_PAUSE / 2)
+    pause = max(backoff(failures, rules=facts.rules, jitter=facts.context.jitter), DOUBT_PAUSE / 2)
     return Retry(delay=pause, message=message, code=code, counted=True)
 
 
@@ -348,7 +340,7 @@ def _the(observation: Observation) -> Connection:
     return observation.connection
 
 
-_DECIDE: Final[dict[Result, Callable[[Claim, Action, Observation, Rules, DecisionContext], Decision]]] = {
+_DECIDE: Final[dict[Result, Callable[[_Facts], Decision]]] = {
     Result.UPDATED: _updated,
     Result.REMOVED: _no_fault,
     Result.IN_USE: _invalid,

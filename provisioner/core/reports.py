@@ -8,6 +8,7 @@ from typing import Final
 from provisioner.core.forecast import LineState as ForecastLine, NoForecast, obstacle
 from provisioner.core.pacing import MIN_SHARE
 from provisioner.core.queue_values import OperatorLimit
+from provisioner.core.text import several
 
 # The states of `Progress`, in the order in which people are told of them.
 STATES: Final = (
@@ -276,7 +277,7 @@ class Status:
     def drifted_words(self) -> str:
         """How many of each kind differ from what was recorded, such as: 2 connections and 1 rotation are."""
         kinds = (("connection", self.drifted - self.drifted_rotations), ("rotation", self.drifted_rotations))
-        parts = [f"{number:,} {kind}{'' if number == 1 else 's'}" for kind, number in kinds if number]
+        parts = [several(number, kind) for kind, number in kinds if number]
         return f"{' and '.join(parts)} {'is' if self.drifted == 1 else 'are'}"
 
 

@@ -47,6 +47,11 @@ class RotationRequest(Request):
         return "rotation"
 
     @property
+    def folder(self) -> tuple[str, str]:
+        """Where it is in its project."""
+        return (self.environment, self.secret_path)
+
+    @property
     def taking_over(self) -> str:
         """None: somebody else's rotation is never replaced, because its key is in use."""
         return str(OnConflict.ADOPT)

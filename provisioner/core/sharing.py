@@ -31,8 +31,8 @@ SPREAD: Final = 0.5
 LONGEST_SPREAD: Final = 0.5
 # A server that handles more than this in flight has no pool that simultaneous calls could exhaust: nothing is spread.
 SPREAD_LIMIT: Final = 32
-# A worker comes back after this many seconds if it has nothing to do, nothing moves, the limit may change, or it waits
-# for a slot.
+# A worker comes back at once if it has slots to hand over. Otherwise it does after this many seconds, if it has nothing
+# to do, nothing moves, the limit may change, or it waits for a slot.
 IDLE_PAUSE: Final = 60.0
 CALM: Final = 1.0
 LIVELY: Final = 0.25
@@ -81,11 +81,14 @@ def exchange(
     ceiling = state.ceiling(rules, now)
     state = replace(state, limit=max(1, min(state.limit, ceiling)))
     slots, awaited, short = _part(state, mine, told, others, int(now / TURN))
-    me = replace(mine, held=max(slots, told.running), wanted=told.wanted, running=told.running)
+    # Until it hears of it, it may begin calls in all slots that it has: the others get them when it tells next.
+    me = replace(mine, held=max(slots, told.running, told.slots), wanted=told.wanted, running=told.running)
     kept = (*others, me) if me.held or me.wanted or me.running else others
     state = replace(state, holders=tuple(sorted(kept, key=lambda each: each.worker)))
     widening = state.limit < ceiling and not state.stalls(now)
-    if not (told.wanted or told.running or told.calls or me.held > slots or awaited or state.stalled_at is not None):
+    if me.held > max(slots, told.running):
+        pause = 0.0
+    elif not (told.wanted or told.running or told.calls or me.held > slots or awaited or state.stalled_at is not None):
         pause = IDLE_PAUSE
     elif slots < told.wanted and (short or awaited):
         pause = min(CALM, WAITING * max(1, len(kept) // 4))

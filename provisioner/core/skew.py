@@ -29,11 +29,6 @@ class Bounds:
     low: float
     high: float
 
-    @property
-    def middle(self) -> float:
-        """The best estimate."""
-        return (self.low + self.high) / 2
-
     def widened(self, seconds: float) -> "Bounds":
         """Return bounds that are wider by this many seconds on either side."""
         return Bounds(self.low - seconds, self.high + seconds)

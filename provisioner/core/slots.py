@@ -137,6 +137,7 @@ class Slots:
         return CallReport(
             wanted=wanted,
             running=len(self._out),
+            slots=self.slots,
             calls=tally.calls,
             accepted=tally.accepted,
             elapsed=tally.elapsed,
@@ -154,7 +155,7 @@ class Slots:
     def obey(self, allotment: Allotment, now: float, *, told: CallReport) -> None:
         """Apply the allotment that was given for a report."""
         self.slots, self.limit = allotment.slots, allotment.limit
-        self._held, self._asked = max(allotment.slots, told.running), told.wanted
+        self._held, self._asked = max(allotment.slots, told.running, told.slots), told.wanted
         self._round, self._patience = allotment.round, allotment.patience
         self._stalled, self.awaited = allotment.stalled, allotment.awaited
         self._burst, self._spacing = allotment.burst, allotment.spacing

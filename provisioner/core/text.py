@@ -57,3 +57,12 @@ def duration(span: timedelta | float) -> str:
         return f"{hours} h {minutes} min" if minutes else f"{hours} h"
     days, hours = divmod(hours, 24)
     return f"{days} d {hours} h" if hours else f"{days} d"
+
+
+def several(number: int, one: str, many: str | None = None) -> str:
+    """Say how many; `many` are `one` with an s unless it says otherwise.
+
+    >>> several(1, "line"), several(2000, "line"), several(2, "request waits", "requests wait")
+    ('1 line', '2,000 lines', '2 requests wait')
+    """
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"

@@ -20,7 +20,7 @@ from provisioner.core.rotations import Rotation
 from provisioner.core.secret import Secret
 from provisioner.infisical.answers import is_unexplained, read_answer, read_list
 from provisioner.infisical.identity import Identity, Token
-from provisioner.infisical.parts import Expected
+from provisioner.infisical.parts import Expected, Reply
 from provisioner.infisical.projects import read_project, read_projects
 from provisioner.infisical.refusals import is_used_up, key_refused
 from provisioner.infisical.rotation_answers import read_rotations
@@ -41,8 +41,8 @@ class Call(NamedTuple):
     method: str
     url: URL
     body: bytes | None = None
-    listing: "Callable[..., tuple[Observation, tuple[Any, ...]]] | None" = None
-    read: Callable[..., Observation] = read_answer
+    listing: "Callable[[Reply], tuple[Observation, tuple[Any, ...]]] | None" = None
+    read: Callable[[Reply], Observation] = read_answer
 
 
 Found = tuple[Observation, tuple[Connection, ...]]
@@ -113,9 +113,8 @@ class InfisicalConnections:
     async def project(self, project_id: str) -> Observation:
         """Look up one project: `FOUND`, `PROJECT_MISSING` if it does not exist, or what prevented the answer."""
         asked = Expected(Action.LOOK_UP, project_id.lower())
-        return (await self._patiently(Call(asked, "GET", self._routes.project(project_id.lower()), read=read_project)))[
-            0
-        ]
+        call = Call(asked, "GET", self._routes.project(project_id.lower()), read=read_project)
+        return (await self._patiently(call))[0]
 
     async def replace(self, request: Request, connection: Connection, key: Secret) -> Observation:
         """Set the key of an existing connection, and its description if one is requested. Never repeated."""
@@ -231,10 +230,8 @@ class InfisicalConnections:
             elapsed = self._monotonic() - began
             return Observation(result=Result.UNKNOWN, message=str(exc), began=began, elapsed=elapsed), ()
         elapsed = self._monotonic() - began
-        status, received, body = answer
-        if call.listing:
-            return call.listing(call.asked, status, received, body, now=self._now(), elapsed=elapsed)
-        return call.read(call.asked, status, received, body, now=self._now(), began=began, elapsed=elapsed), ()
+        reply = Reply(call.asked, *answer, now=self._now(), began=began, elapsed=elapsed)
+        return call.listing(reply) if call.listing else (call.read(reply), ())
 
 
 _UNWRITABLE: Final = Observation(

@@ -55,13 +55,17 @@ class Unreadable(ValueError):
 
 
 class Expected(NamedTuple):
-    """What was asked for, which the answer has to match. `key` is the API key that was sent."""
+    """What was asked for, which the answer has to match. `key` is the API key that was sent.
+
+    `folder` is the environment and the path of a rotation.
+    """
 
     action: Action
     project_id: str | None = None
     name: str = ""
     connection_id: str | None = None
     key: str = ""
+    folder: tuple[str, str] | None = None
 
 
 class Reply(NamedTuple):
@@ -78,6 +82,11 @@ class Reply(NamedTuple):
     now: float | None = None
     began: float | None = None
     elapsed: float = 0.0
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the status says so."""
+        return 200 <= self.status < 300
 
     @property
     def kind(self) -> str:

@@ -113,13 +113,10 @@ def _meaning(reply: Reply, envelope: Envelope | None) -> Observation:
         message = quoting(f"the server answered {status}", envelope.message)
         return reply.shows(Result.UNKNOWN, message, metered=False)
     seen = read(reply, envelope)
-    if asked.action not in _WITH_KEY:
-        own = envelope.req_id is not None  # Infisical hides things for more reasons than it refuses to make them
-    elif seen.result is Result.KEY_REFUSED:
-        # A sentence about the key is enough: another `error` proves nothing, and a login would not help.
-        own = _is_enveloped(reply, envelope)
-    else:
-        own = _is_infisicals(reply, envelope)
+    # Infisical hides or keeps things for more reasons than it refuses to make any. A sentence about the key is enough:
+    # another `error` proves nothing, and a login would not help.
+    any_kind = asked.action not in _WITH_KEY or seen.result is Result.KEY_REFUSED
+    own = _is_enveloped(reply, envelope) if any_kind else _is_infisicals(reply, envelope)
     if seen.result in _OWN and not own:
         # It is not Infisical's word, so it fails no request.
         said = f": {envelope.message}" if envelope.message else ""

@@ -1,12 +1,11 @@
 """Interpret answers to calls about secret rotations. Pure. None of them contains a generated key."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from provisioner.core.model import Action, Observation, Proof, Result
 from provisioner.core.rotations import Rotation
-from provisioner.infisical.answers import not_understood
+from provisioner.infisical.answers import listed, not_understood
 from provisioner.infisical.parts import Expected, Reply, Unreadable, clean, is_uuid, moment_of, read_json, text_of
 from provisioner.infisical.refusals import read_refusal
 
@@ -17,6 +16,7 @@ _REFUSED: Final[tuple[tuple[str, Result], ...]] = (
     ("secrets already exist", Result.SECRET_EXISTS),
     ("Could not find App Connection", Result.CONNECTION_MISSING),
 )
+_SHOWS: Final = {Action.CREATE: Result.CREATED, Action.UPDATE: Result.UPDATED, Action.LOOK_UP: Result.FOUND}
 _Number = TypeVar("_Number", int, float)
 # A deletion that revokes keys does so first, and deletes nothing if OpenRouter refuses.
 _NOT_ISSUED: Final = ("Failed to create OpenRouter API key", "Failed to delete OpenRouter API key")
@@ -24,75 +24,59 @@ _NOT_ISSUED: Final = ("Failed to create OpenRouter API key", "Failed to delete O
 _OWN_FAULT: Final = tuple(f"status code {status}" for status in (400, 401, 402, 403, 404, 422))
 
 
-def read_rotation(
-    asked: Expected,
-    status: int,
-    headers: Mapping[str, str],
-    body: bytes,
-    *,
-    now: float | None = None,
-    began: float | None = None,
-    elapsed: float = 0.0,
-) -> Observation:
+def read_rotation(reply: Reply) -> Observation:
     """Interpret an answer to a call about a rotation, as `read_answer` does for connections."""
-    reply = Reply(asked, status, headers, body, now, began, elapsed)
-    if not 200 <= status < 300:
-        return _refined(asked, read_refusal(reply))
+    if not reply.is_success:
+        return _refined(reply.asked, read_refusal(reply))
     try:
-        if asked.action is Action.REMOVE:
-            if body:
-                read_json(body)
-            return reply.shows(Result.REMOVED)
-        data = read_json(body)
+        data = read_json(reply.body)
         rotation = _rotation(data.get("secretRotation") if isinstance(data, dict) else None)
+        return _about(reply, rotation)
     except Unreadable as exc:
         return not_understood(reply, exc)
-    return _about(reply, rotation)
 
 
 def _about(reply: Reply, rotation: Rotation) -> Observation:
-    """Interpret an answer that describes a rotation: as success, unless it describes another one."""
+    """Interpret an answer that describes a rotation; raises `Unreadable` if it describes another one."""
     asked = reply.asked
-    match asked.action:
-        case Action.CREATE:
-            right = _lowered(rotation.name, rotation.project_id) == _lowered(asked.name, asked.project_id)
-            seen = reply.shows(Result.CREATED, connection=rotation, proof=Proof.MADE)
-        case Action.UPDATE:
-            right = _lowered(rotation.id) == _lowered(asked.connection_id)
-            seen = reply.shows(Result.UPDATED, connection=rotation)
-        case _:
-            return reply.shows(Result.FOUND, connection=rotation)
-    return seen if right else not_understood(reply, Unreadable("it is about another rotation"))
+    if not _is_asked_for(asked, rotation):
+        if asked.action is not Action.LOOK_UP:
+            raise Unreadable("it is about another rotation")
+        message = "a look-up brought another rotation: check what stands in front of Infisical"
+        return reply.shows(Result.MISCONFIGURED, message, metered=False)
+    if asked.action is Action.REMOVE:
+        return reply.shows(Result.REMOVED)
+    proof = Proof.MADE if asked.action is Action.CREATE else Proof.NONE
+    return reply.shows(_SHOWS[asked.action], connection=rotation, proof=proof)
+
+
+def _is_asked_for(asked: Expected, rotation: Rotation) -> bool:
+    """Whether a rotation is the one of the id, or of the project, folder and name, that was asked for."""
+    if asked.connection_id is not None:
+        return _lowered(rotation.id) == _lowered(asked.connection_id)
+    environment, path = rotation.environment, rotation.secret_path
+    elsewhere = asked.folder is not None and (
+        (environment is not None and environment.lower() != asked.folder[0].lower())
+        or (path is not None and path.rstrip("/") != asked.folder[1].rstrip("/"))
+    )
+    return not elsewhere and _lowered(rotation.name, rotation.project_id) == _lowered(asked.name, asked.project_id)
 
 
 def _lowered(*texts: str | None) -> list[str]:
     return [(text or "").lower() for text in texts]
 
 
-def read_rotations(
-    asked: Expected,
-    status: int,
-    headers: Mapping[str, str],
-    body: bytes,
-    *,
-    now: float | None = None,
-    elapsed: float = 0.0,
-) -> tuple[Observation, tuple[Rotation, ...]]:
+def read_rotations(reply: Reply) -> tuple[Observation, tuple[Rotation, ...]]:
     """Interpret the list of a project's rotations, as `read_list` does for connections."""
-    reply = Reply(asked, status, headers, body, now, None, elapsed)
-    if not 200 <= status < 300:
-        return _refined(asked, read_refusal(reply)), ()
-    try:
-        return reply.shows(Result.FOUND), tuple(_rotation(one) for one in _listed(read_json(body)))
-    except Unreadable as exc:
-        return not_understood(reply, exc), ()
+    seen, rotations = listed(reply, _rotations)
+    return (seen if reply.is_success else _refined(reply.asked, seen)), rotations
 
 
-def _listed(data: Any) -> list[Any]:
-    listed = data.get("secretRotations") if isinstance(data, dict) else None
-    if not isinstance(listed, list):
+def _rotations(data: Any) -> tuple[Rotation, ...]:
+    found = data.get("secretRotations") if isinstance(data, dict) else None
+    if not isinstance(found, list):
         raise Unreadable("it holds no list of rotations")
-    return listed
+    return tuple(map(_rotation, found))
 
 
 def _refined(asked: Expected, seen: Observation) -> Observation:

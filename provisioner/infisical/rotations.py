@@ -25,7 +25,7 @@ class InfisicalRotations(InfisicalConnections):
         if not request.connection_id:
             message = "its connection is not recorded any more"
             return Observation(result=Result.CONNECTION_MISSING, proof=Proof.UNSENT, message=message)
-        asked = Expected(Action.CREATE, request.project_id, request.name)
+        asked = Expected(Action.CREATE, request.project_id, request.name, folder=request.folder)
         body = create_body(request, marker=self._marker)
         return (await self._authorised(Call(asked, "POST", self._routes.rotations, body, read=read_rotation)))[0]
 
@@ -33,7 +33,7 @@ class InfisicalRotations(InfisicalConnections):
         """Find the rotation with the request's name in its folder."""
         assert isinstance(request, RotationRequest)  # noqa: S101 - only rotations are in this line
         url = self._routes.rotation_by_name(request.name, request.project_id, request.environment, request.secret_path)
-        asked = Expected(Action.LOOK_UP, request.project_id, request.name)
+        asked = Expected(Action.LOOK_UP, request.project_id, request.name, folder=request.folder)
         return (await self._patiently(Call(asked, "GET", url, read=read_rotation)))[0]
 
     async def get(self, connection_id: str) -> Observation:

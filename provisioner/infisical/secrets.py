@@ -85,7 +85,7 @@ class InfisicalSecrets:
             answer = await self._authorised(place)
             self._old = self._seen(answer).result is not Result.MISCONFIGURED
         if answer.status == 200:
-            return value_in(answer)
+            return value_in(answer, place.name)
         raise self._refusal(answer)
 
     async def _authorised(self, place: SecretLocation) -> Answer:
@@ -131,7 +131,7 @@ class InfisicalSecrets:
         return answer.status != 200 and self._seen(answer).result is Result.TOKEN_TROUBLE
 
     def _seen(self, answer: Answer) -> Observation:
-        return read_refusal(Reply(_ASKED, answer.status, answer.headers, answer.body, self._now()))
+        return read_refusal(Reply(_ASKED, *answer, self._now()))
 
     def _refusal(self, answer: Answer) -> CredentialUnavailable | CredentialUnreadable:
         seen = self._seen(answer)
@@ -142,16 +142,18 @@ class InfisicalSecrets:
         return CredentialUnreadable(quoting(advice, envelope.message if envelope else ""))
 
 
-def value_in(answer: Answer) -> Secret:
-    """Return the value in an answer; no error shows a part of it."""
+def value_in(answer: Answer, name: str) -> Secret:
+    """Return the value in an answer about the secret of that name; no error shows a part of it."""
     try:
         data = read_json(answer.body)
     except Unreadable:
-        raise CredentialUnavailable(
-            "the server answered 200 but not as Infisical does: check the target's url"
-        ) from None
+        data = None
     secret: Any = data.get("secret") if isinstance(data, dict) else None
-    value = secret.get("secretValue") if isinstance(secret, dict) else None
+    if not isinstance(secret, dict):
+        raise CredentialUnavailable("the server answered 200 but not as Infisical does: check the target's url")
+    if str(secret.get("secretKey", name)).lower() != name.lower():
+        raise CredentialUnavailable("the answer is about another secret: check what stands in front of Infisical")
+    value = secret.get("secretValue")
     if not isinstance(value, str):
         raise CredentialUnreadable("Infisical's answer holds no value")
     if secret.get("secretValueHidden") is True:

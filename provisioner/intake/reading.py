@@ -35,6 +35,7 @@ _FOREIGN: Final = {
     b"\x28\xb5\x2f\xfd": "is compressed; unpack it first (zstd -dc FILE | provisioner submit -)",
     b"%PDF": "is a PDF; export the list as CSV",
 }
+_PAGES: Final = (b"<!doctype", b"<html", b"<?xml")
 _UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")
 # A line within a cell that looks like a line of the file: it begins with a project.
 _REQUEST: Final = pattern(
@@ -79,10 +80,13 @@ def read(
     for signature, said in _FOREIGN.items():
         if head.startswith(signature):
             raise FileUnusable(said)
+    bare = head.translate(None, b"\0\xef\xbb\xbf\xfe\xff").lstrip()  # without the marks and the zeros of UTF-16
+    if bare[:9].lower().startswith(_PAGES):
+        raise FileUnusable("is a page, not a list; export the list as CSV")
     wide = head.startswith(_UTF_16)
     if not wide and b"\0" in head[:4]:
         raise FileUnusable("is UTF-16 text without a byte order mark, or not text; save it as UTF-8")
-    form = form or _SUFFIXES.get(PurePath(name).suffix.lower()) or _guessed(head)
+    form = form or _SUFFIXES.get(PurePath(name).suffix.lower()) or _guessed(bare)
     # Invalid UTF-8 becomes lone surrogates, so that it is reported with its line and column.
     encoding, errors = ("utf-16", "surrogatepass") if wide else ("utf-8-sig", "surrogateescape")
     text = io.TextIOWrapper(stream, encoding=encoding, errors=errors, newline="")
@@ -96,8 +100,8 @@ def read(
             text.detach()  # the stream belongs to the caller
 
 
-def _guessed(head: bytes) -> Format:
-    return Format.JSONL if head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in {b"{", b"["} else Format.CSV
+def _guessed(bare: bytes) -> Format:
+    return Format.JSONL if bare[:1] in {b"{", b"["} else Format.CSV
 
 
 def _lines(text: io.TextIOWrapper) -> Iterator[str]:

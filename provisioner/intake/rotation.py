@@ -24,7 +24,7 @@ RULES: Final = {
     "rotation_interval_days": f"must be a whole number of days from 1 to {_LONGEST_INTERVAL}",
     "rotation_rotate_at": "must be a time of day in UTC, such as 03:30",
     "rotation_key_name": "must be 1 to 200 characters; {project_name}, {project_id} and {environment} are filled in",
-    "rotation_spend_limit": "must be a number of credits above 0",
+    "rotation_spend_limit": "must be a number of credits, at least 0.000001",
     "rotation_limit_reset": "must be daily, weekly or monthly",
     "rotation_include_byok": "must be true or false",
     "rotation_description": "must be text of at most 255 characters, an emoji counted as two",
@@ -50,7 +50,7 @@ def _credits(given: object) -> float:
 
 def _limit(given: object) -> float:
     number = _credits(given)
-    if not 0 < number < 10**9:
+    if not 10**-6 <= number < 10**9:
         raise ValueError
     return number
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import structlog
 
-from provisioner.core.errors import DatabaseUnavailable, ProvisionerError, StatementRefused
+from provisioner.core.errors import ProvisionerError, is_outage
 from provisioner.core.notices import is_given_up, pause_after
 from provisioner.core.ports_beside import Outbox, Receiver
 
@@ -56,7 +56,7 @@ class Notifier:
                 pause = 0.0
             except ProvisionerError as error:
                 pause = min(max(2 * pause, FIRST_PAUSE), LAST_PAUSE)
-                if not isinstance(error, DatabaseUnavailable) or isinstance(error, StatementRefused):
+                if not is_outage(error):
                     log.warning("upkeep_failed", duty="notices", error=str(error), again_in=pause)
             await asyncio.sleep(max(pause, self._every))
             for _ in range(round(SELDOM / self._every)):

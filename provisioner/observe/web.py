@@ -23,10 +23,10 @@ from provisioner.core.requests import Found, Query, RequestHistory
 from provisioner.observe import metrics
 from provisioner.observe.browsing import ListView, RequestView, parse_id, parse_query, render_list, render_story
 from provisioner.observe.cached_reads import EVERY, CachedQuery, CachedRead, Gate, KeyedCachedQuery
-from provisioner.observe.connection_limits import HEADER_TIME, Doorkeeper, Guard
+from provisioner.observe.connection_limits import HEADER_TIME, ConnectionLimits, LimitedConnection
+from provisioner.observe.errors_page import render_errors
 from provisioner.observe.health import Health
 from provisioner.observe.logs import redact_event
-from provisioner.observe.manual import render_errors
 from provisioner.observe.meter import Meter
 from provisioner.observe.page import View, render_main, render_page
 from provisioner.observe.words import asset
@@ -121,8 +121,8 @@ class StatusPort:
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         """Note that a request is complete, and refuse a page of another site that points its own name at this host."""
-        if guard := _guard(request):
-            guard.asked()
+        if peer := _peer(request):
+            peer.asked()
         if self.local and not _is_unforgeable(request.headers.get("Host", "")):
             return web.Response(status=421, text="use localhost or an IP address as the host\n")
         try:
@@ -197,26 +197,26 @@ class StatusPort:
         """Send the page's main part whenever it has changed."""
         if self._streams >= STREAMS:
             return web.Response(status=503, text="too many open pages\n", headers={"Retry-After": "5"})
-        guard = _guard(request)
-        if guard is None:
+        peer = _peer(request)
+        if peer is None:
             return web.Response()
         self._streams += 1
         try:
-            guard.asked(lasts=True)
+            peer.asked(lasts=True)
             response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
             await response.prepare(request)
-            async for block in self._blocks(guard):
+            async for block in self._blocks(peer):
                 async with asyncio.timeout(self._stream_time):
                     await response.write(block)
         except (TimeoutError, ConnectionError):
-            guard.cut()
+            peer.cut()
         finally:
             self._streams -= 1
         return response
 
-    async def _blocks(self, guard: Guard) -> AsyncIterator[bytes]:
+    async def _blocks(self, peer: LimitedConnection) -> AsyncIterator[bytes]:
         shown, silent = "", 0
-        while not self._closing.is_set() and not guard.is_gone:
+        while not self._closing.is_set() and not peer.is_gone:
             main = render_main(await self._view())
             silent = 0 if main != shown else silent + 1
             if not silent:
@@ -269,7 +269,7 @@ async def _bind(runner: web.AppRunner, host: str, number: int, header_time: floa
         raise AssertionError
     try:
         return await asyncio.get_running_loop().create_server(
-            Doorkeeper(protocol, header_time=header_time), host, number, backlog=128
+            ConnectionLimits(protocol, header_time=header_time), host, number, backlog=128
         )
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
@@ -284,10 +284,10 @@ def _slow(trouble: str) -> str:
     return f"{trouble}; name a batch or a target to look through less" if "did not answer" in trouble else trouble
 
 
-def _guard(request: web.Request) -> Guard | None:
-    """The guard of a request's connection; nobody when it has gone meanwhile."""
-    guard = request.transport.get_protocol() if request.transport is not None else None
-    return guard if isinstance(guard, Guard) else None
+def _peer(request: web.Request) -> LimitedConnection | None:
+    """The other end of a request; nobody when it has gone meanwhile."""
+    peer = request.transport.get_protocol() if request.transport is not None else None
+    return peer if isinstance(peer, LimitedConnection) else None
 
 
 def _is_loopback(host: str) -> bool:

@@ -5,11 +5,11 @@ The descriptions here are the documentation: the table in `docs/settings.md` is 
 
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from provisioner.core.projects import ProjectType
+from provisioner.core.secret import SecretLocation
 from provisioner.settings.values import (
     EVENTS,
     Address,
@@ -20,6 +20,7 @@ from provisioner.settings.values import (
     Events,
     ExistingFile,
     Globs,
+    HttpUrl,
     IdentityId,
     IdText,
     InFlight,
@@ -27,15 +28,13 @@ from provisioner.settings.values import (
     KeyText,
     Limit,
     Period,
-    ProxyUrl,
-    ReceiverUrl,
     SecretText,
     Text,
     Word,
-    is_loopback,
     normalise_name,
     parse_address,
     refuse,
+    require_encryption,
     seconds_of,
 )
 
@@ -47,6 +46,12 @@ OPENROUTER: Final = "https://openrouter.ai/api/v1"
 CACHE: Final = 300.0  # seconds
 KINDS: Final = ("env", "file", "value", "project")  # the field that tells which kind a credential is
 INFISICAL_FIELDS: Final = ("project", "environment", "path", "secret", "target", "cache")
+
+
+Proxy = Annotated[
+    HttpUrl | None,
+    Field(description="HTTP proxy, as `http://user:password@host:port`; by default that of the environment"),
+]
 
 
 class Section(BaseModel):
@@ -115,10 +120,7 @@ class Target(Section):
         default=None,
         description="file with the CA certificates (PEM) that the instance's certificate is checked against",
     )
-    proxy: ProxyUrl | None = Field(
-        default=None,
-        description="HTTP proxy, as `http://user:password@host:port`; by default that of the environment",
-    )
+    proxy: Proxy = None
     allow_http: bool = Field(False, description="allow `http://` to other hosts, which sends every key unencrypted")
     marker: bool = Field(
         False, description="add a marker to descriptions, which identifies our connections with certainty"
@@ -132,11 +134,9 @@ class Target(Section):
                 "outcome of a create is unknown to a worker that stops waiting earlier",
                 "timeout",
             )
-        parts = urlsplit(self.url)
-        if parts.scheme == "http" and not self.allow_http and not is_loopback(parts.hostname or ""):
-            raise refuse(
-                "must begin with https:// (or set allow_http = true, which sends every key unencrypted)", "url"
-            )
+        if not self.allow_http:
+            rule = "must begin with https:// (or set allow_http = true, which sends every key unencrypted)"
+            require_encryption(self.url, rule)
         return self
 
 
@@ -177,29 +177,18 @@ class Credential(Section):
         return self
 
     @property
-    def infisical(self) -> "InfisicalSecret | None":
-        """The secret in Infisical that holds the key, if that is where it is."""
+    def kept(self) -> float:
+        """Seconds for which a key from Infisical is kept."""
+        return CACHE if self.cache is None else self.cache
+
+    @property
+    def place(self) -> SecretLocation | None:
+        """Where in Infisical the key is, if that is where it is."""
         if self.project is None or self.environment is None or self.secret is None:
             return None
-        return InfisicalSecret(
-            project=self.project,
-            environment=self.environment,
-            path=self.path or "/",
-            secret=self.secret,
-            target=self.target,
-            cache=CACHE if self.cache is None else self.cache,
+        return SecretLocation(
+            project=self.project, environment=self.environment, path=self.path or "/", name=self.secret
         )
-
-
-class InfisicalSecret(Section):
-    """The address of one secret in Infisical; it is kept for `cache` seconds, `target` None is the request's own."""
-
-    project: str
-    environment: str
-    path: str
-    secret: str
-    target: str | None
-    cache: float
 
 
 class Openrouter(Section):
@@ -211,16 +200,11 @@ class Openrouter(Section):
         " (if it can be reached, and not for an Infisical on this machine), `true`, or `false`",
     )
     url: BaseUrl = Field(default=OPENROUTER, description="base URL of OpenRouter's API")
-    proxy: ProxyUrl | None = Field(
-        default=None,
-        description="HTTP proxy, as `http://user:password@host:port`; by default that of the environment",
-    )
+    proxy: Proxy = None
 
     @model_validator(mode="after")
     def _is_safe(self) -> Self:
-        parts = urlsplit(self.url)
-        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-            raise refuse("must begin with https://, for keys are sent there", "url")
+        require_encryption(self.url, "must begin with https://, for keys are sent there")
         return self
 
 
@@ -300,9 +284,7 @@ class Sealing(Section):
 class Notify(Section):
     """Who is told when a batch has finished or something needs a person."""
 
-    url: ReceiverUrl | None = Field(
-        default=None, description="where notices are sent, by POST; nothing is sent without it"
-    )
+    url: HttpUrl | None = Field(default=None, description="where notices are sent, by POST; nothing is sent without it")
     events: Events = Field(default=", ".join(EVENTS), description="what is told, as a list or with commas in between")
 
     format: Annotated[Literal["json", "slack"], Choice] | None = Field(
@@ -315,17 +297,13 @@ class Notify(Section):
         default=None,
         description="file with the CA certificates (PEM) that the receiver's certificate is checked against",
     )
-    proxy: ProxyUrl | None = Field(
-        default=None,
-        description="HTTP proxy, as `http://user:password@host:port`; by default that of the environment",
-    )
+    proxy: Proxy = None
     allow_http: bool = Field(default=False, description="allow `http://` to other hosts")
 
     @model_validator(mode="after")
     def _is_safe(self) -> Self:
-        parts = urlsplit(self.url.reveal() if self.url else "")
-        if parts.scheme == "http" and not self.allow_http and not is_loopback(parts.hostname or ""):
-            raise refuse("must begin with https:// (or set allow_http = true)", "url")
+        if self.url and not self.allow_http:
+            require_encryption(self.url.reveal(), "must begin with https:// (or set allow_http = true)")
         return self
 
     @property
@@ -387,3 +365,20 @@ class Log(Section):
     format: Annotated[Literal["auto", "console", "json"], Choice] = Field(
         default="auto", description="`console`, `json`, or `auto`: console on a terminal, otherwise json"
     )
+
+
+class Sections(Section):
+    """Every section; of targets and credentials there are any number."""
+
+    database: Database = Database()
+    targets: dict[str, Target]
+    credentials: dict[str, Credential]
+    openrouter: Openrouter = Openrouter()
+    retry: Retry = Retry()
+    worker: Worker = Worker()
+    listen: Listen = Listen()
+    sealing: Sealing = Sealing()
+    notify: Notify = Notify()
+    discover: Discover = Discover()
+    verify: Verify = Verify()
+    log: Log = Log()

@@ -46,6 +46,7 @@ from provisioner.core.skew import dated
 from provisioner.worker.fault_attribution import FaultAttribution
 from provisioner.worker.key_gate import Postponed
 from provisioner.worker.lease_state import LeaseState
+from provisioner.worker.reads import learn_from
 from provisioner.worker.records import lost_attempt, record_of, was_sent
 from provisioner.worker.target import Target
 
@@ -305,12 +306,7 @@ class Creator:
             self._compared_at = now
             self._compare(observation)
         if was_sent(observation):
-            self._budget(action).learn(
-                observation.rate,
-                metered=observation.metered,
-                throttled_for=observation.retry_after,
-                elapsed=observation.elapsed,
-            )
+            learn_from(self._budget(action), observation)
         # A read that finds nothing proves that Infisical can read, not that it can write: in maintenance it only reads.
         if (
             not excused

@@ -11,12 +11,13 @@ from typing import Final, Protocol
 
 import structlog
 
-from provisioner.core.errors import DatabaseUnavailable, ProvisionerError, StatementRefused
+from provisioner.core.errors import ProvisionerError
 from provisioner.core.gone import MISSING_FOR, Absence, is_gone, is_there, to_ask, too_many
-from provisioner.core.model import Observation, Result
+from provisioner.core.model import Result
 from provisioner.core.ports import Clock, JoinedProjects, Permits
 from provisioner.core.projects import ProjectFilter, SeenProject, chosen
-from provisioner.worker.database_retry import jittered
+from provisioner.worker.database_retry import jittered, log_failure
+from provisioner.worker.reads import learn_from, take_permit
 
 log = structlog.stdlib.get_logger()
 
@@ -85,14 +86,13 @@ class Discoverer:
                 if await self._requests.take(self._target):
                     await self._round()
             except ProvisionerError as error:
-                if not isinstance(error, DatabaseUnavailable) or isinstance(error, StatementRefused):
-                    log.warning("upkeep_failed", duty="discover", error=str(error), again_in=self._poll)
+                log_failure("discover", error, self._poll)
             await asyncio.sleep(jittered(self._poll))
 
     async def _round(self) -> None:
-        await self._permit()
+        await take_permit(self._reads, spare=True, breath=LEAST)
         seen, projects = await self._joined.projects()
-        self._learn(seen)
+        learn_from(self._reads, seen)
         if seen.result is not Result.FOUND:
             log.warning("discovery_failed", target=self._target, reason=seen.message)
             return
@@ -107,9 +107,9 @@ class Discoverer:
         if self._doubted and not doubted:
             log.warning("missing_projects_doubted", target=self._target, missing=len(missing), known=known)
         for each in to_ask(missing, known, removing.clock.now(), lasting=removing.lasting):
-            await self._permit()
+            await take_permit(self._reads, spare=True, breath=LEAST)
             seen = await self._joined.project(each.project_id)
-            self._learn(seen)
+            learn_from(self._reads, seen)
             if is_there(seen):
                 await self._requests.spare(self._target, each.project_id)
             if not is_gone(seen):
@@ -122,13 +122,3 @@ class Discoverer:
                 project_name=each.project_name or None,
                 requests=requests,
             )
-
-    async def _permit(self) -> None:
-        """Wait for a read permit that the others do not need."""
-        granted = await self._reads.acquire(1, spare=True)
-        while not granted.permits:
-            await asyncio.sleep(max(granted.wait, LEAST))
-            granted = await self._reads.acquire(1, spare=True)
-
-    def _learn(self, seen: Observation) -> None:
-        self._reads.learn(seen.rate, metered=seen.metered, throttled_for=seen.retry_after, elapsed=seen.elapsed)

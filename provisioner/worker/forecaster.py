@@ -3,12 +3,9 @@
 import asyncio
 from typing import Final
 
-import structlog
-
-from provisioner.core.errors import DatabaseUnavailable, ProvisionerError, StatementRefused
+from provisioner.core.errors import ProvisionerError
 from provisioner.core.ports import Clock, Queue
-
-log = structlog.stdlib.get_logger()
+from provisioner.worker.database_retry import log_failure
 
 # After a failure, wait this many seconds at first, and at most.
 FIRST_PAUSE: Final = 5.0
@@ -41,6 +38,5 @@ class Forecaster:
                 self._pause = FIRST_PAUSE
             except ProvisionerError as error:
                 self._not_before = self._clock.monotonic() + self._pause
-                if not isinstance(error, DatabaseUnavailable) or isinstance(error, StatementRefused):
-                    log.warning("upkeep_failed", duty="forecast", error=str(error), again_in=self._pause)
+                log_failure("forecast", error, self._pause)
                 self._pause = min(2 * self._pause, LAST_PAUSE)

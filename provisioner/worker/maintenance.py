@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 import structlog
 
-from provisioner.core.errors import DatabaseUnavailable, LeaseLost, ProvisionerError, StatementRefused
+from provisioner.core.errors import DatabaseUnavailable, LeaseLost, ProvisionerError, is_outage
 from provisioner.core.ports import Clock, Queue
 from provisioner.core.queue_values import FRONT, Heartbeat, QueuePosition, QueueSnapshot, WorkerId
 from provisioner.worker.database_retry import DatabaseRetry
@@ -168,7 +168,7 @@ class Maintenance:
         except ProvisionerError as error:
             pause = self._pauses[duty] = min(2 * self._pauses.get(duty, FIRST_PAUSE / 2), LAST_PAUSE)
             self._due[duty] = self._clock.monotonic() + pause
-            if isinstance(error, DatabaseUnavailable) and not isinstance(error, StatementRefused):
+            if is_outage(error):
                 raise  # the database is unavailable, or this is too slow: the next round starts with the others
             log.warning("upkeep_failed", duty=duty, error=str(error), again_in=pause)
 

@@ -27,6 +27,7 @@ from provisioner.core.project_health import (
 )
 from provisioner.worker.key_gate import Postponed
 from provisioner.worker.project_trials import ProjectTrials
+from provisioner.worker.reads import learn_from
 
 log = structlog.stdlib.get_logger()
 
@@ -238,7 +239,7 @@ class ProjectGate:
             if not granted.permits:
                 return
             seen, projects = await self._source.projects()
-            self._reads.learn(seen.rate, metered=seen.metered, throttled_for=seen.retry_after, elapsed=seen.elapsed)
+            learn_from(self._reads, seen)
             if seen.result is not Result.FOUND:
                 return
             await self._conclude(frozenset(project.id for project in projects))

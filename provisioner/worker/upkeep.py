@@ -10,9 +10,9 @@ from typing import Final
 
 import structlog
 
-from provisioner.core.errors import DatabaseUnavailable, ProvisionerError, StatementRefused
+from provisioner.core.errors import ProvisionerError
 from provisioner.core.ports import Clock, Queue
-from provisioner.worker.database_retry import jittered
+from provisioner.worker.database_retry import jittered, log_failure
 
 log = structlog.stdlib.get_logger()
 
@@ -60,8 +60,7 @@ class Upkeep:
         except ProvisionerError as error:
             pause = self._pauses[name] = min(2 * self._pauses.get(name, FIRST_PAUSE / 2), LAST_PAUSE)
             self._due[name] = now + pause
-            if not isinstance(error, DatabaseUnavailable) or isinstance(error, StatementRefused):
-                log.warning("upkeep_failed", duty=name, error=str(error), again_in=pause)
+            log_failure(name, error, pause)
 
     async def record_due(self) -> None:
         """Try once to record each outcome that is due, and wait for those being recorded now."""

@@ -9,13 +9,14 @@ from typing import Final
 import structlog
 
 from provisioner.core.comparison import NO_FINGERPRINTS, AnyRecorded, Project
-from provisioner.core.errors import DatabaseUnavailable, ProvisionerError, StatementRefused
+from provisioner.core.errors import ProvisionerError
 from provisioner.core.model import Result
 from provisioner.core.ports import Clock, Permits
 from provisioner.core.ports_beside import DriftLedger, Lister
 from provisioner.core.target_health import TROUBLE
 from provisioner.core.verifying import Round, judge
-from provisioner.worker.database_retry import jittered
+from provisioner.worker.database_retry import jittered, log_failure
+from provisioner.worker.reads import learn_from, take_permit
 
 log = structlog.stdlib.get_logger()
 
@@ -63,8 +64,7 @@ class Verifier:
                 if (turn := await self._ledger.take(self._target)) is not None:
                     await self._go_on(turn)
             except ProvisionerError as error:
-                if not isinstance(error, DatabaseUnavailable) or isinstance(error, StatementRefused):
-                    log.warning("upkeep_failed", duty="verify", error=str(error), again_in=self._poll)
+                log_failure("verify", error, self._poll)
             await asyncio.sleep(jittered(self._poll))
 
     async def _go_on(self, turn: Round) -> None:
@@ -105,12 +105,9 @@ class Verifier:
     async def _read(self, project_id: str) -> Project | None:
         """Return the project's connections; None if they may not be read."""
         while True:
-            granted = await self._reads.acquire(1, spare=True)
-            if not granted.permits:
-                await asyncio.sleep(max(granted.wait, self.pause))
-                continue
+            granted = await take_permit(self._reads, spare=True, breath=self.pause)
             seen, connections = await self._lister.list(project_id)
-            self._reads.learn(seen.rate, metered=seen.metered, throttled_for=seen.retry_after, elapsed=seen.elapsed)
+            learn_from(self._reads, seen)
             await asyncio.sleep(max(granted.wait, self.pause))
             if seen.result in {Result.FOUND, Result.PROJECT_MISSING}:  # a deleted project has no connections
                 return Project.of(connections)

@@ -89,6 +89,14 @@ def test_a_file_that_cannot_be_written_is_told(database: Database, tmp_path: Pat
     assert done.stderr == f"error: {tmp_path / 'no' / 'x.csv'} cannot be written: No such file or directory\n"
 
 
+@pytest.mark.parametrize("command", ["export", "discover"])
+def test_a_spreadsheet_is_not_written_as_csv(database: Database, tmp_path: Path, command: str) -> None:
+    """No spreadsheet opens CSV under its own suffix: that is bad usage, unless a format is named as well."""
+    done = provisioner(command, "--output", tmp_path / "results.xlsx", database=database)
+    assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
+    assert ".xlsx cannot be written: name a .csv file, which spreadsheets open" in done.stderr
+
+
 def test_a_full_disk_is_told(database: Database) -> None:
     """A disk that is full is told for what it is, and not taken for trouble with the database."""
     query(database, MANY.format(1, 2000))

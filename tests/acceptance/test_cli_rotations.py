@@ -33,7 +33,7 @@ def test_a_file_asks_for_both(database: Database, tmp_path: Path) -> None:
     file.write_text(f"project_id,rotation_spend_limit\n{PROJECT},-1\n")
     bad = provisioner("submit", file, database=database)
     assert bad.returncode == 1
-    assert "rotation_spend_limit: must be a number of credits above 0" in bad.stderr
+    assert "rotation_spend_limit: must be a number of credits, at least 0.000001" in bad.stderr
     for option in ("spend_limit=nothing", "colour=red", "spend_limit"):
         assert provisioner("submit", file, "--rotation", option, database=database).returncode == 2
 

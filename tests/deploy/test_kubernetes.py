@@ -168,7 +168,7 @@ def test_a_worker_has_what_it_needs(tmp_path: Path) -> None:
     """A worker's settings are complete, and it has time to stop."""
     deployment = one("Deployment")
     settings = settings_of(deployment["spec"]["template"], tmp_path)
-    assert settings.identity().client_secret.reveal() == "the-client-secret"
+    assert settings.login().client_secret.reveal() == "the-client-secret"
     assert settings.database_url()
     assert settings.credentials["default"].file.is_file()
     assert settings.sealing.key_file.is_file()

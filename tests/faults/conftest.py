@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
@@ -14,15 +16,17 @@ import pytest
 from provisioner.postgres.migrations import migrate
 from provisioner.sandbox.postgres import PostgresServer
 from tests.faults.tally import KEY, pytest_terminal_summary
-from tests.faults.world import World, chosen_seed
 from tests.support import majors
+from tests.support.fleet import Fleet
 from tests.support.postgres import started, strategy
+from tests.support.ways import processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from provisioner.sandbox.simulator import Options
+    from tests.support.ways import Process
 
 __all__ = ["pytest_terminal_summary"]
 
@@ -74,10 +78,18 @@ def tally(request: pytest.FixtureRequest) -> Iterator[Counter[str]]:
 
 
 @pytest.fixture
-def world(durable_url: str, tmp_path: Path, tally: Counter[str]) -> Callable[..., World]:
-    """Lend what builds worlds from the simulator's options, a seed, and settings by their environment names."""
+def world(durable_url: str, tmp_path: Path, tally: Counter[str]) -> Iterator[Callable[..., Fleet[Process]]]:
+    """Lend what builds fleets of processes from the simulator's options, and settings by their environment names.
 
-    def build(options: Options, *, seed: int = 1, **settings: Any) -> World:
-        return World(durable_url, options, seed=chosen_seed(seed), directory=tmp_path, tally=tally, **settings)
+    What is drawn at random follows the seed of the options; `FAULTS_SEED` is another, which somebody wants to see.
+    """
+    built: list[Fleet[Process]] = []
 
-    return build
+    def build(options: Options, **settings: str) -> Fleet[Process]:
+        chosen = replace(options, seed=int(os.environ.get("FAULTS_SEED", options.seed)))
+        built.append(Fleet(durable_url, chosen, settings=settings, way=processes(tmp_path)))
+        return built[-1]
+
+    yield build
+    for fleet in built:
+        tally.update(fleet.tally, runs=1)

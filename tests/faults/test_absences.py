@@ -9,14 +9,14 @@ import pytest
 
 from provisioner.sandbox.simulator.options import Options
 from tests.faults.proxy import Proxy
-from tests.faults.world import UNLIMITED
 from tests.support import eventually
+from tests.support.fleet import UNLIMITED, Fleet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from provisioner.sandbox.postgres import PostgresServer, StopMode
-    from tests.faults.world import World
+    from tests.support.ways import Process
 
 pytestmark = pytest.mark.xdist_group("faults-b")
 
@@ -33,13 +33,13 @@ def _options(requests: int, seed: int) -> Options:
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
 @pytest.mark.parametrize(("requests", "restarts"), [(160, 2), pytest.param(600, 6, marks=SOAK)])
 async def test_a_restart_under_load(
-    world: Callable[..., World], durable_server: PostgresServer, mode: StopMode, requests: int, restarts: int
+    world: Callable[..., Fleet[Process]], durable_server: PostgresServer, mode: StopMode, requests: int, restarts: int
 ) -> None:
     """The workers come back by themselves within seconds, say so in a line or two, and nothing is lost."""
     options = _options(requests, 31)
-    async with world(options, seed=31, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT="8", **UNLIMITED) as it:
-        await it.request()
-        workers = [it.work(), it.work()]
+    async with world(options, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT="8", **UNLIMITED) as it:
+        await it.insert()
+        workers = await it.start(2)
         for number in range(restarts):
             await it.made(requests * (2 * number + 1) // (2 * restarts + 1))
             await asyncio.to_thread(durable_server.stop, mode)
@@ -51,7 +51,7 @@ async def test_a_restart_under_load(
             made = len(it.simulator.world.connections)
             await it.finished(min(made + 16, requests), within=10)
         await it.done(within=60)
-        assert [await it.ends(worker) for worker in workers] == [0, 0]
+        assert [await worker.ends() for worker in workers] == [0, 0]
         found = await it.audit()
         assert found.states == {"succeeded": requests}
         assert it.calm(lines=QUIET + EACH * restarts)
@@ -61,17 +61,16 @@ async def test_a_restart_under_load(
 
 @pytest.mark.parametrize(("requests", "cuts"), [(160, 2), pytest.param(1200, 15, marks=SOAK)])
 async def test_the_connection_is_cut(
-    world: Callable[..., World], durable_server: PostgresServer, requests: int, cuts: int
+    world: Callable[..., Fleet[Process]], durable_server: PostgresServer, requests: int, cuts: int
 ) -> None:
     """Statements that were cut in the middle, carried out or not, are neither lost nor taken for done."""
     options = _options(requests, 32)
     async with (
-        world(options, seed=32, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT="8", **UNLIMITED) as it,
+        world(options, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT="8", **UNLIMITED) as it,
         Proxy(durable_server.port) as proxy,
     ):
-        it.way = proxy.url(it.url)
-        await it.request()
-        workers = [it.work(), it.work()]
+        await it.insert()
+        workers = await it.start(2, PROVISIONER_DATABASE_URL=proxy.url(it.url))
         for number in range(cuts):
             await it.made(requests * (2 * number + 1) // (2 * cuts + 1))
             refuse = it.random.random() < 0.5
@@ -81,7 +80,7 @@ async def test_the_connection_is_cut(
                 await it.made(min(requests, len(it.simulator.world.connections) + 4))
                 proxy.mend()
         await it.done(within=60)
-        assert [await it.ends(worker) for worker in workers] == [0, 0]
+        assert [await worker.ends() for worker in workers] == [0, 0]
         found = await it.audit()
         assert found.states == {"succeeded": requests}
         assert it.calm(lines=QUIET + EACH * cuts)
@@ -89,17 +88,16 @@ async def test_the_connection_is_cut(
 
 @pytest.mark.parametrize(("requests", "holes"), [pytest.param(300, 2, marks=SOAK)])
 async def test_the_connection_is_swallowed(
-    world: Callable[..., World], durable_server: PostgresServer, requests: int, holes: int
+    world: Callable[..., Fleet[Process]], durable_server: PostgresServer, requests: int, holes: int
 ) -> None:
     """Connections that die without a word are given up, and the work goes on over new ones."""
     options = _options(requests, 33)
     async with (
-        world(options, seed=33, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT="8", **UNLIMITED) as it,
+        world(options, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT="8", **UNLIMITED) as it,
         Proxy(durable_server.port) as proxy,
     ):
-        it.way = proxy.url(it.url)
-        await it.request()
-        workers = [it.work(), it.work()]
+        await it.insert()
+        workers = await it.start(2, PROVISIONER_DATABASE_URL=proxy.url(it.url))
         for number in range(holes):
             await it.made(requests * (2 * number + 1) // (2 * holes + 1))
             lost = it.said("database_lost") + 2
@@ -108,11 +106,11 @@ async def test_the_connection_is_swallowed(
             await _noticed(it, lost)
             proxy.mend()
         await it.done(within=60)
-        assert [await it.ends(worker) for worker in workers] == [0, 0]
+        assert [await worker.ends() for worker in workers] == [0, 0]
         found = await it.audit()
         assert found.states == {"succeeded": requests}
         assert it.calm(lines=QUIET + 2 * EACH * holes)
 
 
-async def _noticed(it: World, times: int) -> None:
+async def _noticed(it: Fleet[Process], times: int) -> None:
     await eventually(lambda: it.said("database_lost") >= times, within=40)

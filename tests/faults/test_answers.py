@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from provisioner.sandbox.simulator.options import Options, SettingsError
-from tests.faults.world import UNLIMITED
+from tests.support.fleet import UNLIMITED, Fleet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.faults.world import World
+    from tests.support.ways import Process
 
 pytestmark = pytest.mark.xdist_group("faults-b")
 
@@ -30,7 +30,7 @@ A_THIRD: Final = {
 }
 
 
-async def _plant(it: World, *, description: str | None, stop: asyncio.Event) -> None:
+async def _plant(it: Fleet[Process], *, description: str | None, stop: asyncio.Event) -> None:
     """Be somebody else, who makes connections of the same name in some of the projects, at any time."""
     free = it.random.sample(it.simulator.projects, len(it.simulator.projects) // 6)
     while free and not stop.is_set():
@@ -55,7 +55,7 @@ async def _plant(it: World, *, description: str | None, stop: asyncio.Event) -> 
     ],
 )
 async def test_a_third_of_all_answers_lost_or_misleading(
-    world: Callable[..., World], requests: int, seed: int, clock_offset: float, *, marker: bool
+    world: Callable[..., Fleet[Process]], requests: int, seed: int, clock_offset: float, *, marker: bool
 ) -> None:
     """All that is ours is recorded, once; who planted the same name meanwhile is never taken for us."""
     options = Options(
@@ -69,9 +69,9 @@ async def test_a_third_of_all_answers_lost_or_misleading(
         clock_offset=clock_offset,
     )
     marked = {"PROVISIONER_TARGETS__DEFAULT__MARKER": "true"} if marker else {}
-    async with world(options, seed=seed, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT="4", **marked, **UNLIMITED) as it:
-        await it.request(description="the same")
-        workers = [it.work(), it.work()]
+    async with world(options, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT="4", **marked, **UNLIMITED) as it:
+        await it.insert(description="the same")
+        workers = await it.start(2)
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             # Without the mark, only another description tells somebody else's connection for certain.
@@ -79,7 +79,7 @@ async def test_a_third_of_all_answers_lost_or_misleading(
             group.create_task(planting, name="somebody else")
             await it.done(within=requests / 4)
             stop.set()
-        assert [await it.ends(worker) for worker in workers] == [0, 0]
+        assert [await worker.ends() for worker in workers] == [0, 0]
         found = await it.audit()
         it.tally["misleading answers"] += sum(it.simulator.state()["faults"].values())
         assert set(found.states) <= {"succeeded", "failed"}
@@ -87,12 +87,12 @@ async def test_a_third_of_all_answers_lost_or_misleading(
         assert it.said("creator_failed") == 0
 
 
-async def test_sockets_cut_by_the_server_while_it_works_on(world: Callable[..., World]) -> None:
+async def test_sockets_cut_by_the_server_while_it_works_on(world: Callable[..., Fleet[Process]]) -> None:
     """A create that the server stops answering and commits later is found later, and not repeated."""
     options = Options(mode="self-hosted", projects=12, seed=23, cut_after=0.3, latency=0.0, replica_lag=0.3)
-    async with world(options, seed=23, OPENROUTER_PROVISIONING_KEY="sk-or-v1-slow-mode-delay1", **UNLIMITED) as it:
-        await it.request()
-        it.work()
+    async with world(options, PROVISIONER_CREDENTIALS__DEFAULT__VALUE="sk-or-v1-slow-mode-delay1", **UNLIMITED) as it:
+        await it.insert()
+        await it.start()
         await it.done(within=30)
         found = await it.audit()
         assert (found.states, found.made, found.adopted, found.found_again) == ({"succeeded": 12}, 12, 0, 12)

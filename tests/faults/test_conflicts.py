@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from provisioner.sandbox.simulator.options import Options
-from tests.faults.world import UNLIMITED
+from tests.support.fleet import UNLIMITED, Fleet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.faults.world import World
+    from tests.support.ways import Process
 
 pytestmark = pytest.mark.xdist_group("faults-b")
 
@@ -28,7 +28,7 @@ ONCE = {"PROVISIONER_RETRY__MAX_ATTEMPTS": "1"}
 class Rivals:
     """Somebody else, quick or slow, with a connection of the same name in a project."""
 
-    it: World
+    it: Fleet[Process]
 
     def plant(self, project: str, *, description: str | None = None, app: str = "open-router") -> None:
         """Make a connection of theirs."""
@@ -57,10 +57,10 @@ def _outcome(row: Any) -> tuple[str, str | None, bool]:
 
 
 @pytest.mark.parametrize("settings", [{}, MARKED], ids=["unmarked", "marked"])
-async def test_a_name_that_others_had_before(world: Callable[..., World], settings: dict[str, str]) -> None:
+async def test_a_name_that_others_had_before(world: Callable[..., Fleet[Process]], settings: dict[str, str]) -> None:
     """`fail` leaves it alone, `adopt` records it, `replace` gives it our key; another app's is never touched."""
     options = Options(mode="self-hosted", projects=6, seed=61)
-    async with world(options, seed=61, **settings, **UNLIMITED) as it:
+    async with world(options, **settings, **UNLIMITED) as it:
         rivals = Rivals(it)
         theirs, apps = it.simulator.projects[:3], it.simulator.projects[3:]
         for project in theirs:
@@ -69,11 +69,11 @@ async def test_a_name_that_others_had_before(world: Callable[..., World], settin
             rivals.plant(project, app="github")
         before = {project: rivals.of(project).credentials_hash for project in it.simulator.projects}
         requests = [
-            (await it.request([project], on_conflict=choice))[0]
+            (await it.insert([project], on_conflict=choice))[0]
             for projects in (theirs, apps)
             for project, choice in zip(projects, CHOICES, strict=True)
         ]
-        it.work()
+        await it.start()
         await it.done(within=20)
         rows = [await it.row(request) for request in requests]
         assert [_outcome(row) for row in rows] == [
@@ -90,18 +90,18 @@ async def test_a_name_that_others_had_before(world: Callable[..., World], settin
 
 @pytest.mark.parametrize(("settings", "description"), [({}, "theirs"), (MARKED, None)], ids=["unmarked", "marked"])
 async def test_others_come_between_a_lost_create_and_the_look_up(
-    world: Callable[..., World], settings: dict[str, str], description: str | None
+    world: Callable[..., Fleet[Process]], settings: dict[str, str], description: str | None
 ) -> None:
     """What is there after a lost answer is not ours for that alone; with the mark, not even if all else is the same."""
     options = Options(mode="self-hosted", projects=9, seed=62, faults={"cut-before-commit": 1.0})
-    async with world(options, seed=62, **settings, **UNLIMITED) as it:
+    async with world(options, **settings, **UNLIMITED) as it:
         rivals = Rivals(it)
         requests = [
             request
             for number, choice in enumerate(CHOICES)
-            for request in await it.request(it.simulator.projects[3 * number : 3 * number + 3], on_conflict=choice)
+            for request in await it.insert(it.simulator.projects[3 * number : 3 * number + 3], on_conflict=choice)
         ]
-        it.work()
+        await it.start()
         async with asyncio.timeout(20):
             await rivals.plant_after_a_lost_create(it.simulator.projects, description=description)
         await it.done(within=20)
@@ -115,17 +115,19 @@ async def test_others_come_between_a_lost_create_and_the_look_up(
 
 
 @pytest.mark.parametrize("settings", [{}, MARKED], ids=["unmarked", "marked"])
-async def test_what_a_failed_request_had_made_is_its_own(world: Callable[..., World], settings: dict[str, str]) -> None:
+async def test_what_a_failed_request_had_made_is_its_own(
+    world: Callable[..., Fleet[Process]], settings: dict[str, str]
+) -> None:
     """A request that failed with its outcome unknown finds its connection when it is tried again."""
     faults = {"error-after-commit": 1.0}
     options = Options(mode="self-hosted", projects=3, seed=63, clock_offset=-170.0, replica_lag=3600.0, faults=faults)
-    async with world(options, seed=63, **settings, **ONCE, **UNLIMITED) as it:
+    async with world(options, **settings, **ONCE, **UNLIMITED) as it:
         requests = [
             request
             for project, choice in zip(it.simulator.projects, CHOICES, strict=True)
-            for request in await it.request([project], on_conflict=choice)
+            for request in await it.insert([project], on_conflict=choice)
         ]
-        it.work()
+        await it.start()
         await it.done(within=20)
         # Its name is taken, but nobody can see by whom: a person has to look.
         rows = [await it.row(request) for request in requests]
@@ -142,12 +144,12 @@ async def test_what_a_failed_request_had_made_is_its_own(world: Callable[..., Wo
         await it.audit()
 
 
-async def test_the_mark_needs_no_clock(world: Callable[..., World]) -> None:
+async def test_the_mark_needs_no_clock(world: Callable[..., Fleet[Process]]) -> None:
     """A marked connection is ours even when the server's clock has been set back by hours in between."""
     options = Options(mode="self-hosted", projects=4, seed=64, faults={"cut-after-commit": 1.0}, clock_offset=-9000.0)
-    async with world(options, seed=64, **MARKED, **UNLIMITED) as it:
-        await it.request()
-        it.work()
+    async with world(options, **MARKED, **UNLIMITED) as it:
+        await it.insert()
+        await it.start()
         await it.simulator.until(lambda: len(it.simulator.world.connections) == 4)
         it.simulator.configure(clock_offset=9000.0, faults={})
         await it.done(within=20)
@@ -155,15 +157,15 @@ async def test_the_mark_needs_no_clock(world: Callable[..., World]) -> None:
         assert (found.states, found.made, found.adopted, found.found_again) == ({"succeeded": 4}, 4, 0, 4)
 
 
-async def test_an_older_request_of_the_same_name_is_another(world: Callable[..., World]) -> None:
+async def test_an_older_request_of_the_same_name_is_another(world: Callable[..., Fleet[Process]]) -> None:
     """A row that was deleted and asked for again has no claim to what the first one made."""
     options = Options(mode="self-hosted", projects=1, seed=65)
-    async with world(options, seed=65, **UNLIMITED) as it:
-        await it.request()
-        worker = it.work()
+    async with world(options, **UNLIMITED) as it:
+        await it.insert()
+        (worker,) = await it.start()
         await it.done(within=20)
         await it.fetch("DELETE FROM provisioner.connection_requests")
-        again = await it.request()
+        again = await it.insert()
         await it.done(within=20)
         assert _outcome(await it.row(again[0])) == ("failed", "name_conflict", False)
         assert worker.alive

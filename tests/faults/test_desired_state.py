@@ -9,12 +9,12 @@ import asyncpg
 import pytest
 
 from provisioner.sandbox.simulator.options import Options
-from tests.faults.world import UNLIMITED
+from tests.support.fleet import UNLIMITED, Fleet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.faults.world import World
+    from tests.support.ways import Process
 
 pytestmark = pytest.mark.xdist_group("faults-b")
 
@@ -36,7 +36,7 @@ EDITS = (
 SHORT = {"PROVISIONER_RETRY__BASE": "0.1", "PROVISIONER_RETRY__CAP": "1", "PROVISIONER_RETRY__MAX_ATTEMPTS": "50"}
 
 
-async def adversary(it: World, rounds: int) -> None:
+async def adversary(it: Fleet[Process], rounds: int) -> None:
     """Edit rows at random: what is refused is refused, and everything else is meant."""
     ids = [each["id"] for each in await it.fetch("SELECT id FROM provisioner.connection_requests")]
     for _ in range(rounds):
@@ -54,7 +54,7 @@ async def adversary(it: World, rounds: int) -> None:
         await asyncio.sleep(it.random.uniform(0.02, 0.15))
 
 
-async def agree(it: World) -> list[str]:
+async def agree(it: Fleet[Process]) -> list[str]:
     """Where the table and Infisical differ, in words."""
     there = dict(it.simulator.world.connections)
     wrong = []
@@ -76,21 +76,21 @@ async def agree(it: World) -> list[str]:
     ("projects", "rounds", "seed"), [(24, 12, 71), pytest.param(1000, 30, 72, marks=pytest.mark.soak)]
 )
 async def test_after_quiet_the_table_and_infisical_agree(
-    world: Callable[..., World], projects: int, rounds: int, seed: int
+    world: Callable[..., Fleet[Process]], projects: int, rounds: int, seed: int
 ) -> None:
     """Whatever was lost, killed and edited: each wish is what Infisical has, and nothing is there that no row knows."""
     options = Options(mode="self-hosted", projects=projects, faults=LOST, seed=seed, late_by=0.3)
-    async with world(options, seed=seed, **UNLIMITED, **SHORT) as it:
+    async with world(options, **UNLIMITED, **SHORT) as it:
         it.simulator.configure(change_faults=LOST)
-        await it.request(description="first")
-        workers = [it.work(), it.work()]
+        await it.insert(description="first")
+        workers = await it.start(2)
         await it.finished(projects // 3, within=60)
         editing = asyncio.create_task(adversary(it, rounds))
         while not editing.done():
             await asyncio.wait([editing], timeout=1.0)
             victim = workers.pop(0)
             it.kill(victim)
-            workers.append(it.work())
+            workers += await it.start()
         await editing
         it.simulator.configure(change_faults={}, faults={})
         # What nobody could retry any more, or was cut off by a name that two rows wanted, is tried once more.

@@ -14,9 +14,9 @@ from provisioner.postgres.pool import Database
 from provisioner.postgres.queue import PostgresQueue
 from provisioner.sandbox.simulator.options import Options
 from tests.faults.proxy import Proxy
-from tests.faults.world import UNLIMITED
 from tests.support import eventually
 from tests.support.cli import environment
+from tests.support.fleet import UNLIMITED, Fleet
 from tests.support.forking import Forked
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from provisioner.sandbox.postgres import PostgresServer
     from tests.faults.proxy import Trap, When
-    from tests.faults.world import World
+    from tests.support.ways import Process
 
 pytestmark = pytest.mark.xdist_group("faults-a")
 
@@ -40,13 +40,13 @@ WHOLE = (1200, 40, 0.5, 8)
     [SCALED, pytest.param(*WHOLE, marks=(pytest.mark.soak, pytest.mark.timeout(600)))],
 )
 async def test_workers_killed_at_random(
-    world: Callable[..., World], requests: int, kills: int, latency: float, in_flight: int
+    world: Callable[..., Fleet[Process]], requests: int, kills: int, latency: float, in_flight: int
 ) -> None:
     """Two workers with slow creates, one of them killed every second: each request succeeds, made exactly once."""
     options = Options(mode="self-hosted", projects=requests, latency=latency, seed=11)
-    async with world(options, seed=11, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT=str(in_flight)) as it:
-        await it.request()
-        running = [it.work(), it.work()]
+    async with world(options, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT=str(in_flight)) as it:
+        await it.insert()
+        running = await it.start(2)
         await it.at_work(2)
         for _ in range(kills):
             # At most a second apart, and at the very moment when an answer is on its way.
@@ -56,7 +56,7 @@ async def test_workers_killed_at_random(
             await it.made(min(requests, before + it.random.randrange(1, int(2 * in_flight / latency))))
             victim = it.random.randrange(2)
             it.kill(running[victim])
-            running[victim] = it.work()
+            (running[victim],) = await it.start()
         await it.done(within=120)
         found = await it.audit()
         assert found.states == {"succeeded": requests}
@@ -97,67 +97,62 @@ EXPIRE = "UPDATE provisioner.workers SET lease_until = now() - interval '1 secon
 
 @pytest.mark.parametrize("steps", [STEPS, pytest.param(MORE_STEPS, marks=pytest.mark.soak)], ids=["few", "all"])
 async def test_a_worker_killed_at_each_step(
-    world: Callable[..., World], durable_server: PostgresServer, steps: Sequence[tuple[bytes, When]]
+    world: Callable[..., Fleet[Process]], durable_server: PostgresServer, steps: Sequence[tuple[bytes, When]]
 ) -> None:
     """Killed before a statement or before its answer, the work is done by others, and each connection is made once."""
     options = Options(mode="self-hosted", projects=6 * len(steps), latency=0.05, seed=12)
-    async with world(options, seed=12, **UNLIMITED) as it, Proxy(durable_server.port) as proxy:
-        it.way = proxy.url(it.url)
+    async with world(options, **UNLIMITED) as it, Proxy(durable_server.port) as proxy:
         for number, (word, when) in enumerate(steps):
-            await it.request(it.simulator.projects[6 * number : 6 * number + 6])
+            await it.insert(it.simulator.projects[6 * number : 6 * number + 6])
             # Something has to be put back for its pause to end: what was rescued may have been promoted already.
             it.simulator.configure(faults={"error-after-commit": 0.5} if word in {PUT_BACK, PROMOTE} else {})
             trap = proxy.trap(word, when)
-            worker = it.work()
+            (worker,) = await it.start(PROVISIONER_DATABASE_URL=proxy.url(it.url))
             async with asyncio.timeout(20):
                 await trap.sprung.wait()
             it.kill(worker)
             trap.release()
             await it.fetch(EXPIRE)
-        it.work()
+        await it.start()
         await it.done(within=30)
         found = await it.audit()
         assert found.states == {"succeeded": 6 * len(steps)}
 
 
 async def test_a_claim_that_arrives_after_the_lease_is_let_go(
-    world: Callable[..., World], durable_server: PostgresServer
+    world: Callable[..., Fleet[Process]], durable_server: PostgresServer
 ) -> None:
     """A worker whose lease was lost while a claim's answer was on its way sends nothing for that claim."""
     options = Options(mode="self-hosted", projects=6, seed=13)
-    async with world(options, seed=13, **UNLIMITED) as it, Proxy(durable_server.port) as proxy:
-        await it.request(on_conflict="replace")
-        it.way = proxy.url(it.url)
+    async with world(options, **UNLIMITED) as it, Proxy(durable_server.port) as proxy:
+        await it.insert(on_conflict="replace")
         trap = proxy.trap(CLAIM, "answered")
-        late = it.work()
+        (late,) = await it.start(PROVISIONER_DATABASE_URL=proxy.url(it.url))
         async with asyncio.timeout(20):
             await trap.sprung.wait()
         await it.fetch(EXPIRE)
-        it.way = it.url
-        it.work()
+        await it.start()
         await it.done(within=30)
         await eventually(lambda: "lease_lost" in late.log())
         recorded = await it.audit()
         trap.release()
-        late.signal(signal.SIGTERM)
-        assert await late.exit_status(within=20) == 0
+        assert await late.ends() == 0
         assert recorded == await it.audit()
         assert (recorded.creates, recorded.made) == (6, 6)
 
 
-async def test_a_worker_that_meets_its_own_past(world: Callable[..., World]) -> None:
+async def test_a_worker_that_meets_its_own_past(world: Callable[..., Fleet[Process]]) -> None:
     """A worker that lost its lease takes the same request again while its first create is still out, and survives."""
     options = Options(mode="self-hosted", projects=3, seed=14)
-    async with world(options, seed=14, OPENROUTER_PROVISIONING_KEY=SLOW_KEY, **UNLIMITED) as it:
-        await it.request()
-        worker = it.work()
+    async with world(options, PROVISIONER_CREDENTIALS__DEFAULT__VALUE=SLOW_KEY, **UNLIMITED) as it:
+        await it.insert()
+        (worker,) = await it.start()
         await it.simulator.until(lambda: len(it.simulator.world.creates) == 3)
         await it.fetch(EXPIRE)
         await eventually(lambda: "lease_lost" in worker.log())
         await it.done(within=30)
         assert worker.alive
-        worker.signal(signal.SIGTERM)
-        assert await worker.exit_status(within=20) == 0
+        assert await worker.ends() == 0
         found = await it.audit()
         assert found.states == {"succeeded": 3}
         assert it.said("creator_failed") == 0
@@ -167,56 +162,53 @@ async def test_a_worker_that_meets_its_own_past(world: Callable[..., World]) -> 
     ("requests", "stalls"), [(60, 1), pytest.param(480, 8, marks=(pytest.mark.soak, pytest.mark.timeout(600)))]
 )
 async def test_workers_stalled_for_longer_than_their_lease(
-    world: Callable[..., World], requests: int, stalls: int
+    world: Callable[..., Fleet[Process]], requests: int, stalls: int
 ) -> None:
     """Others take over from a worker that stands still; when it goes on, what it reports too late changes nothing."""
     options = Options(mode="self-hosted", projects=requests, latency=0.5, seed=15)
-    async with world(options, seed=15, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT="8") as it:
-        workers = [it.work(), it.work()]
+    async with world(options, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT="8") as it:
+        workers = await it.start(2)
         await it.at_work(2)
         lot = requests // stalls
         for number in range(stalls):
             before = len(it.simulator.world.creates)
             projects = it.simulator.projects[number * lot : number * lot + lot]
-            await it.request(projects, on_conflict=it.random.choice(["fail", "replace"]))
+            await it.insert(projects, on_conflict=it.random.choice(["fail", "replace"]))
             await _created(it, before + it.random.randrange(1, 12))
             victim = it.random.choice(workers)
             victim.signal(signal.SIGSTOP)
             it.tally["stalls"] += 1
-            await it.until(lambda: it.value("SELECT count(*) FROM provisioner.workers"), lambda n: n == 1)
+            await it.until("SELECT count(*) FROM provisioner.workers", 1)
             victim.signal(signal.SIGCONT)
             await it.at_work(2)
         await it.done(within=60)
         assert all(worker.alive for worker in workers)
-        for worker in workers:
-            worker.signal(signal.SIGTERM)
-        assert [await worker.exit_status(within=20) for worker in workers] == [0, 0]
+        assert [await worker.ends() for worker in workers] == [0, 0]
         found = await it.audit()
         assert found.states == {"succeeded": lot * stalls}
         assert it.said("lease_lost") == stalls
 
 
-async def _created(it: World, creates: int) -> None:
+async def _created(it: Fleet[Process], creates: int) -> None:
     await it.simulator.until(lambda: len(it.simulator.world.creates) >= creates)
 
 
 async def test_a_late_answer_does_not_set_the_clock(
-    world: Callable[..., World], durable_server: PostgresServer
+    world: Callable[..., Fleet[Process]], durable_server: PostgresServer
 ) -> None:
     """A worker that hears the database's time only seconds later still knows its own connections by their age."""
     options = Options(mode="self-hosted", projects=3, seed=16, faults={"cut-after-commit": 1.0})
     settings = {"PROVISIONER_WORKER__POLL": "2.4", **UNLIMITED}
-    async with world(options, seed=16, **settings) as it, Proxy(durable_server.port) as proxy:
-        it.way = proxy.url(it.url)
+    async with world(options, **settings) as it, Proxy(durable_server.port) as proxy:
         first = proxy.trap(LOOK, "answered")
-        it.work()
+        await it.start(PROVISIONER_DATABASE_URL=proxy.url(it.url))
         await _sprung(first)
         late = proxy.trap(LOOK, "answered")
         first.release()
         await _sprung(late)
-        await it.request()
+        await it.insert()
         in_doubt = "SELECT count(*) FROM provisioner.attempt_state WHERE updated_at < now() - interval '3 seconds'"
-        await it.until(lambda: it.value(in_doubt), lambda n: n == 3)
+        await it.until(in_doubt, 3)
         beyond = proxy.trap(STRANGERS, "asked")  # what comes after the look: by then the worker has set its clock
         late.release()
         await _sprung(beyond)

@@ -15,15 +15,15 @@ from provisioner.core.queue_values import FRONT
 from provisioner.postgres.pool import Database
 from provisioner.postgres.queue import PostgresQueue
 from provisioner.sandbox.simulator.options import Options
-from tests.faults.world import UNLIMITED
 from tests.support import eventually
 from tests.support.builders import a_connection, doubted
+from tests.support.fleet import UNLIMITED, Fleet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from provisioner.core.model import Claim
-    from tests.faults.world import World
+    from tests.support.ways import Process
 
 pytestmark = pytest.mark.xdist_group("faults-a")
 
@@ -42,12 +42,12 @@ UPDATE provisioner.sent_creates SET sent_at = sent_at - interval '1 hour', ended
 """
 
 
-async def test_called_off_while_in_line(world: Callable[..., World]) -> None:
+async def test_called_off_while_in_line(world: Callable[..., Fleet[Process]]) -> None:
     """Nothing is sent for it; tried again, it is made."""
-    async with world(Options(mode="self-hosted", projects=3, seed=71), seed=71, **UNLIMITED) as it:
-        requests = await it.request()
+    async with world(Options(mode="self-hosted", projects=3, seed=71), **UNLIMITED) as it:
+        requests = await it.insert()
         assert [row["outcome"] for row in await it.fetch(CANCEL, requests[:2])] == ["cancelled"] * 2
-        it.work()
+        await it.start()
         await it.done(within=20)
         assert (await it.audit()).creates == 1
         assert [tuple(row) for row in await it.fetch(RETRY, requests)] == [(one, "cancelled") for one in requests[:2]]
@@ -55,14 +55,14 @@ async def test_called_off_while_in_line(world: Callable[..., World]) -> None:
         assert (await it.audit()).states == {"succeeded": 3}
 
 
-async def test_called_off_while_its_create_is_under_way(world: Callable[..., World]) -> None:
+async def test_called_off_while_its_create_is_under_way(world: Callable[..., Fleet[Process]]) -> None:
     """The attempt comes to its end, and the connection that it made is recorded."""
     options = Options(mode="self-hosted", projects=3, seed=72, latency=0.5)
-    async with world(options, seed=72, **UNLIMITED) as it:
-        await it.request(name="first")  # in projects that nobody knows few creates are under way at once
-        it.work()
+    async with world(options, **UNLIMITED) as it:
+        await it.insert(name="first")  # in projects that nobody knows few creates are under way at once
+        await it.start()
         await it.done(within=20)
-        requests = await it.request()
+        requests = await it.insert()
         await it.simulator.until(lambda: len(it.simulator.world.creates) == 6)
         assert [row["outcome"] for row in await it.fetch(CANCEL, requests)] == ["ending"] * 3
         await it.done(within=20)
@@ -79,23 +79,23 @@ async def test_called_off_while_its_create_is_under_way(world: Callable[..., Wor
         pytest.param("in doubt", "error-after-commit", "succeeded", marks=pytest.mark.soak),
     ],
 )
-async def test_called_off_in_doubt(world: Callable[..., World], fault: str, ends: str, moment: str) -> None:
+async def test_called_off_in_doubt(world: Callable[..., Fleet[Process]], fault: str, ends: str, moment: str) -> None:
     """It is looked up: what it made is recorded, and what does not show after a late commit would is never made."""
     options = Options(mode="self-hosted", projects=3, seed=73, latency=0.4, faults={fault: 1.0})
-    async with world(options, seed=73, **UNLIMITED) as it:
-        requests = await it.request()
-        it.work()
+    async with world(options, **UNLIMITED) as it:
+        requests = await it.insert()
+        await it.start()
         await it.simulator.until(lambda: len(it.simulator.world.creates) == 3)
         if moment == "in doubt":
             waiting = "SELECT count(*) FROM provisioner.waiting"
-            await it.until(lambda: it.value(waiting), lambda n: n == 3)
+            await it.until(waiting, 3)
         it.simulator.configure(faults={})
         if moment == "in flight" or fault == "error-after-commit":
             it.simulator.configure(faults={fault: 1.0})
         assert [row["outcome"] for row in await it.fetch(CANCEL, requests)] == ["ending"] * 3
         if ends == "cancelled":
             called_off = "SELECT count(*) FROM provisioner.waiting WHERE run_at > now() + interval '25 seconds'"
-            await it.until(lambda: it.value(called_off), lambda n: n == 3)
+            await it.until(called_off, 3)
             creates = len(it.simulator.world.creates)
             await it.fetch(LONG_AGO)
             await it.fetch(HURRY)
@@ -105,20 +105,20 @@ async def test_called_off_in_doubt(world: Callable[..., World], fault: str, ends
         assert ends == "succeeded" or found.creates == creates
 
 
-async def test_a_paused_target(world: Callable[..., World]) -> None:
+async def test_a_paused_target(world: Callable[..., Fleet[Process]]) -> None:
     """Nothing more is claimed while it is paused, what was in flight ends, and it goes on where it stopped."""
     options = Options(mode="self-hosted", projects=60, seed=74, latency=0.1)
-    async with world(options, seed=74, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT="4", **UNLIMITED) as it:
-        await it.request()
-        worker = it.work()
+    async with world(options, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT="4", **UNLIMITED) as it:
+        await it.insert()
+        (worker,) = await it.start()
         await it.made(10)
         assert len(await it.fetch("SELECT * FROM provisioner.pause('default')")) == 1
         await eventually(lambda: "target_paused" in worker.log())
-        await it.until(lambda: it.value("SELECT count(*) FROM provisioner.in_flight"), lambda n: n == 0)
+        await it.until("SELECT count(*) FROM provisioner.in_flight", 0)
         creates = len(it.simulator.world.creates)
-        more = await it.request(it.simulator.projects[:1], name="another")
+        more = await it.insert(it.simulator.projects[:1], name="another")
         looked = await it.value("SELECT max(seen_at) FROM provisioner.workers")
-        await it.until(lambda: it.value("SELECT max(seen_at) FROM provisioner.workers"), lambda seen: seen > looked)
+        await it.until("SELECT max(seen_at) FROM provisioner.workers", lambda seen: seen > looked)
         assert len(it.simulator.world.creates) == creates < 61
         assert len(await it.fetch("SELECT * FROM provisioner.resume('default')")) == 1
         await it.done(within=30)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from provisioner.sandbox.simulator.options import Options
-from tests.faults.world import UNLIMITED
 from tests.support import eventually
+from tests.support.fleet import UNLIMITED, Fleet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.faults.world import WorkerProcess, World
+    from tests.support.ways import Process
 
 pytestmark = pytest.mark.xdist_group("faults-b")
 
@@ -30,12 +30,12 @@ MOST_CREATES = 60
 WITHIN = 8.0  # seconds in which the work resumes
 
 
-def _held(worker: WorkerProcess) -> bool:
+def _held(worker: Process) -> bool:
     log = worker.log()
     return log.rfind("breaker_opened") > log.rfind("breaker_closed")
 
 
-def _arrived(it: World) -> int:
+def _arrived(it: Fleet[Process]) -> int:
     return sum(sum(outcomes.values()) for outcomes in it.simulator.world.requests.values())
 
 
@@ -48,13 +48,13 @@ def _arrived(it: World) -> int:
     ],
 )
 async def test_an_outage_costs_nobody_anything(
-    world: Callable[..., World], outage: str, requests: int, outages: int
+    world: Callable[..., Fleet[Process]], outage: str, requests: int, outages: int
 ) -> None:
     """No request fails and no counted attempt is spent; single probes go out, and the work resumes within seconds."""
     options = Options(mode="self-hosted", projects=requests, latency=0.1, seed=41)
-    async with world(options, seed=41, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT="8", **UNLIMITED) as it:
-        await it.request()
-        workers = [it.work(), it.work()]
+    async with world(options, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT="8", **UNLIMITED) as it:
+        await it.insert()
+        workers = await it.start(2)
         for number in range(outages):
             await it.made(requests * (2 * number + 1) // (2 * outages + 1))
             store = it.simulator.world
@@ -70,25 +70,25 @@ async def test_an_outage_costs_nobody_anything(
             it.simulator.configure(outage="none", maintenance=False)
             await it.made(made + 1, within=WITHIN)
         await it.done(within=60)
-        assert [await it.ends(worker) for worker in workers] == [0, 0]
+        assert [await worker.ends() for worker in workers] == [0, 0]
         found = await it.audit()
         assert found.states == {"succeeded": requests}
 
 
-async def _probed(it: World, least: int) -> None:
+async def _probed(it: Fleet[Process], least: int) -> None:
     while _arrived(it) < least:  # noqa: ASYNC110 - the simulator tells nobody
         await asyncio.sleep(0.02)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(300)
-async def test_an_outage_without_a_word(world: Callable[..., World]) -> None:
+async def test_an_outage_without_a_word(world: Callable[..., Fleet[Process]]) -> None:
     """Infisical takes requests and never answers: each is given up in its time, and found or made afterwards."""
     options = Options(mode="self-hosted", projects=40, latency=0.1, seed=42)
     settings = {"PROVISIONER_TARGETS__DEFAULT__TIMEOUT": "31"}
-    async with world(options, seed=42, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT="4", **settings, **UNLIMITED) as it:
-        await it.request()
-        it.work()
+    async with world(options, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT="4", **settings, **UNLIMITED) as it:
+        await it.insert()
+        await it.start()
         await it.made(10)
         it.simulator.configure(outage="hang")
         await eventually(lambda: it.said("breaker_opened") >= 1, within=120)

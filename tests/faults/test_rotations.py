@@ -12,12 +12,12 @@ from provisioner.sandbox.audit import audit_rotations
 from provisioner.sandbox.simulator.options import Options
 from tests.faults.test_answers import A_THIRD
 from tests.faults.test_desired_state import LOST, SHORT
-from tests.faults.world import UNLIMITED
+from tests.support.fleet import UNLIMITED, Fleet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.faults.world import World
+    from tests.support.ways import Process
 
 pytestmark = pytest.mark.xdist_group("faults-c")
 
@@ -43,7 +43,9 @@ ROWS: Final = "SELECT *, rotation_id::text, connection_id::text FROM provisioner
     ("projects", "seed"),
     [(25, 31), pytest.param(300, 3100, marks=(pytest.mark.soak, pytest.mark.timeout(900)))],
 )
-async def test_a_key_of_its_own_for_every_project(world: Callable[..., World], projects: int, seed: int) -> None:
+async def test_a_key_of_its_own_for_every_project(
+    world: Callable[..., Fleet[Process]], projects: int, seed: int
+) -> None:
     """As many connections, rotations, keys and secrets as projects; every other key is named in a row."""
     options = Options(
         mode="self-hosted",
@@ -56,16 +58,16 @@ async def test_a_key_of_its_own_for_every_project(world: Callable[..., World], p
         late_by=1.0,
         replica_lag=0.3,
     )
-    async with world(options, seed=seed, **UNLIMITED) as it:
+    async with world(options, **UNLIMITED) as it:
         await it.fetch(ASKED, it.simulator.projects)
-        await it.request(description="the same")
-        workers = [it.work(), it.work()]
+        await it.insert(description="the same")
+        workers = await it.start(2)
         await it.made(projects // 3)
         it.kill(workers[0])
-        it.work()
+        await it.start()
         await it.done(within=60 + projects)
         pending = "SELECT count(*) FROM provisioner.rotation_requests WHERE status = 'pending'"
-        await it.until(lambda: it.value(pending), lambda n: n == 0, within=60 + projects)
+        await it.until(pending, 0, within=60 + projects)
         await it.audit()
         rows = [dict(row) for row in await it.fetch(ROWS)]
         state = it.simulator.state()
@@ -88,7 +90,7 @@ EDITS: Final = (
 )
 
 
-async def adversary(it: World, rounds: int) -> None:
+async def adversary(it: Fleet[Process], rounds: int) -> None:
     """Edit, cancel and retry rotations at random: what is refused is refused, and everything else is meant."""
     ids = [each["id"] for each in await it.fetch("SELECT id FROM provisioner.rotation_requests")]
     for _ in range(rounds):
@@ -110,7 +112,7 @@ async def adversary(it: World, rounds: int) -> None:
     [(16, 14, 37), pytest.param(300, 60, 3700, marks=(pytest.mark.soak, pytest.mark.timeout(900)))],
 )
 async def test_edited_and_removed_under_fire(
-    world: Callable[..., World], projects: int, rounds: int, seed: int
+    world: Callable[..., Fleet[Process]], projects: int, rounds: int, seed: int
 ) -> None:
     """After quiet each rotation is as its row says, or gone with it, and every key is in use, revoked or named."""
     options = Options(
@@ -122,25 +124,25 @@ async def test_edited_and_removed_under_fire(
         rotation_faults=OF_ROTATIONS,
         late_by=0.5,
     )
-    async with world(options, seed=seed, **UNLIMITED, **SHORT) as it:
+    async with world(options, **UNLIMITED, **SHORT) as it:
         it.simulator.configure(changeFaults=LOST)
         await it.fetch(ASKED, it.simulator.projects)
-        await it.request()
-        workers = [it.work(), it.work()]
+        await it.insert()
+        workers = await it.start(2)
         made = "SELECT count(*) FROM provisioner.rotation_requests WHERE status = 'succeeded'"
-        await it.until(lambda: it.value(made), lambda n: n >= projects // 2, within=60 + projects)
+        await it.until(made, lambda n: n >= projects // 2, within=60 + projects)
         editing = asyncio.create_task(adversary(it, rounds))
         while not editing.done():
             await asyncio.wait([editing], timeout=1.0)
             it.kill(workers.pop(0))
-            workers.append(it.work())
+            workers += await it.start()
         await editing
         it.simulator.configure(changeFaults={}, rotationFaults={})
         pending = "SELECT count(*) FROM provisioner.rotation_requests WHERE status = 'pending'"
         ended = "SELECT array_agg(id) FROM provisioner.rotation_requests WHERE status NOT IN ('succeeded', 'removed')"
         for _ in range(2):  # what was called off last may end as cancelled after the first retry
             await it.fetch("SELECT provisioner.retry($1)", await it.value(ended) or [])
-            await it.until(lambda: it.value(pending), lambda n: n == 0, within=150 + projects)
+            await it.until(pending, 0, within=150 + projects)
         rows, state = [dict(row) for row in await it.fetch(ROWS)], it.simulator.state()
         assert not audit_rotations(rows, state)
         assert {(row["wanted"], row["status"]) for row in rows} <= {("present", "succeeded"), ("absent", "removed")}

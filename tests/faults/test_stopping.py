@@ -8,32 +8,36 @@ from typing import TYPE_CHECKING
 import pytest
 
 from provisioner.sandbox.simulator.options import Options
-from tests.faults.world import UNLIMITED
 from tests.support import eventually
+from tests.support.fleet import UNLIMITED, Fleet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.faults.world import World
+    from tests.support.ways import Process
 
 pytestmark = pytest.mark.xdist_group("faults-a")
 
 EXPIRE = "UPDATE provisioner.workers SET lease_until = now() - interval '1 second'"
 
 
-async def test_told_once_under_load(world: Callable[..., World]) -> None:
+async def test_told_once_under_load(world: Callable[..., Fleet[Process]]) -> None:
     """Exit status 0; every create that was sent is recorded, nothing is left in flight, and nothing is sent again."""
     options = Options(mode="self-hosted", projects=80, latency=0.5, seed=51)
-    async with world(options, seed=51, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT="8", **UNLIMITED) as it:
-        await it.request()
+    async with world(options, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT="8", **UNLIMITED) as it:
+        await it.insert()
         for enough, number in ((10, signal.SIGTERM), (40, signal.SIGHUP)):
-            worker = it.work()
+            (worker,) = await it.start()
             await it.made(enough)
-            assert await it.ends(worker, number) == 0
-            assert await it.everything_recorded()
+            assert await worker.ends(number) == 0
+            rows = await it.read(
+                "SELECT connection_id::text FROM provisioner.connection_requests WHERE connection_id IS NOT NULL"
+            )
+            assert {row["connection_id"] for row in rows} == set(it.simulator.world.connections)
+            assert await it.value("SELECT count(*) FROM provisioner.in_flight") == 0
             assert await it.value("SELECT count(*) FROM provisioner.workers") == 0
             it.tally["stops"] += 1
-        it.work()
+        await it.start()
         await it.done(within=30)
         found = await it.audit()
         assert (found.creates, found.made, found.adopted) == (80, 80, 0)
@@ -47,42 +51,42 @@ async def test_told_once_under_load(world: Callable[..., World]) -> None:
         pytest.param(signal.SIGKILL, id="SIGKILL"),
     ],
 )
-async def test_told_twice(world: Callable[..., World], second: signal.Signals) -> None:
+async def test_told_twice(world: Callable[..., Fleet[Process]], second: signal.Signals) -> None:
     """The second signal ends it at once, whatever is in flight; others find what it has made."""
     options = Options(mode="self-hosted", projects=24, seed=52)
-    slow = {"OPENROUTER_PROVISIONING_KEY": "sk-or-v1-slow-mode-delay1"}
-    async with world(options, seed=52, **slow, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT="8", **UNLIMITED) as it:
-        await it.request()
-        worker = it.work()
+    slow = {"PROVISIONER_CREDENTIALS__DEFAULT__VALUE": "sk-or-v1-slow-mode-delay1"}
+    async with world(options, **slow, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT="8", **UNLIMITED) as it:
+        await it.insert()
+        (worker,) = await it.start()
         await it.simulator.until(lambda: len(it.simulator.world.creates) >= 3)
         worker.signal(signal.SIGTERM)
         await eventually(lambda: "worker_stopping" in worker.log())
-        status = await it.ends(worker, second)
+        status = await worker.ends(second)
         assert status == (-signal.SIGKILL if second is signal.SIGKILL else 128 + second)
         it.tally["stops"] += 1
         await it.fetch(EXPIRE)
-        it.work()
+        await it.start()
         await it.done(within=30)
         found = await it.audit()
         assert (found.states, found.made) == ({"succeeded": 24}, 24)
 
 
-async def test_the_grace_ends_before_the_answers_come(world: Callable[..., World]) -> None:
+async def test_the_grace_ends_before_the_answers_come(world: Callable[..., Fleet[Process]]) -> None:
     """What has no answer by then is written down as unknown, in the log of attempts too, and is found by others."""
     options = Options(mode="self-hosted", projects=3, seed=53, upstream_pace=0.01)
-    slow = {"OPENROUTER_PROVISIONING_KEY": "sk-or-v1-slow-mode-delay4"}
-    async with world(options, seed=53, **slow, PROVISIONER_WORKER__GRACE="1", **UNLIMITED) as it:
-        await it.request(name="first")  # in projects that nobody knows few creates are under way at once
-        worker = it.work()
+    slow = {"PROVISIONER_CREDENTIALS__DEFAULT__VALUE": "sk-or-v1-slow-mode-delay4"}
+    async with world(options, **slow, PROVISIONER_WORKER__GRACE="1", **UNLIMITED) as it:
+        await it.insert(name="first")  # in projects that nobody knows few creates are under way at once
+        (worker,) = await it.start()
         await it.done(within=20)
         it.simulator.configure(upstream_pace=1.0)
-        await it.request()
+        await it.insert()
         await it.simulator.until(lambda: len(it.simulator.world.creates) == 6)
-        assert await it.ends(worker) == 0
+        assert await worker.ends() == 0
         assert await it.value("SELECT count(*) FROM provisioner.in_flight") == 0
         assert await it.value("SELECT count(*) FROM provisioner.sent_creates") == 3
         it.simulator.configure(upstream_pace=0.01)
-        it.work()
+        await it.start()
         await it.done(within=30)
         found = await it.audit()
         assert (found.states, found.made) == ({"succeeded": 6}, 6)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -14,7 +15,6 @@ import pytest
 from provisioner.core.concurrency import (
     CLIFF_MEMORY,
     FIRST_SUSPICION,
-    MIN_STALL,
     SELF_HOSTED_LIMIT,
     START_LIMIT,
     UPSTREAM_LIMIT,
@@ -32,8 +32,9 @@ from tests.support.gateway import CREATES, Gateway, in_json
 from tests.support.sessions import connected
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from provisioner.core.model import Observation
     from tests.support.postgres import Database
     from tests.support.sessions import Session
 
@@ -62,28 +63,27 @@ async def known(
 
 
 class Peak:
-    """The most creates that were in flight at once."""
+    """The most creates that were in flight at once, over all workers of this process."""
 
     def __init__(self) -> None:
-        self.most = 0
+        self.most = self._running = 0
+
+    async def count(self, call: Callable[[], Awaitable[Observation]]) -> Observation:
+        """Make a call, and count it while it lasts."""
+        self._running += 1
+        self.most = max(self.most, self._running)
+        try:
+            return await call()
+        finally:
+            self._running -= 1
 
 
-@asynccontextmanager
-async def watched(fleet: Fleet) -> AsyncIterator[Peak]:
-    """Look at how many creates are in flight, again and again, until the end of the block."""
-    peak = Peak()
-
-    async def look() -> None:
-        while True:
-            gates = [worker.feeders["default"].target.gate for worker in fleet.workers]
-            peak.most = max(peak.most, sum(gate.running for gate in gates if isinstance(gate, SlotGate)))
-            await asyncio.sleep(0)
-
-    looking = asyncio.create_task(look())
-    try:
-        yield peak
-    finally:
-        looking.cancel()
+@pytest.fixture
+def peak(monkeypatch: pytest.MonkeyPatch) -> Peak:
+    """Count the calls that slots let through."""
+    counted, send = Peak(), SlotGate.send
+    monkeypatch.setattr(SlotGate, "send", lambda gate, call: send(gate, partial(counted.count, call)))
+    return counted
 
 
 def never_stopped(fleet: Fleet) -> bool:
@@ -115,9 +115,9 @@ async def stranger(fleet: Fleet) -> AsyncIterator[list[float]]:
             logging_in.cancel()
 
 
-async def test_two_workers_do_not_stop_a_self_hosted_server(database: Database) -> None:
+async def test_two_workers_do_not_stop_a_self_hosted_server(database: Database, peak: Peak) -> None:
     """With default settings 300 rows are done in seconds, eight at once at most, and everybody else can log in."""
-    async with Fleet(database.url, SELF, workers=2) as fleet, stranger(fleet) as took, watched(fleet) as peak:
+    async with Fleet(database.url, SELF, workers=2) as fleet, stranger(fleet) as took:
         await fleet.start()
         await fleet.insert(300)
         await fleet.done(within=30.0)
@@ -128,14 +128,14 @@ async def test_two_workers_do_not_stop_a_self_hosted_server(database: Database) 
     assert peak.most <= SELF_HOSTED_LIMIT
 
 
-async def test_sixteen_in_flight_are_spread_where_openrouter_takes_the_time(database: Database) -> None:
+async def test_sixteen_in_flight_are_spread_where_openrouter_takes_the_time(database: Database, peak: Peak) -> None:
     """A number that the server bears in flight does not stop it by all of them coming at once."""
     settings = {
         "PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT": "16",
         "PROVISIONER_CREDENTIALS__DEFAULT__VALUE": "sk-or-v1-k-mode-delay3",
     }
     slow = replace(SELF, upstream_pace=0.1)
-    async with Fleet(database.url, slow, settings=settings) as fleet, watched(fleet) as peak:
+    async with Fleet(database.url, slow, settings=settings) as fleet:
         await fleet.start()
         await fleet.insert(100)
         await fleet.done(within=30.0)
@@ -214,11 +214,11 @@ async def test_a_locked_row_stops_nobody(database: Database) -> None:
 
 
 @pytest.mark.parametrize(("most", "rows"), [("1", 60), ("3", 180)])
-async def test_a_number_is_the_most_over_all_workers(database: Database, most: str, rows: int) -> None:
+async def test_a_number_is_the_most_over_all_workers(database: Database, peak: Peak, most: str, rows: int) -> None:
     """Three workers together never have more in flight than the settings say, and all of them work."""
     settings = {"PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT": most}
     slow = replace(SELF, latency=0.03)
-    async with Fleet(database.url, slow, workers=3, settings=settings) as fleet, watched(fleet) as peak:
+    async with Fleet(database.url, slow, workers=3, settings=settings) as fleet:
         await fleet.start()
         await fleet.insert(rows)
         await fleet.done(within=60.0)
@@ -228,13 +228,14 @@ async def test_a_number_is_the_most_over_all_workers(database: Database, most: s
 
 
 class Cliff(Gateway):
-    """A server that stops for some seconds as soon as `at` creates are in flight, and answers none of them well."""
+    """A server that stops as soon as `at` creates are in flight, until told to go on, and answers none of them well."""
 
     def __init__(self, target: str, *, at: int) -> None:
         super().__init__(target)
         self.at = at
         self.running = self.busiest = self.stops = 0
-        self._stopped: asyncio.Task[None] | None = None
+        self.stopped = asyncio.Event()
+        self.goes_on = asyncio.Event()
 
     async def _answer(
         self, writer: asyncio.StreamWriter, method: str, path: str, lines: list[str], body: bytes
@@ -245,49 +246,52 @@ class Cliff(Gateway):
         self.running += 1
         self.busiest = max(self.busiest, self.running)
         try:
-            if self.running >= self.at and self._stopped is None:
+            if self.running >= self.at and not self.stopped.is_set():
                 self.stops += 1
-                self._stopped = asyncio.create_task(asyncio.sleep(MIN_STALL + 2))  # long enough to be noticed
-            if self._stopped is None:
-                await super()._answer(writer, method, path, lines, body)
-            else:
-                await asyncio.shield(self._stopped)
+                self.stopped.set()
+            if self.stopped.is_set():
+                await self.goes_on.wait()
                 writer.write(in_json(500, TOO_MANY))
+            else:
+                await super()._answer(writer, method, path, lines, body)
         finally:
             self.running -= 1
             if not self.running:
-                self._stopped = None
+                self.stopped.clear()
 
 
 async def test_a_cliff_is_remembered(database: Database) -> None:
-    """A server that stops at six is not held for down: it is left in peace, and never gets to its cliff again."""
+    """A server that stops at seven is not held for down: it is left in peace, and never gets to its cliff again."""
     async with (
         Fleet(database.url, replace(SELF, latency=0.02), workers=2) as fleet,
-        Cliff(fleet.simulator.url, at=6) as server,
+        Cliff(fleet.simulator.url, at=7) as server,
     ):
-        await fleet.start(INFISICAL_HOST=server.url)
-        await fleet.insert(100)
+        # A number that is set: a busy machine makes calls slow, and then more of them might be tried.
+        await fleet.start(INFISICAL_HOST=server.url, PROVISIONER_TARGETS__DEFAULT__MAX_IN_FLIGHT="8")
+        await fleet.insert(200)
+        await asyncio.wait_for(server.stopped.wait(), 30)
+        stalled = "SELECT stalled_at IS NOT NULL FROM provisioner.concurrency WHERE target = 'default'"
+        await eventually(lambda: fleet.session.fetchval(stalled), within=30.0)
+        server.goes_on.set()
 
         async def cliff() -> Any:
             assert not await fleet.session.fetchval("SELECT count(*) FROM provisioner.target_incidents")
-            return await fleet.session.fetchval("SELECT cliff FROM provisioner.concurrency")
+            return await fleet.session.fetchval("SELECT cliff FROM provisioner.concurrency WHERE target = 'default'")
 
         await eventually(cliff, within=30.0)
         met = await known(fleet.session, "cliff, bar, cliff_at")
         assert server.stops == 1
-        assert server.at <= met[0] <= SELF_HOSTED_LIMIT
+        assert server.at <= met[0] <= 8
         server.busiest = 0
         await fleet.done(within=60.0)
         await fleet.insert(200, name="more")
         await fleet.done(within=60.0)
-        assert await fleet.states() == {"succeeded": 300}
-        assert len(fleet.simulator.world.connections) == 300
+        assert await fleet.states() == {"succeeded": 400}
+        assert len(fleet.simulator.world.connections) == 400
         assert await known(fleet.session, "cliff, bar, cliff_at") == met
         assert 1 < server.busiest <= met[1] < server.at
         assert server.stops == 1
-        for worker in fleet.workers:
-            worker.stop()
-        await fleet.ended()  # while the server is there to be logged out of
+        await fleet.stop()  # while the server is there to be logged out of
 
 
 class TestShared:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from provisioner.core.history import HOURS, MINUTES, Slot, total
@@ -21,7 +20,7 @@ from tests.support.sessions import MISCOUNTED, connected, count, insert, insert_
 from tests.support.small_world import SmallWorld
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    import pytest
 
     from tests.support.postgres import Database
     from tests.support.sessions import Session
@@ -48,13 +47,6 @@ DEEDS = (
     f"UPDATE {TABLE} SET attempts = attempts WHERE id % 2 = $1::int % 2",
     "SELECT provisioner.fold_counts(1 + $1::int % 3)",
 )
-
-
-@pytest.fixture
-async def session(database: Database) -> AsyncIterator[Session]:
-    """Lend a connection as any client has one."""
-    async with connected(database.url) as session:
-        yield session
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -141,7 +133,7 @@ async def test_a_worker_folds(database: Database, monkeypatch: pytest.MonkeyPatc
     async with SmallWorld(database) as it:
         for number in range(1, 8):
             await insert(it.session, project_id=project(number))
-        it.start()
+        await it.start()
 
         async def folded() -> Any:
             return not await count(it.session, "count_changes")

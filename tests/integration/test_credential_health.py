@@ -14,11 +14,9 @@ from provisioner.postgres.credential_health import SharedCredentialHealth
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.reports import read_status
 from provisioner.postgres.target_incidents import SharedIncidents
-from tests.support.sessions import connected, count, insert, insert_many, row_of
+from tests.support.sessions import count, insert, insert_many, row_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from tests.support.postgres import Database
     from tests.support.sessions import Session
 
@@ -26,18 +24,9 @@ KEY = ("team-a", "0123456789abcdef")
 
 
 @pytest.fixture
-async def session(database: Database) -> AsyncIterator[Session]:
-    """Lend a connection as any client has one."""
-    async with connected(database.url) as session:
-        yield session
-
-
-@pytest.fixture
-async def health(database: Database) -> AsyncIterator[SharedCredentialHealth]:
+def health(pool: Pool) -> SharedCredentialHealth:
     """Lend the shared knowledge of one target."""
-    pool = Pool(database.url)
-    yield SharedCredentialHealth(pool, target="default")
-    await pool.close()
+    return SharedCredentialHealth(pool, target="default")
 
 
 async def refuse(health: SharedCredentialHealth, times: int = 3) -> tuple[bool, bool]:

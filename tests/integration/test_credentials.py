@@ -81,7 +81,7 @@ async def test_a_key_in_infisical_is_read_once_for_all(database: Database, logge
         plant(fleet, f"  {GOOD}\n")
         for number in range(10):
             await fleet.insert(100, name=f"c-{number}", credential="vaulted")
-        await fleet.start(None, **kept_in(fleet))
+        await fleet.start(**kept_in(fleet))
         await fleet.done()
         assert await spared(fleet)
         assert reads(fleet) == {"200": 1}
@@ -99,7 +99,7 @@ async def test_an_older_infisical_is_asked_by_its_own_route(database: Database) 
         fleet.simulator.configure(old_secrets=True)
         plant(fleet, GOOD)
         await fleet.insert(3, credential="vaulted")
-        await fleet.start(None, **kept_in(fleet, CACHE="0.01"))
+        await fleet.start(**kept_in(fleet, CACHE="0.01"))
         await fleet.done()
         assert await spared(fleet)
         assert set(reads(fleet, RAW_SECRET)) == {"200"}
@@ -123,7 +123,7 @@ async def test_a_secret_that_may_not_be_read_fails_its_requests(database: Databa
             plant(fleet, GOOD, access=access)
         await fleet.insert(100, name="bad", credential="vaulted")
         await fleet.insert(10, name="good")
-        await fleet.start(None, **kept_in(fleet))
+        await fleet.start(**kept_in(fleet))
         await fleet.done()
         assert await fleet.states("name = 'good'") == {"succeeded": 10}
         assert await fleet.states("name = 'bad'") == {"failed": 100}
@@ -145,7 +145,7 @@ async def test_a_secret_that_cannot_be_reached_keeps_its_requests_waiting(databa
         world.limiter.hit(address="127.0.0.1", route=SECRET, limit=1, length=2.0, now=world.clock())
         await fleet.insert(40, name="waits", credential="vaulted")
         await fleet.insert(40, name="goes-on")
-        await fleet.start(None, **kept_in(fleet))
+        await fleet.start(**kept_in(fleet))
         await eventually(lambda: reads(fleet).get("429"))
         await fleet.done()
         assert await spared(fleet)
@@ -156,7 +156,7 @@ async def test_an_outage_while_a_key_is_fetched_fails_nobody(database: Database)
     """A token that was revoked and a server that resets: the key is fetched when it can be, with no attempt lost."""
     async with Fleet(database.url, selfhosted(), settings=QUICK) as fleet:
         plant(fleet, GOOD)
-        await fleet.start(None, **kept_in(fleet))
+        await fleet.start(**kept_in(fleet))
         await fleet.insert(5)
         await fleet.done()
         fleet.simulator.configure(outage="reset")
@@ -174,7 +174,7 @@ async def test_a_replaced_secret_is_read_again_before_its_key_is_blamed(
     """When the key in Infisical was replaced and the old one is refused, the new one is used; nobody is at fault."""
     async with Fleet(database.url, selfhosted(), settings=QUICK) as fleet:
         plant(fleet, BAD)
-        await fleet.start(None, **kept_in(fleet))
+        await fleet.start(**kept_in(fleet))
         fleet.simulator.configure(latency=0.3)
         await fleet.insert(40, credential="vaulted")
         await eventually(lambda: reads(fleet))
@@ -194,7 +194,7 @@ async def test_a_mended_secret_releases_what_waits_for_it(database: Database, mo
     async with Fleet(database.url, selfhosted(), settings=QUICK) as fleet:
         plant(fleet, BAD)
         await fleet.insert(40, credential="vaulted")
-        await fleet.start(None, **kept_in(fleet, CACHE="86400"))
+        await fleet.start(**kept_in(fleet, CACHE="86400"))
         held = "SELECT count(*) = 37 FROM provisioner.waiting WHERE quarantine = 'credential:vaulted'"
         await eventually(lambda: fleet.session.fetchval(held))
         await eventually(lambda: failed(fleet, 3))  # no request is left whose refusal would read the secret again

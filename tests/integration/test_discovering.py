@@ -20,9 +20,9 @@ from provisioner.sandbox.simulator import Options, Simulator
 from provisioner.targets import open_infisical
 from provisioner.worker.clock import DatabaseClock
 from provisioner.worker.discoverer import Discoverer, Removing
-from tests.support import eventually
-from tests.support.daemon import settings_for, told, working
-from tests.support.sessions import connected
+from tests.support import eventually, told
+from tests.support.fleet import Fleet
+from tests.support.ways import Daemon, daemon
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -46,12 +46,12 @@ OPTIONS = Options(mode="self-hosted", projects=5)
 
 @asynccontextmanager
 async def discovering(
-    database: Database, simulator: Simulator, wanted: ProjectFilter, *, address: str | None = None
+    fleet: Fleet[Daemon], wanted: ProjectFilter, *, address: str | None = None
 ) -> AsyncIterator[None]:
     """Look for new projects all the time, until the end of the block; and for those that are gone from an address."""
     clock = DatabaseClock(wall=partial(datetime.now, UTC), monotonic=time.monotonic)
-    settings, pool = settings_for(simulator), Pool(database.url)
-    async with open_infisical(settings, "default", clock, partial(LonePermits, clock)) as way:
+    pool = Pool(fleet.url)
+    async with open_infisical(fleet.settings(), "default", clock, partial(LonePermits, clock)) as way:
         requests = DiscoveredRequests(pool, every=timedelta(0), credential="team", batch="found")
         discoverer = Discoverer(
             "default",
@@ -73,7 +73,8 @@ async def discovering(
 async def test_new_projects_get_their_request(database: Database) -> None:
     """What matches is asked for once, with its name, credential and batch; what comes later in a later round."""
     wanted = ProjectFilter(names=("team *",), exclude=("*sandbox",))
-    async with Simulator(OPTIONS) as simulator, connected(database.url) as session:
+    async with Fleet(database.url, OPTIONS, way=daemon) as fleet:
+        simulator, session = fleet.simulator, fleet.session
         alpha, beta, sandbox, foreign, other = simulator.projects
         names = {alpha: "Team Alpha", beta: "Team Beta", sandbox: "Team Sandbox", foreign: "Team Foreign"}
         simulator.configure(
@@ -82,7 +83,7 @@ async def test_new_projects_get_their_request(database: Database) -> None:
         )
         await session.execute(BEFORE, beta)
         with structlog.testing.capture_logs() as logs:
-            async with discovering(database, simulator, wanted):
+            async with discovering(fleet, wanted):
                 await eventually(lambda: told(logs, "projects_discovered") == 1)
                 simulator.configure(projects={NEW: {"name": "Team New"}})
                 await eventually(lambda: told(logs, "projects_discovered") == 2)
@@ -106,15 +107,15 @@ def _after(simulator: Simulator, rounds: int) -> Any:
 
 async def test_the_daemon_discovers_if_it_is_told_to(database: Database) -> None:
     """With the setting a worker asks for all projects and makes their connections."""
-    settings = {"PROVISIONER_DATABASE_URL": database.url, "PROVISIONER_DISCOVER__EVERY": "1h"}
-    async with Simulator(OPTIONS) as simulator, connected(database.url) as session:
-        async with working(simulator, **settings):
-            await eventually(lambda: _succeeded(session, 5))
-        assert simulator.world.requests[LIST] == {"200": 1}
+    async with Fleet(database.url, OPTIONS, way=daemon) as fleet:
+        await fleet.start(PROVISIONER_DISCOVER__EVERY="1h")
+        await eventually(lambda: _succeeded(fleet, 5))
+        await fleet.stop()
+        assert fleet.simulator.world.requests[LIST] == {"200": 1}
 
 
-async def _succeeded(session: Any, count: int) -> Any:
-    return [row["status"] for row in await session.fetch(ROWS)] == ["succeeded"] * count
+async def _succeeded(fleet: Fleet[Daemon], count: int) -> Any:
+    return await fleet.states() == {"succeeded": count}
 
 
 ASKED = "GET /api/v1/projects/{projectId}"
@@ -123,35 +124,36 @@ SEEN = "SELECT project_id::text, missed FROM provisioner.seen_projects WHERE tar
 
 async def test_a_project_that_is_gone_has_its_requests_removed(database: Database) -> None:
     """Only the deleted one, only with the setting, and its row ends as removed: each connection is looked for by id."""
-    async with Simulator(OPTIONS) as simulator, connected(database.url) as session:
+    async with Fleet(database.url, OPTIONS, way=daemon) as fleet:
+        simulator, session = fleet.simulator, fleet.session
         first, kept, *_ = simulator.projects
-        settings = {"PROVISIONER_DATABASE_URL": database.url, "PROVISIONER_DISCOVER__EVERY": "1h"}
-        async with working(simulator, **settings):
-            await eventually(lambda: _succeeded(session, 5))
-            await session.execute(INSERT, first, "second", "pending")
-            await session.execute(INSERT, first, "third", "cancelled")
-            await eventually(lambda: _count(session, f"project_id = '{first}' AND status = 'succeeded'", 2))
-            simulator.configure(removeProjects=[first])
-            async with discovering(database, simulator, NONE):  # without the setting
-                await eventually(_after(simulator, 8))
-            assert await _count(session, "wanted = 'absent'", 0)
-            # It was never seen by one who has the setting, so it cannot be missed.
-            async with discovering(database, simulator, NONE, address="a"):
-                await eventually(_after(simulator, 8))
-            assert await _count(session, "wanted = 'absent'", 0)
-            await session.execute(
-                "INSERT INTO provisioner.seen_projects (target, project_id, address) VALUES ('default', $1::uuid, 'a')",
-                first,
-            )
-            with structlog.testing.capture_logs() as logs:
-                async with discovering(database, simulator, NONE, address="a"):
-                    await eventually(lambda: _count(session, "status = 'removed'", 2))
-                    await eventually(_after(simulator, 4))
-            assert [
-                (line["project"], line["project_name"], line["requests"])
-                for line in logs
-                if line["event"] == "project_gone"
-            ] == [(first, "project 1", 2)]
+        await fleet.start(PROVISIONER_DISCOVER__EVERY="1h")
+        await eventually(lambda: _succeeded(fleet, 5))
+        await session.execute(INSERT, first, "second", "pending")
+        await session.execute(INSERT, first, "third", "cancelled")
+        await eventually(lambda: _count(session, f"project_id = '{first}' AND status = 'succeeded'", 2))
+        simulator.configure(removeProjects=[first])
+        async with discovering(fleet, NONE):  # without the setting
+            await eventually(_after(simulator, 8))
+        assert await _count(session, "wanted = 'absent'", 0)
+        # It was never seen by one who has the setting, so it cannot be missed.
+        async with discovering(fleet, NONE, address="a"):
+            await eventually(_after(simulator, 8))
+        assert await _count(session, "wanted = 'absent'", 0)
+        await session.execute(
+            "INSERT INTO provisioner.seen_projects (target, project_id, address) VALUES ('default', $1::uuid, 'a')",
+            first,
+        )
+        with structlog.testing.capture_logs() as logs:
+            async with discovering(fleet, NONE, address="a"):
+                await eventually(lambda: _count(session, "status = 'removed'", 2))
+                await eventually(_after(simulator, 4))
+        assert [
+            (line["project"], line["project_name"], line["requests"])
+            for line in logs
+            if line["event"] == "project_gone"
+        ] == [(first, "project 1", 2)]
+        await fleet.stop()
         assert simulator.world.requests["DELETE /api/v1/app-connections/open-router/{connectionId}"] == {"404": 2}
         assert simulator.world.requests[ASKED] == {"404": 1}
         assert await _count(session, "name = 'third' AND status = 'cancelled'", 1)
@@ -164,9 +166,10 @@ async def test_a_project_that_is_gone_has_its_requests_removed(database: Databas
 )
 async def test_membership_that_was_lost_is_no_removal(database: Database, removed: str, told_of: set[str]) -> None:
     """The identity that was taken out of a project asks for it now and then, and nothing is marked."""
-    async with Simulator(OPTIONS) as simulator, connected(database.url) as session:
+    async with Fleet(database.url, OPTIONS, way=daemon) as fleet:
+        simulator, session = fleet.simulator, fleet.session
         first = simulator.projects[0]
-        async with discovering(database, simulator, ProjectFilter(), address="a"):
+        async with discovering(fleet, ProjectFilter(), address="a"):
             await eventually(lambda: _seen(session, 5))
             simulator.configure(permissions={first: removed})
             await eventually(lambda: sum(simulator.world.requests.get(ASKED, {}).values()) >= 2)
@@ -176,16 +179,18 @@ async def test_membership_that_was_lost_is_no_removal(database: Database, remove
 
 async def test_another_infisical_at_the_target_is_no_removal(database: Database) -> None:
     """Whose address changed misses nothing of the old one, though each of its projects is answered with 404."""
-    async with Simulator(OPTIONS) as simulator, connected(database.url) as session:
-        async with discovering(database, simulator, ProjectFilter(), address="a"):
+    async with Fleet(database.url, OPTIONS, way=daemon) as fleet:
+        session = fleet.session
+        async with discovering(fleet, ProjectFilter(), address="a"):
             await eventually(lambda: _seen(session, 5))
-        async with Simulator(Options(mode="self-hosted", projects=2, seed=7)) as other:
-            async with discovering(database, other, NONE, address="b"):
+        async with Fleet(database.url, Options(mode="self-hosted", projects=2, seed=7), way=daemon) as elsewhere:
+            other = elsewhere.simulator
+            async with discovering(elsewhere, NONE, address="b"):
                 await eventually(_after(other, 8))
             assert ASKED not in other.world.requests
             # Nor is it believed under the same address: too many are missing at once.
             with structlog.testing.capture_logs() as logs:
-                async with discovering(database, other, NONE, address="a"):
+                async with discovering(elsewhere, NONE, address="a"):
                     await eventually(_after(other, 8))
             assert ASKED not in other.world.requests
             assert told(logs, "missing_projects_doubted") == 1

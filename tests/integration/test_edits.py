@@ -8,12 +8,9 @@ import asyncpg
 import pytest
 
 from tests.support.builders import project
-from tests.support.sessions import connected, insert
+from tests.support.sessions import insert
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from tests.support.postgres import Database
     from tests.support.sessions import Session
 
 STATES = ("pending", "in flight", "in doubt", "succeeded", "failed", "removed")
@@ -56,13 +53,6 @@ ARRANGED = {
     " UPDATE provisioner.connection_requests SET wanted = 'absent';"
     " ALTER TABLE provisioner.connection_requests ENABLE TRIGGER USER",
 }
-
-
-@pytest.fixture
-async def session(database: Database) -> AsyncIterator[Session]:
-    """Lend a client's connection."""
-    async with connected(database.url) as lent:
-        yield lent
 
 
 @pytest.mark.parametrize("edit", TABLE)

@@ -16,9 +16,7 @@ from uuid import UUID
 import pytest
 
 from provisioner.core.model import Claim, ErrorCode, Fail, Outcome, Retry, Succeed
-from provisioner.core.policy import Rules
 from provisioner.core.secret import Secret
-from provisioner.core.target_health import Breaker
 from provisioner.infisical.auth import UniversalAuth
 from provisioner.infisical.connections import InfisicalConnections
 from provisioner.infisical.identity import Identity
@@ -30,13 +28,14 @@ from provisioner.sandbox.simulator.options import Options
 from provisioner.worker.clock import DatabaseClock
 from provisioner.worker.creator import Creator
 from provisioner.worker.lease_state import LeaseState
-from provisioner.worker.target import Target
 from tests.support.builders import a_request
 from tests.support.gateway import Gateway, Step, in_json, plain
-from tests.support.small_world import AnyKey, Ledger
+from tests.support.small_world import a_target
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
+
+    from provisioner.worker.target import Target
 
 STATUSES: Final = range(100, 600)
 KINDS: Final = {status: min(kinds) for status, kinds in REFUSALS.items()}
@@ -138,17 +137,7 @@ class Bench:
     def _target(self) -> Target:
         simulator, routes = self.simulator, Routes(self.gateway.url)
         auth = UniversalAuth(client_id=simulator.client_id, client_secret=Secret(simulator.client_secret))
-        return Target(
-            name="default",
-            connections=InfisicalConnections(self.transport, Identity(auth, self.transport, routes), routes),
-            vault=AnyKey(),
-            writes=Ledger(),
-            reads=Ledger(),
-            changes=Ledger(),
-            removals=Ledger(),
-            rules=Rules(),
-            breaker=Breaker(),
-        )
+        return a_target(InfisicalConnections(self.transport, Identity(auth, self.transport, routes), routes))
 
 
 @asynccontextmanager

@@ -8,15 +8,11 @@ import pytest
 
 from provisioner.core.forecast import NoForecast
 from provisioner.postgres import forecasts
-from provisioner.postgres.pool import Database as Pool
-from provisioner.postgres.queue import PostgresQueue
 from tests.support.builders import project
-from tests.support.sessions import connected, count, insert, insert_many
+from tests.support.sessions import count, insert, insert_many
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from tests.support.postgres import Database
+    from provisioner.postgres.queue import PostgresQueue
     from tests.support.sessions import Session
 
 WORKER = (
@@ -34,20 +30,11 @@ HOLD = (
 
 
 @pytest.fixture
-async def session(database: Database) -> AsyncIterator[Session]:
+async def session(session: Session) -> Session:
     """Lend a connection as any client has one, with a worker at work and 60 creates a minute allowed."""
-    async with connected(database.url) as session:
-        await session.execute(WORKER)
-        await session.execute(LIMIT)
-        yield session
-
-
-@pytest.fixture
-async def queue(database: Database) -> AsyncIterator[PostgresQueue]:
-    """Lend the queue."""
-    pool = Pool(database.url)
-    yield PostgresQueue(pool)
-    await pool.close()
+    await session.execute(WORKER)
+    await session.execute(LIMIT)
+    return session
 
 
 async def ask(session: Session, batch: str, requests: int, *, priority: int = 0, one: bool = False) -> None:

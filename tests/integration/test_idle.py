@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from structlog.testing import capture_logs
@@ -11,6 +12,7 @@ from provisioner.postgres.queries import statements
 from provisioner.sandbox.simulator import Options
 from tests.support import eventually
 from tests.support.fleet import Fleet
+from tests.support.ways import in_loop
 
 if TYPE_CHECKING:
     from tests.support.postgres import Database
@@ -52,7 +54,8 @@ POOLS: list[Counted] = []
 async def test_a_worker_with_nothing_to_do_looks_and_asks_nothing_else(database: Database) -> None:
     """Once it rests it sends one statement a poll, besides its lease: the look tells what else is to be asked."""
     POOLS.clear()
-    async with Fleet(database.url, Options(mode="self-hosted", projects=3), pool=Counted, poll=0.05) as fleet:
+    counting, often = partial(in_loop, pool=Counted), {"PROVISIONER_WORKER__POLL": "0.05"}
+    async with Fleet(database.url, Options(mode="self-hosted", projects=3), way=counting, settings=often) as fleet:
         await fleet.start()
         await fleet.insert(3)
         await fleet.done()

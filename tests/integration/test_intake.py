@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
@@ -13,11 +12,10 @@ from provisioner.core.errors import ProvisionerError, SchemaMismatch
 from provisioner.intake import rows as rules
 from provisioner.intake.rows import Row, check
 from provisioner.postgres.intake import COLUMNS, Comparison, Conflict, Repeats, RowsRefused, staging
-from provisioner.postgres.pool import Database
+from tests.support.sessions import opened
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
+    from provisioner.postgres.pool import Database
     from tests.support.postgres import Database as Lent
 
 ONE = "7b6c9d8e-1f2a-4b3c-8d4e-5f6a7b8c9d0e"
@@ -31,16 +29,6 @@ def row(line: int = 2, **given: object) -> tuple[object, ...]:
     usual: dict[str, object] = dict.fromkeys(COLUMNS)
     usual |= {"line": line, "target": "default", "project_id": ONE, "name": "openrouter", "credential": "default"}
     return tuple((usual | {"on_conflict": "fail", "priority": 0} | given).values())
-
-
-@asynccontextmanager
-async def opened(lent: Lent) -> AsyncIterator[Database]:
-    """Open the database, and close it."""
-    database = Database(lent.url, size=2)
-    try:
-        yield database
-    finally:
-        await database.close()
 
 
 async def submitted(database: Database, *rows: tuple[object, ...]) -> int:

@@ -64,7 +64,7 @@ async def test_a_wrong_key_costs_no_create(
     file.write_text(key)
     async with Fleet(database.url, options(), workers=2, settings={FILE: str(file)}) as fleet:
         await fleet.insert(20, credential="team")
-        await fleet.start(**asking(fleet))  # type: ignore[arg-type]  # settings, not the number of workers
+        await fleet.start(**asking(fleet))
         await eventually(lambda: _wait(fleet, 20))
         await eventually(lambda: _quarantines(logged))
         assert len(_quarantines(logged)) == 1

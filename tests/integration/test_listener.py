@@ -26,13 +26,6 @@ EVERYTHING = (None, FRONT)
 
 
 @pytest.fixture
-async def session(database: Database) -> AsyncIterator["Session"]:
-    """Lend a connection as any client has one."""
-    async with connected(database.url) as session:
-        yield session
-
-
-@pytest.fixture
 def own_server() -> Iterator[PostgresServer]:
     """Lend a server that a test may stop."""
     with PostgresServer(settings={"fsync": "off"}, bin_directory=majors.chosen()) as server:

@@ -13,14 +13,6 @@ from tests.support.postgres import Database, ask
 
 
 @pytest.fixture
-async def pool(database: Database) -> AsyncIterator[Pool]:
-    """Lend a pool on a migrated database."""
-    pool = Pool(database.url)
-    yield pool
-    await pool.close()
-
-
-@pytest.fixture
 async def empty(empty_database: Database) -> AsyncIterator[Pool]:
     """Lend a pool on a database without our schema."""
     pool = Pool(empty_database.url)

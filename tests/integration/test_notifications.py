@@ -21,15 +21,16 @@ from provisioner.notify.receiver import HttpReceiver, ReceiverOptions
 from provisioner.postgres.notices import NoticeBoard, read_undelivered
 from provisioner.postgres.pool import Database
 from provisioner.postgres.reports import read_status
-from provisioner.sandbox.simulator import Options, Simulator
+from provisioner.sandbox.simulator import Options
 from provisioner.service import run_daemon
 from tests.support import eventually
 from tests.support.certificates import authority, issued
 from tests.support.cli import provisioner, query
-from tests.support.daemon import settings_for, working
+from tests.support.fleet import Fleet
 from tests.support.operators import ask, finish
 from tests.support.receiver import Manner, Receiver
 from tests.support.sessions import connected
+from tests.support.ways import daemon
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -279,9 +280,8 @@ async def test_a_run_that_ends_tells_before_it_goes(database: Lent) -> None:
     """Who drains the queue tells what came of it, though nobody will see the batch quiet."""
     ask(database, 3, batch="'first'")
     ask(database, 2, batch="'first'", credential="'nobody'")
-    async with Simulator(Options(any_project=True)) as simulator, Receiver() as receiver:
-        chosen = {"PROVISIONER_DATABASE_URL": database.url, "PROVISIONER_NOTIFY__URL": receiver.url}
-        await run_daemon(settings_for(simulator, **chosen), drain=True)
+    async with Fleet(database.url, Options(any_project=True)) as fleet, Receiver() as receiver:
+        await run_daemon(fleet.settings(PROVISIONER_NOTIFY__URL=receiver.url), drain=True)
         told = {got.content["event"]: got.content for got in receiver.got}
     assert told.keys() == {"batch_finished", "needs_attention"}
     assert (told["batch_finished"]["batch"]["succeeded"], told["batch_finished"]["batch"]["failed"]) == (3, 2)
@@ -292,13 +292,13 @@ async def test_requests_do_not_wait_for_a_receiver_that_hangs(database: Lent, mo
     """While a notice is on its way requests are worked on, and a run ends in time."""
     monkeypatch.setattr("provisioner.notify.notifier.SIGN_OFF_TIMEOUT", 0.2)
     a_finished_batch(database, "before")
-    async with Simulator(Options(any_project=True)) as simulator, Receiver("hang") as receiver:
-        chosen = {"PROVISIONER_DATABASE_URL": database.url, "PROVISIONER_NOTIFY__URL": receiver.url}
-        async with working(simulator, **chosen):
-            await eventually(lambda: receiver.got)
-            ask(database, 5, batch="'second'")
-            done = "SELECT count(*) FROM provisioner.connection_requests WHERE status = 'succeeded'"
-            await eventually(lambda: query(database, done) == "8")
+    async with Fleet(database.url, Options(any_project=True), way=daemon) as fleet, Receiver("hang") as receiver:
+        await fleet.start(PROVISIONER_NOTIFY__URL=receiver.url)
+        await eventually(lambda: receiver.got)
+        ask(database, 5, batch="'second'")
+        await fleet.done()
+        assert await fleet.states() == {"succeeded": 8}
+        await fleet.stop()
         assert [got.content["batch"]["name"] for got in receiver.got] == ["before"]
 
 

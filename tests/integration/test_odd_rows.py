@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from contextlib import suppress
@@ -15,6 +16,7 @@ from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.reports import read_gauges, read_status
 from tests.support import eventually
 from tests.support.cli import provisioner
+from tests.support.rotations import ask, connect, fleet
 from tests.support.sessions import connected, insert
 from tests.support.small_world import SmallWorld
 
@@ -89,7 +91,7 @@ async def test_a_worker_lives_among_them(database: Database) -> None:
     """It puts in line what can be, fails what cannot, and an honest row comes through."""
     async with SmallWorld(database, recount=False) as it:
         await fill(it.session, mixed=60)
-        it.start()
+        await it.start()
         honest = await insert(it.session, name="honest", project_id="ffffffff-0000-0000-0000-000000000001")
         status = "SELECT status = 'succeeded' FROM provisioner.connection_requests WHERE id = $1"
         await eventually(lambda: it.session.fetchval(status, honest), within=20)
@@ -115,6 +117,62 @@ async def test_they_are_reported(database: Database) -> None:
         for view in ("request_status", "batch_progress", "request_counts", "quarantined_credentials", "miscounted"):
             await pool.fetch(f"SELECT * FROM provisioner.{view}")
     await pool.close()
+
+
+# What the table of rotations refuses, triggers or not: what no worker could read would stop the line for everybody.
+REFUSED = {
+    "not_before": ("'infinity'", "'294000-01-01'", "'4713-01-01 BC'", "'0001-01-01 00:00+00'", "'9999-12-31'"),
+    "created_at": ("'-infinity'", "'294000-01-01'", "'4713-01-01 BC'"),
+    "rotate_at": ("'24:00'",),
+    "spend_limit": ("0", "1e-400", "'NaN'", "1e9"),
+    "interval_days": ("0", "3651"),
+    "requested_by": ("repeat('x', 201)",),
+}
+ODD = {
+    "rotate_at": ("'23:59:59.999999'",),
+    "spend_limit": ("0.000001", "('0.' || repeat('1', 5000))::numeric", "999999999.9999999999"),
+    "key_name": ("E'a\\u202eb'", "E'a\\nb\\x01'", "'{project_name'", "repeat(U&'\\+01F600', 200)"),
+    "secret_name": ("'..'", "'a%2fb'", "U&'\\2603'", "E'A\\x01'"),
+    "description": ("''", "E'a\\nb\\x01'", "repeat(U&'\\+01F600', 127)"),
+    "batch": ("E'\\x1b]0;x\\x07'",),
+    "attempts": ("2147483647", "-5"),
+    "key_issued": ("repeat('k', 10000)",),
+    "rotation_id": ("gen_random_uuid()",),
+    "finished_at": ("'infinity'",),
+}
+
+
+@pytest.mark.parametrize("column", REFUSED)
+async def test_what_no_worker_can_read_is_no_rotation(database: Database, column: str) -> None:
+    """The constraints hold with the triggers off, too."""
+    async with connected(database.url, recount=False) as session:
+        for role in ("origin", "replica"):
+            await session.execute(f"SET session_replication_role = {role}")
+            for value in REFUSED[column]:
+                with pytest.raises(asyncpg.CheckViolationError):
+                    await session.execute(
+                        f"INSERT INTO provisioner.rotation_requests (project_id, {column})"
+                        f" VALUES (gen_random_uuid(), {value})"
+                    )
+
+
+async def test_odd_rotations_stop_nobody(database: Database) -> None:
+    """Whatever the constraints allow is made, as an honest rotation beside it is, and shown by every command."""
+    odd = [(column, value) for column, values in ODD.items() for value in values]
+    async with fleet(database, projects=len(odd) + 1) as it:
+        for number in range(len(odd) + 1):
+            await connect(it, number)
+        for project, (column, value) in zip(it.simulator.projects, odd, strict=False):
+            await it.session.execute(
+                f"INSERT INTO provisioner.rotation_requests (project_id, {column}) VALUES ('{project}', {value})"
+            )
+        honest = await ask(it, len(odd))
+        await it.start()
+        await it.becomes(honest, "succeeded", within=30.0)
+        await it.until("SELECT count(*) FROM provisioner.rotation_requests WHERE status = 'pending'", 0)
+        for command in ("list", "rotations", "status", "export", "export --rotations", "export --format html"):
+            done = await asyncio.to_thread(provisioner, *command.split(), database=database)
+            assert (done.returncode, done.stderr.count("error")) == (0, 0), (command, done.stderr)
 
 
 COMMANDS = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,17 +18,14 @@ from provisioner.postgres.condition import holders, read_server
 from provisioner.postgres.detail import read_detail
 from provisioner.postgres.filters import Filter
 from provisioner.postgres.operations import carry_out, changeable, known_targets, pause, resume
-from provisioner.postgres.pool import Database
 from provisioner.postgres.queries import statements
 from provisioner.postgres.recorded import PAGE, asked_for, recorded_by_project
 from provisioner.postgres.search import page
 from tests.support.builders import project
 from tests.support.operators import ask, one_of_each, postpone
-from tests.support.sessions import connected
+from tests.support.sessions import connected, opened
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from tests.support.postgres import Database as Lent
 
 FILL = """
@@ -37,16 +33,6 @@ INSERT INTO provisioner.connection_requests (project_id, name, batch, status)
 SELECT md5((i % 500)::text)::uuid, 'n-' || i, 'b-' || i % 10, CASE WHEN i % 2 = 0 THEN 'pending' ELSE 'succeeded' END
 FROM generate_series(1, 20000) AS i
 """
-
-
-@asynccontextmanager
-async def opened(lent: Lent) -> AsyncIterator[Database]:
-    """Open the database, and close it."""
-    database = Database(lent.url, size=1)
-    try:
-        yield database
-    finally:
-        await database.close()
 
 
 def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,25 +13,9 @@ from provisioner.postgres.pool import Database as Pool
 from provisioner.worker.clock import DatabaseClock
 from tests.support.builders import NOON, rate
 from tests.support.postgres import Database
-from tests.support.sessions import connected
 
 if TYPE_CHECKING:
     from tests.support.sessions import Session
-
-
-@pytest.fixture
-async def session(database: Database) -> AsyncIterator["Session"]:
-    """Lend a connection that looks at the rows."""
-    async with connected(database.url) as session:
-        yield session
-
-
-@pytest.fixture
-async def pool(database: Database) -> AsyncIterator[Pool]:
-    """Lend a pool."""
-    pool = Pool(database.url)
-    yield pool
-    await pool.close()
 
 
 def permits(pool: Pool, start: Budget | None = None, *, kind: str = "write") -> SharedPermits:

@@ -10,15 +10,13 @@ from provisioner.core.model import Retry
 from provisioner.core.queue_values import FRONT, Report
 from provisioner.postgres.detail import read_attempts
 from provisioner.postgres.pool import Database as Pool
-from provisioner.postgres.queue import PostgresQueue
 from tests.support import eventually
 from tests.support.builders import a_record, a_settlement, project
-from tests.support.sessions import MISCOUNTED, connected, count, insert, insert_many, places, row_of
+from tests.support.sessions import MISCOUNTED, count, insert, insert_many, places, row_of
 from tests.support.small_world import SmallWorld
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
+    from provisioner.postgres.queue import PostgresQueue
     from tests.support.postgres import Database
     from tests.support.sessions import Session
 
@@ -34,21 +32,6 @@ LOAD = (
     "INSERT INTO provisioner.connection_requests (project_id, name, batch)"
     " SELECT gen_random_uuid(), 'number-' || n, 'loaded' FROM generate_series(1, $1::int) AS n"
 )
-
-
-@pytest.fixture
-async def session(database: Database) -> AsyncIterator[Session]:
-    """Lend a connection as the administrator has one."""
-    async with connected(database.url) as session:
-        yield session
-
-
-@pytest.fixture
-async def queue(database: Database) -> AsyncIterator[PostgresQueue]:
-    """Lend the queue."""
-    pool = Pool(database.url)
-    yield PostgresQueue(pool)
-    await pool.close()
 
 
 async def load(session: Session, rows: int) -> None:
@@ -143,7 +126,7 @@ class TestWithoutAPlace:
         async with SmallWorld(database) as it:
             await insert_many(it.session, 3)
             await load(it.session, 30)
-            it.start()
+            await it.start()
             await it.done(within=30)
             assert it.server.creates == 33
 
@@ -156,7 +139,7 @@ class TestWithoutAPlace:
         """Draining looks for them once before it ends, and does them first."""
         async with SmallWorld(database, drain=True) as it:
             await load(it.session, 5)
-            it.start()
+            await it.start()
             await it.ended()
             states = "SELECT DISTINCT status FROM provisioner.connection_requests"
             assert [row["status"] for row in await it.session.fetch(states)] == ["succeeded"]

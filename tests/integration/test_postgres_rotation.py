@@ -10,12 +10,12 @@ from structlog.testing import capture_logs
 
 from provisioner.core.errors import DatabaseUnusable
 from provisioner.postgres.pool import Database as Pool
-from provisioner.sandbox.simulator import Options, Simulator
-from tests.support import eventually
+from provisioner.sandbox.simulator import Options
+from tests.support import eventually, told
 from tests.support.cli import query
-from tests.support.daemon import told, working
+from tests.support.fleet import Fleet
 from tests.support.roles import granted, name_of
-from tests.support.sessions import connected, insert
+from tests.support.ways import daemon
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -33,32 +33,28 @@ async def test_in_either_order(database: Database, tmp_path: Path, first: str) -
         changed = re.sub(r":[^:@]+@", ":changed-4711@", cast.worker.url)
 
         async def in_server() -> None:
-            await session.execute(f"ALTER ROLE {role} PASSWORD 'changed-4711'")
+            await fleet.session.execute(f"ALTER ROLE {role} PASSWORD 'changed-4711'")
 
         async def in_file() -> None:
             file.write_text(changed, encoding="utf-8")
 
         async def lost() -> bool:
-            await session.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1", role)
+            await fleet.read("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1", role)
             return bool(told(logs, "database_refuses"))
 
         steps: list[Callable[[], Awaitable[None]]] = [in_server, in_file]
-        async with (
-            Simulator(Options(mode="self-hosted", any_project=True)) as simulator,
-            connected(database.url, recount=False) as session,
-            working(simulator, PROVISIONER_DATABASE_URL_FILE=str(file)) as task,
-        ):
+        async with Fleet(database.url, Options(mode="self-hosted", projects=1), way=daemon) as fleet:
+            (worker,) = await fleet.start(PROVISIONER_DATABASE_URL="", PROVISIONER_DATABASE_URL_FILE=str(file))
             await eventually(lambda: told(logs, "worker_started"))
             early, late = steps if first == "server" else reversed(steps)
             await early()
             seen: Callable[[], bool | Awaitable[bool]] = lost
             await eventually(seen, within=30)
-            request = await insert(session)
+            (request,) = await fleet.insert()
             await late()
-            done = "SELECT status = 'succeeded' FROM provisioner.connection_requests WHERE id = $1"
-            await eventually(lambda: session.fetchval(done, request), within=30)
+            await fleet.becomes(request, "succeeded", within=30)
             await eventually(lambda: told(logs, "database_lost") == told(logs, "database_back"), within=30)
-            assert not task.done()
+            assert worker.alive
     (refused,) = (line["error"] for line in logs if line["event"] == "database_refuses")
     assert "password authentication failed" in refused
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -22,21 +21,6 @@ if TYPE_CHECKING:
     from tests.support.sessions import Session
 
 TARGETS = ["default"]
-
-
-@pytest.fixture
-async def session(database: Database) -> AsyncIterator["Session"]:
-    """Lend a connection as any client has one."""
-    async with connected(database.url) as session:
-        yield session
-
-
-@pytest.fixture
-async def queue(database: Database) -> AsyncIterator[PostgresQueue]:
-    """Lend the queue."""
-    pool = Pool(database.url)
-    yield PostgresQueue(pool)
-    await pool.close()
 
 
 @pytest.fixture

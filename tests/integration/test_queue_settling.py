@@ -1,6 +1,5 @@
 """How claims end: written once, by who holds them, and nothing that a row must not keep is kept."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -16,28 +15,15 @@ from provisioner.postgres.queue import PostgresQueue
 from tests.support import eventually
 from tests.support.builders import ORGANIZATION, a_connection, a_record, a_settlement, doubted
 from tests.support.postgres import Database
-from tests.support.sessions import SEALED, WIPED, connected, count, insert, insert_many, lapse, places, row_of, soon
+from tests.support.sessions import SEALED, WIPED, count, insert, insert_many, lapse, places, row_of, soon
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from tests.support.sessions import Session
 
 REFUSED = Fail(code=ErrorCode.INVALID_REQUEST, message="no")
 LATER = Retry(delay=60.0, message="not now", code=ErrorCode.PERMISSION_DENIED, counted=True)
-
-
-@pytest.fixture
-async def session(database: Database) -> AsyncIterator["Session"]:
-    """Lend a connection as any client has one."""
-    async with connected(database.url) as session:
-        yield session
-
-
-@pytest.fixture
-async def queue(database: Database) -> AsyncIterator[PostgresQueue]:
-    """Lend the queue."""
-    pool = Pool(database.url)
-    yield PostgresQueue(pool)
-    await pool.close()
 
 
 @pytest.fixture

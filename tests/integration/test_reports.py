@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from provisioner.postgres.pool import Database
 from provisioner.postgres.reports import (
     Failures,
     TargetReport,
@@ -17,10 +15,10 @@ from provisioner.postgres.reports import (
     read_status,
     seconds_left,
 )
+from tests.support.sessions import opened
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
+    from provisioner.postgres.pool import Database
     from tests.support.postgres import Database as Lent
 
 NOBODY = Workers(living=0, lost=0, pace=0.0)
@@ -42,16 +40,6 @@ UPDATE provisioner.connection_requests AS q
 SET status = $3, error_code = $4, error_message = 'of ' || q.id, finished_at = now() FROM ended AS e
 WHERE e.id = q.id AND (SELECT set_config('provisioner.recording', 'on', true)) = 'on'
 """
-
-
-@asynccontextmanager
-async def opened(lent: Lent) -> AsyncIterator[Database]:
-    """Open the database, and close it."""
-    database = Database(lent.url, size=1)
-    try:
-        yield database
-    finally:
-        await database.close()
 
 
 async def ask(

@@ -9,7 +9,7 @@ import pytest
 
 from provisioner.sandbox.audit import audit_rotations
 from tests.support import eventually
-from tests.support.rotations import ROUTE, ask, becomes, comes_to, connect, fleet, row
+from tests.support.rotations import ROUTE, ask, connect, fleet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +36,7 @@ async def made(it: Fleet, **columns: Any) -> int:
     await connect(it)
     request = await ask(it, **columns)
     await it.start()
-    await becomes(it, request, "succeeded")
+    await it.becomes(request, "succeeded")
     return request
 
 
@@ -49,12 +49,12 @@ async def test_what_is_edited_is_sent_and_nothing_else(database: Database) -> No
     """Name, description, secret and schedule change at once, the spending of the next key; the key stays the same."""
     async with fleet(database) as it:
         request = await made(it, spend_limit=10, description="for chat")
-        before, was = await row(it, request), there(it)
+        before, was = await it.row(request), there(it)
         await edit(it, "interval_days = 7")
-        assert (await row(it, request))["status"] == "pending"
+        assert (await it.row(request))["status"] == "pending"
         state = "SELECT state FROM provisioner.rotation_status"
         assert await it.session.fetchval(state) in {"updating", "succeeded"}
-        await becomes(it, request, "succeeded")
+        await it.becomes(request, "succeeded")
         assert {field for field, value in there(it).items() if was[field] != value} <= {
             *("rotationInterval", "nextRotationAt", "updatedAt"),
         }
@@ -63,7 +63,7 @@ async def test_what_is_edited_is_sent_and_nothing_else(database: Database) -> No
             "name = 'renamed', description = NULL, secret_name = 'NEW', rotate_at = '04:30', spend_limit = 25.5,"
             " limit_reset = 'weekly', include_byok = true",
         )
-        after = await becomes(it, request, "succeeded")
+        after = await it.becomes(request, "succeeded")
         found = there(it)
         assert (found["name"], found["description"] or None, found["rotationInterval"]) == ("renamed", None, 7)
         assert found["rotateAtUtc"] == {"hours": 4, "minutes": 30}
@@ -120,7 +120,7 @@ async def test_a_lost_answer_is_found_out_by_a_read(database: Database, fault: s
         await edit(it, "interval_days = 7, description = 'new'")
         await eventually(lambda: it.simulator.state()["changeFaults"])
         it.simulator.configure(changeFaults={})
-        await becomes(it, request, "succeeded")
+        await it.becomes(request, "succeeded")
         assert (there(it)["rotationInterval"], there(it)["description"]) == (7, "new")
         assert sum(patches(it).values()) == sent
         log = "SELECT string_agg(action || ' ' || outcome, ', ' ORDER BY started_at) FROM provisioner.attempts"
@@ -136,13 +136,13 @@ async def test_an_edit_that_is_refused_can_be_corrected(database: Database) -> N
         place = {"projectId": it.simulator.projects[0], "environment": "prod", "path": "/"}
         it.simulator.configure(secrets=[{**place, "name": "TAKEN", "value": "x"}])
         await edit(it, "secret_name = 'TAKEN', interval_days = 9")
-        failed = await becomes(it, request, "failed")
+        failed = await it.becomes(request, "failed")
         assert failed["error_code"] == "secret_exists"
         assert (failed["rotation_id"] is not None, there(it)["rotationInterval"]) == (True, 30)
         # What was refused lately may be sent again at once by a retry; an edit waits until nothing can overtake it.
         await it.session.execute("UPDATE provisioner.attempt_state SET updated_at = now() - interval '1 minute'")
         await edit(it, "secret_name = 'FREE'")
-        await becomes(it, request, "succeeded")
+        await it.becomes(request, "succeeded")
         assert (there(it)["secretsMapping"], there(it)["rotationInterval"]) == ({"apiKey": "FREE"}, 9)
 
 
@@ -151,10 +151,10 @@ async def test_a_name_that_another_rotation_has(database: Database) -> None:
     async with fleet(database) as it:
         request = await made(it)
         other = await ask(it, name="other", secret_name="OTHER")
-        await becomes(it, other, "succeeded")
+        await it.becomes(other, "succeeded")
         await it.session.execute("DELETE FROM provisioner.rotation_requests WHERE id = $1", other)
         await edit(it, "name = 'other'")
-        failed = await becomes(it, request, "failed")
+        failed = await it.becomes(request, "failed")
         assert failed["error_code"] == "name_conflict"
         assert "already has another rotation 'other'" in failed["error_message"]
 
@@ -163,15 +163,15 @@ async def test_one_that_is_gone_is_made_again(database: Database) -> None:
     """An edit, or a retry, of what somebody deleted in Infisical makes it anew; its old key is named."""
     async with fleet(database) as it:
         request = await made(it)
-        before = await row(it, request)
+        before = await it.row(request)
         world = it.simulator.world
         for rotation in list(world.rotations.values()):
             world.remove_rotation(rotation)
         await it.session.execute("DELETE FROM provisioner.attempts")
         world.release_secret((it.simulator.projects[0], "prod", "/", "OPENROUTER_API_KEY"), delete=True)
         await edit(it, "interval_days = 7")
-        await comes_to(it, True, f"SELECT rotation_id <> '{before['rotation_id']}' FROM provisioner.rotation_requests")
-        after = await becomes(it, request, "succeeded")
+        await it.until(f"SELECT rotation_id <> '{before['rotation_id']}' FROM provisioner.rotation_requests", True)
+        after = await it.becomes(request, "succeeded")
         assert f'"{before["key_issued"]}"' in after["left_behind"]
         assert there(it)["rotationInterval"] == 7
         assert after["key_issued"] != before["key_issued"]
@@ -182,7 +182,7 @@ async def test_what_was_adopted_is_not_changed(database: Database) -> None:
     async with fleet(database) as it:
         await made(it)
         await it.session.execute("DELETE FROM provisioner.rotation_requests")
-        await becomes(it, await ask(it, on_conflict="adopt"), "succeeded")
+        await it.becomes(await ask(it, on_conflict="adopt"), "succeeded")
         with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError, match="its interval_days, name cannot be"):
             await edit(it, "interval_days = 7, name = 'mine'")
         await edit(it, "batch = 'b', priority = 3")
@@ -221,10 +221,10 @@ async def test_a_worker_that_is_lost_over_an_edit_leaves_no_doubt(database: Data
             " INSERT INTO provisioner.in_flight (id, worker, fence, claimed_at, attempt, rank, project_id, target)"
             " SELECT id, 999999, 1, now(), 1, 0, project_id, 'default/rotations' FROM provisioner.rotation_requests"
         )
-        await comes_to(it, 0, "SELECT count(*) FROM provisioner.in_flight")
+        await it.until("SELECT count(*) FROM provisioner.in_flight", 0)
         assert await it.session.fetchval("SELECT count(*) FROM provisioner.attempt_state") == 1
         assert await it.session.fetchval("SELECT count(*) FROM provisioner.sent_creates") == 0
         await it.session.execute("SELECT provisioner.resume('default')")
-        after = await becomes(it, request, "succeeded")
+        after = await it.becomes(request, "succeeded")
         assert (after["left_behind"], there(it)["rotationInterval"]) == (None, 7)
         assert len(it.simulator.state()["keys"]) == 1

@@ -13,7 +13,7 @@ from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.reports import read_status
 from provisioner.sandbox.audit import audit_rotations
 from tests.support import eventually
-from tests.support.rotations import CREATE, ROUTE, ask, becomes, comes_to, connect, fleet, one, row
+from tests.support.rotations import CREATE, ROUTE, ask, connect, fleet
 from tests.support.sessions import connected
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ async def test_it_waits_for_its_connection_at_no_cost_and_starts_at_once(databas
         request = await ask(it, spend_limit=12.5, limit_reset="monthly", project_name="Billing")
         await it.start()
         state = "SELECT state, waits_for, next_attempt_at FROM provisioner.rotation_status WHERE id = $1"
-        assert (await one(it, state, request)) == ("waiting", "openrouter", None)
+        assert (await it.one(state, request)) == ("waiting", "openrouter", None)
         assert not any(ROUTE in route for route in it.simulator.world.requests)
         connection = await connect(it)
-        made = await becomes(it, request, "succeeded")
+        made = await it.becomes(request, "succeeded")
         began = await it.session.fetchval(
             "SELECT min(started_at) FROM provisioner.attempts WHERE request_id = $1", request
         )
@@ -57,15 +57,15 @@ async def test_a_failed_connection_fails_its_rotation_and_revives_it(database: D
         await it.start()
         connection = await connect(it, credential="nobody-has-it")
         request = await ask(it)
-        failed = await becomes(it, request, "failed")
+        failed = await it.becomes(request, "failed")
         assert failed["error_code"] == "connection_failed"
         assert f"(request {connection}) failed with credential_unknown" in failed["error_message"]
         late = await ask(it, name="late")  # asked for when the connection has failed already
-        assert (await row(it, late))["error_code"] == "connection_failed"
+        assert (await it.row(late))["error_code"] == "connection_failed"
         fix = "UPDATE provisioner.connection_requests SET credential = 'default', status = 'pending' WHERE id = $1"
         await it.session.execute(fix, connection)
-        await becomes(it, request, "succeeded")
-        assert (await becomes(it, late, "failed"))["error_code"] == "secret_exists"
+        await it.becomes(request, "succeeded")
+        assert (await it.becomes(late, "failed"))["error_code"] == "secret_exists"
 
 
 async def test_a_plan_without_rotations_holds_all_and_spends_no_row(database: Database) -> None:
@@ -79,9 +79,9 @@ async def test_a_plan_without_rotations_holds_all_and_spends_no_row(database: Da
         told = (
             "SELECT reason LIKE '%plan restriction%' FROM provisioner.target_incidents WHERE target LIKE '%/rotations'"
         )
-        await comes_to(it, True, told)
+        await it.until(told, True)
         count = "SELECT count(*) FROM provisioner.connection_requests WHERE status = 'succeeded'"
-        await comes_to(it, 6, count)
+        await it.until(count, 6)
         assert sum(it.simulator.world.requests[CREATE].values()) <= 2  # as many as may be in flight
         states = await it.session.fetch("SELECT DISTINCT status, attempts FROM provisioner.rotation_requests")
         assert [tuple(each) for each in states] == [("pending", 0)]
@@ -111,9 +111,9 @@ async def test_refusals_have_their_codes(database: Database) -> None:
         refused = await ask(it, 0)
         secret = await ask(it, 1)
         folder = await ask(it, 2, secret_path="/nowhere")
-        assert (await becomes(it, secret, "failed"))["error_code"] == "secret_exists"
-        assert (await becomes(it, folder, "failed"))["error_code"] == "folder_not_found"
-        assert (await becomes(it, refused, "failed"))["error_code"] == "key_not_issued"
+        assert (await it.becomes(secret, "failed"))["error_code"] == "secret_exists"
+        assert (await it.becomes(folder, "failed"))["error_code"] == "folder_not_found"
+        assert (await it.becomes(refused, "failed"))["error_code"] == "key_not_issued"
         assert it.simulator.state()["keys"] == []
 
 
@@ -124,12 +124,12 @@ async def test_somebody_elses_rotation_is_left_alone(database: Database) -> None
             await connect(it, project)
         await it.start()
         count = "SELECT count(*) FROM provisioner.connection_requests WHERE status = 'succeeded'"
-        await comes_to(it, 2, count)
-        first = [await becomes(it, await ask(it, project), "succeeded") for project in range(2)]
+        await it.until(count, 2)
+        first = [await it.becomes(await ask(it, project), "succeeded") for project in range(2)]
         await it.session.execute("DELETE FROM provisioner.rotation_requests")
         conflict, adopted = await ask(it, 0), await ask(it, 1, on_conflict="adopt")
-        assert (await becomes(it, conflict, "failed"))["error_code"] == "name_conflict"
-        taken = await becomes(it, adopted, "succeeded")
+        assert (await it.becomes(conflict, "failed"))["error_code"] == "name_conflict"
+        taken = await it.becomes(adopted, "succeeded")
         assert (taken["adopted"], taken["rotation_id"], taken["key_issued"]) == (
             True,
             first[1]["rotation_id"],
@@ -146,7 +146,7 @@ async def test_what_may_have_been_left_behind_is_told(database: Database) -> Non
         await it.start()
         await eventually(lambda: bool(it.simulator.state()["rotationFaults"]))
         it.simulator.configure(rotationFaults={})
-        made = await becomes(it, request, "succeeded")
+        made = await it.becomes(request, "succeeded")
         world = it.simulator.state()
         assert len(world["keys"]) >= 2
         assert not audit_rotations([made], world)
@@ -164,13 +164,13 @@ async def test_operators_and_edits(database: Database) -> None:
         ]
         await it.session.execute("UPDATE provisioner.rotation_requests SET secret_name = 'KEY', priority = 3")
         waiting = "SELECT rank, quarantine FROM provisioner.waiting WHERE id = $1"
-        assert (await one(it, waiting, request)) == (-3, "connection")
+        assert (await it.one(waiting, request)) == (-3, "connection")
         await connect(it)
         await it.start()
-        await becomes(it, request, "succeeded")
+        await it.becomes(request, "succeeded")
         assert it.simulator.state()["secrets"][0]["name"] == "KEY"
         progress = "SELECT requests, succeeded FROM provisioner.batch_progress WHERE total"
-        assert (await one(it, progress)) == (2, 2)
+        assert (await it.one(progress)) == (2, 2)
         assert await it.session.fetch("SELECT * FROM provisioner.miscounted") == []
 
 
@@ -182,12 +182,12 @@ async def test_removing_a_connection_removes_its_rotation_first(
     async with fleet(database) as it:
         connection, request = await connect(it), await ask(it)
         await it.start()
-        await becomes(it, request, "succeeded")
+        await it.becomes(request, "succeeded")
         if taking:
             await it.session.execute(f"UPDATE provisioner.rotation_requests SET{taking.removeprefix(',')}")
         await it.session.execute("SELECT provisioner.remove($1)", [connection])
-        await becomes(it, request, "removed")
-        await comes_to(it, "removed", "SELECT status FROM provisioner.connection_requests")
+        await it.becomes(request, "removed")
+        await it.until("SELECT status FROM provisioner.connection_requests", "removed")
         state = it.simulator.state()
         assert (state["rotations"], state["connections"]) == ([], [])
         assert (len(state["keys"]), len(state["secrets"])) == left
@@ -197,7 +197,7 @@ async def test_removing_a_connection_removes_its_rotation_first(
             return
         await it.session.execute("UPDATE provisioner.rotation_requests SET wanted = 'present'")
         await it.session.execute("UPDATE provisioner.connection_requests SET wanted = 'present'")
-        made = await becomes(it, request, "succeeded")
+        made = await it.becomes(request, "succeeded")
         assert not audit_rotations([made], it.simulator.state())
 
 
@@ -206,16 +206,16 @@ async def test_what_was_never_made_is_removed_at_once(database: Database) -> Non
     async with fleet(database, projects=2) as it:
         request = await ask(it)
         await it.session.execute("UPDATE provisioner.rotation_requests SET wanted = 'absent'")
-        assert (await row(it, request))["status"] == "removed"
-        assert await one(it, "SELECT count(*) FROM provisioner.waiting") == (0,)
+        assert (await it.row(request))["status"] == "removed"
+        assert await it.one("SELECT count(*) FROM provisioner.waiting") == (0,)
         await connect(it, 1)
         await it.start()
-        await becomes(it, await ask(it, 1), "succeeded")
+        await it.becomes(await ask(it, 1), "succeeded")
         await it.session.execute("DELETE FROM provisioner.rotation_requests")
         adopted = await ask(it, 1, on_conflict="adopt")
-        await becomes(it, adopted, "succeeded")
+        await it.becomes(adopted, "succeeded")
         await it.session.execute("UPDATE provisioner.rotation_requests SET wanted = 'absent'")
-        await becomes(it, adopted, "removed")
+        await it.becomes(adopted, "removed")
         assert len(it.simulator.state()["rotations"]) == 1
 
 
@@ -225,16 +225,16 @@ async def test_pausing_the_target_pauses_its_rotations(database: Database) -> No
         await connect(it)
         await it.start()
         count = "SELECT count(*) FROM provisioner.connection_requests WHERE status = 'succeeded'"
-        await comes_to(it, 1, count)
+        await it.until(count, 1)
         await it.session.execute("SELECT provisioner.pause('default')")
         worker = it.workers[0]
         await eventually(lambda: all(target.paused for target in worker.vitals().targets))
         request = await ask(it)
         ready = "SELECT count(*) FROM provisioner.ready WHERE target = 'default/rotations'"
-        await comes_to(it, 1, ready)
-        assert (await row(it, request))["status"] == "pending"
+        await it.until(ready, 1)
+        assert (await it.row(request))["status"] == "pending"
         await it.session.execute("SELECT provisioner.resume('default')")
-        await becomes(it, request, "succeeded")
+        await it.becomes(request, "succeeded")
 
 
 @pytest.mark.parametrize("own", [False, True])
@@ -268,9 +268,9 @@ async def test_rotations_outlive_the_table_of_connections(database: Database) ->
         )
         await it.session.execute("TRUNCATE provisioner.connection_requests")
         for table in ("waiting", "attempt_state", "sent_creates"):
-            assert await one(it, f"SELECT array_agg(id) FROM provisioner.{table}") == ([request],)
-        assert await one(it, "SELECT count(*) FROM provisioner.ready") == (0,)
-        assert await one(it, "SELECT target, requests FROM provisioner.request_counts") == ("default/rotations", 1)
+            assert await it.one(f"SELECT array_agg(id) FROM provisioner.{table}") == ([request],)
+        assert await it.one("SELECT count(*) FROM provisioner.ready") == (0,)
+        assert await it.one("SELECT target, requests FROM provisioner.request_counts") == ("default/rotations", 1)
 
 
 async def removed(it: Fleet, ids: list[int], *, adopted: bool = False) -> list[str]:
@@ -283,10 +283,10 @@ async def adopting(it: Fleet) -> int:
     """A rotation that somebody made, and that a request has adopted."""
     await connect(it)
     await it.start()
-    await becomes(it, await ask(it), "succeeded")
+    await it.becomes(await ask(it), "succeeded")
     await it.session.execute("DELETE FROM provisioner.rotation_requests")
     request = await ask(it, on_conflict="adopt")
-    await becomes(it, request, "succeeded")
+    await it.becomes(request, "succeeded")
     return request
 
 
@@ -298,9 +298,9 @@ async def test_what_a_removal_takes_with_it(database: Database, secrets: bool, r
         await connect(it)
         request = await ask(it, with_secrets=secrets, revoke_keys=revoke)
         await it.start()
-        made = await becomes(it, request, "succeeded")
+        made = await it.becomes(request, "succeeded")
         assert await removed(it, [request]) == ["removing"]
-        gone = await becomes(it, request, "removed")
+        gone = await it.becomes(request, "removed")
         state = it.simulator.state()
         assert (len(state["rotations"]), len(state["secrets"]), len(state["keys"])) == (0, not secrets, not revoke)
         assert (gone["rotation_id"], gone["key_issued"], gone["adopted"]) == (None, None, False)
@@ -312,7 +312,7 @@ async def test_what_a_removal_takes_with_it(database: Database, secrets: bool, r
         assert await removed(it, [request]) == []
         retried = await it.session.fetch("SELECT was FROM provisioner.retry($1)", [request])
         assert [one["was"] for one in retried] == ["removed"]
-        again = await becomes(it, request, "succeeded" if secrets else "failed")
+        again = await it.becomes(request, "succeeded" if secrets else "failed")
         assert (again["wanted"], again["error_code"]) == ("present", None if secrets else "secret_exists")
         assert again["left_behind"] == gone["left_behind"]
 
@@ -322,14 +322,14 @@ async def test_what_was_adopted_is_let_go_or_deleted(database: Database) -> None
     async with fleet(database) as it:
         request = await adopting(it)
         assert await removed(it, [request]) == ["let go"]
-        gone = await becomes(it, request, "removed")
+        gone = await it.becomes(request, "removed")
         assert (gone["rotation_id"], gone["left_behind"]) == (None, None)
         state = it.simulator.state()
         assert (len(state["rotations"]), len(state["secrets"]), len(state["keys"])) == (1, 1, 1)
         await it.session.fetch("SELECT provisioner.retry($1)", [request])
-        await becomes(it, request, "succeeded")
+        await it.becomes(request, "succeeded")
         assert await removed(it, [request], adopted=True) == ["removing"]
-        gone = await becomes(it, request, "removed")
+        gone = await it.becomes(request, "removed")
         assert it.simulator.state()["rotations"] == []
         assert "its key stays at OpenRouter" in gone["left_behind"]
 
@@ -340,14 +340,14 @@ async def test_a_connection_with_an_adopted_rotation_is_in_use(database: Databas
         request = await adopting(it)
         connection = int(await it.session.fetchval("SELECT id FROM provisioner.connection_requests"))
         assert await removed(it, [connection]) == ["removing"]
-        await comes_to(it, "failed", "SELECT status FROM provisioner.connection_requests")
-        code, message = await one(it, "SELECT error_code, error_message FROM provisioner.connection_requests")
+        await it.until("SELECT status FROM provisioner.connection_requests", "failed")
+        code, message = await it.one("SELECT error_code, error_message FROM provisioner.connection_requests")
         assert code == "in_use"
         assert "secret rotation 'openrouter' in prod:/" in str(message)
-        assert (await row(it, request))["status"] == "succeeded"
+        assert (await it.row(request))["status"] == "succeeded"
         assert await removed(it, [connection], adopted=True) == ["removing"]
-        await becomes(it, request, "removed")
-        await comes_to(it, "removed", "SELECT status FROM provisioner.connection_requests")
+        await it.becomes(request, "removed")
+        await it.until("SELECT status FROM provisioner.connection_requests", "removed")
         refused = "SELECT count(*) FROM provisioner.attempts WHERE outcome = 'in_use'"
         assert await it.session.fetchval(refused) == 1
 
@@ -359,8 +359,8 @@ async def test_a_connection_that_a_strangers_rotation_uses(database: Database) -
         await it.session.execute("DELETE FROM provisioner.rotation_requests")
         connection = int(await it.session.fetchval("SELECT id FROM provisioner.connection_requests"))
         await removed(it, [connection], adopted=True)
-        await comes_to(it, "in_use", "SELECT error_code FROM provisioner.connection_requests")
-        (message,) = await one(it, "SELECT error_message FROM provisioner.connection_requests")
+        await it.until("SELECT error_code FROM provisioner.connection_requests", "in_use")
+        (message,) = await it.one("SELECT error_message FROM provisioner.connection_requests")
         assert "existing connections. Remove them and try again: secret rotation 'openrouter' in prod:/" in str(message)
         state = it.simulator.state()
         assert (len(state["rotations"]), len(state["connections"])) == (1, 1)
@@ -372,17 +372,17 @@ async def test_a_connection_does_not_wait_for_ever(database: Database, way: str 
     async with fleet(database) as it:
         connection, request = await connect(it), await ask(it)
         await it.start()
-        await becomes(it, request, "succeeded")
+        await it.becomes(request, "succeeded")
         await it.session.execute("SELECT provisioner.pause('default')")
         await eventually(lambda: all(target.paused for target in it.workers[0].vitals().targets))
         await removed(it, [connection])
         waiting = "SELECT quarantine FROM provisioner.waiting WHERE id = $1"
-        assert await one(it, waiting, connection) == ("rotations",)
+        assert await it.one(waiting, connection) == ("rotations",)
         await it.session.execute(
             f"UPDATE provisioner.rotation_requests SET {way}" if way else "DELETE FROM provisioner.rotation_requests"
         )
         await it.session.execute("SELECT provisioner.resume('default')")
-        await comes_to(it, "in_use", "SELECT error_code FROM provisioner.connection_requests")
+        await it.until("SELECT error_code FROM provisioner.connection_requests", "in_use")
 
 
 async def test_cancelled_retried_and_put_aside(database: Database) -> None:
@@ -391,22 +391,22 @@ async def test_cancelled_retried_and_put_aside(database: Database) -> None:
         await connect(it, 0)
         request, hopeless = await ask(it, 0), await ask(it, 0, name="other", secret_path="/nowhere")
         await it.start()
-        await becomes(it, request, "succeeded")
-        await becomes(it, hopeless, "failed")
+        await it.becomes(request, "succeeded")
+        await it.becomes(hopeless, "failed")
         rows = await it.session.fetch("SELECT id, outcome FROM provisioner.cancel($1)", [hopeless])
         assert [tuple(each) for each in rows] == [(hopeless, "put aside")]
-        assert (await row(it, hopeless))["status"] == "cancelled"
+        assert (await it.row(hopeless))["status"] == "cancelled"
         await it.session.execute("SELECT provisioner.pause('default')")
         await eventually(lambda: all(target.paused for target in it.workers[0].vitals().targets))
         await it.session.execute("UPDATE provisioner.rotation_requests SET interval_days = 5 WHERE id = $1", request)
         rows = await it.session.fetch("SELECT id, outcome FROM provisioner.cancel($1)", [request])
         assert [tuple(each) for each in rows] == [(request, "cancelled")]
         await it.session.execute("SELECT provisioner.resume('default')")
-        called_off = await row(it, request)
+        called_off = await it.row(request)
         assert (called_off["status"], called_off["rotation_id"] is not None) == ("cancelled", True)
         assert it.simulator.state()["rotations"][0]["rotationInterval"] == 30
         await it.session.fetch("SELECT provisioner.retry($1)", [request])
-        await becomes(it, request, "succeeded")
+        await it.becomes(request, "succeeded")
         assert it.simulator.state()["rotations"][0]["rotationInterval"] == 5
 
 
@@ -415,16 +415,16 @@ async def test_a_connection_that_gets_another_key_keeps_its_rotation(database: D
     async with fleet(database) as it:
         connection, request = await connect(it), await ask(it)
         await it.start()
-        made = await becomes(it, request, "succeeded")
+        made = await it.becomes(request, "succeeded")
         await it.session.execute("SELECT provisioner.rekey($1)", [connection])
-        await comes_to(it, 0, "SELECT count(*) FROM provisioner.edits")
-        await comes_to(it, "succeeded", "SELECT status FROM provisioner.connection_requests")
+        await it.until("SELECT count(*) FROM provisioner.edits", 0)
+        await it.until("SELECT status FROM provisioner.connection_requests", "succeeded")
         edited = "UPDATE provisioner.connection_requests SET credential = 'nobody-has-it' WHERE id = $1"
         await it.session.execute(edited, connection)
-        await comes_to(it, "failed", "SELECT status FROM provisioner.connection_requests")
-        assert await row(it, request) == made
+        await it.until("SELECT status FROM provisioner.connection_requests", "failed")
+        assert await it.row(request) == made
         await it.session.execute("UPDATE provisioner.rotation_requests SET interval_days = 3")
-        await becomes(it, request, "succeeded")
+        await it.becomes(request, "succeeded")
         assert it.simulator.state()["rotations"][0]["rotationInterval"] == 3
 
 
@@ -433,16 +433,16 @@ async def test_a_connection_that_is_made_again(database: Database) -> None:
     async with fleet(database) as it:
         connection, request = await connect(it), await ask(it, with_secrets=True, revoke_keys=True)
         await it.start()
-        first = await becomes(it, request, "succeeded")
+        first = await it.becomes(request, "succeeded")
         await removed(it, [connection])
-        await comes_to(it, "removed", "SELECT status FROM provisioner.connection_requests")
+        await it.until("SELECT status FROM provisioner.connection_requests", "removed")
         await it.session.execute("SELECT provisioner.retry($1)", [request])
         waits = "SELECT state, waits_for FROM provisioner.rotation_status WHERE id = $1"
-        failed = await becomes(it, request, "failed")
+        failed = await it.becomes(request, "failed")
         assert failed["error_code"] == "connection_failed"
-        assert await one(it, waits, request) == ("failed", None)
+        assert await it.one(waits, request) == ("failed", None)
         await it.session.execute("SELECT provisioner.retry($1)", [connection])
-        again = await becomes(it, request, "succeeded")
+        again = await it.becomes(request, "succeeded")
         assert again["connection_id"] != first["connection_id"]
         assert not audit_rotations([again], it.simulator.state())
 
@@ -453,16 +453,16 @@ async def test_keys_cannot_be_revoked_while_openrouter_is_away(database: Databas
         await connect(it)
         request = await ask(it, with_secrets=True, revoke_keys=True)
         await it.start()
-        await becomes(it, request, "succeeded")
+        await it.becomes(request, "succeeded")
         it.simulator.configure(openRouter="down")
         await removed(it, [request])
         tried = "SELECT count(*) > 0 FROM provisioner.attempts WHERE action = 'delete'"
-        await comes_to(it, True, tried)
+        await it.until(tried, True)
         state = it.simulator.state()
         assert (len(state["rotations"]), len(state["secrets"]), len(state["keys"])) == (1, 1, 1)
-        assert await one(it, "SELECT coalesce(sum(failures), 0) FROM provisioner.attempt_state") == (0,)
+        assert await it.one("SELECT coalesce(sum(failures), 0) FROM provisioner.attempt_state") == (0,)
         it.simulator.configure(openRouter="ok")
-        gone = await becomes(it, request, "removed", within=30)
+        gone = await it.becomes(request, "removed", within=30)
         state = it.simulator.state()
         assert (len(state["rotations"]), len(state["secrets"]), len(state["keys"])) == (0, 0, 0)
         assert gone["left_behind"] is None

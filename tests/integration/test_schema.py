@@ -14,7 +14,7 @@ from tests.support import eventually
 from tests.support.builders import project
 from tests.support.operators import finish, postpone
 from tests.support.postgres import Database
-from tests.support.sessions import TABLE, connected, count, insert, places
+from tests.support.sessions import TABLE, count, insert, places
 
 if TYPE_CHECKING:
     from tests.support.sessions import Session
@@ -46,13 +46,6 @@ COLUMNS = {
     "error_message": ("text", None),
     "finished_at": ("timestamp with time zone", None),
 }
-
-
-@pytest.fixture
-async def session(database: Database) -> AsyncIterator["Session"]:
-    """Lend a connection as any client has one."""
-    async with connected(database.url) as session:
-        yield session
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import asyncio
 import io
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -19,13 +19,6 @@ if TYPE_CHECKING:
     from tests.support.sessions import Session
 
 KEY = "sk-or-v1-planted0000111122223333444455556666777788889999aaaabbbbccccdddd"
-
-
-@pytest.fixture
-async def session(database: Database) -> AsyncIterator["Session"]:
-    """Lend a connection as any client has one."""
-    async with connected(database.url) as session:
-        yield session
 
 
 BAD: Mapping[str, Sequence[object]] = {
@@ -110,6 +103,14 @@ class TestRules:
                 [(project(1), "good"), (project(2), "Bad")],
             )
         assert await count(session, TABLE) == 0
+
+    async def test_a_requester_fits_into_the_counts(self, database: Database) -> None:
+        """A name that no index could hold would keep everybody's counts from being added up."""
+        async with connected(database.url) as session:
+            with pytest.raises(asyncpg.CheckViolationError, match="requested_by must be at most 200 characters"):
+                await insert(session, requested_by="x" * 201)
+            await insert(session, requested_by="\N{KEY}" * 200)
+            await session.execute("SELECT provisioner.fold_counts(100)")
 
     async def test_an_edit_keeps_the_rules(self, session: "Session") -> None:
         """A pending row cannot become a bad one."""

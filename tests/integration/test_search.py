@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from provisioner.core.requests import Query
-from provisioner.postgres.pool import Database
 from provisioner.postgres.search import PAGE, find, read_request
 from tests.support.cli import query
 from tests.support.operators import ask, finish, one_of_each
+from tests.support.sessions import opened
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     import pytest
 
+    from provisioner.postgres.pool import Database
     from tests.support.postgres import Database as Lent
-
-
-@asynccontextmanager
-async def opened(lent: Lent) -> AsyncIterator[Database]:
-    """Open the database, and close it."""
-    database = Database(lent.url, size=1)
-    try:
-        yield database
-    finally:
-        await database.close()
 
 
 async def found(database: Database, **wanted: object) -> list[int]:

@@ -75,7 +75,7 @@ class TestObstacle:
             await it.session.execute(made)
             await insert_many(it.session, 12)
             request = await insert(it.session, name="bad", project_id=project(99))
-            it.start()
+            await it.start()
             await eventually(lambda: aside(it), within=20)
             assert reason in (await aside(it))["reason"]
             assert (await aside(it))["connection_id"] == it.server.made[project(99)].id
@@ -96,7 +96,7 @@ class TestObstacle:
         async with SmallWorld(database) as it:
             await it.session.execute("CREATE UNIQUE INDEX audit ON provisioner.connection_requests (connection_id)")
             await insert_many(it.session, 6)  # the little server gives all connections one id
-            it.start()
+            await it.start()
             await eventually(lambda: aside(it))
 
             async def rest() -> Any:
@@ -115,9 +115,9 @@ class TestObstacle:
             await it.session.execute(trigger())
             it.server.answer = an_observation(seen, status=422, message="no")
             request = await insert(it.session, name="bad")
-            it.start()
+            await it.start()
             if seen is Result.UNKNOWN:
-                await it.waiting(1)
+                await it.until("SELECT count(*) FROM provisioner.waiting", 1)
                 return
             await eventually(lambda: aside(it))
             await it.session.execute(REMOVE)
@@ -133,7 +133,7 @@ class TestAside:
         async with SmallWorld(database) as it:
             await it.session.execute(trigger())
             await insert(it.session, name="bad")
-            it.start()
+            await it.start()
             await eventually(lambda: aside(it))
             await it.session.execute("UPDATE provisioner.workers SET lease_until = now() - interval '1 second'")
             await it.queue.rescue(pause=0.0)
@@ -147,7 +147,7 @@ class TestAside:
         async with SmallWorld(database) as it:
             await it.session.execute(trigger())
             await insert(it.session, name="bad")
-            it.start()
+            await it.start()
             await eventually(lambda: aside(it))
             await it.session.execute("DELETE FROM provisioner.connection_requests")
             assert await places(it.session) == {}
@@ -158,7 +158,7 @@ class TestAside:
         async with SmallWorld(database) as it:
             await it.session.execute(trigger())
             await insert(it.session, name="bad")
-            it.start()
+            await it.start()
             await eventually(lambda: aside(it))
             assert not await it.queue.work_left(["default"])
 
@@ -169,7 +169,7 @@ async def test_a_slow_trigger_shrinks_the_batches(database: Database) -> None:
     async with SmallWorld(database, timeout=0.9) as it:
         await it.session.execute(slow)
         await insert_many(it.session, 16)
-        it.start()
+        await it.start()
         await it.done(within=30)
         assert it.server.creates == 16
         assert await count(it.session, "unrecorded") == 0
@@ -183,7 +183,7 @@ async def test_a_row_that_somebody_locks(database: Database) -> None:
         transaction = user.transaction()
         await transaction.start()
         await user.execute("SELECT FROM provisioner.connection_requests WHERE id = $1 FOR UPDATE", request)
-        it.start()
+        await it.start()
         await eventually(lambda: aside(it), within=20)
         succeeded = "SELECT count(*) = 6 FROM provisioner.connection_requests WHERE status = 'succeeded'"
         await eventually(lambda: it.session.fetchval(succeeded), within=20)
@@ -213,7 +213,7 @@ async def test_whatever_a_trigger_says(database: Database, monkeypatch: pytest.M
             " SELECT gen_random_uuid(), 'bad', code FROM unnest($1::text[]) AS code",
             said,
         )
-        it.start()
+        await it.start()
         codes = "SELECT array_agg(DISTINCT substring(reason FROM '.*[(](.....)[)]')) FROM provisioner.unrecorded"
 
         async def heard() -> Any:
@@ -244,7 +244,7 @@ class TestUpkeep:
             assert [row["name"] for row in await it.session.fetch(kept)] == ["bad"]
             assert await it.queue.wipe(10, keep=86400.0) == Wiped()
             assert await count(it.session, "failed_boxes") == 1
-            it.start()
+            await it.start()
 
     @pytest.mark.parametrize("made", [trigger(), trigger(deferred=True), trigger("RETURN NULL;", when="BEFORE")])
     async def test_disowning_goes_on(self, database: Database, made: str) -> None:
@@ -256,7 +256,7 @@ class TestUpkeep:
             assert len(await it.queue.fail_unknown_targets(10)) == 2
             assert await it.queue.fail_unknown_targets(10) == []
             assert await places(it.session) == {"waiting": 1}
-            it.start()
+            await it.start()
 
     async def test_giving_back_goes_on(self, database: Database) -> None:
         """Claims are given back beside one that was cancelled and cannot be recorded as that; it is rescued."""
@@ -269,4 +269,4 @@ class TestUpkeep:
             await it.queue.release(worker, claims)
             assert await places(it.session) == {"ready": 2, "in_flight": 1}
             assert (await it.queue.rescue(pause=0.0)).requests == 1
-            it.start()
+            await it.start()

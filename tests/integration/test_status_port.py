@@ -25,13 +25,14 @@ from provisioner.postgres.history import read_history
 from provisioner.postgres.pool import Database
 from provisioner.postgres.reports import read_gauges, read_status
 from provisioner.postgres.search import find, read_request
-from provisioner.sandbox.simulator import Options, Simulator
+from provisioner.sandbox.simulator import Options
 from tests.support import eventually
-from tests.support.daemon import working
+from tests.support.fleet import Fleet
 from tests.support.scripted import free_port
 from tests.support.sessions import connected, insert_many
 from tests.support.situations import browsable
 from tests.support.status_port import Answers, a_progress, a_status, a_troubled_status, served
+from tests.support.ways import daemon
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -94,14 +95,8 @@ async def test_a_worker_whose_maintenance_hangs_is_to_be_restarted(
     monkeypatch.setattr("provisioner.observe.health.EVERY", 0.3)
     monkeypatch.setattr("provisioner.worker.maintenance.Maintenance._round", lambda _: hung.wait())
     number = free_port()
-    async with (
-        Simulator(Options()) as simulator,
-        working(
-            simulator,
-            PROVISIONER_DATABASE_URL=database.url,
-            PROVISIONER_LISTEN__ADDRESS=f"127.0.0.1:{number}",
-        ),
-    ):
+    async with Fleet(database.url, Options(), way=daemon) as fleet:
+        await fleet.start(PROVISIONER_LISTEN__ADDRESS=f"127.0.0.1:{number}")
 
         async def ailing() -> bool:
             with suppress(aiohttp.ClientError):

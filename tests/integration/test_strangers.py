@@ -70,7 +70,7 @@ async def test_notifications_of_a_stranger(database: Database, stranger: Databas
         listening = asyncio.create_task(Listener(it.pool, hear=it.worker.hear).run())
         shouting = asyncio.create_task(shout())
         try:
-            it.start()
+            await it.start()
             await it.idle()
             await eventually(lambda: sent > 2000)
             quiet = it.queue.asked
@@ -121,11 +121,12 @@ async def test_a_due_request_that_somebody_edits(database: Database) -> None:
             looks += 1
 
         it.queue.before_look = count
-        it.start()
+        began = it.time.monotonic()
+        await it.start()
         await it.idle()
         # Ten polls of a tenth of a second each; what is counted is how many looks go with the promotions in vain.
         await eventually(lambda: looks >= 10, within=20)
         assert it.queue.promotions <= looks
-        assert it.time.monotonic() - it.began > 0.5 * looks * 0.1
+        assert it.time.monotonic() - began > 0.5 * looks * 0.1
         await transaction.rollback()
         await it.done()

@@ -65,15 +65,14 @@ async def test_every_kind_of_identity_makes_connections_and_ends_its_own_token(
         more = settings(kind, simulator, tmp_path / "kept")
         simulator.configure(organization_slug="simulated")
         await fleet.insert(5)
-        await fleet.start(None, **more)
+        await fleet.start(**more)
         await fleet.done()
         assert await fleet.states() == {"succeeded": 5}
         routes = simulator.world.requests
         paths = {route.rpartition("/auth/")[2] for route in routes if route.endswith("login")}
         given = kind.startswith("token")
         assert paths == (set() if given else {f"{kind.partition(',')[0].partition(' ')[0]}-auth/login"})
-        fleet.workers[0].stop()
-        await fleet.ended()
+        await fleet.stop()
         assert routes.get(REVOKE) == (None if given else {"200": 1})
 
 

@@ -13,16 +13,17 @@ from provisioner.postgres.pool import Database
 from provisioner.postgres.reports import read_gauges, read_status
 from provisioner.postgres.search import read_request
 from provisioner.postgres.verifying import DriftLedger
-from provisioner.sandbox.simulator import Options, Simulator
+from provisioner.sandbox.simulator import Options
 from provisioner.worker import verifier as module
 from provisioner.worker.clock import DatabaseClock
 from provisioner.worker.verifier import Verifier
 from tests.support import eventually
 from tests.support.builders import a_connection
 from tests.support.cli import query
-from tests.support.daemon import working
+from tests.support.fleet import Fleet
 from tests.support.operators import ask, finish
 from tests.support.small_world import Ledger
+from tests.support.ways import daemon
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -184,18 +185,19 @@ def test_the_module_is_gentle() -> None:
 async def test_the_daemon_verifies(database: Lent) -> None:
     """With the setting, a worker compares what was recorded with its target and its keys; without it, nobody asks."""
     ids = ask(database, 3)
-    done = "SELECT count(*) FROM provisioner.connection_requests WHERE status = 'succeeded'"
-    async with Simulator(Options(any_project=True)) as simulator:
-        async with working(simulator, PROVISIONER_DATABASE_URL=database.url):
-            await eventually(lambda: query(database, done) == "3")
+    async with Fleet(database.url, Options(any_project=True), way=daemon) as fleet:
+        await fleet.start()
+        await fleet.done()
+        await fleet.stop()
+        assert await fleet.states() == {"succeeded": 3}
         assert query(database, "SELECT count(*) FROM provisioner.verify_rounds") == "0"
         query(
             database,
             f"UPDATE provisioner.connection_requests SET credentials_hash = 'another' WHERE id = {ids[0]};"
             f"UPDATE provisioner.connection_requests SET key_fingerprint = 'of an older key' WHERE id = {ids[2]}",
         )
-        async with working(simulator, PROVISIONER_DATABASE_URL=database.url, PROVISIONER_VERIFY__EVERY="1d"):
-            await eventually(lambda: query(database, ROUND_OVER).split() == ["t", "t"])  # of each kind
+        await fleet.start(PROVISIONER_VERIFY__EVERY="1d")
+        await eventually(lambda: query(database, ROUND_OVER).split() == ["t", "t"])  # of each kind
     assert query(database, STATUS).splitlines() == [
         f"{ids[0]}|rewritten|t",
         f"{ids[1]}||t",

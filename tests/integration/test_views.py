@@ -1,24 +1,15 @@
 """What people look at: the views of the queue, and the log of attempts."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 import asyncpg
-import pytest
 
 from tests.support.postgres import Database
-from tests.support.sessions import connected, count, insert
+from tests.support.sessions import count, insert
 
 if TYPE_CHECKING:
     from tests.support.sessions import Session
-
-
-@pytest.fixture
-async def session(database: Database) -> AsyncIterator["Session"]:
-    """Lend a connection as any client has one."""
-    async with connected(database.url) as session:
-        yield session
 
 
 async def take(session: "Session", request: int, *, attempt: int = 1) -> None:

@@ -6,41 +6,21 @@ import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from provisioner.core.model import ErrorCode, Fail
 from provisioner.core.queue_values import FRONT, Wiped
-from provisioner.postgres.pool import Database as Pool
-from provisioner.postgres.queue import PostgresQueue
 from provisioner.sandbox.simulator import Options
 from tests.support import eventually
 from tests.support.builders import a_settlement, project
 from tests.support.fleet import Fleet
-from tests.support.sessions import SEALED, connected, count, insert, row_of
+from tests.support.sessions import SEALED, count, insert, row_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
+    from provisioner.postgres.queue import PostgresQueue
     from tests.support.postgres import Database
     from tests.support.sessions import Session
 
 MONTH = 30 * 86400.0
 OTHER = SEALED.replace("QUJD", "WFla")
-
-
-@pytest.fixture
-async def session(database: Database) -> AsyncIterator[Session]:
-    """Lend a connection as any client has one."""
-    async with connected(database.url) as session:
-        yield session
-
-
-@pytest.fixture
-async def queue(database: Database) -> AsyncIterator[PostgresQueue]:
-    """Lend the queue."""
-    pool = Pool(database.url)
-    yield PostgresQueue(pool)
-    await pool.close()
 
 
 async def fail(queue: PostgresQueue, *, code: ErrorCode = ErrorCode.PROJECT_NOT_FOUND) -> None:

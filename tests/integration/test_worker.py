@@ -52,7 +52,7 @@ class TestLastOnes:
         monkeypatch.setattr(settler, "GATHER_TIME", FAR)
         async with SmallWorld(database) as it:
             await insert_many(it.session, 3 * settler.FEW_IN_HAND)
-            it.start()
+            await it.start()
             await it.done()
 
 
@@ -64,7 +64,7 @@ class TestBusyHost:
         async with SmallWorld(database) as it:
             seen: list[int] = []
             it.queue.after_renewal = it.queue.before_look = lambda: seen.append(it.worker.vitals().moves)
-            it.start()
+            await it.start()
             await eventually(lambda: len(seen) > 6)
             assert len(set(seen)) == len(seen)
 
@@ -82,7 +82,7 @@ class TestBusyHost:
 
             it.queue.register = late  # type: ignore[method-assign]  # for this test's worker
             it.queue.renewals.clear()
-            it.start()
+            await it.start()
             await eventually(lambda: it.worker.vitals().worker)
             assert it.worker.vitals().lease_good
             it.queue.renewals.set()
@@ -94,7 +94,7 @@ class TestLease:
     async def test_nothing_is_claimed_without_one(self, database: Database) -> None:
         """A worker that stood still asks for nothing before it has its lease again."""
         async with SmallWorld(database) as it:
-            it.start()
+            await it.start()
             await it.idle()
             it.queue.renewals.clear()
             it.time.jump(FAR)
@@ -116,8 +116,8 @@ class TestLease:
 
             it.queue.after_claim = once(stand_still)
             await insert_many(it.session, 3)
-            it.start()
-            await it.waiting(3)
+            await it.start()
+            await it.until("SELECT count(*) FROM provisioner.waiting", 3)
             assert it.server.creates == 0
             it.queue.renewals.set()
             await it.done()
@@ -128,7 +128,7 @@ class TestLease:
         """A renewal whose answer comes after the lease's time is none: the database counted from the question."""
         async with SmallWorld(database, lease=3.0) as it:
             seen: list[bool] = []
-            it.start()
+            await it.start()
             await it.idle()
 
             def late() -> None:
@@ -144,7 +144,7 @@ class TestLease:
         async with SmallWorld(database, lease=0.6) as it:
             it.server.open.clear()
             await insert_many(it.session, 3)
-            it.start()
+            await it.start()
             lasted = (
                 "SELECT coalesce(bool_and(now() - claimed_at > interval '2 seconds'), false) FROM provisioner.in_flight"
             )
@@ -163,14 +163,14 @@ class TestDatabase:
         async with SmallWorld(database) as it:
             it.queue.after_claim = once(lose_the_answer)
             await insert_many(it.session, 3)
-            it.start()
+            await it.start()
             await it.done(within=5)
             assert it.server.creates == 3
 
     async def test_a_lost_notification_costs_a_moment(self, database: Database) -> None:
         """Who hears of nothing looks: what is inserted, and what comes due, is done within a poll or two."""
         async with SmallWorld(database) as it:
-            it.start()
+            await it.start()
             await it.idle()
             await insert_many(it.session, 2)
             await it.done(within=5)
@@ -184,7 +184,7 @@ class TestDatabase:
             errors: list[float] = []
             it.queue.after_claim = lambda: errors.append((it.clock.now() - datetime.now(UTC)).total_seconds())
             await insert_many(it.session, 3)
-            it.start()
+            await it.start()
             await it.done()
             assert errors
             assert max(map(abs, errors)) < 1
@@ -197,7 +197,7 @@ class TestPermits:
         """Three requests and room for eight: three permits are spent."""
         async with SmallWorld(database) as it:
             await insert_many(it.session, 3)
-            it.start()
+            await it.start()
             await it.done()
             await eventually(lambda: it.writes.out == it.server.creates == 3)
 
@@ -212,7 +212,7 @@ class TestPermits:
                 request,
             )
             await it.session.execute(DOUBT.format(request=request))
-            it.start()
+            await it.start()
             await it.done()
             await eventually(lambda: it.writes.out == it.server.creates == 0)
 
@@ -224,7 +224,7 @@ class TestPermits:
             # Between the claim and the creators, which come to it a moment later.
             it.queue.after_claim = once(lambda: asyncio.get_running_loop().call_soon(lambda: dropped.extend(drop())))
             await insert_many(it.session, 3)
-            it.start()
+            await it.start()
             await eventually(lambda: len(dropped) == 3)
             await eventually(lambda: it.writes.out == it.server.creates == 0)
 
@@ -238,7 +238,7 @@ class TestStop:
             # Between the claim and the creators, which come to it a moment later.
             it.queue.after_claim = once(it.worker.stop)
             await insert_many(it.session, 3)
-            it.start()
+            await it.start()
             await eventually(lambda: it.worker.vitals().stopping)
         async with connected(database.url) as session:
             assert await places(session) == {"ready": 3}
@@ -256,7 +256,7 @@ class TestMaintenance:
 
             it.server.maintenance = lambda: held.append(target.breaker.is_open)
             await insert_many(it.session, 8)
-            it.start()
+            await it.start()
             await eventually(lambda: len(held) >= 11, within=20)
             assert all(held[8:])
             it.server.maintenance = None
@@ -277,7 +277,7 @@ class TestWrongScope:
                 Observation(result=Result.ABSENT, status=404),
             ]
             request = await insert(it.session)
-            it.start()
+            await it.start()
             await it.done()
             assert len(it.server.removals) == 4
             row = await row_of(it.session, request)
@@ -293,7 +293,7 @@ class TestDoubt:
         async with SmallWorld(database) as it:
             it.server.lose = lambda: it.time.set_back(3.0)
             await insert_many(it.session, 8)
-            it.start()
+            await it.start()
             await it.done(within=20)
             ended = "SELECT count(*) FROM provisioner.connection_requests WHERE status = 'succeeded'"
             assert await it.session.fetchval(ended) == 8

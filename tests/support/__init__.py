@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 T = TypeVar("T")
 
@@ -55,6 +55,11 @@ def wait_until(check: Callable[[], T], *, within: float = 10.0) -> T:
         if time.monotonic() > deadline:
             raise AssertionError(_complaint(check, within, seen))
         time.sleep(max(POLL, 2 * (time.monotonic() - began)))
+
+
+def told(logs: Iterable[Mapping[str, Any]], event: str) -> int:
+    """How often something was logged, of what structlog's `capture_logs` has seen."""
+    return sum(line["event"] == event for line in logs)
 
 
 def _complaint(check: Callable[[], object], within: float, seen: object) -> str:

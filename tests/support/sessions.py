@@ -1,4 +1,4 @@
-"""A client's connection to the database, and the few questions that tests about the queue ask all the time."""
+"""A client's connection to the database, a command's pool, and the few questions that tests of the queue always ask."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
+from provisioner.postgres.pool import Database as Pool
 from tests.support.builders import project
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from tests.support.postgres import Database
 
     Session = asyncpg.Connection[asyncpg.Record]
 
@@ -46,6 +49,16 @@ async def connected(url: str, *, recount: bool = True) -> AsyncIterator[Session]
             assert await session.fetch(MISCOUNTED) == []
     finally:
         await session.close()
+
+
+@asynccontextmanager
+async def opened(database: Database) -> AsyncIterator[Pool]:
+    """Lend a small pool, as a command has one."""
+    pool = Pool(database.url, size=2)
+    try:
+        yield pool
+    finally:
+        await pool.close()
 
 
 async def sees_all(session: Session) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING
 
 from provisioner.core.errors import DatabaseUnavailable
 from provisioner.core.model import Observation, Result
@@ -16,20 +17,22 @@ from provisioner.core.secret import Secret
 from provisioner.core.target_health import Breaker
 from provisioner.postgres.pool import Database as Pool
 from provisioner.postgres.queue import PostgresQueue
+from provisioner.sandbox.simulator import Options
 from provisioner.worker.clock import DatabaseClock
 from provisioner.worker.target import Target
 from provisioner.worker.worker import Worker, WorkerOptions
 from tests.support import eventually
 from tests.support.builders import a_connection
-from tests.support.sessions import connected, count
+from tests.support.fleet import Fleet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
+    from types import TracebackType
 
     from provisioner.core.model import Connection, RateHeaders, Request
+    from provisioner.core.ports import Connections
     from provisioner.core.queue_values import Claims, Heartbeat, QueuePosition, QueueSnapshot
     from tests.support.postgres import Database
-    from tests.support.sessions import Session
 
 
 class Time:
@@ -200,8 +203,27 @@ class AnyKey:
     reopen = open  # noqa: A003  # the method above
 
 
-class SmallWorld:
-    """A worker with one target, at work from `start` to the end of the block. Nobody listens for notifications."""
+def a_target(connections: Connections) -> Target:
+    """A target with these connections, and nothing that would keep anybody waiting."""
+    return Target(
+        name="default",
+        connections=connections,
+        vault=AnyKey(),
+        writes=Ledger(),
+        reads=Ledger(),
+        changes=Ledger(),
+        removals=Ledger(),
+        rules=Rules(),
+        breaker=Breaker(),
+    )
+
+
+class SmallWorld(Fleet[Worker]):
+    """A fleet of one worker that nobody notifies, with its clock, its queue and its Infisical in a test's hands.
+
+    It is another class because its tests are about single moments: between a claim and its answer, between a create
+    and the step of a clock. No simulator, proxy or gateway, each at the end of a socket, can act at just that moment.
+    """
 
     def __init__(
         self,
@@ -213,55 +235,36 @@ class SmallWorld:
         drain: bool = False,
         recount: bool = True,
     ) -> None:
+        super().__init__(database.url, Options(), recount=recount, way=self._scripted)
         self.time = Time(wrong_by=wrong_by)
         self.pool = Pool(database.url, timeout=timeout)
         self.queue = Obstructed(self.pool)
         self.server = Server()
         self.server.open.set()
-        self.writes = Ledger()
         self.clock = DatabaseClock(wall=self.time.wall, monotonic=self.time.monotonic)
-        self.session: Session
-        self._connecting = connected(database.url, recount=recount)
-        target = Target(
-            name="default",
-            connections=self.server,
-            vault=AnyKey(),
-            writes=self.writes,
-            reads=Ledger(),
-            changes=Ledger(),
-            removals=Ledger(),
-            rules=Rules(),
-            breaker=Breaker(),
-        )
+        self.writes = Ledger()
         self.worker = Worker(
-            [(target, 8)],
+            [(replace(a_target(self.server), writes=self.writes), 8)],
             options=WorkerOptions(name="small", lease=lease, grace=5.0, poll=0.1, drain=drain),
             queue=self.queue,
             clock=self.clock,
             random=lambda: 0.0,
         )
 
-    async def __aenter__(self) -> Self:
-        self.session = await self._connecting.__aenter__()
-        return self
+    @asynccontextmanager
+    async def _scripted(self, _environ: Mapping[str, str], _number: int) -> AsyncIterator[Worker]:
+        async with asyncio.TaskGroup() as group:
+            self._running = group.create_task(self.worker.run())
+            yield self.worker
+            self.server.open.set()
+            self.queue.renewals.set()
+            self.worker.stop()
 
-    def start(self) -> None:
-        """Let the worker begin."""
-        self.began = self.time.monotonic()
-        self._running = asyncio.create_task(self.worker.run())
-
-    async def __aexit__(self, *_: object) -> None:
-        self.server.open.set()
-        self.queue.renewals.set()
-        self.worker.stop()
-        await self._running
-        await self._connecting.__aexit__(None, None, None)
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await super().__aexit__(kind, error, traceback)
         await self.pool.close()
-
-    async def done(self, *, within: float = 10.0) -> None:
-        """Wait until every request has ended."""
-        pending = "SELECT count(*) = 0 FROM provisioner.connection_requests WHERE status = 'pending'"
-        await eventually(lambda: self.session.fetchval(pending), within=within)
 
     async def ended(self) -> None:
         """Wait until the worker has ended by itself."""
@@ -270,14 +273,6 @@ class SmallWorld:
     async def idle(self) -> None:
         """Wait until the worker has a lease, and has found nothing to do."""
         await eventually(lambda: self.worker.vitals().lease_good and self.queue.empty)
-
-    async def waiting(self, requests: int) -> None:
-        """Wait until so many requests wait for another attempt."""
-
-        async def look() -> Any:
-            return await count(self.session, "waiting") == requests
-
-        await eventually(look)
 
 
 def lose_the_answer() -> None:

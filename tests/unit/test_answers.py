@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 from provisioner.core.model import ERROR_MESSAGE_LENGTH, Action, Connection, Observation, Proof, RateHeaders, Result
 from provisioner.core.skew import HALF_SECOND
 from provisioner.infisical.answers import is_unexplained, read_answer, read_list
-from provisioner.infisical.parts import BEGINNING, USUAL_PAUSE, Expected
+from provisioner.infisical.parts import BEGINNING, USUAL_PAUSE, Expected, Reply
 
 PROJECT = "6f0ba0f3-04b9-4b02-a5a6-6f9b1d4c1f6d"
 OTHER_PROJECT = "0d3d7d6c-3a52-47a1-8ad9-3f4f0b5d9a11"
@@ -71,7 +71,7 @@ def read(status: int, body: bytes, *, action: Action = Action.CREATE, **more: An
     """Read the answer to a call for the usual request."""
     headers, now, elapsed = more.pop("headers", JSON), more.pop("now", None), more.pop("elapsed", 0.0)
     asked = Expected(action, **{"project_id": PROJECT, "name": "openrouter", "key": KEY, **more})
-    return read_answer(asked, status, headers, body, now=now, elapsed=elapsed)
+    return read_answer(Reply(asked, status, headers, body, now=now, elapsed=elapsed))
 
 
 def test_created() -> None:
@@ -354,7 +354,8 @@ def test_look_ups(action: Action, status: int, body: bytes, seen: Result) -> Non
         (Action.REPLACE, 404, error(404, "NotFound", "Could not find App Connection with ID x"), Result.ABSENT),
         (Action.REPLACE, 409, error(409, "Conflict", TAKEN), Result.INVALID),
         (Action.REMOVE, 200, connection(), Result.REMOVED),
-        (Action.REMOVE, 204, b"", Result.REMOVED),
+        (Action.REMOVE, 204, b"", Result.UNKNOWN),
+        (Action.DELETE, 200, b"", Result.UNKNOWN),
         (Action.REMOVE, 404, error(404, "NotFound", "Could not find App Connection with ID x"), Result.ABSENT),
         (Action.REMOVE, 400, error(400, "BadRequest", "Cannot delete App Connection with existing"), Result.IN_USE),
         (Action.REMOVE, 200, connection(id=ORG), Result.UNKNOWN),
@@ -363,7 +364,7 @@ def test_look_ups(action: Action, status: int, body: bytes, seen: Result) -> Non
     ],
 )
 def test_changes(action: Action, status: int, body: bytes, seen: Result) -> None:
-    """A replacement is never taken for a create in the wrong scope, and a removal needs no connection in its answer."""
+    """A replacement is never taken for a create in the wrong scope, and a removal names what was removed."""
     assert read(status, body, action=action, connection_id=ID).result is seen
 
 
@@ -469,12 +470,12 @@ def test_list() -> None:
     """The list of a project's connections holds those of the project, and is refused whole if one cannot be read."""
     other = {**CONNECTION, "projectId": OTHER_PROJECT}
     body = json.dumps({"appConnections": [CONNECTION, other]}).encode()
-    seen, connections = read_list(LISTED, 200, JSON, body)
+    seen, connections = read_list(Reply(LISTED, 200, JSON, body))
     assert (seen.result, seen.metered, connections) == (Result.FOUND, True, (READ,))
     broken = json.dumps({"appConnections": [CONNECTION, {"id": ID}]}).encode()
-    seen, connections = read_list(LISTED, 200, JSON, broken)
+    seen, connections = read_list(Reply(LISTED, 200, JSON, broken))
     assert (seen.result, connections) == (Result.UNKNOWN, ())
-    seen, connections = read_list(LISTED, 403, JSON, error(403, "PermissionDenied", NOT_ALLOWED))
+    seen, connections = read_list(Reply(LISTED, 403, JSON, error(403, "PermissionDenied", NOT_ALLOWED)))
     assert (seen.result, connections) == (Result.FORBIDDEN, ())
 
 
@@ -537,5 +538,5 @@ def test_any_answer_is_read(
 @given(status=st.sampled_from([200, 403, 500]), body=bodies)
 def test_any_list_is_read(status: int, body: bytes) -> None:
     """No answer to a list raises."""
-    seen, connections = read_list(LISTED, status, JSON, body)
+    seen, connections = read_list(Reply(LISTED, status, JSON, body))
     assert seen.result is Result.FOUND or not connections

@@ -25,7 +25,7 @@ from provisioner.observe.browsing import (
     render_story,
 )
 from provisioner.observe.charts import HEIGHT, chart
-from provisioner.observe.manual import render_errors
+from provisioner.observe.errors_page import render_errors
 from tests.support.builders import NOON
 from tests.support.situations import a_failed, a_history, a_listed, a_story, a_waiting
 

@@ -129,11 +129,16 @@ class TestEncodings:
             {"project_id": ONE, "description": "gr\u00fc\u00df\u00ad\U0001f511"}
         ]
 
+    def test_json_lines_with_a_mark_are_told_from_a_table(self) -> None:
+        """What PowerShell redirects is UTF-16, whatever it holds."""
+        assert values(f'{{"project_id": "{ONE}"}}\r\n'.encode("utf-16"), "x.txt") == [{"project_id": ONE}]
+
     @pytest.mark.parametrize(
         ("content", "said"),
         [
             ("project_id\n".encode("utf-16-le"), "is UTF-16 text without a byte order mark"),
             ("project_id\n".encode("utf-32"), "is UTF-32 text"),
+            (b"\n<!DOCTYPE html>\n<title>requests</title>", "is a page, not a list"),
             (b"\xff\xfep\0r\0o\0j\0e\0c\0t\0_\0i\0d\0\n\0x", "is cut off"),
         ],
     )

@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -210,6 +211,29 @@ def test_where_openrouter_takes_the_time_eleven_are_in_flight(workers: int) -> N
     took = fleet.run(60.0, until=lambda: fleet.total >= 200)
     assert fleet.row.limit == UPSTREAM_LIMIT
     assert took < 1.3 * 200 * 0.32 / UPSTREAM_LIMIT
+
+
+@given(most=st.integers(1, 3), steps=st.lists(st.tuples(st.integers(0, 2), st.sampled_from("thse")), min_size=20))
+@settings(max_examples=100, deadline=None)
+def test_none_has_another_ones_slot(most: int, steps: list[tuple[int, str]]) -> None:
+    """Never are more in flight than the settings say, whatever happens between what one tells and what it hears."""
+    rules, now, slots = Rules(address=HERE, most=most), 1_000_000.0, [Slots() for _ in range(3)]
+    row, out, possible_create = unknown(rules), [list[int](), list[int](), list[int]()], dict[int, Any]()
+    for worker, step in steps:
+        mine, calls = slots[worker], out[worker]
+        if step == "t" and worker not in possible_create:
+            now += 0.5
+            told = mine.read(3, now)
+            row, allotment = exchange(row, worker, told, rules=rules, now=now, alive=range(3))
+            possible_create[worker] = told, allotment
+        elif step == "h" and worker in possible_create:
+            told, allotment = possible_create.pop(worker)
+            mine.obey(allotment, now, told=told)
+        elif step == "s" and mine.is_free:
+            calls.append(mine.begin(now)[0])
+        elif step == "e" and calls:
+            mine.end(calls.pop(), Ending.ACCEPTED, now)
+        assert sum(map(len, out)) <= most
 
 
 def test_a_limiter_sets_the_pace_and_concurrency_may_go_on() -> None:

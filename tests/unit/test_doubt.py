@@ -92,7 +92,7 @@ class TestOurs:
     @pytest.mark.parametrize("headers", [None, Bounds(-0.5, 0.5), Bounds(199.5, 200.5)])
     def test_a_date_header_of_another_clock(self, off: float, headers: Bounds | None) -> None:
         """Lost answers are found though `createdAt` is told by a clock 4 s away from that of `Date`."""
-        guess = headers.middle if headers else 0.0
+        guess = (headers.low + headers.high) / 2 if headers else 0.0
         assert self.ours(clock=Reading(None, headers), created_at=at(1 + guess + off))
 
     @given(st.floats(-3600, 3600))

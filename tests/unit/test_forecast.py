@@ -26,7 +26,6 @@ from provisioner.core.forecast import (
     measure,
     pace_of,
     rate_of,
-    together,
 )
 from provisioner.core.pacing import Allowance, Budget
 from provisioner.core.queue_values import QueuePosition
@@ -268,17 +267,6 @@ class TestForesee:
     def test_the_last_request_of_a_batch_tells(self, part: BatchPart, seconds: float) -> None:
         """What is in line, what is retried and what is scheduled each end at some time, and the latest counts."""
         assert forecast_part(LineState(in_flight=2, ready=100, pace=STEADY), part) == Forecast(seconds)
-
-    def test_lines_move_side_by_side(self) -> None:
-        """Of several lines the slowest counts, and the most urgent reason, in every combination."""
-        every = [Forecast(1.0), Forecast(2.0), *(Forecast(None, why) for why in NoForecast)]
-        for one, other in product(every, repeat=2):
-            told = together([one, other])
-            reasons = sorted((each.why for each in (one, other) if each.why), key=lambda why: why.order)
-            assert told.why == (reasons[0] if reasons else None)
-            if not reasons:
-                assert told.seconds == max(one.seconds or 0, other.seconds or 0)
-        assert together([]) == Forecast(0.0)
 
     @given(st.integers(0, 500), st.integers(1, 500), st.floats(0.1, 10))
     def test_a_batch_never_ends_after_its_line(self, ready: int, place: int, rate: float) -> None:

@@ -21,7 +21,7 @@ from provisioner.core.gone import (
     too_many,
 )
 from provisioner.core.model import Action, Observation, Result
-from provisioner.infisical.parts import Expected
+from provisioner.infisical.parts import Expected, Reply
 from provisioner.infisical.projects import read_project
 from tests.support.builders import at
 
@@ -62,7 +62,7 @@ def test_the_longest_missing_are_asked_for_first() -> None:
 def observed(status: int, body: object, headers: dict[str, str] | None = None) -> Observation:
     """What an answer about the project shows."""
     raw = body if isinstance(body, bytes) else orjson.dumps(body)
-    return read_project(Expected(Action.LOOK_UP, PROJECT), status, JSON if headers is None else headers, raw)
+    return read_project(Reply(Expected(Action.LOOK_UP, PROJECT), status, JSON if headers is None else headers, raw))
 
 
 def refusal(status: int, error: str, message: str, **changes: object) -> dict[str, object]:

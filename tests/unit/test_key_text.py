@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, strategies as st
 from nacl.public import PublicKey, SealedBox
 
-from provisioner.core.errors import CredentialUnreadable
+from provisioner.core.errors import CredentialUnavailable, CredentialUnreadable
 from provisioner.core.key_text import LONGEST_KEY, NoKey, bare, decoded, key_in
 from provisioner.core.model import Request
 from provisioner.core.secret import Secret
@@ -69,7 +69,7 @@ def from_file(content: str, folder: Path) -> Secret:
 
 def from_infisical(content: str, _: Path) -> Secret:
     """Take a named credential from an Infisical secret."""
-    return value_in(Answer(200, {}, json.dumps({"secret": {"secretValue": content}}).encode()))
+    return value_in(Answer(200, {}, json.dumps({"secret": {"secretValue": content}}).encode()), "KEY")
 
 
 def from_intake(content: str, _: Path) -> Secret:
@@ -225,3 +225,14 @@ def test_a_key_has_a_longest_length(length: int, fits: bool) -> None:
     else:
         with pytest.raises(NoKey, match=f"longer than {LONGEST_KEY} characters"):
             key_in("k" * length)
+
+
+@pytest.mark.parametrize(
+    "body", [b"<html>", b"", b"{}", b"[]", b'{"ok": true}', b'{"secret": null}', b'{"secret": {"secretKey": "OTHER"}}']
+)
+def test_what_is_not_about_the_secret_makes_nobody_fail(body: bytes) -> None:
+    """A gateway's page in place of the secret, or another secret, passes: no request fails because of it."""
+    with pytest.raises(CredentialUnavailable):
+        value_in(Answer(200, {}, body), "KEY")
+    with pytest.raises(CredentialUnreadable):
+        value_in(Answer(200, {}, b'{"secret": {"secretKey": "KEY"}}'), "KEY")

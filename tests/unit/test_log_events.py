@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,7 +51,12 @@ def logged(path: Path) -> Iterator[Event]:
             yield Event(name, level, fields, f"{path.name}:{node.lineno}")
 
 
-EVENTS = [event for path in sorted(PACKAGE.rglob("*.py")) if "sandbox" not in path.parts for event in logged(path)]
+@cache
+def events() -> list[Event]:
+    """The events of all modules."""
+    return [event for path in sorted(PACKAGE.rglob("*.py")) if "sandbox" not in path.parts for event in logged(path)]
+
+
 DOCUMENTED = {
     name: (level, set(re.findall(r"`(\w+)`", fields)))
     for name, level, fields, _ in ROW.findall(DOCUMENT.read_text(encoding="utf-8"))
@@ -59,7 +65,7 @@ DOCUMENTED = {
 
 def test_the_search_finds_events() -> None:
     """The search for events sees conditional names, bound loggers and exceptions."""
-    names = {event.name for event in EVENTS}
+    names = {event.name for event in events()}
     assert {"target_paused", "target_resumed", "logged_in", "creator_failed"} <= names
 
 
@@ -67,7 +73,7 @@ def test_every_event_is_documented() -> None:
     """An event that an operator may meet is explained, at the level at which it comes."""
     missing = [
         f"{event.name} at {event.level}: {event.place}"
-        for event in EVENTS
+        for event in events()
         if DOCUMENTED.get(event.name, ("",))[0] != event.level
     ]
     assert missing == []
@@ -76,22 +82,22 @@ def test_every_event_is_documented() -> None:
 def test_every_field_is_documented() -> None:
     """No event carries a field that its row does not name."""
     unnamed = {
-        event.name: sorted(event.fields - DOCUMENTED[event.name][1]) for event in EVENTS if event.name in DOCUMENTED
+        event.name: sorted(event.fields - DOCUMENTED[event.name][1]) for event in events() if event.name in DOCUMENTED
     }
     assert {name: fields for name, fields in unnamed.items() if fields} == {}
 
 
 def test_a_project_is_logged_with_its_name() -> None:
     """Nobody looks up an id to know which project an event is about."""
-    nameless = [event.place for event in EVENTS if "project" in event.fields and "project_name" not in event.fields]
+    nameless = [event.place for event in events() if "project" in event.fields and "project_name" not in event.fields]
     assert nameless == []
 
 
 def test_nothing_is_documented_that_is_never_logged() -> None:
     """Nobody waits for an event that cannot come."""
-    assert sorted(DOCUMENTED.keys() - {event.name for event in EVENTS}) == []
+    assert sorted(DOCUMENTED.keys() - {event.name for event in events()}) == []
 
 
 def test_events_are_past_tense_words() -> None:
     """An event's name is a constant of small letters, so that it can be searched for."""
-    assert [event for event in EVENTS if not re.fullmatch(r"[a-z]+(_[a-z]+)*", event.name)] == []
+    assert [event for event in events() if not re.fullmatch(r"[a-z]+(_[a-z]+)*", event.name)] == []

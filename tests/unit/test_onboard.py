@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from provisioner.cli.bulk.watching import Pace, facts, folded, trouble
-from provisioner.cli.onboard.ahead import Ahead, question
+from provisioner.cli.onboard.preview import Preview, question
 from provisioner.core.comparison import PlannedOutcome
 from provisioner.core.outlook import expected
 from provisioner.core.reports import Leftovers, TargetReport
@@ -77,7 +77,7 @@ def test_what_is_expected_before_the_first_create(metered: bool, reads: int | No
 
 def test_the_question_names_what_would_be_made() -> None:
     """Conflicts are not promised, and requests from earlier are told apart."""
-    ahead = Ahead(requests=10)
+    ahead = Preview(requests=10)
     ahead.new[PlannedOutcome.CREATE] = 1
     ahead.new[PlannedOutcome.CONFLICT] = 2
     assert question(ahead) == "Create 1 connection?"

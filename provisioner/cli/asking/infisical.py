@@ -4,17 +4,18 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from provisioner.cli.terminal.output import say
 from provisioner.core.comparison import Project
 from provisioner.core.errors import ProvisionerError
 from provisioner.core.model import Connection, Observation, Request, Result
+from provisioner.worker.reads import learn_from, take_permit
 
 if TYPE_CHECKING:
-    from provisioner.core.pacing import Grant
-    from provisioner.core.ports import Permits
     from provisioner.core.projects import SeenProject
     from provisioner.credentials.vault import NamedVault
     from provisioner.infisical.connections import Found
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
     from provisioner.settings import Settings
     from provisioner.targets import InfisicalAccess, TargetLines
 
+SHOWN: Final = 20  # of a kind, one by one; --json has all
 AT_ONCE: Final = 8  # reads in flight
-PATIENCE: Final = 5  # consecutive projects without an answer, after which the target is given up
-FEW: Final = 3  # projects that are queried one by one: the list of the organization may contain 100 000 connections
-BREATH: Final = 0.05  # seconds; the shortest wait for a permit
+PATIENCE: Final = 5  # projects in a row without an answer, after which the target is given up
+FEW: Final = 3  # projects that are asked for one by one: the list of the organization may hold 100 000 connections
 
 T = TypeVar("T")
 
@@ -44,6 +45,19 @@ _NO_ANSWER: Final = frozenset({Result.NOT_SENT, Result.UNKNOWN})
 
 class TargetUnusable(ProvisionerError):
     """Infisical cannot be queried; the message says what to fix."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unqueried:
+    """Requests whose project could not be asked for, or with `project_id` None whose target."""
+
+    target: str
+    project_id: str | None
+    requests: int
+    problem: str
+
+    def __str__(self) -> str:
+        return f"project {self.project_id}: {self.problem}" if self.project_id else self.problem
 
 
 class Surveyor:
@@ -157,8 +171,8 @@ class Surveyor:
             await self._permit()
             found = await call()
             seen = found[0]
-            self._reads.learn(seen.rate, metered=seen.metered, throttled_for=seen.retry_after, elapsed=seen.elapsed)
-            if seen.result is not Result.THROTTLED:  # otherwise the budget is now blocked for long enough
+            learn_from(self._reads, seen)
+            if seen.result is not Result.THROTTLED:  # else the budget is blocked now, and waits as long as it has to
                 self._count(seen.result, seen.message)
                 return found
 
@@ -167,7 +181,7 @@ class Surveyor:
         clock = asyncio.get_running_loop().time
         async with self._turn:
             await asyncio.sleep(self._next - clock())
-            granted = await permit(self._reads, spare=True)
+            granted = await take_permit(self._reads, spare=True)
             self._next = clock() + granted.wait
 
     def _count(self, seen: Result, message: str) -> None:
@@ -181,15 +195,6 @@ def _by_project(connections: Iterable[Connection]) -> Mapping[str, Project]:
     for connection in connections:
         projects.setdefault((connection.project_id or "").lower(), []).append(connection)
     return {project: Project.of(found) for project, found in projects.items()}
-
-
-async def permit(reads: "Permits", *, spare: bool = False) -> "Grant":
-    """Wait for a permit to send one call. Raises `DatabaseUnavailable`."""
-    while True:
-        granted = await reads.acquire(1, spare=spare)
-        if granted.permits:
-            return granted
-        await asyncio.sleep(max(granted.wait, BREATH))
 
 
 @asynccontextmanager
@@ -255,3 +260,19 @@ async def opened(
         yield found
         # The workers learn what our reads showed; otherwise they would wait for the answer to a question that we asked.
         await found.way.reads.share()
+
+
+def tell_unasked(unasked: Sequence[Unqueried]) -> None:
+    """Say how many requests could not be looked up, and why."""
+    if not unasked:
+        return
+    say(f"{sum(each.requests for each in unasked):>9,} could not be looked up")
+    for each in unasked[:SHOWN]:
+        say(f"{'':10}{each}")
+    tell_more(len(unasked))
+
+
+def tell_more(number: int) -> None:
+    """Say how many are not shown, if any are not."""
+    if number > SHOWN:
+        say(f"{'':10}… and {number - SHOWN:,} more; --json has all")

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from provisioner.cli.bulk.export import chosen_form
 from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, load, run_async
-from provisioner.cli.terminal.output import several, tell_detail, tell_error, tell_warning
+from provisioner.cli.terminal.output import tell_detail, tell_error, tell_warning
 from provisioner.cli.terminal.progress import counting
 from provisioner.cli.terminal.streams import tell
 from provisioner.core.projects import ProjectFilter, ProjectType, SeenProject, chosen
-from provisioner.core.text import printable
-from provisioner.reports.forms import Form, form_of
+from provisioner.core.text import printable, several
+from provisioner.reports.forms import Form
 
 if TYPE_CHECKING:
     from provisioner.cli.asking.infisical import Surveyor
@@ -86,7 +87,7 @@ def discover(  # noqa: PLR0917  # the command line names them
     settings = load(config)
     types = tuple(kinds or [ProjectType.SECRET_MANAGER])
     wanted = ProjectFilter(types=types, names=tuple(names or ()), exclude=tuple(exclude or ()))
-    written = Form(form) if form else form_of(output) or Form.CSV
+    written = chosen_form(Form(form) if form else None, output)
     if written is Form.HTML:
         raise typer.BadParameter("is csv or jsonl: name one, or another suffix of --output", param_hint="--format")
     where = _target(settings, target)

@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from provisioner.cli.terminal.filters import filtering, tell_unknown_of
 from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, load, open_database, run_async
-from provisioner.cli.terminal.output import several, tell_detail
+from provisioner.cli.terminal.output import tell_detail
+from provisioner.core.text import several
 from provisioner.postgres.filters import Filter
 from provisioner.reports.document import Heading
 from provisioner.reports.files import opened, write_errors
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from provisioner.postgres.kinds import Kind
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
+
+# The forms of spreadsheets, which open CSV but not under these names.
+SPREADSHEETS: Final = frozenset({".xlsx", ".xls", ".ods", ".numbers"})
 
 
 @filtering()
@@ -59,12 +63,20 @@ def export(
 
     Example: provisioner export --state succeeded --batch onboarding --output connections.csv
     """
-    chosen = form or form_of(output) or Form.CSV
+    chosen = chosen_form(form, output)
     if bom and chosen is not Form.CSV:
         raise typer.BadParameter(f"is for CSV, and the format is {chosen}", param_hint="--bom")
     kinds, columns = _meant(wanted, chosen, rotations=rotations)
     task = Task(form=chosen, output=output, bom=bom, kinds=kinds, columns=columns)
     raise typer.Exit(run_async(_export(load(config), wanted, task)))
+
+
+def chosen_form(form: Form | None, output: Path | None) -> Form:
+    """Return the form that was asked for, or that the file's suffix stands for. A spreadsheet's own is bad usage."""
+    if form is None and output is not None and output.suffix.lower() in SPREADSHEETS:
+        message = f"{output.suffix} cannot be written: name a .csv file, which spreadsheets open"
+        raise typer.BadParameter(message, param_hint="--output")
+    return form or form_of(output) or Form.CSV
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

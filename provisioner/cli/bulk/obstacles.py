@@ -7,9 +7,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from provisioner.cli.bulk.lines import lines_of, request_of
-from provisioner.cli.terminal.output import several
 from provisioner.core.errors import ProvisionerError
 from provisioner.core.key_health import canonical
+from provisioner.core.text import several
 from provisioner.intake.checked import CheckedFile
 from provisioner.intake.rows import SEALED
 
@@ -97,10 +97,10 @@ async def _joined(settings: "Settings", database: "Database", target: str) -> fr
 
 
 def _lacking(target: str, outside: Sequence[str], projects: int) -> str:
-    lack = "lacks" if len(outside) == 1 else "lack"
+    lack, exist = ("lacks", "does") if len(outside) == 1 else ("lack", "do")
     more = f" and {len(outside) - FEW:,} more" if len(outside) > FEW else ""
     return (
-        f"{len(outside):,} of {several(projects, 'project')} {lack} the machine identity of target {target}, or do not"
-        " exist; their requests wait until it is added there with a role that may create app connections:"
+        f"{len(outside):,} of {several(projects, 'project')} {lack} the machine identity of target {target}, or {exist}"
+        " not exist; their requests wait until it is added there with a role that may create app connections:"
         f" {', '.join(outside[:FEW])}{more}"
     )

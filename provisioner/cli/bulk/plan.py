@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from provisioner.cli.asking.infisical import Unqueried
 from provisioner.cli.bulk.lines import BulkFile, File, FileFormat, Line, checked_lines, lines_of
 from provisioner.cli.bulk.obstacles import forewarned, wrong_keys
 from provisioner.cli.bulk.plan_report import Plan, tell_plan
 from provisioner.cli.bulk.sorted_lines import Projects, SortedLines, sorted_lines
-from provisioner.cli.look.findings import Unqueried
 from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
 from provisioner.cli.terminal.progress import counting
 from provisioner.core.comparison import PlannedOutcome, Project, planned_outcome

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from provisioner.cli.asking.infisical import SHOWN, Unqueried, tell_more, tell_unasked
 from provisioner.cli.bulk.lines import Line
-from provisioner.cli.look.findings import SHOWN, Unqueried, tell_more, tell_unasked
-from provisioner.cli.terminal.output import print_json, say, several, tell_detail, tell_error, tell_warning
+from provisioner.cli.terminal.output import print_json, say, tell_detail, tell_error, tell_warning
 from provisioner.core.comparison import PlannedOutcome
 from provisioner.core.model import Connection
-from provisioner.core.text import duration
+from provisioner.core.text import duration, several
 from provisioner.intake.errors import Problem
 
 FEW: Final = 10  # projects without the identity that are listed
@@ -130,10 +130,10 @@ def tell_plan(plan: Plan, *, as_json: bool) -> None:
 def _tell_outside(plan: Plan) -> None:
     if not plan.outside:
         return
-    lack = "lacks" if len(plan.outside) == 1 else "lack"
+    lack, exist = ("lacks", "does") if len(plan.outside) == 1 else ("lack", "do")
     say(
-        f"{len(plan.outside):>9,} of {several(plan.projects, 'project')} {lack} the machine identity, or do not exist:"
-        " add it to them with a role that may create app connections"
+        f"{len(plan.outside):>9,} of {several(plan.projects, 'project')} {lack} the machine identity, or {exist} not"
+        " exist: add it to them with a role that may create app connections"
     )
     for line in plan.outside[:FEW]:
         say(f"{'':10}{line.project}")

@@ -3,9 +3,9 @@
 from dataclasses import asdict, dataclass
 
 from provisioner.cli.serve.run import told as told_left
-from provisioner.cli.terminal.output import print_json, say, several, tell_detail, tell_error, tell_warning
+from provisioner.cli.terminal.output import print_json, say, tell_detail, tell_error, tell_warning
 from provisioner.core.reports import Leftovers
-from provisioner.core.text import duration
+from provisioner.core.text import duration, several
 from provisioner.intake.errors import Problem
 
 

@@ -8,7 +8,8 @@ import typer
 
 from provisioner.cli.terminal.filters import filtering, parse_id, tell_unknown, tell_unknown_of
 from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
-from provisioner.cli.terminal.output import console, one_line, print_json, say, several, show, tell_detail
+from provisioner.cli.terminal.output import console, one_line, print_json, say, show, tell_detail
+from provisioner.core.text import several
 from provisioner.postgres.filters import Filter
 from provisioner.postgres.search import COUNTED, Page, page
 

@@ -8,7 +8,8 @@ import typer
 
 from provisioner.cli.terminal.filters import Id, tell_unknown
 from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
-from provisioner.cli.terminal.output import console, print_json, say, several, show as show_on
+from provisioner.cli.terminal.output import console, print_json, say, show as show_on
+from provisioner.core.text import several
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,7 +57,7 @@ async def _show(settings: "Settings", request: int, *, as_json: bool) -> int:
     if attempts:
         say("")
         if earlier:
-            say(f"{several(earlier, 'earlier call')} {'is' if earlier == 1 else 'are'} not shown; --json has them")
+            say(f"{several(earlier, 'earlier call is', 'earlier calls are')} not shown; --json has them")
         show_on(_attempt_table(attempts, screen), screen)
     return DONE
 

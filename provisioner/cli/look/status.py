@@ -14,6 +14,7 @@ from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, o
 from provisioner.cli.terminal.output import console, say, show, tell_detail, tell_error
 from provisioner.core.alerts import alert_messages
 from provisioner.core.errors import DatabaseUnavailable, DatabaseUnusable
+from provisioner.core.text import several
 from provisioner.postgres.reports import Status, read_status
 
 if TYPE_CHECKING:
@@ -71,8 +72,8 @@ async def _status(settings: "Settings", asked: Scope, *, watch: bool, as_json: b
         screen = console()
         show(view(seen, screen), screen)
     if old_keys and not as_json:
-        have = "connection has" if old_keys == 1 else "connections have"
-        say(f"{old_keys:,} {have} another key than the credential has now: `provisioner rekey --outdated` sends it")
+        have = several(old_keys, "connection has", "connections have")
+        say(f"{have} another key than the credential has now: `provisioner rekey --outdated` sends it")
     return NOT_DONE if alert_messages(seen) else DONE
 
 

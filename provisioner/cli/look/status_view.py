@@ -16,7 +16,7 @@ from provisioner.cli.terminal.output import one_line as one_line_text
 from provisioner.cli.terminal.tables import plain_table
 from provisioner.core.alerts import advice_for, alert_messages
 from provisioner.core.reports import STATES, Retries
-from provisioner.core.text import duration, printable_json
+from provisioner.core.text import duration, printable_json, several
 from provisioner.postgres.reports import Failures, Progress, Status, TargetReport
 
 BAR: Final = 12  # columns
@@ -71,7 +71,7 @@ def _parts(status: Status, screen: Console) -> Iterator[RenderableType]:
     progress = (_progress_lines(each, status.now) for each in dict.fromkeys(rows))
     yield _fitted(screen, _progress_table(status, screen), progress)
     if status.more_batches:
-        yield Text(f"… and {status.more_batches:,} more batch{'' if status.more_batches == 1 else 'es'}")
+        yield Text(f"… and {several(status.more_batches, 'more batch', 'more batches')}")
     yield from gap
     yield _fitted(screen, _target_table(status, screen), (_target_lines(each, status.now) for each in status.targets))
     yield Text(_workers(status))
@@ -106,18 +106,22 @@ def _block(screen: Console, lines: Sequence[Text]) -> RenderableType:
 
 def _progress_lines(row: Progress, now: datetime) -> Sequence[Text]:
     name = "everything" if row.total else row.batch or "(no batch)"
-    count = "1 request" if row.requests == 1 else f"{row.requests:,} requests"
+    count = several(row.requests, "request")
     states = [f"{getattr(row, state):,} {state.replace('_', ' ')}" for state in STATES if getattr(row, state)]
     ended = "ended" if row.ended_at is not None else "ends" if row.ends_at is not None else "end not known:"
     end = f"{ended} {_end(row, now)}" if row.ends_why or row.ended_at or row.ends_at else "end not known yet"
     # The percentage precedes the name, which may be cut.
     done = 100 * row.finished // max(1, row.requests)
-    return Text(f"{done:>3} % {one_line_text(name)}"), Text(f"{count}: {', '.join(states) or 'none'}"), Text(end)
+    return (
+        Text(f"{done:>3} % {one_line_text(name)}"),
+        Text(f"{count}: {', '.join(states) or 'none'}"),
+        Text(end),
+    )
 
 
 def _target_lines(target: TargetReport, now: datetime) -> Sequence[Text]:
     condition = _condition(target, now)
-    workers = "1 worker" if target.workers == 1 else f"{target.workers:,} workers"
+    workers = several(target.workers, "worker")
     return (
         Text(f"target {target.target}"),
         Text(f"{target.pending:,} pending, {workers}, limit: {_limit(target)}{target.at_once}"),
@@ -126,7 +130,7 @@ def _target_lines(target: TargetReport, now: datetime) -> Sequence[Text]:
 
 
 def _retry_lines(each: Retries, now: datetime) -> Sequence[Text]:
-    count = "1 request" if each.requests == 1 else f"{each.requests:,} requests"
+    count = several(each.requests, "request")
     since = f", since {_clock(each.since)}" if each.since else ""
     return (
         Text(f"{each.state}: {each.error_code or 'no code'}"),
@@ -159,7 +163,7 @@ def _clock(moment: datetime) -> str:
 
 
 def _failure_lines(each: Failures) -> Sequence[Text]:
-    count = "1 request" if each.requests == 1 else f"{each.requests:,} requests"
+    count = several(each.requests, "request")
     example = f", for example request {each.example_id}: {one_line_text(each.example)}" if each.example_id else ""
     return (
         Text(f"failed with {each.error_code or '(no code)'}"),
@@ -266,7 +270,7 @@ def _condition(target: TargetReport, now: datetime) -> str:
 
 def _workers(status: Status) -> str:
     workers = status.workers
-    living = "1 worker is running" if workers.living == 1 else f"{workers.living:,} workers are running"
+    living = several(workers.living, "worker is running", "workers are running")
     lost = f", {workers.lost:,} lost" if workers.lost else ""
     return f"{living}{lost}; {workers.pace:.1f} creates/s recently"
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from provisioner.cli.look.findings import Finding, Unqueried, Verified, tell_verified
+from provisioner.cli.asking.infisical import Unqueried
+from provisioner.cli.look.verify_report import Finding, Verified, tell_verified
 from provisioner.cli.terminal.filters import filtering, tell_unknown_of
 from provisioner.cli.terminal.frame import DONE, NOT_DONE, PARTLY, Config, Json, load, open_database, run_async
 from provisioner.cli.terminal.progress import counting

@@ -22,15 +22,16 @@ from provisioner.cli.bulk.lines import (
     parse_rotation,
 )
 from provisioner.cli.terminal.frame import NOT_DONE, Config, open_database, run_async
-from provisioner.cli.terminal.output import console, say, several, tell_detail, tell_error
+from provisioner.cli.terminal.output import console, say, tell_detail, tell_error
 from provisioner.core.model import Request
 from provisioner.core.projects import ProjectFilter, ProjectType, chosen
+from provisioner.core.text import several
 from provisioner.intake.checked import CheckedFile
 from provisioner.intake.rows import Row
 
 if TYPE_CHECKING:
     from provisioner.cli.bulk.lines import Line
-    from provisioner.cli.onboard.ahead import Ahead, TargetAnswers
+    from provisioner.cli.onboard.preview import Preview, TargetAnswer
     from provisioner.core.reports import Leftovers
     from provisioner.settings import Settings
 
@@ -165,13 +166,13 @@ def _onboard(order: Order, config: Path | None) -> int:
     if order.file is None and order.target not in settings.targets:
         raise typer.BadParameter(f"there is no target {order.target}; configured are {', '.join(settings.targets)}")
     run_async(_prepare(settings))
-    told: dict[str, TargetAnswers] = {}
+    told: dict[str, TargetAnswer] = {}
     with _source(order, settings, told) as checked:
         if checked.bad and not order.skip_invalid:
             return _refuse(checked)
         lines = list(lines_of(checked))
-        ahead = run_async(_look(settings, lines, told))
-        if not _agreed(order, ahead):
+        preview = run_async(_look(settings, lines, told))
+        if not _agreed(order, preview):
             return NOT_DONE
         ids = run_async(_load(settings, checked))
     if ids is None:
@@ -217,8 +218,8 @@ async def _prepare(settings: "Settings") -> None:
 
 
 @contextmanager
-def _source(order: Order, settings: "Settings", told: "dict[str, TargetAnswers]") -> Iterator[CheckedFile]:
-    """Provide the requests, checked: from the file, or one for each of Infisical's projects."""
+def _source(order: Order, settings: "Settings", told: "dict[str, TargetAnswer]") -> Iterator[CheckedFile]:
+    """The requests to make, checked: from the file, or one for each project of Infisical's."""
     from provisioner.cli.setup.keys import sealer
 
     if order.file is None:
@@ -230,14 +231,14 @@ def _source(order: Order, settings: "Settings", told: "dict[str, TargetAnswers]"
         yield checked
 
 
-async def _projects(order: Order, settings: "Settings", told: "dict[str, TargetAnswers]") -> CheckedFile:
+async def _projects(order: Order, settings: "Settings", told: "dict[str, TargetAnswer]") -> CheckedFile:
     from uuid import UUID
 
-    from provisioner.cli.onboard.ahead import ask, without_connection
+    from provisioner.cli.onboard.preview import ask_target, without_connection
 
     async with open_database(settings) as database:
         anybodys = Request(id=0, project_id="", name="openrouter", description=None, credential="default")
-        answer = told[order.target] = await ask(settings, database, order.target, [anybodys])
+        answer = told[order.target] = await ask_target(settings, database, order.target, [anybodys])
         projects = chosen(answer.projects.values(), order.wanted)
         if order.without_connection:
             projects = list(await without_connection(settings, database, order.target, answer, projects))
@@ -268,29 +269,29 @@ def _refuse(checked: CheckedFile) -> int:
     return NOT_DONE
 
 
-async def _look(settings: "Settings", lines: "Sequence[Line]", told: "Mapping[str, TargetAnswers]") -> "Ahead":
-    from provisioner.cli.onboard.ahead import look_ahead
+async def _look(settings: "Settings", lines: "Sequence[Line]", told: "Mapping[str, TargetAnswer]") -> "Preview":
+    from provisioner.cli.onboard.preview import preview_of
 
     async with open_database(settings) as database:
-        return await look_ahead(settings, database, lines, told)
+        return await preview_of(settings, database, lines, told)
 
 
-def _agreed(order: Order, ahead: "Ahead") -> bool:
-    """Describe what will happen, and ask for confirmation."""
-    from provisioner.cli.onboard.ahead import question
+def _agreed(order: Order, preview: "Preview") -> bool:
+    """Say what lies ahead, and ask."""
+    from provisioner.cli.onboard.preview import question
 
-    for line in ahead.told():
+    for line in preview.told():
         say(f"{'':{LABEL - 8}}{line}")
-    if ahead.is_hopeless:
+    if preview.is_hopeless:
         tell_error("nothing was loaded: correct what is said above, then run the same command again")
         return False
-    if not ahead.to_do:
+    if not preview.to_do:
         return True
-    _label("time", ahead.time())
+    _label("time", preview.time())
     if order.yes:
         return True
     sys.stdout.flush()
-    if typer.confirm(question(ahead), default=False, err=True):
+    if typer.confirm(question(preview), default=False, err=True):
         return True
     say("nothing was loaded")
     return False

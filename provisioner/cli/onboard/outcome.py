@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Final
 from provisioner.cli.bulk.export import write_report
 from provisioner.cli.serve.run import told
 from provisioner.cli.terminal.frame import DONE, NOT_DONE, PARTLY, open_database
-from provisioner.cli.terminal.output import called, one_line, program, say, several, tell_error
+from provisioner.cli.terminal.output import called, one_line, program, say, tell_error
 from provisioner.core.alerts import advice_for
 from provisioner.core.reports import Leftovers
 from provisioner.core.requests import State
+from provisioner.core.text import several
 from provisioner.postgres.browse import COLUMNS, REPORT_COLUMNS
 from provisioner.postgres.filters import Filter
 from provisioner.postgres.kinds import KINDS, ROTATIONS, kind_of_id

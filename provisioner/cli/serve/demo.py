@@ -16,6 +16,7 @@ import typer
 from rich.markup import escape
 
 from provisioner.cli.terminal.output import program
+from provisioner.core.text import several
 from provisioner.postgres.queries import statements
 
 if TYPE_CHECKING:
@@ -184,10 +185,10 @@ def _report(console: "Console", audit: "Audit", state: dict[str, Any], left_behi
     _say(console, "requests", f"{audit.requests}: " + ", ".join(f"{n} {state}" for state, n in states))
     _say(console, "creates", f"{audit.creates} sent, {refused} of them over the rate limit")
     _say(console, "went wrong", faults or "nothing")
-    _say(console, "lost answers", f"{_several(audit.answers_lost)} made without an answer")
-    _say(console, "found again", f"{_several(audit.found_again)}, by looking up what may have been made")
+    _say(console, "lost answers", f"{several(audit.answers_lost, 'connection')} made without an answer")
+    _say(console, "found again", f"{several(audit.found_again, 'connection')}, by looking up what may have been made")
     _say(console, "conflicts", f"{audit.states.get('failed', 0)} names belonged to somebody else, and were left alone")
-    _say(console, "Infisical has", f"{_several(audit.made)} of ours")
+    _say(console, "Infisical has", f"{several(audit.made, 'connection')} of ours")
     spare = sum(key["rotationId"] is None for key in state["keys"])
     _say(
         console,
@@ -301,10 +302,6 @@ def _complain(console: "Console", logs: Path) -> int:
         console.print(log.read_text(errors="replace")[-2000:], markup=False)
     _say(console, "error", "a worker ended early; its log is above")
     return 1
-
-
-def _several(connections: int) -> str:
-    return f"{connections} connection{'' if connections == 1 else 's'}"
 
 
 def _say(console: "Console", label: str, text: str) -> None:

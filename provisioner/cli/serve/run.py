@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from provisioner.cli.terminal.frame import DONE, NOT_DONE, PARTLY, Config
+from provisioner.core.text import several
 
 if TYPE_CHECKING:
     from provisioner.core.reports import Leftovers
@@ -87,4 +88,4 @@ def told(left: "Leftovers") -> Iterator[str]:
 
 
 def _requests(count: int) -> str:
-    return "1 request waits" if count == 1 else f"{count:,} requests wait"
+    return several(count, "request waits", "requests wait")

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from provisioner.cli.setup.checks import Check, ok, problem, warning
-from provisioner.cli.terminal.output import local_time, several
+from provisioner.cli.terminal.output import local_time
 from provisioner.core.alerts import ADVICE, PLAN
 from provisioner.core.errors import DatabaseUnavailable, ProvisionerError, SchemaMismatch
-from provisioner.core.text import duration
+from provisioner.core.text import duration, several
 from provisioner.postgres.access import Kind, lacking
 from provisioner.postgres.condition import Server, defaults, holders, publications, read_server
 from provisioner.postgres.migrations import require_schema
@@ -226,14 +226,13 @@ async def _rotations(database: "Database") -> AsyncIterator[Check]:
     """Check that each pending rotation has a place, and that its connection is requested."""
     lost, waits = await unplaced(database), await unasked(database)
     if lost.rotations:
-        have = "has" if lost.rotations == 1 else "have"
-        said = f"{several(lost.rotations, 'pending rotation')} {have} no place in line, for example {lost.example_id}"
+        have = several(lost.rotations, "pending rotation has", "pending rotations have")
+        said = f"{have} no place in line, for example {lost.example_id}"
         yield warning("rotations", f"{said}: written with triggers off", "a worker will put them in line")
     if waits.rotations:
-        wait = "waits" if waits.rotations == 1 else "wait"
+        wait = several(waits.rotations, "rotation waits", "rotations wait")
         said = (
-            f"{several(waits.rotations, 'rotation')} {wait} for a connection that nobody has requested, for example"
-            f" {waits.example_id} for {waits.connection}"
+            f"{wait} for a connection that nobody has requested, for example {waits.example_id} for {waits.connection}"
         )
         advice = f"request the connection in the same project, or run `provisioner cancel {waits.example_id}`"
         yield warning("rotations", said, advice)
@@ -258,8 +257,8 @@ async def _work(database: "Database") -> AsyncIterator[Check]:
             what = ADVICE[PLAN] if target.restricted else "it resumes by itself"
             yield warning("target", f"{target.target} is in trouble{target.partly}: {target.trouble}", what)
         if target.pending and not target.workers:
-            wait = "waits" if target.pending == 1 else "wait"
-            said = f"{several(target.pending, 'request')} {wait} for {target.target}, and no worker serves it"
+            wait = several(target.pending, "request waits", "requests wait")
+            said = f"{wait} for {target.target}, and no worker serves it"
             yield warning(
                 "target", said, f"`provisioner run` starts one, with [targets.{target.target}] in its settings"
             )

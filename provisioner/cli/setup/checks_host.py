@@ -7,11 +7,11 @@ from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 from provisioner.cli.setup.checks import Check, ok, problem, warning
-from provisioner.cli.terminal.output import several
 from provisioner.core.alerts import advice_for
 from provisioner.core.errors import CredentialUnknown, CredentialUnreadable, ProvisionerError
 from provisioner.core.key_check import REASONS, KeyKind
 from provisioner.core.model import ErrorCode, Request
+from provisioner.core.text import several
 
 if TYPE_CHECKING:
     from provisioner.core.secret import Secret
@@ -31,7 +31,7 @@ def check_files(settings: "Settings") -> Iterator[Check]:
     targets, database = len(settings.targets), settings.database.max_connections + OWN
     limit, least = highest_limit(), least_limit(targets=targets, database=database)
     each = connections_each(limit, targets=targets, database=database)
-    count = f"{targets:,} {'target' if targets == 1 else 'targets'}"
+    count = several(targets, "target")
     raise_it = "raise the hard limit (`ulimit -Hn`, LimitNOFILE= of systemd, --ulimit of Docker)"
     if limit < least:
         said = f"this process may open {limit:,} files and connections, and {count} need at least {least:,}"
@@ -69,8 +69,8 @@ async def check_credentials(settings: "Settings") -> AsyncIterator[Check]:
     vault = open_vault(settings)
     asker = key_asker(settings, *(target.url for target in settings.targets.values()))
     for name, credential in settings.credentials.items():
-        if credential.infisical is not None:
-            continue  # it is fetched when its target is checked
+        if credential.place is not None:
+            continue  # fetched where its target is checked
         try:
             key = await vault.open(asking(name))
         except (CredentialUnknown, CredentialUnreadable) as error:
@@ -165,8 +165,6 @@ async def _undelivered(database: "Database") -> AsyncIterator[Check]:
         yield warning("notify", f"what has not arrived cannot be read: {error}", "run doctor as a worker's role")
         return
     if left.notices and left.since:
-        have = "has" if left.notices == 1 else "have"
-        said = (
-            f"{several(left.notices, 'notice')} {have} not arrived since {left.since:%Y-%m-%d %H:%M} UTC: {left.error}"
-        )
+        have = several(left.notices, "notice has", "notices have")
+        said = f"{have} not arrived since {left.since:%Y-%m-%d %H:%M} UTC: {left.error}"
         yield warning("notify", said, "each is tried again for three days; correct notify.url or its receiver")

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
-from provisioner.cli.asking.infisical import opened, permit
+from provisioner.cli.asking.infisical import opened
 from provisioner.cli.setup.checks import Check, ok, problem, warning
 from provisioner.cli.setup.checks_host import NOBODY, asking, through
 from provisioner.core.alerts import advice_for
@@ -17,6 +17,7 @@ from provisioner.core.errors import (
 from provisioner.core.model import ErrorCode, Observation, Result
 from provisioner.core.text import duration
 from provisioner.settings import SettingsError
+from provisioner.worker.reads import learn_from, take_permit
 
 if TYPE_CHECKING:
     from provisioner.postgres.pool import Database
@@ -75,8 +76,7 @@ async def _opened(
 async def _fetched(settings: "Settings", target: "Target") -> AsyncIterator[Check]:
     """Fetch each credential that this target keeps; no key is shown."""
     for name, credential in settings.credentials.items():
-        secret = credential.infisical
-        if secret is None or (secret.target or target.name) != target.name:
+        if credential.place is None or (credential.target or target.name) != target.name:
             continue
         try:
             await target.vault.open(asking(name))
@@ -102,11 +102,11 @@ async def _read(
         return await call()
     try:
         async with asyncio.timeout(LONGEST):
-            await permit(way.reads)
+            await take_permit(way.reads)
     except (TimeoutError, DatabaseUnavailable):
         return None
     seen = await call()
-    way.reads.learn(seen.rate, metered=seen.metered, throttled_for=seen.retry_after, elapsed=seen.elapsed)
+    learn_from(way.reads, seen)
     return seen
 
 

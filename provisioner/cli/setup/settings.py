@@ -12,8 +12,8 @@ def settings(config: Config = None, as_json: Json = False) -> None:
     from rich.text import Text
 
     from provisioner.cli.terminal.tables import plain_table
-    from provisioner.settings.reference import displayed, shown
     from provisioner.settings.shape import dotted
+    from provisioner.settings.values import displayed, shown
 
     loaded = load(config)
     sources = loaded.sources()

@@ -13,7 +13,7 @@ import typer
 
 from provisioner.cli.terminal.output import tell_detail, tell_error, tell_warning
 from provisioner.cli.terminal.streams import OutputUnwritable, abandon, flush_output, prepare_streams
-from provisioner.core.errors import ProvisionerError
+from provisioner.core.errors import ProvisionerError, is_outage
 
 if TYPE_CHECKING:
     from provisioner.postgres.pool import Database
@@ -159,13 +159,11 @@ def _tell_unforeseen(error: BaseException) -> int:
 
 
 def _advised(error: ProvisionerError) -> str:
-    from provisioner.core.errors import DatabaseUnavailable, StatementRefused
-
     if said := re.match(r"permission denied for [^;]+", str(error)):
         return f"{said[0]}: {_who_may()}"
 
-    if isinstance(error, DatabaseUnavailable) and not isinstance(error, StatementRefused):
-        reason = re.sub(r"^(\w+: )?(\[Errno -?\d+\] )?", "", str(error))  # the sentence without Python's prefixes
+    if is_outage(error):
+        reason = re.sub(r"^(\w+: )?(\[Errno -?\d+\] )?", "", str(error))  # the sentence, without Python's words for it
         return f"the database cannot be reached: {reason}; see that it runs and that PROVISIONER_DATABASE_URL is right"
     return str(error)
 
@@ -213,14 +211,14 @@ def _require_files() -> None:
 
 
 @asynccontextmanager
-async def open_database(settings: "Settings", *, size: int = 1) -> "AsyncIterator[Database]":
-    """Open the database of the settings, and close it afterwards. Raises `SettingsError` if none is set."""
+async def open_database(settings: "Settings") -> "AsyncIterator[Database]":
+    """Lend the database of the settings, closed afterwards. Raises `SettingsError` when none is set."""
     from provisioner.embedded.server import source_of
     from provisioner.postgres.pool import Database
 
     database = Database(
         source_of(settings.database_url()),
-        size=size,
+        size=1,
         ssl_root_cert=settings.database.ssl_root_cert,
         name="provisioner command line",
     )

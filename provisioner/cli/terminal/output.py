@@ -41,15 +41,6 @@ def say(text: str) -> None:
     sys.stdout.write(f"{printable(text, kept=LINES)}\n")
 
 
-def several(number: int, noun: str) -> str:
-    """Return a number with its noun.
-
-    >>> several(1, "line"), several(2000, "line")
-    ('1 line', '2,000 lines')
-    """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def called(project_name: str | None, project_id: str) -> str:
     """Return a project for people: its name and its id."""
     return f"{project_name} ({project_id})" if project_name else project_id

@@ -9,11 +9,10 @@ from provisioner.cli.asking.infisical import Surveyor, opened
 from provisioner.cli.asking.openrouter import ask_about_keys
 from provisioner.cli.bulk.lines import Line, request_of
 from provisioner.cli.bulk.plan import time_left
-from provisioner.cli.terminal.output import several
 from provisioner.core.comparison import PlannedOutcome, Project, planned_outcome
 from provisioner.core.model import Request
 from provisioner.core.projects import SeenProject
-from provisioner.core.text import duration
+from provisioner.core.text import duration, several
 from provisioner.intake.rows import SEALED
 
 if TYPE_CHECKING:
@@ -31,8 +30,8 @@ _WORDS: Final = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TargetAnswers:
-    """What a target reported: the identity's projects, and their contents.
+class TargetAnswer:
+    """What a target told: the projects that the identity is in, and what is in them.
 
     `organization` has the projects with connections; None if the identity may not list those of the organization.
     `missing` says why credentials, as written in the rows, cannot be used.
@@ -50,8 +49,8 @@ class TargetAnswers:
 
 
 @dataclass(slots=True, kw_only=True)
-class Ahead:
-    """The prediction. `known` requests exist already, by status; `new` ones do not, by predicted outcome.
+class Preview:
+    """What was found. `known` are in the table already, by status; `new` are not, by what would come of them.
 
     `blocked` ones cannot be done with the present settings, by reason; `wrong_keys` are those of them with keys of
     their own. `strangers` are requests in projects without the identity. `work` is the number of creates and
@@ -116,68 +115,68 @@ def _some(lines: Sequence[Line]) -> Iterator[str]:
         yield f"{'':10}… and {len(lines) - NAMED:,} more"
 
 
-async def look_ahead(
-    settings: "Settings", database: "Database", lines: Sequence[Line], told: Mapping[str, TargetAnswers] | None = None
-) -> Ahead:
-    """Query the table and each target; `told` has earlier answers. Raises as `ask` does."""
-    ahead = Ahead(requests=len(lines))
+async def preview_of(
+    settings: "Settings", database: "Database", lines: Sequence[Line], told: Mapping[str, TargetAnswer] | None = None
+) -> Preview:
+    """Ask the table and each target; `told` is what was asked already. Raises as `ask_target` does."""
+    preview = Preview(requests=len(lines))
     known = dict(told or {})
     for target in sorted({line.target for line in lines}):
         of_target = [line for line in lines if line.target == target]
         if target not in settings.targets:
-            ahead.blocked[f"target {target} is not in the settings: add [targets.{target}]"] += len(of_target)
+            preview.blocked[f"target {target} is not in the settings: add [targets.{target}]"] += len(of_target)
             continue
-        fresh = await _unknown(database, target, of_target, ahead)
-        if not fresh and not ahead.known["pending"]:
+        fresh = await _unknown(database, target, of_target, preview)
+        if not fresh and not preview.known["pending"]:
             continue
         if target not in known:
-            known[target] = await ask(settings, database, target, map(request_of, of_target))
+            known[target] = await ask_target(settings, database, target, map(request_of, of_target))
         for line in fresh:
-            _judge(line, known[target], ahead)
-    ahead.seconds, ahead.why = await time_left(settings, database, ahead.work, settings.targets)
-    return ahead
+            _judge(line, known[target], preview)
+    preview.seconds, preview.why = await time_left(settings, database, preview.work, settings.targets)
+    return preview
 
 
-async def _unknown(database: "Database", target: str, lines: Sequence[Line], ahead: Ahead) -> Sequence[Line]:
-    """Return the lines without a request in the table; count the others."""
+async def _unknown(database: "Database", target: str, lines: Sequence[Line], preview: Preview) -> Sequence[Line]:
+    """Those that the table does not have yet; the others are counted."""
     from provisioner.postgres.recorded import asked_for
 
     fresh = {}
     for start in range(0, len(lines), AT_ONCE):
         some = {(line.project_id, line.name): line for line in lines[start : start + AT_ONCE]}
         asked = await asked_for(database, target, list(some))
-        ahead.known.update(each.status for each in asked.values())
+        preview.known.update(each.status for each in asked.values())
         fresh.update({place: line for place, line in some.items() if place not in asked})
     return list(fresh.values())
 
 
-def _judge(line: Line, told: TargetAnswers, ahead: Ahead) -> None:
+def _judge(line: Line, told: TargetAnswer, preview: Preview) -> None:
     if why := told.missing.get(line.credential):
         sealed = line.credential.startswith(SEALED)
         reason = f"{'its API key' if sealed else f'credential {line.credential}'}: {why}"
-        ahead.blocked[reason] += 1
+        preview.blocked[reason] += 1
         if sealed:
-            ahead.wrong_keys.setdefault(reason, []).append(line)
+            preview.wrong_keys.setdefault(reason, []).append(line)
     if line.project_id.lower() not in told.projects:
-        ahead.strangers.append(line)
+        preview.strangers.append(line)
     project = told.project(line.project_id)
     if project is None:
-        ahead.unseen += 1
-        ahead.new[PlannedOutcome.CREATE] += 1
-        ahead.work[line.target] += 1
+        preview.unseen += 1
+        preview.new[PlannedOutcome.CREATE] += 1
+        preview.work[line.target] += 1
         return
     what = planned_outcome(line.name, line.on_conflict, project, recorded_id=None)
-    ahead.new[what] += 1
+    preview.new[what] += 1
     if what is PlannedOutcome.CONFLICT:
-        ahead.conflicts.append(line)
+        preview.conflicts.append(line)
     else:
-        ahead.work[line.target] += 1
+        preview.work[line.target] += 1
 
 
-def question(ahead: Ahead) -> str:
-    """Return the question to ask before anything is written."""
-    created = ahead.new[PlannedOutcome.CREATE]
-    others = ahead.to_do - created - ahead.new[PlannedOutcome.CONFLICT]
+def question(preview: Preview) -> str:
+    """What is asked before anything is written."""
+    created = preview.new[PlannedOutcome.CREATE]
+    others = preview.to_do - created - preview.new[PlannedOutcome.CONFLICT]
     if not created:
         return f"Carry out {several(others, 'request')}?"
     return f"Create {several(created, 'connection')}" + (
@@ -185,8 +184,10 @@ def question(ahead: Ahead) -> str:
     )
 
 
-async def ask(settings: "Settings", database: "Database", target: str, requests: Iterable[Request]) -> TargetAnswers:
-    """Log in once, read two lists, and check whether these requests' keys are available and are management keys.
+async def ask_target(
+    settings: "Settings", database: "Database", target: str, requests: Iterable[Request]
+) -> TargetAnswer:
+    """Log in once, read two lists, and see whether the keys of these requests are there, and are management keys.
 
     Raises `SettingsError`, `TargetUnusable` with what to do, `DatabaseUnavailable` and `DatabaseUnusable`.
     """
@@ -197,7 +198,7 @@ async def ask(settings: "Settings", database: "Database", target: str, requests:
         surveyor, asker = Surveyor(found.way), key_asker(settings, settings.targets[target].url)
         projects = await surveyor.projects(None)
         keys = await ask_about_keys(found.connections.vault, asker, requests)
-        return TargetAnswers(
+        return TargetAnswer(
             projects={project.id.lower(): project for project in projects},
             organization=await surveyor.organization(),
             missing={**keys.missing, **keys.refused},
@@ -205,7 +206,7 @@ async def ask(settings: "Settings", database: "Database", target: str, requests:
 
 
 async def without_connection(
-    settings: "Settings", database: "Database", target: str, told: TargetAnswers, projects: Sequence[SeenProject]
+    settings: "Settings", database: "Database", target: str, told: TargetAnswer, projects: Sequence[SeenProject]
 ) -> Sequence[SeenProject]:
     """Return the projects without an OpenRouter connection: at most one more read per project."""
     empty: dict[str, bool] = {}

@@ -1,14 +1,14 @@
-"""The results of `verify`, and how they are printed; also what could not be looked up, for `plan` too."""
+"""What `verify` finds, and how it is told."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from provisioner.cli.terminal.output import called, print_json, say, several
+from provisioner.cli.asking.infisical import SHOWN, Unqueried, tell_more, tell_unasked
+from provisioner.cli.terminal.output import called, print_json, say
 from provisioner.core.comparison import AnyRecorded, Difference, Recorded
-
-SHOWN: Final = 20  # of a kind that are listed; --json has all
+from provisioner.core.text import several
 
 _LEFT_ALONE: Final = {
     "adopted": "they were adopted, and belong to somebody else",
@@ -16,19 +16,6 @@ _LEFT_ALONE: Final = {
     "failing": "Infisical could not replace their keys, and tries again by itself: fix what the message says",
     "not now": "they have been changed meanwhile",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Unqueried:
-    """Requests whose project could not be queried, or (`project_id` None) whose target."""
-
-    target: str
-    project_id: str | None
-    requests: int
-    problem: str
-
-    def __str__(self) -> str:
-        return f"project {self.project_id}: {self.problem}" if self.project_id else self.problem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,19 +129,3 @@ def _tell_repaired(verified: Verified) -> None:
             one = finding.recorded
             say(f"{'':10}request {one.id}, {one.name} in project {one.project_id}")
         tell_more(len(findings))
-
-
-def tell_unasked(unasked: Sequence[Unqueried]) -> None:
-    """Report how many requests could not be looked up, and why."""
-    if not unasked:
-        return
-    say(f"{sum(each.requests for each in unasked):>9,} could not be looked up")
-    for each in unasked[:SHOWN]:
-        say(f"{'':10}{each}")
-    tell_more(len(unasked))
-
-
-def tell_more(number: int) -> None:
-    """Report how many are not shown, if any."""
-    if number > SHOWN:
-        say(f"{'':10}… and {number - SHOWN:,} more; --json has all")

@@ -1,0 +1,38 @@
+"""What most tests of the database use: a client's connection, a worker's pool, and the queue."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from provisioner.postgres.pool import Database as Pool
+from provisioner.postgres.queue import PostgresQueue
+from tests.support.sessions import connected
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tests.support.postgres import Database
+    from tests.support.sessions import Session
+
+
+@pytest.fixture
+async def session(database: Database) -> AsyncIterator[Session]:
+    """Lend a connection as any client has one."""
+    async with connected(database.url) as session:
+        yield session
+
+
+@pytest.fixture
+async def pool(database: Database) -> AsyncIterator[Pool]:
+    """Lend a pool as a worker has one."""
+    pool = Pool(database.url)
+    yield pool
+    await pool.close()
+
+
+@pytest.fixture
+def queue(pool: Pool) -> PostgresQueue:
+    """Lend the queue."""
+    return PostgresQueue(pool)
