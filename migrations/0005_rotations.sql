@@ -136,7 +136,7 @@ BEGIN
             r.id,
             'its connection ' || quote_literal(r.connection) || ' (request ' || c.id || ') '
             || CASE c.status WHEN 'failed' THEN 'failed with ' || coalesce(c.error_code, 'an error') ELSE 'is ' || c.status END
-            || '; once that is fixed and retried, this rotation goes on by itself' AS reason
+            || '; once that is fixed and retried, this rotation continues automatically' AS reason
         FROM provisioner.rotation_requests AS r
         JOIN provisioner.connection_requests AS c
             ON c.target = r.target AND c.project_id = r.project_id AND c.name = r.connection

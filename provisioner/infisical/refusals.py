@@ -281,7 +281,7 @@ def forbidden(envelope: Envelope, project_id: str | None) -> str:
         ability = f"{ability} on {_ROTATIONS}" if rotations else ability
         advice = (
             f"the machine identity lacks the permission {ability} in {project}: give it a role there that allows"
-            f" '{verb}' on {subject}; a fresh grant takes about 10 s to show"
+            f" '{verb}' on {subject}; a new grant takes about 10 s to take effect"
         )
     return quoting(advice, message)
 
