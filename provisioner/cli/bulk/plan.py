@@ -146,7 +146,7 @@ async def time_left(
 
     The slowest target counts; None if nobody knows the limit of one of them.
     """
-    from provisioner.core.outlook import expected
+    from provisioner.core.forecast import expected_pace
     from provisioner.postgres.reports import read_gauges, read_outlook
     from provisioner.settings import RateLimit
 
@@ -159,7 +159,7 @@ async def time_left(
             continue
         pace = limit.permits / limit.window if isinstance(limit, RateLimit) else report and report.expected
         if not pace and (read := reads.get(target)):
-            guess = expected(metered=read.metered, reads=read.permits, period=read.period)
+            guess = expected_pace(metered=read.metered, reads=read.permits, period=read.period)
             pace, why = (guess.pace, guess.reason) if guess else (None, "")
         if not pace:
             return None, ""
