@@ -37,7 +37,7 @@ def plan(  # noqa: PLR0917  # the command line names them
         bool, typer.Option("--by-name", help="Also look up each name that would be created: one more read each.")
     ] = False,
     as_json: Json = False,
-) -> None:
+) -> int:
     """Ask Infisical which connections of a bulk file exist, would be created, or would conflict. Changes nothing.
 
     The file is the one that `provisioner submit` takes. There is one login, one read of the projects that the machine
@@ -65,7 +65,7 @@ def plan(  # noqa: PLR0917  # the command line names them
             )
             result.warnings = tuple(forewarned(checked, settings, ()))
     tell_plan(result, as_json=as_json)
-    raise typer.Exit(DONE if result.is_fine else NOT_DONE)
+    return DONE if result.is_fine else NOT_DONE
 
 
 class _Shown:

@@ -113,7 +113,7 @@ def onboard(  # noqa: PLR0917  # the command line names them
     report: Report = None,
     with_rotation: WithRotation = False,
     rotation: Rotation = None,
-) -> None:
+) -> int:
     """Onboard projects in one command: database, schema, checks, requests, work, and a report.
 
     Takes a file as submit does, or asks Infisical for the projects. Uses the embedded database if none is configured.
@@ -145,7 +145,7 @@ def onboard(  # noqa: PLR0917  # the command line names them
         batch=batch,
         rotation=columns,
     )
-    raise typer.Exit(_onboard(order, config))
+    return _onboard(order, config)
 
 
 def _require_report(report: Path | None) -> None:
