@@ -37,7 +37,7 @@ def open_receiver(settings: Settings) -> "HttpReceiver":
 
     chosen = settings.notify
     if chosen.url is None:
-        raise SettingsError("nobody is told: set notify.url")
+        raise SettingsError("no notices can be sent: set notify.url")
     return HttpReceiver(
         ReceiverOptions(
             url=secret_source(settings, chosen.url, "notify", "url"),

@@ -57,7 +57,7 @@ def waiting_for_key(credential: str) -> Retry:
     """Return the outcome of a claim whose key is quarantined."""
     return Retry(
         delay=QUARANTINE_RECHECK.total_seconds(),
-        message=f"the API key of credential {credential} is refused: correct it, and this request goes on",
+        message=f"the API key of credential {credential} is refused: correct it, and this request continues",
         quarantine=quarantine_of(credential),
     )
 

@@ -206,26 +206,26 @@ _ATTENTION: Final[Mapping[Kind, str]] = {
     Kind.UNRECORDED: "The database refuses to record {outcomes}. `provisioner status` says why.",
     Kind.PAUSED: "Target {subject} is paused, and {requests} {wait} for it. `provisioner resume {subject}` resumes it.",
     Kind.OUTSIDE: "{requests} {wait} for projects in which the machine identity of target {subject} may not create:"
-    " add it to them; they go on by themselves",
+    " add it there, and they continue automatically",
     Kind.REFUSED: "{requests} {wait} because OpenRouter refuses the key of credential {subject}. Replace the key.",
     Kind.HELD: "{rotations} {wait} because the plan of Infisical at {subject} has no secret rotations: change the plan,"
-    " and they go on by themselves, or cancel them.",
-    Kind.RETRYING: "{requests} {be} retried with {subject} for minutes. What to do: {remedy}.",
-    Kind.DRIFTED: "{counted} not as recorded in Infisical. `provisioner verify` says which.",
+    " and they continue automatically, or cancel them.",
+    Kind.RETRYING: "{requests} {be} being retried with {subject} for minutes. What to do: {remedy}.",
+    Kind.DRIFTED: "{counted} not as recorded in Infisical. `provisioner verify` shows the differences.",
     Kind.LEFT_BEHIND: "{rotations} may have left keys behind at OpenRouter that can spend money."
     " `provisioner rotations --left-behind` says which; delete them there, then run"
     " `provisioner rotations ID… --deleted`.",
     Kind.UNSERVED: "No worker serves target {subject}, and {requests} {wait} for it. `provisioner run` starts one.",
 }
 _RECOVERED: Final[Mapping[Kind, str]] = {
-    Kind.FAILED: "No request is failed with {subject} any more.",
+    Kind.FAILED: "No request has status failed with {subject} any more.",
     Kind.UNRECORDED: "Every outcome has been recorded.",
     Kind.PAUSED: "Target {subject} is not paused any more, or nothing waits for it.",
     Kind.OUTSIDE: "The machine identity of target {subject} may create in every project that requests wait for.",
     Kind.REFUSED: "No request waits for the key of credential {subject} any more.",
     Kind.HELD: "No rotation waits for another plan of Infisical at {subject} any more.",
-    Kind.RETRYING: "No request is retried with {subject} any more.",
-    Kind.DRIFTED: "Everything that was compared is as it was recorded.",
+    Kind.RETRYING: "No request is being retried with {subject} any more.",
+    Kind.DRIFTED: "Everything that was compared is as recorded.",
     Kind.LEFT_BEHIND: "No rotation has a key left behind at OpenRouter any more.",
     Kind.UNSERVED: "A worker serves target {subject} again, or nothing waits for it.",
 }

@@ -181,7 +181,7 @@ def _after_inspect(claim: Claim, observation: Observation, rules: Rules, context
         return Fail(
             code=ErrorCode.WRONG_SCOPE,
             message=f"the create was answered without a project, and connection {named.id}, which it named, cannot be"
-            f" looked at ({observation.message}): see whether it is in the project or is the whole organization's",
+            f" looked at ({observation.message}): check whether it belongs to the project or to the whole organization",
         )
     if (
         observation.result is Result.FOUND
@@ -216,7 +216,7 @@ def _after_remove(claim: Claim, observation: Observation, context: DecisionConte
         end = f"it could not be deleted again ({observation.message}): delete it by hand"
     return Fail(
         code=ErrorCode.WRONG_SCOPE,
-        message=f"Infisical made the connection outside the project that was asked for; {end}."
+        message=f"Infisical made the connection outside the requested project; {end}."
         " Is this Infisical recent enough to have project connections?",
     )
 

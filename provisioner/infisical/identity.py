@@ -163,7 +163,7 @@ class Identity:
         if self._stillborn > 1:
             # Logging in does not help, and at the pace of the calls it would be a storm.
             pause = min(LONGEST_PAUSE, 2.0 ** min(self._stillborn - 2, 10))
-            message = "Infisical refuses access tokens that it has just given out"
+            message = "Infisical refuses access tokens that it has just issued"
             self._hold = _Hold(LoginUnavailable, message, now + pause)
         return used_up
 

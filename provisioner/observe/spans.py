@@ -40,7 +40,7 @@ class Traces(Unobserved):
 
     A trace is one claim: `connection_request` from the claim to its record, and in it `claim` until something was
     sent, each call (`create`, `look_up`, `identify`, `replace`, `inspect`, `remove`), and `settle`. Times are the
-    database's. Nothing is told of descriptions, credentials or what the other side said in words.
+    database's. Nothing receives descriptions, credentials or what the other side said in words.
     """
 
     def __init__(self, tracer: Tracer, *, clock: Clock) -> None:

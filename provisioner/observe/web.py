@@ -184,7 +184,7 @@ class StatusPort:
     async def _request(self, request: web.Request) -> web.Response:
         number = parse_id(request.match_info["id"])
         if number is None:
-            raise web.HTTPNotFound(text="a request has a number\n")
+            raise web.HTTPNotFound(text="a request is named by a number\n")
         read = await self._told.read(number)
         view = RequestView(request=number, story=None if read.trouble else read.seen, trouble=read.trouble)
         status = 503 if read.trouble else 200 if read.seen else 404
@@ -281,7 +281,7 @@ async def _bind(runner: web.AppRunner, host: str, number: int, header_time: floa
 
 def _slow(trouble: str) -> str:
     """What to do about a search that took too long."""
-    return f"{trouble}; name a batch or a target to look through less" if "did not answer" in trouble else trouble
+    return f"{trouble}; choose a batch or a target to search less" if "did not answer" in trouble else trouble
 
 
 def _peer(request: web.Request) -> LimitedConnection | None:

@@ -145,7 +145,7 @@ async def read_leftovers(database: Database, targets: Collection[str]) -> Leftov
 
 
 def seconds_left(targets: Iterable[TargetReport], workers: Workers) -> float | None:
-    """Return how long everything pending takes at the present pace; None if that is unknown.
+    """Return how long everything pending takes at the current pace; None if that is unknown.
 
     The targets are served side by side, so the slowest counts.
     """

@@ -50,7 +50,7 @@ INFISICAL_FIELDS: Final = ("project", "environment", "path", "secret", "target",
 
 Proxy = Annotated[
     HttpUrl | None,
-    Field(description="HTTP proxy, as `http://user:password@host:port`; by default that of the environment"),
+    Field(description="HTTP proxy, as `http://user:password@host:port`; by default the one from the environment"),
 ]
 
 
@@ -82,7 +82,7 @@ class Target(Section):
     url: BaseUrl = Field(description="base URL of the Infisical instance")
     auth: Annotated[Literal["universal", "token", "kubernetes", "oidc"], Choice] = Field(
         default="universal",
-        description="how to log in: `universal`, `token`, `kubernetes` or `oidc`; by default what the settings fit",
+        description="how to log in: `universal`, `token`, `kubernetes` or `oidc`; derived from the others by default",
     )
     client_id: IdText | None = Field(default=None, description="machine identity's client id, for `universal`")
     client_secret: KeyText | None = Field(default=None, description="machine identity's client secret, for `universal`")
@@ -196,7 +196,7 @@ class Openrouter(Section):
 
     check: KeyCheck = Field(
         default="auto",
-        description="ask OpenRouter once about each key of a named credential, whether it is a management key: `auto`"
+        description="ask OpenRouter once whether each key of a named credential is a management key: `auto`"
         " (if it can be reached, and not for an Infisical on this machine), `true`, or `false`",
     )
     url: BaseUrl = Field(default=OPENROUTER, description="base URL of OpenRouter's API")
@@ -204,7 +204,7 @@ class Openrouter(Section):
 
     @model_validator(mode="after")
     def _is_safe(self) -> Self:
-        require_encryption(self.url, "must begin with https://, for keys are sent there")
+        require_encryption(self.url, "must begin with https://, because keys are sent there")
         return self
 
 
@@ -236,7 +236,8 @@ class Worker(Section):
         default=30.0,
         ge=5,
         le=3600,
-        description="seconds that a lease lasts, renewed while the worker lives; a dead worker's requests wait it out",
+        description="seconds that a lease lasts; a living worker renews it, and a dead worker's requests wait for its "
+        "end",
     )
     grace: float = Field(default=45.0, ge=1, le=3600, description="seconds to finish what is in flight when stopping")
     poll: float = Field(
@@ -284,15 +285,14 @@ class Sealing(Section):
 class Notify(Section):
     """Who is told when a batch has finished or something needs a person."""
 
-    url: HttpUrl | None = Field(default=None, description="where notices are sent, by POST; nothing is sent without it")
-    events: Events = Field(default=", ".join(EVENTS), description="what is told, as a list or with commas in between")
-
+    url: HttpUrl | None = Field(default=None, description="URL that notices are posted to; without it, none are sent")
+    events: Events = Field(
+        default=", ".join(EVENTS), description="which events to send, as a list or separated by commas"
+    )
     format: Annotated[Literal["json", "slack"], Choice] | None = Field(
         default=None, description="`json` or `slack`; by default what the URL's host expects"
     )
-    signing_key: SecretText | None = Field(
-        default=None, description="key with which each body is signed, by HMAC-SHA256"
-    )
+    signing_key: SecretText | None = Field(default=None, description="key that signs each body with HMAC-SHA256")
     ca_file: ExistingFile | None = Field(
         default=None,
         description="file with the CA certificates (PEM) that the receiver's certificate is checked against",
@@ -317,23 +317,23 @@ class Discover(Section):
 
     every: Period = Field(
         default="off",
-        description="how often Infisical is asked for projects that have no request yet, such as `10min`; or `off`",
+        description="how often to look for projects that have no request yet, such as `10min`; or `off`",
     )
     target: Annotated[str, AfterValidator(normalise_name)] = Field(default="default", description="the target to ask")
     type: Annotated[Literal[tuple(map(str, ProjectType))], Choice] = Field(  # type: ignore[valid-type]  # made of its words
         default="secret-manager", description="type of the projects, or `all`"
     )
     names: Globs = Field(
-        default="", description="globs, as a list or with commas in between: only projects whose name or slug matches"
+        default="", description="globs, as a list or separated by commas: only projects whose name or slug matches"
     )
-    exclude: Globs = Field(default="", description="globs in the same form: projects that are left out")
+    exclude: Globs = Field(default="", description="globs in the same form: projects to leave out")
     credential: Annotated[str, AfterValidator(normalise_name)] = Field(
-        default="default", description="credential of the requests"
+        default="default", description="credential of the new requests"
     )
-    batch: Text | None = Field(default=None, max_length=200, description="batch of the requests")
+    batch: Text | None = Field(default=None, max_length=200, description="batch of the new requests")
     on_gone: Annotated[Literal["nothing", "remove"], Choice] = Field(
         default="nothing",
-        description="what happens to the requests of a project that was deleted in Infisical: `nothing`, or `remove`",
+        description="what to do with the requests of a project that was deleted in Infisical: `nothing`, or `remove`",
     )
 
     @property
@@ -347,7 +347,7 @@ class Verify(Section):
 
     every: Period = Field(
         default="off",
-        description="how often all recorded connections are compared with Infisical, such as `1d`; or `off`",
+        description="how often to compare all recorded connections with Infisical, such as `1d`; or `off`",
     )
 
     @property

@@ -25,7 +25,7 @@ UNITS: Final = {"s": 1.0, "min": 60.0, "h": 3600.0}  # seconds
 MOST_IN_FLIGHT: Final = 4096
 UNSET: Final = "\N{EN DASH}"  # what people see where nothing is set
 _LIMIT: Final = re.compile(r"([0-9]{1,7})/([0-9]{1,5})?(s|min|h)")
-_LIMIT_RULE: Final = '"auto", "none" or a number a time, such as "200/min", "5/s" or "20/10s"'
+_LIMIT_RULE: Final = '"auto", "none" or a number per time, such as "200/min", "5/s" or "20/10s"'
 _EMBEDDED: Final = re.compile(r"embedded(?::(.*))?")
 PERIODS: Final = {"min": 60.0, "h": 3600.0, "d": 86400.0}  # seconds
 _PERIOD: Final = re.compile(r"([1-9][0-9]{0,3})(min|h|d)")
@@ -109,7 +109,7 @@ def _words(given: object, rule: str) -> list[str]:
 
 def parse_globs(given: object) -> str:
     """Read globs: a list, or with commas between them."""
-    return ", ".join(_words(given, "must be globs, as a list or with commas in between"))
+    return ", ".join(_words(given, "must be globs, as a list or separated by commas"))
 
 
 def globs_of(text: str) -> tuple[str, ...]:

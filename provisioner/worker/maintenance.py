@@ -180,7 +180,7 @@ class Maintenance:
     async def _turn_log(self) -> None:
         if not await self._ask(self._queue.turn_log(keep=self._keep_log)):
             self._due["log"] = self._clock.monotonic() + LOG_AGAIN
-            log.info("attempt_log_not_turned", reason="it is locked by somebody else", again_in=LOG_AGAIN)
+            log.info("attempt_log_not_turned", reason="another session has locked it", again_in=LOG_AGAIN)
 
     async def _fail_unknown_targets(self) -> None:
         for request in await self._ask(self._queue.fail_unknown_targets(LOT)):

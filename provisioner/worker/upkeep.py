@@ -84,9 +84,7 @@ class Upkeep:
     async def _sweep(self) -> None:
         swept = await self._queue.sweep(SWEPT_AT_ONCE, pause=0.0 if self._hurried else SWEEP / 2)
         if swept.placed:
-            log.warning(
-                "requests_put_in_line", requests=swept.placed, reason="they were pending without a place in line"
-            )
+            log.warning("requests_requeued", requests=swept.placed, reason="they were pending and not in the queue")
         if swept.placed:
             # One implies more, and rows written with triggers off were not counted either.
             self._hurried = self._miscounted = True

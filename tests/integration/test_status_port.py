@@ -241,7 +241,7 @@ async def test_requests_are_found_and_told() -> None:
         status, text = await text_of(f"{url}/requests/7")
         assert (status, "There is no request 7" in text) == (404, True)
         assert [await text_of(f"{url}/requests/{word}") for word in ("x", "0", "9" * 30)] == [
-            (404, "a request has a number\n")
+            (404, "a request is named by a number\n")
         ] * 3
 
 
@@ -256,7 +256,7 @@ async def test_a_search_that_takes_too_long_is_given_up(monkeypatch: pytest.Monk
     monkeypatch.setattr(Answers, "find", search)
     async with served(Answers()) as url:
         status, text = await text_of(f"{url}/requests?q=x")
-    assert (status, "name a batch or a target" in text) == (503, True)
+    assert (status, "choose a batch or a target" in text) == (503, True)
 
 
 async def test_what_is_looked_for_again_is_not_asked_again() -> None:

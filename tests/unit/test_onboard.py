@@ -48,7 +48,7 @@ def test_the_pace_is_that_of_lately() -> None:
 def test_what_stands_still_is_said() -> None:
     """A target in trouble or paused is named, with what to do, as long as anything waits for it."""
     said = trouble([TargetReport(target="eu", pending=1, trouble="it cannot be reached")])
-    assert said == "target eu: it cannot be reached; it goes on by itself"
+    assert said == "target eu: it cannot be reached; it recovers automatically"
     assert trouble([TargetReport(target="eu", trouble="it cannot be reached")]) == ""
 
 

@@ -133,7 +133,7 @@ class TestUnusable:
             ("TARGETS__DEFAULT__TIMEOUT", "nan", "must be a finite number"),
             ("TARGETS__DEFAULT__MARKER", "perhaps", "must be true or false"),
             ("TARGETS__DEFAULT__AUTH", "magic", "must be 'universal', 'token', 'kubernetes' or 'oidc'"),
-            ("TARGETS__DEFAULT__WRITE_LIMIT", "lots", 'must be "auto", "none" or a number a time'),
+            ("TARGETS__DEFAULT__WRITE_LIMIT", "lots", 'must be "auto", "none" or a number per time'),
             ("TARGETS__DEFAULT__CA_FILE", "/no/such", "must be the path of an existing file"),
             ("TARGETS__DEFAULT__CA_FILE", "/", "must be the path of an existing file"),
             ("TARGETS__DEFAULT__PROXY", "socks5://x", "must be a URL that begins with https:// or http://"),

@@ -258,6 +258,7 @@ async def opened(
         yield found
         # The workers learn what our reads showed: else they would wait for the answer to a question that we asked.
         await found.way.reads.share()
+        await found.rotation_way.reads.share()
 
 
 def tell_unasked(unasked: Sequence[Unasked]) -> None:

@@ -58,7 +58,7 @@ async def discover(  # noqa: PLR0917  # the command line names them
         typer.Option(
             "--name",
             metavar="GLOB",
-            help="Projects whose name or slug matches, such as 'team-*'; without case.",
+            help="Projects whose name or slug matches, such as 'team-*', ignoring case.",
             show_default=False,
         ),
     ] = None,
@@ -75,12 +75,12 @@ async def discover(  # noqa: PLR0917  # the command line names them
     ] = None,
     output: Output = None,
 ) -> int:
-    """List the projects that the machine identity can see, as a file that submit and plan read. Changes nothing.
+    """List the projects that the machine identity can see, as a file for submit and plan. Changes nothing.
 
-    Infisical shows an identity only the projects that it is a member of. There is one login and one read; for
-    --without-connection one more of the whole organization, or one per project where the identity may not read that,
-    within half of the read budget. No database is needed. --type, --name and --exclude can be repeated. Exits 1 if a
-    project could not be asked for its connections; it is then left out.
+    Infisical shows an identity only the projects that it is a member of. The command needs no database. It logs in once
+    and makes one read; with --without-connection it also reads the connections of the whole organization or, if the
+    identity may not do that, of each project, using at most half of the read budget. A project whose connections cannot
+    be read is left out, and the exit status is 1. --type, --name and --exclude can be repeated.
 
     Example: provisioner discover --name 'team-*' --without-connection -o projects.csv
     """
@@ -89,7 +89,9 @@ async def discover(  # noqa: PLR0917  # the command line names them
     wanted = ProjectFilter(types=types, names=tuple(names or ()), exclude=tuple(exclude or ()))
     written = chosen_form(Form(form) if form else None, output)
     if written is Form.HTML:
-        raise typer.BadParameter("is csv or jsonl: name one, or another suffix of --output", param_hint="--format")
+        raise typer.BadParameter(
+            "must be csv or jsonl: choose one, or use another suffix for --output", param_hint="--format"
+        )
     where = _target(settings, target)
     found = await _discover(settings, where, wanted, without_connection=without_connection)
     _write(where, found.projects, written, output)
@@ -119,7 +121,7 @@ class Discovered:
             )
         if not self.unasked:
             return DONE
-        tell_error(f"{several(len(self.unasked), 'project')} could not be asked and left out")
+        tell_error(f"left out {several(len(self.unasked), 'project')} that could not be read")
         for project, problem in self.unasked[:NAMED]:
             tell_detail(f"{project.name or project.id}: {problem}")
         if (more := len(self.unasked) - NAMED) > 0:
@@ -163,7 +165,7 @@ def _target(settings: "Settings", given: str | None) -> str:
     name = given or (known[0] if len(known) == 1 else "default")
     if name not in settings.targets:
         raise typer.BadParameter(
-            f"target {printable(name)} is not in the settings; there are {', '.join(known) or 'none'}",
+            f"target {printable(name)} is not in the settings; configured targets: {', '.join(known) or 'none'}",
             param_hint="--target",
         )
     return name

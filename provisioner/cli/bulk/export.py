@@ -48,7 +48,7 @@ async def export(
         bool, typer.Option("--bom", help="Begin the CSV with a byte order mark, so that Excel reads it as UTF-8.")
     ] = False,
     rotations: Annotated[
-        bool, typer.Option("--rotations", help="Export rotations; `submit --rotations` takes them back.")
+        bool, typer.Option("--rotations", help="Export rotations; `submit --rotations` loads such a file.")
     ] = False,
 ) -> int:
     """Export requests and their results as CSV, JSON Lines or a page, the oldest first, in one consistent snapshot.
@@ -65,7 +65,7 @@ async def export(
     """
     chosen = chosen_form(form, output)
     if bom and chosen is not Form.CSV:
-        raise typer.BadParameter(f"is for CSV, and the format is {chosen}", param_hint="--bom")
+        raise typer.BadParameter(f"works only with CSV, and the format is {chosen}", param_hint="--bom")
     kinds, columns = _meant(wanted, chosen, rotations=rotations)
     task = Task(form=chosen, output=output, bom=bom, kinds=kinds, columns=columns)
     return await _export(load(config), wanted, task)

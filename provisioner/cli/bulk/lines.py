@@ -34,7 +34,7 @@ WithRotation = Annotated[
     bool,
     typer.Option(
         "--with-rotation",
-        help="Also give every project a secret rotation: an API key of its own, in a secret.",
+        help="Also request a secret rotation for every project: an API key of its own, in a secret.",
     ),
 ]
 Rotation = Annotated[
@@ -42,7 +42,7 @@ Rotation = Annotated[
     typer.Option(
         "--rotation",
         metavar="COLUMN=VALUE",
-        help="What every rotation is like unless its line says otherwise: "
+        help="Default for a column of every rotation, where its line leaves it empty: "
         f"{', '.join(_ROTATION)}. Example: --rotation spend_limit=10.",
         show_default=False,
     ),

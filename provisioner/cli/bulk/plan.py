@@ -40,12 +40,13 @@ def plan(  # noqa: PLR0917  # the command line names them
 ) -> int:
     """Ask Infisical which connections of a bulk file exist, would be created, or would conflict. Changes nothing.
 
-    The file is the one that `provisioner submit` takes. There is one login, one read of the projects that the machine
-    identity is in, and one read per project that is not in a list of the whole organization, within the half of the
-    read budget that workers do not reserve. A project's list does not show the connections of other apps, whose names
-    count too: --by-name looks up each name. OpenRouter is asked once about each key that this host has. Exits 1 if
-    anything would conflict, has gone missing, or could not be looked up, if projects lack the machine identity, or if a
-    key is no management key.
+    The file is the one for `provisioner submit`. The command logs in once, reads the identity's projects, and then the
+    connections of the whole organization or, if the identity may not do that, of each project, using at most half of
+    the read budget. Connections of other apps are not in these lists, although their names count too: --by-name also
+    looks up each name. OpenRouter is asked once about each key that this host has.
+
+    Exits 1 if anything would conflict, no longer exists, or could not be looked up, if projects lack the machine
+    identity, or if a key is not a management key.
 
     Example: provisioner plan projects.csv
     """

@@ -15,12 +15,12 @@ from provisioner.intake.errors import Problem
 
 FEW: Final = 10  # projects without the identity, one by one
 _PROSPECTS: Final = {
-    PlannedOutcome.EXISTS: "exist already, made by earlier requests",
+    PlannedOutcome.EXISTS: "already exist, made by earlier requests",
     PlannedOutcome.CREATE: "would be created",
     PlannedOutcome.ADOPT: "exist, and would be adopted: recorded as they are",
-    PlannedOutcome.REPLACE: "exist, and would be replaced: given our key, then recorded",
+    PlannedOutcome.REPLACE: "exist, and would be replaced: they get our key and are recorded",
     PlannedOutcome.CONFLICT: "would conflict: somebody else's connection has the name",
-    PlannedOutcome.GONE: "were made by earlier requests and are gone; requesting them again changes nothing",
+    PlannedOutcome.GONE: "were made earlier and no longer exist; `provisioner verify --repair` creates them again",
 }
 _BAD: Final = (PlannedOutcome.CONFLICT, PlannedOutcome.GONE)
 
@@ -121,7 +121,7 @@ def tell_plan(plan: Plan, *, as_json: bool) -> None:
         where = f"line {first}" if lines == 1 else f"line {first} is the first"
         say(f"{lines:>9,} {'has' if lines == 1 else 'have'} a wrong key ({where}): {said}")
     if plan.counts[PlannedOutcome.CREATE] and not plan.by_name:
-        say("connections of other apps are not seen; --by-name looks up each name, at one more read each")
+        say("connections of other apps are not checked; --by-name looks up each name, with one more read each")
     for warning in plan.warnings:
         tell_warning(warning)
     _tell_outlook(plan)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from provisioner.settings import Settings
 
 Rotations = Annotated[
-    bool, typer.Option("--rotations", help="The lines ask for rotations alone, with the columns of those.")
+    bool, typer.Option("--rotations", help="Load rotations alone: the columns are those of rotation_requests.")
 ]
 
 
@@ -61,7 +61,7 @@ def submit(  # noqa: PLR0917  # the command line names them
         bool, typer.Option("--skip-invalid", help="Skip invalid lines and load the rest; exit 3 if any were skipped.")
     ] = False,
     update: Annotated[
-        bool, typer.Option("--update", help="Take over changed values of requests that are there already.")
+        bool, typer.Option("--update", help="Update existing requests with the changed values of the file.")
     ] = False,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait until the file's requests have ended; exits as `run --drain` does.")
@@ -74,21 +74,22 @@ def submit(  # noqa: PLR0917  # the command line names them
     """Load requests in bulk. Every line is checked first, and loading the same file again is harmless.
 
     Columns: target, project_id (required), name, description, credential, on_conflict, priority, batch, project_name,
-    not_before, and api_key: a readable key, which is sealed before it leaves this process. A missing or empty value
-    means the table's default. If a line is invalid, it is reported and nothing is loaded. With a column of rotations
-    (rotation_…), or --with-rotation, a line also asks for a key of the project's own. With --rotations the lines are
-    rotations alone, with the columns of their table, as `export --rotations` writes them. Where this host can log in to
-    Infisical, one read tells which projects lack the machine identity.
+    not_before, and api_key, which holds a readable key and is sealed before it leaves this process. The table's
+    defaults apply to missing columns and empty cells. If a line is invalid, it is reported and nothing is loaded.
 
-    Requests that are there already stay as they are. With --update they take over the changed values that their line
-    names, and workers change the connections. Exits 3 if some could not be changed.
+    With --with-rotation, or a column that begins with rotation_, a line also requests a rotation. With --rotations, the
+    file holds rotations alone, as `export --rotations` writes it. If this host can log in to Infisical, the command
+    also says which projects lack the machine identity.
+
+    Requests that already exist stay as they are. With --update they get the changed values of their lines, and workers
+    change the connections. Exits 3 if some could not be changed.
 
     Example: provisioner submit projects.csv --batch onboarding --dry-run
     """
     if wait and dry_run:
-        raise typer.BadParameter("--wait and --dry-run exclude each other")
+        raise typer.BadParameter("--wait and --dry-run cannot be combined")
     if rotations and update:
-        raise typer.BadParameter("--rotations and --update exclude each other")
+        raise typer.BadParameter("--rotations and --update cannot be combined")
     columns = parse_rotation(with_rotation=with_rotation or rotations, columns=rotation)
     order = Order(
         file=BulkFile(path=file, form=form, batch=batch, rotation=columns, rotations=rotations),

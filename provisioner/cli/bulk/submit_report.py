@@ -104,13 +104,13 @@ def _tell_result(report: Report) -> None:
     if report.skipped:
         say(f"  {'skipped':13} {report.skipped:,}")
     if report.dry_run and report.of_others is not None:
-        say("  this role cannot see what others have requested; such requests are not inserted again")
+        say("  this role cannot see what others have requested; those requests are not inserted again")
     _tell_update(report)
     if report.different:
         have = "has other values and was" if report.different == 1 else "have other values and were"
         say(
             f"  {report.different:,} of those already there {have} not changed (the first: line "
-            f"{report.first_different}); --update takes them over"
+            f"{report.first_different}); --update changes them"
         )
     if report.rotations_different:
         have = "has other values and was" if report.rotations_different == 1 else "have other values and were"
@@ -148,9 +148,9 @@ def _tell_update(report: Report) -> None:
 
 def _tell_outlook(report: Report) -> None:
     if report.seconds_left:
-        pace = "at the present pace" if report.workers else "once a worker runs"
-        say(f"{pace}, everything that is pending takes about {duration(report.seconds_left)}")
+        pace = "at the current pace" if report.workers else "once a worker runs"
+        say(f"{pace}, everything pending takes about {duration(report.seconds_left)}")
     if report.ends_why:
-        say(f"when everything that is pending ends cannot be known: {report.ends_why}")
+        say(f"there is no forecast of when everything pending ends: {report.ends_why}")
     if report.workers == 0 and (report.inserted or report.rotations_inserted):
         say("no worker is running: `provisioner run` starts one")

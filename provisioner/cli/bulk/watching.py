@@ -63,11 +63,11 @@ def trouble(targets: Sequence[TargetReport]) -> str:
     """Why nothing moves just now, if that is so."""
     for target in targets:
         if target.pending and target.trouble:
-            return f"target {target.target}: {target.trouble}; it goes on by itself"
+            return f"target {target.target}: {target.trouble}; it recovers automatically"
         if target.pending and target.paused_at:
             return f"target {target.target} is paused; `provisioner resume {target.target}` resumes it"
         if target.pending and target.stalled_at:
-            return f"target {target.target} stalls: too many creates were in flight, fewer follow; it goes on by itself"
+            return f"target {target.target} has stalled: too many creates were in flight; it recovers automatically"
     return ""
 
 

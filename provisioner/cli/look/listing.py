@@ -75,16 +75,16 @@ async def rotations(
         bool, typer.Option("--left-behind", help="Only those that may have left a key behind at OpenRouter.")
     ] = False,
     deleted: Annotated[
-        bool, typer.Option("--deleted", help="The keys that these left behind are deleted: name them no more.")
+        bool, typer.Option("--deleted", help="Record that the keys that these rotations left behind are deleted.")
     ] = False,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="Maximum number of rotations to show.")] = 50,
     as_json: Json = False,
 ) -> int:
     """List rotations, the newest first: the secret of each, the name of its key, and what it waits for.
 
-    Filters work as those of list. --left-behind also prints which keys to look for at OpenRouter. When you have deleted
-    those that are there, name the rotations with --deleted. `provisioner show` tells everything about one. Exits 1 if a
-    given id is no rotation's.
+    The filters are those of list. --left-behind also prints which keys to look for at OpenRouter; after you have
+    deleted them there, name the rotations with --deleted. `provisioner show` shows everything about one rotation. Exits
+    1 if a given id is not a rotation.
 
     Example: provisioner rotations --left-behind
     """

@@ -100,7 +100,7 @@ def _attempt_table(attempts: "Sequence[Attempt]", screen: "Console") -> "Table":
 
     table = plain_table(
         screen,
-        *("try", "call", "started", "took", "HTTP", "what came of it", "request id"),
+        *("try", "call", "started", "took", "HTTP", "outcome", "request id"),
         right=("try", "took", "HTTP"),
         whole=("call", "started", "request id"),
     )

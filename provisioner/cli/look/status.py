@@ -62,7 +62,7 @@ async def status(
         show(view(seen, screen), screen)
     if old_keys and not as_json:
         have = several(old_keys, "connection has", "connections have")
-        say(f"{have} another key than the credential has now: `provisioner rekey --outdated` sends it")
+        say(f"{have} an old key: `provisioner rekey --outdated` sends the current one")
     return NOT_DONE if alert_messages(seen) else DONE
 
 
@@ -95,7 +95,9 @@ async def _old_keys(settings: "Settings", database: "Database", batch: str | Non
         fingerprints, _ = await present_fingerprints(settings, database)
         return await outdated(database, fingerprints, batch, of=connections) if fingerprints else None
     except TakesTooLong:
-        tell_detail("too many connections to compare their keys at once: `provisioner rekey --outdated --dry-run` does")
+        tell_detail(
+            "too many connections to compare their keys here: `provisioner rekey --outdated --dry-run` compares them"
+        )
         return None
     except (DatabaseUnavailable, DatabaseUnusable):
         return None  # our role may not see which keys there are, and the rest of the status is worth its while

@@ -28,7 +28,7 @@ ALWAYS: Final = ("succeeded", "failed")
 def view(status: Status, screen: Console) -> RenderableType:
     """The whole status, for a person at this console."""
     if status.progress is None or not status.progress.requests:
-        return Text("no requests yet; `provisioner submit FILE` or an INSERT makes some")
+        return Text("no requests yet; create some with `provisioner submit FILE` or an INSERT")
     return Group(*_parts(status, screen))
 
 

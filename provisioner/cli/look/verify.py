@@ -30,20 +30,20 @@ async def verify(
     config: Config = None,
     *,
     wanted: Filter,
-    repair: Annotated[
-        bool, typer.Option("--repair", help="Have workers put in line what differs: made again, or sent again.")
-    ] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Have workers repair what differs.")] = False,
     as_json: Json = False,
 ) -> int:
-    """Compare succeeded requests with Infisical: gone, renamed, described otherwise, credentials rewritten, old key.
+    """Compare recorded connections and rotations with Infisical: what is gone, or was changed there.
 
-    Of rotations also: rescheduled, switched off, other spending or another secret than requested, and keys that
-    Infisical could not replace. There is one login, and one read of the whole organization where the identity may read
-    that, else one per project; rotations take one read per project. At most half of the read budget is used, so workers
-    can always look up what they have made. Keys are compared by fingerprint if this host has them. Without --repair
-    nothing is changed, and the exit status is 1 if anything differs or could not be compared. With it workers make what
-    is gone again and send everything else, within their limits; what was adopted is left alone. Then the exit status is
-    0 if all that differs is repaired, 3 if some is left alone, and 1 if something could not be compared.
+    Reported are connections that are gone or renamed, have another description, other credentials or an old key; and
+    rotations with another schedule, spending limit or secret, that are switched off, or whose key Infisical could not
+    replace. Keys are compared by fingerprint, if this host has them. The command logs in once, and reads the
+    connections of the whole organization or, if the identity may not do that, of each project; rotations take one read
+    per project. It uses at most half of the read budget, so workers can always look up what they have made.
+
+    Exits 1 if anything differs or could not be compared. With --repair, workers create again what is gone, and send
+    everything else again; adopted ones are left alone. Then it exits 0 if everything that differs is repaired, 3 if
+    some of it is left alone, and 1 if something could not be compared.
 
     Example: provisioner verify --batch onboarding --repair
     """

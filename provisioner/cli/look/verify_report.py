@@ -12,9 +12,9 @@ from provisioner.core.text import several
 
 _LEFT_ALONE: Final = {
     "adopted": "they were adopted, and belong to somebody else",
-    "wiped": "their sealed key is wiped, so set credential to a new one",
-    "failing": "Infisical could not replace their keys, and tries again by itself: fix what the message says",
-    "not now": "they have been changed meanwhile",
+    "wiped": "their sealed key was wiped: set credential to a new one",
+    "failing": "Infisical could not replace their keys, and tries again automatically: fix what the message says",
+    "not now": "they have changed in the meantime",
 }
 
 
@@ -26,7 +26,7 @@ class Finding:
     differences: Mapping[Difference, str]
 
     def document(self) -> dict[str, Any]:
-        """What is told of it, for programs."""
+        """What receives it, for programs."""
         one = self.recorded
         return {
             "id": one.id,
@@ -113,16 +113,16 @@ def tell_verified(verified: Verified, *, as_json: bool) -> None:
         tell_more(len(alike))
     tell_unasked(verified.unasked)
     for credential, number in sorted(verified.unknown_keys.items()):
-        say(f"{number:>9,} have a key of credential {credential!r}, which this host does not have: not compared")
+        say(f"{number:>9,} not compared: this host does not have the key of credential {credential!r}")
     if verified.is_fine and verified.compared:
-        say("all are as recorded")
+        say("everything is as recorded")
     elif verified.repaired is not None:
         _tell_repaired(verified)
 
 
 def _tell_repaired(verified: Verified) -> None:
     repairing = sum(outcome == "repairing" for outcome in (verified.repaired or {}).values())
-    say(f"{repairing:>9,} are put in line by the workers")
+    say(f"{repairing:>9,} will be repaired by the workers")
     for outcome, findings in verified.left_alone.items():
         say(f"{len(findings):>9,} left alone: {_LEFT_ALONE[outcome]}")
         for finding in findings[:SHOWN]:

@@ -131,7 +131,9 @@ def onboard(  # noqa: PLR0917  # the command line names them
     if file is not None and (kinds or names or exclude or without_connection or target != "default"):
         raise typer.BadParameter("--target, --type, --name, --exclude and --without-connection need --from-infisical")
     if not yes and (file == STDIN or not sys.stdin.isatty()):
-        raise typer.BadParameter("standard input is no terminal, so nothing can be asked: add --yes to go ahead")
+        raise typer.BadParameter(
+            "standard input is not a terminal, so the question cannot be asked: add --yes to proceed"
+        )
     _require_report(report)
     columns = parse_rotation(with_rotation=with_rotation, columns=rotation)
     order = Order(
@@ -243,7 +245,7 @@ async def _projects(order: Order, settings: "Settings", told: "dict[str, TargetA
         if order.without_connection:
             projects = list(await without_connection(settings, database, order.target, answer, projects))
     listed = several(len(answer.projects), "project")
-    meant = "" if len(projects) == len(answer.projects) else f", {len(projects):,} of them are meant"
+    meant = "" if len(projects) == len(answer.projects) else f", {len(projects):,} of them selected"
     _label("Infisical", f"{settings.targets[order.target].url}: {listed}{meant}")
     checked = CheckedFile()
     for number, project in enumerate(projects, start=1):
@@ -283,7 +285,7 @@ def _agreed(order: Order, preview: "Preview") -> bool:
     for line in preview.told():
         say(f"{'':{LABEL - 8}}{line}")
     if preview.is_hopeless:
-        tell_error("nothing was loaded: correct what is said above, then run the same command again")
+        tell_error("nothing was loaded: fix the problems above, then run the same command again")
         return False
     if not preview.to_do:
         return True

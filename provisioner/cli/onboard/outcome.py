@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from provisioner.settings import Settings
 
 NAMED: Final = 5  # failed projects of a kind, one by one
+# What failed with these needs no retry of its own: onboard retries it, or the retry of its connection does.
+_BY_ITSELF: Final = frozenset({*OF_CREDENTIALS, "connection_failed"})
 
 
 async def conclude(settings: "Settings", ids: Sequence[int], report: Path | None, left: Leftovers | None) -> int:
@@ -68,7 +70,9 @@ def _result(done: Tally, left: Leftovers | None) -> str:
 def _tell_left(done: Tally, left: Leftovers) -> None:
     sys.stdout.flush()  # the last word is what is in the way
     if left.unfinished:
-        tell_error(f"stopped with {several(done.pending, 'request')} to do; nothing is lost: the same command goes on")
+        tell_error(
+            f"stopped with {several(done.pending, 'request')} to do; nothing is lost: run the same command to continue"
+        )
         return
     for line in list(told(left))[1:]:
         if " failed with " not in line:
@@ -98,4 +102,4 @@ async def _details(database: "Database", ids: Sequence[int], done: Tally, *, com
         if more := count - len(listed):
             yield f"  … and {several(more, 'other project')}"
         again = f"`{command} retry {f'--error {code}' if code else '--state failed'}` and "
-        yield f"  then run {'' if code in OF_CREDENTIALS else again}the same command again"
+        yield f"  then run {'' if code in _BY_ITSELF else again}the same command again"

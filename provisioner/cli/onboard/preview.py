@@ -23,8 +23,8 @@ AT_ONCE: Final = 5_000  # connections that the table is asked for in one stateme
 NAMED: Final = 5  # of a kind, one by one
 _WORDS: Final = {
     PlannedOutcome.CREATE: "to create",
-    PlannedOutcome.ADOPT: "exist already and will be adopted: recorded as they are",
-    PlannedOutcome.REPLACE: "exist already and will be replaced: given our key",
+    PlannedOutcome.ADOPT: "already exist and will be adopted: recorded as they are",
+    PlannedOutcome.REPLACE: "already exist and will be replaced: they get our key",
     PlannedOutcome.CONFLICT: "conflict: somebody else's connection has the name",
 }
 

@@ -19,28 +19,29 @@ if TYPE_CHECKING:
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
 
+# After a number, so that each fits one and many.
 _WOULD: Final = {
     "removing": "would be deleted from Infisical",
-    "let go": "were adopted and would be let go: what they adopted stays (--adopted deletes that too)",
-    "removed": "have made nothing, and would be removed at once",
-    "sent": "would get the present key",
+    "let go": "adopted: would be forgotten here and stay in Infisical (--adopted deletes them as well)",
+    "removed": "with nothing in Infisical: would be removed at once",
+    "sent": "would get the current key",
 }
 _DONE: Final = {
-    "removing": "are deleted from Infisical by the workers",
-    "let go": "were adopted and are let go: what they adopted stays (--adopted deletes that too)",
-    "removed": "had made nothing, and are removed",
-    "sent": "get the present key from the workers",
+    "removing": "will be deleted from Infisical by the workers",
+    "let go": "adopted: forgotten here, and left in Infisical (--adopted deletes them as well)",
+    "removed": "with nothing in Infisical: removed at once",
+    "sent": "will get the current key from the workers",
 }
 _LEFT: Final = {
-    "absent": "are removed already",
-    "on its way": "are being removed already",
-    "nothing": "have no connection that is wanted",
-    "rotation": "are rotations: Infisical makes their keys, and replaces them by itself",
-    "adopted": "were adopted: their connections keep the key that they have",
-    "wiped": "have a sealed key that is wiped: set credential to a new one",
-    "not known": "cannot be compared: this host does not have the key, or it is not known which key they have",
-    "present": "have the present key",
-    "in flight": "are in flight: rekey them when they have ended",
+    "absent": "already removed",
+    "on its way": "already being removed",
+    "nothing": "without a connection to send a key to",
+    "rotation": "skipped: Infisical makes and replaces the keys of rotations itself",
+    "adopted": "adopted: their connections keep the key that they have",
+    "wiped": "with a wiped sealed key: set credential to a new one",
+    "not known": "not comparable: this host does not have the key, or it is unknown which key they have",
+    "present": "with the current key already",
+    "in flight": "in flight: rekey them when they have ended",
 }
 
 
@@ -61,15 +62,17 @@ async def remove(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> int:
-    """Have connections and rotations deleted from Infisical, by workers and by their recorded ids. The rows stay.
+    """Delete connections and rotations from Infisical: workers delete them by their recorded ids. The rows stay.
 
-    Rotations that use a connection are deleted before it; their secrets and keys stay unless you say otherwise, and a
-    key that stays is named in left_behind. What was adopted is let go: the row forgets it, and it stays in Infisical. A
-    request that has made nothing is removed at once. `provisioner retry` makes a removed one again. With --batch it
-    undoes a batch; --dry-run says first how many would be deleted and how many let go. A filter can be repeated: a
-    request matches if any of its values does. Different filters must all match. On a terminal you are asked before more
-    than 20 requests are changed. Exits 1 if an id or a batch does not exist, or if none of the given ids could be
-    changed.
+    Rotations that use a connection are deleted before it. Their secrets and keys stay unless you say otherwise, and
+    left_behind names the keys that stay. Adopted connections and rotations are only forgotten: they stay in Infisical
+    unless you add --adopted. A request that has made nothing is removed at once. `provisioner retry` creates a removed
+    one again.
+
+    To undo a batch, use --batch; --dry-run says how many would be deleted and how many forgotten. A filter can be
+    repeated: a request matches if any of its values does. Different filters must all match. On a terminal you are asked
+    before more than 20 requests are changed. Exits 1 if an id or a batch does not exist, or if none of the given ids
+    could be changed.
 
     Example: provisioner remove --batch onboarding --dry-run
     """
@@ -89,20 +92,20 @@ async def rekey(
         typer.Option("--credential", metavar="NAME", help="Requests with this credential.", show_default=False),
     ] = None,
     outdated: Annotated[
-        bool, typer.Option("--outdated", help="Only connections with another key than their credential has now.")
+        bool, typer.Option("--outdated", help="Only connections whose key is not the current one of their credential.")
     ] = False,
     everything: All = False,
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> int:
-    """Send connections the present key of their credential, after the key was rotated.
+    """Send connections the current key of their credential, after the key was rotated.
 
-    Each costs one PATCH by the workers. A few requests try the key first; if it is refused, the others keep the old
-    key. --outdated compares fingerprints, so it needs the keys in the settings of this host. What was adopted is left
-    alone, and so is a connection whose sealed key is wiped. On a terminal you are asked before more than 20 requests
-    are changed. Exits 1 if an id or a batch does not exist, if none of the given ids could be changed, or if no key is
-    there to compare with.
+    Each connection costs one PATCH by the workers. A few requests try the key first; if it is refused, the others keep
+    the old key. --outdated compares fingerprints, so it needs the keys in the settings of this host. Adopted
+    connections are left alone, and so are connections whose sealed key was wiped. On a terminal you are asked before
+    more than 20 requests are changed. Exits 1 if an id or a batch does not exist, if none of the given ids could be
+    changed, or if there is no key to compare with.
 
     Example: provisioner rekey --credential team-a --outdated
     """
@@ -173,7 +176,7 @@ async def _change(database: "Database", change: DesiredChange, order: Order, rem
 
 def _question(change: DesiredChange, result: Result, expected: int) -> str:
     if not isinstance(change, Removal):
-        return f"Send the present key to {expected:,} connections?"
+        return f"Send the current key to {expected:,} connections?"
     deleted = result.would_change.get("removing", 0)
     return f"Remove {expected:,} requests, and delete what {deleted:,} of them have made?"
 
@@ -196,4 +199,4 @@ def _tell(result: Result, *, as_json: bool) -> None:
     if result.dry_run:
         say("nothing was changed (--dry-run)")
     elif missed > 0:
-        say(f"{missed:>7,} unchanged: changed by somebody else meanwhile, or kept by a trigger or constraint")
+        say(f"{missed:>7,} unchanged: changed by somebody else in the meantime, or kept by a trigger or constraint")

@@ -17,15 +17,16 @@ if TYPE_CHECKING:
     from provisioner.settings import Settings
 
 _PAST: Final[Mapping[Operation, str]] = {"cancel": "cancelled", "retry": "retried"}
+# After a number, so that each fits one and many.
 _WORDS: Final = {
     "cancelled": "cancelled",
     "ending": "in flight: their last attempt may finish, and its connection is recorded",
-    "put aside": "had failed, and are put aside: cancelled, and nobody has to act",
-    "removed": "had been removed, and are made again",
-    "failed": "had failed, and will be retried with a fresh set of attempts",
-    "cancelled before": "had been cancelled, and will be retried",
-    "retrying": "were waiting for their next attempt, and are retried at once",
-    "quarantined": "were quarantined, and go on as soon as a probe succeeds: the next one is due now",
+    "put aside": "failed: now cancelled, so nobody has to act",
+    "removed": "removed: will be created again",
+    "failed": "failed: will be retried with a fresh set of attempts",
+    "cancelled before": "cancelled: will be retried",
+    "retrying": "waiting for their next attempt: retried at once",
+    "quarantined": "quarantined: will continue as soon as a probe succeeds; the next one is due now",
 }
 
 
@@ -148,7 +149,7 @@ def _left(outcome: Outcome) -> str:
     kept = {state: number - outcome.would_change.get(state, 0) for state, number in outcome.matched.items()}
     return (
         ", ".join(f"{number:,} {_state(state)}" for state, number in kept.items() if number)
-        or "changed by somebody else meanwhile"
+        or "changed by somebody else in the meantime"
     )
 
 

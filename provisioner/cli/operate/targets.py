@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from provisioner.postgres.pool import Database
     from provisioner.settings import Settings
 
-RULE: Final = "must be a number a time, such as 60/min, 5/s or 20/10s"
+RULE: Final = "must be a number per time, such as 60/min, 5/s or 20/10s"
 
 Target = Annotated[
     str | None,
@@ -50,12 +50,12 @@ async def resume(target: Target = None, config: Config = None, as_json: Json = F
 async def limit(  # noqa: PLR0917  # Typer passes names
     target: Target = None,
     writes: Annotated[
-        str | None, typer.Option(metavar="RATE", help="Writes at most, such as 60/min.", show_default=False)
+        str | None, typer.Option(metavar="RATE", help="Maximum rate of writes, such as 60/min.", show_default=False)
     ] = None,
     in_flight: Annotated[
         int | None,
         typer.Option(
-            min=1, max=MOST_IN_FLIGHT, help="Creates in flight at most, over all workers.", show_default=False
+            min=1, max=MOST_IN_FLIGHT, help="Maximum number of creates in flight, over all workers.", show_default=False
         ),
     ] = None,
     as_configured: Annotated[
@@ -66,15 +66,16 @@ async def limit(  # noqa: PLR0917  # Typer passes names
 ) -> int:
     """Limit a target while workers run; all of them obey within about a second.
 
-    The limit applies in place of `write_limit` and `max_in_flight`, until it is lifted, also after a restart. What you
-    do not name stays as it is. It never goes beyond what Infisical's answers allow. `provisioner status` shows it.
+    The limit replaces `write_limit` and `max_in_flight` until you lift it with --as-configured, also across restarts.
+    An option that you leave out stays as it is. The limit never exceeds what Infisical's answers allow. `provisioner
+    status` shows it.
 
     Example: provisioner limit default --writes 60/min --in-flight 16
     """
     if as_configured and (writes is not None or in_flight is not None):
         raise typer.BadParameter("--as-configured cannot be combined with --writes or --in-flight")
     if not as_configured and writes is None and in_flight is None:
-        raise typer.BadParameter("say what to allow: --writes, --in-flight, or --as-configured")
+        raise typer.BadParameter("give --writes, --in-flight, or --as-configured")
     rate = _rate(writes) if writes is not None else None
     settings = load(config)
     name = target or _only_target(settings.targets)

@@ -21,7 +21,7 @@ Ready = Annotated[bool, typer.Option("--ready", help="Check that it accepts requ
 def healthcheck(config: Config = None, listen: Listen = None, ready: Ready = False) -> None:
     """Exit 0 if the worker on this host is healthy, 1 if it is not or does not answer.
 
-    A worker that waits for the database is healthy, because it resumes by itself; with --ready it is not.
+    A worker that waits for the database is healthy, because it resumes automatically; with --ready it is not.
 
     Example: provisioner healthcheck --ready
     """

@@ -209,13 +209,13 @@ async def _rows(database: "Database") -> AsyncIterator[Check]:
     rows = await read_rows(database)
     if rows.misplaced:
         some = ", ".join(map(str, rows.misplaced[:SOME]))
-        said = f"{len(rows.misplaced):,} pending requests have no place in line, for example {some}"
-        remedy = "a worker will put them in line; `provisioner.recount()` in SQL corrects the counts"
+        said = f"{len(rows.misplaced):,} pending requests have no place in the queue, for example {some}"
+        remedy = "a worker will put them in the queue; `provisioner.recount()` in SQL corrects the counts"
         yield warning("requests", f"{said}: they were written with triggers off", remedy)
     elif rows.whole:
-        yield ok("requests", "every pending request has its place in line")
+        yield ok("requests", "every pending request has its place in the queue")
     else:
-        yield ok("requests", f"every pending request among the newest {rows.looked_at:,} has its place in line")
+        yield ok("requests", f"every pending request among the newest {rows.looked_at:,} has its place in the queue")
     if rows.miscounted:
         yield warning("counts", f"{rows.miscounted:,} are wrong", "`provisioner.recount()` in SQL corrects them")
     elif rows.miscounted == 0:
@@ -227,8 +227,8 @@ async def _rotations(database: "Database") -> AsyncIterator[Check]:
     lost, waits = await unplaced(database), await unasked(database)
     if lost.rotations:
         have = several(lost.rotations, "pending rotation has", "pending rotations have")
-        said = f"{have} no place in line, for example {lost.example_id}"
-        yield warning("rotations", f"{said}: written with triggers off", "a worker will put them in line")
+        said = f"{have} no place in the queue, for example {lost.example_id}"
+        yield warning("rotations", f"{said}: written with triggers off", "a worker will put them in the queue")
     if waits.rotations:
         wait = several(waits.rotations, "rotation waits", "rotations wait")
         said = (
@@ -237,7 +237,7 @@ async def _rotations(database: "Database") -> AsyncIterator[Check]:
         advice = f"request the connection in the same project, or run `provisioner cancel {waits.example_id}`"
         yield warning("rotations", said, advice)
     if not lost.rotations and not waits.rotations:
-        yield ok("rotations", "every pending one has its place in line, and its connection is requested")
+        yield ok("rotations", "every pending one has its place in the queue, and its connection is requested")
 
 
 async def _work(database: "Database") -> AsyncIterator[Check]:
@@ -254,7 +254,7 @@ async def _work(database: "Database") -> AsyncIterator[Check]:
             said = f"{target.target} was paused at {local_time(target.paused_at)} by {by}"
             yield warning("target", said, f"`provisioner resume {target.target}` resumes it")
         if target.trouble:
-            what = ADVICE[PLAN] if target.restricted else "it resumes by itself"
+            what = ADVICE[PLAN] if target.restricted else "it resumes automatically"
             yield warning("target", f"{target.target} is in trouble{target.partly}: {target.trouble}", what)
         if target.pending and not target.workers:
             wait = several(target.pending, "request waits", "requests wait")

@@ -133,7 +133,7 @@ async def check_notify(settings: "Settings", database: "Database | None", *, sen
     """Check that others are told; with `send`, by telling them something. `database` is None if it cannot be used."""
     if settings.notify.url is None:
         if send:
-            yield problem("notify", "nobody is told: notify.url is not set", "set it, or PROVISIONER_NOTIFY__URL")
+            yield problem("notify", "no notices are sent: notify.url is not set", "set it, or PROVISIONER_NOTIFY__URL")
         return
     if send:
         yield await _trial(settings)
@@ -162,7 +162,7 @@ async def _undelivered(database: "Database") -> AsyncIterator[Check]:
     try:
         left = await read_undelivered(database)
     except ProvisionerError as error:
-        yield warning("notify", f"what has not arrived cannot be read: {error}", "run doctor as a worker's role")
+        yield warning("notify", f"undelivered notices cannot be read: {error}", "run doctor as a worker's role")
         return
     if left.notices and left.since:
         have = several(left.notices, "notice has", "notices have")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from provisioner.settings import Settings
 
 MAY = {
-    "requester": "may ask for connections and see what becomes of its own requests",
+    "requester": "may request connections and see its own requests",
     "reader": "may see everything but credentials",
     "worker": "may run workers",
 }
@@ -104,11 +104,11 @@ async def run_program(
         typer.Argument(metavar="[PROGRAM …]", help="Program to run, with its arguments.", show_default=False),
     ] = None,
 ) -> int:
-    """Tell where the database is; or run a program that finds it: psql, pg_dump, or one of yours.
+    """Show where the database is, or run a program on it: psql, pg_dump, or one of yours.
 
-    The program gets libpq's own variables (PGHOST, PGPASSWORD, …) and DATABASE_URL. The embedded database runs as long
-    as the program does, and brings its own psql and pg_dump: older ones of this machine cannot dump it. The exit status
-    is the program's.
+    The program gets libpq's variables (PGHOST, PGPASSWORD, …) and DATABASE_URL. The embedded database runs as long as
+    the program does, and brings its own psql and pg_dump, because older ones cannot dump it. The exit status is the
+    program's.
 
     Example: provisioner database psql -c 'TABLE provisioner.batch_progress'
     """

@@ -34,8 +34,8 @@ async def doctor(
 ) -> int:
     """Check every precondition, one line each, and say how to fix what is wrong. Changes nothing.
 
-    Logs in once at each target; a failed login counts towards the identity's lockout. Whether connections can be
-    created cannot be tested without creating one. Exits 1 if there is a problem; a warning is not one.
+    Logs in once at each target; a failed login counts towards the identity's lockout. Creating connections cannot be
+    tested without creating one. Exits 1 if there is a problem; a warning is not one.
 
     Example: provisioner doctor --project 8d7e2b34-6d3c-4d5e-9f4b-2f1f6c1a9b11
     """

@@ -28,7 +28,7 @@ keys = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=
 
 @keys.callback()
 def _keys() -> None:
-    """Make and list the key pairs that seal API keys, and seal boxes anew.
+    """Make and list the key pairs that seal API keys, and reseal with the current one.
 
     Example: provisioner keys generate
     """
@@ -41,9 +41,10 @@ async def generate(
         bool, typer.Option("--stdout", help="Print the private key instead of adding it to the key file.")
     ] = False,
 ) -> None:
-    """Make a key pair: the private key goes to sealing.key_file, the public key to the database.
+    """Make a key pair.
 
-    From now on the new key seals, and what older keys sealed can still be opened. Copy the key file to every worker.
+    The private key goes to sealing.key_file, and the public key to the database. From then on the new key seals, and
+    older private keys still open what they sealed. Copy the key file to every worker.
 
     Example: provisioner keys generate --stdout | vault kv put secret/sealing key=-
     """
@@ -59,7 +60,9 @@ async def generate(
 
 @keys.command(name="list")
 async def list_keys(config: Config = None, as_json: Json = False) -> None:
-    """List all keys, which one seals now, and how many requests each of them still seals.
+    """List all keys.
+
+    Shows which key seals now, and how many requests each key still seals.
 
     Example: provisioner keys list
     """
@@ -76,8 +79,9 @@ async def list_keys(config: Config = None, as_json: Json = False) -> None:
 
 @keys.command()
 async def reseal(config: Config = None) -> int:
-    """Open what older keys sealed, with the private keys of this host, and seal it with the current key.
+    """Seal everything with the current key.
 
+    Opens what older keys sealed, with the private keys of this host, and seals it again.
     Afterwards no request is sealed with an older key, and you can destroy the older private keys.
 
     Example: provisioner keys generate && provisioner keys reseal

@@ -1,4 +1,4 @@
-"""How every command runs: its exit status, what is told of its errors, its settings and its database."""
+"""How every command runs: its exit status, what receives its errors, its settings and its database."""
 
 import errno
 import os
@@ -166,7 +166,10 @@ def _advised(error: ProvisionerError) -> str:
 
     if is_outage(error):
         reason = re.sub(r"^(\w+: )?(\[Errno -?\d+\] )?", "", str(error))  # the sentence, without Python's words for it
-        return f"the database cannot be reached: {reason}; see that it runs and that PROVISIONER_DATABASE_URL is right"
+        return (
+            f"the database cannot be reached: {reason}; check that it is running and that PROVISIONER_DATABASE_URL is"
+            " right"
+        )
     return str(error)
 
 
