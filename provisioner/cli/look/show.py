@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from provisioner.core.requests import Attempt, Detail
 
-SHOWN: Final = 30  # attempts that a screen has room for; --json has all of them
+SHOWN: Final = 30  # attempts that fit on a screen; --json has all of them
 
 
 async def show(request: Id, config: Config = None, as_json: Json = False) -> int:
@@ -56,7 +56,7 @@ async def show(request: Id, config: Config = None, as_json: Json = False) -> int
 
 
 def _facts(request: "Detail") -> Iterator[tuple[str, str]]:
-    """What is known of it, without what is not there."""
+    """Yield the known facts, leaving out empty ones."""
     from provisioner.cli.terminal.output import local_time, one_line
 
     facts: dict[str, object] = {
