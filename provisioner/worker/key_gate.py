@@ -128,7 +128,7 @@ class KeyGate:
             if key is not None and not key.good:
                 await self._ask(claim, key)
         except DatabaseUnavailable as error:
-            raise Postponed(Retry(delay=LATER, message="whether the API key works is not known just now")) from error
+            raise Postponed(Retry(delay=LATER, message="it is not known yet whether the API key works")) from error
         if not self.upstream.may_send(self._clock.monotonic()):
             await self._undecided(claim)
             raise Postponed(Retry(delay=LATER, message=f"{TROUBLE}: {self.upstream.reason}"))

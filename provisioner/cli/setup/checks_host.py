@@ -117,7 +117,10 @@ def _sealing(settings: "Settings", current: str | None) -> Iterator[Check]:
         yield problem("sealing", str(error))
         return
     if current is None:
-        yield ok("sealing", "no key is published, so no API key can be sealed; `provisioner keys generate` makes one")
+        yield ok(
+            "sealing",
+            "no sealing key is published, so API keys cannot be sealed; `provisioner keys generate` makes one",
+        )
     elif current in kept:
         yield ok("sealing", f"key {current} seals, and {path} opens it")
     else:
