@@ -171,7 +171,8 @@ CREATE TRIGGER rotations_inserted AFTER INSERT ON provisioner.rotation_requests
 REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION provisioner.rotations_inserted();
 
 -- When a connection's status changes, update the rotations that wait for it; those that failed with it become pending
--- again with it. This costs a statement nothing while there are no rotations.
+-- again with it. When it gets another name, its rotations name it so. This costs a statement nothing while there are no
+-- rotations.
 CREATE FUNCTION provisioner.connections_followed() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -181,11 +182,20 @@ BEGIN
     IF NOT EXISTS (SELECT FROM provisioner.rotation_requests) THEN
         RETURN NULL;
     END IF;
+    IF EXISTS (SELECT FROM new_rows AS n JOIN old_rows AS o ON o.id = n.id WHERE o.name <> n.name) THEN
+        PERFORM set_config('provisioner.renaming', 'on', true);
+        UPDATE provisioner.rotation_requests AS r
+        SET connection = n.name
+        FROM new_rows AS n
+        JOIN old_rows AS o ON o.id = n.id
+        WHERE o.name <> n.name AND r.target = o.target AND r.project_id = o.project_id AND r.connection = o.name;
+        PERFORM set_config('provisioner.renaming', '', true);
+    END IF;
     WITH changed AS (
         SELECT n.target, n.project_id, n.name, n.status
         FROM new_rows AS n
         JOIN old_rows AS o ON o.id = n.id
-        WHERE n.status IS DISTINCT FROM o.status
+        WHERE n.status IS DISTINCT FROM o.status OR n.name IS DISTINCT FROM o.name
     ),
     concerned AS (
         SELECT r.id, r.status, c.status AS now_is
@@ -299,6 +309,9 @@ BEGIN
     IF old.id <> new.id THEN
         RAISE EXCEPTION 'request % keeps its id: id cannot be changed', old.id
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert another request.';
+    END IF;
+    IF current_setting('provisioner.renaming', true) = 'on' THEN
+        RETURN NULL;  -- its connection has another name now, and is the same
     END IF;
     IF recorded AND fixed <> '{}' THEN
         RAISE EXCEPTION 'request % has its rotation, which was made with its %: that cannot be changed any more', new.id,

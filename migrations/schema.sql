@@ -321,11 +321,20 @@ BEGIN
     IF NOT EXISTS (SELECT FROM provisioner.rotation_requests) THEN
         RETURN NULL;
     END IF;
+    IF EXISTS (SELECT FROM new_rows AS n JOIN old_rows AS o ON o.id = n.id WHERE o.name <> n.name) THEN
+        PERFORM set_config('provisioner.renaming', 'on', true);
+        UPDATE provisioner.rotation_requests AS r
+        SET connection = n.name
+        FROM new_rows AS n
+        JOIN old_rows AS o ON o.id = n.id
+        WHERE o.name <> n.name AND r.target = o.target AND r.project_id = o.project_id AND r.connection = o.name;
+        PERFORM set_config('provisioner.renaming', '', true);
+    END IF;
     WITH changed AS (
         SELECT n.target, n.project_id, n.name, n.status
         FROM new_rows AS n
         JOIN old_rows AS o ON o.id = n.id
-        WHERE n.status IS DISTINCT FROM o.status
+        WHERE n.status IS DISTINCT FROM o.status OR n.name IS DISTINCT FROM o.name
     ),
     concerned AS (
         SELECT r.id, r.status, c.status AS now_is
@@ -1674,6 +1683,9 @@ BEGIN
     IF old.id <> new.id THEN
         RAISE EXCEPTION 'request % keeps its id: id cannot be changed', old.id
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert another request.';
+    END IF;
+    IF current_setting('provisioner.renaming', true) = 'on' THEN
+        RETURN NULL;  -- its connection has another name now, and is the same
     END IF;
     IF recorded AND fixed <> '{}' THEN
         RAISE EXCEPTION 'request % has its rotation, which was made with its %: that cannot be changed any more', new.id,

@@ -7,7 +7,7 @@ from typing import Final
 PLANS: Final = ((200, 90, "Free"), (350, 200, "Pro"))
 MINUTE: Final = 60.0
 # Without a limiter: measured on a self-hosted server with 8 creates in flight and 0.3 s per call to OpenRouter.
-SELF_HOSTED: Final = 20.0
+SELF_HOSTED_PACE: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ def expected(*, metered: bool | None, reads: int | None, period: float) -> Expec
     if metered is None:
         return None
     if not metered or not reads:
-        return Expectation(SELF_HOSTED, "it has no rate limit; the server decides")
+        return Expectation(SELF_HOSTED_PACE, "it has no rate limit; the server decides")
     for allowed, creates, plan in PLANS:
         if reads == allowed and period == MINUTE:
             return Expectation(creates / MINUTE, f"{creates} creates a minute, as on Infisical's {plan} plan")

@@ -1,4 +1,4 @@
-"""`provisioner list` and `rotations`: the requests that somebody looks for, page by page."""
+"""`provisioner list` and `rotations`: requests and rotations, page by page."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from provisioner.settings import Settings
 
 Part = Callable[["Database", Filter], Awaitable[Page]]
-"""Reads the part of the list that was asked for, and tells how many more there are."""
+"""Reads the requested part of the list, and returns how many more there are."""
 
 
 @filtering()
@@ -132,7 +132,7 @@ async def _rotations(settings: "Settings", wanted: Filter, limit: int, *, left_b
 
 def _tell_more(seen: Page, how: str, *, as_json: bool) -> None:
     number = f"{seen.more:,}" if seen.is_all else f"more than {min(seen.more, COUNTED):,}"
-    (tell_detail if as_json else say)(f"… and {number} more; {how}")  # not into the JSON's way
+    (tell_detail if as_json else say)(f"… and {number} more; {how}")  # not into the JSON
 
 
 def _rotation_table(found: "Sequence[Listed]", screen: "Console") -> "Table":

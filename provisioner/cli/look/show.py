@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from provisioner.core.requests import Attempt, Detail
     from provisioner.settings import Settings
 
-SHOWN: Final = 30  # attempts that a screen has room for; --json has all of them
+SHOWN: Final = 30  # attempts that fit on a screen; --json has all of them
 
 
 def show(request: Id, config: Config = None, as_json: Json = False) -> None:
@@ -63,7 +63,7 @@ async def _show(settings: "Settings", request: int, *, as_json: bool) -> int:
 
 
 def _facts(request: "Detail") -> Iterator[tuple[str, str]]:
-    """What is known of it, without what is not there."""
+    """Yield the known facts, leaving out empty ones."""
     from provisioner.cli.terminal.output import local_time, one_line
 
     facts: dict[str, object] = {

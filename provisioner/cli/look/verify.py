@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from provisioner.cli.asking.infisical import Unasked
+from provisioner.cli.asking.infisical import Unqueried
 from provisioner.cli.look.verify_report import Finding, Verified, tell_verified
 from provisioner.cli.terminal.filters import filtering, tell_unknown_of
 from provisioner.cli.terminal.frame import DONE, NOT_DONE, PARTLY, Config, Json, load, open_database, run_async
@@ -90,7 +90,7 @@ async def _compare_all(
                 if target not in settings.targets:
                     requests = sum(map(len, projects.values()))
                     problem = f"target {target} is not in the settings of this host"
-                    verified.unasked.append(Unasked(target, None, requests, problem))
+                    verified.unasked.append(Unqueried(target, None, requests, problem))
                     continue
                 if target not in surveyors:
                     surveyors[target] = await stack.enter_async_context(surveying(settings, database, target))
@@ -100,7 +100,7 @@ async def _compare_all(
 async def _pages(
     database: "Database", wanted: Filter
 ) -> "AsyncIterator[tuple[Mapping[Place, Sequence[AnyRecorded]], Callable[[Surveyor], Surveyor]]]":
-    """What was recorded of each kind, with who is to be asked for it."""
+    """Yield what was recorded of each kind, with the surveyor for it."""
     from provisioner.postgres.kinds import ROTATIONS
     from provisioner.postgres.recorded import recorded_by_project
 
@@ -128,7 +128,7 @@ async def _compare(
         recorded = projects[project_id]
         advance(len(recorded))
         if project is None:
-            verified.unasked.append(Unasked(target, project_id, len(recorded), problem))
+            verified.unasked.append(Unqueried(target, project_id, len(recorded), problem))
             return
         verified.projects.add((target, project_id))
         verified.compared += len(recorded)
@@ -141,7 +141,8 @@ async def _compare(
                 verified.findings.append(Finding(recorded=one, differences=found))
 
     def sure(project_id: str, project: Project) -> bool:
-        # What is missing in the list of all was perhaps made after it: nothing is called gone that was not asked for.
+        # A connection missing in the list of all may have been made after it, so its project is queried before it is
+        # called gone.
         return all(Difference.GONE not in differences(one, project) for one in projects[project_id])
 
     await surveyor.survey(projects, tell, sure=sure)

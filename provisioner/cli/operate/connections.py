@@ -1,4 +1,4 @@
-"""`provisioner remove` and `rekey`: have what was made deleted, or given the present key of its credential."""
+"""`provisioner remove` and `rekey`: delete what was made, or send it its credential's present key."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -120,7 +120,7 @@ def rekey(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What would be changed and why the rest would not, before; and what was changed."""
+    """The preview: what would be changed and why the rest would not; and what was changed."""
 
     operation: str
     dry_run: bool
@@ -151,7 +151,7 @@ async def _rekey(settings: "Settings", names: tuple[str, ...] | None, order: Ord
 
 
 async def _change(database: "Database", change: DesiredChange, order: Order, remarks: Sequence[str] = ()) -> int:
-    """Foresee what becomes of each request, ask if there are many, do it, and say what changed."""
+    """Preview the change of each request, ask if there are many, apply it, and report what changed."""
     if await tell_unknown_of(database, order.wanted):
         return NOT_DONE
     found = await preview(database, change, order.wanted)
@@ -174,7 +174,7 @@ async def _change(database: "Database", change: DesiredChange, order: Order, rem
         steps = bring_about(database, change, order.wanted)
         changed = await carried_out(steps, order, change.name, total=expected, tell=tell)
     tell(changed)
-    # Ids were meant one by one: if nothing could be done for any of them, it could not be done.
+    # Ids were given one by one: if nothing could be done for any of them, the command has failed.
     return NOT_DONE if order.wanted.ids and not expected else DONE
 
 

@@ -1,4 +1,4 @@
-"""`provisioner retry` and `cancel`: put requests back in line, or call them off."""
+"""`provisioner retry` and `cancel`: put requests back in line, or cancel them."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -81,7 +81,7 @@ def cancel(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What was found, by state, and what became of it; `would_change` by state, with `dry_run` and before asking."""
+    """The matches by state, and what was changed; `would_change` by state, for `dry_run` and the confirmation."""
 
     operation: Operation
     dry_run: bool
@@ -92,7 +92,7 @@ class Outcome:
 
     @property
     def unchanged(self) -> int:
-        """How many were left as they are."""
+        """The number of requests that were left unchanged."""
         done = self.would_change if self.dry_run else self.changed
         return max(0, sum(self.matched.values()) - sum(done.values()))
 
@@ -122,7 +122,7 @@ async def _change(settings: "Settings", operation: Operation, order: Order) -> i
     tell(changed)
     if outcome.unknown:
         tell_unknown(outcome.unknown)
-    # Ids were meant one by one: if none of them could be changed, it could not be done.
+    # Ids were given one by one: if none of them could be changed, the command has failed.
     failed = outcome.unknown or (order.wanted.ids and not outcome.would_change)
     return NOT_DONE if failed else DONE
 

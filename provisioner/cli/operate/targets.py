@@ -1,4 +1,4 @@
-"""`provisioner pause`, `resume` and `limit`: hold a target, let it go on, or slow it down, while workers run."""
+"""`provisioner pause`, `resume` and `limit`: stop, continue or slow down a target while workers run."""
 
 from collections.abc import Collection
 from dataclasses import asdict
@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, open_database, run_async
 from provisioner.cli.terminal.output import local_time, print_json, say, tell_error
 from provisioner.postgres import operations
-from provisioner.postgres.operations import Hold, Limit
+from provisioner.postgres.operations import Limit, PauseState
 from provisioner.settings.values import MOST_IN_FLIGHT, RateLimit, parse_limit
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ async def _hold(
     return DONE
 
 
-def _held(target: str, operation: str, done: Hold) -> str:
+def _held(target: str, operation: str, done: PauseState) -> str:
     since = f"since {local_time(done.paused_at)} by {done.paused_by}" if done.paused_at else ""
     if operation == "pause":
         if done.changed:
@@ -145,7 +145,7 @@ def _limited(target: str, done: Limit) -> str:
 
 
 async def _is_known(database: "Database", settings: "Settings", target: str) -> bool:
-    """Whether there is such a target, in the settings or in the database; if not, say so."""
+    """Whether the settings or the database know this target; if not, say so."""
     known = (await operations.known_targets(database)).union(settings.targets)
     if target not in known:
         tell_error(f"there is no target {target!r}; known targets: {', '.join(sorted(known))}")
@@ -153,7 +153,7 @@ async def _is_known(database: "Database", settings: "Settings", target: str) -> 
 
 
 def _only_target(targets: Collection[str]) -> str:
-    """The target that is meant where none is named; a usage error where there are several."""
+    """Return the target if there is only one; several are a usage error."""
     if len(targets) != 1:
         raise typer.BadParameter(f"name one of the targets: {', '.join(sorted(targets))}")
     (target,) = targets

@@ -1,4 +1,4 @@
-"""`provisioner migrate`, `grant` and `database`: its schema, who may do what in it, where it is and programs on it."""
+"""`provisioner migrate`, `grant` and `database`: the schema, its rights, its address, and programs that use it."""
 
 import os
 import sys
@@ -199,7 +199,7 @@ def _run(settings: "Settings", program: list[str]) -> int:
     if found is None:
         tell_error(f"there is no program {program[0]} on the PATH")
         return NOT_DONE
-    # Not replaced by the program: this process keeps the embedded database up.
+    # This process is not replaced by the program, because it keeps the embedded database running.
     return subprocess.run([found, *program[1:]], env=environment, check=False).returncode  # noqa: S603 - the user's
 
 

@@ -1,4 +1,4 @@
-"""`provisioner doctor`: every precondition with its remedy."""
+"""`provisioner doctor`: check every precondition, with advice."""
 
 from collections.abc import AsyncIterator
 from dataclasses import asdict
@@ -101,7 +101,7 @@ async def _checks(
 
 
 def _database(settings: "Settings") -> "tuple[Database, str]":
-    """The database, not connected yet, and why it cannot be used, if it is not even named."""
+    """Return the database, not connected yet, and the reason if it is not even configured."""
     from provisioner.embedded.server import source_of
     from provisioner.postgres.pool import Database
     from provisioner.settings import SettingsError

@@ -1,4 +1,4 @@
-"""`provisioner keys` and `seal`: the key pairs that seal API keys in rows, and what they seal."""
+"""`provisioner keys` and `seal`: the key pairs that seal API keys in rows, and the sealed keys."""
 
 import sys
 from functools import cache
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from provisioner.settings import Settings
 
 LOT: Final = 1000
-SHOWN: Final = 20  # boxes that are told one by one
+SHOWN: Final = 20  # boxes that are listed
 NO_KEY: Final = "there is no sealing key yet: `provisioner keys generate` makes one"
 
 keys = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
@@ -108,7 +108,7 @@ async def _generate(config: Config, *, stdout: bool) -> None:
 
 
 async def _keep(settings: "Settings", database: "Database", pair: "SealingPair", *, stdout: bool = False) -> None:
-    """Keep the private half on this host, then publish the other one. Raises `SettingsError`."""
+    """Store the private half on this host, then publish the other one. Raises `SettingsError`."""
     from provisioner.credentials.sealing import add_to_file
     from provisioner.postgres.sealing import PublicKey, publish
     from provisioner.settings import SettingsError
@@ -118,7 +118,7 @@ async def _keep(settings: "Settings", database: "Database", pair: "SealingPair",
             f"sealing.key_file ({settings.sealing.key_file}) is in a home directory that is not known here; "
             "set PROVISIONER_SEALING__KEY_FILE to an absolute path, or use --stdout"
         )
-    # The private half first: a public key whose private half is lost would seal keys that nobody can open.
+    # The private half first: with a public key whose private half is lost, sealed keys could never be opened.
     if stdout:
         say(pair.line)
     else:
@@ -193,7 +193,7 @@ async def _seal(settings: "Settings", key: "Secret", project: str, name: str) ->
 
 
 def sealer(settings: "Settings", *, make: bool = False) -> "Seal":
-    """What seals with the key of the database, which is read, or made, when the first API key is to be sealed."""
+    """Return a function that seals with the database's key, which is read, or made, when it is first needed."""
 
     @cache
     def key() -> "SealingKey":
@@ -207,7 +207,7 @@ def sealer(settings: "Settings", *, make: bool = False) -> "Seal":
 
 
 async def sealing_key(database: "Database") -> "SealingKey":
-    """The key that seals now. Raises `CredentialUnreadable` when there is none."""
+    """Return the current sealing key. Raises `CredentialUnreadable` if there is none."""
     from provisioner.core.errors import CredentialUnreadable
     from provisioner.credentials.sealing import SealingKey
     from provisioner.postgres.sealing import current_key
@@ -219,7 +219,7 @@ async def sealing_key(database: "Database") -> "SealingKey":
 
 
 async def ensured_key(settings: "Settings", database: "Database") -> "SealingKey":
-    """The key that seals now, and that this host can open; made if there is none. Raises `CredentialUnreadable`."""
+    """Return a sealing key that this host can open; made if there is none. Raises `CredentialUnreadable`."""
     from provisioner.core.errors import CredentialUnreadable
     from provisioner.credentials.sealing import SealingKey, SealingPair, read_file
     from provisioner.postgres.sealing import current_key
