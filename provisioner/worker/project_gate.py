@@ -108,7 +108,7 @@ class ProjectGate:
         try:
             await self._check(project)
         except DatabaseUnavailable as error:
-            message = "whether the machine identity is in the project is not known just now"
+            message = "it is not known yet whether the machine identity is in the project"
             raise Postponed(database_silent(message)) from error
 
     def _is_known(self, project: str) -> bool:

@@ -39,8 +39,8 @@ async def status(
     """Show the progress, the pace, and what needs your attention.
 
     Exits 1 if something needs attention: a failed request, pending requests that no worker serves, or a paused target
-    that requests wait for. Where this host has a credential's key, it also says how many connections have another one.
-    --watch also says what has changed since it began; with --json it prints one line of JSON a second.
+    that requests wait for. If this host has a credential's key, the command also counts the connections that have an
+    old one. --watch also shows what has changed since it began; with --json it prints one line of JSON per second.
 
     Example: provisioner status --batch onboarding --watch
     """

@@ -34,7 +34,7 @@ async def doctor(
 ) -> int:
     """Check every precondition, one line each, and say how to fix what is wrong. Changes nothing.
 
-    Logs in once at each target; a failed login counts towards the identity's lockout. Creating connections cannot be
+    Logs in once at each target; a failed login counts toward the identity's lockout. Creating connections cannot be
     tested without creating one. Exits 1 if there is a problem; a warning is not one.
 
     Example: provisioner doctor --project 8d7e2b34-6d3c-4d5e-9f4b-2f1f6c1a9b11
@@ -71,7 +71,7 @@ async def _checks(
     )
     from provisioner.cli.setup.checks_target import check_target
 
-    yield ok("settings", f"they can be used; {', '.join(settings.targets)} configured")
+    yield ok("settings", f"they are valid; targets: {', '.join(settings.targets)}")
     for check in check_files(settings):
         yield check
     database, reason = _database(settings)

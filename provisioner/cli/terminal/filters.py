@@ -46,7 +46,7 @@ def parse_id(text: str | int) -> int:
     except ValueError:
         number = 0
     if not 1 <= number <= LARGEST_ID:
-        raise typer.BadParameter("must be the id of a request: a whole number, at least 1")
+        raise typer.BadParameter("must be the id of a request, a whole number")
     return number
 
 
