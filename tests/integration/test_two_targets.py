@@ -16,20 +16,15 @@ if TYPE_CHECKING:
     from tests.support.postgres import Database
 
 
-NOBODY = dict.fromkeys(
-    ("INFISICAL_HOST", "INFISICAL_UNIVERSAL_AUTH_CLIENT_ID", "INFISICAL_UNIVERSAL_AUTH_CLIENT_SECRET"), ""
-)
-
-
 @pytest.mark.parametrize("on_conflict", ["fail", "adopt", "replace"])
 async def test_a_connection_is_recorded_by_one_request(database: Database, on_conflict: str) -> None:
     """Whatever the second request is to do when its name is taken: the first one's connection stays the first one's."""
-    async with Fleet(database.url, Options(mode="self-hosted", projects=5), settings=NOBODY, way=daemon) as fleet:
+    async with Fleet(database.url, Options(mode="self-hosted", projects=5), way=daemon) as fleet:
         simulator = fleet.simulator
-        for target in ("one", "two"):
+        second = {"PROVISIONER_TARGETS__TWO__URL": simulator.url, "PROVISIONER_TARGETS__TWO__TOKEN": simulator.token()}
+        for target, settings in {"default": {}, "two": second}.items():
             await fleet.insert(target=target, on_conflict=on_conflict)
-            name = f"PROVISIONER_TARGETS__{target.upper()}"
-            await fleet.start(**{f"{name}__URL": simulator.url, f"{name}__TOKEN": simulator.token()})
+            await fleet.start(**settings)
             await fleet.done()
             await fleet.stop()
         rows = await fleet.read(
@@ -38,11 +33,11 @@ async def test_a_connection_is_recorded_by_one_request(database: Database, on_co
     recorded = [row["connection_id"] for row in rows if row["connection_id"] is not None]
     assert len(recorded) == len(set(recorded)) == 5
     assert {(row["target"], row["status"], row["error_code"]) for row in rows} == {
-        ("one", "succeeded", None),
+        ("default", "succeeded", None),
         ("two", "failed", "name_conflict"),
     }
     told = [row["error_message"] for row in rows if row["target"] == "two"]
-    assert all("of target one has already recorded this connection" in message for message in told)
+    assert all("of target default has already recorded this connection" in message for message in told)
     assert not [route for route in simulator.state()["requests"] if route.startswith("PATCH")]
 
 
