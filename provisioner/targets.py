@@ -92,16 +92,14 @@ async def open_lines(
 ) -> AsyncIterator["TargetLines"]:
     """Open one target with its connections, budgets and breaker; its access token is revoked at the end of the block.
 
-    `eager`: requests that wait for the machine identity to join projects are checked again at once.
-
-    Raises `SettingsError` if no login is configured for it.
+    `eager`: requests that wait for the machine identity to join projects are checked again at once. Raises
+    `SettingsError` if no login is configured for the target.
     """
     chosen = settings.targets[name]
     marker = await installation(database) if chosen.marker else ""
     shared, allowed = partial(permits, database, clock), Allowed()
-    async with open_infisical(
-        settings, name, clock, shared, observer=observer, marker=marker, allowed=allowed
-    ) as access:
+    opened = open_infisical(settings, name, clock, shared, observer=observer, marker=marker, allowed=allowed)
+    async with opened as access:
         transport, identity, routes = access.transport, access.identity, Routes(chosen.url)
         keys = vault.at(name, InfisicalSecrets(transport, identity, routes, access.reads))
         health, checks = SharedCredentialHealth(database, target=name), _key_checks(settings, name, database, clock)

@@ -41,6 +41,10 @@ def parse_state(text: str) -> str:
     return text
 
 
+def _states_like(incomplete: str) -> list[str]:
+    return [state for state in STATES if state.startswith(incomplete)]
+
+
 Id = Annotated[int, typer.Argument(metavar="ID", parser=parse_id, help="Id of the request.")]
 Ids = Annotated[
     list[int] | None,
@@ -52,6 +56,7 @@ States = Annotated[
         "--state",
         metavar="STATE",
         parser=parse_state,
+        autocompletion=_states_like,
         help=f"Requests in this state: {', '.join(STATES)}. Pending means not finished.",
         show_default=False,
     ),
