@@ -104,9 +104,8 @@ async def open_lines(
         keys = vault.at(name, InfisicalSecrets(transport, identity, routes, access.reads))
         health, checks = SharedCredentialHealth(database, target=name), _key_checks(settings, name, database, clock)
         start = replace(_budget(chosen.write_limit), address=chosen.url)
-        changes, removals = (
-            shared(target=name, kind=kind, start=start, allowed=allowed) for kind in ("change", "removal")
-        )
+        budget = partial(shared, target=name, start=start, allowed=allowed)
+        changes, removals = budget(kind="change"), budget(kind="removal")
         target = Target(
             name=name,
             connections=access.connections,
