@@ -155,8 +155,7 @@ class ProjectGate:
             return None
         one = refused(self._quarantined.get(project), cause, observation.message, self._clock.now())
         try:
-            if project in self._accepted:
-                self._accepted.discard(project)
+            self._accepted.discard(project)
             self._width = 1
             await self._keep({project: one})
             if cause is Cause.NOT_IN_PROJECT:

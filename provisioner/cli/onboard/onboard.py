@@ -113,7 +113,7 @@ def onboard(  # noqa: PLR0917  # the command line names them
     report: Report = None,
     with_rotation: WithRotation = False,
     rotation: Rotation = None,
-) -> None:
+) -> int:
     """Onboard projects in one command: database, schema, checks, requests, work, and a report.
 
     The projects come from a file, as for submit, or from Infisical. If no database is configured, the embedded one is
@@ -148,7 +148,7 @@ def onboard(  # noqa: PLR0917  # the command line names them
         batch=batch,
         rotation=columns,
     )
-    raise typer.Exit(_onboard(order, config))
+    return _onboard(order, config)
 
 
 def _require_report(report: Path | None) -> None:

@@ -8,7 +8,7 @@ from uuid import UUID
 import typer
 
 from provisioner.cli.setup.checks import Check, ok, problem
-from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load, run_async
+from provisioner.cli.terminal.frame import DONE, NOT_DONE, Config, Json, load
 from provisioner.cli.terminal.output import console, print_json
 from provisioner.core.errors import DatabaseUnusable
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 
-def doctor(
+async def doctor(
     config: Config = None,
     target: Annotated[
         str | None, typer.Option(help="Check only this target instead of all configured ones.", show_default=False)
@@ -31,7 +31,7 @@ def doctor(
     ] = None,
     notify: Annotated[bool, typer.Option("--notify", help="Send a test notice to notify.url.")] = False,
     as_json: Json = False,
-) -> None:
+) -> int:
     """Check every precondition, one line each, and say how to fix what is wrong. Changes nothing.
 
     Logs in once at each target; a failed login counts toward the identity's lockout. Creating connections cannot be
@@ -46,13 +46,9 @@ def doctor(
         raise typer.BadParameter(f"--project needs --target: {', '.join(settings.targets)}")
     targets = [target] if target else list(settings.targets)
     where = str(project) if project else None
-    raise typer.Exit(run_async(_doctor(settings, targets, where, notify=notify, as_json=as_json)))
-
-
-async def _doctor(settings: "Settings", targets: list[str], project: str | None, *, notify: bool, as_json: bool) -> int:
     checks = []
     screen = console()
-    async for check in _checks(settings, targets, project, notify=notify):
+    async for check in _checks(settings, targets, where, notify=notify):
         checks.append(check)
         if not as_json:
             _tell(check, screen)
