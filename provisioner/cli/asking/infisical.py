@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from provisioner.cli.terminal.output import say
+from provisioner.cli.terminal.output import say, tell_warning
 from provisioner.core.comparison import Project
 from provisioner.core.errors import ProvisionerError
 from provisioner.core.model import Connection, Observation, Request, Result
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 SHOWN: Final = 20  # of a kind, one by one; --json has all
 AT_ONCE: Final = 8  # reads in flight
 PATIENCE: Final = 5  # projects in a row without an answer, after which the target is given up
+NOTABLE: Final = 15.0  # seconds of waiting for a permit, of which people are told
+WINDOWS: Final = 4  # of the rate limit, after which a read that each of them refuses is given up
 FEW: Final = 3  # projects that are asked for one by one: the list of the organization may hold 100 000 connections
 
 T = TypeVar("T")
@@ -74,6 +76,7 @@ class Surveyor:
         self._reads = access.reads
         self._connections = access.connections
         self._silent = 0
+        self._told = False
         self._turn = asyncio.Lock()
         self._next = 0.0  # on the event loop's clock; no permit is requested earlier
         self._organization: Mapping[str, Project] | None = None if whole else {}
@@ -167,22 +170,29 @@ class Surveyor:
     async def _read(
         self, call: "Callable[[], Awaitable[tuple[Observation, tuple[T, ...]]]]"
     ) -> tuple[Observation, tuple[T, ...]]:
-        while True:
+        for _ in range(WINDOWS):
             await self._permit()
             found = await call()
             seen = found[0]
             learn_from(self._reads, seen)
-            if seen.result is not Result.THROTTLED:  # else the budget is blocked now, and waits as long as it has to
+            if seen.result is not Result.THROTTLED:
                 self._count(seen.result, seen.message)
                 return found
+        raise TargetUnusable(f"target {self._name} answers every read with 429 ({seen.message}): run the command later")
 
     async def _permit(self) -> None:
         """Wait for a spare permit: a survey can wait, while workers look up what may have been made."""
         clock = asyncio.get_running_loop().time
         async with self._turn:
             await asyncio.sleep(self._next - clock())
-            granted = await take_permit(self._reads, spare=True)
+            granted = await take_permit(self._reads, spare=True, waits=self._tell_wait)
             self._next = clock() + granted.wait
+
+    def _tell_wait(self, seconds: float) -> None:
+        """Say once why nothing happens, if that lasts."""
+        if seconds >= NOTABLE and not self._told:
+            self._told = True
+            tell_warning(f"target {self._name} allows no read at the moment: waiting for about {seconds:.0f} s")
 
     def _count(self, seen: Result, message: str) -> None:
         self._silent = self._silent + 1 if seen in _NO_ANSWER else 0
