@@ -112,6 +112,54 @@ def issues_of(check: Callable[[Any], object], body: Any) -> list[dict[str, Any]]
 
 
 @pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"rotationInterval": "30"}, []),
+        ({"rotationInterval": "soon"}, [("invalid_type", "rotationInterval")]),
+        ({"rotationInterval": 0}, [("too_small", "rotationInterval")]),
+        ({"isAutoRotationEnabled": 1}, [("invalid_type", "isAutoRotationEnabled")]),
+        ({"rotateAtUtc": []}, [("invalid_type", "rotateAtUtc")]),
+        (
+            {"rotateAtUtc": {"hours": 24, "minutes": True}},
+            [("too_big", "rotateAtUtc.hours"), ("invalid_type", "rotateAtUtc.minutes")],
+        ),
+        ({"parameters": None}, [("invalid_type", "parameters")]),
+        ({"parameters": {"name": " "}}, [("too_small", "parameters.name")]),
+        ({"parameters": {"name": "k" * 101}}, [("too_big", "parameters.name")]),
+        ({"parameters": {"name": "k", "limit": 0}}, [("too_small", "parameters.limit")]),
+        (
+            {"parameters": {"limit": True, "limitReset": "yearly", "includeByokInLimit": 0}},
+            [
+                ("invalid_type", "parameters.name"),
+                ("invalid_type", "parameters.limit"),
+                ("invalid_enum_value", "parameters.limitReset"),
+                ("invalid_type", "parameters.includeByokInLimit"),
+            ],
+        ),
+        ({"secretsMapping": "KEY"}, [("invalid_type", "secretsMapping")]),
+        ({"secretsMapping": {}}, [("invalid_type", "secretsMapping.apiKey")]),
+        ({"secretsMapping": {"apiKey": " "}}, [("too_small", "secretsMapping.apiKey")]),
+        ({"secretsMapping": {"apiKey": "a:b"}}, [("custom", "secretsMapping.apiKey")]),
+    ],
+)
+def test_each_mistake_in_a_rotation_is_an_issue(changes: dict[str, Any], found: list[tuple[str, str]]) -> None:
+    """A create and an update of a rotation report the same issues, each with its code and its path."""
+    good = {
+        "name": "a",
+        "projectId": "p",
+        "connectionId": "c",
+        "environment": "prod",
+        "secretPath": "/",
+        "rotationInterval": 30,
+        "parameters": {"name": "k"},
+        "secretsMapping": {"apiKey": "KEY"},
+    }
+    for check in (validation.create_rotation, validation.patch_rotation):
+        issues = issues_of(check, good | changes)
+        assert [(issue["code"], ".".join(issue["path"])) for issue in issues] == found
+
+
+@pytest.mark.parametrize(
     ("text", "length"), [("d" * 256, 256), ("\N{GRINNING FACE}" * 128, 256), ("\ufeff\u00a0x\u2003\n", 1)]
 )
 def test_texts_are_measured_and_trimmed_as_javascript_does(text: str, length: int) -> None:

@@ -1,7 +1,11 @@
 """A simulated Infisical that speaks real HTTP on the loopback address.
 
-`Simulator` serves, `Options` says how. Importing this package alone loads neither aiohttp nor the server, so the
-command line can name the faults in its help without paying for them.
+`Simulator` (`app`) serves, `Options` says how. Each request becomes an `Exchange`, passes the checks of `pipeline`, and
+ends in a function of `connections`, `rotations`, `projects`, `identity` or `openrouter`. All of them read and change one
+`World`, which tests see and change through `control`. What may go wrong is in `chance` and `limits`.
+
+Importing this package alone loads neither aiohttp nor the server, so the command line can name the faults in its help
+without paying for them.
 """
 
 from typing import TYPE_CHECKING, Any
