@@ -1,4 +1,4 @@
-"""What is wrong with the settings, in one line that names the setting and how to fix it."""
+"""Errors of the settings, in one line that names the setting and how to fix it."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 from provisioner.core.errors import ProvisionerError
 from provisioner.core.text import printable
 
-SHOWN: Final = 10  # problems that are told one by one
+SHOWN: Final = 10  # problems that are listed
 
 
 class SettingsError(ProvisionerError):

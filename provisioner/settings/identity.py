@@ -36,7 +36,7 @@ def able_to_log_in(name: str, target: Target) -> Target:
 
 
 def doubled(targets: Mapping[str, Target]) -> list[str]:
-    """Name each target that is another one once more: one connection would be recorded for a request of each."""
+    """Name each target that duplicates another one: both targets' requests would record one connection."""
     first: dict[tuple[object, ...], str] = {}
     problems = []
     for name, target in targets.items():
@@ -52,7 +52,7 @@ def doubled(targets: Mapping[str, Target]) -> list[str]:
 
 
 def _who(target: Target) -> tuple[object, ...] | None:
-    """Who somebody is at a target, as far as the settings tell."""
+    """Return a target's identity, as far as the settings show it."""
     if target.auth == "token":
         return None if target.token is None else ("token", target.token)
     if target.auth == "universal":

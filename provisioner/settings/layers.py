@@ -1,6 +1,6 @@
-"""Where settings come from: the command line, the environment, the ecosystem's own variables, a file, the defaults.
+"""The sources of settings: the command line, the environment, the ecosystem's own variables, a file, the defaults.
 
-Each becomes a layer that knows how its user wrote every value; what is wrong with a layer is collected in words.
+Each becomes a layer that remembers how its user wrote every value; problems are collected as sentences.
 """
 
 import os
@@ -36,17 +36,17 @@ from provisioner.settings.values import normalise_name, same_base
 
 CONFIG_VARIABLE: Final = "PROVISIONER_CONFIG"
 CONFIG_FILE: Final = Path("config/provisioner.toml")  # read if it is there
-DEEPEST: Final = 3  # names of a setting, as in targets.default.url
-CONFIG_SIZE: Final = 1 << 20  # bytes; a longer file is not a file of settings but a mistake
+DEEPEST: Final = 3  # names in a setting, as in targets.default.url
+CONFIG_SIZE: Final = 1 << 20  # bytes; a longer file is a mistake
 SECRET_SIZE: Final = 1 << 16  # bytes; a longer file is not a secret but a mistake
-DEEPEST_KEY: Final = 20  # names joined by dots; the time that tomllib takes grows with their square
+DEEPEST_KEY: Final = 20  # names joined by dots; tomllib's time grows with their square
 
 _DEEPER_KEY: Final = re.compile(rf"""(?<![\w"'-])(?:[\w"'-]+[ \t]*\.[ \t]*){{{DEEPEST_KEY}}}""")
 _ALIASES: Final[dict[str, Setting]] = {
     "PROVISIONER_DATABASE_URL": ("database", "url"),
     "PROVISIONER_DATABASE_URL_FILE": ("database", "url_file"),
 }
-# Kubernetes tells every pod about a service called "provisioner" in variables with these names.
+# Kubernetes describes a service called "provisioner" to every pod in variables with these names.
 _KUBERNETES: Final = re.compile(
     r"PROVISIONER_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
@@ -54,7 +54,7 @@ _KUBERNETES: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """One value, how its user named it, and where it came from; `file` is what a secret was read from."""
+    """One value, how its user named it, and where it came from; `file` is the file of a secret."""
 
     value: object
     name: str
@@ -63,7 +63,7 @@ class Given:
 
 
 class Layer:
-    """The values of one source, and what is wrong with it."""
+    """The values of one source, and its problems."""
 
     def __init__(self, base: Path, written: Callable[[Setting], str] = dotted, *others: str) -> None:
         """Begin with nothing; files are below `base`, and a source has settings `written` so, besides `others`."""
@@ -77,7 +77,7 @@ class Layer:
         """Take a value in, or note why that cannot be."""
         found = resolve(setting)
         if found is None:
-            # Looking for what was meant takes its time, and only the first problems are told.
+            # Finding what was meant takes time, and only the first problems are shown.
             close = self._meant(setting, given.name) if len(self.problems) < SHOWN else "another"
             self.problems.append(f"{given.name} is not a setting; did you mean {close}?")
             return
@@ -101,7 +101,7 @@ class Layer:
         return nearest(name.partition(" in ")[0], [*map(self._written, known), *self._others])
 
     def _add_file(self, setting: Setting, given: Given) -> None:
-        # What stands where a path is expected may be the secret itself, so no message repeats it.
+        # A value in the place of a path may be the secret itself, so no message repeats it.
         path = self._base / os.path.expanduser(str(given.value))  # noqa: PTH111  # Path's raises without a home
         try:
             text = decoded(_read(path, SECRET_SIZE)).removesuffix("\n").removesuffix("\r")
@@ -110,13 +110,13 @@ class Layer:
         except ValueError as error:
             self.problems.append(f"{given.name} names a file that {error}")
         else:
-            # A pipe gives what it holds once.
+            # A pipe can be read only once.
             again = path.absolute() if path.is_file() else None
             self.given[setting] = Given(Secret(text), given.name, given.source, again)
 
 
 def command_line(overrides: Mapping[str, object], base: Path) -> Layer:
-    """Take what was said on the command line; what is None was not said."""
+    """Return the command line's settings; None means that an option was not given."""
     layer = Layer(base)
     for setting, value in _leaves(overrides):
         if value is not None:
@@ -125,7 +125,7 @@ def command_line(overrides: Mapping[str, object], base: Path) -> Layer:
 
 
 def environment(environ: Mapping[str, str], base: Path) -> Layer:
-    """Take the variables that begin with `PROVISIONER_`; an empty one counts as not set."""
+    """Return the variables that begin with `PROVISIONER_`; an empty one counts as not set."""
     layer = Layer(base, lambda setting: variable(*setting), CONFIG_VARIABLE, *_ALIASES)
     for name, value in environ.items():
         if not name.startswith(PREFIX) or name == CONFIG_VARIABLE or _KUBERNETES.fullmatch(name):
@@ -137,7 +137,7 @@ def environment(environ: Mapping[str, str], base: Path) -> Layer:
 
 
 def ecosystem(environ: Mapping[str, str], base: Path) -> Layer:
-    """Take the variables that Infisical's and OpenRouter's users already have."""
+    """Return the variables that users of Infisical and OpenRouter already have."""
     layer = Layer(base)
     known = {**ECOSYSTEM, **{f"{name}_FILE": path for name, one in ECOSYSTEM.items() for path in file_of(one)}}
     for name, setting in known.items():
@@ -153,7 +153,7 @@ def ecosystem(environ: Mapping[str, str], base: Path) -> Layer:
 
 
 def file(config: Path | None, environ: Mapping[str, str], base: Path) -> Layer:
-    """Take the file that was asked for, or else the usual one if it is there."""
+    """Return the settings of the given file, or else of the usual one if it exists."""
     layer = Layer(base, in_file)
     asked = environ.get(CONFIG_VARIABLE) if config is None else str(config)
     shown = asked or str(CONFIG_FILE)
@@ -199,7 +199,7 @@ def _toml(path: Path) -> dict[str, object]:
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ValueError("is UTF-16 text; save it as UTF-8")
     try:
-        # What Windows writes before UTF-8 is no part of the text.
+        # The byte-order mark that Windows writes is not part of the text.
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
@@ -230,7 +230,7 @@ def _read(path: Path, most: int) -> bytes:
 
 def _leaves(table: Mapping[str, object], prefix: Setting = ()) -> Iterator[tuple[Setting, object]]:
     for key, value in table.items():
-        # Deeper than any setting only its name matters, for it is wrong.
+        # Deeper than any setting, only the name matters, because it is wrong.
         if isinstance(value, Mapping) and value and len(prefix) < DEEPEST:
             yield from _leaves(value, (*prefix, key))
         else:
@@ -249,6 +249,6 @@ def _name(setting: Setting) -> str:
 
 
 def _repeats(layer: Layer, setting: Setting, value: str) -> bool:
-    """Whether two variables say the same of where Infisical is, perhaps one of them with `/api`."""
+    """Whether two variables name the same Infisical, perhaps one of them with `/api`."""
     given = layer.given.get(setting)
     return setting[-1] == "url" and given is not None and same_base(str(given.value), value)

@@ -24,7 +24,7 @@ _IMPLIED: Final = {
     "jwt": ("oidc", "kubernetes"),
 }
 
-# What a value must be, by pydantic's word for what is wrong with it. Its own sentences speak to programmers.
+# What a value must be, by pydantic's error type. Pydantic's own sentences are for programmers.
 _RULES: Final = {
     "int_parsing": "must be a whole number",
     "int_type": "must be a whole number",
@@ -57,10 +57,10 @@ def load_settings(
     environ: Mapping[str, str] = os.environ,
     cwd: Path | None = None,
 ) -> Settings:
-    """Return the settings in force: command line over environment over file over defaults.
+    """Return the effective settings: command line over environment over file over defaults.
 
-    `config` is the file that the command line names; `overrides` holds what else it says, as tables in tables. Raises
-    `SettingsError`, which names every setting that is unknown, unreadable or unusable the way its user wrote it.
+    `config` is the file that the command line names; `overrides` contains its other settings, as nested tables. Raises
+    `SettingsError`, which names every unknown, unreadable or unusable setting the way its user wrote it.
     """
     base = cwd or Path()
     layers = [
@@ -78,7 +78,7 @@ def load_settings(
     try:
         settings = Settings.of(given)
     except ValidationError as error:
-        # Not chained: pydantic's error holds what was given, and a traceback would show it.
+        # Not chained: pydantic's error contains the value, and a traceback would show it.
         raise SettingsError(*(_sentence(problem, given) for problem in error.errors(include_url=False))) from None
     if problems := doubled(settings.targets):
         raise SettingsError(*problems)
@@ -93,7 +93,7 @@ def load_settings(
 
 
 def _sentence(problem: Any, given: Mapping[Setting, Given]) -> str:
-    """Say what is wrong with one setting."""
+    """Describe the problem of one setting."""
     location = tuple(str(part) for part in problem["loc"])
     context = problem.get("ctx", {})
     if problem["type"] == "missing":
@@ -106,7 +106,7 @@ def _sentence(problem: Any, given: Mapping[Setting, Given]) -> str:
 
 
 def _name(settings: Sequence[Setting], given: Mapping[Setting, Given]) -> str:
-    """Name the setting to blame the way that its user did: of several the first that somebody set."""
+    """Name the setting to blame the way its user did; of several, the first that was set."""
     return next((given[setting].name for setting in settings if setting in given), dotted(settings[0]))
 
 

@@ -21,14 +21,14 @@ SECTIONS: Final[dict[str, type[Section]]] = {
     name: (get_args(field.annotation) or (field.annotation,))[-1]
     for name, field in Sections.model_fields.items()
 }
-# Sections of which there are any number, and what the database accepts as the name of one.
+# Sections with any number of names, and the names that the database accepts.
 NAMED: Final = {
     "targets": re.compile(r"[a-z0-9][a-z0-9-]{0,62}"),
     "credentials": re.compile(r"(?!sk-)[a-z0-9][a-z0-9-]{0,39}"),
 }
 ECOSYSTEM: Final[dict[str, Setting]] = {
     "INFISICAL_HOST": ("targets", "default", "url"),
-    "INFISICAL_API_URL": ("targets", "default", "url"),  # of Infisical's command line, which may write /api behind it
+    "INFISICAL_API_URL": ("targets", "default", "url"),  # of Infisical's command line, which may append /api
     "INFISICAL_DOMAIN": ("targets", "default", "url"),  # the same in newer versions
     "INFISICAL_UNIVERSAL_AUTH_CLIENT_ID": ("targets", "default", "client_id"),
     "INFISICAL_UNIVERSAL_AUTH_CLIENT_SECRET": ("targets", "default", "client_secret"),
@@ -57,7 +57,7 @@ def in_file(path: Setting) -> str:
 
 
 def field_of(path: Setting) -> FieldInfo | None:
-    """Return what is known of the setting; nothing if there is no such setting."""
+    """Return the field of a setting; None if there is no such setting."""
     section = SECTIONS.get(path[0])
     if section is None or len(path) != (3 if path[0] in NAMED else 2):
         return None
@@ -65,7 +65,7 @@ def field_of(path: Setting) -> FieldInfo | None:
 
 
 def is_secret(field: FieldInfo | None) -> bool:
-    """Tell whether the values of this field must not be seen."""
+    """Whether the values of this field must not be shown."""
     return field is not None and Secret in _types(field.annotation)
 
 
@@ -75,9 +75,9 @@ def file_of(path: Setting) -> list[Setting]:
 
 
 def resolve(path: Setting) -> tuple[Setting, bool] | None:
-    """Find the setting that was meant, and whether its value is in a file; nothing if there is none.
+    """Return the setting that was meant, and whether its value is in a file; None if there is none.
 
-    An Infisical secret may be written as a table of its own, and every secret as `…_file`.
+    An Infisical secret may be written as its own table, and every secret as `…_file`.
     """
     if path[0] == "credentials" and len(path) == 4 and path[2] == "infisical" and path[3] in INFISICAL_FIELDS:
         path = (*path[:2], path[3])
@@ -88,7 +88,7 @@ def resolve(path: Setting) -> tuple[Setting, bool] | None:
 
 
 def paths(names: Iterable[str] = ("<name>",)) -> Iterator[Setting]:
-    """Give every setting in the order of the reference, with these names for targets and credentials."""
+    """Yield every setting in the order of the reference, with these names for targets and credentials."""
     for section, model in SECTIONS.items():
         for prefix in [(section, name) for name in names] if section in NAMED else [(section,)]:
             for field in model.model_fields:
@@ -96,7 +96,7 @@ def paths(names: Iterable[str] = ("<name>",)) -> Iterator[Setting]:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return the known word that is most like this one."""
+    """Return the known word that is most similar to this one."""
     return difflib.get_close_matches(word, list(known), n=1, cutoff=0.0)[0]
 
 

@@ -1,6 +1,6 @@
-"""The kinds of value that a setting can have, and what makes one unusable.
+"""The types of values that settings have, and when a value is unusable.
 
-No message here repeats what was given: a secret may have been put in the wrong place.
+No message repeats a value, because a secret may have been put in the wrong place.
 """
 
 import ipaddress
@@ -36,13 +36,13 @@ _ADDRESS: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """So many calls in each window."""
+    """A number of calls per window."""
 
     permits: int
     window: float  # seconds
 
     def __str__(self) -> str:
-        """Write it the way that a setting is written."""
+        """Return the limit in the form of a setting."""
         for unit in ("h", "min", "s"):
             count = self.window / UNITS[unit]
             if count >= 1 and count.is_integer():
@@ -51,17 +51,17 @@ class RateLimit:
 
 
 def normalise_name(name: str) -> str:
-    """Return the name of a target or credential as it is compared: without case, `_` as `-`."""
+    """Return a target's or credential's name in the form used for comparison: lower case, `_` as `-`."""
     return name.lower().replace("_", "-")
 
 
 def refuse(rule: str, *fields: str) -> PydanticCustomError:
-    """Return the error that says what a value must be; `fields` names those that are to blame, where it is several."""
+    """Return the error that says what a value must be; `fields` names the fields to blame, if there are several."""
     return PydanticCustomError("rule", "{rule}", {"rule": rule, "fields": fields})
 
 
 def parse_limit(given: object) -> RateLimit | Literal["auto", "none"]:
-    """Read a rate limit: `auto`, `none`, or a number a time."""
+    """Parse a rate limit: `auto`, `none`, or a number per time."""
     if isinstance(given, RateLimit):
         return given
     text = given.strip().lower() if isinstance(given, str) else ""
@@ -76,7 +76,7 @@ def parse_limit(given: object) -> RateLimit | Literal["auto", "none"]:
 
 
 def parse_most(given: object) -> int | Literal["auto"]:
-    """Read how many calls may be in flight: `auto`, or a number."""
+    """Parse the number of calls in flight: `auto`, or a number."""
     if isinstance(given, str):
         text = given.strip().lower()
         if text == "auto":
@@ -90,7 +90,7 @@ def parse_most(given: object) -> int | Literal["auto"]:
 
 
 def parse_check(given: object) -> bool | Literal["auto"]:
-    """Read whether keys are checked: `auto`, true or false."""
+    """Parse whether keys are checked: `auto`, true or false."""
     text = str(given).strip().lower() if isinstance(given, str | bool) else ""
     if text == "auto":
         return "auto"
@@ -108,17 +108,17 @@ def _words(given: object, rule: str) -> list[str]:
 
 
 def parse_globs(given: object) -> str:
-    """Read globs: a list, or with commas between them."""
+    """Parse globs: a list, or text separated by commas."""
     return ", ".join(_words(given, "must be globs, as a list or separated by commas"))
 
 
 def globs_of(text: str) -> tuple[str, ...]:
-    """The globs in what `parse_globs` has read."""
+    """Return the globs in a result of `parse_globs`."""
     return tuple(text.split(", ")) if text else ()
 
 
 def parse_events(given: object) -> str:
-    """Read which events are told: a list, or their names with commas between them."""
+    """Parse events: a list, or names separated by commas."""
     told = dict.fromkeys(word.lower() for word in _words(given, _EVENTS_RULE))
     if not told or not told.keys() <= set(EVENTS):
         raise refuse(_EVENTS_RULE)
@@ -126,7 +126,7 @@ def parse_events(given: object) -> str:
 
 
 def parse_period(given: object) -> str:
-    """Read how often something happens: `off`, or a number of minutes, hours or days."""
+    """Parse a period: `off`, or a number of minutes, hours or days."""
     text = given.strip().lower().replace(" ", "") if isinstance(given, str) else ""
     if text != "off" and not _PERIOD.fullmatch(text):
         raise refuse('must be "off", or a time such as "1d", "12h" or "30min"')
@@ -134,13 +134,13 @@ def parse_period(given: object) -> str:
 
 
 def seconds_of(period: str) -> float | None:
-    """How many seconds a period has; None if it is off."""
+    """Return a period in seconds; None if it is off."""
     found = _PERIOD.fullmatch(period)
     return int(found[1]) * PERIODS[found[2]] if found else None
 
 
 def parse_address(text: str) -> tuple[str, int] | None:
-    """Split `host:port`; nothing for `off`. A host in brackets is an IPv6 address."""
+    """Split `host:port`; None for `off`. A host in brackets is an IPv6 address."""
     if text.lower() == "off":
         return None
     match = _ADDRESS.fullmatch(text)
@@ -150,7 +150,7 @@ def parse_address(text: str) -> tuple[str, int] | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether what is sent to this host never leaves the machine."""
+    """Whether data for this host never leaves the machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -170,10 +170,10 @@ def _address(text: str) -> str:
 
 
 def _split(url: str, schemes: tuple[str, ...]) -> SplitResult:
-    """Take a URL apart, or say what is wrong with it."""
+    """Split a URL, or say what is wrong with it."""
     wanted = " or ".join(f"{scheme}://" for scheme in schemes)
     problem = refuse(f"must be a URL that begins with {wanted} and names a host")
-    # `urlsplit` quietly drops line breaks and tabs, and so would hide them.
+    # `urlsplit` silently drops line breaks and tabs, and so would hide them.
     if not url.isascii() or not url.isprintable() or " " in url:
         raise problem
     try:
@@ -198,7 +198,7 @@ def _base_url(url: str) -> str:
 
 
 def same_base(one: str, other: str) -> bool:
-    """Tell whether two texts are base URLs of one Infisical."""
+    """Whether two texts are base URLs of one Infisical."""
     try:
         return _base_url(one) == _base_url(other)
     except PydanticCustomError:
@@ -256,7 +256,7 @@ def _lower(given: object) -> object:
 
 
 def _home(given: object) -> object:
-    """Read `~` as the home directory; a path that no file system can have is no path."""
+    """Expand `~` to the home directory; a path that no file system can have stays as it is."""
     if isinstance(given, Path):
         given = str(given)
     if not isinstance(given, str) or not given or not given.isprintable():
